@@ -1,0 +1,345 @@
+//! The embedded backplane: everything in this process's memory, for a node that runs alone.
+//!
+//! Rooms and users live in shards, each under a lock that never leaves [`Memory`]'s methods and is never held across an
+//! await. Publishing happens under the shard's lock, which is what makes append-and-publish one step and keeps order.
+
+mod room;
+mod user;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, RwLock};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::{
+    Appended, Backplane, BackplaneError, BackplaneLimits, Bus, BusEvent, BusSink, Changes, Counters, Joined, Lifecycle,
+    MemberPage, Presence, Result, RoomLog, Roster, Slice, Topic, Typing, Window, record,
+};
+use crate::domain::{ConnId, Draft, Head, Limits, RoomChange, RoomId, Status, UserId, Username};
+use room::Room;
+use user::User;
+
+/// Enough that two cores rarely meet at one lock.
+const SHARDS: usize = 64;
+/// How often graces are looked at; a grace may last this much longer.
+const GRACE_SWEEP: Duration = Duration::from_millis(50);
+/// How often expired rooms and users are dropped.
+const TTL_SWEEP: Duration = Duration::from_secs(10);
+/// Changes of presence kept for each room and each user.
+const CHANGES_KEPT: usize = 128;
+
+/// Makes an embedded backplane and starts its sweeper. Must be called within a tokio runtime.
+#[must_use]
+pub fn embedded(limits: BackplaneLimits) -> Backplane {
+    let memory = Arc::new(Memory {
+        limits,
+        rooms: Shards::default(),
+        users: Shards::default(),
+        room_count: AtomicUsize::new(0),
+        topics: RwLock::default(),
+        sink: OnceLock::new(),
+        presence_changes: AtomicU64::new(0),
+        sweeper: Mutex::new(None),
+    });
+    let weak = Arc::downgrade(&memory);
+    let sweeper = tokio::spawn(async move {
+        let mut tick = tokio::time::interval(GRACE_SWEEP);
+        let mut drop_expired_at = Instant::now() + TTL_SWEEP;
+        loop {
+            tick.tick().await;
+            let Some(memory) = weak.upgrade() else { return };
+            let now = Instant::now();
+            memory.end_graces(now);
+            if now >= drop_expired_at {
+                memory.drop_expired(now);
+                drop_expired_at = now + TTL_SWEEP;
+            }
+        }
+    });
+    *memory.sweeper.lock() = Some(sweeper);
+    Backplane { log: memory.clone(), presence: memory.clone(), bus: memory.clone(), lifecycle: memory }
+}
+
+/// One lock's worth of rooms or users, and the graces that end among them.
+struct Shard<K, V> {
+    entries: HashMap<K, V>,
+    /// When to look whether a user's grace is over; an entry that is no longer true is ignored.
+    graces: Vec<(Instant, K, UserId)>,
+}
+
+struct Shards<K, V> {
+    hasher: RandomState,
+    shards: Vec<Mutex<Shard<K, V>>>,
+}
+
+impl<K, V> Default for Shards<K, V> {
+    fn default() -> Self {
+        let shard = || Mutex::new(Shard { entries: HashMap::new(), graces: Vec::new() });
+        Self { hasher: RandomState::new(), shards: std::iter::repeat_with(shard).take(SHARDS).collect() }
+    }
+}
+
+impl<K: Hash, V> Shards<K, V> {
+    fn of(&self, key: &K) -> &Mutex<Shard<K, V>> {
+        // The remainder is below SHARDS, so the narrowing loses nothing.
+        #[allow(clippy::cast_possible_truncation)]
+        let index = (self.hasher.hash_one(key) % SHARDS as u64) as usize;
+        &self.shards[index]
+    }
+}
+
+struct Memory {
+    limits: BackplaneLimits,
+    rooms: Shards<RoomId, Room>,
+    users: Shards<UserId, User>,
+    room_count: AtomicUsize,
+    topics: RwLock<std::collections::HashSet<Topic>>,
+    sink: OnceLock<Arc<dyn BusSink>>,
+    presence_changes: AtomicU64,
+    sweeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Memory {
+    /// Hands `event` to the sink if its topic is subscribed. Called under the lock of the topic's shard.
+    fn publish(&self, topic: &Topic, event: BusEvent) {
+        if matches!(event, BusEvent::RoomChanged(..) | BusEvent::StatusChanged(..)) {
+            self.presence_changes.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(sink) = self.sink.get()
+            && self.topics.read().contains(topic)
+        {
+            sink.event(event);
+        }
+    }
+
+    fn publish_change(&self, room: &RoomId, change: Option<RoomChange>) {
+        if let Some(change) = change {
+            self.publish(&Topic::Room(room.clone()), BusEvent::RoomChanged(room.clone(), change));
+        }
+    }
+
+    fn publish_status(&self, status: Option<Status>) {
+        if let Some(status) = status {
+            self.publish(&Topic::User(status.user.clone()), BusEvent::StatusChanged(status));
+        }
+    }
+
+    /// Runs `act` on the room, which is made when it isn't there.
+    fn with_room<T>(
+        &self,
+        room: &RoomId,
+        act: impl FnOnce(&mut Room, &mut Vec<(Instant, RoomId, UserId)>) -> T,
+    ) -> Result<T> {
+        let mut shard = self.rooms.of(room).lock();
+        let Shard { entries, graces } = &mut *shard;
+        if !entries.contains_key(room) {
+            let reserved = self.room_count.fetch_add(1, Ordering::Relaxed);
+            if reserved >= self.limits.rooms {
+                self.room_count.fetch_sub(1, Ordering::Relaxed);
+                return Err(BackplaneError::Full);
+            }
+            entries.insert(room.clone(), Room::new());
+        }
+        let room = entries.get_mut(room).expect("the room was there or has been made above");
+        room.forget_expired(&self.limits);
+        Ok(act(room, graces))
+    }
+
+    /// Runs `act` on the room if it is there.
+    fn with_known_room<T>(&self, room: &RoomId, act: impl FnOnce(&mut Room) -> T) -> Option<T> {
+        let mut shard = self.rooms.of(room).lock();
+        let room = shard.entries.get_mut(room)?;
+        room.forget_expired(&self.limits);
+        Some(act(room))
+    }
+
+    fn end_graces(&self, now: Instant) {
+        for shard in &self.rooms.shards {
+            let mut shard = shard.lock();
+            let Shard { entries, graces } = &mut *shard;
+            for (_, id, user) in graces.extract_if(.., |(due, ..)| *due <= now) {
+                let change = entries.get_mut(&id).and_then(|room| room.end_grace(&user, now));
+                self.publish_change(&id, change);
+            }
+        }
+        for shard in &self.users.shards {
+            let mut shard = shard.lock();
+            let Shard { entries, graces } = &mut *shard;
+            for (_, id, _) in graces.extract_if(.., |(due, ..)| *due <= now) {
+                let status = entries.get_mut(&id).and_then(|user| user.end_grace(&id, now));
+                self.publish_status(status);
+            }
+        }
+    }
+
+    fn drop_expired(&self, now: Instant) {
+        for shard in &self.rooms.shards {
+            let mut dropped = 0;
+            shard.lock().entries.retain(|_, room| {
+                let keep = !room.is_expired(now, self.limits.room_ttl);
+                dropped += usize::from(!keep);
+                keep
+            });
+            self.room_count.fetch_sub(dropped, Ordering::Relaxed);
+        }
+        for shard in &self.users.shards {
+            shard.lock().entries.retain(|_, user| !user.is_expired(now, self.limits.room_ttl));
+        }
+    }
+}
+
+#[async_trait]
+impl RoomLog for Memory {
+    async fn append(&self, draft: &Draft, key: &str) -> Result<Appended> {
+        let record = record::encode(draft);
+        self.with_room(&draft.room, |room, _| {
+            let (appended, entry) = room.append(draft, key, record, &self.limits);
+            if let Some(entry) = entry {
+                self.publish(&Topic::Room(draft.room.clone()), BusEvent::Message(draft.room.clone(), entry));
+            }
+            appended
+        })
+    }
+
+    async fn read(&self, room: &RoomId, window: Window, limit: usize, max_bytes: usize) -> Result<Slice> {
+        self.with_room(room, |room, _| room.read(window, limit, max_bytes))
+    }
+
+    async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
+        Ok(rooms.iter().map(|room| self.with_known_room(room, |room| room.span().head)).collect())
+    }
+}
+
+#[async_trait]
+impl Presence for Memory {
+    async fn connect(&self, conn: &ConnId, user: &UserId, username: &Username) -> Result<()> {
+        let mut shard = self.users.of(user).lock();
+        let entry = shard.entries.entry(user.clone()).or_default();
+        let status = entry.connect(conn, user, username, self.limits.sockets_per_user)?;
+        self.publish_status(status);
+        Ok(())
+    }
+
+    async fn join(&self, conn: &ConnId, user: &UserId, username: &Username, room: &RoomId) -> Result<Joined> {
+        self.with_room(room, |entry, _| {
+            let change = entry.join(conn, user, username);
+            self.publish_change(room, change);
+            Joined { span: entry.span(), roster: entry.roster(Limits::ROSTER, Some(user)) }
+        })
+    }
+
+    async fn leave(&self, conn: &ConnId, _user: &UserId, room: &RoomId) -> Result<()> {
+        self.with_known_room(room, |entry| {
+            let change = entry.leave(conn);
+            self.publish_change(room, change);
+        });
+        Ok(())
+    }
+
+    async fn lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
+        let until = Instant::now() + self.limits.presence_grace;
+        for room in rooms {
+            let mut shard = self.rooms.of(room).lock();
+            if shard.entries.get_mut(room).is_some_and(|entry| entry.lost(conn, until)) {
+                shard.graces.push((until, room.clone(), user.clone()));
+            }
+        }
+        let mut shard = self.users.of(user).lock();
+        if shard.entries.get_mut(user).is_some_and(|entry| entry.lost(conn, until)) {
+            shard.graces.push((until, user.clone(), user.clone()));
+        }
+    }
+
+    async fn roster(&self, room: &RoomId, limit: usize) -> Result<Roster> {
+        let known = self.with_known_room(room, |entry| entry.roster(limit, None));
+        Ok(known.unwrap_or(Roster { users: Vec::new(), total: 0, version: 0 }))
+    }
+
+    async fn members(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<MemberPage> {
+        let known = self.with_known_room(room, |entry| entry.members(after, limit));
+        Ok(known.unwrap_or(MemberPage { members: Vec::new(), total: 0, next: None }))
+    }
+
+    async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool> {
+        Ok(self.with_known_room(room, |entry| entry.is_member(user)).unwrap_or(false))
+    }
+
+    async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>> {
+        let known = self.with_known_room(room, |entry| entry.changes_after(version));
+        Ok(known.unwrap_or(if version == 0 { Changes::Since(Vec::new()) } else { Changes::TooOld }))
+    }
+
+    async fn status(&self, user: &UserId) -> Result<Status> {
+        let shard = self.users.of(user).lock();
+        let known = shard.entries.get(user).map(|entry| entry.status(user));
+        Ok(known.unwrap_or_else(|| Status::never_seen(user.clone())))
+    }
+
+    async fn status_changes(&self, user: &UserId, version: u64) -> Result<Changes<Status>> {
+        let shard = self.users.of(user).lock();
+        let known = shard.entries.get(user).map(|entry| entry.changes_after(version));
+        Ok(known.unwrap_or(if version == 0 { Changes::Since(Vec::new()) } else { Changes::TooOld }))
+    }
+
+    async fn versions(&self, topics: &[Topic]) -> Result<Vec<u64>> {
+        let version = |topic: &Topic| match topic {
+            Topic::Room(room) => self.with_known_room(room, |entry| entry.version()),
+            Topic::User(user) => self.users.of(user).lock().entries.get(user).map(|entry| entry.status(user).version),
+        };
+        Ok(topics.iter().map(|topic| version(topic).unwrap_or(0)).collect())
+    }
+}
+
+#[async_trait]
+impl Bus for Memory {
+    fn deliver_to(&self, sink: Arc<dyn BusSink>) {
+        // A second sink would be a fault of the caller; the first one stays.
+        let _ = self.sink.set(sink);
+    }
+
+    async fn subscribe(&self, topic: &Topic) -> Result<()> {
+        self.topics.write().insert(topic.clone());
+        Ok(())
+    }
+
+    async fn unsubscribe(&self, topic: &Topic) {
+        self.topics.write().remove(topic);
+    }
+
+    fn is_lossless(&self) -> bool {
+        true
+    }
+
+    async fn publish_typing(&self, typing: &Typing) -> Result<()> {
+        let topic = Topic::Room(typing.room.clone());
+        self.publish(&topic, BusEvent::Typing(typing.clone()));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Lifecycle for Memory {
+    fn describe(&self) -> String {
+        "embedded".to_owned()
+    }
+
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    fn counters(&self) -> Counters {
+        Counters { presence_changes: self.presence_changes.load(Ordering::Relaxed), ..Counters::default() }
+    }
+
+    async fn stop(&self) {
+        if let Some(sweeper) = self.sweeper.lock().take() {
+            sweeper.abort();
+        }
+    }
+}

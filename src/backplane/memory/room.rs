@@ -1,0 +1,229 @@
+//! One room of the embedded backplane: its log, its members and its changes, without locks or publishing.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::CHANGES_KEPT;
+use crate::backplane::{Appended, BackplaneLimits, Changes, Entry, MemberPage, Roster, Slice, Window};
+use crate::domain::{ChangeKind, ConnId, Draft, Epoch, Head, LogSpan, RoomChange, Timestamp, UserId, Username};
+
+/// Who sent, and by which key.
+type SendKey = (UserId, Box<str>);
+
+#[derive(Debug)]
+struct Member {
+    username: Username,
+    /// Live connections in this room.
+    connections: usize,
+    /// While set, the user counts even without a connection.
+    grace_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(super) struct Room {
+    epoch: Epoch,
+    seq: u64,
+    /// The last messages, without a hole, ending at `seq`.
+    log: VecDeque<Entry>,
+    last_message: Instant,
+    last_use: Instant,
+    sends: HashMap<SendKey, Appended>,
+    /// The keys of `sends` in the order in which they expire.
+    send_order: VecDeque<(Instant, SendKey)>,
+    members: BTreeMap<UserId, Member>,
+    connections: HashMap<ConnId, UserId>,
+    version: u64,
+    changes: VecDeque<RoomChange>,
+}
+
+impl Room {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            epoch: Epoch::fresh(),
+            seq: 0,
+            log: VecDeque::new(),
+            last_message: now,
+            last_use: now,
+            sends: HashMap::new(),
+            send_order: VecDeque::new(),
+            members: BTreeMap::new(),
+            connections: HashMap::new(),
+            version: 0,
+            changes: VecDeque::new(),
+        }
+    }
+
+    /// Drops messages and send keys whose time is over. Called before every use, so that nobody sees them.
+    pub(super) fn forget_expired(&mut self, limits: &BackplaneLimits) {
+        let now = Instant::now();
+        self.last_use = now;
+        if !self.log.is_empty() && now.duration_since(self.last_message) >= limits.history_ttl {
+            self.log.clear();
+        }
+        while self.send_order.front().is_some_and(|(expires, _)| *expires <= now) {
+            if let Some((_, key)) = self.send_order.pop_front() {
+                self.sends.remove(&key);
+            }
+        }
+    }
+
+    pub(super) fn is_expired(&self, now: Instant, ttl: Duration) -> bool {
+        self.members.is_empty() && now.duration_since(self.last_use) >= ttl
+    }
+
+    /// The place, and the new entry unless the send is a repeat.
+    pub(super) fn append(
+        &mut self,
+        draft: &Draft,
+        key: &str,
+        record: Bytes,
+        limits: &BackplaneLimits,
+    ) -> (Appended, Option<Entry>) {
+        let key: SendKey = (draft.user.clone(), key.into());
+        if let Some(first) = self.sends.get(&key) {
+            return (Appended { duplicate: true, ..first.clone() }, None);
+        }
+        self.seq += 1;
+        let entry = Entry { seq: self.seq, epoch: self.epoch.clone(), at: Timestamp::now(), record };
+        let appended =
+            Appended { id: draft.id, seq: entry.seq, epoch: entry.epoch.clone(), at: entry.at, duplicate: false };
+        self.log.push_back(entry.clone());
+        while self.log.len() > limits.history_size {
+            self.log.pop_front();
+        }
+        self.last_message = Instant::now();
+        self.sends.insert(key.clone(), appended.clone());
+        self.send_order.push_back((self.last_message + limits.dedupe_ttl, key));
+        (appended, Some(entry))
+    }
+
+    pub(super) fn span(&self) -> LogSpan {
+        LogSpan {
+            head: Head { epoch: self.epoch.clone(), seq: self.seq },
+            oldest: self.log.front().map_or(self.seq + 1, |entry| entry.seq),
+            previous: None,
+        }
+    }
+
+    pub(super) fn read(&self, window: Window, limit: usize, max_bytes: usize) -> Slice {
+        let oldest = self.span().oldest;
+        // Positions in the log: it has no hole, so a seq's place is its distance from the oldest.
+        let place = |seq: u64| usize::try_from(seq.saturating_sub(oldest)).unwrap_or(usize::MAX).min(self.log.len());
+        let mut bytes = 0;
+        let mut fits = |taken: usize, entry: &Entry| {
+            bytes += entry.record.len();
+            taken < limit && (taken == 0 || bytes <= max_bytes)
+        };
+        let entries = match window {
+            Window::After(seq) => {
+                let from = place(seq.saturating_add(1));
+                let run = self.log.range(from..).enumerate().take_while(|(taken, entry)| fits(*taken, entry));
+                run.map(|(_, entry)| entry.clone()).collect()
+            }
+            Window::Before(_) | Window::Newest => {
+                let to = if let Window::Before(seq) = window { place(seq) } else { self.log.len() };
+                let run = self.log.range(..to).rev().enumerate().take_while(|(taken, entry)| fits(*taken, entry));
+                let mut entries: Vec<Entry> = run.map(|(_, entry)| entry.clone()).collect();
+                entries.reverse();
+                entries
+            }
+        };
+        Slice { entries, span: self.span() }
+    }
+
+    fn change(&mut self, kind: ChangeKind, user: &UserId, username: Username) -> RoomChange {
+        let previous = self.version;
+        self.version = (previous + 1).max(Timestamp::now().0);
+        let total = self.members.len() as u64;
+        let change = RoomChange { version: self.version, previous, kind, user: user.clone(), username, total };
+        self.changes.push_back(change.clone());
+        if self.changes.len() > CHANGES_KEPT {
+            self.changes.pop_front();
+        }
+        change
+    }
+
+    pub(super) fn join(&mut self, conn: &ConnId, user: &UserId, username: &Username) -> Option<RoomChange> {
+        let new_connection = self.connections.insert(conn.clone(), user.clone()).is_none();
+        let known = self.members.contains_key(user);
+        let member = self.members.entry(user.clone()).or_insert_with(|| Member {
+            username: username.clone(),
+            connections: 0,
+            grace_until: None,
+        });
+        member.username = username.clone();
+        member.grace_until = None;
+        member.connections += usize::from(new_connection);
+        (!known).then(|| self.change(ChangeKind::Joined, user, username.clone()))
+    }
+
+    pub(super) fn leave(&mut self, conn: &ConnId) -> Option<RoomChange> {
+        let user = self.connections.remove(conn)?;
+        let member = self.members.get_mut(&user)?;
+        member.connections -= 1;
+        let gone = member.connections == 0 && member.grace_until.is_none();
+        gone.then(|| self.remove_member(&user)).flatten()
+    }
+
+    /// True when a grace was begun.
+    pub(super) fn lost(&mut self, conn: &ConnId, until: Instant) -> bool {
+        let Some(user) = self.connections.remove(conn) else { return false };
+        let Some(member) = self.members.get_mut(&user) else { return false };
+        member.connections -= 1;
+        member.grace_until = Some(until);
+        true
+    }
+
+    pub(super) fn end_grace(&mut self, user: &UserId, now: Instant) -> Option<RoomChange> {
+        let member = self.members.get_mut(user)?;
+        if member.grace_until.is_none_or(|until| until > now) {
+            return None;
+        }
+        member.grace_until = None;
+        let gone = member.connections == 0;
+        gone.then(|| self.remove_member(user)).flatten()
+    }
+
+    fn remove_member(&mut self, user: &UserId) -> Option<RoomChange> {
+        let member = self.members.remove(user)?;
+        Some(self.change(ChangeKind::Left, user, member.username))
+    }
+
+    pub(super) fn roster(&self, limit: usize, including: Option<&UserId>) -> Roster {
+        let mut users: Vec<UserId> = self.members.keys().take(limit).cloned().collect();
+        if let Some(joiner) = including
+            && self.members.len() > limit
+            && !users.contains(joiner)
+        {
+            users.pop();
+            users.push(joiner.clone());
+        }
+        Roster { users, total: self.members.len() as u64, version: self.version }
+    }
+
+    pub(super) fn members(&self, after: Option<&UserId>, limit: usize) -> MemberPage {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.members.range((from, Bound::Unbounded));
+        let page: Vec<_> = rest.by_ref().take(limit).map(|(id, member)| (id.clone(), member.username.clone())).collect();
+        let more = rest.next().is_some();
+        let next = page.last().filter(|_| more).map(|(id, _)| id.clone());
+        MemberPage { members: page, total: self.members.len() as u64, next }
+    }
+
+    pub(super) fn is_member(&self, user: &UserId) -> bool {
+        self.members.contains_key(user)
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn changes_after(&self, version: u64) -> Changes<RoomChange> {
+        super::user::changes_after(&self.changes, self.version, version, |change| (change.previous, change.version))
+    }
+}

@@ -1,0 +1,131 @@
+//! One user of the embedded backplane: connections, status and its changes, without locks or publishing.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::CHANGES_KEPT;
+use crate::backplane::{BackplaneError, Changes, Result};
+use crate::domain::{ConnId, Status, Timestamp, UserId, Username};
+
+#[derive(Debug)]
+pub(super) struct User {
+    username: Option<Username>,
+    connections: HashSet<ConnId>,
+    grace_until: Option<Instant>,
+    online: bool,
+    last_offline: Option<Timestamp>,
+    version: u64,
+    previous: u64,
+    changes: VecDeque<Status>,
+    last_use: Instant,
+}
+
+impl Default for User {
+    fn default() -> Self {
+        Self {
+            username: None,
+            connections: HashSet::new(),
+            grace_until: None,
+            online: false,
+            last_offline: None,
+            version: 0,
+            previous: 0,
+            changes: VecDeque::new(),
+            last_use: Instant::now(),
+        }
+    }
+}
+
+impl User {
+    /// The change, if this was the user's first connection.
+    pub(super) fn connect(
+        &mut self,
+        conn: &ConnId,
+        user: &UserId,
+        username: &Username,
+        most: usize,
+    ) -> Result<Option<Status>> {
+        if !self.connections.contains(conn) && self.connections.len() >= most {
+            return Err(BackplaneError::TooManyConnections);
+        }
+        self.last_use = Instant::now();
+        self.username = Some(username.clone());
+        self.connections.insert(conn.clone());
+        self.grace_until = None;
+        Ok(self.turn(user, true))
+    }
+
+    /// True when a grace was begun.
+    pub(super) fn lost(&mut self, conn: &ConnId, until: Instant) -> bool {
+        let known = self.connections.remove(conn);
+        if known {
+            self.grace_until = Some(until);
+        }
+        known
+    }
+
+    pub(super) fn end_grace(&mut self, user: &UserId, now: Instant) -> Option<Status> {
+        if self.grace_until.is_none_or(|until| until > now) {
+            return None;
+        }
+        self.grace_until = None;
+        self.last_use = now;
+        if self.connections.is_empty() { self.turn(user, false) } else { None }
+    }
+
+    fn turn(&mut self, user: &UserId, online: bool) -> Option<Status> {
+        if self.online == online {
+            return None;
+        }
+        self.online = online;
+        let now = Timestamp::now();
+        if !online {
+            self.last_offline = Some(now);
+        }
+        self.previous = self.version;
+        self.version = (self.version + 1).max(now.0);
+        let status = self.status(user);
+        self.changes.push_back(status.clone());
+        if self.changes.len() > CHANGES_KEPT {
+            self.changes.pop_front();
+        }
+        Some(status)
+    }
+
+    pub(super) fn status(&self, user: &UserId) -> Status {
+        Status {
+            user: user.clone(),
+            username: self.username.clone(),
+            online: self.online,
+            last_seen: if self.online { Some(Timestamp::now()) } else { self.last_offline },
+            version: self.version,
+            previous: self.previous,
+        }
+    }
+
+    pub(super) fn changes_after(&self, version: u64) -> Changes<Status> {
+        changes_after(&self.changes, self.version, version, |status| (status.previous, status.version))
+    }
+
+    pub(super) fn is_expired(&self, now: Instant, ttl: Duration) -> bool {
+        !self.online && self.connections.is_empty() && now.duration_since(self.last_use) >= ttl
+    }
+}
+
+/// The part of `changes` (each numbered by `numbers`: the one before and its own) that follows `version`.
+pub(super) fn changes_after<T: Clone>(
+    changes: &VecDeque<T>,
+    newest: u64,
+    version: u64,
+    numbers: impl Fn(&T) -> (u64, u64),
+) -> Changes<T> {
+    if version == newest {
+        return Changes::Since(Vec::new());
+    }
+    match changes.iter().position(|change| numbers(change).0 == version) {
+        Some(first) => Changes::Since(changes.range(first..).cloned().collect()),
+        None => Changes::TooOld,
+    }
+}
