@@ -1,0 +1,2 @@
+//! Logs, counters and what `/metrics` shows.
+pub mod meter;
