@@ -1,0 +1,270 @@
+//! From the bus to the members on this node: in `seq` order, without a hole or a repeat, each event encoded once.
+//!
+//! [`Delivery`] is the door. Behind it a few workers own the feeds: a room (or a watched user) belongs to one worker by
+//! hash, which handles its joins, leaves, bus events and read results one after another. So "replay, then live" needs no
+//! lock. A worker never waits, neither for a socket nor for the backplane: whatever takes time runs in a task of its own
+//! and comes back as a command.
+
+mod outlet;
+mod room;
+mod shared;
+mod user;
+mod worker;
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::backplane::{Backplane, BackplaneError, BusEvent, BusSink, Topic};
+use crate::domain::{ConnId, Epoch, Head, RoomId, Status, UserId, Username};
+use crate::telemetry::meter::{Counter, Histogram};
+
+pub use outlet::{CloseReason, Outlet};
+pub use shared::{Event, Shared};
+
+/// Commands that may wait for one worker. A full queue makes joins wait, and bus events be caught up from the log.
+const QUEUE: usize = 65_536;
+/// How often a worker looks for what is due.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What the feeds count.
+#[derive(Debug, Default)]
+pub struct DeliveryCounters {
+    /// Messages handed to outlets, one for each.
+    pub delivered: Counter,
+    /// Times that a feed read the log because it had missed something, or might have.
+    pub catch_ups: Counter,
+    /// Reads of the log for one joiner's replay.
+    pub replays: Counter,
+    /// Breaks of continuity that members were told of.
+    pub resets: Counter,
+    /// Bus events given up because a worker's queue was full; each is caught up from the log.
+    pub overruns: Counter,
+    /// Seconds from a message's arrival at this node until its last member here was handed it.
+    pub latency: Histogram,
+}
+
+/// From where a joiner wants the room's messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// From now on.
+    Live,
+    /// The last `n`, then live.
+    Last(u64),
+    /// Everything after `seq` of `epoch` (`None`: the current one), then live.
+    Since {
+        /// The last one seen.
+        seq: u64,
+        /// In which life of the numbering.
+        epoch: Option<Epoch>,
+    },
+}
+
+/// What a joiner is told before anything is replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinOutcome {
+    /// Members, the joiner included.
+    pub total: u64,
+    /// The log's end at that moment.
+    pub head: Head,
+    /// True when everything after the asked position follows.
+    pub recovered: bool,
+    /// True when that can't be.
+    pub gap: bool,
+    /// How many messages will follow before `room_users`.
+    pub replayed: u64,
+}
+
+/// Told once how a join went, by the worker, in the moment that lies before the replay on the wire.
+pub type JoinReply = Box<dyn FnOnce(Result<JoinOutcome, BackplaneError>) + Send>;
+/// Told once a watched user's status, before it is delivered.
+pub type WatchReply = Box<dyn FnOnce(Result<&Status, BackplaneError>) + Send>;
+
+/// A join on its way.
+pub(crate) struct JoinRequest {
+    pub room: RoomId,
+    pub outlet: Arc<dyn Outlet>,
+    pub username: Username,
+    pub start: Start,
+    pub reply: JoinReply,
+    /// Dropped or sent when the replay is over.
+    pub done: oneshot::Sender<()>,
+}
+
+/// A subscription to a user's status on its way.
+pub(crate) struct WatchRequest {
+    pub user: UserId,
+    pub outlet: Arc<dyn Outlet>,
+    pub reply: WatchReply,
+    pub done: oneshot::Sender<()>,
+}
+
+/// The door to the feeds.
+pub struct Delivery {
+    queues: Arc<Queues>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
+    counters: Arc<DeliveryCounters>,
+}
+
+impl Delivery {
+    /// Starts `workers` workers (at least one) on the backplane's bus. Must be called within a tokio runtime, once for a
+    /// backplane. Rooms with more than `room_events` members send no joins and leaves.
+    #[must_use]
+    pub fn start(backplane: &Backplane, workers: usize, room_events: u64) -> Self {
+        let counters = Arc::new(DeliveryCounters::default());
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers.max(1)).map(|_| mpsc::channel(QUEUE)).unzip();
+        let lanes = senders.into_iter().map(|sender| Lane { sender, missed: Mutex::default() }).collect();
+        let queues = Arc::new(Queues { hasher: RandomState::new(), lanes, counters: counters.clone() });
+        backplane.bus.deliver_to(queues.clone());
+        let spawn = |(index, receiver)| {
+            let worker = worker::Worker::new(index, backplane.clone(), queues.clone(), room_events, counters.clone());
+            tokio::spawn(worker.run(receiver))
+        };
+        let workers = receivers.into_iter().enumerate().map(spawn).collect();
+        Self { queues, workers: Mutex::new(workers), counters }
+    }
+
+    /// What the feeds have counted.
+    #[must_use]
+    pub fn counters(&self) -> &DeliveryCounters {
+        &self.counters
+    }
+
+    /// Registers the outlet's connection in the room and attaches it to the room's feed. `reply` is called before
+    /// anything of the room reaches the outlet; the call returns when the replay is over and `room_users` is sent (or the
+    /// outlet closed). Joining again answers and replays anew.
+    pub async fn join(&self, room: RoomId, outlet: Arc<dyn Outlet>, username: Username, start: Start, reply: JoinReply) {
+        let (done, finished) = oneshot::channel();
+        let request = JoinRequest { room: room.clone(), outlet, username, start, reply, done };
+        self.queues.send(&room, Command::Join(request)).await;
+        let _ = finished.await;
+    }
+
+    /// Detaches the connection from the room's feed: when it returns, nothing more of the room reaches the outlet.
+    pub async fn leave(&self, room: &RoomId, conn: &ConnId) {
+        let (done, finished) = oneshot::channel();
+        self.queues.send(room, Command::Leave { room: room.clone(), conn: conn.clone(), done }).await;
+        let _ = finished.await;
+    }
+
+    /// Attaches the outlet to the user's changes of status; `reply` and then the current state come first.
+    pub async fn watch(&self, user: UserId, outlet: Arc<dyn Outlet>, reply: WatchReply) {
+        let (done, finished) = oneshot::channel();
+        let request = WatchRequest { user: user.clone(), outlet, reply, done };
+        self.queues.send(&user, Command::Watch(request)).await;
+        let _ = finished.await;
+    }
+
+    /// Detaches the outlet from the user's changes: when it returns, no more of them reach it.
+    pub async fn unwatch(&self, user: &UserId, conn: &ConnId) {
+        let (done, finished) = oneshot::channel();
+        self.queues.send(user, Command::Unwatch { user: user.clone(), conn: conn.clone(), done }).await;
+        let _ = finished.await;
+    }
+
+    /// How many rooms have a feed here.
+    pub async fn rooms(&self) -> usize {
+        let mut total = 0;
+        for lane in &self.queues.lanes {
+            let (reply, count) = oneshot::channel();
+            if lane.sender.send(Command::CountRooms(reply)).await.is_ok() {
+                total += count.await.unwrap_or(0);
+            }
+        }
+        total
+    }
+
+    /// Ends the workers.
+    pub fn stop(&self) {
+        for worker in self.workers.lock().drain(..) {
+            worker.abort();
+        }
+    }
+}
+
+/// What a worker is told.
+pub(crate) enum Command {
+    Join(JoinRequest),
+    Leave { room: RoomId, conn: ConnId, done: oneshot::Sender<()> },
+    Watch(WatchRequest),
+    Unwatch { user: UserId, conn: ConnId, done: oneshot::Sender<()> },
+    /// Something arrived from the bus, at that time.
+    Bus(BusEvent, std::time::Instant),
+    /// Events of the topic (`None`: of every one) may have been missed.
+    Interrupted(Option<Topic>),
+    /// Something that a room's feed had asked for.
+    Room(RoomId, room::Answer),
+    /// Something that a user's feed had asked for.
+    User(UserId, user::Answer),
+    /// Room heads and topic versions as the backplane has them now.
+    Heads(worker::Heads),
+    CountRooms(oneshot::Sender<usize>),
+}
+
+struct Lane {
+    sender: mpsc::Sender<Command>,
+    /// Topics of which an event didn't fit into the queue.
+    missed: Mutex<HashSet<Topic>>,
+}
+
+/// The workers' queues; also what the bus delivers to.
+pub(crate) struct Queues {
+    hasher: RandomState,
+    lanes: Vec<Lane>,
+    counters: Arc<DeliveryCounters>,
+}
+
+impl Queues {
+    fn lane(&self, key: &impl Hash) -> &Lane {
+        // The remainder is below the number of lanes, so the narrowing loses nothing.
+        #[allow(clippy::cast_possible_truncation)]
+        let index = (self.hasher.hash_one(key) % self.lanes.len() as u64) as usize;
+        &self.lanes[index]
+    }
+
+    /// Waits for a place. A worker that has been stopped takes nothing: the command, and with it its reply, is dropped.
+    pub(crate) async fn send(&self, key: &impl Hash, command: Command) {
+        let _ = self.lane(key).sender.send(command).await;
+    }
+
+    pub(crate) async fn send_to(&self, index: usize, command: Command) {
+        let _ = self.lanes[index].sender.send(command).await;
+    }
+
+    /// The topics whose events were given up since the last call.
+    pub(crate) fn take_missed(&self, index: usize) -> HashSet<Topic> {
+        std::mem::take(&mut *self.lanes[index].missed.lock())
+    }
+}
+
+impl BusSink for Queues {
+    fn event(&self, event: BusEvent) {
+        let (topic, lane) = match &event {
+            BusEvent::Message(room, _) | BusEvent::RoomChanged(room, _) => (Topic::Room(room.clone()), self.lane(room)),
+            BusEvent::Typing(typing) => (Topic::Room(typing.room.clone()), self.lane(&typing.room)),
+            BusEvent::StatusChanged(status) => (Topic::User(status.user.clone()), self.lane(&status.user)),
+        };
+        if lane.sender.try_send(Command::Bus(event, std::time::Instant::now())).is_err() {
+            self.counters.overruns.add(1);
+            lane.missed.lock().insert(topic);
+        }
+    }
+
+    fn interrupted(&self, topic: Option<Topic>) {
+        for (index, lane) in self.lanes.iter().enumerate() {
+            let command = Command::Interrupted(topic.clone());
+            if let Err(mpsc::error::TrySendError::Full(command)) = lane.sender.try_send(command) {
+                // Rare, and it must not be lost: let it wait in a task of its own.
+                let sender = self.lanes[index].sender.clone();
+                tokio::spawn(async move {
+                    let _ = sender.send(command).await;
+                });
+            }
+        }
+    }
+}

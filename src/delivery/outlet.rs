@@ -1,0 +1,29 @@
+//! All that delivery knows of a socket.
+
+use super::shared::Shared;
+use crate::domain::{ConnId, UserId};
+
+/// Why delivery gives up an outlet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The log no longer holds what the replay was about to send: the client must resume, and be told of the gap.
+    ReplayOutrun,
+}
+
+/// One connection's way out. Nothing here waits: what doesn't fit closes the connection.
+pub trait Outlet: Send + Sync {
+    /// Which connection.
+    fn conn(&self) -> &ConnId;
+    /// Whose.
+    fn user(&self) -> &UserId;
+    /// Queues the event for the client; order of calls is order on the wire. Closes the transport when too much is unwritten.
+    fn deliver(&self, event: &Shared);
+    /// True while so little is unwritten that a replay may go on.
+    fn has_room(&self) -> bool;
+    /// Calls `wake` once, as soon as [`Outlet::has_room`] or the outlet is closed; never while a lock is held.
+    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>);
+    /// True when nothing can be sent any more.
+    fn is_closed(&self) -> bool;
+    /// Closes the transport, so that the client comes back by itself.
+    fn close(&self, reason: CloseReason);
+}

@@ -1,0 +1,85 @@
+//! An event on its way to many outlets: encoded by the first that needs it, shared by all.
+
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
+
+use crate::backplane::{Entry, Typing};
+use crate::domain::{Head, RoomChange, RoomId, Status, UserId};
+
+/// What can reach an outlet.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A message of a room.
+    Message(Entry),
+    /// The room's members, or only their number.
+    RoomUsers {
+        /// Which room.
+        room: RoomId,
+        /// At most `Limits::ROSTER` ids; empty when only the number is told.
+        users: Vec<UserId>,
+        /// How many there are.
+        total: u64,
+    },
+    /// Someone came or went.
+    RoomChanged(RoomId, RoomChange),
+    /// Someone types.
+    Typing(Typing),
+    /// A watched user's status.
+    Status {
+        /// The state.
+        status: Status,
+        /// True for the one that a new watcher gets first.
+        initial: bool,
+    },
+    /// Continuity of the room can't be guaranteed past this point.
+    RoomReset {
+        /// Which room.
+        room: RoomId,
+        /// Where it goes on.
+        head: Head,
+        /// The first `seq` of the old numbering that may be lost.
+        lost_from: Option<u64>,
+    },
+}
+
+/// An event and its encoded form.
+#[derive(Clone)]
+pub struct Shared(Arc<Inner>);
+
+struct Inner {
+    event: Event,
+    encoded: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+impl Shared {
+    /// Not yet encoded.
+    #[must_use]
+    pub fn new(event: Event) -> Self {
+        Self(Arc::new(Inner { event, encoded: OnceLock::new() }))
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn event(&self) -> &Event {
+        &self.0.event
+    }
+
+    /// The encoded form, made by the first caller. `None` if another type of outlet has made its own: encode it anew then.
+    pub fn encoded<T: Any + Send + Sync>(&self, encode: impl FnOnce(&Event) -> T) -> Option<&T> {
+        self.0.encoded.get_or_init(|| Box::new(encode(&self.0.event))).downcast_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_encoded_once() {
+        let event = Event::RoomUsers { room: RoomId::trusted("a"), users: vec![], total: 1 };
+        let shared = Shared::new(event);
+        assert_eq!(shared.encoded(|_| 1_u8), Some(&1));
+        assert_eq!(shared.clone().encoded(|_| 2_u8), Some(&1));
+        assert_eq!(shared.encoded(|_| "other"), None);
+    }
+}

@@ -1,0 +1,245 @@
+//! The feed of one watched user: every change of status once, in order, to each watcher.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::worker::Context;
+use super::{Event, Outlet, Shared, WatchRequest};
+use crate::backplane::{Changes, Result, Topic};
+use crate::domain::{ConnId, Status, UserId};
+
+/// How long to wait before a failed read is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+/// Changes held while others are read; more are dropped, as the backplane has them.
+const HELD: usize = 256;
+
+/// What a feed had asked for.
+pub(crate) enum Answer {
+    Subscribed(Result<()>),
+    Unsubscribed,
+    /// The state that a new watcher asked for.
+    Watched(WatchRequest, Result<Status>),
+    Changed(Result<Changes<Status>>),
+    Newest(Result<Status>),
+    Again,
+}
+
+#[derive(PartialEq, Eq)]
+enum Subscription {
+    Pending,
+    Live,
+    Ending,
+}
+
+struct Watcher {
+    outlet: Arc<dyn Outlet>,
+    /// The version it was last told.
+    version: u64,
+}
+
+pub(crate) struct UserFeed {
+    user: UserId,
+    subscription: Subscription,
+    waiting: Vec<WatchRequest>,
+    watching: usize,
+    watchers: HashMap<ConnId, Watcher>,
+    /// The newest state seen. `None` until the first watcher's is read.
+    last: Option<Status>,
+    held: Vec<Status>,
+    reading: bool,
+    again: bool,
+}
+
+impl UserFeed {
+    pub fn new(context: &Context, user: UserId) -> Self {
+        let feed = Self {
+            user,
+            subscription: Subscription::Pending,
+            waiting: Vec::new(),
+            watching: 0,
+            watchers: HashMap::new(),
+            last: None,
+            held: Vec::new(),
+            reading: false,
+            again: false,
+        };
+        feed.subscribe(context);
+        feed
+    }
+
+    fn subscribe(&self, context: &Context) {
+        let (bus, topic) = (context.backplane.bus.clone(), Topic::User(self.user.clone()));
+        context.read_user(&self.user, async move { Answer::Subscribed(bus.subscribe(&topic).await) });
+    }
+
+    pub fn watch(&mut self, context: &Context, request: WatchRequest) {
+        if self.subscription != Subscription::Live {
+            self.waiting.push(request);
+            return;
+        }
+        self.watching += 1;
+        let (presence, user) = (context.backplane.presence.clone(), self.user.clone());
+        context.read_user(&self.user, async move { Answer::Watched(request, presence.status(&user).await) });
+    }
+
+    pub fn unwatch(&mut self, context: &Context, conn: &ConnId) {
+        self.watchers.remove(conn);
+        self.look_idle(context);
+    }
+
+    fn look_idle(&mut self, context: &Context) {
+        let idle = self.watchers.is_empty() && self.watching == 0 && self.waiting.is_empty();
+        if idle && self.subscription == Subscription::Live {
+            self.subscription = Subscription::Ending;
+            let (bus, topic) = (context.backplane.bus.clone(), Topic::User(self.user.clone()));
+            context.read_user(&self.user, async move {
+                bus.unsubscribe(&topic).await;
+                Answer::Unsubscribed
+            });
+        }
+    }
+
+    /// Break: the feed has nobody left and can go.
+    pub fn on_answer(&mut self, context: &Context, answer: Answer) -> ControlFlow<()> {
+        match answer {
+            Answer::Subscribed(Ok(())) => {
+                self.subscription = Subscription::Live;
+                for request in std::mem::take(&mut self.waiting) {
+                    self.watch(context, request);
+                }
+                self.look_idle(context);
+            }
+            Answer::Subscribed(Err(error)) => {
+                for request in self.waiting.drain(..) {
+                    (request.reply)(Err(error.clone()));
+                }
+                return ControlFlow::Break(());
+            }
+            Answer::Unsubscribed => {
+                if self.waiting.is_empty() {
+                    return ControlFlow::Break(());
+                }
+                self.last = None;
+                self.held.clear();
+                self.subscription = Subscription::Pending;
+                self.subscribe(context);
+            }
+            Answer::Watched(request, status) => {
+                self.watching -= 1;
+                self.attach(context, request, status);
+                self.look_idle(context);
+            }
+            Answer::Changed(Ok(Changes::Since(changes))) => {
+                changes.into_iter().for_each(|status| self.tell(status));
+                self.finish_reading(context);
+            }
+            Answer::Changed(Ok(Changes::TooOld)) => {
+                let (presence, user) = (context.backplane.presence.clone(), self.user.clone());
+                context.read_user(&self.user, async move { Answer::Newest(presence.status(&user).await) });
+            }
+            Answer::Newest(Ok(status)) => {
+                self.tell(status);
+                self.finish_reading(context);
+            }
+            Answer::Changed(Err(_)) | Answer::Newest(Err(_)) => context.read_user(&self.user, async {
+                tokio::time::sleep(RETRY).await;
+                Answer::Again
+            }),
+            Answer::Again => {
+                self.reading = false;
+                self.catch_up(context);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn attach(&mut self, context: &Context, request: WatchRequest, status: Result<Status>) {
+        let status = match status {
+            Ok(status) => status,
+            Err(error) => {
+                (request.reply)(Err(error));
+                return;
+            }
+        };
+        // What the feed has seen may be newer than what was read beside it.
+        let status = self.last.clone().filter(|last| last.version > status.version).unwrap_or(status);
+        let version = status.version;
+        (request.reply)(Ok(&status));
+        request.outlet.deliver(&Shared::new(Event::Status { status: status.clone(), initial: true }));
+        self.watchers.insert(request.outlet.conn().clone(), Watcher { outlet: request.outlet, version });
+        let _ = request.done.send(());
+        if self.last.is_none() {
+            self.last = Some(status);
+            self.merge_held(context);
+        }
+    }
+
+    pub fn on_change(&mut self, context: &Context, status: Status) {
+        let Some(last) = self.last.as_ref().filter(|_| !self.reading) else {
+            self.hold(status);
+            return;
+        };
+        if status.version > last.version && status.previous != last.version {
+            self.hold(status);
+            self.catch_up(context);
+        } else {
+            self.tell(status);
+        }
+    }
+
+    fn hold(&mut self, status: Status) {
+        if self.held.len() < HELD {
+            self.held.push(status);
+        } else {
+            self.again = true;
+        }
+    }
+
+    /// To each watcher that hasn't been told as much yet.
+    fn tell(&mut self, status: Status) {
+        let version = status.version;
+        if self.last.as_ref().is_some_and(|last| last.version >= version) {
+            return;
+        }
+        let shared = Shared::new(Event::Status { status: status.clone(), initial: false });
+        for watcher in self.watchers.values_mut().filter(|watcher| watcher.version < version) {
+            watcher.version = version;
+            watcher.outlet.deliver(&shared);
+        }
+        self.last = Some(status);
+    }
+
+    /// Reads the changes after the last one.
+    pub fn catch_up(&mut self, context: &Context) {
+        let Some(last) = &self.last else { return };
+        if self.reading {
+            self.again = true;
+            return;
+        }
+        self.reading = true;
+        self.again = false;
+        let (presence, user, version) = (context.backplane.presence.clone(), self.user.clone(), last.version);
+        context.read_user(&self.user, async move { Answer::Changed(presence.status_changes(&user, version).await) });
+    }
+
+    fn finish_reading(&mut self, context: &Context) {
+        self.reading = false;
+        self.merge_held(context);
+    }
+
+    fn merge_held(&mut self, context: &Context) {
+        for status in std::mem::take(&mut self.held) {
+            self.on_change(context, status);
+        }
+        if std::mem::take(&mut self.again) {
+            self.catch_up(context);
+        }
+    }
+
+    /// The last change that was seen, once one is known.
+    pub fn version(&self) -> Option<u64> {
+        self.last.as_ref().map(|last| last.version)
+    }
+}

@@ -1,0 +1,307 @@
+//! One worker: the feeds of its rooms and users, fed one command at a time, and what is due later.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+use super::room::{self, RoomFeed};
+use super::user::{self, UserFeed};
+use super::{Command, DeliveryCounters, Queues, TICK};
+use crate::backplane::{Backplane, BusEvent, Topic};
+use crate::domain::{Head, RoomId, UserId};
+
+/// Reads of the log that one worker has under way for its feeds; more of them wait.
+const READS: usize = 64;
+/// How often heads and versions are compared, to find a lost *last* event.
+const COMPARE: Duration = Duration::from_secs(2);
+/// How many topics are compared at once; the others follow in turn.
+const COMPARED_AT_ONCE: usize = 1000;
+
+/// Where feeds stood when the backplane was asked, and what it said.
+pub(crate) struct Heads {
+    rooms: Vec<(RoomId, Head, Option<Head>)>,
+    versions: Vec<(Topic, u64, u64)>,
+}
+
+/// What a feed needs of its worker.
+pub(super) struct Context {
+    pub backplane: Backplane,
+    pub room_events: u64,
+    pub counters: Arc<DeliveryCounters>,
+    queues: Arc<Queues>,
+    reads: Arc<Semaphore>,
+    due: BinaryHeap<Reverse<(Instant, RoomId)>>,
+    next_ticket: u64,
+}
+
+impl Context {
+    /// Runs `work` beside the worker; its answer comes back to the room's feed. Limited reads go through `read_room`.
+    pub fn ask_room(&self, room: &RoomId, work: impl Future<Output = room::Answer> + Send + 'static) {
+        let (queues, room) = (self.queues.clone(), room.clone());
+        tokio::spawn(async move {
+            let answer = work.await;
+            queues.send(&room.clone(), Command::Room(room, answer)).await;
+        });
+    }
+
+    /// As `ask_room`, but only a few at a time.
+    pub fn read_room(&self, room: &RoomId, work: impl Future<Output = room::Answer> + Send + 'static) {
+        let reads = self.reads.clone();
+        self.ask_room(room, async move {
+            let _permit = reads.acquire().await;
+            work.await
+        });
+    }
+
+    /// As `read_room`, for a watched user.
+    pub fn read_user(&self, user: &UserId, work: impl Future<Output = user::Answer> + Send + 'static) {
+        let (queues, user, reads) = (self.queues.clone(), user.clone(), self.reads.clone());
+        tokio::spawn(async move {
+            let permit = reads.acquire().await;
+            let answer = work.await;
+            drop(permit);
+            queues.send(&user.clone(), Command::User(user, answer)).await;
+        });
+    }
+
+    /// For callbacks of outlets: hands the answer to the room's feed.
+    pub fn waker(&self, room: &RoomId, answer: room::Answer) -> Box<dyn FnOnce() + Send> {
+        let (queues, room, runtime) = (self.queues.clone(), room.clone(), tokio::runtime::Handle::current());
+        Box::new(move || {
+            runtime.spawn(async move { queues.send(&room.clone(), Command::Room(room, answer)).await });
+        })
+    }
+
+    /// Calls the feed's `on_due` at that time or a little later.
+    pub fn call_at(&mut self, at: Instant, room: &RoomId) {
+        self.due.push(Reverse((at, room.clone())));
+    }
+
+    /// A number never used before on this worker.
+    pub fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+}
+
+pub(super) struct Worker {
+    index: usize,
+    context: Context,
+    rooms: HashMap<RoomId, RoomFeed>,
+    users: HashMap<UserId, UserFeed>,
+    /// Topics still to be compared in this round.
+    to_compare: Vec<Topic>,
+}
+
+impl Worker {
+    pub fn new(
+        index: usize,
+        backplane: Backplane,
+        queues: Arc<Queues>,
+        room_events: u64,
+        counters: Arc<DeliveryCounters>,
+    ) -> Self {
+        let context = Context {
+            backplane,
+            room_events,
+            counters,
+            queues,
+            reads: Arc::new(Semaphore::new(READS)),
+            due: BinaryHeap::new(),
+            next_ticket: 0,
+        };
+        Self { index, context, rooms: HashMap::new(), users: HashMap::new(), to_compare: Vec::new() }
+    }
+
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut compare = tokio::time::interval(COMPARE);
+        compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.handle(command),
+                    None => return,
+                },
+                _ = tick.tick() => self.on_tick(),
+                _ = compare.tick() => self.compare(),
+            }
+        }
+    }
+
+    fn handle(&mut self, command: Command) {
+        let context = &mut self.context;
+        match command {
+            Command::Bus(BusEvent::Message(room, entry), arrived) => {
+                if let Some(feed) = self.rooms.get_mut(&room) {
+                    feed.on_message(context, entry, arrived);
+                }
+            }
+            Command::Bus(BusEvent::RoomChanged(room, change), _) => {
+                if let Some(feed) = self.rooms.get_mut(&room) {
+                    feed.on_change(context, change);
+                }
+            }
+            Command::Bus(BusEvent::Typing(typing), _) => {
+                if let Some(feed) = self.rooms.get_mut(&typing.room) {
+                    feed.on_typing(typing);
+                }
+            }
+            Command::Bus(BusEvent::StatusChanged(status), _) => {
+                if let Some(feed) = self.users.get_mut(&status.user) {
+                    feed.on_change(context, status);
+                }
+            }
+            Command::Join(request) => {
+                let feed = self.rooms.entry(request.room.clone());
+                feed.or_insert_with_key(|room| RoomFeed::new(context, room.clone())).join(context, request);
+            }
+            Command::Leave { room, conn, done } => {
+                if let Some(feed) = self.rooms.get_mut(&room) {
+                    feed.leave(context, &conn);
+                }
+                let _ = done.send(());
+            }
+            Command::Room(room, answer) => {
+                if let Some(feed) = self.rooms.get_mut(&room)
+                    && feed.on_answer(context, answer).is_break()
+                {
+                    self.rooms.remove(&room);
+                }
+            }
+            Command::Watch(request) => {
+                let feed = self.users.entry(request.user.clone());
+                feed.or_insert_with_key(|user| UserFeed::new(context, user.clone())).watch(context, request);
+            }
+            Command::Unwatch { user, conn, done } => {
+                if let Some(feed) = self.users.get_mut(&user) {
+                    feed.unwatch(context, &conn);
+                }
+                let _ = done.send(());
+            }
+            Command::User(user, answer) => {
+                if let Some(feed) = self.users.get_mut(&user)
+                    && feed.on_answer(context, answer).is_break()
+                {
+                    self.users.remove(&user);
+                }
+            }
+            Command::Interrupted(topic) => self.catch_up(topic.as_ref()),
+            Command::Heads(heads) => self.on_heads(heads),
+            Command::CountRooms(reply) => {
+                let _ = reply.send(self.rooms.len());
+            }
+        }
+    }
+
+    /// Every feed of the topic (`None`: every feed) reads what it may have missed.
+    fn catch_up(&mut self, topic: Option<&Topic>) {
+        match topic {
+            Some(Topic::Room(room)) => {
+                if let Some(feed) = self.rooms.get_mut(room) {
+                    feed.on_interrupted(&mut self.context);
+                }
+            }
+            Some(Topic::User(user)) => {
+                if let Some(feed) = self.users.get_mut(user) {
+                    feed.catch_up(&self.context);
+                }
+            }
+            None => {
+                self.rooms.values_mut().for_each(|feed| feed.on_interrupted(&mut self.context));
+                self.users.values_mut().for_each(|feed| feed.catch_up(&self.context));
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        for topic in self.context.queues.take_missed(self.index) {
+            self.catch_up(Some(&topic));
+        }
+        let now = Instant::now();
+        while self.context.due.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            let Some(Reverse((_, room))) = self.context.due.pop() else { break };
+            if let Some(feed) = self.rooms.get_mut(&room) {
+                feed.on_due(&mut self.context, now);
+            }
+        }
+    }
+
+    /// Asks the backplane where some of the topics stand.
+    fn compare(&mut self) {
+        if self.context.backplane.bus.is_lossless() || !self.context.backplane.lifecycle.is_up() {
+            return;
+        }
+        if self.to_compare.is_empty() {
+            let rooms = self.rooms.keys().cloned().map(Topic::Room);
+            self.to_compare.extend(rooms.chain(self.users.keys().cloned().map(Topic::User)));
+        }
+        let from = self.to_compare.len().saturating_sub(COMPARED_AT_ONCE);
+        let topics = self.to_compare.split_off(from);
+        let mut rooms = Vec::new();
+        let mut versions = Vec::new();
+        for topic in topics {
+            let version = match &topic {
+                Topic::Room(room) => {
+                    let Some(feed) = self.rooms.get(room) else { continue };
+                    rooms.extend(feed.head().map(|head| (room.clone(), head)));
+                    feed.version()
+                }
+                Topic::User(user) => self.users.get(user).and_then(UserFeed::version),
+            };
+            versions.extend(version.map(|version| (topic, version)));
+        }
+        if rooms.is_empty() && versions.is_empty() {
+            return;
+        }
+        let (backplane, queues, index) = (self.context.backplane.clone(), self.context.queues.clone(), self.index);
+        tokio::spawn(async move {
+            let room_ids: Vec<_> = rooms.iter().map(|(room, _)| room.clone()).collect();
+            let topics: Vec<_> = versions.iter().map(|(topic, _)| topic.clone()).collect();
+            // A failure needs no word: the next round asks again.
+            let (Ok(heads), Ok(now)) =
+                tokio::join!(backplane.log.heads(&room_ids), backplane.presence.versions(&topics))
+            else {
+                return;
+            };
+            let rooms = rooms.into_iter().zip(heads).map(|((room, then), now)| (room, then, now)).collect();
+            let versions = versions.into_iter().zip(now).map(|((topic, then), now)| (topic, then, now)).collect();
+            queues.send_to(index, Command::Heads(Heads { rooms, versions })).await;
+        });
+    }
+
+    fn on_heads(&mut self, heads: Heads) {
+        for (room, then, now) in heads.rooms {
+            if let Some(feed) = self.rooms.get_mut(&room) {
+                feed.on_head(&mut self.context, &then, now.as_ref());
+            }
+        }
+        for (topic, then, now) in heads.versions {
+            // Who has moved on meanwhile is being told by the bus.
+            match &topic {
+                Topic::Room(room) => {
+                    if let Some(feed) = self.rooms.get_mut(room)
+                        && now != then
+                        && feed.version() == Some(then)
+                    {
+                        feed.catch_up_changes(&mut self.context);
+                    }
+                }
+                Topic::User(user) => {
+                    if let Some(feed) = self.users.get_mut(user)
+                        && now != then
+                        && feed.version() == Some(then)
+                    {
+                        feed.catch_up(&self.context);
+                    }
+                }
+            }
+        }
+    }
+}
