@@ -1,0 +1,65 @@
+//! Reading back what was said.
+
+use super::{Chat, Session};
+use crate::backplane::{Entry, Window};
+use crate::domain::{Head, Limits, Refusal, RoomId};
+
+/// Which messages to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryWindow {
+    /// The first ones after this `seq`.
+    After(u64),
+    /// The last ones before this `seq`.
+    Before(u64),
+    /// The last ones.
+    Newest,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub struct HistoryPage {
+    /// In rising `seq`.
+    pub entries: Vec<Entry>,
+    /// True when the log has more in the direction that was asked for.
+    pub has_more: bool,
+    /// The log's end at that moment.
+    pub head: Head,
+}
+
+impl Chat {
+    /// Messages of a room that the session is in; at most `limit`, and fewer when they come to more than 512 KiB.
+    ///
+    /// # Errors
+    /// `not_in_room`, `unavailable`.
+    pub async fn history(
+        &self,
+        session: &Session,
+        room: &RoomId,
+        window: HistoryWindow,
+        limit: usize,
+    ) -> Result<HistoryPage, Refusal> {
+        session.member_of(room)?;
+        self.read(room, window, limit).await
+    }
+
+    /// The same for whoever may read any room, or has been shown to be in it.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn read(&self, room: &RoomId, window: HistoryWindow, limit: usize) -> Result<HistoryPage, Refusal> {
+        let of_log = match window {
+            HistoryWindow::After(seq) => Window::After(seq),
+            HistoryWindow::Before(seq) => Window::Before(seq),
+            HistoryWindow::Newest => Window::Newest,
+        };
+        let slice = self.backplane.log.read(room, of_log, limit, Limits::HISTORY_BYTES).await?;
+        let (entries, span) = (slice.entries, slice.span);
+        let has_more = match window {
+            HistoryWindow::After(_) => entries.last().is_some_and(|last| last.seq < span.head.seq),
+            HistoryWindow::Before(_) | HistoryWindow::Newest => {
+                entries.first().is_some_and(|first| first.seq > span.oldest)
+            }
+        };
+        Ok(HistoryPage { entries, has_more, head: span.head })
+    }
+}

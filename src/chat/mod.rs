@@ -1,0 +1,254 @@
+//! The use cases: one place for each rule, whichever door a request came in by.
+
+mod history;
+mod session;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use crate::backplane::{Appended, Backplane, BackplaneError, MemberPage, Typing};
+use crate::delivery::{Delivery, JoinOutcome, Start};
+use crate::domain::{Code, Draft, DraftFields, Limits, Refusal, RoomId, Status, UserId, Username};
+use crate::telemetry::meter::{Counter, Histogram};
+
+pub use history::{HistoryPage, HistoryWindow};
+pub use session::{Member, Membership, Session};
+
+/// What the use cases count.
+#[derive(Debug, Default)]
+pub struct ChatCounters {
+    /// Messages that got a place.
+    pub sent: Counter,
+    /// Sends that were repeats.
+    pub duplicates: Counter,
+    /// Joins that were answered.
+    pub joins: Counter,
+    /// Seconds that the backplane took to give a message its place.
+    pub append: Histogram,
+}
+
+/// Chat as its doors see it.
+pub struct Chat {
+    backplane: Backplane,
+    delivery: Arc<Delivery>,
+    limits: Limits,
+    counters: ChatCounters,
+}
+
+/// Told once how a join went, before anything of the room reaches the outlet.
+pub type JoinReply = Box<dyn FnOnce(Result<JoinOutcome, Refusal>) + Send>;
+
+impl From<BackplaneError> for Refusal {
+    fn from(error: BackplaneError) -> Self {
+        match error {
+            BackplaneError::Unavailable(_) => Self::new(Code::Unavailable, "try again in a moment"),
+            BackplaneError::Full => Self::new(Code::Overloaded, "this node holds as many rooms as it may"),
+            BackplaneError::TooManyConnections => {
+                Self::new(Code::TooManyConnections, "this user has as many connections as one may have")
+            }
+            BackplaneError::Broken(what) => {
+                tracing::error!(what, "the backplane answered nonsense");
+                Self::new(Code::Internal, "a fault of the server")
+            }
+        }
+    }
+}
+
+impl Chat {
+    /// Chat on that backplane and those feeds.
+    #[must_use]
+    pub fn new(backplane: Backplane, delivery: Arc<Delivery>, limits: Limits) -> Self {
+        Self { backplane, delivery, limits, counters: ChatCounters::default() }
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub fn counters(&self) -> &ChatCounters {
+        &self.counters
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Binds the session to its user, or (again, for the same user) renames it.
+    ///
+    /// # Errors
+    /// `already_authenticated` for another user, `too_many_connections`, `unavailable`.
+    pub async fn authenticate(&self, session: &mut Session, user: UserId, username: Username) -> Result<(), Refusal> {
+        if session.member.as_ref().is_some_and(|member| member.user != user) {
+            return Err(Refusal::new(Code::AlreadyAuthenticated, "this connection belongs to another user"));
+        }
+        let known = session.member.as_ref().is_some_and(|member| member.username == username);
+        if !known {
+            self.backplane.presence.connect(&session.conn, &user, &username).await?;
+        }
+        session.bind(user, username);
+        Ok(())
+    }
+
+    /// Puts the session into the room, as [`Delivery::join`]; returns when the replay is over.
+    pub async fn join(&self, session: &mut Session, room: RoomId, start: Start, reply: JoinReply) {
+        let member = match session.member() {
+            Ok(member) => member.clone(),
+            Err(refusal) => return reply(Err(refusal)),
+        };
+        if !session.rooms.contains_key(&room) && session.rooms.len() >= self.limits.rooms_per_socket {
+            let text = format!("a connection may be in at most {} rooms", self.limits.rooms_per_socket);
+            return reply(Err(Refusal::new(Code::TooManyRooms, text)));
+        }
+        // Until the answer is known the backplane may or may not count this connection: so it is to be told of its loss.
+        session.rooms.entry(room.clone()).or_insert(false);
+        let joined = Arc::new(AtomicBool::new(false));
+        let note = joined.clone();
+        let tell = Box::new(move |outcome: Result<JoinOutcome, BackplaneError>| {
+            note.store(outcome.is_ok(), Ordering::Release);
+            reply(outcome.map_err(Refusal::from));
+        });
+        self.delivery.join(room.clone(), member.outlet, member.username, start, tell).await;
+        if joined.load(Ordering::Acquire) {
+            self.counters.joins.add(1);
+            session.rooms.insert(room, true);
+        }
+    }
+
+    /// Takes the session out of the room. Nothing of the room reaches it after the call.
+    ///
+    /// # Errors
+    /// `not_in_room`, `unavailable` (it is still in the room then).
+    pub async fn leave(&self, session: &mut Session, room: &RoomId) -> Result<(), Refusal> {
+        let membership = session.member_of(room)?;
+        self.backplane.presence.leave(&session.conn, membership.user(), room).await?;
+        self.delivery.leave(room, &session.conn).await;
+        session.rooms.remove(room);
+        Ok(())
+    }
+
+    /// Sends a message to a room that the session is in.
+    ///
+    /// # Errors
+    /// `not_in_room`, `bad_request`, `too_large`, `unavailable`, `overloaded`.
+    pub async fn send(&self, session: &Session, room: RoomId, fields: DraftFields) -> Result<Appended, Refusal> {
+        let membership = session.member_of(&room)?;
+        let (user, username) = (membership.user().clone(), membership.username().clone());
+        self.post(room, user, username, fields).await
+    }
+
+    /// Sends a message in a user's name without being in the room: for trusted services.
+    ///
+    /// # Errors
+    /// `bad_request`, `too_large`, `unavailable`, `overloaded`.
+    pub async fn post(
+        &self,
+        room: RoomId,
+        user: UserId,
+        username: Username,
+        fields: DraftFields,
+    ) -> Result<Appended, Refusal> {
+        let draft = Draft::new(room, user, username, fields, &self.limits)?;
+        // A send without a key of its own gets one, so that the backplane may repeat the call safely.
+        let key = draft.client_msg_id.as_ref().map_or_else(|| Uuid::new_v4().to_string(), ToString::to_string);
+        let began = Instant::now();
+        let appended = self.backplane.log.append(&draft, &key).await?;
+        self.counters.append.observe(began.elapsed());
+        if appended.duplicate {
+            self.counters.duplicates.add(1);
+        } else {
+            self.counters.sent.add(1);
+        }
+        Ok(appended)
+    }
+
+    /// Tells the room's other members that the session's user types, or has stopped.
+    ///
+    /// # Errors
+    /// `not_in_room`, `unavailable`.
+    pub async fn typing(&self, session: &Session, room: RoomId, typing: bool) -> Result<(), Refusal> {
+        let membership = session.member_of(&room)?;
+        let (user, username) = (membership.user().clone(), membership.username().clone());
+        self.backplane.bus.publish_typing(&Typing { room, user, username, typing }).await?;
+        Ok(())
+    }
+
+    /// Watches a user: `reply` first, then the current state, then every change.
+    pub async fn watch(
+        &self,
+        session: &mut Session,
+        target: UserId,
+        reply: Box<dyn FnOnce(Result<&Status, Refusal>) + Send>,
+    ) {
+        let outlet = match session.member() {
+            Ok(member) => member.outlet.clone(),
+            Err(refusal) => return reply(Err(refusal)),
+        };
+        if !session.watched.contains(&target) && session.watched.len() >= self.limits.status_subscriptions {
+            let text = format!("a connection may watch at most {} users", self.limits.status_subscriptions);
+            return reply(Err(Refusal::new(Code::TooManySubscriptions, text)));
+        }
+        session.watched.insert(target.clone());
+        let failed = Arc::new(AtomicBool::new(false));
+        let note = failed.clone();
+        let tell = Box::new(move |status: Result<&Status, BackplaneError>| {
+            note.store(status.is_err(), Ordering::Release);
+            reply(status.map_err(Refusal::from));
+        });
+        self.delivery.watch(target.clone(), outlet, tell).await;
+        if failed.load(Ordering::Acquire) {
+            session.watched.remove(&target);
+        }
+    }
+
+    /// Ends watching a user; not having watched is no fault.
+    ///
+    /// # Errors
+    /// `unauthorized`.
+    pub async fn unwatch(&self, session: &mut Session, target: &UserId) -> Result<(), Refusal> {
+        session.member()?;
+        if session.watched.remove(target) {
+            self.delivery.unwatch(target, &session.conn).await;
+        }
+        Ok(())
+    }
+
+    /// The connection is lost: nothing reaches it any more, and its graces begin.
+    pub async fn lost(&self, session: &mut Session) {
+        let Some(member) = session.member.take() else { return };
+        for user in session.watched.drain() {
+            self.delivery.unwatch(&user, &session.conn).await;
+        }
+        let rooms: Vec<RoomId> = session.rooms.drain().map(|(room, _)| room).collect();
+        for room in &rooms {
+            self.delivery.leave(room, &session.conn).await;
+        }
+        self.backplane.presence.lost(&session.conn, &member.user, &rooms).await;
+    }
+
+    /// A page of a room's members.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn members(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<MemberPage, Refusal> {
+        Ok(self.backplane.presence.members(room, after, limit).await?)
+    }
+
+    /// Whether the user is in the room now.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool, Refusal> {
+        Ok(self.backplane.presence.is_member(room, user).await?)
+    }
+
+    /// Whether the user is online.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn status(&self, user: &UserId) -> Result<Status, Refusal> {
+        Ok(self.backplane.presence.status(user).await?)
+    }
+}
