@@ -1,0 +1,113 @@
+//! From a token or a key to who it is: JWT and API keys.
+
+mod api_keys;
+mod tokens;
+
+pub use api_keys::ApiKeys;
+pub use tokens::{Identity, Verifier, WeakSecret, mint};
+
+use crate::domain::{Code, Refusal, UserId, Username};
+
+/// How this node learns who someone is.
+pub enum Authenticator {
+    /// Whoever connects says it: for development and trusted networks.
+    Open,
+    /// A token says it.
+    Jwt(Verifier),
+}
+
+/// What an `authenticate` request says.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// `user_id`.
+    pub user: Option<UserId>,
+    /// `username`.
+    pub username: Option<Username>,
+    /// `token`.
+    pub token: Option<String>,
+}
+
+impl Authenticator {
+    /// True when tokens are asked for.
+    #[must_use]
+    pub fn needs_token(&self) -> bool {
+        matches!(self, Self::Jwt(_))
+    }
+
+    /// Who sends the request. `current` is who the connection is already known to be.
+    ///
+    /// # Errors
+    /// `bad_request` (open mode without `user_id`), `unauthorized`, `token_expired`, `forbidden` (a token for one user and
+    /// a `user_id` of another), `already_authenticated`.
+    pub fn identify(&self, claimed: Claimed, current: Option<&Identity>) -> Result<Identity, Refusal> {
+        let identity = match self {
+            Self::Open => {
+                let user = claimed.user.ok_or_else(|| Refusal::bad_request("user_id is missing"))?;
+                let username = claimed.username.unwrap_or_else(|| Username::from(&user));
+                Identity { user, username, role: None, expires_at: None }
+            }
+            Self::Jwt(verifier) => match (&claimed.token, current) {
+                (Some(token), _) => {
+                    let identity = verifier.verify(token)?;
+                    if claimed.user.is_some_and(|user| user != identity.user) {
+                        return Err(Refusal::new(Code::Forbidden, "user_id is not the token's user"));
+                    }
+                    identity
+                }
+                // The handshake's token still speaks for the connection.
+                (None, Some(current)) if claimed.user.as_ref().is_none_or(|user| *user == current.user) => current.clone(),
+                (None, Some(_)) => return Err(already_authenticated()),
+                (None, None) => return Err(Refusal::new(Code::Unauthorized, "token is missing")),
+            },
+        };
+        match current {
+            Some(current) if current.user != identity.user => Err(already_authenticated()),
+            _ => Ok(identity),
+        }
+    }
+}
+
+fn already_authenticated() -> Refusal {
+    Refusal::new(Code::AlreadyAuthenticated, "this connection belongs to another user")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "a secret of at least thirty-two bytes";
+
+    fn jwt() -> Authenticator {
+        Authenticator::Jwt(Verifier::hs256(SECRET, 0).unwrap())
+    }
+
+    fn token(user: &str) -> String {
+        mint(SECRET, user, None, None, std::time::Duration::from_secs(60)).unwrap()
+    }
+
+    fn claimed(user: Option<&str>, token: Option<String>) -> Claimed {
+        Claimed { user: user.map(UserId::trusted), username: None, token }
+    }
+
+    #[test]
+    fn in_open_mode_one_is_who_one_says() {
+        let identity = Authenticator::Open.identify(claimed(Some("ann"), None), None).unwrap();
+        assert_eq!((identity.user.as_str(), identity.username.as_str()), ("ann", "ann"));
+        assert_eq!(Authenticator::Open.identify(claimed(None, None), None).unwrap_err().code, Code::BadRequest);
+        let other = Authenticator::Open.identify(claimed(Some("bob"), None), Some(&identity));
+        assert_eq!(other.unwrap_err().code, Code::AlreadyAuthenticated);
+    }
+
+    #[test]
+    fn in_jwt_mode_the_token_says() {
+        let ann = jwt().identify(claimed(None, Some(token("ann"))), None).unwrap();
+        assert_eq!(ann.user.as_str(), "ann");
+        let code = |claimed, current| jwt().identify(claimed, current).unwrap_err().code;
+        assert_eq!(code(claimed(Some("ann"), None), None), Code::Unauthorized);
+        assert_eq!(code(claimed(Some("bob"), Some(token("ann"))), None), Code::Forbidden);
+        assert_eq!(code(claimed(Some("bob"), Some(token("ann"))), Some(&ann)), Code::Forbidden);
+        assert_eq!(code(claimed(None, Some(token("bob"))), Some(&ann)), Code::AlreadyAuthenticated);
+        assert_eq!(code(claimed(Some("bob"), None), Some(&ann)), Code::AlreadyAuthenticated);
+        assert_eq!(jwt().identify(claimed(Some("ann"), None), Some(&ann)).unwrap(), ann);
+    }
+}
