@@ -1,0 +1,17 @@
+//! Everything that clients see: names of events and fields, requests, answers and events, in one place.
+//!
+//! These shapes never travel inward; the use cases know none of them.
+
+mod answer;
+mod event;
+mod fields;
+mod request;
+mod text;
+
+pub use answer::{
+    Authenticated, Exception, HistoryAck, JoinAck, LeaveAck, MemberJson, MembersPage, MessageAck, RestError, StatusJson,
+    TargetAck, refusal_ack,
+};
+pub use event::{EventName, encode_event, encode_named, going_away};
+pub use fields::Fields;
+pub use request::{AuthenticateRequest, ClientEvent, Decoded, HistoryRequest, PostRequest, decode};

@@ -1,0 +1,77 @@
+//! Checks of JSON text that must be made before, or beside, parsing it.
+
+/// How deep arrays and objects are nested: 0 for a bare value. `json` is well-formed.
+pub(super) fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut bytes = json.bytes();
+    let mut in_string = false;
+    while let Some(byte) = bytes.next() {
+        match (in_string, byte) {
+            (true, b'\\') => {
+                bytes.next();
+            }
+            (_, b'"') => in_string = !in_string,
+            (false, b'[' | b'{') => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Whether a `\u` escape names one half of a surrogate pair alone: JSON allows writing it, but it stands for no text.
+pub(super) fn has_lone_surrogate(json: &str) -> bool {
+    let mut rest = json.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        rest = &rest[at + 1..];
+        let Some((kind, after)) = rest.split_first() else { return false };
+        rest = after;
+        if *kind != b'u' {
+            continue;
+        }
+        match unit(rest) {
+            Some(0xDC00..=0xDFFF) => return true,
+            Some(0xD800..=0xDBFF) => {
+                let low = rest.get(4..6).filter(|escape| *escape == b"\\u").and_then(|_| unit(&rest[6..]));
+                if !matches!(low, Some(0xDC00..=0xDFFF)) {
+                    return true;
+                }
+                rest = &rest[10..];
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// The four hexadecimal digits at the start.
+fn unit(digits: &[u8]) -> Option<u16> {
+    let digits = std::str::from_utf8(digits.get(..4)?).ok()?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_counts_arrays_and_objects_but_not_text() {
+        assert_eq!(depth("1"), 0);
+        assert_eq!(depth(r#"{"a":[1,{"b":[]}]}"#), 4);
+        assert_eq!(depth(r#""[[[\"[[""#), 0);
+        assert_eq!(depth(&"[".repeat(100_000)), 100_000);
+    }
+
+    #[test]
+    fn half_a_pair_is_found_and_a_whole_one_is_not() {
+        for bad in [r#""\ud800""#, r#""\udc00""#, r#""\ud83dx""#, r#""\ud83d\n""#, r#""\ud83d\u0041""#, r#""\uD83D"#, r#""a\ude00\ud83d""#] {
+            assert!(has_lone_surrogate(bad), "{bad}");
+        }
+        for good in [r#""\ud83d\ude00""#, r#""\\ud800""#, r#""plain""#, r#""\u0041""#, "\"\\", r#""\u12"#] {
+            assert!(!has_lone_surrogate(good), "{good}");
+        }
+    }
+}
