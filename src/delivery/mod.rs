@@ -14,6 +14,7 @@ mod worker;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -45,6 +46,8 @@ pub struct DeliveryCounters {
     pub resets: Counter,
     /// Bus events given up because a worker's queue was full; each is caught up from the log.
     pub overruns: Counter,
+    /// Rooms that have a feed now.
+    pub rooms: AtomicUsize,
     /// Seconds from a message's arrival at this node until its last member here was handed it.
     pub latency: Histogram,
 }
@@ -168,15 +171,9 @@ impl Delivery {
     }
 
     /// How many rooms have a feed here.
-    pub async fn rooms(&self) -> usize {
-        let mut total = 0;
-        for lane in &self.queues.lanes {
-            let (reply, count) = oneshot::channel();
-            if lane.sender.send(Command::CountRooms(reply)).await.is_ok() {
-                total += count.await.unwrap_or(0);
-            }
-        }
-        total
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.counters.rooms.load(Ordering::Relaxed)
     }
 
     /// Ends the workers.
@@ -203,7 +200,6 @@ pub(crate) enum Command {
     User(UserId, user::Answer),
     /// Room heads and topic versions as the backplane has them now.
     Heads(worker::Heads),
-    CountRooms(oneshot::Sender<usize>),
 }
 
 struct Lane {

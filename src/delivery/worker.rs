@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -159,8 +160,11 @@ impl Worker {
                 }
             }
             Command::Join(request) => {
-                let feed = self.rooms.entry(request.room.clone());
-                feed.or_insert_with_key(|room| RoomFeed::new(context, room.clone())).join(context, request);
+                let feed = self.rooms.entry(request.room.clone()).or_insert_with_key(|room| {
+                    context.counters.rooms.fetch_add(1, Ordering::Relaxed);
+                    RoomFeed::new(context, room.clone())
+                });
+                feed.join(context, request);
             }
             Command::Leave { room, conn, done } => {
                 if let Some(feed) = self.rooms.get_mut(&room) {
@@ -173,6 +177,7 @@ impl Worker {
                     && feed.on_answer(context, answer).is_break()
                 {
                     self.rooms.remove(&room);
+                    context.counters.rooms.fetch_sub(1, Ordering::Relaxed);
                 }
             }
             Command::Watch(request) => {
@@ -194,9 +199,6 @@ impl Worker {
             }
             Command::Interrupted(topic) => self.catch_up(topic.as_ref()),
             Command::Heads(heads) => self.on_heads(heads),
-            Command::CountRooms(reply) => {
-                let _ = reply.send(self.rooms.len());
-            }
         }
     }
 

@@ -1,2 +1,5 @@
-//! Logs, counters and what `/metrics` shows.
+//! Logs, counters, and what `/metrics` shows.
+
+pub mod exposition;
+pub mod log;
 pub mod meter;

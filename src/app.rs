@@ -1,0 +1,209 @@
+//! A node, put together: the only file that knows every concrete type. Build, start, health, drain, stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engineioxide::{Control, ProtocolVersion, TransportType};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::auth::ApiKeys;
+use crate::backplane::redis::RedisSettings;
+use crate::backplane::{Backplane, memory, redis};
+use crate::chat::Chat;
+use crate::config::Config;
+use crate::delivery::Delivery;
+use crate::gateway::access::Access;
+use crate::gateway::rest::{self, Doors};
+use crate::gateway::socketio::{Gateway, Settings};
+use crate::server::admission::Admission;
+use crate::server::{Listener, Timeouts, drain};
+use crate::telemetry::exposition::{self, Sample};
+
+/// How long connections that are no sockets may take to finish their request when the node stops.
+const LAST_REQUESTS: Duration = Duration::from_millis(500);
+
+/// A node that runs.
+pub struct App {
+    address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
+    admission: Arc<Admission>,
+    control: Control,
+    delivery: Arc<Delivery>,
+    backplane: Backplane,
+    stop: watch::Sender<bool>,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+impl App {
+    /// Starts a node; when it returns, the node accepts connections. A Redis that isn't there leaves it not ready, and
+    /// trying. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address can't be bound, or Redis refuses the password or is set up so that promises would not hold.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let backplane = match &config.redis {
+            None => memory::embedded(config.backplane_limits()),
+            Some(url) => {
+                let settings = RedisSettings { url: url.clone(), ..RedisSettings::default() };
+                redis::connect(settings, config.backplane_limits()).await?
+            }
+        };
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let delivery = Arc::new(Delivery::start(&backplane, workers, config.settings.room_events_limit));
+        let chat = Arc::new(Chat::new(backplane.clone(), delivery.clone(), config.limits()));
+        let auth = Arc::new(config.authenticator()?);
+        let control = Control::new(engineioxide::Limits {
+            outbox_bytes: config.settings.max_outbox_bytes,
+            write_timeout: Duration::from_secs(config.settings.write_timeout_secs),
+            ..engineioxide::Limits::default()
+        });
+        let settings = Settings {
+            ping_interval: Duration::from_millis(config.settings.ping_interval_ms),
+            ping_timeout: Duration::from_millis(config.settings.ping_timeout_ms),
+            packet_bytes: config.settings.max_packet_bytes,
+            outbox_bytes: config.settings.max_outbox_bytes,
+        };
+        let gateway = Gateway::new(chat.clone(), auth.clone(), settings);
+        let admission = Arc::new(Admission::new(config.caps()));
+        let metrics = Metrics {
+            control: control.clone(),
+            delivery: delivery.clone(),
+            chat: chat.clone(),
+            gateway: gateway.clone(),
+            admission: admission.clone(),
+            backplane: backplane.clone(),
+        };
+        let doors = Arc::new(Doors {
+            chat,
+            access: Access { auth, keys: ApiKeys::new(config.api_keys()) },
+            origins: config.origins.clone(),
+            admission: admission.clone(),
+            lifecycle: backplane.lifecycle.clone(),
+            control: control.clone(),
+            metrics: Arc::new(move || exposition::render(metrics.read())),
+        });
+        let (stop, stopped) = watch::channel(false);
+        // A polling client holds up to two, and whoever is refused needs one to be told so.
+        let connections = config.settings.max_connections.saturating_mul(2).saturating_add(1024);
+        let listener = Listener::bind(config.address, connections, Timeouts::default()).await?;
+        let address = listener.address()?;
+        let mut listeners = vec![tokio::spawn(listener.serve(rest::router(doors.clone(), &gateway), stopped.clone()))];
+        let mut metrics_address = None;
+        if let Some(address) = config.metrics_address {
+            let listener = Listener::bind(address, 64, Timeouts::default()).await?;
+            metrics_address = Some(listener.address()?);
+            listeners.push(tokio::spawn(listener.serve(rest::metrics_router(doors), stopped)));
+        }
+        Ok(Self { address, metrics_address, admission, control, delivery, backplane, stop, listeners })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where `/metrics` stands alone, if it does.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// What the backplane is, for the log.
+    #[must_use]
+    pub fn describe_backplane(&self) -> String {
+        self.backplane.lifecycle.describe()
+    }
+
+    /// Not ready from now on; clients are told, and closed evenly over `over`; presence is left to its graces.
+    pub async fn drain(self, over: Duration) {
+        self.admission.begin_drain();
+        tracing::info!(connections = self.control.len(), over_secs = over.as_secs_f64(), "draining");
+        drain(&self.control, over).await;
+        let _ = self.stop.send(true);
+        tokio::time::sleep(LAST_REQUESTS).await;
+        self.end().await;
+    }
+
+    /// Ends at once, as a crash would for its clients, but with its graces begun.
+    pub async fn stop(self) {
+        self.admission.begin_drain();
+        for session in self.control.sessions() {
+            session.close();
+        }
+        let _ = self.stop.send(true);
+        self.end().await;
+    }
+
+    async fn end(self) {
+        // Connections that were just closed have yet to tell the backplane.
+        for session in self.control.sessions() {
+            session.closed().await;
+        }
+        tokio::task::yield_now().await;
+        self.backplane.lifecycle.stop().await;
+        self.delivery.stop();
+        for listener in self.listeners {
+            listener.abort();
+        }
+    }
+}
+
+/// Reads every counter of the node.
+struct Metrics {
+    control: Control,
+    delivery: Arc<Delivery>,
+    chat: Arc<Chat>,
+    gateway: Arc<Gateway>,
+    admission: Arc<Admission>,
+    backplane: Backplane,
+}
+
+impl Metrics {
+    fn read(&self) -> Vec<Sample> {
+        let sessions = self.control.counters();
+        let (delivery, chat, sockets) = (self.delivery.counters(), self.chat.counters(), self.gateway.counters());
+        let backplane = self.backplane.lifecycle.counters();
+        let mut connections = Vec::new();
+        for (transport, transport_name) in [(TransportType::Polling, "polling"), (TransportType::Websocket, "websocket")] {
+            for (protocol, protocol_name) in [(ProtocolVersion::V3, "3"), (ProtocolVersion::V4, "4")] {
+                let labels = vec![("transport", transport_name), ("protocol", protocol_name)];
+                connections.push((labels, self.control.count(transport, protocol) as u64));
+            }
+        }
+        vec![
+            Sample::Gauges("connections", "Engine.IO sessions by transport and protocol", connections),
+            Sample::Gauge("rooms", "Rooms with members on this node", self.delivery.rooms() as u64),
+            Sample::Gauge("ready", "1 when the node takes new work", u64::from(self.backplane.lifecycle.is_up())),
+            Sample::Counter("sessions_opened", "Engine.IO sessions opened", sessions.opened),
+            Sample::Counter("sessions_refused", "Handshakes refused before Engine.IO", self.admission.refused()),
+            Sample::Counter("upgrades", "Sessions that went from polling to a WebSocket", sessions.upgrades),
+            Sample::Counter("slow_consumers", "Sessions closed because they did not read", sessions.slow_consumers),
+            Sample::Counter("heartbeat_timeouts", "Sessions closed for want of a heartbeat", sessions.heartbeat_timeouts),
+            Sample::Counter("packets_received", "Engine.IO packets received", sessions.packets_in),
+            Sample::Counter("packets_sent", "Engine.IO packets sent", sessions.packets_out),
+            Sample::Counter("received_bytes", "Bytes received by sessions", sessions.bytes_in),
+            Sample::Counter("sent_bytes", "Bytes sent by sessions", sessions.bytes_out),
+            Sample::Counter("events_received", "Socket.IO events received", sockets.events.get()),
+            Sample::Counter("events_refused", "Socket.IO events refused once taken up", sockets.refused.get()),
+            Sample::Counter("events_rate_limited", "Socket.IO events refused for their rate", sockets.rate_limited.get()),
+            Sample::Counter("events_dropped", "Socket.IO events refused by a full inbox", sockets.overloaded.get()),
+            Sample::Counter("messages_in", "Messages that were given their place through this node", chat.sent.get()),
+            Sample::Counter("messages_duplicate", "Sends that were repeats", chat.duplicates.get()),
+            Sample::Counter("messages_out", "Messages handed to members on this node", delivery.delivered.get()),
+            Sample::Counter("joins", "Joins answered", chat.joins.get()),
+            Sample::Counter("catch_ups", "Reads of a log because something may have been missed", delivery.catch_ups.get()),
+            Sample::Counter("replay_reads", "Reads of a log for a joiner", delivery.replays.get()),
+            Sample::Counter("room_resets", "Breaks of continuity that members were told of", delivery.resets.get()),
+            Sample::Counter("bus_overruns", "Bus events left to be caught up", delivery.overruns.get()),
+            Sample::Counter("bus_interruptions", "Interrupted subscriptions", backplane.interruptions),
+            Sample::Counter("redis_round_trips", "Calls to Redis", backplane.round_trips),
+            Sample::Counter("redis_errors", "Calls to Redis that failed", backplane.errors),
+            Sample::Counter("presence_changes", "Comings and goings that this node caused", backplane.presence_changes),
+            Sample::histogram("append_seconds", "Until a message had its place", &chat.append),
+            Sample::histogram("delivery_seconds", "From a message's arrival at this node to its last member", &delivery.latency),
+        ]
+    }
+}

@@ -1,0 +1,112 @@
+//! The commands.
+
+mod healthcheck;
+mod serve;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::auth;
+use crate::config::Config;
+
+/// A horizontally scalable chat cluster that any Socket.IO client can talk to.
+///
+/// Configured by the environment, `.env` in the working directory, and a TOML file (HUBBUB_CONFIG); `hubbub config` shows
+/// what is in force.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a node (what `hubbub` alone does, too)
+    Serve,
+    /// Prints a JWT for development, signed with JWT_SECRET
+    Token {
+        /// The user's id
+        #[arg(long)]
+        user: String,
+        /// The user's name [default: the id]
+        #[arg(long)]
+        name: Option<String>,
+        /// `service` or `admin` may use every REST route
+        #[arg(long)]
+        role: Option<String>,
+        /// Seconds until it expires; also 90s, 15m, 12h, 30d
+        #[arg(long, default_value = "1h", value_parser = parse_duration)]
+        ttl: Duration,
+    },
+    /// Prints the effective configuration, secrets hidden; fails with a message when it is wrong
+    Config,
+    /// Exits with 0 when the node on this machine is ready (for container health checks)
+    Healthcheck,
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// In words for whoever typed it.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let config = Config::load()?;
+        match self.command {
+            None | Some(Command::Serve) => serve::serve(&config),
+            Some(Command::Token { user, name, role, ttl }) => {
+                let secret = config.settings.jwt_secret.as_deref().context("JWT_SECRET is not set")?;
+                println!("{}", auth::mint(secret, &user, name.as_deref(), role.as_deref(), ttl)?);
+                Ok(ExitCode::SUCCESS)
+            }
+            Some(Command::Config) => {
+                print!("{}", config.render());
+                for warning in &config.warnings {
+                    eprintln!("warning: {warning}");
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Some(Command::Healthcheck) => healthcheck::check(&config),
+        }
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor: u64 = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("must be a number of seconds, or end in s, m, h or d".to_owned()),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    // A century: what is longer is a slip, and would not fit the clock.
+    seconds
+        .filter(|seconds| (1..=3_155_760_000).contains(seconds))
+        .map(Duration::from_secs)
+        .ok_or_else(|| "must be from 1 second to 36525 days".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("2d"), Ok(Duration::from_secs(172_800)));
+        for wrong in ["", "0", "h", "5w", "-1", "99999999999999999999", "36526d"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

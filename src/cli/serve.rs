@@ -1,0 +1,48 @@
+//! Runs a node until it is told to end.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::App;
+use crate::config::Config;
+use crate::telemetry::log;
+
+/// Who presses Ctrl-C doesn't want to wait for a paced drain.
+const HASTY_DRAIN: Duration = Duration::from_secs(1);
+
+pub(super) fn serve(config: &Config) -> anyhow::Result<ExitCode> {
+    log::start(config.log_format, &config.settings.rust_log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(config))
+}
+
+async fn run(config: &Config) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let app = App::start(config).await?;
+    tracing::info!(
+        address = %app.address(),
+        backplane = app.describe_backplane(),
+        auth = format!("{:?}", config.auth_mode).to_lowercase(),
+        version = env!("CARGO_PKG_VERSION"),
+        "hubbub listens"
+    );
+    let over = tokio::select! {
+        _ = terminate.recv() => Duration::from_secs(config.settings.drain_secs),
+        _ = interrupt.recv() => HASTY_DRAIN,
+    };
+    tokio::select! {
+        () = app.drain(over) => {
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        // Told twice: at once.
+        _ = terminate.recv() => Ok(ExitCode::FAILURE),
+        _ = interrupt.recv() => Ok(ExitCode::FAILURE),
+    }
+}

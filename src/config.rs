@@ -1,0 +1,376 @@
+//! Configuration: the environment, `.env`, and a TOML file, in falling precedence; every value checked at the start.
+
+mod source;
+mod value;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use figment::Figment;
+use serde::Deserialize;
+
+use crate::auth::{Authenticator, Verifier};
+use crate::backplane::BackplaneLimits;
+use crate::domain::Limits;
+use crate::gateway::access::Origins;
+use crate::server::admission::Caps;
+use crate::telemetry::log::LogFormat;
+
+/// A configuration that can't be used, in words for whoever wrote it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, $with:literal;)*) => {
+        /// Every key, in the units of its name. `None` is "not set".
+        #[derive(Debug, Clone, Deserialize)]
+        #[serde(default)]
+        pub struct Settings {
+            $($(#[$doc])* #[serde(deserialize_with = $with)] pub $name: $type,)*
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl Settings {
+            /// Every key, in lower case, in the order of the documentation.
+            pub const KEYS: &'static [&'static str] = &[$(stringify!($name)),*];
+
+            /// Every key with its effective value.
+            fn shown(&self) -> Vec<(&'static str, String)> {
+                vec![$((stringify!($name), value::Show::show(&self.$name))),*]
+            }
+        }
+    };
+}
+
+
+settings! {
+    /// Where to listen.
+    server_host: String = "127.0.0.1".into(), "value::text";
+    /// At which port.
+    server_port: u16 = 8080, "value::number";
+    /// Redis as a URL; wins over its parts.
+    redis_url: Option<String> = None, "value::optional";
+    /// Redis's host.
+    redis_host: Option<String> = None, "value::optional";
+    /// Redis's port.
+    redis_port: u16 = 6379, "value::number";
+    /// Redis's password.
+    redis_password: Option<String> = None, "value::optional";
+    /// `open` or `jwt`.
+    auth_mode: Option<String> = None, "value::optional";
+    /// The secret of HS256 tokens.
+    jwt_secret: Option<String> = None, "value::optional";
+    /// Granted on `exp` and `nbf`.
+    jwt_leeway_secs: u64 = 0, "value::number";
+    /// Keys of services, comma-separated.
+    api_keys: Option<String> = None, "value::optional";
+    /// Comma-separated origins, or `*`.
+    allowed_origins: Option<String> = None, "value::optional";
+    /// How long a connection may stay without an identity.
+    auth_timeout_secs: u64 = 10, "value::number";
+    /// How long the paced end of connections takes.
+    drain_secs: u64 = 30, "value::number";
+    /// Between two heartbeats.
+    ping_interval_ms: u64 = 25_000, "value::number";
+    /// How late the answer to one may be.
+    ping_timeout_ms: u64 = 20_000, "value::number";
+    /// `auto`, `text` or `json`.
+    log_format: String = "auto".into(), "value::text";
+    /// Levels of the log.
+    rust_log: String = "info".into(), "value::text";
+    /// An address of its own for `/metrics`.
+    metrics_addr: Option<String> = None, "value::optional";
+    /// The largest packet.
+    max_packet_bytes: usize = 1_048_576, "value::number";
+    /// The largest payload of an event.
+    max_event_bytes: usize = 65_536, "value::number";
+    /// The longest `content`.
+    max_content_bytes: usize = 16_384, "value::number";
+    /// The longest `payload`, as JSON.
+    max_payload_bytes: usize = 16_384, "value::number";
+    /// Rooms one socket may be in.
+    max_rooms_per_socket: usize = 100, "value::number";
+    /// Users one socket may watch.
+    max_status_subscriptions: usize = 200, "value::number";
+    /// Live sockets of one user in the cluster.
+    max_sockets_per_user: usize = 20, "value::number";
+    /// Events a second and socket.
+    rate_events_per_sec: u32 = 50, "value::number";
+    /// Events a socket may send at once.
+    rate_events_burst: u32 = 400, "value::number";
+    /// Connections of this node.
+    max_connections: usize = 200_000, "value::number";
+    /// Connections of one address; 0 is no limit.
+    max_connections_per_ip: usize = 0, "value::number";
+    /// Handshakes a second of this node.
+    max_handshakes_per_sec: u32 = 5_000, "value::number";
+    /// What may be unwritten of one connection.
+    max_outbox_bytes: usize = 1_048_576, "value::number";
+    /// How long it may stay so without progress.
+    write_timeout_secs: u64 = 10, "value::number";
+    /// Messages kept for a room.
+    history_size: usize = 1_000, "value::number";
+    /// How long they are kept after the last one.
+    history_ttl_secs: u64 = 86_400, "value::number";
+    /// How long a room's `seq` and `epoch` live on.
+    room_ttl_secs: u64 = 604_800, "value::number";
+    /// How long a send is remembered.
+    dedupe_ttl_secs: u64 = 600, "value::number";
+    /// How long a lost connection still counts.
+    presence_grace_ms: u64 = 2_000, "value::number";
+    /// Rooms with more members send no joins and leaves.
+    room_events_limit: u64 = 500, "value::number";
+    /// Rooms that the embedded backplane holds.
+    max_rooms: usize = 100_000, "value::number";
+}
+
+/// Keys whose values are never shown.
+const SECRETS: &[&str] = &["redis_password", "jwt_secret", "api_keys"];
+
+/// Whoever connects says who it is, or a token does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Anyone may be anyone.
+    Open,
+    /// By token.
+    Jwt,
+}
+
+/// A whole, checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The keys as they were set.
+    pub settings: Settings,
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Where `/metrics` stands alone.
+    pub metrics_address: Option<SocketAddr>,
+    /// Redis as a URL; `None`: the embedded backplane.
+    pub redis: Option<String>,
+    /// How identities are known.
+    pub auth_mode: AuthMode,
+    /// Which pages may talk to this node.
+    pub origins: Origins,
+    /// How the log looks.
+    pub log_format: LogFormat,
+    /// What should be known before this goes into production.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads the process's environment, `.env` in the working directory, and the TOML file that `HUBBUB_CONFIG` names.
+    ///
+    /// # Errors
+    /// Names the key, its source, and what is wrong.
+    pub fn load() -> Result<Self, ConfigError> {
+        let environment = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self::from_sources(environment, Path::new(".env"))
+    }
+
+    /// The same from a given environment and `.env` file (which need not exist).
+    ///
+    /// # Errors
+    /// Names the key, its source, and what is wrong.
+    pub fn from_sources(environment: BTreeMap<String, String>, dotenv: &Path) -> Result<Self, ConfigError> {
+        let figment: Figment = source::figment(environment, dotenv)?;
+        let settings: Settings = figment.extract().map_err(|error| ConfigError(describe(&error)))?;
+        Self::check(settings)
+    }
+
+    fn check(settings: Settings) -> Result<Self, ConfigError> {
+        let wrong = |key: &str, what: &str| Err(ConfigError(format!("{} {what}", key.to_uppercase())));
+        for (key, value) in [
+            ("max_packet_bytes", settings.max_packet_bytes),
+            ("max_event_bytes", settings.max_event_bytes),
+            ("max_content_bytes", settings.max_content_bytes),
+            ("max_payload_bytes", settings.max_payload_bytes),
+            ("max_rooms_per_socket", settings.max_rooms_per_socket),
+            ("max_sockets_per_user", settings.max_sockets_per_user),
+            ("rate_events_per_sec", settings.rate_events_per_sec as usize),
+            ("rate_events_burst", settings.rate_events_burst as usize),
+            ("max_connections", settings.max_connections),
+            ("max_handshakes_per_sec", settings.max_handshakes_per_sec as usize),
+            ("history_size", settings.history_size),
+            ("max_rooms", settings.max_rooms),
+            ("history_ttl_secs", usize::from(settings.history_ttl_secs > 0)),
+            ("room_ttl_secs", usize::from(settings.room_ttl_secs > 0)),
+            ("dedupe_ttl_secs", usize::from(settings.dedupe_ttl_secs > 0)),
+            ("auth_timeout_secs", usize::from(settings.auth_timeout_secs > 0)),
+            ("write_timeout_secs", usize::from(settings.write_timeout_secs > 0)),
+            ("ping_timeout_ms", usize::from(settings.ping_timeout_ms > 0)),
+        ] {
+            if value == 0 {
+                return wrong(key, "must be greater than 0");
+            }
+        }
+        if settings.ping_interval_ms < 100 {
+            return wrong("ping_interval_ms", "must be at least 100");
+        }
+        if settings.jwt_leeway_secs > 30 {
+            return wrong("jwt_leeway_secs", "must be at most 30");
+        }
+        if settings.max_outbox_bytes < 2 * settings.max_event_bytes.max(64 * 1024) {
+            return wrong("max_outbox_bytes", "must be at least twice MAX_EVENT_BYTES, and at least 131072");
+        }
+        if settings.room_ttl_secs < settings.history_ttl_secs {
+            return wrong("room_ttl_secs", "must not be less than HISTORY_TTL_SECS");
+        }
+        let Ok(address) = source::address(&settings.server_host, settings.server_port) else {
+            return wrong("server_host", "must be an IP address, or a name that resolves to one");
+        };
+        let metrics_address = match settings.metrics_addr.as_deref().map(str::parse) {
+            None => None,
+            Some(Ok(address)) => Some(address),
+            Some(Err(_)) => return wrong("metrics_addr", "must be an address and port, such as 127.0.0.1:9100"),
+        };
+        let redis = match (&settings.redis_url, &settings.redis_host) {
+            (Some(url), _) => Some(url.clone()),
+            (None, Some(host)) => {
+                Some(source::redis_url(host, settings.redis_port, settings.redis_password.as_deref()))
+            }
+            (None, None) => None,
+        };
+        if let Some(redis) = &redis
+            && !["redis://", "rediss://", "redis-sentinel://", "rediss-sentinel://", "redis-cluster://", "rediss-cluster://"]
+                .iter()
+                .any(|scheme| redis.starts_with(scheme))
+        {
+            return wrong("redis_url", "must begin with redis://, rediss://, redis-sentinel:// or redis-cluster://");
+        }
+        let mut warnings = Vec::new();
+        let auth_mode = match (settings.auth_mode.as_deref(), &settings.jwt_secret) {
+            (Some("jwt") | None, Some(_)) => AuthMode::Jwt,
+            (Some("jwt"), None) => return wrong("jwt_secret", "is needed for AUTH_MODE=jwt"),
+            (Some("open"), _) => AuthMode::Open,
+            (None, None) if address.ip().is_loopback() => AuthMode::Open,
+            (None, None) => {
+                return wrong(
+                    "jwt_secret",
+                    "is needed on an address that others can reach; or say AUTH_MODE=open, and anyone may be anyone",
+                );
+            }
+            (Some(_), _) => return wrong("auth_mode", "must be open or jwt"),
+        };
+        if auth_mode == AuthMode::Open {
+            warnings.push("AUTH_MODE is open: whoever connects says who it is".to_owned());
+        }
+        if let Some(secret) = settings.jwt_secret.as_deref().filter(|_| auth_mode == AuthMode::Jwt)
+            && let Err(error) = Verifier::hs256(secret, 0)
+        {
+            return wrong("jwt_secret", &format!("is too weak: {error}"));
+        }
+        let origins = match (&settings.allowed_origins, auth_mode) {
+            (Some(list), _) => Origins::parse(list),
+            (None, AuthMode::Open) => Origins::Any,
+            (None, AuthMode::Jwt) => Origins::Listed(Vec::new()),
+        };
+        let log_format = match settings.log_format.as_str() {
+            "auto" => LogFormat::Auto,
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            _ => return wrong("log_format", "must be auto, text or json"),
+        };
+        Ok(Self { settings, address, metrics_address, redis, auth_mode, origins, log_format, warnings })
+    }
+
+    /// The limits of the rules.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let settings = &self.settings;
+        Limits {
+            event_bytes: settings.max_event_bytes,
+            content_bytes: settings.max_content_bytes,
+            payload_bytes: settings.max_payload_bytes,
+            rooms_per_socket: settings.max_rooms_per_socket,
+            status_subscriptions: settings.max_status_subscriptions,
+            events_per_sec: settings.rate_events_per_sec,
+            events_burst: settings.rate_events_burst,
+            room_events: settings.room_events_limit,
+            auth_timeout: Duration::from_secs(settings.auth_timeout_secs),
+        }
+    }
+
+    /// The backplane's limits.
+    #[must_use]
+    pub fn backplane_limits(&self) -> BackplaneLimits {
+        let settings = &self.settings;
+        BackplaneLimits {
+            history_size: settings.history_size,
+            history_ttl: Duration::from_secs(settings.history_ttl_secs),
+            room_ttl: Duration::from_secs(settings.room_ttl_secs),
+            dedupe_ttl: Duration::from_secs(settings.dedupe_ttl_secs),
+            presence_grace: Duration::from_millis(settings.presence_grace_ms),
+            sockets_per_user: settings.max_sockets_per_user,
+            rooms: settings.max_rooms,
+        }
+    }
+
+    /// The caps on connections.
+    #[must_use]
+    pub fn caps(&self) -> Caps {
+        Caps {
+            connections: self.settings.max_connections,
+            per_ip: self.settings.max_connections_per_ip,
+            handshakes_per_sec: self.settings.max_handshakes_per_sec,
+        }
+    }
+
+    /// How identities are checked.
+    ///
+    /// # Errors
+    /// Never, once the configuration was checked.
+    pub fn authenticator(&self) -> anyhow::Result<Authenticator> {
+        Ok(match (&self.settings.jwt_secret, self.auth_mode) {
+            (Some(secret), AuthMode::Jwt) => {
+                Authenticator::Jwt(Verifier::hs256(secret, self.settings.jwt_leeway_secs)?)
+            }
+            _ => Authenticator::Open,
+        })
+    }
+
+    /// Keys of services.
+    #[must_use]
+    pub fn api_keys(&self) -> Vec<String> {
+        let keys = self.settings.api_keys.as_deref().unwrap_or_default();
+        keys.split(',').map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect()
+    }
+
+    /// Every key with its effective value, one a line, as `.env` has it; secrets are hidden.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        for (key, value) in self.settings.shown() {
+            let shown = match key {
+                _ if value.is_empty() => "# not set".to_owned(),
+                _ if SECRETS.contains(&key) => "***".to_owned(),
+                "redis_url" => source::without_password(&value),
+                _ => value,
+            };
+            let shown = if key == "auth_mode" { format!("{:?}", self.auth_mode).to_lowercase() } else { shown };
+            out.push_str(&format!("{}={shown}\n", key.to_uppercase()));
+        }
+        out
+    }
+}
+
+fn describe(error: &figment::Error) -> String {
+    let messages = error.clone().into_iter().map(|error| {
+        let key = error.path.join(".").to_uppercase();
+        let source = error.metadata.as_ref().map_or_else(String::new, |metadata| format!(" (in {})", metadata.name));
+        format!("{key}: {}{source}", error.kind)
+    });
+    messages.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests;

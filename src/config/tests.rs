@@ -1,0 +1,116 @@
+//! Tests of the configuration.
+
+use super::*;
+
+fn load(environment: &[(&str, &str)], dotenv: &str) -> Result<Config, ConfigError> {
+    let directory = std::env::temp_dir().join(format!("hubbub-config-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join(".env");
+    std::fs::write(&path, dotenv).unwrap();
+    let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let config = Config::from_sources(environment, &path);
+    std::fs::remove_dir_all(directory).unwrap();
+    config
+}
+
+fn error(environment: &[(&str, &str)], dotenv: &str) -> String {
+    load(environment, dotenv).unwrap_err().to_string()
+}
+
+const SECRET: (&str, &str) = ("JWT_SECRET", "0123456789012345678901234567890123456789");
+
+#[test]
+fn with_nothing_set_a_node_is_open_on_loopback() {
+    let config = load(&[], "").unwrap();
+    assert_eq!(config.address.to_string(), "127.0.0.1:8080");
+    assert_eq!((config.auth_mode, config.origins, config.redis), (AuthMode::Open, Origins::Any, None));
+    assert_eq!(config.warnings.len(), 1);
+}
+
+#[test]
+fn the_environment_wins_over_dotenv() {
+    let config = load(&[("SERVER_PORT", "9001"), ("PORT", "1")], "SERVER_PORT=9002\nHISTORY_SIZE=\"7\"\n").unwrap();
+    assert_eq!((config.address.port(), config.settings.history_size), (9001, 7));
+    assert_eq!(load(&[("PORT", "9003")], "").unwrap().address.port(), 9003);
+}
+
+#[test]
+fn toml_comes_last() {
+    let path = std::env::temp_dir().join(format!("hubbub-{}.toml", uuid::Uuid::new_v4()));
+    std::fs::write(&path, "history_size = 5\nmax_rooms = 9\n").unwrap();
+    let file = ("HUBBUB_CONFIG", path.to_str().unwrap());
+    let config = load(&[file], "MAX_ROOMS=8").unwrap();
+    assert_eq!((config.settings.history_size, config.settings.max_rooms), (5, 8));
+    std::fs::write(&path, "history = 5\n").unwrap();
+    assert!(error(&[file], "").contains("history is not a key"));
+    std::fs::write(&path, "history_size = \n").unwrap();
+    assert!(error(&[file], "").contains("HUBBUB_CONFIG"));
+    std::fs::remove_file(&path).unwrap();
+    assert!(error(&[file], "").contains("HUBBUB_CONFIG"));
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_key() {
+    for (key, value) in [
+        ("SERVER_PORT", "http"), ("SERVER_PORT", "70000"), ("HISTORY_SIZE", "-1"), ("HISTORY_SIZE", "0"),
+        ("AUTH_MODE", "none"), ("LOG_FORMAT", "xml"), ("REDIS_URL", "http://a"), ("METRICS_ADDR", "9100"),
+        ("JWT_SECRET", "short"), ("JWT_LEEWAY_SECS", "31"), ("SERVER_HOST", "not a host"), ("MAX_OUTBOX_BYTES", "10"),
+    ] {
+        let message = error(&[(key, value)], "");
+        assert!(message.contains(key), "{key}={value}: {message}");
+    }
+    assert!(error(&[], "HISTROY_SIZE=5").contains("HISTROY_SIZE"));
+    assert!(error(&[("HISTORY_SIZE", "x")], "").contains("the environment"));
+    let secret_line = error(&[], "JWT_SECRET='unfinished");
+    assert!(secret_line.contains(".env") && !secret_line.contains("unfinished"));
+}
+
+#[test]
+fn a_public_address_needs_a_secret_or_a_word() {
+    let public = ("SERVER_HOST", "0.0.0.0");
+    assert!(error(&[public], "").contains("JWT_SECRET"));
+    assert_eq!(load(&[public, ("AUTH_MODE", "open")], "").unwrap().auth_mode, AuthMode::Open);
+    let config = load(&[public, SECRET], "").unwrap();
+    assert_eq!((config.auth_mode, config.origins), (AuthMode::Jwt, Origins::Listed(vec![])));
+    assert!(error(&[("AUTH_MODE", "jwt")], "").contains("JWT_SECRET"));
+}
+
+#[test]
+fn a_secret_of_digits_stays_text() {
+    let config = load(&[SECRET], "API_KEYS=007,abc").unwrap();
+    assert_eq!(config.settings.jwt_secret.as_deref(), Some(SECRET.1));
+    assert_eq!(config.api_keys(), ["007", "abc"]);
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let config = load(&[SECRET, ("REDIS_URL", "redis://user:hunter2@host:1/0?sentinelPassword=hunter3")], "").unwrap();
+    let shown = config.render();
+    assert!(!shown.contains(SECRET.1) && !shown.contains("hunter"), "{shown}");
+    assert!(shown.contains("JWT_SECRET=***") && shown.contains("AUTH_MODE=jwt"));
+}
+
+#[test]
+fn redis_is_put_together_from_its_parts() {
+    let redis = |environment: &[_]| load(environment, "").unwrap().redis.unwrap();
+    assert_eq!(redis(&[("REDIS_HOST", "r")]), "redis://r:6379");
+    assert_eq!(redis(&[("REDIS_HOST", "r"), ("REDIS_PASSWORD", "")]), "redis://r:6379");
+    assert_eq!(redis(&[("REDIS_HOST", "r"), ("REDIS_PASSWORD", "p@s s")]), "redis://:p%40s%20s@r:6379");
+    assert_eq!(redis(&[("REDIS_HOST", "r"), ("REDIS_URL", "redis://x")]), "redis://x");
+}
+
+#[test]
+fn the_example_is_a_configuration() {
+    let example = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example")).unwrap();
+    load(&[], &example).unwrap();
+    // Every key is explained there, set or commented out.
+    for key in Settings::KEYS {
+        assert!(example.contains(&key.to_uppercase()), "{key} is missing in .env.example");
+    }
+    // And what is commented out would be understood, too.
+    let commented = example.lines().filter_map(|line| line.trim_start_matches(['#', ' ']).split_once('='));
+    for (key, _) in commented.filter(|(key, _)| !key.is_empty() && key.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')) {
+        let known = Settings::KEYS.contains(&key.to_lowercase().as_str());
+        assert!(known || ["PORT", "HUBBUB_CONFIG"].contains(&key), "{key} in .env.example is not a key");
+    }
+}

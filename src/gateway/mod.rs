@@ -1,0 +1,6 @@
+//! The doors: decode a request, call one use case, encode the answer. What is on the wire is in [`wire`] alone.
+
+pub mod access;
+pub mod rest;
+pub mod socketio;
+pub mod wire;

@@ -1,0 +1,215 @@
+//! One function for each route: decode, call one use case, encode.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::{Deserialize, Serialize};
+
+use super::answer::{json, refuse};
+use super::Doors;
+use crate::domain::{Code, Limits, Refusal, RoomId, UserId};
+use crate::gateway::access::Caller;
+use crate::gateway::wire::{HistoryAck, MembersPage, MessageAck, PostRequest, StatusJson, history_limit, history_window};
+
+type Doorway = State<Arc<Doors>>;
+
+fn answer(result: Result<Response, Refusal>) -> Response {
+    result.unwrap_or_else(|refusal| refuse(&refusal))
+}
+
+pub(super) async fn post_message(State(doors): Doorway, request: Request) -> Response {
+    answer(
+        async {
+            let (parts, body) = request.into_parts();
+            doors.access.caller(&parts.headers)?.service()?;
+            let body = text_body(&parts.headers, body, doors.chat.limits().event_bytes).await?;
+            let key = parts.headers.get("idempotency-key").map(|key| key.to_str()).transpose();
+            let key = key.map_err(|_| Refusal::bad_request("Idempotency-Key must be plain text"))?;
+            let post = PostRequest::decode(&body, key, doors.chat.limits())?;
+            let appended = doors.chat.post(post.room.clone(), post.user, post.username, post.fields).await?;
+            let status = if appended.duplicate { StatusCode::OK } else { StatusCode::CREATED };
+            Ok(json(status, &MessageAck::of(&post.room, &appended)))
+        }
+        .await,
+    )
+}
+
+async fn text_body(headers: &HeaderMap, body: Body, max: usize) -> Result<String, Refusal> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        return Err(Refusal::new(Code::UnsupportedMediaType, "the body must be application/json"));
+    }
+    let bytes = Limited::new(body, max).collect().await.map_err(|error| {
+        if error.downcast_ref::<LengthLimitError>().is_some() {
+            Refusal::new(Code::TooLarge, format!("the body must be at most {max} bytes"))
+        } else {
+            Refusal::bad_request("the body could not be read")
+        }
+    })?;
+    String::from_utf8(bytes.to_bytes().into()).map_err(|_| Refusal::bad_request("the body must be UTF-8"))
+}
+
+fn in_path<T>(
+    path: Result<Path<String>, PathRejection>,
+    field: &'static str,
+    parse: impl Fn(&'static str, &str) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    let Path(text) = path.map_err(|_| Refusal::bad_request(format!("{field} must be UTF-8")))?;
+    parse(field, &text)
+}
+
+fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
+    query.map(|Query(query)| query).map_err(|rejection| Refusal::bad_request(rejection.body_text()))
+}
+
+fn within(field: &str, value: Option<u64>, min: u64, max: u64) -> Result<Option<u64>, Refusal> {
+    match value {
+        Some(value) if !(min..=max).contains(&value) => {
+            Err(Refusal::bad_request(format!("{field} must be a whole number from {min} to {max}")))
+        }
+        value => Ok(value),
+    }
+}
+
+/// Lets services, and users who are in the room, read it.
+async fn may_read(doors: &Doors, headers: &HeaderMap, room: &RoomId) -> Result<(), Refusal> {
+    match doors.access.caller(headers)? {
+        Caller::Service => Ok(()),
+        Caller::User(identity) if doors.chat.is_member(room, &identity.user).await? => Ok(()),
+        Caller::User(_) => Err(Refusal::new(Code::NotInRoom, "only members may read the room")),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct MessagesQuery {
+    before_seq: Option<u64>,
+    after_seq: Option<u64>,
+    limit: Option<u64>,
+}
+
+pub(super) async fn room_messages(
+    State(doors): Doorway,
+    headers: HeaderMap,
+    path: Result<Path<String>, PathRejection>,
+    asked: Result<Query<MessagesQuery>, QueryRejection>,
+) -> Response {
+    answer(
+        async {
+            let room = in_path(path, "room_id", RoomId::parse)?;
+            may_read(&doors, &headers, &room).await?;
+            let asked = query(asked)?;
+            let window = history_window(asked.before_seq, asked.after_seq)?;
+            let limit = history_limit(within("limit", asked.limit, 1, Limits::HISTORY)?);
+            let page = doors.chat.read(&room, window, limit).await?;
+            Ok(json(StatusCode::OK, &HistoryAck::of(&room, &page, None)))
+        }
+        .await,
+    )
+}
+
+#[derive(Deserialize)]
+pub(super) struct UsersQuery {
+    limit: Option<u64>,
+    cursor: Option<String>,
+}
+
+pub(super) async fn room_users(
+    State(doors): Doorway,
+    headers: HeaderMap,
+    path: Result<Path<String>, PathRejection>,
+    asked: Result<Query<UsersQuery>, QueryRejection>,
+) -> Response {
+    answer(
+        async {
+            let room = in_path(path, "room_id", RoomId::parse)?;
+            may_read(&doors, &headers, &room).await?;
+            let asked = query(asked)?;
+            let limit = within("limit", asked.limit, 1, 1000)?.unwrap_or(100);
+            let after = asked.cursor.map(|cursor| UserId::parse("cursor", &cursor)).transpose()?;
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let page = doors.chat.members(&room, after.as_ref(), limit).await?;
+            Ok(json(StatusCode::OK, &MembersPage::of(&room, &page)))
+        }
+        .await,
+    )
+}
+
+pub(super) async fn user_status(
+    State(doors): Doorway,
+    headers: HeaderMap,
+    path: Result<Path<String>, PathRejection>,
+) -> Response {
+    answer(
+        async {
+            let user = in_path(path, "user_id", UserId::parse)?;
+            doors.access.caller(&headers)?.service()?;
+            let status = doors.chat.status(&user).await?;
+            Ok(json(StatusCode::OK, &StatusJson::of(&status)))
+        }
+        .await,
+    )
+}
+
+pub(super) async fn metrics(State(doors): Doorway, headers: HeaderMap) -> Response {
+    answer(doors.access.caller(&headers).and_then(|caller| caller.service()).map(|()| metrics_text(&doors)))
+}
+
+pub(super) async fn open_metrics(State(doors): Doorway) -> Response {
+    metrics_text(&doors)
+}
+
+fn metrics_text(doors: &Doors) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, kind)], (doors.metrics)()).into_response()
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    #[serde(rename = "connectedClients")]
+    connected_clients: usize,
+    backplane: &'static str,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct Unhealthy {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<&'static str>,
+}
+
+/// Readiness: whether this node should be sent new work.
+pub(super) async fn health(State(doors): Doorway) -> Response {
+    let unhealthy = |body: Unhealthy| {
+        let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &body);
+        response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+        response
+    };
+    if doors.admission.is_draining() {
+        return unhealthy(Unhealthy { status: "draining", redis: None });
+    }
+    if !doors.lifecycle.is_up() {
+        return unhealthy(Unhealthy { status: "unhealthy", redis: Some("down") });
+    }
+    let backplane = if doors.lifecycle.describe() == "embedded" { "embedded" } else { "redis" };
+    let body = Health {
+        status: "ok",
+        connected_clients: doors.control.len(),
+        backplane,
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    json(StatusCode::OK, &body)
+}
+
+/// Liveness: this process answers.
+pub(super) async fn livez() -> Response {
+    json(StatusCode::OK, &serde_json::json!({ "status": "ok" }))
+}

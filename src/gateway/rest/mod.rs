@@ -1,0 +1,114 @@
+//! The REST door, and the way of every HTTP request: its id, its origin, and who is let through to Socket.IO.
+
+mod answer;
+mod handlers;
+mod socket_door;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any_service, get, post};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN,
+};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tracing::Instrument;
+
+use super::access::{Access, Origins};
+use super::socketio::Gateway;
+use crate::backplane::Lifecycle;
+use crate::chat::Chat;
+use crate::domain::{Code, Refusal};
+use crate::server::admission::Admission;
+use answer::refuse;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// All that HTTP requests share.
+pub struct Doors {
+    /// The use cases.
+    pub chat: Arc<Chat>,
+    /// Who asks.
+    pub access: Access,
+    /// Which pages may.
+    pub origins: Origins,
+    /// Who may open a connection.
+    pub admission: Arc<Admission>,
+    /// Whether the backplane can be reached.
+    pub lifecycle: Arc<dyn Lifecycle>,
+    /// The sessions of this node.
+    pub control: engineioxide::Control,
+    /// Makes the text of `/metrics`.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+/// Every route of the contract, Socket.IO's among them.
+pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
+    let sockets = any_service(gateway.service())
+        .layer(middleware::from_fn_with_state(doors.clone(), socket_door::admit));
+    let guarded = Router::new()
+        .route("/messages", post(handlers::post_message))
+        .route("/rooms/{room_id}/messages", get(handlers::room_messages))
+        .route("/rooms/{room_id}/users", get(handlers::room_users))
+        .route("/users/{user_id}/status", get(handlers::user_status))
+        .route("/metrics", get(handlers::metrics))
+        .route("/socket.io/", sockets.clone())
+        .route("/socket.io", sockets)
+        .layer(middleware::from_fn_with_state(doors.clone(), check_origin));
+    Router::new()
+        .merge(guarded)
+        .route("/health", get(handlers::health))
+        .route("/readyz", get(handlers::health))
+        .route("/livez", get(handlers::livez))
+        .fallback(async || refuse(&Refusal::new(Code::NotFound, "there is no such resource")))
+        .method_not_allowed_fallback(async || {
+            refuse(&Refusal::new(Code::MethodNotAllowed, "the resource knows no such method"))
+        })
+        .layer(middleware::from_fn(give_id))
+        .with_state(doors)
+}
+
+/// `/metrics` alone, for an address of its own.
+pub fn metrics_router(doors: Arc<Doors>) -> Router {
+    Router::new().route("/metrics", get(handlers::open_metrics)).with_state(doors)
+}
+
+/// Gives the request an id and its span. Errors learn the id on their way out.
+async fn give_id(request: Request, next: Next) -> Response {
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    // The path only: a query may hold a token.
+    let span = tracing::debug_span!("request", id, method = %request.method(), path = request.uri().path());
+    let mut response = next.run(request).instrument(span).await;
+    if let Some(refusal) = response.extensions_mut().remove::<answer::Refused>() {
+        response = answer::render(response, &refusal.0, &id);
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// Refuses pages of foreign origins, answers their preflights, and lets the others read what they get.
+async fn check_origin(State(doors): State<Arc<Doors>>, request: Request, next: Next) -> Response {
+    if let Err(refusal) = doors.origins.check(request.headers()) {
+        return refuse(&refusal);
+    }
+    let origin = request.headers().get(ORIGIN).cloned();
+    let preflight = request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = if preflight {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
+        let allowed = HeaderValue::from_static("authorization, content-type, idempotency-key");
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        response
+    } else {
+        next.run(request).await
+    };
+    doors.origins.allow(origin.as_ref(), response.headers_mut());
+    response
+}

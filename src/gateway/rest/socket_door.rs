@@ -1,0 +1,40 @@
+//! Before Engine.IO: who is let in, and what of a handshake is kept.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use engineioxide::Retained;
+
+use super::Doors;
+use super::answer::refuse;
+use crate::domain::{Code, Refusal};
+use crate::gateway::access::bearer;
+use crate::gateway::socketio::Handshake;
+use crate::server::Peer;
+
+/// A request without `sid` asks for a new session: only such a one can be refused here. What may pass is refused by status
+/// and `Retry-After`, as clients come back by themselves after it.
+pub(super) async fn admit(State(doors): State<Arc<Doors>>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(doors.control.clone());
+    if parameter(&request, "sid").is_none() {
+        if !doors.lifecycle.is_up() {
+            return refuse(&Refusal::new(Code::Unavailable, "the backplane can't be reached"));
+        }
+        let ip = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+        let place = match doors.admission.admit(ip, doors.control.len()) {
+            Ok(place) => place,
+            Err(refusal) => return refuse(&refusal),
+        };
+        let token = parameter(&request, "token").or_else(|| bearer(request.headers()).map(ToOwned::to_owned));
+        request.extensions_mut().insert(Retained(Arc::new(Handshake { token, place })));
+    }
+    next.run(request).await
+}
+
+/// A parameter of the query, decoded.
+fn parameter(request: &Request, name: &str) -> Option<String> {
+    let query = request.uri().query()?;
+    url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}

@@ -1,0 +1,193 @@
+//! The Socket.IO door: handlers registered before CONNECT is answered, one inbox for each socket, one way out.
+
+mod connection;
+mod deadlines;
+mod inbox;
+mod outlet;
+mod packet;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use engineioxide::{Retained, SessionHandle};
+use socketioxide::adapter::LocalAdapter;
+use socketioxide::extract::SocketRef;
+use socketioxide::handler::{ConnectHandler, FromConnectParts};
+use socketioxide::service::SocketIoService;
+use socketioxide::socket::Socket;
+use socketioxide::{ParserConfig, SocketIo};
+use socketioxide_core::Value;
+
+use crate::auth::{Authenticator, Claimed};
+use crate::chat::Chat;
+use crate::domain::{Code, ConnId, Refusal};
+use crate::telemetry::meter::Counter;
+use connection::Connection;
+use deadlines::{Deadline, Deadlines};
+
+/// How this door behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Between two heartbeats.
+    pub ping_interval: Duration,
+    /// How late the answer to one may be.
+    pub ping_timeout: Duration,
+    /// The largest packet.
+    pub packet_bytes: usize,
+    /// What may be unwritten of one connection.
+    pub outbox_bytes: usize,
+}
+
+/// What this door counts.
+#[derive(Debug, Default)]
+pub struct SocketCounters {
+    /// Events that arrived.
+    pub events: Counter,
+    /// Events that were refused.
+    pub refused: Counter,
+    /// Events refused because the sender was too fast.
+    pub rate_limited: Counter,
+    /// Events refused because the socket's inbox was full.
+    pub overloaded: Counter,
+}
+
+/// What is kept of a connection's first request.
+#[derive(Debug, Default)]
+pub struct Handshake {
+    /// The token in the query or the `Authorization` header.
+    pub token: Option<String>,
+    /// Freed with the connection: its place in its address's count.
+    pub place: Option<crate::server::admission::Place>,
+}
+
+/// All that the sockets of this door share.
+pub struct Gateway {
+    chat: Arc<Chat>,
+    auth: Arc<Authenticator>,
+    settings: Settings,
+    deadlines: Deadlines,
+    counters: SocketCounters,
+    next_connection: AtomicU64,
+    /// Sets this process's connections apart from every other's, before and after it.
+    incarnation: String,
+}
+
+impl Gateway {
+    /// A door to that chat. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn new(chat: Arc<Chat>, auth: Arc<Authenticator>, settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            chat,
+            auth,
+            settings,
+            deadlines: Deadlines::start(),
+            counters: SocketCounters::default(),
+            next_connection: AtomicU64::new(0),
+            incarnation: uuid::Uuid::new_v4().simple().to_string()[..12].to_owned(),
+        })
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub fn counters(&self) -> &SocketCounters {
+        &self.counters
+    }
+
+    /// The service that answers `/socket.io`.
+    #[must_use]
+    pub fn service(self: &Arc<Self>) -> SocketIoService<engineioxide::service::NotFoundService> {
+        // Attachments are taken in only to be refused by an answer; a few are enough to have something to refuse.
+        let parser = ParserConfig::common()
+            .max_incoming_binaries(16)
+            .max_incoming_binary_buf_size(self.settings.packet_bytes);
+        let (service, io) = SocketIo::builder()
+            .req_path("/socket.io")
+            .ping_interval(self.settings.ping_interval)
+            .ping_timeout(self.settings.ping_timeout)
+            .max_payload(self.settings.packet_bytes as u64)
+            .ws_max_message_size(self.settings.packet_bytes)
+            .ws_max_frame_size(self.settings.packet_bytes)
+            .connect_timeout(self.chat.limits().auth_timeout)
+            .with_parser(parser)
+            .build_svc();
+        let gateway = self.clone();
+        let greet = move |socket: SocketRef, token: AuthToken| async move { gateway.greet(&socket, token).await };
+        io.ns("/", on_connected.with(greet));
+        service
+    }
+
+    /// Runs before CONNECT is answered: so no event can come before its handlers.
+    async fn greet(self: Arc<Self>, socket: &SocketRef, token: AuthToken) -> Result<(), Refusal> {
+        let extensions = &socket.req_parts().extensions;
+        let Some(handle) = extensions.get::<SessionHandle>().cloned() else {
+            return Err(Refusal::new(Code::Internal, "the session has no handle"));
+        };
+        let handshake = extensions.get::<Retained>().and_then(|kept| kept.0.downcast_ref::<Handshake>());
+        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let conn = ConnId::trusted(&format!("{}.{number:x}", self.incarnation));
+        let connection = Connection::new(self.clone(), conn, handle.clone());
+        let token = match token {
+            AuthToken::Malformed => Some(String::new()),
+            AuthToken::Given(token) => Some(token),
+            AuthToken::Missing => handshake.and_then(|handshake| handshake.token.clone()),
+        };
+        if let Some(token) = token.filter(|_| self.auth.needs_token()) {
+            let claimed = Claimed { token: Some(token), ..Claimed::default() };
+            let identity = match self.auth.identify(claimed, None) {
+                Ok(identity) => identity,
+                Err(refusal) => {
+                    // The client won't come back by itself; it may end the connection in its own time, but not for ever.
+                    self.deadlines.add(self.chat.limits().auth_timeout, Deadline::Close(handle));
+                    return Err(refusal);
+                }
+            };
+            if let Err(refusal) = connection.authenticate(identity).await {
+                // What may pass must not look like a fault of identity: closed, the client tries again.
+                connection.lost();
+                handle.close();
+                return Err(refusal);
+            }
+        } else {
+            self.deadlines.add(self.chat.limits().auth_timeout, Deadline::Authenticate(Arc::downgrade(&connection)));
+        }
+        socket.extensions.insert(connection.clone());
+        socket.on_fallback(inbox::Receiver(connection.clone()));
+        let disconnected = connection.clone();
+        socket.on_disconnect(async move || disconnected.lost());
+        // The transport may die before socketioxide counts the socket as connected, and it would never tell.
+        // Nothing is ever below zero: so this is called at the close, and only then.
+        handle.when_below(0, Box::new(move || connection.lost()));
+        Ok(())
+    }
+}
+
+async fn on_connected(socket: SocketRef) {
+    if let Some(connection) = socket.extensions.get::<Arc<Connection>>() {
+        connection.start().await;
+    }
+}
+
+/// The token in the `auth` payload of CONNECT.
+enum AuthToken {
+    Missing,
+    Given(String),
+    Malformed,
+}
+
+impl FromConnectParts<LocalAdapter> for AuthToken {
+    type Error = Infallible;
+
+    fn from_connect_parts(_: &Arc<Socket<LocalAdapter>>, auth: &Option<Value>) -> Result<Self, Infallible> {
+        let Some(json) = auth.as_ref().and_then(Value::as_str) else { return Ok(Self::Missing) };
+        let fields = super::wire::Fields::parse(json, usize::MAX, "auth payload");
+        Ok(match fields.and_then(|fields| fields.text("token")) {
+            Ok(None) => Self::Missing,
+            Ok(Some(token)) => Self::Given(token),
+            // An `auth` that isn't an object says nothing of a token; one whose token isn't text is a bad token.
+            Err(refusal) if refusal.text.contains("token") => Self::Malformed,
+            Err(_) => Self::Missing,
+        })
+    }
+}

@@ -1,0 +1,55 @@
+//! A Socket.IO session as delivery sees it.
+
+use engineioxide::{Frame, SessionHandle};
+
+use crate::delivery::{CloseReason, Event, Outlet, Shared};
+use crate::domain::{ConnId, UserId};
+use crate::gateway::wire::encode_event;
+
+/// The way out of one session.
+pub(super) struct SocketOutlet {
+    pub conn: ConnId,
+    pub user: UserId,
+    pub handle: SessionHandle,
+    /// Half of what may be unwritten, in bytes.
+    pub half: usize,
+}
+
+fn frame(event: &Event) -> Frame {
+    Frame::text(&encode_event(event))
+}
+
+impl Outlet for SocketOutlet {
+    fn conn(&self) -> &ConnId {
+        &self.conn
+    }
+
+    fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    fn deliver(&self, event: &Shared) {
+        // What doesn't fit closes the session, which is all that is to be done about it.
+        match event.encoded(frame) {
+            Some(frame) => self.handle.send(frame),
+            None => self.handle.send(&frame(event.event())),
+        };
+    }
+
+    fn has_room(&self) -> bool {
+        self.handle.unwritten() < self.half
+    }
+
+    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
+        self.handle.when_below(self.half, wake);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.handle.is_closed()
+    }
+
+    fn close(&self, reason: CloseReason) {
+        tracing::debug!(conn = %self.conn, ?reason, "transport closed");
+        self.handle.close();
+    }
+}

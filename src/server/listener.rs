@@ -1,0 +1,131 @@
+//! The accept loop: HTTP/1.1 with a cap on connections and time limits on slow and idle peers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tower::Service;
+
+/// How long the accept loop rests when the system refuses it a connection (too many open files, say).
+const REST: Duration = Duration::from_millis(100);
+/// The largest request head, in bytes.
+const HEAD_BYTES: usize = 32 * 1024;
+
+/// Who sent a request, as a request extension.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// How long a peer may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For a request's head, and between two requests.
+    pub head: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { head: Duration::from_secs(30) }
+    }
+}
+
+/// A bound socket that serves a router.
+pub struct Listener {
+    socket: TcpListener,
+    timeouts: Timeouts,
+    /// TCP connections that may be open at once.
+    places: Arc<Semaphore>,
+}
+
+impl Listener {
+    /// Binds `address`; port 0 takes a free one. `connections` bounds the TCP connections that are open at once.
+    ///
+    /// # Errors
+    /// When the address can't be bound.
+    pub async fn bind(address: SocketAddr, connections: usize, timeouts: Timeouts) -> std::io::Result<Self> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            Some(socket2::Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        // Deep enough for a storm of clients that come back at once.
+        socket.listen(4096)?;
+        let socket = TcpListener::from_std(socket.into())?;
+        let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+        Ok(Self { socket, timeouts, places })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the system can't say.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Serves until `stop` turns true; then connections finish the request they are at.
+    pub async fn serve(self, router: Router, mut stop: watch::Receiver<bool>) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    // Over the cap a connection is ended at once: so the peer learns it, rather than wait.
+                    if let Ok(place) = self.places.clone().try_acquire_owned() {
+                        let served = serve_connection(stream, peer, router.clone(), self.timeouts, stop.clone());
+                        tokio::spawn(async move {
+                            served.await;
+                            drop(place);
+                        });
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(REST).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    timeouts: Timeouts,
+    mut stop: watch::Receiver<bool>,
+) {
+    // Frames are combined before they are written; nothing is won by letting the kernel wait for more.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        // A router is always ready.
+        router.clone().call(request.map(Body::new))
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeouts.head)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    tokio::select! {
+        // A peer that breaks off is no news.
+        _ = connection.as_mut() => return,
+        _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
