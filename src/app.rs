@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engineioxide::{Control, ProtocolVersion, TransportType};
+use engineioxide::{Control, Frame, ProtocolVersion, TransportType};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -17,6 +17,7 @@ use crate::delivery::Delivery;
 use crate::gateway::access::Access;
 use crate::gateway::rest::{self, Doors};
 use crate::gateway::socketio::{Gateway, Settings};
+use crate::gateway::wire::going_away;
 use crate::server::admission::Admission;
 use crate::server::{Listener, Timeouts, drain};
 use crate::telemetry::exposition::{self, Sample};
@@ -80,7 +81,6 @@ impl App {
             access: Access { auth, keys: ApiKeys::new(config.api_keys()) },
             origins: config.origins.clone(),
             admission: admission.clone(),
-            lifecycle: backplane.lifecycle.clone(),
             control: control.clone(),
             metrics: Arc::new(move || exposition::render(metrics.read())),
         });
@@ -121,7 +121,7 @@ impl App {
     pub async fn drain(self, over: Duration) {
         self.admission.begin_drain();
         tracing::info!(connections = self.control.len(), over_secs = over.as_secs_f64(), "draining");
-        drain(&self.control, over).await;
+        drain(&self.control, over, |left| Frame::text(&going_away(left))).await;
         let _ = self.stop.send(true);
         tokio::time::sleep(LAST_REQUESTS).await;
         self.end().await;

@@ -331,7 +331,7 @@ pub trait Bus: Send + Sync {
 /// A backplane's life.
 #[async_trait]
 pub trait Lifecycle: Send + Sync {
-    /// What it is, for the log: `embedded`, or `redis` with its kind and address, never a password.
+    /// What it is, for the log: `embedded`, or `redis` with its kind and address, never a password. The kind comes first.
     fn describe(&self) -> String;
     /// False when the node must not be sent new work: two heartbeats in a row were missed, or it never was reached.
     fn is_up(&self) -> bool;

@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::backplane::{Appended, Backplane, BackplaneError, MemberPage, Typing};
+use crate::backplane::{Backplane, BackplaneError, Typing};
 use crate::delivery::{Delivery, JoinOutcome, Start};
 use crate::domain::{Code, Draft, DraftFields, Limits, Refusal, RoomId, Status, UserId, Username};
 use crate::telemetry::meter::{Counter, Histogram};
 
+pub use crate::backplane::{Appended, MemberPage};
 pub use history::{HistoryPage, HistoryWindow};
 pub use session::{Member, Membership, Session};
 
@@ -74,6 +75,18 @@ impl Chat {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// False while the backplane can't be reached: this node should not be sent new work.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.backplane.lifecycle.is_up()
+    }
+
+    /// `embedded` or `redis`.
+    #[must_use]
+    pub fn backplane_kind(&self) -> &'static str {
+        if self.backplane.lifecycle.describe().starts_with("redis") { "redis" } else { "embedded" }
     }
 
     /// Binds the session to its user, or (again, for the same user) renames it.

@@ -9,6 +9,8 @@ mod outlet;
 mod room;
 mod shared;
 mod user;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::collections::HashSet;
@@ -25,6 +27,7 @@ use crate::backplane::{Backplane, BackplaneError, BusEvent, BusSink, Topic};
 use crate::domain::{ConnId, Epoch, Head, RoomId, Status, UserId, Username};
 use crate::telemetry::meter::{Counter, Histogram};
 
+pub use crate::backplane::{Entry, Typing};
 pub use outlet::{CloseReason, Outlet};
 pub use shared::{Event, Shared};
 

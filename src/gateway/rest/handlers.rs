@@ -196,14 +196,13 @@ pub(super) async fn health(State(doors): Doorway) -> Response {
     if doors.admission.is_draining() {
         return unhealthy(Unhealthy { status: "draining", redis: None });
     }
-    if !doors.lifecycle.is_up() {
+    if !doors.chat.is_ready() {
         return unhealthy(Unhealthy { status: "unhealthy", redis: Some("down") });
     }
-    let backplane = if doors.lifecycle.describe() == "embedded" { "embedded" } else { "redis" };
     let body = Health {
         status: "ok",
         connected_clients: doors.control.len(),
-        backplane,
+        backplane: doors.chat.backplane_kind(),
         version: env!("CARGO_PKG_VERSION"),
     };
     json(StatusCode::OK, &body)

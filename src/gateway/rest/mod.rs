@@ -19,7 +19,6 @@ use tracing::Instrument;
 
 use super::access::{Access, Origins};
 use super::socketio::Gateway;
-use crate::backplane::Lifecycle;
 use crate::chat::Chat;
 use crate::domain::{Code, Refusal};
 use crate::server::admission::Admission;
@@ -37,8 +36,6 @@ pub struct Doors {
     pub origins: Origins,
     /// Who may open a connection.
     pub admission: Arc<Admission>,
-    /// Whether the backplane can be reached.
-    pub lifecycle: Arc<dyn Lifecycle>,
     /// The sessions of this node.
     pub control: engineioxide::Control,
     /// Makes the text of `/metrics`.

@@ -19,7 +19,7 @@ use crate::server::Peer;
 pub(super) async fn admit(State(doors): State<Arc<Doors>>, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(doors.control.clone());
     if parameter(&request, "sid").is_none() {
-        if !doors.lifecycle.is_up() {
+        if !doors.chat.is_ready() {
             return refuse(&Refusal::new(Code::Unavailable, "the backplane can't be reached"));
         }
         let ip = request.extensions().get::<Peer>().map(|peer| peer.0.ip());

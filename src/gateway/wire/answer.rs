@@ -4,8 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::event::write_message;
-use crate::backplane::{Appended, MemberPage};
-use crate::chat::HistoryPage;
+use crate::chat::{Appended, HistoryPage, MemberPage};
 use crate::delivery::JoinOutcome;
 use crate::domain::{Refusal, RoomId, Status};
 

@@ -5,8 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::answer::StatusJson;
-use crate::backplane::Entry;
-use crate::delivery::Event;
+use crate::delivery::{Entry, Event};
 use crate::domain::ChangeKind;
 
 /// The events that the server sends.
@@ -173,7 +172,7 @@ pub fn encode_event(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backplane::Typing;
+    use crate::delivery::Typing;
     use crate::domain::{Epoch, Head, RoomChange, RoomId, Status, Timestamp, UserId, Username};
 
     #[test]
