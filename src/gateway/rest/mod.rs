@@ -46,7 +46,7 @@ pub struct Doors {
 pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
     let sockets = any_service(gateway.service())
         .layer(middleware::from_fn_with_state(doors.clone(), socket_door::admit));
-    let guarded = Router::new()
+    Router::new()
         .route("/messages", post(handlers::post_message))
         .route("/rooms/{room_id}/messages", get(handlers::room_messages))
         .route("/rooms/{room_id}/users", get(handlers::room_users))
@@ -54,9 +54,6 @@ pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
         .route("/metrics", get(handlers::metrics))
         .route("/socket.io/", sockets.clone())
         .route("/socket.io", sockets)
-        .layer(middleware::from_fn_with_state(doors.clone(), check_origin));
-    Router::new()
-        .merge(guarded)
         .route("/health", get(handlers::health))
         .route("/readyz", get(handlers::health))
         .route("/livez", get(handlers::livez))
@@ -64,6 +61,7 @@ pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
         .method_not_allowed_fallback(async || {
             refuse(&Refusal::new(Code::MethodNotAllowed, "the resource knows no such method"))
         })
+        .layer(middleware::from_fn_with_state(doors.clone(), check_origin))
         .layer(middleware::from_fn(give_id))
         .with_state(doors)
 }
