@@ -1,0 +1,78 @@
+//! The packets that a client may send, whatever carries them.
+
+use bytes::Bytes;
+use engineioxide_core::Str;
+
+/// A packet from the client.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Incoming {
+    /// `1`: the client goes.
+    Close,
+    /// `2`: Engine.IO 3's heartbeat.
+    Ping,
+    /// `3`: the answer to ours, in Engine.IO 4.
+    Pong,
+    /// `2probe`: does this WebSocket work?
+    Probe,
+    /// `4…`.
+    Message(Str),
+    /// `5`: from now on the WebSocket carries the session.
+    Upgrade,
+    /// `6`.
+    Noop,
+    /// Bytes, freed of whatever a transport wraps them in.
+    Binary(Bytes),
+}
+
+/// The packet can't be understood: the session ends.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Malformed;
+
+impl Incoming {
+    /// Reads a packet's text, type included.
+    pub(crate) fn parse(mut text: String) -> Result<Self, Malformed> {
+        match text.as_bytes() {
+            [b'4', ..] => {
+                text.remove(0);
+                Ok(Self::Message(Str::from(text)))
+            }
+            b"1" => Ok(Self::Close),
+            b"2probe" => Ok(Self::Probe),
+            // Pings and pongs may carry data that says nothing to us.
+            [b'2', ..] => Ok(Self::Ping),
+            [b'3', ..] => Ok(Self::Pong),
+            b"5" => Ok(Self::Upgrade),
+            [b'6', ..] => Ok(Self::Noop),
+            _ => Err(Malformed),
+        }
+    }
+
+    /// Reads a binary message of Engine.IO 3, which has its type in front.
+    pub(crate) fn parse_typed_binary(data: &[u8]) -> Result<Self, Malformed> {
+        match data.split_first() {
+            Some((4, data)) => Ok(Self::Binary(Bytes::copy_from_slice(data))),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_is_known_and_nothing_else() {
+        let parse = |text: &str| Incoming::parse(text.to_owned());
+        assert_eq!(parse("4"), Ok(Incoming::Message(Str::from(""))));
+        assert_eq!(parse("4é"), Ok(Incoming::Message(Str::from("é"))));
+        assert_eq!(parse("1"), Ok(Incoming::Close));
+        assert_eq!(parse("2"), Ok(Incoming::Ping));
+        assert_eq!(parse("2probe"), Ok(Incoming::Probe));
+        assert_eq!(parse("3"), Ok(Incoming::Pong));
+        assert_eq!(parse("5"), Ok(Incoming::Upgrade));
+        assert_eq!(parse("6"), Ok(Incoming::Noop));
+        for bad in ["", "0", "7", "abc", "é", "55"] {
+            assert_eq!(parse(bad), Err(Malformed), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Engine.IO 4's payload: packets with `\x1e` between them, binary as `b` and base64.
+
+use std::collections::VecDeque;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::frame::{Body, Frame};
+use crate::packet::{Incoming, Malformed};
+
+const SEPARATOR: u8 = 0x1e;
+
+pub(super) fn encode(frames: &VecDeque<Frame>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(frames.iter().map(Frame::len).sum());
+    for frame in frames {
+        match frame.body() {
+            Body::Text(text) => {
+                separate(&mut out);
+                out.extend_from_slice(text);
+            }
+            Body::Binary(data) => {
+                separate(&mut out);
+                out.push(b'b');
+                out.extend_from_slice(BASE64_STANDARD.encode(data).as_bytes());
+            }
+            Body::Control => {}
+        }
+    }
+    out
+}
+
+fn separate(out: &mut Vec<u8>) {
+    if !out.is_empty() {
+        out.push(SEPARATOR);
+    }
+}
+
+pub(super) fn decode(body: &str) -> Result<Vec<Incoming>, Malformed> {
+    body.split(char::from(SEPARATOR))
+        .map(|packet| match packet.strip_prefix('b') {
+            Some(base64) => {
+                BASE64_STANDARD.decode(base64).map(|data| Incoming::Binary(data.into())).map_err(|_| Malformed)
+            }
+            None => Incoming::parse(packet.to_owned()),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use engineioxide_core::{ProtocolVersion, Str};
+
+    #[test]
+    fn the_specifications_example() {
+        let frames = [Frame::text("hello"), Frame::packet("2"), Frame::binary(&[1, 2, 3, 4], ProtocolVersion::V4)];
+        assert_eq!(encode(&frames.into()), b"4hello\x1e2\x1ebAQIDBA==");
+        assert_eq!(
+            decode("4hello\x1e3\x1ebAQIDBA=="),
+            Ok(vec![
+                Incoming::Message(Str::from("hello")),
+                Incoming::Pong,
+                Incoming::Binary(Bytes::from_static(&[1, 2, 3, 4])),
+            ])
+        );
+    }
+
+    #[test]
+    fn characters_beyond_the_basic_plane_pass() {
+        let frames = [Frame::text("€ 😀"), Frame::text("é")];
+        assert_eq!(encode(&frames.into()), "4€ 😀\x1e4é".as_bytes());
+        assert_eq!(
+            decode("4€ 😀\x1e4é"),
+            Ok(vec![Incoming::Message(Str::from("€ 😀")), Incoming::Message(Str::from("é"))])
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_malformed() {
+        for bad in ["", "abc", "4a\x1e", "\x1e4a", "b!", "bAQ"] {
+            assert_eq!(decode(bad), Err(Malformed), "{bad:?}");
+        }
+    }
+}

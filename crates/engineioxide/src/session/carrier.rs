@@ -1,0 +1,160 @@
+//! What the transports do with a session: take its outbox, answer polls, take over.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use engineioxide_core::TransportType;
+use tokio::time::Instant;
+
+use super::state::{Life, State, Upgrade};
+use super::ticket::{PollTicket, PostTicket, UpgradeTicket};
+use super::{Farewell, Session};
+use crate::frame::Frame;
+use crate::socket::DisconnectReason;
+
+/// What a WebSocket's task finds after writing.
+pub(crate) enum Written {
+    /// There are more frames, in the batch that was given.
+    More,
+    /// Nothing to do until woken.
+    Idle,
+    Closed,
+}
+
+impl Session {
+    /// Begins a poll. Fails if the session is not on polling; a second poll ends the session.
+    pub(crate) fn begin_poll(self: &Arc<Self>) -> Option<PollTicket> {
+        let (duplicate, late) = {
+            let mut state = self.state.lock();
+            if state.life == Life::Closed || state.transport != TransportType::Polling {
+                return None;
+            }
+            let late = matches!(state.upgrade, Upgrade::Probed(_));
+            (std::mem::replace(&mut state.polling, true), late)
+        };
+        if duplicate {
+            self.close(DisconnectReason::MultipleHttpPollingError, Farewell::ClosePacket);
+            return None;
+        }
+        Some(PollTicket::new(self.clone(), late))
+    }
+
+    /// Begins a POST; one at a time.
+    pub(crate) fn begin_post(self: &Arc<Self>) -> Option<PostTicket> {
+        let mut state = self.state.lock();
+        let possible = state.life != Life::Closed
+            && state.transport == TransportType::Polling
+            && !std::mem::replace(&mut state.posting, true);
+        possible.then(|| PostTicket::new(self.clone()))
+    }
+
+    /// Counts bytes as written, and closes when that was the last of a flush.
+    pub(crate) fn wrote(self: &Arc<Self>, bytes: usize) {
+        let (callbacks, drained) = {
+            let mut state = self.state.lock();
+            let callbacks = state.written(bytes);
+            (callbacks, state.life == Life::Draining && state.unwritten == 0)
+        };
+        for then in callbacks {
+            then();
+        }
+        if drained {
+            self.close(DisconnectReason::TransportClose, Farewell::Refuse);
+        }
+    }
+
+    /// For a WebSocket's task whose batch is written (all `bytes` of it): the next batch, or
+    /// sleep.
+    pub(crate) fn next_batch(self: &Arc<Self>, bytes: usize, batch: &mut VecDeque<Frame>, cx: &Context<'_>) -> Written {
+        debug_assert!(batch.is_empty());
+        let (callbacks, drained, outcome) = {
+            let mut state = self.state.lock();
+            let callbacks = state.written(bytes);
+            state.stall_at = None;
+            let outcome = if state.life == Life::Closed {
+                Written::Closed
+            } else if state.queue.is_empty() {
+                state.sleep(cx.waker());
+                Written::Idle
+            } else {
+                std::mem::swap(&mut state.queue, batch);
+                Written::More
+            };
+            (callbacks, state.life == Life::Draining && state.unwritten == 0, outcome)
+        };
+        for then in callbacks {
+            then();
+        }
+        if drained {
+            self.close(DisconnectReason::TransportClose, Farewell::Refuse);
+            return Written::Closed;
+        }
+        outcome
+    }
+
+    /// For a WebSocket's task that the peer makes wait, `bytes` having got through since it last
+    /// said so. Only the close wakes it for the session's sake. False: the session is closed.
+    pub(crate) fn blocked(self: &Arc<Self>, bytes: usize, cx: &Context<'_>) -> bool {
+        let callbacks = {
+            let mut state = self.state.lock();
+            if state.life == Life::Closed {
+                return false;
+            }
+            if bytes > 0 || state.stall_at.is_none() {
+                state.stall_at = Some(Instant::now() + self.control.limits().write_timeout);
+                self.arm(&mut state);
+            }
+            let callbacks = state.written(bytes);
+            state.sleep(cx.waker());
+            state.socket_awake = true;
+            callbacks
+        };
+        for then in callbacks {
+            then();
+        }
+        true
+    }
+
+    /// A WebSocket wants to take over. One at a time, and only from polling.
+    pub(crate) fn begin_upgrade(self: &Arc<Self>) -> Option<UpgradeTicket> {
+        let mut state = self.state.lock();
+        let possible =
+            state.life == Life::Open && state.transport == TransportType::Polling && state.upgrade == Upgrade::None;
+        if !possible {
+            return None;
+        }
+        state.upgrade = Upgrade::Connected(Instant::now() + self.config.upgrade_timeout);
+        state.upgrade_round = state.upgrade_round.wrapping_add(1);
+        self.arm(&mut state);
+        Some(UpgradeTicket::new(self.clone(), state.upgrade_round))
+    }
+
+    pub(super) fn end_upgrade(&self, state: &mut State) -> Option<Waker> {
+        state.upgrade = Upgrade::None;
+        if state.stall_at.is_some() {
+            state.stall_at = Some(Instant::now() + self.control.limits().write_timeout);
+        }
+        state.socket_waker.take()
+    }
+
+    /// Whether a POST of the time before the upgrade is still being read: what comes by the
+    /// WebSocket has to wait for it, or order would be lost. Registers the task if so.
+    pub(crate) fn awaits_post(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.state.lock();
+        if state.posting {
+            state.socket_waker = Some(cx.waker().clone());
+        }
+        state.posting
+    }
+}
+
+impl State {
+    pub(super) fn sleep(&mut self, waker: &Waker) {
+        self.socket_awake = false;
+        match &mut self.socket_waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+}

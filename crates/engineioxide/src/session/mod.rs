@@ -1,0 +1,238 @@
+//! One session: its outbox, its life and its death, whatever carries it.
+//!
+//! The lock of [`State`] never leaves this module, and nothing foreign runs under it: wakers are
+//! called after it is let go, callbacks and handlers on tasks of their own.
+
+mod beat;
+mod carrier;
+mod end;
+mod state;
+mod ticket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use engineioxide_core::{ProtocolVersion, Sid, Str, TransportType};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::config::EngineIoConfig;
+use crate::control::{Control, Tally};
+use crate::frame::Frame;
+use crate::handle::SendOutcome;
+use crate::packet::{Incoming, Malformed};
+use crate::socket::DisconnectReason;
+
+pub(crate) use carrier::Written;
+pub(crate) use end::Farewell;
+use state::{Beat, Life, State};
+pub(crate) use ticket::{Poll, PollTicket, PostTicket, UpgradeTicket};
+
+/// The layer above, as a session sees it.
+pub(crate) trait Owner: Send + Sync {
+    fn message(&self, text: Str);
+    fn binary(&self, data: Bytes);
+    fn disconnected(&self, reason: DisconnectReason);
+}
+
+pub(crate) struct Session {
+    pub(crate) id: Sid,
+    pub(crate) protocol: ProtocolVersion,
+    pub(crate) control: Control,
+    pub(crate) config: Arc<EngineIoConfig>,
+    /// Engine.IO 3: the handshake said that the client takes text only.
+    pub(crate) b64: bool,
+    state: Mutex<State>,
+    over: Notify,
+}
+
+/// What a packet means to whatever carried it.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Taken {
+    Done,
+    /// The packet was `5`.
+    Upgrade,
+}
+
+impl Session {
+    /// A session that begins on `transport`; it is listed and its heartbeat runs.
+    pub(crate) fn open(
+        id: Sid,
+        protocol: ProtocolVersion,
+        transport: TransportType,
+        control: Control,
+        config: Arc<EngineIoConfig>,
+        b64: bool,
+    ) -> Arc<Self> {
+        let beat = Beat::first(protocol, &config);
+        let session = Arc::new(Self {
+            id,
+            protocol,
+            control,
+            config,
+            b64,
+            state: Mutex::new(State::new(transport, beat)),
+            over: Notify::new(),
+        });
+        session.control.insert(&session);
+        session.arm(&mut session.state.lock());
+        session
+    }
+
+    pub(crate) fn transport(&self) -> TransportType {
+        self.state.lock().transport
+    }
+
+    pub(crate) fn unwritten(&self) -> usize {
+        self.state.lock().unwritten
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().life == Life::Closed
+    }
+
+    /// Whether frames are still taken.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.lock().life == Life::Open
+    }
+
+    /// Whether less than half of the outbox is in use.
+    pub(crate) fn has_room(&self) -> bool {
+        self.unwritten() < self.control.limits().outbox_bytes / 2
+    }
+
+    /// The open packet.
+    pub(crate) fn open_packet(&self, transport: TransportType) -> String {
+        let upgradable = transport == TransportType::Polling && self.config.allowed_transport(TransportType::Websocket);
+        format!(
+            r#"0{{"sid":"{}","upgrades":[{}],"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,
+            self.id,
+            if upgradable { r#""websocket""# } else { "" },
+            self.config.ping_interval.as_millis(),
+            self.config.ping_timeout.as_millis(),
+            self.config.max_payload,
+        )
+    }
+
+    pub(crate) fn send(self: &Arc<Self>, frame: Frame) -> SendOutcome {
+        self.send_all(std::iter::once(frame))
+    }
+
+    /// Queues frames next to each other, all or none.
+    pub(crate) fn send_all(self: &Arc<Self>, frames: impl Iterator<Item = Frame> + Clone) -> SendOutcome {
+        let waker = {
+            let mut state = self.state.lock();
+            if state.life != Life::Open {
+                return SendOutcome::Closed;
+            }
+            match self.queue(&mut state, frames) {
+                Some(waker) => waker,
+                None => {
+                    drop(state);
+                    self.close_slow();
+                    return SendOutcome::Overflow;
+                }
+            }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        SendOutcome::Queued
+    }
+
+    /// Queues a frame of the protocol's own, also in the last flush.
+    pub(crate) fn send_internal(self: &Arc<Self>, frame: Frame) {
+        let waker = {
+            let mut state = self.state.lock();
+            if state.life == Life::Closed {
+                return;
+            }
+            self.queue(&mut state, std::iter::once(frame))
+        };
+        match waker {
+            Some(Some(waker)) => waker.wake(),
+            Some(None) => {}
+            None => self.close_slow(),
+        }
+    }
+
+    /// `None`: it doesn't fit.
+    fn queue(
+        &self,
+        state: &mut State,
+        frames: impl Iterator<Item = Frame> + Clone,
+    ) -> Option<Option<std::task::Waker>> {
+        let bytes: usize = frames.clone().map(|frame| frame.len()).sum();
+        if bytes > self.control.limits().outbox_bytes.saturating_sub(state.unwritten) {
+            return None;
+        }
+        state.queue.extend(frames);
+        state.unwritten += bytes;
+        if state.transport == TransportType::Polling && state.stall_at.is_none() {
+            state.stall_at = Some(Instant::now() + self.control.limits().write_timeout);
+            self.arm(state);
+        }
+        Some(state.output_waker())
+    }
+
+    pub(crate) fn when_below(self: &Arc<Self>, bytes: usize, then: Box<dyn FnOnce() + Send>) {
+        {
+            let mut state = self.state.lock();
+            if state.life != Life::Closed && state.unwritten >= bytes {
+                state.below.push((bytes, then));
+                return;
+            }
+        }
+        self.control.spawn(async move { then() });
+    }
+
+    pub(crate) fn close_after_flush(self: &Arc<Self>, limit: Duration) {
+        {
+            let mut state = self.state.lock();
+            match state.life {
+                Life::Closed => return,
+                _ if state.unwritten == 0 => {}
+                _ => {
+                    let at = Instant::now() + limit;
+                    state.drain_at = Some(state.drain_at.map_or(at, |before| before.min(at)));
+                    state.life = Life::Draining;
+                    self.arm(&mut state);
+                    return;
+                }
+            }
+        }
+        self.close(DisconnectReason::TransportClose, Farewell::Refuse);
+    }
+
+    /// The layer above, while the session lives.
+    pub(crate) fn owner(&self) -> Option<Arc<dyn Owner>> {
+        self.state.lock().owner.clone()
+    }
+
+    /// Lets the layer above have a packet, or does what the protocol says.
+    pub(crate) fn take(self: &Arc<Self>, packet: Incoming, owner: &dyn Owner) -> Result<Taken, Malformed> {
+        Tally::add(&self.control.0.counters.packets_in, 1);
+        if self.protocol == ProtocolVersion::V3 {
+            self.heard();
+        }
+        match packet {
+            Incoming::Message(text) => owner.message(text),
+            Incoming::Binary(data) => owner.binary(data),
+            Incoming::Ping if self.protocol == ProtocolVersion::V3 => {
+                self.send_internal(Frame::packet("3"));
+            }
+            Incoming::Pong if self.protocol == ProtocolVersion::V4 => self.heard(),
+            Incoming::Close => self.close(DisconnectReason::TransportClose, Farewell::Noop),
+            Incoming::Upgrade => return Ok(Taken::Upgrade),
+            Incoming::Noop => {}
+            // A heartbeat in the wrong direction, a probe on a transport in use.
+            Incoming::Ping | Incoming::Pong | Incoming::Probe => return Err(Malformed),
+        }
+        Ok(Taken::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests;

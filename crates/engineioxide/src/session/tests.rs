@@ -1,0 +1,106 @@
+//! What integration tests can't catch in the act: waiting polls, stale upgrades.
+
+use std::task::{Context, Poll as TaskPoll, Waker};
+use std::time::Duration;
+
+use super::*;
+
+fn session(transport: TransportType) -> Arc<Session> {
+    let config = Arc::new(EngineIoConfig::default());
+    Session::open(Sid::new(), ProtocolVersion::V4, transport, Control::default(), config, false)
+}
+
+fn answer(ticket: &mut PollTicket) -> TaskPoll<Poll> {
+    ticket.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn close(session: &Arc<Session>, farewell: Farewell) {
+    session.close(DisconnectReason::TransportClose, farewell);
+}
+
+#[tokio::test]
+async fn a_waiting_poll_is_answered_as_the_session_ends() {
+    let session_of = || session(TransportType::Polling);
+    let (refused, noop, closed) = (session_of(), session_of(), session_of());
+    let mut tickets = [&refused, &noop, &closed].map(|session| session.begin_poll().unwrap());
+    for ticket in &mut tickets {
+        assert!(answer(ticket).is_pending());
+    }
+    close(&refused, Farewell::Refuse);
+    close(&noop, Farewell::Noop);
+    assert!(closed.begin_poll().is_none(), "a second poll");
+    let [first, second, third] = &mut tickets;
+    assert!(matches!(answer(first), TaskPoll::Ready(Poll::Refuse)));
+    assert!(matches!(answer(second), TaskPoll::Ready(Poll::Noop)));
+    assert!(matches!(answer(third), TaskPoll::Ready(Poll::ClosePacket)));
+}
+
+#[tokio::test]
+async fn an_upgrade_that_was_given_up_does_not_end_the_next() {
+    let session = session(TransportType::Polling);
+    let first = session.begin_upgrade().unwrap();
+    assert!(session.begin_upgrade().is_none(), "one at a time");
+    first.probed();
+    let timeout = Instant::now() + session.config.upgrade_timeout;
+    session.on_deadline(timeout, timeout);
+    assert!(!first.finish(), "too late");
+    let second = session.begin_upgrade().unwrap();
+    drop(first);
+    second.probed();
+    assert!(second.finish());
+    assert_eq!(session.transport(), TransportType::Websocket);
+    assert_eq!(session.control.count(TransportType::Websocket, ProtocolVersion::V4), 1);
+    assert_eq!(session.control.count(TransportType::Polling, ProtocolVersion::V4), 0);
+}
+
+#[tokio::test]
+async fn polls_are_released_while_the_upgrade_stands() {
+    let session = session(TransportType::Polling);
+    let upgrade = session.begin_upgrade().unwrap();
+    let mut poll = session.begin_poll().unwrap();
+    assert!(answer(&mut poll).is_pending());
+    upgrade.probed();
+    assert!(matches!(answer(&mut poll), TaskPoll::Ready(Poll::Probed)));
+    poll.hurry();
+    assert!(matches!(answer(&mut poll), TaskPoll::Ready(Poll::Noop)));
+    session.send(Frame::text("queued"));
+    let mut poll = session.begin_poll().unwrap();
+    assert!(matches!(answer(&mut poll), TaskPoll::Ready(Poll::Frames(frames)) if frames.len() == 1));
+    let mut late = session.begin_poll().unwrap();
+    assert!(matches!(answer(&mut late), TaskPoll::Ready(Poll::Probed)));
+    assert!(upgrade.finish());
+    assert!(matches!(answer(&mut late), TaskPoll::Ready(Poll::Refuse)));
+}
+
+#[tokio::test]
+async fn polls_wait_again_when_the_upgrade_is_given_up() {
+    let session = session(TransportType::Polling);
+    let upgrade = session.begin_upgrade().unwrap();
+    upgrade.probed();
+    drop(upgrade);
+    let mut poll = session.begin_poll().unwrap();
+    assert!(answer(&mut poll).is_pending());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_at_its_deadline() {
+    let session = session(TransportType::Polling);
+    session.send(Frame::text("never fetched"));
+    session.close_after_flush(Duration::from_secs(3));
+    tokio::time::sleep(Duration::from_millis(2_900)).await;
+    assert!(!session.is_closed());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(session.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_client_is_closed_when_it_should_be() {
+    let session = session(TransportType::Websocket);
+    tokio::time::sleep(Duration::from_millis(25_100)).await;
+    assert_eq!(session.unwritten(), Frame::packet("2").len());
+    tokio::time::sleep(Duration::from_millis(19_800)).await;
+    assert!(!session.is_closed());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(session.is_closed());
+    assert_eq!(session.control.counters().heartbeat_timeouts, 1);
+}

@@ -1,0 +1,306 @@
+//! The one task of a WebSocket: it reads, writes, and sees the session to its end.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use engineioxide_core::ProtocolVersion;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::codec::{Decoder, Message, Violation};
+use super::output::{Output, Step};
+use crate::control::{Limits, Tally};
+use crate::frame::Frame;
+use crate::packet::{Incoming, Malformed};
+use crate::session::{Farewell, Owner, Session, Taken, UpgradeTicket};
+use crate::socket::DisconnectReason;
+
+/// What one read may bring.
+const READ: usize = 16 * 1024;
+/// Reads before others have their turn.
+const READS: usize = 8;
+
+thread_local! {
+    /// One read buffer for all connections of a thread: what a connection keeps between reads is
+    /// the part of a message that has come. A `Cell`, taken and put back, so that a handler which
+    /// comes by here again finds none and makes its own.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// What a WebSocket is to its session.
+pub(crate) enum Role {
+    /// It carries it.
+    Carrier(Arc<Session>),
+    /// It wants to take over from polling.
+    Candidate(UpgradeTicket),
+}
+
+/// Why the connection ends.
+enum End {
+    /// The peer's doing, or the stream's: nothing more to say.
+    Gone,
+    /// The session is closed: leave as it says.
+    Closed,
+    /// The peer is told why.
+    Say(u16),
+}
+
+struct Connection<S> {
+    io: S,
+    session: Arc<Session>,
+    decoder: Decoder,
+    output: Output,
+    /// Read, but not to be looked at before a POST is through.
+    held: Vec<u8>,
+}
+
+/// Runs a WebSocket to its end; the session ends with it, unless it never carried it.
+pub(crate) async fn run<S>(io: S, role: Role)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (session, ticket) = match role {
+        Role::Carrier(session) => (session, None),
+        Role::Candidate(ticket) => (ticket.session().clone(), Some(ticket)),
+    };
+    let mut connection =
+        Connection { io, session, decoder: Decoder::default(), output: Output::default(), held: Vec::new() };
+    let end = connection.serve(ticket).await;
+    let Connection { io, session, output, .. } = &mut connection;
+    let code = match (end, session.farewell()) {
+        (End::Gone, _) | (End::Closed, Some(Farewell::Abort)) => None,
+        (End::Say(code), _) | (End::Closed, Some(Farewell::Code(code))) => Some(code),
+        (End::Closed, _) => Some(1000),
+    };
+    if let Some(code) = code.filter(|_| !output.is_mid_frame()) {
+        // Boxed, because it would double the task of every idle connection.
+        let limit = session.control.limits().close_timeout;
+        drop(Box::pin(tokio::time::timeout(limit, leave(io, code))).await);
+    }
+}
+
+/// Closes a WebSocket that no session wants.
+pub(crate) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut io: S) {
+    let limit = Limits::default().close_timeout;
+    drop(tokio::time::timeout(limit, leave(&mut io, 1000)).await);
+}
+
+/// Says goodbye and waits for the peer to do the same: closing at once with unread input would
+/// reset the connection, and what was flushed could be lost.
+async fn leave<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, code: u16) -> io::Result<()> {
+    io.write_all(Frame::websocket_close(code).as_bytes()).await?;
+    io.shutdown().await?;
+    let mut rest = [0; 512];
+    while io.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    async fn serve(&mut self, ticket: Option<UpgradeTicket>) -> End {
+        if let Some(ticket) = ticket
+            // Boxed: most of a session's time comes after it.
+            && let Err(end) = Box::pin(self.take_over(ticket)).await
+        {
+            return end;
+        }
+        let Some(owner) = self.session.owner() else { return End::Closed };
+        /// However the task ends, be it by a handler's panic, the session ends with it.
+        struct Last(Arc<Session>);
+        impl Drop for Last {
+            fn drop(&mut self) {
+                self.0.close(DisconnectReason::TransportError, Farewell::Abort);
+            }
+        }
+        let _last = Last(self.session.clone());
+        let end = std::future::poll_fn(|cx| self.poll_carry(cx, &*owner)).await;
+        let (reason, farewell) = match &end {
+            Ok(End::Say(code)) => (DisconnectReason::PacketParsingError, Farewell::Code(*code)),
+            Ok(_) => (DisconnectReason::TransportClose, Farewell::Abort),
+            Err(_) => (DisconnectReason::TransportError, Farewell::Abort),
+        };
+        self.session.close(reason, farewell);
+        end.unwrap_or(End::Gone)
+    }
+
+    fn poll_carry(&mut self, cx: &mut Context<'_>, owner: &dyn Owner) -> Poll<io::Result<End>> {
+        let mut again = false;
+        match self.output.poll(&self.session, &mut self.io, cx) {
+            Poll::Ready(Ok(Step::Closed)) => return Poll::Ready(Ok(End::Closed)),
+            Poll::Ready(Ok(Step::Yield)) => again = true,
+            Poll::Ready(Ok(Step::Idle)) | Poll::Pending => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+        }
+        if let Poll::Ready(end) = self.poll_input(cx, |this, message| this.take(message, owner)) {
+            match end? {
+                Input::End(end) => return Poll::Ready(Ok(end)),
+                Input::Yield => again = true,
+            }
+        }
+        if again {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// A message on a WebSocket that carries its session.
+    fn take(&mut self, message: Message, owner: &dyn Owner) -> Result<(), End> {
+        let packet = match self.packet(message)? {
+            Some(packet) => packet,
+            None => return Ok(()),
+        };
+        match self.session.take(packet, owner) {
+            Ok(Taken::Done) if self.session.is_closed() => Err(End::Closed),
+            // A second `5` changes nothing.
+            Ok(_) => Ok(()),
+            Err(Malformed) => Err(End::Say(1002)),
+        }
+    }
+
+    /// What is WebSocket's own is done here.
+    fn packet(&mut self, message: Message) -> Result<Option<Incoming>, End> {
+        let v3 = self.session.protocol == ProtocolVersion::V3;
+        match message {
+            Message::Text(text) => Incoming::parse(text).map(Some).map_err(|_| End::Say(1002)),
+            Message::Binary(data) if v3 => Incoming::parse_typed_binary(&data).map(Some).map_err(|_| End::Say(1002)),
+            Message::Binary(data) => Ok(Some(Incoming::Binary(Bytes::from(data)))),
+            Message::Ping(data) => {
+                self.session.send_internal(Frame::websocket_pong(&data));
+                Ok(None)
+            }
+            Message::Pong => Ok(None),
+            Message::Close => {
+                self.session.close(DisconnectReason::TransportClose, Farewell::Refuse);
+                Err(End::Say(1000))
+            }
+        }
+    }
+
+    /// The upgrade: probe, answer, `5`. What it writes is its own, not the session's.
+    async fn take_over(&mut self, ticket: UpgradeTicket) -> Result<(), End> {
+        match self.candidate_packet(&ticket).await? {
+            Incoming::Probe => {}
+            _ => return Err(End::Say(1002)),
+        }
+        ticket.probed();
+        let answer = Frame::packet("3probe");
+        let written = {
+            let io = &mut self.io;
+            let mut write = std::pin::pin!(async move {
+                io.write_all(answer.as_bytes()).await?;
+                io.flush().await
+            });
+            std::future::poll_fn(|cx| match write.as_mut().poll(cx) {
+                Poll::Ready(written) => Poll::Ready(written.map_err(|_| End::Gone)),
+                Poll::Pending if ticket.wait(cx) => Poll::Pending,
+                Poll::Pending => Poll::Ready(Err(End::Gone)),
+            })
+            .await
+        };
+        written?;
+        match self.candidate_packet(&ticket).await? {
+            Incoming::Upgrade if ticket.finish() => {}
+            _ => return Err(End::Say(1002)),
+        }
+        // A POST from before may still be arriving; what it brings was sent first.
+        let session = self.session.clone();
+        std::future::poll_fn(|cx| {
+            if session.awaits_post(cx) && !session.is_closed() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        Ok(())
+    }
+
+    /// The next packet on a WebSocket that doesn't carry its session yet.
+    async fn candidate_packet(&mut self, ticket: &UpgradeTicket) -> Result<Incoming, End> {
+        let mut packet = None;
+        std::future::poll_fn(|cx| {
+            if !ticket.wait(cx) {
+                return Poll::Ready(Err(End::Closed));
+            }
+            let input = ready!(self.poll_input(cx, |_, message| {
+                packet = Some(match message {
+                    Message::Text(text) => Incoming::parse(text).map_err(|_| End::Say(1002))?,
+                    Message::Ping(_) | Message::Pong => return Ok(()),
+                    Message::Close => return Err(End::Say(1000)),
+                    Message::Binary(_) => return Err(End::Say(1002)),
+                });
+                // One at a time: what follows belongs to the next step.
+                Err(End::Closed)
+            }));
+            match (packet.take(), input) {
+                (Some(packet), _) => Poll::Ready(Ok(packet)),
+                (None, Ok(Input::End(end))) => Poll::Ready(Err(end)),
+                (None, Err(_)) => Poll::Ready(Err(End::Gone)),
+                (None, Ok(Input::Yield)) => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// Reads, and has each message taken until `take` says to end; what was read behind that is
+    /// held.
+    fn poll_input(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(&mut Self, Message) -> Result<(), End>,
+    ) -> Poll<io::Result<Input>> {
+        if !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            if let Err(end) = self.feed(&held, &mut take) {
+                return Poll::Ready(Ok(Input::End(end)));
+            }
+        }
+        for _ in 0..READS {
+            let mut scratch = SCRATCH.take();
+            scratch.resize(READ, 0);
+            let mut buffer = ReadBuf::new(&mut scratch);
+            let polled = Pin::new(&mut self.io).poll_read(cx, &mut buffer);
+            let filled = buffer.filled().len();
+            let fed = match &polled {
+                Poll::Ready(Ok(())) => self.feed(&scratch[..filled], &mut take),
+                _ => Ok(()),
+            };
+            SCRATCH.set(scratch);
+            ready!(polled)?;
+            Tally::add(&self.session.control.0.counters.bytes_in, filled);
+            match fed {
+                Err(end) => return Poll::Ready(Ok(Input::End(end))),
+                Ok(()) if filled == 0 => return Poll::Ready(Ok(Input::End(End::Gone))),
+                Ok(()) => {}
+            }
+        }
+        Poll::Ready(Ok(Input::Yield))
+    }
+
+    fn feed(
+        &mut self,
+        mut input: &[u8],
+        take: &mut impl FnMut(&mut Self, Message) -> Result<(), End>,
+    ) -> Result<(), End> {
+        let limit = self.session.config.payload_limit();
+        loop {
+            match self.decoder.next(&mut input, limit) {
+                Ok(None) => return Ok(()),
+                Ok(Some(message)) => {
+                    if let Err(end) = take(self, message) {
+                        self.held = input.to_vec();
+                        return Err(end);
+                    }
+                }
+                Err(Violation(code)) => return Err(End::Say(code)),
+            }
+        }
+    }
+}
+
+enum Input {
+    End(End),
+    /// Its turn is over; there may be more.
+    Yield,
+}

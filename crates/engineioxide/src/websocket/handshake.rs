@@ -1,0 +1,102 @@
+//! The opening handshake of RFC 6455, section 4.2.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::header::{
+    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::request::Parts;
+use http::{HeaderMap, Method, Response, StatusCode, Version};
+use sha1::{Digest, Sha1};
+
+use crate::refusal::Refusal;
+use crate::service::ResponseBody;
+
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Whether the request asks for a WebSocket; gives what the answer has to prove.
+pub(crate) fn check(parts: &Parts) -> Result<HeaderValue, Refusal> {
+    let headers = &parts.headers;
+    let asks = parts.method == Method::GET
+        && parts.version == Version::HTTP_11
+        && has_token(headers, CONNECTION, "upgrade")
+        && has_token(headers, UPGRADE, "websocket");
+    if !asks {
+        return Err(Refusal::BadRequest);
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(Refusal::WebSocketVersion);
+    }
+    let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(Refusal::BadRequest)?.as_bytes();
+    // 16 bytes in base64 are 24 characters; decoding proves both.
+    match BASE64_STANDARD.decode(key) {
+        Ok(nonce) if nonce.len() == 16 => Ok(proof(key)),
+        _ => Err(Refusal::BadRequest),
+    }
+}
+
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|value| value.trim().eq_ignore_ascii_case(token))
+}
+
+fn proof(key: &[u8]) -> HeaderValue {
+    let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
+    HeaderValue::from_str(&BASE64_STANDARD.encode(digest)).expect("base64 is a header value")
+}
+
+/// The answer that makes the connection a WebSocket.
+pub(crate) fn accept<B>(proof: HeaderValue) -> Response<ResponseBody<B>> {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, proof);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn request() -> http::request::Builder {
+        Request::get("/")
+            .header("connection", "keep-alive, Upgrade")
+            .header("upgrade", "WebSocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    }
+
+    fn checked(builder: http::request::Builder) -> Result<HeaderValue, Refusal> {
+        check(&builder.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn the_rfcs_example() {
+        assert_eq!(checked(request()).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn what_is_no_handshake_is_refused() {
+        let without = |name: &str| {
+            let mut request = request();
+            request.headers_mut().unwrap().remove(name);
+            checked(request).unwrap_err()
+        };
+        assert_eq!(without("connection"), Refusal::BadRequest);
+        assert_eq!(without("upgrade"), Refusal::BadRequest);
+        assert_eq!(without("sec-websocket-key"), Refusal::BadRequest);
+        assert_eq!(without("sec-websocket-version"), Refusal::WebSocketVersion);
+        assert_eq!(checked(request().method("POST")).unwrap_err(), Refusal::BadRequest);
+        assert_eq!(checked(request().version(Version::HTTP_10)).unwrap_err(), Refusal::BadRequest);
+        let mut short = request();
+        short.headers_mut().unwrap().insert("sec-websocket-key", HeaderValue::from_static("c2hvcnQ="));
+        assert_eq!(checked(short).unwrap_err(), Refusal::BadRequest);
+    }
+}

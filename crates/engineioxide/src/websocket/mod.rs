@@ -1,0 +1,9 @@
+//! The WebSocket carrier (RFC 6455): handshake, codec, and the one task of each connection.
+
+mod codec;
+mod connection;
+mod handshake;
+mod output;
+
+pub(crate) use connection::{Role, refuse, run};
+pub(crate) use handshake::{accept, check};

@@ -1,0 +1,224 @@
+//! An echo server on this layer and the two clients that the tests speak to it with: HTTP by
+//! hand, WebSocket by tungstenite.
+#![allow(dead_code)] // each test file uses its part
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use engineioxide::config::{EngineIoConfig, EngineIoConfigBuilder};
+use engineioxide::handler::EngineIoHandler;
+use engineioxide::service::EngineIoService;
+use engineioxide::{Control, DisconnectReason, Limits, SessionHandle, Socket, Str};
+use futures_util::{SinkExt, StreamExt};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+pub const PING_INTERVAL: Duration = Duration::from_millis(300);
+pub const PING_TIMEOUT: Duration = Duration::from_millis(200);
+/// Long enough for anything that is going to happen at all.
+pub const SOON: Duration = Duration::from_secs(20);
+
+pub enum Event {
+    Connected(SessionHandle),
+    Disconnected(engineioxide::Sid, DisconnectReason),
+    Text(String),
+}
+
+pub struct Echo {
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl EngineIoHandler for Echo {
+    type Data = ();
+
+    fn on_connect(self: Arc<Self>, socket: Arc<Socket<()>>) {
+        let handle = socket.req_parts.extensions.get::<SessionHandle>().unwrap().clone();
+        self.events.send(Event::Connected(handle)).ok();
+    }
+
+    fn on_disconnect(&self, socket: Arc<Socket<()>>, reason: DisconnectReason) {
+        self.events.send(Event::Disconnected(socket.id, reason)).ok();
+    }
+
+    fn on_message(self: &Arc<Self>, msg: Str, socket: Arc<Socket<()>>) {
+        self.events.send(Event::Text(msg.to_string())).ok();
+        socket.emit(msg).ok();
+    }
+
+    fn on_binary(self: &Arc<Self>, data: Bytes, socket: Arc<Socket<()>>) {
+        socket.emit_binary(data).ok();
+    }
+}
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub control: Control,
+    pub events: mpsc::UnboundedReceiver<Event>,
+}
+
+/// The intervals of the public suites.
+pub fn suite_config() -> EngineIoConfigBuilder {
+    EngineIoConfig::builder().ping_interval(PING_INTERVAL).ping_timeout(PING_TIMEOUT).max_payload(1_000_000)
+}
+
+/// Heartbeats that no test lives to see.
+pub fn calm_config() -> EngineIoConfigBuilder {
+    EngineIoConfig::builder().max_payload(1_000_000)
+}
+
+impl Server {
+    pub async fn suite() -> Self {
+        Self::start(suite_config().build(), Limits::default()).await
+    }
+
+    pub async fn calm() -> Self {
+        Self::start(calm_config().build(), Limits::default()).await
+    }
+
+    pub async fn start(config: EngineIoConfig, limits: Limits) -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        let service = EngineIoService::with_config(Arc::new(Echo { events: sender }), config);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let control = Control::new(limits);
+        tokio::spawn(accept(listener, service, control.clone()));
+        Self { address, control, events }
+    }
+
+    pub async fn event(&mut self) -> Event {
+        tokio::time::timeout(SOON, self.events.recv()).await.unwrap().unwrap()
+    }
+
+    pub async fn connected(&mut self) -> SessionHandle {
+        loop {
+            if let Event::Connected(handle) = self.event().await {
+                return handle;
+            }
+        }
+    }
+
+    pub async fn disconnected(&mut self) -> (engineioxide::Sid, DisconnectReason) {
+        loop {
+            if let Event::Disconnected(sid, reason) = self.event().await {
+                return (sid, reason);
+            }
+        }
+    }
+
+    pub async fn get(&self, query: &str) -> Response {
+        self.request("GET", query, "", b"").await
+    }
+
+    pub async fn post(&self, query: &str, body: impl AsRef<[u8]>) -> Response {
+        self.request("POST", query, "content-type: text/plain;charset=UTF-8\r\n", body.as_ref()).await
+    }
+
+    /// One request on a connection of its own.
+    pub async fn request(&self, method: &str, query: &str, headers: &str, body: &[u8]) -> Response {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head = format!(
+            "{method} /engine.io/?{query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+             content-length: {}\r\n{headers}\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The server may refuse before it has read all.
+        stream.write_all(body).await.ok();
+        let mut answer = Vec::new();
+        tokio::time::timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap().ok();
+        Response::parse(&answer)
+    }
+
+    pub async fn websocket(&self, query: &str) -> Client {
+        let url = format!("ws://{}/engine.io/?{query}", self.address);
+        Client(tokio_tungstenite::connect_async(url).await.unwrap().0)
+    }
+
+    pub async fn websocket_refused(&self, query: &str) -> u16 {
+        let url = format!("ws://{}/engine.io/?{query}", self.address);
+        match tokio_tungstenite::connect_async(url).await {
+            Err(Error::Http(response)) => response.status().as_u16(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, service: EngineIoService<Echo>, control: Control) {
+    while let Ok((stream, _)) = listener.accept().await {
+        stream.set_nodelay(true).unwrap();
+        let (service, control) = (service.clone(), control.clone());
+        let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(control.clone());
+            hyper::service::Service::call(&service, request)
+        });
+        let connection =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+        tokio::spawn(async move { connection.await.ok() });
+    }
+}
+
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("an answer");
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Self { status, head, body: bytes[end + 4..].to_vec() }
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn code(&self) -> u64 {
+        let json: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+        json["code"].as_u64().unwrap()
+    }
+}
+
+pub struct Client(pub WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Client {
+    pub async fn send(&mut self, text: &str) {
+        self.0.send(Message::text(text)).await.unwrap();
+    }
+
+    pub async fn next(&mut self) -> Option<Message> {
+        tokio::time::timeout(SOON, self.0.next()).await.unwrap().and_then(Result::ok)
+    }
+
+    pub async fn text(&mut self) -> String {
+        match self.next().await {
+            Some(Message::Text(text)) => text.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reads on to the end of the connection; gives the close code, if one was sent.
+    pub async fn closed(&mut self) -> Option<u16> {
+        let mut code = None;
+        while let Some(message) = self.next().await {
+            if let Message::Close(frame) = message {
+                code = frame.map(|frame| frame.code.into());
+            }
+        }
+        code
+    }
+}
+
+/// The JSON of an open packet.
+pub fn open(packet: &str) -> serde_json::Value {
+    serde_json::from_str(packet.strip_prefix('0').unwrap()).unwrap()
+}
