@@ -14,6 +14,10 @@ const HASTY_DRAIN: Duration = Duration::from_secs(1);
 
 pub(super) fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     log::start(config.log_format, &config.settings.rust_log)?;
+    // Each connection takes a file; who set a hard limit meant that one.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the limit on open files could not be raised");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run(config))
 }

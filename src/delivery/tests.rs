@@ -472,3 +472,16 @@ async fn a_watcher_gets_each_state_once_over_a_bus_that_loses_them() {
     delivery.watch(ann, watcher.clone(), Box::new(|status| assert!(status.unwrap().online))).await;
     assert_eq!(watcher.story().len(), 42, "what happened in between is not made up for");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hole_is_filled_as_soon_as_it_shows() {
+    let (backplane, log) = fake();
+    let delivery = Delivery::start(&backplane, 1, 500);
+    let ann = Recorder::new("ann");
+    join(&delivery, &ann, Start::Live).await;
+    drop(log.say(1));
+    let began = tokio::time::Instant::now();
+    delivery.queues.event(BusEvent::Message(room(), log.say(2)));
+    eventually("ann has both", || ann.seqs() == [1, 2]).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "it waited for the comparison of heads");
+}

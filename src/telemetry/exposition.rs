@@ -56,7 +56,7 @@ impl Collector for Reading {
                     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
                     // Microseconds below 2^53 are exact as a double.
                     #[allow(clippy::cast_precision_loss)]
-                    let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
+                    let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
                     let buckets: Vec<_> = bounds.zip(counts.iter().copied()).collect();
                     metric.encode_histogram::<[(&str, &str); 0]>(*sum, counts.iter().sum(), &buckets, None)?;
                 }
@@ -97,6 +97,7 @@ mod tests {
             "hubbub_connections{transport=\"polling\"} 1",
             "hubbub_append_seconds_count 1",
             "hubbub_append_seconds_bucket{le=\"0.0001\"} 1",
+            "hubbub_append_seconds_bucket{le=\"+Inf\"} 1",
             "hubbub_append_seconds_bucket{le=\"0.00005\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in:\n{text}");

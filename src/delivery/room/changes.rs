@@ -84,7 +84,7 @@ impl RoomFeed {
         }
     }
 
-    fn want_roster(&mut self, context: &mut Context, full: bool) {
+    pub(super) fn want_roster(&mut self, context: &mut Context, full: bool) {
         let earliest = self.changes.last_roster.map_or_else(Instant::now, |last| last + ROSTER_PACE);
         let full = full || self.changes.due.is_some_and(|due| due.full);
         let due = Due { at: self.changes.due.map_or(earliest, |due| due.at), full };
@@ -115,8 +115,12 @@ impl RoomFeed {
     /// Everyone gets the newest state once, but for who had it, or newer, already.
     pub(super) fn on_roster(&mut self, context: &mut Context, roster: Result<Roster>) {
         let Ok(roster) = roster else {
-            self.changes.last_roster = Some(Instant::now());
-            self.want_roster(context, true);
+            if self.changes.reading {
+                self.read_changes_again(context);
+            } else {
+                self.changes.last_roster = Some(Instant::now());
+                self.want_roster(context, true);
+            }
             return;
         };
         let version = roster.version;
@@ -155,10 +159,7 @@ impl RoomFeed {
 
     pub(super) fn on_changes(&mut self, context: &mut Context, changes: Result<Changes<RoomChange>>) {
         match changes {
-            Err(_) => context.ask_room(&self.room, async {
-                tokio::time::sleep(RETRY).await;
-                Answer::ChangesAgain
-            }),
+            Err(_) => self.read_changes_again(context),
             // `reading` stays set until the newest state is there.
             Ok(Changes::TooOld) => self.read_roster(context),
             Ok(Changes::Since(changes)) => {
@@ -167,6 +168,14 @@ impl RoomFeed {
                 self.merge_held_changes(context);
             }
         }
+    }
+
+    /// After a pause; `reading` stays set meanwhile.
+    fn read_changes_again(&self, context: &Context) {
+        context.ask_room(&self.room, async {
+            tokio::time::sleep(RETRY).await;
+            Answer::ChangesAgain
+        });
     }
 
     fn merge_held_changes(&mut self, context: &mut Context) {

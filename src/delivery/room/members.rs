@@ -46,6 +46,8 @@ struct Opening {
     until: u64,
     room_users: Shared,
     held: Vec<Shared>,
+    /// More changes came than are held.
+    overflowed: bool,
     done: oneshot::Sender<()>,
 }
 
@@ -53,19 +55,19 @@ impl Member {
     /// A change of membership: at once, or after the `room_users` that is still to come.
     pub fn deliver_change(&mut self, shared: &Shared) {
         match self.replay.as_mut().and_then(|replay| replay.opening.as_mut()) {
-            // Beyond the bound the oldest is dropped: the joiner is behind by hundreds of changes, and its next list is full.
-            Some(opening) if opening.held.len() >= HELD_CHANGES => {}
+            Some(opening) if opening.held.len() >= HELD_CHANGES => opening.overflowed = true,
             Some(opening) => opening.held.push(shared.clone()),
             None => self.outlet.deliver(shared),
         }
     }
 
-    fn open(&mut self) {
-        if let Some(opening) = self.replay.as_mut().and_then(|replay| replay.opening.take()) {
-            self.outlet.deliver(&opening.room_users);
-            opening.held.iter().for_each(|shared| self.outlet.deliver(shared));
-            let _ = opening.done.send(());
-        }
+    /// Sends `room_users` and what was held for after it. True when that isn't all: a fresh `room_users` must follow.
+    fn open(&mut self) -> bool {
+        let Some(opening) = self.replay.as_mut().and_then(|replay| replay.opening.take()) else { return false };
+        self.outlet.deliver(&opening.room_users);
+        opening.held.iter().for_each(|shared| self.outlet.deliver(shared));
+        let _ = opening.done.send(());
+        opening.overflowed
     }
 
     fn opens_at(&self) -> Option<u64> {
@@ -154,7 +156,7 @@ impl RoomFeed {
             Shared::new(Event::RoomUsers { room: self.room.clone(), users: roster.users, total: roster.total });
         let conn = outlet.conn().clone();
         reply(Ok(outcome));
-        let opening = Opening { until: head.seq, room_users, held: Vec::new(), done };
+        let opening = Opening { until: head.seq, room_users, held: Vec::new(), overflowed: false, done };
         self.members.insert(Member {
             outlet,
             position,
@@ -168,9 +170,10 @@ impl RoomFeed {
     /// Takes the member's replay as far as it goes now.
     fn advance(&mut self, context: &mut Context, conn: &ConnId) {
         let Some(member) = self.members.get_mut(conn) else { return };
-        if member.opens_at().is_some_and(|until| member.position >= until) {
-            member.open();
+        if member.opens_at().is_some_and(|until| member.position >= until) && member.open() {
+            self.want_roster(context, true);
         }
+        let Some(member) = self.members.get_mut(conn) else { return };
         let Some(replay) = member.replay.as_mut() else { return };
         if replay.opening.is_none()
             && let Some(at) = &self.log.at
@@ -243,16 +246,19 @@ impl RoomFeed {
             return;
         }
         replay.epoch = span.head.epoch;
-        let mut delivered = 0;
+        let (mut delivered, mut overflowed) = (0, false);
         for entry in entries {
             if member.opens_at().is_some_and(|until| member.position >= until) {
-                member.open();
+                overflowed |= member.open();
             }
             member.position = entry.seq;
             member.outlet.deliver(&Shared::new(Event::Message(entry)));
             delivered += 1;
         }
         context.counters.delivered.add(delivered);
+        if overflowed {
+            self.want_roster(context, true);
+        }
         self.advance(context, conn);
     }
 

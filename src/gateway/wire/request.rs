@@ -208,7 +208,7 @@ pub struct PostRequest {
     pub room: RoomId,
     /// In whose name; `system` unless said.
     pub user: UserId,
-    /// Under which name; `System` for the system, else the user's id unless said.
+    /// Under which name; `System` unless said.
     pub username: Username,
     /// What is said.
     pub fields: DraftFields,
@@ -222,10 +222,7 @@ impl PostRequest {
     pub fn decode(body: &str, idempotency_key: Option<&str>, limits: &Limits) -> Result<Self, Refusal> {
         let fields = Fields::parse(body, limits.event_bytes, "body")?;
         let user = fields.id("user_id", UserId::parse)?;
-        let username = fields.id("username", Username::parse)?.unwrap_or_else(|| match &user {
-            Some(user) => Username::from(user),
-            None => Username::trusted("System"),
-        });
+        let username = fields.id("username", Username::parse)?.unwrap_or_else(|| Username::trusted("System"));
         let mut draft = draft(&fields)?;
         if let Some(key) = idempotency_key {
             let key = ClientMsgId::parse("Idempotency-Key", key)?;
