@@ -1,0 +1,156 @@
+//! Appends that wait for a call of their partition go together in the next one: under load one round trip carries many.
+//!
+//! One call of a partition is in flight at a time, and what waits goes in the order in which it came: so appends of one
+//! caller keep their order, and a room's messages too. Nothing waits for company.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::types::Value;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::keys::{Partition, part};
+use super::link::{Fault, Link, millis};
+use super::script::{APPEND, Answer};
+use crate::backplane::{Appended, BackplaneError, Result, record};
+use crate::domain::{Draft, Epoch, Timestamp};
+
+/// The most messages in one call.
+const BATCH: usize = 128;
+/// The most bytes of records in one call, so that no call keeps Redis long.
+const BATCH_BYTES: usize = 512 * 1024;
+/// The most bytes of records that wait for one partition; what comes then is refused.
+const WAITING_BYTES: usize = 16 * 1024 * 1024;
+
+struct Waiting {
+    room: String,
+    user: String,
+    key: String,
+    id: Uuid,
+    record: Bytes,
+    reply: oneshot::Sender<Result<Appended>>,
+}
+
+#[derive(Default)]
+struct Lane {
+    queue: VecDeque<Waiting>,
+    bytes: usize,
+    busy: bool,
+}
+
+/// The lanes, one for each partition.
+pub(super) struct Appends {
+    link: Arc<Link>,
+    lanes: Vec<Mutex<Lane>>,
+    dedupe_ttl: i64,
+    history_ttl: i64,
+}
+
+impl Appends {
+    pub(super) fn new(link: Arc<Link>, dedupe_ttl: Duration, history_ttl: Duration) -> Arc<Self> {
+        let lanes = Partition::all().filter(|partition| partition.holds_rooms()).map(|_| Mutex::default()).collect();
+        Arc::new(Self { link, lanes, dedupe_ttl: millis(dedupe_ttl), history_ttl: millis(history_ttl) })
+    }
+
+    /// As [`RoomLog::append`](crate::backplane::RoomLog::append). A caller that goes away doesn't take its message back.
+    pub(super) async fn append(self: &Arc<Self>, draft: &Draft, key: &str) -> Result<Appended> {
+        let (reply, answer) = oneshot::channel();
+        let partition = Partition::of_room(&draft.room);
+        let record = record::encode(draft);
+        let start = {
+            let mut lane = self.lanes[partition.index()].lock();
+            if lane.bytes + record.len() > WAITING_BYTES {
+                return Err(BackplaneError::Unavailable("too much waits to be appended".to_owned()));
+            }
+            lane.bytes += record.len();
+            let (room, user, key) = (part(draft.room.as_str()), part(draft.user.as_str()), part(key));
+            lane.queue.push_back(Waiting { room, user, key, id: draft.id, record, reply });
+            !std::mem::replace(&mut lane.busy, true)
+        };
+        if start {
+            tokio::spawn(self.clone().drain(partition));
+        }
+        answer.await.unwrap_or_else(|_| Err(BackplaneError::Unavailable("the node stops".to_owned())))
+    }
+
+    async fn drain(self: Arc<Self>, partition: Partition) {
+        let lane = &self.lanes[partition.index()];
+        loop {
+            let Some(batch) = next_batch(&mut lane.lock()) else { return };
+            let Err(fault) = self.send(partition, batch).await else { continue };
+            // What waits would fail in the same way, and has waited long enough.
+            if let BackplaneError::Unavailable(_) = BackplaneError::from(fault.clone()) {
+                let (queue, error) = (take_all(&mut lane.lock()), BackplaneError::from(fault));
+                for waiting in queue {
+                    let _ = waiting.reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    async fn send(&self, partition: Partition, batch: Vec<Waiting>) -> std::result::Result<(), Fault> {
+        let mut args: Vec<Value> = Vec::with_capacity(2 + 5 * batch.len());
+        args.extend([self.dedupe_ttl.into(), self.history_ttl.into()]);
+        let mut replies = Vec::with_capacity(batch.len());
+        for waiting in batch {
+            args.extend([waiting.room.into(), waiting.user.into(), waiting.key.into()]);
+            args.extend([waiting.id.to_string().into(), Value::Bytes(waiting.record)]);
+            replies.push(waiting.reply);
+        }
+        let places = self.link.run(&APPEND, partition, args).await.and_then(|answer| places(answer, replies.len()));
+        match places {
+            Ok(places) => {
+                for (reply, place) in replies.into_iter().zip(places) {
+                    let _ = reply.send(Ok(place));
+                }
+                Ok(())
+            }
+            Err(fault) => {
+                for reply in replies {
+                    let _ = reply.send(Err(fault.clone().into()));
+                }
+                Err(fault)
+            }
+        }
+    }
+}
+
+/// `None` when nothing waits; then the lane is free, and the next append begins to drain it.
+fn next_batch(lane: &mut Lane) -> Option<Vec<Waiting>> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while let Some(next) = lane.queue.front() {
+        if batch.len() == BATCH || (bytes > 0 && bytes + next.record.len() > BATCH_BYTES) {
+            break;
+        }
+        bytes += next.record.len();
+        batch.extend(lane.queue.pop_front());
+    }
+    lane.bytes -= bytes;
+    lane.busy = !batch.is_empty();
+    lane.busy.then_some(batch)
+}
+
+fn take_all(lane: &mut Lane) -> VecDeque<Waiting> {
+    lane.bytes = 0;
+    std::mem::take(&mut lane.queue)
+}
+
+fn places(mut answer: Answer, count: usize) -> std::result::Result<Vec<Appended>, Fault> {
+    (0..count).map(|_| place(&answer.text()?).ok_or_else(|| Fault::nonsense("not a place"))).collect()
+}
+
+/// `<duplicate> <id> <seq> <epoch> <time>`
+fn place(line: &str) -> Option<Appended> {
+    let mut words = line.split(' ');
+    Some(Appended {
+        duplicate: words.next()? == "1",
+        id: words.next()?.parse().ok()?,
+        seq: words.next()?.parse().ok()?,
+        epoch: Epoch::trusted(words.next()?),
+        at: Timestamp(words.next()?.parse().ok()?),
+    })
+}

@@ -1,0 +1,79 @@
+//! Rooms' logs in Redis: appends go through [`Appends`], reads are one script, heads a pipeline.
+
+use async_trait::async_trait;
+use fred::types::Value;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::Node;
+use super::keys::{Partition, part};
+use super::link::Fault;
+use super::script::{Answer, READ};
+use crate::backplane::{Appended, Entry, Result, RoomLog, Slice, Window};
+use crate::domain::{Draft, Epoch, Head, LogSpan, RoomId, Timestamp};
+
+/// How many small reads of one call are under way at a time.
+pub(super) const PIPELINE: usize = 64;
+/// Larger numbers aren't whole in Lua.
+const MAX_SEQ: u64 = 1 << 53;
+
+#[async_trait]
+impl RoomLog for Node {
+    async fn append(&self, draft: &Draft, key: &str) -> Result<Appended> {
+        self.appends.append(draft, key).await
+    }
+
+    async fn read(&self, room: &RoomId, window: Window, limit: usize, max_bytes: usize) -> Result<Slice> {
+        let (mode, seq) = match window {
+            Window::After(seq) => ("A", seq.min(MAX_SEQ)),
+            Window::Before(seq) => ("B", seq.min(MAX_SEQ)),
+            Window::Newest => ("N", 0),
+        };
+        let args = vec![part(room.as_str()).into(), mode.into(), whole(seq), size(limit), size(max_bytes)];
+        let mut answer = self.link.run(&READ, Partition::of_room(room), args).await?;
+        let span = span(&mut answer)?;
+        let mut entries = Vec::new();
+        while !answer.is_empty() {
+            entries.push(Entry {
+                seq: answer.number()?,
+                epoch: Epoch::trusted(&answer.text()?),
+                at: Timestamp(answer.number()?),
+                record: answer.bytes()?,
+            });
+        }
+        Ok(Slice { entries, span })
+    }
+
+    async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
+        let heads: Vec<_> = rooms
+            .iter()
+            .map(|room| {
+                let partition = Partition::of_room(room);
+                (partition, format!("{}m:{}", partition.tag(), part(room.as_str())))
+            })
+            .collect();
+        let heads = stream::iter(heads).map(|(partition, key)| async move {
+            let found = self.link.command("HMGET", partition, vec![key.into(), "e".into(), "s".into()]).await?;
+            let mut answer = Answer::new(found);
+            let (epoch, seq) = (answer.value()?, answer.value()?);
+            Ok(epoch.as_str().zip(seq.as_u64()).map(|(epoch, seq)| Head { epoch: Epoch::trusted(&epoch), seq }))
+        });
+        heads.buffered(PIPELINE).try_collect().await.map_err(|fault: Fault| fault.into())
+    }
+}
+
+/// The first five values of `read.lua` and `join.lua`.
+pub(super) fn span(answer: &mut Answer) -> std::result::Result<LogSpan, Fault> {
+    let head = Head { epoch: Epoch::trusted(&answer.text()?), seq: answer.number()? };
+    let oldest = answer.number()?;
+    let previous = Head { epoch: Epoch::trusted(&answer.text()?), seq: answer.number()? };
+    Ok(LogSpan { head, oldest, previous: Some(previous).filter(|head| !head.epoch.as_str().is_empty()) })
+}
+
+fn whole(number: u64) -> Value {
+    i64::try_from(number).unwrap_or(i64::MAX).into()
+}
+
+/// A limit for a script.
+pub(super) fn size(number: usize) -> Value {
+    i64::from(u32::try_from(number).unwrap_or(u32::MAX)).into()
+}

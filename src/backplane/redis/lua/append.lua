@@ -1,0 +1,42 @@
+-- Appends messages to rooms of one partition: for each, removes duplicates, gives the seq, keeps and publishes it.
+--
+-- ARGV[5]  milliseconds a send is remembered
+-- ARGV[6]  milliseconds messages are kept after the room's last one
+-- ARGV[7…] for each message: room, user, key (all base64url), id, record
+-- Returns for each message a line: 0 or 1 (duplicate), id, seq, epoch, time, parted by spaces.
+-- Atomic, all of them; messages of a call get their places in its order. Repeating it changes nothing within the first time.
+local rooms, places = {}, {}
+for i = 7, #ARGV, 5 do
+  local R, key = ARGV[i], T .. 'i:' .. ARGV[i] .. ':' .. ARGV[i + 1] .. ':' .. ARGV[i + 2]
+  local first = call('GET', key)
+  if first then
+    places[#places + 1] = '1 ' .. first
+  else
+    local m = rooms[R]
+    if not m then
+      m = open(R)
+      rooms[R] = m
+    end
+    local seq = int(m.s + 1)
+    local id = seq .. '-0'
+    -- First of all, for a Redis without memory refuses here, before anything has changed.
+    call('HSET', T .. 'm:' .. R, 's', seq)
+    m.s = m.s + 1
+    local add = { 'XADD', T .. 'h:' .. R, 'MAXLEN', '~', HISTORY, id, 'e', m.e, 't', int(NOW), 'r', ARGV[i + 4] }
+    local done = redis.pcall(unpack(add))
+    if type(done) == 'table' and done.err then
+      -- A stream that is ahead of its numbering is a leftover.
+      call('DEL', T .. 'h:' .. R)
+      call(unpack(add))
+    end
+    local place = ARGV[i + 3] .. ' ' .. seq .. ' ' .. m.e .. ' ' .. int(NOW)
+    call('SET', key, place, 'PX', ARGV[5])
+    call(PUB, T .. 'r:' .. R, 'M' .. seq .. ' ' .. m.e .. ' ' .. int(NOW) .. '\n' .. ARGV[i + 4])
+    places[#places + 1] = '0 ' .. place
+  end
+end
+for R in pairs(rooms) do
+  call('PEXPIRE', T .. 'h:' .. R, ARGV[6])
+  linger(R)
+end
+return places

@@ -1,0 +1,14 @@
+-- Ends the graces of one partition's rooms that are over.
+--
+-- ARGV[5]  at most so many
+-- Returns how many were looked at, changes published, and the milliseconds until the next one (-1: there is none).
+-- Atomic; any node may do it.
+local due = call('ZRANGEBYSCORE', T .. 'g', '-inf', int(NOW), 'LIMIT', 0, ARGV[5])
+local changes = 0
+for i = 1, #due do
+  call('ZREM', T .. 'g', due[i])
+  local R, user = string.match(due[i], '^([^:]+):(.*)$')
+  if tonumber(call('HGET', T .. 'k:' .. R, user) or '0') <= 0 then changes = changes + vacate(R, user) end
+end
+local first = call('ZRANGE', T .. 'g', 0, 0, 'WITHSCORES')[2]
+return { #due, changes, first and int(math.max(0, first - NOW)) or '-1' }

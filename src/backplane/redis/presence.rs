@@ -1,0 +1,234 @@
+//! Presence in Redis: each call is one script on the room's or the user's partition.
+
+use async_trait::async_trait;
+use fred::types::Value;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::Node;
+use super::frame::change_kind;
+use super::keys::{Partition, part};
+use super::link::Fault;
+use super::log::{PIPELINE, size, span};
+use super::script::{Answer, CHANGES, CONDEMN, CONNECT, JOIN, LEAVE, MEMBERS, STATUS};
+use crate::backplane::{BackplaneError, Changes, Joined, MemberPage, Presence, Result, Roster, Topic};
+use crate::domain::{ConnId, Limits, RoomChange, RoomId, Status, Timestamp, UserId, Username};
+
+#[async_trait]
+impl Presence for Node {
+    async fn connect(&self, conn: &ConnId, user: &UserId, username: &Username) -> Result<()> {
+        let new = self.registry.connect(conn, user, username);
+        let done = self.register(conn, user, username, self.limits.sockets_per_user).await;
+        match &done {
+            Ok(()) => self.registry.confirm(conn),
+            // It may have happened, and nobody will say that the connection is lost: so it is said here.
+            Err(BackplaneError::Unavailable(_)) if new => drop(self.registry.lose(conn, user, &[])),
+            Err(_) if new => self.registry.forget(conn),
+            Err(_) => {}
+        }
+        done
+    }
+
+    async fn join(&self, conn: &ConnId, user: &UserId, username: &Username, room: &RoomId) -> Result<Joined> {
+        self.registry.enter(conn, username, room);
+        let name = part(room.as_str());
+        let mut answer = self
+            .write(&JOIN, Partition::of_room(room), |inc| {
+                let who = [conn.as_str().into(), user.as_str().into(), username.as_str().into()];
+                [name.as_str().into(), inc.into()].into_iter().chain(who).chain([size(Limits::ROSTER)]).collect()
+            })
+            .await?;
+        self.registry.confirm_room(conn, room);
+        let span = span(&mut answer)?;
+        self.count_changes(answer.number()?);
+        Ok(Joined { span, roster: roster(answer)? })
+    }
+
+    async fn leave(&self, conn: &ConnId, _user: &UserId, room: &RoomId) -> Result<()> {
+        let name = part(room.as_str());
+        let args = |inc: &str| vec![name.as_str().into(), inc.into(), conn.as_str().into()];
+        let mut answer = self.write(&LEAVE, Partition::of_room(room), args).await?;
+        self.registry.leave(conn, room);
+        self.count_changes(answer.number()?);
+        Ok(())
+    }
+
+    async fn lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
+        let lost = self.registry.lose(conn, user, rooms);
+        // Whatever isn't said now stays in the registry, and the node's tasks say it later.
+        if self.lease.is_up() {
+            let _ = self.say_lost(vec![lost]).await;
+        }
+    }
+
+    async fn roster(&self, room: &RoomId, limit: usize) -> Result<Roster> {
+        let args = vec![part(room.as_str()).into(), "R".into(), size(limit)];
+        Ok(roster(self.link.run(&MEMBERS, Partition::of_room(room), args).await?)?)
+    }
+
+    async fn members(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<MemberPage> {
+        let after = after.map_or("", UserId::as_str);
+        let args = vec![part(room.as_str()).into(), "P".into(), size(limit), after.into()];
+        let mut answer = self.link.run(&MEMBERS, Partition::of_room(room), args).await?;
+        let total = answer.number()?;
+        let mut members = Vec::new();
+        while !answer.is_empty() {
+            members.push((UserId::trusted(&answer.text()?), Username::trusted(&answer.text()?)));
+        }
+        let more = members.len() > limit;
+        members.truncate(limit);
+        let next = members.last().filter(|_| more).map(|(user, _)| user.clone());
+        Ok(MemberPage { members, total, next })
+    }
+
+    async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool> {
+        let partition = Partition::of_room(room);
+        let key = format!("{}u:{}", partition.tag(), part(room.as_str()));
+        let score = self.link.command("ZSCORE", partition, vec![key.into(), user.as_str().into()]).await?;
+        Ok(!score.is_null())
+    }
+
+    async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>> {
+        let name = part(room.as_str());
+        let changes = self.changes(Partition::of_room(room), &name, 'm', version, |version, mut fields| {
+            let kind = change_kind(&fields.text()?).ok_or_else(|| Fault::nonsense("not a kind of change"))?;
+            let (user, username) = (UserId::trusted(&fields.text()?), Username::trusted(&fields.text()?));
+            let (total, previous) = (fields.number()?, fields.number()?);
+            Ok((previous, RoomChange { version, previous, kind, user, username, total }))
+        });
+        Ok(changes.await?)
+    }
+
+    async fn status(&self, user: &UserId) -> Result<Status> {
+        let mut answer = self.link.run(&STATUS, Partition::of_user(user), vec![part(user.as_str()).into()]).await?;
+        let now = answer.number()?;
+        let (online, version, previous) = (answer.text()? == "1", answer.number()?, answer.number()?);
+        let (last_seen, username) = (answer.number()?, answer.text()?);
+        if version == 0 {
+            return Ok(Status::never_seen(user.clone()));
+        }
+        let last_seen = Some(Timestamp(if online { now } else { last_seen }));
+        Ok(Status {
+            user: user.clone(),
+            username: Some(Username::trusted(&username)),
+            online,
+            last_seen,
+            version,
+            previous,
+        })
+    }
+
+    async fn status_changes(&self, user: &UserId, version: u64) -> Result<Changes<Status>> {
+        let name = part(user.as_str());
+        let changes = self.changes(Partition::of_user(user), &name, 's', version, |version, mut fields| {
+            let (online, last_seen) = (fields.text()? == "1", Some(Timestamp(fields.number()?)));
+            let (username, previous) = (Some(Username::trusted(&fields.text()?)), fields.number()?);
+            Ok((previous, Status { user: user.clone(), username, online, last_seen, version, previous }))
+        });
+        Ok(changes.await?)
+    }
+
+    async fn versions(&self, topics: &[Topic]) -> Result<Vec<u64>> {
+        let keys: Vec<_> = topics
+            .iter()
+            .map(|topic| {
+                let partition = Partition::of_topic(topic);
+                let key = match topic {
+                    Topic::Room(room) => format!("{}m:{}", partition.tag(), part(room.as_str())),
+                    Topic::User(user) => format!("{}s:{}", partition.tag(), part(user.as_str())),
+                };
+                (partition, key)
+            })
+            .collect();
+        let versions = stream::iter(keys).map(|(partition, key)| async move {
+            let version = self.link.command("HGET", partition, vec![key.into(), "v".into()]).await?;
+            Ok(version.as_u64().unwrap_or(0))
+        });
+        versions.buffered(PIPELINE).try_collect().await.map_err(|fault: Fault| fault.into())
+    }
+}
+
+impl Node {
+    /// Registers a connection with Redis. When the user has too many, those of dead nodes are found out and left out.
+    pub(super) async fn register(&self, conn: &ConnId, user: &UserId, username: &Username, most: usize) -> Result<()> {
+        let (name, partition) = (part(user.as_str()), Partition::of_user(user));
+        let mut dead: Vec<String> = Vec::new();
+        loop {
+            let args = |inc: &str| {
+                let who =
+                    [name.as_str().into(), inc.into(), conn.as_str().into(), username.as_str().into(), size(most)];
+                who.into_iter().chain(dead.iter().map(|inc| inc.as_str().into())).collect()
+            };
+            let mut answer = self.write(&CONNECT, partition, args).await?;
+            if answer.text()? == "OK" {
+                self.count_changes(answer.number()?);
+                return Ok(());
+            }
+            let mut question: Vec<Value> = vec!["".into(), "WHO".into()];
+            question.extend(answer.texts()?.into_iter().map(Value::from));
+            let known = dead.len();
+            dead.extend(self.link.run(&CONDEMN, Partition::LEASES, question).await?.texts()?);
+            dead.sort_unstable();
+            dead.dedup();
+            if dead.len() == known {
+                return Err(BackplaneError::TooManyConnections);
+            }
+        }
+    }
+
+    /// Runs a script that writes as this node; when the node was given up for dead, it takes a new incarnation first.
+    pub(super) async fn write(
+        &self,
+        script: &super::script::Script,
+        partition: Partition,
+        args: impl Fn(&str) -> Vec<Value> + Send,
+    ) -> std::result::Result<Answer, Fault> {
+        for _ in 0..2 {
+            let inc = self.lease.incarnation()?;
+            match self.link.run(script, partition, args(&inc)).await {
+                Err(Fault::Fenced) => self.renew(&inc).await?,
+                done => return done,
+            }
+        }
+        Err(Fault::Fenced)
+    }
+
+    /// The changes after `version`, if the stream reaches back to exactly there.
+    async fn changes<T>(
+        &self,
+        partition: Partition,
+        name: &str,
+        hash: char,
+        version: u64,
+        read: impl Fn(u64, Answer) -> std::result::Result<(u64, T), Fault>,
+    ) -> std::result::Result<Changes<T>, Fault> {
+        let args = vec![format!("p:{name}").into(), format!("{hash}:{name}").into(), version.to_string().into()];
+        let mut answer = self.link.run(&CHANGES, partition, args).await?;
+        let last = answer.number()?;
+        if last == version {
+            return Ok(Changes::Since(Vec::new()));
+        }
+        let mut found = Answer::new(answer.value()?);
+        let (mut changes, mut reached) = (Vec::new(), version);
+        while !found.is_empty() {
+            let mut entry = Answer::new(found.value()?);
+            let id = entry.text()?;
+            let number = id.split('-').next().and_then(|number| number.parse().ok());
+            let number = number.ok_or_else(|| Fault::nonsense("not a version"))?;
+            // Names and values alternate, in the order in which the script wrote them.
+            let values = entry.value()?.into_array().into_iter().skip(1).step_by(2).collect();
+            let (previous, change) = read(number, Answer::new(Value::Array(values)))?;
+            if previous != reached {
+                return Ok(Changes::TooOld);
+            }
+            reached = number;
+            changes.push(change);
+        }
+        Ok(if reached == last { Changes::Since(changes) } else { Changes::TooOld })
+    }
+}
+
+fn roster(mut answer: Answer) -> std::result::Result<Roster, Fault> {
+    let (total, version) = (answer.number()?, answer.number()?);
+    let users = answer.texts()?.iter().map(|user| UserId::trusted(user)).collect();
+    Ok(Roster { users, total, version })
+}

@@ -1,0 +1,109 @@
+//! What every backplane's bus promises.
+
+use hubbub::backplane::{BusEvent, Topic, Typing};
+use hubbub::domain::ChangeKind;
+
+use crate::fixture::{Fixture, Recorder, SOON, enter, eventually, limits, name, room, say, subscribe, user};
+
+pub async fn events_arrive_in_order_and_once(fixture: Fixture) {
+    let node = fixture.start(limits()).await;
+    let topic = Topic::Room(room("lobby"));
+    let recorder = Recorder::on(&node, std::slice::from_ref(&topic)).await;
+    // Repeating it does nothing.
+    node.bus.subscribe(&topic).await.unwrap();
+    let writers = (0..4).map(|_| {
+        let node = node.clone();
+        tokio::spawn(async move {
+            for n in 0..50 {
+                say(&node, "lobby", &n.to_string()).await;
+                say(&node, "elsewhere", &n.to_string()).await;
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    recorder.wait_for(200).await;
+    let events = recorder.events_until_said(&node, "lobby").await;
+    let seqs: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            BusEvent::Message(place, entry) if *place == room("lobby") => entry.seq,
+            other => panic!("not a message of the room: {other:?}"),
+        })
+        .collect();
+    assert_eq!(seqs, (1..=200).collect::<Vec<_>>());
+    let slice = node.log.read(&room("lobby"), hubbub::backplane::Window::After(0), 200, usize::MAX).await.unwrap();
+    for (event, entry) in events.iter().zip(slice.entries) {
+        assert_eq!(event, &BusEvent::Message(room("lobby"), entry), "the bus and the log say the same");
+    }
+}
+
+pub async fn an_ended_subscription_is_silent(fixture: Fixture) {
+    let node = fixture.start(limits()).await;
+    let (one, other) = (Topic::Room(room("one")), Topic::Room(room("other")));
+    let recorder = Recorder::on(&node, &[one.clone(), other]).await;
+    say(&node, "one", "heard").await;
+    recorder.wait_for(1).await;
+    node.bus.unsubscribe(&one).await;
+    // "As soon as it can": what is said before it has ended may still come, so it is first seen to be silent.
+    eventually(SOON, "silence", async || {
+        let before = recorder.events().len();
+        say(&node, "one", "maybe unheard").await;
+        let after = recorder.events_until_said(&node, "other").await.len();
+        (before + 1 >= after).then_some(())
+    })
+    .await;
+    let before = recorder.events().len();
+    for _ in 0..10 {
+        say(&node, "one", "unheard").await;
+    }
+    assert_eq!(recorder.events_until_said(&node, "other").await.len(), before);
+    subscribe(node.bus.as_ref(), &one).await;
+    say(&node, "one", "heard again").await;
+    eventually(SOON, "the room again", async || (recorder.events().len() == before + 2).then_some(())).await;
+}
+
+pub async fn every_kind_of_event_arrives(fixture: Fixture) {
+    let node = fixture.start(limits()).await;
+    let recorder = Recorder::on(&node, &[Topic::Room(room("lobby")), Topic::User(user("ann"))]).await;
+    enter(&node, "ann", "c1", "lobby").await;
+    let typing = Typing { room: room("lobby"), user: user("ann"), username: name("Ann \u{1F980}"), typing: true };
+    node.bus.publish_typing(&typing).await.unwrap();
+    let events = recorder.wait_for(3).await;
+    let status = node.presence.status(&user("ann")).await.unwrap();
+    let mut kinds = [false; 3];
+    for event in events {
+        match event {
+            BusEvent::StatusChanged(change) => {
+                assert_eq!((change.online, change.version, change.previous), (true, status.version, 0));
+                assert_eq!((change.user, change.username), (user("ann"), Some(name("ann"))));
+                kinds[0] = true;
+            }
+            BusEvent::RoomChanged(place, change) => {
+                assert_eq!((place, change.kind, change.total), (room("lobby"), ChangeKind::Joined, 1));
+                assert_eq!((change.user, change.username, change.previous), (user("ann"), name("ann"), 0));
+                kinds[1] = true;
+            }
+            BusEvent::Typing(heard) => {
+                assert_eq!(heard, typing);
+                kinds[2] = true;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(kinds, [true; 3]);
+}
+
+pub async fn many_topics_at_once(fixture: Fixture) {
+    let node = fixture.start(limits()).await;
+    let recorder = Recorder::on(&node, &[Topic::Room(room("first"))]).await;
+    let topics: Vec<_> = (0..500).map(|n| Topic::Room(room(&format!("room{n}")))).collect();
+    for done in futures_util::future::join_all(topics.iter().map(|topic| node.bus.subscribe(topic))).await {
+        done.unwrap();
+    }
+    for n in 0..500 {
+        say(&node, &format!("room{n}"), "hi").await;
+    }
+    assert_eq!(recorder.wait_for(500).await.len(), 500);
+}

@@ -1,0 +1,168 @@
+//! What happens to Redis's data: scripts forgotten, everything flushed, a tail that may be lost.
+
+use std::time::Duration;
+
+use hubbub::backplane::{BusEvent, Changes, Topic, Window};
+use hubbub::domain::{ChangeKind, Continuity, Head};
+
+use crate::fixture::{Fixture, Recorder, SOON, conn, draft, enter, eventually, limits, name, room, say, user};
+use crate::presence::{gone, room_changes, statuses};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forgotten_scripts_are_loaded_again() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    enter(&node, "ann", "c1", "lobby").await;
+    assert_eq!(fixture.server().cli(&["SCRIPT", "FLUSH"]), "OK");
+    assert_eq!(say(&node, "lobby", "hi").await.seq, 1);
+    assert_eq!(enter(&node, "bob", "c2", "lobby").await.roster.total, 2);
+    assert_eq!(node.log.read(&room("lobby"), Window::Newest, 10, 9999).await.unwrap().entries.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flushed_redis_begins_anew_and_gets_its_members_back() {
+    let mut fixture = Fixture::redis();
+    let (one, two) = (fixture.start(limits()).await, fixture.start(limits()).await);
+    let recorder = Recorder::on(&one, &[Topic::Room(room("lobby")), Topic::User(user("ann"))]).await;
+    enter(&one, "ann", "c1", "lobby").await;
+    enter(&one, "cleo", "c3", "lobby").await;
+    let before = enter(&two, "bob", "c2", "lobby").await;
+    let old = say(&one, "lobby", "lost").await;
+    let status = one.presence.status(&user("ann")).await.unwrap();
+    recorder.wait_for(5).await;
+    assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
+    eventually(SOON, "everyone is back", async || {
+        let roster = one.presence.roster(&room("lobby"), 10).await.unwrap();
+        (roster.total == 3 && roster.version > before.roster.version).then_some(())
+    })
+    .await;
+    eventually(SOON, "ann is online again", async || {
+        let now = one.presence.status(&user("ann")).await.unwrap();
+        (now.online && now.version > status.version).then_some(())
+    })
+    .await;
+    let first = say(&one, "lobby", "anew").await;
+    assert_eq!(first.seq, 1);
+    assert_ne!(first.epoch, old.epoch);
+    let span = one.log.read(&room("lobby"), Window::Newest, 10, 9999).await.unwrap().span;
+    assert_eq!(
+        (span.previous.clone(), span.continuity(Some(&old.epoch), 1)),
+        (None, Continuity::Lost { last_shared: None })
+    );
+    let events = recorder.events_until_said(&one, "lobby").await;
+    let changes = room_changes(&events[5..]);
+    assert!(!changes.is_empty() && changes.iter().all(|(kind, _, _)| *kind == ChangeKind::Restored), "{changes:?}");
+    assert!(changes.len() <= 2, "one for each node: {changes:?}");
+    assert_eq!(statuses(&events).len(), 2);
+    // What was put back is whole: it goes away like anything else.
+    one.presence.leave(&conn("c1"), &user("ann"), &room("lobby")).await.unwrap();
+    assert!(!one.presence.is_member(&room("lobby"), &user("ann")).await.unwrap());
+    two.presence.lost(&conn("c2"), &user("bob"), &[room("lobby")]).await;
+    gone(&one, "lobby", "bob").await;
+    assert_eq!(one.presence.roster(&room("lobby"), 10).await.unwrap().users, [user("cleo")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_that_may_be_lost_begins_an_epoch_that_counts_on() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    for _ in 0..3 {
+        say(&node, "lobby", "old").await;
+        say(&node, "attic", "old").await;
+    }
+    let joined = enter(&node, "ann", "c1", "lobby").await;
+    let old = joined.span.head.epoch;
+    assert_eq!(fixture.server().cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
+    let new = say(&node, "lobby", "new").await;
+    assert_eq!(new.seq, 4);
+    assert_ne!(new.epoch, old);
+    let slice = node.log.read(&room("lobby"), Window::After(0), 10, 9999).await.unwrap();
+    assert_eq!(slice.span.previous, Some(Head { epoch: old.clone(), seq: 3 }));
+    let epochs: Vec<_> = slice.entries.iter().map(|entry| entry.epoch.clone()).collect();
+    assert_eq!(
+        epochs,
+        [old.clone(), old.clone(), old.clone(), new.epoch.clone()],
+        "entries keep the epoch in which they were given"
+    );
+    assert_eq!(slice.span.continuity(Some(&old), 3), Continuity::Clean);
+    assert_eq!(slice.span.continuity(Some(&old), 4), Continuity::Lost { last_shared: Some(3) });
+    // A read and a join see it as an append does.
+    let attic = node.log.read(&room("attic"), Window::After(0), 10, 9999).await.unwrap().span;
+    assert_eq!((attic.head.seq, attic.previous.unwrap().seq), (3, 3));
+    assert_eq!(enter(&node, "ann", "c1", "lobby").await.span, slice.span);
+    // Nobody came or went.
+    let again = node.log.append(&draft("lobby", "ann", "x"), "key").await.unwrap();
+    assert_eq!((again.seq, again.epoch), (5, new.epoch));
+    assert_eq!(node.presence.roster(&room("lobby"), 10).await.unwrap().version, joined.roster.version);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_partition_that_was_lost_is_put_back() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    let joined = enter(&node, "ann", "c1", "lobby").await;
+    let recorder = Recorder::on(&node, &[Topic::Room(room("lobby"))]).await;
+    // As when one server of a cluster has lost its data: the room's keys are gone, the lease is not.
+    let keys = fixture.server().cli(&["KEYS", "{c*"]);
+    let keys: Vec<_> = ["DEL"].into_iter().chain(keys.lines()).collect();
+    assert_ne!(fixture.server().cli(&keys), "0");
+    let events =
+        eventually(SOON, "a restored room", async || Some(recorder.events()).filter(|events| !events.is_empty())).await;
+    let BusEvent::RoomChanged(_, change) = &events[0] else { panic!("{events:?}") };
+    assert_eq!((change.kind, change.total, change.previous), (ChangeKind::Restored, 1, 0));
+    assert!(change.version > joined.roster.version);
+    let since = node.presence.room_changes(&room("lobby"), joined.roster.version).await.unwrap();
+    assert_eq!(since, Changes::TooOld);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_done_while_data_is_lost_stays_done() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    for n in 0..50 {
+        enter(&node, &format!("user{n}"), &format!("c{n}"), "lobby").await;
+    }
+    assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
+    for n in 0..25 {
+        node.presence.lost(&conn(&format!("c{n}")), &user(&format!("user{n}")), &[room("lobby")]).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    node.presence.connect(&conn("new"), &user("new"), &name("new")).await.unwrap();
+    eventually(SOON, "only the living", async || {
+        let page = node.presence.members(&room("lobby"), None, 100).await.unwrap();
+        (page.total == 25
+            && page
+                .members
+                .iter()
+                .all(|(who, _)| who.as_str().trim_start_matches("user").parse::<u32>().unwrap() >= 25))
+        .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_promotion_forgot_is_mended() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    enter(&node, "ann", "c1", "lobby").await;
+    enter(&node, "bob", "c2", "lobby").await;
+    // Long enough for the node to have seen the replid.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // The promoted one has a departure less (a stray entry) and an arrival less (Bob's).
+    let keys = fixture.server().cli(&["KEYS", "{c*}n:*"]);
+    let tag = keys.split_once('n').unwrap().0.to_owned();
+    let of = |key: &str| format!("{tag}{key}:bG9iYnk");
+    let redis = fixture.server();
+    redis.cli(&["HSET", &keys, "ghost", "zoe"]);
+    redis.cli(&["HDEL", &keys, "c2"]);
+    redis.cli(&["HSET", &of("k"), "zoe", "1"]);
+    redis.cli(&["HDEL", &of("k"), "bob"]);
+    redis.cli(&["ZADD", &of("u"), "0", "zoe"]);
+    redis.cli(&["ZREM", &of("u"), "bob"]);
+    assert_eq!(redis.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
+    eventually(SOON, "mended", async || {
+        let users = node.presence.roster(&room("lobby"), 9).await.unwrap().users;
+        (users == [user("ann"), user("bob")]).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,173 @@
+//! Redis away, slow, cut off, or refusing: calls fail fast, and everything goes on by itself afterwards.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use hubbub::backplane::redis::{RedisSettings, StartError, connect};
+use hubbub::backplane::{Backplane, BackplaneError, Topic};
+use hubbub::domain::RoomId;
+
+use crate::fixture::{
+    Fixture, Recorder, SOON, conn, draft, enter, eventually, limits, name, room, say, settings, subscribe, user,
+};
+use crate::presence::gone;
+use crate::server::{RedisServer, free_port};
+
+/// The longest that a call may take while Redis is away, and that the recovery may take.
+const PROMPT: Duration = Duration::from_millis(3300);
+const RECOVERY: Duration = Duration::from_secs(5);
+
+async fn every_call_fails_fast(node: &Backplane, within: Duration) {
+    let (who, place, with) = (user("ann"), room("lobby"), conn("c1"));
+    let begun = Instant::now();
+    let draft = draft("lobby", "ann", "hi");
+    let unavailable =
+        |error: Option<BackplaneError>| assert!(matches!(error, Some(BackplaneError::Unavailable(_))), "{error:?}");
+    tokio::join!(
+        async { unavailable(node.log.append(&draft, "key").await.err()) },
+        async { unavailable(node.log.read(&place, hubbub::backplane::Window::Newest, 1, 1).await.err()) },
+        async { unavailable(node.log.heads(std::slice::from_ref(&place)).await.err()) },
+        async { unavailable(node.presence.join(&with, &who, &name("ann"), &place).await.err()) },
+        async { unavailable(node.presence.status(&who).await.err()) },
+        async { unavailable(node.presence.leave(&with, &who, &room("attic")).await.err()) },
+        async { unavailable(node.bus.subscribe(&Topic::Room(RoomId::trusted("never heard of"))).await.err()) },
+    );
+    assert!(begun.elapsed() < within, "took {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_stops_and_starts_is_survived() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    let topic = Topic::Room(room("lobby"));
+    let recorder = Recorder::on(&node, std::slice::from_ref(&topic)).await;
+    enter(&node, "ann", "c1", "lobby").await;
+    enter(&node, "bob", "c2", "lobby").await;
+    let before = say(&node, "lobby", "before").await;
+    fixture.server().kill();
+    every_call_fails_fast(&node, PROMPT).await;
+    eventually(SOON, "down", async || (!node.lifecycle.is_up()).then_some(())).await;
+    every_call_fails_fast(&node, Duration::from_millis(500)).await;
+    let begun = Instant::now();
+    node.presence.lost(&conn("c2"), &user("bob"), &[room("lobby")]).await;
+    assert!(begun.elapsed() < Duration::from_millis(500));
+    fixture.server().run();
+    let begun = Instant::now();
+    eventually(RECOVERY, "up again", async || node.lifecycle.is_up().then_some(())).await;
+    let after = eventually(RECOVERY, "an append", async || {
+        node.log.append(&draft("lobby", "ann", "after"), "after").await.ok()
+    })
+    .await;
+    assert_eq!(after.seq, 1);
+    assert_ne!(after.epoch, before.epoch);
+    eventually(RECOVERY, "an interruption", async || {
+        recorder.interruptions().contains(&Some(topic.clone())).then_some(())
+    })
+    .await;
+    let heard = recorder.events().len();
+    say(&node, "lobby", "heard").await;
+    eventually(RECOVERY, "the bus", async || (recorder.events().len() > heard).then_some(())).await;
+    assert!(begun.elapsed() < RECOVERY, "took {:?}", begun.elapsed());
+    // Redis came back empty: who is alive is put back, who was lost meanwhile is not.
+    eventually(SOON, "ann is back", async || {
+        (node.presence.roster(&room("lobby"), 9).await.unwrap().users == [user("ann")]).then_some(())
+    })
+    .await;
+    assert!(node.lifecycle.counters().errors > 0 && node.lifecycle.counters().interruptions > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_hangs_is_survived() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    enter(&node, "ann", "c1", "lobby").await;
+    enter(&node, "bob", "c2", "lobby").await;
+    fixture.server().signal("-STOP");
+    every_call_fails_fast(&node, PROMPT).await;
+    eventually(SOON, "down", async || (!node.lifecycle.is_up()).then_some(())).await;
+    node.presence.lost(&conn("c2"), &user("bob"), &[room("lobby")]).await;
+    fixture.server().signal("-CONT");
+    eventually(RECOVERY, "up again", async || node.lifecycle.is_up().then_some(())).await;
+    eventually(RECOVERY, "an append", async || node.log.append(&draft("lobby", "ann", "after"), "after").await.ok())
+        .await;
+    gone(&node, "lobby", "bob").await;
+    assert!(node.presence.is_member(&room("lobby"), &user("ann")).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_subscription_is_taken_up_again() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    let topics: Vec<_> = (0..50).map(|n| Topic::Room(room(&format!("room{n}")))).collect();
+    let recorder = Recorder::on(&node, &topics).await;
+    assert_ne!(fixture.server().cli(&["CLIENT", "KILL", "TYPE", "pubsub"]), "0");
+    eventually(RECOVERY, "interruptions", async || {
+        let interruptions = recorder.interruptions();
+        topics.iter().all(|topic| interruptions.contains(&Some(topic.clone()))).then_some(())
+    })
+    .await;
+    // "Interrupted" is said when everything that comes later arrives.
+    for n in 0..50 {
+        say(&node, &format!("room{n}"), "hi").await;
+    }
+    assert_eq!(recorder.wait_for(50).await.len(), 50);
+    assert!(node.lifecycle.is_up());
+    fixture.server().cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    eventually(RECOVERY, "an append", async || node.log.append(&draft("lobby", "ann", "after"), "after").await.ok())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_comes_late_is_waited_for() {
+    let port = free_port();
+    let node = connect(settings(&format!("redis://127.0.0.1:{port}")), limits()).await.unwrap();
+    assert!(!node.lifecycle.is_up());
+    every_call_fails_fast(&node, Duration::from_millis(500)).await;
+    let _server = RedisServer::start_on(port, &[]);
+    eventually(RECOVERY, "up", async || node.lifecycle.is_up().then_some(())).await;
+    let recorder = Recorder::on(&node, &[]).await;
+    subscribe(node.bus.as_ref(), &Topic::Room(room("lobby"))).await;
+    say(&node, "lobby", "hi").await;
+    recorder.wait_for(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_password_ends_the_start() {
+    let server = RedisServer::start_with(&["--requirepass", "secret"]);
+    let url = |password: &str| RedisSettings {
+        url: format!("redis://:{password}@127.0.0.1:{}", server.port),
+        ..settings("")
+    };
+    let wrong = connect(url("wrong"), limits()).await.err();
+    assert!(matches!(wrong, Some(StartError::WrongPassword(_))), "{wrong:?}");
+    let none = connect(settings(&server.url()), limits()).await.err();
+    assert!(matches!(none, Some(StartError::WrongPassword(_))), "{none:?}");
+    let node = connect(url("secret"), limits()).await.unwrap();
+    assert!(node.lifecycle.is_up() && !node.lifecycle.describe().contains("secret"));
+    let nonsense = connect(settings("http://example.com"), limits()).await.err();
+    assert!(matches!(nonsense, Some(StartError::BadUrl(_))), "{nonsense:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_evicts_is_refused() {
+    let server = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
+    let refused = connect(settings(&server.url()), limits()).await.err();
+    assert!(matches!(&refused, Some(StartError::Policy(policy)) if policy == "allkeys-lru"), "{refused:?}");
+    // One that comes later is not used until it is set right.
+    let port = free_port();
+    let node = connect(settings(&format!("redis://127.0.0.1:{port}")), limits()).await.unwrap();
+    let late = RedisServer::start_on(port, &["--maxmemory-policy", "allkeys-lru"]);
+    eventually(SOON, "a heartbeat", async || (!late.cli(&["ZRANGE", "{p00}L", "0", "-1"]).is_empty()).then_some(()))
+        .await;
+    assert!(!node.lifecycle.is_up());
+    late.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    eventually(RECOVERY, "up", async || node.lifecycle.is_up().then_some(())).await;
+}
+
+impl RedisServer {
+    /// Stops or continues the process.
+    fn signal(&mut self, signal: &str) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+}

@@ -1,0 +1,108 @@
+//! A real redis-server for one test: on a free port, in a directory of its own, ended with the test.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running redis-server.
+pub struct RedisServer {
+    child: Option<Child>,
+    pub port: u16,
+    dir: PathBuf,
+    args: Vec<String>,
+}
+
+impl RedisServer {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with more arguments.
+    pub fn start_with(args: &[&str]) -> Self {
+        Self::start_on(free_port(), args)
+    }
+
+    pub fn start_on(port: u16, args: &[&str]) -> Self {
+        let dir = std::env::temp_dir().join(format!("hubbub-redis-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let args = args.iter().map(ToString::to_string).collect();
+        let mut server = Self { child: None, port, dir, args };
+        server.run();
+        server
+    }
+
+    /// A Sentinel that watches the primary as `hub`, and may fail over alone.
+    pub fn start_sentinel(port: u16, primary: u16) -> Self {
+        let dir = std::env::temp_dir().join(format!("hubbub-redis-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let settings = format!(
+            "port {port}\nsentinel monitor hub 127.0.0.1 {primary} 1\nsentinel down-after-milliseconds hub 1000\nsentinel failover-timeout hub 5000\n"
+        );
+        std::fs::write(dir.join("sentinel.conf"), settings).unwrap();
+        let mut command = Command::new("redis-server");
+        command.arg(dir.join("sentinel.conf")).arg("--sentinel").current_dir(&dir);
+        let mut server = Self { child: None, port, dir, args: Vec::new() };
+        server.await_start(&mut command);
+        server
+    }
+
+    /// Starts it again after `kill`, on the same port and without its data.
+    pub fn run(&mut self) {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.args(["--enable-debug-command", "yes", "--dir"]).arg(&self.dir).args(&self.args);
+        self.await_start(&mut command);
+    }
+
+    fn await_start(&mut self, command: &mut Command) {
+        self.child =
+            Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server is installed"));
+        let end = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < end, "redis-server doesn't listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends the process, at once.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Runs a command with redis-cli; its output.
+    pub fn cli(&self, args: &[&str]) -> String {
+        let out = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(args).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A port that nobody listens on just now, low enough for a cluster's second port.
+pub fn free_port() -> u16 {
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = 20_000 + port % 30_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+            return port;
+        }
+    }
+}
