@@ -167,7 +167,9 @@ impl Metrics {
         let (delivery, chat, sockets) = (self.delivery.counters(), self.chat.counters(), self.gateway.counters());
         let backplane = self.backplane.lifecycle.counters();
         let mut connections = Vec::new();
-        for (transport, transport_name) in [(TransportType::Polling, "polling"), (TransportType::Websocket, "websocket")] {
+        for (transport, transport_name) in
+            [(TransportType::Polling, "polling"), (TransportType::Websocket, "websocket")]
+        {
             for (protocol, protocol_name) in [(ProtocolVersion::V3, "3"), (ProtocolVersion::V4, "4")] {
                 let labels = vec![("transport", transport_name), ("protocol", protocol_name)];
                 connections.push((labels, self.control.count(transport, protocol) as u64));
@@ -181,20 +183,32 @@ impl Metrics {
             Sample::Counter("sessions_refused", "Handshakes refused before Engine.IO", self.admission.refused()),
             Sample::Counter("upgrades", "Sessions that went from polling to a WebSocket", sessions.upgrades),
             Sample::Counter("slow_consumers", "Sessions closed because they did not read", sessions.slow_consumers),
-            Sample::Counter("heartbeat_timeouts", "Sessions closed for want of a heartbeat", sessions.heartbeat_timeouts),
+            Sample::Counter(
+                "heartbeat_timeouts",
+                "Sessions closed for want of a heartbeat",
+                sessions.heartbeat_timeouts,
+            ),
             Sample::Counter("packets_received", "Engine.IO packets received", sessions.packets_in),
             Sample::Counter("packets_sent", "Engine.IO packets sent", sessions.packets_out),
             Sample::Counter("received_bytes", "Bytes received by sessions", sessions.bytes_in),
             Sample::Counter("sent_bytes", "Bytes sent by sessions", sessions.bytes_out),
             Sample::Counter("events_received", "Socket.IO events received", sockets.events.get()),
             Sample::Counter("events_refused", "Socket.IO events refused once taken up", sockets.refused.get()),
-            Sample::Counter("events_rate_limited", "Socket.IO events refused for their rate", sockets.rate_limited.get()),
+            Sample::Counter(
+                "events_rate_limited",
+                "Socket.IO events refused for their rate",
+                sockets.rate_limited.get(),
+            ),
             Sample::Counter("events_dropped", "Socket.IO events refused by a full inbox", sockets.overloaded.get()),
             Sample::Counter("messages_in", "Messages that were given their place through this node", chat.sent.get()),
             Sample::Counter("messages_duplicate", "Sends that were repeats", chat.duplicates.get()),
             Sample::Counter("messages_out", "Messages handed to members on this node", delivery.delivered.get()),
             Sample::Counter("joins", "Joins answered", chat.joins.get()),
-            Sample::Counter("catch_ups", "Reads of a log because something may have been missed", delivery.catch_ups.get()),
+            Sample::Counter(
+                "catch_ups",
+                "Reads of a log because something may have been missed",
+                delivery.catch_ups.get(),
+            ),
             Sample::Counter("replay_reads", "Reads of a log for a joiner", delivery.replays.get()),
             Sample::Counter("room_resets", "Breaks of continuity that members were told of", delivery.resets.get()),
             Sample::Counter("bus_overruns", "Bus events left to be caught up", delivery.overruns.get()),
@@ -203,7 +217,11 @@ impl Metrics {
             Sample::Counter("redis_errors", "Calls to Redis that failed", backplane.errors),
             Sample::Counter("presence_changes", "Comings and goings that this node caused", backplane.presence_changes),
             Sample::histogram("append_seconds", "Until a message had its place", &chat.append),
-            Sample::histogram("delivery_seconds", "From a message's arrival at this node to its last member", &delivery.latency),
+            Sample::histogram(
+                "delivery_seconds",
+                "From a message's arrival at this node to its last member",
+                &delivery.latency,
+            ),
         ]
     }
 }

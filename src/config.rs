@@ -50,7 +50,6 @@ macro_rules! settings {
     };
 }
 
-
 settings! {
     /// Where to listen.
     server_host: String = "127.0.0.1".into(), "value::text";
@@ -241,9 +240,16 @@ impl Config {
             (None, None) => None,
         };
         if let Some(redis) = &redis
-            && !["redis://", "rediss://", "redis-sentinel://", "rediss-sentinel://", "redis-cluster://", "rediss-cluster://"]
-                .iter()
-                .any(|scheme| redis.starts_with(scheme))
+            && ![
+                "redis://",
+                "rediss://",
+                "redis-sentinel://",
+                "rediss-sentinel://",
+                "redis-cluster://",
+                "rediss-cluster://",
+            ]
+            .iter()
+            .any(|scheme| redis.starts_with(scheme))
         {
             return wrong("redis_url", "must begin with redis://, rediss://, redis-sentinel:// or redis-cluster://");
         }

@@ -55,7 +55,9 @@ impl Authenticator {
                     identity
                 }
                 // The handshake's token still speaks for the connection.
-                (None, Some(current)) if claimed.user.as_ref().is_none_or(|user| *user == current.user) => current.clone(),
+                (None, Some(current)) if claimed.user.as_ref().is_none_or(|user| *user == current.user) => {
+                    current.clone()
+                }
                 (None, Some(_)) => return Err(already_authenticated()),
                 (None, None) => return Err(Refusal::new(Code::Unauthorized, "token is missing")),
             },

@@ -84,8 +84,9 @@ impl Verifier {
         let user = claims.user_id.or(claims.sub).ok_or_else(|| unauthorized("the token names no user"))?;
         let user = UserId::parse("user_id", &user).map_err(|_| unauthorized("the token's user_id is not valid"))?;
         let username = match claims.username.or(claims.name).or(claims.preferred_username) {
-            Some(name) => Username::parse("username", &name)
-                .map_err(|_| unauthorized("the token's username is not valid"))?,
+            Some(name) => {
+                Username::parse("username", &name).map_err(|_| unauthorized("the token's username is not valid"))?
+            }
             None => Username::from(&user),
         };
         Ok(Identity { user, username, role: claims.role, expires_at: Some(claims.exp) })

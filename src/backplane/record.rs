@@ -36,9 +36,10 @@ pub fn encode(draft: &Draft) -> Bytes {
         content: &draft.content,
         r#type: &draft.kind,
         title: draft.title.as_deref(),
-        payload: draft.payload.as_ref().map(|payload| {
-            serde_json::from_str(payload).expect("a draft's payload is well-formed JSON")
-        }),
+        payload: draft
+            .payload
+            .as_ref()
+            .map(|payload| serde_json::from_str(payload).expect("a draft's payload is well-formed JSON")),
         attachment_urls: &draft.attachment_urls,
         client_msg_id: draft.client_msg_id.as_ref().map(|id| id.as_str()),
     };
@@ -59,7 +60,9 @@ mod tests {
             ..DraftFields::default()
         };
         let user = UserId::trusted("ann");
-        let draft = Draft::new(RoomId::trusted("lobby"), user.clone(), Username::from(&user), fields, &Limits::default()).unwrap();
+        let draft =
+            Draft::new(RoomId::trusted("lobby"), user.clone(), Username::from(&user), fields, &Limits::default())
+                .unwrap();
         let id = draft.id;
         assert_eq!(
             encode(&draft),

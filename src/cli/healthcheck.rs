@@ -15,7 +15,8 @@ pub(super) fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let mut address = config.address;
     if address.ip().is_unspecified() {
         // Who listens everywhere listens on loopback.
-        let loopback = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
+        let loopback =
+            if address.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
         address = SocketAddr::new(loopback, address.port());
     }
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("{address}"))?;

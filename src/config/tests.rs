@@ -52,9 +52,18 @@ fn toml_comes_last() {
 #[test]
 fn what_is_wrong_is_said_with_its_key() {
     for (key, value) in [
-        ("SERVER_PORT", "http"), ("SERVER_PORT", "70000"), ("HISTORY_SIZE", "-1"), ("HISTORY_SIZE", "0"),
-        ("AUTH_MODE", "none"), ("LOG_FORMAT", "xml"), ("REDIS_URL", "http://a"), ("METRICS_ADDR", "9100"),
-        ("JWT_SECRET", "short"), ("JWT_LEEWAY_SECS", "31"), ("SERVER_HOST", "not a host"), ("MAX_OUTBOX_BYTES", "10"),
+        ("SERVER_PORT", "http"),
+        ("SERVER_PORT", "70000"),
+        ("HISTORY_SIZE", "-1"),
+        ("HISTORY_SIZE", "0"),
+        ("AUTH_MODE", "none"),
+        ("LOG_FORMAT", "xml"),
+        ("REDIS_URL", "http://a"),
+        ("METRICS_ADDR", "9100"),
+        ("JWT_SECRET", "short"),
+        ("JWT_LEEWAY_SECS", "31"),
+        ("SERVER_HOST", "not a host"),
+        ("MAX_OUTBOX_BYTES", "10"),
     ] {
         let message = error(&[(key, value)], "");
         assert!(message.contains(key), "{key}={value}: {message}");
@@ -109,7 +118,9 @@ fn the_example_is_a_configuration() {
     }
     // And what is commented out would be understood, too.
     let commented = example.lines().filter_map(|line| line.trim_start_matches(['#', ' ']).split_once('='));
-    for (key, _) in commented.filter(|(key, _)| !key.is_empty() && key.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')) {
+    for (key, _) in
+        commented.filter(|(key, _)| !key.is_empty() && key.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
+    {
         let known = Settings::KEYS.contains(&key.to_lowercase().as_str());
         assert!(known || ["PORT", "HUBBUB_CONFIG"].contains(&key), "{key} in .env.example is not a key");
     }

@@ -8,9 +8,9 @@
 mod outlet;
 mod room;
 mod shared;
-mod user;
 #[cfg(test)]
 mod tests;
+mod user;
 mod worker;
 
 use std::collections::HashSet;
@@ -144,7 +144,14 @@ impl Delivery {
     /// Registers the outlet's connection in the room and attaches it to the room's feed. `reply` is called before
     /// anything of the room reaches the outlet; the call returns when the replay is over and `room_users` is sent (or the
     /// outlet closed). Joining again answers and replays anew.
-    pub async fn join(&self, room: RoomId, outlet: Arc<dyn Outlet>, username: Username, start: Start, reply: JoinReply) {
+    pub async fn join(
+        &self,
+        room: RoomId,
+        outlet: Arc<dyn Outlet>,
+        username: Username,
+        start: Start,
+        reply: JoinReply,
+    ) {
         let (done, finished) = oneshot::channel();
         let request = JoinRequest { room: room.clone(), outlet, username, start, reply, done };
         self.queues.send(&room, Command::Join(request)).await;
@@ -190,9 +197,17 @@ impl Delivery {
 /// What a worker is told.
 pub(crate) enum Command {
     Join(JoinRequest),
-    Leave { room: RoomId, conn: ConnId, done: oneshot::Sender<()> },
+    Leave {
+        room: RoomId,
+        conn: ConnId,
+        done: oneshot::Sender<()>,
+    },
     Watch(WatchRequest),
-    Unwatch { user: UserId, conn: ConnId, done: oneshot::Sender<()> },
+    Unwatch {
+        user: UserId,
+        conn: ConnId,
+        done: oneshot::Sender<()>,
+    },
     /// Something arrived from the bus, at that time.
     Bus(BusEvent, std::time::Instant),
     /// Events of the topic (`None`: of every one) may have been missed.

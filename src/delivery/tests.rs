@@ -8,11 +8,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::backplane::{
-    Appended, BackplaneLimits, Bus, Entry, Result, RoomLog, Slice, Typing, Window, memory,
-};
-use crate::domain::{Draft, DraftFields, LogSpan, Timestamp};
+use crate::backplane::{Appended, BackplaneLimits, Bus, Entry, Result, RoomLog, Slice, Typing, Window, memory};
 use crate::domain::Limits;
+use crate::domain::{Draft, DraftFields, LogSpan, Timestamp};
 
 /// What an outlet was handed, and whether it takes more.
 struct Recorder {
@@ -103,7 +101,8 @@ struct LossySink {
 impl BusSink for LossySink {
     fn event(&self, event: BusEvent) {
         // A linear congruential generator: the same losses in every run.
-        let next = |state: u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+        let next =
+            |state: u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
         let state = self.random.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).unwrap();
         if (state >> 33) % 100 >= self.lost {
             self.inner.event(event);

@@ -84,7 +84,18 @@ impl Draft {
         if content.is_empty() && payload.is_none() && attachment_urls.is_empty() {
             return Err(Refusal::bad_request("content must not be empty without a payload or an attachment"));
         }
-        Ok(Self { id: Uuid::now_v7(), room, user, username, content, kind, title, payload, attachment_urls, client_msg_id })
+        Ok(Self {
+            id: Uuid::now_v7(),
+            room,
+            user,
+            username,
+            content,
+            kind,
+            title,
+            payload,
+            attachment_urls,
+            client_msg_id,
+        })
     }
 }
 

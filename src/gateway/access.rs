@@ -19,8 +19,11 @@ impl Origins {
     /// Comma-separated exact origins, or `*`.
     #[must_use]
     pub fn parse(list: &str) -> Self {
-        let origins: Vec<String> =
-            list.split(',').map(|origin| origin.trim().trim_end_matches('/').to_owned()).filter(|o| !o.is_empty()).collect();
+        let origins: Vec<String> = list
+            .split(',')
+            .map(|origin| origin.trim().trim_end_matches('/').to_owned())
+            .filter(|o| !o.is_empty())
+            .collect();
         if origins.iter().any(|origin| origin == "*") { Self::Any } else { Self::Listed(origins) }
     }
 

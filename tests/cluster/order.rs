@@ -115,8 +115,11 @@ async fn a_send_repeated_everywhere_at_once_is_delivered_once() {
     let second = Client::member(cluster.address(1), "ann", "room").await;
     for n in 0..20 {
         let message = json!({"room_id": "room", "user_id": "ann", "content": "hi", "client_msg_id": format!("m{n}")});
-        let (a, b, (_, c)) =
-            tokio::join!(first.ask("message", message.clone()), second.ask("message", message.clone()), post(cluster.address(1), &message));
+        let (a, b, (_, c)) = tokio::join!(
+            first.ask("message", message.clone()),
+            second.ask("message", message.clone()),
+            post(cluster.address(1), &message)
+        );
         let answers = [a, b, c];
         assert_eq!(answers.iter().filter(|answer| answer["duplicate"] == false).count(), 1, "{answers:?}");
         for field in ["id", "seq", "epoch", "timestamp"] {

@@ -51,7 +51,10 @@ async fn what_is_posted_is_there_and_a_repeat_is_the_same() {
     let (status, _, again) = http(address, "POST", "/messages", &key, r#"{"room_id":"a room","content":"hi"}"#).await;
     assert_eq!((status, &again["id"], &again["duplicate"]), (200, &first["id"], &json!(true)));
     let seen = member.await_event("message").await;
-    assert_eq!((&seen["user_id"], &seen["username"], &seen["payload"]), (&json!("system"), &json!("System"), &message["payload"]));
+    assert_eq!(
+        (&seen["user_id"], &seen["username"], &seen["payload"]),
+        (&json!("system"), &json!("System"), &message["payload"])
+    );
     let (_, _, page) = http(address, "GET", "/rooms/a%20room/messages", &[], "").await;
     assert_eq!((page["messages"].as_array().unwrap().len(), &page["has_more"]), (1, &json!(false)));
     assert_eq!(page["messages"][0], seen);
@@ -117,7 +120,9 @@ async fn a_foreign_page_is_refused_and_a_listed_one_is_not() {
     let (status, headers, _) = http(address, "GET", handshake, &[("origin", "https://app.example")], "").await;
     assert_eq!((status, headers["access-control-allow-origin"].as_str()), (200, "https://app.example"));
     let upgrade = [
-        ("origin", "https://evil.example"), ("upgrade", "websocket"), ("sec-websocket-version", "13"),
+        ("origin", "https://evil.example"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
     let (status, _, _) = http(address, "GET", "/socket.io/?EIO=4&transport=websocket", &upgrade, "").await;

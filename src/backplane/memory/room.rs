@@ -209,7 +209,8 @@ impl Room {
     pub(super) fn members(&self, after: Option<&UserId>, limit: usize) -> MemberPage {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.members.range((from, Bound::Unbounded));
-        let page: Vec<_> = rest.by_ref().take(limit).map(|(id, member)| (id.clone(), member.username.clone())).collect();
+        let page: Vec<_> =
+            rest.by_ref().take(limit).map(|(id, member)| (id.clone(), member.username.clone())).collect();
         let more = rest.next().is_some();
         let next = page.last().filter(|_| more).map(|(id, _)| id.clone());
         MemberPage { members: page, total: self.members.len() as u64, next }

@@ -201,7 +201,8 @@ impl RoomFeed {
             return;
         }
         context.counters.replays.add(1);
-        let (log, room, after, conn) = (context.backplane.log.clone(), self.room.clone(), member.position, conn.clone());
+        let (log, room, after, conn) =
+            (context.backplane.log.clone(), self.room.clone(), member.position, conn.clone());
         context.read_room(&self.room, async move {
             Answer::Page(conn, ticket, log.read(&room, Window::After(after), PAGE, PAGE_BYTES).await)
         });
@@ -238,7 +239,8 @@ impl RoomFeed {
         };
         let Some(replay) = member.replay.as_mut() else { return };
         let clean = span.continuity(Some(&replay.epoch), member.position) == Continuity::Clean;
-        let stuck = entries.is_empty() && replay.opening.as_ref().is_some_and(|opening| member.position < opening.until);
+        let stuck =
+            entries.is_empty() && replay.opening.as_ref().is_some_and(|opening| member.position < opening.until);
         if !clean || stuck {
             // The client resumes at its own position, and is then told `gap`.
             member.outlet.close(CloseReason::ReplayOutrun);

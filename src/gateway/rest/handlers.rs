@@ -11,11 +11,13 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 
-use super::answer::{json, refuse};
 use super::Doors;
+use super::answer::{json, refuse};
 use crate::domain::{Code, Limits, Refusal, RoomId, UserId};
 use crate::gateway::access::Caller;
-use crate::gateway::wire::{HistoryAck, MembersPage, MessageAck, PostRequest, StatusJson, history_limit, history_window};
+use crate::gateway::wire::{
+    HistoryAck, MembersPage, MessageAck, PostRequest, StatusJson, history_limit, history_window,
+};
 
 type Doorway = State<Arc<Doors>>;
 

@@ -12,7 +12,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any_service, get, post};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
+    ORIGIN,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tracing::Instrument;
@@ -44,8 +45,8 @@ pub struct Doors {
 
 /// Every route of the contract, Socket.IO's among them.
 pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
-    let sockets = any_service(gateway.service())
-        .layer(middleware::from_fn_with_state(doors.clone(), socket_door::admit));
+    let sockets =
+        any_service(gateway.service()).layer(middleware::from_fn_with_state(doors.clone(), socket_door::admit));
     Router::new()
         .route("/messages", post(handlers::post_message))
         .route("/rooms/{room_id}/messages", get(handlers::room_messages))
@@ -92,7 +93,8 @@ async fn check_origin(State(doors): State<Arc<Doors>>, request: Request, next: N
         return refuse(&refusal);
     }
     let origin = request.headers().get(ORIGIN).cloned();
-    let preflight = request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let preflight =
+        request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = if preflight {
         let mut response = StatusCode::NO_CONTENT.into_response();
         let headers = response.headers_mut();

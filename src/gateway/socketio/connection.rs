@@ -18,8 +18,8 @@ use crate::auth::Identity;
 use crate::chat::Session;
 use crate::domain::{Code, ConnId, Refusal};
 use crate::gateway::wire::{
-    Authenticated, Decoded, EventName, Exception, HistoryAck, JoinAck, LeaveAck, MessageAck, StatusJson, TargetAck, decode,
-    encode_named, refusal_ack,
+    Authenticated, Decoded, EventName, Exception, HistoryAck, JoinAck, LeaveAck, MessageAck, StatusJson, TargetAck,
+    decode, encode_named, refusal_ack,
 };
 
 /// How long a client that was sent away has to end the connection by itself.

@@ -103,7 +103,9 @@ impl Inbox {
             self.tokens -= 1.0;
             return Ok(());
         }
-        Err(Duration::try_from_secs_f64((1.0 - self.tokens) / rate).unwrap_or(Duration::MAX).max(Duration::from_millis(1)))
+        Err(Duration::try_from_secs_f64((1.0 - self.tokens) / rate)
+            .unwrap_or(Duration::MAX)
+            .max(Duration::from_millis(1)))
     }
 
     /// CONNECT is answered. True: start taking up what waits.

@@ -99,9 +99,8 @@ impl Gateway {
     #[must_use]
     pub fn service(self: &Arc<Self>) -> SocketIoService<engineioxide::service::NotFoundService> {
         // Attachments are taken in only to be refused by an answer; a few are enough to have something to refuse.
-        let parser = ParserConfig::common()
-            .max_incoming_binaries(16)
-            .max_incoming_binary_buf_size(self.settings.packet_bytes);
+        let parser =
+            ParserConfig::common().max_incoming_binaries(16).max_incoming_binary_buf_size(self.settings.packet_bytes);
         let (service, io) = SocketIo::builder()
             .req_path("/socket.io")
             .ping_interval(self.settings.ping_interval)

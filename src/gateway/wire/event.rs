@@ -159,12 +159,7 @@ pub fn encode_event(event: &Event) -> String {
         }
         Event::RoomReset { room, head, lost_from } => encode_named(
             EventName::RoomReset,
-            &RoomReset {
-                room_id: room.as_str(),
-                seq: head.seq,
-                epoch: head.epoch.as_str(),
-                lost_from: *lost_from,
-            },
+            &RoomReset { room_id: room.as_str(), seq: head.seq, epoch: head.epoch.as_str(), lost_from: *lost_from },
         ),
     }
 }
@@ -185,17 +180,55 @@ mod tests {
             at: Timestamp(1_769_853_600_000),
             record: r#"{"id":"x","content":"hi"}"#.into(),
         };
-        let change = |kind| RoomChange { version: 2, previous: 1, kind, user: user.clone(), username: username.clone(), total: 1 };
-        let status = Status { user: user.clone(), username: Some(username.clone()), online: true, last_seen: Some(Timestamp(0)), version: 3, previous: 0 };
+        let change = |kind| RoomChange {
+            version: 2,
+            previous: 1,
+            kind,
+            user: user.clone(),
+            username: username.clone(),
+            total: 1,
+        };
+        let status = Status {
+            user: user.clone(),
+            username: Some(username.clone()),
+            online: true,
+            last_seen: Some(Timestamp(0)),
+            version: 3,
+            previous: 0,
+        };
         for (event, packet) in [
-            (Event::Message(entry), r#"2["message",{"seq":7,"epoch":"e1","timestamp":"2026-01-31T10:00:00.000Z","id":"x","content":"hi"}]"#),
-            (Event::RoomUsers { room: room.clone(), users: vec![user.clone()], total: 1 }, r#"2["room_users",{"room_id":"lobby","users":["ann"],"total":1}]"#),
-            (Event::RoomChanged(room.clone(), change(ChangeKind::Joined)), r#"2["user_joined",{"room_id":"lobby","user_id":"ann","username":"Ann \"A\""}]"#),
-            (Event::RoomChanged(room.clone(), change(ChangeKind::Left)), r#"2["user_left",{"room_id":"lobby","user_id":"ann","username":"Ann \"A\""}]"#),
-            (Event::Typing(Typing { room: room.clone(), user: user.clone(), username, typing: false }), r#"2["user_typing",{"room_id":"lobby","user_id":"ann","username":"Ann \"A\"","is_typing":false}]"#),
-            (Event::Status { status, initial: true }, r#"2["user_online",{"type":"user_online","user_id":"ann","username":"Ann \"A\"","is_online":true,"last_seen":"1970-01-01T00:00:00.000Z","version":3,"initial":true}]"#),
-            (Event::Status { status: Status::never_seen(user), initial: false }, r#"2["user_offline",{"type":"user_offline","user_id":"ann","is_online":false,"version":0}]"#),
-            (Event::RoomReset { room, head: Head { epoch: Epoch::trusted("e2"), seq: 4 }, lost_from: None }, r#"2["room_reset",{"room_id":"lobby","seq":4,"epoch":"e2"}]"#),
+            (
+                Event::Message(entry),
+                r#"2["message",{"seq":7,"epoch":"e1","timestamp":"2026-01-31T10:00:00.000Z","id":"x","content":"hi"}]"#,
+            ),
+            (
+                Event::RoomUsers { room: room.clone(), users: vec![user.clone()], total: 1 },
+                r#"2["room_users",{"room_id":"lobby","users":["ann"],"total":1}]"#,
+            ),
+            (
+                Event::RoomChanged(room.clone(), change(ChangeKind::Joined)),
+                r#"2["user_joined",{"room_id":"lobby","user_id":"ann","username":"Ann \"A\""}]"#,
+            ),
+            (
+                Event::RoomChanged(room.clone(), change(ChangeKind::Left)),
+                r#"2["user_left",{"room_id":"lobby","user_id":"ann","username":"Ann \"A\""}]"#,
+            ),
+            (
+                Event::Typing(Typing { room: room.clone(), user: user.clone(), username, typing: false }),
+                r#"2["user_typing",{"room_id":"lobby","user_id":"ann","username":"Ann \"A\"","is_typing":false}]"#,
+            ),
+            (
+                Event::Status { status, initial: true },
+                r#"2["user_online",{"type":"user_online","user_id":"ann","username":"Ann \"A\"","is_online":true,"last_seen":"1970-01-01T00:00:00.000Z","version":3,"initial":true}]"#,
+            ),
+            (
+                Event::Status { status: Status::never_seen(user), initial: false },
+                r#"2["user_offline",{"type":"user_offline","user_id":"ann","is_online":false,"version":0}]"#,
+            ),
+            (
+                Event::RoomReset { room, head: Head { epoch: Epoch::trusted("e2"), seq: 4 }, lost_from: None },
+                r#"2["room_reset",{"room_id":"lobby","seq":4,"epoch":"e2"}]"#,
+            ),
         ] {
             assert_eq!(encode_event(&event), packet);
         }

@@ -138,7 +138,9 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_field() {
-        let fields = fields(r#"{"room_id":5,"limit":-1,"far":1e300,"half":1.5,"flag":"yes","list":[1],"none":null,"whole":7.0}"#);
+        let fields = fields(
+            r#"{"room_id":5,"limit":-1,"far":1e300,"half":1.5,"flag":"yes","list":[1],"none":null,"whole":7.0}"#,
+        );
         assert!(fields.text("room_id").unwrap_err().text.contains("room_id"));
         for field in ["limit", "far", "half", "flag"] {
             assert!(fields.number(field, 0, 200).unwrap_err().text.contains(field));

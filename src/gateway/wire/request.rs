@@ -260,13 +260,26 @@ mod tests {
         let deep = format!(r#"["join",{}{}]"#, "[".repeat(5000), "]".repeat(5000));
         let deep_id = format!(r#"["join",{{"room_id":{}{}}}]"#, "[".repeat(5000), "]".repeat(5000));
         for packet in [
-            r#"["join"]"#, r#"["join",null]"#, r#"["join",1]"#, r#"["join","a"]"#, r#"["join",[]]"#, r#"["join",{}]"#,
-            r#"["join",{"room_id":null}]"#, r#"["join",{"room_id":{"a":1}}]"#, r#"["join",{"room_id":"\ud800"}]"#,
-            r#"["join",{"room_id":""}]"#, r#"["join",{"room_id":"a","since_seq":-1}]"#,
-            r#"["join",{"room_id":"a","limit":201}]"#, r#"["join",{"room_id":"a","limit":5,"since_seq":1}]"#,
-            r#"["join",{"room_id":"a","x":"\udfff"}]"#, r#"["join",{"room_id":"a\u0000"}]"#,
-            r#"["history",{"room_id":"a","before_seq":1,"after_seq":1}]"#, r#"["history",{"room_id":"a","limit":0}]"#,
-            r#"["join",{"_placeholder":true,"num":0}]"#, &deep, &deep_id,
+            r#"["join"]"#,
+            r#"["join",null]"#,
+            r#"["join",1]"#,
+            r#"["join","a"]"#,
+            r#"["join",[]]"#,
+            r#"["join",{}]"#,
+            r#"["join",{"room_id":null}]"#,
+            r#"["join",{"room_id":{"a":1}}]"#,
+            r#"["join",{"room_id":"\ud800"}]"#,
+            r#"["join",{"room_id":""}]"#,
+            r#"["join",{"room_id":"a","since_seq":-1}]"#,
+            r#"["join",{"room_id":"a","limit":201}]"#,
+            r#"["join",{"room_id":"a","limit":5,"since_seq":1}]"#,
+            r#"["join",{"room_id":"a","x":"\udfff"}]"#,
+            r#"["join",{"room_id":"a\u0000"}]"#,
+            r#"["history",{"room_id":"a","before_seq":1,"after_seq":1}]"#,
+            r#"["history",{"room_id":"a","limit":0}]"#,
+            r#"["join",{"_placeholder":true,"num":0}]"#,
+            &deep,
+            &deep_id,
         ] {
             assert_eq!(decoded(packet).unwrap_err().code, Code::BadRequest, "{packet}");
         }

@@ -67,7 +67,15 @@ mod tests {
 
     #[test]
     fn half_a_pair_is_found_and_a_whole_one_is_not() {
-        for bad in [r#""\ud800""#, r#""\udc00""#, r#""\ud83dx""#, r#""\ud83d\n""#, r#""\ud83d\u0041""#, r#""\uD83D"#, r#""a\ude00\ud83d""#] {
+        for bad in [
+            r#""\ud800""#,
+            r#""\udc00""#,
+            r#""\ud83dx""#,
+            r#""\ud83d\n""#,
+            r#""\ud83d\u0041""#,
+            r#""\uD83D"#,
+            r#""a\ude00\ud83d""#,
+        ] {
             assert!(has_lone_surrogate(bad), "{bad}");
         }
         for good in [r#""\ud83d\ude00""#, r#""\\ud800""#, r#""plain""#, r#""\u0041""#, "\"\\", r#""\u12"#] {
