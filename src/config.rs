@@ -338,7 +338,7 @@ impl Config {
     pub fn authenticator(&self) -> anyhow::Result<Authenticator> {
         Ok(match (&self.settings.jwt_secret, self.auth_mode) {
             (Some(secret), AuthMode::Jwt) => {
-                Authenticator::Jwt(Verifier::hs256(secret, self.settings.jwt_leeway_secs)?)
+                Authenticator::Jwt(Box::new(Verifier::hs256(secret, self.settings.jwt_leeway_secs)?))
             }
             _ => Authenticator::Open,
         })

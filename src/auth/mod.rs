@@ -13,7 +13,7 @@ pub enum Authenticator {
     /// Whoever connects says it: for development and trusted networks.
     Open,
     /// A token says it.
-    Jwt(Verifier),
+    Jwt(Box<Verifier>),
 }
 
 /// What an `authenticate` request says.
@@ -80,7 +80,7 @@ mod tests {
     const SECRET: &str = "a secret of at least thirty-two bytes";
 
     fn jwt() -> Authenticator {
-        Authenticator::Jwt(Verifier::hs256(SECRET, 0).unwrap())
+        Authenticator::Jwt(Box::new(Verifier::hs256(SECRET, 0).unwrap()))
     }
 
     fn token(user: &str) -> String {

@@ -42,6 +42,9 @@ pub struct Chat {
 /// Told once how a join went, before anything of the room reaches the outlet.
 pub type JoinReply = Box<dyn FnOnce(Result<JoinOutcome, Refusal>) + Send>;
 
+/// Told once a watched user's status, before it is delivered.
+pub type WatchReply = Box<dyn FnOnce(Result<&Status, Refusal>) + Send>;
+
 impl From<BackplaneError> for Refusal {
     fn from(error: BackplaneError) -> Self {
         match error {
@@ -189,12 +192,7 @@ impl Chat {
     }
 
     /// Watches a user: `reply` first, then the current state, then every change.
-    pub async fn watch(
-        &self,
-        session: &mut Session,
-        target: UserId,
-        reply: Box<dyn FnOnce(Result<&Status, Refusal>) + Send>,
-    ) {
+    pub async fn watch(&self, session: &mut Session, target: UserId, reply: WatchReply) {
         let outlet = match session.member() {
             Ok(member) => member.outlet.clone(),
             Err(refusal) => return reply(Err(refusal)),

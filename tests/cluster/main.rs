@@ -1,5 +1,8 @@
 //! Whole nodes, several in one process, on the embedded backplane and on a real Redis, through real sockets.
 
+// A test that can't go on should stop, and say where.
+#![allow(clippy::unwrap_used)]
+
 #[path = "../backplane/server.rs"]
 #[allow(dead_code)]
 mod server;
