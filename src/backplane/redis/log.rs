@@ -1,4 +1,4 @@
-//! Rooms' logs in Redis: appends go through [`Appends`], reads are one script, heads a pipeline.
+//! Rooms' logs in Redis: appends go through `Appends`, reads are one script, heads a pipeline.
 
 use async_trait::async_trait;
 use fred::types::Value;
