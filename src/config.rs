@@ -356,14 +356,16 @@ impl Config {
     pub fn render(&self) -> String {
         let mut out = String::new();
         for (key, value) in self.settings.shown() {
-            let shown = match key {
-                _ if value.is_empty() => "# not set".to_owned(),
-                _ if SECRETS.contains(&key) => "***".to_owned(),
-                "redis_url" => source::without_password(&value),
-                _ => value,
+            let name = key.to_uppercase();
+            let line = match key {
+                "auth_mode" => format!("{name}={}", format!("{:?}", self.auth_mode).to_lowercase()),
+                _ if value.is_empty() => format!("# {name} is not set"),
+                _ if SECRETS.contains(&key) => format!("{name}=***"),
+                "redis_url" => format!("{name}={}", source::without_password(&value)),
+                _ => format!("{name}={value}"),
             };
-            let shown = if key == "auth_mode" { format!("{:?}", self.auth_mode).to_lowercase() } else { shown };
-            out.push_str(&format!("{}={shown}\n", key.to_uppercase()));
+            out.push_str(&line);
+            out.push('\n');
         }
         out
     }
