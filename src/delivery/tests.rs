@@ -484,3 +484,17 @@ async fn a_hole_is_filled_as_soon_as_it_shows() {
     eventually("ann has both", || ann.seqs() == [1, 2]).await;
     assert!(began.elapsed() < Duration::from_secs(1), "it waited for the comparison of heads");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_joiner_is_not_told_of_what_its_list_already_shows() {
+    // The bus brings nothing: the feed learns of all changes late, by comparison.
+    let backplane = lossy(100);
+    let delivery = Delivery::start(&backplane, 1, 500);
+    let [ann, bob, cid] = ["ann", "bob", "cid"].map(Recorder::new);
+    for member in [&ann, &bob, &cid] {
+        join(&delivery, member, Start::Live).await;
+    }
+    eventually("ann heard of both", || ann.story() == ["users 1/1", "Joined bob", "Joined cid"]).await;
+    assert_eq!(bob.story(), ["users 2/2", "Joined cid"]);
+    assert_eq!(cid.story(), ["users 3/3"]);
+}
