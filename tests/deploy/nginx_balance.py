@@ -1,0 +1,261 @@
+#!/usr/bin/env python3
+"""Three real nodes, a real Redis and the shipped nginx.conf: sessions spread, polling works, and a node may go.
+
+usage: nginx_balance.py PATH-OF-HUBBUB        (needs python-socketio; tries the Node client too, once tests/clients has fetched it)
+"""
+
+import contextlib
+import http.cookiejar
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+import requests
+import socketio
+
+from front import ROOT, Front, eventually, free_port, listening
+
+NODE_CLIENT = """
+const { io } = require("socket.io-client-v4");
+const [url, options] = [process.argv[1], JSON.parse(process.argv[2])];
+const socket = io(url, { ...options, forceNew: true });
+const fail = (why) => { console.error(String(why)); process.exit(1); };
+const timer = setTimeout(() => fail("nothing within 15 s"), 15000);
+socket.on("connect_error", (e) => fail(e.message));
+socket.on("connect", () => {
+  socket.emit("authenticate", { user_id: "node-" + process.pid }, (ack) => {
+    if (!ack.ok) fail(JSON.stringify(ack));
+    socket.emit("join", { room_id: "node" }, (ack) => {
+      if (!ack.ok) fail(JSON.stringify(ack));
+      // What it says comes back from the room, over the whole way. No exit(): the goodbye must get out, too.
+      socket.on("message", (m) => { if (m.content === "from " + process.pid) { clearTimeout(timer); socket.close(); } });
+      socket.emit("message", { room_id: "node", content: "from " + process.pid }, (ack) => ack.ok || fail(JSON.stringify(ack)));
+    });
+  });
+});
+"""
+
+
+class Node:
+    """One hubbub process."""
+
+    def __init__(self, binary, folder, redis_port):
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.log = open(folder / f"hubbub-{self.port}.log", "wb")
+        self.process = subprocess.Popen(
+            [binary, "serve"],
+            cwd=folder,
+            env={
+                "PATH": os.environ["PATH"],
+                "SERVER_HOST": "127.0.0.1",
+                "SERVER_PORT": str(self.port),
+                "REDIS_HOST": "127.0.0.1",
+                "REDIS_PORT": str(redis_port),
+                "AUTH_MODE": "open",
+                "DRAIN_SECS": "4",
+            },
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def ready(self):
+        assert self.process.poll() is None, f"a node ended with {self.process.returncode}: {self.log.name}"
+        with contextlib.suppress(OSError):
+            return urllib.request.urlopen(f"http://{self.address}/readyz", timeout=2).status == 200
+        return False
+
+    def clients(self):
+        with urllib.request.urlopen(f"http://{self.address}/health", timeout=5) as answer:
+            return json.load(answer)["connectedClients"]
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.log.close()
+
+
+class FromAddress(requests.adapters.HTTPAdapter):
+    """Connects from one of this machine's many loopback addresses, as a client of its own network would."""
+
+    def __init__(self, source):
+        self.source = source
+        super().__init__()
+
+    def init_poolmanager(self, *arguments, **options):
+        super().init_poolmanager(*arguments, source_address=(self.source, 0), **options)
+
+
+class Person:
+    """One python-socketio client that joins a room and keeps what it hears."""
+
+    def __init__(self, url, name, transports, source=None, page=False, jar=True):
+        self.name, self.heard, self.lock = name, [], threading.Lock()
+        session = requests.Session()
+        if source:
+            session.mount("http://", FromAddress(source))
+        if not jar:
+            session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+        if page:
+            session.headers["Sec-Fetch-Site"] = "same-origin"
+        self.socket = socketio.Client(
+            http_session=session, reconnection_delay=0.1, reconnection_delay_max=1, handle_sigint=False
+        )
+        self.socket.on("message", self.hear)
+        self.socket.on("connect", self.come)
+        # The handshake's own refusals are retried too: that is what a client does which lost its node.
+        self.socket.connect(url, transports=transports, retry=True)
+
+    def come(self):
+        """At each connection, the first and those after a node went."""
+        threading.Thread(target=self.enter, daemon=True).start()
+
+    def enter(self):
+        # A connection that ends while it asks is followed by another, which asks again.
+        with contextlib.suppress(socketio.exceptions.SocketIOError):
+            assert self.socket.call("authenticate", {"user_id": self.name}, timeout=10)["ok"]
+            assert self.socket.call("join", {"room_id": "all"}, timeout=10)["ok"]
+            with self.lock:
+                self.heard.append("(joined)")
+
+    def hear(self, message):
+        with self.lock:
+            self.heard.append(message["content"])
+
+    def has(self, what, times=1):
+        with self.lock:
+            return self.heard.count(what) >= times
+
+    def say(self, what):
+        assert self.socket.call("message", {"room_id": "all", "content": what}, timeout=10)["ok"]
+
+
+def run(binary, folder, stack):
+    redis_port = free_port()
+    redis = subprocess.Popen(
+        ["redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
+        stdout=subprocess.DEVNULL,
+    )
+    stack.callback(redis.wait, 20)
+    stack.callback(redis.terminate)
+    eventually("Redis listens", lambda: listening(redis_port))
+    nodes = []
+    for _ in range(3):
+        nodes.append(Node(binary, folder, redis_port))
+        stack.callback(nodes[-1].stop)
+    for node in nodes:
+        eventually(f"{node.address} is ready", node.ready, 30)
+    front = Front(folder, [node.address for node in nodes])
+    stack.callback(front.stop)
+
+    people = []
+    stack.callback(lambda: [person.socket.disconnect() for person in people])
+    kinds = {
+        # No WebSocket at all, each from an address of its own.
+        "polling": [dict(transports=["polling"], source=f"127.0.0.{host}") for host in range(2, 14)],
+        # The same without a cookie jar.
+        "jarless": [dict(transports=["polling"], source=f"127.0.3.{host}", jar=False) for host in range(2, 14)],
+        # Pages behind one address: spread by the cookie, then upgraded.
+        "page": [dict(transports=["polling", "websocket"], page=True) for _ in range(12)],
+        "websocket": [dict(transports=["websocket"]) for _ in range(12)],
+    }
+    for kind, options in kinds.items():
+        before = [node.clients() for node in nodes]
+        group = [Person(front.url, f"{kind}-{i}", **each) for i, each in enumerate(options)]
+        people += group
+        for person in group:
+            eventually(f"{person.name} joined", lambda: person.has("(joined)"))
+        counts = [node.clients() - old for node, old in zip(nodes, before)]
+        print(f"{kind}: {counts}")
+        assert sum(counts) == len(group), f"{kind}: {counts}"
+        # Twelve that choose at random leave a node out once in forty times: add some until each has one.
+        extra = 0
+        while min(counts) == 0:
+            extra += 1
+            assert extra <= 40, f"{kind} don't spread: {counts}"
+            again = dict(options[0])
+            if "source" in again:
+                again["source"] = f"127.0.1.{extra}"
+            person = Person(front.url, f"{kind}-more-{extra}", **again)
+            people.append(person)
+            eventually(f"{person.name} joined", lambda: person.has("(joined)"))
+            counts = [node.clients() - old for node, old in zip(nodes, before)]
+
+    for kind in kinds:
+        next(p for p in people if p.name == f"{kind}-0").say(f"hello from {kind}")
+    for person in people:
+        for kind in kinds:
+            eventually(f"{person.name} hears {kind}", lambda: person.has(f"hello from {kind}"))
+    print(f"{len(people)} clients hear each other over three nodes")
+
+    modules = ROOT / "tests/clients/node_modules"
+    if shutil.which("node") and (modules / "socket.io-client-v4").is_dir():
+        env = {**os.environ, "NODE_PATH": str(modules)}
+        for options in ({"transports": ["polling"]}, {"transports": ["websocket"]}, {}, {"withCredentials": True}):
+            subprocess.run(["node", "-e", NODE_CLIENT, front.url, json.dumps(options)], env=env, check=True, timeout=30)
+        print("the Node client: polling, websocket, upgrade, with cookies")
+    else:
+        print("the Node client: not tried (tests/clients/run fetches it)")
+
+    eventually("only our own are left", lambda: sum(node.clients() for node in nodes) == len(people))
+
+    # One node goes. Whoever was there comes back elsewhere, on every transport.
+    leaving = nodes[0]
+    moved = leaving.clients()
+    assert moved > 0
+    leaving.process.send_signal(signal.SIGTERM)
+    # While it drains, newcomers of any kind find another one.
+    newcomers = [Person(front.url, f"new-{i}", ["polling"], source=f"127.0.2.{i + 1}", jar=i % 2 == 0) for i in range(12)]
+    people += newcomers
+    for person in newcomers:
+        eventually(f"{person.name} joined", lambda: person.has("(joined)"), 3)
+    assert leaving.process.poll() is None, "it drained too fast to show anything"
+    assert leaving.process.wait(20) == 0, "a drained node ends well"
+    rest = nodes[1:]
+    eventually("all are on the other two", lambda: sum(node.clients() for node in rest) == len(people), 40)
+    # A new join for each of those who moved; all hear what is said after that.
+    eventually("who moved has joined again", lambda: sum(person.has("(joined)", 2) for person in people) >= moved, 40)
+
+    def all_hear():
+        what = f"after {time.monotonic()}"
+        next(p for p in people if p.socket.connected).say(what)
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            if all(person.has(what) for person in people):
+                return True
+            time.sleep(0.05)
+        return False
+
+    eventually("everybody hears what is said after it", all_hear, 30)
+    print(f"{moved} clients moved to {[node.clients() for node in rest]}")
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    binary = os.path.abspath(sys.argv[1])
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        folder = pathlib.Path(folder)
+        try:
+            run(binary, folder, stack)
+        except BaseException:
+            for log in sorted(folder.glob("*.log")):
+                print(f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}", file=sys.stderr)
+            raise
+
+
+if __name__ == "__main__":
+    main()

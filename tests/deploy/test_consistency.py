@@ -1,0 +1,188 @@
+"""What the deployment's files say about each other: the same keys everywhere, and times that leave room for the next.
+
+HUBBUB_BIN, if set, is a hubbub binary that has to take .env.example and refuse a key it doesn't know.
+RENDERED is the folder of rendered manifests that scripts/check-deploy makes.
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+import unittest
+
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SECRETS = {"JWT_SECRET", "REDIS_PASSWORD", "REDIS_URL", "API_KEYS"}
+# Keys that a deployment has no use for, with the reason.
+NOT_IN_COMPOSE = {
+    "PORT": "SERVER_PORT says it",
+    "REDIS_URL": "the compose file brings its own Redis",
+    "HUBBUB_CONFIG": "the environment says it all",
+    "MAX_ROOMS": "of the embedded backplane",
+}
+
+
+def example():
+    """The keys of .env.example: key → (value, whether it is commented out, the line before it)."""
+    keys, before = {}, ""
+    for line in (ROOT / ".env.example").read_text().splitlines():
+        match = re.fullmatch(r"(#?)([A-Z][A-Z0-9_]*)=(\S*)", line)
+        if match:
+            assert match[2] not in keys, f"{match[2]} twice"
+            keys[match[2]] = (match[3], bool(match[1]), before)
+        else:
+            assert not line or line.startswith("# "), f"neither comment nor setting: {line}"
+        before = line
+    return keys
+
+
+def rendered(name):
+    return [d for d in yaml.safe_load_all((pathlib.Path(os.environ["RENDERED"]) / name).read_text()) if d]
+
+
+def one(documents, kind, name=None):
+    found = [d for d in documents if d["kind"] == kind and (name is None or d["metadata"]["name"].startswith(name))]
+    assert len(found) == 1, f"{kind} {name}: {len(found)}"
+    return found[0]
+
+
+def seconds(text):
+    return int(re.fullmatch(r"(\d+)s", text)[1])
+
+
+class Keys(unittest.TestCase):
+    def test_each_is_explained_and_secrets_have_no_value(self):
+        for key, (value, commented, before) in example().items():
+            self.assertTrue(before.startswith("# "), f"{key} is not explained")
+            if key in SECRETS:
+                self.assertTrue(commented, key)
+            if key in SECRETS - {"REDIS_URL"}:
+                self.assertEqual(value, "", key)
+
+    def test_the_generator_writes_the_same_ones(self):
+        script = (ROOT / "scripts/generate-env.sh").read_text()
+        keys = re.search(r"readonly KEYS=\((.*?)\)", script, re.S)[1].split()
+        self.assertEqual(sorted(keys), sorted(example()))
+
+    def test_compose_hands_on_every_one(self):
+        node = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-node"]
+        self.assertEqual(set(node["environment"]) | set(NOT_IN_COMPOSE), set(example()))
+
+    def test_kubernetes_sets_only_known_ones_and_secrets_from_the_secret(self):
+        for name in ("base.yaml", "overlays-production.yaml"):
+            documents = rendered(name)
+            config = set(one(documents, "ConfigMap", "hubbub-config")["data"])
+            pod = one(documents, "Deployment")["spec"]["template"]["spec"]
+            env = {e["name"]: e for e in pod["containers"][0]["env"]}
+            self.assertEqual(set(env), SECRETS)
+            self.assertTrue(all(e["valueFrom"]["secretKeyRef"]["name"] == "hubbub-secrets" for e in env.values()))
+            self.assertLessEqual(config, set(example()) - SECRETS)
+            self.assertFalse(pod["enableServiceLinks"], "a Service named redis would set REDIS_PORT")
+
+    @unittest.skipUnless(os.environ.get("HUBBUB_BIN"), "no binary given (HUBBUB_BIN)")
+    def test_the_binary_knows_them_all(self):
+        binary = os.path.abspath(os.environ["HUBBUB_BIN"])
+        with tempfile.TemporaryDirectory() as folder:
+            def config(text):
+                (pathlib.Path(folder) / ".env").write_text(text)
+                return subprocess.run([binary, "config"], cwd=folder, env={}, capture_output=True, text=True)
+
+            # One at a time: some exclude each other. With a port both ways, or a file that isn't there, it may refuse.
+            for key, (value, _, _) in example().items():
+                if key in SECRETS | {"HUBBUB_CONFIG", "AUTH_MODE"}:
+                    continue
+                result = config(f"{key}={value}\n")
+                self.assertEqual(result.returncode, 0, f"{key}={value}: {result.stderr}")
+            # The defaults that .env.example tells are the binary's.
+            lines = (line.partition("=") for line in config("").stdout.splitlines())
+            real = {key: value for key, _, value in lines}
+            for key, (value, _, _) in example().items():
+                if key in real and not real[key].startswith("# not set") and key != "AUTH_MODE":
+                    self.assertEqual(real[key], value, f"the default of {key}")
+            # And none of its keys is missing there.
+            self.assertEqual(set(example()) - set(real), {"PORT", "HUBBUB_CONFIG"})
+            self.assertEqual(set(real) - set(example()), set())
+            self.assertNotEqual(config("NO_SUCH_KEY=1\n").returncode, 0)
+            self.assertNotEqual(config("JWT_SECRET=change-me\nAUTH_MODE=jwt\n").returncode, 0)
+
+
+# How much longer than DRAIN_SECS a node may take to end.
+MARGIN = 10
+
+
+class Times(unittest.TestCase):
+    def test_pods_have_time_to_drain(self):
+        for name in ("base.yaml", "overlays-production.yaml"):
+            documents = rendered(name)
+            pod = one(documents, "Deployment")["spec"]["template"]["spec"]
+            drain = int(one(documents, "ConfigMap", "hubbub-config")["data"]["DRAIN_SECS"])
+            pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+            self.assertGreater(pod["terminationGracePeriodSeconds"], drain + pause + MARGIN)
+
+    def test_compose_has_time_to_drain(self):
+        node = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-node"]
+        self.assertGreater(seconds(node["stop_grace_period"]), int(node["environment"]["DRAIN_SECS"]) + MARGIN)
+
+    def test_proxies_wait_longer_than_a_heartbeat_and_let_a_packet_through(self):
+        keys = example()
+        heartbeat = (int(keys["PING_INTERVAL_MS"][0]) + int(keys["PING_TIMEOUT_MS"][0])) / 1000
+        packet = int(keys["MAX_PACKET_BYTES"][0])
+        nginx = (ROOT / "deploy/nginx.conf").read_text()
+        ingress = one(rendered("base.yaml"), "Ingress")["metadata"]["annotations"]
+        prefix = "nginx.ingress.kubernetes.io/"
+        for direction in ("read", "send"):
+            self.assertGreater(int(re.search(rf"proxy_{direction}_timeout (\d+)s;", nginx)[1]), heartbeat)
+            self.assertGreater(int(ingress[f"{prefix}proxy-{direction}-timeout"]), heartbeat)
+        self.assertGreater(int(re.search(r"client_max_body_size (\d+)m;", nginx)[1]) << 20, packet)
+        self.assertGreater(int(ingress[f"{prefix}proxy-body-size"].removesuffix("m")) << 20, packet)
+
+
+class Shapes(unittest.TestCase):
+    def test_pods_are_locked_down(self):
+        documents = rendered("overlays-production.yaml")
+        for workload in (one(documents, "Deployment"), one(documents, "StatefulSet")):
+            pod = workload["spec"]["template"]["spec"]
+            self.assertFalse(pod["automountServiceAccountToken"])
+            self.assertTrue(pod["securityContext"]["runAsNonRoot"])
+            self.assertEqual(pod["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"})
+            for container in pod["containers"]:
+                self.assertEqual(
+                    container["securityContext"],
+                    {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+                )
+                self.assertLessEqual({"requests", "limits"}, set(container["resources"]))
+
+    def test_services_and_policies_find_their_pods(self):
+        documents = rendered("overlays-production.yaml")
+        pods = [d["spec"]["template"]["metadata"]["labels"] for d in documents if d["kind"] in ("Deployment", "StatefulSet")]
+        selectors = {
+            f"{d['kind']} {d['metadata']['name']}": d["spec"]["selector"] if d["kind"] == "Service"
+            else d["spec"].get("podSelector", d["spec"].get("selector"))["matchLabels"]
+            for d in documents if d["kind"] in ("Service", "NetworkPolicy", "PodDisruptionBudget", "Deployment", "StatefulSet")
+        }
+        for what, labels in selectors.items():
+            self.assertEqual(sum(labels.items() <= pod.items() for pod in pods), 1, what)
+
+    def test_the_roll_out_loses_no_capacity_and_the_autoscaler_owns_the_count(self):
+        spec = one(rendered("base.yaml"), "Deployment")["spec"]
+        self.assertEqual(spec["strategy"]["rollingUpdate"], {"maxUnavailable": 0, "maxSurge": 1})
+        self.assertNotIn("replicas", spec)
+
+    def test_redis_keeps_what_it_is_given(self):
+        conf = (ROOT / "k8s/components/redis/redis.conf").read_text().splitlines()
+        self.assertLessEqual({"appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction"}, set(conf))
+
+    def test_no_secret_is_applied_by_default(self):
+        for name in ("base.yaml", "overlays-production.yaml"):
+            self.assertFalse([d for d in rendered(name) if d["kind"] == "Secret"])
+
+    def test_affinity_by_address_takes_the_cookie_away(self):
+        annotations = one(rendered("affinity-by-address.yaml"), "Ingress")["metadata"]["annotations"]
+        self.assertFalse([a for a in annotations if "affinity" in a or "session-cookie" in a])
+        self.assertIn("nginx.ingress.kubernetes.io/upstream-hash-by", annotations)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,52 @@
+"""deploy/Dockerfile's layer of dependencies: from the manifests, crates/ and its stubs alone, cargo can read the workspace.
+
+No Docker engine is needed: the layer's own shell lines are run, up to the build.
+"""
+
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+class Dependencies(unittest.TestCase):
+    def test_the_stubs_are_enough_for_cargo(self):
+        text = (ROOT / "deploy/Dockerfile").read_text().replace("\\\n", "")
+        stubs = re.search(r"^RUN (mkdir -p src .*?)\s*&& cargo build", text, re.M)[1]
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            for name in ("Cargo.toml", "Cargo.lock"):
+                shutil.copy(ROOT / name, folder)
+            shutil.copytree(ROOT / "crates", folder / "crates", ignore=shutil.ignore_patterns("target"))
+            subprocess.run(["bash", "-eo", "pipefail", "-c", stubs], cwd=folder, check=True)
+            result = subprocess.run(
+                ["cargo", "metadata", "--no-deps", "--offline", "--locked", "--format-version", "1"],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+            )
+            self.assertEqual(result.returncode, 0, result.stderr)
+            packages = {package["name"]: package for package in json.loads(result.stdout)["packages"]}
+            self.assertIn(["bin"], [target["kind"] for target in packages["hubbub"]["targets"]])
+
+    def test_what_is_copied_is_not_ignored(self):
+        text = (ROOT / "deploy/Dockerfile").read_text()
+        copied = {name for line in re.findall(r"^COPY (?!--)(.*) \S+$", text, re.M) for name in line.split()}
+        let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+        self.assertEqual(copied, let_in)
+
+    def test_the_binary_embeds_only_what_is_copied(self):
+        # include_str! and its like that reach out of src/ would fail in the image only.
+        for file in (ROOT / "src").rglob("*.rs"):
+            for path in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', file.read_text()):
+                target = (file.parent / path).resolve()
+                self.assertTrue(target.is_relative_to(ROOT / "src"), f"{file.relative_to(ROOT)} includes {path}")
+
+
+if __name__ == "__main__":
+    unittest.main()

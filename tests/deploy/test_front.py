@@ -1,0 +1,253 @@
+"""deploy/nginx.conf before three stand-ins for nodes: who gets which request, and what is tried again elsewhere."""
+
+import collections
+import http.client
+import http.server
+import json
+import socket
+import tempfile
+import threading
+import unittest
+import urllib.parse
+
+from front import Front
+
+
+class Node:
+    """A stand-in that knows as much of Engine.IO as stickiness needs: it opens sessions and refuses those of others."""
+
+    def __init__(self, name):
+        self.name, self.draining, self.sessions, self.seen, self.connections = name, False, set(), [], []
+        node = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            # Head and body in one write: apart they wait for the other side's delayed acknowledgement.
+            wbufsize = -1
+
+            def setup(self):
+                super().setup()
+                node.connections.append(self.connection)
+
+            def handle(self):
+                try:
+                    super().handle()
+                except OSError:
+                    pass
+
+            def log_message(self, *_):
+                pass
+
+            def answer(self, status, body):
+                text = json.dumps({"node": node.name, **body}).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def do_GET(self):
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
+                node.seen.append((self.command, self.path, dict(self.headers)))
+                known = query.get("sid") in node.sessions
+                if node.draining and "sid" not in query:
+                    self.answer(503, {"code": "draining"})
+                elif not self.path.startswith("/socket.io/"):
+                    self.answer(201 if self.command == "POST" else 200, {})
+                elif "sid" not in query:
+                    sid = f"{node.name}{len(node.sessions)}"
+                    node.sessions.add(sid)
+                    self.answer(200, {"sid": sid})
+                else:
+                    self.answer(200 if known else 400, {})
+
+            do_POST = do_GET
+
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 256
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+        # As when a process dies: nginx's idle connections to it end too.
+        for connection in self.connections:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+class Client:
+    """One client: where it comes from, whether it keeps cookies, what it always sends."""
+
+    def __init__(self, front, source="127.0.0.1", jar=False, query="", **headers):
+        self.front, self.source, self.jar, self.query, self.cookie = front, source, jar, query, None
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    def ask(self, method, path, body=None, **headers):
+        connection = http.client.HTTPConnection("127.0.0.1", self.front.port, source_address=(self.source, 0), timeout=20)
+        sent = {**self.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        if self.cookie:
+            sent["Cookie"] = self.cookie
+        connection.request(method, path, body, sent)
+        response = connection.getresponse()
+        text = response.read()
+        connection.close()
+        self.set_cookie = response.getheader("Set-Cookie")
+        if self.set_cookie and self.jar:
+            self.cookie = self.set_cookie.split(";")[0]
+        return response.status, json.loads(text) if text.startswith(b"{") else {}
+
+    def handshake(self, transport="polling", **headers):
+        status, body = self.ask("GET", f"/socket.io/?EIO=4&transport={transport}{self.query}", **headers)
+        assert status == 200, (status, body)
+        self.sid = body["sid"]
+        return body["node"]
+
+    def poll(self, method="GET", transport="polling", **headers):
+        path = f"/socket.io/?EIO=4&transport={transport}&sid={self.sid}{self.query}"
+        return self.ask(method, path, b"40" if method == "POST" else None, **headers)
+
+
+class FrontTest(unittest.TestCase):
+    def setUp(self):
+        self.nodes = [Node(name) for name in "abc"]
+        for node in self.nodes:
+            self.addCleanup(node.stop)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.front = Front(folder.name, [node.address for node in self.nodes])
+        self.addCleanup(self.front.stop)
+
+    def node(self, name):
+        return next(node for node in self.nodes if node.name == name)
+
+    def whole_session(self, client):
+        """Handshake, polls both ways, upgrade: all on one node, whose name is returned."""
+        name = client.handshake()
+        for _ in range(3):
+            self.assertEqual(client.poll()[0], 200)
+            self.assertEqual(client.poll("POST")[0], 200)
+        status, body = client.poll(transport="websocket", Upgrade="websocket", Connection="Upgrade")
+        self.assertEqual((status, body["node"]), (200, name))
+        return name
+
+    def test_clients_without_a_jar_stay_on_one_node_and_spread_by_address(self):
+        names = collections.Counter()
+        for host in range(2, 42):
+            client = Client(self.front, source=f"127.0.0.{host}")
+            name = self.whole_session(client)
+            self.assertEqual(self.whole_session(client), name)
+            names[name] += 1
+        self.assertEqual(set(names), set("abc"), names)
+
+    def test_tokens_in_the_query_spread_clients_of_one_address(self):
+        names = {self.whole_session(Client(self.front, query=f"&token=t{i}")) for i in range(30)}
+        self.assertEqual(names, set("abc"))
+        self.assertNotIn("token", self.front.access_log())
+
+    def test_pages_of_the_same_origin_spread_behind_one_address_and_stay(self):
+        names = collections.Counter()
+        for _ in range(40):
+            client = Client(self.front, jar=True, Sec_Fetch_Site="same-origin")
+            name = self.whole_session(client)
+            # The next tab of that browser lands there too: a cookie that moved would break the first one.
+            self.assertEqual(self.whole_session(client), name)
+            self.assertIsNone(client.set_cookie)
+            names[name] += 1
+        self.assertEqual(set(names), set("abc"), names)
+
+    def test_websockets_spread_behind_one_address_and_get_no_cookie(self):
+        client, names = Client(self.front, jar=True), collections.Counter()
+        for _ in range(60):
+            names[client.handshake("websocket", Upgrade="websocket", Connection="Upgrade")] += 1
+        self.assertEqual(set(names), set("abc"), names)
+        self.assertIsNone(client.cookie)
+        upgrades = [headers for node in self.nodes for _, _, headers in node.seen]
+        self.assertTrue(all(h["Upgrade"] == "websocket" and h["Connection"] == "upgrade" for h in upgrades))
+
+    def test_a_draining_node_gets_no_new_session_and_keeps_its_own(self):
+        old = Client(self.front, jar=True, Sec_Fetch_Site="same-origin")
+        name = self.whole_session(old)
+        self.node(name).draining = True
+        self.assertEqual(old.poll()[1]["node"], name)
+        # The same browser anew, its cookie naming the draining node; then clients of all kinds.
+        again = Client(self.front, jar=True)
+        again.cookie = old.cookie
+        self.assertNotEqual(self.whole_session(again), name)
+        self.assertNotEqual(again.cookie, old.cookie)
+        for host in range(2, 32):
+            self.assertNotEqual(self.whole_session(Client(self.front, source=f"127.0.0.{host}")), name)
+            self.assertNotEqual(self.whole_session(Client(self.front, jar=True, Sec_Fetch_Site="same-origin")), name)
+        # It never counted as failed: its own session is still served.
+        self.assertEqual(old.poll()[1]["node"], name)
+
+    def test_a_session_opened_at_the_second_choice_outlives_the_return_of_the_first(self):
+        for node in self.nodes:
+            node.draining = True
+            clients = [Client(self.front, source=f"127.0.0.{host}") for host in range(2, 32)]
+            for client in clients:
+                self.assertNotEqual(self.whole_session(client), node.name)
+            node.draining = False
+            for client in clients:
+                self.assertEqual(client.poll()[0], 200)
+                self.assertEqual(client.poll("POST")[0], 200)
+
+    def test_a_session_that_nobody_knows_is_refused(self):
+        client = Client(self.front)
+        client.sid = "nobody's"
+        self.assertEqual(client.poll()[0], 400)
+        self.assertEqual(sum(len(node.seen) for node in self.nodes), 2)
+
+    def test_a_dead_node_is_stepped_over(self):
+        old = Client(self.front, jar=True, Sec_Fetch_Site="same-origin")
+        dead = self.whole_session(old)
+        self.node(dead).stop()
+        # Another node says that it doesn't know the session, and the client opens a new one.
+        self.assertEqual(old.poll()[0], 400)
+        self.assertNotEqual(self.whole_session(old), dead)
+        for host in range(2, 22):
+            self.assertNotEqual(self.whole_session(Client(self.front, source=f"127.0.0.{host}")), dead)
+
+    def test_a_send_is_repeated_only_with_a_key(self):
+        for node in self.nodes[:2]:
+            node.draining = True
+        client, statuses = Client(self.front), collections.Counter()
+        for _ in range(6):
+            statuses[client.ask("POST", "/messages", b"{}")[0]] += 1
+        self.assertEqual(sum(len(node.seen) for node in self.nodes), 6, "each was tried once")
+        self.assertEqual(set(statuses), {201, 503})
+        for i in range(6):
+            self.assertEqual(client.ask("POST", "/messages", b"{}", Idempotency_Key=f"k{i}")[0], 201)
+            self.assertEqual(client.ask("GET", "/health")[0], 200)
+
+    def test_what_a_client_claims_about_itself_is_not_passed_on(self):
+        Client(self.front, X_Forwarded_For="6.6.6.6", X_Real_IP="6.6.6.6", X_Request_Id="mine").ask("GET", "/health")
+        headers = next(headers for node in self.nodes for _, _, headers in node.seen)
+        self.assertEqual((headers["X-Forwarded-For"], headers["X-Real-IP"]), ("127.0.0.1", "127.0.0.1"))
+        self.assertEqual((headers["X-Forwarded-Proto"], headers["Host"]), ("http", f"127.0.0.1:{self.front.port}"))
+        self.assertNotEqual(headers["X-Request-Id"], "mine")
+
+    def test_the_cookie_is_for_us_only_and_secure_behind_tls(self):
+        client = Client(self.front, jar=True)
+        client.handshake()
+        self.assertRegex(client.set_cookie, r"^hubbub_node=[123]; Path=/socket\.io/; HttpOnly; SameSite=Lax$")
+        client = Client(self.front, jar=True, X_Forwarded_Proto="https")
+        client.handshake()
+        self.assertTrue(client.set_cookie.endswith("; Secure"))
+
+    def test_a_packet_of_full_size_passes_and_metrics_do_not(self):
+        client = Client(self.front)
+        client.handshake()
+        path = f"/socket.io/?EIO=4&transport=polling&sid={client.sid}"
+        self.assertEqual(client.ask("POST", path, b"x" * (1 << 20))[0], 200)
+        self.assertEqual(client.ask("GET", "/metrics")[0], 404)
+
+
+if __name__ == "__main__":
+    unittest.main()
