@@ -13,7 +13,7 @@ use crate::backplane::redis::RedisSettings;
 use crate::backplane::{Backplane, memory, redis};
 use crate::chat::Chat;
 use crate::config::Config;
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, DeliverySettings};
 use crate::gateway::access::Access;
 use crate::gateway::rest::{self, Doors};
 use crate::gateway::socketio::{Gateway, Settings};
@@ -52,7 +52,12 @@ impl App {
             }
         };
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        let delivery = Arc::new(Delivery::start(&backplane, workers, config.settings.room_events_limit));
+        let delivery_settings = DeliverySettings {
+            workers,
+            room_events: config.settings.room_events_limit,
+            page_bytes: config.settings.max_outbox_bytes / 8,
+        };
+        let delivery = Arc::new(Delivery::start(&backplane, &delivery_settings));
         let chat = Arc::new(Chat::new(backplane.clone(), delivery.clone(), config.limits()));
         let auth = Arc::new(config.authenticator()?);
         let control = Control::new(engineioxide::Limits {

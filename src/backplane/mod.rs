@@ -123,11 +123,12 @@ pub trait RoomLog: Send + Sync {
     /// Gives `draft` the room's next `seq`, keeps it, and publishes it to the room's topic, in one atomic step.
     ///
     /// `key` identifies the send for its user and room: within `dedupe_ttl` a repeat appends nothing and returns the
-    /// first place with `duplicate: true`. So a call that failed with `Unavailable` is repeated with the same key.
+    /// first place with `duplicate: true`. So a call that failed with `Unavailable` can be repeated with the same key;
+    /// without a key a repeat is another message.
     ///
     /// # Errors
     /// `Unavailable`, `Full`.
-    async fn append(&self, draft: &Draft, key: &str) -> Result<Appended>;
+    async fn append(&self, draft: &Draft, key: Option<&str>) -> Result<Appended>;
 
     /// Reads at most `limit` messages that come to at most `max_bytes` of records (but always one, if there is one).
     /// Atomic: entries and span are of one moment. A room that has none yet has a span with `seq` 0 and a lasting epoch.

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use uuid::Uuid;
-
 use crate::backplane::{Backplane, BackplaneError, Typing};
 use crate::delivery::{Delivery, JoinOutcome, Start};
 use crate::domain::{Code, Draft, DraftFields, Limits, Refusal, RoomId, Status, UserId, Username};
@@ -100,10 +98,8 @@ impl Chat {
         if session.member.as_ref().is_some_and(|member| member.user != user) {
             return Err(Refusal::new(Code::AlreadyAuthenticated, "this connection belongs to another user"));
         }
-        let known = session.member.as_ref().is_some_and(|member| member.username == username);
-        if !known {
-            self.backplane.presence.connect(&session.conn, &user, &username).await?;
-        }
+        // Also under the same name again: another connection may have given the user another one meanwhile.
+        self.backplane.presence.connect(&session.conn, &user, &username).await?;
         session.bind(user, username);
         Ok(())
     }
@@ -114,8 +110,11 @@ impl Chat {
             Ok(member) => member.clone(),
             Err(refusal) => return reply(Err(refusal)),
         };
-        if !session.rooms.contains_key(&room) && session.rooms.len() >= self.limits.rooms_per_socket {
-            let text = format!("a connection may be in at most {} rooms", self.limits.rooms_per_socket);
+        let sure = session.rooms.values().filter(|sure| **sure).count();
+        let most = self.limits.rooms_per_socket;
+        // Joins that failed are remembered, too, and not without bound.
+        if session.rooms.get(&room) != Some(&true) && (sure >= most || session.rooms.len() >= 4 * most) {
+            let text = format!("a connection may be in at most {most} rooms");
             return reply(Err(Refusal::new(Code::TooManyRooms, text)));
         }
         // Until the answer is known the backplane may or may not count this connection: so it is to be told of its loss.
@@ -138,8 +137,12 @@ impl Chat {
     /// # Errors
     /// `not_in_room`, `unavailable` (it is still in the room then).
     pub async fn leave(&self, session: &mut Session, room: &RoomId) -> Result<(), Refusal> {
-        let membership = session.member_of(room)?;
-        self.backplane.presence.leave(&session.conn, membership.user(), room).await?;
+        let user = session.member()?.user.clone();
+        // A join whose answer never came may have happened: it can be left, too.
+        if !session.rooms.contains_key(room) {
+            session.member_of(room)?;
+        }
+        self.backplane.presence.leave(&session.conn, &user, room).await?;
         self.delivery.leave(room, &session.conn).await;
         session.rooms.remove(room);
         Ok(())
@@ -167,10 +170,9 @@ impl Chat {
         fields: DraftFields,
     ) -> Result<Appended, Refusal> {
         let draft = Draft::new(room, user, username, fields, &self.limits)?;
-        // A send without a key of its own gets one, so that the backplane may repeat the call safely.
-        let key = draft.client_msg_id.as_ref().map_or_else(|| Uuid::new_v4().to_string(), ToString::to_string);
+        let key = draft.client_msg_id.as_ref().map(|id| id.as_str());
         let began = Instant::now();
-        let appended = self.backplane.log.append(&draft, &key).await?;
+        let appended = self.backplane.log.append(&draft, key).await?;
         self.counters.append.observe(began.elapsed());
         if appended.duplicate {
             self.counters.duplicates.add(1);
@@ -201,7 +203,7 @@ impl Chat {
             let text = format!("a connection may watch at most {} users", self.limits.status_subscriptions);
             return reply(Err(Refusal::new(Code::TooManySubscriptions, text)));
         }
-        session.watched.insert(target.clone());
+        let new = session.watched.insert(target.clone());
         let failed = Arc::new(AtomicBool::new(false));
         let note = failed.clone();
         let tell = Box::new(move |status: Result<&Status, BackplaneError>| {
@@ -209,7 +211,8 @@ impl Chat {
             reply(status.map_err(Refusal::from));
         });
         self.delivery.watch(target.clone(), outlet, tell).await;
-        if failed.load(Ordering::Acquire) {
+        // One that was watched before is still watched.
+        if new && failed.load(Ordering::Acquire) {
             session.watched.remove(&target);
         }
     }

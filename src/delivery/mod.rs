@@ -55,6 +55,23 @@ pub struct DeliveryCounters {
     pub latency: Histogram,
 }
 
+/// How the feeds behave.
+#[derive(Debug, Clone)]
+pub struct DeliverySettings {
+    /// Workers; at least one is started.
+    pub workers: usize,
+    /// Rooms with more members than this tell of their size only.
+    pub room_events: u64,
+    /// The most bytes of messages that one read of a log asks for: so small that an outlet with room can take them.
+    pub page_bytes: usize,
+}
+
+impl Default for DeliverySettings {
+    fn default() -> Self {
+        Self { workers: 1, room_events: 500, page_bytes: 128 * 1024 }
+    }
+}
+
 /// From where a joiner wants the room's messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
@@ -118,17 +135,16 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Starts `workers` workers (at least one) on the backplane's bus. Must be called within a tokio runtime, once for a
-    /// backplane. Rooms with more than `room_events` members send no joins and leaves.
+    /// Starts the workers on the backplane's bus. Must be called within a tokio runtime, once for a backplane.
     #[must_use]
-    pub fn start(backplane: &Backplane, workers: usize, room_events: u64) -> Self {
+    pub fn start(backplane: &Backplane, settings: &DeliverySettings) -> Self {
         let counters = Arc::new(DeliveryCounters::default());
-        let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers.max(1)).map(|_| mpsc::channel(QUEUE)).unzip();
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..settings.workers.max(1)).map(|_| mpsc::channel(QUEUE)).unzip();
         let lanes = senders.into_iter().map(|sender| Lane { sender, missed: Mutex::default() }).collect();
         let queues = Arc::new(Queues { hasher: RandomState::new(), lanes, counters: counters.clone() });
         backplane.bus.deliver_to(queues.clone());
         let spawn = |(index, receiver)| {
-            let worker = worker::Worker::new(index, backplane.clone(), queues.clone(), room_events, counters.clone());
+            let worker = worker::Worker::new(index, backplane.clone(), queues.clone(), settings, counters.clone());
             tokio::spawn(worker.run(receiver))
         };
         let workers = receivers.into_iter().enumerate().map(spawn).collect();

@@ -167,7 +167,7 @@ impl FakeLog {
 
 #[async_trait]
 impl RoomLog for FakeLog {
-    async fn append(&self, _: &Draft, _: &str) -> Result<Appended> {
+    async fn append(&self, _: &Draft, _: Option<&str>) -> Result<Appended> {
         unreachable!("tests write with `say`")
     }
     async fn read(&self, _: &RoomId, window: Window, limit: usize, _: usize) -> Result<Slice> {
@@ -228,6 +228,10 @@ impl crate::backplane::Presence for FakePresence {
     }
 }
 
+fn start(backplane: &Backplane, workers: usize, room_events: u64) -> Delivery {
+    Delivery::start(backplane, &DeliverySettings { workers, room_events, ..DeliverySettings::default() })
+}
+
 fn room() -> RoomId {
     RoomId::trusted("room")
 }
@@ -257,7 +261,7 @@ async fn say(backplane: &Backplane, text: &str) -> u64 {
     let user = UserId::trusted("sender");
     let name = Username::from(&user);
     let draft = Draft::new(room(), user, name, fields, &Limits::default()).unwrap();
-    backplane.log.append(&draft, &draft.id.to_string()).await.unwrap().seq
+    backplane.log.append(&draft, None).await.unwrap().seq
 }
 
 /// Waits until `true`; time is paused, so that waiting costs none.
@@ -274,7 +278,7 @@ async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 #[tokio::test(start_paused = true)]
 async fn on_the_wire_come_ack_replay_users_and_live() {
     let backplane = lossy(0);
-    let delivery = Delivery::start(&backplane, 1, 500);
+    let delivery = start(&backplane, 1, 500);
     for text in ["a", "b", "c"] {
         say(&backplane, text).await;
     }
@@ -299,7 +303,7 @@ async fn on_the_wire_come_ack_replay_users_and_live() {
 #[tokio::test(start_paused = true)]
 async fn a_bus_that_loses_a_third_costs_no_message_and_repeats_none() {
     let backplane = lossy(33);
-    let delivery = Arc::new(Delivery::start(&backplane, 2, 500));
+    let delivery = Arc::new(start(&backplane, 2, 500));
     let everyone: Vec<_> = (0..10).map(|n| Recorder::new(&format!("user{n}"))).collect();
     let talk = {
         let backplane = backplane.clone();
@@ -328,7 +332,7 @@ async fn a_bus_that_loses_a_third_costs_no_message_and_repeats_none() {
 #[tokio::test(start_paused = true)]
 async fn the_very_last_message_is_found_though_nothing_follows_it() {
     let backplane = lossy(100);
-    let delivery = Delivery::start(&backplane, 1, 500);
+    let delivery = start(&backplane, 1, 500);
     let ann = Recorder::new("ann");
     join(&delivery, &ann, Start::Live).await;
     say(&backplane, "lost").await;
@@ -341,7 +345,7 @@ async fn the_very_last_message_is_found_though_nothing_follows_it() {
 #[tokio::test(start_paused = true)]
 async fn a_replay_waits_for_its_reader_and_for_nobody_else() {
     let backplane = lossy(0);
-    let delivery = Arc::new(Delivery::start(&backplane, 1, 500));
+    let delivery = Arc::new(start(&backplane, 1, 500));
     for _ in 0..500 {
         say(&backplane, "x").await;
     }
@@ -365,7 +369,7 @@ async fn a_replay_waits_for_its_reader_and_for_nobody_else() {
 #[tokio::test(start_paused = true)]
 async fn a_log_that_outruns_its_reader_ends_in_a_closed_transport() {
     let (backplane, log) = fake();
-    let delivery = Arc::new(Delivery::start(&backplane, 1, 500));
+    let delivery = Arc::new(start(&backplane, 1, 500));
     (1..=300).for_each(|seq| drop(log.say(seq)));
     let slow = Recorder::new("slow");
     slow.full.store(true, Ordering::SeqCst);
@@ -383,7 +387,7 @@ async fn a_log_that_outruns_its_reader_ends_in_a_closed_transport() {
 #[tokio::test(start_paused = true)]
 async fn a_new_epoch_is_told_to_whoever_had_seen_what_is_lost() {
     let (backplane, log) = fake();
-    let delivery = Delivery::start(&backplane, 1, 500);
+    let delivery = start(&backplane, 1, 500);
     let ann = Recorder::new("ann");
     join(&delivery, &ann, Start::Live).await;
     let bus = delivery.queues.clone();
@@ -416,7 +420,7 @@ async fn a_new_epoch_is_told_to_whoever_had_seen_what_is_lost() {
 #[tokio::test(start_paused = true)]
 async fn a_joiner_who_is_ahead_of_the_feed_meets_it_in_the_new_epoch() {
     let (backplane, log) = fake();
-    let delivery = Delivery::start(&backplane, 1, 500);
+    let delivery = start(&backplane, 1, 500);
     let (ann, bob) = (Recorder::new("ann"), Recorder::new("bob"));
     join(&delivery, &ann, Start::Live).await;
     let bus = delivery.queues.clone();
@@ -437,7 +441,7 @@ async fn a_joiner_who_is_ahead_of_the_feed_meets_it_in_the_new_epoch() {
 #[tokio::test(start_paused = true)]
 async fn a_large_room_tells_its_number_and_a_smaller_one_its_members_again() {
     let backplane = lossy(0);
-    let delivery = Delivery::start(&backplane, 1, 2);
+    let delivery = start(&backplane, 1, 2);
     let [ann, bob, cid] = ["ann", "bob", "cid"].map(Recorder::new);
     join(&delivery, &ann, Start::Live).await;
     join(&delivery, &bob, Start::Live).await;
@@ -453,7 +457,7 @@ async fn a_large_room_tells_its_number_and_a_smaller_one_its_members_again() {
 #[tokio::test(start_paused = true)]
 async fn a_watcher_gets_each_state_once_over_a_bus_that_loses_them() {
     let backplane = lossy(50);
-    let delivery = Delivery::start(&backplane, 1, 500);
+    let delivery = start(&backplane, 1, 500);
     let (ann, conn) = (UserId::trusted("ann"), ConnId::trusted("c"));
     let watcher = Recorder::new("watcher");
     delivery.watch(ann.clone(), watcher.clone(), Box::new(|status| assert!(!status.unwrap().online))).await;
@@ -475,7 +479,7 @@ async fn a_watcher_gets_each_state_once_over_a_bus_that_loses_them() {
 #[tokio::test(start_paused = true)]
 async fn a_hole_is_filled_as_soon_as_it_shows() {
     let (backplane, log) = fake();
-    let delivery = Delivery::start(&backplane, 1, 500);
+    let delivery = start(&backplane, 1, 500);
     let ann = Recorder::new("ann");
     join(&delivery, &ann, Start::Live).await;
     drop(log.say(1));
@@ -489,7 +493,7 @@ async fn a_hole_is_filled_as_soon_as_it_shows() {
 async fn a_joiner_is_not_told_of_what_its_list_already_shows() {
     // The bus brings nothing: the feed learns of all changes late, by comparison.
     let backplane = lossy(100);
-    let delivery = Delivery::start(&backplane, 1, 500);
+    let delivery = start(&backplane, 1, 500);
     let [ann, bob, cid] = ["ann", "bob", "cid"].map(Recorder::new);
     for member in [&ann, &bob, &cid] {
         join(&delivery, member, Start::Live).await;

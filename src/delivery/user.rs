@@ -21,9 +21,10 @@ pub(crate) enum Answer {
     Unsubscribed,
     /// The state that a new watcher asked for.
     Watched(WatchRequest, Result<Status>),
-    Changed(Result<Changes<Status>>),
-    Newest(Result<Status>),
-    Again,
+    /// The number tells which read it was.
+    Changed(u64, Result<Changes<Status>>),
+    Newest(u64, Result<Status>),
+    Again(u64),
 }
 
 #[derive(PartialEq, Eq)]
@@ -48,7 +49,8 @@ pub(crate) struct UserFeed {
     /// The newest state seen. `None` until the first watcher's is read.
     last: Option<Status>,
     held: Vec<Status>,
-    reading: bool,
+    /// The ticket of the read that is under way, or waits to be tried again.
+    reading: Option<u64>,
     again: bool,
 }
 
@@ -62,7 +64,7 @@ impl UserFeed {
             watchers: HashMap::new(),
             last: None,
             held: Vec::new(),
-            reading: false,
+            reading: None,
             again: false,
         };
         feed.subscribe(context);
@@ -71,10 +73,10 @@ impl UserFeed {
 
     fn subscribe(&self, context: &Context) {
         let (bus, topic) = (context.backplane.bus.clone(), Topic::User(self.user.clone()));
-        context.read_user(&self.user, async move { Answer::Subscribed(bus.subscribe(&topic).await) });
+        context.ask_user(&self.user, async move { Answer::Subscribed(bus.subscribe(&topic).await) });
     }
 
-    pub fn watch(&mut self, context: &Context, request: WatchRequest) {
+    pub fn watch(&mut self, context: &mut Context, request: WatchRequest) {
         if self.subscription != Subscription::Live {
             self.waiting.push(request);
             return;
@@ -84,17 +86,17 @@ impl UserFeed {
         context.read_user(&self.user, async move { Answer::Watched(request, presence.status(&user).await) });
     }
 
-    pub fn unwatch(&mut self, context: &Context, conn: &ConnId) {
+    pub fn unwatch(&mut self, context: &mut Context, conn: &ConnId) {
         self.watchers.remove(conn);
         self.look_idle(context);
     }
 
-    fn look_idle(&mut self, context: &Context) {
+    fn look_idle(&mut self, context: &mut Context) {
         let idle = self.watchers.is_empty() && self.watching == 0 && self.waiting.is_empty();
         if idle && self.subscription == Subscription::Live {
             self.subscription = Subscription::Ending;
             let (bus, topic) = (context.backplane.bus.clone(), Topic::User(self.user.clone()));
-            context.read_user(&self.user, async move {
+            context.ask_user(&self.user, async move {
                 bus.unsubscribe(&topic).await;
                 Answer::Unsubscribed
             });
@@ -102,7 +104,7 @@ impl UserFeed {
     }
 
     /// Break: the feed has nobody left and can go.
-    pub fn on_answer(&mut self, context: &Context, answer: Answer) -> ControlFlow<()> {
+    pub fn on_answer(&mut self, context: &mut Context, answer: Answer) -> ControlFlow<()> {
         match answer {
             Answer::Subscribed(Ok(())) => {
                 self.subscription = Subscription::Live;
@@ -131,31 +133,36 @@ impl UserFeed {
                 self.attach(context, request, status);
                 self.look_idle(context);
             }
-            Answer::Changed(Ok(Changes::Since(changes))) => {
+            // A feed that began anew may still get its forerunner's answers.
+            Answer::Changed(ticket, _) | Answer::Newest(ticket, _) | Answer::Again(ticket)
+                if self.reading != Some(ticket) => {}
+            Answer::Changed(_, Ok(Changes::Since(changes))) => {
                 changes.into_iter().for_each(|status| self.tell(status));
                 self.finish_reading(context);
             }
-            Answer::Changed(Ok(Changes::TooOld)) => {
+            Answer::Changed(ticket, Ok(Changes::TooOld)) => {
                 let (presence, user) = (context.backplane.presence.clone(), self.user.clone());
-                context.read_user(&self.user, async move { Answer::Newest(presence.status(&user).await) });
+                context.read_user(&self.user, async move { Answer::Newest(ticket, presence.status(&user).await) });
             }
-            Answer::Newest(Ok(status)) => {
+            Answer::Newest(_, Ok(status)) => {
                 self.tell(status);
                 self.finish_reading(context);
             }
-            Answer::Changed(Err(_)) | Answer::Newest(Err(_)) => context.read_user(&self.user, async {
-                tokio::time::sleep(RETRY).await;
-                Answer::Again
-            }),
-            Answer::Again => {
-                self.reading = false;
+            Answer::Changed(ticket, Err(_)) | Answer::Newest(ticket, Err(_)) => {
+                context.ask_user(&self.user, async move {
+                    tokio::time::sleep(RETRY).await;
+                    Answer::Again(ticket)
+                });
+            }
+            Answer::Again(_) => {
+                self.reading = None;
                 self.catch_up(context);
             }
         }
         ControlFlow::Continue(())
     }
 
-    fn attach(&mut self, context: &Context, request: WatchRequest, status: Result<Status>) {
+    fn attach(&mut self, context: &mut Context, request: WatchRequest, status: Result<Status>) {
         let status = match status {
             Ok(status) => status,
             Err(error) => {
@@ -176,8 +183,8 @@ impl UserFeed {
         }
     }
 
-    pub fn on_change(&mut self, context: &Context, status: Status) {
-        let Some(last) = self.last.as_ref().filter(|_| !self.reading) else {
+    pub fn on_change(&mut self, context: &mut Context, status: Status) {
+        let Some(last) = self.last.as_ref().filter(|_| self.reading.is_none()) else {
             self.hold(status);
             return;
         };
@@ -212,24 +219,27 @@ impl UserFeed {
     }
 
     /// Reads the changes after the last one.
-    pub fn catch_up(&mut self, context: &Context) {
-        let Some(last) = &self.last else { return };
-        if self.reading {
+    pub fn catch_up(&mut self, context: &mut Context) {
+        let Some(last) = self.last.as_ref().filter(|_| self.reading.is_none()) else {
             self.again = true;
             return;
-        }
-        self.reading = true;
+        };
+        let ticket = context.ticket();
+        self.reading = Some(ticket);
         self.again = false;
         let (presence, user, version) = (context.backplane.presence.clone(), self.user.clone(), last.version);
-        context.read_user(&self.user, async move { Answer::Changed(presence.status_changes(&user, version).await) });
+        context.read_user(
+            &self.user,
+            async move { Answer::Changed(ticket, presence.status_changes(&user, version).await) },
+        );
     }
 
-    fn finish_reading(&mut self, context: &Context) {
-        self.reading = false;
+    fn finish_reading(&mut self, context: &mut Context) {
+        self.reading = None;
         self.merge_held(context);
     }
 
-    fn merge_held(&mut self, context: &Context) {
+    fn merge_held(&mut self, context: &mut Context) {
         for status in std::mem::take(&mut self.held) {
             self.on_change(context, status);
         }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::room::{self, RoomFeed};
 use super::user::{self, UserFeed};
-use super::{Command, DeliveryCounters, Queues, TICK};
+use super::{Command, DeliveryCounters, DeliverySettings, Queues, TICK};
 use crate::backplane::{Backplane, BusEvent, Topic};
 use crate::domain::{Head, RoomId, UserId};
 
@@ -33,6 +33,8 @@ pub(crate) struct Heads {
 pub(super) struct Context {
     pub backplane: Backplane,
     pub room_events: u64,
+    /// The most bytes of messages that one read of a log asks for.
+    pub page_bytes: usize,
     pub counters: Arc<DeliveryCounters>,
     queues: Arc<Queues>,
     reads: Arc<Semaphore>,
@@ -61,11 +63,18 @@ impl Context {
 
     /// As `read_room`, for a watched user.
     pub fn read_user(&self, user: &UserId, work: impl Future<Output = user::Answer> + Send + 'static) {
-        let (queues, user, reads) = (self.queues.clone(), user.clone(), self.reads.clone());
+        let reads = self.reads.clone();
+        self.ask_user(user, async move {
+            let _permit = reads.acquire().await;
+            work.await
+        });
+    }
+
+    /// As `ask_room`, for a watched user.
+    pub fn ask_user(&self, user: &UserId, work: impl Future<Output = user::Answer> + Send + 'static) {
+        let (queues, user) = (self.queues.clone(), user.clone());
         tokio::spawn(async move {
-            let permit = reads.acquire().await;
             let answer = work.await;
-            drop(permit);
             queues.send(&user.clone(), Command::User(user, answer)).await;
         });
     }
@@ -104,12 +113,13 @@ impl Worker {
         index: usize,
         backplane: Backplane,
         queues: Arc<Queues>,
-        room_events: u64,
+        settings: &DeliverySettings,
         counters: Arc<DeliveryCounters>,
     ) -> Self {
         let context = Context {
             backplane,
-            room_events,
+            room_events: settings.room_events,
+            page_bytes: settings.page_bytes,
             counters,
             queues,
             reads: Arc::new(Semaphore::new(READS)),
@@ -127,12 +137,19 @@ impl Worker {
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(command) => self.handle(command),
+                    Some(command) => self.handle_or_report(command),
                     None => return,
                 },
                 _ = tick.tick() => self.on_tick(),
                 _ = compare.tick() => self.compare(),
             }
+        }
+    }
+
+    /// A panic is a fault of ours in one feed; the other rooms of this worker must not stand still for it.
+    fn handle_or_report(&mut self, command: Command) {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.handle(command))).is_err() {
+            tracing::error!("a feed panicked; its room may miss something until its members join again");
         }
     }
 
@@ -212,12 +229,12 @@ impl Worker {
             }
             Some(Topic::User(user)) => {
                 if let Some(feed) = self.users.get_mut(user) {
-                    feed.catch_up(&self.context);
+                    feed.catch_up(&mut self.context);
                 }
             }
             None => {
                 self.rooms.values_mut().for_each(|feed| feed.on_interrupted(&mut self.context));
-                self.users.values_mut().for_each(|feed| feed.catch_up(&self.context));
+                self.users.values_mut().for_each(|feed| feed.catch_up(&mut self.context));
             }
         }
     }
@@ -300,7 +317,7 @@ impl Worker {
                         && now != then
                         && feed.version() == Some(then)
                     {
-                        feed.catch_up(&self.context);
+                        feed.catch_up(&mut self.context);
                     }
                 }
             }

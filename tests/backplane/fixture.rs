@@ -86,7 +86,7 @@ pub fn draft(room: &str, user: &str, content: &str) -> Draft {
 
 /// Appends with a key of its own.
 pub async fn say(node: &Backplane, room: &str, content: &str) -> Appended {
-    node.log.append(&draft(room, "ann", content), &uuid::Uuid::new_v4().to_string()).await.unwrap()
+    node.log.append(&draft(room, "ann", content), Some(&uuid::Uuid::new_v4().to_string())).await.unwrap()
 }
 
 /// Registers a connection and puts it into a room.

@@ -15,7 +15,7 @@ pub async fn appends_are_numbered_without_a_hole(fixture: Fixture) {
             let mut places = Vec::new();
             for n in 0..50 {
                 let draft = draft("lobby", &format!("user{who}"), &n.to_string());
-                places.push((node.log.append(&draft, &n.to_string()).await.unwrap().seq, draft.id));
+                places.push((node.log.append(&draft, Some(&n.to_string())).await.unwrap().seq, draft.id));
             }
             places
         })
@@ -40,7 +40,7 @@ pub async fn one_caller_keeps_its_order(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let drafts: Vec<_> = (0..300).map(|n| draft("lobby", "ann", &format!("<{n}>"))).collect();
     let keys: Vec<_> = (0..300).map(|n| n.to_string()).collect();
-    let appends = drafts.iter().zip(&keys).map(|(draft, key)| node.log.append(draft, key));
+    let appends = drafts.iter().zip(&keys).map(|(draft, key)| node.log.append(draft, Some(key)));
     let places = futures_util::future::join_all(appends).await;
     for (n, place) in places.into_iter().enumerate() {
         assert_eq!(place.unwrap().seq, n as u64 + 1, "appends begun one after another keep their order");
@@ -49,9 +49,9 @@ pub async fn one_caller_keeps_its_order(fixture: Fixture) {
 
 pub async fn a_repeat_gets_the_first_place(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let first = node.log.append(&draft("lobby", "ann", "one"), "key").await.unwrap();
+    let first = node.log.append(&draft("lobby", "ann", "one"), Some("key")).await.unwrap();
     say(&node, "lobby", "two").await;
-    let again = node.log.append(&draft("lobby", "ann", "another text"), "key").await.unwrap();
+    let again = node.log.append(&draft("lobby", "ann", "another text"), Some("key")).await.unwrap();
     assert!(!first.duplicate && again.duplicate);
     assert_eq!((again.id, again.seq, again.at), (first.id, first.seq, first.at));
     assert_eq!(again.epoch, first.epoch);
@@ -62,7 +62,7 @@ pub async fn fifty_repeats_at_once_get_one_place(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let repeats = (0..50).map(|_| {
         let node = node.clone();
-        tokio::spawn(async move { node.log.append(&draft("lobby", "ann", "hi"), "key").await.unwrap() })
+        tokio::spawn(async move { node.log.append(&draft("lobby", "ann", "hi"), Some("key")).await.unwrap() })
     });
     let mut places = Vec::new();
     for repeat in repeats.collect::<Vec<_>>() {
@@ -76,18 +76,18 @@ pub async fn fifty_repeats_at_once_get_one_place(fixture: Fixture) {
 pub async fn a_key_belongs_to_its_user_and_room(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     for (place, who) in [("lobby", "ann"), ("lobby", "bob"), ("attic", "ann")] {
-        assert!(!node.log.append(&draft(place, who, "hi"), "key").await.unwrap().duplicate);
+        assert!(!node.log.append(&draft(place, who, "hi"), Some("key")).await.unwrap().duplicate);
     }
     // Names must not run into each other.
-    assert!(!node.log.append(&draft("lobby", "ann:k", "hi"), "ey").await.unwrap().duplicate);
-    assert!(!node.log.append(&draft("lobby", "ann", "hi"), "k:ey").await.unwrap().duplicate);
+    assert!(!node.log.append(&draft("lobby", "ann:k", "hi"), Some("ey")).await.unwrap().duplicate);
+    assert!(!node.log.append(&draft("lobby", "ann", "hi"), Some("k:ey")).await.unwrap().duplicate);
 }
 
 pub async fn a_key_is_forgotten(fixture: Fixture) {
     let node = fixture.start(BackplaneLimits { dedupe_ttl: Duration::from_millis(200), ..limits() }).await;
-    assert_eq!(node.log.append(&draft("lobby", "ann", "hi"), "key").await.unwrap().seq, 1);
+    assert_eq!(node.log.append(&draft("lobby", "ann", "hi"), Some("key")).await.unwrap().seq, 1);
     let again = eventually(SOON, "a forgotten key", async || {
-        let again = node.log.append(&draft("lobby", "ann", "hi"), "key").await.unwrap();
+        let again = node.log.append(&draft("lobby", "ann", "hi"), Some("key")).await.unwrap();
         (!again.duplicate).then_some(again)
     });
     assert_eq!(again.await.seq, 2);

@@ -55,7 +55,7 @@ async fn every_room_again(node: &Backplane, recorder: &Recorder, rooms: &[String
     eventually(FAILOVER, "every room again", async || {
         let heard = recorder.events().len();
         for place in rooms {
-            node.log.append(&draft(place, "ann", "again"), &uuid::Uuid::new_v4().to_string()).await.ok()?;
+            node.log.append(&draft(place, "ann", "again"), Some(&uuid::Uuid::new_v4().to_string())).await.ok()?;
         }
         let all = async || (recorder.events().len() == heard + rooms.len()).then_some(());
         let patience = tokio::time::timeout(Duration::from_secs(1), eventually(FAILOVER, "all", all));
@@ -67,9 +67,10 @@ async fn every_room_again(node: &Backplane, recorder: &Recorder, rooms: &[String
 /// Says something in every room until it arrives once, or an interruption tells why not.
 async fn all_rooms_live(node: &Backplane, recorder: &Recorder, rooms: &[String], what: &str) {
     for place in rooms {
-        let said =
-            eventually(FAILOVER, "an append", async || node.log.append(&draft(place, "ann", what), what).await.ok())
-                .await;
+        let said = eventually(FAILOVER, "an append", async || {
+            node.log.append(&draft(place, "ann", what), Some(what)).await.ok()
+        })
+        .await;
         eventually(FAILOVER, &format!("{what} in {place}"), async || {
             let heard = recorder.events().iter().any(
                 |event| matches!(event, BusEvent::Message(at, entry) if at.as_str() == place && entry.seq == said.seq),
@@ -151,7 +152,7 @@ async fn a_cluster_survives_a_primary() {
     let begun = Instant::now();
     eventually(FAILOVER, "every append", async || {
         for place in &rooms {
-            node.log.append(&draft(place, "ann", "after"), "after").await.ok()?;
+            node.log.append(&draft(place, "ann", "after"), Some("after")).await.ok()?;
         }
         Some(())
     })
@@ -193,7 +194,7 @@ async fn sentinel_leads_to_the_new_primary() {
     primary.kill();
     let begun = Instant::now();
     let after = eventually(FAILOVER, "an append", async || {
-        node.log.append(&draft("lobby", "ann", "after"), "after").await.ok()
+        node.log.append(&draft("lobby", "ann", "after"), Some("after")).await.ok()
     })
     .await;
     println!("a failover was over after {:?}", begun.elapsed());

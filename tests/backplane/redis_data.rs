@@ -91,7 +91,7 @@ async fn a_tail_that_may_be_lost_begins_an_epoch_that_counts_on() {
     assert_eq!((attic.head.seq, attic.previous.unwrap().seq), (3, 3));
     assert_eq!(enter(&node, "ann", "c1", "lobby").await.span, slice.span);
     // Nobody came or went.
-    let again = node.log.append(&draft("lobby", "ann", "x"), "key").await.unwrap();
+    let again = node.log.append(&draft("lobby", "ann", "x"), Some("key")).await.unwrap();
     assert_eq!((again.seq, again.epoch), (5, new.epoch));
     assert_eq!(node.presence.roster(&room("lobby"), 10).await.unwrap().version, joined.roster.version);
 }

@@ -24,7 +24,7 @@ async fn every_call_fails_fast(node: &Backplane, within: Duration) {
     let unavailable =
         |error: Option<BackplaneError>| assert!(matches!(error, Some(BackplaneError::Unavailable(_))), "{error:?}");
     tokio::join!(
-        async { unavailable(node.log.append(&draft, "key").await.err()) },
+        async { unavailable(node.log.append(&draft, Some("key")).await.err()) },
         async { unavailable(node.log.read(&place, hubbub::backplane::Window::Newest, 1, 1).await.err()) },
         async { unavailable(node.log.heads(std::slice::from_ref(&place)).await.err()) },
         async { unavailable(node.presence.join(&with, &who, &name("ann"), &place).await.err()) },
@@ -55,7 +55,7 @@ async fn a_redis_that_stops_and_starts_is_survived() {
     let begun = Instant::now();
     eventually(RECOVERY, "up again", async || node.lifecycle.is_up().then_some(())).await;
     let after = eventually(RECOVERY, "an append", async || {
-        node.log.append(&draft("lobby", "ann", "after"), "after").await.ok()
+        node.log.append(&draft("lobby", "ann", "after"), Some("after")).await.ok()
     })
     .await;
     assert_eq!(after.seq, 1);
@@ -88,8 +88,10 @@ async fn a_redis_that_hangs_is_survived() {
     node.presence.lost(&conn("c2"), &user("bob"), &[room("lobby")]).await;
     fixture.server().signal("-CONT");
     eventually(RECOVERY, "up again", async || node.lifecycle.is_up().then_some(())).await;
-    eventually(RECOVERY, "an append", async || node.log.append(&draft("lobby", "ann", "after"), "after").await.ok())
-        .await;
+    eventually(RECOVERY, "an append", async || {
+        node.log.append(&draft("lobby", "ann", "after"), Some("after")).await.ok()
+    })
+    .await;
     gone(&node, "lobby", "bob").await;
     assert!(node.presence.is_member(&room("lobby"), &user("ann")).await.unwrap());
 }
@@ -113,8 +115,10 @@ async fn a_cut_subscription_is_taken_up_again() {
     assert_eq!(recorder.wait_for(50).await.len(), 50);
     assert!(node.lifecycle.is_up());
     fixture.server().cli(&["CLIENT", "KILL", "TYPE", "normal"]);
-    eventually(RECOVERY, "an append", async || node.log.append(&draft("lobby", "ann", "after"), "after").await.ok())
-        .await;
+    eventually(RECOVERY, "an append", async || {
+        node.log.append(&draft("lobby", "ann", "after"), Some("after")).await.ok()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

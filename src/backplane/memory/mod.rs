@@ -196,7 +196,7 @@ impl Memory {
 
 #[async_trait]
 impl RoomLog for Memory {
-    async fn append(&self, draft: &Draft, key: &str) -> Result<Appended> {
+    async fn append(&self, draft: &Draft, key: Option<&str>) -> Result<Appended> {
         let record = record::encode(draft);
         self.with_room(&draft.room, |room, _| {
             let (appended, entry) = room.append(draft, key, record, &self.limits);

@@ -80,12 +80,12 @@ impl Room {
     pub(super) fn append(
         &mut self,
         draft: &Draft,
-        key: &str,
+        key: Option<&str>,
         record: Bytes,
         limits: &BackplaneLimits,
     ) -> (Appended, Option<Entry>) {
-        let key: SendKey = (draft.user.clone(), key.into());
-        if let Some(first) = self.sends.get(&key) {
+        let key: Option<SendKey> = key.map(|key| (draft.user.clone(), key.into()));
+        if let Some(first) = key.as_ref().and_then(|key| self.sends.get(key)) {
             return (Appended { duplicate: true, ..first.clone() }, None);
         }
         self.seq += 1;
@@ -97,8 +97,10 @@ impl Room {
             self.log.pop_front();
         }
         self.last_message = Instant::now();
-        self.sends.insert(key.clone(), appended.clone());
-        self.send_order.push_back((self.last_message + limits.dedupe_ttl, key));
+        if let Some(key) = key {
+            self.sends.insert(key.clone(), appended.clone());
+            self.send_order.push_back((self.last_message + limits.dedupe_ttl, key));
+        }
         (appended, Some(entry))
     }
 

@@ -57,7 +57,7 @@ impl Appends {
     }
 
     /// As [`RoomLog::append`](crate::backplane::RoomLog::append). A caller that goes away doesn't take its message back.
-    pub(super) async fn append(self: &Arc<Self>, draft: &Draft, key: &str) -> Result<Appended> {
+    pub(super) async fn append(self: &Arc<Self>, draft: &Draft, key: Option<&str>) -> Result<Appended> {
         let (reply, answer) = oneshot::channel();
         let partition = Partition::of_room(&draft.room);
         let record = record::encode(draft);
@@ -67,7 +67,8 @@ impl Appends {
                 return Err(BackplaneError::Unavailable("too much waits to be appended".to_owned()));
             }
             lane.bytes += record.len();
-            let (room, user, key) = (part(draft.room.as_str()), part(draft.user.as_str()), part(key));
+            let (room, user, key) =
+                (part(draft.room.as_str()), part(draft.user.as_str()), key.map(part).unwrap_or_default());
             lane.queue.push_back(Waiting { room, user, key, id: draft.id, record, reply });
             !std::mem::replace(&mut lane.busy, true)
         };

@@ -18,7 +18,7 @@ const MAX_SEQ: u64 = 1 << 53;
 
 #[async_trait]
 impl RoomLog for Node {
-    async fn append(&self, draft: &Draft, key: &str) -> Result<Appended> {
+    async fn append(&self, draft: &Draft, key: Option<&str>) -> Result<Appended> {
         self.appends.append(draft, key).await
     }
 

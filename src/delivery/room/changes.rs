@@ -1,5 +1,6 @@
 //! The order of a room's comings and goings, and what a room too large for them gets instead.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,10 +9,12 @@ use super::super::worker::Context;
 use super::super::{Event, Shared};
 use super::{Answer, RETRY, RoomFeed};
 use crate::backplane::{Changes, Result, Roster};
-use crate::domain::{ChangeKind, Limits, RoomChange};
+use crate::domain::{ChangeKind, Limits, RoomChange, UserId};
 
 /// Changes held while others are read; more are dropped, as the backplane has them.
 const HELD: usize = 1024;
+/// Changes remembered for joiners.
+const RECENT: usize = 128;
 /// The least time between two `room_users` of a large room, or after membership was restored.
 const ROSTER_PACE: Duration = Duration::from_secs(1);
 
@@ -20,8 +23,11 @@ pub(super) struct ChangeCursor {
     /// The last change handed on. `None` until the first join tells.
     pub version: Option<u64>,
     held: Vec<RoomChange>,
-    reading: bool,
+    /// The ticket of the read of changes that is under way, or waits to be tried again.
+    reading: Option<u64>,
     again: bool,
+    /// The last changes handed on, for joiners whose list is older.
+    recent: VecDeque<RoomChange>,
     total: u64,
     /// More members than `ROOM_EVENTS_LIMIT`: only their number is told.
     large: bool,
@@ -43,11 +49,28 @@ impl RoomFeed {
         self.changes.version = Some(roster.version);
         self.changes.total = roster.total;
         self.changes.large = roster.total > context.room_events;
-        self.merge_held_changes(context);
+    }
+
+    /// The changes that were handed on after `version`, but for the user's own, and whether some of them are forgotten.
+    pub(super) fn changes_since(&self, version: u64, user: &UserId) -> (Vec<Shared>, bool) {
+        if self.changes.large || self.changes.version.is_none_or(|seen| seen <= version) {
+            return (Vec::new(), false);
+        }
+        let whole = self.changes.recent.iter().any(|change| change.previous == version);
+        let missed = self.changes.recent.iter().filter(|change| change.version > version && change.user != *user);
+        let events = missed.map(|change| Shared::new(Event::RoomChanged(self.room.clone(), change.clone()))).collect();
+        (events, !whole)
+    }
+
+    /// In a large room a joiner's number may be older than what the others were told: it is told again.
+    pub(super) fn recount(&mut self, context: &mut Context, version: u64) {
+        if self.changes.large && self.changes.version.is_some_and(|seen| seen > version) {
+            self.want_roster(context, false);
+        }
     }
 
     pub fn on_change(&mut self, context: &mut Context, change: RoomChange) {
-        let held = self.changes.version.is_none() || self.changes.reading;
+        let held = self.changes.version.is_none() || self.changes.reading.is_some();
         if held || self.changes.version.is_some_and(|version| change.version > version && change.previous != version) {
             if self.changes.held.len() < HELD {
                 self.changes.held.push(change);
@@ -69,6 +92,10 @@ impl RoomFeed {
         }
         self.changes.version = Some(change.version);
         self.changes.total = change.total;
+        self.changes.recent.push_back(change.clone());
+        if self.changes.recent.len() > RECENT {
+            self.changes.recent.pop_front();
+        }
         let was_large = std::mem::replace(&mut self.changes.large, change.total > context.room_events);
         if self.changes.large {
             self.want_roster(context, false);
@@ -99,7 +126,7 @@ impl RoomFeed {
         self.changes.due = None;
         self.changes.last_roster = Some(now);
         if due.full && !self.changes.large {
-            self.read_roster(context);
+            self.read_roster(context, None);
         } else {
             let total = self.changes.total;
             let shared = Shared::new(Event::RoomUsers { room: self.room.clone(), users: Vec::new(), total });
@@ -107,26 +134,37 @@ impl RoomFeed {
         }
     }
 
-    fn read_roster(&self, context: &Context) {
+    /// `instead`: the read of changes that it stands for.
+    fn read_roster(&self, context: &Context, instead: Option<u64>) {
         let (presence, room) = (context.backplane.presence.clone(), self.room.clone());
-        context.read_room(&self.room, async move { Answer::Roster(presence.roster(&room, Limits::ROSTER).await) });
+        context.read_room(
+            &self.room,
+            async move { Answer::Roster(instead, presence.roster(&room, Limits::ROSTER).await) },
+        );
     }
 
     /// Everyone gets the newest state once, but for who had it, or newer, already.
-    pub(super) fn on_roster(&mut self, context: &mut Context, roster: Result<Roster>) {
+    pub(super) fn on_roster(&mut self, context: &mut Context, instead: Option<u64>, roster: Result<Roster>) {
+        if instead.is_some() && instead != self.changes.reading {
+            return;
+        }
         let Ok(roster) = roster else {
-            if self.changes.reading {
-                self.read_changes_again(context);
-            } else {
-                self.changes.last_roster = Some(Instant::now());
-                self.want_roster(context, true);
+            match instead {
+                Some(ticket) => self.read_changes_again(context, ticket),
+                None => {
+                    self.changes.last_roster = Some(Instant::now());
+                    self.want_roster(context, true);
+                }
             }
             return;
         };
         let version = roster.version;
-        if self.changes.version.is_some_and(|seen| seen < version) {
-            self.changes.version = Some(version);
+        if instead.is_none() && self.changes.version.is_some_and(|seen| seen > version) {
+            // Members were told of newer changes while it was read.
+            self.want_roster(context, true);
+            return;
         }
+        self.changes.version = self.changes.version.max(Some(version));
         self.changes.total = roster.total;
         self.changes.large = roster.total > context.room_events;
         let users = if self.changes.large { Vec::new() } else { roster.users };
@@ -135,50 +173,58 @@ impl RoomFeed {
             member.changes_from = version;
             member.deliver_change(&shared);
         }
-        self.changes.reading = false;
-        self.merge_held_changes(context);
+        if instead.is_some() {
+            self.changes.reading = None;
+            self.merge_held_changes(context);
+        }
     }
 
     /// Reads the changes after the last one.
     pub fn catch_up_changes(&mut self, context: &mut Context) {
-        let Some(version) = self.changes.version else { return };
-        if self.changes.reading {
+        let Some(version) = self.changes.version.filter(|_| self.changes.reading.is_none()) else {
             self.changes.again = true;
             return;
-        }
-        self.changes.reading = true;
+        };
+        let ticket = context.ticket();
+        self.changes.reading = Some(ticket);
         self.changes.again = false;
         let (presence, room) = (context.backplane.presence.clone(), self.room.clone());
-        context.read_room(&self.room, async move { Answer::Changed(presence.room_changes(&room, version).await) });
+        context
+            .read_room(&self.room, async move { Answer::Changed(ticket, presence.room_changes(&room, version).await) });
     }
 
-    pub(super) fn on_changes_again(&mut self, context: &mut Context) {
-        self.changes.reading = false;
-        self.catch_up_changes(context);
+    pub(super) fn on_changes_again(&mut self, context: &mut Context, ticket: u64) {
+        if self.changes.reading == Some(ticket) {
+            self.changes.reading = None;
+            self.catch_up_changes(context);
+        }
     }
 
-    pub(super) fn on_changes(&mut self, context: &mut Context, changes: Result<Changes<RoomChange>>) {
+    pub(super) fn on_changes(&mut self, context: &mut Context, ticket: u64, changes: Result<Changes<RoomChange>>) {
+        if self.changes.reading != Some(ticket) {
+            return;
+        }
         match changes {
-            Err(_) => self.read_changes_again(context),
+            Err(_) => self.read_changes_again(context, ticket),
             // `reading` stays set until the newest state is there.
-            Ok(Changes::TooOld) => self.read_roster(context),
+            Ok(Changes::TooOld) => self.read_roster(context, Some(ticket)),
             Ok(Changes::Since(changes)) => {
                 changes.into_iter().for_each(|change| self.apply(context, change));
-                self.changes.reading = false;
+                self.changes.reading = None;
                 self.merge_held_changes(context);
             }
         }
     }
 
     /// After a pause; `reading` stays set meanwhile.
-    fn read_changes_again(&self, context: &Context) {
-        context.ask_room(&self.room, async {
+    fn read_changes_again(&self, context: &Context, ticket: u64) {
+        context.ask_room(&self.room, async move {
             tokio::time::sleep(RETRY).await;
-            Answer::ChangesAgain
+            Answer::ChangesAgain(ticket)
         });
     }
 
-    fn merge_held_changes(&mut self, context: &mut Context) {
+    pub(super) fn merge_held_changes(&mut self, context: &mut Context) {
         for change in std::mem::take(&mut self.changes.held) {
             self.on_change(context, change);
         }

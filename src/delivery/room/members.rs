@@ -12,11 +12,10 @@ use super::super::worker::Context;
 use super::super::{CloseReason, Event, JoinOutcome, JoinRequest, Outlet, Shared, Start};
 use super::{Answer, RETRY, RoomFeed};
 use crate::backplane::{Joined, Result, Slice, Window};
-use crate::domain::{ConnId, Continuity, Epoch, LogSpan};
+use crate::domain::{ConnId, Continuity, Epoch, Head, LogSpan};
 
-/// How much one page of a replay takes.
+/// How many messages one page of a replay takes.
 const PAGE: usize = 128;
-const PAGE_BYTES: usize = 128 * 1024;
 /// Changes of membership held for one joiner; more are made up for by a fresh `room_users`.
 const HELD_CHANGES: usize = 256;
 
@@ -123,15 +122,16 @@ impl Members {
 /// Where a replay begins, and what the joiner is told of it.
 fn plan(start: &Start, span: &LogSpan, total: u64) -> (u64, JoinOutcome) {
     let head = span.head.seq;
+    let start_of_log = span.oldest.saturating_sub(1).min(head);
     let (position, recovered, gap) = match start {
         Start::Live => (head, false, false),
-        Start::Last(count) => (head.saturating_sub(*count).max(span.oldest - 1), false, false),
+        Start::Last(count) => (head.saturating_sub(*count).max(start_of_log), false, false),
         Start::Since { seq, epoch } => match span.continuity(epoch.as_ref(), *seq) {
             Continuity::Clean => (*seq, true, false),
-            Continuity::Trimmed | Continuity::Lost { .. } => (span.oldest - 1, false, true),
+            Continuity::Trimmed | Continuity::Lost { .. } => (start_of_log, false, true),
         },
     };
-    (position, JoinOutcome { total, head: span.head.clone(), recovered, gap, replayed: head - position })
+    (position, JoinOutcome { total, head: span.head.clone(), recovered, gap, replayed: head.saturating_sub(position) })
 }
 
 impl RoomFeed {
@@ -140,23 +140,26 @@ impl RoomFeed {
         let JoinRequest { outlet, start, reply, done, .. } = request;
         let (mut position, outcome) = plan(&start, &span, roster.total);
         let head = span.head.clone();
-        if self.log.at.is_none() {
+        let first = self.log.at.is_none();
+        if first {
             self.log.at = Some(head.clone());
             self.begin_changes(context, &roster);
-            self.merge_held(context);
         }
-        // Who is live already, and asks for nothing again, goes on from where the feed is: it has had all up to there.
+        let mut until = head.seq;
+        // Who is live already, and asks for nothing again, goes on from where it is: at the feed, or ahead of it.
         if let (Start::Live, Some(at), Some(member)) = (&start, &self.log.at, self.members.get_mut(outlet.conn()))
             && member.replay.is_none()
             && at.epoch == head.epoch
         {
-            position = position.max(at.seq);
+            position = member.position.max(at.seq);
+            until = position;
         }
         let room_users =
             Shared::new(Event::RoomUsers { room: self.room.clone(), users: roster.users, total: roster.total });
         let conn = outlet.conn().clone();
         reply(Ok(outcome));
-        let opening = Opening { until: head.seq, room_users, held: Vec::new(), overflowed: false, done };
+        let (held, overflowed) = self.changes_since(roster.version, outlet.user());
+        let opening = Opening { until, room_users, held, overflowed, done };
         self.members.insert(Member {
             outlet,
             position,
@@ -165,6 +168,22 @@ impl RoomFeed {
             replay: Some(Replay { epoch: head.epoch, opening: Some(opening), parked: false }),
         });
         self.advance(context, &conn);
+        if first {
+            // The new member is among those who get what was held meanwhile.
+            self.merge_held_changes(context);
+            self.merge_held(context);
+            self.advance(context, &conn);
+        }
+        self.recount(context, roster.version);
+    }
+
+    /// Live members who can't take more now are replayed to from `at` on: a catch-up must not overrun them.
+    pub(super) fn demote_full(&mut self, context: &mut Context, at: &Head) {
+        for member in self.members.live_mut().filter(|member| !member.outlet.has_room()) {
+            member.position = member.position.max(at.seq);
+            member.ticket = context.ticket();
+            member.replay = Some(Replay { epoch: at.epoch.clone(), opening: None, parked: true });
+        }
     }
 
     /// Takes the member's replay as far as it goes now.
@@ -203,8 +222,9 @@ impl RoomFeed {
         context.counters.replays.add(1);
         let (log, room, after, conn) =
             (context.backplane.log.clone(), self.room.clone(), member.position, conn.clone());
+        let page_bytes = context.page_bytes;
         context.read_room(&self.room, async move {
-            Answer::Page(conn, ticket, log.read(&room, Window::After(after), PAGE, PAGE_BYTES).await)
+            Answer::Page(conn, ticket, log.read(&room, Window::After(after), PAGE, page_bytes).await)
         });
     }
 

@@ -10,9 +10,8 @@ use crate::domain::{Continuity, Head};
 
 /// Messages held while the log is read; more are dropped, as the log has them.
 const HELD: usize = 1024;
-/// How much one catch-up read takes.
+/// How many messages one catch-up read takes.
 const PAGE: usize = 512;
-const PAGE_BYTES: usize = 1 << 20;
 
 #[derive(Default)]
 pub(super) struct LogCursor {
@@ -22,10 +21,13 @@ pub(super) struct LogCursor {
     held: VecDeque<(u64, Entry)>,
     /// A read is under way, or waits to be tried again.
     reading: bool,
-    /// Counts reads.
+    /// The ticket of the last read begun; later ones are greater.
     reads: u64,
-    /// Something was dropped or asked for while reading: read again.
+    /// Something was dropped or asked for while reading, or before there was a cursor: read again.
     again: bool,
+    /// The numbering is lost, and where it was left isn't known to the new one: members are told once it is seen which of
+    /// the kept messages they had not had.
+    lost: Option<Head>,
 }
 
 impl LogCursor {
@@ -71,54 +73,68 @@ impl RoomFeed {
 
     /// Reads what came after the cursor. While a read is under way another one will follow it.
     pub fn catch_up(&mut self, context: &mut Context) {
-        let Some(at) = &self.log.at else { return };
-        if self.log.reading {
+        let Some(at) = self.log.at.as_ref().filter(|_| !self.log.reading) else {
             self.log.again = true;
             return;
-        }
+        };
         self.log.reading = true;
         self.log.again = false;
-        self.log.reads += 1;
+        let (ticket, page_bytes) = (context.ticket(), context.page_bytes);
+        self.log.reads = ticket;
         context.counters.catch_ups.add(1);
         let (log, room, after) = (context.backplane.log.clone(), self.room.clone(), at.seq);
         context.read_room(&self.room, async move {
-            Answer::CaughtUp(log.read(&room, Window::After(after), PAGE, PAGE_BYTES).await)
+            Answer::CaughtUp(ticket, log.read(&room, Window::After(after), PAGE, page_bytes).await)
         });
     }
 
-    pub(super) fn on_catch_up_again(&mut self, context: &mut Context) {
-        self.log.reading = false;
-        self.catch_up(context);
+    /// Whether it is the read that the feed waits for: a feed that began anew may still get its forerunner's.
+    fn awaits(&self, ticket: u64) -> bool {
+        self.log.reading && self.log.reads == ticket
     }
 
-    pub(super) fn on_caught_up(&mut self, context: &mut Context, slice: Result<Slice>) {
+    pub(super) fn on_catch_up_again(&mut self, context: &mut Context, ticket: u64) {
+        if self.awaits(ticket) {
+            self.log.reading = false;
+            self.catch_up(context);
+        }
+    }
+
+    pub(super) fn on_caught_up(&mut self, context: &mut Context, ticket: u64, slice: Result<Slice>) {
+        if !self.awaits(ticket) {
+            return;
+        }
         let Ok(Slice { entries, span }) = slice else {
             // `reading` stays set: what arrives is held until the next try.
-            context.ask_room(&self.room, async {
+            context.ask_room(&self.room, async move {
                 tokio::time::sleep(RETRY).await;
-                Answer::CatchUpAgain
+                Answer::CatchUpAgain(ticket)
             });
             return;
         };
         self.log.reading = false;
         let Some(at) = self.log.at.clone() else { return };
+        let start = span.oldest.saturating_sub(1);
         match span.continuity(Some(&at.epoch), at.seq) {
             Continuity::Clean => self.hand_on_all(context, entries),
             Continuity::Trimmed => {
-                let head = Head { epoch: span.head.epoch.clone(), seq: span.oldest - 1 };
-                self.reset(context, head, Some(at.seq + 1));
+                self.skip_to(context, Head { epoch: span.head.epoch.clone(), seq: start }, at.seq + 1);
                 self.hand_on_all(context, entries);
             }
-            Continuity::Lost { last_shared } => {
-                // What was read lies after a position that means nothing here: read again from where both agree.
-                let seq = last_shared.unwrap_or(0).max(span.oldest - 1);
-                let head = Head { epoch: span.head.epoch.clone(), seq };
-                self.reset(context, head, last_shared.map(|seq| seq + 1));
+            // What was read lies after a position that means nothing here: read again from where both agree.
+            Continuity::Lost { last_shared: Some(end) } => {
+                self.reset(context, Head { epoch: span.head.epoch.clone(), seq: end.max(start) }, Some(end + 1));
+                self.catch_up(context);
+                return;
+            }
+            Continuity::Lost { last_shared: None } => {
+                self.log.lost = Some(at);
+                self.log.at = Some(Head { epoch: span.head.epoch.clone(), seq: start });
                 self.catch_up(context);
                 return;
             }
         }
-        let Some(at) = &mut self.log.at else { return };
+        let Some(at) = self.log.at.as_mut() else { return };
         if at.seq < span.head.seq {
             self.catch_up(context);
             return;
@@ -126,15 +142,32 @@ impl RoomFeed {
         if at.seq == span.head.seq {
             at.epoch = span.head.epoch;
         }
+        self.tell_lost(context);
         self.merge_held(context);
         self.unpark(context);
     }
 
-    fn hand_on_all(&mut self, context: &Context, entries: Vec<Entry>) {
+    /// What a read brought. Members who can't take it at once are replayed to, at their own pace.
+    fn hand_on_all(&mut self, context: &mut Context, entries: Vec<Entry>) {
         for entry in entries {
-            if self.log.at.as_ref().is_some_and(|at| entry.seq == at.seq + 1) {
-                self.hand_on(context, entry);
+            let Some(at) = self.log.at.clone().filter(|at| entry.seq == at.seq + 1) else { continue };
+            if self.log.lost.as_ref().is_some_and(|lost| entry.epoch == lost.epoch && entry.seq <= lost.seq) {
+                // Kept from the numbering that was left: members had it.
+                self.log.at = Some(Head { epoch: at.epoch, seq: entry.seq });
+                continue;
             }
+            self.tell_lost(context);
+            self.demote_full(context, &at);
+            self.hand_on(context, entry);
+        }
+    }
+
+    /// Tells of a lost numbering whose end nobody knows, once it is known where its successor goes on.
+    fn tell_lost(&mut self, context: &Context) {
+        if self.log.lost.take().is_some()
+            && let Some(at) = self.log.at.clone()
+        {
+            self.reset(context, at, None);
         }
     }
 
@@ -149,7 +182,8 @@ impl RoomFeed {
                 }
             } else if entry.seq == at.seq + 1 {
                 self.hand_on(context, entry);
-            } else if entry.seq > at.seq {
+            } else if entry.seq > at.seq && read >= self.log.reads {
+                // A read that was begun later would have brought it, if the log had it.
                 kept.push_back((read, entry));
             }
         }
@@ -160,7 +194,18 @@ impl RoomFeed {
         }
     }
 
-    /// Tells live members that the numbering goes on at `head`, and what may be lost.
+    /// The log has been trimmed up to `head` before it was read: whoever wasn't beyond it is told what is lost.
+    fn skip_to(&mut self, context: &Context, head: Head, lost_from: u64) {
+        context.counters.resets.add(1);
+        let lost_from = Some(lost_from);
+        let shared = Shared::new(Event::RoomReset { room: self.room.clone(), head: head.clone(), lost_from });
+        for member in self.members.live().filter(|member| member.position < head.seq) {
+            member.outlet.deliver(&shared);
+        }
+        self.log.at = Some(head);
+    }
+
+    /// Tells live members that another numbering goes on at `head`, and what may be lost.
     fn reset(&mut self, context: &Context, head: Head, lost_from: Option<u64>) {
         context.counters.resets.add(1);
         let shared = Shared::new(Event::RoomReset { room: self.room.clone(), head: head.clone(), lost_from });

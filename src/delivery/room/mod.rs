@@ -30,16 +30,17 @@ pub(crate) enum Answer {
     Subscribed(Result<()>),
     Unsubscribed,
     Joined(JoinRequest, Result<Joined>),
-    /// The log after the feed's cursor.
-    CaughtUp(Result<Slice>),
-    CatchUpAgain,
+    /// The log after the feed's cursor, and which read it was.
+    CaughtUp(u64, Result<Slice>),
+    CatchUpAgain(u64),
     /// The log after one member's position; the number tells which of the connection's joins asked.
     Page(ConnId, u64, Result<Slice>),
     /// The member can take more.
     Roomy(ConnId, u64),
-    Changed(Result<Changes<RoomChange>>),
-    ChangesAgain,
-    Roster(Result<Roster>),
+    Changed(u64, Result<Changes<RoomChange>>),
+    ChangesAgain(u64),
+    /// The newest state; the number, if any, is that of the read of changes that it stands for.
+    Roster(Option<u64>, Result<Roster>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,13 +159,13 @@ impl RoomFeed {
                 }
                 self.look_idle(context);
             }
-            Answer::CaughtUp(slice) => self.on_caught_up(context, slice),
-            Answer::CatchUpAgain => self.on_catch_up_again(context),
+            Answer::CaughtUp(ticket, slice) => self.on_caught_up(context, ticket, slice),
+            Answer::CatchUpAgain(ticket) => self.on_catch_up_again(context, ticket),
             Answer::Page(conn, ticket, slice) => self.on_page(context, &conn, ticket, slice),
             Answer::Roomy(conn, ticket) => self.on_roomy(context, &conn, ticket),
-            Answer::Changed(changes) => self.on_changes(context, changes),
-            Answer::ChangesAgain => self.on_changes_again(context),
-            Answer::Roster(roster) => self.on_roster(context, roster),
+            Answer::Changed(ticket, changes) => self.on_changes(context, ticket, changes),
+            Answer::ChangesAgain(ticket) => self.on_changes_again(context, ticket),
+            Answer::Roster(ticket, roster) => self.on_roster(context, ticket, roster),
         }
         ControlFlow::Continue(())
     }

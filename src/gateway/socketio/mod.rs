@@ -27,6 +27,9 @@ use crate::telemetry::meter::Counter;
 use connection::Connection;
 use deadlines::{Deadline, Deadlines};
 
+/// An event that announces more binary attachments breaks the protocol.
+const ATTACHMENTS: usize = 1000;
+
 /// How this door behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -98,9 +101,10 @@ impl Gateway {
     /// The service that answers `/socket.io`.
     #[must_use]
     pub fn service(self: &Arc<Self>) -> SocketIoService<engineioxide::service::NotFoundService> {
-        // Attachments are taken in only to be refused by an answer; a few are enough to have something to refuse.
-        let parser =
-            ParserConfig::common().max_incoming_binaries(16).max_incoming_binary_buf_size(self.settings.packet_bytes);
+        // Attachments are taken in only to be refused by an answer. Each costs a look at those before it, hence the bound.
+        let parser = ParserConfig::common()
+            .max_incoming_binaries(ATTACHMENTS)
+            .max_incoming_binary_buf_size(self.settings.packet_bytes);
         let (service, io) = SocketIo::builder()
             .req_path("/socket.io")
             .ping_interval(self.settings.ping_interval)

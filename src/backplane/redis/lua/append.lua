@@ -2,13 +2,14 @@
 --
 -- ARGV[5]  milliseconds a send is remembered
 -- ARGV[6]  milliseconds messages are kept after the room's last one
--- ARGV[7…] for each message: room, user, key (all base64url), id, record
+-- ARGV[7…] for each message: room, user, key (all base64url; an empty key is none), id, record
 -- Returns for each message a line: 0 or 1 (duplicate), id, seq, epoch, time, parted by spaces.
 -- Atomic, all of them; messages of a call get their places in its order. Repeating it changes nothing within the first time.
 local rooms, places = {}, {}
 for i = 7, #ARGV, 5 do
   local R, key = ARGV[i], T .. 'i:' .. ARGV[i] .. ':' .. ARGV[i + 1] .. ':' .. ARGV[i + 2]
-  local first = call('GET', key)
+  local keyed = ARGV[i + 2] ~= ''
+  local first = keyed and call('GET', key)
   if first then
     places[#places + 1] = '1 ' .. first
   else
@@ -30,7 +31,7 @@ for i = 7, #ARGV, 5 do
       call(unpack(add))
     end
     local place = ARGV[i + 3] .. ' ' .. seq .. ' ' .. m.e .. ' ' .. int(NOW)
-    call('SET', key, place, 'PX', ARGV[5])
+    if keyed then call('SET', key, place, 'PX', ARGV[5]) end
     call(PUB, T .. 'r:' .. R, 'M' .. seq .. ' ' .. m.e .. ' ' .. int(NOW) .. '\n' .. ARGV[i + 4])
     places[#places + 1] = '0 ' .. place
   end
