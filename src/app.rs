@@ -182,10 +182,14 @@ impl Metrics {
         }
         vec![
             Sample::Gauges("connections", "Engine.IO sessions by transport and protocol", connections),
-            Sample::Gauge("rooms", "Rooms with members on this node", self.delivery.rooms() as u64),
+            Sample::Gauge(
+                "rooms",
+                "Rooms with a feed on this node: with members, or left by the last a moment ago",
+                self.delivery.rooms() as u64,
+            ),
             Sample::Gauge("ready", "1 when the node takes new work", u64::from(self.backplane.lifecycle.is_up())),
             Sample::Counter("sessions_opened", "Engine.IO sessions opened", sessions.opened),
-            Sample::Counter("sessions_refused", "Handshakes refused before Engine.IO", self.admission.refused()),
+            Sample::Counter("sessions_refused", "Handshakes refused by a cap or a drain", self.admission.refused()),
             Sample::Counter("upgrades", "Sessions that went from polling to a WebSocket", sessions.upgrades),
             Sample::Counter("slow_consumers", "Sessions closed because they did not read", sessions.slow_consumers),
             Sample::Counter(
@@ -198,7 +202,7 @@ impl Metrics {
             Sample::Counter("received_bytes", "Bytes received by sessions", sessions.bytes_in),
             Sample::Counter("sent_bytes", "Bytes sent by sessions", sessions.bytes_out),
             Sample::Counter("events_received", "Socket.IO events received", sockets.events.get()),
-            Sample::Counter("events_refused", "Socket.IO events refused once taken up", sockets.refused.get()),
+            Sample::Counter("events_refused", "Socket.IO events refused, for whatever reason", sockets.refused.get()),
             Sample::Counter(
                 "events_rate_limited",
                 "Socket.IO events refused for their rate",

@@ -26,7 +26,7 @@ pub struct ConfigError(String);
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, $with:literal;)*) => {
         /// Every key, in the units of its name. `None` is "not set".
-        #[derive(Debug, Clone, Deserialize)]
+        #[derive(Clone, Deserialize)]
         #[serde(default)]
         pub struct Settings {
             $($(#[$doc])* #[serde(deserialize_with = $with)] pub $name: $type,)*
@@ -131,6 +131,13 @@ settings! {
     max_rooms: usize = 100_000, "value::number";
 }
 
+impl std::fmt::Debug for Settings {
+    /// Values may be secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").finish_non_exhaustive()
+    }
+}
+
 /// Keys whose values are never shown.
 const SECRETS: &[&str] = &["redis_password", "jwt_secret", "api_keys"];
 
@@ -144,7 +151,7 @@ pub enum AuthMode {
 }
 
 /// A whole, checked configuration.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// The keys as they were set.
     pub settings: Settings,
@@ -164,15 +171,31 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+impl std::fmt::Debug for Config {
+    /// As `hubbub config` prints it, without secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.render())
+    }
+}
+
 impl Config {
     /// Reads the process's environment, `.env` in the working directory, and the TOML file that `HUBBUB_CONFIG` names.
     ///
     /// # Errors
     /// Names the key, its source, and what is wrong.
     pub fn load() -> Result<Self, ConfigError> {
-        let environment = std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let mut environment = BTreeMap::new();
+        for (key, value) in std::env::vars_os() {
+            let Ok(key) = key.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => drop(environment.insert(key, value)),
+                // Left out, a secret would be as if it weren't set.
+                Err(_) if source::known(&key.to_lowercase()) => {
+                    return Err(ConfigError(format!("{key} in the environment is not UTF-8")));
+                }
+                Err(_) => {}
+            }
+        }
         Self::from_sources(environment, Path::new(".env"))
     }
 
@@ -218,8 +241,26 @@ impl Config {
         if settings.jwt_leeway_secs > 30 {
             return wrong("jwt_leeway_secs", "must be at most 30");
         }
-        if settings.max_outbox_bytes < 2 * settings.max_event_bytes.max(64 * 1024) {
-            return wrong("max_outbox_bytes", "must be at least twice MAX_EVENT_BYTES, and at least 131072");
+        /// Longer times are slips, and might not fit the clock.
+        const TEN_YEARS_SECS: u64 = 315_360_000;
+        for (key, secs) in [
+            ("auth_timeout_secs", settings.auth_timeout_secs),
+            ("drain_secs", settings.drain_secs),
+            ("ping_interval_ms", settings.ping_interval_ms / 1000),
+            ("ping_timeout_ms", settings.ping_timeout_ms / 1000),
+            ("write_timeout_secs", settings.write_timeout_secs),
+            ("history_ttl_secs", settings.history_ttl_secs),
+            ("room_ttl_secs", settings.room_ttl_secs),
+            ("dedupe_ttl_secs", settings.dedupe_ttl_secs),
+            ("presence_grace_ms", settings.presence_grace_ms / 1000),
+        ] {
+            if secs > TEN_YEARS_SECS {
+                return wrong(key, "must be less than ten years");
+            }
+        }
+        // A page of a replay may come on top of half an outbox, and one event is at most that large.
+        if settings.max_outbox_bytes < 4 * settings.max_event_bytes.max(64 * 1024) {
+            return wrong("max_outbox_bytes", "must be at least four times MAX_EVENT_BYTES, and at least 262144");
         }
         if settings.room_ttl_secs < settings.history_ttl_secs {
             return wrong("room_ttl_secs", "must not be less than HISTORY_TTL_SECS");

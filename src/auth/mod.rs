@@ -16,8 +16,8 @@ pub enum Authenticator {
     Jwt(Box<Verifier>),
 }
 
-/// What an `authenticate` request says.
-#[derive(Debug, Default)]
+/// What an `authenticate` request says. Its `Debug` doesn't show the token.
+#[derive(Default)]
 pub struct Claimed {
     /// `user_id`.
     pub user: Option<UserId>,
@@ -25,6 +25,12 @@ pub struct Claimed {
     pub username: Option<Username>,
     /// `token`.
     pub token: Option<String>,
+}
+
+impl std::fmt::Debug for Claimed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claimed").field("user", &self.user).field("username", &self.username).finish_non_exhaustive()
+    }
 }
 
 impl Authenticator {

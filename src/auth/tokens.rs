@@ -20,7 +20,7 @@ pub struct Identity {
     pub username: Username,
     /// What the user may do beyond chatting.
     pub role: Option<String>,
-    /// When the identity ends, in seconds since 1970 (`exp`). `None` in open mode.
+    /// When the identity ends, in seconds since 1970 (`exp` and the leeway). `None` in open mode.
     pub expires_at: Option<u64>,
 }
 
@@ -89,7 +89,12 @@ impl Verifier {
             }
             None => Username::from(&user),
         };
-        Ok(Identity { user, username, role: claims.role, expires_at: Some(claims.exp) })
+        Ok(Identity {
+            user,
+            username,
+            role: claims.role,
+            expires_at: Some(claims.exp.saturating_add(self.validation.leeway)),
+        })
     }
 }
 

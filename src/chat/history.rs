@@ -2,7 +2,7 @@
 
 use super::{Chat, Session};
 use crate::backplane::{Entry, Window};
-use crate::domain::{Head, Limits, Refusal, RoomId};
+use crate::domain::{Head, Refusal, RoomId};
 
 /// Which messages to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct HistoryPage {
 }
 
 impl Chat {
-    /// Messages of a room that the session is in; at most `limit`, and fewer when they come to more than 512 KiB.
+    /// Messages of a room that the session is in; at most `limit`, and fewer when they come to more than `max_bytes`.
     ///
     /// # Errors
     /// `not_in_room`, `unavailable`.
@@ -37,22 +37,30 @@ impl Chat {
         room: &RoomId,
         window: HistoryWindow,
         limit: usize,
+        max_bytes: usize,
     ) -> Result<HistoryPage, Refusal> {
         session.member_of(room)?;
-        self.read(room, window, limit).await
+        self.read(room, window, limit, max_bytes).await
     }
 
     /// The same for whoever may read any room, or has been shown to be in it.
     ///
     /// # Errors
     /// `unavailable`.
-    pub async fn read(&self, room: &RoomId, window: HistoryWindow, limit: usize) -> Result<HistoryPage, Refusal> {
+    pub async fn read(
+        &self,
+        room: &RoomId,
+        window: HistoryWindow,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<HistoryPage, Refusal> {
+        self.ready()?;
         let of_log = match window {
             HistoryWindow::After(seq) => Window::After(seq),
             HistoryWindow::Before(seq) => Window::Before(seq),
             HistoryWindow::Newest => Window::Newest,
         };
-        let slice = self.backplane.log.read(room, of_log, limit, Limits::HISTORY_BYTES).await?;
+        let slice = self.backplane.log.read(room, of_log, limit, max_bytes).await?;
         let (entries, span) = (slice.entries, slice.span);
         let has_more = match window {
             HistoryWindow::After(_) => entries.last().is_some_and(|last| last.seq < span.head.seq),

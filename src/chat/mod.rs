@@ -84,6 +84,11 @@ impl Chat {
         self.backplane.lifecycle.is_up()
     }
 
+    /// A backplane that is known to be away isn't asked: each request would wait for its time-out.
+    fn ready(&self) -> Result<(), Refusal> {
+        if self.is_ready() { Ok(()) } else { Err(BackplaneError::Unavailable("known to be down".to_owned()).into()) }
+    }
+
     /// `embedded` or `redis`.
     #[must_use]
     pub fn backplane_kind(&self) -> &'static str {
@@ -98,6 +103,7 @@ impl Chat {
         if session.member.as_ref().is_some_and(|member| member.user != user) {
             return Err(Refusal::new(Code::AlreadyAuthenticated, "this connection belongs to another user"));
         }
+        self.ready()?;
         // Also under the same name again: another connection may have given the user another one meanwhile.
         self.backplane.presence.connect(&session.conn, &user, &username).await?;
         session.bind(user, username);
@@ -106,7 +112,7 @@ impl Chat {
 
     /// Puts the session into the room, as [`Delivery::join`]; returns when the replay is over.
     pub async fn join(&self, session: &mut Session, room: RoomId, start: Start, reply: JoinReply) {
-        let member = match session.member() {
+        let member = match self.ready().and_then(|()| session.member()) {
             Ok(member) => member.clone(),
             Err(refusal) => return reply(Err(refusal)),
         };
@@ -142,6 +148,7 @@ impl Chat {
         if !session.rooms.contains_key(room) {
             session.member_of(room)?;
         }
+        self.ready()?;
         self.backplane.presence.leave(&session.conn, &user, room).await?;
         self.delivery.leave(room, &session.conn).await;
         session.rooms.remove(room);
@@ -170,6 +177,7 @@ impl Chat {
         fields: DraftFields,
     ) -> Result<Appended, Refusal> {
         let draft = Draft::new(room, user, username, fields, &self.limits)?;
+        self.ready()?;
         let key = draft.client_msg_id.as_ref().map(|id| id.as_str());
         let began = Instant::now();
         let appended = self.backplane.log.append(&draft, key).await?;
@@ -189,13 +197,14 @@ impl Chat {
     pub async fn typing(&self, session: &Session, room: RoomId, typing: bool) -> Result<(), Refusal> {
         let membership = session.member_of(&room)?;
         let (user, username) = (membership.user().clone(), membership.username().clone());
+        self.ready()?;
         self.backplane.bus.publish_typing(&Typing { room, user, username, typing }).await?;
         Ok(())
     }
 
     /// Watches a user: `reply` first, then the current state, then every change.
     pub async fn watch(&self, session: &mut Session, target: UserId, reply: WatchReply) {
-        let outlet = match session.member() {
+        let outlet = match self.ready().and_then(|()| session.member()) {
             Ok(member) => member.outlet.clone(),
             Err(refusal) => return reply(Err(refusal)),
         };
@@ -247,6 +256,7 @@ impl Chat {
     /// # Errors
     /// `unavailable`.
     pub async fn members(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<MemberPage, Refusal> {
+        self.ready()?;
         Ok(self.backplane.presence.members(room, after, limit).await?)
     }
 
@@ -255,6 +265,7 @@ impl Chat {
     /// # Errors
     /// `unavailable`.
     pub async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool, Refusal> {
+        self.ready()?;
         Ok(self.backplane.presence.is_member(room, user).await?)
     }
 
@@ -263,6 +274,7 @@ impl Chat {
     /// # Errors
     /// `unavailable`.
     pub async fn status(&self, user: &UserId) -> Result<Status, Refusal> {
+        self.ready()?;
         Ok(self.backplane.presence.status(user).await?)
     }
 }

@@ -33,7 +33,7 @@ impl Provider for Texts {
     }
 }
 
-fn known(key: &str) -> bool {
+pub(super) fn known(key: &str) -> bool {
     key == FILE_KEY || key == PORT_KEY || Settings::KEYS.contains(&key)
 }
 
@@ -41,11 +41,11 @@ fn known(key: &str) -> bool {
 fn texts(name: &str, pairs: impl IntoIterator<Item = (String, String)>) -> Texts {
     let mut values: BTreeMap<String, String> =
         pairs.into_iter().map(|(key, value)| (key.to_lowercase(), value)).filter(|(key, _)| known(key)).collect();
+    // An empty value is as if it weren't there: so a template may leave one blank.
+    values.retain(|_, value| !value.is_empty());
     if let Some(port) = values.remove(PORT_KEY) {
         values.entry("server_port".to_owned()).or_insert(port);
     }
-    // An empty value is as if it weren't there: so a template may leave one blank.
-    values.retain(|_, value| !value.is_empty());
     Texts { name: name.to_owned(), values }
 }
 
@@ -76,7 +76,9 @@ pub(super) fn figment(environment: BTreeMap<String, String>, dotenv: &Path) -> R
         let wrong = |what: String| ConfigError(format!("HUBBUB_CONFIG: {path}: {what}"));
         let content = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let toml = Toml::string(&content);
-        let data = toml.data().map_err(|error| wrong(error.kind.to_string()))?;
+        // The rest of the message quotes the line, which may hold a secret.
+        let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
+        let data = toml.data().map_err(|error| wrong(first_line(error.kind.to_string())))?;
         for key in data.values().flat_map(Dict::keys) {
             if !known(key) {
                 return Err(wrong(format!("{key} is not a key of hubbub")));

@@ -43,6 +43,8 @@ fn toml_comes_last() {
     assert_eq!((config.settings.history_size, config.settings.max_rooms), (5, 8));
     std::fs::write(&path, "history = 5\n").unwrap();
     assert!(error(&[file], "").contains("history is not a key"));
+    std::fs::write(&path, "jwt_secret = hunter2\n").unwrap();
+    assert!(!error(&[file], "").contains("hunter2"));
     std::fs::write(&path, "history_size = \n").unwrap();
     assert!(error(&[file], "").contains("HUBBUB_CONFIG"));
     std::fs::remove_file(&path).unwrap();
@@ -64,6 +66,7 @@ fn what_is_wrong_is_said_with_its_key() {
         ("JWT_LEEWAY_SECS", "31"),
         ("SERVER_HOST", "not a host"),
         ("MAX_OUTBOX_BYTES", "10"),
+        ("DEDUPE_TTL_SECS", "18446744073709551615"),
     ] {
         let message = error(&[(key, value)], "");
         assert!(message.contains(key), "{key}={value}: {message}");

@@ -106,7 +106,8 @@ struct Memory {
 }
 
 impl Memory {
-    /// Hands `event` to the sink if its topic is subscribed. Called under the lock of the topic's shard.
+    /// Hands `event` to the sink if its topic is subscribed. Called under the lock of the topic's shard, but for typing, which
+    /// has no order.
     fn publish(&self, topic: &Topic, event: BusEvent) {
         if matches!(event, BusEvent::RoomChanged(..) | BusEvent::StatusChanged(..)) {
             self.presence_changes.fetch_add(1, Ordering::Relaxed);

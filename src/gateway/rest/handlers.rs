@@ -1,6 +1,7 @@
 //! One function for each route: decode, call one use case, encode.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -16,8 +17,11 @@ use super::answer::{json, refuse};
 use crate::domain::{Code, Limits, Refusal, RoomId, UserId};
 use crate::gateway::access::Caller;
 use crate::gateway::wire::{
-    HistoryAck, MembersPage, MessageAck, PostRequest, StatusJson, history_limit, history_window,
+    HistoryAck, MAX_SEQ, MembersPage, MessageAck, PostRequest, StatusJson, history_limit, history_window,
 };
+
+/// How long a body may take.
+const BODY_PATIENCE: Duration = Duration::from_secs(15);
 
 type Doorway = State<Arc<Doors>>;
 
@@ -48,7 +52,9 @@ async fn text_body(headers: &HeaderMap, body: Body, max: usize) -> Result<String
     if !kind.eq_ignore_ascii_case("application/json") {
         return Err(Refusal::new(Code::UnsupportedMediaType, "the body must be application/json"));
     }
-    let bytes = Limited::new(body, max).collect().await.map_err(|error| {
+    let read = tokio::time::timeout(BODY_PATIENCE, Limited::new(body, max).collect()).await;
+    let read = read.map_err(|_| Refusal::bad_request("the body came too slowly"))?;
+    let bytes = read.map_err(|error| {
         if error.downcast_ref::<LengthLimitError>().is_some() {
             Refusal::new(Code::TooLarge, format!("the body must be at most {max} bytes"))
         } else {
@@ -107,9 +113,10 @@ pub(super) async fn room_messages(
             let room = in_path(path, "room_id", RoomId::parse)?;
             may_read(&doors, &headers, &room).await?;
             let asked = query(asked)?;
-            let window = history_window(asked.before_seq, asked.after_seq)?;
+            let before = within("before_seq", asked.before_seq, 0, MAX_SEQ)?;
+            let window = history_window(before, within("after_seq", asked.after_seq, 0, MAX_SEQ)?)?;
             let limit = history_limit(within("limit", asked.limit, 1, Limits::HISTORY)?);
-            let page = doors.chat.read(&room, window, limit).await?;
+            let page = doors.chat.read(&room, window, limit, Limits::HISTORY_BYTES).await?;
             Ok(json(StatusCode::OK, &HistoryAck::of(&room, &page, None)))
         }
         .await,

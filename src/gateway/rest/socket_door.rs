@@ -18,7 +18,9 @@ use crate::server::Peer;
 /// and `Retry-After`, as clients come back by themselves after it.
 pub(super) async fn admit(State(doors): State<Arc<Doors>>, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(doors.control.clone());
-    if parameter(&request, "sid").is_none() {
+    // As Engine.IO looks for it: undecoded, so that both agree on which request asks for a session.
+    let has_sid = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("sid=")));
+    if !has_sid {
         if !doors.chat.is_ready() {
             return refuse(&Refusal::new(Code::Unavailable, "the backplane can't be reached"));
         }
@@ -28,7 +30,7 @@ pub(super) async fn admit(State(doors): State<Arc<Doors>>, mut request: Request,
             Err(refusal) => return refuse(&refusal),
         };
         let token = parameter(&request, "token").or_else(|| bearer(request.headers()).map(ToOwned::to_owned));
-        request.extensions_mut().insert(Retained(Arc::new(Handshake { token, place })));
+        request.extensions_mut().insert(Retained(Arc::new(Handshake { token, place, ..Handshake::default() })));
     }
     next.run(request).await
 }

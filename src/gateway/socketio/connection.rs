@@ -1,22 +1,23 @@
 //! One socket: takes up its events one after another, and is the way its answers go out.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use engineioxide::{Frame, SessionHandle};
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
-use super::deadlines::Deadline;
-use super::inbox::{Arrived, Inbox, Put};
+use super::deadlines::{Deadline, Key};
+use super::inbox::{Arrived, Inbox, Next, Put};
 use super::outlet::SocketOutlet;
 use super::{Gateway, packet};
 use crate::auth::Identity;
 use crate::chat::Session;
-use crate::domain::{Code, ConnId, Refusal};
+use crate::domain::{Code, ConnId, Limits, Refusal};
 use crate::gateway::wire::{
     Authenticated, Decoded, EventName, Exception, HistoryAck, JoinAck, LeaveAck, MessageAck, StatusJson, TargetAck,
     decode, encode_named, refusal_ack,
@@ -33,7 +34,8 @@ pub(super) struct Connection {
     /// Taken by whoever handles an event or the loss; never by two at once, as the inbox has one task.
     session: tokio::sync::Mutex<Session>,
     identity: Mutex<Option<Identity>>,
-    lost: AtomicBool,
+    /// What will happen to it, unless it is taken back.
+    deadline: Mutex<Option<Key>>,
 }
 
 /// Where the answer to an event goes.
@@ -76,7 +78,7 @@ impl Connection {
             inbox: Mutex::new(Inbox::new(gateway.chat.limits())),
             session: tokio::sync::Mutex::new(Session::new(conn.clone(), make_outlet)),
             identity: Mutex::new(None),
-            lost: AtomicBool::new(false),
+            deadline: Mutex::new(None),
             gateway,
             conn,
             handle,
@@ -119,26 +121,36 @@ impl Connection {
     fn take_up(self: &Arc<Self>) {
         let this = self.clone();
         let span = tracing::debug_span!("socket", conn = %self.conn);
-        tokio::spawn(
-            async move {
-                loop {
-                    let Some(arrived) = this.inbox.lock().next() else { return };
-                    this.wait_for_room().await;
-                    this.handle_event(arrived).await;
+        let work = async move {
+            loop {
+                // The lock is given back before the event is handled.
+                let next = this.inbox.lock().next();
+                match next {
+                    Next::Event(arrived) => {
+                        this.wait_for(this.gateway.settings.outbox_bytes / 2).await;
+                        let handled = AssertUnwindSafe(this.handle_event(arrived)).catch_unwind().await;
+                        if handled.is_err() {
+                            tracing::error!("handling an event panicked; the connection is closed");
+                            this.handle.close();
+                        }
+                    }
+                    Next::Loss => {
+                        this.gateway.chat.lost(&mut *this.session.lock().await).await;
+                    }
+                    Next::Nothing => return,
                 }
             }
-            .instrument(span),
-        );
+        };
+        tokio::spawn(work.instrument(span));
     }
 
     /// Every answer is paced: nothing new is taken up while half of the outbox is unwritten.
-    async fn wait_for_room(&self) {
-        let half = self.gateway.settings.outbox_bytes / 2;
-        if self.handle.unwritten() < half {
+    async fn wait_for(&self, unwritten: usize) {
+        if self.handle.unwritten() < unwritten {
             return;
         }
         let (wake, woken) = oneshot::channel::<()>();
-        self.handle.when_below(half, Box::new(move || drop(wake)));
+        self.handle.when_below(unwritten, Box::new(move || drop(wake)));
         let _ = woken.await;
     }
 
@@ -210,7 +222,11 @@ impl Connection {
                 Err(refusal) => answer.refused(&refusal),
             },
             Ok(Decoded::History(request)) => {
-                match chat.history(session, &request.room, request.window, request.limit).await {
+                // The largest of all answers: it may take half of the outbox, and so must find half of it free after this.
+                let half = self.gateway.settings.outbox_bytes / 2;
+                self.wait_for(half / 2).await;
+                let bytes = Limits::HISTORY_BYTES.min(half);
+                match chat.history(session, &request.room, request.window, request.limit, bytes).await {
                     Ok(page) => answer.done(&HistoryAck::of(&request.room, &page, Some(true))),
                     Err(refusal) => answer.refused(&refusal),
                 }
@@ -232,11 +248,29 @@ impl Connection {
         let chat = &self.gateway.chat;
         chat.authenticate(session, identity.user.clone(), identity.username.clone()).await?;
         *self.identity.lock() = Some(identity.clone());
-        if let Some(expires_at) = identity.expires_at {
-            let left = Duration::from_secs(expires_at).saturating_sub(now());
-            self.gateway.deadlines.add(left, Deadline::Expire(Arc::downgrade(self)));
-        }
+        self.expect_expiry();
         Ok(identity)
+    }
+
+    /// From now on until the end, or the next call, this is what will happen to the connection.
+    fn set_deadline(&self, deadline: Option<(Duration, Deadline)>) {
+        let mut current = self.deadline.lock();
+        if let Some(key) = current.take() {
+            self.gateway.deadlines.remove(key);
+        }
+        *current = deadline.and_then(|(after, deadline)| self.gateway.deadlines.add(after, deadline));
+    }
+
+    /// Whoever hasn't said in time who it is will be sent away.
+    pub fn expect_authentication(self: &Arc<Self>) {
+        let deadline = Deadline::Authenticate(Arc::downgrade(self));
+        self.set_deadline(Some((self.gateway.chat.limits().auth_timeout, deadline)));
+    }
+
+    fn expect_expiry(self: &Arc<Self>) {
+        let expires_at = self.identity.lock().as_ref().and_then(|identity| identity.expires_at);
+        let left = expires_at.map(|at| Duration::from_secs(at).saturating_sub(now()));
+        self.set_deadline(left.map(|left| (left, Deadline::Expire(Arc::downgrade(self)))));
     }
 
     fn say_authenticated(&self, identity: &Identity) {
@@ -246,39 +280,66 @@ impl Connection {
     }
 
     pub fn end_unless_authenticated(self: &Arc<Self>) {
-        if self.identity.lock().is_none() {
+        if self.identity.lock().is_some() {
+            return;
+        }
+        if self.gateway.chat.is_ready() {
             self.send_away(&Refusal::new(Code::Unauthorized, "nobody said in time who this is"));
+        } else {
+            // Nobody could have: so this is no fault of identity, and the client may come back by itself.
+            self.handle.close();
         }
     }
 
     pub fn end_if_expired(self: &Arc<Self>) {
-        let expired = self.identity.lock().as_ref().and_then(|identity| identity.expires_at);
-        if expired.is_some_and(|at| Duration::from_secs(at) <= now()) {
-            self.send_away(&Refusal::new(Code::TokenExpired, "the token has expired"));
+        let expires_at = self.identity.lock().as_ref().and_then(|identity| identity.expires_at);
+        match expires_at {
+            Some(at) if Duration::from_secs(at) <= now() => {
+                self.send_away(&Refusal::new(Code::TokenExpired, "the token has expired"));
+            }
+            // Prolonged, or the clock was set back.
+            _ => self.expect_expiry(),
         }
     }
 
     /// Ends the connection so that the client doesn't come back by itself: only for faults of identity.
     fn send_away(self: &Arc<Self>, refusal: &Refusal) {
-        if self.inbox.lock().end() {
+        if !self.inbox.lock().is_ending() {
             let exception = Exception::of(refusal, None);
             self.handle.send(&Frame::text(&encode_named(EventName::Exception, &exception)));
             self.handle.send(&packet::disconnect());
             self.gateway.deadlines.add(FAREWELL, Deadline::Close(self.handle.clone()));
         }
-        self.lost();
+        // What waits was sent by someone who may no longer.
+        self.end(true);
     }
 
-    /// The connection is gone, or counts as gone. Only the first call does something; events under way are finished first.
+    /// The connection is gone, or counts as gone: what was sent before is still taken up, and then the loss is told, once.
     pub fn lost(self: &Arc<Self>) {
-        self.inbox.lock().end();
-        if !self.lost.swap(true, Ordering::AcqRel) {
-            let this = self.clone();
-            let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-            runtime.spawn(async move {
-                let mut session = this.session.lock().await;
-                this.gateway.chat.lost(&mut session).await;
-            });
+        self.end(false);
+    }
+
+    fn end(self: &Arc<Self>, dropped: bool) {
+        let start = self.inbox.lock().end(dropped);
+        self.set_deadline(None);
+        if start {
+            self.take_up();
+        }
+    }
+}
+
+impl Drop for Connection {
+    /// A connection that was let in, but died before anyone could tell of its loss.
+    fn drop(&mut self) {
+        self.set_deadline(None);
+        let session = self.session.get_mut();
+        if session.member().is_err() {
+            return;
+        }
+        let mut session = std::mem::replace(session, Session::nobody());
+        let chat = self.gateway.chat.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { chat.lost(&mut session).await });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What must happen to a connection at a certain time, for all connections in one task.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use engineioxide::SessionHandle;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::Handshake;
 use super::connection::Connection;
 
 /// How late a deadline may be.
@@ -21,12 +23,19 @@ pub(super) enum Deadline {
     Expire(Weak<Connection>),
     /// The transport is closed.
     Close(SessionHandle),
+    /// The transport is closed, unless a later CONNECT on it was welcome.
+    Refused(SessionHandle, Arc<Handshake>),
 }
 
-type Due = Arc<Mutex<BTreeMap<(Instant, u64), Deadline>>>;
+/// By which a deadline is taken back.
+pub(super) type Key = (Instant, u64);
+
+type Due = Arc<Mutex<BTreeMap<Key, Deadline>>>;
 
 pub(super) struct Deadlines {
     due: Due,
+    /// Sets apart the deadlines of one instant.
+    next: AtomicU64,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -34,17 +43,19 @@ impl Deadlines {
     pub fn start() -> Self {
         let due = Due::default();
         let task = tokio::spawn(watch(due.clone()));
-        Self { due, task }
+        Self { due, next: AtomicU64::new(0), task }
     }
 
-    pub fn add(&self, after: Duration, deadline: Deadline) {
-        // A time beyond the clock's end never comes.
-        let Some(at) = Instant::now().checked_add(after) else { return };
-        let mut due = self.due.lock();
-        let number = due.last_key_value().map_or(0, |((_, number), _)| number + 1);
-        // Unique for that instant, whatever order deadlines are added in.
-        let number = (number..).find(|number| !due.contains_key(&(at, *number))).unwrap_or(number);
-        due.insert((at, number), deadline);
+    /// Returns the key to take it back by; none for a time beyond the clock's end, which never comes.
+    pub fn add(&self, after: Duration, deadline: Deadline) -> Option<Key> {
+        let key = (Instant::now().checked_add(after)?, self.next.fetch_add(1, Ordering::Relaxed));
+        self.due.lock().insert(key, deadline);
+        Some(key)
+    }
+
+    /// Takes a deadline back, which lets go of what it holds.
+    pub fn remove(&self, key: Key) {
+        self.due.lock().remove(&key);
     }
 }
 
@@ -77,6 +88,11 @@ async fn watch(due: Due) {
                     }
                 }
                 Deadline::Close(handle) => handle.close(),
+                Deadline::Refused(handle, handshake) => {
+                    if !handshake.welcomed.load(Ordering::Acquire) {
+                        handle.close();
+                    }
+                }
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::domain::{Code, Limits, Refusal};
 
 /// The least number of events that an inbox holds; a larger burst raises it.
 const EVENTS: usize = 1024;
-/// How much an inbox holds.
+/// How much an inbox holds, or one packet if that is more.
 const BYTES: usize = 4 << 20;
 
 /// An event that arrived.
@@ -35,7 +35,9 @@ enum Phase {
     Idle,
     /// A task takes up one event after another.
     Running,
-    /// The connection is lost or was ended: nothing more is taken in.
+    /// The connection is lost or was ended: nothing more is taken in. A task takes up what waits, and then the loss.
+    Ending,
+    /// And that is done.
     Ended,
 }
 
@@ -46,6 +48,16 @@ pub(super) struct Inbox {
     /// Events that may be sent at once.
     tokens: f64,
     counted: Instant,
+}
+
+/// What the task that takes up events does next.
+pub(super) enum Next {
+    /// Handle this.
+    Event(Arrived),
+    /// Tell of the loss, and end.
+    Loss,
+    /// End: there is nothing to do now.
+    Nothing,
 }
 
 /// What to do with an event that was put in.
@@ -72,14 +84,15 @@ impl Inbox {
     }
 
     pub fn put(&mut self, arrived: Arrived, limits: &Limits) -> Put {
-        if self.phase == Phase::Ended {
+        if matches!(self.phase, Phase::Ending | Phase::Ended) {
             return Put::Ignored;
         }
         if let Err(wait) = self.take_token(limits) {
             return Put::Refused(Refusal::new(Code::RateLimited, "too many events").retry_after(wait));
         }
         let most = EVENTS.max(limits.events_burst as usize);
-        if self.queue.len() >= most || self.bytes + arrived.json.len() > BYTES {
+        let full = self.bytes > 0 && self.bytes + arrived.json.len() > BYTES;
+        if self.queue.len() >= most || full {
             return Put::Refused(Refusal::new(Code::Overloaded, "too many events wait to be handled"));
         }
         self.bytes += arrived.json.len();
@@ -117,29 +130,43 @@ impl Inbox {
         self.phase == Phase::Running
     }
 
-    /// The next event, or the end of the task that takes them up.
-    pub fn next(&mut self) -> Option<Arrived> {
-        if self.phase == Phase::Ended {
-            return None;
+    /// What to do next, for the one task that does it.
+    pub fn next(&mut self) -> Next {
+        if let Some(arrived) = self.queue.pop_front() {
+            self.bytes -= arrived.json.len();
+            return Next::Event(arrived);
         }
-        let next = self.queue.pop_front();
-        match &next {
-            Some(arrived) => self.bytes -= arrived.json.len(),
-            None => {
+        // An idle socket keeps no memory for what it may once have queued.
+        self.queue = VecDeque::new();
+        match self.phase {
+            Phase::Ending => {
+                self.phase = Phase::Ended;
+                Next::Loss
+            }
+            Phase::Ended => Next::Nothing,
+            Phase::Closed | Phase::Idle | Phase::Running => {
                 self.phase = Phase::Idle;
-                // An idle socket keeps no memory for what it may once have queued.
-                self.queue = VecDeque::new();
+                Next::Nothing
             }
         }
-        next
     }
 
-    /// False when it was ended before.
-    pub fn end(&mut self) -> bool {
-        let ended = self.phase != Phase::Ended;
-        self.phase = Phase::Ended;
-        self.queue = VecDeque::new();
-        ended
+    /// Takes nothing more in; what waits is still taken up, unless it is to be `dropped`. True: start taking up.
+    pub fn end(&mut self, dropped: bool) -> bool {
+        let start = matches!(self.phase, Phase::Closed | Phase::Idle);
+        if self.phase != Phase::Ended {
+            self.phase = Phase::Ending;
+        }
+        if dropped {
+            self.queue = VecDeque::new();
+            self.bytes = 0;
+        }
+        start
+    }
+
+    /// Whether nothing is taken in any more.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Ending | Phase::Ended)
     }
 }
 
@@ -174,12 +201,28 @@ mod tests {
         assert!(matches!(inbox.put(arrived("1"), &limits), Put::Queued));
         assert!(inbox.open());
         assert!(matches!(inbox.put(arrived("2"), &limits), Put::Queued));
-        assert_eq!(inbox.next().unwrap().json.as_str(), "1");
-        assert_eq!(inbox.next().unwrap().json.as_str(), "2");
-        assert!(inbox.next().is_none());
+        assert!(matches!(inbox.next(), Next::Event(event) if event.json.as_str() == "1"));
+        assert!(matches!(inbox.next(), Next::Event(event) if event.json.as_str() == "2"));
+        assert!(matches!(inbox.next(), Next::Nothing));
         assert!(matches!(inbox.put(arrived("3"), &limits), Put::Start));
-        assert!(inbox.end() && !inbox.end());
-        assert!(matches!(inbox.put(arrived("4"), &limits), Put::Ignored));
+    }
+
+    #[test]
+    fn what_was_sent_before_the_end_is_taken_up_and_then_the_loss_once() {
+        let limits = Limits::default();
+        let mut inbox = Inbox::new(&limits);
+        inbox.open();
+        assert!(matches!(inbox.put(arrived("1"), &limits), Put::Start));
+        assert!(!inbox.end(false), "its task runs already");
+        assert!(matches!(inbox.put(arrived("2"), &limits), Put::Ignored));
+        assert!(matches!(inbox.next(), Next::Event(_)));
+        assert!(matches!(inbox.next(), Next::Loss));
+        assert!(matches!(inbox.next(), Next::Nothing));
+        assert!(!inbox.end(true) && matches!(inbox.next(), Next::Nothing));
+        let mut idle = Inbox::new(&limits);
+        idle.put(arrived("1"), &limits);
+        assert!(idle.end(true), "nobody else would tell of the loss");
+        assert!(matches!(idle.next(), Next::Loss));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod packet;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use engineioxide::{Retained, SessionHandle};
@@ -29,6 +29,9 @@ use deadlines::{Deadline, Deadlines};
 
 /// An event that announces more binary attachments breaks the protocol.
 const ATTACHMENTS: usize = 1000;
+
+/// CONNECTs on one transport. A client that comes and goes in the namespace needs a few.
+const CONNECTS: u32 = 100;
 
 /// How this door behaves.
 #[derive(Debug, Clone)]
@@ -57,12 +60,16 @@ pub struct SocketCounters {
 }
 
 /// What is kept of a connection's first request.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Handshake {
     /// The token in the query or the `Authorization` header.
     pub token: Option<String>,
     /// Freed with the connection: its place in its address's count.
     pub place: Option<crate::server::admission::Place>,
+    /// Whether a CONNECT on this transport was let in.
+    pub welcomed: AtomicBool,
+    /// How many there were.
+    pub connects: AtomicU32,
 }
 
 /// All that the sockets of this door share.
@@ -127,14 +134,23 @@ impl Gateway {
         let Some(handle) = extensions.get::<SessionHandle>().cloned() else {
             return Err(Refusal::new(Code::Internal, "the session has no handle"));
         };
-        let handshake = extensions.get::<Retained>().and_then(|kept| kept.0.downcast_ref::<Handshake>());
+        // Whoever was admitted has one.
+        let Some(handshake) = extensions.get::<Retained>().and_then(|kept| kept.0.clone().downcast::<Handshake>().ok())
+        else {
+            handle.close();
+            return Err(Refusal::new(Code::Internal, "the session was not admitted"));
+        };
+        if handshake.connects.fetch_add(1, Ordering::Relaxed) >= CONNECTS {
+            handle.close();
+            return Err(Refusal::new(Code::RateLimited, "too many CONNECTs on one transport"));
+        }
         let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let conn = ConnId::trusted(&format!("{}.{number:x}", self.incarnation));
         let connection = Connection::new(self.clone(), conn, handle.clone());
         let token = match token {
             AuthToken::Malformed => Some(String::new()),
             AuthToken::Given(token) => Some(token),
-            AuthToken::Missing => handshake.and_then(|handshake| handshake.token.clone()),
+            AuthToken::Missing => handshake.token.clone(),
         };
         if let Some(token) = token.filter(|_| self.auth.needs_token()) {
             let claimed = Claimed { token: Some(token), ..Claimed::default() };
@@ -142,26 +158,32 @@ impl Gateway {
                 Ok(identity) => identity,
                 Err(refusal) => {
                     // The client won't come back by itself; it may end the connection in its own time, but not for ever.
-                    self.deadlines.add(self.chat.limits().auth_timeout, Deadline::Close(handle));
+                    self.deadlines.add(self.chat.limits().auth_timeout, Deadline::Refused(handle, handshake));
                     return Err(refusal);
                 }
             };
             if let Err(refusal) = connection.authenticate(identity).await {
                 // What may pass must not look like a fault of identity: closed, the client tries again.
-                connection.lost();
                 handle.close();
                 return Err(refusal);
             }
         } else {
-            self.deadlines.add(self.chat.limits().auth_timeout, Deadline::Authenticate(Arc::downgrade(&connection)));
+            connection.expect_authentication();
         }
+        handshake.welcomed.store(true, Ordering::Release);
         socket.extensions.insert(connection.clone());
         socket.on_fallback(inbox::Receiver(connection.clone()));
         let disconnected = connection.clone();
         socket.on_disconnect(async move || disconnected.lost());
-        // The transport may die before socketioxide counts the socket as connected, and it would never tell.
-        // Nothing is ever below zero: so this is called at the close, and only then.
-        handle.when_below(0, Box::new(move || connection.lost()));
+        // The transport may die before socketioxide counts the socket as connected, and it would never tell. Nothing is ever
+        // below zero: so this is called at the close, and only then.
+        let connection = Arc::downgrade(&connection);
+        let closed = move || {
+            if let Some(connection) = connection.upgrade() {
+                connection.lost();
+            }
+        };
+        handle.when_below(0, Box::new(closed));
         Ok(())
     }
 }
@@ -184,13 +206,12 @@ impl FromConnectParts<LocalAdapter> for AuthToken {
 
     fn from_connect_parts(_: &Arc<Socket<LocalAdapter>>, auth: &Option<Value>) -> Result<Self, Infallible> {
         let Some(json) = auth.as_ref().and_then(Value::as_str) else { return Ok(Self::Missing) };
-        let fields = super::wire::Fields::parse(json, usize::MAX, "auth payload");
-        Ok(match fields.and_then(|fields| fields.text("token")) {
+        // An `auth` that isn't an object says nothing of a token; one whose token isn't text is a bad token.
+        let Ok(fields) = super::wire::Fields::parse(json, usize::MAX, "auth payload") else { return Ok(Self::Missing) };
+        Ok(match fields.text("token") {
             Ok(None) => Self::Missing,
             Ok(Some(token)) => Self::Given(token),
-            // An `auth` that isn't an object says nothing of a token; one whose token isn't text is a bad token.
-            Err(refusal) if refusal.text.contains("token") => Self::Malformed,
-            Err(_) => Self::Missing,
+            Err(_) => Self::Malformed,
         })
     }
 }

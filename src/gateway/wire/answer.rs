@@ -205,7 +205,8 @@ impl<'a> HistoryAck<'a> {
         let message = |entry| {
             let mut json = String::new();
             write_message(entry, &mut json);
-            RawValue::from_string(json).expect("a message is well-formed JSON")
+            // Only damaged data can be anything else; the rest of the page is still worth showing.
+            RawValue::from_string(json).unwrap_or_else(|_| RawValue::NULL.to_owned())
         };
         let messages = page.entries.iter().map(message).collect();
         let (seq, epoch) = (page.head.seq, page.head.epoch.as_str());

@@ -15,5 +15,6 @@ pub use answer::{
 pub use event::{EventName, encode_event, encode_named, going_away};
 pub use fields::Fields;
 pub use request::{
-    AuthenticateRequest, ClientEvent, Decoded, HistoryRequest, PostRequest, decode, history_limit, history_window,
+    AuthenticateRequest, ClientEvent, Decoded, HistoryRequest, MAX_SEQ, PostRequest, decode, history_limit,
+    history_window,
 };

@@ -11,7 +11,7 @@ use crate::delivery::Start;
 use crate::domain::{ClientMsgId, Code, DraftFields, Epoch, Limits, Refusal, RoomId, UserId, Username};
 
 /// Above it JavaScript doesn't know every whole number; no room gets there.
-const MAX_SEQ: u64 = (1 << 53) - 1;
+pub const MAX_SEQ: u64 = (1 << 53) - 1;
 /// How many messages `history` gives when it isn't told.
 const HISTORY_DEFAULT: u64 = 50;
 
@@ -119,7 +119,7 @@ fn split(packet: &str) -> Result<(Cow<'_, str>, Option<&RawValue>), Refusal> {
 /// Decodes a packet's JSON array: the event's name, for the refusal, and the request.
 ///
 /// # Errors
-/// `unknown_event`, `bad_request`, `too_large`. `known` is asked first: what it refuses is refused whatever the payload.
+/// `unknown_event`, `bad_request`, `too_large`.
 pub fn decode(packet: &str, limits: &Limits) -> (String, Result<Decoded, Refusal>) {
     match split(packet) {
         Err(refusal) => (name_alone(packet), Err(refusal)),
