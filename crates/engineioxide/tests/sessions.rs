@@ -203,6 +203,23 @@ async fn close_after_flush_flushes_polling() {
 }
 
 #[tokio::test]
+async fn a_poll_is_answered_with_as_many_packets_as_every_client_takes() {
+    let mut server = Server::start(calm_config().build(), Limits::default()).await;
+    let (poll, handle) = polling(&mut server).await;
+    for n in 0..40 {
+        assert_eq!(handle.send(&Frame::text(&n.to_string())), SendOutcome::Queued);
+    }
+    let mut seen = Vec::new();
+    for expected in [16, 16, 8] {
+        let response = server.get(&poll).await;
+        let packets: Vec<_> = response.text().split('\x1e').map(str::to_owned).collect();
+        assert_eq!(packets.len(), expected);
+        seen.extend(packets);
+    }
+    assert_eq!(seen, (0..40).map(|n| format!("4{n}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn close_after_flush_is_bounded() {
     let mut server = Server::start(calm_config().build(), limits(2 * MANY, Duration::from_secs(3600))).await;
     let (_client, handle) = websocket(&mut server).await;

@@ -9,9 +9,11 @@ use engineioxide::SessionHandle;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::Handshake;
 use super::connection::Connection;
+use super::{Handshake, packet};
 
+/// How long a last packet may take to be written.
+const FLUSH: Duration = Duration::from_secs(2);
 /// How late a deadline may be.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -23,7 +25,8 @@ pub(super) enum Deadline {
     Expire(Weak<Connection>),
     /// The transport is closed.
     Close(SessionHandle),
-    /// The transport is closed, unless a later CONNECT on it was welcome.
+    /// The transport is closed, unless a later CONNECT on it was welcome. After a DISCONNECT: without it, JavaScript clients
+    /// before 4 take the close for a broken transport, come back, and are refused again, without end.
     Refused(SessionHandle, Arc<Handshake>),
 }
 
@@ -90,7 +93,8 @@ async fn watch(due: Due) {
                 Deadline::Close(handle) => handle.close(),
                 Deadline::Refused(handle, handshake) => {
                     if !handshake.welcomed.load(Ordering::Acquire) {
-                        handle.close();
+                        handle.send(&packet::disconnect());
+                        handle.close_after_flush(FLUSH);
                     }
                 }
             }

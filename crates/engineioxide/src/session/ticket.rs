@@ -7,6 +7,7 @@ use std::task::{self, Context};
 
 use engineioxide_core::TransportType;
 use parking_lot::MutexGuard;
+use tokio::time::Instant;
 
 use super::state::{Life, State, Upgrade};
 use super::{Farewell, Session};
@@ -95,6 +96,9 @@ impl Drop for UpgradeTicket {
     }
 }
 
+/// Packets in one answer to a poll. python-engineio takes no more, and breaks off the connection.
+const POLLED_PACKETS: usize = 16;
+
 /// The right to answer the one poll. Dropping it unanswered (the client went away) ends the
 /// session.
 pub(crate) struct PollTicket {
@@ -126,8 +130,17 @@ impl PollTicket {
         } else if state.transport == TransportType::Websocket {
             if self.late { Poll::Refuse } else { Poll::Noop }
         } else if !state.queue.is_empty() {
-            state.stall_at = None;
-            Poll::Frames(std::mem::take(&mut state.queue))
+            let taken = state.queue.len().min(POLLED_PACKETS);
+            let rest = state.queue.split_off(taken);
+            let frames = std::mem::replace(&mut state.queue, rest);
+            // The next poll, which is to take the rest, has as long to come as this one had.
+            let stalls =
+                (!state.queue.is_empty()).then(|| Instant::now() + self.session.control.limits().write_timeout);
+            state.stall_at = stalls;
+            if stalls.is_some() {
+                self.session.arm(&mut state);
+            }
+            Poll::Frames(frames)
         } else if matches!(state.upgrade, Upgrade::Probed(_)) {
             if !self.hurry {
                 return task::Poll::Ready(Poll::Probed);
