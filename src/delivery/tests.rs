@@ -502,3 +502,17 @@ async fn a_joiner_is_not_told_of_what_its_list_already_shows() {
     assert_eq!(bob.story(), ["users 2/2", "Joined cid"]);
     assert_eq!(cid.story(), ["users 3/3"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_long_replay_to_the_first_member_comes_once() {
+    let backplane = lossy(0);
+    let delivery = start(&backplane, 1, 500);
+    for _ in 0..500 {
+        say(&backplane, "x").await;
+    }
+    let ann = Recorder::new("ann");
+    assert_eq!(join(&delivery, &ann, Start::Since { seq: 0, epoch: None }).await.replayed, 500);
+    say(&backplane, "y").await;
+    eventually("ann has all", || ann.seqs().len() >= 501).await;
+    assert_eq!(ann.seqs(), (1..=501).collect::<Vec<_>>());
+}

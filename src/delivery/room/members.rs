@@ -38,6 +38,8 @@ struct Replay {
     opening: Option<Opening>,
     /// Waits until the feed has seen the member's epoch.
     parked: bool,
+    /// A page, or room for one, has been asked for: one at a time.
+    asked: bool,
 }
 
 struct Opening {
@@ -165,7 +167,7 @@ impl RoomFeed {
             position,
             changes_from: roster.version,
             ticket: context.ticket(),
-            replay: Some(Replay { epoch: head.epoch, opening: Some(opening), parked: false }),
+            replay: Some(Replay { epoch: head.epoch, opening: Some(opening), parked: false, asked: false }),
         });
         self.advance(context, &conn);
         if first {
@@ -182,7 +184,7 @@ impl RoomFeed {
         for member in self.members.live_mut().filter(|member| !member.outlet.has_room()) {
             member.position = member.position.max(at.seq);
             member.ticket = context.ticket();
-            member.replay = Some(Replay { epoch: at.epoch.clone(), opening: None, parked: true });
+            member.replay = Some(Replay { epoch: at.epoch.clone(), opening: None, parked: true, asked: false });
         }
     }
 
@@ -213,6 +215,8 @@ impl RoomFeed {
 
     fn ask_page(&mut self, context: &Context, conn: &ConnId) {
         let Some(member) = self.members.get_mut(conn) else { return };
+        let Some(replay) = member.replay.as_mut().filter(|replay| !replay.asked) else { return };
+        replay.asked = true;
         let ticket = member.ticket;
         if !member.outlet.has_room() {
             let wake = context.waker(&self.room, Answer::Roomy(conn.clone(), ticket));
@@ -229,24 +233,22 @@ impl RoomFeed {
     }
 
     pub(super) fn on_roomy(&mut self, context: &mut Context, conn: &ConnId, ticket: u64) {
-        if self.members.get_mut(conn).is_some_and(|member| member.ticket == ticket && !member.outlet.is_closed()) {
-            self.ask_page(context, conn);
-        } else {
-            self.give_up_closed(context, conn, ticket);
-        }
-    }
-
-    /// A member whose outlet is closed is detached now, so that whoever waits for its replay goes on.
-    fn give_up_closed(&mut self, context: &mut Context, conn: &ConnId, ticket: u64) {
-        if self.members.get_mut(conn).is_some_and(|member| member.ticket == ticket) {
+        let Some(member) = self.members.get_mut(conn).filter(|member| member.ticket == ticket) else { return };
+        if member.outlet.is_closed() {
             self.leave(context, conn);
+            return;
+        }
+        if let Some(replay) = member.replay.as_mut() {
+            replay.asked = false;
+            self.ask_page(context, conn);
         }
     }
 
     pub(super) fn on_page(&mut self, context: &mut Context, conn: &ConnId, ticket: u64, slice: Result<Slice>) {
         let Some(member) = self.members.get_mut(conn).filter(|member| member.ticket == ticket) else { return };
         if member.outlet.is_closed() {
-            self.give_up_closed(context, conn, ticket);
+            // Whoever waits for its replay goes on.
+            self.leave(context, conn);
             return;
         }
         let Ok(Slice { entries, span }) = slice else {
@@ -258,6 +260,7 @@ impl RoomFeed {
             return;
         };
         let Some(replay) = member.replay.as_mut() else { return };
+        replay.asked = false;
         let clean = span.continuity(Some(&replay.epoch), member.position) == Continuity::Clean;
         let stuck =
             entries.is_empty() && replay.opening.as_ref().is_some_and(|opening| member.position < opening.until);
