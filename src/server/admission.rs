@@ -22,22 +22,31 @@ pub struct Caps {
     pub handshakes_per_sec: u32,
 }
 
-type Places = Arc<Mutex<HashMap<IpAddr, usize>>>;
+/// The places that are taken.
+#[derive(Debug, Default)]
+struct Taken {
+    total: usize,
+    /// Of each address; kept only where addresses have a cap.
+    by_ip: HashMap<IpAddr, usize>,
+}
 
-/// A connection's place in its address's count; given back when dropped.
+/// A connection's place in all counts, from its handshake on; given back when dropped.
 #[derive(Debug)]
 pub struct Place {
-    places: Places,
-    ip: IpAddr,
+    taken: Arc<Mutex<Taken>>,
+    ip: Option<IpAddr>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut places = self.places.lock();
-        if let Some(count) = places.get_mut(&self.ip) {
+        let mut taken = self.taken.lock();
+        taken.total -= 1;
+        if let Some(ip) = self.ip
+            && let Some(count) = taken.by_ip.get_mut(&ip)
+        {
             *count -= 1;
             if *count == 0 {
-                places.remove(&self.ip);
+                taken.by_ip.remove(&ip);
             }
         }
     }
@@ -46,7 +55,7 @@ impl Drop for Place {
 /// Decides on handshakes.
 pub struct Admission {
     caps: Caps,
-    places: Places,
+    taken: Arc<Mutex<Taken>>,
     /// Handshakes that may be made now, and when that was counted.
     tokens: Mutex<(f64, Instant)>,
     draining: AtomicBool,
@@ -58,7 +67,7 @@ impl Admission {
     #[must_use]
     pub fn new(caps: Caps) -> Self {
         let tokens = Mutex::new((f64::from(caps.handshakes_per_sec), Instant::now()));
-        Self { caps, places: Places::default(), tokens, draining: AtomicBool::new(false), refused: Counter::default() }
+        Self { caps, taken: Arc::default(), tokens, draining: AtomicBool::new(false), refused: Counter::default() }
     }
 
     /// From now on nobody is let in.
@@ -78,33 +87,35 @@ impl Admission {
         self.refused.get()
     }
 
-    /// Lets a handshake from `ip` in while `live` connections are held, or says why not.
+    /// Lets a handshake from `ip` in, or says why not. Checking and counting are one step.
     ///
     /// # Errors
     /// `draining`, `too_many_connections`, `rate_limited`: each with a hint when to come back.
-    pub fn admit(&self, ip: Option<IpAddr>, live: usize) -> Result<Option<Place>, Refusal> {
-        self.decide(ip, live).inspect_err(|_| self.refused.add(1))
+    pub fn admit(&self, ip: Option<IpAddr>) -> Result<Place, Refusal> {
+        self.decide(ip).inspect_err(|_| self.refused.add(1))
     }
 
-    fn decide(&self, ip: Option<IpAddr>, live: usize) -> Result<Option<Place>, Refusal> {
+    fn decide(&self, ip: Option<IpAddr>) -> Result<Place, Refusal> {
         if self.is_draining() {
             return Err(Refusal::new(Code::Draining, "this node is about to stop"));
         }
         let busy = |code, text: &'static str| Err(Refusal::new(code, text).retry_after(Duration::from_secs(1)));
-        if live >= self.caps.connections {
-            return busy(Code::TooManyConnections, "this node has as many connections as it may");
-        }
         if !self.take_token() {
             return busy(Code::RateLimited, "too many handshakes");
         }
-        let Some(ip) = ip.filter(|_| self.caps.per_ip > 0) else { return Ok(None) };
-        let mut places = self.places.lock();
-        let count = places.entry(ip).or_default();
-        if *count >= self.caps.per_ip {
+        let ip = ip.filter(|_| self.caps.per_ip > 0);
+        let mut taken = self.taken.lock();
+        if taken.total >= self.caps.connections {
+            return busy(Code::TooManyConnections, "this node has as many connections as it may");
+        }
+        if ip.is_some_and(|ip| taken.by_ip.get(&ip).is_some_and(|count| *count >= self.caps.per_ip)) {
             return busy(Code::TooManyConnections, "this address has as many connections as it may");
         }
-        *count += 1;
-        Ok(Some(Place { places: self.places.clone(), ip }))
+        taken.total += 1;
+        if let Some(ip) = ip {
+            *taken.by_ip.entry(ip).or_default() += 1;
+        }
+        Ok(Place { taken: self.taken.clone(), ip })
     }
 
     fn take_token(&self) -> bool {
@@ -131,24 +142,28 @@ mod tests {
     fn an_address_gets_its_place_back() {
         let admission = admission(10, 1, 100);
         let ip = Some(IpAddr::from([127, 0, 0, 1]));
-        let place = admission.admit(ip, 0).unwrap();
-        assert_eq!(admission.admit(ip, 1).unwrap_err().code, Code::TooManyConnections);
-        assert!(admission.admit(Some(IpAddr::from([127, 0, 0, 2])), 1).is_ok());
+        let place = admission.admit(ip).unwrap();
+        assert_eq!(admission.admit(ip).unwrap_err().code, Code::TooManyConnections);
+        assert!(admission.admit(Some(IpAddr::from([127, 0, 0, 2]))).is_ok());
         drop(place);
-        assert!(admission.admit(ip, 0).is_ok());
+        assert!(admission.admit(ip).is_ok());
     }
 
     #[test]
     fn caps_hold_and_say_when_to_come_back() {
-        assert_eq!(admission(1, 0, 100).admit(None, 1).unwrap_err().code, Code::TooManyConnections);
+        let small = admission(1, 0, 100);
+        let place = small.admit(None).unwrap();
+        assert_eq!(small.admit(None).unwrap_err().code, Code::TooManyConnections);
+        drop(place);
+        assert!(small.admit(None).is_ok());
         let slow = admission(10, 0, 1);
-        assert!(slow.admit(None, 0).is_ok());
-        let refusal = slow.admit(None, 0).unwrap_err();
+        assert!(slow.admit(None).is_ok());
+        let refusal = slow.admit(None).unwrap_err();
         assert_eq!(refusal.code, Code::RateLimited);
         assert!(refusal.retry_after.is_some());
         let draining = admission(10, 0, 100);
         draining.begin_drain();
-        assert_eq!(draining.admit(None, 0).unwrap_err().code, Code::Draining);
+        assert_eq!(draining.admit(None).unwrap_err().code, Code::Draining);
         assert_eq!(draining.refused(), 1);
     }
 }

@@ -25,8 +25,8 @@ pub(super) async fn admit(State(doors): State<Arc<Doors>>, mut request: Request,
             return refuse(&Refusal::new(Code::Unavailable, "the backplane can't be reached"));
         }
         let ip = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-        let place = match doors.admission.admit(ip, doors.control.len()) {
-            Ok(place) => place,
+        let place = match doors.admission.admit(ip) {
+            Ok(place) => Some(place),
             Err(refusal) => return refuse(&refusal),
         };
         let token = parameter(&request, "token").or_else(|| bearer(request.headers()).map(ToOwned::to_owned));

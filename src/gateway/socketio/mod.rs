@@ -30,6 +30,8 @@ use deadlines::{Deadline, Deadlines};
 /// An event that announces more binary attachments breaks the protocol.
 const ATTACHMENTS: usize = 1000;
 
+/// How much longer than for an identity a transport may wait for its CONNECT.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// CONNECTs on one transport. A client that comes and goes in the namespace needs a few.
 const CONNECTS: u32 = 100;
 
@@ -64,7 +66,7 @@ pub struct SocketCounters {
 pub struct Handshake {
     /// The token in the query or the `Authorization` header.
     pub token: Option<String>,
-    /// Freed with the connection: its place in its address's count.
+    /// Freed with the connection: its place in the counts.
     pub place: Option<crate::server::admission::Place>,
     /// Whether a CONNECT on this transport was let in.
     pub welcomed: AtomicBool,
@@ -119,7 +121,8 @@ impl Gateway {
             .max_payload(self.settings.packet_bytes as u64)
             .ws_max_message_size(self.settings.packet_bytes)
             .ws_max_frame_size(self.settings.packet_bytes)
-            .connect_timeout(self.chat.limits().auth_timeout)
+            // A refused CONNECT has a deadline of our own, which says DISCONNECT first; this is for who never says CONNECT.
+            .connect_timeout(self.chat.limits().auth_timeout + CONNECT_PATIENCE)
             .with_parser(parser)
             .build_svc();
         let gateway = self.clone();
