@@ -58,6 +58,13 @@ pub async fn a_repeat_gets_the_first_place(fixture: Fixture) {
     assert_eq!(seqs(node.log.as_ref(), "lobby").await, [1, 2]);
 }
 
+pub async fn without_a_key_a_repeat_is_another_message(fixture: Fixture) {
+    let node = fixture.start(limits()).await;
+    let draft = draft("lobby", "ann", "hi");
+    let places = [node.log.append(&draft, None).await.unwrap(), node.log.append(&draft, None).await.unwrap()];
+    assert_eq!(places.map(|place| (place.seq, place.duplicate)), [(1, false), (2, false)]);
+}
+
 pub async fn fifty_repeats_at_once_get_one_place(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let repeats = (0..50).map(|_| {

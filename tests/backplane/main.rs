@@ -33,6 +33,7 @@ macro_rules! conformance {
 
 conformance! {
     log: appends_are_numbered_without_a_hole, one_caller_keeps_its_order, a_repeat_gets_the_first_place,
+        without_a_key_a_repeat_is_another_message,
         fifty_repeats_at_once_get_one_place, a_key_belongs_to_its_user_and_room, a_key_is_forgotten,
         windows_are_read, reads_are_bounded, a_log_is_trimmed, a_log_expires_but_its_numbers_go_on, heads_of_many_rooms,
         an_unknown_room_has_a_lasting_epoch, strange_names_stay_apart;

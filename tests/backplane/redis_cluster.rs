@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use hubbub::backplane::redis::connect;
-use hubbub::backplane::{Backplane, BusEvent, Topic, Window};
-use hubbub::domain::ChangeKind;
+use hubbub::backplane::{Backplane, BackplaneError, BusEvent, Topic, Window};
+use hubbub::domain::{ChangeKind, Continuity};
 
 use crate::fixture::{Recorder, conn, draft, enter, eventually, limits, name, room, say, settings, user};
 use crate::presence::{gone, offline, room_changes};
@@ -47,6 +47,42 @@ impl Cluster {
     fn id(&self, server: usize) -> String {
         self.servers[server].cli(&["CLUSTER", "MYID"])
     }
+
+    /// Where the user's key with this beginning lies.
+    fn tag_of(&self, key: &str) -> String {
+        let keys = self.servers.iter().map(|server| server.cli(&["KEYS", key])).collect::<String>();
+        keys.split_once('}').expect("a key").0.to_owned() + "}"
+    }
+
+    /// A partition's slot is between two servers from now on: the one still has its keys.
+    fn begin_to_move(&self, tag: &str) -> Move {
+        let slot = self.servers[0].cli(&["CLUSTER", "KEYSLOT", tag]);
+        let served = |server: &RedisServer| !server.cli(&["GET", tag]).starts_with("MOVED");
+        let from = self.servers.iter().position(served).expect("someone has the slot");
+        let to = (from + 1) % 3;
+        assert_eq!(self.servers[to].cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &self.id(from)]), "OK");
+        assert_eq!(self.servers[from].cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &self.id(to)]), "OK");
+        Move { slot, from, to }
+    }
+
+    /// Its keys go over, and all servers learn of it.
+    fn finish(&self, Move { slot, from, to }: &Move) {
+        let keys = self.servers[*from].cli(&["CLUSTER", "GETKEYSINSLOT", slot, "1000"]);
+        let port = self.servers[*to].port.to_string();
+        let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+        migrate.extend(keys.lines());
+        assert_eq!(self.servers[*from].cli(&migrate), "OK", "nothing of that name was made there");
+        for server in [*to, *from, (*to + 1) % 3] {
+            self.servers[server].cli(&["CLUSTER", "SETSLOT", slot, "NODE", &self.id(*to)]);
+        }
+    }
+}
+
+/// A slot on its way from one server to another.
+struct Move {
+    slot: String,
+    from: usize,
+    to: usize,
 }
 
 /// Says something in every room until all of it arrives; how many events there are then. Slots move one after another,
@@ -137,6 +173,45 @@ async fn a_cluster_keeps_the_promises_also_when_slots_move() {
     }
     offline(&two, "ann").await;
     eventually(FAILOVER, "everyone has left", async || (recorder.events().len() == heard + 60).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_done_without_the_data_while_slots_move() {
+    let cluster = Cluster::start(0).await;
+    let node = connect(settings(&cluster.url()), limits()).await.unwrap();
+    enter(&node, "ann", "c1", "lobby").await;
+    enter(&node, "bob", "c2", "lobby").await;
+    let before = say(&node, "lobby", "before").await;
+    // The slots of the room, of both users and of the leases begin to move, and stay between two servers for a while.
+    let bob = cluster.tag_of("{p*}c:Ym9i");
+    let moves = ["{c85}", "{pa1}", &bob, "{p00}"].map(|tag| cluster.begin_to_move(tag));
+    let unavailable = |error: Option<BackplaneError>| {
+        assert!(matches!(error, Some(BackplaneError::Unavailable(_))), "{error:?}");
+    };
+    unavailable(node.log.append(&draft("lobby", "ann", "meanwhile"), Some("key")).await.err());
+    unavailable(node.log.read(&room("lobby"), Window::Newest, 9, 9999).await.err());
+    unavailable(node.presence.join(&conn("c1"), &user("ann"), &name("ann"), &room("lobby")).await.err());
+    unavailable(node.presence.roster(&room("lobby"), 9).await.err());
+    unavailable(node.presence.status(&user("ann")).await.err());
+    unavailable(node.presence.connect(&conn("c3"), &user("ann"), &name("ann")).await.err());
+    node.presence.lost(&conn("c2"), &user("bob"), &[room("lobby")]).await;
+    for one in &moves {
+        cluster.finish(one);
+    }
+    let after = eventually(FAILOVER, "an append", async || {
+        node.log.append(&draft("lobby", "ann", "after"), Some("key")).await.ok()
+    })
+    .await;
+    assert_eq!((after.seq, after.duplicate), (2, false), "it goes on counting");
+    let span = node.log.read(&room("lobby"), Window::Newest, 9, 9999).await.unwrap().span;
+    assert_eq!(span.continuity(Some(&before.epoch), 1), Continuity::Clean);
+    eventually(FAILOVER, "bob is gone", async || {
+        let away = !node.presence.is_member(&room("lobby"), &user("bob")).await.ok()?;
+        (away && !node.presence.status(&user("bob")).await.ok()?.online).then_some(())
+    })
+    .await;
+    assert_eq!(node.presence.roster(&room("lobby"), 9).await.unwrap().users, [user("ann")]);
+    assert!(node.presence.status(&user("ann")).await.unwrap().online);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

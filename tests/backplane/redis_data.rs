@@ -166,3 +166,33 @@ async fn what_a_promotion_forgot_is_mended() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_epochs_do_not_hide_the_one_that_clients_know() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    let old = say(&node, "lobby", "old").await;
+    for _ in 0..3 {
+        assert_eq!(fixture.server().cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
+        let span = node.log.read(&room("lobby"), Window::After(0), 10, 9999).await.unwrap().span;
+        assert_ne!(span.head.epoch, old.epoch);
+        assert_eq!(span.continuity(Some(&old.epoch), 1), Continuity::Clean);
+    }
+    // Once something was said, the epoch in which it was said is the one before.
+    let new = say(&node, "lobby", "new").await;
+    assert_eq!(fixture.server().cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
+    let span = node.log.read(&room("lobby"), Window::After(0), 10, 9999).await.unwrap().span;
+    assert_eq!(span.continuity(Some(&new.epoch), 2), Continuity::Clean);
+    assert_eq!(span.continuity(Some(&old.epoch), 1), Continuity::Lost { last_shared: None });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_send_without_a_key_is_known_for_moments_only() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    node.log.append(&draft("lobby", "ann", "hi"), None).await.unwrap();
+    let known = fixture.server().cli(&["KEYS", "{c85}i:*"]);
+    assert_eq!(known.lines().count(), 1, "a call that is sent again by itself is known");
+    let left: u64 = fixture.server().cli(&["PTTL", &known]).parse().unwrap();
+    assert!(left <= 15_000, "{left}");
+}

@@ -4,8 +4,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hubbub::backplane::redis::{RedisSettings, StartError, connect};
-use hubbub::backplane::{Backplane, BackplaneError, Topic};
-use hubbub::domain::RoomId;
+use hubbub::backplane::{Backplane, BackplaneError, Changes, Topic};
+use hubbub::domain::{ChangeKind, RoomId};
 
 use crate::fixture::{
     Fixture, Recorder, SOON, conn, draft, enter, eventually, limits, name, room, say, settings, subscribe, user,
@@ -94,6 +94,75 @@ async fn a_redis_that_hangs_is_survived() {
     .await;
     gone(&node, "lobby", "bob").await;
     assert!(node.presence.is_member(&room("lobby"), &user("ann")).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connect_that_came_late_is_no_ghost() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    // Redis knows the script from now on, so that one call does it.
+    node.presence.connect(&conn("c0"), &user("ann"), &name("ann")).await.unwrap();
+    fixture.server().signal("-STOP");
+    // A client repeats it on the same socket, and goes away.
+    for _ in 0..2 {
+        let refused = node.presence.connect(&conn("c1"), &user("bob"), &name("bob")).await;
+        assert!(matches!(refused, Err(BackplaneError::Unavailable(_))), "{refused:?}");
+    }
+    fixture.server().signal("-CONT");
+    eventually(RECOVERY, "up again", async || node.lifecycle.is_up().then_some(())).await;
+    let late = eventually(SOON, "bob was there, and isn't", async || {
+        Some(node.presence.status(&user("bob")).await.ok()?).filter(|status| !status.online)
+    })
+    .await;
+    assert_ne!(late.version, 0, "it did happen");
+    assert_eq!(fixture.server().cli(&["KEYS", "{p*}c:*"]).lines().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_came_back_while_its_loss_was_said_stays() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    let (with, ann, called) = (conn("c1"), user("ann"), name("ann"));
+    node.presence.connect(&with, &ann, &called).await.unwrap();
+    // Redis has forgotten the one script and knows the other, so that the loss is said twice, and the second time too late.
+    fixture.server().cli(&["SCRIPT", "FLUSH"]);
+    node.presence.connect(&conn("c2"), &user("bob"), &name("bob")).await.unwrap();
+    let ((), back) = tokio::join!(node.presence.lost(&with, &ann, &[]), node.presence.connect(&with, &ann, &called));
+    back.unwrap();
+    eventually(SOON, "it is registered, and has no grace", async || {
+        let redis = fixture.server();
+        let held = redis.cli(&["HLEN", "{pa1}c:YW5u"]) == "1" && redis.cli(&["ZCARD", "{pa1}g"]) == "0";
+        held.then_some(())
+    })
+    .await;
+    assert!(node.presence.status(&ann).await.unwrap().online);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leave_that_came_late_is_taken_back() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    enter(&node, "ann", "c1", "lobby").await;
+    let joined = enter(&node, "bob", "c2", "lobby").await;
+    // Redis knows the script from now on, so that one call does it.
+    node.presence.leave(&conn("c1"), &user("ann"), &room("attic")).await.unwrap();
+    fixture.server().signal("-STOP");
+    let refused = node.presence.leave(&conn("c1"), &user("ann"), &room("lobby")).await;
+    assert!(matches!(refused, Err(BackplaneError::Unavailable(_))), "{refused:?}");
+    fixture.server().signal("-CONT");
+    // The caller was told that it failed, and has the connection in the room.
+    let changes = eventually(SOON, "two changes", async || {
+        match node.presence.room_changes(&room("lobby"), joined.roster.version).await.ok()? {
+            Changes::Since(changes) => Some(changes).filter(|changes| changes.len() >= 2),
+            Changes::TooOld => panic!("it is known"),
+        }
+    })
+    .await;
+    let kinds: Vec<_> = changes.iter().map(|change| change.kind).collect();
+    assert_eq!(kinds, [ChangeKind::Left, ChangeKind::Joined]);
+    assert!(node.presence.is_member(&room("lobby"), &user("ann")).await.unwrap());
+    node.presence.leave(&conn("c1"), &user("ann"), &room("lobby")).await.unwrap();
+    gone(&node, "lobby", "ann").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,11 +1,17 @@
 //! Several nodes on one Redis: one order, one event per change, and nodes that die, are given up, or stop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
+use hubbub::backplane::redis::RedisSettings;
 use hubbub::backplane::{Backplane, BackplaneError, BackplaneLimits, BusEvent, Topic};
 use hubbub::domain::ChangeKind;
+use parking_lot::Mutex;
 
-use crate::fixture::{Fixture, GRACE, Recorder, SOON, conn, enter, eventually, limits, name, room, say, user};
+use crate::fixture::{
+    Fixture, GRACE, Recorder, SOON, conn, enter, eventually, limits, name, room, say, settings, user,
+};
 use crate::presence::{gone, offline, room_changes, statuses};
 
 /// A node on a runtime of its own, so that it can die as a process does.
@@ -125,6 +131,8 @@ async fn a_node_that_was_given_up_comes_back() {
     .await;
     eventually(SOON, "online again", async || one.presence.status(&user("ann")).await.unwrap().online.then_some(()))
         .await;
+    // Who was reaped after they had come back has a grace, too.
+    eventually(SOON, "no graces", async || fixture.server().cli(&["KEYS", "*}g"]).is_empty().then_some(())).await;
     // What was registered again counts once, so a leave counts at once.
     one.presence.leave(&conn("c1"), &user("ann"), &room("lobby")).await.unwrap();
     assert!(!two.presence.is_member(&room("lobby"), &user("ann")).await.unwrap());
@@ -173,4 +181,141 @@ async fn a_node_that_stops_leaves_its_connections_to_their_graces() {
     ];
     assert_eq!(room_changes(&events), expected);
     assert!(stays.presence.status(&user("ann")).await.unwrap().online);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_node_with_a_crowd_is_reaped() {
+    let mut fixture = Fixture::redis();
+    let limits = BackplaneLimits { sockets_per_user: 10_000, ..limits() };
+    let alive = fixture.start(limits.clone()).await;
+    let doomed = Doomed::start(&mut fixture, limits).await;
+    // Their hash has so many buckets that a scan which begins anew in each step loses its way among the emptied ones.
+    let crowd = stream::iter(0..4000).map(|n| {
+        let node = doomed.node.clone();
+        async move { enter(&node, "ann", &format!("c{n}"), "lobby").await }
+    });
+    crowd.buffer_unordered(100).for_each(async |_| {}).await;
+    doomed.die();
+    gone(&alive, "lobby", "ann").await;
+    offline(&alive, "ann").await;
+    eventually(SOON, "nothing left", async || fixture.server().cli(&["KEYS", "*n:*"]).is_empty().then_some(())).await;
+    eventually(SOON, "reaped", async || (fixture.server().cli(&["ZCARD", "{p00}L"]) == "1").then_some(())).await;
+}
+
+/// A node that beats this often.
+async fn beating(fixture: &mut Fixture, limits: BackplaneLimits, beat_interval: Duration) -> Backplane {
+    let settings = RedisSettings { beat_interval, ..settings(&fixture.server().url()) };
+    hubbub::backplane::redis::connect(settings, limits).await.unwrap()
+}
+
+fn leases(fixture: &mut Fixture) -> Vec<String> {
+    fixture.server().cli(&["ZRANGE", "{p00}L", "0", "-1"]).lines().map(ToOwned::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_redis_was_away_the_first_node_back_reaps_nobody() {
+    let mut fixture = Fixture::redis();
+    let late = beating(&mut fixture, limits(), Duration::from_secs(2)).await;
+    let lease = leases(&mut fixture).remove(0);
+    enter(&late, "ann", "c1", "lobby").await;
+    let first = beating(&mut fixture, limits(), Duration::from_millis(100)).await;
+    let recorder = Recorder::on(&first, &[Topic::Room(room("lobby")), Topic::User(user("ann"))]).await;
+    // As after an outage that was longer than a lease.
+    let away = "for _, inc in ipairs(redis.call('ZRANGE', '{p00}L', 0, -1)) do redis.call('ZADD', '{p00}L', 1, inc) end \
+                redis.call('SET', '{p00}B', 1)";
+    fixture.server().cli(&["EVAL", away, "0"]);
+    let score = async |fixture: &mut Fixture| {
+        let score = fixture.server().cli(&["ZSCORE", "{p00}L", &lease]);
+        score.parse::<f64>().unwrap_or(0.0)
+    };
+    let given = eventually(SOON, "a lease that was prolonged", async || {
+        Some(score(&mut fixture).await).filter(|score| *score > 1.0)
+    })
+    .await;
+    eventually(SOON, "its own heartbeat", async || (score(&mut fixture).await > given).then_some(())).await;
+    assert_eq!(fixture.server().cli(&["ZCARD", "{p00}D"]), "0");
+    let events = recorder.events_until_said(&first, "lobby").await;
+    assert!(events.is_empty(), "nobody came or went: {events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_living_node_that_was_reaped_is_back_before_anyone_is_told() {
+    let mut fixture = Fixture::redis();
+    let limits = BackplaneLimits { presence_grace: Duration::from_secs(6), ..limits() };
+    let asleep = beating(&mut fixture, limits.clone(), Duration::from_secs(1)).await;
+    let old = leases(&mut fixture).remove(0);
+    enter(&asleep, "ann", "c1", "lobby").await;
+    let awake = beating(&mut fixture, limits, Duration::from_millis(100)).await;
+    let recorder = Recorder::on(&awake, &[Topic::Room(room("lobby")), Topic::User(user("ann"))]).await;
+    fixture.server().cli(&["ZADD", "{p00}D", "9999999999999", &old]);
+    fixture.server().cli(&["ZADD", "{p00}L", "1", &old]);
+    eventually(SOON, "it is reaped", async || (!leases(&mut fixture).contains(&old)).then_some(())).await;
+    eventually(SOON, "it is back", async || {
+        let held = fixture.server().cli(&["KEYS", "{c*}n:*"]);
+        let graces = fixture.server().cli(&["KEYS", "*}g"]);
+        (!held.is_empty() && !held.contains(&old) && graces.is_empty()).then_some(())
+    })
+    .await;
+    let events = recorder.events_until_said(&awake, "lobby").await;
+    assert!(events.is_empty(), "nobody came or went: {events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_starts_reaps_who_is_dead() {
+    let mut fixture = Fixture::redis();
+    let dead = "redis.call('ZADD', '{p00}L', 1, 'dead') redis.call('SET', '{p00}B', redis.call('TIME')[1] .. '999')";
+    fixture.server().cli(&["EVAL", dead, "0"]);
+    // Its first heartbeat can do nothing with a claim, and must not take one from the second.
+    let _node = beating(&mut fixture, limits(), Duration::from_secs(60)).await;
+    eventually(SOON, "it is reaped", async || (!leases(&mut fixture).contains(&"dead".to_owned())).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_graces_end_together() {
+    let mut fixture = Fixture::redis();
+    let settings = RedisSettings { sweep_interval: Duration::from_secs(1), ..settings(&fixture.server().url()) };
+    let node = hubbub::backplane::redis::connect(settings, limits()).await.unwrap();
+    let names: Vec<_> = (0..1500).map(|n| format!("user{n}")).collect();
+    let all = stream::iter(&names).map(|who| enter(&node, who, who, "lobby"));
+    all.buffer_unordered(100).for_each(async |_| {}).await;
+    let places = [room("lobby")];
+    for who in &names {
+        node.presence.lost(&conn(who), &user(who), &places).await;
+    }
+    // At a hundred each second it would be 15 s.
+    eventually(Duration::from_secs(7), "an empty room", async || {
+        (node.presence.roster(&room("lobby"), 0).await.unwrap().total == 0).then_some(())
+    })
+    .await;
+}
+
+/// What is logged, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+// On one thread, so that all of the node's tasks log there.
+#[tokio::test]
+async fn an_orderly_stop_is_quiet() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter("hubbub=warn").with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    enter(&node, "ann", "c1", "lobby").await;
+    node.lifecycle.stop().await;
+    let text = String::from_utf8_lossy(&log.0.lock()).into_owned();
+    assert_eq!(text, "");
 }

@@ -67,8 +67,9 @@ impl Appends {
                 return Err(BackplaneError::Unavailable("too much waits to be appended".to_owned()));
             }
             lane.bytes += record.len();
-            let (room, user, key) =
-                (part(draft.room.as_str()), part(draft.user.as_str()), key.map(part).unwrap_or_default());
+            let (room, user) = (part(draft.room.as_str()), part(draft.user.as_str()));
+            // fred may send a call again by itself, when slots move: without a key it is known by a name of its own.
+            let key = key.map_or_else(|| format!("={}", Uuid::new_v4().simple()), part);
             lane.queue.push_back(Waiting { room, user, key, id: draft.id, record, reply });
             !std::mem::replace(&mut lane.busy, true)
         };

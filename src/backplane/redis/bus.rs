@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fred::interfaces::ClusterInterface;
 use fred::prelude::Config;
 use parking_lot::Mutex;
 
@@ -55,11 +54,11 @@ impl Subscriptions {
 
     /// A server that gives a slot away ends its subscriptions without our hearing of it: so we look, and subscribe anew.
     pub(super) async fn follow_slots(&self, link: &Link) {
-        let client = link.client(Partition::LEASES);
-        if !link.sharded || client.sync_cluster().await.is_err() {
+        if !link.sharded {
             return;
         }
-        let Some(routing) = client.cached_cluster_state() else { return };
+        // Not on a connection that runs commands: while a server is away, all that is asked of it would wait behind this.
+        let Some(routing) = self.subscribers[0].routing().await else { return };
         let mut moved = Vec::new();
         let mut owners = self.owners.lock();
         for partition in Partition::all() {

@@ -4,6 +4,7 @@
 //! fenced and reaped; the node then takes another incarnation and registers again. When Redis has lost the lease, it has
 //! lost more: then everything is put back too, and rooms that lacked someone get one `Restored`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -18,6 +19,8 @@ use super::script::BEAT;
 
 /// Heartbeats that may be missed.
 const MISSES: u32 = 2;
+/// Dead incarnations that one heartbeat may be handed.
+const HANDED_OUT: i64 = 20;
 
 /// What is known of the node's incarnation.
 pub(super) struct Lease {
@@ -26,8 +29,15 @@ pub(super) struct Lease {
     up: AtomicBool,
     /// One renewal at a time.
     renewing: tokio::sync::Mutex<()>,
-    /// What is to be put back: `Some(true)` when Redis has lost data.
-    owed: Mutex<Option<bool>>,
+    owed: Mutex<Option<Owed>>,
+}
+
+/// What is to be put back.
+pub(super) struct Owed {
+    /// Redis has lost data.
+    pub(super) data_lost: bool,
+    /// Only what lies in these; `None`: everything.
+    pub(super) only: Option<HashSet<Partition>>,
 }
 
 struct State {
@@ -65,14 +75,32 @@ impl Lease {
     }
 
     /// What is owed, which the caller is about to do.
-    pub(super) fn take_owed(&self) -> Option<bool> {
+    pub(super) fn take_owed(&self) -> Option<Owed> {
         self.owed.lock().take()
     }
 
     /// Everything live is to be put back; `data_lost` when Redis has lost data.
     pub(super) fn owe(&self, data_lost: bool) {
         let mut owed = self.owed.lock();
-        *owed = Some(owed.unwrap_or(false) || data_lost);
+        let data_lost = data_lost || owed.as_ref().is_some_and(|owed| owed.data_lost);
+        *owed = Some(Owed { data_lost, only: None });
+    }
+
+    /// What is live in these partitions is to be put back, or put back again.
+    pub(super) fn owe_partitions(&self, data_lost: bool, partitions: HashSet<Partition>) {
+        let mut owed = self.owed.lock();
+        let owed = owed.get_or_insert_with(|| Owed { data_lost, only: Some(HashSet::new()) });
+        owed.data_lost |= data_lost;
+        if let Some(only) = &mut owed.only {
+            only.extend(partitions);
+        }
+    }
+
+    /// Who the node was; it doesn't write as that any more.
+    pub(super) fn give_up(&self) -> Result<Arc<str>, Fault> {
+        let incarnation = self.incarnation()?;
+        self.state.lock().held = false;
+        Ok(incarnation)
     }
 }
 
@@ -80,7 +108,7 @@ impl Node {
     /// Beats for ever.
     pub(super) async fn beat_on(self: Arc<Self>) {
         loop {
-            let beat = tokio::time::timeout(self.settings.beat_timeout, self.beat()).await;
+            let beat = tokio::time::timeout(self.settings.beat_timeout, self.beat(HANDED_OUT)).await;
             let done = beat.unwrap_or_else(|_| Err(Fault::unavailable("no heartbeat in time")));
             let wait = match done {
                 Ok(dead) => {
@@ -99,7 +127,7 @@ impl Node {
 
     /// The beat that brings the node up before it is handed out, when Redis is there.
     pub(super) async fn first_beat(&self) {
-        let beat = tokio::time::timeout(self.settings.beat_timeout, self.beat()).await;
+        let beat = tokio::time::timeout(self.settings.beat_timeout, self.beat(0)).await;
         if matches!(beat, Ok(Ok(_))) {
             self.beaten().await;
         }
@@ -137,14 +165,15 @@ impl Node {
         if down { self.settings.beat_interval / 8 } else { self.settings.beat_interval }
     }
 
-    /// Prolongs the lease; the incarnations that this node shall reap.
-    async fn beat(&self) -> Result<Vec<String>, Fault> {
+    /// Prolongs the lease; the incarnations that this node shall reap, at most so many: who is handed one must reap it,
+    /// for nobody else will while the claim lasts.
+    async fn beat(&self, hand_out: i64) -> Result<Vec<String>, Fault> {
         let (incarnation, held) = {
             let state = self.lease.state.lock();
             (state.incarnation.clone(), state.held)
         };
         let claim = millis(self.settings.lease / 2);
-        let args = vec![(&*incarnation).into(), millis(self.settings.lease).into(), claim.into()];
+        let args = vec![(&*incarnation).into(), millis(self.settings.lease).into(), claim.into(), hand_out.into()];
         let mut answer = self.link.run(&BEAT, Partition::LEASES, args).await?;
         match answer.text()?.as_str() {
             "GONE" => {
@@ -180,7 +209,7 @@ impl Node {
         let _one = self.lease.renewing.lock().await;
         self.renounce(old);
         if self.lease.incarnation().is_err() {
-            self.beat().await?;
+            self.beat(0).await?;
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! The connections that run commands: a few clients, chosen by partition, so that calls for one room keep their order.
 //!
-//! fred must not repeat a command by itself after a disconnect: a replay could overtake what was said meanwhile. So every
+//! fred should not repeat a command by itself after a disconnect: a replay could overtake what was said meanwhile. So every
 //! command fails with its connection (`fail_fast`), at once while the connection is known to be down, and whoever called
-//! repeats it, which all scripts allow.
+//! repeats it, which all scripts allow. (fred still does, within its timeout, when it leaves a server because slots have
+//! moved; the scripts allow that too.)
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fred::clients::WithOptions;
@@ -57,6 +58,8 @@ pub(super) struct Tally {
     pub(super) errors: AtomicU64,
     pub(super) presence_changes: AtomicU64,
     pub(super) interruptions: AtomicU64,
+    /// Not a count: connections end because we end them.
+    pub(super) stopping: AtomicBool,
 }
 
 impl Tally {
@@ -116,12 +119,14 @@ pub(super) fn client_settings(
 }
 
 /// Keeps a client connected: fred gives up for good after some errors (such as a node that lost its cluster).
-pub(super) fn drive(client: impl ClientLike + 'static) -> JoinHandle<()> {
+pub(super) fn drive(client: impl ClientLike + 'static, tally: Arc<Tally>) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             // Aborting this task must not leave the connection's own behind.
             let connection = AbortOnDrop(client.connect());
-            if let Err(error) = connection.wait().await {
+            if let Err(error) = connection.wait().await
+                && !tally.stopping.load(Ordering::Relaxed)
+            {
                 tracing::warn!(%error, "redis: a connection ended, and is begun anew");
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -143,6 +148,17 @@ impl Drop for AbortOnDrop {
     }
 }
 
+/// Sends a call again that the wrong server refused: where slots have moved, fred knows the right one now.
+async fn redirected<F>(call: impl Fn() -> F) -> Result<Value, fred::error::Error>
+where
+    F: Future<Output = Result<Value, fred::error::Error>>,
+{
+    match call().await {
+        Err(error) if error.details().starts_with("Too many redirections") => call().await,
+        done => done,
+    }
+}
+
 impl Link {
     /// Begins to connect, and goes on trying.
     pub(super) fn new(config: &Config, settings: &RedisSettings, limits: &BackplaneLimits) -> Self {
@@ -154,11 +170,15 @@ impl Link {
         let options = Options { fail_fast: true, ..Options::default() };
         let clients: Vec<_> = (0..settings.connections.max(1))
             .map(|_| {
-                let (performance, connection, reconnect) = client_settings(settings, 32);
+                let (performance, mut connection, reconnect) = client_settings(settings, 32);
+                // fred follows an ASK to the server that knows nothing yet, or in circles, and holds all other calls up
+                // meanwhile; after a MOVED it learns the new map all the same, and we send the call again.
+                connection.max_redirections = 0;
                 Client::new(config.clone(), Some(performance), Some(connection), Some(reconnect))
             })
             .collect();
-        let drivers = clients.iter().map(|client| drive(client.clone())).collect();
+        let tally = Arc::<Tally>::default();
+        let drivers = clients.iter().map(|client| drive(client.clone(), tally.clone())).collect();
         Self {
             pool: clients.iter().map(|client| client.with_options(&options)).collect(),
             timeout: settings.command_timeout,
@@ -167,7 +187,7 @@ impl Link {
             room_ttl: millis(limits.room_ttl),
             user_ttl: millis(limits.room_ttl.max(Duration::from_secs(30 * 86_400))),
             sharded,
-            tally: Arc::default(),
+            tally,
             reconnected_at: Mutex::new(None),
             drivers,
         }
@@ -198,11 +218,13 @@ impl Link {
     /// Runs a script on a partition; `args` are the script's own.
     pub(super) async fn run(&self, script: &Script, partition: Partition, args: Vec<Value>) -> Result<Answer, Fault> {
         let ttl = if partition.holds_rooms() { self.room_ttl } else { self.user_ttl };
-        let mut all: Vec<Value> = Vec::with_capacity(args.len() + 7);
+        let mut all: Vec<Value> = Vec::with_capacity(args.len() + 8);
         all.extend([
             script.sha.as_str().into(),
-            1.into(),
+            // Two names of the slot, of which common.lua says why.
+            2.into(),
             partition.tag().into(),
+            format!("{}-", partition.tag()).into(),
             self.publish.into(),
             Epoch::fresh().as_str().into(),
             self.history_size.into(),
@@ -212,9 +234,9 @@ impl Link {
         let hash = ClusterHash::Custom(partition.slot());
         let client = self.client(partition);
         let call = async {
-            let done: Result<Value, _> =
-                client.custom(CustomCommand::new_static("EVALSHA", hash.clone(), false), all.clone()).await;
-            match done {
+            let done =
+                redirected(|| client.custom(CustomCommand::new_static("EVALSHA", hash.clone(), false), all.clone()));
+            match done.await {
                 // EVAL also puts it into that server's cache.
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
                     all[0] = script.body.into();
@@ -234,7 +256,8 @@ impl Link {
         args: Vec<Value>,
     ) -> Result<Value, Fault> {
         let command = CustomCommand::new_static(name, ClusterHash::Custom(partition.slot()), false);
-        self.timed(self.client(partition).custom(command, args)).await
+        let client = self.client(partition);
+        self.timed(redirected(|| client.custom(command.clone(), args.clone()))).await
     }
 
     /// Publishes to a channel of the partition.

@@ -41,7 +41,7 @@ use reap::Sweeps;
 use registry::Registry;
 
 /// How to reach Redis, and the times of a node's life. The defaults fit the contract; tests shorten them.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RedisSettings {
     /// `redis://`, `rediss://`, `redis-sentinel://` (with `?sentinelServiceName=`) or `redis-cluster://`.
     pub url: String,
@@ -67,6 +67,13 @@ pub struct RedisSettings {
     pub full_sweep: Duration,
     /// How often it is looked for lost data and moved slots.
     pub check_interval: Duration,
+}
+
+/// Without the URL, which may hold a password.
+impl std::fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisSettings").finish_non_exhaustive()
+    }
 }
 
 impl Default for RedisSettings {
@@ -270,6 +277,7 @@ impl Lifecycle for Node {
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }
+        self.link.tally.stopping.store(true, Ordering::Relaxed);
         let unsaid = self.registry.unsaid(usize::MAX);
         if !unsaid.is_empty() {
             let _ = tokio::time::timeout(Duration::from_secs(2), self.say_lost(unsaid)).await;

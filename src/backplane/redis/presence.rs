@@ -1,5 +1,7 @@
 //! Presence in Redis: each call is one script on the room's or the user's partition.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use fred::types::Value;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -9,6 +11,7 @@ use super::frame::change_kind;
 use super::keys::{Partition, part};
 use super::link::Fault;
 use super::log::{PIPELINE, size, span};
+use super::registry::Known;
 use super::script::{Answer, CHANGES, CONDEMN, CONNECT, JOIN, LEAVE, MEMBERS, STATUS};
 use crate::backplane::{BackplaneError, Changes, Joined, MemberPage, Presence, Result, Roster, Topic};
 use crate::domain::{ConnId, Limits, RoomChange, RoomId, Status, Timestamp, UserId, Username};
@@ -16,14 +19,24 @@ use crate::domain::{ConnId, Limits, RoomChange, RoomId, Status, Timestamp, UserI
 #[async_trait]
 impl Presence for Node {
     async fn connect(&self, conn: &ConnId, user: &UserId, username: &Username) -> Result<()> {
-        let new = self.registry.connect(conn, user, username);
+        let known = self.registry.connect(conn, user, username);
         let done = self.register(conn, user, username, self.limits.sockets_per_user).await;
-        match &done {
-            Ok(()) => self.registry.confirm(conn),
-            // It may have happened, and nobody will say that the connection is lost: so it is said here.
-            Err(BackplaneError::Unavailable(_)) if new => drop(self.registry.lose(conn, user, &[])),
-            Err(_) if new => self.registry.forget(conn),
-            Err(_) => {}
+        match (&done, known) {
+            (Ok(()), _) => self.registry.confirm(conn),
+            // Only its name is in doubt.
+            (Err(_), Known::Confirmed) => {}
+            // It was refused, and never asked for before.
+            (Err(error), Known::No) if !matches!(error, BackplaneError::Unavailable(_)) => self.registry.forget(conn),
+            // This call or one before may have happened, and nobody will say that the connection is lost: so it is said
+            // here.
+            (Err(_), _) => drop(self.registry.lose(conn, user, &[])),
+        }
+        if done.is_ok() && !self.registry.is_live(conn) {
+            // It was lost meanwhile, and what was said of that may have come before this.
+            self.registry.lose(conn, user, &[]);
+        } else if done.is_ok() && known == Known::Lost {
+            // Redis may be told just now that it is lost, after it was told that it is here.
+            self.lease.owe_partitions(false, HashSet::from([Partition::of_user(user)]));
         }
         done
     }
@@ -38,6 +51,10 @@ impl Presence for Node {
             })
             .await?;
         self.registry.confirm_room(conn, room);
+        if !self.registry.is_in(conn, room) {
+            // It was lost meanwhile, and what was said of that may have come before this.
+            self.registry.unsettle(conn, room);
+        }
         let span = span(&mut answer)?;
         self.count_changes(answer.number()?);
         Ok(Joined { span, roster: roster(answer)? })
@@ -46,7 +63,9 @@ impl Presence for Node {
     async fn leave(&self, conn: &ConnId, _user: &UserId, room: &RoomId) -> Result<()> {
         let name = part(room.as_str());
         let args = |inc: &str| vec![name.as_str().into(), inc.into(), conn.as_str().into()];
-        let mut answer = self.write(&LEAVE, Partition::of_room(room), args).await?;
+        let done = self.write(&LEAVE, Partition::of_room(room), args).await;
+        // The caller takes the connection to be in the room still, and Redis may have it out of it.
+        let mut answer = done.inspect_err(|_| self.registry.unsettle(conn, room))?;
         self.registry.leave(conn, room);
         self.count_changes(answer.number()?);
         Ok(())
@@ -56,7 +75,7 @@ impl Presence for Node {
         let lost = self.registry.lose(conn, user, rooms);
         // Whatever isn't said now stays in the registry, and the node's tasks say it later.
         if self.lease.is_up() {
-            let _ = self.say_lost(vec![lost]).await;
+            self.say_lost(vec![lost]).await;
         }
     }
 

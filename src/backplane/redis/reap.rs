@@ -16,6 +16,8 @@ use super::script::{CONDEMN, REAP_ROOMS, REAP_USERS, SWEEP_ROOMS, SWEEP_USERS};
 
 /// Graces, or connections of a dead node, in one step: none keeps Redis for more than a few milliseconds.
 const STEP: i64 = 100;
+/// Steps of a partition's sweep, one after the other: many graces may end at once, when a node is gone.
+const STEPS: usize = 50;
 /// Partitions that are swept or reaped at a time.
 const CALLS: usize = 32;
 
@@ -78,20 +80,26 @@ impl Node {
 
     async fn sweep_partition(&self, partition: Partition) {
         let script = if partition.holds_rooms() { &SWEEP_ROOMS } else { &SWEEP_USERS };
-        let done = self.link.run(script, partition, vec![STEP.into()]).await;
-        let next = done.and_then(|mut answer| {
-            answer.number()?;
-            self.count_changes(answer.number()?);
-            answer.signed()
-        });
-        match next {
-            Ok(next) => {
-                if let Ok(next) = u64::try_from(next) {
-                    self.sweeps.note(partition, Duration::from_millis(next));
+        for _ in 0..STEPS {
+            let done = self.link.run(script, partition, vec![STEP.into()]).await;
+            let done = done.and_then(|mut answer| {
+                answer.number()?;
+                self.count_changes(answer.number()?);
+                answer.signed()
+            });
+            match done {
+                // The next one is over already.
+                Ok(0) => {}
+                Ok(next) => {
+                    if let Ok(next) = u64::try_from(next) {
+                        self.sweeps.note(partition, Duration::from_millis(next));
+                    }
+                    return;
                 }
+                Err(_) => break,
             }
-            Err(_) => self.sweeps.note(partition, self.settings.sweep_interval),
         }
+        self.sweeps.note(partition, self.settings.sweep_interval);
     }
 
     /// Reaps a dead incarnation, beside everything else; does nothing when this node already does it.
@@ -113,51 +121,50 @@ impl Node {
             return Ok(());
         }
         let all = Partition::all().collect();
-        // It was lost when its lease began to run out, and that is longer ago than a grace.
-        let changes = self.reap(incarnation, 0, all).await?;
-        tracing::info!(incarnation, changes, "redis: a dead node was reaped");
+        // It may live after all, cut off or asleep: then a heartbeat tells it, and it registers again before the graces end.
+        let grace = self.limits.presence_grace.max(self.settings.beat_interval * 2);
+        self.reap(incarnation, grace, all).await?;
+        tracing::info!(incarnation, "redis: a dead node was reaped");
         self.link.run(&CONDEMN, Partition::LEASES, vec![incarnation.into(), "DONE".into()]).await.map(drop)
     }
 
     /// Gives up this node's own incarnation: what is still registered is lost, with its grace.
     pub(super) async fn abdicate(&self) -> Result<(), Fault> {
-        let incarnation = self.lease.incarnation()?;
+        // First of all, so that nothing is registered behind the reaping.
+        let incarnation = self.lease.give_up()?;
         let condemned = vec![(&*incarnation).into(), "STOP".into()];
         self.link.run(&CONDEMN, Partition::LEASES, condemned).await?;
         let used = Partition::all().filter(|partition| self.registry.uses(*partition)).collect();
-        self.reap(&incarnation, millis(self.limits.presence_grace), used).await?;
+        self.reap(&incarnation, self.limits.presence_grace, used).await?;
         self.link.run(&CONDEMN, Partition::LEASES, vec![(&*incarnation).into(), "DONE".into()]).await.map(drop)
     }
 
-    async fn reap(&self, incarnation: &str, grace: i64, partitions: Vec<Partition>) -> Result<u64, Fault> {
+    async fn reap(&self, incarnation: &str, grace: Duration, partitions: Vec<Partition>) -> Result<(), Fault> {
         let steps: Vec<_> =
             partitions.into_iter().map(|partition| self.reap_partition(incarnation, grace, partition)).collect();
         let mut steps = stream::iter(steps).buffer_unordered(CALLS);
-        let (mut changes, mut done) = (0, Ok(()));
+        let mut done = Ok(());
         while let Some(step) = steps.next().await {
-            match step {
-                Ok(published) => changes += published,
-                Err(fault) => done = Err(fault),
-            }
+            done = done.and(step);
         }
-        done.map(|()| changes)
+        done
     }
 
-    async fn reap_partition(&self, incarnation: &str, grace: i64, partition: Partition) -> Result<u64, Fault> {
+    async fn reap_partition(&self, incarnation: &str, grace: Duration, partition: Partition) -> Result<(), Fault> {
         let script = if partition.holds_rooms() { &REAP_ROOMS } else { &REAP_USERS };
-        let mut changes = 0;
         loop {
-            let args = vec![incarnation.into(), grace.into(), STEP.into()];
+            let args = vec![incarnation.into(), millis(grace).into(), STEP.into()];
             let mut answer = self.link.run(script, partition, args).await?;
-            answer.number()?;
-            let published = answer.number()?;
-            self.count_changes(published);
-            changes += published;
+            let taken = answer.number()?;
+            self.count_changes(answer.number()?);
             if answer.number()? > 0 {
-                self.sweeps.note(partition, self.limits.presence_grace);
+                self.sweeps.note(partition, grace);
             }
             if answer.number()? == 0 {
-                return Ok(changes);
+                return Ok(());
+            }
+            if taken == 0 {
+                return Err(Fault::nonsense("a dead node's connections stay"));
             }
         }
     }

@@ -4,7 +4,7 @@
 //! it; its own re-subscribing puts many channels into one call and mixes replies up, so we do it channel by channel; and
 //! a shard's `SSUBSCRIBE` is confirmed by its own reply, one at a time. No other command ever runs on the connection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use fred::clients::{SubscriberClient, WithOptions};
 use fred::interfaces::{ClientLike, ClusterInterface, EventInterface, PubsubInterface};
 use fred::prelude::{Config, Options};
+use fred::types::cluster::ClusterRouting;
 use fred::types::{Message, RespVersion};
 use parking_lot::RwLock;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -47,6 +48,7 @@ pub(super) struct Subscriber {
     requests: mpsc::Sender<Request>,
     client: SubscriberClient,
     tasks: Vec<JoinHandle<()>>,
+    timeout: Duration,
 }
 
 impl Subscriber {
@@ -72,9 +74,9 @@ impl Subscriber {
             reconnects: client.reconnect_rx(),
             stale: None,
         };
-        let reader = read(client.message_rx(), topics, sink, tally);
-        let tasks = vec![tokio::spawn(reader), tokio::spawn(task.run(inbox)), drive(client.clone())];
-        Self { requests, client, tasks }
+        let reader = read(client.message_rx(), topics, sink, tally.clone());
+        let tasks = vec![tokio::spawn(reader), tokio::spawn(task.run(inbox)), drive(client.clone(), tally)];
+        Self { requests, client, tasks, timeout: settings.command_timeout }
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -93,11 +95,20 @@ impl Subscriber {
         let (reply, answer) = oneshot::channel();
         let asked = self.requests.try_send(Request::Subscribe(topic.clone(), reply));
         asked.map_err(|_| Fault::unavailable("too many subscriptions wait"))?;
-        answer.await.unwrap_or_else(|_| Err(Fault::unavailable("the node stops")))
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(Fault::unavailable("the node stops"))),
+            Err(_) => Err(Fault::unavailable("no answer in time")),
+        }
     }
 
     pub(super) async fn unsubscribe(&self, topic: &Topic) {
         let _ = self.requests.send(Request::Unsubscribe(topic.clone())).await;
+    }
+
+    /// Which server has each slot, asked for anew; `None` when that can't be learned now.
+    pub(super) async fn routing(&self) -> Option<ClusterRouting> {
+        tokio::time::timeout(self.timeout, self.client.sync_cluster()).await.ok()?.ok()?;
+        self.client.cached_cluster_state()
     }
 
     pub(super) fn renew(&self, partitions: Vec<Partition>) {
@@ -235,8 +246,15 @@ impl Task {
                 self.unsubscribe(topic).await;
             }
         }
-        for (_, reply) in wanted {
-            let _ = reply.send(done.clone());
+        let mut unheard: HashSet<Topic> = if done.is_ok() { fresh.into_iter().collect() } else { HashSet::new() };
+        for (topic, reply) in wanted {
+            if reply.send(done.clone()).is_ok() {
+                unheard.remove(&topic);
+            }
+        }
+        // Whoever asked was told that it took too long.
+        for topic in &unheard {
+            self.unsubscribe(topic).await;
         }
     }
 
@@ -288,8 +306,9 @@ impl Task {
     /// Subscribes anew to what the connection may have lost, and says that events may be missing.
     async fn renew(&mut self) -> Result<(), Fault> {
         if self.sharded {
-            // On a connection of its own. With an old map each subscription would be sent round.
-            let _ = self.client.sync_cluster().await;
+            // On a connection of its own. With an old map each subscription would be sent round. fred tries for as long
+            // as a server that it knows is away, and all that is asked of this task waits.
+            let _ = tokio::time::timeout(self.timeout, self.client.sync_cluster()).await;
         }
         while let Some(stale) = self.stale.take() {
             let concerned = |topic: &Topic| match &stale {

@@ -2,14 +2,15 @@
 --
 -- ARGV[5]  milliseconds a send is remembered
 -- ARGV[6]  milliseconds messages are kept after the room's last one
--- ARGV[7…] for each message: room, user, key (all base64url; an empty key is none), id, record
+-- ARGV[7…] for each message: room, user, key (all base64url; = and a name of this call's own: none), id, record
 -- Returns for each message a line: 0 or 1 (duplicate), id, seq, epoch, time, parted by spaces.
--- Atomic, all of them; messages of a call get their places in its order. Repeating it changes nothing within the first time.
+-- Atomic, all of them; messages of a call get their places in its order. Repeating it changes nothing within the first
+-- time; where there is no key, within 15 s: that is for the client library, which may send a call again when slots move.
 local rooms, places = {}, {}
 for i = 7, #ARGV, 5 do
   local R, key = ARGV[i], T .. 'i:' .. ARGV[i] .. ':' .. ARGV[i + 1] .. ':' .. ARGV[i + 2]
-  local keyed = ARGV[i + 2] ~= ''
-  local first = keyed and call('GET', key)
+  local ms = string.sub(ARGV[i + 2], 1, 1) == '=' and 15000 or ARGV[5]
+  local first = call('GET', key)
   if first then
     places[#places + 1] = '1 ' .. first
   else
@@ -26,12 +27,13 @@ for i = 7, #ARGV, 5 do
     local add = { 'XADD', T .. 'h:' .. R, 'MAXLEN', '~', HISTORY, id, 'e', m.e, 't', int(NOW), 'r', ARGV[i + 4] }
     local done = redis.pcall(unpack(add))
     if type(done) == 'table' and done.err then
-      -- A stream that is ahead of its numbering is a leftover.
+      -- A stream that is ahead of its numbering is a leftover; anything else is no reason to throw a log away.
+      if not string.find(done.err, 'equal or smaller', 1, true) then return redis.error_reply(done.err) end
       call('DEL', T .. 'h:' .. R)
       call(unpack(add))
     end
     local place = ARGV[i + 3] .. ' ' .. seq .. ' ' .. m.e .. ' ' .. int(NOW)
-    if keyed then call('SET', key, place, 'PX', ARGV[5]) end
+    call('SET', key, place, 'PX', ms)
     call(PUB, T .. 'r:' .. R, 'M' .. seq .. ' ' .. m.e .. ' ' .. int(NOW) .. '\n' .. ARGV[i + 4])
     places[#places + 1] = '0 ' .. place
   end

@@ -2,6 +2,9 @@
 --
 -- KEYS[1]  the partition's hash tag, such as {c17}: every key that a script touches begins with it and so lies in its slot;
 --          names are built here, because one call may serve many rooms or users of the partition
+-- KEYS[2]  another name of that slot; neither is ever a key. While a cluster moves the slot, a server that doesn't have a
+--          call's keys sends it on to the one that receives them; that one takes a single key for a new one and would run
+--          the script without the data, but refuses two that it lacks (TRYAGAIN), and the caller tries again
 -- ARGV[1]  PUBLISH, or SPUBLISH in a cluster
 -- ARGV[2]  a fresh epoch, for a room that has none
 -- ARGV[3]  messages kept for a room

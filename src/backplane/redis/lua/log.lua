@@ -21,8 +21,11 @@ local function open(R)
     return { e = FRESH, s = 0, pe = '', ps = '0' }
   end
   if m[3] ~= replid() then
-    call('HSET', key, 'e', FRESH, 'r', replid(), 'pe', m[1], 'ps', m[2])
-    return { e = FRESH, s = tonumber(m[2]), pe = m[1], ps = m[2] }
+    local pe, ps = m[1], m[2]
+    -- An epoch in which nothing was said was told to few: the one before it, which ended at the same place, is kept instead.
+    if m[5] == m[2] then pe = m[4] end
+    call('HSET', key, 'e', FRESH, 'r', replid(), 'pe', pe, 'ps', ps)
+    return { e = FRESH, s = tonumber(m[2]), pe = pe, ps = ps }
   end
   return { e = m[1], s = tonumber(m[2]), pe = m[4] or '', ps = m[5] or '0' }
 end

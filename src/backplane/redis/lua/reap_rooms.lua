@@ -1,7 +1,7 @@
 -- One step of taking a dead or stopping incarnation out of a partition's rooms.
 --
 -- ARGV[5]  incarnation
--- ARGV[6]  the grace in milliseconds (0: none beyond the lease that has run out)
+-- ARGV[6]  the grace in milliseconds (0: none)
 -- ARGV[7]  at most about so many connections
 -- Returns connections taken out, changes published, graces recorded, and 1 when there is more to do.
 -- Atomic; the fence comes first, so that nothing is put in behind it. Repeat until nothing is left.
@@ -12,8 +12,14 @@ while taken < budget do
   local R = call('SRANDMEMBER', T .. 'N:' .. inc)
   if not R then break end
   local key = T .. 'n:' .. R .. ':' .. inc
-  local found = call('HSCAN', key, '0', 'COUNT', budget)[2]
-  if #found == 0 and call('EXISTS', key) == 0 then call('SREM', T .. 'N:' .. inc, R) end
+  -- What earlier steps took out left empty buckets, among which one HSCAN gives up: so its cursor is followed until it
+  -- finds something or has seen all. (HRANDFIELD would do, but Redis 6.0 doesn't have it.)
+  local cursor, found = '0', nil
+  repeat
+    local scan = call('HSCAN', key, cursor, 'COUNT', budget)
+    cursor, found = scan[1], scan[2]
+  until #found > 0 or cursor == '0'
+  if #found == 0 then call('SREM', T .. 'N:' .. inc, R) end
   for i = 1, #found, 2 do
     local user, left = depart(R, inc, found[i])
     if user then

@@ -1,7 +1,7 @@
 -- One step of taking a dead or stopping incarnation from a partition's users.
 --
 -- ARGV[5]  incarnation
--- ARGV[6]  the grace in milliseconds (0: none beyond the lease that has run out)
+-- ARGV[6]  the grace in milliseconds (0: none)
 -- ARGV[7]  at most so many users
 -- Returns users looked at, changes published, graces recorded, and 1 when there is more to do.
 -- Atomic; the fence comes first, so that nothing is put in behind it. Repeat until nothing is left.
