@@ -188,12 +188,14 @@ async fn nothing_is_done_without_the_data_while_slots_move() {
     let unavailable = |error: Option<BackplaneError>| {
         assert!(matches!(error, Some(BackplaneError::Unavailable(_))), "{error:?}");
     };
+    let begun = Instant::now();
     unavailable(node.log.append(&draft("lobby", "ann", "meanwhile"), Some("key")).await.err());
     unavailable(node.log.read(&room("lobby"), Window::Newest, 9, 9999).await.err());
     unavailable(node.presence.join(&conn("c1"), &user("ann"), &name("ann"), &room("lobby")).await.err());
     unavailable(node.presence.roster(&room("lobby"), 9).await.err());
     unavailable(node.presence.status(&user("ann")).await.err());
     unavailable(node.presence.connect(&conn("c3"), &user("ann"), &name("ann")).await.err());
+    assert!(begun.elapsed() < Duration::from_secs(3), "refused at once, not sent in circles: {:?}", begun.elapsed());
     node.presence.lost(&conn("c2"), &user("bob"), &[room("lobby")]).await;
     for one in &moves {
         cluster.finish(one);
