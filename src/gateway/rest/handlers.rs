@@ -9,7 +9,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 
 use super::Doors;
@@ -20,6 +20,8 @@ use crate::gateway::wire::{
     HistoryAck, MAX_SEQ, MembersPage, MessageAck, PostRequest, StatusJson, history_limit, history_window,
 };
 
+/// How much of a body that is too large is read, to have it answered.
+const DISCARDED_BYTES: usize = 8 << 20;
 /// How long a body may take.
 const BODY_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -52,16 +54,30 @@ async fn text_body(headers: &HeaderMap, body: Body, max: usize) -> Result<String
     if !kind.eq_ignore_ascii_case("application/json") {
         return Err(Refusal::new(Code::UnsupportedMediaType, "the body must be application/json"));
     }
-    let read = tokio::time::timeout(BODY_PATIENCE, Limited::new(body, max).collect()).await;
-    let read = read.map_err(|_| Refusal::bad_request("the body came too slowly"))?;
-    let bytes = read.map_err(|error| {
-        if error.downcast_ref::<LengthLimitError>().is_some() {
-            Refusal::new(Code::TooLarge, format!("the body must be at most {max} bytes"))
-        } else {
-            Refusal::bad_request("the body could not be read")
+    let read = tokio::time::timeout(BODY_PATIENCE, collect(body, max)).await;
+    let bytes = read.map_err(|_| Refusal::bad_request("the body came too slowly"))??;
+    String::from_utf8(bytes).map_err(|_| Refusal::bad_request("the body must be UTF-8"))
+}
+
+/// A body of at most `max` bytes. A larger one is read on to its end, within reason, and thrown away: a client that is still
+/// writing when the connection ends would not see the answer.
+async fn collect(mut body: Body, max: usize) -> Result<Vec<u8>, Refusal> {
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(part) = frame.map_err(|_| Refusal::bad_request("the body could not be read"))?.into_data() else {
+            continue;
+        };
+        length += part.len();
+        if length <= max {
+            bytes.extend_from_slice(&part);
+        } else if length > DISCARDED_BYTES {
+            break;
         }
-    })?;
-    String::from_utf8(bytes.to_bytes().into()).map_err(|_| Refusal::bad_request("the body must be UTF-8"))
+    }
+    if length > max {
+        return Err(Refusal::new(Code::TooLarge, format!("the body must be at most {max} bytes")));
+    }
+    Ok(bytes)
 }
 
 fn in_path<T>(
