@@ -165,6 +165,12 @@ impl Chat {
         self.post(room, user, username, fields).await
     }
 
+    /// Returns when what had arrived of the room before the call has been handed to the members here, the sender among
+    /// them: who sends much must not be overrun by what comes back.
+    pub async fn settle(&self, room: &RoomId) {
+        self.delivery.settle(room).await;
+    }
+
     /// Sends a message in a user's name without being in the room: for trusted services.
     ///
     /// # Errors

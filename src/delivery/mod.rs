@@ -181,6 +181,13 @@ impl Delivery {
         let _ = finished.await;
     }
 
+    /// Returns when everything of the room that had arrived at this node before the call has been handed to its outlets.
+    pub async fn settle(&self, room: &RoomId) {
+        let (done, settled) = oneshot::channel();
+        self.queues.send(room, Command::Settle(done)).await;
+        let _ = settled.await;
+    }
+
     /// Attaches the outlet to the user's changes of status; `reply` and then the current state come first.
     pub async fn watch(&self, user: UserId, outlet: Arc<dyn Outlet>, reply: WatchReply) {
         let (done, finished) = oneshot::channel();
@@ -224,6 +231,8 @@ pub(crate) enum Command {
         conn: ConnId,
         done: oneshot::Sender<()>,
     },
+    /// Answered when its turn comes.
+    Settle(oneshot::Sender<()>),
     /// Something arrived from the bus, at that time.
     Bus(BusEvent, std::time::Instant),
     /// Events of the topic (`None`: of every one) may have been missed.

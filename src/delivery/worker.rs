@@ -214,6 +214,9 @@ impl Worker {
                     self.users.remove(&user);
                 }
             }
+            Command::Settle(done) => {
+                let _ = done.send(());
+            }
             Command::Interrupted(topic) => self.catch_up(topic.as_ref()),
             Command::Heads(heads) => self.on_heads(heads),
         }

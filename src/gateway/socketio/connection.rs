@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use engineioxide::{Frame, SessionHandle};
@@ -17,7 +18,7 @@ use super::outlet::SocketOutlet;
 use super::{Gateway, packet};
 use crate::auth::Identity;
 use crate::chat::Session;
-use crate::domain::{Code, ConnId, Limits, Refusal};
+use crate::domain::{Code, ConnId, Limits, Refusal, RoomId};
 use crate::gateway::wire::{
     Authenticated, Decoded, EventName, Exception, HistoryAck, JoinAck, LeaveAck, MessageAck, StatusJson, TargetAck,
     decode, encode_named, refusal_ack,
@@ -34,6 +35,8 @@ pub(super) struct Connection {
     /// Taken by whoever handles an event or the loss; never by two at once, as the inbox has one task.
     session: tokio::sync::Mutex<Session>,
     identity: Mutex<Option<Identity>>,
+    /// Bytes sent to rooms since it was last made sure that what comes back of them is in the outbox.
+    unsettled: AtomicUsize,
     /// What will happen to it, unless it is taken back.
     deadline: Mutex<Option<Key>>,
 }
@@ -78,6 +81,7 @@ impl Connection {
             inbox: Mutex::new(Inbox::new(gateway.chat.limits())),
             session: tokio::sync::Mutex::new(Session::new(conn.clone(), make_outlet)),
             identity: Mutex::new(None),
+            unsettled: AtomicUsize::new(0),
             deadline: Mutex::new(None),
             gateway,
             conn,
@@ -206,7 +210,10 @@ impl Connection {
             Ok(Decoded::Message(room, fields)) => {
                 let span = tracing::debug_span!("message", %room);
                 match chat.send(session, room.clone(), fields).instrument(span).await {
-                    Ok(appended) => answer.done(&MessageAck::of(&room, &appended)),
+                    Ok(appended) => {
+                        answer.done(&MessageAck::of(&room, &appended));
+                        self.settle(&room, arrived.json.len()).await;
+                    }
                     Err(refusal) => answer.refused(&refusal),
                 }
             }
@@ -235,6 +242,15 @@ impl Connection {
                 Ok(()) => answer.done(&LeaveAck::of(&room)),
                 Err(refusal) => answer.refused(&refusal),
             },
+        }
+    }
+
+    /// Every now and then waits for what was sent to come back, so that pacing knows of it.
+    async fn settle(&self, room: &RoomId, bytes: usize) {
+        let unsettled = self.unsettled.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if unsettled > self.gateway.settings.outbox_bytes / 8 {
+            self.unsettled.store(0, Ordering::Relaxed);
+            self.gateway.chat.settle(room).await;
         }
     }
 
