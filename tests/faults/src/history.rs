@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -89,6 +91,8 @@ pub struct Position {
 #[derive(Clone)]
 pub struct History {
     began: Instant,
+    /// Once true, nothing more is written.
+    closed: Arc<AtomicBool>,
     lines: mpsc::UnboundedSender<Record>,
 }
 
@@ -111,12 +115,17 @@ impl History {
             }
             Ok(file.flush()?)
         });
-        Ok((Self { began: Instant::now(), lines }, Written(task)))
+        Ok((Self { began: Instant::now(), closed: Arc::default(), lines }, Written(task)))
     }
 
     /// Milliseconds since the run began.
     pub fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Microseconds since the run began.
+    pub fn micros(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Writes a fact down, as of now.
@@ -126,7 +135,14 @@ impl History {
 
     /// Writes down what another process saw.
     pub fn append(&self, record: Record) {
-        let _ = self.lines.send(record);
+        if !self.closed.load(Ordering::SeqCst) {
+            let _ = self.lines.send(record);
+        }
+    }
+
+    /// The run is over: how its clients are taken down isn't part of it.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
     }
 }
 
