@@ -17,6 +17,9 @@ use tower::Service;
 const REST: Duration = Duration::from_millis(100);
 /// The largest request head, in bytes.
 const HEAD_BYTES: usize = 32 * 1024;
+/// What the kernel may hold of a connection without having sent it. Else it takes megabytes for a peer that reads
+/// nothing: they would be missing in the outbox that bounds them, and the write that would show the fault succeeds.
+const UNSENT_BYTES: u32 = 64 * 1024;
 
 /// Who sent a request, as a request extension.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +59,9 @@ impl Listener {
         )?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        // Connections inherit it.
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
         socket.bind(&address.into())?;
         // Deep enough for a storm of clients that come back at once.
         socket.listen(4096)?;

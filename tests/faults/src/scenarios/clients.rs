@@ -41,7 +41,7 @@ pub async fn flaky(lab: &mut Lab) -> anyhow::Result<()> {
 
 /// Some of the clients of a busy room stop reading. They are cut off; the others notice nothing.
 pub async fn slow_readers(lab: &mut Lab) -> anyhow::Result<()> {
-    let (clients, slow, seconds) = (lab.pick(200, 1000), lab.pick(10, 50), lab.pick(12, 30));
+    let (clients, slow, seconds) = (lab.pick(200, 1000), lab.pick(10, 50), lab.pick(17, 30));
     let redis = Redis::durable(&lab.dir).await?;
     let node = lab.node("node-0", &redis.url(), &[]).await?;
     let mut crowd = lab.crowd();
