@@ -1,0 +1,6 @@
+//! The checker's own tests: good histories that it must accept, and for every rule some that it must not.
+
+mod form;
+mod order;
+mod rooms;
+mod tale;
