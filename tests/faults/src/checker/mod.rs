@@ -16,6 +16,11 @@
 //!   in the room, from its first join on, unless its loss was announced to that client, or the client had asked for no
 //!   more, left or ended. Where data was lost, messages of an epoch that is over may be missing to who was behind; they
 //!   are counted. In the end every client stands at the room's `head`, and no ack is beyond it.
+//! - **Status** (`status`): a version means the same to everybody; changes rise in version, for each watcher over its whole
+//!   life; a state that was asked for isn't older than what the watcher knew (but after loss of data); in the end each
+//!   watcher knows the true state. Calm watchers were told of exactly the changes that the lab caused. Every version newer
+//!   than what a calm watcher of the target knew at first is one that it heard of: so the others may be told of fewer
+//!   changes (the newest state for several), but of none that wasn't.
 //! - **Form** (`story`): clients connect before they are told things, and end once; only the lab writes what is the lab's.
 //!
 //! # What is not
@@ -44,10 +49,13 @@ mod figures;
 mod ledger;
 mod names;
 mod rooms;
+mod status;
 mod story;
 #[cfg(test)]
 mod tests;
 mod walk;
+
+use std::collections::HashMap;
 
 use serde::Serialize;
 
@@ -57,6 +65,7 @@ pub use self::figures::Figures;
 use self::ledger::Ledger;
 use self::names::Names;
 use self::rooms::{Allowed, Reader, Ways};
+use self::status::Statuses;
 use self::story::Story;
 use crate::history::Record;
 
@@ -96,6 +105,7 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
     let story = Story::of(history, &mut faults);
     figures.clients = story.clients.len();
     let data_loss = promises.data_loss || story.data_lost;
+    let exact = promises.presence == Presence::Exact;
 
     let ledger = Ledger::of(&story, data_loss, &mut names, &mut faults, &mut figures);
     let mut ways = Ways::default();
@@ -104,6 +114,9 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
     story.clients.iter().for_each(|client| reader.read(client));
     let mut judge = Judge { names: &mut names, faults: &mut faults, figures: &mut figures, data_loss };
     judge.judge(&story, &ledger, ways);
+
+    let (told, counted) = (&mut faults, &mut figures);
+    Statuses { story: &story, faults: told, figures: counted, exact, data_loss, meanings: HashMap::new() }.judge();
 
     figures.repeats = faults.count(Kind::Repeat);
     figures.holes = faults.count(Kind::Hole);

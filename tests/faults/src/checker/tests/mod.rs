@@ -3,4 +3,5 @@
 mod form;
 mod order;
 mod rooms;
+mod status;
 mod tale;
