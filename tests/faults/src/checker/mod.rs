@@ -21,6 +21,9 @@
 //!   watcher knows the true state. Calm watchers were told of exactly the changes that the lab caused. Every version newer
 //!   than what a calm watcher of the target knew at first is one that it heard of: so the others may be told of fewer
 //!   changes (the newest state for several), but of none that wasn't.
+//! - **Rooms' users** (`members`): nobody comes who is in, or goes who isn't; nobody is told of itself; the list of a join
+//!   has the joiner in it and is whole; in the end each member knows the true members. To a calm member a user comes and
+//!   goes no more often than the lab took it on- and offline (and comes once more, if it wasn't in at first).
 //! - **Form** (`story`): clients connect before they are told things, and end once; only the lab writes what is the lab's.
 //!
 //! # What is not
@@ -47,6 +50,7 @@ mod epochs;
 mod faults;
 mod figures;
 mod ledger;
+mod members;
 mod names;
 mod rooms;
 mod status;
@@ -63,6 +67,7 @@ use self::complete::Judge;
 use self::faults::{Faults, Kind};
 pub use self::figures::Figures;
 use self::ledger::Ledger;
+use self::members::Memberships;
 use self::names::Names;
 use self::rooms::{Allowed, Reader, Ways};
 use self::status::Statuses;
@@ -117,6 +122,7 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
 
     let (told, counted) = (&mut faults, &mut figures);
     Statuses { story: &story, faults: told, figures: counted, exact, data_loss, meanings: HashMap::new() }.judge();
+    Memberships { story: &story, faults: &mut faults, figures: &mut figures, exact }.judge();
 
     figures.repeats = faults.count(Kind::Repeat);
     figures.holes = faults.count(Kind::Hole);
