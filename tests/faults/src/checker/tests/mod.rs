@@ -3,6 +3,7 @@
 mod form;
 mod members;
 mod order;
+mod random;
 mod rooms;
 mod status;
 mod tale;
