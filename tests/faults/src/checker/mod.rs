@@ -83,6 +83,8 @@ pub struct Promises {
     pub gaps: bool,
     /// How exactly presence is told.
     pub presence: Presence,
+    /// No watcher may be told of anybody that they are offline, calm or not.
+    pub nobody_offline: bool,
 }
 
 /// How exactly presence is told.
@@ -122,6 +124,9 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
 
     let (told, counted) = (&mut faults, &mut figures);
     Statuses { story: &story, faults: told, figures: counted, exact, data_loss, meanings: HashMap::new() }.judge();
+    if promises.nobody_offline {
+        status::nobody_offline(&story, &mut faults);
+    }
     Memberships { story: &story, faults: &mut faults, figures: &mut figures, exact }.judge();
 
     figures.repeats = faults.count(Kind::Repeat);

@@ -38,6 +38,19 @@ struct Told<'a> {
     at: u64,
 }
 
+/// Whoever was told of anybody that they are offline was told so wrongly.
+pub(super) fn nobody_offline(story: &Story<'_>, faults: &mut Faults) {
+    for client in &story.clients {
+        for record in &client.records {
+            if let Fact::Status { target, online: false, .. } | Fact::Watching { target, online: false, .. } =
+                &record.fact
+            {
+                faults.add(Kind::Noise, record.at, || format!("{} was told that {target} is offline", client.who));
+            }
+        }
+    }
+}
+
 pub(super) struct Statuses<'r, 'a> {
     pub story: &'r Story<'a>,
     pub faults: &'r mut Faults,

@@ -67,7 +67,8 @@ impl Fleet {
             .kill_on_drop(true)
             .spawn()
             .context("node is installed")?;
-        let standings: HashMap<_, _> = parts.iter().map(|part| (part.name.clone(), Arc::new(Standing::default()))).collect();
+        let standings: HashMap<_, _> =
+            parts.iter().map(|part| (part.name.clone(), Arc::new(Standing::default()))).collect();
         let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
         let (known, history) = (standings.clone(), history.clone());
         tokio::spawn(async move {
@@ -103,7 +104,6 @@ fn follow(standing: &Standing, fact: &Fact) {
     match fact {
         Fact::Opened { .. } => {
             standing.connected.store(true, Ordering::SeqCst);
-            standing.connections.fetch_add(1, Ordering::SeqCst);
         }
         Fact::Closed => {
             standing.connected.store(false, Ordering::SeqCst);

@@ -375,7 +375,6 @@ impl Work {
                 self.write(Fact::Opened { user: self.part.user.clone() });
                 self.standing.asking.store(self.part.rooms.len() + self.part.watches.len(), Ordering::SeqCst);
                 self.standing.connected.store(true, Ordering::SeqCst);
-                self.standing.connections.fetch_add(1, Ordering::SeqCst);
                 for room in self.part.rooms.clone() {
                     let since = self.standing.at.lock().get(&room).cloned().filter(|_| !self.part.forgets);
                     self.ask(session, Asked::Join(room, since)).await?;
@@ -401,7 +400,8 @@ impl Work {
                 self.standing.asking.fetch_sub(1, Ordering::SeqCst);
             }
             Asked::Send(msg) => {
-                let (id, epoch, seq, duplicate) = (text("id"), text("epoch"), number("seq"), answer["duplicate"] == true);
+                let (id, epoch, seq, duplicate) =
+                    (text("id"), text("epoch"), number("seq"), answer["duplicate"] == true);
                 self.write(Fact::Acked { room: text("room_id"), msg: msg.clone(), id, epoch, seq, duplicate });
                 self.sent(session, &msg);
             }

@@ -7,7 +7,7 @@ mod member;
 mod poster;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -27,8 +27,6 @@ pub struct Standing {
     unanswered: AtomicUsize,
     /// Asks (joins, subscriptions) that are not answered yet.
     asking: AtomicUsize,
-    /// How often it connected.
-    connections: AtomicU64,
     at: Mutex<HashMap<String, Position>>,
 }
 
@@ -46,11 +44,6 @@ impl Standing {
     /// Messages that are not acknowledged yet.
     pub fn unanswered(&self) -> usize {
         self.unanswered.load(Ordering::SeqCst)
-    }
-
-    /// How often it connected.
-    pub fn connections(&self) -> u64 {
-        self.connections.load(Ordering::SeqCst)
     }
 
     /// The last message seen, by room.

@@ -31,8 +31,16 @@ impl Poster {
     ) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
         let (standing, statuses) = (Arc::new(Standing::default()), Arc::new(Mutex::new(BTreeMap::new())));
-        let work =
-            Work { name: name.to_owned(), rooms, doors, pace, history, http, standing: standing.clone(), statuses: statuses.clone() };
+        let work = Work {
+            name: name.to_owned(),
+            rooms,
+            doors,
+            pace,
+            history,
+            http,
+            standing: standing.clone(),
+            statuses: statuses.clone(),
+        };
         Ok(Self { standing, statuses, task: tokio::spawn(work.run(loud)) })
     }
 

@@ -41,6 +41,8 @@ pub struct Lab {
     pub chaos_for: Duration,
     /// What the lab itself found wanting.
     pub faults: Vec<String>,
+    /// Settings that all nodes get.
+    pub settings: Vec<(String, String)>,
     binary: PathBuf,
 }
 
@@ -55,6 +57,7 @@ impl Lab {
             figures: Vec::new(),
             chaos_for: Duration::from_secs(60),
             faults: Vec::new(),
+            settings: Vec::new(),
             binary: binary.to_owned(),
         }
     }
@@ -88,7 +91,9 @@ impl Lab {
 
     /// Starts a node, and waits until it can serve.
     pub async fn node(&self, name: &str, redis: &str, settings: &[(&str, &str)]) -> anyhow::Result<Node> {
-        let node = Node::start(&self.dir, &self.binary, name, redis, settings).await?;
+        let common = self.settings.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let settings: Vec<(&str, &str)> = common.chain(settings.iter().copied()).collect();
+        let node = Node::start(&self.dir, &self.binary, name, redis, &settings).await?;
         eventually("the node is ready", Duration::from_secs(20), async || node.is_ready().await).await?;
         Ok(node)
     }
@@ -143,14 +148,28 @@ impl Crowd {
     }
 
     /// Starts a backend service that posts to these rooms.
-    pub fn add_poster(&mut self, name: &str, rooms: &[String], doors: &[SocketAddr], pace: Duration) -> anyhow::Result<()> {
+    pub fn add_poster(
+        &mut self,
+        name: &str,
+        rooms: &[String],
+        doors: &[SocketAddr],
+        pace: Duration,
+    ) -> anyhow::Result<()> {
         let loud = self.loud.subscribe();
         self.posters.push(Poster::start(name, rooms.to_vec(), doors.to_vec(), pace, self.history.clone(), loud)?);
         Ok(())
     }
 
     /// Starts so many official JavaScript clients of each major version.
-    pub fn add_fleet(&mut self, name: &str, each: usize, rooms: &[String], doors: &[SocketAddr], pace: Duration, dir: &Path) -> anyhow::Result<()> {
+    pub fn add_fleet(
+        &mut self,
+        name: &str,
+        each: usize,
+        rooms: &[String],
+        doors: &[SocketAddr],
+        pace: Duration,
+        dir: &Path,
+    ) -> anyhow::Result<()> {
         let log = dir.join(format!("{name}.log"));
         self.fleets.push(Fleet::start(name, each, rooms, doors, pace, &self.history, &log)?);
         Ok(())
@@ -173,7 +192,10 @@ impl Crowd {
 
     /// How many are not connected with all rooms joined.
     pub fn missing(&self) -> Vec<String> {
-        self.standings().filter(|(_, standing)| !standing.has_ended() && !standing.is_back()).map(|(name, _)| name).collect()
+        self.standings()
+            .filter(|(_, standing)| !standing.has_ended() && !standing.is_back())
+            .map(|(name, _)| name)
+            .collect()
     }
 
     /// Waits until everybody is connected and has joined; how long it took.
@@ -195,20 +217,26 @@ impl Crowd {
         }
     }
 
-    /// Everybody falls silent; waits until all is acknowledged and everybody has seen the last message of each room, and
-    /// writes down how things are in the end, as a node tells it. What is still missing after the patience is for the
-    /// checker to say. Returns how long it took.
-    pub async fn settle(&mut self, node: &Node, patience: Duration) -> anyhow::Result<Duration> {
+    /// Everybody falls silent; waits until all is acknowledged and everybody has seen the last message of each room, as a
+    /// node tells it. What is still missing after the patience is for the checker to say. Returns how long it took.
+    pub async fn rest(&mut self, node: &Node, patience: Duration) -> anyhow::Result<Duration> {
         self.speak(false).await?;
         let began = Instant::now();
-        let (rooms, users) = (self.rooms(), self.users());
+        let rooms = self.rooms();
         while began.elapsed() < patience && !self.is_settled(node, &rooms).await {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let took = began.elapsed();
+        Ok(began.elapsed())
+    }
+
+    /// Comes to rest, and writes down how things are in the end: the last thing that a scenario does.
+    pub async fn settle(&mut self, node: &Node, patience: Duration) -> anyhow::Result<Duration> {
+        let took = self.rest(node, patience).await?;
+        let (rooms, users) = (self.rooms(), self.users());
         for room in &rooms {
             let head = node.get(&format!("/rooms/{room}/messages?limit=1")).await?;
-            let (epoch, seq) = (head["epoch"].as_str().unwrap_or_default().to_owned(), head["seq"].as_u64().unwrap_or(0));
+            let (epoch, seq) =
+                (head["epoch"].as_str().unwrap_or_default().to_owned(), head["seq"].as_u64().unwrap_or(0));
             self.history.write("lab", Fact::Head { room: room.clone(), epoch, seq });
             let users = self.members_of(node, room).await?;
             self.history.write("lab", Fact::Members { room: room.clone(), users });
@@ -247,7 +275,9 @@ impl Crowd {
             return false;
         }
         let waits = |standing: &Standing| standing.unanswered() > 0;
-        if self.standings().any(|(_, standing)| waits(standing)) || self.posters.iter().any(|poster| waits(&poster.standing)) {
+        if self.standings().any(|(_, standing)| waits(standing))
+            || self.posters.iter().any(|poster| waits(&poster.standing))
+        {
             return false;
         }
         let mut heads = HashMap::new();

@@ -25,10 +25,17 @@ pub struct Node {
 
 impl Node {
     /// Starts one on a free port, in open mode, on this Redis.
-    pub async fn start(dir: &Path, binary: &Path, name: &str, redis: &str, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub async fn start(
+        dir: &Path,
+        binary: &Path,
+        name: &str,
+        redis: &str,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let port = free_port();
         let mut all: BTreeMap<String, String> = BTreeMap::new();
-        let fixed = [("SERVER_HOST", "127.0.0.1"), ("AUTH_MODE", "open"), ("HISTORY_SIZE", "20000"), ("REDIS_URL", redis)];
+        let fixed =
+            [("SERVER_HOST", "127.0.0.1"), ("AUTH_MODE", "open"), ("HISTORY_SIZE", "20000"), ("REDIS_URL", redis)];
         for (key, value) in fixed.iter().chain(settings) {
             all.insert((*key).to_owned(), (*value).to_owned());
         }
@@ -55,11 +62,6 @@ impl Node {
         command.arg("serve").current_dir(&self.dir).env_clear().env("PATH", path).envs(&self.settings);
         self.process = Some(Process::start(&mut command, &self.dir.join(format!("{}.log", self.name)))?);
         await_port(self.address.port()).await
-    }
-
-    /// Sets a variable for its next start.
-    pub fn set(&mut self, key: &str, value: &str) {
-        self.settings.insert(key.to_owned(), value.to_owned());
     }
 
     /// Ends it at once.

@@ -34,7 +34,8 @@ impl Redis {
         let port = free_port();
         let dir = dir.join(format!("redis-{port}"));
         std::fs::create_dir_all(&dir)?;
-        let mut server = Self { port, dir, settings: settings.iter().map(ToString::to_string).collect(), process: None };
+        let mut server =
+            Self { port, dir, settings: settings.iter().map(ToString::to_string).collect(), process: None };
         server.run().await?;
         Ok(server)
     }
@@ -48,7 +49,10 @@ impl Redis {
         self.process = Some(Process::start(&mut command, &self.dir.join("log"))?);
         await_port(self.port).await?;
         // It may still be loading.
-        super::eventually("redis answers", Duration::from_secs(30), async || self.cli(&["PING"]).is_ok_and(|answer| answer == "PONG")).await
+        super::eventually("redis answers", Duration::from_secs(30), async || {
+            self.cli(&["PING"]).is_ok_and(|answer| answer == "PONG")
+        })
+        .await
     }
 
     /// Ends it at once.
@@ -159,7 +163,16 @@ impl Sharded {
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
         let mut servers = Vec::new();
         for _ in 0..6 {
-            let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--appendonly", "yes", "--appendfsync", "always"];
+            let settings = [
+                "--cluster-enabled",
+                "yes",
+                "--cluster-node-timeout",
+                "2000",
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+            ];
             servers.push(Redis::start(dir, &settings).await?);
         }
         let addresses: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
@@ -170,7 +183,9 @@ impl Sharded {
         let cluster = Self { servers };
         super::eventually("the cluster serves", Duration::from_secs(30), async || {
             cluster.servers.iter().all(|server| {
-                server.cli(&["CLUSTER", "INFO"]).is_ok_and(|text| text.contains("cluster_state:ok") && text.contains("cluster_known_nodes:6"))
+                server
+                    .cli(&["CLUSTER", "INFO"])
+                    .is_ok_and(|text| text.contains("cluster_state:ok") && text.contains("cluster_known_nodes:6"))
             }) && cluster.roles("slave").len() == 3
         })
         .await?;
@@ -179,7 +194,8 @@ impl Sharded {
 
     /// For `REDIS_URL`.
     pub fn url(&self) -> String {
-        let nodes: Vec<String> = self.servers[1..3].iter().map(|server| format!("node=127.0.0.1:{}", server.port)).collect();
+        let nodes: Vec<String> =
+            self.servers[1..3].iter().map(|server| format!("node=127.0.0.1:{}", server.port)).collect();
         format!("redis-cluster://127.0.0.1:{}?{}", self.servers[0].port, nodes.join("&"))
     }
 

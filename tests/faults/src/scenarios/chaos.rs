@@ -26,8 +26,7 @@ pub async fn random(lab: &mut Lab) -> anyhow::Result<()> {
         if faults % 10 == 0 {
             // A moment of peace: everything comes to its end, so that a fault is found near to its cause.
             heal(&mut stage).await?;
-            stage.settle(lab).await?;
-            lab.figures.clear();
+            stage.rest().await?;
             stage.crowd.speak(true).await?;
         }
     }

@@ -85,13 +85,22 @@ pub async fn slow_readers(lab: &mut Lab) -> anyhow::Result<()> {
         }
     }
     let (disturbed, count) = crowd.latencies.p99(from, lab.history.now());
-    lab.figure("p99 of the others, undisturbed and disturbed", format!("{calm:.1} and {disturbed:.1} ms ({calm_count} and {count} deliveries)"));
+    lab.figure(
+        "p99 of the others, undisturbed and disturbed",
+        format!("{calm:.1} and {disturbed:.1} ms ({calm_count} and {count} deliveries)"),
+    );
     lab.figure("memory before, and at most", format!("{} and {} MB", before / 1024, most / 1024));
     lab.figure("cut off after", cut_off.map_or("never".into(), |time| format!("{:.1} s", time.as_secs_f64())));
-    lab.require(cut_off.is_some_and(|time| time < Duration::from_secs(15)), "clients that don't read are not cut off within 15 s");
+    lab.require(
+        cut_off.is_some_and(|time| time < Duration::from_secs(15)),
+        "clients that don't read are not cut off within 15 s",
+    );
     if lab.long {
         // Below a millisecond or two, the ratio says nothing but how the machine felt.
-        lab.require(disturbed <= 1.5 * calm.max(2.0), format!("p99 of the others is {disturbed:.1} ms, undisturbed it is {calm:.1} ms"));
+        lab.require(
+            disturbed <= 1.5 * calm.max(2.0),
+            format!("p99 of the others is {disturbed:.1} ms, undisturbed it is {calm:.1} ms"),
+        );
     }
     let bound = before + u64::try_from(slow)? * 2 * 1024 + 32 * 1024;
     lab.require(most < bound, format!("memory rose from {before} to {most} KB"));

@@ -25,7 +25,10 @@ pub async fn apart(lab: &mut Lab) -> anyhow::Result<()> {
         let message = node.get(&format!("/rooms/{}/users", stage.rooms[0])).await?;
         times.push(message["total"].clone());
     }
-    lab.require(times.windows(2).all(|pair| pair[0] == pair[1]), format!("the nodes disagree on who is there: {times:?}"));
+    lab.require(
+        times.windows(2).all(|pair| pair[0] == pair[1]),
+        format!("the nodes disagree on who is there: {times:?}"),
+    );
     stage.calm_but(0);
     stage.load_for(Duration::from_secs(lab.pick(8, 30))).await?;
     lab.step("the node with the slow clock is killed, and starts anew");

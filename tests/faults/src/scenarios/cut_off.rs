@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::stage::{PATIENCE, Stage};
+use crate::checker::Presence;
 use crate::lab::redis::Redis;
 use crate::lab::{Lab, Weather, eventually};
 
@@ -23,14 +24,22 @@ pub async fn by_silence_and_reset(lab: &mut Lab) -> anyhow::Result<()> {
     stage.settle(lab).await
 }
 
-/// Only one way is cut, for longer than a lease.
-pub async fn one_way(lab: &mut Lab) -> anyhow::Result<()> {
+/// It hears Redis, and can't speak to it, for longer than a lease.
+pub async fn mute(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
     let mut stage = Stage::usual(lab, &redis).await?;
     stage.calm_but(0);
-    for weather in [Weather::SilentToServer, Weather::SilentToClient] {
-        cut(lab, &mut stage, weather, lab.pick(25, 60)).await?;
-    }
+    cut(lab, &mut stage, Weather::SilentToServer, lab.pick(25, 60)).await?;
+    stage.settle(lab).await
+}
+
+/// It speaks to Redis, and can't hear it. Redis may well hear that it lives, so whether its users are taken for gone is
+/// left open; they are connected, after all.
+pub async fn deaf(lab: &mut Lab) -> anyhow::Result<()> {
+    let redis = Redis::durable(&lab.dir).await?;
+    let mut stage = Stage::usual(lab, &redis).await?;
+    lab.promises.presence = Presence::FinalState;
+    cut(lab, &mut stage, Weather::SilentToClient, lab.pick(25, 60)).await?;
     stage.settle(lab).await
 }
 
@@ -59,7 +68,8 @@ async fn cut(lab: &mut Lab, stage: &mut Stage, weather: Weather, seconds: u64) -
     users.iter().for_each(|user| lab.changed(user, false));
     if seconds >= 8 {
         let node = &stage.nodes[0];
-        eventually("the node is not ready", Duration::from_secs(20), async || node.status("/health").await == 503).await?;
+        eventually("the node is not ready", Duration::from_secs(20), async || node.status("/health").await == 503)
+            .await?;
         let noticed = began.elapsed();
         lab.figure("not ready after", format!("{:.1} s", noticed.as_secs_f64()));
         lab.require(noticed < Duration::from_secs(8), format!("{weather:?}: not ready only after {noticed:?}"));
@@ -75,8 +85,15 @@ async fn cut(lab: &mut Lab, stage: &mut Stage, weather: Weather, seconds: u64) -
         let head = stage.nodes[1].get(&format!("/rooms/{room}/messages?limit=1")).await?;
         heads.insert(room.clone(), head["seq"].as_u64().unwrap_or(0));
     }
-    let own: Vec<_> = stage.crowd.members.iter().filter(|member| member.part.home == 0).map(|member| member.standing.clone()).collect();
-    let caught_up = async || own.iter().all(|standing| standing.positions().iter().all(|(room, at)| at.seq >= heads[room]));
+    let own: Vec<_> = stage
+        .crowd
+        .members
+        .iter()
+        .filter(|member| member.part.home == 0)
+        .map(|member| member.standing.clone())
+        .collect();
+    let caught_up =
+        async || own.iter().all(|standing| standing.positions().iter().all(|(room, at)| at.seq >= heads[room]));
     eventually("its clients have caught up", PATIENCE, caught_up).await?;
     let took = healed.elapsed();
     lab.figure(&format!("{weather:?} for {seconds} s, caught up after"), format!("{:.1} s", took.as_secs_f64()));

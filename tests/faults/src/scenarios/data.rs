@@ -54,7 +54,8 @@ pub async fn stale_replica(lab: &mut Lab) -> anyhow::Result<()> {
         let second = Redis::forgetful(&lab.dir).await?;
         let way = crate::lab::Proxy::to(first.port).await?;
         second.cli(&["REPLICAOF", "127.0.0.1", &way.address.port().to_string()])?;
-        let follows = async || second.cli(&["INFO", "replication"]).is_ok_and(|text| text.contains("master_link_status:up"));
+        let follows =
+            async || second.cli(&["INFO", "replication"]).is_ok_and(|text| text.contains("master_link_status:up"));
         eventually("the replica follows", Duration::from_secs(20), follows).await?;
         stage.load_for(Duration::from_secs(3)).await?;
         lab.step(format!("round {round}: the replica falls behind"));

@@ -14,6 +14,9 @@ use crate::lab::{Lab, Process, eventually, free_port};
 /// All three nodes, several rounds, under load; REST goes through nginx as it is deployed.
 pub async fn rolling(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
+    if !lab.long {
+        lab.settings.push(("DRAIN_SECS".into(), "5".into()));
+    }
     let mut stage = Stage::usual(lab, &redis).await?;
     lab.promises.nobody_offline = true;
     let (_front, port) = nginx(lab, &stage).await?;

@@ -25,7 +25,10 @@ pub async fn sentinel(lab: &mut Lab) -> anyhow::Result<()> {
         let killed = Instant::now();
         let index = redis.servers.iter().position(|server| server.port == old).context("an unknown primary")?;
         redis.servers[index].kill();
-        eventually("there is another primary", Duration::from_secs(30), async || redis.primary().is_ok_and(|port| port != old)).await?;
+        eventually("there is another primary", Duration::from_secs(30), async || {
+            redis.primary().is_ok_and(|port| port != old)
+        })
+        .await?;
         stage.all_ready(Duration::from_secs(30)).await?;
         lab.figure("nodes ready after the kill", format!("{:.1} s", killed.elapsed().as_secs_f64()));
         redis.servers[index].run().await?;
@@ -57,7 +60,10 @@ pub async fn cluster(lab: &mut Lab) -> anyhow::Result<()> {
         stage.all_ready(Duration::from_secs(30)).await?;
         lab.figure("nodes ready after the kill", format!("{:.1} s", killed.elapsed().as_secs_f64()));
         redis.servers[victim].run().await?;
-        eventually("the server is back as a replica", Duration::from_secs(30), async || redis.roles("slave").len() == 3).await?;
+        eventually("the server is back as a replica", Duration::from_secs(30), async || {
+            redis.roles("slave").len() == 3
+        })
+        .await?;
         sleep(Duration::from_secs(3)).await;
     }
     stage.settle(lab).await

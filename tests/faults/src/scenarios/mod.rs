@@ -46,8 +46,13 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!("sentinel", failover::sentinel, "the primary killed, the Sentinels fail over"),
     scenario!("cluster", failover::cluster, "Redis Cluster: a primary of three killed, its replica takes over"),
     scenario!("migration", failover::migration, "Redis Cluster: slots move from server to server under load"),
-    scenario!("cut-off", cut_off::by_silence_and_reset, "one node cut off from Redis for 2, 8 and 60 s, by silence and by reset"),
-    scenario!("one-way", cut_off::one_way, "one node can only speak to Redis, or only hear it"),
+    scenario!(
+        "cut-off",
+        cut_off::by_silence_and_reset,
+        "one node cut off from Redis for 2, 8 and 60 s, by silence and by reset"
+    ),
+    scenario!("mute", cut_off::mute, "one node hears Redis and can't speak to it, for longer than its lease"),
+    scenario!("deaf", cut_off::deaf, "one node speaks to Redis and can't hear it, for as long"),
     scenario!("slow-redis", cut_off::slow, "the way from one node to Redis takes half a second"),
     scenario!("pubsub-killed", outages::pubsub_killed, "the subscriptions alone are killed, again and again"),
     scenario!("flaky-clients", clients::flaky, "every client drops for up to 2 s at random moments"),

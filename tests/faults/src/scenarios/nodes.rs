@@ -28,7 +28,8 @@ pub async fn killed(lab: &mut Lab) -> anyhow::Result<()> {
 
     let other = &stage.nodes[1];
     for user in &users {
-        let offline = async || other.get(&format!("/users/{user}/status")).await.is_ok_and(|state| state["is_online"] == false);
+        let offline =
+            async || other.get(&format!("/users/{user}/status")).await.is_ok_and(|state| state["is_online"] == false);
         eventually(&format!("{user} is offline"), Duration::from_secs(30), offline).await?;
     }
     let told = began.elapsed();
@@ -56,7 +57,8 @@ pub async fn frozen(lab: &mut Lab) -> anyhow::Result<()> {
 
     lab.step("node-0 stands still for longer than its lease");
     stage.nodes[0].freeze(true);
-    let users: Vec<String> = stage.alone_on(0).iter().map(|index| stage.crowd.members[*index].part.user.clone()).collect();
+    let users: Vec<String> =
+        stage.alone_on(0).iter().map(|index| stage.crowd.members[*index].part.user.clone()).collect();
     users.iter().for_each(|user| lab.changed(user, false));
     sleep(Duration::from_secs(lab.pick(24, 40))).await;
     stage.nodes[0].freeze(false);

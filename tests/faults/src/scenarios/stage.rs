@@ -39,7 +39,13 @@ pub struct Size {
 impl Size {
     /// What most scenarios take.
     pub fn usual(lab: &Lab) -> Self {
-        Self { nodes: 3, clients_a_node: lab.pick(40, 100), rooms: lab.pick(4, 8), official: lab.pick(2, 5), pace: Duration::from_millis(400) }
+        Self {
+            nodes: 3,
+            clients_a_node: lab.pick(40, 100),
+            rooms: lab.pick(4, 8),
+            official: lab.pick(2, 5),
+            pace: Duration::from_millis(400),
+        }
     }
 }
 
@@ -86,7 +92,12 @@ impl Stage {
                     ..Part::default()
                 };
                 if index % 10 == 0 {
-                    crowd.add(Part { name: format!("c{home}-{index}-twin"), home: (home + 1) % nodes.len(), pace: None, ..part.clone() });
+                    crowd.add(Part {
+                        name: format!("c{home}-{index}-twin"),
+                        home: (home + 1) % nodes.len(),
+                        pace: None,
+                        ..part.clone()
+                    });
                 }
                 crowd.add(part);
             }
@@ -95,8 +106,9 @@ impl Stage {
         crowd.add_poster("poster", &rooms, &doors, size.pace)?;
         crowd.all_back(PATIENCE).await.context("at the start")?;
         // Only now, so that nobody is seen to come.
-        let watched: Vec<String> =
-            (0..nodes.len()).flat_map(|home| (0..size.clients_a_node.min(20)).map(move |index| user(home, index))).collect();
+        let watched: Vec<String> = (0..nodes.len())
+            .flat_map(|home| (0..size.clients_a_node.min(20)).map(move |index| user(home, index)))
+            .collect();
         let watchers = (0..nodes.len())
             .map(|home| {
                 let watcher = |index| Part {
@@ -140,6 +152,13 @@ impl Stage {
         Ok(())
     }
 
+    /// Everybody falls silent for a moment, and gets what is still owed.
+    pub async fn rest(&mut self) -> anyhow::Result<()> {
+        let node = self.nodes.iter().find(|node| node.runs()).context("no node runs")?;
+        self.crowd.rest(node, PATIENCE).await?;
+        Ok(())
+    }
+
     /// Waits until every node can serve; how long that took.
     pub async fn all_ready(&self, patience: Duration) -> anyhow::Result<Duration> {
         let began = tokio::time::Instant::now();
@@ -154,7 +173,9 @@ impl Stage {
         let members = self.crowd.members.iter().enumerate();
         members
             .filter(|(_, member)| member.part.home == home && member.part.watches.is_empty())
-            .filter(|(_, member)| self.crowd.members.iter().filter(|other| other.part.user == member.part.user).count() == 1)
+            .filter(|(_, member)| {
+                self.crowd.members.iter().filter(|other| other.part.user == member.part.user).count() == 1
+            })
             .map(|(index, _)| index)
             .collect()
     }
