@@ -113,7 +113,7 @@ impl<'a> Reader<'_, 'a> {
             if !stood {
                 walk.jump(Entry::Faulted, Stand { epoch: asked, seq: since.seq });
             }
-            walk.resume(epoch);
+            walk.resume(epoch, answer.seq);
             return;
         }
         self.figures.gaps += 1;

@@ -56,7 +56,7 @@ pub(super) struct Step {
     pub from: Option<Name>,
 }
 
-/// What a join that wasn't a resume shows again.
+/// What a join brings: it may show again what the client had, but stands after now.
 #[derive(Clone, Copy)]
 struct Replay {
     until: u64,
@@ -88,12 +88,13 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// The client goes on from where it stood; the epoch may have got a new name.
-    pub fn resume(&mut self, epoch: Name) {
-        self.replay = None;
-        if let Some(at) = &mut self.at {
-            self.alias = Some(std::mem::replace(&mut at.epoch, epoch));
-        }
+    /// The client goes on from where it stood, and is sent all up to `until`; the epoch may have got a new name. It may
+    /// stand amid a replay that broke off, and then it is shown the rest of that.
+    pub fn resume(&mut self, epoch: Name, until: u64) {
+        let Some(at) = &mut self.at else { return };
+        let broken_off = self.replay.filter(|replay| at.seq < replay.until);
+        self.replay = Some(Replay { until, entry: broken_off.map_or(Entry::Clean, |replay| replay.entry) });
+        self.alias = Some(std::mem::replace(&mut at.epoch, epoch));
     }
 
     /// A join that wasn't a resume: the client begins at `after`, and is shown all up to `until`.
@@ -132,7 +133,9 @@ impl Walk {
         };
         let replay = self.replay.filter(|replay| seq <= replay.until);
         let seen = self.top(epoch) >= seq;
-        let misstep = if seen && replay.is_none() {
+        // A replay may show it again, but onwards only.
+        let stale = seen && (replay.is_none() || seq <= at.seq);
+        let misstep = if stale {
             Some(if self.has(epoch, seq) { Misstep::Repeat } else { Misstep::Disorder })
         } else if self.behind.contains(&epoch) {
             Some(Misstep::LeftEpoch)
@@ -145,7 +148,7 @@ impl Walk {
         };
         let shown_again = seen && misstep.is_none() && self.has(epoch, seq);
         // What the client had, or can't place, moves it nowhere.
-        if misstep == Some(Misstep::LeftEpoch) || misstep.is_some() && seen {
+        if stale || misstep == Some(Misstep::LeftEpoch) {
             return Step { misstep, ..Step::default() };
         }
         let from = self.spoken.replace(epoch).filter(|spoken| *spoken != epoch);

@@ -44,6 +44,38 @@ fn who_begins_anew_may_be_shown_again_what_it_had() {
 }
 
 #[test]
+fn a_replay_may_begin_in_an_epoch_that_was_left() {
+    let mut tale = Tale::of_two();
+    // Only ann listens.
+    tale.leaves("sue").data_lost().says("e1/1..3").says("e2/4..5").says("e3/4");
+    tale.gets("ann", "e1/1..3").gets("ann", "e2/4..5").closes("ann");
+    tale.misses("ann", "e2/5", "e3/4", &["e1/1..3", "e3/4"]).head("e3/4").is_fine();
+}
+
+#[test]
+fn a_replay_that_broke_off_goes_on_with_the_next_join() {
+    let mut tale = Tale::of_two();
+    tale.talk("e1/1..5")
+        .closes("ann")
+        .data_lost()
+        .is_reset("sue", "e2/4")
+        .says("e2/5")
+        .gets("sue", "e2/5")
+        .opens("ann");
+    tale.joined("ann", Some("e1/5"), "e2/5", false, true, 5).gets("ann", "e1/1..2").closes("ann").opens("ann");
+    tale.joined("ann", Some("e1/2"), "e2/5", true, false, 3).gets("ann", "e1/3..4").gets("ann", "e2/5");
+    tale.lists("ann", &["ann"]).head("e2/5").is_fine();
+    assert_eq!(tale.figures().shown_again, 4);
+}
+
+#[test]
+fn a_loss_of_data_excuses_no_gap_in_the_same_epoch() {
+    let mut tale = Tale::of_two();
+    tale.promises.data_loss = true;
+    tale.talk("e1/1").ends("sue").closes("ann").misses("ann", "e1/1", "e1/1", &[]).is_wrong(&["announced loss"]);
+}
+
+#[test]
 fn an_announced_gap_is_fine_where_gaps_are_allowed() {
     let mut tale = Tale::of_two();
     tale.talk("e1/1..2").closes("ann").says("e1/3..9").gets("sue", "e1/3..9");
@@ -95,6 +127,13 @@ fn a_repeat_is_found() {
     Tale::of_two().talk("e1/1..3").gets("ann", "e1/3").is_wrong(&["repeat"]);
     let mut tale = Tale::of_two();
     tale.talk("e1/1..3").closes("ann").resumes("ann", "e1/3", "e1/3").gets("ann", "e1/1").is_wrong(&["repeat"]);
+    // Shown again twice, and shown again with a hole.
+    let mut tale = Tale::of_two();
+    tale.talk("e1/1..5").leaves("ann").closes("ann").enters_with("ann", "e1/5", "e1/3..5").gets("ann", "e1/4");
+    tale.is_wrong(&["repeat"]);
+    let mut tale = Tale::of_two();
+    tale.talk("e1/1..5").leaves("ann").closes("ann").opens("ann").joined("ann", None, "e1/5", false, false, 3);
+    tale.gets("ann", "e1/3").gets("ann", "e1/5").lists("ann", &["ann"]).is_wrong(&["hole"]);
     // Shown again, but not by the replay.
     let mut tale = Tale::of_two();
     tale.talk("e1/1..5").leaves("ann").closes("ann").enters("ann", "e1/2").gets("ann", "e1/3").is_wrong(&["repeat"]);
