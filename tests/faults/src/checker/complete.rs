@@ -44,8 +44,8 @@ struct Head {
     spoken: bool,
 }
 
-/// What a message is to who never got it. The mildest first: where two hold, that one does.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What a message is to who never got it. Who begins anew may pass over it twice: the first time counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     NotOwed,
     Announced,
@@ -128,21 +128,18 @@ impl<'a> Judge<'_, 'a> {
 
     fn way(&mut self, room: &Room<'_>, way: &Way) {
         let mut fates: BTreeMap<usize, Fate> = BTreeMap::new();
-        let mut note = |index: usize, fate: Fate| {
-            fates.entry(index).and_modify(|known| *known = fate.min(*known)).or_insert(fate);
-        };
         for pair in way.walk.stretches.windows(2) {
             let [before, next] = pair else { continue };
             let from = room.after(before.epoch, before.until);
             let to = room.after(next.epoch, next.after);
             for index in from..to.max(from) {
-                note(index, self.between(next, &room.spots[index]));
+                fates.entry(index).or_insert_with(|| self.between(next, &room.spots[index]));
             }
         }
         let stands_right = way.over || self.stands_at_head(room, way);
         if let Some(last) = way.walk.stretches.last().filter(|_| !way.over && stands_right) {
             for index in room.after(last.epoch, last.until)..room.spots.len() {
-                note(index, self.beyond(room, &room.spots[index]));
+                fates.entry(index).or_insert_with(|| self.beyond(room, &room.spots[index]));
             }
         }
         fates.retain(|index, _| !way.walk.has(room.spots[*index].epoch, room.spots[*index].seq));

@@ -93,7 +93,8 @@ pub enum Presence {
     /// Calm clients are told of each change once, and everybody only of what was.
     #[default]
     Exact,
-    /// Everybody knows the truth in the end. On the way there may be changes that the lab didn't cause.
+    /// Everybody knows the truth in the end. On the way there may be changes that the lab didn't cause, and users may come
+    /// who were in already. Versions rise nevertheless.
     FinalState,
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Client<'a> {
     /// `None` for who only sends over REST.
     pub user: Option<&'a str>,
     pub records: Vec<&'a Record>,
-    /// Since when the client is calm: the time, and the lab's how manyeth record that was.
+    /// Since when the client is calm: the time, and the number of the lab's record that says so.
     pub calm: Option<(u64, usize)>,
     /// It ended by its own will before all was over.
     pub ended: bool,
@@ -36,7 +36,7 @@ pub(super) struct Client<'a> {
 /// The truth about a user changed.
 pub(super) struct Change {
     pub online: bool,
-    /// The lab's how manyeth record it is.
+    /// The number of the lab's record that says so.
     pub number: usize,
 }
 

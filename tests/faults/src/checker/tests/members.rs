@@ -79,6 +79,9 @@ fn calm_members_are_told_of_no_more_than_there_was() {
     tale.is_wrong(&["noise in a room"]);
     tale.promises.presence = Presence::FinalState;
     tale.is_fine();
+    // Nor may a list between hide it.
+    let mut tale = ann_and_bob();
+    tale.calm("ann").lists("ann", &["ann"]).sees_enter("ann", "bob").is_wrong(&["noise in a room"]);
     // A first join is no noise; a second one is.
     let mut tale = ann_and_bob();
     tale.calm("ann").sees_enter("ann", "cid").members(&["ann", "bob", "cid"]).is_fine();

@@ -33,6 +33,9 @@ fn a_message_and_an_id_have_one_place() {
     let again = altered("e1/2", |id, _, _| *id = "i-e1/1".into());
     tale.gets("sue", "e1/2").tell("ann", again).is_wrong(&["two meanings"]);
     let mut tale = Tale::of_two();
+    let again = altered("e1/2", |id, _, _| *id = "i-e1/1".into());
+    tale.talk("e1/1").sends("e1/2").tell("sue", again.clone()).tell("ann", again).is_wrong(&["two meanings"]);
+    let mut tale = Tale::of_two();
     tale.talk("e1/1").sends("e1/1");
     let twice = altered("e1/2", |_, msg, _| *msg = Some("m-e1/1".into()));
     tale.tell("sue", twice.clone()).tell("ann", twice).is_wrong(&["two meanings"]);
@@ -114,6 +117,7 @@ fn everybody_stands_at_the_head() {
     let mut tale = Tale::of_two();
     tale.talk("e1/1..3").head("e1/2").is_wrong(&["never came", "false ack"]);
     Tale::of_two().talk("e1/1..3").head("e2/3").is_fine();
+    Tale::of_two().talk("e1/1").talk("e2/2").head("e1/2").is_wrong(&["never came"]);
     let mut tale = Tale::of_two();
     tale.promises.data_loss = true;
     tale.talk("e1/1..3").enters("bob", "e2/1").says("e2/2..3").gets("bob", "e2/2..3").head("e2/3");
