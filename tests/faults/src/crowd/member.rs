@@ -40,8 +40,6 @@ pub struct Part {
     pub window: Option<u32>,
     /// How long its messages took is measured.
     pub measures: bool,
-    /// Turns a promise off on the client's side, for the tests of the lab: it rejoins without saying where it was.
-    pub forgets: bool,
 }
 
 enum Order {
@@ -376,7 +374,7 @@ impl Work {
                 self.standing.asking.store(self.part.rooms.len() + self.part.watches.len(), Ordering::SeqCst);
                 self.standing.connected.store(true, Ordering::SeqCst);
                 for room in self.part.rooms.clone() {
-                    let since = self.standing.at.lock().get(&room).cloned().filter(|_| !self.part.forgets);
+                    let since = self.standing.at.lock().get(&room).cloned();
                     self.ask(session, Asked::Join(room, since)).await?;
                 }
                 for target in self.part.watches.clone() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::{Instant, sleep};
 
-use super::stage::Stage;
+use super::stage::{Size, Stage};
 use crate::checker::Presence;
 use crate::lab::redis::Redis;
 use crate::lab::{Lab, Weather};
@@ -14,7 +14,9 @@ use crate::lab::{Lab, Weather};
 /// and nothing may even be said to be.
 pub async fn random(lab: &mut Lab) -> anyhow::Result<()> {
     let mut redis = Redis::durable(&lab.dir).await?;
-    let mut stage = Stage::usual(lab, &redis).await?;
+    // Few and slow, as an hour of it has to fit into memory to be judged.
+    let size = Size { nodes: 3, clients_a_node: 24, rooms: 4, official: 2, pace: Duration::from_secs(1) };
+    let mut stage = Stage::on(lab, &redis, size).await?;
     lab.promises.presence = Presence::FinalState;
     stage.crowd.speak(true).await?;
     let end = Instant::now() + lab.chaos_for;
