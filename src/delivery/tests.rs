@@ -1,5 +1,7 @@
 //! Tests of the feeds on a backplane that loses events, trims logs and changes epochs on purpose.
 
+mod numberings;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -156,6 +158,12 @@ impl FakeLog {
     fn flush(&self, epoch: &str) {
         let head = Head { epoch: Epoch::trusted(epoch), seq: 0 };
         *self.state.lock() = (Vec::new(), LogSpan { head, oldest: 1, previous: None });
+    }
+
+    /// Numberings that ended before `end` are known no more.
+    fn forget_before(&self, end: u64) {
+        let (_, span) = &mut *self.state.lock();
+        span.previous = span.previous.take().filter(|head| head.seq >= end);
     }
 
     fn trim(&self, oldest: u64) {

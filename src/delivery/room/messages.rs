@@ -15,7 +15,8 @@ const PAGE: usize = 512;
 
 #[derive(Default)]
 pub(super) struct LogCursor {
-    /// The last message handed on. `None` until the first join tells where the log ends.
+    /// Where the last message handed on lies in the numbering that was read last (it may be from an older one). `None` until
+    /// the first join tells where the log ends.
     pub at: Option<Head>,
     /// What arrived meanwhile, with the number of the read that was the last one begun then.
     held: VecDeque<(u64, Entry)>,
@@ -60,15 +61,18 @@ impl RoomFeed {
 
     /// To every live member, encoded once.
     fn hand_on(&mut self, context: &Context, entry: Entry) {
-        let head = Head { epoch: entry.epoch.clone(), seq: entry.seq };
+        let seq = entry.seq;
         let shared = Shared::new(Event::Message(entry));
         let mut delivered = 0;
-        for member in self.members.live().filter(|member| member.position < head.seq) {
+        for member in self.members.live().filter(|member| member.position < seq) {
             member.outlet.deliver(&shared);
             delivered += 1;
         }
         context.counters.delivered.add(delivered);
-        self.log.at = Some(head);
+        // The position counts in the numbering that was read, though the message may be from an older one that it goes on.
+        if let Some(at) = self.log.at.as_mut() {
+            at.seq = seq;
+        }
     }
 
     /// Reads what came after the cursor. While a read is under way another one will follow it.
@@ -116,7 +120,10 @@ impl RoomFeed {
         let Some(at) = self.log.at.clone() else { return };
         let start = span.oldest.saturating_sub(1);
         match span.continuity(Some(&at.epoch), at.seq) {
-            Continuity::Clean => self.hand_on_all(context, entries),
+            Continuity::Clean => {
+                self.log.at = Some(Head { epoch: span.head.epoch.clone(), seq: at.seq });
+                self.hand_on_all(context, entries);
+            }
             Continuity::Trimmed => {
                 self.skip_to(context, Head { epoch: span.head.epoch.clone(), seq: start }, at.seq + 1);
                 self.hand_on_all(context, entries);
@@ -134,13 +141,9 @@ impl RoomFeed {
                 return;
             }
         }
-        let Some(at) = self.log.at.as_mut() else { return };
-        if at.seq < span.head.seq {
+        if self.log.at.as_ref().is_some_and(|at| at.seq < span.head.seq) {
             self.catch_up(context);
             return;
-        }
-        if at.seq == span.head.seq {
-            at.epoch = span.head.epoch;
         }
         self.tell_lost(context);
         self.merge_held(context);
