@@ -151,19 +151,19 @@ impl FakeLog {
         let (entries, span) = &mut *self.state.lock();
         entries.retain(|entry| entry.seq <= end);
         let old = std::mem::replace(&mut span.head, Head { epoch: Epoch::trusted(epoch), seq: end });
-        span.previous = Some(Head { seq: end, ..old });
+        span.past.insert(0, Head { seq: end, ..old });
     }
 
     /// Everything is lost.
     fn flush(&self, epoch: &str) {
         let head = Head { epoch: Epoch::trusted(epoch), seq: 0 };
-        *self.state.lock() = (Vec::new(), LogSpan { head, oldest: 1, previous: None });
+        *self.state.lock() = (Vec::new(), LogSpan { head, oldest: 1, past: Vec::new() });
     }
 
     /// Numberings that ended before `end` are known no more.
     fn forget_before(&self, end: u64) {
         let (_, span) = &mut *self.state.lock();
-        span.previous = span.previous.take().filter(|head| head.seq >= end);
+        span.past.retain(|head| head.seq >= end);
     }
 
     fn trim(&self, oldest: u64) {
@@ -251,7 +251,7 @@ fn lossy(lost: u64) -> Backplane {
 
 fn fake() -> (Backplane, Arc<FakeLog>) {
     let inner = lossy(0);
-    let span = LogSpan { head: Head { epoch: Epoch::trusted("e1"), seq: 0 }, oldest: 1, previous: None };
+    let span = LogSpan { head: Head { epoch: Epoch::trusted("e1"), seq: 0 }, oldest: 1, past: Vec::new() };
     let log = Arc::new(FakeLog { state: Mutex::new((Vec::new(), span)) });
     let presence = Arc::new(FakePresence(inner.presence.clone(), log.clone()));
     (Backplane { log: log.clone(), presence, ..inner }, log)

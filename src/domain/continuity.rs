@@ -18,8 +18,8 @@ pub struct LogSpan {
     pub head: Head,
     /// The lowest `seq` still kept; `head.seq + 1` when nothing is.
     pub oldest: u64,
-    /// Where the epoch before this one ended, as far as the surviving data tells.
-    pub previous: Option<Head>,
+    /// Where the epochs before this one ended, as far as the surviving data tells: the newest first, and not all of them.
+    pub past: Vec<Head>,
 }
 
 /// The answer to "can I go on from here?".
@@ -40,16 +40,28 @@ impl LogSpan {
     /// Whether whoever has seen everything up to `seq` of `epoch` (`None`: the current one) can go on.
     #[must_use]
     pub fn continuity(&self, epoch: Option<&Epoch>, seq: u64) -> Continuity {
-        let end = match epoch {
-            None => self.head.seq,
-            Some(epoch) if *epoch == self.head.epoch => self.head.seq,
-            Some(epoch) => match &self.previous {
-                Some(previous) if previous.epoch == *epoch => previous.seq,
-                _ => return Continuity::Lost { last_shared: None },
-            },
-        };
-        if seq > end {
-            Continuity::Lost { last_shared: Some(end) }
+        let shared = epoch.map_or(Some(self.head.seq), |epoch| self.end_of(epoch));
+        self.judge(seq, shared)
+    }
+
+    /// As [`continuity`](Self::continuity), for who also knows from where its own epoch went on (newest first): then the
+    /// epoch itself may have been lost.
+    #[must_use]
+    pub fn continuity_after(&self, at: &Head, past: &[Head]) -> Continuity {
+        let mut seen = std::iter::once(at).chain(past);
+        let shared = seen.find_map(|seen| Some(seen.seq.min(self.end_of(&seen.epoch)?)));
+        self.judge(at.seq, shared)
+    }
+
+    /// Up to where the epoch's numbers mean the same here.
+    fn end_of(&self, epoch: &Epoch) -> Option<u64> {
+        let mut epochs = std::iter::once(&self.head).chain(&self.past);
+        epochs.find(|head| head.epoch == *epoch).map(|head| head.seq)
+    }
+
+    fn judge(&self, seq: u64, shared: Option<u64>) -> Continuity {
+        if shared.is_none_or(|shared| seq > shared) {
+            Continuity::Lost { last_shared: shared }
         } else if seq == self.head.seq || seq + 1 >= self.oldest {
             Continuity::Clean
         } else {
@@ -62,12 +74,12 @@ impl LogSpan {
 mod tests {
     use super::*;
 
-    fn span(oldest: u64, head: u64, previous: Option<u64>) -> LogSpan {
-        LogSpan {
-            head: Head { epoch: Epoch::trusted("new"), seq: head },
-            oldest,
-            previous: previous.map(|seq| Head { epoch: Epoch::trusted("old"), seq }),
-        }
+    fn head(epoch: &str, seq: u64) -> Head {
+        Head { epoch: Epoch::trusted(epoch), seq }
+    }
+
+    fn span(oldest: u64, seq: u64, old: Option<u64>) -> LogSpan {
+        LogSpan { head: head("new", seq), oldest, past: old.into_iter().map(|seq| head("old", seq)).collect() }
     }
 
     #[test]
@@ -93,5 +105,20 @@ mod tests {
         assert_eq!(span.continuity(Some(&old), 15), Continuity::Clean);
         assert_eq!(span.continuity(Some(&old), 16), Continuity::Lost { last_shared: Some(15) });
         assert_eq!(span.continuity(Some(&Epoch::trusted("older")), 3), Continuity::Lost { last_shared: None });
+    }
+
+    #[test]
+    fn an_epoch_that_was_lost_itself_goes_on_from_where_it_branched_off() {
+        let span = LogSpan { past: vec![head("old", 15), head("older", 10)], ..span(1, 20, None) };
+        let after = |at: &Head, past: &[Head]| span.continuity_after(at, past);
+        assert_eq!(after(&head("old", 12), &[]), Continuity::Clean);
+        assert_eq!(after(&head("lost", 15), &[head("old", 15)]), Continuity::Clean, "nothing was said in it");
+        assert_eq!(after(&head("lost", 17), &[head("old", 15)]), Continuity::Lost { last_shared: Some(15) });
+        assert_eq!(after(&head("lost", 17), &[head("old", 14)]), Continuity::Lost { last_shared: Some(14) });
+        assert_eq!(
+            after(&head("lost", 17), &[head("lost too", 16), head("older", 10)]),
+            Continuity::Lost { last_shared: Some(10) }
+        );
+        assert_eq!(after(&head("lost", 3), &[]), Continuity::Lost { last_shared: None });
     }
 }

@@ -278,7 +278,7 @@ async fn sentinel_leads_to_the_new_primary() {
     assert_eq!(after.seq, before.seq + 1);
     assert_ne!(after.epoch, before.epoch, "the promoted one may have lost the tail");
     let slice = node.log.read(&room("lobby"), Window::After(0), 10, 9999).await.unwrap();
-    assert_eq!(slice.span.previous.map(|head| (head.epoch, head.seq)), Some((before.epoch, before.seq)));
+    assert_eq!(slice.span.past.first().map(|head| (head.epoch.clone(), head.seq)), Some((before.epoch, before.seq)));
     eventually(FAILOVER, "up", async || node.lifecycle.is_up().then_some(())).await;
     eventually(FAILOVER, "an interruption", async || (!recorder.interruptions().is_empty()).then_some(())).await;
     let events = recorder.events_until_said(&node, "lobby").await;

@@ -45,10 +45,7 @@ async fn a_flushed_redis_begins_anew_and_gets_its_members_back() {
     assert_eq!(first.seq, 1);
     assert_ne!(first.epoch, old.epoch);
     let span = one.log.read(&room("lobby"), Window::Newest, 10, 9999).await.unwrap().span;
-    assert_eq!(
-        (span.previous.clone(), span.continuity(Some(&old.epoch), 1)),
-        (None, Continuity::Lost { last_shared: None })
-    );
+    assert_eq!((span.past.len(), span.continuity(Some(&old.epoch), 1)), (0, Continuity::Lost { last_shared: None }));
     let events = recorder.events_until_said(&one, "lobby").await;
     let changes = room_changes(&events[5..]);
     assert!(!changes.is_empty() && changes.iter().all(|(kind, _, _)| *kind == ChangeKind::Restored), "{changes:?}");
@@ -77,7 +74,7 @@ async fn a_tail_that_may_be_lost_begins_an_epoch_that_counts_on() {
     assert_eq!(new.seq, 4);
     assert_ne!(new.epoch, old);
     let slice = node.log.read(&room("lobby"), Window::After(0), 10, 9999).await.unwrap();
-    assert_eq!(slice.span.previous, Some(Head { epoch: old.clone(), seq: 3 }));
+    assert_eq!(slice.span.past, [Head { epoch: old.clone(), seq: 3 }]);
     let epochs: Vec<_> = slice.entries.iter().map(|entry| entry.epoch.clone()).collect();
     assert_eq!(
         epochs,
@@ -88,7 +85,7 @@ async fn a_tail_that_may_be_lost_begins_an_epoch_that_counts_on() {
     assert_eq!(slice.span.continuity(Some(&old), 4), Continuity::Lost { last_shared: Some(3) });
     // A read and a join see it as an append does.
     let attic = node.log.read(&room("attic"), Window::After(0), 10, 9999).await.unwrap().span;
-    assert_eq!((attic.head.seq, attic.previous.unwrap().seq), (3, 3));
+    assert_eq!((attic.head.seq, attic.past[0].seq), (3, 3));
     assert_eq!(enter(&node, "ann", "c1", "lobby").await.span, slice.span);
     // Nobody came or went.
     let again = node.log.append(&draft("lobby", "ann", "x"), Some("key")).await.unwrap();
@@ -168,21 +165,40 @@ async fn what_a_promotion_forgot_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_epochs_do_not_hide_the_one_that_clients_know() {
+async fn whoever_knows_an_older_epoch_goes_on_from_it() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    let old = say(&node, "lobby", "old").await;
-    for _ in 0..3 {
+    let mut next_epoch = async || {
         assert_eq!(fixture.server().cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
-        let span = node.log.read(&room("lobby"), Window::After(0), 10, 9999).await.unwrap().span;
-        assert_ne!(span.head.epoch, old.epoch);
-        assert_eq!(span.continuity(Some(&old.epoch), 1), Continuity::Clean);
-    }
-    // Once something was said, the epoch in which it was said is the one before.
+        node.log.read(&room("lobby"), Window::After(0), 10, 9999).await.unwrap().span
+    };
+    let old = say(&node, "lobby", "old").await;
+    // Nothing is said in some of them, and yet whoever joined in one knows only that one.
+    let silent = [next_epoch().await, next_epoch().await].map(|span| span.head);
+    next_epoch().await;
     let new = say(&node, "lobby", "new").await;
-    assert_eq!(fixture.server().cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
-    let span = node.log.read(&room("lobby"), Window::After(0), 10, 9999).await.unwrap().span;
+    assert!(silent.iter().all(|head| head.seq == 1 && head.epoch != old.epoch));
+    let span = next_epoch().await;
+    for epoch in silent.iter().map(|head| &head.epoch).chain([&old.epoch]) {
+        assert_eq!(span.continuity(Some(epoch), 1), Continuity::Clean);
+        assert_eq!(span.continuity(Some(epoch), 2), Continuity::Lost { last_shared: Some(1) });
+    }
     assert_eq!(span.continuity(Some(&new.epoch), 2), Continuity::Clean);
+    // Many silent ones do not push those out in which something was said, and the newest of them is known.
+    for _ in 0..10 {
+        next_epoch().await;
+    }
+    let (last, span) = (next_epoch().await, next_epoch().await);
+    assert_eq!(span.past.len(), 8);
+    for (epoch, seq) in [(&old.epoch, 1), (&new.epoch, 2), (&last.head.epoch, 2)] {
+        assert_eq!(span.continuity(Some(epoch), seq), Continuity::Clean);
+    }
+    // But many in which something was said do.
+    for _ in 0..8 {
+        say(&node, "lobby", "on and on").await;
+        next_epoch().await;
+    }
+    let span = next_epoch().await;
     assert_eq!(span.continuity(Some(&old.epoch), 1), Continuity::Lost { last_shared: None });
 }
 

@@ -108,7 +108,7 @@ impl Room {
         LogSpan {
             head: Head { epoch: self.epoch.clone(), seq: self.seq },
             oldest: self.log.front().map_or(self.seq + 1, |entry| entry.seq),
-            previous: None,
+            past: Vec::new(),
         }
     }
 

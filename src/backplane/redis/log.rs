@@ -61,12 +61,17 @@ impl RoomLog for Node {
     }
 }
 
-/// The first five values of `read.lua` and `join.lua`.
+/// The first four values of `read.lua` and `join.lua`.
 pub(super) fn span(answer: &mut Answer) -> std::result::Result<LogSpan, Fault> {
     let head = Head { epoch: Epoch::trusted(&answer.text()?), seq: answer.number()? };
     let oldest = answer.number()?;
-    let previous = Head { epoch: Epoch::trusted(&answer.text()?), seq: answer.number()? };
-    Ok(LogSpan { head, oldest, previous: Some(previous).filter(|head| !head.epoch.as_str().is_empty()) })
+    let past = answer.text()?;
+    let words: Vec<_> = past.split_ascii_whitespace().collect();
+    let past = words.chunks_exact(2).map(|ended| {
+        let seq = ended[1].parse().map_err(|_| Fault::nonsense("not where an epoch ended"))?;
+        Ok(Head { epoch: Epoch::trusted(ended[0]), seq })
+    });
+    Ok(LogSpan { head, oldest, past: past.collect::<std::result::Result<_, Fault>>()? })
 }
 
 fn whole(number: u64) -> Value {

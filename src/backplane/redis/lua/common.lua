@@ -6,7 +6,7 @@
 --          call's keys sends it on to the one that receives them; that one takes a single key for a new one and would run
 --          the script without the data, but refuses two that it lacks (TRYAGAIN), and the caller tries again
 -- ARGV[1]  PUBLISH, or SPUBLISH in a cluster
--- ARGV[2]  a fresh epoch, for a room that has none
+-- ARGV[2]  hexadecimal digits never used before, for the name of an epoch
 -- ARGV[3]  messages kept for a room
 -- ARGV[4]  milliseconds that an empty room or an offline user is remembered
 -- A script's own arguments begin at ARGV[5].

@@ -1,6 +1,7 @@
 -- What the scripts about a room's log share. R is the room's name in base64url.
 --
--- m:R  hash: e epoch, s last seq, r replid, pe and ps the epoch before and where it ended, v version of the membership
+-- m:R  hash: e epoch, s last seq, r replid, 1 to 8 the epochs before (newest first, each with where it ended), v version of
+--      the membership
 -- h:R  stream of messages, ids seq-0: e epoch, t time, r record
 
 local REPLID
@@ -9,25 +10,53 @@ local function replid()
   return REPLID
 end
 
+-- Half of it is the server's: a call that is sent again, to a server without what the first one did, begins another epoch.
+local function fresh() return string.sub(FRESH, 1, 8) .. string.sub(replid(), 1, 4) end
+
+local KEPT = { '1', '2', '3', '4', '5', '6', '7', '8' }
+
+-- The epochs before, newest first, each as the text 'epoch end'.
+local function past(R)
+  local ended = {}
+  local kept = call('HMGET', T .. 'm:' .. R, unpack(KEPT))
+  for i = 1, #KEPT do ended[#ended + 1] = kept[i] or nil end
+  return ended
+end
+
+-- An epoch has ended. When there are too many, one goes in which nothing was said: it was told to few.
+local function bury(R, epoch, seq)
+  local ended = past(R)
+  table.insert(ended, 1, epoch .. ' ' .. seq)
+  if #ended > #KEPT then
+    local gone = #ended
+    for i = #ended - 1, 2, -1 do
+      if string.match(ended[i], ' .*') == string.match(ended[i + 1], ' .*') then
+        gone = i
+        break
+      end
+    end
+    table.remove(ended, gone)
+  end
+  for i = 1, #ended do call('HSET', T .. 'm:' .. R, KEPT[i], ended[i]) end
+end
+
 -- The room's numbering, begun if there is none. When Redis was restarted, restored or promoted since (its replid tells),
 -- the tail may be lost: a new epoch counts on from where the surviving data ends, and the old one's end is kept.
 local function open(R)
   local key = T .. 'm:' .. R
-  local m = call('HMGET', key, 'e', 's', 'r', 'pe', 'ps')
+  local m = call('HMGET', key, 'e', 's', 'r')
   if not m[1] then
     call('DEL', T .. 'h:' .. R, T .. 'p:' .. R)
-    call('HSET', key, 'e', FRESH, 's', '0', 'r', replid())
+    call('HSET', key, 'e', fresh(), 's', '0', 'r', replid())
     call('PEXPIRE', key, TTL)
-    return { e = FRESH, s = 0, pe = '', ps = '0' }
+    return { e = fresh(), s = 0 }
   end
   if m[3] ~= replid() then
-    local pe, ps = m[1], m[2]
-    -- An epoch in which nothing was said was told to few: the one before it, which ended at the same place, is kept instead.
-    if m[5] == m[2] then pe = m[4] end
-    call('HSET', key, 'e', FRESH, 'r', replid(), 'pe', pe, 'ps', ps)
-    return { e = FRESH, s = tonumber(m[2]), pe = pe, ps = ps }
+    bury(R, m[1], m[2])
+    call('HSET', key, 'e', fresh(), 'r', replid())
+    return { e = fresh(), s = tonumber(m[2]) }
   end
-  return { e = m[1], s = tonumber(m[2]), pe = m[4] or '', ps = m[5] or '0' }
+  return { e = m[1], s = tonumber(m[2]) }
 end
 
 -- The lowest seq that readers may see. The stream is trimmed in whole blocks and may hold more than HISTORY.

@@ -5,12 +5,13 @@
 -- ARGV[7]  the seq that A and B refer to
 -- ARGV[8]  at most so many messages
 -- ARGV[9]  of at most so many bytes together, but always one
--- Returns epoch, seq, oldest, previous epoch, where it ended, then for each message in rising order: seq, epoch, time, record.
+-- Returns epoch, seq, oldest, the epochs before with where each ended, parted by spaces, then for each message in rising
+-- order: seq, epoch, time, record.
 -- Atomic: all of one moment. Begins the numbering of a room that has none, so that its epoch lasts.
 local R, mode, at, limit, bytes = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local m = open(R)
 local low = oldest(R, m.s)
-local reply = { m.e, int(m.s), int(low), m.pe, m.ps }
+local reply = { m.e, int(m.s), int(low), table.concat(past(R), ' ') }
 local found = {}
 if limit > 0 then
   if mode == 'A' then
