@@ -166,6 +166,11 @@ impl FakeLog {
         span.past.retain(|head| head.seq >= end);
     }
 
+    /// The numbering is known no more.
+    fn forget(&self, epoch: &str) {
+        self.state.lock().1.past.retain(|head| head.epoch.as_str() != epoch);
+    }
+
     fn trim(&self, oldest: u64) {
         let (entries, span) = &mut *self.state.lock();
         entries.retain(|entry| entry.seq >= oldest);

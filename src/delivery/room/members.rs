@@ -145,15 +145,18 @@ impl RoomFeed {
         let first = self.log.at.is_none();
         if first {
             self.log.at = Some(head.clone());
+            self.log.past.clone_from(&span.past);
             self.begin_changes(context, &roster);
         }
-        let mut until = head.seq;
-        // Who is live already, and asks for nothing again, goes on from where it is: at the feed, or ahead of it.
+        let (mut until, mut epoch) = (head.seq, head.epoch);
+        // Who is live already, and asks for nothing again, goes on from where it is, in the numbering in which it is there:
+        // at the feed, or ahead of it, or behind, if it is slow.
         if let (Start::Live, Some(at), Some(member)) = (&start, &self.log.at, self.members.get_mut(outlet.conn()))
-            && member.replay.is_none()
-            && at.epoch == head.epoch
+            && member.opens_at().is_none()
         {
-            position = member.position.max(at.seq);
+            let replay = member.replay.as_ref();
+            position = replay.map_or_else(|| member.position.max(at.seq), |_| member.position);
+            epoch = replay.map_or(&at.epoch, |replay| &replay.epoch).clone();
             until = position;
         }
         let room_users =
@@ -167,7 +170,7 @@ impl RoomFeed {
             position,
             changes_from: roster.version,
             ticket: context.ticket(),
-            replay: Some(Replay { epoch: head.epoch, opening: Some(opening), parked: false, asked: false }),
+            replay: Some(Replay { epoch, opening: Some(opening), parked: false, asked: false }),
         });
         self.advance(context, &conn);
         if first {
@@ -181,7 +184,16 @@ impl RoomFeed {
 
     /// Live members who can't take more now are replayed to from `at` on: a catch-up must not overrun them.
     pub(super) fn demote_full(&mut self, context: &mut Context, at: &Head) {
-        for member in self.members.live_mut().filter(|member| !member.outlet.has_room()) {
+        self.demote(context, at, |member| !member.outlet.has_room());
+    }
+
+    /// Live members who are beyond `at`, where the feed leaves its numbering: what they have seen of it may be lost.
+    pub(super) fn demote_ahead(&mut self, context: &mut Context, at: &Head) {
+        self.demote(context, at, |member| member.position > at.seq);
+    }
+
+    fn demote(&mut self, context: &mut Context, at: &Head, which: impl Fn(&Member) -> bool) {
+        for member in self.members.live_mut().filter(|member| which(member)) {
             member.position = member.position.max(at.seq);
             member.ticket = context.ticket();
             member.replay = Some(Replay { epoch: at.epoch.clone(), opening: None, parked: true, asked: false });

@@ -18,6 +18,8 @@ pub(super) struct LogCursor {
     /// Where the last message handed on lies in the numbering that was read last (it may be from an older one). `None` until
     /// the first join tells where the log ends.
     pub at: Option<Head>,
+    /// From where that numbering went on: it may be lost itself, and what it shares with its successor is still known.
+    pub past: Vec<Head>,
     /// What arrived meanwhile, with the number of the read that was the last one begun then.
     held: VecDeque<(u64, Entry)>,
     /// A read is under way, or waits to be tried again.
@@ -119,7 +121,12 @@ impl RoomFeed {
         self.log.reading = false;
         let Some(at) = self.log.at.clone() else { return };
         let start = span.oldest.saturating_sub(1);
-        match span.continuity(Some(&at.epoch), at.seq) {
+        let continuity = span.continuity_after(&at, &self.log.past);
+        self.log.past = span.past;
+        if at.epoch != span.head.epoch && !matches!(continuity, Continuity::Lost { .. }) {
+            self.demote_ahead(context, &at);
+        }
+        match continuity {
             Continuity::Clean => {
                 self.log.at = Some(Head { epoch: span.head.epoch.clone(), seq: at.seq });
                 self.hand_on_all(context, entries);
@@ -135,7 +142,7 @@ impl RoomFeed {
                 return;
             }
             Continuity::Lost { last_shared: None } => {
-                self.log.lost = Some(at);
+                self.log.lost.get_or_insert(at);
                 self.log.at = Some(Head { epoch: span.head.epoch.clone(), seq: start });
                 self.catch_up(context);
                 return;

@@ -31,3 +31,59 @@ async fn messages_kept_from_forgotten_numberings_come_once() {
     let resets: Vec<_> = ann.story().into_iter().filter(|event| event.starts_with("reset")).collect();
     assert_eq!(resets, ["reset e5 5.. None"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_numbering_that_was_lost_itself_is_left_where_it_had_begun() {
+    let (backplane, log) = fake();
+    let delivery = start(&backplane, 1, 500);
+    let ann = live(&delivery, &log).await;
+    let bus = delivery.queues.clone();
+    // Ann gets 6 and 7 in a numbering that its server doesn't survive: the next one knows only the one before.
+    log.roll_back(5, "e2");
+    (6..=7).for_each(|seq| bus.event(BusEvent::Message(room(), log.say(seq))));
+    eventually("ann has both", || ann.seqs().len() == 7).await;
+    log.roll_back(5, "e3");
+    log.forget("e2");
+    (6..=9).for_each(|seq| bus.event(BusEvent::Message(room(), log.say(seq))));
+    eventually("ann goes on", || ann.seqs().len() == 11).await;
+    assert_eq!(ann.story()[6..], ["6", "7", "reset e3 5.. Some(6)", "6", "7", "8", "9"]);
+    // Where nothing was said in it, there is nothing to tell.
+    log.roll_back(9, "e4");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    log.roll_back(9, "e5");
+    log.forget("e4");
+    bus.event(BusEvent::Message(room(), log.say(10)));
+    eventually("ann goes on", || ann.seqs().len() == 12).await;
+    assert_eq!(ann.story()[13..], ["10"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_joins_again_over_a_change_of_epoch_misses_nothing() {
+    let (backplane, log) = fake();
+    let delivery = start(&backplane, 1, 500);
+    let ann = live(&delivery, &log).await;
+    log.roll_back(5, "e2");
+    (6..=9).for_each(|seq| drop(log.say(seq)));
+    assert_eq!(join(&delivery, &ann, Start::Live).await.head.seq, 9);
+    delivery.queues.event(BusEvent::Message(room(), log.say(10)));
+    eventually("ann goes on", || ann.seqs().last() == Some(&10)).await;
+    assert_eq!(ann.seqs(), (1..=10).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_ahead_of_the_feed_is_not_taken_to_have_what_another_epoch_says() {
+    let (backplane, log) = fake();
+    let delivery = start(&backplane, 1, 500);
+    let ann = live(&delivery, &log).await;
+    (6..=8).for_each(|seq| drop(log.say(seq)));
+    // Bob is live at 8, while the feed hasn't heard of more than 5.
+    let bob = Recorder::new("bob");
+    join(&delivery, &bob, Start::Since { seq: 5, epoch: None }).await;
+    assert_eq!(bob.seqs(), [6, 7, 8]);
+    log.roll_back(6, "e2");
+    (7..=8).for_each(|seq| drop(log.say(seq)));
+    delivery.queues.event(BusEvent::Message(room(), log.say(9)));
+    eventually("ann goes on, and bob is sent to resume", || ann.seqs().last() == Some(&9) && bob.is_closed()).await;
+    assert_eq!(ann.seqs(), (1..=9).collect::<Vec<_>>());
+    assert_eq!(bob.seqs(), [6, 7, 8]);
+}
