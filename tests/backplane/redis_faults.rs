@@ -8,10 +8,10 @@ use hubbub::backplane::{Backplane, BackplaneError, Changes, Topic};
 use hubbub::domain::{ChangeKind, RoomId};
 
 use crate::fixture::{
-    Fixture, Recorder, SOON, conn, draft, enter, eventually, limits, name, room, say, settings, subscribe, user,
+    Fixture, Recorder, SOON, conn, draft, enter, eventually, limits, name, room, say, seqs, settings, subscribe, user,
 };
 use crate::presence::gone;
-use crate::server::{RedisServer, free_port};
+use crate::server::{RedisServer, SlowWay, free_port};
 
 /// The longest that a call may take while Redis is away, and that the recovery may take.
 const PROMPT: Duration = Duration::from_millis(3300);
@@ -237,6 +237,32 @@ async fn a_redis_that_evicts_is_refused() {
     assert!(!node.lifecycle.is_up());
     late.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     eventually(RECOVERY, "up", async || node.lifecycle.is_up().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_waits_for_a_slow_redis_no_longer_than_it_may() {
+    let mut fixture = Fixture::redis();
+    let way = SlowWay::to(fixture.server().port).await;
+    let node = connect(settings(&format!("redis://127.0.0.1:{}", way.port)), limits()).await.unwrap();
+    say(&node, "lobby", "first").await;
+    way.hold_back(Duration::from_millis(1900));
+    let append = async |n: usize| {
+        let begun = Instant::now();
+        let done = node.log.append(&draft("lobby", "ann", &n.to_string()), Some(&n.to_string())).await;
+        assert!(begun.elapsed() < Duration::from_secs(5), "{n} took {:?}: {done:?}", begun.elapsed());
+        (n, done)
+    };
+    let done = futures_util::future::join_all((0..600).map(append)).await;
+    let refused: Vec<_> = done.iter().filter(|(_, done)| done.is_err()).collect();
+    assert!(!refused.is_empty() && refused.len() < 600, "{} refused", refused.len());
+    way.hold_back(Duration::ZERO);
+    // What was refused in the queue has not happened, and what is said again happens once.
+    for (n, done) in refused {
+        assert!(matches!(done, Err(BackplaneError::Unavailable(_))), "{done:?}");
+        let again = eventually(RECOVERY, "an append", async || append(*n).await.1.ok()).await;
+        assert!(!again.duplicate);
+    }
+    assert_eq!(seqs(node.log.as_ref(), "lobby").await, (1..=601).collect::<Vec<_>>());
 }
 
 impl RedisServer {

@@ -1,9 +1,13 @@
-//! A real redis-server for one test: on a free port, in a directory of its own, ended with the test.
+//! A real redis-server for one test: on a free port, in a directory of its own, ended with the test; and a slow way to it.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A running redis-server.
 pub struct RedisServer {
@@ -93,6 +97,48 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
         let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Stands before a server, and holds back for a while what it answers.
+pub struct SlowWay {
+    pub port: u16,
+    millis: Arc<AtomicU64>,
+}
+
+impl SlowWay {
+    /// To the server on that port; not slow yet.
+    pub async fn to(port: u16) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (way, millis) = (listener.local_addr().unwrap().port(), Arc::<AtomicU64>::default());
+        let delay = millis.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let ((mut asked, mut answers), (mut answered, mut asks)) = (client.into_split(), server.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut asked, &mut asks).await });
+                let (sender, mut held) = tokio::sync::mpsc::unbounded_channel::<(tokio::time::Instant, Vec<u8>)>();
+                tokio::spawn(async move {
+                    while let Some((due, bytes)) = held.recv().await {
+                        tokio::time::sleep_until(due).await;
+                        let _ = answers.write_all(&bytes).await;
+                    }
+                });
+                let delay = delay.clone();
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 65_536];
+                    while let Ok(read @ 1..) = answered.read(&mut buffer).await {
+                        let due = tokio::time::Instant::now() + Duration::from_millis(delay.load(Ordering::SeqCst));
+                        let _ = sender.send((due, buffer[..read].to_vec()));
+                    }
+                });
+            }
+        });
+        Self { port: way, millis }
+    }
+
+    pub fn hold_back(&self, time: Duration) {
+        self.millis.store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Appends that wait for a call of their partition go together in the next one: under load one round trip carries many.
 //!
 //! One call of a partition is in flight at a time, and what waits goes in the order in which it came: so appends of one
-//! caller keep their order, and a room's messages too. Nothing waits for company.
+//! caller keep their order, and a room's messages too. Nothing waits for company, and nothing waits for long: an append is
+//! answered within [`PATIENCE`] and the longest time of one call, five seconds by default.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use fred::types::Value;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::keys::{Partition, part};
@@ -26,7 +28,11 @@ const BATCH_BYTES: usize = 512 * 1024;
 /// The most bytes of records that wait for one partition; what comes then is refused.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
+/// The longest that an append waits for calls before it; then it is refused, and has not happened.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 struct Waiting {
+    since: Instant,
     room: String,
     user: String,
     key: String,
@@ -70,7 +76,7 @@ impl Appends {
             let (room, user) = (part(draft.room.as_str()), part(draft.user.as_str()));
             // fred may send a call again by itself, when slots move: without a key it is known by a name of its own.
             let key = key.map_or_else(|| format!("={}", Uuid::new_v4().simple()), part);
-            lane.queue.push_back(Waiting { room, user, key, id: draft.id, record, reply });
+            lane.queue.push_back(Waiting { since: Instant::now(), room, user, key, id: draft.id, record, reply });
             !std::mem::replace(&mut lane.busy, true)
         };
         if start {
@@ -82,14 +88,14 @@ impl Appends {
     async fn drain(self: Arc<Self>, partition: Partition) {
         let lane = &self.lanes[partition.index()];
         loop {
+            let late = take_late(&mut lane.lock());
+            refuse(late, &BackplaneError::Unavailable("Redis is too slow for what waits to be appended".to_owned()));
             let Some(batch) = next_batch(&mut lane.lock()) else { return };
             let Err(fault) = self.send(partition, batch).await else { continue };
             // What waits would fail in the same way, and has waited long enough.
-            if let BackplaneError::Unavailable(_) = BackplaneError::from(fault.clone()) {
-                let (queue, error) = (take_all(&mut lane.lock()), BackplaneError::from(fault));
-                for waiting in queue {
-                    let _ = waiting.reply.send(Err(error.clone()));
-                }
+            if let error @ BackplaneError::Unavailable(_) = BackplaneError::from(fault) {
+                let queue = take_all(&mut lane.lock());
+                refuse(queue, &error);
             }
         }
     }
@@ -134,6 +140,20 @@ fn next_batch(lane: &mut Lane) -> Option<Vec<Waiting>> {
     lane.bytes -= bytes;
     lane.busy = !batch.is_empty();
     lane.busy.then_some(batch)
+}
+
+/// What has waited too long; the first have waited longest.
+fn take_late(lane: &mut Lane) -> VecDeque<Waiting> {
+    let count = lane.queue.partition_point(|waiting| waiting.since.elapsed() > PATIENCE);
+    let late: VecDeque<_> = lane.queue.drain(..count).collect();
+    lane.bytes -= late.iter().map(|waiting| waiting.record.len()).sum::<usize>();
+    late
+}
+
+fn refuse(queue: VecDeque<Waiting>, error: &BackplaneError) {
+    for waiting in queue {
+        let _ = waiting.reply.send(Err(error.clone()));
+    }
 }
 
 fn take_all(lane: &mut Lane) -> VecDeque<Waiting> {
