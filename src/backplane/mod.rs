@@ -252,6 +252,15 @@ pub trait Presence: Send + Sync {
     /// `Unavailable`.
     async fn status_changes(&self, user: &UserId, version: u64) -> Result<Changes<Status>>;
 
+    /// What someone here was told of a user, where the backplane has lost it: it takes that over, and tells of the user's
+    /// going where nobody has the user any more. Repeating it does nothing, nor does what it knows, or knows better.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn recall(&self, _seen: &Status) -> Result<()> {
+        Ok(())
+    }
+
     /// The versions of many topics' last changes, in their order (0: none known): to find a lost *last* change.
     ///
     /// # Errors

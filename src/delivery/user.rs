@@ -141,8 +141,20 @@ impl UserFeed {
                 self.finish_reading(context);
             }
             Answer::Changed(ticket, Ok(Changes::TooOld)) => {
-                let (presence, user) = (context.backplane.presence.clone(), self.user.clone());
-                context.read_user(&self.user, async move { Answer::Newest(ticket, presence.status(&user).await) });
+                let (presence, user, last) = (context.backplane.presence.clone(), self.user.clone(), self.last.clone());
+                context.read_user(&self.user, async move {
+                    let mut status = presence.status(&user).await;
+                    if let (Ok(newest), Some(last)) = (&status, &last)
+                        && newest.version < last.version
+                    {
+                        // It was lost; and everyone, newcomers too, shall be told the same of what becomes of the user.
+                        status = match presence.recall(last).await {
+                            Ok(()) => presence.status(&user).await,
+                            Err(error) => Err(error),
+                        };
+                    }
+                    Answer::Newest(ticket, status)
+                });
             }
             Answer::Newest(_, Ok(status)) => {
                 self.tell(status);

@@ -12,6 +12,7 @@ mod redis_cluster;
 mod redis_data;
 mod redis_faults;
 mod redis_nodes;
+mod redis_watchers;
 mod server;
 
 macro_rules! conformance {

@@ -9,10 +9,10 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::Node;
 use super::frame::change_kind;
 use super::keys::{Partition, part};
-use super::link::Fault;
+use super::link::{Fault, millis};
 use super::log::{PIPELINE, size, span};
 use super::registry::Known;
-use super::script::{Answer, CHANGES, CONDEMN, CONNECT, JOIN, LEAVE, MEMBERS, STATUS};
+use super::script::{Answer, CHANGES, CONDEMN, CONNECT, JOIN, LEAVE, MEMBERS, RECALL, STATUS};
 use crate::backplane::{BackplaneError, Changes, Joined, MemberPage, Presence, Result, Roster, Topic};
 use crate::domain::{ConnId, Limits, RoomChange, RoomId, Status, Timestamp, UserId, Username};
 
@@ -144,6 +144,27 @@ impl Presence for Node {
             Ok((previous, Status { user: user.clone(), username, online, last_seen, version, previous }))
         });
         Ok(changes.await?)
+    }
+
+    async fn recall(&self, seen: &Status) -> Result<()> {
+        let partition = Partition::of_user(&seen.user);
+        let name = seen.username.as_ref().map_or("", Username::as_str);
+        let last_seen = seen.last_seen.map_or(0, |at| at.0);
+        // As long as a node may be silent that has the user, and is to put its connections back.
+        let grace = self.settings.lease.max(self.limits.presence_grace);
+        let args = vec![
+            part(seen.user.as_str()).into(),
+            i64::from(seen.online).into(),
+            seen.version.to_string().into(),
+            seen.previous.to_string().into(),
+            last_seen.to_string().into(),
+            name.into(),
+            millis(grace).into(),
+        ];
+        if self.link.run(&RECALL, partition, args).await?.number()? > 0 {
+            self.sweeps.note(partition, grace);
+        }
+        Ok(())
     }
 
     async fn versions(&self, topics: &[Topic]) -> Result<Vec<u64>> {

@@ -43,6 +43,7 @@ scripts! {
     CONNECT = "user" "connect";
     DISCONNECT = "user" "disconnect";
     STATUS = "status";
+    RECALL = "user" "recall";
     SWEEP_USERS = "user" "sweep_users";
     REAP_USERS = "user" "reap_users";
     CHECK = "log" "check";

@@ -7,7 +7,8 @@ local due = call('ZRANGEBYSCORE', T .. 'g', '-inf', int(NOW), 'LIMIT', 0, ARGV[5
 local changes = 0
 for i = 1, #due do
   call('ZREM', T .. 'g', due[i])
-  if call('EXISTS', T .. 'c:' .. due[i]) == 0 then changes = changes + flip(due[i], '0') end
+  -- Who has a connection is online already, but where the state was lost and taken over from what watchers knew.
+  changes = changes + flip(due[i], call('EXISTS', T .. 'c:' .. due[i]) == 1 and '1' or '0')
 end
 local first = call('ZRANGE', T .. 'g', 0, 0, 'WITHSCORES')[2]
 return { #due, changes, first and int(math.max(0, first - NOW)) or '-1' }
