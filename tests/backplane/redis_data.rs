@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use hubbub::backplane::{BusEvent, Changes, Topic, Window};
+use hubbub::backplane::redis::{RedisSettings, connect};
+use hubbub::backplane::{Backplane, BusEvent, Changes, Topic, Window};
 use hubbub::domain::{ChangeKind, Continuity, Head};
 
-use crate::fixture::{Fixture, Recorder, SOON, conn, draft, enter, eventually, limits, name, room, say, user};
+use crate::fixture::{
+    Fixture, Recorder, SOON, conn, draft, enter, eventually, limits, name, room, say, settings, user,
+};
 use crate::presence::{gone, room_changes, statuses};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,6 +165,52 @@ async fn what_a_promotion_forgot_is_mended() {
         (users == [user("ann"), user("bob")]).then_some(())
     })
     .await;
+}
+
+/// A node that looks for lost data only after a while.
+async fn slow_to_look(fixture: &mut Fixture) -> Backplane {
+    let settings = RedisSettings { check_interval: Duration::from_secs(2), ..settings(&fixture.server().url()) };
+    connect(settings, limits()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_promotion_forgot_in_the_first_moments_is_mended() {
+    let mut fixture = Fixture::redis();
+    let node = slow_to_look(&mut fixture).await;
+    enter(&node, "ann", "c1", "lobby").await;
+    enter(&node, "bob", "c2", "lobby").await;
+    let redis = fixture.server();
+    // Bob's arrival was the tail that is lost, before the node has looked for the first time.
+    let places = redis.cli(&["KEYS", "{c85}n:*"]);
+    redis.cli(&["HDEL", &places, "c2"]);
+    redis.cli(&["HDEL", "{c85}k:bG9iYnk", "bob"]);
+    redis.cli(&["ZREM", "{c85}u:bG9iYnk", "bob"]);
+    let connections = redis.cli(&["KEYS", "{p*}c:Ym9i"]);
+    assert_eq!(redis.cli(&["DEL", &connections]), "1");
+    assert_eq!(redis.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
+    eventually(SOON, "mended", async || {
+        let users = node.presence.roster(&room("lobby"), 9).await.unwrap().users;
+        let registered = fixture.server().cli(&["HKEYS", &connections]) == "c2";
+        (users == [user("ann"), user("bob")] && registered).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_departure_that_a_promotion_forgot_is_said_again_where_nobody_is_left() {
+    let mut fixture = Fixture::redis();
+    let node = slow_to_look(&mut fixture).await;
+    enter(&node, "ann", "c1", "lobby").await;
+    node.presence.leave(&conn("c1"), &user("ann"), &room("lobby")).await.unwrap();
+    let redis = fixture.server();
+    let incarnation = redis.cli(&["ZRANGE", "{p00}L", "0", "-1"]);
+    redis.cli(&["SADD", &format!("{{c85}}N:{incarnation}"), "bG9iYnk"]);
+    redis.cli(&["HSET", &format!("{{c85}}n:bG9iYnk:{incarnation}"), "c1", "ann"]);
+    redis.cli(&["HSET", "{c85}k:bG9iYnk", "ann", "1"]);
+    redis.cli(&["ZADD", "{c85}u:bG9iYnk", "0", "ann"]);
+    assert_eq!(redis.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
+    assert!(node.presence.is_member(&room("lobby"), &user("ann")).await.unwrap());
+    gone(&node, "lobby", "ann").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,14 +19,29 @@ const STEP: usize = 50;
 /// Calls of one kind that are under way at a time.
 const CALLS: usize = 32;
 
-/// The replid under which each partition was last seen to be whole; none where what may be lost isn't put back yet.
+/// The replid under which each partition is known to have all that this node has put there: that of the first call which
+/// put something there, until all was looked at. Empty where what may be lost isn't put back yet.
 #[derive(Default)]
 pub(super) struct Replids(Mutex<HashMap<Partition, String>>);
 
 impl Replids {
-    /// Whether it is still that one; the first one seen is.
+    /// Something was put there, in this history. What was put there in another one may be lost.
+    pub(super) fn saw(&self, partition: Partition, replid: &str) {
+        let mut known = self.0.lock();
+        let known = known.entry(partition).or_insert_with(|| replid.to_owned());
+        if known != replid {
+            known.clear();
+        }
+    }
+
+    /// Whether this node has ever put something there. If all of it is gone, its going may be forgotten.
+    fn knows(&self, partition: Partition) -> bool {
+        self.0.lock().contains_key(&partition)
+    }
+
+    /// Whether it is still that one. Where nothing is known to have been put, nothing is missing.
     fn agrees(&self, partition: Partition, replid: &str) -> bool {
-        self.0.lock().entry(partition).or_insert_with(|| replid.to_owned()) == replid
+        self.0.lock().get(&partition).is_none_or(|known| known == replid)
     }
 
     /// The partition is whole no more, until `set` says so, whatever is there meanwhile.
@@ -63,12 +78,13 @@ impl Node {
     /// Looks whether partitions that this node uses were restarted, promoted or flushed, and puts back what they lack.
     pub(super) async fn check_partitions(&self) -> Result<(), Fault> {
         let incarnation = self.lease.incarnation()?;
-        let used: Vec<_> = Partition::all().filter(|partition| self.registry.uses(*partition)).collect();
-        let checks = stream::iter(used).map(|partition| {
+        let used = Partition::all().map(|partition| (partition, self.registry.uses(partition)));
+        let used: Vec<_> = used.filter(|(partition, uses)| *uses || self.replids.knows(*partition)).collect();
+        let checks = stream::iter(used).map(|(partition, uses)| {
             let args = vec![(&*incarnation).into()];
             async move {
                 let mut answer = self.link.run(&CHECK, partition, args).await?;
-                Ok::<_, Fault>((partition, answer.text()?, answer.number()? == 1))
+                Ok::<_, Fault>((partition, answer.text()?, answer.number()? == 1 || !uses))
             }
         });
         let (mut doubtful, mut done) = (HashMap::new(), Ok(()));
@@ -151,6 +167,7 @@ impl Node {
         let args = |inc: &str| [inc.into(), i64::from(data_lost).into()].into_iter().chain(places.iter().cloned());
         let mut answer = self.write(&REJOIN, partition, |inc| args(inc).collect()).await?;
         self.count_changes(answer.number()?);
+        self.replids.saw(partition, &answer.text()?);
         Ok(())
     }
 

@@ -57,6 +57,7 @@ impl Presence for Node {
         }
         let span = span(&mut answer)?;
         self.count_changes(answer.number()?);
+        self.replids.saw(Partition::of_room(room), &answer.text()?);
         Ok(Joined { span, roster: roster(answer)? })
     }
 
@@ -201,6 +202,7 @@ impl Node {
             let mut answer = self.write(&CONNECT, partition, args).await?;
             if answer.text()? == "OK" {
                 self.count_changes(answer.number()?);
+                self.replids.saw(partition, &answer.text()?);
                 return Ok(());
             }
             let mut question: Vec<Value> = vec!["".into(), "WHO".into()];

@@ -46,7 +46,7 @@ scripts! {
     RECALL = "user" "recall";
     SWEEP_USERS = "user" "sweep_users";
     REAP_USERS = "user" "reap_users";
-    CHECK = "log" "check";
+    CHECK = "check";
     HELD = "held";
     BEAT = "beat";
     CONDEMN = "condemn";

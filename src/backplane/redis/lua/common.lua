@@ -23,6 +23,14 @@ local NOW = clock()
 -- Lua would write large numbers as 1e+15.
 local function int(n) return string.format('%.0f', n) end
 
+-- The name of the history that this server's data is part of. It is another one after every restart and promotion, and
+-- never an earlier one again.
+local REPLID
+local function replid()
+  REPLID = REPLID or string.match(call('INFO', 'replication'), 'master_replid:(%x+)') or '?'
+  return REPLID
+end
+
 -- A reaped incarnation must not write again: what it says is about connections that were given up for it.
 local function fenced(inc) return call('ZSCORE', T .. 'F', inc) end
 local FENCED = 'FENCED the incarnation was reaped'

@@ -2,7 +2,7 @@
 --
 -- ARGV[5…9]  user (base64url), incarnation, connection, name, the most live connections
 -- ARGV[10…]  incarnations known to be dead, whose connections don't count
--- Returns OK and changes published; or FULL and the incarnations that hold the user's connections.
+-- Returns OK, changes published and the replid; or FULL and the incarnations that hold the user's connections.
 -- Atomic. Repeating it changes nothing. FENCED when the incarnation was reaped.
 local U, inc, conn, name, most = ARGV[5], ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
 if fenced(inc) then return redis.error_reply(FENCED) end
@@ -23,4 +23,4 @@ call('HSET', key, conn, inc)
 call('SADD', T .. 'N:' .. inc, U)
 call('ZREM', T .. 'g', U)
 call('HSET', T .. 's:' .. U, 'u', name)
-return { 'OK', flip(U, '1') }
+return { 'OK', flip(U, '1'), replid() }

@@ -4,12 +4,6 @@
 --      the membership
 -- h:R  stream of messages, ids seq-0: e epoch, t time, r record
 
-local REPLID
-local function replid()
-  REPLID = REPLID or string.match(call('INFO', 'replication'), 'master_replid:(%x+)') or '?'
-  return REPLID
-end
-
 -- Half of it is the server's: a call that is sent again, to a server without what the first one did, begins another epoch.
 local function fresh() return string.sub(FRESH, 1, 8) .. string.sub(replid(), 1, 4) end
 

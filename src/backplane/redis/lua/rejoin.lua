@@ -3,7 +3,7 @@
 -- ARGV[5]  incarnation
 -- ARGV[6]  1: data was lost, so a room that lacked someone gets one Restored instead of a Joined for each
 -- ARGV[7…] for each: room (base64url), connection, user, name
--- Returns the number of changes published. Atomic. Repeating it changes nothing; whoever still counts causes no change.
+-- Returns the number of changes published and the replid. Atomic. Repeating it changes nothing; whoever still counts causes no change.
 local inc, lost = ARGV[5], ARGV[6] == '1'
 if fenced(inc) then return redis.error_reply(FENCED) end
 local opened, restored, changes = {}, {}, 0
@@ -26,4 +26,4 @@ for R, who in pairs(restored) do
   change(R, 'R', who[1], who[2])
   changes = changes + 1
 end
-return { changes }
+return { changes, replid() }
