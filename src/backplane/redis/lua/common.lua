@@ -27,7 +27,9 @@ local function int(n) return string.format('%.0f', n) end
 -- never an earlier one again.
 local REPLID
 local function replid()
-  REPLID = REPLID or string.match(call('INFO', 'replication'), 'master_replid:(%x+)') or '?'
+  REPLID = REPLID or string.match(call('INFO', 'replication'), 'master_replid:(%x+)')
+  -- Without it a loss couldn't be told from none.
+  assert(REPLID, 'this server does not name the history of its data (master_replid)')
   return REPLID
 end
 
