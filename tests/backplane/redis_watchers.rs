@@ -1,19 +1,23 @@
-//! What watchers of a user see when Redis loses what it knew: the truth in the end, each state once, in rising versions.
+//! What watchers of a user, and members of a room, see when Redis loses what it knew: the truth in the end, and each state
+//! of a user once, in rising versions.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hubbub::backplane::{Backplane, BackplaneLimits};
-use hubbub::delivery::{CloseReason, Delivery, DeliverySettings, Event, Outlet, Shared, WatchReply};
-use hubbub::domain::{ConnId, UserId};
+use hubbub::delivery::{CloseReason, Delivery, DeliverySettings, Event, Outlet, Shared, Start, WatchReply};
+use hubbub::domain::{ChangeKind, ConnId, UserId};
 use parking_lot::Mutex;
 
-use crate::fixture::{Fixture, SOON, conn, eventually, limits, name, user};
+use crate::fixture::{Fixture, SOON, conn, enter, eventually, limits, name, room, user};
 
 /// Online or not, and in which version: all that the watcher was told.
 struct Watcher {
     conn: ConnId,
     user: UserId,
+    /// The lists of the room's members.
+    lists: Mutex<Vec<Vec<UserId>>>,
+    changes: Mutex<Vec<(ChangeKind, UserId)>>,
     told: Mutex<Vec<(bool, u64)>>,
 }
 
@@ -27,6 +31,12 @@ impl Outlet for Watcher {
     fn deliver(&self, event: &Shared) {
         if let Event::Status { status, .. } = event.event() {
             self.told.lock().push((status.online, status.version));
+        }
+        if let Event::RoomUsers { users, .. } = event.event() {
+            self.lists.lock().push(users.clone());
+        }
+        if let Event::RoomChanged(_, change) = event.event() {
+            self.changes.lock().push((change.kind, change.user.clone()));
         }
     }
     fn has_room(&self) -> bool {
@@ -42,9 +52,14 @@ impl Outlet for Watcher {
 }
 
 impl Watcher {
+    fn new(with: &str) -> Arc<Self> {
+        let (lists, changes, told) = Default::default();
+        Arc::new(Self { conn: conn(with), user: user(with), lists, changes, told })
+    }
+
     /// Watches Zoe.
     async fn of_zoe(delivery: &Delivery, with: &str) -> Arc<Self> {
-        let watcher = Arc::new(Self { conn: conn(with), user: user(with), told: Mutex::default() });
+        let watcher = Self::new(with);
         let reply: WatchReply = Box::new(|status| assert!(status.is_ok()));
         delivery.watch(user("zoe"), watcher.clone(), reply).await;
         watcher
@@ -138,4 +153,35 @@ async fn who_lives_is_never_said_to_be_offline() {
     let (offline, online) = told.split_last().unwrap();
     assert!(!offline.0 && online.iter().all(|told| told.0), "{told:?}");
     assert!(online.len() <= 4, "the newest state once for each loss: {told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_learn_of_an_older_list_that_came_back() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    let delivery = Delivery::start(&node, &DeliverySettings::default());
+    let ann = Watcher::new("ann");
+    node.presence.connect(&ann.conn, &ann.user, &name("ann")).await.unwrap();
+    let reply = Box::new(|joined: Result<_, _>| drop(joined.unwrap()));
+    delivery.join(room("lobby"), ann.clone(), name("ann"), Start::Live, reply).await;
+    let before = node.presence.roster(&room("lobby"), 9).await.unwrap();
+    // Bob joins through a node that dies with the server, whose replica has heard nothing of it.
+    enter(&node, "bob", "b", "lobby").await;
+    let changes = async |all: &[(ChangeKind, &str)]| {
+        let all: Vec<_> = all.iter().map(|(kind, who)| (*kind, user(who))).collect();
+        eventually(SOON, "changes", async || (*ann.changes.lock() == all).then_some(())).await;
+    };
+    changes(&[(ChangeKind::Joined, "bob")]).await;
+    let redis = fixture.server();
+    redis.cli(&["ZREM", "{c85}u:bG9iYnk", "bob"]);
+    redis.cli(&["DEL", "{c85}p:bG9iYnk"]);
+    redis.cli(&["HSET", "{c85}m:bG9iYnk", "v", &before.version.to_string()]);
+    node.presence.connect(&conn("c"), &user("cid"), &name("cid")).await.unwrap();
+    let lists = [[user("ann")], [user("ann")]];
+    eventually(SOON, "the list without bob", async || (*ann.lists.lock() == lists).then_some(())).await;
+    // And from then on changes follow that one.
+    node.presence.join(&conn("c"), &user("cid"), &name("cid"), &room("lobby")).await.unwrap();
+    node.presence.leave(&conn("c"), &user("cid"), &room("lobby")).await.unwrap();
+    changes(&[(ChangeKind::Joined, "bob"), (ChangeKind::Joined, "cid"), (ChangeKind::Left, "cid")]).await;
+    assert_eq!(*ann.lists.lock(), lists);
 }

@@ -25,6 +25,8 @@ pub(super) struct ChangeCursor {
     held: Vec<RoomChange>,
     /// The ticket of the read of changes that is under way, or waits to be tried again.
     reading: Option<u64>,
+    /// The last change handed on when that read was begun.
+    read_from: u64,
     again: bool,
     /// The last changes handed on, for joiners whose list is older.
     recent: VecDeque<RoomChange>,
@@ -164,6 +166,12 @@ impl RoomFeed {
             self.want_roster(context, true);
             return;
         }
+        if instead.is_some() && version < self.changes.read_from {
+            // The backplane has lost changes that members were told of: what it knows counts, and what comes follows it.
+            self.changes.version = None;
+            self.changes.recent.clear();
+            self.members.iter_mut().for_each(|member| member.changes_from = 0);
+        }
         self.changes.version = self.changes.version.max(Some(version));
         self.changes.total = roster.total;
         self.changes.large = roster.total > context.room_events;
@@ -187,6 +195,7 @@ impl RoomFeed {
         };
         let ticket = context.ticket();
         self.changes.reading = Some(ticket);
+        self.changes.read_from = version;
         self.changes.again = false;
         let (presence, room) = (context.backplane.presence.clone(), self.room.clone());
         context
