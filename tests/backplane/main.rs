@@ -8,6 +8,7 @@ mod bus;
 mod fixture;
 mod log;
 mod presence;
+mod redis_chaos;
 mod redis_cluster;
 mod redis_data;
 mod redis_faults;
