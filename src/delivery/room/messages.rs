@@ -52,6 +52,7 @@ impl RoomFeed {
         if entry.epoch == at.epoch && entry.seq == at.seq + 1 {
             self.hand_on(context, entry);
             context.counters.latency.observe(arrived.elapsed());
+            self.meet(context);
             return;
         }
         self.log.hold(entry);
@@ -61,7 +62,8 @@ impl RoomFeed {
     /// To every live member, encoded once.
     fn hand_on(&mut self, context: &Context, entry: Entry) {
         let head = Head { epoch: entry.epoch.clone(), seq: entry.seq };
-        let shared = Shared::new(Event::Message(entry));
+        let shared = Shared::new(Event::Message(self.replays.own(entry)));
+        self.replays.push(&head, &shared);
         let mut delivered = 0;
         for member in self.members.live().filter(|member| member.position < head.seq) {
             member.outlet.deliver(&shared);
@@ -144,7 +146,7 @@ impl RoomFeed {
         }
         self.tell_lost(context);
         self.merge_held(context);
-        self.unpark(context);
+        self.unpark(context, ticket);
     }
 
     /// What a read brought. Members who can't take it at once are replayed to, at their own pace.
@@ -192,6 +194,7 @@ impl RoomFeed {
         if again {
             self.catch_up(context);
         }
+        self.meet(context);
     }
 
     /// The log has been trimmed up to `head` before it was read: whoever wasn't beyond it is told what is lost.
