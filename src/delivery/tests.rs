@@ -1,5 +1,6 @@
 //! Tests of the feeds on a backplane that loses events, trims logs and changes epochs on purpose.
 
+mod chance;
 mod storm;
 
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use super::super::worker::Context;
 use super::super::{Event, Shared};
 use super::{Answer, RETRY, RoomFeed};
 use crate::backplane::{Entry, Result, Slice, Window};
-use crate::domain::{Continuity, Head};
+use crate::domain::{Continuity, Epoch, Head};
 
 /// Messages held while the log is read; more are dropped, as the log has them.
 const HELD: usize = 1024;
@@ -50,7 +50,8 @@ impl RoomFeed {
             return;
         }
         if entry.epoch == at.epoch && entry.seq == at.seq + 1 {
-            self.hand_on(context, entry);
+            let epoch = entry.epoch.clone();
+            self.hand_on(context, epoch, entry);
             context.counters.latency.observe(arrived.elapsed());
             self.meet(context);
             return;
@@ -59,9 +60,9 @@ impl RoomFeed {
         self.catch_up(context);
     }
 
-    /// To every live member, encoded once.
-    fn hand_on(&mut self, context: &Context, entry: Entry) {
-        let head = Head { epoch: entry.epoch.clone(), seq: entry.seq };
+    /// To every live member, encoded once. `epoch` is the log's: a message read may be kept from an earlier one.
+    fn hand_on(&mut self, context: &Context, epoch: Epoch, entry: Entry) {
+        let head = Head { epoch, seq: entry.seq };
         let shared = Shared::new(Event::Message(self.replays.own(entry)));
         self.replays.push(&head, &shared);
         let mut delivered = 0;
@@ -118,10 +119,10 @@ impl RoomFeed {
         let Some(at) = self.log.at.clone() else { return };
         let start = span.oldest.saturating_sub(1);
         match span.continuity(Some(&at.epoch), at.seq) {
-            Continuity::Clean => self.hand_on_all(context, entries),
+            Continuity::Clean => self.hand_on_all(context, &span.head.epoch, entries),
             Continuity::Trimmed => {
                 self.skip_to(context, Head { epoch: span.head.epoch.clone(), seq: start }, at.seq + 1);
-                self.hand_on_all(context, entries);
+                self.hand_on_all(context, &span.head.epoch, entries);
             }
             // What was read lies after a position that means nothing here: read again from where both agree.
             Continuity::Lost { last_shared: Some(end) } => {
@@ -150,7 +151,7 @@ impl RoomFeed {
     }
 
     /// What a read brought. Members who can't take it at once are replayed to, at their own pace.
-    fn hand_on_all(&mut self, context: &mut Context, entries: Vec<Entry>) {
+    fn hand_on_all(&mut self, context: &mut Context, epoch: &Epoch, entries: Vec<Entry>) {
         for entry in entries {
             let Some(at) = self.log.at.clone().filter(|at| entry.seq == at.seq + 1) else { continue };
             if self.log.lost.as_ref().is_some_and(|lost| entry.epoch == lost.epoch && entry.seq <= lost.seq) {
@@ -160,7 +161,7 @@ impl RoomFeed {
             }
             self.tell_lost(context);
             self.demote_full(context, &at);
-            self.hand_on(context, entry);
+            self.hand_on(context, epoch.clone(), entry);
         }
     }
 
@@ -183,7 +184,8 @@ impl RoomFeed {
                     kept.push_back((read, entry));
                 }
             } else if entry.seq == at.seq + 1 {
-                self.hand_on(context, entry);
+                let epoch = entry.epoch.clone();
+                self.hand_on(context, epoch, entry);
             } else if entry.seq > at.seq && read >= self.log.reads {
                 // A read that was begun later would have brought it, if the log had it.
                 kept.push_back((read, entry));
