@@ -56,6 +56,7 @@ impl App {
             workers,
             room_events: config.settings.room_events_limit,
             page_bytes: config.settings.max_outbox_bytes / 8,
+            ..DeliverySettings::default()
         };
         let delivery = Arc::new(Delivery::start(&backplane, &delivery_settings));
         let chat = Arc::new(Chat::new(backplane.clone(), delivery.clone(), config.limits()));
@@ -218,7 +219,17 @@ impl Metrics {
                 "Reads of a log because something may have been missed",
                 delivery.catch_ups.get(),
             ),
-            Sample::Counter("replay_reads", "Reads of a log for a joiner", delivery.replays.get()),
+            Sample::Counter("replays", "Joins that were promised messages", delivery.replays.get()),
+            Sample::Counter(
+                "replay_reads",
+                "Reads of a log for replays, each for all members of a room who wait for it",
+                delivery.replay_reads.get(),
+            ),
+            Sample::Gauge(
+                "kept_bytes",
+                "Memory taken by messages kept for replays, about",
+                self.delivery.kept_bytes() as u64,
+            ),
             Sample::Counter("room_resets", "Breaks of continuity that members were told of", delivery.resets.get()),
             Sample::Counter("bus_overruns", "Bus events left to be caught up", delivery.overruns.get()),
             Sample::Counter("bus_interruptions", "Interrupted subscriptions", backplane.interruptions),

@@ -43,8 +43,10 @@ pub struct DeliveryCounters {
     pub delivered: Counter,
     /// Times that a feed read the log because it had missed something, or might have.
     pub catch_ups: Counter,
-    /// Reads of the log for one joiner's replay.
+    /// Joins that were promised messages.
     pub replays: Counter,
+    /// Reads of the log for replays; one serves all members of a room who wait for it.
+    pub replay_reads: Counter,
     /// Breaks of continuity that members were told of.
     pub resets: Counter,
     /// Bus events given up because a worker's queue was full; each is caught up from the log.
@@ -64,11 +66,13 @@ pub struct DeliverySettings {
     pub room_events: u64,
     /// The most bytes of messages that one read of a log asks for: so small that an outlet with room can take them.
     pub page_bytes: usize,
+    /// The most bytes that all rooms together keep of messages for replays, about.
+    pub kept_bytes: usize,
 }
 
 impl Default for DeliverySettings {
     fn default() -> Self {
-        Self { workers: 1, room_events: 500, page_bytes: 128 * 1024 }
+        Self { workers: 1, room_events: 500, page_bytes: 128 * 1024, kept_bytes: 64 * 1024 * 1024 }
     }
 }
 
@@ -131,6 +135,7 @@ pub(crate) struct WatchRequest {
 pub struct Delivery {
     queues: Arc<Queues>,
     workers: Mutex<Vec<JoinHandle<()>>>,
+    budget: Arc<room::Budget>,
     counters: Arc<DeliveryCounters>,
 }
 
@@ -143,12 +148,14 @@ impl Delivery {
         let lanes = senders.into_iter().map(|sender| Lane { sender, missed: Mutex::default() }).collect();
         let queues = Arc::new(Queues { hasher: RandomState::new(), lanes, counters: counters.clone() });
         backplane.bus.deliver_to(queues.clone());
+        let budget = room::Budget::new(settings.kept_bytes);
         let spawn = |(index, receiver)| {
-            let worker = worker::Worker::new(index, backplane.clone(), queues.clone(), settings, counters.clone());
+            let (queues, budget, counters) = (queues.clone(), budget.clone(), counters.clone());
+            let worker = worker::Worker::new(index, backplane.clone(), queues, settings, budget, counters);
             tokio::spawn(worker.run(receiver))
         };
         let workers = receivers.into_iter().enumerate().map(spawn).collect();
-        Self { queues, workers: Mutex::new(workers), counters }
+        Self { queues, workers: Mutex::new(workers), budget, counters }
     }
 
     /// What the feeds have counted.
@@ -207,6 +214,12 @@ impl Delivery {
     #[must_use]
     pub fn rooms(&self) -> usize {
         self.counters.rooms.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes the rooms keep of messages for replays, about.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.budget.taken()
     }
 
     /// Ends the workers.

@@ -1,6 +1,8 @@
 //! Tests of the feeds on a backplane that loses events, trims logs and changes epochs on purpose.
 
+mod chance;
 mod numberings;
+mod storm;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -184,9 +186,15 @@ impl RoomLog for FakeLog {
         unreachable!("tests write with `say`")
     }
     async fn read(&self, _: &RoomId, window: Window, limit: usize, _: usize) -> Result<Slice> {
-        let Window::After(after) = window else { unreachable!("feeds read forward") };
         let (entries, span) = &*self.state.lock();
-        let entries = entries.iter().filter(|entry| entry.seq > after).take(limit).cloned().collect();
+        let entries = match window {
+            Window::After(after) => entries.iter().filter(|entry| entry.seq > after).take(limit).cloned().collect(),
+            Window::Before(before) => {
+                let from = entries.iter().filter(|entry| entry.seq < before).count().saturating_sub(limit);
+                entries.iter().skip(from).filter(|entry| entry.seq < before).cloned().collect()
+            }
+            Window::Newest => unreachable!("feeds ask for what they need"),
+        };
         Ok(Slice { entries, span: span.clone() })
     }
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {

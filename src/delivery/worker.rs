@@ -35,6 +35,8 @@ pub(super) struct Context {
     pub room_events: u64,
     /// The most bytes of messages that one read of a log asks for.
     pub page_bytes: usize,
+    /// What all rooms of the node may keep for replays.
+    pub budget: Arc<room::Budget>,
     pub counters: Arc<DeliveryCounters>,
     queues: Arc<Queues>,
     reads: Arc<Semaphore>,
@@ -114,12 +116,14 @@ impl Worker {
         backplane: Backplane,
         queues: Arc<Queues>,
         settings: &DeliverySettings,
+        budget: Arc<room::Budget>,
         counters: Arc<DeliveryCounters>,
     ) -> Self {
         let context = Context {
             backplane,
             room_events: settings.room_events,
             page_bytes: settings.page_bytes,
+            budget,
             counters,
             queues,
             reads: Arc::new(Semaphore::new(READS)),

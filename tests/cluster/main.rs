@@ -12,3 +12,4 @@ mod node;
 mod order;
 mod presence;
 mod rest;
+mod storm;

@@ -76,6 +76,17 @@ pub async fn http(
     headers: &[(&str, &str)],
     body: &str,
 ) -> (u16, BTreeMap<String, String>, Value) {
+    let answer = http_text(address, method, path, headers, body).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers =
+        lines.filter_map(|line| line.split_once(": ")).map(|(n, v)| (n.to_lowercase(), v.to_owned())).collect();
+    (status, headers, serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+/// One HTTP request, and the answer as it came.
+pub async fn http_text(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for (name, value) in headers {
@@ -85,12 +96,7 @@ pub async fn http(
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let mut lines = head.lines();
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers =
-        lines.filter_map(|line| line.split_once(": ")).map(|(n, v)| (n.to_lowercase(), v.to_owned())).collect();
-    (status, headers, serde_json::from_str(body).unwrap_or(Value::Null))
+    answer
 }
 
 /// `POST /messages`.

@@ -1,7 +1,7 @@
-//! The members of a room on this node, and the replay that brings each to where the feed is.
+//! The members of a room on this node: how one joins, and what it is told in which order.
 //!
-//! A replay is a state of its member: pages of the log are asked for while the outlet can take them, and when the member
-//! has reached the feed's cursor it is live. On the wire: ack, replayed messages, `room_users`, live messages.
+//! On the wire: ack, replayed messages, `room_users`, live messages. What is between a member and the live feed is its
+//! [`Replay`], a state that [`super::replay`] takes further.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,13 +9,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::super::worker::Context;
-use super::super::{CloseReason, Event, JoinOutcome, JoinRequest, Outlet, Shared, Start};
-use super::{Answer, RETRY, RoomFeed};
-use crate::backplane::{Joined, Result, Slice, Window};
+use super::super::{Event, JoinOutcome, JoinRequest, Outlet, Shared, Start};
+use super::RoomFeed;
+use crate::backplane::Joined;
 use crate::domain::{ConnId, Continuity, Epoch, Head, LogSpan};
 
-/// How many messages one page of a replay takes.
-const PAGE: usize = 128;
 /// Changes of membership held for one joiner; more are made up for by a fresh `room_users`.
 const HELD_CHANGES: usize = 256;
 
@@ -26,25 +24,39 @@ pub(super) struct Member {
     /// Changes up to this one are in the `room_users` that the member got.
     pub changes_from: u64,
     /// Which of the connection's joins this is.
-    ticket: u64,
-    replay: Option<Replay>,
+    pub ticket: u64,
+    pub replay: Option<Replay>,
 }
 
 /// What stands between a member and the live feed.
-struct Replay {
+pub(super) struct Replay {
     /// The epoch in which the position counts.
-    epoch: Epoch,
+    pub epoch: Epoch,
     /// Until then the member hasn't had its `room_users`.
-    opening: Option<Opening>,
-    /// Waits until the feed has seen the member's epoch.
-    parked: bool,
-    /// A page, or room for one, has been asked for: one at a time.
-    asked: bool,
+    pub opening: Option<Opening>,
+    pub stage: Stage,
 }
 
-struct Opening {
+/// What a replay waits for: one thing at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nothing yet.
+    Begun,
+    /// Its turn.
+    Ready,
+    /// Room in the outlet.
+    Full,
+    /// A read of the log, since that ticket.
+    Unread(u64),
+    /// The feed: what the member was promised is about to arrive, since that ticket.
+    Ahead(u64),
+    /// The feed: it looks whether it has missed another epoch.
+    Parked,
+}
+
+pub(super) struct Opening {
     /// The `seq` of the ack.
-    until: u64,
+    pub until: u64,
     room_users: Shared,
     held: Vec<Shared>,
     /// More changes came than are held.
@@ -71,8 +83,27 @@ impl Member {
         opening.overflowed
     }
 
-    fn opens_at(&self) -> Option<u64> {
-        Some(self.replay.as_ref()?.opening.as_ref()?.until)
+    /// As `open`, if the member has had what its answer promised.
+    pub fn open_if_due(&mut self) -> bool {
+        let until = self.replay.as_ref().and_then(|replay| Some(replay.opening.as_ref()?.until));
+        until.is_some_and(|until| self.position >= until) && self.open()
+    }
+
+    /// Sends what follows, paced: only while there is room. How many messages that were, and whether a fresh
+    /// `room_users` must follow.
+    pub fn take(&mut self, messages: &[Shared], paced: bool) -> (usize, bool) {
+        let (mut sent, mut overflowed) = (0, false);
+        for shared in messages {
+            let Event::Message(entry) = shared.event() else { continue };
+            if paced && !self.outlet.has_room() {
+                break;
+            }
+            overflowed |= self.open_if_due();
+            self.position = entry.seq;
+            self.outlet.deliver(shared);
+            sent += 1;
+        }
+        (sent, overflowed)
     }
 }
 
@@ -100,8 +131,31 @@ impl Members {
         self.list.iter_mut()
     }
 
-    fn get_mut(&mut self, conn: &ConnId) -> Option<&mut Member> {
+    pub fn get(&self, conn: &ConnId) -> Option<&Member> {
+        self.places.get(conn).map(|place| &self.list[*place])
+    }
+
+    pub fn get_mut(&mut self, conn: &ConnId) -> Option<&mut Member> {
         self.places.get(conn).map(|place| &mut self.list[*place])
+    }
+
+    /// What the member's replay waits for; `None` without a replay.
+    pub fn stage(&self, conn: &ConnId) -> Option<Stage> {
+        Some(self.get(conn)?.replay.as_ref()?.stage)
+    }
+
+    pub fn set_stage(&mut self, conn: &ConnId, stage: Stage) {
+        if let Some(replay) = self.get_mut(conn).and_then(|member| member.replay.as_mut()) {
+            replay.stage = stage;
+        }
+    }
+
+    /// Who waits for the feed.
+    pub fn parked(&self) -> Vec<ConnId> {
+        let parked = |member: &&Member| {
+            member.replay.as_ref().is_some_and(|replay| matches!(replay.stage, Stage::Parked | Stage::Ahead(_)))
+        };
+        self.list.iter().filter(parked).map(|member| member.outlet.conn().clone()).collect()
     }
 
     fn insert(&mut self, member: Member) {
@@ -152,7 +206,7 @@ impl RoomFeed {
         // Who is live already, and asks for nothing again, goes on from where it is, in the numbering in which it is there:
         // at the feed, or ahead of it, or behind, if it is slow.
         if let (Start::Live, Some(at), Some(member)) = (&start, &self.log.at, self.members.get_mut(outlet.conn()))
-            && member.opens_at().is_none()
+            && member.replay.as_ref().is_none_or(|replay| replay.opening.is_none())
         {
             let replay = member.replay.as_ref();
             position = replay.map_or_else(|| member.position.max(at.seq), |_| member.position);
@@ -162,6 +216,7 @@ impl RoomFeed {
         let room_users =
             Shared::new(Event::RoomUsers { room: self.room.clone(), users: roster.users, total: roster.total });
         let conn = outlet.conn().clone();
+        context.counters.replays.add(u64::from(position < until));
         reply(Ok(outcome));
         let (held, overflowed) = self.changes_since(roster.version, outlet.user());
         let opening = Opening { until, room_users, held, overflowed, done };
@@ -170,14 +225,13 @@ impl RoomFeed {
             position,
             changes_from: roster.version,
             ticket: context.ticket(),
-            replay: Some(Replay { epoch, opening: Some(opening), parked: false, asked: false }),
+            replay: Some(Replay { epoch, opening: Some(opening), stage: Stage::Begun }),
         });
         self.advance(context, &conn);
         if first {
             // The new member is among those who get what was held meanwhile.
             self.merge_held_changes(context);
             self.merge_held(context);
-            self.advance(context, &conn);
         }
         self.recount(context, roster.version);
     }
@@ -196,122 +250,7 @@ impl RoomFeed {
         for member in self.members.live_mut().filter(|member| which(member)) {
             member.position = member.position.max(at.seq);
             member.ticket = context.ticket();
-            member.replay = Some(Replay { epoch: at.epoch.clone(), opening: None, parked: true, asked: false });
-        }
-    }
-
-    /// Takes the member's replay as far as it goes now.
-    fn advance(&mut self, context: &mut Context, conn: &ConnId) {
-        let Some(member) = self.members.get_mut(conn) else { return };
-        if member.opens_at().is_some_and(|until| member.position >= until) && member.open() {
-            self.want_roster(context, true);
-        }
-        let Some(member) = self.members.get_mut(conn) else { return };
-        let Some(replay) = member.replay.as_mut() else { return };
-        if replay.opening.is_none()
-            && let Some(at) = &self.log.at
-        {
-            if replay.epoch != at.epoch {
-                // One of the two hasn't seen the other's epoch yet. The feed looks first, then the member.
-                replay.parked = true;
-                self.catch_up(context);
-                return;
-            }
-            if member.position >= at.seq {
-                member.replay = None;
-                return;
-            }
-        }
-        self.ask_page(context, conn);
-    }
-
-    fn ask_page(&mut self, context: &Context, conn: &ConnId) {
-        let Some(member) = self.members.get_mut(conn) else { return };
-        let Some(replay) = member.replay.as_mut().filter(|replay| !replay.asked) else { return };
-        replay.asked = true;
-        let ticket = member.ticket;
-        if !member.outlet.has_room() {
-            let wake = context.waker(&self.room, Answer::Roomy(conn.clone(), ticket));
-            member.outlet.when_roomy(wake);
-            return;
-        }
-        context.counters.replays.add(1);
-        let (log, room, after, conn) =
-            (context.backplane.log.clone(), self.room.clone(), member.position, conn.clone());
-        let page_bytes = context.page_bytes;
-        context.read_room(&self.room, async move {
-            Answer::Page(conn, ticket, log.read(&room, Window::After(after), PAGE, page_bytes).await)
-        });
-    }
-
-    pub(super) fn on_roomy(&mut self, context: &mut Context, conn: &ConnId, ticket: u64) {
-        let Some(member) = self.members.get_mut(conn).filter(|member| member.ticket == ticket) else { return };
-        if member.outlet.is_closed() {
-            self.leave(context, conn);
-            return;
-        }
-        if let Some(replay) = member.replay.as_mut() {
-            replay.asked = false;
-            self.ask_page(context, conn);
-        }
-    }
-
-    pub(super) fn on_page(&mut self, context: &mut Context, conn: &ConnId, ticket: u64, slice: Result<Slice>) {
-        let Some(member) = self.members.get_mut(conn).filter(|member| member.ticket == ticket) else { return };
-        if member.outlet.is_closed() {
-            // Whoever waits for its replay goes on.
-            self.leave(context, conn);
-            return;
-        }
-        let Ok(Slice { entries, span }) = slice else {
-            let conn = conn.clone();
-            context.ask_room(&self.room, async move {
-                tokio::time::sleep(RETRY).await;
-                Answer::Roomy(conn, ticket)
-            });
-            return;
-        };
-        let Some(replay) = member.replay.as_mut() else { return };
-        replay.asked = false;
-        let clean = span.continuity(Some(&replay.epoch), member.position) == Continuity::Clean;
-        let stuck =
-            entries.is_empty() && replay.opening.as_ref().is_some_and(|opening| member.position < opening.until);
-        if !clean || stuck {
-            // The client resumes at its own position, and is then told `gap`.
-            member.outlet.close(CloseReason::ReplayOutrun);
-            self.leave(context, conn);
-            return;
-        }
-        replay.epoch = span.head.epoch;
-        let (mut delivered, mut overflowed) = (0, false);
-        for entry in entries {
-            if member.opens_at().is_some_and(|until| member.position >= until) {
-                overflowed |= member.open();
-            }
-            member.position = entry.seq;
-            member.outlet.deliver(&Shared::new(Event::Message(entry)));
-            delivered += 1;
-        }
-        context.counters.delivered.add(delivered);
-        if overflowed {
-            self.want_roster(context, true);
-        }
-        self.advance(context, conn);
-    }
-
-    /// The feed has caught up: members that waited for that look for themselves.
-    pub(super) fn unpark(&mut self, context: &mut Context) {
-        let parked = |member: &mut Member| {
-            let replay = member.replay.as_mut()?;
-            std::mem::take(&mut replay.parked).then(|| (member.outlet.conn().clone(), replay.epoch.clone()))
-        };
-        let woken: Vec<_> = self.members.iter_mut().filter_map(parked).collect();
-        for (conn, epoch) in woken {
-            if self.log.at.as_ref().is_some_and(|at| at.epoch == epoch) {
-                self.advance(context, &conn);
-            } else {
-                self.ask_page(context, &conn);
-            }
+            member.replay = Some(Replay { epoch: at.epoch.clone(), opening: None, stage: Stage::Parked });
         }
     }
 }

@@ -55,6 +55,7 @@ impl RoomFeed {
         if entry.epoch == at.epoch && entry.seq == at.seq + 1 {
             self.hand_on(context, entry);
             context.counters.latency.observe(arrived.elapsed());
+            self.meet(context);
             return;
         }
         self.log.hold(entry);
@@ -63,18 +64,18 @@ impl RoomFeed {
 
     /// To every live member, encoded once.
     fn hand_on(&mut self, context: &Context, entry: Entry) {
-        let seq = entry.seq;
-        let shared = Shared::new(Event::Message(entry));
+        let Some(at) = self.log.at.as_mut() else { return };
+        // The position counts in the numbering that was read, though the message may be from an older one that it goes on.
+        at.seq = entry.seq;
+        let (at, seq) = (at.clone(), entry.seq);
+        let shared = Shared::new(Event::Message(self.replays.own(entry)));
+        self.replays.push(&at, &shared);
         let mut delivered = 0;
         for member in self.members.live().filter(|member| member.position < seq) {
             member.outlet.deliver(&shared);
             delivered += 1;
         }
         context.counters.delivered.add(delivered);
-        // The position counts in the numbering that was read, though the message may be from an older one that it goes on.
-        if let Some(at) = self.log.at.as_mut() {
-            at.seq = seq;
-        }
     }
 
     /// Reads what came after the cursor. While a read is under way another one will follow it.
@@ -154,7 +155,7 @@ impl RoomFeed {
         }
         self.tell_lost(context);
         self.merge_held(context);
-        self.unpark(context);
+        self.unpark(context, ticket);
     }
 
     /// What a read brought. Members who can't take it at once are replayed to, at their own pace.
@@ -202,6 +203,7 @@ impl RoomFeed {
         if again {
             self.catch_up(context);
         }
+        self.meet(context);
     }
 
     /// The log has been trimmed up to `head` before it was read: whoever wasn't beyond it is told what is lost.

@@ -1,11 +1,14 @@
 //! The feed of one room: its subscription, its members on this node, and where they stand.
 //!
-//! The parts: [`messages`] keeps the log's order for all members, [`members`] replays to single ones, [`changes`] keeps the
-//! order of comings and goings.
+//! The parts: [`messages`] keeps the log's order for all members, [`members`] lets one in, [`replay`] brings it to where the
+//! feed is, from the [`tail`] or what [`reading`] brings, and [`changes`] keeps the order of comings and goings.
 
 mod changes;
 mod members;
 mod messages;
+mod reading;
+mod replay;
+mod tail;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -19,6 +22,9 @@ use crate::domain::{ConnId, Head, RoomChange, RoomId};
 use changes::ChangeCursor;
 use members::Members;
 use messages::LogCursor;
+use replay::Replays;
+
+pub(super) use tail::Budget;
 
 /// How long a feed without members stays subscribed: a member who comes back within it finds it in place.
 const LINGER: Duration = Duration::from_secs(5);
@@ -33,10 +39,13 @@ pub(crate) enum Answer {
     /// The log after the feed's cursor, and which read it was.
     CaughtUp(u64, Result<Slice>),
     CatchUpAgain(u64),
-    /// The log after one member's position; the number tells which of the connection's joins asked.
-    Page(ConnId, u64, Result<Slice>),
-    /// The member can take more.
+    /// A part of the log for replays, and which read it was.
+    Read(u64, Result<Slice>),
+    ReadAgain(u64),
+    /// The member can take more; the number tells which of the connection's joins asked.
     Roomy(ConnId, u64),
+    /// What waited before the next turn of the replays has been handled.
+    Turn,
     Changed(u64, Result<Changes<RoomChange>>),
     ChangesAgain(u64),
     /// The newest state; the number, if any, is that of the read of changes that it stands for.
@@ -60,6 +69,7 @@ pub(crate) struct RoomFeed {
     idle_since: Option<Instant>,
     members: Members,
     log: LogCursor,
+    replays: Replays,
     changes: ChangeCursor,
 }
 
@@ -73,6 +83,7 @@ impl RoomFeed {
             idle_since: None,
             members: Members::default(),
             log: LogCursor::default(),
+            replays: Replays::default(),
             changes: ChangeCursor::default(),
         };
         feed.subscribe(context);
@@ -116,6 +127,7 @@ impl RoomFeed {
 
     pub fn on_due(&mut self, context: &mut Context, now: Instant) {
         self.on_roster_due(context, now);
+        self.on_replays_due(context, now);
         let idle = self.idle_since.is_some_and(|since| now >= since + LINGER);
         if idle && self.subscription == Subscription::Live {
             self.subscription = Subscription::Ending;
@@ -147,6 +159,7 @@ impl RoomFeed {
                 }
                 // Someone came meanwhile: begin anew, as nothing that arrived before is connected to what comes.
                 self.log = LogCursor::default();
+                self.replays = Replays::default();
                 self.changes = ChangeCursor::default();
                 self.subscription = Subscription::Pending;
                 self.subscribe(context);
@@ -161,7 +174,9 @@ impl RoomFeed {
             }
             Answer::CaughtUp(ticket, slice) => self.on_caught_up(context, ticket, slice),
             Answer::CatchUpAgain(ticket) => self.on_catch_up_again(context, ticket),
-            Answer::Page(conn, ticket, slice) => self.on_page(context, &conn, ticket, slice),
+            Answer::Read(ticket, slice) => self.on_read(context, ticket, slice),
+            Answer::ReadAgain(ticket) => self.on_read_again(context, ticket),
+            Answer::Turn => self.on_turn(context),
             Answer::Roomy(conn, ticket) => self.on_roomy(context, &conn, ticket),
             Answer::Changed(ticket, changes) => self.on_changes(context, ticket, changes),
             Answer::ChangesAgain(ticket) => self.on_changes_again(context, ticket),

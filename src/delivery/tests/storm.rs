@@ -1,0 +1,347 @@
+//! Many members of a room come back at once: each gets what it missed, and the log is read for all of them together.
+
+use std::ops::Range;
+
+use tokio::task::JoinSet;
+
+use super::*;
+
+/// How long a read of the log takes, about.
+const READ: Duration = Duration::from_millis(20);
+
+/// A log that counts its reads, and takes its time for them.
+pub(super) struct CountedLog {
+    inner: Arc<dyn RoomLog>,
+    reads: AtomicU64,
+}
+
+#[async_trait]
+impl RoomLog for CountedLog {
+    async fn append(&self, draft: &Draft, key: Option<&str>) -> Result<Appended> {
+        self.inner.append(draft, key).await
+    }
+    async fn read(&self, room: &RoomId, window: Window, limit: usize, max_bytes: usize) -> Result<Slice> {
+        let before = self.reads.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(READ / 2).await;
+        let slice = self.inner.read(room, window, limit, max_bytes).await;
+        // Later ones may overtake earlier ones.
+        tokio::time::sleep(READ * u32::try_from(3 - before % 4).unwrap()).await;
+        slice
+    }
+    async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
+        self.inner.heads(rooms).await
+    }
+}
+
+pub(super) fn counted(inner: &Backplane) -> (Backplane, Arc<CountedLog>) {
+    let log = Arc::new(CountedLog { inner: inner.log.clone(), reads: AtomicU64::new(0) });
+    (Backplane { log: log.clone(), ..inner.clone() }, log)
+}
+
+async fn say_many(backplane: &Backplane, count: usize) {
+    for _ in 0..count {
+        say(backplane, "x").await;
+    }
+}
+
+pub(super) fn since(seq: u64) -> Start {
+    Start::Since { seq, epoch: None }
+}
+
+/// One member for each `seq`, all at once; their outlets, when all joins are over.
+async fn storm(delivery: &Arc<Delivery>, seqs: impl IntoIterator<Item = u64>) -> Vec<(u64, Arc<Recorder>)> {
+    let mut joins = JoinSet::new();
+    for (n, seq) in seqs.into_iter().enumerate() {
+        let delivery = delivery.clone();
+        joins.spawn(async move {
+            let outlet = Recorder::new(&format!("member{n}"));
+            let outcome = join(&delivery, &outlet, since(seq)).await;
+            assert_eq!((outcome.recovered, outcome.gap, outcome.replayed), (true, false, outcome.head.seq - seq));
+            (seq, outlet)
+        });
+    }
+    joins.join_all().await
+}
+
+async fn all_came(members: &[(u64, Arc<Recorder>)], head: u64) {
+    eventually("everyone has the last message", || {
+        members.iter().all(|(_, outlet)| outlet.seqs().last() == Some(&head))
+    })
+    .await;
+    for (seq, outlet) in members {
+        assert_eq!(outlet.seqs(), (seq + 1..=head).collect::<Vec<_>>(), "after {seq}");
+    }
+}
+
+/// 200 members at `seqs` come back while 100 messages are said; how often the log was read for them.
+async fn reads_of_a_storm(resident: bool, seqs: Range<u64>) -> u64 {
+    let (backplane, log) = counted(&lossy(0));
+    let delivery = Arc::new(start(&backplane, 2, 500));
+    let ann = Recorder::new("ann");
+    if resident {
+        join(&delivery, &ann, Start::Live).await;
+    }
+    say_many(&backplane, 300).await;
+    let talk = {
+        let backplane = backplane.clone();
+        tokio::spawn(async move {
+            for _ in 0..100 {
+                say(&backplane, "x").await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+    };
+    let (from, many) = (seqs.start, seqs.end - seqs.start);
+    // In no order: 67 has no common divisor with how many there are.
+    let members = storm(&delivery, (0..200).map(|n| from + (n + 1) * 67 % many)).await;
+    talk.await.unwrap();
+    all_came(&members, 400).await;
+    if resident {
+        eventually("ann missed nothing", || ann.seqs() == (1..=400).collect::<Vec<_>>()).await;
+    }
+    log.reads.load(Ordering::SeqCst)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_costs_one_read_of_the_log() {
+    assert_eq!(reads_of_a_storm(true, 100..300).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_into_a_room_that_was_not_here_costs_one_read_of_the_log() {
+    assert_eq!(reads_of_a_storm(false, 100..300).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_missed_more_than_the_one_before_costs_few_reads() {
+    let (backplane, log) = counted(&lossy(0));
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    say_many(&backplane, 500).await;
+    for seq in (0..500).rev() {
+        all_came(&storm(&delivery, [seq]).await, 500).await;
+    }
+    // 9 messages for the first, who comes alone; then the tail reaches twice as far as who comes needs, and 8 on: 28, 66,
+    // 142, 294, all.
+    assert_eq!(log.reads.load(Ordering::SeqCst), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_missed_more_than_is_kept_shares_pages() {
+    let (backplane, log) = counted(&lossy(0));
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    say_many(&backplane, 3000).await;
+    let members = storm(&delivery, (0..100).map(|n| n * 7)).await;
+    all_came(&members, 3000).await;
+    // Pages of 128 up to 1024 before the end, the end, and some for those whom the first pages didn't reach.
+    let reads = log.reads.load(Ordering::SeqCst);
+    assert!(reads <= 30, "{reads} reads");
+    assert!(delivery.kept_bytes() > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_is_bounded_and_not_kept_for_long() {
+    let (backplane, _) = counted(&lossy(0));
+    let settings = DeliverySettings { kept_bytes: 100_000, ..DeliverySettings::default() };
+    let delivery = Arc::new(Delivery::start(&backplane, &settings));
+    let ann = Recorder::new("ann");
+    join(&delivery, &ann, Start::Live).await;
+    say_many(&backplane, 500).await;
+    assert_eq!(delivery.kept_bytes(), 0, "nobody has come back yet");
+    let members = storm(&delivery, (0..50).map(|n| n * 10)).await;
+    all_came(&members, 500).await;
+    let kept = delivery.kept_bytes();
+    assert!((50_000..=100_000).contains(&kept), "{kept}");
+    say_many(&backplane, 50).await;
+    all_came(&members, 550).await;
+    assert!(delivery.kept_bytes() <= 100_000);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(delivery.kept_bytes(), 0, "nobody used it any more");
+    all_came(&storm(&delivery, [540]).await, 550).await;
+    assert!(delivery.kept_bytes() > 0);
+    delivery.leave(&room(), &ann.conn).await;
+    for n in 0..50 {
+        delivery.leave(&room(), &ConnId::trusted(&format!("conn-member{n}"))).await;
+    }
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!((delivery.kept_bytes(), delivery.rooms()), (0, 0), "it went with the feed");
+}
+
+/// Calls back at each event, before the recorder has it.
+struct Witness(Arc<Recorder>, Box<dyn Fn() + Send + Sync>);
+
+impl Outlet for Witness {
+    fn conn(&self) -> &ConnId {
+        self.0.conn()
+    }
+    fn user(&self) -> &UserId {
+        self.0.user()
+    }
+    fn deliver(&self, event: &Shared) {
+        (self.1)();
+        self.0.deliver(event);
+    }
+    fn has_room(&self) -> bool {
+        self.0.has_room()
+    }
+    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
+        self.0.when_roomy(wake);
+    }
+    fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+    fn close(&self, reason: CloseReason) {
+        self.0.close(reason);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_message_does_not_wait_for_replays() {
+    let (backplane, log) = fake();
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let bus = delivery.queues.clone();
+    (1..=1000).for_each(|seq| drop(log.say(seq)));
+    let replayed = Arc::new(AtomicU64::new(0));
+    let (first, quick) = (Recorder::new("first"), Recorder::new("quick"));
+    let at = Arc::new(Mutex::new(Vec::new()));
+    let note = {
+        let (at, replayed) = (at.clone(), replayed.clone());
+        Box::new(move || at.lock().push(replayed.load(Ordering::SeqCst)))
+    };
+    let ann = Arc::new(Witness(quick.clone(), note));
+    delivery.join(room(), ann, Username::from(&quick.user), Start::Live, Box::new(|_| ())).await;
+    assert_eq!(at.lock().drain(..).collect::<Vec<_>>(), [0], "its room_users");
+    // The first replayed message lets another one be said.
+    let mut joins = JoinSet::new();
+    for n in 0..50 {
+        let outlet = if n == 0 { first.clone() } else { Recorder::new(&format!("other{n}")) };
+        let (delivery, bus, log, replayed) = (delivery.clone(), bus.clone(), log.clone(), replayed.clone());
+        let say = Box::new(move || {
+            if replayed.fetch_add(1, Ordering::SeqCst) == 0 {
+                bus.event(BusEvent::Message(room(), log.say(1001)));
+            }
+        });
+        let username = Username::from(&outlet.user);
+        let outlet = Arc::new(Witness(outlet, say));
+        joins.spawn(async move { delivery.join(room(), outlet, username, since(0), Box::new(|_| ())).await });
+    }
+    joins.join_all().await;
+    eventually("all came", || first.seqs().len() == 1001 && quick.seqs() == [1001]).await;
+    let events = at.lock();
+    let before = events.last().copied().unwrap();
+    assert!(before <= 1000, "{before} of 50000 messages were replayed before a live one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_is_sent_only_while_there_is_room() {
+    let (backplane, log) = fake();
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    (1..=100).for_each(|seq| drop(log.say(seq)));
+    join(&delivery, &Recorder::new("ann"), since(0)).await;
+    let bob = Recorder::new("bob");
+    let fill = {
+        let bob = bob.clone();
+        Box::new(move || bob.full.store(bob.seqs().len() % 10 == 9, Ordering::SeqCst))
+    };
+    let (witness, username) = (Arc::new(Witness(bob.clone(), fill)), Username::from(&bob.user));
+    let joining = tokio::spawn(async move {
+        delivery.join(room(), witness, username, since(0), Box::new(|_| ())).await;
+    });
+    for sent in 1..=9 {
+        eventually("it waits for its reader", || !bob.wakers.lock().is_empty()).await;
+        assert_eq!(bob.seqs().len(), sent * 10);
+        bob.take_more();
+    }
+    joining.await.unwrap();
+    assert_eq!(bob.seqs().len(), 100);
+    assert_eq!(bob.story().last().unwrap(), "users 2/2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tail_that_goes_on_without_a_slow_reader_is_read_from_the_log() {
+    let (backplane, log) = counted(&lossy(0));
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let slow = Recorder::new("slow");
+    say_many(&backplane, 100).await;
+    slow.full.store(true, Ordering::SeqCst);
+    let joining = {
+        let (delivery, slow) = (delivery.clone(), slow.clone());
+        tokio::spawn(async move { join(&delivery, &slow, since(0)).await })
+    };
+    all_came(&storm(&delivery, (0..10).map(|n| n * 10)).await, 100).await;
+    say_many(&backplane, 3000).await;
+    slow.take_more();
+    assert_eq!(joining.await.unwrap().replayed, 100);
+    all_came(&[(0, slow)], 3100).await;
+    let reads = log.reads.load(Ordering::SeqCst);
+    assert!((18..=20).contains(&reads), "{reads} reads: 1 for the others, then pages up to what is kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_epoch_is_not_served_from_what_was_kept_of_the_old_one() {
+    let (backplane, log) = fake();
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let bus = delivery.queues.clone();
+    let (ann, bob) = (Recorder::new("ann"), Recorder::new("bob"));
+    (1..=20).for_each(|seq| drop(log.say(seq)));
+    join(&delivery, &ann, since(0)).await;
+    assert!(delivery.kept_bytes() > 0);
+    // The tail from 11 on is lost; others go on from there, and further than the feed was.
+    log.roll_back(10, "e2");
+    (11..=30).for_each(|seq| drop(log.say(seq)));
+    let before = Start::Since { seq: 5, epoch: Some(Epoch::trusted("e1")) };
+    assert!(join(&delivery, &bob, before).await.recovered);
+    bus.event(BusEvent::Message(room(), log.say(31)));
+    eventually("bob has all", || bob.seqs() == (6..=31).collect::<Vec<_>>()).await;
+    for event in bob.seen.lock().iter() {
+        let Event::Message(entry) = event else { continue };
+        assert_eq!(entry.epoch.as_str(), if entry.seq <= 10 { "e1" } else { "e2" }, "{}", entry.seq);
+    }
+    eventually("ann goes on", || ann.seqs().ends_with(&[30, 31])).await;
+    assert!(ann.story().contains(&"reset e2 10.. Some(11)".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_finds_another_epoch_is_not_put_before_what_was_kept() {
+    let (inner, log) = fake();
+    let (backplane, _) = counted(&inner);
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let bob = Recorder::new("bob");
+    (1..=20).for_each(|seq| drop(log.say(seq)));
+    let joining = {
+        let (delivery, bob) = (delivery.clone(), bob.clone());
+        tokio::spawn(async move { join(&delivery, &bob, since(5)).await })
+    };
+    tokio::time::sleep(READ / 4).await;
+    log.roll_back(10, "e2");
+    (11..=25).for_each(|seq| drop(log.say(seq)));
+    assert_eq!(joining.await.unwrap().head.epoch.as_str(), "e1", "it was asked before");
+    eventually("bob has all", || bob.seqs() == (6..=25).collect::<Vec<_>>()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_joiner_who_is_ahead_of_the_feed_waits_for_the_bus_but_not_for_long() {
+    let (backplane, log) = fake();
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let bus = delivery.queues.clone();
+    let [ann, bob, cid] = ["ann", "bob", "cid"].map(Recorder::new);
+    join(&delivery, &ann, Start::Live).await;
+    let reads = || (delivery.counters().catch_ups.get(), delivery.counters().replay_reads.get());
+    // On its way when bob's answer comes.
+    let late = log.say(1);
+    let joining = {
+        let (delivery, bob) = (delivery.clone(), bob.clone());
+        tokio::spawn(async move { join(&delivery, &bob, since(0)).await })
+    };
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(bob.story(), [""; 0]);
+    bus.event(BusEvent::Message(room(), late));
+    assert_eq!(joining.await.unwrap().replayed, 1);
+    assert_eq!((bob.story(), reads()), (vec!["1".to_owned(), "users 2/2".to_owned()], (0, 0)));
+    // Lost on its way.
+    drop(log.say(2));
+    let began = tokio::time::Instant::now();
+    join(&delivery, &cid, since(1)).await;
+    assert!(began.elapsed() < Duration::from_millis(500));
+    assert_eq!((cid.seqs(), reads()), (vec![2], (1, 0)), "one read, for all");
+    eventually("all have it", || ann.seqs() == [1, 2] && bob.seqs() == [1, 2]).await;
+}
