@@ -169,7 +169,7 @@ async fn settle(lab: &mut Lab, crowd: &mut Crowd, node: &Node) -> anyhow::Result
 async fn log_reads(nodes: &[Node]) -> anyhow::Result<f64> {
     let mut sum = 0.0;
     for node in nodes {
-        sum += node.metric("hubbub_log_reads_total").await?;
+        sum += node.metric("hubbub_replay_reads_total").await? + node.metric("hubbub_catch_ups_total").await?;
     }
     Ok(sum)
 }
