@@ -1,9 +1,9 @@
 //! The Redis backplane: one numbered log, one presence and one bus for a cluster of nodes.
 //!
 //! Every step that changes something is one script on one partition ([`keys`]), and all of them are safe to repeat. The
-//! pieces: [`link`] runs scripts, [`batch`] gathers appends, [`log`] and [`presence`] keep the traits' promises, [`lease`]
-//! keeps the node's incarnation alive, [`mend`] puts back what was lost, [`reap`] ends graces and takes dead nodes out,
-//! [`bus`] and [`subscriber`] listen.
+//! pieces: [`link`] runs scripts, [`turns`] bounds those about presence, [`batch`] gathers appends, [`log`] and
+//! [`presence`] keep the traits' promises, [`lease`] keeps the node's incarnation alive, [`mend`] puts back what was lost,
+//! [`reap`] ends graces and takes dead nodes out, [`bus`] and [`subscriber`] listen.
 
 mod batch;
 mod bus;
@@ -18,6 +18,7 @@ mod reap;
 mod registry;
 mod script;
 mod subscriber;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,7 +36,7 @@ use super::{Backplane, BackplaneLimits, Counters, Lifecycle};
 use batch::Appends;
 use bus::Subscriptions;
 use lease::Lease;
-use link::Link;
+use link::{Lane, Link};
 use mend::Replids;
 use reap::Sweeps;
 use registry::Registry;
@@ -45,7 +46,7 @@ use registry::Registry;
 pub struct RedisSettings {
     /// `redis://`, `rediss://`, `redis-sentinel://` (with `?sentinelServiceName=`) or `redis-cluster://`.
     pub url: String,
-    /// Connections that run commands.
+    /// Connections that serve the log; half as many serve presence.
     pub connections: usize,
     /// Connections that listen.
     pub subscribers: usize,
@@ -253,7 +254,7 @@ impl Node {
     /// Whether Redis keeps what it is given, as far as it tells.
     async fn check_policy(&self) -> Result<(), StartError> {
         let info = CustomCommand::new_static("INFO", ClusterHash::Custom(keys::Partition::LEASES.slot()), false);
-        let client = self.link.client(keys::Partition::LEASES);
+        let client = self.link.client(Lane::Log, keys::Partition::LEASES);
         let memory: Result<String, _> = client.custom(info, vec![Value::from("memory")]).await;
         evicts(&memory.unwrap_or_default()).map_or(Ok(()), |policy| Err(StartError::Policy(policy.to_owned())))
     }

@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::Node;
 use super::frame::change_kind;
 use super::keys::{Partition, part};
-use super::link::{Fault, millis};
+use super::link::{Fault, Lane, millis};
 use super::log::{PIPELINE, size, span};
 use super::registry::Known;
 use super::script::{Answer, CHANGES, CONDEMN, CONNECT, JOIN, LEAVE, MEMBERS, RECALL, STATUS};
@@ -103,7 +103,8 @@ impl Presence for Node {
     async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool> {
         let partition = Partition::of_room(room);
         let key = format!("{}u:{}", partition.tag(), part(room.as_str()));
-        let score = self.link.command("ZSCORE", partition, vec![key.into(), user.as_str().into()]).await?;
+        let score =
+            self.link.command(Lane::Presence, "ZSCORE", partition, vec![key.into(), user.as_str().into()]).await?;
         Ok(!score.is_null())
     }
 
@@ -181,7 +182,7 @@ impl Presence for Node {
             })
             .collect();
         let versions = stream::iter(keys).map(|(partition, key)| async move {
-            let version = self.link.command("HGET", partition, vec![key.into(), "v".into()]).await?;
+            let version = self.link.command(Lane::Presence, "HGET", partition, vec![key.into(), "v".into()]).await?;
             Ok(version.as_u64().unwrap_or(0))
         });
         versions.buffered(PIPELINE).try_collect().await.map_err(|fault: Fault| fault.into())
