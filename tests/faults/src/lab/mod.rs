@@ -22,7 +22,7 @@ pub use process::Process;
 pub use proxy::{Proxy, Weather};
 
 use crate::checker::Promises;
-use crate::crowd::{Fleet, Latencies, Member, Part, Poster, Standing};
+use crate::crowd::{Aside, Fleet, Latencies, Member, Part, Poster, Standing};
 use crate::history::{Fact, History};
 
 /// One run of one scenario.
@@ -108,17 +108,18 @@ impl Lab {
     }
 
     /// A crowd without anybody yet.
-    pub fn crowd(&mut self) -> Crowd {
+    pub fn crowd(&mut self) -> anyhow::Result<Crowd> {
         let (loud, _) = watch::channel(false);
-        Crowd {
+        Ok(Crowd {
             members: Vec::new(),
             posters: Vec::new(),
             fleets: Vec::new(),
             latencies: Latencies::default(),
             loud,
+            aside: Aside::new()?,
             history: self.history.clone(),
             rng: ChaCha8Rng::seed_from_u64(self.rng.random()),
-        }
+        })
     }
 }
 
@@ -129,6 +130,7 @@ pub struct Crowd {
     pub fleets: Vec<Fleet>,
     pub latencies: Latencies,
     loud: watch::Sender<bool>,
+    aside: Aside,
     history: History,
     rng: ChaCha8Rng,
 }
@@ -143,6 +145,8 @@ impl Crowd {
     /// Starts a client; its index.
     pub fn add(&mut self, part: Part) -> usize {
         let (seed, history) = (self.rng.random(), self.history.clone());
+        // Those who measure must not wait for the others' work, which real clients do on machines of their own.
+        let _aside = if part.measures { None } else { self.aside.enter() };
         self.members.push(Member::start(part, seed, history, self.loud.subscribe(), self.latencies.clone()));
         self.members.len() - 1
     }

@@ -44,7 +44,7 @@ pub async fn slow_readers(lab: &mut Lab) -> anyhow::Result<()> {
     let (clients, slow, seconds) = (lab.pick(200, 1000), lab.pick(10, 50), lab.pick(17, 30));
     let redis = Redis::durable(&lab.dir).await?;
     let node = lab.node("node-0", &redis.url(), &[]).await?;
-    let mut crowd = lab.crowd();
+    let mut crowd = lab.crowd()?;
     // 100 KB/s to each: ten rooms, each with 20 messages of 5 KB a second.
     for index in 0..clients {
         crowd.add(Part {
@@ -115,7 +115,7 @@ pub async fn storm(lab: &mut Lab) -> anyhow::Result<()> {
     for index in 0..2 {
         nodes.push(lab.node(&format!("node-{index}"), &redis.url(), &[]).await?);
     }
-    let mut crowd = lab.crowd();
+    let mut crowd = lab.crowd()?;
     for index in 0..dropped + staying {
         crowd.add(Part {
             name: format!("c{index}"),

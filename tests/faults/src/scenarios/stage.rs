@@ -78,7 +78,7 @@ impl Stage {
     pub async fn populate(lab: &mut Lab, nodes: Vec<Node>, ways: Vec<Proxy>, size: Size) -> anyhow::Result<Self> {
         let rooms: Vec<String> = (0..size.rooms).map(|index| format!("room-{index}")).collect();
         let doors: Vec<SocketAddr> = nodes.iter().map(|node| node.address).collect();
-        let mut crowd = lab.crowd();
+        let mut crowd = lab.crowd()?;
         for home in 0..nodes.len() {
             for index in 0..size.clients_a_node {
                 let part = Part {
