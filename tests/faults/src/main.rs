@@ -11,10 +11,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Parser, Subcommand};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::checker::Promises;
@@ -80,7 +81,15 @@ async fn main() -> anyhow::Result<ExitCode> {
             verdict.faults.iter().for_each(|fault| println!("  FAULT {fault}"));
             Ok(if verdict.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Task::Run(run) => run_all(run).await,
+        Task::Run(run) => {
+            let mut terminated = signal(SignalKind::terminate())?;
+            tokio::select! {
+                ended = run_all(run) => ended,
+                // What a scenario has started ends with it.
+                _ = terminated.recv() => bail!("terminated"),
+                _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            }
+        }
     }
 }
 
