@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::checker::Promises;
-use crate::lab::Lab;
+use crate::lab::{Lab, PATIENCE};
 use crate::scenarios::{SCENARIOS, Scenario};
 
 /// Breaks a running hubbub cluster on purpose, and checks what its clients saw.
@@ -61,6 +61,9 @@ struct Run {
     /// How long `chaos` goes on, in seconds.
     #[arg(long, default_value_t = 3600)]
     seconds: u64,
+    /// How long it is waited, in seconds, for what is still owed at the end.
+    #[arg(long, default_value_t = PATIENCE.as_secs())]
+    patience: u64,
     /// How many scenarios at once; those that measure times always run alone.
     #[arg(long, default_value_t = 1)]
     jobs: u32,
@@ -130,6 +133,7 @@ async fn one(scenario: &'static Scenario, run: &Run, seed: u64) -> anyhow::Resul
     let binary = run.binary.canonicalize().with_context(|| format!("no binary {}", run.binary.display()))?;
     let began = Instant::now();
     let mut lab = Lab::new(&dir, &binary, history, seed, !run.short);
+    lab.patience = Duration::from_secs(run.patience);
     lab.chaos_for = Duration::from_secs(run.seconds);
     let ended = (scenario.run)(&mut lab).await;
     let Lab { history, promises, figures, mut faults, .. } = lab;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::{Instant, sleep};
 
-use super::stage::{PATIENCE, Stage};
+use super::stage::Stage;
 use crate::checker::Presence;
 use crate::crowd::Part;
 use crate::lab::redis::Redis;
-use crate::lab::{Crowd, Lab, Node};
+use crate::lab::{Crowd, Lab, Node, PATIENCE};
 
 /// Every client drops for up to 2 s at random moments, for minutes. Everything arrives.
 pub async fn flaky(lab: &mut Lab) -> anyhow::Result<()> {
@@ -160,7 +160,7 @@ pub async fn storm(lab: &mut Lab) -> anyhow::Result<()> {
 }
 
 async fn settle(lab: &mut Lab, crowd: &mut Crowd, node: &Node) -> anyhow::Result<()> {
-    let took = crowd.settle(node, PATIENCE).await?;
+    let took = crowd.settle(node).await?;
     lab.figure("settled after", format!("{:.1} s", took.as_secs_f64()));
     Ok(())
 }
