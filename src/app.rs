@@ -61,6 +61,7 @@ impl App {
         let delivery = Arc::new(Delivery::start(&backplane, &delivery_settings));
         let chat = Arc::new(Chat::new(backplane.clone(), delivery.clone(), config.limits()));
         let auth = Arc::new(config.authenticator()?);
+        auth.warm_up().await;
         let control = Control::new(engineioxide::Limits {
             outbox_bytes: config.settings.max_outbox_bytes,
             write_timeout: Duration::from_secs(config.settings.write_timeout_secs),

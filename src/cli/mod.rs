@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::auth;
+use crate::auth::NewToken;
 use crate::config::Config;
 
 /// A horizontally scalable chat cluster that any Socket.IO client can talk to.
@@ -58,8 +58,12 @@ impl Cli {
         match self.command {
             None | Some(Command::Serve) => serve::serve(&config),
             Some(Command::Token { user, name, role, ttl }) => {
-                let secret = config.settings.jwt_secret.as_deref().context("JWT_SECRET is not set")?;
-                println!("{}", auth::mint(secret, &user, name.as_deref(), role.as_deref(), ttl)?);
+                let secret = config.settings.token_secret().context("JWT_SECRET is not set")?;
+                let (aud, iss) = config.tokens.map_or_else(Default::default, |tokens| {
+                    (tokens.rules.audience.into_iter().next(), tokens.rules.issuer.into_iter().next())
+                });
+                let token = NewToken { username: name, role, aud, iss, ..NewToken::lasting(&user, ttl) };
+                println!("{}", token.sign(secret)?);
                 Ok(ExitCode::SUCCESS)
             }
             Some(Command::Config) => {

@@ -105,8 +105,8 @@ impl Access {
     /// Who sends a request with those headers.
     ///
     /// # Errors
-    /// `unauthorized`, `token_expired`.
-    pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    /// `unauthorized`, `token_expired`, `unavailable`.
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         if !self.auth.needs_token() {
             return Ok(Caller::Service);
         }
@@ -114,7 +114,8 @@ impl Access {
         if self.keys.contains(token) {
             return Ok(Caller::Service);
         }
-        let identity = self.auth.identify(Claimed { token: Some(token.to_owned()), ..Claimed::default() }, None)?;
+        let identity =
+            self.auth.identify(Claimed { token: Some(token.to_owned()), ..Claimed::default() }, None).await?;
         let trusted = matches!(identity.role.as_deref(), Some("service" | "admin"));
         Ok(if trusted { Caller::Service } else { Caller::User(identity) })
     }

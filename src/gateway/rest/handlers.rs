@@ -35,7 +35,7 @@ pub(super) async fn post_message(State(doors): Doorway, request: Request) -> Res
     answer(
         async {
             let (parts, body) = request.into_parts();
-            doors.access.caller(&parts.headers)?.service()?;
+            doors.access.caller(&parts.headers).await?.service()?;
             let body = text_body(&parts.headers, body, doors.chat.limits().event_bytes).await?;
             let key = parts.headers.get("idempotency-key").map(|key| key.to_str()).transpose();
             let key = key.map_err(|_| Refusal::bad_request("Idempotency-Key must be plain text"))?;
@@ -104,7 +104,7 @@ fn within(field: &str, value: Option<u64>, min: u64, max: u64) -> Result<Option<
 
 /// Lets services, and users who are in the room, read it.
 async fn may_read(doors: &Doors, headers: &HeaderMap, room: &RoomId) -> Result<(), Refusal> {
-    match doors.access.caller(headers)? {
+    match doors.access.caller(headers).await? {
         Caller::Service => Ok(()),
         Caller::User(identity) if doors.chat.is_member(room, &identity.user).await? => Ok(()),
         Caller::User(_) => Err(Refusal::new(Code::NotInRoom, "only members may read the room")),
@@ -174,7 +174,7 @@ pub(super) async fn user_status(
     answer(
         async {
             let user = in_path(path, "user_id", UserId::parse)?;
-            doors.access.caller(&headers)?.service()?;
+            doors.access.caller(&headers).await?.service()?;
             let status = doors.chat.status(&user).await?;
             Ok(json(StatusCode::OK, &StatusJson::of(&status)))
         }
@@ -183,7 +183,7 @@ pub(super) async fn user_status(
 }
 
 pub(super) async fn metrics(State(doors): Doorway, headers: HeaderMap) -> Response {
-    answer(doors.access.caller(&headers).and_then(|caller| caller.service()).map(|()| metrics_text(&doors)))
+    answer(doors.access.caller(&headers).await.and_then(|caller| caller.service()).map(|()| metrics_text(&doors)))
 }
 
 pub(super) async fn open_metrics(State(doors): Doorway) -> Response {

@@ -181,7 +181,7 @@ impl Connection {
             Err(refusal) => answer.refused(&refusal),
             Ok(Decoded::Authenticate(claimed)) => {
                 let current = self.identity.lock().clone();
-                let identity = self.gateway.auth.identify(claimed, current.as_ref());
+                let identity = self.gateway.auth.identify(claimed, current.as_ref()).await;
                 match identity {
                     Ok(identity) => match self.bind(session, identity).await {
                         Ok(identity) => {

@@ -157,8 +157,13 @@ impl Gateway {
         };
         if let Some(token) = token.filter(|_| self.auth.needs_token()) {
             let claimed = Claimed { token: Some(token), ..Claimed::default() };
-            let identity = match self.auth.identify(claimed, None) {
+            let identity = match self.auth.identify(claimed, None).await {
                 Ok(identity) => identity,
+                // What may pass must not look like a fault of identity: closed, the client tries again.
+                Err(refusal) if refusal.retry_after.is_some() => {
+                    handle.close();
+                    return Err(refusal);
+                }
                 Err(refusal) => {
                     // The client won't come back by itself; it may end the connection in its own time, but not for ever.
                     self.deadlines.add(self.chat.limits().auth_timeout, Deadline::Refused(handle, handshake));
@@ -166,7 +171,6 @@ impl Gateway {
                 }
             };
             if let Err(refusal) = connection.authenticate(identity).await {
-                // What may pass must not look like a fault of identity: closed, the client tries again.
                 handle.close();
                 return Err(refusal);
             }
