@@ -1,5 +1,6 @@
 //! The use cases: one place for each rule, whichever door a request came in by.
 
+mod disconnect;
 mod history;
 mod session;
 
@@ -13,6 +14,7 @@ use crate::domain::{Code, Draft, DraftFields, Limits, Refusal, RoomId, Status, U
 use crate::telemetry::meter::{Counter, Histogram};
 
 pub use crate::backplane::{Appended, MemberPage};
+pub use disconnect::Disconnected;
 pub use history::{HistoryPage, HistoryWindow};
 pub use session::{Member, Membership, Session};
 

@@ -132,6 +132,9 @@ impl Bus for LossyBus {
     async fn publish_typing(&self, typing: &Typing) -> Result<()> {
         self.inner.publish_typing(typing).await
     }
+    async fn publish_disconnect(&self, user: &UserId) -> Result<()> {
+        self.inner.publish_disconnect(user).await
+    }
 }
 
 /// A log whose numbering can be lost.

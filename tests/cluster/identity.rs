@@ -155,3 +155,61 @@ async fn who_cant_be_checked_now_comes_back_by_itself() {
     assert!(ann.events("connect_error").is_empty() && ann.events("disconnect").is_empty());
     cluster.stop().await;
 }
+
+const SECRET: &str = "a secret of at least thirty-two bytes";
+
+fn bearer(user: &str, role: Option<&str>) -> String {
+    format!("Bearer {}", hubbub::auth::mint(SECRET, user, None, role, Duration::from_secs(60)).unwrap())
+}
+
+async fn disconnect(address: SocketAddr, user: &str, bearer: &str) -> (u16, Value) {
+    let path = format!("/users/{user}/disconnect");
+    let (status, _, answer) = http(address, "POST", &path, &[("authorization", bearer)], "").await;
+    (status, answer)
+}
+
+async fn a_user_is_sent_away(cluster: Cluster) {
+    let last = cluster.nodes.len() - 1;
+    let mut anns = Vec::new();
+    for node in [0, last, last] {
+        let ann = Client::with_token(cluster.address(node), &bearer("ann", None)[7..]).await;
+        ann.await_event("authenticated").await;
+        anns.push(ann);
+    }
+    let bob = Client::with_token(cluster.address(last), &bearer("ann2", None)[7..]).await;
+    bob.await_event("authenticated").await;
+    for (caller, expected) in [(bearer("bob", None), "forbidden"), (bearer("ann", Some("user")), "forbidden")] {
+        assert_eq!(disconnect(cluster.address(0), "ann", &caller).await.1["code"], expected);
+    }
+    assert_eq!(disconnect(cluster.address(0), "ann", "").await.0, 401);
+    let began = std::time::Instant::now();
+    let (status, answer) = disconnect(cluster.address(0), "ann", "Bearer a-key-of-a-service").await;
+    assert_eq!((status, answer), (200, json!({"ok": true, "user_id": "ann", "disconnected": 3, "remaining": 0})));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    for ann in &anns {
+        assert_eq!(ann.await_event("exception").await["code"], "forbidden");
+        ann.await_event("disconnect").await;
+        ann.eventually("closed", Client::is_closed).await;
+    }
+    // The token is still good: nobody is locked out by it.
+    let back = Client::with_token(cluster.address(0), &bearer("ann", None)[7..]).await;
+    back.await_event("authenticated").await;
+    let (_, answer) = disconnect(cluster.address(last), "nobody", &bearer("root", Some("admin"))).await;
+    assert_eq!(answer, json!({"ok": true, "user_id": "nobody", "disconnected": 0, "remaining": 0}));
+    back.done("join", json!({"room_id": "r"})).await;
+    assert!(bob.events("exception").is_empty() && bob.events("disconnect").is_empty());
+    bob.done("join", json!({"room_id": "r"})).await;
+    cluster.stop().await;
+}
+
+const JWT: &[(&str, &str)] = &[("JWT_SECRET", SECRET), ("API_KEYS", "a-key-of-a-service")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_sockets_of_a_user_end_on_one_node() {
+    a_user_is_sent_away(Cluster::alone(JWT).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_sockets_of_a_user_end_on_two_nodes() {
+    a_user_is_sent_away(Cluster::of(2, JWT).await).await;
+}

@@ -17,7 +17,7 @@ use super::answer::{json, refuse};
 use crate::domain::{Code, Limits, Refusal, RoomId, UserId};
 use crate::gateway::access::Caller;
 use crate::gateway::wire::{
-    HistoryAck, MAX_SEQ, MembersPage, MessageAck, PostRequest, StatusJson, history_limit, history_window,
+    DisconnectAck, HistoryAck, MAX_SEQ, MembersPage, MessageAck, PostRequest, StatusJson, history_limit, history_window,
 };
 
 /// How much of a body that is too large is read, to have it answered.
@@ -177,6 +177,22 @@ pub(super) async fn user_status(
             doors.access.caller(&headers).await?.service()?;
             let status = doors.chat.status(&user).await?;
             Ok(json(StatusCode::OK, &StatusJson::of(&status)))
+        }
+        .await,
+    )
+}
+
+pub(super) async fn disconnect_user(
+    State(doors): Doorway,
+    headers: HeaderMap,
+    path: Result<Path<String>, PathRejection>,
+) -> Response {
+    answer(
+        async {
+            let user = in_path(path, "user_id", UserId::parse)?;
+            doors.access.caller(&headers).await?.service()?;
+            let done = doors.chat.disconnect(&user).await?;
+            Ok(json(StatusCode::OK, &DisconnectAck::of(&user, &done)))
         }
         .await,
     )

@@ -30,6 +30,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) struct Connection {
     gateway: Arc<Gateway>,
     conn: ConnId,
+    /// Sets it apart from the others of this node.
+    number: u64,
     handle: SessionHandle,
     inbox: Mutex<Inbox>,
     /// Taken by whoever handles an event or the loss; never by two at once, as the inbox has one task.
@@ -70,7 +72,7 @@ impl Answer {
 }
 
 impl Connection {
-    pub fn new(gateway: Arc<Gateway>, conn: ConnId, handle: SessionHandle) -> Arc<Self> {
+    pub fn new(gateway: Arc<Gateway>, conn: ConnId, number: u64, handle: SessionHandle) -> Arc<Self> {
         let half = gateway.settings.outbox_bytes / 2;
         let (outlet_conn, outlet_handle) = (conn.clone(), handle.clone());
         let make_outlet = Box::new(move |user: &crate::domain::UserId| {
@@ -85,6 +87,7 @@ impl Connection {
             deadline: Mutex::new(None),
             gateway,
             conn,
+            number,
             handle,
         })
     }
@@ -261,8 +264,15 @@ impl Connection {
     }
 
     async fn bind(self: &Arc<Self>, session: &mut Session, identity: Identity) -> Result<Identity, Refusal> {
-        let chat = &self.gateway.chat;
-        chat.authenticate(session, identity.user.clone(), identity.username.clone()).await?;
+        let Gateway { chat, users, .. } = &*self.gateway;
+        let new = session.member().is_err();
+        // First: so that no call to end the user's connections, once this one counts, passes it over.
+        users.insert(&identity.user, self.number, self);
+        let bound = chat.authenticate(session, identity.user.clone(), identity.username.clone()).await;
+        if bound.is_err() && new {
+            users.remove(&identity.user, self.number);
+        }
+        bound?;
         *self.identity.lock() = Some(identity.clone());
         self.expect_expiry();
         Ok(identity)
@@ -318,6 +328,11 @@ impl Connection {
         }
     }
 
+    /// A service wants this user's connections to end.
+    pub fn end_by_service(self: &Arc<Self>) {
+        self.send_away(&Refusal::new(Code::Forbidden, "a service has ended the connections of this user"));
+    }
+
     /// Ends the connection so that the client doesn't come back by itself: only for faults of identity.
     fn send_away(self: &Arc<Self>, refusal: &Refusal) {
         if !self.inbox.lock().is_ending() {
@@ -348,6 +363,9 @@ impl Drop for Connection {
     /// A connection that was let in, but died before anyone could tell of its loss.
     fn drop(&mut self) {
         self.set_deadline(None);
+        if let Some(identity) = self.identity.get_mut() {
+            self.gateway.users.remove(&identity.user, self.number);
+        }
         let session = self.session.get_mut();
         if session.member().is_err() {
             return;

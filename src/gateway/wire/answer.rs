@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::event::write_message;
-use crate::chat::{Appended, HistoryPage, MemberPage};
+use crate::chat::{Appended, Disconnected, HistoryPage, MemberPage};
 use crate::delivery::JoinOutcome;
 use crate::domain::{Refusal, RoomId, Status};
 
@@ -211,6 +211,23 @@ impl<'a> HistoryAck<'a> {
         let messages = page.entries.iter().map(message).collect();
         let (seq, epoch) = (page.head.seq, page.head.epoch.as_str());
         Self { ok, room_id: room.as_str(), messages, has_more: page.has_more, seq, epoch }
+    }
+}
+
+/// The answer to `POST /users/{user_id}/disconnect`.
+#[derive(Serialize)]
+pub struct DisconnectAck<'a> {
+    ok: bool,
+    user_id: &'a str,
+    disconnected: usize,
+    remaining: usize,
+}
+
+impl<'a> DisconnectAck<'a> {
+    /// Of what was done.
+    #[must_use]
+    pub fn of(user: &'a crate::domain::UserId, done: &Disconnected) -> Self {
+        Self { ok: true, user_id: user.as_str(), disconnected: done.ended, remaining: done.remaining }
     }
 }
 
