@@ -10,6 +10,7 @@ pub use api_keys::ApiKeys;
 pub use keys::{Algorithm, KeyError, KeySource, MIN_SECRET_BYTES};
 pub use tokens::{Identity, MAX_TOKEN_BYTES, NewToken, TokenRules, Verifier, mint};
 
+use crate::domain::policy::Reach;
 use crate::domain::{Code, Refusal, UserId, Username};
 
 /// How this node learns who someone is.
@@ -62,7 +63,7 @@ impl Authenticator {
             Self::Open => {
                 let user = claimed.user.ok_or_else(|| Refusal::bad_request("user_id is missing"))?;
                 let username = claimed.username.unwrap_or_else(|| Username::from(&user));
-                Identity { user, username, role: None, expires_at: None }
+                Identity { user, username, role: None, reach: Reach::Everywhere, expires_at: None }
             }
             Self::Jwt(verifier) => match (&claimed.token, current) {
                 (Some(token), _) => {

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::jwks::Jwks;
 use super::keys::{Algorithm, KeyError, KeySet, KeySource, Lookup};
+use crate::domain::policy::Reach;
 use crate::domain::{Code, Refusal, UserId, Username};
 
 /// The longest token that is looked at, in bytes.
@@ -26,6 +27,8 @@ pub struct Identity {
     pub username: Username,
     /// What the user may do beyond chatting.
     pub role: Option<String>,
+    /// In which rooms the identity counts.
+    pub reach: Reach,
     /// When the identity ends, in seconds since 1970 (`exp` and the leeway). `None` in open mode.
     pub expires_at: Option<u64>,
 }
@@ -53,7 +56,19 @@ struct Claims {
     role: Option<String>,
     /// BetterAuth's session tokens have the user here, and neither `sub` nor `user_id`.
     user: Option<Value>,
+    /// A claim that isn't a list of texts, `null` among them, is a broken token: it was meant to limit something.
+    #[serde(default)]
+    rooms: Rooms,
     exp: serde_json::Number,
+}
+
+#[derive(Default)]
+struct Rooms(Option<Vec<String>>);
+
+impl<'de> Deserialize<'de> for Rooms {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(|rooms| Self(Some(rooms)))
+    }
 }
 
 /// What a token's header says of it, as far as anyone asks.
@@ -217,7 +232,8 @@ impl Verifier {
         // A fraction of a second is cut off; the library has refused what is negative or no number.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let exp = claims.exp.as_u64().or_else(|| claims.exp.as_f64().map(|exp| exp as u64)).unwrap_or_default();
-        Ok(Identity { user, username, role: claims.role, expires_at: Some(exp.saturating_add(self.leeway)) })
+        let reach = claims.rooms.0.map_or(Reach::Everywhere, Reach::only);
+        Ok(Identity { user, username, role: claims.role, reach, expires_at: Some(exp.saturating_add(self.leeway)) })
     }
 }
 
@@ -250,6 +266,9 @@ pub struct NewToken {
     /// `service` or `admin` may use every REST route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// The rooms that it is limited to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rooms: Option<Vec<String>>,
     /// For whom it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aud: Option<String>,

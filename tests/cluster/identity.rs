@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hubbub::auth::{Algorithm, KeySource, TokenRules, Verifier};
+use hubbub::auth::{Algorithm, KeySource, NewToken, TokenRules, Verifier};
 use hubbub::domain::Code;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{EncodingKey, Header};
@@ -212,4 +212,97 @@ async fn all_sockets_of_a_user_end_on_one_node() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_sockets_of_a_user_end_on_two_nodes() {
     a_user_is_sent_away(Cluster::of(2, JWT).await).await;
+}
+
+fn limited(user: &str, role: Option<&str>, rooms: &[&str]) -> String {
+    let rooms = Some(rooms.iter().map(ToString::to_string).collect());
+    let role = role.map(ToOwned::to_owned);
+    NewToken { role, rooms, ..NewToken::lasting(user, Duration::from_secs(60)) }.sign(SECRET).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_good_for_its_rooms_alone() {
+    let cluster = Cluster::alone(JWT).await;
+    let address = cluster.address(0);
+    let ann = Client::with_token(address, &limited("ann", None, &["lobby", "team-*"])).await;
+    ann.await_event("authenticated").await;
+    for room in ["lobby", "team-1"] {
+        ann.done("join", json!({"room_id": room})).await;
+        ann.done("message", json!({"room_id": room, "content": "hi"})).await;
+        ann.done("history", json!({"room_id": room})).await;
+        ann.done("typing", json!({"room_id": room})).await;
+    }
+    for event in ["join", "message", "history", "typing"] {
+        let answer = ann.ask(event, json!({"room_id": "secret", "content": "hi"})).await;
+        assert_eq!(answer["code"], "forbidden", "{event}");
+    }
+    assert_eq!(ann.ask("message", json!({"room_id": "team-2", "content": "hi"})).await["code"], "not_in_room");
+    // Over HTTP as well, though another token has put the user into the room.
+    let free = Client::with_token(address, &bearer("ann", None)[7..]).await;
+    free.await_event("authenticated").await;
+    free.done("join", json!({"room_id": "secret"})).await;
+    let (user, service) = (limited("ann", None, &["lobby"]), limited("bot", Some("service"), &["lobby"]));
+    for (token, method, path, status) in [
+        (&user, "GET", "/rooms/lobby/messages", 200),
+        (&user, "GET", "/rooms/lobby/users", 200),
+        (&user, "GET", "/rooms/secret/messages", 403),
+        (&user, "GET", "/rooms/secret/users", 403),
+        (&service, "GET", "/rooms/lobby/messages", 200),
+        (&service, "GET", "/rooms/secret/messages", 403),
+        (&service, "GET", "/rooms/secret/users", 403),
+        (&service, "GET", "/users/ann/status", 403),
+        (&service, "GET", "/metrics", 403),
+        (&service, "POST", "/users/ann/disconnect", 403),
+    ] {
+        let authorization = format!("Bearer {token}");
+        let (got, _, answer) = http(address, method, path, &[("authorization", &authorization)], "").await;
+        assert_eq!(got, status, "{path} {answer}");
+        assert!(status == 200 || answer["code"] == "forbidden", "{path} {answer}");
+    }
+    for (room, status) in [("lobby", 201), ("secret", 403)] {
+        let (authorization, body) =
+            (format!("Bearer {service}"), json!({"room_id": room, "content": "hi"}).to_string());
+        let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        assert_eq!(http(address, "POST", "/messages", &headers, &body).await.0, status, "{room}");
+    }
+    cluster.stop().await;
+}
+
+async fn a_narrower_token_ends_what_a_wider_one_began(cluster: Cluster) {
+    let last = cluster.nodes.len() - 1;
+    let (address, far) = (cluster.address(0), cluster.address(last));
+    let bob = Client::with_token(far, &bearer("bob", None)[7..]).await;
+    let ann = Client::with_token(address, &limited("ann", None, &["*"])).await;
+    for client in [&bob, &ann] {
+        client.await_event("authenticated").await;
+        for room in ["kept", "lost"] {
+            client.done("join", json!({"room_id": room})).await;
+        }
+    }
+    ann.done("authenticate", json!({"token": limited("ann", None, &["kept"])})).await;
+    let told = ann.await_event("exception").await;
+    assert_eq!((&told["code"], &told["room_id"]), (&json!("forbidden"), &json!("lost")));
+    assert_eq!(bob.await_event("user_left").await["room_id"], "lost");
+    bob.done("message", json!({"room_id": "lost", "content": "for bob alone"})).await;
+    bob.done("message", json!({"room_id": "kept", "content": "for both"})).await;
+    assert_eq!(ann.await_event("message").await["content"], "for both");
+    assert_eq!(bob.events("message").len(), 2);
+    assert_eq!(ann.ask("message", json!({"room_id": "lost", "content": "hi"})).await["code"], "forbidden");
+    assert_eq!(ann.events("exception").len(), 1, "of the room that is kept nothing is said");
+    // A wider one again: the rooms are open, but nobody is put back into them.
+    ann.done("authenticate", json!({"token": limited("ann", None, &["*"])})).await;
+    assert_eq!(ann.ask("message", json!({"room_id": "lost", "content": "hi"})).await["code"], "not_in_room");
+    let joined = ann.done("join", json!({"room_id": "lost", "since_seq": 0})).await;
+    assert_eq!(joined["replayed"], 1);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_narrower_token_ends_what_a_wider_one_began_on_one_node() {
+    a_narrower_token_ends_what_a_wider_one_began(Cluster::alone(JWT).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_narrower_token_ends_what_a_wider_one_began_on_two_nodes() {
+    a_narrower_token_ends_what_a_wider_one_began(Cluster::of(2, JWT).await).await;
 }

@@ -73,6 +73,9 @@ async fn names_are_found_in_their_order() {
     let identity = verify(&json!({"exp": FAR, "sub": "s", "preferred_username": "p", "role": "admin"})).await.unwrap();
     assert_eq!((identity.user.as_str(), identity.username.as_str()), ("s", "p"));
     assert_eq!(identity.role.as_deref(), Some("admin"));
+    assert_eq!(identity.reach, Reach::Everywhere);
+    let identity = verify(&json!({"exp": FAR, "sub": "s", "rooms": ["lobby", "team-*"]})).await.unwrap();
+    assert_eq!(identity.reach, Reach::only(["lobby", "team-*"]));
     let identity = verify(&json!({"exp": 4e9 + 0.5, "sub": "s", "user": "not an object"})).await.unwrap();
     assert_eq!((identity.user.as_str(), identity.expires_at), ("s", Some(FAR)));
 }
@@ -88,6 +91,9 @@ async fn what_is_wrong_with_a_token_has_a_code() {
         (json!({"exp": FAR, "sub": ""}), Code::Unauthorized),
         (json!({"exp": FAR, "sub": 5}), Code::Unauthorized),
         (json!({"exp": FAR, "user": {"name": "no id"}}), Code::Unauthorized),
+        (json!({"exp": FAR, "sub": "s", "rooms": "lobby"}), Code::Unauthorized),
+        (json!({"exp": FAR, "sub": "s", "rooms": null}), Code::Unauthorized),
+        (json!({"exp": FAR, "sub": "s", "rooms": ["lobby", 5]}), Code::Unauthorized),
         (json!({"exp": FAR, "nbf": FAR - 1, "sub": "s"}), Code::Unauthorized),
         (json!({"exp": FAR, "nbf": "soon", "sub": "s"}), Code::Unauthorized),
     ] {

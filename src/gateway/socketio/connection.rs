@@ -187,10 +187,11 @@ impl Connection {
                 let identity = self.gateway.auth.identify(claimed, current.as_ref()).await;
                 match identity {
                     Ok(identity) => match self.bind(session, identity).await {
-                        Ok(identity) => {
+                        Ok((identity, left)) => {
                             let (user_id, username) = (identity.user.as_str(), identity.username.as_str());
                             answer.done(&Authenticated { ok: Some(true), user_id, username });
                             self.say_authenticated(&identity);
+                            left.iter().for_each(|room| self.say_left(room));
                         }
                         Err(refusal) => answer.refused(&refusal),
                     },
@@ -204,7 +205,10 @@ impl Connection {
                     Ok(outcome) => answer.done(&JoinAck::of(&named, &outcome)),
                     Err(refusal) => answer.refused(&refusal),
                 });
-                chat.join(session, room, start, reply).instrument(span).await;
+                match session.may_join(&room) {
+                    Ok(permit) => chat.join(session, permit, start, reply).instrument(span).await,
+                    Err(refusal) => reply(Err(refusal)),
+                }
             }
             Ok(Decoded::Leave(room)) => match chat.leave(session, &room).await {
                 Ok(()) => answer.done(&LeaveAck::of(&room)),
@@ -212,7 +216,8 @@ impl Connection {
             },
             Ok(Decoded::Message(room, fields)) => {
                 let span = tracing::debug_span!("message", %room);
-                match chat.send(session, room.clone(), fields).instrument(span).await {
+                let sent = async { chat.send(session, session.may_send(&room)?, fields).await };
+                match sent.instrument(span).await {
                     Ok(appended) => {
                         answer.done(&MessageAck::of(&room, &appended));
                         self.settle(&room, arrived.json.len()).await;
@@ -236,15 +241,20 @@ impl Connection {
                 let half = self.gateway.settings.outbox_bytes / 2;
                 self.wait_for(half / 2).await;
                 let bytes = Limits::HISTORY_BYTES.min(half);
-                match chat.history(session, &request.room, request.window, request.limit, bytes).await {
+                let read =
+                    async { chat.read(&session.may_read(&request.room)?, request.window, request.limit, bytes).await };
+                match read.await {
                     Ok(page) => answer.done(&HistoryAck::of(&request.room, &page, Some(true))),
                     Err(refusal) => answer.refused(&refusal),
                 }
             }
-            Ok(Decoded::Typing(room, typing)) => match chat.typing(session, room.clone(), typing).await {
-                Ok(()) => answer.done(&LeaveAck::of(&room)),
-                Err(refusal) => answer.refused(&refusal),
-            },
+            Ok(Decoded::Typing(room, typing)) => {
+                let told = async { chat.typing(session, session.may_send(&room)?, typing).await };
+                match told.await {
+                    Ok(()) => answer.done(&LeaveAck::of(&room)),
+                    Err(refusal) => answer.refused(&refusal),
+                }
+            }
         }
     }
 
@@ -263,19 +273,25 @@ impl Connection {
         self.bind(&mut session, identity).await.map(drop)
     }
 
-    async fn bind(self: &Arc<Self>, session: &mut Session, identity: Identity) -> Result<Identity, Refusal> {
+    /// Also returns the rooms that it had to leave, as the identity doesn't reach them.
+    async fn bind(
+        self: &Arc<Self>,
+        session: &mut Session,
+        identity: Identity,
+    ) -> Result<(Identity, Vec<RoomId>), Refusal> {
         let Gateway { chat, users, .. } = &*self.gateway;
         let new = session.member().is_err();
         // First: so that no call to end the user's connections, once this one counts, passes it over.
         users.insert(&identity.user, self.number, self);
-        let bound = chat.authenticate(session, identity.user.clone(), identity.username.clone()).await;
+        let Identity { user, username, reach, .. } = identity.clone();
+        let bound = chat.authenticate(session, user, username, reach).await;
         if bound.is_err() && new {
             users.remove(&identity.user, self.number);
         }
-        bound?;
+        let left = bound?;
         *self.identity.lock() = Some(identity.clone());
         self.expect_expiry();
-        Ok(identity)
+        Ok((identity, left))
     }
 
     /// From now on until the end, or the next call, this is what will happen to the connection.
@@ -303,6 +319,13 @@ impl Connection {
         let (user_id, username) = (identity.user.as_str(), identity.username.as_str());
         let payload = Authenticated { ok: None, user_id, username };
         self.handle.send(&Frame::text(&encode_named(EventName::Authenticated, &payload)));
+    }
+
+    /// A later token reaches less than the one by which the room was joined.
+    fn say_left(&self, room: &RoomId) {
+        let refusal = Refusal::new(Code::Forbidden, "the new token doesn't reach this room: you have left it");
+        let exception = Exception::of(&refusal, None).about(room);
+        self.handle.send(&Frame::text(&encode_named(EventName::Exception, &exception)));
     }
 
     pub fn end_unless_authenticated(self: &Arc<Self>) {

@@ -22,6 +22,8 @@ pub struct Exception<'a> {
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_id: Option<&'a str>,
 }
 
 impl<'a> Exception<'a> {
@@ -29,7 +31,13 @@ impl<'a> Exception<'a> {
     #[must_use]
     pub fn of(refusal: &'a Refusal, event: Option<&'a str>) -> Self {
         let retry_after_ms = refusal.retry_after.map(millis);
-        Self { ok: false, code: refusal.code.as_str(), error: &refusal.text, retry_after_ms, event }
+        Self { ok: false, code: refusal.code.as_str(), error: &refusal.text, retry_after_ms, event, room_id: None }
+    }
+
+    /// Names the room that it is about, where no request does.
+    #[must_use]
+    pub fn about(self, room: &'a RoomId) -> Self {
+        Self { room_id: Some(room.as_str()), ..self }
     }
 }
 
