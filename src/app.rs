@@ -8,7 +8,6 @@ use engineioxide::{Control, Frame, ProtocolVersion, TransportType};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::auth::ApiKeys;
 use crate::backplane::redis::RedisSettings;
 use crate::backplane::{Backplane, memory, redis};
 use crate::chat::Chat;
@@ -85,7 +84,7 @@ impl App {
         };
         let doors = Arc::new(Doors {
             chat,
-            access: Access { auth, keys: ApiKeys::new(config.api_keys()) },
+            access: Access { auth, keys: config.api_keys()? },
             origins: config.origins.clone(),
             admission: admission.clone(),
             control: control.clone(),

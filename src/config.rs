@@ -12,7 +12,7 @@ use std::time::Duration;
 use figment::Figment;
 use serde::Deserialize;
 
-use crate::auth::Authenticator;
+use crate::auth::{ApiKeys, Authenticator, NotADigest};
 use crate::backplane::BackplaneLimits;
 use crate::domain::Limits;
 use crate::gateway::access::Origins;
@@ -338,6 +338,9 @@ impl Config {
         if auth_mode == AuthMode::Open {
             warnings.push("AUTH_MODE is open: whoever connects says who it is".to_owned());
         }
+        if let Err(error) = ApiKeys::new(&identity::list(settings.api_keys.as_deref())) {
+            return wrong("api_keys", &format!("has an entry that can't be used: {error}"));
+        }
         let origins = match (&settings.allowed_origins, auth_mode) {
             (Some(list), _) => Origins::parse(list),
             (None, AuthMode::Open) => Origins::Any,
@@ -406,9 +409,11 @@ impl Config {
     }
 
     /// Keys of services.
-    #[must_use]
-    pub fn api_keys(&self) -> Vec<String> {
-        identity::list(self.settings.api_keys.as_deref())
+    ///
+    /// # Errors
+    /// Never, once the configuration was checked.
+    pub fn api_keys(&self) -> Result<ApiKeys, NotADigest> {
+        ApiKeys::new(&identity::list(self.settings.api_keys.as_deref()))
     }
 
     /// Every key with its effective value, one a line, as `.env` has it; secrets are hidden.

@@ -6,7 +6,7 @@ mod keys;
 mod outgoing;
 mod tokens;
 
-pub use api_keys::ApiKeys;
+pub use api_keys::{ApiKeys, NotADigest};
 pub use keys::{Algorithm, KeyError, KeySource, MIN_SECRET_BYTES};
 pub use tokens::{Identity, MAX_TOKEN_BYTES, NewToken, TokenRules, Verifier, mint};
 
