@@ -148,7 +148,7 @@ k8s() {
 apply_secret() {
     local namespace=$1 name value keys='' from=()
     mkdir -m 700 "$work/secrets"
-    for name in JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET REDIS_PASSWORD REDIS_URL API_KEYS; do
+    for name in JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET REDIS_PASSWORD REDIS_URL API_KEYS AUTHORIZE_SECRET; do
         value=$(env_value "$name" "$secrets_from")
         if [[ -n $value ]]; then
             (umask 077 && printf '%s' "$value" >"$work/secrets/$name")

@@ -12,7 +12,7 @@ use std::time::Duration;
 use figment::Figment;
 use serde::Deserialize;
 
-use crate::auth::{ApiKeys, Authenticator, NotADigest};
+use crate::auth::{ApiKeys, Authenticator, NotADigest, WebhookSettings};
 use crate::backplane::BackplaneLimits;
 use crate::domain::Limits;
 use crate::gateway::access::Origins;
@@ -90,6 +90,14 @@ settings! {
     jwt_leeway_secs: u64 = 0, "value::number";
     /// Keys of services, comma-separated.
     api_keys: Option<String> = None, "value::optional";
+    /// Who is asked about joins and sends.
+    authorize_url: Option<String> = None, "value::optional";
+    /// What it knows this node by.
+    authorize_secret: Option<String> = None, "value::optional";
+    /// How long its answer may take.
+    authorize_timeout_ms: u64 = 1_000, "value::number";
+    /// How long an answer counts.
+    authorize_cache_secs: u64 = 30, "value::number";
     /// Comma-separated origins, or `*`.
     allowed_origins: Option<String> = None, "value::optional";
     /// How long a connection may stay without an identity.
@@ -158,7 +166,8 @@ impl std::fmt::Debug for Settings {
 }
 
 /// Keys whose values are never shown.
-const SECRETS: &[&str] = &["redis_password", "jwt_secret", "jwt_secret_previous", "better_auth_secret", "api_keys"];
+const SECRETS: &[&str] =
+    &["redis_password", "jwt_secret", "jwt_secret_previous", "better_auth_secret", "api_keys", "authorize_secret"];
 
 /// Whoever connects says who it is, or a token does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,6 +193,8 @@ pub struct Config {
     pub auth_mode: AuthMode,
     /// How tokens are checked; there in jwt mode.
     pub tokens: Option<Tokens>,
+    /// Who is asked about joins and sends.
+    pub webhook: Option<WebhookSettings>,
     /// Which pages may talk to this node.
     pub origins: Origins,
     /// How the log looks.
@@ -317,6 +328,7 @@ impl Config {
         }
         let mut warnings = Vec::new();
         let tokens = settings.tokens(&mut warnings)?;
+        let webhook = settings.webhook(&mut warnings)?;
         let auth_mode = match (settings.auth_mode.as_deref(), &tokens) {
             (Some("jwt") | None, Some(_)) => AuthMode::Jwt,
             (Some("jwt"), None) => {
@@ -352,7 +364,18 @@ impl Config {
             "json" => LogFormat::Json,
             _ => return wrong("log_format", "must be auto, text or json"),
         };
-        Ok(Self { settings, address, metrics_address, redis, auth_mode, tokens, origins, log_format, warnings })
+        Ok(Self {
+            settings,
+            address,
+            metrics_address,
+            redis,
+            auth_mode,
+            tokens,
+            webhook,
+            origins,
+            log_format,
+            warnings,
+        })
     }
 
     /// The limits of the rules.

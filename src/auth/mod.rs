@@ -5,10 +5,12 @@ mod jwks;
 mod keys;
 mod outgoing;
 mod tokens;
+mod webhook;
 
 pub use api_keys::{ApiKeys, NotADigest};
 pub use keys::{Algorithm, KeyError, KeySource, MIN_SECRET_BYTES};
 pub use tokens::{Identity, MAX_TOKEN_BYTES, NewToken, TokenRules, Verifier, mint};
+pub use webhook::{Webhook, WebhookSettings};
 
 use crate::domain::policy::Reach;
 use crate::domain::{Code, Refusal, UserId, Username};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, USER_AGENT};
-use http::{Request, StatusCode, Uri};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -57,6 +57,15 @@ impl Outgoing {
 
     pub async fn get(&self, uri: &Uri) -> Result<Bytes, FetchError> {
         self.ask(Request::get(uri.clone()), Bytes::new()).await
+    }
+
+    /// `bearer` is the whole value of the header.
+    pub async fn post(&self, uri: &Uri, bearer: Option<&HeaderValue>, json: Vec<u8>) -> Result<Bytes, FetchError> {
+        let mut request = Request::post(uri.clone()).header(CONTENT_TYPE, "application/json");
+        if let Some(bearer) = bearer {
+            request = request.header(AUTHORIZATION, bearer.clone());
+        }
+        self.ask(request, json.into()).await
     }
 
     /// Any status but 2xx is a fault, redirects among them: where one is sent to is nobody's but the configuration's to say.

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use async_trait::async_trait;
+
 use crate::backplane::{Backplane, BackplaneError, Typing};
 use crate::delivery::{Delivery, JoinOutcome, Start};
-use crate::domain::policy::{Joining, Permit, Reach, Reading, Sending};
+use crate::domain::policy::{Asked, Joining, Permit, Reach, Reading, Sending};
 use crate::domain::{Code, Draft, DraftFields, Limits, Refusal, RoomId, Status, UserId, Username};
 use crate::telemetry::meter::{Counter, Histogram};
 
@@ -32,11 +34,22 @@ pub struct ChatCounters {
     pub append: Histogram,
 }
 
+/// Someone outside who has a say, too, in what users do. Services aren't asked about.
+#[async_trait]
+pub trait Consent: Send + Sync {
+    /// Whether the user may do that in the room.
+    ///
+    /// # Errors
+    /// `forbidden`; `unavailable` when nobody can say.
+    async fn given(&self, action: Asked, user: &UserId, room: &RoomId) -> Result<(), Refusal>;
+}
+
 /// Chat as its doors see it.
 pub struct Chat {
     backplane: Backplane,
     delivery: Arc<Delivery>,
     limits: Limits,
+    consent: Option<Box<dyn Consent>>,
     counters: ChatCounters,
 }
 
@@ -66,7 +79,21 @@ impl Chat {
     /// Chat on that backplane and those feeds.
     #[must_use]
     pub fn new(backplane: Backplane, delivery: Arc<Delivery>, limits: Limits) -> Self {
-        Self { backplane, delivery, limits, counters: ChatCounters::default() }
+        Self { backplane, delivery, limits, consent: None, counters: ChatCounters::default() }
+    }
+
+    /// The same, where someone else has a say.
+    #[must_use]
+    pub fn with_consent(mut self, consent: Box<dyn Consent>) -> Self {
+        self.consent = Some(consent);
+        self
+    }
+
+    async fn consent(&self, action: Asked, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
+        match &self.consent {
+            Some(consent) => consent.given(action, user, room).await,
+            None => Ok(()),
+        }
     }
 
     /// What has been counted.
@@ -146,6 +173,9 @@ impl Chat {
             let text = format!("a connection may be in at most {most} rooms");
             return reply(Err(Refusal::new(Code::TooManyRooms, text)));
         }
+        if let Err(refusal) = self.consent(Asked::Join, &member.user, &room).await {
+            return reply(Err(refusal));
+        }
         // Until the answer is known the backplane may or may not count this connection: so it is to be told of its loss.
         session.rooms.entry(room.clone()).or_insert(false);
         let joined = Arc::new(AtomicBool::new(false));
@@ -181,7 +211,7 @@ impl Chat {
     /// Sends a message in the name of the session's user.
     ///
     /// # Errors
-    /// `bad_request`, `too_large`, `unavailable`, `overloaded`.
+    /// `forbidden`, `bad_request`, `too_large`, `unavailable`, `overloaded`.
     pub async fn send(
         &self,
         session: &Session,
@@ -189,6 +219,7 @@ impl Chat {
         fields: DraftFields,
     ) -> Result<Appended, Refusal> {
         let member = session.member()?;
+        self.consent(Asked::Send, &member.user, permit.room()).await?;
         self.post(permit, member.user.clone(), member.username.clone(), fields).await
     }
 

@@ -1,7 +1,11 @@
-//! The settings of tokens: exactly one source of keys, and how tokens may be signed.
+//! The settings of tokens (exactly one source of keys, and how tokens may be signed) and of who else is asked.
+
+use std::time::Duration;
+
+use http::HeaderValue;
 
 use super::{ConfigError, Settings};
-use crate::auth::{Algorithm, KeyError, KeySource, TokenRules, Verifier};
+use crate::auth::{Algorithm, KeyError, KeySource, TokenRules, Verifier, Webhook, WebhookSettings};
 
 /// How tokens are checked.
 #[derive(Clone)]
@@ -55,6 +59,42 @@ impl Settings {
     pub fn token_secret(&self) -> Option<&str> {
         let public = self.jwt_public_key_file.is_some() || self.jwt_jwks_file.is_some() || self.jwt_jwks_url.is_some();
         self.jwt_secret.as_deref().or(self.better_auth_secret.as_deref().filter(|_| !public))
+    }
+
+    /// Who is asked about joins and sends; nobody when no URL is named.
+    pub(super) fn webhook(&self, warnings: &mut Vec<String>) -> Result<Option<WebhookSettings>, ConfigError> {
+        if !(1..=10_000).contains(&self.authorize_timeout_ms) {
+            return wrong("AUTHORIZE_TIMEOUT_MS", "must be from 1 to 10000");
+        }
+        if self.authorize_cache_secs > 3600 {
+            return wrong(
+                "AUTHORIZE_CACHE_SECS",
+                "must be at most 3600: so long does a permission last that was taken away",
+            );
+        }
+        let Some(url) = &self.authorize_url else {
+            return match &self.authorize_secret {
+                Some(_) => wrong("AUTHORIZE_SECRET", "means nothing without AUTHORIZE_URL"),
+                None => Ok(None),
+            };
+        };
+        let uri = http_url("AUTHORIZE_URL", url)?;
+        if is_plain(&uri) {
+            warnings.push("AUTHORIZE_URL is not https: whoever is on the way can allow what they like".to_owned());
+        }
+        let bearer = self.authorize_secret.as_ref().map(|secret| HeaderValue::try_from(format!("Bearer {secret}")));
+        let Ok(mut bearer) = bearer.transpose() else {
+            return wrong("AUTHORIZE_SECRET", "must be plain text");
+        };
+        if let Some(bearer) = &mut bearer {
+            bearer.set_sensitive(true);
+        }
+        let timeout = Duration::from_millis(self.authorize_timeout_ms);
+        let settings = WebhookSettings { uri, bearer, timeout, cache: Duration::from_secs(self.authorize_cache_secs) };
+        match Webhook::new(settings.clone()) {
+            Ok(_) => Ok(Some(settings)),
+            Err(error) => wrong("AUTHORIZE_URL", format!("can't be used: {error}")),
+        }
     }
 
     /// How tokens are checked; none when no key is named.

@@ -51,6 +51,15 @@ pub enum Standing {
     Stranger,
 }
 
+/// What somebody outside may be asked about, beside this policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Asked {
+    /// Entering a room.
+    Join,
+    /// Sending a message.
+    Send,
+}
+
 /// Entering a room.
 #[derive(Debug)]
 pub struct Joining;

@@ -1,12 +1,13 @@
 //! Who gets in: tokens of public keys, and those who publish them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hubbub::auth::{Algorithm, KeySource, NewToken, TokenRules, Verifier};
-use hubbub::domain::Code;
+use hubbub::auth::{Algorithm, KeySource, NewToken, TokenRules, Verifier, Webhook, WebhookSettings};
+use hubbub::domain::policy::Asked;
+use hubbub::domain::{Code, RoomId, UserId};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
@@ -42,20 +43,30 @@ fn ok(body: &str) -> String {
 pub struct Publisher {
     pub address: SocketAddr,
     asked: Arc<AtomicUsize>,
+    /// The last request, as it came.
+    last: Arc<Mutex<String>>,
 }
 
 impl Publisher {
     pub async fn of(answer: impl Into<String>) -> Self {
+        Self::slow(answer, Duration::ZERO).await
+    }
+
+    pub async fn slow(answer: impl Into<String>, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
         let (answer, count): (Arc<str>, _) = (answer.into().into(), asked.clone());
+        let last = Arc::new(Mutex::default());
+        let keep = last.clone();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let (answer, count) = (answer.clone(), count.clone());
+                let (answer, count, keep) = (answer.clone(), count.clone(), keep.clone());
                 tokio::spawn(async move {
                     let mut request = [0; 4096];
-                    while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                    while let Ok(read @ 1..) = stream.read(&mut request).await {
                         count.fetch_add(1, Ordering::SeqCst);
+                        *keep.lock().unwrap() = String::from_utf8_lossy(&request[..read]).into_owned();
+                        tokio::time::sleep(delay).await;
                         // An empty answer never comes.
                         if !answer.is_empty() && stream.write_all(answer.as_bytes()).await.is_err() {
                             return;
@@ -64,7 +75,7 @@ impl Publisher {
                 });
             }
         });
-        Self { address, asked }
+        Self { address, asked, last }
     }
 
     pub fn url(&self) -> String {
@@ -305,4 +316,103 @@ async fn a_narrower_token_ends_what_a_wider_one_began_on_one_node() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_narrower_token_ends_what_a_wider_one_began_on_two_nodes() {
     a_narrower_token_ends_what_a_wider_one_began(Cluster::of(2, JWT).await).await;
+}
+
+/// A node that asks that publisher, and a client of it.
+async fn asking(publisher: &Publisher, more: &[(&str, &str)]) -> (Cluster, Client) {
+    let url = format!("http://{}/allow", publisher.address);
+    let settings = [&[("AUTHORIZE_URL", url.as_str()), ("AUTHORIZE_SECRET", "of-hubbub")], more].concat();
+    let cluster = Cluster::alone(&settings).await;
+    let ann = Client::connect(cluster.address(0)).await;
+    ann.done("authenticate", json!({"user_id": "ann"})).await;
+    (cluster, ann)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn someone_else_is_asked_about_joins_and_sends() {
+    let publisher = Publisher::of(ok(r#"{"allow": true}"#)).await;
+    let (cluster, ann) = asking(&publisher, &[]).await;
+    ann.done("join", json!({"room_id": "r"})).await;
+    let request = publisher.last.lock().unwrap().clone();
+    assert!(
+        request.starts_with("POST /allow HTTP/1.1") && request.contains("authorization: Bearer of-hubbub"),
+        "{request}"
+    );
+    assert!(request.ends_with(r#"{"action":"join","user_id":"ann","room_id":"r"}"#), "{request}");
+    for _ in 0..3 {
+        ann.done("message", json!({"room_id": "r", "content": "hi"})).await;
+    }
+    ann.done("history", json!({"room_id": "r"})).await;
+    let (status, _) = crate::node::post(cluster.address(0), &json!({"room_id": "r", "content": "of a service"})).await;
+    assert_eq!((status, publisher.asked()), (201, 2), "each once, and not for a service");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_no_is_a_no_and_is_kept() {
+    let publisher = Publisher::of(ok(r#"{"allow": false}"#)).await;
+    let (cluster, ann) = asking(&publisher, &[]).await;
+    for _ in 0..3 {
+        assert_eq!(ann.ask("join", json!({"room_id": "r"})).await["code"], "forbidden");
+    }
+    assert_eq!(ann.ask("message", json!({"room_id": "r", "content": "hi"})).await["code"], "not_in_room");
+    assert_eq!(publisher.asked(), 1);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_answer_nobody_may() {
+    let elsewhere = Publisher::of(ok(r#"{"allow": true}"#)).await;
+    let redirect = format!("HTTP/1.1 307 Go\r\nlocation: http://{}/\r\ncontent-length: 0\r\n\r\n", elsewhere.address);
+    for answer in [
+        redirect,
+        "HTTP/1.1 500 No\r\ncontent-length: 15\r\n\r\n{\"allow\": true}".to_owned(),
+        "HTTP/1.1 204 No\r\n\r\n".to_owned(),
+        ok("{}"),
+        ok(r#"{"allow": "true"}"#),
+        ok(&format!(r#"{{"allow": true, "filling": "{}"}}"#, "x".repeat(20_000))),
+        String::new(),
+    ] {
+        let publisher = Publisher::of(answer.clone()).await;
+        let (cluster, ann) = asking(&publisher, &[("AUTHORIZE_TIMEOUT_MS", "300")]).await;
+        let refused = ann.ask("join", json!({"room_id": "r"})).await;
+        assert_eq!(
+            (&refused["code"], &refused["retry_after_ms"]),
+            (&json!("unavailable"), &json!(1000)),
+            "{answer:.60}"
+        );
+        assert_eq!(ann.ask("message", json!({"room_id": "r", "content": "hi"})).await["code"], "not_in_room");
+        cluster.stop().await;
+    }
+    assert_eq!(elsewhere.asked(), 0, "a redirect was followed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_an_answer_keeps_the_order() {
+    let publisher = Publisher::slow(ok(r#"{"allow": true}"#), Duration::from_millis(100)).await;
+    let (cluster, ann) = asking(&publisher, &[("AUTHORIZE_CACHE_SECS", "0")]).await;
+    let join = ann.emit("join", &json!({"room_id": "r"}));
+    let sent: Vec<_> =
+        (0..3).map(|n| ann.emit("message", &json!({"room_id": "r", "content": n.to_string()}))).collect();
+    let leave = ann.emit("leave", &json!({"room_id": "r"}));
+    let late = ann.emit("message", &json!({"room_id": "r", "content": "late"}));
+    assert_eq!(join.await.unwrap()["ok"], true);
+    for (n, answer) in sent.into_iter().enumerate() {
+        assert_eq!(answer.await.unwrap()["seq"], n + 1);
+    }
+    assert_eq!(leave.await.unwrap()["ok"], true);
+    assert_eq!(late.await.unwrap()["code"], "not_in_room");
+    assert_eq!(publisher.asked(), 4, "nothing is kept");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_is_asked_once_whoever_waits() {
+    let publisher = Publisher::slow(ok(r#"{"allow": true}"#), Duration::from_millis(200)).await;
+    let uri = format!("http://{}/", publisher.address).parse().unwrap();
+    let settings = WebhookSettings { uri, bearer: None, timeout: Duration::from_secs(5), cache: Duration::ZERO };
+    let (webhook, user, room) = (Webhook::new(settings).unwrap(), UserId::trusted("ann"), RoomId::trusted("r"));
+    let all = futures_util::future::join_all((0..50).map(|_| webhook.ask(Asked::Join, &user, &room))).await;
+    assert!(all.iter().all(Result::is_ok));
+    assert_eq!(publisher.asked(), 1);
 }

@@ -14,7 +14,7 @@ import unittest
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SECRETS = {"JWT_SECRET", "JWT_SECRET_PREVIOUS", "BETTER_AUTH_SECRET", "REDIS_PASSWORD", "REDIS_URL", "API_KEYS"}
+SECRETS = {"JWT_SECRET", "JWT_SECRET_PREVIOUS", "BETTER_AUTH_SECRET", "REDIS_PASSWORD", "REDIS_URL", "API_KEYS", "AUTHORIZE_SECRET"}
 # Keys that mean nothing, or name a file that isn't there, on their own.
 WITH_OTHERS = {"HUBBUB_CONFIG", "AUTH_MODE", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_FILE", "JWT_JWKS_URL"}
 # Keys that a deployment has no use for, with the reason.
