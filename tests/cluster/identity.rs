@@ -193,10 +193,9 @@ async fn a_user_is_sent_away(cluster: Cluster) {
         assert_eq!(disconnect(cluster.address(0), "ann", &caller).await.1["code"], expected);
     }
     assert_eq!(disconnect(cluster.address(0), "ann", "").await.0, 401);
-    let began = std::time::Instant::now();
     let (status, answer) = disconnect(cluster.address(0), "ann", "Bearer a-key-of-a-service").await;
     assert_eq!((status, answer), (200, json!({"ok": true, "user_id": "ann", "disconnected": 3, "remaining": 0})));
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // And it is given up after a second: so all of them ended within it.
     for ann in &anns {
         assert_eq!(ann.await_event("exception").await["code"], "forbidden");
         ann.await_event("disconnect").await;
@@ -294,10 +293,14 @@ async fn a_narrower_token_ends_what_a_wider_one_began(cluster: Cluster) {
     let told = ann.await_event("exception").await;
     assert_eq!((&told["code"], &told["room_id"]), (&json!("forbidden"), &json!("lost")));
     assert_eq!(bob.await_event("user_left").await["room_id"], "lost");
-    bob.done("message", json!({"room_id": "lost", "content": "for bob alone"})).await;
-    bob.done("message", json!({"room_id": "kept", "content": "for both"})).await;
-    assert_eq!(ann.await_event("message").await["content"], "for both");
-    assert_eq!(bob.events("message").len(), 2);
+    // Whom the same feed serves has had it: so ann would have had it before what is said after that.
+    let carl = Client::with_token(address, &bearer("carl", None)[7..]).await;
+    carl.await_event("authenticated").await;
+    carl.done("join", json!({"room_id": "lost"})).await;
+    bob.done("message", json!({"room_id": "lost", "content": "not for ann"})).await;
+    carl.await_event("message").await;
+    bob.done("message", json!({"room_id": "kept", "content": "for ann"})).await;
+    assert_eq!(ann.await_event("message").await["content"], "for ann");
     assert_eq!(ann.ask("message", json!({"room_id": "lost", "content": "hi"})).await["code"], "forbidden");
     assert_eq!(ann.events("exception").len(), 1, "of the room that is kept nothing is said");
     // A wider one again: the rooms are open, but nobody is put back into them.
@@ -321,7 +324,8 @@ async fn a_narrower_token_ends_what_a_wider_one_began_on_two_nodes() {
 /// A node that asks that publisher, and a client of it.
 async fn asking(publisher: &Publisher, more: &[(&str, &str)]) -> (Cluster, Client) {
     let url = format!("http://{}/allow", publisher.address);
-    let settings = [&[("AUTHORIZE_URL", url.as_str()), ("AUTHORIZE_SECRET", "of-hubbub")], more].concat();
+    let patient = ("AUTHORIZE_TIMEOUT_MS", "10000");
+    let settings = [&[("AUTHORIZE_URL", url.as_str()), ("AUTHORIZE_SECRET", "of-hubbub"), patient], more].concat();
     let cluster = Cluster::alone(&settings).await;
     let ann = Client::connect(cluster.address(0)).await;
     ann.done("authenticate", json!({"user_id": "ann"})).await;
