@@ -135,15 +135,18 @@ async fn an_unknown_kid_has_the_set_fetched_once_whoever_asks() {
 async fn a_set_that_cant_be_had_lets_nobody_in() {
     let good = token("k1", &json!({"sub": "s", "exp": FAR}));
     let elsewhere = Publisher::of(ok(&set("k1"))).await;
-    let redirect = format!("HTTP/1.1 302 Found\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", elsewhere.url());
-    let large = format!(r#"{{"keys":[],"filling":"{}"}}"#, "x".repeat(300_000));
+    // Each would let the token in, but for what is wrong with it.
+    let good_set = set("k1");
+    let with_head = |head: &str| format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{good_set}", good_set.len());
+    let redirect = with_head(&format!("302 Found\r\nlocation: {}", elsewhere.url()));
+    let large = format!("{}{good_set}", " ".repeat(300_000));
     let broken = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{";
     for answer in [
         redirect,
         ok(&large),
         ok("nonsense"),
         ok(r#"{"keys":[]}"#),
-        "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        with_head("500 No"),
         broken.to_owned(),
         String::new(),
     ] {
