@@ -4,16 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use engineioxide::{Control, Frame, ProtocolVersion, TransportType};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::auth::ApiKeys;
+use crate::auth::Webhook;
 use crate::backplane::redis::RedisSettings;
 use crate::backplane::{Backplane, memory, redis};
-use crate::chat::Chat;
+use crate::chat::{Chat, Consent};
 use crate::config::Config;
 use crate::delivery::{Delivery, DeliverySettings};
+use crate::domain::policy::Asked;
+use crate::domain::{Refusal, RoomId, UserId};
 use crate::gateway::access::Access;
 use crate::gateway::rest::{self, Doors};
 use crate::gateway::socketio::{Gateway, Settings};
@@ -59,8 +62,13 @@ impl App {
             ..DeliverySettings::default()
         };
         let delivery = Arc::new(Delivery::start(&backplane, &delivery_settings));
-        let chat = Arc::new(Chat::new(backplane.clone(), delivery.clone(), config.limits()));
+        let mut chat = Chat::new(backplane.clone(), delivery.clone(), config.limits());
+        if let Some(webhook) = &config.webhook {
+            chat = chat.with_consent(Box::new(Webhook::new(webhook.clone())?));
+        }
+        let chat = Arc::new(chat);
         let auth = Arc::new(config.authenticator()?);
+        auth.warm_up().await;
         let control = Control::new(engineioxide::Limits {
             outbox_bytes: config.settings.max_outbox_bytes,
             write_timeout: Duration::from_secs(config.settings.write_timeout_secs),
@@ -84,7 +92,7 @@ impl App {
         };
         let doors = Arc::new(Doors {
             chat,
-            access: Access { auth, keys: ApiKeys::new(config.api_keys()) },
+            access: Access { auth, keys: config.api_keys()? },
             origins: config.origins.clone(),
             admission: admission.clone(),
             control: control.clone(),
@@ -154,6 +162,13 @@ impl App {
         for listener in self.listeners {
             listener.abort();
         }
+    }
+}
+
+#[async_trait]
+impl Consent for Webhook {
+    async fn given(&self, action: Asked, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
+        self.ask(action, user, room).await
     }
 }
 

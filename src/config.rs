@@ -1,5 +1,6 @@
 //! Configuration: the environment, `.env`, and a TOML file, in falling precedence; every value checked at the start.
 
+mod identity;
 mod source;
 mod value;
 
@@ -11,12 +12,14 @@ use std::time::Duration;
 use figment::Figment;
 use serde::Deserialize;
 
-use crate::auth::{Authenticator, Verifier};
+use crate::auth::{ApiKeys, Authenticator, NotADigest, WebhookSettings};
 use crate::backplane::BackplaneLimits;
 use crate::domain::Limits;
 use crate::gateway::access::Origins;
 use crate::server::admission::Caps;
 use crate::telemetry::log::LogFormat;
+
+pub use identity::Tokens;
 
 /// A configuration that can't be used, in words for whoever wrote it.
 #[derive(Debug, thiserror::Error)]
@@ -67,10 +70,34 @@ settings! {
     auth_mode: Option<String> = None, "value::optional";
     /// The secret of HS256 tokens.
     jwt_secret: Option<String> = None, "value::optional";
+    /// The one before, while it is being changed.
+    jwt_secret_previous: Option<String> = None, "value::optional";
+    /// Understood for `jwt_secret`.
+    better_auth_secret: Option<String> = None, "value::optional";
+    /// By which tokens may be signed, comma-separated: `HS256`, or of `RS256`, `ES256`, `EdDSA`.
+    jwt_algorithm: Option<String> = None, "value::optional";
+    /// A file with the public key of tokens, as PEM.
+    jwt_public_key_file: Option<String> = None, "value::optional";
+    /// A file with a JWK set.
+    jwt_jwks_file: Option<String> = None, "value::optional";
+    /// Where a JWK set is published.
+    jwt_jwks_url: Option<String> = None, "value::optional";
+    /// One of these, comma-separated, must be in `aud`.
+    jwt_audience: Option<String> = None, "value::optional";
+    /// One of these, comma-separated, must be `iss`.
+    jwt_issuer: Option<String> = None, "value::optional";
     /// Granted on `exp` and `nbf`.
     jwt_leeway_secs: u64 = 0, "value::number";
     /// Keys of services, comma-separated.
     api_keys: Option<String> = None, "value::optional";
+    /// Who is asked about joins and sends.
+    authorize_url: Option<String> = None, "value::optional";
+    /// What it knows this node by.
+    authorize_secret: Option<String> = None, "value::optional";
+    /// How long its answer may take.
+    authorize_timeout_ms: u64 = 1_000, "value::number";
+    /// How long an answer counts.
+    authorize_cache_secs: u64 = 30, "value::number";
     /// Comma-separated origins, or `*`.
     allowed_origins: Option<String> = None, "value::optional";
     /// How long a connection may stay without an identity.
@@ -139,7 +166,8 @@ impl std::fmt::Debug for Settings {
 }
 
 /// Keys whose values are never shown.
-const SECRETS: &[&str] = &["redis_password", "jwt_secret", "api_keys"];
+const SECRETS: &[&str] =
+    &["redis_password", "jwt_secret", "jwt_secret_previous", "better_auth_secret", "api_keys", "authorize_secret"];
 
 /// Whoever connects says who it is, or a token does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +191,10 @@ pub struct Config {
     pub redis: Option<String>,
     /// How identities are known.
     pub auth_mode: AuthMode,
+    /// How tokens are checked; there in jwt mode.
+    pub tokens: Option<Tokens>,
+    /// Who is asked about joins and sends.
+    pub webhook: Option<WebhookSettings>,
     /// Which pages may talk to this node.
     pub origins: Origins,
     /// How the log looks.
@@ -295,9 +327,16 @@ impl Config {
             return wrong("redis_url", "must begin with redis://, rediss://, redis-sentinel:// or redis-cluster://");
         }
         let mut warnings = Vec::new();
-        let auth_mode = match (settings.auth_mode.as_deref(), &settings.jwt_secret) {
+        let tokens = settings.tokens(&mut warnings)?;
+        let webhook = settings.webhook(&mut warnings)?;
+        let auth_mode = match (settings.auth_mode.as_deref(), &tokens) {
             (Some("jwt") | None, Some(_)) => AuthMode::Jwt,
-            (Some("jwt"), None) => return wrong("jwt_secret", "is needed for AUTH_MODE=jwt"),
+            (Some("jwt"), None) => {
+                return wrong(
+                    "jwt_secret",
+                    "(or JWT_PUBLIC_KEY_FILE, JWT_JWKS_FILE, JWT_JWKS_URL) is needed for AUTH_MODE=jwt",
+                );
+            }
             (Some("open"), _) => AuthMode::Open,
             (None, None) if address.ip().is_loopback() => AuthMode::Open,
             (None, None) => {
@@ -311,10 +350,8 @@ impl Config {
         if auth_mode == AuthMode::Open {
             warnings.push("AUTH_MODE is open: whoever connects says who it is".to_owned());
         }
-        if let Some(secret) = settings.jwt_secret.as_deref().filter(|_| auth_mode == AuthMode::Jwt)
-            && let Err(error) = Verifier::hs256(secret, 0)
-        {
-            return wrong("jwt_secret", &format!("is too weak: {error}"));
+        if let Err(error) = ApiKeys::new(&identity::list(settings.api_keys.as_deref())) {
+            return wrong("api_keys", &format!("has an entry that can't be used: {error}"));
         }
         let origins = match (&settings.allowed_origins, auth_mode) {
             (Some(list), _) => Origins::parse(list),
@@ -327,7 +364,18 @@ impl Config {
             "json" => LogFormat::Json,
             _ => return wrong("log_format", "must be auto, text or json"),
         };
-        Ok(Self { settings, address, metrics_address, redis, auth_mode, origins, log_format, warnings })
+        Ok(Self {
+            settings,
+            address,
+            metrics_address,
+            redis,
+            auth_mode,
+            tokens,
+            webhook,
+            origins,
+            log_format,
+            warnings,
+        })
     }
 
     /// The limits of the rules.
@@ -377,19 +425,18 @@ impl Config {
     /// # Errors
     /// Never, once the configuration was checked.
     pub fn authenticator(&self) -> anyhow::Result<Authenticator> {
-        Ok(match (&self.settings.jwt_secret, self.auth_mode) {
-            (Some(secret), AuthMode::Jwt) => {
-                Authenticator::Jwt(Box::new(Verifier::hs256(secret, self.settings.jwt_leeway_secs)?))
-            }
+        Ok(match &self.tokens {
+            Some(tokens) if self.auth_mode == AuthMode::Jwt => Authenticator::Jwt(Box::new(tokens.verifier()?)),
             _ => Authenticator::Open,
         })
     }
 
     /// Keys of services.
-    #[must_use]
-    pub fn api_keys(&self) -> Vec<String> {
-        let keys = self.settings.api_keys.as_deref().unwrap_or_default();
-        keys.split(',').map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect()
+    ///
+    /// # Errors
+    /// Never, once the configuration was checked.
+    pub fn api_keys(&self) -> Result<ApiKeys, NotADigest> {
+        ApiKeys::new(&identity::list(self.settings.api_keys.as_deref()))
     }
 
     /// Every key with its effective value, one a line, as `.env` has it; secrets are hidden.

@@ -240,6 +240,12 @@ pub trait Presence: Send + Sync {
     /// `Unavailable`.
     async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>>;
 
+    /// The user's live connections, on whichever node; those of a node that died are among them until it is reaped.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>>;
+
     /// Whether the user is online.
     ///
     /// # Errors
@@ -275,6 +281,8 @@ pub enum Topic {
     Room(RoomId),
     /// A user's changes of status.
     User(UserId),
+    /// What every node is told; it has neither a log nor versions.
+    Nodes,
 }
 
 /// Someone types, or has stopped: told to whoever listens now, kept nowhere.
@@ -301,6 +309,8 @@ pub enum BusEvent {
     Typing(Typing),
     /// A user came or went.
     StatusChanged(Status),
+    /// All connections of a user are to end.
+    Disconnect(UserId),
 }
 
 /// Where the bus hands what arrives. Both calls return at once: they run in the bus's own task, or under its lock.
@@ -336,6 +346,13 @@ pub trait Bus: Send + Sync {
     /// # Errors
     /// `Unavailable`.
     async fn publish_typing(&self, typing: &Typing) -> Result<()>;
+
+    /// Tells all nodes (of [`Topic::Nodes`]) to end the user's connections. It may be lost: whoever must be sure looks at
+    /// [`Presence::connections`], and says it again.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn publish_disconnect(&self, user: &UserId) -> Result<()>;
 }
 
 /// A backplane's life.

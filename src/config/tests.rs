@@ -64,6 +64,13 @@ fn what_is_wrong_is_said_with_its_key() {
         ("METRICS_ADDR", "9100"),
         ("JWT_SECRET", "short"),
         ("JWT_LEEWAY_SECS", "31"),
+        ("API_KEYS", "fine,sha256:abc"),
+        ("AUTHORIZE_URL", "allow.example.com"),
+        ("AUTHORIZE_URL", "http://"),
+        ("AUTHORIZE_SECRET", "of nobody"),
+        ("AUTHORIZE_TIMEOUT_MS", "0"),
+        ("AUTHORIZE_TIMEOUT_MS", "10001"),
+        ("AUTHORIZE_CACHE_SECS", "3601"),
         ("SERVER_HOST", "not a host"),
         ("MAX_OUTBOX_BYTES", "10"),
         ("DEDUPE_TTL_SECS", "18446744073709551615"),
@@ -88,10 +95,56 @@ fn a_public_address_needs_a_secret_or_a_word() {
 }
 
 #[test]
+fn tokens_are_checked_by_keys_of_one_kind() {
+    let key = |name: &str| format!("{}/tests/keys/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (rsa, private, short) = (key("rsa.pub.pem"), key("rsa.pem"), key("rsa-1024.pub.pem"));
+    let pem = |path| ("JWT_PUBLIC_KEY_FILE", path);
+    let (rs256, url) = (("JWT_ALGORITHM", "RS256"), ("JWT_JWKS_URL", "https://app.example.com/api/auth/jwks"));
+    let mode = |environment: &[_]| load(environment, "").unwrap().auth_mode;
+    assert_eq!(mode(&[pem(rsa.as_str()), rs256]), AuthMode::Jwt);
+    assert_eq!(mode(&[url, ("JWT_ALGORITHM", "EdDSA, RS256")]), AuthMode::Jwt);
+    assert_eq!(mode(&[("BETTER_AUTH_SECRET", SECRET.1)]), AuthMode::Jwt);
+    // An application's own secret beside its public keys is none of ours.
+    let config = load(&[("BETTER_AUTH_SECRET", SECRET.1), url, ("JWT_ALGORITHM", "EdDSA")], "").unwrap();
+    assert!(matches!(config.tokens.unwrap().keys, crate::auth::KeySource::Url(_)));
+    for (environment, said) in [
+        (vec![SECRET, url], "JWT_SECRET and JWT_JWKS_URL"),
+        (vec![url], "JWT_ALGORITHM is needed"),
+        (vec![url, ("JWT_ALGORITHM", "HS256")], "JWT_ALGORITHM doesn't go"),
+        (vec![url, ("JWT_ALGORITHM", "none")], "JWT_ALGORITHM must be"),
+        (vec![SECRET, rs256], "JWT_ALGORITHM doesn't go"),
+        (vec![SECRET, ("JWT_SECRET_PREVIOUS", "short")], "JWT_SECRET_PREVIOUS can't be used"),
+        (vec![("JWT_SECRET_PREVIOUS", SECRET.1)], "JWT_SECRET_PREVIOUS means nothing"),
+        (vec![pem(private.as_str()), rs256], "JWT_PUBLIC_KEY_FILE can't be used"),
+        (vec![pem(short.as_str()), rs256], "JWT_PUBLIC_KEY_FILE can't be used"),
+        (vec![pem(rsa.as_str()), ("JWT_ALGORITHM", "EdDSA")], "JWT_PUBLIC_KEY_FILE can't be used"),
+        (vec![pem("/nonexistent"), rs256], "JWT_PUBLIC_KEY_FILE names"),
+        (vec![("JWT_JWKS_FILE", rsa.as_str()), rs256], "JWT_JWKS_FILE can't be used"),
+        (vec![("JWT_JWKS_URL", "ftp://a/b"), rs256], "JWT_JWKS_URL must be"),
+        (vec![("JWT_JWKS_URL", "https://ann:secret@a/b"), rs256], "JWT_JWKS_URL must be"),
+    ] {
+        let message = error(&environment, "");
+        assert!(message.contains(said) && !message.contains(":secret@"), "{environment:?}: {message}");
+    }
+}
+
+#[test]
+fn a_published_set_over_plain_http_is_warned_of() {
+    let warnings = |url| load(&[("JWT_JWKS_URL", url), ("JWT_ALGORITHM", "EdDSA")], "").unwrap().warnings.len();
+    assert_eq!(warnings("http://auth.example.com/jwks"), 1);
+    for fine in
+        ["https://auth.example.com/jwks", "http://127.0.0.1/jwks", "http://[::1]:1/jwks", "http://localhost/jwks"]
+    {
+        assert_eq!(warnings(fine), 0, "{fine}");
+    }
+}
+
+#[test]
 fn a_secret_of_digits_stays_text() {
     let config = load(&[SECRET], "API_KEYS=007,abc").unwrap();
     assert_eq!(config.settings.jwt_secret.as_deref(), Some(SECRET.1));
-    assert_eq!(config.api_keys(), ["007", "abc"]);
+    let keys = config.api_keys().unwrap();
+    assert!(keys.contains("007") && keys.contains("abc") && !keys.contains("7"));
 }
 
 #[test]

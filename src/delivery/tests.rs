@@ -132,6 +132,9 @@ impl Bus for LossyBus {
     async fn publish_typing(&self, typing: &Typing) -> Result<()> {
         self.inner.publish_typing(typing).await
     }
+    async fn publish_disconnect(&self, user: &UserId) -> Result<()> {
+        self.inner.publish_disconnect(user).await
+    }
 }
 
 /// A log whose numbering can be lost.
@@ -234,6 +237,9 @@ impl crate::backplane::Presence for FakePresence {
     }
     async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool> {
         self.0.is_member(room, user).await
+    }
+    async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
+        self.0.connections(user).await
     }
     async fn room_changes(&self, r: &RoomId, v: u64) -> Result<crate::backplane::Changes<crate::domain::RoomChange>> {
         self.0.room_changes(r, v).await

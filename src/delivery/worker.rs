@@ -180,6 +180,8 @@ impl Worker {
                     feed.on_change(context, status);
                 }
             }
+            // It is no feed's, and doesn't come this way.
+            Command::Bus(BusEvent::Disconnect(_), _) => {}
             Command::Join(request) => {
                 let feed = self.rooms.entry(request.room.clone()).or_insert_with_key(|room| {
                     context.counters.rooms.fetch_add(1, Ordering::Relaxed);
@@ -239,6 +241,8 @@ impl Worker {
                     feed.catch_up(&mut self.context);
                 }
             }
+            // What it says isn't kept: who said it looks whether it was heard.
+            Some(Topic::Nodes) => {}
             None => {
                 self.rooms.values_mut().for_each(|feed| feed.on_interrupted(&mut self.context));
                 self.users.values_mut().for_each(|feed| feed.catch_up(&mut self.context));
@@ -280,6 +284,7 @@ impl Worker {
                     feed.version()
                 }
                 Topic::User(user) => self.users.get(user).and_then(UserFeed::version),
+                Topic::Nodes => None,
             };
             versions.extend(version.map(|version| (topic, version)));
         }
@@ -327,6 +332,7 @@ impl Worker {
                         feed.catch_up(&mut self.context);
                     }
                 }
+                Topic::Nodes => {}
             }
         }
     }

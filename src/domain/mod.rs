@@ -6,6 +6,7 @@ mod continuity;
 mod draft;
 mod id;
 mod limits;
+pub mod policy;
 mod presence;
 mod refusal;
 mod time;

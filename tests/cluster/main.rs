@@ -8,6 +8,7 @@
 mod server;
 
 mod client;
+mod identity;
 mod node;
 mod order;
 mod presence;

@@ -69,7 +69,9 @@ async fn what_is_posted_is_there_and_a_repeat_is_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_jwt_mode_the_bearer_decides() {
-    let cluster = Cluster::alone(&[("JWT_SECRET", SECRET), ("API_KEYS", "key-one,key-two")]).await;
+    // The last one is the digest of abc.
+    let keys = "key-one, key-two, sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let cluster = Cluster::alone(&[("JWT_SECRET", SECRET), ("API_KEYS", keys)]).await;
     let address = cluster.address(0);
     let token = |user: &str, role| {
         let ttl = std::time::Duration::from_secs(60);
@@ -82,6 +84,8 @@ async fn in_jwt_mode_the_bearer_decides() {
         (&service, "/messages", 201),
         (&user, "/messages", 403),
         ("Bearer nonsense", "/messages", 401),
+        ("Bearer abc", "/metrics", 200),
+        ("Bearer sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "/messages", 401),
         ("Basic key-one", "/messages", 401),
         (&user, "/rooms/r/users", 403),
         (&service, "/rooms/r/users", 200),

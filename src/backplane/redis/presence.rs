@@ -108,6 +108,14 @@ impl Presence for Node {
         Ok(!score.is_null())
     }
 
+    async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
+        let partition = Partition::of_user(user);
+        let key = format!("{}c:{}", partition.tag(), part(user.as_str()));
+        let names = self.link.command("HKEYS", partition, vec![key.into()]).await?;
+        let names = names.into_array().into_iter().filter_map(Value::into_string);
+        Ok(names.map(|name| ConnId::trusted(&name)).collect())
+    }
+
     async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>> {
         let name = part(room.as_str());
         let changes = self.changes(Partition::of_room(room), &name, 'm', version, |version, mut fields| {
@@ -177,6 +185,8 @@ impl Presence for Node {
                 let key = match topic {
                     Topic::Room(room) => format!("{}m:{}", partition.tag(), part(room.as_str())),
                     Topic::User(user) => format!("{}s:{}", partition.tag(), part(user.as_str())),
+                    // Nothing is there.
+                    Topic::Nodes => format!("{}-", partition.tag()),
                 };
                 (partition, key)
             })

@@ -52,6 +52,7 @@ pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
         .route("/rooms/{room_id}/messages", get(handlers::room_messages))
         .route("/rooms/{room_id}/users", get(handlers::room_users))
         .route("/users/{user_id}/status", get(handlers::user_status))
+        .route("/users/{user_id}/disconnect", post(handlers::disconnect_user))
         .route("/metrics", get(handlers::metrics))
         .route("/socket.io/", sockets.clone())
         .route("/socket.io", sockets)

@@ -30,6 +30,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) struct Connection {
     gateway: Arc<Gateway>,
     conn: ConnId,
+    /// Sets it apart from the others of this node.
+    number: u64,
     handle: SessionHandle,
     inbox: Mutex<Inbox>,
     /// Taken by whoever handles an event or the loss; never by two at once, as the inbox has one task.
@@ -70,7 +72,7 @@ impl Answer {
 }
 
 impl Connection {
-    pub fn new(gateway: Arc<Gateway>, conn: ConnId, handle: SessionHandle) -> Arc<Self> {
+    pub fn new(gateway: Arc<Gateway>, conn: ConnId, number: u64, handle: SessionHandle) -> Arc<Self> {
         let half = gateway.settings.outbox_bytes / 2;
         let (outlet_conn, outlet_handle) = (conn.clone(), handle.clone());
         let make_outlet = Box::new(move |user: &crate::domain::UserId| {
@@ -85,6 +87,7 @@ impl Connection {
             deadline: Mutex::new(None),
             gateway,
             conn,
+            number,
             handle,
         })
     }
@@ -181,13 +184,14 @@ impl Connection {
             Err(refusal) => answer.refused(&refusal),
             Ok(Decoded::Authenticate(claimed)) => {
                 let current = self.identity.lock().clone();
-                let identity = self.gateway.auth.identify(claimed, current.as_ref());
+                let identity = self.gateway.auth.identify(claimed, current.as_ref()).await;
                 match identity {
                     Ok(identity) => match self.bind(session, identity).await {
-                        Ok(identity) => {
+                        Ok((identity, left)) => {
                             let (user_id, username) = (identity.user.as_str(), identity.username.as_str());
                             answer.done(&Authenticated { ok: Some(true), user_id, username });
                             self.say_authenticated(&identity);
+                            left.iter().for_each(|room| self.say_left(room));
                         }
                         Err(refusal) => answer.refused(&refusal),
                     },
@@ -201,7 +205,10 @@ impl Connection {
                     Ok(outcome) => answer.done(&JoinAck::of(&named, &outcome)),
                     Err(refusal) => answer.refused(&refusal),
                 });
-                chat.join(session, room, start, reply).instrument(span).await;
+                match session.may_join(&room) {
+                    Ok(permit) => chat.join(session, permit, start, reply).instrument(span).await,
+                    Err(refusal) => reply(Err(refusal)),
+                }
             }
             Ok(Decoded::Leave(room)) => match chat.leave(session, &room).await {
                 Ok(()) => answer.done(&LeaveAck::of(&room)),
@@ -209,7 +216,8 @@ impl Connection {
             },
             Ok(Decoded::Message(room, fields)) => {
                 let span = tracing::debug_span!("message", %room);
-                match chat.send(session, room.clone(), fields).instrument(span).await {
+                let sent = async { chat.send(session, session.may_send(&room)?, fields).await };
+                match sent.instrument(span).await {
                     Ok(appended) => {
                         answer.done(&MessageAck::of(&room, &appended));
                         self.settle(&room, arrived.json.len()).await;
@@ -233,15 +241,20 @@ impl Connection {
                 let half = self.gateway.settings.outbox_bytes / 2;
                 self.wait_for(half / 2).await;
                 let bytes = Limits::HISTORY_BYTES.min(half);
-                match chat.history(session, &request.room, request.window, request.limit, bytes).await {
+                let read =
+                    async { chat.read(&session.may_read(&request.room)?, request.window, request.limit, bytes).await };
+                match read.await {
                     Ok(page) => answer.done(&HistoryAck::of(&request.room, &page, Some(true))),
                     Err(refusal) => answer.refused(&refusal),
                 }
             }
-            Ok(Decoded::Typing(room, typing)) => match chat.typing(session, room.clone(), typing).await {
-                Ok(()) => answer.done(&LeaveAck::of(&room)),
-                Err(refusal) => answer.refused(&refusal),
-            },
+            Ok(Decoded::Typing(room, typing)) => {
+                let told = async { chat.typing(session, session.may_send(&room)?, typing).await };
+                match told.await {
+                    Ok(()) => answer.done(&LeaveAck::of(&room)),
+                    Err(refusal) => answer.refused(&refusal),
+                }
+            }
         }
     }
 
@@ -260,12 +273,25 @@ impl Connection {
         self.bind(&mut session, identity).await.map(drop)
     }
 
-    async fn bind(self: &Arc<Self>, session: &mut Session, identity: Identity) -> Result<Identity, Refusal> {
-        let chat = &self.gateway.chat;
-        chat.authenticate(session, identity.user.clone(), identity.username.clone()).await?;
+    /// Also returns the rooms that it had to leave, as the identity doesn't reach them.
+    async fn bind(
+        self: &Arc<Self>,
+        session: &mut Session,
+        identity: Identity,
+    ) -> Result<(Identity, Vec<RoomId>), Refusal> {
+        let Gateway { chat, users, .. } = &*self.gateway;
+        let new = session.member().is_err();
+        // First: so that no call to end the user's connections, once this one counts, passes it over.
+        users.insert(&identity.user, self.number, self);
+        let Identity { user, username, reach, .. } = identity.clone();
+        let bound = chat.authenticate(session, user, username, reach).await;
+        if bound.is_err() && new {
+            users.remove(&identity.user, self.number);
+        }
+        let left = bound?;
         *self.identity.lock() = Some(identity.clone());
         self.expect_expiry();
-        Ok(identity)
+        Ok((identity, left))
     }
 
     /// From now on until the end, or the next call, this is what will happen to the connection.
@@ -295,6 +321,13 @@ impl Connection {
         self.handle.send(&Frame::text(&encode_named(EventName::Authenticated, &payload)));
     }
 
+    /// A later token reaches less than the one by which the room was joined.
+    fn say_left(&self, room: &RoomId) {
+        let refusal = Refusal::new(Code::Forbidden, "the new token doesn't reach this room: you have left it");
+        let exception = Exception::of(&refusal, None).about(room);
+        self.handle.send(&Frame::text(&encode_named(EventName::Exception, &exception)));
+    }
+
     pub fn end_unless_authenticated(self: &Arc<Self>) {
         if self.identity.lock().is_some() {
             return;
@@ -316,6 +349,11 @@ impl Connection {
             // Prolonged, or the clock was set back.
             _ => self.expect_expiry(),
         }
+    }
+
+    /// A service wants this user's connections to end.
+    pub fn end_by_service(self: &Arc<Self>) {
+        self.send_away(&Refusal::new(Code::Forbidden, "a service has ended the connections of this user"));
     }
 
     /// Ends the connection so that the client doesn't come back by itself: only for faults of identity.
@@ -348,6 +386,9 @@ impl Drop for Connection {
     /// A connection that was let in, but died before anyone could tell of its loss.
     fn drop(&mut self) {
         self.set_deadline(None);
+        if let Some(identity) = self.identity.get_mut() {
+            self.gateway.users.remove(&identity.user, self.number);
+        }
         let session = self.session.get_mut();
         if session.member().is_err() {
             return;

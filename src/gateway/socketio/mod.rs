@@ -5,6 +5,7 @@ mod deadlines;
 mod inbox;
 mod outlet;
 mod packet;
+mod users;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,10 +23,11 @@ use socketioxide_core::Value;
 
 use crate::auth::{Authenticator, Claimed};
 use crate::chat::Chat;
-use crate::domain::{Code, ConnId, Refusal};
+use crate::domain::{Code, ConnId, Refusal, UserId};
 use crate::telemetry::meter::Counter;
 use connection::Connection;
 use deadlines::{Deadline, Deadlines};
+use users::Users;
 
 /// An event that announces more binary attachments breaks the protocol.
 const ATTACHMENTS: usize = 1000;
@@ -80,6 +82,7 @@ pub struct Gateway {
     auth: Arc<Authenticator>,
     settings: Settings,
     deadlines: Deadlines,
+    users: Users,
     counters: SocketCounters,
     next_connection: AtomicU64,
     /// Sets this process's connections apart from every other's, before and after it.
@@ -90,15 +93,24 @@ impl Gateway {
     /// A door to that chat. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(chat: Arc<Chat>, auth: Arc<Authenticator>, settings: Settings) -> Arc<Self> {
-        Arc::new(Self {
+        let gateway = Arc::new(Self {
             chat,
             auth,
             settings,
             deadlines: Deadlines::start(),
+            users: Users::default(),
             counters: SocketCounters::default(),
             next_connection: AtomicU64::new(0),
             incarnation: uuid::Uuid::new_v4().simple().to_string()[..12].to_owned(),
-        })
+        });
+        let weak = Arc::downgrade(&gateway);
+        let end = move |user: &UserId| {
+            for connection in weak.upgrade().iter().flat_map(|gateway| gateway.users.of(user)) {
+                connection.end_by_service();
+            }
+        };
+        gateway.chat.on_disconnect(Box::new(end));
+        gateway
     }
 
     /// What has been counted.
@@ -149,7 +161,7 @@ impl Gateway {
         }
         let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let conn = ConnId::trusted(&format!("{}.{number:x}", self.incarnation));
-        let connection = Connection::new(self.clone(), conn, handle.clone());
+        let connection = Connection::new(self.clone(), conn, number, handle.clone());
         let token = match token {
             AuthToken::Malformed => Some(String::new()),
             AuthToken::Given(token) => Some(token),
@@ -157,8 +169,13 @@ impl Gateway {
         };
         if let Some(token) = token.filter(|_| self.auth.needs_token()) {
             let claimed = Claimed { token: Some(token), ..Claimed::default() };
-            let identity = match self.auth.identify(claimed, None) {
+            let identity = match self.auth.identify(claimed, None).await {
                 Ok(identity) => identity,
+                // What may pass must not look like a fault of identity: closed, the client tries again.
+                Err(refusal) if refusal.retry_after.is_some() => {
+                    handle.close();
+                    return Err(refusal);
+                }
                 Err(refusal) => {
                     // The client won't come back by itself; it may end the connection in its own time, but not for ever.
                     self.deadlines.add(self.chat.limits().auth_timeout, Deadline::Refused(handle, handshake));
@@ -166,7 +183,6 @@ impl Gateway {
                 }
             };
             if let Err(refusal) = connection.authenticate(identity).await {
-                // What may pass must not look like a fault of identity: closed, the client tries again.
                 handle.close();
                 return Err(refusal);
             }
