@@ -62,7 +62,7 @@ pub(crate) async fn poll<B>(session: Arc<Session>, mut ticket: PollTicket, b64: 
     }
 }
 
-/// Proof that a session's frames are in a body. When HTTP takes them they count as written; if
+/// Proof that a session's frames are in a body. When HTTP has taken the last they count as written; if
 /// it never does, they are lost, so the session ends rather than go on with a hole.
 pub(crate) struct Receipt {
     session: Arc<Session>,
@@ -75,7 +75,7 @@ impl Receipt {
         Self { session, bytes, taken: false }
     }
 
-    /// HTTP has taken the body.
+    /// HTTP has taken the body's end.
     pub(crate) fn taken(mut self) {
         self.taken = true;
         self.session.wrote(self.bytes);

@@ -142,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         if again {
-            cx.waker().wake_by_ref();
+            another_turn(cx);
         }
         Poll::Pending
     }
@@ -237,7 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 (None, Ok(Input::End(end))) => Poll::Ready(Err(end)),
                 (None, Err(_)) => Poll::Ready(Err(End::Gone)),
                 (None, Ok(Input::Yield)) => {
-                    cx.waker().wake_by_ref();
+                    another_turn(cx);
                     Poll::Pending
                 }
             }
@@ -307,6 +307,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
     }
+}
+
+/// Has the task woken when the others that are ready have run, and the runtime has looked which connections are. A plain
+/// wake would bring it back dozens of times before that.
+fn another_turn(cx: &mut Context<'_>) {
+    let turn = std::pin::pin!(tokio::task::yield_now());
+    let _ = turn.poll(cx);
 }
 
 /// Why reading stops.
