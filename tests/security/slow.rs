@@ -10,7 +10,8 @@ use hubbub::server::{Listener, Timeouts};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
-use crate::raw::Raw;
+use crate::client::Client;
+use crate::raw::{Polling, Raw, Witness};
 
 /// A server with short patience: `/` answers with a large body, or with what became of the request's.
 async fn impatient() -> (std::net::SocketAddr, watch::Sender<bool>) {
@@ -86,4 +87,85 @@ async fn a_reader_that_is_slow_but_reads_gets_all() {
         // All of them take longer than a peer may take nothing.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// So many of each kind of slow peer, and how long others are asked meanwhile. Longer by hand: `HUBBUB_SLOW_SECS=60`.
+fn scale() -> (usize, Duration) {
+    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
+    (number("HUBBUB_SLOW_PEERS").unwrap_or(400) as usize, Duration::from_secs(number("HUBBUB_SLOW_SECS").unwrap_or(5)))
+}
+
+/// Bytes of this process that are in memory.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// How long a message takes to come back, for 99 of 100.
+async fn p99(witness: &Witness, time: Duration, mut meanwhile: impl AsyncFnMut()) -> Duration {
+    let mut took = Vec::new();
+    let began = Instant::now();
+    while began.elapsed() < time {
+        let asked = Instant::now();
+        witness.is_well().await;
+        took.push(asked.elapsed());
+        meanwhile().await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    took.sort_unstable();
+    took[took.len() * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_slow_peers_leave_others_fast_and_memory_flat() {
+    rlimit::increase_nofile_limit(16_384).unwrap();
+    let (peers, time) = scale();
+    let node = crate::raw::node(&[("MAX_SOCKETS_PER_USER", "100000")]).await;
+    let address = node.address(0);
+    let witness = Witness::on(address).await;
+    let alone = p99(&witness, Duration::from_secs(2), async || {}).await;
+    let talker = Client::member(address, "talker", "slow").await;
+    let talk = serde_json::json!({"room_id": "slow", "content": "x".repeat(1000)});
+    // Each kind holds its connection, and does next to nothing with it.
+    let mut slow = Vec::new();
+    for _ in 0..peers {
+        let mut head = Raw::open(address).await;
+        head.write("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: x\r\n").await;
+        let session = Polling::begin(address, 4).await;
+        let mut body = Raw::open(address).await;
+        let length = "content-length: 900000";
+        body.write(format!("POST /socket.io/?{} HTTP/1.1\r\nhost: x\r\n{length}\r\n\r\n6", session.query)).await;
+        let mut reader = Raw::member(address).await;
+        reader.say(r#"421["join",{"room_id":"slow"}]"#).await;
+        let idle = Raw::websocket(address, 4).await;
+        let session = Polling::begin(address, 4).await;
+        let (mut upgrade, _) = Raw::upgrade(address, &session.query.replace("polling", "websocket"), "").await;
+        upgrade.say("2probe").await;
+        slow.push([head, body, reader, idle, upgrade]);
+    }
+    let before = resident();
+    // Each trickles about once a second.
+    let mut turns = slow.chunks(peers.div_ceil(50)).cycle().enumerate();
+    let among = p99(&witness, time, async || {
+        let Some((turn, trickling)) = turns.next() else { return };
+        for [head, body, ..] in trickling {
+            head.0.try_write(b"x: y\r\n").ok();
+            body.0.try_write(b"x").ok();
+        }
+        if turn % 25 == 0 {
+            talker.done("message", talk.clone()).await;
+        }
+    })
+    .await;
+    let grown = resident().saturating_sub(before);
+    println!(
+        "{} slow peers, {time:?}: p99 {alone:?} alone, {among:?} among them; grown by {} KiB",
+        peers * 5,
+        grown / 1024
+    );
+    // On a machine that has better things to do, others are as fast as they were alone, about.
+    let limit = Duration::from_millis(100).max(alone * 4);
+    assert!(among < limit, "p99 {alone:?} alone, {among:?} among slow peers");
+    assert!(grown < 64 << 20, "grown by {grown} bytes");
+    node.stop().await;
 }
