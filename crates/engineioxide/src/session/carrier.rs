@@ -67,6 +67,12 @@ impl Session {
         }
     }
 
+    /// For a WebSocket's task that lets others have their turn: `bytes` got through since it last said so.
+    pub(crate) fn progressed(self: &Arc<Self>, bytes: usize) {
+        self.state.lock().stall_at = None;
+        self.wrote(bytes);
+    }
+
     /// For a WebSocket's task whose batch is written (all `bytes` of it): the next batch, or
     /// sleep.
     pub(crate) fn next_batch(self: &Arc<Self>, bytes: usize, batch: &mut VecDeque<Frame>, cx: &Context<'_>) -> Written {
