@@ -28,6 +28,9 @@ use crate::telemetry::exposition::{self, Sample};
 /// How long connections that are no sockets may take to finish their request when the node stops.
 const LAST_REQUESTS: Duration = Duration::from_millis(500);
 
+/// What the frames of a full outbox have on average, at least: so the memory for them stays within twice their bytes.
+const MEAN_FRAME_BYTES: usize = 64;
+
 /// A node that runs.
 pub struct App {
     address: SocketAddr,
@@ -69,9 +72,11 @@ impl App {
         let chat = Arc::new(chat);
         let auth = Arc::new(config.authenticator()?);
         auth.warm_up().await;
+        let write_timeout = Duration::from_secs(config.settings.write_timeout_secs);
         let control = Control::new(engineioxide::Limits {
             outbox_bytes: config.settings.max_outbox_bytes,
-            write_timeout: Duration::from_secs(config.settings.write_timeout_secs),
+            outbox_frames: config.settings.max_outbox_bytes / MEAN_FRAME_BYTES,
+            write_timeout,
             ..engineioxide::Limits::default()
         });
         let settings = Settings {
@@ -101,7 +106,8 @@ impl App {
         let (stop, stopped) = watch::channel(false);
         // A polling client holds up to two, and whoever is refused needs one to be told so.
         let connections = config.settings.max_connections.saturating_mul(2).saturating_add(1024);
-        let listener = Listener::bind(config.address, connections, Timeouts::default()).await?;
+        let timeouts = Timeouts { write: write_timeout * 2, ..Timeouts::default() };
+        let listener = Listener::bind(config.address, connections, timeouts).await?;
         let address = listener.address()?;
         let mut listeners = vec![tokio::spawn(listener.serve(rest::router(doors.clone(), &gateway), stopped.clone()))];
         let mut metrics_address = None;

@@ -3,6 +3,7 @@
 pub mod admission;
 mod drain;
 mod listener;
+mod patience;
 
 pub use drain::drain;
 pub use listener::{Listener, Peer, Timeouts};

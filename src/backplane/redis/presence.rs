@@ -111,7 +111,7 @@ impl Presence for Node {
     async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
         let partition = Partition::of_user(user);
         let key = format!("{}c:{}", partition.tag(), part(user.as_str()));
-        let names = self.link.command("HKEYS", partition, vec![key.into()]).await?;
+        let names = self.link.command(Lane::Presence, "HKEYS", partition, vec![key.into()]).await?;
         let names = names.into_array().into_iter().filter_map(Value::into_string);
         Ok(names.map(|name| ConnId::trusted(&name)).collect())
     }

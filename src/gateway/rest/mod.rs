@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any_service, get, post};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-    ORIGIN,
+    CONTENT_ENCODING, ORIGIN,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tracing::Instrument;
@@ -63,6 +63,7 @@ pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
         .method_not_allowed_fallback(async || {
             refuse(&Refusal::new(Code::MethodNotAllowed, "the resource knows no such method"))
         })
+        .layer(middleware::from_fn(refuse_encoded))
         .layer(middleware::from_fn_with_state(doors.clone(), check_origin))
         .layer(middleware::from_fn(give_id))
         .with_state(doors)
@@ -86,6 +87,15 @@ async fn give_id(request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// Refuses compressed bodies, whatever the route: nothing here unpacks what a client sends.
+async fn refuse_encoded(request: Request, next: Next) -> Response {
+    let encodings = request.headers().get_all(CONTENT_ENCODING);
+    if encodings.iter().any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return refuse(&Refusal::new(Code::UnsupportedMediaType, "a body must not be encoded"));
+    }
+    next.run(request).await
 }
 
 /// Refuses pages of foreign origins, answers their preflights, and lets the others read what they get.

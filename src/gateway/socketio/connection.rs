@@ -15,7 +15,7 @@ use tracing::Instrument;
 use super::deadlines::{Deadline, Key};
 use super::inbox::{Arrived, Inbox, Next, Put};
 use super::outlet::SocketOutlet;
-use super::{Gateway, packet};
+use super::{Gateway, Handshake, Living, packet};
 use crate::auth::Identity;
 use crate::chat::Session;
 use crate::domain::{Code, ConnId, Limits, Refusal, RoomId};
@@ -41,6 +41,8 @@ pub(super) struct Connection {
     unsettled: AtomicUsize,
     /// What will happen to it, unless it is taken back.
     deadline: Mutex<Option<Key>>,
+    /// Given back at its end.
+    living: Mutex<Option<Living>>,
 }
 
 /// Where the answer to an event goes.
@@ -72,7 +74,13 @@ impl Answer {
 }
 
 impl Connection {
-    pub fn new(gateway: Arc<Gateway>, conn: ConnId, number: u64, handle: SessionHandle) -> Arc<Self> {
+    pub fn new(
+        gateway: Arc<Gateway>,
+        conn: ConnId,
+        number: u64,
+        handle: SessionHandle,
+        handshake: &Arc<Handshake>,
+    ) -> Arc<Self> {
         let half = gateway.settings.outbox_bytes / 2;
         let (outlet_conn, outlet_handle) = (conn.clone(), handle.clone());
         let make_outlet = Box::new(move |user: &crate::domain::UserId| {
@@ -85,6 +93,7 @@ impl Connection {
             identity: Mutex::new(None),
             unsettled: AtomicUsize::new(0),
             deadline: Mutex::new(None),
+            living: Mutex::new(Some(Living::on(handshake))),
             gateway,
             conn,
             number,
@@ -376,6 +385,13 @@ impl Connection {
     fn end(self: &Arc<Self>, dropped: bool) {
         let start = self.inbox.lock().end(dropped);
         self.set_deadline(None);
+        let living = self.living.lock().take();
+        if let Some(living) = living
+            && !self.handle.is_closed()
+        {
+            let deserted = Deadline::Deserted(self.handle.clone(), living.0.clone());
+            self.gateway.deadlines.add(self.gateway.chat.limits().auth_timeout, deserted);
+        }
         if start {
             self.take_up();
         }

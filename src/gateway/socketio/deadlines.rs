@@ -28,6 +28,9 @@ pub(super) enum Deadline {
     /// The transport is closed, unless a later CONNECT on it was welcome. After a DISCONNECT: without it, JavaScript clients
     /// before 4 take the close for a broken transport, come back, and are refused again, without end.
     Refused(SessionHandle, Arc<Handshake>),
+    /// The client has left the namespace. The transport is closed, unless it came back: or anyone could keep one without ever
+    /// saying who it is.
+    Deserted(SessionHandle, Arc<Handshake>),
 }
 
 /// By which a deadline is taken back.
@@ -92,9 +95,14 @@ async fn watch(due: Due) {
                 }
                 Deadline::Close(handle) => handle.close(),
                 Deadline::Refused(handle, handshake) => {
-                    if !handshake.welcomed.load(Ordering::Acquire) {
+                    if handshake.living.load(Ordering::Acquire) == 0 {
                         handle.send(&packet::disconnect());
                         handle.close_after_flush(FLUSH);
+                    }
+                }
+                Deadline::Deserted(handle, handshake) => {
+                    if handshake.living.load(Ordering::Acquire) == 0 {
+                        handle.close();
                     }
                 }
             }

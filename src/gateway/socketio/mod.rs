@@ -9,7 +9,7 @@ mod users;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use engineioxide::{Retained, SessionHandle};
@@ -63,17 +63,33 @@ pub struct SocketCounters {
     pub overloaded: Counter,
 }
 
-/// What is kept of a connection's first request.
+/// What is kept of a connection's first request, and what became of the transport.
 #[derive(Default)]
 pub struct Handshake {
     /// The token in the query or the `Authorization` header.
     pub token: Option<String>,
     /// Freed with the connection: its place in the counts.
     pub place: Option<crate::server::admission::Place>,
-    /// Whether a CONNECT on this transport was let in.
-    pub welcomed: AtomicBool,
-    /// How many there were.
+    /// Connections on it: CONNECTs that were let in, whose DISCONNECT hasn't come.
+    pub living: AtomicU32,
+    /// How many CONNECTs there were.
     pub connects: AtomicU32,
+}
+
+/// Counts a connection on its transport, until it ends.
+struct Living(Arc<Handshake>);
+
+impl Living {
+    fn on(handshake: &Arc<Handshake>) -> Self {
+        handshake.living.fetch_add(1, Ordering::AcqRel);
+        Self(handshake.clone())
+    }
+}
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        self.0.living.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// All that the sockets of this door share.
@@ -161,7 +177,7 @@ impl Gateway {
         }
         let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let conn = ConnId::trusted(&format!("{}.{number:x}", self.incarnation));
-        let connection = Connection::new(self.clone(), conn, number, handle.clone());
+        let connection = Connection::new(self.clone(), conn, number, handle.clone(), &handshake);
         let token = match token {
             AuthToken::Malformed => Some(String::new()),
             AuthToken::Given(token) => Some(token),
@@ -189,7 +205,6 @@ impl Gateway {
         } else {
             connection.expect_authentication();
         }
-        handshake.welcomed.store(true, Ordering::Release);
         socket.extensions.insert(connection.clone());
         socket.on_fallback(inbox::Receiver(connection.clone()));
         let disconnected = connection.clone();
