@@ -86,6 +86,7 @@ impl App {
             chat,
             access: Access { auth, keys: ApiKeys::new(config.api_keys()) },
             origins: config.origins.clone(),
+            proxies: config.proxies.clone().unwrap_or_default(),
             admission: admission.clone(),
             control: control.clone(),
             metrics: Arc::new(move || exposition::render(metrics.read())),

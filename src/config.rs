@@ -15,6 +15,7 @@ use crate::auth::{Authenticator, Verifier};
 use crate::backplane::BackplaneLimits;
 use crate::domain::Limits;
 use crate::gateway::access::Origins;
+use crate::server::TrustedProxies;
 use crate::server::admission::Caps;
 use crate::telemetry::log::LogFormat;
 
@@ -73,6 +74,8 @@ settings! {
     api_keys: Option<String> = None, "value::optional";
     /// Comma-separated origins, or `*`.
     allowed_origins: Option<String> = None, "value::optional";
+    /// Networks whose `X-Forwarded-For` counts, comma-separated, or `none`.
+    trusted_proxies: Option<String> = None, "value::optional";
     /// How long a connection may stay without an identity.
     auth_timeout_secs: u64 = 10, "value::number";
     /// How long the paced end of connections takes.
@@ -165,6 +168,8 @@ pub struct Config {
     pub auth_mode: AuthMode,
     /// Which pages may talk to this node.
     pub origins: Origins,
+    /// Whose word on clients' addresses counts; `None`: nobody said who stands between.
+    pub proxies: Option<TrustedProxies>,
     /// How the log looks.
     pub log_format: LogFormat,
     /// What should be known before this goes into production.
@@ -321,13 +326,23 @@ impl Config {
             (None, AuthMode::Open) => Origins::Any,
             (None, AuthMode::Jwt) => Origins::Listed(Vec::new()),
         };
+        let proxies = match settings.trusted_proxies.as_deref() {
+            None => None,
+            Some("none") => Some(TrustedProxies::default()),
+            Some(list) => match list.parse() {
+                Ok(proxies) => Some(proxies),
+                Err(error) => {
+                    return wrong("trusted_proxies", &format!("must be none, or a list of networks: {error}"));
+                }
+            },
+        };
         let log_format = match settings.log_format.as_str() {
             "auto" => LogFormat::Auto,
             "text" => LogFormat::Text,
             "json" => LogFormat::Json,
             _ => return wrong("log_format", "must be auto, text or json"),
         };
-        Ok(Self { settings, address, metrics_address, redis, auth_mode, origins, log_format, warnings })
+        Ok(Self { settings, address, metrics_address, redis, auth_mode, origins, proxies, log_format, warnings })
     }
 
     /// The limits of the rules.

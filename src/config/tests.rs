@@ -62,6 +62,7 @@ fn what_is_wrong_is_said_with_its_key() {
         ("LOG_FORMAT", "xml"),
         ("REDIS_URL", "http://a"),
         ("METRICS_ADDR", "9100"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8,proxy"),
         ("JWT_SECRET", "short"),
         ("JWT_LEEWAY_SECS", "31"),
         ("SERVER_HOST", "not a host"),

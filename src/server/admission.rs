@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::Client;
 use crate::domain::{Code, Refusal};
 use crate::telemetry::meter::Counter;
 
@@ -26,7 +27,7 @@ pub struct Caps {
 #[derive(Debug, Default)]
 struct Taken {
     total: usize,
-    /// Of each address; kept only where addresses have a cap.
+    /// Of each address (or /64 of IPv6); kept only where addresses have a cap.
     by_ip: HashMap<IpAddr, usize>,
 }
 
@@ -87,15 +88,15 @@ impl Admission {
         self.refused.get()
     }
 
-    /// Lets a handshake from `ip` in, or says why not. Checking and counting are one step.
+    /// Lets a handshake of `client` in, or says why not. Checking and counting are one step.
     ///
     /// # Errors
     /// `draining`, `too_many_connections`, `rate_limited`: each with a hint when to come back.
-    pub fn admit(&self, ip: Option<IpAddr>) -> Result<Place, Refusal> {
-        self.decide(ip).inspect_err(|_| self.refused.add(1))
+    pub fn admit(&self, client: Option<Client>) -> Result<Place, Refusal> {
+        self.decide(client).inspect_err(|_| self.refused.add(1))
     }
 
-    fn decide(&self, ip: Option<IpAddr>) -> Result<Place, Refusal> {
+    fn decide(&self, client: Option<Client>) -> Result<Place, Refusal> {
         if self.is_draining() {
             return Err(Refusal::new(Code::Draining, "this node is about to stop"));
         }
@@ -103,7 +104,7 @@ impl Admission {
         if !self.take_token() {
             return busy(Code::RateLimited, "too many handshakes");
         }
-        let ip = ip.filter(|_| self.caps.per_ip > 0);
+        let ip = client.filter(|_| self.caps.per_ip > 0).map(Client::network);
         let mut taken = self.taken.lock();
         if taken.total >= self.caps.connections {
             return busy(Code::TooManyConnections, "this node has as many connections as it may");
@@ -141,10 +142,10 @@ mod tests {
     #[test]
     fn an_address_gets_its_place_back() {
         let admission = admission(10, 1, 100);
-        let ip = Some(IpAddr::from([127, 0, 0, 1]));
+        let ip = Some(Client(IpAddr::from([127, 0, 0, 1])));
         let place = admission.admit(ip).unwrap();
         assert_eq!(admission.admit(ip).unwrap_err().code, Code::TooManyConnections);
-        assert!(admission.admit(Some(IpAddr::from([127, 0, 0, 2]))).is_ok());
+        assert!(admission.admit(Some(Client(IpAddr::from([127, 0, 0, 2])))).is_ok());
         drop(place);
         assert!(admission.admit(ip).is_ok());
     }

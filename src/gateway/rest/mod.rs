@@ -23,6 +23,7 @@ use super::socketio::Gateway;
 use crate::chat::Chat;
 use crate::domain::{Code, Refusal};
 use crate::server::admission::Admission;
+use crate::server::{Peer, TrustedProxies};
 use answer::refuse;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,6 +36,8 @@ pub struct Doors {
     pub access: Access,
     /// Which pages may.
     pub origins: Origins,
+    /// Whose word on clients' addresses counts.
+    pub proxies: TrustedProxies,
     /// Who may open a connection.
     pub admission: Arc<Admission>,
     /// The sessions of this node.
@@ -63,7 +66,7 @@ pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
             refuse(&Refusal::new(Code::MethodNotAllowed, "the resource knows no such method"))
         })
         .layer(middleware::from_fn_with_state(doors.clone(), check_origin))
-        .layer(middleware::from_fn(give_id))
+        .layer(middleware::from_fn_with_state(doors.clone(), give_id))
         .with_state(doors)
 }
 
@@ -72,11 +75,16 @@ pub fn metrics_router(doors: Arc<Doors>) -> Router {
     Router::new().route("/metrics", get(handlers::open_metrics)).with_state(doors)
 }
 
-/// Gives the request an id and its span. Errors learn the id on their way out.
-async fn give_id(request: Request, next: Next) -> Response {
+/// Gives the request an id, its client and its span. Errors learn the id on their way out.
+async fn give_id(State(doors): State<Arc<Doors>>, mut request: Request, next: Next) -> Response {
     let id = uuid::Uuid::new_v4().simple().to_string();
     // The path only: a query may hold a token.
-    let span = tracing::debug_span!("request", id, method = %request.method(), path = request.uri().path());
+    let span = tracing::debug_span!("request", id, client = tracing::field::Empty, method = %request.method(), path = request.uri().path());
+    if let Some(peer) = request.extensions().get::<Peer>() {
+        let client = doors.proxies.client(peer.0.ip(), request.headers());
+        span.record("client", tracing::field::display(client.0));
+        request.extensions_mut().insert(client);
+    }
     let mut response = next.run(request).instrument(span).await;
     if let Some(refusal) = response.extensions_mut().remove::<answer::Refused>() {
         response = answer::render(response, &refusal.0, &id);
