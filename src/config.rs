@@ -1,5 +1,6 @@
 //! Configuration: the environment, `.env`, and a TOML file, in falling precedence; every value checked at the start.
 
+mod rates;
 mod source;
 mod value;
 
@@ -108,10 +109,36 @@ settings! {
     rate_events_per_sec: u32 = 50, "value::number";
     /// Events a socket may send at once.
     rate_events_burst: u32 = 400, "value::number";
+    /// Joins a second of a socket; 0 is no limit, as in all that follow.
+    rate_joins_per_sec: Option<u64> = None, "value::optional_number";
+    /// Bytes of events a second of a socket.
+    rate_bytes_per_sec: Option<u64> = None, "value::optional_number";
+    /// When so many events beyond the rate were refused, the socket is closed.
+    max_rate_refusals: u64 = 1_000, "value::number";
+    /// Events a second of a user, in the cluster.
+    rate_user_events_per_sec: Option<u64> = None, "value::optional_number";
+    /// Joins a second of a user, in the cluster.
+    rate_user_joins_per_sec: Option<u64> = None, "value::optional_number";
+    /// Bytes of events a second of a user, in the cluster.
+    rate_user_bytes_per_sec: Option<u64> = None, "value::optional_number";
+    /// Connections that a user begins a second, in the cluster.
+    rate_user_connects_per_sec: Option<u64> = None, "value::optional_number";
+    /// Events and requests a second of an address.
+    rate_ip_events_per_sec: Option<u64> = None, "value::optional_number";
+    /// Joins a second of an address.
+    rate_ip_joins_per_sec: Option<u64> = None, "value::optional_number";
+    /// Bytes of events a second of an address.
+    rate_ip_bytes_per_sec: Option<u64> = None, "value::optional_number";
+    /// Handshakes a second of an address.
+    rate_ip_handshakes_per_sec: Option<u64> = None, "value::optional_number";
+    /// `POST /messages` a second of a caller.
+    rate_posts_per_sec: Option<u64> = None, "value::optional_number";
     /// Connections of this node.
     max_connections: usize = 200_000, "value::number";
     /// Connections of one address; 0 is no limit.
     max_connections_per_ip: usize = 0, "value::number";
+    /// Connections of this node that haven't said who they are.
+    max_unauthenticated: usize = 20_000, "value::number";
     /// Handshakes a second of this node.
     max_handshakes_per_sec: u32 = 5_000, "value::number";
     /// What may be unwritten of one connection.
@@ -214,7 +241,8 @@ impl Config {
         Self::check(settings)
     }
 
-    fn check(settings: Settings) -> Result<Self, ConfigError> {
+    fn check(mut settings: Settings) -> Result<Self, ConfigError> {
+        rates::fill(&mut settings);
         let wrong = |key: &str, what: &str| Err(ConfigError(format!("{} {what}", key.to_uppercase())));
         for (key, value) in [
             ("max_packet_bytes", settings.max_packet_bytes),
@@ -223,10 +251,7 @@ impl Config {
             ("max_payload_bytes", settings.max_payload_bytes),
             ("max_rooms_per_socket", settings.max_rooms_per_socket),
             ("max_sockets_per_user", settings.max_sockets_per_user),
-            ("rate_events_per_sec", settings.rate_events_per_sec as usize),
             ("rate_events_burst", settings.rate_events_burst as usize),
-            ("max_connections", settings.max_connections),
-            ("max_handshakes_per_sec", settings.max_handshakes_per_sec as usize),
             ("history_size", settings.history_size),
             ("max_rooms", settings.max_rooms),
             ("history_ttl_secs", usize::from(settings.history_ttl_secs > 0)),
@@ -355,8 +380,9 @@ impl Config {
             payload_bytes: settings.max_payload_bytes,
             rooms_per_socket: settings.max_rooms_per_socket,
             status_subscriptions: settings.max_status_subscriptions,
-            events_per_sec: settings.rate_events_per_sec,
-            events_burst: settings.rate_events_burst,
+            socket: self.socket_rates(),
+            user: self.user_rates(),
+            refusals: settings.max_rate_refusals,
             room_events: settings.room_events_limit,
             auth_timeout: Duration::from_secs(settings.auth_timeout_secs),
         }
@@ -383,7 +409,9 @@ impl Config {
         Caps {
             connections: self.settings.max_connections,
             per_ip: self.settings.max_connections_per_ip,
+            strangers: self.settings.max_unauthenticated,
             handshakes_per_sec: self.settings.max_handshakes_per_sec,
+            address: self.address_rates(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The use cases: one place for each rule, whichever door a request came in by.
 
+mod allowance;
 mod history;
 mod session;
 
@@ -13,6 +14,7 @@ use crate::domain::{Code, Draft, DraftFields, Limits, Refusal, RoomId, Status, U
 use crate::telemetry::meter::{Counter, Histogram};
 
 pub use crate::backplane::{Appended, MemberPage};
+pub use allowance::Spenders;
 pub use history::{HistoryPage, HistoryWindow};
 pub use session::{Member, Membership, Session};
 
@@ -34,6 +36,7 @@ pub struct Chat {
     backplane: Backplane,
     delivery: Arc<Delivery>,
     limits: Limits,
+    spenders: Spenders,
     counters: ChatCounters,
 }
 
@@ -63,13 +66,20 @@ impl Chat {
     /// Chat on that backplane and those feeds.
     #[must_use]
     pub fn new(backplane: Backplane, delivery: Arc<Delivery>, limits: Limits) -> Self {
-        Self { backplane, delivery, limits, counters: ChatCounters::default() }
+        let spenders = Spenders::new(limits.user, backplane.spending.clone());
+        Self { backplane, delivery, limits, spenders, counters: ChatCounters::default() }
     }
 
     /// What has been counted.
     #[must_use]
     pub fn counters(&self) -> &ChatCounters {
         &self.counters
+    }
+
+    /// What users may spend. Someone has to [`Spenders::keep_telling`].
+    #[must_use]
+    pub fn spenders(&self) -> &Spenders {
+        &self.spenders
     }
 
     /// The limits in force.

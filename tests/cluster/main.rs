@@ -7,6 +7,7 @@
 #[allow(dead_code)]
 mod server;
 
+mod abuse;
 mod client;
 mod node;
 mod order;

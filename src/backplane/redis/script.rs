@@ -46,6 +46,7 @@ scripts! {
     RECALL = "user" "recall";
     SWEEP_USERS = "user" "sweep_users";
     REAP_USERS = "user" "reap_users";
+    SPEND = "spend";
     CHECK = "check";
     HELD = "held";
     BEAT = "beat";

@@ -36,6 +36,7 @@ pub(super) async fn post_message(State(doors): Doorway, request: Request) -> Res
         async {
             let (parts, body) = request.into_parts();
             doors.access.caller(&parts.headers)?.service()?;
+            doors.callers.post(&parts.headers, parts.extensions.get().copied())?;
             let body = text_body(&parts.headers, body, doors.chat.limits().event_bytes).await?;
             let key = parts.headers.get("idempotency-key").map(|key| key.to_str()).transpose();
             let key = key.map_err(|_| Refusal::bad_request("Idempotency-Key must be plain text"))?;

@@ -1,6 +1,7 @@
 //! The REST door, and the way of every HTTP request: its id, its origin, and who is let through to Socket.IO.
 
 mod answer;
+mod callers;
 mod handlers;
 mod socket_door;
 
@@ -25,6 +26,7 @@ use crate::domain::{Code, Refusal};
 use crate::server::admission::Admission;
 use crate::server::{Peer, TrustedProxies};
 use answer::refuse;
+pub use callers::Callers;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -34,6 +36,8 @@ pub struct Doors {
     pub chat: Arc<Chat>,
     /// Who asks.
     pub access: Access,
+    /// How often callers may post.
+    pub callers: Callers,
     /// Which pages may.
     pub origins: Origins,
     /// Whose word on clients' addresses counts.
@@ -56,6 +60,7 @@ pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
         .route("/rooms/{room_id}/users", get(handlers::room_users))
         .route("/users/{user_id}/status", get(handlers::user_status))
         .route("/metrics", get(handlers::metrics))
+        .route_layer(middleware::from_fn_with_state(doors.clone(), callers::count))
         .route("/socket.io/", sockets.clone())
         .route("/socket.io", sockets)
         .route("/health", get(handlers::health))

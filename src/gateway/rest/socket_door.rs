@@ -30,7 +30,7 @@ pub(super) async fn admit(State(doors): State<Arc<Doors>>, mut request: Request,
             Err(refusal) => return refuse(&refusal),
         };
         let token = parameter(&request, "token").or_else(|| bearer(request.headers()).map(ToOwned::to_owned));
-        request.extensions_mut().insert(Retained(Arc::new(Handshake { token, place, ..Handshake::default() })));
+        request.extensions_mut().insert(Retained(Arc::new(Handshake { token, client, place, ..Handshake::default() })));
     }
     next.run(request).await
 }

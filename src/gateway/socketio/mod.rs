@@ -8,7 +8,7 @@ mod packet;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use engineioxide::{Retained, SessionHandle};
@@ -23,6 +23,8 @@ use socketioxide_core::Value;
 use crate::auth::{Authenticator, Claimed};
 use crate::chat::Chat;
 use crate::domain::{Code, ConnId, Refusal};
+use crate::server::Client;
+use crate::server::admission::{Admission, Place};
 use crate::telemetry::meter::Counter;
 use connection::Connection;
 use deadlines::{Deadline, Deadlines};
@@ -57,6 +59,8 @@ pub struct SocketCounters {
     pub refused: Counter,
     /// Events refused because the sender was too fast.
     pub rate_limited: Counter,
+    /// Sockets closed because they went on when they were refused for a rate.
+    pub incorrigible: Counter,
     /// Events refused because the socket's inbox was full.
     pub overloaded: Counter,
 }
@@ -66,8 +70,10 @@ pub struct SocketCounters {
 pub struct Handshake {
     /// The token in the query or the `Authorization` header.
     pub token: Option<String>,
+    /// Whose it is.
+    pub client: Option<Client>,
     /// Freed with the connection: its place in the counts.
-    pub place: Option<crate::server::admission::Place>,
+    pub place: Option<Place>,
     /// Whether a CONNECT on this transport was let in.
     pub welcomed: AtomicBool,
     /// How many there were.
@@ -78,9 +84,12 @@ pub struct Handshake {
 pub struct Gateway {
     chat: Arc<Chat>,
     auth: Arc<Authenticator>,
+    admission: Arc<Admission>,
     settings: Settings,
     deadlines: Deadlines,
     counters: SocketCounters,
+    /// What all inboxes hold.
+    inbox_bytes: Arc<AtomicUsize>,
     next_connection: AtomicU64,
     /// Sets this process's connections apart from every other's, before and after it.
     incarnation: String,
@@ -89,13 +98,15 @@ pub struct Gateway {
 impl Gateway {
     /// A door to that chat. Must be called within a tokio runtime.
     #[must_use]
-    pub fn new(chat: Arc<Chat>, auth: Arc<Authenticator>, settings: Settings) -> Arc<Self> {
+    pub fn new(chat: Arc<Chat>, auth: Arc<Authenticator>, admission: Arc<Admission>, settings: Settings) -> Arc<Self> {
         Arc::new(Self {
             chat,
             auth,
+            admission,
             settings,
             deadlines: Deadlines::start(),
             counters: SocketCounters::default(),
+            inbox_bytes: Arc::default(),
             next_connection: AtomicU64::new(0),
             incarnation: uuid::Uuid::new_v4().simple().to_string()[..12].to_owned(),
         })
@@ -149,7 +160,7 @@ impl Gateway {
         }
         let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let conn = ConnId::trusted(&format!("{}.{number:x}", self.incarnation));
-        let connection = Connection::new(self.clone(), conn, handle.clone());
+        let connection = Connection::new(self.clone(), conn, handle.clone(), handshake.clone());
         let token = match token {
             AuthToken::Malformed => Some(String::new()),
             AuthToken::Given(token) => Some(token),
