@@ -3,6 +3,7 @@
 mod rates;
 mod source;
 mod value;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -324,7 +325,6 @@ impl Config {
         {
             return wrong("redis_url", "must begin with redis://, rediss://, redis-sentinel:// or redis-cluster://");
         }
-        let mut warnings = Vec::new();
         let auth_mode = match (settings.auth_mode.as_deref(), &settings.jwt_secret) {
             (Some("jwt") | None, Some(_)) => AuthMode::Jwt,
             (Some("jwt"), None) => return wrong("jwt_secret", "is needed for AUTH_MODE=jwt"),
@@ -338,9 +338,6 @@ impl Config {
             }
             (Some(_), _) => return wrong("auth_mode", "must be open or jwt"),
         };
-        if auth_mode == AuthMode::Open {
-            warnings.push("AUTH_MODE is open: whoever connects says who it is".to_owned());
-        }
         if let Some(secret) = settings.jwt_secret.as_deref().filter(|_| auth_mode == AuthMode::Jwt)
             && let Err(error) = Verifier::hs256(secret, 0)
         {
@@ -367,7 +364,19 @@ impl Config {
             "json" => LogFormat::Json,
             _ => return wrong("log_format", "must be auto, text or json"),
         };
-        Ok(Self { settings, address, metrics_address, redis, auth_mode, origins, proxies, log_format, warnings })
+        let mut config = Self {
+            settings,
+            address,
+            metrics_address,
+            redis,
+            auth_mode,
+            origins,
+            proxies,
+            log_format,
+            warnings: Vec::new(),
+        };
+        config.warnings = warnings::find(&config);
+        Ok(config)
     }
 
     /// The limits of the rules.

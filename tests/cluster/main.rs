@@ -9,8 +9,10 @@ mod server;
 
 mod abuse;
 mod client;
+mod flood;
 mod node;
 mod order;
 mod presence;
 mod rest;
+mod secrets;
 mod storm;

@@ -3,6 +3,7 @@
 mod answer;
 mod callers;
 mod handlers;
+mod headers;
 mod socket_door;
 
 use std::sync::Arc;
@@ -72,12 +73,16 @@ pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
         })
         .layer(middleware::from_fn_with_state(doors.clone(), check_origin))
         .layer(middleware::from_fn_with_state(doors.clone(), give_id))
+        .layer(middleware::from_fn(headers::set))
         .with_state(doors)
 }
 
 /// `/metrics` alone, for an address of its own.
 pub fn metrics_router(doors: Arc<Doors>) -> Router {
-    Router::new().route("/metrics", get(handlers::open_metrics)).with_state(doors)
+    Router::new()
+        .route("/metrics", get(handlers::open_metrics))
+        .layer(middleware::from_fn(headers::set))
+        .with_state(doors)
 }
 
 /// Gives the request an id, its client and its span. Errors learn the id on their way out.
