@@ -44,6 +44,7 @@ async fn emit_without_end(address: SocketAddr, stop: &AtomicBool, closed: &Atomi
     use futures_util::{SinkExt, StreamExt, stream};
     use tokio_tungstenite::tungstenite::Message;
     while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(PAUSE).await;
         let Ok(stream) = from_elsewhere(address).await else { continue };
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
         let Ok((socket, _)) = tokio_tungstenite::client_async(url, stream).await else { continue };
@@ -51,9 +52,10 @@ async fn emit_without_end(address: SocketAddr, stop: &AtomicBool, closed: &Atomi
         let reading = tokio::spawn(async move { while let Some(Ok(_)) = source.next().await {} });
         let _ = sink.send(Message::text("40")).await;
         let _ = sink.send(Message::text("420[\"authenticate\",{\"user_id\":\"flood\"}]")).await;
-        while !stop.load(Ordering::Relaxed)
-            && sink.send(Message::text("42[\"typing\",{\"room_id\":\"r\"}]")).await.is_ok()
-        {}
+        let events = || stream::repeat_with(|| Ok(Message::text("42[\"typing\",{\"room_id\":\"r\"}]"))).take(50);
+        while !stop.load(Ordering::Relaxed) && sink.send_all(&mut events()).await.is_ok() {
+            tokio::time::sleep(PAUSE).await;
+        }
         closed.fetch_add(usize::from(!stop.load(Ordering::Relaxed)), Ordering::Relaxed);
         reading.abort();
     }
