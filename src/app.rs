@@ -18,7 +18,7 @@ use crate::delivery::{Delivery, DeliverySettings};
 use crate::domain::policy::Asked;
 use crate::domain::{Refusal, RoomId, UserId};
 use crate::gateway::access::Access;
-use crate::gateway::rest::{self, Doors};
+use crate::gateway::rest::{self, Callers, Doors};
 use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::wire::going_away;
 use crate::server::admission::Admission;
@@ -40,7 +40,8 @@ pub struct App {
     delivery: Arc<Delivery>,
     backplane: Backplane,
     stop: watch::Sender<bool>,
-    listeners: Vec<JoinHandle<()>>,
+    /// The listeners, and what goes on beside them.
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl App {
@@ -85,8 +86,8 @@ impl App {
             packet_bytes: config.settings.max_packet_bytes,
             outbox_bytes: config.settings.max_outbox_bytes,
         };
-        let gateway = Gateway::new(chat.clone(), auth.clone(), settings);
         let admission = Arc::new(Admission::new(config.caps()));
+        let gateway = Gateway::new(chat.clone(), auth.clone(), admission.clone(), settings);
         let metrics = Metrics {
             control: control.clone(),
             delivery: delivery.clone(),
@@ -95,28 +96,36 @@ impl App {
             admission: admission.clone(),
             backplane: backplane.clone(),
         };
+        let telling = chat.clone();
+        let telling = tokio::spawn(async move { telling.spenders().keep_telling().await });
         let doors = Arc::new(Doors {
             chat,
             access: Access { auth, keys: config.api_keys()? },
+            callers: Callers::new(config.posts()),
             origins: config.origins.clone(),
+            proxies: config.proxies.clone().unwrap_or_default(),
             admission: admission.clone(),
             control: control.clone(),
             metrics: Arc::new(move || exposition::render(metrics.read())),
         });
         let (stop, stopped) = watch::channel(false);
         // A polling client holds up to two, and whoever is refused needs one to be told so.
-        let connections = config.settings.max_connections.saturating_mul(2).saturating_add(1024);
+        let connections = match config.settings.max_connections {
+            0 => usize::MAX,
+            most => most.saturating_mul(2).saturating_add(1024),
+        };
         let timeouts = Timeouts { write: write_timeout * 2, ..Timeouts::default() };
         let listener = Listener::bind(config.address, connections, timeouts).await?;
         let address = listener.address()?;
-        let mut listeners = vec![tokio::spawn(listener.serve(rest::router(doors.clone(), &gateway), stopped.clone()))];
+        let router = rest::router(doors.clone(), &gateway);
+        let mut tasks = vec![telling, tokio::spawn(listener.serve(router, stopped.clone()))];
         let mut metrics_address = None;
         if let Some(address) = config.metrics_address {
             let listener = Listener::bind(address, 64, Timeouts::default()).await?;
             metrics_address = Some(listener.address()?);
-            listeners.push(tokio::spawn(listener.serve(rest::metrics_router(doors), stopped)));
+            tasks.push(tokio::spawn(listener.serve(rest::metrics_router(doors), stopped)));
         }
-        Ok(Self { address, metrics_address, admission, control, delivery, backplane, stop, listeners })
+        Ok(Self { address, metrics_address, admission, control, delivery, backplane, stop, tasks })
     }
 
     /// Where it listens.
@@ -165,8 +174,8 @@ impl App {
         tokio::task::yield_now().await;
         self.backplane.lifecycle.stop().await;
         self.delivery.stop();
-        for listener in self.listeners {
-            listener.abort();
+        for task in self.tasks {
+            task.abort();
         }
     }
 }
@@ -229,6 +238,11 @@ impl Metrics {
                 "events_rate_limited",
                 "Socket.IO events refused for their rate",
                 sockets.rate_limited.get(),
+            ),
+            Sample::Counter(
+                "sockets_incorrigible",
+                "Sockets closed because they went on when they were refused for a rate",
+                sockets.incorrigible.get(),
             ),
             Sample::Counter("events_dropped", "Socket.IO events refused by a full inbox", sockets.overloaded.get()),
             Sample::Counter("messages_in", "Messages that were given their place through this node", chat.sent.get()),

@@ -1,8 +1,10 @@
 //! Configuration: the environment, `.env`, and a TOML file, in falling precedence; every value checked at the start.
 
 mod identity;
+mod rates;
 mod source;
 mod value;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use crate::auth::{ApiKeys, Authenticator, NotADigest, WebhookSettings};
 use crate::backplane::BackplaneLimits;
 use crate::domain::Limits;
 use crate::gateway::access::Origins;
+use crate::server::TrustedProxies;
 use crate::server::admission::Caps;
 use crate::telemetry::log::LogFormat;
 
@@ -100,6 +103,8 @@ settings! {
     authorize_cache_secs: u64 = 30, "value::number";
     /// Comma-separated origins, or `*`.
     allowed_origins: Option<String> = None, "value::optional";
+    /// Networks whose `X-Forwarded-For` counts, comma-separated, or `none`.
+    trusted_proxies: Option<String> = None, "value::optional";
     /// How long a connection may stay without an identity.
     auth_timeout_secs: u64 = 10, "value::number";
     /// How long the paced end of connections takes.
@@ -132,10 +137,36 @@ settings! {
     rate_events_per_sec: u32 = 50, "value::number";
     /// Events a socket may send at once.
     rate_events_burst: u32 = 400, "value::number";
+    /// Joins a second of a socket; 0 is no limit, as in all that follow.
+    rate_joins_per_sec: Option<u64> = None, "value::optional_number";
+    /// Bytes of events a second of a socket.
+    rate_bytes_per_sec: Option<u64> = None, "value::optional_number";
+    /// When so many events beyond the rate were refused, the socket is closed.
+    max_rate_refusals: u64 = 1_000, "value::number";
+    /// Events a second of a user, in the cluster.
+    rate_user_events_per_sec: Option<u64> = None, "value::optional_number";
+    /// Joins a second of a user, in the cluster.
+    rate_user_joins_per_sec: Option<u64> = None, "value::optional_number";
+    /// Bytes of events a second of a user, in the cluster.
+    rate_user_bytes_per_sec: Option<u64> = None, "value::optional_number";
+    /// Connections that a user begins a second, in the cluster.
+    rate_user_connects_per_sec: Option<u64> = None, "value::optional_number";
+    /// Events and requests a second of an address.
+    rate_ip_events_per_sec: Option<u64> = None, "value::optional_number";
+    /// Joins a second of an address.
+    rate_ip_joins_per_sec: Option<u64> = None, "value::optional_number";
+    /// Bytes of events a second of an address.
+    rate_ip_bytes_per_sec: Option<u64> = None, "value::optional_number";
+    /// Handshakes a second of an address.
+    rate_ip_handshakes_per_sec: Option<u64> = None, "value::optional_number";
+    /// `POST /messages` a second of a caller.
+    rate_posts_per_sec: Option<u64> = None, "value::optional_number";
     /// Connections of this node.
     max_connections: usize = 200_000, "value::number";
     /// Connections of one address; 0 is no limit.
     max_connections_per_ip: usize = 0, "value::number";
+    /// Connections of this node that haven't said who they are.
+    max_unauthenticated: usize = 20_000, "value::number";
     /// Handshakes a second of this node.
     max_handshakes_per_sec: u32 = 5_000, "value::number";
     /// What may be unwritten of one connection.
@@ -197,6 +228,8 @@ pub struct Config {
     pub webhook: Option<WebhookSettings>,
     /// Which pages may talk to this node.
     pub origins: Origins,
+    /// Whose word on clients' addresses counts; `None`: nobody said who stands between.
+    pub proxies: Option<TrustedProxies>,
     /// How the log looks.
     pub log_format: LogFormat,
     /// What should be known before this goes into production.
@@ -241,7 +274,8 @@ impl Config {
         Self::check(settings)
     }
 
-    fn check(settings: Settings) -> Result<Self, ConfigError> {
+    fn check(mut settings: Settings) -> Result<Self, ConfigError> {
+        rates::fill(&mut settings);
         let wrong = |key: &str, what: &str| Err(ConfigError(format!("{} {what}", key.to_uppercase())));
         for (key, value) in [
             ("max_packet_bytes", settings.max_packet_bytes),
@@ -250,10 +284,7 @@ impl Config {
             ("max_payload_bytes", settings.max_payload_bytes),
             ("max_rooms_per_socket", settings.max_rooms_per_socket),
             ("max_sockets_per_user", settings.max_sockets_per_user),
-            ("rate_events_per_sec", settings.rate_events_per_sec as usize),
             ("rate_events_burst", settings.rate_events_burst as usize),
-            ("max_connections", settings.max_connections),
-            ("max_handshakes_per_sec", settings.max_handshakes_per_sec as usize),
             ("history_size", settings.history_size),
             ("max_rooms", settings.max_rooms),
             ("history_ttl_secs", usize::from(settings.history_ttl_secs > 0)),
@@ -347,9 +378,6 @@ impl Config {
             }
             (Some(_), _) => return wrong("auth_mode", "must be open or jwt"),
         };
-        if auth_mode == AuthMode::Open {
-            warnings.push("AUTH_MODE is open: whoever connects says who it is".to_owned());
-        }
         if let Err(error) = ApiKeys::new(&identity::list(settings.api_keys.as_deref())) {
             return wrong("api_keys", &format!("has an entry that can't be used: {error}"));
         }
@@ -358,13 +386,23 @@ impl Config {
             (None, AuthMode::Open) => Origins::Any,
             (None, AuthMode::Jwt) => Origins::Listed(Vec::new()),
         };
+        let proxies = match settings.trusted_proxies.as_deref() {
+            None => None,
+            Some("none") => Some(TrustedProxies::default()),
+            Some(list) => match list.parse() {
+                Ok(proxies) => Some(proxies),
+                Err(error) => {
+                    return wrong("trusted_proxies", &format!("must be none, or a list of networks: {error}"));
+                }
+            },
+        };
         let log_format = match settings.log_format.as_str() {
             "auto" => LogFormat::Auto,
             "text" => LogFormat::Text,
             "json" => LogFormat::Json,
             _ => return wrong("log_format", "must be auto, text or json"),
         };
-        Ok(Self {
+        let mut config = Self {
             settings,
             address,
             metrics_address,
@@ -373,9 +411,13 @@ impl Config {
             tokens,
             webhook,
             origins,
+            proxies,
             log_format,
             warnings,
-        })
+        };
+        let found = warnings::find(&config);
+        config.warnings.extend(found);
+        Ok(config)
     }
 
     /// The limits of the rules.
@@ -388,8 +430,9 @@ impl Config {
             payload_bytes: settings.max_payload_bytes,
             rooms_per_socket: settings.max_rooms_per_socket,
             status_subscriptions: settings.max_status_subscriptions,
-            events_per_sec: settings.rate_events_per_sec,
-            events_burst: settings.rate_events_burst,
+            socket: self.socket_rates(),
+            user: self.user_rates(),
+            refusals: settings.max_rate_refusals,
             room_events: settings.room_events_limit,
             auth_timeout: Duration::from_secs(settings.auth_timeout_secs),
         }
@@ -416,7 +459,9 @@ impl Config {
         Caps {
             connections: self.settings.max_connections,
             per_ip: self.settings.max_connections_per_ip,
+            strangers: self.settings.max_unauthenticated,
             handshakes_per_sec: self.settings.max_handshakes_per_sec,
+            address: self.address_rates(),
         }
     }
 

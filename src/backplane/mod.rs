@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::domain::{ConnId, Draft, Epoch, Head, LogSpan, RoomChange, RoomId, Status, Timestamp, UserId, Username};
+use crate::domain::{
+    ConnId, Debts, Draft, Epoch, Head, LogSpan, RoomChange, RoomId, Status, Timestamp, UserId, Username,
+};
 
 pub mod memory;
 pub mod record;
@@ -355,6 +357,17 @@ pub trait Bus: Send + Sync {
     async fn publish_disconnect(&self, user: &UserId) -> Result<()>;
 }
 
+/// What users have spent of their rates on all nodes: told now and then, never before an event.
+#[async_trait]
+pub trait Spending: Send + Sync {
+    /// Adds what users have spent, as the time that their rates take to make up for it, and gives what all nodes together
+    /// have told and is not made up for yet. Time goes by the backplane's clock. Each user's part is atomic.
+    ///
+    /// Never fails for the caller: users whose part of the backplane can't be reached are left out. The call is not to be
+    /// repeated for them, as it may have happened.
+    async fn spend(&self, spent: Vec<(UserId, Debts)>) -> Vec<(UserId, Debts)>;
+}
+
 /// A backplane's life.
 #[async_trait]
 pub trait Lifecycle: Send + Sync {
@@ -390,6 +403,8 @@ pub struct Backplane {
     pub presence: Arc<dyn Presence>,
     /// Fan-out.
     pub bus: Arc<dyn Bus>,
+    /// What users spend; `None` where no other node can be.
+    pub spending: Option<Arc<dyn Spending>>,
     /// Health and end.
     pub lifecycle: Arc<dyn Lifecycle>,
 }

@@ -1,5 +1,6 @@
 //! The use cases: one place for each rule, whichever door a request came in by.
 
+mod allowance;
 mod disconnect;
 mod history;
 mod session;
@@ -17,6 +18,7 @@ use crate::domain::{Code, Draft, DraftFields, Limits, Refusal, RoomId, Status, U
 use crate::telemetry::meter::{Counter, Histogram};
 
 pub use crate::backplane::{Appended, MemberPage};
+pub use allowance::Spenders;
 pub use disconnect::Disconnected;
 pub use history::{HistoryPage, HistoryWindow};
 pub use session::{Member, Session};
@@ -50,6 +52,7 @@ pub struct Chat {
     delivery: Arc<Delivery>,
     limits: Limits,
     consent: Option<Box<dyn Consent>>,
+    spenders: Spenders,
     counters: ChatCounters,
 }
 
@@ -79,7 +82,8 @@ impl Chat {
     /// Chat on that backplane and those feeds.
     #[must_use]
     pub fn new(backplane: Backplane, delivery: Arc<Delivery>, limits: Limits) -> Self {
-        Self { backplane, delivery, limits, consent: None, counters: ChatCounters::default() }
+        let spenders = Spenders::new(limits.user, backplane.spending.clone());
+        Self { backplane, delivery, limits, consent: None, spenders, counters: ChatCounters::default() }
     }
 
     /// The same, where someone else has a say.
@@ -100,6 +104,12 @@ impl Chat {
     #[must_use]
     pub fn counters(&self) -> &ChatCounters {
         &self.counters
+    }
+
+    /// What users may spend. Someone has to [`Spenders::keep_telling`].
+    #[must_use]
+    pub fn spenders(&self) -> &Spenders {
+        &self.spenders
     }
 
     /// The limits in force.

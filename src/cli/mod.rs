@@ -45,8 +45,12 @@ enum Command {
         #[arg(long, default_value = "1h", value_parser = parse_duration)]
         ttl: Duration,
     },
-    /// Prints the effective configuration, secrets hidden; fails with a message when it is wrong
-    Config,
+    /// Prints the effective configuration, secrets hidden, and warns of what is weak; fails with a message when it is wrong
+    Config {
+        /// Fail when anything is weak, too
+        #[arg(long)]
+        strict: bool,
+    },
     /// Exits with 0 when the node on this machine is ready (for container health checks)
     Healthcheck,
 }
@@ -69,12 +73,13 @@ impl Cli {
                 println!("{}", token.sign(secret)?);
                 Ok(ExitCode::SUCCESS)
             }
-            Some(Command::Config) => {
+            Some(Command::Config { strict }) => {
                 print!("{}", config.render());
                 for warning in &config.warnings {
                     eprintln!("warning: {warning}");
                 }
-                Ok(ExitCode::SUCCESS)
+                let is_weak = strict && !config.warnings.is_empty();
+                Ok(if is_weak { ExitCode::FAILURE } else { ExitCode::SUCCESS })
             }
             Some(Command::Healthcheck) => healthcheck::check(&config),
         }

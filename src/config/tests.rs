@@ -62,6 +62,7 @@ fn what_is_wrong_is_said_with_its_key() {
         ("LOG_FORMAT", "xml"),
         ("REDIS_URL", "http://a"),
         ("METRICS_ADDR", "9100"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8,proxy"),
         ("JWT_SECRET", "short"),
         ("JWT_LEEWAY_SECS", "31"),
         ("API_KEYS", "fine,sha256:abc"),
@@ -162,6 +163,21 @@ fn redis_is_put_together_from_its_parts() {
     assert_eq!(redis(&[("REDIS_HOST", "r"), ("REDIS_PASSWORD", "")]), "redis://r:6379");
     assert_eq!(redis(&[("REDIS_HOST", "r"), ("REDIS_PASSWORD", "p@s s")]), "redis://:p%40s%20s@r:6379");
     assert_eq!(redis(&[("REDIS_HOST", "r"), ("REDIS_URL", "redis://x")]), "redis://x");
+}
+
+#[test]
+fn rates_follow_from_those_of_a_socket() {
+    let config = load(&[], "").unwrap();
+    assert_eq!(config.limits().socket, Limits::default().socket);
+    assert_eq!(config.limits().user, Limits::default().user);
+    assert!(config.address_rates().are_off(), "nobody said whose address is whose");
+    let raised = load(&[("RATE_EVENTS_PER_SEC", "1000"), ("RATE_USER_JOINS_PER_SEC", "7")], "").unwrap();
+    assert_eq!((raised.user_rates().events.per_sec, raised.user_rates().joins.per_sec), (8000, 7));
+    let direct = load(&[("TRUSTED_PROXIES", "none")], "").unwrap();
+    assert_eq!((direct.address_rates().events.per_sec, direct.address_rates().connects.burst), (2000, 5000));
+    let off = load(&[("RATE_EVENTS_PER_SEC", "0"), ("RATE_USER_CONNECTS_PER_SEC", "0")], "").unwrap();
+    assert!(off.socket_rates().are_off() && off.user_rates().are_off());
+    assert!(error(&[("RATE_POSTS_PER_SEC", "many")], "").contains("RATE_POSTS_PER_SEC"));
 }
 
 #[test]

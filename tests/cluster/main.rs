@@ -7,10 +7,13 @@
 #[allow(dead_code)]
 mod server;
 
+mod abuse;
 mod client;
+mod flood;
 mod identity;
 mod node;
 mod order;
 mod presence;
 mod rest;
+mod secrets;
 mod storm;

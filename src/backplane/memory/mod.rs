@@ -63,7 +63,7 @@ pub fn embedded(limits: BackplaneLimits) -> Backplane {
         }
     });
     *memory.sweeper.lock() = Some(sweeper);
-    Backplane { log: memory.clone(), presence: memory.clone(), bus: memory.clone(), lifecycle: memory }
+    Backplane { log: memory.clone(), presence: memory.clone(), bus: memory.clone(), spending: None, lifecycle: memory }
 }
 
 /// One lock's worth of rooms or users, and the graces that end among them.

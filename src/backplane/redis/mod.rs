@@ -3,7 +3,7 @@
 //! Every step that changes something is one script on one partition ([`keys`]), and all of them are safe to repeat. The
 //! pieces: [`link`] runs scripts, [`turns`] bounds those about presence, [`batch`] gathers appends, [`log`] and
 //! [`presence`] keep the traits' promises, [`lease`] keeps the node's incarnation alive, [`mend`] puts back what was lost,
-//! [`reap`] ends graces and takes dead nodes out, [`bus`] and [`subscriber`] listen.
+//! [`reap`] ends graces and takes dead nodes out, [`bus`] and [`subscriber`] listen, [`spending`] adds up.
 
 mod batch;
 mod bus;
@@ -17,6 +17,7 @@ mod presence;
 mod reap;
 mod registry;
 mod script;
+mod spending;
 mod subscriber;
 mod turns;
 
@@ -32,7 +33,7 @@ use fred::types::{ClusterHash, CustomCommand, InfoKind, Value};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::{Backplane, BackplaneLimits, Counters, Lifecycle};
+use super::{Backplane, BackplaneLimits, Counters, Lifecycle, Spending};
 use batch::Appends;
 use bus::Subscriptions;
 use lease::Lease;
@@ -161,7 +162,8 @@ pub async fn connect(settings: RedisSettings, limits: BackplaneLimits) -> Result
         tokio::spawn(every(node.settings.check_interval, node.clone(), async |node| node.check().await)),
     ];
     *node.tasks.lock() = tasks;
-    Ok(Backplane { log: node.clone(), presence: node.clone(), bus: node.clone(), lifecycle: node })
+    let spending = Some(Arc::new(spending::Sum(node.link.clone())) as Arc<dyn Spending>);
+    Ok(Backplane { log: node.clone(), presence: node.clone(), bus: node.clone(), spending, lifecycle: node })
 }
 
 /// fred takes any scheme for a single Redis.

@@ -47,6 +47,7 @@ scripts! {
     Presence RECALL = "user" "recall";
     Presence SWEEP_USERS = "user" "sweep_users";
     Presence REAP_USERS = "user" "reap_users";
+    Presence SPEND = "spend";
     Presence CHECK = "check";
     Presence HELD = "held";
     Log BEAT = "beat";

@@ -38,6 +38,7 @@ pub(super) async fn post_message(State(doors): Doorway, request: Request) -> Res
             let (parts, body) = request.into_parts();
             let caller = doors.access.caller(&parts.headers).await?;
             let reach = caller.service()?;
+            doors.callers.post(&parts.headers, parts.extensions.get().copied())?;
             let body = text_body(&parts.headers, body, doors.chat.limits().event_bytes).await?;
             let key = parts.headers.get("idempotency-key").map(|key| key.to_str()).transpose();
             let key = key.map_err(|_| Refusal::bad_request("Idempotency-Key must be plain text"))?;

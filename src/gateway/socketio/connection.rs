@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engineioxide::{Frame, SessionHandle};
 use futures_util::FutureExt;
@@ -18,7 +18,7 @@ use super::outlet::SocketOutlet;
 use super::{Gateway, Handshake, Living, packet};
 use crate::auth::Identity;
 use crate::chat::Session;
-use crate::domain::{Code, ConnId, Limits, Refusal, RoomId};
+use crate::domain::{Code, ConnId, Cost, Limits, Refusal, RoomId};
 use crate::gateway::wire::{
     Authenticated, Decoded, EventName, Exception, HistoryAck, JoinAck, LeaveAck, MessageAck, StatusJson, TargetAck,
     decode, encode_named, refusal_ack,
@@ -33,6 +33,7 @@ pub(super) struct Connection {
     /// Sets it apart from the others of this node.
     number: u64,
     handle: SessionHandle,
+    handshake: Arc<Handshake>,
     inbox: Mutex<Inbox>,
     /// Taken by whoever handles an event or the loss; never by two at once, as the inbox has one task.
     session: tokio::sync::Mutex<Session>,
@@ -79,7 +80,7 @@ impl Connection {
         conn: ConnId,
         number: u64,
         handle: SessionHandle,
-        handshake: &Arc<Handshake>,
+        handshake: Arc<Handshake>,
     ) -> Arc<Self> {
         let half = gateway.settings.outbox_bytes / 2;
         let (outlet_conn, outlet_handle) = (conn.clone(), handle.clone());
@@ -88,16 +89,17 @@ impl Connection {
             Arc::new(SocketOutlet { conn, user, handle, half }) as Arc<dyn crate::delivery::Outlet>
         });
         Arc::new(Self {
-            inbox: Mutex::new(Inbox::new(gateway.chat.limits())),
+            inbox: Mutex::new(Inbox::new(gateway.inbox_bytes.clone())),
             session: tokio::sync::Mutex::new(Session::new(conn.clone(), make_outlet)),
             identity: Mutex::new(None),
             unsettled: AtomicUsize::new(0),
             deadline: Mutex::new(None),
-            living: Mutex::new(Some(Living::on(handshake))),
+            living: Mutex::new(Some(Living::on(&handshake))),
             gateway,
             conn,
             number,
             handle,
+            handshake,
         })
     }
 
@@ -105,19 +107,45 @@ impl Connection {
     pub fn receive(self: &Arc<Self>, arrived: Arrived) {
         self.gateway.counters.events.add(1);
         let (ack, json) = (arrived.ack, arrived.json.clone());
-        let put = self.inbox.lock().put(arrived, self.gateway.chat.limits());
-        match put {
-            Put::Queued | Put::Ignored => {}
-            Put::Start => self.take_up(),
-            Put::Refused(refusal) => {
-                let counters = &self.gateway.counters;
-                let counter =
-                    if refusal.code == Code::RateLimited { &counters.rate_limited } else { &counters.overloaded };
-                counter.add(1);
-                let (event, _) = decode(&json, self.gateway.chat.limits());
-                self.answer(ack, event).refused(&refusal);
-            }
+        if self.inbox.lock().is_ending() {
+            return;
         }
+        let refusal = match self.spend(Cost::event(json.len())) {
+            Err(refusal) => refusal,
+            Ok(()) => {
+                let put = self.inbox.lock().put(arrived, self.gateway.chat.limits());
+                match put {
+                    Put::Queued | Put::Ignored => return,
+                    Put::Start => return self.take_up(),
+                    Put::Refused(refusal) => {
+                        self.gateway.counters.overloaded.add(1);
+                        refusal
+                    }
+                }
+            }
+        };
+        let (event, _) = decode(&json, self.gateway.chat.limits());
+        self.answer(ack, event).refused(&refusal);
+    }
+
+    /// Spends of what the socket, its address and its user may. Who is refused again and again and doesn't care is closed.
+    fn spend(&self, cost: Cost) -> Result<(), Refusal> {
+        let (chat, now) = (&self.gateway.chat, Instant::now());
+        let of_socket = self.inbox.lock().spend(chat.limits(), cost, now);
+        let spent = of_socket.map_err(|exceeded| Refusal::rate_limited(exceeded, "")).and_then(|()| {
+            self.gateway.admission.spend(self.handshake.client, cost)?;
+            let identity = self.identity.lock();
+            let of_user = identity.as_ref().map_or(Ok(()), |identity| chat.spenders().spend(&identity.user, cost));
+            of_user.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))
+        });
+        spent.inspect_err(|_| {
+            self.gateway.counters.rate_limited.add(1);
+            if self.inbox.lock().is_incorrigible(chat.limits(), now) {
+                self.gateway.counters.incorrigible.add(1);
+                tracing::debug!(conn = %self.conn, "refused again and again: closed");
+                self.handle.close();
+            }
+        })
     }
 
     /// CONNECT is answered: says who one is, and begins with what waits.
@@ -208,6 +236,9 @@ impl Connection {
                 }
             }
             Ok(Decoded::Join(room, start)) => {
+                if let Err(refusal) = self.spend(Cost::JOIN) {
+                    return answer.refused(&refusal);
+                }
                 let span = tracing::debug_span!("join", %room);
                 let named = room.clone();
                 let reply = Box::new(move |outcome: Result<_, Refusal>| match outcome {
@@ -290,6 +321,10 @@ impl Connection {
     ) -> Result<(Identity, Vec<RoomId>), Refusal> {
         let Gateway { chat, users, .. } = &*self.gateway;
         let new = session.member().is_err();
+        if new {
+            let spent = chat.spenders().spend(&identity.user, Cost::CONNECT);
+            spent.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))?;
+        }
         // First: so that no call to end the user's connections, once this one counts, passes it over.
         users.insert(&identity.user, self.number, self);
         let Identity { user, username, reach, .. } = identity.clone();
@@ -299,6 +334,9 @@ impl Connection {
         }
         let left = bound?;
         *self.identity.lock() = Some(identity.clone());
+        if let Some(place) = &self.handshake.place {
+            place.introduce();
+        }
         self.expect_expiry();
         Ok((identity, left))
     }

@@ -9,7 +9,7 @@ mod users;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use engineioxide::{Retained, SessionHandle};
@@ -24,6 +24,8 @@ use socketioxide_core::Value;
 use crate::auth::{Authenticator, Claimed};
 use crate::chat::Chat;
 use crate::domain::{Code, ConnId, Refusal, UserId};
+use crate::server::Client;
+use crate::server::admission::{Admission, Place};
 use crate::telemetry::meter::Counter;
 use connection::Connection;
 use deadlines::{Deadline, Deadlines};
@@ -59,6 +61,8 @@ pub struct SocketCounters {
     pub refused: Counter,
     /// Events refused because the sender was too fast.
     pub rate_limited: Counter,
+    /// Sockets closed because they went on when they were refused for a rate.
+    pub incorrigible: Counter,
     /// Events refused because the socket's inbox was full.
     pub overloaded: Counter,
 }
@@ -68,8 +72,10 @@ pub struct SocketCounters {
 pub struct Handshake {
     /// The token in the query or the `Authorization` header.
     pub token: Option<String>,
+    /// Whose it is.
+    pub client: Option<Client>,
     /// Freed with the connection: its place in the counts.
-    pub place: Option<crate::server::admission::Place>,
+    pub place: Option<Place>,
     /// Connections on it: CONNECTs that were let in, whose DISCONNECT hasn't come.
     pub living: AtomicU32,
     /// How many CONNECTs there were.
@@ -96,10 +102,13 @@ impl Drop for Living {
 pub struct Gateway {
     chat: Arc<Chat>,
     auth: Arc<Authenticator>,
+    admission: Arc<Admission>,
     settings: Settings,
     deadlines: Deadlines,
     users: Users,
     counters: SocketCounters,
+    /// What all inboxes hold.
+    inbox_bytes: Arc<AtomicUsize>,
     next_connection: AtomicU64,
     /// Sets this process's connections apart from every other's, before and after it.
     incarnation: String,
@@ -108,14 +117,16 @@ pub struct Gateway {
 impl Gateway {
     /// A door to that chat. Must be called within a tokio runtime.
     #[must_use]
-    pub fn new(chat: Arc<Chat>, auth: Arc<Authenticator>, settings: Settings) -> Arc<Self> {
+    pub fn new(chat: Arc<Chat>, auth: Arc<Authenticator>, admission: Arc<Admission>, settings: Settings) -> Arc<Self> {
         let gateway = Arc::new(Self {
             chat,
             auth,
+            admission,
             settings,
             deadlines: Deadlines::start(),
             users: Users::default(),
             counters: SocketCounters::default(),
+            inbox_bytes: Arc::default(),
             next_connection: AtomicU64::new(0),
             incarnation: uuid::Uuid::new_v4().simple().to_string()[..12].to_owned(),
         });
@@ -177,7 +188,7 @@ impl Gateway {
         }
         let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let conn = ConnId::trusted(&format!("{}.{number:x}", self.incarnation));
-        let connection = Connection::new(self.clone(), conn, number, handle.clone(), &handshake);
+        let connection = Connection::new(self.clone(), conn, number, handle.clone(), handshake.clone());
         let token = match token {
             AuthToken::Malformed => Some(String::new()),
             AuthToken::Given(token) => Some(token),
