@@ -19,11 +19,15 @@ use crate::gateway::rest::{self, Doors};
 use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::wire::going_away;
 use crate::server::admission::Admission;
+use crate::server::tls::Tls;
 use crate::server::{Listener, Timeouts, drain};
 use crate::telemetry::exposition::{self, Sample};
 
 /// How long connections that are no sockets may take to finish their request when the node stops.
 const LAST_REQUESTS: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether the certificate was renewed.
+const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(5);
 
 /// A node that runs.
 pub struct App {
@@ -34,7 +38,8 @@ pub struct App {
     delivery: Arc<Delivery>,
     backplane: Backplane,
     stop: watch::Sender<bool>,
-    listeners: Vec<JoinHandle<()>>,
+    /// What listens, and what serves that.
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl App {
@@ -42,12 +47,14 @@ impl App {
     /// trying. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the address can't be bound, or Redis refuses the password or is set up so that promises would not hold.
+    /// When the address can't be bound, the certificate can't be used, or Redis refuses the password or is set up so that promises would not hold.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let tls = config.tls.clone().map(Tls::load).transpose()?;
         let backplane = match &config.redis {
             None => memory::embedded(config.backplane_limits()),
             Some(url) => {
-                let settings = RedisSettings { url: url.clone(), ..RedisSettings::default() };
+                let ca = config.settings.redis_ca.as_ref().map(Into::into);
+                let settings = RedisSettings { url: url.clone(), ca, ..RedisSettings::default() };
                 redis::connect(settings, config.backplane_limits()).await?
             }
         };
@@ -93,16 +100,21 @@ impl App {
         let (stop, stopped) = watch::channel(false);
         // A polling client holds up to two, and whoever is refused needs one to be told so.
         let connections = config.settings.max_connections.saturating_mul(2).saturating_add(1024);
-        let listener = Listener::bind(config.address, connections, Timeouts::default()).await?;
+        let mut listener = Listener::bind(config.address, connections, Timeouts::default()).await?;
         let address = listener.address()?;
-        let mut listeners = vec![tokio::spawn(listener.serve(rest::router(doors.clone(), &gateway), stopped.clone()))];
+        let mut tasks = Vec::new();
+        if let Some(tls) = tls {
+            listener = listener.with_tls(&tls);
+            tasks.push(tokio::spawn(tls.follow(LOOK_AT_CERTIFICATE)));
+        }
+        tasks.push(tokio::spawn(listener.serve(rest::router(doors.clone(), &gateway), stopped.clone())));
         let mut metrics_address = None;
         if let Some(address) = config.metrics_address {
             let listener = Listener::bind(address, 64, Timeouts::default()).await?;
             metrics_address = Some(listener.address()?);
-            listeners.push(tokio::spawn(listener.serve(rest::metrics_router(doors), stopped)));
+            tasks.push(tokio::spawn(listener.serve(rest::metrics_router(doors), stopped)));
         }
-        Ok(Self { address, metrics_address, admission, control, delivery, backplane, stop, listeners })
+        Ok(Self { address, metrics_address, admission, control, delivery, backplane, stop, tasks })
     }
 
     /// Where it listens.
@@ -151,8 +163,8 @@ impl App {
         tokio::task::yield_now().await;
         self.backplane.lifecycle.stop().await;
         self.delivery.stop();
-        for listener in self.listeners {
-            listener.abort();
+        for task in self.tasks {
+            task.abort();
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::backplane::BackplaneLimits;
 use crate::domain::Limits;
 use crate::gateway::access::Origins;
 use crate::server::admission::Caps;
+use crate::server::tls::TlsFiles;
 use crate::telemetry::log::LogFormat;
 
 /// A configuration that can't be used, in words for whoever wrote it.
@@ -55,6 +56,10 @@ settings! {
     server_host: String = "127.0.0.1".into(), "value::text";
     /// At which port.
     server_port: u16 = 8080, "value::number";
+    /// The node's certificate and those between it and a root, a PEM file; without it the node speaks no TLS.
+    tls_cert: Option<String> = None, "value::optional";
+    /// The certificate's private key, a PEM file.
+    tls_key: Option<String> = None, "value::optional";
     /// Redis as a URL; wins over its parts.
     redis_url: Option<String> = None, "value::optional";
     /// Redis's host.
@@ -63,6 +68,8 @@ settings! {
     redis_port: u16 = 6379, "value::number";
     /// Redis's password.
     redis_password: Option<String> = None, "value::optional";
+    /// The authority that signed Redis's certificate, a PEM file.
+    redis_ca: Option<String> = None, "value::optional";
     /// `open` or `jwt`.
     auth_mode: Option<String> = None, "value::optional";
     /// The secret of HS256 tokens.
@@ -159,6 +166,8 @@ pub struct Config {
     pub address: SocketAddr,
     /// Where `/metrics` stands alone.
     pub metrics_address: Option<SocketAddr>,
+    /// The pair for TLS; `None`: plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// Redis as a URL; `None`: the embedded backplane.
     pub redis: Option<String>,
     /// How identities are known.
@@ -273,6 +282,12 @@ impl Config {
             Some(Ok(address)) => Some(address),
             Some(Err(_)) => return wrong("metrics_addr", "must be an address and port, such as 127.0.0.1:9100"),
         };
+        let tls = match (&settings.tls_cert, &settings.tls_key) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate: certificate.into(), key: key.into() }),
+            (None, None) => None,
+            (Some(_), None) => return wrong("tls_key", "is needed with TLS_CERT"),
+            (None, Some(_)) => return wrong("tls_cert", "is needed with TLS_KEY"),
+        };
         let redis = match (&settings.redis_url, &settings.redis_host) {
             (Some(url), _) => Some(url.clone()),
             (None, Some(host)) => {
@@ -293,6 +308,9 @@ impl Config {
             .any(|scheme| redis.starts_with(scheme))
         {
             return wrong("redis_url", "must begin with redis://, rediss://, redis-sentinel:// or redis-cluster://");
+        }
+        if settings.redis_ca.is_some() && !redis.as_ref().is_some_and(|redis| redis.starts_with("rediss")) {
+            return wrong("redis_ca", "needs a REDIS_URL that asks for TLS: rediss://, for one");
         }
         let mut warnings = Vec::new();
         let auth_mode = match (settings.auth_mode.as_deref(), &settings.jwt_secret) {
@@ -327,7 +345,7 @@ impl Config {
             "json" => LogFormat::Json,
             _ => return wrong("log_format", "must be auto, text or json"),
         };
-        Ok(Self { settings, address, metrics_address, redis, auth_mode, origins, log_format, warnings })
+        Ok(Self { settings, address, metrics_address, tls, redis, auth_mode, origins, log_format, warnings })
     }
 
     /// The limits of the rules.

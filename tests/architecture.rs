@@ -88,3 +88,11 @@ fn every_file_says_what_it_is_for() {
         assert!(std::fs::read_to_string(path).unwrap().starts_with("//!"), "{}", path.display());
     }
 }
+
+#[test]
+fn there_is_one_crypto_provider() {
+    let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
+    assert!(lock.contains("name = \"ring\""));
+    // Beside ring, rustls would not know which to take, and panic where none is named.
+    assert!(!lock.contains("name = \"aws-lc-rs\""), "a dependency brings a second one");
+}

@@ -66,6 +66,9 @@ fn what_is_wrong_is_said_with_its_key() {
         ("JWT_LEEWAY_SECS", "31"),
         ("SERVER_HOST", "not a host"),
         ("MAX_OUTBOX_BYTES", "10"),
+        ("TLS_CERT", "cert.pem"),
+        ("TLS_KEY", "key.pem"),
+        ("REDIS_CA", "ca.pem"),
         ("DEDUPE_TTL_SECS", "18446744073709551615"),
     ] {
         let message = error(&[(key, value)], "");

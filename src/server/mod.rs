@@ -3,6 +3,7 @@
 pub mod admission;
 mod drain;
 mod listener;
+pub mod tls;
 
 pub use drain::drain;
 pub use listener::{Listener, Peer, Timeouts};

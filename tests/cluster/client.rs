@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::sync::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,7 +33,11 @@ impl Client {
     /// Connects to the namespace; what the server says to CONNECT is the first event.
     pub async fn connect(address: SocketAddr) -> Self {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
-        let (socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        Self::over(tokio_tungstenite::connect_async(url).await.unwrap().0).await
+    }
+
+    /// The same over a WebSocket that is open.
+    pub async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(socket: WebSocketStream<S>) -> Self {
         let (mut sink, mut stream) = socket.split();
         let (out, mut outgoing) = mpsc::unbounded_channel();
         let (state, closed) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));

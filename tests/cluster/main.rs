@@ -7,9 +7,11 @@
 #[allow(dead_code)]
 mod server;
 
+mod certificates;
 mod client;
 mod node;
 mod order;
 mod presence;
 mod rest;
 mod storm;
+mod tls;
