@@ -45,7 +45,7 @@ fn parts() -> Vec<(String, PathBuf, String)> {
         let code = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
         (part, path, code)
     };
-    let is_test = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem == "tests");
+    let is_test = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem == "tests" || stem == "fuzz");
     files.into_iter().filter(|path| !is_test(path)).map(part).collect()
 }
 
