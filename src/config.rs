@@ -1,5 +1,7 @@
 //! Configuration: the environment, `.env`, and a TOML file, in falling precedence; every value checked at the start.
 
+#[cfg(test)]
+mod fuzz;
 mod source;
 mod value;
 

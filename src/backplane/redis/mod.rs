@@ -8,6 +8,8 @@
 mod batch;
 mod bus;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod keys;
 mod lease;
 mod link;

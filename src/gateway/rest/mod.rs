@@ -1,6 +1,8 @@
 //! The REST door, and the way of every HTTP request: its id, its origin, and who is let through to Socket.IO.
 
 mod answer;
+#[cfg(test)]
+mod fuzz;
 mod handlers;
 mod socket_door;
 
