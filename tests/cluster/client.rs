@@ -71,11 +71,16 @@ impl Client {
 
     /// Sends without waiting; the answer comes through the receiver.
     pub fn emit(&self, event: &str, payload: &Value) -> oneshot::Receiver<Value> {
+        self.emit_raw(&json!([event, payload]).to_string()).1
+    }
+
+    /// The same for an event's JSON array as it is; also the ack's number.
+    pub fn emit_raw(&self, event: &str) -> (u64, oneshot::Receiver<Value>) {
         let id = self.next.fetch_add(1, Ordering::SeqCst);
         let (tell, told) = oneshot::channel();
         self.state.lock().unwrap().acks.insert(id, tell);
-        let _ = self.out.send(Message::text(format!("42{id}{}", json!([event, payload]))));
-        told
+        self.say(&format!("2{id}{event}"));
+        (id, told)
     }
 
     pub async fn ask(&self, event: &str, payload: Value) -> Value {
@@ -93,6 +98,16 @@ impl Client {
     /// All events of that name so far.
     pub fn events(&self, name: &str) -> Vec<Value> {
         self.state.lock().unwrap().events.iter().filter(|(found, _)| found == name).map(|(_, v)| v.clone()).collect()
+    }
+
+    /// Everything that came, in its order: events, and acks as `["ack", [id, answer]]`.
+    pub fn story(&self) -> Vec<(String, Value)> {
+        self.state.lock().unwrap().events.clone()
+    }
+
+    /// Sends a Socket.IO packet's text as it is.
+    pub fn say(&self, packet: &str) {
+        let _ = self.out.send(Message::text(format!("4{packet}")));
     }
 
     /// The numbers of the messages that came.
@@ -137,6 +152,7 @@ fn take(text: &str, state: &Mutex<State>, out: &mpsc::UnboundedSender<Message>) 
             let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
             let id: u64 = std::str::from_utf8(&rest[..digits]).unwrap().parse().unwrap();
             let answer: Vec<Value> = serde_json::from_slice(&rest[digits..]).unwrap();
+            state.events.push(("ack".into(), json!([id, answer[0]])));
             if let Some(tell) = state.acks.remove(&id) {
                 let _ = tell.send(answer[0].clone());
             }

@@ -12,6 +12,7 @@ mod client;
 mod node;
 mod order;
 mod presence;
+mod property;
 mod rest;
 mod storm;
 mod tls;
