@@ -22,6 +22,7 @@ use crate::gateway::rest::{self, Callers, Doors};
 use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::wire::going_away;
 use crate::server::admission::Admission;
+use crate::server::tls::Tls;
 use crate::server::{Listener, Timeouts, drain};
 use crate::telemetry::exposition::{self, Sample};
 
@@ -30,6 +31,8 @@ const LAST_REQUESTS: Duration = Duration::from_millis(500);
 
 /// What the frames of a full outbox have on average, at least: so the memory for them stays within twice their bytes.
 const MEAN_FRAME_BYTES: usize = 64;
+/// How often it is looked whether the certificate was renewed.
+const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(5);
 
 /// A node that runs.
 pub struct App {
@@ -49,12 +52,14 @@ impl App {
     /// trying. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the address can't be bound, or Redis refuses the password or is set up so that promises would not hold.
+    /// When the address can't be bound, the certificate can't be used, or Redis refuses the password or is set up so that promises would not hold.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let tls = config.tls.clone().map(Tls::load).transpose()?;
         let backplane = match &config.redis {
             None => memory::embedded(config.backplane_limits()),
             Some(url) => {
-                let settings = RedisSettings { url: url.clone(), ..RedisSettings::default() };
+                let ca = config.settings.redis_ca.as_ref().map(Into::into);
+                let settings = RedisSettings { url: url.clone(), ca, ..RedisSettings::default() };
                 redis::connect(settings, config.backplane_limits()).await?
             }
         };
@@ -115,10 +120,15 @@ impl App {
             most => most.saturating_mul(2).saturating_add(1024),
         };
         let timeouts = Timeouts { write: write_timeout * 2, ..Timeouts::default() };
-        let listener = Listener::bind(config.address, connections, timeouts).await?;
+        let mut listener = Listener::bind(config.address, connections, timeouts).await?;
         let address = listener.address()?;
         let router = rest::router(doors.clone(), &gateway);
-        let mut tasks = vec![telling, tokio::spawn(listener.serve(router, stopped.clone()))];
+        let mut tasks = vec![telling];
+        if let Some(tls) = tls {
+            listener = listener.with_tls(&tls);
+            tasks.push(tokio::spawn(tls.follow(LOOK_AT_CERTIFICATE)));
+        }
+        tasks.push(tokio::spawn(listener.serve(router, stopped.clone())));
         let mut metrics_address = None;
         if let Some(address) = config.metrics_address {
             let listener = Listener::bind(address, 64, Timeouts::default()).await?;

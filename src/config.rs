@@ -1,5 +1,7 @@
 //! Configuration: the environment, `.env`, and a TOML file, in falling precedence; every value checked at the start.
 
+#[cfg(test)]
+mod fuzz;
 mod identity;
 mod rates;
 mod source;
@@ -20,6 +22,7 @@ use crate::domain::Limits;
 use crate::gateway::access::Origins;
 use crate::server::TrustedProxies;
 use crate::server::admission::Caps;
+use crate::server::tls::TlsFiles;
 use crate::telemetry::log::LogFormat;
 
 pub use identity::Tokens;
@@ -61,6 +64,10 @@ settings! {
     server_host: String = "127.0.0.1".into(), "value::text";
     /// At which port.
     server_port: u16 = 8080, "value::number";
+    /// The node's certificate and those between it and a root, a PEM file; without it the node speaks no TLS.
+    tls_cert: Option<String> = None, "value::optional";
+    /// The certificate's private key, a PEM file.
+    tls_key: Option<String> = None, "value::optional";
     /// Redis as a URL; wins over its parts.
     redis_url: Option<String> = None, "value::optional";
     /// Redis's host.
@@ -69,6 +76,8 @@ settings! {
     redis_port: u16 = 6379, "value::number";
     /// Redis's password.
     redis_password: Option<String> = None, "value::optional";
+    /// The authority that signed Redis's certificate, a PEM file.
+    redis_ca: Option<String> = None, "value::optional";
     /// `open` or `jwt`.
     auth_mode: Option<String> = None, "value::optional";
     /// The secret of HS256 tokens.
@@ -218,6 +227,8 @@ pub struct Config {
     pub address: SocketAddr,
     /// Where `/metrics` stands alone.
     pub metrics_address: Option<SocketAddr>,
+    /// The pair for TLS; `None`: plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// Redis as a URL; `None`: the embedded backplane.
     pub redis: Option<String>,
     /// How identities are known.
@@ -336,6 +347,12 @@ impl Config {
             Some(Ok(address)) => Some(address),
             Some(Err(_)) => return wrong("metrics_addr", "must be an address and port, such as 127.0.0.1:9100"),
         };
+        let tls = match (&settings.tls_cert, &settings.tls_key) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate: certificate.into(), key: key.into() }),
+            (None, None) => None,
+            (Some(_), None) => return wrong("tls_key", "is needed with TLS_CERT"),
+            (None, Some(_)) => return wrong("tls_cert", "is needed with TLS_KEY"),
+        };
         let redis = match (&settings.redis_url, &settings.redis_host) {
             (Some(url), _) => Some(url.clone()),
             (None, Some(host)) => {
@@ -356,6 +373,9 @@ impl Config {
             .any(|scheme| redis.starts_with(scheme))
         {
             return wrong("redis_url", "must begin with redis://, rediss://, redis-sentinel:// or redis-cluster://");
+        }
+        if settings.redis_ca.is_some() && !redis.as_ref().is_some_and(|redis| redis.starts_with("rediss")) {
+            return wrong("redis_ca", "needs a REDIS_URL that asks for TLS: rediss://, for one");
         }
         let mut warnings = Vec::new();
         let tokens = settings.tokens(&mut warnings)?;
@@ -406,6 +426,7 @@ impl Config {
             settings,
             address,
             metrics_address,
+            tls,
             redis,
             auth_mode,
             tokens,

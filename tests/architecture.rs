@@ -45,7 +45,7 @@ fn parts() -> Vec<(String, PathBuf, String)> {
         let code = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
         (part, path, code)
     };
-    let is_test = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem == "tests");
+    let is_test = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem == "tests" || stem == "fuzz");
     files.into_iter().filter(|path| !is_test(path)).map(part).collect()
 }
 
@@ -87,4 +87,12 @@ fn every_file_says_what_it_is_for() {
     for path in files.iter().filter(|path| !path.components().any(|part| part.as_os_str() == "target")) {
         assert!(std::fs::read_to_string(path).unwrap().starts_with("//!"), "{}", path.display());
     }
+}
+
+#[test]
+fn there_is_one_crypto_provider() {
+    let lock = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
+    assert!(lock.contains("name = \"ring\""));
+    // Beside ring, rustls would not know which to take, and panic where none is named.
+    assert!(!lock.contains("name = \"aws-lc-rs\""), "a dependency brings a second one");
 }

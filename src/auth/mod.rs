@@ -1,6 +1,8 @@
 //! From a token or a key to who it is: JWT and API keys.
 
 mod api_keys;
+#[cfg(test)]
+mod fuzz;
 mod jwks;
 mod keys;
 mod outgoing;

@@ -74,6 +74,9 @@ fn what_is_wrong_is_said_with_its_key() {
         ("AUTHORIZE_CACHE_SECS", "3601"),
         ("SERVER_HOST", "not a host"),
         ("MAX_OUTBOX_BYTES", "10"),
+        ("TLS_CERT", "cert.pem"),
+        ("TLS_KEY", "key.pem"),
+        ("REDIS_CA", "ca.pem"),
         ("DEDUPE_TTL_SECS", "18446744073709551615"),
     ] {
         let message = error(&[(key, value)], "");

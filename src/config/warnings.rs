@@ -46,8 +46,8 @@ pub(super) fn find(config: &Config) -> Vec<String> {
     let has_proxies =
         config.proxies.as_ref().is_some_and(|proxies| *proxies != crate::server::TrustedProxies::default());
     warn(
-        is_public && !has_proxies,
-        "no TLS: tokens and messages can be read on the way; let a proxy end TLS and name it in TRUSTED_PROXIES",
+        is_public && !has_proxies && config.tls.is_none(),
+        "no TLS: tokens and messages can be read on the way; set TLS_CERT and TLS_KEY, or let a proxy end TLS and name it in TRUSTED_PROXIES",
     );
     warn(
         config.metrics_address.is_some_and(|address| !address.ip().is_loopback()),

@@ -8,7 +8,7 @@ use super::limits::Limits;
 use super::refusal::{Code, Refusal};
 
 /// What a sender says, not yet checked.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DraftFields {
     /// The text; may be empty when there is a payload or an attachment.
     pub content: String,

@@ -1,4 +1,4 @@
-//! The accept loop: HTTP/1.1 with a cap on connections and time limits on slow and idle peers.
+//! The accept loop: HTTP/1.1, plain or in TLS, with a cap on connections and time limits on slow and idle peers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,11 +9,14 @@ use axum::body::Body;
 use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
 use super::patience::{TimelyBody, Written};
+use super::tls::Tls;
 
 /// How long the accept loop rests when the system refuses it a connection (too many open files, say).
 const REST: Duration = Duration::from_millis(100);
@@ -30,6 +33,8 @@ pub struct Peer(pub SocketAddr);
 /// How long a peer may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
+    /// For the handshake of TLS.
+    pub handshake: Duration,
     /// For a request's head, and between two requests.
     pub head: Duration,
     /// For a request's body, all of it.
@@ -41,7 +46,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         let patience = Duration::from_secs(30);
-        Self { head: patience, body: patience, write: patience }
+        Self { handshake: Duration::from_secs(10), head: patience, body: patience, write: patience }
     }
 }
 
@@ -51,6 +56,7 @@ pub struct Listener {
     timeouts: Timeouts,
     /// TCP connections that may be open at once.
     places: Arc<Semaphore>,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Listener {
@@ -74,7 +80,14 @@ impl Listener {
         socket.listen(4096)?;
         let socket = TcpListener::from_std(socket.into())?;
         let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { socket, timeouts, places })
+        Ok(Self { socket, timeouts, places, tls: None })
+    }
+
+    /// From now on everything is said in TLS.
+    #[must_use]
+    pub fn with_tls(mut self, tls: &Tls) -> Self {
+        self.tls = Some(tls.acceptor());
+        self
     }
 
     /// Where it listens.
@@ -96,7 +109,7 @@ impl Listener {
                 Ok((stream, peer)) => {
                     // Over the cap a connection is ended at once: so the peer learns it, rather than wait.
                     if let Ok(place) = self.places.clone().try_acquire_owned() {
-                        let served = serve_connection(stream, peer, router.clone(), self.timeouts, stop.clone());
+                        let served = serve(stream, self.tls.clone(), peer, router.clone(), self.timeouts, stop.clone());
                         tokio::spawn(async move {
                             served.await;
                             drop(place);
@@ -112,8 +125,9 @@ impl Listener {
     }
 }
 
-async fn serve_connection(
+async fn serve(
     stream: TcpStream,
+    tls: Option<TlsAcceptor>,
     peer: SocketAddr,
     router: Router,
     timeouts: Timeouts,
@@ -123,6 +137,28 @@ async fn serve_connection(
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let Some(tls) = tls else { return serve_http(stream, peer, router, timeouts, stop).await };
+    // Boxed: it is larger than what a connection needs after it.
+    let handshake = Box::pin(tokio::time::timeout(timeouts.handshake, tls.accept(stream)));
+    let accepted = tokio::select! {
+        accepted = handshake => accepted,
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    match accepted {
+        Ok(Ok(stream)) => serve_http(stream, peer, router, timeouts, stop).await,
+        // Anyone may send anything to an open port.
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+    }
+}
+
+async fn serve_http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    router: Router,
+    timeouts: Timeouts,
+    mut stop: watch::Receiver<bool>,
+) {
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         // A router is always ready.

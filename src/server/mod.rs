@@ -5,6 +5,7 @@ mod client;
 mod drain;
 mod listener;
 mod patience;
+pub mod tls;
 
 pub use client::{BadNetwork, Client, TrustedProxies};
 pub use drain::drain;

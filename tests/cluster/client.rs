@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::sync::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,7 +44,17 @@ impl Client {
 
     async fn open(address: SocketAddr, query: &str) -> Self {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket{query}");
-        let (socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        Self::on(tokio_tungstenite::connect_async(url).await.unwrap().0)
+    }
+
+    /// Connects over a WebSocket that is open.
+    pub async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(socket: WebSocketStream<S>) -> Self {
+        let client = Self::on(socket);
+        client.await_event("connect").await;
+        client
+    }
+
+    fn on<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(socket: WebSocketStream<S>) -> Self {
         let (mut sink, mut stream) = socket.split();
         let (out, mut outgoing) = mpsc::unbounded_channel();
         let (state, closed) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));
@@ -75,11 +87,16 @@ impl Client {
 
     /// Sends without waiting; the answer comes through the receiver.
     pub fn emit(&self, event: &str, payload: &Value) -> oneshot::Receiver<Value> {
+        self.emit_raw(&json!([event, payload]).to_string()).1
+    }
+
+    /// The same for an event's JSON array as it is; also the ack's number.
+    pub fn emit_raw(&self, event: &str) -> (u64, oneshot::Receiver<Value>) {
         let id = self.next.fetch_add(1, Ordering::SeqCst);
         let (tell, told) = oneshot::channel();
         self.state.lock().unwrap().acks.insert(id, tell);
-        let _ = self.out.send(Message::text(format!("42{id}{}", json!([event, payload]))));
-        told
+        self.say(&format!("2{id}{event}"));
+        (id, told)
     }
 
     pub async fn ask(&self, event: &str, payload: Value) -> Value {
@@ -97,6 +114,16 @@ impl Client {
     /// All events of that name so far.
     pub fn events(&self, name: &str) -> Vec<Value> {
         self.state.lock().unwrap().events.iter().filter(|(found, _)| found == name).map(|(_, v)| v.clone()).collect()
+    }
+
+    /// Everything that came, in its order: events, and acks as `["ack", [id, answer]]`.
+    pub fn story(&self) -> Vec<(String, Value)> {
+        self.state.lock().unwrap().events.clone()
+    }
+
+    /// Sends a Socket.IO packet's text as it is.
+    pub fn say(&self, packet: &str) {
+        let _ = self.out.send(Message::text(format!("4{packet}")));
     }
 
     /// The numbers of the messages that came.
@@ -144,6 +171,7 @@ fn take(text: &str, state: &Mutex<State>, out: &mpsc::UnboundedSender<Message>) 
             let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
             let id: u64 = std::str::from_utf8(&rest[..digits]).unwrap().parse().unwrap();
             let answer: Vec<Value> = serde_json::from_slice(&rest[digits..]).unwrap();
+            state.events.push(("ack".into(), json!([id, answer[0]])));
             if let Some(tell) = state.acks.remove(&id) {
                 let _ = tell.send(answer[0].clone());
             }

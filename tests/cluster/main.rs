@@ -8,12 +8,15 @@
 mod server;
 
 mod abuse;
+mod certificates;
 mod client;
 mod flood;
 mod identity;
 mod node;
 mod order;
 mod presence;
+mod property;
 mod rest;
 mod secrets;
 mod storm;
+mod tls;

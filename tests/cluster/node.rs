@@ -30,9 +30,14 @@ impl Cluster {
     pub async fn of(count: usize, settings: &[(&str, &str)]) -> Self {
         let redis = RedisServer::start();
         let url = redis.url();
+        Self::on(redis, count, &[&[("REDIS_URL", url.as_str())], settings].concat()).await
+    }
+
+    /// So many nodes on that Redis, which the settings name.
+    pub async fn on(redis: RedisServer, count: usize, settings: &[(&str, &str)]) -> Self {
         let mut nodes = Vec::new();
         for _ in 0..count {
-            nodes.push(start(&[&[("REDIS_URL", url.as_str())], settings].concat()).await);
+            nodes.push(start(settings).await);
         }
         let cluster = Self { nodes, _redis: Some(redis) };
         for index in 0..count {
@@ -60,7 +65,7 @@ impl Cluster {
     }
 }
 
-async fn start(settings: &[(&str, &str)]) -> App {
+pub async fn start(settings: &[(&str, &str)]) -> App {
     let mut environment: BTreeMap<String, String> =
         settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     environment.insert("SERVER_PORT".into(), "0".into());

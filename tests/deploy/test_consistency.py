@@ -21,6 +21,9 @@ WITH_OTHERS = {"HUBBUB_CONFIG", "AUTH_MODE", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_FI
 NOT_IN_COMPOSE = {
     "PORT": "SERVER_PORT says it",
     "REDIS_URL": "the compose file brings its own Redis",
+    "REDIS_CA": "which speaks no TLS",
+    "TLS_CERT": "TLS ends before nginx",
+    "TLS_KEY": "TLS ends before nginx",
     "HUBBUB_CONFIG": "the environment says it all",
     "MAX_ROOMS": "of the embedded backplane",
 }

@@ -16,7 +16,7 @@ use crate::raw::{Polling, Raw, Witness};
 /// A server with short patience: `/` answers with a large body, or with what became of the request's.
 async fn impatient() -> (std::net::SocketAddr, watch::Sender<bool>) {
     let patience = Duration::from_millis(300);
-    let timeouts = Timeouts { head: patience, body: patience, write: patience };
+    let timeouts = Timeouts { handshake: patience, head: patience, body: patience, write: patience };
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 100, timeouts).await.unwrap();
     let address = listener.address().unwrap();
     let read = async |body: Body| if body.collect().await.is_ok() { "whole" } else { "too slow" };

@@ -161,7 +161,7 @@ fn take_all(lane: &mut Lane) -> VecDeque<Waiting> {
     std::mem::take(&mut lane.queue)
 }
 
-fn places(mut answer: Answer, count: usize) -> std::result::Result<Vec<Appended>, Fault> {
+pub(super) fn places(mut answer: Answer, count: usize) -> std::result::Result<Vec<Appended>, Fault> {
     (0..count).map(|_| place(&answer.text()?).ok_or_else(|| Fault::nonsense("not a place"))).collect()
 }
 

@@ -31,16 +31,7 @@ impl RoomLog for Node {
         let args = vec![part(room.as_str()).into(), mode.into(), whole(seq), size(limit), size(max_bytes)];
         let mut answer = self.link.run(&READ, Partition::of_room(room), args).await?;
         let span = span(&mut answer)?;
-        let mut entries = Vec::new();
-        while !answer.is_empty() {
-            entries.push(Entry {
-                seq: answer.number()?,
-                epoch: Epoch::trusted(&answer.text()?),
-                at: Timestamp(answer.number()?),
-                record: answer.bytes()?,
-            });
-        }
-        Ok(Slice { entries, span })
+        Ok(Slice { entries: entries(answer)?, span })
     }
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
@@ -73,6 +64,20 @@ pub(super) fn span(answer: &mut Answer) -> std::result::Result<LogSpan, Fault> {
         Ok(Head { epoch: Epoch::trusted(ended[0]), seq })
     });
     Ok(LogSpan { head, oldest, past: past.collect::<std::result::Result<_, Fault>>()? })
+}
+
+/// The messages that `read.lua` answers with behind the span.
+pub(super) fn entries(mut answer: Answer) -> std::result::Result<Vec<Entry>, Fault> {
+    let mut entries = Vec::new();
+    while !answer.is_empty() {
+        entries.push(Entry {
+            seq: answer.number()?,
+            epoch: Epoch::trusted(&answer.text()?),
+            at: Timestamp(answer.number()?),
+            record: answer.bytes()?,
+        });
+    }
+    Ok(entries)
 }
 
 fn whole(number: u64) -> Value {

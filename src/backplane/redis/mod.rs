@@ -8,6 +8,8 @@
 mod batch;
 mod bus;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod keys;
 mod lease;
 mod link;
@@ -19,8 +21,10 @@ mod registry;
 mod script;
 mod spending;
 mod subscriber;
+mod tls;
 mod turns;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -47,6 +51,8 @@ use registry::Registry;
 pub struct RedisSettings {
     /// `redis://`, `rediss://`, `redis-sentinel://` (with `?sentinelServiceName=`) or `redis-cluster://`.
     pub url: String,
+    /// The PEM file of the one authority to trust, for a URL with TLS; `None`: those of the system.
+    pub ca: Option<PathBuf>,
     /// Connections that serve the log; half as many serve presence.
     pub connections: usize,
     /// Connections that listen.
@@ -82,6 +88,7 @@ impl Default for RedisSettings {
     fn default() -> Self {
         Self {
             url: "redis://127.0.0.1:6379".to_owned(),
+            ca: None,
             connections: 4,
             subscribers: 2,
             max_waiting_commands: 16_384,
@@ -103,6 +110,9 @@ pub enum StartError {
     /// The URL can't be understood.
     #[error("the Redis URL can't be used: {0}")]
     BadUrl(String),
+    /// The authority can't be taken from its file, or there is no TLS that would need one.
+    #[error("REDIS_CA can't be used: {0}")]
+    BadCa(String),
     /// Redis refuses the password, or wants one.
     #[error("Redis refuses the password: {0}")]
     WrongPassword(String),
@@ -134,7 +144,7 @@ struct Node {
 /// # Errors
 /// See [`StartError`].
 pub async fn connect(settings: RedisSettings, limits: BackplaneLimits) -> Result<Backplane, StartError> {
-    let config = configuration(&settings.url)?;
+    let config = configuration(&settings.url, settings.ca.as_deref())?;
     let there = probe(&config, &settings).await?;
     let link = Arc::new(Link::new(&config, &settings, &limits));
     let node = Arc::new(Node {
@@ -167,7 +177,7 @@ pub async fn connect(settings: RedisSettings, limits: BackplaneLimits) -> Result
 }
 
 /// fred takes any scheme for a single Redis.
-fn configuration(url: &str) -> Result<Config, StartError> {
+fn configuration(url: &str, ca: Option<&Path>) -> Result<Config, StartError> {
     const SCHEMES: [&str; 6] =
         ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
@@ -177,7 +187,15 @@ fn configuration(url: &str) -> Result<Config, StartError> {
             SCHEMES.map(|name| format!("{name}://")).join(", ")
         )));
     }
-    Config::from_url(url).map_err(|error| StartError::BadUrl(error.details().to_owned()))
+    let parse = |url: &str| Config::from_url(url).map_err(|error| StartError::BadUrl(error.details().to_owned()));
+    let Some(ca) = ca else { return parse(url) };
+    let Some(rest) = url.strip_prefix("rediss") else {
+        return Err(StartError::BadCa("the Redis URL asks for no TLS".to_owned()));
+    };
+    // As if it asked for none: else fred would want the system's authorities, which need not be there.
+    let mut config = parse(&format!("redis{rest}"))?;
+    config.tls = Some(tls::trusting(ca)?);
+    Ok(config)
 }
 
 /// One connection, to learn what must end the start; whether Redis is there.
@@ -308,11 +326,19 @@ mod tests {
         for url in
             ["redis://a", "rediss://a:1/2", "redis-cluster://a:1?node=b:2", "redis-sentinel://a?sentinelServiceName=m"]
         {
-            assert!(configuration(url).is_ok(), "{url}");
+            assert!(configuration(url, None).is_ok(), "{url}");
         }
         for url in ["", "a:6379", "http://a", "redis-sentinel://a", "redis://"] {
-            assert!(matches!(configuration(url), Err(StartError::BadUrl(_))), "{url}");
+            assert!(matches!(configuration(url, None), Err(StartError::BadUrl(_))), "{url}");
         }
+    }
+
+    #[test]
+    fn an_authority_needs_tls_and_a_certificate() {
+        let refusal = |url, ca: &str| configuration(url, Some(Path::new(ca))).unwrap_err().to_string();
+        assert!(refusal("redis://a", "/dev/null").contains("no TLS"));
+        assert!(refusal("rediss://a", "/dev/null").contains("/dev/null: holds no certificate"));
+        assert!(refusal("rediss-cluster://a", "/nonexistent/ca.pem").contains("/nonexistent/ca.pem"));
     }
 
     #[test]

@@ -118,13 +118,7 @@ impl Presence for Node {
 
     async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>> {
         let name = part(room.as_str());
-        let changes = self.changes(Partition::of_room(room), &name, 'm', version, |version, mut fields| {
-            let kind = change_kind(&fields.text()?).ok_or_else(|| Fault::nonsense("not a kind of change"))?;
-            let (user, username) = (UserId::trusted(&fields.text()?), Username::trusted(&fields.text()?));
-            let (total, previous) = (fields.number()?, fields.number()?);
-            Ok((previous, RoomChange { version, previous, kind, user, username, total }))
-        });
-        Ok(changes.await?)
+        Ok(self.changes(Partition::of_room(room), &name, 'm', version, room_change).await?)
     }
 
     async fn status(&self, user: &UserId) -> Result<Status> {
@@ -255,32 +249,48 @@ impl Node {
         read: impl Fn(u64, Answer) -> std::result::Result<(u64, T), Fault>,
     ) -> std::result::Result<Changes<T>, Fault> {
         let args = vec![format!("p:{name}").into(), format!("{hash}:{name}").into(), version.to_string().into()];
-        let mut answer = self.link.run(&CHANGES, partition, args).await?;
-        let last = answer.number()?;
-        if last == version {
-            return Ok(Changes::Since(Vec::new()));
-        }
-        let mut found = Answer::new(answer.value()?);
-        let (mut changes, mut reached) = (Vec::new(), version);
-        while !found.is_empty() {
-            let mut entry = Answer::new(found.value()?);
-            let id = entry.text()?;
-            let number = id.split('-').next().and_then(|number| number.parse().ok());
-            let number = number.ok_or_else(|| Fault::nonsense("not a version"))?;
-            // Names and values alternate, in the order in which the script wrote them.
-            let values = entry.value()?.into_array().into_iter().skip(1).step_by(2).collect();
-            let (previous, change) = read(number, Answer::new(Value::Array(values)))?;
-            if previous != reached {
-                return Ok(Changes::TooOld);
-            }
-            reached = number;
-            changes.push(change);
-        }
-        Ok(if reached == last { Changes::Since(changes) } else { Changes::TooOld })
+        changes_since(self.link.run(&CHANGES, partition, args).await?, version, read)
     }
 }
 
-fn roster(mut answer: Answer) -> std::result::Result<Roster, Fault> {
+/// What `changes.lua` answers: the changes after `version`, each read by `read` from its fields, with the one before.
+pub(super) fn changes_since<T>(
+    mut answer: Answer,
+    version: u64,
+    read: impl Fn(u64, Answer) -> std::result::Result<(u64, T), Fault>,
+) -> std::result::Result<Changes<T>, Fault> {
+    let last = answer.number()?;
+    if last == version {
+        return Ok(Changes::Since(Vec::new()));
+    }
+    let mut found = Answer::new(answer.value()?);
+    let (mut changes, mut reached) = (Vec::new(), version);
+    while !found.is_empty() {
+        let mut entry = Answer::new(found.value()?);
+        let id = entry.text()?;
+        let number = id.split('-').next().and_then(|number| number.parse().ok());
+        let number = number.ok_or_else(|| Fault::nonsense("not a version"))?;
+        // Names and values alternate, in the order in which the script wrote them.
+        let values = entry.value()?.into_array().into_iter().skip(1).step_by(2).collect();
+        let (previous, change) = read(number, Answer::new(Value::Array(values)))?;
+        if previous != reached {
+            return Ok(Changes::TooOld);
+        }
+        reached = number;
+        changes.push(change);
+    }
+    Ok(if reached == last { Changes::Since(changes) } else { Changes::TooOld })
+}
+
+/// A change of membership, from its fields and with the one before.
+pub(super) fn room_change(version: u64, mut fields: Answer) -> std::result::Result<(u64, RoomChange), Fault> {
+    let kind = change_kind(&fields.text()?).ok_or_else(|| Fault::nonsense("not a kind of change"))?;
+    let (user, username) = (UserId::trusted(&fields.text()?), Username::trusted(&fields.text()?));
+    let (total, previous) = (fields.number()?, fields.number()?);
+    Ok((previous, RoomChange { version, previous, kind, user, username, total }))
+}
+
+pub(super) fn roster(mut answer: Answer) -> std::result::Result<Roster, Fault> {
     let (total, version) = (answer.number()?, answer.number()?);
     let users = answer.texts()?.iter().map(|user| UserId::trusted(user)).collect();
     Ok(Roster { users, total, version })

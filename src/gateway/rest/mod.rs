@@ -2,6 +2,8 @@
 
 mod answer;
 mod callers;
+#[cfg(test)]
+mod fuzz;
 mod handlers;
 mod headers;
 mod socket_door;

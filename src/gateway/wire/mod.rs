@@ -5,6 +5,8 @@
 mod answer;
 mod event;
 mod fields;
+#[cfg(test)]
+mod fuzz;
 mod request;
 mod text;
 

@@ -1,5 +1,7 @@
 //! Polling's payloads: several packets in one HTTP body.
 
+#[cfg(test)]
+mod fuzz;
 mod v3;
 mod v4;
 

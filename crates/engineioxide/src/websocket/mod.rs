@@ -2,6 +2,8 @@
 
 mod codec;
 mod connection;
+#[cfg(test)]
+mod fuzz;
 mod handshake;
 mod output;
 

@@ -1,0 +1,96 @@
+//! Tokens by chance: forged ones, and genuine ones that say anything.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::FutureExt;
+use hubbub_fuzz::Target;
+use jsonwebtoken::{Algorithm, EncodingKey};
+
+use super::*;
+
+const SECRET: &str = "a secret of at least thirty-two bytes";
+
+/// A token of that head and those claims, with a good signature.
+fn signed(head: &[u8], claims: &[u8]) -> String {
+    let said = format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims));
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let signature = jsonwebtoken::crypto::sign(said.as_bytes(), &key, Algorithm::HS256).unwrap();
+    format!("{said}.{signature}")
+}
+
+const HEAD: &[u8] = br#"{"alg":"HS256","typ":"JWT"}"#;
+
+#[test]
+fn fuzz_forged_tokens() {
+    let genuine = signed(HEAD, br#"{"sub":"ann","exp":4000000000}"#);
+    let expired = signed(HEAD, br#"{"sub":"bob","exp":1000}"#);
+    let none = format!(
+        "{}.{}.",
+        URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#),
+        URL_SAFE_NO_PAD.encode(r#"{"sub":"eve","exp":4000000000}"#)
+    );
+    let words: Vec<String> = [r#"{"alg":"none"}"#, r#"{"alg":"HS512"}"#, r#"{"sub":"eve","exp":4000000000}"#]
+        .iter()
+        .map(|part| URL_SAFE_NO_PAD.encode(part))
+        .collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).chain([".", "..", "=", "-", "_", "%", " "]).collect();
+    let seeds = [genuine.as_bytes(), expired.as_bytes(), none.as_bytes()];
+    let verifier = Verifier::hs256(SECRET, 0).unwrap();
+    Target { name: "forged_tokens", seeds: &seeds, words: &words, longest: 8192 }.run(|bytes| {
+        let token = String::from_utf8_lossy(bytes);
+        match verifier.verify(&token).now_or_never().unwrap() {
+            // Whoever gets in has the very token.
+            Ok(_) => assert_eq!(token, genuine),
+            Err(refusal) => {
+                assert!(matches!(refusal.code, Code::Unauthorized | Code::TokenExpired));
+                assert!(
+                    refusal.code != Code::TokenExpired || token == expired,
+                    "believed without a signature: {token}"
+                );
+                return refusal.text;
+            }
+        }
+        "".into()
+    });
+}
+
+#[test]
+fn fuzz_claims() {
+    let seeds: &[&[u8]] = &[
+        br#"{"sub":"ann","exp":4000000000}"#,
+        br#"{"user_id":"ann","sub":"s","username":"Ann","name":"N","role":"service","exp":4000000000,"nbf":1}"#,
+        br#"{"sub":"ann","preferred_username":"a","exp":1.0,"aud":["x"],"iss":"y"}"#,
+    ];
+    let words = &[
+        "\"exp\":",
+        "\"nbf\":",
+        "\"sub\":",
+        "\"user_id\":",
+        "null",
+        "[",
+        "{",
+        "1e999",
+        "-1",
+        "\\ud800",
+        "\\u0000",
+        "\"role\":\"admin\"",
+    ];
+    let verifier = Verifier::hs256(SECRET, 30).unwrap();
+    Target { name: "claims", seeds, words, longest: 4096 }.run(|claims| {
+        let now = jsonwebtoken::get_current_timestamp();
+        match verifier.verify(&signed(HEAD, claims)).now_or_never().unwrap() {
+            Ok(identity) => {
+                assert!(UserId::parse("user_id", identity.user.as_str()).is_ok());
+                assert!(Username::parse("username", identity.username.as_str()).is_ok());
+                assert!(identity.expires_at.is_some_and(|end| end >= now), "{identity:?}");
+                let claims: serde_json::Value = serde_json::from_slice(claims).unwrap();
+                assert!(claims["nbf"].as_f64().is_none_or(|begin| begin <= (now + 31) as f64), "{claims}");
+                format!("{:?}", identity.role.is_some()).into()
+            }
+            Err(refusal) => {
+                assert!(matches!(refusal.code, Code::Unauthorized | Code::TokenExpired));
+                refusal.text
+            }
+        }
+    });
+}

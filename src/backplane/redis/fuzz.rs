@@ -1,0 +1,112 @@
+//! What Redis says, by chance: events of the bus, and answers of scripts.
+
+use bytes::Bytes;
+use fred::types::Value;
+use hubbub_fuzz::Target;
+
+use super::batch::places;
+use super::frame;
+use super::log::{entries, span};
+use super::presence::{changes_since, room_change, roster};
+use super::script::Answer;
+use crate::backplane::{BusEvent, Topic};
+use crate::domain::{ChangeKind, RoomId, UserId};
+
+/// As the scripts, and `encode_typing`, write it.
+fn written(event: &BusEvent) -> Vec<u8> {
+    match event {
+        BusEvent::Message(_, entry) => {
+            let head = format!("M{} {} {}\n", entry.seq, entry.epoch, entry.at.0);
+            [head.as_bytes(), &entry.record].concat()
+        }
+        BusEvent::RoomChanged(_, change) => {
+            let kind = match change.kind {
+                ChangeKind::Joined => 'J',
+                ChangeKind::Left => 'L',
+                ChangeKind::Restored => 'R',
+            };
+            let (user, name) = (change.user.as_str(), change.username.as_str());
+            let (version, previous, total) = (change.version, change.previous, change.total);
+            format!("C{version} {previous} {kind} {total} {}\n{user}{name}", user.len()).into_bytes()
+        }
+        BusEvent::StatusChanged(status) => {
+            let (online, last_seen) = (u8::from(status.online), status.last_seen.map_or(0, |at| at.0));
+            let name = status.username.as_ref().map_or("", |name| name.as_str());
+            format!("S{} {} {online} {last_seen}\n{name}", status.version, status.previous).into_bytes()
+        }
+        BusEvent::Typing(typing) => frame::encode_typing(typing).to_vec(),
+        BusEvent::Disconnect(user) => frame::encode_disconnect(user).to_vec(),
+    }
+}
+
+#[test]
+fn fuzz_bus() {
+    let seeds: &[&[u8]] = &[
+        b"M7 abc 1000\n{\"a\":\"\\n\"}",
+        b"C12 11 J 3 3\nannAnn",
+        b"C12 0 L 0 3\nannAnn\n2",
+        b"S5 4 1 1769853600000\nAnn",
+        "T1 7\nann\u{1F980}Ann".as_bytes(),
+        b"D\nann",
+    ];
+    let topics = [Topic::Nodes, Topic::Room(RoomId::trusted("lobby")), Topic::User(UserId::trusted("ann"))];
+    Target { name: "bus", seeds, words: &["\n", " ", "M", "C1 0 R 1 1\n", "\u{1F980}"], longest: 4096 }.run(|bytes| {
+        let payload = Bytes::copy_from_slice(bytes);
+        topics.each_ref().map(|topic| {
+            let event = frame::decode(topic, &payload);
+            if let Some(event) = &event {
+                assert_eq!(frame::decode(topic, &written(event).into()).as_ref(), Some(event));
+            }
+            event.as_ref().map(std::mem::discriminant)
+        })
+    });
+}
+
+/// An answer as text: words, `#` before a number, parentheses around a list.
+fn answer(text: &str) -> Value {
+    let mut lists = vec![Vec::new()];
+    for word in text.split_whitespace() {
+        let value = match word.strip_prefix('#') {
+            _ if word == "(" => {
+                lists.push(Vec::new());
+                continue;
+            }
+            _ if word == ")" && lists.len() > 1 => Value::Array(lists.pop().unwrap_or_default()),
+            Some(number) => number.parse().map_or(Value::Null, Value::Integer),
+            None if word == "null" => Value::Null,
+            None if word == "true" => Value::Boolean(true),
+            None if word.starts_with('%') => Value::Bytes(Bytes::copy_from_slice(&[0xff, word.as_bytes()[0]])),
+            None => Value::String(word.into()),
+        };
+        if let Some(list) = lists.last_mut() {
+            list.push(value);
+        }
+    }
+    Value::Array(lists.into_iter().next().unwrap_or_default())
+}
+
+#[test]
+fn fuzz_redis_answers() {
+    let seeds: &[&[u8]] = &[
+        b"e1 #7 #1 e0_5_e00_3 #7 e1 #1000 {} ",
+        b"#3 #12 ann bob cid",
+        b"0 3f2504e0-4f89-11d3-9a0c-0305e82c3301 #7 e1 #1000",
+        b"#13 ( ( 12-0 ( k J u ann n Ann t #1 p #11 ) ) ( 13-0 ( k L u ann n Ann t #0 p #12 ) ) )",
+        b"null true %",
+    ];
+    let words = &["( ", " )", " null ", " #", " #-1 ", " % ", "-0", " true ", "_"];
+    Target { name: "redis_answers", seeds, words, longest: 4096 }.run(|bytes| {
+        let text = String::from_utf8_lossy(bytes).replace('_', "\u{a0}");
+        let value = answer(&text);
+        let given = || Answer::new(value.clone());
+        // Redis's texts have spaces of their own; here they are written as no-break ones, which words keep.
+        let (mut rest, mut whole) = (given(), None);
+        if let Ok(span) = span(&mut rest) {
+            assert!(span.past.len() * 3 <= text.len());
+            whole = entries(rest).ok().map(|entries| entries.len().min(3));
+        }
+        let changes = changes_since(given(), 11, room_change);
+        let roster = roster(given()).map(|roster| roster.users.len().min(3));
+        (whole, changes.is_ok(), roster.ok(), places(given(), 2).is_ok())
+    });
+}

@@ -1,0 +1,176 @@
+//! What clients send, by chance: packets, and bodies of `POST /messages`.
+
+use hubbub_fuzz::Target;
+use serde_json::{Value, json};
+use socketioxide_core::packet::PacketData;
+use socketioxide_core::parser::{Parse, ParseConfig, ParserState};
+use socketioxide_core::{Str, Value as Payload};
+use socketioxide_parser_common::CommonParser;
+
+use super::*;
+use crate::backplane::record;
+use crate::delivery::{Entry, Event};
+use crate::domain::{Code, Draft, DraftFields, Epoch, Limits, Refusal, RoomId, Timestamp, UserId, Username};
+
+/// What breaks parsers, and what is said in a chat.
+const WORDS: &[&str] = &[
+    "[",
+    "]",
+    "{",
+    "}",
+    "[[[[",
+    "{\"a\":",
+    "\"",
+    "\\",
+    ",",
+    ":",
+    "null",
+    "true",
+    "1e999",
+    "-1",
+    "9007199254740993",
+    "5.0",
+    "\\ud800",
+    "\\udc00",
+    "\\ud83d\\ude00",
+    "\\u0000",
+    "\u{0}",
+    "\u{1F980}",
+    "\u{feff}",
+    "\"room_id\":",
+    "\"content\":",
+    "\"payload\":",
+    "\"type\":",
+    "\"title\":",
+    "\"attachment_urls\":[",
+    "\"https://a.example/b\"",
+    "\"client_msg_id\":",
+    "\"since_seq\":",
+    "\"epoch\":",
+    "\"limit\":",
+    "\"before_seq\":",
+    "\"after_seq\":",
+    "\"is_typing\":",
+    "\"token\":",
+    "\"user_id\":",
+    "\"username\":",
+    "\"target_user_id\":",
+    "{\"_placeholder\":true,\"num\":0}",
+    "__proto__",
+    "toString",
+    "/admin,",
+    "51-",
+    "2",
+    "42",
+];
+
+/// Says whose fault it is, briefly, and in a form that always serialises.
+fn check_refusal(refusal: &Refusal, event: &str) {
+    assert!(matches!(refusal.code, Code::BadRequest | Code::TooLarge | Code::UnknownEvent), "{refusal:?}");
+    assert!((1..=200).contains(&refusal.text.len()), "{refusal:?}");
+    let told = serde_json::to_value(Exception::of(refusal, Some(event))).unwrap();
+    assert_eq!((&told["ok"], &told["event"]), (&json!(false), &json!(event)));
+}
+
+/// What is said reaches the others as it was meant, in a packet that every JSON parser takes, and could be said again.
+fn check_message(room: RoomId, fields: DraftFields, limits: &Limits) -> Option<Code> {
+    let said = fields.clone();
+    let user = UserId::trusted("ann");
+    let draft = match Draft::new(room, user.clone(), Username::from(&user), fields, limits) {
+        Ok(draft) => draft,
+        Err(refusal) => {
+            check_refusal(&refusal, "message");
+            return Some(refusal.code);
+        }
+    };
+    let record = record::encode(&draft);
+    let entry = Entry { seq: 1, epoch: Epoch::trusted("e"), at: Timestamp(0), record };
+    let packet = encode_event(&Event::Message(entry));
+    let told: Value = serde_json::from_str(&packet[1..]).unwrap();
+    assert_eq!(
+        (&told[0], &told[1]["seq"], &told[1]["room_id"]),
+        (&json!("message"), &json!(1), &json!(draft.room.as_str()))
+    );
+    assert_eq!(told[1]["content"].as_str(), Some(&*said.content));
+    let (_, again) = decode(&packet[1..], &Limits { event_bytes: usize::MAX, ..limits.clone() });
+    let Ok(Decoded::Message(_, again)) = again else { panic!("{again:?}") };
+    let kind = Some(said.kind.unwrap_or_else(|| "text".to_owned()));
+    assert_eq!(again, DraftFields { kind, ..said });
+    None
+}
+
+#[test]
+fn fuzz_packets() {
+    let seeds: &[&[u8]] = &[
+        br#"20["authenticate",{"user_id":"ann","username":"Ann","token":"a.b.c"}]"#,
+        br#"21["join",{"room_id":"lobby","since_seq":3,"epoch":"e1"}]"#,
+        br#"21["join",{"room_id":"lobby","limit":50}]"#,
+        br#"22["leave",{"room_id":"lobby"}]"#,
+        br#"2999["message",{"room_id":"lobby","content":"hi \ud83d\ude00","type":"text","title":"t","payload":{"a":[1,{"b":1.0}]},"attachment_urls":["https://a.example/b"],"client_msg_id":"x"}]"#,
+        br#"2["message",{"room_id":"lobby","content":"hi"},"more",1]"#,
+        br#"2["subscribe_status",{"target_user_id":"bob"}]"#,
+        br#"23["unsubscribe_status",{"target_user_id":"bob"}]"#,
+        br#"24["history",{"room_id":"lobby","before_seq":7,"limit":5}]"#,
+        br#"24["history",{"room_id":"lobby","after_seq":7.0}]"#,
+        br#"25["typing",{"room_id":"lobby","is_typing":false}]"#,
+        br#"51-["message",{"room_id":"lobby","payload":{"_placeholder":true,"num":0}}]"#,
+        br#"0{"token":"a.b.c"}"#,
+        br#"0/admin,{}"#,
+        br#"1"#,
+        br#"31["done"]"#,
+    ];
+    let limits = Limits { event_bytes: 16_384, content_bytes: 1024, payload_bytes: 1024, ..Limits::default() };
+    Target { name: "packets", seeds, words: WORDS, longest: 32_768 }.run(|bytes| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let parsed = CommonParser.decode_str(&ParseConfig::default(), &ParserState::default(), Str::from(text));
+        let packet = match parsed {
+            Ok(packet) => packet,
+            Err(error) => return (Some(std::mem::discriminant(&error)), None, None, None),
+        };
+        let (PacketData::Event(Payload::Str(event, _), _) | PacketData::BinaryEvent(Payload::Str(event, _), _)) =
+            packet.inner
+        else {
+            return (None, None, None, None);
+        };
+        let (name, decoded) = decode(&event, &limits);
+        let refused = match decoded {
+            Err(refusal) => {
+                check_refusal(&refusal, &name);
+                return (None, None, Some(refusal.text), None);
+            }
+            Ok(Decoded::Message(room, fields)) => check_message(room, fields, &limits),
+            Ok(Decoded::History(asked)) => {
+                assert!((1..=200).contains(&asked.limit));
+                None
+            }
+            Ok(_) => None,
+        };
+        (None, Some(name), None, refused)
+    });
+}
+
+#[test]
+fn fuzz_bodies() {
+    let seeds: &[&[u8]] = &[
+        br#"{"room_id":"lobby","content":"hi"}"#,
+        br#"{"room_id":"lobby","content":"","payload":[1,2,{"a":null}],"user_id":"bot","username":"Bot"}"#,
+        br#"{"room_id":"lobby","content":"hi","client_msg_id":"key","attachment_urls":["http://a.example"]}"#,
+        br#"{"room_id":"lobby","content":null,"title":"t","type":"note","payload":"\u00e9"}"#,
+    ];
+    let limits = Limits { event_bytes: 16_384, content_bytes: 1024, payload_bytes: 1024, ..Limits::default() };
+    Target { name: "bodies", seeds, words: WORDS, longest: 32_768 }.run(|bytes| {
+        let body = String::from_utf8_lossy(bytes);
+        [None, Some("key")].map(|key| match PostRequest::decode(&body, key, &limits) {
+            Err(refusal) => {
+                check_refusal(&refusal, "message");
+                Some(refusal.text)
+            }
+            Ok(post) => {
+                assert!(
+                    (1..=128).contains(&post.user.as_str().len()) && (1..=128).contains(&post.username.as_str().len())
+                );
+                check_message(post.room, post.fields, &limits).map(|code| code.as_str().to_owned().into())
+            }
+        })
+    });
+}
