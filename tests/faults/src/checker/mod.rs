@@ -84,7 +84,8 @@ pub struct Promises {
     pub gaps: bool,
     /// How exactly presence is told.
     pub presence: Presence,
-    /// No watcher may be told of anybody that they are offline, calm or not.
+    /// No watcher may be told of anybody that they are offline, calm or not, who wasn't away for longer than the grace: on
+    /// a slow machine clients are now and then.
     pub nobody_offline: bool,
 }
 
