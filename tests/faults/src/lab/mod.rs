@@ -25,6 +25,9 @@ use crate::checker::Promises;
 use crate::crowd::{Aside, Fleet, Latencies, Member, Part, Poster, Standing};
 use crate::history::{Fact, History};
 
+/// How long all is watched on once it has come to rest.
+const QUIET: Duration = Duration::from_secs(3);
+
 /// One run of one scenario.
 pub struct Lab {
     /// Everything of this run lies here.
@@ -237,6 +240,8 @@ impl Crowd {
     pub async fn settle(&mut self, node: &Node, patience: Duration) -> anyhow::Result<Duration> {
         let took = self.rest(node, patience).await?;
         let (rooms, users) = (self.rooms(), self.users());
+        // What comes too much comes late: nodes compare what they know with Redis every two seconds.
+        tokio::time::sleep(QUIET).await;
         for room in &rooms {
             let head = node.get(&format!("/rooms/{room}/messages?limit=1")).await?;
             let (epoch, seq) =
