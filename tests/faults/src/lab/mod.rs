@@ -27,6 +27,8 @@ use crate::history::{Fact, History};
 
 /// How long it is waited for what must come, unless the run says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long all is watched on once it has come to rest.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// One run of one scenario.
 pub struct Lab {
@@ -250,6 +252,8 @@ impl Crowd {
     pub async fn settle(&mut self, node: &Node) -> anyhow::Result<Duration> {
         let took = self.rest(node).await?;
         let (rooms, users) = (self.rooms(), self.users());
+        // What comes too much comes late: nodes compare what they know with Redis every two seconds.
+        tokio::time::sleep(QUIET).await;
         for room in &rooms {
             let head = node.get(&format!("/rooms/{room}/messages?limit=1")).await?;
             let (epoch, seq) =

@@ -80,13 +80,18 @@ pub async fn migration(lab: &mut Lab) -> anyhow::Result<()> {
         let primaries = redis.roles("master");
         let (from, to) = (primaries[round % 3], primaries[(round + 1) % 3]);
         lab.step(format!("round {round}: slots move from {} to {}", redis.servers[from].port, redis.servers[to].port));
+        let logs = || anyhow::Ok(redis.servers[to].cli(&["--scan", "--pattern", "*}h:*"])?.lines().count());
+        let before = logs()?;
         let began = Instant::now();
         let mut command = Command::new("redis-cli");
         command.args(["--cluster", "reshard", &format!("127.0.0.1:{}", redis.servers[from].port), "--cluster-yes"]);
         command.args(["--cluster-from", &redis.id(from)?, "--cluster-to", &redis.id(to)?]);
-        command.args(["--cluster-slots", lab.pick("2000", "5000")]);
+        // The first of them all: enough that a room is among them.
+        command.args(["--cluster-slots", lab.pick("3000", "5000")]);
         let out = tokio::task::spawn_blocking(move || command.output()).await??;
         ensure!(out.status.success(), "no migration: {}", String::from_utf8_lossy(&out.stdout));
+        let after = logs()?;
+        lab.require(after > before, format!("no room's log was among what moved: {before} before, {after} now"));
         lab.figure("slots moved in", format!("{:.1} s", began.elapsed().as_secs_f64()));
         sleep(Duration::from_secs(3)).await;
     }
