@@ -99,6 +99,8 @@ impl Member {
 
     /// It sends one message.
     pub fn say(&self, room: &str) {
+        // From now on, or who looks at once would take it to be at rest.
+        self.standing.unanswered.fetch_add(1, Ordering::SeqCst);
         let _ = self.orders.send(Order::Say(room.to_owned()));
     }
 }
