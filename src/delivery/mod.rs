@@ -282,6 +282,8 @@ pub(crate) enum Command {
     User(UserId, user::Answer),
     /// Room heads and topic versions as the backplane has them now.
     Heads(worker::Heads),
+    /// And how presence's versions are.
+    Versions(worker::Versions),
 }
 
 struct Lane {

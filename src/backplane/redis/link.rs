@@ -81,7 +81,7 @@ impl Tally {
 /// Which connections a call takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// What must be swift: the log and the heartbeats.
+    /// What must be swift: the log, the heartbeats, what is published by itself.
     Log,
     /// Everything else, a few calls at a time ([`Turns`]).
     Presence,
@@ -329,9 +329,7 @@ impl Link {
         channel: String,
         payload: bytes::Bytes,
     ) -> Result<(), Fault> {
-        self.command(Lane::Presence, self.publish, partition, vec![channel.into(), Value::Bytes(payload)])
-            .await
-            .map(drop)
+        self.command(Lane::Log, self.publish, partition, vec![channel.into(), Value::Bytes(payload)]).await.map(drop)
     }
 
     fn fault(&self, error: &fred::error::Error) -> Fault {
