@@ -17,7 +17,7 @@ use crate::node::{Cluster, http, post};
 const SOCKETS: usize = 4;
 const ROOMS: [&str; 2] = ["red", "blue"];
 const USERS: [&str; 3] = ["ann", "bob", "cid"];
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a join begins.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +60,7 @@ const NONSENSE: &[(&str, &str)] = &[
     (r#"["join",{"room_id":"\ud800"}]"#, "bad_request"),
     (r#"["join",{"room_id":"red","limit":1,"since_seq":1}]"#, "bad_request"),
     (r#"["message",{"room_id":"red","content":7}]"#, "bad_request"),
-    (r#"["message",[[[[[["#, "bad_request"),
+    (r#"["message",[[[[[[[[{}]]]]]]]]]"#, "bad_request"),
     (r#"["history",{"room_id":"red","limit":201}]"#, "bad_request"),
     (r#"["leave",{"room_id":7},{"room_id":"red"}]"#, "bad_request"),
     (r#"["no_such_event",{"room_id":"red"}]"#, "unknown_event"),
@@ -460,7 +460,8 @@ impl Story {
 #[test]
 fn whatever_clients_do_the_promises_hold() {
     let cases = std::env::var("HUBBUB_STORIES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64);
-    let config = Config { cases, max_shrink_iters: 400, failure_persistence: None, ..Config::default() };
+    // To wait for what never comes takes its time, and shrinking does it again and again.
+    let config = Config { cases, max_shrink_time: 60_000, failure_persistence: None, ..Config::default() };
     let stories = proptest::collection::vec((0..SOCKETS, step()), 1..80);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let played = TestRunner::new(config).run(&stories, |steps| {
