@@ -37,7 +37,8 @@ pub(super) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
 
 pub(super) fn number<'de, D: Deserializer<'de>, T: FromStr>(deserializer: D) -> Result<T, D::Error> {
     let text = text(deserializer)?;
-    text.trim().parse().map_err(|_| D::Error::custom(format!("{text:?} is not a whole number in range")))
+    // Without the value: a secret may have come to stand at the wrong key.
+    text.trim().parse().map_err(|_| D::Error::custom("not a whole number in range"))
 }
 
 /// Empty is unset.

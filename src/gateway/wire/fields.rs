@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
-use super::text::{depth, has_lone_surrogate};
+use super::text::{depth, has_boundless_number, has_lone_surrogate};
 use crate::domain::{Code, Limits, Refusal};
 
 /// A JSON object whose values are not yet parsed. A field that is `null` is as if left out; unknown ones are ignored.
@@ -107,12 +107,15 @@ impl<'a> Fields<'a> {
     /// Any JSON, byte for byte, if it is there.
     ///
     /// # Errors
-    /// `too_large` when nested too deeply.
+    /// `too_large` when nested too deeply; `bad_request` for a number that many parsers would refuse.
     pub fn json(&self, field: &'static str) -> Result<Option<Box<str>>, Refusal> {
         let Some(value) = self.take(field) else { return Ok(None) };
         if depth(value.get()) > Limits::PAYLOAD_DEPTH {
             let text = format!("{field} must be nested at most {} levels deep", Limits::PAYLOAD_DEPTH);
             return Err(Refusal::new(Code::TooLarge, text));
+        }
+        if has_boundless_number(value.get()) {
+            return Err(Refusal::bad_request(format!("{field} holds a number out of range")));
         }
         Ok(Some(value.get().into()))
     }
@@ -156,5 +159,6 @@ mod tests {
         let nested = |levels: usize| format!("{{\"p\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
         assert!(fields(&nested(32)).json("p").is_ok());
         assert_eq!(fields(&nested(33)).json("p").unwrap_err().code, Code::TooLarge);
+        assert_eq!(fields(r#"{"p":[1e999]}"#).json("p").unwrap_err().code, Code::BadRequest);
     }
 }

@@ -47,6 +47,42 @@ pub(super) fn has_lone_surrogate(json: &str) -> bool {
     false
 }
 
+/// Whether a number is beyond what a double holds: JSON allows writing it, but many parsers refuse all that it stands in.
+/// `json` is well-formed.
+pub(super) fn has_boundless_number(json: &str) -> bool {
+    let mut rest = json.as_bytes();
+    while let Some(&byte) = rest.first() {
+        let length = match byte {
+            b'"' => string_length(rest),
+            b'-' | b'0'..=b'9' => {
+                let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+                let length = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
+                let number = std::str::from_utf8(&rest[..length]).ok().and_then(|number| number.parse::<f64>().ok());
+                if number.is_some_and(f64::is_infinite) {
+                    return true;
+                }
+                length
+            }
+            _ => 1,
+        };
+        rest = &rest[length..];
+    }
+    false
+}
+
+/// How long the string at the start is, both quotes included.
+fn string_length(json: &[u8]) -> usize {
+    let mut at = 1;
+    loop {
+        match json.get(at) {
+            None => return json.len(),
+            Some(b'"') => return at + 1,
+            Some(b'\\') => at += 2,
+            Some(_) => at += 1,
+        }
+    }
+}
+
 /// The four hexadecimal digits at the start.
 fn unit(digits: &[u8]) -> Option<u16> {
     let digits = std::str::from_utf8(digits.get(..4)?).ok()?;
@@ -63,6 +99,24 @@ mod tests {
         assert_eq!(depth(r#"{"a":[1,{"b":[]}]}"#), 4);
         assert_eq!(depth(r#""[[[\"[[""#), 0);
         assert_eq!(depth(&"[".repeat(100_000)), 100_000);
+    }
+
+    #[test]
+    fn a_number_beyond_all_doubles_is_found_and_its_text_in_a_string_is_not() {
+        let long = "9".repeat(400);
+        for bad in ["1e309", "[1,-1E+999]", r#"{"1e999":{"a":[2e308]}}"#, &long] {
+            assert!(has_boundless_number(bad), "{bad}");
+        }
+        for good in [
+            "1e308",
+            r#""1e999""#,
+            r#"["\"1e999",-0.5,"\\",18446744073709551616]"#,
+            r#"{"1e999":1e-999}"#,
+            "null",
+            "\"1e999",
+        ] {
+            assert!(!has_boundless_number(good), "{good}");
+        }
     }
 
     #[test]
