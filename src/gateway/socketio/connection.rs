@@ -427,7 +427,7 @@ impl Connection {
         if let Some(living) = living
             && !self.handle.is_closed()
         {
-            let deserted = Deadline::Deserted(self.handle.clone(), living.0.clone());
+            let deserted = Deadline::Deserted(self.handle.clone(), Arc::downgrade(&living.0));
             self.gateway.deadlines.add(self.gateway.chat.limits().auth_timeout, deserted);
         }
         if start {

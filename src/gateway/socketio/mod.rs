@@ -205,7 +205,8 @@ impl Gateway {
                 }
                 Err(refusal) => {
                     // The client won't come back by itself; it may end the connection in its own time, but not for ever.
-                    self.deadlines.add(self.chat.limits().auth_timeout, Deadline::Refused(handle, handshake));
+                    self.deadlines
+                        .add(self.chat.limits().auth_timeout, Deadline::Refused(handle, Arc::downgrade(&handshake)));
                     return Err(refusal);
                 }
             };
