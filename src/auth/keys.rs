@@ -215,9 +215,9 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const RSA: &str = include_str!("../../tests/keys/rsa.pub.pem");
-    const EC: &str = include_str!("../../tests/keys/ec.pub.pem");
-    const ED: &str = include_str!("../../tests/keys/ed.pub.pem");
+    const RSA: &str = include_str!("testdata/rsa.pub.pem");
+    const EC: &str = include_str!("testdata/ec.pub.pem");
+    const ED: &str = include_str!("testdata/ed.pub.pem");
 
     fn jwk(algorithm: &str, kid: Option<&str>) -> serde_json::Value {
         let mut jwk = match algorithm {
@@ -251,12 +251,12 @@ mod tests {
         let private = |pem, algorithm| KeySet::public_key(pem, algorithm).err();
         assert_eq!(KeySet::secrets(&["x".repeat(31)]).err(), Some(KeyError::WeakSecret));
         assert!(KeySet::secrets(&["x".repeat(32)]).is_ok());
-        let short = include_str!("../../tests/keys/rsa-1024.pub.pem");
+        let short = include_str!("testdata/rsa-1024.pub.pem");
         assert_eq!(private(short, Algorithm::Rs256), Some(KeyError::WeakKey));
         for (pem, algorithm) in [
-            (include_str!("../../tests/keys/rsa.pem"), Algorithm::Rs256),
-            (include_str!("../../tests/keys/ec.pem"), Algorithm::Es256),
-            (include_str!("../../tests/keys/ed.pem"), Algorithm::EdDsa),
+            (include_str!("testdata/rsa.pem"), Algorithm::Rs256),
+            (include_str!("testdata/ec.pem"), Algorithm::Es256),
+            (include_str!("testdata/ed.pem"), Algorithm::EdDsa),
             ("nonsense", Algorithm::EdDsa),
         ] {
             assert_eq!(private(pem, algorithm), Some(KeyError::NotAPublicKey));

@@ -100,7 +100,7 @@ fn a_public_address_needs_a_secret_or_a_word() {
 
 #[test]
 fn tokens_are_checked_by_keys_of_one_kind() {
-    let key = |name: &str| format!("{}/tests/keys/{name}", env!("CARGO_MANIFEST_DIR"));
+    let key = |name: &str| format!("{}/src/auth/testdata/{name}", env!("CARGO_MANIFEST_DIR"));
     let (rsa, private, short) = (key("rsa.pub.pem"), key("rsa.pem"), key("rsa-1024.pub.pem"));
     let pem = |path| ("JWT_PUBLIC_KEY_FILE", path);
     let (rs256, url) = (("JWT_ALGORITHM", "RS256"), ("JWT_JWKS_URL", "https://app.example.com/api/auth/jwks"));

@@ -20,7 +20,7 @@ use crate::node::{Cluster, http};
 const FAR: u64 = 4_000_000_000;
 
 fn ed() -> EncodingKey {
-    EncodingKey::from_ed_pem(include_bytes!("../keys/ed.pem")).unwrap()
+    EncodingKey::from_ed_pem(include_bytes!("../../src/auth/testdata/ed.pem")).unwrap()
 }
 
 /// As BetterAuth signs it.

@@ -20,24 +20,24 @@ fn secret_key(secret: &str) -> EncodingKey {
 }
 
 fn rsa() -> EncodingKey {
-    EncodingKey::from_rsa_pem(include_bytes!("../../../tests/keys/rsa.pem")).unwrap()
+    EncodingKey::from_rsa_pem(include_bytes!("../testdata/rsa.pem")).unwrap()
 }
 
 fn ec() -> EncodingKey {
-    EncodingKey::from_ec_pem(include_bytes!("../../../tests/keys/ec.pem")).unwrap()
+    EncodingKey::from_ec_pem(include_bytes!("../testdata/ec.pem")).unwrap()
 }
 
 fn ed() -> EncodingKey {
-    EncodingKey::from_ed_pem(include_bytes!("../../../tests/keys/ed.pem")).unwrap()
+    EncodingKey::from_ed_pem(include_bytes!("../testdata/ed.pem")).unwrap()
 }
 
 fn other_ed() -> EncodingKey {
-    EncodingKey::from_ed_pem(include_bytes!("../../../tests/keys/ed-other.pem")).unwrap()
+    EncodingKey::from_ed_pem(include_bytes!("../testdata/ed-other.pem")).unwrap()
 }
 
-const RSA_PEM: &str = include_str!("../../../tests/keys/rsa.pub.pem");
-const EC_PEM: &str = include_str!("../../../tests/keys/ec.pub.pem");
-const ED_PEM: &str = include_str!("../../../tests/keys/ed.pub.pem");
+const RSA_PEM: &str = include_str!("../testdata/rsa.pub.pem");
+const EC_PEM: &str = include_str!("../testdata/ec.pub.pem");
+const ED_PEM: &str = include_str!("../testdata/ed.pub.pem");
 
 fn public(pem: &str, algorithm: Algorithm) -> Verifier {
     let rules = TokenRules { algorithms: vec![algorithm], ..TokenRules::default() };
