@@ -16,6 +16,8 @@ pub async fn rolling(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
     if !lab.long {
         lab.settings.push(("DRAIN_SECS".into(), "5".into()));
+        // The short form shares the machine, and clients hear late of their loss: they should be back in time nevertheless.
+        lab.settings.push(("PRESENCE_GRACE_MS".into(), "6000".into()));
     }
     let mut stage = Stage::usual(lab, &redis).await?;
     lab.promises.nobody_offline = true;
