@@ -146,16 +146,20 @@ k8s() {
 
 # By files and not by arguments, which every process on this machine could read.
 apply_secret() {
-    local namespace=$1 name value from=()
+    local namespace=$1 name value keys='' from=()
     mkdir -m 700 "$work/secrets"
-    for name in JWT_SECRET REDIS_PASSWORD REDIS_URL API_KEYS; do
+    for name in JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET REDIS_PASSWORD REDIS_URL API_KEYS AUTHORIZE_SECRET; do
         value=$(env_value "$name" "$secrets_from")
         if [[ -n $value ]]; then
             (umask 077 && printf '%s' "$value" >"$work/secrets/$name")
             from+=(--from-file "$work/secrets/$name")
         fi
     done
-    [[ -e $work/secrets/JWT_SECRET ]] || die "$secrets_from has no JWT_SECRET"
+    # Public keys are no secret: where they are named instead, the ConfigMap says so.
+    for name in JWT_SECRET BETTER_AUTH_SECRET JWT_PUBLIC_KEY_FILE JWT_JWKS_FILE JWT_JWKS_URL; do
+        keys+=$(env_value "$name" "$secrets_from")
+    done
+    [[ -n $keys ]] || die "$secrets_from has no JWT_SECRET"
     # Applied from the pipe with --server-side: no copy of the secrets is left in an annotation.
     "${kubectl[@]}" --namespace "$namespace" create secret generic hubbub-secrets "${from[@]}" --dry-run=client -o yaml |
         "${kubectl[@]}" --namespace "$namespace" apply --server-side -f - || die "the Secret could not be made"

@@ -10,15 +10,20 @@ readonly MIN_JWT_SECRET=32 MIN_REDIS_PASSWORD=16 MIN_API_KEY=24
 
 # Every key that hubbub takes; .env.example explains them. It refuses an .env with any other.
 readonly KEYS=(
-    SERVER_HOST SERVER_PORT PORT TLS_CERT TLS_KEY ALLOWED_ORIGINS
+    SERVER_HOST SERVER_PORT PORT TLS_CERT TLS_KEY ALLOWED_ORIGINS TRUSTED_PROXIES
     REDIS_HOST REDIS_PORT REDIS_PASSWORD REDIS_URL REDIS_CA
-    AUTH_MODE JWT_SECRET JWT_LEEWAY_SECS API_KEYS AUTH_TIMEOUT_SECS
+    AUTH_MODE JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET JWT_PUBLIC_KEY_FILE JWT_JWKS_FILE JWT_JWKS_URL
+    JWT_ALGORITHM JWT_AUDIENCE JWT_ISSUER JWT_LEEWAY_SECS API_KEYS AUTH_TIMEOUT_SECS
+    AUTHORIZE_URL AUTHORIZE_SECRET AUTHORIZE_TIMEOUT_MS AUTHORIZE_CACHE_SECS
     DRAIN_SECS PING_INTERVAL_MS PING_TIMEOUT_MS WRITE_TIMEOUT_SECS
     LOG_FORMAT RUST_LOG METRICS_ADDR HUBBUB_CONFIG
     DEDUPE_TTL_SECS PRESENCE_GRACE_MS ROOM_EVENTS_LIMIT HISTORY_SIZE HISTORY_TTL_SECS ROOM_TTL_SECS MAX_ROOMS
     MAX_PACKET_BYTES MAX_EVENT_BYTES MAX_CONTENT_BYTES MAX_PAYLOAD_BYTES MAX_OUTBOX_BYTES
     MAX_ROOMS_PER_SOCKET MAX_STATUS_SUBSCRIPTIONS MAX_SOCKETS_PER_USER
-    RATE_EVENTS_PER_SEC RATE_EVENTS_BURST MAX_CONNECTIONS MAX_CONNECTIONS_PER_IP MAX_HANDSHAKES_PER_SEC
+    RATE_EVENTS_PER_SEC RATE_EVENTS_BURST RATE_JOINS_PER_SEC RATE_BYTES_PER_SEC MAX_RATE_REFUSALS
+    RATE_USER_EVENTS_PER_SEC RATE_USER_JOINS_PER_SEC RATE_USER_BYTES_PER_SEC RATE_USER_CONNECTS_PER_SEC
+    RATE_IP_EVENTS_PER_SEC RATE_IP_JOINS_PER_SEC RATE_IP_BYTES_PER_SEC RATE_IP_HANDSHAKES_PER_SEC RATE_POSTS_PER_SEC
+    MAX_CONNECTIONS MAX_CONNECTIONS_PER_IP MAX_HANDSHAKES_PER_SEC MAX_UNAUTHENTICATED
 )
 
 usage() {
@@ -36,8 +41,8 @@ No secret is ever printed.
                   take a Redis without a password, or with a short one: only where nobody else can reach it
   --help          this
 
-Refused: JWT_SECRET missing (unless AUTH_MODE=open is said outright), of less than $MIN_JWT_SECRET bytes, well-known or of
-little variety; REDIS_PASSWORD (or the one in REDIS_URL) of less than $MIN_REDIS_PASSWORD bytes when a Redis is named; any of API_KEYS
+Refused: JWT_SECRET missing (unless AUTH_MODE=open is said outright, or BETTER_AUTH_SECRET, JWT_PUBLIC_KEY_FILE, JWT_JWKS_FILE or
+JWT_JWKS_URL stands in its place); it, the one before it or BetterAuth's of less than $MIN_JWT_SECRET bytes, well-known or of little variety; REDIS_PASSWORD (or the one in REDIS_URL) of less than $MIN_REDIS_PASSWORD bytes when a Redis is named; any of API_KEYS
 of less than $MIN_API_KEY; control characters anywhere. Exit status: 0 written, 1 refused, 2 wrong usage.
 END
 }
@@ -141,12 +146,14 @@ if [[ -d $output ]]; then
     exit 2
 fi
 
+other_keys=${BETTER_AUTH_SECRET-}${JWT_PUBLIC_KEY_FILE-}${JWT_JWKS_FILE-}${JWT_JWKS_URL-}
+
 if [[ $generate == yes ]]; then
     if [[ -e $output && $force == no ]]; then
         echo "generate-env: $output is there already; --force replaces it, and its secrets with it" >&2
         exit 1
     fi
-    JWT_SECRET=${JWT_SECRET:-$(random_secret)}
+    if [[ -z $other_keys ]]; then JWT_SECRET=${JWT_SECRET:-$(random_secret)}; fi
     REDIS_PASSWORD=${REDIS_PASSWORD:-$(random_secret)}
     API_KEYS=${API_KEYS:-$(random_secret)}
 fi
@@ -159,8 +166,11 @@ case ${AUTH_MODE-} in
 '' | jwt | open) ;;
 *) refuse "AUTH_MODE is neither jwt nor open" ;;
 esac
-if [[ -n ${JWT_SECRET-} ]]; then
-    check_secret JWT_SECRET "$JWT_SECRET" "$MIN_JWT_SECRET"
+for name in JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET; do
+    if [[ -n ${!name-} ]]; then check_secret "$name" "${!name}" "$MIN_JWT_SECRET"; fi
+done
+if [[ -n ${JWT_SECRET-}$other_keys ]]; then
+    :
 elif [[ ${AUTH_MODE-} == open ]]; then
     echo "generate-env: AUTH_MODE=open: anybody may claim to be anybody" >&2
 else

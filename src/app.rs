@@ -4,18 +4,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use engineioxide::{Control, Frame, ProtocolVersion, TransportType};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::auth::ApiKeys;
+use crate::auth::Webhook;
 use crate::backplane::redis::RedisSettings;
 use crate::backplane::{Backplane, memory, redis};
-use crate::chat::Chat;
+use crate::chat::{Chat, Consent};
 use crate::config::Config;
 use crate::delivery::{Delivery, DeliverySettings};
+use crate::domain::policy::Asked;
+use crate::domain::{Refusal, RoomId, UserId};
 use crate::gateway::access::Access;
-use crate::gateway::rest::{self, Doors};
+use crate::gateway::rest::{self, Callers, Doors};
 use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::wire::going_away;
 use crate::server::admission::Admission;
@@ -26,6 +29,8 @@ use crate::telemetry::exposition::{self, Sample};
 /// How long connections that are no sockets may take to finish their request when the node stops.
 const LAST_REQUESTS: Duration = Duration::from_millis(500);
 
+/// What the frames of a full outbox have on average, at least: so the memory for them stays within twice their bytes.
+const MEAN_FRAME_BYTES: usize = 64;
 /// How often it is looked whether the certificate was renewed.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(5);
 
@@ -38,7 +43,7 @@ pub struct App {
     delivery: Arc<Delivery>,
     backplane: Backplane,
     stop: watch::Sender<bool>,
-    /// What listens, and what serves that.
+    /// The listeners, and what goes on beside them.
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -66,11 +71,18 @@ impl App {
             ..DeliverySettings::default()
         };
         let delivery = Arc::new(Delivery::start(&backplane, &delivery_settings));
-        let chat = Arc::new(Chat::new(backplane.clone(), delivery.clone(), config.limits()));
+        let mut chat = Chat::new(backplane.clone(), delivery.clone(), config.limits());
+        if let Some(webhook) = &config.webhook {
+            chat = chat.with_consent(Box::new(Webhook::new(webhook.clone())?));
+        }
+        let chat = Arc::new(chat);
         let auth = Arc::new(config.authenticator()?);
+        auth.warm_up().await;
+        let write_timeout = Duration::from_secs(config.settings.write_timeout_secs);
         let control = Control::new(engineioxide::Limits {
             outbox_bytes: config.settings.max_outbox_bytes,
-            write_timeout: Duration::from_secs(config.settings.write_timeout_secs),
+            outbox_frames: config.settings.max_outbox_bytes / MEAN_FRAME_BYTES,
+            write_timeout,
             ..engineioxide::Limits::default()
         });
         let settings = Settings {
@@ -79,8 +91,8 @@ impl App {
             packet_bytes: config.settings.max_packet_bytes,
             outbox_bytes: config.settings.max_outbox_bytes,
         };
-        let gateway = Gateway::new(chat.clone(), auth.clone(), settings);
         let admission = Arc::new(Admission::new(config.caps()));
+        let gateway = Gateway::new(chat.clone(), auth.clone(), admission.clone(), settings);
         let metrics = Metrics {
             control: control.clone(),
             delivery: delivery.clone(),
@@ -89,25 +101,34 @@ impl App {
             admission: admission.clone(),
             backplane: backplane.clone(),
         };
+        let telling = chat.clone();
+        let telling = tokio::spawn(async move { telling.spenders().keep_telling().await });
         let doors = Arc::new(Doors {
             chat,
-            access: Access { auth, keys: ApiKeys::new(config.api_keys()) },
+            access: Access { auth, keys: config.api_keys()? },
+            callers: Callers::new(config.posts()),
             origins: config.origins.clone(),
+            proxies: config.proxies.clone().unwrap_or_default(),
             admission: admission.clone(),
             control: control.clone(),
             metrics: Arc::new(move || exposition::render(metrics.read())),
         });
         let (stop, stopped) = watch::channel(false);
         // A polling client holds up to two, and whoever is refused needs one to be told so.
-        let connections = config.settings.max_connections.saturating_mul(2).saturating_add(1024);
-        let mut listener = Listener::bind(config.address, connections, Timeouts::default()).await?;
+        let connections = match config.settings.max_connections {
+            0 => usize::MAX,
+            most => most.saturating_mul(2).saturating_add(1024),
+        };
+        let timeouts = Timeouts { write: write_timeout * 2, ..Timeouts::default() };
+        let mut listener = Listener::bind(config.address, connections, timeouts).await?;
         let address = listener.address()?;
-        let mut tasks = Vec::new();
+        let router = rest::router(doors.clone(), &gateway);
+        let mut tasks = vec![telling];
         if let Some(tls) = tls {
             listener = listener.with_tls(&tls);
             tasks.push(tokio::spawn(tls.follow(LOOK_AT_CERTIFICATE)));
         }
-        tasks.push(tokio::spawn(listener.serve(rest::router(doors.clone(), &gateway), stopped.clone())));
+        tasks.push(tokio::spawn(listener.serve(router, stopped.clone())));
         let mut metrics_address = None;
         if let Some(address) = config.metrics_address {
             let listener = Listener::bind(address, 64, Timeouts::default()).await?;
@@ -169,6 +190,13 @@ impl App {
     }
 }
 
+#[async_trait]
+impl Consent for Webhook {
+    async fn given(&self, action: Asked, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
+        self.ask(action, user, room).await
+    }
+}
+
 /// Reads every counter of the node.
 struct Metrics {
     control: Control,
@@ -220,6 +248,11 @@ impl Metrics {
                 "events_rate_limited",
                 "Socket.IO events refused for their rate",
                 sockets.rate_limited.get(),
+            ),
+            Sample::Counter(
+                "sockets_incorrigible",
+                "Sockets closed because they went on when they were refused for a rate",
+                sockets.incorrigible.get(),
             ),
             Sample::Counter("events_dropped", "Socket.IO events refused by a full inbox", sockets.overloaded.get()),
             Sample::Counter("messages_in", "Messages that were given their place through this node", chat.sent.get()),

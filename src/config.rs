@@ -2,8 +2,11 @@
 
 #[cfg(test)]
 mod fuzz;
+mod identity;
+mod rates;
 mod source;
 mod value;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,13 +16,16 @@ use std::time::Duration;
 use figment::Figment;
 use serde::Deserialize;
 
-use crate::auth::{Authenticator, Verifier};
+use crate::auth::{ApiKeys, Authenticator, NotADigest, WebhookSettings};
 use crate::backplane::BackplaneLimits;
 use crate::domain::Limits;
 use crate::gateway::access::Origins;
+use crate::server::TrustedProxies;
 use crate::server::admission::Caps;
 use crate::server::tls::TlsFiles;
 use crate::telemetry::log::LogFormat;
+
+pub use identity::Tokens;
 
 /// A configuration that can't be used, in words for whoever wrote it.
 #[derive(Debug, thiserror::Error)]
@@ -76,12 +82,38 @@ settings! {
     auth_mode: Option<String> = None, "value::optional";
     /// The secret of HS256 tokens.
     jwt_secret: Option<String> = None, "value::optional";
+    /// The one before, while it is being changed.
+    jwt_secret_previous: Option<String> = None, "value::optional";
+    /// Understood for `jwt_secret`.
+    better_auth_secret: Option<String> = None, "value::optional";
+    /// By which tokens may be signed, comma-separated: `HS256`, or of `RS256`, `ES256`, `EdDSA`.
+    jwt_algorithm: Option<String> = None, "value::optional";
+    /// A file with the public key of tokens, as PEM.
+    jwt_public_key_file: Option<String> = None, "value::optional";
+    /// A file with a JWK set.
+    jwt_jwks_file: Option<String> = None, "value::optional";
+    /// Where a JWK set is published.
+    jwt_jwks_url: Option<String> = None, "value::optional";
+    /// One of these, comma-separated, must be in `aud`.
+    jwt_audience: Option<String> = None, "value::optional";
+    /// One of these, comma-separated, must be `iss`.
+    jwt_issuer: Option<String> = None, "value::optional";
     /// Granted on `exp` and `nbf`.
     jwt_leeway_secs: u64 = 0, "value::number";
     /// Keys of services, comma-separated.
     api_keys: Option<String> = None, "value::optional";
+    /// Who is asked about joins and sends.
+    authorize_url: Option<String> = None, "value::optional";
+    /// What it knows this node by.
+    authorize_secret: Option<String> = None, "value::optional";
+    /// How long its answer may take.
+    authorize_timeout_ms: u64 = 1_000, "value::number";
+    /// How long an answer counts.
+    authorize_cache_secs: u64 = 30, "value::number";
     /// Comma-separated origins, or `*`.
     allowed_origins: Option<String> = None, "value::optional";
+    /// Networks whose `X-Forwarded-For` counts, comma-separated, or `none`.
+    trusted_proxies: Option<String> = None, "value::optional";
     /// How long a connection may stay without an identity.
     auth_timeout_secs: u64 = 10, "value::number";
     /// How long the paced end of connections takes.
@@ -114,10 +146,36 @@ settings! {
     rate_events_per_sec: u32 = 50, "value::number";
     /// Events a socket may send at once.
     rate_events_burst: u32 = 400, "value::number";
+    /// Joins a second of a socket; 0 is no limit, as in all that follow.
+    rate_joins_per_sec: Option<u64> = None, "value::optional_number";
+    /// Bytes of events a second of a socket.
+    rate_bytes_per_sec: Option<u64> = None, "value::optional_number";
+    /// When so many events beyond the rate were refused, the socket is closed.
+    max_rate_refusals: u64 = 1_000, "value::number";
+    /// Events a second of a user, in the cluster.
+    rate_user_events_per_sec: Option<u64> = None, "value::optional_number";
+    /// Joins a second of a user, in the cluster.
+    rate_user_joins_per_sec: Option<u64> = None, "value::optional_number";
+    /// Bytes of events a second of a user, in the cluster.
+    rate_user_bytes_per_sec: Option<u64> = None, "value::optional_number";
+    /// Connections that a user begins a second, in the cluster.
+    rate_user_connects_per_sec: Option<u64> = None, "value::optional_number";
+    /// Events and requests a second of an address.
+    rate_ip_events_per_sec: Option<u64> = None, "value::optional_number";
+    /// Joins a second of an address.
+    rate_ip_joins_per_sec: Option<u64> = None, "value::optional_number";
+    /// Bytes of events a second of an address.
+    rate_ip_bytes_per_sec: Option<u64> = None, "value::optional_number";
+    /// Handshakes a second of an address.
+    rate_ip_handshakes_per_sec: Option<u64> = None, "value::optional_number";
+    /// `POST /messages` a second of a caller.
+    rate_posts_per_sec: Option<u64> = None, "value::optional_number";
     /// Connections of this node.
     max_connections: usize = 200_000, "value::number";
     /// Connections of one address; 0 is no limit.
     max_connections_per_ip: usize = 0, "value::number";
+    /// Connections of this node that haven't said who they are.
+    max_unauthenticated: usize = 20_000, "value::number";
     /// Handshakes a second of this node.
     max_handshakes_per_sec: u32 = 5_000, "value::number";
     /// What may be unwritten of one connection.
@@ -148,7 +206,8 @@ impl std::fmt::Debug for Settings {
 }
 
 /// Keys whose values are never shown.
-const SECRETS: &[&str] = &["redis_password", "jwt_secret", "api_keys"];
+const SECRETS: &[&str] =
+    &["redis_password", "jwt_secret", "jwt_secret_previous", "better_auth_secret", "api_keys", "authorize_secret"];
 
 /// Whoever connects says who it is, or a token does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,8 +233,14 @@ pub struct Config {
     pub redis: Option<String>,
     /// How identities are known.
     pub auth_mode: AuthMode,
+    /// How tokens are checked; there in jwt mode.
+    pub tokens: Option<Tokens>,
+    /// Who is asked about joins and sends.
+    pub webhook: Option<WebhookSettings>,
     /// Which pages may talk to this node.
     pub origins: Origins,
+    /// Whose word on clients' addresses counts; `None`: nobody said who stands between.
+    pub proxies: Option<TrustedProxies>,
     /// How the log looks.
     pub log_format: LogFormat,
     /// What should be known before this goes into production.
@@ -220,7 +285,8 @@ impl Config {
         Self::check(settings)
     }
 
-    fn check(settings: Settings) -> Result<Self, ConfigError> {
+    fn check(mut settings: Settings) -> Result<Self, ConfigError> {
+        rates::fill(&mut settings);
         let wrong = |key: &str, what: &str| Err(ConfigError(format!("{} {what}", key.to_uppercase())));
         for (key, value) in [
             ("max_packet_bytes", settings.max_packet_bytes),
@@ -229,10 +295,7 @@ impl Config {
             ("max_payload_bytes", settings.max_payload_bytes),
             ("max_rooms_per_socket", settings.max_rooms_per_socket),
             ("max_sockets_per_user", settings.max_sockets_per_user),
-            ("rate_events_per_sec", settings.rate_events_per_sec as usize),
             ("rate_events_burst", settings.rate_events_burst as usize),
-            ("max_connections", settings.max_connections),
-            ("max_handshakes_per_sec", settings.max_handshakes_per_sec as usize),
             ("history_size", settings.history_size),
             ("max_rooms", settings.max_rooms),
             ("history_ttl_secs", usize::from(settings.history_ttl_secs > 0)),
@@ -315,9 +378,16 @@ impl Config {
             return wrong("redis_ca", "needs a REDIS_URL that asks for TLS: rediss://, for one");
         }
         let mut warnings = Vec::new();
-        let auth_mode = match (settings.auth_mode.as_deref(), &settings.jwt_secret) {
+        let tokens = settings.tokens(&mut warnings)?;
+        let webhook = settings.webhook(&mut warnings)?;
+        let auth_mode = match (settings.auth_mode.as_deref(), &tokens) {
             (Some("jwt") | None, Some(_)) => AuthMode::Jwt,
-            (Some("jwt"), None) => return wrong("jwt_secret", "is needed for AUTH_MODE=jwt"),
+            (Some("jwt"), None) => {
+                return wrong(
+                    "jwt_secret",
+                    "(or JWT_PUBLIC_KEY_FILE, JWT_JWKS_FILE, JWT_JWKS_URL) is needed for AUTH_MODE=jwt",
+                );
+            }
             (Some("open"), _) => AuthMode::Open,
             (None, None) if address.ip().is_loopback() => AuthMode::Open,
             (None, None) => {
@@ -328,18 +398,23 @@ impl Config {
             }
             (Some(_), _) => return wrong("auth_mode", "must be open or jwt"),
         };
-        if auth_mode == AuthMode::Open {
-            warnings.push("AUTH_MODE is open: whoever connects says who it is".to_owned());
-        }
-        if let Some(secret) = settings.jwt_secret.as_deref().filter(|_| auth_mode == AuthMode::Jwt)
-            && let Err(error) = Verifier::hs256(secret, 0)
-        {
-            return wrong("jwt_secret", &format!("is too weak: {error}"));
+        if let Err(error) = ApiKeys::new(&identity::list(settings.api_keys.as_deref())) {
+            return wrong("api_keys", &format!("has an entry that can't be used: {error}"));
         }
         let origins = match (&settings.allowed_origins, auth_mode) {
             (Some(list), _) => Origins::parse(list),
             (None, AuthMode::Open) => Origins::Any,
             (None, AuthMode::Jwt) => Origins::Listed(Vec::new()),
+        };
+        let proxies = match settings.trusted_proxies.as_deref() {
+            None => None,
+            Some("none") => Some(TrustedProxies::default()),
+            Some(list) => match list.parse() {
+                Ok(proxies) => Some(proxies),
+                Err(error) => {
+                    return wrong("trusted_proxies", &format!("must be none, or a list of networks: {error}"));
+                }
+            },
         };
         let log_format = match settings.log_format.as_str() {
             "auto" => LogFormat::Auto,
@@ -347,7 +422,23 @@ impl Config {
             "json" => LogFormat::Json,
             _ => return wrong("log_format", "must be auto, text or json"),
         };
-        Ok(Self { settings, address, metrics_address, tls, redis, auth_mode, origins, log_format, warnings })
+        let mut config = Self {
+            settings,
+            address,
+            metrics_address,
+            tls,
+            redis,
+            auth_mode,
+            tokens,
+            webhook,
+            origins,
+            proxies,
+            log_format,
+            warnings,
+        };
+        let found = warnings::find(&config);
+        config.warnings.extend(found);
+        Ok(config)
     }
 
     /// The limits of the rules.
@@ -360,8 +451,9 @@ impl Config {
             payload_bytes: settings.max_payload_bytes,
             rooms_per_socket: settings.max_rooms_per_socket,
             status_subscriptions: settings.max_status_subscriptions,
-            events_per_sec: settings.rate_events_per_sec,
-            events_burst: settings.rate_events_burst,
+            socket: self.socket_rates(),
+            user: self.user_rates(),
+            refusals: settings.max_rate_refusals,
             room_events: settings.room_events_limit,
             auth_timeout: Duration::from_secs(settings.auth_timeout_secs),
         }
@@ -388,7 +480,9 @@ impl Config {
         Caps {
             connections: self.settings.max_connections,
             per_ip: self.settings.max_connections_per_ip,
+            strangers: self.settings.max_unauthenticated,
             handshakes_per_sec: self.settings.max_handshakes_per_sec,
+            address: self.address_rates(),
         }
     }
 
@@ -397,19 +491,18 @@ impl Config {
     /// # Errors
     /// Never, once the configuration was checked.
     pub fn authenticator(&self) -> anyhow::Result<Authenticator> {
-        Ok(match (&self.settings.jwt_secret, self.auth_mode) {
-            (Some(secret), AuthMode::Jwt) => {
-                Authenticator::Jwt(Box::new(Verifier::hs256(secret, self.settings.jwt_leeway_secs)?))
-            }
+        Ok(match &self.tokens {
+            Some(tokens) if self.auth_mode == AuthMode::Jwt => Authenticator::Jwt(Box::new(tokens.verifier()?)),
             _ => Authenticator::Open,
         })
     }
 
     /// Keys of services.
-    #[must_use]
-    pub fn api_keys(&self) -> Vec<String> {
-        let keys = self.settings.api_keys.as_deref().unwrap_or_default();
-        keys.split(',').map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()).collect()
+    ///
+    /// # Errors
+    /// Never, once the configuration was checked.
+    pub fn api_keys(&self) -> Result<ApiKeys, NotADigest> {
+        ApiKeys::new(&identity::list(self.settings.api_keys.as_deref()))
     }
 
     /// Every key with its effective value, one a line, as `.env` has it; secrets are hidden.

@@ -1,35 +1,84 @@
 //! Keys of backend services.
 
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// The keys that are accepted.
+/// What begins a key that is configured by its digest.
+const HASHED: &str = "sha256:";
+
+/// An entry that is meant to be a digest, and is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("sha256: must be followed by the 64 hexadecimal digits of a key's SHA-256")]
+pub struct NotADigest;
+
+/// The keys that are accepted, as digests: of one length, and of no use to whoever reads them here.
 #[derive(Default)]
-pub struct ApiKeys(Vec<String>);
+pub struct ApiKeys(Vec<[u8; 32]>);
 
 impl ApiKeys {
-    /// Those keys.
-    #[must_use]
-    pub fn new(keys: Vec<String>) -> Self {
-        Self(keys)
+    /// Those keys, each as it is or as `sha256:` and its digest in hexadecimal.
+    ///
+    /// # Errors
+    /// When a digest is none.
+    pub fn new(keys: &[String]) -> Result<Self, NotADigest> {
+        let digest = |key: &String| match key.strip_prefix(HASHED) {
+            None => Ok(Sha256::digest(key).into()),
+            Some(digits) => unhex(digits).ok_or(NotADigest),
+        };
+        keys.iter().map(digest).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether `key` is one of them. All are compared, each in constant time, so that the time taken tells nothing of them.
     #[must_use]
     pub fn contains(&self, key: &str) -> bool {
-        let found = |hit: bool, known: &String| hit | bool::from(known.as_bytes().ct_eq(key.as_bytes()));
+        let digest: [u8; 32] = Sha256::digest(key).into();
+        let found = |hit: bool, known: &[u8; 32]| hit | bool::from(known.ct_eq(&digest));
         self.0.iter().fold(false, found)
     }
+}
+
+fn unhex(digits: &str) -> Option<[u8; 32]> {
+    if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (byte, at) in digest.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
+    }
+    Some(digest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn keys(keys: &[&str]) -> Result<ApiKeys, NotADigest> {
+        ApiKeys::new(&keys.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
     #[test]
     fn only_whole_keys_are_known() {
-        let keys = ApiKeys::new(vec!["first-key".into(), "second-key".into()]);
+        let keys = keys(&["first-key", "second-key"]).unwrap();
         assert!(keys.contains("first-key") && keys.contains("second-key"));
         assert!(!keys.contains("first") && !keys.contains("") && !keys.contains("first-key "));
         assert!(!ApiKeys::default().contains(""));
+    }
+
+    #[test]
+    fn a_digest_stands_for_its_key_and_not_for_itself() {
+        // Of "abc", the example of the standard.
+        let digest = "sha256:BA7816BF8F01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let keys = keys(&["first-key", digest]).unwrap();
+        assert!(keys.contains("abc") && keys.contains("first-key"));
+        assert!(!keys.contains(digest) && !keys.contains(&digest[7..]));
+    }
+
+    #[test]
+    fn what_is_no_digest_is_refused() {
+        for wrong in
+            ["sha256:", "sha256:abc", &format!("sha256:{}", "g".repeat(64)), &format!("sha256:{}", "é".repeat(32))]
+        {
+            assert_eq!(keys(&[wrong]).err(), Some(NotADigest), "{wrong}");
+        }
     }
 }

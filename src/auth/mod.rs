@@ -3,11 +3,18 @@
 mod api_keys;
 #[cfg(test)]
 mod fuzz;
+mod jwks;
+mod keys;
+mod outgoing;
 mod tokens;
+mod webhook;
 
-pub use api_keys::ApiKeys;
-pub use tokens::{Identity, Verifier, WeakSecret, mint};
+pub use api_keys::{ApiKeys, NotADigest};
+pub use keys::{Algorithm, KeyError, KeySource, MIN_SECRET_BYTES};
+pub use tokens::{Identity, MAX_TOKEN_BYTES, NewToken, TokenRules, Verifier, mint};
+pub use webhook::{Webhook, WebhookSettings};
 
+use crate::domain::policy::Reach;
 use crate::domain::{Code, Refusal, UserId, Username};
 
 /// How this node learns who someone is.
@@ -42,21 +49,29 @@ impl Authenticator {
         matches!(self, Self::Jwt(_))
     }
 
+    /// Fetches the keys of tokens where they are to be fetched. That they can't be had now is no error: tokens are refused with
+    /// `unavailable` until they can.
+    pub async fn warm_up(&self) {
+        if let Self::Jwt(verifier) = self {
+            verifier.warm_up().await;
+        }
+    }
+
     /// Who sends the request. `current` is who the connection is already known to be.
     ///
     /// # Errors
     /// `bad_request` (open mode without `user_id`), `unauthorized`, `token_expired`, `forbidden` (a token for one user and
-    /// a `user_id` of another), `already_authenticated`.
-    pub fn identify(&self, claimed: Claimed, current: Option<&Identity>) -> Result<Identity, Refusal> {
+    /// a `user_id` of another), `already_authenticated`, `unavailable` (a key that must be fetched, and can't be now).
+    pub async fn identify(&self, claimed: Claimed, current: Option<&Identity>) -> Result<Identity, Refusal> {
         let identity = match self {
             Self::Open => {
                 let user = claimed.user.ok_or_else(|| Refusal::bad_request("user_id is missing"))?;
                 let username = claimed.username.unwrap_or_else(|| Username::from(&user));
-                Identity { user, username, role: None, expires_at: None }
+                Identity { user, username, role: None, reach: Reach::Everywhere, expires_at: None }
             }
             Self::Jwt(verifier) => match (&claimed.token, current) {
                 (Some(token), _) => {
-                    let identity = verifier.verify(token)?;
+                    let identity = verifier.verify(token).await?;
                     if claimed.user.is_some_and(|user| user != identity.user) {
                         return Err(Refusal::new(Code::Forbidden, "user_id is not the token's user"));
                     }
@@ -99,25 +114,30 @@ mod tests {
         Claimed { user: user.map(UserId::trusted), username: None, token }
     }
 
-    #[test]
-    fn in_open_mode_one_is_who_one_says() {
-        let identity = Authenticator::Open.identify(claimed(Some("ann"), None), None).unwrap();
+    #[tokio::test]
+    async fn in_open_mode_one_is_who_one_says() {
+        let identity = Authenticator::Open.identify(claimed(Some("ann"), None), None).await.unwrap();
         assert_eq!((identity.user.as_str(), identity.username.as_str()), ("ann", "ann"));
-        assert_eq!(Authenticator::Open.identify(claimed(None, None), None).unwrap_err().code, Code::BadRequest);
-        let other = Authenticator::Open.identify(claimed(Some("bob"), None), Some(&identity));
+        assert_eq!(Authenticator::Open.identify(claimed(None, None), None).await.unwrap_err().code, Code::BadRequest);
+        let other = Authenticator::Open.identify(claimed(Some("bob"), None), Some(&identity)).await;
         assert_eq!(other.unwrap_err().code, Code::AlreadyAuthenticated);
     }
 
-    #[test]
-    fn in_jwt_mode_the_token_says() {
-        let ann = jwt().identify(claimed(None, Some(token("ann"))), None).unwrap();
+    #[tokio::test]
+    async fn in_jwt_mode_the_token_says() {
+        let auth = jwt();
+        let ann = auth.identify(claimed(None, Some(token("ann"))), None).await.unwrap();
         assert_eq!(ann.user.as_str(), "ann");
-        let code = |claimed, current| jwt().identify(claimed, current).unwrap_err().code;
-        assert_eq!(code(claimed(Some("ann"), None), None), Code::Unauthorized);
-        assert_eq!(code(claimed(Some("bob"), Some(token("ann"))), None), Code::Forbidden);
-        assert_eq!(code(claimed(Some("bob"), Some(token("ann"))), Some(&ann)), Code::Forbidden);
-        assert_eq!(code(claimed(None, Some(token("bob"))), Some(&ann)), Code::AlreadyAuthenticated);
-        assert_eq!(code(claimed(Some("bob"), None), Some(&ann)), Code::AlreadyAuthenticated);
-        assert_eq!(jwt().identify(claimed(Some("ann"), None), Some(&ann)).unwrap(), ann);
+        let (by, of) = (|user: &str| Some(token(user)), |user| Some(user));
+        for (claimed, current, code) in [
+            (claimed(of("ann"), None), None, Code::Unauthorized),
+            (claimed(of("bob"), by("ann")), None, Code::Forbidden),
+            (claimed(of("bob"), by("ann")), Some(&ann), Code::Forbidden),
+            (claimed(None, by("bob")), Some(&ann), Code::AlreadyAuthenticated),
+            (claimed(of("bob"), None), Some(&ann), Code::AlreadyAuthenticated),
+        ] {
+            assert_eq!(auth.identify(claimed, current).await.unwrap_err().code, code);
+        }
+        assert_eq!(auth.identify(claimed(of("ann"), None), Some(&ann)).await.unwrap(), ann);
     }
 }

@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::domain::{ConnId, Draft, Epoch, Head, LogSpan, RoomChange, RoomId, Status, Timestamp, UserId, Username};
+use crate::domain::{
+    ConnId, Debts, Draft, Epoch, Head, LogSpan, RoomChange, RoomId, Status, Timestamp, UserId, Username,
+};
 
 pub mod memory;
 pub mod record;
@@ -240,6 +242,12 @@ pub trait Presence: Send + Sync {
     /// `Unavailable`.
     async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>>;
 
+    /// The user's live connections, on whichever node; those of a node that died are among them until it is reaped.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>>;
+
     /// Whether the user is online.
     ///
     /// # Errors
@@ -275,6 +283,8 @@ pub enum Topic {
     Room(RoomId),
     /// A user's changes of status.
     User(UserId),
+    /// What every node is told; it has neither a log nor versions.
+    Nodes,
 }
 
 /// Someone types, or has stopped: told to whoever listens now, kept nowhere.
@@ -301,6 +311,8 @@ pub enum BusEvent {
     Typing(Typing),
     /// A user came or went.
     StatusChanged(Status),
+    /// All connections of a user are to end.
+    Disconnect(UserId),
 }
 
 /// Where the bus hands what arrives. Both calls return at once: they run in the bus's own task, or under its lock.
@@ -336,6 +348,24 @@ pub trait Bus: Send + Sync {
     /// # Errors
     /// `Unavailable`.
     async fn publish_typing(&self, typing: &Typing) -> Result<()>;
+
+    /// Tells all nodes (of [`Topic::Nodes`]) to end the user's connections. It may be lost: whoever must be sure looks at
+    /// [`Presence::connections`], and says it again.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn publish_disconnect(&self, user: &UserId) -> Result<()>;
+}
+
+/// What users have spent of their rates on all nodes: told now and then, never before an event.
+#[async_trait]
+pub trait Spending: Send + Sync {
+    /// Adds what users have spent, as the time that their rates take to make up for it, and gives what all nodes together
+    /// have told and is not made up for yet. Time goes by the backplane's clock. Each user's part is atomic.
+    ///
+    /// Never fails for the caller: users whose part of the backplane can't be reached are left out. The call is not to be
+    /// repeated for them, as it may have happened.
+    async fn spend(&self, spent: Vec<(UserId, Debts)>) -> Vec<(UserId, Debts)>;
 }
 
 /// A backplane's life.
@@ -373,6 +403,8 @@ pub struct Backplane {
     pub presence: Arc<dyn Presence>,
     /// Fan-out.
     pub bus: Arc<dyn Bus>,
+    /// What users spend; `None` where no other node can be.
+    pub spending: Option<Arc<dyn Spending>>,
     /// Health and end.
     pub lifecycle: Arc<dyn Lifecycle>,
 }

@@ -1,8 +1,9 @@
 //! Reading back what was said.
 
-use super::{Chat, Session};
+use super::Chat;
 use crate::backplane::{Entry, Window};
-use crate::domain::{Head, Refusal, RoomId};
+use crate::domain::policy::{Permit, Reading};
+use crate::domain::{Head, Refusal};
 
 /// Which messages to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,29 +28,13 @@ pub struct HistoryPage {
 }
 
 impl Chat {
-    /// Messages of a room that the session is in; at most `limit`, and fewer when they come to more than `max_bytes`.
-    ///
-    /// # Errors
-    /// `not_in_room`, `unavailable`.
-    pub async fn history(
-        &self,
-        session: &Session,
-        room: &RoomId,
-        window: HistoryWindow,
-        limit: usize,
-        max_bytes: usize,
-    ) -> Result<HistoryPage, Refusal> {
-        session.member_of(room)?;
-        self.read(room, window, limit, max_bytes).await
-    }
-
-    /// The same for whoever may read any room, or has been shown to be in it.
+    /// Messages of a room: at most `limit`, and fewer when they come to more than `max_bytes`.
     ///
     /// # Errors
     /// `unavailable`.
     pub async fn read(
         &self,
-        room: &RoomId,
+        permit: &Permit<Reading>,
         window: HistoryWindow,
         limit: usize,
         max_bytes: usize,
@@ -60,7 +45,7 @@ impl Chat {
             HistoryWindow::Before(seq) => Window::Before(seq),
             HistoryWindow::Newest => Window::Newest,
         };
-        let slice = self.backplane.log.read(room, of_log, limit, max_bytes).await?;
+        let slice = self.backplane.log.read(permit.room(), of_log, limit, max_bytes).await?;
         let (entries, span) = (slice.entries, slice.span);
         let has_more = match window {
             HistoryWindow::After(_) => entries.last().is_some_and(|last| last.seq < span.head.seq),

@@ -1,5 +1,7 @@
 //! The use cases: one place for each rule, whichever door a request came in by.
 
+mod allowance;
+mod disconnect;
 mod history;
 mod session;
 
@@ -7,14 +9,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use async_trait::async_trait;
+
 use crate::backplane::{Backplane, BackplaneError, Typing};
 use crate::delivery::{Delivery, JoinOutcome, Start};
+use crate::domain::policy::{Asked, Joining, Permit, Reach, Reading, Sending};
 use crate::domain::{Code, Draft, DraftFields, Limits, Refusal, RoomId, Status, UserId, Username};
 use crate::telemetry::meter::{Counter, Histogram};
 
 pub use crate::backplane::{Appended, MemberPage};
+pub use allowance::Spenders;
+pub use disconnect::Disconnected;
 pub use history::{HistoryPage, HistoryWindow};
-pub use session::{Member, Membership, Session};
+pub use session::{Member, Session};
 
 /// What the use cases count.
 #[derive(Debug, Default)]
@@ -29,11 +36,23 @@ pub struct ChatCounters {
     pub append: Histogram,
 }
 
+/// Someone outside who has a say, too, in what users do. Services aren't asked about.
+#[async_trait]
+pub trait Consent: Send + Sync {
+    /// Whether the user may do that in the room.
+    ///
+    /// # Errors
+    /// `forbidden`; `unavailable` when nobody can say.
+    async fn given(&self, action: Asked, user: &UserId, room: &RoomId) -> Result<(), Refusal>;
+}
+
 /// Chat as its doors see it.
 pub struct Chat {
     backplane: Backplane,
     delivery: Arc<Delivery>,
     limits: Limits,
+    consent: Option<Box<dyn Consent>>,
+    spenders: Spenders,
     counters: ChatCounters,
 }
 
@@ -63,13 +82,34 @@ impl Chat {
     /// Chat on that backplane and those feeds.
     #[must_use]
     pub fn new(backplane: Backplane, delivery: Arc<Delivery>, limits: Limits) -> Self {
-        Self { backplane, delivery, limits, counters: ChatCounters::default() }
+        let spenders = Spenders::new(limits.user, backplane.spending.clone());
+        Self { backplane, delivery, limits, consent: None, spenders, counters: ChatCounters::default() }
+    }
+
+    /// The same, where someone else has a say.
+    #[must_use]
+    pub fn with_consent(mut self, consent: Box<dyn Consent>) -> Self {
+        self.consent = Some(consent);
+        self
+    }
+
+    async fn consent(&self, action: Asked, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
+        match &self.consent {
+            Some(consent) => consent.given(action, user, room).await,
+            None => Ok(()),
+        }
     }
 
     /// What has been counted.
     #[must_use]
     pub fn counters(&self) -> &ChatCounters {
         &self.counters
+    }
+
+    /// What users may spend. Someone has to [`Spenders::keep_telling`].
+    #[must_use]
+    pub fn spenders(&self) -> &Spenders {
+        &self.spenders
     }
 
     /// The limits in force.
@@ -95,23 +135,43 @@ impl Chat {
         if self.backplane.lifecycle.describe().starts_with("redis") { "redis" } else { "embedded" }
     }
 
-    /// Binds the session to its user, or (again, for the same user) renames it.
+    /// Binds the session to its user, or (again, for the same user) renames it and sets its reach anew. Takes it out of the rooms
+    /// that it no longer reaches, and returns those: nothing of them reaches it after the call.
     ///
     /// # Errors
     /// `already_authenticated` for another user, `too_many_connections`, `unavailable`.
-    pub async fn authenticate(&self, session: &mut Session, user: UserId, username: Username) -> Result<(), Refusal> {
+    pub async fn authenticate(
+        &self,
+        session: &mut Session,
+        user: UserId,
+        username: Username,
+        reach: Reach,
+    ) -> Result<Vec<RoomId>, Refusal> {
         if session.member.as_ref().is_some_and(|member| member.user != user) {
             return Err(Refusal::new(Code::AlreadyAuthenticated, "this connection belongs to another user"));
         }
         self.ready()?;
         // Also under the same name again: another connection may have given the user another one meanwhile.
         self.backplane.presence.connect(&session.conn, &user, &username).await?;
-        session.bind(user, username);
-        Ok(())
+        let (mut left, lost): (Vec<RoomId>, Vec<RoomId>) = (Vec::new(), session.beyond(&reach));
+        session.bind(user.clone(), username, reach);
+        for room in lost {
+            // Not the other way round: whether or not the backplane can be told, nothing more is heard of the room.
+            self.delivery.leave(&room, &session.conn).await;
+            let was_in = if self.backplane.presence.leave(&session.conn, &user, &room).await.is_ok() {
+                session.rooms.remove(&room)
+            } else {
+                // The backplane may still count it there: it is told when the connection is lost.
+                session.rooms.insert(room.clone(), false)
+            };
+            left.extend(was_in.unwrap_or(false).then_some(room));
+        }
+        Ok(left)
     }
 
     /// Puts the session into the room, as [`Delivery::join`]; returns when the replay is over.
-    pub async fn join(&self, session: &mut Session, room: RoomId, start: Start, reply: JoinReply) {
+    pub async fn join(&self, session: &mut Session, permit: Permit<Joining>, start: Start, reply: JoinReply) {
+        let room = permit.into_room();
         let member = match self.ready().and_then(|()| session.member()) {
             Ok(member) => member.clone(),
             Err(refusal) => return reply(Err(refusal)),
@@ -122,6 +182,9 @@ impl Chat {
         if session.rooms.get(&room) != Some(&true) && (sure >= most || session.rooms.len() >= 4 * most) {
             let text = format!("a connection may be in at most {most} rooms");
             return reply(Err(Refusal::new(Code::TooManyRooms, text)));
+        }
+        if let Err(refusal) = self.consent(Asked::Join, &member.user, &room).await {
+            return reply(Err(refusal));
         }
         // Until the answer is known the backplane may or may not count this connection: so it is to be told of its loss.
         session.rooms.entry(room.clone()).or_insert(false);
@@ -146,7 +209,7 @@ impl Chat {
         let user = session.member()?.user.clone();
         // A join whose answer never came may have happened: it can be left, too.
         if !session.rooms.contains_key(room) {
-            session.member_of(room)?;
+            return Err(Refusal::new(Code::NotInRoom, "join the room first"));
         }
         self.ready()?;
         self.backplane.presence.leave(&session.conn, &user, room).await?;
@@ -155,14 +218,19 @@ impl Chat {
         Ok(())
     }
 
-    /// Sends a message to a room that the session is in.
+    /// Sends a message in the name of the session's user.
     ///
     /// # Errors
-    /// `not_in_room`, `bad_request`, `too_large`, `unavailable`, `overloaded`.
-    pub async fn send(&self, session: &Session, room: RoomId, fields: DraftFields) -> Result<Appended, Refusal> {
-        let membership = session.member_of(&room)?;
-        let (user, username) = (membership.user().clone(), membership.username().clone());
-        self.post(room, user, username, fields).await
+    /// `forbidden`, `bad_request`, `too_large`, `unavailable`, `overloaded`.
+    pub async fn send(
+        &self,
+        session: &Session,
+        permit: Permit<Sending>,
+        fields: DraftFields,
+    ) -> Result<Appended, Refusal> {
+        let member = session.member()?;
+        self.consent(Asked::Send, &member.user, permit.room()).await?;
+        self.post(permit, member.user.clone(), member.username.clone(), fields).await
     }
 
     /// Returns when what had arrived of the room before the call has been handed to the members here, the sender among
@@ -171,18 +239,18 @@ impl Chat {
         self.delivery.settle(room).await;
     }
 
-    /// Sends a message in a user's name without being in the room: for trusted services.
+    /// Sends a message in any user's name: for trusted services.
     ///
     /// # Errors
     /// `bad_request`, `too_large`, `unavailable`, `overloaded`.
     pub async fn post(
         &self,
-        room: RoomId,
+        permit: Permit<Sending>,
         user: UserId,
         username: Username,
         fields: DraftFields,
     ) -> Result<Appended, Refusal> {
-        let draft = Draft::new(room, user, username, fields, &self.limits)?;
+        let draft = Draft::new(permit.into_room(), user, username, fields, &self.limits)?;
         self.ready()?;
         let key = draft.client_msg_id.as_ref().map(|id| id.as_str());
         let began = Instant::now();
@@ -199,12 +267,12 @@ impl Chat {
     /// Tells the room's other members that the session's user types, or has stopped.
     ///
     /// # Errors
-    /// `not_in_room`, `unavailable`.
-    pub async fn typing(&self, session: &Session, room: RoomId, typing: bool) -> Result<(), Refusal> {
-        let membership = session.member_of(&room)?;
-        let (user, username) = (membership.user().clone(), membership.username().clone());
+    /// `unavailable`.
+    pub async fn typing(&self, session: &Session, permit: Permit<Sending>, typing: bool) -> Result<(), Refusal> {
+        let member = session.member()?;
+        let (user, username) = (member.user.clone(), member.username.clone());
         self.ready()?;
-        self.backplane.bus.publish_typing(&Typing { room, user, username, typing }).await?;
+        self.backplane.bus.publish_typing(&Typing { room: permit.into_room(), user, username, typing }).await?;
         Ok(())
     }
 
@@ -261,9 +329,14 @@ impl Chat {
     ///
     /// # Errors
     /// `unavailable`.
-    pub async fn members(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<MemberPage, Refusal> {
+    pub async fn members(
+        &self,
+        permit: &Permit<Reading>,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<MemberPage, Refusal> {
         self.ready()?;
-        Ok(self.backplane.presence.members(room, after, limit).await?)
+        Ok(self.backplane.presence.members(permit.room(), after, limit).await?)
     }
 
     /// Whether the user is in the room now.

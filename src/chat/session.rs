@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::delivery::Outlet;
+use crate::domain::policy::{self, Joining, Permit, Reach, Reading, Sending, Standing};
 use crate::domain::{Code, ConnId, Refusal, RoomId, UserId, Username};
 
 /// Makes the outlet of a connection once its user is known.
@@ -16,6 +17,8 @@ pub struct Member {
     pub user: UserId,
     /// Under which name.
     pub username: Username,
+    /// In which rooms this connection may be.
+    pub reach: Reach,
     /// The way out to the connection.
     pub outlet: Arc<dyn Outlet>,
 }
@@ -28,23 +31,6 @@ pub struct Session {
     pub(super) rooms: HashMap<RoomId, bool>,
     pub(super) watched: HashSet<UserId>,
     make_outlet: MakeOutlet,
-}
-
-/// Proof that a session is in a room.
-pub struct Membership<'a>(&'a Member);
-
-impl Membership<'_> {
-    /// Who is in it.
-    #[must_use]
-    pub fn user(&self) -> &UserId {
-        &self.0.user
-    }
-
-    /// Under which name.
-    #[must_use]
-    pub fn username(&self) -> &Username {
-        &self.0.username
-    }
 }
 
 impl Session {
@@ -74,24 +60,45 @@ impl Session {
         self.member.as_ref().ok_or_else(|| Refusal::new(Code::Unauthorized, "authenticate first"))
     }
 
-    /// Proof of being in the room.
+    /// May the session enter the room?
     ///
     /// # Errors
-    /// `unauthorized`, `not_in_room`.
-    pub fn member_of(&self, room: &RoomId) -> Result<Membership<'_>, Refusal> {
-        let member = self.member()?;
-        if self.rooms.get(room) == Some(&true) {
-            Ok(Membership(member))
-        } else {
-            Err(Refusal::new(Code::NotInRoom, "join the room first"))
-        }
+    /// `unauthorized`, `forbidden`.
+    pub fn may_join(&self, room: &RoomId) -> Result<Permit<Joining>, Refusal> {
+        policy::may_join(&self.member()?.reach, room)
     }
 
-    pub(super) fn bind(&mut self, user: UserId, username: Username) {
+    /// May the session see what was said there?
+    ///
+    /// # Errors
+    /// `unauthorized`, `forbidden`, `not_in_room`.
+    pub fn may_read(&self, room: &RoomId) -> Result<Permit<Reading>, Refusal> {
+        policy::may_read(&self.member()?.reach, self.standing(room), room)
+    }
+
+    /// May the session say something there?
+    ///
+    /// # Errors
+    /// `unauthorized`, `forbidden`, `not_in_room`.
+    pub fn may_send(&self, room: &RoomId) -> Result<Permit<Sending>, Refusal> {
+        policy::may_send(&self.member()?.reach, self.standing(room), room)
+    }
+
+    /// A user whom REST takes for a service is one of many over a socket.
+    fn standing(&self, room: &RoomId) -> Standing {
+        if self.rooms.get(room) == Some(&true) { Standing::Member } else { Standing::Stranger }
+    }
+
+    /// The rooms it may be in, as far as `reach` doesn't cover them.
+    pub(super) fn beyond(&self, reach: &Reach) -> Vec<RoomId> {
+        self.rooms.keys().filter(|room| !reach.covers(room)).cloned().collect()
+    }
+
+    pub(super) fn bind(&mut self, user: UserId, username: Username, reach: Reach) {
         let outlet = match self.member.take() {
             Some(member) => member.outlet,
             None => (self.make_outlet)(&user),
         };
-        self.member = Some(Member { user, username, outlet });
+        self.member = Some(Member { user, username, reach, outlet });
     }
 }

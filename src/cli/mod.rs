@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::auth;
+use crate::auth::NewToken;
 use crate::config::Config;
 
 /// A horizontally scalable chat cluster that any Socket.IO client can talk to.
@@ -38,12 +38,19 @@ enum Command {
         /// `service` or `admin` may use every REST route
         #[arg(long)]
         role: Option<String>,
+        /// Rooms that it is limited to, separated by commas; a name that ends in * is a prefix [default: all]
+        #[arg(long, value_delimiter = ',')]
+        rooms: Option<Vec<String>>,
         /// Seconds until it expires; also 90s, 15m, 12h, 30d
         #[arg(long, default_value = "1h", value_parser = parse_duration)]
         ttl: Duration,
     },
-    /// Prints the effective configuration, secrets hidden; fails with a message when it is wrong
-    Config,
+    /// Prints the effective configuration, secrets hidden, and warns of what is weak; fails with a message when it is wrong
+    Config {
+        /// Fail when anything is weak, too
+        #[arg(long)]
+        strict: bool,
+    },
     /// Exits with 0 when the node on this machine is ready (for container health checks)
     Healthcheck,
 }
@@ -57,17 +64,22 @@ impl Cli {
         let config = Config::load()?;
         match self.command {
             None | Some(Command::Serve) => serve::serve(&config),
-            Some(Command::Token { user, name, role, ttl }) => {
-                let secret = config.settings.jwt_secret.as_deref().context("JWT_SECRET is not set")?;
-                println!("{}", auth::mint(secret, &user, name.as_deref(), role.as_deref(), ttl)?);
+            Some(Command::Token { user, name, role, rooms, ttl }) => {
+                let secret = config.settings.token_secret().context("JWT_SECRET is not set")?;
+                let (aud, iss) = config.tokens.map_or_else(Default::default, |tokens| {
+                    (tokens.rules.audience.into_iter().next(), tokens.rules.issuer.into_iter().next())
+                });
+                let token = NewToken { username: name, role, rooms, aud, iss, ..NewToken::lasting(&user, ttl) };
+                println!("{}", token.sign(secret)?);
                 Ok(ExitCode::SUCCESS)
             }
-            Some(Command::Config) => {
+            Some(Command::Config { strict }) => {
                 print!("{}", config.render());
                 for warning in &config.warnings {
                     eprintln!("warning: {warning}");
                 }
-                Ok(ExitCode::SUCCESS)
+                let is_weak = strict && !config.warnings.is_empty();
+                Ok(if is_weak { ExitCode::FAILURE } else { ExitCode::SUCCESS })
             }
             Some(Command::Healthcheck) => healthcheck::check(&config),
         }

@@ -62,8 +62,16 @@ fn what_is_wrong_is_said_with_its_key() {
         ("LOG_FORMAT", "xml"),
         ("REDIS_URL", "http://a"),
         ("METRICS_ADDR", "9100"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8,proxy"),
         ("JWT_SECRET", "short"),
         ("JWT_LEEWAY_SECS", "31"),
+        ("API_KEYS", "fine,sha256:abc"),
+        ("AUTHORIZE_URL", "allow.example.com"),
+        ("AUTHORIZE_URL", "http://"),
+        ("AUTHORIZE_SECRET", "of nobody"),
+        ("AUTHORIZE_TIMEOUT_MS", "0"),
+        ("AUTHORIZE_TIMEOUT_MS", "10001"),
+        ("AUTHORIZE_CACHE_SECS", "3601"),
         ("SERVER_HOST", "not a host"),
         ("MAX_OUTBOX_BYTES", "10"),
         ("TLS_CERT", "cert.pem"),
@@ -91,10 +99,56 @@ fn a_public_address_needs_a_secret_or_a_word() {
 }
 
 #[test]
+fn tokens_are_checked_by_keys_of_one_kind() {
+    let key = |name: &str| format!("{}/tests/keys/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (rsa, private, short) = (key("rsa.pub.pem"), key("rsa.pem"), key("rsa-1024.pub.pem"));
+    let pem = |path| ("JWT_PUBLIC_KEY_FILE", path);
+    let (rs256, url) = (("JWT_ALGORITHM", "RS256"), ("JWT_JWKS_URL", "https://app.example.com/api/auth/jwks"));
+    let mode = |environment: &[_]| load(environment, "").unwrap().auth_mode;
+    assert_eq!(mode(&[pem(rsa.as_str()), rs256]), AuthMode::Jwt);
+    assert_eq!(mode(&[url, ("JWT_ALGORITHM", "EdDSA, RS256")]), AuthMode::Jwt);
+    assert_eq!(mode(&[("BETTER_AUTH_SECRET", SECRET.1)]), AuthMode::Jwt);
+    // An application's own secret beside its public keys is none of ours.
+    let config = load(&[("BETTER_AUTH_SECRET", SECRET.1), url, ("JWT_ALGORITHM", "EdDSA")], "").unwrap();
+    assert!(matches!(config.tokens.unwrap().keys, crate::auth::KeySource::Url(_)));
+    for (environment, said) in [
+        (vec![SECRET, url], "JWT_SECRET and JWT_JWKS_URL"),
+        (vec![url], "JWT_ALGORITHM is needed"),
+        (vec![url, ("JWT_ALGORITHM", "HS256")], "JWT_ALGORITHM doesn't go"),
+        (vec![url, ("JWT_ALGORITHM", "none")], "JWT_ALGORITHM must be"),
+        (vec![SECRET, rs256], "JWT_ALGORITHM doesn't go"),
+        (vec![SECRET, ("JWT_SECRET_PREVIOUS", "short")], "JWT_SECRET_PREVIOUS can't be used"),
+        (vec![("JWT_SECRET_PREVIOUS", SECRET.1)], "JWT_SECRET_PREVIOUS means nothing"),
+        (vec![pem(private.as_str()), rs256], "JWT_PUBLIC_KEY_FILE can't be used"),
+        (vec![pem(short.as_str()), rs256], "JWT_PUBLIC_KEY_FILE can't be used"),
+        (vec![pem(rsa.as_str()), ("JWT_ALGORITHM", "EdDSA")], "JWT_PUBLIC_KEY_FILE can't be used"),
+        (vec![pem("/nonexistent"), rs256], "JWT_PUBLIC_KEY_FILE names"),
+        (vec![("JWT_JWKS_FILE", rsa.as_str()), rs256], "JWT_JWKS_FILE can't be used"),
+        (vec![("JWT_JWKS_URL", "ftp://a/b"), rs256], "JWT_JWKS_URL must be"),
+        (vec![("JWT_JWKS_URL", "https://ann:secret@a/b"), rs256], "JWT_JWKS_URL must be"),
+    ] {
+        let message = error(&environment, "");
+        assert!(message.contains(said) && !message.contains(":secret@"), "{environment:?}: {message}");
+    }
+}
+
+#[test]
+fn a_published_set_over_plain_http_is_warned_of() {
+    let warnings = |url| load(&[("JWT_JWKS_URL", url), ("JWT_ALGORITHM", "EdDSA")], "").unwrap().warnings.len();
+    assert_eq!(warnings("http://auth.example.com/jwks"), 1);
+    for fine in
+        ["https://auth.example.com/jwks", "http://127.0.0.1/jwks", "http://[::1]:1/jwks", "http://localhost/jwks"]
+    {
+        assert_eq!(warnings(fine), 0, "{fine}");
+    }
+}
+
+#[test]
 fn a_secret_of_digits_stays_text() {
     let config = load(&[SECRET], "API_KEYS=007,abc").unwrap();
     assert_eq!(config.settings.jwt_secret.as_deref(), Some(SECRET.1));
-    assert_eq!(config.api_keys(), ["007", "abc"]);
+    let keys = config.api_keys().unwrap();
+    assert!(keys.contains("007") && keys.contains("abc") && !keys.contains("7"));
 }
 
 #[test]
@@ -112,6 +166,21 @@ fn redis_is_put_together_from_its_parts() {
     assert_eq!(redis(&[("REDIS_HOST", "r"), ("REDIS_PASSWORD", "")]), "redis://r:6379");
     assert_eq!(redis(&[("REDIS_HOST", "r"), ("REDIS_PASSWORD", "p@s s")]), "redis://:p%40s%20s@r:6379");
     assert_eq!(redis(&[("REDIS_HOST", "r"), ("REDIS_URL", "redis://x")]), "redis://x");
+}
+
+#[test]
+fn rates_follow_from_those_of_a_socket() {
+    let config = load(&[], "").unwrap();
+    assert_eq!(config.limits().socket, Limits::default().socket);
+    assert_eq!(config.limits().user, Limits::default().user);
+    assert!(config.address_rates().are_off(), "nobody said whose address is whose");
+    let raised = load(&[("RATE_EVENTS_PER_SEC", "1000"), ("RATE_USER_JOINS_PER_SEC", "7")], "").unwrap();
+    assert_eq!((raised.user_rates().events.per_sec, raised.user_rates().joins.per_sec), (8000, 7));
+    let direct = load(&[("TRUSTED_PROXIES", "none")], "").unwrap();
+    assert_eq!((direct.address_rates().events.per_sec, direct.address_rates().connects.burst), (2000, 5000));
+    let off = load(&[("RATE_EVENTS_PER_SEC", "0"), ("RATE_USER_CONNECTS_PER_SEC", "0")], "").unwrap();
+    assert!(off.socket_rates().are_off() && off.user_rates().are_off());
+    assert!(error(&[("RATE_POSTS_PER_SEC", "many")], "").contains("RATE_POSTS_PER_SEC"));
 }
 
 #[test]

@@ -41,6 +41,12 @@ pub(super) fn number<'de, D: Deserializer<'de>, T: FromStr>(deserializer: D) -> 
     text.trim().parse().map_err(|_| D::Error::custom("not a whole number in range"))
 }
 
+/// Empty is unset.
+pub(super) fn optional_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let Some(text) = optional(deserializer)? else { return Ok(None) };
+    text.trim().parse().map(Some).map_err(|_| D::Error::custom(format!("{text:?} is not a whole number in range")))
+}
+
 /// A value as `hubbub config` prints it; empty for what isn't set.
 pub(super) trait Show {
     fn show(&self) -> String;
@@ -61,5 +67,11 @@ show!(String, u16, u32, u64, usize);
 impl Show for Option<String> {
     fn show(&self) -> String {
         self.clone().unwrap_or_default()
+    }
+}
+
+impl Show for Option<u64> {
+    fn show(&self) -> String {
+        self.map_or_else(String::new, |number| number.to_string())
     }
 }

@@ -15,8 +15,8 @@ mod worker;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -33,6 +33,8 @@ pub use shared::{Event, Shared};
 
 /// Commands that may wait for one worker. A full queue makes joins wait, and bus events be caught up from the log.
 const QUEUE: usize = 65_536;
+/// How long to wait before a failed subscription is tried again.
+const RETRY: Duration = Duration::from_millis(500);
 /// How often a worker looks for what is due.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -112,6 +114,9 @@ pub type JoinReply = Box<dyn FnOnce(Result<JoinOutcome, BackplaneError>) + Send>
 /// Told once a watched user's status, before it is delivered.
 pub type WatchReply = Box<dyn FnOnce(Result<&Status, BackplaneError>) + Send>;
 
+/// Called when all connections of a user are to end; returns at once.
+pub type Disconnect = Box<dyn Fn(&UserId) + Send + Sync>;
+
 /// A join on its way.
 pub(crate) struct JoinRequest {
     pub room: RoomId,
@@ -146,7 +151,12 @@ impl Delivery {
         let counters = Arc::new(DeliveryCounters::default());
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..settings.workers.max(1)).map(|_| mpsc::channel(QUEUE)).unzip();
         let lanes = senders.into_iter().map(|sender| Lane { sender, missed: Mutex::default() }).collect();
-        let queues = Arc::new(Queues { hasher: RandomState::new(), lanes, counters: counters.clone() });
+        let queues = Arc::new(Queues {
+            hasher: RandomState::new(),
+            lanes,
+            counters: counters.clone(),
+            disconnect: OnceLock::new(),
+        });
         backplane.bus.deliver_to(queues.clone());
         let budget = room::Budget::new(settings.kept_bytes);
         let spawn = |(index, receiver)| {
@@ -210,6 +220,22 @@ impl Delivery {
         let _ = finished.await;
     }
 
+    /// Names who ends a user's connections on this node, and begins to listen for it. Called once, within a tokio runtime.
+    pub fn on_disconnect(&self, backplane: &Backplane, end: Disconnect) {
+        if self.queues.disconnect.set(end).is_err() {
+            tracing::error!("somebody ends connections already");
+            return;
+        }
+        let bus = backplane.bus.clone();
+        let listening = tokio::spawn(async move {
+            // Once subscribed, the bus keeps it so.
+            while bus.subscribe(&Topic::Nodes).await.is_err() {
+                tokio::time::sleep(RETRY).await;
+            }
+        });
+        self.workers.lock().push(listening);
+    }
+
     /// How many rooms have a feed here.
     #[must_use]
     pub fn rooms(&self) -> usize {
@@ -256,6 +282,8 @@ pub(crate) enum Command {
     User(UserId, user::Answer),
     /// Room heads and topic versions as the backplane has them now.
     Heads(worker::Heads),
+    /// And how presence's versions are.
+    Versions(worker::Versions),
 }
 
 struct Lane {
@@ -269,6 +297,7 @@ pub(crate) struct Queues {
     hasher: RandomState,
     lanes: Vec<Lane>,
     counters: Arc<DeliveryCounters>,
+    disconnect: OnceLock<Disconnect>,
 }
 
 impl Queues {
@@ -300,6 +329,12 @@ impl BusSink for Queues {
             BusEvent::Message(room, _) | BusEvent::RoomChanged(room, _) => (Topic::Room(room.clone()), self.lane(room)),
             BusEvent::Typing(typing) => (Topic::Room(typing.room.clone()), self.lane(&typing.room)),
             BusEvent::StatusChanged(status) => (Topic::User(status.user.clone()), self.lane(&status.user)),
+            BusEvent::Disconnect(user) => {
+                if let Some(end) = self.disconnect.get() {
+                    end(user);
+                }
+                return;
+            }
         };
         if lane.sender.try_send(Command::Bus(event, std::time::Instant::now())).is_err() {
             self.counters.overruns.add(1);

@@ -132,11 +132,16 @@ impl Bus for LossyBus {
     async fn publish_typing(&self, typing: &Typing) -> Result<()> {
         self.inner.publish_typing(typing).await
     }
+    async fn publish_disconnect(&self, user: &UserId) -> Result<()> {
+        self.inner.publish_disconnect(user).await
+    }
 }
 
 /// A log whose numbering can be lost.
 struct FakeLog {
     state: Mutex<(Vec<Entry>, LogSpan)>,
+    /// Presence beside it says nothing of versions any more.
+    presence_hangs: AtomicBool,
 }
 
 impl FakeLog {
@@ -235,6 +240,9 @@ impl crate::backplane::Presence for FakePresence {
     async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool> {
         self.0.is_member(room, user).await
     }
+    async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
+        self.0.connections(user).await
+    }
     async fn room_changes(&self, r: &RoomId, v: u64) -> Result<crate::backplane::Changes<crate::domain::RoomChange>> {
         self.0.room_changes(r, v).await
     }
@@ -245,6 +253,9 @@ impl crate::backplane::Presence for FakePresence {
         self.0.status_changes(user, v).await
     }
     async fn versions(&self, topics: &[Topic]) -> Result<Vec<u64>> {
+        if self.1.presence_hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.0.versions(topics).await
     }
 }
@@ -265,7 +276,7 @@ fn lossy(lost: u64) -> Backplane {
 fn fake() -> (Backplane, Arc<FakeLog>) {
     let inner = lossy(0);
     let span = LogSpan { head: Head { epoch: Epoch::trusted("e1"), seq: 0 }, oldest: 1, past: Vec::new() };
-    let log = Arc::new(FakeLog { state: Mutex::new((Vec::new(), span)) });
+    let log = Arc::new(FakeLog { state: Mutex::new((Vec::new(), span)), presence_hangs: AtomicBool::new(false) });
     let presence = Arc::new(FakePresence(inner.presence.clone(), log.clone()));
     (Backplane { log: log.clone(), presence, ..inner }, log)
 }
@@ -361,6 +372,18 @@ async fn the_very_last_message_is_found_though_nothing_follows_it() {
     let bob = Recorder::new("bob");
     join(&delivery, &bob, Start::Live).await;
     eventually("ann heard of bob", || ann.story().contains(&"Joined bob".to_owned())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_message_is_found_though_presence_says_nothing() {
+    let (backplane, log) = fake();
+    let delivery = start(&backplane, 1, 500);
+    let ann = Recorder::new("ann");
+    join(&delivery, &ann, Start::Live).await;
+    log.presence_hangs.store(true, Ordering::SeqCst);
+    // Its event never comes.
+    log.say(1);
+    eventually("ann has it", || ann.seqs() == [1]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,11 +23,10 @@ const COMPARE: Duration = Duration::from_secs(2);
 /// How many topics are compared at once; the others follow in turn.
 const COMPARED_AT_ONCE: usize = 1000;
 
-/// Where feeds stood when the backplane was asked, and what it said.
-pub(crate) struct Heads {
-    rooms: Vec<(RoomId, Head, Option<Head>)>,
-    versions: Vec<(Topic, u64, u64)>,
-}
+/// Where feeds of rooms stood when the log was asked, and what it said.
+pub(crate) type Heads = Vec<(RoomId, Head, Option<Head>)>;
+/// The versions of feeds when presence was asked, and what it said.
+pub(crate) type Versions = Vec<(Topic, u64, u64)>;
 
 /// What a feed needs of its worker.
 pub(super) struct Context {
@@ -180,6 +179,8 @@ impl Worker {
                     feed.on_change(context, status);
                 }
             }
+            // It is no feed's, and doesn't come this way.
+            Command::Bus(BusEvent::Disconnect(_), _) => {}
             Command::Join(request) => {
                 let feed = self.rooms.entry(request.room.clone()).or_insert_with_key(|room| {
                     context.counters.rooms.fetch_add(1, Ordering::Relaxed);
@@ -223,6 +224,7 @@ impl Worker {
             }
             Command::Interrupted(topic) => self.catch_up(topic.as_ref()),
             Command::Heads(heads) => self.on_heads(heads),
+            Command::Versions(versions) => self.on_versions(versions),
         }
     }
 
@@ -239,6 +241,8 @@ impl Worker {
                     feed.catch_up(&mut self.context);
                 }
             }
+            // What it says isn't kept: who said it looks whether it was heard.
+            Some(Topic::Nodes) => {}
             None => {
                 self.rooms.values_mut().for_each(|feed| feed.on_interrupted(&mut self.context));
                 self.users.values_mut().for_each(|feed| feed.catch_up(&mut self.context));
@@ -280,35 +284,43 @@ impl Worker {
                     feed.version()
                 }
                 Topic::User(user) => self.users.get(user).and_then(UserFeed::version),
+                Topic::Nodes => None,
             };
             versions.extend(version.map(|version| (topic, version)));
         }
-        if rooms.is_empty() && versions.is_empty() {
-            return;
+        // Each by itself: a storm of presence must not keep back that a message is missing. A failure needs no word: the next
+        // round asks again.
+        if !rooms.is_empty() {
+            let (log, queues, index) = (self.context.backplane.log.clone(), self.context.queues.clone(), self.index);
+            tokio::spawn(async move {
+                let ids: Vec<_> = rooms.iter().map(|(room, _)| room.clone()).collect();
+                let Ok(heads) = log.heads(&ids).await else { return };
+                let rooms = rooms.into_iter().zip(heads).map(|((room, then), now)| (room, then, now)).collect();
+                queues.send_to(index, Command::Heads(rooms)).await;
+            });
         }
-        let (backplane, queues, index) = (self.context.backplane.clone(), self.context.queues.clone(), self.index);
-        tokio::spawn(async move {
-            let room_ids: Vec<_> = rooms.iter().map(|(room, _)| room.clone()).collect();
-            let topics: Vec<_> = versions.iter().map(|(topic, _)| topic.clone()).collect();
-            // A failure needs no word: the next round asks again.
-            let (Ok(heads), Ok(now)) =
-                tokio::join!(backplane.log.heads(&room_ids), backplane.presence.versions(&topics))
-            else {
-                return;
-            };
-            let rooms = rooms.into_iter().zip(heads).map(|((room, then), now)| (room, then, now)).collect();
-            let versions = versions.into_iter().zip(now).map(|((topic, then), now)| (topic, then, now)).collect();
-            queues.send_to(index, Command::Heads(Heads { rooms, versions })).await;
-        });
+        if !versions.is_empty() {
+            let presence = self.context.backplane.presence.clone();
+            let (queues, index) = (self.context.queues.clone(), self.index);
+            tokio::spawn(async move {
+                let topics: Vec<_> = versions.iter().map(|(topic, _)| topic.clone()).collect();
+                let Ok(now) = presence.versions(&topics).await else { return };
+                let versions = versions.into_iter().zip(now).map(|((topic, then), now)| (topic, then, now)).collect();
+                queues.send_to(index, Command::Versions(versions)).await;
+            });
+        }
     }
 
     fn on_heads(&mut self, heads: Heads) {
-        for (room, then, now) in heads.rooms {
+        for (room, then, now) in heads {
             if let Some(feed) = self.rooms.get_mut(&room) {
                 feed.on_head(&mut self.context, &then, now.as_ref());
             }
         }
-        for (topic, then, now) in heads.versions {
+    }
+
+    fn on_versions(&mut self, versions: Versions) {
+        for (topic, then, now) in versions {
             // Who has moved on meanwhile is being told by the bus.
             match &topic {
                 Topic::Room(room) => {
@@ -327,6 +339,7 @@ impl Worker {
                         feed.catch_up(&mut self.context);
                     }
                 }
+                Topic::Nodes => {}
             }
         }
     }

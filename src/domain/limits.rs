@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::{Rate, Rates};
+
 /// The limits that the configuration can change. Lengths are bytes of UTF-8.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -15,10 +17,12 @@ pub struct Limits {
     pub rooms_per_socket: usize,
     /// Users one socket may watch.
     pub status_subscriptions: usize,
-    /// Events a second and socket, on average.
-    pub events_per_sec: u32,
-    /// Events that one socket may send at once.
-    pub events_burst: u32,
+    /// What one socket may spend; its connects aren't counted.
+    pub socket: Rates,
+    /// What one user may spend, in the cluster.
+    pub user: Rates,
+    /// A socket that was refused for a rate so many times more than its events' rate is closed; 0: never.
+    pub refusals: u64,
     /// Rooms with more members than this tell of their size only.
     pub room_events: u64,
     /// How long a socket may stay without an identity.
@@ -26,6 +30,8 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// How much comes at once, where that has no key of its own: what the rate lets through in so many seconds.
+    pub const BURST_SECS: u64 = 20;
     /// The longest `title`.
     pub const TITLE_BYTES: usize = 256;
     /// The longest `type`.
@@ -52,8 +58,19 @@ impl Default for Limits {
             payload_bytes: 16_384,
             rooms_per_socket: 100,
             status_subscriptions: 200,
-            events_per_sec: 50,
-            events_burst: 400,
+            socket: Rates {
+                events: Rate { per_sec: 50, burst: 400 },
+                joins: Rate::with_burst_of(20, Self::BURST_SECS),
+                bytes: Rate::with_burst_of(50 * 16_384, Self::BURST_SECS),
+                connects: Rate::default(),
+            },
+            user: Rates {
+                events: Rate::with_burst_of(400, Self::BURST_SECS),
+                joins: Rate::with_burst_of(100, Self::BURST_SECS),
+                bytes: Rate::with_burst_of(400 * 16_384, Self::BURST_SECS),
+                connects: Rate::with_burst_of(5, Self::BURST_SECS),
+            },
+            refusals: 1000,
             room_events: 500,
             auth_timeout: Duration::from_secs(10),
         }

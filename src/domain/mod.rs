@@ -6,7 +6,9 @@ mod continuity;
 mod draft;
 mod id;
 mod limits;
+pub mod policy;
 mod presence;
+mod rate;
 mod refusal;
 mod time;
 
@@ -15,5 +17,6 @@ pub use draft::{Draft, DraftFields};
 pub use id::{ClientMsgId, ConnId, Epoch, RoomId, UserId, Username};
 pub use limits::Limits;
 pub use presence::{ChangeKind, RoomChange, Status};
+pub use rate::{Allowance, Allowances, Cost, Debts, Exceeded, Rate, Rates};
 pub use refusal::{Code, Refusal};
 pub use time::Timestamp;

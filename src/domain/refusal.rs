@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::Exceeded;
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $status:literal;)*) => {
         /// Every code that a client can meet, with its HTTP status.
@@ -94,6 +96,12 @@ impl Refusal {
     #[must_use]
     pub fn bad_request(text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::BadRequest, text)
+    }
+
+    /// A rate is exceeded; `whose` ends the text, such as ` of this user`.
+    #[must_use]
+    pub fn rate_limited(exceeded: Exceeded, whose: &str) -> Self {
+        Self::new(Code::RateLimited, format!("too many {}{whose}", exceeded.what)).retry_after(exceeded.wait)
     }
 
     /// The same refusal with a hint when to retry.

@@ -4,6 +4,7 @@ use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue};
 
 use crate::auth::{ApiKeys, Authenticator, Claimed, Identity};
+use crate::domain::policy::Reach;
 use crate::domain::{Code, Refusal};
 
 /// Origins whose pages may talk to this node.
@@ -74,21 +75,32 @@ fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    /// May do everything: a service's key or role, or anyone in open mode.
-    Service,
+    /// A service's key or role, or anyone in open mode: may do everything, in the rooms that its token reaches.
+    Service(Reach),
     /// A user, who may read the rooms that the user is in.
     User(Identity),
 }
 
 impl Caller {
-    /// Services only.
+    /// Services only, and in which rooms.
     ///
     /// # Errors
     /// `forbidden`.
-    pub fn service(&self) -> Result<(), Refusal> {
+    pub fn service(&self) -> Result<&Reach, Refusal> {
         match self {
-            Self::Service => Ok(()),
+            Self::Service(reach) => Ok(reach),
             Self::User(_) => Err(Refusal::new(Code::Forbidden, "this needs a service's key or role")),
+        }
+    }
+
+    /// Services only, for what concerns no room: whose token is limited to rooms has no say there.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn unlimited_service(&self) -> Result<(), Refusal> {
+        match self.service()? {
+            Reach::Everywhere => Ok(()),
+            Reach::Only(_) => Err(Refusal::new(Code::Forbidden, "the token is limited to rooms")),
         }
     }
 }
@@ -105,18 +117,19 @@ impl Access {
     /// Who sends a request with those headers.
     ///
     /// # Errors
-    /// `unauthorized`, `token_expired`.
-    pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    /// `unauthorized`, `token_expired`, `unavailable`.
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         if !self.auth.needs_token() {
-            return Ok(Caller::Service);
+            return Ok(Caller::Service(Reach::Everywhere));
         }
         let token = bearer(headers).ok_or_else(|| Refusal::new(Code::Unauthorized, "a bearer token is missing"))?;
         if self.keys.contains(token) {
-            return Ok(Caller::Service);
+            return Ok(Caller::Service(Reach::Everywhere));
         }
-        let identity = self.auth.identify(Claimed { token: Some(token.to_owned()), ..Claimed::default() }, None)?;
+        let identity =
+            self.auth.identify(Claimed { token: Some(token.to_owned()), ..Claimed::default() }, None).await?;
         let trusted = matches!(identity.role.as_deref(), Some("service" | "admin"));
-        Ok(if trusted { Caller::Service } else { Caller::User(identity) })
+        Ok(if trusted { Caller::Service(identity.reach) } else { Caller::User(identity) })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Who may open a connection now: caps in all and by address, the rate of handshakes, and drain.
+//! Who may open a connection now: caps in all and by address, the rate of handshakes, and drain. And what an address may
+//! spend besides.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,25 +9,31 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::domain::{Code, Refusal};
+use super::Client;
+use crate::domain::{Allowances, Code, Cost, Rates, Refusal};
 use crate::telemetry::meter::Counter;
 
-/// The caps.
-#[derive(Debug, Clone)]
+/// The caps; 0 is none.
+#[derive(Debug, Clone, Default)]
 pub struct Caps {
     /// Connections of this node.
     pub connections: usize,
-    /// Connections of one address; 0: no cap.
+    /// Connections of one address.
     pub per_ip: usize,
+    /// Connections that haven't said yet who they are.
+    pub strangers: usize,
     /// Handshakes a second.
     pub handshakes_per_sec: u32,
+    /// What one address may spend; its connects are handshakes.
+    pub address: Rates,
 }
 
 /// The places that are taken.
 #[derive(Debug, Default)]
 struct Taken {
     total: usize,
-    /// Of each address; kept only where addresses have a cap.
+    strangers: usize,
+    /// Of each address (or /64 of IPv6); kept only where addresses have a cap.
     by_ip: HashMap<IpAddr, usize>,
 }
 
@@ -35,10 +42,21 @@ struct Taken {
 pub struct Place {
     taken: Arc<Mutex<Taken>>,
     ip: Option<IpAddr>,
+    is_stranger: AtomicBool,
+}
+
+impl Place {
+    /// From now on it is known who is connected.
+    pub fn introduce(&self) {
+        if self.is_stranger.swap(false, Ordering::Relaxed) {
+            self.taken.lock().strangers -= 1;
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.introduce();
         let mut taken = self.taken.lock();
         taken.total -= 1;
         if let Some(ip) = self.ip
@@ -58,16 +76,29 @@ pub struct Admission {
     taken: Arc<Mutex<Taken>>,
     /// Handshakes that may be made now, and when that was counted.
     tokens: Mutex<(f64, Instant)>,
+    /// Of addresses, by network.
+    addresses: Mutex<Allowances<IpAddr>>,
     draining: AtomicBool,
     refused: Counter,
 }
+
+/// Addresses with an allowance of their own at once; the others share one.
+const ADDRESSES: usize = 1 << 16;
 
 impl Admission {
     /// With those caps.
     #[must_use]
     pub fn new(caps: Caps) -> Self {
         let tokens = Mutex::new((f64::from(caps.handshakes_per_sec), Instant::now()));
-        Self { caps, taken: Arc::default(), tokens, draining: AtomicBool::new(false), refused: Counter::default() }
+        let addresses = Mutex::new(Allowances::new(caps.address, ADDRESSES));
+        Self {
+            caps,
+            taken: Arc::default(),
+            tokens,
+            addresses,
+            draining: AtomicBool::new(false),
+            refused: Counter::default(),
+        }
     }
 
     /// From now on nobody is let in.
@@ -87,38 +118,59 @@ impl Admission {
         self.refused.get()
     }
 
-    /// Lets a handshake from `ip` in, or says why not. Checking and counting are one step.
+    /// Spends of an address's allowance.
     ///
     /// # Errors
-    /// `draining`, `too_many_connections`, `rate_limited`: each with a hint when to come back.
-    pub fn admit(&self, ip: Option<IpAddr>) -> Result<Place, Refusal> {
-        self.decide(ip).inspect_err(|_| self.refused.add(1))
+    /// `rate_limited`.
+    pub fn spend(&self, client: Option<Client>, cost: Cost) -> Result<(), Refusal> {
+        let Some(client) = client.filter(|_| !self.caps.address.are_off()) else { return Ok(()) };
+        let spent = self.addresses.lock().spend(&client.network(), cost, Instant::now());
+        spent.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this address"))
     }
 
-    fn decide(&self, ip: Option<IpAddr>) -> Result<Place, Refusal> {
+    /// Lets a handshake of `client` in, or says why not. Checking and counting are one step.
+    ///
+    /// # Errors
+    /// `draining` and `unavailable` where another node may have room; `too_many_connections` and `rate_limited` where the
+    /// address has had its share. Each with a hint when to come back.
+    pub fn admit(&self, client: Option<Client>) -> Result<Place, Refusal> {
+        self.decide(client).inspect_err(|_| self.refused.add(1))
+    }
+
+    fn decide(&self, client: Option<Client>) -> Result<Place, Refusal> {
         if self.is_draining() {
             return Err(Refusal::new(Code::Draining, "this node is about to stop"));
         }
         let busy = |code, text: &'static str| Err(Refusal::new(code, text).retry_after(Duration::from_secs(1)));
+        // The address first: one that floods must not use up what is everyone's.
+        self.spend(client, Cost::CONNECT)?;
         if !self.take_token() {
-            return busy(Code::RateLimited, "too many handshakes");
+            return busy(Code::Unavailable, "too many handshakes at this node");
         }
-        let ip = ip.filter(|_| self.caps.per_ip > 0);
+        let ip = client.filter(|_| self.caps.per_ip > 0).map(Client::network);
         let mut taken = self.taken.lock();
-        if taken.total >= self.caps.connections {
-            return busy(Code::TooManyConnections, "this node has as many connections as it may");
+        let is_full = |taken: usize, cap: usize| cap > 0 && taken >= cap;
+        if is_full(taken.total, self.caps.connections) {
+            return busy(Code::Unavailable, "this node has as many connections as it may");
+        }
+        if is_full(taken.strangers, self.caps.strangers) {
+            return busy(Code::Unavailable, "too many have not said yet who they are");
         }
         if ip.is_some_and(|ip| taken.by_ip.get(&ip).is_some_and(|count| *count >= self.caps.per_ip)) {
             return busy(Code::TooManyConnections, "this address has as many connections as it may");
         }
         taken.total += 1;
+        taken.strangers += 1;
         if let Some(ip) = ip {
             *taken.by_ip.entry(ip).or_default() += 1;
         }
-        Ok(Place { taken: self.taken.clone(), ip })
+        Ok(Place { taken: self.taken.clone(), ip, is_stranger: AtomicBool::new(true) })
     }
 
     fn take_token(&self) -> bool {
+        if self.caps.handshakes_per_sec == 0 {
+            return true;
+        }
         let rate = f64::from(self.caps.handshakes_per_sec);
         let mut tokens = self.tokens.lock();
         let now = Instant::now();
@@ -133,18 +185,19 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Rate;
 
     fn admission(connections: usize, per_ip: usize, handshakes_per_sec: u32) -> Admission {
-        Admission::new(Caps { connections, per_ip, handshakes_per_sec })
+        Admission::new(Caps { connections, per_ip, handshakes_per_sec, ..Caps::default() })
     }
 
     #[test]
     fn an_address_gets_its_place_back() {
         let admission = admission(10, 1, 100);
-        let ip = Some(IpAddr::from([127, 0, 0, 1]));
+        let ip = Some(Client(IpAddr::from([127, 0, 0, 1])));
         let place = admission.admit(ip).unwrap();
         assert_eq!(admission.admit(ip).unwrap_err().code, Code::TooManyConnections);
-        assert!(admission.admit(Some(IpAddr::from([127, 0, 0, 2]))).is_ok());
+        assert!(admission.admit(Some(Client(IpAddr::from([127, 0, 0, 2])))).is_ok());
         drop(place);
         assert!(admission.admit(ip).is_ok());
     }
@@ -153,17 +206,45 @@ mod tests {
     fn caps_hold_and_say_when_to_come_back() {
         let small = admission(1, 0, 100);
         let place = small.admit(None).unwrap();
-        assert_eq!(small.admit(None).unwrap_err().code, Code::TooManyConnections);
+        assert_eq!(small.admit(None).unwrap_err().code, Code::Unavailable);
         drop(place);
         assert!(small.admit(None).is_ok());
         let slow = admission(10, 0, 1);
         assert!(slow.admit(None).is_ok());
         let refusal = slow.admit(None).unwrap_err();
-        assert_eq!(refusal.code, Code::RateLimited);
+        assert_eq!(refusal.code, Code::Unavailable);
         assert!(refusal.retry_after.is_some());
+        let unlimited = admission(0, 0, 0);
+        assert!((0..10_000).all(|_| unlimited.admit(None).is_ok()));
         let draining = admission(10, 0, 100);
         draining.begin_drain();
         assert_eq!(draining.admit(None).unwrap_err().code, Code::Draining);
         assert_eq!(draining.refused(), 1);
+    }
+
+    #[test]
+    fn an_address_that_floods_leaves_the_others_their_handshakes() {
+        let address = Rates { connects: Rate { per_sec: 1, burst: 3 }, ..Rates::default() };
+        let admission = Admission::new(Caps { handshakes_per_sec: 10, address, ..Caps::default() });
+        let from = |last: u16| Some(Client(format!("2001:db8:0:{last}::{last}").parse().unwrap()));
+        let places: Vec<_> = (0..1000).filter_map(|_| admission.admit(from(1)).ok()).collect();
+        assert_eq!(places.len(), 3);
+        let refusal = admission.admit(Some(Client("2001:db8:0:1:9::".parse().unwrap()))).unwrap_err();
+        assert_eq!(refusal.code, Code::RateLimited, "another address of the same network");
+        assert!(refusal.retry_after.unwrap() <= Duration::from_secs(1));
+        assert!(admission.admit(from(2)).is_ok());
+    }
+
+    #[test]
+    fn strangers_have_a_cap_of_their_own() {
+        let admission = Admission::new(Caps { strangers: 2, ..Caps::default() });
+        let (one, two) = (admission.admit(None).unwrap(), admission.admit(None).unwrap());
+        assert_eq!(admission.admit(None).unwrap_err().code, Code::Unavailable);
+        one.introduce();
+        one.introduce();
+        let three = admission.admit(None).unwrap();
+        assert!(admission.admit(None).is_err());
+        drop((one, two, three));
+        assert_eq!(admission.taken.lock().strangers, 0);
     }
 }

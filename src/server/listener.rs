@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
+use super::patience::{TimelyBody, Written};
 use super::tls::Tls;
 
 /// How long the accept loop rests when the system refuses it a connection (too many open files, say).
@@ -36,11 +37,16 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// For a request's head, and between two requests.
     pub head: Duration,
+    /// For a request's body, all of it.
+    pub body: Duration,
+    /// Without taking anything of what is written. Longer than a session's own time for it, which says why it ends.
+    pub write: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { handshake: Duration::from_secs(10), head: Duration::from_secs(30) }
+        let patience = Duration::from_secs(30);
+        Self { handshake: Duration::from_secs(10), head: patience, body: patience, write: patience }
     }
 }
 
@@ -156,13 +162,13 @@ async fn serve_http(
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         // A router is always ready.
-        router.clone().call(request.map(Body::new))
+        router.clone().call(request.map(|body| Body::new(TimelyBody::new(body, timeouts.body))))
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeouts.head)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Written::new(stream, timeouts.write)), service)
         .with_upgrades();
     tokio::pin!(connection);
     tokio::select! {

@@ -1,9 +1,12 @@
 //! The listener: who is let in, how long a peer may take, and how it all ends.
 
 pub mod admission;
+mod client;
 mod drain;
 mod listener;
+mod patience;
 pub mod tls;
 
+pub use client::{BadNetwork, Client, TrustedProxies};
 pub use drain::drain;
 pub use listener::{Listener, Peer, Timeouts};

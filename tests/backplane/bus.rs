@@ -95,6 +95,14 @@ pub async fn every_kind_of_event_arrives(fixture: Fixture) {
     assert_eq!(kinds, [true; 3]);
 }
 
+pub async fn every_node_hears_of_a_disconnect(fixture: Fixture) {
+    let node = fixture.start(limits()).await;
+    let recorder = Recorder::on(&node, &[Topic::Nodes, Topic::User(user("ann"))]).await;
+    node.bus.publish_disconnect(&user("ann")).await.unwrap();
+    recorder.wait_for(1).await;
+    assert_eq!(recorder.events(), [BusEvent::Disconnect(user("ann"))]);
+}
+
 pub async fn many_topics_at_once(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(&node, &[Topic::Room(room("first"))]).await;

@@ -13,6 +13,7 @@ mod redis_cluster;
 mod redis_data;
 mod redis_faults;
 mod redis_nodes;
+mod redis_spending;
 mod redis_watchers;
 mod server;
 
@@ -40,9 +41,9 @@ conformance! {
         windows_are_read, reads_are_bounded, a_log_is_trimmed, a_log_expires_but_its_numbers_go_on, heads_of_many_rooms,
         an_unknown_room_has_a_lasting_epoch, strange_names_stay_apart;
     bus: events_arrive_in_order_and_once, an_ended_subscription_is_silent, every_kind_of_event_arrives,
-        many_topics_at_once;
+        every_node_hears_of_a_disconnect, many_topics_at_once;
     presence: a_user_joins_once_and_leaves_once, a_join_sees_the_joiner, a_lost_connection_has_its_grace,
         who_returns_in_time_makes_no_noise, who_comes_back_but_does_not_rejoin_leaves, an_explicit_leave_waits_for_a_grace,
         changes_form_a_chain, old_changes_are_gone, a_roster_is_bounded, members_come_in_pages, a_status_is_kept,
-        connections_are_limited, a_rename_is_no_change, leaving_what_one_is_not_in_does_nothing, versions_of_many_topics;
+        connections_are_limited, live_connections_are_named, a_rename_is_no_change, leaving_what_one_is_not_in_does_nothing, versions_of_many_topics;
 }

@@ -296,6 +296,20 @@ pub async fn connections_are_limited(fixture: Fixture) {
     node.presence.connect(&conn("d1"), &user("bob"), &name("bob")).await.unwrap();
 }
 
+pub async fn live_connections_are_named(fixture: Fixture) {
+    let node = fixture.start(limits()).await;
+    let presence = &node.presence;
+    assert!(presence.connections(&user("ann")).await.unwrap().is_empty());
+    for connection in ["one", "two"] {
+        presence.connect(&conn(connection), &user("ann"), &name("Ann")).await.unwrap();
+    }
+    let mut both = presence.connections(&user("ann")).await.unwrap();
+    both.sort();
+    assert_eq!(both, [conn("one"), conn("two")]);
+    presence.lost(&conn("one"), &user("ann"), &[]).await;
+    assert_eq!(presence.connections(&user("ann")).await.unwrap(), [conn("two")], "a grace is no connection");
+}
+
 pub async fn a_rename_is_no_change(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(&node, &[Topic::Room(room("lobby")), Topic::User(user("ann"))]).await;

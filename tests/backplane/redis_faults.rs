@@ -1,6 +1,8 @@
 //! Redis away, slow, cut off, or refusing: calls fail fast, and everything goes on by itself afterwards.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hubbub::backplane::redis::{RedisSettings, StartError, connect};
@@ -74,6 +76,32 @@ async fn a_redis_that_stops_and_starts_is_survived() {
     })
     .await;
     assert!(node.lifecycle.counters().errors > 0 && node.lifecycle.counters().interruptions > 0);
+}
+
+/// When thousands come at once, what is said goes past them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_goes_past_a_storm_of_joins() {
+    const MANY: usize = 1500;
+    let fixture = Fixture::redis();
+    let node = Arc::new(fixture.start(limits()).await);
+    say(&node, "lobby", "first").await;
+    let joined = Arc::new(AtomicUsize::new(0));
+    let joins = (0..MANY).map(|n| {
+        let (node, joined, who) = (node.clone(), joined.clone(), format!("u{n}"));
+        tokio::spawn(async move {
+            node.presence.join(&conn(&who), &user(&who), &name(&who), &room("lobby")).await.unwrap();
+            joined.fetch_add(1, Ordering::Relaxed);
+        })
+    });
+    let joins: Vec<_> = joins.collect();
+    eventually(SOON, "the storm is on", async || (joined.load(Ordering::Relaxed) > 50).then_some(())).await;
+    let before = joined.load(Ordering::Relaxed);
+    say(&node, "lobby", "second").await;
+    let meanwhile = joined.load(Ordering::Relaxed) - before;
+    assert!(meanwhile < MANY / 5, "{meanwhile} of {MANY} joins went first, {before} were done");
+    for join in joins {
+        join.await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,12 +32,29 @@ pub struct Client {
 impl Client {
     /// Connects to the namespace; what the server says to CONNECT is the first event.
     pub async fn connect(address: SocketAddr) -> Self {
-        let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
-        Self::over(tokio_tungstenite::connect_async(url).await.unwrap().0).await
+        let client = Self::open(address, "").await;
+        client.await_event("connect").await;
+        client
     }
 
-    /// The same over a WebSocket that is open.
+    /// Connects with a token in the query; whether it is let in is left to the caller.
+    pub async fn with_token(address: SocketAddr, token: &str) -> Self {
+        Self::open(address, &format!("&token={token}")).await
+    }
+
+    async fn open(address: SocketAddr, query: &str) -> Self {
+        let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket{query}");
+        Self::on(tokio_tungstenite::connect_async(url).await.unwrap().0)
+    }
+
+    /// Connects over a WebSocket that is open.
     pub async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(socket: WebSocketStream<S>) -> Self {
+        let client = Self::on(socket);
+        client.await_event("connect").await;
+        client
+    }
+
+    fn on<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(socket: WebSocketStream<S>) -> Self {
         let (mut sink, mut stream) = socket.split();
         let (out, mut outgoing) = mpsc::unbounded_channel();
         let (state, closed) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));
@@ -57,7 +74,6 @@ impl Client {
             closed.store(true, Ordering::SeqCst);
         });
         client.out.send(Message::text("40")).unwrap();
-        client.await_event("connect").await;
         client
     }
 
@@ -144,6 +160,9 @@ fn take(text: &str, state: &Mutex<State>, out: &mpsc::UnboundedSender<Message>) 
         [b'2', ..] => drop(out.send(Message::text("3"))),
         [b'4', b'0', ..] => state.events.push(("connect".into(), Value::Null)),
         [b'4', b'1', ..] => state.events.push(("disconnect".into(), Value::Null)),
+        [b'4', b'4', rest @ ..] => {
+            state.events.push(("connect_error".into(), serde_json::from_slice(rest).unwrap()));
+        }
         [b'4', b'2', rest @ ..] => {
             let event: Vec<Value> = serde_json::from_slice(rest).unwrap();
             state.events.push((event[0].as_str().unwrap().to_owned(), event[1].clone()));

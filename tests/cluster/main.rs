@@ -7,12 +7,16 @@
 #[allow(dead_code)]
 mod server;
 
+mod abuse;
 mod certificates;
 mod client;
+mod flood;
+mod identity;
 mod node;
 mod order;
 mod presence;
 mod property;
 mod rest;
+mod secrets;
 mod storm;
 mod tls;

@@ -131,14 +131,17 @@ struct Place {
     seen: BTreeMap<&'static str, u64>,
 }
 
+/// An answer to a send: the room, whose it was and by which key, the answer.
+type Said = (&'static str, Option<(&'static str, &'static str)>, Value);
+
 /// A story, and what came of it so far.
 struct Story {
     cluster: Cluster,
     /// In every room from the beginning to the end.
     witness: Client,
     places: Vec<Place>,
-    /// Answers to sends: room, whose and by which key, the answer.
-    said: Vec<(&'static str, Option<(&'static str, &'static str)>, Value)>,
+    /// Answers to sends.
+    said: Vec<Said>,
     /// Room and seq of every message that anybody saw, and its id.
     messages: HashMap<(String, u64), String>,
 }

@@ -69,7 +69,9 @@ async fn what_is_posted_is_there_and_a_repeat_is_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_jwt_mode_the_bearer_decides() {
-    let cluster = Cluster::alone(&[("JWT_SECRET", SECRET), ("API_KEYS", "key-one,key-two")]).await;
+    // The last one is the digest of abc.
+    let keys = "key-one, key-two, sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let cluster = Cluster::alone(&[("JWT_SECRET", SECRET), ("API_KEYS", keys)]).await;
     let address = cluster.address(0);
     let token = |user: &str, role| {
         let ttl = std::time::Duration::from_secs(60);
@@ -82,6 +84,8 @@ async fn in_jwt_mode_the_bearer_decides() {
         (&service, "/messages", 201),
         (&user, "/messages", 403),
         ("Bearer nonsense", "/messages", 401),
+        ("Bearer abc", "/metrics", 200),
+        ("Bearer sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "/messages", 401),
         ("Basic key-one", "/messages", 401),
         (&user, "/rooms/r/users", 403),
         (&service, "/rooms/r/users", 200),
@@ -134,12 +138,42 @@ async fn a_foreign_page_is_refused_and_a_listed_one_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_answer_is_for_the_page_that_asked_and_nobody_keeps_it() {
+    let cluster = Cluster::alone(&[("METRICS_ADDR", "127.0.0.1:0")]).await;
+    let (address, metrics) = (cluster.address(0), cluster.nodes[0].metrics_address().unwrap());
+    for (address, method, path, status) in [
+        (address, "GET", "/health", 200),
+        (address, "GET", "/nothing", 404),
+        (address, "GET", "/messages", 405),
+        (address, "POST", "/messages", 415),
+        (address, "GET", "/socket.io/?EIO=4&transport=polling", 200),
+        (address, "GET", "/socket.io/?EIO=4&transport=polling&sid=x", 400),
+        (address, "GET", "/metrics", 200),
+        (metrics, "GET", "/metrics", 200),
+    ] {
+        let (got, headers, _) = http(address, method, path, &[], "").await;
+        assert_eq!(got, status, "{path}");
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("cache-control", "no-store"),
+            ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            assert_eq!(headers.get(name).map(String::as_str), Some(value), "{method} {path} {name}");
+        }
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn caps_are_told_before_engine_io() {
     let cluster = Cluster::alone(&[("MAX_CONNECTIONS", "1")]).await;
     let address = cluster.address(0);
     let one = Client::connect(address).await;
     let (status, headers, answer) = http(address, "GET", "/socket.io/?EIO=4&transport=polling", &[], "").await;
-    assert_eq!((status, &answer["code"]), (429, &json!("too_many_connections")));
+    assert_eq!((status, &answer["code"]), (503, &json!("unavailable")));
     assert!(headers.contains_key("retry-after"));
     drop(one);
     cluster.stop().await;

@@ -14,7 +14,9 @@ import unittest
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SECRETS = {"JWT_SECRET", "REDIS_PASSWORD", "REDIS_URL", "API_KEYS"}
+SECRETS = {"JWT_SECRET", "JWT_SECRET_PREVIOUS", "BETTER_AUTH_SECRET", "REDIS_PASSWORD", "REDIS_URL", "API_KEYS", "AUTHORIZE_SECRET"}
+# Keys that mean nothing, or name a file that isn't there, on their own.
+WITH_OTHERS = {"HUBBUB_CONFIG", "AUTH_MODE", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_FILE", "JWT_JWKS_URL"}
 # Keys that a deployment has no use for, with the reason.
 NOT_IN_COMPOSE = {
     "PORT": "SERVER_PORT says it",
@@ -94,7 +96,7 @@ class Keys(unittest.TestCase):
 
             # One at a time: some exclude each other. With a port both ways, or a file that isn't there, it may refuse.
             for key, (value, _, _) in example().items():
-                if key in SECRETS | {"HUBBUB_CONFIG", "AUTH_MODE"}:
+                if key in SECRETS | WITH_OTHERS:
                     continue
                 result = config(f"{key}={value}\n")
                 self.assertEqual(result.returncode, 0, f"{key}={value}: {result.stderr}")

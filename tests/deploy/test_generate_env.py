@@ -88,6 +88,15 @@ class GenerateEnv(unittest.TestCase):
         # Bytes count, not characters.
         self.written(JWT_SECRET="ßüöäéèñçåøæœðþłđ")
 
+    def test_other_keys_of_tokens_may_stand_in_its_place(self):
+        self.assertEqual(self.written(BETTER_AUTH_SECRET=GOOD), {"BETTER_AUTH_SECRET": GOOD})
+        url = {"JWT_JWKS_URL": "https://app.example.com/api/auth/jwks", "JWT_ALGORITHM": "EdDSA"}
+        self.assertEqual(self.written(**url), url)
+        self.assertNotIn("JWT_SECRET", self.written("--generate", "--force", **url))
+        self.output.unlink()
+        self.refused("JWT_SECRET_PREVIOUS has 5 bytes", JWT_SECRET=GOOD, JWT_SECRET_PREVIOUS="short")
+        self.refused("BETTER_AUTH_SECRET has 5 bytes", BETTER_AUTH_SECRET="short")
+
     def test_open_mode_must_be_said(self):
         self.assertEqual(self.written(AUTH_MODE="open"), {"AUTH_MODE": "open"})
         self.output.unlink()

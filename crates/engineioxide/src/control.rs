@@ -24,6 +24,9 @@ pub struct Limits {
     /// that would pass it is closed as a slow consumer; nothing is ever dropped from the middle.
     /// Default 1 MiB.
     pub outbox_bytes: usize,
+    /// Frames that may wait for one session's transport to take them, whatever their size: the smallest take ten times
+    /// their bytes of memory. A session that would pass it is closed as a slow consumer. Default 16,384.
+    pub outbox_frames: usize,
     /// How long bytes may wait without any progress before the session is closed. Default 10 s.
     pub write_timeout: Duration,
     /// How long a closing WebSocket may take to take the close frame and to answer it.
@@ -35,6 +38,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             outbox_bytes: 1024 * 1024,
+            outbox_frames: 16 * 1024,
             write_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(1),
         }

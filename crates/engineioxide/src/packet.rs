@@ -30,12 +30,9 @@ pub(crate) struct Malformed;
 
 impl Incoming {
     /// Reads a packet's text, type included.
-    pub(crate) fn parse(mut text: String) -> Result<Self, Malformed> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Malformed> {
         match text.as_bytes() {
-            [b'4', ..] => {
-                text.remove(0);
-                Ok(Self::Message(Str::from(text)))
-            }
+            [b'4', ..] => Ok(Self::Message(Str::copy_from_slice(&text[1..]))),
             b"1" => Ok(Self::Close),
             b"2probe" => Ok(Self::Probe),
             // Pings and pongs may carry data that says nothing to us.
@@ -62,7 +59,7 @@ mod tests {
 
     #[test]
     fn every_type_is_known_and_nothing_else() {
-        let parse = |text: &str| Incoming::parse(text.to_owned());
+        let parse = Incoming::parse;
         assert_eq!(parse("4"), Ok(Incoming::Message(Str::from(""))));
         assert_eq!(parse("4é"), Ok(Incoming::Message(Str::from("é"))));
         assert_eq!(parse("1"), Ok(Incoming::Close));

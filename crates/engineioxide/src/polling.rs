@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use crate::control::Tally;
 use crate::frame::Frame;
 use crate::packet::Malformed;
-use crate::payload::{self, Encoded};
+use crate::payload::{self, Encoded, Packets};
 use crate::refusal::Refusal;
 use crate::service::ResponseBody;
 use crate::session::{Farewell, Poll, PollTicket, PostTicket, Session};
@@ -24,6 +24,8 @@ use crate::socket::DisconnectReason;
 
 /// How long a poll waits for the end of an upgrade before a noop releases it.
 const GRACE: Duration = Duration::from_millis(20);
+/// Packets of a POST before others have their turn.
+const TURN: usize = 128;
 
 /// The answer to a handshake: the open packet.
 pub(crate) fn open<B>(session: &Arc<Session>) -> Response<ResponseBody<B>> {
@@ -60,7 +62,7 @@ pub(crate) async fn poll<B>(session: Arc<Session>, mut ticket: PollTicket, b64: 
     }
 }
 
-/// Proof that a session's frames are in a body. When HTTP takes them they count as written; if
+/// Proof that a session's frames are in a body. When HTTP has taken the last they count as written; if
 /// it never does, they are lost, so the session ends rather than go on with a hole.
 pub(crate) struct Receipt {
     session: Arc<Session>,
@@ -73,7 +75,7 @@ impl Receipt {
         Self { session, bytes, taken: false }
     }
 
-    /// HTTP has taken the body.
+    /// HTTP has taken the body's end.
     pub(crate) fn taken(mut self) {
         self.taken = true;
         self.session.wrote(self.bytes);
@@ -117,7 +119,7 @@ where
         }
     };
     Tally::add(&session.control.0.counters.bytes_in, body.len());
-    let result = take(&session, body, is_binary(&headers));
+    let result = take(&session, body, is_binary(&headers)).await;
     drop(ticket);
     match result {
         Ok(()) => respond(Encoded { bytes: b"ok".to_vec(), binary: false }, ResponseBody::full),
@@ -128,11 +130,15 @@ where
     }
 }
 
-fn take(session: &Arc<Session>, body: Vec<u8>, binary: bool) -> Result<(), Malformed> {
-    for packet in payload::decode(body, session.protocol, binary)? {
+/// Has the packets taken in turns with other sessions' work: a body may hold half a million.
+async fn take(session: &Arc<Session>, body: Vec<u8>, binary: bool) -> Result<(), Malformed> {
+    for (index, packet) in Packets::new(body, session.protocol, binary)?.enumerate() {
+        if index % TURN == TURN - 1 {
+            tokio::task::yield_now().await;
+        }
         // A packet may have closed the session; what follows it is void.
         let Some(owner) = session.owner() else { return Ok(()) };
-        session.take(packet, &*owner)?;
+        session.take(packet?, &*owner)?;
     }
     Ok(())
 }

@@ -63,7 +63,7 @@ pub fn embedded(limits: BackplaneLimits) -> Backplane {
         }
     });
     *memory.sweeper.lock() = Some(sweeper);
-    Backplane { log: memory.clone(), presence: memory.clone(), bus: memory.clone(), lifecycle: memory }
+    Backplane { log: memory.clone(), presence: memory.clone(), bus: memory.clone(), spending: None, lifecycle: memory }
 }
 
 /// One lock's worth of rooms or users, and the graces that end among them.
@@ -106,8 +106,8 @@ struct Memory {
 }
 
 impl Memory {
-    /// Hands `event` to the sink if its topic is subscribed. Called under the lock of the topic's shard, but for typing, which
-    /// has no order.
+    /// Hands `event` to the sink if its topic is subscribed. Called under the lock of the topic's shard, but for typing and
+    /// disconnects, which have no order.
     fn publish(&self, topic: &Topic, event: BusEvent) {
         if matches!(event, BusEvent::RoomChanged(..) | BusEvent::StatusChanged(..)) {
             self.presence_changes.fetch_add(1, Ordering::Relaxed);
@@ -276,6 +276,11 @@ impl Presence for Memory {
         Ok(known.unwrap_or(if version == 0 { Changes::Since(Vec::new()) } else { Changes::TooOld }))
     }
 
+    async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
+        let shard = self.users.of(user).lock();
+        Ok(shard.entries.get(user).map(|entry| entry.connections()).unwrap_or_default())
+    }
+
     async fn status(&self, user: &UserId) -> Result<Status> {
         let shard = self.users.of(user).lock();
         let known = shard.entries.get(user).map(|entry| entry.status(user));
@@ -292,6 +297,7 @@ impl Presence for Memory {
         let version = |topic: &Topic| match topic {
             Topic::Room(room) => self.with_known_room(room, |entry| entry.version()),
             Topic::User(user) => self.users.of(user).lock().entries.get(user).map(|entry| entry.status(user).version),
+            Topic::Nodes => None,
         };
         Ok(topics.iter().map(|topic| version(topic).unwrap_or(0)).collect())
     }
@@ -320,6 +326,11 @@ impl Bus for Memory {
     async fn publish_typing(&self, typing: &Typing) -> Result<()> {
         let topic = Topic::Room(typing.room.clone());
         self.publish(&topic, BusEvent::Typing(typing.clone()));
+        Ok(())
+    }
+
+    async fn publish_disconnect(&self, user: &UserId) -> Result<()> {
+        self.publish(&Topic::Nodes, BusEvent::Disconnect(user.clone()));
         Ok(())
     }
 }

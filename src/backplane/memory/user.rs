@@ -57,6 +57,10 @@ impl User {
         Ok(self.turn(user, true))
     }
 
+    pub(super) fn connections(&self) -> Vec<ConnId> {
+        self.connections.iter().cloned().collect()
+    }
+
     /// True when a grace was begun.
     pub(super) fn lost(&mut self, conn: &ConnId, until: Instant) -> bool {
         let known = self.connections.remove(conn);

@@ -14,6 +14,7 @@ use super::link::{Fault, Link};
 use super::subscriber::Subscriber;
 use super::{Node, RedisSettings, frame};
 use crate::backplane::{Bus, BusSink, Result, Topic, Typing};
+use crate::domain::UserId;
 
 /// The subscriber connections.
 pub(super) struct Subscriptions {
@@ -107,6 +108,11 @@ impl Bus for Node {
     async fn publish_typing(&self, typing: &Typing) -> Result<()> {
         let topic = frame::room_topic(&typing.room);
         let payload = frame::encode_typing(typing);
+        Ok(self.link.publish(Partition::of_topic(&topic), channel(&topic), payload).await?)
+    }
+
+    async fn publish_disconnect(&self, user: &UserId) -> Result<()> {
+        let (topic, payload) = (Topic::Nodes, frame::encode_disconnect(user));
         Ok(self.link.publish(Partition::of_topic(&topic), channel(&topic), payload).await?)
     }
 }

@@ -5,6 +5,7 @@
 //! C<version> <previous> <J|L|R> <total> <length of user>\n<user><name>   a change of a room's membership
 //! S<version> <previous> <online> <last seen>\n<name>              a change of a user's status
 //! T<typing> <length of user>\n<user><name>                        someone types
+//! D\n<user>                                                       all connections of a user are to end
 //! ```
 //! The scripts write the first three; which room or user they are about is said by the channel.
 
@@ -46,8 +47,14 @@ pub(super) fn decode(topic: &Topic, payload: &Bytes) -> Option<BusEvent> {
             let (user, username) = names(&payload[body..], number(words.next())?)?;
             Some(BusEvent::Typing(Typing { room: room.clone(), user, username, typing }))
         }
+        ("D", Topic::Nodes) => Some(BusEvent::Disconnect(UserId::trusted(std::str::from_utf8(&payload[body..]).ok()?))),
         _ => None,
     }
+}
+
+/// What `publish_disconnect` sends.
+pub(super) fn encode_disconnect(user: &UserId) -> Bytes {
+    format!("D\n{user}").into()
 }
 
 /// What `publish_typing` sends.
@@ -94,6 +101,13 @@ mod tests {
         };
         let topic = room_topic(&typing.room);
         assert_eq!(decode(&topic, &encode_typing(&typing)), Some(BusEvent::Typing(typing)));
+    }
+
+    #[test]
+    fn who_is_to_be_disconnected_comes_back() {
+        let user = UserId::trusted("ann \u{1F980}");
+        assert_eq!(decode(&Topic::Nodes, &encode_disconnect(&user)), Some(BusEvent::Disconnect(user.clone())));
+        assert_eq!(decode(&Topic::User(user.clone()), &encode_disconnect(&user)), None, "not where it belongs");
     }
 
     #[test]

@@ -35,6 +35,7 @@ fn written(event: &BusEvent) -> Vec<u8> {
             format!("S{} {} {online} {last_seen}\n{name}", status.version, status.previous).into_bytes()
         }
         BusEvent::Typing(typing) => frame::encode_typing(typing).to_vec(),
+        BusEvent::Disconnect(user) => frame::encode_disconnect(user).to_vec(),
     }
 }
 
@@ -46,8 +47,9 @@ fn fuzz_bus() {
         b"C12 0 L 0 3\nannAnn\n2",
         b"S5 4 1 1769853600000\nAnn",
         "T1 7\nann\u{1F980}Ann".as_bytes(),
+        b"D\nann",
     ];
-    let topics = [Topic::Room(RoomId::trusted("lobby")), Topic::User(UserId::trusted("ann"))];
+    let topics = [Topic::Nodes, Topic::Room(RoomId::trusted("lobby")), Topic::User(UserId::trusted("ann"))];
     Target { name: "bus", seeds, words: &["\n", " ", "M", "C1 0 R 1 1\n", "\u{1F980}"], longest: 4096 }.run(|bytes| {
         let payload = Bytes::copy_from_slice(bytes);
         topics.each_ref().map(|topic| {

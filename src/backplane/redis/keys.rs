@@ -50,6 +50,7 @@ impl Partition {
         match topic {
             Topic::Room(room) => Self::of_room(room),
             Topic::User(user) => Self::of_user(user),
+            Topic::Nodes => Self::LEASES,
         }
     }
 
@@ -102,6 +103,7 @@ pub(super) fn channel(topic: &Topic) -> String {
     let name = match topic {
         Topic::Room(room) => room.as_str(),
         Topic::User(user) => user.as_str(),
+        Topic::Nodes => return format!("{}nodes", Partition::LEASES.tag()),
     };
     format!("{}r:{}", Partition::of_topic(topic).tag(), part(name))
 }

@@ -1,4 +1,8 @@
-//! The connections that run commands: a few clients, chosen by partition, so that calls for one room keep their order.
+//! The connections that run commands: a few clients in two lanes, chosen by partition, so that calls of a lane for one room
+//! keep their order.
+//!
+//! What people say must not wait behind who comes and goes: when thousands of connections are lost or come back at once,
+//! Redis is told so in the lane of presence, with a bound on what is under way, and appends and heartbeats go past it.
 //!
 //! fred should not repeat a command by itself after a disconnect: a replay could overtake what was said meanwhile. So every
 //! command fails with its connection (`fail_fast`), at once while the connection is known to be down, and whoever called
@@ -20,6 +24,7 @@ use tokio::task::JoinHandle;
 use super::RedisSettings;
 use super::keys::Partition;
 use super::script::{Answer, Script};
+use super::turns::Turns;
 use crate::backplane::{BackplaneError, BackplaneLimits, Counters};
 use crate::domain::Epoch;
 
@@ -73,9 +78,20 @@ impl Tally {
     }
 }
 
-/// The pool, and what every script is told.
+/// Which connections a call takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// What must be swift: the log, the heartbeats, what is published by itself.
+    Log,
+    /// Everything else, a few calls at a time ([`Turns`]).
+    Presence,
+}
+
+/// The connections, and what every script is told.
 pub(super) struct Link {
-    pool: Vec<WithOptions<Client>>,
+    log: Vec<WithOptions<Client>>,
+    presence: Vec<WithOptions<Client>>,
+    turns: Turns,
     timeout: Duration,
     publish: &'static str,
     history_size: i64,
@@ -168,19 +184,24 @@ impl Link {
         let _ = config.server.set_cluster_discovery_policy(ClusterDiscoveryPolicy::UseCache);
         let sharded = config.server.is_clustered();
         let options = Options { fail_fast: true, ..Options::default() };
-        let clients: Vec<_> = (0..settings.connections.max(1))
-            .map(|_| {
+        let tally = Arc::<Tally>::default();
+        let mut drivers = Vec::new();
+        let mut connect = |count: usize| -> Vec<_> {
+            let clients = (0..count.max(1)).map(|_| {
                 let (performance, mut connection, reconnect) = client_settings(settings, 32);
                 // fred follows an ASK to the server that knows nothing yet, or in circles, and holds all other calls up
                 // meanwhile; after a MOVED it learns the new map all the same, and we send the call again.
                 connection.max_redirections = 0;
-                Client::new(config.clone(), Some(performance), Some(connection), Some(reconnect))
-            })
-            .collect();
-        let tally = Arc::<Tally>::default();
-        let drivers = clients.iter().map(|client| drive(client.clone(), tally.clone())).collect();
+                let client = Client::new(config.clone(), Some(performance), Some(connection), Some(reconnect));
+                drivers.push(drive(client.clone(), tally.clone()));
+                client.with_options(&options)
+            });
+            clients.collect()
+        };
         Self {
-            pool: clients.iter().map(|client| client.with_options(&options)).collect(),
+            log: connect(settings.connections),
+            presence: connect(settings.connections.div_ceil(2)),
+            turns: Turns::new(settings.command_timeout),
             timeout: settings.command_timeout,
             publish: if sharded { "SPUBLISH" } else { "PUBLISH" },
             history_size: i64::try_from(limits.history_size).unwrap_or(i64::MAX),
@@ -193,26 +214,66 @@ impl Link {
         }
     }
 
-    /// The client that runs the partition's commands.
-    pub(super) fn client(&self, partition: Partition) -> &WithOptions<Client> {
-        &self.pool[partition.index() % self.pool.len()]
+    /// The client that runs the partition's commands of the lane.
+    pub(super) fn client(&self, lane: Lane, partition: Partition) -> &WithOptions<Client> {
+        let clients = match lane {
+            Lane::Log => &self.log,
+            Lane::Presence => &self.presence,
+        };
+        &clients[partition.index() % clients.len()]
+    }
+
+    fn clients(&self) -> impl Iterator<Item = &WithOptions<Client>> {
+        self.log.iter().chain(&self.presence)
+    }
+
+    /// Makes one call when it is its turn. The time that a call may take begins then; before, what counts is that the
+    /// part's calls are answered.
+    async fn timed(
+        &self,
+        lane: Lane,
+        partition: Partition,
+        call: impl Future<Output = Result<Value, fred::error::Error>>,
+    ) -> Result<Value, Fault> {
+        self.tally.round_trips.fetch_add(1, Ordering::Relaxed);
+        let turn = match lane {
+            Lane::Log => Ok(None),
+            Lane::Presence => self.turns.take(partition).await.map(Some),
+        };
+        let done = match turn {
+            Err(fault) => fault,
+            Ok(_turn) => match tokio::time::timeout(self.timeout, call).await {
+                Ok(done) => {
+                    self.turns.answered(partition);
+                    match done {
+                        Ok(value) => return Ok(value),
+                        Err(error) => self.fault(&error),
+                    }
+                }
+                Err(_) => Fault::unavailable("no answer in time"),
+            },
+        };
+        if !matches!(done, Fault::Fenced) {
+            self.tally.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(done)
     }
 
     /// Waits a moment for the connections to come up; whether they did.
     pub(super) async fn settle(&self) -> bool {
-        let all = self.pool.iter().map(|client| client.wait_for_connect());
+        let all = self.clients().map(|client| client.wait_for_connect());
         let up = tokio::time::timeout(self.timeout, futures_util::future::join_all(all)).await;
         up.is_ok_and(|all| all.iter().all(Result::is_ok))
     }
 
     /// Whether every connection is up.
     pub(super) fn is_whole(&self) -> bool {
-        self.pool.iter().all(|client| client.is_connected())
+        self.clients().all(|client| client.is_connected())
     }
 
     /// Whether the leases can be reached, as far as is known without asking.
     pub(super) fn client_is_connected(&self) -> bool {
-        self.client(Partition::LEASES).is_connected()
+        self.client(Lane::Log, Partition::LEASES).is_connected()
     }
 
     /// Runs a script on a partition; `args` are the script's own.
@@ -232,7 +293,7 @@ impl Link {
         ]);
         all.extend(args);
         let hash = ClusterHash::Custom(partition.slot());
-        let client = self.client(partition);
+        let client = self.client(script.lane, partition);
         let call = async {
             let done =
                 redirected(|| client.custom(CustomCommand::new_static("EVALSHA", hash.clone(), false), all.clone()));
@@ -245,19 +306,20 @@ impl Link {
                 done => done,
             }
         };
-        self.timed(call).await.map(Answer::new)
+        self.timed(script.lane, partition, call).await.map(Answer::new)
     }
 
     /// Runs a plain command on a partition.
     pub(super) async fn command(
         &self,
+        lane: Lane,
         name: &'static str,
         partition: Partition,
         args: Vec<Value>,
     ) -> Result<Value, Fault> {
         let command = CustomCommand::new_static(name, ClusterHash::Custom(partition.slot()), false);
-        let client = self.client(partition);
-        self.timed(redirected(|| client.custom(command.clone(), args.clone()))).await
+        let client = self.client(lane, partition);
+        self.timed(lane, partition, redirected(|| client.custom(command.clone(), args.clone()))).await
     }
 
     /// Publishes to a channel of the partition.
@@ -267,20 +329,7 @@ impl Link {
         channel: String,
         payload: bytes::Bytes,
     ) -> Result<(), Fault> {
-        self.command(self.publish, partition, vec![channel.into(), Value::Bytes(payload)]).await.map(drop)
-    }
-
-    async fn timed(&self, call: impl Future<Output = Result<Value, fred::error::Error>>) -> Result<Value, Fault> {
-        self.tally.round_trips.fetch_add(1, Ordering::Relaxed);
-        let done = match tokio::time::timeout(self.timeout, call).await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => self.fault(&error),
-            Err(_) => Fault::unavailable("no answer in time"),
-        };
-        if !matches!(done, Fault::Fenced) {
-            self.tally.errors.fetch_add(1, Ordering::Relaxed);
-        }
-        Err(done)
+        self.command(Lane::Log, self.publish, partition, vec![channel.into(), Value::Bytes(payload)]).await.map(drop)
     }
 
     fn fault(&self, error: &fred::error::Error) -> Fault {
@@ -326,7 +375,7 @@ impl Link {
             return;
         }
         *last = Some(Instant::now());
-        for client in &self.pool {
+        for client in self.clients() {
             let client = client.clone();
             tokio::spawn(async move { client.force_reconnection().await });
         }
@@ -334,7 +383,7 @@ impl Link {
 
     /// Ends the connections.
     pub(super) async fn close(&self) {
-        for client in &self.pool {
+        for client in self.clients() {
             let _ = tokio::time::timeout(Duration::from_millis(500), client.quit()).await;
         }
         for driver in &self.drivers {

@@ -6,7 +6,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::Node;
 use super::keys::{Partition, part};
-use super::link::Fault;
+use super::link::{Fault, Lane};
 use super::script::{Answer, READ};
 use crate::backplane::{Appended, Entry, Result, RoomLog, Slice, Window};
 use crate::domain::{Draft, Epoch, Head, LogSpan, RoomId, Timestamp};
@@ -43,7 +43,8 @@ impl RoomLog for Node {
             })
             .collect();
         let heads = stream::iter(heads).map(|(partition, key)| async move {
-            let found = self.link.command("HMGET", partition, vec![key.into(), "e".into(), "s".into()]).await?;
+            let found =
+                self.link.command(Lane::Log, "HMGET", partition, vec![key.into(), "e".into(), "s".into()]).await?;
             let mut answer = Answer::new(found);
             let (epoch, seq) = (answer.value()?, answer.value()?);
             Ok(epoch.as_str().zip(seq.as_u64()).map(|(epoch, seq)| Head { epoch: Epoch::trusted(&epoch), seq }))

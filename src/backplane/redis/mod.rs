@@ -1,9 +1,9 @@
 //! The Redis backplane: one numbered log, one presence and one bus for a cluster of nodes.
 //!
 //! Every step that changes something is one script on one partition ([`keys`]), and all of them are safe to repeat. The
-//! pieces: [`link`] runs scripts, [`batch`] gathers appends, [`log`] and [`presence`] keep the traits' promises, [`lease`]
-//! keeps the node's incarnation alive, [`mend`] puts back what was lost, [`reap`] ends graces and takes dead nodes out,
-//! [`bus`] and [`subscriber`] listen.
+//! pieces: [`link`] runs scripts, [`turns`] bounds those about presence, [`batch`] gathers appends, [`log`] and
+//! [`presence`] keep the traits' promises, [`lease`] keeps the node's incarnation alive, [`mend`] puts back what was lost,
+//! [`reap`] ends graces and takes dead nodes out, [`bus`] and [`subscriber`] listen, [`spending`] adds up.
 
 mod batch;
 mod bus;
@@ -19,8 +19,10 @@ mod presence;
 mod reap;
 mod registry;
 mod script;
+mod spending;
 mod subscriber;
 mod tls;
+mod turns;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,11 +37,11 @@ use fred::types::{ClusterHash, CustomCommand, InfoKind, Value};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::{Backplane, BackplaneLimits, Counters, Lifecycle};
+use super::{Backplane, BackplaneLimits, Counters, Lifecycle, Spending};
 use batch::Appends;
 use bus::Subscriptions;
 use lease::Lease;
-use link::Link;
+use link::{Lane, Link};
 use mend::Replids;
 use reap::Sweeps;
 use registry::Registry;
@@ -51,7 +53,7 @@ pub struct RedisSettings {
     pub url: String,
     /// The PEM file of the one authority to trust, for a URL with TLS; `None`: those of the system.
     pub ca: Option<PathBuf>,
-    /// Connections that run commands.
+    /// Connections that serve the log; half as many serve presence.
     pub connections: usize,
     /// Connections that listen.
     pub subscribers: usize,
@@ -170,7 +172,8 @@ pub async fn connect(settings: RedisSettings, limits: BackplaneLimits) -> Result
         tokio::spawn(every(node.settings.check_interval, node.clone(), async |node| node.check().await)),
     ];
     *node.tasks.lock() = tasks;
-    Ok(Backplane { log: node.clone(), presence: node.clone(), bus: node.clone(), lifecycle: node })
+    let spending = Some(Arc::new(spending::Sum(node.link.clone())) as Arc<dyn Spending>);
+    Ok(Backplane { log: node.clone(), presence: node.clone(), bus: node.clone(), spending, lifecycle: node })
 }
 
 /// fred takes any scheme for a single Redis.
@@ -271,7 +274,7 @@ impl Node {
     /// Whether Redis keeps what it is given, as far as it tells.
     async fn check_policy(&self) -> Result<(), StartError> {
         let info = CustomCommand::new_static("INFO", ClusterHash::Custom(keys::Partition::LEASES.slot()), false);
-        let client = self.link.client(keys::Partition::LEASES);
+        let client = self.link.client(Lane::Log, keys::Partition::LEASES);
         let memory: Result<String, _> = client.custom(info, vec![Value::from("memory")]).await;
         evicts(&memory.unwrap_or_default()).map_or(Ok(()), |policy| Err(StartError::Policy(policy.to_owned())))
     }

@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::Node;
 use super::frame::change_kind;
 use super::keys::{Partition, part};
-use super::link::{Fault, millis};
+use super::link::{Fault, Lane, millis};
 use super::log::{PIPELINE, size, span};
 use super::registry::Known;
 use super::script::{Answer, CHANGES, CONDEMN, CONNECT, JOIN, LEAVE, MEMBERS, RECALL, STATUS};
@@ -103,8 +103,17 @@ impl Presence for Node {
     async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool> {
         let partition = Partition::of_room(room);
         let key = format!("{}u:{}", partition.tag(), part(room.as_str()));
-        let score = self.link.command("ZSCORE", partition, vec![key.into(), user.as_str().into()]).await?;
+        let score =
+            self.link.command(Lane::Presence, "ZSCORE", partition, vec![key.into(), user.as_str().into()]).await?;
         Ok(!score.is_null())
+    }
+
+    async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
+        let partition = Partition::of_user(user);
+        let key = format!("{}c:{}", partition.tag(), part(user.as_str()));
+        let names = self.link.command(Lane::Presence, "HKEYS", partition, vec![key.into()]).await?;
+        let names = names.into_array().into_iter().filter_map(Value::into_string);
+        Ok(names.map(|name| ConnId::trusted(&name)).collect())
     }
 
     async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>> {
@@ -170,12 +179,14 @@ impl Presence for Node {
                 let key = match topic {
                     Topic::Room(room) => format!("{}m:{}", partition.tag(), part(room.as_str())),
                     Topic::User(user) => format!("{}s:{}", partition.tag(), part(user.as_str())),
+                    // Nothing is there.
+                    Topic::Nodes => format!("{}-", partition.tag()),
                 };
                 (partition, key)
             })
             .collect();
         let versions = stream::iter(keys).map(|(partition, key)| async move {
-            let version = self.link.command("HGET", partition, vec![key.into(), "v".into()]).await?;
+            let version = self.link.command(Lane::Presence, "HGET", partition, vec![key.into(), "v".into()]).await?;
             Ok(version.as_u64().unwrap_or(0))
         });
         versions.buffered(PIPELINE).try_collect().await.map_err(|fault: Fault| fault.into())

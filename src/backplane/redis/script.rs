@@ -6,19 +6,20 @@ use bytes::Bytes;
 use fred::types::Value;
 use fred::util::sha1_hash;
 
-use super::link::Fault;
+use super::link::{Fault, Lane};
 
 /// A script and its name in Redis's cache.
 pub(super) struct Script {
     pub(super) sha: String,
     pub(super) body: &'static str,
+    pub(super) lane: Lane,
 }
 
 macro_rules! scripts {
-    ($($name:ident = $($file:literal)+;)*) => {
+    ($($lane:ident $name:ident = $($file:literal)+;)*) => {
         $(pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
             const BODY: &str = concat!(include_str!("lua/common.lua"), $("\n", include_str!(concat!("lua/", $file, ".lua"))),+);
-            Script { sha: sha1_hash(BODY), body: BODY }
+            Script { sha: sha1_hash(BODY), body: BODY, lane: Lane::$lane }
         });)*
 
         /// Every script, for tests.
@@ -30,26 +31,27 @@ macro_rules! scripts {
 }
 
 scripts! {
-    APPEND = "log" "append";
-    READ = "log" "read";
-    JOIN = "log" "room" "join";
-    REJOIN = "log" "room" "rejoin";
-    LEAVE = "log" "room" "leave";
-    LOSE = "log" "room" "lose";
-    MEMBERS = "log" "room" "members";
-    SWEEP_ROOMS = "log" "room" "sweep_rooms";
-    REAP_ROOMS = "log" "room" "reap_rooms";
-    CHANGES = "changes";
-    CONNECT = "user" "connect";
-    DISCONNECT = "user" "disconnect";
-    STATUS = "status";
-    RECALL = "user" "recall";
-    SWEEP_USERS = "user" "sweep_users";
-    REAP_USERS = "user" "reap_users";
-    CHECK = "check";
-    HELD = "held";
-    BEAT = "beat";
-    CONDEMN = "condemn";
+    Log APPEND = "log" "append";
+    Log READ = "log" "read";
+    Presence JOIN = "log" "room" "join";
+    Presence REJOIN = "log" "room" "rejoin";
+    Presence LEAVE = "log" "room" "leave";
+    Presence LOSE = "log" "room" "lose";
+    Presence MEMBERS = "log" "room" "members";
+    Presence SWEEP_ROOMS = "log" "room" "sweep_rooms";
+    Presence REAP_ROOMS = "log" "room" "reap_rooms";
+    Presence CHANGES = "changes";
+    Presence CONNECT = "user" "connect";
+    Presence DISCONNECT = "user" "disconnect";
+    Presence STATUS = "status";
+    Presence RECALL = "user" "recall";
+    Presence SWEEP_USERS = "user" "sweep_users";
+    Presence REAP_USERS = "user" "reap_users";
+    Presence SPEND = "spend";
+    Presence CHECK = "check";
+    Presence HELD = "held";
+    Log BEAT = "beat";
+    Log CONDEMN = "condemn";
 }
 
 /// A script's answer, read from its beginning.

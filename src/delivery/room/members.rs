@@ -205,7 +205,7 @@ impl RoomFeed {
         let (mut until, mut epoch) = (head.seq, head.epoch);
         // Who is live already, and asks for nothing again, goes on from where it is, in the numbering in which it is there:
         // at the feed, or ahead of it, or behind, if it is slow.
-        if let (Start::Live, Some(at), Some(member)) = (&start, &self.log.at, self.members.get_mut(outlet.conn()))
+        if let (Start::Live, Some(at), Some(member)) = (&start, self.log.told(), self.members.get_mut(outlet.conn()))
             && member.replay.as_ref().is_none_or(|replay| replay.opening.is_none())
         {
             let replay = member.replay.as_ref();

@@ -34,6 +34,16 @@ pub(super) struct LogCursor {
 }
 
 impl LogCursor {
+    /// Where live members take themselves to be: in the numbering that was left, until they are told of its loss.
+    pub fn told(&self) -> Option<&Head> {
+        self.lost.as_ref().or(self.at.as_ref())
+    }
+
+    /// A numbering was lost, and members aren't told yet.
+    pub fn has_to_tell(&self) -> bool {
+        self.lost.is_some()
+    }
+
     fn hold(&mut self, entry: Entry) {
         if self.held.len() < HELD {
             self.held.push_back((self.reads, entry));

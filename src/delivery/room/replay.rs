@@ -102,7 +102,8 @@ impl RoomFeed {
         let overflowed = member.open_if_due();
         let arrived = member.position >= at.seq;
         if let Some(replay) = member.replay.as_mut() {
-            let same = replay.epoch == at.epoch;
+            // Who comes while live members are still to be told of a loss must not be told with them.
+            let same = replay.epoch == at.epoch && !self.log.has_to_tell();
             if same && arrived && replay.opening.is_none() {
                 member.replay = None;
             } else if !member.outlet.has_room() {

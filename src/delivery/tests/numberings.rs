@@ -87,3 +87,49 @@ async fn who_was_ahead_of_the_feed_is_not_taken_to_have_what_another_epoch_says(
     assert_eq!(ann.seqs(), (1..=9).collect::<Vec<_>>());
     assert_eq!(bob.seqs(), [5, 6, 7, 8]);
 }
+
+/// A log of which only so many more reads succeed.
+struct Faltering {
+    log: Arc<FakeLog>,
+    left: AtomicU64,
+}
+
+#[async_trait]
+impl RoomLog for Faltering {
+    async fn append(&self, draft: &Draft, key: Option<&str>) -> Result<Appended> {
+        self.log.append(draft, key).await
+    }
+    async fn read(&self, room: &RoomId, window: Window, limit: usize, max_bytes: usize) -> Result<Slice> {
+        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        left.map_err(|_| BackplaneError::Unavailable("for now".into()))?;
+        self.log.read(room, window, limit, max_bytes).await
+    }
+    async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
+        self.log.heads(rooms).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_while_a_loss_is_looked_into_is_not_told_of_it() {
+    let (backplane, log) = fake();
+    let faltering = Arc::new(Faltering { log: log.clone(), left: AtomicU64::new(1000) });
+    let delivery = start(&Backplane { log: faltering.clone(), ..backplane }, 1, 500);
+    let ann = live(&delivery, &log).await;
+    log.flush("e2");
+    (1..=3).for_each(|seq| drop(log.say(seq)));
+    // One read tells that all is lost, and the one that is to tell what there is instead fails for a while.
+    faltering.left.store(1, Ordering::SeqCst);
+    delivery.queues.interrupted(None);
+    eventually("the loss is found", || faltering.left.load(Ordering::SeqCst) == 0).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // Bob has all of the new numbering, from another node.
+    let bob = Recorder::new("bob");
+    let outcome = join(&delivery, &bob, Start::Since { seq: 3, epoch: Some(Epoch::trusted("e2")) }).await;
+    assert!(outcome.recovered);
+    faltering.left.store(1000, Ordering::SeqCst);
+    eventually("ann has what there is", || ann.seqs().len() == 8).await;
+    delivery.queues.event(BusEvent::Message(room(), log.say(4)));
+    eventually("both go on", || ann.seqs().len() == 9 && bob.seqs().last() == Some(&4)).await;
+    assert!(ann.story().contains(&"reset e2 0.. None".to_owned()), "{:?}", ann.story());
+    assert_eq!(bob.story(), ["users 2/2", "4"]);
+}

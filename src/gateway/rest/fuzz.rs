@@ -11,7 +11,7 @@ use super::*;
 use crate::auth::{ApiKeys, Authenticator, Verifier};
 use crate::backplane::{BackplaneLimits, memory};
 use crate::delivery::{Delivery, DeliverySettings};
-use crate::domain::Limits;
+use crate::domain::{Limits, Rate};
 use crate::gateway::socketio::Settings;
 use crate::server::admission::Caps;
 
@@ -30,12 +30,16 @@ fn node() -> Router {
         packet_bytes: 65_536,
         outbox_bytes: 1 << 20,
     };
-    let gateway = Gateway::new(chat.clone(), auth.clone(), settings);
+    let caps = Caps { connections: 100, strangers: 100, handshakes_per_sec: 1_000_000, ..Caps::default() };
+    let admission = Arc::new(Admission::new(caps));
+    let gateway = Gateway::new(chat.clone(), auth.clone(), admission.clone(), settings);
     let doors = Arc::new(Doors {
         chat,
-        access: Access { auth, keys: ApiKeys::new(vec!["key".to_owned()]) },
+        access: Access { auth, keys: ApiKeys::new(&["key".to_owned()]).unwrap() },
         origins: Origins::parse("https://app.example"),
-        admission: Arc::new(Admission::new(Caps { connections: 100, per_ip: 0, handshakes_per_sec: 1_000_000 })),
+        admission,
+        callers: Callers::new(Rate::default()),
+        proxies: TrustedProxies::default(),
         control: engineioxide::Control::new(engineioxide::Limits::default()),
         metrics: Arc::new(String::new),
     });

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Doors;
 use super::answer::{json, refuse};
+use crate::domain::policy::{self, Permit, Reading, Standing};
 use crate::domain::{Code, Limits, Refusal, RoomId, UserId};
 use crate::gateway::access::Caller;
 use crate::gateway::wire::{
-    HistoryAck, MAX_SEQ, MembersPage, MessageAck, PostRequest, StatusJson, history_limit, history_window,
+    DisconnectAck, HistoryAck, MAX_SEQ, MembersPage, MessageAck, PostRequest, StatusJson, history_limit, history_window,
 };
 
 /// How much of a body that is too large is read, to have it answered.
@@ -35,12 +36,15 @@ pub(super) async fn post_message(State(doors): Doorway, request: Request) -> Res
     answer(
         async {
             let (parts, body) = request.into_parts();
-            doors.access.caller(&parts.headers)?.service()?;
+            let caller = doors.access.caller(&parts.headers).await?;
+            let reach = caller.service()?;
+            doors.callers.post(&parts.headers, parts.extensions.get().copied())?;
             let body = text_body(&parts.headers, body, doors.chat.limits().event_bytes).await?;
             let key = parts.headers.get("idempotency-key").map(|key| key.to_str()).transpose();
             let key = key.map_err(|_| Refusal::bad_request("Idempotency-Key must be plain text"))?;
             let post = PostRequest::decode(&body, key, doors.chat.limits())?;
-            let appended = doors.chat.post(post.room.clone(), post.user, post.username, post.fields).await?;
+            let permit = policy::may_send(reach, Standing::Service, &post.room)?;
+            let appended = doors.chat.post(permit, post.user, post.username, post.fields).await?;
             let status = if appended.duplicate { StatusCode::OK } else { StatusCode::CREATED };
             Ok(json(status, &MessageAck::of(&post.room, &appended)))
         }
@@ -103,11 +107,13 @@ fn within(field: &str, value: Option<u64>, min: u64, max: u64) -> Result<Option<
 }
 
 /// Lets services, and users who are in the room, read it.
-async fn may_read(doors: &Doors, headers: &HeaderMap, room: &RoomId) -> Result<(), Refusal> {
-    match doors.access.caller(headers)? {
-        Caller::Service => Ok(()),
-        Caller::User(identity) if doors.chat.is_member(room, &identity.user).await? => Ok(()),
-        Caller::User(_) => Err(Refusal::new(Code::NotInRoom, "only members may read the room")),
+async fn may_read(doors: &Doors, headers: &HeaderMap, room: &RoomId) -> Result<Permit<Reading>, Refusal> {
+    match doors.access.caller(headers).await? {
+        Caller::Service(reach) => policy::may_read(&reach, Standing::Service, room),
+        Caller::User(identity) => {
+            let member = doors.chat.is_member(room, &identity.user).await?;
+            policy::may_read(&identity.reach, if member { Standing::Member } else { Standing::Stranger }, room)
+        }
     }
 }
 
@@ -127,12 +133,12 @@ pub(super) async fn room_messages(
     answer(
         async {
             let room = in_path(path, "room_id", RoomId::parse)?;
-            may_read(&doors, &headers, &room).await?;
+            let permit = may_read(&doors, &headers, &room).await?;
             let asked = query(asked)?;
             let before = within("before_seq", asked.before_seq, 0, MAX_SEQ)?;
             let window = history_window(before, within("after_seq", asked.after_seq, 0, MAX_SEQ)?)?;
             let limit = history_limit(within("limit", asked.limit, 1, Limits::HISTORY)?);
-            let page = doors.chat.read(&room, window, limit, Limits::HISTORY_BYTES).await?;
+            let page = doors.chat.read(&permit, window, limit, Limits::HISTORY_BYTES).await?;
             Ok(json(StatusCode::OK, &HistoryAck::of(&room, &page, None)))
         }
         .await,
@@ -154,12 +160,12 @@ pub(super) async fn room_users(
     answer(
         async {
             let room = in_path(path, "room_id", RoomId::parse)?;
-            may_read(&doors, &headers, &room).await?;
+            let permit = may_read(&doors, &headers, &room).await?;
             let asked = query(asked)?;
             let limit = within("limit", asked.limit, 1, 1000)?.unwrap_or(100);
             let after = asked.cursor.map(|cursor| UserId::parse("cursor", &cursor)).transpose()?;
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            let page = doors.chat.members(&room, after.as_ref(), limit).await?;
+            let page = doors.chat.members(&permit, after.as_ref(), limit).await?;
             Ok(json(StatusCode::OK, &MembersPage::of(&room, &page)))
         }
         .await,
@@ -174,7 +180,7 @@ pub(super) async fn user_status(
     answer(
         async {
             let user = in_path(path, "user_id", UserId::parse)?;
-            doors.access.caller(&headers)?.service()?;
+            doors.access.caller(&headers).await?.unlimited_service()?;
             let status = doors.chat.status(&user).await?;
             Ok(json(StatusCode::OK, &StatusJson::of(&status)))
         }
@@ -182,8 +188,31 @@ pub(super) async fn user_status(
     )
 }
 
+pub(super) async fn disconnect_user(
+    State(doors): Doorway,
+    headers: HeaderMap,
+    path: Result<Path<String>, PathRejection>,
+) -> Response {
+    answer(
+        async {
+            let user = in_path(path, "user_id", UserId::parse)?;
+            doors.access.caller(&headers).await?.unlimited_service()?;
+            let done = doors.chat.disconnect(&user).await?;
+            Ok(json(StatusCode::OK, &DisconnectAck::of(&user, &done)))
+        }
+        .await,
+    )
+}
+
 pub(super) async fn metrics(State(doors): Doorway, headers: HeaderMap) -> Response {
-    answer(doors.access.caller(&headers).and_then(|caller| caller.service()).map(|()| metrics_text(&doors)))
+    answer(
+        doors
+            .access
+            .caller(&headers)
+            .await
+            .and_then(|caller| caller.unlimited_service())
+            .map(|()| metrics_text(&doors)),
+    )
 }
 
 pub(super) async fn open_metrics(State(doors): Doorway) -> Response {

@@ -1,9 +1,11 @@
 //! The REST door, and the way of every HTTP request: its id, its origin, and who is let through to Socket.IO.
 
 mod answer;
+mod callers;
 #[cfg(test)]
 mod fuzz;
 mod handlers;
+mod headers;
 mod socket_door;
 
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any_service, get, post};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-    ORIGIN,
+    CONTENT_ENCODING, ORIGIN,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tracing::Instrument;
@@ -25,7 +27,9 @@ use super::socketio::Gateway;
 use crate::chat::Chat;
 use crate::domain::{Code, Refusal};
 use crate::server::admission::Admission;
+use crate::server::{Peer, TrustedProxies};
 use answer::refuse;
+pub use callers::Callers;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -35,8 +39,12 @@ pub struct Doors {
     pub chat: Arc<Chat>,
     /// Who asks.
     pub access: Access,
+    /// How often callers may post.
+    pub callers: Callers,
     /// Which pages may.
     pub origins: Origins,
+    /// Whose word on clients' addresses counts.
+    pub proxies: TrustedProxies,
     /// Who may open a connection.
     pub admission: Arc<Admission>,
     /// The sessions of this node.
@@ -54,7 +62,9 @@ pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
         .route("/rooms/{room_id}/messages", get(handlers::room_messages))
         .route("/rooms/{room_id}/users", get(handlers::room_users))
         .route("/users/{user_id}/status", get(handlers::user_status))
+        .route("/users/{user_id}/disconnect", post(handlers::disconnect_user))
         .route("/metrics", get(handlers::metrics))
+        .route_layer(middleware::from_fn_with_state(doors.clone(), callers::count))
         .route("/socket.io/", sockets.clone())
         .route("/socket.io", sockets)
         .route("/health", get(handlers::health))
@@ -64,21 +74,31 @@ pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
         .method_not_allowed_fallback(async || {
             refuse(&Refusal::new(Code::MethodNotAllowed, "the resource knows no such method"))
         })
+        .layer(middleware::from_fn(refuse_encoded))
         .layer(middleware::from_fn_with_state(doors.clone(), check_origin))
-        .layer(middleware::from_fn(give_id))
+        .layer(middleware::from_fn_with_state(doors.clone(), give_id))
+        .layer(middleware::from_fn(headers::set))
         .with_state(doors)
 }
 
 /// `/metrics` alone, for an address of its own.
 pub fn metrics_router(doors: Arc<Doors>) -> Router {
-    Router::new().route("/metrics", get(handlers::open_metrics)).with_state(doors)
+    Router::new()
+        .route("/metrics", get(handlers::open_metrics))
+        .layer(middleware::from_fn(headers::set))
+        .with_state(doors)
 }
 
-/// Gives the request an id and its span. Errors learn the id on their way out.
-async fn give_id(request: Request, next: Next) -> Response {
+/// Gives the request an id, its client and its span. Errors learn the id on their way out.
+async fn give_id(State(doors): State<Arc<Doors>>, mut request: Request, next: Next) -> Response {
     let id = uuid::Uuid::new_v4().simple().to_string();
     // The path only: a query may hold a token.
-    let span = tracing::debug_span!("request", id, method = %request.method(), path = request.uri().path());
+    let span = tracing::debug_span!("request", id, client = tracing::field::Empty, method = %request.method(), path = request.uri().path());
+    if let Some(peer) = request.extensions().get::<Peer>() {
+        let client = doors.proxies.client(peer.0.ip(), request.headers());
+        span.record("client", tracing::field::display(client.0));
+        request.extensions_mut().insert(client);
+    }
     let mut response = next.run(request).instrument(span).await;
     if let Some(refusal) = response.extensions_mut().remove::<answer::Refused>() {
         response = answer::render(response, &refusal.0, &id);
@@ -87,6 +107,15 @@ async fn give_id(request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// Refuses compressed bodies, whatever the route: nothing here unpacks what a client sends.
+async fn refuse_encoded(request: Request, next: Next) -> Response {
+    let encodings = request.headers().get_all(CONTENT_ENCODING);
+    if encodings.iter().any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return refuse(&Refusal::new(Code::UnsupportedMediaType, "a body must not be encoded"));
+    }
+    next.run(request).await
 }
 
 /// Refuses pages of foreign origins, answers their preflights, and lets the others read what they get.

@@ -12,7 +12,7 @@ use super::answer::refuse;
 use crate::domain::{Code, Refusal};
 use crate::gateway::access::bearer;
 use crate::gateway::socketio::Handshake;
-use crate::server::Peer;
+use crate::server::Client;
 
 /// A request without `sid` asks for a new session: only such a one can be refused here. What may pass is refused by status
 /// and `Retry-After`, as clients come back by themselves after it.
@@ -24,13 +24,13 @@ pub(super) async fn admit(State(doors): State<Arc<Doors>>, mut request: Request,
         if !doors.chat.is_ready() {
             return refuse(&Refusal::new(Code::Unavailable, "the backplane can't be reached"));
         }
-        let ip = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-        let place = match doors.admission.admit(ip) {
+        let client = request.extensions().get::<Client>().copied();
+        let place = match doors.admission.admit(client) {
             Ok(place) => Some(place),
             Err(refusal) => return refuse(&refusal),
         };
         let token = parameter(&request, "token").or_else(|| bearer(request.headers()).map(ToOwned::to_owned));
-        request.extensions_mut().insert(Retained(Arc::new(Handshake { token, place, ..Handshake::default() })));
+        request.extensions_mut().insert(Retained(Arc::new(Handshake { token, client, place, ..Handshake::default() })));
     }
     next.run(request).await
 }

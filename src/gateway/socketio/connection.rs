@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engineioxide::{Frame, SessionHandle};
 use futures_util::FutureExt;
@@ -15,10 +15,10 @@ use tracing::Instrument;
 use super::deadlines::{Deadline, Key};
 use super::inbox::{Arrived, Inbox, Next, Put};
 use super::outlet::SocketOutlet;
-use super::{Gateway, packet};
+use super::{Gateway, Handshake, Living, packet};
 use crate::auth::Identity;
 use crate::chat::Session;
-use crate::domain::{Code, ConnId, Limits, Refusal, RoomId};
+use crate::domain::{Code, ConnId, Cost, Limits, Refusal, RoomId};
 use crate::gateway::wire::{
     Authenticated, Decoded, EventName, Exception, HistoryAck, JoinAck, LeaveAck, MessageAck, StatusJson, TargetAck,
     decode, encode_named, refusal_ack,
@@ -30,7 +30,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) struct Connection {
     gateway: Arc<Gateway>,
     conn: ConnId,
+    /// Sets it apart from the others of this node.
+    number: u64,
     handle: SessionHandle,
+    handshake: Arc<Handshake>,
     inbox: Mutex<Inbox>,
     /// Taken by whoever handles an event or the loss; never by two at once, as the inbox has one task.
     session: tokio::sync::Mutex<Session>,
@@ -39,6 +42,8 @@ pub(super) struct Connection {
     unsettled: AtomicUsize,
     /// What will happen to it, unless it is taken back.
     deadline: Mutex<Option<Key>>,
+    /// Given back at its end.
+    living: Mutex<Option<Living>>,
 }
 
 /// Where the answer to an event goes.
@@ -70,7 +75,13 @@ impl Answer {
 }
 
 impl Connection {
-    pub fn new(gateway: Arc<Gateway>, conn: ConnId, handle: SessionHandle) -> Arc<Self> {
+    pub fn new(
+        gateway: Arc<Gateway>,
+        conn: ConnId,
+        number: u64,
+        handle: SessionHandle,
+        handshake: Arc<Handshake>,
+    ) -> Arc<Self> {
         let half = gateway.settings.outbox_bytes / 2;
         let (outlet_conn, outlet_handle) = (conn.clone(), handle.clone());
         let make_outlet = Box::new(move |user: &crate::domain::UserId| {
@@ -78,14 +89,17 @@ impl Connection {
             Arc::new(SocketOutlet { conn, user, handle, half }) as Arc<dyn crate::delivery::Outlet>
         });
         Arc::new(Self {
-            inbox: Mutex::new(Inbox::new(gateway.chat.limits())),
+            inbox: Mutex::new(Inbox::new(gateway.inbox_bytes.clone())),
             session: tokio::sync::Mutex::new(Session::new(conn.clone(), make_outlet)),
             identity: Mutex::new(None),
             unsettled: AtomicUsize::new(0),
             deadline: Mutex::new(None),
+            living: Mutex::new(Some(Living::on(&handshake))),
             gateway,
             conn,
+            number,
             handle,
+            handshake,
         })
     }
 
@@ -93,19 +107,45 @@ impl Connection {
     pub fn receive(self: &Arc<Self>, arrived: Arrived) {
         self.gateway.counters.events.add(1);
         let (ack, json) = (arrived.ack, arrived.json.clone());
-        let put = self.inbox.lock().put(arrived, self.gateway.chat.limits());
-        match put {
-            Put::Queued | Put::Ignored => {}
-            Put::Start => self.take_up(),
-            Put::Refused(refusal) => {
-                let counters = &self.gateway.counters;
-                let counter =
-                    if refusal.code == Code::RateLimited { &counters.rate_limited } else { &counters.overloaded };
-                counter.add(1);
-                let (event, _) = decode(&json, self.gateway.chat.limits());
-                self.answer(ack, event).refused(&refusal);
-            }
+        if self.inbox.lock().is_ending() {
+            return;
         }
+        let refusal = match self.spend(Cost::event(json.len())) {
+            Err(refusal) => refusal,
+            Ok(()) => {
+                let put = self.inbox.lock().put(arrived, self.gateway.chat.limits());
+                match put {
+                    Put::Queued | Put::Ignored => return,
+                    Put::Start => return self.take_up(),
+                    Put::Refused(refusal) => {
+                        self.gateway.counters.overloaded.add(1);
+                        refusal
+                    }
+                }
+            }
+        };
+        let (event, _) = decode(&json, self.gateway.chat.limits());
+        self.answer(ack, event).refused(&refusal);
+    }
+
+    /// Spends of what the socket, its address and its user may. Who is refused again and again and doesn't care is closed.
+    fn spend(&self, cost: Cost) -> Result<(), Refusal> {
+        let (chat, now) = (&self.gateway.chat, Instant::now());
+        let of_socket = self.inbox.lock().spend(chat.limits(), cost, now);
+        let spent = of_socket.map_err(|exceeded| Refusal::rate_limited(exceeded, "")).and_then(|()| {
+            self.gateway.admission.spend(self.handshake.client, cost)?;
+            let identity = self.identity.lock();
+            let of_user = identity.as_ref().map_or(Ok(()), |identity| chat.spenders().spend(&identity.user, cost));
+            of_user.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))
+        });
+        spent.inspect_err(|_| {
+            self.gateway.counters.rate_limited.add(1);
+            if self.inbox.lock().is_incorrigible(chat.limits(), now) {
+                self.gateway.counters.incorrigible.add(1);
+                tracing::debug!(conn = %self.conn, "refused again and again: closed");
+                self.handle.close();
+            }
+        })
     }
 
     /// CONNECT is answered: says who one is, and begins with what waits.
@@ -181,13 +221,14 @@ impl Connection {
             Err(refusal) => answer.refused(&refusal),
             Ok(Decoded::Authenticate(claimed)) => {
                 let current = self.identity.lock().clone();
-                let identity = self.gateway.auth.identify(claimed, current.as_ref());
+                let identity = self.gateway.auth.identify(claimed, current.as_ref()).await;
                 match identity {
                     Ok(identity) => match self.bind(session, identity).await {
-                        Ok(identity) => {
+                        Ok((identity, left)) => {
                             let (user_id, username) = (identity.user.as_str(), identity.username.as_str());
                             answer.done(&Authenticated { ok: Some(true), user_id, username });
                             self.say_authenticated(&identity);
+                            left.iter().for_each(|room| self.say_left(room));
                         }
                         Err(refusal) => answer.refused(&refusal),
                     },
@@ -195,13 +236,19 @@ impl Connection {
                 }
             }
             Ok(Decoded::Join(room, start)) => {
+                if let Err(refusal) = self.spend(Cost::JOIN) {
+                    return answer.refused(&refusal);
+                }
                 let span = tracing::debug_span!("join", %room);
                 let named = room.clone();
                 let reply = Box::new(move |outcome: Result<_, Refusal>| match outcome {
                     Ok(outcome) => answer.done(&JoinAck::of(&named, &outcome)),
                     Err(refusal) => answer.refused(&refusal),
                 });
-                chat.join(session, room, start, reply).instrument(span).await;
+                match session.may_join(&room) {
+                    Ok(permit) => chat.join(session, permit, start, reply).instrument(span).await,
+                    Err(refusal) => reply(Err(refusal)),
+                }
             }
             Ok(Decoded::Leave(room)) => match chat.leave(session, &room).await {
                 Ok(()) => answer.done(&LeaveAck::of(&room)),
@@ -209,7 +256,8 @@ impl Connection {
             },
             Ok(Decoded::Message(room, fields)) => {
                 let span = tracing::debug_span!("message", %room);
-                match chat.send(session, room.clone(), fields).instrument(span).await {
+                let sent = async { chat.send(session, session.may_send(&room)?, fields).await };
+                match sent.instrument(span).await {
                     Ok(appended) => {
                         answer.done(&MessageAck::of(&room, &appended));
                         self.settle(&room, arrived.json.len()).await;
@@ -233,15 +281,20 @@ impl Connection {
                 let half = self.gateway.settings.outbox_bytes / 2;
                 self.wait_for(half / 2).await;
                 let bytes = Limits::HISTORY_BYTES.min(half);
-                match chat.history(session, &request.room, request.window, request.limit, bytes).await {
+                let read =
+                    async { chat.read(&session.may_read(&request.room)?, request.window, request.limit, bytes).await };
+                match read.await {
                     Ok(page) => answer.done(&HistoryAck::of(&request.room, &page, Some(true))),
                     Err(refusal) => answer.refused(&refusal),
                 }
             }
-            Ok(Decoded::Typing(room, typing)) => match chat.typing(session, room.clone(), typing).await {
-                Ok(()) => answer.done(&LeaveAck::of(&room)),
-                Err(refusal) => answer.refused(&refusal),
-            },
+            Ok(Decoded::Typing(room, typing)) => {
+                let told = async { chat.typing(session, session.may_send(&room)?, typing).await };
+                match told.await {
+                    Ok(()) => answer.done(&LeaveAck::of(&room)),
+                    Err(refusal) => answer.refused(&refusal),
+                }
+            }
         }
     }
 
@@ -260,12 +313,32 @@ impl Connection {
         self.bind(&mut session, identity).await.map(drop)
     }
 
-    async fn bind(self: &Arc<Self>, session: &mut Session, identity: Identity) -> Result<Identity, Refusal> {
-        let chat = &self.gateway.chat;
-        chat.authenticate(session, identity.user.clone(), identity.username.clone()).await?;
+    /// Also returns the rooms that it had to leave, as the identity doesn't reach them.
+    async fn bind(
+        self: &Arc<Self>,
+        session: &mut Session,
+        identity: Identity,
+    ) -> Result<(Identity, Vec<RoomId>), Refusal> {
+        let Gateway { chat, users, .. } = &*self.gateway;
+        let new = session.member().is_err();
+        if new {
+            let spent = chat.spenders().spend(&identity.user, Cost::CONNECT);
+            spent.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))?;
+        }
+        // First: so that no call to end the user's connections, once this one counts, passes it over.
+        users.insert(&identity.user, self.number, self);
+        let Identity { user, username, reach, .. } = identity.clone();
+        let bound = chat.authenticate(session, user, username, reach).await;
+        if bound.is_err() && new {
+            users.remove(&identity.user, self.number);
+        }
+        let left = bound?;
         *self.identity.lock() = Some(identity.clone());
+        if let Some(place) = &self.handshake.place {
+            place.introduce();
+        }
         self.expect_expiry();
-        Ok(identity)
+        Ok((identity, left))
     }
 
     /// From now on until the end, or the next call, this is what will happen to the connection.
@@ -295,6 +368,13 @@ impl Connection {
         self.handle.send(&Frame::text(&encode_named(EventName::Authenticated, &payload)));
     }
 
+    /// A later token reaches less than the one by which the room was joined.
+    fn say_left(&self, room: &RoomId) {
+        let refusal = Refusal::new(Code::Forbidden, "the new token doesn't reach this room: you have left it");
+        let exception = Exception::of(&refusal, None).about(room);
+        self.handle.send(&Frame::text(&encode_named(EventName::Exception, &exception)));
+    }
+
     pub fn end_unless_authenticated(self: &Arc<Self>) {
         if self.identity.lock().is_some() {
             return;
@@ -318,6 +398,11 @@ impl Connection {
         }
     }
 
+    /// A service wants this user's connections to end.
+    pub fn end_by_service(self: &Arc<Self>) {
+        self.send_away(&Refusal::new(Code::Forbidden, "a service has ended the connections of this user"));
+    }
+
     /// Ends the connection so that the client doesn't come back by itself: only for faults of identity.
     fn send_away(self: &Arc<Self>, refusal: &Refusal) {
         if !self.inbox.lock().is_ending() {
@@ -338,6 +423,13 @@ impl Connection {
     fn end(self: &Arc<Self>, dropped: bool) {
         let start = self.inbox.lock().end(dropped);
         self.set_deadline(None);
+        let living = self.living.lock().take();
+        if let Some(living) = living
+            && !self.handle.is_closed()
+        {
+            let deserted = Deadline::Deserted(self.handle.clone(), Arc::downgrade(&living.0));
+            self.gateway.deadlines.add(self.gateway.chat.limits().auth_timeout, deserted);
+        }
         if start {
             self.take_up();
         }
@@ -348,6 +440,9 @@ impl Drop for Connection {
     /// A connection that was let in, but died before anyone could tell of its loss.
     fn drop(&mut self) {
         self.set_deadline(None);
+        if let Some(identity) = self.identity.get_mut() {
+            self.gateway.users.remove(&identity.user, self.number);
+        }
         let session = self.session.get_mut();
         if session.member().is_err() {
             return;

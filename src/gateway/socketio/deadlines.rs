@@ -27,7 +27,15 @@ pub(super) enum Deadline {
     Close(SessionHandle),
     /// The transport is closed, unless a later CONNECT on it was welcome. After a DISCONNECT: without it, JavaScript clients
     /// before 4 take the close for a broken transport, come back, and are refused again, without end.
-    Refused(SessionHandle, Arc<Handshake>),
+    Refused(SessionHandle, Weak<Handshake>),
+    /// The client has left the namespace. The transport is closed, unless it came back: or anyone could keep one without ever
+    /// saying who it is.
+    Deserted(SessionHandle, Weak<Handshake>),
+}
+
+/// Whether a transport is there and nobody on it. It is not held on to: its places in the counts are free when it is gone.
+fn is_deserted(handshake: &Weak<Handshake>) -> bool {
+    handshake.upgrade().is_some_and(|handshake| handshake.living.load(Ordering::Acquire) == 0)
 }
 
 /// By which a deadline is taken back.
@@ -92,9 +100,14 @@ async fn watch(due: Due) {
                 }
                 Deadline::Close(handle) => handle.close(),
                 Deadline::Refused(handle, handshake) => {
-                    if !handshake.welcomed.load(Ordering::Acquire) {
+                    if is_deserted(&handshake) {
                         handle.send(&packet::disconnect());
                         handle.close_after_flush(FLUSH);
+                    }
+                }
+                Deadline::Deserted(handle, handshake) => {
+                    if is_deserted(&handshake) {
+                        handle.close();
                     }
                 }
             }

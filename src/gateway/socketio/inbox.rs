@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::handler::MessageHandler;
@@ -10,12 +11,14 @@ use socketioxide::socket::Socket;
 use socketioxide_core::{Str, Value};
 
 use super::connection::Connection;
-use crate::domain::{Code, Limits, Refusal};
+use crate::domain::{Allowance, Code, Cost, Exceeded, Limits, Rate, Rates, Refusal};
 
 /// The least number of events that an inbox holds; a larger burst raises it.
 const EVENTS: usize = 1024;
 /// How much an inbox holds, or one packet if that is more.
 const BYTES: usize = 4 << 20;
+/// How much all inboxes of a node hold together.
+const ALL_BYTES: usize = 256 << 20;
 
 /// An event that arrived.
 pub(super) struct Arrived {
@@ -45,9 +48,17 @@ pub(super) struct Inbox {
     queue: VecDeque<Arrived>,
     bytes: usize,
     phase: Phase,
-    /// Events that may be sent at once.
-    tokens: f64,
-    counted: Instant,
+    /// What all inboxes hold.
+    all_bytes: Arc<AtomicUsize>,
+    allowance: Allowance,
+    /// How often it was refused for a rate, as an allowance of refusals.
+    refusals: Allowance,
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.all_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// What the task that takes up events does next.
@@ -73,13 +84,14 @@ pub(super) enum Put {
 }
 
 impl Inbox {
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(all_bytes: Arc<AtomicUsize>) -> Self {
         Self {
             queue: VecDeque::new(),
             bytes: 0,
             phase: Phase::Closed,
-            tokens: f64::from(limits.events_burst),
-            counted: Instant::now(),
+            all_bytes,
+            allowance: Allowance::default(),
+            refusals: Allowance::default(),
         }
     }
 
@@ -87,15 +99,17 @@ impl Inbox {
         if matches!(self.phase, Phase::Ending | Phase::Ended) {
             return Put::Ignored;
         }
-        if let Err(wait) = self.take_token(limits) {
-            return Put::Refused(Refusal::new(Code::RateLimited, "too many events").retry_after(wait));
-        }
-        let most = EVENTS.max(limits.events_burst as usize);
-        let full = self.bytes > 0 && self.bytes + arrived.json.len() > BYTES;
+        let bytes = arrived.json.len();
+        let most = EVENTS.max(usize::try_from(limits.socket.events.burst).unwrap_or(usize::MAX));
+        let full = self.bytes > 0 && self.bytes + bytes > BYTES;
         if self.queue.len() >= most || full {
             return Put::Refused(Refusal::new(Code::Overloaded, "too many events wait to be handled"));
         }
-        self.bytes += arrived.json.len();
+        if self.all_bytes.fetch_add(bytes, Ordering::Relaxed) > ALL_BYTES {
+            self.all_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Put::Refused(Refusal::new(Code::Overloaded, "this node has too many events to handle"));
+        }
+        self.bytes += bytes;
         self.queue.push_back(arrived);
         if self.phase == Phase::Idle {
             self.phase = Phase::Running;
@@ -105,20 +119,21 @@ impl Inbox {
         }
     }
 
-    /// One event's worth of the rate, or how long until there is one.
-    fn take_token(&mut self, limits: &Limits) -> Result<(), Duration> {
-        let rate = f64::from(limits.events_per_sec);
-        let now = Instant::now();
-        let gained = now.duration_since(self.counted).as_secs_f64() * rate;
-        self.counted = now;
-        self.tokens = (self.tokens + gained).min(f64::from(limits.events_burst));
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            return Ok(());
-        }
-        Err(Duration::try_from_secs_f64((1.0 - self.tokens) / rate)
-            .unwrap_or(Duration::MAX)
-            .max(Duration::from_millis(1)))
+    /// Spends of the socket's allowance.
+    pub fn spend(&mut self, limits: &Limits, cost: Cost, now: Instant) -> Result<(), Exceeded> {
+        self.allowance.spend(&limits.socket, cost, now)
+    }
+
+    /// Notes that the socket was refused for a rate. True: it goes on in spite of that, and has to go.
+    pub fn is_incorrigible(&mut self, limits: &Limits, now: Instant) -> bool {
+        let events = Rate { per_sec: limits.socket.events.per_sec.max(1), burst: limits.refusals };
+        let patience = Rates { events, ..Rates::default() };
+        limits.refusals > 0 && self.refusals.spend(&patience, Cost::event(0), now).is_err()
+    }
+
+    fn let_go(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.all_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// CONNECT is answered. True: start taking up what waits.
@@ -133,7 +148,7 @@ impl Inbox {
     /// What to do next, for the one task that does it.
     pub fn next(&mut self) -> Next {
         if let Some(arrived) = self.queue.pop_front() {
-            self.bytes -= arrived.json.len();
+            self.let_go(arrived.json.len());
             return Next::Event(arrived);
         }
         // An idle socket keeps no memory for what it may once have queued.
@@ -159,7 +174,7 @@ impl Inbox {
         }
         if dropped {
             self.queue = VecDeque::new();
-            self.bytes = 0;
+            self.let_go(self.bytes);
         }
         start
     }
@@ -188,7 +203,13 @@ impl MessageHandler<LocalAdapter, InOrder> for Receiver {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn inbox() -> Inbox {
+        Inbox::new(Arc::default())
+    }
 
     fn arrived(text: &str) -> Arrived {
         Arrived { json: text.to_owned().into(), ack: None, binary: false }
@@ -197,7 +218,7 @@ mod tests {
     #[test]
     fn events_wait_for_the_start_and_keep_their_order() {
         let limits = Limits::default();
-        let mut inbox = Inbox::new(&limits);
+        let mut inbox = inbox();
         assert!(matches!(inbox.put(arrived("1"), &limits), Put::Queued));
         assert!(inbox.open());
         assert!(matches!(inbox.put(arrived("2"), &limits), Put::Queued));
@@ -210,7 +231,7 @@ mod tests {
     #[test]
     fn what_was_sent_before_the_end_is_taken_up_and_then_the_loss_once() {
         let limits = Limits::default();
-        let mut inbox = Inbox::new(&limits);
+        let mut inbox = inbox();
         inbox.open();
         assert!(matches!(inbox.put(arrived("1"), &limits), Put::Start));
         assert!(!inbox.end(false), "its task runs already");
@@ -219,7 +240,7 @@ mod tests {
         assert!(matches!(inbox.next(), Next::Loss));
         assert!(matches!(inbox.next(), Next::Nothing));
         assert!(!inbox.end(true) && matches!(inbox.next(), Next::Nothing));
-        let mut idle = Inbox::new(&limits);
+        let mut idle = Inbox::new(Arc::default());
         idle.put(arrived("1"), &limits);
         assert!(idle.end(true), "nobody else would tell of the loss");
         assert!(matches!(idle.next(), Next::Loss));
@@ -227,20 +248,41 @@ mod tests {
 
     #[test]
     fn a_burst_is_taken_and_what_exceeds_it_refused_with_a_hint() {
-        let limits = Limits { events_burst: 3, events_per_sec: 1, ..Limits::default() };
-        let mut inbox = Inbox::new(&limits);
+        let socket = Rates { events: Rate { per_sec: 1, burst: 3 }, ..Rates::default() };
+        let limits = Limits { socket, refusals: 5, ..Limits::default() };
+        let (mut inbox, now) = (inbox(), Instant::now());
         for _ in 0..3 {
-            assert!(matches!(inbox.put(arrived("1"), &limits), Put::Queued));
+            inbox.spend(&limits, Cost::event(1), now).unwrap();
         }
-        let Put::Refused(refusal) = inbox.put(arrived("1"), &limits) else { panic!("taken") };
-        assert_eq!(refusal.code, Code::RateLimited);
-        assert!(refusal.retry_after.unwrap() <= Duration::from_secs(1));
+        let refusal = Refusal::rate_limited(inbox.spend(&limits, Cost::event(1), now).unwrap_err(), "");
+        assert_eq!((refusal.code, refusal.text.as_ref()), (Code::RateLimited, "too many events"));
+        assert_eq!(refusal.retry_after, Some(Duration::from_secs(1)));
+        let patience = (0..100).take_while(|_| !inbox.is_incorrigible(&limits, now)).count();
+        assert_eq!(patience, 5);
+        let never = Limits { refusals: 0, ..limits.clone() };
+        assert!(!inbox.is_incorrigible(&never, now));
+        assert!(!inbox.is_incorrigible(&limits, now + Duration::from_secs(1)), "forgiven in time");
+    }
+
+    #[test]
+    fn all_inboxes_together_are_bounded_and_give_back_what_they_held() {
+        let (limits, all) = (Limits::default(), Arc::new(AtomicUsize::new(ALL_BYTES)));
+        let large = "x".repeat(1 << 20);
+        let (mut one, mut other) = (Inbox::new(all.clone()), Inbox::new(all.clone()));
+        assert!(matches!(one.put(arrived(&large), &limits), Put::Queued));
+        assert!(matches!(other.put(arrived("1"), &limits), Put::Refused(Refusal { code: Code::Overloaded, .. })));
+        assert!(matches!(one.next(), Next::Event(_)));
+        assert!(matches!(other.put(arrived("1"), &limits), Put::Queued));
+        assert!(matches!(one.put(arrived(&large), &limits), Put::Refused(_)));
+        other.end(true);
+        drop(one);
+        assert_eq!(all.load(Ordering::Relaxed), ALL_BYTES);
     }
 
     #[test]
     fn a_full_inbox_says_so() {
-        let limits = Limits { events_burst: 100_000, ..Limits::default() };
-        let mut inbox = Inbox::new(&limits);
+        let limits = Limits::default();
+        let mut inbox = inbox();
         let large = "x".repeat(1 << 20);
         for _ in 0..4 {
             assert!(matches!(inbox.put(arrived(&large), &limits), Put::Queued));

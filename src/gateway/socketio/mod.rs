@@ -5,10 +5,11 @@ mod deadlines;
 mod inbox;
 mod outlet;
 mod packet;
+mod users;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use engineioxide::{Retained, SessionHandle};
@@ -22,10 +23,13 @@ use socketioxide_core::Value;
 
 use crate::auth::{Authenticator, Claimed};
 use crate::chat::Chat;
-use crate::domain::{Code, ConnId, Refusal};
+use crate::domain::{Code, ConnId, Refusal, UserId};
+use crate::server::Client;
+use crate::server::admission::{Admission, Place};
 use crate::telemetry::meter::Counter;
 use connection::Connection;
 use deadlines::{Deadline, Deadlines};
+use users::Users;
 
 /// An event that announces more binary attachments breaks the protocol.
 const ATTACHMENTS: usize = 1000;
@@ -57,30 +61,54 @@ pub struct SocketCounters {
     pub refused: Counter,
     /// Events refused because the sender was too fast.
     pub rate_limited: Counter,
+    /// Sockets closed because they went on when they were refused for a rate.
+    pub incorrigible: Counter,
     /// Events refused because the socket's inbox was full.
     pub overloaded: Counter,
 }
 
-/// What is kept of a connection's first request.
+/// What is kept of a connection's first request, and what became of the transport.
 #[derive(Default)]
 pub struct Handshake {
     /// The token in the query or the `Authorization` header.
     pub token: Option<String>,
+    /// Whose it is.
+    pub client: Option<Client>,
     /// Freed with the connection: its place in the counts.
-    pub place: Option<crate::server::admission::Place>,
-    /// Whether a CONNECT on this transport was let in.
-    pub welcomed: AtomicBool,
-    /// How many there were.
+    pub place: Option<Place>,
+    /// Connections on it: CONNECTs that were let in, whose DISCONNECT hasn't come.
+    pub living: AtomicU32,
+    /// How many CONNECTs there were.
     pub connects: AtomicU32,
+}
+
+/// Counts a connection on its transport, until it ends.
+struct Living(Arc<Handshake>);
+
+impl Living {
+    fn on(handshake: &Arc<Handshake>) -> Self {
+        handshake.living.fetch_add(1, Ordering::AcqRel);
+        Self(handshake.clone())
+    }
+}
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        self.0.living.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// All that the sockets of this door share.
 pub struct Gateway {
     chat: Arc<Chat>,
     auth: Arc<Authenticator>,
+    admission: Arc<Admission>,
     settings: Settings,
     deadlines: Deadlines,
+    users: Users,
     counters: SocketCounters,
+    /// What all inboxes hold.
+    inbox_bytes: Arc<AtomicUsize>,
     next_connection: AtomicU64,
     /// Sets this process's connections apart from every other's, before and after it.
     incarnation: String,
@@ -89,16 +117,27 @@ pub struct Gateway {
 impl Gateway {
     /// A door to that chat. Must be called within a tokio runtime.
     #[must_use]
-    pub fn new(chat: Arc<Chat>, auth: Arc<Authenticator>, settings: Settings) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(chat: Arc<Chat>, auth: Arc<Authenticator>, admission: Arc<Admission>, settings: Settings) -> Arc<Self> {
+        let gateway = Arc::new(Self {
             chat,
             auth,
+            admission,
             settings,
             deadlines: Deadlines::start(),
+            users: Users::default(),
             counters: SocketCounters::default(),
+            inbox_bytes: Arc::default(),
             next_connection: AtomicU64::new(0),
             incarnation: uuid::Uuid::new_v4().simple().to_string()[..12].to_owned(),
-        })
+        });
+        let weak = Arc::downgrade(&gateway);
+        let end = move |user: &UserId| {
+            for connection in weak.upgrade().iter().flat_map(|gateway| gateway.users.of(user)) {
+                connection.end_by_service();
+            }
+        };
+        gateway.chat.on_disconnect(Box::new(end));
+        gateway
     }
 
     /// What has been counted.
@@ -149,7 +188,7 @@ impl Gateway {
         }
         let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let conn = ConnId::trusted(&format!("{}.{number:x}", self.incarnation));
-        let connection = Connection::new(self.clone(), conn, handle.clone());
+        let connection = Connection::new(self.clone(), conn, number, handle.clone(), handshake.clone());
         let token = match token {
             AuthToken::Malformed => Some(String::new()),
             AuthToken::Given(token) => Some(token),
@@ -157,23 +196,27 @@ impl Gateway {
         };
         if let Some(token) = token.filter(|_| self.auth.needs_token()) {
             let claimed = Claimed { token: Some(token), ..Claimed::default() };
-            let identity = match self.auth.identify(claimed, None) {
+            let identity = match self.auth.identify(claimed, None).await {
                 Ok(identity) => identity,
+                // What may pass must not look like a fault of identity: closed, the client tries again.
+                Err(refusal) if refusal.retry_after.is_some() => {
+                    handle.close();
+                    return Err(refusal);
+                }
                 Err(refusal) => {
                     // The client won't come back by itself; it may end the connection in its own time, but not for ever.
-                    self.deadlines.add(self.chat.limits().auth_timeout, Deadline::Refused(handle, handshake));
+                    self.deadlines
+                        .add(self.chat.limits().auth_timeout, Deadline::Refused(handle, Arc::downgrade(&handshake)));
                     return Err(refusal);
                 }
             };
             if let Err(refusal) = connection.authenticate(identity).await {
-                // What may pass must not look like a fault of identity: closed, the client tries again.
                 handle.close();
                 return Err(refusal);
             }
         } else {
             connection.expect_authentication();
         }
-        handshake.welcomed.store(true, Ordering::Release);
         socket.extensions.insert(connection.clone());
         socket.on_fallback(inbox::Receiver(connection.clone()));
         let disconnected = connection.clone();

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::event::write_message;
-use crate::chat::{Appended, HistoryPage, MemberPage};
+use crate::chat::{Appended, Disconnected, HistoryPage, MemberPage};
 use crate::delivery::JoinOutcome;
 use crate::domain::{Refusal, RoomId, Status};
 
@@ -22,6 +22,8 @@ pub struct Exception<'a> {
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_id: Option<&'a str>,
 }
 
 impl<'a> Exception<'a> {
@@ -29,7 +31,13 @@ impl<'a> Exception<'a> {
     #[must_use]
     pub fn of(refusal: &'a Refusal, event: Option<&'a str>) -> Self {
         let retry_after_ms = refusal.retry_after.map(millis);
-        Self { ok: false, code: refusal.code.as_str(), error: &refusal.text, retry_after_ms, event }
+        Self { ok: false, code: refusal.code.as_str(), error: &refusal.text, retry_after_ms, event, room_id: None }
+    }
+
+    /// Names the room that it is about, where no request does.
+    #[must_use]
+    pub fn about(self, room: &'a RoomId) -> Self {
+        Self { room_id: Some(room.as_str()), ..self }
     }
 }
 
@@ -211,6 +219,23 @@ impl<'a> HistoryAck<'a> {
         let messages = page.entries.iter().map(message).collect();
         let (seq, epoch) = (page.head.seq, page.head.epoch.as_str());
         Self { ok, room_id: room.as_str(), messages, has_more: page.has_more, seq, epoch }
+    }
+}
+
+/// The answer to `POST /users/{user_id}/disconnect`.
+#[derive(Serialize)]
+pub struct DisconnectAck<'a> {
+    ok: bool,
+    user_id: &'a str,
+    disconnected: usize,
+    remaining: usize,
+}
+
+impl<'a> DisconnectAck<'a> {
+    /// Of what was done.
+    #[must_use]
+    pub fn of(user: &'a crate::domain::UserId, done: &Disconnected) -> Self {
+        Self { ok: true, user_id: user.as_str(), disconnected: done.ended, remaining: done.remaining }
     }
 }
 

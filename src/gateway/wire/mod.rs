@@ -11,8 +11,8 @@ mod request;
 mod text;
 
 pub use answer::{
-    Authenticated, Exception, HistoryAck, JoinAck, LeaveAck, MemberJson, MembersPage, MessageAck, RestError,
-    StatusJson, TargetAck, refusal_ack,
+    Authenticated, DisconnectAck, Exception, HistoryAck, JoinAck, LeaveAck, MemberJson, MembersPage, MessageAck,
+    RestError, StatusJson, TargetAck, refusal_ack,
 };
 pub use event::{EventName, encode_event, encode_named, going_away};
 pub use fields::Fields;

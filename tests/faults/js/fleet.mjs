@@ -53,11 +53,12 @@ class Client {
       this.door += 1;
       setTimeout(this.open, 300 + Math.random() * 700);
     };
-    socket.on("disconnect", () => {
+    socket.on("disconnect", (reason) => {
       if (this.isOpen) write(this.name, "closed");
       this.isOpen = false;
       this.joined.clear();
-      elsewhere();
+      // Not to be: the lab ends no identity. As every official client, it stays away then, and so is found missing.
+      if (reason !== "io server disconnect") elsewhere();
     });
     socket.on("connect_error", elsewhere);
     socket.on("message", (m) => {

@@ -11,14 +11,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Parser, Subcommand};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::checker::Promises;
-use crate::lab::Lab;
+use crate::lab::{Lab, PATIENCE};
 use crate::scenarios::{SCENARIOS, Scenario};
 
 /// Breaks a running hubbub cluster on purpose, and checks what its clients saw.
@@ -60,6 +61,9 @@ struct Run {
     /// How long `chaos` goes on, in seconds.
     #[arg(long, default_value_t = 3600)]
     seconds: u64,
+    /// How long it is waited, in seconds, for what is still owed at the end.
+    #[arg(long, default_value_t = PATIENCE.as_secs())]
+    patience: u64,
     /// How many scenarios at once; those that measure times always run alone.
     #[arg(long, default_value_t = 1)]
     jobs: u32,
@@ -80,7 +84,15 @@ async fn main() -> anyhow::Result<ExitCode> {
             verdict.faults.iter().for_each(|fault| println!("  FAULT {fault}"));
             Ok(if verdict.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Task::Run(run) => run_all(run).await,
+        Task::Run(run) => {
+            let mut terminated = signal(SignalKind::terminate())?;
+            tokio::select! {
+                ended = run_all(run) => ended,
+                // What a scenario has started ends with it.
+                _ = terminated.recv() => bail!("terminated"),
+                _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            }
+        }
     }
 }
 
@@ -121,6 +133,7 @@ async fn one(scenario: &'static Scenario, run: &Run, seed: u64) -> anyhow::Resul
     let binary = run.binary.canonicalize().with_context(|| format!("no binary {}", run.binary.display()))?;
     let began = Instant::now();
     let mut lab = Lab::new(&dir, &binary, history, seed, !run.short);
+    lab.patience = Duration::from_secs(run.patience);
     lab.chaos_for = Duration::from_secs(run.seconds);
     let ended = (scenario.run)(&mut lab).await;
     let Lab { history, promises, figures, mut faults, .. } = lab;

@@ -45,7 +45,7 @@ impl Chance {
     }
 
     /// The next number (Steele, Lea and Flood's SplitMix64).
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -54,7 +54,7 @@ impl Chance {
 
     /// A number below `end`, which isn't 0.
     pub fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).unwrap_or_default()
+        usize::try_from(self.draw() % end as u64).unwrap_or_default()
     }
 
     /// One of them, which are not none.

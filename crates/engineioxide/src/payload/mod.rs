@@ -28,15 +28,85 @@ pub(crate) fn encode(frames: &VecDeque<Frame>, protocol: ProtocolVersion, b64: b
     }
 }
 
-/// Decodes a POST's body. `binary`: it came as `application/octet-stream`.
-pub(crate) fn decode(body: Vec<u8>, protocol: ProtocolVersion, binary: bool) -> Result<Vec<Incoming>, Malformed> {
-    match protocol {
-        ProtocolVersion::V3 if binary => v3::decode_binary(&body),
-        ProtocolVersion::V3 => v3::decode_text(&text(body)?),
-        ProtocolVersion::V4 => v4::decode(&text(body)?),
+/// A POST's body, of which one packet after another is decoded: a body of nothing but tiny packets would take many
+/// times its size if all were decoded at once.
+pub(crate) struct Packets {
+    body: Payload,
+    /// Bytes that are done with.
+    done: usize,
+}
+
+enum Payload {
+    V3Binary(Vec<u8>),
+    V3Text(String),
+    V4(String),
+}
+
+impl Packets {
+    /// `binary`: it came as `application/octet-stream`.
+    ///
+    /// # Errors
+    /// When it is empty, or text that isn't UTF-8.
+    pub(crate) fn new(body: Vec<u8>, protocol: ProtocolVersion, binary: bool) -> Result<Self, Malformed> {
+        if body.is_empty() {
+            return Err(Malformed);
+        }
+        let text = |body| String::from_utf8(body).map_err(|_| Malformed);
+        let body = match protocol {
+            ProtocolVersion::V3 if binary => Payload::V3Binary(body),
+            ProtocolVersion::V3 => Payload::V3Text(text(body)?),
+            ProtocolVersion::V4 => Payload::V4(text(body)?),
+        };
+        Ok(Self { body, done: 0 })
     }
 }
 
-fn text(body: Vec<u8>) -> Result<String, Malformed> {
-    String::from_utf8(body).map_err(|_| Malformed)
+impl Iterator for Packets {
+    type Item = Result<Incoming, Malformed>;
+
+    /// The next packet. What follows a malformed one can't be told from it: it is the last.
+    fn next(&mut self) -> Option<Self::Item> {
+        let (length, decoded) = match &self.body {
+            Payload::V3Binary(body) => {
+                let rest = body.get(self.done..).filter(|rest| !rest.is_empty())?;
+                (body.len(), v3::first_binary(rest))
+            }
+            Payload::V3Text(body) => {
+                let rest = body.get(self.done..).filter(|rest| !rest.is_empty())?;
+                (body.len(), v3::first_text(rest))
+            }
+            Payload::V4(body) => (body.len(), v4::first(body.get(self.done..)?)),
+        };
+        Some(match decoded {
+            Ok((packet, taken)) => {
+                self.done += taken;
+                Ok(packet)
+            }
+            Err(Malformed) => {
+                // Beyond the end, where no version finds anything.
+                self.done = length + 1;
+                Err(Malformed)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn decode_all(body: &[u8], protocol: ProtocolVersion, binary: bool) -> Result<Vec<Incoming>, Malformed> {
+    Packets::new(body.to_vec(), protocol, binary)?.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_comes_behind_a_malformed_packet() {
+        let all = |body: &[u8], protocol, binary| {
+            Packets::new(body.to_vec(), protocol, binary).unwrap().map(|packet| packet.is_ok()).collect::<Vec<_>>()
+        };
+        assert_eq!(all(b"6\x1e6\x1e?\x1e6", ProtocolVersion::V4, false), [true, true, false]);
+        assert_eq!(all(b"1:61:69:61:6", ProtocolVersion::V3, false), [true, true, false]);
+        assert_eq!(all(&[0, 1, 255, b'6', 7, 1, 255, b'6'], ProtocolVersion::V3, true), [true, false]);
+    }
 }

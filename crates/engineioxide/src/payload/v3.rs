@@ -13,6 +13,8 @@ use crate::packet::{Incoming, Malformed};
 
 /// Ends a length of the binary form.
 const END_OF_LENGTH: u8 = 255;
+/// Digits of a length, at most.
+const DIGITS: usize = 15;
 
 pub(super) fn encode(frames: &VecDeque<Frame>, b64: bool) -> Encoded {
     let binary = !b64 && frames.iter().any(|frame| matches!(frame.body(), Body::Binary(_)));
@@ -49,26 +51,20 @@ fn utf16_len(utf8: &[u8]) -> usize {
     utf8.iter().map(|&byte| usize::from(byte & 0xC0 != 0x80) + usize::from(byte >= 0xF0)).sum()
 }
 
-pub(super) fn decode_text(body: &str) -> Result<Vec<Incoming>, Malformed> {
-    let mut packets = Vec::new();
-    let mut rest = body;
-    while !rest.is_empty() {
-        let (length, after) = rest.split_once(':').ok_or(Malformed)?;
-        if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(Malformed);
-        }
-        let length: usize = length.parse().map_err(|_| Malformed)?;
-        let (packet, after) = after.split_at(bytes_of(after, length)?);
-        packets.push(match packet.strip_prefix("b4") {
-            Some(base64) => {
-                let data = BASE64_STANDARD.decode(base64).map_err(|_| Malformed)?;
-                Incoming::Binary(data.into())
-            }
-            None => Incoming::parse(packet.to_owned())?,
-        });
-        rest = after;
+/// The first packet of `rest`, and how many bytes it takes.
+pub(super) fn first_text(rest: &str) -> Result<(Incoming, usize), Malformed> {
+    let (digits, after) = rest.split_once(':').ok_or(Malformed)?;
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Malformed);
     }
-    if packets.is_empty() { Err(Malformed) } else { Ok(packets) }
+    let units: usize = digits.parse().map_err(|_| Malformed)?;
+    let (packet, _) = after.split_at(bytes_of(after, units)?);
+    let taken = digits.len() + 1 + packet.len();
+    let decoded = match packet.strip_prefix("b4") {
+        Some(base64) => Incoming::Binary(BASE64_STANDARD.decode(base64).map_err(|_| Malformed)?.into()),
+        None => Incoming::parse(packet)?,
+    };
+    Ok((decoded, taken))
 }
 
 /// How many bytes the first `units` UTF-16 code units of `text` take.
@@ -84,27 +80,24 @@ fn bytes_of(text: &str, units: usize) -> Result<usize, Malformed> {
     if left == 0 { Ok(text.len()) } else { Err(Malformed) }
 }
 
-pub(super) fn decode_binary(body: &[u8]) -> Result<Vec<Incoming>, Malformed> {
-    let mut packets = Vec::new();
-    let mut rest = body;
-    while let Some((&kind, after)) = rest.split_first() {
-        let end = after.iter().position(|&byte| byte == END_OF_LENGTH).ok_or(Malformed)?;
-        let (digits, after) = (&after[..end], &after[end + 1..]);
-        // More digits than any length has; this also keeps the sum from overflowing.
-        if digits.is_empty() || digits.len() > 15 || digits.iter().any(|&digit| digit > 9) {
-            return Err(Malformed);
-        }
-        let length = digits.iter().fold(0u64, |sum, &digit| sum * 10 + u64::from(digit));
-        let length = usize::try_from(length).map_err(|_| Malformed)?;
-        let (packet, after) = after.split_at_checked(length).ok_or(Malformed)?;
-        packets.push(match kind {
-            0 => Incoming::parse(String::from_utf8(packet.to_vec()).map_err(|_| Malformed)?)?,
-            1 => Incoming::parse_typed_binary(packet)?,
-            _ => return Err(Malformed),
-        });
-        rest = after;
+/// As [`first_text`], of the binary form.
+pub(super) fn first_binary(rest: &[u8]) -> Result<(Incoming, usize), Malformed> {
+    let (&kind, after) = rest.split_first().ok_or(Malformed)?;
+    // More digits than any length has are not looked at; this also keeps the sum from overflowing.
+    let end = after.iter().take(DIGITS + 1).position(|&byte| byte == END_OF_LENGTH).ok_or(Malformed)?;
+    let (digits, after) = (&after[..end], &after[end + 1..]);
+    if digits.is_empty() || digits.iter().any(|&digit| digit > 9) {
+        return Err(Malformed);
     }
-    if packets.is_empty() { Err(Malformed) } else { Ok(packets) }
+    let length = digits.iter().fold(0u64, |sum, &digit| sum * 10 + u64::from(digit));
+    let length = usize::try_from(length).map_err(|_| Malformed)?;
+    let packet = after.get(..length).ok_or(Malformed)?;
+    let decoded = match kind {
+        0 => Incoming::parse(std::str::from_utf8(packet).map_err(|_| Malformed)?)?,
+        1 => Incoming::parse_typed_binary(packet)?,
+        _ => return Err(Malformed),
+    };
+    Ok((decoded, 1 + end + 1 + length))
 }
 
 #[cfg(test)]
@@ -112,6 +105,14 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use engineioxide_core::{ProtocolVersion, Str};
+
+    fn decode_text(body: &str) -> Result<Vec<Incoming>, Malformed> {
+        crate::payload::decode_all(body.as_bytes(), ProtocolVersion::V3, false)
+    }
+
+    fn decode_binary(body: &[u8]) -> Result<Vec<Incoming>, Malformed> {
+        crate::payload::decode_all(body, ProtocolVersion::V3, true)
+    }
 
     fn message(text: &'static str) -> Incoming {
         Incoming::Message(Str::from(text))

@@ -35,15 +35,15 @@ fn separate(out: &mut Vec<u8>) {
     }
 }
 
-pub(super) fn decode(body: &str) -> Result<Vec<Incoming>, Malformed> {
-    body.split(char::from(SEPARATOR))
-        .map(|packet| match packet.strip_prefix('b') {
-            Some(base64) => {
-                BASE64_STANDARD.decode(base64).map(|data| Incoming::Binary(data.into())).map_err(|_| Malformed)
-            }
-            None => Incoming::parse(packet.to_owned()),
-        })
-        .collect()
+/// The first packet of `rest`, and how many bytes it takes with the separator behind it. Without one it is the last: then
+/// they are one more than there are.
+pub(super) fn first(rest: &str) -> Result<(Incoming, usize), Malformed> {
+    let packet = rest.split(char::from(SEPARATOR)).next().unwrap_or_default();
+    let decoded = match packet.strip_prefix('b') {
+        Some(base64) => Incoming::Binary(BASE64_STANDARD.decode(base64).map_err(|_| Malformed)?.into()),
+        None => Incoming::parse(packet)?,
+    };
+    Ok((decoded, packet.len() + 1))
 }
 
 #[cfg(test)]
@@ -51,6 +51,10 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use engineioxide_core::{ProtocolVersion, Str};
+
+    fn decode(body: &str) -> Result<Vec<Incoming>, Malformed> {
+        crate::payload::decode_all(body.as_bytes(), ProtocolVersion::V4, false)
+    }
 
     #[test]
     fn the_specifications_example() {

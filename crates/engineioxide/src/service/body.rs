@@ -1,4 +1,4 @@
-//! The body of a response: the inner service's, or ours, in one piece.
+//! The body of a response: the inner service's, or ours, in pieces.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,6 +8,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::polling::Receipt;
+
+/// Bytes that HTTP is given at once. It asks for the next when it has room: so what the client doesn't take stays with the
+/// session and counts in its outbox, where all at once would count as written.
+const PIECE: usize = 16 * 1024;
 
 pin_project! {
     /// The body of a response.
@@ -38,7 +42,7 @@ impl<B> ResponseBody<B> {
         Self { kind: Kind::Own { bytes: bytes.into(), receipt: None } }
     }
 
-    /// A body whose session hears whether it was taken.
+    /// A body whose session hears whether it was taken to its end.
     pub(crate) fn with_receipt(bytes: Bytes, receipt: Receipt) -> Self {
         Self { kind: Kind::Own { bytes, receipt: Some(receipt) } }
     }
@@ -52,11 +56,13 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
         match self.project().kind.project() {
             KindProjection::Inner { body } => body.poll_frame(cx),
             KindProjection::Own { bytes, receipt } => {
-                if let Some(receipt) = receipt.take() {
+                let piece = bytes.split_to(bytes.len().min(PIECE));
+                if bytes.is_empty()
+                    && let Some(receipt) = receipt.take()
+                {
                     receipt.taken();
                 }
-                let bytes = std::mem::take(bytes);
-                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+                Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
             }
         }
     }

@@ -13,6 +13,9 @@ use super::{Farewell, Session};
 use crate::frame::Frame;
 use crate::socket::DisconnectReason;
 
+/// Upgrades that a session may begin. Clients try once.
+const UPGRADES: u32 = 10;
+
 /// What a WebSocket's task finds after writing.
 pub(crate) enum Written {
     /// There are more frames, in the batch that was given.
@@ -62,6 +65,12 @@ impl Session {
         if drained {
             self.close(DisconnectReason::TransportClose, Farewell::Refuse);
         }
+    }
+
+    /// For a WebSocket's task that lets others have their turn: `bytes` got through since it last said so.
+    pub(crate) fn progressed(self: &Arc<Self>, bytes: usize) {
+        self.state.lock().stall_at = None;
+        self.wrote(bytes);
     }
 
     /// For a WebSocket's task whose batch is written (all `bytes` of it): the next batch, or
@@ -116,16 +125,19 @@ impl Session {
         true
     }
 
-    /// A WebSocket wants to take over. One at a time, and only from polling.
+    /// A WebSocket wants to take over. One at a time, only from polling, and not for ever: while an upgrade is under way
+    /// nobody asks why polling stands still.
     pub(crate) fn begin_upgrade(self: &Arc<Self>) -> Option<UpgradeTicket> {
         let mut state = self.state.lock();
-        let possible =
-            state.life == Life::Open && state.transport == TransportType::Polling && state.upgrade == Upgrade::None;
+        let possible = state.life == Life::Open
+            && state.transport == TransportType::Polling
+            && state.upgrade == Upgrade::None
+            && state.upgrade_round < UPGRADES;
         if !possible {
             return None;
         }
         state.upgrade = Upgrade::Connected(Instant::now() + self.config.upgrade_timeout);
-        state.upgrade_round = state.upgrade_round.wrapping_add(1);
+        state.upgrade_round += 1;
         self.arm(&mut state);
         Some(UpgradeTicket::new(self.clone(), state.upgrade_round))
     }

@@ -164,8 +164,11 @@ impl Session {
         state: &mut State,
         frames: impl Iterator<Item = Frame> + Clone,
     ) -> Option<Option<std::task::Waker>> {
-        let bytes: usize = frames.clone().map(|frame| frame.len()).sum();
-        if bytes > self.control.limits().outbox_bytes.saturating_sub(state.unwritten) {
+        let (count, bytes) = frames.clone().fold((0, 0), |(count, bytes), frame| (count + 1, bytes + frame.len()));
+        let limits = self.control.limits();
+        let fits = bytes <= limits.outbox_bytes.saturating_sub(state.unwritten)
+            && count <= limits.outbox_frames.saturating_sub(state.queue.len());
+        if !fits {
             return None;
         }
         state.queue.extend(frames);

@@ -22,6 +22,8 @@ use crate::socket::DisconnectReason;
 const READ: usize = 16 * 1024;
 /// Reads before others have their turn.
 const READS: usize = 8;
+/// Messages before others have their turn: a read may bring thousands, and each is answered before the next.
+const MESSAGES: usize = 128;
 
 thread_local! {
     /// One read buffer for all connections of a thread: what a connection keeps between reads is
@@ -53,7 +55,7 @@ struct Connection<S> {
     session: Arc<Session>,
     decoder: Decoder,
     output: Output,
-    /// Read, but not to be looked at before a POST is through.
+    /// Read, but not to be looked at before a POST is through, or before others had their turn.
     held: Vec<u8>,
 }
 
@@ -140,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         if again {
-            cx.waker().wake_by_ref();
+            another_turn(cx);
         }
         Poll::Pending
     }
@@ -163,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn packet(&mut self, message: Message) -> Result<Option<Incoming>, End> {
         let v3 = self.session.protocol == ProtocolVersion::V3;
         match message {
-            Message::Text(text) => Incoming::parse(text).map(Some).map_err(|_| End::Say(1002)),
+            Message::Text(text) => Incoming::parse(&text).map(Some).map_err(|_| End::Say(1002)),
             Message::Binary(data) if v3 => Incoming::parse_typed_binary(&data).map(Some).map_err(|_| End::Say(1002)),
             Message::Binary(data) => Ok(Some(Incoming::Binary(Bytes::from(data)))),
             Message::Ping(data) => {
@@ -222,7 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let input = ready!(self.poll_input(cx, |_, message| {
                 packet = Some(match message {
-                    Message::Text(text) => Incoming::parse(text).map_err(|_| End::Say(1002))?,
+                    Message::Text(text) => Incoming::parse(&text).map_err(|_| End::Say(1002))?,
                     Message::Ping(_) | Message::Pong => return Ok(()),
                     Message::Close => return Err(End::Say(1000)),
                     Message::Binary(_) => return Err(End::Say(1002)),
@@ -235,7 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 (None, Ok(Input::End(end))) => Poll::Ready(Err(end)),
                 (None, Err(_)) => Poll::Ready(Err(End::Gone)),
                 (None, Ok(Input::Yield)) => {
-                    cx.waker().wake_by_ref();
+                    another_turn(cx);
                     Poll::Pending
                 }
             }
@@ -250,10 +252,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         cx: &mut Context<'_>,
         mut take: impl FnMut(&mut Self, Message) -> Result<(), End>,
     ) -> Poll<io::Result<Input>> {
+        let mut left = MESSAGES;
         if !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
-            if let Err(end) = self.feed(&held, &mut take) {
-                return Poll::Ready(Ok(Input::End(end)));
+            if let Err(stop) = self.feed(&held, &mut left, &mut take) {
+                return Poll::Ready(Ok(stop));
             }
         }
         for _ in 0..READS {
@@ -263,14 +266,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let polled = Pin::new(&mut self.io).poll_read(cx, &mut buffer);
             let filled = buffer.filled().len();
             let fed = match &polled {
-                Poll::Ready(Ok(())) => self.feed(&scratch[..filled], &mut take),
+                Poll::Ready(Ok(())) => self.feed(&scratch[..filled], &mut left, &mut take),
                 _ => Ok(()),
             };
             SCRATCH.set(scratch);
             ready!(polled)?;
             Tally::add(&self.session.control.0.counters.bytes_in, filled);
             match fed {
-                Err(end) => return Poll::Ready(Ok(Input::End(end))),
+                Err(stop) => return Poll::Ready(Ok(stop)),
                 Ok(()) if filled == 0 => return Poll::Ready(Ok(Input::End(End::Gone))),
                 Ok(()) => {}
             }
@@ -278,27 +281,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Poll::Ready(Ok(Input::Yield))
     }
 
+    /// Has `left` messages taken at most, and counts them. What isn't looked at is held.
     fn feed(
         &mut self,
         mut input: &[u8],
+        left: &mut usize,
         take: &mut impl FnMut(&mut Self, Message) -> Result<(), End>,
-    ) -> Result<(), End> {
+    ) -> Result<(), Input> {
         let limit = self.session.config.payload_limit();
         loop {
+            if *left == 0 {
+                self.held = input.to_vec();
+                return Err(Input::Yield);
+            }
             match self.decoder.next(&mut input, limit) {
                 Ok(None) => return Ok(()),
                 Ok(Some(message)) => {
+                    *left -= 1;
                     if let Err(end) = take(self, message) {
                         self.held = input.to_vec();
-                        return Err(end);
+                        return Err(Input::End(end));
                     }
                 }
-                Err(Violation(code)) => return Err(End::Say(code)),
+                Err(Violation(code)) => return Err(Input::End(End::Say(code))),
             }
         }
     }
 }
 
+/// Has the task woken when the others that are ready have run, and the runtime has looked which connections are. A plain
+/// wake would bring it back dozens of times before that.
+fn another_turn(cx: &mut Context<'_>) {
+    let turn = std::pin::pin!(tokio::task::yield_now());
+    let _ = turn.poll(cx);
+}
+
+/// Why reading stops.
 enum Input {
     End(End),
     /// Its turn is over; there may be more.

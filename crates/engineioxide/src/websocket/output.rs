@@ -63,6 +63,7 @@ impl Output {
                 }
             }
             if turn >= TURN {
+                session.progressed(std::mem::take(&mut self.unreported));
                 return Poll::Ready(Ok(Step::Yield));
             }
             if !self.batch.is_empty() {

@@ -36,6 +36,8 @@ pub(super) enum Kind {
     Missing,
     /// An acknowledged message isn't in the log.
     FalseAck,
+    /// A message was not acknowledged, though all had come to rest.
+    Unanswered,
     /// The same version of a user's state with two meanings.
     StatusMeaning,
     /// A state that is older than, or the same as, one told before.
@@ -80,6 +82,7 @@ impl Kind {
             Self::Epochs => "order of epochs",
             Self::Missing => "never came",
             Self::FalseAck => "false ack",
+            Self::Unanswered => "unanswered",
             Self::StatusMeaning => "status with two meanings",
             Self::StatusOrder => "old status",
             Self::Noise => "noise",

@@ -75,6 +75,7 @@ impl Ledger {
                 }
             }
         }
+        unanswered(story, &sends, &acked, faults);
         figures.sent = sends.len() as u64;
         figures.acknowledged = acked.len() as u64;
         figures.unanswered = sends.keys().filter(|msg| !acked.contains(*msg)).count() as u64;
@@ -160,6 +161,19 @@ fn differ(one: Option<Name>, other: Option<Name>) -> bool {
 fn named(names: &Names<'_>, id: Name, msg: Option<Name>, user: Option<Name>) -> String {
     let [msg, user] = [msg, user].map(|name| name.map_or("?", |name| names.text(name)));
     format!("{msg} of {user} with id {}", names.text(id))
+}
+
+/// When all has come to rest nobody waits for an ack any more, or has given up: whatever stood in the way is over.
+fn unanswered(story: &Story<'_>, sends: &Sends<'_>, acked: &HashSet<&str>, faults: &mut Faults) {
+    let ended: HashSet<&str> = story.clients.iter().filter(|client| client.ended).map(|client| client.who).collect();
+    let mut left: Vec<_> =
+        sends.iter().filter(|(msg, (who, _))| !acked.contains(*msg) && !ended.contains(who)).collect();
+    left.sort_unstable();
+    for (msg, (who, room)) in left {
+        if let Some((at, _, _)) = story.heads.get(room) {
+            faults.add(Kind::Unanswered, *at, || format!("{msg} of {who} to {room} was never acknowledged"));
+        }
+    }
 }
 
 /// What was sent. A message has one sender and one room.

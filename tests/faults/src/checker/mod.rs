@@ -4,7 +4,8 @@
 //!
 //! - **One meaning** (`ledger`): a place (room, epoch, seq) has one message, id and sender for everybody, acks included; an
 //!   id and a message have one place. Where data was lost a message may have one place in each epoch. No message comes
-//!   that nobody sent. No place is acknowledged as new twice.
+//!   that nobody sent. No place is acknowledged as new twice. In the end every message is acknowledged, but for those of
+//!   clients that ended.
 //! - **Order** (`walk`, `rooms`): every message is the one after where the client stands, over all its connections. An
 //!   epoch may change at the next number only; one that was left never returns. A join that isn't a resume (`since` left
 //!   out, or `gap`) may show again what the client had, up to its answer's `seq` and no further. Nothing comes to who
@@ -83,7 +84,8 @@ pub struct Promises {
     pub gaps: bool,
     /// How exactly presence is told.
     pub presence: Presence,
-    /// No watcher may be told of anybody that they are offline, calm or not.
+    /// No watcher may be told of anybody that they are offline, calm or not, who wasn't away for longer than the grace: on
+    /// a slow machine clients are now and then.
     pub nobody_offline: bool,
 }
 

@@ -99,6 +99,8 @@ impl Member {
 
     /// It sends one message.
     pub fn say(&self, room: &str) {
+        // From now on, or who looks at once would take it to be at rest.
+        self.standing.unanswered.fetch_add(1, Ordering::SeqCst);
         let _ = self.orders.send(Order::Say(room.to_owned()));
     }
 }
@@ -127,6 +129,8 @@ enum Outcome {
     Lost,
     Away(Duration),
     Ended,
+    /// The server told it to stay away.
+    Expelled,
 }
 
 struct Work {
@@ -178,7 +182,7 @@ impl Work {
                 Err(_) => Outcome::Lost,
             };
             let wait = match outcome {
-                Outcome::Ended => return,
+                Outcome::Ended | Outcome::Expelled => return,
                 Outcome::Away(time) => {
                     self.door = self.rng.random_range(0..self.part.doors.len());
                     time
@@ -275,8 +279,9 @@ impl Work {
                         }
                     }
                     Packet::Event(name, payload) => self.take(&name, payload.get())?,
-                    // Not to be: the lab ends no identity. As a client that is told to stay away would, it does.
-                    Packet::Disconnect => return Ok(Outcome::Ended),
+                    // Not to be: the lab ends no identity. As a client that is told to stay away would, it does; what
+                    // it is owed it is owed still.
+                    Packet::Disconnect => return Ok(Outcome::Expelled),
                 },
                 order = self.orders.recv() => match order {
                     None | Some(Order::End) => return Ok(Outcome::Ended),
@@ -524,4 +529,47 @@ struct Status {
     version: u64,
     #[serde(default)]
     initial: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+
+    use super::*;
+
+    /// A server that lets a client in, and then says this.
+    async fn server(says: &'static str) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+            for text in [r#"0{"pingInterval":25000,"pingTimeout":20000}"#, "40{}"] {
+                socket.send(Message::text(text)).await.unwrap();
+            }
+            for text in [r#"431[{"ok":true}]"#, says] {
+                // Its CONNECT or `authenticate`.
+                socket.next().await;
+                socket.send(Message::text(text)).await.unwrap();
+            }
+            socket.next().await;
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn who_is_told_to_stay_away_has_not_ended_by_its_own_will() {
+        let file = std::env::temp_dir().join(format!("hubbub-expelled-{}", std::process::id()));
+        let (history, written) = History::create(&file).unwrap();
+        let part = Part { name: "ann".into(), user: "ann".into(), doors: vec![server("41").await], ..Part::default() };
+        let (_loud, quiet) = watch::channel(false);
+        let mut member = Member::start(part, 1, history, quiet, Latencies::default());
+        (&mut member.task).await.unwrap();
+        assert!(!member.standing.has_ended());
+        written.end().await.unwrap();
+        let facts: Vec<_> = crate::history::read(&file).unwrap().into_iter().map(|record| record.fact).collect();
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(facts, [Fact::Opened { user: "ann".into() }, Fact::Closed]);
+    }
 }

@@ -1,5 +1,6 @@
 //! The clients: what they write down is all that the checker gets.
 
+mod aside;
 mod fleet;
 mod latency;
 mod link;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+pub use aside::Aside;
 pub use fleet::Fleet;
 pub use latency::Latencies;
 pub use member::{Member, Part};

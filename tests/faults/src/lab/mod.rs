@@ -22,8 +22,13 @@ pub use process::Process;
 pub use proxy::{Proxy, Weather};
 
 use crate::checker::Promises;
-use crate::crowd::{Fleet, Latencies, Member, Part, Poster, Standing};
+use crate::crowd::{Aside, Fleet, Latencies, Member, Part, Poster, Standing};
 use crate::history::{Fact, History};
+
+/// How long it is waited for what must come, unless the run says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long all is watched on once it has come to rest.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// One run of one scenario.
 pub struct Lab {
@@ -39,6 +44,8 @@ pub struct Lab {
     pub figures: Vec<(String, String)>,
     /// How long the scenario of all faults at random goes on.
     pub chaos_for: Duration,
+    /// How long it is waited for what is still owed.
+    pub patience: Duration,
     /// What the lab itself found wanting.
     pub faults: Vec<String>,
     /// Settings that all nodes get.
@@ -56,6 +63,7 @@ impl Lab {
             promises: Promises::default(),
             figures: Vec::new(),
             chaos_for: Duration::from_secs(60),
+            patience: PATIENCE,
             faults: Vec::new(),
             settings: Vec::new(),
             binary: binary.to_owned(),
@@ -108,17 +116,19 @@ impl Lab {
     }
 
     /// A crowd without anybody yet.
-    pub fn crowd(&mut self) -> Crowd {
+    pub fn crowd(&mut self) -> anyhow::Result<Crowd> {
         let (loud, _) = watch::channel(false);
-        Crowd {
+        Ok(Crowd {
             members: Vec::new(),
             posters: Vec::new(),
             fleets: Vec::new(),
             latencies: Latencies::default(),
             loud,
+            aside: Aside::new()?,
+            patience: self.patience,
             history: self.history.clone(),
             rng: ChaCha8Rng::seed_from_u64(self.rng.random()),
-        }
+        })
     }
 }
 
@@ -129,6 +139,8 @@ pub struct Crowd {
     pub fleets: Vec<Fleet>,
     pub latencies: Latencies,
     loud: watch::Sender<bool>,
+    aside: Aside,
+    patience: Duration,
     history: History,
     rng: ChaCha8Rng,
 }
@@ -143,6 +155,8 @@ impl Crowd {
     /// Starts a client; its index.
     pub fn add(&mut self, part: Part) -> usize {
         let (seed, history) = (self.rng.random(), self.history.clone());
+        // Those who measure must not wait for the others' work, which real clients do on machines of their own.
+        let _aside = if part.measures { None } else { self.aside.enter() };
         self.members.push(Member::start(part, seed, history, self.loud.subscribe(), self.latencies.clone()));
         self.members.len() - 1
     }
@@ -218,21 +232,28 @@ impl Crowd {
     }
 
     /// Everybody falls silent; waits until all is acknowledged and everybody has seen the last message of each room, as a
-    /// node tells it. What is still missing after the patience is for the checker to say. Returns how long it took.
-    pub async fn rest(&mut self, node: &Node, patience: Duration) -> anyhow::Result<Duration> {
+    /// node tells it. What is still missing after the patience is for the checker to say, and not waited for again. Returns
+    /// how long it took.
+    pub async fn rest(&mut self, node: &Node) -> anyhow::Result<Duration> {
         self.speak(false).await?;
         let began = Instant::now();
         let rooms = self.rooms();
-        while began.elapsed() < patience && !self.is_settled(node, &rooms).await {
+        while !self.is_settled(node, &rooms).await {
+            if began.elapsed() > self.patience {
+                self.patience = Duration::ZERO;
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(began.elapsed())
     }
 
     /// Comes to rest, and writes down how things are in the end: the last thing that a scenario does.
-    pub async fn settle(&mut self, node: &Node, patience: Duration) -> anyhow::Result<Duration> {
-        let took = self.rest(node, patience).await?;
+    pub async fn settle(&mut self, node: &Node) -> anyhow::Result<Duration> {
+        let took = self.rest(node).await?;
         let (rooms, users) = (self.rooms(), self.users());
+        // What comes too much comes late: nodes compare what they know with Redis every two seconds.
+        tokio::time::sleep(QUIET).await;
         for room in &rooms {
             let head = node.get(&format!("/rooms/{room}/messages?limit=1")).await?;
             let (epoch, seq) =

@@ -5,11 +5,11 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::{Instant, sleep};
 
-use super::stage::{PATIENCE, Stage};
+use super::stage::Stage;
 use crate::checker::Presence;
 use crate::crowd::Part;
 use crate::lab::redis::Redis;
-use crate::lab::{Crowd, Lab, Node};
+use crate::lab::{Crowd, Lab, Node, PATIENCE};
 
 /// Every client drops for up to 2 s at random moments, for minutes. Everything arrives.
 pub async fn flaky(lab: &mut Lab) -> anyhow::Result<()> {
@@ -44,7 +44,7 @@ pub async fn slow_readers(lab: &mut Lab) -> anyhow::Result<()> {
     let (clients, slow, seconds) = (lab.pick(200, 1000), lab.pick(10, 50), lab.pick(17, 30));
     let redis = Redis::durable(&lab.dir).await?;
     let node = lab.node("node-0", &redis.url(), &[]).await?;
-    let mut crowd = lab.crowd();
+    let mut crowd = lab.crowd()?;
     // 100 KB/s to each: ten rooms, each with 20 messages of 5 KB a second.
     for index in 0..clients {
         crowd.add(Part {
@@ -115,7 +115,7 @@ pub async fn storm(lab: &mut Lab) -> anyhow::Result<()> {
     for index in 0..2 {
         nodes.push(lab.node(&format!("node-{index}"), &redis.url(), &[]).await?);
     }
-    let mut crowd = lab.crowd();
+    let mut crowd = lab.crowd()?;
     for index in 0..dropped + staying {
         crowd.add(Part {
             name: format!("c{index}"),
@@ -160,7 +160,7 @@ pub async fn storm(lab: &mut Lab) -> anyhow::Result<()> {
 }
 
 async fn settle(lab: &mut Lab, crowd: &mut Crowd, node: &Node) -> anyhow::Result<()> {
-    let took = crowd.settle(node, PATIENCE).await?;
+    let took = crowd.settle(node).await?;
     lab.figure("settled after", format!("{:.1} s", took.as_secs_f64()));
     Ok(())
 }

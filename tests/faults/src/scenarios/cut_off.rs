@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::stage::{PATIENCE, Stage};
+use super::stage::Stage;
 use crate::checker::Presence;
 use crate::lab::redis::Redis;
-use crate::lab::{Lab, Weather, eventually};
+use crate::lab::{Lab, PATIENCE, Weather, eventually};
 
 /// For 2, 8 and 60 s, by silence and by reset.
 pub async fn by_silence_and_reset(lab: &mut Lab) -> anyhow::Result<()> {

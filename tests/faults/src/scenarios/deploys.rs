@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::ensure;
 use tokio::time::{Instant, sleep};
 
-use super::stage::{PATIENCE, Stage};
+use super::stage::Stage;
 use crate::lab::redis::Redis;
-use crate::lab::{Lab, Process, eventually, free_port};
+use crate::lab::{Lab, PATIENCE, Process, eventually, free_port};
 
 /// All three nodes, several rounds, under load; REST goes through nginx as it is deployed.
 pub async fn rolling(lab: &mut Lab) -> anyhow::Result<()> {

@@ -72,7 +72,8 @@ pub async fn cluster(lab: &mut Lab) -> anyhow::Result<()> {
 /// Slots move between primaries under load, keys and all. Nothing is lost by that, and nothing may be said to be.
 pub async fn migration(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Sharded::start(&lab.dir).await?;
-    let size = Size::usual(lab);
+    // `room-6` is among the first thousand slots.
+    let size = Size { rooms: 8, ..Size::usual(lab) };
     let mut stage = Stage::at(lab, &redis.url(), size).await?;
     stage.calm_all();
     for round in 0..lab.pick(1, 4) {
@@ -80,13 +81,17 @@ pub async fn migration(lab: &mut Lab) -> anyhow::Result<()> {
         let primaries = redis.roles("master");
         let (from, to) = (primaries[round % 3], primaries[(round + 1) % 3]);
         lab.step(format!("round {round}: slots move from {} to {}", redis.servers[from].port, redis.servers[to].port));
+        let logs = || anyhow::Ok(redis.servers[to].cli(&["KEYS", "*}h:*"])?.lines().count());
+        let before = logs()?;
         let began = Instant::now();
         let mut command = Command::new("redis-cli");
         command.args(["--cluster", "reshard", &format!("127.0.0.1:{}", redis.servers[from].port), "--cluster-yes"]);
         command.args(["--cluster-from", &redis.id(from)?, "--cluster-to", &redis.id(to)?]);
-        command.args(["--cluster-slots", lab.pick("2000", "5000")]);
+        command.args(["--cluster-slots", lab.pick("1000", "5000")]);
         let out = tokio::task::spawn_blocking(move || command.output()).await??;
         ensure!(out.status.success(), "no migration: {}", String::from_utf8_lossy(&out.stdout));
+        let after = logs()?;
+        lab.require(after > before, format!("no room's log was among what moved: {before} before, {after} now"));
         lab.figure("slots moved in", format!("{:.1} s", began.elapsed().as_secs_f64()));
         sleep(Duration::from_secs(3)).await;
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::stage::{PATIENCE, Stage};
+use super::stage::Stage;
 use crate::lab::redis::Redis;
-use crate::lab::{Lab, eventually};
+use crate::lab::{Lab, PATIENCE, eventually};
 
 /// One of three nodes is killed under load. Its clients come back elsewhere and resume; nobody hears of that. Who doesn't
 /// come back is told to be offline, once, within 20 s.

@@ -62,7 +62,8 @@ pub async fn pubsub_killed(lab: &mut Lab) -> anyhow::Result<()> {
     stage.calm_all();
     for _ in 0..lab.pick(5, 24) {
         stage.load_for(lab.pick(Duration::from_secs(2), Duration::from_secs(5))).await?;
-        redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"])?;
+        let killed: usize = redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"])?.parse()?;
+        lab.require(killed > 0, "no subscription was there to be killed");
     }
     stage.rest().await?;
     let mut longest = Duration::ZERO;

@@ -7,10 +7,7 @@ use anyhow::Context;
 
 use crate::crowd::Part;
 use crate::lab::redis::Redis;
-use crate::lab::{Crowd, Lab, Node, Proxy, eventually};
-
-/// Longer than anybody should need to come back and be told of everything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+use crate::lab::{Crowd, Lab, Node, PATIENCE, Proxy, eventually};
 
 /// Nodes and clients.
 pub struct Stage {
@@ -78,7 +75,7 @@ impl Stage {
     pub async fn populate(lab: &mut Lab, nodes: Vec<Node>, ways: Vec<Proxy>, size: Size) -> anyhow::Result<Self> {
         let rooms: Vec<String> = (0..size.rooms).map(|index| format!("room-{index}")).collect();
         let doors: Vec<SocketAddr> = nodes.iter().map(|node| node.address).collect();
-        let mut crowd = lab.crowd();
+        let mut crowd = lab.crowd()?;
         for home in 0..nodes.len() {
             for index in 0..size.clients_a_node {
                 let part = Part {
@@ -147,7 +144,7 @@ impl Stage {
     /// Everybody falls silent and is told what is still owed; a node that runs is asked how things are.
     pub async fn settle(&mut self, lab: &mut Lab) -> anyhow::Result<()> {
         let node = self.nodes.iter().find(|node| node.runs()).context("no node runs")?;
-        let took = self.crowd.settle(node, PATIENCE).await?;
+        let took = self.crowd.settle(node).await?;
         lab.figure("settled after", format!("{:.1} s", took.as_secs_f64()));
         Ok(())
     }
@@ -155,7 +152,7 @@ impl Stage {
     /// Everybody falls silent for a moment, and gets what is still owed.
     pub async fn rest(&mut self) -> anyhow::Result<()> {
         let node = self.nodes.iter().find(|node| node.runs()).context("no node runs")?;
-        self.crowd.rest(node, PATIENCE).await?;
+        self.crowd.rest(node).await?;
         Ok(())
     }
 

@@ -71,6 +71,18 @@ fn a_send_may_be_repeated_until_it_is_acknowledged() {
 }
 
 #[test]
+fn in_the_end_every_message_is_acknowledged() {
+    let mut tale = Tale::of_two();
+    tale.talk("e1/1").sends("e1/2").is_fine();
+    tale.head("e1/1").is_wrong(&["unanswered"]);
+    // Nor does it help that it was refused for good, or that it came.
+    let refusal = Fact::Refused { room: ROOM.into(), msg: "m-e1/1".into(), code: "internal".into() };
+    Tale::of_two().sends("e1/1").tell("sue", refusal).head("e1/0").is_wrong(&["unanswered"]);
+    Tale::of_two().sends("e1/1").gets("sue", "e1/1").gets("ann", "e1/1").head("e1/1").is_wrong(&["unanswered"]);
+    Tale::of_two().talk("e1/1").sends("e1/2").ends("sue").head("e1/1").is_fine();
+}
+
+#[test]
 fn a_duplicate_has_the_place_of_the_first() {
     let mut tale = Tale::of_two();
     tale.talk("e1/1..2").sends("e1/1").acked_at("e1/1", "e1/3", true).gets("sue", "e1/3");

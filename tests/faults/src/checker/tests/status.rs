@@ -112,3 +112,29 @@ fn who_is_calm_stays_connected() {
     tale.change("tim", OFF).is_told("ann", OFF, 8).is_told("bob", OFF, 8).ends("ann").change("tim", ON);
     tale.is_told("bob", ON, 9).state(ON, 9).is_fine();
 }
+
+#[test]
+fn nobody_is_offline_who_was_not_away() {
+    let told = |away: u64| {
+        let mut tale = Tale::default();
+        tale.promises.nobody_offline = true;
+        tale.opens("ann").watches("ann", ON, 5).opens("tim").closes("tim");
+        let gone_at = tale.records.last().unwrap().at;
+        tale.is_told("ann", OFF, 8).opens("tim").is_told("ann", ON, 9);
+        let count = tale.records.len();
+        for (number, at) in
+            [(count - 3, gone_at + away), (count - 2, gone_at + away + 5), (count - 1, gone_at + away + 9)]
+        {
+            tale.records[number].at = at;
+        }
+        tale
+    };
+    told(3000).is_fine();
+    told(1000).is_wrong(&["noise"]);
+    // Another of his connections lives.
+    let mut tale = told(3000);
+    let mut other = tale.records[3].clone();
+    other.who = "tim-2".into();
+    tale.records.insert(3, other);
+    tale.is_wrong(&["noise"]);
+}
