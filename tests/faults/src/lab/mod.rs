@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::watch;
@@ -332,12 +333,14 @@ async fn await_port(port: u16) -> anyhow::Result<()> {
     eventually(&format!("something listens on {port}"), Duration::from_secs(10), connects).await
 }
 
-/// A port that nobody listens on just now, low enough for a cluster's second port.
+/// A port that nobody listens on just now, low enough for a cluster's second port, and given to nobody else in this run:
+/// scenarios go on beside each other, and one must not take another's Redis for its own.
 pub fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let port = rand::rng().random_range(11_000..32_000);
         let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if free(port) && free(port + 10_000) {
+        if free(port) && free(port + 10_000) && GIVEN.lock().insert(port) {
             return port;
         }
     }
