@@ -98,7 +98,7 @@ async fn cut(lab: &mut Lab, stage: &mut Stage, weather: Weather, seconds: u64) -
     let took = healed.elapsed();
     lab.figure(&format!("{weather:?} for {seconds} s, caught up after"), format!("{:.1} s", took.as_secs_f64()));
     // The short form shares the machine with others, which makes it slower than that.
-    let most = lab.pick(Duration::from_secs(20), Duration::from_secs(3));
+    let most = lab.pick(Duration::from_secs(45), Duration::from_secs(3));
     lab.require(took < most, format!("{weather:?} for {seconds} s: caught up only after {took:?}"));
     // Long enough for what the reaping of a living node would bring.
     sleep(Duration::from_secs(5)).await;
