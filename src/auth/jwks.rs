@@ -114,7 +114,8 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    const SET: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AAAA","kid":"a"}]}"#;
+    const SET: &str =
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwaaPJHURo8","kid":"a"}]}"#;
 
     /// A set whose server gives these answers, one after another, a second each, and the number of times it was asked.
     fn jwks(answers: &'static [Result<&'static str, FetchError>]) -> (Arc<Jwks>, Arc<AtomicUsize>) {

@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub const MIN_SECRET_BYTES: usize = 32;
 /// The shortest modulus of an RSA key that is taken, in bytes.
 const MIN_MODULUS_BYTES: usize = 256;
+/// What P-256 and Ed25519 take for a coordinate, in bytes.
+const COORDINATE_BYTES: usize = 32;
 /// How many keys of a set are looked at.
 const MAX_KEYS: usize = 64;
 
@@ -139,6 +141,8 @@ impl KeySet {
             Algorithm::Rs256 if bytes.len() < MIN_MODULUS_BYTES => Err(KeyError::WeakKey),
             // An uncompressed point of P-256.
             Algorithm::Es256 if bytes.len() != 65 => Err(KeyError::NotAPublicKey),
+            // The library panics at a shorter one, once a token is checked.
+            Algorithm::EdDsa if bytes.len() != COORDINATE_BYTES => Err(KeyError::NotAPublicKey),
             _ => Ok(Self { keys: vec![Key { kid: None, algorithm, key }], named: false }),
         }
     }
@@ -194,10 +198,12 @@ fn from_jwk(jwk: &Jwk) -> Option<Key> {
             }
             (Algorithm::Rs256, KeyAlgorithm::RS256)
         }
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
+        AlgorithmParameters::EllipticCurve(key)
+            if key.curve == EllipticCurve::P256 && is_coordinate(&key.x) && is_coordinate(&key.y) =>
+        {
             (Algorithm::Es256, KeyAlgorithm::ES256)
         }
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 && is_coordinate(&key.x) => {
             (Algorithm::EdDsa, KeyAlgorithm::EdDSA)
         }
         // A secret in a published set is none.
@@ -210,6 +216,11 @@ fn from_jwk(jwk: &Jwk) -> Option<Key> {
     Some(Key { kid: jwk.common.key_id.clone(), algorithm, key })
 }
 
+/// The library takes any length, and panics at a shorter one once a token is checked.
+fn is_coordinate(base64: &str) -> bool {
+    URL_SAFE_NO_PAD.decode(base64).is_ok_and(|bytes| bytes.len() == COORDINATE_BYTES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,9 +231,10 @@ mod tests {
     const ED: &str = include_str!("testdata/ed.pub.pem");
 
     fn jwk(algorithm: &str, kid: Option<&str>) -> serde_json::Value {
+        let coordinate = URL_SAFE_NO_PAD.encode([7; COORDINATE_BYTES]);
         let mut jwk = match algorithm {
-            "ES256" => json!({"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"}),
-            "EdDSA" => json!({"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}),
+            "ES256" => json!({"kty": "EC", "crv": "P-256", "x": coordinate, "y": coordinate}),
+            "EdDSA" => json!({"kty": "OKP", "crv": "Ed25519", "x": coordinate}),
             _ => json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode([255; 256]), "e": "AQAB"}),
         };
         if let Some(kid) = kid {
@@ -274,6 +286,8 @@ mod tests {
         for unfit in [
             json!({"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA", "kid": "a", "alg": "HS256"}),
             json!({"kty": "EC", "crv": "P-384", "x": "AAAA", "y": "AAAA", "kid": "a"}),
+            json!({"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA", "kid": "a"}),
+            json!({"kty": "OKP", "crv": "Ed25519", "x": "AAAA", "kid": "a"}),
             json!({"kty": "new", "kid": "a"}),
             json!(5),
             with("use", "enc"),

@@ -3,6 +3,8 @@
 pub mod admission;
 mod client;
 mod drain;
+#[cfg(test)]
+mod fuzz;
 mod listener;
 mod patience;
 pub mod tls;
