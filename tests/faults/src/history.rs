@@ -66,6 +66,8 @@ pub enum Fact {
     Step { text: String },
     /// From here on the data of Redis may have gone back in time: a new epoch may follow.
     DataLost,
+    /// What was acknowledged before this must outlive the next loss of data.
+    Saved,
     /// The truth about a user's presence changed: each watcher that is connected is owed one event.
     Change { target: String, online: bool },
     /// From now until the end this client is as far from all faults as can be: it must be told of each change singly.

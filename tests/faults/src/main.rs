@@ -35,7 +35,7 @@ enum Task {
     List,
     /// Runs scenarios: those named, or all but those that go on for an hour.
     Run(Run),
-    /// Judges a history again.
+    /// Judges a history again, by the promises in `promises.json` beside it, or by all of them.
     Check {
         /// A file of records.
         history: PathBuf,
@@ -79,7 +79,12 @@ async fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Task::Check { history } => {
-            let verdict = checker::check(&history::read(&history)?, &Promises::default());
+            let beside = history.with_file_name("promises.json");
+            let promises = match std::fs::read(&beside) {
+                Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{}", beside.display()))?,
+                Err(_) => Promises::default(),
+            };
+            let verdict = checker::check(&history::read(&history)?, &promises);
             println!("{}", verdict.figures);
             verdict.faults.iter().for_each(|fault| println!("  FAULT {fault}"));
             Ok(if verdict.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -136,14 +141,22 @@ async fn one(scenario: &'static Scenario, run: &Run, seed: u64) -> anyhow::Resul
     lab.patience = Duration::from_secs(run.patience);
     lab.chaos_for = Duration::from_secs(run.seconds);
     let ended = (scenario.run)(&mut lab).await;
-    let Lab { history, promises, figures, mut faults, .. } = lab;
+    let Lab { history, promises, figures, mut faults, must_see, .. } = lab;
     drop(history);
     written.end().await?;
     if let Err(error) = ended {
         faults.push(format!("the scenario broke off: {error:#}"));
     }
+    std::fs::write(dir.join("promises.json"), serde_json::to_vec(&promises)?)?;
     let verdict = judge(&file, promises).await?;
     faults.extend(verdict.faults);
+    // Who saw nothing found nothing.
+    if verdict.figures.acknowledged == 0 || verdict.figures.delivered == 0 {
+        faults.push("nothing was said, or nothing came".into());
+    }
+    faults.extend(
+        must_see.iter().filter(|(_, seen)| !seen(&verdict.figures)).map(|(what, _)| format!("not tried: {what}")),
+    );
     let word = if faults.is_empty() { "passed" } else { "FAILED" };
     // In one piece, as others may be telling theirs.
     let mut text = format!("{word} {} --seed {seed} ({} s)\n", scenario.name, began.elapsed().as_secs());

@@ -58,6 +58,8 @@ pub(super) struct Judge<'r, 'a> {
     pub faults: &'r mut Faults,
     pub figures: &'r mut Figures,
     pub data_loss: bool,
+    /// From when to when what was acknowledged may have been lost with data; none: that isn't known.
+    pub losses: &'r [(u64, u64)],
 }
 
 impl<'a> Judge<'_, 'a> {
@@ -189,6 +191,18 @@ impl<'a> Judge<'_, 'a> {
             fates.iter().filter(|(index, found)| **found == fate && room.spots[**index].acked.is_some()).count() as u64
         };
         let announced = acked(Fate::Announced);
+        let kept = |fate: Fate, at: u64| {
+            let gone = matches!(fate, Fate::LostWithData | Fate::Announced);
+            gone && self.data_loss && !self.losses.iter().any(|(from, to)| (*from..=*to).contains(&at))
+        };
+        for (index, fate) in fates {
+            let spot = &room.spots[*index];
+            if let Some(at) = spot.acked.filter(|at| !self.losses.is_empty() && kept(*fate, *at)) {
+                let (name, epoch, seq) = (room.name, self.names.text(spot.epoch), spot.seq);
+                self.faults
+                    .add(Kind::Missing, at, || format!("to {who} in {name}: {epoch}/{seq}, which had been saved"));
+            }
+        }
         if announced > 0 {
             *self.figures.announced_lost.entry(who.to_owned()).or_default() += announced;
         }

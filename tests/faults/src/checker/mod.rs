@@ -11,12 +11,13 @@
 //!   out, or `gap`) may show again what the client had, up to its answer's `seq` and no further. Nothing comes to who
 //!   isn't in the room. After a join the replay comes first, then `room_users`, then live messages.
 //! - **Joins**: a client resumes from where it stands; `recovered` and `gap` fit what was asked; `replayed` is what is
-//!   missing. `gap` and `room_reset` are faults unless allowed; numbers never go back in an epoch.
+//!   missing. `gap` and `room_reset` are faults unless allowed; in an epoch that goes on they announce what lies further
+//!   back than the log reaches, and nothing else. Numbers never go back in an epoch.
 //! - **Epochs** (`epochs`): they come in one order to everybody. Without loss of data numbers go on from one to the next.
 //! - **Completeness** (`complete`): every message that was acknowledged, or came to anybody, came to every client that was
 //!   in the room, from its first join on, unless its loss was announced to that client, or the client had asked for no
 //!   more, left or ended. Where data was lost, messages of an epoch that is over may be missing to who was behind; they
-//!   are counted. In the end every client stands at the room's `head`, and no ack is beyond it.
+//!   are counted, and none of them was acknowledged before the lab saved the data. In the end every client stands at the room's `head`, and no ack is beyond it.
 //! - **Status** (`status`): a version means the same to everybody; changes rise in version, for each watcher over its whole
 //!   life; a state that was asked for isn't older than what the watcher knew (but after loss of data); in the end each
 //!   watcher knows the true state. Calm watchers were told of exactly the changes that the lab caused. Every version newer
@@ -31,7 +32,7 @@
 //!
 //! - Time: how late anything came. `at` is only used to place what clients wrote among the lab's records.
 //! - What was lost of what a client had not been told when it left or ended, or just before a `room_reset`.
-//! - Whether an announced loss was a loss. `lost_from`. Messages' content.
+//! - Whether what was announced as lost with data was lost, but for what was saved before. Messages' content.
 //! - That a member was told of each single coming and going: a list may stand for several. Users who left a room by
 //!   themselves may come and go there as often as they like. Lists of more than 1000 users, or without any, are not
 //!   compared with anything.
@@ -46,6 +47,7 @@
 //! - When all has come to rest the lab writes `head`, `members` and `state`. What clients close, leave or end after the
 //!   first of these is clearing up, and excuses nothing.
 
+mod absence;
 mod complete;
 mod epochs;
 mod faults;
@@ -62,7 +64,7 @@ mod walk;
 
 use std::collections::HashMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::complete::Judge;
 use self::faults::{Faults, Kind};
@@ -76,21 +78,22 @@ use self::story::Story;
 use crate::history::Record;
 
 /// What a scenario allows. The default allows nothing: no loss, no gap, each change of presence told once.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promises {
     /// Acknowledged messages may be lost with a new epoch. Also set by a record `data_lost`.
     pub data_loss: bool,
-    /// Losses may be announced in an epoch that goes on, since the log is short. (With a new epoch: `data_loss`.)
-    pub gaps: bool,
+    /// Losses may be announced in an epoch that goes on, since the log is so short: of what lies further back than these last
+    /// messages. (With a new epoch: `data_loss`.)
+    pub gaps: Option<u64>,
     /// How exactly presence is told.
     pub presence: Presence,
-    /// No watcher may be told of anybody that they are offline, calm or not, who wasn't away for longer than the grace: on
-    /// a slow machine clients are now and then.
-    pub nobody_offline: bool,
+    /// Nobody may be told of anyone that they are offline, or went from a room, calm or not, who wasn't away for longer than
+    /// this grace, in milliseconds: on a slow machine clients are now and then.
+    pub nobody_gone_within: Option<u64>,
 }
 
 /// How exactly presence is told.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Presence {
     /// Calm clients are told of each change once, and everybody only of what was.
     #[default]
@@ -122,13 +125,14 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
     let allowed = Allowed { gaps: promises.gaps, data_loss };
     let mut reader = Reader { names: &mut names, faults: &mut faults, figures: &mut figures, allowed, ways: &mut ways };
     story.clients.iter().for_each(|client| reader.read(client));
-    let mut judge = Judge { names: &mut names, faults: &mut faults, figures: &mut figures, data_loss };
+    let mut judge =
+        Judge { names: &mut names, faults: &mut faults, figures: &mut figures, data_loss, losses: &story.losses };
     judge.judge(&story, &ledger, ways);
 
     let (told, counted) = (&mut faults, &mut figures);
     Statuses { story: &story, faults: told, figures: counted, exact, data_loss, meanings: HashMap::new() }.judge();
-    if promises.nobody_offline {
-        status::nobody_offline(&story, &mut faults);
+    if let Some(grace) = promises.nobody_gone_within {
+        absence::nobody_gone(&story, grace, &mut faults);
     }
     Memberships { story: &story, faults: &mut faults, figures: &mut figures, exact }.judge();
 

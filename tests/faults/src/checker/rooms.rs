@@ -29,8 +29,8 @@ pub(super) struct Way {
 /// What may be announced as lost.
 #[derive(Clone, Copy)]
 pub(super) struct Allowed {
-    /// Any loss may.
-    pub gaps: bool,
+    /// A loss in an epoch that goes on may, of what lies further back than so many messages.
+    pub gaps: Option<u64>,
     /// A loss with a new epoch may.
     pub data_loss: bool,
 }
@@ -68,8 +68,8 @@ impl<'a> Reader<'_, 'a> {
                 Fact::Got { room, epoch, seq, .. } => {
                     self.got(walks.entry(room).or_default(), room, record, epoch, *seq);
                 }
-                Fact::Reset { room, epoch, seq, .. } => {
-                    self.reset(walks.entry(room).or_default(), room, record, epoch, *seq);
+                Fact::Reset { room, epoch, seq, lost_from } => {
+                    self.reset(walks.entry(room).or_default(), room, record, epoch, *seq, *lost_from);
                 }
                 Fact::Roster { room, .. } => self.opened(walks.entry(room).or_default(), room, record),
                 Fact::Left { room } => {
@@ -117,11 +117,27 @@ impl<'a> Reader<'_, 'a> {
             return;
         }
         self.figures.gaps += 1;
-        self.announced(walk, room, record, Stand { epoch: asked, seq: since.seq }, Stand { epoch, seq: answer.seq });
+        let from = Stand { epoch: asked, seq: since.seq };
+        self.announced(walk, room, record, from, Stand { epoch, seq: answer.seq });
+        let behind = answer.seq.checked_sub(since.seq).filter(|_| asked == epoch);
+        if let (Some(behind), Some(kept)) = (behind, self.allowed.gaps)
+            && behind <= kept
+        {
+            let text = || format!("was told of a loss, and was only {behind} messages behind");
+            self.complain(Kind::Announced, record, room, walk, text);
+        }
         walk.begin(Entry::Announced, epoch, answer.seq.saturating_sub(answer.replayed), answer.seq);
     }
 
-    fn reset(&mut self, walk: &mut Walk, room: &'a str, record: &'a Record, epoch: &'a str, seq: u64) {
+    fn reset(
+        &mut self,
+        walk: &mut Walk,
+        room: &'a str,
+        record: &'a Record,
+        epoch: &'a str,
+        seq: u64,
+        lost_from: Option<u64>,
+    ) {
         self.figures.resets += 1;
         let to = Stand { epoch: self.names.name(epoch), seq };
         let Some(at) = walk.at.filter(|_| walk.joined) else {
@@ -130,6 +146,11 @@ impl<'a> Reader<'_, 'a> {
         };
         self.come_to(room, Some(at), to.epoch, record);
         self.announced(walk, room, record, at, to);
+        let empty = seq == at.seq || lost_from.is_some_and(|from| from > at.seq + 1);
+        if at.epoch == to.epoch && empty {
+            let text = || format!("was told of a loss that is none: {:?}", record.fact);
+            self.complain(Kind::Announced, record, room, walk, text);
+        }
         walk.opening = None;
         walk.jump(Entry::Announced, to);
     }
@@ -137,7 +158,7 @@ impl<'a> Reader<'_, 'a> {
     /// A loss was announced to who stood at `from`; the numbering stands, or goes on, at `to`.
     fn announced(&mut self, walk: &Walk, room: &'a str, record: &'a Record, from: Stand, to: Stand) {
         let renamed = from.epoch != to.epoch;
-        if !(self.allowed.gaps || self.allowed.data_loss && renamed) {
+        if !(self.allowed.gaps.is_some() || self.allowed.data_loss && renamed) {
             self.complain(Kind::Announced, record, room, walk, || format!("was told of a loss: {:?}", record.fact));
         }
         if !renamed && to.seq < from.seq {

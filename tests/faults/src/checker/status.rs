@@ -38,58 +38,6 @@ struct Told<'a> {
     at: u64,
 }
 
-/// Who was away for as long may be taken for gone: the grace, less what the client hears of its loss later than the server.
-const GRACE: u64 = 1900;
-/// So long after somebody was back watchers may still be told that they had gone.
-const LATE: u64 = 5000;
-
-/// Whoever was told that somebody is offline who wasn't away for long was told so wrongly.
-pub(super) fn nobody_offline(story: &Story<'_>, faults: &mut Faults) {
-    let absences = absences(story);
-    for client in &story.clients {
-        for record in &client.records {
-            if let Fact::Status { target, online: false, .. } | Fact::Watching { target, online: false, .. } =
-                &record.fact
-            {
-                let excuses = |(from, to): &(u64, u64)| (from + GRACE..=to + LATE).contains(&record.at);
-                if !absences.get(target.as_str()).is_some_and(|all| all.iter().any(excuses)) {
-                    faults.add(Kind::Noise, record.at, || format!("{} was told that {target} is offline", client.who));
-                }
-            }
-        }
-    }
-}
-
-/// By user: from when to when none of its clients was connected, after one had been, where that was for long.
-fn absences<'a>(story: &Story<'a>) -> HashMap<&'a str, Vec<(u64, u64)>> {
-    let mut steps: BTreeMap<&str, Vec<(u64, i32)>> = BTreeMap::new();
-    for client in &story.clients {
-        let Some(user) = client.user else { continue };
-        let step = |fact: &Fact| match fact {
-            Fact::Opened { .. } => Some(1),
-            Fact::Closed => Some(-1),
-            _ => None,
-        };
-        let found = client.records.iter().filter_map(|record| Some((record.at, step(&record.fact)?)));
-        steps.entry(user).or_default().extend(found);
-    }
-    let mut absences: HashMap<&str, Vec<(u64, u64)>> = HashMap::new();
-    for (user, mut steps) in steps {
-        // Within a millisecond, who comes comes first.
-        steps.sort_unstable_by_key(|(at, step)| (*at, -step));
-        let (mut connected, mut gone_at) = (0, None);
-        for (at, step) in steps.into_iter().chain([(u64::MAX - LATE, 1)]) {
-            connected += step;
-            if connected == 0 {
-                gone_at = Some(at);
-            } else if let Some(from) = gone_at.take().filter(|from| at - from >= GRACE) {
-                absences.entry(user).or_default().push((from, at));
-            }
-        }
-    }
-    absences
-}
-
 pub(super) struct Statuses<'r, 'a> {
     pub story: &'r Story<'a>,
     pub faults: &'r mut Faults,

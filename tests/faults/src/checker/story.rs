@@ -7,6 +7,8 @@ use crate::history::{Fact, Record};
 
 /// Who writes what only the lab can know.
 const LAB: &str = "lab";
+/// So long after data was lost the last acks from before are written down, in milliseconds.
+const LATE: u64 = 1000;
 
 /// The history, by who told it.
 #[derive(Default)]
@@ -18,6 +20,8 @@ pub(super) struct Story<'a> {
     pub members: BTreeMap<&'a str, (u64, &'a [String])>,
     pub states: BTreeMap<&'a str, (u64, bool, u64)>,
     pub data_lost: bool,
+    /// From when to when what was acknowledged may have been lost with data.
+    pub losses: Vec<(u64, u64)>,
     calm: BTreeMap<&'a str, (u64, usize)>,
 }
 
@@ -72,13 +76,19 @@ impl<'a> Story<'a> {
     }
 
     fn read_lab(&mut self, history: &'a [Record], faults: &mut Faults) {
+        let mut saved = 0;
         for (number, record) in history.iter().filter(|record| is_labs(&record.fact)).enumerate() {
             if record.who != LAB {
                 faults.add(Kind::Malformed, record.at, || format!("{} wrote {:?}", record.who, record.fact));
                 continue;
             }
             match &record.fact {
-                Fact::DataLost => self.data_lost = true,
+                Fact::Saved => saved = record.at,
+                Fact::DataLost => {
+                    self.data_lost = true;
+                    self.losses.push((saved, record.at + LATE));
+                    saved = 0;
+                }
                 Fact::Change { target, online } => {
                     self.changes.entry(target).or_default().push(Change { online: *online, number });
                 }
@@ -160,6 +170,7 @@ fn is_labs(fact: &Fact) -> bool {
         fact,
         Fact::Step { .. }
             | Fact::DataLost
+            | Fact::Saved
             | Fact::Change { .. }
             | Fact::Calm { .. }
             | Fact::Head { .. }

@@ -20,6 +20,8 @@ use crate::history::{Fact, History, Position, Record};
 pub struct Fleet {
     /// By client's name.
     pub standings: HashMap<String, Arc<Standing>>,
+    /// By user, the index of the door that it knocks at first.
+    pub homes: Vec<(String, usize)>,
     orders: ChildStdin,
     _child: Child,
 }
@@ -87,7 +89,8 @@ impl Fleet {
         for (part, standing) in parts.iter().map(|part| (part, &standings[&part.name])) {
             standing.asking.store(part.rooms.len(), Ordering::SeqCst);
         }
-        Ok(Self { standings, orders: child.stdin.take().context("piped")?, _child: child })
+        let homes = parts.iter().enumerate().map(|(index, part)| (part.user.clone(), index)).collect();
+        Ok(Self { standings, homes, orders: child.stdin.take().context("piped")?, _child: child })
     }
 
     /// Gives all clients an order: `loud`, `quiet`, or `drop <milliseconds>`.

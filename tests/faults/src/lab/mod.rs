@@ -22,7 +22,7 @@ pub use node::Node;
 pub use process::Process;
 pub use proxy::{Proxy, Weather};
 
-use crate::checker::Promises;
+use crate::checker::{Figures, Promises};
 use crate::crowd::{Aside, Fleet, Latencies, Member, Part, Poster, Standing};
 use crate::history::{Fact, History};
 
@@ -49,6 +49,8 @@ pub struct Lab {
     pub patience: Duration,
     /// What the lab itself found wanting.
     pub faults: Vec<String>,
+    /// What the history must have, or the scenario didn't try what it is for.
+    pub must_see: Vec<(&'static str, fn(&Figures) -> bool)>,
     /// Settings that all nodes get.
     pub settings: Vec<(String, String)>,
     binary: PathBuf,
@@ -66,6 +68,7 @@ impl Lab {
             chaos_for: Duration::from_secs(60),
             patience: PATIENCE,
             faults: Vec::new(),
+            must_see: Vec::new(),
             settings: Vec::new(),
             binary: binary.to_owned(),
         }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::{Instant, sleep};
 
-use super::stage::Stage;
+use super::stage::{Size, Stage};
 use crate::checker::Presence;
 use crate::crowd::Part;
 use crate::lab::redis::Redis;
-use crate::lab::{Crowd, Lab, Node, PATIENCE};
+use crate::lab::{Crowd, Lab, Node, PATIENCE, Weather};
 
 /// Every client drops for up to 2 s at random moments, for minutes. Everything arrives.
 pub async fn flaky(lab: &mut Lab) -> anyhow::Result<()> {
@@ -36,6 +36,38 @@ pub async fn flaky(lab: &mut Lab) -> anyhow::Result<()> {
         }
     }
     lab.figure("drops", drops);
+    stage.settle(lab).await
+}
+
+/// The log is short: who is away for long, and a node that is cut off for long, find that what they missed is no longer
+/// kept. They are told so, each of exactly that; who was away for less misses nothing.
+pub async fn short_log(lab: &mut Lab) -> anyhow::Result<()> {
+    const KEPT: u64 = 100;
+    lab.settings.push(("HISTORY_SIZE".into(), KEPT.to_string()));
+    lab.promises.gaps = Some(KEPT);
+    lab.promises.presence = Presence::FinalState;
+    lab.must_see.push(("a gap", |figures| figures.gaps > 0));
+    lab.must_see.push(("a resume without one", |figures| figures.resumes > 0));
+    lab.must_see.push(("a node that was behind for too long", |figures| figures.resets > 0));
+    let redis = Redis::durable(&lab.dir).await?;
+    // Few who say much: in two seconds more than is kept.
+    let pace = Duration::from_millis(200);
+    let size = Size { clients_a_node: lab.pick(16, 40), rooms: 2, pace, ..Size::usual(lab) };
+    let mut stage = Stage::on(lab, &redis, size).await?;
+    for round in 0..lab.pick(1, 6) {
+        stage.load_for(Duration::from_secs(1)).await?;
+        lab.step(format!("round {round}: some leave for up to 6 s, and node-0 is cut off for 8 s"));
+        for member in &stage.crowd.members {
+            if lab.rng.random_bool(0.3) {
+                member.leave_for(Duration::from_millis(lab.rng.random_range(0..6000)));
+            }
+        }
+        stage.ways[0].set(Weather::Silent);
+        sleep(Duration::from_secs(8)).await;
+        stage.ways[0].set(Weather::Fine);
+        stage.all_ready(PATIENCE).await?;
+        stage.crowd.all_back(PATIENCE).await?;
+    }
     stage.settle(lab).await
 }
 

@@ -63,8 +63,7 @@ async fn cut(lab: &mut Lab, stage: &mut Stage, weather: Weather, seconds: u64) -
     let began = Instant::now();
     stage.ways[0].set(weather);
     // Longer than the lease, the beat and the grace: its users are taken for gone, and come back with it.
-    let gone = if seconds > 20 { stage.alone_on(0) } else { Vec::new() };
-    let users: Vec<String> = gone.iter().map(|index| stage.crowd.members[*index].part.user.clone()).collect();
+    let users = if seconds > 20 { stage.users_alone_on(0) } else { Vec::new() };
     users.iter().for_each(|user| lab.changed(user, false));
     if seconds >= 8 {
         let node = &stage.nodes[0];

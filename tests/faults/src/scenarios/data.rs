@@ -17,6 +17,7 @@ pub async fn rolled_back(lab: &mut Lab) -> anyhow::Result<()> {
     let mut stage = Stage::usual(lab, &redis).await?;
     for round in 0..lab.pick(1, 4) {
         stage.load_for(Duration::from_secs(3)).await?;
+        lab.history.write("lab", Fact::Saved);
         redis.cli(&["SAVE"])?;
         let kept = redis.dir().join("kept.rdb");
         std::fs::copy(redis.dir().join("dump.rdb"), &kept)?;

@@ -56,6 +56,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!("slow-redis", cut_off::slow, "the way from one node to Redis takes half a second"),
     scenario!("pubsub-killed", outages::pubsub_killed, "the subscriptions alone are killed, again and again"),
     scenario!("flaky-clients", clients::flaky, "every client drops for up to 2 s at random moments"),
+    scenario!("short-log", clients::short_log, "clients and a node are away for longer than the log reaches"),
     scenario!("slow-readers", clients::slow_readers, "50 of 1,000 clients stop reading", alone),
     scenario!("storm", clients::storm, "5,000 clients drop at once", alone),
     scenario!("rolling-restart", deploys::rolling, "all nodes restarted one by one under load, REST through nginx"),

@@ -57,8 +57,7 @@ pub async fn frozen(lab: &mut Lab) -> anyhow::Result<()> {
 
     lab.step("node-0 stands still for longer than its lease");
     stage.nodes[0].freeze(true);
-    let users: Vec<String> =
-        stage.alone_on(0).iter().map(|index| stage.crowd.members[*index].part.user.clone()).collect();
+    let users = stage.users_alone_on(0);
     users.iter().for_each(|user| lab.changed(user, false));
     sleep(Duration::from_secs(lab.pick(24, 40))).await;
     stage.nodes[0].freeze(false);

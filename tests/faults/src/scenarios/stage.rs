@@ -17,8 +17,6 @@ pub struct Stage {
     /// Between each node and Redis.
     pub ways: Vec<Proxy>,
     pub rooms: Vec<String>,
-    /// Indices of the watchers of each node.
-    pub watchers: Vec<Vec<usize>>,
 }
 
 /// How many of what.
@@ -106,21 +104,20 @@ impl Stage {
         let watched: Vec<String> = (0..nodes.len())
             .flat_map(|home| (0..size.clients_a_node.min(20)).map(move |index| user(home, index)))
             .collect();
-        let watchers = (0..nodes.len())
-            .map(|home| {
-                let watcher = |index| Part {
+        for home in 0..nodes.len() {
+            for index in 0..3 {
+                crowd.add(Part {
                     name: format!("w{home}-{index}"),
                     user: format!("watcher-{home}-{index}"),
                     watches: watched.clone(),
                     doors: doors.clone(),
                     home,
                     ..Part::default()
-                };
-                (0..3).map(|index| crowd.add(watcher(index))).collect()
-            })
-            .collect();
+                });
+            }
+        }
         crowd.all_back(PATIENCE).await.context("the watchers at the start")?;
-        Ok(Self { crowd, nodes, ways, rooms, watchers })
+        Ok(Self { crowd, nodes, ways, rooms })
     }
 
     /// Lets everybody send, for so long.
@@ -130,15 +127,27 @@ impl Stage {
         Ok(())
     }
 
-    /// The watchers of all nodes but this one are far from the fault.
+    /// All clients of all nodes but this one, watchers and members of rooms, are far from the fault.
     pub fn calm_but(&self, home: usize) {
-        let others = self.watchers.iter().enumerate().filter(|(index, _)| *index != home);
-        self.crowd.calm(others.flat_map(|(_, watchers)| watchers.iter().copied()));
+        self.calm(|part| part.home != home);
     }
 
-    /// All watchers stay where they are.
+    /// All clients stay where they are.
     pub fn calm_all(&self) {
-        self.crowd.calm(self.watchers.iter().flatten().copied());
+        self.calm(|_| true);
+    }
+
+    fn calm(&self, far: impl Fn(&Part) -> bool) {
+        let members = self.crowd.members.iter().enumerate();
+        self.crowd.calm(members.filter(|(_, member)| far(&member.part)).map(|(index, _)| index));
+    }
+
+    /// The users of a node who have no other connection than those to it, official clients included.
+    pub fn users_alone_on(&self, home: usize) -> Vec<String> {
+        let own = self.alone_on(home).into_iter().map(|index| self.crowd.members[index].part.user.clone());
+        let fleets = self.crowd.fleets.iter().flat_map(|fleet| &fleet.homes);
+        let nodes = self.nodes.len();
+        own.chain(fleets.filter(|(_, door)| door % nodes == home).map(|(user, _)| user.clone())).collect()
     }
 
     /// Everybody falls silent and is told what is still owed; a node that runs is asked how things are.

@@ -96,3 +96,31 @@ fn who_leaves_by_itself_makes_no_noise() {
     tale.joined("bob", None, "e1/0", false, false, 0).lists("bob", &["ann", "bob"]).sees_enter("ann", "bob");
     tale.members(&["ann", "bob"]).is_fine();
 }
+
+#[test]
+fn nobody_goes_from_a_room_who_was_hardly_away() {
+    let told = |away: u64| {
+        let mut tale = ann_and_bob();
+        tale.promises.nobody_gone_within = Some(2000);
+        tale.enters("bob", "e1/0").closes("bob");
+        let gone_at = tale.records.last().unwrap().at;
+        tale.sees_go("ann", "bob").opens("bob").joined("bob", Some("e1/0"), "e1/0", true, false, 0);
+        tale.lists("bob", &["ann", "bob"]).sees_enter("ann", "bob");
+        let count = tale.records.len();
+        // Connected at once: what counts is when he was in the room again.
+        tale.records[count - 4].at = gone_at + 1;
+        for (number, at) in [(count - 5, away), (count - 3, away + 5), (count - 2, away + 5), (count - 1, away + 6)] {
+            tale.records[number].at = gone_at + at;
+        }
+        tale
+    };
+    told(3000).is_fine();
+    told(1000).is_wrong(&["noise in a room"]);
+    // He had left by himself.
+    let mut tale = ann_and_bob();
+    tale.promises.nobody_gone_within = Some(2000);
+    tale.enters("bob", "e1/0").leaves("bob");
+    let left_at = tale.records.last().unwrap().at;
+    tale.sees_go("ann", "bob").records.last_mut().unwrap().at = left_at + 2000;
+    tale.is_fine();
+}

@@ -1,7 +1,8 @@
 //! Order, holes, repeats, joins.
 
-use super::tale::Tale;
+use super::tale::{ROOM, Tale};
 use crate::checker::Promises;
+use crate::history::Fact;
 
 #[test]
 fn a_plain_talk_is_fine() {
@@ -80,7 +81,7 @@ fn an_announced_gap_is_fine_where_gaps_are_allowed() {
     let mut tale = Tale::of_two();
     tale.talk("e1/1..2").closes("ann").says("e1/3..9").gets("sue", "e1/3..9");
     tale.misses("ann", "e1/2", "e1/9", &["e1/8..9"]).talk("e1/10").head("e1/10").is_wrong(&["announced loss"]);
-    tale.promises.gaps = true;
+    tale.promises.gaps = Some(2);
     tale.is_fine();
     assert_eq!(tale.figures().announced_lost["ann"], 5);
 }
@@ -90,7 +91,7 @@ fn a_reset_is_fine_where_gaps_are_allowed() {
     let mut tale = Tale::of_two();
     tale.talk("e1/1..2").says("e1/3..9").gets("sue", "e1/3..9").is_reset("ann", "e1/7").gets("ann", "e1/8..9");
     tale.head("e1/9").is_wrong(&["announced loss"]);
-    tale.promises.gaps = true;
+    tale.promises.gaps = Some(2);
     tale.is_fine();
     assert_eq!((tale.figures().resets, tale.figures().announced_lost["ann"]), (1, 5));
 }
@@ -106,7 +107,7 @@ fn a_hole_is_found() {
     tale.lists("ann", &["ann"]).is_wrong(&["hole"]);
     // After a reset.
     let mut tale = Tale::of_two();
-    tale.promises.gaps = true;
+    tale.promises.gaps = Some(2);
     tale.talk("e1/1").says("e1/2..9").gets("sue", "e1/2..9").is_reset("ann", "e1/7").gets("ann", "e1/9");
     tale.is_wrong(&["hole"]);
 }
@@ -158,7 +159,7 @@ fn an_epoch_that_was_left_never_returns() {
 #[test]
 fn clients_agree_on_the_order_of_epochs() {
     let mut tale = Tale::of_two();
-    tale.promises = Promises { data_loss: true, gaps: true, ..Promises::default() };
+    tale.promises = Promises { data_loss: true, gaps: Some(2), ..Promises::default() };
     tale.enters("bob", "e2/0").talk("e1/1").says("e2/2").gets("sue", "e2/2").gets("ann", "e2/2");
     tale.says("e2/1").gets("bob", "e2/1").says("e1/2").gets("bob", "e1/2");
     let faults = tale.faults();
@@ -218,7 +219,7 @@ fn an_answer_fits_what_was_asked() {
     ];
     for (since, recovered, gap, replayed) in answers {
         let mut tale = Tale::of_two();
-        tale.promises.gaps = true;
+        tale.promises.gaps = Some(2);
         tale.talk("e1/1..3").closes("ann").opens("ann").joined("ann", since, "e1/3", recovered, gap, replayed);
         let faults = tale.faults();
         assert!(faults.iter().any(|fault| fault.starts_with("impossible answer")), "{faults:#?}");
@@ -228,10 +229,10 @@ fn an_answer_fits_what_was_asked() {
 #[test]
 fn numbers_never_go_back_in_an_epoch() {
     let mut tale = Tale::of_two();
-    tale.promises.gaps = true;
+    tale.promises.gaps = Some(2);
     tale.talk("e1/1..5").ends("sue").closes("ann").misses("ann", "e1/5", "e1/4", &[]).is_wrong(&["order of epochs"]);
     let mut tale = Tale::of_two();
-    tale.promises.gaps = true;
+    tale.promises.gaps = Some(2);
     tale.talk("e1/1..5").ends("sue").is_reset("ann", "e1/4").is_wrong(&["order of epochs"]);
 }
 
@@ -244,4 +245,27 @@ fn after_a_join_come_the_replay_then_the_users_then_live_messages() {
     let mut tale = Tale::of_two();
     tale.talk("e1/1").closes("ann").opens("ann").joined("ann", Some("e1/1"), "e1/1", true, false, 0).talk("e1/2");
     tale.lists("ann", &["ann"]).is_wrong(&["opening out of order"]);
+}
+
+#[test]
+fn only_what_is_no_longer_kept_may_be_said_to_be_lost() {
+    // The log keeps two; `ann` lacked two.
+    let mut tale = Tale::of_two();
+    tale.promises.gaps = Some(2);
+    tale.talk("e1/1").closes("ann").says("e1/2..3").gets("sue", "e1/2..3").misses("ann", "e1/1", "e1/3", &["e1/2..3"]);
+    tale.head("e1/3").is_wrong(&["announced loss"]);
+    // Nothing, or less than is said, lies between.
+    let mut tale = Tale::of_two();
+    tale.promises.gaps = Some(2);
+    tale.talk("e1/1").is_reset("ann", "e1/1").talk("e1/2").is_wrong(&["announced loss"]);
+    let lost_from = |from: u64| {
+        let mut tale = Tale::of_two();
+        tale.promises.gaps = Some(2);
+        tale.talk("e1/1").says("e1/2..9").gets("sue", "e1/2..9");
+        let reset = Fact::Reset { room: ROOM.into(), epoch: "e1".into(), seq: 7, lost_from: Some(from) };
+        tale.tell("ann", reset).gets("ann", "e1/8..9").head("e1/9");
+        tale
+    };
+    lost_from(2).is_fine();
+    lost_from(3).is_wrong(&["announced loss"]);
 }

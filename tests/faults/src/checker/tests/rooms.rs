@@ -208,3 +208,24 @@ fn many_faults_of_a_kind_are_summed_up() {
     assert!(faults[0].contains("ann in lobby, at e1/1, got e1/1"), "{}", faults[0]);
     assert_eq!(tale.figures().repeats, 50);
 }
+
+#[test]
+fn what_was_saved_is_not_lost() {
+    // `ann` was away when the data went back to before `e1/2`, or, if it had been saved, should not have.
+    let rolled_back = |saved: bool| {
+        let mut tale = Tale::of_two();
+        tale.talk("e1/1").closes("ann").says("e1/2").gets("sue", "e1/2");
+        if saved {
+            tale.tell("lab", Fact::Saved);
+        }
+        tale.data_lost().ends("sue");
+        tale.opens("ann").joined("ann", Some("e1/1"), "e2/1", true, false, 0).lists("ann", &["ann"]).head("e2/1");
+        tale
+    };
+    rolled_back(false).is_fine();
+    assert_eq!(rolled_back(false).figures().lost_with_data, 1);
+    rolled_back(true).is_wrong(&["never came"]);
+    // What was saved long ago, and lost the second time.
+    let mut tale = rolled_back(false);
+    tale.tell("lab", Fact::Saved).data_lost().is_fine();
+}

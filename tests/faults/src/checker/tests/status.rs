@@ -117,7 +117,7 @@ fn who_is_calm_stays_connected() {
 fn nobody_is_offline_who_was_not_away() {
     let told = |away: u64| {
         let mut tale = Tale::default();
-        tale.promises.nobody_offline = true;
+        tale.promises.nobody_gone_within = Some(2000);
         tale.opens("ann").watches("ann", ON, 5).opens("tim").closes("tim");
         let gone_at = tale.records.last().unwrap().at;
         tale.is_told("ann", OFF, 8).opens("tim").is_told("ann", ON, 9);
