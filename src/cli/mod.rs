@@ -1,5 +1,6 @@
 //! The commands.
 
+mod bench;
 mod healthcheck;
 mod serve;
 
@@ -53,6 +54,7 @@ enum Command {
     },
     /// Exits with 0 when the node on this machine is ready (for container health checks)
     Healthcheck,
+    Bench(Box<bench::Options>),
 }
 
 impl Cli {
@@ -61,9 +63,13 @@ impl Cli {
     /// # Errors
     /// In words for whoever typed it.
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        // What it needs is on its command line: the nodes that it tries are configured elsewhere.
+        if let Some(Command::Bench(options)) = &self.command {
+            return bench::run(options);
+        }
         let config = Config::load()?;
         match self.command {
-            None | Some(Command::Serve) => serve::serve(&config),
+            None | Some(Command::Serve | Command::Bench(_)) => serve::serve(&config),
             Some(Command::Token { user, name, role, rooms, ttl }) => {
                 let secret = config.settings.token_secret().context("JWT_SECRET is not set")?;
                 let (aud, iss) = config.tokens.map_or_else(Default::default, |tokens| {

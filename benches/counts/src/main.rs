@@ -1,0 +1,119 @@
+//! The steps of a message's way whose processor instructions scripts/counts counts: `counts STEP TIMES` does one so many
+//! times. What the start costs is taken out by counting twice, with different `TIMES`.
+
+// A step that can't be done should stop, and say where.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use engineioxide::Frame;
+use hubbub::backplane::{Backplane, BackplaneLimits, memory};
+use hubbub::delivery::{CloseReason, Delivery, DeliverySettings, Event, Outlet, Shared, Start};
+use hubbub::domain::{ConnId, Draft, DraftFields, Limits, RoomId, UserId, Username};
+use hubbub::gateway::wire;
+use parking_lot::Mutex;
+
+/// An outlet like a socket's, up to the system call: it encodes, counts and queues, and is emptied by the writer.
+struct Sink {
+    conn: ConnId,
+    user: UserId,
+    queue: Mutex<VecDeque<Frame>>,
+}
+
+impl Outlet for Sink {
+    fn conn(&self) -> &ConnId {
+        &self.conn
+    }
+    fn user(&self) -> &UserId {
+        &self.user
+    }
+    fn deliver(&self, event: &Shared) {
+        let frame = event.encoded(|event: &Event| Frame::text(&wire::encode_event(event))).unwrap();
+        self.queue.lock().push_back(frame.clone());
+    }
+    fn has_room(&self) -> bool {
+        true
+    }
+    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
+        wake();
+    }
+    fn is_closed(&self) -> bool {
+        false
+    }
+    fn close(&self, _: CloseReason) {}
+}
+
+fn draft() -> Draft {
+    let fields = DraftFields { content: "x".repeat(100), ..DraftFields::default() };
+    let (room, user) = (RoomId::parse("room_id", "room").unwrap(), UserId::parse("user_id", "ann").unwrap());
+    Draft::new(room, user.clone(), Username::from(&user), fields, &Limits::default()).unwrap()
+}
+
+fn decode(times: usize) {
+    let packet = format!("[\"message\",{{\"room_id\":\"room\",\"content\":\"{}\"}}]", "x".repeat(100));
+    let limits = Limits::default();
+    for _ in 0..times {
+        let (_, decoded) = wire::decode(black_box(&packet), &limits);
+        black_box(decoded.unwrap());
+    }
+}
+
+async fn append(times: usize) {
+    let backplane = memory::embedded(BackplaneLimits::default());
+    for _ in 0..times {
+        black_box(backplane.log.append(black_box(&draft()), None).await.unwrap());
+    }
+}
+
+/// A room with so many members on this node, all of them there.
+async fn crowd(backplane: &Backplane, members: usize) -> (Delivery, Vec<Arc<Sink>>) {
+    let delivery = Delivery::start(backplane, &DeliverySettings::default());
+    let mut sinks = Vec::new();
+    for member in 0..members {
+        let user = UserId::parse("user_id", &format!("user-{member}")).unwrap();
+        let conn = ConnId::parse("conn", &format!("conn-{member}")).unwrap();
+        let name = Username::from(&user);
+        backplane.presence.connect(&conn, &user, &name).await.unwrap();
+        let sink = Arc::new(Sink { conn, user, queue: Mutex::default() });
+        let room = RoomId::parse("room_id", "room").unwrap();
+        delivery.join(room, sink.clone(), name, Start::Live, Box::new(|joined| drop(joined.unwrap()))).await;
+        sinks.push(sink);
+    }
+    (delivery, sinks)
+}
+
+/// From the append to the queues of all members.
+async fn broadcast(times: usize, members: usize) {
+    let backplane = memory::embedded(BackplaneLimits::default());
+    let (delivery, sinks) = crowd(&backplane, members).await;
+    let room = RoomId::parse("room_id", "room").unwrap();
+    delivery.settle(&room).await;
+    sinks.iter().for_each(|sink| sink.queue.lock().clear());
+    for _ in 0..times {
+        backplane.log.append(&draft(), None).await.unwrap();
+        delivery.settle(&room).await;
+        for sink in &sinks {
+            black_box(sink.queue.lock().pop_front().unwrap());
+        }
+    }
+    delivery.stop();
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(step), Some(times)) = (arguments.next(), arguments.next()) else {
+        println!("scripts/counts runs this under valgrind");
+        return;
+    };
+    let times = times.parse().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    match step.as_str() {
+        "decode" => decode(times),
+        "append" => runtime.block_on(append(times)),
+        "feed" => runtime.block_on(broadcast(times, 1)),
+        "broadcast-100" => runtime.block_on(broadcast(times, 100)),
+        other => panic!("there is no step {other}"),
+    }
+}

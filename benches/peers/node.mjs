@@ -1,0 +1,32 @@
+// Socket.IO on Node: node node.mjs ws|uws PORT [REDIS_URL]. With a Redis, several share rooms by the sharded adapter, which
+// listens to the rooms of its own clients only.
+
+import { createServer } from "node:http";
+import { Server } from "socket.io";
+import { chat } from "./chat.mjs";
+
+const [engine, port, redisUrl] = process.argv.slice(2);
+const options = { serveClient: false, transports: ["websocket"] };
+if (redisUrl) {
+  const { createClient } = await import("redis");
+  const { createShardedAdapter } = await import("@socket.io/redis-adapter");
+  const publisher = createClient({ url: redisUrl });
+  const subscriber = publisher.duplicate();
+  await Promise.all([publisher.connect(), subscriber.connect()]);
+  options.adapter = createShardedAdapter(publisher, subscriber, { subscriptionMode: "dynamic" });
+}
+const io = new Server(options);
+if (engine === "uws") {
+  const { default: uws } = await import("@btc-vision/uwebsockets.js");
+  const app = uws.App();
+  io.attachApp(app);
+  chat(io);
+  app.listen("127.0.0.1", Number(port), (token) => {
+    if (!token) process.exit(1);
+  });
+} else {
+  const server = createServer();
+  io.attach(server);
+  chat(io);
+  server.listen({ port: Number(port), host: "127.0.0.1", backlog: 4096 });
+}

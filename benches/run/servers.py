@@ -1,0 +1,106 @@
+"""Starts and ends the servers that are compared, all on one core."""
+
+import os
+import resource
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = ROOT / "benches" / "peers"
+TARGET = ROOT / "target"
+SERVER_CORE = "1"
+LOAD_CORE = "0"
+PATIENCE = 20
+
+# No rate is to be the limit that is measured; everything else is as anyone would run it.
+HUBBUB = {
+    "AUTH_MODE": "open",
+    "RATE_EVENTS_PER_SEC": "0",
+    "MAX_HANDSHAKES_PER_SEC": "0",
+    "MAX_UNAUTHENTICATED": "0",
+    "RUST_LOG": "warn",
+}
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def bun():
+    """Bun's binary, which its package puts there when it is installed."""
+    return str(PEERS / "node_modules" / "bun" / "bin" / "bun.exe")
+
+
+def command(kind, port, redis_url):
+    """The command line of a server, and what it needs in its environment."""
+    if kind == "floor":
+        return [str(TARGET / "bench" / "floor"), str(port)], {}
+    if kind == "hubbub":
+        more = {"REDIS_URL": redis_url} if redis_url else {}
+        return [os.environ.get("HUBBUB_BIN", str(TARGET / "release" / "hubbub")), "serve"], {**HUBBUB, "SERVER_PORT": str(port), **more}
+    if kind == "bun":
+        return [bun(), str(PEERS / "bun.mjs"), str(port)], {}
+    return ["node", str(PEERS / "node.mjs"), kind, str(port), *([redis_url] if redis_url else [])], {}
+
+
+def raise_files():
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Failed(Exception):
+    """A server could not be started."""
+
+
+def await_port(process, port, log):
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                log.seek(0)
+                raise Failed(log.read().decode(errors="replace")[-600:] or "it does not listen") from None
+            time.sleep(0.02)
+
+
+@contextmanager
+def running(server):
+    """A server, by its name in rows.py: yields the ports of its nodes, and the ids of all its processes."""
+    kind, _, nodes = server.partition("-")
+    with tempfile.TemporaryDirectory() as directory, open(Path(directory) / "log", "w+b") as log:
+        processes = []
+
+        def start(line, port, more):
+            environment = {"PATH": os.environ["PATH"], "HOME": directory, "NODE_ENV": "production", **more}
+            process = subprocess.Popen(
+                ["taskset", "-c", SERVER_CORE, *line], cwd=directory, env=environment, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, preexec_fn=raise_files,
+            )
+            processes.append(process)
+            await_port(process, port, log)
+
+        try:
+            redis_url = None
+            if nodes:
+                port = free_port()
+                start(["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"], port, {})
+                redis_url = f"redis://127.0.0.1:{port}"
+            ports = []
+            for _ in range(int(nodes or 1)):
+                port = free_port()
+                line, more = command(kind, port, redis_url)
+                start(line, port, more)
+                ports.append(port)
+            yield ports, [process.pid for process in processes]
+        finally:
+            for process in reversed(processes):
+                process.kill()
+                process.wait()

@@ -1,0 +1,145 @@
+//! One connection of the generator: bytes in, bytes out.
+
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+use mio::net::TcpStream;
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Not begun, or to be begun again.
+    Away,
+    /// The TCP connection is on its way.
+    Dialing,
+    /// The answer to the upgrade is awaited.
+    Upgrading,
+    /// Engine.IO's `open` is awaited.
+    Opening,
+    /// Socket.IO's CONNECT is awaited.
+    Connecting,
+    /// The ack of `authenticate` is awaited.
+    Authenticating,
+    /// The ack of `join` is awaited.
+    Joining,
+    /// In its room.
+    Joined,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) room: usize,
+    /// Its place among the room's members.
+    pub(super) place: usize,
+    pub(super) target: usize,
+    pub(super) stage: Stage,
+    /// When it was dialled.
+    pub(super) began: Instant,
+    /// The last number it heard.
+    pub(super) last_seq: u64,
+    pub(super) epoch: Option<Box<str>>,
+    stream: Option<TcpStream>,
+    /// The beginning of a frame whose end has not come.
+    partial: Vec<u8>,
+    /// What the kernel has not taken yet.
+    unsent: Vec<u8>,
+}
+
+impl Client {
+    pub(super) fn new(room: usize, place: usize, target: usize) -> Self {
+        Self {
+            room,
+            place,
+            target,
+            stage: Stage::Away,
+            began: Instant::now(),
+            last_seq: 0,
+            epoch: None,
+            stream: None,
+            partial: Vec::new(),
+            unsent: Vec::new(),
+        }
+    }
+
+    /// Begins with this stream.
+    pub(super) fn dialled(&mut self, stream: TcpStream) {
+        self.stream = Some(stream);
+        self.stage = Stage::Dialing;
+        self.began = Instant::now();
+    }
+
+    /// Ends the connection at once.
+    pub(super) fn hang_up(&mut self) {
+        self.stream = None;
+        self.stage = Stage::Away;
+        self.partial = Vec::new();
+        self.unsent = Vec::new();
+    }
+
+    /// The stream, to be registered.
+    pub(super) fn stream(&mut self) -> Option<&mut TcpStream> {
+        self.stream.as_mut()
+    }
+
+    /// Writes the bytes, or keeps what the kernel doesn't take until [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.unsent.is_empty() {
+            self.unsent.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let written = self.try_write(bytes)?;
+        self.unsent.extend_from_slice(&bytes[written..]);
+        Ok(())
+    }
+
+    /// Writes what is left over.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if !self.unsent.is_empty() {
+            let unsent = std::mem::take(&mut self.unsent);
+            let written = self.try_write(&unsent)?;
+            self.unsent.extend_from_slice(&unsent[written..]);
+        }
+        Ok(())
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(stream) = &mut self.stream else { return Err(io::ErrorKind::NotConnected.into()) };
+        match stream.write(bytes) {
+            Err(error) if is_later(&error) => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Reads behind what was left over of the last time. Returns how much of `buffer` is filled, or `None` when nothing came.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let Some(stream) = &mut self.stream else { return Ok(None) };
+        let held = self.partial.len();
+        buffer[..held].copy_from_slice(&self.partial);
+        match stream.read(&mut buffer[held..]) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => Ok(Some(held + read)),
+            Err(error) if is_later(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps the beginning of a frame for the next [`read`](Self::read).
+    pub(super) fn keep(&mut self, rest: &[u8]) {
+        self.partial.clear();
+        self.partial.extend_from_slice(rest);
+    }
+}
+
+fn is_later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

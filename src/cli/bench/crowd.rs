@@ -1,0 +1,427 @@
+//! All connections of the generator in one thread: they come, join their rooms, and hear what is said.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use hdrhistogram::Histogram;
+use memchr::memmem;
+use mio::{Events, Interest, Poll, Token};
+use serde_json::Value;
+
+use super::client::{Client, Stage};
+use super::frame;
+use super::room::{Findings, Room};
+use super::target::{self, Target};
+use crate::auth::NewToken;
+
+/// Who was turned away, or lost before it had joined, comes again after this time.
+const AGAIN: Duration = Duration::from_secs(1);
+/// So long nobody may make a step before the run is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Larger than any frame of a server that is asked for no history.
+const BUFFER_BYTES: usize = 512 * 1024;
+
+/// The longest time that is told apart from longer ones, in microseconds.
+const LONGEST_US: u64 = 60_000_000;
+
+/// How connections are made.
+#[derive(Debug, Clone)]
+pub(super) struct Manner {
+    pub(super) targets: Vec<Target>,
+    pub(super) sources: Vec<IpAddr>,
+    pub(super) token_secret: Option<String>,
+    /// Users' ids begin with it.
+    pub(super) prefix: String,
+}
+
+/// What was heard since the last look.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) deliveries: u64,
+    /// From when a message was to be sent to when a member had it, in microseconds.
+    pub(super) latency: Histogram<u64>,
+}
+
+/// The connections and their rooms.
+pub(super) struct Crowd {
+    manner: Manner,
+    poll: Poll,
+    events: Events,
+    buffer: Vec<u8>,
+    frame: Vec<u8>,
+    pub(super) clients: Vec<Client>,
+    pub(super) rooms: Vec<Room>,
+    /// Rooms in which something was heard since [`Crowd::stirred`] was asked.
+    stirred: Vec<usize>,
+    pub(super) found: Findings,
+    pub(super) heard: Heard,
+    /// Only messages from this time on count in the latency, in microseconds of [`Crowd::now_us`].
+    pub(super) latency_from: u64,
+    origin: Instant,
+    joined: usize,
+    under_way: usize,
+    /// Attempts that failed, and were made again.
+    pub(super) attempts_failed: u64,
+    last_failure: String,
+    retries: VecDeque<(Instant, usize)>,
+    /// From dialling to the answer of the join, in microseconds.
+    pub(super) join_time: Histogram<u64>,
+    /// Whoever joins goes on where it was.
+    resumes: bool,
+    /// Nobody is meant to be lost from now on.
+    is_assembled: bool,
+}
+
+impl Crowd {
+    /// A crowd of which nobody has come yet.
+    ///
+    /// # Errors
+    /// When the system gives no poll.
+    pub(super) fn new(manner: Manner, rooms: Vec<Room>) -> anyhow::Result<Self> {
+        let mut places: Vec<(usize, usize, usize)> = Vec::new();
+        for (room, members) in rooms.iter().map(|room| &room.members).enumerate() {
+            places.extend(members.iter().enumerate().map(|(place, client)| (*client, room, place)));
+        }
+        places.sort_unstable();
+        let targets = manner.targets.len();
+        // The members of each room are spread over all targets.
+        let clients =
+            places.iter().map(|(_, room, place)| Client::new(*room, *place, (room + place) % targets)).collect();
+        Ok(Self {
+            manner,
+            poll: Poll::new()?,
+            events: Events::with_capacity(1024),
+            buffer: vec![0; BUFFER_BYTES],
+            frame: Vec::new(),
+            clients,
+            rooms,
+            stirred: Vec::new(),
+            found: Findings::default(),
+            heard: Heard { deliveries: 0, latency: Histogram::new_with_max(LONGEST_US, 3)? },
+            latency_from: u64::MAX,
+            origin: Instant::now(),
+            joined: 0,
+            under_way: 0,
+            attempts_failed: 0,
+            last_failure: String::new(),
+            retries: VecDeque::new(),
+            join_time: Histogram::new_with_max(LONGEST_US, 3)?,
+            resumes: false,
+            is_assembled: false,
+        })
+    }
+
+    /// Microseconds of the generator's clock.
+    pub(super) fn now_us(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The time on that clock.
+    pub(super) fn us_of(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.origin).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Lets everyone come who isn't there: `at_once` under way at a time, at most `per_sec` a second (0: as fast as they
+    /// are taken). Returns how long it took until the last had joined.
+    ///
+    /// # Errors
+    /// When nobody gets any further for 30 s.
+    pub(super) fn assemble(
+        &mut self,
+        at_once: usize,
+        per_sec: u64,
+        mut progress: impl FnMut(usize),
+    ) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let is_away = |index: &usize| self.clients[*index].stage == Stage::Away;
+        let coming: Vec<usize> = (0..self.clients.len()).filter(is_away).collect();
+        let mut next = 0;
+        let (mut step, mut step_at) = (self.joined, began);
+        self.is_assembled = false;
+        while self.joined < self.clients.len() {
+            let allowed = if per_sec == 0 { u64::MAX } else { per_sec * began.elapsed().as_millis() as u64 / 1000 + 1 };
+            while self.under_way < at_once {
+                let index = match self.retries.front() {
+                    Some((at, _)) if *at <= Instant::now() => self.retries.pop_front().map(|(_, index)| index),
+                    _ if next < coming.len() && (next as u64) < allowed => {
+                        next += 1;
+                        Some(coming[next - 1])
+                    }
+                    _ => None,
+                };
+                let Some(index) = index else { break };
+                self.dial(index);
+            }
+            self.turn(Some(Duration::from_millis(if per_sec == 0 { 20 } else { 1 })))?;
+            if self.joined != step {
+                (step, step_at) = (self.joined, Instant::now());
+            } else if step_at.elapsed() > PATIENCE {
+                bail!("{step} of {} have joined, and nobody more for 30 s: {}", self.clients.len(), self.last_failure);
+            }
+            progress(self.joined);
+        }
+        self.is_assembled = true;
+        Ok(began.elapsed())
+    }
+
+    /// Cuts every connection off at once. Who comes back goes on where it was.
+    pub(super) fn scatter(&mut self) {
+        self.clients.iter_mut().for_each(Client::hang_up);
+        self.joined = 0;
+        self.resumes = true;
+        self.join_time.reset();
+    }
+
+    fn dial(&mut self, index: usize) {
+        let target = &self.manner.targets[self.clients[index].target];
+        let source = target::source_of(target, &self.manner.sources, index / self.manner.targets.len());
+        self.under_way += 1;
+        let dialled = target.dial(source).and_then(|stream| {
+            self.clients[index].dialled(stream);
+            let client = self.clients[index].stream().ok_or(io::ErrorKind::NotConnected)?;
+            self.poll.registry().register(client, Token(index), Interest::READABLE | Interest::WRITABLE)
+        });
+        if let Err(error) = dialled {
+            self.lost(index, &error.to_string());
+        }
+    }
+
+    /// A connection ended, or was refused.
+    fn lost(&mut self, index: usize, why: &str) {
+        let client = &mut self.clients[index];
+        let is_member = client.stage == Stage::Joined;
+        client.hang_up();
+        if is_member {
+            self.joined -= 1;
+            if self.is_assembled {
+                self.found.closed += 1;
+                return;
+            }
+        } else {
+            self.under_way -= 1;
+        }
+        self.attempts_failed += 1;
+        why.clone_into(&mut self.last_failure);
+        self.retries.push_back((Instant::now() + AGAIN, index));
+    }
+
+    /// Waits until something comes, at most `patience`, and takes it.
+    ///
+    /// # Errors
+    /// When the system's poll fails.
+    pub(super) fn turn(&mut self, patience: Option<Duration>) -> anyhow::Result<()> {
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        match self.poll.poll(&mut events, patience) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error).context("poll"),
+            _ => {}
+        }
+        for event in &events {
+            let index = event.token().0;
+            let done = if event.is_writable() { self.writable(index) } else { Ok(()) };
+            let done = done.and_then(|()| if event.is_readable() { self.readable(index) } else { Ok(()) });
+            if let Err(why) = done {
+                self.lost(index, &why);
+            }
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    fn writable(&mut self, index: usize) -> Result<(), String> {
+        let client = &mut self.clients[index];
+        if client.stage == Stage::Dialing {
+            if let Some(Some(error)) = client.stream().and_then(|stream| stream.take_error().ok()) {
+                return Err(error.to_string());
+            }
+            client.stage = Stage::Upgrading;
+            return client.write(&self.manner.targets[client.target].request).map_err(|error| error.to_string());
+        }
+        client.flush().map_err(|error| error.to_string())
+    }
+
+    fn readable(&mut self, index: usize) -> Result<(), String> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut result = Ok(());
+        loop {
+            let filled = match self.clients[index].read(&mut buffer) {
+                Ok(Some(filled)) => filled,
+                Ok(None) => break,
+                Err(error) => {
+                    result = Err(error.to_string());
+                    break;
+                }
+            };
+            match self.take(index, &buffer[..filled]) {
+                Ok(taken) if taken == 0 && filled == buffer.len() => result = Err("an endless frame".into()),
+                Ok(taken) => self.clients[index].keep(&buffer[taken..filled]),
+                Err(why) => result = Err(why),
+            }
+            // A read that fills less than it could has taken all there was.
+            if result.is_err() || filled < buffer.len() {
+                break;
+            }
+        }
+        self.buffer = buffer;
+        result
+    }
+
+    /// Takes whole frames; returns how many bytes they were.
+    fn take(&mut self, index: usize, bytes: &[u8]) -> Result<usize, String> {
+        let now = self.now_us();
+        let mut taken = 0;
+        if self.clients[index].stage == Stage::Upgrading {
+            let Some(end) = memmem::find(bytes, b"\r\n\r\n") else { return Ok(0) };
+            if !bytes.starts_with(b"HTTP/1.1 101") {
+                return Err(String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().to_owned());
+            }
+            self.clients[index].stage = Stage::Opening;
+            taken = end + 4;
+        }
+        while let Some(frame) = frame::take(&bytes[taken..])? {
+            taken += frame.len;
+            match frame.opcode {
+                frame::TEXT => self.packet(index, frame.payload, now)?,
+                frame::PING => self.answer(index, frame::PONG, frame.payload)?,
+                frame::CLOSE => return Err("the server closed the connection".into()),
+                _ => {}
+            }
+        }
+        Ok(taken)
+    }
+
+    fn answer(&mut self, index: usize, opcode: u8, payload: &[u8]) -> Result<(), String> {
+        self.frame.clear();
+        frame::encode(opcode, payload, &mut self.frame);
+        self.clients[index].write(&self.frame).map_err(|error| error.to_string())
+    }
+
+    /// One Engine.IO packet.
+    fn packet(&mut self, index: usize, packet: &[u8], now: u64) -> Result<(), String> {
+        if packet.starts_with(b"42[\"message\",") {
+            let client = &mut self.clients[index];
+            let room = &mut self.rooms[client.room];
+            if let Some(sent_us) = room.heard(client.place, &mut client.last_seq, packet, &mut self.found) {
+                self.heard.deliveries += 1;
+                if sent_us >= self.latency_from {
+                    self.heard.latency.saturating_record(now.saturating_sub(sent_us));
+                }
+                if self.stirred.last() != Some(&client.room) {
+                    self.stirred.push(client.room);
+                }
+            }
+            return Ok(());
+        }
+        let text = || String::from_utf8_lossy(packet).into_owned();
+        match packet {
+            b"2" => self.answer(index, frame::TEXT, b"3"),
+            [b'0', ..] => {
+                self.clients[index].stage = Stage::Connecting;
+                let connect = self.connect(index).map_err(|error| error.to_string())?;
+                self.answer(index, frame::TEXT, connect.as_bytes())
+            }
+            [b'4', b'0', ..] => self.connected(index),
+            [b'4', b'1' | b'4', ..] => Err(text()),
+            [b'4', b'3', ack @ ..] => self.acknowledged(index, ack),
+            [b'4', b'2', event @ ..] if event.starts_with(b"[\"exception\"") => {
+                self.found.refused += 1;
+                self.last_failure = text();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The CONNECT packet, with a token when there is a secret to sign one.
+    fn connect(&self, index: usize) -> Result<String, jsonwebtoken::errors::Error> {
+        let Some(secret) = &self.manner.token_secret else { return Ok("40".to_owned()) };
+        let user = format!("{}{index}", self.manner.prefix);
+        let token = NewToken::lasting(&user, Duration::from_secs(86_400)).sign(secret)?;
+        Ok(format!("40{{\"token\":\"{token}\"}}"))
+    }
+
+    fn connected(&mut self, index: usize) -> Result<(), String> {
+        if self.manner.token_secret.is_some() {
+            return self.join(index);
+        }
+        self.clients[index].stage = Stage::Authenticating;
+        let user = format!("{}{index}", self.manner.prefix);
+        let packet = format!("420[\"authenticate\",{{\"user_id\":\"{user}\",\"username\":\"{user}\"}}]");
+        self.answer(index, frame::TEXT, packet.as_bytes())
+    }
+
+    fn join(&mut self, index: usize) -> Result<(), String> {
+        let client = &mut self.clients[index];
+        client.stage = Stage::Joining;
+        let room = &self.rooms[client.room];
+        let since = match (&client.epoch, self.resumes && room.is_numbered()) {
+            (Some(epoch), true) => format!(",\"since_seq\":{},\"epoch\":\"{epoch}\"", client.last_seq),
+            _ => String::new(),
+        };
+        let packet = format!("421[\"join\",{{\"room_id\":\"{}\"{since}}}]", room.name);
+        self.answer(index, frame::TEXT, packet.as_bytes())
+    }
+
+    /// An acknowledgement: its id, then an array with one object.
+    fn acknowledged(&mut self, index: usize, ack: &[u8]) -> Result<(), String> {
+        let text = || String::from_utf8_lossy(ack).into_owned();
+        let at = ack.iter().position(|byte| *byte == b'[').ok_or_else(text)?;
+        let answer: Value = serde_json::from_slice(&ack[at..]).map_err(|_| text())?;
+        let answer = &answer[0];
+        if answer["ok"] != Value::Bool(true) {
+            return Err(text());
+        }
+        match self.clients[index].stage {
+            Stage::Authenticating => self.join(index),
+            Stage::Joining => {
+                let client = &mut self.clients[index];
+                let room = &mut self.rooms[client.room];
+                let seq = answer["seq"].as_u64();
+                if self.resumes {
+                    if room.is_numbered() && (answer["recovered"] != true || seq != Some(client.last_seq)) {
+                        self.found.gaps += 1;
+                    }
+                } else {
+                    room.joined(seq);
+                    client.last_seq = seq.unwrap_or_default();
+                }
+                client.epoch = answer["epoch"].as_str().map(Into::into);
+                client.stage = Stage::Joined;
+                let took = client.began.elapsed().as_micros();
+                self.join_time.saturating_record(u64::try_from(took).unwrap_or(u64::MAX));
+                self.joined += 1;
+                self.under_way -= 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets the next member of a room speak; the message counts as sent at `sent_us`.
+    pub(super) fn speak(&mut self, room: usize, sent_us: u64) {
+        let (sender, frame) = self.rooms[room].next(sent_us);
+        if let Err(error) = self.clients[sender].write(frame)
+            && self.clients[sender].stage == Stage::Joined
+        {
+            self.lost(sender, &error.to_string());
+        }
+    }
+
+    /// Puts the rooms in which something was heard since the last time into `rooms`, some more than once.
+    pub(super) fn stirred(&mut self, rooms: &mut Vec<usize>) {
+        rooms.clear();
+        rooms.append(&mut self.stirred);
+    }
+
+    /// Whether everyone has heard everything.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.rooms.iter().all(|room| room.done() >= room.sent)
+    }
+
+    /// What the last one that failed was told.
+    pub(super) fn last_failure(&self) -> &str {
+        &self.last_failure
+    }
+}
