@@ -18,8 +18,19 @@ pub(super) fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit on open files could not be raised");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(config))
+    runtime()?.block_on(run(config))
+}
+
+/// A runtime for as many cores as this process may use. For one of them tokio's other scheduler is the better: it has one queue,
+/// first come, first served. The one for several has a short queue for each thread, and what doesn't fit there (a room of hundreds
+/// that is woken) comes after everything that does: so some waited many times as long as others.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut builder = match cores {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()
 }
 
 async fn run(config: &Config) -> anyhow::Result<ExitCode> {

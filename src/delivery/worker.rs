@@ -20,6 +20,8 @@ use crate::domain::{Head, RoomId, UserId};
 const READS: usize = 64;
 /// How often heads and versions are compared, to find a lost *last* event.
 const COMPARE: Duration = Duration::from_secs(2);
+/// Commands that are handled before others have their turn.
+const BATCH: usize = 128;
 /// How many topics are compared at once; the others follow in turn.
 const COMPARED_AT_ONCE: usize = 1000;
 
@@ -137,12 +139,21 @@ impl Worker {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut compare = tokio::time::interval(COMPARE);
         compare.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(BATCH);
         loop {
             tokio::select! {
-                command = commands.recv() => match command {
-                    Some(command) => self.handle_or_report(command),
-                    None => return,
-                },
+                count = commands.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    // First whoever else is ready: what they bring goes the same way, and each outlet is woken once for all
+                    // of it, and writes it at once.
+                    tokio::task::yield_now().await;
+                    while batch.len() < BATCH && let Ok(command) = commands.try_recv() {
+                        batch.push(command);
+                    }
+                    batch.drain(..).for_each(|command| self.handle_or_report(command));
+                }
                 _ = tick.tick() => self.on_tick(),
                 _ = compare.tick() => self.compare(),
             }
