@@ -17,7 +17,12 @@ if (redisUrl) {
 }
 const io = new Server(options);
 if (engine === "uws") {
-  const { default: uws } = await import("@btc-vision/uwebsockets.js");
+  // uWebSockets.js itself is not in the registry; this is a build of it that is. Without a binary for this machine it would
+  // do the same in JavaScript, and be measured for what it is not.
+  const { default: uws } = await import("@trufflesuite/uws-js-unofficial");
+  if (!process.report.getReport().sharedObjects.some((path) => path.includes("uws_"))) {
+    throw new Error("this build of uWebSockets.js has no binary for this machine");
+  }
   const app = uws.App();
   io.attachApp(app);
   chat(io);

@@ -1,6 +1,6 @@
 """What is measured: each row is a load that some servers are put under in turn."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 ONE_NODE = ("floor", "hubbub", "ws", "uws", "bun")
 TWO_NODES = ("hubbub-2", "ws-2", "uws-2")
@@ -14,7 +14,6 @@ class Row:
     servers: tuple
     needs: str = ""  # the row whose messages a second, of the same server and round, are the top load
     huge: bool = False
-    notes: str = field(default="", compare=False)
 
 
 def crowd(clients, rooms, *more):

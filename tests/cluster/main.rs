@@ -8,6 +8,7 @@
 mod server;
 
 mod abuse;
+mod bench;
 mod certificates;
 mod client;
 mod flood;

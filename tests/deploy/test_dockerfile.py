@@ -23,7 +23,7 @@ class Dependencies(unittest.TestCase):
             for name in ("Cargo.toml", "Cargo.lock"):
                 shutil.copy(ROOT / name, folder)
             shutil.copytree(ROOT / "crates", folder / "crates", ignore=shutil.ignore_patterns("target"))
-            for source, target in re.findall(r"^COPY (tests/\S+) (\S+/)$", text, re.M):
+            for source, target in re.findall(r"^COPY ((?:tests|benches)/\S+) (\S+/)$", text, re.M):
                 (folder / target).mkdir(parents=True)
                 shutil.copy(ROOT / source, folder / target)
             subprocess.run(["bash", "-eo", "pipefail", "-c", stubs], cwd=folder, check=True)

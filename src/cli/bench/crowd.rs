@@ -326,7 +326,10 @@ impl Crowd {
             [b'4', b'1' | b'4', ..] => Err(text()),
             [b'4', b'3', ack @ ..] => self.acknowledged(index, ack),
             [b'4', b'2', event @ ..] if event.starts_with(b"[\"exception\"") => {
-                self.found.refused += 1;
+                // Before that it is the deadline for saying who one is: a connection that failed, not a message.
+                if self.clients[index].stage == Stage::Joined {
+                    self.found.refused += 1;
+                }
                 self.last_failure = text();
                 Ok(())
             }

@@ -1,0 +1,111 @@
+//! The load generator, on whole nodes: it measures what is said, and finds what goes wrong.
+
+use std::process::Output;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::node::Cluster;
+
+const SHORT: &[&str] = &["--duration", "1s", "--warm-up", "1s", "--json"];
+
+async fn bench(urls: &str, options: &[&str]) -> (Output, Value) {
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_hubbub"))
+        .args(["bench", "--url", urls])
+        .args(options)
+        .args(SHORT)
+        .output()
+        .await
+        .unwrap();
+    let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output, report)
+}
+
+fn urls(cluster: &Cluster) -> String {
+    let urls: Vec<_> = (0..cluster.nodes.len()).map(|node| format!("http://{}", cluster.address(node))).collect();
+    urls.join(",")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_measured_and_found_well() {
+    let cluster = Cluster::of(2, &[("RATE_EVENTS_PER_SEC", "0")]).await;
+    let pid = std::process::id().to_string();
+    let options = ["--clients", "24", "--rooms", "4", "--in-flight", "2", "--pid", &pid];
+    let (output, report) = bench(&urls(&cluster), &options).await;
+    assert!(output.status.success(), "{report} {}", String::from_utf8_lossy(&output.stderr));
+    let (messages, deliveries) = (&report["load"]["messages_per_second"], &report["load"]["deliveries_per_second"]);
+    // Each room has six members; a few messages are under way at the beginning and at the end.
+    let share = deliveries.as_f64().unwrap() / messages.as_f64().unwrap();
+    assert!((4.0..8.0).contains(&share), "{report}");
+    assert!(report["load"]["latency_ms"]["p99"].as_f64().unwrap() > 0.0);
+    assert!(report["servers"]["cpu_us_per_delivery"].as_f64().unwrap() > 0.0);
+    assert_eq!(report["checked_by"], "seq");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_is_kept_and_all_come_back_from_a_storm() {
+    let secret = "a secret that is long enough for all tests";
+    let cluster = Cluster::alone(&[("JWT_SECRET", secret)]).await;
+    let options = ["--clients", "20", "--rooms", "2", "--rate", "50", "--storm", "--token-secret", secret];
+    let (output, report) = bench(&urls(&cluster), &options).await;
+    assert!(output.status.success(), "{report} {}", String::from_utf8_lossy(&output.stderr));
+    let rate = report["load"]["messages_per_second"].as_f64().unwrap();
+    assert!((45.0..55.0).contains(&rate), "{report}");
+    assert!(report["storm"]["per_second"].as_f64().unwrap() > 0.0);
+    cluster.stop().await;
+}
+
+/// A server with one client that leaves out each tenth number.
+async fn forgetful(listener: TcpListener) {
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+    let open = "0{\"sid\":\"a\",\"upgrades\":[],\"pingInterval\":25000,\"pingTimeout\":20000}";
+    socket.send(Message::text(open)).await.unwrap();
+    let mut seq = 0;
+    while let Some(Ok(message)) = socket.next().await {
+        let Ok(text) = message.to_text() else { continue };
+        let answer = match text.get(..3) {
+            _ if text == "40" => "40{\"sid\":\"b\"}".to_owned(),
+            Some("420") => "430[{\"ok\":true}]".to_owned(),
+            Some("421") => "431[{\"ok\":true,\"seq\":0,\"epoch\":\"e\"}]".to_owned(),
+            _ => {
+                seq += if seq % 10 == 8 { 2 } else { 1 };
+                text.replacen("{\"room_id\"", &format!("{{\"seq\":{seq},\"room_id\""), 1)
+            }
+        };
+        if socket.send(Message::text(answer)).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_message_is_found() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(forgetful(listener));
+    let (output, report) = bench(&url, &["--clients", "1", "--rooms", "1"]).await;
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert_eq!(report["ok"], false);
+    assert!(report["findings"]["holes"].as_u64().unwrap() > 0, "{report}");
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_no_sense_is_refused_in_words() {
+    for (options, word) in [
+        (["--clients", "0"], "--clients"),
+        (["--rooms", "2000"], "--rooms"),
+        (["--payload", "10"], "--payload"),
+        (["--rate", "0"], "--rate"),
+        (["--pid", "4294967295"], "4294967295"),
+        (["--url", "https://example.com"], "https"),
+    ] {
+        let (output, _) = bench("http://127.0.0.1:1", &options).await;
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains(word), "{options:?}: {error}");
+    }
+}
