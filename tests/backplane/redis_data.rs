@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hubbub::backplane::redis::{RedisSettings, connect};
-use hubbub::backplane::{Backplane, BusEvent, Changes, Topic, Window};
+use hubbub::backplane::{Backplane, BackplaneLimits, BusEvent, Changes, Topic, Window};
 use hubbub::domain::{ChangeKind, Continuity, Head};
 
 use crate::fixture::{
@@ -252,12 +252,31 @@ async fn whoever_knows_an_older_epoch_goes_on_from_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_send_without_a_key_is_known_for_moments_only() {
+async fn a_send_without_a_key_leaves_its_message_and_nothing_else() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     node.log.append(&draft("lobby", "ann", "hi"), None).await.unwrap();
-    let known = fixture.server().cli(&["KEYS", "{c85}i:*"]);
-    assert_eq!(known.lines().count(), 1, "a call that is sent again by itself is known");
-    let left: u64 = fixture.server().cli(&["PTTL", &known]).parse().unwrap();
-    assert!(left <= 15_000, "{left}");
+    let keys = fixture.server().cli(&["KEYS", "{c85}*"]);
+    let mut keys: Vec<&str> = keys.lines().collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["{c85}h:bG9iYnk", "{c85}m:bG9iYnk"]);
+}
+
+/// An append sees to it once in a while only, and then for that while longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_every_append_the_log_and_the_numbering_are_kept_for_their_whole_time() {
+    const TTL: u64 = 6400;
+    let ttl = Duration::from_millis(TTL);
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(BackplaneLimits { history_ttl: ttl, room_ttl: ttl, ..limits() }).await;
+    let began = std::time::Instant::now();
+    while began.elapsed() < ttl / 20 {
+        node.log.append(&draft("lobby", "ann", "hi"), None).await.unwrap();
+        let asked = std::time::Instant::now();
+        for key in ["{c85}h:bG9iYnk", "{c85}m:bG9iYnk"] {
+            let left: u64 = fixture.server().cli(&["PTTL", key]).parse().unwrap();
+            let late = u64::try_from(asked.elapsed().as_millis()).unwrap() + 1;
+            assert!((TTL - late..=TTL + TTL / 64).contains(&left), "{key} has {left} ms left, asked within {late} ms");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! One user of the embedded backplane: connections, status and its changes, without locks or publishing.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,7 +12,8 @@ use crate::domain::{ConnId, Status, Timestamp, UserId, Username};
 #[derive(Debug)]
 pub(super) struct User {
     username: Option<Username>,
-    connections: HashSet<ConnId>,
+    /// In order. Most users have one: a vector of one takes the least memory.
+    connections: Vec<ConnId>,
     grace_until: Option<Instant>,
     online: bool,
     last_offline: Option<Timestamp>,
@@ -26,7 +27,7 @@ impl Default for User {
     fn default() -> Self {
         Self {
             username: None,
-            connections: HashSet::new(),
+            connections: Vec::new(),
             grace_until: None,
             online: false,
             last_offline: None,
@@ -47,27 +48,31 @@ impl User {
         username: &Username,
         most: usize,
     ) -> Result<Option<Status>> {
-        if !self.connections.contains(conn) && self.connections.len() >= most {
-            return Err(BackplaneError::TooManyConnections);
+        if let Err(place) = self.connections.binary_search(conn) {
+            if self.connections.len() >= most {
+                return Err(BackplaneError::TooManyConnections);
+            }
+            if self.connections.is_empty() {
+                self.connections.reserve_exact(1);
+            }
+            self.connections.insert(place, conn.clone());
         }
         self.last_use = Instant::now();
         self.username = Some(username.clone());
-        self.connections.insert(conn.clone());
         self.grace_until = None;
         Ok(self.turn(user, true))
     }
 
     pub(super) fn connections(&self) -> Vec<ConnId> {
-        self.connections.iter().cloned().collect()
+        self.connections.clone()
     }
 
     /// True when a grace was begun.
     pub(super) fn lost(&mut self, conn: &ConnId, until: Instant) -> bool {
-        let known = self.connections.remove(conn);
-        if known {
-            self.grace_until = Some(until);
-        }
-        known
+        let Ok(place) = self.connections.binary_search(conn) else { return false };
+        self.connections.remove(place);
+        self.grace_until = Some(until);
+        true
     }
 
     pub(super) fn end_grace(&mut self, user: &UserId, now: Instant) -> Option<Status> {
@@ -91,6 +96,9 @@ impl User {
         self.previous = self.version;
         self.version = (self.version + 1).max(now.0);
         let status = self.status(user);
+        if self.changes.is_empty() {
+            self.changes.reserve_exact(1);
+        }
         self.changes.push_back(status.clone());
         if self.changes.len() > CHANGES_KEPT {
             self.changes.pop_front();

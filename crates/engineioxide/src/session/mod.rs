@@ -184,6 +184,10 @@ impl Session {
         {
             let mut state = self.state.lock();
             if state.life != Life::Closed && state.unwritten >= bytes {
+                if state.below.is_empty() {
+                    // Most sessions have one, for as long as they live.
+                    state.below.reserve_exact(1);
+                }
                 state.below.push((bytes, then));
                 return;
             }

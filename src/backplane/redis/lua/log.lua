@@ -1,7 +1,7 @@
 -- What the scripts about a room's log share. R is the room's name in base64url.
 --
 -- m:R  hash: e epoch, s last seq, r replid, 1 to 8 the epochs before (newest first, each with where it ended), v version of
---      the membership
+--      the membership, x when an append last saw to how long the log and the numbering are kept
 -- h:R  stream of messages, ids seq-0: e epoch, t time, r record
 
 -- Half of it is the server's: a call that is sent again, to a server without what the first one did, begins another epoch.
@@ -38,7 +38,7 @@ end
 -- the tail may be lost: a new epoch counts on from where the surviving data ends, and the old one's end is kept.
 local function open(R)
   local key = T .. 'm:' .. R
-  local m = call('HMGET', key, 'e', 's', 'r')
+  local m = call('HMGET', key, 'e', 's', 'r', 'x')
   if not m[1] then
     call('DEL', T .. 'h:' .. R, T .. 'p:' .. R)
     call('HSET', key, 'e', fresh(), 's', '0', 'r', replid())
@@ -50,7 +50,7 @@ local function open(R)
     call('HSET', key, 'e', fresh(), 'r', replid())
     return { e = fresh(), s = tonumber(m[2]) }
   end
-  return { e = m[1], s = tonumber(m[2]) }
+  return { e = m[1], s = tonumber(m[2]), x = tonumber(m[4]) }
 end
 
 -- The lowest seq that readers may see. The stream is trimmed in whole blocks and may hold more than HISTORY.
@@ -60,11 +60,12 @@ local function oldest(R, seq)
   return math.max(tonumber(string.match(first[1], '^%d+')), seq - HISTORY + 1)
 end
 
--- A room is forgotten only when it is silent and empty for the whole TTL.
+-- A room is forgotten only when it is silent and empty for the whole TTL. It is kept for a 64th longer, so that not every
+-- append has to see to it.
 local function linger(R)
   if call('EXISTS', T .. 'u:' .. R) == 1 then
     call('PERSIST', T .. 'm:' .. R)
   else
-    call('PEXPIRE', T .. 'm:' .. R, TTL)
+    call('PEXPIRE', T .. 'm:' .. R, int(TTL + TTL / 64))
   end
 end
