@@ -70,12 +70,14 @@ impl End {
         }
     }
 
-    /// What is wrong with what came; `None` for a transport that broke, or was closed.
+    /// What is wrong with what came, or with how what was sent is taken; `None` for a transport that broke, or was closed.
     pub(super) fn of(error: axum::Error) -> Option<Self> {
         let Ok(error) = error.into_inner().downcast::<Error>() else { return Some(Self::Protocol) };
         match *error {
             Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Self::TooLarge),
             Error::Utf8(_) => Some(Self::NotText),
+            // Full of answers to pings that nobody reads.
+            Error::WriteBufferFull(_) => Some(Self::Slow),
             Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => None,
             Error::Io(_) | Error::ConnectionClosed | Error::AlreadyClosed => None,
             _ => Some(Self::Protocol),

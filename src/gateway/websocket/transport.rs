@@ -115,9 +115,14 @@ impl Transport {
             match message {
                 Message::Text(text) => self.take(&text),
                 Message::Binary(_) => return Poll::Ready(Some(End::Binary)),
-                // The answer is the library's. Whoever sends nothing else, and much of it, is rated too.
-                Message::Ping(data) | Message::Pong(data) => {
+                // Whoever sends nothing else, and much of it, is rated too.
+                Message::Ping(data) => {
                     self.connection.spend_aside("ping", data.len());
+                    // The answer is the library's; it has to be taken in time like anything else.
+                    self.writing.get_or_insert((0, self.heard + self.patience.write));
+                }
+                Message::Pong(data) => {
+                    self.connection.spend_aside("pong", data.len());
                 }
                 Message::Close(_) => return Poll::Ready(None),
             }
@@ -161,8 +166,8 @@ impl Transport {
             self.counters.messages_out.add(frames.len() as u64);
             self.counters.bytes_out.add(bytes as u64);
             for frame in frames {
-                if self.socket.start_send_unpin(frame).is_err() {
-                    return Poll::Ready(None);
+                if let Err(error) = self.socket.start_send_unpin(frame) {
+                    return Poll::Ready(End::of(error));
                 }
             }
             let strides = u32::try_from(bytes / STRIDE).unwrap_or(u32::MAX).saturating_add(1);
