@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -197,14 +198,16 @@ async fn silence_ends_a_connection_and_an_answered_ping_does_not() {
     let request = format!("ws://{address}/ws?user_id=bob");
     let (mut silent, _) = tokio_tungstenite::connect_async(request).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    use futures_util::StreamExt;
-    let mut end = None;
-    while let Some(Ok(message)) = silent.next().await {
-        if let Message::Close(Some(frame)) = message {
-            end = Some(u16::from(frame.code));
+    let read = async {
+        let mut end = None;
+        while let Some(Ok(message)) = silent.next().await {
+            if let Message::Close(Some(frame)) = message {
+                end = Some(u16::from(frame.code));
+            }
         }
-    }
-    assert_eq!(end, Some(4408));
+        end
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(20), read).await, Ok(Some(4408)));
     alive.tell("ping", &json!(null));
     alive.await_frame("a pong", |frame| frame["type"] == "pong").await;
     cluster.stop().await;
