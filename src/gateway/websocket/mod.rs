@@ -27,7 +27,7 @@ use crate::telemetry::meter::Counter;
 use line::PlainLine;
 use outbox::Most;
 use outlet::Programme;
-use transport::{Patience, Transport};
+use transport::{BATCH, Patience, Transport};
 
 pub use end::End;
 pub use outbox::Outbox;
@@ -36,8 +36,6 @@ pub use outbox::Outbox;
 const FLUSH: Duration = Duration::from_secs(2);
 /// What the frames of a full outbox have on average, at least: so the memory for them stays within twice their bytes.
 const MEAN_FRAME_BYTES: usize = 64;
-/// What answers to pings may take that a client doesn't read, in bytes.
-const PONGS_BYTES: usize = 16 * 1024;
 /// What is read of a client at once, in bytes.
 const READ_BYTES: usize = 2048;
 
@@ -190,9 +188,10 @@ impl Visit {
         let most = if self.chat { chat_bytes } else { message_bytes };
         let patience = Patience { ping: ping_interval.min(idle / 2), idle, write: write_timeout };
         let upgrade = upgrade.max_message_size(most).max_frame_size(most).read_buffer_size(READ_BYTES);
-        // Whatever fits into the outbox fits, besides answers to pings: without a bound these would pile up.
+        // Frames of a batch leave in one write. Whatever fits into the outbox fits, and so many answers to pings: without a
+        // bound these would pile up for who doesn't read them.
         let upgrade =
-            upgrade.write_buffer_size(0).max_write_buffer_size(self.door.connections.outbox_bytes() + PONGS_BYTES);
+            upgrade.write_buffer_size(BATCH).max_write_buffer_size(self.door.connections.outbox_bytes() + BATCH);
         upgrade.protocols(["bearer"]).on_upgrade(async move |socket| {
             let (connection, outbox) = (self.connection.clone(), self.outbox.clone());
             connection.start();

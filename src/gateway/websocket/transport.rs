@@ -20,7 +20,7 @@ use crate::gateway::wire::{is_ping, pong};
 /// Messages of one client before others have their turn.
 const TURN: usize = 128;
 /// How much is written at once, in bytes, or one frame if that is more.
-const BATCH: usize = 16 * 1024;
+pub(super) const BATCH: usize = 16 * 1024;
 /// For each so many bytes the client has the whole time that a write may take.
 const STRIDE: usize = 64 * 1024;
 /// How long a client may take to take the close frame, and then to answer it.
