@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use engineioxide::{Control, Frame, ProtocolVersion, TransportType};
+use engineioxide::{Control, Frame, ProtocolVersion, SessionHandle, TransportType};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -18,12 +18,14 @@ use crate::delivery::{Delivery, DeliverySettings};
 use crate::domain::policy::Asked;
 use crate::domain::{Refusal, RoomId, UserId};
 use crate::gateway::access::Access;
+use crate::gateway::connections::Connections;
 use crate::gateway::rest::{self, Callers, Doors};
 use crate::gateway::socketio::{Gateway, Settings};
-use crate::gateway::wire::going_away;
+use crate::gateway::websocket::{self, Door, Outbox};
+use crate::gateway::wire::{Envelope, going_away};
 use crate::server::admission::Admission;
 use crate::server::tls::Tls;
-use crate::server::{Listener, Timeouts, drain};
+use crate::server::{Drained, Listener, Timeouts, drain};
 use crate::telemetry::exposition::{self, Sample};
 
 /// How long connections that are no sockets may take to finish their request when the node stops.
@@ -39,7 +41,7 @@ pub struct App {
     address: SocketAddr,
     metrics_address: Option<SocketAddr>,
     admission: Arc<Admission>,
-    control: Control,
+    everyone: Everyone,
     delivery: Arc<Delivery>,
     backplane: Backplane,
     stop: watch::Sender<bool>,
@@ -89,15 +91,25 @@ impl App {
             ping_interval: Duration::from_millis(config.settings.ping_interval_ms),
             ping_timeout: Duration::from_millis(config.settings.ping_timeout_ms),
             packet_bytes: config.settings.max_packet_bytes,
-            outbox_bytes: config.settings.max_outbox_bytes,
+        };
+        let plain_settings = websocket::Settings {
+            message_bytes: config.settings.ws_max_message,
+            chat_bytes: config.settings.max_packet_bytes,
+            ping_interval: settings.ping_interval,
+            idle: Duration::from_secs(config.settings.ws_idle_secs),
+            write_timeout,
         };
         let admission = Arc::new(Admission::new(config.caps()));
-        let gateway = Gateway::new(chat.clone(), auth.clone(), admission.clone(), settings);
+        let outbox_bytes = config.settings.max_outbox_bytes;
+        let connections = Connections::new(chat.clone(), auth.clone(), admission.clone(), outbox_bytes);
+        let gateway = Gateway::new(connections.clone(), settings);
+        let plain = Door::new(connections.clone(), plain_settings);
+        let everyone = Everyone { control: control.clone(), plain: plain.clone() };
         let metrics = Metrics {
-            control: control.clone(),
+            everyone: everyone.clone(),
             delivery: delivery.clone(),
             chat: chat.clone(),
-            gateway: gateway.clone(),
+            connections,
             admission: admission.clone(),
             backplane: backplane.clone(),
         };
@@ -105,12 +117,14 @@ impl App {
         let telling = tokio::spawn(async move { telling.spenders().keep_telling().await });
         let doors = Arc::new(Doors {
             chat,
-            access: Access { auth, keys: config.api_keys()? },
+            access: Access { auth, keys: config.api_keys()?, broadcasters: config.broadcasters() },
             callers: Callers::new(config.posts()),
+            broadcasters: Callers::new(config.broadcasts()),
             origins: config.origins.clone(),
             proxies: config.proxies.clone().unwrap_or_default(),
             admission: admission.clone(),
-            control: control.clone(),
+            control,
+            plain,
             metrics: Arc::new(move || exposition::render(metrics.read())),
         });
         let (stop, stopped) = watch::channel(false);
@@ -135,7 +149,7 @@ impl App {
             metrics_address = Some(listener.address()?);
             tasks.push(tokio::spawn(listener.serve(rest::metrics_router(doors), stopped)));
         }
-        Ok(Self { address, metrics_address, admission, control, delivery, backplane, stop, tasks })
+        Ok(Self { address, metrics_address, admission, everyone, delivery, backplane, stop, tasks })
     }
 
     /// Where it listens.
@@ -159,8 +173,8 @@ impl App {
     /// Not ready from now on; clients are told, and closed evenly over `over`; presence is left to its graces.
     pub async fn drain(self, over: Duration) {
         self.admission.begin_drain();
-        tracing::info!(connections = self.control.len(), over_secs = over.as_secs_f64(), "draining");
-        drain(&self.control, over, |left| Frame::text(&going_away(left))).await;
+        tracing::info!(connections = self.everyone.len(), over_secs = over.as_secs_f64(), "draining");
+        drain(|| self.everyone.list(), over).await;
         let _ = self.stop.send(true);
         tokio::time::sleep(LAST_REQUESTS).await;
         self.end().await;
@@ -169,8 +183,8 @@ impl App {
     /// Ends at once, as a crash would for its clients, but with its graces begun.
     pub async fn stop(self) {
         self.admission.begin_drain();
-        for session in self.control.sessions() {
-            session.close();
+        for connection in self.everyone.list() {
+            connection.close();
         }
         let _ = self.stop.send(true);
         self.end().await;
@@ -178,8 +192,8 @@ impl App {
 
     async fn end(self) {
         // Connections that were just closed have yet to tell the backplane.
-        for session in self.control.sessions() {
-            session.closed().await;
+        for connection in self.everyone.list() {
+            connection.closed().await;
         }
         tokio::task::yield_now().await;
         self.backplane.lifecycle.stop().await;
@@ -197,20 +211,78 @@ impl Consent for Webhook {
     }
 }
 
+/// All connections of the node, through both doors.
+#[derive(Clone)]
+struct Everyone {
+    control: Control,
+    plain: Arc<Door>,
+}
+
+impl Everyone {
+    fn len(&self) -> usize {
+        self.control.len() + self.plain.len()
+    }
+
+    fn list(&self) -> Vec<Box<dyn Drained>> {
+        let sessions = self.control.sessions().into_iter().map(|session| Box::new(session) as Box<dyn Drained>);
+        let plain = self.plain.outboxes().into_iter().map(|outbox| Box::new(outbox) as Box<dyn Drained>);
+        sessions.chain(plain).collect()
+    }
+}
+
+#[async_trait]
+impl Drained for SessionHandle {
+    fn announce(&self, left: Duration) {
+        self.send(&Frame::text(&going_away(Envelope::SocketIo, left)));
+    }
+
+    fn close_after_flush(&self, limit: Duration) {
+        SessionHandle::close_after_flush(self, limit);
+    }
+
+    fn close(&self) {
+        SessionHandle::close(self);
+    }
+
+    async fn closed(&self) {
+        SessionHandle::closed(self).await;
+    }
+}
+
+#[async_trait]
+impl Drained for Arc<Outbox> {
+    fn announce(&self, left: Duration) {
+        self.announce_end(left);
+    }
+
+    fn close_after_flush(&self, limit: Duration) {
+        Outbox::close_after_flush(self, limit);
+    }
+
+    fn close(&self) {
+        Outbox::close(self);
+    }
+
+    async fn closed(&self) {
+        Outbox::closed(self).await;
+    }
+}
+
 /// Reads every counter of the node.
 struct Metrics {
-    control: Control,
+    everyone: Everyone,
     delivery: Arc<Delivery>,
     chat: Arc<Chat>,
-    gateway: Arc<Gateway>,
+    connections: Arc<Connections>,
     admission: Arc<Admission>,
     backplane: Backplane,
 }
 
 impl Metrics {
     fn read(&self) -> Vec<Sample> {
-        let sessions = self.control.counters();
-        let (delivery, chat, sockets) = (self.delivery.counters(), self.chat.counters(), self.gateway.counters());
+        let Everyone { control, plain: door } = &self.everyone;
+        let (sessions, plain) = (control.counters(), door.counters());
+        let (delivery, chat, sockets) = (self.delivery.counters(), self.chat.counters(), self.connections.counters());
         let backplane = self.backplane.lifecycle.counters();
         let mut connections = Vec::new();
         for (transport, transport_name) in
@@ -218,43 +290,60 @@ impl Metrics {
         {
             for (protocol, protocol_name) in [(ProtocolVersion::V3, "3"), (ProtocolVersion::V4, "4")] {
                 let labels = vec![("transport", transport_name), ("protocol", protocol_name)];
-                connections.push((labels, self.control.count(transport, protocol) as u64));
+                connections.push((labels, control.count(transport, protocol) as u64));
             }
         }
+        connections.push((vec![("transport", "websocket"), ("protocol", "plain")], door.len() as u64));
         vec![
-            Sample::Gauges("connections", "Engine.IO sessions by transport and protocol", connections),
+            Sample::Gauges(
+                "connections",
+                "Engine.IO sessions and plain WebSockets, by transport and protocol",
+                connections,
+            ),
             Sample::Gauge(
                 "rooms",
                 "Rooms with a feed on this node: with members, or left by the last a moment ago",
                 self.delivery.rooms() as u64,
             ),
             Sample::Gauge("ready", "1 when the node takes new work", u64::from(self.backplane.lifecycle.is_up())),
-            Sample::Counter("sessions_opened", "Engine.IO sessions opened", sessions.opened),
+            Sample::Counter(
+                "sessions_opened",
+                "Engine.IO sessions and plain WebSockets opened",
+                sessions.opened + plain.opened.get(),
+            ),
             Sample::Counter("sessions_refused", "Handshakes refused by a cap or a drain", self.admission.refused()),
             Sample::Counter("upgrades", "Sessions that went from polling to a WebSocket", sessions.upgrades),
-            Sample::Counter("slow_consumers", "Sessions closed because they did not read", sessions.slow_consumers),
+            Sample::Counter(
+                "slow_consumers",
+                "Connections closed because they did not read",
+                sessions.slow_consumers + plain.slow_consumers.get(),
+            ),
             Sample::Counter(
                 "heartbeat_timeouts",
-                "Sessions closed for want of a heartbeat",
-                sessions.heartbeat_timeouts,
+                "Connections closed for want of a heartbeat",
+                sessions.heartbeat_timeouts + plain.idle.get(),
             ),
-            Sample::Counter("packets_received", "Engine.IO packets received", sessions.packets_in),
-            Sample::Counter("packets_sent", "Engine.IO packets sent", sessions.packets_out),
-            Sample::Counter("received_bytes", "Bytes received by sessions", sessions.bytes_in),
-            Sample::Counter("sent_bytes", "Bytes sent by sessions", sessions.bytes_out),
-            Sample::Counter("events_received", "Socket.IO events received", sockets.events.get()),
-            Sample::Counter("events_refused", "Socket.IO events refused, for whatever reason", sockets.refused.get()),
             Sample::Counter(
-                "events_rate_limited",
-                "Socket.IO events refused for their rate",
-                sockets.rate_limited.get(),
+                "packets_received",
+                "Engine.IO packets and plain messages received",
+                sessions.packets_in + plain.messages_in.get(),
             ),
+            Sample::Counter(
+                "packets_sent",
+                "Engine.IO packets and plain messages sent",
+                sessions.packets_out + plain.messages_out.get(),
+            ),
+            Sample::Counter("received_bytes", "Bytes received", sessions.bytes_in + plain.bytes_in.get()),
+            Sample::Counter("sent_bytes", "Bytes sent", sessions.bytes_out + plain.bytes_out.get()),
+            Sample::Counter("events_received", "Events received, through either door", sockets.events.get()),
+            Sample::Counter("events_refused", "Events refused, for whatever reason", sockets.refused.get()),
+            Sample::Counter("events_rate_limited", "Events refused for their rate", sockets.rate_limited.get()),
             Sample::Counter(
                 "sockets_incorrigible",
                 "Sockets closed because they went on when they were refused for a rate",
                 sockets.incorrigible.get(),
             ),
-            Sample::Counter("events_dropped", "Socket.IO events refused by a full inbox", sockets.overloaded.get()),
+            Sample::Counter("events_dropped", "Events refused by a full inbox", sockets.overloaded.get()),
             Sample::Counter("messages_in", "Messages that were given their place through this node", chat.sent.get()),
             Sample::Counter("messages_duplicate", "Sends that were repeats", chat.duplicates.get()),
             Sample::Counter("messages_out", "Messages handed to members on this node", delivery.delivered.get()),

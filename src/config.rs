@@ -112,6 +112,8 @@ settings! {
     authorize_cache_secs: u64 = 30, "value::number";
     /// Comma-separated origins, or `*`.
     allowed_origins: Option<String> = None, "value::optional";
+    /// Roles of which a token must have one to broadcast, comma-separated.
+    broadcast_roles: Option<String> = None, "value::optional";
     /// Networks whose `X-Forwarded-For` counts, comma-separated, or `none`.
     trusted_proxies: Option<String> = None, "value::optional";
     /// How long a connection may stay without an identity.
@@ -130,6 +132,10 @@ settings! {
     metrics_addr: Option<String> = None, "value::optional";
     /// The largest packet.
     max_packet_bytes: usize = 1_048_576, "value::number";
+    /// The largest message of a plain client that doesn't chat.
+    ws_max_message: usize = 512, "value::number";
+    /// How long a plain client may be silent.
+    ws_idle_secs: u64 = 60, "value::number";
     /// The largest payload of an event.
     max_event_bytes: usize = 65_536, "value::number";
     /// The longest `content`.
@@ -170,6 +176,8 @@ settings! {
     rate_ip_handshakes_per_sec: Option<u64> = None, "value::optional_number";
     /// `POST /messages` a second of a caller.
     rate_posts_per_sec: Option<u64> = None, "value::optional_number";
+    /// `POST /api/broadcast` a second of a caller.
+    rate_broadcasts_per_sec: Option<u64> = None, "value::optional_number";
     /// Connections of this node.
     max_connections: usize = 200_000, "value::number";
     /// Connections of one address; 0 is no limit.
@@ -290,6 +298,7 @@ impl Config {
         let wrong = |key: &str, what: &str| Err(ConfigError(format!("{} {what}", key.to_uppercase())));
         for (key, value) in [
             ("max_packet_bytes", settings.max_packet_bytes),
+            ("ws_max_message", settings.ws_max_message),
             ("max_event_bytes", settings.max_event_bytes),
             ("max_content_bytes", settings.max_content_bytes),
             ("max_payload_bytes", settings.max_payload_bytes),
@@ -303,6 +312,7 @@ impl Config {
             ("dedupe_ttl_secs", usize::from(settings.dedupe_ttl_secs > 0)),
             ("auth_timeout_secs", usize::from(settings.auth_timeout_secs > 0)),
             ("write_timeout_secs", usize::from(settings.write_timeout_secs > 0)),
+            ("ws_idle_secs", usize::from(settings.ws_idle_secs > 0)),
             ("ping_timeout_ms", usize::from(settings.ping_timeout_ms > 0)),
         ] {
             if value == 0 {
@@ -323,6 +333,7 @@ impl Config {
             ("ping_interval_ms", settings.ping_interval_ms / 1000),
             ("ping_timeout_ms", settings.ping_timeout_ms / 1000),
             ("write_timeout_secs", settings.write_timeout_secs),
+            ("ws_idle_secs", settings.ws_idle_secs),
             ("history_ttl_secs", settings.history_ttl_secs),
             ("room_ttl_secs", settings.room_ttl_secs),
             ("dedupe_ttl_secs", settings.dedupe_ttl_secs),
@@ -484,6 +495,12 @@ impl Config {
             handshakes_per_sec: self.settings.max_handshakes_per_sec,
             address: self.address_rates(),
         }
+    }
+
+    /// Roles of which a token must have one to broadcast; `None`: any token will do.
+    #[must_use]
+    pub fn broadcasters(&self) -> Option<Vec<String>> {
+        self.settings.broadcast_roles.as_deref().map(|roles| identity::list(Some(roles)))
     }
 
     /// How identities are checked.

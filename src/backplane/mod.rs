@@ -155,6 +155,14 @@ pub struct Joined {
     pub roster: Roster,
 }
 
+impl Joined {
+    /// What a listener finds: the log, and nobody.
+    #[must_use]
+    pub fn listening(span: LogSpan) -> Self {
+        Self { span, roster: Roster { users: Vec::new(), total: 0, version: 0 } }
+    }
+}
+
 /// Who is in a room, at one moment.
 #[derive(Debug, Clone)]
 pub struct Roster {

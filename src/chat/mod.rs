@@ -12,8 +12,8 @@ use std::time::Instant;
 use async_trait::async_trait;
 
 use crate::backplane::{Backplane, BackplaneError, Typing};
-use crate::delivery::{Delivery, JoinOutcome, Start};
-use crate::domain::policy::{Asked, Joining, Permit, Reach, Reading, Sending};
+use crate::delivery::{Delivery, JoinOutcome, Outlet, Start};
+use crate::domain::policy::{self, Asked, Joining, Listening, Permit, Reach, Reading, Sending};
 use crate::domain::{Code, Draft, DraftFields, Limits, Refusal, RoomId, Status, UserId, Username};
 use crate::telemetry::meter::{Counter, Histogram};
 
@@ -166,6 +166,11 @@ impl Chat {
             };
             left.extend(was_in.unwrap_or(false).then_some(room));
         }
+        if session.listens
+            && let Err(_) = session.may_listen()
+        {
+            left.extend(self.end_listening(session).await);
+        }
         Ok(left)
     }
 
@@ -199,6 +204,34 @@ impl Chat {
             self.counters.joins.add(1);
             session.rooms.insert(room, true);
         }
+    }
+
+    /// Lets the outlet hear broadcasts, as [`Delivery::listen`]; returns when the replay is over. It is told until the session
+    /// is lost.
+    pub async fn listen(
+        &self,
+        session: &mut Session,
+        permit: Permit<Listening>,
+        outlet: Arc<dyn Outlet>,
+        start: Start,
+        reply: JoinReply,
+    ) {
+        if let Err(refusal) = self.ready() {
+            return reply(Err(refusal));
+        }
+        session.listens = true;
+        let tell = Box::new(move |outcome: Result<JoinOutcome, BackplaneError>| reply(outcome.map_err(Refusal::from)));
+        self.delivery.listen(permit.into_room(), outlet, start, tell).await;
+    }
+
+    /// Nothing of the broadcasts reaches the session after the call. Returns their room.
+    async fn end_listening(&self, session: &mut Session) -> Option<RoomId> {
+        let room = RoomId::trusted(policy::BROADCAST);
+        if !std::mem::take(&mut session.listens) {
+            return None;
+        }
+        self.delivery.leave(&room, &session.conn).await;
+        Some(room)
     }
 
     /// Takes the session out of the room. Nothing of the room reaches it after the call.
@@ -315,6 +348,7 @@ impl Chat {
     /// The connection is lost: nothing reaches it any more, and its graces begin.
     pub async fn lost(&self, session: &mut Session) {
         let Some(member) = session.member.take() else { return };
+        self.end_listening(session).await;
         for user in session.watched.drain() {
             self.delivery.unwatch(&user, &session.conn).await;
         }

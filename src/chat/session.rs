@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::delivery::Outlet;
-use crate::domain::policy::{self, Joining, Permit, Reach, Reading, Sending, Standing};
+use crate::domain::policy::{self, Joining, Listening, Permit, Reach, Reading, Sending, Standing};
 use crate::domain::{Code, ConnId, Refusal, RoomId, UserId, Username};
 
 /// Makes the outlet of a connection once its user is known.
@@ -30,6 +30,8 @@ pub struct Session {
     /// Rooms that the backplane may count this connection in; true for those it surely is in.
     pub(super) rooms: HashMap<RoomId, bool>,
     pub(super) watched: HashSet<UserId>,
+    /// Whether it may hear broadcasts.
+    pub(super) listens: bool,
     make_outlet: MakeOutlet,
 }
 
@@ -37,7 +39,7 @@ impl Session {
     /// A connection that hasn't said who it is.
     #[must_use]
     pub fn new(conn: ConnId, make_outlet: MakeOutlet) -> Self {
-        Self { conn, member: None, rooms: HashMap::new(), watched: HashSet::new(), make_outlet }
+        Self { conn, member: None, rooms: HashMap::new(), watched: HashSet::new(), listens: false, make_outlet }
     }
 
     /// In place of a session that was taken away.
@@ -82,6 +84,14 @@ impl Session {
     /// `unauthorized`, `forbidden`, `not_in_room`.
     pub fn may_send(&self, room: &RoomId) -> Result<Permit<Sending>, Refusal> {
         policy::may_send(&self.member()?.reach, self.standing(room), room)
+    }
+
+    /// May the session hear broadcasts?
+    ///
+    /// # Errors
+    /// `unauthorized`, `forbidden`.
+    pub fn may_listen(&self) -> Result<Permit<Listening>, Refusal> {
+        policy::may_listen(&self.member()?.reach)
     }
 
     /// A user whom REST takes for a service is one of many over a socket.

@@ -23,6 +23,7 @@ pub(super) fn fill(settings: &mut Settings) {
         (&mut settings.rate_ip_bytes_per_sec, of_address(bytes.saturating_mul(40))),
         (&mut settings.rate_ip_handshakes_per_sec, of_address(250)),
         (&mut settings.rate_posts_per_sec, events.saturating_mul(100)),
+        (&mut settings.rate_broadcasts_per_sec, events),
     ];
     for (key, default) in defaults {
         key.get_or_insert(default);
@@ -74,5 +75,11 @@ impl Config {
     #[must_use]
     pub fn posts(&self) -> Rate {
         rate(self.settings.rate_posts_per_sec)
+    }
+
+    /// What one caller may broadcast on this node.
+    #[must_use]
+    pub fn broadcasts(&self) -> Rate {
+        rate(self.settings.rate_broadcasts_per_sec)
     }
 }

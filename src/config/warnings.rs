@@ -28,6 +28,10 @@ pub(super) fn find(config: &Config) -> Vec<String> {
         is_open && is_public,
         "AUTH_MODE is open on an address that others can reach: anyone may be anyone, read every room and use all of REST",
     );
+    warn(
+        !is_open && is_public && settings.broadcast_roles.is_none(),
+        "BROADCAST_ROLES is not set: whoever has a token may broadcast to everyone",
+    );
     let any_origin = config.origins == Origins::Any && (is_public || !is_open);
     warn(any_origin, "ALLOWED_ORIGINS is *: every page may connect from its visitors' browsers");
     warn(
@@ -97,6 +101,7 @@ fn switched_off(settings: &Settings, knows_addresses: bool) -> Vec<(&'static str
         ("rate_user_bytes_per_sec", settings.rate_user_bytes_per_sec == Some(0)),
         ("rate_user_connects_per_sec", settings.rate_user_connects_per_sec == Some(0)),
         ("rate_posts_per_sec", settings.rate_posts_per_sec == Some(0)),
+        ("rate_broadcasts_per_sec", settings.rate_broadcasts_per_sec == Some(0)),
         ("max_connections", settings.max_connections == 0),
         ("max_handshakes_per_sec", settings.max_handshakes_per_sec == 0),
         ("max_unauthenticated", settings.max_unauthenticated == 0),
@@ -135,7 +140,8 @@ mod tests {
     use super::*;
 
     /// A configuration for production that has nothing weak.
-    const STRONG: [(&str, &str); 7] = [
+    const STRONG: [(&str, &str); 8] = [
+        ("BROADCAST_ROLES", "service"),
         ("SERVER_HOST", "0.0.0.0"),
         ("JWT_SECRET", "5f0cbb2fb1c6a1f6e1d0b4f4a1c7e9d8"),
         ("API_KEYS", "0f1e2d3c4b5a69788796a5b4c3d2e1f0"),
@@ -196,6 +202,8 @@ mod tests {
             (&[("RATE_IP_BYTES_PER_SEC", "0")], "RATE_IP_BYTES_PER_SEC is 0"),
             (&[("RATE_IP_HANDSHAKES_PER_SEC", "0")], "RATE_IP_HANDSHAKES_PER_SEC is 0"),
             (&[("RATE_POSTS_PER_SEC", "0")], "RATE_POSTS_PER_SEC is 0"),
+            (&[("RATE_BROADCASTS_PER_SEC", "0")], "RATE_BROADCASTS_PER_SEC is 0"),
+            (&[("BROADCAST_ROLES", "unset")], "BROADCAST_ROLES is not set"),
             (&[("MAX_CONNECTIONS", "0")], "MAX_CONNECTIONS is 0"),
             (&[("MAX_CONNECTIONS_PER_IP", "0")], "MAX_CONNECTIONS_PER_IP is 0"),
             (&[("MAX_HANDSHAKES_PER_SEC", "0")], "MAX_HANDSHAKES_PER_SEC is 0"),

@@ -121,7 +121,8 @@ pub type Disconnect = Box<dyn Fn(&UserId) + Send + Sync>;
 pub(crate) struct JoinRequest {
     pub room: RoomId,
     pub outlet: Arc<dyn Outlet>,
-    pub username: Username,
+    /// The name under which it becomes a member; `None`: it only listens.
+    pub member: Option<Username>,
     pub start: Start,
     pub reply: JoinReply,
     /// Dropped or sent when the replay is over.
@@ -185,8 +186,24 @@ impl Delivery {
         start: Start,
         reply: JoinReply,
     ) {
+        self.enter(room, outlet, Some(username), start, reply).await;
+    }
+
+    /// As [`Delivery::join`], but the connection doesn't become a member: nobody is told of it, and it is told of nobody.
+    pub async fn listen(&self, room: RoomId, outlet: Arc<dyn Outlet>, start: Start, reply: JoinReply) {
+        self.enter(room, outlet, None, start, reply).await;
+    }
+
+    async fn enter(
+        &self,
+        room: RoomId,
+        outlet: Arc<dyn Outlet>,
+        member: Option<Username>,
+        start: Start,
+        reply: JoinReply,
+    ) {
         let (done, finished) = oneshot::channel();
-        let request = JoinRequest { room: room.clone(), outlet, username, start, reply, done };
+        let request = JoinRequest { room: room.clone(), outlet, member, start, reply, done };
         self.queues.send(&room, Command::Join(request)).await;
         let _ = finished.await;
     }

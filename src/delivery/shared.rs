@@ -42,20 +42,23 @@ pub enum Event {
     },
 }
 
-/// An event and its encoded form.
+/// How many encoded forms of an event are kept: one for each door.
+const FORMS: usize = 2;
+
+/// An event and its encoded forms.
 #[derive(Clone)]
 pub struct Shared(Arc<Inner>);
 
 struct Inner {
     event: Event,
-    encoded: OnceLock<Box<dyn Any + Send + Sync>>,
+    encoded: [OnceLock<Box<dyn Any + Send + Sync>>; FORMS],
 }
 
 impl Shared {
     /// Not yet encoded.
     #[must_use]
     pub fn new(event: Event) -> Self {
-        Self(Arc::new(Inner { event, encoded: OnceLock::new() }))
+        Self(Arc::new(Inner { event, encoded: Default::default() }))
     }
 
     /// What happened.
@@ -64,9 +67,13 @@ impl Shared {
         &self.0.event
     }
 
-    /// The encoded form, made by the first caller. `None` if another type of outlet has made its own: encode it anew then.
-    pub fn encoded<T: Any + Send + Sync>(&self, encode: impl FnOnce(&Event) -> T) -> Option<&T> {
-        self.0.encoded.get_or_init(|| Box::new(encode(&self.0.event))).downcast_ref()
+    /// The encoded form of that type, made by the first caller. `None` if there are as many others as are kept: encode it anew
+    /// then.
+    pub fn encoded<T: Any + Send + Sync>(&self, encode: impl Fn(&Event) -> T) -> Option<&T> {
+        let form = |place: &OnceLock<Box<dyn Any + Send + Sync>>| place.get().is_some_and(|form| form.is::<T>());
+        let free = || self.0.encoded.iter().find(|place| form(place) || place.get().is_none());
+        // Another type may take a free place first: then the next one is tried.
+        (0..FORMS).find_map(|_| free()?.get_or_init(|| Box::new(encode(&self.0.event))).downcast_ref())
     }
 }
 
@@ -80,6 +87,9 @@ mod tests {
         let shared = Shared::new(event);
         assert_eq!(shared.encoded(|_| 1_u8), Some(&1));
         assert_eq!(shared.clone().encoded(|_| 2_u8), Some(&1));
-        assert_eq!(shared.encoded(|_| "other"), None);
+        assert_eq!(shared.encoded(|_| "other"), Some(&"other"), "beside the first");
+        assert_eq!(shared.encoded(|_| "another"), Some(&"other"));
+        assert_eq!(shared.encoded(|_| 'x'), None);
+        assert_eq!(shared.encoded(|_| 3_u8), Some(&1));
     }
 }

@@ -40,6 +40,10 @@ impl Reach {
     }
 }
 
+/// The room that broadcasts live in. It has listeners, and no members: nobody joins it, and it is sent to and heard by a way of
+/// its own.
+pub const BROADCAST: &str = "broadcast";
+
 /// How one stands to a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -69,6 +73,9 @@ pub struct Reading;
 /// Saying something that the others will see: messages, and that one types.
 #[derive(Debug)]
 pub struct Sending;
+/// Hearing what is said, without being a member.
+#[derive(Debug)]
+pub struct Listening;
 
 /// Proof that someone may do `A` in a room.
 #[must_use]
@@ -93,6 +100,9 @@ impl<A> Permit<A> {
 }
 
 fn permit<A>(reach: &Reach, allowed: bool, room: &RoomId) -> Result<Permit<A>, Refusal> {
+    if room.as_str() == BROADCAST {
+        return Err(Refusal::new(Code::Forbidden, "this room is kept for broadcasts"));
+    }
     if !reach.covers(room) {
         return Err(Refusal::new(Code::Forbidden, "the token doesn't reach this room"));
     }
@@ -124,6 +134,30 @@ pub fn may_read(reach: &Reach, standing: Standing, room: &RoomId) -> Result<Perm
 /// `forbidden`, `not_in_room`.
 pub fn may_send(reach: &Reach, standing: Standing, room: &RoomId) -> Result<Permit<Sending>, Refusal> {
     permit(reach, standing != Standing::Stranger, room)
+}
+
+fn broadcast<A>(reach: &Reach) -> Result<Permit<A>, Refusal> {
+    let room = RoomId::trusted(BROADCAST);
+    if !reach.covers(&room) {
+        return Err(Refusal::new(Code::Forbidden, "the token doesn't reach broadcasts"));
+    }
+    Ok(Permit { room, action: PhantomData })
+}
+
+/// Whoever the token lets may hear broadcasts.
+///
+/// # Errors
+/// `forbidden`.
+pub fn may_listen(reach: &Reach) -> Result<Permit<Listening>, Refusal> {
+    broadcast(reach)
+}
+
+/// May whoever was found to be a broadcaster broadcast?
+///
+/// # Errors
+/// `forbidden`.
+pub fn may_broadcast(reach: &Reach) -> Result<Permit<Sending>, Refusal> {
+    broadcast(reach)
 }
 
 #[cfg(test)]
@@ -179,5 +213,20 @@ mod tests {
             assert_eq!(may_read(&none, standing, &here).unwrap_err().code, Code::Forbidden);
             assert_eq!(may_send(&none, standing, &here).unwrap_err().code, Code::Forbidden);
         }
+    }
+
+    #[test]
+    fn the_room_of_broadcasts_is_closed_to_everyone_else() {
+        let (all, kept) = (Reach::Everywhere, room(BROADCAST));
+        assert_eq!(may_join(&all, &kept).unwrap_err().code, Code::Forbidden);
+        for standing in [Standing::Service, Standing::Member, Standing::Stranger] {
+            assert_eq!(may_read(&all, standing, &kept).unwrap_err().code, Code::Forbidden);
+            assert_eq!(may_send(&all, standing, &kept).unwrap_err().code, Code::Forbidden);
+        }
+        assert!(may_join(&all, &room("broadcasts")).is_ok());
+        for (reach, reached) in [(all, true), (Reach::only(["broad*"]), true), (Reach::only(["lobby"]), false)] {
+            assert_eq!((may_listen(&reach).is_ok(), may_broadcast(&reach).is_ok()), (reached, reached));
+        }
+        assert_eq!(may_listen(&Reach::Everywhere).unwrap().room(), &kept);
     }
 }

@@ -111,6 +111,8 @@ pub struct Access {
     pub auth: std::sync::Arc<Authenticator>,
     /// Keys of services.
     pub keys: ApiKeys,
+    /// Roles of which a token must have one to broadcast; `None`: any token will do.
+    pub broadcasters: Option<Vec<String>>,
 }
 
 impl Access {
@@ -122,14 +124,38 @@ impl Access {
         if !self.auth.needs_token() {
             return Ok(Caller::Service(Reach::Everywhere));
         }
-        let token = bearer(headers).ok_or_else(|| Refusal::new(Code::Unauthorized, "a bearer token is missing"))?;
-        if self.keys.contains(token) {
-            return Ok(Caller::Service(Reach::Everywhere));
-        }
-        let identity =
-            self.auth.identify(Claimed { token: Some(token.to_owned()), ..Claimed::default() }, None).await?;
+        let Some(identity) = self.identity(headers).await? else { return Ok(Caller::Service(Reach::Everywhere)) };
         let trusted = matches!(identity.role.as_deref(), Some("service" | "admin"));
         Ok(if trusted { Caller::Service(identity.reach) } else { Caller::User(identity) })
+    }
+
+    /// Who sends a request to broadcast: a service by its key, or whoever has a token of the right role. In open mode anyone.
+    ///
+    /// # Errors
+    /// `unauthorized`, `token_expired`, `forbidden`, `unavailable`.
+    pub async fn broadcaster(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        if !self.auth.needs_token() {
+            return Ok(Caller::Service(Reach::Everywhere));
+        }
+        let Some(identity) = self.identity(headers).await? else { return Ok(Caller::Service(Reach::Everywhere)) };
+        let may = self
+            .broadcasters
+            .as_ref()
+            .is_none_or(|roles| identity.role.as_ref().is_some_and(|role| roles.contains(role)));
+        if may {
+            Ok(Caller::User(identity))
+        } else {
+            Err(Refusal::new(Code::Forbidden, "the token's role may not broadcast"))
+        }
+    }
+
+    /// Whose token the bearer is; `None` for a key of a service.
+    async fn identity(&self, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
+        let token = bearer(headers).ok_or_else(|| Refusal::new(Code::Unauthorized, "a bearer token is missing"))?;
+        if self.keys.contains(token) {
+            return Ok(None);
+        }
+        self.auth.identify(Claimed { token: Some(token.to_owned()), ..Claimed::default() }, None).await.map(Some)
     }
 }
 

@@ -10,5 +10,5 @@ mod patience;
 pub mod tls;
 
 pub use client::{BadNetwork, Client, TrustedProxies};
-pub use drain::drain;
+pub use drain::{Drained, drain};
 pub use listener::{Listener, Peer, Timeouts};

@@ -22,7 +22,8 @@ pub enum LogFormat {
 /// When the filter can't be understood, or logging was started before.
 pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     // The Redis client warns of every reconnect; the node says itself, once, what that means. A filter may ask for more.
-    let filter = format!("fred=error,{filter}");
+    // What is under plain WebSockets would write every message down, and with it the tokens of `authenticate`, whatever is asked.
+    let filter = format!("fred=error,{filter},tungstenite=debug,tokio_tungstenite=debug");
     let filter = EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("RUST_LOG: {error}"))?;
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

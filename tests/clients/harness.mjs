@@ -505,6 +505,16 @@ export class Lab {
         return client;
     }
 
+    /** A headless browser, the same one for all of a test. */
+    async browser() {
+        if (!this.chromium) {
+            const { Browser } = await import('./browser.mjs');
+            this.chromium = await Browser.start(this.directory());
+            this.others.push(this.chromium);
+        }
+        return this.chromium;
+    }
+
     raw(target, options) {
         const client = new RawClient(target.url ?? target, options);
         this.clients.push(client);

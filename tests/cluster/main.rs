@@ -9,15 +9,18 @@ mod server;
 
 mod abuse;
 mod bench;
+mod broadcast;
 mod certificates;
 mod client;
 mod flood;
 mod identity;
 mod node;
 mod order;
+mod plain;
 mod presence;
 mod property;
 mod rest;
 mod secrets;
 mod storm;
 mod tls;
+mod websocket;

@@ -7,11 +7,12 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::node::{http, http_text};
+use crate::plain::Plain;
 use crate::server::{RedisServer, free_port};
 
 const SECRET: &str = "jwtsecret-5f0cbb2fb1c6a1f6e1d0b4f4a1c7e9d8";
@@ -35,7 +36,10 @@ impl Program {
             .current_dir(&directory)
             .env_clear()
             .envs(settings.iter().copied())
-            .envs([("RUST_LOG", "trace,fred=trace"), ("RUST_BACKTRACE", "full")])
+            .envs([
+                ("RUST_LOG", "trace,fred=trace,tungstenite=trace,tokio_tungstenite=trace"),
+                ("RUST_BACKTRACE", "full"),
+            ])
             .stdout(printed.try_clone().unwrap())
             .stderr(printed)
             .spawn()
@@ -140,6 +144,28 @@ async fn no_secret_is_printed_or_answered() {
         for _ in 0..2 {
             answers += &socket.next().await.unwrap().unwrap().into_text().unwrap();
         }
+        // The plain door: in a header, a subprotocol, the query; and in its frames.
+        let (header, protocols) = (format!("Bearer {}", token(bad, None)), format!("bearer, {}", token(bad, None)));
+        let query = format!("token={}", token(bad, None));
+        for (query, headers) in [
+            ("chat=1", vec![("authorization", header.as_str())]),
+            ("chat=1", vec![("sec-websocket-protocol", protocols.as_str())]),
+            (query.as_str(), vec![]),
+        ] {
+            match Plain::with(address, query, &headers).await {
+                Ok(client) => answers += &format!("{:?} {:?}", client.answered, client.frames()),
+                Err(refused) => answers += &format!("{refused:?}"),
+            }
+        }
+        let client = Plain::with(address, &format!("chat=1&token={}", token(false, None)), &[]).await.unwrap();
+        for payload in
+            [json!({"token": token(bad, None)}), json!({"token": [token(bad, None)]}), json!(token(bad, None))]
+        {
+            answers += &client.ask("authenticate", payload).await.to_string();
+        }
+        client.say(Message::text(format!("{{\"type\":\"authenticate\",\"token\":\"{}\",", token(bad, None))));
+        client.await_frame("what is wrong", |frame| frame["type"] == "exception").await;
+        answers += &format!("{:?}", client.frames());
     }
     for key in [API_KEY.to_owned(), format!("{API_KEY}x")] {
         let bearer = format!("Bearer {key}");

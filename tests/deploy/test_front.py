@@ -214,17 +214,34 @@ class FrontTest(unittest.TestCase):
         for host in range(2, 22):
             self.assertNotEqual(self.whole_session(Client(self.front, source=f"127.0.0.{host}")), dead)
 
-    def test_a_send_is_repeated_only_with_a_key(self):
+    def repeated_only_with_a_key(self, path):
         for node in self.nodes[:2]:
             node.draining = True
         client, statuses = Client(self.front), collections.Counter()
         for _ in range(6):
-            statuses[client.ask("POST", "/messages", b"{}")[0]] += 1
+            statuses[client.ask("POST", path, b"{}")[0]] += 1
         self.assertEqual(sum(len(node.seen) for node in self.nodes), 6, "each was tried once")
         self.assertEqual(set(statuses), {201, 503})
         for i in range(6):
-            self.assertEqual(client.ask("POST", "/messages", b"{}", Idempotency_Key=f"k{i}")[0], 201)
+            self.assertEqual(client.ask("POST", path, b"{}", Idempotency_Key=f"k{i}")[0], 201)
             self.assertEqual(client.ask("GET", "/health")[0], 200)
+
+    def test_a_send_is_repeated_only_with_a_key(self):
+        self.repeated_only_with_a_key("/messages")
+
+    def test_a_broadcast_is_repeated_only_with_a_key(self):
+        self.repeated_only_with_a_key("/api/broadcast")
+
+    def test_plain_websockets_pass_and_a_draining_node_is_stepped_over(self):
+        self.nodes[0].draining = True
+        client = Client(self.front)
+        for i in range(12):
+            status, _ = client.ask("GET", f"/ws?token=secret{i}", Upgrade="websocket", Connection="Upgrade")
+            self.assertEqual(status, 200)
+        handshakes = [headers for node in self.nodes[1:] for _, path, headers in node.seen if path.startswith("/ws?token=")]
+        self.assertEqual(len(handshakes), 12)
+        self.assertTrue(all(h["Upgrade"] == "websocket" and h["Connection"] == "upgrade" for h in handshakes))
+        self.assertNotIn("secret", self.front.access_log())
 
     def test_what_a_client_claims_about_itself_is_not_passed_on(self):
         Client(self.front, X_Forwarded_For="6.6.6.6", X_Real_IP="6.6.6.6", X_Request_Id="mine").ask("GET", "/health")

@@ -2,12 +2,9 @@
 
 use crate::raw::{Raw, Witness, frame, head, metric, node};
 
-#[tokio::test]
-async fn frames_that_break_the_rules_end_their_connection_with_the_code_for_it() {
-    let node = node(&[]).await;
-    let address = node.address(0);
-    let witness = Witness::on(address).await;
-    let attacks: &[(&str, Vec<u8>, u16)] = &[
+/// What breaks the rules, and the close code for it, where a message is at most 1 MiB.
+pub fn broken() -> Vec<(&'static str, Vec<u8>, u16)> {
+    vec![
         ("RSV1: a compressed frame, which nobody agreed on", frame(0xC1, b"2"), 1002),
         ("RSV2", frame(0xA1, b"2"), 1002),
         ("RSV3", frame(0x91, b"2"), 1002),
@@ -29,12 +26,19 @@ async fn frames_that_break_the_rules_end_their_connection_with_the_code_for_it()
         ("an announcement beyond the limit", head(0x81, (1 << 20) + 1), 1009),
         ("an announcement of 2^63 bytes", head(0x82, 1 << 63), 1009),
         ("an announcement of 2^64 - 1 bytes", head(0x82, u64::MAX), 1009),
-        ("fragments beyond the limit", [frame(0x01, &[b'4'; 600_000]), head(0x80, 600_000)].concat(), 1009),
-    ];
-    for (what, bytes, code) in attacks {
+    ]
+}
+
+#[tokio::test]
+async fn frames_that_break_the_rules_end_their_connection_with_the_code_for_it() {
+    let node = node(&[]).await;
+    let address = node.address(0);
+    let witness = Witness::on(address).await;
+    let announced = [frame(0x01, &[b'4'; 600_000]), head(0x80, 600_000)].concat();
+    for (what, bytes, code) in broken().into_iter().chain([("fragments beyond the limit", announced, 1009)]) {
         let mut attacker = Raw::websocket(address, 4).await;
         attacker.write(bytes).await;
-        assert_eq!(attacker.closed().await, Some(*code), "{what}");
+        assert_eq!(attacker.closed().await, Some(code), "{what}");
         witness.is_well().await;
     }
     node.stop().await;

@@ -15,6 +15,7 @@ mod server;
 
 mod cve;
 mod frames;
+mod plain;
 mod polling;
 mod raw;
 mod slow;

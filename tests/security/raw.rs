@@ -66,11 +66,16 @@ impl Raw {
         rest
     }
 
-    /// A WebSocket that has its handshake behind it; more headers can be given, each with its line's end.
+    /// A WebSocket of Engine.IO that has its handshake behind it; more headers can be given, each with its line's end.
     pub async fn upgrade(address: SocketAddr, query: &str, headers: &str) -> (Self, Answer) {
+        Self::handshake(address, &format!("/socket.io/?{query}"), headers).await
+    }
+
+    /// The same at any path.
+    pub async fn handshake(address: SocketAddr, target: &str, headers: &str) -> (Self, Answer) {
         let mut raw = Self::open(address).await;
         raw.write(format!(
-            "GET /socket.io/?{query} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+            "GET {target} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         ))
         .await;
@@ -82,6 +87,14 @@ impl Raw {
         let (mut raw, answer) = Self::upgrade(address, &format!("EIO={version}&transport=websocket"), "").await;
         assert_eq!(answer.status, 101, "{}", answer.head);
         assert!(raw.text().await.starts_with('0'));
+        raw
+    }
+
+    /// A plain WebSocket, which chats.
+    pub async fn plain(address: SocketAddr) -> Self {
+        let (mut raw, answer) = Self::handshake(address, "/ws?user_id=eve&chat=1", "").await;
+        assert_eq!(answer.status, 101, "{}", answer.head);
+        assert!(raw.text().await.contains("authenticated"));
         raw
     }
 
@@ -125,7 +138,7 @@ impl Raw {
         let mut code = None;
         while let Some((first, data)) = self.frame().await {
             if first == 0x88 {
-                code = data.try_into().ok().map(u16::from_be_bytes);
+                code = data.first_chunk().copied().map(u16::from_be_bytes);
             }
         }
         code

@@ -57,7 +57,8 @@ pub(super) enum Stage {
 pub(super) struct Opening {
     /// The `seq` of the ack.
     pub until: u64,
-    room_users: Shared,
+    /// None for who only listens.
+    room_users: Option<Shared>,
     held: Vec<Shared>,
     /// More changes came than are held.
     overflowed: bool,
@@ -77,7 +78,7 @@ impl Member {
     /// Sends `room_users` and what was held for after it. True when that isn't all: a fresh `room_users` must follow.
     fn open(&mut self) -> bool {
         let Some(opening) = self.replay.as_mut().and_then(|replay| replay.opening.take()) else { return false };
-        self.outlet.deliver(&opening.room_users);
+        opening.room_users.iter().for_each(|shared| self.outlet.deliver(shared));
         opening.held.iter().for_each(|shared| self.outlet.deliver(shared));
         let _ = opening.done.send(());
         opening.overflowed
@@ -193,7 +194,7 @@ fn plan(start: &Start, span: &LogSpan, total: u64) -> (u64, JoinOutcome) {
 impl RoomFeed {
     pub(super) fn attach(&mut self, context: &mut Context, request: JoinRequest, joined: Joined) {
         let Joined { span, roster } = joined;
-        let JoinRequest { outlet, start, reply, done, .. } = request;
+        let JoinRequest { outlet, member, start, reply, done, .. } = request;
         let (mut position, outcome) = plan(&start, &span, roster.total);
         let head = span.head.clone();
         let first = self.log.at.is_none();
@@ -213,8 +214,9 @@ impl RoomFeed {
             epoch = replay.map_or(&at.epoch, |replay| &replay.epoch).clone();
             until = position;
         }
-        let room_users =
-            Shared::new(Event::RoomUsers { room: self.room.clone(), users: roster.users, total: roster.total });
+        let room_users = member.map(|_| {
+            Shared::new(Event::RoomUsers { room: self.room.clone(), users: roster.users, total: roster.total })
+        });
         let conn = outlet.conn().clone();
         context.counters.replays.add(u64::from(position < until));
         reply(Ok(outcome));

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::worker::Context;
 use super::{Event, JoinRequest, Shared};
-use crate::backplane::{BackplaneError, Changes, Joined, Result, Roster, Slice, Topic, Typing};
+use crate::backplane::{BackplaneError, Changes, Joined, Result, Roster, Slice, Topic, Typing, Window};
 use crate::domain::{ConnId, Head, RoomChange, RoomId};
 use changes::ChangeCursor;
 use members::Members;
@@ -103,10 +103,14 @@ impl RoomFeed {
             return;
         }
         self.joining += 1;
-        let presence = context.backplane.presence.clone();
+        let (presence, log) = (context.backplane.presence.clone(), context.backplane.log.clone());
         context.ask_room(&self.room, async move {
             let (conn, user) = (request.outlet.conn(), request.outlet.user());
-            let joined = presence.join(conn, user, &request.username, &request.room).await;
+            let joined = match &request.member {
+                Some(username) => presence.join(conn, user, username, &request.room).await,
+                // Only where the log ends is asked for; it gives one message, if it has any.
+                None => log.read(&request.room, Window::Newest, 1, 1).await.map(|slice| Joined::listening(slice.span)),
+            };
             Answer::Joined(request, joined)
         });
     }

@@ -12,7 +12,9 @@ use crate::auth::{ApiKeys, Authenticator, Verifier};
 use crate::backplane::{BackplaneLimits, memory};
 use crate::delivery::{Delivery, DeliverySettings};
 use crate::domain::{Limits, Rate};
+use crate::gateway::connections::Connections;
 use crate::gateway::socketio::Settings;
+use crate::gateway::websocket;
 use crate::server::admission::Caps;
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
@@ -28,19 +30,28 @@ fn node() -> Router {
         ping_interval: Duration::from_secs(25),
         ping_timeout: Duration::from_secs(20),
         packet_bytes: 65_536,
-        outbox_bytes: 1 << 20,
+    };
+    let plain = websocket::Settings {
+        message_bytes: 512,
+        chat_bytes: 65_536,
+        ping_interval: Duration::from_secs(25),
+        idle: Duration::from_secs(60),
+        write_timeout: Duration::from_secs(10),
     };
     let caps = Caps { connections: 100, strangers: 100, handshakes_per_sec: 1_000_000, ..Caps::default() };
     let admission = Arc::new(Admission::new(caps));
-    let gateway = Gateway::new(chat.clone(), auth.clone(), admission.clone(), settings);
+    let connections = Connections::new(chat.clone(), auth.clone(), admission.clone(), 1 << 20);
+    let gateway = Gateway::new(connections.clone(), settings);
     let doors = Arc::new(Doors {
         chat,
-        access: Access { auth, keys: ApiKeys::new(&["key".to_owned()]).unwrap() },
+        access: Access { auth, keys: ApiKeys::new(&["key".to_owned()]).unwrap(), broadcasters: None },
         origins: Origins::parse("https://app.example"),
         admission,
         callers: Callers::new(Rate::default()),
+        broadcasters: Callers::new(Rate::default()),
         proxies: TrustedProxies::default(),
         control: engineioxide::Control::new(engineioxide::Limits::default()),
+        plain: Door::new(connections, plain),
         metrics: Arc::new(String::new),
     });
     router(doors, &gateway)
@@ -70,6 +81,9 @@ fn fuzz_requests() {
         b"GET /rooms/r/users?limit=5&cursor=ann\nauthorization: Bearer key",
         b"GET /users/%F0%9F%98%80/status\nauthorization: Bearer key",
         b"GET /metrics\nauthorization: Bearer key",
+        b"POST /api/broadcast\ncontent-type: application/json\nauthorization: Bearer key\nidempotency-key: k\n\n{\"type\":\"task_created\",\"data\":{\"a\":[1]}}",
+        b"GET /ws?since_seq=7&epoch=e1&chat=1&token=a.b.c\nconnection: Upgrade\nupgrade: websocket\nsec-websocket-version: 13\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+        b"GET /ws\nsec-websocket-protocol: bearer, a.b.c\norigin: https://app.example",
         b"GET /health\norigin: https://app.example\nhost: chat.example\nx-request-id: abc",
         b"OPTIONS /messages\norigin: https://app.example\naccess-control-request-method: POST",
         b"GET /socket.io/?EIO=4&transport=polling\norigin: https://chat.example\nhost: chat.example",

@@ -26,9 +26,9 @@ const DISCARDED_BYTES: usize = 8 << 20;
 /// How long a body may take.
 const BODY_PATIENCE: Duration = Duration::from_secs(15);
 
-type Doorway = State<Arc<Doors>>;
+pub(super) type Doorway = State<Arc<Doors>>;
 
-fn answer(result: Result<Response, Refusal>) -> Response {
+pub(super) fn answer(result: Result<Response, Refusal>) -> Response {
     result.unwrap_or_else(|refusal| refuse(&refusal))
 }
 
@@ -40,8 +40,7 @@ pub(super) async fn post_message(State(doors): Doorway, request: Request) -> Res
             let reach = caller.service()?;
             doors.callers.post(&parts.headers, parts.extensions.get().copied())?;
             let body = text_body(&parts.headers, body, doors.chat.limits().event_bytes).await?;
-            let key = parts.headers.get("idempotency-key").map(|key| key.to_str()).transpose();
-            let key = key.map_err(|_| Refusal::bad_request("Idempotency-Key must be plain text"))?;
+            let key = idempotency_key(&parts.headers)?;
             let post = PostRequest::decode(&body, key, doors.chat.limits())?;
             let permit = policy::may_send(reach, Standing::Service, &post.room)?;
             let appended = doors.chat.post(permit, post.user, post.username, post.fields).await?;
@@ -52,7 +51,12 @@ pub(super) async fn post_message(State(doors): Doorway, request: Request) -> Res
     )
 }
 
-async fn text_body(headers: &HeaderMap, body: Body, max: usize) -> Result<String, Refusal> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let key = headers.get("idempotency-key").map(|key| key.to_str()).transpose();
+    key.map_err(|_| Refusal::bad_request("Idempotency-Key must be plain text"))
+}
+
+pub(super) async fn text_body(headers: &HeaderMap, body: Body, max: usize) -> Result<String, Refusal> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = content_type.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
@@ -255,7 +259,7 @@ pub(super) async fn health(State(doors): Doorway) -> Response {
     }
     let body = Health {
         status: "ok",
-        connected_clients: doors.control.len(),
+        connected_clients: doors.clients(),
         backplane: doors.chat.backplane_kind(),
         version: env!("CARGO_PKG_VERSION"),
     };

@@ -1,12 +1,14 @@
-//! The REST door, and the way of every HTTP request: its id, its origin, and who is let through to Socket.IO.
+//! The REST door, and the way of every HTTP request: its id, its origin, and who is let through to the sockets.
 
 mod answer;
+mod broadcast;
 mod callers;
 #[cfg(test)]
 mod fuzz;
 mod handlers;
 mod headers;
 mod socket_door;
+mod websocket_door;
 
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ use tracing::Instrument;
 
 use super::access::{Access, Origins};
 use super::socketio::Gateway;
+use super::websocket::Door;
 use crate::chat::Chat;
 use crate::domain::{Code, Refusal};
 use crate::server::admission::Admission;
@@ -41,24 +44,36 @@ pub struct Doors {
     pub access: Access,
     /// How often callers may post.
     pub callers: Callers,
+    /// How often they may broadcast.
+    pub broadcasters: Callers,
     /// Which pages may.
     pub origins: Origins,
     /// Whose word on clients' addresses counts.
     pub proxies: TrustedProxies,
     /// Who may open a connection.
     pub admission: Arc<Admission>,
-    /// The sessions of this node.
+    /// The Engine.IO sessions of this node.
     pub control: engineioxide::Control,
+    /// Its plain clients.
+    pub plain: Arc<Door>,
     /// Makes the text of `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
-/// Every route of the contract, Socket.IO's among them.
+impl Doors {
+    /// How many clients are connected to this node, through either door.
+    fn clients(&self) -> usize {
+        self.control.len() + self.plain.len()
+    }
+}
+
+/// Every route of the contract, those of the sockets among them.
 pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
     let sockets =
         any_service(gateway.service()).layer(middleware::from_fn_with_state(doors.clone(), socket_door::admit));
     Router::new()
         .route("/messages", post(handlers::post_message))
+        .route("/api/broadcast", post(broadcast::post))
         .route("/rooms/{room_id}/messages", get(handlers::room_messages))
         .route("/rooms/{room_id}/users", get(handlers::room_users))
         .route("/users/{user_id}/status", get(handlers::user_status))
@@ -67,6 +82,7 @@ pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
         .route_layer(middleware::from_fn_with_state(doors.clone(), callers::count))
         .route("/socket.io/", sockets.clone())
         .route("/socket.io", sockets)
+        .route("/ws", get(websocket_door::admit))
         .route("/health", get(handlers::health))
         .route("/readyz", get(handlers::health))
         .route("/livez", get(handlers::livez))

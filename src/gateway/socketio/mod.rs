@@ -1,35 +1,29 @@
-//! The Socket.IO door: handlers registered before CONNECT is answered, one inbox for each socket, one way out.
+//! The Socket.IO door: handlers registered before CONNECT is answered, one connection for each, one way out.
 
-mod connection;
-mod deadlines;
-mod inbox;
+mod line;
 mod outlet;
 mod packet;
-mod users;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use engineioxide::{Retained, SessionHandle};
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::SocketRef;
-use socketioxide::handler::{ConnectHandler, FromConnectParts};
+use socketioxide::handler::{ConnectHandler, FromConnectParts, MessageHandler};
 use socketioxide::service::SocketIoService;
 use socketioxide::socket::Socket;
 use socketioxide::{ParserConfig, SocketIo};
 use socketioxide_core::Value;
 
-use crate::auth::{Authenticator, Claimed};
-use crate::chat::Chat;
-use crate::domain::{Code, ConnId, Refusal, UserId};
+use super::connections::{Arrived, Connection, Connections};
+use crate::auth::Claimed;
+use crate::domain::{Code, Refusal};
 use crate::server::Client;
-use crate::server::admission::{Admission, Place};
-use crate::telemetry::meter::Counter;
-use connection::Connection;
-use deadlines::{Deadline, Deadlines};
-use users::Users;
+use crate::server::admission::Place;
+use line::SocketLine;
 
 /// An event that announces more binary attachments breaks the protocol.
 const ATTACHMENTS: usize = 1000;
@@ -48,23 +42,6 @@ pub struct Settings {
     pub ping_timeout: Duration,
     /// The largest packet.
     pub packet_bytes: usize,
-    /// What may be unwritten of one connection.
-    pub outbox_bytes: usize,
-}
-
-/// What this door counts.
-#[derive(Debug, Default)]
-pub struct SocketCounters {
-    /// Events that arrived.
-    pub events: Counter,
-    /// Events that were refused.
-    pub refused: Counter,
-    /// Events refused because the sender was too fast.
-    pub rate_limited: Counter,
-    /// Sockets closed because they went on when they were refused for a rate.
-    pub incorrigible: Counter,
-    /// Events refused because the socket's inbox was full.
-    pub overloaded: Counter,
 }
 
 /// What is kept of a connection's first request, and what became of the transport.
@@ -98,52 +75,17 @@ impl Drop for Living {
     }
 }
 
-/// All that the sockets of this door share.
+/// The door itself.
 pub struct Gateway {
-    chat: Arc<Chat>,
-    auth: Arc<Authenticator>,
-    admission: Arc<Admission>,
+    connections: Arc<Connections>,
     settings: Settings,
-    deadlines: Deadlines,
-    users: Users,
-    counters: SocketCounters,
-    /// What all inboxes hold.
-    inbox_bytes: Arc<AtomicUsize>,
-    next_connection: AtomicU64,
-    /// Sets this process's connections apart from every other's, before and after it.
-    incarnation: String,
 }
 
 impl Gateway {
-    /// A door to that chat. Must be called within a tokio runtime.
+    /// A door for those connections.
     #[must_use]
-    pub fn new(chat: Arc<Chat>, auth: Arc<Authenticator>, admission: Arc<Admission>, settings: Settings) -> Arc<Self> {
-        let gateway = Arc::new(Self {
-            chat,
-            auth,
-            admission,
-            settings,
-            deadlines: Deadlines::start(),
-            users: Users::default(),
-            counters: SocketCounters::default(),
-            inbox_bytes: Arc::default(),
-            next_connection: AtomicU64::new(0),
-            incarnation: uuid::Uuid::new_v4().simple().to_string()[..12].to_owned(),
-        });
-        let weak = Arc::downgrade(&gateway);
-        let end = move |user: &UserId| {
-            for connection in weak.upgrade().iter().flat_map(|gateway| gateway.users.of(user)) {
-                connection.end_by_service();
-            }
-        };
-        gateway.chat.on_disconnect(Box::new(end));
-        gateway
-    }
-
-    /// What has been counted.
-    #[must_use]
-    pub fn counters(&self) -> &SocketCounters {
-        &self.counters
+    pub fn new(connections: Arc<Connections>, settings: Settings) -> Arc<Self> {
+        Arc::new(Self { connections, settings })
     }
 
     /// The service that answers `/socket.io`.
@@ -161,7 +103,7 @@ impl Gateway {
             .ws_max_message_size(self.settings.packet_bytes)
             .ws_max_frame_size(self.settings.packet_bytes)
             // A refused CONNECT has a deadline of our own, which says DISCONNECT first; this is for who never says CONNECT.
-            .connect_timeout(self.chat.limits().auth_timeout + CONNECT_PATIENCE)
+            .connect_timeout(self.connections.chat().limits().auth_timeout + CONNECT_PATIENCE)
             .with_parser(parser)
             .build_svc();
         let gateway = self.clone();
@@ -186,17 +128,17 @@ impl Gateway {
             handle.close();
             return Err(Refusal::new(Code::RateLimited, "too many CONNECTs on one transport"));
         }
-        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        let conn = ConnId::trusted(&format!("{}.{number:x}", self.incarnation));
-        let connection = Connection::new(self.clone(), conn, number, handle.clone(), handshake.clone());
+        let line = Arc::new(SocketLine::new(&self.connections, handle.clone(), handshake.clone()));
+        let connection = self.connections.open(line.clone(), handshake.client);
         let token = match token {
             AuthToken::Malformed => Some(String::new()),
             AuthToken::Given(token) => Some(token),
             AuthToken::Missing => handshake.token.clone(),
         };
-        if let Some(token) = token.filter(|_| self.auth.needs_token()) {
+        let auth = self.connections.auth();
+        if let Some(token) = token.filter(|_| auth.needs_token()) {
             let claimed = Claimed { token: Some(token), ..Claimed::default() };
-            let identity = match self.auth.identify(claimed, None).await {
+            let identity = match auth.identify(claimed, None).await {
                 Ok(identity) => identity,
                 // What may pass must not look like a fault of identity: closed, the client tries again.
                 Err(refusal) if refusal.retry_after.is_some() => {
@@ -204,9 +146,7 @@ impl Gateway {
                     return Err(refusal);
                 }
                 Err(refusal) => {
-                    // The client won't come back by itself; it may end the connection in its own time, but not for ever.
-                    self.deadlines
-                        .add(self.chat.limits().auth_timeout, Deadline::Refused(handle, Arc::downgrade(&handshake)));
+                    line.end_refused();
                     return Err(refusal);
                 }
             };
@@ -218,7 +158,7 @@ impl Gateway {
             connection.expect_authentication();
         }
         socket.extensions.insert(connection.clone());
-        socket.on_fallback(inbox::Receiver(connection.clone()));
+        socket.on_fallback(Receiver(connection.clone()));
         let disconnected = connection.clone();
         socket.on_disconnect(async move || disconnected.lost());
         // The transport may die before socketioxide counts the socket as connected, and it would never tell. Nothing is ever
@@ -236,7 +176,24 @@ impl Gateway {
 
 async fn on_connected(socket: SocketRef) {
     if let Some(connection) = socket.extensions.get::<Arc<Connection>>() {
-        connection.start().await;
+        connection.introduce();
+        connection.start();
+    }
+}
+
+/// Takes in every event of a socket, in the order of its packets: the call is made by the session's own task.
+struct Receiver(Arc<Connection>);
+
+/// Sets this handler apart from those that socketioxide makes of closures, which it would spawn.
+struct InOrder;
+
+impl MessageHandler<LocalAdapter, InOrder> for Receiver {
+    fn call(&self, _: Arc<Socket<LocalAdapter>>, value: Value, ack: Option<i64>) {
+        // Text is all that the JSON parser gives.
+        if let Value::Str(json, attachments) = value {
+            let binary = attachments.is_some_and(|attachments| !attachments.is_empty());
+            self.0.receive(Arrived { json, ack, binary });
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use engineioxide::{Frame, SessionHandle};
 
 use crate::delivery::{CloseReason, Event, Outlet, Shared};
 use crate::domain::{ConnId, UserId};
-use crate::gateway::wire::encode_event;
+use crate::gateway::wire::{Envelope, encode_event};
 
 /// The way out of one session.
 pub(super) struct SocketOutlet {
@@ -16,7 +16,7 @@ pub(super) struct SocketOutlet {
 }
 
 fn frame(event: &Event) -> Frame {
-    Frame::text(&encode_event(event))
+    Frame::text(&encode_event(Envelope::SocketIo, event))
 }
 
 impl Outlet for SocketOutlet {

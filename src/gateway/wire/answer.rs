@@ -158,6 +158,46 @@ impl<'a> MessageAck<'a> {
     }
 }
 
+/// The answer to `POST /api/broadcast`.
+#[derive(Serialize)]
+pub struct BroadcastAck<'a> {
+    ok: bool,
+    seq: u64,
+    epoch: &'a str,
+    duplicate: bool,
+    #[serde(rename = "connectedClients")]
+    connected_clients: usize,
+}
+
+impl<'a> BroadcastAck<'a> {
+    /// Of that place; so many clients are connected to this node.
+    #[must_use]
+    pub fn of(appended: &'a Appended, connected_clients: usize) -> Self {
+        let Appended { seq, epoch, duplicate, .. } = appended;
+        Self { ok: true, seq: *seq, epoch: epoch.as_str(), duplicate: *duplicate, connected_clients }
+    }
+}
+
+/// From where on broadcasts follow: the event `resumed`.
+#[derive(Serialize)]
+pub struct Resumed<'a> {
+    seq: u64,
+    epoch: &'a str,
+    recovered: bool,
+    gap: bool,
+    replayed: u64,
+}
+
+impl<'a> Resumed<'a> {
+    /// Of that outcome.
+    #[must_use]
+    pub fn of(outcome: &'a JoinOutcome) -> Self {
+        let JoinOutcome { head, recovered, gap, replayed, .. } = outcome;
+        let (seq, epoch) = (head.seq, head.epoch.as_str());
+        Self { seq, epoch, recovered: *recovered, gap: *gap, replayed: *replayed }
+    }
+}
+
 /// A user's status, in acks, events and REST.
 #[derive(Serialize)]
 pub struct StatusJson<'a> {

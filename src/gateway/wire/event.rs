@@ -1,4 +1,4 @@
-//! What the server tells clients, as Socket.IO event packets.
+//! What the server tells clients: as Socket.IO event packets, and as the frames of plain clients.
 
 use std::time::Duration;
 
@@ -33,9 +33,27 @@ pub enum EventName {
     RoomReset,
     /// This node drains.
     GoingAway,
+    /// From where on broadcasts follow: to plain clients only.
+    Resumed,
 }
 
 impl EventName {
+    /// Every one.
+    pub const ALL: [Self; 12] = [
+        Self::Authenticated,
+        Self::Exception,
+        Self::Message,
+        Self::RoomUsers,
+        Self::UserJoined,
+        Self::UserLeft,
+        Self::UserOnline,
+        Self::UserOffline,
+        Self::UserTyping,
+        Self::RoomReset,
+        Self::GoingAway,
+        Self::Resumed,
+    ];
+
     /// The name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -51,6 +69,7 @@ impl EventName {
             Self::UserTyping => "user_typing",
             Self::RoomReset => "room_reset",
             Self::GoingAway => "going_away",
+            Self::Resumed => "resumed",
         }
     }
 }
@@ -100,18 +119,41 @@ struct StatusEvent<'a> {
     initial: bool,
 }
 
-/// A Socket.IO event packet: `2["name",payload]`.
-#[must_use]
-pub fn encode_named<T: Serialize>(name: EventName, payload: &T) -> String {
+/// What is around an event's name and its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Envelope {
+    /// `2["name",payload]`: a Socket.IO event packet.
+    SocketIo,
+    /// `{"type":"name","payload":payload}`: a frame for a plain client.
+    Plain,
+}
+
+impl Envelope {
+    const fn around(self) -> [&'static str; 3] {
+        match self {
+            Self::SocketIo => ["2[\"", "\",", "]"],
+            Self::Plain => ["{\"type\":\"", "\",\"payload\":", "}"],
+        }
+    }
+
+    /// With that payload, which is JSON.
+    #[must_use]
+    pub fn wrap(self, name: EventName, json: &str) -> String {
+        let [before, between, after] = self.around();
+        [before, name.as_str(), between, json, after].concat()
+    }
+}
+
+fn encode_named<T: Serialize>(envelope: Envelope, name: EventName, payload: &T) -> String {
     let json = serde_json::to_string(payload).expect("the wire's shapes always serialise");
-    format!("2[\"{}\",{json}]", name.as_str())
+    envelope.wrap(name, &json)
 }
 
 /// `going_away`: come back in that time.
 #[must_use]
-pub fn going_away(reconnect_in: Duration) -> String {
+pub fn going_away(envelope: Envelope, reconnect_in: Duration) -> String {
     let reconnect_in_ms = u64::try_from(reconnect_in.as_millis()).unwrap_or(u64::MAX);
-    encode_named(EventName::GoingAway, &GoingAway { reconnect_in_ms })
+    encode_named(envelope, EventName::GoingAway, &GoingAway { reconnect_in_ms })
 }
 
 /// Writes a message's JSON object: what the backplane gave, then the record byte for byte.
@@ -123,27 +165,29 @@ pub(super) fn write_message(entry: &Entry, out: &mut String) {
     out.push_str(std::str::from_utf8(&entry.record).ok().and_then(|record| record.strip_prefix('{')).unwrap_or("}"));
 }
 
-/// The event as a Socket.IO packet.
+/// The event in its envelope.
 #[must_use]
-pub fn encode_event(event: &Event) -> String {
+pub fn encode_event(envelope: Envelope, event: &Event) -> String {
     match event {
         Event::Message(entry) => {
-            let mut packet = String::with_capacity(entry.record.len() + 112);
-            packet.push_str("2[\"message\",");
+            let [before, between, after] = envelope.around();
+            let mut packet = String::with_capacity(entry.record.len() + 128);
+            packet.extend([before, EventName::Message.as_str(), between]);
             write_message(entry, &mut packet);
-            packet.push(']');
+            packet.push_str(after);
             packet
         }
         Event::RoomUsers { room, users, total } => {
             let users = users.iter().map(|user| user.as_str()).collect();
-            encode_named(EventName::RoomUsers, &RoomUsers { room_id: room.as_str(), users, total: *total })
+            encode_named(envelope, EventName::RoomUsers, &RoomUsers { room_id: room.as_str(), users, total: *total })
         }
         Event::RoomChanged(room, change) => {
             let name = if change.kind == ChangeKind::Left { EventName::UserLeft } else { EventName::UserJoined };
             let (user_id, username) = (change.user.as_str(), change.username.as_str());
-            encode_named(name, &RoomUser { room_id: room.as_str(), user_id, username })
+            encode_named(envelope, name, &RoomUser { room_id: room.as_str(), user_id, username })
         }
         Event::Typing(typing) => encode_named(
+            envelope,
             EventName::UserTyping,
             &UserTyping {
                 room_id: typing.room.as_str(),
@@ -155,9 +199,10 @@ pub fn encode_event(event: &Event) -> String {
         Event::Status { status, initial } => {
             let name = if status.online { EventName::UserOnline } else { EventName::UserOffline };
             let payload = StatusEvent { r#type: name.as_str(), status: StatusJson::of(status), initial: *initial };
-            encode_named(name, &payload)
+            encode_named(envelope, name, &payload)
         }
         Event::RoomReset { room, head, lost_from } => encode_named(
+            envelope,
             EventName::RoomReset,
             &RoomReset { room_id: room.as_str(), seq: head.seq, epoch: head.epoch.as_str(), lost_from: *lost_from },
         ),
@@ -230,8 +275,13 @@ mod tests {
                 r#"2["room_reset",{"room_id":"lobby","seq":4,"epoch":"e2"}]"#,
             ),
         ] {
-            assert_eq!(encode_event(&event), packet);
+            assert_eq!(encode_event(Envelope::SocketIo, &event), packet);
+            let (name, payload) = packet[3..packet.len() - 1].split_once("\",").unwrap();
+            let frame = format!(r#"{{"type":"{name}","payload":{payload}}}"#);
+            assert_eq!(encode_event(Envelope::Plain, &event), frame);
         }
-        assert_eq!(going_away(Duration::from_millis(1500)), r#"2["going_away",{"reconnect_in_ms":1500}]"#);
+        let soon = Duration::from_millis(1500);
+        assert_eq!(going_away(Envelope::SocketIo, soon), r#"2["going_away",{"reconnect_in_ms":1500}]"#);
+        assert_eq!(going_away(Envelope::Plain, soon), r#"{"type":"going_away","payload":{"reconnect_in_ms":1500}}"#);
     }
 }

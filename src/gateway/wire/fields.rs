@@ -26,10 +26,19 @@ impl<'a> Fields<'a> {
         if has_lone_surrogate(json) {
             return Err(Refusal::bad_request(format!("the {what} holds a lone surrogate")));
         }
+        Self::around(json, what)
+    }
+
+    /// Takes the object apart without a look at its values: for what is around a payload that is checked by itself.
+    ///
+    /// # Errors
+    /// `bad_request` when it isn't an object.
+    pub(super) fn around(json: &'a str, what: &'static str) -> Result<Self, Refusal> {
         serde_json::from_str(json).map(Self).map_err(|_| wrong(&format!("the {what}"), "a JSON object"))
     }
 
-    fn take(&self, field: &str) -> Option<&'a RawValue> {
+    /// The value as it stands there.
+    pub(super) fn take(&self, field: &str) -> Option<&'a RawValue> {
         self.0.get(field).copied().filter(|value| value.get() != "null")
     }
 

@@ -58,6 +58,9 @@ const WORDS: &[&str] = &[
     "{\"_placeholder\":true,\"num\":0}",
     "__proto__",
     "toString",
+    "\"data\":",
+    "\"ref\":",
+    "\"ping\"",
     "/admin,",
     "51-",
     "2",
@@ -85,7 +88,7 @@ fn check_message(room: RoomId, fields: DraftFields, limits: &Limits) -> Option<C
     };
     let record = record::encode(&draft);
     let entry = Entry { seq: 1, epoch: Epoch::trusted("e"), at: Timestamp(0), record };
-    let packet = encode_event(&Event::Message(entry));
+    let packet = encode_event(Envelope::SocketIo, &Event::Message(entry));
     let told: Value = serde_json::from_str(&packet[1..]).unwrap();
     assert_eq!(
         (&told[0], &told[1]["seq"], &told[1]["room_id"]),
@@ -172,5 +175,77 @@ fn fuzz_bodies() {
                 check_message(post.room, post.fields, &limits).map(|code| code.as_str().to_owned().into())
             }
         })
+    });
+}
+
+#[test]
+fn fuzz_plain_frames() {
+    let seeds: &[&[u8]] = &[
+        br#"{"type":"ping"}"#,
+        br#"{"type":"authenticate","payload":{"token":"a.b.c"},"ref":1}"#,
+        br#"{"type":"join","payload":{"room_id":"lobby","since_seq":3,"epoch":"e1"},"ref":"7"}"#,
+        br#"{"type":"leave","payload":{"room_id":"lobby"}}"#,
+        br#"{"type":"message","payload":{"room_id":"lobby","content":"hi \ud83d\ude00","payload":{"a":[1]},"client_msg_id":"x"},"ref":"m"}"#,
+        br#"{"type":"history","payload":{"room_id":"lobby","before_seq":7,"limit":5},"ref":-1.5}"#,
+        br#"{"ref":"t","payload":{"room_id":"lobby","is_typing":false},"type":"typing"}"#,
+        br#"{"type":"subscribe_status","payload":{"target_user_id":"bob"},"ref":null}"#,
+    ];
+    let limits = Limits { event_bytes: 16_384, content_bytes: 1024, payload_bytes: 1024, ..Limits::default() };
+    Target { name: "plain_frames", seeds, words: WORDS, longest: 32_768 }.run(|bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let frame = decode_frame(&text, &limits);
+        // However the client named its request, the answer is JSON, and names it so.
+        if let Some(reference) = &frame.reference {
+            assert!(reference.len() <= 64);
+            let answer: Value = serde_json::from_str(&encode_ack(reference, "{}")).unwrap();
+            assert_eq!(answer["ref"], serde_json::from_str::<Value>(reference).unwrap());
+        }
+        if is_ping(&text) {
+            assert_eq!(frame.event, "ping");
+        }
+        let refused = match frame.decoded {
+            Err(refusal) => {
+                check_refusal(&refusal, &frame.event);
+                return (Some(refusal.text), None, None);
+            }
+            Ok(Decoded::Message(room, fields)) => check_message(room, fields, &limits),
+            Ok(_) => None,
+        };
+        (None, Some(frame.event), refused)
+    });
+}
+
+#[test]
+fn fuzz_broadcasts() {
+    let seeds: &[&[u8]] = &[
+        br#"{"type":"task_created","data":{"id":7,"title":"\u00e9"}}"#,
+        br#"{"type":"task_deleted","data":[1,2,{"a":null}],"client_msg_id":"k"}"#,
+        br#"{"type":"refresh"}"#,
+    ];
+    let limits = Limits { event_bytes: 16_384, payload_bytes: 1024, ..Limits::default() };
+    Target { name: "broadcasts", seeds, words: WORDS, longest: 32_768 }.run(|bytes| {
+        let body = String::from_utf8_lossy(bytes);
+        let fields = match BroadcastRequest::decode(&body, None, &limits) {
+            Ok(fields) => fields,
+            Err(refusal) => {
+                check_refusal(&refusal, "broadcast");
+                return Some(refusal.text);
+            }
+        };
+        let (kind, payload) = (fields.kind.clone(), fields.payload.clone());
+        let user = UserId::trusted("system");
+        let draft = match Draft::new(RoomId::trusted("broadcast"), user.clone(), Username::from(&user), fields, &limits)
+        {
+            Ok(draft) => draft,
+            Err(refusal) => return Some(refusal.code.as_str().into()),
+        };
+        // What was said arrives: in a frame that every JSON parser takes, and that is none of the protocol's own.
+        let entry = Entry { seq: 1, epoch: Epoch::trusted("e"), at: Timestamp(0), record: record::encode(&draft) };
+        let frame = encode_broadcast(&entry).unwrap();
+        let told: Value = serde_json::from_str(&frame).unwrap();
+        assert_eq!((told["type"].as_str(), &told["seq"]), (kind.as_deref(), &json!(1)));
+        assert_eq!(told["payload"], serde_json::from_str::<Value>(&payload.unwrap()).unwrap());
+        assert!(EventName::ALL.iter().all(|name| Some(name.as_str()) != told["type"].as_str()));
+        None
     });
 }

@@ -37,7 +37,8 @@ pub enum ClientEvent {
 }
 
 impl ClientEvent {
-    fn named(name: &str) -> Option<Self> {
+    /// The event of that name.
+    pub(super) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "authenticate" => Self::Authenticate,
             "join" => Self::Join,
@@ -139,7 +140,11 @@ fn name_alone(packet: &str) -> String {
     names.next().and_then(Result::ok).unwrap_or_default()
 }
 
-fn decode_payload(event: ClientEvent, payload: Option<&RawValue>, limits: &Limits) -> Result<Decoded, Refusal> {
+pub(super) fn decode_payload(
+    event: ClientEvent,
+    payload: Option<&RawValue>,
+    limits: &Limits,
+) -> Result<Decoded, Refusal> {
     let json = payload.map(RawValue::get).ok_or_else(|| Refusal::bad_request("the payload is missing"))?;
     let fields = Fields::parse(json, limits.event_bytes, "payload")?;
     let room = || fields.required("room_id", RoomId::parse);
@@ -224,16 +229,20 @@ impl PostRequest {
         let user = fields.id("user_id", UserId::parse)?;
         let username = fields.id("username", Username::parse)?.unwrap_or_else(|| Username::trusted("System"));
         let mut draft = draft(&fields)?;
-        if let Some(key) = idempotency_key {
-            let key = ClientMsgId::parse("Idempotency-Key", key)?;
-            if draft.client_msg_id.as_ref().is_some_and(|id| *id != key) {
-                return Err(Refusal::bad_request("Idempotency-Key and client_msg_id differ"));
-            }
-            draft.client_msg_id = Some(key);
-        }
+        draft.client_msg_id = one_key(draft.client_msg_id, idempotency_key)?;
         let user = user.unwrap_or_else(|| UserId::trusted("system"));
         Ok(Self { room: fields.required("room_id", RoomId::parse)?, user, username, fields: draft })
     }
+}
+
+/// By which a send is known again: the field's or the header's, which say the same where both are there.
+pub(super) fn one_key(id: Option<ClientMsgId>, header: Option<&str>) -> Result<Option<ClientMsgId>, Refusal> {
+    let Some(header) = header else { return Ok(id) };
+    let key = ClientMsgId::parse("Idempotency-Key", header)?;
+    if id.is_some_and(|id| id != key) {
+        return Err(Refusal::bad_request("Idempotency-Key and client_msg_id differ"));
+    }
+    Ok(Some(key))
 }
 
 #[cfg(test)]

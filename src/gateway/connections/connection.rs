@@ -1,11 +1,10 @@
-//! One socket: takes up its events one after another, and is the way its answers go out.
+//! One connection: takes up its events one after another, and answers them.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use engineioxide::{Frame, SessionHandle};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -14,26 +13,26 @@ use tracing::Instrument;
 
 use super::deadlines::{Deadline, Key};
 use super::inbox::{Arrived, Inbox, Next, Put};
-use super::outlet::SocketOutlet;
-use super::{Gateway, Handshake, Living, packet};
+use super::{Asked, Closing, Connections, Line, Reference};
 use crate::auth::Identity;
-use crate::chat::Session;
-use crate::domain::{Code, ConnId, Cost, Limits, Refusal, RoomId};
+use crate::chat::{JoinReply, Session};
+use crate::delivery::{JoinOutcome, Outlet, Start};
+use crate::domain::{Code, ConnId, Cost, Limits, Refusal, RoomId, UserId};
 use crate::gateway::wire::{
     Authenticated, Decoded, EventName, Exception, HistoryAck, JoinAck, LeaveAck, MessageAck, StatusJson, TargetAck,
-    decode, encode_named, refusal_ack,
+    refusal_ack,
 };
+use crate::server::Client;
 
-/// How long a client that was sent away has to end the connection by itself.
-const FAREWELL: Duration = Duration::from_secs(2);
-
-pub(super) struct Connection {
-    gateway: Arc<Gateway>,
+/// A client's connection to this node.
+pub struct Connection {
+    connections: Arc<Connections>,
     conn: ConnId,
     /// Sets it apart from the others of this node.
     number: u64,
-    handle: SessionHandle,
-    handshake: Arc<Handshake>,
+    line: Arc<dyn Line>,
+    /// Whose address it counts for.
+    client: Option<Client>,
     inbox: Mutex<Inbox>,
     /// Taken by whoever handles an event or the loss; never by two at once, as the inbox has one task.
     session: tokio::sync::Mutex<Session>,
@@ -42,122 +41,135 @@ pub(super) struct Connection {
     unsettled: AtomicUsize,
     /// What will happen to it, unless it is taken back.
     deadline: Mutex<Option<Key>>,
-    /// Given back at its end.
-    living: Mutex<Option<Living>>,
 }
 
 /// Where the answer to an event goes.
 struct Answer {
-    handle: SessionHandle,
-    ack: Option<i64>,
+    line: Arc<dyn Line>,
+    reference: Reference,
     event: String,
-    gateway: Arc<Gateway>,
+    connections: Arc<Connections>,
+}
+
+fn json<T: Serialize>(payload: &T) -> String {
+    serde_json::to_string(payload).expect("the wire's shapes always serialise")
 }
 
 impl Answer {
     fn done<T: Serialize>(&self, payload: &T) {
-        if let Some(id) = self.ack {
-            self.handle.send(&packet::ack(id, payload));
+        if self.reference != Reference::None {
+            self.line.answer(&self.reference, &json(payload));
         }
     }
 
     fn refused(&self, refusal: &Refusal) {
-        self.gateway.counters.refused.add(1);
+        self.connections.counters.refused.add(1);
         tracing::debug!(event = self.event, code = refusal.code.as_str(), "refused");
-        match self.ack {
-            Some(id) => self.handle.send(&packet::ack(id, &refusal_ack(refusal))),
-            None => {
-                let exception = Exception::of(refusal, Some(&self.event));
-                self.handle.send(&Frame::text(&encode_named(EventName::Exception, &exception)))
+        match self.reference {
+            Reference::None => {
+                self.line.tell(EventName::Exception, &json(&Exception::of(refusal, Some(&self.event))));
             }
-        };
+            Reference::Ack(_) | Reference::Ref(_) => self.done(&refusal_ack(refusal)),
+        }
     }
 }
 
 impl Connection {
-    pub fn new(
-        gateway: Arc<Gateway>,
+    pub(super) fn new(
+        connections: Arc<Connections>,
         conn: ConnId,
         number: u64,
-        handle: SessionHandle,
-        handshake: Arc<Handshake>,
+        line: Arc<dyn Line>,
+        client: Option<Client>,
     ) -> Arc<Self> {
-        let half = gateway.settings.outbox_bytes / 2;
-        let (outlet_conn, outlet_handle) = (conn.clone(), handle.clone());
-        let make_outlet = Box::new(move |user: &crate::domain::UserId| {
-            let (conn, user, handle) = (outlet_conn.clone(), user.clone(), outlet_handle.clone());
-            Arc::new(SocketOutlet { conn, user, handle, half }) as Arc<dyn crate::delivery::Outlet>
-        });
+        let (outlet_conn, outlet_line) = (conn.clone(), line.clone());
+        let make_outlet = Box::new(move |user: &UserId| outlet_line.outlet(&outlet_conn, user));
         Arc::new(Self {
-            inbox: Mutex::new(Inbox::new(gateway.inbox_bytes.clone())),
+            inbox: Mutex::new(Inbox::new(connections.inbox_bytes.clone())),
             session: tokio::sync::Mutex::new(Session::new(conn.clone(), make_outlet)),
             identity: Mutex::new(None),
             unsettled: AtomicUsize::new(0),
             deadline: Mutex::new(None),
-            living: Mutex::new(Some(Living::on(&handshake))),
-            gateway,
+            connections,
             conn,
             number,
-            handle,
-            handshake,
+            line,
+            client,
         })
+    }
+
+    /// Sets it apart from every other in the cluster.
+    #[must_use]
+    pub fn id(&self) -> &ConnId {
+        &self.conn
     }
 
     /// Takes in an event, or answers at once why not.
     pub fn receive(self: &Arc<Self>, arrived: Arrived) {
-        self.gateway.counters.events.add(1);
-        let (ack, json) = (arrived.ack, arrived.json.clone());
+        self.connections.counters.events.add(1);
+        let (json, ack, binary) = (arrived.json.clone(), arrived.ack, arrived.binary);
         if self.inbox.lock().is_ending() {
             return;
         }
         let refusal = match self.spend(Cost::event(json.len())) {
             Err(refusal) => refusal,
             Ok(()) => {
-                let put = self.inbox.lock().put(arrived, self.gateway.chat.limits());
+                let put = self.inbox.lock().put(arrived, self.connections.chat.limits());
                 match put {
                     Put::Queued | Put::Ignored => return,
                     Put::Start => return self.take_up(),
                     Put::Refused(refusal) => {
-                        self.gateway.counters.overloaded.add(1);
+                        self.connections.counters.overloaded.add(1);
                         refusal
                     }
                 }
             }
         };
-        let (event, _) = decode(&json, self.gateway.chat.limits());
-        self.answer(ack, event).refused(&refusal);
+        let Asked { event, reference, .. } =
+            self.line.decode(&Arrived { json, ack, binary }, self.connections.chat.limits());
+        self.answer(reference, event).refused(&refusal);
+    }
+
+    /// Spends of its rates for an event that its door answers by itself. False: not now, which the client has been told (or
+    /// nobody listens any more).
+    pub fn spend_aside(&self, event: &str, bytes: usize) -> bool {
+        self.connections.counters.events.add(1);
+        if self.inbox.lock().is_ending() {
+            return false;
+        }
+        let refused = self.spend(Cost::event(bytes)).err();
+        if let Some(refusal) = &refused {
+            self.answer(Reference::None, event.to_owned()).refused(refusal);
+        }
+        refused.is_none()
     }
 
     /// Spends of what the socket, its address and its user may. Who is refused again and again and doesn't care is closed.
     fn spend(&self, cost: Cost) -> Result<(), Refusal> {
-        let (chat, now) = (&self.gateway.chat, Instant::now());
+        let (chat, now) = (&self.connections.chat, Instant::now());
         let of_socket = self.inbox.lock().spend(chat.limits(), cost, now);
         let spent = of_socket.map_err(|exceeded| Refusal::rate_limited(exceeded, "")).and_then(|()| {
-            self.gateway.admission.spend(self.handshake.client, cost)?;
+            self.connections.admission.spend(self.client, cost)?;
             let identity = self.identity.lock();
             let of_user = identity.as_ref().map_or(Ok(()), |identity| chat.spenders().spend(&identity.user, cost));
             of_user.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))
         });
         spent.inspect_err(|_| {
-            self.gateway.counters.rate_limited.add(1);
+            self.connections.counters.rate_limited.add(1);
             if self.inbox.lock().is_incorrigible(chat.limits(), now) {
-                self.gateway.counters.incorrigible.add(1);
+                self.connections.counters.incorrigible.add(1);
                 tracing::debug!(conn = %self.conn, "refused again and again: closed");
-                self.handle.close();
+                self.line.close(Closing::Incorrigible);
             }
         })
     }
 
-    /// CONNECT is answered: says who one is, and begins with what waits.
-    pub async fn start(self: &Arc<Self>) {
-        let identity = self.identity.lock().clone();
-        if let Some(identity) = identity {
-            self.say_authenticated(&identity);
-        }
+    /// The client is let in: begins with what waits.
+    pub fn start(self: &Arc<Self>) {
         if self.inbox.lock().open() {
             self.take_up();
         }
-        if self.handle.is_closed() {
+        if self.line.is_closed() {
             self.lost();
         }
     }
@@ -171,15 +183,15 @@ impl Connection {
                 let next = this.inbox.lock().next();
                 match next {
                     Next::Event(arrived) => {
-                        this.wait_for(this.gateway.settings.outbox_bytes / 2).await;
+                        this.wait_for(this.connections.outbox_bytes / 2).await;
                         let handled = AssertUnwindSafe(this.handle_event(arrived)).catch_unwind().await;
                         if handled.is_err() {
                             tracing::error!("handling an event panicked; the connection is closed");
-                            this.handle.close();
+                            this.line.close(Closing::Fault);
                         }
                     }
                     Next::Loss => {
-                        this.gateway.chat.lost(&mut *this.session.lock().await).await;
+                        this.connections.chat.lost(&mut *this.session.lock().await).await;
                     }
                     Next::Nothing => return,
                 }
@@ -190,38 +202,34 @@ impl Connection {
 
     /// Every answer is paced: nothing new is taken up while half of the outbox is unwritten.
     async fn wait_for(&self, unwritten: usize) {
-        if self.handle.unwritten() < unwritten {
+        if self.line.unwritten() < unwritten {
             return;
         }
         let (wake, woken) = oneshot::channel::<()>();
-        self.handle.when_below(unwritten, Box::new(move || drop(wake)));
+        self.line.when_below(unwritten, Box::new(move || drop(wake)));
         let _ = woken.await;
     }
 
-    fn answer(&self, ack: Option<i64>, event: String) -> Answer {
-        Answer { handle: self.handle.clone(), ack, event, gateway: self.gateway.clone() }
+    fn answer(&self, reference: Reference, event: String) -> Answer {
+        Answer { line: self.line.clone(), reference, event, connections: self.connections.clone() }
     }
 
     async fn handle_event(self: &Arc<Self>, arrived: Arrived) {
-        let chat = &self.gateway.chat;
-        let (event, decoded) = decode(&arrived.json, chat.limits());
-        let answer = self.answer(arrived.ack, event);
+        let chat = &self.connections.chat;
+        let Asked { event, reference, decoded } = self.line.decode(&arrived, chat.limits());
+        let answer = self.answer(reference, event);
         let mut session = self.session.lock().await;
         if answer.event != "authenticate"
             && let Err(refusal) = session.member()
         {
             return answer.refused(&refusal);
         }
-        let decoded = match decoded {
-            Ok(_) if arrived.binary => Err(Refusal::bad_request("the payload must not hold attachments")),
-            decoded => decoded,
-        };
         let session = &mut *session;
         match decoded {
             Err(refusal) => answer.refused(&refusal),
             Ok(Decoded::Authenticate(claimed)) => {
                 let current = self.identity.lock().clone();
-                let identity = self.gateway.auth.identify(claimed, current.as_ref()).await;
+                let identity = self.connections.auth.identify(claimed, current.as_ref()).await;
                 match identity {
                     Ok(identity) => match self.bind(session, identity).await {
                         Ok((identity, left)) => {
@@ -278,7 +286,7 @@ impl Connection {
             },
             Ok(Decoded::History(request)) => {
                 // The largest of all answers: it may take half of the outbox, and so must find half of it free after this.
-                let half = self.gateway.settings.outbox_bytes / 2;
+                let half = self.connections.outbox_bytes / 2;
                 self.wait_for(half / 2).await;
                 let bytes = Limits::HISTORY_BYTES.min(half);
                 let read =
@@ -298,12 +306,39 @@ impl Connection {
         }
     }
 
+    /// Lets the outlet hear broadcasts. Returns once what follows is certain to reach it, and where it begins; the replay goes
+    /// on meanwhile.
+    ///
+    /// # Errors
+    /// `forbidden`, `unavailable`, `overloaded`.
+    pub async fn listen(
+        self: &Arc<Self>,
+        outlet: Arc<dyn Outlet>,
+        start: Start,
+        tell: impl FnOnce(&JoinOutcome) + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let (say, said) = oneshot::channel();
+        let this = self.clone();
+        tokio::spawn(async move {
+            let mut session = this.session.lock().await;
+            let reply: JoinReply = Box::new(move |outcome| {
+                // Whoever waits may have gone.
+                let _ = say.send(outcome.map(|outcome| tell(&outcome)));
+            });
+            match session.may_listen() {
+                Ok(permit) => this.connections.chat.listen(&mut session, permit, outlet, start, reply).await,
+                Err(refusal) => reply(Err(refusal)),
+            }
+        });
+        said.await.unwrap_or_else(|_| Err(Refusal::new(Code::Unavailable, "this node is about to stop")))
+    }
+
     /// Every now and then waits for what was sent to come back, so that pacing knows of it.
     async fn settle(&self, room: &RoomId, bytes: usize) {
         let unsettled = self.unsettled.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if unsettled > self.gateway.settings.outbox_bytes / 8 {
+        if unsettled > self.connections.outbox_bytes / 8 {
             self.unsettled.store(0, Ordering::Relaxed);
-            self.gateway.chat.settle(room).await;
+            self.connections.chat.settle(room).await;
         }
     }
 
@@ -319,7 +354,7 @@ impl Connection {
         session: &mut Session,
         identity: Identity,
     ) -> Result<(Identity, Vec<RoomId>), Refusal> {
-        let Gateway { chat, users, .. } = &*self.gateway;
+        let Connections { chat, users, .. } = &*self.connections;
         let new = session.member().is_err();
         if new {
             let spent = chat.spenders().spend(&identity.user, Cost::CONNECT);
@@ -334,9 +369,7 @@ impl Connection {
         }
         let left = bound?;
         *self.identity.lock() = Some(identity.clone());
-        if let Some(place) = &self.handshake.place {
-            place.introduce();
-        }
+        self.line.introduce();
         self.expect_expiry();
         Ok((identity, left))
     }
@@ -345,49 +378,65 @@ impl Connection {
     fn set_deadline(&self, deadline: Option<(Duration, Deadline)>) {
         let mut current = self.deadline.lock();
         if let Some(key) = current.take() {
-            self.gateway.deadlines.remove(key);
+            self.connections.deadlines.remove(key);
         }
-        *current = deadline.and_then(|(after, deadline)| self.gateway.deadlines.add(after, deadline));
+        *current = deadline.and_then(|(after, deadline)| self.connections.deadlines.add(after, deadline));
     }
 
     /// Whoever hasn't said in time who it is will be sent away.
     pub fn expect_authentication(self: &Arc<Self>) {
-        let deadline = Deadline::Authenticate(Arc::downgrade(self));
-        self.set_deadline(Some((self.gateway.chat.limits().auth_timeout, deadline)));
+        let after = self.connections.chat.limits().auth_timeout;
+        self.set_deadline(Some((after, self.unless_gone(Self::end_unless_authenticated))));
     }
 
     fn expect_expiry(self: &Arc<Self>) {
         let expires_at = self.identity.lock().as_ref().and_then(|identity| identity.expires_at);
         let left = expires_at.map(|at| Duration::from_secs(at).saturating_sub(now()));
-        self.set_deadline(left.map(|left| (left, Deadline::Expire(Arc::downgrade(self)))));
+        self.set_deadline(left.map(|left| (left, self.unless_gone(Self::end_if_expired))));
+    }
+
+    /// What is to be done by a deadline, which doesn't hold on to the connection.
+    fn unless_gone(self: &Arc<Self>, act: fn(&Arc<Self>)) -> Deadline {
+        let weak = Arc::downgrade(self);
+        Box::new(move || {
+            if let Some(connection) = weak.upgrade() {
+                act(&connection);
+            }
+        })
+    }
+
+    /// Says who one is, if that is known.
+    pub fn introduce(&self) {
+        let identity = self.identity.lock().clone();
+        if let Some(identity) = identity {
+            self.say_authenticated(&identity);
+        }
     }
 
     fn say_authenticated(&self, identity: &Identity) {
         let (user_id, username) = (identity.user.as_str(), identity.username.as_str());
-        let payload = Authenticated { ok: None, user_id, username };
-        self.handle.send(&Frame::text(&encode_named(EventName::Authenticated, &payload)));
+        self.line.tell(EventName::Authenticated, &json(&Authenticated { ok: None, user_id, username }));
     }
 
     /// A later token reaches less than the one by which the room was joined.
     fn say_left(&self, room: &RoomId) {
         let refusal = Refusal::new(Code::Forbidden, "the new token doesn't reach this room: you have left it");
-        let exception = Exception::of(&refusal, None).about(room);
-        self.handle.send(&Frame::text(&encode_named(EventName::Exception, &exception)));
+        self.line.tell(EventName::Exception, &json(&Exception::of(&refusal, None).about(room)));
     }
 
-    pub fn end_unless_authenticated(self: &Arc<Self>) {
+    fn end_unless_authenticated(self: &Arc<Self>) {
         if self.identity.lock().is_some() {
             return;
         }
-        if self.gateway.chat.is_ready() {
+        if self.connections.chat.is_ready() {
             self.send_away(&Refusal::new(Code::Unauthorized, "nobody said in time who this is"));
         } else {
             // Nobody could have: so this is no fault of identity, and the client may come back by itself.
-            self.handle.close();
+            self.line.close(Closing::Unavailable);
         }
     }
 
-    pub fn end_if_expired(self: &Arc<Self>) {
+    fn end_if_expired(self: &Arc<Self>) {
         let expires_at = self.identity.lock().as_ref().and_then(|identity| identity.expires_at);
         match expires_at {
             Some(at) if Duration::from_secs(at) <= now() => {
@@ -406,10 +455,7 @@ impl Connection {
     /// Ends the connection so that the client doesn't come back by itself: only for faults of identity.
     fn send_away(self: &Arc<Self>, refusal: &Refusal) {
         if !self.inbox.lock().is_ending() {
-            let exception = Exception::of(refusal, None);
-            self.handle.send(&Frame::text(&encode_named(EventName::Exception, &exception)));
-            self.handle.send(&packet::disconnect());
-            self.gateway.deadlines.add(FAREWELL, Deadline::Close(self.handle.clone()));
+            self.line.send_away(refusal);
         }
         // What waits was sent by someone who may no longer.
         self.end(true);
@@ -423,13 +469,7 @@ impl Connection {
     fn end(self: &Arc<Self>, dropped: bool) {
         let start = self.inbox.lock().end(dropped);
         self.set_deadline(None);
-        let living = self.living.lock().take();
-        if let Some(living) = living
-            && !self.handle.is_closed()
-        {
-            let deserted = Deadline::Deserted(self.handle.clone(), Arc::downgrade(&living.0));
-            self.gateway.deadlines.add(self.gateway.chat.limits().auth_timeout, deserted);
-        }
+        self.line.ended();
         if start {
             self.take_up();
         }
@@ -441,14 +481,14 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.set_deadline(None);
         if let Some(identity) = self.identity.get_mut() {
-            self.gateway.users.remove(&identity.user, self.number);
+            self.connections.users.remove(&identity.user, self.number);
         }
         let session = self.session.get_mut();
         if session.member().is_err() {
             return;
         }
         let mut session = std::mem::replace(session, Session::nobody());
-        let chat = self.gateway.chat.clone();
+        let chat = self.connections.chat.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { chat.lost(&mut session).await });
         }

@@ -1,16 +1,12 @@
-//! What a socket has sent and nobody has taken up yet: in order, bounded in number and bytes, and rated.
+//! What a connection has sent and nobody has taken up yet: in order, bounded in number and bytes, and rated.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use socketioxide::adapter::LocalAdapter;
-use socketioxide::handler::MessageHandler;
-use socketioxide::socket::Socket;
-use socketioxide_core::{Str, Value};
+use socketioxide_core::Str;
 
-use super::connection::Connection;
 use crate::domain::{Allowance, Code, Cost, Exceeded, Limits, Rate, Rates, Refusal};
 
 /// The least number of events that an inbox holds; a larger burst raises it.
@@ -20,10 +16,11 @@ const BYTES: usize = 4 << 20;
 /// How much all inboxes of a node hold together.
 const ALL_BYTES: usize = 256 << 20;
 
-/// An event that arrived.
-pub(super) struct Arrived {
-    /// The packet's JSON array, its name first.
+/// A request that arrived, as its door got it.
+pub struct Arrived {
+    /// Its JSON: of Socket.IO the packet's array, of a plain client the whole frame.
     pub json: Str,
+    /// The number of the acknowledgement that Socket.IO wants.
     pub ack: Option<i64>,
     /// With attachments, which no event takes.
     pub binary: bool,
@@ -32,7 +29,7 @@ pub(super) struct Arrived {
 /// How far an inbox is.
 #[derive(PartialEq, Eq)]
 enum Phase {
-    /// CONNECT isn't answered yet: events wait.
+    /// The client isn't let in yet: events wait.
     Closed,
     /// Nothing to do, and no task that does it.
     Idle,
@@ -136,7 +133,7 @@ impl Inbox {
         self.all_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// CONNECT is answered. True: start taking up what waits.
+    /// The client is let in. True: start taking up what waits.
     pub fn open(&mut self) -> bool {
         if self.phase != Phase::Closed {
             return false;
@@ -182,22 +179,6 @@ impl Inbox {
     /// Whether nothing is taken in any more.
     pub fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Ending | Phase::Ended)
-    }
-}
-
-/// Takes in every event of a socket, in the order of its packets: the call is made by the session's own task.
-pub(super) struct Receiver(pub Arc<Connection>);
-
-/// Sets this handler apart from those that socketioxide makes of closures, which it would spawn.
-pub(super) struct InOrder;
-
-impl MessageHandler<LocalAdapter, InOrder> for Receiver {
-    fn call(&self, _: Arc<Socket<LocalAdapter>>, value: Value, ack: Option<i64>) {
-        // Text is all that the JSON parser gives.
-        if let Value::Str(json, attachments) = value {
-            let binary = attachments.is_some_and(|attachments| !attachments.is_empty());
-            self.0.receive(Arrived { json, ack, binary });
-        }
     }
 }
 

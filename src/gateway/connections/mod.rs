@@ -1,0 +1,121 @@
+//! Connections, whichever door they came in by: one inbox each, its requests taken up one after another, deadlines, and how
+//! one ends. What is particular to a door is behind its [`Line`].
+
+mod connection;
+mod deadlines;
+mod inbox;
+mod line;
+mod users;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::auth::Authenticator;
+use crate::chat::Chat;
+use crate::domain::{ConnId, UserId};
+use crate::server::Client;
+use crate::server::admission::Admission;
+use crate::telemetry::meter::Counter;
+use deadlines::Deadlines;
+use users::Users;
+
+pub use connection::Connection;
+pub use inbox::Arrived;
+pub use line::{Asked, Closing, Line, Reference};
+
+/// What is counted of requests.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Events that arrived.
+    pub events: Counter,
+    /// Events that were refused.
+    pub refused: Counter,
+    /// Events refused because the sender was too fast.
+    pub rate_limited: Counter,
+    /// Connections closed because they went on when they were refused for a rate.
+    pub incorrigible: Counter,
+    /// Events refused because the connection's inbox was full.
+    pub overloaded: Counter,
+}
+
+/// All that the connections of a node share.
+pub struct Connections {
+    chat: Arc<Chat>,
+    auth: Arc<Authenticator>,
+    admission: Arc<Admission>,
+    /// What may be unwritten of one connection.
+    outbox_bytes: usize,
+    deadlines: Deadlines,
+    users: Users,
+    counters: Counters,
+    /// What all inboxes hold.
+    inbox_bytes: Arc<AtomicUsize>,
+    next_connection: AtomicU64,
+    /// Sets this process's connections apart from every other's, before and after it.
+    incarnation: String,
+}
+
+impl Connections {
+    /// Of that chat. Must be called within a tokio runtime, once for a chat.
+    #[must_use]
+    pub fn new(chat: Arc<Chat>, auth: Arc<Authenticator>, admission: Arc<Admission>, outbox_bytes: usize) -> Arc<Self> {
+        let connections = Arc::new(Self {
+            chat,
+            auth,
+            admission,
+            outbox_bytes,
+            deadlines: Deadlines::start(),
+            users: Users::default(),
+            counters: Counters::default(),
+            inbox_bytes: Arc::default(),
+            next_connection: AtomicU64::new(0),
+            incarnation: uuid::Uuid::new_v4().simple().to_string()[..12].to_owned(),
+        });
+        let weak = Arc::downgrade(&connections);
+        let end = move |user: &UserId| {
+            for connection in weak.upgrade().iter().flat_map(|connections| connections.users.of(user)) {
+                connection.end_by_service();
+            }
+        };
+        connections.chat.on_disconnect(Box::new(end));
+        connections
+    }
+
+    /// A connection over that line, which nobody is bound to yet.
+    #[must_use]
+    pub fn open(self: &Arc<Self>, line: Arc<dyn Line>, client: Option<Client>) -> Arc<Connection> {
+        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let conn = ConnId::trusted(&format!("{}.{number:x}", self.incarnation));
+        Connection::new(self.clone(), conn, number, line, client)
+    }
+
+    /// Calls `then` after that time.
+    pub fn call_after(&self, after: Duration, then: Box<dyn FnOnce() + Send>) {
+        self.deadlines.add(after, then);
+    }
+
+    /// The use cases.
+    #[must_use]
+    pub fn chat(&self) -> &Arc<Chat> {
+        &self.chat
+    }
+
+    /// How identities are known.
+    #[must_use]
+    pub fn auth(&self) -> &Authenticator {
+        &self.auth
+    }
+
+    /// What may be unwritten of one connection, in bytes.
+    #[must_use]
+    pub fn outbox_bytes(&self) -> usize {
+        self.outbox_bytes
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}

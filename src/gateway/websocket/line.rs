@@ -1,0 +1,81 @@
+//! A plain WebSocket as its connection sees it.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::FLUSH;
+use super::end::End;
+use super::outbox::Outbox;
+use super::outlet::{PlainOutlet, Programme};
+use crate::delivery::Outlet;
+use crate::domain::{ConnId, Limits, Refusal, UserId};
+use crate::gateway::connections::{Arrived, Asked, Closing, Line, Reference};
+use crate::gateway::wire::{Envelope, EventName, Exception, decode_frame, encode_ack};
+use crate::server::admission::Place;
+
+pub(super) struct PlainLine {
+    pub outbox: Arc<Outbox>,
+    /// Half of what may be unwritten, in bytes.
+    pub half: usize,
+    /// Freed with the connection.
+    pub place: Place,
+}
+
+impl PlainLine {
+    pub fn outlet_for(&self, conn: &ConnId, user: &UserId, programme: Programme) -> Arc<dyn Outlet> {
+        let (conn, user, outbox) = (conn.clone(), user.clone(), self.outbox.clone());
+        Arc::new(PlainOutlet { conn, user, outbox, half: self.half, programme })
+    }
+}
+
+impl Line for PlainLine {
+    fn decode(&self, arrived: &Arrived, limits: &Limits) -> Asked {
+        let frame = decode_frame(&arrived.json, limits);
+        let reference = frame.reference.map_or(Reference::None, Reference::Ref);
+        Asked { event: frame.event, reference, decoded: frame.decoded }
+    }
+
+    fn answer(&self, to: &Reference, json: &str) {
+        if let Reference::Ref(reference) = to {
+            self.outbox.send(encode_ack(reference, json).into());
+        }
+    }
+
+    fn tell(&self, name: EventName, json: &str) {
+        self.outbox.send(Envelope::Plain.wrap(name, json).into());
+    }
+
+    fn outlet(&self, conn: &ConnId, user: &UserId) -> Arc<dyn Outlet> {
+        self.outlet_for(conn, user, Programme::Chat)
+    }
+
+    fn unwritten(&self) -> usize {
+        self.outbox.unwritten()
+    }
+
+    fn when_below(&self, bytes: usize, then: Box<dyn FnOnce() + Send>) {
+        self.outbox.when_below(bytes, then);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.outbox.is_closed()
+    }
+
+    fn close(&self, why: Closing) {
+        self.outbox.end(why.into());
+    }
+
+    fn send_away(&self, refusal: &Refusal) {
+        let json = serde_json::to_string(&Exception::of(refusal, None)).expect("the wire's shapes always serialise");
+        self.tell(EventName::Exception, &json);
+        self.outbox.end_by(End::refused(refusal), Instant::now() + FLUSH);
+    }
+
+    fn introduce(&self) {
+        self.place.introduce();
+    }
+
+    /// The transport ends with the connection: by what ended it.
+    fn ended(&self) {}
+}
