@@ -214,6 +214,7 @@ impl Connection {
         Answer { line: self.line.clone(), reference, event, connections: self.connections.clone() }
     }
 
+    /// A task is made for this, most often for a message. What is rarer is boxed, so that the task isn't as large as the largest.
     async fn handle_event(self: &Arc<Self>, arrived: Arrived) {
         let chat = &self.connections.chat;
         let Asked { event, reference, decoded } = self.line.decode(&arrived, chat.limits());
@@ -229,17 +230,17 @@ impl Connection {
             Err(refusal) => answer.refused(&refusal),
             Ok(Decoded::Authenticate(claimed)) => {
                 let current = self.identity.lock().clone();
-                let identity = self.connections.auth.identify(claimed, current.as_ref()).await;
-                match identity {
-                    Ok(identity) => match self.bind(session, identity).await {
-                        Ok((identity, left)) => {
-                            let (user_id, username) = (identity.user.as_str(), identity.username.as_str());
-                            answer.done(&Authenticated { ok: Some(true), user_id, username });
-                            self.say_authenticated(&identity);
-                            left.iter().for_each(|room| self.say_left(room));
-                        }
-                        Err(refusal) => answer.refused(&refusal),
-                    },
+                let bound = async {
+                    let identity = self.connections.auth.identify(claimed, current.as_ref()).await?;
+                    self.bind(session, identity).await
+                };
+                match Box::pin(bound).await {
+                    Ok((identity, left)) => {
+                        let (user_id, username) = (identity.user.as_str(), identity.username.as_str());
+                        answer.done(&Authenticated { ok: Some(true), user_id, username });
+                        self.say_authenticated(&identity);
+                        left.iter().for_each(|room| self.say_left(room));
+                    }
                     Err(refusal) => answer.refused(&refusal),
                 }
             }
@@ -254,11 +255,11 @@ impl Connection {
                     Err(refusal) => answer.refused(&refusal),
                 });
                 match session.may_join(&room) {
-                    Ok(permit) => chat.join(session, permit, start, reply).instrument(span).await,
+                    Ok(permit) => Box::pin(chat.join(session, permit, start, reply)).instrument(span).await,
                     Err(refusal) => reply(Err(refusal)),
                 }
             }
-            Ok(Decoded::Leave(room)) => match chat.leave(session, &room).await {
+            Ok(Decoded::Leave(room)) => match Box::pin(chat.leave(session, &room)).await {
                 Ok(()) => answer.done(&LeaveAck::of(&room)),
                 Err(refusal) => answer.refused(&refusal),
             },
@@ -278,9 +279,9 @@ impl Connection {
                     Ok(status) => answer.done(&StatusJson::ack(status)),
                     Err(refusal) => answer.refused(&refusal),
                 });
-                chat.watch(session, target, reply).await;
+                Box::pin(chat.watch(session, target, reply)).await;
             }
-            Ok(Decoded::UnsubscribeStatus(target)) => match chat.unwatch(session, &target).await {
+            Ok(Decoded::UnsubscribeStatus(target)) => match Box::pin(chat.unwatch(session, &target)).await {
                 Ok(()) => answer.done(&TargetAck::of(&target)),
                 Err(refusal) => answer.refused(&refusal),
             },
@@ -291,7 +292,7 @@ impl Connection {
                 let bytes = Limits::HISTORY_BYTES.min(half);
                 let read =
                     async { chat.read(&session.may_read(&request.room)?, request.window, request.limit, bytes).await };
-                match read.await {
+                match Box::pin(read).await {
                     Ok(page) => answer.done(&HistoryAck::of(&request.room, &page, Some(true))),
                     Err(refusal) => answer.refused(&refusal),
                 }

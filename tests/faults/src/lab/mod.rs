@@ -31,6 +31,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long all is watched on once it has come to rest.
 const QUIET: Duration = Duration::from_secs(3);
 
+/// Whether a history has something.
+pub type Seen = fn(&Figures) -> bool;
+
 /// One run of one scenario.
 pub struct Lab {
     /// Everything of this run lies here.
@@ -50,7 +53,7 @@ pub struct Lab {
     /// What the lab itself found wanting.
     pub faults: Vec<String>,
     /// What the history must have, or the scenario didn't try what it is for.
-    pub must_see: Vec<(&'static str, fn(&Figures) -> bool)>,
+    pub must_see: Vec<(&'static str, Seen)>,
     /// Settings that all nodes get.
     pub settings: Vec<(String, String)>,
     binary: PathBuf,
