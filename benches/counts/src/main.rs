@@ -30,7 +30,8 @@ impl Outlet for Sink {
         &self.user
     }
     fn deliver(&self, event: &Shared) {
-        let frame = event.encoded(|event: &Event| Frame::text(&wire::encode_event(event))).unwrap();
+        let frame =
+            event.encoded(|event: &Event| Frame::text(&wire::encode_event(wire::Envelope::SocketIo, event))).unwrap();
         self.queue.lock().push_back(frame.clone());
     }
     fn has_room(&self) -> bool {
