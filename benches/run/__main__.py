@@ -60,6 +60,9 @@ def measure(row, server, chosen, top):
     except Failed as why:
         say(f"{server} could not be started: {why}")
         return None
+    except subprocess.TimeoutExpired:
+        say(f"{server}: the generator did not end in time")
+        return None
     if not done.stdout.startswith("{"):
         say(f"{server}: {done.stderr.strip()}")
         return None
@@ -123,7 +126,7 @@ def main():
                     continue
                 top = figures.runs.get(row.needs, {}).get(server, [None])[-1]
                 result = measure(row, server, chosen, top and top["load"]["messages_per_second"])
-                figures.add(row.name, server, result)
+                figures.add(row.name, server, result if result and result["ok"] else None)
                 well = well and (result is None or result["ok"])
                 say(f"{time.monotonic() - began:4.0f} s  round {number + 1}  {row.name:<11}{server:<9} {told(result)}")
     measured = {server for runs in figures.runs.values() for server, found in runs.items() if any(found)}

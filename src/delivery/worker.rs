@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
@@ -149,8 +150,9 @@ impl Worker {
                     // First whoever else is ready: what they bring goes the same way, and each outlet is woken once for all
                     // of it, and writes it at once.
                     tokio::task::yield_now().await;
-                    while batch.len() < BATCH && let Ok(command) = commands.try_recv() {
-                        batch.push(command);
+                    if batch.len() < BATCH {
+                        let room = BATCH - batch.len();
+                        let _ = commands.recv_many(&mut batch, room).now_or_never();
                     }
                     batch.drain(..).for_each(|command| self.handle_or_report(command));
                 }

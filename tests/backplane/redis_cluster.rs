@@ -54,15 +54,6 @@ impl Cluster {
         keys.split_once('}').expect("a key").0.to_owned() + "}"
     }
 
-    /// A key like this, and how many milliseconds it has left.
-    fn find(&self, like: &str) -> Option<(String, u64)> {
-        self.servers.iter().find_map(|server| {
-            let key = server.cli(&["KEYS", like]).lines().next()?.to_owned();
-            let left = server.cli(&["PTTL", &key]).parse().ok()?;
-            Some((key, left))
-        })
-    }
-
     /// A partition's slot is between two servers from now on: the one still has its keys.
     fn begin_to_move(&self, tag: &str) -> Move {
         let slot = self.servers[0].cli(&["CLUSTER", "KEYSLOT", tag]);
@@ -199,9 +190,6 @@ async fn nothing_is_done_without_the_data_while_slots_move() {
     enter(&node, "ann", "c1", "lobby").await;
     enter(&node, "bob", "c2", "lobby").await;
     let before = say(&node, "lobby", "before").await;
-    // fred may send a call again by itself: so each is known for a moment, also without a key.
-    let known = cluster.find("{c85}i:*").expect("the call is known");
-    assert!((1..=15_000).contains(&known.1), "{known:?}");
     // The slots of the room, of both users and of the leases begin to move, and stay between two servers for a while.
     let bob = cluster.tag_of("{p*}c:Ym9i");
     let moves = ["{c85}", "{pa1}", &bob, "{p00}"].map(|tag| cluster.begin_to_move(tag));

@@ -252,14 +252,14 @@ async fn whoever_knows_an_older_epoch_goes_on_from_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_send_without_a_key_leaves_its_message_and_nothing_else() {
+async fn a_send_without_a_key_is_known_for_moments_only() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     node.log.append(&draft("lobby", "ann", "hi"), None).await.unwrap();
-    let keys = fixture.server().cli(&["KEYS", "{c85}*"]);
-    let mut keys: Vec<&str> = keys.lines().collect();
-    keys.sort_unstable();
-    assert_eq!(keys, ["{c85}h:bG9iYnk", "{c85}m:bG9iYnk"]);
+    let known = fixture.server().cli(&["KEYS", "{c85}i:*"]);
+    assert_eq!(known.lines().count(), 1, "a call that is sent again by itself is known");
+    let left: u64 = fixture.server().cli(&["PTTL", &known]).parse().unwrap();
+    assert!(left <= 15_000, "{left}");
 }
 
 /// An append sees to it once in a while only, and then for that while longer.
@@ -279,4 +279,27 @@ async fn after_every_append_the_log_and_the_numbering_are_kept_for_their_whole_t
             assert!((TTL - late..=TTL + TTL / 64).contains(&left), "{key} has {left} ms left, asked within {late} ms");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_longer_time_holds_from_the_next_append_on() {
+    let mut fixture = Fixture::redis();
+    let short = Duration::from_secs(60);
+    let before = fixture.start(BackplaneLimits { history_ttl: short, room_ttl: short, ..limits() }).await;
+    before.log.append(&draft("lobby", "ann", "hi"), None).await.unwrap();
+    let after = fixture.start(BackplaneLimits { history_ttl: short * 1000, room_ttl: short * 1000, ..limits() }).await;
+    after.log.append(&draft("lobby", "ann", "hi"), None).await.unwrap();
+    for key in ["{c85}h:bG9iYnk", "{c85}m:bG9iYnk"] {
+        let left: u64 = fixture.server().cli(&["PTTL", key]).parse().unwrap();
+        assert!(left > 59_000_000, "{key} has {left} ms left");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_numbering_of_broadcasts_outlives_any_silence() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    node.log.append(&draft("broadcast", "ann", "hi"), None).await.unwrap();
+    let key = fixture.server().cli(&["KEYS", "*m:YnJvYWRjYXN0"]);
+    assert_eq!(fixture.server().cli(&["PTTL", &key]), "-1", "{key} doesn't expire");
 }

@@ -37,7 +37,7 @@ impl Program {
             .env_clear()
             .envs(settings.iter().copied())
             .envs([
-                ("RUST_LOG", "trace,fred=trace,tungstenite=trace,tokio_tungstenite=trace"),
+                ("RUST_LOG", "trace,fred=trace,tungstenite=trace,tungstenite::protocol=trace,tokio_tungstenite=trace"),
                 ("RUST_BACKTRACE", "full"),
             ])
             .stdout(printed.try_clone().unwrap())

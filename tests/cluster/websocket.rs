@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::Client;
 use crate::node::{Cluster, http, post};
 use crate::plain::Plain;
+use crate::server::{RedisServer, SlowWay};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
@@ -333,5 +335,40 @@ async fn a_replay_larger_than_the_outbox_is_paced() {
     assert_eq!(client.broadcasts(), (1..=200).collect::<Vec<_>>());
     let answer: &Value = &client.of("resumed")[0];
     assert_eq!((&answer["replayed"], &answer["recovered"]), (&json!(200), &json!(true)));
+    cluster.stop().await;
+}
+
+/// The node has asked Redis to count the connection, and then nobody waits for the answer any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_is_broken_off_leaves_nobody_online() {
+    let redis = RedisServer::start();
+    let way = SlowWay::to(redis.port).await;
+    let url = format!("redis://127.0.0.1:{}", way.port);
+    let cluster = Cluster::on(redis, 1, &[("REDIS_URL", &url), ("PRESENCE_GRACE_MS", "100")]).await;
+    let address = cluster.address(0);
+    way.hold_back(Duration::from_millis(500));
+    for _ in 0..3 {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = "GET /ws?user_id=ghost HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                       sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // Long enough for the node to ask, and not for the answer.
+        let answered = tokio::time::timeout(Duration::from_millis(100), stream.read_u8()).await;
+        assert!(answered.is_err(), "it was still waiting");
+    }
+    way.hold_back(Duration::ZERO);
+    let began = std::time::Instant::now();
+    loop {
+        let (_, _, state) = http(address, "GET", "/users/ghost/status", &[], "").await;
+        if state["is_online"] == false && state["version"].as_u64() > Some(0) {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "it came and never went: {state}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // And all of its places are free again.
+    for _ in 0..20 {
+        std::mem::forget(Plain::connect(address, "ghost").await);
+    }
     cluster.stop().await;
 }

@@ -21,6 +21,7 @@ use super::{
     Appended, Backplane, BackplaneError, BackplaneLimits, Bus, BusEvent, BusSink, Changes, Counters, Joined, Lifecycle,
     MemberPage, Presence, Result, RoomLog, Roster, Slice, Topic, Typing, Window, record,
 };
+use crate::domain::policy::BROADCAST;
 use crate::domain::{ConnId, Draft, Head, Limits, RoomChange, RoomId, Status, UserId, Username};
 use room::Room;
 use user::User;
@@ -182,8 +183,9 @@ impl Memory {
     fn drop_expired(&self, now: Instant) {
         for shard in &self.rooms.shards {
             let mut dropped = 0;
-            shard.lock().entries.retain(|_, room| {
-                let keep = !room.is_expired(now, self.limits.room_ttl);
+            shard.lock().entries.retain(|id, room| {
+                // Who listens to broadcasts is no member, and must not be told of a loss because they were silent.
+                let keep = id.as_str() == BROADCAST || !room.is_expired(now, self.limits.room_ttl);
                 dropped += usize::from(!keep);
                 keep
             });

@@ -74,12 +74,9 @@ impl Appends {
             }
             lane.bytes += record.len();
             let (room, user) = (part(draft.room.as_str()), part(draft.user.as_str()));
-            // In a cluster fred may send a call again by itself, when slots move: without a key it is known by a name of its own.
-            let key = match key {
-                Some(key) => part(key),
-                None if self.link.sharded => format!("={}", Uuid::new_v4().simple()),
-                None => String::new(),
-            };
+            // fred may send a call again by itself, when slots move or connections are renewed: without a key it is known by a name
+            // of its own.
+            let key = key.map_or_else(|| format!("={}", Uuid::new_v4().simple()), part);
             lane.queue.push_back(Waiting { since: Instant::now(), room, user, key, id: draft.id, record, reply });
             !std::mem::replace(&mut lane.busy, true)
         };

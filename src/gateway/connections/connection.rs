@@ -343,10 +343,22 @@ impl Connection {
         }
     }
 
-    /// Binds the connection to who was found in its handshake.
+    /// Binds the connection to who was found in its handshake. In a task of its own, for whoever waits may go before it is done:
+    /// then the loss comes after it, and undoes it.
+    ///
+    /// # Errors
+    /// `rate_limited`, `too_many_connections`, `unavailable`.
     pub async fn authenticate(self: &Arc<Self>, identity: Identity) -> Result<(), Refusal> {
-        let mut session = self.session.lock().await;
-        self.bind(&mut session, identity).await.map(drop)
+        let this = self.clone();
+        let bound = tokio::spawn(async move {
+            let mut session = this.session.lock().await;
+            if this.inbox.lock().is_ending() {
+                // The loss may have come before, and wouldn't come again.
+                return Err(Refusal::new(Code::Unavailable, "the connection is gone"));
+            }
+            this.bind(&mut session, identity).await.map(drop)
+        });
+        bound.await.unwrap_or_else(|_| Err(Refusal::new(Code::Unavailable, "this node is about to stop")))
     }
 
     /// Also returns the rooms that it had to leave, as the identity doesn't reach them.

@@ -51,10 +51,12 @@ async fn identify(doors: &Doors, headers: &HeaderMap, query: &Query) -> Result<I
         let user = query.user_id.as_deref().filter(|user| !user.is_empty());
         let user = user.ok_or_else(|| Refusal::new(Code::Unauthorized, "user_id is missing"))?;
         let user = Some(UserId::parse("user_id", user)?);
-        let username = query.username.as_deref().map(|name| Username::parse("username", name)).transpose()?;
+        let username = query.username.as_deref().filter(|name| !name.is_empty());
+        let username = username.map(|name| Username::parse("username", name)).transpose()?;
         return auth.identify(Claimed { user, username, token: None }, None).await;
     }
-    let token = bearer(headers).or_else(|| subprotocol(headers)).or(query.token.as_deref());
+    let token =
+        bearer(headers).or_else(|| subprotocol(headers)).or(query.token.as_deref().filter(|token| !token.is_empty()));
     let token = token.ok_or_else(|| Refusal::new(Code::Unauthorized, "Authorization header required"))?;
     let claimed = Claimed { token: Some(token.to_owned()), ..Claimed::default() };
     auth.identify(claimed, None).await.map_err(|refusal| match refusal.code {

@@ -96,8 +96,8 @@ impl Transport {
             match self.poll_time(cx) {
                 Poll::Ready(Some(end)) => return Poll::Ready(Some(end)),
                 // It is time to ping.
-                Poll::Ready(None) if self.writing.is_none() => {}
-                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => {}
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -157,11 +157,15 @@ impl Transport {
                     }
                 }
             }
-            let (frames, bytes) = match self.outbox.next(BATCH) {
-                Task::Write(frames, bytes) => (frames.into_iter().map(Message::Text).collect(), bytes),
-                Task::End(end) => return Poll::Ready(Some(end)),
-                Task::Nothing if std::mem::take(&mut self.ping_due) => (vec![Message::Ping(Default::default())], 0),
-                Task::Nothing => return Poll::Pending,
+            // A ping doesn't wait until there is nothing else to write: who reads slowly must be asked, too.
+            let (frames, bytes) = if std::mem::take(&mut self.ping_due) {
+                (vec![Message::Ping(Default::default())], 0)
+            } else {
+                match self.outbox.next(BATCH) {
+                    Task::Write(frames, bytes) => (frames.into_iter().map(Message::Text).collect(), bytes),
+                    Task::End(end) => return Poll::Ready(Some(end)),
+                    Task::Nothing => return Poll::Pending,
+                }
             };
             self.counters.messages_out.add(frames.len() as u64);
             self.counters.bytes_out.add(bytes as u64);
@@ -200,7 +204,10 @@ impl Transport {
                 self.ping_at = if quiet { now } else { self.heard } + self.patience.ping;
                 if quiet {
                     self.ping_due = true;
-                    return Poll::Ready(None);
+                    // What is being written comes first, and has its own time.
+                    if self.writing.is_none() {
+                        return Poll::Ready(None);
+                    }
                 }
             }
             let mut due = self.ping_at.min(self.heard + self.patience.idle);

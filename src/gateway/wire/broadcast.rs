@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::event::EventName;
 use super::fields::Fields;
-use super::request::one_key;
+use super::request::{ClientEvent, one_key};
 use crate::delivery::Entry;
 use crate::domain::{ClientMsgId, DraftFields, Limits, Refusal};
 
@@ -24,7 +24,10 @@ impl BroadcastRequest {
     pub fn decode(body: &str, idempotency_key: Option<&str>, limits: &Limits) -> Result<DraftFields, Refusal> {
         let fields = Fields::parse(body, limits.event_bytes, "body")?;
         let kind = fields.text("type")?.ok_or_else(|| Refusal::bad_request("type is missing"))?;
-        if TAKEN.contains(&kind.as_str()) || EventName::ALL.iter().any(|name| name.as_str() == kind) {
+        if TAKEN.contains(&kind.as_str())
+            || EventName::ALL.iter().any(|name| name.as_str() == kind)
+            || ClientEvent::named(&kind).is_some()
+        {
             return Err(Refusal::bad_request("type is a name of the protocol's own"));
         }
         let client_msg_id = one_key(fields.id("client_msg_id", ClientMsgId::parse)?, idempotency_key)?;

@@ -1,7 +1,8 @@
 -- What the scripts about a room's log share. R is the room's name in base64url.
 --
 -- m:R  hash: e epoch, s last seq, r replid, 1 to 8 the epochs before (newest first, each with where it ended), v version of
---      the membership, x when an append last saw to how long the log and the numbering are kept
+--      the membership, x when an append last saw to how long the log and the
+--      numbering are kept, and how long that was: three numbers
 -- h:R  stream of messages, ids seq-0: e epoch, t time, r record
 
 -- Half of it is the server's: a call that is sent again, to a server without what the first one did, begins another epoch.
@@ -50,7 +51,7 @@ local function open(R)
     call('HSET', key, 'e', fresh(), 'r', replid())
     return { e = fresh(), s = tonumber(m[2]) }
   end
-  return { e = m[1], s = tonumber(m[2]), x = tonumber(m[4]) }
+  return { e = m[1], s = tonumber(m[2]), x = m[4] }
 end
 
 -- The lowest seq that readers may see. The stream is trimmed in whole blocks and may hold more than HISTORY.
@@ -60,10 +61,13 @@ local function oldest(R, seq)
   return math.max(tonumber(string.match(first[1], '^%d+')), seq - HISTORY + 1)
 end
 
+-- The room of broadcasts in base64url. Its listeners are no members, and must not be told of a loss because it was silent.
+local BROADCAST = 'YnJvYWRjYXN0'
+
 -- A room is forgotten only when it is silent and empty for the whole TTL. It is kept for a 64th longer, so that not every
 -- append has to see to it.
 local function linger(R)
-  if call('EXISTS', T .. 'u:' .. R) == 1 then
+  if R == BROADCAST or call('EXISTS', T .. 'u:' .. R) == 1 then
     call('PERSIST', T .. 'm:' .. R)
   else
     call('PEXPIRE', T .. 'm:' .. R, int(TTL + TTL / 64))

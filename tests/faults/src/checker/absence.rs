@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::faults::{Faults, Kind};
+use super::members::leavers;
 use super::story::Story;
 use crate::history::Fact;
 
@@ -17,7 +18,7 @@ type Absences<'a, K> = HashMap<K, Vec<(u64, u64)>>;
 /// Whoever was told that somebody is offline, or went from a room, who wasn't away for long was told so wrongly.
 pub(super) fn nobody_gone(story: &Story<'_>, grace: u64, faults: &mut Faults) {
     let long = grace.saturating_sub(EARLY);
-    let (offline, outside) = (offline(story, long), outside(story, long));
+    let (offline, outside, leavers) = (offline(story, long), outside(story, long), leavers(story));
     for client in &story.clients {
         for record in &client.records {
             let excuses = |(from, to): &(u64, u64)| (from + long..=to + LATE).contains(&record.at);
@@ -28,7 +29,10 @@ pub(super) fn nobody_gone(story: &Story<'_>, grace: u64, faults: &mut Faults) {
                 {
                     faults.add(Kind::Noise, record.at, || format!("{} was told that {target} is offline", client.who));
                 }
-                Fact::Went { room, user } if !excused(outside.get(&(room.as_str(), user.as_str()))) => {
+                Fact::Went { room, user }
+                    if !leavers.contains(&(room.as_str(), user.as_str()))
+                        && !excused(outside.get(&(room.as_str(), user.as_str()))) =>
+                {
                     let text = || format!("{} was told that {user} went from {room}", client.who);
                     faults.add(Kind::RoomNoise, record.at, text);
                 }

@@ -209,9 +209,9 @@ impl View<'_> {
 }
 
 /// By room, the users who left it of their own will at some time.
-type Leavers<'a> = HashSet<(&'a str, &'a str)>;
+pub(super) type Leavers<'a> = HashSet<(&'a str, &'a str)>;
 
-fn leavers<'a>(story: &Story<'a>) -> Leavers<'a> {
+pub(super) fn leavers<'a>(story: &Story<'a>) -> Leavers<'a> {
     let mut leavers = Leavers::new();
     for client in &story.clients {
         let Some(user) = client.user else { continue };

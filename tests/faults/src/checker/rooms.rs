@@ -120,6 +120,12 @@ impl<'a> Reader<'_, 'a> {
         let from = Stand { epoch: asked, seq: since.seq };
         self.announced(walk, room, record, from, Stand { epoch, seq: answer.seq });
         let behind = answer.seq.checked_sub(since.seq).filter(|_| asked == epoch);
+        if let (Some(_), Some(kept)) = (behind, self.allowed.gaps)
+            && answer.replayed < kept.min(answer.seq)
+        {
+            let text = || format!("was shown {} messages, and {kept} are kept", answer.replayed);
+            self.complain(Kind::Missing, record, room, walk, text);
+        }
         if let (Some(behind), Some(kept)) = (behind, self.allowed.gaps)
             && behind <= kept
         {
@@ -146,7 +152,7 @@ impl<'a> Reader<'_, 'a> {
         };
         self.come_to(room, Some(at), to.epoch, record);
         self.announced(walk, room, record, at, to);
-        let empty = seq == at.seq || lost_from.is_some_and(|from| from > at.seq + 1);
+        let empty = seq == at.seq || lost_from.is_some_and(|from| from != at.seq + 1);
         if at.epoch == to.epoch && empty {
             let text = || format!("was told of a loss that is none: {:?}", record.fact);
             self.complain(Kind::Announced, record, room, walk, text);

@@ -120,7 +120,5 @@ fn nobody_goes_from_a_room_who_was_hardly_away() {
     let mut tale = ann_and_bob();
     tale.promises.nobody_gone_within = Some(2000);
     tale.enters("bob", "e1/0").leaves("bob");
-    let left_at = tale.records.last().unwrap().at;
-    tale.sees_go("ann", "bob").records.last_mut().unwrap().at = left_at + 2000;
-    tale.is_fine();
+    tale.sees_go("ann", "bob").is_fine();
 }
