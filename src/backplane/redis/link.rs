@@ -7,7 +7,7 @@
 //! fred should not repeat a command by itself after a disconnect: a replay could overtake what was said meanwhile. So every
 //! command fails with its connection (`fail_fast`), at once while the connection is known to be down, and whoever called
 //! repeats it, which all scripts allow. (fred still does, within its timeout, when it leaves a server because slots have
-//! moved; the scripts allow that too.)
+//! moved, or because we have it renew a connection whose server is no primary any more; the scripts allow that too.)
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
