@@ -344,7 +344,7 @@ impl Config {
             }
         }
         // A page of a replay may come on top of half an outbox, and one event is at most that large.
-        if settings.max_outbox_bytes < 4 * settings.max_event_bytes.max(64 * 1024) {
+        if settings.max_outbox_bytes < settings.max_event_bytes.max(64 * 1024).saturating_mul(4) {
             return wrong("max_outbox_bytes", "must be at least four times MAX_EVENT_BYTES, and at least 262144");
         }
         if settings.room_ttl_secs < settings.history_ttl_secs {

@@ -116,6 +116,8 @@ pub(super) fn without_password(url: &str) -> String {
     if url.password().is_some() && url.set_password(Some("***")).is_err() {
         return "***".to_owned();
     }
+    // It means nothing here, so whatever it is got there by mistake.
+    url.set_fragment(None);
     let hidden: Vec<(String, String)> = url
         .query_pairs()
         .map(|(key, value)| {

@@ -74,6 +74,7 @@ fn what_is_wrong_is_said_with_its_key() {
         ("AUTHORIZE_CACHE_SECS", "3601"),
         ("SERVER_HOST", "not a host"),
         ("MAX_OUTBOX_BYTES", "10"),
+        ("MAX_EVENT_BYTES", "9223372036854775808"),
         ("TLS_CERT", "cert.pem"),
         ("TLS_KEY", "key.pem"),
         ("REDIS_CA", "ca.pem"),
@@ -153,7 +154,8 @@ fn a_secret_of_digits_stays_text() {
 
 #[test]
 fn secrets_are_not_shown() {
-    let config = load(&[SECRET, ("REDIS_URL", "redis://user:hunter2@host:1/0?sentinelPassword=hunter3")], "").unwrap();
+    let config =
+        load(&[SECRET, ("REDIS_URL", "redis://user:hunter2@host:1/0?sentinelPassword=hunter3#hunter4")], "").unwrap();
     let shown = config.render();
     assert!(!shown.contains(SECRET.1) && !shown.contains("hunter"), "{shown}");
     assert!(shown.contains("JWT_SECRET=***") && shown.contains("AUTH_MODE=jwt"));
