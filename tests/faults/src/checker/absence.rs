@@ -65,24 +65,16 @@ fn outside<'a>(story: &Story<'a>, long: u64) -> Absences<'a, (&'a str, &'a str)>
         let Some(user) = client.user else { continue };
         let mut rooms: BTreeMap<&str, bool> = BTreeMap::new();
         for record in &client.records {
-            let mut step = |room, inside| {
+            let told: Vec<(&str, bool)> = match &record.fact {
+                Fact::Joined { room, .. } => vec![(room, true)],
+                Fact::Left { room } => vec![(room, false)],
+                Fact::Closed => rooms.keys().map(|room| (*room, false)).collect(),
+                _ => Vec::new(),
+            };
+            for (room, inside) in told {
                 if rooms.insert(room, inside).unwrap_or(false) != inside {
                     steps.entry((room, user)).or_default().push((record.at, if inside { 1 } else { -1 }));
                 }
-            };
-            match &record.fact {
-                Fact::Joined { room, .. } => step(room, true),
-                Fact::Left { room } => step(room, false),
-                Fact::Closed => {
-                    let inside: Vec<&str> =
-                        rooms.iter().filter(|(_, inside)| **inside).map(|(room, _)| *room).collect();
-                    let mut step = |room| {
-                        rooms.insert(room, false);
-                        steps.entry((room, user)).or_default().push((record.at, -1));
-                    };
-                    inside.into_iter().for_each(&mut step);
-                }
-                _ => {}
             }
         }
     }

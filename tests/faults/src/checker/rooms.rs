@@ -120,17 +120,15 @@ impl<'a> Reader<'_, 'a> {
         let from = Stand { epoch: asked, seq: since.seq };
         self.announced(walk, room, record, from, Stand { epoch, seq: answer.seq });
         let behind = answer.seq.checked_sub(since.seq).filter(|_| asked == epoch);
-        if let (Some(_), Some(kept)) = (behind, self.allowed.gaps)
-            && answer.replayed < kept.min(answer.seq)
-        {
-            let text = || format!("was shown {} messages, and {kept} are kept", answer.replayed);
-            self.complain(Kind::Missing, record, room, walk, text);
-        }
-        if let (Some(behind), Some(kept)) = (behind, self.allowed.gaps)
-            && behind <= kept
-        {
-            let text = || format!("was told of a loss, and was only {behind} messages behind");
-            self.complain(Kind::Announced, record, room, walk, text);
+        if let (Some(behind), Some(kept)) = (behind, self.allowed.gaps) {
+            if answer.replayed < kept.min(answer.seq) {
+                let text = || format!("was shown {} messages, and {kept} are kept", answer.replayed);
+                self.complain(Kind::Missing, record, room, walk, text);
+            }
+            if behind <= kept {
+                let text = || format!("was told of a loss, and was only {behind} messages behind");
+                self.complain(Kind::Announced, record, room, walk, text);
+            }
         }
         walk.begin(Entry::Announced, epoch, answer.seq.saturating_sub(answer.replayed), answer.seq);
     }

@@ -268,4 +268,10 @@ fn only_what_is_no_longer_kept_may_be_said_to_be_lost() {
     };
     lost_from(2).is_fine();
     lost_from(3).is_wrong(&["announced loss"]);
+    lost_from(1).is_wrong(&["announced loss"]);
+    // One of the two that are kept is held back.
+    let mut tale = Tale::of_two();
+    tale.promises.gaps = Some(2);
+    tale.talk("e1/1").closes("ann").says("e1/2..9").gets("sue", "e1/2..9").misses("ann", "e1/1", "e1/9", &["e1/9"]);
+    tale.head("e1/9").is_wrong(&["never came"]);
 }
