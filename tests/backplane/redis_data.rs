@@ -303,3 +303,50 @@ async fn the_numbering_of_broadcasts_outlives_any_silence() {
     let key = fixture.server().cli(&["KEYS", "*m:YnJvYWRjYXN0"]);
     assert_eq!(fixture.server().cli(&["PTTL", &key]), "-1", "{key} doesn't expire");
 }
+
+/// Messages of several rooms share a call: one room that can't be written to must not keep back the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_that_cannot_be_written_to_is_refused_by_itself() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    say(&node, "lobby", "hi").await;
+    // Its log is no stream any more.
+    assert_eq!(fixture.server().cli(&["SET", "{c85}h:bG9iYnk", "x"]), "OK");
+    let mut calls = || -> u64 {
+        let stats = fixture.server().cli(&["INFO", "commandstats"]);
+        let evals = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:calls=")).unwrap();
+        evals.trim_start_matches("cmdstat_evalsha:calls=").split(',').next().unwrap().parse().unwrap()
+    };
+    let before = calls();
+    let all = (0..90).map(|n| {
+        let (node, place) = (&node, ["lobby", "attic", "cellar"][n % 3]);
+        async move { (place, node.log.append(&draft(place, "ann", "hi"), Some(&format!("key-{n}"))).await) }
+    });
+    let all = futures_util::future::join_all(all).await;
+    assert!(calls() - before < 60, "rooms share calls");
+    for (place, seqs) in [("attic", 1..=30), ("cellar", 1..=30)] {
+        let places = all.iter().filter(|(room, _)| *room == place).map(|(_, place)| place.as_ref().unwrap().seq);
+        assert_eq!(places.collect::<Vec<_>>(), seqs.collect::<Vec<u64>>(), "{place}");
+    }
+    assert!(all.iter().filter(|(room, _)| *room == "lobby").all(|(_, place)| place.is_err()));
+    assert_eq!(fixture.server().cli(&["DEL", "{c85}h:bG9iYnk"]), "1");
+    let next = say(&node, "lobby", "again").await.seq;
+    let kept = node.log.read(&room("lobby"), Window::Newest, 10, 9999).await.unwrap().entries;
+    assert_eq!(kept.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [next], "nothing of what was refused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_key_twice_in_one_call_is_one_message() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    let twice = (0..20).map(|n| {
+        let node = &node;
+        async move { node.log.append(&draft("lobby", "ann", "hi"), Some(&format!("key-{}", n / 2))).await.unwrap() }
+    });
+    let places = futures_util::future::join_all(twice).await;
+    for pair in places.chunks(2) {
+        assert!(!pair[0].duplicate && pair[1].duplicate);
+        assert_eq!((pair[0].seq, pair[0].id), (pair[1].seq, pair[1].id));
+    }
+    assert_eq!(places[19].seq, 10);
+}

@@ -1,8 +1,9 @@
-//! Appends that wait for a call of their partition go together in the next one: under load one round trip carries many.
+//! Appends that wait for a call of their lane go together in the next one: under load one round trip carries many. There is
+//! one lane; in a cluster, where a script serves one slot, there is one for each partition.
 //!
-//! One call of a partition is in flight at a time, and what waits goes in the order in which it came: so appends of one
-//! caller keep their order, and a room's messages too. Nothing waits for company, and nothing waits for long: an append is
-//! answered within [`PATIENCE`] and the longest time of one call, five seconds by default.
+//! One call of a lane is in flight at a time, and what waits goes in the order in which it came: so appends of one caller
+//! keep their order, and a room's messages too. Nothing waits for company, but for whatever is ready by then; and nothing
+//! waits for long: an append is answered within [`PATIENCE`] and the longest time of one call, five seconds by default.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,14 +26,15 @@ use crate::domain::{Draft, Epoch, Timestamp};
 const BATCH: usize = 128;
 /// The most bytes of records in one call, so that no call keeps Redis long.
 const BATCH_BYTES: usize = 512 * 1024;
-/// The most bytes of records that wait for one partition; what comes then is refused.
-const WAITING_BYTES: usize = 16 * 1024 * 1024;
+/// The most bytes of records that wait in one lane; what comes then is refused.
+const WAITING_BYTES: usize = 64 * 1024 * 1024;
 
 /// The longest that an append waits for calls before it; then it is refused, and has not happened.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 struct Waiting {
     since: Instant,
+    partition: Partition,
     room: String,
     user: String,
     key: String,
@@ -48,7 +50,7 @@ struct Lane {
     busy: bool,
 }
 
-/// The lanes, one for each partition.
+/// The lanes.
 pub(super) struct Appends {
     link: Arc<Link>,
     lanes: Vec<Mutex<Lane>>,
@@ -58,7 +60,7 @@ pub(super) struct Appends {
 
 impl Appends {
     pub(super) fn new(link: Arc<Link>, dedupe_ttl: Duration, history_ttl: Duration) -> Arc<Self> {
-        let lanes = Partition::all().filter(|partition| partition.holds_rooms()).map(|_| Mutex::default()).collect();
+        let lanes = (0..link.append_lanes()).map(|_| Mutex::default()).collect();
         Arc::new(Self { link, lanes, dedupe_ttl: millis(dedupe_ttl), history_ttl: millis(history_ttl) })
     }
 
@@ -67,8 +69,9 @@ impl Appends {
         let (reply, answer) = oneshot::channel();
         let partition = Partition::of_room(&draft.room);
         let record = record::encode(draft);
+        let index = self.link.append_lane(partition);
         let start = {
-            let mut lane = self.lanes[partition.index()].lock();
+            let mut lane = self.lanes[index].lock();
             if lane.bytes + record.len() > WAITING_BYTES {
                 return Err(BackplaneError::Unavailable("too much waits to be appended".to_owned()));
             }
@@ -77,22 +80,33 @@ impl Appends {
             // fred may send a call again by itself, when slots move or connections are renewed: without a key it is known by a name
             // of its own.
             let key = key.map_or_else(|| format!("={}", Uuid::new_v4().simple()), part);
-            lane.queue.push_back(Waiting { since: Instant::now(), room, user, key, id: draft.id, record, reply });
+            lane.queue.push_back(Waiting {
+                since: Instant::now(),
+                partition,
+                room,
+                user,
+                key,
+                id: draft.id,
+                record,
+                reply,
+            });
             !std::mem::replace(&mut lane.busy, true)
         };
         if start {
-            tokio::spawn(self.clone().drain(partition));
+            tokio::spawn(self.clone().drain(index));
         }
         answer.await.unwrap_or_else(|_| Err(BackplaneError::Unavailable("the node stops".to_owned())))
     }
 
-    async fn drain(self: Arc<Self>, partition: Partition) {
-        let lane = &self.lanes[partition.index()];
+    async fn drain(self: Arc<Self>, index: usize) {
+        let lane = &self.lanes[index];
         loop {
+            // First whoever else is ready: what they append goes with it.
+            tokio::task::yield_now().await;
             let late = take_late(&mut lane.lock());
             refuse(late, &BackplaneError::Unavailable("Redis is too slow for what waits to be appended".to_owned()));
             let Some(batch) = next_batch(&mut lane.lock()) else { return };
-            let Err(fault) = self.send(partition, batch).await else { continue };
+            let Err(fault) = self.send(batch).await else { continue };
             // What waits would fail in the same way, and has waited long enough.
             if let error @ BackplaneError::Unavailable(_) = BackplaneError::from(fault) {
                 let queue = take_all(&mut lane.lock());
@@ -101,12 +115,13 @@ impl Appends {
         }
     }
 
-    async fn send(&self, partition: Partition, batch: Vec<Waiting>) -> std::result::Result<(), Fault> {
-        let mut args: Vec<Value> = Vec::with_capacity(2 + 5 * batch.len());
+    async fn send(&self, batch: Vec<Waiting>) -> std::result::Result<(), Fault> {
+        let Some(partition) = batch.first().map(|waiting| waiting.partition) else { return Ok(()) };
+        let mut args: Vec<Value> = Vec::with_capacity(2 + 6 * batch.len());
         args.extend([self.dedupe_ttl.into(), self.history_ttl.into()]);
         let mut replies = Vec::with_capacity(batch.len());
         for waiting in batch {
-            args.extend([waiting.room.into(), waiting.user.into(), waiting.key.into()]);
+            args.extend([waiting.partition.tag().into(), waiting.room.into(), waiting.user.into(), waiting.key.into()]);
             args.extend([waiting.id.to_string().into(), Value::Bytes(waiting.record)]);
             replies.push(waiting.reply);
         }
@@ -114,7 +129,7 @@ impl Appends {
         match places {
             Ok(places) => {
                 for (reply, place) in replies.into_iter().zip(places) {
-                    let _ = reply.send(Ok(place));
+                    let _ = reply.send(place.map_err(|why| self.link.refused(&why).into()));
                 }
                 Ok(())
             }
@@ -162,18 +177,26 @@ fn take_all(lane: &mut Lane) -> VecDeque<Waiting> {
     std::mem::take(&mut lane.queue)
 }
 
-pub(super) fn places(mut answer: Answer, count: usize) -> std::result::Result<Vec<Appended>, Fault> {
+/// What `append.lua` answers, for each message; in place of the place, why it was refused.
+pub(super) fn places(
+    mut answer: Answer,
+    count: usize,
+) -> std::result::Result<Vec<std::result::Result<Appended, String>>, Fault> {
     (0..count).map(|_| place(&answer.text()?).ok_or_else(|| Fault::nonsense("not a place"))).collect()
 }
 
-/// `<duplicate> <id> <seq> <epoch> <time>`
-fn place(line: &str) -> Option<Appended> {
-    let mut words = line.split(' ');
-    Some(Appended {
-        duplicate: words.next()? == "1",
+/// `<duplicate> <id> <seq> <epoch> <time>`, or `! <why>`
+fn place(line: &str) -> Option<std::result::Result<Appended, String>> {
+    let (first, rest) = line.split_once(' ')?;
+    if first == "!" {
+        return Some(Err(rest.to_owned()));
+    }
+    let mut words = rest.split(' ');
+    Some(Ok(Appended {
+        duplicate: first == "1",
         id: words.next()?.parse().ok()?,
         seq: words.next()?.parse().ok()?,
         epoch: Epoch::trusted(words.next()?),
         at: Timestamp(words.next()?.parse().ok()?),
-    })
+    }))
 }

@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fred::clients::WithOptions;
-use fred::error::ErrorKind;
 use fred::prelude::{Client, ClientLike, Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy};
 use fred::types::config::{ClusterDiscoveryPolicy, UnresponsiveConfig};
 use fred::types::{ClusterHash, CustomCommand, Value};
@@ -223,6 +222,17 @@ impl Link {
         &clients[partition.index() % clients.len()]
     }
 
+    /// How many lanes of appends there are, with one call under way in each. A single server works off one call at a time
+    /// anyway, and is woken the less often the more each brings; in a cluster a script serves one slot.
+    pub(super) fn append_lanes(&self) -> usize {
+        if self.sharded { Partition::COUNT } else { 1 }
+    }
+
+    /// The lane of a partition's appends. All in one may share a call.
+    pub(super) fn append_lane(&self, partition: Partition) -> usize {
+        partition.index() % self.append_lanes()
+    }
+
     fn clients(&self) -> impl Iterator<Item = &WithOptions<Client>> {
         self.log.iter().chain(&self.presence)
     }
@@ -247,7 +257,7 @@ impl Link {
                     self.turns.answered(partition);
                     match done {
                         Ok(value) => return Ok(value),
-                        Err(error) => self.fault(&error),
+                        Err(error) => self.fault(error.details()),
                     }
                 }
                 Err(_) => Fault::unavailable("no answer in time"),
@@ -332,8 +342,14 @@ impl Link {
         self.command(Lane::Log, self.publish, partition, vec![channel.into(), Value::Bytes(payload)]).await.map(drop)
     }
 
-    fn fault(&self, error: &fred::error::Error) -> Fault {
-        let text = error.details();
+    /// What it means that a script refused a part of what it was given.
+    pub(super) fn refused(&self, text: &str) -> Fault {
+        self.tally.errors.fetch_add(1, Ordering::Relaxed);
+        self.fault(text)
+    }
+
+    /// What the text of an error means, Redis's or the client library's.
+    fn fault(&self, text: &str) -> Fault {
         if text.starts_with("FENCED") {
             return Fault::Fenced;
         }
@@ -357,15 +373,11 @@ impl Link {
             "WRONGPASS",
             "UNBLOCKED",
         ];
-        let answered = matches!(
-            error.kind(),
-            ErrorKind::Unknown | ErrorKind::InvalidArgument | ErrorKind::InvalidCommand | ErrorKind::Parse
-        );
-        if answered && text.starts_with("ERR") && !passing.iter().any(|word| says(word)) {
-            tracing::error!(%error, "redis: a command was refused");
+        if text.starts_with("ERR") && !passing.iter().any(|word| says(word)) {
+            tracing::error!(error = text, "redis: a command was refused");
             return Fault::nonsense(text);
         }
-        Fault::unavailable(error.to_string())
+        Fault::unavailable(text)
     }
 
     /// Connects anew, at most once a second.
