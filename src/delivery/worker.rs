@@ -22,7 +22,7 @@ const READS: usize = 64;
 /// How often heads and versions are compared, to find a lost *last* event.
 const COMPARE: Duration = Duration::from_secs(2);
 /// Commands that are handled before others have their turn.
-const BATCH: usize = 128;
+const BATCH: usize = 512;
 /// How many topics are compared at once; the others follow in turn.
 const COMPARED_AT_ONCE: usize = 1000;
 

@@ -1,14 +1,42 @@
 //! The fields of a request's JSON object, taken one by one, so that every refusal names the field.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::fmt;
 
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::text::{depth, has_boundless_number, has_lone_surrogate};
 use crate::domain::{Code, Limits, Refusal};
 
-/// A JSON object whose values are not yet parsed. A field that is `null` is as if left out; unknown ones are ignored.
-pub struct Fields<'a>(HashMap<String, &'a RawValue>);
+/// A JSON object whose values are not yet parsed. A field that is `null` is as if left out; unknown ones are ignored; of two
+/// with one name the last counts. Few fields are ever asked for, so a list is quicker than a map.
+pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                // Without escapes in it a name is borrowed.
+                #[derive(Deserialize)]
+                #[serde(transparent)]
+                struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+                let mut fields = Vec::with_capacity(4);
+                while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+                    fields.push((name, value));
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
 
 fn wrong(field: &str, what: &str) -> Refusal {
     Refusal::bad_request(format!("{field} must be {what}"))
@@ -34,12 +62,13 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// `bad_request` when it isn't an object.
     pub(super) fn around(json: &'a str, what: &'static str) -> Result<Self, Refusal> {
-        serde_json::from_str(json).map(Self).map_err(|_| wrong(&format!("the {what}"), "a JSON object"))
+        serde_json::from_str(json).map_err(|_| wrong(&format!("the {what}"), "a JSON object"))
     }
 
     /// The value as it stands there.
     pub(super) fn take(&self, field: &str) -> Option<&'a RawValue> {
-        self.0.get(field).copied().filter(|value| value.get() != "null")
+        let last = self.0.iter().rfind(|(name, _)| name == field);
+        last.map(|(_, value)| *value).filter(|value| value.get() != "null")
     }
 
     /// Text, if it is there.
@@ -161,6 +190,13 @@ mod tests {
         assert_eq!(fields.number("none", 0, 200).unwrap(), None);
         assert!(fields.flag("flag").is_err() && fields.texts("list").is_err());
         assert!(fields.required("missing", RoomId::parse).unwrap_err().text.contains("missing"));
+    }
+
+    #[test]
+    fn of_two_fields_with_one_name_the_last_counts_however_it_is_written() {
+        let fields = fields(r#"{"room_id":"a","limit":1,"room_\u0069d":"b","limit":null}"#);
+        assert_eq!(fields.text("room_id").unwrap().as_deref(), Some("b"));
+        assert_eq!(fields.number("limit", 0, 200).unwrap(), None);
     }
 
     #[test]
