@@ -432,7 +432,7 @@ impl Crowd {
 
     /// Whether everyone has heard everything.
     pub(super) fn is_quiet(&self) -> bool {
-        self.rooms.iter().all(|room| room.done() >= room.sent)
+        self.rooms.iter().all(Room::is_quiet)
     }
 
     /// What the last one that failed was told.

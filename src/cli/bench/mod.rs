@@ -44,7 +44,7 @@ pub(super) struct Options {
     /// Rooms that they are spread over
     #[arg(long, default_value_t = 10)]
     rooms: usize,
-    /// Messages of each room under way at a time: the next is sent when the members have the one so many before
+    /// Messages of each room under way at a time: the next is sent when every member has one of them
     #[arg(long, default_value_t = 1, conflicts_with = "rate")]
     in_flight: u64,
     /// Messages a second, over all rooms, whether the server keeps up or not; latency counts from when each was due
