@@ -96,13 +96,14 @@ struct Usage {
 }
 
 impl Usage {
-    fn now(servers: &[Process]) -> Self {
-        let own = Process::own().used();
-        Self { at: Instant::now(), servers: servers.iter().map(|server| server.used()).collect(), own }
+    fn now(servers: &[Process]) -> anyhow::Result<Self> {
+        let own = Process::own().used()?;
+        let servers = servers.iter().map(|server| server.used()).collect::<anyhow::Result<_>>()?;
+        Ok(Self { at: Instant::now(), servers, own })
     }
 
     /// Processor time of each server since then.
-    fn of_servers(&self, before: &Self) -> Vec<Duration> {
+    fn of_servers(&self, before: &Self) -> anyhow::Result<Vec<Duration>> {
         self.servers.iter().zip(&before.servers).map(|(now, before)| now.since(before)).collect()
     }
 }
@@ -158,14 +159,15 @@ fn measure(options: &Options, servers: &[Process], crowd: &mut Crowd) -> anyhow:
     let memory = || servers.iter().map(|server| server.memory()).sum::<anyhow::Result<u64>>();
     let mut line = Line::new();
     let memory_before = memory()?;
-    let before = Usage::now(servers);
+    let before = Usage::now(servers)?;
     let took = crowd.assemble(options.at_once, options.ramp, |joined| line.show(|| format!("{joined} have joined")))?;
     let connecting = connecting(crowd, took);
-    let came = Usage::now(servers);
+    let came = Usage::now(servers)?;
     rest(crowd, if options.idle { options.duration } else { REST }, &mut line)?;
     let memory_there = memory()?;
+    let for_connections = came.of_servers(&before)?;
     let (load, cores, cpu) = if options.idle {
-        (None, came.of_servers(&before).iter().map(|used| cores(*used, came.at - before.at)).collect(), None)
+        (None, for_connections.iter().map(|used| cores(*used, came.at - before.at)).collect(), None)
     } else {
         let (load, usage, deliveries) = put_load(options, servers, crowd, &mut line)?;
         let cpu = usage.iter().sum::<Duration>().as_secs_f64() * 1e6 / deliveries.max(1) as f64;
@@ -193,7 +195,7 @@ fn measure(options: &Options, servers: &[Process], crowd: &mut Crowd) -> anyhow:
         storm,
         servers: (!servers.is_empty()).then(|| Servers {
             cores,
-            cpu_us_per_connection: came.of_servers(&before).iter().sum::<Duration>().as_secs_f64() * 1e6 / count,
+            cpu_us_per_connection: for_connections.iter().sum::<Duration>().as_secs_f64() * 1e6 / count,
             cpu_us_per_delivery: cpu,
             memory_before_bytes: memory_before,
             memory_bytes: memory_there,
@@ -298,12 +300,12 @@ fn put_load(
     let (before, after) = loop {
         let now = Instant::now();
         if first.is_none() && now >= measured_from {
-            first = Some((Usage::now(servers), counts(crowd)));
+            first = Some((Usage::now(servers)?, counts(crowd)));
         }
         if let Some((before, _)) = &first
             && now >= before.at + options.duration
         {
-            break (first, (Usage::now(servers), counts(crowd)));
+            break (first, (Usage::now(servers)?, counts(crowd)));
         }
         let patience = pace.send_due(crowd, &mut stirred);
         crowd.turn(Some(patience))?;
@@ -325,9 +327,9 @@ fn put_load(
         messages_per_second: per_second(messages_after - messages, time),
         deliveries_per_second: per_second(deliveries_after - deliveries, time),
         latency_ms: Quantiles::of(&crowd.heard.latency),
-        generator_cores: cores(after.own.since(&before.own), time),
+        generator_cores: cores(after.own.since(&before.own)?, time),
     };
-    Ok((load, after.of_servers(&before), deliveries_after - deliveries))
+    Ok((load, after.of_servers(&before)?, deliveries_after - deliveries))
 }
 
 /// One line on the terminal that tells how it goes; none where nobody watches.
