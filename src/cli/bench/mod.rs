@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::Args;
 
 use crowd::{Crowd, Manner};
@@ -74,9 +74,10 @@ pub(super) struct Options {
     /// At the end cuts all connections off at once, and measures how soon all are back where they were
     #[arg(long)]
     storm: bool,
-    /// Signs a token for each connection (JWT_SECRET of the nodes) [default: they say who they are, AUTH_MODE=open]
-    #[arg(long)]
-    token_secret: Option<String>,
+    /// Signs a token for each connection with the secret of the nodes; without a value with JWT_SECRET of the environment,
+    /// which is in no list of processes [default: they say who they are, AUTH_MODE=open]
+    #[arg(long, num_args = 0..=1)]
+    token_secret: Option<Option<String>>,
     /// Processes of the servers on this machine, separated by commas: their CPU and memory are measured
     #[arg(long, value_delimiter = ',')]
     pid: Vec<u32>,
@@ -139,7 +140,11 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let manner = Manner {
         targets,
         sources: options.source.clone(),
-        token_secret: options.token_secret.clone(),
+        token_secret: options
+            .token_secret
+            .clone()
+            .map(|secret| token_secret(secret, std::env::var("JWT_SECRET").ok()))
+            .transpose()?,
         prefix: format!("bench-{run}-"),
     };
     let mut crowd = Crowd::new(manner, rooms.collect())?;
@@ -153,6 +158,14 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         eprintln!("the last failure: {}", crowd.last_failure());
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What was given, or what stands in the environment.
+fn token_secret(given: Option<String>, environment: Option<String>) -> anyhow::Result<String> {
+    given
+        .or(environment)
+        .filter(|secret| !secret.is_empty())
+        .context("--token-secret: no value, and JWT_SECRET is not set")
 }
 
 fn measure(options: &Options, servers: &[Process], crowd: &mut Crowd) -> anyhow::Result<Report> {
