@@ -71,7 +71,7 @@ pub(super) struct Crowd {
     pub(super) attempts_failed: u64,
     last_failure: String,
     retries: VecDeque<(Instant, usize)>,
-    /// From dialling to the answer of the join, in microseconds.
+    /// From dialling first to the answer of the join, in microseconds.
     pub(super) join_time: Histogram<u64>,
     /// Whoever joins goes on where it was.
     resumes: bool,
@@ -186,6 +186,7 @@ impl Crowd {
         let target = &self.manner.targets[self.clients[index].target];
         let source = target::source_of(target, &self.manner.sources, index / self.manner.targets.len());
         self.under_way += 1;
+        self.clients[index].begin();
         let dialled = target.dial(source).and_then(|stream| {
             self.clients[index].dialled(stream);
             let client = self.clients[index].stream().ok_or(io::ErrorKind::NotConnected)?;
@@ -403,8 +404,7 @@ impl Crowd {
                     client.last_seq = seq.unwrap_or_default();
                 }
                 client.epoch = answer["epoch"].as_str().map(Into::into);
-                client.stage = Stage::Joined;
-                let took = client.began.elapsed().as_micros();
+                let took = client.joined().as_micros();
                 self.join_time.saturating_record(u64::try_from(took).unwrap_or(u64::MAX));
                 self.joined += 1;
                 self.under_way -= 1;
