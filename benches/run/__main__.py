@@ -135,11 +135,18 @@ def scaled(row, server, load, seconds):
         result["beside"] = {
             "node_bytes": (sum(there[1:]) - sum(memory[1:])) / row.beside,
             "redis_bytes": (then["redis"]["used_memory"] - first["redis"]["used_memory"]) / row.beside,
+            # Both ends are on this machine.
+            "kernel_bytes": (then["slab"] - first["slab"]) / row.beside / 2,
+            "node_us": (sum(then["cpu"][1:]) - sum(first["cpu"][1:])) * 1e6 / row.beside,
+            "redis_us": (then["cpu"][0] - first["cpu"][0]) * 1e6 / row.beside,
         }
     # Clear of the warm-up before it and of the end behind it.
     samples = watch.between(ended - 0.85 * seconds - 0.5, ended - 0.5 - 0.1 * seconds)
     if samples:
-        result["redis"] = redis_use(*samples, result["load"]["messages_per_second"])
+        passed, load = samples[1]["at"] - samples[0]["at"], result["load"]
+        result["wire_bytes_per_delivery"] = (samples[1]["wire"] - samples[0]["wire"]) / passed / load["deliveries_per_second"]
+        if server.redis_port:
+            result["redis"] = redis_use(*samples, load["messages_per_second"])
     return result
 
 
@@ -208,10 +215,9 @@ def compared(figures):
         anchors(figures, [server for server in ONE_NODE if server in measured]),
         clusters(figures, [server for server in TWO_NODES if server in measured]),
         same_rate(figures),
-        legend(),
-        goal_table(reached),
     ]
-    return "\n\n".join("\n".join(table) for table in tables), reached
+    tables += [legend(tables), goal_table(reached)]
+    return "\n\n".join("\n".join(table) for table in tables if table), reached
 
 
 def write_docs(path, text):

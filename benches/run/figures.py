@@ -74,7 +74,10 @@ def marks(figures, row, server):
     return ("†" if own and median(own) > GENERATOR_FULL else "") + ("‡" if busy and median(busy) < SERVERS_BUSY else "")
 
 
-def legend():
+def legend(tables):
+    """What the marks say, if there are any."""
+    if not any("†" in line or "‡" in line for table in tables for line in table):
+        return []
     return [
         f"† The generator used more than {GENERATOR_FULL} of its core: it may have been the limit. ‡ The servers used less than "
         f"{SERVERS_BUSY} of theirs: they were not. Costs hold in both cases, messages a second and latencies are not the servers' own."
@@ -179,7 +182,8 @@ def goal_table(rows):
 
 def growth(figures):
     """The tables of --scale: what a message costs as nodes, rooms and connections grow, and what Redis holds."""
-    tables = [nodes(figures), legend(), crowds(figures), redis_keys(figures)]
+    tables = [nodes(figures), crowds(figures), redis_keys(figures), network(figures)]
+    tables.append(legend(tables))
     return "\n\n".join("\n".join(table) for table in tables if table)
 
 
@@ -204,7 +208,7 @@ def nodes(figures):
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in SCALE:
-        if row.rests:
+        if not row.is_top:
             continue
         for server in row.servers:
             if not each(figures, row.name, server, bool):
@@ -230,8 +234,8 @@ def crowds(figures):
     """The same small load beside ever more idle connections."""
     lines = [
         "| idle connections beside 100 messages/s | at rest: cores of the node | of Redis | Redis's commands/s | bytes/s of each | µs a message: node | Redis | p99, ms "
-        "| KB of the node for each | KB of Redis for each |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| to connect and join, µs: node | Redis | KB of each: node | kernel | Redis |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     server = GROWING[0]
     for row in SCALE:
@@ -251,8 +255,11 @@ def crowds(figures):
             cell(each(figures, row.name, server, lambda result: more(result, NODES)), 0),
             cell(each(figures, row.name, server, lambda result: more(result, REDIS)), 0),
             cell(figures.values(row.name, server, "load", "latency_ms", "p99"), 1),
+            cell(figures.values(row.name, server, "beside", "node_us"), 0),
+            cell(figures.values(row.name, server, "beside", "redis_us"), 0),
             cell([value / 1000 for value in figures.values(row.name, server, "beside", "node_bytes")], 1),
-            cell([value / 1000 for value in figures.values(row.name, server, "beside", "redis_bytes")], 2),
+            cell([value / 1000 for value in figures.values(row.name, server, "beside", "kernel_bytes")], 1),
+            cell([value / 1000 for value in figures.values(row.name, server, "beside", "redis_bytes")], 1),
         ]
         lines.append(f"| {row.beside:,} | " + " | ".join(cells) + " |")
     return lines if len(lines) > 2 else []
@@ -288,3 +295,15 @@ def redis_keys(figures):
             if kind == "h" and keys["log_entries"]:
                 lines.append(f"| | – each message in it | {keys['log_entries']:,} | {total / keys['log_entries']:,.0f} |")
     return lines
+
+
+def network(figures):
+    """What a delivery weighs, without a Redis whose traffic would be on the same network."""
+    found = figures.values("wire", "hubbub", "wire_bytes_per_delivery")
+    if not found:
+        return []
+    return [
+        "| one node without Redis | bytes on the network for each delivery |",
+        "| --- | --- |",
+        f"| {BY_NAME['wire'].title}, contents of 100 bytes, heads of TCP and IP and what was sent included | {cell(found, 0)} |",
+    ]

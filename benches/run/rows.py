@@ -63,6 +63,7 @@ SCALE = (
     Row("grow-room", "1 room × 10,000, 1 in flight", crowd(10000, 1, "--in-flight", "1"), GROWING[:2]),
     Row("grow-rooms", "10,000 rooms × 1, 1 in flight", crowd(10000, 10000, "--in-flight", "1"), GROWING[:2]),
     *(beside(idle) for idle in (0, 1000, 5000, 18000)),
+    Row("wire", "100 messages/s in 10 rooms × 10", crowd(100, 10, "--rate", "100"), ("hubbub",)),
 )
 
 BY_NAME = {row.name: row for row in ROWS + SCALE}

@@ -85,6 +85,12 @@ def resident(pid):
     return int(re.search(r"^Rss:\s+(\d+) kB", text, re.M).group(1)) * 1024
 
 
+def slab():
+    """Bytes of the kernel's own objects: sockets among them."""
+    text = Path("/proc/meminfo").read_text(encoding="ascii")
+    return int(re.search(r"^Slab:\s+(\d+) kB", text, re.M).group(1)) * 1024
+
+
 def wire():
     """Bytes that went over loopback, with the heads of TCP and IP."""
     text = Path("/proc/net/dev").read_text(encoding="ascii")
@@ -123,6 +129,7 @@ class Watch:
             "at": time.monotonic(),
             "cpu": [cpu(pid) for pid in self.pids],
             "wire": wire(),
+            "slab": slab(),
             "redis": self.redis.info() if self.redis else None,
         }
 
