@@ -1,5 +1,5 @@
-// Socket.IO on Node: node node.mjs ws|uws PORT [REDIS_URL]. With a Redis, several share rooms by the sharded adapter, which
-// listens to the rooms of its own clients only.
+// Socket.IO on Node: node node.mjs ws|ws-pubsub|uws PORT [REDIS_URL]. With a Redis, several share rooms by the sharded adapter,
+// which listens to the rooms of its own clients only; ws-pubsub by the plain one, which every node hears everything of.
 
 import { createServer } from "node:http";
 import { Server } from "socket.io";
@@ -9,11 +9,14 @@ const [engine, port, redisUrl] = process.argv.slice(2);
 const options = { serveClient: false, transports: ["websocket"] };
 if (redisUrl) {
   const { createClient } = await import("redis");
-  const { createShardedAdapter } = await import("@socket.io/redis-adapter");
+  const { createAdapter, createShardedAdapter } = await import("@socket.io/redis-adapter");
   const publisher = createClient({ url: redisUrl });
   const subscriber = publisher.duplicate();
   await Promise.all([publisher.connect(), subscriber.connect()]);
-  options.adapter = createShardedAdapter(publisher, subscriber, { subscriptionMode: "dynamic" });
+  options.adapter =
+    engine === "ws-pubsub"
+      ? createAdapter(publisher, subscriber)
+      : createShardedAdapter(publisher, subscriber, { subscriptionMode: "dynamic" });
 }
 const io = new Server(options);
 if (engine === "uws") {

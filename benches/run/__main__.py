@@ -8,12 +8,16 @@ import re
 import subprocess
 import sys
 import time
+import urllib.request
+from contextlib import contextmanager
 
-from figures import Figures, anchors, clusters, goal_table, goals
-from rows import BY_NAME, ONE_NODE, ROWS, TWO_NODES
-from servers import LOAD_CORE, ROOT, SERVER_CORE, TARGET, Failed, raise_files, running
+from figures import Figures, anchors, clusters, goal_table, goals, growth, legend, same_rate
+from rows import BY_NAME, JIT, ONE_NODE, ROWS, SCALE, TWO_NODES
+from servers import LOAD_CORE, ROOT, TARGET, Failed, parted, raise_files, running
+from watch import Redis, Watch, redis_use, resident
 
 DOCS = ROOT / "docs" / "performance.md"
+CAPACITY = ROOT / "docs" / "capacity.md"
 
 
 def options():
@@ -24,7 +28,8 @@ def options():
     parser.add_argument("--rows", help="these only, separated by commas")
     parser.add_argument("--servers", help="these only, separated by commas")
     parser.add_argument("--huge", action="store_true", help="100,000 connections too")
-    parser.add_argument("--docs", action="store_true", help="puts the tables into docs/performance.md")
+    parser.add_argument("--scale", action="store_true", help="how cost grows with nodes, rooms and connections, and nothing else")
+    parser.add_argument("--docs", action="store_true", help="puts the tables into docs/performance.md (--scale: docs/capacity.md)")
     parser.add_argument("--list", action="store_true", help="names the rows")
     chosen = parser.parse_args()
     chosen.rounds = chosen.rounds or (1 if chosen.quick else 3)
@@ -35,40 +40,124 @@ def options():
     return chosen
 
 
-def ticks(core):
-    """Busy and all ticks of a core so far."""
-    with open("/proc/stat", encoding="ascii") as file:
-        fields = next(line for line in file if line.startswith(f"cpu{core} ")).split()[1:9]
-    numbers = [int(field) for field in fields]
-    return sum(numbers) - numbers[3] - numbers[4], sum(numbers)
+def generator(load, server, *more):
+    """The command line of the load generator."""
+    line = ["taskset", "-c", LOAD_CORE, str(TARGET / "release" / "hubbub"), "bench", "--json", *load, *more]
+    return [*line, "--url", ",".join(f"http://127.0.0.1:{port}" for port in server.ports)]
+
+
+@contextmanager
+def crowd_beside(count, server):
+    """Holds so many idle connections, in rooms of ten, from when all have joined."""
+    if not count:
+        yield
+        return
+    load = ["--clients", str(count), "--rooms", str(count // 10), "--idle", "--duration", "1h"]
+    process = subprocess.Popen(
+        generator(load, server), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=raise_files
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while sum(connected(port) for port in server.ports) < count:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Failed(f"{count} idle connections did not come")
+            time.sleep(0.2)
+        # The last ones join, and their rooms hear of it.
+        time.sleep(2)
+        yield
+        if process.poll() is not None:
+            raise Failed("the idle connections were not held")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def connected(port):
+    """How many connections a node of hubbub counts."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
+        return json.load(answer)["connectedClients"]
 
 
 def measure(row, server, chosen, top):
     """One run; the generator's JSON, or `None` with a word on why."""
-    load = [*row.load, "--duration", str(chosen.seconds), "--warm-up", "1" if chosen.quick else "2"]
+    kind, _ = parted(server)
+    warm_up = (1 if chosen.quick else 2) * (2 if kind in JIT else 1)
+    seconds = row.seconds or chosen.seconds
+    load = [*row.load, "--duration", str(seconds), "--warm-up", str(warm_up)]
     if row.needs:
         if not top:
             return None
         load += ["--rate", str(max(1, int(top / 2)))]
     try:
-        with running(server) as (ports, pids):
-            busy, whole = ticks(SERVER_CORE)
-            line = ["taskset", "-c", LOAD_CORE, str(TARGET / "release" / "hubbub"), "bench", "--json", *load]
-            line += ["--url", ",".join(f"http://127.0.0.1:{port}" for port in ports), "--pid", ",".join(map(str, pids))]
-            done = subprocess.run(line, capture_output=True, text=True, timeout=300, preexec_fn=raise_files, check=False)
-            busy_after, whole_after = ticks(SERVER_CORE)
+        with running(server) as it:
+            result = scaled(row, it, load, seconds) if row in SCALE else run(it, load)
     except Failed as why:
-        say(f"{server} could not be started: {why}")
+        say(f"{server}: {why}")
         return None
     except subprocess.TimeoutExpired:
         say(f"{server}: the generator did not end in time")
         return None
-    if not done.stdout.startswith("{"):
-        say(f"{server}: {done.stderr.strip()}")
-        return None
-    result = json.loads(done.stdout)
-    result["server_core_busy"] = (busy_after - busy) / max(1, whole_after - whole)
+    if row.needs:
+        load = result["load"]
+        wanted = load["messages_per_second"] * result["clients"] / result["rooms"]
+        result["keeps_up"] = load["deliveries_per_second"] > 0.95 * wanted
+        # Where the rate is another server's, not to bear it is a figure and no fault.
+        result["ok"] = result["ok"] or (server != row.top_of and not result["keeps_up"])
     return result
+
+
+def run(server, load):
+    """One run of the generator."""
+    line = generator(load, server, "--pid", ",".join(map(str, server.pids)))
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, preexec_fn=raise_files, check=False)
+    if not done.stdout.startswith("{"):
+        raise Failed(done.stderr.strip())
+    return json.loads(done.stdout)
+
+
+def scaled(row, server, load, seconds):
+    """One run with a watch on what Redis and the network do meanwhile, and on what the servers do at rest."""
+    watch = Watch(server)
+    memory, first = [resident(pid) for pid in server.pids], watch.look()
+    with crowd_beside(row.beside, server):
+        there, then = [resident(pid) for pid in server.pids], watch.look()
+        rest = None
+        if row.rests:
+            time.sleep(row.seconds)
+            rest = at_rest(then, watch.look())
+        with watch:
+            result = run(server, load)
+            ended = time.monotonic()
+        if row.rests and row.beside <= 1000:
+            result["keys"] = Redis(server.redis_port).keys()
+    result["rest"] = rest
+    if row.beside:
+        result["beside"] = {
+            "node_bytes": (sum(there[1:]) - sum(memory[1:])) / row.beside,
+            "redis_bytes": (then["redis"]["used_memory"] - first["redis"]["used_memory"]) / row.beside,
+            # Both ends are on this machine.
+            "kernel_bytes": (then["slab"] - first["slab"]) / row.beside / 2,
+            "node_us": (sum(then["cpu"][1:]) - sum(first["cpu"][1:])) * 1e6 / row.beside,
+            "redis_us": (then["cpu"][0] - first["cpu"][0]) * 1e6 / row.beside,
+        }
+    # Clear of the warm-up before it and of the end behind it.
+    samples = watch.between(ended - 0.85 * seconds - 0.5, ended - 0.5 - 0.1 * seconds)
+    if samples:
+        passed, load = samples[1]["at"] - samples[0]["at"], result["load"]
+        result["wire_bytes_per_delivery"] = (samples[1]["wire"] - samples[0]["wire"]) / passed / load["deliveries_per_second"]
+        if server.redis_port:
+            result["redis"] = redis_use(*samples, load["messages_per_second"])
+    return result
+
+
+def at_rest(before, after):
+    """What each process used of a core, the bytes a second on the network, and Redis's commands a second, while nothing was said."""
+    seconds = after["at"] - before["at"]
+    return {
+        "cores": [(now - then) / seconds for now, then in zip(after["cpu"], before["cpu"])],
+        "wire_bytes_per_second": (after["wire"] - before["wire"]) / seconds,
+        "commands_per_second": sum(redis_use(before, after, 1)["calls_per_message"].values()),
+    }
 
 
 def say(text):
@@ -87,6 +176,8 @@ def told(result):
         words.append(f"generator {load['generator_cores']:.2f}, servers {sum(result['servers']['cores']):.2f} cores")
     else:
         words.append(f"{result['servers']['bytes_per_connection'] / 1000:.1f} KB, {result['connecting']['per_second']:,.0f} connects/s")
+    if result.get("keeps_up") is False:
+        words.append("does not keep up")
     if result.get("storm"):
         words.append(f"storm {result['storm']['seconds']:.2f} s")
     if not result["ok"]:
@@ -107,16 +198,53 @@ def machine():
     }
 
 
+def heading(about, chosen):
+    """On what was measured, and how."""
+    return (
+        f"Measured on {about['processor']} with {about['cores']} cores, Linux {about['kernel']}, Node {about['node']}; servers on one core, "
+        f"the generator on another; {chosen.rounds} round{'s'[: chosen.rounds > 1]} of {chosen.seconds} s"
+        f"{', medians (and from least to greatest)' if chosen.rounds > 1 else ''}."
+    )
+
+
+def compared(figures):
+    """The tables of servers beside others, and the goals."""
+    measured = {server for runs in figures.runs.values() for server, found in runs.items() if any(found)}
+    reached = goals(figures)
+    tables = [
+        anchors(figures, [server for server in ONE_NODE if server in measured]),
+        clusters(figures, [server for server in TWO_NODES if server in measured]),
+        same_rate(figures),
+    ]
+    tables += [legend(tables), goal_table(reached)]
+    return "\n\n".join("\n".join(table) for table in tables if table), reached
+
+
+def write_docs(path, text):
+    whole = path.read_text(encoding="utf-8")
+    begin, end = "<!-- scripts/bench writes from here -->", "<!-- to here -->"
+    head, tail = whole.split(begin)[0], whole.split(end)[1]
+    path.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
+
+
 def main():
     chosen = options()
-    rows = [BY_NAME[name] for name in chosen.rows.split(",")] if chosen.rows else [row for row in ROWS if chosen.huge or not row.huge]
     if chosen.list:
-        for row in ROWS:
+        for row in ROWS + SCALE:
             print(f"{row.name:<12}{row.title}")
         return 0
+    rows = SCALE if chosen.scale else [row for row in ROWS if chosen.huge or not row.huge]
+    if chosen.rows:
+        rows = [BY_NAME[name] for name in chosen.rows.split(",")]
+    if len({row in SCALE for row in rows}) > 1:
+        say("rows of --scale go by themselves")
+        return 2
+    is_scale = rows[0] in SCALE
     about = machine()
     if about["load_before"] > 0.5:
         say(f"the machine is busy (load {about['load_before']:.1f}): compare ratios, not times")
+    # What looks on stays off the servers' core.
+    os.sched_setaffinity(0, {int(LOAD_CORE)})
     figures, began = Figures(), time.monotonic()
     well = True
     for number in range(chosen.rounds):
@@ -124,36 +252,22 @@ def main():
             for server in row.servers:
                 if chosen.servers and server not in chosen.servers.split(","):
                     continue
-                top = figures.runs.get(row.needs, {}).get(server, [None])[-1]
+                top = figures.runs.get(row.needs, {}).get(row.top_of, [None])[-1]
                 result = measure(row, server, chosen, top and top["load"]["messages_per_second"])
                 figures.add(row.name, server, result if result and result["ok"] else None)
                 well = well and (result is None or result["ok"])
-                say(f"{time.monotonic() - began:4.0f} s  round {number + 1}  {row.name:<11}{server:<9} {told(result)}")
-    measured = {server for runs in figures.runs.values() for server, found in runs.items() if any(found)}
-    tables = [
-        f"Measured on {about['processor']} with {about['cores']} cores, Linux {about['kernel']}, Node {about['node']}; servers on one core, "
-        f"the generator on another; {chosen.rounds} rounds of {chosen.seconds} s, medians (and from least to greatest).",
-        "",
-        *anchors(figures, [server for server in ONE_NODE if server in measured]),
-        "",
-        *clusters(figures, [server for server in TWO_NODES if server in measured]),
-        "",
-    ]
-    reached = goals(figures)
-    tables += goal_table(reached)
-    text = "\n".join(tables)
+                say(f"{time.monotonic() - began:4.0f} s  round {number + 1}  {row.name:<11}{server:<12} {told(result)}")
+    text, reached = (growth(figures), []) if is_scale else compared(figures)
+    text = f"{heading(about, chosen)}\n\n{text}"
     print(text)
     (TARGET / "bench").mkdir(exist_ok=True)
-    (TARGET / "bench" / "tables.md").write_text(text + "\n", encoding="utf-8")
-    record = {"machine": about, "seconds": chosen.seconds, "runs": figures.runs, "goals": reached}
-    (TARGET / "bench" / "result.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (TARGET / "bench" / ("scale.md" if is_scale else "tables.md")).write_text(text + "\n", encoding="utf-8")
+    record = {"machine": about, "seconds": chosen.seconds, "rounds": chosen.rounds, "runs": figures.runs, "goals": reached}
+    (TARGET / "bench" / ("scale.json" if is_scale else "result.json")).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if chosen.docs:
-        whole = DOCS.read_text(encoding="utf-8")
-        begin, end = "<!-- scripts/bench writes from here -->", "<!-- to here -->"
-        head, tail = whole.split(begin)[0], whole.split(end)[1]
-        DOCS.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
+        write_docs(CAPACITY if is_scale else DOCS, text)
     if not well:
-        say("messages were missing, repeated or out of order: see target/bench/result.json")
+        say("messages were missing, repeated or out of order: see target/bench")
     return 0 if well else 1
 
 

@@ -2,6 +2,9 @@
 
 from statistics import median
 
+from rows import BY_NAME, GROWING, SCALE
+from servers import parted
+
 
 class Figures:
     """All measurements: by row and server a list, one for each round, `None` where a round failed."""
@@ -53,8 +56,32 @@ NAMES = {
     "bun": "Bun, socket.io on its own engine",
     "hubbub-2": "**hubbub**",
     "ws-2": "Node `ws`, sharded adapter",
+    "ws-pubsub-2": "Node `ws`, plain adapter (pub/sub)",
     "uws-2": "Node uWebSockets.js, sharded adapter",
 }
+
+
+GENERATOR_FULL = 0.95
+SERVERS_BUSY = 0.9
+
+
+def marks(figures, row, server):
+    """† where the generator, ‡ where something else than the servers may have been the limit of a top load."""
+    if not BY_NAME[row].is_top:
+        return ""
+    own = figures.values(row, server, "load", "generator_cores")
+    busy = sums(figures, row, server, "servers", "cores")
+    return ("†" if own and median(own) > GENERATOR_FULL else "") + ("‡" if busy and median(busy) < SERVERS_BUSY else "")
+
+
+def legend(tables):
+    """What the marks say, if there are any."""
+    if not any("†" in line or "‡" in line for table in tables for line in table):
+        return []
+    return [
+        f"† The generator used more than {GENERATOR_FULL} of its core: it may have been the limit. ‡ The servers used less than "
+        f"{SERVERS_BUSY} of theirs: they were not. Costs hold in both cases, messages a second and latencies are not the servers' own."
+    ]
 
 
 def anchors(figures, servers):
@@ -68,10 +95,10 @@ def anchors(figures, servers):
         for row in ("one-1", "one-4", "many-4"):
             ratio = figures.ratios(row, server, "floor", *DELIVERY)
             times = f", × {median(ratio):.2f}" if ratio and server != "floor" else ""
-            cells.append(cell(figures.values(row, server, *DELIVERY)) + times)
+            cells.append(cell(figures.values(row, server, *DELIVERY)) + times + marks(figures, row, server))
         cells.append(cell([value / 1000 for value in figures.values("idle", server, "servers", "bytes_per_connection")], 1))
         cells.append(cell(figures.values("idle", server, "connecting", "per_second"), 0))
-        cells.append(cell(figures.values("one-4", server, "load", "latency_ms", "p99"), 1))
+        cells.append(cell(figures.values("one-4", server, "load", "latency_ms", "p99"), 1) + marks(figures, "one-4", server))
         lines.append(f"| {NAMES[server]} | " + " | ".join(cells) + " |")
     return lines
 
@@ -83,9 +110,38 @@ def clusters(figures, servers):
         cells = []
         for row in ("two-4", "two-many-4"):
             messages = figures.values(row, server, "load", "messages_per_second")
-            cells.append(cell(figures.values(row, server, *DELIVERY)) + (f"; {median(messages):,.0f} messages/s" if messages else ""))
+            cells.append(cell(figures.values(row, server, *DELIVERY)) + (f"; {median(messages):,.0f} messages/s" if messages else "") + marks(figures, row, server))
         lines.append(f"| {NAMES[server]} | " + " | ".join(cells) + " |")
     return lines
+
+
+def same_rate(figures):
+    """Half of hubbub's top load for each: latencies, and what it takes of the core."""
+    lines = ["| at half of hubbub's top load, 10 × 100 | messages/s | p50, ms | p99, ms | cores |", "| --- | --- | --- | --- | --- |"]
+    for row in (BY_NAME["half"], BY_NAME["two-half"]):
+        for server in row.servers:
+            rates = figures.values(row.name, server, "load", "messages_per_second")
+            if not rates:
+                continue
+            cells = [f"{median(rates):,.0f}"]
+            if min(figures.values(row.name, server, "keeps_up")):
+                cells += [cell(figures.values(row.name, server, "load", "latency_ms", at), 1) for at in ("p50", "p99")]
+            else:
+                cells += ["–", "does not keep up"]
+            cells.append(cell(sums(figures, row.name, server, "servers", "cores")))
+            lines.append(f"| {NAMES[server]}{', two nodes' if parted(server)[1] else ''} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def sums(figures, row, server, *path):
+    """A figure of each round that is a list, added up."""
+    found = []
+    for result in figures.runs.get(row, {}).get(server, []):
+        for key in path:
+            result = result.get(key) if isinstance(result, dict) else None
+        if result is not None:
+            found.append(sum(result))
+    return found
 
 
 def goals(figures):
@@ -122,3 +178,132 @@ def goal_table(rows):
     lines = ["| goal | measured | bar | |", "| --- | --- | --- | --- |"]
     lines += [f"| {what} | {value} | {bar} | {'reached' if reached else '**not reached**'} |" for what, value, bar, reached in rows]
     return lines
+
+
+def growth(figures):
+    """The tables of --scale: what a message costs as nodes, rooms and connections grow, and what Redis holds."""
+    tables = [nodes(figures), crowds(figures), redis_keys(figures), network(figures)]
+    tables.append(legend(tables))
+    return "\n\n".join("\n".join(table) for table in tables if table)
+
+
+def each(figures, row, server, figure):
+    """A figure that is made of a round's result, of each round."""
+    return [figure(result) for result in figures.runs.get(row, {}).get(server, []) if result]
+
+
+def per_message(result, part):
+    """µs of the processes in `part` of the list (Redis is the first) for each message."""
+    return sum(result["servers"]["cores"][part]) * 1e6 / result["load"]["messages_per_second"]
+
+
+REDIS, NODES = slice(0, 1), slice(1, None)
+
+
+def nodes(figures):
+    """CPU for each message of nodes and Redis, and what Redis does for it, as nodes are added."""
+    lines = [
+        "| load | nodes | messages/s | µs a message: nodes | Redis | µs a delivery: nodes | Redis: commands a message | of them scripts "
+        "| bytes in | bytes out | p99, ms |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in SCALE:
+        if not row.is_top:
+            continue
+        for server in row.servers:
+            if not each(figures, row.name, server, bool):
+                continue
+            members = each(figures, row.name, server, lambda result: result["clients"] / result["rooms"])[0]
+            by_nodes = each(figures, row.name, server, lambda result: per_message(result, NODES))
+            cells = [
+                cell(figures.values(row.name, server, "load", "messages_per_second"), 0) + marks(figures, row.name, server),
+                cell(by_nodes, 1),
+                cell(each(figures, row.name, server, lambda result: per_message(result, REDIS)), 1),
+                cell([value / members for value in by_nodes]),
+                cell(figures.values(row.name, server, "redis", "commands_per_message"), 1),
+                cell(figures.values(row.name, server, "redis", "scripts_per_message")),
+                cell(figures.values(row.name, server, "redis", "bytes_in_per_message"), 0),
+                cell(figures.values(row.name, server, "redis", "bytes_out_per_message"), 0),
+                cell(figures.values(row.name, server, "load", "latency_ms", "p99"), 1),
+            ]
+            lines.append(f"| {row.title} | {parted(server)[1]} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
+
+
+def crowds(figures):
+    """The same small load beside ever more idle connections."""
+    lines = [
+        "| idle connections beside 100 messages/s | at rest: cores of the node | of Redis | Redis's commands/s | bytes/s of each | µs a message: node | Redis | p99, ms "
+        "| to connect and join, µs: node | Redis | KB of each: node | kernel | Redis |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    server = GROWING[0]
+    for row in SCALE:
+        if not row.rests or not each(figures, row.name, server, bool):
+            continue
+
+        def more(result, part):
+            """What the messages add to what the crowd takes at rest."""
+            cores = sum(result["servers"]["cores"][part]) - sum(result["rest"]["cores"][part])
+            return cores * 1e6 / result["load"]["messages_per_second"]
+
+        cells = [
+            cell(each(figures, row.name, server, lambda result: sum(result["rest"]["cores"][NODES])), 3),
+            cell(each(figures, row.name, server, lambda result: sum(result["rest"]["cores"][REDIS])), 3),
+            cell(figures.values(row.name, server, "rest", "commands_per_second"), 0),
+            cell(each(figures, row.name, server, lambda result: result["rest"]["wire_bytes_per_second"] / row.beside), 1) if row.beside else "–",
+            cell(each(figures, row.name, server, lambda result: more(result, NODES)), 0),
+            cell(each(figures, row.name, server, lambda result: more(result, REDIS)), 0),
+            cell(figures.values(row.name, server, "load", "latency_ms", "p99"), 1),
+            cell(figures.values(row.name, server, "beside", "node_us"), 0),
+            cell(figures.values(row.name, server, "beside", "redis_us"), 0),
+            cell([value / 1000 for value in figures.values(row.name, server, "beside", "node_bytes")], 1),
+            cell([value / 1000 for value in figures.values(row.name, server, "beside", "kernel_bytes")], 1),
+            cell([value / 1000 for value in figures.values(row.name, server, "beside", "redis_bytes")], 1),
+        ]
+        lines.append(f"| {row.beside:,} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
+
+
+# By the kinds of ARCHITECTURE.md's table of keys.
+KINDS = {
+    "h": "log of a room",
+    "i": "place of a send, remembered",
+    "m": "numbering of a room",
+    "u": "members of a room",
+    "k": "their connections",
+    "w": "their names",
+    "n": "connections of a node in a room",
+    "p": "last changes of a room or a user",
+    "s": "status of a user",
+    "c": "connections of a user",
+    "N": "what a node has connections in",
+    "q": "what a user spent",
+}
+
+
+def redis_keys(figures):
+    """What Redis holds, by MEMORY USAGE, in the row with a thousand connections beside the load."""
+    found = [result for result in figures.runs.get("idle-1000", {}).get(GROWING[0], []) if result]
+    if not found:
+        return []
+    keys = found[-1]["keys"]
+    lines = ["| keys | what | how many | bytes of each |", "| --- | --- | --- | --- |"]
+    for kind, (count, total) in sorted(keys["kinds"].items(), key=lambda item: -item[1][1]):
+        if kind in KINDS:
+            lines.append(f"| `{kind}:` | {KINDS[kind]} | {count:,} | {total / count:,.0f} |")
+            if kind == "h" and keys["log_entries"]:
+                lines.append(f"| | – each message in it | {keys['log_entries']:,} | {total / keys['log_entries']:,.0f} |")
+    return lines
+
+
+def network(figures):
+    """What a delivery weighs, without a Redis whose traffic would be on the same network."""
+    found = figures.values("wire", "hubbub", "wire_bytes_per_delivery")
+    if not found:
+        return []
+    return [
+        "| one node without Redis | bytes on the network for each delivery |",
+        "| --- | --- |",
+        f"| {BY_NAME['wire'].title}, contents of 100 bytes, heads of TCP and IP and what was sent included | {cell(found, 0)} |",
+    ]

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 ONE_NODE = ("floor", "hubbub", "ws", "uws", "bun")
-TWO_NODES = ("hubbub-2", "ws-2", "uws-2")
+TWO_NODES = ("hubbub-2", "ws-2", "ws-pubsub-2", "uws-2")
+GROWING = ("hubbub-1", "hubbub-2", "hubbub-3", "hubbub-4")
+# A compiler at run time has to see the load before it is as fast as it gets.
+JIT = ("ws", "ws-pubsub", "uws", "bun")
 
 
 @dataclass(frozen=True)
@@ -12,8 +15,17 @@ class Row:
     title: str
     load: tuple  # arguments of `hubbub bench`
     servers: tuple
-    needs: str = ""  # the row whose messages a second, of the same server and round, are the top load
+    needs: str = ""  # the row whose messages a second, in the same round, are the top load
+    top_of: str = ""  # of this server
     huge: bool = False
+    beside: int = 0  # idle connections that a second generator holds meanwhile
+    seconds: int = 0  # measured so long, whatever was chosen
+    rests: bool = False  # what the servers use before the load is measured too
+
+    @property
+    def is_top(self):
+        """Whether the servers are to be busy all the time."""
+        return "--in-flight" in self.load
 
 
 def crowd(clients, rooms, *more):
@@ -25,14 +37,33 @@ ROWS = (
     Row("one-4", "10 rooms × 100, 4 in flight", crowd(1000, 10, "--in-flight", "4"), ONE_NODE),
     Row("many-4", "100 rooms × 10, 4 in flight", crowd(1000, 100, "--in-flight", "4"), ONE_NODE),
     Row("idle", "10,000 idle, joined (1,000 rooms × 10)", crowd(10000, 1000, "--idle"), ONE_NODE),
-    Row("half", "half of the top load, 10 × 100", crowd(1000, 10), ("floor", "hubbub"), needs="one-4"),
+    Row("half", "half of hubbub's top load, 10 × 100", crowd(1000, 10), ("floor", "hubbub", "uws", "ws"), needs="one-4", top_of="hubbub"),
     Row("storm", "10,000 cut off and back (100 × 100)", crowd(10000, 100, "--idle", "--storm"), ("hubbub",)),
     Row("two-4", "two nodes and Redis, 10 × 100, 4 in flight", crowd(1000, 10, "--in-flight", "4"), TWO_NODES),
     Row("two-many-4", "two nodes and Redis, 100 × 10, 4 in flight", crowd(1000, 100, "--in-flight", "4"), TWO_NODES),
-    Row("two-half", "two nodes, half of the top load, 10 × 100", crowd(1000, 10), ("hubbub-2",), needs="two-4"),
+    Row("two-half", "two nodes, half of hubbub's top load, 10 × 100", crowd(1000, 10), ("hubbub-2", "uws-2", "ws-2"), needs="two-4", top_of="hubbub-2"),
     Row("two-storm", "two nodes, 10,000 cut off and back", crowd(10000, 100, "--idle", "--storm"), ("hubbub-2",)),
     # A message a second in each of a hundred rooms, while the others are silent but for heartbeats.
     Row("huge", "100,000 connections, 1,000 × 100, 100 messages/s", crowd(100000, 1000, "--rate", "100"), ("hubbub",), huge=True),
 )
 
-BY_NAME = {row.name: row for row in ROWS}
+# Seconds between two heartbeats of a connection: so long is measured where many have them, as those of a crowd come in a bunch.
+BEAT = 25
+
+
+def beside(idle):
+    name = f"{idle:,} idle beside 100 messages/s in 10 rooms × 10"
+    return Row(f"idle-{idle}", name, crowd(100, 10, "--rate", "100"), ("hubbub-1",), beside=idle, seconds=BEAT, rests=True)
+
+
+# How cost grows with nodes, rooms and connections: `--scale`.
+SCALE = (
+    Row("grow-many", "100 rooms × 10, 4 in flight", crowd(1000, 100, "--in-flight", "4"), GROWING),
+    Row("grow-ten", "10 rooms × 100, 4 in flight", crowd(1000, 10, "--in-flight", "4"), GROWING),
+    Row("grow-room", "1 room × 10,000, 1 in flight", crowd(10000, 1, "--in-flight", "1"), GROWING[:2]),
+    Row("grow-rooms", "10,000 rooms × 1, 1 in flight", crowd(10000, 10000, "--in-flight", "1"), GROWING[:2]),
+    *(beside(idle) for idle in (0, 1000, 5000, 18000)),
+    Row("wire", "100 messages/s in 10 rooms × 10", crowd(100, 10, "--rate", "100"), ("hubbub",)),
+)
+
+BY_NAME = {row.name: row for row in ROWS + SCALE}

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,7 @@ def command(kind, port, redis_url):
         return [os.environ.get("HUBBUB_BIN", str(TARGET / "release" / "hubbub")), "serve"], {**HUBBUB, "SERVER_PORT": str(port), **more}
     if kind == "bun":
         return [bun(), str(PEERS / "bun.mjs"), str(port)], {}
+    # ws, ws-pubsub, uws.
     return ["node", str(PEERS / "node.mjs"), kind, str(port), *([redis_url] if redis_url else [])], {}
 
 
@@ -71,10 +73,23 @@ def await_port(process, port, log):
             time.sleep(0.02)
 
 
+@dataclass(frozen=True)
+class Running:
+    ports: list  # of the nodes
+    pids: list  # of all processes; Redis's is the first, where there is one
+    redis_port: int | None
+
+
+def parted(server):
+    """The kind of a server, by its name in rows.py, and how many of them share a Redis: 0 for one without."""
+    kind, _, nodes = server.rpartition("-")
+    return (kind, int(nodes)) if nodes.isdigit() else (server, 0)
+
+
 @contextmanager
 def running(server):
-    """A server, by its name in rows.py: yields the ports of its nodes, and the ids of all its processes."""
-    kind, _, nodes = server.partition("-")
+    """A server, by its name in rows.py."""
+    kind, nodes = parted(server)
     with tempfile.TemporaryDirectory() as directory, open(Path(directory) / "log", "w+b") as log:
         processes = []
 
@@ -88,18 +103,18 @@ def running(server):
             await_port(process, port, log)
 
         try:
-            redis_url = None
+            redis_url = redis_port = None
             if nodes:
-                port = free_port()
-                start(["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"], port, {})
-                redis_url = f"redis://127.0.0.1:{port}"
+                redis_port = free_port()
+                start(["redis-server", "--port", str(redis_port), "--save", "", "--appendonly", "no"], redis_port, {})
+                redis_url = f"redis://127.0.0.1:{redis_port}"
             ports = []
-            for _ in range(int(nodes or 1)):
+            for _ in range(nodes or 1):
                 port = free_port()
                 line, more = command(kind, port, redis_url)
                 start(line, port, more)
                 ports.append(port)
-            yield ports, [process.pid for process in processes]
+            yield Running(ports, [process.pid for process in processes], redis_port)
         finally:
             for process in reversed(processes):
                 process.kill()

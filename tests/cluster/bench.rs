@@ -9,10 +9,12 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::node::Cluster;
 
+const SECRET: &str = "a secret that is long enough for all tests";
 const SHORT: &[&str] = &["--duration", "1s", "--warm-up", "1s", "--json"];
 
 async fn bench(urls: &str, options: &[&str]) -> (Output, Value) {
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_hubbub"))
+        .env("JWT_SECRET", SECRET)
         .args(["bench", "--url", urls])
         .args(options)
         .args(SHORT)
@@ -47,9 +49,9 @@ async fn a_cluster_is_measured_and_found_well() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_is_kept_and_all_come_back_from_a_storm() {
-    let secret = "a secret that is long enough for all tests";
-    let cluster = Cluster::alone(&[("JWT_SECRET", secret)]).await;
-    let options = ["--clients", "20", "--rooms", "2", "--rate", "50", "--storm", "--token-secret", secret];
+    let cluster = Cluster::alone(&[("JWT_SECRET", SECRET)]).await;
+    // Without a value: from the environment.
+    let options = ["--clients", "20", "--rooms", "2", "--rate", "50", "--storm", "--token-secret"];
     let (output, report) = bench(&urls(&cluster), &options).await;
     assert!(output.status.success(), "{report} {}", String::from_utf8_lossy(&output.stderr));
     let rate = report["load"]["messages_per_second"].as_f64().unwrap();

@@ -1,7 +1,7 @@
 //! One connection of the generator: bytes in, bytes out.
 
 use std::io::{self, Read, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 
@@ -34,8 +34,8 @@ pub(super) struct Client {
     pub(super) place: usize,
     pub(super) target: usize,
     pub(super) stage: Stage,
-    /// When it was dialled.
-    pub(super) began: Instant,
+    /// When it was dialled first, while it has not joined.
+    began: Option<Instant>,
     /// The last number it heard.
     pub(super) last_seq: u64,
     pub(super) epoch: Option<Box<str>>,
@@ -53,7 +53,7 @@ impl Client {
             place,
             target,
             stage: Stage::Away,
-            began: Instant::now(),
+            began: None,
             last_seq: 0,
             epoch: None,
             stream: None,
@@ -62,11 +62,21 @@ impl Client {
         }
     }
 
-    /// Begins with this stream.
+    /// It is dialled, perhaps not for the first time.
+    pub(super) fn begin(&mut self) {
+        self.began.get_or_insert_with(Instant::now);
+    }
+
+    /// Goes on with this stream.
     pub(super) fn dialled(&mut self, stream: TcpStream) {
         self.stream = Some(stream);
         self.stage = Stage::Dialing;
-        self.began = Instant::now();
+    }
+
+    /// It is in its room. Returns the time since it was dialled first: who was turned away has waited longest.
+    pub(super) fn joined(&mut self) -> Duration {
+        self.stage = Stage::Joined;
+        self.began.take().map_or(Duration::ZERO, |began| began.elapsed())
     }
 
     /// Ends the connection at once.
@@ -142,4 +152,31 @@ impl Client {
 
 fn is_later(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn who_is_turned_away_waits_since_the_first_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = Client::new(0, 0, 0);
+        client.begin();
+        let first = client.began.unwrap();
+        for _ in 0..2 {
+            client.dialled(TcpStream::connect(address).unwrap());
+            client.hang_up();
+            client.begin();
+            assert_eq!(client.began, Some(first));
+        }
+        let least = first.elapsed();
+        assert!(client.joined() >= least);
+        client.hang_up();
+        client.begin();
+        assert!(client.began.unwrap() > first, "who joined begins anew");
+    }
 }

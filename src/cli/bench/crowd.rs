@@ -19,8 +19,12 @@ use crate::auth::NewToken;
 
 /// Who was turned away, or lost before it had joined, comes again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
-/// So long nobody may make a step before the run is given up.
+/// So long there may be no more who have joined than ever before, until the run is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// So long the generator sleeps after a turn that brought something, before it looks again. A server on this machine would
+/// wake it for each frame, by an interrupt from core to core that the *server* pays for, and that is dear in a virtual
+/// machine; a server whose clients are elsewhere never does. What comes meanwhile is taken together, as much later.
+const NAP: Duration = Duration::from_micros(200);
 /// Larger than any frame of a server that is asked for no history.
 const BUFFER_BYTES: usize = 512 * 1024;
 
@@ -45,6 +49,22 @@ pub(super) struct Heard {
     pub(super) latency: Histogram<u64>,
 }
 
+/// The most who have joined, and since when.
+struct Progress {
+    most: usize,
+    at: Instant,
+}
+
+impl Progress {
+    /// Whether patience is over. Who comes again after being lost is no progress.
+    fn is_over(&mut self, joined: usize, now: Instant) -> bool {
+        if joined > self.most {
+            (self.most, self.at) = (joined, now);
+        }
+        now > self.at + PATIENCE
+    }
+}
+
 /// The connections and their rooms.
 pub(super) struct Crowd {
     manner: Manner,
@@ -67,12 +87,14 @@ pub(super) struct Crowd {
     pub(super) attempts_failed: u64,
     last_failure: String,
     retries: VecDeque<(Instant, usize)>,
-    /// From dialling to the answer of the join, in microseconds.
+    /// From dialling first to the answer of the join, in microseconds.
     pub(super) join_time: Histogram<u64>,
     /// Whoever joins goes on where it was.
     resumes: bool,
     /// Nobody is meant to be lost from now on.
     is_assembled: bool,
+    /// The last turn brought something: more is likely on its way.
+    is_stirred: bool,
 }
 
 impl Crowd {
@@ -111,6 +133,7 @@ impl Crowd {
             join_time: Histogram::new_with_max(LONGEST_US, 3)?,
             resumes: false,
             is_assembled: false,
+            is_stirred: false,
         })
     }
 
@@ -128,7 +151,7 @@ impl Crowd {
     /// are taken). Returns how long it took until the last had joined.
     ///
     /// # Errors
-    /// When nobody gets any further for 30 s.
+    /// When for 30 s no more have joined than had before, also where some still come and others are lost.
     pub(super) fn assemble(
         &mut self,
         at_once: usize,
@@ -139,7 +162,7 @@ impl Crowd {
         let is_away = |index: &usize| self.clients[*index].stage == Stage::Away;
         let coming: Vec<usize> = (0..self.clients.len()).filter(is_away).collect();
         let mut next = 0;
-        let (mut step, mut step_at) = (self.joined, began);
+        let mut made = Progress { most: self.joined, at: began };
         self.is_assembled = false;
         while self.joined < self.clients.len() {
             let allowed = if per_sec == 0 { u64::MAX } else { per_sec * began.elapsed().as_millis() as u64 / 1000 + 1 };
@@ -156,10 +179,9 @@ impl Crowd {
                 self.dial(index);
             }
             self.turn(Some(Duration::from_millis(if per_sec == 0 { 20 } else { 1 })))?;
-            if self.joined != step {
-                (step, step_at) = (self.joined, Instant::now());
-            } else if step_at.elapsed() > PATIENCE {
-                bail!("{step} of {} have joined, and nobody more for 30 s: {}", self.clients.len(), self.last_failure);
+            if made.is_over(self.joined, Instant::now()) {
+                let most = made.most;
+                bail!("{most} of {} have joined, and no more for 30 s: {}", self.clients.len(), self.last_failure);
             }
             progress(self.joined);
         }
@@ -179,6 +201,7 @@ impl Crowd {
         let target = &self.manner.targets[self.clients[index].target];
         let source = target::source_of(target, &self.manner.sources, index / self.manner.targets.len());
         self.under_way += 1;
+        self.clients[index].begin();
         let dialled = target.dial(source).and_then(|stream| {
             self.clients[index].dialled(stream);
             let client = self.clients[index].stream().ok_or(io::ErrorKind::NotConnected)?;
@@ -208,20 +231,26 @@ impl Crowd {
         self.retries.push_back((Instant::now() + AGAIN, index));
     }
 
-    /// Waits until something comes, at most `patience`, and takes it.
+    /// Waits until something comes, at most `patience`, and takes it. With everyone there, it first sleeps [`NAP`] when the
+    /// turn before brought something.
     ///
     /// # Errors
     /// When the system's poll fails.
     pub(super) fn turn(&mut self, patience: Option<Duration>) -> anyhow::Result<()> {
+        if self.is_stirred && self.is_assembled {
+            std::thread::sleep(NAP);
+        }
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         match self.poll.poll(&mut events, patience) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error).context("poll"),
             _ => {}
         }
+        self.is_stirred = !events.is_empty();
         for event in &events {
             let index = event.token().0;
             let done = if event.is_writable() { self.writable(index) } else { Ok(()) };
-            let done = done.and_then(|()| if event.is_readable() { self.readable(index) } else { Ok(()) });
+            let done = done
+                .and_then(|()| if event.is_readable() { self.readable(index, event.is_read_closed()) } else { Ok(()) });
             if let Err(why) = done {
                 self.lost(index, &why);
             }
@@ -242,7 +271,8 @@ impl Crowd {
         client.flush().map_err(|error| error.to_string())
     }
 
-    fn readable(&mut self, index: usize) -> Result<(), String> {
+    /// Takes what has come. With `is_closed` the end stands behind it, of which nothing more will be told.
+    fn readable(&mut self, index: usize, is_closed: bool) -> Result<(), String> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut result = Ok(());
         loop {
@@ -259,8 +289,8 @@ impl Crowd {
                 Ok(taken) => self.clients[index].keep(&buffer[taken..filled]),
                 Err(why) => result = Err(why),
             }
-            // A read that fills less than it could has taken all there was.
-            if result.is_err() || filled < buffer.len() {
+            // A read that fills less than it could has taken all there was, but for the end: that is a read of its own.
+            if result.is_err() || (filled < buffer.len() && !is_closed) {
                 break;
             }
         }
@@ -391,8 +421,7 @@ impl Crowd {
                     client.last_seq = seq.unwrap_or_default();
                 }
                 client.epoch = answer["epoch"].as_str().map(Into::into);
-                client.stage = Stage::Joined;
-                let took = client.began.elapsed().as_micros();
+                let took = client.joined().as_micros();
                 self.join_time.saturating_record(u64::try_from(took).unwrap_or(u64::MAX));
                 self.joined += 1;
                 self.under_way -= 1;
@@ -420,11 +449,79 @@ impl Crowd {
 
     /// Whether everyone has heard everything.
     pub(super) fn is_quiet(&self) -> bool {
-        self.rooms.iter().all(|room| room.done() >= room.sent)
+        self.rooms.iter().all(Room::is_quiet)
     }
 
     /// What the last one that failed was told.
     pub(super) fn last_failure(&self) -> &str {
         &self.last_failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener};
+
+    use super::*;
+
+    /// A crowd of one that has sent its request to a server, and the server's end of the connection, which has read it.
+    fn upgrading() -> (Crowd, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let manner = Manner { targets: vec![target], sources: Vec::new(), token_secret: None, prefix: "u".into() };
+        let mut crowd = Crowd::new(manner, vec![Room::new("r".into(), vec![0], 1, 100)]).unwrap();
+        crowd.dial(0);
+        while crowd.clients[0].stage == Stage::Dialing {
+            crowd.turn(None).unwrap();
+        }
+        let (mut server, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut bytes = [0; 1024];
+            let read = server.read(&mut bytes).unwrap();
+            request.extend_from_slice(&bytes[..read]);
+        }
+        (crowd, server)
+    }
+
+    /// All that a server says until a client has joined.
+    fn welcome() -> Vec<u8> {
+        let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
+        for text in ["0{}", "40{}", "430[{\"ok\":true}]", "431[{\"ok\":true,\"seq\":0,\"epoch\":\"e\"}]"] {
+            bytes.extend_from_slice(&[0x81, u8::try_from(text.len()).unwrap()]);
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn an_end_right_behind_the_last_bytes_is_noticed() {
+        let (mut crowd, mut server) = upgrading();
+        server.write_all(&welcome()).unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        crowd.turn(None).unwrap();
+        assert_eq!(crowd.join_time.len(), 1, "it had joined");
+        assert_eq!((crowd.joined, crowd.retries.len()), (0, 1), "{}", crowd.last_failure);
+    }
+
+    #[test]
+    fn who_is_lost_and_comes_again_is_no_progress() {
+        let began = Instant::now();
+        let mut made = Progress { most: 0, at: began };
+        assert!(!made.is_over(5, began + PATIENCE), "five are there");
+        for (joined, seconds) in [(4, 1), (5, 20), (3, 25), (5, 30)] {
+            assert!(!made.is_over(joined, began + PATIENCE + Duration::from_secs(seconds)));
+        }
+        assert!(made.is_over(5, began + 2 * PATIENCE + Duration::from_secs(1)));
+        assert!(!made.is_over(6, began + 2 * PATIENCE + Duration::from_secs(1)), "a sixth");
+    }
+
+    #[test]
+    fn who_is_there_stays() {
+        let (mut crowd, mut server) = upgrading();
+        server.write_all(&welcome()).unwrap();
+        crowd.turn(None).unwrap();
+        assert_eq!((crowd.joined, crowd.retries.len()), (1, 0), "{}", crowd.last_failure);
     }
 }

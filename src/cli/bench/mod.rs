@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::Args;
 
 use crowd::{Crowd, Manner};
@@ -44,7 +44,7 @@ pub(super) struct Options {
     /// Rooms that they are spread over
     #[arg(long, default_value_t = 10)]
     rooms: usize,
-    /// Messages of each room under way at a time: the next is sent when the members have the one so many before
+    /// Messages of each room under way at a time: the next is sent when every member has one of them
     #[arg(long, default_value_t = 1, conflicts_with = "rate")]
     in_flight: u64,
     /// Messages a second, over all rooms, whether the server keeps up or not; latency counts from when each was due
@@ -74,9 +74,10 @@ pub(super) struct Options {
     /// At the end cuts all connections off at once, and measures how soon all are back where they were
     #[arg(long)]
     storm: bool,
-    /// Signs a token for each connection (JWT_SECRET of the nodes) [default: they say who they are, AUTH_MODE=open]
-    #[arg(long)]
-    token_secret: Option<String>,
+    /// Signs a token for each connection with the secret of the nodes; without a value with JWT_SECRET of the environment,
+    /// which is in no list of processes [default: they say who they are, AUTH_MODE=open]
+    #[arg(long, num_args = 0..=1)]
+    token_secret: Option<Option<String>>,
     /// Processes of the servers on this machine, separated by commas: their CPU and memory are measured
     #[arg(long, value_delimiter = ',')]
     pid: Vec<u32>,
@@ -96,13 +97,14 @@ struct Usage {
 }
 
 impl Usage {
-    fn now(servers: &[Process]) -> Self {
-        let own = Process::own().used();
-        Self { at: Instant::now(), servers: servers.iter().map(|server| server.used()).collect(), own }
+    fn now(servers: &[Process]) -> anyhow::Result<Self> {
+        let own = Process::own().used()?;
+        let servers = servers.iter().map(|server| server.used()).collect::<anyhow::Result<_>>()?;
+        Ok(Self { at: Instant::now(), servers, own })
     }
 
     /// Processor time of each server since then.
-    fn of_servers(&self, before: &Self) -> Vec<Duration> {
+    fn of_servers(&self, before: &Self) -> anyhow::Result<Vec<Duration>> {
         self.servers.iter().zip(&before.servers).map(|(now, before)| now.since(before)).collect()
     }
 }
@@ -138,7 +140,11 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let manner = Manner {
         targets,
         sources: options.source.clone(),
-        token_secret: options.token_secret.clone(),
+        token_secret: options
+            .token_secret
+            .clone()
+            .map(|secret| token_secret(secret, std::env::var("JWT_SECRET").ok()))
+            .transpose()?,
         prefix: format!("bench-{run}-"),
     };
     let mut crowd = Crowd::new(manner, rooms.collect())?;
@@ -154,18 +160,27 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// What was given, or what stands in the environment.
+fn token_secret(given: Option<String>, environment: Option<String>) -> anyhow::Result<String> {
+    given
+        .or(environment)
+        .filter(|secret| !secret.is_empty())
+        .context("--token-secret: no value, and JWT_SECRET is not set")
+}
+
 fn measure(options: &Options, servers: &[Process], crowd: &mut Crowd) -> anyhow::Result<Report> {
     let memory = || servers.iter().map(|server| server.memory()).sum::<anyhow::Result<u64>>();
     let mut line = Line::new();
     let memory_before = memory()?;
-    let before = Usage::now(servers);
+    let before = Usage::now(servers)?;
     let took = crowd.assemble(options.at_once, options.ramp, |joined| line.show(|| format!("{joined} have joined")))?;
     let connecting = connecting(crowd, took);
-    let came = Usage::now(servers);
+    let came = Usage::now(servers)?;
     rest(crowd, if options.idle { options.duration } else { REST }, &mut line)?;
     let memory_there = memory()?;
+    let for_connections = came.of_servers(&before)?;
     let (load, cores, cpu) = if options.idle {
-        (None, came.of_servers(&before).iter().map(|used| cores(*used, came.at - before.at)).collect(), None)
+        (None, for_connections.iter().map(|used| cores(*used, came.at - before.at)).collect(), None)
     } else {
         let (load, usage, deliveries) = put_load(options, servers, crowd, &mut line)?;
         let cpu = usage.iter().sum::<Duration>().as_secs_f64() * 1e6 / deliveries.max(1) as f64;
@@ -193,7 +208,7 @@ fn measure(options: &Options, servers: &[Process], crowd: &mut Crowd) -> anyhow:
         storm,
         servers: (!servers.is_empty()).then(|| Servers {
             cores,
-            cpu_us_per_connection: came.of_servers(&before).iter().sum::<Duration>().as_secs_f64() * 1e6 / count,
+            cpu_us_per_connection: for_connections.iter().sum::<Duration>().as_secs_f64() * 1e6 / count,
             cpu_us_per_delivery: cpu,
             memory_before_bytes: memory_before,
             memory_bytes: memory_there,
@@ -298,12 +313,12 @@ fn put_load(
     let (before, after) = loop {
         let now = Instant::now();
         if first.is_none() && now >= measured_from {
-            first = Some((Usage::now(servers), counts(crowd)));
+            first = Some((Usage::now(servers)?, counts(crowd)));
         }
         if let Some((before, _)) = &first
             && now >= before.at + options.duration
         {
-            break (first, (Usage::now(servers), counts(crowd)));
+            break (first, (Usage::now(servers)?, counts(crowd)));
         }
         let patience = pace.send_due(crowd, &mut stirred);
         crowd.turn(Some(patience))?;
@@ -325,9 +340,9 @@ fn put_load(
         messages_per_second: per_second(messages_after - messages, time),
         deliveries_per_second: per_second(deliveries_after - deliveries, time),
         latency_ms: Quantiles::of(&crowd.heard.latency),
-        generator_cores: cores(after.own.since(&before.own), time),
+        generator_cores: cores(after.own.since(&before.own)?, time),
     };
-    Ok((load, after.of_servers(&before), deliveries_after - deliveries))
+    Ok((load, after.of_servers(&before)?, deliveries_after - deliveries))
 }
 
 /// One line on the terminal that tells how it goes; none where nobody watches.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 /// Ticks of `/proc/PID/stat` a second, on every Linux.
 const TICKS_PER_SEC: u64 = 100;
@@ -37,8 +37,12 @@ impl Process {
     }
 
     /// Processor time used so far.
-    pub(super) fn used(self) -> Used {
-        self.threads().map_or_else(|| Used::Whole(self.ticks().unwrap_or_default()), Used::Threads)
+    ///
+    /// # Errors
+    /// When the process has ended: what it used since the last look is known to nobody.
+    pub(super) fn used(self) -> anyhow::Result<Used> {
+        let ticks = self.ticks().with_context(|| format!("process {} has ended while it was measured", self.0))?;
+        Ok(self.threads().map_or(Used::Whole(ticks), Used::Threads))
     }
 
     fn threads(self) -> Option<BTreeMap<u32, u64>> {
@@ -52,10 +56,14 @@ impl Process {
         threads.values().any(|used| *used > 0).then_some(threads)
     }
 
+    /// `None` when the process has ended, also while its parent has not asked how.
     fn ticks(self) -> Option<Duration> {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.0)).ok()?;
         // The name may hold spaces and brackets; the fields come behind it.
         let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
+        if matches!(fields.first(), Some(&("Z" | "X"))) {
+            return None;
+        }
         let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
         Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SEC))
     }
@@ -77,13 +85,16 @@ impl Process {
 
 impl Used {
     /// What was used from `before` to this moment.
-    pub(super) fn since(&self, before: &Self) -> Duration {
+    ///
+    /// # Errors
+    /// When the two were measured in two ways: then one of them is of a process that was about to end.
+    pub(super) fn since(&self, before: &Self) -> anyhow::Result<Duration> {
         match (self, before) {
-            (Self::Threads(now), Self::Threads(before)) => Duration::from_nanos(
+            (Self::Threads(now), Self::Threads(before)) => Ok(Duration::from_nanos(
                 now.iter().map(|(thread, used)| used - before.get(thread).unwrap_or(&0).min(used)).sum(),
-            ),
-            (Self::Whole(now), Self::Whole(before)) => now.saturating_sub(*before),
-            _ => Duration::ZERO,
+            )),
+            (Self::Whole(now), Self::Whole(before)) => Ok(now.saturating_sub(*before)),
+            _ => bail!("a process could be measured only in part: it was about to end"),
         }
     }
 }
@@ -95,9 +106,10 @@ mod tests {
     #[test]
     fn this_process_uses_time_and_memory() {
         let process = Process::of(std::process::id()).unwrap();
-        let before = process.used();
-        let mut sum = 0_u64;
-        while process.used().since(&before) < Duration::from_millis(5) {
+        let before = process.used().unwrap();
+        let (began, mut sum) = (std::time::Instant::now(), 0_u64);
+        while process.used().unwrap().since(&before).unwrap() < Duration::from_millis(5) {
+            assert!(began.elapsed() < Duration::from_secs(20), "no time is told");
             sum = std::hint::black_box((0..100_000).fold(sum, u64::wrapping_add));
         }
         assert!(process.memory().unwrap() > 1_000_000);
@@ -110,9 +122,28 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_ended_has_used_nothing_that_is_known() {
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let process = Process::of(child.id()).unwrap();
+        assert!(process.used().is_ok());
+        child.kill().unwrap();
+        // While its parent has not asked how it ended, the system still lists it.
+        let killed = std::time::Instant::now();
+        let error = loop {
+            match process.used() {
+                Err(error) => break error.to_string(),
+                Ok(_) => assert!(killed.elapsed() < Duration::from_secs(20), "it is taken for alive"),
+            }
+        };
+        assert!(error.contains(&child.id().to_string()) && error.contains("ended"), "{error}");
+        child.wait().unwrap();
+        assert!(process.used().is_err());
+    }
+
+    #[test]
     fn threads_that_ended_or_began_count_right() {
         let threads = |list: &[(u32, u64)]| Used::Threads(list.iter().copied().collect());
-        let used = threads(&[(1, 50), (3, 5)]).since(&threads(&[(1, 20), (2, 1000)]));
+        let used = threads(&[(1, 50), (3, 5)]).since(&threads(&[(1, 20), (2, 1000)])).unwrap();
         assert_eq!(used, Duration::from_nanos(35));
     }
 }

@@ -38,7 +38,7 @@ impl fmt::Display for Quantiles {
 pub(super) struct Connecting {
     pub(super) seconds: f64,
     pub(super) per_second: f64,
-    /// From dialling to the answer of the join.
+    /// From dialling first to the answer of the join: whoever was turned away and came again has it all in one.
     pub(super) time_ms: Quantiles,
     /// Attempts that were turned away, and made again.
     pub(super) failed_attempts: u64,

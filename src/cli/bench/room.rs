@@ -1,9 +1,13 @@
 //! A room under load: the next message to say, and whether what each member hears of it has no hole, no repeat, and one
 //! order.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use memchr::memmem;
+
+/// Messages of a room that are remembered while someone has not heard them: what is said after so many more is checked by
+/// numbers alone, so that a message that was lost doesn't hold the memory of all behind it.
+const REMEMBERED: usize = 65_536;
 
 /// How a mark begins.
 const SIGN: &[u8] = b"~hb";
@@ -88,6 +92,16 @@ impl Findings {
     }
 }
 
+/// A message that not everyone has heard yet.
+#[derive(Debug, Clone, Copy, Default)]
+struct Said {
+    /// Its mark's; 0, which no message has, before the first has heard it.
+    count: u64,
+    sender: usize,
+    /// Members who have it.
+    heard_by: usize,
+}
+
 /// One room.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -107,9 +121,13 @@ pub(super) struct Room {
     counts: Vec<u64>,
     /// Where the server's numbering stood before the first message, if it numbers them.
     first: Option<u64>,
-    /// With numbers: who said what, by number.
-    order: Vec<(usize, u64)>,
-    /// With numbers: the last message of each sender that has its place. Without: the last that a member heard of one.
+    /// Messages that everyone has heard.
+    done: u64,
+    /// What is on its way, by its place: the server's number, or without numbers the turn in which it was said.
+    on_the_way: VecDeque<Said>,
+    /// Places before the first of them.
+    passed: u64,
+    /// With numbers: the last message of each sender that everyone has heard. Without: the last that a member heard of one.
     heard: Vec<u64>,
     /// What came too late, or not yet, by member: empty as long as all is well.
     missing: HashSet<(usize, usize, u64)>,
@@ -136,7 +154,9 @@ impl Room {
             digits_at,
             counts: vec![0; senders],
             first: None,
-            order: Vec::new(),
+            done: 0,
+            on_the_way: VecDeque::new(),
+            passed: 0,
             heard: Vec::new(),
             missing: HashSet::new(),
         }
@@ -170,60 +190,96 @@ impl Room {
         (self.members[sender], &self.frame)
     }
 
-    /// Messages that everyone has heard, or would have if none were ahead of others.
+    /// Messages that every member has heard.
     pub(super) fn done(&self) -> u64 {
-        self.delivered / (self.members.len() as u64).max(1)
+        self.done
+    }
+
+    /// Whether everyone has heard everything.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.delivered >= self.sent * self.members.len() as u64
     }
 
     /// Member `place`, whose last number was `last`, hears a packet. Returns when it was to be sent, unless it counts for
     /// nothing.
     pub(super) fn heard(&mut self, place: usize, last: &mut u64, packet: &[u8], found: &mut Findings) -> Option<u64> {
-        let Some((mark, head)) = Mark::find(packet).filter(|(mark, _)| mark.sender < self.senders) else {
+        let Some((mark, head)) = Mark::find(packet).filter(|(mark, _)| mark.sender < self.senders && mark.count > 0)
+        else {
             found.unreadable += 1;
             return None;
         };
-        let (stream, number, before) = if let Some(first) = self.first {
+        let (at, stream, number, before) = if let Some(first) = self.first {
             let Some(seq) = seq_of(head) else {
                 found.unreadable += 1;
                 return None;
             };
-            self.place(seq - first.min(seq), mark, found);
-            (0, seq, last)
+            (seq.checked_sub(first + 1), 0, seq, last)
         } else {
-            (mark.sender, mark.count, self.heard.get_mut(place * self.senders + mark.sender)?)
+            let turn = (mark.count - 1).checked_mul(self.senders as u64)?.checked_add(mark.sender as u64);
+            (turn, mark.sender, mark.count, self.heard.get_mut(place * self.senders + mark.sender)?)
         };
-        if number == *before + 1 {
+        let is_new = if number == *before + 1 {
             *before = number;
+            true
         } else if number > *before {
             found.holes += number - *before - 1;
             self.missing.extend((*before + 1..number).take(1000).map(|missing| (place, stream, missing)));
             *before = number;
+            true
         } else if self.missing.remove(&(place, stream, number)) {
             found.holes -= 1;
             found.disorder += 1;
+            true
         } else {
             found.repeats += 1;
+            false
+        };
+        if let Some(at) = at {
+            self.arrived(at, mark, is_new, found);
+        }
+        if !is_new {
             return None;
         }
         self.delivered += 1;
         Some(mark.sent_us)
     }
 
-    /// The message at `place` of the server's order, from 1, is this one: the first who hears it says so, the others must
-    /// agree.
-    fn place(&mut self, place: u64, mark: Mark, found: &mut Findings) {
-        let index = usize::try_from(place).unwrap_or(usize::MAX).wrapping_sub(1);
-        if let Some(known) = self.order.get(index) {
-            if *known != (mark.sender, mark.count) {
-                found.two_orders += 1;
+    /// A member has the message at this place, from 0: the first who hears it says which it is, the others must agree.
+    fn arrived(&mut self, at: u64, mark: Mark, is_new: bool, found: &mut Findings) {
+        // Who hears what was passed is late or hears it again, which its number tells. Numbers that jump far are not followed.
+        let Some(ahead) = at.checked_sub(self.passed) else { return };
+        let Some(index) = usize::try_from(ahead).ok().filter(|index| *index < 2 * REMEMBERED) else { return };
+        if index >= self.on_the_way.len() {
+            self.on_the_way.resize(index + 1, Said::default());
+        }
+        let said = &mut self.on_the_way[index];
+        if said.count == 0 {
+            (said.sender, said.count) = (mark.sender, mark.count);
+        } else if (said.sender, said.count) != (mark.sender, mark.count) {
+            found.two_orders += 1;
+        }
+        if is_new {
+            said.heard_by += 1;
+            self.done += u64::from(said.heard_by == self.members.len());
+        }
+        self.pass(found);
+    }
+
+    /// Forgets the first of what is on its way, as far as everyone has it.
+    fn pass(&mut self, found: &mut Findings) {
+        while let Some(said) = self.on_the_way.front() {
+            let is_whole = said.heard_by >= self.members.len();
+            if !is_whole && self.on_the_way.len() <= REMEMBERED {
+                break;
             }
-        } else if index == self.order.len() {
-            // A sender's own messages keep their order, and none takes two places.
-            if mark.count != self.heard[mark.sender] + 1 {
-                found.two_orders += 1;
+            if self.first.is_some() && said.count > 0 {
+                // A sender's own messages keep their order, and none takes two places.
+                let last = &mut self.heard[said.sender];
+                found.two_orders += u64::from(said.count <= *last);
+                *last = said.count.max(*last);
             }
-            self.heard[mark.sender] = mark.count;
-            self.order.push((mark.sender, mark.count));
+            self.on_the_way.pop_front();
+            self.passed += 1;
         }
     }
 
@@ -279,6 +335,52 @@ mod tests {
         room.close(&mut found);
         assert!(found.is_clean(), "{found:?}");
         assert_eq!(room.done(), 14);
+    }
+
+    #[test]
+    fn a_message_is_done_when_every_member_has_it_and_is_then_forgotten() {
+        for seq in [Some(0), None] {
+            let (mut room, mut found, mut last) = (room(seq), Findings::default(), [0, 0]);
+            let packets: Vec<_> = (1..=4).map(|seq| said(&mut room, seq)).collect();
+            for packet in &packets {
+                room.heard(0, &mut last[0], packet, &mut found);
+            }
+            assert_eq!((room.done(), room.is_quiet(), room.on_the_way.len()), (0, false, 4), "one of two has all");
+            room.heard(1, &mut last[1], &packets[0], &mut found);
+            assert_eq!((room.done(), room.on_the_way.len()), (1, 3));
+            for packet in &packets[1..] {
+                room.heard(1, &mut last[1], packet, &mut found);
+            }
+            assert_eq!((room.done(), room.is_quiet(), room.on_the_way.len()), (4, true, 0));
+            assert!(found.is_clean(), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_lost_message_holds_the_memory_of_few() {
+        let (mut room, mut found, mut last) = (room(Some(0)), Findings::default(), [0, 0]);
+        for seq in 1..=(REMEMBERED as u64 + 100) {
+            let packet = said(&mut room, seq);
+            room.heard(0, &mut last[0], &packet, &mut found);
+            if seq != 5 {
+                room.heard(1, &mut last[1], &packet, &mut found);
+            }
+        }
+        assert!(room.on_the_way.len() <= REMEMBERED, "{}", room.on_the_way.len());
+        assert_eq!(room.done(), room.sent - 1);
+        assert_eq!(found, Findings { holes: 1, ..Findings::default() });
+    }
+
+    #[test]
+    fn a_sender_whose_messages_change_places_is_found() {
+        let (mut room, mut found, mut last) = (room(Some(0)), Findings::default(), [0, 0]);
+        let packets: Vec<_> = [3, 2, 1].map(|seq| said(&mut room, seq)).into_iter().rev().collect();
+        for packet in &packets {
+            for (place, last) in last.iter_mut().enumerate() {
+                room.heard(place, last, packet, &mut found);
+            }
+        }
+        assert_eq!(found, Findings { two_orders: 1, ..Findings::default() }, "its second message came first");
     }
 
     #[test]
