@@ -145,10 +145,10 @@ impl State {
     /// without the lock.
     pub(super) fn written(&mut self, bytes: usize) -> Vec<Box<dyn FnOnce() + Send>> {
         self.unwritten = self.unwritten.saturating_sub(bytes);
-        if self.below.is_empty() {
+        let unwritten = self.unwritten;
+        if self.below.iter().all(|(below, _)| unwritten >= *below) {
             return Vec::new();
         }
-        let unwritten = self.unwritten;
         let due = self.below.extract_if(.., |(below, _)| unwritten < *below);
         let due = due.map(|(_, then)| then).collect();
         if self.below.is_empty() {
