@@ -70,10 +70,16 @@ impl Shared {
     /// The encoded form of that type, made by the first caller. `None` if there are as many others as are kept: encode it anew
     /// then.
     pub fn encoded<T: Any + Send + Sync>(&self, encode: impl Fn(&Event) -> T) -> Option<&T> {
-        let form = |place: &OnceLock<Box<dyn Any + Send + Sync>>| place.get().is_some_and(|form| form.is::<T>());
-        let free = || self.0.encoded.iter().find(|place| form(place) || place.get().is_none());
-        // Another type may take a free place first: then the next one is tried.
-        (0..FORMS).find_map(|_| free()?.get_or_init(|| Box::new(encode(&self.0.event))).downcast_ref())
+        let made = || self.0.encoded.iter().find_map(|place| place.get()?.downcast_ref());
+        // All but the first find it made.
+        made().or_else(|| {
+            let free = || self.0.encoded.iter().find(|place| place.get().is_none());
+            // Another may take a free place first: then it is looked again.
+            (0..FORMS).find_map(|_| {
+                free()?.get_or_init(|| Box::new(encode(&self.0.event)));
+                made()
+            })
+        })
     }
 }
 

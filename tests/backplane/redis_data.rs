@@ -337,7 +337,7 @@ async fn a_room_that_cannot_be_written_to_is_refused_by_itself() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_key_twice_in_one_call_is_one_message() {
-    let mut fixture = Fixture::redis();
+    let fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     let twice = (0..20).map(|n| {
         let node = &node;
