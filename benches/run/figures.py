@@ -6,6 +6,13 @@ from rows import BY_NAME, GROWING, SCALE
 from servers import parted
 
 
+def found_at(result, path):
+    """What lies at these keys of a round's result, or `None`."""
+    for key in path:
+        result = result.get(key) if isinstance(result, dict) else None
+    return result
+
+
 class Figures:
     """All measurements: by row and server a list, one for each round, `None` where a round failed."""
 
@@ -17,22 +24,22 @@ class Figures:
 
     def values(self, row, server, *path):
         """One figure of each round that has it."""
-        found = []
-        for result in self.runs.get(row, {}).get(server, []):
-            for key in path:
-                result = result.get(key) if isinstance(result, dict) else None
-            if result is not None:
-                found.append(float(result))
-        return found
+        return [float(figure) for figure in self.all_at(row, server, path)]
+
+    def sums(self, row, server, *path):
+        """A figure of each round that is a list, added up."""
+        return [sum(figures) for figures in self.all_at(row, server, path)]
+
+    def all_at(self, row, server, path):
+        every = [found_at(result, path) for result in self.runs.get(row, {}).get(server, [])]
+        return [found for found in every if found is not None]
 
     def ratios(self, row, server, other, *path):
         """One figure of each round as a multiple of another server's in the same round."""
         pairs = zip(self.runs.get(row, {}).get(server, []), self.runs.get(row, {}).get(other, []))
         found = []
         for mine, theirs in pairs:
-            for key in path:
-                mine = mine.get(key) if isinstance(mine, dict) else None
-                theirs = theirs.get(key) if isinstance(theirs, dict) else None
+            mine, theirs = found_at(mine, path), found_at(theirs, path)
             if mine and theirs:
                 found.append(mine / theirs)
         return found
@@ -70,7 +77,7 @@ def marks(figures, row, server):
     if not BY_NAME[row].is_top:
         return ""
     own = figures.values(row, server, "load", "generator_cores")
-    busy = sums(figures, row, server, "servers", "cores")
+    busy = figures.sums(row, server, "servers", "cores")
     return ("†" if own and median(own) > GENERATOR_FULL else "") + ("‡" if busy and median(busy) < SERVERS_BUSY else "")
 
 
@@ -128,20 +135,9 @@ def same_rate(figures):
                 cells += [cell(figures.values(row.name, server, "load", "latency_ms", at), 1) for at in ("p50", "p99")]
             else:
                 cells += ["–", "does not keep up"]
-            cells.append(cell(sums(figures, row.name, server, "servers", "cores")))
+            cells.append(cell(figures.sums(row.name, server, "servers", "cores")))
             lines.append(f"| {NAMES[server]}{', two nodes' if parted(server)[1] else ''} | " + " | ".join(cells) + " |")
     return lines
-
-
-def sums(figures, row, server, *path):
-    """A figure of each round that is a list, added up."""
-    found = []
-    for result in figures.runs.get(row, {}).get(server, []):
-        for key in path:
-            result = result.get(key) if isinstance(result, dict) else None
-        if result is not None:
-            found.append(sum(result))
-    return found
 
 
 def goals(figures):

@@ -1,5 +1,6 @@
 //! The connections that run commands: a few clients in two lanes, chosen by partition, so that calls of a lane for one room
-//! keep their order.
+//! keep their order. (Appends of several partitions may share a call, which takes the connection of the first; they keep their
+//! order because one such call is under way at a time.)
 //!
 //! What people say must not wait behind who comes and goes: when thousands of connections are lost or come back at once,
 //! Redis is told so in the lane of presence, with a bound on what is under way, and appends and heartbeats go past it.

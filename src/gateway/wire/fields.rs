@@ -10,6 +10,11 @@ use serde_json::value::RawValue;
 use super::text::{depth, has_boundless_number, has_lone_surrogate};
 use crate::domain::{Code, Limits, Refusal};
 
+/// A name, borrowed if there are no escapes in it.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct Name<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
 /// A JSON object whose values are not yet parsed. A field that is `null` is as if left out; unknown ones are ignored; of two
 /// with one name the last counts. Few fields are ever asked for, so a list is quicker than a map.
 pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -23,10 +28,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                 f.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                // Without escapes in it a name is borrowed.
-                #[derive(Deserialize)]
-                #[serde(transparent)]
-                struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
                 let mut fields = Vec::with_capacity(4);
                 while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
                     fields.push((name, value));

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::fields::Fields;
+use super::fields::{Fields, Name};
 use crate::auth::Claimed;
 use crate::chat::HistoryWindow;
 use crate::delivery::Start;
@@ -100,9 +100,6 @@ fn split(packet: &str) -> Result<(Cow<'_, str>, Option<&RawValue>), Refusal> {
                     f.write_str("an event")
                 }
                 fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Args<'de>, A::Error> {
-                    #[derive(serde::Deserialize)]
-                    #[serde(transparent)]
-                    struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
                     let name: Name<'de> = seq.next_element()?.ok_or_else(|| serde::de::Error::custom("no name"))?;
                     let first = seq.next_element()?;
                     while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
