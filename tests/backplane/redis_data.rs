@@ -262,6 +262,29 @@ async fn a_send_without_a_key_is_known_for_moments_only() {
     assert!(left <= 15_000, "{left}");
 }
 
+/// The client library sends a call again when it doesn't know whether the first one arrived.
+/// On one thread both are there before the call is made.
+#[tokio::test]
+async fn a_call_that_comes_twice_is_answered_twice_and_done_once() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    let both = async {
+        let (with, without) = (draft("lobby", "ann", "with a key"), draft("attic", "bob", "without"));
+        tokio::join!(node.log.append(&with, Some("key")), node.log.append(&without, None))
+    };
+    let calls = fixture.server().calls_during("without", both).await;
+    let [call] = &calls[..] else { panic!("{calls:?}") };
+    assert!(call.contains("with a key"), "one call for both: {call}");
+    let answers = [fixture.server().line(call), fixture.server().line(call)];
+    assert_eq!(answers[0], answers[1]);
+    let words: Vec<_> = answers[0].split_whitespace().collect();
+    assert_eq!((words.len(), words[2], words[4]), (5, "1", "1"), "time, and epoch and seq of each: {words:?}");
+    for place in ["lobby", "attic"] {
+        let slice = node.log.read(&room(place), Window::Newest, 10, 9999).await.unwrap();
+        assert_eq!((slice.entries.len(), slice.span.head.seq), (1, 1), "{place}");
+    }
+}
+
 /// An append sees to it once in a while only, and then for that while longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_every_append_the_log_and_the_numbering_are_kept_for_their_whole_time() {

@@ -1,5 +1,6 @@
 //! A real redis-server for one test: on a free port, in a directory of its own, ended with the test; and a slow way to it.
 
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt, AsyncWriteExt, BufReader};
 
 /// A running redis-server.
 pub struct RedisServer {
@@ -90,6 +91,38 @@ impl RedisServer {
     pub fn cli(&self, args: &[&str]) -> String {
         let out = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(args).output().unwrap();
         String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    }
+
+    /// The calls of a script that come while `act` is done, as `redis-cli` would have them on a line.
+    pub async fn calls_during<T>(&self, word: &str, act: impl Future<Output = T>) -> Vec<String> {
+        let mut monitor = tokio::process::Command::new("redis-cli")
+            .args(["-p", &self.port.to_string(), "MONITOR"])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("OK"));
+        act.await;
+        self.cli(&["ECHO", "that was all"]);
+        let mut calls = Vec::new();
+        while let Some(line) = lines.next_line().await.unwrap().filter(|line| !line.contains("that was all")) {
+            calls.extend(line.split_once("] ").map(|(_, call)| call.to_owned()));
+        }
+        calls.retain(|call| call.to_lowercase().starts_with("\"evalsha\"") && call.contains(word));
+        calls
+    }
+
+    /// Runs a line with redis-cli, written as it writes them itself; its output.
+    pub fn line(&self, line: &str) -> String {
+        let mut cli = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        cli.stdin.take().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+        String::from_utf8_lossy(&cli.wait_with_output().unwrap().stdout).trim().to_owned()
     }
 }
 

@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use engineioxide::Frame;
+use hubbub::backplane::redis::{RedisSettings, connect};
 use hubbub::backplane::{Backplane, BackplaneLimits, memory};
 use hubbub::delivery::{CloseReason, Delivery, DeliverySettings, Event, Outlet, Shared, Start};
 use hubbub::domain::{ConnId, Draft, DraftFields, Limits, RoomId, UserId, Username};
@@ -47,8 +48,12 @@ impl Outlet for Sink {
 }
 
 fn draft() -> Draft {
+    draft_for("room")
+}
+
+fn draft_for(room: &str) -> Draft {
     let fields = DraftFields { content: "x".repeat(100), ..DraftFields::default() };
-    let (room, user) = (RoomId::parse("room_id", "room").unwrap(), UserId::parse("user_id", "ann").unwrap());
+    let (room, user) = (RoomId::parse("room_id", room).unwrap(), UserId::parse("user_id", "ann").unwrap());
     Draft::new(room, user.clone(), Username::from(&user), fields, &Limits::default()).unwrap()
 }
 
@@ -65,6 +70,21 @@ async fn append(times: usize) {
     let backplane = memory::embedded(BackplaneLimits::default());
     for _ in 0..times {
         black_box(backplane.log.append(black_box(&draft()), None).await.unwrap());
+    }
+}
+
+/// Calls of Redis's script with ten messages each, of ten rooms; their keys, if they have one, are never the same.
+async fn append_to_redis(times: usize, url: &str, keyed: bool) {
+    let settings = RedisSettings { url: url.to_owned(), ..RedisSettings::default() };
+    let backplane = connect(settings, BackplaneLimits::default()).await.unwrap();
+    let rooms: Vec<_> = (0..10).map(|room| format!("room-{room}")).collect();
+    for call in 0..times {
+        let (drafts, key) = (rooms.iter().map(|room| draft_for(room)), format!("key-{call}"));
+        let drafts: Vec<_> = drafts.collect();
+        let places = drafts.iter().map(|draft| backplane.log.append(draft, keyed.then_some(&*key)));
+        for place in futures_util::future::join_all(places).await {
+            place.unwrap();
+        }
     }
 }
 
@@ -108,6 +128,7 @@ fn main() {
         println!("scripts/counts runs this under valgrind");
         return;
     };
+    let url = arguments.next().unwrap_or_default();
     let times = times.parse().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     match step.as_str() {
@@ -115,6 +136,8 @@ fn main() {
         "append" => runtime.block_on(append(times)),
         "feed" => runtime.block_on(broadcast(times, 1)),
         "broadcast-100" => runtime.block_on(broadcast(times, 100)),
+        "redis" => runtime.block_on(append_to_redis(times, &url, false)),
+        "redis-keyed" => runtime.block_on(append_to_redis(times, &url, true)),
         other => panic!("there is no step {other}"),
     }
 }

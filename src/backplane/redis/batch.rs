@@ -32,15 +32,17 @@ const WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// The longest that an append waits for calls before it; then it is refused, and has not happened.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+type Reply = oneshot::Sender<Result<Appended>>;
+
 struct Waiting {
     since: Instant,
     partition: Partition,
     room: String,
-    user: String,
-    key: String,
+    /// The message's id and under what its place is remembered, as the script takes it; nothing without a key.
+    name: String,
     id: Uuid,
     record: Bytes,
-    reply: oneshot::Sender<Result<Appended>>,
+    reply: Reply,
 }
 
 #[derive(Default)]
@@ -76,16 +78,12 @@ impl Appends {
                 return Err(BackplaneError::Unavailable("too much waits to be appended".to_owned()));
             }
             lane.bytes += record.len();
-            let (room, user) = (part(draft.room.as_str()), part(draft.user.as_str()));
-            // fred may send a call again by itself, when slots move or connections are renewed: without a key it is known by a name
-            // of its own.
-            let key = key.map_or_else(|| format!("={}", Uuid::new_v4().simple()), part);
+            let name = key.map(|key| format!("{}{}:{}", draft.id, part(draft.user.as_str()), part(key)));
             lane.queue.push_back(Waiting {
                 since: Instant::now(),
                 partition,
-                room,
-                user,
-                key,
+                room: part(draft.room.as_str()),
+                name: name.unwrap_or_default(),
                 id: draft.id,
                 record,
                 reply,
@@ -115,18 +113,31 @@ impl Appends {
         }
     }
 
-    async fn send(&self, batch: Vec<Waiting>) -> std::result::Result<(), Fault> {
+    async fn send(&self, mut batch: Vec<Waiting>) -> std::result::Result<(), Fault> {
         let Some(partition) = batch.first().map(|waiting| waiting.partition) else { return Ok(()) };
-        let mut args: Vec<Value> = Vec::with_capacity(2 + 6 * batch.len());
-        args.extend([self.dedupe_ttl.into(), self.history_ttl.into()]);
+        // Each room's messages together, and in their order.
+        batch.sort_by(|one, other| one.room.cmp(&other.room));
+        // fred may send a call again by itself, when slots move or connections are renewed: what has no key is known by a name
+        // of the call's own.
+        let keyless = batch.iter().any(|waiting| waiting.name.is_empty());
+        let call = if keyless { Uuid::new_v4().simple().to_string() } else { String::new() };
+        let mut args: Vec<Value> = vec![self.dedupe_ttl.into(), self.history_ttl.into(), call.into()];
         let mut replies = Vec::with_capacity(batch.len());
-        for waiting in batch {
-            args.extend([waiting.partition.tag().into(), waiting.room.into(), waiting.user.into(), waiting.key.into()]);
-            args.extend([waiting.id.to_string().into(), Value::Bytes(waiting.record)]);
-            replies.push(waiting.reply);
+        let mut rooms = Vec::new();
+        let mut batch = batch.into_iter().peekable();
+        while let Some(first) = batch.next() {
+            args.extend([first.partition.tag().into(), first.room.as_str().into(), Value::Null]);
+            let (count, room) = (args.len() - 1, first.room.clone());
+            let mut ids = Vec::new();
+            for waiting in std::iter::once(first).chain(std::iter::from_fn(|| batch.next_if(|next| next.room == room))) {
+                args.extend([waiting.name.into(), Value::Bytes(waiting.record)]);
+                ids.push(waiting.id);
+                replies.push(waiting.reply);
+            }
+            args[count] = Value::Integer(ids.len() as i64);
+            rooms.push(ids);
         }
-        let places = self.link.run(&APPEND, partition, args).await.and_then(|answer| places(answer, replies.len()));
-        match places {
+        match self.link.run(&APPEND, partition, args).await.and_then(|answer| places(answer, &rooms)) {
             Ok(places) => {
                 for (reply, place) in replies.into_iter().zip(places) {
                     let _ = reply.send(place.map_err(|why| self.link.refused(&why).into()));
@@ -177,23 +188,40 @@ fn take_all(lane: &mut Lane) -> VecDeque<Waiting> {
     std::mem::take(&mut lane.queue)
 }
 
-/// What `append.lua` answers, for each message; in place of the place, why it was refused.
-pub(super) fn places(
-    mut answer: Answer,
-    count: usize,
-) -> std::result::Result<Vec<std::result::Result<Appended, String>>, Fault> {
-    (0..count).map(|_| place(&answer.text()?).ok_or_else(|| Fault::nonsense("not a place"))).collect()
+/// Where a message has its place, or why it was refused.
+type Place = std::result::Result<Appended, String>;
+
+/// What `append.lua` answers to a call with messages of these ids, by rooms.
+pub(super) fn places(mut answer: Answer, rooms: &[Vec<Uuid>]) -> std::result::Result<Vec<Place>, Fault> {
+    let at = Timestamp(answer.number()?);
+    let mut places = Vec::with_capacity(rooms.iter().map(Vec::len).sum());
+    for ids in rooms {
+        let epoch = answer.text()?;
+        for &id in ids {
+            places.push(match answer.value()? {
+                Value::Integer(seq) => {
+                    let seq = u64::try_from(seq).map_err(|_| Fault::nonsense("not a seq"))?;
+                    Ok(Appended { duplicate: false, id, seq, epoch: Epoch::trusted(&epoch), at })
+                }
+                line => line
+                    .into_string()
+                    .and_then(|line| elsewhere(&line))
+                    .ok_or_else(|| Fault::nonsense("not a place"))?,
+            });
+        }
+    }
+    Ok(places)
 }
 
-/// `<duplicate> <id> <seq> <epoch> <time>`, or `! <why>`
-fn place(line: &str) -> Option<std::result::Result<Appended, String>> {
+/// `1 <id> <seq> <epoch> <time>` of a duplicate, or `! <why>`
+fn elsewhere(line: &str) -> Option<Place> {
     let (first, rest) = line.split_once(' ')?;
     if first == "!" {
         return Some(Err(rest.to_owned()));
     }
     let mut words = rest.split(' ');
     Some(Ok(Appended {
-        duplicate: first == "1",
+        duplicate: true,
         id: words.next()?.parse().ok()?,
         seq: words.next()?.parse().ok()?,
         epoch: Epoch::trusted(words.next()?),

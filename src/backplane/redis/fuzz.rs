@@ -90,11 +90,13 @@ fn fuzz_redis_answers() {
     let seeds: &[&[u8]] = &[
         b"e1 #7 #1 e0_5_e00_3 #7 e1 #1000 {} ",
         b"#3 #12 ann bob cid",
-        b"0 3f2504e0-4f89-11d3-9a0c-0305e82c3301 #7 e1 #1000",
+        b"1000 e1 #7 #8 e2 1_3f2504e0-4f89-11d3-9a0c-0305e82c3301_7_e1_1000",
+        b"1000 e1 #7 !_refused e2 #9",
         b"#13 ( ( 12-0 ( k J u ann n Ann t #1 p #11 ) ) ( 13-0 ( k L u ann n Ann t #0 p #12 ) ) )",
         b"null true %",
     ];
     let words = &["( ", " )", " null ", " #", " #-1 ", " % ", "-0", " true ", "_"];
+    let ids = [vec![uuid::Uuid::nil(); 2], vec![uuid::Uuid::nil()]];
     Target { name: "redis_answers", seeds, words, longest: 4096 }.run(|bytes| {
         let text = String::from_utf8_lossy(bytes).replace('_', "\u{a0}");
         let value = answer(&text);
@@ -107,6 +109,6 @@ fn fuzz_redis_answers() {
         }
         let changes = changes_since(given(), 11, room_change);
         let roster = roster(given()).map(|roster| roster.users.len().min(3));
-        (whole, changes.is_ok(), roster.ok(), places(given(), 2).is_ok())
+        (whole, changes.is_ok(), roster.ok(), places(given(), &ids).is_ok())
     });
 }

@@ -1,98 +1,131 @@
 -- Appends messages to rooms: for each, removes duplicates, gives the seq, keeps and publishes it.
 --
+-- i:=C        the answer to call C, packed
+-- i:R:U:I     where the send of user U that is named I got its place: id, seq, epoch, time, parted by spaces
+--
 -- ARGV[5]  milliseconds a send is remembered
 -- ARGV[6]  milliseconds messages are kept after the room's last one
--- ARGV[7…] for each message: its partition's tag (in a cluster it is KEYS[1] for all), room, user, key (the three base64url;
---          = and a name of this call's own: none), id, record
--- Returns for each message a line: 0 or 1 (duplicate), id, seq, epoch, time, parted by spaces; or ! and why it was refused.
--- Atomic, all of them; messages of a call get their places in its order. When one is refused, so are those behind it in its
--- room, and no others. Repeating it changes nothing within the first time; where there is no key, within 15 s: that is for
--- the client library, which may send a call again when slots move.
-local WIDTH = 6
+-- ARGV[7]  a name of this call's own, if any of its messages has no name; or nothing
+-- ARGV[8…] for each room: its partition's tag (in a cluster it is KEYS[1] for all), the room in base64url, the number of its
+--          messages, and for each of these two: id (36 characters) and U:I, or nothing; the record
+-- Returns the time; then for each room its epoch, and for each of its messages the seq; or, as a text, 1 and where a duplicate
+-- has its place (as in i:R:U:I), or ! and why it was refused.
+-- Atomic, all of them; a room's messages get their places in the order of the call. When one is refused, so are those behind it
+-- in its room, and no others. Repeating it changes nothing within the first time; where a message has no name, within 15 s: that
+-- is for the client library, which may send a call again when slots move.
+local REMEMBER, KEEP = ARGV[5], ARGV[6]
+local answered = ARGV[7] ~= '' and T .. 'i:=' .. ARGV[7]
+if answered then
+  local before = call('GET', answered)
+  if before then return cmsgpack.unpack(before) end
+end
+
 local now = int(NOW)
--- How long things are kept is seen to once in a while, and then for that while longer: so they are never kept for less. What it
--- was seen to be is noted, as it may be another one now.
-local while_ms = math.floor(math.min(tonumber(ARGV[6]), tonumber(TTL)) / 64)
-local kept = ARGV[6] .. ' ' .. TTL
-local function is_due(seen_to)
-  local at, then_kept = string.match(seen_to or '', '^(%d+) (.*)$')
-  if then_kept ~= kept then return true end
-  at = tonumber(at)
-  return at > NOW or at + while_ms <= NOW
-end
+-- How long things are kept is seen to once in a while, and then for that while longer: so they are never kept for less. The
+-- room has a note of the last while, and of what it was seen to be: it may be another one now.
+local while_ms = math.max(1, math.floor(math.min(tonumber(KEEP), tonumber(TTL)) / 64))
+local seen_to = int(math.floor(NOW / while_ms)) .. ' ' .. KEEP .. ' ' .. TTL
 
--- Which were said before, by the names under which they are remembered; and how many are new in each room.
-local names, fresh_in = {}, {}
-for i = 7, #ARGV, WIDTH do
-  names[#names + 1] = ARGV[i] .. 'i:' .. ARGV[i + 1] .. ':' .. ARGV[i + 2] .. ':' .. ARGV[i + 3]
+-- The keys under which named messages are remembered, each at its message's place in ARGV; and what is known under them.
+local key_at, keys, said = {}, {}, {}
+local at = 8
+while ARGV[at] do
+  local last = at + 2 + 2 * ARGV[at + 2]
+  for i = at + 3, last, 2 do
+    if ARGV[i] ~= '' then
+      key_at[i] = ARGV[at] .. 'i:' .. ARGV[at + 1] .. ':' .. string.sub(ARGV[i], 37)
+      keys[#keys + 1] = key_at[i]
+    end
+  end
+  at = last + 1
 end
-local said = {}
-for n, place in ipairs(call('MGET', unpack(names))) do
-  local R = ARGV[7 + (n - 1) * WIDTH + 1]
-  if place then
-    said[names[n]] = '1 ' .. place
-  elseif said[names[n]] == nil then
-    said[names[n]] = false
-    fresh_in[R] = (fresh_in[R] or 0) + 1
+if keys[1] then
+  for n, place in ipairs(call('MGET', unpack(keys))) do
+    if place then said[keys[n]] = '1 ' .. place end
   end
 end
 
-local rooms = {}
--- The room's numbering, moved on for all of its new messages at once. It is the first that is written: a Redis without memory
--- refuses here, before anything has changed.
-local function numbering(R)
-  local m = open(R)
-  m.due = is_due(m.x)
-  call('HSET', T .. 'm:' .. R, 's', int(m.s + fresh_in[R]))
-  return m
+-- How many of a room's messages were not said before.
+local function count_new(first, last)
+  local count, counted = 0, {}
+  for i = first, last, 2 do
+    local key = key_at[i]
+    if not key or not (said[key] or counted[key]) then count = count + 1 end
+    if key then counted[key] = true end
+  end
+  return count
 end
 
-local BEHIND = 'a message before it in its room was refused'
+local answers, filled = { now }, 1
 
-local function append(i, name)
-  T = ARGV[i]
-  local R = ARGV[i + 1]
-  local m = rooms[R]
-  if not m then
-    rooms[R] = { refused = BEHIND }
-    m = numbering(R)
-    rooms[R] = m
+-- One room's messages; fills their answers as far as it comes.
+local function append(at, last)
+  T = ARGV[at]
+  local R = ARGV[at + 1]
+  local new = keys[1] and count_new(at + 3, last) or ARGV[at + 2]
+  local room, log, feed = T .. 'm:' .. R, T .. 'h:' .. R, T .. 'r:' .. R
+  local epoch, seq, due, says
+  if new ~= 0 then
+    local m = call('HMGET', room, 'e', 'r', 'x')
+    epoch, due = m[1], m[3] ~= seen_to
+    if not epoch or m[2] ~= replid() then
+      epoch, due = open(R).e, true
+    end
+    -- The room's numbering moves on for all of them at once. It is the first that is written: a Redis without memory refuses
+    -- here, before anything has changed.
+    seq = call('HINCRBY', room, 's', new) - new
+    answers[filled] = epoch
+    says = ' ' .. epoch .. ' ' .. now
   end
-  if m.refused then error(m.refused, 0) end
-  -- Until it has its place.
-  m.refused = BEHIND
-  m.s = m.s + 1
-  local seq = int(m.s)
-  local add = { 'XADD', T .. 'h:' .. R, 'MAXLEN', '~', HISTORY, seq .. '-0', 'e', m.e, 't', now, 'r', ARGV[i + 5] }
-  local done = redis.pcall(unpack(add))
-  if type(done) == 'table' and done.err then
-    -- A stream that is ahead of its numbering is a leftover; anything else is no reason to throw a log away.
-    if not string.find(done.err, 'equal or smaller', 1, true) then error(done.err, 0) end
-    call('DEL', T .. 'h:' .. R)
-    call(unpack(add))
-    m.due = true
+  for i = at + 3, last, 2 do
+    local key = key_at[i]
+    local answer = key and said[key]
+    if not answer then
+      seq = seq + 1
+      answer = seq
+      local number, record = int(seq), ARGV[i + 1]
+      local done = redis.pcall('XADD', log, 'MAXLEN', '~', ARGV[3], number .. '-0', 'e', epoch, 't', now, 'r', record)
+      if type(done) == 'table' then
+        -- A stream that is ahead of its numbering is a leftover; anything else is no reason to throw a log away.
+        if not string.find(done.err, 'equal or smaller', 1, true) then error(done.err, 0) end
+        call('DEL', log)
+        call('XADD', log, number .. '-0', 'e', epoch, 't', now, 'r', record)
+        due = true
+      end
+      if due then
+        call('PEXPIRE', log, int(KEEP + while_ms))
+        linger(R)
+        call('HSET', room, 'x', seen_to)
+        due = false
+      end
+      if key then
+        local place = string.sub(ARGV[i], 1, 36) .. ' ' .. number .. says
+        call('SET', key, place, 'PX', REMEMBER)
+        said[key] = '1 ' .. place
+      end
+      call(PUB, feed, 'M' .. number .. says .. '\n' .. record)
+    end
+    filled = filled + 1
+    answers[filled] = answer
   end
-  if m.due then
-    call('PEXPIRE', T .. 'h:' .. R, int(ARGV[6] + while_ms))
-    linger(R)
-    call('HSET', T .. 'm:' .. R, 'x', now .. ' ' .. kept)
-    m.due = false
-  end
-  local place = ARGV[i + 4] .. ' ' .. seq .. ' ' .. m.e .. ' ' .. now
-  call('SET', name, place, 'PX', string.sub(ARGV[i + 3], 1, 1) == '=' and 15000 or ARGV[5])
-  call(PUB, T .. 'r:' .. R, 'M' .. seq .. ' ' .. m.e .. ' ' .. now .. '\n' .. ARGV[i + 5])
-  m.refused = nil
-  said[name] = '1 ' .. place
-  return '0 ' .. place
 end
 
-local places = {}
-for n, name in ipairs(names) do
-  local place = said[name]
-  if not place then
-    local done, answer = pcall(append, 7 + (n - 1) * WIDTH, name)
-    place = done and answer or '! ' .. tostring(type(answer) == 'table' and answer.err or answer)
+at = 8
+while ARGV[at] do
+  local last = at + 2 + 2 * ARGV[at + 2]
+  filled = filled + 1
+  answers[filled] = ''
+  local head = filled
+  local done, why = pcall(append, at, last)
+  if not done then
+    why = '! ' .. tostring(type(why) == 'table' and why.err or why)
+    for i = at + 3 + 2 * (filled - head), last, 2 do
+      filled = filled + 1
+      answers[filled] = key_at[i] and said[key_at[i]] or why
+      why = '! a message before it in its room was refused'
+    end
   end
-  places[n] = place
+  at = last + 1
 end
-return places
+if answered then call('SET', answered, cmsgpack.pack(answers), 'PX', 15000) end
+return answers

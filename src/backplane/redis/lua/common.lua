@@ -27,7 +27,11 @@ local function int(n) return string.format('%.0f', n) end
 -- never an earlier one again.
 local REPLID
 local function replid()
-  REPLID = REPLID or string.match(call('INFO', 'replication'), 'master_replid:(%x+)')
+  if not REPLID then
+    local info = call('INFO', 'replication')
+    local _, before = string.find(info, 'master_replid:', 1, true)
+    REPLID = before and string.match(info, '^%x+', before + 1)
+  end
   -- Without it a loss couldn't be told from none.
   assert(REPLID, 'this server does not name the history of its data (master_replid)')
   return REPLID

@@ -1,7 +1,7 @@
 -- What the scripts about a room's log share. R is the room's name in base64url.
 --
 -- m:R  hash: e epoch, s last seq, r replid, 1 to 8 the epochs before (newest first, each with where it ended), v version of
---      the membership, x when an append last saw to how long the log and the
+--      the membership, x in which while an append last saw to how long the log and the
 --      numbering are kept, and how long that was: three numbers
 -- h:R  stream of messages, ids seq-0: e epoch, t time, r record
 
@@ -39,7 +39,7 @@ end
 -- the tail may be lost: a new epoch counts on from where the surviving data ends, and the old one's end is kept.
 local function open(R)
   local key = T .. 'm:' .. R
-  local m = call('HMGET', key, 'e', 's', 'r', 'x')
+  local m = call('HMGET', key, 'e', 's', 'r')
   if not m[1] then
     call('DEL', T .. 'h:' .. R, T .. 'p:' .. R)
     call('HSET', key, 'e', fresh(), 's', '0', 'r', replid())
@@ -51,7 +51,7 @@ local function open(R)
     call('HSET', key, 'e', fresh(), 'r', replid())
     return { e = fresh(), s = tonumber(m[2]) }
   end
-  return { e = m[1], s = tonumber(m[2]), x = m[4] }
+  return { e = m[1], s = tonumber(m[2]) }
 end
 
 -- The lowest seq that readers may see. The stream is trimmed in whole blocks and may hold more than HISTORY.
