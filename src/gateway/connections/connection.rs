@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
@@ -117,7 +118,7 @@ impl Connection {
                 let put = self.inbox.lock().put(arrived, self.connections.chat.limits());
                 match put {
                     Put::Queued | Put::Ignored => return,
-                    Put::Start => return self.take_up(),
+                    Put::Start => return self.take_up_here(),
                     Put::Refused(refusal) => {
                         self.connections.counters.overloaded.add(1);
                         refusal
@@ -174,7 +175,22 @@ impl Connection {
         }
     }
 
+    /// As [`Self::take_up`], but a task is made only where something has to be waited for.
+    fn take_up_here(self: &Arc<Self>) {
+        let mut work = Box::pin(self.work());
+        // Nobody has to be woken by this first look: the task looks again.
+        if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            tokio::spawn(work);
+        }
+    }
+
+    /// Makes the task that takes up what is in the inbox.
     fn take_up(self: &Arc<Self>) {
+        tokio::spawn(Box::pin(self.work()));
+    }
+
+    /// Takes up one event after another, until there is none.
+    fn work(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
         let this = self.clone();
         let span = tracing::debug_span!("socket", conn = %self.conn);
         let work = async move {
@@ -197,7 +213,7 @@ impl Connection {
                 }
             }
         };
-        tokio::spawn(work.instrument(span));
+        work.instrument(span)
     }
 
     /// Every answer is paced: nothing new is taken up while half of the outbox is unwritten.

@@ -25,7 +25,7 @@ pub(super) fn depth(json: &str) -> usize {
 /// Whether a `\u` escape names one half of a surrogate pair alone: JSON allows writing it, but it stands for no text.
 pub(super) fn has_lone_surrogate(json: &str) -> bool {
     let mut rest = json.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+    while let Some(at) = memchr::memchr(b'\\', rest) {
         rest = &rest[at + 1..];
         let Some((kind, after)) = rest.split_first() else { return false };
         rest = after;
