@@ -31,6 +31,10 @@ pub fn encode(draft: &Draft) -> Bytes {
         put(&mut json, ",\"title\":", title);
     }
     if let Some(payload) = payload {
+        debug_assert!(
+            serde_json::from_str::<serde::de::IgnoredAny>(payload).is_ok(),
+            "a draft's payload is well-formed"
+        );
         json.extend_from_slice(b",\"payload\":");
         json.extend_from_slice(payload.as_bytes());
     }

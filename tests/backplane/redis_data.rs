@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hubbub::backplane::redis::{RedisSettings, connect};
-use hubbub::backplane::{Backplane, BackplaneLimits, BusEvent, Changes, Topic, Window};
+use hubbub::backplane::{Backplane, BackplaneError, BackplaneLimits, BusEvent, Changes, Topic, Window};
 use hubbub::domain::{ChangeKind, Continuity, Head};
 
 use crate::fixture::{
@@ -283,6 +283,24 @@ async fn a_call_that_comes_twice_is_answered_twice_and_done_once() {
         let slice = node.log.read(&room(place), Window::Newest, 10, 9999).await.unwrap();
         assert_eq!((slice.entries.len(), slice.span.head.seq), (1, 1), "{place}");
     }
+}
+
+/// What is known can be said without memory; what is new is refused, each by itself.
+#[tokio::test]
+async fn a_redis_without_memory_still_knows_what_was_said() {
+    let mut fixture = Fixture::redis();
+    let node = fixture.start(limits()).await;
+    let said = node.log.append(&draft("lobby", "ann", "hi"), Some("key")).await.unwrap();
+    say(&node, "attic", "hi").await;
+    assert_eq!(fixture.server().cli(&["CONFIG", "SET", "maxmemory", "1"]), "OK");
+    let (again, new) = (draft("lobby", "ann", "hi"), draft("attic", "bob", "without a key"));
+    // On one thread both are there before the call is made.
+    let (again, new) = tokio::join!(node.log.append(&again, Some("key")), node.log.append(&new, None));
+    let again = again.unwrap();
+    assert!(again.duplicate && (again.id, again.seq) == (said.id, said.seq));
+    assert!(matches!(new, Err(BackplaneError::Unavailable(_))), "{new:?}");
+    assert_eq!(fixture.server().cli(&["CONFIG", "SET", "maxmemory", "0"]), "OK");
+    assert_eq!(say(&node, "attic", "there is room again").await.seq, 2);
 }
 
 /// An append sees to it once in a while only, and then for that while longer.

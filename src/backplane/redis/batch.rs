@@ -1,8 +1,8 @@
 //! Appends that wait for a call of their lane go together in the next one: under load one round trip carries many. There is
 //! one lane; in a cluster, where a script serves one slot, there is one for each partition.
 //!
-//! One call of a lane is in flight at a time, and what waits goes in the order in which it came: so appends of one caller
-//! keep their order, and a room's messages too. Nothing waits for company, but for whatever is ready by then; and nothing
+//! One call of a lane is in flight at a time, and what waits for a room goes in the order in which it came: so a room's
+//! messages keep their order, and appends of one caller who awaits each. Nothing waits for company, but for whatever is ready by then; and nothing
 //! waits for long: an append is answered within [`PATIENCE`] and the longest time of one call, five seconds by default.
 
 use std::collections::VecDeque;

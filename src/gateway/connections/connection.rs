@@ -207,7 +207,10 @@ impl Connection {
                         }
                     }
                     Next::Loss => {
-                        this.connections.chat.lost(&mut *this.session.lock().await).await;
+                        let lost = async { this.connections.chat.lost(&mut *this.session.lock().await).await };
+                        if AssertUnwindSafe(lost).catch_unwind().await.is_err() {
+                            tracing::error!("handling the loss of a connection panicked");
+                        }
                     }
                     Next::Nothing => return,
                 }
@@ -230,7 +233,7 @@ impl Connection {
         Answer { line: self.line.clone(), reference, event, connections: self.connections.clone() }
     }
 
-    /// A task is made for this, most often for a message. What is rarer is boxed, so that the task isn't as large as the largest.
+    /// Most often it is a message. What is rarer is boxed, so that the future isn't as large as the largest.
     async fn handle_event(self: &Arc<Self>, arrived: Arrived) {
         let chat = &self.connections.chat;
         let Asked { event, reference, decoded } = self.line.decode(&arrived, chat.limits());
