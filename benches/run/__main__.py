@@ -18,6 +18,8 @@ from watch import Redis, Watch, redis_use, resident
 
 DOCS = ROOT / "docs" / "performance.md"
 CAPACITY = ROOT / "docs" / "capacity.md"
+# A share of stolen time that is worth a word.
+NOTED = 0.01
 
 
 def options():
@@ -180,6 +182,8 @@ def told(result):
         words.append("does not keep up")
     if result.get("storm"):
         words.append(f"storm {result['storm']['seconds']:.2f} s")
+    if result["stolen"] > NOTED:
+        words.append(f"{result['stolen']:.0%} of the time taken away by the host")
     if not result["ok"]:
         words.append(f"NOT WELL: { {key: value for key, value in result['findings'].items() if value} }")
     return "; ".join(words)
@@ -198,13 +202,34 @@ def machine():
     }
 
 
+class Stolen:
+    """What the host of a virtual machine gave to others: it makes everything slower, and is charged to whoever ran."""
+
+    def __init__(self):
+        self.before = self.look()
+
+    @staticmethod
+    def look():
+        with open("/proc/stat", encoding="ascii") as file:
+            ticks = [int(word) for word in file.readline().split()[1:9]]
+        return ticks[7], sum(ticks)
+
+    def share(self):
+        """Of the processors' time since the beginning."""
+        (stolen, whole), (stolen_before, whole_before) = self.look(), self.before
+        return (stolen - stolen_before) / max(1, whole - whole_before)
+
+
 def heading(about, chosen):
     """On what was measured, and how."""
-    return (
+    text = (
         f"Measured on {about['processor']} with {about['cores']} cores, Linux {about['kernel']}, Node {about['node']}; servers on one core, "
         f"the generator on another; {chosen.rounds} round{'s'[: chosen.rounds > 1]} of {chosen.seconds} s"
         f"{', medians (and from least to greatest)' if chosen.rounds > 1 else ''}."
     )
+    if about["stolen"] > NOTED:
+        text += f" The host took {about['stolen']:.0%} of the time away meanwhile; that is in the figures."
+    return text
 
 
 def compared(figures):
@@ -245,7 +270,7 @@ def main():
         say(f"the machine is busy (load {about['load_before']:.1f}): compare ratios, not times")
     # What looks on stays off the servers' core.
     os.sched_setaffinity(0, {int(LOAD_CORE)})
-    figures, began = Figures(), time.monotonic()
+    figures, began, whole = Figures(), time.monotonic(), Stolen()
     well = True
     for number in range(chosen.rounds):
         for row in rows:
@@ -253,10 +278,14 @@ def main():
                 if chosen.servers and server not in chosen.servers.split(","):
                     continue
                 top = figures.runs.get(row.needs, {}).get(row.top_of, [None])[-1]
+                stolen = Stolen()
                 result = measure(row, server, chosen, top and top["load"]["messages_per_second"])
+                if result:
+                    result["stolen"] = stolen.share()
                 figures.add(row.name, server, result if result and result["ok"] else None)
                 well = well and (result is None or result["ok"])
                 say(f"{time.monotonic() - began:4.0f} s  round {number + 1}  {row.name:<11}{server:<12} {told(result)}")
+    about["stolen"] = whole.share()
     text, reached = (growth(figures), []) if is_scale else compared(figures)
     text = f"{heading(about, chosen)}\n\n{text}"
     print(text)
