@@ -118,6 +118,12 @@ impl Chat {
         &self.limits
     }
 
+    /// Whether nobody else is asked about what users do: then most of it is done without waiting.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.backplane.spending.is_none() && self.consent.is_none()
+    }
+
     /// False while the backplane can't be reached: this node should not be sent new work.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -118,7 +118,8 @@ impl Connection {
                 let put = self.inbox.lock().put(arrived, self.connections.chat.limits());
                 match put {
                     Put::Queued | Put::Ignored => return,
-                    Put::Start => return self.take_up_here(),
+                    Put::Start if self.connections.chat.is_alone() => return self.take_up_here(),
+                    Put::Start => return self.take_up(),
                     Put::Refused(refusal) => {
                         self.connections.counters.overloaded.add(1);
                         refusal
@@ -175,7 +176,8 @@ impl Connection {
         }
     }
 
-    /// As [`Self::take_up`], but a task is made only where something has to be waited for.
+    /// As [`Self::take_up`], but a task is made only where something has to be waited for. That is for a node on its own:
+    /// with Redis there always is, and the reader would be kept for nothing.
     fn take_up_here(self: &Arc<Self>) {
         let mut work = Box::pin(self.work());
         // Nobody has to be woken by this first look: the task looks again.
