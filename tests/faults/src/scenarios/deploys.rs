@@ -14,11 +14,11 @@ use crate::lab::{Lab, PATIENCE, Process, eventually, free_port};
 /// All three nodes, several rounds, under load; REST goes through nginx as it is deployed.
 pub async fn rolling(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
-    lab.promises.nobody_gone_within = Some(lab.pick(6000, 2000));
+    lab.promises.nobody_gone_within = Some(lab.pick(12_000, 2000));
     if !lab.long {
         lab.settings.push(("DRAIN_SECS".into(), "5".into()));
         // The short form shares the machine, and clients hear late of their loss: they should be back in time nevertheless.
-        lab.settings.push(("PRESENCE_GRACE_MS".into(), "6000".into()));
+        lab.settings.push(("PRESENCE_GRACE_MS".into(), "12000".into()));
     }
     let mut stage = Stage::usual(lab, &redis).await?;
     let (_front, port) = nginx(lab, &stage).await?;
