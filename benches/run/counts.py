@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from servers import free_port
+from servers import await_port, free_port
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures" / "counts.json"
 STEPS = {
@@ -45,20 +45,19 @@ def instructions(binary, step, times):
 def redis(*before):
     """A Redis of its own, its port; and what it said, once it has ended."""
     port, said = free_port(), []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "log", "w+b") as log:
         line = [*before, "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
         # What it does by the clock, whatever it is asked, is seldom done: it doesn't count.
         line += ["--hz", "1"]
-        server = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        server = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=log)
         try:
-            while cli(port, "PING") != "PONG":
-                if server.poll() is not None:
-                    sys.exit(f"counts: Redis doesn't start:\n{server.communicate()[1]}")
-                time.sleep(0.05)
+            await_port(server, port, log)
             yield port, said
         finally:
             server.terminate()
-            said.append(server.communicate()[1])
+            server.wait()
+            log.seek(0)
+            said.append(log.read().decode(errors="replace"))
 
 
 def cli(port, *words, lines=None):

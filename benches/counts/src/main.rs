@@ -79,8 +79,8 @@ async fn append_to_redis(times: usize, url: &str, keyed: bool) {
     let backplane = connect(settings, BackplaneLimits::default()).await.unwrap();
     let rooms: Vec<_> = (0..10).map(|room| format!("room-{room}")).collect();
     for call in 0..times {
-        let (drafts, key) = (rooms.iter().map(|room| draft_for(room)), format!("key-{call}"));
-        let drafts: Vec<_> = drafts.collect();
+        let key = format!("key-{call}");
+        let drafts: Vec<_> = rooms.iter().map(|room| draft_for(room)).collect();
         let places = drafts.iter().map(|draft| backplane.log.append(draft, keyed.then_some(&*key)));
         for place in futures_util::future::join_all(places).await {
             place.unwrap();

@@ -2,8 +2,9 @@
 //! one lane; in a cluster, where a script serves one slot, there is one for each partition.
 //!
 //! One call of a lane is in flight at a time, and what waits for a room goes in the order in which it came: so a room's
-//! messages keep their order, and appends of one caller who awaits each. Nothing waits for company, but for whatever is ready by then; and nothing
-//! waits for long: an append is answered within [`PATIENCE`] and the longest time of one call, five seconds by default.
+//! messages keep their order, and appends of one caller who awaits each. Nothing waits for company, but for whatever is
+//! ready by then; and nothing waits for long: an append is answered within [`PATIENCE`] and the longest time of one call,
+//! five seconds by default.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,8 +33,6 @@ const WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// The longest that an append waits for calls before it; then it is refused, and has not happened.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-type Reply = oneshot::Sender<Result<Appended>>;
-
 struct Waiting {
     since: Instant,
     partition: Partition,
@@ -42,7 +41,7 @@ struct Waiting {
     name: String,
     id: Uuid,
     record: Bytes,
-    reply: Reply,
+    reply: oneshot::Sender<Result<Appended>>,
 }
 
 #[derive(Default)]
@@ -122,25 +121,19 @@ impl Appends {
         let keyless = batch.iter().any(|waiting| waiting.name.is_empty());
         let call = if keyless { Uuid::new_v4().simple().to_string() } else { String::new() };
         let mut args: Vec<Value> = vec![self.dedupe_ttl.into(), self.history_ttl.into(), call.into()];
-        let mut replies = Vec::with_capacity(batch.len());
-        let mut rooms = Vec::new();
-        let mut batch = batch.into_iter().peekable();
-        while let Some(first) = batch.next() {
-            args.extend([first.partition.tag().into(), first.room.as_str().into(), Value::Null]);
-            let (count, room) = (args.len() - 1, first.room.clone());
-            let mut ids = Vec::new();
-            for waiting in std::iter::once(first).chain(std::iter::from_fn(|| batch.next_if(|next| next.room == room)))
-            {
-                args.extend([waiting.name.into(), Value::Bytes(waiting.record)]);
-                ids.push(waiting.id);
-                replies.push(waiting.reply);
+        let mut rooms: Vec<Vec<Uuid>> = Vec::new();
+        for messages in batch.chunk_by(|one, next| one.room == next.room) {
+            let first = &messages[0];
+            args.extend([first.partition.tag().into(), first.room.as_str().into(), messages.len().to_string().into()]);
+            for message in messages {
+                args.extend([message.name.as_str().into(), Value::Bytes(message.record.clone())]);
             }
-            args[count] = Value::Integer(ids.len() as i64);
-            rooms.push(ids);
+            rooms.push(messages.iter().map(|message| message.id).collect());
         }
+        let replies = batch.into_iter().map(|waiting| waiting.reply);
         match self.link.run(&APPEND, partition, args).await.and_then(|answer| places(answer, &rooms)) {
             Ok(places) => {
-                for (reply, place) in replies.into_iter().zip(places) {
+                for (reply, place) in replies.zip(places) {
                     let _ = reply.send(place.map_err(|why| self.link.refused(&why).into()));
                 }
                 Ok(())

@@ -39,7 +39,7 @@ end
 -- the tail may be lost: a new epoch counts on from where the surviving data ends, and the old one's end is kept.
 local function open(R)
   local key = T .. 'm:' .. R
-  local m = call('HMGET', key, 'e', 's', 'r')
+  local m = call('HMGET', key, 'e', 's', 'r', 'x')
   if not m[1] then
     call('DEL', T .. 'h:' .. R, T .. 'p:' .. R)
     call('HSET', key, 'e', fresh(), 's', '0', 'r', replid())
@@ -51,7 +51,7 @@ local function open(R)
     call('HSET', key, 'e', fresh(), 'r', replid())
     return { e = fresh(), s = tonumber(m[2]) }
   end
-  return { e = m[1], s = tonumber(m[2]) }
+  return { e = m[1], s = tonumber(m[2]), x = m[4] }
 end
 
 -- The lowest seq that readers may see. The stream is trimmed in whole blocks and may hold more than HISTORY.
