@@ -103,7 +103,7 @@ impl App {
         let outbox_bytes = config.settings.max_outbox_bytes;
         let connections = Connections::new(chat.clone(), auth.clone(), admission.clone(), outbox_bytes);
         let gateway = Gateway::new(connections.clone(), settings);
-        let plain = Door::new(connections.clone(), plain_settings);
+        let plain = Door::new(connections.clone(), plain_settings, control.rota());
         let everyone = Everyone { control: control.clone(), plain: plain.clone() };
         let metrics = Metrics {
             everyone: everyone.clone(),

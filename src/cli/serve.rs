@@ -21,21 +21,13 @@ pub(super) fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(run(config))
 }
 
-/// How many tasks run, on one core, before it is looked what has come in.
-const TASKS_IN_A_ROW: u32 = 256;
-
 /// A runtime for as many cores as this process may use. For one of them tokio's other scheduler is the better: it has one queue,
-/// first come, first served. The one for several has a short queue for each thread, and what doesn't fit there (a room of hundreds
-/// that is woken) comes after everything that does: so some waited many times as long as others. It is to look for what comes in
-/// more seldom than it does by itself: a room is written to in one go, and what came meanwhile goes out together.
+/// first come, first served. The one for several has a short queue for each thread, and what doesn't fit there comes after
+/// everything that does.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut builder = match cores {
-        1 => {
-            let mut builder = tokio::runtime::Builder::new_current_thread();
-            builder.event_interval(TASKS_IN_A_ROW);
-            builder
-        }
+        1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     builder.enable_all().build()

@@ -1,13 +1,13 @@
 //! One worker: the feeds of its rooms and users, fed one command at a time, and what is due later.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use ahash::HashMap;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
@@ -132,7 +132,7 @@ impl Worker {
             due: BinaryHeap::new(),
             next_ticket: 0,
         };
-        Self { index, context, rooms: HashMap::new(), users: HashMap::new(), to_compare: Vec::new() }
+        Self { index, context, rooms: HashMap::default(), users: HashMap::default(), to_compare: Vec::new() }
     }
 
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -146,13 +146,6 @@ impl Worker {
                 count = commands.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         return;
-                    }
-                    // First whoever else is ready: what they bring goes the same way, and each outlet is woken once for all
-                    // of it, and writes it at once.
-                    tokio::task::yield_now().await;
-                    if batch.len() < BATCH {
-                        let room = BATCH - batch.len();
-                        let _ = commands.recv_many(&mut batch, room).now_or_never();
                     }
                     batch.drain(..).for_each(|command| self.handle_or_report(command));
                 }

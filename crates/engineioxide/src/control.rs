@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::handle::SessionHandle;
+use crate::rota::Rota;
 use crate::session::Session;
 
 const SHARDS: usize = 16;
@@ -55,6 +56,7 @@ pub(crate) struct Registry {
     pub(crate) limits: Limits,
     pub(crate) counters: Tally,
     pub(crate) clock: Clock,
+    pub(crate) rota: Rota,
     /// The runtime of the first session. Disconnections are told there, never in the stack of
     /// whoever closes, who may hold locks.
     runtime: OnceLock<Handle>,
@@ -69,6 +71,7 @@ impl Control {
             limits,
             counters: Tally::default(),
             clock: Clock::default(),
+            rota: Rota::default(),
             runtime: OnceLock::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
             population: Default::default(),
@@ -121,6 +124,12 @@ impl Control {
         }
     }
 
+    /// The line in which sessions wait to write, for connections of another kind. Must be called within a tokio runtime.
+    pub fn rota(&self) -> Rota {
+        self.0.rota.start();
+        self.0.rota.clone()
+    }
+
     pub(crate) fn find(&self, sid: &Sid) -> Option<Arc<Session>> {
         self.0.find(sid)
     }
@@ -128,6 +137,7 @@ impl Control {
     pub(crate) fn insert(&self, session: &Arc<Session>) {
         self.0.runtime.get_or_init(Handle::current);
         self.0.clock.start(&self.0);
+        self.0.rota.start();
         Tally::add(&self.0.counters.opened, 1);
         self.0.population[index(session.transport(), session.protocol)].fetch_add(1, Ordering::Relaxed);
         self.0.shard(&session.id).lock().insert(session.id, session.clone());
@@ -180,6 +190,7 @@ impl Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         self.clock.stop();
+        self.rota.stop();
     }
 }
 

@@ -11,6 +11,7 @@
 //! - `clock`: every deadline of every session, kept by one task;
 //! - `packet`, `payload`: the protocol's text and binary forms;
 //! - `polling`, `websocket`: the two carriers;
+//! - [`rota`]: the line in which connections wait to write;
 //! - [`service`]: from an HTTP request to one of them.
 
 pub mod config;
@@ -18,6 +19,7 @@ pub mod control;
 pub mod frame;
 pub mod handle;
 pub mod handler;
+pub mod rota;
 pub mod service;
 pub mod socket;
 
@@ -35,4 +37,5 @@ pub use control::{Control, Limits, Retained};
 pub use engineioxide_core::{Packet, ProtocolVersion, Sid, Str, TransportType};
 pub use frame::Frame;
 pub use handle::{SendOutcome, SessionHandle};
+pub use rota::{Rota, Waiting};
 pub use socket::{DisconnectReason, Socket};

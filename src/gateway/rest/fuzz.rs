@@ -42,6 +42,7 @@ fn node() -> Router {
     let admission = Arc::new(Admission::new(caps));
     let connections = Connections::new(chat.clone(), auth.clone(), admission.clone(), 1 << 20);
     let gateway = Gateway::new(connections.clone(), settings);
+    let control = engineioxide::Control::default();
     let doors = Arc::new(Doors {
         chat,
         access: Access { auth, keys: ApiKeys::new(&["key".to_owned()]).unwrap(), broadcasters: None },
@@ -50,8 +51,8 @@ fn node() -> Router {
         callers: Callers::new(Rate::default()),
         broadcasters: Callers::new(Rate::default()),
         proxies: TrustedProxies::default(),
-        control: engineioxide::Control::new(engineioxide::Limits::default()),
-        plain: Door::new(connections, plain),
+        plain: Door::new(connections, plain, control.rota()),
+        control,
         metrics: Arc::new(String::new),
     });
     router(doors, &gateway)

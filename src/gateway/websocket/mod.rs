@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::response::Response;
+use engineioxide::Rota;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -86,6 +87,7 @@ pub struct Wishes {
 pub struct Door {
     connections: Arc<Connections>,
     settings: Settings,
+    rota: Rota,
     counters: Arc<Counters>,
     /// Everyone's way out.
     outboxes: Mutex<HashMap<u64, Arc<Outbox>>>,
@@ -93,12 +95,13 @@ pub struct Door {
 }
 
 impl Door {
-    /// A door for those connections.
+    /// A door for those connections, which wait to write in that line.
     #[must_use]
-    pub fn new(connections: Arc<Connections>, settings: Settings) -> Arc<Self> {
+    pub fn new(connections: Arc<Connections>, settings: Settings, rota: Rota) -> Arc<Self> {
         Arc::new(Self {
             connections,
             settings,
+            rota,
             counters: Arc::default(),
             outboxes: Mutex::default(),
             next: AtomicU64::new(0),
@@ -141,7 +144,7 @@ impl Door {
         place: Place,
     ) -> Result<Visit, Refusal> {
         let bytes = self.connections.outbox_bytes();
-        let outbox = Arc::new(Outbox::new(Most { bytes, frames: bytes / MEAN_FRAME_BYTES }));
+        let outbox = Arc::new(Outbox::new(Most { bytes, frames: bytes / MEAN_FRAME_BYTES }, self.rota.clone()));
         let line = Arc::new(PlainLine { outbox: outbox.clone(), half: bytes / 2, place });
         let connection = self.connections.open(line.clone(), client);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -224,7 +227,7 @@ impl Drop for Visit {
 
 impl Outbox {
     /// Tells the client that this node drains, and when its time will have come.
-    pub fn announce_end(&self, reconnect_in: Duration) {
+    pub fn announce_end(self: &Arc<Self>, reconnect_in: Duration) {
         self.send(going_away(Envelope::Plain, reconnect_in).into());
     }
 

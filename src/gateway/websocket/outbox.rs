@@ -1,10 +1,12 @@
 //! What is to be written to one plain client: bounded in bytes and frames, filled by anyone, emptied by its transport.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use axum::extract::ws::Utf8Bytes;
+use engineioxide::{Rota, Waiting};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -40,6 +42,9 @@ pub struct Outbox {
     unwritten: AtomicUsize,
     closed: AtomicBool,
     transport: AtomicWaker,
+    /// Where it waits to write, and whether it does.
+    rota: Rota,
+    in_line: AtomicBool,
     /// Closed when the transport is gone.
     gone: Semaphore,
     most: Most,
@@ -56,19 +61,22 @@ pub(super) enum Task {
 }
 
 impl Outbox {
-    pub(super) fn new(most: Most) -> Self {
+    /// Empty; it waits to write in that line.
+    pub(super) fn new(most: Most, rota: Rota) -> Self {
         Self {
             state: Mutex::default(),
             unwritten: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             transport: AtomicWaker::new(),
+            rota,
+            in_line: AtomicBool::new(false),
             gone: Semaphore::new(0),
             most,
         }
     }
 
     /// Puts a frame at the end. Nothing is ever dropped from the middle: what doesn't fit ends the connection.
-    pub(super) fn send(&self, frame: Utf8Bytes) {
+    pub(super) fn send(self: &Arc<Self>, frame: Utf8Bytes) {
         let mut state = self.state.lock();
         if self.is_closed() || state.end.is_some() {
             return;
@@ -76,12 +84,16 @@ impl Outbox {
         let bytes = frame.len() + HEADER;
         if self.unwritten() + bytes > self.most.bytes || state.queue.len() >= self.most.frames {
             self.abandon(&mut state, End::Slow);
+            drop(state);
+            self.transport.wake();
         } else {
             self.unwritten.fetch_add(bytes, Ordering::AcqRel);
             state.queue.push_back(frame);
+            drop(state);
+            if !self.in_line.swap(true, Ordering::AcqRel) {
+                self.rota.wait(self.clone());
+            }
         }
-        drop(state);
-        self.transport.wake();
     }
 
     /// Ends the connection when what is queued has been written, at the latest at that time. Nothing more is taken in.
@@ -202,15 +214,22 @@ impl Outbox {
     }
 }
 
+impl Waiting for Outbox {
+    fn begin_turn(&self) {
+        // Before the transport looks: what is put in from now on waits for another turn.
+        self.in_line.store(false, Ordering::Release);
+        self.transport.wake();
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
 
-    fn outbox(bytes: usize, frames: usize) -> Outbox {
-        Outbox::new(Most { bytes, frames })
+    fn outbox(bytes: usize, frames: usize) -> Arc<Outbox> {
+        Arc::new(Outbox::new(Most { bytes, frames }, Rota::default()))
     }
 
     fn text(length: usize) -> Utf8Bytes {
@@ -260,7 +279,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_room_is_called_once_there_is_or_at_the_end() {
-        let (outbox, called) = (Arc::new(outbox(1000, 100)), Arc::new(AtomicUsize::new(0)));
+        let (outbox, called) = (outbox(1000, 100), Arc::new(AtomicUsize::new(0)));
         let note = || {
             let called = called.clone();
             Box::new(move || {

@@ -11,6 +11,7 @@ use super::state::{Life, State, Upgrade};
 use super::ticket::{PollTicket, PostTicket, UpgradeTicket};
 use super::{Farewell, Session};
 use crate::frame::Frame;
+use crate::rota::Waiting;
 use crate::socket::DisconnectReason;
 
 /// Upgrades that a session may begin. Clients try once.
@@ -83,6 +84,10 @@ impl Session {
             state.stall_at = None;
             let outcome = if state.life == Life::Closed {
                 Written::Closed
+            } else if state.in_line {
+                // What came in woke the task. To write now would be out of turn, and in two writes what may go in one.
+                state.stay(cx.waker());
+                Written::Idle
             } else if state.queue.is_empty() {
                 state.sleep(cx.waker());
                 Written::Idle
@@ -115,7 +120,7 @@ impl Session {
                 self.arm(&mut state);
             }
             let callbacks = state.written(bytes);
-            state.sleep(cx.waker());
+            state.stay(cx.waker());
             state.socket_awake = true;
             callbacks
         };
@@ -161,9 +166,28 @@ impl Session {
     }
 }
 
+impl Waiting for Session {
+    /// The WebSocket's task may write.
+    fn begin_turn(&self) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.in_line = false;
+            state.socket_waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
 impl State {
     pub(super) fn sleep(&mut self, waker: &Waker) {
         self.socket_awake = false;
+        self.stay(waker);
+    }
+
+    /// The WebSocket's task goes to sleep, and need not be told of output.
+    fn stay(&mut self, waker: &Waker) {
         match &mut self.socket_waker {
             Some(known) => known.clone_from(waker),
             none => *none = Some(waker.clone()),

@@ -27,7 +27,7 @@ use crate::socket::DisconnectReason;
 
 pub(crate) use carrier::Written;
 pub(crate) use end::Farewell;
-use state::{Beat, Life, State};
+use state::{Beat, Life, Reader, State};
 pub(crate) use ticket::{Poll, PollTicket, PostTicket, UpgradeTicket};
 
 /// The layer above, as a session sees it.
@@ -122,13 +122,13 @@ impl Session {
 
     /// Queues frames next to each other, all or none.
     pub(crate) fn send_all(self: &Arc<Self>, frames: impl Iterator<Item = Frame> + Clone) -> SendOutcome {
-        let waker = {
+        let reader = {
             let mut state = self.state.lock();
             if state.life != Life::Open {
                 return SendOutcome::Closed;
             }
             match self.queue(&mut state, frames) {
-                Some(waker) => waker,
+                Some(reader) => reader,
                 None => {
                     drop(state);
                     self.close_slow();
@@ -136,34 +136,27 @@ impl Session {
                 }
             }
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.tell(reader);
         SendOutcome::Queued
     }
 
     /// Queues a frame of the protocol's own, also in the last flush.
     pub(crate) fn send_internal(self: &Arc<Self>, frame: Frame) {
-        let waker = {
+        let reader = {
             let mut state = self.state.lock();
             if state.life == Life::Closed {
                 return;
             }
             self.queue(&mut state, std::iter::once(frame))
         };
-        match waker {
-            Some(Some(waker)) => waker.wake(),
-            Some(None) => {}
+        match reader {
+            Some(reader) => self.tell(reader),
             None => self.close_slow(),
         }
     }
 
     /// `None`: it doesn't fit.
-    fn queue(
-        &self,
-        state: &mut State,
-        frames: impl Iterator<Item = Frame> + Clone,
-    ) -> Option<Option<std::task::Waker>> {
+    fn queue(&self, state: &mut State, frames: impl Iterator<Item = Frame> + Clone) -> Option<Reader> {
         let (count, bytes) = frames.clone().fold((0, 0), |(count, bytes), frame| (count + 1, bytes + frame.len()));
         let limits = self.control.limits();
         let fits = bytes <= limits.outbox_bytes.saturating_sub(state.unwritten)
@@ -177,7 +170,16 @@ impl Session {
             state.stall_at = Some(Instant::now() + self.control.limits().write_timeout);
             self.arm(state);
         }
-        Some(state.output_waker())
+        Some(state.reader())
+    }
+
+    /// Tells whoever takes what is queued. Without the lock.
+    fn tell(self: &Arc<Self>, reader: Reader) {
+        match reader {
+            Reader::Knows => {}
+            Reader::Poll(waker) => waker.wake(),
+            Reader::Socket => self.control.0.rota.wait(self.clone()),
+        }
     }
 
     pub(crate) fn when_below(self: &Arc<Self>, bytes: usize, then: Box<dyn FnOnce() + Send>) {
@@ -189,6 +191,7 @@ impl Session {
                     state.below.reserve_exact(1);
                 }
                 state.below.push((bytes, then));
+                state.highest = state.highest.max(bytes);
                 return;
             }
         }

@@ -57,6 +57,16 @@ pub(super) enum Upgrade {
     Probed(Instant),
 }
 
+/// Who takes what is queued.
+pub(super) enum Reader {
+    /// Someone who knows, or is still to come.
+    Knows,
+    /// A waiting GET, by its task.
+    Poll(Waker),
+    /// A WebSocket, when it is its turn.
+    Socket,
+}
+
 pub(super) struct State {
     pub(super) life: Life,
     pub(super) transport: TransportType,
@@ -75,14 +85,18 @@ pub(super) struct State {
     pub(super) upgrade_round: u32,
     /// The task of the WebSocket (also of one that wants to take over), while it sleeps.
     pub(super) socket_waker: Option<Waker>,
-    /// Whether that task has been woken for output and hasn't looked yet.
+    /// Whether that task need not be told of output: it has been, or will look by itself.
     pub(super) socket_awake: bool,
+    /// Whether it waits for its turn to write.
+    pub(super) in_line: bool,
     /// A GET waits.
     pub(super) polling: bool,
     pub(super) poll_waker: Option<Waker>,
     /// A POST is being read.
     pub(super) posting: bool,
     pub(super) below: Vec<(usize, Box<dyn FnOnce() + Send>)>,
+    /// The greatest number of bytes in `below`: with no fewer unwritten, nobody there need be looked for.
+    pub(super) highest: usize,
     /// Set from the end of `on_connect` to the close: taking it is the right to disconnect.
     pub(super) owner: Option<Arc<dyn Owner>>,
     pub(super) end: Option<(DisconnectReason, Farewell)>,
@@ -106,24 +120,26 @@ impl State {
             socket_waker: None,
             // Until the task first sleeps, it is going to look.
             socket_awake: true,
+            in_line: false,
             polling: false,
             poll_waker: None,
             posting: false,
             below: Vec::new(),
+            highest: 0,
             owner: None,
             end: None,
             over: false,
         }
     }
 
-    /// Whom to wake because there is output; each batch wakes once.
-    pub(super) fn output_waker(&mut self) -> Option<Waker> {
+    /// Whom to tell that there is output; each batch is told of once.
+    pub(super) fn reader(&mut self) -> Reader {
         match self.transport {
-            TransportType::Polling => self.poll_waker.take(),
-            TransportType::Websocket if self.socket_awake => None,
+            TransportType::Polling => self.poll_waker.take().map_or(Reader::Knows, Reader::Poll),
+            TransportType::Websocket if self.socket_awake => Reader::Knows,
             TransportType::Websocket => {
-                self.socket_awake = true;
-                self.socket_waker.take()
+                (self.socket_awake, self.in_line) = (true, true);
+                Reader::Socket
             }
         }
     }
@@ -146,11 +162,12 @@ impl State {
     pub(super) fn written(&mut self, bytes: usize) -> Vec<Box<dyn FnOnce() + Send>> {
         self.unwritten = self.unwritten.saturating_sub(bytes);
         let unwritten = self.unwritten;
-        if self.below.iter().all(|(below, _)| unwritten >= *below) {
+        if unwritten >= self.highest {
             return Vec::new();
         }
         let due = self.below.extract_if(.., |(below, _)| unwritten < *below);
         let due = due.map(|(_, then)| then).collect();
+        self.highest = self.below.iter().map(|(below, _)| *below).max().unwrap_or(0);
         if self.below.is_empty() {
             self.below = Vec::new();
         }

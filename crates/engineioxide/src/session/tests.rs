@@ -1,9 +1,11 @@
 //! What integration tests can't catch in the act: waiting polls, stale upgrades.
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll as TaskPoll, Waker};
 use std::time::Duration;
 
 use super::*;
+use crate::rota::Waiting;
 
 fn session(transport: TransportType) -> Arc<Session> {
     let config = Arc::new(EngineIoConfig::default());
@@ -12,6 +14,20 @@ fn session(transport: TransportType) -> Arc<Session> {
 
 fn answer(ticket: &mut PollTicket) -> TaskPoll<Poll> {
     ticket.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[tokio::test]
+async fn a_websocket_writes_when_it_is_its_turn_and_then_all_there_is() {
+    let session = session(TransportType::Websocket);
+    let (mut batch, cx) = (VecDeque::new(), Context::from_waker(Waker::noop()));
+    let look = |batch: &mut VecDeque<Frame>| session.next_batch(0, batch, &cx);
+    assert!(matches!(look(&mut batch), Written::Idle));
+    session.send(Frame::text("first"));
+    assert!(matches!(look(&mut batch), Written::Idle), "something came in meanwhile");
+    session.send(Frame::text("second"));
+    session.begin_turn();
+    assert!(matches!(look(&mut batch), Written::More));
+    assert_eq!(batch.len(), 2);
 }
 
 fn close(session: &Arc<Session>, farewell: Farewell) {

@@ -1,0 +1,142 @@
+//! Connections with something to write take turns, in the order in which they got it.
+//!
+//! A message for a large room makes hundreds of them ready at once. Were all woken at once, whatever comes in meanwhile
+//! would stand behind them: it would be read late, and go out in writes of its own. So a few are woken at a time, and
+//! between these everything else that is ready runs: what it brings for someone who still waits goes out in the same write.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Connections that begin to write before others run. Their tasks fit into the local queue of one of tokio's threads.
+const TURN: usize = 64;
+/// After a large room the line keeps memory for so many.
+const KEEP: usize = 1024;
+
+/// A connection that has something to write.
+pub trait Waiting: Send + Sync {
+    /// It is its turn. Must not block.
+    fn begin_turn(&self);
+}
+
+/// The line of those who wait. Cheap to clone: all clones are one line.
+#[derive(Clone, Default)]
+pub struct Rota(Arc<Line>);
+
+#[derive(Default)]
+struct Line {
+    waiting: Mutex<VecDeque<Arc<dyn Waiting>>>,
+    /// Someone waits, or it is over.
+    news: Notify,
+    started: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl Rota {
+    /// Begins to give turns, once, on a task of the current runtime.
+    pub(crate) fn start(&self) {
+        if !self.0.started.swap(true, Ordering::Relaxed) {
+            tokio::spawn(run(self.0.clone()));
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.0.stopped.store(true, Ordering::Relaxed);
+        self.0.news.notify_one();
+    }
+
+    /// Puts a connection at the end of the line, where it must not stand already.
+    pub fn wait(&self, who: Arc<dyn Waiting>) {
+        let is_first = {
+            let mut waiting = self.0.waiting.lock();
+            waiting.push_back(who);
+            waiting.len() == 1
+        };
+        if is_first {
+            self.0.news.notify_one();
+        }
+    }
+}
+
+impl fmt::Debug for Rota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rota").field("waiting", &self.0.waiting.lock().len()).finish()
+    }
+}
+
+async fn run(line: Arc<Line>) {
+    let mut turn = Vec::with_capacity(TURN);
+    while !line.stopped.load(Ordering::Relaxed) {
+        {
+            let mut waiting = line.waiting.lock();
+            let count = waiting.len().min(TURN);
+            turn.extend(waiting.drain(..count));
+            if waiting.is_empty() {
+                waiting.shrink_to(KEEP);
+            }
+        }
+        if turn.is_empty() {
+            line.news.notified().await;
+        } else {
+            turn.drain(..).for_each(|who| who.begin_turn());
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Counts the turns of all.
+    struct Writer(Arc<AtomicUsize>);
+
+    impl Waiting for Writer {
+        fn begin_turn(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn eventually(what: impl Fn() -> bool) {
+        let seen = async {
+            while !what() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), seen).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn whatever_else_is_ready_runs_before_all_have_had_their_turn() {
+        let (rota, begun) = (Rota::default(), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..10 * TURN {
+            rota.wait(Arc::new(Writer(begun.clone())));
+        }
+        rota.start();
+        let mut before = 0;
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+            let now = begun.load(Ordering::Relaxed);
+            assert!(now - before <= TURN, "{} at once", now - before);
+            before = now;
+        }
+        eventually(|| begun.load(Ordering::Relaxed) == 10 * TURN).await;
+        rota.wait(Arc::new(Writer(begun.clone())));
+        eventually(|| begun.load(Ordering::Relaxed) > 10 * TURN).await;
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_registry_ends_the_line() {
+        let control = crate::Control::default();
+        let line = Arc::downgrade(&control.rota().0);
+        drop(control);
+        eventually(|| line.strong_count() == 0).await;
+    }
+}
