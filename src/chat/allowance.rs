@@ -48,7 +48,7 @@ impl Spenders {
     /// # Errors
     /// [`Exceeded`]; nothing is spent then.
     pub fn spend(&self, user: &UserId, cost: Cost) -> Result<(), Exceeded> {
-        if self.rates.are_off() {
+        if self.rates.are_off_for(cost) {
             return Ok(());
         }
         let mut ledger = self.ledger.lock();

@@ -56,6 +56,12 @@ impl Rates {
     pub fn are_off(&self) -> bool {
         self.all().iter().all(|rate| rate.per_sec == 0)
     }
+
+    /// Whether nothing of what `cost` spends is limited.
+    #[must_use]
+    pub fn are_off_for(&self, cost: Cost) -> bool {
+        self.all().iter().zip(cost.0).all(|(rate, count)| rate.per_sec == 0 || count == 0)
+    }
 }
 
 /// What something spends.
@@ -176,6 +182,9 @@ impl<K: Eq + Hash + Clone> Allowances<K> {
     /// [`Exceeded`]; nothing is spent then.
     pub fn spend(&mut self, who: &K, cost: Cost, now: Instant) -> Result<(), Exceeded> {
         let rates = self.rates;
+        if rates.are_off_for(cost) {
+            return Ok(());
+        }
         self.of(who, now).spend(&rates, cost, now)
     }
 
@@ -275,6 +284,8 @@ mod tests {
         table.raise(&"ann", Debts::default(), now);
         assert!(table.spend(&"ann", Cost::event(1), now + SECOND).is_err(), "never lowered");
         assert!(table.spend(&"bob", Cost::event(1), now).is_ok());
+        table.spend(&"eve", Cost::JOIN, now).unwrap();
+        assert_eq!(table.len(), 2, "what has no rate is not noted");
     }
 
     #[test]

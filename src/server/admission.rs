@@ -123,7 +123,7 @@ impl Admission {
     /// # Errors
     /// `rate_limited`.
     pub fn spend(&self, client: Option<Client>, cost: Cost) -> Result<(), Refusal> {
-        let Some(client) = client.filter(|_| !self.caps.address.are_off()) else { return Ok(()) };
+        let Some(client) = client.filter(|_| !self.caps.address.are_off_for(cost)) else { return Ok(()) };
         let spent = self.addresses.lock().spend(&client.network(), cost, Instant::now());
         spent.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this address"))
     }

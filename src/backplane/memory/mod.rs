@@ -6,12 +6,13 @@
 mod room;
 mod user;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ahash::{HashMap, HashSet, RandomState};
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinHandle;
@@ -81,7 +82,7 @@ struct Shards<K, V> {
 
 impl<K, V> Default for Shards<K, V> {
     fn default() -> Self {
-        let shard = || Mutex::new(Shard { entries: HashMap::new(), graces: Vec::new() });
+        let shard = || Mutex::new(Shard { entries: HashMap::default(), graces: Vec::new() });
         Self { hasher: RandomState::new(), shards: std::iter::repeat_with(shard).take(SHARDS).collect() }
     }
 }
@@ -100,7 +101,7 @@ struct Memory {
     rooms: Shards<RoomId, Room>,
     users: Shards<UserId, User>,
     room_count: AtomicUsize,
-    topics: RwLock<std::collections::HashSet<Topic>>,
+    topics: RwLock<HashSet<Topic>>,
     sink: OnceLock<Arc<dyn BusSink>>,
     presence_changes: AtomicU64,
     sweeper: Mutex<Option<JoinHandle<()>>>,
@@ -140,15 +141,17 @@ impl Memory {
     ) -> Result<T> {
         let mut shard = self.rooms.of(room).lock();
         let Shard { entries, graces } = &mut *shard;
-        if !entries.contains_key(room) {
-            let reserved = self.room_count.fetch_add(1, Ordering::Relaxed);
-            if reserved >= self.limits.rooms {
-                self.room_count.fetch_sub(1, Ordering::Relaxed);
-                return Err(BackplaneError::Full);
+        let room = match entries.entry(room.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let reserved = self.room_count.fetch_add(1, Ordering::Relaxed);
+                if reserved >= self.limits.rooms {
+                    self.room_count.fetch_sub(1, Ordering::Relaxed);
+                    return Err(BackplaneError::Full);
+                }
+                place.insert(Room::new())
             }
-            entries.insert(room.clone(), Room::new());
-        }
-        let room = entries.get_mut(room).expect("the room was there or has been made above");
+        };
         room.forget_expired(&self.limits);
         Ok(act(room, graces))
     }
