@@ -101,7 +101,7 @@ def measure(row, server, chosen, top):
         return None
     if row.needs:
         load = result["load"]
-        wanted = load["messages_per_second"] * result["clients"] / result["rooms"]
+        wanted = load["messages_per_second"] * result["members"]
         result["keeps_up"] = load["deliveries_per_second"] > 0.95 * wanted
         # Where the rate is another server's, not to bear it is a figure and no fault.
         result["ok"] = result["ok"] or (server != row.top_of and not result["keeps_up"])

@@ -178,7 +178,7 @@ def goal_table(rows):
 
 def growth(figures):
     """The tables of --scale: what a message costs as nodes, rooms and connections grow, and what Redis holds."""
-    tables = [nodes(figures), crowds(figures), redis_keys(figures), network(figures)]
+    tables = [nodes(figures), wide(figures), crowds(figures), redis_keys(figures), network(figures)]
     tables.append(legend(tables))
     return "\n\n".join("\n".join(table) for table in tables if table)
 
@@ -209,7 +209,7 @@ def nodes(figures):
         for server in row.servers:
             if not each(figures, row.name, server, bool):
                 continue
-            members = each(figures, row.name, server, lambda result: result["clients"] / result["rooms"])[0]
+            members = each(figures, row.name, server, lambda result: result["members"])[0]
             by_nodes = each(figures, row.name, server, lambda result: per_message(result, NODES))
             cells = [
                 cell(figures.values(row.name, server, "load", "messages_per_second"), 0) + marks(figures, row.name, server),
@@ -223,6 +223,43 @@ def nodes(figures):
                 cell(figures.values(row.name, server, "load", "latency_ms", "p99"), 1),
             ]
             lines.append(f"| {row.title} | {parted(server)[1]} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
+
+
+def wide(figures):
+    """Very many rooms: what a message costs among them, and what each takes to be joined and to be there, its member included."""
+    lines = [
+        "| load | one node | messages/s | µs a message: node | Redis | p50, ms | p99, ms | joins/s | µs a join: node and Redis "
+        "| KB a room with its members: node | Redis |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in SCALE:
+        for server in row.servers if row.is_wide else ():
+            if not each(figures, row.name, server, bool):
+                continue
+            has_redis = parted(server)[1] > 0
+            node = NODES if has_redis else slice(None)
+
+            def more(result, part):
+                """Bytes of these processes, with everyone there, above those at first."""
+                return sum(result["servers"]["bytes_more"][part]) / result["rooms"] / 1000
+
+            def of_redis(figure, digits):
+                return cell(each(figures, row.name, server, lambda result: figure(result, REDIS)), digits) if has_redis else "–"
+
+            cells = [
+                "with Redis" if has_redis else "without",
+                cell(figures.values(row.name, server, "load", "messages_per_second"), 0),
+                cell(each(figures, row.name, server, lambda result: per_message(result, node)), 1),
+                of_redis(per_message, 1),
+                cell(figures.values(row.name, server, "load", "latency_ms", "p50"), 1),
+                cell(figures.values(row.name, server, "load", "latency_ms", "p99"), 1),
+                cell(each(figures, row.name, server, lambda result: result["connecting"]["per_second"] * result["rooms_each"]), 0),
+                cell(each(figures, row.name, server, lambda result: result["servers"]["cpu_us_per_connection"] / result["rooms_each"]), 0),
+                cell(each(figures, row.name, server, lambda result: more(result, node)), 2),
+                of_redis(more, 2),
+            ]
+            lines.append(f"| {row.title} | " + " | ".join(cells) + " |")
     return lines if len(lines) > 2 else []
 
 

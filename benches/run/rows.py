@@ -27,6 +27,11 @@ class Row:
         """Whether the servers are to be busy all the time."""
         return "--in-flight" in self.load
 
+    @property
+    def is_wide(self):
+        """Whether each client is in many rooms."""
+        return "--rooms-each" in self.load
+
 
 def crowd(clients, rooms, *more):
     return ("--clients", str(clients), "--rooms", str(rooms), *more)
@@ -62,6 +67,7 @@ SCALE = (
     Row("grow-ten", "10 rooms × 100, 4 in flight", crowd(1000, 10, "--in-flight", "4"), GROWING),
     Row("grow-room", "1 room × 10,000, 1 in flight", crowd(10000, 1, "--in-flight", "1"), GROWING[:2]),
     Row("grow-rooms", "10,000 rooms × 1, 1 in flight", crowd(10000, 10000, "--in-flight", "1"), GROWING[:2]),
+    Row("grow-100k", "100,000 rooms × 1, each client in 100", crowd(1000, 100000, "--rooms-each", "100", "--rate", "1000"), ("hubbub", *GROWING[:1])),
     *(beside(idle) for idle in (0, 1000, 5000, 18000)),
     Row("wire", "100 messages/s in 10 rooms × 10", crowd(100, 10, "--rate", "100"), ("hubbub",)),
 )

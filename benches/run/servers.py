@@ -23,6 +23,8 @@ HUBBUB = {
     "RATE_EVENTS_PER_SEC": "0",
     "MAX_HANDSHAKES_PER_SEC": "0",
     "MAX_UNAUTHENTICATED": "0",
+    # Without Redis a node holds 100,000 unless told otherwise: as many as a row has, and the one of broadcasts would be one too many.
+    "MAX_ROOMS": "200000",
     "RUST_LOG": "warn",
 }
 

@@ -20,25 +20,42 @@ pub(super) enum Stage {
     Connecting,
     /// The ack of `authenticate` is awaited.
     Authenticating,
-    /// The ack of `join` is awaited.
+    /// The acks of `join` are awaited, one for each of its rooms.
     Joining,
-    /// In its room.
+    /// In all of its rooms.
     Joined,
+}
+
+/// A place in a room.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) room: usize,
+    /// Among the room's members.
+    pub(super) place: usize,
+    /// The last number that was heard here.
+    pub(super) last_seq: u64,
+    pub(super) epoch: Option<Box<str>>,
+}
+
+impl Seat {
+    pub(super) fn new(room: usize, place: usize) -> Self {
+        Self { room, place, last_seq: 0, epoch: None }
+    }
 }
 
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) room: usize,
-    /// Its place among the room's members.
-    pub(super) place: usize,
+    /// In the first of its rooms, mostly the only one: here and not behind a pointer, as it is asked for at every message.
+    first: Seat,
+    /// In the others.
+    others: Box<[Seat]>,
     pub(super) target: usize,
     pub(super) stage: Stage,
+    /// Its rooms that it is in by now.
+    entered: u8,
     /// When it was dialled first, while it has not joined.
     began: Option<Instant>,
-    /// The last number it heard.
-    pub(super) last_seq: u64,
-    pub(super) epoch: Option<Box<str>>,
     stream: Option<TcpStream>,
     /// The beginning of a frame whose end has not come.
     partial: Vec<u8>,
@@ -47,19 +64,38 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(room: usize, place: usize, target: usize) -> Self {
+    pub(super) fn new(first: Seat, others: Box<[Seat]>, target: usize) -> Self {
         Self {
-            room,
-            place,
+            first,
+            others,
             target,
             stage: Stage::Away,
+            entered: 0,
             began: None,
-            last_seq: 0,
-            epoch: None,
             stream: None,
             partial: Vec::new(),
             unsent: Vec::new(),
         }
+    }
+
+    /// The number of its first room.
+    pub(super) fn first_room(&self) -> usize {
+        self.first.room
+    }
+
+    /// All of its places, from the first on.
+    pub(super) fn seats(&self) -> impl Iterator<Item = &Seat> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// One of them, from 0.
+    pub(super) fn seat(&mut self, which: usize) -> Option<&mut Seat> {
+        if which == 0 { Some(&mut self.first) } else { self.others.get_mut(which - 1) }
+    }
+
+    /// Its rooms that it is in by now.
+    pub(super) fn entered(&self) -> usize {
+        usize::from(self.entered)
     }
 
     /// It is dialled, perhaps not for the first time.
@@ -73,16 +109,21 @@ impl Client {
         self.stage = Stage::Dialing;
     }
 
-    /// It is in its room. Returns the time since it was dialled first: who was turned away has waited longest.
-    pub(super) fn joined(&mut self) -> Duration {
-        self.stage = Stage::Joined;
-        self.began.take().map_or(Duration::ZERO, |began| began.elapsed())
+    /// It is in one more of its rooms. In the last one it has joined: then returns the time since it was dialled first, as
+    /// who was turned away has waited longest.
+    pub(super) fn enter(&mut self) -> Option<Duration> {
+        self.entered += 1;
+        (self.entered() > self.others.len()).then(|| {
+            self.stage = Stage::Joined;
+            self.began.take().map_or(Duration::ZERO, |began| began.elapsed())
+        })
     }
 
     /// Ends the connection at once.
     pub(super) fn hang_up(&mut self) {
         self.stream = None;
         self.stage = Stage::Away;
+        self.entered = 0;
         self.partial = Vec::new();
         self.unsent = Vec::new();
     }
@@ -164,7 +205,7 @@ mod tests {
     fn who_is_turned_away_waits_since_the_first_time() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mut client = Client::new(0, 0, 0);
+        let mut client = Client::new(Seat::new(0, 0), Box::default(), 0);
         client.begin();
         let first = client.began.unwrap();
         for _ in 0..2 {
@@ -174,9 +215,28 @@ mod tests {
             assert_eq!(client.began, Some(first));
         }
         let least = first.elapsed();
-        assert!(client.joined() >= least);
+        assert!(client.enter().unwrap() >= least);
         client.hang_up();
         client.begin();
         assert!(client.began.unwrap() > first, "who joined begins anew");
+    }
+
+    #[test]
+    fn who_is_in_the_last_of_its_rooms_has_joined() {
+        let mut client = Client::new(Seat::new(4, 0), Box::new([Seat::new(5, 0), Seat::new(0, 1)]), 0);
+        assert_eq!(client.seats().map(|seat| seat.room).collect::<Vec<_>>(), [4, 5, 0]);
+        assert_eq!((0..4).filter_map(|which| Some(client.seat(which)?.room)).collect::<Vec<_>>(), [4, 5, 0]);
+        for _ in 0..2 {
+            client.begin();
+            client.stage = Stage::Joining;
+            for entered in 1..3 {
+                assert!(client.enter().is_none());
+                assert_eq!((client.entered(), client.stage), (entered, Stage::Joining));
+            }
+            assert!(client.enter().is_some());
+            assert_eq!(client.stage, Stage::Joined);
+            client.hang_up();
+            assert_eq!(client.entered(), 0, "and in none after the end");
+        }
     }
 }

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
-use memchr::memmem;
+use memchr::memmem::{self, Finder};
 use mio::{Events, Interest, Poll, Token};
 use serde_json::Value;
 
-use super::client::{Client, Stage};
+use super::client::{Client, Seat, Stage};
 use super::frame;
-use super::room::{Findings, Room};
+use super::room::{self, Findings, Room};
+use super::spread::Spread;
 use super::target::{self, Target};
 use crate::auth::NewToken;
 
@@ -37,7 +38,7 @@ pub(super) struct Manner {
     pub(super) targets: Vec<Target>,
     pub(super) sources: Vec<IpAddr>,
     pub(super) token_secret: Option<String>,
-    /// Users' ids begin with it.
+    /// Users' ids and rooms' names begin with it; a number is what follows.
     pub(super) prefix: String,
 }
 
@@ -49,7 +50,7 @@ pub(super) struct Heard {
     pub(super) latency: Histogram<u64>,
 }
 
-/// The most who have joined, and since when.
+/// The most rooms that clients were in, of all together, and since when.
 struct Progress {
     most: usize,
     at: Instant,
@@ -57,9 +58,9 @@ struct Progress {
 
 impl Progress {
     /// Whether patience is over. Who comes again after being lost is no progress.
-    fn is_over(&mut self, joined: usize, now: Instant) -> bool {
-        if joined > self.most {
-            (self.most, self.at) = (joined, now);
+    fn is_over(&mut self, entered: usize, now: Instant) -> bool {
+        if entered > self.most {
+            (self.most, self.at) = (entered, now);
         }
         now > self.at + PATIENCE
     }
@@ -74,6 +75,9 @@ pub(super) struct Crowd {
     frame: Vec<u8>,
     pub(super) clients: Vec<Client>,
     pub(super) rooms: Vec<Room>,
+    pub(super) spread: Spread,
+    /// What stands before a room's number in a packet.
+    room_number: Finder<'static>,
     /// Rooms in which something was heard since [`Crowd::stirred`] was asked.
     stirred: Vec<usize>,
     pub(super) found: Findings,
@@ -82,6 +86,8 @@ pub(super) struct Crowd {
     pub(super) latency_from: u64,
     origin: Instant,
     joined: usize,
+    /// Rooms that those who are there are in, of all together; also of those who still miss some.
+    entered: usize,
     under_way: usize,
     /// Attempts that failed, and were made again.
     pub(super) attempts_failed: u64,
@@ -102,23 +108,21 @@ impl Crowd {
     ///
     /// # Errors
     /// When the system gives no poll.
-    pub(super) fn new(manner: Manner, rooms: Vec<Room>) -> anyhow::Result<Self> {
-        let mut places: Vec<(usize, usize, usize)> = Vec::new();
-        for (room, members) in rooms.iter().map(|room| &room.members).enumerate() {
-            places.extend(members.iter().enumerate().map(|(place, client)| (*client, room, place)));
-        }
-        places.sort_unstable();
-        let targets = manner.targets.len();
-        // The members of each room are spread over all targets.
-        let clients =
-            places.iter().map(|(_, room, place)| Client::new(*room, *place, (room + place) % targets)).collect();
+    pub(super) fn new(manner: Manner, rooms: Vec<Room>, spread: Spread) -> anyhow::Result<Self> {
+        let client = |client| {
+            let mut seats = spread.seats(client).map(|(room, place)| Seat::new(room, place));
+            let first = seats.next().expect("a client is in one room at least");
+            Client::new(first, seats.collect(), spread.target(client, manner.targets.len()))
+        };
         Ok(Self {
+            clients: (0..spread.clients()).map(client).collect(),
+            room_number: Finder::new(&format!("\"room_id\":\"{}", manner.prefix)).into_owned(),
+            spread,
             manner,
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             buffer: vec![0; BUFFER_BYTES],
             frame: Vec::new(),
-            clients,
             rooms,
             stirred: Vec::new(),
             found: Findings::default(),
@@ -126,6 +130,7 @@ impl Crowd {
             latency_from: u64::MAX,
             origin: Instant::now(),
             joined: 0,
+            entered: 0,
             under_way: 0,
             attempts_failed: 0,
             last_failure: String::new(),
@@ -151,7 +156,7 @@ impl Crowd {
     /// are taken). Returns how long it took until the last had joined.
     ///
     /// # Errors
-    /// When for 30 s no more have joined than had before, also where some still come and others are lost.
+    /// When for 30 s they were in no more rooms than before, also where some still come and others are lost.
     pub(super) fn assemble(
         &mut self,
         at_once: usize,
@@ -162,7 +167,7 @@ impl Crowd {
         let is_away = |index: &usize| self.clients[*index].stage == Stage::Away;
         let coming: Vec<usize> = (0..self.clients.len()).filter(is_away).collect();
         let mut next = 0;
-        let mut made = Progress { most: self.joined, at: began };
+        let mut made = Progress { most: self.entered, at: began };
         self.is_assembled = false;
         while self.joined < self.clients.len() {
             let allowed = if per_sec == 0 { u64::MAX } else { per_sec * began.elapsed().as_millis() as u64 / 1000 + 1 };
@@ -179,9 +184,9 @@ impl Crowd {
                 self.dial(index);
             }
             self.turn(Some(Duration::from_millis(if per_sec == 0 { 20 } else { 1 })))?;
-            if made.is_over(self.joined, Instant::now()) {
-                let most = made.most;
-                bail!("{most} of {} have joined, and no more for 30 s: {}", self.clients.len(), self.last_failure);
+            if made.is_over(self.entered, Instant::now()) {
+                let (most, all) = (made.most, self.clients.len() * self.spread.each());
+                bail!("{most} of {all} joins are made, and no more for 30 s: {}", self.last_failure);
             }
             progress(self.joined);
         }
@@ -192,7 +197,7 @@ impl Crowd {
     /// Cuts every connection off at once. Who comes back goes on where it was.
     pub(super) fn scatter(&mut self) {
         self.clients.iter_mut().for_each(Client::hang_up);
-        self.joined = 0;
+        (self.joined, self.entered) = (0, 0);
         self.resumes = true;
         self.join_time.reset();
     }
@@ -216,6 +221,7 @@ impl Crowd {
     fn lost(&mut self, index: usize, why: &str) {
         let client = &mut self.clients[index];
         let is_member = client.stage == Stage::Joined;
+        self.entered -= client.entered();
         client.hang_up();
         if is_member {
             self.joined -= 1;
@@ -332,14 +338,24 @@ impl Crowd {
     fn packet(&mut self, index: usize, packet: &[u8], now: u64) -> Result<(), String> {
         if packet.starts_with(b"42[\"message\",") {
             let client = &mut self.clients[index];
-            let room = &mut self.rooms[client.room];
-            if let Some(sent_us) = room.heard(client.place, &mut client.last_seq, packet, &mut self.found) {
+            let which = if self.spread.each() == 1 {
+                Some(0)
+            } else {
+                room::number_behind(&self.room_number, packet)
+                    .and_then(|room| self.spread.which(client.first_room(), room))
+            };
+            let Some(seat) = which.and_then(|which| client.seat(which)) else {
+                self.found.unreadable += 1;
+                return Ok(());
+            };
+            let room = &mut self.rooms[seat.room];
+            if let Some(sent_us) = room.heard(seat.place, &mut seat.last_seq, packet, &mut self.found) {
                 self.heard.deliveries += 1;
                 if sent_us >= self.latency_from {
                     self.heard.latency.saturating_record(now.saturating_sub(sent_us));
                 }
-                if self.stirred.last() != Some(&client.room) {
-                    self.stirred.push(client.room);
+                if self.stirred.last() != Some(&seat.room) {
+                    self.stirred.push(seat.room);
                 }
             }
             return Ok(());
@@ -385,16 +401,22 @@ impl Crowd {
         self.answer(index, frame::TEXT, packet.as_bytes())
     }
 
+    /// Asks to be let into all of its rooms at once, as a client does that comes back. The ids of the acks count the rooms
+    /// from 1.
     fn join(&mut self, index: usize) -> Result<(), String> {
         let client = &mut self.clients[index];
         client.stage = Stage::Joining;
-        let room = &self.rooms[client.room];
-        let since = match (&client.epoch, self.resumes && room.is_numbered()) {
-            (Some(epoch), true) => format!(",\"since_seq\":{},\"epoch\":\"{epoch}\"", client.last_seq),
-            _ => String::new(),
-        };
-        let packet = format!("421[\"join\",{{\"room_id\":\"{}\"{since}}}]", room.name);
-        self.answer(index, frame::TEXT, packet.as_bytes())
+        self.frame.clear();
+        for (id, seat) in (1..).zip(client.seats()) {
+            let room = &self.rooms[seat.room];
+            let since = match (&seat.epoch, self.resumes && room.is_numbered()) {
+                (Some(epoch), true) => format!(",\"since_seq\":{},\"epoch\":\"{epoch}\"", seat.last_seq),
+                _ => String::new(),
+            };
+            let packet = format!("42{id}[\"join\",{{\"room_id\":\"{}\"{since}}}]", room.name);
+            frame::encode(frame::TEXT, packet.as_bytes(), &mut self.frame);
+        }
+        client.write(&self.frame).map_err(|error| error.to_string())
     }
 
     /// An acknowledgement: its id, then an array with one object.
@@ -410,21 +432,25 @@ impl Crowd {
             Stage::Authenticating => self.join(index),
             Stage::Joining => {
                 let client = &mut self.clients[index];
-                let room = &mut self.rooms[client.room];
+                let which = room::digits_of(&ack[..at]).and_then(|id| usize::try_from(id.checked_sub(1)?).ok());
+                let seat = which.and_then(|which| client.seat(which)).ok_or_else(text)?;
+                let room = &mut self.rooms[seat.room];
                 let seq = answer["seq"].as_u64();
                 if self.resumes {
-                    if room.is_numbered() && (answer["recovered"] != true || seq != Some(client.last_seq)) {
+                    if room.is_numbered() && (answer["recovered"] != true || seq != Some(seat.last_seq)) {
                         self.found.gaps += 1;
                     }
                 } else {
                     room.joined(seq);
-                    client.last_seq = seq.unwrap_or_default();
+                    seat.last_seq = seq.unwrap_or_default();
                 }
-                client.epoch = answer["epoch"].as_str().map(Into::into);
-                let took = client.joined().as_micros();
-                self.join_time.saturating_record(u64::try_from(took).unwrap_or(u64::MAX));
-                self.joined += 1;
-                self.under_way -= 1;
+                seat.epoch = answer["epoch"].as_str().map(Into::into);
+                self.entered += 1;
+                if let Some(took) = client.enter() {
+                    self.join_time.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                    self.joined += 1;
+                    self.under_way -= 1;
+                }
                 Ok(())
             }
             _ => Ok(()),
@@ -465,34 +491,57 @@ mod tests {
 
     use super::*;
 
-    /// A crowd of one that has sent its request to a server, and the server's end of the connection, which has read it.
-    fn upgrading() -> (Crowd, std::net::TcpStream) {
+    /// A crowd of one, in so many rooms, of which nobody has come, and where it comes to.
+    fn crowd_of_one(rooms: usize) -> (Crowd, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = Target::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
         let manner = Manner { targets: vec![target], sources: Vec::new(), token_secret: None, prefix: "u".into() };
-        let mut crowd = Crowd::new(manner, vec![Room::new("r".into(), vec![0], 1, 100)]).unwrap();
+        let spread = Spread::new(1, rooms, rooms).unwrap();
+        let rooms = (0..rooms).map(|room| Room::new(format!("u{room}"), spread.members(room), 1, 100)).collect();
+        (Crowd::new(manner, rooms, spread).unwrap(), listener)
+    }
+
+    /// Lets it send its request; the server's end of the connection, which has read it.
+    fn dial(crowd: &mut Crowd, listener: &TcpListener) -> std::net::TcpStream {
         crowd.dial(0);
         while crowd.clients[0].stage == Stage::Dialing {
             crowd.turn(None).unwrap();
         }
         let (mut server, _) = listener.accept().unwrap();
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
+        read_to(&mut server, "\r\n\r\n");
+        server
+    }
+
+    /// What comes, up to this end.
+    fn read_to(server: &mut std::net::TcpStream, end: &str) -> String {
+        let mut all = Vec::new();
+        while !all.ends_with(end.as_bytes()) {
             let mut bytes = [0; 1024];
             let read = server.read(&mut bytes).unwrap();
-            request.extend_from_slice(&bytes[..read]);
+            assert!(read > 0, "{}", String::from_utf8_lossy(&all));
+            all.extend_from_slice(&bytes[..read]);
         }
+        String::from_utf8_lossy(&all).into_owned()
+    }
+
+    fn upgrading() -> (Crowd, std::net::TcpStream) {
+        let (mut crowd, listener) = crowd_of_one(1);
+        let server = dial(&mut crowd, &listener);
         (crowd, server)
     }
 
-    /// All that a server says until a client has joined.
-    fn welcome() -> Vec<u8> {
+    /// All that a server says until a client is in its rooms, with these acks of its joins.
+    fn welcome_with(acks: &[&str]) -> Vec<u8> {
         let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
-        for text in ["0{}", "40{}", "430[{\"ok\":true}]", "431[{\"ok\":true,\"seq\":0,\"epoch\":\"e\"}]"] {
+        for text in ["0{}", "40{}", "430[{\"ok\":true}]"].iter().chain(acks) {
             bytes.extend_from_slice(&[0x81, u8::try_from(text.len()).unwrap()]);
             bytes.extend_from_slice(text.as_bytes());
         }
         bytes
+    }
+
+    fn welcome() -> Vec<u8> {
+        welcome_with(&["431[{\"ok\":true,\"seq\":0,\"epoch\":\"e\"}]"])
     }
 
     #[test]
@@ -523,5 +572,85 @@ mod tests {
         server.write_all(&welcome()).unwrap();
         crowd.turn(None).unwrap();
         assert_eq!((crowd.joined, crowd.retries.len()), (1, 0), "{}", crowd.last_failure);
+    }
+
+    /// The message that the only member of a room says next, as it hears it.
+    fn said(crowd: &mut Crowd, room: usize, seq: u64) -> Vec<u8> {
+        let (_, frame) = crowd.rooms[room].next(0);
+        let at = memmem::find(frame, b"\"room_id\"").unwrap();
+        [format!("42[\"message\",{{\"seq\":{seq},\"epoch\":\"e\",\"id\":\"i\",").as_bytes(), &frame[at..]].concat()
+    }
+
+    #[test]
+    fn every_room_of_a_connection_is_checked_by_itself() {
+        let (mut crowd, listener) = crowd_of_one(3);
+        let mut server = dial(&mut crowd, &listener);
+        let acks = ["433[{\"ok\":true,\"seq\":30}]", "431[{\"ok\":true,\"seq\":10}]", "432[{\"ok\":true,\"seq\":20}]"];
+        server.write_all(&welcome_with(&acks[..2])).unwrap();
+        crowd.turn(None).unwrap();
+        assert_eq!((crowd.joined, crowd.entered), (0, 2), "one room is missing");
+        server.write_all(&welcome_with(&acks)[welcome_with(&acks[..2]).len()..]).unwrap();
+        crowd.turn(None).unwrap();
+        assert_eq!((crowd.joined, crowd.entered), (1, 3));
+        for (room, seq) in [(2, 31), (0, 11), (2, 32), (1, 21), (0, 12)] {
+            let packet = said(&mut crowd, room, seq);
+            crowd.packet(0, &packet, 0).unwrap();
+        }
+        assert!(crowd.is_quiet() && crowd.found.is_clean(), "{:?}", crowd.found);
+        assert_eq!(crowd.heard.deliveries, 5);
+        let lost = said(&mut crowd, 1, 22);
+        let packet = said(&mut crowd, 1, 23);
+        crowd.packet(0, &packet, 0).unwrap();
+        assert_eq!(crowd.found, Findings { holes: 1, ..Findings::default() });
+        crowd.packet(0, &lost, 0).unwrap();
+        crowd.packet(0, &packet, 0).unwrap();
+        assert_eq!(crowd.found, Findings { disorder: 1, repeats: 1, ..Findings::default() });
+    }
+
+    #[test]
+    fn a_message_of_a_room_that_it_is_not_in_is_none_to_a_client() {
+        let (mut crowd, _listener) = crowd_of_one(2);
+        for room_id in ["u2", "v1", "u", ""] {
+            let packet = format!("42[\"message\",{{\"seq\":1,\"room_id\":\"{room_id}\",\"content\":\"~hb\"}}]");
+            crowd.packet(0, packet.as_bytes(), 0).unwrap();
+        }
+        assert_eq!(crowd.found, Findings { unreadable: 4, ..Findings::default() });
+        assert_eq!(crowd.heard.deliveries, 0);
+    }
+
+    #[test]
+    fn who_is_cut_off_goes_on_in_all_of_its_rooms() {
+        let (mut crowd, listener) = crowd_of_one(2);
+        let acks = ["431[{\"ok\":true,\"seq\":0,\"epoch\":\"a\"}]", "432[{\"ok\":true,\"seq\":7,\"epoch\":\"b\"}]"];
+        let mut server = dial(&mut crowd, &listener);
+        server.write_all(&welcome_with(&acks)).unwrap();
+        crowd.turn(None).unwrap();
+        let asked = read_to(&mut server, "\"u1\"}]");
+        assert!(asked.contains("421[\"join\",{\"room_id\":\"u0\"}]") && asked.contains("422[\"join\""), "{asked}");
+        let packet = said(&mut crowd, 1, 8);
+        crowd.packet(0, &packet, 0).unwrap();
+        crowd.scatter();
+        assert_eq!((crowd.joined, crowd.entered), (0, 0));
+        let mut server = dial(&mut crowd, &listener);
+        let recovered = "431[{\"ok\":true,\"seq\":0,\"epoch\":\"a\",\"recovered\":true}]";
+        // The other one was told of a message less.
+        let gap = "432[{\"ok\":true,\"seq\":7,\"epoch\":\"b\",\"recovered\":true}]";
+        server.write_all(&welcome_with(&[recovered, gap])).unwrap();
+        crowd.turn(None).unwrap();
+        let asked = read_to(&mut server, "\"epoch\":\"b\"}]");
+        assert!(asked.contains("\"u0\",\"since_seq\":0,\"epoch\":\"a\"}]"), "{asked}");
+        assert!(asked.contains("\"u1\",\"since_seq\":8,\"epoch\":\"b\"}]"), "{asked}");
+        assert_eq!((crowd.joined, crowd.entered), (1, 2));
+        assert_eq!(crowd.found, Findings { gaps: 1, ..Findings::default() });
+    }
+
+    #[test]
+    fn who_is_lost_before_its_last_room_is_in_none() {
+        let (mut crowd, listener) = crowd_of_one(2);
+        let mut server = dial(&mut crowd, &listener);
+        server.write_all(&welcome_with(&["431[{\"ok\":true,\"seq\":0}]", "432[{\"ok\":false}]"])).unwrap();
+        crowd.turn(None).unwrap();
+        assert_eq!((crowd.joined, crowd.entered, crowd.under_way), (0, 0, 0));
+        assert_eq!((crowd.attempts_failed, crowd.retries.len()), (1, 1), "{}", crowd.last_failure);
     }
 }

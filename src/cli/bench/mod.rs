@@ -9,6 +9,7 @@ mod frame;
 mod process;
 mod report;
 mod room;
+mod spread;
 mod target;
 
 use std::io::{IsTerminal, Write};
@@ -23,6 +24,7 @@ use crowd::{Crowd, Manner};
 use process::{Process, Used};
 use report::{Connecting, Load, Quantiles, Report, Servers, per_second};
 use room::{MARK_BYTES, Room};
+use spread::Spread;
 use target::Target;
 
 /// Messages that are sent when they are due before what has come is read.
@@ -44,6 +46,9 @@ pub(super) struct Options {
     /// Rooms that they are spread over
     #[arg(long, default_value_t = 10)]
     rooms: usize,
+    /// Rooms that each client is in, all on its one connection; a room has clients × this / rooms members
+    #[arg(long, default_value_t = 1)]
+    rooms_each: usize,
     /// Messages of each room under way at a time: the next is sent when every member has one of them
     #[arg(long, default_value_t = 1, conflicts_with = "rate")]
     in_flight: u64,
@@ -114,12 +119,7 @@ impl Usage {
 /// # Errors
 /// In words for whoever typed it: options that make no sense, servers that can't be reached or measured.
 pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    ensure!(options.clients > 0 && options.rooms > 0, "--clients and --rooms must be at least 1");
-    ensure!(
-        options.rooms <= options.clients,
-        "--rooms: each needs a member, and there are {} clients",
-        options.clients
-    );
+    let spread = Spread::new(options.clients, options.rooms, options.rooms_each)?;
     ensure!(options.payload >= MARK_BYTES, "--payload: {MARK_BYTES} bytes are needed to tell messages apart");
     ensure!(options.at_once > 0 && options.in_flight > 0, "--at-once and --in-flight must be at least 1");
     ensure!(options.rate != Some(0), "--rate must be at least 1; --idle says nothing");
@@ -132,11 +132,10 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let targets = options.url.iter().map(|url| Target::parse(url)).collect::<anyhow::Result<Vec<_>>>()?;
     let servers = options.pid.iter().map(|pid| Process::of(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
     // Names of this run's own, so that no other run in the same rooms disturbs the counts.
-    let run = std::process::id();
-    let rooms = (0..options.rooms).map(|room| {
-        let members = (room..options.clients).step_by(options.rooms).collect();
-        Room::new(format!("bench-{run}-{room}"), members, options.senders, options.payload)
-    });
+    let prefix = format!("bench-{}-", std::process::id());
+    let rooms = (0..options.rooms)
+        .map(|room| Room::new(format!("{prefix}{room}"), spread.members(room), options.senders, options.payload))
+        .collect();
     let manner = Manner {
         targets,
         sources: options.source.clone(),
@@ -145,9 +144,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
             .clone()
             .map(|secret| token_secret(secret, std::env::var("JWT_SECRET").ok()))
             .transpose()?,
-        prefix: format!("bench-{run}-"),
+        prefix,
     };
-    let mut crowd = Crowd::new(manner, rooms.collect())?;
+    let mut crowd = Crowd::new(manner, rooms, spread)?;
     let report = measure(options, &servers, &mut crowd)?;
     if options.json {
         println!("{}", serde_json::to_string(&report)?);
@@ -169,7 +168,7 @@ fn token_secret(given: Option<String>, environment: Option<String>) -> anyhow::R
 }
 
 fn measure(options: &Options, servers: &[Process], crowd: &mut Crowd) -> anyhow::Result<Report> {
-    let memory = || servers.iter().map(|server| server.memory()).sum::<anyhow::Result<u64>>();
+    let memory = || servers.iter().map(|server| server.memory()).collect::<anyhow::Result<Vec<u64>>>();
     let mut line = Line::new();
     let memory_before = memory()?;
     let before = Usage::now(servers)?;
@@ -200,9 +199,13 @@ fn measure(options: &Options, servers: &[Process], crowd: &mut Crowd) -> anyhow:
     let mut findings = crowd.found;
     crowd.rooms.iter().for_each(|room| room.close(&mut findings));
     let count = options.clients as f64;
+    let bytes_more: Vec<f64> =
+        memory_there.iter().zip(&memory_before).map(|(there, before)| *there as f64 - *before as f64).collect();
     Ok(Report {
         clients: options.clients,
         rooms: options.rooms,
+        rooms_each: options.rooms_each,
+        members: crowd.spread.members_of_a_room(),
         connecting,
         load,
         storm,
@@ -210,9 +213,10 @@ fn measure(options: &Options, servers: &[Process], crowd: &mut Crowd) -> anyhow:
             cores,
             cpu_us_per_connection: for_connections.iter().sum::<Duration>().as_secs_f64() * 1e6 / count,
             cpu_us_per_delivery: cpu,
-            memory_before_bytes: memory_before,
-            memory_bytes: memory_there,
-            bytes_per_connection: (memory_there as f64 - memory_before as f64) / count,
+            memory_before_bytes: memory_before.iter().sum(),
+            memory_bytes: memory_there.iter().sum(),
+            bytes_per_connection: bytes_more.iter().sum::<f64>() / count,
+            bytes_more,
         }),
         checked: crowd.heard.deliveries,
         checked_by: if crowd.rooms.iter().all(Room::is_numbered) { "seq" } else { "sender" },
@@ -247,7 +251,7 @@ fn rest(crowd: &mut Crowd, time: Duration, line: &mut Line) -> anyhow::Result<()
 /// When the next message is sent.
 enum Pace {
     InFlight(u64),
-    Rate { per_sec: u64, from: Instant, sent: u64 },
+    Rate { per_sec: u64, from: Instant, sent: u64, room: usize },
 }
 
 impl Pace {
@@ -264,7 +268,7 @@ impl Pace {
                 }
                 Duration::from_millis(100)
             }
-            Self::Rate { per_sec, from, sent } => {
+            Self::Rate { per_sec, from, sent, room } => {
                 for _ in 0..AT_ONCE_DUE {
                     let due = *from
                         + Duration::from_nanos(
@@ -274,11 +278,11 @@ impl Pace {
                         // The system's poll knows whole milliseconds; what is sooner is waited for awake.
                         return Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(100));
                     }
-                    let room = usize::try_from(*sent % crowd.rooms.len() as u64).unwrap_or_default();
                     // From when it was due, though it may be sent later: so a server that stalls can't hide it.
                     let sent_us = crowd.us_of(due);
-                    crowd.speak(room, sent_us);
+                    crowd.speak(*room, sent_us);
                     *sent += 1;
+                    *room = crowd.spread.next(*room);
                 }
                 // More is due than can be written: what has come is read first.
                 Duration::ZERO
@@ -297,14 +301,18 @@ fn put_load(
     let begin = Instant::now();
     let measured_from = begin + options.warm_up;
     let mut pace = match options.rate {
-        Some(per_sec) => Pace::Rate { per_sec, from: begin, sent: 0 },
+        Some(per_sec) => Pace::Rate { per_sec, from: begin, sent: 0, room: 0 },
         None => Pace::InFlight(options.in_flight),
     };
     let mut stirred: Vec<usize> = Vec::new();
     if let Pace::InFlight(at_once) = pace {
-        for room in (0..crowd.rooms.len()).flat_map(|room| (0..at_once).map(move |_| room)) {
-            let now = crowd.now_us();
-            crowd.speak(room, now);
+        let mut room = 0;
+        for _ in 0..crowd.rooms.len() {
+            for _ in 0..at_once {
+                let now = crowd.now_us();
+                crowd.speak(room, now);
+            }
+            room = crowd.spread.next(room);
         }
     }
     crowd.latency_from = crowd.us_of(measured_from);

@@ -70,7 +70,9 @@ pub(super) struct Servers {
     pub(super) memory_before_bytes: u64,
     /// Of all together, with everyone there and before a word was said.
     pub(super) memory_bytes: u64,
-    /// The difference, per connection.
+    /// The difference, of each in the order in which they were named.
+    pub(super) bytes_more: Vec<f64>,
+    /// The difference of all together, per connection.
     pub(super) bytes_per_connection: f64,
 }
 
@@ -79,6 +81,10 @@ pub(super) struct Servers {
 pub(super) struct Report {
     pub(super) clients: usize,
     pub(super) rooms: usize,
+    /// Rooms that each client is in.
+    pub(super) rooms_each: usize,
+    /// Members of each room: so many deliveries a message is to have.
+    pub(super) members: f64,
     pub(super) connecting: Connecting,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) load: Option<Load>,
@@ -97,10 +103,15 @@ pub(super) struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each = if self.rooms_each == 1 {
+            String::new()
+        } else {
+            format!(" × {} (each client in {})", (self.members * 10.0).round() / 10.0, self.rooms_each)
+        };
         let connecting = |out: &mut fmt::Formatter<'_>, name: &str, it: &Connecting| {
             write!(
                 out,
-                "{name:<12}{} clients, {} rooms, in {:.2} s: {:.0}/s; each {}",
+                "{name:<12}{} clients, {} rooms{each}, in {:.2} s: {:.0}/s; each {}",
                 self.clients, self.rooms, it.seconds, it.per_second, it.time_ms
             )?;
             if it.failed_attempts > 0 {

@@ -3,7 +3,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use memchr::memmem;
+use memchr::memmem::{self, Finder};
 
 /// Messages of a room that are remembered while someone has not heard them: what is said after so many more is checked by
 /// numbers alone, so that a message that was lost doesn't hold the memory of all behind it.
@@ -43,7 +43,8 @@ impl Mark {
     }
 }
 
-fn digits_of(text: &[u8]) -> Option<u64> {
+/// The number that digits say.
+pub(super) fn digits_of(text: &[u8]) -> Option<u64> {
     text.iter().try_fold(0_u64, |sum, digit| {
         digit.is_ascii_digit().then(|| sum.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
     })
@@ -59,9 +60,18 @@ fn put_digits(mut number: u64, place: &mut [u8]) {
 /// The number behind `"seq":`.
 fn seq_of(head: &[u8]) -> Option<u64> {
     const NAME: &[u8] = b"\"seq\":";
-    let at = memmem::find(head, NAME)? + NAME.len();
-    let len = head[at..].iter().take_while(|digit| digit.is_ascii_digit()).count();
-    if len == 0 { None } else { digits_of(&head[at..at + len]) }
+    leading_number(&head[memmem::find(head, NAME)? + NAME.len()..])
+}
+
+/// The number in a packet that follows on what is looked for.
+pub(super) fn number_behind(name: &Finder<'_>, packet: &[u8]) -> Option<usize> {
+    let at = name.find(packet)? + name.needle().len();
+    usize::try_from(leading_number(&packet[at..])?).ok()
+}
+
+fn leading_number(text: &[u8]) -> Option<u64> {
+    let len = text.iter().take_while(|digit| digit.is_ascii_digit()).count();
+    if len == 0 { None } else { digits_of(&text[..len]) }
 }
 
 /// What went wrong. All zeros: the server kept its promises.
