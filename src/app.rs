@@ -14,7 +14,7 @@ use crate::backplane::redis::RedisSettings;
 use crate::backplane::{Backplane, memory, redis};
 use crate::chat::{Chat, Consent};
 use crate::config::Config;
-use crate::delivery::{Delivery, DeliverySettings};
+use crate::delivery::{Delivery, DeliverySettings, Pause};
 use crate::domain::policy::Asked;
 use crate::domain::{Refusal, RoomId, UserId};
 use crate::gateway::access::Access;
@@ -65,11 +65,26 @@ impl App {
                 redis::connect(settings, config.backplane_limits()).await?
             }
         };
+        let write_timeout = Duration::from_secs(config.settings.write_timeout_secs);
+        let control = Control::new(engineioxide::Limits {
+            outbox_bytes: config.settings.max_outbox_bytes,
+            outbox_frames: config.settings.max_outbox_bytes / MEAN_FRAME_BYTES,
+            write_timeout,
+            ..engineioxide::Limits::default()
+        });
+        let rota = control.rota();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let delivery_settings = DeliverySettings {
             workers,
             room_events: config.settings.room_events_limit,
             page_bytes: config.settings.max_outbox_bytes / 8,
+            pause: Pause::new({
+                let rota = rota.clone();
+                move || {
+                    let rota = rota.clone();
+                    async move { rota.turn().await }
+                }
+            }),
             ..DeliverySettings::default()
         };
         let delivery = Arc::new(Delivery::start(&backplane, &delivery_settings));
@@ -80,13 +95,6 @@ impl App {
         let chat = Arc::new(chat);
         let auth = Arc::new(config.authenticator()?);
         auth.warm_up().await;
-        let write_timeout = Duration::from_secs(config.settings.write_timeout_secs);
-        let control = Control::new(engineioxide::Limits {
-            outbox_bytes: config.settings.max_outbox_bytes,
-            outbox_frames: config.settings.max_outbox_bytes / MEAN_FRAME_BYTES,
-            write_timeout,
-            ..engineioxide::Limits::default()
-        });
         let settings = Settings {
             ping_interval: Duration::from_millis(config.settings.ping_interval_ms),
             ping_timeout: Duration::from_millis(config.settings.ping_timeout_ms),
@@ -103,7 +111,7 @@ impl App {
         let outbox_bytes = config.settings.max_outbox_bytes;
         let connections = Connections::new(chat.clone(), auth.clone(), admission.clone(), outbox_bytes);
         let gateway = Gateway::new(connections.clone(), settings);
-        let plain = Door::new(connections.clone(), plain_settings, control.rota());
+        let plain = Door::new(connections.clone(), plain_settings, rota);
         let everyone = Everyone { control: control.clone(), plain: plain.clone() };
         let metrics = Metrics {
             everyone: everyone.clone(),

@@ -14,7 +14,9 @@ mod user;
 mod worker;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::hash::Hash;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -60,6 +62,35 @@ pub struct DeliveryCounters {
     pub latency: Histogram,
 }
 
+/// What a worker waits for when it has handed out much: that the outlets before it have begun to write.
+#[derive(Clone)]
+pub struct Pause(Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>);
+
+impl Pause {
+    /// Each time another future of `pause`. Until it is ready the worker hands out nothing.
+    #[must_use]
+    pub fn new<F: Future<Output = ()> + Send + 'static>(pause: impl Fn() -> F + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move || Box::pin(pause())))
+    }
+
+    async fn wait(&self) {
+        (self.0)().await;
+    }
+}
+
+impl Default for Pause {
+    /// Whoever is ready.
+    fn default() -> Self {
+        Self::new(tokio::task::yield_now)
+    }
+}
+
+impl fmt::Debug for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pause")
+    }
+}
+
 /// How the feeds behave.
 #[derive(Debug, Clone)]
 pub struct DeliverySettings {
@@ -71,11 +102,19 @@ pub struct DeliverySettings {
     pub page_bytes: usize,
     /// The most bytes that all rooms together keep of messages for replays, about.
     pub kept_bytes: usize,
+    /// For outlets that write in their turn.
+    pub pause: Pause,
 }
 
 impl Default for DeliverySettings {
     fn default() -> Self {
-        Self { workers: 1, room_events: 500, page_bytes: 128 * 1024, kept_bytes: 64 * 1024 * 1024 }
+        Self {
+            workers: 1,
+            room_events: 500,
+            page_bytes: 128 * 1024,
+            kept_bytes: 64 * 1024 * 1024,
+            pause: Pause::default(),
+        }
     }
 }
 

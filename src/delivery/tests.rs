@@ -288,6 +288,25 @@ async fn join(delivery: &Delivery, outlet: &Arc<Recorder>, start: Start) -> Join
     tokio::join!(delivery.join(room(), outlet.clone(), username, start, reply), told).1.unwrap()
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_worker_with_much_to_hand_out_pauses_so_that_outlets_can_write() {
+    let (backplane, ann) = (lossy(0), Recorder::new("ann"));
+    let (recorder, heard) = (ann.clone(), Arc::new(Mutex::new(Vec::new())));
+    let note = heard.clone();
+    let pause = Pause::new(move || {
+        note.lock().push(recorder.seqs().len());
+        tokio::task::yield_now()
+    });
+    let delivery = Delivery::start(&backplane, &DeliverySettings { pause, ..DeliverySettings::default() });
+    join(&delivery, &ann, Start::Live).await;
+    // Nothing in between waits: the worker finds all of them at once.
+    for n in 0..1100 {
+        say(&backplane, &n.to_string()).await;
+    }
+    delivery.settle(&room()).await;
+    assert_eq!((&**heard.lock(), ann.seqs().len()), (&[512, 1024][..], 1100));
+}
+
 async fn say(backplane: &Backplane, text: &str) -> u64 {
     let fields = DraftFields { content: text.into(), ..DraftFields::default() };
     let user = UserId::trusted("sender");

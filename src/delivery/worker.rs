@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::room::{self, RoomFeed};
 use super::user::{self, UserFeed};
-use super::{Command, DeliveryCounters, DeliverySettings, Queues, TICK};
+use super::{Command, DeliveryCounters, DeliverySettings, Pause, Queues, TICK};
 use crate::backplane::{Backplane, BusEvent, Topic};
 use crate::domain::{Head, RoomId, UserId};
 
@@ -21,7 +21,7 @@ use crate::domain::{Head, RoomId, UserId};
 const READS: usize = 64;
 /// How often heads and versions are compared, to find a lost *last* event.
 const COMPARE: Duration = Duration::from_secs(2);
-/// Commands that are handled before others have their turn.
+/// Commands that are handled before whoever has something to write begins to: an outbox must have room for what they bring.
 const BATCH: usize = 512;
 /// How many topics are compared at once; the others follow in turn.
 const COMPARED_AT_ONCE: usize = 1000;
@@ -42,6 +42,7 @@ pub(super) struct Context {
     pub counters: Arc<DeliveryCounters>,
     queues: Arc<Queues>,
     reads: Arc<Semaphore>,
+    pause: Pause,
     due: BinaryHeap<Reverse<(Instant, RoomId)>>,
     next_ticket: u64,
 }
@@ -129,6 +130,7 @@ impl Worker {
             counters,
             queues,
             reads: Arc::new(Semaphore::new(READS)),
+            pause: settings.pause.clone(),
             due: BinaryHeap::new(),
             next_ticket: 0,
         };
@@ -148,6 +150,9 @@ impl Worker {
                         return;
                     }
                     batch.drain(..).for_each(|command| self.handle_or_report(command));
+                    if count == BATCH {
+                        self.context.pause.wait().await;
+                    }
                 }
                 _ = tick.tick() => self.on_tick(),
                 _ = compare.tick() => self.compare(),

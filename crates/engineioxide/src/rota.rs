@@ -60,6 +60,22 @@ impl Rota {
             self.0.news.notify_one();
         }
     }
+
+    /// Waits until everyone who stands in line by now has been woken. Safe to cancel.
+    pub async fn turn(&self) {
+        let guest = Arc::new(Guest(Notify::new()));
+        self.wait(guest.clone());
+        guest.0.notified().await;
+    }
+}
+
+/// Someone who has nothing to write, but waits for a turn.
+struct Guest(Notify);
+
+impl Waiting for Guest {
+    fn begin_turn(&self) {
+        self.0.notify_one();
+    }
 }
 
 impl fmt::Debug for Rota {
@@ -130,6 +146,17 @@ mod tests {
         eventually(|| begun.load(Ordering::Relaxed) == 10 * TURN).await;
         rota.wait(Arc::new(Writer(begun.clone())));
         eventually(|| begun.load(Ordering::Relaxed) > 10 * TURN).await;
+    }
+
+    #[tokio::test]
+    async fn a_guest_has_its_turn_behind_all_before_it() {
+        let (rota, begun) = (Rota::default(), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..3 * TURN {
+            rota.wait(Arc::new(Writer(begun.clone())));
+        }
+        rota.start();
+        rota.turn().await;
+        assert_eq!(begun.load(Ordering::Relaxed), 3 * TURN);
     }
 
     #[tokio::test]

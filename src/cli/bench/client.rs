@@ -35,11 +35,13 @@ pub(super) struct Seat {
     /// The last number that was heard here.
     pub(super) last_seq: u64,
     pub(super) epoch: Option<Box<str>>,
+    /// It is there by now.
+    pub(super) taken: bool,
 }
 
 impl Seat {
     pub(super) fn new(room: usize, place: usize) -> Self {
-        Self { room, place, last_seq: 0, epoch: None }
+        Self { room, place, last_seq: 0, epoch: None, taken: false }
     }
 }
 
@@ -124,6 +126,8 @@ impl Client {
         self.stream = None;
         self.stage = Stage::Away;
         self.entered = 0;
+        self.first.taken = false;
+        self.others.iter_mut().for_each(|seat| seat.taken = false);
         self.partial = Vec::new();
         self.unsent = Vec::new();
     }

@@ -433,7 +433,8 @@ impl Crowd {
             Stage::Joining => {
                 let client = &mut self.clients[index];
                 let which = room::digits_of(&ack[..at]).and_then(|id| usize::try_from(id.checked_sub(1)?).ok());
-                let seat = which.and_then(|which| client.seat(which)).ok_or_else(text)?;
+                let seat = which.and_then(|which| client.seat(which)).filter(|seat| !seat.taken).ok_or_else(text)?;
+                seat.taken = true;
                 let room = &mut self.rooms[seat.room];
                 let seq = answer["seq"].as_u64();
                 if self.resumes {
@@ -642,6 +643,16 @@ mod tests {
         assert!(asked.contains("\"u1\",\"since_seq\":8,\"epoch\":\"b\"}]"), "{asked}");
         assert_eq!((crowd.joined, crowd.entered), (1, 2));
         assert_eq!(crowd.found, Findings { gaps: 1, ..Findings::default() });
+    }
+
+    #[test]
+    fn an_answer_that_comes_twice_is_not_another_rooms() {
+        let (mut crowd, listener) = crowd_of_one(2);
+        let mut server = dial(&mut crowd, &listener);
+        let ack = "431[{\"ok\":true,\"seq\":0}]";
+        server.write_all(&welcome_with(&[ack, ack])).unwrap();
+        crowd.turn(None).unwrap();
+        assert_eq!((crowd.joined, crowd.attempts_failed), (0, 1), "{}", crowd.last_failure);
     }
 
     #[test]

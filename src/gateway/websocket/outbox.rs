@@ -144,9 +144,14 @@ impl Outbox {
 
     // What follows is for the transport alone.
 
-    /// From now on whoever puts something in wakes this.
+    /// From now on this is woken when it is the transport's turn to write, or the connection is to end.
     pub(super) fn register(&self, waker: &Waker) {
         self.transport.register(waker);
+    }
+
+    /// Whether it isn't its turn to write. Once it is, the transport is woken.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.in_line.load(Ordering::Acquire)
     }
 
     /// What to do next: write at most so many bytes, or one frame if that is more.

@@ -160,6 +160,8 @@ impl Transport {
             // A ping doesn't wait until there is nothing else to write: who reads slowly must be asked, too.
             let (frames, bytes) = if std::mem::take(&mut self.ping_due) {
                 (vec![Message::Ping(Default::default())], 0)
+            } else if self.outbox.is_in_line() && self.outbox.ending().is_none() {
+                return Poll::Pending;
             } else {
                 match self.outbox.next(BATCH) {
                     Task::Write(frames, bytes) => (frames.into_iter().map(Message::Text).collect(), bytes),

@@ -186,7 +186,7 @@ impl State {
         self.stay(waker);
     }
 
-    /// The WebSocket's task goes to sleep, and need not be told of output.
+    /// The WebSocket's task goes to sleep, and is told of output if it was going to be.
     fn stay(&mut self, waker: &Waker) {
         match &mut self.socket_waker {
             Some(known) => known.clone_from(waker),

@@ -28,7 +28,7 @@ thread_local! {
 
 /// What the writer came to.
 pub(super) enum Step {
-    /// All that is queued is written; the session wakes the task when there is more.
+    /// All that is queued is written, or it isn't its turn: the session wakes the task when it is, or there is more.
     Idle,
     /// Its turn is over; it wants another.
     Yield,
