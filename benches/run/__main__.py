@@ -239,7 +239,8 @@ def compared(figures):
     tables = [
         anchors(figures, [server for server in ONE_NODE if server in measured]),
         clusters(figures, [server for server in TWO_NODES if server in measured]),
-        same_rate(figures),
+        same_rate(figures, "at half of hubbub's top load", ("half", "two-half")),
+        same_rate(figures, "at half of what it takes one message at a time", ("calm", "two-calm")),
     ]
     tables += [legend(tables), goal_table(reached)]
     return "\n\n".join("\n".join(table) for table in tables if table), reached

@@ -122,10 +122,10 @@ def clusters(figures, servers):
     return lines
 
 
-def same_rate(figures):
-    """Half of hubbub's top load for each: latencies, and what it takes of the core."""
-    lines = ["| at half of hubbub's top load, 10 × 100 | messages/s | p50, ms | p99, ms | cores |", "| --- | --- | --- | --- | --- |"]
-    for row in (BY_NAME["half"], BY_NAME["two-half"]):
+def same_rate(figures, what, rows):
+    """The same rate for each: latencies, and what it takes of the core."""
+    lines = [f"| {what}, 10 × 100 | messages/s | p50, ms | p99, ms | cores |", "| --- | --- | --- | --- | --- |"]
+    for row in map(BY_NAME.get, rows):
         for server in row.servers:
             rates = figures.values(row.name, server, "load", "messages_per_second")
             if not rates:
@@ -137,20 +137,19 @@ def same_rate(figures):
                 cells += ["–", "does not keep up"]
             cells.append(cell(figures.sums(row.name, server, "servers", "cores")))
             lines.append(f"| {NAMES[server]}{', two nodes' if parted(server)[1] else ''} | " + " | ".join(cells) + " |")
-    return lines
+    return lines if len(lines) > 2 else []
 
 
 def goals(figures):
-    """Each goal that was measured: what, the figure, the bar, reached or not."""
+    """Each goal: what, the figure, the bar, whether it is reached (`None`: it was not measured)."""
     rows = []
 
     def goal(what, values, bar, digits=2, at_least=False, unit=""):
-        if not values or bar is None:
-            return
-        value = median(values)
-        reached = value >= bar if at_least else value <= bar
+        reached = None
+        if values:
+            reached = median(values) >= bar if at_least else median(values) <= bar
         sign = "≥" if at_least else "≤"
-        rows.append((what, cell(values, digits) + unit, f"{sign} {bar:,.{digits}f}{unit}", reached))
+        rows.append((what, cell(values, digits) + unit if values else "–", f"{sign} {bar:,.{digits}f}{unit}", reached))
 
     goal("fan-out, 10 × 100, 1 in flight, × floor", figures.ratios("one-1", "hubbub", "floor", *DELIVERY), 1.3)
     goal("fan-out, 10 × 100, 4 in flight, × floor", figures.ratios("one-4", "hubbub", "floor", *DELIVERY), 1.6)
@@ -167,12 +166,15 @@ def goals(figures):
     goal("p99 at half of it, two nodes", figures.values("two-half", "hubbub-2", "load", "latency_ms", "p99"), 10, 1, unit=" ms")
     goal("100,000 connections: p99 of a message", figures.values("huge", "hubbub", "load", "latency_ms", "p99"), 250, 0, unit=" ms")
     goal("100,000 connections: memory", [v / 1e9 for v in figures.values("huge", "hubbub", "servers", "memory_bytes")], 0.8, 2, unit=" GB")
+    rows.append(("cost of a message as rooms, nodes and connections elsewhere grow", "`scripts/bench --scale`", "constant", None))
+    rows.append(("faults: messages lost that were acknowledged, repeats, disorder", "`scripts/faults`", "0", None))
     return rows
 
 
 def goal_table(rows):
     lines = ["| goal | measured | bar | |", "| --- | --- | --- | --- |"]
-    lines += [f"| {what} | {value} | {bar} | {'reached' if reached else '**not reached**'} |" for what, value, bar, reached in rows]
+    words = {True: "reached", False: "**not reached**", None: "not measured here"}
+    lines += [f"| {what} | {value} | {bar} | {words[reached]} |" for what, value, bar, reached in rows]
     return lines
 
 

@@ -43,10 +43,13 @@ ROWS = (
     Row("many-4", "100 rooms × 10, 4 in flight", crowd(1000, 100, "--in-flight", "4"), ONE_NODE),
     Row("idle", "10,000 idle, joined (1,000 rooms × 10)", crowd(10000, 1000, "--idle"), ONE_NODE),
     Row("half", "half of hubbub's top load, 10 × 100", crowd(1000, 10), ("floor", "hubbub", "uws", "ws"), needs="one-4", top_of="hubbub"),
+    Row("calm", "half of what hubbub takes one message at a time, 10 × 100", crowd(1000, 10), ("floor", "hubbub", "uws"), needs="one-1", top_of="hubbub"),
     Row("storm", "10,000 cut off and back (100 × 100)", crowd(10000, 100, "--idle", "--storm"), ("hubbub",)),
     Row("two-4", "two nodes and Redis, 10 × 100, 4 in flight", crowd(1000, 10, "--in-flight", "4"), TWO_NODES),
     Row("two-many-4", "two nodes and Redis, 100 × 10, 4 in flight", crowd(1000, 100, "--in-flight", "4"), TWO_NODES),
+    Row("two-1", "two nodes and Redis, 10 × 100, 1 in flight", crowd(1000, 10, "--in-flight", "1"), ("hubbub-2", "uws-2")),
     Row("two-half", "two nodes, half of hubbub's top load, 10 × 100", crowd(1000, 10), ("hubbub-2", "uws-2", "ws-2"), needs="two-4", top_of="hubbub-2"),
+    Row("two-calm", "two nodes, half of what hubbub takes one at a time, 10 × 100", crowd(1000, 10), ("hubbub-2", "uws-2"), needs="two-1", top_of="hubbub-2"),
     Row("two-storm", "two nodes, 10,000 cut off and back", crowd(10000, 100, "--idle", "--storm"), ("hubbub-2",)),
     # A message a second in each of a hundred rooms, while the others are silent but for heartbeats.
     Row("huge", "100,000 connections, 1,000 × 100, 100 messages/s", crowd(100000, 1000, "--rate", "100"), ("hubbub",), huge=True),
