@@ -78,13 +78,7 @@ impl App {
             workers,
             room_events: config.settings.room_events_limit,
             page_bytes: config.settings.max_outbox_bytes / 8,
-            pause: Pause::new({
-                let rota = rota.clone();
-                move || {
-                    let rota = rota.clone();
-                    async move { rota.turn().await }
-                }
-            }),
+            pause: Pause::new(move || rota.turn()),
             ..DeliverySettings::default()
         };
         let delivery = Arc::new(Delivery::start(&backplane, &delivery_settings));
@@ -111,7 +105,7 @@ impl App {
         let outbox_bytes = config.settings.max_outbox_bytes;
         let connections = Connections::new(chat.clone(), auth.clone(), admission.clone(), outbox_bytes);
         let gateway = Gateway::new(connections.clone(), settings);
-        let plain = Door::new(connections.clone(), plain_settings, rota);
+        let plain = Door::new(connections.clone(), plain_settings, control.rota());
         let everyone = Everyone { control: control.clone(), plain: plain.clone() };
         let metrics = Metrics {
             everyone: everyone.clone(),

@@ -61,11 +61,14 @@ impl Rota {
         }
     }
 
-    /// Waits until everyone who stands in line by now has been woken. Safe to cancel.
-    pub async fn turn(&self) {
-        let guest = Arc::new(Guest(Notify::new()));
-        self.wait(guest.clone());
-        guest.0.notified().await;
+    /// Waits until everyone who stands in line when this is first polled has been woken. Safe to cancel.
+    pub fn turn(&self) -> impl Future<Output = ()> + Send + use<> {
+        let rota = self.clone();
+        async move {
+            let guest = Arc::new(Guest(Notify::new()));
+            rota.wait(guest.clone());
+            guest.0.notified().await;
+        }
     }
 }
 
@@ -120,6 +123,13 @@ mod tests {
         }
     }
 
+    /// A line of so many who wait, not begun, and the count of their turns.
+    fn line_of(writers: usize) -> (Rota, Arc<AtomicUsize>) {
+        let (rota, begun) = (Rota::default(), Arc::new(AtomicUsize::new(0)));
+        (0..writers).for_each(|_| rota.wait(Arc::new(Writer(begun.clone()))));
+        (rota, begun)
+    }
+
     async fn eventually(what: impl Fn() -> bool) {
         let seen = async {
             while !what() {
@@ -131,10 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn whatever_else_is_ready_runs_before_all_have_had_their_turn() {
-        let (rota, begun) = (Rota::default(), Arc::new(AtomicUsize::new(0)));
-        for _ in 0..10 * TURN {
-            rota.wait(Arc::new(Writer(begun.clone())));
-        }
+        let (rota, begun) = line_of(10 * TURN);
         rota.start();
         let mut before = 0;
         for _ in 0..10 {
@@ -150,10 +157,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_guest_has_its_turn_behind_all_before_it() {
-        let (rota, begun) = (Rota::default(), Arc::new(AtomicUsize::new(0)));
-        for _ in 0..3 * TURN {
-            rota.wait(Arc::new(Writer(begun.clone())));
-        }
+        let (rota, begun) = line_of(3 * TURN);
         rota.start();
         rota.turn().await;
         assert_eq!(begun.load(Ordering::Relaxed), 3 * TURN);
