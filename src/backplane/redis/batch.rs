@@ -122,13 +122,14 @@ impl Appends {
         let call = if keyless { Uuid::new_v4().simple().to_string() } else { String::new() };
         let mut args: Vec<Value> = vec![self.dedupe_ttl.into(), self.history_ttl.into(), call.into()];
         let mut rooms: Vec<Vec<Uuid>> = Vec::new();
-        for messages in batch.chunk_by(|one, next| one.room == next.room) {
-            let first = &messages[0];
-            args.extend([first.partition.tag().into(), first.room.as_str().into(), messages.len().to_string().into()]);
-            for message in messages {
-                args.extend([message.name.as_str().into(), Value::Bytes(message.record.clone())]);
-            }
+        for messages in batch.chunk_by_mut(|one, next| one.room == next.room) {
             rooms.push(messages.iter().map(|message| message.id).collect());
+            let first = &mut messages[0];
+            let (tag, room) = (first.partition.tag(), std::mem::take(&mut first.room));
+            args.extend([tag.into(), room.into(), messages.len().to_string().into()]);
+            for message in messages {
+                args.extend([std::mem::take(&mut message.name).into(), Value::Bytes(message.record.clone())]);
+            }
         }
         let replies = batch.into_iter().map(|waiting| waiting.reply);
         match self.link.run(&APPEND, partition, args).await.and_then(|answer| places(answer, &rooms)) {

@@ -66,8 +66,9 @@ local function append(at, last)
   local room, log, feed = T .. 'm:' .. R, T .. 'h:' .. R, T .. 'r:' .. R
   local epoch, seq, due, says
   if new ~= 0 then
-    local m = open(R)
-    epoch, due = m.e, m.x ~= seen_to
+    local _, seen
+    epoch, _, seen = open(R)
+    due = seen ~= seen_to
     -- The room's numbering moves on for all of them at once. It is the first that is written: a Redis without memory refuses
     -- here, before anything has changed.
     seq = call('HINCRBY', room, 's', new) - new

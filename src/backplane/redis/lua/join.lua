@@ -6,10 +6,10 @@
 -- Atomic: all of one moment. Repeating it only reads. FENCED when the incarnation was reaped.
 local R, inc, conn, user, name, limit = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
 if fenced(inc) then return redis.error_reply(FENCED) end
-local m = open(R)
+local epoch, seq = open(R)
 local changes = 0
 if enter(R, inc, conn, user, name) then
   change(R, 'J', user, name)
   changes = 1
 end
-return roster({ m.e, int(m.s), int(oldest(R, m.s)), table.concat(past(R), ' '), changes, replid() }, R, limit, user)
+return roster({ epoch, int(seq), int(oldest(R, seq)), table.concat(past(R), ' '), changes, replid() }, R, limit, user)

@@ -37,6 +37,7 @@ end
 
 -- The room's numbering, begun if there is none. When Redis was restarted, restored or promoted since (its replid tells),
 -- the tail may be lost: a new epoch counts on from where the surviving data ends, and the old one's end is kept.
+-- Returns its epoch, its last seq, and its x where that still holds.
 local function open(R)
   local key = T .. 'm:' .. R
   local m = call('HMGET', key, 'e', 's', 'r', 'x')
@@ -44,14 +45,14 @@ local function open(R)
     call('DEL', T .. 'h:' .. R, T .. 'p:' .. R)
     call('HSET', key, 'e', fresh(), 's', '0', 'r', replid())
     call('PEXPIRE', key, TTL)
-    return { e = fresh(), s = 0 }
+    return fresh(), 0
   end
   if m[3] ~= replid() then
     bury(R, m[1], m[2])
     call('HSET', key, 'e', fresh(), 'r', replid())
-    return { e = fresh(), s = tonumber(m[2]) }
+    return fresh(), tonumber(m[2])
   end
-  return { e = m[1], s = tonumber(m[2]), x = m[4] }
+  return m[1], tonumber(m[2]), m[4]
 end
 
 -- The lowest seq that readers may see. The stream is trimmed in whole blocks and may hold more than HISTORY.

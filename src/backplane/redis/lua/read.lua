@@ -9,15 +9,15 @@
 -- order: seq, epoch, time, record.
 -- Atomic: all of one moment. Begins the numbering of a room that has none, so that its epoch lasts.
 local R, mode, at, limit, bytes = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local m = open(R)
-local low = oldest(R, m.s)
-local reply = { m.e, int(m.s), int(low), table.concat(past(R), ' ') }
+local epoch, seq = open(R)
+local low = oldest(R, seq)
+local reply = { epoch, int(seq), int(low), table.concat(past(R), ' ') }
 local found = {}
 if limit > 0 then
   if mode == 'A' then
     found = call('XRANGE', T .. 'h:' .. R, int(math.max(at + 1, low)) .. '-0', '+', 'COUNT', limit)
   else
-    local high = mode == 'B' and math.min(at - 1, m.s) or m.s
+    local high = mode == 'B' and math.min(at - 1, seq) or seq
     if high >= low then
       found = call('XREVRANGE', T .. 'h:' .. R, int(high) .. '-0', int(low) .. '-0', 'COUNT', limit)
     end
