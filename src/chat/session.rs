@@ -1,7 +1,8 @@
 //! What one connection is and where it is in: owned by whoever handles the connection's requests, one after another.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use ahash::{HashMap, HashSet};
 
 use crate::delivery::Outlet;
 use crate::domain::policy::{self, Joining, Listening, Permit, Reach, Reading, Sending, Standing};
@@ -39,7 +40,7 @@ impl Session {
     /// A connection that hasn't said who it is.
     #[must_use]
     pub fn new(conn: ConnId, make_outlet: MakeOutlet) -> Self {
-        Self { conn, member: None, rooms: HashMap::new(), watched: HashSet::new(), listens: false, make_outlet }
+        Self { conn, member: None, rooms: HashMap::default(), watched: HashSet::default(), listens: false, make_outlet }
     }
 
     /// In place of a session that was taken away.

@@ -18,11 +18,10 @@ impl Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
-}
 
-impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with milliseconds: `2026-01-31T10:00:00.000Z`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    #[must_use]
+    pub fn text(self) -> TimestampText {
         let shown = self.0.min(LAST_SHOWN);
         let (second, millis) = (shown / 1000, shown % 1000);
         // Every message shows its time, and most have the second of the one before.
@@ -34,7 +33,25 @@ impl fmt::Display for Timestamp {
         for (place, divisor) in [(20, 100), (21, 10), (22, 1)] {
             text[place] = b'0' + (millis / divisor % 10) as u8;
         }
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        TimestampText(text)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text().as_str())
+    }
+}
+
+/// A point in time as it is written.
+#[derive(Debug, Clone, Copy)]
+pub struct TimestampText(Written);
+
+impl TimestampText {
+    /// The text itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 

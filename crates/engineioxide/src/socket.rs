@@ -97,7 +97,7 @@ impl<D> Socket<D> {
     ) -> Result<(), TrySendError<(Str, VecDeque<Bytes>)>> {
         let msg = msg.into();
         let frames = many(&msg, &data, self.protocol);
-        sent(self.session.send_all(frames.iter().cloned()), (msg, data))
+        sent(self.session.send_all(frames), (msg, data))
     }
 
     /// Sends a text message if the session is open and less than half of its outbox is in use;
@@ -174,7 +174,7 @@ impl Permit<'_> {
     /// Sends a text message and binary ones right behind it.
     pub fn emit_many(self, msg: Str, data: VecDeque<Bytes>) {
         let frames = many(&msg, &data, self.session.protocol);
-        self.session.send_all(frames.iter().cloned());
+        self.session.send_all(frames);
     }
 }
 

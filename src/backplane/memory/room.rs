@@ -1,9 +1,10 @@
 //! One room of the embedded backplane: its log, its members and its changes, without locks or publishing.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Duration;
 
+use ahash::HashMap;
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -49,16 +50,17 @@ impl Room {
             log: VecDeque::new(),
             last_message: now,
             last_use: now,
-            sends: HashMap::new(),
+            sends: HashMap::default(),
             send_order: VecDeque::new(),
             members: BTreeMap::new(),
-            connections: HashMap::new(),
+            connections: HashMap::default(),
             version: 0,
             changes: VecDeque::new(),
         }
     }
 
-    /// Drops messages and send keys whose time is over. Called before every use, so that nobody sees them.
+    /// Notes that it is used now, and drops messages and send keys whose time is over. Called before every use, so that nobody
+    /// sees them.
     pub(super) fn forget_expired(&mut self, limits: &BackplaneLimits) {
         let now = Instant::now();
         self.last_use = now;
@@ -96,7 +98,7 @@ impl Room {
         while self.log.len() > limits.history_size {
             self.log.pop_front();
         }
-        self.last_message = Instant::now();
+        self.last_message = self.last_use;
         if let Some(key) = key {
             self.sends.insert(key.clone(), appended.clone());
             self.send_order.push_back((self.last_message + limits.dedupe_ttl, key));

@@ -1,12 +1,12 @@
 //! Answers: acknowledgements, refusals and what REST returns.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::event::write_message;
 use crate::chat::{Appended, Disconnected, HistoryPage, MemberPage};
 use crate::delivery::JoinOutcome;
-use crate::domain::{Refusal, RoomId, Status};
+use crate::domain::{Refusal, RoomId, Status, Timestamp};
 
 fn millis(wait: std::time::Duration) -> u64 {
     u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
@@ -130,6 +130,10 @@ impl<'a> TargetAck<'a> {
     }
 }
 
+fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(at.text().as_str())
+}
+
 /// The answer to `message` and to `POST /messages`.
 #[derive(Serialize)]
 pub struct MessageAck<'a> {
@@ -138,7 +142,8 @@ pub struct MessageAck<'a> {
     room_id: &'a str,
     seq: u64,
     epoch: &'a str,
-    timestamp: String,
+    #[serde(serialize_with = "as_text")]
+    timestamp: Timestamp,
     duplicate: bool,
 }
 
@@ -152,7 +157,7 @@ impl<'a> MessageAck<'a> {
             room_id: room.as_str(),
             seq: appended.seq,
             epoch: appended.epoch.as_str(),
-            timestamp: appended.at.to_string(),
+            timestamp: appended.at,
             duplicate: appended.duplicate,
         }
     }

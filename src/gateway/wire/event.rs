@@ -158,9 +158,10 @@ pub fn going_away(envelope: Envelope, reconnect_in: Duration) -> String {
 
 /// Writes a message's JSON object: what the backplane gave, then the record byte for byte.
 pub(super) fn write_message(entry: &Entry, out: &mut String) {
-    use std::fmt::Write;
+    out.push_str("{\"seq\":");
+    out.push_str(itoa::Buffer::new().format(entry.seq));
     // Epochs are opaque strings of the backplane's own making; they need no escapes.
-    let _ = write!(out, "{{\"seq\":{},\"epoch\":\"{}\",\"timestamp\":\"{}\",", entry.seq, entry.epoch, entry.at);
+    out.extend([",\"epoch\":\"", entry.epoch.as_str(), "\",\"timestamp\":\"", entry.at.text().as_str(), "\","]);
     // A record is a JSON object that was made as UTF-8; what follows its brace follows ours.
     out.push_str(std::str::from_utf8(&entry.record).ok().and_then(|record| record.strip_prefix('{')).unwrap_or("}"));
 }

@@ -117,11 +117,11 @@ impl Session {
     }
 
     pub(crate) fn send(self: &Arc<Self>, frame: Frame) -> SendOutcome {
-        self.send_all(std::iter::once(frame))
+        self.send_all([frame])
     }
 
     /// Queues frames next to each other, all or none.
-    pub(crate) fn send_all(self: &Arc<Self>, frames: impl Iterator<Item = Frame> + Clone) -> SendOutcome {
+    pub(crate) fn send_all(self: &Arc<Self>, frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>) -> SendOutcome {
         let reader = {
             let mut state = self.state.lock();
             if state.life != Life::Open {
@@ -147,7 +147,7 @@ impl Session {
             if state.life == Life::Closed {
                 return;
             }
-            self.queue(&mut state, std::iter::once(frame))
+            self.queue(&mut state, [frame])
         };
         match reader {
             Some(reader) => self.tell(reader),
@@ -156,11 +156,11 @@ impl Session {
     }
 
     /// `None`: it doesn't fit.
-    fn queue(&self, state: &mut State, frames: impl Iterator<Item = Frame> + Clone) -> Option<Reader> {
-        let (count, bytes) = frames.clone().fold((0, 0), |(count, bytes), frame| (count + 1, bytes + frame.len()));
+    fn queue(&self, state: &mut State, frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>) -> Option<Reader> {
+        let bytes = frames.as_ref().iter().map(Frame::len).sum::<usize>();
         let limits = self.control.limits();
         let fits = bytes <= limits.outbox_bytes.saturating_sub(state.unwritten)
-            && count <= limits.outbox_frames.saturating_sub(state.queue.len());
+            && frames.as_ref().len() <= limits.outbox_frames.saturating_sub(state.queue.len());
         if !fits {
             return None;
         }

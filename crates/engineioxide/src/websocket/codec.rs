@@ -184,7 +184,9 @@ impl Frame {
         mask.rotate_left(self.data.len() % 4);
         let start = self.data.len();
         self.data.extend_from_slice(bytes);
-        let mut chunks = self.data[start..].chunks_exact_mut(4);
+        // Four times over, because a processor has registers for so much.
+        let mask: [u8; 16] = std::array::from_fn(|at| mask[at % 4]);
+        let mut chunks = self.data[start..].chunks_exact_mut(16);
         for chunk in &mut chunks {
             for (byte, mask) in chunk.iter_mut().zip(mask) {
                 *byte ^= mask;
