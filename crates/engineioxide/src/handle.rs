@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engineioxide_core::{ProtocolVersion, Sid, TransportType};
+use engineioxide_core::{ProtocolVersion, Sid, Str, TransportType};
 
 use crate::frame::Frame;
 use crate::session::{Farewell, Session};
@@ -20,6 +20,16 @@ pub enum SendOutcome {
     Overflow,
     /// The session is closed, or closes after its flush.
     Closed,
+}
+
+/// Takes texts of a session before the layer above does.
+pub trait Intercept: Send + Sync {
+    /// A text message, in the order of arrival, in the stack of the session's own task: must not block, and must not call
+    /// [`SessionHandle::intercept`]. `Err` gives it back, and the layer above gets it.
+    ///
+    /// # Errors
+    /// The text, when it isn't taken.
+    fn text(&self, text: Str) -> Result<(), Str>;
 }
 
 /// A handle of one session. Cheap to clone and to keep: a closed session's handle holds little.
@@ -62,6 +72,12 @@ impl SessionHandle {
     /// it must not block. Read [`unwritten`](Self::unwritten) first where that saves the trip.
     pub fn when_below(&self, bytes: usize, then: Box<dyn FnOnce() + Send>) {
         self.0.when_below(bytes, then);
+    }
+
+    /// Lets `intercept` see every text that comes from now on, in place of whoever did before. It is let go at the session's
+    /// end; a session that is over doesn't take it.
+    pub fn intercept(&self, intercept: Arc<dyn Intercept>) {
+        self.0.intercept(intercept);
     }
 
     /// Closes the transport at once: what is unwritten is lost. A WebSocket gets a close frame,

@@ -36,6 +36,6 @@ mod websocket;
 pub use control::{Control, Limits, Retained};
 pub use engineioxide_core::{Packet, ProtocolVersion, Sid, Str, TransportType};
 pub use frame::Frame;
-pub use handle::{SendOutcome, SessionHandle};
+pub use handle::{Intercept, SendOutcome, SessionHandle};
 pub use rota::{Rota, Waiting};
 pub use socket::{DisconnectReason, Socket};

@@ -1,5 +1,6 @@
 //! One connection: takes up its events one after another, and answers them.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,7 +49,7 @@ pub struct Connection {
 struct Answer {
     line: Arc<dyn Line>,
     reference: Reference,
-    event: String,
+    event: Cow<'static, str>,
     connections: Arc<Connections>,
 }
 
@@ -65,7 +66,7 @@ impl Answer {
 
     fn refused(&self, refusal: &Refusal) {
         self.connections.counters.refused.add(1);
-        tracing::debug!(event = self.event, code = refusal.code.as_str(), "refused");
+        tracing::debug!(event = %self.event, code = refusal.code.as_str(), "refused");
         match self.reference {
             Reference::None => {
                 self.line.tell(EventName::Exception, &json(&Exception::of(refusal, Some(&self.event))));
@@ -108,27 +109,25 @@ impl Connection {
     /// Takes in an event, or answers at once why not.
     pub fn receive(self: &Arc<Self>, arrived: Arrived) {
         self.connections.counters.events.add(1);
-        let (json, ack, binary) = (arrived.json.clone(), arrived.ack, arrived.binary);
         if self.inbox.lock().is_ending() {
             return;
         }
-        let refusal = match self.spend(Cost::event(json.len())) {
-            Err(refusal) => refusal,
+        let (arrived, refusal) = match self.spend(Cost::event(arrived.json().len())) {
+            Err(refusal) => (arrived, refusal),
             Ok(()) => {
                 let put = self.inbox.lock().put(arrived, self.connections.chat.limits());
                 match put {
                     Put::Queued | Put::Ignored => return,
                     Put::Start if self.connections.chat.is_alone() => return self.take_up_here(),
                     Put::Start => return self.take_up(),
-                    Put::Refused(refusal) => {
+                    Put::Refused(arrived, refusal) => {
                         self.connections.counters.overloaded.add(1);
-                        refusal
+                        (arrived, refusal)
                     }
                 }
             }
         };
-        let Asked { event, reference, .. } =
-            self.line.decode(&Arrived { json, ack, binary }, self.connections.chat.limits());
+        let Asked { event, reference, .. } = self.line.decode(&arrived, self.connections.chat.limits());
         self.answer(reference, event).refused(&refusal);
     }
 
@@ -148,8 +147,9 @@ impl Connection {
 
     /// Spends of what the socket, its address and its user may. Who is refused again and again and doesn't care is closed.
     fn spend(&self, cost: Cost) -> Result<(), Refusal> {
-        let (chat, now) = (&self.connections.chat, Instant::now());
-        let of_socket = self.inbox.lock().spend(chat.limits(), cost, now);
+        let (chat, rates) = (&self.connections.chat, &self.connections.chat.limits().socket);
+        let of_socket =
+            if rates.are_off_for(cost) { Ok(()) } else { self.inbox.lock().spend(rates, cost, Instant::now()) };
         let spent = of_socket.map_err(|exceeded| Refusal::rate_limited(exceeded, "")).and_then(|()| {
             self.connections.admission.spend(self.client, cost)?;
             let identity = self.identity.lock();
@@ -158,7 +158,7 @@ impl Connection {
         });
         spent.inspect_err(|_| {
             self.connections.counters.rate_limited.add(1);
-            if self.inbox.lock().is_incorrigible(chat.limits(), now) {
+            if self.inbox.lock().is_incorrigible(chat.limits(), Instant::now()) {
                 self.connections.counters.incorrigible.add(1);
                 tracing::debug!(conn = %self.conn, "refused again and again: closed");
                 self.line.close(Closing::Incorrigible);
@@ -231,8 +231,8 @@ impl Connection {
         let _ = woken.await;
     }
 
-    fn answer(&self, reference: Reference, event: String) -> Answer {
-        Answer { line: self.line.clone(), reference, event, connections: self.connections.clone() }
+    fn answer(&self, reference: Reference, event: impl Into<Cow<'static, str>>) -> Answer {
+        Answer { line: self.line.clone(), reference, event: event.into(), connections: self.connections.clone() }
     }
 
     /// Most often it is a message. What is rarer is boxed, so that the future isn't as large as the largest.
@@ -290,7 +290,7 @@ impl Connection {
                 match sent.instrument(span).await {
                     Ok(appended) => {
                         answer.done(&MessageAck::of(&room, &appended));
-                        self.settle(&room, arrived.json.len()).await;
+                        self.settle(&room, arrived.json().len()).await;
                     }
                     Err(refusal) => answer.refused(&refusal),
                 }

@@ -18,12 +18,54 @@ const ALL_BYTES: usize = 256 << 20;
 
 /// A request that arrived, as its door got it.
 pub struct Arrived {
-    /// Its JSON: of Socket.IO the packet's array, of a plain client the whole frame.
-    pub json: Str,
+    text: Str,
+    /// Where its JSON begins: to cut off what is before it would cost more than it takes.
+    start: usize,
+    ack: Option<i64>,
+    binary: bool,
+}
+
+impl Arrived {
+    /// The text is its JSON from `start` on, which must be where a character begins.
+    #[must_use]
+    pub fn new(text: Str, start: usize) -> Self {
+        Self { text, start, ack: None, binary: false }
+    }
+
+    /// Wants the acknowledgement of that number, if any.
+    #[must_use]
+    pub fn with_ack(self, ack: Option<i64>) -> Self {
+        Self { ack, ..self }
+    }
+
+    /// Came with attachments, or without.
+    #[must_use]
+    pub fn with_attachments(self, binary: bool) -> Self {
+        Self { binary, ..self }
+    }
+
     /// The number of the acknowledgement that Socket.IO wants.
-    pub ack: Option<i64>,
-    /// With attachments, which no event takes.
-    pub binary: bool,
+    #[must_use]
+    pub fn ack(&self) -> Option<i64> {
+        self.ack
+    }
+
+    /// Whether it came with attachments, which no event takes.
+    #[must_use]
+    pub fn is_binary(&self) -> bool {
+        self.binary
+    }
+
+    /// Its JSON: of Socket.IO the packet's array, of a plain client the whole frame.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        &self.text[self.start..]
+    }
+
+    /// What it holds in memory, in bytes.
+    fn bytes(&self) -> usize {
+        self.text.len()
+    }
 }
 
 /// How far an inbox is.
@@ -75,7 +117,7 @@ pub(super) enum Put {
     /// Start taking up.
     Start,
     /// Say why not.
-    Refused(Refusal),
+    Refused(Arrived, Refusal),
     /// Nobody listens any more.
     Ignored,
 }
@@ -96,15 +138,15 @@ impl Inbox {
         if matches!(self.phase, Phase::Ending | Phase::Ended) {
             return Put::Ignored;
         }
-        let bytes = arrived.json.len();
+        let bytes = arrived.bytes();
         let most = EVENTS.max(usize::try_from(limits.socket.events.burst).unwrap_or(usize::MAX));
         let full = self.bytes > 0 && self.bytes + bytes > BYTES;
         if self.queue.len() >= most || full {
-            return Put::Refused(Refusal::new(Code::Overloaded, "too many events wait to be handled"));
+            return Put::Refused(arrived, Refusal::new(Code::Overloaded, "too many events wait to be handled"));
         }
         if self.all_bytes.fetch_add(bytes, Ordering::Relaxed) > ALL_BYTES {
             self.all_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return Put::Refused(Refusal::new(Code::Overloaded, "this node has too many events to handle"));
+            return Put::Refused(arrived, Refusal::new(Code::Overloaded, "this node has too many events to handle"));
         }
         self.bytes += bytes;
         self.queue.push_back(arrived);
@@ -117,8 +159,8 @@ impl Inbox {
     }
 
     /// Spends of the socket's allowance.
-    pub fn spend(&mut self, limits: &Limits, cost: Cost, now: Instant) -> Result<(), Exceeded> {
-        self.allowance.spend(&limits.socket, cost, now)
+    pub fn spend(&mut self, rates: &Rates, cost: Cost, now: Instant) -> Result<(), Exceeded> {
+        self.allowance.spend(rates, cost, now)
     }
 
     /// Notes that the socket was refused for a rate. True: it goes on in spite of that, and has to go.
@@ -145,7 +187,7 @@ impl Inbox {
     /// What to do next, for the one task that does it.
     pub fn next(&mut self) -> Next {
         if let Some(arrived) = self.queue.pop_front() {
-            self.let_go(arrived.json.len());
+            self.let_go(arrived.bytes());
             return Next::Event(arrived);
         }
         // An idle socket keeps no memory for what it may once have queued.
@@ -193,7 +235,7 @@ mod tests {
     }
 
     fn arrived(text: &str) -> Arrived {
-        Arrived { json: text.to_owned().into(), ack: None, binary: false }
+        Arrived::new(text.to_owned().into(), 0)
     }
 
     #[test]
@@ -203,8 +245,8 @@ mod tests {
         assert!(matches!(inbox.put(arrived("1"), &limits), Put::Queued));
         assert!(inbox.open());
         assert!(matches!(inbox.put(arrived("2"), &limits), Put::Queued));
-        assert!(matches!(inbox.next(), Next::Event(event) if event.json.as_str() == "1"));
-        assert!(matches!(inbox.next(), Next::Event(event) if event.json.as_str() == "2"));
+        assert!(matches!(inbox.next(), Next::Event(event) if event.json() == "1"));
+        assert!(matches!(inbox.next(), Next::Event(event) if event.json() == "2"));
         assert!(matches!(inbox.next(), Next::Nothing));
         assert!(matches!(inbox.put(arrived("3"), &limits), Put::Start));
     }
@@ -233,9 +275,9 @@ mod tests {
         let limits = Limits { socket, refusals: 5, ..Limits::default() };
         let (mut inbox, now) = (inbox(), Instant::now());
         for _ in 0..3 {
-            inbox.spend(&limits, Cost::event(1), now).unwrap();
+            inbox.spend(&limits.socket, Cost::event(1), now).unwrap();
         }
-        let refusal = Refusal::rate_limited(inbox.spend(&limits, Cost::event(1), now).unwrap_err(), "");
+        let refusal = Refusal::rate_limited(inbox.spend(&limits.socket, Cost::event(1), now).unwrap_err(), "");
         assert_eq!((refusal.code, refusal.text.as_ref()), (Code::RateLimited, "too many events"));
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(1)));
         let patience = (0..100).take_while(|_| !inbox.is_incorrigible(&limits, now)).count();
@@ -251,10 +293,10 @@ mod tests {
         let large = "x".repeat(1 << 20);
         let (mut one, mut other) = (Inbox::new(all.clone()), Inbox::new(all.clone()));
         assert!(matches!(one.put(arrived(&large), &limits), Put::Queued));
-        assert!(matches!(other.put(arrived("1"), &limits), Put::Refused(Refusal { code: Code::Overloaded, .. })));
+        assert!(matches!(other.put(arrived("1"), &limits), Put::Refused(_, Refusal { code: Code::Overloaded, .. })));
         assert!(matches!(one.next(), Next::Event(_)));
         assert!(matches!(other.put(arrived("1"), &limits), Put::Queued));
-        assert!(matches!(one.put(arrived(&large), &limits), Put::Refused(_)));
+        assert!(matches!(one.put(arrived(&large), &limits), Put::Refused(..)));
         other.end(true);
         drop(one);
         assert_eq!(all.load(Ordering::Relaxed), ALL_BYTES);
@@ -268,6 +310,6 @@ mod tests {
         for _ in 0..4 {
             assert!(matches!(inbox.put(arrived(&large), &limits), Put::Queued));
         }
-        assert!(matches!(inbox.put(arrived(&large), &limits), Put::Refused(Refusal { code: Code::Overloaded, .. })));
+        assert!(matches!(inbox.put(arrived(&large), &limits), Put::Refused(_, Refusal { code: Code::Overloaded, .. })));
     }
 }

@@ -1,5 +1,6 @@
 //! What a connection needs of its door: how requests are read there, answers written, and what its end looks like.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Arrived;
@@ -21,7 +22,7 @@ pub enum Reference {
 /// A request, taken apart.
 pub struct Asked {
     /// The event's name, for its refusal.
-    pub event: String,
+    pub event: Cow<'static, str>,
     /// Where the answer goes.
     pub reference: Reference,
     /// What is asked.

@@ -60,12 +60,12 @@ impl SocketLine {
 
 impl Line for SocketLine {
     fn decode(&self, arrived: &Arrived, limits: &Limits) -> Asked {
-        let (event, decoded) = decode(&arrived.json, limits);
+        let (event, decoded) = decode(arrived.json(), limits);
         let decoded = match decoded {
-            Ok(_) if arrived.binary => Err(Refusal::bad_request("the payload must not hold attachments")),
+            Ok(_) if arrived.is_binary() => Err(Refusal::bad_request("the payload must not hold attachments")),
             decoded => decoded,
         };
-        Asked { event, reference: arrived.ack.map_or(Reference::None, Reference::Ack), decoded }
+        Asked { event, reference: arrived.ack().map_or(Reference::None, Reference::Ack), decoded }
     }
 
     fn answer(&self, to: &Reference, json: &str) {

@@ -6,10 +6,10 @@ mod packet;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use engineioxide::{Retained, SessionHandle};
+use engineioxide::{Intercept, Retained, SessionHandle, Str};
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::{ConnectHandler, FromConnectParts, MessageHandler};
@@ -158,7 +158,9 @@ impl Gateway {
             connection.expect_authentication();
         }
         socket.extensions.insert(connection.clone());
-        socket.on_fallback(Receiver(connection.clone()));
+        let receiver = Arc::new(Receiver { connection: connection.clone(), aside: AtomicBool::new(false) });
+        socket.on_fallback(Whole(receiver.clone()));
+        handle.intercept(receiver);
         let disconnected = connection.clone();
         socket.on_disconnect(async move || disconnected.lost());
         // The transport may die before socketioxide counts the socket as connected, and it would never tell. Nothing is ever
@@ -181,18 +183,44 @@ async fn on_connected(socket: SocketRef) {
     }
 }
 
-/// Takes in every event of a socket, in the order of its packets: the call is made by the session's own task.
-struct Receiver(Arc<Connection>);
+/// Takes in every event of a socket, in the order of its packets: the calls are made by the session's own task.
+///
+/// Most are taken as they come from the transport. Socketioxide would read the name of each, to look for a handler of that
+/// name, and there is none.
+struct Receiver {
+    connection: Arc<Connection>,
+    /// Everything goes to socketioxide, which has something to keep or to end, until it is seen that it goes on.
+    aside: AtomicBool,
+}
+
+impl Intercept for Receiver {
+    fn text(&self, text: Str) -> Result<(), Str> {
+        match packet::event(&text) {
+            Some((start, ack)) if !self.aside.load(Ordering::Relaxed) => {
+                self.connection.receive(Arrived::new(text, start).with_ack(ack));
+                return Ok(());
+            }
+            Some(_) => {}
+            // Between an event and its attachments nothing may come, and behind a DISCONNECT there are no events.
+            None => self.aside.store(true, Ordering::Relaxed),
+        }
+        Err(text)
+    }
+}
+
+/// The same, of what came by way of socketioxide.
+struct Whole(Arc<Receiver>);
 
 /// Sets this handler apart from those that socketioxide makes of closures, which it would spawn.
 struct InOrder;
 
-impl MessageHandler<LocalAdapter, InOrder> for Receiver {
+impl MessageHandler<LocalAdapter, InOrder> for Whole {
     fn call(&self, _: Arc<Socket<LocalAdapter>>, value: Value, ack: Option<i64>) {
         // Text is all that the JSON parser gives.
         if let Value::Str(json, attachments) = value {
+            self.0.aside.store(false, Ordering::Relaxed);
             let binary = attachments.is_some_and(|attachments| !attachments.is_empty());
-            self.0.receive(Arrived { json, ack, binary });
+            self.0.connection.receive(Arrived::new(json, 0).with_ack(ack).with_attachments(binary));
         }
     }
 }

@@ -31,7 +31,7 @@ impl PlainLine {
 
 impl Line for PlainLine {
     fn decode(&self, arrived: &Arrived, limits: &Limits) -> Asked {
-        let frame = decode_frame(&arrived.json, limits);
+        let frame = decode_frame(arrived.json(), limits);
         let reference = frame.reference.map_or(Reference::None, Reference::Ref);
         Asked { event: frame.event, reference, decoded: frame.decoded }
     }

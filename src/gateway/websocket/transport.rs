@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
+use engineioxide::Str;
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::{Instant, Sleep};
 
@@ -140,8 +141,7 @@ impl Transport {
             }
         } else {
             // A copy, so that what waits doesn't hold the buffer that it was read into.
-            let json = text.as_str().to_owned().into();
-            self.connection.receive(Arrived { json, ack: None, binary: false });
+            self.connection.receive(Arrived::new(Str::copy_from_slice(text), 0));
         }
     }
 

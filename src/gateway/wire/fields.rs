@@ -49,13 +49,22 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// `bad_request` when it isn't an object, or holds text that is none (a lone surrogate); `too_large` above `max` bytes.
     pub fn parse(json: &'a str, max: usize, what: &'static str) -> Result<Self, Refusal> {
+        Self::check(json, max, what)?;
+        Self::around(json, what)
+    }
+
+    /// Looks at what parsing doesn't see.
+    ///
+    /// # Errors
+    /// `bad_request` for a lone surrogate; `too_large` above `max` bytes.
+    pub(super) fn check(json: &str, max: usize, what: &'static str) -> Result<(), Refusal> {
         if json.len() > max {
             return Err(Refusal::new(Code::TooLarge, format!("the {what} must be at most {max} bytes")));
         }
         if has_lone_surrogate(json) {
             return Err(Refusal::bad_request(format!("the {what} holds a lone surrogate")));
         }
-        Self::around(json, what)
+        Ok(())
     }
 
     /// Takes the object apart without a look at its values: for what is around a payload that is checked by itself.
@@ -77,8 +86,18 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// `bad_request`.
     pub fn text(&self, field: &'static str) -> Result<Option<String>, Refusal> {
-        let parse = |value: &RawValue| serde_json::from_str(value.get()).map_err(|_| wrong(field, "a string"));
-        self.take(field).map(parse).transpose()
+        Ok(self.borrowed(field)?.map(Cow::into_owned))
+    }
+
+    /// As [`Fields::text`], but a copy is made only where there are escapes in it.
+    fn borrowed(&self, field: &'static str) -> Result<Option<Cow<'a, str>>, Refusal> {
+        let Some(json) = self.take(field).map(RawValue::get) else { return Ok(None) };
+        // The value is well-formed: between its quotes, and without escapes, it is what it stands for.
+        let bare = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'));
+        match bare.filter(|text| memchr::memchr(b'\\', text.as_bytes()).is_none()) {
+            Some(text) => Ok(Some(Cow::Borrowed(text))),
+            None => serde_json::from_str(json).map(Some).map_err(|_| wrong(field, "a string")),
+        }
     }
 
     /// Text parsed by one of the domain's ids, if it is there.
@@ -90,7 +109,7 @@ impl<'a> Fields<'a> {
         field: &'static str,
         parse: impl Fn(&'static str, &str) -> Result<T, Refusal>,
     ) -> Result<Option<T>, Refusal> {
-        self.text(field)?.map(|text| parse(field, &text)).transpose()
+        self.borrowed(field)?.map(|text| parse(field, &text)).transpose()
     }
 
     /// As [`Fields::id`], but it has to be there.

@@ -1,9 +1,11 @@
 //! What plain clients send and are answered: `{"type": …, "payload": {…}, "ref": …}`, both ways.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
-use super::request::{ClientEvent, Decoded, decode_payload};
+use super::request::{Decoded, decode_named};
 use crate::domain::{Code, Limits, Refusal};
 
 /// The longest `ref`, in bytes of its JSON.
@@ -15,7 +17,7 @@ const PING_BYTES: usize = 512;
 /// what it asks.
 pub struct DecodedFrame {
     /// Empty where it has none.
-    pub event: String,
+    pub event: Cow<'static, str>,
     /// A string or a number.
     pub reference: Option<Box<str>>,
     /// What is asked.
@@ -25,7 +27,7 @@ pub struct DecodedFrame {
 /// Takes a frame apart.
 #[must_use]
 pub fn decode_frame(text: &str, limits: &Limits) -> DecodedFrame {
-    let refused = |refusal| DecodedFrame { event: String::new(), reference: None, decoded: Err(refusal) };
+    let refused = |refusal| DecodedFrame { event: "".into(), reference: None, decoded: Err(refusal) };
     let fields = match Fields::around(text, "frame") {
         Ok(fields) => fields,
         Err(refusal) => return refused(refusal),
@@ -33,17 +35,11 @@ pub fn decode_frame(text: &str, limits: &Limits) -> DecodedFrame {
     // First, so that whatever else is wrong is answered.
     let reference = match fields.take("ref").map(reference).transpose() {
         Ok(reference) => reference,
-        Err(refusal) => return DecodedFrame { event: name(&fields).unwrap_or_default(), ..refused(refusal) },
+        Err(refusal) => return DecodedFrame { event: name(&fields).unwrap_or_default().into(), ..refused(refusal) },
     };
     let (event, decoded) = match name(&fields) {
-        Err(refusal) => (String::new(), Err(refusal)),
-        Ok(name) => {
-            let decoded = match ClientEvent::named(&name) {
-                None => Err(Refusal::new(Code::UnknownEvent, "there is no such event")),
-                Some(event) => decode_payload(event, fields.take("payload"), limits),
-            };
-            (name, decoded)
-        }
+        Err(refusal) => ("".into(), Err(refusal)),
+        Ok(name) => decode_named(name.into(), fields.take("payload"), limits),
     };
     DecodedFrame { event, reference, decoded }
 }
@@ -95,7 +91,7 @@ mod tests {
     #[test]
     fn a_frame_has_a_type_a_payload_and_a_reference() {
         let frame = decode(r#"{"type":"join","payload":{"room_id":"a"},"ref":"7","more":[1]}"#);
-        assert_eq!((frame.event.as_str(), frame.reference.as_deref()), ("join", Some("\"7\"")));
+        assert_eq!((&*frame.event, frame.reference.as_deref()), ("join", Some("\"7\"")));
         assert!(matches!(frame.decoded, Ok(Decoded::Join(..))));
         let frame = decode(r#"{"ref":-1.5,"payload":{"room_id":"a"},"type":"leave"}"#);
         assert_eq!(frame.reference.as_deref(), Some("-1.5"));
@@ -124,7 +120,7 @@ mod tests {
             (&deep, "join", Code::BadRequest),
         ] {
             let frame = decode(text);
-            assert_eq!((frame.event.as_str(), frame.decoded.unwrap_err().code), (event, code), "{text}");
+            assert_eq!((&*frame.event, frame.decoded.unwrap_err().code), (event, code), "{text}");
         }
         let long = format!(r#"{{"type":"leave","payload":{{"room_id":"a"}},"ref":"{}"}}"#, "x".repeat(64));
         assert_eq!(decode(&long).decoded.unwrap_err().code, Code::TooLarge);

@@ -136,6 +136,7 @@ fn fuzz_packets() {
             return (None, None, None, None);
         };
         let (name, decoded) = decode(&event, &limits);
+        assert_eq!(format!("{:?}", (&name, &decoded)), format!("{:?}", request::decode_by_parts(&event, &limits)));
         let refused = match decoded {
             Err(refusal) => {
                 check_refusal(&refusal, &name);

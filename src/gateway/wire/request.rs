@@ -1,7 +1,9 @@
 //! What clients ask, decoded.
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::fields::{Fields, Name};
@@ -37,19 +39,36 @@ pub enum ClientEvent {
 }
 
 impl ClientEvent {
+    /// Every one.
+    const ALL: [Self; 8] = [
+        Self::Message,
+        Self::Join,
+        Self::Authenticate,
+        Self::Leave,
+        Self::Typing,
+        Self::History,
+        Self::SubscribeStatus,
+        Self::UnsubscribeStatus,
+    ];
+
+    /// The name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Authenticate => "authenticate",
+            Self::Join => "join",
+            Self::Leave => "leave",
+            Self::Message => "message",
+            Self::SubscribeStatus => "subscribe_status",
+            Self::UnsubscribeStatus => "unsubscribe_status",
+            Self::History => "history",
+            Self::Typing => "typing",
+        }
+    }
+
     /// The event of that name.
     pub(super) fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "authenticate" => Self::Authenticate,
-            "join" => Self::Join,
-            "leave" => Self::Leave,
-            "message" => Self::Message,
-            "subscribe_status" => Self::SubscribeStatus,
-            "unsubscribe_status" => Self::UnsubscribeStatus,
-            "history" => Self::History,
-            "typing" => Self::Typing,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|event| event.as_str() == name)
     }
 }
 
@@ -88,46 +107,60 @@ pub enum Decoded {
     Typing(RoomId, bool),
 }
 
-/// The event's name and first argument from a packet's JSON array. Extra arguments are ignored.
-fn split(packet: &str) -> Result<(Cow<'_, str>, Option<&RawValue>), Refusal> {
-    struct Args<'a>(Cow<'a, str>, Option<&'a RawValue>);
-    impl<'de: 'a, 'a> serde::Deserialize<'de> for Args<'a> {
-        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            struct Visitor;
-            impl<'de> serde::de::Visitor<'de> for Visitor {
-                type Value = Args<'de>;
-                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                    f.write_str("an event")
-                }
-                fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Args<'de>, A::Error> {
-                    let name: Name<'de> = seq.next_element()?.ok_or_else(|| serde::de::Error::custom("no name"))?;
-                    let first = seq.next_element()?;
-                    while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
-                    Ok(Args(name.0, first))
-                }
+/// A packet's JSON array: the event's name and first argument. Extra arguments are ignored.
+struct Packet<'a, T>(Cow<'a, str>, Option<T>);
+
+impl<'de: 'a, 'a, T: Deserialize<'de>> Deserialize<'de> for Packet<'a, T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<T> {
+            type Value = Packet<'de, T>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an event")
             }
-            deserializer.deserialize_seq(Visitor)
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Packet<'de, T>, A::Error> {
+                let name: Name<'de> = seq.next_element()?.ok_or_else(|| serde::de::Error::custom("no name"))?;
+                let first = seq.next_element()?;
+                while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+                Ok(Packet(name.0, first))
+            }
         }
+        deserializer.deserialize_seq(Visitor(PhantomData))
     }
-    let Args(name, first) =
-        serde_json::from_str(packet).map_err(|_| Refusal::bad_request("the event is not a JSON array"))?;
-    Ok((name, first))
 }
 
 /// Decodes a packet's JSON array: the event's name, for the refusal, and the request.
 ///
 /// # Errors
 /// `unknown_event`, `bad_request`, `too_large`.
-pub fn decode(packet: &str, limits: &Limits) -> (String, Result<Decoded, Refusal>) {
-    match split(packet) {
-        Err(refusal) => (name_alone(packet), Err(refusal)),
-        Ok((name, payload)) => {
-            let decoded = match ClientEvent::named(&name) {
-                None => Err(Refusal::new(Code::UnknownEvent, "there is no such event")),
-                Some(event) => decode_payload(event, payload, limits),
-            };
-            (name.into_owned(), decoded)
-        }
+pub fn decode(packet: &str, limits: &Limits) -> (Cow<'static, str>, Result<Decoded, Refusal>) {
+    // Most are right, and seen to be in one pass. What is wrong with the others is said by a second one.
+    if Fields::check(packet, limits.event_bytes, "packet").is_ok()
+        && let Ok(Packet(name, Some(fields))) = serde_json::from_str::<Packet<'_, Fields<'_>>>(packet)
+        && let Some(event) = ClientEvent::named(&name)
+    {
+        return (event.as_str().into(), decode_fields(event, &fields));
+    }
+    decode_by_parts(packet, limits)
+}
+
+/// As [`decode`], with a look at each part by itself, so that whatever is wrong can be named.
+pub(super) fn decode_by_parts(packet: &str, limits: &Limits) -> (Cow<'static, str>, Result<Decoded, Refusal>) {
+    match serde_json::from_str::<Packet<'_, &RawValue>>(packet) {
+        Err(_) => (name_alone(packet).into(), Err(Refusal::bad_request("the event is not a JSON array"))),
+        Ok(Packet(name, payload)) => decode_named(name, payload, limits),
+    }
+}
+
+/// The event's name, for the refusal, and the request.
+pub(super) fn decode_named(
+    name: Cow<'_, str>,
+    payload: Option<&RawValue>,
+    limits: &Limits,
+) -> (Cow<'static, str>, Result<Decoded, Refusal>) {
+    match ClientEvent::named(&name) {
+        None => (name.into_owned().into(), Err(Refusal::new(Code::UnknownEvent, "there is no such event"))),
+        Some(event) => (event.as_str().into(), decode_payload(event, payload, limits)),
     }
 }
 
@@ -137,13 +170,12 @@ fn name_alone(packet: &str) -> String {
     names.next().and_then(Result::ok).unwrap_or_default()
 }
 
-pub(super) fn decode_payload(
-    event: ClientEvent,
-    payload: Option<&RawValue>,
-    limits: &Limits,
-) -> Result<Decoded, Refusal> {
+fn decode_payload(event: ClientEvent, payload: Option<&RawValue>, limits: &Limits) -> Result<Decoded, Refusal> {
     let json = payload.map(RawValue::get).ok_or_else(|| Refusal::bad_request("the payload is missing"))?;
-    let fields = Fields::parse(json, limits.event_bytes, "payload")?;
+    decode_fields(event, &Fields::parse(json, limits.event_bytes, "payload")?)
+}
+
+fn decode_fields(event: ClientEvent, fields: &Fields<'_>) -> Result<Decoded, Refusal> {
     let room = || fields.required("room_id", RoomId::parse);
     let target = || fields.required("target_user_id", UserId::parse);
     Ok(match event {
@@ -152,9 +184,9 @@ pub(super) fn decode_payload(
             username: fields.id("username", Username::parse)?,
             token: fields.text("token")?,
         }),
-        ClientEvent::Join => Decoded::Join(room()?, start(&fields)?),
+        ClientEvent::Join => Decoded::Join(room()?, start(fields)?),
         ClientEvent::Leave => Decoded::Leave(room()?),
-        ClientEvent::Message => Decoded::Message(room()?, draft(&fields)?),
+        ClientEvent::Message => Decoded::Message(room()?, draft(fields)?),
         ClientEvent::SubscribeStatus => Decoded::SubscribeStatus(target()?),
         ClientEvent::UnsubscribeStatus => Decoded::UnsubscribeStatus(target()?),
         ClientEvent::History => Decoded::History(HistoryRequest {

@@ -26,7 +26,7 @@ impl Session {
     /// Ends the session, unless it has ended. Never blocks and calls nothing foreign: the layer
     /// above hears of it on a task of its own.
     pub(crate) fn close(self: &Arc<Self>, reason: DisconnectReason, farewell: Farewell) {
-        let (wakers, callbacks, owner, transport) = {
+        let (wakers, callbacks, owner, intercept, transport) = {
             let mut state = self.state.lock();
             if state.life == Life::Closed {
                 return;
@@ -41,6 +41,7 @@ impl Session {
                 [state.socket_waker.take(), state.poll_waker.take()],
                 std::mem::take(&mut state.below),
                 state.owner.take(),
+                state.intercept.take(),
                 state.transport,
             )
         };
@@ -50,9 +51,10 @@ impl Session {
         for waker in wakers.into_iter().flatten() {
             waker.wake();
         }
-        if owner.is_some() || !callbacks.is_empty() {
+        if owner.is_some() || intercept.is_some() || !callbacks.is_empty() {
             let session = self.clone();
             self.control.spawn(async move {
+                drop(intercept);
                 for (_, then) in callbacks {
                     then();
                 }

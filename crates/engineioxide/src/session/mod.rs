@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::config::EngineIoConfig;
 use crate::control::{Control, Tally};
 use crate::frame::Frame;
-use crate::handle::SendOutcome;
+use crate::handle::{Intercept, SendOutcome};
 use crate::packet::{Incoming, Malformed};
 use crate::socket::DisconnectReason;
 
@@ -216,6 +216,17 @@ impl Session {
         self.close(DisconnectReason::TransportClose, Farewell::Refuse);
     }
 
+    pub(crate) fn intercept(&self, intercept: Arc<dyn Intercept>) {
+        let mut state = self.state.lock();
+        // What was there before is let go without the lock: what it holds may come back here.
+        let unneeded = match state.life {
+            Life::Closed => Some(intercept),
+            Life::Open | Life::Draining => state.intercept.replace(intercept),
+        };
+        drop(state);
+        drop(unneeded);
+    }
+
     /// The layer above, while the session lives.
     pub(crate) fn owner(&self) -> Option<Arc<dyn Owner>> {
         self.state.lock().owner.clone()
@@ -228,7 +239,16 @@ impl Session {
             self.heard();
         }
         match packet {
-            Incoming::Message(text) => owner.message(text),
+            Incoming::Message(text) => {
+                let intercept = self.state.lock().intercept.clone();
+                let left = match intercept {
+                    Some(intercept) => intercept.text(text),
+                    None => Err(text),
+                };
+                if let Err(text) = left {
+                    owner.message(text);
+                }
+            }
             Incoming::Binary(data) => owner.binary(data),
             Incoming::Ping if self.protocol == ProtocolVersion::V3 => {
                 self.send_internal(Frame::packet("3"));

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{Farewell, Owner};
 use crate::config::EngineIoConfig;
 use crate::frame::Frame;
+use crate::handle::Intercept;
 use crate::socket::DisconnectReason;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +98,8 @@ pub(super) struct State {
     pub(super) below: Vec<(usize, Box<dyn FnOnce() + Send>)>,
     /// The greatest number of bytes in `below`: with no fewer unwritten, nobody there need be looked for.
     pub(super) highest: usize,
+    /// Who takes texts first.
+    pub(super) intercept: Option<Arc<dyn Intercept>>,
     /// Set from the end of `on_connect` to the close: taking it is the right to disconnect.
     pub(super) owner: Option<Arc<dyn Owner>>,
     pub(super) end: Option<(DisconnectReason, Farewell)>,
@@ -126,6 +129,7 @@ impl State {
             posting: false,
             below: Vec::new(),
             highest: 0,
+            intercept: None,
             owner: None,
             end: None,
             over: false,

@@ -30,6 +30,51 @@ async fn a_websocket_writes_when_it_is_its_turn_and_then_all_there_is() {
     assert_eq!(batch.len(), 2);
 }
 
+#[tokio::test]
+async fn a_text_is_seen_first_by_who_asked_last_and_then_by_the_layer_above_until_the_end() {
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<Str>>);
+    impl Owner for Seen {
+        fn message(&self, text: Str) {
+            self.0.lock().push(text);
+        }
+        fn binary(&self, _: bytes::Bytes) {}
+        fn disconnected(&self, _: DisconnectReason) {}
+    }
+    struct Taking(&'static str, Arc<Seen>);
+    impl Intercept for Taking {
+        fn text(&self, text: Str) -> Result<(), Str> {
+            if !text.starts_with(self.0) {
+                return Err(text);
+            }
+            self.1.message(text);
+            Ok(())
+        }
+    }
+    let session = session(TransportType::Websocket);
+    let (above, first, last) = (Seen::default(), Arc::new(Seen::default()), Arc::new(Seen::default()));
+    let say = |text: &'static str| session.take(Incoming::Message(text.into()), &above).unwrap();
+    say("a1");
+    session.intercept(Arc::new(Taking("a", first.clone())));
+    let _ = (say("a2"), say("b1"));
+    session.intercept(Arc::new(Taking("b", last.clone())));
+    let _ = (say("a3"), say("b2"));
+    let texts = |seen: &Seen| seen.0.lock().iter().map(Str::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        (texts(&above), texts(&first), texts(&last)),
+        (vec!["a1".into(), "b1".into(), "a3".into()], vec!["a2".into()], vec!["b2".into()])
+    );
+    assert_eq!(Arc::strong_count(&first), 1, "let go when another came");
+    close(&session, Farewell::Refuse);
+    session.intercept(Arc::new(Taking("a", first.clone())));
+    let let_go = async {
+        while Arc::strong_count(&last) + Arc::strong_count(&first) > 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), let_go).await.unwrap();
+}
+
 fn close(session: &Arc<Session>, farewell: Farewell) {
     session.close(DisconnectReason::TransportClose, farewell);
 }
