@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 
 /// Connections that begin to write before others run. Their tasks fit into the local queue of one of tokio's threads.
@@ -20,7 +21,7 @@ const KEEP: usize = 1024;
 /// A connection that has something to write.
 pub trait Waiting: Send + Sync {
     /// It is its turn. Must not block.
-    fn begin_turn(&self);
+    fn begin_turn(self: Arc<Self>);
 }
 
 /// The line of those who wait. Cheap to clone: all clones are one line.
@@ -33,6 +34,8 @@ struct Line {
     /// Someone waits, or it is over.
     news: Notify,
     started: AtomicBool,
+    /// Everything runs on one thread.
+    alone: AtomicBool,
     stopped: AtomicBool,
 }
 
@@ -40,8 +43,17 @@ impl Rota {
     /// Begins to give turns, once, on a task of the current runtime.
     pub(crate) fn start(&self) {
         if !self.0.started.swap(true, Ordering::Relaxed) {
-            tokio::spawn(run(self.0.clone()));
+            let alone = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
+            self.0.alone.store(alone, Ordering::Relaxed);
+            // It has a bound of its own, and what it writes is others' work.
+            tokio::spawn(tokio::task::unconstrained(run(self.0.clone())));
         }
+    }
+
+    /// Whether those whose turn it is are written by the line itself. With several threads they are better woken, and run on
+    /// all of these.
+    pub(crate) fn writes(&self) -> bool {
+        self.0.alone.load(Ordering::Relaxed)
     }
 
     pub(crate) fn stop(&self) {
@@ -76,7 +88,7 @@ impl Rota {
 struct Guest(Notify);
 
 impl Waiting for Guest {
-    fn begin_turn(&self) {
+    fn begin_turn(self: Arc<Self>) {
         self.0.notify_one();
     }
 }
@@ -118,7 +130,7 @@ mod tests {
     struct Writer(Arc<AtomicUsize>);
 
     impl Waiting for Writer {
-        fn begin_turn(&self) {
+        fn begin_turn(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }

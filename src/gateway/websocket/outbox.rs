@@ -220,7 +220,7 @@ impl Outbox {
 }
 
 impl Waiting for Outbox {
-    fn begin_turn(&self) {
+    fn begin_turn(self: Arc<Self>) {
         // Before the transport looks: what is put in from now on waits for another turn.
         self.in_line.store(false, Ordering::Release);
         self.transport.wake();

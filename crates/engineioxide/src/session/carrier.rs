@@ -17,6 +17,12 @@ use crate::socket::DisconnectReason;
 /// Upgrades that a session may begin. Clients try once.
 const UPGRADES: u32 = 10;
 
+/// What carries a session, for whoever gives it its turn to write.
+pub(crate) trait Carrier: Send + Sync {
+    /// Writes what the session has queued, for as long as the peer takes it. False: its task has to look.
+    fn write(&self, session: &Arc<Session>) -> bool;
+}
+
 /// What a WebSocket's task finds after writing.
 pub(crate) enum Written {
     /// There are more frames, in the batch that was given.
@@ -166,14 +172,29 @@ impl Session {
     }
 }
 
+impl Session {
+    /// From now on, and until it is closed, the session is written by that, too.
+    pub(crate) fn carried_by(&self, carrier: Arc<dyn Carrier>) {
+        let mut state = self.state.lock();
+        if state.life != Life::Closed {
+            state.carrier = Some(carrier);
+        }
+    }
+}
+
 impl Waiting for Session {
-    /// The WebSocket's task may write.
-    fn begin_turn(&self) {
-        let waker = {
+    /// The WebSocket may be written: at once, where everything runs on one thread. With several its task is woken, which may
+    /// run on any of them.
+    fn begin_turn(self: Arc<Self>) {
+        let carrier = {
             let mut state = self.state.lock();
             state.in_line = false;
-            state.socket_waker.take()
+            state.carrier.clone().filter(|_| self.control.0.rota.writes())
         };
+        if carrier.is_some_and(|carrier| carrier.write(&self)) {
+            return;
+        }
+        let waker = self.state.lock().socket_waker.take();
         if let Some(waker) = waker {
             waker.wake();
         }

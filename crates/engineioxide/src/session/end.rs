@@ -26,7 +26,7 @@ impl Session {
     /// Ends the session, unless it has ended. Never blocks and calls nothing foreign: the layer
     /// above hears of it on a task of its own.
     pub(crate) fn close(self: &Arc<Self>, reason: DisconnectReason, farewell: Farewell) {
-        let (wakers, callbacks, owner, intercept, transport) = {
+        let (wakers, callbacks, owner, intercept, carrier, transport) = {
             let mut state = self.state.lock();
             if state.life == Life::Closed {
                 return;
@@ -42,11 +42,13 @@ impl Session {
                 std::mem::take(&mut state.below),
                 state.owner.take(),
                 state.intercept.take(),
+                state.carrier.take(),
                 state.transport,
             )
         };
         #[cfg(feature = "tracing")]
         tracing::debug!(sid = %self.id, ?reason, ?farewell, "session closed");
+        drop(carrier);
         self.control.remove(&self.id, transport, self.protocol);
         for waker in wakers.into_iter().flatten() {
             waker.wake();

@@ -25,7 +25,7 @@ use crate::handle::{Intercept, SendOutcome};
 use crate::packet::{Incoming, Malformed};
 use crate::socket::DisconnectReason;
 
-pub(crate) use carrier::Written;
+pub(crate) use carrier::{Carrier, Written};
 pub(crate) use end::Farewell;
 use state::{Beat, Life, Reader, State};
 pub(crate) use ticket::{Poll, PollTicket, PostTicket, UpgradeTicket};

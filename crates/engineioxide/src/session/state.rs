@@ -7,7 +7,7 @@ use std::task::Waker;
 use engineioxide_core::{ProtocolVersion, TransportType};
 use tokio::time::Instant;
 
-use super::{Farewell, Owner};
+use super::{Carrier, Farewell, Owner};
 use crate::config::EngineIoConfig;
 use crate::frame::Frame;
 use crate::handle::Intercept;
@@ -88,6 +88,8 @@ pub(super) struct State {
     pub(super) socket_waker: Option<Waker>,
     /// Whether that task need not be told of output: it has been, or will look by itself.
     pub(super) socket_awake: bool,
+    /// The WebSocket that carries it.
+    pub(super) carrier: Option<Arc<dyn Carrier>>,
     /// Whether it waits for its turn to write.
     pub(super) in_line: bool,
     /// A GET waits.
@@ -123,6 +125,7 @@ impl State {
             socket_waker: None,
             // Until the task first sleeps, it is going to look.
             socket_awake: true,
+            carrier: None,
             in_line: false,
             polling: false,
             poll_waker: None,

@@ -25,7 +25,7 @@ async fn a_websocket_writes_when_it_is_its_turn_and_then_all_there_is() {
     session.send(Frame::text("first"));
     assert!(matches!(look(&mut batch), Written::Idle), "something came in meanwhile");
     session.send(Frame::text("second"));
-    session.begin_turn();
+    session.clone().begin_turn();
     assert!(matches!(look(&mut batch), Written::More));
     assert_eq!(batch.len(), 2);
 }

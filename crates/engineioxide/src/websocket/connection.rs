@@ -10,8 +10,9 @@ use bytes::Bytes;
 use engineioxide_core::ProtocolVersion;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use super::carrier::Stream;
 use super::codec::{Decoder, Message, Violation};
-use super::output::{Output, Step};
+use super::output::Step;
 use crate::control::{Limits, Tally};
 use crate::frame::Frame;
 use crate::packet::{Incoming, Malformed};
@@ -51,10 +52,9 @@ enum End {
 }
 
 struct Connection<S> {
-    io: S,
+    io: Stream<S>,
     session: Arc<Session>,
     decoder: Decoder,
-    output: Output,
     /// Read, but not to be looked at before a POST is through, or before others had their turn.
     held: Vec<u8>,
 }
@@ -68,16 +68,16 @@ where
         Role::Carrier(session) => (session, None),
         Role::Candidate(ticket) => (ticket.session().clone(), Some(ticket)),
     };
-    let mut connection =
-        Connection { io, session, decoder: Decoder::default(), output: Output::default(), held: Vec::new() };
+    let mut connection = Connection { io: Stream::new(io), session, decoder: Decoder::default(), held: Vec::new() };
     let end = connection.serve(ticket).await;
-    let Connection { io, session, output, .. } = &mut connection;
+    let Connection { io, session, .. } = &mut connection;
+    let is_whole = io.leave();
     let code = match (end, session.farewell()) {
         (End::Gone, _) | (End::Closed, Some(Farewell::Abort)) => None,
         (End::Say(code), _) | (End::Closed, Some(Farewell::Code(code))) => Some(code),
         (End::Closed, _) => Some(1000),
     };
-    if let Some(code) = code.filter(|_| !output.is_mid_frame()) {
+    if let Some(code) = code.filter(|_| is_whole) {
         // Boxed, because it would double the task of every idle connection.
         let limit = session.control.limits().close_timeout;
         drop(Box::pin(tokio::time::timeout(limit, leave(io, code))).await);
@@ -100,7 +100,7 @@ async fn leave<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, code: u16) -> io::
     Ok(())
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
     async fn serve(&mut self, ticket: Option<UpgradeTicket>) -> End {
         if let Some(ticket) = ticket
             // Boxed: most of a session's time comes after it.
@@ -129,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn poll_carry(&mut self, cx: &mut Context<'_>, owner: &dyn Owner) -> Poll<io::Result<End>> {
         let mut again = false;
-        match self.output.poll(&self.session, &mut self.io, cx) {
+        match self.io.poll_output(&self.session, cx) {
             Poll::Ready(Ok(Step::Closed)) => return Poll::Ready(Ok(End::Closed)),
             Poll::Ready(Ok(Step::Yield)) => again = true,
             Poll::Ready(Ok(Step::Idle)) | Poll::Pending => {}

@@ -1,5 +1,6 @@
 //! The WebSocket carrier (RFC 6455): handshake, codec, and the one task of each connection.
 
+mod carrier;
 mod codec;
 mod connection;
 #[cfg(test)]
