@@ -25,7 +25,8 @@ pub(super) struct Member {
     pub changes_from: u64,
     /// Which of the connection's joins this is.
     pub ticket: u64,
-    pub replay: Option<Replay>,
+    /// Boxed, as most have none: so the members of a room lie close to each other.
+    pub replay: Option<Box<Replay>>,
 }
 
 /// What stands between a member and the live feed.
@@ -227,7 +228,7 @@ impl RoomFeed {
             position,
             changes_from: roster.version,
             ticket: context.ticket(),
-            replay: Some(Replay { epoch, opening: Some(opening), stage: Stage::Begun }),
+            replay: Some(Box::new(Replay { epoch, opening: Some(opening), stage: Stage::Begun })),
         });
         self.advance(context, &conn);
         if first {
@@ -252,7 +253,7 @@ impl RoomFeed {
         for member in self.members.live_mut().filter(|member| which(member)) {
             member.position = member.position.max(at.seq);
             member.ticket = context.ticket();
-            member.replay = Some(Replay { epoch: at.epoch.clone(), opening: None, stage: Stage::Parked });
+            member.replay = Some(Box::new(Replay { epoch: at.epoch.clone(), opening: None, stage: Stage::Parked }));
         }
     }
 }

@@ -37,14 +37,17 @@ pub(crate) trait Owner: Send + Sync {
     fn disconnected(&self, reason: DisconnectReason);
 }
 
+/// In the order in which it is needed: with thousands of sessions a processor has none of them at hand, and what a message is
+/// queued by should take few of its looks at memory.
+#[repr(C)]
 pub(crate) struct Session {
+    pub(crate) control: Control,
+    state: Mutex<State>,
+    pub(crate) config: Arc<EngineIoConfig>,
     pub(crate) id: Sid,
     pub(crate) protocol: ProtocolVersion,
-    pub(crate) control: Control,
-    pub(crate) config: Arc<EngineIoConfig>,
     /// Engine.IO 3: the handshake said that the client takes text only.
     pub(crate) b64: bool,
-    state: Mutex<State>,
     over: Notify,
 }
 

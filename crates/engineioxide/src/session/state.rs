@@ -68,45 +68,47 @@ pub(super) enum Reader {
     Socket,
 }
 
+/// In the order in which it is needed, see [`Session`](super::Session).
+#[repr(C)]
 pub(super) struct State {
     pub(super) life: Life,
     pub(super) transport: TransportType,
+    /// Whether the WebSocket's task need not be told of output: it has been, or will look by itself.
+    pub(super) socket_awake: bool,
+    /// Whether it waits for its turn to write.
+    pub(super) in_line: bool,
+    /// A GET waits.
+    pub(super) polling: bool,
+    /// A POST is being read.
+    pub(super) posting: bool,
+    /// `on_disconnect` has returned.
+    pub(super) over: bool,
     /// Frames that no carrier has taken yet.
     pub(super) queue: VecDeque<Frame>,
     /// Bytes of `queue`, and of what the carrier has taken and not yet written.
     pub(super) unwritten: usize,
-    pub(super) beat: Beat,
+    /// The greatest number of bytes in `below`: with no fewer unwritten, nobody there need be looked for.
+    pub(super) highest: usize,
+    /// The WebSocket that carries it.
+    pub(super) carrier: Option<Arc<dyn Carrier>>,
+    /// The task of the WebSocket (also of one that wants to take over), while it sleeps.
+    pub(super) socket_waker: Option<Waker>,
     /// When the outbox will have been without progress for too long.
     pub(super) stall_at: Option<Instant>,
+    /// Who takes texts first.
+    pub(super) intercept: Option<Arc<dyn Intercept>>,
+    pub(super) below: Vec<(usize, Box<dyn FnOnce() + Send>)>,
+    pub(super) beat: Beat,
     pub(super) drain_at: Option<Instant>,
     /// The clock's entry that counts.
     pub(super) armed: Option<Instant>,
     pub(super) upgrade: Upgrade,
     /// Counts the upgrades begun, so that one that was given up can't end its successor.
     pub(super) upgrade_round: u32,
-    /// The task of the WebSocket (also of one that wants to take over), while it sleeps.
-    pub(super) socket_waker: Option<Waker>,
-    /// Whether that task need not be told of output: it has been, or will look by itself.
-    pub(super) socket_awake: bool,
-    /// The WebSocket that carries it.
-    pub(super) carrier: Option<Arc<dyn Carrier>>,
-    /// Whether it waits for its turn to write.
-    pub(super) in_line: bool,
-    /// A GET waits.
-    pub(super) polling: bool,
     pub(super) poll_waker: Option<Waker>,
-    /// A POST is being read.
-    pub(super) posting: bool,
-    pub(super) below: Vec<(usize, Box<dyn FnOnce() + Send>)>,
-    /// The greatest number of bytes in `below`: with no fewer unwritten, nobody there need be looked for.
-    pub(super) highest: usize,
-    /// Who takes texts first.
-    pub(super) intercept: Option<Arc<dyn Intercept>>,
     /// Set from the end of `on_connect` to the close: taking it is the right to disconnect.
     pub(super) owner: Option<Arc<dyn Owner>>,
     pub(super) end: Option<(DisconnectReason, Farewell)>,
-    /// `on_disconnect` has returned.
-    pub(super) over: bool,
 }
 
 impl State {
