@@ -42,6 +42,12 @@ async fn five_thousand_messages_at_once_keep_their_order_on_one_node() {
     five_thousand(Cluster::alone(FAST).await).await;
 }
 
+/// Where the line of writers writes by itself.
+#[tokio::test]
+async fn five_thousand_messages_at_once_keep_their_order_on_one_thread() {
+    five_thousand(Cluster::alone(FAST).await).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn five_thousand_messages_at_once_keep_their_order_on_three_nodes() {
     five_thousand(Cluster::of(3, FAST).await).await;

@@ -100,6 +100,46 @@ async fn packets_that_only_look_bad_are_answered_or_mean_nothing() {
 }
 
 #[tokio::test]
+async fn events_with_attachments_and_without_keep_their_order() {
+    let node = node(&[]).await;
+    let mut client = Raw::member(node.address(0)).await;
+    let whole = |id: u32| frame(0x81, format!("42{id}[\"history\",5]").as_bytes());
+    let attached = |id: u32| {
+        let head = format!("451-{id}[\"message\",{{\"_placeholder\":true,\"num\":0}}]");
+        [frame(0x81, head.as_bytes()), frame(0x82, b"x")].concat()
+    };
+    let ids: Vec<u32> = (1..=20).collect();
+    let both = |id: &u32| if id % 3 == 0 { attached(*id) } else { whole(*id) };
+    client.write(ids.iter().map(both).collect::<Vec<_>>().concat()).await;
+    for id in ids {
+        let text = client.text().await;
+        assert!(text.starts_with(&format!("43{id}[")), "{id}: {text}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn events_behind_a_disconnect_end_the_transport() {
+    let node = node(&[("AUTH_TIMEOUT_SECS", "600")]).await;
+    let address = node.address(0);
+    let witness = Witness::on(address).await;
+    let mut client = Raw::member(address).await;
+    client.write([frame(0x81, b"41"), frame(0x81, b"421[\"history\",5]")].concat()).await;
+    witness.is_well().await;
+    // The one in the same breath may still find its socket; a later one doesn't, and isn't left without a word.
+    client.say("422[\"history\",5]").await;
+    client.closed().await;
+    let mut client = Raw::member(address).await;
+    client.say("41").await;
+    client.say("40").await;
+    assert!(client.text().await.starts_with("40"), "and a new CONNECT begins anew");
+    client.say("421[\"history\",5]").await;
+    assert!(client.text().await.starts_with("431[{\"ok\":false,\"code\":\"unauthorized\""));
+    witness.is_well().await;
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn attachments_that_never_come_hold_no_more_than_a_packet() {
     let node = node(&[]).await;
     let address = node.address(0);

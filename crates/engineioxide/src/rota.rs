@@ -1,8 +1,9 @@
 //! Connections with something to write take turns, in the order in which they got it.
 //!
-//! A message for a large room makes hundreds of them ready at once. Were all woken at once, whatever comes in meanwhile
-//! would stand behind them: it would be read late, and go out in writes of its own. So a few are woken at a time, and
-//! between these everything else that is ready runs: what it brings for someone who still waits goes out in the same write.
+//! A message for a large room makes hundreds of them ready at once. Were all to begin at once, whatever comes in meanwhile
+//! would stand behind them: it would be read late, and go out in writes of its own. So a few begin at a time, and between
+//! these everything else that is ready runs: what it brings for someone who still waits goes out in the same write. Who
+//! begins is written, where everything runs on one thread, and elsewhere woken to write.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -73,7 +74,7 @@ impl Rota {
         }
     }
 
-    /// Waits until everyone who stands in line when this is first polled has been woken. Safe to cancel.
+    /// Waits until everyone who stands in line when this is first polled has had its turn. Safe to cancel.
     pub fn turn(&self) -> impl Future<Output = ()> + Send + use<> {
         let rota = self.clone();
         async move {

@@ -158,7 +158,11 @@ impl Gateway {
             connection.expect_authentication();
         }
         socket.extensions.insert(connection.clone());
-        let receiver = Arc::new(Receiver { connection: connection.clone(), aside: AtomicBool::new(false) });
+        let receiver = Arc::new(Receiver {
+            connection: connection.clone(),
+            aside: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+        });
         socket.on_fallback(Whole(receiver.clone()));
         handle.intercept(receiver);
         let disconnected = connection.clone();
@@ -189,22 +193,27 @@ async fn on_connected(socket: SocketRef) {
 /// name, and there is none.
 struct Receiver {
     connection: Arc<Connection>,
-    /// Everything goes to socketioxide, which has something to keep or to end, until it is seen that it goes on.
+    /// socketioxide waits for attachments, between which and their event nothing may come: it gets everything, until an event
+    /// comes out of it.
     aside: AtomicBool,
+    /// The client has said DISCONNECT. Behind it socketioxide gets everything; the next CONNECT has a receiver of its own.
+    left: AtomicBool,
 }
 
 impl Intercept for Receiver {
     fn text(&self, text: Str) -> Result<(), Str> {
-        match packet::event(&text) {
-            Some((start, ack)) if !self.aside.load(Ordering::Relaxed) => {
-                self.connection.receive(Arrived::new(text, start).with_ack(ack));
-                return Ok(());
-            }
-            Some(_) => {}
-            // Between an event and its attachments nothing may come, and behind a DISCONNECT there are no events.
-            None => self.aside.store(true, Ordering::Relaxed),
+        match text.as_bytes() {
+            [b'5' | b'6', ..] => self.aside.store(true, Ordering::Relaxed),
+            [b'1', ..] => self.left.store(true, Ordering::Relaxed),
+            _ => {}
         }
-        Err(text)
+        match packet::event(&text) {
+            Some((start, ack)) if !self.aside.load(Ordering::Relaxed) && !self.left.load(Ordering::Relaxed) => {
+                self.connection.receive(Arrived::new(text, start).with_ack(ack));
+                Ok(())
+            }
+            _ => Err(text),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One session: its outbox, its life and its death, whatever carries it.
 //!
 //! The lock of [`State`] never leaves this module, and nothing foreign runs under it: wakers are
-//! called after it is let go, callbacks and handlers on tasks of their own.
+//! called after it is let go, handlers on tasks of their own, and who waits for room where something was written.
 
 mod beat;
 mod carrier;

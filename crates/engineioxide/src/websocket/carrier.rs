@@ -70,6 +70,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Carrier for Mutex<Share
             }
             // Someone who waited for room. Others have their turn after this one.
             Err(_) => {
+                #[cfg(feature = "tracing")]
+                tracing::error!(sid = %session.id, "a callback of who waited for room panicked; the session is closed");
                 session.close(DisconnectReason::TransportError, Farewell::Abort);
                 true
             }
@@ -204,6 +206,37 @@ mod tests {
         assert_eq!(read(&mut far, frame.len()).await, frame.as_bytes());
         task.woken().await;
         assert!(broken.is_closed() && !sound.is_closed());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_who_is_closed() {
+        struct Above;
+        impl crate::session::Owner for Above {
+            fn message(&self, _: engineioxide_core::Str) {}
+            fn binary(&self, _: bytes::Bytes) {}
+            fn disconnected(&self, _: DisconnectReason) {}
+        }
+        let config = Arc::new(EngineIoConfig::default());
+        let (version, transport) = (ProtocolVersion::V4, TransportType::Websocket);
+        let session = Session::open(Sid::new(), version, transport, Control::default(), config, false);
+        session.attach(Arc::new(Above));
+        let (near, mut far) = tokio::io::duplex(1024);
+        let task = tokio::spawn(crate::websocket::run(near, crate::websocket::Role::Carrier(session.clone())));
+        let frame = Frame::text("heard");
+        session.send(frame.clone());
+        assert_eq!(read(&mut far, frame.len()).await, frame.as_bytes());
+        session.close(DisconnectReason::TransportClose, Farewell::Refuse);
+        assert_eq!(read(&mut far, 4).await, Frame::websocket_close(1000).as_bytes());
+        drop(far);
+        tokio::time::timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
+        let gone = Arc::downgrade(&session);
+        drop(session);
+        let let_go = async {
+            while gone.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), let_go).await.unwrap();
     }
 
     #[tokio::test]
