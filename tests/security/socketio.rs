@@ -109,7 +109,7 @@ async fn events_with_attachments_and_without_keep_their_order() {
         [frame(0x81, head.as_bytes()), frame(0x82, b"x")].concat()
     };
     let ids: Vec<u32> = (1..=20).collect();
-    let both = |id: &u32| if id % 3 == 0 { attached(*id) } else { whole(*id) };
+    let both = |id: &u32| if id.is_multiple_of(3) { attached(*id) } else { whole(*id) };
     client.write(ids.iter().map(both).collect::<Vec<_>>().concat()).await;
     for id in ids {
         let text = client.text().await;

@@ -1,4 +1,5 @@
-//! Connections with something to write take turns, in the order in which they got it.
+//! Connections with something to write take turns, in the order in which they got it. (Others may have lines of their own,
+//! for other work.)
 //!
 //! A message for a large room makes hundreds of them ready at once. Were all to begin at once, whatever comes in meanwhile
 //! would stand behind them: it would be read late, and go out in writes of its own. So a few begin at a time, and between
@@ -7,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +21,7 @@ const TURN: usize = 64;
 /// After a large room the line keeps memory for so many.
 const KEEP: usize = 1024;
 
-/// A connection that has something to write.
+/// Whoever waits for a turn: a connection that has something to write.
 pub trait Waiting: Send + Sync {
     /// It is its turn. Must not block.
     fn begin_turn(self: Arc<Self>);
@@ -42,7 +44,10 @@ struct Line {
 
 impl Rota {
     /// Begins to give turns, once, on a task of the current runtime.
-    pub(crate) fn start(&self) {
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(&self) {
         if !self.0.started.swap(true, Ordering::Relaxed) {
             let alone = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
             self.0.alone.store(alone, Ordering::Relaxed);
@@ -51,13 +56,15 @@ impl Rota {
         }
     }
 
-    /// Whether those whose turn it is are written by the line itself. With several threads they are better woken, and run on
-    /// all of these.
-    pub(crate) fn writes(&self) -> bool {
+    /// Whether everything runs on one thread: then whoever has its turn had better do its work in it. With several, work is
+    /// better woken, and runs on all of these.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
         self.0.alone.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn stop(&self) {
+    /// Gives no more turns.
+    pub fn stop(&self) {
         self.0.stopped.store(true, Ordering::Relaxed);
         self.0.news.notify_one();
     }
@@ -100,6 +107,14 @@ impl fmt::Debug for Rota {
     }
 }
 
+/// One that panics has had its turn, and takes nobody else's.
+fn begin(who: Arc<dyn Waiting>) {
+    if catch_unwind(AssertUnwindSafe(|| who.begin_turn())).is_err() {
+        #[cfg(feature = "tracing")]
+        tracing::error!("a turn panicked");
+    }
+}
+
 async fn run(line: Arc<Line>) {
     let mut turn = Vec::with_capacity(TURN);
     while !line.stopped.load(Ordering::Relaxed) {
@@ -114,7 +129,7 @@ async fn run(line: Arc<Line>) {
         if turn.is_empty() {
             line.news.notified().await;
         } else {
-            turn.drain(..).for_each(|who| who.begin_turn());
+            turn.drain(..).for_each(begin);
             tokio::task::yield_now().await;
         }
     }
@@ -166,6 +181,21 @@ mod tests {
         eventually(|| begun.load(Ordering::Relaxed) == 10 * TURN).await;
         rota.wait(Arc::new(Writer(begun.clone())));
         eventually(|| begun.load(Ordering::Relaxed) > 10 * TURN).await;
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_panics_is_nobody_elses_end() {
+        struct Broken;
+        impl Waiting for Broken {
+            fn begin_turn(self: Arc<Self>) {
+                panic!("on purpose");
+            }
+        }
+        let (rota, begun) = line_of(1);
+        rota.wait(Arc::new(Broken));
+        rota.wait(Arc::new(Writer(begun.clone())));
+        rota.start();
+        eventually(|| begun.load(Ordering::Relaxed) == 2).await;
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use engineioxide::Waiting;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -118,6 +119,7 @@ impl Connection {
                 let put = self.inbox.lock().put(arrived, self.connections.chat.limits());
                 match put {
                     Put::Queued | Put::Ignored => return,
+                    Put::Start if self.connections.work_in_line() => return self.connections.work.wait(self.clone()),
                     Put::Start if self.connections.chat.is_alone() => return self.take_up_here(),
                     Put::Start => return self.take_up(),
                     Put::Refused(arrived, refusal) => {
@@ -507,6 +509,12 @@ impl Connection {
         if start {
             self.take_up();
         }
+    }
+}
+
+impl Waiting for Connection {
+    fn begin_turn(self: Arc<Self>) {
+        self.take_up_here();
     }
 }
 

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use engineioxide::Rota;
+
 use crate::auth::Authenticator;
 use crate::chat::Chat;
 use crate::domain::{ConnId, UserId};
@@ -47,6 +49,8 @@ pub struct Connections {
     /// What may be unwritten of one connection.
     outbox_bytes: usize,
     deadlines: Deadlines,
+    /// Connections with events to take up, where all of it is done on one thread.
+    work: Rota,
     users: Users,
     counters: Counters,
     /// What all inboxes hold.
@@ -66,12 +70,14 @@ impl Connections {
             admission,
             outbox_bytes,
             deadlines: Deadlines::start(),
+            work: Rota::default(),
             users: Users::default(),
             counters: Counters::default(),
             inbox_bytes: Arc::default(),
             next_connection: AtomicU64::new(0),
             incarnation: uuid::Uuid::new_v4().simple().to_string()[..12].to_owned(),
         });
+        connections.work.start();
         let weak = Arc::downgrade(&connections);
         let end = move |user: &UserId| {
             for connection in weak.upgrade().iter().flat_map(|connections| connections.users.of(user)) {
@@ -80,6 +86,12 @@ impl Connections {
         };
         connections.chat.on_disconnect(Box::new(end));
         connections
+    }
+
+    /// Whether events are taken up in a line: where most is done without waiting, on one thread. What has come in is read of
+    /// all connections first then, and a processor need not change between the one and the other for each.
+    fn work_in_line(&self) -> bool {
+        self.work.is_alone() && self.chat.is_alone()
     }
 
     /// A connection over that line, which nobody is bound to yet.
@@ -117,5 +129,11 @@ impl Connections {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.work.stop();
     }
 }

@@ -189,7 +189,7 @@ impl Waiting for Session {
         let carrier = {
             let mut state = self.state.lock();
             state.in_line = false;
-            state.carrier.clone().filter(|_| self.control.0.rota.writes())
+            state.carrier.clone().filter(|_| self.control.0.rota.is_alone())
         };
         if carrier.is_some_and(|carrier| carrier.write(&self)) {
             return;
