@@ -8,7 +8,7 @@ use hubbub::server::tls::{Tls, TlsFiles};
 use hubbub::server::{Listener, Timeouts};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -93,7 +93,11 @@ async fn who_does_not_read_for_a_while_gets_everything() {
     let files = [("TLS_CERT", &*certificate), ("TLS_KEY", &*key)];
     let node = start(&[&limits[..], &users, &files].concat()).await;
     let client = pair.client(&[]);
-    let stream = reach(node.address(), &client).await.unwrap();
+    // With a small buffer, so that it is full soon.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16_384).unwrap();
+    let stream = socket.connect(node.address()).await.unwrap();
+    let stream = client.connect("localhost".try_into().unwrap(), stream).await.unwrap();
     let url = "wss://localhost/socket.io/?EIO=4&transport=websocket";
     let (mut slow, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
     let say = |text: &str| tokio_tungstenite::tungstenite::Message::text(text);

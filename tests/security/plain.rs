@@ -278,3 +278,25 @@ async fn a_flood_within_the_protocol_leaves_others_alone_and_ends_at_the_rate() 
     assert!(body.contains(r#""connectedClients":0"#), "{body}");
     strict.stop().await;
 }
+
+/// On one thread, where events are taken up in a line: what is read must not run ahead of it.
+#[tokio::test]
+async fn thousands_of_events_in_one_breath_are_all_taken_up_at_both_doors() {
+    let off = ["", "USER_", "IP_"].map(|whose| ["EVENTS", "BYTES"].map(|what| format!("RATE_{whose}{what}_PER_SEC")));
+    let settings: Vec<_> = off.iter().flatten().map(|name| (name.as_str(), "0")).collect();
+    let node = node(&settings).await;
+    let plain = |n: usize| format!(r#"{{"type":"history","payload":5,"ref":{n}}}"#);
+    let socket_io = |n: usize| format!(r#"42{n}["history",5]"#);
+    for is_plain in [true, false] {
+        let address = node.address(0);
+        let mut raw = if is_plain { Raw::plain(address).await } else { Raw::member(address).await };
+        let say = |n| frame(0x81, if is_plain { plain(n) } else { socket_io(n) }.as_bytes());
+        raw.write((0..5000).map(say).collect::<Vec<_>>().concat()).await;
+        for n in 0..5000 {
+            let text = raw.text().await;
+            let whose = if is_plain { format!(r#""ref":{n},"#) } else { format!("43{n}[") };
+            assert!(text.contains(&whose) && text.contains("bad_request"), "{n}: {text}");
+        }
+    }
+    node.stop().await;
+}

@@ -69,8 +69,17 @@ impl Rota {
         self.0.news.notify_one();
     }
 
-    /// Puts a connection at the end of the line, where it must not stand already.
+    /// How many stand in line.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.lock().len()
+    }
+
+    /// Puts someone at the end of the line who must not stand in it already. When it has stopped they are let go.
     pub fn wait(&self, who: Arc<dyn Waiting>) {
+        if self.0.stopped.load(Ordering::Relaxed) {
+            return;
+        }
         let is_first = {
             let mut waiting = self.0.waiting.lock();
             waiting.push_back(who);
@@ -116,6 +125,17 @@ fn begin(who: Arc<dyn Waiting>) {
 }
 
 async fn run(line: Arc<Line>) {
+    /// Whoever stands in line may hold on to it: at its end, be it that of the runtime, all are let go.
+    struct End(Arc<Line>);
+    impl Drop for End {
+        fn drop(&mut self) {
+            self.0.stopped.store(true, Ordering::Relaxed);
+            let left = std::mem::take(&mut *self.0.waiting.lock());
+            drop(left);
+        }
+    }
+    let end = End(line);
+    let line = &end.0;
     let mut turn = Vec::with_capacity(TURN);
     while !line.stopped.load(Ordering::Relaxed) {
         {

@@ -1,7 +1,7 @@
 //! One connection: takes up its events one after another, and answers them.
 
 use std::borrow::Cow;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
@@ -26,6 +26,9 @@ use crate::gateway::wire::{
     refusal_ack,
 };
 use crate::server::Client;
+
+/// Events of a connection that are taken up before others have their turn.
+const AT_ONCE: usize = 128;
 
 /// A client's connection to this node.
 pub struct Connection {
@@ -198,7 +201,17 @@ impl Connection {
         let this = self.clone();
         let span = tracing::debug_span!("socket", conn = %self.conn);
         let work = async move {
+            let mut taken = 0;
             loop {
+                if taken == AT_ONCE {
+                    // Nobody else puts it into the line, nor makes a task for it, as long as it isn't idle.
+                    if this.connections.work_in_line() {
+                        return this.connections.work.wait(this.clone());
+                    }
+                    tokio::task::yield_now().await;
+                    taken = 0;
+                }
+                taken += 1;
                 // The lock is given back before the event is handled.
                 let next = this.inbox.lock().next();
                 match next {
@@ -514,7 +527,10 @@ impl Connection {
 
 impl Waiting for Connection {
     fn begin_turn(self: Arc<Self>) {
-        self.take_up_here();
+        if catch_unwind(AssertUnwindSafe(|| self.take_up_here())).is_err() {
+            tracing::error!(conn = %self.conn, "taking up events panicked; the connection is closed");
+            self.line.close(Closing::Fault);
+        }
     }
 }
 

@@ -26,6 +26,9 @@ pub use connection::Connection;
 pub use inbox::Arrived;
 pub use line::{Asked, Closing, Line, Reference};
 
+/// The longest line of connections with events to take up.
+const LINE: usize = 256;
+
 /// What is counted of requests.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -90,8 +93,10 @@ impl Connections {
 
     /// Whether events are taken up in a line: where most is done without waiting, on one thread. What has come in is read of
     /// all connections first then, and a processor need not change between the one and the other for each.
+    ///
+    /// Not where many stand there already: then events are taken up while they are read, which keeps those back that follow.
     fn work_in_line(&self) -> bool {
-        self.work.is_alone() && self.chat.is_alone()
+        self.work.is_alone() && self.chat.is_alone() && self.work.waiting() < LINE
     }
 
     /// A connection over that line, which nobody is bound to yet.

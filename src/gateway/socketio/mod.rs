@@ -202,10 +202,10 @@ struct Receiver {
 
 impl Intercept for Receiver {
     fn text(&self, text: Str) -> Result<(), Str> {
-        match text.as_bytes() {
-            [b'5' | b'6', ..] => self.aside.store(true, Ordering::Relaxed),
-            [b'1', ..] => self.left.store(true, Ordering::Relaxed),
-            _ => {}
+        if text.starts_with(['5', '6']) {
+            self.aside.store(true, Ordering::Relaxed);
+        } else if packet::is_disconnect(&text) {
+            self.left.store(true, Ordering::Relaxed);
         }
         match packet::event(&text) {
             Some((start, ack)) if !self.aside.load(Ordering::Relaxed) && !self.left.load(Ordering::Relaxed) => {

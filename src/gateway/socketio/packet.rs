@@ -11,6 +11,12 @@ pub(super) fn event(packet: &str) -> Option<(usize, Option<i64>)> {
     rest[digits..].starts_with('[').then_some((1 + digits, ack))
 }
 
+/// Whether that is a DISCONNECT of the namespace, however it is written.
+pub(super) fn is_disconnect(packet: &str) -> bool {
+    let namespace = packet.strip_prefix('1').and_then(|rest| rest.strip_prefix('/'));
+    packet.starts_with('1') && namespace.is_none_or(|name| name.split(',').next() == Some(""))
+}
+
 /// An acknowledgement with that JSON.
 pub(super) fn ack(id: i64, json: &str) -> Frame {
     Frame::text(&format!("3{id}[{json}]"))
@@ -40,6 +46,16 @@ mod tests {
         for other in ["", "2", "27", r#"2{"a":1}"#, "2/,[]", "2/a,7[]", "2-1[]", "2 []", "51-[]", "3[]", "1", "0", &far]
         {
             assert_eq!(event(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_disconnect_of_another_namespace_is_none_of_this() {
+        for own in ["1", "1/", "1/,", "1[]", "1,"] {
+            assert!(is_disconnect(own), "{own}");
+        }
+        for other in ["1/admin", "1/admin,", "0", "2[]", "", "41"] {
+            assert!(!is_disconnect(other), "{other}");
         }
     }
 

@@ -128,7 +128,9 @@ impl Transport {
                 Message::Close(_) => return Poll::Ready(None),
             }
         }
-        cx.waker().wake_by_ref();
+        // Not by a plain wake: what was read would wait while this is polled dozens of times more.
+        let turn = std::pin::pin!(tokio::task::yield_now());
+        let _ = turn.poll(cx);
         Poll::Pending
     }
 
