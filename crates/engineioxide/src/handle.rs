@@ -24,7 +24,8 @@ pub enum SendOutcome {
 
 /// Takes texts of a session before the layer above does.
 pub trait Intercept: Send + Sync {
-    /// A text message, in the order of arrival, in the stack of the session's own task: must not block. `Err` gives it back, and the layer above gets it.
+    /// A text message, in the order of arrival, in the stack of the session's own task: must not block. `Err` gives it
+    /// back, and the layer above gets it.
     ///
     /// # Errors
     /// The text, when it isn't taken.
