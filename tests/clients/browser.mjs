@@ -19,7 +19,8 @@ export class Browser {
             '--disable-background-networking', '--remote-debugging-port=0', `--user-data-dir=${directory}`, 'about:blank',
         ], { stdio: ['ignore', 'ignore', 'pipe'] });
         process.on('exit', () => browser.process.kill('SIGKILL'));
-        browser.exited = once(browser.process, 'exit');
+        // Not 'exit': its helpers write into the profile until they see that it is gone, and hold its stderr as long.
+        browser.exited = once(browser.process, 'close');
         const told = new Promise((resolve, reject) => {
             let text = '';
             browser.process.on('error', reject);
