@@ -37,5 +37,5 @@ pub use control::{Control, Limits, Retained};
 pub use engineioxide_core::{Packet, ProtocolVersion, Sid, Str, TransportType};
 pub use frame::Frame;
 pub use handle::{Intercept, SendOutcome, SessionHandle};
-pub use rota::{Rota, Waiting};
+pub use rota::{Rota, Waiting, another_turn};
 pub use socket::{DisconnectReason, Socket};

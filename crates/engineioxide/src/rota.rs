@@ -11,6 +11,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Context;
 
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -99,6 +100,13 @@ impl Rota {
             guest.0.notified().await;
         }
     }
+}
+
+/// Has the polled task woken when the others that are ready have run, and the runtime has looked which connections are. A plain
+/// wake would bring it back dozens of times before that.
+pub fn another_turn(cx: &mut Context<'_>) {
+    let turn = std::pin::pin!(tokio::task::yield_now());
+    let _ = turn.poll(cx);
 }
 
 /// Someone who has nothing to write, but waits for a turn.

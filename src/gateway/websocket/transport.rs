@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
-use engineioxide::Str;
+use engineioxide::{Str, another_turn};
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::{Instant, Sleep};
 
@@ -128,9 +128,7 @@ impl Transport {
                 Message::Close(_) => return Poll::Ready(None),
             }
         }
-        // Not by a plain wake: what was read would wait while this is polled dozens of times more.
-        let turn = std::pin::pin!(tokio::task::yield_now());
-        let _ = turn.poll(cx);
+        another_turn(cx);
         Poll::Pending
     }
 

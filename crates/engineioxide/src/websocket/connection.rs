@@ -16,6 +16,7 @@ use super::output::Step;
 use crate::control::{Limits, Tally};
 use crate::frame::Frame;
 use crate::packet::{Incoming, Malformed};
+use crate::rota::another_turn;
 use crate::session::{Farewell, Owner, Session, Taken, UpgradeTicket};
 use crate::socket::DisconnectReason;
 
@@ -307,13 +308,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
             }
         }
     }
-}
-
-/// Has the task woken when the others that are ready have run, and the runtime has looked which connections are. A plain
-/// wake would bring it back dozens of times before that.
-fn another_turn(cx: &mut Context<'_>) {
-    let turn = std::pin::pin!(tokio::task::yield_now());
-    let _ = turn.poll(cx);
 }
 
 /// Why reading stops.
