@@ -59,6 +59,7 @@ scenario('kill -9 of one node of three: its users leave once each, within 20 s, 
         await watcher.seen.next('user_offline', (who) => who.user_id === 'sentinel' && !who.initial);
         for (const user of victims) assert.deepEqual(changes(watcher, user).toSorted(), ['user_joined', 'user_left', 'user_offline', 'user_online'], user);
         assert.deepEqual(changes(watcher, 'both').toSorted(), ['user_joined', 'user_online']);
+        await watcher.seen.next('message', (message) => message.seq === count);
         assertNoHole(watcher.heard(room_id), 1);
         assert.equal(watcher.heard(room_id).length, count);
     }
