@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from rows import BY_NAME, GROWING, SCALE
+from rows import BY_NAME, ELSEWHERE, GROWING, SCALE
 from servers import parted
 
 
@@ -36,13 +36,13 @@ class Figures:
 
     def ratios(self, row, server, other, *path):
         """One figure of each round as a multiple of another server's in the same round."""
-        pairs = zip(self.runs.get(row, {}).get(server, []), self.runs.get(row, {}).get(other, []))
-        found = []
-        for mine, theirs in pairs:
-            mine, theirs = found_at(mine, path), found_at(theirs, path)
-            if mine and theirs:
-                found.append(mine / theirs)
-        return found
+        return self.multiples((row, server), (row, other), lambda result: found_at(result, path))
+
+    def multiples(self, mine, theirs, figure):
+        """A figure that is made of a round's result, as a multiple of what it is in the same round for another row and server."""
+        pairs = zip(*(self.runs.get(row, {}).get(server, []) for row, server in (mine, theirs)))
+        found = [(figure(one), figure(other)) for one, other in pairs if one and other]
+        return [one / other for one, other in found if one and other]
 
 
 def cell(values, digits=2):
@@ -107,7 +107,7 @@ def anchors(figures, servers):
         cells.append(cell(figures.values("idle", server, "connecting", "per_second"), 0))
         cells.append(cell(figures.values("one-4", server, "load", "latency_ms", "p99"), 1) + marks(figures, "one-4", server))
         lines.append(f"| {NAMES[server]} | " + " | ".join(cells) + " |")
-    return lines
+    return lines if len(lines) > 2 else []
 
 
 def clusters(figures, servers):
@@ -119,7 +119,7 @@ def clusters(figures, servers):
             messages = figures.values(row, server, "load", "messages_per_second")
             cells.append(cell(figures.values(row, server, *DELIVERY)) + (f"; {median(messages):,.0f} messages/s" if messages else "") + marks(figures, row, server))
         lines.append(f"| {NAMES[server]} | " + " | ".join(cells) + " |")
-    return lines
+    return lines if len(lines) > 2 else []
 
 
 def same_rate(figures, what, rows):
@@ -140,8 +140,33 @@ def same_rate(figures, what, rows):
     return lines if len(lines) > 2 else []
 
 
-def goals(figures):
-    """Each goal: what, the figure, the bar, whether it is reached (`None`: it was not measured)."""
+# What a message may cost with more elsewhere and still be said to cost the same: rounds differ by as much.
+CONSTANT = 1.25
+
+
+def elsewhere(figures):
+    """What a message costs when only what it has nothing to do with grows."""
+    lines = [
+        "| 2,000 messages/s in rooms of 10, and | µs a message: nodes | Redis | Redis: commands a message | bytes out |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in ELSEWHERE:
+        for server in row.servers:
+            if not each(figures, row.name, server, bool):
+                continue
+            others = parted(server)[1] - 1
+            cells = [
+                cell(each(figures, row.name, server, lambda result: per_message(result, NODES)), 0),
+                cell(each(figures, row.name, server, lambda result: per_message(result, REDIS)), 0),
+                cell(figures.values(row.name, server, "redis", "commands_per_message"), 1),
+                cell(figures.values(row.name, server, "redis", "bytes_out_per_message"), 0),
+            ]
+            lines.append(f"| {row.title}{f', beside {others} other nodes' if others else ''} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
+
+
+def goals(figures, held):
+    """Each goal: what, the figure, the bar, whether it is reached (`None`: it was not measured). `held`: of the fault lab's scenarios, and of how many."""
     rows = []
 
     def goal(what, values, bar, digits=2, at_least=False, unit=""):
@@ -164,10 +189,17 @@ def goals(figures):
     goal("p99 at the top load, 4 in flight", figures.values("one-4", "hubbub", "load", "latency_ms", "p99"), 10, 1, unit=" ms")
     goal("p99 at half of it, one node", figures.values("half", "hubbub", "load", "latency_ms", "p99"), 5, 1, unit=" ms")
     goal("p99 at half of it, two nodes", figures.values("two-half", "hubbub-2", "load", "latency_ms", "p99"), 10, 1, unit=" ms")
+    where = " (emulated)" if figures.values("huge", "hubbub", "emulated") == [1.0] else ""
     goal("100,000 connections: p99 of a message", figures.values("huge", "hubbub", "load", "latency_ms", "p99"), 250, 0, unit=" ms")
-    goal("100,000 connections: memory", [v / 1e9 for v in figures.values("huge", "hubbub", "servers", "memory_bytes")], 0.8, 2, unit=" GB")
-    rows.append(("cost of a message as rooms, nodes and connections elsewhere grow", "`scripts/bench --scale`", "constant", None))
-    rows.append(("faults: messages lost that were acknowledged, repeats, disorder", "`scripts/faults`", "0", None))
+    goal(f"100,000 connections: memory{where}", [v / 1e9 for v in figures.values("huge", "hubbub", "servers", "memory_bytes")], 0.8, 2, unit=" GB")
+    alone, cost = ("cost", "hubbub-1"), lambda result: per_message(result, slice(None))
+    goal("a message among 10,000 rooms, × among 100", figures.multiples(("cost-rooms", "hubbub-1"), alone, cost), CONSTANT)
+    goal("beside 15,000 idle connections, × beside none", figures.multiples(("cost-crowd", "hubbub-1"), alone, cost), CONSTANT)
+    goal("beside 3 nodes without members, × beside none", figures.multiples(("cost", "hubbub-4"), alone, cost), CONSTANT)
+    sent = lambda result: found_at(result, ("redis", "bytes_out_per_message"))
+    goal("bytes that Redis sends for it there, × beside none", figures.multiples(("cost", "hubbub-4"), alone, sent), CONSTANT)
+    what = "faults, `scripts/faults --short`: scenarios that held every promise"
+    rows.append((what, "{} of {}".format(*held) if held else "–", "all", held and held[0] == held[1]))
     return rows
 
 

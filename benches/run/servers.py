@@ -53,8 +53,13 @@ def command(kind, port, redis_url):
     return ["node", str(PEERS / "node.mjs"), kind, str(port), *([redis_url] if redis_url else [])], {}
 
 
+def hard_limit():
+    """How many files a process may have open at most."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
 def raise_files():
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    hard = hard_limit()
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
