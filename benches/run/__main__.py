@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from figures import Figures, anchors, clusters, elsewhere, goal_table, goals, growth, legend, same_rate
 from rows import BY_NAME, JIT, ONE_NODE, ROWS, SCALE, TWO_NODES
-from servers import LOAD_CORE, ROOT, TARGET, Failed, hard_limit, parted, raise_files, running
+from servers import BOTH_CORES, LOAD_CORE, ROOT, SERVER_CORE, TARGET, Failed, hard_limit, parted, raise_files, running
 from watch import Redis, Watch, redis_use, resident
 
 DOCS = ROOT / "docs" / "performance.md"
@@ -45,9 +45,9 @@ def options():
     return chosen
 
 
-def generator(load, server, *more):
+def generator(load, server, *more, cores=LOAD_CORE):
     """The command line of the load generator."""
-    line = ["taskset", "-c", LOAD_CORE, str(TARGET / "release" / "hubbub"), "bench", "--json", *load, *more]
+    line = ["taskset", "-c", cores, str(TARGET / "release" / "hubbub"), "bench", "--json", *load, *more]
     return [*line, "--url", ",".join(f"http://127.0.0.1:{port}" for port in server.ports)]
 
 
@@ -96,10 +96,10 @@ def measure(row, server, chosen, top):
     try:
         if row.huge and not holds_huge():
             return guest()
-        with running(server) as it:
+        with running(server, BOTH_CORES if row.shared else SERVER_CORE) as it:
             if row.at_first:
                 it = replace(it, ports=it.ports[:1])
-            result = scaled(row, it, load, seconds) if row.watched else run(it, load)
+            result = scaled(row, it, load, seconds) if row.watched else run(it, load, BOTH_CORES if row.shared else LOAD_CORE)
     except Failed as why:
         say(f"{server}: {why}")
         return None
@@ -115,9 +115,9 @@ def measure(row, server, chosen, top):
     return result
 
 
-def run(server, load):
+def run(server, load, cores=LOAD_CORE):
     """One run of the generator."""
-    line = generator(load, server, "--pid", ",".join(map(str, server.pids)))
+    line = generator(load, server, "--pid", ",".join(map(str, server.pids)), cores=cores)
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, preexec_fn=raise_files, check=False)
     if not done.stdout.startswith("{"):
         raise Failed(done.stderr.strip())

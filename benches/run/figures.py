@@ -212,7 +212,7 @@ def goal_table(rows):
 
 def growth(figures):
     """The tables of --scale: what a message costs as nodes, rooms and connections grow, and what Redis holds."""
-    tables = [nodes(figures), wide(figures), crowds(figures), redis_keys(figures), network(figures)]
+    tables = [nodes(figures), wide(figures), crowds(figures), cores(figures), redis_keys(figures), network(figures)]
     tables.append(legend(tables))
     return "\n\n".join("\n".join(table) for table in tables if table)
 
@@ -347,6 +347,19 @@ KINDS = {
     "N": "what a node has connections in",
     "q": "what a user spent",
 }
+
+
+def cores(figures):
+    """What a delivery costs when a node's threads are two, which share both cores with the generator."""
+    lines = ["| one node without Redis | µs a delivery | × one thread | p50, ms | p99, ms |", "| --- | --- | --- | --- | --- |"]
+    for row, what in (("cores-1", "one thread, on a core of its own"), ("cores-2", "two threads, on both cores with the generator")):
+        if not each(figures, row, "hubbub", bool):
+            continue
+        times = figures.multiples((row, "hubbub"), ("cores-1", "hubbub"), lambda result: found_at(result, DELIVERY))
+        cells = [cell(figures.values(row, "hubbub", *DELIVERY)), cell(times)]
+        cells += [cell(figures.values(row, "hubbub", "load", "latency_ms", at), 1) for at in ("p50", "p99")]
+        lines.append(f"| {BY_NAME[row].title}, {what} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
 
 
 def redis_keys(figures):

@@ -24,6 +24,7 @@ class Row:
     rests: bool = False  # what the servers use before the load is measured too
     watched: bool = False  # what Redis and the network do meanwhile is measured too
     at_first: bool = False  # everyone is on the first node, and the others have nobody
+    shared: bool = False  # servers and generator may use both cores
 
     @property
     def is_top(self):
@@ -89,6 +90,8 @@ SCALE = (
     Row("grow-rooms", "10,000 rooms × 1, 1 in flight", crowd(10000, 10000, "--in-flight", "1"), GROWING[:2], watched=True),
     Row("grow-100k", "100,000 rooms × 1, each client in 100", crowd(1000, 100000, "--rooms-each", "100", "--rate", "1000"), ("hubbub", *GROWING[:1]), watched=True),
     *(beside(idle) for idle in (0, 1000, 5000, 18000)),
+    Row("cores-1", "100 rooms × 10, 8,000 messages/s", crowd(1000, 100, "--rate", "8000"), ("hubbub",)),
+    Row("cores-2", "100 rooms × 10, 8,000 messages/s", crowd(1000, 100, "--rate", "8000"), ("hubbub",), shared=True),
     Row("wire", "100 messages/s in 10 rooms × 10", crowd(100, 10, "--rate", "100"), ("hubbub",), watched=True),
 )
 

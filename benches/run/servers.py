@@ -1,4 +1,4 @@
-"""Starts and ends the servers that are compared, all on one core."""
+"""Starts and ends the servers that are compared, all on one core unless told otherwise."""
 
 import os
 import resource
@@ -15,6 +15,7 @@ PEERS = ROOT / "benches" / "peers"
 TARGET = ROOT / "target"
 SERVER_CORE = "1"
 LOAD_CORE = "0"
+BOTH_CORES = "0,1"
 PATIENCE = 20
 
 # No rate is to be the limit that is measured; everything else is as anyone would run it.
@@ -94,7 +95,7 @@ def parted(server):
 
 
 @contextmanager
-def running(server):
+def running(server, cores=SERVER_CORE):
     """A server, by its name in rows.py."""
     kind, nodes = parted(server)
     with tempfile.TemporaryDirectory() as directory, open(Path(directory) / "log", "w+b") as log:
@@ -103,7 +104,7 @@ def running(server):
         def start(line, port, more):
             environment = {"PATH": os.environ["PATH"], "HOME": directory, "NODE_ENV": "production", **more}
             process = subprocess.Popen(
-                ["taskset", "-c", SERVER_CORE, *line], cwd=directory, env=environment, stdin=subprocess.DEVNULL,
+                ["taskset", "-c", cores, *line], cwd=directory, env=environment, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, preexec_fn=raise_files,
             )
             processes.append(process)
