@@ -5,6 +5,8 @@ mod connection;
 mod deadlines;
 mod inbox;
 mod line;
+#[cfg(test)]
+mod tests;
 mod users;
 
 use std::sync::Arc;
