@@ -240,6 +240,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_session_that_is_closed_holds_no_stream() {
+        let (session, stream, _far, task) = carried(&Control::default(), 1024);
+        let held = Arc::downgrade(&stream.0);
+        drop(stream);
+        assert_eq!(held.strong_count(), 1, "it is written by it");
+        session.close(DisconnectReason::TransportClose, Farewell::Refuse);
+        assert_eq!(held.strong_count(), 0);
+        // Nor does it take one then.
+        let (near, _far) = tokio::io::duplex(1024);
+        let late = Stream::new(near);
+        assert!(matches!(task.look(&late, &session), Poll::Ready(Ok(Step::Closed))));
+        assert_eq!(Arc::strong_count(&late.0), 1);
+    }
+
+    #[tokio::test]
     async fn who_leaves_is_written_no_more() {
         let (session, stream, mut far, _) = carried(&Control::default(), 1024);
         assert!(stream.leave());
@@ -247,7 +262,7 @@ mod tests {
         session.control.rota().turn().await;
         drop((stream, session.close(DisconnectReason::TransportClose, Farewell::Refuse)));
         let mut rest = Vec::new();
-        far.read_to_end(&mut rest).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(5), far.read_to_end(&mut rest)).await.unwrap().unwrap();
         assert!(rest.is_empty());
     }
 }
