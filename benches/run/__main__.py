@@ -15,7 +15,7 @@ from dataclasses import replace
 from figures import Figures, anchors, clusters, elsewhere, goal_table, goals, growth, legend, same_rate
 from rows import BY_NAME, JIT, ONE_NODE, ROWS, SCALE, TWO_NODES
 from servers import BOTH_CORES, LOAD_CORE, ROOT, SERVER_CORE, TARGET, Failed, hard_limit, parted, raise_files, running
-from watch import Redis, Watch, redis_use, resident
+from watch import Redis, Watch, peak, redis_use, resident
 
 DOCS = ROOT / "docs" / "performance.md"
 CAPACITY = ROOT / "docs" / "capacity.md"
@@ -96,15 +96,20 @@ def measure(row, server, chosen, top):
     try:
         if row.huge and not holds_huge():
             return guest()
-        with running(server, BOTH_CORES if row.shared else SERVER_CORE) as it:
+        with running(server, BOTH_CORES if row.wide else SERVER_CORE) as it:
             if row.at_first:
                 it = replace(it, ports=it.ports[:1])
-            result = scaled(row, it, load, seconds) if row.watched else run(it, load, BOTH_CORES if row.shared else LOAD_CORE)
+            result = scaled(row, it, load, seconds) if row.watched else run(it, load, BOTH_CORES if row.roams else LOAD_CORE)
+            if row.huge:
+                result["servers"]["peak_bytes"] = sum(map(peak, it.pids))
     except Failed as why:
         say(f"{server}: {why}")
         return None
     except subprocess.TimeoutExpired:
         say(f"{server}: the generator did not end in time")
+        return None
+    except (OSError, ArithmeticError, ValueError, KeyError) as why:
+        say(f"{server}: it could not be looked at any more: {why!r}")
         return None
     if row.needs:
         load = result["load"]
@@ -131,12 +136,14 @@ def holds_huge():
 
 def guest():
     """The run with 100,000 connections in a virtual machine, whose limits are its own."""
-    line = [str(ROOT / "benches" / "guest" / "run")]
+    binary = os.environ.get("HUBBUB_BIN", str(TARGET / "release" / "hubbub"))
+    line = [str(ROOT / "benches" / "guest" / "run"), binary]
     done = subprocess.run(line, capture_output=True, text=True, timeout=4000, preexec_fn=on_all_cores, check=False)
-    if done.returncode:
+    if not done.stdout.startswith("{"):
         raise Failed(done.stderr.strip()[-600:])
     result, end = json.JSONDecoder().raw_decode(done.stdout)
-    say(done.stdout[end:].strip())
+    say(f"{done.stderr}{done.stdout[end:]}".strip())
+    result["ok"] = result["ok"] and done.returncode == 0
     # Where the processor is emulated, only memory says something.
     result["emulated"] = "KVM: no" in done.stdout
     if result["emulated"]:
@@ -147,14 +154,21 @@ def guest():
 def faults():
     """How many scenarios of the fault lab's short form held every promise, and of how many; `None` when it could not be run."""
     line = [str(ROOT / "scripts" / "faults"), "--short", "--jobs", "2"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=3600, preexec_fn=on_all_cores, check=False)
-    words = re.findall(r"^(passed|FAILED) ", done.stdout, re.M)
-    if not words or (done.returncode and "FAILED" not in words):
-        say(f"the fault lab: {done.stderr.strip()[-600:]}")
+    lab = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=on_all_cores)
+    try:
+        told, why = lab.communicate(timeout=3600)
+    except subprocess.TimeoutExpired:
+        # What it has started ends with it.
+        lab.terminate()
+        told, why = lab.communicate()
+    words = re.findall(r"^(passed|FAILED) ", told, re.M)
+    if lab.returncode:
+        say(f"the fault lab: {told}{why}")
+    if not words:
         return None
-    if done.returncode:
-        say(done.stdout)
-    return words.count("passed"), len(words)
+    # One that it broke off at isn't told of.
+    broke_off = lab.returncode != 0 and "FAILED" not in words
+    return words.count("passed"), len(words) + broke_off
 
 
 def on_all_cores():
@@ -319,7 +333,12 @@ def main():
     # What looks on stays off the servers' core.
     os.sched_setaffinity(0, {int(LOAD_CORE)})
     figures, began, whole = Figures(), time.monotonic(), Stolen()
-    well = True
+    well, held = True, None
+    # First: it says at once what it lacks. It knows no other binary than the one that is built here.
+    if not (is_scale or chosen.quick or chosen.rows or chosen.servers or "HUBBUB_BIN" in os.environ):
+        held = faults()
+        well = held is None or held[0] == held[1]
+        say(f"{time.monotonic() - began:4.0f} s  faults: {'not tried' if held is None else '{} of {} scenarios held every promise'.format(*held)}")
     for number in range(chosen.rounds):
         for row in rows:
             # Once is enough for what hardly fits.
@@ -333,15 +352,10 @@ def main():
                 result = measure(row, server, chosen, top and top["load"]["messages_per_second"])
                 if result:
                     result["stolen"] = stolen.share()
-                figures.add(row.name, server, result if result and result["ok"] else None)
+                figures.add(row.name, server, result)
                 well = well and (result is None or result["ok"])
                 say(f"{time.monotonic() - began:4.0f} s  round {number + 1}  {row.name:<11}{server:<12} {told(result)}")
     about["stolen"] = whole.share()
-    held = None
-    if not (is_scale or chosen.quick or chosen.rows or chosen.servers):
-        held = faults()
-        well = well and (held is None or held[0] == held[1])
-        say(f"{time.monotonic() - began:4.0f} s  faults: {'not tried' if held is None else '{} of {} scenarios held every promise'.format(*held)}")
     text, reached = (growth(figures), []) if is_scale else compared(figures, held)
     text = f"{heading(about, chosen)}\n\n{text}"
     print(text)

@@ -85,6 +85,12 @@ def resident(pid):
     return int(re.search(r"^Rss:\s+(\d+) kB", text, re.M).group(1)) * 1024
 
 
+def peak(pid):
+    """Bytes of memory at most so far."""
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(re.search(r"^VmHWM:\s+(\d+) kB", text, re.M).group(1)) * 1024
+
+
 def slab():
     """Bytes of the kernel's own objects: sockets among them."""
     text = Path("/proc/meminfo").read_text(encoding="ascii")
