@@ -78,6 +78,7 @@ impl App {
             workers,
             room_events: config.settings.room_events_limit,
             page_bytes: config.settings.max_outbox_bytes / 8,
+            ahead_bytes: config.settings.max_outbox_bytes / 4 / workers.min(4),
             pause: Pause::new(move || rota.turn()),
             ..DeliverySettings::default()
         };

@@ -290,6 +290,7 @@ impl Chat {
         fields: DraftFields,
     ) -> Result<Appended, Refusal> {
         let draft = Draft::new(permit.into_room(), user, username, fields, &self.limits)?;
+        self.delivery.keep_pace(&draft.room).await;
         self.ready()?;
         let key = draft.client_msg_id.as_ref().map(|id| id.as_str());
         let began = Instant::now();
@@ -395,5 +396,36 @@ impl Chat {
     pub async fn status(&self, user: &UserId) -> Result<Status, Refusal> {
         self.ready()?;
         Ok(self.backplane.presence.status(user).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::backplane::{BackplaneLimits, Topic, memory};
+    use crate::delivery::DeliverySettings;
+    use crate::domain::policy::Standing;
+
+    #[tokio::test]
+    async fn who_sends_waits_for_who_hands_on() {
+        let backplane = memory::embedded(BackplaneLimits::default());
+        let settings = DeliverySettings { ahead_bytes: 2000, ..DeliverySettings::default() };
+        let delivery = Arc::new(Delivery::start(&backplane, &settings));
+        let chat = Chat::new(backplane.clone(), delivery, Limits::default());
+        let (room, user) = (RoomId::trusted("room"), UserId::trusted("ann"));
+        backplane.bus.subscribe(&Topic::Room(room.clone())).await.unwrap();
+        let post = || {
+            let permit = policy::may_send(&Reach::Everywhere, Standing::Service, &room).unwrap();
+            let fields = DraftFields { content: "x".repeat(1000), ..DraftFields::default() };
+            chat.post(permit, user.clone(), Username::from(&user), fields)
+        };
+        // Nothing here waits before that, so the worker has had no turn.
+        for _ in 0..2 {
+            assert!(post().now_or_never().unwrap().is_ok());
+        }
+        assert!(post().now_or_never().is_none());
+        assert_eq!(post().await.unwrap().seq, 3, "the one that was given up was not sent");
     }
 }

@@ -5,7 +5,9 @@
 //! lock. A worker never waits, neither for a socket nor for the backplane: whatever takes time runs in a task of its own
 //! and comes back as a command.
 
+mod backlog;
 mod outlet;
+mod pace;
 mod room;
 mod shared;
 #[cfg(test)]
@@ -30,12 +32,16 @@ use crate::backplane::{Backplane, BackplaneError, BusEvent, BusSink, Topic};
 use crate::domain::{ConnId, Epoch, Head, RoomId, Status, UserId, Username};
 use crate::telemetry::meter::{Counter, Histogram};
 
+use backlog::Backlog;
+
 pub use crate::backplane::{Entry, Typing};
 pub use outlet::{CloseReason, Outlet};
 pub use shared::{Event, Shared};
 
 /// Commands that may wait for one worker. A full queue makes joins wait, and bus events be caught up from the log.
 const QUEUE: usize = 65_536;
+/// What a message takes beside its record, about: its room, place and time, and the frame's head.
+const HEAD_BYTES: usize = 160;
 /// How long to wait before a failed subscription is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 /// How often a worker looks for what is due.
@@ -62,9 +68,11 @@ pub struct DeliveryCounters {
     pub latency: Histogram,
 }
 
+type Turn = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What a worker waits for when it has handed out much: that the outlets before it have begun to write.
 #[derive(Clone)]
-pub struct Pause(Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>);
+pub struct Pause(Arc<dyn Fn() -> Turn + Send + Sync>);
 
 impl Pause {
     /// Each time another future of `pause`. Until it is ready the worker hands out nothing.
@@ -73,8 +81,8 @@ impl Pause {
         Self(Arc::new(move || Box::pin(pause())))
     }
 
-    async fn wait(&self) {
-        (self.0)().await;
+    fn begin(&self) -> Turn {
+        (self.0)()
     }
 }
 
@@ -102,6 +110,9 @@ pub struct DeliverySettings {
     pub page_bytes: usize,
     /// The most bytes that all rooms together keep of messages for replays, about.
     pub kept_bytes: usize,
+    /// The bytes of messages that may wait for a worker before senders do, and that it hands out before outlets have had their
+    /// turn to write: so few that an outlet with room can take them.
+    pub ahead_bytes: usize,
     /// For outlets that write in their turn.
     pub pause: Pause,
 }
@@ -113,6 +124,7 @@ impl Default for DeliverySettings {
             room_events: 500,
             page_bytes: 128 * 1024,
             kept_bytes: 64 * 1024 * 1024,
+            ahead_bytes: 256 * 1024,
             pause: Pause::default(),
         }
     }
@@ -191,7 +203,9 @@ impl Delivery {
     pub fn start(backplane: &Backplane, settings: &DeliverySettings) -> Self {
         let counters = Arc::new(DeliveryCounters::default());
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..settings.workers.max(1)).map(|_| mpsc::channel(QUEUE)).unzip();
-        let lanes = senders.into_iter().map(|sender| Lane { sender, missed: Mutex::default() }).collect();
+        let backlogs: Vec<_> = senders.iter().map(|_| Backlog::new(settings.ahead_bytes)).collect();
+        let lane = |(sender, backlog)| Lane { sender, backlog, missed: Mutex::default() };
+        let lanes = senders.into_iter().zip(backlogs.iter().cloned()).map(lane).collect();
         let queues = Arc::new(Queues {
             hasher: RandomState::new(),
             lanes,
@@ -200,12 +214,12 @@ impl Delivery {
         });
         backplane.bus.deliver_to(queues.clone());
         let budget = room::Budget::new(settings.kept_bytes);
-        let spawn = |(index, receiver)| {
+        let spawn = |(index, (receiver, backlog))| {
             let (queues, budget, counters) = (queues.clone(), budget.clone(), counters.clone());
-            let worker = worker::Worker::new(index, backplane.clone(), queues, settings, budget, counters);
+            let worker = worker::Worker::new(index, backplane.clone(), queues, backlog, settings, budget, counters);
             tokio::spawn(worker.run(receiver))
         };
-        let workers = receivers.into_iter().enumerate().map(spawn).collect();
+        let workers = receivers.into_iter().zip(backlogs).enumerate().map(spawn).collect();
         Self { queues, workers: Mutex::new(workers), budget, counters }
     }
 
@@ -262,6 +276,11 @@ impl Delivery {
         let _ = settled.await;
     }
 
+    /// Waits while the room's worker has much to hand on: nobody may say more than members can be told. Safe to cancel.
+    pub async fn keep_pace(&self, room: &RoomId) {
+        self.queues.lane(room).backlog.keep_pace().await;
+    }
+
     /// Attaches the outlet to the user's changes of status; `reply` and then the current state come first.
     pub async fn watch(&self, user: UserId, outlet: Arc<dyn Outlet>, reply: WatchReply) {
         let (done, finished) = oneshot::channel();
@@ -310,6 +329,7 @@ impl Delivery {
         for worker in self.workers.lock().drain(..) {
             worker.abort();
         }
+        self.queues.lanes.iter().for_each(|lane| lane.backlog.close());
     }
 }
 
@@ -343,8 +363,17 @@ pub(crate) enum Command {
     Versions(worker::Versions),
 }
 
+/// About what an event will take in each outbox that it is handed to, in bytes. What isn't said by users counts nothing.
+fn weight(event: &BusEvent) -> usize {
+    match event {
+        BusEvent::Message(_, entry) => entry.record.len() + HEAD_BYTES,
+        _ => 0,
+    }
+}
+
 struct Lane {
     sender: mpsc::Sender<Command>,
+    backlog: Backlog,
     /// Topics of which an event didn't fit into the queue.
     missed: Mutex<HashSet<Topic>>,
 }
@@ -393,7 +422,11 @@ impl BusSink for Queues {
                 return;
             }
         };
+        let bytes = weight(&event);
+        // Before: the worker may take it away at once.
+        lane.backlog.add(bytes);
         if lane.sender.try_send(Command::Bus(event, std::time::Instant::now())).is_err() {
+            lane.backlog.take(bytes);
             self.counters.overruns.add(1);
             lane.missed.lock().insert(topic);
         }

@@ -18,7 +18,16 @@ pub trait Outlet: Send + Sync {
     fn user(&self) -> &UserId;
     /// Queues the event for the client; order of calls is order on the wire. Closes the transport when too much is unwritten.
     fn deliver(&self, event: &Shared);
-    /// True while so little is unwritten that a replay may go on.
+    /// As [`Outlet::deliver`], if the outlet takes so much. False: it doesn't, and nothing was queued; the message is to come
+    /// again once the outlet has room.
+    fn offer(&self, event: &Shared) -> bool {
+        let has_room = self.has_room();
+        if has_room {
+            self.deliver(event);
+        }
+        has_room
+    }
+    /// True while so little is unwritten that messages may follow.
     fn has_room(&self) -> bool;
     /// Calls `wake` once, as soon as [`Outlet::has_room`] or the outlet is closed; never while a lock is held.
     fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>);

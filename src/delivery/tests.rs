@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 
 use super::*;
@@ -297,7 +298,8 @@ async fn a_worker_with_much_to_hand_out_pauses_so_that_outlets_can_write() {
         note.lock().push(recorder.seqs().len());
         tokio::task::yield_now()
     });
-    let delivery = Delivery::start(&backplane, &DeliverySettings { pause, ..DeliverySettings::default() });
+    let settings = DeliverySettings { pause, ahead_bytes: usize::MAX, ..DeliverySettings::default() };
+    let delivery = Delivery::start(&backplane, &settings);
     join(&delivery, &ann, Start::Live).await;
     // Nothing in between waits: the worker finds all of them at once.
     for n in 0..1100 {
@@ -305,6 +307,55 @@ async fn a_worker_with_much_to_hand_out_pauses_so_that_outlets_can_write() {
     }
     delivery.settle(&room()).await;
     assert_eq!((&**heard.lock(), ann.seqs().len()), (&[512, 1024][..], 1100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_hands_out_no_more_bytes_than_outlets_take_before_they_can_write() {
+    let (backplane, ann) = (lossy(0), Recorder::new("ann"));
+    let (turns, begun) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (others, count) = (turns.clone(), begun.clone());
+    let pause = Pause::new(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        let turns = others.clone();
+        async move { turns.acquire().await.unwrap().forget() }
+    });
+    let text = "x".repeat(1000);
+    let delivery =
+        Delivery::start(&backplane, &DeliverySettings { pause, ahead_bytes: 10_000, ..DeliverySettings::default() });
+    join(&delivery, &ann, Start::Live).await;
+    for _ in 0..40 {
+        say(&backplane, &text).await;
+    }
+    let most = 10_000 / text.len();
+    let mut before = 0;
+    while ann.seqs().len() < 40 {
+        // The worker is let run until it waits for a turn.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        let now = ann.seqs().len();
+        assert!(now > before && now - before <= most, "{} more in a turn", now - before);
+        before = now;
+        turns.add_permits(1);
+    }
+    assert!((40 / most..=40 * 2 / most + 1).contains(&begun.load(Ordering::Relaxed)), "{begun:?} turns");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sends_waits_while_a_worker_has_much_to_hand_on() {
+    let (backplane, ann) = (lossy(0), Recorder::new("ann"));
+    let delivery =
+        Delivery::start(&backplane, &DeliverySettings { ahead_bytes: 10_000, ..DeliverySettings::default() });
+    join(&delivery, &ann, Start::Live).await;
+    let mut sent = 0;
+    while delivery.keep_pace(&room()).now_or_never().is_some() {
+        say(&backplane, &"x".repeat(1000)).await;
+        sent += 1;
+        assert!(sent <= 10, "nothing was handed on meanwhile");
+    }
+    assert!(sent >= 8 && ann.seqs().is_empty());
+    tokio::time::timeout(Duration::from_secs(60), delivery.keep_pace(&room())).await.unwrap();
+    assert!(!ann.seqs().is_empty());
 }
 
 async fn say(backplane: &Backplane, text: &str) -> u64 {
@@ -427,6 +478,31 @@ async fn a_replay_waits_for_its_reader_and_for_nobody_else() {
     eventually("slow has all", || slow.seqs() == (1..=501).collect::<Vec<_>>()).await;
     let users = slow.story().iter().position(|event| event.starts_with("users")).unwrap();
     assert_eq!(users, 500, "room_users comes right after what the ack promised");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_member_without_room_goes_on_at_its_own_pace_and_holds_up_nobody() {
+    let backplane = lossy(0);
+    let delivery = start(&backplane, 1, 500);
+    let (slow, quick) = (Recorder::new("slow"), Recorder::new("quick"));
+    for outlet in [&slow, &quick] {
+        join(&delivery, outlet, Start::Live).await;
+    }
+    for round in 1..=3 {
+        let before = slow.seqs();
+        slow.full.store(true, Ordering::SeqCst);
+        for _ in 0..300 {
+            say(&backplane, "x").await;
+        }
+        let all: Vec<u64> = (1..=round * 300 + round - 1).collect();
+        eventually("quick has all", || quick.seqs() == all).await;
+        assert_eq!(slow.seqs(), before);
+        slow.take_more();
+        eventually("slow has all", || slow.seqs() == all).await;
+        say(&backplane, "live again").await;
+        eventually("both have it", || [&slow, &quick].iter().all(|outlet| outlet.seqs().len() == all.len() + 1)).await;
+    }
+    assert!(!slow.is_closed());
 }
 
 #[tokio::test(start_paused = true)]

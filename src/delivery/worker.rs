@@ -11,9 +11,11 @@ use ahash::HashMap;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use super::backlog::Backlog;
+use super::pace::Pace;
 use super::room::{self, RoomFeed};
 use super::user::{self, UserFeed};
-use super::{Command, DeliveryCounters, DeliverySettings, Pause, Queues, TICK};
+use super::{Command, DeliveryCounters, DeliverySettings, Queues, TICK, weight};
 use crate::backplane::{Backplane, BusEvent, Topic};
 use crate::domain::{Head, RoomId, UserId};
 
@@ -42,7 +44,6 @@ pub(super) struct Context {
     pub counters: Arc<DeliveryCounters>,
     queues: Arc<Queues>,
     reads: Arc<Semaphore>,
-    pause: Pause,
     due: BinaryHeap<Reverse<(Instant, RoomId)>>,
     next_ticket: u64,
 }
@@ -107,6 +108,8 @@ impl Context {
 pub(super) struct Worker {
     index: usize,
     context: Context,
+    backlog: Backlog,
+    pace: Pace,
     rooms: HashMap<RoomId, RoomFeed>,
     users: HashMap<UserId, UserFeed>,
     /// Topics still to be compared in this round.
@@ -118,6 +121,7 @@ impl Worker {
         index: usize,
         backplane: Backplane,
         queues: Arc<Queues>,
+        backlog: Backlog,
         settings: &DeliverySettings,
         budget: Arc<room::Budget>,
         counters: Arc<DeliveryCounters>,
@@ -130,11 +134,12 @@ impl Worker {
             counters,
             queues,
             reads: Arc::new(Semaphore::new(READS)),
-            pause: settings.pause.clone(),
             due: BinaryHeap::new(),
             next_ticket: 0,
         };
-        Self { index, context, rooms: HashMap::default(), users: HashMap::default(), to_compare: Vec::new() }
+        let pace = Pace::new(settings.pause.clone(), settings.ahead_bytes);
+        let (rooms, users) = (HashMap::default(), HashMap::default());
+        Self { index, context, backlog, pace, rooms, users, to_compare: Vec::new() }
     }
 
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -149,9 +154,16 @@ impl Worker {
                     if count == 0 {
                         return;
                     }
-                    batch.drain(..).for_each(|command| self.handle_or_report(command));
+                    for command in batch.drain(..) {
+                        let bytes = if let Command::Bus(event, _) = &command { weight(event) } else { 0 };
+                        self.handle_or_report(command);
+                        if bytes > 0 {
+                            self.backlog.take(bytes);
+                            self.pace.hand_out(bytes).await;
+                        }
+                    }
                     if count == BATCH {
-                        self.context.pause.wait().await;
+                        self.pace.pause().await;
                     }
                 }
                 _ = tick.tick() => self.on_tick(),

@@ -111,3 +111,41 @@ async fn what_makes_no_sense_is_refused_in_words() {
         assert!(!output.status.success() && error.contains(word), "{options:?}: {error}");
     }
 }
+
+/// All members send much more at once than an outbox holds, and read what comes: nobody is closed for it, and nobody is told of
+/// a loss.
+async fn a_breath(cluster: Cluster) {
+    let options = ["--clients", "24", "--rooms", "1", "--senders", "24", "--in-flight", "120", "--payload", "16000"];
+    let (output, report) = bench(&urls(&cluster), &options).await;
+    assert!(output.status.success(), "{report} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(report["load"]["messages_per_second"].as_f64().unwrap() > 0.0, "{report}");
+    cluster.stop().await;
+}
+
+const NARROW: &[(&str, &str)] = &[
+    ("MAX_OUTBOX_BYTES", "262144"),
+    ("RATE_EVENTS_PER_SEC", "0"),
+    ("RATE_BYTES_PER_SEC", "0"),
+    ("RATE_USER_EVENTS_PER_SEC", "0"),
+    ("RATE_USER_BYTES_PER_SEC", "0"),
+];
+
+#[tokio::test]
+async fn all_say_much_in_one_breath_on_one_thread() {
+    a_breath(Cluster::alone(NARROW).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_say_much_in_one_breath_on_several_threads() {
+    a_breath(Cluster::alone(NARROW).await).await;
+}
+
+#[tokio::test]
+async fn all_say_much_in_one_breath_to_a_node_with_redis() {
+    a_breath(Cluster::of(1, NARROW).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_say_much_in_one_breath_to_several_nodes() {
+    a_breath(Cluster::of(2, NARROW).await).await;
+}

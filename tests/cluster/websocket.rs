@@ -293,8 +293,8 @@ async fn who_does_not_read_is_closed_and_the_others_get_everything() {
     let settings = [
         ("MAX_OUTBOX_BYTES", "300000"),
         ("RATE_BROADCASTS_PER_SEC", "0"),
-        ("WRITE_TIMEOUT_SECS", "600"),
-        ("HISTORY_SIZE", "5000"),
+        ("WRITE_TIMEOUT_SECS", "2"),
+        ("HISTORY_SIZE", "20000"),
     ];
     let cluster = Cluster::alone(&settings).await;
     let address = cluster.address(0);
@@ -302,8 +302,9 @@ async fn who_does_not_read_is_closed_and_the_others_get_everything() {
     let (stuck, _) = tokio_tungstenite::connect_async(format!("ws://{address}/ws?user_id=eve")).await.unwrap();
     let headers = [("content-type", "application/json")];
     let body = json!({"type": "a", "data": "x".repeat(16_000)}).to_string();
-    let mut said = 0;
-    // The kernel's buffers come first, and then the outbox. It is told of by who counts as connected.
+    let (mut said, began) = (0, std::time::Instant::now());
+    // The kernel's buffers come first, and then the outbox. What it can't take stays in the log, until it took nothing for too
+    // long. It is told of by who counts as connected.
     loop {
         let (status, _, answer) = http(address, "POST", "/api/broadcast", &headers, &body).await;
         assert_eq!(status, 202);
@@ -311,7 +312,7 @@ async fn who_does_not_read_is_closed_and_the_others_get_everything() {
         if answer["connectedClients"] == 1 {
             break;
         }
-        assert!(said < 3000, "a client that reads nothing is never closed");
+        assert!(began.elapsed().as_secs() < 20, "a client that reads nothing is never closed");
     }
     reader.eventually("all came", |reader| reader.broadcasts().len() >= said).await;
     assert_eq!(reader.broadcasts(), (1..=said as u64).collect::<Vec<_>>());

@@ -18,6 +18,8 @@ pub enum SendOutcome {
     /// The outbox would have passed `outbox_bytes`: the frame isn't sent, and the transport is
     /// closed.
     Overflow,
+    /// As much is unwritten as the caller said, or the frame doesn't fit: it isn't sent, and nothing else happens.
+    Busy,
     /// The session is closed, or closes after its flush.
     Closed,
 }
@@ -59,6 +61,11 @@ impl SessionHandle {
     /// Puts a frame at the outbox's end. Never blocks, never drops a frame and goes on.
     pub fn send(&self, frame: &Frame) -> SendOutcome {
         self.0.send(frame.clone())
+    }
+
+    /// As [`send`](Self::send), if fewer bytes than that are unwritten and the frame fits. Nothing is closed otherwise.
+    pub fn send_below(&self, unwritten: usize, frame: &Frame) -> SendOutcome {
+        self.0.send_below(unwritten, [frame.clone()])
     }
 
     /// Bytes not yet written to the transport. For polling, bytes not yet handed to HTTP.

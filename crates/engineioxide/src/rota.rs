@@ -98,6 +98,10 @@ impl Rota {
             let guest = Arc::new(Guest(Notify::new()));
             rota.wait(guest.clone());
             guest.0.notified().await;
+            if !rota.is_alone() {
+                // Those before it have only been woken, and whoever is woken last runs first: they have their turn before it.
+                tokio::task::yield_now().await;
+            }
         }
     }
 }

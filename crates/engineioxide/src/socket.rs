@@ -186,7 +186,8 @@ fn many(msg: &Str, data: &VecDeque<Bytes>, protocol: ProtocolVersion) -> Vec<Fra
 fn sent<T>(outcome: SendOutcome, message: T) -> Result<(), TrySendError<T>> {
     match outcome {
         SendOutcome::Queued => Ok(()),
-        SendOutcome::Overflow | SendOutcome::Closed => Err(TrySendError::Closed(message)),
+        // Never busy: nobody here says how much may be unwritten.
+        SendOutcome::Overflow | SendOutcome::Busy | SendOutcome::Closed => Err(TrySendError::Closed(message)),
     }
 }
 

@@ -67,6 +67,13 @@ pub(super) struct Opening {
 }
 
 impl Member {
+    /// From `at` on it is no longer live, unless it is beyond that.
+    fn fall_behind(&mut self, at: Head, ticket: u64, stage: Stage) {
+        self.position = self.position.max(at.seq);
+        self.ticket = ticket;
+        self.replay = Some(Box::new(Replay { epoch: at.epoch, opening: None, stage }));
+    }
+
     /// A change of membership: at once, or after the `room_users` that is still to come.
     pub fn deliver_change(&mut self, shared: &Shared) {
         match self.replay.as_mut().and_then(|replay| replay.opening.as_mut()) {
@@ -239,21 +246,19 @@ impl RoomFeed {
         self.recount(context, roster.version);
     }
 
-    /// Live members who can't take more now are replayed to from `at` on: a catch-up must not overrun them.
-    pub(super) fn demote_full(&mut self, context: &mut Context, at: &Head) {
-        self.demote(context, at, |member| !member.outlet.has_room());
+    /// A live member can't take what follows `at` now: it is replayed to, once it has room.
+    pub(super) fn fall_behind(&mut self, context: &mut Context, conn: &ConnId, at: Head) {
+        let ticket = context.ticket();
+        if let Some(member) = self.members.get_mut(conn) {
+            member.fall_behind(at, ticket, Stage::Begun);
+        }
+        self.advance(context, conn);
     }
 
     /// Live members who are beyond `at`, where the feed leaves its numbering: what they have seen of it may be lost.
     pub(super) fn demote_ahead(&mut self, context: &mut Context, at: &Head) {
-        self.demote(context, at, |member| member.position > at.seq);
-    }
-
-    fn demote(&mut self, context: &mut Context, at: &Head, which: impl Fn(&Member) -> bool) {
-        for member in self.members.live_mut().filter(|member| which(member)) {
-            member.position = member.position.max(at.seq);
-            member.ticket = context.ticket();
-            member.replay = Some(Box::new(Replay { epoch: at.epoch.clone(), opening: None, stage: Stage::Parked }));
+        for member in self.members.live_mut().filter(|member| member.position > at.seq) {
+            member.fall_behind(at.clone(), context.ticket(), Stage::Parked);
         }
     }
 }

@@ -72,20 +72,26 @@ impl RoomFeed {
         self.catch_up(context);
     }
 
-    /// To every live member, encoded once.
-    fn hand_on(&mut self, context: &Context, entry: Entry) {
+    /// To every live member, encoded once. Whoever has no room for it gets it, and what follows, at its own pace.
+    fn hand_on(&mut self, context: &mut Context, entry: Entry) {
         let Some(at) = self.log.at.as_mut() else { return };
         // The position counts in the numbering that was read, though the message may be from an older one that it goes on.
-        at.seq = entry.seq;
+        let before = std::mem::replace(&mut at.seq, entry.seq);
         let (at, seq) = (at.clone(), entry.seq);
         let shared = Shared::new(Event::Message(self.replays.own(entry)));
         self.replays.push(&at, &shared);
-        let mut delivered = 0;
+        let (mut delivered, mut full) = (0, Vec::new());
         for member in self.members.live().filter(|member| member.position < seq) {
-            member.outlet.deliver(&shared);
-            delivered += 1;
+            if member.outlet.offer(&shared) {
+                delivered += 1;
+            } else {
+                full.push(member.outlet.conn().clone());
+            }
         }
         context.counters.delivered.add(delivered);
+        for conn in full {
+            self.fall_behind(context, &conn, Head { epoch: at.epoch.clone(), seq: before });
+        }
     }
 
     /// Reads what came after the cursor. While a read is under way another one will follow it.
@@ -168,7 +174,7 @@ impl RoomFeed {
         self.unpark(context, ticket);
     }
 
-    /// What a read brought. Members who can't take it at once are replayed to, at their own pace.
+    /// What a read brought.
     fn hand_on_all(&mut self, context: &mut Context, entries: Vec<Entry>) {
         for entry in entries {
             let Some(at) = self.log.at.clone().filter(|at| entry.seq == at.seq + 1) else { continue };
@@ -178,7 +184,6 @@ impl RoomFeed {
                 continue;
             }
             self.tell_lost(context);
-            self.demote_full(context, &at);
             self.hand_on(context, entry);
         }
     }

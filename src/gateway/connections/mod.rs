@@ -31,6 +31,11 @@ pub use line::{Asked, Closing, Line, Reference};
 /// The longest line of connections with events to take up.
 const LINE: usize = 256;
 
+/// Of an outbox of so many bytes, what live messages may take: a quarter is left for what isn't paced, and can't wait.
+pub fn messages_of(outbox_bytes: usize) -> usize {
+    outbox_bytes / 4 * 3
+}
+
 /// What is counted of requests.
 #[derive(Debug, Default)]
 pub struct Counters {

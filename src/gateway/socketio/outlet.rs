@@ -1,9 +1,10 @@
 //! A Socket.IO session as delivery sees it.
 
-use engineioxide::{Frame, SessionHandle};
+use engineioxide::{Frame, SendOutcome, SessionHandle};
 
 use crate::delivery::{CloseReason, Event, Outlet, Shared};
 use crate::domain::{ConnId, UserId};
+use crate::gateway::connections::messages_of;
 use crate::gateway::wire::{Envelope, encode_event};
 
 /// The way out of one session.
@@ -34,6 +35,15 @@ impl Outlet for SocketOutlet {
             Some(frame) => self.handle.send(frame),
             None => self.handle.send(&frame(event.event())),
         };
+    }
+
+    fn offer(&self, event: &Shared) -> bool {
+        let most = messages_of(2 * self.half);
+        let outcome = match event.encoded(frame) {
+            Some(frame) => self.handle.send_below(most, frame),
+            None => self.handle.send_below(most, &frame(event.event())),
+        };
+        outcome != SendOutcome::Busy
     }
 
     fn has_room(&self) -> bool {

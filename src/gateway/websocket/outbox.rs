@@ -77,23 +77,28 @@ impl Outbox {
 
     /// Puts a frame at the end. Nothing is ever dropped from the middle: what doesn't fit ends the connection.
     pub(super) fn send(self: &Arc<Self>, frame: Utf8Bytes) {
+        if !self.send_below(self.most.bytes, frame) {
+            self.end(End::Slow);
+        }
+    }
+
+    /// As [`Self::send`], if no more bytes than that are unwritten then. False: nothing was put in.
+    pub(super) fn send_below(self: &Arc<Self>, most: usize, frame: Utf8Bytes) -> bool {
         let mut state = self.state.lock();
         if self.is_closed() || state.end.is_some() {
-            return;
+            return true;
         }
         let bytes = frame.len() + HEADER;
-        if self.unwritten() + bytes > self.most.bytes || state.queue.len() >= self.most.frames {
-            self.abandon(&mut state, End::Slow);
-            drop(state);
-            self.transport.wake();
-        } else {
-            self.unwritten.fetch_add(bytes, Ordering::AcqRel);
-            state.queue.push_back(frame);
-            drop(state);
-            if !self.in_line.swap(true, Ordering::AcqRel) {
-                self.rota.wait(self.clone());
-            }
+        if self.unwritten() + bytes > most || state.queue.len() >= self.most.frames {
+            return false;
         }
+        self.unwritten.fetch_add(bytes, Ordering::AcqRel);
+        state.queue.push_back(frame);
+        drop(state);
+        if !self.in_line.swap(true, Ordering::AcqRel) {
+            self.rota.wait(self.clone());
+        }
+        true
     }
 
     /// Ends the connection when what is queued has been written, at the latest at that time. Nothing more is taken in.

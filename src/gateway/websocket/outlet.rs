@@ -10,6 +10,7 @@ use super::end::End;
 use super::outbox::Outbox;
 use crate::delivery::{CloseReason, Event, Outlet, Shared};
 use crate::domain::{ConnId, UserId};
+use crate::gateway::connections::messages_of;
 use crate::gateway::wire::{Envelope, encode_broadcast, encode_event};
 
 /// An event as plain clients get it, shared by all of them.
@@ -59,6 +60,22 @@ pub(super) struct PlainOutlet {
     pub programme: Programme,
 }
 
+impl PlainOutlet {
+    /// What the client gets of it, if anything.
+    fn frame(&self, event: &Shared) -> Option<Utf8Bytes> {
+        match self.programme {
+            Programme::Chat => match event.encoded(ChatFrame::of) {
+                Some(ChatFrame(frame)) => Some(frame.clone()),
+                None => Some(ChatFrame::of(event.event()).0),
+            },
+            Programme::Broadcasts => match event.encoded(BroadcastFrame::of) {
+                Some(BroadcastFrame(frame)) => frame.clone(),
+                None => BroadcastFrame::of(event.event()).0,
+            },
+        }
+    }
+}
+
 impl Outlet for PlainOutlet {
     fn conn(&self) -> &ConnId {
         &self.conn
@@ -69,19 +86,13 @@ impl Outlet for PlainOutlet {
     }
 
     fn deliver(&self, event: &Shared) {
-        let frame = match self.programme {
-            Programme::Chat => match event.encoded(ChatFrame::of) {
-                Some(ChatFrame(frame)) => Some(frame.clone()),
-                None => Some(ChatFrame::of(event.event()).0),
-            },
-            Programme::Broadcasts => match event.encoded(BroadcastFrame::of) {
-                Some(BroadcastFrame(frame)) => frame.clone(),
-                None => BroadcastFrame::of(event.event()).0,
-            },
-        };
-        if let Some(frame) = frame {
+        if let Some(frame) = self.frame(event) {
             self.outbox.send(frame);
         }
+    }
+
+    fn offer(&self, event: &Shared) -> bool {
+        self.frame(event).is_none_or(|frame| self.outbox.send_below(messages_of(2 * self.half), frame))
     }
 
     fn has_room(&self) -> bool {

@@ -125,18 +125,41 @@ impl Session {
 
     /// Queues frames next to each other, all or none.
     pub(crate) fn send_all(self: &Arc<Self>, frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>) -> SendOutcome {
+        let outcome = self.send_if(|_| true, frames);
+        if outcome == SendOutcome::Overflow {
+            self.close_slow();
+        }
+        outcome
+    }
+
+    /// As [`Self::send_all`], if fewer bytes than that are unwritten, and they fit: nothing else happens to the session.
+    pub(crate) fn send_below(
+        self: &Arc<Self>,
+        unwritten: usize,
+        frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>,
+    ) -> SendOutcome {
+        match self.send_if(|state| state.unwritten < unwritten, frames) {
+            SendOutcome::Overflow => SendOutcome::Busy,
+            outcome => outcome,
+        }
+    }
+
+    fn send_if(
+        self: &Arc<Self>,
+        may: impl FnOnce(&State) -> bool,
+        frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>,
+    ) -> SendOutcome {
         let reader = {
             let mut state = self.state.lock();
             if state.life != Life::Open {
                 return SendOutcome::Closed;
             }
+            if !may(&state) {
+                return SendOutcome::Busy;
+            }
             match self.queue(&mut state, frames) {
                 Some(reader) => reader,
-                None => {
-                    drop(state);
-                    self.close_slow();
-                    return SendOutcome::Overflow;
-                }
+                None => return SendOutcome::Overflow,
             }
         };
         self.tell(reader);

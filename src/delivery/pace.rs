@@ -1,0 +1,50 @@
+//! How far a worker goes ahead of those who write what it has handed out.
+
+use std::task::{Context, Waker};
+
+use super::{Pause, Turn};
+
+/// Counts what was handed out since outlets last had their turn to write, and waits for that when it is much.
+pub(super) struct Pace {
+    pause: Pause,
+    /// As much as that may be handed out.
+    most: usize,
+    handed_out: usize,
+    /// A turn that has begun, and what had been handed out then: nothing of it is unwritten once it is over.
+    turn: Option<(Turn, usize)>,
+}
+
+impl Pace {
+    pub fn new(pause: Pause, most: usize) -> Self {
+        Self { pause, most, handed_out: 0, turn: None }
+    }
+
+    /// So much has been handed out to an outlet, or to many. Returns when more may be. The turn begins with half of what may
+    /// be handed out: so that mostly it is over before it is waited for.
+    pub async fn hand_out(&mut self, bytes: usize) {
+        self.handed_out += bytes;
+        if self.handed_out > self.most / 2 {
+            self.look();
+            while self.handed_out > self.most {
+                self.pause().await;
+            }
+        }
+    }
+
+    /// Begins a turn, if there is none, and sees whether it is over.
+    fn look(&mut self) {
+        let (turn, before) = self.turn.get_or_insert_with(|| (self.pause.begin(), self.handed_out));
+        // Nobody has to be woken by this look: it is looked again, or waited.
+        if turn.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            self.handed_out -= *before;
+            self.turn = None;
+        }
+    }
+
+    /// Waits until whoever has something to write has had a turn.
+    pub async fn pause(&mut self) {
+        let (turn, before) = self.turn.take().unwrap_or_else(|| (self.pause.begin(), self.handed_out));
+        turn.await;
+        self.handed_out -= before;
+    }
+}
