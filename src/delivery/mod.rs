@@ -110,8 +110,8 @@ pub struct DeliverySettings {
     pub page_bytes: usize,
     /// The most bytes that all rooms together keep of messages for replays, about.
     pub kept_bytes: usize,
-    /// The bytes of messages that may wait for a worker before senders do, and that it hands out before outlets have had their
-    /// turn to write: so few that an outlet with room can take them.
+    /// The bytes of messages that may wait for a worker before senders do, and half of what it hands out before outlets have had
+    /// their turn to write: so few that an outlet with room can take both.
     pub ahead_bytes: usize,
     /// For outlets that write in their turn.
     pub pause: Pause,

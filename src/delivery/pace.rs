@@ -10,20 +10,22 @@ pub(super) struct Pace {
     /// As much as that may be handed out.
     most: usize,
     handed_out: usize,
+    /// Not before as much is handed out is anything looked at.
+    look_at: usize,
     /// A turn that has begun, and what had been handed out then: nothing of it is unwritten once it is over.
     turn: Option<(Turn, usize)>,
 }
 
 impl Pace {
     pub fn new(pause: Pause, most: usize) -> Self {
-        Self { pause, most, handed_out: 0, turn: None }
+        Self { pause, most, handed_out: 0, look_at: most / 2, turn: None }
     }
 
     /// So much has been handed out to an outlet, or to many. Returns when more may be. The turn begins with half of what may
     /// be handed out: so that mostly it is over before it is waited for.
     pub async fn hand_out(&mut self, bytes: usize) {
         self.handed_out += bytes;
-        if self.handed_out > self.most / 2 {
+        if self.handed_out > self.look_at {
             self.look();
             while self.handed_out > self.most {
                 self.pause().await;
@@ -36,8 +38,11 @@ impl Pace {
         let (turn, before) = self.turn.get_or_insert_with(|| (self.pause.begin(), self.handed_out));
         // Nobody has to be woken by this look: it is looked again, or waited.
         if turn.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-            self.handed_out -= *before;
+            let before = *before;
             self.turn = None;
+            self.is_over(before);
+        } else {
+            self.look_at = self.handed_out + self.most / 16;
         }
     }
 
@@ -45,6 +50,11 @@ impl Pace {
     pub async fn pause(&mut self) {
         let (turn, before) = self.turn.take().unwrap_or_else(|| (self.pause.begin(), self.handed_out));
         turn.await;
+        self.is_over(before);
+    }
+
+    fn is_over(&mut self, before: usize) {
         self.handed_out -= before;
+        self.look_at = self.most / 2;
     }
 }

@@ -321,7 +321,7 @@ async fn a_worker_hands_out_no_more_bytes_than_outlets_take_before_they_can_writ
     });
     let text = "x".repeat(1000);
     let delivery =
-        Delivery::start(&backplane, &DeliverySettings { pause, ahead_bytes: 10_000, ..DeliverySettings::default() });
+        Delivery::start(&backplane, &DeliverySettings { pause, ahead_bytes: 5_000, ..DeliverySettings::default() });
     join(&delivery, &ann, Start::Live).await;
     for _ in 0..40 {
         say(&backplane, &text).await;

@@ -137,7 +137,7 @@ impl Worker {
             due: BinaryHeap::new(),
             next_ticket: 0,
         };
-        let pace = Pace::new(settings.pause.clone(), settings.ahead_bytes);
+        let pace = Pace::new(settings.pause.clone(), settings.ahead_bytes.saturating_mul(2));
         let (rooms, users) = (HashMap::default(), HashMap::default());
         Self { index, context, backlog, pace, rooms, users, to_compare: Vec::new() }
     }
