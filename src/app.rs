@@ -367,6 +367,11 @@ impl Metrics {
                 "Memory taken by messages kept for replays, about",
                 self.delivery.kept_bytes() as u64,
             ),
+            Sample::Counter(
+                "replays_outrun",
+                "Members closed because they took less than was said, until the log no longer reached back to them",
+                delivery.outrun.get(),
+            ),
             Sample::Counter("room_resets", "Breaks of continuity that members were told of", delivery.resets.get()),
             Sample::Counter("bus_overruns", "Bus events left to be caught up", delivery.overruns.get()),
             Sample::Counter("bus_interruptions", "Interrupted subscriptions", backplane.interruptions),

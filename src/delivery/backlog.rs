@@ -1,5 +1,5 @@
 //! What a worker has not handed on yet, in bytes. While it is much, who sends waits: nothing may be acknowledged faster than
-//! members can be written to.
+//! members can be written to. For a node on its own: of what others say through Redis nobody here knows when it comes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,12 +29,14 @@ struct Senders {
 }
 
 /// Leave to send, for one who had to wait. Once it is dropped the next one may be let through.
-struct Pass(Backlog);
+struct Pass(Option<Backlog>);
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.0.0.senders.lock().passing = false;
-        self.0.let_through();
+        if let Some(backlog) = self.0.take() {
+            backlog.0.senders.lock().passing = false;
+            backlog.let_through();
+        }
     }
 }
 
@@ -77,20 +79,18 @@ impl Backlog {
         drop(told.await);
     }
 
-    /// The first of those who wait, if it may go on.
+    /// The first of those who still wait, if it may go on.
     fn let_through(&self) {
-        let refused = {
-            let mut senders = self.0.senders.lock();
-            if senders.passing || self.is_full() {
-                return;
-            }
+        let mut senders = self.0.senders.lock();
+        while !senders.passing && !self.is_full() {
             let Some(first) = senders.waiting.pop_front() else { return };
             self.0.waiting.store(senders.waiting.len(), Ordering::SeqCst);
-            senders.passing = true;
-            first.send(Pass(self.clone()))
-        };
-        // Who doesn't wait any more: the pass goes on to the next one as it is dropped, outside of the lock.
-        drop(refused);
+            match first.send(Pass(Some(self.clone()))) {
+                Ok(()) => senders.passing = true,
+                // It is for the next one: this one waits no more.
+                Err(mut pass) => drop(pass.0.take()),
+            }
+        }
     }
 
     /// Nobody hands anything on any more: nobody waits for it, either.
@@ -152,6 +152,19 @@ mod tests {
         backlog.take(1);
         // This one was let through, and goes without having looked.
         drop(let_through);
+        assert!(goes_on(&mut last));
+    }
+
+    #[tokio::test]
+    async fn very_many_who_wait_no_more_are_passed_over() {
+        let backlog = Backlog::new(1);
+        backlog.add(1);
+        for _ in 0..100_000 {
+            assert!(!goes_on(&mut waiting(&backlog)));
+        }
+        let mut last = waiting(&backlog);
+        assert!(!goes_on(&mut last));
+        backlog.take(1);
         assert!(goes_on(&mut last));
     }
 

@@ -60,11 +60,13 @@ pub struct DeliveryCounters {
     pub replay_reads: Counter,
     /// Breaks of continuity that members were told of.
     pub resets: Counter,
+    /// Members whose replay the log has outrun: they were closed, and are told of the gap when they come back.
+    pub outrun: Counter,
     /// Bus events given up because a worker's queue was full; each is caught up from the log.
     pub overruns: Counter,
     /// Rooms that have a feed now.
     pub rooms: AtomicUsize,
-    /// Seconds from a message's arrival at this node until its last member here was handed it.
+    /// Seconds from a message's arrival at this node until its last member here was handed it, or had no room for it.
     pub latency: Histogram,
 }
 
@@ -276,7 +278,8 @@ impl Delivery {
         let _ = settled.await;
     }
 
-    /// Waits while the room's worker has much to hand on: nobody may say more than members can be told. Safe to cancel.
+    /// Waits while the room's worker has much to hand on: nobody may say more than members can be told. Safe to cancel. For who
+    /// sends to a bus that brings nothing but what is sent here: or it could wait for what others say.
     pub async fn keep_pace(&self, room: &RoomId) {
         self.queues.lane(room).backlog.keep_pace().await;
     }
@@ -329,7 +332,6 @@ impl Delivery {
         for worker in self.workers.lock().drain(..) {
             worker.abort();
         }
-        self.queues.lanes.iter().for_each(|lane| lane.backlog.close());
     }
 }
 

@@ -26,31 +26,37 @@ impl Pace {
     pub async fn hand_out(&mut self, bytes: usize) {
         self.handed_out += bytes;
         if self.handed_out > self.look_at {
-            self.look();
+            self.look().await;
             while self.handed_out > self.most {
-                self.pause().await;
+                self.wait().await;
             }
         }
     }
 
     /// Begins a turn, if there is none, and sees whether it is over.
-    fn look(&mut self) {
-        let (turn, before) = self.turn.get_or_insert_with(|| (self.pause.begin(), self.handed_out));
+    async fn look(&mut self) {
+        let (turn, _) = self.turn.get_or_insert_with(|| (self.pause.begin(), self.handed_out));
         // Nobody has to be woken by this look: it is looked again, or waited.
         if turn.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-            let before = *before;
-            self.turn = None;
+            // Where those before it were only woken they run now.
+            tokio::task::yield_now().await;
+            let before = self.turn.take().map_or(0, |(_, before)| before);
             self.is_over(before);
         } else {
             self.look_at = self.handed_out + self.most / 16;
         }
     }
 
-    /// Waits until whoever has something to write has had a turn.
-    pub async fn pause(&mut self) {
+    async fn wait(&mut self) {
         let (turn, before) = self.turn.take().unwrap_or_else(|| (self.pause.begin(), self.handed_out));
         turn.await;
         self.is_over(before);
+    }
+
+    /// Waits until whoever has something to write now has had a turn.
+    pub async fn pause(&mut self) {
+        self.turn = Some((self.pause.begin(), self.handed_out));
+        self.wait().await;
     }
 
     fn is_over(&mut self, before: usize) {

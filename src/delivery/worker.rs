@@ -105,6 +105,13 @@ impl Context {
     }
 }
 
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Whatever ends it: nobody shall wait for it.
+        self.backlog.close();
+    }
+}
+
 pub(super) struct Worker {
     index: usize,
     context: Context,

@@ -71,6 +71,22 @@ async fn an_outbox_that_overflows_is_closed_at_once() {
 }
 
 #[tokio::test]
+async fn what_is_sent_below_a_bound_closes_nothing() {
+    let limits = limits(100, Duration::from_secs(3600));
+    let mut server = Server::start(calm_config().build(), limits).await;
+    // Nobody fetches it.
+    let (_, handle) = polling(&mut server).await;
+    let frame = Frame::text(&"x".repeat(40));
+    assert_eq!(handle.send_below(1, &frame), SendOutcome::Queued);
+    assert_eq!(handle.send_below(handle.unwritten(), &frame), SendOutcome::Busy);
+    assert_eq!(handle.send_below(100, &frame), SendOutcome::Queued);
+    assert_eq!(handle.send_below(100, &frame), SendOutcome::Busy, "it doesn't fit");
+    assert_eq!((handle.unwritten(), handle.is_closed()), (2 * frame.len(), false));
+    handle.close();
+    assert_eq!(handle.send_below(100, &frame), SendOutcome::Closed);
+}
+
+#[tokio::test]
 async fn polling_overflows_and_stalls_too() {
     let limits = limits(100, Duration::from_millis(200));
     let mut server = Server::start(calm_config().build(), limits).await;

@@ -208,6 +208,7 @@ impl RoomFeed {
         for conn in outrun {
             // The client resumes at its own position, and is then told `gap`.
             if let Some(member) = self.members.get(&conn) {
+                context.counters.outrun.add(1);
                 member.outlet.close(CloseReason::ReplayOutrun);
             }
             self.leave(context, &conn);

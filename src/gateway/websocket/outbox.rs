@@ -275,6 +275,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_offered_goes_in_below_a_bound_and_ends_nothing() {
+        let outbox = outbox(1000, 3);
+        let each = 100 + HEADER;
+        assert!(outbox.send_below(2 * each, text(100)) && outbox.send_below(2 * each, text(100)));
+        assert!(!outbox.send_below(2 * each, text(100)));
+        outbox.send(text(100));
+        assert!(!outbox.send_below(1000, text(1)), "too many");
+        assert_eq!((outbox.unwritten(), outbox.ending()), (3 * each, None));
+        outbox.end(End::Slow);
+        assert!(outbox.send_below(1000, text(1)), "nobody shall offer it again");
+        assert_eq!(outbox.unwritten(), 0);
+    }
+
+    #[tokio::test]
     async fn an_end_lets_out_what_was_queued_and_nothing_after_it() {
         let outbox = outbox(1000, 100);
         outbox.send("before".into());
