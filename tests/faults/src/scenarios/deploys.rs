@@ -59,8 +59,8 @@ async fn nginx(lab: &Lab, stage: &Stage) -> anyhow::Result<(Process, u16)> {
     let dir = lab.dir.join("nginx");
     std::fs::create_dir_all(&dir)?;
     let file = dir.join("nginx.conf");
-    // In the foreground, and with its files where it may write.
-    let mut places = format!("daemon off;\npid {0}/pid;\n", dir.display());
+    // In the foreground, as one process that can be killed with nothing left of it, and with its files where it may write.
+    let mut places = format!("daemon off;\nmaster_process off;\npid {0}/pid;\n", dir.display());
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         text = text.replacen("http {", &format!("http {{\n    {kind}_temp_path {}/{kind};", dir.display()), 1);
     }
