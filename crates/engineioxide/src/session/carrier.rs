@@ -1,16 +1,14 @@
 //! What the transports do with a session: take its outbox, answer polls, take over.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use engineioxide_core::TransportType;
 use tokio::time::Instant;
 
-use super::state::{Life, State, Upgrade};
+use super::state::{Life, Queue, State, Upgrade};
 use super::ticket::{PollTicket, PostTicket, UpgradeTicket};
 use super::{Farewell, Session};
-use crate::frame::Frame;
 use crate::rota::Waiting;
 use crate::socket::DisconnectReason;
 
@@ -82,7 +80,7 @@ impl Session {
 
     /// For a WebSocket's task whose batch is written (all `bytes` of it): the next batch, or
     /// sleep.
-    pub(crate) fn next_batch(self: &Arc<Self>, bytes: usize, batch: &mut VecDeque<Frame>, cx: &Context<'_>) -> Written {
+    pub(crate) fn next_batch(self: &Arc<Self>, bytes: usize, batch: &mut Queue, cx: &Context<'_>) -> Written {
         debug_assert!(batch.is_empty());
         let (callbacks, drained, outcome) = {
             let mut state = self.state.lock();

@@ -27,6 +27,7 @@ use crate::socket::DisconnectReason;
 
 pub(crate) use carrier::{Carrier, Written};
 pub(crate) use end::Farewell;
+pub(crate) use state::Queue;
 use state::{Beat, Life, Reader, State};
 pub(crate) use ticket::{Poll, PollTicket, PostTicket, UpgradeTicket};
 

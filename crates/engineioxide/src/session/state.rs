@@ -1,10 +1,10 @@
 //! What a session's lock guards.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
 use engineioxide_core::{ProtocolVersion, TransportType};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{Carrier, Farewell, Owner};
@@ -12,6 +12,9 @@ use crate::config::EngineIoConfig;
 use crate::frame::Frame;
 use crate::handle::Intercept;
 use crate::socket::DisconnectReason;
+
+/// Frames that wait. As many as mostly do lie in the session itself, so none of its lines of memory is for them alone.
+pub(crate) type Queue = SmallVec<[Frame; 6]>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
@@ -83,12 +86,12 @@ pub(super) struct State {
     pub(super) posting: bool,
     /// `on_disconnect` has returned.
     pub(super) over: bool,
-    /// Frames that no carrier has taken yet.
-    pub(super) queue: VecDeque<Frame>,
     /// Bytes of `queue`, and of what the carrier has taken and not yet written.
     pub(super) unwritten: usize,
     /// The greatest number of bytes in `below`: with no fewer unwritten, nobody there need be looked for.
     pub(super) highest: usize,
+    /// Frames that no carrier has taken yet.
+    pub(super) queue: Queue,
     /// The WebSocket that carries it.
     pub(super) carrier: Option<Arc<dyn Carrier>>,
     /// The task of the WebSocket (also of one that wants to take over), while it sleeps.
@@ -116,7 +119,7 @@ impl State {
         Self {
             life: Life::Open,
             transport,
-            queue: VecDeque::new(),
+            queue: Queue::new(),
             unwritten: 0,
             beat,
             stall_at: None,

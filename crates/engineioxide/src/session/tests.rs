@@ -1,6 +1,5 @@
 //! What integration tests can't catch in the act: waiting polls, stale upgrades.
 
-use std::collections::VecDeque;
 use std::task::{Context, Poll as TaskPoll, Waker};
 use std::time::Duration;
 
@@ -19,8 +18,8 @@ fn answer(ticket: &mut PollTicket) -> TaskPoll<Poll> {
 #[tokio::test]
 async fn a_websocket_writes_when_it_is_its_turn_and_then_all_there_is() {
     let session = session(TransportType::Websocket);
-    let (mut batch, cx) = (VecDeque::new(), Context::from_waker(Waker::noop()));
-    let look = |batch: &mut VecDeque<Frame>| session.next_batch(0, batch, &cx);
+    let (mut batch, cx) = (Queue::new(), Context::from_waker(Waker::noop()));
+    let look = |batch: &mut Queue| session.next_batch(0, batch, &cx);
     assert!(matches!(look(&mut batch), Written::Idle));
     session.send(Frame::text("first"));
     assert!(matches!(look(&mut batch), Written::Idle), "something came in meanwhile");

@@ -131,8 +131,7 @@ impl PollTicket {
             if self.late { Poll::Refuse } else { Poll::Noop }
         } else if !state.queue.is_empty() {
             let taken = state.queue.len().min(POLLED_PACKETS);
-            let rest = state.queue.split_off(taken);
-            let frames = std::mem::replace(&mut state.queue, rest);
+            let frames = state.queue.drain(..taken).collect();
             // The next poll, which is to take the rest, has as long to come as this one had.
             let stalls =
                 (!state.queue.is_empty()).then(|| Instant::now() + self.session.control.limits().write_timeout);

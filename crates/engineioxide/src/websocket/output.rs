@@ -12,14 +12,12 @@ use tokio::io::AsyncWrite;
 
 use crate::control::Tally;
 use crate::frame::Frame;
-use crate::session::{Session, Written};
+use crate::session::{Queue, Session, Written};
 
 /// Frames are gathered for one write up to this many bytes; a larger one is written by itself, from where it lies.
 const GATHERED: usize = 16 * 1024;
 /// Bytes that one connection writes before others have their turn.
 const TURN: usize = 256 * 1024;
-/// Frames for which an idle connection keeps room.
-const KEEP: usize = 8;
 
 thread_local! {
     /// Where frames are gathered, one for all connections of a thread. A `Cell`, taken and put back.
@@ -38,8 +36,9 @@ pub(super) enum Step {
 
 #[derive(Default)]
 pub(super) struct Output {
-    batch: VecDeque<Frame>,
-    /// Bytes of the batch's first frame that are written.
+    /// Taken from the session, but not by the stream when it was offered all of it.
+    rest: VecDeque<Frame>,
+    /// Bytes of its first frame that are written.
     offset: usize,
     /// Bytes written since the session was last told.
     unreported: usize,
@@ -58,7 +57,7 @@ impl Output {
     ) -> Poll<io::Result<Step>> {
         let mut turn = 0;
         loop {
-            match self.poll_batch(session, io, cx) {
+            match self.poll_rest(session, io, cx) {
                 Poll::Ready(Ok(written)) => turn += written,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
@@ -73,16 +72,14 @@ impl Output {
                 session.progressed(std::mem::take(&mut self.unreported));
                 return Poll::Ready(Ok(Step::Yield));
             }
-            if !self.batch.is_empty() {
+            if !self.rest.is_empty() {
                 continue;
             }
-            if self.batch.capacity() > KEEP {
-                self.batch = VecDeque::new();
-            }
-            let written = std::mem::take(&mut self.unreported);
-            match session.next_batch(written, &mut self.batch, cx) {
+            let (mut fresh, written) = (Queue::new(), std::mem::take(&mut self.unreported));
+            match session.next_batch(written, &mut fresh, cx) {
                 Written::More => {
-                    Tally::add(&session.control.0.counters.packets_out, self.batch.len());
+                    Tally::add(&session.control.0.counters.packets_out, fresh.len());
+                    turn += self.write_fresh(fresh, session, io, cx)?;
                 }
                 Written::Idle => return Poll::Ready(Ok(Step::Idle)),
                 Written::Closed => return Poll::Ready(Ok(Step::Closed)),
@@ -90,54 +87,75 @@ impl Output {
         }
     }
 
-    /// One write of the batch, and the flush when it was the last.
-    fn poll_batch<S: AsyncWrite + Unpin>(
+    /// Offers the stream what was just taken from the session, if that isn't much; what it doesn't take is kept. Mostly it
+    /// takes all.
+    fn write_fresh<S: AsyncWrite + Unpin>(
         &mut self,
-        session: &Arc<Session>,
+        fresh: Queue,
+        session: &Session,
+        io: &mut S,
+        cx: &mut Context<'_>,
+    ) -> io::Result<usize> {
+        let all = fresh.iter().map(Frame::len).sum();
+        let written = if all > GATHERED {
+            0
+        } else {
+            match write_gathered(fresh.iter().map(Frame::as_bytes), io, cx) {
+                Poll::Ready(written) => self.wrote(session, written?)?,
+                Poll::Pending => 0,
+            }
+        };
+        if written < all {
+            self.rest = fresh.into_vec().into();
+            self.advance(written);
+        }
+        Ok(written)
+    }
+
+    /// One write of the rest, and the flush when nothing is left.
+    fn poll_rest<S: AsyncWrite + Unpin>(
+        &mut self,
+        session: &Session,
         io: &mut S,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut written = 0;
-        if !self.batch.is_empty() {
-            written = ready!(self.poll_write(io, cx))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
+        if !self.rest.is_empty() {
+            let polled = ready!(self.poll_write(io, cx))?;
+            written = self.wrote(session, polled)?;
             self.advance(written);
-            self.unreported += written;
-            self.unflushed = true;
-            Tally::add(&session.control.0.counters.bytes_out, written);
         }
-        if self.batch.is_empty() && self.unflushed {
+        if self.rest.is_empty() && self.unflushed {
             ready!(Pin::new(io).poll_flush(cx))?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(written))
     }
 
-    /// Writes as much of the batch's beginning as goes into one system call.
+    /// Counts what was written.
+    fn wrote(&mut self, session: &Session, bytes: usize) -> io::Result<usize> {
+        if bytes == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.unreported += bytes;
+        self.unflushed = true;
+        Tally::add(&session.control.0.counters.bytes_out, bytes);
+        Ok(bytes)
+    }
+
+    /// Writes as much of the rest's beginning as goes into one system call.
     fn poll_write<S: AsyncWrite + Unpin>(&self, io: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let first = self.batch.front().map_or(&[][..], |frame| &frame.as_bytes()[self.offset..]);
-        let second = self.batch.get(1).map_or(usize::MAX, Frame::len);
+        let first = self.rest.front().map_or(&[][..], |frame| &frame.as_bytes()[self.offset..]);
+        let second = self.rest.get(1).map_or(usize::MAX, Frame::len);
         if first.len().saturating_add(second) > GATHERED {
             return Pin::new(io).poll_write(cx, first);
         }
-        let mut gathered = GATHERING.take();
-        gathered.clear();
-        gathered.extend_from_slice(first);
-        for frame in self.batch.iter().skip(1).map(Frame::as_bytes) {
-            if gathered.len() + frame.len() > GATHERED {
-                break;
-            }
-            gathered.extend_from_slice(frame);
-        }
-        let polled = Pin::new(io).poll_write(cx, &gathered);
-        GATHERING.set(gathered);
-        polled
+        write_gathered(std::iter::once(first).chain(self.rest.iter().skip(1).map(Frame::as_bytes)), io, cx)
     }
 
+    /// So many bytes of the rest are written. What is written is let go: an idle connection keeps no memory for it.
     fn advance(&mut self, mut written: usize) {
-        while let Some(first) = self.batch.front() {
+        while let Some(first) = self.rest.front() {
             let left = first.len() - self.offset;
             if written < left {
                 self.offset += written;
@@ -145,12 +163,32 @@ impl Output {
             }
             written -= left;
             self.offset = 0;
-            self.batch.pop_front();
+            self.rest.pop_front();
         }
+        self.rest = VecDeque::new();
     }
 
     /// Whether a frame has been begun and not ended: nothing else may be sent then.
     pub(super) fn is_mid_frame(&self) -> bool {
         self.offset > 0
     }
+}
+
+/// Writes the frames next to each other, up to [`GATHERED`] bytes of them.
+fn write_gathered<'a, S: AsyncWrite + Unpin>(
+    frames: impl Iterator<Item = &'a [u8]>,
+    io: &mut S,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let mut gathered = GATHERING.take();
+    gathered.clear();
+    for frame in frames {
+        if gathered.len() + frame.len() > GATHERED {
+            break;
+        }
+        gathered.extend_from_slice(frame);
+    }
+    let polled = Pin::new(io).poll_write(cx, &gathered);
+    GATHERING.set(gathered);
+    polled
 }
