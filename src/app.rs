@@ -25,7 +25,7 @@ use crate::gateway::websocket::{self, Door, Outbox};
 use crate::gateway::wire::{Envelope, going_away};
 use crate::server::admission::Admission;
 use crate::server::tls::Tls;
-use crate::server::{Drained, Listener, Timeouts, drain};
+use crate::server::{Drained, Listener, Timeouts, carry_sessions, drain};
 use crate::telemetry::exposition::{self, Sample};
 
 /// How long connections that are no sockets may take to finish their request when the node stops.
@@ -72,6 +72,7 @@ impl App {
             write_timeout,
             ..engineioxide::Limits::default()
         });
+        carry_sessions(&control);
         let rota = control.rota();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let delivery_settings = DeliverySettings {

@@ -12,3 +12,4 @@ pub mod tls;
 pub use client::{BadNetwork, Client, TrustedProxies};
 pub use drain::{Drained, drain};
 pub use listener::{Listener, Peer, Timeouts};
+pub use patience::carry_sessions;

@@ -7,10 +7,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use engineioxide::{Control, Link};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
 
 /// A request's body that must be whole in time, however it trickles. The time begins when it has to be waited for.
 pub(super) struct TimelyBody {
@@ -73,6 +77,24 @@ impl<S> Written<S> {
     }
 }
 
+impl Link for Written<TcpStream> {
+    fn write_now(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
+        let written = SockRef::from(&self.io).send(bytes);
+        if written.is_ok() {
+            self.end = None;
+        }
+        Some(written)
+    }
+}
+
+impl Link for Written<TlsStream<TcpStream>> {}
+
+/// Sessions are to run on the listener's connections as they are, not on what hyper makes of them.
+pub fn carry_sessions(control: &Control) {
+    control.runs_on::<Written<TcpStream>>();
+    control.runs_on::<Written<TlsStream<TcpStream>>>();
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Written<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buffer)
@@ -104,5 +126,33 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Written<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_takes_what_is_written_at_once_is_given_time_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (mut written, mut far) = (Written::new(near.unwrap(), Duration::from_secs(60)), far.unwrap().0);
+        let bytes = [0; 64 * 1024];
+        let full = std::future::poll_fn(|cx| {
+            while Pin::new(&mut written).poll_write(cx, &bytes).is_ready() {}
+            Poll::Ready(())
+        });
+        full.await;
+        assert_eq!(written.write_now(&bytes).unwrap().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(written.end.is_some(), "its time runs");
+        let mut taken = vec![0; 1024 * 1024];
+        while written.write_now(&bytes).unwrap().is_err() {
+            far.read_exact(&mut taken).await.unwrap();
+        }
+        assert!(written.end.is_none());
     }
 }

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::handle::SessionHandle;
 use crate::rota::Rota;
 use crate::session::Session;
+use crate::websocket::{Link, Unbox, unbox};
 
 const SHARDS: usize = 16;
 
@@ -57,6 +58,8 @@ pub(crate) struct Registry {
     pub(crate) counters: Tally,
     pub(crate) clock: Clock,
     pub(crate) rota: Rota,
+    /// For each kind of link what takes it out of hyper's box.
+    pub(crate) links: Mutex<Vec<Unbox>>,
     /// The runtime of the first session. Disconnections are told there, never in the stack of
     /// whoever closes, who may hold locks.
     runtime: OnceLock<Handle>,
@@ -72,6 +75,7 @@ impl Control {
             counters: Tally::default(),
             clock: Clock::default(),
             rota: Rota::default(),
+            links: Mutex::default(),
             runtime: OnceLock::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
             population: Default::default(),
@@ -122,6 +126,12 @@ impl Control {
             bytes_in: read(&tally.bytes_in),
             bytes_out: read(&tally.bytes_out),
         }
+    }
+
+    /// Where the server gives hyper a `TokioIo<L>` to serve, WebSockets run on the `L` itself: without being told they run on
+    /// what hyper hands over, which has it in a box, and costs each of them memory and time. To be told once of each kind.
+    pub fn runs_on<L: Link>(&self) {
+        self.0.links.lock().push(unbox::<L>);
     }
 
     /// The line in which sessions wait to write, for connections of another kind. Must be called within a tokio runtime.

@@ -39,3 +39,4 @@ pub use frame::Frame;
 pub use handle::{Intercept, SendOutcome, SessionHandle};
 pub use rota::{Rota, Waiting, another_turn};
 pub use socket::{DisconnectReason, Socket};
+pub use websocket::Link;

@@ -9,7 +9,6 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -21,7 +20,7 @@ use crate::polling;
 use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::socket::Bound;
-use crate::websocket::{self, Role};
+use crate::websocket::{self, Any, Come, Role};
 
 /// What the query says.
 struct Query<'a> {
@@ -110,7 +109,7 @@ impl<H: EngineIoHandler> Engine<H> {
             }
             let proof = websocket::check(&parts)?;
             let on_upgrade = on_upgrade.ok_or(Refusal::BadRequest)?;
-            let stream = async { on_upgrade.await.ok().map(TokioIo::new) };
+            let stream = async { on_upgrade.await.ok() };
             let sid = match session {
                 Target::New => None,
                 Target::Known(session) => Some(session.id),
@@ -153,7 +152,7 @@ impl<H: EngineIoHandler> Engine<H> {
         let begun = Query::parse(uri.query().unwrap_or_default()).and_then(|query| {
             let sid = query.sid.map(Sid::from_str).transpose();
             let sid = sid.map_err(|_| Refusal::UnknownSession)?;
-            self.websocket(std::future::ready(Some(stream)), query.protocol, sid, parts)
+            self.websocket(std::future::ready(Some(Any(stream))), query.protocol, sid, parts)
         });
         match begun {
             Ok(()) => {
@@ -165,17 +164,14 @@ impl<H: EngineIoHandler> Engine<H> {
         }
     }
 
-    /// Starts the task of a WebSocket, which begins when `stream` has come.
-    pub(super) fn websocket<St>(
+    /// Begins a WebSocket when `stream` has come.
+    pub(super) fn websocket(
         &self,
-        stream: impl Future<Output = Option<St>> + Send + 'static,
+        stream: impl Future<Output = Option<impl Come>> + Send + 'static,
         protocol: ProtocolVersion,
         sid: Option<Sid>,
         mut parts: Parts,
-    ) -> Result<(), Refusal>
-    where
-        St: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    ) -> Result<(), Refusal> {
         let control = self.control(&parts);
         if let Some(sid) = sid {
             let session = control.find(&sid).ok_or(Refusal::UnknownSession)?;
@@ -185,8 +181,8 @@ impl<H: EngineIoHandler> Engine<H> {
             tokio::spawn(async move {
                 let Some(stream) = stream.await else { return };
                 match ticket {
-                    Some(ticket) => websocket::run(stream, Role::Candidate(ticket)).await,
-                    None => websocket::refuse(stream).await,
+                    Some(ticket) => stream.run(Role::Candidate(ticket)),
+                    None => websocket::refuse(stream.plain()).await,
                 }
             });
             return Ok(());
@@ -203,7 +199,7 @@ impl<H: EngineIoHandler> Engine<H> {
                 drop(handler);
                 session
             };
-            websocket::run(stream, Role::Carrier(session)).await;
+            stream.run(Role::Carrier(session));
         });
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::link::Link;
 use super::output::{Output, Step};
 use crate::session::{Carrier, Farewell, Session};
 use crate::socket::DisconnectReason;
@@ -25,7 +26,7 @@ struct Shared<S> {
     failed: Option<io::Error>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
+impl<S: Link> Stream<S> {
     pub(super) fn new(io: S) -> Self {
         Self(Arc::new(Mutex::new(Shared { io, output: Output::default(), task: None, failed: None })))
     }
@@ -55,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Carrier for Mutex<Shared<S>> {
+impl<S: Link> Carrier for Mutex<Shared<S>> {
     fn write(&self, session: &Arc<Session>) -> bool {
         // Whoever has it writes what there is, or reads.
         let Some(mut shared) = self.try_lock() else { return false };
@@ -108,6 +109,7 @@ mod tests {
     use engineioxide_core::{ProtocolVersion, Sid, TransportType};
     use tokio::io::{AsyncReadExt, DuplexStream};
 
+    use super::super::link::Any;
     use super::*;
     use crate::config::EngineIoConfig;
     use crate::control::Control;
@@ -124,7 +126,11 @@ mod tests {
     }
 
     impl Task {
-        fn look(self: &Arc<Self>, stream: &Stream<DuplexStream>, session: &Arc<Session>) -> Poll<io::Result<Step>> {
+        fn look(
+            self: &Arc<Self>,
+            stream: &Stream<Any<DuplexStream>>,
+            session: &Arc<Session>,
+        ) -> Poll<io::Result<Step>> {
             let waker = Waker::from(self.clone());
             stream.poll_output(session, &mut Context::from_waker(&waker))
         }
@@ -140,12 +146,12 @@ mod tests {
     }
 
     /// A session on a stream that takes so many bytes, its task asleep, and the other end.
-    fn carried(control: &Control, room: usize) -> (Arc<Session>, Stream<DuplexStream>, DuplexStream, Arc<Task>) {
+    fn carried(control: &Control, room: usize) -> (Arc<Session>, Stream<Any<DuplexStream>>, DuplexStream, Arc<Task>) {
         let config = Arc::new(EngineIoConfig::default());
         let (version, transport) = (ProtocolVersion::V4, TransportType::Websocket);
         let session = Session::open(Sid::new(), version, transport, control.clone(), config, false);
         let (near, far) = tokio::io::duplex(room);
-        let (stream, task) = (Stream::new(near), Arc::new(Task::default()));
+        let (stream, task) = (Stream::new(Any(near)), Arc::new(Task::default()));
         assert!(matches!(task.look(&stream, &session), Poll::Ready(Ok(Step::Idle))));
         (session, stream, far, task)
     }
@@ -221,7 +227,8 @@ mod tests {
         let session = Session::open(Sid::new(), version, transport, Control::default(), config, false);
         session.attach(Arc::new(Above));
         let (near, mut far) = tokio::io::duplex(1024);
-        let task = tokio::spawn(crate::websocket::run(near, crate::websocket::Role::Carrier(session.clone())));
+        let role = crate::websocket::Role::Carrier(session.clone());
+        let task = tokio::spawn(crate::websocket::connection::run(Any(near), bytes::Bytes::new(), role));
         let frame = Frame::text("heard");
         session.send(frame.clone());
         assert_eq!(read(&mut far, frame.len()).await, frame.as_bytes());
@@ -249,7 +256,7 @@ mod tests {
         assert_eq!(held.strong_count(), 0);
         // Nor does it take one then.
         let (near, _far) = tokio::io::duplex(1024);
-        let late = Stream::new(near);
+        let late = Stream::new(Any(near));
         assert!(matches!(task.look(&late, &session), Poll::Ready(Ok(Step::Closed))));
         assert_eq!(Arc::strong_count(&late.0), 1);
     }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::carrier::Stream;
 use super::codec::{Decoder, Message, Violation};
+use super::link::Link;
 use super::output::Step;
 use crate::control::{Limits, Tally};
 use crate::frame::Frame;
@@ -42,6 +43,15 @@ pub(crate) enum Role {
     Candidate(UpgradeTicket),
 }
 
+impl Role {
+    pub(super) fn session(&self) -> &Session {
+        match self {
+            Self::Carrier(session) => session,
+            Self::Candidate(ticket) => ticket.session(),
+        }
+    }
+}
+
 /// Why the connection ends.
 enum End {
     /// The peer's doing, or the stream's: nothing more to say.
@@ -61,15 +71,13 @@ struct Connection<S> {
 }
 
 /// Runs a WebSocket to its end; the session ends with it, unless it never carried it.
-pub(crate) async fn run<S>(io: S, role: Role)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+/// `early` is what has been read of it already.
+pub(crate) async fn run<S: Link>(io: S, early: Bytes, role: Role) {
     let (session, ticket) = match role {
         Role::Carrier(session) => (session, None),
         Role::Candidate(ticket) => (ticket.session().clone(), Some(ticket)),
     };
-    let mut connection = Connection { io: Stream::new(io), session, decoder: Decoder::default(), held: Vec::new() };
+    let mut connection = Connection { io: Stream::new(io), session, decoder: Decoder::default(), held: early.into() };
     let end = connection.serve(ticket).await;
     let Connection { io, session, .. } = &mut connection;
     let is_whole = io.leave();
@@ -101,7 +109,7 @@ async fn leave<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, code: u16) -> io::
     Ok(())
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection<S> {
+impl<S: Link> Connection<S> {
     async fn serve(&mut self, ticket: Option<UpgradeTicket>) -> End {
         if let Some(ticket) = ticket
             // Boxed: most of a session's time comes after it.

@@ -6,7 +6,10 @@ mod connection;
 #[cfg(test)]
 mod fuzz;
 mod handshake;
+mod link;
 mod output;
 
-pub(crate) use connection::{Role, refuse, run};
+pub(crate) use connection::{Role, refuse};
 pub(crate) use handshake::{accept, check};
+pub use link::Link;
+pub(crate) use link::{Any, Come, Unbox, unbox};

@@ -8,8 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::AsyncWrite;
-
+use super::link::Link;
 use crate::control::Tally;
 use crate::frame::Frame;
 use crate::session::{Queue, Session, Written};
@@ -49,7 +48,7 @@ pub(super) struct Output {
 impl Output {
     /// Writes what the session has queued. Pending: the peer makes us wait, and a close of the
     /// session wakes the task.
-    pub(super) fn poll<S: AsyncWrite + Unpin>(
+    pub(super) fn poll<S: Link>(
         &mut self,
         session: &Arc<Session>,
         io: &mut S,
@@ -89,7 +88,7 @@ impl Output {
 
     /// Offers the stream what was just taken from the session, if that isn't much; what it doesn't take is kept. Mostly it
     /// takes all.
-    fn write_fresh<S: AsyncWrite + Unpin>(
+    fn write_fresh<S: Link>(
         &mut self,
         fresh: Queue,
         session: &Session,
@@ -113,12 +112,7 @@ impl Output {
     }
 
     /// One write of the rest, and the flush when nothing is left.
-    fn poll_rest<S: AsyncWrite + Unpin>(
-        &mut self,
-        session: &Session,
-        io: &mut S,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+    fn poll_rest<S: Link>(&mut self, session: &Session, io: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut written = 0;
         if !self.rest.is_empty() {
             let polled = ready!(self.poll_write(io, cx))?;
@@ -144,7 +138,7 @@ impl Output {
     }
 
     /// Writes as much of the rest's beginning as goes into one system call.
-    fn poll_write<S: AsyncWrite + Unpin>(&self, io: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_write<S: Link>(&self, io: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let first = self.rest.front().map_or(&[][..], |frame| &frame.as_bytes()[self.offset..]);
         let second = self.rest.get(1).map_or(usize::MAX, Frame::len);
         if first.len().saturating_add(second) > GATHERED {
@@ -175,7 +169,7 @@ impl Output {
 }
 
 /// Writes the frames next to each other, up to [`GATHERED`] bytes of them.
-fn write_gathered<'a, S: AsyncWrite + Unpin>(
+fn write_gathered<'a, S: Link>(
     frames: impl Iterator<Item = &'a [u8]>,
     io: &mut S,
     cx: &mut Context<'_>,
@@ -188,7 +182,11 @@ fn write_gathered<'a, S: AsyncWrite + Unpin>(
         }
         gathered.extend_from_slice(frame);
     }
-    let polled = Pin::new(io).poll_write(cx, &gathered);
+    let polled = match io.write_now(&gathered) {
+        Some(Ok(written)) => Poll::Ready(Ok(written)),
+        // It knows how to wait, and what an error means.
+        Some(Err(_)) | None => Pin::new(&mut *io).poll_write(cx, &gathered),
+    };
     GATHERING.set(gathered);
     polled
 }

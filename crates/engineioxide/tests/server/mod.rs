@@ -13,7 +13,7 @@ use engineioxide::service::EngineIoService;
 use engineioxide::{Control, DisconnectReason, Limits, SessionHandle, Socket, Str};
 use futures_util::{SinkExt, StreamExt};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -82,12 +82,20 @@ impl Server {
     }
 
     pub async fn start(config: EngineIoConfig, limits: Limits) -> Self {
+        Self::over(config, limits, |stream| stream).await
+    }
+
+    /// One whose connections are what `wrap` makes of them.
+    pub async fn over<S>(config: EngineIoConfig, limits: Limits, wrap: impl Fn(TcpStream) -> S + Send + 'static) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, events) = mpsc::unbounded_channel();
         let service = EngineIoService::with_config(Arc::new(Echo { events: sender }), config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let control = Control::new(limits);
-        tokio::spawn(accept(listener, service, control.clone()));
+        tokio::spawn(accept(listener, service, control.clone(), wrap));
         Self { address, control, events }
     }
 
@@ -149,7 +157,14 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, service: EngineIoService<Echo>, control: Control) {
+async fn accept<S>(
+    listener: TcpListener,
+    service: EngineIoService<Echo>,
+    control: Control,
+    wrap: impl Fn(TcpStream) -> S,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     while let Ok((stream, _)) = listener.accept().await {
         stream.set_nodelay(true).unwrap();
         let (service, control) = (service.clone(), control.clone());
@@ -157,8 +172,8 @@ async fn accept(listener: TcpListener, service: EngineIoService<Echo>, control: 
             request.extensions_mut().insert(control.clone());
             hyper::service::Service::call(&service, request)
         });
-        let connection =
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let stream = TokioIo::new(wrap(stream));
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(stream, service).with_upgrades();
         tokio::spawn(async move { connection.await.ok() });
     }
 }
