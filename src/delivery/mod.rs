@@ -205,9 +205,8 @@ impl Delivery {
     pub fn start(backplane: &Backplane, settings: &DeliverySettings) -> Self {
         let counters = Arc::new(DeliveryCounters::default());
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..settings.workers.max(1)).map(|_| mpsc::channel(QUEUE)).unzip();
-        let backlogs: Vec<_> = senders.iter().map(|_| Backlog::new(settings.ahead_bytes)).collect();
-        let lane = |(sender, backlog)| Lane { sender, backlog, missed: Mutex::default() };
-        let lanes = senders.into_iter().zip(backlogs.iter().cloned()).map(lane).collect();
+        let lane = |sender| Lane { sender, backlog: Backlog::new(settings.ahead_bytes), missed: Mutex::default() };
+        let lanes = senders.into_iter().map(lane).collect();
         let queues = Arc::new(Queues {
             hasher: RandomState::new(),
             lanes,
@@ -216,12 +215,12 @@ impl Delivery {
         });
         backplane.bus.deliver_to(queues.clone());
         let budget = room::Budget::new(settings.kept_bytes);
-        let spawn = |(index, (receiver, backlog))| {
+        let spawn = |(index, receiver)| {
             let (queues, budget, counters) = (queues.clone(), budget.clone(), counters.clone());
-            let worker = worker::Worker::new(index, backplane.clone(), queues, backlog, settings, budget, counters);
+            let worker = worker::Worker::new(index, backplane.clone(), queues, settings, budget, counters);
             tokio::spawn(worker.run(receiver))
         };
-        let workers = receivers.into_iter().zip(backlogs).enumerate().map(spawn).collect();
+        let workers = receivers.into_iter().enumerate().map(spawn).collect();
         Self { queues, workers: Mutex::new(workers), budget, counters }
     }
 
@@ -351,8 +350,8 @@ pub(crate) enum Command {
     },
     /// Answered when its turn comes.
     Settle(oneshot::Sender<()>),
-    /// Something arrived from the bus, at that time.
-    Bus(BusEvent, std::time::Instant),
+    /// Something arrived from the bus: about how many bytes it will take in each outbox, and when.
+    Bus(BusEvent, usize, std::time::Instant),
     /// Events of the topic (`None`: of every one) may have been missed.
     Interrupted(Option<Topic>),
     /// Something that a room's feed had asked for.
@@ -405,6 +404,11 @@ impl Queues {
         let _ = self.lanes[index].sender.send(command).await;
     }
 
+    /// What that worker has been given and not handed on.
+    fn backlog(&self, index: usize) -> &Backlog {
+        &self.lanes[index].backlog
+    }
+
     /// The topics whose events were given up since the last call.
     pub(crate) fn take_missed(&self, index: usize) -> HashSet<Topic> {
         std::mem::take(&mut *self.lanes[index].missed.lock())
@@ -427,7 +431,7 @@ impl BusSink for Queues {
         let bytes = weight(&event);
         // Before: the worker may take it away at once.
         lane.backlog.add(bytes);
-        if lane.sender.try_send(Command::Bus(event, std::time::Instant::now())).is_err() {
+        if lane.sender.try_send(Command::Bus(event, bytes, std::time::Instant::now())).is_err() {
             lane.backlog.take(bytes);
             self.counters.overruns.add(1);
             lane.missed.lock().insert(topic);

@@ -11,11 +11,10 @@ use ahash::HashMap;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::backlog::Backlog;
 use super::pace::Pace;
 use super::room::{self, RoomFeed};
 use super::user::{self, UserFeed};
-use super::{Command, DeliveryCounters, DeliverySettings, Queues, TICK, weight};
+use super::{Command, DeliveryCounters, DeliverySettings, Queues, TICK};
 use crate::backplane::{Backplane, BusEvent, Topic};
 use crate::domain::{Head, RoomId, UserId};
 
@@ -108,14 +107,13 @@ impl Context {
 impl Drop for Worker {
     fn drop(&mut self) {
         // Whatever ends it: nobody shall wait for it.
-        self.backlog.close();
+        self.context.queues.backlog(self.index).close();
     }
 }
 
 pub(super) struct Worker {
     index: usize,
     context: Context,
-    backlog: Backlog,
     pace: Pace,
     rooms: HashMap<RoomId, RoomFeed>,
     users: HashMap<UserId, UserFeed>,
@@ -128,7 +126,6 @@ impl Worker {
         index: usize,
         backplane: Backplane,
         queues: Arc<Queues>,
-        backlog: Backlog,
         settings: &DeliverySettings,
         budget: Arc<room::Budget>,
         counters: Arc<DeliveryCounters>,
@@ -146,7 +143,7 @@ impl Worker {
         };
         let pace = Pace::new(settings.pause.clone(), settings.ahead_bytes.saturating_mul(2));
         let (rooms, users) = (HashMap::default(), HashMap::default());
-        Self { index, context, backlog, pace, rooms, users, to_compare: Vec::new() }
+        Self { index, context, pace, rooms, users, to_compare: Vec::new() }
     }
 
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -162,10 +159,10 @@ impl Worker {
                         return;
                     }
                     for command in batch.drain(..) {
-                        let bytes = if let Command::Bus(event, _) = &command { weight(event) } else { 0 };
+                        let bytes = if let Command::Bus(_, bytes, _) = &command { *bytes } else { 0 };
                         self.handle_or_report(command);
                         if bytes > 0 {
-                            self.backlog.take(bytes);
+                            self.context.queues.backlog(self.index).take(bytes);
                             self.pace.hand_out(bytes).await;
                         }
                     }
@@ -189,28 +186,28 @@ impl Worker {
     fn handle(&mut self, command: Command) {
         let context = &mut self.context;
         match command {
-            Command::Bus(BusEvent::Message(room, entry), arrived) => {
+            Command::Bus(BusEvent::Message(room, entry), _, arrived) => {
                 if let Some(feed) = self.rooms.get_mut(&room) {
                     feed.on_message(context, entry, arrived);
                 }
             }
-            Command::Bus(BusEvent::RoomChanged(room, change), _) => {
+            Command::Bus(BusEvent::RoomChanged(room, change), ..) => {
                 if let Some(feed) = self.rooms.get_mut(&room) {
                     feed.on_change(context, change);
                 }
             }
-            Command::Bus(BusEvent::Typing(typing), _) => {
+            Command::Bus(BusEvent::Typing(typing), ..) => {
                 if let Some(feed) = self.rooms.get_mut(&typing.room) {
                     feed.on_typing(typing);
                 }
             }
-            Command::Bus(BusEvent::StatusChanged(status), _) => {
+            Command::Bus(BusEvent::StatusChanged(status), ..) => {
                 if let Some(feed) = self.users.get_mut(&status.user) {
                     feed.on_change(context, status);
                 }
             }
             // It is no feed's, and doesn't come this way.
-            Command::Bus(BusEvent::Disconnect(_), _) => {}
+            Command::Bus(BusEvent::Disconnect(_), ..) => {}
             Command::Join(request) => {
                 let feed = self.rooms.entry(request.room.clone()).or_insert_with_key(|room| {
                     context.counters.rooms.fetch_add(1, Ordering::Relaxed);
