@@ -31,9 +31,21 @@ pub use line::{Asked, Closing, Line, Reference};
 /// The longest line of connections with events to take up.
 const LINE: usize = 256;
 
-/// Of an outbox of so many bytes, what live messages may take: a quarter is left for what isn't paced, and can't wait.
-pub fn messages_of(outbox_bytes: usize) -> usize {
-    outbox_bytes / 4 * 3
+/// How much of an outbox is for what, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// With no more unwritten, whatever is paced goes on: answers and replays.
+    pub half: usize,
+    /// What live messages may take: the rest is left for what isn't paced, and can't wait.
+    pub messages: usize,
+}
+
+impl Bounds {
+    /// Of an outbox of so many bytes.
+    #[must_use]
+    pub fn of(outbox_bytes: usize) -> Self {
+        Self { half: outbox_bytes / 2, messages: outbox_bytes / 4 * 3 }
+    }
 }
 
 /// What is counted of requests.

@@ -11,7 +11,7 @@ use super::outlet::SocketOutlet;
 use super::{Handshake, Living, packet};
 use crate::delivery::Outlet;
 use crate::domain::{ConnId, Limits, Refusal, UserId};
-use crate::gateway::connections::{Arrived, Asked, Closing, Connections, Line, Reference};
+use crate::gateway::connections::{Arrived, Asked, Bounds, Closing, Connections, Line, Reference};
 use crate::gateway::wire::{Envelope, EventName, Exception, decode};
 
 /// How long a client that was sent away has to end the connection by itself.
@@ -80,7 +80,7 @@ impl Line for SocketLine {
 
     fn outlet(&self, conn: &ConnId, user: &UserId) -> Arc<dyn Outlet> {
         let (conn, user, handle) = (conn.clone(), user.clone(), self.handle.clone());
-        Arc::new(SocketOutlet { conn, user, handle, half: self.connections.outbox_bytes() / 2 })
+        Arc::new(SocketOutlet { conn, user, handle, bounds: Bounds::of(self.connections.outbox_bytes()) })
     }
 
     fn unwritten(&self) -> usize {

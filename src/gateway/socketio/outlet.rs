@@ -4,7 +4,7 @@ use engineioxide::{Frame, SendOutcome, SessionHandle};
 
 use crate::delivery::{CloseReason, Event, Outlet, Shared};
 use crate::domain::{ConnId, UserId};
-use crate::gateway::connections::messages_of;
+use crate::gateway::connections::Bounds;
 use crate::gateway::wire::{Envelope, encode_event};
 
 /// The way out of one session.
@@ -12,8 +12,7 @@ pub(super) struct SocketOutlet {
     pub conn: ConnId,
     pub user: UserId,
     pub handle: SessionHandle,
-    /// Half of what may be unwritten, in bytes.
-    pub half: usize,
+    pub bounds: Bounds,
 }
 
 fn frame(event: &Event) -> Frame {
@@ -38,7 +37,7 @@ impl Outlet for SocketOutlet {
     }
 
     fn offer(&self, event: &Shared) -> bool {
-        let most = messages_of(2 * self.half);
+        let most = self.bounds.messages;
         let outcome = match event.encoded(frame) {
             Some(frame) => self.handle.send_below(most, frame),
             None => self.handle.send_below(most, &frame(event.event())),
@@ -47,11 +46,11 @@ impl Outlet for SocketOutlet {
     }
 
     fn has_room(&self) -> bool {
-        self.handle.unwritten() < self.half
+        self.handle.unwritten() < self.bounds.half
     }
 
     fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
-        self.handle.when_below(self.half, wake);
+        self.handle.when_below(self.bounds.half, wake);
     }
 
     fn is_closed(&self) -> bool {

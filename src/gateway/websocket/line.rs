@@ -10,14 +10,13 @@ use super::outbox::Outbox;
 use super::outlet::{PlainOutlet, Programme};
 use crate::delivery::Outlet;
 use crate::domain::{ConnId, Limits, Refusal, UserId};
-use crate::gateway::connections::{Arrived, Asked, Closing, Line, Reference};
+use crate::gateway::connections::{Arrived, Asked, Bounds, Closing, Line, Reference};
 use crate::gateway::wire::{Envelope, EventName, Exception, decode_frame, encode_ack};
 use crate::server::admission::Place;
 
 pub(super) struct PlainLine {
     pub outbox: Arc<Outbox>,
-    /// Half of what may be unwritten, in bytes.
-    pub half: usize,
+    pub bounds: Bounds,
     /// Freed with the connection.
     pub place: Place,
 }
@@ -25,7 +24,7 @@ pub(super) struct PlainLine {
 impl PlainLine {
     pub fn outlet_for(&self, conn: &ConnId, user: &UserId, programme: Programme) -> Arc<dyn Outlet> {
         let (conn, user, outbox) = (conn.clone(), user.clone(), self.outbox.clone());
-        Arc::new(PlainOutlet { conn, user, outbox, half: self.half, programme })
+        Arc::new(PlainOutlet { conn, user, outbox, bounds: self.bounds, programme })
     }
 }
 

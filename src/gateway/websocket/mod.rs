@@ -17,7 +17,7 @@ use engineioxide::Rota;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::connections::{Connection, Connections};
+use super::connections::{Bounds, Connection, Connections};
 use super::wire::{Envelope, EventName, Resumed, going_away};
 use crate::auth::Identity;
 use crate::delivery::Start;
@@ -145,7 +145,7 @@ impl Door {
     ) -> Result<Visit, Refusal> {
         let bytes = self.connections.outbox_bytes();
         let outbox = Arc::new(Outbox::new(Most { bytes, frames: bytes / MEAN_FRAME_BYTES }, self.rota.clone()));
-        let line = Arc::new(PlainLine { outbox: outbox.clone(), half: bytes / 2, place });
+        let line = Arc::new(PlainLine { outbox: outbox.clone(), bounds: Bounds::of(bytes), place });
         let connection = self.connections.open(line.clone(), client);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.outboxes.lock().insert(number, outbox.clone());

@@ -10,7 +10,7 @@ use super::end::End;
 use super::outbox::Outbox;
 use crate::delivery::{CloseReason, Event, Outlet, Shared};
 use crate::domain::{ConnId, UserId};
-use crate::gateway::connections::messages_of;
+use crate::gateway::connections::Bounds;
 use crate::gateway::wire::{Envelope, encode_broadcast, encode_event};
 
 /// An event as plain clients get it, shared by all of them.
@@ -55,8 +55,7 @@ pub(super) struct PlainOutlet {
     pub conn: ConnId,
     pub user: UserId,
     pub outbox: Arc<Outbox>,
-    /// Half of what may be unwritten, in bytes.
-    pub half: usize,
+    pub bounds: Bounds,
     pub programme: Programme,
 }
 
@@ -92,15 +91,15 @@ impl Outlet for PlainOutlet {
     }
 
     fn offer(&self, event: &Shared) -> bool {
-        self.frame(event).is_none_or(|frame| self.outbox.send_below(messages_of(2 * self.half), frame))
+        self.frame(event).is_none_or(|frame| self.outbox.send_below(self.bounds.messages, frame))
     }
 
     fn has_room(&self) -> bool {
-        self.outbox.unwritten() < self.half
+        self.outbox.unwritten() < self.bounds.half
     }
 
     fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
-        self.outbox.when_below(self.half, wake);
+        self.outbox.when_below(self.bounds.half, wake);
     }
 
     fn is_closed(&self) -> bool {
