@@ -2,6 +2,7 @@
 //! order.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::LazyLock;
 
 use memchr::memmem::{self, Finder};
 
@@ -30,7 +31,8 @@ pub(super) struct Mark {
 impl Mark {
     /// The mark in a packet, and what stands before it.
     fn find(packet: &[u8]) -> Option<(Self, &[u8])> {
-        let at = memmem::find(packet, SIGN)?;
+        static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(SIGN));
+        let at = FINDER.find(packet)?;
         let mut rest = packet.get(at + SIGN.len()..)?;
         let mut numbers = [0; 3];
         for (number, digits) in numbers.iter_mut().zip(DIGITS) {
@@ -59,8 +61,8 @@ fn put_digits(mut number: u64, place: &mut [u8]) {
 
 /// The number behind `"seq":`.
 fn seq_of(head: &[u8]) -> Option<u64> {
-    const NAME: &[u8] = b"\"seq\":";
-    leading_number(&head[memmem::find(head, NAME)? + NAME.len()..])
+    static NAME: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"seq\":"));
+    leading_number(&head[NAME.find(head)? + NAME.needle().len()..])
 }
 
 /// The number in a packet that follows on what is looked for.
