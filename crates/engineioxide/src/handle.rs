@@ -65,7 +65,7 @@ impl SessionHandle {
 
     /// As [`send`](Self::send), if fewer bytes than that are unwritten and the frame fits. Nothing is closed otherwise.
     pub fn send_below(&self, unwritten: usize, frame: &Frame) -> SendOutcome {
-        self.0.send_below(unwritten, [frame.clone()])
+        self.0.send_below(unwritten, frame)
     }
 
     /// Bytes not yet written to the transport. For polling, bytes not yet handed to HTTP.

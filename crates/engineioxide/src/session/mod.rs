@@ -121,25 +121,24 @@ impl Session {
     }
 
     pub(crate) fn send(self: &Arc<Self>, frame: Frame) -> SendOutcome {
-        self.send_all([frame])
+        self.or_close(self.send_if(|_| true, |state| self.queue(state, frame)))
     }
 
     /// Queues frames next to each other, all or none.
     pub(crate) fn send_all(self: &Arc<Self>, frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>) -> SendOutcome {
-        let outcome = self.send_if(|_| true, frames);
+        self.or_close(self.send_if(|_| true, |state| self.queue_all(state, frames)))
+    }
+
+    fn or_close(self: &Arc<Self>, outcome: SendOutcome) -> SendOutcome {
         if outcome == SendOutcome::Overflow {
             self.close_slow();
         }
         outcome
     }
 
-    /// As [`Self::send_all`], if fewer bytes than that are unwritten, and they fit: nothing else happens to the session.
-    pub(crate) fn send_below(
-        self: &Arc<Self>,
-        unwritten: usize,
-        frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>,
-    ) -> SendOutcome {
-        match self.send_if(|state| state.unwritten < unwritten, frames) {
+    /// As [`Self::send`], if fewer bytes than that are unwritten, and it fits: nothing else happens to the session.
+    pub(crate) fn send_below(self: &Arc<Self>, unwritten: usize, frame: &Frame) -> SendOutcome {
+        match self.send_if(|state| state.unwritten < unwritten, |state| self.queue(state, frame.clone())) {
             SendOutcome::Overflow => SendOutcome::Busy,
             outcome => outcome,
         }
@@ -148,7 +147,7 @@ impl Session {
     fn send_if(
         self: &Arc<Self>,
         may: impl FnOnce(&State) -> bool,
-        frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>,
+        queue: impl FnOnce(&mut State) -> Option<Reader>,
     ) -> SendOutcome {
         let reader = {
             let mut state = self.state.lock();
@@ -158,7 +157,7 @@ impl Session {
             if !may(&state) {
                 return SendOutcome::Busy;
             }
-            match self.queue(&mut state, frames) {
+            match queue(&mut state) {
                 Some(reader) => reader,
                 None => return SendOutcome::Overflow,
             }
@@ -174,7 +173,7 @@ impl Session {
             if state.life == Life::Closed {
                 return;
             }
-            self.queue(&mut state, [frame])
+            self.queue(&mut state, frame)
         };
         match reader {
             Some(reader) => self.tell(reader),
@@ -183,21 +182,37 @@ impl Session {
     }
 
     /// `None`: it doesn't fit.
-    fn queue(&self, state: &mut State, frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>) -> Option<Reader> {
+    fn queue(&self, state: &mut State, frame: Frame) -> Option<Reader> {
+        let bytes = frame.len();
+        self.fits(state, bytes, 1).then(|| {
+            state.queue.push(frame);
+            self.queued(state, bytes)
+        })
+    }
+
+    /// As `queue`, for all of them.
+    fn queue_all(&self, state: &mut State, frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>) -> Option<Reader> {
         let bytes = frames.as_ref().iter().map(Frame::len).sum::<usize>();
+        self.fits(state, bytes, frames.as_ref().len()).then(|| {
+            state.queue.extend(frames);
+            self.queued(state, bytes)
+        })
+    }
+
+    fn fits(&self, state: &State, bytes: usize, frames: usize) -> bool {
         let limits = self.control.limits();
-        let fits = bytes <= limits.outbox_bytes.saturating_sub(state.unwritten)
-            && frames.as_ref().len() <= limits.outbox_frames.saturating_sub(state.queue.len());
-        if !fits {
-            return None;
-        }
-        state.queue.extend(frames);
+        bytes <= limits.outbox_bytes.saturating_sub(state.unwritten)
+            && frames <= limits.outbox_frames.saturating_sub(state.queue.len())
+    }
+
+    /// Whom to tell of what has been queued.
+    fn queued(&self, state: &mut State, bytes: usize) -> Reader {
         state.unwritten += bytes;
         if state.transport == TransportType::Polling && state.stall_at.is_none() {
             state.stall_at = Some(Instant::now() + self.control.limits().write_timeout);
             self.arm(state);
         }
-        Some(state.reader())
+        state.reader()
     }
 
     /// Tells whoever takes what is queued. Without the lock.
