@@ -30,15 +30,14 @@ const TURN: usize = 128;
 /// The answer to a handshake: the open packet.
 pub(crate) fn open<B>(session: &Arc<Session>) -> Response<ResponseBody<B>> {
     let open = Frame::packet(&session.open_packet(TransportType::Polling));
-    respond(payload::encode(&[open].into(), session.protocol, session.b64), ResponseBody::full)
+    respond(payload::encode(&[open], session.protocol, session.b64), ResponseBody::full)
 }
 
 /// Waits for something to send. Dropped before it has (the client went away), the session ends.
 pub(crate) async fn poll<B>(session: Arc<Session>, mut ticket: PollTicket, b64: bool) -> Response<ResponseBody<B>> {
     let protocol = session.protocol;
     let b64 = b64 || session.b64;
-    let single =
-        |packet: &str| respond(payload::encode(&[Frame::packet(packet)].into(), protocol, b64), ResponseBody::full);
+    let single = |packet: &str| respond(payload::encode(&[Frame::packet(packet)], protocol, b64), ResponseBody::full);
     let mut answer = poll_fn(|cx| ticket.poll(cx)).await;
     if matches!(answer, Poll::Probed) {
         tokio::time::sleep(GRACE).await;

@@ -35,7 +35,7 @@ fn check(body: &[u8], protocol: ProtocolVersion, binary: bool) -> Option<Vec<std
     let packets = decode_all(body, protocol, binary).ok()?;
     assert!(!packets.is_empty());
     assert!(packets.iter().map(length).sum::<usize>() <= body.len(), "more came out than was in it");
-    let frames: VecDeque<Frame> = packets.iter().map(|packet| frame(packet, protocol)).collect();
+    let frames: Vec<Frame> = packets.iter().map(|packet| frame(packet, protocol)).collect();
     for b64 in [true, false] {
         let again = encode(&frames, protocol, b64);
         assert_eq!(decode_all(&again.bytes, protocol, again.binary).as_ref(), Ok(&packets), "b64: {b64}");

@@ -5,8 +5,6 @@ mod fuzz;
 mod v3;
 mod v4;
 
-use std::collections::VecDeque;
-
 use engineioxide_core::ProtocolVersion;
 
 use crate::frame::Frame;
@@ -21,7 +19,7 @@ pub(crate) struct Encoded {
 }
 
 /// Encodes frames as a polling response. `b64`: the client of Engine.IO 3 takes text only.
-pub(crate) fn encode(frames: &VecDeque<Frame>, protocol: ProtocolVersion, b64: bool) -> Encoded {
+pub(crate) fn encode(frames: &[Frame], protocol: ProtocolVersion, b64: bool) -> Encoded {
     match protocol {
         ProtocolVersion::V3 => v3::encode(frames, b64),
         ProtocolVersion::V4 => Encoded { bytes: v4::encode(frames), binary: false },

@@ -2,8 +2,6 @@
 //!
 //! In the text form, lengths count UTF-16 code units, as JavaScript's strings do.
 
-use std::collections::VecDeque;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
@@ -16,7 +14,7 @@ const END_OF_LENGTH: u8 = 255;
 /// Digits of a length, at most.
 const DIGITS: usize = 15;
 
-pub(super) fn encode(frames: &VecDeque<Frame>, b64: bool) -> Encoded {
+pub(super) fn encode(frames: &[Frame], b64: bool) -> Encoded {
     let binary = !b64 && frames.iter().any(|frame| matches!(frame.body(), Body::Binary(_)));
     let mut bytes = Vec::with_capacity(frames.iter().map(|frame| frame.len() + 8).sum());
     for frame in frames {
@@ -125,7 +123,7 @@ mod tests {
     #[test]
     fn text_counts_utf16_code_units() {
         // é and € are one unit, 😀 is two; with the type: 2, 2 and 3.
-        let frames = [Frame::text("é"), Frame::text("€"), Frame::text("😀")].into();
+        let frames = [Frame::text("é"), Frame::text("€"), Frame::text("😀")];
         let encoded = encode(&frames, false);
         assert_eq!(encoded.bytes, "2:4é2:4€3:4😀".as_bytes());
         assert!(!encoded.binary);
@@ -137,7 +135,7 @@ mod tests {
 
     #[test]
     fn base64_where_the_client_takes_text_only() {
-        let encoded = encode(&[Frame::text("hello"), binary()].into(), true);
+        let encoded = encode(&[Frame::text("hello"), binary()], true);
         assert_eq!(encoded.bytes, b"6:4hello10:b4AQIDBA==");
         assert!(!encoded.binary);
         assert_eq!(
@@ -148,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_binary_form_counts_bytes() {
-        let encoded = encode(&[Frame::text("€"), binary()].into(), false);
+        let encoded = encode(&[Frame::text("€"), binary()], false);
         let expected = [0, 4, 255, b'4', 0xE2, 0x82, 0xAC, 1, 5, 255, 4, 1, 2, 3, 4];
         assert_eq!(encoded.bytes, expected);
         assert!(encoded.binary);

@@ -1,7 +1,5 @@
 //! Engine.IO 4's payload: packets with `\x1e` between them, binary as `b` and base64.
 
-use std::collections::VecDeque;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
@@ -10,7 +8,7 @@ use crate::packet::{Incoming, Malformed};
 
 const SEPARATOR: u8 = 0x1e;
 
-pub(super) fn encode(frames: &VecDeque<Frame>) -> Vec<u8> {
+pub(super) fn encode(frames: &[Frame]) -> Vec<u8> {
     let mut out = Vec::with_capacity(frames.iter().map(Frame::len).sum());
     for frame in frames {
         match frame.body() {
@@ -59,7 +57,7 @@ mod tests {
     #[test]
     fn the_specifications_example() {
         let frames = [Frame::text("hello"), Frame::packet("2"), Frame::binary(&[1, 2, 3, 4], ProtocolVersion::V4)];
-        assert_eq!(encode(&frames.into()), b"4hello\x1e2\x1ebAQIDBA==");
+        assert_eq!(encode(&frames), b"4hello\x1e2\x1ebAQIDBA==");
         assert_eq!(
             decode("4hello\x1e3\x1ebAQIDBA=="),
             Ok(vec![
@@ -73,7 +71,7 @@ mod tests {
     #[test]
     fn characters_beyond_the_basic_plane_pass() {
         let frames = [Frame::text("€ 😀"), Frame::text("é")];
-        assert_eq!(encode(&frames.into()), "4€ 😀\x1e4é".as_bytes());
+        assert_eq!(encode(&frames), "4€ 😀\x1e4é".as_bytes());
         assert_eq!(
             decode("4€ 😀\x1e4é"),
             Ok(vec![Incoming::Message(Str::from("€ 😀")), Incoming::Message(Str::from("é"))])

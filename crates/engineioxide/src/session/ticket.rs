@@ -1,7 +1,6 @@
 //! Rights that a transport holds on a session: to answer its poll, to post, to take it over. Each
 //! is given up by dropping it, so no path forgets.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{self, Context};
 
@@ -9,14 +8,13 @@ use engineioxide_core::TransportType;
 use parking_lot::MutexGuard;
 use tokio::time::Instant;
 
-use super::state::{Life, State, Upgrade};
+use super::state::{Life, Queue, State, Upgrade};
 use super::{Farewell, Session};
-use crate::frame::Frame;
 use crate::socket::DisconnectReason;
 
 /// How a poll is answered.
 pub(crate) enum Poll {
-    Frames(VecDeque<Frame>),
+    Frames(Queue),
     Noop,
     ClosePacket,
     Refuse,
@@ -131,7 +129,8 @@ impl PollTicket {
             if self.late { Poll::Refuse } else { Poll::Noop }
         } else if !state.queue.is_empty() {
             let taken = state.queue.len().min(POLLED_PACKETS);
-            let frames = state.queue.drain(..taken).collect();
+            let rest = state.queue.drain(taken..).collect();
+            let frames = std::mem::replace(&mut state.queue, rest);
             // The next poll, which is to take the rest, has as long to come as this one had.
             let stalls =
                 (!state.queue.is_empty()).then(|| Instant::now() + self.session.control.limits().write_timeout);
