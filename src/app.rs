@@ -318,6 +318,11 @@ impl Metrics {
             Sample::Counter("sessions_refused", "Handshakes refused by a cap or a drain", self.admission.refused()),
             Sample::Counter("upgrades", "Sessions that went from polling to a WebSocket", sessions.upgrades),
             Sample::Counter(
+                "websockets_boxed",
+                "WebSockets of sessions that don't run on the listener's own stream, and cost more: none, unless it is built wrong",
+                sessions.boxed,
+            ),
+            Sample::Counter(
                 "slow_consumers",
                 "Connections closed because they did not read",
                 sessions.slow_consumers + plain.slow_consumers.get(),

@@ -21,6 +21,7 @@ mod presence;
 mod property;
 mod rest;
 mod secrets;
+mod slow;
 mod storm;
 mod tls;
 mod websocket;

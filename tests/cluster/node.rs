@@ -110,3 +110,10 @@ pub async fn post(address: SocketAddr, body: &Value) -> (u16, Value) {
     let (status, _, answer) = http(address, "POST", "/messages", &headers, &body.to_string()).await;
     (status, answer)
 }
+
+/// A figure of the node whose metrics are there.
+pub async fn metric(address: SocketAddr, name: &str) -> u64 {
+    let text = http_text(address, "GET", "/metrics", &[], "").await;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name}")).trim().parse().unwrap()
+}

@@ -4,20 +4,15 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::client::Client;
-use crate::node::{Cluster, http_text};
+use crate::node::{Cluster, metric};
 
 const NODES: usize = 2;
 const CLIENTS: usize = 100;
 
-async fn metric(cluster: &Cluster, node: usize, name: &str) -> u64 {
-    let text = http_text(cluster.address(node), "GET", "/metrics", &[], "").await;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name}")).trim().parse().unwrap()
-}
-
 /// Reads of the log on a node so far, of either kind.
 async fn reads(cluster: &Cluster, node: usize) -> u64 {
-    metric(cluster, node, "hubbub_replay_reads_total").await + metric(cluster, node, "hubbub_catch_ups_total").await
+    metric(cluster.address(node), "hubbub_replay_reads_total").await
+        + metric(cluster.address(node), "hubbub_catch_ups_total").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +60,7 @@ async fn a_storm_reads_the_log_once_on_each_node() {
         let reads = reads(&cluster, node).await - before;
         // A second one only where the machine is so busy that the bus is 100 ms behind the answers.
         assert!((1..=2).contains(&reads), "{reads} reads on node {node}");
-        assert_eq!(metric(&cluster, node, "hubbub_replays_total").await, CLIENTS as u64 / 2);
+        assert_eq!(metric(cluster.address(node), "hubbub_replays_total").await, CLIENTS as u64 / 2);
     }
     cluster.stop().await;
 }

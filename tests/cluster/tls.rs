@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use futures_util::{SinkExt, StreamExt};
 use hubbub::server::tls::{Tls, TlsFiles};
 use hubbub::server::{Listener, Timeouts};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -82,55 +81,6 @@ async fn sockets_and_the_health_check_speak_it_and_a_drain_ends_it() {
     bob.await_event("going_away").await;
     bob.eventually("its end", Client::is_closed).await;
     assert!(bob.events("disconnect").is_empty());
-}
-
-/// What a peer doesn't take for a while, as many bytes as no buffer between holds.
-async fn who_does_not_read_for_a_while_gets_everything() {
-    let pair = Pair::new();
-    let limits = [("MAX_OUTBOX_BYTES", "33554432"), ("RATE_EVENTS_PER_SEC", "0"), ("RATE_BYTES_PER_SEC", "0")];
-    let users = [("RATE_USER_EVENTS_PER_SEC", "0"), ("RATE_USER_BYTES_PER_SEC", "0")];
-    let (certificate, key) = (pair.path("cert.pem"), pair.path("key.pem"));
-    let files = [("TLS_CERT", &*certificate), ("TLS_KEY", &*key)];
-    let node = start(&[&limits[..], &users, &files].concat()).await;
-    let client = pair.client(&[]);
-    // With a small buffer, so that it is full soon.
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(16_384).unwrap();
-    let stream = socket.connect(node.address()).await.unwrap();
-    let stream = client.connect("localhost".try_into().unwrap(), stream).await.unwrap();
-    let url = "wss://localhost/socket.io/?EIO=4&transport=websocket";
-    let (mut slow, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
-    let say = |text: &str| tokio_tungstenite::tungstenite::Message::text(text);
-    for text in ["40", r#"42["authenticate",{"user_id":"bob"}]"#, r#"421["join",{"room_id":"r"}]"#] {
-        slow.send(say(text)).await.unwrap();
-    }
-    while !slow.next().await.unwrap().unwrap().to_text().unwrap().starts_with("431[{\"ok\":true") {}
-    let ann = member(node.address(), &client, "ann").await;
-    let content = "x".repeat(16_000);
-    for _ in 0..1000 {
-        ann.done("message", json!({"room_id": "r", "content": content})).await;
-    }
-    let mut seqs = Vec::new();
-    while seqs.len() < 1000 {
-        let message = tokio::time::timeout(PATIENCE, slow.next()).await.expect("it goes on").unwrap().unwrap();
-        let text = message.to_text().unwrap();
-        if let Some(json) = text.strip_prefix(r#"42["message","#) {
-            let message: serde_json::Value = serde_json::from_str(&json[..json.len() - 1]).unwrap();
-            seqs.push(message["seq"].as_u64().unwrap());
-        }
-    }
-    assert_eq!(seqs, (1..=1000).collect::<Vec<_>>());
-    node.drain(Duration::ZERO).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_gets_everything_where_tasks_write() {
-    who_does_not_read_for_a_while_gets_everything().await;
-}
-
-#[tokio::test]
-async fn a_slow_reader_gets_everything_where_the_line_writes() {
-    who_does_not_read_for_a_while_gets_everything().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,7 +59,7 @@ pub(crate) struct Registry {
     pub(crate) clock: Clock,
     pub(crate) rota: Rota,
     /// For each kind of link what takes it out of hyper's box.
-    pub(crate) links: Mutex<Vec<Unbox>>,
+    pub(crate) links: Mutex<Arc<[Unbox]>>,
     /// The runtime of the first session. Disconnections are told there, never in the stack of
     /// whoever closes, who may hold locks.
     runtime: OnceLock<Handle>,
@@ -75,7 +75,7 @@ impl Control {
             counters: Tally::default(),
             clock: Clock::default(),
             rota: Rota::default(),
-            links: Mutex::default(),
+            links: Mutex::new(Arc::new([])),
             runtime: OnceLock::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
             population: Default::default(),
@@ -121,6 +121,7 @@ impl Control {
             slow_consumers: read(&tally.slow_consumers),
             heartbeat_timeouts: read(&tally.heartbeat_timeouts),
             upgrades: read(&tally.upgrades),
+            boxed: read(&tally.boxed),
             packets_in: read(&tally.packets_in),
             packets_out: read(&tally.packets_out),
             bytes_in: read(&tally.bytes_in),
@@ -131,7 +132,8 @@ impl Control {
     /// Where the server gives hyper a `TokioIo<L>` to serve, WebSockets run on the `L` itself: without being told they run on
     /// what hyper hands over, which has it in a box, and costs each of them memory and time. To be told once of each kind.
     pub fn runs_on<L: Link>(&self) {
-        self.0.links.lock().push(unbox::<L>);
+        let mut links = self.0.links.lock();
+        *links = links.iter().copied().chain([unbox::<L> as Unbox]).collect();
     }
 
     /// The line in which sessions wait to write, for connections of another kind. Must be called within a tokio runtime.
@@ -221,6 +223,8 @@ pub struct Counters {
     pub heartbeat_timeouts: u64,
     /// Sessions that went from polling to a WebSocket.
     pub upgrades: u64,
+    /// WebSockets that run on what hyper handed over, as nobody told of what is in it: see [`Control::runs_on`].
+    pub boxed: u64,
     /// Engine.IO packets received.
     pub packets_in: u64,
     /// Frames handed to a transport.
@@ -238,6 +242,7 @@ pub(crate) struct Tally {
     pub(crate) slow_consumers: AtomicU64,
     pub(crate) heartbeat_timeouts: AtomicU64,
     pub(crate) upgrades: AtomicU64,
+    pub(crate) boxed: AtomicU64,
     pub(crate) packets_in: AtomicU64,
     pub(crate) packets_out: AtomicU64,
     pub(crate) bytes_in: AtomicU64,

@@ -34,7 +34,7 @@ const LINE: usize = 256;
 /// How much of an outbox is for what, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// With no more unwritten, whatever is paced goes on: answers and replays.
+    /// With less unwritten, whatever is paced goes on: answers and replays.
     pub half: usize,
     /// What live messages may take: the rest is left for what isn't paced, and can't wait.
     pub messages: usize,

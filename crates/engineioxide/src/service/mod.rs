@@ -178,7 +178,7 @@ impl<H: EngineIoHandler, S> EngineIoService<H, S> {
     where
         St: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.engine.websocket(std::future::ready(Some(crate::websocket::Any(stream))), protocol, sid, parts)?;
+        self.engine.websocket(std::future::ready(Some(crate::websocket::Foreign(stream))), protocol, sid, parts)?;
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ use crate::polling;
 use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::socket::Bound;
-use crate::websocket::{self, Any, Come, Role};
+use crate::websocket::{self, Come, Foreign, Last, Role};
 
 /// What the query says.
 struct Query<'a> {
@@ -152,7 +152,7 @@ impl<H: EngineIoHandler> Engine<H> {
         let begun = Query::parse(uri.query().unwrap_or_default()).and_then(|query| {
             let sid = query.sid.map(Sid::from_str).transpose();
             let sid = sid.map_err(|_| Refusal::UnknownSession)?;
-            self.websocket(std::future::ready(Some(Any(stream))), query.protocol, sid, parts)
+            self.websocket(std::future::ready(Some(Foreign(stream))), query.protocol, sid, parts)
         });
         match begun {
             Ok(()) => {
@@ -199,7 +199,7 @@ impl<H: EngineIoHandler> Engine<H> {
                 drop(handler);
                 session
             };
-            stream.run(Role::Carrier(session));
+            stream.run(Role::Carrier(Last(session)));
         });
         Ok(())
     }

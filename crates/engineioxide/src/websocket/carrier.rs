@@ -109,7 +109,7 @@ mod tests {
     use engineioxide_core::{ProtocolVersion, Sid, TransportType};
     use tokio::io::{AsyncReadExt, DuplexStream};
 
-    use super::super::link::Any;
+    use super::super::link::Foreign;
     use super::*;
     use crate::config::EngineIoConfig;
     use crate::control::Control;
@@ -128,7 +128,7 @@ mod tests {
     impl Task {
         fn look(
             self: &Arc<Self>,
-            stream: &Stream<Any<DuplexStream>>,
+            stream: &Stream<Foreign<DuplexStream>>,
             session: &Arc<Session>,
         ) -> Poll<io::Result<Step>> {
             let waker = Waker::from(self.clone());
@@ -146,12 +146,15 @@ mod tests {
     }
 
     /// A session on a stream that takes so many bytes, its task asleep, and the other end.
-    fn carried(control: &Control, room: usize) -> (Arc<Session>, Stream<Any<DuplexStream>>, DuplexStream, Arc<Task>) {
+    fn carried(
+        control: &Control,
+        room: usize,
+    ) -> (Arc<Session>, Stream<Foreign<DuplexStream>>, DuplexStream, Arc<Task>) {
         let config = Arc::new(EngineIoConfig::default());
         let (version, transport) = (ProtocolVersion::V4, TransportType::Websocket);
         let session = Session::open(Sid::new(), version, transport, control.clone(), config, false);
         let (near, far) = tokio::io::duplex(room);
-        let (stream, task) = (Stream::new(Any(near)), Arc::new(Task::default()));
+        let (stream, task) = (Stream::new(Foreign(near)), Arc::new(Task::default()));
         assert!(matches!(task.look(&stream, &session), Poll::Ready(Ok(Step::Idle))));
         (session, stream, far, task)
     }
@@ -227,8 +230,8 @@ mod tests {
         let session = Session::open(Sid::new(), version, transport, Control::default(), config, false);
         session.attach(Arc::new(Above));
         let (near, mut far) = tokio::io::duplex(1024);
-        let role = crate::websocket::Role::Carrier(session.clone());
-        let task = tokio::spawn(crate::websocket::connection::run(Any(near), bytes::Bytes::new(), role));
+        let role = crate::websocket::Role::Carrier(crate::websocket::Last(session.clone()));
+        let task = tokio::spawn(crate::websocket::connection::run(Foreign(near), Vec::new(), role));
         let frame = Frame::text("heard");
         session.send(frame.clone());
         assert_eq!(read(&mut far, frame.len()).await, frame.as_bytes());
@@ -256,7 +259,7 @@ mod tests {
         assert_eq!(held.strong_count(), 0);
         // Nor does it take one then.
         let (near, _far) = tokio::io::duplex(1024);
-        let late = Stream::new(Any(near));
+        let late = Stream::new(Foreign(near));
         assert!(matches!(task.look(&late, &session), Poll::Ready(Ok(Step::Closed))));
         assert_eq!(Arc::strong_count(&late.0), 1);
     }

@@ -38,15 +38,24 @@ thread_local! {
 /// What a WebSocket is to its session.
 pub(crate) enum Role {
     /// It carries it.
-    Carrier(Arc<Session>),
+    Carrier(Last),
     /// It wants to take over from polling.
     Candidate(UpgradeTicket),
 }
 
+/// However the carrier's task ends, be it by a handler's panic or before it began, the session ends with it.
+pub(crate) struct Last(pub Arc<Session>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.close(DisconnectReason::TransportError, Farewell::Abort);
+    }
+}
+
 impl Role {
-    pub(super) fn session(&self) -> &Session {
+    pub(super) fn session(&self) -> &Arc<Session> {
         match self {
-            Self::Carrier(session) => session,
+            Self::Carrier(last) => &last.0,
             Self::Candidate(ticket) => ticket.session(),
         }
     }
@@ -72,13 +81,11 @@ struct Connection<S> {
 
 /// Runs a WebSocket to its end; the session ends with it, unless it never carried it.
 /// `early` is what has been read of it already.
-pub(crate) async fn run<S: Link>(io: S, early: Bytes, role: Role) {
-    let (session, ticket) = match role {
-        Role::Carrier(session) => (session, None),
-        Role::Candidate(ticket) => (ticket.session().clone(), Some(ticket)),
-    };
-    let mut connection = Connection { io: Stream::new(io), session, decoder: Decoder::default(), held: early.into() };
-    let end = connection.serve(ticket).await;
+pub(crate) async fn run<S: Link>(io: S, early: Vec<u8>, role: Role) {
+    let session = role.session().clone();
+    Tally::add(&session.control.0.counters.bytes_in, early.len());
+    let mut connection = Connection { io: Stream::new(io), session, decoder: Decoder::default(), held: early };
+    let end = connection.serve(role).await;
     let Connection { io, session, .. } = &mut connection;
     let is_whole = io.leave();
     let code = match (end, session.farewell()) {
@@ -110,22 +117,18 @@ async fn leave<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, code: u16) -> io::
 }
 
 impl<S: Link> Connection<S> {
-    async fn serve(&mut self, ticket: Option<UpgradeTicket>) -> End {
-        if let Some(ticket) = ticket
-            // Boxed: most of a session's time comes after it.
-            && let Err(end) = Box::pin(self.take_over(ticket)).await
-        {
-            return end;
-        }
-        let Some(owner) = self.session.owner() else { return End::Closed };
-        /// However the task ends, be it by a handler's panic, the session ends with it.
-        struct Last(Arc<Session>);
-        impl Drop for Last {
-            fn drop(&mut self) {
-                self.0.close(DisconnectReason::TransportError, Farewell::Abort);
+    async fn serve(&mut self, role: Role) -> End {
+        let _last = match role {
+            Role::Carrier(last) => last,
+            Role::Candidate(ticket) => {
+                // Boxed: most of a session's time comes after it.
+                if let Err(end) = Box::pin(self.take_over(ticket)).await {
+                    return end;
+                }
+                Last(self.session.clone())
             }
-        }
-        let _last = Last(self.session.clone());
+        };
+        let Some(owner) = self.session.owner() else { return End::Closed };
         let end = std::future::poll_fn(|cx| self.poll_carry(cx, &*owner)).await;
         let (reason, farewell) = match &end {
             Ok(End::Say(code)) => (DisconnectReason::PacketParsingError, Farewell::Code(*code)),

@@ -9,7 +9,7 @@ mod handshake;
 mod link;
 mod output;
 
-pub(crate) use connection::{Role, refuse};
+pub(crate) use connection::{Last, Role, refuse};
 pub(crate) use handshake::{accept, check};
 pub use link::Link;
-pub(crate) use link::{Any, Come, Unbox, unbox};
+pub(crate) use link::{Come, Foreign, Unbox, unbox};

@@ -17,6 +17,8 @@ use crate::session::{Queue, Session, Written};
 const GATHERED: usize = 16 * 1024;
 /// Bytes that one connection writes before others have their turn.
 const TURN: usize = 256 * 1024;
+/// Writes that it makes before, however small they are.
+const WRITES: usize = 128;
 
 thread_local! {
     /// Where frames are gathered, one for all connections of a thread. A `Cell`, taken and put back.
@@ -35,7 +37,7 @@ pub(super) enum Step {
 
 #[derive(Default)]
 pub(super) struct Output {
-    /// Taken from the session, but not by the stream when it was offered all of it.
+    /// Taken from the session, and not, or not yet, by the stream.
     rest: VecDeque<Frame>,
     /// Bytes of its first frame that are written.
     offset: usize,
@@ -48,24 +50,17 @@ pub(super) struct Output {
 impl Output {
     /// Writes what the session has queued. Pending: the peer makes us wait, and a close of the
     /// session wakes the task.
-    pub(super) fn poll<S: Link>(
+    pub(super) fn poll<L: Link>(
         &mut self,
         session: &Arc<Session>,
-        io: &mut S,
+        io: &mut L,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Step>> {
         let mut turn = 0;
         loop {
             match self.poll_rest(session, io, cx) {
-                Poll::Ready(Ok(written)) => turn += written,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    let unreported = std::mem::take(&mut self.unreported);
-                    if session.blocked(unreported, cx) {
-                        return Poll::Pending;
-                    }
-                    return Poll::Ready(Ok(Step::Closed));
-                }
+                Poll::Ready(written) => turn += written?,
+                Poll::Pending => return self.wait(session, cx),
             }
             if turn >= TURN {
                 session.progressed(std::mem::take(&mut self.unreported));
@@ -78,7 +73,10 @@ impl Output {
             match session.next_batch(written, &mut fresh, cx) {
                 Written::More => {
                     Tally::add(&session.control.0.counters.packets_out, fresh.len());
-                    turn += self.write_fresh(fresh, session, io, cx)?;
+                    match self.poll_fresh(fresh, session, io, cx) {
+                        Poll::Ready(written) => turn += written?,
+                        Poll::Pending => return self.wait(session, cx),
+                    }
                 }
                 Written::Idle => return Poll::Ready(Ok(Step::Idle)),
                 Written::Closed => return Poll::Ready(Ok(Step::Closed)),
@@ -86,33 +84,42 @@ impl Output {
         }
     }
 
-    /// Offers the stream what was just taken from the session, if that isn't much; what it doesn't take is kept. Mostly it
-    /// takes all.
-    fn write_fresh<S: Link>(
+    /// The peer takes nothing now.
+    fn wait(&mut self, session: &Arc<Session>, cx: &Context<'_>) -> Poll<io::Result<Step>> {
+        let unreported = std::mem::take(&mut self.unreported);
+        if session.blocked(unreported, cx) { Poll::Pending } else { Poll::Ready(Ok(Step::Closed)) }
+    }
+
+    /// Offers the stream what was just taken from the session, unless it is much; what isn't taken of it is kept. Mostly all
+    /// is. How much of the turn that was.
+    fn poll_fresh<L: Link>(
         &mut self,
         fresh: Queue,
         session: &Session,
-        io: &mut S,
+        io: &mut L,
         cx: &mut Context<'_>,
-    ) -> io::Result<usize> {
+    ) -> Poll<io::Result<usize>> {
         let all = fresh.iter().map(Frame::len).sum();
-        let written = if all > GATHERED {
-            0
+        let polled = if all > GATHERED {
+            Poll::Ready(Ok(0))
         } else {
-            match write_gathered(fresh.iter().map(Frame::as_bytes), io, cx) {
-                Poll::Ready(written) => self.wrote(session, written?)?,
-                Poll::Pending => 0,
-            }
+            let offer = |bytes: &[u8]| match io.write_now(bytes) {
+                Some(Ok(written)) => Poll::Ready(Ok(written)),
+                // It has itself woken when there is room, and says what is wrong.
+                Some(Err(_)) | None => Pin::new(io).poll_write(cx, bytes),
+            };
+            gathered(fresh.iter().map(Frame::as_bytes), offer).map(|written| self.wrote(session, written?))
         };
+        let written = if let Poll::Ready(written) = &polled { *written.as_ref().unwrap_or(&0) } else { 0 };
         if written < all {
             self.rest = fresh.into_vec().into();
             self.advance(written);
         }
-        Ok(written)
+        polled.map_ok(share)
     }
 
-    /// One write of the rest, and the flush when nothing is left.
-    fn poll_rest<S: Link>(&mut self, session: &Session, io: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// One write of the rest, and the flush when nothing is left. How much of the turn that was.
+    fn poll_rest<L: Link>(&mut self, session: &Session, io: &mut L, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut written = 0;
         if !self.rest.is_empty() {
             let polled = ready!(self.poll_write(io, cx))?;
@@ -123,7 +130,7 @@ impl Output {
             ready!(Pin::new(io).poll_flush(cx))?;
             self.unflushed = false;
         }
-        Poll::Ready(Ok(written))
+        Poll::Ready(Ok(share(written)))
     }
 
     /// Counts what was written.
@@ -138,13 +145,14 @@ impl Output {
     }
 
     /// Writes as much of the rest's beginning as goes into one system call.
-    fn poll_write<S: Link>(&self, io: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_write<L: Link>(&self, io: &mut L, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let first = self.rest.front().map_or(&[][..], |frame| &frame.as_bytes()[self.offset..]);
         let second = self.rest.get(1).map_or(usize::MAX, Frame::len);
         if first.len().saturating_add(second) > GATHERED {
             return Pin::new(io).poll_write(cx, first);
         }
-        write_gathered(std::iter::once(first).chain(self.rest.iter().skip(1).map(Frame::as_bytes)), io, cx)
+        let frames = std::iter::once(first).chain(self.rest.iter().skip(1).map(Frame::as_bytes));
+        gathered(frames, |bytes| Pin::new(io).poll_write(cx, bytes))
     }
 
     /// So many bytes of the rest are written. What is written is let go: an idle connection keeps no memory for it.
@@ -168,25 +176,22 @@ impl Output {
     }
 }
 
-/// Writes the frames next to each other, up to [`GATHERED`] bytes of them.
-fn write_gathered<'a, S: Link>(
-    frames: impl Iterator<Item = &'a [u8]>,
-    io: &mut S,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    let mut gathered = GATHERING.take();
-    gathered.clear();
+/// What is written takes so much of a turn: many small writes end it, too.
+fn share(written: usize) -> usize {
+    if written == 0 { 0 } else { written.max(TURN / WRITES) }
+}
+
+/// Has the frames written that are next to each other, up to [`GATHERED`] bytes of them.
+fn gathered<'a, T>(frames: impl Iterator<Item = &'a [u8]>, write: impl FnOnce(&[u8]) -> T) -> T {
+    let mut bytes = GATHERING.take();
+    bytes.clear();
     for frame in frames {
-        if gathered.len() + frame.len() > GATHERED {
+        if bytes.len() + frame.len() > GATHERED {
             break;
         }
-        gathered.extend_from_slice(frame);
+        bytes.extend_from_slice(frame);
     }
-    let polled = match io.write_now(&gathered) {
-        Some(Ok(written)) => Poll::Ready(Ok(written)),
-        // It knows how to wait, and what an error means.
-        Some(Err(_)) | None => Pin::new(&mut *io).poll_write(cx, &gathered),
-    };
-    GATHERING.set(gathered);
-    polled
+    let written = write(&bytes);
+    GATHERING.set(bytes);
+    written
 }

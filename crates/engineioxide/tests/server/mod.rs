@@ -2,18 +2,22 @@
 //! hand, WebSocket by tungstenite.
 #![allow(dead_code)] // each test file uses its part
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use engineioxide::config::{EngineIoConfig, EngineIoConfigBuilder};
 use engineioxide::handler::EngineIoHandler;
 use engineioxide::service::EngineIoService;
-use engineioxide::{Control, DisconnectReason, Limits, SessionHandle, Socket, Str};
+use engineioxide::{Control, DisconnectReason, Limits, Link, SessionHandle, Socket, Str};
 use futures_util::{SinkExt, StreamExt};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -73,16 +77,20 @@ pub fn calm_config() -> EngineIoConfigBuilder {
 }
 
 impl Server {
+    /// For the public suites. Its WebSockets run on what hyper hands over.
     pub async fn suite() -> Self {
-        Self::start(suite_config().build(), Limits::default()).await
+        Self::over(suite_config().build(), Limits::default(), |stream| stream).await
     }
 
     pub async fn calm() -> Self {
         Self::start(calm_config().build(), Limits::default()).await
     }
 
+    /// One whose WebSockets run on its own streams.
     pub async fn start(config: EngineIoConfig, limits: Limits) -> Self {
-        Self::over(config, limits, |stream| stream).await
+        let server = Self::over(config, limits, Direct).await;
+        server.control.runs_on::<Direct>();
+        server
     }
 
     /// One whose connections are what `wrap` makes of them.
@@ -154,6 +162,35 @@ impl Server {
             Err(Error::Http(response)) => response.status().as_u16(),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// A TCP stream to which is written as fast as it can be.
+pub struct Direct(pub TcpStream);
+
+impl Link for Direct {
+    fn write_now(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
+        Some(SockRef::from(&self.0).send(bytes))
+    }
+}
+
+impl AsyncRead for Direct {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Direct {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

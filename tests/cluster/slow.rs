@@ -1,0 +1,99 @@
+//! Who does not read for a while gets everything when they do, over TCP and TLS, whoever writes to them.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpSocket;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::certificates::Pair;
+use crate::client::Client;
+use crate::node::{metric, start};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const MESSAGES: usize = 2000;
+
+/// Short ones first, of which the system takes all or nothing, then of all lengths, so that writes end anywhere in them.
+fn length(n: usize) -> usize {
+    1 + n * 37 % if n < MESSAGES / 2 { 300 } else { 16_000 }
+}
+
+/// Joins, reads nothing while `ann` says much, and then all of it.
+async fn read_late<S: AsyncRead + AsyncWrite + Unpin>(mut slow: WebSocketStream<S>, ann: &Client) {
+    for text in ["40", r#"42["authenticate",{"user_id":"bob"}]"#, r#"421["join",{"room_id":"r"}]"#] {
+        slow.send(Message::text(text)).await.unwrap();
+    }
+    while !slow.next().await.unwrap().unwrap().to_text().unwrap().starts_with("431[{\"ok\":true") {}
+    for n in 0..MESSAGES {
+        let content = "x".repeat(length(n));
+        ann.done("message", json!({"room_id": "r", "content": content})).await;
+    }
+    let mut seqs = Vec::new();
+    while seqs.len() < MESSAGES {
+        let message = tokio::time::timeout(PATIENCE, slow.next()).await.expect("it goes on").unwrap().unwrap();
+        let text = message.to_text().unwrap();
+        if let Some(json) = text.strip_prefix(r#"42["message","#) {
+            let message: serde_json::Value = serde_json::from_str(&json[..json.len() - 1]).unwrap();
+            assert_eq!(message["content"].as_str().unwrap().len(), length(seqs.len()));
+            seqs.push(message["seq"].as_u64().unwrap());
+        }
+    }
+    assert_eq!(seqs, (1..=MESSAGES as u64).collect::<Vec<_>>());
+}
+
+/// A node of the test's own runtime, in TLS or without.
+async fn who_does_not_read_for_a_while_gets_everything(in_tls: bool) {
+    let pair = Pair::new();
+    let (certificate, key) = (pair.path("cert.pem"), pair.path("key.pem"));
+    let limits = [("MAX_OUTBOX_BYTES", "67108864"), ("RATE_EVENTS_PER_SEC", "0"), ("RATE_BYTES_PER_SEC", "0")];
+    let users = [("RATE_USER_EVENTS_PER_SEC", "0"), ("RATE_USER_BYTES_PER_SEC", "0"), ("METRICS_ADDR", "127.0.0.1:0")];
+    let files = [("TLS_CERT", &*certificate), ("TLS_KEY", &*key)];
+    let files = if in_tls { &files[..] } else { &[] };
+    let node = start(&[&limits[..], &users, files].concat()).await;
+    // With a small buffer, so that it is full soon.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16_384).unwrap();
+    let slow = socket.connect(node.address()).await.unwrap();
+    let path = "localhost/socket.io/?EIO=4&transport=websocket";
+    if in_tls {
+        let client = pair.client(&[]);
+        let name = || "localhost".try_into().unwrap();
+        let slow = client.connect(name(), slow).await.unwrap();
+        let (slow, _) = tokio_tungstenite::client_async(format!("wss://{path}"), slow).await.unwrap();
+        let ann = client.connect(name(), tokio::net::TcpStream::connect(node.address()).await.unwrap()).await.unwrap();
+        let (ann, _) = tokio_tungstenite::client_async(format!("wss://{path}"), ann).await.unwrap();
+        let ann = Client::over(ann).await;
+        ann.done("authenticate", json!({"user_id": "ann"})).await;
+        ann.done("join", json!({"room_id": "r"})).await;
+        read_late(slow, &ann).await;
+    } else {
+        let (slow, _) = tokio_tungstenite::client_async(format!("ws://{path}"), slow).await.unwrap();
+        read_late(slow, &Client::member(node.address(), "ann", "r").await).await;
+    }
+    let boxed = metric(node.metrics_address().unwrap(), "hubbub_websockets_boxed_total").await;
+    assert_eq!(boxed, 0, "they ran on what hyper hands over");
+    node.drain(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_late_gets_everything_where_tasks_write() {
+    who_does_not_read_for_a_while_gets_everything(false).await;
+}
+
+#[tokio::test]
+async fn who_reads_late_gets_everything_where_the_line_writes() {
+    who_does_not_read_for_a_while_gets_everything(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_late_in_tls_gets_everything_where_tasks_write() {
+    who_does_not_read_for_a_while_gets_everything(true).await;
+}
+
+#[tokio::test]
+async fn who_reads_late_in_tls_gets_everything_where_the_line_writes() {
+    who_does_not_read_for_a_while_gets_everything(true).await;
+}
