@@ -31,8 +31,8 @@ pub(super) struct Mark {
 impl Mark {
     /// The mark in a packet, and what stands before it.
     fn find(packet: &[u8]) -> Option<(Self, &[u8])> {
-        static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(SIGN));
-        let at = FINDER.find(packet)?;
+        static FOUND_BY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(SIGN));
+        let at = FOUND_BY.find(packet)?;
         let mut rest = packet.get(at + SIGN.len()..)?;
         let mut numbers = [0; 3];
         for (number, digits) in numbers.iter_mut().zip(DIGITS) {
@@ -61,8 +61,8 @@ fn put_digits(mut number: u64, place: &mut [u8]) {
 
 /// The number behind `"seq":`.
 fn seq_of(head: &[u8]) -> Option<u64> {
-    static NAME: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"seq\":"));
-    leading_number(&head[NAME.find(head)? + NAME.needle().len()..])
+    static FOUND_BY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"seq\":"));
+    leading_number(&head[FOUND_BY.find(head)? + FOUND_BY.needle().len()..])
 }
 
 /// The number in a packet that follows on what is looked for.
