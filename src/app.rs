@@ -319,7 +319,7 @@ impl Metrics {
             Sample::Counter("upgrades", "Sessions that went from polling to a WebSocket", sessions.upgrades),
             Sample::Counter(
                 "websockets_boxed",
-                "WebSockets of sessions that don't run on the listener's own stream, and cost more: none, unless it is built wrong",
+                "WebSockets that don't run on the listener's own stream: 0, or it is built wrong",
                 sessions.boxed,
             ),
             Sample::Counter(

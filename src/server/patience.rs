@@ -145,13 +145,16 @@ mod tests {
         let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
         let (mut written, mut far) = (Written::new(near.unwrap(), Duration::from_secs(60)), far.unwrap().0);
         let bytes = [0; 64 * 1024];
-        let would_block = |written: &mut Written<TcpStream>| {
-            written.write_now(&bytes).unwrap().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        let would_block = |written: &mut Written<TcpStream>| match written.write_now(&bytes).unwrap() {
+            Ok(_) => false,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock || panic!("{error}"),
         };
         // Whatever either of them still gets in: in the end it is full.
         let full = std::future::poll_fn(|cx| {
             loop {
-                if would_block(&mut written) && Pin::new(&mut written).poll_write(cx, &bytes).is_pending() {
+                if would_block(&mut written)
+                    && Pin::new(&mut written).poll_write(cx, &bytes).map(Result::unwrap).is_pending()
+                {
                     return Poll::Ready(());
                 }
             }

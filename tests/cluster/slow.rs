@@ -14,9 +14,10 @@ use crate::client::Client;
 use crate::node::{metric, start};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const MESSAGES: usize = 2000;
+const MESSAGES: usize = 1200;
 
-/// Short ones first, of which the system takes all or nothing, then of all lengths, so that writes end anywhere in them.
+/// Short ones first, of which the system takes all or nothing, and soon nothing, as it holds 64 KiB that isn't sent; then of
+/// all lengths, so that writes end anywhere in them.
 fn length(n: usize) -> usize {
     1 + n * 37 % if n < MESSAGES / 2 { 300 } else { 16_000 }
 }
@@ -50,9 +51,11 @@ async fn who_does_not_read_for_a_while_gets_everything(in_tls: bool) {
     let (certificate, key) = (pair.path("cert.pem"), pair.path("key.pem"));
     let limits = [("MAX_OUTBOX_BYTES", "67108864"), ("RATE_EVENTS_PER_SEC", "0"), ("RATE_BYTES_PER_SEC", "0")];
     let users = [("RATE_USER_EVENTS_PER_SEC", "0"), ("RATE_USER_BYTES_PER_SEC", "0"), ("METRICS_ADDR", "127.0.0.1:0")];
+    // However long it takes here.
+    let patience = [("WRITE_TIMEOUT_SECS", "120"), ("PING_INTERVAL_MS", "120000")];
     let files = [("TLS_CERT", &*certificate), ("TLS_KEY", &*key)];
     let files = if in_tls { &files[..] } else { &[] };
-    let node = start(&[&limits[..], &users, files].concat()).await;
+    let node = start(&[&limits[..], &users, &patience, files].concat()).await;
     // With a small buffer, so that it is full soon.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16_384).unwrap();

@@ -191,15 +191,11 @@ impl<H: EngineIoHandler> Engine<H> {
         let (handler, config) = (self.handler.clone(), self.config.clone());
         tokio::spawn(async move {
             let Some(stream) = stream.await else { return };
-            let session = {
-                let transport = TransportType::Websocket;
-                let session = Session::open(Sid::new(), protocol, transport, control, config, false);
-                session.send_internal(Frame::packet(&session.open_packet(transport)));
-                Bound::connect(&handler, &session, retained);
-                drop(handler);
-                session
-            };
-            stream.run(Role::Carrier(Last(session)));
+            let transport = TransportType::Websocket;
+            let last = Last(Session::open(Sid::new(), protocol, transport, control, config, false));
+            last.0.send_internal(Frame::packet(&last.0.open_packet(transport)));
+            Bound::connect(&handler, &last.0, retained);
+            stream.run(Role::Carrier(last));
         });
         Ok(())
     }

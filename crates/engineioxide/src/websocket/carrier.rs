@@ -126,11 +126,7 @@ mod tests {
     }
 
     impl Task {
-        fn look(
-            self: &Arc<Self>,
-            stream: &Stream<Foreign<DuplexStream>>,
-            session: &Arc<Session>,
-        ) -> Poll<io::Result<Step>> {
+        fn look<L: Link>(self: &Arc<Self>, stream: &Stream<L>, session: &Arc<Session>) -> Poll<io::Result<Step>> {
             let waker = Waker::from(self.clone());
             stream.poll_output(session, &mut Context::from_waker(&waker))
         }
@@ -145,17 +141,22 @@ mod tests {
         }
     }
 
-    /// A session on a stream that takes so many bytes, its task asleep, and the other end.
-    fn carried(
-        control: &Control,
-        room: usize,
-    ) -> (Arc<Session>, Stream<Foreign<DuplexStream>>, DuplexStream, Arc<Task>) {
+    /// A session on that link, and its task, asleep.
+    fn carried_by<L: Link>(control: &Control, link: L) -> (Arc<Session>, Stream<L>, Arc<Task>) {
         let config = Arc::new(EngineIoConfig::default());
         let (version, transport) = (ProtocolVersion::V4, TransportType::Websocket);
         let session = Session::open(Sid::new(), version, transport, control.clone(), config, false);
-        let (near, far) = tokio::io::duplex(room);
-        let (stream, task) = (Stream::new(Foreign(near)), Arc::new(Task::default()));
+        let (stream, task) = (Stream::new(link), Arc::new(Task::default()));
         assert!(matches!(task.look(&stream, &session), Poll::Ready(Ok(Step::Idle))));
+        (session, stream, task)
+    }
+
+    type Near = Stream<Foreign<DuplexStream>>;
+
+    /// A session on a stream that takes so many bytes, its task asleep, and the other end.
+    fn carried(control: &Control, room: usize) -> (Arc<Session>, Near, DuplexStream, Arc<Task>) {
+        let (near, far) = tokio::io::duplex(room);
+        let (session, stream, task) = carried_by(control, Foreign(near));
         (session, stream, far, task)
     }
 
@@ -192,6 +193,91 @@ mod tests {
             rest.extend(read(&mut far, 8.min(frame.len() - begun.len() - rest.len())).await);
         }
         assert_eq!([begun, rest].concat(), frame.as_bytes());
+    }
+
+    /// A peer that takes so many bytes of each write, and nothing when none of these are left.
+    #[derive(Default)]
+    struct Peer {
+        takes: std::collections::VecDeque<usize>,
+        taken: Vec<u8>,
+        writes: usize,
+    }
+
+    struct Scripted(Arc<Mutex<Peer>>);
+
+    impl Link for Scripted {
+        fn write_now(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
+            let mut peer = self.0.lock();
+            peer.writes += 1;
+            let Some(takes) = peer.takes.pop_front() else { return Some(Err(io::ErrorKind::WouldBlock.into())) };
+            let taken = &bytes[..takes.min(bytes.len())];
+            peer.taken.extend_from_slice(taken);
+            Some(Ok(taken.len()))
+        }
+    }
+
+    impl AsyncRead for Scripted {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Scripted {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            // The test looks itself when there is room.
+            self.write_now(bytes).and_then(Result::ok).map_or(Poll::Pending, |taken| Poll::Ready(Ok(taken)))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_link_refuses_is_kept_and_written_in_order() {
+        let (control, peer) = (Control::default(), Arc::new(Mutex::new(Peer::default())));
+        let (session, stream, task) = carried_by(&control, Scripted(peer.clone()));
+        let frames = ["first", "second", "third"].map(Frame::text);
+        let all = frames.iter().map(Frame::as_bytes).collect::<Vec<_>>().concat();
+        for frame in &frames[..2] {
+            session.send(frame.clone());
+        }
+        control.rota().turn().await;
+        // It was offered at once, and then as to any stream.
+        assert_eq!((peer.lock().writes, session.unwritten()), (2, all.len() - frames[2].len()));
+        session.send(frames[2].clone());
+        peer.lock().takes = [3, 1, 100, 4].into();
+        assert!(task.look(&stream, &session).is_pending());
+        assert_eq!(session.unwritten(), frames[2].len() - 4);
+        peer.lock().takes = [100].into();
+        assert!(matches!(task.look(&stream, &session), Poll::Ready(Ok(Step::Idle))));
+        assert_eq!((&peer.lock().taken, session.unwritten()), (&all, 0));
+    }
+
+    #[tokio::test]
+    async fn many_small_writes_end_a_turn() {
+        let (control, peer) = (Control::default(), Arc::new(Mutex::new(Peer::default())));
+        let (session, stream, task) = carried_by(&control, Scripted(peer.clone()));
+        peer.lock().takes = std::iter::repeat_n(1, 1000).collect();
+        session.send(Frame::text(&"x".repeat(500)));
+        control.rota().turn().await;
+        assert_eq!(peer.lock().writes, 128);
+        // Its task has to ask for another one.
+        task.woken().await;
+        assert!(matches!(task.look(&stream, &session), Poll::Ready(Ok(Step::Yield))));
+        assert_eq!(peer.lock().writes, 256);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_never_begins_ends_its_session() {
+        let (session, ..) = carried(&Control::default(), 1024);
+        let role = crate::websocket::Role::Carrier(crate::websocket::Last(session.clone()));
+        drop(crate::websocket::connection::run(Foreign(tokio::io::duplex(1024).0), Vec::new(), role));
+        assert!(session.is_closed());
     }
 
     #[tokio::test]

@@ -13,13 +13,13 @@ use crate::control::Tally;
 
 /// A stream that WebSockets run on as it is. See [`Control::runs_on`](crate::Control::runs_on).
 pub trait Link: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Hands the system what it takes of `bytes` now, and has nobody woken when it takes more: for that they are written as to
-    /// any stream. `None`: this stream can't do that. It follows on what `poll_write` has taken, and the other way round:
+    /// Hands the system what it takes of `bytes` now, and has nobody woken when it takes more: for that they are written as
+    /// to any stream. `None`: this stream can't do that. It follows on what `poll_write` has taken, and the other way round:
     /// neither may keep anything back.
     ///
     /// # Errors
-    /// As `write(2)`; `WouldBlock` when the system takes nothing now. Nothing of `bytes` is taken then: they are written again,
-    /// by `poll_write`, which is to say itself what is wrong.
+    /// As `write(2)`; `WouldBlock` when the system takes nothing now. Nothing of `bytes` is taken then: they are written
+    /// again, by `poll_write`, which is to say itself what is wrong.
     fn write_now(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
         let _ = bytes;
         None

@@ -105,7 +105,7 @@ impl Output {
         } else {
             let offer = |bytes: &[u8]| match io.write_now(bytes) {
                 Some(Ok(written)) => Poll::Ready(Ok(written)),
-                // It has itself woken when there is room, and says what is wrong.
+                // `poll_write` has the task woken when there is room, and says what is wrong.
                 Some(Err(_)) | None => Pin::new(io).poll_write(cx, bytes),
             };
             gathered(fresh.iter().map(Frame::as_bytes), offer).map(|written| self.wrote(session, written?))
