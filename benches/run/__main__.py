@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from figures import Figures, anchors, clusters, elsewhere, goal_table, goals, growth, legend, same_rate
-from rows import BY_NAME, JIT, ONE_NODE, ROWS, SCALE, TWO_NODES
+from rows import BY_NAME, JIT, ONE_NODE, PAIR, ROWS, SCALE, TWO_NODES
 from servers import BOTH_CORES, LOAD_CORE, ROOT, SERVER_CORE, TARGET, Failed, hard_limit, parted, raise_files, running
 from watch import Redis, Watch, peak, redis_use, resident
 
@@ -23,6 +24,8 @@ CAPACITY = ROOT / "docs" / "capacity.md"
 CORES = os.sched_getaffinity(0)
 # A share of stolen time that is worth a word.
 NOTED = 0.01
+# How long one of two generators runs before it is the other's turn, in seconds.
+SLICE = 0.3
 
 
 def options():
@@ -129,6 +132,47 @@ def run(server, load, cores=LOAD_CORE):
     return json.loads(done.stdout)
 
 
+def side_by_side(row, chosen):
+    """What a delivery costs hubbub as a multiple of what it costs the floor, or `None` with a word on why.
+
+    Both are there at once, and their generators run in turn for a moment each: what makes the machine slower for a while makes
+    it so for both. Latencies say nothing then.
+    """
+    load = [*row.load, "--duration", str(2 * chosen.seconds), "--warm-up", "2"]
+    generators = []
+    try:
+        with running("floor") as floor, running("hubbub") as hubbub:
+            for server in (floor, hubbub):
+                line = generator(load, server, "--pid", ",".join(map(str, server.pids)))
+                pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+                generators.append(subprocess.Popen(line, **pipes, preexec_fn=raise_files))
+            in_turn(generators, time.monotonic() + 2 * chosen.seconds + 60)
+            results = [json.loads(process.communicate()[0]) for process in generators]
+    except (Failed, ValueError) as why:
+        say(f"side by side: {why}")
+        return None
+    finally:
+        for process in generators:
+            process.kill()
+            process.wait()
+    floor, hubbub = (result["servers"]["cpu_us_per_delivery"] for result in results)
+    well = [result["ok"] for result in results]
+    return {"ok": all(well), "findings": results[well[0]]["findings"], "times_floor": hubbub / floor, "costs": [hubbub, floor]}
+
+
+def in_turn(processes, deadline):
+    """Lets one of them run at a time until all have ended."""
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    while alive := [process for process in processes if process.poll() is None]:
+        if time.monotonic() > deadline:
+            raise Failed("the generators did not end in time")
+        for process in alive:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(SLICE)
+            process.send_signal(signal.SIGSTOP)
+
+
 def holds_huge():
     """Whether a process may have as many files as there are connections, and a few for itself."""
     return hard_limit() > 100_500
@@ -229,7 +273,9 @@ def told(result):
     if not result:
         return "nothing"
     words = []
-    if result.get("load"):
+    if "times_floor" in result:
+        words.append("{:.2f} µs a delivery beside {:.2f}: × {:.2f}".format(*result["costs"], result["times_floor"]))
+    elif result.get("load"):
         load = result["load"]
         delivery = result["servers"]["cpu_us_per_delivery"]
         words.append(f"{delivery:.2f} µs a delivery, {load['messages_per_second']:,.0f} messages/s")
@@ -344,12 +390,16 @@ def main():
             # Once is enough for what hardly fits.
             if row.huge and number:
                 continue
-            for server in row.servers:
-                if chosen.servers and server not in chosen.servers.split(","):
-                    continue
+            servers = [server for server in row.servers if not chosen.servers or server in chosen.servers.split(",")]
+            if row.paired and {"floor", "hubbub"} <= set(servers):
+                servers.append(PAIR)
+            for server in servers:
                 top = figures.runs.get(row.needs, {}).get(row.top_of, [None])[-1]
                 stolen = Stolen()
-                result = measure(row, server, chosen, top and top["load"]["messages_per_second"])
+                if server == PAIR:
+                    result = side_by_side(row, chosen)
+                else:
+                    result = measure(row, server, chosen, top and top["load"]["messages_per_second"])
                 if result:
                     result["stolen"] = stolen.share()
                 figures.add(row.name, server, result)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 ONE_NODE = ("floor", "hubbub", "ws", "uws", "bun")
 TWO_NODES = ("hubbub-2", "ws-2", "ws-pubsub-2", "uws-2")
 GROWING = ("hubbub-1", "hubbub-2", "hubbub-3", "hubbub-4")
+# What stands for a server where two are measured side by side.
+PAIR = "hubbub beside the floor"
 # A compiler at run time has to see the load before it is as fast as it gets.
 JIT = ("ws", "ws-pubsub", "uws", "bun")
 
@@ -26,6 +28,7 @@ class Row:
     at_first: bool = False  # everyone is on the first node, and the others have nobody
     roams: bool = False  # the generator may use both cores
     wide: bool = False  # the servers may
+    paired: bool = False  # hubbub and the floor are measured side by side, too
 
     @property
     def is_top(self):
@@ -59,9 +62,9 @@ ELSEWHERE = (
 )
 
 ROWS = (
-    Row("one-1", "10 rooms × 100, 1 in flight", crowd(1000, 10, "--in-flight", "1"), ONE_NODE),
-    Row("one-4", "10 rooms × 100, 4 in flight", crowd(1000, 10, "--in-flight", "4"), ONE_NODE),
-    Row("many-4", "100 rooms × 10, 4 in flight", crowd(1000, 100, "--in-flight", "4"), ONE_NODE),
+    Row("one-1", "10 rooms × 100, 1 in flight", crowd(1000, 10, "--in-flight", "1"), ONE_NODE, paired=True),
+    Row("one-4", "10 rooms × 100, 4 in flight", crowd(1000, 10, "--in-flight", "4"), ONE_NODE, paired=True),
+    Row("many-4", "100 rooms × 10, 4 in flight", crowd(1000, 100, "--in-flight", "4"), ONE_NODE, paired=True),
     Row("idle", "10,000 idle, joined (1,000 rooms × 10)", crowd(10000, 1000, "--idle"), ONE_NODE),
     Row("half", "half of hubbub's top load, 10 × 100", crowd(1000, 10), ("floor", "hubbub", "uws", "ws"), needs="one-4", top_of="hubbub"),
     Row("calm", "half of what hubbub takes one message at a time, 10 × 100", crowd(1000, 10), ("floor", "hubbub", "uws"), needs="one-1", top_of="hubbub"),
