@@ -127,9 +127,14 @@ def run(server, load, cores=LOAD_CORE):
     """One run of the generator."""
     line = generator(load, server, "--pid", ",".join(map(str, server.pids)), cores=cores)
     done = subprocess.run(line, capture_output=True, text=True, timeout=300, preexec_fn=raise_files, check=False)
-    if not done.stdout.startswith("{"):
-        raise Failed(done.stderr.strip())
-    return json.loads(done.stdout)
+    return result_of(done.stdout, done.stderr)
+
+
+def result_of(printed, why):
+    """What a generator found."""
+    if not printed.startswith("{"):
+        raise Failed(why.strip())
+    return json.loads(printed)
 
 
 def side_by_side(row, chosen):
@@ -144,20 +149,21 @@ def side_by_side(row, chosen):
         with running("floor") as floor, running("hubbub") as hubbub:
             for server in (floor, hubbub):
                 line = generator(load, server, "--pid", ",".join(map(str, server.pids)))
-                pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+                pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
                 generators.append(subprocess.Popen(line, **pipes, preexec_fn=raise_files))
             in_turn(generators, time.monotonic() + 2 * chosen.seconds + 60)
-            results = [json.loads(process.communicate()[0]) for process in generators]
-    except (Failed, ValueError) as why:
-        say(f"side by side: {why}")
+            results = [result_of(*process.communicate()) for process in generators]
+        costs = [result["servers"]["cpu_us_per_delivery"] for result in results]
+        times = costs[1] / costs[0]
+    except (Failed, OSError, ArithmeticError, ValueError, KeyError, TypeError) as why:
+        say(f"side by side: {why!r}")
         return None
     finally:
         for process in generators:
             process.kill()
             process.wait()
-    floor, hubbub = (result["servers"]["cpu_us_per_delivery"] for result in results)
-    well = [result["ok"] for result in results]
-    return {"ok": all(well), "findings": results[well[0]]["findings"], "times_floor": hubbub / floor, "costs": [hubbub, floor]}
+    findings = next((result["findings"] for result in results if not result["ok"]), {})
+    return {"ok": all(result["ok"] for result in results), "findings": findings, "times_floor": times, "costs": costs}
 
 
 def in_turn(processes, deadline):
@@ -274,7 +280,8 @@ def told(result):
         return "nothing"
     words = []
     if "times_floor" in result:
-        words.append("{:.2f} µs a delivery beside {:.2f}: × {:.2f}".format(*result["costs"], result["times_floor"]))
+        floor, hubbub = result["costs"]
+        words.append(f"{hubbub:.2f} µs a delivery, {floor:.2f} the floor's: × {result['times_floor']:.2f}")
     elif result.get("load"):
         load = result["load"]
         delivery = result["servers"]["cpu_us_per_delivery"]
