@@ -12,14 +12,16 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::certificates::Pair;
 use crate::client::Client;
 use crate::node::{metric, start};
+use crate::tls::member;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const MESSAGES: usize = 1200;
+const SHORT: usize = 600;
+const MESSAGES: usize = 1600;
 
-/// Short ones first, of which the system takes all or nothing, and soon nothing, as it holds 64 KiB that isn't sent; then of
-/// all lengths, so that writes end anywhere in them.
+/// Short ones first, of which the system takes all or nothing, and soon nothing, as it holds 64 KiB that isn't sent; then as
+/// many bytes as no buffer between holds, of many lengths, so that writes end anywhere in them.
 fn length(n: usize) -> usize {
-    1 + n * 37 % if n < MESSAGES / 2 { 300 } else { 16_000 }
+    if n < SHORT { 1 + n * 37 % 300 } else { 15_000 + n * 37 % 1_000 }
 }
 
 /// Joins, reads nothing while `ann` says much, and then all of it.
@@ -63,15 +65,9 @@ async fn who_does_not_read_for_a_while_gets_everything(in_tls: bool) {
     let path = "localhost/socket.io/?EIO=4&transport=websocket";
     if in_tls {
         let client = pair.client(&[]);
-        let name = || "localhost".try_into().unwrap();
-        let slow = client.connect(name(), slow).await.unwrap();
+        let slow = client.connect("localhost".try_into().unwrap(), slow).await.unwrap();
         let (slow, _) = tokio_tungstenite::client_async(format!("wss://{path}"), slow).await.unwrap();
-        let ann = client.connect(name(), tokio::net::TcpStream::connect(node.address()).await.unwrap()).await.unwrap();
-        let (ann, _) = tokio_tungstenite::client_async(format!("wss://{path}"), ann).await.unwrap();
-        let ann = Client::over(ann).await;
-        ann.done("authenticate", json!({"user_id": "ann"})).await;
-        ann.done("join", json!({"room_id": "r"})).await;
-        read_late(slow, &ann).await;
+        read_late(slow, &member(node.address(), &client, "ann").await).await;
     } else {
         let (slow, _) = tokio_tungstenite::client_async(format!("ws://{path}"), slow).await.unwrap();
         read_late(slow, &Client::member(node.address(), "ann", "r").await).await;

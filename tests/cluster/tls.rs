@@ -24,7 +24,7 @@ async fn reach(address: SocketAddr, client: &TlsConnector) -> std::io::Result<Tl
     client.connect("localhost".try_into().unwrap(), stream).await
 }
 
-async fn member(address: SocketAddr, client: &TlsConnector, user: &str) -> Client {
+pub async fn member(address: SocketAddr, client: &TlsConnector, user: &str) -> Client {
     let stream = reach(address, client).await.unwrap();
     let url = "wss://localhost/socket.io/?EIO=4&transport=websocket";
     let (socket, _) = tokio_tungstenite::client_async(url, stream).await.unwrap();
