@@ -61,7 +61,11 @@ impl App {
             None => memory::embedded(config.backplane_limits()),
             Some(url) => {
                 let ca = config.settings.redis_ca.as_ref().map(Into::into);
-                let settings = RedisSettings { url: url.clone(), ca, ..RedisSettings::default() };
+                let settings = RedisSettings {
+                    url: url.clone(),
+                    ca,
+                    ..RedisSettings::default()
+                };
                 redis::connect(settings, config.backplane_limits()).await?
             }
         };
@@ -105,10 +109,14 @@ impl App {
         };
         let admission = Arc::new(Admission::new(config.caps()));
         let outbox_bytes = config.settings.max_outbox_bytes;
-        let connections = Connections::new(chat.clone(), auth.clone(), admission.clone(), outbox_bytes);
+        let connections =
+            Connections::new(chat.clone(), auth.clone(), admission.clone(), outbox_bytes);
         let gateway = Gateway::new(connections.clone(), settings);
         let plain = Door::new(connections.clone(), plain_settings, control.rota());
-        let everyone = Everyone { control: control.clone(), plain: plain.clone() };
+        let everyone = Everyone {
+            control: control.clone(),
+            plain: plain.clone(),
+        };
         let metrics = Metrics {
             everyone: everyone.clone(),
             delivery: delivery.clone(),
@@ -121,7 +129,11 @@ impl App {
         let telling = tokio::spawn(async move { telling.spenders().keep_telling().await });
         let doors = Arc::new(Doors {
             chat,
-            access: Access { auth, keys: config.api_keys()?, broadcasters: config.broadcasters() },
+            access: Access {
+                auth,
+                keys: config.api_keys()?,
+                broadcasters: config.broadcasters(),
+            },
             callers: Callers::new(config.posts()),
             broadcasters: Callers::new(config.broadcasts()),
             origins: config.origins.clone(),
@@ -137,7 +149,10 @@ impl App {
             0 => usize::MAX,
             most => most.saturating_mul(2).saturating_add(1024),
         };
-        let timeouts = Timeouts { write: write_timeout * 2, ..Timeouts::default() };
+        let timeouts = Timeouts {
+            write: write_timeout * 2,
+            ..Timeouts::default()
+        };
         let mut listener = Listener::bind(config.address, connections, timeouts).await?;
         let address = listener.address()?;
         let router = rest::router(doors.clone(), &gateway);
@@ -151,9 +166,20 @@ impl App {
         if let Some(address) = config.metrics_address {
             let listener = Listener::bind(address, 64, Timeouts::default()).await?;
             metrics_address = Some(listener.address()?);
-            tasks.push(tokio::spawn(listener.serve(rest::metrics_router(doors), stopped)));
+            tasks.push(tokio::spawn(
+                listener.serve(rest::metrics_router(doors), stopped),
+            ));
         }
-        Ok(Self { address, metrics_address, admission, everyone, delivery, backplane, stop, tasks })
+        Ok(Self {
+            address,
+            metrics_address,
+            admission,
+            everyone,
+            delivery,
+            backplane,
+            stop,
+            tasks,
+        })
     }
 
     /// Where it listens.
@@ -177,7 +203,11 @@ impl App {
     /// Not ready from now on; clients are told, and closed evenly over `over`; presence is left to its graces.
     pub async fn drain(self, over: Duration) {
         self.admission.begin_drain();
-        tracing::info!(connections = self.everyone.len(), over_secs = over.as_secs_f64(), "draining");
+        tracing::info!(
+            connections = self.everyone.len(),
+            over_secs = over.as_secs_f64(),
+            "draining"
+        );
         drain(|| self.everyone.list(), over).await;
         let _ = self.stop.send(true);
         tokio::time::sleep(LAST_REQUESTS).await;
@@ -228,8 +258,16 @@ impl Everyone {
     }
 
     fn list(&self) -> Vec<Box<dyn Drained>> {
-        let sessions = self.control.sessions().into_iter().map(|session| Box::new(session) as Box<dyn Drained>);
-        let plain = self.plain.outboxes().into_iter().map(|outbox| Box::new(outbox) as Box<dyn Drained>);
+        let sessions = self
+            .control
+            .sessions()
+            .into_iter()
+            .map(|session| Box::new(session) as Box<dyn Drained>);
+        let plain = self
+            .plain
+            .outboxes()
+            .into_iter()
+            .map(|outbox| Box::new(outbox) as Box<dyn Drained>);
         sessions.chain(plain).collect()
     }
 }
@@ -284,20 +322,33 @@ struct Metrics {
 
 impl Metrics {
     fn read(&self) -> Vec<Sample> {
-        let Everyone { control, plain: door } = &self.everyone;
+        let Everyone {
+            control,
+            plain: door,
+        } = &self.everyone;
         let (sessions, plain) = (control.counters(), door.counters());
-        let (delivery, chat, sockets) = (self.delivery.counters(), self.chat.counters(), self.connections.counters());
+        let (delivery, chat, sockets) = (
+            self.delivery.counters(),
+            self.chat.counters(),
+            self.connections.counters(),
+        );
         let backplane = self.backplane.lifecycle.counters();
         let mut connections = Vec::new();
-        for (transport, transport_name) in
-            [(TransportType::Polling, "polling"), (TransportType::Websocket, "websocket")]
-        {
-            for (protocol, protocol_name) in [(ProtocolVersion::V3, "3"), (ProtocolVersion::V4, "4")] {
+        for (transport, transport_name) in [
+            (TransportType::Polling, "polling"),
+            (TransportType::Websocket, "websocket"),
+        ] {
+            for (protocol, protocol_name) in
+                [(ProtocolVersion::V3, "3"), (ProtocolVersion::V4, "4")]
+            {
                 let labels = vec![("transport", transport_name), ("protocol", protocol_name)];
                 connections.push((labels, control.count(transport, protocol) as u64));
             }
         }
-        connections.push((vec![("transport", "websocket"), ("protocol", "plain")], door.len() as u64));
+        connections.push((
+            vec![("transport", "websocket"), ("protocol", "plain")],
+            door.len() as u64,
+        ));
         vec![
             Sample::Gauges(
                 "connections",
@@ -309,14 +360,26 @@ impl Metrics {
                 "Rooms with a feed on this node: with members, or left by the last a moment ago",
                 self.delivery.rooms() as u64,
             ),
-            Sample::Gauge("ready", "1 when the node takes new work", u64::from(self.backplane.lifecycle.is_up())),
+            Sample::Gauge(
+                "ready",
+                "1 when the node takes new work",
+                u64::from(self.backplane.lifecycle.is_up()),
+            ),
             Sample::Counter(
                 "sessions_opened",
                 "Engine.IO sessions and plain WebSockets opened",
                 sessions.opened + plain.opened.get(),
             ),
-            Sample::Counter("sessions_refused", "Handshakes refused by a cap or a drain", self.admission.refused()),
-            Sample::Counter("upgrades", "Sessions that went from polling to a WebSocket", sessions.upgrades),
+            Sample::Counter(
+                "sessions_refused",
+                "Handshakes refused by a cap or a drain",
+                self.admission.refused(),
+            ),
+            Sample::Counter(
+                "upgrades",
+                "Sessions that went from polling to a WebSocket",
+                sessions.upgrades,
+            ),
             Sample::Counter(
                 "websockets_boxed",
                 "WebSockets that don't run on the listener's own stream: 0, or it is built wrong",
@@ -342,27 +405,67 @@ impl Metrics {
                 "Engine.IO packets and plain messages sent",
                 sessions.packets_out + plain.messages_out.get(),
             ),
-            Sample::Counter("received_bytes", "Bytes received", sessions.bytes_in + plain.bytes_in.get()),
-            Sample::Counter("sent_bytes", "Bytes sent", sessions.bytes_out + plain.bytes_out.get()),
-            Sample::Counter("events_received", "Events received, through either door", sockets.events.get()),
-            Sample::Counter("events_refused", "Events refused, for whatever reason", sockets.refused.get()),
-            Sample::Counter("events_rate_limited", "Events refused for their rate", sockets.rate_limited.get()),
+            Sample::Counter(
+                "received_bytes",
+                "Bytes received",
+                sessions.bytes_in + plain.bytes_in.get(),
+            ),
+            Sample::Counter(
+                "sent_bytes",
+                "Bytes sent",
+                sessions.bytes_out + plain.bytes_out.get(),
+            ),
+            Sample::Counter(
+                "events_received",
+                "Events received, through either door",
+                sockets.events.get(),
+            ),
+            Sample::Counter(
+                "events_refused",
+                "Events refused, for whatever reason",
+                sockets.refused.get(),
+            ),
+            Sample::Counter(
+                "events_rate_limited",
+                "Events refused for their rate",
+                sockets.rate_limited.get(),
+            ),
             Sample::Counter(
                 "sockets_incorrigible",
                 "Sockets closed because they went on when they were refused for a rate",
                 sockets.incorrigible.get(),
             ),
-            Sample::Counter("events_dropped", "Events refused by a full inbox", sockets.overloaded.get()),
-            Sample::Counter("messages_in", "Messages that were given their place through this node", chat.sent.get()),
-            Sample::Counter("messages_duplicate", "Sends that were repeats", chat.duplicates.get()),
-            Sample::Counter("messages_out", "Messages handed to members on this node", delivery.delivered.get()),
+            Sample::Counter(
+                "events_dropped",
+                "Events refused by a full inbox",
+                sockets.overloaded.get(),
+            ),
+            Sample::Counter(
+                "messages_in",
+                "Messages that were given their place through this node",
+                chat.sent.get(),
+            ),
+            Sample::Counter(
+                "messages_duplicate",
+                "Sends that were repeats",
+                chat.duplicates.get(),
+            ),
+            Sample::Counter(
+                "messages_out",
+                "Messages handed to members on this node",
+                delivery.delivered.get(),
+            ),
             Sample::Counter("joins", "Joins answered", chat.joins.get()),
             Sample::Counter(
                 "catch_ups",
                 "Reads of a log because something may have been missed",
                 delivery.catch_ups.get(),
             ),
-            Sample::Counter("replays", "Joins that were promised messages", delivery.replays.get()),
+            Sample::Counter(
+                "replays",
+                "Joins that were promised messages",
+                delivery.replays.get(),
+            ),
             Sample::Counter(
                 "replay_reads",
                 "Reads of a log for replays, each for all members of a room who wait for it",
@@ -378,13 +481,37 @@ impl Metrics {
                 "Members closed because they took less than was said, until the log no longer reached back to them",
                 delivery.outrun.get(),
             ),
-            Sample::Counter("room_resets", "Breaks of continuity that members were told of", delivery.resets.get()),
-            Sample::Counter("bus_overruns", "Bus events left to be caught up", delivery.overruns.get()),
-            Sample::Counter("bus_interruptions", "Interrupted subscriptions", backplane.interruptions),
+            Sample::Counter(
+                "room_resets",
+                "Breaks of continuity that members were told of",
+                delivery.resets.get(),
+            ),
+            Sample::Counter(
+                "bus_overruns",
+                "Bus events left to be caught up",
+                delivery.overruns.get(),
+            ),
+            Sample::Counter(
+                "bus_interruptions",
+                "Interrupted subscriptions",
+                backplane.interruptions,
+            ),
             Sample::Counter("redis_round_trips", "Calls to Redis", backplane.round_trips),
-            Sample::Counter("redis_errors", "Calls to Redis that failed", backplane.errors),
-            Sample::Counter("presence_changes", "Comings and goings that this node caused", backplane.presence_changes),
-            Sample::histogram("append_seconds", "Until a message had its place", &chat.append),
+            Sample::Counter(
+                "redis_errors",
+                "Calls to Redis that failed",
+                backplane.errors,
+            ),
+            Sample::Counter(
+                "presence_changes",
+                "Comings and goings that this node caused",
+                backplane.presence_changes,
+            ),
+            Sample::histogram(
+                "append_seconds",
+                "Until a message had its place",
+                &chat.append,
+            ),
             Sample::histogram(
                 "delivery_seconds",
                 "From a message's arrival at this node to its last member",

@@ -214,8 +214,14 @@ impl std::fmt::Debug for Settings {
 }
 
 /// Keys whose values are never shown.
-const SECRETS: &[&str] =
-    &["redis_password", "jwt_secret", "jwt_secret_previous", "better_auth_secret", "api_keys", "authorize_secret"];
+const SECRETS: &[&str] = &[
+    "redis_password",
+    "jwt_secret",
+    "jwt_secret_previous",
+    "better_auth_secret",
+    "api_keys",
+    "authorize_secret",
+];
 
 /// Whoever connects says who it is, or a token does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,7 +281,9 @@ impl Config {
                 Ok(value) => drop(environment.insert(key, value)),
                 // Left out, a secret would be as if it weren't set.
                 Err(_) if source::known(&key.to_lowercase()) => {
-                    return Err(ConfigError(format!("{key} in the environment is not UTF-8")));
+                    return Err(ConfigError(format!(
+                        "{key} in the environment is not UTF-8"
+                    )));
                 }
                 Err(_) => {}
             }
@@ -287,15 +295,21 @@ impl Config {
     ///
     /// # Errors
     /// Names the key, its source, and what is wrong.
-    pub fn from_sources(environment: BTreeMap<String, String>, dotenv: &Path) -> Result<Self, ConfigError> {
+    pub fn from_sources(
+        environment: BTreeMap<String, String>,
+        dotenv: &Path,
+    ) -> Result<Self, ConfigError> {
         let figment: Figment = source::figment(environment, dotenv)?;
-        let settings: Settings = figment.extract().map_err(|error| ConfigError(describe(&error)))?;
+        let settings: Settings = figment
+            .extract()
+            .map_err(|error| ConfigError(describe(&error)))?;
         Self::check(settings)
     }
 
     fn check(mut settings: Settings) -> Result<Self, ConfigError> {
         rates::fill(&mut settings);
-        let wrong = |key: &str, what: &str| Err(ConfigError(format!("{} {what}", key.to_uppercase())));
+        let wrong =
+            |key: &str, what: &str| Err(ConfigError(format!("{} {what}", key.to_uppercase())));
         for (key, value) in [
             ("max_packet_bytes", settings.max_packet_bytes),
             ("ws_max_message", settings.ws_max_message),
@@ -307,11 +321,20 @@ impl Config {
             ("rate_events_burst", settings.rate_events_burst as usize),
             ("history_size", settings.history_size),
             ("max_rooms", settings.max_rooms),
-            ("history_ttl_secs", usize::from(settings.history_ttl_secs > 0)),
+            (
+                "history_ttl_secs",
+                usize::from(settings.history_ttl_secs > 0),
+            ),
             ("room_ttl_secs", usize::from(settings.room_ttl_secs > 0)),
             ("dedupe_ttl_secs", usize::from(settings.dedupe_ttl_secs > 0)),
-            ("auth_timeout_secs", usize::from(settings.auth_timeout_secs > 0)),
-            ("write_timeout_secs", usize::from(settings.write_timeout_secs > 0)),
+            (
+                "auth_timeout_secs",
+                usize::from(settings.auth_timeout_secs > 0),
+            ),
+            (
+                "write_timeout_secs",
+                usize::from(settings.write_timeout_secs > 0),
+            ),
             ("ws_idle_secs", usize::from(settings.ws_idle_secs > 0)),
             ("ping_timeout_ms", usize::from(settings.ping_timeout_ms > 0)),
         ] {
@@ -345,30 +368,46 @@ impl Config {
         }
         // A page of a replay may come on top of half an outbox, and one event is at most that large.
         if settings.max_outbox_bytes < settings.max_event_bytes.max(64 * 1024).saturating_mul(4) {
-            return wrong("max_outbox_bytes", "must be at least four times MAX_EVENT_BYTES, and at least 262144");
+            return wrong(
+                "max_outbox_bytes",
+                "must be at least four times MAX_EVENT_BYTES, and at least 262144",
+            );
         }
         if settings.room_ttl_secs < settings.history_ttl_secs {
             return wrong("room_ttl_secs", "must not be less than HISTORY_TTL_SECS");
         }
         let Ok(address) = source::address(&settings.server_host, settings.server_port) else {
-            return wrong("server_host", "must be an IP address, or a name that resolves to one");
+            return wrong(
+                "server_host",
+                "must be an IP address, or a name that resolves to one",
+            );
         };
         let metrics_address = match settings.metrics_addr.as_deref().map(str::parse) {
             None => None,
             Some(Ok(address)) => Some(address),
-            Some(Err(_)) => return wrong("metrics_addr", "must be an address and port, such as 127.0.0.1:9100"),
+            Some(Err(_)) => {
+                return wrong(
+                    "metrics_addr",
+                    "must be an address and port, such as 127.0.0.1:9100",
+                );
+            }
         };
         let tls = match (&settings.tls_cert, &settings.tls_key) {
-            (Some(certificate), Some(key)) => Some(TlsFiles { certificate: certificate.into(), key: key.into() }),
+            (Some(certificate), Some(key)) => Some(TlsFiles {
+                certificate: certificate.into(),
+                key: key.into(),
+            }),
             (None, None) => None,
             (Some(_), None) => return wrong("tls_key", "is needed with TLS_CERT"),
             (None, Some(_)) => return wrong("tls_cert", "is needed with TLS_KEY"),
         };
         let redis = match (&settings.redis_url, &settings.redis_host) {
             (Some(url), _) => Some(url.clone()),
-            (None, Some(host)) => {
-                Some(source::redis_url(host, settings.redis_port, settings.redis_password.as_deref()))
-            }
+            (None, Some(host)) => Some(source::redis_url(
+                host,
+                settings.redis_port,
+                settings.redis_password.as_deref(),
+            )),
             (None, None) => None,
         };
         if let Some(redis) = &redis
@@ -383,10 +422,20 @@ impl Config {
             .iter()
             .any(|scheme| redis.starts_with(scheme))
         {
-            return wrong("redis_url", "must begin with redis://, rediss://, redis-sentinel:// or redis-cluster://");
+            return wrong(
+                "redis_url",
+                "must begin with redis://, rediss://, redis-sentinel:// or redis-cluster://",
+            );
         }
-        if settings.redis_ca.is_some() && !redis.as_ref().is_some_and(|redis| redis.starts_with("rediss")) {
-            return wrong("redis_ca", "needs a REDIS_URL that asks for TLS: rediss://, for one");
+        if settings.redis_ca.is_some()
+            && !redis
+                .as_ref()
+                .is_some_and(|redis| redis.starts_with("rediss"))
+        {
+            return wrong(
+                "redis_ca",
+                "needs a REDIS_URL that asks for TLS: rediss://, for one",
+            );
         }
         let mut warnings = Vec::new();
         let tokens = settings.tokens(&mut warnings)?;
@@ -410,7 +459,10 @@ impl Config {
             (Some(_), _) => return wrong("auth_mode", "must be open or jwt"),
         };
         if let Err(error) = ApiKeys::new(&identity::list(settings.api_keys.as_deref())) {
-            return wrong("api_keys", &format!("has an entry that can't be used: {error}"));
+            return wrong(
+                "api_keys",
+                &format!("has an entry that can't be used: {error}"),
+            );
         }
         let origins = match (&settings.allowed_origins, auth_mode) {
             (Some(list), _) => Origins::parse(list),
@@ -423,7 +475,10 @@ impl Config {
             Some(list) => match list.parse() {
                 Ok(proxies) => Some(proxies),
                 Err(error) => {
-                    return wrong("trusted_proxies", &format!("must be none, or a list of networks: {error}"));
+                    return wrong(
+                        "trusted_proxies",
+                        &format!("must be none, or a list of networks: {error}"),
+                    );
                 }
             },
         };
@@ -500,7 +555,10 @@ impl Config {
     /// Roles of which a token must have one to broadcast; `None`: any token will do.
     #[must_use]
     pub fn broadcasters(&self) -> Option<Vec<String>> {
-        self.settings.broadcast_roles.as_deref().map(|roles| identity::list(Some(roles)))
+        self.settings
+            .broadcast_roles
+            .as_deref()
+            .map(|roles| identity::list(Some(roles)))
     }
 
     /// How identities are checked.
@@ -509,7 +567,9 @@ impl Config {
     /// Never, once the configuration was checked.
     pub fn authenticator(&self) -> anyhow::Result<Authenticator> {
         Ok(match &self.tokens {
-            Some(tokens) if self.auth_mode == AuthMode::Jwt => Authenticator::Jwt(Box::new(tokens.verifier()?)),
+            Some(tokens) if self.auth_mode == AuthMode::Jwt => {
+                Authenticator::Jwt(Box::new(tokens.verifier()?))
+            }
             _ => Authenticator::Open,
         })
     }
@@ -545,7 +605,10 @@ impl Config {
 fn describe(error: &figment::Error) -> String {
     let messages = error.clone().into_iter().map(|error| {
         let key = error.path.join(".").to_uppercase();
-        let source = error.metadata.as_ref().map_or_else(String::new, |metadata| format!(" (in {})", metadata.name));
+        let source = error
+            .metadata
+            .as_ref()
+            .map_or_else(String::new, |metadata| format!(" (in {})", metadata.name));
         format!("{key}: {}{source}", error.kind)
     });
     messages.collect::<Vec<_>>().join("; ")

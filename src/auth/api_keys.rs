@@ -75,9 +75,12 @@ mod tests {
 
     #[test]
     fn what_is_no_digest_is_refused() {
-        for wrong in
-            ["sha256:", "sha256:abc", &format!("sha256:{}", "g".repeat(64)), &format!("sha256:{}", "é".repeat(32))]
-        {
+        for wrong in [
+            "sha256:",
+            "sha256:abc",
+            &format!("sha256:{}", "g".repeat(64)),
+            &format!("sha256:{}", "é".repeat(32)),
+        ] {
             assert_eq!(keys(&[wrong]).err(), Some(NotADigest), "{wrong}");
         }
     }

@@ -12,7 +12,11 @@ const SECRET: &str = "a secret of at least thirty-two bytes";
 
 /// A token of that head and those claims, with a good signature.
 fn signed(head: &[u8], claims: &[u8]) -> String {
-    let said = format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims));
+    let said = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(head),
+        URL_SAFE_NO_PAD.encode(claims)
+    );
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let signature = jsonwebtoken::crypto::sign(said.as_bytes(), &key, Algorithm::HS256).unwrap();
     format!("{said}.{signature}")
@@ -29,20 +33,37 @@ fn fuzz_forged_tokens() {
         URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#),
         URL_SAFE_NO_PAD.encode(r#"{"sub":"eve","exp":4000000000}"#)
     );
-    let words: Vec<String> = [r#"{"alg":"none"}"#, r#"{"alg":"HS512"}"#, r#"{"sub":"eve","exp":4000000000}"#]
+    let words: Vec<String> = [
+        r#"{"alg":"none"}"#,
+        r#"{"alg":"HS512"}"#,
+        r#"{"sub":"eve","exp":4000000000}"#,
+    ]
+    .iter()
+    .map(|part| URL_SAFE_NO_PAD.encode(part))
+    .collect();
+    let words: Vec<&str> = words
         .iter()
-        .map(|part| URL_SAFE_NO_PAD.encode(part))
+        .map(String::as_str)
+        .chain([".", "..", "=", "-", "_", "%", " "])
         .collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).chain([".", "..", "=", "-", "_", "%", " "]).collect();
     let seeds = [genuine.as_bytes(), expired.as_bytes(), none.as_bytes()];
     let verifier = Verifier::hs256(SECRET, 0).unwrap();
-    Target { name: "forged_tokens", seeds: &seeds, words: &words, longest: 8192 }.run(|bytes| {
+    Target {
+        name: "forged_tokens",
+        seeds: &seeds,
+        words: &words,
+        longest: 8192,
+    }
+    .run(|bytes| {
         let token = String::from_utf8_lossy(bytes);
         match verifier.verify(&token).now_or_never().unwrap() {
             // Whoever gets in has the very token.
             Ok(_) => assert_eq!(token, genuine),
             Err(refusal) => {
-                assert!(matches!(refusal.code, Code::Unauthorized | Code::TokenExpired));
+                assert!(matches!(
+                    refusal.code,
+                    Code::Unauthorized | Code::TokenExpired
+                ));
                 assert!(
                     refusal.code != Code::TokenExpired || token == expired,
                     "believed without a signature: {token}"
@@ -76,19 +97,40 @@ fn fuzz_claims() {
         "\"role\":\"admin\"",
     ];
     let verifier = Verifier::hs256(SECRET, 30).unwrap();
-    Target { name: "claims", seeds, words, longest: 4096 }.run(|claims| {
+    Target {
+        name: "claims",
+        seeds,
+        words,
+        longest: 4096,
+    }
+    .run(|claims| {
         let now = jsonwebtoken::get_current_timestamp();
-        match verifier.verify(&signed(HEAD, claims)).now_or_never().unwrap() {
+        match verifier
+            .verify(&signed(HEAD, claims))
+            .now_or_never()
+            .unwrap()
+        {
             Ok(identity) => {
                 assert!(UserId::parse("user_id", identity.user.as_str()).is_ok());
                 assert!(Username::parse("username", identity.username.as_str()).is_ok());
-                assert!(identity.expires_at.is_some_and(|end| end >= now), "{identity:?}");
+                assert!(
+                    identity.expires_at.is_some_and(|end| end >= now),
+                    "{identity:?}"
+                );
                 let claims: serde_json::Value = serde_json::from_slice(claims).unwrap_or_default();
-                assert!(claims["nbf"].as_f64().is_none_or(|begin| begin <= (now + 31) as f64), "{claims}");
+                assert!(
+                    claims["nbf"]
+                        .as_f64()
+                        .is_none_or(|begin| begin <= (now + 31) as f64),
+                    "{claims}"
+                );
                 format!("{:?}", identity.role.is_some()).into()
             }
             Err(refusal) => {
-                assert!(matches!(refusal.code, Code::Unauthorized | Code::TokenExpired));
+                assert!(matches!(
+                    refusal.code,
+                    Code::Unauthorized | Code::TokenExpired
+                ));
                 refusal.text
             }
         }
@@ -98,7 +140,9 @@ fn fuzz_claims() {
 #[test]
 fn fuzz_key_sets() {
     let modulus = URL_SAFE_NO_PAD.encode([0xa5; 256]);
-    let rsa = format!(r#"{{"keys":[{{"kty":"RSA","n":"{modulus}","e":"AQAB","use":"sig","alg":"RS256"}}]}}"#);
+    let rsa = format!(
+        r#"{{"keys":[{{"kty":"RSA","n":"{modulus}","e":"AQAB","use":"sig","alg":"RS256"}}]}}"#
+    );
     let seeds: &[&[u8]] = &[
         rsa.as_bytes(),
         br#"{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#,
@@ -117,12 +161,20 @@ fn fuzz_key_sets() {
         "[",
         "null",
     ];
-    let algorithms = vec![keys::Algorithm::Rs256, keys::Algorithm::Es256, keys::Algorithm::EdDsa];
+    let algorithms = vec![
+        keys::Algorithm::Rs256,
+        keys::Algorithm::Es256,
+        keys::Algorithm::EdDsa,
+    ];
     // Nobody signed these: no key may be found that takes them, however it is broken.
     let part = |part: &str| URL_SAFE_NO_PAD.encode(part);
     let token = |head: &str, signature: usize| {
         let claims = part(r#"{"sub":"eve","exp":4000000000}"#);
-        format!("{}.{claims}.{}", part(head), URL_SAFE_NO_PAD.encode(vec![1; signature]))
+        format!(
+            "{}.{claims}.{}",
+            part(head),
+            URL_SAFE_NO_PAD.encode(vec![1; signature])
+        )
     };
     let tokens = [
         token(r#"{"alg":"RS256"}"#, 256),
@@ -130,10 +182,26 @@ fn fuzz_key_sets() {
         token(r#"{"alg":"EdDSA"}"#, 64),
         token(r#"{"alg":"EdDSA","kid":"a"}"#, 64),
     ];
-    Target { name: "key_sets", seeds, words, longest: 8192 }.run(|json| {
+    Target {
+        name: "key_sets",
+        seeds,
+        words,
+        longest: 8192,
+    }
+    .run(|json| {
         let json = String::from_utf8_lossy(json).into_owned();
-        let rules = TokenRules { algorithms: algorithms.clone(), ..TokenRules::default() };
+        let rules = TokenRules {
+            algorithms: algorithms.clone(),
+            ..TokenRules::default()
+        };
         let verifier = Verifier::new(KeySource::Set(json), rules).ok()?;
-        Some(tokens.each_ref().map(|token| verifier.verify(token).now_or_never().unwrap().unwrap_err().text))
+        Some(tokens.each_ref().map(|token| {
+            verifier
+                .verify(token)
+                .now_or_never()
+                .unwrap()
+                .unwrap_err()
+                .text
+        }))
     });
 }

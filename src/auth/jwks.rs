@@ -50,7 +50,12 @@ impl Jwks {
     }
 
     fn new(fetch: Fetch, algorithms: Vec<Algorithm>) -> Arc<Self> {
-        Arc::new(Self { fetch, algorithms, current: RwLock::default(), last: tokio::sync::Mutex::default() })
+        Arc::new(Self {
+            fetch,
+            algorithms,
+            current: RwLock::default(),
+            last: tokio::sync::Mutex::default(),
+        })
     }
 
     /// The set at hand; empty until the first fetch went well.
@@ -61,8 +66,12 @@ impl Jwks {
     /// Fetches beside what goes on if the set is old. Must be called within a tokio runtime.
     pub fn keep_fresh(self: &Arc<Self>) {
         // Held: someone fetches.
-        let Ok(last) = self.last.try_lock() else { return };
-        let old = last.as_ref().is_some_and(|last| last.begun.elapsed() >= MAX_AGE);
+        let Ok(last) = self.last.try_lock() else {
+            return;
+        };
+        let old = last
+            .as_ref()
+            .is_some_and(|last| last.begun.elapsed() >= MAX_AGE);
         drop(last);
         if old {
             let this = self.clone();
@@ -76,8 +85,10 @@ impl Jwks {
     /// `unavailable` when that can't be had now: then nobody can tell whether the token is good, and the client shall try again.
     pub async fn newer(&self) -> Result<Arc<KeySet>, Refusal> {
         let asked = Instant::now();
-        let unknown =
-            |wait| Refusal::new(Code::Unavailable, "the token's key can't be looked up now").retry_after(wait);
+        let unknown = |wait| {
+            Refusal::new(Code::Unavailable, "the token's key can't be looked up now")
+                .retry_after(wait)
+        };
         let mut last = self.last.lock().await;
         if let Some(last) = &*last {
             if last.done.is_some_and(|done| done > asked) {
@@ -89,7 +100,10 @@ impl Jwks {
             }
         }
         // Written first: a caller that is gone half-way has asked, too.
-        let attempt = last.insert(Attempt { begun: Instant::now(), done: None });
+        let attempt = last.insert(Attempt {
+            begun: Instant::now(),
+            done: None,
+        });
         let set = match (self.fetch)().await {
             Ok(json) => KeySet::jwks(&json, &self.algorithms).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -102,7 +116,10 @@ impl Jwks {
                 Ok(set)
             }
             Err(error) => {
-                tracing::warn!(error, "the JWK set could not be fetched; the last good one stays");
+                tracing::warn!(
+                    error,
+                    "the JWK set could not be fetched; the last good one stays"
+                );
                 Err(unknown(EVERY))
             }
         }
@@ -114,8 +131,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    const SET: &str =
-        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwaaPJHURo8","kid":"a"}]}"#;
+    const SET: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwaaPJHURo8","kid":"a"}]}"#;
 
     /// A set whose server gives these answers, one after another, a second each, and the number of times it was asked.
     fn jwks(answers: &'static [Result<&'static str, FetchError>]) -> (Arc<Jwks>, Arc<AtomicUsize>) {
@@ -145,7 +161,10 @@ mod tests {
         let (jwks, asked) = jwks(&[Ok(SET), Ok(SET)]);
         assert!(jwks.newer().await.is_ok());
         let refusal = jwks.newer().await.err().unwrap();
-        assert_eq!((refusal.code, refusal.retry_after), (Code::Unavailable, Some(Duration::from_secs(29))));
+        assert_eq!(
+            (refusal.code, refusal.retry_after),
+            (Code::Unavailable, Some(Duration::from_secs(29)))
+        );
         tokio::time::advance(Duration::from_secs(29)).await;
         assert!(jwks.newer().await.is_ok());
         assert_eq!(asked.load(Ordering::SeqCst), 2);
@@ -161,13 +180,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_last_good_set_stays() {
-        let (jwks, _) = jwks(&[Ok(SET), Err(FetchError::Unreachable), Ok("nonsense"), Ok(r#"{"keys":[]}"#)]);
+        let (jwks, _) = jwks(&[
+            Ok(SET),
+            Err(FetchError::Unreachable),
+            Ok("nonsense"),
+            Ok(r#"{"keys":[]}"#),
+        ]);
         assert!(jwks.newer().await.is_ok());
         for _ in 0..3 {
             tokio::time::advance(EVERY).await;
             assert_eq!(jwks.newer().await.err().unwrap().code, Code::Unavailable);
             let current = jwks.current();
-            assert!(matches!(current.find(Algorithm::EdDsa, Some("a")), super::super::keys::Lookup::Keys(_)));
+            assert!(matches!(
+                current.find(Algorithm::EdDsa, Some("a")),
+                super::super::keys::Lookup::Keys(_)
+            ));
         }
     }
 

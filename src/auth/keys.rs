@@ -119,9 +119,16 @@ impl KeySet {
                 return Err(KeyError::WeakSecret);
             }
             let key = DecodingKey::from_secret(secret.as_bytes());
-            Ok(Key { kid: None, algorithm: Algorithm::Hs256, key })
+            Ok(Key {
+                kid: None,
+                algorithm: Algorithm::Hs256,
+                key,
+            })
         };
-        Ok(Self { keys: secrets.iter().map(key).collect::<Result<_, _>>()?, named: false })
+        Ok(Self {
+            keys: secrets.iter().map(key).collect::<Result<_, _>>()?,
+            named: false,
+        })
     }
 
     pub fn public_key(pem: &str, algorithm: Algorithm) -> Result<Self, KeyError> {
@@ -133,17 +140,28 @@ impl KeySet {
             Algorithm::EdDsa => DecodingKey::from_ed_pem(pem),
         };
         let key = key.map_err(|_| KeyError::NotAPublicKey)?;
-        let bytes = key.try_get_as_bytes().map_err(|_| KeyError::NotAPublicKey)?;
+        let bytes = key
+            .try_get_as_bytes()
+            .map_err(|_| KeyError::NotAPublicKey)?;
         match algorithm {
             // A private key's PEM is taken for a public one by the library, and would then fit no token.
-            Algorithm::Rs256 if String::from_utf8_lossy(pem).contains("PRIVATE") => Err(KeyError::NotAPublicKey),
+            Algorithm::Rs256 if String::from_utf8_lossy(pem).contains("PRIVATE") => {
+                Err(KeyError::NotAPublicKey)
+            }
             // The DER of modulus and exponent: a little longer than the modulus.
             Algorithm::Rs256 if bytes.len() < MIN_MODULUS_BYTES => Err(KeyError::WeakKey),
             // An uncompressed point of P-256.
             Algorithm::Es256 if bytes.len() != 65 => Err(KeyError::NotAPublicKey),
             // The library panics at a shorter one, once a token is checked.
             Algorithm::EdDsa if bytes.len() != COORDINATE_BYTES => Err(KeyError::NotAPublicKey),
-            _ => Ok(Self { keys: vec![Key { kid: None, algorithm, key }], named: false }),
+            _ => Ok(Self {
+                keys: vec![Key {
+                    kid: None,
+                    algorithm,
+                    key,
+                }],
+                named: false,
+            }),
         }
     }
 
@@ -162,7 +180,11 @@ impl KeySet {
             .filter_map(|jwk| from_jwk(&jwk))
             .filter(|key| algorithms.contains(&key.algorithm))
             .collect();
-        if keys.is_empty() { Err(KeyError::NoKey) } else { Ok(Self { keys, named: true }) }
+        if keys.is_empty() {
+            Err(KeyError::NoKey)
+        } else {
+            Ok(Self { keys, named: true })
+        }
     }
 
     /// The keys that may have signed a token whose header has that algorithm and `kid`.
@@ -174,7 +196,11 @@ impl KeySet {
         let keys: Vec<&Key> = match kid.filter(|_| self.named) {
             None => self.keys.iter().filter(fits).collect(),
             Some(kid) => {
-                let meant: Vec<&Key> = self.keys.iter().filter(|key| key.kid.as_deref() == Some(kid)).collect();
+                let meant: Vec<&Key> = self
+                    .keys
+                    .iter()
+                    .filter(|key| key.kid.as_deref() == Some(kid))
+                    .collect();
                 if meant.is_empty() {
                     return Lookup::Unknown;
                 }
@@ -182,12 +208,19 @@ impl KeySet {
             }
         };
         // A token that doesn't say which key it means is not tried with one after another.
-        if keys.is_empty() || self.named && keys.len() > 1 { Lookup::Unfit } else { Lookup::Keys(keys) }
+        if keys.is_empty() || self.named && keys.len() > 1 {
+            Lookup::Unfit
+        } else {
+            Lookup::Keys(keys)
+        }
     }
 }
 
 fn from_jwk(jwk: &Jwk) -> Option<Key> {
-    if matches!(jwk.common.public_key_use, Some(PublicKeyUse::Encryption | PublicKeyUse::Other(_))) {
+    if matches!(
+        jwk.common.public_key_use,
+        Some(PublicKeyUse::Encryption | PublicKeyUse::Other(_))
+    ) {
         return None;
     }
     let (algorithm, named) = match &jwk.algorithm {
@@ -199,11 +232,15 @@ fn from_jwk(jwk: &Jwk) -> Option<Key> {
             (Algorithm::Rs256, KeyAlgorithm::RS256)
         }
         AlgorithmParameters::EllipticCurve(key)
-            if key.curve == EllipticCurve::P256 && is_coordinate(&key.x) && is_coordinate(&key.y) =>
+            if key.curve == EllipticCurve::P256
+                && is_coordinate(&key.x)
+                && is_coordinate(&key.y) =>
         {
             (Algorithm::Es256, KeyAlgorithm::ES256)
         }
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 && is_coordinate(&key.x) => {
+        AlgorithmParameters::OctetKeyPair(key)
+            if key.curve == EllipticCurve::Ed25519 && is_coordinate(&key.x) =>
+        {
             (Algorithm::EdDsa, KeyAlgorithm::EdDSA)
         }
         // A secret in a published set is none.
@@ -213,12 +250,18 @@ fn from_jwk(jwk: &Jwk) -> Option<Key> {
         return None;
     }
     let key = DecodingKey::from_jwk(jwk).ok()?;
-    Some(Key { kid: jwk.common.key_id.clone(), algorithm, key })
+    Some(Key {
+        kid: jwk.common.key_id.clone(),
+        algorithm,
+        key,
+    })
 }
 
 /// The library takes any length, and panics at a shorter one once a token is checked.
 fn is_coordinate(base64: &str) -> bool {
-    URL_SAFE_NO_PAD.decode(base64).is_ok_and(|bytes| bytes.len() == COORDINATE_BYTES)
+    URL_SAFE_NO_PAD
+        .decode(base64)
+        .is_ok_and(|bytes| bytes.len() == COORDINATE_BYTES)
 }
 
 #[cfg(test)]
@@ -250,9 +293,17 @@ mod tests {
     #[test]
     fn a_public_key_goes_with_its_own_algorithm() {
         let key = |pem, algorithm| KeySet::public_key(pem, algorithm).err();
-        for (pem, own) in [(RSA, Algorithm::Rs256), (EC, Algorithm::Es256), (ED, Algorithm::EdDsa)] {
+        for (pem, own) in [
+            (RSA, Algorithm::Rs256),
+            (EC, Algorithm::Es256),
+            (ED, Algorithm::EdDsa),
+        ] {
             for algorithm in [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa] {
-                assert_eq!(key(pem, algorithm).is_none(), algorithm == own, "{algorithm:?} with {pem}");
+                assert_eq!(
+                    key(pem, algorithm).is_none(),
+                    algorithm == own,
+                    "{algorithm:?} with {pem}"
+                );
             }
             assert_eq!(key(pem, Algorithm::Hs256), Some(KeyError::WrongAlgorithm));
         }
@@ -261,7 +312,10 @@ mod tests {
     #[test]
     fn weak_and_private_keys_are_refused() {
         let private = |pem, algorithm| KeySet::public_key(pem, algorithm).err();
-        assert_eq!(KeySet::secrets(&["x".repeat(31)]).err(), Some(KeyError::WeakSecret));
+        assert_eq!(
+            KeySet::secrets(&["x".repeat(31)]).err(),
+            Some(KeyError::WeakSecret)
+        );
         assert!(KeySet::secrets(&["x".repeat(32)]).is_ok());
         let short = include_str!("testdata/rsa-1024.pub.pem");
         assert_eq!(private(short, Algorithm::Rs256), Some(KeyError::WeakKey));
@@ -294,12 +348,22 @@ mod tests {
             with("alg", "RS512"),
             with("n", "AQAB"),
         ] {
-            assert_eq!(set(std::slice::from_ref(&unfit), &all).err(), Some(KeyError::NoKey), "{unfit}");
+            assert_eq!(
+                set(std::slice::from_ref(&unfit), &all).err(),
+                Some(KeyError::NoKey),
+                "{unfit}"
+            );
             assert!(set(&[unfit, jwk("EdDSA", Some("b"))], &all).is_ok());
         }
-        assert!(set(&[jwk("RS256", None)], &[Algorithm::EdDsa]).is_err(), "not an algorithm that is configured");
+        assert!(
+            set(&[jwk("RS256", None)], &[Algorithm::EdDsa]).is_err(),
+            "not an algorithm that is configured"
+        );
         for nonsense in ["", "[]", "{}", r#"{"keys":5}"#] {
-            assert_eq!(KeySet::jwks(nonsense.as_bytes(), &all).err(), Some(KeyError::NoKey));
+            assert_eq!(
+                KeySet::jwks(nonsense.as_bytes(), &all).err(),
+                Some(KeyError::NoKey)
+            );
         }
     }
 

@@ -42,17 +42,32 @@ impl Outgoing {
         let secure = uri.scheme_str() == Some("https");
         let connector = if secure {
             let no_roots = |error: std::io::Error| KeyError::NoRoots(error.to_string());
-            builder.with_provider_and_native_roots(provider).map_err(no_roots)?.https_only().enable_http1().build()
+            builder
+                .with_provider_and_native_roots(provider)
+                .map_err(no_roots)?
+                .https_only()
+                .enable_http1()
+                .build()
         } else {
             let config = rustls::ClientConfig::builder_with_provider(provider.into())
                 .with_safe_default_protocol_versions()
                 .map_err(|error| KeyError::NoRoots(error.to_string()))?
                 .with_root_certificates(rustls::RootCertStore::empty())
                 .with_no_client_auth();
-            builder.with_tls_config(config).https_or_http().enable_http1().build()
+            builder
+                .with_tls_config(config)
+                .https_or_http()
+                .enable_http1()
+                .build()
         };
-        let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(20)).build(connector);
-        Ok(Self { client, timeout, max_bytes })
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(20))
+            .build(connector);
+        Ok(Self {
+            client,
+            timeout,
+            max_bytes,
+        })
     }
 
     pub async fn get(&self, uri: &Uri) -> Result<Bytes, FetchError> {
@@ -60,7 +75,12 @@ impl Outgoing {
     }
 
     /// `bearer` is the whole value of the header.
-    pub async fn post(&self, uri: &Uri, bearer: Option<&HeaderValue>, json: Vec<u8>) -> Result<Bytes, FetchError> {
+    pub async fn post(
+        &self,
+        uri: &Uri,
+        bearer: Option<&HeaderValue>,
+        json: Vec<u8>,
+    ) -> Result<Bytes, FetchError> {
         let mut request = Request::post(uri.clone()).header(CONTENT_TYPE, "application/json");
         if let Some(bearer) = bearer {
             request = request.header(AUTHORIZATION, bearer.clone());
@@ -76,13 +96,21 @@ impl Outgoing {
             .body(Full::new(body))
             .map_err(|_| FetchError::Unreachable)?;
         let answer = async {
-            let answer = self.client.request(request).await.map_err(|_| FetchError::Unreachable)?;
+            let answer = self
+                .client
+                .request(request)
+                .await
+                .map_err(|_| FetchError::Unreachable)?;
             if !answer.status().is_success() {
                 return Err(FetchError::Status(answer.status()));
             }
-            let body = Limited::new(answer.into_body(), self.max_bytes).collect().await;
+            let body = Limited::new(answer.into_body(), self.max_bytes)
+                .collect()
+                .await;
             Ok(body.map_err(|_| FetchError::Body)?.to_bytes())
         };
-        tokio::time::timeout(self.timeout, answer).await.map_err(|_| FetchError::TooSlow)?
+        tokio::time::timeout(self.timeout, answer)
+            .await
+            .map_err(|_| FetchError::TooSlow)?
     }
 }

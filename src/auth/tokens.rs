@@ -112,7 +112,13 @@ impl Verifier {
     /// # Errors
     /// [`KeyError::WeakSecret`].
     pub fn hs256(secret: &str, leeway: u64) -> Result<Self, KeyError> {
-        Self::new(KeySource::Secrets(vec![secret.to_owned()]), TokenRules { leeway, ..TokenRules::default() })
+        Self::new(
+            KeySource::Secrets(vec![secret.to_owned()]),
+            TokenRules {
+                leeway,
+                ..TokenRules::default()
+            },
+        )
     }
 
     /// By those keys. A set to be fetched is fetched with the first token, or by [`Verifier::warm_up`].
@@ -120,9 +126,16 @@ impl Verifier {
     /// # Errors
     /// When the keys are too weak, or don't go with the algorithms.
     pub fn new(keys: KeySource, rules: TokenRules) -> Result<Self, KeyError> {
-        let algorithms = if rules.algorithms.is_empty() { vec![Algorithm::Hs256] } else { rules.algorithms.clone() };
+        let algorithms = if rules.algorithms.is_empty() {
+            vec![Algorithm::Hs256]
+        } else {
+            rules.algorithms.clone()
+        };
         let secret = matches!(keys, KeySource::Secrets(_));
-        if algorithms.iter().any(|algorithm| (*algorithm == Algorithm::Hs256) != secret) {
+        if algorithms
+            .iter()
+            .any(|algorithm| (*algorithm == Algorithm::Hs256) != secret)
+        {
             return Err(KeyError::WrongAlgorithm);
         }
         let keys = match keys {
@@ -131,11 +144,17 @@ impl Verifier {
                 [algorithm] => Keys::Fixed(Arc::new(KeySet::public_key(&pem, *algorithm)?)),
                 _ => return Err(KeyError::WrongAlgorithm),
             },
-            KeySource::Set(json) => Keys::Fixed(Arc::new(KeySet::jwks(json.as_bytes(), &algorithms)?)),
+            KeySource::Set(json) => {
+                Keys::Fixed(Arc::new(KeySet::jwks(json.as_bytes(), &algorithms)?))
+            }
             KeySource::Url(uri) => Keys::Fetched(Jwks::at(uri, algorithms.clone())?),
         };
         let validation = |algorithm: &Algorithm| (*algorithm, validation(*algorithm, &rules));
-        Ok(Self { keys, validations: algorithms.iter().map(validation).collect(), leeway: rules.leeway })
+        Ok(Self {
+            keys,
+            validations: algorithms.iter().map(validation).collect(),
+            leeway: rules.leeway,
+        })
     }
 
     /// Fetches what is to be fetched, so that the first token needn't wait for it.
@@ -177,14 +196,22 @@ impl Verifier {
         };
         let mut refusal = unauthorized("the token is not valid");
         for key in keys {
-            let Some((_, validation)) = self.validations.iter().find(|(own, _)| *own == key.algorithm) else {
+            let Some((_, validation)) = self
+                .validations
+                .iter()
+                .find(|(own, _)| *own == key.algorithm)
+            else {
                 continue;
             };
             match jsonwebtoken::decode::<Claims>(token, &key.key, validation) {
                 Ok(data) => return Ok(self.identity(data.claims)?),
                 Err(error) => match error.kind() {
-                    ErrorKind::ExpiredSignature => refusal = Refusal::new(Code::TokenExpired, "the token has expired"),
-                    ErrorKind::ImmatureSignature => refusal = unauthorized("the token is not yet valid"),
+                    ErrorKind::ExpiredSignature => {
+                        refusal = Refusal::new(Code::TokenExpired, "the token has expired")
+                    }
+                    ErrorKind::ImmatureSignature => {
+                        refusal = unauthorized("the token is not yet valid")
+                    }
                     _ => {}
                 },
             }
@@ -205,7 +232,11 @@ impl Verifier {
         if head.contains_key("crit") {
             return Err(wrong());
         }
-        let algorithm = head.get("alg").and_then(Value::as_str).and_then(Algorithm::named).ok_or_else(wrong)?;
+        let algorithm = head
+            .get("alg")
+            .and_then(Value::as_str)
+            .and_then(Algorithm::named)
+            .ok_or_else(wrong)?;
         if self.validations.iter().all(|(own, _)| *own != algorithm) {
             return Err(wrong());
         }
@@ -221,19 +252,33 @@ impl Verifier {
         let session = |field: &str| Some(claims.user.as_ref()?.get(field)?.as_str()?.to_owned());
         let user = claims.user_id.or(claims.sub).or_else(|| session("id"));
         let user = user.ok_or_else(|| unauthorized("the token names no user"))?;
-        let user = UserId::parse("user_id", &user).map_err(|_| unauthorized("the token's user_id is not valid"))?;
-        let name = claims.username.or(claims.name).or(claims.preferred_username).or_else(|| session("name"));
+        let user = UserId::parse("user_id", &user)
+            .map_err(|_| unauthorized("the token's user_id is not valid"))?;
+        let name = claims
+            .username
+            .or(claims.name)
+            .or(claims.preferred_username)
+            .or_else(|| session("name"));
         let username = match name {
-            Some(name) => {
-                Username::parse("username", &name).map_err(|_| unauthorized("the token's username is not valid"))?
-            }
+            Some(name) => Username::parse("username", &name)
+                .map_err(|_| unauthorized("the token's username is not valid"))?,
             None => Username::from(&user),
         };
         // A fraction of a second is cut off; the library has refused what is negative or no number.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let exp = claims.exp.as_u64().or_else(|| claims.exp.as_f64().map(|exp| exp as u64)).unwrap_or_default();
+        let exp = claims
+            .exp
+            .as_u64()
+            .or_else(|| claims.exp.as_f64().map(|exp| exp as u64))
+            .unwrap_or_default();
         let reach = claims.rooms.0.map_or(Reach::Everywhere, Reach::only);
-        Ok(Identity { user, username, role: claims.role, reach, expires_at: Some(exp.saturating_add(self.leeway)) })
+        Ok(Identity {
+            user,
+            username,
+            role: claims.role,
+            reach,
+            expires_at: Some(exp.saturating_add(self.leeway)),
+        })
     }
 }
 
@@ -283,8 +328,14 @@ impl NewToken {
     /// For that user, from now on.
     #[must_use]
     pub fn lasting(user: &str, ttl: Duration) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { sub: user.to_owned(), exp: now.saturating_add(ttl).as_secs(), ..Self::default() }
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            sub: user.to_owned(),
+            exp: now.saturating_add(ttl).as_secs(),
+            ..Self::default()
+        }
     }
 
     /// By HS256.
@@ -309,7 +360,12 @@ pub fn mint(
     ttl: Duration,
 ) -> Result<String, jsonwebtoken::errors::Error> {
     let (username, role) = (name.map(ToOwned::to_owned), role.map(ToOwned::to_owned));
-    NewToken { username, role, ..NewToken::lasting(user, ttl) }.sign(secret)
+    NewToken {
+        username,
+        role,
+        ..NewToken::lasting(user, ttl)
+    }
+    .sign(secret)
 }
 
 #[cfg(test)]

@@ -109,10 +109,20 @@ impl Webhook {
     pub async fn ask(&self, action: Asked, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
         let key = (action, user.clone(), room.clone());
         let slot = self.cache.lock().slot(&key, self.settings.cache);
-        match slot.get_or_init(|| async { (self.fetch(&key).await, Instant::now()) }).await.0 {
+        match slot
+            .get_or_init(|| async { (self.fetch(&key).await, Instant::now()) })
+            .await
+            .0
+        {
             Some(true) => Ok(()),
-            Some(false) => Err(Refusal::new(Code::Forbidden, "this is not allowed in this room")),
-            None => Err(Refusal::new(Code::Unavailable, "nobody can say now whether this is allowed")),
+            Some(false) => Err(Refusal::new(
+                Code::Forbidden,
+                "this is not allowed in this room",
+            )),
+            None => Err(Refusal::new(
+                Code::Unavailable,
+                "nobody can say now whether this is allowed",
+            )),
         }
     }
 
@@ -121,19 +131,30 @@ impl Webhook {
             Asked::Join => "join",
             Asked::Send => "send",
         };
-        let question = Question { action, user_id: user.as_str(), room_id: room.as_str() };
+        let question = Question {
+            action,
+            user_id: user.as_str(),
+            room_id: room.as_str(),
+        };
         let question = serde_json::to_vec(&question).expect("text always serialises");
         let answer = async {
             // Never closed.
             let _turn = self.at_once.acquire().await;
-            self.outgoing.post(&self.settings.uri, self.settings.bearer.as_ref(), question).await
+            self.outgoing
+                .post(&self.settings.uri, self.settings.bearer.as_ref(), question)
+                .await
         };
-        let answer = tokio::time::timeout(self.settings.timeout, answer).await.unwrap_or(Err(FetchError::TooSlow));
+        let answer = tokio::time::timeout(self.settings.timeout, answer)
+            .await
+            .unwrap_or(Err(FetchError::TooSlow));
         let answer = answer.map_err(|error| error.to_string()).and_then(|body| {
             serde_json::from_slice::<Answer>(&body)
                 .map_err(|_| "its answer is not {\"allow\": true or false}".to_owned())
         });
-        answer.map(|answer| answer.allow).inspect_err(|error| self.warn(error)).ok()
+        answer
+            .map(|answer| answer.allow)
+            .inspect_err(|error| self.warn(error))
+            .ok()
     }
 
     /// Says it now and then: while it fails, each request would have the same to say.
@@ -141,7 +162,10 @@ impl Webhook {
         let mut warned = self.warned.lock();
         if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
             *warned = Some(Instant::now());
-            tracing::warn!(error, "AUTHORIZE_URL gives no answer: joins and sends are refused");
+            tracing::warn!(
+                error,
+                "AUTHORIZE_URL gives no answer: joins and sends are refused"
+            );
         }
     }
 }
@@ -151,7 +175,11 @@ mod tests {
     use super::*;
 
     fn key(room: usize) -> Key {
-        (Asked::Send, UserId::trusted("ann"), RoomId::trusted(&room.to_string()))
+        (
+            Asked::Send,
+            UserId::trusted("ann"),
+            RoomId::trusted(&room.to_string()),
+        )
     }
 
     #[tokio::test(start_paused = true)]
@@ -161,8 +189,15 @@ mod tests {
             let slot = cache.slot(&key(1), ttl);
             slot.set((answer, Instant::now())).unwrap();
             tokio::time::advance(Duration::from_secs(29)).await;
-            assert_eq!(Arc::ptr_eq(&slot, &cache.slot(&key(1), ttl)), kept, "{answer:?}");
-            cache.slot(&key(1), ttl).set((Some(true), Instant::now())).ok();
+            assert_eq!(
+                Arc::ptr_eq(&slot, &cache.slot(&key(1), ttl)),
+                kept,
+                "{answer:?}"
+            );
+            cache
+                .slot(&key(1), ttl)
+                .set((Some(true), Instant::now()))
+                .ok();
             tokio::time::advance(Duration::from_secs(31)).await;
             assert!(cache.slot(&key(1), ttl).get().is_none(), "too old");
         }
@@ -177,6 +212,9 @@ mod tests {
         assert!(cache.young.len() + cache.old.len() <= 2 * GENERATION);
         let last = 3 * GENERATION - 1;
         let slot = cache.slot(&key(last), Duration::ZERO);
-        assert!(Arc::ptr_eq(&slot, &cache.slot(&key(last), Duration::ZERO)), "one who asks is waited for");
+        assert!(
+            Arc::ptr_eq(&slot, &cache.slot(&key(last), Duration::ZERO)),
+            "one who asks is waited for"
+        );
     }
 }

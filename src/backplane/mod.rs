@@ -10,7 +10,8 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::domain::{
-    ConnId, Debts, Draft, Epoch, Head, LogSpan, RoomChange, RoomId, Status, Timestamp, UserId, Username,
+    ConnId, Debts, Draft, Epoch, Head, LogSpan, RoomChange, RoomId, Status, Timestamp, UserId,
+    Username,
 };
 
 pub mod memory;
@@ -137,7 +138,13 @@ pub trait RoomLog: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`, `Full`.
-    async fn read(&self, room: &RoomId, window: Window, limit: usize, max_bytes: usize) -> Result<Slice>;
+    async fn read(
+        &self,
+        room: &RoomId,
+        window: Window,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Slice>;
 
     /// The heads of many rooms, in their order; `None` for a room that isn't known. Each is read on its own.
     ///
@@ -159,7 +166,14 @@ impl Joined {
     /// What a listener finds: the log, and nobody.
     #[must_use]
     pub fn listening(span: LogSpan) -> Self {
-        Self { span, roster: Roster { users: Vec::new(), total: 0, version: 0 } }
+        Self {
+            span,
+            roster: Roster {
+                users: Vec::new(),
+                total: 0,
+                version: 0,
+            },
+        }
     }
 }
 
@@ -213,7 +227,13 @@ pub trait Presence: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`, `Full`.
-    async fn join(&self, conn: &ConnId, user: &UserId, username: &Username, room: &RoomId) -> Result<Joined>;
+    async fn join(
+        &self,
+        conn: &ConnId,
+        user: &UserId,
+        username: &Username,
+        room: &RoomId,
+    ) -> Result<Joined>;
 
     /// Takes the connection out of the room, at once: when it was the user's last one there, the user has left (unless
     /// another connection of the user is in its grace there). Does nothing when it isn't in it.
@@ -236,7 +256,12 @@ pub trait Presence: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`.
-    async fn members(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<MemberPage>;
+    async fn members(
+        &self,
+        room: &RoomId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<MemberPage>;
 
     /// Whether the user is in the room (or in grace there).
     ///

@@ -15,16 +15,34 @@ const BARE: usize = 129;
 /// It is written by hand: for most texts nothing has to be escaped, which is quicker to see at once than byte for byte.
 #[must_use]
 pub fn encode(draft: &Draft) -> Bytes {
-    let (room, user, name) = (draft.room.as_str(), draft.user.as_str(), draft.username.as_str());
+    let (room, user, name) = (
+        draft.room.as_str(),
+        draft.user.as_str(),
+        draft.username.as_str(),
+    );
     let payload = draft.payload.as_deref();
     // As long as it will be, but where something has to be escaped: most need not grow, and what is kept has no slack.
     let texts = [room, user, name, &draft.content, &draft.kind];
-    let length = BARE + texts.iter().map(|text| text.len()).sum::<usize>() + payload.map_or(0, str::len);
+    let length =
+        BARE + texts.iter().map(|text| text.len()).sum::<usize>() + payload.map_or(0, str::len);
     let mut json = Vec::with_capacity(length);
     json.extend_from_slice(b"{\"id\":\"");
-    json.extend_from_slice(draft.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
-    let fields = [("\",\"room_id\":", room), (",\"user_id\":", user), (",\"username\":", name)];
-    for (key, text) in fields.into_iter().chain([(",\"content\":", &*draft.content), (",\"type\":", &*draft.kind)]) {
+    json.extend_from_slice(
+        draft
+            .id
+            .hyphenated()
+            .encode_lower(&mut Uuid::encode_buffer())
+            .as_bytes(),
+    );
+    let fields = [
+        ("\",\"room_id\":", room),
+        (",\"user_id\":", user),
+        (",\"username\":", name),
+    ];
+    for (key, text) in fields.into_iter().chain([
+        (",\"content\":", &*draft.content),
+        (",\"type\":", &*draft.kind),
+    ]) {
         put(&mut json, key, text);
     }
     if let Some(title) = &draft.title {
@@ -52,7 +70,10 @@ fn put(json: &mut Vec<u8>, key: &str, text: &str) {
     json.extend_from_slice(key.as_bytes());
     let is_special = |byte| byte < b' ' || byte == b'"' || byte == b'\\';
     // Without an early end the compiler looks at many bytes in one step.
-    if text.bytes().fold(false, |found, byte| found | is_special(byte)) {
+    if text
+        .bytes()
+        .fold(false, |found, byte| found | is_special(byte))
+    {
         serde_json::to_writer(json, text).expect("strings always serialise");
     } else {
         json.push(b'"');
@@ -69,21 +90,41 @@ mod tests {
     #[test]
     fn a_bare_record_fits_without_room_to_spare() {
         let user = UserId::trusted("u");
-        let fields = DraftFields { content: "c".into(), ..DraftFields::default() };
-        let draft =
-            Draft::new(RoomId::trusted("r"), user.clone(), Username::from(&user), fields, &Limits::default()).unwrap();
-        assert_eq!(encode(&draft).len(), BARE + "ru".len() + "uc".len() + draft.kind.len());
+        let fields = DraftFields {
+            content: "c".into(),
+            ..DraftFields::default()
+        };
+        let draft = Draft::new(
+            RoomId::trusted("r"),
+            user.clone(),
+            Username::from(&user),
+            fields,
+            &Limits::default(),
+        )
+        .unwrap();
+        assert_eq!(
+            encode(&draft).len(),
+            BARE + "ru".len() + "uc".len() + draft.kind.len()
+        );
     }
 
     #[test]
     fn every_text_is_written_as_json() {
-        for char in (0..0x300).chain([0x2028, 0xffff, 0x1_f600]).filter_map(char::from_u32) {
-            for text in
-                [format!("{char}"), format!("before {char} and a while after"), format!("after a longer while {char}")]
-            {
+        for char in (0..0x300)
+            .chain([0x2028, 0xffff, 0x1_f600])
+            .filter_map(char::from_u32)
+        {
+            for text in [
+                format!("{char}"),
+                format!("before {char} and a while after"),
+                format!("after a longer while {char}"),
+            ] {
                 let mut json = Vec::new();
                 put(&mut json, "", &text);
-                assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&text).unwrap());
+                assert_eq!(
+                    String::from_utf8(json).unwrap(),
+                    serde_json::to_string(&text).unwrap()
+                );
             }
         }
     }
@@ -97,9 +138,14 @@ mod tests {
             ..DraftFields::default()
         };
         let user = UserId::trusted("ann");
-        let draft =
-            Draft::new(RoomId::trusted("lobby"), user.clone(), Username::from(&user), fields, &Limits::default())
-                .unwrap();
+        let draft = Draft::new(
+            RoomId::trusted("lobby"),
+            user.clone(),
+            Username::from(&user),
+            fields,
+            &Limits::default(),
+        )
+        .unwrap();
         let id = draft.id;
         assert_eq!(
             encode(&draft),

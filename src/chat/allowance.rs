@@ -39,8 +39,15 @@ impl Spenders {
     /// With those rates, shared with other nodes if there may be any.
     #[must_use]
     pub fn new(rates: Rates, shared: Option<Arc<dyn Spending>>) -> Self {
-        let ledger = Ledger { allowances: Allowances::new(rates, USERS), untold: HashMap::new() };
-        Self { rates, shared, ledger: Mutex::new(ledger) }
+        let ledger = Ledger {
+            allowances: Allowances::new(rates, USERS),
+            untold: HashMap::new(),
+        };
+        Self {
+            rates,
+            shared,
+            ledger: Mutex::new(ledger),
+        }
     }
 
     /// Spends of the user's allowance.
@@ -53,7 +60,9 @@ impl Spenders {
         }
         let mut ledger = self.ledger.lock();
         ledger.allowances.spend(user, cost, Instant::now())?;
-        if self.shared.is_some() && (ledger.untold.len() < USERS || ledger.untold.contains_key(user)) {
+        if self.shared.is_some()
+            && (ledger.untold.len() < USERS || ledger.untold.contains_key(user))
+        {
             let untold = ledger.untold.entry(user.clone()).or_default();
             for (untold, debt) in untold.iter_mut().zip(cost.debts(&self.rates)) {
                 *untold += debt;
@@ -92,8 +101,11 @@ impl Ledger {
     fn worth_telling(&mut self) -> Vec<(UserId, Debts)> {
         let now = Instant::now();
         // Who owes nothing any more has nothing to tell of.
-        self.untold.retain(|user, debts| is_worth_telling(debts) || !self.allowances.is_full(user, now));
-        self.untold.extract_if(|_, debts| is_worth_telling(debts)).collect()
+        self.untold
+            .retain(|user, debts| is_worth_telling(debts) || !self.allowances.is_full(user, now));
+        self.untold
+            .extract_if(|_, debts| is_worth_telling(debts))
+            .collect()
     }
 }
 
@@ -117,7 +129,9 @@ mod tests {
             sum.1 += 1;
             let add = |(user, debts): (UserId, Debts)| {
                 let all = sum.0.entry(user.clone()).or_default();
-                all.iter_mut().zip(debts).for_each(|(all, debt)| *all += debt);
+                all.iter_mut()
+                    .zip(debts)
+                    .for_each(|(all, debt)| *all += debt);
                 (user, *all)
             };
             spent.into_iter().map(add).collect()
@@ -126,11 +140,19 @@ mod tests {
 
     fn rates() -> Rates {
         // So slow that nothing comes back within the test.
-        Rates { events: Rate { per_sec: 1, burst: 1000 }, ..Rates::default() }
+        Rates {
+            events: Rate {
+                per_sec: 1,
+                burst: 1000,
+            },
+            ..Rates::default()
+        }
     }
 
     fn pass(node: &Spenders, user: &UserId, tries: usize) -> usize {
-        (0..tries).filter(|_| node.spend(user, Cost::event(1)).is_ok()).count()
+        (0..tries)
+            .filter(|_| node.spend(user, Cost::event(1)).is_ok())
+            .count()
     }
 
     #[tokio::test]
@@ -138,12 +160,20 @@ mod tests {
         let sum = Arc::new(Sum::default());
         let nodes = [0, 1].map(|_| Spenders::new(rates(), Some(sum.clone())));
         let ann = UserId::trusted("ann");
-        assert_eq!(nodes.each_ref().map(|node| pass(node, &ann, 700)), [700, 700], "not known to each other yet");
+        assert_eq!(
+            nodes.each_ref().map(|node| pass(node, &ann, 700)),
+            [700, 700],
+            "not known to each other yet"
+        );
         for node in &nodes {
             node.tell().await;
         }
         assert_eq!(sum.0.lock().1, 2, "one call a round, however many events");
-        assert_eq!(pass(&nodes[1], &ann, 700), 0, "400 too many, which are owed");
+        assert_eq!(
+            pass(&nodes[1], &ann, 700),
+            0,
+            "400 too many, which are owed"
+        );
         assert!(nodes[1].spend(&ann, Cost::event(1)).unwrap_err().wait > Duration::from_secs(390));
         // The first one told before the second; it learns with what it tells next.
         assert_eq!(pass(&nodes[0], &ann, 1), 1);
@@ -159,8 +189,17 @@ mod tests {
     #[tokio::test]
     async fn small_spending_is_told_when_it_adds_up() {
         let sum = Arc::new(Sum::default());
-        let rates = Rates { events: Rate { per_sec: 100, burst: 100_000 }, ..Rates::default() };
-        let (node, ann) = (Spenders::new(rates, Some(sum.clone())), UserId::trusted("ann"));
+        let rates = Rates {
+            events: Rate {
+                per_sec: 100,
+                burst: 100_000,
+            },
+            ..Rates::default()
+        };
+        let (node, ann) = (
+            Spenders::new(rates, Some(sum.clone())),
+            UserId::trusted("ann"),
+        );
         pass(&node, &ann, 6);
         node.tell().await;
         assert_eq!(sum.0.lock().1, 0);
@@ -174,6 +213,10 @@ mod tests {
         let (node, ann) = (Spenders::new(rates(), None), UserId::trusted("ann"));
         assert_eq!(pass(&node, &ann, 2000), 1000);
         assert!(node.ledger.lock().untold.is_empty());
-        assert_eq!(pass(&Spenders::new(Rates::default(), None), &ann, 2000), 2000, "no rate, no limit");
+        assert_eq!(
+            pass(&Spenders::new(Rates::default(), None), &ann, 2000),
+            2000,
+            "no rate, no limit"
+        );
     }
 }

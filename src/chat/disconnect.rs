@@ -38,16 +38,24 @@ impl Chat {
     /// `unavailable`: some may have ended.
     pub async fn disconnect(&self, user: &UserId) -> Result<Disconnected, Refusal> {
         self.ready()?;
-        let connections = async || Ok::<_, Refusal>(self.backplane.presence.connections(user).await?);
+        let connections =
+            async || Ok::<_, Refusal>(self.backplane.presence.connections(user).await?);
         let before: HashSet<ConnId> = connections().await?.into_iter().collect();
         let until = Instant::now() + PATIENCE;
         loop {
             self.backplane.bus.publish_disconnect(user).await?;
             let again = Instant::now() + AGAIN;
             loop {
-                let remaining = connections().await?.iter().filter(|conn| before.contains(conn)).count();
+                let remaining = connections()
+                    .await?
+                    .iter()
+                    .filter(|conn| before.contains(conn))
+                    .count();
                 if remaining == 0 || Instant::now() >= until {
-                    return Ok(Disconnected { ended: before.len() - remaining, remaining });
+                    return Ok(Disconnected {
+                        ended: before.len() - remaining,
+                        remaining,
+                    });
                 }
                 if Instant::now() >= again {
                     break;
@@ -66,7 +74,9 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::backplane::{Backplane, BackplaneLimits, Bus, BusSink, Result, Topic, Typing, memory};
+    use crate::backplane::{
+        Backplane, BackplaneLimits, Bus, BusSink, Result, Topic, Typing, memory,
+    };
     use crate::delivery::{Delivery, DeliverySettings};
     use crate::domain::{Limits, Username};
 
@@ -103,13 +113,24 @@ mod tests {
     async fn disconnect(lost: usize) -> (Disconnected, usize) {
         let embedded = memory::embedded(BackplaneLimits::default());
         let said = Arc::new(AtomicUsize::new(0));
-        let bus = Arc::new(Forgetful { inner: embedded.bus.clone(), lost, said: said.clone() });
+        let bus = Arc::new(Forgetful {
+            inner: embedded.bus.clone(),
+            lost,
+            said: said.clone(),
+        });
         let backplane = Backplane { bus, ..embedded };
         let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
         let chat = Chat::new(backplane.clone(), delivery, Limits::default());
-        let (ann, conns) = (UserId::trusted("ann"), [ConnId::trusted("one"), ConnId::trusted("two")]);
+        let (ann, conns) = (
+            UserId::trusted("ann"),
+            [ConnId::trusted("one"), ConnId::trusted("two")],
+        );
         for conn in &conns {
-            backplane.presence.connect(conn, &ann, &Username::from(&ann)).await.unwrap();
+            backplane
+                .presence
+                .connect(conn, &ann, &Username::from(&ann))
+                .await
+                .unwrap();
         }
         let presence = backplane.presence.clone();
         chat.on_disconnect(Box::new(move |user| {
@@ -122,19 +143,46 @@ mod tests {
         }));
         // The node has to listen before anything is said.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        (chat.disconnect(&ann).await.unwrap(), said.load(Ordering::SeqCst))
+        (
+            chat.disconnect(&ann).await.unwrap(),
+            said.load(Ordering::SeqCst),
+        )
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_the_bus_loses_is_said_again() {
-        assert_eq!(disconnect(0).await, (Disconnected { ended: 2, remaining: 0 }, 1));
-        assert_eq!(disconnect(2).await, (Disconnected { ended: 2, remaining: 0 }, 3));
+        assert_eq!(
+            disconnect(0).await,
+            (
+                Disconnected {
+                    ended: 2,
+                    remaining: 0
+                },
+                1
+            )
+        );
+        assert_eq!(
+            disconnect(2).await,
+            (
+                Disconnected {
+                    ended: 2,
+                    remaining: 0
+                },
+                3
+            )
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_never_answers_is_told_of() {
         let (done, said) = disconnect(usize::MAX).await;
-        assert_eq!(done, Disconnected { ended: 0, remaining: 2 });
+        assert_eq!(
+            done,
+            Disconnected {
+                ended: 0,
+                remaining: 2
+            }
+        );
         assert!((4..=6).contains(&said), "{said}");
     }
 }

@@ -45,7 +45,11 @@ impl Chat {
             HistoryWindow::Before(seq) => Window::Before(seq),
             HistoryWindow::Newest => Window::Newest,
         };
-        let slice = self.backplane.log.read(permit.room(), of_log, limit, max_bytes).await?;
+        let slice = self
+            .backplane
+            .log
+            .read(permit.room(), of_log, limit, max_bytes)
+            .await?;
         let (entries, span) = (slice.entries, slice.span);
         let has_more = match window {
             HistoryWindow::After(_) => entries.last().is_some_and(|last| last.seq < span.head.seq),
@@ -53,6 +57,10 @@ impl Chat {
                 entries.first().is_some_and(|first| first.seq > span.oldest)
             }
         };
-        Ok(HistoryPage { entries, has_more, head: span.head })
+        Ok(HistoryPage {
+            entries,
+            has_more,
+            head: span.head,
+        })
     }
 }

@@ -66,10 +66,13 @@ impl From<BackplaneError> for Refusal {
     fn from(error: BackplaneError) -> Self {
         match error {
             BackplaneError::Unavailable(_) => Self::new(Code::Unavailable, "try again in a moment"),
-            BackplaneError::Full => Self::new(Code::Overloaded, "this node holds as many rooms as it may"),
-            BackplaneError::TooManyConnections => {
-                Self::new(Code::TooManyConnections, "this user has as many connections as one may have")
+            BackplaneError::Full => {
+                Self::new(Code::Overloaded, "this node holds as many rooms as it may")
             }
+            BackplaneError::TooManyConnections => Self::new(
+                Code::TooManyConnections,
+                "this user has as many connections as one may have",
+            ),
             BackplaneError::Broken(what) => {
                 tracing::error!(what, "the backplane answered nonsense");
                 Self::new(Code::Internal, "a fault of the server")
@@ -83,7 +86,14 @@ impl Chat {
     #[must_use]
     pub fn new(backplane: Backplane, delivery: Arc<Delivery>, limits: Limits) -> Self {
         let spenders = Spenders::new(limits.user, backplane.spending.clone());
-        Self { backplane, delivery, limits, consent: None, spenders, counters: ChatCounters::default() }
+        Self {
+            backplane,
+            delivery,
+            limits,
+            consent: None,
+            spenders,
+            counters: ChatCounters::default(),
+        }
     }
 
     /// The same, where someone else has a say.
@@ -132,13 +142,21 @@ impl Chat {
 
     /// A backplane that is known to be away isn't asked: each request would wait for its time-out.
     fn ready(&self) -> Result<(), Refusal> {
-        if self.is_ready() { Ok(()) } else { Err(BackplaneError::Unavailable("known to be down".to_owned()).into()) }
+        if self.is_ready() {
+            Ok(())
+        } else {
+            Err(BackplaneError::Unavailable("known to be down".to_owned()).into())
+        }
     }
 
     /// `embedded` or `redis`.
     #[must_use]
     pub fn backplane_kind(&self) -> &'static str {
-        if self.backplane.lifecycle.describe().starts_with("redis") { "redis" } else { "embedded" }
+        if self.backplane.lifecycle.describe().starts_with("redis") {
+            "redis"
+        } else {
+            "embedded"
+        }
     }
 
     /// Binds the session to its user, or (again, for the same user) renames it and sets its reach anew. Takes it out of the rooms
@@ -153,18 +171,34 @@ impl Chat {
         username: Username,
         reach: Reach,
     ) -> Result<Vec<RoomId>, Refusal> {
-        if session.member.as_ref().is_some_and(|member| member.user != user) {
-            return Err(Refusal::new(Code::AlreadyAuthenticated, "this connection belongs to another user"));
+        if session
+            .member
+            .as_ref()
+            .is_some_and(|member| member.user != user)
+        {
+            return Err(Refusal::new(
+                Code::AlreadyAuthenticated,
+                "this connection belongs to another user",
+            ));
         }
         self.ready()?;
         // Also under the same name again: another connection may have given the user another one meanwhile.
-        self.backplane.presence.connect(&session.conn, &user, &username).await?;
+        self.backplane
+            .presence
+            .connect(&session.conn, &user, &username)
+            .await?;
         let (mut left, lost): (Vec<RoomId>, Vec<RoomId>) = (Vec::new(), session.beyond(&reach));
         session.bind(user.clone(), username, reach);
         for room in lost {
             // Not the other way round: whether or not the backplane can be told, nothing more is heard of the room.
             self.delivery.leave(&room, &session.conn).await;
-            let was_in = if self.backplane.presence.leave(&session.conn, &user, &room).await.is_ok() {
+            let was_in = if self
+                .backplane
+                .presence
+                .leave(&session.conn, &user, &room)
+                .await
+                .is_ok()
+            {
                 session.rooms.remove(&room)
             } else {
                 // The backplane may still count it there: it is told when the connection is lost.
@@ -181,7 +215,13 @@ impl Chat {
     }
 
     /// Puts the session into the room, as [`Delivery::join`]; returns when the replay is over.
-    pub async fn join(&self, session: &mut Session, permit: Permit<Joining>, start: Start, reply: JoinReply) {
+    pub async fn join(
+        &self,
+        session: &mut Session,
+        permit: Permit<Joining>,
+        start: Start,
+        reply: JoinReply,
+    ) {
         let room = permit.into_room();
         let member = match self.ready().and_then(|()| session.member()) {
             Ok(member) => member.clone(),
@@ -190,7 +230,9 @@ impl Chat {
         let sure = session.rooms.values().filter(|sure| **sure).count();
         let most = self.limits.rooms_per_socket;
         // Joins that failed are remembered, too, and not without bound.
-        if session.rooms.get(&room) != Some(&true) && (sure >= most || session.rooms.len() >= 4 * most) {
+        if session.rooms.get(&room) != Some(&true)
+            && (sure >= most || session.rooms.len() >= 4 * most)
+        {
             let text = format!("a connection may be in at most {most} rooms");
             return reply(Err(Refusal::new(Code::TooManyRooms, text)));
         }
@@ -205,7 +247,9 @@ impl Chat {
             note.store(outcome.is_ok(), Ordering::Release);
             reply(outcome.map_err(Refusal::from));
         });
-        self.delivery.join(room.clone(), member.outlet, member.username, start, tell).await;
+        self.delivery
+            .join(room.clone(), member.outlet, member.username, start, tell)
+            .await;
         if joined.load(Ordering::Acquire) {
             self.counters.joins.add(1);
             session.rooms.insert(room, true);
@@ -226,8 +270,12 @@ impl Chat {
             return reply(Err(refusal));
         }
         session.listens = true;
-        let tell = Box::new(move |outcome: Result<JoinOutcome, BackplaneError>| reply(outcome.map_err(Refusal::from)));
-        self.delivery.listen(permit.into_room(), outlet, start, tell).await;
+        let tell = Box::new(move |outcome: Result<JoinOutcome, BackplaneError>| {
+            reply(outcome.map_err(Refusal::from))
+        });
+        self.delivery
+            .listen(permit.into_room(), outlet, start, tell)
+            .await;
     }
 
     /// Nothing of the broadcasts reaches the session after the call. Returns their room.
@@ -251,7 +299,10 @@ impl Chat {
             return Err(Refusal::new(Code::NotInRoom, "join the room first"));
         }
         self.ready()?;
-        self.backplane.presence.leave(&session.conn, &user, room).await?;
+        self.backplane
+            .presence
+            .leave(&session.conn, &user, room)
+            .await?;
         self.delivery.leave(room, &session.conn).await;
         session.rooms.remove(room);
         Ok(())
@@ -268,8 +319,10 @@ impl Chat {
         fields: DraftFields,
     ) -> Result<Appended, Refusal> {
         let member = session.member()?;
-        self.consent(Asked::Send, &member.user, permit.room()).await?;
-        self.post(permit, member.user.clone(), member.username.clone(), fields).await
+        self.consent(Asked::Send, &member.user, permit.room())
+            .await?;
+        self.post(permit, member.user.clone(), member.username.clone(), fields)
+            .await
     }
 
     /// Returns when what had arrived of the room before the call has been handed to the members here, the sender among
@@ -310,11 +363,24 @@ impl Chat {
     ///
     /// # Errors
     /// `unavailable`.
-    pub async fn typing(&self, session: &Session, permit: Permit<Sending>, typing: bool) -> Result<(), Refusal> {
+    pub async fn typing(
+        &self,
+        session: &Session,
+        permit: Permit<Sending>,
+        typing: bool,
+    ) -> Result<(), Refusal> {
         let member = session.member()?;
         let (user, username) = (member.user.clone(), member.username.clone());
         self.ready()?;
-        self.backplane.bus.publish_typing(&Typing { room: permit.into_room(), user, username, typing }).await?;
+        self.backplane
+            .bus
+            .publish_typing(&Typing {
+                room: permit.into_room(),
+                user,
+                username,
+                typing,
+            })
+            .await?;
         Ok(())
     }
 
@@ -324,8 +390,13 @@ impl Chat {
             Ok(member) => member.outlet.clone(),
             Err(refusal) => return reply(Err(refusal)),
         };
-        if !session.watched.contains(&target) && session.watched.len() >= self.limits.status_subscriptions {
-            let text = format!("a connection may watch at most {} users", self.limits.status_subscriptions);
+        if !session.watched.contains(&target)
+            && session.watched.len() >= self.limits.status_subscriptions
+        {
+            let text = format!(
+                "a connection may watch at most {} users",
+                self.limits.status_subscriptions
+            );
             return reply(Err(Refusal::new(Code::TooManySubscriptions, text)));
         }
         let new = session.watched.insert(target.clone());
@@ -356,7 +427,9 @@ impl Chat {
 
     /// The connection is lost: nothing reaches it any more, and its graces begin.
     pub async fn lost(&self, session: &mut Session) {
-        let Some(member) = session.member.take() else { return };
+        let Some(member) = session.member.take() else {
+            return;
+        };
         self.end_listening(session).await;
         for user in session.watched.drain() {
             self.delivery.unwatch(&user, &session.conn).await;
@@ -365,7 +438,10 @@ impl Chat {
         for room in &rooms {
             self.delivery.leave(room, &session.conn).await;
         }
-        self.backplane.presence.lost(&session.conn, &member.user, &rooms).await;
+        self.backplane
+            .presence
+            .lost(&session.conn, &member.user, &rooms)
+            .await;
     }
 
     /// A page of a room's members.
@@ -379,7 +455,11 @@ impl Chat {
         limit: usize,
     ) -> Result<MemberPage, Refusal> {
         self.ready()?;
-        Ok(self.backplane.presence.members(permit.room(), after, limit).await?)
+        Ok(self
+            .backplane
+            .presence
+            .members(permit.room(), after, limit)
+            .await?)
     }
 
     /// Whether the user is in the room now.
@@ -413,14 +493,24 @@ mod tests {
     #[tokio::test]
     async fn who_sends_waits_for_who_hands_on() {
         let backplane = memory::embedded(BackplaneLimits::default());
-        let settings = DeliverySettings { ahead_bytes: 2000, ..DeliverySettings::default() };
+        let settings = DeliverySettings {
+            ahead_bytes: 2000,
+            ..DeliverySettings::default()
+        };
         let delivery = Arc::new(Delivery::start(&backplane, &settings));
         let chat = Chat::new(backplane.clone(), delivery, Limits::default());
         let (room, user) = (RoomId::trusted("room"), UserId::trusted("ann"));
-        backplane.bus.subscribe(&Topic::Room(room.clone())).await.unwrap();
+        backplane
+            .bus
+            .subscribe(&Topic::Room(room.clone()))
+            .await
+            .unwrap();
         let post = || {
             let permit = policy::may_send(&Reach::Everywhere, Standing::Service, &room).unwrap();
-            let fields = DraftFields { content: "x".repeat(1000), ..DraftFields::default() };
+            let fields = DraftFields {
+                content: "x".repeat(1000),
+                ..DraftFields::default()
+            };
             chat.post(permit, user.clone(), Username::from(&user), fields)
         };
         // Nothing here waits before that, so the worker has had no turn.
@@ -428,6 +518,10 @@ mod tests {
             assert!(post().now_or_never().unwrap().is_ok());
         }
         assert!(post().now_or_never().is_none());
-        assert_eq!(post().await.unwrap().seq, 3, "the one that was given up was not sent");
+        assert_eq!(
+            post().await.unwrap().seq,
+            3,
+            "the one that was given up was not sent"
+        );
     }
 }

@@ -40,13 +40,23 @@ impl Session {
     /// A connection that hasn't said who it is.
     #[must_use]
     pub fn new(conn: ConnId, make_outlet: MakeOutlet) -> Self {
-        Self { conn, member: None, rooms: HashMap::default(), watched: HashSet::default(), listens: false, make_outlet }
+        Self {
+            conn,
+            member: None,
+            rooms: HashMap::default(),
+            watched: HashSet::default(),
+            listens: false,
+            make_outlet,
+        }
     }
 
     /// In place of a session that was taken away.
     #[must_use]
     pub fn nobody() -> Self {
-        Self::new(ConnId::trusted("nobody"), Box::new(|_| unreachable!("a session of nobody is never bound")))
+        Self::new(
+            ConnId::trusted("nobody"),
+            Box::new(|_| unreachable!("a session of nobody is never bound")),
+        )
     }
 
     /// Which connection.
@@ -60,7 +70,9 @@ impl Session {
     /// # Errors
     /// `unauthorized` before `authenticate`.
     pub fn member(&self) -> Result<&Member, Refusal> {
-        self.member.as_ref().ok_or_else(|| Refusal::new(Code::Unauthorized, "authenticate first"))
+        self.member
+            .as_ref()
+            .ok_or_else(|| Refusal::new(Code::Unauthorized, "authenticate first"))
     }
 
     /// May the session enter the room?
@@ -97,12 +109,20 @@ impl Session {
 
     /// A user whom REST takes for a service is one of many over a socket.
     fn standing(&self, room: &RoomId) -> Standing {
-        if self.rooms.get(room) == Some(&true) { Standing::Member } else { Standing::Stranger }
+        if self.rooms.get(room) == Some(&true) {
+            Standing::Member
+        } else {
+            Standing::Stranger
+        }
     }
 
     /// The rooms it may be in, as far as `reach` doesn't cover them.
     pub(super) fn beyond(&self, reach: &Reach) -> Vec<RoomId> {
-        self.rooms.keys().filter(|room| !reach.covers(room)).cloned().collect()
+        self.rooms
+            .keys()
+            .filter(|room| !reach.covers(room))
+            .cloned()
+            .collect()
     }
 
     pub(super) fn bind(&mut self, user: UserId, username: Username, reach: Reach) {
@@ -110,6 +130,11 @@ impl Session {
             Some(member) => member.outlet,
             None => (self.make_outlet)(&user),
         };
-        self.member = Some(Member { user, username, reach, outlet });
+        self.member = Some(Member {
+            user,
+            username,
+            reach,
+            outlet,
+        });
     }
 }

@@ -70,12 +70,31 @@ impl Cli {
         let config = Config::load()?;
         match self.command {
             None | Some(Command::Serve | Command::Bench(_)) => serve::serve(&config),
-            Some(Command::Token { user, name, role, rooms, ttl }) => {
-                let secret = config.settings.token_secret().context("JWT_SECRET is not set")?;
+            Some(Command::Token {
+                user,
+                name,
+                role,
+                rooms,
+                ttl,
+            }) => {
+                let secret = config
+                    .settings
+                    .token_secret()
+                    .context("JWT_SECRET is not set")?;
                 let (aud, iss) = config.tokens.map_or_else(Default::default, |tokens| {
-                    (tokens.rules.audience.into_iter().next(), tokens.rules.issuer.into_iter().next())
+                    (
+                        tokens.rules.audience.into_iter().next(),
+                        tokens.rules.issuer.into_iter().next(),
+                    )
                 });
-                let token = NewToken { username: name, role, rooms, aud, iss, ..NewToken::lasting(&user, ttl) };
+                let token = NewToken {
+                    username: name,
+                    role,
+                    rooms,
+                    aud,
+                    iss,
+                    ..NewToken::lasting(&user, ttl)
+                };
                 println!("{}", token.sign(secret)?);
                 Ok(ExitCode::SUCCESS)
             }
@@ -85,7 +104,11 @@ impl Cli {
                     eprintln!("warning: {warning}");
                 }
                 let is_weak = strict && !config.warnings.is_empty();
-                Ok(if is_weak { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+                Ok(if is_weak {
+                    ExitCode::FAILURE
+                } else {
+                    ExitCode::SUCCESS
+                })
             }
             Some(Command::Healthcheck) => healthcheck::check(&config),
         }
@@ -93,7 +116,10 @@ impl Cli {
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let (number, unit) = text.split_at(
+        text.find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len()),
+    );
     let factor: u64 = match unit {
         "" | "s" => 1,
         "m" => 60,
@@ -101,7 +127,10 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400,
         _ => return Err("must be a number of seconds, or end in s, m, h or d".to_owned()),
     };
-    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    let seconds = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor));
     // A century: what is longer is a slip, and would not fit the clock.
     seconds
         .filter(|seconds| (1..=3_155_760_000).contains(seconds))

@@ -31,24 +31,42 @@ fn wrong<T>(key: &str, what: impl std::fmt::Display) -> Result<T, ConfigError> {
 }
 
 pub(super) fn list(values: Option<&str>) -> Vec<String> {
-    let values = values.unwrap_or_default().split(',').map(|value| value.trim().to_owned());
+    let values = values
+        .unwrap_or_default()
+        .split(',')
+        .map(|value| value.trim().to_owned());
     values.filter(|value| !value.is_empty()).collect()
 }
 
 /// The URL of something that is asked over HTTP. A password in it would end up in places where nobody looks for one.
 pub(super) fn http_url(key: &str, url: &str) -> Result<http::Uri, ConfigError> {
-    let parsed = url.parse::<http::Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+    let parsed = url
+        .parse::<http::Uri>()
+        .ok()
+        .filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
     match parsed.as_ref().and_then(http::Uri::authority) {
         Some(authority) if !authority.as_str().contains('@') && !authority.host().is_empty() => {}
-        _ => return wrong(key, "must be an http:// or https:// URL without a user or password"),
+        _ => {
+            return wrong(
+                key,
+                "must be an http:// or https:// URL without a user or password",
+            );
+        }
     }
     parsed.map_or_else(|| wrong(key, "must be a URL"), Ok)
 }
 
 /// True for a URL whose answer anyone on the way could change.
 pub(super) fn is_plain(uri: &http::Uri) -> bool {
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let host = uri
+        .host()
+        .unwrap_or_default()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
+    let loopback = host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback());
     uri.scheme_str() == Some("http") && !loopback
 }
 
@@ -57,12 +75,19 @@ impl Settings {
     /// and may well stand in the environment for another end.
     #[must_use]
     pub fn token_secret(&self) -> Option<&str> {
-        let public = self.jwt_public_key_file.is_some() || self.jwt_jwks_file.is_some() || self.jwt_jwks_url.is_some();
-        self.jwt_secret.as_deref().or(self.better_auth_secret.as_deref().filter(|_| !public))
+        let public = self.jwt_public_key_file.is_some()
+            || self.jwt_jwks_file.is_some()
+            || self.jwt_jwks_url.is_some();
+        self.jwt_secret
+            .as_deref()
+            .or(self.better_auth_secret.as_deref().filter(|_| !public))
     }
 
     /// Who is asked about joins and sends; nobody when no URL is named.
-    pub(super) fn webhook(&self, warnings: &mut Vec<String>) -> Result<Option<WebhookSettings>, ConfigError> {
+    pub(super) fn webhook(
+        &self,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<WebhookSettings>, ConfigError> {
         if !(1..=10_000).contains(&self.authorize_timeout_ms) {
             return wrong("AUTHORIZE_TIMEOUT_MS", "must be from 1 to 10000");
         }
@@ -80,9 +105,15 @@ impl Settings {
         };
         let uri = http_url("AUTHORIZE_URL", url)?;
         if is_plain(&uri) {
-            warnings.push("AUTHORIZE_URL is not https: whoever is on the way can allow what they like".to_owned());
+            warnings.push(
+                "AUTHORIZE_URL is not https: whoever is on the way can allow what they like"
+                    .to_owned(),
+            );
         }
-        let bearer = self.authorize_secret.as_ref().map(|secret| HeaderValue::try_from(format!("Bearer {secret}")));
+        let bearer = self
+            .authorize_secret
+            .as_ref()
+            .map(|secret| HeaderValue::try_from(format!("Bearer {secret}")));
         let Ok(mut bearer) = bearer.transpose() else {
             return wrong("AUTHORIZE_SECRET", "must be plain text");
         };
@@ -90,7 +121,12 @@ impl Settings {
             bearer.set_sensitive(true);
         }
         let timeout = Duration::from_millis(self.authorize_timeout_ms);
-        let settings = WebhookSettings { uri, bearer, timeout, cache: Duration::from_secs(self.authorize_cache_secs) };
+        let settings = WebhookSettings {
+            uri,
+            bearer,
+            timeout,
+            cache: Duration::from_secs(self.authorize_cache_secs),
+        };
         match Webhook::new(settings.clone()) {
             Ok(_) => Ok(Some(settings)),
             Err(error) => wrong("AUTHORIZE_URL", format!("can't be used: {error}")),
@@ -99,8 +135,10 @@ impl Settings {
 
     /// How tokens are checked; none when no key is named.
     pub(super) fn tokens(&self, warnings: &mut Vec<String>) -> Result<Option<Tokens>, ConfigError> {
-        let algorithms: Option<Vec<Algorithm>> =
-            list(self.jwt_algorithm.as_deref()).iter().map(|name| Algorithm::named(name)).collect();
+        let algorithms: Option<Vec<Algorithm>> = list(self.jwt_algorithm.as_deref())
+            .iter()
+            .map(|name| Algorithm::named(name))
+            .collect();
         let Some(algorithms) = algorithms else {
             return wrong("JWT_ALGORITHM", "must be HS256, RS256, ES256 or EdDSA");
         };
@@ -116,24 +154,40 @@ impl Settings {
         let source = match named.as_slice() {
             [] => None,
             [one] => Some(*one),
-            several => return wrong(&several.join(" and "), "are both set: tokens are checked by keys of one kind"),
+            several => {
+                return wrong(
+                    &several.join(" and "),
+                    "are both set: tokens are checked by keys of one kind",
+                );
+            }
         };
         if self.jwt_secret_previous.is_some() && source != Some("JWT_SECRET") {
             return wrong("JWT_SECRET_PREVIOUS", "means nothing without JWT_SECRET");
         }
-        let Some(source) = source else { return Ok(None) };
+        let Some(source) = source else {
+            return Ok(None);
+        };
         if algorithms.is_empty() && source != "JWT_SECRET" {
-            return wrong("JWT_ALGORITHM", format!("is needed with {source}: RS256, ES256 or EdDSA"));
+            return wrong(
+                "JWT_ALGORITHM",
+                format!("is needed with {source}: RS256, ES256 or EdDSA"),
+            );
         }
         let file = |path: &str| {
-            std::fs::read_to_string(path)
-                .or_else(|error| wrong(source, format!("names {path}, which can't be read: {error}")))
+            std::fs::read_to_string(path).or_else(|error| {
+                wrong(
+                    source,
+                    format!("names {path}, which can't be read: {error}"),
+                )
+            })
         };
         let keys = match source {
-            "JWT_PUBLIC_KEY_FILE" => {
-                KeySource::PublicKey(file(self.jwt_public_key_file.as_deref().unwrap_or_default())?)
+            "JWT_PUBLIC_KEY_FILE" => KeySource::PublicKey(file(
+                self.jwt_public_key_file.as_deref().unwrap_or_default(),
+            )?),
+            "JWT_JWKS_FILE" => {
+                KeySource::Set(file(self.jwt_jwks_file.as_deref().unwrap_or_default())?)
             }
-            "JWT_JWKS_FILE" => KeySource::Set(file(self.jwt_jwks_file.as_deref().unwrap_or_default())?),
             "JWT_JWKS_URL" => {
                 let uri = http_url(source, self.jwt_jwks_url.as_deref().unwrap_or_default())?;
                 if is_plain(&uri) {
@@ -144,7 +198,10 @@ impl Settings {
                 KeySource::Url(uri)
             }
             _ => {
-                let secrets = self.token_secret().into_iter().chain(self.jwt_secret_previous.as_deref());
+                let secrets = self
+                    .token_secret()
+                    .into_iter()
+                    .chain(self.jwt_secret_previous.as_deref());
                 KeySource::Secrets(secrets.map(ToOwned::to_owned).collect())
             }
         };
@@ -157,9 +214,10 @@ impl Settings {
         let tokens = Tokens { keys, rules };
         match tokens.verifier() {
             Ok(_) => Ok(Some(tokens)),
-            Err(KeyError::WrongAlgorithm) => {
-                wrong("JWT_ALGORITHM", format!("doesn't go with {source}: {}", KeyError::WrongAlgorithm))
-            }
+            Err(KeyError::WrongAlgorithm) => wrong(
+                "JWT_ALGORITHM",
+                format!("doesn't go with {source}: {}", KeyError::WrongAlgorithm),
+            ),
             Err(error @ KeyError::WeakSecret)
                 if self
                     .jwt_secret_previous

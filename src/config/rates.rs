@@ -8,19 +8,46 @@ use crate::domain::{Limits, Rate, Rates};
 pub(super) fn fill(settings: &mut Settings) {
     let events = u64::from(settings.rate_events_per_sec);
     let bytes = events.saturating_mul(settings.max_content_bytes as u64);
-    let of_address = |rate: u64| if settings.trusted_proxies.is_some() { rate } else { 0 };
+    let of_address = |rate: u64| {
+        if settings.trusted_proxies.is_some() {
+            rate
+        } else {
+            0
+        }
+    };
     // A user: as many sockets at once as one may have, in the time that a burst of theirs takes.
     let connects = (settings.max_sockets_per_user as u64).div_ceil(4);
     let defaults = [
-        (&mut settings.rate_joins_per_sec, events.saturating_mul(2).div_ceil(5)),
+        (
+            &mut settings.rate_joins_per_sec,
+            events.saturating_mul(2).div_ceil(5),
+        ),
         (&mut settings.rate_bytes_per_sec, bytes),
-        (&mut settings.rate_user_events_per_sec, events.saturating_mul(8)),
-        (&mut settings.rate_user_joins_per_sec, events.saturating_mul(2)),
-        (&mut settings.rate_user_bytes_per_sec, bytes.saturating_mul(8)),
+        (
+            &mut settings.rate_user_events_per_sec,
+            events.saturating_mul(8),
+        ),
+        (
+            &mut settings.rate_user_joins_per_sec,
+            events.saturating_mul(2),
+        ),
+        (
+            &mut settings.rate_user_bytes_per_sec,
+            bytes.saturating_mul(8),
+        ),
         (&mut settings.rate_user_connects_per_sec, connects),
-        (&mut settings.rate_ip_events_per_sec, of_address(events.saturating_mul(40))),
-        (&mut settings.rate_ip_joins_per_sec, of_address(events.saturating_mul(10))),
-        (&mut settings.rate_ip_bytes_per_sec, of_address(bytes.saturating_mul(40))),
+        (
+            &mut settings.rate_ip_events_per_sec,
+            of_address(events.saturating_mul(40)),
+        ),
+        (
+            &mut settings.rate_ip_joins_per_sec,
+            of_address(events.saturating_mul(10)),
+        ),
+        (
+            &mut settings.rate_ip_bytes_per_sec,
+            of_address(bytes.saturating_mul(40)),
+        ),
         (&mut settings.rate_ip_handshakes_per_sec, of_address(250)),
         (&mut settings.rate_posts_per_sec, events.saturating_mul(100)),
         (&mut settings.rate_broadcasts_per_sec, events),
@@ -40,7 +67,10 @@ impl Config {
     pub fn socket_rates(&self) -> Rates {
         let settings = &self.settings;
         Rates {
-            events: Rate { per_sec: settings.rate_events_per_sec.into(), burst: settings.rate_events_burst.into() },
+            events: Rate {
+                per_sec: settings.rate_events_per_sec.into(),
+                burst: settings.rate_events_burst.into(),
+            },
             joins: rate(settings.rate_joins_per_sec),
             bytes: rate(settings.rate_bytes_per_sec),
             connects: Rate::default(),

@@ -31,20 +31,33 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
 }
 
 /// Empty is unset.
-pub(super) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub(super) fn optional<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
     Ok(Some(text(deserializer)?).filter(|text| !text.is_empty()))
 }
 
-pub(super) fn number<'de, D: Deserializer<'de>, T: FromStr>(deserializer: D) -> Result<T, D::Error> {
+pub(super) fn number<'de, D: Deserializer<'de>, T: FromStr>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     let text = text(deserializer)?;
     // Without the value: a secret may have come to stand at the wrong key.
-    text.trim().parse().map_err(|_| D::Error::custom("not a whole number in range"))
+    text.trim()
+        .parse()
+        .map_err(|_| D::Error::custom("not a whole number in range"))
 }
 
 /// Empty is unset.
-pub(super) fn optional_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    let Some(text) = optional(deserializer)? else { return Ok(None) };
-    text.trim().parse().map(Some).map_err(|_| D::Error::custom(format!("{text:?} is not a whole number in range")))
+pub(super) fn optional_number<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    let Some(text) = optional(deserializer)? else {
+        return Ok(None);
+    };
+    text.trim()
+        .parse()
+        .map(Some)
+        .map_err(|_| D::Error::custom(format!("{text:?} is not a whole number in range")))
 }
 
 /// A value as `hubbub config` prints it; empty for what isn't set.

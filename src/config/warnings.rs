@@ -23,7 +23,10 @@ pub(super) fn find(config: &Config) -> Vec<String> {
         }
     };
     let is_open = config.auth_mode == AuthMode::Open;
-    warn(is_open && !is_public, "AUTH_MODE is open: whoever connects says who it is");
+    warn(
+        is_open && !is_public,
+        "AUTH_MODE is open: whoever connects says who it is",
+    );
     warn(
         is_open && is_public,
         "AUTH_MODE is open on an address that others can reach: anyone may be anyone, read every room and use all of REST",
@@ -33,9 +36,16 @@ pub(super) fn find(config: &Config) -> Vec<String> {
         "BROADCAST_ROLES is not set: whoever has a token may broadcast to everyone",
     );
     let any_origin = config.origins == Origins::Any && (is_public || !is_open);
-    warn(any_origin, "ALLOWED_ORIGINS is *: every page may connect from its visitors' browsers");
     warn(
-        settings.allowed_origins.as_deref().is_some_and(|list| list.contains("http://")) && is_public,
+        any_origin,
+        "ALLOWED_ORIGINS is *: every page may connect from its visitors' browsers",
+    );
+    warn(
+        settings
+            .allowed_origins
+            .as_deref()
+            .is_some_and(|list| list.contains("http://"))
+            && is_public,
         "ALLOWED_ORIGINS has a page without TLS (http://): whoever is on the way can write it",
     );
     warn(
@@ -44,17 +54,24 @@ pub(super) fn find(config: &Config) -> Vec<String> {
          say none",
     );
     warn(
-        config.proxies.as_ref().is_some_and(crate::server::TrustedProxies::trusts_everyone),
+        config
+            .proxies
+            .as_ref()
+            .is_some_and(crate::server::TrustedProxies::trusts_everyone),
         "TRUSTED_PROXIES trusts everyone: whoever connects says what its address is",
     );
-    let has_proxies =
-        config.proxies.as_ref().is_some_and(|proxies| *proxies != crate::server::TrustedProxies::default());
+    let has_proxies = config
+        .proxies
+        .as_ref()
+        .is_some_and(|proxies| *proxies != crate::server::TrustedProxies::default());
     warn(
         is_public && !has_proxies && config.tls.is_none(),
         "no TLS: tokens and messages can be read on the way; set TLS_CERT and TLS_KEY, or let a proxy end TLS and name it in TRUSTED_PROXIES",
     );
     warn(
-        config.metrics_address.is_some_and(|address| !address.ip().is_loopback()),
+        config
+            .metrics_address
+            .is_some_and(|address| !address.ip().is_loopback()),
         "METRICS_ADDR is an address that others can reach: /metrics asks nobody who reads it",
     );
     if let Some(redis) = &config.redis {
@@ -82,7 +99,10 @@ pub(super) fn find(config: &Config) -> Vec<String> {
         settings.auth_timeout_secs > AUTH_TIMEOUT_SECS,
         "AUTH_TIMEOUT_SECS is more than 60: who never says who it is keeps its place for long",
     );
-    warn(settings.drain_secs == 0, "DRAIN_SECS is 0: all clients of a node that stops come back at once");
+    warn(
+        settings.drain_secs == 0,
+        "DRAIN_SECS is 0: all clients of a node that stops come back at once",
+    );
     for (key, is_off) in switched_off(settings, config.proxies.is_some() && is_public) {
         warn(is_off, &format!("{} is 0: no limit", key.to_uppercase()));
     }
@@ -96,23 +116,56 @@ fn switched_off(settings: &Settings, knows_addresses: bool) -> Vec<(&'static str
         ("rate_joins_per_sec", settings.rate_joins_per_sec == Some(0)),
         ("rate_bytes_per_sec", settings.rate_bytes_per_sec == Some(0)),
         ("max_rate_refusals", settings.max_rate_refusals == 0),
-        ("rate_user_events_per_sec", settings.rate_user_events_per_sec == Some(0)),
-        ("rate_user_joins_per_sec", settings.rate_user_joins_per_sec == Some(0)),
-        ("rate_user_bytes_per_sec", settings.rate_user_bytes_per_sec == Some(0)),
-        ("rate_user_connects_per_sec", settings.rate_user_connects_per_sec == Some(0)),
+        (
+            "rate_user_events_per_sec",
+            settings.rate_user_events_per_sec == Some(0),
+        ),
+        (
+            "rate_user_joins_per_sec",
+            settings.rate_user_joins_per_sec == Some(0),
+        ),
+        (
+            "rate_user_bytes_per_sec",
+            settings.rate_user_bytes_per_sec == Some(0),
+        ),
+        (
+            "rate_user_connects_per_sec",
+            settings.rate_user_connects_per_sec == Some(0),
+        ),
         ("rate_posts_per_sec", settings.rate_posts_per_sec == Some(0)),
-        ("rate_broadcasts_per_sec", settings.rate_broadcasts_per_sec == Some(0)),
+        (
+            "rate_broadcasts_per_sec",
+            settings.rate_broadcasts_per_sec == Some(0),
+        ),
         ("max_connections", settings.max_connections == 0),
-        ("max_handshakes_per_sec", settings.max_handshakes_per_sec == 0),
+        (
+            "max_handshakes_per_sec",
+            settings.max_handshakes_per_sec == 0,
+        ),
         ("max_unauthenticated", settings.max_unauthenticated == 0),
     ];
     if knows_addresses {
         limits.extend([
-            ("rate_ip_events_per_sec", settings.rate_ip_events_per_sec == Some(0)),
-            ("rate_ip_joins_per_sec", settings.rate_ip_joins_per_sec == Some(0)),
-            ("rate_ip_bytes_per_sec", settings.rate_ip_bytes_per_sec == Some(0)),
-            ("rate_ip_handshakes_per_sec", settings.rate_ip_handshakes_per_sec == Some(0)),
-            ("max_connections_per_ip", settings.max_connections_per_ip == 0),
+            (
+                "rate_ip_events_per_sec",
+                settings.rate_ip_events_per_sec == Some(0),
+            ),
+            (
+                "rate_ip_joins_per_sec",
+                settings.rate_ip_joins_per_sec == Some(0),
+            ),
+            (
+                "rate_ip_bytes_per_sec",
+                settings.rate_ip_bytes_per_sec == Some(0),
+            ),
+            (
+                "rate_ip_handshakes_per_sec",
+                settings.rate_ip_handshakes_per_sec == Some(0),
+            ),
+            (
+                "max_connections_per_ip",
+                settings.max_connections_per_ip == 0,
+            ),
         ]);
     }
     limits
@@ -120,16 +173,31 @@ fn switched_off(settings: &Settings, knows_addresses: bool) -> Vec<(&'static str
 
 /// Whether Redis is spoken to without TLS, whether there is a password, and whether it is on another machine.
 fn look_at(redis: &str) -> (bool, bool, bool) {
-    let Ok(url) = url::Url::parse(redis) else { return (true, false, true) };
+    let Ok(url) = url::Url::parse(redis) else {
+        return (true, false, true);
+    };
     let mut hosts = vec![url.host_str().unwrap_or_default().to_owned()];
     // The other servers of a cluster, or of Sentinel.
-    let nodes = url.query_pairs().filter(|(key, _)| key == "node").map(|(_, node)| node.into_owned());
-    hosts.extend(nodes.map(|node| node.rsplit_once(':').map_or(node.clone(), |(host, _)| host.to_owned())));
+    let nodes = url
+        .query_pairs()
+        .filter(|(key, _)| key == "node")
+        .map(|(_, node)| node.into_owned());
+    hosts.extend(nodes.map(|node| {
+        node.rsplit_once(':')
+            .map_or(node.clone(), |(host, _)| host.to_owned())
+    }));
     let is_near = |host: &String| {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        bare == "localhost"
+            || bare
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
     };
-    (!url.scheme().starts_with("rediss"), url.password().is_some(), !hosts.iter().all(is_near))
+    (
+        !url.scheme().starts_with("rediss"),
+        url.password().is_some(),
+        !hosts.iter().all(is_near),
+    )
 }
 
 #[cfg(test)]
@@ -152,7 +220,10 @@ mod tests {
     ];
 
     fn warnings(changes: &[(&str, &str)]) -> Vec<String> {
-        let pairs = STRONG.iter().chain(changes).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let pairs = STRONG
+            .iter()
+            .chain(changes)
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let environment: BTreeMap<_, _> = pairs.filter(|(_, value)| value != "unset").collect();
         let mut environment = environment;
         for (key, value) in changes {
@@ -160,7 +231,9 @@ mod tests {
                 environment.remove(*key);
             }
         }
-        Config::from_sources(environment, Path::new("/nonexistent/.env")).unwrap().warnings
+        Config::from_sources(environment, Path::new("/nonexistent/.env"))
+            .unwrap()
+            .warnings
     }
 
     #[test]
@@ -171,42 +244,103 @@ mod tests {
     #[test]
     fn each_weak_setting_is_told_by_itself() {
         for (change, told) in [
-            (&[("AUTH_MODE", "open")][..], "AUTH_MODE is open on an address"),
-            (&[("ALLOWED_ORIGINS", "https://a.example,*")], "ALLOWED_ORIGINS is *"),
-            (&[("ALLOWED_ORIGINS", "http://a.example")], "without TLS (http://)"),
+            (
+                &[("AUTH_MODE", "open")][..],
+                "AUTH_MODE is open on an address",
+            ),
+            (
+                &[("ALLOWED_ORIGINS", "https://a.example,*")],
+                "ALLOWED_ORIGINS is *",
+            ),
+            (
+                &[("ALLOWED_ORIGINS", "http://a.example")],
+                "without TLS (http://)",
+            ),
             (&[("TRUSTED_PROXIES", "none")], "no TLS"),
             (&[("TRUSTED_PROXIES", "10.0.0.1,::/0")], "trusts everyone"),
             (&[("METRICS_ADDR", "0.0.0.0:9090")], "METRICS_ADDR"),
-            (&[("REDIS_URL", "redis://:secret@redis.internal")], "Redis is reached over a network without TLS"),
             (
-                &[("REDIS_URL", "redis-cluster://:secret@127.0.0.1:1?node=far:2")],
+                &[("REDIS_URL", "redis://:secret@redis.internal")],
                 "Redis is reached over a network without TLS",
             ),
-            (&[("REDIS_URL", "rediss://redis.internal")], "Redis is reached over a network without a password"),
-            (&[("API_KEYS", "0f1e2d3c4b5a69788796a5b4c3d2e1f0,short")], "API_KEYS"),
+            (
+                &[(
+                    "REDIS_URL",
+                    "redis-cluster://:secret@127.0.0.1:1?node=far:2",
+                )],
+                "Redis is reached over a network without TLS",
+            ),
+            (
+                &[("REDIS_URL", "rediss://redis.internal")],
+                "Redis is reached over a network without a password",
+            ),
+            (
+                &[("API_KEYS", "0f1e2d3c4b5a69788796a5b4c3d2e1f0,short")],
+                "API_KEYS",
+            ),
             (&[("PRESENCE_GRACE_MS", "100")], "PRESENCE_GRACE_MS"),
             (&[("AUTH_TIMEOUT_SECS", "600")], "AUTH_TIMEOUT_SECS"),
             (&[("DRAIN_SECS", "0")], "DRAIN_SECS"),
             (&[("RATE_JOINS_PER_SEC", "0")], "RATE_JOINS_PER_SEC is 0"),
             (
-                &[("RATE_BYTES_PER_SEC", "0"), ("RATE_USER_BYTES_PER_SEC", "9"), ("RATE_IP_BYTES_PER_SEC", "9")],
+                &[
+                    ("RATE_BYTES_PER_SEC", "0"),
+                    ("RATE_USER_BYTES_PER_SEC", "9"),
+                    ("RATE_IP_BYTES_PER_SEC", "9"),
+                ],
                 "RATE_BYTES_PER_SEC is 0",
             ),
             (&[("MAX_RATE_REFUSALS", "0")], "MAX_RATE_REFUSALS is 0"),
-            (&[("RATE_USER_EVENTS_PER_SEC", "0")], "RATE_USER_EVENTS_PER_SEC is 0"),
-            (&[("RATE_USER_JOINS_PER_SEC", "0")], "RATE_USER_JOINS_PER_SEC is 0"),
-            (&[("RATE_USER_BYTES_PER_SEC", "0")], "RATE_USER_BYTES_PER_SEC is 0"),
-            (&[("RATE_USER_CONNECTS_PER_SEC", "0")], "RATE_USER_CONNECTS_PER_SEC is 0"),
-            (&[("RATE_IP_EVENTS_PER_SEC", "0")], "RATE_IP_EVENTS_PER_SEC is 0"),
-            (&[("RATE_IP_JOINS_PER_SEC", "0")], "RATE_IP_JOINS_PER_SEC is 0"),
-            (&[("RATE_IP_BYTES_PER_SEC", "0")], "RATE_IP_BYTES_PER_SEC is 0"),
-            (&[("RATE_IP_HANDSHAKES_PER_SEC", "0")], "RATE_IP_HANDSHAKES_PER_SEC is 0"),
+            (
+                &[("RATE_USER_EVENTS_PER_SEC", "0")],
+                "RATE_USER_EVENTS_PER_SEC is 0",
+            ),
+            (
+                &[("RATE_USER_JOINS_PER_SEC", "0")],
+                "RATE_USER_JOINS_PER_SEC is 0",
+            ),
+            (
+                &[("RATE_USER_BYTES_PER_SEC", "0")],
+                "RATE_USER_BYTES_PER_SEC is 0",
+            ),
+            (
+                &[("RATE_USER_CONNECTS_PER_SEC", "0")],
+                "RATE_USER_CONNECTS_PER_SEC is 0",
+            ),
+            (
+                &[("RATE_IP_EVENTS_PER_SEC", "0")],
+                "RATE_IP_EVENTS_PER_SEC is 0",
+            ),
+            (
+                &[("RATE_IP_JOINS_PER_SEC", "0")],
+                "RATE_IP_JOINS_PER_SEC is 0",
+            ),
+            (
+                &[("RATE_IP_BYTES_PER_SEC", "0")],
+                "RATE_IP_BYTES_PER_SEC is 0",
+            ),
+            (
+                &[("RATE_IP_HANDSHAKES_PER_SEC", "0")],
+                "RATE_IP_HANDSHAKES_PER_SEC is 0",
+            ),
             (&[("RATE_POSTS_PER_SEC", "0")], "RATE_POSTS_PER_SEC is 0"),
-            (&[("RATE_BROADCASTS_PER_SEC", "0")], "RATE_BROADCASTS_PER_SEC is 0"),
-            (&[("BROADCAST_ROLES", "unset")], "BROADCAST_ROLES is not set"),
+            (
+                &[("RATE_BROADCASTS_PER_SEC", "0")],
+                "RATE_BROADCASTS_PER_SEC is 0",
+            ),
+            (
+                &[("BROADCAST_ROLES", "unset")],
+                "BROADCAST_ROLES is not set",
+            ),
             (&[("MAX_CONNECTIONS", "0")], "MAX_CONNECTIONS is 0"),
-            (&[("MAX_CONNECTIONS_PER_IP", "0")], "MAX_CONNECTIONS_PER_IP is 0"),
-            (&[("MAX_HANDSHAKES_PER_SEC", "0")], "MAX_HANDSHAKES_PER_SEC is 0"),
+            (
+                &[("MAX_CONNECTIONS_PER_IP", "0")],
+                "MAX_CONNECTIONS_PER_IP is 0",
+            ),
+            (
+                &[("MAX_HANDSHAKES_PER_SEC", "0")],
+                "MAX_HANDSHAKES_PER_SEC is 0",
+            ),
             (&[("MAX_UNAUTHENTICATED", "0")], "MAX_UNAUTHENTICATED is 0"),
         ] {
             let warnings = warnings(change);
@@ -214,14 +348,24 @@ mod tests {
             assert!(warnings[0].contains(told), "{change:?}: {warnings:?}");
         }
         let events_off = warnings(&[("RATE_EVENTS_PER_SEC", "0")]);
-        assert!(events_off.len() > 5, "what follows from it is off, too: {events_off:?}");
+        assert!(
+            events_off.len() > 5,
+            "what follows from it is off, too: {events_off:?}"
+        );
         let nobody_named = warnings(&[("TRUSTED_PROXIES", "unset")]);
-        assert!(nobody_named.len() == 2 && nobody_named[0].contains("TRUSTED_PROXIES is not set"), "{nobody_named:?}");
+        assert!(
+            nobody_named.len() == 2 && nobody_named[0].contains("TRUSTED_PROXIES is not set"),
+            "{nobody_named:?}"
+        );
     }
 
     #[test]
     fn what_only_this_machine_reaches_is_not_weak() {
-        let local = [("SERVER_HOST", "127.0.0.1"), ("TRUSTED_PROXIES", "unset"), ("METRICS_ADDR", "[::1]:9090")];
+        let local = [
+            ("SERVER_HOST", "127.0.0.1"),
+            ("TRUSTED_PROXIES", "unset"),
+            ("METRICS_ADDR", "[::1]:9090"),
+        ];
         assert_eq!(warnings(&local), Vec::<String>::new());
         for near in [
             "redis://localhost",
@@ -229,7 +373,11 @@ mod tests {
             "redis://[::1]",
             "redis-cluster://127.0.0.1?node=127.0.0.1:2",
         ] {
-            assert_eq!(warnings(&[("REDIS_URL", near)]), Vec::<String>::new(), "{near}");
+            assert_eq!(
+                warnings(&[("REDIS_URL", near)]),
+                Vec::<String>::new(),
+                "{near}"
+            );
         }
     }
 }

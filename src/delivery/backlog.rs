@@ -43,7 +43,12 @@ impl Drop for Pass {
 impl Backlog {
     pub fn new(most: usize) -> Self {
         let [most, bytes, waiting] = [most, 0, 0].map(AtomicUsize::new);
-        Self(Arc::new(Inner { most, bytes, waiting, senders: Mutex::default() }))
+        Self(Arc::new(Inner {
+            most,
+            bytes,
+            waiting,
+            senders: Mutex::default(),
+        }))
     }
 
     fn is_full(&self) -> bool {
@@ -72,7 +77,9 @@ impl Backlog {
         {
             let mut senders = self.0.senders.lock();
             senders.waiting.push_back(tell);
-            self.0.waiting.store(senders.waiting.len(), Ordering::SeqCst);
+            self.0
+                .waiting
+                .store(senders.waiting.len(), Ordering::SeqCst);
         }
         // It may have become empty before anyone could see that somebody waits.
         self.let_through();
@@ -83,8 +90,12 @@ impl Backlog {
     fn let_through(&self) {
         let mut senders = self.0.senders.lock();
         while !senders.passing && !self.is_full() {
-            let Some(first) = senders.waiting.pop_front() else { return };
-            self.0.waiting.store(senders.waiting.len(), Ordering::SeqCst);
+            let Some(first) = senders.waiting.pop_front() else {
+                return;
+            };
+            self.0
+                .waiting
+                .store(senders.waiting.len(), Ordering::SeqCst);
             match first.send(Pass(Some(self.clone()))) {
                 Ok(()) => senders.passing = true,
                 // It is for the next one: this one waits no more.
@@ -147,7 +158,11 @@ mod tests {
         let backlog = Backlog::new(1);
         backlog.add(1);
         let [mut gone, mut let_through, mut last] = [(); 3].map(|()| waiting(&backlog));
-        assert!(![&mut gone, &mut let_through, &mut last].into_iter().any(goes_on));
+        assert!(
+            ![&mut gone, &mut let_through, &mut last]
+                .into_iter()
+                .any(goes_on)
+        );
         drop(gone);
         backlog.take(1);
         // This one was let through, and goes without having looked.

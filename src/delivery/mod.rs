@@ -79,7 +79,9 @@ pub struct Pause(Arc<dyn Fn() -> Turn + Send + Sync>);
 impl Pause {
     /// Each time another future of `pause`. Until it is ready the worker hands out nothing.
     #[must_use]
-    pub fn new<F: Future<Output = ()> + Send + 'static>(pause: impl Fn() -> F + Send + Sync + 'static) -> Self {
+    pub fn new<F: Future<Output = ()> + Send + 'static>(
+        pause: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(move || Box::pin(pause())))
     }
 
@@ -204,8 +206,14 @@ impl Delivery {
     #[must_use]
     pub fn start(backplane: &Backplane, settings: &DeliverySettings) -> Self {
         let counters = Arc::new(DeliveryCounters::default());
-        let (senders, receivers): (Vec<_>, Vec<_>) = (0..settings.workers.max(1)).map(|_| mpsc::channel(QUEUE)).unzip();
-        let lane = |sender| Lane { sender, backlog: Backlog::new(settings.ahead_bytes), missed: Mutex::default() };
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..settings.workers.max(1))
+            .map(|_| mpsc::channel(QUEUE))
+            .unzip();
+        let lane = |sender| Lane {
+            sender,
+            backlog: Backlog::new(settings.ahead_bytes),
+            missed: Mutex::default(),
+        };
         let lanes = senders.into_iter().map(lane).collect();
         let queues = Arc::new(Queues {
             hasher: RandomState::new(),
@@ -217,11 +225,17 @@ impl Delivery {
         let budget = room::Budget::new(settings.kept_bytes);
         let spawn = |(index, receiver)| {
             let (queues, budget, counters) = (queues.clone(), budget.clone(), counters.clone());
-            let worker = worker::Worker::new(index, backplane.clone(), queues, settings, budget, counters);
+            let worker =
+                worker::Worker::new(index, backplane.clone(), queues, settings, budget, counters);
             tokio::spawn(worker.run(receiver))
         };
         let workers = receivers.into_iter().enumerate().map(spawn).collect();
-        Self { queues, workers: Mutex::new(workers), budget, counters }
+        Self {
+            queues,
+            workers: Mutex::new(workers),
+            budget,
+            counters,
+        }
     }
 
     /// What the feeds have counted.
@@ -245,7 +259,13 @@ impl Delivery {
     }
 
     /// As [`Delivery::join`], but the connection doesn't become a member: nobody is told of it, and it is told of nobody.
-    pub async fn listen(&self, room: RoomId, outlet: Arc<dyn Outlet>, start: Start, reply: JoinReply) {
+    pub async fn listen(
+        &self,
+        room: RoomId,
+        outlet: Arc<dyn Outlet>,
+        start: Start,
+        reply: JoinReply,
+    ) {
         self.enter(room, outlet, None, start, reply).await;
     }
 
@@ -258,7 +278,14 @@ impl Delivery {
         reply: JoinReply,
     ) {
         let (done, finished) = oneshot::channel();
-        let request = JoinRequest { room: room.clone(), outlet, member, start, reply, done };
+        let request = JoinRequest {
+            room: room.clone(),
+            outlet,
+            member,
+            start,
+            reply,
+            done,
+        };
         self.queues.send(&room, Command::Join(request)).await;
         let _ = finished.await;
     }
@@ -266,7 +293,16 @@ impl Delivery {
     /// Detaches the connection from the room's feed: when it returns, nothing more of the room reaches the outlet.
     pub async fn leave(&self, room: &RoomId, conn: &ConnId) {
         let (done, finished) = oneshot::channel();
-        self.queues.send(room, Command::Leave { room: room.clone(), conn: conn.clone(), done }).await;
+        self.queues
+            .send(
+                room,
+                Command::Leave {
+                    room: room.clone(),
+                    conn: conn.clone(),
+                    done,
+                },
+            )
+            .await;
         let _ = finished.await;
     }
 
@@ -286,7 +322,12 @@ impl Delivery {
     /// Attaches the outlet to the user's changes of status; `reply` and then the current state come first.
     pub async fn watch(&self, user: UserId, outlet: Arc<dyn Outlet>, reply: WatchReply) {
         let (done, finished) = oneshot::channel();
-        let request = WatchRequest { user: user.clone(), outlet, reply, done };
+        let request = WatchRequest {
+            user: user.clone(),
+            outlet,
+            reply,
+            done,
+        };
         self.queues.send(&user, Command::Watch(request)).await;
         let _ = finished.await;
     }
@@ -294,7 +335,16 @@ impl Delivery {
     /// Detaches the outlet from the user's changes: when it returns, no more of them reach it.
     pub async fn unwatch(&self, user: &UserId, conn: &ConnId) {
         let (done, finished) = oneshot::channel();
-        self.queues.send(user, Command::Unwatch { user: user.clone(), conn: conn.clone(), done }).await;
+        self.queues
+            .send(
+                user,
+                Command::Unwatch {
+                    user: user.clone(),
+                    conn: conn.clone(),
+                    done,
+                },
+            )
+            .await;
         let _ = finished.await;
     }
 
@@ -418,9 +468,13 @@ impl Queues {
 impl BusSink for Queues {
     fn event(&self, event: BusEvent) {
         let (topic, lane) = match &event {
-            BusEvent::Message(room, _) | BusEvent::RoomChanged(room, _) => (Topic::Room(room.clone()), self.lane(room)),
+            BusEvent::Message(room, _) | BusEvent::RoomChanged(room, _) => {
+                (Topic::Room(room.clone()), self.lane(room))
+            }
             BusEvent::Typing(typing) => (Topic::Room(typing.room.clone()), self.lane(&typing.room)),
-            BusEvent::StatusChanged(status) => (Topic::User(status.user.clone()), self.lane(&status.user)),
+            BusEvent::StatusChanged(status) => {
+                (Topic::User(status.user.clone()), self.lane(&status.user))
+            }
             BusEvent::Disconnect(user) => {
                 if let Some(end) = self.disconnect.get() {
                     end(user);
@@ -431,7 +485,11 @@ impl BusSink for Queues {
         let bytes = weight(&event);
         // Before: the worker may take it away at once.
         lane.backlog.add(bytes);
-        if lane.sender.try_send(Command::Bus(event, bytes, std::time::Instant::now())).is_err() {
+        if lane
+            .sender
+            .try_send(Command::Bus(event, bytes, std::time::Instant::now()))
+            .is_err()
+        {
             lane.backlog.take(bytes);
             self.counters.overruns.add(1);
             lane.missed.lock().insert(topic);

@@ -18,7 +18,13 @@ pub(super) struct Pace {
 
 impl Pace {
     pub fn new(pause: Pause, most: usize) -> Self {
-        Self { pause, most, handed_out: 0, look_at: most / 2, turn: None }
+        Self {
+            pause,
+            most,
+            handed_out: 0,
+            look_at: most / 2,
+            turn: None,
+        }
     }
 
     /// So much has been handed out to an outlet, or to many. Returns when more may be. The turn begins with half of what may
@@ -35,9 +41,15 @@ impl Pace {
 
     /// Begins a turn, if there is none, and sees whether it is over.
     async fn look(&mut self) {
-        let (turn, _) = self.turn.get_or_insert_with(|| (self.pause.begin(), self.handed_out));
+        let (turn, _) = self
+            .turn
+            .get_or_insert_with(|| (self.pause.begin(), self.handed_out));
         // Nobody has to be woken by this look: it is looked again, or waited.
-        if turn.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+        if turn
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+        {
             // Where those before it were only woken they run now.
             tokio::task::yield_now().await;
             let before = self.turn.take().map_or(0, |(_, before)| before);
@@ -48,7 +60,10 @@ impl Pace {
     }
 
     async fn wait(&mut self) {
-        let (turn, before) = self.turn.take().unwrap_or_else(|| (self.pause.begin(), self.handed_out));
+        let (turn, before) = self
+            .turn
+            .take()
+            .unwrap_or_else(|| (self.pause.begin(), self.handed_out));
         turn.await;
         self.is_over(before);
     }

@@ -58,7 +58,10 @@ impl Shared {
     /// Not yet encoded.
     #[must_use]
     pub fn new(event: Event) -> Self {
-        Self(Arc::new(Inner { event, encoded: Default::default() }))
+        Self(Arc::new(Inner {
+            event,
+            encoded: Default::default(),
+        }))
     }
 
     /// What happened.
@@ -70,7 +73,12 @@ impl Shared {
     /// The encoded form of that type, made by the first caller. `None` if there are as many others as are kept: encode it anew
     /// then.
     pub fn encoded<T: Any + Send + Sync>(&self, encode: impl Fn(&Event) -> T) -> Option<&T> {
-        let made = || self.0.encoded.iter().find_map(|place| place.get()?.downcast_ref());
+        let made = || {
+            self.0
+                .encoded
+                .iter()
+                .find_map(|place| place.get()?.downcast_ref())
+        };
         // All but the first find it made.
         made().or_else(|| {
             let free = || self.0.encoded.iter().find(|place| place.get().is_none());
@@ -89,11 +97,19 @@ mod tests {
 
     #[test]
     fn is_encoded_once() {
-        let event = Event::RoomUsers { room: RoomId::trusted("a"), users: vec![], total: 1 };
+        let event = Event::RoomUsers {
+            room: RoomId::trusted("a"),
+            users: vec![],
+            total: 1,
+        };
         let shared = Shared::new(event);
         assert_eq!(shared.encoded(|_| 1_u8), Some(&1));
         assert_eq!(shared.clone().encoded(|_| 2_u8), Some(&1));
-        assert_eq!(shared.encoded(|_| "other"), Some(&"other"), "beside the first");
+        assert_eq!(
+            shared.encoded(|_| "other"),
+            Some(&"other"),
+            "beside the first"
+        );
         assert_eq!(shared.encoded(|_| "another"), Some(&"other"));
         assert_eq!(shared.encoded(|_| 'x'), None);
         assert_eq!(shared.encoded(|_| 3_u8), Some(&1));

@@ -13,7 +13,9 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::backplane::{Appended, BackplaneLimits, Bus, Entry, Result, RoomLog, Slice, Typing, Window, memory};
+use crate::backplane::{
+    Appended, BackplaneLimits, Bus, Entry, Result, RoomLog, Slice, Typing, Window, memory,
+};
 use crate::domain::Limits;
 use crate::domain::{Draft, DraftFields, LogSpan, Timestamp};
 
@@ -40,7 +42,13 @@ impl Recorder {
     }
 
     fn seqs(&self) -> Vec<u64> {
-        let seq = |event: &Event| if let Event::Message(entry) = event { Some(entry.seq) } else { None };
+        let seq = |event: &Event| {
+            if let Event::Message(entry) = event {
+                Some(entry.seq)
+            } else {
+                None
+            }
+        };
         self.seen.lock().iter().filter_map(seq).collect()
     }
 
@@ -51,8 +59,12 @@ impl Recorder {
             Event::RoomUsers { users, total, .. } => format!("users {}/{total}", users.len()),
             Event::RoomChanged(_, change) => format!("{:?} {}", change.kind, change.user),
             Event::Typing(typing) => format!("typing {}", typing.user),
-            Event::Status { status, initial } => format!("{} {} {initial}", status.user, status.online),
-            Event::RoomReset { head, lost_from, .. } => format!("reset {} {}.. {lost_from:?}", head.epoch, head.seq),
+            Event::Status { status, initial } => {
+                format!("{} {} {initial}", status.user, status.online)
+            }
+            Event::RoomReset {
+                head, lost_from, ..
+            } => format!("reset {} {}.. {lost_from:?}", head.epoch, head.seq),
         };
         self.seen.lock().iter().map(name).collect()
     }
@@ -106,9 +118,17 @@ struct LossySink {
 impl BusSink for LossySink {
     fn event(&self, event: BusEvent) {
         // A linear congruential generator: the same losses in every run.
-        let next =
-            |state: u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
-        let state = self.random.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).unwrap();
+        let next = |state: u64| {
+            Some(
+                state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407),
+            )
+        };
+        let state = self
+            .random
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, next)
+            .unwrap();
         if (state >> 33) % 100 >= self.lost {
             self.inner.event(event);
         }
@@ -122,7 +142,11 @@ impl BusSink for LossySink {
 impl Bus for LossyBus {
     fn deliver_to(&self, sink: Arc<dyn BusSink>) {
         let random = AtomicU64::new(42);
-        self.inner.deliver_to(Arc::new(LossySink { inner: sink, lost: self.lost, random }));
+        self.inner.deliver_to(Arc::new(LossySink {
+            inner: sink,
+            lost: self.lost,
+            random,
+        }));
     }
     async fn subscribe(&self, topic: &Topic) -> Result<()> {
         self.inner.subscribe(topic).await
@@ -148,7 +172,12 @@ struct FakeLog {
 impl FakeLog {
     fn say(&self, seq: u64) -> Entry {
         let (entries, span) = &mut *self.state.lock();
-        let entry = Entry { seq, epoch: span.head.epoch.clone(), at: Timestamp(0), record: "{}".into() };
+        let entry = Entry {
+            seq,
+            epoch: span.head.epoch.clone(),
+            at: Timestamp(0),
+            record: "{}".into(),
+        };
         entries.push(entry.clone());
         span.head.seq = seq;
         entry
@@ -158,14 +187,30 @@ impl FakeLog {
     fn roll_back(&self, end: u64, epoch: &str) {
         let (entries, span) = &mut *self.state.lock();
         entries.retain(|entry| entry.seq <= end);
-        let old = std::mem::replace(&mut span.head, Head { epoch: Epoch::trusted(epoch), seq: end });
+        let old = std::mem::replace(
+            &mut span.head,
+            Head {
+                epoch: Epoch::trusted(epoch),
+                seq: end,
+            },
+        );
         span.past.insert(0, Head { seq: end, ..old });
     }
 
     /// Everything is lost.
     fn flush(&self, epoch: &str) {
-        let head = Head { epoch: Epoch::trusted(epoch), seq: 0 };
-        *self.state.lock() = (Vec::new(), LogSpan { head, oldest: 1, past: Vec::new() });
+        let head = Head {
+            epoch: Epoch::trusted(epoch),
+            seq: 0,
+        };
+        *self.state.lock() = (
+            Vec::new(),
+            LogSpan {
+                head,
+                oldest: 1,
+                past: Vec::new(),
+            },
+        );
     }
 
     /// Numberings that ended before `end` are known no more.
@@ -176,7 +221,11 @@ impl FakeLog {
 
     /// The numbering is known no more.
     fn forget(&self, epoch: &str) {
-        self.state.lock().1.past.retain(|head| head.epoch.as_str() != epoch);
+        self.state
+            .lock()
+            .1
+            .past
+            .retain(|head| head.epoch.as_str() != epoch);
     }
 
     fn trim(&self, oldest: u64) {
@@ -194,17 +243,37 @@ impl RoomLog for FakeLog {
     async fn read(&self, _: &RoomId, window: Window, limit: usize, _: usize) -> Result<Slice> {
         let (entries, span) = &*self.state.lock();
         let entries = match window {
-            Window::After(after) => entries.iter().filter(|entry| entry.seq > after).take(limit).cloned().collect(),
+            Window::After(after) => entries
+                .iter()
+                .filter(|entry| entry.seq > after)
+                .take(limit)
+                .cloned()
+                .collect(),
             Window::Before(before) => {
-                let from = entries.iter().filter(|entry| entry.seq < before).count().saturating_sub(limit);
-                entries.iter().skip(from).filter(|entry| entry.seq < before).cloned().collect()
+                let from = entries
+                    .iter()
+                    .filter(|entry| entry.seq < before)
+                    .count()
+                    .saturating_sub(limit);
+                entries
+                    .iter()
+                    .skip(from)
+                    .filter(|entry| entry.seq < before)
+                    .cloned()
+                    .collect()
             }
             Window::Newest => unreachable!("feeds ask for what they need"),
         };
-        Ok(Slice { entries, span: span.clone() })
+        Ok(Slice {
+            entries,
+            span: span.clone(),
+        })
     }
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
-        Ok(rooms.iter().map(|_| Some(self.state.lock().1.head.clone())).collect())
+        Ok(rooms
+            .iter()
+            .map(|_| Some(self.state.lock().1.head.clone()))
+            .collect())
     }
 }
 
@@ -224,7 +293,10 @@ impl crate::backplane::Presence for FakePresence {
         room: &RoomId,
     ) -> Result<crate::backplane::Joined> {
         let joined = self.0.join(conn, user, username, room).await?;
-        Ok(crate::backplane::Joined { span: self.1.state.lock().1.clone(), ..joined })
+        Ok(crate::backplane::Joined {
+            span: self.1.state.lock().1.clone(),
+            ..joined
+        })
     }
     async fn leave(&self, conn: &ConnId, user: &UserId, room: &RoomId) -> Result<()> {
         self.0.leave(conn, user, room).await
@@ -235,7 +307,12 @@ impl crate::backplane::Presence for FakePresence {
     async fn roster(&self, room: &RoomId, limit: usize) -> Result<crate::backplane::Roster> {
         self.0.roster(room, limit).await
     }
-    async fn members(&self, r: &RoomId, a: Option<&UserId>, l: usize) -> Result<crate::backplane::MemberPage> {
+    async fn members(
+        &self,
+        r: &RoomId,
+        a: Option<&UserId>,
+        l: usize,
+    ) -> Result<crate::backplane::MemberPage> {
         self.0.members(r, a, l).await
     }
     async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool> {
@@ -244,13 +321,21 @@ impl crate::backplane::Presence for FakePresence {
     async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
         self.0.connections(user).await
     }
-    async fn room_changes(&self, r: &RoomId, v: u64) -> Result<crate::backplane::Changes<crate::domain::RoomChange>> {
+    async fn room_changes(
+        &self,
+        r: &RoomId,
+        v: u64,
+    ) -> Result<crate::backplane::Changes<crate::domain::RoomChange>> {
         self.0.room_changes(r, v).await
     }
     async fn status(&self, user: &UserId) -> Result<Status> {
         self.0.status(user).await
     }
-    async fn status_changes(&self, user: &UserId, v: u64) -> Result<crate::backplane::Changes<Status>> {
+    async fn status_changes(
+        &self,
+        user: &UserId,
+        v: u64,
+    ) -> Result<crate::backplane::Changes<Status>> {
         self.0.status_changes(user, v).await
     }
     async fn versions(&self, topics: &[Topic]) -> Result<Vec<u64>> {
@@ -262,7 +347,14 @@ impl crate::backplane::Presence for FakePresence {
 }
 
 fn start(backplane: &Backplane, workers: usize, room_events: u64) -> Delivery {
-    Delivery::start(backplane, &DeliverySettings { workers, room_events, ..DeliverySettings::default() })
+    Delivery::start(
+        backplane,
+        &DeliverySettings {
+            workers,
+            room_events,
+            ..DeliverySettings::default()
+        },
+    )
 }
 
 fn room() -> RoomId {
@@ -270,23 +362,55 @@ fn room() -> RoomId {
 }
 
 fn lossy(lost: u64) -> Backplane {
-    let inner = memory::embedded(BackplaneLimits { history_size: 100_000, ..BackplaneLimits::default() });
-    Backplane { bus: Arc::new(LossyBus { inner: inner.bus.clone(), lost }), ..inner }
+    let inner = memory::embedded(BackplaneLimits {
+        history_size: 100_000,
+        ..BackplaneLimits::default()
+    });
+    Backplane {
+        bus: Arc::new(LossyBus {
+            inner: inner.bus.clone(),
+            lost,
+        }),
+        ..inner
+    }
 }
 
 fn fake() -> (Backplane, Arc<FakeLog>) {
     let inner = lossy(0);
-    let span = LogSpan { head: Head { epoch: Epoch::trusted("e1"), seq: 0 }, oldest: 1, past: Vec::new() };
-    let log = Arc::new(FakeLog { state: Mutex::new((Vec::new(), span)), presence_hangs: AtomicBool::new(false) });
+    let span = LogSpan {
+        head: Head {
+            epoch: Epoch::trusted("e1"),
+            seq: 0,
+        },
+        oldest: 1,
+        past: Vec::new(),
+    };
+    let log = Arc::new(FakeLog {
+        state: Mutex::new((Vec::new(), span)),
+        presence_hangs: AtomicBool::new(false),
+    });
     let presence = Arc::new(FakePresence(inner.presence.clone(), log.clone()));
-    (Backplane { log: log.clone(), presence, ..inner }, log)
+    (
+        Backplane {
+            log: log.clone(),
+            presence,
+            ..inner
+        },
+        log,
+    )
 }
 
 async fn join(delivery: &Delivery, outlet: &Arc<Recorder>, start: Start) -> JoinOutcome {
     let (tell, told) = oneshot::channel();
-    let reply = Box::new(move |outcome: std::result::Result<_, _>| drop(tell.send(outcome.unwrap())));
+    let reply =
+        Box::new(move |outcome: std::result::Result<_, _>| drop(tell.send(outcome.unwrap())));
     let username = Username::from(&outlet.user);
-    tokio::join!(delivery.join(room(), outlet.clone(), username, start, reply), told).1.unwrap()
+    tokio::join!(
+        delivery.join(room(), outlet.clone(), username, start, reply),
+        told
+    )
+    .1
+    .unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -298,7 +422,11 @@ async fn a_worker_with_much_to_hand_out_pauses_so_that_outlets_can_write() {
         note.lock().push(recorder.seqs().len());
         tokio::task::yield_now()
     });
-    let settings = DeliverySettings { pause, ahead_bytes: usize::MAX, ..DeliverySettings::default() };
+    let settings = DeliverySettings {
+        pause,
+        ahead_bytes: usize::MAX,
+        ..DeliverySettings::default()
+    };
     let delivery = Delivery::start(&backplane, &settings);
     join(&delivery, &ann, Start::Live).await;
     // Nothing in between waits: the worker finds all of them at once.
@@ -306,13 +434,19 @@ async fn a_worker_with_much_to_hand_out_pauses_so_that_outlets_can_write() {
         say(&backplane, &n.to_string()).await;
     }
     delivery.settle(&room()).await;
-    assert_eq!((&**heard.lock(), ann.seqs().len()), (&[512, 1024][..], 1100));
+    assert_eq!(
+        (&**heard.lock(), ann.seqs().len()),
+        (&[512, 1024][..], 1100)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_hands_out_no_more_bytes_than_outlets_take_before_they_can_write() {
     let (backplane, ann) = (lossy(0), Recorder::new("ann"));
-    let (turns, begun) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (turns, begun) = (
+        Arc::new(tokio::sync::Semaphore::new(0)),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let (others, count) = (turns.clone(), begun.clone());
     let pause = Pause::new(move || {
         count.fetch_add(1, Ordering::Relaxed);
@@ -320,8 +454,14 @@ async fn a_worker_hands_out_no_more_bytes_than_outlets_take_before_they_can_writ
         async move { turns.acquire().await.unwrap().forget() }
     });
     let text = "x".repeat(1000);
-    let delivery =
-        Delivery::start(&backplane, &DeliverySettings { pause, ahead_bytes: 5_000, ..DeliverySettings::default() });
+    let delivery = Delivery::start(
+        &backplane,
+        &DeliverySettings {
+            pause,
+            ahead_bytes: 5_000,
+            ..DeliverySettings::default()
+        },
+    );
     join(&delivery, &ann, Start::Live).await;
     for _ in 0..40 {
         say(&backplane, &text).await;
@@ -334,18 +474,30 @@ async fn a_worker_hands_out_no_more_bytes_than_outlets_take_before_they_can_writ
             tokio::task::yield_now().await;
         }
         let now = ann.seqs().len();
-        assert!(now > before && now - before <= most, "{} more in a turn", now - before);
+        assert!(
+            now > before && now - before <= most,
+            "{} more in a turn",
+            now - before
+        );
         before = now;
         turns.add_permits(1);
     }
-    assert!((40 / most..=40 * 2 / most + 1).contains(&begun.load(Ordering::Relaxed)), "{begun:?} turns");
+    assert!(
+        (40 / most..=40 * 2 / most + 1).contains(&begun.load(Ordering::Relaxed)),
+        "{begun:?} turns"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_sends_waits_while_a_worker_has_much_to_hand_on() {
     let (backplane, ann) = (lossy(0), Recorder::new("ann"));
-    let delivery =
-        Delivery::start(&backplane, &DeliverySettings { ahead_bytes: 10_000, ..DeliverySettings::default() });
+    let delivery = Delivery::start(
+        &backplane,
+        &DeliverySettings {
+            ahead_bytes: 10_000,
+            ..DeliverySettings::default()
+        },
+    );
     join(&delivery, &ann, Start::Live).await;
     let mut sent = 0;
     while delivery.keep_pace(&room()).now_or_never().is_some() {
@@ -354,12 +506,17 @@ async fn who_sends_waits_while_a_worker_has_much_to_hand_on() {
         assert!(sent <= 10, "nothing was handed on meanwhile");
     }
     assert!(sent >= 8 && ann.seqs().is_empty());
-    tokio::time::timeout(Duration::from_secs(60), delivery.keep_pace(&room())).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), delivery.keep_pace(&room()))
+        .await
+        .unwrap();
     assert!(!ann.seqs().is_empty());
 }
 
 async fn say(backplane: &Backplane, text: &str) -> u64 {
-    let fields = DraftFields { content: text.into(), ..DraftFields::default() };
+    let fields = DraftFields {
+        content: text.into(),
+        ..DraftFields::default()
+    };
     let user = UserId::trusted("sender");
     let name = Username::from(&user);
     let draft = Draft::new(room(), user, name, fields, &Limits::default()).unwrap();
@@ -385,20 +542,54 @@ async fn on_the_wire_come_ack_replay_users_and_live() {
         say(&backplane, text).await;
     }
     let ann = Recorder::new("ann");
-    let outcome = join(&delivery, &ann, Start::Since { seq: 1, epoch: None }).await;
-    assert_eq!((outcome.recovered, outcome.gap, outcome.replayed, outcome.total), (true, false, 2, 1));
+    let outcome = join(
+        &delivery,
+        &ann,
+        Start::Since {
+            seq: 1,
+            epoch: None,
+        },
+    )
+    .await;
+    assert_eq!(
+        (
+            outcome.recovered,
+            outcome.gap,
+            outcome.replayed,
+            outcome.total
+        ),
+        (true, false, 2, 1)
+    );
     say(&backplane, "d").await;
     let bob = Recorder::new("bob");
     let outcome = join(&delivery, &bob, Start::Last(1)).await;
-    assert_eq!((outcome.recovered, outcome.gap, outcome.replayed, outcome.total), (false, false, 1, 2));
-    eventually("both are up to date", || ann.seqs() == [2, 3, 4] && bob.seqs() == [4]).await;
+    assert_eq!(
+        (
+            outcome.recovered,
+            outcome.gap,
+            outcome.replayed,
+            outcome.total
+        ),
+        (false, false, 1, 2)
+    );
+    eventually("both are up to date", || {
+        ann.seqs() == [2, 3, 4] && bob.seqs() == [4]
+    })
+    .await;
     eventually("ann heard of bob", || ann.story().len() == 5).await;
     assert_eq!(ann.story(), ["2", "3", "users 1/1", "4", "Joined bob"]);
     assert_eq!(bob.story(), ["4", "users 2/2"]);
     delivery.leave(&room(), &bob.conn).await;
-    backplane.presence.leave(&bob.conn, &bob.user, &room()).await.unwrap();
+    backplane
+        .presence
+        .leave(&bob.conn, &bob.user, &room())
+        .await
+        .unwrap();
     say(&backplane, "e").await;
-    eventually("ann got it", || ann.story().ends_with(&["Left bob".into(), "5".into()])).await;
+    eventually("ann got it", || {
+        ann.story().ends_with(&["Left bob".into(), "5".into()])
+    })
+    .await;
     assert_eq!(bob.seqs(), [4], "nothing comes after leaving");
 }
 
@@ -406,7 +597,9 @@ async fn on_the_wire_come_ack_replay_users_and_live() {
 async fn a_bus_that_loses_a_third_costs_no_message_and_repeats_none() {
     let backplane = lossy(33);
     let delivery = Arc::new(start(&backplane, 2, 500));
-    let everyone: Vec<_> = (0..10).map(|n| Recorder::new(&format!("user{n}"))).collect();
+    let everyone: Vec<_> = (0..10)
+        .map(|n| Recorder::new(&format!("user{n}")))
+        .collect();
     let talk = {
         let backplane = backplane.clone();
         tokio::spawn(async move {
@@ -420,11 +613,22 @@ async fn a_bus_that_loses_a_third_costs_no_message_and_repeats_none() {
     };
     for (n, outlet) in everyone.iter().enumerate() {
         tokio::time::sleep(Duration::from_millis(n as u64 * 7)).await;
-        join(&delivery, outlet, Start::Since { seq: 0, epoch: None }).await;
+        join(
+            &delivery,
+            outlet,
+            Start::Since {
+                seq: 0,
+                epoch: None,
+            },
+        )
+        .await;
     }
     talk.await.unwrap();
     let all: Vec<u64> = (1..=2000).collect();
-    eventually("everyone has everything", || everyone.iter().all(|outlet| outlet.seqs().len() >= 2000)).await;
+    eventually("everyone has everything", || {
+        everyone.iter().all(|outlet| outlet.seqs().len() >= 2000)
+    })
+    .await;
     for outlet in &everyone {
         assert_eq!(outlet.seqs(), all);
     }
@@ -441,7 +645,10 @@ async fn the_very_last_message_is_found_though_nothing_follows_it() {
     eventually("ann has it", || ann.seqs() == [1]).await;
     let bob = Recorder::new("bob");
     join(&delivery, &bob, Start::Live).await;
-    eventually("ann heard of bob", || ann.story().contains(&"Joined bob".to_owned())).await;
+    eventually("ann heard of bob", || {
+        ann.story().contains(&"Joined bob".to_owned())
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -467,7 +674,17 @@ async fn a_replay_waits_for_its_reader_and_for_nobody_else() {
     slow.full.store(true, Ordering::SeqCst);
     let joining = {
         let (delivery, slow) = (delivery.clone(), slow.clone());
-        tokio::spawn(async move { join(&delivery, &slow, Start::Since { seq: 0, epoch: None }).await })
+        tokio::spawn(async move {
+            join(
+                &delivery,
+                &slow,
+                Start::Since {
+                    seq: 0,
+                    epoch: None,
+                },
+            )
+            .await
+        })
     };
     join(&delivery, &quick, Start::Live).await;
     say(&backplane, "y").await;
@@ -475,9 +692,19 @@ async fn a_replay_waits_for_its_reader_and_for_nobody_else() {
     assert!(slow.seqs().is_empty());
     slow.take_more();
     assert_eq!(joining.await.unwrap().replayed, 500);
-    eventually("slow has all", || slow.seqs() == (1..=501).collect::<Vec<_>>()).await;
-    let users = slow.story().iter().position(|event| event.starts_with("users")).unwrap();
-    assert_eq!(users, 500, "room_users comes right after what the ack promised");
+    eventually("slow has all", || {
+        slow.seqs() == (1..=501).collect::<Vec<_>>()
+    })
+    .await;
+    let users = slow
+        .story()
+        .iter()
+        .position(|event| event.starts_with("users"))
+        .unwrap();
+    assert_eq!(
+        users, 500,
+        "room_users comes right after what the ack promised"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -500,7 +727,12 @@ async fn a_live_member_without_room_goes_on_at_its_own_pace_and_holds_up_nobody(
         slow.take_more();
         eventually("slow has all", || slow.seqs() == all).await;
         say(&backplane, "live again").await;
-        eventually("both have it", || [&slow, &quick].iter().all(|outlet| outlet.seqs().len() == all.len() + 1)).await;
+        eventually("both have it", || {
+            [&slow, &quick]
+                .iter()
+                .all(|outlet| outlet.seqs().len() == all.len() + 1)
+        })
+        .await;
     }
     assert!(!slow.is_closed());
 }
@@ -514,12 +746,25 @@ async fn a_log_that_outruns_its_reader_ends_in_a_closed_transport() {
     slow.full.store(true, Ordering::SeqCst);
     let joining = {
         let (delivery, slow) = (delivery.clone(), slow.clone());
-        tokio::spawn(async move { join(&delivery, &slow, Start::Since { seq: 0, epoch: None }).await })
+        tokio::spawn(async move {
+            join(
+                &delivery,
+                &slow,
+                Start::Since {
+                    seq: 0,
+                    epoch: None,
+                },
+            )
+            .await
+        })
     };
     eventually("the replay waits", || !slow.wakers.lock().is_empty()).await;
     log.trim(200);
     slow.take_more();
-    assert!(!joining.await.unwrap().gap, "nothing was missing when it was asked");
+    assert!(
+        !joining.await.unwrap().gap,
+        "nothing was missing when it was asked"
+    );
     assert!(slow.is_closed() && slow.seqs().is_empty());
 }
 
@@ -543,14 +788,24 @@ async fn a_new_epoch_is_told_to_whoever_had_seen_what_is_lost() {
     eventually("ann goes on", || ann.seqs().len() == 12).await;
     assert_eq!(ann.story()[13..], ["9"]);
     // Nor is a late message of an old epoch.
-    let late = Entry { seq: 9, epoch: Epoch::trusted("e1"), at: Timestamp(0), record: "{}".into() };
+    let late = Entry {
+        seq: 9,
+        epoch: Epoch::trusted("e1"),
+        at: Timestamp(0),
+        record: "{}".into(),
+    };
     bus.event(BusEvent::Message(room(), late));
     bus.event(BusEvent::Message(room(), log.say(10)));
     eventually("ann goes on", || ann.seqs().len() == 13).await;
     assert_eq!(ann.story()[14..], ["10"]);
     // Everything is lost, and nobody says anything: the comparison of heads finds it.
     log.flush("e4");
-    eventually("ann is told", || ann.story().last().is_some_and(|last| last.starts_with("reset e4"))).await;
+    eventually("ann is told", || {
+        ann.story()
+            .last()
+            .is_some_and(|last| last.starts_with("reset e4"))
+    })
+    .await;
     bus.event(BusEvent::Message(room(), log.say(1)));
     eventually("ann goes on", || ann.seqs().len() == 14).await;
     assert_eq!(ann.story()[15..], ["reset e4 0.. None", "1"]);
@@ -567,12 +822,38 @@ async fn a_joiner_who_is_ahead_of_the_feed_meets_it_in_the_new_epoch() {
     eventually("ann has ten", || ann.seqs().len() == 10).await;
     log.roll_back(5, "e2");
     drop(log.say(6));
-    let outcome = join(&delivery, &bob, Start::Since { seq: 5, epoch: Some(Epoch::trusted("e1")) }).await;
-    assert_eq!((outcome.recovered, outcome.replayed, outcome.head.epoch.as_str()), (true, 1, "e2"));
-    let gone = join(&delivery, &Recorder::new("cid"), Start::Since { seq: 9, epoch: Some(Epoch::trusted("e1")) }).await;
+    let outcome = join(
+        &delivery,
+        &bob,
+        Start::Since {
+            seq: 5,
+            epoch: Some(Epoch::trusted("e1")),
+        },
+    )
+    .await;
+    assert_eq!(
+        (
+            outcome.recovered,
+            outcome.replayed,
+            outcome.head.epoch.as_str()
+        ),
+        (true, 1, "e2")
+    );
+    let gone = join(
+        &delivery,
+        &Recorder::new("cid"),
+        Start::Since {
+            seq: 9,
+            epoch: Some(Epoch::trusted("e1")),
+        },
+    )
+    .await;
     assert_eq!((gone.recovered, gone.gap, gone.replayed), (false, true, 6));
     bus.event(BusEvent::Message(room(), log.say(7)));
-    eventually("both go on", || bob.seqs() == [6, 7] && ann.seqs().ends_with(&[6, 7])).await;
+    eventually("both go on", || {
+        bob.seqs() == [6, 7] && ann.seqs().ends_with(&[6, 7])
+    })
+    .await;
     assert!(ann.story().contains(&"reset e2 5.. Some(6)".to_owned()));
     assert!(!bob.story().iter().any(|event| event.starts_with("reset")));
 }
@@ -585,10 +866,17 @@ async fn a_large_room_tells_its_number_and_a_smaller_one_its_members_again() {
     join(&delivery, &ann, Start::Live).await;
     join(&delivery, &bob, Start::Live).await;
     join(&delivery, &cid, Start::Live).await;
-    eventually("ann is told the number", || ann.story().contains(&"users 0/3".to_owned())).await;
+    eventually("ann is told the number", || {
+        ann.story().contains(&"users 0/3".to_owned())
+    })
+    .await;
     assert_eq!(ann.story(), ["users 1/1", "Joined bob", "users 0/3"]);
     delivery.leave(&room(), &cid.conn).await;
-    backplane.presence.leave(&cid.conn, &cid.user, &room()).await.unwrap();
+    backplane
+        .presence
+        .leave(&cid.conn, &cid.user, &room())
+        .await
+        .unwrap();
     eventually("ann is told the members", || ann.story().len() == 4).await;
     assert_eq!(ann.story().last().unwrap(), "users 2/2");
 }
@@ -599,20 +887,46 @@ async fn a_watcher_gets_each_state_once_over_a_bus_that_loses_them() {
     let delivery = start(&backplane, 1, 500);
     let (ann, conn) = (UserId::trusted("ann"), ConnId::trusted("c"));
     let watcher = Recorder::new("watcher");
-    delivery.watch(ann.clone(), watcher.clone(), Box::new(|status| assert!(!status.unwrap().online))).await;
+    delivery
+        .watch(
+            ann.clone(),
+            watcher.clone(),
+            Box::new(|status| assert!(!status.unwrap().online)),
+        )
+        .await;
     let name = Username::from(&ann);
     for _ in 0..20 {
-        backplane.presence.connect(&conn, &ann, &name).await.unwrap();
+        backplane
+            .presence
+            .connect(&conn, &ann, &name)
+            .await
+            .unwrap();
         backplane.presence.lost(&conn, &ann, &[]).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
     }
     eventually("all forty came", || watcher.story().len() == 41).await;
-    let expected: Vec<_> = (0..41).map(|n| format!("ann {} {}", n % 2 == 1, n == 0)).collect();
+    let expected: Vec<_> = (0..41)
+        .map(|n| format!("ann {} {}", n % 2 == 1, n == 0))
+        .collect();
     assert_eq!(watcher.story(), expected);
     delivery.unwatch(&ann, &watcher.conn).await;
-    backplane.presence.connect(&conn, &ann, &name).await.unwrap();
-    delivery.watch(ann, watcher.clone(), Box::new(|status| assert!(status.unwrap().online))).await;
-    assert_eq!(watcher.story().len(), 42, "what happened in between is not made up for");
+    backplane
+        .presence
+        .connect(&conn, &ann, &name)
+        .await
+        .unwrap();
+    delivery
+        .watch(
+            ann,
+            watcher.clone(),
+            Box::new(|status| assert!(status.unwrap().online)),
+        )
+        .await;
+    assert_eq!(
+        watcher.story().len(),
+        42,
+        "what happened in between is not made up for"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -625,7 +939,10 @@ async fn a_hole_is_filled_as_soon_as_it_shows() {
     let began = tokio::time::Instant::now();
     delivery.queues.event(BusEvent::Message(room(), log.say(2)));
     eventually("ann has both", || ann.seqs() == [1, 2]).await;
-    assert!(began.elapsed() < Duration::from_secs(1), "it waited for the comparison of heads");
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "it waited for the comparison of heads"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -637,7 +954,10 @@ async fn a_joiner_is_not_told_of_what_its_list_already_shows() {
     for member in [&ann, &bob, &cid] {
         join(&delivery, member, Start::Live).await;
     }
-    eventually("ann heard of both", || ann.story() == ["users 1/1", "Joined bob", "Joined cid"]).await;
+    eventually("ann heard of both", || {
+        ann.story() == ["users 1/1", "Joined bob", "Joined cid"]
+    })
+    .await;
     assert_eq!(bob.story(), ["users 2/2", "Joined cid"]);
     assert_eq!(cid.story(), ["users 3/3"]);
 }
@@ -650,7 +970,19 @@ async fn a_long_replay_to_the_first_member_comes_once() {
         say(&backplane, "x").await;
     }
     let ann = Recorder::new("ann");
-    assert_eq!(join(&delivery, &ann, Start::Since { seq: 0, epoch: None }).await.replayed, 500);
+    assert_eq!(
+        join(
+            &delivery,
+            &ann,
+            Start::Since {
+                seq: 0,
+                epoch: None
+            }
+        )
+        .await
+        .replayed,
+        500
+    );
     say(&backplane, "y").await;
     eventually("ann has all", || ann.seqs().len() >= 501).await;
     assert_eq!(ann.seqs(), (1..=501).collect::<Vec<_>>());

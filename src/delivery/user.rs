@@ -72,8 +72,13 @@ impl UserFeed {
     }
 
     fn subscribe(&self, context: &Context) {
-        let (bus, topic) = (context.backplane.bus.clone(), Topic::User(self.user.clone()));
-        context.ask_user(&self.user, async move { Answer::Subscribed(bus.subscribe(&topic).await) });
+        let (bus, topic) = (
+            context.backplane.bus.clone(),
+            Topic::User(self.user.clone()),
+        );
+        context.ask_user(&self.user, async move {
+            Answer::Subscribed(bus.subscribe(&topic).await)
+        });
     }
 
     pub fn watch(&mut self, context: &mut Context, request: WatchRequest) {
@@ -83,7 +88,9 @@ impl UserFeed {
         }
         self.watching += 1;
         let (presence, user) = (context.backplane.presence.clone(), self.user.clone());
-        context.read_user(&self.user, async move { Answer::Watched(request, presence.status(&user).await) });
+        context.read_user(&self.user, async move {
+            Answer::Watched(request, presence.status(&user).await)
+        });
     }
 
     pub fn unwatch(&mut self, context: &mut Context, conn: &ConnId) {
@@ -95,7 +102,10 @@ impl UserFeed {
         let idle = self.watchers.is_empty() && self.watching == 0 && self.waiting.is_empty();
         if idle && self.subscription == Subscription::Live {
             self.subscription = Subscription::Ending;
-            let (bus, topic) = (context.backplane.bus.clone(), Topic::User(self.user.clone()));
+            let (bus, topic) = (
+                context.backplane.bus.clone(),
+                Topic::User(self.user.clone()),
+            );
             context.ask_user(&self.user, async move {
                 bus.unsubscribe(&topic).await;
                 Answer::Unsubscribed
@@ -141,7 +151,11 @@ impl UserFeed {
                 self.finish_reading(context);
             }
             Answer::Changed(ticket, Ok(Changes::TooOld)) => {
-                let (presence, user, last) = (context.backplane.presence.clone(), self.user.clone(), self.last.clone());
+                let (presence, user, last) = (
+                    context.backplane.presence.clone(),
+                    self.user.clone(),
+                    self.last.clone(),
+                );
                 context.read_user(&self.user, async move {
                     let mut status = presence.status(&user).await;
                     if let (Ok(newest), Some(last)) = (&status, &last)
@@ -183,11 +197,24 @@ impl UserFeed {
             }
         };
         // What the feed has seen may be newer than what was read beside it.
-        let status = self.last.clone().filter(|last| last.version > status.version).unwrap_or(status);
+        let status = self
+            .last
+            .clone()
+            .filter(|last| last.version > status.version)
+            .unwrap_or(status);
         let version = status.version;
         (request.reply)(Ok(&status));
-        request.outlet.deliver(&Shared::new(Event::Status { status: status.clone(), initial: true }));
-        self.watchers.insert(request.outlet.conn().clone(), Watcher { outlet: request.outlet, version });
+        request.outlet.deliver(&Shared::new(Event::Status {
+            status: status.clone(),
+            initial: true,
+        }));
+        self.watchers.insert(
+            request.outlet.conn().clone(),
+            Watcher {
+                outlet: request.outlet,
+                version,
+            },
+        );
         let _ = request.done.send(());
         if self.last.is_none() {
             self.last = Some(status);
@@ -219,11 +246,22 @@ impl UserFeed {
     /// To each watcher that hasn't been told as much yet.
     fn tell(&mut self, status: Status) {
         let version = status.version;
-        if self.last.as_ref().is_some_and(|last| last.version >= version) {
+        if self
+            .last
+            .as_ref()
+            .is_some_and(|last| last.version >= version)
+        {
             return;
         }
-        let shared = Shared::new(Event::Status { status: status.clone(), initial: false });
-        for watcher in self.watchers.values_mut().filter(|watcher| watcher.version < version) {
+        let shared = Shared::new(Event::Status {
+            status: status.clone(),
+            initial: false,
+        });
+        for watcher in self
+            .watchers
+            .values_mut()
+            .filter(|watcher| watcher.version < version)
+        {
             watcher.version = version;
             watcher.outlet.deliver(&shared);
         }
@@ -239,11 +277,14 @@ impl UserFeed {
         let ticket = context.ticket();
         self.reading = Some(ticket);
         self.again = false;
-        let (presence, user, version) = (context.backplane.presence.clone(), self.user.clone(), last.version);
-        context.read_user(
-            &self.user,
-            async move { Answer::Changed(ticket, presence.status_changes(&user, version).await) },
+        let (presence, user, version) = (
+            context.backplane.presence.clone(),
+            self.user.clone(),
+            last.version,
         );
+        context.read_user(&self.user, async move {
+            Answer::Changed(ticket, presence.status_changes(&user, version).await)
+        });
     }
 
     fn finish_reading(&mut self, context: &mut Context) {

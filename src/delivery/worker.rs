@@ -49,16 +49,26 @@ pub(super) struct Context {
 
 impl Context {
     /// Runs `work` beside the worker; its answer comes back to the room's feed. Limited reads go through `read_room`.
-    pub fn ask_room(&self, room: &RoomId, work: impl Future<Output = room::Answer> + Send + 'static) {
+    pub fn ask_room(
+        &self,
+        room: &RoomId,
+        work: impl Future<Output = room::Answer> + Send + 'static,
+    ) {
         let (queues, room) = (self.queues.clone(), room.clone());
         tokio::spawn(async move {
             let answer = work.await;
-            queues.send(&room.clone(), Command::Room(room, answer)).await;
+            queues
+                .send(&room.clone(), Command::Room(room, answer))
+                .await;
         });
     }
 
     /// As `ask_room`, but only a few at a time.
-    pub fn read_room(&self, room: &RoomId, work: impl Future<Output = room::Answer> + Send + 'static) {
+    pub fn read_room(
+        &self,
+        room: &RoomId,
+        work: impl Future<Output = room::Answer> + Send + 'static,
+    ) {
         let reads = self.reads.clone();
         self.ask_room(room, async move {
             let _permit = reads.acquire().await;
@@ -67,7 +77,11 @@ impl Context {
     }
 
     /// As `read_room`, for a watched user.
-    pub fn read_user(&self, user: &UserId, work: impl Future<Output = user::Answer> + Send + 'static) {
+    pub fn read_user(
+        &self,
+        user: &UserId,
+        work: impl Future<Output = user::Answer> + Send + 'static,
+    ) {
         let reads = self.reads.clone();
         self.ask_user(user, async move {
             let _permit = reads.acquire().await;
@@ -76,19 +90,33 @@ impl Context {
     }
 
     /// As `ask_room`, for a watched user.
-    pub fn ask_user(&self, user: &UserId, work: impl Future<Output = user::Answer> + Send + 'static) {
+    pub fn ask_user(
+        &self,
+        user: &UserId,
+        work: impl Future<Output = user::Answer> + Send + 'static,
+    ) {
         let (queues, user) = (self.queues.clone(), user.clone());
         tokio::spawn(async move {
             let answer = work.await;
-            queues.send(&user.clone(), Command::User(user, answer)).await;
+            queues
+                .send(&user.clone(), Command::User(user, answer))
+                .await;
         });
     }
 
     /// For callbacks of outlets: hands the answer to the room's feed.
     pub fn waker(&self, room: &RoomId, answer: room::Answer) -> Box<dyn FnOnce() + Send> {
-        let (queues, room, runtime) = (self.queues.clone(), room.clone(), tokio::runtime::Handle::current());
+        let (queues, room, runtime) = (
+            self.queues.clone(),
+            room.clone(),
+            tokio::runtime::Handle::current(),
+        );
         Box::new(move || {
-            runtime.spawn(async move { queues.send(&room.clone(), Command::Room(room, answer)).await });
+            runtime.spawn(async move {
+                queues
+                    .send(&room.clone(), Command::Room(room, answer))
+                    .await
+            });
         })
     }
 
@@ -141,9 +169,19 @@ impl Worker {
             due: BinaryHeap::new(),
             next_ticket: 0,
         };
-        let pace = Pace::new(settings.pause.clone(), settings.ahead_bytes.saturating_mul(2));
+        let pace = Pace::new(
+            settings.pause.clone(),
+            settings.ahead_bytes.saturating_mul(2),
+        );
         let (rooms, users) = (HashMap::default(), HashMap::default());
-        Self { index, context, pace, rooms, users, to_compare: Vec::new() }
+        Self {
+            index,
+            context,
+            pace,
+            rooms,
+            users,
+            to_compare: Vec::new(),
+        }
     }
 
     pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
@@ -178,8 +216,11 @@ impl Worker {
 
     /// A panic is a fault of ours in one feed; the other rooms of this worker must not stand still for it.
     fn handle_or_report(&mut self, command: Command) {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.handle(command))).is_err() {
-            tracing::error!("a feed panicked; its room may miss something until its members join again");
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.handle(command))).is_err()
+        {
+            tracing::error!(
+                "a feed panicked; its room may miss something until its members join again"
+            );
         }
     }
 
@@ -209,10 +250,13 @@ impl Worker {
             // It is no feed's, and doesn't come this way.
             Command::Bus(BusEvent::Disconnect(_), ..) => {}
             Command::Join(request) => {
-                let feed = self.rooms.entry(request.room.clone()).or_insert_with_key(|room| {
-                    context.counters.rooms.fetch_add(1, Ordering::Relaxed);
-                    RoomFeed::new(context, room.clone())
-                });
+                let feed = self
+                    .rooms
+                    .entry(request.room.clone())
+                    .or_insert_with_key(|room| {
+                        context.counters.rooms.fetch_add(1, Ordering::Relaxed);
+                        RoomFeed::new(context, room.clone())
+                    });
                 feed.join(context, request);
             }
             Command::Leave { room, conn, done } => {
@@ -231,7 +275,8 @@ impl Worker {
             }
             Command::Watch(request) => {
                 let feed = self.users.entry(request.user.clone());
-                feed.or_insert_with_key(|user| UserFeed::new(context, user.clone())).watch(context, request);
+                feed.or_insert_with_key(|user| UserFeed::new(context, user.clone()))
+                    .watch(context, request);
             }
             Command::Unwatch { user, conn, done } => {
                 if let Some(feed) = self.users.get_mut(&user) {
@@ -271,8 +316,12 @@ impl Worker {
             // What it says isn't kept: who said it looks whether it was heard.
             Some(Topic::Nodes) => {}
             None => {
-                self.rooms.values_mut().for_each(|feed| feed.on_interrupted(&mut self.context));
-                self.users.values_mut().for_each(|feed| feed.catch_up(&mut self.context));
+                self.rooms
+                    .values_mut()
+                    .for_each(|feed| feed.on_interrupted(&mut self.context));
+                self.users
+                    .values_mut()
+                    .for_each(|feed| feed.catch_up(&mut self.context));
             }
         }
     }
@@ -282,8 +331,15 @@ impl Worker {
             self.catch_up(Some(&topic));
         }
         let now = Instant::now();
-        while self.context.due.peek().is_some_and(|Reverse((at, _))| *at <= now) {
-            let Some(Reverse((_, room))) = self.context.due.pop() else { break };
+        while self
+            .context
+            .due
+            .peek()
+            .is_some_and(|Reverse((at, _))| *at <= now)
+        {
+            let Some(Reverse((_, room))) = self.context.due.pop() else {
+                break;
+            };
             if let Some(feed) = self.rooms.get_mut(&room) {
                 feed.on_due(&mut self.context, now);
             }
@@ -297,7 +353,8 @@ impl Worker {
         }
         if self.to_compare.is_empty() {
             let rooms = self.rooms.keys().cloned().map(Topic::Room);
-            self.to_compare.extend(rooms.chain(self.users.keys().cloned().map(Topic::User)));
+            self.to_compare
+                .extend(rooms.chain(self.users.keys().cloned().map(Topic::User)));
         }
         let from = self.to_compare.len().saturating_sub(COMPARED_AT_ONCE);
         let topics = self.to_compare.split_off(from);
@@ -306,7 +363,9 @@ impl Worker {
         for topic in topics {
             let version = match &topic {
                 Topic::Room(room) => {
-                    let Some(feed) = self.rooms.get(room) else { continue };
+                    let Some(feed) = self.rooms.get(room) else {
+                        continue;
+                    };
                     rooms.extend(feed.head().map(|head| (room.clone(), head)));
                     feed.version()
                 }
@@ -318,11 +377,21 @@ impl Worker {
         // Each by itself: a storm of presence must not keep back that a message is missing. A failure needs no word: the next
         // round asks again.
         if !rooms.is_empty() {
-            let (log, queues, index) = (self.context.backplane.log.clone(), self.context.queues.clone(), self.index);
+            let (log, queues, index) = (
+                self.context.backplane.log.clone(),
+                self.context.queues.clone(),
+                self.index,
+            );
             tokio::spawn(async move {
                 let ids: Vec<_> = rooms.iter().map(|(room, _)| room.clone()).collect();
-                let Ok(heads) = log.heads(&ids).await else { return };
-                let rooms = rooms.into_iter().zip(heads).map(|((room, then), now)| (room, then, now)).collect();
+                let Ok(heads) = log.heads(&ids).await else {
+                    return;
+                };
+                let rooms = rooms
+                    .into_iter()
+                    .zip(heads)
+                    .map(|((room, then), now)| (room, then, now))
+                    .collect();
                 queues.send_to(index, Command::Heads(rooms)).await;
             });
         }
@@ -331,8 +400,14 @@ impl Worker {
             let (queues, index) = (self.context.queues.clone(), self.index);
             tokio::spawn(async move {
                 let topics: Vec<_> = versions.iter().map(|(topic, _)| topic.clone()).collect();
-                let Ok(now) = presence.versions(&topics).await else { return };
-                let versions = versions.into_iter().zip(now).map(|((topic, then), now)| (topic, then, now)).collect();
+                let Ok(now) = presence.versions(&topics).await else {
+                    return;
+                };
+                let versions = versions
+                    .into_iter()
+                    .zip(now)
+                    .map(|((topic, then), now)| (topic, then, now))
+                    .collect();
                 queues.send_to(index, Command::Versions(versions)).await;
             });
         }

@@ -56,12 +56,16 @@ impl LogSpan {
     /// Up to where the epoch's numbers mean the same here.
     fn end_of(&self, epoch: &Epoch) -> Option<u64> {
         let mut epochs = std::iter::once(&self.head).chain(&self.past);
-        epochs.find(|head| head.epoch == *epoch).map(|head| head.seq)
+        epochs
+            .find(|head| head.epoch == *epoch)
+            .map(|head| head.seq)
     }
 
     fn judge(&self, seq: u64, shared: Option<u64>) -> Continuity {
         if shared.is_none_or(|shared| seq > shared) {
-            Continuity::Lost { last_shared: shared }
+            Continuity::Lost {
+                last_shared: shared,
+            }
         } else if seq == self.head.seq || seq + 1 >= self.oldest {
             Continuity::Clean
         } else {
@@ -75,11 +79,18 @@ mod tests {
     use super::*;
 
     fn head(epoch: &str, seq: u64) -> Head {
-        Head { epoch: Epoch::trusted(epoch), seq }
+        Head {
+            epoch: Epoch::trusted(epoch),
+            seq,
+        }
     }
 
     fn span(oldest: u64, seq: u64, old: Option<u64>) -> LogSpan {
-        LogSpan { head: head("new", seq), oldest, past: old.into_iter().map(|seq| head("old", seq)).collect() }
+        LogSpan {
+            head: head("new", seq),
+            oldest,
+            past: old.into_iter().map(|seq| head("old", seq)).collect(),
+        }
     }
 
     #[test]
@@ -87,9 +98,17 @@ mod tests {
         let span = span(11, 20, None);
         assert_eq!(span.continuity(None, 10), Continuity::Clean);
         assert_eq!(span.continuity(None, 20), Continuity::Clean);
-        assert_eq!(span.continuity(Some(&Epoch::trusted("new")), 15), Continuity::Clean);
+        assert_eq!(
+            span.continuity(Some(&Epoch::trusted("new")), 15),
+            Continuity::Clean
+        );
         assert_eq!(span.continuity(None, 9), Continuity::Trimmed);
-        assert_eq!(span.continuity(None, 21), Continuity::Lost { last_shared: Some(20) });
+        assert_eq!(
+            span.continuity(None, 21),
+            Continuity::Lost {
+                last_shared: Some(20)
+            }
+        );
     }
 
     #[test]
@@ -103,22 +122,55 @@ mod tests {
         let old = Epoch::trusted("old");
         let span = span(1, 20, Some(15));
         assert_eq!(span.continuity(Some(&old), 15), Continuity::Clean);
-        assert_eq!(span.continuity(Some(&old), 16), Continuity::Lost { last_shared: Some(15) });
-        assert_eq!(span.continuity(Some(&Epoch::trusted("older")), 3), Continuity::Lost { last_shared: None });
+        assert_eq!(
+            span.continuity(Some(&old), 16),
+            Continuity::Lost {
+                last_shared: Some(15)
+            }
+        );
+        assert_eq!(
+            span.continuity(Some(&Epoch::trusted("older")), 3),
+            Continuity::Lost { last_shared: None }
+        );
     }
 
     #[test]
     fn an_epoch_that_was_lost_itself_goes_on_from_where_it_branched_off() {
-        let span = LogSpan { past: vec![head("old", 15), head("older", 10)], ..span(1, 20, None) };
+        let span = LogSpan {
+            past: vec![head("old", 15), head("older", 10)],
+            ..span(1, 20, None)
+        };
         let after = |at: &Head, past: &[Head]| span.continuity_after(at, past);
         assert_eq!(after(&head("old", 12), &[]), Continuity::Clean);
-        assert_eq!(after(&head("lost", 15), &[head("old", 15)]), Continuity::Clean, "nothing was said in it");
-        assert_eq!(after(&head("lost", 17), &[head("old", 15)]), Continuity::Lost { last_shared: Some(15) });
-        assert_eq!(after(&head("lost", 17), &[head("old", 14)]), Continuity::Lost { last_shared: Some(14) });
         assert_eq!(
-            after(&head("lost", 17), &[head("lost too", 16), head("older", 10)]),
-            Continuity::Lost { last_shared: Some(10) }
+            after(&head("lost", 15), &[head("old", 15)]),
+            Continuity::Clean,
+            "nothing was said in it"
         );
-        assert_eq!(after(&head("lost", 3), &[]), Continuity::Lost { last_shared: None });
+        assert_eq!(
+            after(&head("lost", 17), &[head("old", 15)]),
+            Continuity::Lost {
+                last_shared: Some(15)
+            }
+        );
+        assert_eq!(
+            after(&head("lost", 17), &[head("old", 14)]),
+            Continuity::Lost {
+                last_shared: Some(14)
+            }
+        );
+        assert_eq!(
+            after(
+                &head("lost", 17),
+                &[head("lost too", 16), head("older", 10)]
+            ),
+            Continuity::Lost {
+                last_shared: Some(10)
+            }
+        );
+        assert_eq!(
+            after(&head("lost", 3), &[]),
+            Continuity::Lost { last_shared: None }
+        );
     }
 }

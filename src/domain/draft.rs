@@ -61,28 +61,52 @@ impl Draft {
         fields: DraftFields,
         limits: &Limits,
     ) -> Result<Self, Refusal> {
-        let DraftFields { content, kind, title, payload, attachment_urls, client_msg_id } = fields;
+        let DraftFields {
+            content,
+            kind,
+            title,
+            payload,
+            attachment_urls,
+            client_msg_id,
+        } = fields;
         let kind = kind.unwrap_or_else(|| "text".to_owned());
         if kind.is_empty() {
             return Err(Refusal::bad_request("type must not be empty"));
         }
         at_most("content", content.len(), limits.content_bytes)?;
         at_most("type", kind.len(), Limits::TYPE_BYTES)?;
-        at_most("title", title.as_ref().map_or(0, String::len), Limits::TITLE_BYTES)?;
-        at_most("payload", payload.as_ref().map_or(0, |payload| payload.len()), limits.payload_bytes)?;
+        at_most(
+            "title",
+            title.as_ref().map_or(0, String::len),
+            Limits::TITLE_BYTES,
+        )?;
+        at_most(
+            "payload",
+            payload.as_ref().map_or(0, |payload| payload.len()),
+            limits.payload_bytes,
+        )?;
         if attachment_urls.len() > Limits::ATTACHMENTS {
             let text = format!("attachment_urls must be at most {}", Limits::ATTACHMENTS);
             return Err(Refusal::new(Code::TooLarge, text));
         }
         for link in &attachment_urls {
-            at_most("each of attachment_urls", link.len(), Limits::ATTACHMENT_BYTES)?;
-            let known = Url::parse(link).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+            at_most(
+                "each of attachment_urls",
+                link.len(),
+                Limits::ATTACHMENT_BYTES,
+            )?;
+            let known = Url::parse(link)
+                .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
             if !known {
-                return Err(Refusal::bad_request("each of attachment_urls must be an http or https URL"));
+                return Err(Refusal::bad_request(
+                    "each of attachment_urls must be an http or https URL",
+                ));
             }
         }
         if content.is_empty() && payload.is_none() && attachment_urls.is_empty() {
-            return Err(Refusal::bad_request("content must not be empty without a payload or an attachment"));
+            return Err(Refusal::bad_request(
+                "content must not be empty without a payload or an attachment",
+            ));
         }
         Ok(Self {
             id: Uuid::now_v7(),
@@ -101,7 +125,10 @@ impl Draft {
 
 fn at_most(field: &str, bytes: usize, max: usize) -> Result<(), Refusal> {
     if bytes > max {
-        return Err(Refusal::new(Code::TooLarge, format!("{field} must be at most {max} bytes")));
+        return Err(Refusal::new(
+            Code::TooLarge,
+            format!("{field} must be at most {max} bytes"),
+        ));
     }
     Ok(())
 }
@@ -113,30 +140,66 @@ mod tests {
     fn draft(fields: DraftFields) -> Result<Draft, Refusal> {
         let user = UserId::trusted("ann");
         let name = Username::from(&user);
-        Draft::new(RoomId::trusted("lobby"), user, name, fields, &Limits::default())
+        Draft::new(
+            RoomId::trusted("lobby"),
+            user,
+            name,
+            fields,
+            &Limits::default(),
+        )
     }
 
     fn text(content: &str) -> DraftFields {
-        DraftFields { content: content.to_owned(), ..DraftFields::default() }
+        DraftFields {
+            content: content.to_owned(),
+            ..DraftFields::default()
+        }
     }
 
     #[test]
     fn a_message_needs_something_to_say() {
         assert_eq!(draft(text("hello")).unwrap().kind, "text");
         assert_eq!(draft(text("")).unwrap_err().code, Code::BadRequest);
-        assert!(draft(DraftFields { payload: Some("0".into()), ..text("") }).is_ok());
-        assert!(draft(DraftFields { attachment_urls: vec!["https://a.example/b".into()], ..text("") }).is_ok());
+        assert!(
+            draft(DraftFields {
+                payload: Some("0".into()),
+                ..text("")
+            })
+            .is_ok()
+        );
+        assert!(
+            draft(DraftFields {
+                attachment_urls: vec!["https://a.example/b".into()],
+                ..text("")
+            })
+            .is_ok()
+        );
     }
 
     #[test]
     fn every_length_has_its_limit() {
         for fields in [
             text(&"x".repeat(16_385)),
-            DraftFields { kind: Some("x".repeat(65)), ..text("a") },
-            DraftFields { title: Some("x".repeat(257)), ..text("a") },
-            DraftFields { payload: Some(format!("\"{}\"", "x".repeat(16_384)).into()), ..text("a") },
-            DraftFields { attachment_urls: vec!["https://a.example/".to_owned(); 11], ..text("a") },
-            DraftFields { attachment_urls: vec![format!("https://a.example/{}", "x".repeat(2048))], ..text("a") },
+            DraftFields {
+                kind: Some("x".repeat(65)),
+                ..text("a")
+            },
+            DraftFields {
+                title: Some("x".repeat(257)),
+                ..text("a")
+            },
+            DraftFields {
+                payload: Some(format!("\"{}\"", "x".repeat(16_384)).into()),
+                ..text("a")
+            },
+            DraftFields {
+                attachment_urls: vec!["https://a.example/".to_owned(); 11],
+                ..text("a")
+            },
+            DraftFields {
+                attachment_urls: vec![format!("https://a.example/{}", "x".repeat(2048))],
+                ..text("a")
+            },
         ] {
             assert_eq!(draft(fields).unwrap_err().code, Code::TooLarge);
         }
@@ -144,10 +207,27 @@ mod tests {
 
     #[test]
     fn attachments_are_web_links() {
-        for link in ["ftp://a.example/b", "javascript:alert(1)", "nonsense", "", "https://"] {
-            let fields = DraftFields { attachment_urls: vec![link.to_owned()], ..text("a") };
+        for link in [
+            "ftp://a.example/b",
+            "javascript:alert(1)",
+            "nonsense",
+            "",
+            "https://",
+        ] {
+            let fields = DraftFields {
+                attachment_urls: vec![link.to_owned()],
+                ..text("a")
+            };
             assert_eq!(draft(fields).unwrap_err().code, Code::BadRequest, "{link}");
         }
-        assert_eq!(draft(DraftFields { kind: Some(String::new()), ..text("a") }).unwrap_err().code, Code::BadRequest);
+        assert_eq!(
+            draft(DraftFields {
+                kind: Some(String::new()),
+                ..text("a")
+            })
+            .unwrap_err()
+            .code,
+            Code::BadRequest
+        );
     }
 }

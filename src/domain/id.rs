@@ -10,15 +10,25 @@ const MAX_NAME_BYTES: usize = 128;
 /// The longest `client_msg_id`, in bytes of UTF-8.
 const MAX_CLIENT_MSG_ID_BYTES: usize = 64;
 
-fn check(field: &'static str, value: &str, max: usize, forbid_control: bool) -> Result<(), Refusal> {
+fn check(
+    field: &'static str,
+    value: &str,
+    max: usize,
+    forbid_control: bool,
+) -> Result<(), Refusal> {
     if value.is_empty() {
         return Err(Refusal::bad_request(format!("{field} must not be empty")));
     }
     if value.len() > max {
-        return Err(Refusal::new(Code::TooLarge, format!("{field} must be at most {max} bytes")));
+        return Err(Refusal::new(
+            Code::TooLarge,
+            format!("{field} must be at most {max} bytes"),
+        ));
     }
     if forbid_control && value.chars().any(char::is_control) {
-        return Err(Refusal::bad_request(format!("{field} must not hold control characters")));
+        return Err(Refusal::bad_request(format!(
+            "{field} must not hold control characters"
+        )));
     }
     Ok(())
 }
@@ -114,11 +124,23 @@ mod tests {
     #[test]
     fn a_name_has_limits() {
         assert!(RoomId::parse("room_id", "lobby").is_ok());
-        assert_eq!(RoomId::parse("room_id", "").unwrap_err().code, Code::BadRequest);
-        assert_eq!(RoomId::parse("room_id", "a\u{7}b").unwrap_err().code, Code::BadRequest);
+        assert_eq!(
+            RoomId::parse("room_id", "").unwrap_err().code,
+            Code::BadRequest
+        );
+        assert_eq!(
+            RoomId::parse("room_id", "a\u{7}b").unwrap_err().code,
+            Code::BadRequest
+        );
         assert!(RoomId::parse("room_id", &"x".repeat(128)).is_ok());
-        assert_eq!(RoomId::parse("room_id", &"x".repeat(129)).unwrap_err().code, Code::TooLarge);
+        assert_eq!(
+            RoomId::parse("room_id", &"x".repeat(129)).unwrap_err().code,
+            Code::TooLarge
+        );
         // Bytes count, not characters.
-        assert_eq!(RoomId::parse("room_id", &"é".repeat(65)).unwrap_err().code, Code::TooLarge);
+        assert_eq!(
+            RoomId::parse("room_id", &"é".repeat(65)).unwrap_err().code,
+            Code::TooLarge
+        );
     }
 }

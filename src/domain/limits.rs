@@ -59,7 +59,10 @@ impl Default for Limits {
             rooms_per_socket: 100,
             status_subscriptions: 200,
             socket: Rates {
-                events: Rate { per_sec: 50, burst: 400 },
+                events: Rate {
+                    per_sec: 50,
+                    burst: 400,
+                },
                 joins: Rate::with_burst_of(20, Self::BURST_SECS),
                 bytes: Rate::with_burst_of(50 * 16_384, Self::BURST_SECS),
                 connects: Rate::default(),

@@ -101,15 +101,24 @@ impl<A> Permit<A> {
 
 fn permit<A>(reach: &Reach, allowed: bool, room: &RoomId) -> Result<Permit<A>, Refusal> {
     if room.as_str() == BROADCAST {
-        return Err(Refusal::new(Code::Forbidden, "this room is kept for broadcasts"));
+        return Err(Refusal::new(
+            Code::Forbidden,
+            "this room is kept for broadcasts",
+        ));
     }
     if !reach.covers(room) {
-        return Err(Refusal::new(Code::Forbidden, "the token doesn't reach this room"));
+        return Err(Refusal::new(
+            Code::Forbidden,
+            "the token doesn't reach this room",
+        ));
     }
     if !allowed {
         return Err(Refusal::new(Code::NotInRoom, "join the room first"));
     }
-    Ok(Permit { room: room.clone(), action: PhantomData })
+    Ok(Permit {
+        room: room.clone(),
+        action: PhantomData,
+    })
 }
 
 /// Anyone may join what the token reaches.
@@ -124,7 +133,11 @@ pub fn may_join(reach: &Reach, room: &RoomId) -> Result<Permit<Joining>, Refusal
 ///
 /// # Errors
 /// `forbidden`, `not_in_room`.
-pub fn may_read(reach: &Reach, standing: Standing, room: &RoomId) -> Result<Permit<Reading>, Refusal> {
+pub fn may_read(
+    reach: &Reach,
+    standing: Standing,
+    room: &RoomId,
+) -> Result<Permit<Reading>, Refusal> {
     permit(reach, standing != Standing::Stranger, room)
 }
 
@@ -132,16 +145,26 @@ pub fn may_read(reach: &Reach, standing: Standing, room: &RoomId) -> Result<Perm
 ///
 /// # Errors
 /// `forbidden`, `not_in_room`.
-pub fn may_send(reach: &Reach, standing: Standing, room: &RoomId) -> Result<Permit<Sending>, Refusal> {
+pub fn may_send(
+    reach: &Reach,
+    standing: Standing,
+    room: &RoomId,
+) -> Result<Permit<Sending>, Refusal> {
     permit(reach, standing != Standing::Stranger, room)
 }
 
 fn broadcast<A>(reach: &Reach) -> Result<Permit<A>, Refusal> {
     let room = RoomId::trusted(BROADCAST);
     if !reach.covers(&room) {
-        return Err(Refusal::new(Code::Forbidden, "the token doesn't reach broadcasts"));
+        return Err(Refusal::new(
+            Code::Forbidden,
+            "the token doesn't reach broadcasts",
+        ));
     }
-    Ok(Permit { room, action: PhantomData })
+    Ok(Permit {
+        room,
+        action: PhantomData,
+    })
 }
 
 /// Whoever the token lets may hear broadcasts.
@@ -170,7 +193,9 @@ mod tests {
 
     #[test]
     fn a_pattern_is_a_name_or_a_prefix() {
-        let covers = |patterns: &[&str], name: &str| Reach::only(patterns.iter().copied()).covers(&room(name));
+        let covers = |patterns: &[&str], name: &str| {
+            Reach::only(patterns.iter().copied()).covers(&room(name))
+        };
         for (patterns, name, covered) in [
             (&["lobby"][..], "lobby", true),
             (&["lobby"], "lobby2", false),
@@ -197,21 +222,43 @@ mod tests {
     #[test]
     fn the_whole_policy() {
         let here = room("here");
-        let (all, only, none) = (Reach::Everywhere, Reach::only(["he*"]), Reach::only(["there"]));
+        let (all, only, none) = (
+            Reach::Everywhere,
+            Reach::only(["he*"]),
+            Reach::only(["there"]),
+        );
         for reach in [&all, &only] {
             assert_eq!(may_join(reach, &here).unwrap().room(), &here);
-            for (standing, allowed) in
-                [(Standing::Service, true), (Standing::Member, true), (Standing::Stranger, false)]
-            {
+            for (standing, allowed) in [
+                (Standing::Service, true),
+                (Standing::Member, true),
+                (Standing::Stranger, false),
+            ] {
                 let refused = (!allowed).then_some(Code::NotInRoom);
-                assert_eq!(may_read(reach, standing, &here).err().map(|refusal| refusal.code), refused);
-                assert_eq!(may_send(reach, standing, &here).err().map(|refusal| refusal.code), refused);
+                assert_eq!(
+                    may_read(reach, standing, &here)
+                        .err()
+                        .map(|refusal| refusal.code),
+                    refused
+                );
+                assert_eq!(
+                    may_send(reach, standing, &here)
+                        .err()
+                        .map(|refusal| refusal.code),
+                    refused
+                );
             }
         }
         assert_eq!(may_join(&none, &here).unwrap_err().code, Code::Forbidden);
         for standing in [Standing::Service, Standing::Member, Standing::Stranger] {
-            assert_eq!(may_read(&none, standing, &here).unwrap_err().code, Code::Forbidden);
-            assert_eq!(may_send(&none, standing, &here).unwrap_err().code, Code::Forbidden);
+            assert_eq!(
+                may_read(&none, standing, &here).unwrap_err().code,
+                Code::Forbidden
+            );
+            assert_eq!(
+                may_send(&none, standing, &here).unwrap_err().code,
+                Code::Forbidden
+            );
         }
     }
 
@@ -220,12 +267,25 @@ mod tests {
         let (all, kept) = (Reach::Everywhere, room(BROADCAST));
         assert_eq!(may_join(&all, &kept).unwrap_err().code, Code::Forbidden);
         for standing in [Standing::Service, Standing::Member, Standing::Stranger] {
-            assert_eq!(may_read(&all, standing, &kept).unwrap_err().code, Code::Forbidden);
-            assert_eq!(may_send(&all, standing, &kept).unwrap_err().code, Code::Forbidden);
+            assert_eq!(
+                may_read(&all, standing, &kept).unwrap_err().code,
+                Code::Forbidden
+            );
+            assert_eq!(
+                may_send(&all, standing, &kept).unwrap_err().code,
+                Code::Forbidden
+            );
         }
         assert!(may_join(&all, &room("broadcasts")).is_ok());
-        for (reach, reached) in [(all, true), (Reach::only(["broad*"]), true), (Reach::only(["lobby"]), false)] {
-            assert_eq!((may_listen(&reach).is_ok(), may_broadcast(&reach).is_ok()), (reached, reached));
+        for (reach, reached) in [
+            (all, true),
+            (Reach::only(["broad*"]), true),
+            (Reach::only(["lobby"]), false),
+        ] {
+            assert_eq!(
+                (may_listen(&reach).is_ok(), may_broadcast(&reach).is_ok()),
+                (reached, reached)
+            );
         }
         assert_eq!(may_listen(&Reach::Everywhere).unwrap().room(), &kept);
     }

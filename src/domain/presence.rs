@@ -56,6 +56,13 @@ impl Status {
     /// The state of a user never seen.
     #[must_use]
     pub fn never_seen(user: UserId) -> Self {
-        Self { user, username: None, online: false, last_seen: None, version: 0, previous: 0 }
+        Self {
+            user,
+            username: None,
+            online: false,
+            last_seen: None,
+            version: 0,
+            previous: 0,
+        }
     }
 }

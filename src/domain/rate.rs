@@ -23,7 +23,10 @@ impl Rate {
     /// A rate that lets through at once what it lets through in `secs`.
     #[must_use]
     pub const fn with_burst_of(per_sec: u64, secs: u64) -> Self {
-        Self { per_sec, burst: per_sec.saturating_mul(secs) }
+        Self {
+            per_sec,
+            burst: per_sec.saturating_mul(secs),
+        }
     }
 
     /// How long it takes to make up for `count`.
@@ -60,7 +63,10 @@ impl Rates {
     /// Whether nothing of what `cost` spends is limited.
     #[must_use]
     pub fn are_off_for(&self, cost: Cost) -> bool {
-        self.all().iter().zip(cost.0).all(|(rate, count)| rate.per_sec == 0 || count == 0)
+        self.all()
+            .iter()
+            .zip(cost.0)
+            .all(|(rate, count)| rate.per_sec == 0 || count == 0)
     }
 }
 
@@ -113,7 +119,9 @@ impl Allowance {
     /// [`Exceeded`]; nothing is spent then.
     pub fn spend(&mut self, rates: &Rates, cost: Cost, now: Instant) -> Result<(), Exceeded> {
         let kinds = ["events", "joins", "bytes", "connections"];
-        for (((rate, count), full_at), what) in rates.all().into_iter().zip(cost.0).zip(self.0).zip(kinds) {
+        for (((rate, count), full_at), what) in
+            rates.all().into_iter().zip(cost.0).zip(self.0).zip(kinds)
+        {
             if rate.per_sec == 0 || count == 0 {
                 continue;
             }
@@ -121,7 +129,10 @@ impl Allowance {
             let whole = rate.time_for(rate.burst.max(1));
             let wait = (owed + rate.time_for(count).min(whole)).saturating_sub(whole);
             if !wait.is_zero() {
-                return Err(Exceeded { what, wait: wait.max(Duration::from_millis(1)) });
+                return Err(Exceeded {
+                    what,
+                    wait: wait.max(Duration::from_millis(1)),
+                });
             }
         }
         self.charge(cost.debts(rates), now);
@@ -147,7 +158,9 @@ impl Allowance {
     /// Whether nothing is owed any more.
     #[must_use]
     pub fn is_full(&self, now: Instant) -> bool {
-        self.0.iter().all(|full_at| full_at.is_none_or(|at| at <= now))
+        self.0
+            .iter()
+            .all(|full_at| full_at.is_none_or(|at| at <= now))
     }
 }
 
@@ -173,7 +186,14 @@ impl<K: Eq + Hash + Clone> Allowances<K> {
     /// With those rates, for at most so many at once.
     #[must_use]
     pub fn new(rates: Rates, most: usize) -> Self {
-        Self { rates, held: HashMap::new(), most, shared: Allowance::default(), sweep_at: SMALL.min(most), swept: None }
+        Self {
+            rates,
+            held: HashMap::new(),
+            most,
+            shared: Allowance::default(),
+            sweep_at: SMALL.min(most),
+            swept: None,
+        }
     }
 
     /// Spends of `who`'s allowance.
@@ -196,7 +216,9 @@ impl<K: Eq + Hash + Clone> Allowances<K> {
     /// Whether `who` owes nothing.
     #[must_use]
     pub fn is_full(&self, who: &K, now: Instant) -> bool {
-        self.held.get(who).is_none_or(|allowance| allowance.is_full(now))
+        self.held
+            .get(who)
+            .is_none_or(|allowance| allowance.is_full(now))
     }
 
     /// How many are held.
@@ -213,7 +235,9 @@ impl<K: Eq + Hash + Clone> Allowances<K> {
 
     fn of(&mut self, who: &K, now: Instant) -> &mut Allowance {
         if !self.held.contains_key(who) {
-            if self.held.len() >= self.sweep_at && self.swept.is_none_or(|swept| now >= swept + SWEEP) {
+            if self.held.len() >= self.sweep_at
+                && self.swept.is_none_or(|swept| now >= swept + SWEEP)
+            {
                 self.held.retain(|_, allowance| !allowance.is_full(now));
                 self.sweep_at = (self.held.len() * 2).clamp(SMALL.min(self.most), self.most);
                 self.held.shrink_to(self.sweep_at);
@@ -232,7 +256,10 @@ mod tests {
     use super::*;
 
     fn rates(per_sec: u64, burst: u64) -> Rates {
-        Rates { events: Rate { per_sec, burst }, ..Rates::default() }
+        Rates {
+            events: Rate { per_sec, burst },
+            ..Rates::default()
+        }
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -246,32 +273,63 @@ mod tests {
         let exceeded = allowance.spend(&rates, Cost::event(1), now).unwrap_err();
         assert_eq!((exceeded.what, exceeded.wait), ("events", SECOND / 10));
         let later = now + exceeded.wait;
-        assert!(allowance.spend(&rates, Cost::event(1), later - Duration::from_millis(1)).is_err());
+        assert!(
+            allowance
+                .spend(&rates, Cost::event(1), later - Duration::from_millis(1))
+                .is_err()
+        );
         allowance.spend(&rates, Cost::event(1), later).unwrap();
         assert!(!allowance.is_full(later + SECOND / 4) && allowance.is_full(later + SECOND));
     }
 
     #[test]
     fn what_is_refused_costs_nothing_of_any_kind() {
-        let bytes = Rate { per_sec: 100, burst: 100 };
-        let (rates, mut allowance, now) = (Rates { bytes, ..rates(1, 2) }, Allowance::default(), Instant::now());
+        let bytes = Rate {
+            per_sec: 100,
+            burst: 100,
+        };
+        let (rates, mut allowance, now) = (
+            Rates {
+                bytes,
+                ..rates(1, 2)
+            },
+            Allowance::default(),
+            Instant::now(),
+        );
         allowance.spend(&rates, Cost::event(90), now).unwrap();
-        assert_eq!(allowance.spend(&rates, Cost::event(11), now).unwrap_err().what, "bytes");
+        assert_eq!(
+            allowance
+                .spend(&rates, Cost::event(11), now)
+                .unwrap_err()
+                .what,
+            "bytes"
+        );
         allowance.spend(&rates, Cost::event(10), now).unwrap();
-        assert!(allowance.spend(&rates, Cost::JOIN, now).is_ok(), "no rate, no limit");
+        assert!(
+            allowance.spend(&rates, Cost::JOIN, now).is_ok(),
+            "no rate, no limit"
+        );
     }
 
     #[test]
     fn more_than_a_burst_is_let_through_once_and_paid_for() {
         let (rates, mut allowance, now) = (
-            Rates { bytes: Rate { per_sec: 10, burst: 20 }, ..Rates::default() },
+            Rates {
+                bytes: Rate {
+                    per_sec: 10,
+                    burst: 20,
+                },
+                ..Rates::default()
+            },
             Allowance::default(),
             Instant::now(),
         );
         allowance.spend(&rates, Cost::event(100), now).unwrap();
         let exceeded = allowance.spend(&rates, Cost::event(100), now).unwrap_err();
         assert_eq!(exceeded.wait, 10 * SECOND);
-        allowance.spend(&rates, Cost::event(100), now + exceeded.wait).unwrap();
+        allowance
+            .spend(&rates, Cost::event(100), now + exceeded.wait)
+            .unwrap();
     }
 
     #[test]
@@ -279,10 +337,20 @@ mod tests {
         let (rates, now) = (rates(10, 10), Instant::now());
         let mut table = Allowances::new(rates, 10);
         table.spend(&"ann", Cost::event(1), now).unwrap();
-        table.raise(&"ann", [3 * SECOND, Duration::ZERO, Duration::ZERO, Duration::ZERO], now);
-        assert_eq!(table.spend(&"ann", Cost::event(1), now).unwrap_err().wait, 2 * SECOND + SECOND / 10);
+        table.raise(
+            &"ann",
+            [3 * SECOND, Duration::ZERO, Duration::ZERO, Duration::ZERO],
+            now,
+        );
+        assert_eq!(
+            table.spend(&"ann", Cost::event(1), now).unwrap_err().wait,
+            2 * SECOND + SECOND / 10
+        );
         table.raise(&"ann", Debts::default(), now);
-        assert!(table.spend(&"ann", Cost::event(1), now + SECOND).is_err(), "never lowered");
+        assert!(
+            table.spend(&"ann", Cost::event(1), now + SECOND).is_err(),
+            "never lowered"
+        );
         assert!(table.spend(&"bob", Cost::event(1), now).is_ok());
         table.spend(&"eve", Cost::JOIN, now).unwrap();
         assert_eq!(table.len(), 2, "what has no rate is not noted");
@@ -296,9 +364,19 @@ mod tests {
             let _ = table.spend(&n, Cost::event(1), now);
         }
         assert_eq!(table.len(), 2000);
-        assert!(table.spend(&5, Cost::event(1), now).is_ok(), "who is known keeps an allowance of one's own");
-        assert!(table.spend(&2_000_000, Cost::event(1), now).is_err(), "the others share one");
-        assert!(table.spend(&2_000_001, Cost::event(1), now + 3 * SECOND).is_ok());
+        assert!(
+            table.spend(&5, Cost::event(1), now).is_ok(),
+            "who is known keeps an allowance of one's own"
+        );
+        assert!(
+            table.spend(&2_000_000, Cost::event(1), now).is_err(),
+            "the others share one"
+        );
+        assert!(
+            table
+                .spend(&2_000_001, Cost::event(1), now + 3 * SECOND)
+                .is_ok()
+        );
         assert_eq!(table.len(), 1);
     }
 }

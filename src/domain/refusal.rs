@@ -87,9 +87,16 @@ impl Refusal {
     /// A refusal without a hint when to retry, but for the codes where waiting always helps (one second).
     #[must_use]
     pub fn new(code: Code, text: impl Into<Cow<'static, str>>) -> Self {
-        let retry_after = matches!(code, Code::Unavailable | Code::Draining | Code::Overloaded | Code::RateLimited)
-            .then_some(Duration::from_secs(1));
-        Self { code, text: text.into(), retry_after }
+        let retry_after = matches!(
+            code,
+            Code::Unavailable | Code::Draining | Code::Overloaded | Code::RateLimited
+        )
+        .then_some(Duration::from_secs(1));
+        Self {
+            code,
+            text: text.into(),
+            retry_after,
+        }
     }
 
     /// The request is malformed in the way that `text` tells.
@@ -101,7 +108,11 @@ impl Refusal {
     /// A rate is exceeded; `whose` ends the text, such as ` of this user`.
     #[must_use]
     pub fn rate_limited(exceeded: Exceeded, whose: &str) -> Self {
-        Self::new(Code::RateLimited, format!("too many {}{whose}", exceeded.what)).retry_after(exceeded.wait)
+        Self::new(
+            Code::RateLimited,
+            format!("too many {}{whose}", exceeded.what),
+        )
+        .retry_after(exceeded.wait)
     }
 
     /// The same refusal with a hint when to retry.
@@ -122,6 +133,10 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Code::ALL.len());
-        assert!(Code::ALL.iter().all(|code| (400..600).contains(&code.status())));
+        assert!(
+            Code::ALL
+                .iter()
+                .all(|code| (400..600).contains(&code.status()))
+        );
     }
 }

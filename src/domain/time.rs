@@ -15,7 +15,9 @@ impl Timestamp {
     /// This machine's clock: for the embedded backplane, where it is the only one.
     #[must_use]
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
@@ -25,11 +27,14 @@ impl Timestamp {
         let shown = self.0.min(LAST_SHOWN);
         let (second, millis) = (shown / 1000, shown % 1000);
         // Every message shows its time, and most have the second of the one before.
-        let (_, mut text) = LAST_SECOND.get().filter(|(last, _)| *last == second).unwrap_or_else(|| {
-            let written = (second, written(second));
-            LAST_SECOND.set(Some(written));
-            written
-        });
+        let (_, mut text) = LAST_SECOND
+            .get()
+            .filter(|(last, _)| *last == second)
+            .unwrap_or_else(|| {
+                let written = (second, written(second));
+                LAST_SECOND.set(Some(written));
+                written
+            });
         for (place, divisor) in [(20, 100), (21, 10), (22, 1)] {
             text[place] = b'0' + (millis / divisor % 10) as u8;
         }
@@ -83,11 +88,23 @@ mod tests {
 
     #[test]
     fn is_written_in_rfc_3339_with_milliseconds() {
-        assert_eq!(Timestamp(1_769_853_600_007).to_string(), "2026-01-31T10:00:00.007Z");
+        assert_eq!(
+            Timestamp(1_769_853_600_007).to_string(),
+            "2026-01-31T10:00:00.007Z"
+        );
         assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000Z");
-        assert_eq!(Timestamp(1_769_853_600_999).to_string(), "2026-01-31T10:00:00.999Z");
-        assert_eq!(Timestamp(1_769_853_601_000).to_string(), "2026-01-31T10:00:01.000Z");
-        assert_eq!(Timestamp(253_402_300_799_999).to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(
+            Timestamp(1_769_853_600_999).to_string(),
+            "2026-01-31T10:00:00.999Z"
+        );
+        assert_eq!(
+            Timestamp(1_769_853_601_000).to_string(),
+            "2026-01-31T10:00:01.000Z"
+        );
+        assert_eq!(
+            Timestamp(253_402_300_799_999).to_string(),
+            "9999-12-31T23:59:59.999Z"
+        );
         assert_eq!(Timestamp(u64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
     }
 }

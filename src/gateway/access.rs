@@ -25,7 +25,11 @@ impl Origins {
             .map(|origin| origin.trim().trim_end_matches('/').to_owned())
             .filter(|o| !o.is_empty())
             .collect();
-        if origins.iter().any(|origin| origin == "*") { Self::Any } else { Self::Listed(origins) }
+        if origins.iter().any(|origin| origin == "*") {
+            Self::Any
+        } else {
+            Self::Listed(origins)
+        }
     }
 
     /// Whether a request with those headers may be answered: one without `Origin` always, else its origin must be listed
@@ -34,10 +38,14 @@ impl Origins {
     /// # Errors
     /// `forbidden`.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+        let Some(origin) = headers.get(ORIGIN) else {
+            return Ok(());
+        };
         let listed = match self {
             Self::Any => true,
-            Self::Listed(origins) => origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes()),
+            Self::Listed(origins) => origins
+                .iter()
+                .any(|listed| listed.as_bytes() == origin.as_bytes()),
         };
         if listed || is_own(origin, headers) {
             Ok(())
@@ -49,7 +57,8 @@ impl Origins {
     /// Adds what a browser needs to let the page at `origin` read the answer.
     pub fn allow(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
         use http::header::{
-            ACCESS_CONTROL_ALLOW_CREDENTIALS as CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN as ALLOWED, VARY,
+            ACCESS_CONTROL_ALLOW_CREDENTIALS as CREDENTIALS,
+            ACCESS_CONTROL_ALLOW_ORIGIN as ALLOWED, VARY,
         };
         match (self, origin) {
             (_, None) => {}
@@ -68,7 +77,11 @@ impl Origins {
 /// The same host and port; the scheme is not compared, as a proxy may have ended TLS.
 fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    let origin = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.split_once("://"))
+        .map(|(_, authority)| authority);
     matches!((origin, host), (Some(origin), Some(host)) if origin.eq_ignore_ascii_case(host))
 }
 
@@ -89,7 +102,10 @@ impl Caller {
     pub fn service(&self) -> Result<&Reach, Refusal> {
         match self {
             Self::Service(reach) => Ok(reach),
-            Self::User(_) => Err(Refusal::new(Code::Forbidden, "this needs a service's key or role")),
+            Self::User(_) => Err(Refusal::new(
+                Code::Forbidden,
+                "this needs a service's key or role",
+            )),
         }
     }
 
@@ -100,7 +116,10 @@ impl Caller {
     pub fn unlimited_service(&self) -> Result<(), Refusal> {
         match self.service()? {
             Reach::Everywhere => Ok(()),
-            Reach::Only(_) => Err(Refusal::new(Code::Forbidden, "the token is limited to rooms")),
+            Reach::Only(_) => Err(Refusal::new(
+                Code::Forbidden,
+                "the token is limited to rooms",
+            )),
         }
     }
 }
@@ -124,9 +143,15 @@ impl Access {
         if !self.auth.needs_token() {
             return Ok(Caller::Service(Reach::Everywhere));
         }
-        let Some(identity) = self.identity(headers).await? else { return Ok(Caller::Service(Reach::Everywhere)) };
+        let Some(identity) = self.identity(headers).await? else {
+            return Ok(Caller::Service(Reach::Everywhere));
+        };
         let trusted = matches!(identity.role.as_deref(), Some("service" | "admin"));
-        Ok(if trusted { Caller::Service(identity.reach) } else { Caller::User(identity) })
+        Ok(if trusted {
+            Caller::Service(identity.reach)
+        } else {
+            Caller::User(identity)
+        })
     }
 
     /// Who sends a request to broadcast: a service by its key, or whoever has a token of the right role. In open mode anyone.
@@ -137,25 +162,42 @@ impl Access {
         if !self.auth.needs_token() {
             return Ok(Caller::Service(Reach::Everywhere));
         }
-        let Some(identity) = self.identity(headers).await? else { return Ok(Caller::Service(Reach::Everywhere)) };
-        let may = self
-            .broadcasters
-            .as_ref()
-            .is_none_or(|roles| identity.role.as_ref().is_some_and(|role| roles.contains(role)));
+        let Some(identity) = self.identity(headers).await? else {
+            return Ok(Caller::Service(Reach::Everywhere));
+        };
+        let may = self.broadcasters.as_ref().is_none_or(|roles| {
+            identity
+                .role
+                .as_ref()
+                .is_some_and(|role| roles.contains(role))
+        });
         if may {
             Ok(Caller::User(identity))
         } else {
-            Err(Refusal::new(Code::Forbidden, "the token's role may not broadcast"))
+            Err(Refusal::new(
+                Code::Forbidden,
+                "the token's role may not broadcast",
+            ))
         }
     }
 
     /// Whose token the bearer is; `None` for a key of a service.
     async fn identity(&self, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
-        let token = bearer(headers).ok_or_else(|| Refusal::new(Code::Unauthorized, "a bearer token is missing"))?;
+        let token = bearer(headers)
+            .ok_or_else(|| Refusal::new(Code::Unauthorized, "a bearer token is missing"))?;
         if self.keys.contains(token) {
             return Ok(None);
         }
-        self.auth.identify(Claimed { token: Some(token.to_owned()), ..Claimed::default() }, None).await.map(Some)
+        self.auth
+            .identify(
+                Claimed {
+                    token: Some(token.to_owned()),
+                    ..Claimed::default()
+                },
+                None,
+            )
+            .await
+            .map(Some)
     }
 }
 
@@ -163,7 +205,10 @@ impl Access {
 #[must_use]
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()).filter(|token| !token.is_empty())
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
+        .filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -171,20 +216,39 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(http::HeaderName, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.clone(), value.parse().unwrap()))
+            .collect()
     }
 
     #[test]
     fn a_foreign_origin_is_refused_and_ones_own_is_not() {
         let origins = Origins::parse("https://app.example, https://b.example/");
-        let check = |origin: &str| origins.check(&headers(&[(ORIGIN, origin), (HOST, "chat.example:8080")]));
+        let check = |origin: &str| {
+            origins.check(&headers(&[(ORIGIN, origin), (HOST, "chat.example:8080")]))
+        };
         assert!(check("https://app.example").is_ok() && check("https://b.example").is_ok());
         assert!(check("https://chat.example:8080").is_ok());
-        for foreign in ["https://evil.example", "https://app.example.evil.example", "http://app.example", "null", ""] {
-            assert_eq!(check(foreign).unwrap_err().code, Code::Forbidden, "{foreign}");
+        for foreign in [
+            "https://evil.example",
+            "https://app.example.evil.example",
+            "http://app.example",
+            "null",
+            "",
+        ] {
+            assert_eq!(
+                check(foreign).unwrap_err().code,
+                Code::Forbidden,
+                "{foreign}"
+            );
         }
         assert!(Origins::parse("").check(&headers(&[])).is_ok());
-        assert!(Origins::parse("*").check(&headers(&[(ORIGIN, "null")])).is_ok());
+        assert!(
+            Origins::parse("*")
+                .check(&headers(&[(ORIGIN, "null")]))
+                .is_ok()
+        );
     }
 
     #[test]
@@ -205,7 +269,10 @@ mod tests {
 
     #[test]
     fn a_bearer_is_found_whatever_its_case() {
-        assert_eq!(bearer(&headers(&[(AUTHORIZATION, "bearer  x ")])), Some("x"));
+        assert_eq!(
+            bearer(&headers(&[(AUTHORIZATION, "bearer  x ")])),
+            Some("x")
+        );
         for other in ["Basic x", "Bearer", "Bearer "] {
             assert_eq!(bearer(&headers(&[(AUTHORIZATION, other)])), None);
         }

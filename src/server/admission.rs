@@ -123,8 +123,13 @@ impl Admission {
     /// # Errors
     /// `rate_limited`.
     pub fn spend(&self, client: Option<Client>, cost: Cost) -> Result<(), Refusal> {
-        let Some(client) = client.filter(|_| !self.caps.address.are_off_for(cost)) else { return Ok(()) };
-        let spent = self.addresses.lock().spend(&client.network(), cost, Instant::now());
+        let Some(client) = client.filter(|_| !self.caps.address.are_off_for(cost)) else {
+            return Ok(());
+        };
+        let spent = self
+            .addresses
+            .lock()
+            .spend(&client.network(), cost, Instant::now());
         spent.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this address"))
     }
 
@@ -141,7 +146,9 @@ impl Admission {
         if self.is_draining() {
             return Err(Refusal::new(Code::Draining, "this node is about to stop"));
         }
-        let busy = |code, text: &'static str| Err(Refusal::new(code, text).retry_after(Duration::from_secs(1)));
+        let busy = |code, text: &'static str| {
+            Err(Refusal::new(code, text).retry_after(Duration::from_secs(1)))
+        };
         // The address first: one that floods must not use up what is everyone's.
         self.spend(client, Cost::CONNECT)?;
         if !self.take_token() {
@@ -151,20 +158,35 @@ impl Admission {
         let mut taken = self.taken.lock();
         let is_full = |taken: usize, cap: usize| cap > 0 && taken >= cap;
         if is_full(taken.total, self.caps.connections) {
-            return busy(Code::Unavailable, "this node has as many connections as it may");
+            return busy(
+                Code::Unavailable,
+                "this node has as many connections as it may",
+            );
         }
         if is_full(taken.strangers, self.caps.strangers) {
             return busy(Code::Unavailable, "too many have not said yet who they are");
         }
-        if ip.is_some_and(|ip| taken.by_ip.get(&ip).is_some_and(|count| *count >= self.caps.per_ip)) {
-            return busy(Code::TooManyConnections, "this address has as many connections as it may");
+        if ip.is_some_and(|ip| {
+            taken
+                .by_ip
+                .get(&ip)
+                .is_some_and(|count| *count >= self.caps.per_ip)
+        }) {
+            return busy(
+                Code::TooManyConnections,
+                "this address has as many connections as it may",
+            );
         }
         taken.total += 1;
         taken.strangers += 1;
         if let Some(ip) = ip {
             *taken.by_ip.entry(ip).or_default() += 1;
         }
-        Ok(Place { taken: self.taken.clone(), ip, is_stranger: AtomicBool::new(true) })
+        Ok(Place {
+            taken: self.taken.clone(),
+            ip,
+            is_stranger: AtomicBool::new(true),
+        })
     }
 
     fn take_token(&self) -> bool {
@@ -188,7 +210,12 @@ mod tests {
     use crate::domain::Rate;
 
     fn admission(connections: usize, per_ip: usize, handshakes_per_sec: u32) -> Admission {
-        Admission::new(Caps { connections, per_ip, handshakes_per_sec, ..Caps::default() })
+        Admission::new(Caps {
+            connections,
+            per_ip,
+            handshakes_per_sec,
+            ..Caps::default()
+        })
     }
 
     #[test]
@@ -196,8 +223,15 @@ mod tests {
         let admission = admission(10, 1, 100);
         let ip = Some(Client(IpAddr::from([127, 0, 0, 1])));
         let place = admission.admit(ip).unwrap();
-        assert_eq!(admission.admit(ip).unwrap_err().code, Code::TooManyConnections);
-        assert!(admission.admit(Some(Client(IpAddr::from([127, 0, 0, 2])))).is_ok());
+        assert_eq!(
+            admission.admit(ip).unwrap_err().code,
+            Code::TooManyConnections
+        );
+        assert!(
+            admission
+                .admit(Some(Client(IpAddr::from([127, 0, 0, 2]))))
+                .is_ok()
+        );
         drop(place);
         assert!(admission.admit(ip).is_ok());
     }
@@ -224,21 +258,49 @@ mod tests {
 
     #[test]
     fn an_address_that_floods_leaves_the_others_their_handshakes() {
-        let address = Rates { connects: Rate { per_sec: 1, burst: 3 }, ..Rates::default() };
-        let admission = Admission::new(Caps { handshakes_per_sec: 10, address, ..Caps::default() });
-        let from = |last: u16| Some(Client(format!("2001:db8:0:{last}::{last}").parse().unwrap()));
-        let places: Vec<_> = (0..1000).filter_map(|_| admission.admit(from(1)).ok()).collect();
+        let address = Rates {
+            connects: Rate {
+                per_sec: 1,
+                burst: 3,
+            },
+            ..Rates::default()
+        };
+        let admission = Admission::new(Caps {
+            handshakes_per_sec: 10,
+            address,
+            ..Caps::default()
+        });
+        let from = |last: u16| {
+            Some(Client(
+                format!("2001:db8:0:{last}::{last}").parse().unwrap(),
+            ))
+        };
+        let places: Vec<_> = (0..1000)
+            .filter_map(|_| admission.admit(from(1)).ok())
+            .collect();
         assert_eq!(places.len(), 3);
-        let refusal = admission.admit(Some(Client("2001:db8:0:1:9::".parse().unwrap()))).unwrap_err();
-        assert_eq!(refusal.code, Code::RateLimited, "another address of the same network");
+        let refusal = admission
+            .admit(Some(Client("2001:db8:0:1:9::".parse().unwrap())))
+            .unwrap_err();
+        assert_eq!(
+            refusal.code,
+            Code::RateLimited,
+            "another address of the same network"
+        );
         assert!(refusal.retry_after.unwrap() <= Duration::from_secs(1));
         assert!(admission.admit(from(2)).is_ok());
     }
 
     #[test]
     fn strangers_have_a_cap_of_their_own() {
-        let admission = Admission::new(Caps { strangers: 2, ..Caps::default() });
-        let (one, two) = (admission.admit(None).unwrap(), admission.admit(None).unwrap());
+        let admission = Admission::new(Caps {
+            strangers: 2,
+            ..Caps::default()
+        });
+        let (one, two) = (
+            admission.admit(None).unwrap(),
+            admission.admit(None).unwrap(),
+        );
         assert_eq!(admission.admit(None).unwrap_err().code, Code::Unavailable);
         one.introduce();
         one.introduce();

@@ -40,10 +40,16 @@ impl FromStr for TrustedProxies {
 
     /// Addresses and CIDR networks, separated by commas.
     fn from_str(list: &str) -> Result<Self, BadNetwork> {
-        let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let entries = list
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty());
         let network = |entry: &str| {
-            let network =
-                entry.parse().or_else(|_| entry.parse::<IpAddr>().map(|address| address.to_canonical().into()));
+            let network = entry.parse().or_else(|_| {
+                entry
+                    .parse::<IpAddr>()
+                    .map(|address| address.to_canonical().into())
+            });
             network.map_err(|_| BadNetwork(entry.to_owned()))
         };
         Ok(Self(entries.map(network).collect::<Result<_, _>>()?))
@@ -68,12 +74,16 @@ impl TrustedProxies {
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
         let mut nearest = peer.to_canonical();
         let lines = headers.get_all(FORWARDED).iter().rev();
-        let notes = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')).take(HOPS);
+        let notes = lines
+            .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
+            .take(HOPS);
         for note in notes {
             if !self.trusts(nearest) {
                 break;
             }
-            let Some(address) = std::str::from_utf8(note).ok().and_then(read) else { break };
+            let Some(address) = std::str::from_utf8(note).ok().and_then(read) else {
+                break;
+            };
             nearest = address;
         }
         Client(nearest)
@@ -83,8 +93,13 @@ impl TrustedProxies {
 /// An address, as proxies note it: alone, in brackets, or with its port.
 fn read(note: &str) -> Option<IpAddr> {
     let note = note.trim();
-    let bare = note.strip_prefix('[').and_then(|note| note.strip_suffix(']')).unwrap_or(note);
-    let address = bare.parse().or_else(|_| note.parse::<SocketAddr>().map(|address| address.ip()));
+    let bare = note
+        .strip_prefix('[')
+        .and_then(|note| note.strip_suffix(']'))
+        .unwrap_or(note);
+    let address = bare
+        .parse()
+        .or_else(|_| note.parse::<SocketAddr>().map(|address| address.ip()));
     address.ok().map(|address: IpAddr| address.to_canonical())
 }
 
@@ -97,39 +112,99 @@ mod tests {
     fn client(proxies: &str, peer: &str, notes: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for note in notes {
-            headers.append(FORWARDED, http::HeaderValue::from_bytes(note.as_bytes()).unwrap());
+            headers.append(
+                FORWARDED,
+                http::HeaderValue::from_bytes(note.as_bytes()).unwrap(),
+            );
         }
-        proxies.parse::<TrustedProxies>().unwrap().client(peer.parse().unwrap(), &headers).0.to_string()
+        proxies
+            .parse::<TrustedProxies>()
+            .unwrap()
+            .client(peer.parse().unwrap(), &headers)
+            .0
+            .to_string()
     }
 
     #[test]
     fn only_a_trusted_proxy_is_believed() {
         assert_eq!(client("", "10.0.0.1", &["198.51.100.1"]), "10.0.0.1");
-        assert_eq!(client(PROXIES, "203.0.113.5", &["198.51.100.1"]), "203.0.113.5");
-        assert_eq!(client(PROXIES, "10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
-        assert_eq!(client(PROXIES, "192.0.2.7", &["198.51.100.1"]), "198.51.100.1");
+        assert_eq!(
+            client(PROXIES, "203.0.113.5", &["198.51.100.1"]),
+            "203.0.113.5"
+        );
+        assert_eq!(
+            client(PROXIES, "10.0.0.1", &["198.51.100.1"]),
+            "198.51.100.1"
+        );
+        assert_eq!(
+            client(PROXIES, "192.0.2.7", &["198.51.100.1"]),
+            "198.51.100.1"
+        );
         assert_eq!(client(PROXIES, "192.0.2.8", &["198.51.100.1"]), "192.0.2.8");
         assert_eq!(client(PROXIES, "10.0.0.1", &[]), "10.0.0.1");
     }
 
     #[test]
     fn the_nearest_who_is_no_proxy_is_the_client_whatever_it_claims() {
-        assert_eq!(client(PROXIES, "10.0.0.1", &["1.1.1.1, 198.51.100.1, 10.9.9.9"]), "198.51.100.1");
+        assert_eq!(
+            client(PROXIES, "10.0.0.1", &["1.1.1.1, 198.51.100.1, 10.9.9.9"]),
+            "198.51.100.1"
+        );
         // Several headers are one list.
-        assert_eq!(client(PROXIES, "10.0.0.1", &["1.1.1.1", "198.51.100.1", "10.2.2.2,10.9.9.9"]), "198.51.100.1");
+        assert_eq!(
+            client(
+                PROXIES,
+                "10.0.0.1",
+                &["1.1.1.1", "198.51.100.1", "10.2.2.2,10.9.9.9"]
+            ),
+            "198.51.100.1"
+        );
         // Inside only: the farthest of them.
-        assert_eq!(client(PROXIES, "10.0.0.1", &["10.3.3.3, 10.2.2.2"]), "10.3.3.3");
+        assert_eq!(
+            client(PROXIES, "10.0.0.1", &["10.3.3.3, 10.2.2.2"]),
+            "10.3.3.3"
+        );
     }
 
     #[test]
     fn what_cannot_be_read_ends_the_trust() {
-        for broken in ["unknown", "", " ", "1.2.3", "_hidden", "1.2.3.4.5", "256.0.0.1", "::g", "é", "1.2.3.4:99999"] {
-            assert_eq!(client(PROXIES, "10.0.0.1", &[broken]), "10.0.0.1", "{broken:?}");
-            assert_eq!(client(PROXIES, "10.0.0.1", &[&format!("1.1.1.1,{broken},10.2.2.2")]), "10.2.2.2", "{broken:?}");
+        for broken in [
+            "unknown",
+            "",
+            " ",
+            "1.2.3",
+            "_hidden",
+            "1.2.3.4.5",
+            "256.0.0.1",
+            "::g",
+            "é",
+            "1.2.3.4:99999",
+        ] {
+            assert_eq!(
+                client(PROXIES, "10.0.0.1", &[broken]),
+                "10.0.0.1",
+                "{broken:?}"
+            );
+            assert_eq!(
+                client(
+                    PROXIES,
+                    "10.0.0.1",
+                    &[&format!("1.1.1.1,{broken},10.2.2.2")]
+                ),
+                "10.2.2.2",
+                "{broken:?}"
+            );
         }
-        assert_eq!(client(PROXIES, "10.0.0.1", &[&"\u{ff}".repeat(9)]), "10.0.0.1");
+        assert_eq!(
+            client(PROXIES, "10.0.0.1", &[&"\u{ff}".repeat(9)]),
+            "10.0.0.1"
+        );
         let endless = vec!["10.1.1.1"; 10_000].join(",");
-        assert_eq!(client(PROXIES, "10.0.0.1", &[&format!("198.51.100.1,{endless}")]), "10.1.1.1", "within bounds");
+        assert_eq!(
+            client(PROXIES, "10.0.0.1", &[&format!("198.51.100.1,{endless}")]),
+            "10.1.1.1",
+            "within bounds"
+        );
     }
 
     #[test]
@@ -145,8 +220,14 @@ mod tests {
             assert_eq!(client(PROXIES, "10.0.0.1", &[note]), address);
         }
         // A listener for both kinds shows IPv4 as IPv6.
-        assert_eq!(client(PROXIES, "::ffff:10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
-        assert_eq!(client(PROXIES, "fd00::1", &["2001:db8::1, fd12::1"]), "2001:db8::1");
+        assert_eq!(
+            client(PROXIES, "::ffff:10.0.0.1", &["198.51.100.1"]),
+            "198.51.100.1"
+        );
+        assert_eq!(
+            client(PROXIES, "fd00::1", &["2001:db8::1, fd12::1"]),
+            "2001:db8::1"
+        );
     }
 
     #[test]
@@ -161,9 +242,21 @@ mod tests {
         for good in ["", "10.0.0.1", "10.0.0.0/8 , ::1", "::/0", "10.1.2.3/8,"] {
             assert!(good.parse::<TrustedProxies>().is_ok(), "{good}");
         }
-        for bad in ["10.0.0.0/33", "10.0.0", "proxy", "10.0.0.0/8;::1", "::1/129", "*"] {
+        for bad in [
+            "10.0.0.0/33",
+            "10.0.0",
+            "proxy",
+            "10.0.0.0/8;::1",
+            "::1/129",
+            "*",
+        ] {
             assert!(bad.parse::<TrustedProxies>().is_err(), "{bad}");
         }
-        assert!("0.0.0.0/0".parse::<TrustedProxies>().unwrap().trusts_everyone());
+        assert!(
+            "0.0.0.0/0"
+                .parse::<TrustedProxies>()
+                .unwrap()
+                .trusts_everyone()
+        );
     }
 }

@@ -47,7 +47,12 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         let patience = Duration::from_secs(30);
-        Self { handshake: Duration::from_secs(10), head: patience, body: patience, write: patience }
+        Self {
+            handshake: Duration::from_secs(10),
+            head: patience,
+            body: patience,
+            write: patience,
+        }
     }
 }
 
@@ -65,7 +70,11 @@ impl Listener {
     ///
     /// # Errors
     /// When the address can't be bound.
-    pub async fn bind(address: SocketAddr, connections: usize, timeouts: Timeouts) -> std::io::Result<Self> {
+    pub async fn bind(
+        address: SocketAddr,
+        connections: usize,
+        timeouts: Timeouts,
+    ) -> std::io::Result<Self> {
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(address),
             socket2::Type::STREAM,
@@ -81,7 +90,12 @@ impl Listener {
         socket.listen(4096)?;
         let socket = TcpListener::from_std(socket.into())?;
         let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { socket, timeouts, places, tls: None })
+        Ok(Self {
+            socket,
+            timeouts,
+            places,
+            tls: None,
+        })
     }
 
     /// From now on everything is said in TLS.
@@ -110,7 +124,14 @@ impl Listener {
                 Ok((stream, peer)) => {
                     // Over the cap a connection is ended at once: so the peer learns it, rather than wait.
                     if let Ok(place) = self.places.clone().try_acquire_owned() {
-                        let served = serve(stream, self.tls.clone(), peer, router.clone(), self.timeouts, stop.clone());
+                        let served = serve(
+                            stream,
+                            self.tls.clone(),
+                            peer,
+                            router.clone(),
+                            self.timeouts,
+                            stop.clone(),
+                        );
                         tokio::spawn(async move {
                             served.await;
                             drop(place);
@@ -138,7 +159,9 @@ async fn serve(
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let Some(tls) = tls else { return serve_http(stream, peer, router, timeouts, stop).await };
+    let Some(tls) = tls else {
+        return serve_http(stream, peer, router, timeouts, stop).await;
+    };
     // Boxed: it is larger than what a connection needs after it.
     let handshake = Box::pin(tokio::time::timeout(timeouts.handshake, tls.accept(stream)));
     let accepted = tokio::select! {
@@ -165,7 +188,9 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         // A router is always ready.
-        router.clone().call(request.map(|body| Body::new(TimelyBody::new(body, timeouts.body))))
+        router
+            .clone()
+            .call(request.map(|body| Body::new(TimelyBody::new(body, timeouts.body))))
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -26,7 +26,11 @@ pub(super) struct TimelyBody {
 
 impl TimelyBody {
     pub fn new(body: Incoming, patience: Duration) -> Self {
-        Self { body, patience, end: None }
+        Self {
+            body,
+            patience,
+            end: None,
+        }
     }
 }
 
@@ -34,12 +38,20 @@ impl Body for TimelyBody {
     type Data = Bytes;
     type Error = Box<dyn Error + Send + Sync>;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let patience = self.patience;
-        ready!(self.end.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience))).as_mut().poll(cx));
+        ready!(
+            self.end
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)))
+                .as_mut()
+                .poll(cx)
+        );
         Poll::Ready(Some(Err("the body came too slowly".into())))
     }
 
@@ -63,16 +75,29 @@ pub(super) struct Written<S> {
 
 impl<S> Written<S> {
     pub fn new(io: S, patience: Duration) -> Self {
-        Self { io, patience, end: None }
+        Self {
+            io,
+            patience,
+            end: None,
+        }
     }
 
-    fn judge<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn judge<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.end = None;
             return polled;
         }
         let patience = self.patience;
-        ready!(self.end.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience))).as_mut().poll(cx));
+        ready!(
+            self.end
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)))
+                .as_mut()
+                .poll(cx)
+        );
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -97,13 +122,21 @@ pub fn carry_sessions(control: &Control) {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Written<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Written<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.judge(polled, cx)
     }
@@ -142,18 +175,28 @@ mod tests {
     #[tokio::test]
     async fn who_takes_what_is_written_at_once_is_given_time_again() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        let (mut written, mut far) = (Written::new(near.unwrap(), Duration::from_secs(60)), far.unwrap().0);
+        let (near, far) = tokio::join!(
+            TcpStream::connect(listener.local_addr().unwrap()),
+            listener.accept()
+        );
+        let (mut written, mut far) = (
+            Written::new(near.unwrap(), Duration::from_secs(60)),
+            far.unwrap().0,
+        );
         let bytes = [0; 64 * 1024];
-        let would_block = |written: &mut Written<TcpStream>| match written.write_now(&bytes).unwrap() {
-            Ok(_) => false,
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock || panic!("{error}"),
-        };
+        let would_block =
+            |written: &mut Written<TcpStream>| match written.write_now(&bytes).unwrap() {
+                Ok(_) => false,
+                Err(error) => error.kind() == io::ErrorKind::WouldBlock || panic!("{error}"),
+            };
         // Whatever either of them still gets in: in the end it is full.
         let full = std::future::poll_fn(|cx| {
             loop {
                 if would_block(&mut written)
-                    && Pin::new(&mut written).poll_write(cx, &bytes).map(Result::unwrap).is_pending()
+                    && Pin::new(&mut written)
+                        .poll_write(cx, &bytes)
+                        .map(Result::unwrap)
+                        .is_pending()
                 {
                     return Poll::Ready(());
                 }
@@ -163,7 +206,13 @@ mod tests {
         assert!(written.end.is_some(), "its time runs");
         let mut taken = vec![0; 64 * 1024];
         while would_block(&mut written) {
-            assert!(tokio::time::timeout(SOON, far.read(&mut taken)).await.unwrap().unwrap() > 0);
+            assert!(
+                tokio::time::timeout(SOON, far.read(&mut taken))
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    > 0
+            );
         }
         assert!(written.end.is_none());
     }

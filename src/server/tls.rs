@@ -84,9 +84,16 @@ struct Content {
 
 impl Content {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        let read =
-            |path: &Path| std::fs::read(path).map_err(|error| TlsError::Unreadable { path: path.to_owned(), error });
-        Ok(Self { certificate: read(&files.certificate)?, key: read(&files.key)? })
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| TlsError::Unreadable {
+                path: path.to_owned(),
+                error,
+            })
+        };
+        Ok(Self {
+            certificate: read(&files.certificate)?,
+            key: read(&files.key)?,
+        })
     }
 
     /// Tells contents apart, and keeps no copy of the key.
@@ -97,14 +104,21 @@ impl Content {
     }
 
     fn pair(&self, files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-        let lacking = |path: &Path, what| TlsError::Lacking { path: path.to_owned(), what };
+        let lacking = |path: &Path, what| TlsError::Lacking {
+            path: path.to_owned(),
+            what,
+        };
         let chain = CertificateDer::pem_slice_iter(&self.certificate)
             .collect::<Result<Vec<_>, PemError>>()
             .ok()
             .filter(|chain| !chain.is_empty())
             .ok_or_else(|| lacking(&files.certificate, "certificate"))?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| lacking(&files.key, "private key"))?;
-        CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError::Unfit { files: files.clone(), error })
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|_| lacking(&files.key, "private key"))?;
+        CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError::Unfit {
+            files: files.clone(),
+            error,
+        })
     }
 }
 
@@ -119,11 +133,19 @@ impl Tls {
         let current = Arc::new(Current(RwLock::new(Arc::new(pair))));
         let mut config = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(VERSIONS)
-            .map_err(|error| TlsError::Unfit { files: files.clone(), error })?
+            .map_err(|error| TlsError::Unfit {
+                files: files.clone(),
+                error,
+            })?
             .with_no_client_auth()
             .with_cert_resolver(current.clone());
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
-        Ok(Self { files, current, config: Arc::new(config), provider })
+        Ok(Self {
+            files,
+            current,
+            config: Arc::new(config),
+            provider,
+        })
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
@@ -177,8 +199,12 @@ mod tests {
 
     #[test]
     fn a_bad_pair_leaves_the_old_one_in_force() {
-        let file = |name| std::env::temp_dir().join(format!("hubbub-{name}-{}.pem", uuid::Uuid::new_v4()));
-        let files = TlsFiles { certificate: file("cert"), key: file("key") };
+        let file =
+            |name| std::env::temp_dir().join(format!("hubbub-{name}-{}.pem", uuid::Uuid::new_v4()));
+        let files = TlsFiles {
+            certificate: file("cert"),
+            key: file("key"),
+        };
         write(&files);
         let tls = Tls::load(files.clone()).unwrap();
         let in_force = || tls.current.0.read().cert.clone();

@@ -17,7 +17,11 @@ pub enum Sample {
     /// Name, help, value: as of now.
     Gauge(&'static str, &'static str, u64),
     /// Name, help, and a value for each set of labels: as of now.
-    Gauges(&'static str, &'static str, Vec<(Vec<(&'static str, &'static str)>, u64)>),
+    Gauges(
+        &'static str,
+        &'static str,
+        Vec<(Vec<(&'static str, &'static str)>, u64)>,
+    ),
     /// Name, help, counts of the buckets, sum in seconds.
     Histogram(&'static str, &'static str, Vec<u64>, f64),
 }
@@ -39,7 +43,8 @@ impl Collector for Reading {
         for sample in &self.0 {
             match sample {
                 Sample::Counter(name, help, value) => {
-                    let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+                    let metric =
+                        encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
                     ConstCounter::new(*value).encode(metric)?;
                 }
                 Sample::Gauge(name, help, value) => {
@@ -47,18 +52,29 @@ impl Collector for Reading {
                     ConstGauge::new(*value).encode(metric)?;
                 }
                 Sample::Gauges(name, help, values) => {
-                    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                    let mut metric =
+                        encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
                     for (labels, value) in values {
-                        ConstGauge::new(*value).encode(metric.encode_family(&labels.as_slice())?)?;
+                        ConstGauge::new(*value)
+                            .encode(metric.encode_family(&labels.as_slice())?)?;
                     }
                 }
                 Sample::Histogram(name, help, counts, sum) => {
-                    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+                    let mut metric =
+                        encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
                     // Microseconds below 2^53 are exact as a double.
                     #[allow(clippy::cast_precision_loss)]
-                    let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+                    let bounds = BOUNDS_US
+                        .iter()
+                        .map(|us| *us as f64 / 1e6)
+                        .chain([f64::INFINITY]);
                     let buckets: Vec<_> = bounds.zip(counts.iter().copied()).collect();
-                    metric.encode_histogram::<[(&str, &str); 0]>(*sum, counts.iter().sum(), &buckets, None)?;
+                    metric.encode_histogram::<[(&str, &str); 0]>(
+                        *sum,
+                        counts.iter().sum(),
+                        &buckets,
+                        None,
+                    )?;
                 }
             }
         }
@@ -88,7 +104,11 @@ mod tests {
         let text = render(vec![
             Sample::Counter("events", "Events.", 3),
             Sample::Gauge("rooms", "Rooms.", 2),
-            Sample::Gauges("connections", "Connections.", vec![(vec![("transport", "polling")], 1)]),
+            Sample::Gauges(
+                "connections",
+                "Connections.",
+                vec![(vec![("transport", "polling")], 1)],
+            ),
             Sample::histogram("append_seconds", "Append.", &histogram),
         ]);
         for line in [
@@ -100,7 +120,10 @@ mod tests {
             "hubbub_append_seconds_bucket{le=\"+Inf\"} 1",
             "hubbub_append_seconds_bucket{le=\"0.00005\"} 0",
         ] {
-            assert!(text.lines().any(|found| found == line), "{line} in:\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} in:\n{text}"
+            );
         }
     }
 }

@@ -22,8 +22,8 @@ impl Counter {
 
 /// Upper bounds of the histogram's buckets, in microseconds: 50 µs to 10 s.
 pub const BOUNDS_US: [u64; 16] = [
-    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    10_000_000,
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 10_000_000,
 ];
 
 /// Durations, counted in buckets.
@@ -46,8 +46,15 @@ impl Histogram {
     /// The buckets' counts (not cumulative; the last is without bound) and the sum in seconds. Not of one moment.
     #[must_use]
     pub fn read(&self) -> (Vec<u64>, f64) {
-        let counts = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
-        (counts, Duration::from_micros(self.sum_us.load(Ordering::Relaxed)).as_secs_f64())
+        let counts = self
+            .buckets
+            .iter()
+            .map(|bucket| bucket.load(Ordering::Relaxed))
+            .collect();
+        (
+            counts,
+            Duration::from_micros(self.sum_us.load(Ordering::Relaxed)).as_secs_f64(),
+        )
     }
 }
 

@@ -3,7 +3,9 @@
 use hubbub::backplane::{BusEvent, Topic, Typing};
 use hubbub::domain::ChangeKind;
 
-use crate::fixture::{Fixture, Recorder, SOON, enter, eventually, limits, name, room, say, subscribe, user};
+use crate::fixture::{
+    Fixture, Recorder, SOON, enter, eventually, limits, name, room, say, subscribe, user,
+};
 
 pub async fn events_arrive_in_order_and_once(fixture: Fixture) {
     let node = fixture.start(limits()).await;
@@ -33,9 +35,22 @@ pub async fn events_arrive_in_order_and_once(fixture: Fixture) {
         })
         .collect();
     assert_eq!(seqs, (1..=200).collect::<Vec<_>>());
-    let slice = node.log.read(&room("lobby"), hubbub::backplane::Window::After(0), 200, usize::MAX).await.unwrap();
+    let slice = node
+        .log
+        .read(
+            &room("lobby"),
+            hubbub::backplane::Window::After(0),
+            200,
+            usize::MAX,
+        )
+        .await
+        .unwrap();
     for (event, entry) in events.iter().zip(slice.entries) {
-        assert_eq!(event, &BusEvent::Message(room("lobby"), entry), "the bus and the log say the same");
+        assert_eq!(
+            event,
+            &BusEvent::Message(room("lobby"), entry),
+            "the bus and the log say the same"
+        );
     }
 }
 
@@ -58,17 +73,32 @@ pub async fn an_ended_subscription_is_silent(fixture: Fixture) {
     for _ in 0..10 {
         say(&node, "one", "unheard").await;
     }
-    assert_eq!(recorder.events_until_said(&node, "other").await.len(), before);
+    assert_eq!(
+        recorder.events_until_said(&node, "other").await.len(),
+        before
+    );
     subscribe(node.bus.as_ref(), &one).await;
     say(&node, "one", "heard again").await;
-    eventually(SOON, "the room again", async || (recorder.events().len() == before + 2).then_some(())).await;
+    eventually(SOON, "the room again", async || {
+        (recorder.events().len() == before + 2).then_some(())
+    })
+    .await;
 }
 
 pub async fn every_kind_of_event_arrives(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let recorder = Recorder::on(&node, &[Topic::Room(room("lobby")), Topic::User(user("ann"))]).await;
+    let recorder = Recorder::on(
+        &node,
+        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+    )
+    .await;
     enter(&node, "ann", "c1", "lobby").await;
-    let typing = Typing { room: room("lobby"), user: user("ann"), username: name("Ann \u{1F980}"), typing: true };
+    let typing = Typing {
+        room: room("lobby"),
+        user: user("ann"),
+        username: name("Ann \u{1F980}"),
+        typing: true,
+    };
     node.bus.publish_typing(&typing).await.unwrap();
     let events = recorder.wait_for(3).await;
     let status = node.presence.status(&user("ann")).await.unwrap();
@@ -76,13 +106,25 @@ pub async fn every_kind_of_event_arrives(fixture: Fixture) {
     for event in events {
         match event {
             BusEvent::StatusChanged(change) => {
-                assert_eq!((change.online, change.version, change.previous), (true, status.version, 0));
-                assert_eq!((change.user, change.username), (user("ann"), Some(name("ann"))));
+                assert_eq!(
+                    (change.online, change.version, change.previous),
+                    (true, status.version, 0)
+                );
+                assert_eq!(
+                    (change.user, change.username),
+                    (user("ann"), Some(name("ann")))
+                );
                 kinds[0] = true;
             }
             BusEvent::RoomChanged(place, change) => {
-                assert_eq!((place, change.kind, change.total), (room("lobby"), ChangeKind::Joined, 1));
-                assert_eq!((change.user, change.username, change.previous), (user("ann"), name("ann"), 0));
+                assert_eq!(
+                    (place, change.kind, change.total),
+                    (room("lobby"), ChangeKind::Joined, 1)
+                );
+                assert_eq!(
+                    (change.user, change.username, change.previous),
+                    (user("ann"), name("ann"), 0)
+                );
                 kinds[1] = true;
             }
             BusEvent::Typing(heard) => {
@@ -106,8 +148,12 @@ pub async fn every_node_hears_of_a_disconnect(fixture: Fixture) {
 pub async fn many_topics_at_once(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(&node, &[Topic::Room(room("first"))]).await;
-    let topics: Vec<_> = (0..500).map(|n| Topic::Room(room(&format!("room{n}")))).collect();
-    for done in futures_util::future::join_all(topics.iter().map(|topic| node.bus.subscribe(topic))).await {
+    let topics: Vec<_> = (0..500)
+        .map(|n| Topic::Room(room(&format!("room{n}"))))
+        .collect();
+    for done in
+        futures_util::future::join_all(topics.iter().map(|topic| node.bus.subscribe(topic))).await
+    {
         done.unwrap();
     }
     for n in 0..500 {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hubbub::backplane::redis::{RedisSettings, connect};
-use hubbub::backplane::{Appended, Backplane, BackplaneLimits, Bus, BusEvent, BusSink, RoomLog, Topic, memory};
+use hubbub::backplane::{
+    Appended, Backplane, BackplaneLimits, Bus, BusEvent, BusSink, RoomLog, Topic, memory,
+};
 use hubbub::domain::{ConnId, Draft, DraftFields, Limits, RoomId, UserId, Username};
 use parking_lot::Mutex;
 
@@ -26,7 +28,9 @@ impl Fixture {
     }
 
     pub fn redis() -> Self {
-        Self { server: Some(RedisServer::start()) }
+        Self {
+            server: Some(RedisServer::start()),
+        }
     }
 
     /// The Redis behind it.
@@ -59,7 +63,10 @@ pub fn settings(url: &str) -> RedisSettings {
 }
 
 pub fn limits() -> BackplaneLimits {
-    BackplaneLimits { presence_grace: GRACE, ..BackplaneLimits::default() }
+    BackplaneLimits {
+        presence_grace: GRACE,
+        ..BackplaneLimits::default()
+    }
 }
 
 pub fn room(name: &str) -> RoomId {
@@ -79,24 +86,54 @@ pub fn name(text: &str) -> Username {
 }
 
 pub fn draft(room: &str, user: &str, content: &str) -> Draft {
-    let fields = DraftFields { content: content.to_owned(), ..DraftFields::default() };
-    Draft::new(RoomId::trusted(room), UserId::trusted(user), Username::trusted(user), fields, &Limits::default())
-        .unwrap()
+    let fields = DraftFields {
+        content: content.to_owned(),
+        ..DraftFields::default()
+    };
+    Draft::new(
+        RoomId::trusted(room),
+        UserId::trusted(user),
+        Username::trusted(user),
+        fields,
+        &Limits::default(),
+    )
+    .unwrap()
 }
 
 /// Appends with a key of its own.
 pub async fn say(node: &Backplane, room: &str, content: &str) -> Appended {
-    node.log.append(&draft(room, "ann", content), Some(&uuid::Uuid::new_v4().to_string())).await.unwrap()
+    node.log
+        .append(
+            &draft(room, "ann", content),
+            Some(&uuid::Uuid::new_v4().to_string()),
+        )
+        .await
+        .unwrap()
 }
 
 /// Registers a connection and puts it into a room.
-pub async fn enter(node: &Backplane, who: &str, with: &str, place: &str) -> hubbub::backplane::Joined {
-    node.presence.connect(&conn(with), &user(who), &name(who)).await.unwrap();
-    node.presence.join(&conn(with), &user(who), &name(who), &room(place)).await.unwrap()
+pub async fn enter(
+    node: &Backplane,
+    who: &str,
+    with: &str,
+    place: &str,
+) -> hubbub::backplane::Joined {
+    node.presence
+        .connect(&conn(with), &user(who), &name(who))
+        .await
+        .unwrap();
+    node.presence
+        .join(&conn(with), &user(who), &name(who), &room(place))
+        .await
+        .unwrap()
 }
 
 /// Asks until the answer is there, and fails when it isn't by the deadline.
-pub async fn eventually<T>(deadline: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(
+    deadline: Duration,
+    what: &str,
+    mut ask: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let end = Instant::now() + deadline;
     loop {
         if let Some(answer) = ask().await {
@@ -147,26 +184,41 @@ impl Recorder {
     pub async fn events_until_said(&self, node: &Backplane, place: &str) -> Vec<BusEvent> {
         let seq = say(node, place, "end").await.seq;
         let is_end = |event: &BusEvent| matches!(event, BusEvent::Message(room, entry) if room.as_str() == place && entry.seq == seq);
-        let mut events =
-            eventually(SOON, "the sentinel", async || Some(self.events()).filter(|events| events.iter().any(is_end)))
-                .await;
+        let mut events = eventually(SOON, "the sentinel", async || {
+            Some(self.events()).filter(|events| events.iter().any(is_end))
+        })
+        .await;
         events.retain(|event| !is_end(event));
         events
     }
 
     /// The events, once there are so many.
     pub async fn wait_for(&self, count: usize) -> Vec<BusEvent> {
-        eventually(SOON, "events", async || Some(self.events()).filter(|events| events.len() >= count)).await
+        eventually(SOON, "events", async || {
+            Some(self.events()).filter(|events| events.len() >= count)
+        })
+        .await
     }
 }
 
 /// Subscribes; a connection that is still coming up gets a moment.
 pub async fn subscribe(bus: &dyn Bus, topic: &Topic) {
-    eventually(SOON, "a subscription", async || bus.subscribe(topic).await.ok()).await;
+    eventually(SOON, "a subscription", async || {
+        bus.subscribe(topic).await.ok()
+    })
+    .await;
 }
 
 /// All records' contents and numbers of a room, read in one go.
 pub async fn seqs(log: &dyn RoomLog, place: &str) -> Vec<u64> {
-    let slice = log.read(&room(place), hubbub::backplane::Window::After(0), 100_000, usize::MAX).await.unwrap();
+    let slice = log
+        .read(
+            &room(place),
+            hubbub::backplane::Window::After(0),
+            100_000,
+            usize::MAX,
+        )
+        .await
+        .unwrap();
     slice.entries.iter().map(|entry| entry.seq).collect()
 }

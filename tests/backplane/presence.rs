@@ -4,12 +4,16 @@ use futures_util::stream::{self, StreamExt};
 use hubbub::backplane::{Backplane, BackplaneError, BackplaneLimits, BusEvent, Changes, Topic};
 use hubbub::domain::{ChangeKind, Limits, RoomChange, Status};
 
-use crate::fixture::{Fixture, GRACE, Recorder, SOON, conn, enter, eventually, limits, name, room, user};
+use crate::fixture::{
+    Fixture, GRACE, Recorder, SOON, conn, enter, eventually, limits, name, room, user,
+};
 
 /// Membership changes among events.
 pub fn room_changes(events: &[BusEvent]) -> Vec<(ChangeKind, String, u64)> {
     let changes = events.iter().filter_map(|event| match event {
-        BusEvent::RoomChanged(_, change) => Some((change.kind, change.user.to_string(), change.total)),
+        BusEvent::RoomChanged(_, change) => {
+            Some((change.kind, change.user.to_string(), change.total))
+        }
         _ => None,
     });
     changes.collect()
@@ -27,7 +31,12 @@ pub fn statuses(events: &[BusEvent]) -> Vec<Status> {
 /// Waits until the user has left the room.
 pub async fn gone(node: &Backplane, place: &str, who: &str) {
     eventually(SOON, "left", async || {
-        (!node.presence.is_member(&room(place), &user(who)).await.unwrap()).then_some(())
+        (!node
+            .presence
+            .is_member(&room(place), &user(who))
+            .await
+            .unwrap())
+        .then_some(())
     })
     .await;
 }
@@ -48,7 +57,10 @@ pub async fn a_user_joins_once_and_leaves_once(fixture: Fixture) {
     assert_eq!(enter(&node, "ann", "c2", "lobby").await.roster.total, 1);
     enter(&node, "bob", "c3", "lobby").await;
     for with in ["c1", "c1", "c2", "c2"] {
-        node.presence.leave(&conn(with), &user("ann"), &room("lobby")).await.unwrap();
+        node.presence
+            .leave(&conn(with), &user("ann"), &room("lobby"))
+            .await
+            .unwrap();
     }
     let events = recorder.events_until_said(&node, "lobby").await;
     let expected = [
@@ -57,9 +69,23 @@ pub async fn a_user_joins_once_and_leaves_once(fixture: Fixture) {
         (ChangeKind::Left, "ann".to_owned(), 1),
     ];
     assert_eq!(room_changes(&events), expected);
-    assert!(!node.presence.is_member(&room("lobby"), &user("ann")).await.unwrap());
-    assert!(node.presence.is_member(&room("lobby"), &user("bob")).await.unwrap());
-    assert!(node.presence.status(&user("ann")).await.unwrap().online, "who leaves a room stays online");
+    assert!(
+        !node
+            .presence
+            .is_member(&room("lobby"), &user("ann"))
+            .await
+            .unwrap()
+    );
+    assert!(
+        node.presence
+            .is_member(&room("lobby"), &user("bob"))
+            .await
+            .unwrap()
+    );
+    assert!(
+        node.presence.status(&user("ann")).await.unwrap().online,
+        "who leaves a room stays online"
+    );
 }
 
 pub async fn a_join_sees_the_joiner(fixture: Fixture) {
@@ -67,9 +93,15 @@ pub async fn a_join_sees_the_joiner(fixture: Fixture) {
     crate::fixture::say(&node, "lobby", "hi").await;
     let joined = enter(&node, "ann", "c1", "lobby").await;
     assert_eq!((joined.span.head.seq, joined.span.oldest), (1, 1));
-    assert_eq!((joined.roster.users, joined.roster.total), (vec![user("ann")], 1));
+    assert_eq!(
+        (joined.roster.users, joined.roster.total),
+        (vec![user("ann")], 1)
+    );
     let again = enter(&node, "ann", "c1", "lobby").await;
-    assert_eq!((again.roster.version, again.roster.total), (joined.roster.version, 1));
+    assert_eq!(
+        (again.roster.version, again.roster.total),
+        (joined.roster.version, 1)
+    );
     let other = enter(&node, "bob", "c2", "lobby").await;
     assert!(other.roster.version > joined.roster.version);
     assert_eq!(other.span, joined.span);
@@ -77,13 +109,22 @@ pub async fn a_join_sees_the_joiner(fixture: Fixture) {
 
 pub async fn a_lost_connection_has_its_grace(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let recorder = Recorder::on(&node, &[Topic::Room(room("lobby")), Topic::User(user("ann"))]).await;
+    let recorder = Recorder::on(
+        &node,
+        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+    )
+    .await;
     let joined = enter(&node, "ann", "c1", "lobby").await;
     let begun = std::time::Instant::now();
-    node.presence.lost(&conn("c1"), &user("ann"), &[room("lobby")]).await;
+    node.presence
+        .lost(&conn("c1"), &user("ann"), &[room("lobby")])
+        .await;
     // In the grace the user still counts; the machine may be slow, so this is asked only while it lasts.
     let (member, status) = (
-        node.presence.is_member(&room("lobby"), &user("ann")).await.unwrap(),
+        node.presence
+            .is_member(&room("lobby"), &user("ann"))
+            .await
+            .unwrap(),
         node.presence.status(&user("ann")).await.unwrap(),
     );
     let roster = node.presence.roster(&room("lobby"), 10).await.unwrap();
@@ -95,26 +136,54 @@ pub async fn a_lost_connection_has_its_grace(fixture: Fixture) {
     let after = offline(&node, "ann").await;
     assert!(begun.elapsed() >= GRACE);
     assert!(after.last_seen.is_some() && after.version > status.version);
-    let events = eventually(SOON, "both", async || Some(recorder.events()).filter(|events| events.len() == 4)).await;
-    assert_eq!(room_changes(&events).last().unwrap(), &(ChangeKind::Left, "ann".to_owned(), 0));
+    let events = eventually(SOON, "both", async || {
+        Some(recorder.events()).filter(|events| events.len() == 4)
+    })
+    .await;
+    assert_eq!(
+        room_changes(&events).last().unwrap(),
+        &(ChangeKind::Left, "ann".to_owned(), 0)
+    );
     let statuses = statuses(&events);
-    assert_eq!(statuses.iter().map(|status| status.online).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(
+        statuses
+            .iter()
+            .map(|status| status.online)
+            .collect::<Vec<_>>(),
+        [true, false]
+    );
     assert_eq!(statuses[1], after);
 }
 
 pub async fn who_returns_in_time_makes_no_noise(fixture: Fixture) {
-    let node = fixture.start(BackplaneLimits { presence_grace: GRACE * 4, ..limits() }).await;
-    let recorder = Recorder::on(&node, &[Topic::Room(room("lobby")), Topic::User(user("ann"))]).await;
+    let node = fixture
+        .start(BackplaneLimits {
+            presence_grace: GRACE * 4,
+            ..limits()
+        })
+        .await;
+    let recorder = Recorder::on(
+        &node,
+        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+    )
+    .await;
     enter(&node, "ann", "c1", "lobby").await;
     // Another grace, begun later, shows when the first one would have ended.
-    node.presence.lost(&conn("c1"), &user("ann"), &[room("lobby")]).await;
+    node.presence
+        .lost(&conn("c1"), &user("ann"), &[room("lobby")])
+        .await;
     enter(&node, "ann", "c2", "lobby").await;
     enter(&node, "bob", "b1", "lobby").await;
-    node.presence.lost(&conn("b1"), &user("bob"), &[room("lobby")]).await;
+    node.presence
+        .lost(&conn("b1"), &user("bob"), &[room("lobby")])
+        .await;
     gone(&node, "lobby", "bob").await;
     offline(&node, "bob").await;
     let events = recorder.events_until_said(&node, "lobby").await;
-    let of_ann: Vec<_> = room_changes(&events).into_iter().filter(|(_, who, _)| who == "ann").collect();
+    let of_ann: Vec<_> = room_changes(&events)
+        .into_iter()
+        .filter(|(_, who, _)| who == "ann")
+        .collect();
     assert_eq!(of_ann, [(ChangeKind::Joined, "ann".to_owned(), 1)]);
     assert_eq!(statuses(&events).len(), 1);
     assert!(node.presence.status(&user("ann")).await.unwrap().online);
@@ -123,8 +192,13 @@ pub async fn who_returns_in_time_makes_no_noise(fixture: Fixture) {
 pub async fn who_comes_back_but_does_not_rejoin_leaves(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     enter(&node, "ann", "c1", "lobby").await;
-    node.presence.lost(&conn("c1"), &user("ann"), &[room("lobby")]).await;
-    node.presence.connect(&conn("c2"), &user("ann"), &name("ann")).await.unwrap();
+    node.presence
+        .lost(&conn("c1"), &user("ann"), &[room("lobby")])
+        .await;
+    node.presence
+        .connect(&conn("c2"), &user("ann"), &name("ann"))
+        .await
+        .unwrap();
     let online = node.presence.status(&user("ann")).await.unwrap();
     gone(&node, "lobby", "ann").await;
     let after = node.presence.status(&user("ann")).await.unwrap();
@@ -133,23 +207,51 @@ pub async fn who_comes_back_but_does_not_rejoin_leaves(fixture: Fixture) {
 }
 
 pub async fn an_explicit_leave_waits_for_a_grace(fixture: Fixture) {
-    let node = fixture.start(BackplaneLimits { presence_grace: GRACE * 3, ..limits() }).await;
+    let node = fixture
+        .start(BackplaneLimits {
+            presence_grace: GRACE * 3,
+            ..limits()
+        })
+        .await;
     enter(&node, "ann", "c1", "lobby").await;
     enter(&node, "ann", "c2", "lobby").await;
     let begun = std::time::Instant::now();
-    node.presence.lost(&conn("c1"), &user("ann"), &[room("lobby")]).await;
-    node.presence.leave(&conn("c2"), &user("ann"), &room("lobby")).await.unwrap();
-    let still = node.presence.is_member(&room("lobby"), &user("ann")).await.unwrap();
-    assert!(still || begun.elapsed() > GRACE * 3, "the lost connection still counts");
+    node.presence
+        .lost(&conn("c1"), &user("ann"), &[room("lobby")])
+        .await;
+    node.presence
+        .leave(&conn("c2"), &user("ann"), &room("lobby"))
+        .await
+        .unwrap();
+    let still = node
+        .presence
+        .is_member(&room("lobby"), &user("ann"))
+        .await
+        .unwrap();
+    assert!(
+        still || begun.elapsed() > GRACE * 3,
+        "the lost connection still counts"
+    );
     gone(&node, "lobby", "ann").await;
     assert!(begun.elapsed() >= GRACE * 3);
     // A join ends the grace, so that a leave after it counts at once.
     enter(&node, "ann", "c2", "lobby").await;
     enter(&node, "ann", "c3", "lobby").await;
-    node.presence.lost(&conn("c3"), &user("ann"), &[room("lobby")]).await;
+    node.presence
+        .lost(&conn("c3"), &user("ann"), &[room("lobby")])
+        .await;
     enter(&node, "ann", "c2", "lobby").await;
-    node.presence.leave(&conn("c2"), &user("ann"), &room("lobby")).await.unwrap();
-    assert!(!node.presence.is_member(&room("lobby"), &user("ann")).await.unwrap());
+    node.presence
+        .leave(&conn("c2"), &user("ann"), &room("lobby"))
+        .await
+        .unwrap();
+    assert!(
+        !node
+            .presence
+            .is_member(&room("lobby"), &user("ann"))
+            .await
+            .unwrap()
+    );
 }
 
 fn chain(changes: &[RoomChange], mut previous: u64) {
@@ -162,48 +264,122 @@ fn chain(changes: &[RoomChange], mut previous: u64) {
 
 pub async fn changes_form_a_chain(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let recorder = Recorder::on(&node, &[Topic::Room(room("lobby")), Topic::User(user("ann"))]).await;
+    let recorder = Recorder::on(
+        &node,
+        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+    )
+    .await;
     for n in 0..10 {
         enter(&node, &format!("user{n}"), &format!("c{n}"), "lobby").await;
     }
-    node.presence.leave(&conn("c3"), &user("user3"), &room("lobby")).await.unwrap();
-    let Changes::Since(all) = node.presence.room_changes(&room("lobby"), 0).await.unwrap() else { panic!("too old") };
+    node.presence
+        .leave(&conn("c3"), &user("user3"), &room("lobby"))
+        .await
+        .unwrap();
+    let Changes::Since(all) = node.presence.room_changes(&room("lobby"), 0).await.unwrap() else {
+        panic!("too old")
+    };
     assert_eq!(all.len(), 11);
     chain(&all, 0);
     let heard = recorder.events_until_said(&node, "lobby").await;
     let heard: Vec<_> = heard
         .into_iter()
-        .filter_map(|event| if let BusEvent::RoomChanged(_, change) = event { Some(change) } else { None })
+        .filter_map(|event| {
+            if let BusEvent::RoomChanged(_, change) = event {
+                Some(change)
+            } else {
+                None
+            }
+        })
         .collect();
     assert_eq!(heard, all, "the bus and the changes say the same");
-    let Changes::Since(some) = node.presence.room_changes(&room("lobby"), all[7].version).await.unwrap() else {
+    let Changes::Since(some) = node
+        .presence
+        .room_changes(&room("lobby"), all[7].version)
+        .await
+        .unwrap()
+    else {
         panic!("too old")
     };
     assert_eq!(some, all[8..]);
-    let last = node.presence.roster(&room("lobby"), 1).await.unwrap().version;
+    let last = node
+        .presence
+        .roster(&room("lobby"), 1)
+        .await
+        .unwrap()
+        .version;
     assert_eq!(last, all[10].version);
-    assert_eq!(node.presence.room_changes(&room("lobby"), last).await.unwrap(), Changes::Since(vec![]));
+    assert_eq!(
+        node.presence
+            .room_changes(&room("lobby"), last)
+            .await
+            .unwrap(),
+        Changes::Since(vec![])
+    );
     for unknown in [last + 1, all[5].version - 1] {
         if unknown != all[4].version {
-            assert_eq!(node.presence.room_changes(&room("lobby"), unknown).await.unwrap(), Changes::TooOld);
+            assert_eq!(
+                node.presence
+                    .room_changes(&room("lobby"), unknown)
+                    .await
+                    .unwrap(),
+                Changes::TooOld
+            );
         }
     }
-    assert_eq!(node.presence.room_changes(&room("nowhere"), 0).await.unwrap(), Changes::Since(vec![]));
+    assert_eq!(
+        node.presence
+            .room_changes(&room("nowhere"), 0)
+            .await
+            .unwrap(),
+        Changes::Since(vec![])
+    );
 }
 
 pub async fn old_changes_are_gone(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let first = enter(&node, "ann", "c1", "lobby").await.roster.version;
-    node.presence.connect(&conn("c2"), &user("bob"), &name("bob")).await.unwrap();
+    node.presence
+        .connect(&conn("c2"), &user("bob"), &name("bob"))
+        .await
+        .unwrap();
     for _ in 0..200 {
-        node.presence.join(&conn("c2"), &user("bob"), &name("bob"), &room("lobby")).await.unwrap();
-        node.presence.leave(&conn("c2"), &user("bob"), &room("lobby")).await.unwrap();
+        node.presence
+            .join(&conn("c2"), &user("bob"), &name("bob"), &room("lobby"))
+            .await
+            .unwrap();
+        node.presence
+            .leave(&conn("c2"), &user("bob"), &room("lobby"))
+            .await
+            .unwrap();
     }
-    assert_eq!(node.presence.room_changes(&room("lobby"), first).await.unwrap(), Changes::TooOld);
-    assert_eq!(node.presence.room_changes(&room("lobby"), 0).await.unwrap(), Changes::TooOld);
-    let last = node.presence.roster(&room("lobby"), 1).await.unwrap().version;
-    node.presence.join(&conn("c2"), &user("bob"), &name("bob"), &room("lobby")).await.unwrap();
-    let Changes::Since(since) = node.presence.room_changes(&room("lobby"), last).await.unwrap() else {
+    assert_eq!(
+        node.presence
+            .room_changes(&room("lobby"), first)
+            .await
+            .unwrap(),
+        Changes::TooOld
+    );
+    assert_eq!(
+        node.presence.room_changes(&room("lobby"), 0).await.unwrap(),
+        Changes::TooOld
+    );
+    let last = node
+        .presence
+        .roster(&room("lobby"), 1)
+        .await
+        .unwrap()
+        .version;
+    node.presence
+        .join(&conn("c2"), &user("bob"), &name("bob"), &room("lobby"))
+        .await
+        .unwrap();
+    let Changes::Since(since) = node
+        .presence
+        .room_changes(&room("lobby"), last)
+        .await
+        .unwrap()
+    else {
         panic!("too old")
     };
     assert_eq!((since.len(), since[0].previous), (1, last));
@@ -217,16 +393,28 @@ pub async fn a_roster_is_bounded(fixture: Fixture) {
         async move { enter(&node, &format!("user{n:05}"), &format!("c{n}"), "lobby").await }
     });
     // A few at a time: each is answered with a thousand names.
-    stream::iter(joins.collect::<Vec<_>>()).buffer_unordered(16).collect::<Vec<_>>().await;
+    stream::iter(joins.collect::<Vec<_>>())
+        .buffer_unordered(16)
+        .collect::<Vec<_>>()
+        .await;
     let joined = enter(&node, "zoe", "z", "lobby").await;
-    assert_eq!((joined.roster.total, joined.roster.users.len()), (total as u64 + 1, Limits::ROSTER));
-    assert!(joined.roster.users.contains(&user("zoe")), "the joiner is always among them");
+    assert_eq!(
+        (joined.roster.total, joined.roster.users.len()),
+        (total as u64 + 1, Limits::ROSTER)
+    );
+    assert!(
+        joined.roster.users.contains(&user("zoe")),
+        "the joiner is always among them"
+    );
     let mut users = joined.roster.users;
     users.sort();
     users.dedup();
     assert_eq!(users.len(), Limits::ROSTER);
     let some = node.presence.roster(&room("lobby"), 7).await.unwrap();
-    assert_eq!((some.total, some.users.len(), some.version), (total as u64 + 1, 7, joined.roster.version));
+    assert_eq!(
+        (some.total, some.users.len(), some.version),
+        (total as u64 + 1, 7, joined.roster.version)
+    );
     let none = node.presence.roster(&room("nowhere"), 7).await.unwrap();
     assert_eq!((none.total, none.users.len(), none.version), (0, 0, 0));
 }
@@ -235,15 +423,31 @@ pub async fn members_come_in_pages(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let names = ["a", "b", "c\u{1F980}", "d:1", "e", "f", "g"];
     for (n, who) in names.iter().enumerate() {
-        node.presence.connect(&conn(&n.to_string()), &user(who), &name(&format!("Name of {who}"))).await.unwrap();
         node.presence
-            .join(&conn(&n.to_string()), &user(who), &name(&format!("Name of {who}")), &room("lobby"))
+            .connect(
+                &conn(&n.to_string()),
+                &user(who),
+                &name(&format!("Name of {who}")),
+            )
+            .await
+            .unwrap();
+        node.presence
+            .join(
+                &conn(&n.to_string()),
+                &user(who),
+                &name(&format!("Name of {who}")),
+                &room("lobby"),
+            )
             .await
             .unwrap();
     }
     let (mut found, mut after) = (Vec::new(), None);
     loop {
-        let page = node.presence.members(&room("lobby"), after.as_ref(), 3).await.unwrap();
+        let page = node
+            .presence
+            .members(&room("lobby"), after.as_ref(), 3)
+            .await
+            .unwrap();
         assert_eq!(page.total, 7);
         assert!(page.members.len() <= 3);
         found.extend(page.members);
@@ -252,48 +456,111 @@ pub async fn members_come_in_pages(fixture: Fixture) {
             break;
         }
     }
-    let mut expected: Vec<_> = names.iter().map(|who| (user(who), name(&format!("Name of {who}")))).collect();
+    let mut expected: Vec<_> = names
+        .iter()
+        .map(|who| (user(who), name(&format!("Name of {who}"))))
+        .collect();
     expected.sort();
     assert_eq!(found, expected);
-    let exact = node.presence.members(&room("lobby"), None, 7).await.unwrap();
+    let exact = node
+        .presence
+        .members(&room("lobby"), None, 7)
+        .await
+        .unwrap();
     assert_eq!((exact.members.len(), exact.next), (7, None));
 }
 
 pub async fn a_status_is_kept(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    assert_eq!(node.presence.status(&user("ann")).await.unwrap(), Status::never_seen(user("ann")));
-    assert_eq!(node.presence.status_changes(&user("ann"), 0).await.unwrap(), Changes::Since(vec![]));
-    node.presence.connect(&conn("c1"), &user("ann"), &name("Ann")).await.unwrap();
+    assert_eq!(
+        node.presence.status(&user("ann")).await.unwrap(),
+        Status::never_seen(user("ann"))
+    );
+    assert_eq!(
+        node.presence.status_changes(&user("ann"), 0).await.unwrap(),
+        Changes::Since(vec![])
+    );
+    node.presence
+        .connect(&conn("c1"), &user("ann"), &name("Ann"))
+        .await
+        .unwrap();
     let first = node.presence.status(&user("ann")).await.unwrap();
-    assert!(first.online && first.version > 0 && first.previous == 0 && first.username == Some(name("Ann")));
+    assert!(
+        first.online
+            && first.version > 0
+            && first.previous == 0
+            && first.username == Some(name("Ann"))
+    );
     eventually(SOON, "last_seen goes on", async || {
-        (node.presence.status(&user("ann")).await.unwrap().last_seen > first.last_seen).then_some(())
+        (node.presence.status(&user("ann")).await.unwrap().last_seen > first.last_seen)
+            .then_some(())
     })
     .await;
     node.presence.lost(&conn("c1"), &user("ann"), &[]).await;
     let after = offline(&node, "ann").await;
-    assert_eq!((after.previous, &after.username), (first.version, &Some(name("Ann"))));
-    assert_eq!(node.presence.status(&user("ann")).await.unwrap(), after, "last_seen stands still");
-    let Changes::Since(all) = node.presence.status_changes(&user("ann"), 0).await.unwrap() else { panic!("too old") };
+    assert_eq!(
+        (after.previous, &after.username),
+        (first.version, &Some(name("Ann")))
+    );
+    assert_eq!(
+        node.presence.status(&user("ann")).await.unwrap(),
+        after,
+        "last_seen stands still"
+    );
+    let Changes::Since(all) = node.presence.status_changes(&user("ann"), 0).await.unwrap() else {
+        panic!("too old")
+    };
     assert_eq!((all.len(), all[0].online, &all[1]), (2, true, &after));
     assert_eq!(
-        node.presence.status_changes(&user("ann"), first.version).await.unwrap(),
+        node.presence
+            .status_changes(&user("ann"), first.version)
+            .await
+            .unwrap(),
         Changes::Since(vec![after.clone()])
     );
-    assert_eq!(node.presence.status_changes(&user("ann"), after.version + 1).await.unwrap(), Changes::TooOld);
+    assert_eq!(
+        node.presence
+            .status_changes(&user("ann"), after.version + 1)
+            .await
+            .unwrap(),
+        Changes::TooOld
+    );
 }
 
 pub async fn connections_are_limited(fixture: Fixture) {
-    let node = fixture.start(BackplaneLimits { sockets_per_user: 2, presence_grace: GRACE * 10, ..limits() }).await;
-    let connect = async |with: &str| node.presence.connect(&conn(with), &user("ann"), &name("ann")).await;
+    let node = fixture
+        .start(BackplaneLimits {
+            sockets_per_user: 2,
+            presence_grace: GRACE * 10,
+            ..limits()
+        })
+        .await;
+    let connect = async |with: &str| {
+        node.presence
+            .connect(&conn(with), &user("ann"), &name("ann"))
+            .await
+    };
     connect("c1").await.unwrap();
     connect("c2").await.unwrap();
-    assert!(matches!(connect("c3").await, Err(BackplaneError::TooManyConnections)));
-    connect("c2").await.expect("one that is registered may say so again");
+    assert!(matches!(
+        connect("c3").await,
+        Err(BackplaneError::TooManyConnections)
+    ));
+    connect("c2")
+        .await
+        .expect("one that is registered may say so again");
     node.presence.lost(&conn("c1"), &user("ann"), &[]).await;
-    connect("c3").await.expect("a connection in its grace doesn't count");
-    assert!(matches!(connect("c4").await, Err(BackplaneError::TooManyConnections)));
-    node.presence.connect(&conn("d1"), &user("bob"), &name("bob")).await.unwrap();
+    connect("c3")
+        .await
+        .expect("a connection in its grace doesn't count");
+    assert!(matches!(
+        connect("c4").await,
+        Err(BackplaneError::TooManyConnections)
+    ));
+    node.presence
+        .connect(&conn("d1"), &user("bob"), &name("bob"))
+        .await
+        .unwrap();
 }
 
 pub async fn live_connections_are_named(fixture: Fixture) {
@@ -301,29 +568,59 @@ pub async fn live_connections_are_named(fixture: Fixture) {
     let presence = &node.presence;
     assert!(presence.connections(&user("ann")).await.unwrap().is_empty());
     for connection in ["one", "two"] {
-        presence.connect(&conn(connection), &user("ann"), &name("Ann")).await.unwrap();
+        presence
+            .connect(&conn(connection), &user("ann"), &name("Ann"))
+            .await
+            .unwrap();
     }
     let mut both = presence.connections(&user("ann")).await.unwrap();
     both.sort();
     assert_eq!(both, [conn("one"), conn("two")]);
     presence.lost(&conn("one"), &user("ann"), &[]).await;
-    assert_eq!(presence.connections(&user("ann")).await.unwrap(), [conn("two")], "a grace is no connection");
+    assert_eq!(
+        presence.connections(&user("ann")).await.unwrap(),
+        [conn("two")],
+        "a grace is no connection"
+    );
 }
 
 pub async fn a_rename_is_no_change(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let recorder = Recorder::on(&node, &[Topic::Room(room("lobby")), Topic::User(user("ann"))]).await;
+    let recorder = Recorder::on(
+        &node,
+        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+    )
+    .await;
     enter(&node, "ann", "c1", "lobby").await;
     let before = node.presence.status(&user("ann")).await.unwrap();
-    node.presence.connect(&conn("c1"), &user("ann"), &name("Ann II")).await.unwrap();
+    node.presence
+        .connect(&conn("c1"), &user("ann"), &name("Ann II"))
+        .await
+        .unwrap();
     let after = node.presence.status(&user("ann")).await.unwrap();
-    assert_eq!((after.version, after.username), (before.version, Some(name("Ann II"))));
-    node.presence.join(&conn("c1"), &user("ann"), &name("Ann II"), &room("lobby")).await.unwrap();
-    let page = node.presence.members(&room("lobby"), None, 10).await.unwrap();
+    assert_eq!(
+        (after.version, after.username),
+        (before.version, Some(name("Ann II")))
+    );
+    node.presence
+        .join(&conn("c1"), &user("ann"), &name("Ann II"), &room("lobby"))
+        .await
+        .unwrap();
+    let page = node
+        .presence
+        .members(&room("lobby"), None, 10)
+        .await
+        .unwrap();
     assert_eq!(page.members, [(user("ann"), name("Ann II"))]);
-    node.presence.leave(&conn("c1"), &user("ann"), &room("lobby")).await.unwrap();
+    node.presence
+        .leave(&conn("c1"), &user("ann"), &room("lobby"))
+        .await
+        .unwrap();
     let events = recorder.events_until_said(&node, "lobby").await;
-    assert_eq!((room_changes(&events).len(), statuses(&events).len()), (2, 1));
+    assert_eq!(
+        (room_changes(&events).len(), statuses(&events).len()),
+        (2, 1)
+    );
     let left = events.iter().any(|event| matches!(event, BusEvent::RoomChanged(_, change) if change.kind == ChangeKind::Left && change.username == name("Ann II")));
     assert!(left);
 }
@@ -332,14 +629,33 @@ pub async fn leaving_what_one_is_not_in_does_nothing(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(&node, &[Topic::Room(room("lobby"))]).await;
     enter(&node, "ann", "c1", "lobby").await;
-    node.presence.connect(&conn("c2"), &user("ann"), &name("ann")).await.unwrap();
-    node.presence.leave(&conn("c2"), &user("ann"), &room("lobby")).await.unwrap();
-    node.presence.leave(&conn("c9"), &user("bob"), &room("lobby")).await.unwrap();
-    node.presence.lost(&conn("c9"), &user("bob"), &[room("lobby")]).await;
+    node.presence
+        .connect(&conn("c2"), &user("ann"), &name("ann"))
+        .await
+        .unwrap();
+    node.presence
+        .leave(&conn("c2"), &user("ann"), &room("lobby"))
+        .await
+        .unwrap();
+    node.presence
+        .leave(&conn("c9"), &user("bob"), &room("lobby"))
+        .await
+        .unwrap();
+    node.presence
+        .lost(&conn("c9"), &user("bob"), &[room("lobby")])
+        .await;
     node.presence.lost(&conn("c2"), &user("ann"), &[]).await;
-    assert!(node.presence.is_member(&room("lobby"), &user("ann")).await.unwrap());
+    assert!(
+        node.presence
+            .is_member(&room("lobby"), &user("ann"))
+            .await
+            .unwrap()
+    );
     let events = recorder.events_until_said(&node, "lobby").await;
-    assert_eq!(room_changes(&events), [(ChangeKind::Joined, "ann".to_owned(), 1)]);
+    assert_eq!(
+        room_changes(&events),
+        [(ChangeKind::Joined, "ann".to_owned(), 1)]
+    );
     assert_eq!(node.presence.status(&user("bob")).await.unwrap().version, 0);
 }
 
@@ -347,8 +663,15 @@ pub async fn versions_of_many_topics(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let version = enter(&node, "ann", "c1", "lobby").await.roster.version;
     let status = node.presence.status(&user("ann")).await.unwrap();
-    let topics =
-        [Topic::User(user("ann")), Topic::Room(room("nowhere")), Topic::Room(room("lobby")), Topic::User(user("bob"))];
-    assert_eq!(node.presence.versions(&topics).await.unwrap(), [status.version, 0, version, 0]);
+    let topics = [
+        Topic::User(user("ann")),
+        Topic::Room(room("nowhere")),
+        Topic::Room(room("lobby")),
+        Topic::User(user("bob")),
+    ];
+    assert_eq!(
+        node.presence.versions(&topics).await.unwrap(),
+        [status.version, 0, version, 0]
+    );
     assert!(node.lifecycle.counters().presence_changes >= 2);
 }

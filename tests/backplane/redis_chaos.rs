@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use hubbub::backplane::redis::connect;
 use hubbub::backplane::{Backplane, BackplaneLimits};
-use hubbub::delivery::{CloseReason, Delivery, DeliverySettings, Event, JoinOutcome, Outlet, Shared, Start};
+use hubbub::delivery::{
+    CloseReason, Delivery, DeliverySettings, Event, JoinOutcome, Outlet, Shared, Start,
+};
 use hubbub::domain::{ConnId, Epoch, UserId};
 use parking_lot::Mutex;
 
@@ -50,9 +52,14 @@ impl Outlet for Member {
                 self.taken.fetch_add(1, Ordering::SeqCst);
                 let record: serde_json::Value = serde_json::from_slice(&entry.record).unwrap();
                 let said = record["content"].as_str().unwrap().to_owned();
-                self.told.lock().push(Told::Message(entry.epoch.clone(), entry.seq, said));
+                self.told
+                    .lock()
+                    .push(Told::Message(entry.epoch.clone(), entry.seq, said));
             }
-            Event::RoomReset { head, .. } => self.told.lock().push(Told::Reset(head.epoch.clone(), head.seq)),
+            Event::RoomReset { head, .. } => self
+                .told
+                .lock()
+                .push(Told::Reset(head.epoch.clone(), head.seq)),
             _ => {}
         }
     }
@@ -96,7 +103,13 @@ impl Member {
     }
 
     fn heard_all(&self) -> HashSet<String> {
-        let said = |told: &Told| if let Told::Message(_, _, said) = told { Some(said.clone()) } else { None };
+        let said = |told: &Told| {
+            if let Told::Message(_, _, said) = told {
+                Some(said.clone())
+            } else {
+                None
+            }
+        };
         self.told.lock().iter().filter_map(said).collect()
     }
 
@@ -116,8 +129,15 @@ impl Member {
                     if let Some(last) = last {
                         assert_eq!(*seq, last + 1, "{} after {last}: {:?}", self.conn, around());
                     }
-                    let meaning = meanings.entry((epoch.clone(), *seq)).or_insert_with(|| said.clone());
-                    assert_eq!(meaning, said, "one number, two meanings: {epoch} {seq}, {:?}", around());
+                    let meaning = meanings
+                        .entry((epoch.clone(), *seq))
+                        .or_insert_with(|| said.clone());
+                    assert_eq!(
+                        meaning,
+                        said,
+                        "one number, two meanings: {epoch} {seq}, {:?}",
+                        around()
+                    );
                     last = Some(*seq);
                 }
             }
@@ -133,20 +153,37 @@ struct Site {
 impl Site {
     async fn start(url: &str, limits: &BackplaneLimits) -> Self {
         let backplane = connect(settings(url), limits.clone()).await.unwrap();
-        let delivery =
-            Delivery::start(&backplane, &DeliverySettings { page_bytes: 4096, ..DeliverySettings::default() });
-        Self { backplane, delivery }
+        let delivery = Delivery::start(
+            &backplane,
+            &DeliverySettings {
+                page_bytes: 4096,
+                ..DeliverySettings::default()
+            },
+        );
+        Self {
+            backplane,
+            delivery,
+        }
     }
 
     /// Until it is done.
     async fn join(&self, member: &Arc<Member>, start: Start) {
         loop {
             let from = match &start {
-                Start::Since { seq, epoch: Some(epoch) } => Some((epoch.clone(), *seq)),
+                Start::Since {
+                    seq,
+                    epoch: Some(epoch),
+                } => Some((epoch.clone(), *seq)),
                 _ => None,
             };
             let called = name(member.user.as_str());
-            if self.backplane.presence.connect(&member.conn, &member.user, &called).await.is_ok() {
+            if self
+                .backplane
+                .presence
+                .connect(&member.conn, &member.user, &called)
+                .await
+                .is_ok()
+            {
                 let joined = Arc::new(AtomicBool::new(false));
                 let (done, outlet) = (joined.clone(), member.clone());
                 let reply = Box::new(move |outcome: Result<JoinOutcome, _>| {
@@ -155,7 +192,9 @@ impl Site {
                         done.store(true, Ordering::SeqCst);
                     }
                 });
-                self.delivery.join(room("lobby"), member.clone(), called, start.clone(), reply).await;
+                self.delivery
+                    .join(room("lobby"), member.clone(), called, start.clone(), reply)
+                    .await;
                 if joined.load(Ordering::SeqCst) {
                     return;
                 }
@@ -168,7 +207,12 @@ impl Site {
 /// Appends until it is answered well, as a client would.
 async fn say(site: &Site, content: &str) -> Option<u64> {
     for _ in 0..600 {
-        match site.backplane.log.append(&draft("lobby", "ann", content), Some(content)).await {
+        match site
+            .backplane
+            .log
+            .append(&draft("lobby", "ann", content), Some(content))
+            .await
+        {
             Ok(place) => return Some(place.seq),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
@@ -181,7 +225,10 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
 }
@@ -193,12 +240,23 @@ async fn round(number: u64) {
         1 => &[],
         _ => &["--appendonly", "yes", "--appendfsync", "everysec"],
     };
-    let limits = BackplaneLimits { history_size: if number % 4 == 3 { 120 } else { 100_000 }, ..limits() };
+    let limits = BackplaneLimits {
+        history_size: if number % 4 == 3 { 120 } else { 100_000 },
+        ..limits()
+    };
     let mut redis = RedisServer::start_with(durability);
-    let sites: Arc<Vec<Site>> =
-        Arc::new(vec![Site::start(&redis.url(), &limits).await, Site::start(&redis.url(), &limits).await]);
+    let sites: Arc<Vec<Site>> = Arc::new(vec![
+        Site::start(&redis.url(), &limits).await,
+        Site::start(&redis.url(), &limits).await,
+    ]);
     let members: Vec<_> = (0..6)
-        .map(|n| Member::new(&format!("user{n}"), &format!("c{n}"), if n < 4 { usize::MAX } else { 40 }))
+        .map(|n| {
+            Member::new(
+                &format!("user{n}"),
+                &format!("c{n}"),
+                if n < 4 { usize::MAX } else { 40 },
+            )
+        })
         .collect();
     for (n, member) in members.iter().enumerate() {
         sites[n % 2].join(member, Start::Live).await;
@@ -231,14 +289,27 @@ async fn round(number: u64) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 let site = &sites[n % 2];
                 let resume = |member: &Member| {
-                    member.position().map_or(Start::Live, |(epoch, seq)| Start::Since { seq, epoch: Some(epoch) })
+                    member
+                        .position()
+                        .map_or(Start::Live, |(epoch, seq)| Start::Since {
+                            seq,
+                            epoch: Some(epoch),
+                        })
                 };
                 if member.closed.load(Ordering::SeqCst) || (n == 3 && dice.below(20) == 0) {
                     site.delivery.leave(&room("lobby"), &member.conn).await;
                     member.closed.store(false, Ordering::SeqCst);
                     site.join(&member, resume(&member)).await;
                 } else if n == 2 && dice.below(20) == 0 {
-                    site.join(&member, if dice.below(2) == 0 { Start::Live } else { resume(&member) }).await;
+                    site.join(
+                        &member,
+                        if dice.below(2) == 0 {
+                            Start::Live
+                        } else {
+                            resume(&member)
+                        },
+                    )
+                    .await;
                 }
             }
         }));
@@ -251,8 +322,13 @@ async fn round(number: u64) {
         if dice.below(3) == 0 {
             continue;
         }
-        eventually(SOON, "up again", async || sites.iter().all(|site| site.backplane.lifecycle.is_up()).then_some(()))
-            .await;
+        eventually(SOON, "up again", async || {
+            sites
+                .iter()
+                .all(|site| site.backplane.lifecycle.is_up())
+                .then_some(())
+        })
+        .await;
     }
     over.store(true, Ordering::SeqCst);
     for task in tasks {
@@ -264,26 +340,54 @@ async fn round(number: u64) {
         eventually(SOON * 2, &what, async || {
             if member.closed.swap(false, Ordering::SeqCst) {
                 let (epoch, seq) = member.position().unwrap();
-                sites[n % 2].delivery.leave(&room("lobby"), &member.conn).await;
-                sites[n % 2].join(member, Start::Since { seq, epoch: Some(epoch) }).await;
+                sites[n % 2]
+                    .delivery
+                    .leave(&room("lobby"), &member.conn)
+                    .await;
+                sites[n % 2]
+                    .join(
+                        member,
+                        Start::Since {
+                            seq,
+                            epoch: Some(epoch),
+                        },
+                    )
+                    .await;
             }
             member.heard_all().contains("end").then_some(())
         })
         .await;
     }
     let mut meanings = HashMap::new();
-    members.iter().for_each(|member| member.check(&mut meanings));
+    members
+        .iter()
+        .for_each(|member| member.check(&mut meanings));
     if number.is_multiple_of(3) && number % 4 != 3 {
         // Nothing was lost, so nobody heard of a loss, and whoever was there all the time has all that was acknowledged.
-        let resets = |member: &Member| member.told.lock().iter().filter(|told| matches!(told, Told::Reset(..))).count();
+        let resets = |member: &Member| {
+            member
+                .told
+                .lock()
+                .iter()
+                .filter(|told| matches!(told, Told::Reset(..)))
+                .count()
+        };
         assert!(members.iter().all(|member| resets(member) == 0));
         for member in &members[..2] {
             let heard = member.heard_all();
-            let missing: Vec<_> = acked.lock().iter().filter(|said| !heard.contains(*said)).cloned().collect();
+            let missing: Vec<_> = acked
+                .lock()
+                .iter()
+                .filter(|said| !heard.contains(*said))
+                .cloned()
+                .collect();
             assert!(missing.is_empty(), "{} never had {missing:?}", member.conn);
         }
     }
-    println!("round {number}: {end} messages, {} acknowledged", acked.lock().len());
+    println!(
+        "round {number}: {end} messages, {} acknowledged",
+        acked.lock().len()
+    );
     for site in sites.iter() {
         site.delivery.stop();
         site.backplane.lifecycle.stop().await;
@@ -292,7 +396,9 @@ async fn round(number: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_missing_without_a_word_however_often_redis_dies() {
-    let number = |key: &str, otherwise: u64| std::env::var(key).map_or(otherwise, |text| text.parse().unwrap());
+    let number = |key: &str, otherwise: u64| {
+        std::env::var(key).map_or(otherwise, |text| text.parse().unwrap())
+    };
     let first = number("HUBBUB_CHAOS_SEED", 2);
     for round_number in first..first + number("HUBBUB_CHAOS_ROUNDS", 2) {
         round(round_number).await;

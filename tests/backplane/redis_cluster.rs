@@ -6,7 +6,9 @@ use hubbub::backplane::redis::connect;
 use hubbub::backplane::{Backplane, BackplaneError, BusEvent, Topic, Window};
 use hubbub::domain::{ChangeKind, Continuity};
 
-use crate::fixture::{Recorder, conn, draft, enter, eventually, limits, name, room, say, settings, user};
+use crate::fixture::{
+    Recorder, conn, draft, enter, eventually, limits, name, room, say, settings, user,
+};
 use crate::presence::{gone, offline, room_changes};
 use crate::server::{RedisServer, free_port};
 
@@ -20,10 +22,21 @@ struct Cluster {
 impl Cluster {
     /// Three primaries, each with so many replicas.
     async fn start(replicas: usize) -> Self {
-        let args =
-            ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-replica-validity-factor", "0"];
-        let servers: Vec<_> = (0..3 * (1 + replicas)).map(|_| RedisServer::start_with(&args)).collect();
-        let hosts: Vec<_> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+        let args = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "2000",
+            "--cluster-replica-validity-factor",
+            "0",
+        ];
+        let servers: Vec<_> = (0..3 * (1 + replicas))
+            .map(|_| RedisServer::start_with(&args))
+            .collect();
+        let hosts: Vec<_> = servers
+            .iter()
+            .map(|server| format!("127.0.0.1:{}", server.port))
+            .collect();
         let replicas = replicas.to_string();
         let mut create = vec!["--cluster", "create"];
         create.extend(hosts.iter().map(String::as_str));
@@ -32,7 +45,8 @@ impl Cluster {
         eventually(FAILOVER, &format!("a cluster: {said}"), async || {
             let ready = |server: &RedisServer| {
                 let info = server.cli(&["CLUSTER", "INFO"]);
-                info.contains("cluster_state:ok") && info.contains(&format!("cluster_known_nodes:{}", servers.len()))
+                info.contains("cluster_state:ok")
+                    && info.contains(&format!("cluster_known_nodes:{}", servers.len()))
             };
             servers.iter().all(ready).then_some(())
         })
@@ -41,7 +55,10 @@ impl Cluster {
     }
 
     fn url(&self) -> String {
-        format!("redis-cluster://127.0.0.1:{}?node=127.0.0.1:{}", self.servers[0].port, self.servers[1].port)
+        format!(
+            "redis-cluster://127.0.0.1:{}?node=127.0.0.1:{}",
+            self.servers[0].port, self.servers[1].port
+        )
     }
 
     fn id(&self, server: usize) -> String {
@@ -50,7 +67,11 @@ impl Cluster {
 
     /// Where the user's key with this beginning lies.
     fn tag_of(&self, key: &str) -> String {
-        let keys = self.servers.iter().map(|server| server.cli(&["KEYS", key])).collect::<String>();
+        let keys = self
+            .servers
+            .iter()
+            .map(|server| server.cli(&["KEYS", key]))
+            .collect::<String>();
         keys.split_once('}').expect("a key").0.to_owned() + "}"
     }
 
@@ -58,10 +79,20 @@ impl Cluster {
     fn begin_to_move(&self, tag: &str) -> Move {
         let slot = self.servers[0].cli(&["CLUSTER", "KEYSLOT", tag]);
         let served = |server: &RedisServer| !server.cli(&["GET", tag]).starts_with("MOVED");
-        let from = self.servers.iter().position(served).expect("someone has the slot");
+        let from = self
+            .servers
+            .iter()
+            .position(served)
+            .expect("someone has the slot");
         let to = (from + 1) % 3;
-        assert_eq!(self.servers[to].cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &self.id(from)]), "OK");
-        assert_eq!(self.servers[from].cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &self.id(to)]), "OK");
+        assert_eq!(
+            self.servers[to].cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &self.id(from)]),
+            "OK"
+        );
+        assert_eq!(
+            self.servers[from].cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &self.id(to)]),
+            "OK"
+        );
         Move { slot, from, to }
     }
 
@@ -71,7 +102,11 @@ impl Cluster {
         let port = self.servers[*to].port.to_string();
         let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
         migrate.extend(keys.lines());
-        assert_eq!(self.servers[*from].cli(&migrate), "OK", "nothing of that name was made there");
+        assert_eq!(
+            self.servers[*from].cli(&migrate),
+            "OK",
+            "nothing of that name was made there"
+        );
         for server in [*to, *from, (*to + 1) % 3] {
             self.servers[server].cli(&["CLUSTER", "SETSLOT", slot, "NODE", &self.id(*to)]);
         }
@@ -91,10 +126,17 @@ async fn every_room_again(node: &Backplane, recorder: &Recorder, rooms: &[String
     eventually(FAILOVER, "every room again", async || {
         let heard = recorder.events().len();
         for place in rooms {
-            node.log.append(&draft(place, "ann", "again"), Some(&uuid::Uuid::new_v4().to_string())).await.ok()?;
+            node.log
+                .append(
+                    &draft(place, "ann", "again"),
+                    Some(&uuid::Uuid::new_v4().to_string()),
+                )
+                .await
+                .ok()?;
         }
         let all = async || (recorder.events().len() == heard + rooms.len()).then_some(());
-        let patience = tokio::time::timeout(Duration::from_secs(1), eventually(FAILOVER, "all", all));
+        let patience =
+            tokio::time::timeout(Duration::from_secs(1), eventually(FAILOVER, "all", all));
         patience.await.ok().map(|()| heard + rooms.len())
     })
     .await
@@ -104,7 +146,10 @@ async fn every_room_again(node: &Backplane, recorder: &Recorder, rooms: &[String
 async fn all_rooms_live(node: &Backplane, recorder: &Recorder, rooms: &[String], what: &str) {
     for place in rooms {
         let said = eventually(FAILOVER, "an append", async || {
-            node.log.append(&draft(place, "ann", what), Some(what)).await.ok()
+            node.log
+                .append(&draft(place, "ann", what), Some(what))
+                .await
+                .ok()
         })
         .await;
         eventually(FAILOVER, &format!("{what} in {place}"), async || {
@@ -130,9 +175,17 @@ async fn a_cluster_keeps_the_promises_also_when_slots_move() {
     let topics: Vec<_> = rooms.iter().map(|place| Topic::Room(room(place))).collect();
     let recorder = Recorder::on(&two, &topics).await;
     for place in &rooms {
-        one.presence.connect(&conn("c1"), &user("ann"), &name("ann")).await.unwrap();
+        one.presence
+            .connect(&conn("c1"), &user("ann"), &name("ann"))
+            .await
+            .unwrap();
         assert_eq!(
-            one.presence.join(&conn("c1"), &user("ann"), &name("ann"), &room(place)).await.unwrap().roster.total,
+            one.presence
+                .join(&conn("c1"), &user("ann"), &name("ann"), &room(place))
+                .await
+                .unwrap()
+                .roster
+                .total,
             1
         );
         assert_eq!(say(&one, place, "one").await.seq, 1);
@@ -141,8 +194,16 @@ async fn a_cluster_keeps_the_promises_also_when_slots_move() {
     let events = recorder.wait_for(180).await;
     assert_eq!(events.len(), 180);
     assert_eq!(room_changes(&events).len(), 60);
-    let heads = two.log.heads(&rooms.iter().map(|place| room(place)).collect::<Vec<_>>()).await.unwrap();
-    assert!(heads.iter().all(|head| head.as_ref().is_some_and(|head| head.seq == 2)));
+    let heads = two
+        .log
+        .heads(&rooms.iter().map(|place| room(place)).collect::<Vec<_>>())
+        .await
+        .unwrap();
+    assert!(
+        heads
+            .iter()
+            .all(|head| head.as_ref().is_some_and(|head| head.seq == 2))
+    );
     // Scripts are loaded again on every primary.
     for server in &cluster.servers {
         server.cli(&["SCRIPT", "FLUSH"]);
@@ -170,17 +231,37 @@ async fn a_cluster_keeps_the_promises_also_when_slots_move() {
     // Another server's history is another epoch, but nobody is told of a loss.
     let mut begun = 0;
     for (place, head) in rooms.iter().zip(heads.into_iter().flatten()) {
-        let span = one.log.read(&room(place), Window::Newest, 0, 1).await.unwrap().span;
-        assert_eq!(span.continuity(Some(&head.epoch), head.seq), Continuity::Clean);
+        let span = one
+            .log
+            .read(&room(place), Window::Newest, 0, 1)
+            .await
+            .unwrap()
+            .span;
+        assert_eq!(
+            span.continuity(Some(&head.epoch), head.seq),
+            Continuity::Clean
+        );
         begun += usize::from(span.head.epoch != head.epoch);
     }
-    assert!((1..60).contains(&begun), "{begun} epochs for what has moved");
-    one.presence.lost(&conn("c1"), &user("ann"), &rooms.iter().map(|place| room(place)).collect::<Vec<_>>()).await;
+    assert!(
+        (1..60).contains(&begun),
+        "{begun} epochs for what has moved"
+    );
+    one.presence
+        .lost(
+            &conn("c1"),
+            &user("ann"),
+            &rooms.iter().map(|place| room(place)).collect::<Vec<_>>(),
+        )
+        .await;
     for place in &rooms {
         gone(&two, place, "ann").await;
     }
     offline(&two, "ann").await;
-    eventually(FAILOVER, "everyone has left", async || (recorder.events().len() == heard + 60).then_some(())).await;
+    eventually(FAILOVER, "everyone has left", async || {
+        (recorder.events().len() == heard + 60).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,33 +275,81 @@ async fn nothing_is_done_without_the_data_while_slots_move() {
     let bob = cluster.tag_of("{p*}c:Ym9i");
     let moves = ["{c85}", "{pa1}", &bob, "{p00}"].map(|tag| cluster.begin_to_move(tag));
     let unavailable = |error: Option<BackplaneError>| {
-        assert!(matches!(error, Some(BackplaneError::Unavailable(_))), "{error:?}");
+        assert!(
+            matches!(error, Some(BackplaneError::Unavailable(_))),
+            "{error:?}"
+        );
     };
     let begun = Instant::now();
-    unavailable(node.log.append(&draft("lobby", "ann", "meanwhile"), Some("key")).await.err());
-    unavailable(node.log.read(&room("lobby"), Window::Newest, 9, 9999).await.err());
-    unavailable(node.presence.join(&conn("c1"), &user("ann"), &name("ann"), &room("lobby")).await.err());
+    unavailable(
+        node.log
+            .append(&draft("lobby", "ann", "meanwhile"), Some("key"))
+            .await
+            .err(),
+    );
+    unavailable(
+        node.log
+            .read(&room("lobby"), Window::Newest, 9, 9999)
+            .await
+            .err(),
+    );
+    unavailable(
+        node.presence
+            .join(&conn("c1"), &user("ann"), &name("ann"), &room("lobby"))
+            .await
+            .err(),
+    );
     unavailable(node.presence.roster(&room("lobby"), 9).await.err());
     unavailable(node.presence.status(&user("ann")).await.err());
-    unavailable(node.presence.connect(&conn("c3"), &user("ann"), &name("ann")).await.err());
-    assert!(begun.elapsed() < Duration::from_secs(3), "refused at once, not sent in circles: {:?}", begun.elapsed());
-    node.presence.lost(&conn("c2"), &user("bob"), &[room("lobby")]).await;
+    unavailable(
+        node.presence
+            .connect(&conn("c3"), &user("ann"), &name("ann"))
+            .await
+            .err(),
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "refused at once, not sent in circles: {:?}",
+        begun.elapsed()
+    );
+    node.presence
+        .lost(&conn("c2"), &user("bob"), &[room("lobby")])
+        .await;
     for one in &moves {
         cluster.finish(one);
     }
     let after = eventually(FAILOVER, "an append", async || {
-        node.log.append(&draft("lobby", "ann", "after"), Some("key")).await.ok()
+        node.log
+            .append(&draft("lobby", "ann", "after"), Some("key"))
+            .await
+            .ok()
     })
     .await;
-    assert_eq!((after.seq, after.duplicate), (2, false), "it goes on counting");
-    let span = node.log.read(&room("lobby"), Window::Newest, 9, 9999).await.unwrap().span;
+    assert_eq!(
+        (after.seq, after.duplicate),
+        (2, false),
+        "it goes on counting"
+    );
+    let span = node
+        .log
+        .read(&room("lobby"), Window::Newest, 9, 9999)
+        .await
+        .unwrap()
+        .span;
     assert_eq!(span.continuity(Some(&before.epoch), 1), Continuity::Clean);
     eventually(FAILOVER, "bob is gone", async || {
-        let away = !node.presence.is_member(&room("lobby"), &user("bob")).await.ok()?;
+        let away = !node
+            .presence
+            .is_member(&room("lobby"), &user("bob"))
+            .await
+            .ok()?;
         (away && !node.presence.status(&user("bob")).await.ok()?.online).then_some(())
     })
     .await;
-    assert_eq!(node.presence.roster(&room("lobby"), 9).await.unwrap().users, [user("ann")]);
+    assert_eq!(
+        node.presence.roster(&room("lobby"), 9).await.unwrap().users,
+        [user("ann")]
+    );
     assert!(node.presence.status(&user("ann")).await.unwrap().online);
 }
 
@@ -237,16 +366,30 @@ async fn a_cluster_survives_a_primary() {
     let begun = Instant::now();
     eventually(FAILOVER, "every append", async || {
         for place in &rooms {
-            node.log.append(&draft(place, "ann", "after"), Some("after")).await.ok()?;
+            node.log
+                .append(&draft(place, "ann", "after"), Some("after"))
+                .await
+                .ok()?;
         }
         Some(())
     })
     .await;
-    eventually(FAILOVER, "up", async || node.lifecycle.is_up().then_some(())).await;
-    eventually(FAILOVER, "an interruption", async || (!recorder.interruptions().is_empty()).then_some(())).await;
+    eventually(FAILOVER, "up", async || {
+        node.lifecycle.is_up().then_some(())
+    })
+    .await;
+    eventually(FAILOVER, "an interruption", async || {
+        (!recorder.interruptions().is_empty()).then_some(())
+    })
+    .await;
     println!("a primary's death was over after {:?}", begun.elapsed());
     every_room_again(&node, &recorder, &rooms).await;
-    assert!(node.presence.is_member(&room("room0"), &user("ann")).await.unwrap());
+    assert!(
+        node.presence
+            .is_member(&room("room0"), &user("ann"))
+            .await
+            .unwrap()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -260,13 +403,22 @@ async fn sentinel_leads_to_the_new_primary() {
         "0",
     ]);
     eventually(FAILOVER, "a replica", async || {
-        replica.cli(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
+        replica
+            .cli(&["INFO", "replication"])
+            .contains("master_link_status:up")
+            .then_some(())
     })
     .await;
     let sentinel = RedisServer::start_sentinel(free_port(), primary.port);
-    let url = format!("redis-sentinel://127.0.0.1:{}?sentinelServiceName=hub", sentinel.port);
+    let url = format!(
+        "redis-sentinel://127.0.0.1:{}?sentinelServiceName=hub",
+        sentinel.port
+    );
     eventually(FAILOVER, "the sentinel knows", async || {
-        sentinel.cli(&["SENTINEL", "replicas", "hub"]).contains(&replica.port.to_string()).then_some(())
+        sentinel
+            .cli(&["SENTINEL", "replicas", "hub"])
+            .contains(&replica.port.to_string())
+            .then_some(())
     })
     .await;
     let node = connect(settings(&url), limits()).await.unwrap();
@@ -274,22 +426,60 @@ async fn sentinel_leads_to_the_new_primary() {
     let recorder = Recorder::on(&node, &[Topic::Room(room("lobby"))]).await;
     enter(&node, "ann", "c1", "lobby").await;
     let before = say(&node, "lobby", "before").await;
-    eventually(FAILOVER, "a copy", async || replica.cli(&["--scan", "--pattern", "*h:*"]).contains("h:").then_some(()))
-        .await;
+    eventually(FAILOVER, "a copy", async || {
+        replica
+            .cli(&["--scan", "--pattern", "*h:*"])
+            .contains("h:")
+            .then_some(())
+    })
+    .await;
     primary.kill();
     let begun = Instant::now();
     let after = eventually(FAILOVER, "an append", async || {
-        node.log.append(&draft("lobby", "ann", "after"), Some("after")).await.ok()
+        node.log
+            .append(&draft("lobby", "ann", "after"), Some("after"))
+            .await
+            .ok()
     })
     .await;
     println!("a failover was over after {:?}", begun.elapsed());
     assert_eq!(after.seq, before.seq + 1);
-    assert_ne!(after.epoch, before.epoch, "the promoted one may have lost the tail");
-    let slice = node.log.read(&room("lobby"), Window::After(0), 10, 9999).await.unwrap();
-    assert_eq!(slice.span.past.first().map(|head| (head.epoch.clone(), head.seq)), Some((before.epoch, before.seq)));
-    eventually(FAILOVER, "up", async || node.lifecycle.is_up().then_some(())).await;
-    eventually(FAILOVER, "an interruption", async || (!recorder.interruptions().is_empty()).then_some(())).await;
+    assert_ne!(
+        after.epoch, before.epoch,
+        "the promoted one may have lost the tail"
+    );
+    let slice = node
+        .log
+        .read(&room("lobby"), Window::After(0), 10, 9999)
+        .await
+        .unwrap();
+    assert_eq!(
+        slice
+            .span
+            .past
+            .first()
+            .map(|head| (head.epoch.clone(), head.seq)),
+        Some((before.epoch, before.seq))
+    );
+    eventually(FAILOVER, "up", async || {
+        node.lifecycle.is_up().then_some(())
+    })
+    .await;
+    eventually(FAILOVER, "an interruption", async || {
+        (!recorder.interruptions().is_empty()).then_some(())
+    })
+    .await;
     let events = recorder.events_until_said(&node, "lobby").await;
-    assert!(room_changes(&events).iter().all(|change| change.0 != ChangeKind::Left), "nobody has left");
-    assert!(node.presence.is_member(&room("lobby"), &user("ann")).await.unwrap());
+    assert!(
+        room_changes(&events)
+            .iter()
+            .all(|change| change.0 != ChangeKind::Left),
+        "nobody has left"
+    );
+    assert!(
+        node.presence
+            .is_member(&room("lobby"), &user("ann"))
+            .await
+            .unwrap()
+    );
 }

@@ -10,7 +10,12 @@ use crate::fixture::{Fixture, SOON, eventually, limits, user};
 const HOUR: Duration = Duration::from_secs(3600);
 
 async fn spend(node: &Backplane, spent: Vec<(UserId, Debts)>) -> Vec<(UserId, Debts)> {
-    let mut known = node.spending.as_ref().expect("Redis adds up").spend(spent).await;
+    let mut known = node
+        .spending
+        .as_ref()
+        .expect("Redis adds up")
+        .spend(spent)
+        .await;
     known.sort_unstable();
     known
 }
@@ -26,21 +31,48 @@ async fn nodes_add_up_by_user_and_kind() {
     let nodes = [fixture.start(limits()).await, fixture.start(limits()).await];
     let zero = Duration::ZERO;
     let strange = user("{p00}:*\u{1F980}");
-    let first =
-        spend(&nodes[0], vec![(user("ann"), [HOUR, zero, HOUR, zero]), (strange.clone(), [zero, HOUR, zero, zero])]);
+    let first = spend(
+        &nodes[0],
+        vec![
+            (user("ann"), [HOUR, zero, HOUR, zero]),
+            (strange.clone(), [zero, HOUR, zero, zero]),
+        ],
+    );
     assert_eq!(first.await.len(), 2);
-    let known =
-        spend(&nodes[1], vec![(user("ann"), [HOUR, HOUR, zero, zero]), (user("bob"), [HOUR; 4]), (strange, [zero; 4])]);
+    let known = spend(
+        &nodes[1],
+        vec![
+            (user("ann"), [HOUR, HOUR, zero, zero]),
+            (user("bob"), [HOUR; 4]),
+            (strange, [zero; 4]),
+        ],
+    );
     let known = known.await;
-    let expected = [[2 * HOUR, HOUR, HOUR, zero], [HOUR; 4], [zero, HOUR, zero, zero]];
+    let expected = [
+        [2 * HOUR, HOUR, HOUR, zero],
+        [HOUR; 4],
+        [zero, HOUR, zero, zero],
+    ];
     assert_eq!(known.len(), 3);
     for ((_, debts), expected) in known.iter().zip(expected) {
-        assert!(debts.iter().zip(expected).all(|(debt, expected)| about(*debt, expected)), "{known:?}");
+        assert!(
+            debts
+                .iter()
+                .zip(expected)
+                .all(|(debt, expected)| about(*debt, expected)),
+            "{known:?}"
+        );
     }
     // Many users of one partition take several scripts; each comes back.
-    let many: Vec<_> = (0..5000).map(|n| (user(&format!("user-{n}")), [HOUR; 4])).collect();
+    let many: Vec<_> = (0..5000)
+        .map(|n| (user(&format!("user-{n}")), [HOUR; 4]))
+        .collect();
     assert_eq!(spend(&nodes[0], many).await.len(), 5000);
-    let keys = fixture.server().cli(&["--scan", "--pattern", "*q:*"]).lines().count();
+    let keys = fixture
+        .server()
+        .cli(&["--scan", "--pattern", "*q:*"])
+        .lines()
+        .count();
     assert_eq!(keys, 5003);
 }
 
@@ -50,10 +82,33 @@ async fn what_is_made_up_for_is_forgotten_and_a_redis_away_answers_nothing() {
     let node = fixture.start(limits()).await;
     let short = Duration::from_millis(300);
     spend(&node, vec![(user("ann"), [short; 4])]).await;
-    let gone = async || fixture.server().cli(&["--scan", "--pattern", "*q:*"]).is_empty().then_some(());
+    let gone = async || {
+        fixture
+            .server()
+            .cli(&["--scan", "--pattern", "*q:*"])
+            .is_empty()
+            .then_some(())
+    };
     eventually(SOON, "the key expires", gone).await;
-    let known = spend(&node, vec![(user("ann"), [short, Duration::ZERO, Duration::ZERO, Duration::ZERO])]).await;
-    assert_eq!(known, [(user("ann"), [short, Duration::ZERO, Duration::ZERO, Duration::ZERO])]);
+    let known = spend(
+        &node,
+        vec![(
+            user("ann"),
+            [short, Duration::ZERO, Duration::ZERO, Duration::ZERO],
+        )],
+    )
+    .await;
+    assert_eq!(
+        known,
+        [(
+            user("ann"),
+            [short, Duration::ZERO, Duration::ZERO, Duration::ZERO]
+        )]
+    );
     fixture.server().kill();
-    assert!(spend(&node, vec![(user("ann"), [short; 4])]).await.is_empty());
+    assert!(
+        spend(&node, vec![(user("ann"), [short; 4])])
+            .await
+            .is_empty()
+    );
 }

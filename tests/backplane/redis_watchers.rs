@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubbub::backplane::{Backplane, BackplaneLimits};
-use hubbub::delivery::{CloseReason, Delivery, DeliverySettings, Event, Outlet, Shared, Start, WatchReply};
+use hubbub::delivery::{
+    CloseReason, Delivery, DeliverySettings, Event, Outlet, Shared, Start, WatchReply,
+};
 use hubbub::domain::{ChangeKind, ConnId, UserId};
 use parking_lot::Mutex;
 
@@ -54,7 +56,13 @@ impl Outlet for Watcher {
 impl Watcher {
     fn new(with: &str) -> Arc<Self> {
         let (lists, changes, told) = Default::default();
-        Arc::new(Self { conn: conn(with), user: user(with), lists, changes, told })
+        Arc::new(Self {
+            conn: conn(with),
+            user: user(with),
+            lists,
+            changes,
+            told,
+        })
     }
 
     /// Watches Zoe.
@@ -71,7 +79,10 @@ impl Watcher {
 
     async fn hears(&self, online: bool) -> u64 {
         eventually(SOON, "the newest state", async || {
-            self.told().last().filter(|told| told.0 == online).map(|told| told.1)
+            self.told()
+                .last()
+                .filter(|told| told.0 == online)
+                .map(|told| told.1)
         })
         .await
     }
@@ -79,9 +90,18 @@ impl Watcher {
 
 /// Zoe is connected through the second of two nodes; watchers are on the first.
 async fn watched(fixture: &Fixture, grace: Duration) -> (Backplane, Backplane, Delivery) {
-    let limits = BackplaneLimits { presence_grace: grace, ..limits() };
-    let (one, two) = (fixture.start(limits.clone()).await, fixture.start(limits).await);
-    two.presence.connect(&conn("z"), &user("zoe"), &name("Zoe")).await.unwrap();
+    let limits = BackplaneLimits {
+        presence_grace: grace,
+        ..limits()
+    };
+    let (one, two) = (
+        fixture.start(limits.clone()).await,
+        fixture.start(limits).await,
+    );
+    two.presence
+        .connect(&conn("z"), &user("zoe"), &name("Zoe"))
+        .await
+        .unwrap();
     let delivery = Delivery::start(&one, &DeliverySettings::default());
     (one, two, delivery)
 }
@@ -100,7 +120,10 @@ async fn who_is_gone_with_the_data_goes_offline_for_watchers() {
     assert_eq!(watcher.told(), [(true, online), (false, offline)]);
     // Who comes new is told the same.
     let status = one.presence.status(&user("zoe")).await.unwrap();
-    assert_eq!((status.online, status.version, status.username), (false, offline, Some(name("Zoe"))));
+    assert_eq!(
+        (status.online, status.version, status.username),
+        (false, offline, Some(name("Zoe")))
+    );
     assert!(status.last_seen.is_some());
     let late = Watcher::of_zoe(&delivery, "late").await;
     assert_eq!(late.told(), [(false, offline)]);
@@ -116,13 +139,23 @@ async fn who_was_offline_stays_what_watchers_know() {
     let offline = watcher.hears(false).await;
     assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
     let known = eventually(SOON, "Redis knows her again", async || {
-        one.presence.status(&user("zoe")).await.ok().filter(|status| status.version != 0)
+        one.presence
+            .status(&user("zoe"))
+            .await
+            .ok()
+            .filter(|status| status.version != 0)
     })
     .await;
     assert_eq!((known.online, known.version), (false, offline));
-    two.presence.connect(&conn("z2"), &user("zoe"), &name("Zoe")).await.unwrap();
+    two.presence
+        .connect(&conn("z2"), &user("zoe"), &name("Zoe"))
+        .await
+        .unwrap();
     let again = watcher.hears(true).await;
-    assert_eq!(watcher.told(), [(true, online), (false, offline), (true, again)]);
+    assert_eq!(
+        watcher.told(),
+        [(true, online), (false, offline), (true, again)]
+    );
     assert!(again > offline);
 }
 
@@ -134,11 +167,16 @@ async fn who_lives_is_never_said_to_be_offline() {
     watcher.hears(true).await;
     for _ in 0..3 {
         assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
-        eventually(SOON, "she is registered again, and no grace runs", async || {
-            let redis = fixture.server();
-            let back = !redis.cli(&["KEYS", "{p*}c:em9l"]).is_empty() && redis.cli(&["KEYS", "{p*}g"]).is_empty();
-            back.then_some(())
-        })
+        eventually(
+            SOON,
+            "she is registered again, and no grace runs",
+            async || {
+                let redis = fixture.server();
+                let back = !redis.cli(&["KEYS", "{p*}c:em9l"]).is_empty()
+                    && redis.cli(&["KEYS", "{p*}g"]).is_empty();
+                back.then_some(())
+            },
+        )
         .await;
     }
     eventually(SOON, "the watcher knows what Redis knows", async || {
@@ -152,7 +190,10 @@ async fn who_lives_is_never_said_to_be_offline() {
     assert!(told.is_sorted_by(|one, next| one.1 < next.1), "{told:?}");
     let (offline, online) = told.split_last().unwrap();
     assert!(!offline.0 && online.iter().all(|told| told.0), "{told:?}");
-    assert!(online.len() <= 4, "the newest state once for each loss: {told:?}");
+    assert!(
+        online.len() <= 4,
+        "the newest state once for each loss: {told:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,27 +202,52 @@ async fn members_learn_of_an_older_list_that_came_back() {
     let node = fixture.start(limits()).await;
     let delivery = Delivery::start(&node, &DeliverySettings::default());
     let ann = Watcher::new("ann");
-    node.presence.connect(&ann.conn, &ann.user, &name("ann")).await.unwrap();
+    node.presence
+        .connect(&ann.conn, &ann.user, &name("ann"))
+        .await
+        .unwrap();
     let reply = Box::new(|joined: Result<_, _>| drop(joined.unwrap()));
-    delivery.join(room("lobby"), ann.clone(), name("ann"), Start::Live, reply).await;
+    delivery
+        .join(room("lobby"), ann.clone(), name("ann"), Start::Live, reply)
+        .await;
     let before = node.presence.roster(&room("lobby"), 9).await.unwrap();
     // Bob joins through a node that dies with the server, whose replica has heard nothing of it.
     enter(&node, "bob", "b", "lobby").await;
     let changes = async |all: &[(ChangeKind, &str)]| {
         let all: Vec<_> = all.iter().map(|(kind, who)| (*kind, user(who))).collect();
-        eventually(SOON, "changes", async || (*ann.changes.lock() == all).then_some(())).await;
+        eventually(SOON, "changes", async || {
+            (*ann.changes.lock() == all).then_some(())
+        })
+        .await;
     };
     changes(&[(ChangeKind::Joined, "bob")]).await;
     let redis = fixture.server();
     redis.cli(&["ZREM", "{c85}u:bG9iYnk", "bob"]);
     redis.cli(&["DEL", "{c85}p:bG9iYnk"]);
     redis.cli(&["HSET", "{c85}m:bG9iYnk", "v", &before.version.to_string()]);
-    node.presence.connect(&conn("c"), &user("cid"), &name("cid")).await.unwrap();
+    node.presence
+        .connect(&conn("c"), &user("cid"), &name("cid"))
+        .await
+        .unwrap();
     let lists = [[user("ann")], [user("ann")]];
-    eventually(SOON, "the list without bob", async || (*ann.lists.lock() == lists).then_some(())).await;
+    eventually(SOON, "the list without bob", async || {
+        (*ann.lists.lock() == lists).then_some(())
+    })
+    .await;
     // And from then on changes follow that one.
-    node.presence.join(&conn("c"), &user("cid"), &name("cid"), &room("lobby")).await.unwrap();
-    node.presence.leave(&conn("c"), &user("cid"), &room("lobby")).await.unwrap();
-    changes(&[(ChangeKind::Joined, "bob"), (ChangeKind::Joined, "cid"), (ChangeKind::Left, "cid")]).await;
+    node.presence
+        .join(&conn("c"), &user("cid"), &name("cid"), &room("lobby"))
+        .await
+        .unwrap();
+    node.presence
+        .leave(&conn("c"), &user("cid"), &room("lobby"))
+        .await
+        .unwrap();
+    changes(&[
+        (ChangeKind::Joined, "bob"),
+        (ChangeKind::Joined, "cid"),
+        (ChangeKind::Left, "cid"),
+    ])
+    .await;
     assert_eq!(*ann.lists.lock(), lists);
 }

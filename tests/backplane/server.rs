@@ -32,7 +32,12 @@ impl RedisServer {
         let dir = std::env::temp_dir().join(format!("hubbub-redis-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let args = args.iter().map(ToString::to_string).collect();
-        let mut server = Self { child: None, port, dir, args };
+        let mut server = Self {
+            child: None,
+            port,
+            dir,
+            args,
+        };
         server.run();
         server
     }
@@ -46,8 +51,16 @@ impl RedisServer {
         );
         std::fs::write(dir.join("sentinel.conf"), settings).unwrap();
         let mut command = Command::new("redis-server");
-        command.arg(dir.join("sentinel.conf")).arg("--sentinel").current_dir(&dir);
-        let mut server = Self { child: None, port, dir, args: Vec::new() };
+        command
+            .arg(dir.join("sentinel.conf"))
+            .arg("--sentinel")
+            .current_dir(&dir);
+        let mut server = Self {
+            child: None,
+            port,
+            dir,
+            args: Vec::new(),
+        };
         server.await_start(&mut command);
         server
     }
@@ -55,14 +68,31 @@ impl RedisServer {
     /// Starts it again after `kill`, on the same port and without its data.
     pub fn run(&mut self) {
         let mut command = Command::new("redis-server");
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.args(["--enable-debug-command", "yes", "--dir"]).arg(&self.dir).args(&self.args);
+        command.args([
+            "--port",
+            &self.port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
+        command
+            .args(["--enable-debug-command", "yes", "--dir"])
+            .arg(&self.dir)
+            .args(&self.args);
         self.await_start(&mut command);
     }
 
     fn await_start(&mut self, command: &mut Command) {
-        self.child =
-            Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server is installed"));
+        self.child = Some(
+            command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("redis-server is installed"),
+        );
         let end = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(Instant::now() < end, "redis-server doesn't listen");
@@ -89,7 +119,11 @@ impl RedisServer {
 
     /// Runs a command with redis-cli; its output.
     pub fn cli(&self, args: &[&str]) -> String {
-        let out = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(args).output().unwrap();
+        let out = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string()])
+            .args(args)
+            .output()
+            .unwrap();
         String::from_utf8_lossy(&out.stdout).trim().to_owned()
     }
 
@@ -106,7 +140,12 @@ impl RedisServer {
         act.await;
         self.cli(&["ECHO", "that was all"]);
         let mut calls = Vec::new();
-        while let Some(line) = lines.next_line().await.unwrap().filter(|line| !line.contains("that was all")) {
+        while let Some(line) = lines
+            .next_line()
+            .await
+            .unwrap()
+            .filter(|line| !line.contains("that was all"))
+        {
             calls.extend(line.split_once("] ").map(|(_, call)| call.to_owned()));
         }
         calls.retain(|call| call.to_lowercase().starts_with("\"evalsha\"") && call.contains(word));
@@ -121,8 +160,14 @@ impl RedisServer {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        cli.stdin.take().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
-        String::from_utf8_lossy(&cli.wait_with_output().unwrap().stdout).trim().to_owned()
+        cli.stdin
+            .take()
+            .unwrap()
+            .write_all(format!("{line}\n").as_bytes())
+            .unwrap();
+        String::from_utf8_lossy(&cli.wait_with_output().unwrap().stdout)
+            .trim()
+            .to_owned()
     }
 }
 
@@ -143,14 +188,21 @@ impl SlowWay {
     /// To the server on that port; not slow yet.
     pub async fn to(port: u16) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (way, millis) = (listener.local_addr().unwrap().port(), Arc::<AtomicU64>::default());
+        let (way, millis) = (
+            listener.local_addr().unwrap().port(),
+            Arc::<AtomicU64>::default(),
+        );
         let delay = millis.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                let ((mut asked, mut answers), (mut answered, mut asks)) = (client.into_split(), server.into_split());
+                let server = tokio::net::TcpStream::connect(("127.0.0.1", port))
+                    .await
+                    .unwrap();
+                let ((mut asked, mut answers), (mut answered, mut asks)) =
+                    (client.into_split(), server.into_split());
                 tokio::spawn(async move { tokio::io::copy(&mut asked, &mut asks).await });
-                let (sender, mut held) = tokio::sync::mpsc::unbounded_channel::<(tokio::time::Instant, Vec<u8>)>();
+                let (sender, mut held) =
+                    tokio::sync::mpsc::unbounded_channel::<(tokio::time::Instant, Vec<u8>)>();
                 tokio::spawn(async move {
                     while let Some((due, bytes)) = held.recv().await {
                         tokio::time::sleep_until(due).await;
@@ -161,7 +213,8 @@ impl SlowWay {
                 tokio::spawn(async move {
                     let mut buffer = vec![0; 65_536];
                     while let Ok(read @ 1..) = answered.read(&mut buffer).await {
-                        let due = tokio::time::Instant::now() + Duration::from_millis(delay.load(Ordering::SeqCst));
+                        let due = tokio::time::Instant::now()
+                            + Duration::from_millis(delay.load(Ordering::SeqCst));
                         let _ = sender.send((due, buffer[..read].to_vec()));
                     }
                 });
@@ -171,16 +224,23 @@ impl SlowWay {
     }
 
     pub fn hold_back(&self, time: Duration) {
-        self.millis.store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+        self.millis
+            .store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
 }
 
 /// A port that nobody listens on just now, low enough for a cluster's second port.
 pub fn free_port() -> u16 {
     loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let port = 20_000 + port % 30_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+        if TcpListener::bind(("127.0.0.1", port)).is_ok()
+            && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok()
+        {
             return port;
         }
     }

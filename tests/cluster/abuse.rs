@@ -13,11 +13,31 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 const POST: &str = r#"{"room_id":"room","content":"x"}"#;
 
 /// How many of so many events at once are refused for a rate, each with a hint when to come back.
-async fn refused(client: &Client, count: usize, event: &str, payload: impl Fn(usize) -> Value) -> usize {
-    let told: Vec<_> = (0..count).map(|n| client.emit(event, &payload(n))).collect();
-    let answers: Vec<Value> = join_all(told).await.into_iter().map(Result::unwrap).collect();
-    let refused = answers.iter().filter(|answer| answer["code"] == "rate_limited");
-    refused.inspect(|answer| assert!(answer["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0), "{answer}")).count()
+async fn refused(
+    client: &Client,
+    count: usize,
+    event: &str,
+    payload: impl Fn(usize) -> Value,
+) -> usize {
+    let told: Vec<_> = (0..count)
+        .map(|n| client.emit(event, &payload(n)))
+        .collect();
+    let answers: Vec<Value> = join_all(told)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    let refused = answers
+        .iter()
+        .filter(|answer| answer["code"] == "rate_limited");
+    refused
+        .inspect(|answer| {
+            assert!(
+                answer["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0),
+                "{answer}"
+            )
+        })
+        .count()
 }
 
 fn typing(_: usize) -> Value {
@@ -26,8 +46,12 @@ fn typing(_: usize) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_counts_by_address_is_told_by_trusted_proxies_only() {
-    let limits = [("MAX_CONNECTIONS_PER_IP", "1"), ("RATE_IP_HANDSHAKES_PER_SEC", "0")];
-    let trusting = Cluster::alone(&[&limits[..], &[("TRUSTED_PROXIES", "127.0.0.1")]].concat()).await;
+    let limits = [
+        ("MAX_CONNECTIONS_PER_IP", "1"),
+        ("RATE_IP_HANDSHAKES_PER_SEC", "0"),
+    ];
+    let trusting =
+        Cluster::alone(&[&limits[..], &[("TRUSTED_PROXIES", "127.0.0.1")]].concat()).await;
     let direct = Cluster::alone(&[&limits[..], &[("TRUSTED_PROXIES", "none")]].concat()).await;
     for (cluster, from, status) in [
         (&trusting, "198.51.100.1", 200),
@@ -40,7 +64,14 @@ async fn who_counts_by_address_is_told_by_trusted_proxies_only() {
         (&direct, "198.51.100.1", 200),
         (&direct, "198.51.100.2", 429),
     ] {
-        let answer = http(cluster.address(0), "GET", POLLING, &[("x-forwarded-for", from)], "").await;
+        let answer = http(
+            cluster.address(0),
+            "GET",
+            POLLING,
+            &[("x-forwarded-for", from)],
+            "",
+        )
+        .await;
         assert_eq!(answer.0, status, "{from}: {}", answer.2);
         assert!(status == 200 || answer.1.contains_key("retry-after"));
     }
@@ -50,22 +81,37 @@ async fn who_counts_by_address_is_told_by_trusted_proxies_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn joins_and_bytes_of_a_socket_have_a_rate() {
-    let cluster = Cluster::alone(&[("RATE_JOINS_PER_SEC", "1"), ("RATE_BYTES_PER_SEC", "2000")]).await;
+    let cluster =
+        Cluster::alone(&[("RATE_JOINS_PER_SEC", "1"), ("RATE_BYTES_PER_SEC", "2000")]).await;
     let address = cluster.address(0);
     let client = Client::member(address, "ann", "room").await;
     // 20 at once; the clock may give one back.
     let joins = refused(&client, 30, "join", |_| json!({"room_id": "room"})).await;
     assert!((10..=11).contains(&joins), "{joins}");
-    let bytes = refused(&client, 50, "message", |_| json!({"room_id": "room", "content": "x".repeat(1000)})).await;
+    let bytes = refused(
+        &client,
+        50,
+        "message",
+        |_| json!({"room_id": "room", "content": "x".repeat(1000)}),
+    )
+    .await;
     assert!((12..=16).contains(&bytes), "{bytes}");
     let other = Client::member(address, "ann", "room").await;
-    other.done("message", json!({"room_id": "room", "content": "another socket has its own"})).await;
+    other
+        .done(
+            "message",
+            json!({"room_id": "room", "content": "another socket has its own"}),
+        )
+        .await;
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_has_one_rate_in_the_whole_cluster() {
-    let settings = [("RATE_USER_EVENTS_PER_SEC", "5"), ("RATE_USER_CONNECTS_PER_SEC", "0")];
+    let settings = [
+        ("RATE_USER_EVENTS_PER_SEC", "5"),
+        ("RATE_USER_CONNECTS_PER_SEC", "0"),
+    ];
     let cluster = Cluster::of(2, &settings).await;
     let near = Client::member(cluster.address(0), "ann", "room").await;
     let far = Client::member(cluster.address(1), "ann", "room").await;
@@ -78,25 +124,41 @@ async fn a_user_has_one_rate_in_the_whole_cluster() {
         assert!(Instant::now() < deadline, "the other node never knows");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Client::member(cluster.address(1), "bob", "room").await.done("typing", typing(0)).await;
+    Client::member(cluster.address(1), "bob", "room")
+        .await
+        .done("typing", typing(0))
+        .await;
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_a_user_have_a_rate() {
-    let cluster = Cluster::alone(&[("RATE_USER_CONNECTS_PER_SEC", "1"), ("MAX_SOCKETS_PER_USER", "100")]).await;
+    let cluster = Cluster::alone(&[
+        ("RATE_USER_CONNECTS_PER_SEC", "1"),
+        ("MAX_SOCKETS_PER_USER", "100"),
+    ])
+    .await;
     let mut codes = Vec::new();
     for _ in 0..25 {
         let client = Client::connect(cluster.address(0)).await;
-        codes.push(client.ask("authenticate", json!({"user_id": "ann"})).await["code"] == "rate_limited");
+        codes.push(
+            client.ask("authenticate", json!({"user_id": "ann"})).await["code"] == "rate_limited",
+        );
     }
-    assert!(!codes[..20].contains(&true) && codes[20..].contains(&true), "{codes:?}");
+    assert!(
+        !codes[..20].contains(&true) && codes[20..].contains(&true),
+        "{codes:?}"
+    );
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_goes_on_in_spite_of_refusals_is_closed() {
-    let settings = [("RATE_EVENTS_PER_SEC", "5"), ("RATE_EVENTS_BURST", "20"), ("MAX_RATE_REFUSALS", "50")];
+    let settings = [
+        ("RATE_EVENTS_PER_SEC", "5"),
+        ("RATE_EVENTS_BURST", "20"),
+        ("MAX_RATE_REFUSALS", "50"),
+    ];
     let cluster = Cluster::alone(&settings).await;
     let (patient, greedy) = (
         Client::member(cluster.address(0), "patient", "room").await,
@@ -106,20 +168,42 @@ async fn who_goes_on_in_spite_of_refusals_is_closed() {
     for _ in 0..1000 {
         drop(greedy.emit("typing", &typing(0)));
     }
-    greedy.eventually("the transport is closed", Client::is_closed).await;
-    assert!(greedy.events("disconnect").is_empty(), "so that the client may come back");
+    greedy
+        .eventually("the transport is closed", Client::is_closed)
+        .await;
+    assert!(
+        greedy.events("disconnect").is_empty(),
+        "so that the client may come back"
+    );
     assert!(!patient.is_closed());
-    assert!(patient.ask("leave", json!({"room_id": "room"})).await.is_object(), "still answered");
+    assert!(
+        patient
+            .ask("leave", json!({"room_id": "room"}))
+            .await
+            .is_object(),
+        "still answered"
+    );
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn posts_have_a_rate_by_caller_and_requests_by_address() {
     let secret = "a secret of at least thirty-two bytes";
-    let settings = [("JWT_SECRET", secret), ("API_KEYS", "one,two"), ("RATE_POSTS_PER_SEC", "1")];
+    let settings = [
+        ("JWT_SECRET", secret),
+        ("API_KEYS", "one,two"),
+        ("RATE_POSTS_PER_SEC", "1"),
+    ];
     let cluster = Cluster::alone(&settings).await;
     let post = async |key: &str| {
-        http(cluster.address(0), "POST", "/messages", &[JSON, ("authorization", &format!("Bearer {key}"))], POST).await
+        http(
+            cluster.address(0),
+            "POST",
+            "/messages",
+            &[JSON, ("authorization", &format!("Bearer {key}"))],
+            POST,
+        )
+        .await
     };
     for _ in 0..20 {
         assert_eq!(post("one").await.0, 201);
@@ -128,21 +212,43 @@ async fn posts_have_a_rate_by_caller_and_requests_by_address() {
     if last.0 == 201 {
         last = post("one").await;
     }
-    assert_eq!((last.0, &last.2["code"], last.1["retry-after"].as_str()), (429, &json!("rate_limited"), "1"));
+    assert_eq!(
+        (last.0, &last.2["code"], last.1["retry-after"].as_str()),
+        (429, &json!("rate_limited"), "1")
+    );
     assert_eq!(post("two").await.0, 201);
     cluster.stop().await;
 
-    let settings = [("TRUSTED_PROXIES", "127.0.0.1"), ("RATE_IP_EVENTS_PER_SEC", "1")];
+    let settings = [
+        ("TRUSTED_PROXIES", "127.0.0.1"),
+        ("RATE_IP_EVENTS_PER_SEC", "1"),
+    ];
     let cluster = Cluster::alone(&settings).await;
-    let ask =
-        async |from: &str, path: &str| http(cluster.address(0), "GET", path, &[("x-forwarded-for", from)], "").await.0;
+    let ask = async |from: &str, path: &str| {
+        http(
+            cluster.address(0),
+            "GET",
+            path,
+            &[("x-forwarded-for", from)],
+            "",
+        )
+        .await
+        .0
+    };
     let mut statuses = Vec::new();
     for _ in 0..25 {
         statuses.push(ask("198.51.100.1", "/rooms/room/users").await);
     }
-    assert!(statuses[..20].iter().all(|status| *status == 200) && statuses[20..].contains(&429), "{statuses:?}");
+    assert!(
+        statuses[..20].iter().all(|status| *status == 200) && statuses[20..].contains(&429),
+        "{statuses:?}"
+    );
     assert_eq!(ask("198.51.100.2", "/rooms/room/users").await, 200);
-    assert_eq!(ask("198.51.100.1", "/health").await, 200, "a probe is never refused");
+    assert_eq!(
+        ask("198.51.100.1", "/health").await,
+        200,
+        "a probe is never refused"
+    );
     cluster.stop().await;
 }
 
@@ -171,6 +277,9 @@ async fn handshakes_beyond_the_rate_are_sent_to_another_node_before_any_token_is
         assert_eq!(headers.contains_key("retry-after"), status == 503);
         statuses.push(status);
     }
-    assert!(statuses[0] == 200 && statuses[1..].contains(&503), "{statuses:?}");
+    assert!(
+        statuses[0] == 200 && statuses[1..].contains(&503),
+        "{statuses:?}"
+    );
     cluster.stop().await;
 }

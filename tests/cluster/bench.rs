@@ -26,7 +26,9 @@ async fn bench(urls: &str, options: &[&str]) -> (Output, Value) {
 }
 
 fn urls(cluster: &Cluster) -> String {
-    let urls: Vec<_> = (0..cluster.nodes.len()).map(|node| format!("http://{}", cluster.address(node))).collect();
+    let urls: Vec<_> = (0..cluster.nodes.len())
+        .map(|node| format!("http://{}", cluster.address(node)))
+        .collect();
     urls.join(",")
 }
 
@@ -34,10 +36,26 @@ fn urls(cluster: &Cluster) -> String {
 async fn a_cluster_is_measured_and_found_well() {
     let cluster = Cluster::of(2, &[("RATE_EVENTS_PER_SEC", "0")]).await;
     let pid = std::process::id().to_string();
-    let options = ["--clients", "24", "--rooms", "4", "--in-flight", "2", "--pid", &pid];
+    let options = [
+        "--clients",
+        "24",
+        "--rooms",
+        "4",
+        "--in-flight",
+        "2",
+        "--pid",
+        &pid,
+    ];
     let (output, report) = bench(&urls(&cluster), &options).await;
-    assert!(output.status.success(), "{report} {}", String::from_utf8_lossy(&output.stderr));
-    let (messages, deliveries) = (&report["load"]["messages_per_second"], &report["load"]["deliveries_per_second"]);
+    assert!(
+        output.status.success(),
+        "{report} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let (messages, deliveries) = (
+        &report["load"]["messages_per_second"],
+        &report["load"]["deliveries_per_second"],
+    );
     // Each room has six members; a few messages are under way at the beginning and at the end.
     let share = deliveries.as_f64().unwrap() / messages.as_f64().unwrap();
     assert!((4.0..8.0).contains(&share), "{report}");
@@ -51,9 +69,22 @@ async fn a_cluster_is_measured_and_found_well() {
 async fn a_rate_is_kept_and_all_come_back_from_a_storm() {
     let cluster = Cluster::alone(&[("JWT_SECRET", SECRET)]).await;
     // Without a value: from the environment.
-    let options = ["--clients", "20", "--rooms", "2", "--rate", "50", "--storm", "--token-secret"];
+    let options = [
+        "--clients",
+        "20",
+        "--rooms",
+        "2",
+        "--rate",
+        "50",
+        "--storm",
+        "--token-secret",
+    ];
     let (output, report) = bench(&urls(&cluster), &options).await;
-    assert!(output.status.success(), "{report} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{report} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let rate = report["load"]["messages_per_second"].as_f64().unwrap();
     assert!((45.0..55.0).contains(&rate), "{report}");
     assert!(report["storm"]["per_second"].as_f64().unwrap() > 0.0);
@@ -68,7 +99,9 @@ async fn forgetful(listener: TcpListener) {
     socket.send(Message::text(open)).await.unwrap();
     let mut seq = 0;
     while let Some(Ok(message)) = socket.next().await {
-        let Ok(text) = message.to_text() else { continue };
+        let Ok(text) = message.to_text() else {
+            continue;
+        };
         let answer = match text.get(..3) {
             _ if text == "40" => "40{\"sid\":\"b\"}".to_owned(),
             Some("420") => "430[{\"ok\":true}]".to_owned(),
@@ -92,7 +125,10 @@ async fn a_missing_message_is_found() {
     let (output, report) = bench(&url, &["--clients", "1", "--rooms", "1"]).await;
     assert_eq!(output.status.code(), Some(1), "{report}");
     assert_eq!(report["ok"], false);
-    assert!(report["findings"]["holes"].as_u64().unwrap() > 0, "{report}");
+    assert!(
+        report["findings"]["holes"].as_u64().unwrap() > 0,
+        "{report}"
+    );
     server.abort();
 }
 
@@ -108,17 +144,38 @@ async fn what_makes_no_sense_is_refused_in_words() {
     ] {
         let (output, _) = bench("http://127.0.0.1:1", &options).await;
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && error.contains(word), "{options:?}: {error}");
+        assert!(
+            !output.status.success() && error.contains(word),
+            "{options:?}: {error}"
+        );
     }
 }
 
 /// All members send much more at once than an outbox holds, and read what comes: nobody is closed for it, and nobody is told of
 /// a loss.
 async fn a_breath(cluster: Cluster) {
-    let options = ["--clients", "24", "--rooms", "1", "--senders", "24", "--in-flight", "120", "--payload", "16000"];
+    let options = [
+        "--clients",
+        "24",
+        "--rooms",
+        "1",
+        "--senders",
+        "24",
+        "--in-flight",
+        "120",
+        "--payload",
+        "16000",
+    ];
     let (output, report) = bench(&urls(&cluster), &options).await;
-    assert!(output.status.success(), "{report} {}", String::from_utf8_lossy(&output.stderr));
-    assert!(report["load"]["messages_per_second"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(
+        output.status.success(),
+        "{report} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        report["load"]["messages_per_second"].as_f64().unwrap() > 0.0,
+        "{report}"
+    );
     cluster.stop().await;
 }
 

@@ -10,9 +10,21 @@ use crate::plain::Plain;
 const SECRET: &str = "a secret of at least thirty-two bytes";
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-async fn broadcast(cluster: &Cluster, node: usize, headers: &[(&str, &str)], body: &Value) -> (u16, Value) {
+async fn broadcast(
+    cluster: &Cluster,
+    node: usize,
+    headers: &[(&str, &str)],
+    body: &Value,
+) -> (u16, Value) {
     let headers = [&[JSON], headers].concat();
-    let (status, _, answer) = http(cluster.address(node), "POST", "/api/broadcast", &headers, &body.to_string()).await;
+    let (status, _, answer) = http(
+        cluster.address(node),
+        "POST",
+        "/api/broadcast",
+        &headers,
+        &body.to_string(),
+    )
+    .await;
     (status, answer)
 }
 
@@ -35,11 +47,18 @@ async fn one_post_reaches_every_plain_client_of_the_cluster_in_one_order() {
         clients.push(Plain::connect(cluster.address(n % 3), &format!("user-{n}")).await);
     }
     for n in 0..30 {
-        let seq = say(&cluster, n % 3, json!({"type": "task_created", "data": {"id": n, "title": "é"}})).await;
+        let seq = say(
+            &cluster,
+            n % 3,
+            json!({"type": "task_created", "data": {"id": n, "title": "é"}}),
+        )
+        .await;
         assert_eq!(seq, n as u64 + 1);
     }
     for client in &clients {
-        client.eventually("all came", |client| client.broadcasts().len() >= 30).await;
+        client
+            .eventually("all came", |client| client.broadcasts().len() >= 30)
+            .await;
         assert_eq!(client.broadcasts(), (1..=30).collect::<Vec<_>>());
         assert_eq!(client.of("task_created")[7], json!({"id": 7, "title": "é"}));
         assert_eq!(client.frames().len(), 30, "nothing else comes unasked");
@@ -52,7 +71,12 @@ async fn a_ping_is_answered() {
     let cluster = Cluster::alone(&[]).await;
     let client = Plain::connect(cluster.address(0), "ann").await;
     client.tell("ping", &json!(null));
-    assert_eq!(client.await_frame("a pong", |frame| frame["type"] == "pong").await, json!({"type": "pong"}));
+    assert_eq!(
+        client
+            .await_frame("a pong", |frame| frame["type"] == "pong")
+            .await,
+        json!({"type": "pong"})
+    );
     cluster.stop().await;
 }
 
@@ -65,13 +89,19 @@ async fn both_doors_count_as_connected_clients() {
     let health = http(address, "GET", "/health", &[], "").await.2;
     assert_eq!(health["connectedClients"], 2);
     let (status, answer) = broadcast(&cluster, 0, &[], &json!({"type": "a"})).await;
-    assert_eq!((status, &answer["connectedClients"], &answer["duplicate"]), (202, &json!(2), &json!(false)));
+    assert_eq!(
+        (status, &answer["connectedClients"], &answer["duplicate"]),
+        (202, &json!(2), &json!(false))
+    );
     plain.drop_transport();
     socket.drop_transport();
     let gone = async || http(address, "GET", "/health", &[], "").await.2["connectedClients"] == 0;
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while !gone().await {
-        assert!(std::time::Instant::now() < deadline, "clients that are gone count");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "clients that are gone count"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     cluster.stop().await;
@@ -85,9 +115,15 @@ async fn a_broadcast_that_is_repeated_is_delivered_once() {
     let body = json!({"type": "task_updated", "data": {"id": 1}});
     let (_, first) = broadcast(&cluster, 0, &key, &body).await;
     let (status, again) = broadcast(&cluster, 1, &key, &body).await;
-    assert_eq!((status, &again["seq"], &again["duplicate"]), (202, &first["seq"], &json!(true)), "{again}");
+    assert_eq!(
+        (status, &again["seq"], &again["duplicate"]),
+        (202, &first["seq"], &json!(true)),
+        "{again}"
+    );
     say(&cluster, 1, json!({"type": "last"})).await;
-    client.await_frame("the last", |frame| frame["type"] == "last").await;
+    client
+        .await_frame("the last", |frame| frame["type"] == "last")
+        .await;
     assert_eq!(client.broadcasts(), [1, 2]);
     cluster.stop().await;
 }
@@ -95,14 +131,27 @@ async fn a_broadcast_that_is_repeated_is_delivered_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_away_gets_what_it_missed_on_another_node() {
     let cluster = Cluster::of(2, &[("HISTORY_SIZE", "20")]).await;
-    let first = Plain::with(cluster.address(0), "user_id=ann&since_seq=&epoch=", &[]).await.unwrap();
-    let start = first.await_frame("where it stands", |frame| frame["type"] == "resumed").await["payload"].clone();
-    assert_eq!((&start["seq"], &start["gap"], &start["replayed"]), (&json!(0), &json!(false), &json!(0)));
+    let first = Plain::with(cluster.address(0), "user_id=ann&since_seq=&epoch=", &[])
+        .await
+        .unwrap();
+    let start = first
+        .await_frame("where it stands", |frame| frame["type"] == "resumed")
+        .await["payload"]
+        .clone();
+    assert_eq!(
+        (&start["seq"], &start["gap"], &start["replayed"]),
+        (&json!(0), &json!(false), &json!(0))
+    );
     for n in 0..5 {
         say(&cluster, 0, json!({"type": "task_created", "data": n})).await;
     }
-    first.eventually("all came", |client| client.broadcasts().len() == 5).await;
-    let epoch = first.frames().last().unwrap()["epoch"].as_str().unwrap().to_owned();
+    first
+        .eventually("all came", |client| client.broadcasts().len() == 5)
+        .await;
+    let epoch = first.frames().last().unwrap()["epoch"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(start["epoch"], epoch.as_str());
     first.drop_transport();
     for n in 5..9 {
@@ -111,12 +160,15 @@ async fn who_was_away_gets_what_it_missed_on_another_node() {
     let resumed = async |seq: u64, epoch: &str| {
         let query = format!("user_id=ann&since_seq={seq}&epoch={epoch}");
         let client = Plain::with(cluster.address(1), &query, &[]).await.unwrap();
-        client.await_frame("where it stands", |frame| frame["type"] == "resumed").await;
+        client
+            .await_frame("where it stands", |frame| frame["type"] == "resumed")
+            .await;
         client
     };
     let back = resumed(5, &epoch).await;
     say(&cluster, 0, json!({"type": "task_created", "data": 9})).await;
-    back.eventually("all came", |client| client.broadcasts().len() >= 5).await;
+    back.eventually("all came", |client| client.broadcasts().len() >= 5)
+        .await;
     let frames = back.frames();
     assert_eq!(
         frames[0],
@@ -131,27 +183,50 @@ async fn who_was_away_gets_what_it_missed_on_another_node() {
     }
     let late = resumed(5, &epoch).await;
     let answer = &late.of("resumed")[0];
-    assert_eq!((&answer["gap"], &answer["recovered"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (&answer["gap"], &answer["recovered"]),
+        (&json!(true), &json!(false))
+    );
     let replayed = answer["replayed"].as_u64().unwrap();
-    late.eventually("what is left came", |client| client.broadcasts().last() == Some(&60)).await;
-    assert_eq!(late.broadcasts(), (60 - replayed + 1..=60).collect::<Vec<_>>());
+    late.eventually("what is left came", |client| {
+        client.broadcasts().last() == Some(&60)
+    })
+    .await;
+    assert_eq!(
+        late.broadcasts(),
+        (60 - replayed + 1..=60).collect::<Vec<_>>()
+    );
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_broadcast_is_a_matter_of_roles() {
     let body = json!({"type": "a"});
-    for (roles, plain, publisher) in [(None, 202, 202), (Some("publisher, admin"), 403, 202), (Some("admin"), 403, 403)]
-    {
+    for (roles, plain, publisher) in [
+        (None, 202, 202),
+        (Some("publisher, admin"), 403, 202),
+        (Some("admin"), 403, 403),
+    ] {
         let mut settings = vec![("JWT_SECRET", SECRET), ("API_KEYS", "key")];
         settings.extend(roles.map(|roles| ("BROADCAST_ROLES", roles)));
         let cluster = Cluster::alone(&settings).await;
         let by = async |bearer: &str| {
-            broadcast(&cluster, 0, &[("authorization", &format!("Bearer {bearer}"))], &body).await.0
+            broadcast(
+                &cluster,
+                0,
+                &[("authorization", &format!("Bearer {bearer}"))],
+                &body,
+            )
+            .await
+            .0
         };
         assert_eq!(by("key").await, 202);
         assert_eq!(by(&token("ann", None)).await, plain, "{roles:?}");
-        assert_eq!(by(&token("ann", Some("publisher"))).await, publisher, "{roles:?}");
+        assert_eq!(
+            by(&token("ann", Some("publisher"))).await,
+            publisher,
+            "{roles:?}"
+        );
         assert_eq!(by("nonsense").await, 401);
         assert_eq!(broadcast(&cluster, 0, &[], &body).await.0, 401);
         cluster.stop().await;
@@ -161,9 +236,19 @@ async fn who_may_broadcast_is_a_matter_of_roles() {
 #[tokio::test(flavor = "multi_thread")]
 async fn broadcasts_have_a_rate_and_a_form() {
     let cluster = Cluster::alone(&[("RATE_BROADCASTS_PER_SEC", "1")]).await;
-    for body in [json!({}), json!([]), json!({"type": "message"}), json!({"type": ""}), json!({"type": 1})] {
+    for body in [
+        json!({}),
+        json!([]),
+        json!({"type": "message"}),
+        json!({"type": ""}),
+        json!({"type": 1}),
+    ] {
         let (status, answer) = broadcast(&cluster, 0, &[], &body).await;
-        assert_eq!((status, &answer["code"]), (400, &json!("bad_request")), "{body} {answer}");
+        assert_eq!(
+            (status, &answer["code"]),
+            (400, &json!("bad_request")),
+            "{body} {answer}"
+        );
     }
     let large = json!({"type": "a", "data": "x".repeat(17_000)});
     assert_eq!(broadcast(&cluster, 0, &[], &large).await.0, 413);
@@ -188,8 +273,16 @@ async fn the_room_of_broadcasts_is_closed_to_chat() {
     let plain = Plain::chat(address, "ann").await;
     let room = json!({"room_id": "broadcast", "content": "x"});
     for event in ["join", "message", "history", "typing"] {
-        assert_eq!(socket.ask(event, room.clone()).await["code"], "forbidden", "{event}");
-        assert_eq!(plain.ask(event, room.clone()).await["code"], "forbidden", "{event}");
+        assert_eq!(
+            socket.ask(event, room.clone()).await["code"],
+            "forbidden",
+            "{event}"
+        );
+        assert_eq!(
+            plain.ask(event, room.clone()).await["code"],
+            "forbidden",
+            "{event}"
+        );
     }
     let (status, answer) = crate::node::post(address, &room).await;
     assert_eq!((status, &answer["code"]), (403, &json!("forbidden")));

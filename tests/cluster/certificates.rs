@@ -23,7 +23,10 @@ fn made() -> (String, String, String) {
     let (authority_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let authority_pem = authority.self_signed(&authority_key).unwrap().pem();
     let issuer = Issuer::new(authority, authority_key);
-    let certificate = CertificateParams::new(names()).unwrap().signed_by(&key, &issuer).unwrap();
+    let certificate = CertificateParams::new(names())
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
     (authority_pem, certificate.pem(), key.serialize_pem())
 }
 
@@ -31,7 +34,10 @@ impl Pair {
     pub fn new() -> Self {
         let dir = std::env::temp_dir().join(format!("hubbub-tls-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&dir).unwrap();
-        let mut pair = Self { dir, authority: String::new() };
+        let mut pair = Self {
+            dir,
+            authority: String::new(),
+        };
         pair.renew();
         pair
     }
@@ -53,13 +59,18 @@ impl Pair {
     /// A client that trusts the authority and offers those protocols.
     pub fn client(&self, protocols: &[&str]) -> TlsConnector {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.authority.as_bytes()).unwrap()).unwrap();
+        roots
+            .add(CertificateDer::from_pem_slice(self.authority.as_bytes()).unwrap())
+            .unwrap();
         let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
         TlsConnector::from(Arc::new(config))
     }
 }

@@ -48,7 +48,9 @@ impl Client {
     }
 
     /// Connects over a WebSocket that is open.
-    pub async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(socket: WebSocketStream<S>) -> Self {
+    pub async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        socket: WebSocketStream<S>,
+    ) -> Self {
         let client = Self::on(socket);
         client.await_event("connect").await;
         client
@@ -57,7 +59,10 @@ impl Client {
     fn on<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(socket: WebSocketStream<S>) -> Self {
         let (mut sink, mut stream) = socket.split();
         let (out, mut outgoing) = mpsc::unbounded_channel();
-        let (state, closed) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));
+        let (state, closed) = (
+            Arc::new(Mutex::new(State::default())),
+            Arc::new(AtomicBool::new(false)),
+        );
         tokio::spawn(async move {
             while let Some(message) = outgoing.recv().await {
                 if sink.send(message).await.is_err() {
@@ -65,10 +70,17 @@ impl Client {
                 }
             }
         });
-        let client = Self { out: out.clone(), state: state.clone(), closed: closed.clone(), next: AtomicU64::new(0) };
+        let client = Self {
+            out: out.clone(),
+            state: state.clone(),
+            closed: closed.clone(),
+            next: AtomicU64::new(0),
+        };
         tokio::spawn(async move {
             while let Some(Ok(message)) = stream.next().await {
-                let Message::Text(text) = message else { continue };
+                let Message::Text(text) = message else {
+                    continue;
+                };
                 take(&text, &state, &out);
             }
             closed.store(true, Ordering::SeqCst);
@@ -101,7 +113,10 @@ impl Client {
 
     pub async fn ask(&self, event: &str, payload: Value) -> Value {
         let told = self.emit(event, &payload);
-        tokio::time::timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("no ack for {event}")).unwrap()
+        tokio::time::timeout(PATIENCE, told)
+            .await
+            .unwrap_or_else(|_| panic!("no ack for {event}"))
+            .unwrap()
     }
 
     /// Asks for something that must not be refused.
@@ -113,7 +128,14 @@ impl Client {
 
     /// All events of that name so far.
     pub fn events(&self, name: &str) -> Vec<Value> {
-        self.state.lock().unwrap().events.iter().filter(|(found, _)| found == name).map(|(_, v)| v.clone()).collect()
+        self.state
+            .lock()
+            .unwrap()
+            .events
+            .iter()
+            .filter(|(found, _)| found == name)
+            .map(|(_, v)| v.clone())
+            .collect()
     }
 
     /// Everything that came, in its order: events, and acks as `["ack", [id, answer]]`.
@@ -128,19 +150,27 @@ impl Client {
 
     /// The numbers of the messages that came.
     pub fn seqs(&self) -> Vec<u64> {
-        self.events("message").iter().map(|message| message["seq"].as_u64().unwrap()).collect()
+        self.events("message")
+            .iter()
+            .map(|message| message["seq"].as_u64().unwrap())
+            .collect()
     }
 
     pub async fn eventually(&self, what: &str, check: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !check(self) {
-            assert!(Instant::now() < deadline, "never: {what}; saw {:?}", self.state.lock().unwrap().events);
+            assert!(
+                Instant::now() < deadline,
+                "never: {what}; saw {:?}",
+                self.state.lock().unwrap().events
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
     pub async fn await_event(&self, name: &str) -> Value {
-        self.eventually(name, |client| !client.events(name).is_empty()).await;
+        self.eventually(name, |client| !client.events(name).is_empty())
+            .await;
         self.events(name)[0].clone()
     }
 
@@ -161,15 +191,23 @@ fn take(text: &str, state: &Mutex<State>, out: &mpsc::UnboundedSender<Message>) 
         [b'4', b'0', ..] => state.events.push(("connect".into(), Value::Null)),
         [b'4', b'1', ..] => state.events.push(("disconnect".into(), Value::Null)),
         [b'4', b'4', rest @ ..] => {
-            state.events.push(("connect_error".into(), serde_json::from_slice(rest).unwrap()));
+            state.events.push((
+                "connect_error".into(),
+                serde_json::from_slice(rest).unwrap(),
+            ));
         }
         [b'4', b'2', rest @ ..] => {
             let event: Vec<Value> = serde_json::from_slice(rest).unwrap();
-            state.events.push((event[0].as_str().unwrap().to_owned(), event[1].clone()));
+            state
+                .events
+                .push((event[0].as_str().unwrap().to_owned(), event[1].clone()));
         }
         [b'4', b'3', rest @ ..] => {
             let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            let id: u64 = std::str::from_utf8(&rest[..digits]).unwrap().parse().unwrap();
+            let id: u64 = std::str::from_utf8(&rest[..digits])
+                .unwrap()
+                .parse()
+                .unwrap();
             let answer: Vec<Value> = serde_json::from_slice(&rest[digits..]).unwrap();
             state.events.push(("ack".into(), json!([id, answer[0]])));
             if let Some(tell) = state.acks.remove(&id) {

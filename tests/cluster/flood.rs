@@ -26,14 +26,26 @@ async fn from_elsewhere(address: SocketAddr) -> std::io::Result<tokio::net::TcpS
 }
 
 /// Asks again and again, until told to stop; how often it was refused with 429.
-async fn request_without_end(address: SocketAddr, request: &str, stop: &AtomicBool, refused: &AtomicUsize) {
+async fn request_without_end(
+    address: SocketAddr,
+    request: &str,
+    stop: &AtomicBool,
+    refused: &AtomicUsize,
+) {
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let request = format!("{head}\r\nhost: {address}\r\nconnection: close\r\n\r\n{body}");
     while !stop.load(Ordering::Relaxed) {
-        let Ok(mut stream) = from_elsewhere(address).await else { continue };
+        let Ok(mut stream) = from_elsewhere(address).await else {
+            continue;
+        };
         let mut answer = String::new();
-        if stream.write_all(request.as_bytes()).await.is_ok() && stream.read_to_string(&mut answer).await.is_ok() {
-            refused.fetch_add(usize::from(answer.starts_with("HTTP/1.1 429")), Ordering::Relaxed);
+        if stream.write_all(request.as_bytes()).await.is_ok()
+            && stream.read_to_string(&mut answer).await.is_ok()
+        {
+            refused.fetch_add(
+                usize::from(answer.starts_with("HTTP/1.1 429")),
+                Ordering::Relaxed,
+            );
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -45,18 +57,31 @@ async fn emit_without_end(address: SocketAddr, stop: &AtomicBool, closed: &Atomi
     use tokio_tungstenite::tungstenite::Message;
     while !stop.load(Ordering::Relaxed) {
         tokio::time::sleep(PAUSE).await;
-        let Ok(stream) = from_elsewhere(address).await else { continue };
+        let Ok(stream) = from_elsewhere(address).await else {
+            continue;
+        };
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
-        let Ok((socket, _)) = tokio_tungstenite::client_async(url, stream).await else { continue };
+        let Ok((socket, _)) = tokio_tungstenite::client_async(url, stream).await else {
+            continue;
+        };
         let (mut sink, mut source) = socket.split();
         let reading = tokio::spawn(async move { while let Some(Ok(_)) = source.next().await {} });
         let _ = sink.send(Message::text("40")).await;
-        let _ = sink.send(Message::text("420[\"authenticate\",{\"user_id\":\"flood\"}]")).await;
-        let events = || stream::repeat_with(|| Ok(Message::text("42[\"typing\",{\"room_id\":\"r\"}]"))).take(50);
+        let _ = sink
+            .send(Message::text(
+                "420[\"authenticate\",{\"user_id\":\"flood\"}]",
+            ))
+            .await;
+        let events = || {
+            stream::repeat_with(|| Ok(Message::text("42[\"typing\",{\"room_id\":\"r\"}]"))).take(50)
+        };
         while !stop.load(Ordering::Relaxed) && sink.send_all(&mut events()).await.is_ok() {
             tokio::time::sleep(PAUSE).await;
         }
-        closed.fetch_add(usize::from(!stop.load(Ordering::Relaxed)), Ordering::Relaxed);
+        closed.fetch_add(
+            usize::from(!stop.load(Ordering::Relaxed)),
+            Ordering::Relaxed,
+        );
         reading.abort();
     }
 }
@@ -64,7 +89,10 @@ async fn emit_without_end(address: SocketAddr, stop: &AtomicBool, closed: &Atomi
 /// What this process holds, in KB.
 fn memory_kb() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
@@ -73,7 +101,12 @@ async fn speak(client: &Client, over: Duration) -> (Duration, usize, usize) {
     let (began, mut times, mut most) = (Instant::now(), Vec::new(), 0);
     while began.elapsed() < over {
         let sent = Instant::now();
-        client.done("message", json!({"room_id": "room", "content": "in the flood"})).await;
+        client
+            .done(
+                "message",
+                json!({"room_id": "room", "content": "in the flood"}),
+            )
+            .await;
         times.push(sent.elapsed());
         most = most.max(memory_kb());
         tokio::time::sleep(Duration::from_millis(25)).await;
@@ -94,7 +127,10 @@ async fn a_flood_from_one_address_leaves_the_others_in_peace() {
     let cluster = Cluster::alone(&limits).await;
     let address = cluster.address(0);
     // From 127.0.0.1, and below what that may spend.
-    let (ann, bob) = (Client::member(address, "ann", "room").await, Client::member(address, "bob", "room").await);
+    let (ann, bob) = (
+        Client::member(address, "ann", "room").await,
+        Client::member(address, "bob", "room").await,
+    );
     // How the machine is without the flood: the node has no better times than that.
     let (calm, sent_before, before) = speak(&ann, Duration::from_secs(2)).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -102,12 +138,18 @@ async fn a_flood_from_one_address_leaves_the_others_in_peace() {
     let post = "POST /messages HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: 31\r\n\r\n{\"room_id\":\"r\",\"content\":\"x\"}  ";
     let handshake = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\n\r\n";
     // On a thread of its own: it must not take the others' turns but through the node.
-    let attacker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let attacker = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     let mut flood = Vec::new();
     for _ in 0..FLOODERS {
         for request in [post, handshake] {
             let (stop, refused) = (stop.clone(), refused.clone());
-            flood.push(attacker.spawn(async move { request_without_end(address, request, &stop, &refused).await }));
+            flood.push(attacker.spawn(async move {
+                request_without_end(address, request, &stop, &refused).await
+            }));
         }
         let (stop, closed) = (stop.clone(), closed.clone());
         flood.push(attacker.spawn(async move { emit_without_end(address, &stop, &closed).await }));
@@ -118,13 +160,26 @@ async fn a_flood_from_one_address_leaves_the_others_in_peace() {
         task.await.unwrap();
     }
     attacker.shutdown_background();
-    bob.eventually("all came", |bob| bob.seqs().len() == sent + sent_before).await;
-    let (refused, closed) = (refused.load(Ordering::Relaxed), closed.load(Ordering::Relaxed));
+    bob.eventually("all came", |bob| bob.seqs().len() == sent + sent_before)
+        .await;
+    let (refused, closed) = (
+        refused.load(Ordering::Relaxed),
+        closed.load(Ordering::Relaxed),
+    );
     println!(
         "p99 {p99:?} of {sent}, undisturbed {calm:?}, {refused} requests refused, {closed} sockets closed, {before} to {most} KB"
     );
-    assert!(refused > 20 && closed > 0, "{refused} requests refused, {closed} sockets closed");
-    assert!(p99 < Duration::from_millis(100).max(10 * calm), "p99 of the others {p99:?}, undisturbed {calm:?}");
-    assert!(most < before + 32 * 1024, "memory rose from {before} to {most} KB");
+    assert!(
+        refused > 20 && closed > 0,
+        "{refused} requests refused, {closed} sockets closed"
+    );
+    assert!(
+        p99 < Duration::from_millis(100).max(10 * calm),
+        "p99 of the others {p99:?}, undisturbed {calm:?}"
+    );
+    assert!(
+        most < before + 32 * 1024,
+        "memory rose from {before} to {most} KB"
+    );
     cluster.stop().await;
 }

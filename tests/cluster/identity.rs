@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hubbub::auth::{Algorithm, KeySource, NewToken, TokenRules, Verifier, Webhook, WebhookSettings};
+use hubbub::auth::{
+    Algorithm, KeySource, NewToken, TokenRules, Verifier, Webhook, WebhookSettings,
+};
 use hubbub::domain::policy::Asked;
 use hubbub::domain::{Code, RoomId, UserId};
 use jsonwebtoken::jwk::Jwk;
@@ -25,7 +27,10 @@ fn ed() -> EncodingKey {
 
 /// As BetterAuth signs it.
 fn token(kid: &str, claims: &Value) -> String {
-    let header = Header { kid: Some(kid.to_owned()), ..Header::new(jsonwebtoken::Algorithm::EdDSA) };
+    let header = Header {
+        kid: Some(kid.to_owned()),
+        ..Header::new(jsonwebtoken::Algorithm::EdDSA)
+    };
     jsonwebtoken::encode(&header, claims, &ed()).unwrap()
 }
 
@@ -36,7 +41,10 @@ fn set(kid: &str) -> String {
 }
 
 fn ok(body: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// A server that gives everyone the same answer, and counts.
@@ -54,7 +62,10 @@ impl Publisher {
 
     pub async fn slow(answer: impl Into<String>, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, asked) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let (address, asked) = (
+            listener.local_addr().unwrap(),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let (answer, count): (Arc<str>, _) = (answer.into().into(), asked.clone());
         let last = Arc::new(Mutex::default());
         let keep = last.clone();
@@ -65,17 +76,23 @@ impl Publisher {
                     let mut request = [0; 4096];
                     while let Ok(read @ 1..) = stream.read(&mut request).await {
                         count.fetch_add(1, Ordering::SeqCst);
-                        *keep.lock().unwrap() = String::from_utf8_lossy(&request[..read]).into_owned();
+                        *keep.lock().unwrap() =
+                            String::from_utf8_lossy(&request[..read]).into_owned();
                         tokio::time::sleep(delay).await;
                         // An empty answer never comes.
-                        if !answer.is_empty() && stream.write_all(answer.as_bytes()).await.is_err() {
+                        if !answer.is_empty() && stream.write_all(answer.as_bytes()).await.is_err()
+                        {
                             return;
                         }
                     }
                 });
             }
         });
-        Self { address, asked, last }
+        Self {
+            address,
+            asked,
+            last,
+        }
     }
 
     pub fn url(&self) -> String {
@@ -87,34 +104,64 @@ impl Publisher {
     }
 
     fn verifier(&self) -> Verifier {
-        let rules = TokenRules { algorithms: vec![Algorithm::EdDsa], ..TokenRules::default() };
+        let rules = TokenRules {
+            algorithms: vec![Algorithm::EdDsa],
+            ..TokenRules::default()
+        };
         Verifier::new(KeySource::Url(self.url().parse().unwrap()), rules).unwrap()
     }
 }
 
 async fn code(verifier: &Verifier, token: &str) -> Option<Code> {
-    verifier.verify(token).await.err().map(|refusal| refusal.code)
+    verifier
+        .verify(token)
+        .await
+        .err()
+        .map(|refusal| refusal.code)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_takes_the_tokens_of_a_published_set() {
     let publisher = Publisher::of(ok(&set("k1"))).await;
     let (url, base) = (publisher.url(), "https://app.example.com");
-    let settings =
-        [("JWT_JWKS_URL", url.as_str()), ("JWT_ALGORITHM", "EdDSA"), ("JWT_ISSUER", base), ("JWT_AUDIENCE", base)];
+    let settings = [
+        ("JWT_JWKS_URL", url.as_str()),
+        ("JWT_ALGORITHM", "EdDSA"),
+        ("JWT_ISSUER", base),
+        ("JWT_AUDIENCE", base),
+    ];
     let cluster = Cluster::alone(&settings).await;
-    let mut claims =
-        json!({"id": "u1", "email": "a@b.c", "name": "Ann", "sub": "u1", "iss": base, "aud": base, "exp": FAR});
+    let mut claims = json!({"id": "u1", "email": "a@b.c", "name": "Ann", "sub": "u1", "iss": base, "aud": base, "exp": FAR});
     let ann = Client::with_token(cluster.address(0), &token("k1", &claims)).await;
-    assert_eq!(ann.await_event("authenticated").await, json!({"user_id": "u1", "username": "Ann"}));
+    assert_eq!(
+        ann.await_event("authenticated").await,
+        json!({"user_id": "u1", "username": "Ann"})
+    );
     let bearer = format!("Bearer {}", token("k1", &claims));
-    let (_, _, users) = http(cluster.address(0), "GET", "/rooms/r/users", &[("authorization", &bearer)], "").await;
+    let (_, _, users) = http(
+        cluster.address(0),
+        "GET",
+        "/rooms/r/users",
+        &[("authorization", &bearer)],
+        "",
+    )
+    .await;
     assert_eq!(users["code"], "not_in_room", "known, but not there");
     claims["aud"] = json!("https://other.example.com");
     let refused = Client::with_token(cluster.address(0), &token("k1", &claims)).await;
     let error = refused.await_event("connect_error").await;
-    assert!(error["message"].as_str().unwrap().starts_with("unauthorized: "), "{error}");
-    assert_eq!(publisher.asked(), 1, "at the start, and for nobody after it");
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("unauthorized: "),
+        "{error}"
+    );
+    assert_eq!(
+        publisher.asked(),
+        1,
+        "at the start, and for nobody after it"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +173,11 @@ async fn an_unknown_kid_has_the_set_fetched_once_whoever_asks() {
     assert!(all.iter().all(Option::is_none), "{all:?}");
     for kid in ["made-up", "another"] {
         let unknown = token(kid, &json!({"sub": "s", "exp": FAR}));
-        assert_eq!(code(&verifier, &unknown).await, Some(Code::Unavailable), "not before the set may be fetched again");
+        assert_eq!(
+            code(&verifier, &unknown).await,
+            Some(Code::Unavailable),
+            "not before the set may be fetched again"
+        );
     }
     assert_eq!((code(&verifier, &good).await, publisher.asked()), (None, 1));
 }
@@ -137,7 +188,12 @@ async fn a_set_that_cant_be_had_lets_nobody_in() {
     let elsewhere = Publisher::of(ok(&set("k1"))).await;
     // Each would let the token in, but for what is wrong with it.
     let good_set = set("k1");
-    let with_head = |head: &str| format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{good_set}", good_set.len());
+    let with_head = |head: &str| {
+        format!(
+            "HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{good_set}",
+            good_set.len()
+        )
+    };
     let redirect = with_head(&format!("302 Found\r\nlocation: {}", elsewhere.url()));
     let large = format!("{}{good_set}", " ".repeat(300_000));
     let broken = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{";
@@ -151,19 +207,33 @@ async fn a_set_that_cant_be_had_lets_nobody_in() {
         String::new(),
     ] {
         let publisher = Publisher::of(answer.clone()).await;
-        let refused = tokio::time::timeout(Duration::from_secs(10), code(&publisher.verifier(), &good)).await;
+        let refused =
+            tokio::time::timeout(Duration::from_secs(10), code(&publisher.verifier(), &good)).await;
         let said = answer.chars().take(60).collect::<String>();
-        assert_eq!(refused.expect("it waits without end"), Some(Code::Unavailable), "{said}");
+        assert_eq!(
+            refused.expect("it waits without end"),
+            Some(Code::Unavailable),
+            "{said}"
+        );
     }
     assert_eq!(elsewhere.asked(), 0, "a redirect was followed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cant_be_checked_now_comes_back_by_itself() {
-    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nowhere = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let url = format!("http://{nowhere}/jwks");
-    let cluster = Cluster::alone(&[("JWT_JWKS_URL", url.as_str()), ("JWT_ALGORITHM", "EdDSA")]).await;
-    let ann = Client::with_token(cluster.address(0), &token("k1", &json!({"sub": "s", "exp": FAR}))).await;
+    let cluster =
+        Cluster::alone(&[("JWT_JWKS_URL", url.as_str()), ("JWT_ALGORITHM", "EdDSA")]).await;
+    let ann = Client::with_token(
+        cluster.address(0),
+        &token("k1", &json!({"sub": "s", "exp": FAR})),
+    )
+    .await;
     ann.eventually("closed", Client::is_closed).await;
     // The transport only: a connect_error or DISCONNECT would keep it away.
     assert!(ann.events("connect_error").is_empty() && ann.events("disconnect").is_empty());
@@ -173,7 +243,10 @@ async fn who_cant_be_checked_now_comes_back_by_itself() {
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
 fn bearer(user: &str, role: Option<&str>) -> String {
-    format!("Bearer {}", hubbub::auth::mint(SECRET, user, None, role, Duration::from_secs(60)).unwrap())
+    format!(
+        "Bearer {}",
+        hubbub::auth::mint(SECRET, user, None, role, Duration::from_secs(60)).unwrap()
+    )
 }
 
 async fn disconnect(address: SocketAddr, user: &str, bearer: &str) -> (u16, Value) {
@@ -192,12 +265,24 @@ async fn a_user_is_sent_away(cluster: Cluster) {
     }
     let bob = Client::with_token(cluster.address(last), &bearer("ann2", None)[7..]).await;
     bob.await_event("authenticated").await;
-    for (caller, expected) in [(bearer("bob", None), "forbidden"), (bearer("ann", Some("user")), "forbidden")] {
-        assert_eq!(disconnect(cluster.address(0), "ann", &caller).await.1["code"], expected);
+    for (caller, expected) in [
+        (bearer("bob", None), "forbidden"),
+        (bearer("ann", Some("user")), "forbidden"),
+    ] {
+        assert_eq!(
+            disconnect(cluster.address(0), "ann", &caller).await.1["code"],
+            expected
+        );
     }
     assert_eq!(disconnect(cluster.address(0), "ann", "").await.0, 401);
     let (status, answer) = disconnect(cluster.address(0), "ann", "Bearer a-key-of-a-service").await;
-    assert_eq!((status, answer), (200, json!({"ok": true, "user_id": "ann", "disconnected": 3, "remaining": 0})));
+    assert_eq!(
+        (status, answer),
+        (
+            200,
+            json!({"ok": true, "user_id": "ann", "disconnected": 3, "remaining": 0})
+        )
+    );
     // And it is given up after a second: so all of them ended within it.
     for ann in &anns {
         assert_eq!(ann.await_event("exception").await["code"], "forbidden");
@@ -207,8 +292,16 @@ async fn a_user_is_sent_away(cluster: Cluster) {
     // The token is still good: nobody is locked out by it.
     let back = Client::with_token(cluster.address(0), &bearer("ann", None)[7..]).await;
     back.await_event("authenticated").await;
-    let (_, answer) = disconnect(cluster.address(last), "nobody", &bearer("root", Some("admin"))).await;
-    assert_eq!(answer, json!({"ok": true, "user_id": "nobody", "disconnected": 0, "remaining": 0}));
+    let (_, answer) = disconnect(
+        cluster.address(last),
+        "nobody",
+        &bearer("root", Some("admin")),
+    )
+    .await;
+    assert_eq!(
+        answer,
+        json!({"ok": true, "user_id": "nobody", "disconnected": 0, "remaining": 0})
+    );
     back.done("join", json!({"room_id": "r"})).await;
     assert!(bob.events("exception").is_empty() && bob.events("disconnect").is_empty());
     bob.done("join", json!({"room_id": "r"})).await;
@@ -230,7 +323,13 @@ async fn all_sockets_of_a_user_end_on_two_nodes() {
 fn limited(user: &str, role: Option<&str>, rooms: &[&str]) -> String {
     let rooms = Some(rooms.iter().map(ToString::to_string).collect());
     let role = role.map(ToOwned::to_owned);
-    NewToken { role, rooms, ..NewToken::lasting(user, Duration::from_secs(60)) }.sign(SECRET).unwrap()
+    NewToken {
+        role,
+        rooms,
+        ..NewToken::lasting(user, Duration::from_secs(60))
+    }
+    .sign(SECRET)
+    .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,20 +340,30 @@ async fn a_token_is_good_for_its_rooms_alone() {
     ann.await_event("authenticated").await;
     for room in ["lobby", "team-1"] {
         ann.done("join", json!({"room_id": room})).await;
-        ann.done("message", json!({"room_id": room, "content": "hi"})).await;
+        ann.done("message", json!({"room_id": room, "content": "hi"}))
+            .await;
         ann.done("history", json!({"room_id": room})).await;
         ann.done("typing", json!({"room_id": room})).await;
     }
     for event in ["join", "message", "history", "typing"] {
-        let answer = ann.ask(event, json!({"room_id": "secret", "content": "hi"})).await;
+        let answer = ann
+            .ask(event, json!({"room_id": "secret", "content": "hi"}))
+            .await;
         assert_eq!(answer["code"], "forbidden", "{event}");
     }
-    assert_eq!(ann.ask("message", json!({"room_id": "team-2", "content": "hi"})).await["code"], "not_in_room");
+    assert_eq!(
+        ann.ask("message", json!({"room_id": "team-2", "content": "hi"}))
+            .await["code"],
+        "not_in_room"
+    );
     // Over HTTP as well, though another token has put the user into the room.
     let free = Client::with_token(address, &bearer("ann", None)[7..]).await;
     free.await_event("authenticated").await;
     free.done("join", json!({"room_id": "secret"})).await;
-    let (user, service) = (limited("ann", None, &["lobby"]), limited("bot", Some("service"), &["lobby"]));
+    let (user, service) = (
+        limited("ann", None, &["lobby"]),
+        limited("bot", Some("service"), &["lobby"]),
+    );
     for (token, method, path, status) in [
         (&user, "GET", "/rooms/lobby/messages", 200),
         (&user, "GET", "/rooms/lobby/users", 200),
@@ -268,15 +377,34 @@ async fn a_token_is_good_for_its_rooms_alone() {
         (&service, "POST", "/users/ann/disconnect", 403),
     ] {
         let authorization = format!("Bearer {token}");
-        let (got, _, answer) = http(address, method, path, &[("authorization", &authorization)], "").await;
+        let (got, _, answer) = http(
+            address,
+            method,
+            path,
+            &[("authorization", &authorization)],
+            "",
+        )
+        .await;
         assert_eq!(got, status, "{path} {answer}");
-        assert!(status == 200 || answer["code"] == "forbidden", "{path} {answer}");
+        assert!(
+            status == 200 || answer["code"] == "forbidden",
+            "{path} {answer}"
+        );
     }
     for (room, status) in [("lobby", 201), ("secret", 403)] {
-        let (authorization, body) =
-            (format!("Bearer {service}"), json!({"room_id": room, "content": "hi"}).to_string());
-        let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
-        assert_eq!(http(address, "POST", "/messages", &headers, &body).await.0, status, "{room}");
+        let (authorization, body) = (
+            format!("Bearer {service}"),
+            json!({"room_id": room, "content": "hi"}).to_string(),
+        );
+        let headers = [
+            ("authorization", authorization.as_str()),
+            ("content-type", "application/json"),
+        ];
+        assert_eq!(
+            http(address, "POST", "/messages", &headers, &body).await.0,
+            status,
+            "{room}"
+        );
     }
     cluster.stop().await;
 }
@@ -292,24 +420,54 @@ async fn a_narrower_token_ends_what_a_wider_one_began(cluster: Cluster) {
             client.done("join", json!({"room_id": room})).await;
         }
     }
-    ann.done("authenticate", json!({"token": limited("ann", None, &["kept"])})).await;
+    ann.done(
+        "authenticate",
+        json!({"token": limited("ann", None, &["kept"])}),
+    )
+    .await;
     let told = ann.await_event("exception").await;
-    assert_eq!((&told["code"], &told["room_id"]), (&json!("forbidden"), &json!("lost")));
+    assert_eq!(
+        (&told["code"], &told["room_id"]),
+        (&json!("forbidden"), &json!("lost"))
+    );
     assert_eq!(bob.await_event("user_left").await["room_id"], "lost");
     // Whom the same feed serves has had it: so ann would have had it before what is said after that.
     let carl = Client::with_token(address, &bearer("carl", None)[7..]).await;
     carl.await_event("authenticated").await;
     carl.done("join", json!({"room_id": "lost"})).await;
-    bob.done("message", json!({"room_id": "lost", "content": "not for ann"})).await;
+    bob.done(
+        "message",
+        json!({"room_id": "lost", "content": "not for ann"}),
+    )
+    .await;
     carl.await_event("message").await;
-    bob.done("message", json!({"room_id": "kept", "content": "for ann"})).await;
+    bob.done("message", json!({"room_id": "kept", "content": "for ann"}))
+        .await;
     assert_eq!(ann.await_event("message").await["content"], "for ann");
-    assert_eq!(ann.ask("message", json!({"room_id": "lost", "content": "hi"})).await["code"], "forbidden");
-    assert_eq!(ann.events("exception").len(), 1, "of the room that is kept nothing is said");
+    assert_eq!(
+        ann.ask("message", json!({"room_id": "lost", "content": "hi"}))
+            .await["code"],
+        "forbidden"
+    );
+    assert_eq!(
+        ann.events("exception").len(),
+        1,
+        "of the room that is kept nothing is said"
+    );
     // A wider one again: the rooms are open, but nobody is put back into them.
-    ann.done("authenticate", json!({"token": limited("ann", None, &["*"])})).await;
-    assert_eq!(ann.ask("message", json!({"room_id": "lost", "content": "hi"})).await["code"], "not_in_room");
-    let joined = ann.done("join", json!({"room_id": "lost", "since_seq": 0})).await;
+    ann.done(
+        "authenticate",
+        json!({"token": limited("ann", None, &["*"])}),
+    )
+    .await;
+    assert_eq!(
+        ann.ask("message", json!({"room_id": "lost", "content": "hi"}))
+            .await["code"],
+        "not_in_room"
+    );
+    let joined = ann
+        .done("join", json!({"room_id": "lost", "since_seq": 0}))
+        .await;
     assert_eq!(joined["replayed"], 1);
     cluster.stop().await;
 }
@@ -328,7 +486,15 @@ async fn a_narrower_token_ends_what_a_wider_one_began_on_two_nodes() {
 async fn asking(publisher: &Publisher, more: &[(&str, &str)]) -> (Cluster, Client) {
     let url = format!("http://{}/allow", publisher.address);
     let patient = ("AUTHORIZE_TIMEOUT_MS", "10000");
-    let settings = [&[("AUTHORIZE_URL", url.as_str()), ("AUTHORIZE_SECRET", "of-hubbub"), patient], more].concat();
+    let settings = [
+        &[
+            ("AUTHORIZE_URL", url.as_str()),
+            ("AUTHORIZE_SECRET", "of-hubbub"),
+            patient,
+        ],
+        more,
+    ]
+    .concat();
     let cluster = Cluster::alone(&settings).await;
     let ann = Client::connect(cluster.address(0)).await;
     ann.done("authenticate", json!({"user_id": "ann"})).await;
@@ -342,16 +508,29 @@ async fn someone_else_is_asked_about_joins_and_sends() {
     ann.done("join", json!({"room_id": "r"})).await;
     let request = publisher.last.lock().unwrap().clone();
     assert!(
-        request.starts_with("POST /allow HTTP/1.1") && request.contains("authorization: Bearer of-hubbub"),
+        request.starts_with("POST /allow HTTP/1.1")
+            && request.contains("authorization: Bearer of-hubbub"),
         "{request}"
     );
-    assert!(request.ends_with(r#"{"action":"join","user_id":"ann","room_id":"r"}"#), "{request}");
+    assert!(
+        request.ends_with(r#"{"action":"join","user_id":"ann","room_id":"r"}"#),
+        "{request}"
+    );
     for _ in 0..3 {
-        ann.done("message", json!({"room_id": "r", "content": "hi"})).await;
+        ann.done("message", json!({"room_id": "r", "content": "hi"}))
+            .await;
     }
     ann.done("history", json!({"room_id": "r"})).await;
-    let (status, _) = crate::node::post(cluster.address(0), &json!({"room_id": "r", "content": "of a service"})).await;
-    assert_eq!((status, publisher.asked()), (201, 2), "each once, and not for a service");
+    let (status, _) = crate::node::post(
+        cluster.address(0),
+        &json!({"room_id": "r", "content": "of a service"}),
+    )
+    .await;
+    assert_eq!(
+        (status, publisher.asked()),
+        (201, 2),
+        "each once, and not for a service"
+    );
     cluster.stop().await;
 }
 
@@ -360,9 +539,16 @@ async fn a_no_is_a_no_and_is_kept() {
     let publisher = Publisher::of(ok(r#"{"allow": false}"#)).await;
     let (cluster, ann) = asking(&publisher, &[]).await;
     for _ in 0..3 {
-        assert_eq!(ann.ask("join", json!({"room_id": "r"})).await["code"], "forbidden");
+        assert_eq!(
+            ann.ask("join", json!({"room_id": "r"})).await["code"],
+            "forbidden"
+        );
     }
-    assert_eq!(ann.ask("message", json!({"room_id": "r", "content": "hi"})).await["code"], "not_in_room");
+    assert_eq!(
+        ann.ask("message", json!({"room_id": "r", "content": "hi"}))
+            .await["code"],
+        "not_in_room"
+    );
     assert_eq!(publisher.asked(), 1);
     cluster.stop().await;
 }
@@ -370,14 +556,20 @@ async fn a_no_is_a_no_and_is_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_answer_nobody_may() {
     let elsewhere = Publisher::of(ok(r#"{"allow": true}"#)).await;
-    let redirect = format!("HTTP/1.1 307 Go\r\nlocation: http://{}/\r\ncontent-length: 0\r\n\r\n", elsewhere.address);
+    let redirect = format!(
+        "HTTP/1.1 307 Go\r\nlocation: http://{}/\r\ncontent-length: 0\r\n\r\n",
+        elsewhere.address
+    );
     for answer in [
         redirect,
         "HTTP/1.1 500 No\r\ncontent-length: 15\r\n\r\n{\"allow\": true}".to_owned(),
         "HTTP/1.1 204 No\r\n\r\n".to_owned(),
         ok("{}"),
         ok(r#"{"allow": "true"}"#),
-        ok(&format!(r#"{{"allow": true, "filling": "{}"}}"#, "x".repeat(20_000))),
+        ok(&format!(
+            r#"{{"allow": true, "filling": "{}"}}"#,
+            "x".repeat(20_000)
+        )),
         String::new(),
     ] {
         let publisher = Publisher::of(answer.clone()).await;
@@ -388,7 +580,11 @@ async fn without_an_answer_nobody_may() {
             (&json!("unavailable"), &json!(1000)),
             "{answer:.60}"
         );
-        assert_eq!(ann.ask("message", json!({"room_id": "r", "content": "hi"})).await["code"], "not_in_room");
+        assert_eq!(
+            ann.ask("message", json!({"room_id": "r", "content": "hi"}))
+                .await["code"],
+            "not_in_room"
+        );
         cluster.stop().await;
     }
     assert_eq!(elsewhere.asked(), 0, "a redirect was followed");
@@ -399,8 +595,14 @@ async fn who_waits_for_an_answer_keeps_the_order() {
     let publisher = Publisher::slow(ok(r#"{"allow": true}"#), Duration::from_millis(100)).await;
     let (cluster, ann) = asking(&publisher, &[("AUTHORIZE_CACHE_SECS", "0")]).await;
     let join = ann.emit("join", &json!({"room_id": "r"}));
-    let sent: Vec<_> =
-        (0..3).map(|n| ann.emit("message", &json!({"room_id": "r", "content": n.to_string()}))).collect();
+    let sent: Vec<_> = (0..3)
+        .map(|n| {
+            ann.emit(
+                "message",
+                &json!({"room_id": "r", "content": n.to_string()}),
+            )
+        })
+        .collect();
     let leave = ann.emit("leave", &json!({"room_id": "r"}));
     let late = ann.emit("message", &json!({"room_id": "r", "content": "late"}));
     assert_eq!(join.await.unwrap()["ok"], true);
@@ -417,9 +619,20 @@ async fn who_waits_for_an_answer_keeps_the_order() {
 async fn a_question_is_asked_once_whoever_waits() {
     let publisher = Publisher::slow(ok(r#"{"allow": true}"#), Duration::from_millis(200)).await;
     let uri = format!("http://{}/", publisher.address).parse().unwrap();
-    let settings = WebhookSettings { uri, bearer: None, timeout: Duration::from_secs(5), cache: Duration::ZERO };
-    let (webhook, user, room) = (Webhook::new(settings).unwrap(), UserId::trusted("ann"), RoomId::trusted("r"));
-    let all = futures_util::future::join_all((0..50).map(|_| webhook.ask(Asked::Join, &user, &room))).await;
+    let settings = WebhookSettings {
+        uri,
+        bearer: None,
+        timeout: Duration::from_secs(5),
+        cache: Duration::ZERO,
+    };
+    let (webhook, user, room) = (
+        Webhook::new(settings).unwrap(),
+        UserId::trusted("ann"),
+        RoomId::trusted("r"),
+    );
+    let all =
+        futures_util::future::join_all((0..50).map(|_| webhook.ask(Asked::Join, &user, &room)))
+            .await;
     assert!(all.iter().all(Result::is_ok));
     assert_eq!(publisher.asked(), 1);
 }

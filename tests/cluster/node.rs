@@ -23,14 +23,22 @@ pub struct Cluster {
 impl Cluster {
     /// One node, embedded backplane.
     pub async fn alone(settings: &[(&str, &str)]) -> Self {
-        Self { nodes: vec![start(settings).await], _redis: None }
+        Self {
+            nodes: vec![start(settings).await],
+            _redis: None,
+        }
     }
 
     /// So many nodes on a Redis of their own.
     pub async fn of(count: usize, settings: &[(&str, &str)]) -> Self {
         let redis = RedisServer::start();
         let url = redis.url();
-        Self::on(redis, count, &[&[("REDIS_URL", url.as_str())], settings].concat()).await
+        Self::on(
+            redis,
+            count,
+            &[&[("REDIS_URL", url.as_str())], settings].concat(),
+        )
+        .await
     }
 
     /// So many nodes on that Redis, which the settings name.
@@ -39,7 +47,10 @@ impl Cluster {
         for _ in 0..count {
             nodes.push(start(settings).await);
         }
-        let cluster = Self { nodes, _redis: Some(redis) };
+        let cluster = Self {
+            nodes,
+            _redis: Some(redis),
+        };
         for index in 0..count {
             cluster.await_ready(index).await;
         }
@@ -66,8 +77,10 @@ impl Cluster {
 }
 
 pub async fn start(settings: &[(&str, &str)]) -> App {
-    let mut environment: BTreeMap<String, String> =
-        settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let mut environment: BTreeMap<String, String> = settings
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
     environment.insert("SERVER_PORT".into(), "0".into());
     let config = Config::from_sources(environment, Path::new("/nonexistent/.env")).unwrap();
     App::start(&config).await.unwrap()
@@ -84,16 +97,36 @@ pub async fn http(
     let answer = http_text(address, method, path, headers, body).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let mut lines = head.lines();
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers =
-        lines.filter_map(|line| line.split_once(": ")).map(|(n, v)| (n.to_lowercase(), v.to_owned())).collect();
-    (status, headers, serde_json::from_str(body).unwrap_or(Value::Null))
+    let status = lines
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    let headers = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(n, v)| (n.to_lowercase(), v.to_owned()))
+        .collect();
+    (
+        status,
+        headers,
+        serde_json::from_str(body).unwrap_or(Value::Null),
+    )
 }
 
 /// One HTTP request, and the answer as it came.
-pub async fn http_text(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
+pub async fn http_text(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -114,6 +147,11 @@ pub async fn post(address: SocketAddr, body: &Value) -> (u16, Value) {
 /// A figure of the node whose metrics are there.
 pub async fn metric(address: SocketAddr, name: &str) -> u64 {
     let text = http_text(address, "GET", "/metrics", &[], "").await;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name}")).trim().parse().unwrap()
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name}"))
+        .trim()
+        .parse()
+        .unwrap()
 }

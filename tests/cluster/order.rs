@@ -7,11 +7,19 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::node::{Cluster, post};
 
-const FAST: &[(&str, &str)] =
-    &[("RATE_EVENTS_PER_SEC", "100000"), ("RATE_EVENTS_BURST", "100000"), ("HISTORY_SIZE", "20000")];
+const FAST: &[(&str, &str)] = &[
+    ("RATE_EVENTS_PER_SEC", "100000"),
+    ("RATE_EVENTS_BURST", "100000"),
+    ("HISTORY_SIZE", "20000"),
+];
 
 fn contents(client: &Client) -> Vec<(u64, String)> {
-    let content = |message: &Value| (message["seq"].as_u64().unwrap(), message["content"].as_str().unwrap().to_owned());
+    let content = |message: &Value| {
+        (
+            message["seq"].as_u64().unwrap(),
+            message["content"].as_str().unwrap().to_owned(),
+        )
+    };
     client.events("message").iter().map(content).collect()
 }
 
@@ -19,19 +27,36 @@ async fn five_thousand(cluster: Cluster) {
     let mut members = Vec::new();
     for node in 0..cluster.nodes.len() {
         for n in 0..3 {
-            members.push(Client::member(cluster.address(node), &format!("user-{node}-{n}"), "room").await);
+            members.push(
+                Client::member(cluster.address(node), &format!("user-{node}-{n}"), "room").await,
+            );
         }
     }
     let sender = &members[0];
-    let answers: Vec<_> =
-        (0..5000).map(|n| sender.emit("message", &json!({"room_id": "room", "content": n.to_string()}))).collect();
+    let answers: Vec<_> = (0..5000)
+        .map(|n| {
+            sender.emit(
+                "message",
+                &json!({"room_id": "room", "content": n.to_string()}),
+            )
+        })
+        .collect();
     for (n, answer) in answers.into_iter().enumerate() {
-        let answer = tokio::time::timeout(Duration::from_secs(60), answer).await.unwrap().unwrap();
-        assert_eq!((&answer["ok"], answer["seq"].as_u64()), (&json!(true), Some(n as u64 + 1)), "{answer}");
+        let answer = tokio::time::timeout(Duration::from_secs(60), answer)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (&answer["ok"], answer["seq"].as_u64()),
+            (&json!(true), Some(n as u64 + 1)),
+            "{answer}"
+        );
     }
     let expected: Vec<_> = (0..5000).map(|n| (n + 1, n.to_string())).collect();
     for member in &members {
-        member.eventually("all came", |member| member.seqs().len() >= 5000).await;
+        member
+            .eventually("all came", |member| member.seqs().len() >= 5000)
+            .await;
         assert_eq!(contents(member), expected);
     }
     cluster.stop().await;
@@ -63,17 +88,24 @@ async fn four_senders_on_three_nodes_make_one_sequence() {
     let mut answers = Vec::new();
     for n in 0..250 {
         for sender in &members[..4] {
-            answers.push(sender.emit("message", &json!({"room_id": "room", "content": format!("{n}")})));
+            answers.push(sender.emit(
+                "message",
+                &json!({"room_id": "room", "content": format!("{n}")}),
+            ));
         }
     }
     for answer in answers {
         assert_eq!(answer.await.unwrap()["ok"], true);
     }
-    members[0].eventually("all came", |member| member.seqs().len() >= 1000).await;
+    members[0]
+        .eventually("all came", |member| member.seqs().len() >= 1000)
+        .await;
     let sequence = contents(&members[0]);
     assert_eq!(members[0].seqs(), (1..=1000).collect::<Vec<_>>());
     for member in &members {
-        member.eventually("all came", |member| member.seqs().len() >= 1000).await;
+        member
+            .eventually("all came", |member| member.seqs().len() >= 1000)
+            .await;
         assert_eq!(contents(member), sequence);
     }
     cluster.stop().await;
@@ -83,21 +115,39 @@ async fn joins_while_others_send(cluster: Cluster) {
     let nodes = cluster.nodes.len();
     let talker = Client::member(cluster.address(0), "talker", "room").await;
     for joins in 0..100_u64 {
-        let send = |n: u64| talker.emit("message", &json!({"room_id": "room", "content": n.to_string()}));
+        let send = |n: u64| {
+            talker.emit(
+                "message",
+                &json!({"room_id": "room", "content": n.to_string()}),
+            )
+        };
         for n in 0..5 {
             drop(send(n));
         }
         let since = joins;
         let joiner = Client::connect(cluster.address(joins as usize % nodes)).await;
-        joiner.done("authenticate", json!({"user_id": format!("joiner-{joins}")})).await;
+        joiner
+            .done(
+                "authenticate",
+                json!({"user_id": format!("joiner-{joins}")}),
+            )
+            .await;
         let answer = joiner.emit("join", &json!({"room_id": "room", "since_seq": since}));
         for n in 0..5 {
             drop(send(n));
         }
         let answer = answer.await.unwrap();
-        assert_eq!((&answer["recovered"], &answer["gap"]), (&json!(true), &json!(false)), "{answer}");
+        assert_eq!(
+            (&answer["recovered"], &answer["gap"]),
+            (&json!(true), &json!(false)),
+            "{answer}"
+        );
         let last = send(99).await.unwrap()["seq"].as_u64().unwrap();
-        joiner.eventually("it has caught up", |joiner| joiner.seqs().last() == Some(&last)).await;
+        joiner
+            .eventually("it has caught up", |joiner| {
+                joiner.seqs().last() == Some(&last)
+            })
+            .await;
         assert_eq!(joiner.seqs(), (since + 1..=last).collect::<Vec<_>>());
         joiner.drop_transport();
     }
@@ -127,13 +177,27 @@ async fn a_send_repeated_everywhere_at_once_is_delivered_once() {
             post(cluster.address(1), &message)
         );
         let answers = [a, b, c];
-        assert_eq!(answers.iter().filter(|answer| answer["duplicate"] == false).count(), 1, "{answers:?}");
+        assert_eq!(
+            answers
+                .iter()
+                .filter(|answer| answer["duplicate"] == false)
+                .count(),
+            1,
+            "{answers:?}"
+        );
         for field in ["id", "seq", "epoch", "timestamp"] {
-            assert!(answers.iter().all(|answer| answer[field] == answers[0][field]), "{answers:?}");
+            assert!(
+                answers
+                    .iter()
+                    .all(|answer| answer[field] == answers[0][field]),
+                "{answers:?}"
+            );
         }
     }
     for member in [&first, &second] {
-        member.eventually("all came", |member| member.seqs().len() >= 20).await;
+        member
+            .eventually("all came", |member| member.seqs().len() >= 20)
+            .await;
         assert_eq!(member.seqs(), (1..=20).collect::<Vec<_>>());
     }
     cluster.stop().await;
@@ -145,7 +209,9 @@ async fn five_hundred_clients_that_speak_at_once_are_all_answered() {
     let address = cluster.address(0);
     let clients = (0..500).map(|n| async move {
         let client = Client::connect(address).await;
-        client.done("authenticate", json!({"user_id": format!("user-{n}")})).await;
+        client
+            .done("authenticate", json!({"user_id": format!("user-{n}")}))
+            .await;
     });
     futures_util::future::join_all(clients).await;
     cluster.stop().await;
@@ -163,14 +229,23 @@ async fn a_drain_tells_when_and_closes_evenly() {
     let drained = tokio::spawn(node.drain(Duration::from_secs(1)));
     for client in &clients {
         let notice = client.await_event("going_away").await;
-        assert!(notice["reconnect_in_ms"].as_u64().unwrap() < 1000, "{notice}");
+        assert!(
+            notice["reconnect_in_ms"].as_u64().unwrap() < 1000,
+            "{notice}"
+        );
     }
     let (status, _, body) = crate::node::http(address, "GET", "/readyz", &[], "").await;
     assert_eq!((status, &body["status"]), (503, &json!("draining")));
-    assert!(clients.iter().any(|client| !client.is_closed()), "not all at once");
+    assert!(
+        clients.iter().any(|client| !client.is_closed()),
+        "not all at once"
+    );
     for client in &clients {
         client.eventually("closed", Client::is_closed).await;
-        assert!(client.events("disconnect").is_empty(), "a DISCONNECT would keep it from coming back");
+        assert!(
+            client.events("disconnect").is_empty(),
+            "a DISCONNECT would keep it from coming back"
+        );
     }
     drained.await.unwrap();
 }

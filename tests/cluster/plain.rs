@@ -35,25 +35,40 @@ pub type Refused = (StatusCode, Value);
 impl Plain {
     /// In open mode, for broadcasts from now on.
     pub async fn connect(address: SocketAddr, user: &str) -> Self {
-        Self::with(address, &format!("user_id={user}"), &[]).await.unwrap()
+        Self::with(address, &format!("user_id={user}"), &[])
+            .await
+            .unwrap()
     }
 
     /// In open mode, to chat.
     pub async fn chat(address: SocketAddr, user: &str) -> Self {
-        Self::with(address, &format!("user_id={user}&chat=1"), &[]).await.unwrap()
+        Self::with(address, &format!("user_id={user}&chat=1"), &[])
+            .await
+            .unwrap()
     }
 
     /// With that query and those headers.
-    pub async fn with(address: SocketAddr, query: &str, headers: &[(&str, &str)]) -> Result<Self, Refused> {
-        let mut request = format!("ws://{address}/ws?{query}").into_client_request().unwrap();
+    pub async fn with(
+        address: SocketAddr,
+        query: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, Refused> {
+        let mut request = format!("ws://{address}/ws?{query}")
+            .into_client_request()
+            .unwrap();
         for (name, value) in headers {
-            request.headers_mut().insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+            request
+                .headers_mut()
+                .insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
         let (socket, answer) = match tokio_tungstenite::connect_async(request).await {
             Ok(connected) => connected,
             Err(Error::Http(answer)) => {
                 let body = answer.body().as_deref().unwrap_or_default();
-                return Err((answer.status(), serde_json::from_slice(body).unwrap_or_default()));
+                return Err((
+                    answer.status(),
+                    serde_json::from_slice(body).unwrap_or_default(),
+                ));
             }
             Err(error) => panic!("{error}"),
         };
@@ -72,19 +87,32 @@ impl Plain {
             let mut end = (1006, String::new());
             while let Some(Ok(message)) = stream.next().await {
                 match message {
-                    Message::Text(text) => record.lock().unwrap().frames.push(serde_json::from_str(&text).unwrap()),
-                    Message::Close(Some(frame)) => end = (frame.code.into(), frame.reason.to_string()),
+                    Message::Text(text) => record
+                        .lock()
+                        .unwrap()
+                        .frames
+                        .push(serde_json::from_str(&text).unwrap()),
+                    Message::Close(Some(frame)) => {
+                        end = (frame.code.into(), frame.reason.to_string())
+                    }
                     _ => {}
                 }
             }
             record.lock().unwrap().closed = Some(end);
         });
-        Ok(Self { out, seen, answered: answer.headers().clone(), next: Mutex::new(0) })
+        Ok(Self {
+            out,
+            seen,
+            answered: answer.headers().clone(),
+            next: Mutex::new(0),
+        })
     }
 
     /// Sends a frame without waiting.
     pub fn tell(&self, kind: &str, payload: &Value) {
-        self.say(Message::text(json!({"type": kind, "payload": payload}).to_string()));
+        self.say(Message::text(
+            json!({"type": kind, "payload": payload}).to_string(),
+        ));
     }
 
     pub fn say(&self, message: Message) {
@@ -96,13 +124,17 @@ impl Plain {
         let mut next = self.next.lock().unwrap();
         *next += 1;
         let reference = format!("r{next}");
-        self.say(Message::text(json!({"type": kind, "payload": payload, "ref": reference}).to_string()));
+        self.say(Message::text(
+            json!({"type": kind, "payload": payload, "ref": reference}).to_string(),
+        ));
         reference
     }
 
     pub async fn answer(&self, reference: &str) -> Value {
         let is_answer = |frame: &Value| frame["type"] == "ack" && frame["ref"] == reference;
-        self.await_frame(&format!("the ack of {reference}"), is_answer).await["payload"].clone()
+        self.await_frame(&format!("the ack of {reference}"), is_answer)
+            .await["payload"]
+            .clone()
     }
 
     pub async fn ask(&self, kind: &str, payload: Value) -> Value {
@@ -123,31 +155,47 @@ impl Plain {
 
     /// The payloads of that type.
     pub fn of(&self, kind: &str) -> Vec<Value> {
-        self.frames().into_iter().filter(|frame| frame["type"] == kind).map(|frame| frame["payload"].clone()).collect()
+        self.frames()
+            .into_iter()
+            .filter(|frame| frame["type"] == kind)
+            .map(|frame| frame["payload"].clone())
+            .collect()
     }
 
     /// The numbers of the broadcasts that came.
     pub fn broadcasts(&self) -> Vec<u64> {
-        self.frames().iter().filter_map(|frame| frame["seq"].as_u64()).collect()
+        self.frames()
+            .iter()
+            .filter_map(|frame| frame["seq"].as_u64())
+            .collect()
     }
 
     /// The numbers of the messages that came.
     pub fn seqs(&self) -> Vec<u64> {
-        self.of("message").iter().map(|message| message["seq"].as_u64().unwrap()).collect()
+        self.of("message")
+            .iter()
+            .map(|message| message["seq"].as_u64().unwrap())
+            .collect()
     }
 
     pub async fn eventually(&self, what: &str, check: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !check(self) {
             let seen = self.seen.lock().unwrap();
-            assert!(Instant::now() < deadline, "never: {what}; saw {:?}, {:?}", seen.frames, seen.closed);
+            assert!(
+                Instant::now() < deadline,
+                "never: {what}; saw {:?}, {:?}",
+                seen.frames,
+                seen.closed
+            );
             drop(seen);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
     pub async fn await_frame(&self, what: &str, check: impl Fn(&Value) -> bool) -> Value {
-        self.eventually(what, |client| client.frames().iter().any(&check)).await;
+        self.eventually(what, |client| client.frames().iter().any(&check))
+            .await;
         self.frames().into_iter().find(check).unwrap()
     }
 

@@ -64,11 +64,23 @@ enum Step {
 const NONSENSE: &[(&str, &str)] = &[
     (r#"["join"]"#, "bad_request"),
     (r#"["join",{"room_id":"\ud800"}]"#, "bad_request"),
-    (r#"["join",{"room_id":"red","limit":1,"since_seq":1}]"#, "bad_request"),
-    (r#"["message",{"room_id":"red","content":7}]"#, "bad_request"),
+    (
+        r#"["join",{"room_id":"red","limit":1,"since_seq":1}]"#,
+        "bad_request",
+    ),
+    (
+        r#"["message",{"room_id":"red","content":7}]"#,
+        "bad_request",
+    ),
     (r#"["message",[[[[[[[[{}]]]]]]]]]"#, "bad_request"),
-    (r#"["history",{"room_id":"red","limit":201}]"#, "bad_request"),
-    (r#"["leave",{"room_id":7},{"room_id":"red"}]"#, "bad_request"),
+    (
+        r#"["history",{"room_id":"red","limit":201}]"#,
+        "bad_request",
+    ),
+    (
+        r#"["leave",{"room_id":7},{"room_id":"red"}]"#,
+        "bad_request",
+    ),
     (r#"["no_such_event",{"room_id":"red"}]"#, "unknown_event"),
     (r#"["__proto__",null]"#, "unknown_event"),
 ];
@@ -147,14 +159,25 @@ struct Story {
 }
 
 fn room_of(event: &Value) -> &'static str {
-    ROOMS.into_iter().find(|room| event["room_id"] == **room).unwrap()
+    ROOMS
+        .into_iter()
+        .find(|room| event["room_id"] == **room)
+        .unwrap()
 }
 
 impl Place {
     async fn new(cluster: &Cluster) -> Self {
         let client = Client::connect(cluster.address(0)).await;
         let (promised, muttered) = (HashMap::new(), Vec::new());
-        Self { client, user: None, rooms: BTreeSet::new(), asked: vec![], promised, muttered, seen: BTreeMap::new() }
+        Self {
+            client,
+            user: None,
+            rooms: BTreeSet::new(),
+            asked: vec![],
+            promised,
+            muttered,
+            seen: BTreeMap::new(),
+        }
     }
 
     fn ask(&mut self, event: &str, expected: Result<Promise, &'static str>) {
@@ -162,19 +185,34 @@ impl Place {
         // Nobody but who is known is told anything else.
         let known = self.user.is_some() || event.starts_with("[\"authenticate\"");
         let expected = if known { expected } else { Err("unauthorized") };
-        self.asked.push(Asked { ack, told, expected });
+        self.asked.push(Asked {
+            ack,
+            told,
+            expected,
+        });
     }
 
     fn in_room(&self, room: &str, promise: Promise) -> Result<Promise, &'static str> {
-        if self.rooms.contains(room) { Ok(promise) } else { Err("not_in_room") }
+        if self.rooms.contains(room) {
+            Ok(promise)
+        } else {
+            Err("not_in_room")
+        }
     }
 
     fn take(&mut self, step: &Step) {
         match *step {
             Step::Authenticate(user) => {
                 let mine = *self.user.get_or_insert(user) == user;
-                let expected = if mine { Ok(Promise::Other) } else { Err("already_authenticated") };
-                self.ask(&json!(["authenticate", {"user_id": user}]).to_string(), expected);
+                let expected = if mine {
+                    Ok(Promise::Other)
+                } else {
+                    Err("already_authenticated")
+                };
+                self.ask(
+                    &json!(["authenticate", {"user_id": user}]).to_string(),
+                    expected,
+                );
             }
             Step::Join(room, start) => {
                 let since = match start {
@@ -190,7 +228,10 @@ impl Place {
                 if let Start::Last(limit) = start {
                     payload["limit"] = json!(limit);
                 }
-                self.ask(&json!(["join", payload]).to_string(), Ok(Promise::Joined(room, start, since)));
+                self.ask(
+                    &json!(["join", payload]).to_string(),
+                    Ok(Promise::Joined(room, start, since)),
+                );
                 if self.user.is_some() {
                     self.rooms.insert(room);
                 }
@@ -201,7 +242,10 @@ impl Place {
                 self.rooms.remove(room);
             }
             Step::Say(room, key) => {
-                let expected = self.in_room(room, Promise::Said(self.user.unwrap_or_default(), room, key));
+                let expected = self.in_room(
+                    room,
+                    Promise::Said(self.user.unwrap_or_default(), room, key),
+                );
                 let payload = json!({"room_id": room, "content": "hi", "client_msg_id": key});
                 self.ask(&json!(["message", payload]).to_string(), expected);
             }
@@ -214,24 +258,39 @@ impl Place {
                 self.ask(&json!(["history", {"room_id": room}]).to_string(), expected);
             }
             Step::Watch(user) => {
-                self.ask(&json!(["subscribe_status", {"target_user_id": user}]).to_string(), Ok(Promise::Other));
+                self.ask(
+                    &json!(["subscribe_status", {"target_user_id": user}]).to_string(),
+                    Ok(Promise::Other),
+                );
             }
             Step::Unwatch(user) => {
-                self.ask(&json!(["unsubscribe_status", {"target_user_id": user}]).to_string(), Ok(Promise::Other));
+                self.ask(
+                    &json!(["unsubscribe_status", {"target_user_id": user}]).to_string(),
+                    Ok(Promise::Other),
+                );
             }
             Step::Nonsense(event, code) => self.ask(event, Err(code)),
             Step::Mutter(event, code) => {
                 self.client.say(&format!("2{event}"));
-                self.muttered.push(if self.user.is_some() { code } else { "unauthorized" });
+                self.muttered.push(if self.user.is_some() {
+                    code
+                } else {
+                    "unauthorized"
+                });
             }
             Step::Post(_) | Step::Reconnect | Step::Disconnect | Step::Settle => {}
         }
     }
 
     fn last_seen(&self, room: &str) -> u64 {
-        let of_room = |(name, event): &(String, Value)| name == "message" && event["room_id"] == room;
+        let of_room =
+            |(name, event): &(String, Value)| name == "message" && event["room_id"] == room;
         let story = self.client.story();
-        let now = story.iter().rev().find(|event| of_room(event)).and_then(|(_, message)| message["seq"].as_u64());
+        let now = story
+            .iter()
+            .rev()
+            .find(|event| of_room(event))
+            .and_then(|(_, message)| message["seq"].as_u64());
         now.or_else(|| self.seen.get(room).copied()).unwrap_or(0)
     }
 }
@@ -248,21 +307,33 @@ fn check_order(
         match name.as_str() {
             "message" => {
                 let (room, seq) = (room_of(event), event["seq"].as_u64().unwrap());
-                prop_assert_eq!(at.get(room).map(|last| last + 1), Some(seq), "out of turn: {}", event);
+                prop_assert_eq!(
+                    at.get(room).map(|last| last + 1),
+                    Some(seq),
+                    "out of turn: {}",
+                    event
+                );
                 at.insert(room, seq);
                 let id = event["id"].as_str().unwrap().to_owned();
-                let first = messages.entry((room.to_owned(), seq)).or_insert_with(|| id.clone());
+                let first = messages
+                    .entry((room.to_owned(), seq))
+                    .or_insert_with(|| id.clone());
                 prop_assert_eq!(&*first, &id, "two messages in one place");
             }
             "ack" => match promised.get(&event[0].as_u64().unwrap()) {
                 Some(Promise::Joined(room, ..)) => {
-                    let (seq, replayed) = (event[1]["seq"].as_u64().unwrap(), event[1]["replayed"].as_u64().unwrap());
+                    let (seq, replayed) = (
+                        event[1]["seq"].as_u64().unwrap(),
+                        event[1]["replayed"].as_u64().unwrap(),
+                    );
                     at.insert(*room, seq - replayed);
                 }
                 Some(Promise::Left(room)) => drop(at.remove(room)),
                 _ => {}
             },
-            "disconnect" | "room_reset" => return Err(TestCaseError::fail(format!("{name}: {event}"))),
+            "disconnect" | "room_reset" => {
+                return Err(TestCaseError::fail(format!("{name}: {event}")));
+            }
             _ => {}
         }
     }
@@ -276,7 +347,12 @@ fn members_told(story: &[(String, Value)], room: &str) -> BTreeSet<String> {
         let user = || event["user_id"].as_str().unwrap().to_owned();
         match name.as_str() {
             "room_users" => {
-                members = event["users"].as_array().unwrap().iter().map(|user| user.as_str().unwrap().into()).collect();
+                members = event["users"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|user| user.as_str().unwrap().into())
+                    .collect();
             }
             "user_joined" => drop(members.insert(user())),
             "user_left" => drop(members.remove(&user())),
@@ -296,7 +372,13 @@ impl Story {
         for _ in 0..SOCKETS {
             places.push(Place::new(&cluster).await);
         }
-        Self { cluster, witness, places, said: Vec::new(), messages: HashMap::new() }
+        Self {
+            cluster,
+            witness,
+            places,
+            said: Vec::new(),
+            messages: HashMap::new(),
+        }
     }
 
     async fn take(&mut self, at: usize, step: &Step) -> Result<(), TestCaseError> {
@@ -312,7 +394,9 @@ impl Story {
                     self.settle(at).await?;
                 }
             }
-            Step::Reconnect | Step::Disconnect => self.replace(at, matches!(step, Step::Disconnect)).await?,
+            Step::Reconnect | Step::Disconnect => {
+                self.replace(at, matches!(step, Step::Disconnect)).await?
+            }
             step => self.places[at].take(step),
         }
         Ok(())
@@ -321,13 +405,23 @@ impl Story {
     /// Awaits what was asked, and compares it with what was expected.
     async fn settle(&mut self, at: usize) -> Result<(), TestCaseError> {
         let place = &mut self.places[at];
-        for Asked { ack, told, expected } in place.asked.drain(..) {
+        for Asked {
+            ack,
+            told,
+            expected,
+        } in place.asked.drain(..)
+        {
             let Ok(Ok(answer)) = tokio::time::timeout(patience(), told).await else {
                 return Err(TestCaseError::fail(format!("no answer to {ack}")));
             };
             let promise = match expected {
                 Err(code) => {
-                    prop_assert_eq!((&answer["ok"], &answer["code"]), (&json!(false), &json!(code)), "{}", answer);
+                    prop_assert_eq!(
+                        (&answer["ok"], &answer["code"]),
+                        (&json!(false), &json!(code)),
+                        "{}",
+                        answer
+                    );
                     continue;
                 }
                 Ok(promise) => promise,
@@ -335,10 +429,18 @@ impl Story {
             prop_assert_eq!(&answer["ok"], &json!(true), "{}", answer);
             match promise {
                 Promise::Joined(_, start, since) => {
-                    let (seq, replayed) = (answer["seq"].as_u64().unwrap(), answer["replayed"].as_u64().unwrap());
+                    let (seq, replayed) = (
+                        answer["seq"].as_u64().unwrap(),
+                        answer["replayed"].as_u64().unwrap(),
+                    );
                     let recovered = since.is_some_and(|since| since <= seq);
                     prop_assert_eq!(&answer["recovered"], &json!(recovered), "{}", answer);
-                    prop_assert_eq!(&answer["gap"], &json!(since.is_some() && !recovered), "{}", answer);
+                    prop_assert_eq!(
+                        &answer["gap"],
+                        &json!(since.is_some() && !recovered),
+                        "{}",
+                        answer
+                    );
                     let promised = match (start, since) {
                         (Start::Last(limit), _) => limit.min(seq),
                         (_, Some(since)) if recovered => seq - since,
@@ -349,12 +451,20 @@ impl Story {
                     place.promised.insert(ack, promise);
                 }
                 Promise::Left(_) => drop(place.promised.insert(ack, promise)),
-                Promise::Said(user, room, key) => self.said.push((room, key.map(|key| (user, key)), answer)),
+                Promise::Said(user, room, key) => {
+                    self.said.push((room, key.map(|key| (user, key)), answer))
+                }
                 Promise::Other => {}
             }
         }
-        let codes =
-            || place.client.events("exception").iter().map(|refusal| refusal["code"].clone()).collect::<Vec<_>>();
+        let codes = || {
+            place
+                .client
+                .events("exception")
+                .iter()
+                .map(|refusal| refusal["code"].clone())
+                .collect::<Vec<_>>()
+        };
         let deadline = Instant::now() + patience();
         while codes().len() < place.muttered.len() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -370,13 +480,19 @@ impl Story {
         let place = &mut self.places[at];
         let story = place.client.story();
         check_order(&story, &place.promised, &mut self.messages)?;
-        let seen: BTreeMap<_, _> = ROOMS.into_iter().map(|room| (room, place.last_seen(room))).collect();
+        let seen: BTreeMap<_, _> = ROOMS
+            .into_iter()
+            .map(|room| (room, place.last_seen(room)))
+            .collect();
         if politely {
             place.client.say("1");
         } else {
             place.client.drop_transport();
         }
-        *place = Place { seen, ..Place::new(&self.cluster).await };
+        *place = Place {
+            seen,
+            ..Place::new(&self.cluster).await
+        };
         Ok(())
     }
 
@@ -386,7 +502,10 @@ impl Story {
             self.settle(at).await?;
         }
         for room in ROOMS {
-            let answer = self.witness.done("message", json!({"room_id": room, "content": "the end"})).await;
+            let answer = self
+                .witness
+                .done("message", json!({"room_id": room, "content": "the end"}))
+                .await;
             self.said.push((room, None, answer));
             self.check_numbers(room)?;
             self.check_members(room).await?;
@@ -400,7 +519,9 @@ impl Story {
     fn check_numbers(&self, room: &str) -> Result<(), TestCaseError> {
         let said = || self.said.iter().filter(|(of, ..)| *of == room);
         let new = said().filter(|(.., answer)| answer["duplicate"] == json!(false));
-        let mut seqs: Vec<u64> = new.map(|(.., answer)| answer["seq"].as_u64().unwrap()).collect();
+        let mut seqs: Vec<u64> = new
+            .map(|(.., answer)| answer["seq"].as_u64().unwrap())
+            .collect();
         seqs.sort_unstable();
         prop_assert!(seqs.iter().copied().eq(1..=seqs.len() as u64), "{:?}", seqs);
         let mut keyed: HashMap<_, Vec<&Value>> = HashMap::new();
@@ -411,25 +532,47 @@ impl Story {
             }
         }
         for (key, answers) in keyed {
-            let firsts = answers.iter().filter(|answer| answer["duplicate"] == json!(false)).count();
+            let firsts = answers
+                .iter()
+                .filter(|answer| answer["duplicate"] == json!(false))
+                .count();
             prop_assert_eq!(firsts, 1, "{:?}", key);
             let same = |answer: &&Value| (answer["id"].clone(), answer["seq"].clone());
-            prop_assert!(answers.iter().all(|answer| same(answer) == same(&answers[0])), "{:?}", answers);
+            prop_assert!(
+                answers
+                    .iter()
+                    .all(|answer| same(answer) == same(&answers[0])),
+                "{:?}",
+                answers
+            );
         }
         Ok(())
     }
 
     /// Who is in the room is who joined it, as Redis or memory has it and as the events told it.
     async fn check_members(&self, room: &str) -> Result<(), TestCaseError> {
-        let of_places = self.places.iter().filter(|place| place.rooms.contains(room)).filter_map(|place| place.user);
-        let expected: BTreeSet<String> = of_places.chain(["witness"]).map(ToOwned::to_owned).collect();
+        let of_places = self
+            .places
+            .iter()
+            .filter(|place| place.rooms.contains(room))
+            .filter_map(|place| place.user);
+        let expected: BTreeSet<String> = of_places
+            .chain(["witness"])
+            .map(ToOwned::to_owned)
+            .collect();
         let deadline = Instant::now() + patience();
         loop {
             let path = format!("/rooms/{room}/users");
             let (_, _, answer) = http(self.cluster.address(0), "GET", &path, &[], "").await;
-            let listed =
-                answer["users"].as_array().unwrap().iter().map(|user| user["user_id"].as_str().unwrap().to_owned());
-            let (listed, told) = (listed.collect::<BTreeSet<_>>(), members_told(&self.witness.story(), room));
+            let listed = answer["users"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|user| user["user_id"].as_str().unwrap().to_owned());
+            let (listed, told) = (
+                listed.collect::<BTreeSet<_>>(),
+                members_told(&self.witness.story(), room),
+            );
             if (&listed, &told) == (&expected, &expected) {
                 return Ok(());
             }
@@ -447,10 +590,23 @@ impl Story {
 
     /// Who is in a room has seen its last message, and all before since joining.
     async fn check_delivery(&mut self) -> Result<(), TestCaseError> {
-        let head = |room| self.said.iter().filter(|(of, ..)| *of == room).filter_map(|(.., a)| a["seq"].as_u64()).max();
-        let heads: BTreeMap<_, _> = ROOMS.into_iter().map(|room| (room, head(room).unwrap())).collect();
+        let head = |room| {
+            self.said
+                .iter()
+                .filter(|(of, ..)| *of == room)
+                .filter_map(|(.., a)| a["seq"].as_u64())
+                .max()
+        };
+        let heads: BTreeMap<_, _> = ROOMS
+            .into_iter()
+            .map(|room| (room, head(room).unwrap()))
+            .collect();
         for place in &self.places {
-            let expected: BTreeMap<_, _> = place.rooms.iter().map(|room| (*room, heads[room])).collect();
+            let expected: BTreeMap<_, _> = place
+                .rooms
+                .iter()
+                .map(|room| (*room, heads[room]))
+                .collect();
             let deadline = Instant::now() + patience();
             loop {
                 let at = check_order(&place.client.story(), &place.promised, &mut self.messages)?;
@@ -468,10 +624,21 @@ impl Story {
 
 #[test]
 fn whatever_clients_do_the_promises_hold() {
-    let cases = std::env::var("HUBBUB_STORIES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64);
-    let config = Config { cases, max_shrink_time: 60_000, failure_persistence: None, ..Config::default() };
+    let cases = std::env::var("HUBBUB_STORIES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(64);
+    let config = Config {
+        cases,
+        max_shrink_time: 60_000,
+        failure_persistence: None,
+        ..Config::default()
+    };
     let stories = proptest::collection::vec((0..SOCKETS, step()), 1..80);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let played = TestRunner::new(config).run(&stories, |steps| {
         let played = runtime.block_on(async {
             let mut story = Story::begin().await;

@@ -28,7 +28,8 @@ struct Program {
 
 impl Program {
     fn start(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
-        let directory = std::env::temp_dir().join(format!("hubbub-secrets-{}", uuid::Uuid::new_v4()));
+        let directory =
+            std::env::temp_dir().join(format!("hubbub-secrets-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&directory).unwrap();
         let printed = File::create(directory.join("printed")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_hubbub"))
@@ -60,15 +61,38 @@ impl Program {
 }
 
 /// Opens a polling session with those headers and that query, sends packets, and gives all that was answered.
-async fn poll(address: SocketAddr, query: &str, headers: &[(&str, &str)], packets: &[String]) -> String {
+async fn poll(
+    address: SocketAddr,
+    query: &str,
+    headers: &[(&str, &str)],
+    packets: &[String],
+) -> String {
     let mut answers = http_text(address, "GET", &format!("{POLLING}{query}"), headers, "").await;
-    let Some(sid) = answers.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next()).map(str::to_owned)
+    let Some(sid) = answers
+        .split("\"sid\":\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .map(str::to_owned)
     else {
         return answers;
     };
     for packet in packets {
-        answers += &http_text(address, "POST", &format!("{POLLING}&sid={sid}{query}"), headers, packet).await;
-        answers += &http_text(address, "GET", &format!("{POLLING}&sid={sid}{query}"), headers, "").await;
+        answers += &http_text(
+            address,
+            "POST",
+            &format!("{POLLING}&sid={sid}{query}"),
+            headers,
+            packet,
+        )
+        .await;
+        answers += &http_text(
+            address,
+            "GET",
+            &format!("{POLLING}&sid={sid}{query}"),
+            headers,
+            "",
+        )
+        .await;
     }
     answers
 }
@@ -94,62 +118,128 @@ async fn no_secret_is_printed_or_answered() {
         if listens && http(address, "GET", "/readyz", &[], "").await.0 == 200 {
             break;
         }
-        assert!(Instant::now() < deadline, "not ready: {}", node.printed(true));
+        assert!(
+            Instant::now() < deadline,
+            "not ready: {}",
+            node.printed(true)
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
     // Every door gets a token of its own, a good one and bad ones: each is looked for by its signature.
     let mut tokens: Vec<String> = Vec::new();
     let mut token = |bad: bool, role: Option<&str>| {
-        let secret = if bad { "another secret of at least thirty-two bytes" } else { SECRET };
+        let secret = if bad {
+            "another secret of at least thirty-two bytes"
+        } else {
+            SECRET
+        };
         let ttl = Duration::from_secs(600);
-        let made = hubbub::auth::mint(secret, &format!("user-{}", tokens.len()), None, role, ttl).unwrap();
+        let made =
+            hubbub::auth::mint(secret, &format!("user-{}", tokens.len()), None, role, ttl).unwrap();
         tokens.push(made.clone());
         made
     };
     let mut answers = String::new();
     for bad in [false, true] {
         let connect = || vec!["40".to_owned()];
-        answers += &poll(address, &format!("&token={}", token(bad, None)), &[], &connect()).await;
+        answers += &poll(
+            address,
+            &format!("&token={}", token(bad, None)),
+            &[],
+            &connect(),
+        )
+        .await;
         let bearer = format!("Bearer {}", token(bad, None));
         answers += &poll(address, "", &[("authorization", &bearer)], &connect()).await;
-        answers += &poll(address, "", &[], &[format!("40{{\"token\":\"{}\"}}", token(bad, None))]).await;
+        answers += &poll(
+            address,
+            "",
+            &[],
+            &[format!("40{{\"token\":\"{}\"}}", token(bad, None))],
+        )
+        .await;
         let fields = [
             "40".to_owned(),
-            format!("42[\"authenticate\",{{\"token\":\"{}\"}}]", token(bad, None)),
-            format!("421[\"authenticate\",{{\"token\":\"{}\"}}]", token(bad, None)),
-            format!("422[\"authenticate\",{{\"token\":{{\"x\":\"{}\"}}}}]", token(bad, None)),
-            format!("423[\"authenticate\",{{\"user_id\":[\"{}\"],\"token\":1}}]", token(bad, None)),
+            format!(
+                "42[\"authenticate\",{{\"token\":\"{}\"}}]",
+                token(bad, None)
+            ),
+            format!(
+                "421[\"authenticate\",{{\"token\":\"{}\"}}]",
+                token(bad, None)
+            ),
+            format!(
+                "422[\"authenticate\",{{\"token\":{{\"x\":\"{}\"}}}}]",
+                token(bad, None)
+            ),
+            format!(
+                "423[\"authenticate\",{{\"user_id\":[\"{}\"],\"token\":1}}]",
+                token(bad, None)
+            ),
             format!("424[\"authenticate\",\"{}\"]", token(bad, None)),
         ];
         answers += &poll(address, "", &[], &fields).await;
-        answers += &poll(address, "", &[], &[format!("40{{\"token\":[\"{}\"]}}", token(bad, None))]).await;
+        answers += &poll(
+            address,
+            "",
+            &[],
+            &[format!("40{{\"token\":[\"{}\"]}}", token(bad, None))],
+        )
+        .await;
         // Requests that are refused before anyone looks for a token, or not understood.
-        for path in ["/nothing?x=1", "/socket.io/?EIO=9&transport=polling", "/socket.io/?EIO=4&transport=pigeon"] {
-            answers += &http_text(address, "GET", &format!("{path}&token={}", token(bad, None)), &[], "").await;
+        for path in [
+            "/nothing?x=1",
+            "/socket.io/?EIO=9&transport=polling",
+            "/socket.io/?EIO=4&transport=pigeon",
+        ] {
+            answers += &http_text(
+                address,
+                "GET",
+                &format!("{path}&token={}", token(bad, None)),
+                &[],
+                "",
+            )
+            .await;
         }
         for role in [None, Some("service")] {
             for scheme in ["Bearer", "Basic", "Bearer  x"] {
                 let bearer = format!("{scheme} {}", token(bad, role));
-                let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-                for (method, path) in [("POST", "/messages"), ("GET", "/rooms/room/users"), ("GET", "/metrics")] {
+                let headers = [
+                    ("authorization", bearer.as_str()),
+                    ("content-type", "application/json"),
+                ];
+                for (method, path) in [
+                    ("POST", "/messages"),
+                    ("GET", "/rooms/room/users"),
+                    ("GET", "/metrics"),
+                ] {
                     let body = r#"{"room_id":"room","content":"x"}"#;
                     answers += &http_text(address, method, path, &headers, body).await;
                 }
             }
         }
-        let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket&token={}", token(bad, None));
+        let url = format!(
+            "ws://{address}/socket.io/?EIO=4&transport=websocket&token={}",
+            token(bad, None)
+        );
         let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
         socket.send(Message::text("40")).await.unwrap();
         for _ in 0..2 {
             answers += &socket.next().await.unwrap().unwrap().into_text().unwrap();
         }
         // The plain door: in a header, a subprotocol, the query; and in its frames.
-        let (header, protocols) = (format!("Bearer {}", token(bad, None)), format!("bearer, {}", token(bad, None)));
+        let (header, protocols) = (
+            format!("Bearer {}", token(bad, None)),
+            format!("bearer, {}", token(bad, None)),
+        );
         let query = format!("token={}", token(bad, None));
         for (query, headers) in [
             ("chat=1", vec![("authorization", header.as_str())]),
-            ("chat=1", vec![("sec-websocket-protocol", protocols.as_str())]),
+            (
+                "chat=1",
+                vec![("sec-websocket-protocol", protocols.as_str())],
+            ),
             (query.as_str(), vec![]),
         ] {
             match Plain::with(address, query, &headers).await {
@@ -157,14 +247,27 @@ async fn no_secret_is_printed_or_answered() {
                 Err(refused) => answers += &format!("{refused:?}"),
             }
         }
-        let client = Plain::with(address, &format!("chat=1&token={}", token(false, None)), &[]).await.unwrap();
-        for payload in
-            [json!({"token": token(bad, None)}), json!({"token": [token(bad, None)]}), json!(token(bad, None))]
-        {
+        let client = Plain::with(
+            address,
+            &format!("chat=1&token={}", token(false, None)),
+            &[],
+        )
+        .await
+        .unwrap();
+        for payload in [
+            json!({"token": token(bad, None)}),
+            json!({"token": [token(bad, None)]}),
+            json!(token(bad, None)),
+        ] {
             answers += &client.ask("authenticate", payload).await.to_string();
         }
-        client.say(Message::text(format!("{{\"type\":\"authenticate\",\"token\":\"{}\",", token(bad, None))));
-        client.await_frame("what is wrong", |frame| frame["type"] == "exception").await;
+        client.say(Message::text(format!(
+            "{{\"type\":\"authenticate\",\"token\":\"{}\",",
+            token(bad, None)
+        )));
+        client
+            .await_frame("what is wrong", |frame| frame["type"] == "exception")
+            .await;
         answers += &format!("{:?}", client.frames());
     }
     for key in [API_KEY.to_owned(), format!("{API_KEY}x")] {
@@ -173,26 +276,54 @@ async fn no_secret_is_printed_or_answered() {
             answers += &http_text(address, "GET", path, &[("authorization", &bearer)], "").await;
         }
     }
-    assert!(answers.contains("authenticated") && answers.contains("unauthorized") && answers.contains("hubbub_"));
+    assert!(
+        answers.contains("authenticated")
+            && answers.contains("unauthorized")
+            && answers.contains("hubbub_")
+    );
 
     let mut printed = node.printed(true);
-    assert!(printed.contains("\"level\":\"TRACE\"") && printed.contains("hubbub listens"), "it was told to say all");
+    assert!(
+        printed.contains("\"level\":\"TRACE\"") && printed.contains("hubbub listens"),
+        "it was told to say all"
+    );
     // Starts that fail, and what the configuration looks like.
-    let wrong = [("REDIS_PASSWORD", "redispassword-wrong"), ("SERVER_PORT", "0")];
-    let bad_url = [("REDIS_URL", "redis://:redispassword-url@127.0.0.1:notaport"), ("SERVER_PORT", "0")];
-    for (arguments, changes) in [(&["serve"][..], &wrong[..]), (&["serve"], &bad_url), (&["config"], &[])] {
+    let wrong = [
+        ("REDIS_PASSWORD", "redispassword-wrong"),
+        ("SERVER_PORT", "0"),
+    ];
+    let bad_url = [
+        ("REDIS_URL", "redis://:redispassword-url@127.0.0.1:notaport"),
+        ("SERVER_PORT", "0"),
+    ];
+    for (arguments, changes) in [
+        (&["serve"][..], &wrong[..]),
+        (&["serve"], &bad_url),
+        (&["config"], &[]),
+    ] {
         printed += &Program::start(arguments, &[&settings[..], changes].concat()).printed(false);
     }
 
     let signatures = tokens.iter().map(|token| token.rsplit('.').next().unwrap());
-    let secrets = ["jwtsecret-", "apikey-", "redispassword-", "another secret"].into_iter().chain(signatures);
+    let secrets = ["jwtsecret-", "apikey-", "redispassword-", "another secret"]
+        .into_iter()
+        .chain(signatures);
     for secret in secrets {
         for (what, text) in [("printed", &printed), ("answered", &answers)] {
             let line = text.lines().find(|line| line.contains(secret));
-            assert!(line.is_none(), "{secret} was {what}: {}", line.unwrap_or_default());
+            assert!(
+                line.is_none(),
+                "{secret} was {what}: {}",
+                line.unwrap_or_default()
+            );
         }
     }
     // And a JSON log is JSON, whatever was in it.
     let log = printed.lines().take_while(|line| line.starts_with('{'));
-    assert!(log.filter(|line| serde_json::from_str::<Value>(line).is_err()).count() <= 1, "but for a line cut off");
+    assert!(
+        log.filter(|line| serde_json::from_str::<Value>(line).is_err())
+            .count()
+            <= 1,
+        "but for a line cut off"
+    );
 }

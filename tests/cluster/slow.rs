@@ -21,26 +21,50 @@ const MESSAGES: usize = 1600;
 /// Short ones first, of which the system takes all or nothing, and soon nothing, as it holds 64 KiB that isn't sent; then as
 /// many bytes as no buffer between holds, of many lengths, so that writes end anywhere in them.
 fn length(n: usize) -> usize {
-    if n < SHORT { 1 + n * 37 % 300 } else { 15_000 + n * 37 % 1_000 }
+    if n < SHORT {
+        1 + n * 37 % 300
+    } else {
+        15_000 + n * 37 % 1_000
+    }
 }
 
 /// Joins, reads nothing while `ann` says much, and then all of it.
 async fn read_late<S: AsyncRead + AsyncWrite + Unpin>(mut slow: WebSocketStream<S>, ann: &Client) {
-    for text in ["40", r#"42["authenticate",{"user_id":"bob"}]"#, r#"421["join",{"room_id":"r"}]"#] {
+    for text in [
+        "40",
+        r#"42["authenticate",{"user_id":"bob"}]"#,
+        r#"421["join",{"room_id":"r"}]"#,
+    ] {
         slow.send(Message::text(text)).await.unwrap();
     }
-    while !slow.next().await.unwrap().unwrap().to_text().unwrap().starts_with("431[{\"ok\":true") {}
+    while !slow
+        .next()
+        .await
+        .unwrap()
+        .unwrap()
+        .to_text()
+        .unwrap()
+        .starts_with("431[{\"ok\":true")
+    {}
     for n in 0..MESSAGES {
         let content = "x".repeat(length(n));
-        ann.done("message", json!({"room_id": "r", "content": content})).await;
+        ann.done("message", json!({"room_id": "r", "content": content}))
+            .await;
     }
     let mut seqs = Vec::new();
     while seqs.len() < MESSAGES {
-        let message = tokio::time::timeout(PATIENCE, slow.next()).await.expect("it goes on").unwrap().unwrap();
+        let message = tokio::time::timeout(PATIENCE, slow.next())
+            .await
+            .expect("it goes on")
+            .unwrap()
+            .unwrap();
         let text = message.to_text().unwrap();
         if let Some(json) = text.strip_prefix(r#"42["message","#) {
             let message: serde_json::Value = serde_json::from_str(&json[..json.len() - 1]).unwrap();
-            assert_eq!(message["content"].as_str().unwrap().len(), length(seqs.len()));
+            assert_eq!(
+                message["content"].as_str().unwrap().len(),
+                length(seqs.len())
+            );
             seqs.push(message["seq"].as_u64().unwrap());
         }
     }
@@ -51,10 +75,21 @@ async fn read_late<S: AsyncRead + AsyncWrite + Unpin>(mut slow: WebSocketStream<
 async fn who_does_not_read_for_a_while_gets_everything(in_tls: bool) {
     let pair = Pair::new();
     let (certificate, key) = (pair.path("cert.pem"), pair.path("key.pem"));
-    let limits = [("MAX_OUTBOX_BYTES", "67108864"), ("RATE_EVENTS_PER_SEC", "0"), ("RATE_BYTES_PER_SEC", "0")];
-    let users = [("RATE_USER_EVENTS_PER_SEC", "0"), ("RATE_USER_BYTES_PER_SEC", "0"), ("METRICS_ADDR", "127.0.0.1:0")];
+    let limits = [
+        ("MAX_OUTBOX_BYTES", "67108864"),
+        ("RATE_EVENTS_PER_SEC", "0"),
+        ("RATE_BYTES_PER_SEC", "0"),
+    ];
+    let users = [
+        ("RATE_USER_EVENTS_PER_SEC", "0"),
+        ("RATE_USER_BYTES_PER_SEC", "0"),
+        ("METRICS_ADDR", "127.0.0.1:0"),
+    ];
     // However long it takes here.
-    let patience = [("WRITE_TIMEOUT_SECS", "120"), ("PING_INTERVAL_MS", "120000")];
+    let patience = [
+        ("WRITE_TIMEOUT_SECS", "120"),
+        ("PING_INTERVAL_MS", "120000"),
+    ];
     let files = [("TLS_CERT", &*certificate), ("TLS_KEY", &*key)];
     let files = if in_tls { &files[..] } else { &[] };
     let node = start(&[&limits[..], &users, &patience, files].concat()).await;
@@ -65,14 +100,25 @@ async fn who_does_not_read_for_a_while_gets_everything(in_tls: bool) {
     let path = "localhost/socket.io/?EIO=4&transport=websocket";
     if in_tls {
         let client = pair.client(&[]);
-        let slow = client.connect("localhost".try_into().unwrap(), slow).await.unwrap();
-        let (slow, _) = tokio_tungstenite::client_async(format!("wss://{path}"), slow).await.unwrap();
+        let slow = client
+            .connect("localhost".try_into().unwrap(), slow)
+            .await
+            .unwrap();
+        let (slow, _) = tokio_tungstenite::client_async(format!("wss://{path}"), slow)
+            .await
+            .unwrap();
         read_late(slow, &member(node.address(), &client, "ann").await).await;
     } else {
-        let (slow, _) = tokio_tungstenite::client_async(format!("ws://{path}"), slow).await.unwrap();
+        let (slow, _) = tokio_tungstenite::client_async(format!("ws://{path}"), slow)
+            .await
+            .unwrap();
         read_late(slow, &Client::member(node.address(), "ann", "r").await).await;
     }
-    let boxed = metric(node.metrics_address().unwrap(), "hubbub_websockets_boxed_total").await;
+    let boxed = metric(
+        node.metrics_address().unwrap(),
+        "hubbub_websockets_boxed_total",
+    )
+    .await;
     assert_eq!(boxed, 0, "they ran on what hyper hands over");
     node.drain(Duration::ZERO).await;
 }

@@ -17,7 +17,14 @@ async fn reads(cluster: &Cluster, node: usize) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_reads_the_log_once_on_each_node() {
-    let cluster = Cluster::of(NODES, &[("RATE_EVENTS_PER_SEC", "10000"), ("RATE_EVENTS_BURST", "10000")]).await;
+    let cluster = Cluster::of(
+        NODES,
+        &[
+            ("RATE_EVENTS_PER_SEC", "10000"),
+            ("RATE_EVENTS_BURST", "10000"),
+        ],
+    )
+    .await;
     let name = |n: usize| format!("user-{n}");
     let talker = Client::member(cluster.address(0), "talker", "room").await;
     let listener = Client::member(cluster.address(1), "listener", "room").await;
@@ -27,7 +34,12 @@ async fn a_storm_reads_the_log_once_on_each_node() {
     };
     let first = join_all((0..CLIENTS).map(member)).await;
     first.iter().for_each(Client::drop_transport);
-    let say = |n: usize| talker.done("message", json!({"room_id": "room", "content": n.to_string()}));
+    let say = |n: usize| {
+        talker.done(
+            "message",
+            json!({"room_id": "room", "content": n.to_string()}),
+        )
+    };
     for n in 0..200 {
         say(n).await;
     }
@@ -39,9 +51,17 @@ async fn a_storm_reads_the_log_once_on_each_node() {
         let (address, since) = (cluster.address(n % NODES), 50 + n as u64 % 20);
         async move {
             let client = Client::connect(address).await;
-            client.done("authenticate", json!({"user_id": name(n)})).await;
-            let answer = client.done("join", json!({"room_id": "room", "since_seq": since})).await;
-            assert_eq!((&answer["recovered"], &answer["gap"]), (&json!(true), &json!(false)), "{answer}");
+            client
+                .done("authenticate", json!({"user_id": name(n)}))
+                .await;
+            let answer = client
+                .done("join", json!({"room_id": "room", "since_seq": since}))
+                .await;
+            assert_eq!(
+                (&answer["recovered"], &answer["gap"]),
+                (&json!(true), &json!(false)),
+                "{answer}"
+            );
             (since, client)
         }
     };
@@ -52,15 +72,24 @@ async fn a_storm_reads_the_log_once_on_each_node() {
     };
     let (members, ()) = tokio::join!(join_all((0..CLIENTS).map(back)), talk);
     for (since, client) in &members {
-        client.eventually("all came", |client| client.seqs().last() == Some(&300)).await;
+        client
+            .eventually("all came", |client| client.seqs().last() == Some(&300))
+            .await;
         assert_eq!(client.seqs(), (since + 1..=300).collect::<Vec<_>>());
     }
-    listener.eventually("all came", |client| client.seqs() == (1..=300).collect::<Vec<_>>()).await;
+    listener
+        .eventually("all came", |client| {
+            client.seqs() == (1..=300).collect::<Vec<_>>()
+        })
+        .await;
     for (node, before) in before.into_iter().enumerate() {
         let reads = reads(&cluster, node).await - before;
         // A second one only where the machine is so busy that the bus is 100 ms behind the answers.
         assert!((1..=2).contains(&reads), "{reads} reads on node {node}");
-        assert_eq!(metric(cluster.address(node), "hubbub_replays_total").await, CLIENTS as u64 / 2);
+        assert_eq!(
+            metric(cluster.address(node), "hubbub_replays_total").await,
+            CLIENTS as u64 / 2
+        );
     }
     cluster.stop().await;
 }

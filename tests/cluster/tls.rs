@@ -19,9 +19,14 @@ use crate::server::{RedisServer, free_port};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn reach(address: SocketAddr, client: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
+async fn reach(
+    address: SocketAddr,
+    client: &TlsConnector,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
-    client.connect("localhost".try_into().unwrap(), stream).await
+    client
+        .connect("localhost".try_into().unwrap(), stream)
+        .await
 }
 
 pub async fn member(address: SocketAddr, client: &TlsConnector, user: &str) -> Client {
@@ -36,18 +41,34 @@ pub async fn member(address: SocketAddr, client: &TlsConnector, user: &str) -> C
 
 /// Says "yes" to a GET on a connection that stays open.
 async fn yes(stream: &mut TlsStream<TcpStream>) -> bool {
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = [0; 512];
     let read = stream.read(&mut answer).await.unwrap();
     String::from_utf8_lossy(&answer[..read]).ends_with("yes")
 }
 
 /// A listener with room for so many connections, patient for so long.
-async fn listener(pair: &Pair, places: usize, handshake: Duration) -> (SocketAddr, Tls, watch::Sender<bool>) {
-    let files = TlsFiles { certificate: pair.path("cert.pem").into(), key: pair.path("key.pem").into() };
+async fn listener(
+    pair: &Pair,
+    places: usize,
+    handshake: Duration,
+) -> (SocketAddr, Tls, watch::Sender<bool>) {
+    let files = TlsFiles {
+        certificate: pair.path("cert.pem").into(),
+        key: pair.path("key.pem").into(),
+    };
     let tls = Tls::load(files).unwrap();
-    let timeouts = Timeouts { handshake, ..Timeouts::default() };
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), places, timeouts).await.unwrap().with_tls(&tls);
+    let timeouts = Timeouts {
+        handshake,
+        ..Timeouts::default()
+    };
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), places, timeouts)
+        .await
+        .unwrap()
+        .with_tls(&tls);
     let (address, (stop, stopped)) = (listener.address().unwrap(), watch::channel(false));
     let router = axum::Router::new().route("/", axum::routing::get(async || "yes"));
     tokio::spawn(listener.serve(router, stopped));
@@ -61,21 +82,35 @@ async fn sockets_and_the_health_check_speak_it_and_a_drain_ends_it() {
     let node = start(&[("TLS_CERT", &certificate), ("TLS_KEY", &key)]).await;
     let address = node.address();
     let client = pair.client(&["h2", "http/1.1"]);
-    let (ann, bob) = (member(address, &client, "ann").await, member(address, &client, "bob").await);
+    let (ann, bob) = (
+        member(address, &client, "ann").await,
+        member(address, &client, "bob").await,
+    );
     // More than one record of TLS.
     let content = "x".repeat(16_384);
     for _ in 0..50 {
-        ann.done("message", json!({"room_id": "r", "content": content})).await;
+        ann.done("message", json!({"room_id": "r", "content": content}))
+            .await;
     }
-    bob.eventually("all messages", |bob| bob.seqs() == (1..=50).collect::<Vec<_>>()).await;
+    bob.eventually("all messages", |bob| {
+        bob.seqs() == (1..=50).collect::<Vec<_>>()
+    })
+    .await;
     let port = address.port().to_string();
     let asked = std::process::Command::new(env!("CARGO_BIN_EXE_hubbub"))
         .arg("healthcheck")
         .env_clear()
         .current_dir(std::env::temp_dir())
-        .envs([("SERVER_PORT", &port), ("TLS_CERT", &certificate), ("TLS_KEY", &key)])
+        .envs([
+            ("SERVER_PORT", &port),
+            ("TLS_CERT", &certificate),
+            ("TLS_KEY", &key),
+        ])
         .output();
-    let asked = tokio::task::spawn_blocking(|| asked).await.unwrap().unwrap();
+    let asked = tokio::task::spawn_blocking(|| asked)
+        .await
+        .unwrap()
+        .unwrap();
     assert!(asked.status.success(), "{asked:?}");
     node.drain(Duration::ZERO).await;
     bob.await_event("going_away").await;
@@ -87,7 +122,10 @@ async fn sockets_and_the_health_check_speak_it_and_a_drain_ends_it() {
 async fn a_pair_that_cannot_be_used_ends_the_start_and_says_which() {
     let (pair, other) = (Pair::new(), Pair::new());
     let refusal = |certificate: &str, key: &str| {
-        let files = TlsFiles { certificate: certificate.into(), key: key.into() };
+        let files = TlsFiles {
+            certificate: certificate.into(),
+            key: key.into(),
+        };
         Tls::load(files).err().unwrap().to_string()
     };
     let (certificate, key) = (pair.path("cert.pem"), pair.path("key.pem"));
@@ -98,11 +136,18 @@ async fn a_pair_that_cannot_be_used_ends_the_start_and_says_which() {
     let tried = std::process::Command::new(env!("CARGO_BIN_EXE_hubbub"))
         .env_clear()
         .current_dir(std::env::temp_dir())
-        .envs([("SERVER_PORT", "0"), ("TLS_CERT", &certificate), ("TLS_KEY", &certificate)])
+        .envs([
+            ("SERVER_PORT", "0"),
+            ("TLS_CERT", &certificate),
+            ("TLS_KEY", &certificate),
+        ])
         .output()
         .unwrap();
     assert!(!tried.status.success());
-    assert!(String::from_utf8_lossy(&tried.stderr).contains("holds no private key"), "{tried:?}");
+    assert!(
+        String::from_utf8_lossy(&tried.stderr).contains("holds no private key"),
+        "{tried:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,12 +158,18 @@ async fn who_opens_a_connection_and_says_nothing_loses_its_place() {
     // It counts: there is no place beside it.
     assert!(reach(address, &pair.client(&[])).await.is_err());
     let end = tokio::time::timeout(PATIENCE, silent.read(&mut [0; 16])).await;
-    assert!(matches!(end.expect("the handshake has its time"), Ok(0) | Err(_)));
+    assert!(matches!(
+        end.expect("the handshake has its time"),
+        Ok(0) | Err(_)
+    ));
     let deadline = Instant::now() + PATIENCE;
     let mut late = loop {
         match reach(address, &pair.client(&[])).await {
             Ok(stream) => break stream,
-            Err(error) => assert!(Instant::now() < deadline, "the place is not given back: {error}"),
+            Err(error) => assert!(
+                Instant::now() < deadline,
+                "the place is not given back: {error}"
+            ),
         }
     };
     assert!(yes(&mut late).await);
@@ -129,13 +180,23 @@ async fn nothing_but_http_1_in_tls_is_understood() {
     let pair = Pair::new();
     let (address, _tls, _stop) = listener(&pair, 10, PATIENCE).await;
     assert!(reach(address, &pair.client(&["h2"])).await.is_err());
-    assert!(reach(address, &Pair::new().client(&[])).await.is_err(), "another authority's certificate");
+    assert!(
+        reach(address, &Pair::new().client(&[])).await.is_err(),
+        "another authority's certificate"
+    );
     let mut plain = TcpStream::connect(address).await.unwrap();
-    plain.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    plain
+        .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(PATIENCE, plain.read_to_end(&mut answer)).await.unwrap();
+    let _ = tokio::time::timeout(PATIENCE, plain.read_to_end(&mut answer))
+        .await
+        .unwrap();
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
-    let mut stream = reach(address, &pair.client(&["h2", "http/1.1"])).await.unwrap();
+    let mut stream = reach(address, &pair.client(&["h2", "http/1.1"]))
+        .await
+        .unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     assert!(yes(&mut stream).await);
 }
@@ -153,7 +214,10 @@ async fn a_renewed_certificate_is_taken_up_and_nobody_is_cut_off() {
     let after = pair.client(&[]);
     let deadline = Instant::now() + PATIENCE;
     while reach(address, &after).await.is_err() {
-        assert!(Instant::now() < deadline, "the new certificate is not taken up");
+        assert!(
+            Instant::now() < deadline,
+            "the new certificate is not taken up"
+        );
     }
     assert!(yes(&mut open).await, "an open connection was broken");
     assert!(reach(address, &before).await.is_err());
@@ -162,7 +226,10 @@ async fn a_renewed_certificate_is_taken_up_and_nobody_is_cut_off() {
     pair.renew();
     let again = pair.client(&[]);
     while reach(address, &again).await.is_err() {
-        assert!(Instant::now() < deadline, "the third certificate is not taken up");
+        assert!(
+            Instant::now() < deadline,
+            "the third certificate is not taken up"
+        );
     }
     following.abort();
 }
@@ -170,20 +237,37 @@ async fn a_renewed_certificate_is_taken_up_and_nobody_is_cut_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_keeps_its_redis_behind_tls() {
     let pair = Pair::new();
-    let (ca, certificate, key) = (pair.path("ca.pem"), pair.path("cert.pem"), pair.path("key.pem"));
+    let (ca, certificate, key) = (
+        pair.path("ca.pem"),
+        pair.path("cert.pem"),
+        pair.path("key.pem"),
+    );
     let tls = free_port().to_string();
     let mut args = vec!["--tls-port", &tls, "--tls-auth-clients", "no"];
-    args.extend(["--tls-ca-cert-file", &ca, "--tls-cert-file", &certificate, "--tls-key-file", &key]);
+    args.extend([
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-cert-file",
+        &certificate,
+        "--tls-key-file",
+        &key,
+    ]);
     let redis = RedisServer::start_with(&args);
     let url = format!("rediss://localhost:{tls}");
     let cluster = Cluster::on(redis, 2, &[("REDIS_URL", &url), ("REDIS_CA", &ca)]).await;
     let ann = Client::member(cluster.address(0), "ann", "r").await;
     let bob = Client::member(cluster.address(1), "bob", "r").await;
-    ann.done("message", json!({"room_id": "r", "content": "hi"})).await;
+    ann.done("message", json!({"room_id": "r", "content": "hi"}))
+        .await;
     bob.eventually("the message", |bob| bob.seqs() == [1]).await;
     let stranger = Pair::new();
     let distrustful = start(&[("REDIS_URL", &url), ("REDIS_CA", &stranger.path("ca.pem"))]).await;
-    assert_eq!(http(distrustful.address(), "GET", "/readyz", &[], "").await.0, 503);
+    assert_eq!(
+        http(distrustful.address(), "GET", "/readyz", &[], "")
+            .await
+            .0,
+        503
+    );
     distrustful.stop().await;
     cluster.stop().await;
 }

@@ -28,15 +28,35 @@ async fn a_token_is_taken_from_any_of_its_places() {
     let (header, protocols) = (format!("Bearer {good}"), format!("bearer, {good}"));
     for (query, headers) in [
         (format!("chat=1&token={good}"), vec![]),
-        ("chat=1".to_owned(), vec![("authorization", header.as_str())]),
-        ("chat=1".to_owned(), vec![("sec-websocket-protocol", protocols.as_str())]),
-        ("chat=1&token=nonsense".to_owned(), vec![("authorization", header.as_str())]),
+        (
+            "chat=1".to_owned(),
+            vec![("authorization", header.as_str())],
+        ),
+        (
+            "chat=1".to_owned(),
+            vec![("sec-websocket-protocol", protocols.as_str())],
+        ),
+        (
+            "chat=1&token=nonsense".to_owned(),
+            vec![("authorization", header.as_str())],
+        ),
     ] {
         let client = Plain::with(address, &query, &headers).await.unwrap();
-        let who = client.await_frame("who it is", |frame| frame["type"] == "authenticated").await;
+        let who = client
+            .await_frame("who it is", |frame| frame["type"] == "authenticated")
+            .await;
         assert_eq!(who["payload"], json!({"user_id": "ann", "username": "Ann"}));
-        let chosen = client.answered.get("sec-websocket-protocol").map(|name| name.to_str().unwrap());
-        assert_eq!(chosen, headers.iter().any(|(name, _)| name.starts_with("sec")).then_some("bearer"));
+        let chosen = client
+            .answered
+            .get("sec-websocket-protocol")
+            .map(|name| name.to_str().unwrap());
+        assert_eq!(
+            chosen,
+            headers
+                .iter()
+                .any(|(name, _)| name.starts_with("sec"))
+                .then_some("bearer")
+        );
     }
     cluster.stop().await;
 }
@@ -48,30 +68,59 @@ async fn without_a_valid_token_the_upgrade_is_refused() {
     let old = token("ann", Duration::ZERO);
     tokio::time::sleep(Duration::from_millis(1100)).await;
     for (query, error, code) in [
-        (String::new(), "Authorization header required", "unauthorized"),
-        ("user_id=ann".to_owned(), "Authorization header required", "unauthorized"),
+        (
+            String::new(),
+            "Authorization header required",
+            "unauthorized",
+        ),
+        (
+            "user_id=ann".to_owned(),
+            "Authorization header required",
+            "unauthorized",
+        ),
         ("token=nonsense".to_owned(), "Invalid token", "unauthorized"),
         (format!("token={old}"), "Invalid token", "token_expired"),
     ] {
         let (status, body) = Plain::with(address, &query, &[]).await.err().unwrap();
-        assert_eq!((status.as_u16(), &body["error"], &body["code"]), (401, &json!(error), &json!(code)), "{query}");
+        assert_eq!(
+            (status.as_u16(), &body["error"], &body["code"]),
+            (401, &json!(error), &json!(code)),
+            "{query}"
+        );
     }
     // The same without a handshake.
     let (status, _, body) = http(address, "GET", "/ws", &[], "").await;
-    assert_eq!((status, &body["error"]), (401, &json!("Authorization header required")));
+    assert_eq!(
+        (status, &body["error"]),
+        (401, &json!("Authorization header required"))
+    );
     cluster.stop().await;
 
     let cluster = Cluster::alone(&[]).await;
     let address = cluster.address(0);
     let (status, body) = Plain::with(address, "", &[]).await.err().unwrap();
-    assert_eq!((status.as_u16(), &body["code"]), (401, &json!("unauthorized")));
-    for query in ["user_id=%00", "user_id=ann&since_seq=x", "user_id=ann&chat=maybe"] {
+    assert_eq!(
+        (status.as_u16(), &body["code"]),
+        (401, &json!("unauthorized"))
+    );
+    for query in [
+        "user_id=%00",
+        "user_id=ann&since_seq=x",
+        "user_id=ann&chat=maybe",
+    ] {
         let (status, body) = Plain::with(address, query, &[]).await.err().unwrap();
-        assert_eq!((status.as_u16(), &body["code"]), (400, &json!("bad_request")), "{query}");
+        assert_eq!(
+            (status.as_u16(), &body["code"]),
+            (400, &json!("bad_request")),
+            "{query}"
+        );
     }
     let (status, _, body) = http(address, "GET", "/ws?user_id=ann", &[], "").await;
     assert_eq!((status, &body["code"]), (400, &json!("bad_request")));
-    assert_eq!(http(address, "POST", "/ws?user_id=ann", &[], "").await.0, 405);
+    assert_eq!(
+        http(address, "POST", "/ws?user_id=ann", &[], "").await.0,
+        405
+    );
     cluster.stop().await;
 }
 
@@ -82,7 +131,9 @@ async fn both_doors_lead_into_the_same_rooms() {
     let plain = Plain::chat(cluster.address(1), "ann").await;
     let joined = plain.done("join", json!({"room_id": "room"})).await;
     assert_eq!(joined["total"], 2);
-    let roster = plain.await_frame("the roster", |frame| frame["type"] == "room_users").await;
+    let roster = plain
+        .await_frame("the roster", |frame| frame["type"] == "room_users")
+        .await;
     assert_eq!(roster["payload"]["total"], 2);
     assert_eq!(socket.await_event("user_joined").await["user_id"], "ann");
     for n in 0..30 {
@@ -94,17 +145,37 @@ async fn both_doors_lead_into_the_same_rooms() {
         };
         assert_eq!(seq, n + 1);
     }
-    plain.eventually("all came", |plain| plain.seqs().len() >= 30).await;
-    socket.eventually("all came", |socket| socket.seqs().len() >= 30).await;
-    assert_eq!((plain.seqs(), socket.seqs()), ((1..=30).collect(), (1..=30).collect()));
-    assert_eq!(plain.of("message"), socket.events("message"), "byte for byte the same");
-    let page = plain.done("history", json!({"room_id": "room", "after_seq": 10, "limit": 5})).await;
+    plain
+        .eventually("all came", |plain| plain.seqs().len() >= 30)
+        .await;
+    socket
+        .eventually("all came", |socket| socket.seqs().len() >= 30)
+        .await;
+    assert_eq!(
+        (plain.seqs(), socket.seqs()),
+        ((1..=30).collect(), (1..=30).collect())
+    );
+    assert_eq!(
+        plain.of("message"),
+        socket.events("message"),
+        "byte for byte the same"
+    );
+    let page = plain
+        .done(
+            "history",
+            json!({"room_id": "room", "after_seq": 10, "limit": 5}),
+        )
+        .await;
     assert_eq!(page["messages"][0]["seq"], 11);
     plain.done("typing", json!({"room_id": "room"})).await;
     assert_eq!(socket.await_event("user_typing").await["user_id"], "ann");
-    let status = plain.done("subscribe_status", json!({"target_user_id": "bob"})).await;
+    let status = plain
+        .done("subscribe_status", json!({"target_user_id": "bob"}))
+        .await;
     assert_eq!(status["is_online"], true);
-    plain.done("unsubscribe_status", json!({"target_user_id": "bob"})).await;
+    plain
+        .done("unsubscribe_status", json!({"target_user_id": "bob"}))
+        .await;
     plain.done("leave", json!({"room_id": "room"})).await;
     assert_eq!(socket.await_event("user_left").await["user_id"], "ann");
     cluster.stop().await;
@@ -119,16 +190,35 @@ async fn a_plain_client_resumes_a_room_on_another_node_and_its_loss_has_a_grace(
     witness.await_event("user_joined").await;
     first.drop_transport();
     for n in 0..10 {
-        post(cluster.address(0), &json!({"room_id": "room", "content": n.to_string()})).await;
+        post(
+            cluster.address(0),
+            &json!({"room_id": "room", "content": n.to_string()}),
+        )
+        .await;
     }
     let back = Plain::chat(cluster.address(1), "ann").await;
-    let answer = back.done("join", json!({"room_id": "room", "since_seq": 4, "epoch": epoch})).await;
-    assert_eq!((&answer["recovered"], &answer["replayed"]), (&json!(true), &json!(6)));
-    back.eventually("all came", |back| back.seqs().len() >= 6).await;
+    let answer = back
+        .done(
+            "join",
+            json!({"room_id": "room", "since_seq": 4, "epoch": epoch}),
+        )
+        .await;
+    assert_eq!(
+        (&answer["recovered"], &answer["replayed"]),
+        (&json!(true), &json!(6))
+    );
+    back.eventually("all came", |back| back.seqs().len() >= 6)
+        .await;
     assert_eq!(back.seqs(), (5..=10).collect::<Vec<_>>());
     back.done("leave", json!({"room_id": "room"})).await;
     witness.await_event("user_left").await;
-    assert_eq!((witness.events("user_joined").len(), witness.events("user_left").len()), (1, 1));
+    assert_eq!(
+        (
+            witness.events("user_joined").len(),
+            witness.events("user_left").len()
+        ),
+        (1, 1)
+    );
     cluster.stop().await;
 }
 
@@ -142,37 +232,63 @@ async fn what_is_wrong_is_answered_and_closes_nothing() {
         (r#"{"payload":{}}"#, "bad_request"),
         (r#"{"type":"dance","payload":{}}"#, "unknown_event"),
         (r#"{"type":"join","payload":{"room_id":7}}"#, "bad_request"),
-        (r#"{"type":"leave","payload":{"room_id":"nowhere"}}"#, "not_in_room"),
+        (
+            r#"{"type":"leave","payload":{"room_id":"nowhere"}}"#,
+            "not_in_room",
+        ),
     ] {
         let before = client.of("exception").len();
         client.say(Message::text(frame));
-        client.eventually(frame, |client| client.of("exception").len() > before).await;
+        client
+            .eventually(frame, |client| client.of("exception").len() > before)
+            .await;
         let exception = client.of("exception").pop().unwrap();
-        assert_eq!((&exception["ok"], &exception["code"]), (&json!(false), &json!(code)), "{frame}: {exception}");
+        assert_eq!(
+            (&exception["ok"], &exception["code"]),
+            (&json!(false), &json!(code)),
+            "{frame}: {exception}"
+        );
     }
-    let deep = format!(r#"{{"type":"join","ref":"deep","payload":{}{}}}"#, "[".repeat(5000), "]".repeat(5000));
+    let deep = format!(
+        r#"{{"type":"join","ref":"deep","payload":{}{}}}"#,
+        "[".repeat(5000),
+        "]".repeat(5000)
+    );
     client.say(Message::text(deep));
     assert_eq!(client.answer("deep").await["code"], "bad_request");
     let large = json!({"room_id": "room", "content": "x".repeat(70_000)});
     assert_eq!(client.ask("message", large).await["code"], "too_large");
     let other = client.ask("authenticate", json!({"user_id": "bob"})).await;
     assert_eq!(other["code"], "already_authenticated");
-    assert_eq!(client.done("authenticate", json!({"user_id": "ann", "username": "Annie"})).await["username"], "Annie");
+    assert_eq!(
+        client
+            .done(
+                "authenticate",
+                json!({"user_id": "ann", "username": "Annie"})
+            )
+            .await["username"],
+        "Annie"
+    );
     assert!(!client.is_closed());
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_end_has_its_code() {
-    let cluster =
-        Cluster::alone(&[("WS_IDLE_SECS", "1"), ("RATE_EVENTS_PER_SEC", "10"), ("MAX_RATE_REFUSALS", "20")]).await;
+    let cluster = Cluster::alone(&[
+        ("WS_IDLE_SECS", "1"),
+        ("RATE_EVENTS_PER_SEC", "10"),
+        ("MAX_RATE_REFUSALS", "20"),
+    ])
+    .await;
     let address = cluster.address(0);
     let large = Plain::connect(address, "ann").await;
     large.say(Message::text("x".repeat(513)));
     assert_eq!(large.closed().await.0, 1009);
     let fits = Plain::connect(address, "ann").await;
     fits.say(Message::text("x".repeat(512)));
-    fits.eventually("it is answered", |client| client.of("exception").len() == 1).await;
+    fits.eventually("it is answered", |client| client.of("exception").len() == 1)
+        .await;
     fits.say(Message::binary(vec![1, 2, 3]));
     assert_eq!(fits.closed().await.0, 1003);
     let flood = Plain::chat(address, "eve").await;
@@ -209,9 +325,14 @@ async fn silence_ends_a_connection_and_an_answered_ping_does_not() {
         }
         end
     };
-    assert_eq!(tokio::time::timeout(Duration::from_secs(20), read).await, Ok(Some(4408)));
+    assert_eq!(
+        tokio::time::timeout(Duration::from_secs(20), read).await,
+        Ok(Some(4408))
+    );
     alive.tell("ping", &json!(null));
-    alive.await_frame("a pong", |frame| frame["type"] == "pong").await;
+    alive
+        .await_frame("a pong", |frame| frame["type"] == "pong")
+        .await;
     cluster.stop().await;
 }
 
@@ -222,7 +343,9 @@ async fn a_token_ends_the_connection_unless_it_is_renewed() {
     let short = |user: &str| format!("chat=1&token={}", token(user, Duration::from_secs(2)));
     let expiring = Plain::with(address, &short("ann"), &[]).await.unwrap();
     let renewed = Plain::with(address, &short("bob"), &[]).await.unwrap();
-    renewed.done("authenticate", json!({"token": token("bob", MINUTE)})).await;
+    renewed
+        .done("authenticate", json!({"token": token("bob", MINUTE)}))
+        .await;
     assert_eq!(expiring.closed().await.0, 4401);
     assert_eq!(expiring.of("exception")[0]["code"], "token_expired");
     renewed.done("join", json!({"room_id": "room"})).await;
@@ -235,25 +358,84 @@ async fn a_token_that_is_limited_to_rooms_hears_no_broadcasts() {
     let address = cluster.address(0);
     let limited = |rooms: &[&str]| {
         let rooms = Some(rooms.iter().map(|room| (*room).to_owned()).collect());
-        hubbub::auth::NewToken { rooms, ..hubbub::auth::NewToken::lasting("ann", MINUTE) }.sign(SECRET).unwrap()
+        hubbub::auth::NewToken {
+            rooms,
+            ..hubbub::auth::NewToken::lasting("ann", MINUTE)
+        }
+        .sign(SECRET)
+        .unwrap()
     };
-    let deaf = Plain::with(address, &format!("token={}", limited(&["team-*"])), &[]).await.unwrap();
-    let listens = Plain::with(address, &format!("token={}", limited(&["team-*", "broadcast"])), &[]).await.unwrap();
-    let narrowed = Plain::with(address, &format!("chat=1&token={}", token("bob", MINUTE)), &[]).await.unwrap();
-    let narrow = hubbub::auth::NewToken { rooms: Some(vec![]), ..hubbub::auth::NewToken::lasting("bob", MINUTE) };
-    narrowed.done("authenticate", json!({"token": narrow.sign(SECRET).unwrap()})).await;
-    let headers = [("content-type", "application/json"), ("authorization", "Bearer key")];
-    assert_eq!(http(address, "POST", "/api/broadcast", &headers, r#"{"type":"a"}"#).await.0, 202);
-    listens.eventually("it came", |client| client.broadcasts() == [1]).await;
+    let deaf = Plain::with(address, &format!("token={}", limited(&["team-*"])), &[])
+        .await
+        .unwrap();
+    let listens = Plain::with(
+        address,
+        &format!("token={}", limited(&["team-*", "broadcast"])),
+        &[],
+    )
+    .await
+    .unwrap();
+    let narrowed = Plain::with(
+        address,
+        &format!("chat=1&token={}", token("bob", MINUTE)),
+        &[],
+    )
+    .await
+    .unwrap();
+    let narrow = hubbub::auth::NewToken {
+        rooms: Some(vec![]),
+        ..hubbub::auth::NewToken::lasting("bob", MINUTE)
+    };
+    narrowed
+        .done(
+            "authenticate",
+            json!({"token": narrow.sign(SECRET).unwrap()}),
+        )
+        .await;
+    let headers = [
+        ("content-type", "application/json"),
+        ("authorization", "Bearer key"),
+    ];
+    assert_eq!(
+        http(
+            address,
+            "POST",
+            "/api/broadcast",
+            &headers,
+            r#"{"type":"a"}"#
+        )
+        .await
+        .0,
+        202
+    );
+    listens
+        .eventually("it came", |client| client.broadcasts() == [1])
+        .await;
     // What would have come before the answer to a ping didn't.
     for client in [&deaf, &narrowed] {
         client.tell("ping", &json!(null));
-        client.await_frame("a pong", |frame| frame["type"] == "pong").await;
+        client
+            .await_frame("a pong", |frame| frame["type"] == "pong")
+            .await;
         assert_eq!(client.broadcasts(), Vec::<u64>::new());
     }
     let bearer = format!("Bearer {}", limited(&["team-*"]));
-    let headers = [("content-type", "application/json"), ("authorization", bearer.as_str())];
-    assert_eq!(http(address, "POST", "/api/broadcast", &headers, r#"{"type":"a"}"#).await.0, 403);
+    let headers = [
+        ("content-type", "application/json"),
+        ("authorization", bearer.as_str()),
+    ];
+    assert_eq!(
+        http(
+            address,
+            "POST",
+            "/api/broadcast",
+            &headers,
+            r#"{"type":"a"}"#
+        )
+        .await
+        .0,
+        403
+    );
     cluster.stop().await;
 }
 
@@ -270,18 +452,32 @@ async fn a_drain_sends_plain_clients_away_evenly_with_1012_and_a_hint() {
     let drained = tokio::spawn(node.drain(Duration::from_secs(1)));
     let mut hints: Vec<u64> = Vec::new();
     for client in &clients {
-        let notice = client.await_frame("a notice", |frame| frame["type"] == "going_away").await;
+        let notice = client
+            .await_frame("a notice", |frame| frame["type"] == "going_away")
+            .await;
         hints.push(notice["payload"]["reconnect_in_ms"].as_u64().unwrap());
     }
     hints.sort_unstable();
     hints.dedup();
-    assert!(hints.len() == 10 && hints.iter().all(|hint| *hint < 1000), "each has its own time: {hints:?}");
-    let (status, body) = Plain::with(address, "user_id=late", &[]).await.err().unwrap();
+    assert!(
+        hints.len() == 10 && hints.iter().all(|hint| *hint < 1000),
+        "each has its own time: {hints:?}"
+    );
+    let (status, body) = Plain::with(address, "user_id=late", &[])
+        .await
+        .err()
+        .unwrap();
     assert_eq!((status.as_u16(), &body["code"]), (503, &json!("draining")));
-    assert!(clients.iter().any(|client| !client.is_closed()), "not all at once");
+    assert!(
+        clients.iter().any(|client| !client.is_closed()),
+        "not all at once"
+    );
     for client in &clients {
         let (code, reason) = client.closed().await;
-        assert!(code == 1012 && reason.contains("reconnect_in_ms="), "{code} {reason}");
+        assert!(
+            code == 1012 && reason.contains("reconnect_in_ms="),
+            "{code} {reason}"
+        );
     }
     socket.await_event("going_away").await;
     socket.eventually("closed", Client::is_closed).await;
@@ -299,7 +495,9 @@ async fn who_does_not_read_is_closed_and_the_others_get_everything() {
     let cluster = Cluster::alone(&settings).await;
     let address = cluster.address(0);
     let reader = Plain::connect(address, "ann").await;
-    let (stuck, _) = tokio_tungstenite::connect_async(format!("ws://{address}/ws?user_id=eve")).await.unwrap();
+    let (stuck, _) = tokio_tungstenite::connect_async(format!("ws://{address}/ws?user_id=eve"))
+        .await
+        .unwrap();
     let headers = [("content-type", "application/json")];
     let body = json!({"type": "a", "data": "x".repeat(16_000)}).to_string();
     let (mut said, began) = (0, std::time::Instant::now());
@@ -312,9 +510,14 @@ async fn who_does_not_read_is_closed_and_the_others_get_everything() {
         if answer["connectedClients"] == 1 {
             break;
         }
-        assert!(began.elapsed().as_secs() < 20, "a client that reads nothing is never closed");
+        assert!(
+            began.elapsed().as_secs() < 20,
+            "a client that reads nothing is never closed"
+        );
     }
-    reader.eventually("all came", |reader| reader.broadcasts().len() >= said).await;
+    reader
+        .eventually("all came", |reader| reader.broadcasts().len() >= said)
+        .await;
     assert_eq!(reader.broadcasts(), (1..=said as u64).collect::<Vec<_>>());
     assert!(!reader.is_closed());
     drop(stuck);
@@ -323,19 +526,35 @@ async fn who_does_not_read_is_closed_and_the_others_get_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_larger_than_the_outbox_is_paced() {
-    let settings = [("MAX_OUTBOX_BYTES", "300000"), ("RATE_BROADCASTS_PER_SEC", "0"), ("RATE_POSTS_PER_SEC", "0")];
+    let settings = [
+        ("MAX_OUTBOX_BYTES", "300000"),
+        ("RATE_BROADCASTS_PER_SEC", "0"),
+        ("RATE_POSTS_PER_SEC", "0"),
+    ];
     let cluster = Cluster::alone(&settings).await;
     let address = cluster.address(0);
     let headers = [("content-type", "application/json")];
     let body = json!({"type": "a", "data": "x".repeat(16_000)}).to_string();
     for _ in 0..200 {
-        assert_eq!(http(address, "POST", "/api/broadcast", &headers, &body).await.0, 202);
+        assert_eq!(
+            http(address, "POST", "/api/broadcast", &headers, &body)
+                .await
+                .0,
+            202
+        );
     }
-    let client = Plain::with(address, "user_id=ann&since_seq=0", &[]).await.unwrap();
-    client.eventually("all came", |client| client.broadcasts().len() >= 200).await;
+    let client = Plain::with(address, "user_id=ann&since_seq=0", &[])
+        .await
+        .unwrap();
+    client
+        .eventually("all came", |client| client.broadcasts().len() >= 200)
+        .await;
     assert_eq!(client.broadcasts(), (1..=200).collect::<Vec<_>>());
     let answer: &Value = &client.of("resumed")[0];
-    assert_eq!((&answer["replayed"], &answer["recovered"]), (&json!(200), &json!(true)));
+    assert_eq!(
+        (&answer["replayed"], &answer["recovered"]),
+        (&json!(200), &json!(true))
+    );
     cluster.stop().await;
 }
 
@@ -345,7 +564,12 @@ async fn a_handshake_that_is_broken_off_leaves_nobody_online() {
     let redis = RedisServer::start();
     let way = SlowWay::to(redis.port).await;
     let url = format!("redis://127.0.0.1:{}", way.port);
-    let cluster = Cluster::on(redis, 1, &[("REDIS_URL", &url), ("PRESENCE_GRACE_MS", "100")]).await;
+    let cluster = Cluster::on(
+        redis,
+        1,
+        &[("REDIS_URL", &url), ("PRESENCE_GRACE_MS", "100")],
+    )
+    .await;
     let address = cluster.address(0);
     way.hold_back(Duration::from_millis(500));
     for _ in 0..3 {
@@ -364,7 +588,10 @@ async fn a_handshake_that_is_broken_off_leaves_nobody_online() {
         if state["is_online"] == false && state["version"].as_u64() > Some(0) {
             break;
         }
-        assert!(began.elapsed() < Duration::from_secs(10), "it came and never went: {state}");
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "it came and never went: {state}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // And all of its places are free again.

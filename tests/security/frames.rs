@@ -5,7 +5,11 @@ use crate::raw::{Raw, Witness, frame, head, metric, node};
 /// What breaks the rules, and the close code for it, where a message is at most 1 MiB.
 pub fn broken() -> Vec<(&'static str, Vec<u8>, u16)> {
     vec![
-        ("RSV1: a compressed frame, which nobody agreed on", frame(0xC1, b"2"), 1002),
+        (
+            "RSV1: a compressed frame, which nobody agreed on",
+            frame(0xC1, b"2"),
+            1002,
+        ),
         ("RSV2", frame(0xA1, b"2"), 1002),
         ("RSV3", frame(0x91, b"2"), 1002),
         ("no mask", vec![0x81, 1, b'6'], 1002),
@@ -15,17 +19,45 @@ pub fn broken() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("a ping of 126 bytes", frame(0x89, &[0; 126]), 1002),
         ("a close in fragments", frame(0x08, b""), 1002),
         ("an end without a beginning", frame(0x80, b"6"), 1002),
-        ("a new text within another", [frame(0x01, b"4"), frame(0x81, b"6")].concat(), 1002),
+        (
+            "a new text within another",
+            [frame(0x01, b"4"), frame(0x81, b"6")].concat(),
+            1002,
+        ),
         ("a close of one byte", frame(0x88, b"x"), 1002),
-        ("a close with a code that must not be sent", frame(0x88, &1005u16.to_be_bytes()), 1002),
-        ("a close with a reason that is no text", frame(0x88, &[3, 0xE8, 0xFF]), 1007),
+        (
+            "a close with a code that must not be sent",
+            frame(0x88, &1005u16.to_be_bytes()),
+            1002,
+        ),
+        (
+            "a close with a reason that is no text",
+            frame(0x88, &[3, 0xE8, 0xFF]),
+            1007,
+        ),
         ("bytes that are no text", frame(0x81, &[b'4', 0xFF]), 1007),
-        ("a surrogate, which is no text", frame(0x81, &[b'4', 0xED, 0xA0, 0x80]), 1007),
+        (
+            "a surrogate, which is no text",
+            frame(0x81, &[b'4', 0xED, 0xA0, 0x80]),
+            1007,
+        ),
         ("half a character", frame(0x81, &[b'4', 0xE2, 0x82]), 1007),
-        ("text that breaks off in its last fragment", [frame(0x01, b"4"), frame(0x80, &[0xE2])].concat(), 1007),
-        ("an announcement beyond the limit", head(0x81, (1 << 20) + 1), 1009),
+        (
+            "text that breaks off in its last fragment",
+            [frame(0x01, b"4"), frame(0x80, &[0xE2])].concat(),
+            1007,
+        ),
+        (
+            "an announcement beyond the limit",
+            head(0x81, (1 << 20) + 1),
+            1009,
+        ),
         ("an announcement of 2^63 bytes", head(0x82, 1 << 63), 1009),
-        ("an announcement of 2^64 - 1 bytes", head(0x82, u64::MAX), 1009),
+        (
+            "an announcement of 2^64 - 1 bytes",
+            head(0x82, u64::MAX),
+            1009,
+        ),
     ]
 }
 
@@ -35,7 +67,11 @@ async fn frames_that_break_the_rules_end_their_connection_with_the_code_for_it()
     let address = node.address(0);
     let witness = Witness::on(address).await;
     let announced = [frame(0x01, &[b'4'; 600_000]), head(0x80, 600_000)].concat();
-    for (what, bytes, code) in broken().into_iter().chain([("fragments beyond the limit", announced, 1009)]) {
+    for (what, bytes, code) in
+        broken()
+            .into_iter()
+            .chain([("fragments beyond the limit", announced, 1009)])
+    {
         let mut attacker = Raw::websocket(address, 4).await;
         attacker.write(bytes).await;
         assert_eq!(attacker.closed().await, Some(code), "{what}");
@@ -68,10 +104,15 @@ async fn empty_fragments_cost_what_they_take_and_pings_come_between() {
     for _ in 0..20 {
         patient.write(frame(0x00, b"").repeat(5_000)).await;
         patient.write(frame(0x89, b"are you there?")).await;
-        assert_eq!(patient.frame().await, Some((0x8A, b"are you there?".to_vec())));
+        assert_eq!(
+            patient.frame().await,
+            Some((0x8A, b"are you there?".to_vec()))
+        );
         witness.is_well().await;
     }
-    patient.write(frame(0x80, br#"ory",{"room_id":"home"}]"#)).await;
+    patient
+        .write(frame(0x80, br#"ory",{"room_id":"home"}]"#))
+        .await;
     assert!(patient.text().await.starts_with("437"));
     node.stop().await;
 }
@@ -82,7 +123,11 @@ async fn who_pings_without_end_and_reads_no_answer_is_closed() {
     let address = node.address(0);
     let witness = Witness::on(address).await;
     // WebSocket's own pings, Engine.IO 3's, and questions that are refused.
-    for (version, ping) in [(4, frame(0x89, &[0; 125])), (3, frame(0x81, b"2")), (4, frame(0x81, b"40/x,"))] {
+    for (version, ping) in [
+        (4, frame(0x89, &[0; 125])),
+        (3, frame(0x81, b"2")),
+        (4, frame(0x81, b"40/x,")),
+    ] {
         let before = metric(address, "hubbub_slow_consumers_total").await;
         let mut attacker = Raw::websocket(address, version).await;
         let flood = ping.repeat((1 << 20) / ping.len());
@@ -92,7 +137,10 @@ async fn who_pings_without_end_and_reads_no_answer_is_closed() {
             assert!(sent < 256, "a quarter of a gigabyte, and nobody minds");
             witness.is_well().await;
         }
-        assert_eq!(metric(address, "hubbub_slow_consumers_total").await, before + 1);
+        assert_eq!(
+            metric(address, "hubbub_slow_consumers_total").await,
+            before + 1
+        );
     }
     node.stop().await;
 }
@@ -101,11 +149,21 @@ async fn who_pings_without_end_and_reads_no_answer_is_closed() {
 async fn compression_is_not_agreed_to() {
     let node = node(&[]).await;
     let offer = "sec-websocket-extensions: permessage-deflate; client_max_window_bits, permessage-deflate\r\n";
-    let (mut attacker, answer) = Raw::upgrade(node.address(0), "EIO=4&transport=websocket", offer).await;
+    let (mut attacker, answer) =
+        Raw::upgrade(node.address(0), "EIO=4&transport=websocket", offer).await;
     assert_eq!(answer.status, 101);
-    assert!(!answer.head.contains("sec-websocket-extensions"), "{}", answer.head);
+    assert!(
+        !answer.head.contains("sec-websocket-extensions"),
+        "{}",
+        answer.head
+    );
     // A bomb, then: ten bytes that would be many. Taken for what it says it is, it breaks the rules.
-    attacker.write(frame(0xC1, &[0xEC, 0xC0, 0x01, 0x01, 0, 0, 0, 0x80, 0x90, 0xFE])).await;
+    attacker
+        .write(frame(
+            0xC1,
+            &[0xEC, 0xC0, 0x01, 0x01, 0, 0, 0, 0x80, 0x90, 0xFE],
+        ))
+        .await;
     assert_eq!(attacker.closed().await, Some(1002));
     node.stop().await;
 }

@@ -54,7 +54,12 @@ async fn a_body_that_makes_no_sense_is_refused_and_ends_its_session() {
         ("a length beyond the end", &[0, 9, 255, b'6']),
         ("digits beyond 9", &[0, 10, 255, b'6']),
         ("lengths without an end", &[1; 5000]),
-        ("more digits than a length has", &[0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 255, b'6']),
+        (
+            "more digits than a length has",
+            &[
+                0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 255, b'6',
+            ],
+        ),
         ("an unknown kind", &[2, 1, 255, b'6']),
         ("no text", &[0, 2, 255, b'4', 0xFF]),
     ];
@@ -73,9 +78,19 @@ async fn an_encoded_body_is_refused_unread_and_costs_the_session_nothing() {
     let address = node.address(0);
     let session = Polling::begin(address, 4).await;
     // A kilobyte that unpacks to a megabyte would pass every limit on what arrives.
-    for encoding in ["gzip", "deflate", "br", "zstd", "gzip, gzip", "identity, gzip"] {
+    for encoding in [
+        "gzip",
+        "deflate",
+        "br",
+        "zstd",
+        "gzip, gzip",
+        "identity, gzip",
+    ] {
         let headers = format!("content-type: application/json\r\ncontent-encoding: {encoding}\r\n");
-        for path in [format!("/socket.io/?{}", session.query), "/messages".to_owned()] {
+        for path in [
+            format!("/socket.io/?{}", session.query),
+            "/messages".to_owned(),
+        ] {
             let answer = request(address, "POST", &path, &headers, &[0x1F, 0x8B, 8, 0]).await;
             assert_eq!(answer.status, 415, "{path} {encoding}: {answer:?}");
             assert!(answer.body.contains("unsupported_media_type"), "{answer:?}");
@@ -91,7 +106,12 @@ async fn a_body_beyond_the_limit_is_not_read() {
     let address = node.address(0);
     let announced = Polling::begin(address, 4).await;
     let mut raw = Raw::open(address).await;
-    let head = |more: &str| format!("POST /socket.io/?{} HTTP/1.1\r\nhost: x\r\n{more}\r\n", announced.query);
+    let head = |more: &str| {
+        format!(
+            "POST /socket.io/?{} HTTP/1.1\r\nhost: x\r\n{more}\r\n",
+            announced.query
+        )
+    };
     // Ten gigabytes are announced; the answer comes before any of them.
     raw.write(head("content-length: 10000000000\r\n")).await;
     assert_eq!(raw.answer().await.unwrap().status, 413);
@@ -103,7 +123,8 @@ async fn a_body_beyond_the_limit_is_not_read() {
         unannounced.query
     ))
     .await;
-    raw.write([&b"11171\r\n"[..], &[b'4'; 0x11171], b"\r\n"].concat()).await;
+    raw.write([&b"11171\r\n"[..], &[b'4'; 0x11171], b"\r\n"].concat())
+        .await;
     assert_eq!(raw.answer().await.unwrap().status, 413);
     assert!(unannounced.is_over().await);
     node.stop().await;
@@ -124,7 +145,10 @@ async fn half_a_million_packets_in_one_body_are_taken_in_turns() {
         longest = longest.max(asked.elapsed());
     }
     assert_eq!(flood.await.unwrap().body, "ok");
-    assert!(longest < Duration::from_secs(1), "others waited {longest:?}");
+    assert!(
+        longest < Duration::from_secs(1),
+        "others waited {longest:?}"
+    );
     node.stop().await;
 }
 
@@ -134,7 +158,10 @@ async fn a_second_poll_ends_the_session_and_a_second_post_is_refused() {
     let address = node.address(0);
     let session = Polling::begin(address, 4).await;
     let mut slow = Raw::open(address).await;
-    let head = format!("POST /socket.io/?{} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n", session.query);
+    let head = format!(
+        "POST /socket.io/?{} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n",
+        session.query
+    );
     slow.write(&head).await;
     // The first may still be on its way.
     let deadline = Instant::now() + PATIENCE;
@@ -147,7 +174,11 @@ async fn a_second_poll_ends_the_session_and_a_second_post_is_refused() {
 
     let poll = || async {
         let mut raw = Raw::open(address).await;
-        raw.write(format!("GET /socket.io/?{} HTTP/1.1\r\nhost: x\r\n\r\n", session.query)).await;
+        raw.write(format!(
+            "GET /socket.io/?{} HTTP/1.1\r\nhost: x\r\n\r\n",
+            session.query
+        ))
+        .await;
         raw.answer().await.unwrap()
     };
     let (one, two) = tokio::join!(poll(), poll());
@@ -213,7 +244,11 @@ async fn ids_that_nobody_was_given_find_nothing() {
     let address = node.address(0);
     let session = Polling::begin(address, 4).await;
     let sid = session.query.rsplit('=').next().unwrap().to_owned();
-    let near = format!("{}{}", &sid[..15], if sid.ends_with('A') { 'B' } else { 'A' });
+    let near = format!(
+        "{}{}",
+        &sid[..15],
+        if sid.ends_with('A') { 'B' } else { 'A' }
+    );
     for guess in [
         near.as_str(),
         &sid.to_lowercase().to_uppercase(),
@@ -224,14 +259,26 @@ async fn ids_that_nobody_was_given_find_nothing() {
     ] {
         for method in ["GET", "POST"] {
             let path = format!("/socket.io/?EIO=4&transport=polling&sid={guess}");
-            assert_eq!(request(address, method, &path, "", b"").await.status, 400, "{method} {guess:.40}");
+            assert_eq!(
+                request(address, method, &path, "", b"").await.status,
+                400,
+                "{method} {guess:.40}"
+            );
         }
-        let (_, answer) = Raw::upgrade(address, &format!("EIO=4&transport=websocket&sid={guess}"), "").await;
+        let (_, answer) = Raw::upgrade(
+            address,
+            &format!("EIO=4&transport=websocket&sid={guess}"),
+            "",
+        )
+        .await;
         assert_eq!(answer.status, 400);
     }
     // Nor does the other version's request.
     let path = format!("/socket.io/?EIO=3&transport=polling&sid={sid}");
-    assert_eq!(request(address, "POST", &path, "", b"1:6").await.status, 400);
+    assert_eq!(
+        request(address, "POST", &path, "", b"1:6").await.status,
+        400
+    );
     assert_eq!(metric(address, "hubbub_connections").await, 1);
     assert_eq!(session.post("6").await.body, "ok");
     node.stop().await;

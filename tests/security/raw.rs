@@ -31,16 +31,23 @@ impl Raw {
 
     /// Writes; whether it could. The peer may have ended the connection before it had all.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        tokio::time::timeout(PATIENCE, self.0.write_all(bytes.as_ref())).await.is_ok_and(|written| written.is_ok())
+        tokio::time::timeout(PATIENCE, self.0.write_all(bytes.as_ref()))
+            .await
+            .is_ok_and(|written| written.is_ok())
     }
 
     async fn byte(&mut self) -> Option<u8> {
-        tokio::time::timeout(PATIENCE, self.0.read_u8()).await.expect("nothing comes, not even an end").ok()
+        tokio::time::timeout(PATIENCE, self.0.read_u8())
+            .await
+            .expect("nothing comes, not even an end")
+            .ok()
     }
 
     async fn bytes(&mut self, count: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; count];
-        let read = tokio::time::timeout(PATIENCE, self.0.read_exact(&mut bytes)).await.expect("nothing comes");
+        let read = tokio::time::timeout(PATIENCE, self.0.read_exact(&mut bytes))
+            .await
+            .expect("nothing comes");
         read.is_ok().then_some(bytes)
     }
 
@@ -52,17 +59,26 @@ impl Raw {
         }
         let head = String::from_utf8(head).unwrap().to_lowercase();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let length =
-            head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |n| n.parse().unwrap());
         let body = self.bytes(length).await?;
-        Some(Answer { status, head, body: String::from_utf8(body).unwrap() })
+        Some(Answer {
+            status,
+            head,
+            body: String::from_utf8(body).unwrap(),
+        })
     }
 
     /// Reads on until the connection ends.
     pub async fn end(mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         // A reset is an end too.
-        tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut rest)).await.expect("the connection stays").ok();
+        tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut rest))
+            .await
+            .expect("the connection stays")
+            .ok();
         rest
     }
 
@@ -84,7 +100,8 @@ impl Raw {
     }
 
     pub async fn websocket(address: SocketAddr, version: u8) -> Self {
-        let (mut raw, answer) = Self::upgrade(address, &format!("EIO={version}&transport=websocket"), "").await;
+        let (mut raw, answer) =
+            Self::upgrade(address, &format!("EIO={version}&transport=websocket"), "").await;
         assert_eq!(answer.status, 101, "{}", answer.head);
         assert!(raw.text().await.starts_with('0'));
         raw
@@ -119,7 +136,8 @@ impl Raw {
         let first = self.byte().await?;
         let length = match self.byte().await? {
             126 => usize::from(u16::from_be_bytes(self.bytes(2).await?.try_into().unwrap())),
-            127 => usize::try_from(u64::from_be_bytes(self.bytes(8).await?.try_into().unwrap())).unwrap(),
+            127 => usize::try_from(u64::from_be_bytes(self.bytes(8).await?.try_into().unwrap()))
+                .unwrap(),
             short => usize::from(short),
         };
         Some((first, self.bytes(length).await?))
@@ -178,37 +196,78 @@ pub struct Polling {
 
 impl Polling {
     pub async fn begin(address: SocketAddr, version: u8) -> Self {
-        let mut polling = Self { address, query: format!("EIO={version}&transport=polling") };
+        let mut polling = Self {
+            address,
+            query: format!("EIO={version}&transport=polling"),
+        };
         let answer = polling.get().await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        let sid = answer.body.split("\"sid\":\"").nth(1).unwrap().split('"').next().unwrap();
+        let sid = answer
+            .body
+            .split("\"sid\":\"")
+            .nth(1)
+            .unwrap()
+            .split('"')
+            .next()
+            .unwrap();
         polling.query.push_str(&format!("&sid={sid}"));
         polling
     }
 
     pub async fn get(&self) -> Answer {
-        request(self.address, "GET", &format!("/socket.io/?{}", self.query), "", b"").await
+        request(
+            self.address,
+            "GET",
+            &format!("/socket.io/?{}", self.query),
+            "",
+            b"",
+        )
+        .await
     }
 
     pub async fn post(&self, body: impl AsRef<[u8]>) -> Answer {
         let headers = "content-type: text/plain;charset=UTF-8\r\n";
-        request(self.address, "POST", &format!("/socket.io/?{}", self.query), headers, body.as_ref()).await
+        request(
+            self.address,
+            "POST",
+            &format!("/socket.io/?{}", self.query),
+            headers,
+            body.as_ref(),
+        )
+        .await
     }
 
     pub async fn post_binary(&self, body: &[u8]) -> Answer {
         let headers = "content-type: application/octet-stream\r\n";
-        request(self.address, "POST", &format!("/socket.io/?{}", self.query), headers, body).await
+        request(
+            self.address,
+            "POST",
+            &format!("/socket.io/?{}", self.query),
+            headers,
+            body,
+        )
+        .await
     }
 
     /// Whether it is over: a session that is not would take this.
     pub async fn is_over(&self) -> bool {
-        let body = if self.query.contains("EIO=3") { "1:6" } else { "6" };
+        let body = if self.query.contains("EIO=3") {
+            "1:6"
+        } else {
+            "6"
+        };
         self.post(body).await.status == 400
     }
 }
 
 /// One request on a connection of its own.
-pub async fn request(address: SocketAddr, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+pub async fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &[u8],
+) -> Answer {
     let mut raw = Raw::open(address).await;
     let length = body.len();
     let head = format!(
@@ -221,15 +280,23 @@ pub async fn request(address: SocketAddr, method: &str, path: &str, headers: &st
 
 /// A node in open mode whose limits on events are out of the way.
 pub async fn node(settings: &[(&str, &str)]) -> Cluster {
-    let wide = [("RATE_EVENTS_PER_SEC", "1000000"), ("RATE_EVENTS_BURST", "1000000")];
+    let wide = [
+        ("RATE_EVENTS_PER_SEC", "1000000"),
+        ("RATE_EVENTS_BURST", "1000000"),
+    ];
     Cluster::alone(&[&wide, settings].concat()).await
 }
 
 /// The value of a figure in `/metrics`; of those with labels, their sum.
 pub async fn metric(address: SocketAddr, name: &str) -> u64 {
     let answer = request(address, "GET", "/metrics", "", b"").await;
-    let lines = answer.body.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    let lines = answer
+        .body
+        .lines()
+        .filter(|line| line.split(['{', ' ']).next() == Some(name));
+    lines
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
 }
 
 /// Someone else on the same node, who must notice nothing.
@@ -242,9 +309,20 @@ impl Witness {
 
     /// Sends, and hears what it sent.
     pub async fn is_well(&self) {
-        let seq =
-            self.0.done("message", serde_json::json!({"room_id": "home", "content": "well"})).await["seq"].clone();
-        let heard = |client: &Client| client.events("message").last().is_some_and(|message| message["seq"] == seq);
+        let seq = self
+            .0
+            .done(
+                "message",
+                serde_json::json!({"room_id": "home", "content": "well"}),
+            )
+            .await["seq"]
+            .clone();
+        let heard = |client: &Client| {
+            client
+                .events("message")
+                .last()
+                .is_some_and(|message| message["seq"] == seq)
+        };
         self.0.eventually("its own message", heard).await;
         assert!(!self.0.is_closed());
     }

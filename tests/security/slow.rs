@@ -16,13 +16,29 @@ use crate::raw::{Polling, Raw, Witness};
 /// A server with short patience: `/` answers with a large body, or with what became of the request's.
 async fn impatient() -> (std::net::SocketAddr, watch::Sender<bool>) {
     let patience = Duration::from_millis(300);
-    let timeouts = Timeouts { handshake: patience, head: patience, body: patience, write: patience };
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 100, timeouts).await.unwrap();
+    let timeouts = Timeouts {
+        handshake: patience,
+        head: patience,
+        body: patience,
+        write: patience,
+    };
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 100, timeouts)
+        .await
+        .unwrap();
     let address = listener.address().unwrap();
-    let read = async |body: Body| if body.collect().await.is_ok() { "whole" } else { "too slow" };
+    let read = async |body: Body| {
+        if body.collect().await.is_ok() {
+            "whole"
+        } else {
+            "too slow"
+        }
+    };
     let large = async || Bytes::from(vec![0; 64 << 20]);
     let (stop, stopped) = watch::channel(false);
-    tokio::spawn(listener.serve(Router::new().route("/", get(large)).route("/", post(read)), stopped));
+    tokio::spawn(listener.serve(
+        Router::new().route("/", get(large)).route("/", post(read)),
+        stopped,
+    ));
     (address, stop)
 }
 
@@ -33,7 +49,10 @@ async fn a_head_that_trickles_ends_its_connection() {
     let began = Instant::now();
     raw.write("GET / HTTP/1.1\r\nhost: x\r\n").await;
     while raw.write("x: y\r\n").await {
-        assert!(began.elapsed() < Duration::from_secs(10), "a header every now and then keeps the connection");
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "a header every now and then keeps the connection"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Nor may one say nothing at all.
@@ -43,9 +62,13 @@ async fn a_head_that_trickles_ends_its_connection() {
 #[tokio::test]
 async fn a_body_that_trickles_is_given_up() {
     let (address, _stop) = impatient().await;
-    for head in ["content-length: 100000\r\n", "transfer-encoding: chunked\r\n"] {
+    for head in [
+        "content-length: 100000\r\n",
+        "transfer-encoding: chunked\r\n",
+    ] {
         let mut raw = Raw::open(address).await;
-        raw.write(format!("POST / HTTP/1.1\r\nhost: x\r\n{head}\r\n")).await;
+        raw.write(format!("POST / HTTP/1.1\r\nhost: x\r\n{head}\r\n"))
+            .await;
         let trickle = async {
             loop {
                 raw.write("1\r\nx\r\n").await;
@@ -56,7 +79,9 @@ async fn a_body_that_trickles_is_given_up() {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), trickle).await.expect("the body may take for ever");
+        tokio::time::timeout(Duration::from_secs(10), trickle)
+            .await
+            .expect("the body may take for ever");
         let rest = String::from_utf8(raw.end().await).unwrap();
         assert!(rest.ends_with("too slow"), "{rest}");
     }
@@ -73,7 +98,9 @@ async fn an_answer_that_nobody_reads_ends_its_connection() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the connection is kept for who doesn't read");
+    tokio::time::timeout(Duration::from_secs(10), ended)
+        .await
+        .expect("the connection is kept for who doesn't read");
 }
 
 #[tokio::test]
@@ -99,7 +126,11 @@ fn resident() -> usize {
 }
 
 /// How long a message takes to come back, for half of them and for 99 of 100.
-async fn latency(witness: &Witness, time: Duration, mut meanwhile: impl AsyncFnMut()) -> (Duration, Duration) {
+async fn latency(
+    witness: &Witness,
+    time: Duration,
+    mut meanwhile: impl AsyncFnMut(),
+) -> (Duration, Duration) {
     let mut took = Vec::new();
     let began = Instant::now();
     while began.elapsed() < time {
@@ -118,7 +149,9 @@ async fn latency(witness: &Witness, time: Duration, mut meanwhile: impl AsyncFnM
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_slow_peers_leave_others_fast_and_memory_flat() {
     rlimit::increase_nofile_limit(16_384).unwrap();
-    let by_hand = std::env::var("HUBBUB_SLOW_SECS").ok().map(|value| value.parse().unwrap());
+    let by_hand = std::env::var("HUBBUB_SLOW_SECS")
+        .ok()
+        .map(|value| value.parse().unwrap());
     let time = Duration::from_secs(by_hand.unwrap_or(5));
     let node = crate::raw::node(&[("MAX_SOCKETS_PER_USER", "100000")]).await;
     let address = node.address(0);
@@ -130,16 +163,22 @@ async fn two_thousand_slow_peers_leave_others_fast_and_memory_flat() {
     let mut slow = Vec::new();
     for _ in 0..SLOW_PEERS {
         let mut head = Raw::open(address).await;
-        head.write("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: x\r\n").await;
+        head.write("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: x\r\n")
+            .await;
         let session = Polling::begin(address, 4).await;
         let mut body = Raw::open(address).await;
         let length = "content-length: 900000";
-        body.write(format!("POST /socket.io/?{} HTTP/1.1\r\nhost: x\r\n{length}\r\n\r\n6", session.query)).await;
+        body.write(format!(
+            "POST /socket.io/?{} HTTP/1.1\r\nhost: x\r\n{length}\r\n\r\n6",
+            session.query
+        ))
+        .await;
         let mut reader = Raw::member(address).await;
         reader.say(r#"421["join",{"room_id":"slow"}]"#).await;
         let idle = Raw::websocket(address, 4).await;
         let session = Polling::begin(address, 4).await;
-        let (mut upgrade, _) = Raw::upgrade(address, &session.query.replace("polling", "websocket"), "").await;
+        let (mut upgrade, _) =
+            Raw::upgrade(address, &session.query.replace("polling", "websocket"), "").await;
         upgrade.say("2probe").await;
         slow.push([head, body, reader, idle, upgrade]);
     }
@@ -147,7 +186,9 @@ async fn two_thousand_slow_peers_leave_others_fast_and_memory_flat() {
     // Each trickles about once a second.
     let mut turns = slow.chunks(SLOW_PEERS / 50).cycle().enumerate();
     let among = latency(&witness, time, async || {
-        let Some((turn, trickling)) = turns.next() else { return };
+        let Some((turn, trickling)) = turns.next() else {
+            return;
+        };
         for [head, body, ..] in trickling {
             head.0.try_write(b"x: y\r\n").ok();
             body.0.try_write(b"x").ok();
@@ -158,9 +199,15 @@ async fn two_thousand_slow_peers_leave_others_fast_and_memory_flat() {
     })
     .await;
     let grown = resident().saturating_sub(before);
-    println!("{time:?} (half, 99 of 100): alone {alone:?}, among slow peers {among:?}; grown by {} KiB", grown / 1024);
+    println!(
+        "{time:?} (half, 99 of 100): alone {alone:?}, among slow peers {among:?}; grown by {} KiB",
+        grown / 1024
+    );
     let judged = if by_hand.is_some() { among.1 } else { among.0 };
-    assert!(judged < Duration::from_millis(100), "alone {alone:?}, among slow peers {among:?}");
+    assert!(
+        judged < Duration::from_millis(100),
+        "alone {alone:?}, among slow peers {among:?}"
+    );
     assert!(grown < 64 << 20, "grown by {grown} bytes");
     node.stop().await;
 }

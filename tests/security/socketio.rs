@@ -19,10 +19,22 @@ async fn packets_that_break_the_protocol_end_their_connection() {
         ("no count of attachments", &["45-[\"join\"]"]),
         ("a negative count", &["45-1-[\"join\"]"]),
         ("a billion attachments", &["451000000000-[\"join\"]"]),
-        ("more than a number holds", &["4599999999999999999999999-[\"join\"]"]),
+        (
+            "more than a number holds",
+            &["4599999999999999999999999-[\"join\"]"],
+        ),
         ("one attachment more than are taken", &["451001-[\"join\"]"]),
-        ("text where an attachment is due", &["451-[\"join\",{\"_placeholder\":true,\"num\":0}]", "42[\"join\"]"]),
-        ("an announcement where an attachment is due", &["451-[\"join\"]", "451-[\"join\"]"]),
+        (
+            "text where an attachment is due",
+            &[
+                "451-[\"join\",{\"_placeholder\":true,\"num\":0}]",
+                "42[\"join\"]",
+            ],
+        ),
+        (
+            "an announcement where an attachment is due",
+            &["451-[\"join\"]", "451-[\"join\"]"],
+        ),
     ];
     for (what, packets) in attacks {
         let mut attacker = Raw::member(address).await;
@@ -34,7 +46,11 @@ async fn packets_that_break_the_protocol_end_their_connection() {
     }
     let mut attacker = Raw::member(address).await;
     attacker.write(frame(0x82, &[1, 2, 3])).await;
-    assert_eq!(attacker.closed().await, Some(1002), "binary that nobody announced");
+    assert_eq!(
+        attacker.closed().await,
+        Some(1002),
+        "binary that nobody announced"
+    );
     let mut attacker = Raw::websocket(address, 4).await;
     attacker.say("42[\"message\",{}]").await;
     attacker.closed().await;
@@ -47,25 +63,46 @@ async fn packets_that_only_look_bad_are_answered_or_mean_nothing() {
     let node = node(&[]).await;
     let address = node.address(0);
     let mut client = Raw::member(address).await;
-    let deep = format!("421[\"message\",{}{}]", "[".repeat(30_000), "]".repeat(30_000));
+    let deep = format!(
+        "421[\"message\",{}{}]",
+        "[".repeat(30_000),
+        "]".repeat(30_000)
+    );
     let deep_name = format!("421{}", "[".repeat(100_000));
-    let placeholder = |num: &str| format!("451-1[\"message\",{{\"_placeholder\":true,\"num\":{num}}}]");
+    let placeholder =
+        |num: &str| format!("451-1[\"message\",{{\"_placeholder\":true,\"num\":{num}}}]");
     let answered: &[(&str, Vec<Vec<u8>>, &str)] = &[
         (
             "an ack id that no number holds",
             vec![frame(0x81, b"4299999999999999999999[\"join\",5]")],
             "42[\"exception\"",
         ),
-        ("the largest ack id", vec![frame(0x81, b"429223372036854775807[\"join\",5]")], "439223372036854775807["),
+        (
+            "the largest ack id",
+            vec![frame(0x81, b"429223372036854775807[\"join\",5]")],
+            "439223372036854775807[",
+        ),
         ("30,000 levels", vec![frame(0x81, deep.as_bytes())], "431["),
-        ("no event name", vec![frame(0x81, b"42[]")], "42[\"exception\",{\"ok\":false,\"code\":\"bad_request\""),
-        ("a number for a name", vec![frame(0x81, b"421[5]")], "431[{\"ok\":false,\"code\":\"bad_request\""),
+        (
+            "no event name",
+            vec![frame(0x81, b"42[]")],
+            "42[\"exception\",{\"ok\":false,\"code\":\"bad_request\"",
+        ),
+        (
+            "a number for a name",
+            vec![frame(0x81, b"421[5]")],
+            "431[{\"ok\":false,\"code\":\"bad_request\"",
+        ),
         (
             "100,000 levels for a name",
             vec![frame(0x81, deep_name.as_bytes())],
             "431[{\"ok\":false,\"code\":\"bad_request\"",
         ),
-        ("half of an array", vec![frame(0x81, b"421[\"join\",{")], "431[{\"ok\":false,\"code\":\"bad_request\""),
+        (
+            "half of an array",
+            vec![frame(0x81, b"421[\"join\",{")],
+            "431[{\"ok\":false,\"code\":\"bad_request\"",
+        ),
         (
             "an escape that is nobody's name",
             vec![frame(0x81, b"421[\"a\\u0000\",{}]")],
@@ -76,11 +113,34 @@ async fn packets_that_only_look_bad_are_answered_or_mean_nothing() {
             vec![frame(0x81, b"421[\"joi\\u006e\",{}]")],
             "431[{\"ok\":false,\"code\":\"bad_request\",\"error\":\"room_id",
         ),
-        ("a placeholder out of range", vec![frame(0x81, placeholder("7").as_bytes()), frame(0x82, b"x")], "431["),
-        ("a negative placeholder", vec![frame(0x81, placeholder("-1").as_bytes()), frame(0x82, b"x")], "431["),
-        ("a placeholder that is text", vec![frame(0x81, placeholder("\"x\"").as_bytes()), frame(0x82, b"x")], "431["),
-        ("no attachments after all", vec![frame(0x81, b"450-1[\"message\",{}]")], "431["),
-        ("a namespace that nobody serves", vec![frame(0x81, b"40/admin,{}")], "44/admin,"),
+        (
+            "a placeholder out of range",
+            vec![frame(0x81, placeholder("7").as_bytes()), frame(0x82, b"x")],
+            "431[",
+        ),
+        (
+            "a negative placeholder",
+            vec![frame(0x81, placeholder("-1").as_bytes()), frame(0x82, b"x")],
+            "431[",
+        ),
+        (
+            "a placeholder that is text",
+            vec![
+                frame(0x81, placeholder("\"x\"").as_bytes()),
+                frame(0x82, b"x"),
+            ],
+            "431[",
+        ),
+        (
+            "no attachments after all",
+            vec![frame(0x81, b"450-1[\"message\",{}]")],
+            "431[",
+        ),
+        (
+            "a namespace that nobody serves",
+            vec![frame(0x81, b"40/admin,{}")],
+            "44/admin,",
+        ),
     ];
     for (what, frames, answer) in answered {
         for bytes in frames {
@@ -90,7 +150,14 @@ async fn packets_that_only_look_bad_are_answered_or_mean_nothing() {
         assert!(text.starts_with(answer), "{what}: {text}");
     }
     // Nothing comes of these: the next answer is the next question's.
-    for nothing in ["40", "40{\"token\":\"x\"}", "43999[]", "42/admin,[\"join\"]", "41/admin,", "460-5[]"] {
+    for nothing in [
+        "40",
+        "40{\"token\":\"x\"}",
+        "43999[]",
+        "42/admin,[\"join\"]",
+        "41/admin,",
+        "460-5[]",
+    ] {
         client.say(nothing).await;
         client.say("429[\"history\",5]").await;
         let text = client.text().await;
@@ -109,8 +176,16 @@ async fn events_with_attachments_and_without_keep_their_order() {
         [frame(0x81, head.as_bytes()), frame(0x82, b"x")].concat()
     };
     let ids: Vec<u32> = (1..=20).collect();
-    let both = |id: &u32| if id.is_multiple_of(3) { attached(*id) } else { whole(*id) };
-    client.write(ids.iter().map(both).collect::<Vec<_>>().concat()).await;
+    let both = |id: &u32| {
+        if id.is_multiple_of(3) {
+            attached(*id)
+        } else {
+            whole(*id)
+        }
+    };
+    client
+        .write(ids.iter().map(both).collect::<Vec<_>>().concat())
+        .await;
     for id in ids {
         let text = client.text().await;
         assert!(text.starts_with(&format!("43{id}[")), "{id}: {text}");
@@ -124,7 +199,9 @@ async fn events_behind_a_disconnect_end_the_transport() {
     let address = node.address(0);
     let witness = Witness::on(address).await;
     let mut client = Raw::member(address).await;
-    client.write([frame(0x81, b"41"), frame(0x81, b"421[\"history\",5]")].concat()).await;
+    client
+        .write([frame(0x81, b"41"), frame(0x81, b"421[\"history\",5]")].concat())
+        .await;
     witness.is_well().await;
     // The one in the same breath may still find its socket; a later one doesn't, and isn't left without a word.
     client.say("422[\"history\",5]").await;
@@ -132,9 +209,17 @@ async fn events_behind_a_disconnect_end_the_transport() {
     let mut client = Raw::member(address).await;
     client.say("41").await;
     client.say("40").await;
-    assert!(client.text().await.starts_with("40"), "and a new CONNECT begins anew");
+    assert!(
+        client.text().await.starts_with("40"),
+        "and a new CONNECT begins anew"
+    );
     client.say("421[\"history\",5]").await;
-    assert!(client.text().await.starts_with("431[{\"ok\":false,\"code\":\"unauthorized\""));
+    assert!(
+        client
+            .text()
+            .await
+            .starts_with("431[{\"ok\":false,\"code\":\"unauthorized\"")
+    );
     witness.is_well().await;
     node.stop().await;
 }
@@ -152,7 +237,9 @@ async fn attachments_that_never_come_hold_no_more_than_a_packet() {
     }
     assert_eq!(attacker.closed().await, Some(1002));
     let mut silent = Raw::member(address).await;
-    silent.say("451-[\"message\",{\"_placeholder\":true,\"num\":0}]").await;
+    silent
+        .say("451-[\"message\",{\"_placeholder\":true,\"num\":0}]")
+        .await;
     silent.say("429[\"history\",5]").await;
     assert_eq!(silent.closed().await, Some(1002));
     witness.is_well().await;
@@ -167,10 +254,15 @@ async fn namespaces_that_nobody_serves_leave_nothing_behind() {
     let mut attacker = Raw::member(address).await;
     for index in 0..5_000 {
         attacker.say(&format!("40/n{index},")).await;
-        assert_eq!(attacker.text().await, format!("44/n{index},{{\"message\":\"Invalid namespace\"}}"));
+        assert_eq!(
+            attacker.text().await,
+            format!("44/n{index},{{\"message\":\"Invalid namespace\"}}")
+        );
     }
     // Its name comes back in the answer: one that the outbox doesn't take ends the connection.
-    attacker.say(&format!("40/{},", "x".repeat((1 << 20) - 8))).await;
+    attacker
+        .say(&format!("40/{},", "x".repeat((1 << 20) - 8)))
+        .await;
     attacker.closed().await;
     witness.is_well().await;
     node.stop().await;
@@ -180,7 +272,11 @@ async fn is_closed_soon(mut attacker: Raw, what: &str) {
     let began = Instant::now();
     attacker.closed().await;
     // `AUTH_TIMEOUT_SECS` is 1; what never says CONNECT has three seconds more.
-    assert!(began.elapsed() < Duration::from_secs(10), "{what} stays for {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{what} stays for {:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -216,7 +312,8 @@ async fn who_never_says_who_it_is_is_closed() {
         (left_v3, "DISCONNECT, version 3"),
         (forth_and_back, "in and out again and again"),
     ];
-    futures_util::future::join_all(all.map(|(attacker, what)| is_closed_soon(attacker, what))).await;
+    futures_util::future::join_all(all.map(|(attacker, what)| is_closed_soon(attacker, what)))
+        .await;
     assert_eq!(metric(address, "hubbub_connections").await, 0);
     node.stop().await;
 }
@@ -229,7 +326,9 @@ async fn who_leaves_the_namespace_and_comes_back_keeps_the_transport() {
     client.say("41").await;
     client.say("40").await;
     assert!(client.text().await.starts_with("40"));
-    client.say("420[\"authenticate\",{\"user_id\":\"eve\"}]").await;
+    client
+        .say("420[\"authenticate\",{\"user_id\":\"eve\"}]")
+        .await;
     assert!(client.text().await.starts_with("430"));
     assert!(client.text().await.contains("authenticated"));
     // Heartbeats well beyond the time in which it would have been closed.
@@ -271,7 +370,10 @@ async fn events_beyond_the_rate_are_refused_until_the_refusals_are_too_many() {
     // still read, and nothing is done.
     while attacker.write(&flood).await {
         sent += 1;
-        assert!(began.elapsed() < Duration::from_secs(20), "{sent} times 5,000 events, and nobody minds");
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "{sent} times 5,000 events, and nobody minds"
+        );
         // The witness has a rate, too.
         if sent % 32 == 1 {
             witness.is_well().await;
@@ -281,8 +383,13 @@ async fn events_beyond_the_rate_are_refused_until_the_refusals_are_too_many() {
     let polling = Polling::begin(address, 4).await;
     polling.post("40").await;
     assert!(polling.get().await.body.starts_with("40"));
-    let answer = polling.post(vec!["42[\"history\",{}]"; 40_000].join("\x1e")).await;
+    let answer = polling
+        .post(vec!["42[\"history\",{}]"; 40_000].join("\x1e"))
+        .await;
     assert!([200, 400].contains(&answer.status), "{answer:?}");
-    assert!(polling.is_over().await, "its refusals don't fit into its outbox");
+    assert!(
+        polling.is_over().await,
+        "its refusals don't fit into its outbox"
+    );
     node.stop().await;
 }

@@ -31,8 +31,11 @@ impl Outlet for Sink {
         &self.user
     }
     fn deliver(&self, event: &Shared) {
-        let frame =
-            event.encoded(|event: &Event| Frame::text(&wire::encode_event(wire::Envelope::SocketIo, event))).unwrap();
+        let frame = event
+            .encoded(|event: &Event| {
+                Frame::text(&wire::encode_event(wire::Envelope::SocketIo, event))
+            })
+            .unwrap();
         self.queue.lock().push_back(frame.clone());
     }
     fn has_room(&self) -> bool {
@@ -52,13 +55,29 @@ fn draft() -> Draft {
 }
 
 fn draft_for(room: &str) -> Draft {
-    let fields = DraftFields { content: "x".repeat(100), ..DraftFields::default() };
-    let (room, user) = (RoomId::parse("room_id", room).unwrap(), UserId::parse("user_id", "ann").unwrap());
-    Draft::new(room, user.clone(), Username::from(&user), fields, &Limits::default()).unwrap()
+    let fields = DraftFields {
+        content: "x".repeat(100),
+        ..DraftFields::default()
+    };
+    let (room, user) = (
+        RoomId::parse("room_id", room).unwrap(),
+        UserId::parse("user_id", "ann").unwrap(),
+    );
+    Draft::new(
+        room,
+        user.clone(),
+        Username::from(&user),
+        fields,
+        &Limits::default(),
+    )
+    .unwrap()
 }
 
 fn decode(times: usize) {
-    let packet = format!("[\"message\",{{\"room_id\":\"room\",\"content\":\"{}\"}}]", "x".repeat(100));
+    let packet = format!(
+        "[\"message\",{{\"room_id\":\"room\",\"content\":\"{}\"}}]",
+        "x".repeat(100)
+    );
     let limits = Limits::default();
     for _ in 0..times {
         let (_, decoded) = wire::decode(black_box(&packet), &limits);
@@ -69,19 +88,30 @@ fn decode(times: usize) {
 async fn append(times: usize) {
     let backplane = memory::embedded(BackplaneLimits::default());
     for _ in 0..times {
-        black_box(backplane.log.append(black_box(&draft()), None).await.unwrap());
+        black_box(
+            backplane
+                .log
+                .append(black_box(&draft()), None)
+                .await
+                .unwrap(),
+        );
     }
 }
 
 /// Calls of Redis's script with ten messages each, of ten rooms; their keys, if they have one, are never the same.
 async fn append_to_redis(times: usize, url: &str, keyed: bool) {
-    let settings = RedisSettings { url: url.to_owned(), ..RedisSettings::default() };
+    let settings = RedisSettings {
+        url: url.to_owned(),
+        ..RedisSettings::default()
+    };
     let backplane = connect(settings, BackplaneLimits::default()).await.unwrap();
     let rooms: Vec<_> = (0..10).map(|room| format!("room-{room}")).collect();
     for call in 0..times {
         let key = format!("key-{call}");
         let drafts: Vec<_> = rooms.iter().map(|room| draft_for(room)).collect();
-        let places = drafts.iter().map(|draft| backplane.log.append(draft, keyed.then_some(&*key)));
+        let places = drafts
+            .iter()
+            .map(|draft| backplane.log.append(draft, keyed.then_some(&*key)));
         for place in futures_util::future::join_all(places).await {
             place.unwrap();
         }
@@ -96,10 +126,26 @@ async fn crowd(backplane: &Backplane, members: usize) -> (Delivery, Vec<Arc<Sink
         let user = UserId::parse("user_id", &format!("user-{member}")).unwrap();
         let conn = ConnId::parse("conn", &format!("conn-{member}")).unwrap();
         let name = Username::from(&user);
-        backplane.presence.connect(&conn, &user, &name).await.unwrap();
-        let sink = Arc::new(Sink { conn, user, queue: Mutex::default() });
+        backplane
+            .presence
+            .connect(&conn, &user, &name)
+            .await
+            .unwrap();
+        let sink = Arc::new(Sink {
+            conn,
+            user,
+            queue: Mutex::default(),
+        });
         let room = RoomId::parse("room_id", "room").unwrap();
-        delivery.join(room, sink.clone(), name, Start::Live, Box::new(|joined| drop(joined.unwrap()))).await;
+        delivery
+            .join(
+                room,
+                sink.clone(),
+                name,
+                Start::Live,
+                Box::new(|joined| drop(joined.unwrap())),
+            )
+            .await;
         sinks.push(sink);
     }
     (delivery, sinks)
@@ -130,7 +176,10 @@ fn main() {
     };
     let url = arguments.next().unwrap_or_default();
     let times = times.parse().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     match step.as_str() {
         "decode" => decode(times),
         "append" => runtime.block_on(append(times)),

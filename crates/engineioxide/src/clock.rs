@@ -55,10 +55,16 @@ impl Clock {
         let mut due = Vec::new();
         while let Some(Reverse((at, _))) = heap.peek() {
             if *at > now {
-                return Due { sessions: due, next: Some(*at) };
+                return Due {
+                    sessions: due,
+                    next: Some(*at),
+                };
             }
             if due.len() == TURN {
-                return Due { sessions: due, next: Some(now) };
+                return Due {
+                    sessions: due,
+                    next: Some(now),
+                };
             }
             due.extend(heap.pop().map(|Reverse(entry)| entry));
         }
@@ -66,7 +72,10 @@ impl Clock {
         if heap.capacity() > 1024 {
             heap.shrink_to(1024);
         }
-        Due { sessions: due, next: None }
+        Due {
+            sessions: due,
+            next: None,
+        }
     }
 }
 
@@ -78,7 +87,9 @@ struct Due {
 async fn run(registry: Weak<Registry>, sooner: Arc<Notify>) {
     loop {
         let next = {
-            let Some(registry) = registry.upgrade() else { return };
+            let Some(registry) = registry.upgrade() else {
+                return;
+            };
             let now = Instant::now();
             let due = registry.clock.due(now);
             for (at, sid) in due.sessions {

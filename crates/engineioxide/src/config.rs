@@ -171,7 +171,9 @@ mod tests {
 
     #[test]
     fn transports_are_a_set() {
-        let config = EngineIoConfig::builder().transports([TransportType::Websocket]).build();
+        let config = EngineIoConfig::builder()
+            .transports([TransportType::Websocket])
+            .build();
         assert!(config.allowed_transport(TransportType::Websocket));
         assert!(!config.allowed_transport(TransportType::Polling));
     }

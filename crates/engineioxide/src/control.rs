@@ -99,7 +99,11 @@ impl Control {
 
     /// How many sessions live.
     pub fn len(&self) -> usize {
-        self.0.population.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.0
+            .population
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// Whether no session lives.
@@ -151,8 +155,12 @@ impl Control {
         self.0.clock.start(&self.0);
         self.0.rota.start();
         Tally::add(&self.0.counters.opened, 1);
-        self.0.population[index(session.transport(), session.protocol)].fetch_add(1, Ordering::Relaxed);
-        self.0.shard(&session.id).lock().insert(session.id, session.clone());
+        self.0.population[index(session.transport(), session.protocol)]
+            .fetch_add(1, Ordering::Relaxed);
+        self.0
+            .shard(&session.id)
+            .lock()
+            .insert(session.id, session.clone());
     }
 
     /// Forgets a session that was inserted; `transport` is what carried it at its end.
@@ -163,7 +171,8 @@ impl Control {
     }
 
     pub(crate) fn upgraded(&self, protocol: ProtocolVersion) {
-        self.0.population[index(TransportType::Websocket, protocol)].fetch_add(1, Ordering::Relaxed);
+        self.0.population[index(TransportType::Websocket, protocol)]
+            .fetch_add(1, Ordering::Relaxed);
         self.0.population[index(TransportType::Polling, protocol)].fetch_sub(1, Ordering::Relaxed);
         Tally::add(&self.0.counters.upgrades, 1);
     }
@@ -182,7 +191,10 @@ impl Default for Control {
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").field("limits", &self.0.limits).field("len", &self.len()).finish()
+        f.debug_struct("Control")
+            .field("limits", &self.0.limits)
+            .field("len", &self.len())
+            .finish()
     }
 }
 
@@ -190,7 +202,10 @@ impl Registry {
     fn shard(&self, sid: &Sid) -> &Mutex<HashMap<Sid, Arc<Session>>> {
         // Ids are random base64: any two characters spread well enough.
         let bytes = sid.as_str().as_bytes();
-        let spread = bytes.iter().take(2).fold(0usize, |sum, &byte| sum * 31 + usize::from(byte));
+        let spread = bytes
+            .iter()
+            .take(2)
+            .fold(0usize, |sum, &byte| sum * 31 + usize::from(byte));
         &self.shards[spread % SHARDS]
     }
 

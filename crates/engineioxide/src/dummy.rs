@@ -35,7 +35,11 @@ impl<D: Default + Send + Sync + 'static> Socket<D> {
 
     /// A socket whose messages come out of the channel.
     #[doc(hidden)]
-    pub fn new_dummy_piped(sid: Sid, on_close: OnClose, room: usize) -> (Arc<Self>, mpsc::Receiver<Packet>) {
+    pub fn new_dummy_piped(
+        sid: Sid,
+        on_close: OnClose,
+        room: usize,
+    ) -> (Arc<Self>, mpsc::Receiver<Packet>) {
         let (session, socket) = Self::dummy(sid, on_close);
         let (sender, receiver) = mpsc::channel(room);
         tokio::spawn(async move {
@@ -71,7 +75,9 @@ impl<D: Default + Send + Sync + 'static> Socket<D> {
 
 fn packet(body: Body<'_>) -> Option<Packet> {
     match body {
-        Body::Text([b'4', text @ ..]) => Some(Packet::Message(Str::from(String::from_utf8_lossy(text).into_owned()))),
+        Body::Text([b'4', text @ ..]) => Some(Packet::Message(Str::from(
+            String::from_utf8_lossy(text).into_owned(),
+        ))),
         Body::Binary(data) => Some(Packet::Binary(Bytes::copy_from_slice(data))),
         _ => None,
     }

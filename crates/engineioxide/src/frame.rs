@@ -119,7 +119,13 @@ mod tests {
 
     #[test]
     fn headers_follow_the_length() {
-        for (len, header) in [(0usize, 2usize), (124, 2), (125, 4), (65_534, 4), (65_535, 10)] {
+        for (len, header) in [
+            (0usize, 2usize),
+            (124, 2),
+            (125, 4),
+            (65_534, 4),
+            (65_535, 10),
+        ] {
             let frame = Frame::text(&"x".repeat(len));
             assert_eq!(frame.len(), header + 1 + len, "{len}");
             assert_eq!(frame.as_bytes()[0], 0x81);

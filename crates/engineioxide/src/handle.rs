@@ -92,7 +92,8 @@ impl SessionHandle {
     /// see a broken transport and come back by themselves. `on_disconnect` follows on a task of
     /// this layer.
     pub fn close(&self) {
-        self.0.close(DisconnectReason::TransportClose, Farewell::Refuse);
+        self.0
+            .close(DisconnectReason::TransportClose, Farewell::Refuse);
     }
 
     /// Takes no more frames, and closes the transport as [`close`](Self::close) does when what

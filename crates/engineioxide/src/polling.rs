@@ -30,14 +30,26 @@ const TURN: usize = 128;
 /// The answer to a handshake: the open packet.
 pub(crate) fn open<B>(session: &Arc<Session>) -> Response<ResponseBody<B>> {
     let open = Frame::packet(&session.open_packet(TransportType::Polling));
-    respond(payload::encode(&[open], session.protocol, session.b64), ResponseBody::full)
+    respond(
+        payload::encode(&[open], session.protocol, session.b64),
+        ResponseBody::full,
+    )
 }
 
 /// Waits for something to send. Dropped before it has (the client went away), the session ends.
-pub(crate) async fn poll<B>(session: Arc<Session>, mut ticket: PollTicket, b64: bool) -> Response<ResponseBody<B>> {
+pub(crate) async fn poll<B>(
+    session: Arc<Session>,
+    mut ticket: PollTicket,
+    b64: bool,
+) -> Response<ResponseBody<B>> {
     let protocol = session.protocol;
     let b64 = b64 || session.b64;
-    let single = |packet: &str| respond(payload::encode(&[Frame::packet(packet)], protocol, b64), ResponseBody::full);
+    let single = |packet: &str| {
+        respond(
+            payload::encode(&[Frame::packet(packet)], protocol, b64),
+            ResponseBody::full,
+        )
+    };
     let mut answer = poll_fn(|cx| ticket.poll(cx)).await;
     if matches!(answer, Poll::Probed) {
         tokio::time::sleep(GRACE).await;
@@ -71,7 +83,11 @@ pub(crate) struct Receipt {
 
 impl Receipt {
     fn new(session: Arc<Session>, bytes: usize) -> Self {
-        Self { session, bytes, taken: false }
+        Self {
+            session,
+            bytes,
+            taken: false,
+        }
     }
 
     /// HTTP has taken the body's end.
@@ -84,7 +100,8 @@ impl Receipt {
 impl Drop for Receipt {
     fn drop(&mut self) {
         if !self.taken {
-            self.session.close(DisconnectReason::TransportError, Farewell::Refuse);
+            self.session
+                .close(DisconnectReason::TransportError, Farewell::Refuse);
         }
     }
 }
@@ -107,7 +124,9 @@ where
             task::Poll::Ready(body) => task::Poll::Ready(Some(body)),
             task::Poll::Pending => closed.as_mut().poll(cx).map(|()| None),
         });
-        let Some(body) = both.await else { return Refusal::UnknownSession.response() };
+        let Some(body) = both.await else {
+            return Refusal::UnknownSession.response();
+        };
         body
     };
     let body = match body {
@@ -121,7 +140,13 @@ where
     let result = take(&session, body, is_binary(&headers)).await;
     drop(ticket);
     match result {
-        Ok(()) => respond(Encoded { bytes: b"ok".to_vec(), binary: false }, ResponseBody::full),
+        Ok(()) => respond(
+            Encoded {
+                bytes: b"ok".to_vec(),
+                binary: false,
+            },
+            ResponseBody::full,
+        ),
         Err(Malformed) => {
             session.close(DisconnectReason::PacketParsingError, Farewell::Refuse);
             Refusal::BadRequest.response()
@@ -136,26 +161,38 @@ async fn take(session: &Arc<Session>, body: Vec<u8>, binary: bool) -> Result<(),
             tokio::task::yield_now().await;
         }
         // A packet may have closed the session; what follows it is void.
-        let Some(owner) = session.owner() else { return Ok(()) };
+        let Some(owner) = session.owner() else {
+            return Ok(());
+        };
         session.take(packet?, &*owner)?;
     }
     Ok(())
 }
 
 fn is_binary(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/octet-stream"))
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/octet-stream"))
 }
 
 /// Reads a body of at most `limit` bytes, and not a byte further.
-async fn collect<R: Body + Unpin>(mut body: R, headers: &HeaderMap, limit: usize) -> Result<Vec<u8>, Refusal> {
-    let announced =
-        headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|value| value.parse::<u64>().ok());
+async fn collect<R: Body + Unpin>(
+    mut body: R,
+    headers: &HeaderMap,
+    limit: usize,
+) -> Result<Vec<u8>, Refusal> {
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(Refusal::TooLarge);
     }
     let mut bytes = Vec::new();
     while let Some(part) = body.frame().await {
-        let Ok(mut part) = part.map_err(|_| Refusal::BadRequest)?.into_data() else { continue };
+        let Ok(mut part) = part.map_err(|_| Refusal::BadRequest)?.into_data() else {
+            continue;
+        };
         if part.remaining() > limit - bytes.len() {
             return Err(Refusal::TooLarge);
         }
@@ -169,7 +206,10 @@ async fn collect<R: Body + Unpin>(mut body: R, headers: &HeaderMap, limit: usize
     Ok(bytes)
 }
 
-fn respond<B>(encoded: Encoded, body: impl FnOnce(Bytes) -> ResponseBody<B>) -> Response<ResponseBody<B>> {
+fn respond<B>(
+    encoded: Encoded,
+    body: impl FnOnce(Bytes) -> ResponseBody<B>,
+) -> Response<ResponseBody<B>> {
     let content_type = if encoded.binary {
         HeaderValue::from_static("application/octet-stream")
     } else {
@@ -178,6 +218,8 @@ fn respond<B>(encoded: Encoded, body: impl FnOnce(Bytes) -> ResponseBody<B>) -> 
     let mut response = Response::new(body(encoded.bytes.into()));
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     // A poll's answer is for one request only.
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

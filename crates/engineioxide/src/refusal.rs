@@ -30,21 +30,34 @@ impl Refusal {
             Self::UnknownSession => (StatusCode::BAD_REQUEST, 1, "Session ID unknown"),
             Self::BadHandshakeMethod => (StatusCode::BAD_REQUEST, 2, "Bad handshake method"),
             Self::BadRequest => (StatusCode::BAD_REQUEST, 3, "Bad request"),
-            Self::UnsupportedVersion => (StatusCode::BAD_REQUEST, 5, "Unsupported protocol version"),
+            Self::UnsupportedVersion => {
+                (StatusCode::BAD_REQUEST, 5, "Unsupported protocol version")
+            }
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, 3, "Payload too large"),
             Self::WebSocketVersion => (StatusCode::UPGRADE_REQUIRED, 3, "Bad request"),
         };
-        let mut response = Response::new(ResponseBody::full(format!(r#"{{"code":{code},"message":"{message}"}}"#)));
+        let mut response = Response::new(ResponseBody::full(format!(
+            r#"{{"code":{code},"message":"{message}"}}"#
+        )));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            header::HeaderValue::from_static("application/json"),
+        );
         match self {
             Self::WebSocketVersion => {
-                headers.insert(header::SEC_WEBSOCKET_VERSION, header::HeaderValue::from_static("13"));
+                headers.insert(
+                    header::SEC_WEBSOCKET_VERSION,
+                    header::HeaderValue::from_static("13"),
+                );
             }
             // The rest of the body is not going to be read.
             Self::TooLarge => {
-                headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+                headers.insert(
+                    header::CONNECTION,
+                    header::HeaderValue::from_static("close"),
+                );
             }
             _ => {}
         }

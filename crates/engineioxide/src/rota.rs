@@ -124,7 +124,9 @@ impl Waiting for Guest {
 
 impl fmt::Debug for Rota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rota").field("waiting", &self.0.waiting.lock().len()).finish()
+        f.debug_struct("Rota")
+            .field("waiting", &self.0.waiting.lock().len())
+            .finish()
     }
 }
 
@@ -196,7 +198,9 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(5), seen).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(5), seen)
+            .await
+            .unwrap();
     }
 
     #[tokio::test]

@@ -52,8 +52,16 @@ impl<D: Default> Socket<D> {
         if let Some(retained) = retained {
             req_parts.extensions.insert(retained);
         }
-        req_parts.extensions.insert(SessionHandle::new(session.clone()));
-        Arc::new(Self { id: session.id, protocol: session.protocol, data: D::default(), req_parts, session })
+        req_parts
+            .extensions
+            .insert(SessionHandle::new(session.clone()));
+        Arc::new(Self {
+            id: session.id,
+            protocol: session.protocol,
+            data: D::default(),
+            req_parts,
+            session,
+        })
     }
 }
 
@@ -64,7 +72,13 @@ impl<D> Socket<D> {
     /// # Errors
     /// `Closed` if the session is over or about to be. Never `Full`.
     pub fn reserve(&self) -> Result<Permit<'_>, TrySendError<()>> {
-        if self.session.is_open() { Ok(Permit { session: &self.session }) } else { Err(TrySendError::Closed(())) }
+        if self.session.is_open() {
+            Ok(Permit {
+                session: &self.session,
+            })
+        } else {
+            Err(TrySendError::Closed(()))
+        }
     }
 
     /// Sends a text message.
@@ -144,7 +158,10 @@ impl<D> Socket<D> {
 
 impl<D> fmt::Debug for Socket<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Socket").field("id", &self.id).field("protocol", &self.protocol).finish()
+        f.debug_struct("Socket")
+            .field("id", &self.id)
+            .field("protocol", &self.protocol)
+            .finish()
     }
 }
 
@@ -168,7 +185,8 @@ impl Permit<'_> {
 
     /// Sends a binary message.
     pub fn emit_binary(self, data: Bytes) {
-        self.session.send(Frame::binary(&data, self.session.protocol));
+        self.session
+            .send(Frame::binary(&data, self.session.protocol));
     }
 
     /// Sends a text message and binary ones right behind it.
@@ -187,7 +205,9 @@ fn sent<T>(outcome: SendOutcome, message: T) -> Result<(), TrySendError<T>> {
     match outcome {
         SendOutcome::Queued => Ok(()),
         // Never busy: nobody here says how much may be unwritten.
-        SendOutcome::Overflow | SendOutcome::Busy | SendOutcome::Closed => Err(TrySendError::Closed(message)),
+        SendOutcome::Overflow | SendOutcome::Busy | SendOutcome::Closed => {
+            Err(TrySendError::Closed(message))
+        }
     }
 }
 
@@ -202,7 +222,10 @@ impl<H: EngineIoHandler> Bound<H> {
     pub(crate) fn connect(handler: &Arc<H>, session: &Arc<Session>, retained: Option<Retained>) {
         let socket = Socket::new(session.clone(), retained);
         handler.clone().on_connect(socket.clone());
-        session.attach(Arc::new(Self { handler: handler.clone(), socket }));
+        session.attach(Arc::new(Self {
+            handler: handler.clone(),
+            socket,
+        }));
     }
 }
 

@@ -18,7 +18,11 @@ async fn polling(server: &mut Server, version: u8) -> (String, SessionHandle) {
     let query = format!("EIO={version}&transport=polling");
     let answer = server.get(&query).await;
     let packet = &answer.text()[answer.text().find('0').unwrap()..];
-    let packet = if version == 3 { answer.text().split_once(':').unwrap().1 } else { packet };
+    let packet = if version == 3 {
+        answer.text().split_once(':').unwrap().1
+    } else {
+        packet
+    };
     let sid = open(packet)["sid"].as_str().unwrap().to_owned();
     (format!("{query}&sid={sid}"), server.connected().await)
 }
@@ -47,7 +51,10 @@ struct Bystander {
 
 impl Bystander {
     fn watch(control: &Control) -> Self {
-        let (most, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (most, over) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (seen, end, control) = (most.clone(), over.clone(), control.clone());
         let task = tokio::spawn(async move {
             let mut last = control.counters().packets_in;
@@ -72,7 +79,10 @@ const PACKETS: usize = 100_000;
 
 #[tokio::test]
 async fn a_post_of_tiny_packets_leaves_others_their_turn() {
-    for (version, body) in [(4, vec!["6"; PACKETS].join("\x1e")), (3, "1:6".repeat(PACKETS))] {
+    for (version, body) in [
+        (4, vec!["6"; PACKETS].join("\x1e")),
+        (3, "1:6".repeat(PACKETS)),
+    ] {
         let mut server = Server::calm().await;
         let (query, _) = polling(&mut server, version).await;
         let bystander = Bystander::watch(&server.control);
@@ -86,7 +96,9 @@ async fn a_post_of_tiny_packets_leaves_others_their_turn() {
 #[tokio::test]
 async fn a_websocket_of_tiny_messages_leaves_others_their_turn() {
     let mut server = Server::calm().await;
-    let mut stream = raw_websocket(&server, "EIO=4&transport=websocket").await.unwrap();
+    let mut stream = raw_websocket(&server, "EIO=4&transport=websocket")
+        .await
+        .unwrap();
     server.connected().await;
     let bystander = Bystander::watch(&server.control);
     // `6`, masked by zeros, and at the end `1`, which closes.
@@ -101,39 +113,57 @@ async fn a_websocket_of_tiny_messages_leaves_others_their_turn() {
 
 #[tokio::test]
 async fn an_outbox_is_bounded_by_the_number_of_its_frames_too() {
-    let limits = Limits { outbox_frames: 100, ..Limits::default() };
+    let limits = Limits {
+        outbox_frames: 100,
+        ..Limits::default()
+    };
     let mut server = Server::start(calm_config().build(), limits).await;
     let (_, handle) = polling(&mut server, 4).await;
     for _ in 0..100 {
         assert_eq!(handle.send(&Frame::text("")), SendOutcome::Queued);
     }
     assert_eq!(handle.send(&Frame::text("")), SendOutcome::Overflow);
-    assert_eq!(server.disconnected().await, (handle.id(), DisconnectReason::TransportError));
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportError)
+    );
 }
 
 #[tokio::test]
 async fn upgrades_begun_again_and_again_do_not_hide_a_client_that_never_polls() {
-    let limits = Limits { write_timeout: Duration::from_millis(300), ..Limits::default() };
-    let config = calm_config().upgrade_timeout(Duration::from_millis(20)).build();
+    let limits = Limits {
+        write_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let config = calm_config()
+        .upgrade_timeout(Duration::from_millis(20))
+        .build();
     let mut server = Server::start(config, limits).await;
     let (query, handle) = polling(&mut server, 4).await;
     handle.send(&Frame::text("never taken"));
     // Without an end to them the session would live as long as they go on.
     let upgrades = async {
         while !handle.is_closed() {
-            if let Some(mut stream) = raw_websocket(&server, &query.replace("polling", "websocket")).await {
+            if let Some(mut stream) =
+                raw_websocket(&server, &query.replace("polling", "websocket")).await
+            {
                 stream.read_to_end(&mut Vec::new()).await.ok();
             }
         }
     };
-    tokio::time::timeout(SOON, upgrades).await.expect("the session lives on");
+    tokio::time::timeout(SOON, upgrades)
+        .await
+        .expect("the session lives on");
     assert_eq!(server.control.counters().slow_consumers, 1);
 }
 
 #[tokio::test]
 async fn an_answer_to_a_poll_that_is_not_read_stays_in_the_outbox() {
     let large = 32 << 20;
-    let limits = Limits { outbox_bytes: 2 * large, ..Limits::default() };
+    let limits = Limits {
+        outbox_bytes: 2 * large,
+        ..Limits::default()
+    };
     let mut server = Server::start(calm_config().build(), limits).await;
     let (query, handle) = polling(&mut server, 4).await;
     handle.send(&Frame::text(&"x".repeat(large)));
@@ -142,7 +172,10 @@ async fn an_answer_to_a_poll_that_is_not_read_stays_in_the_outbox() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 1024];
     stream.read_exact(&mut answer).await.unwrap();
-    assert!(handle.unwritten() >= large, "what nobody has read counts as written");
+    assert!(
+        handle.unwritten() >= large,
+        "what nobody has read counts as written"
+    );
     stream.read_to_end(&mut answer).await.unwrap();
     assert_eq!(handle.unwritten(), 0);
     assert!(!handle.is_closed());
@@ -151,7 +184,10 @@ async fn an_answer_to_a_poll_that_is_not_read_stays_in_the_outbox() {
 #[tokio::test]
 async fn an_answer_to_a_poll_that_is_given_up_half_way_ends_the_session() {
     let large = 32 << 20;
-    let limits = Limits { outbox_bytes: 2 * large, ..Limits::default() };
+    let limits = Limits {
+        outbox_bytes: 2 * large,
+        ..Limits::default()
+    };
     let mut server = Server::start(calm_config().build(), limits).await;
     let (query, handle) = polling(&mut server, 4).await;
     handle.send(&Frame::text(&"x".repeat(large)));
@@ -160,5 +196,8 @@ async fn an_answer_to_a_poll_that_is_given_up_half_way_ends_the_session() {
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.read_exact(&mut [0; 1024]).await.unwrap();
     drop(stream);
-    assert_eq!(server.disconnected().await, (handle.id(), DisconnectReason::TransportError));
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportError)
+    );
 }

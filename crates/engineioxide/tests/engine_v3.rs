@@ -102,14 +102,25 @@ async fn message_polling_text_and_binary_packets_in_the_binary_form() {
     let server = Server::suite().await;
     let sid = session(&server, "").await;
     let query = format!("{POLLING}&{sid}");
-    let binary = [0, 6, 255, 52, 104, 101, 108, 108, 111, 1, 5, 255, 4, 1, 2, 3, 4];
-    assert_eq!(server.post(&query, "6:4hello10:b4AQIDBA==").await.status, 200);
+    let binary = [
+        0, 6, 255, 52, 104, 101, 108, 108, 111, 1, 5, 255, 4, 1, 2, 3, 4,
+    ];
+    assert_eq!(
+        server.post(&query, "6:4hello10:b4AQIDBA==").await.status,
+        200
+    );
     let poll = server.get(&query).await;
     assert_eq!(poll.body, binary);
     assert!(poll.head.contains("content-type: application/octet-stream"));
     // And the same way back.
     let headers = "content-type: application/octet-stream\r\n";
-    assert_eq!(server.request("POST", &query, headers, &binary).await.status, 200);
+    assert_eq!(
+        server
+            .request("POST", &query, headers, &binary)
+            .await
+            .status,
+        200
+    );
     assert_eq!(server.get(&query).await.body, binary);
 }
 
@@ -148,8 +159,15 @@ async fn message_websocket_binary_has_its_type_in_front() {
     let server = Server::suite().await;
     let mut client = server.websocket(WEBSOCKET).await;
     client.text().await;
-    client.0.send(Message::binary(vec![4, 1, 2, 3, 4])).await.unwrap();
-    assert_eq!(client.next().await, Some(Message::binary(vec![4, 1, 2, 3, 4])));
+    client
+        .0
+        .send(Message::binary(vec![4, 1, 2, 3, 4]))
+        .await
+        .unwrap();
+    assert_eq!(
+        client.next().await,
+        Some(Message::binary(vec![4, 1, 2, 3, 4]))
+    );
 }
 
 #[tokio::test]
@@ -179,7 +197,10 @@ async fn heartbeat_polling_silence_closes_the_session() {
     let sid = session(&server, "").await;
     let reason = server.disconnected().await.1;
     assert_eq!(reason, engineioxide::DisconnectReason::HeartbeatTimeout);
-    assert_eq!(server.post(&format!("{POLLING}&{sid}"), "1:2").await.status, 400);
+    assert_eq!(
+        server.post(&format!("{POLLING}&{sid}"), "1:2").await.status,
+        400
+    );
 }
 
 #[tokio::test]

@@ -22,7 +22,16 @@ fn check_open(packet: &str, upgrades: serde_json::Value) {
     let value = open(packet);
     let mut keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
     keys.sort();
-    assert_eq!(keys, ["maxPayload", "pingInterval", "pingTimeout", "sid", "upgrades"]);
+    assert_eq!(
+        keys,
+        [
+            "maxPayload",
+            "pingInterval",
+            "pingTimeout",
+            "sid",
+            "upgrades"
+        ]
+    );
     assert_eq!(value["upgrades"], upgrades);
     assert_eq!(value["pingInterval"], 300);
     assert_eq!(value["pingTimeout"], 200);
@@ -34,7 +43,11 @@ async fn handshake_polling_opens_a_session() {
     let server = Server::suite().await;
     let response = server.get(POLLING).await;
     assert_eq!(response.status, 200);
-    assert!(response.head.contains("content-type: text/plain; charset=utf-8"));
+    assert!(
+        response
+            .head
+            .contains("content-type: text/plain; charset=utf-8")
+    );
     check_open(response.text(), serde_json::json!(["websocket"]));
 }
 
@@ -170,13 +183,20 @@ async fn message_polling_a_body_beyond_the_limit_is_refused_and_closes_the_sessi
 
 async fn unannounced(server: &Server, query: &str, chunked: &[u8]) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let stream = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
     let (mut read, mut write) = stream.into_split();
-    let head = format!("POST /engine.io/?{query} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+    let head = format!(
+        "POST /engine.io/?{query} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
     let chunked = [head.as_bytes(), chunked].concat();
     tokio::spawn(async move { write.write_all(&chunked).await.ok() });
     let mut answer = [0; 64];
-    let n = tokio::time::timeout(server::SOON, read.read(&mut answer)).await.unwrap().unwrap();
+    let n = tokio::time::timeout(server::SOON, read.read(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
     String::from_utf8_lossy(&answer[..n]).into_owned()
 }
 
@@ -190,10 +210,20 @@ async fn message_polling_duplicate_polls_close_the_session() {
     let mut statuses = [first.status, second.status];
     statuses.sort();
     assert_eq!(statuses, [200, 400]);
-    assert_eq!(if first.status == 200 { first.text() } else { second.text() }, "1");
+    assert_eq!(
+        if first.status == 200 {
+            first.text()
+        } else {
+            second.text()
+        },
+        "1"
+    );
     assert_eq!(server.get(&query).await.status, 400);
     let reason = server.disconnected().await.1;
-    assert_eq!(reason, engineioxide::DisconnectReason::MultipleHttpPollingError);
+    assert_eq!(
+        reason,
+        engineioxide::DisconnectReason::MultipleHttpPollingError
+    );
 }
 
 #[tokio::test]
@@ -211,7 +241,11 @@ async fn message_websocket_binary() {
     let server = Server::suite().await;
     let mut client = server.websocket(WEBSOCKET).await;
     client.text().await;
-    client.0.send(Message::binary(vec![1, 2, 3, 4])).await.unwrap();
+    client
+        .0
+        .send(Message::binary(vec![1, 2, 3, 4]))
+        .await
+        .unwrap();
     assert_eq!(client.next().await, Some(Message::binary(vec![1, 2, 3, 4])));
 }
 
@@ -232,7 +266,11 @@ async fn message_websocket_beyond_the_limit_is_1009() {
     let mut client = server.websocket(WEBSOCKET).await;
     client.text().await;
     use futures_util::SinkExt;
-    client.0.send(Message::text("4".repeat(1_000_001))).await.ok();
+    client
+        .0
+        .send(Message::text("4".repeat(1_000_001)))
+        .await
+        .ok();
     assert_eq!(client.closed().await, Some(1009));
 }
 
@@ -356,8 +394,13 @@ async fn upgrade_then_another_websocket_is_closed() {
 async fn other_paths_go_to_the_inner_service() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let server = Server::suite().await;
-    let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
-    stream.write_all(b"GET /other HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
+    stream
+        .write_all(b"GET /other HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 404"));

@@ -37,13 +37,21 @@ impl<const KIND: u8> Link for Reluctant<KIND> {
 }
 
 impl<const KIND: u8> AsyncRead for Reluctant<KIND> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
 impl<const KIND: u8> AsyncWrite for Reluctant<KIND> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
@@ -60,8 +68,14 @@ impl<const KIND: u8> AsyncWrite for Reluctant<KIND> {
 async fn reluctant() -> (Server, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
-    let wrap = move |stream| Reluctant::<SERVED> { io: Direct(stream), asked: counted.clone() };
-    (Server::over(calm_config().build(), Limits::default(), wrap).await, asked)
+    let wrap = move |stream| Reluctant::<SERVED> {
+        io: Direct(stream),
+        asked: counted.clone(),
+    };
+    (
+        Server::over(calm_config().build(), Limits::default(), wrap).await,
+        asked,
+    )
 }
 
 /// The frame of a short text as a client sends it, with a mask that changes nothing.
@@ -103,7 +117,10 @@ async fn what_a_link_takes_only_in_part_arrives_whole_and_in_order() {
         }
     };
     tokio::time::timeout(SOON, all_counted).await.unwrap();
-    let sid = open(server.get(POLLING).await.text())["sid"].as_str().unwrap().to_owned();
+    let sid = open(server.get(POLLING).await.text())["sid"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let mut upgraded = server.websocket(&format!("{WEBSOCKET}&sid={sid}")).await;
     upgraded.send("2probe").await;
     assert_eq!(upgraded.text().await, "3probe");
@@ -146,6 +163,9 @@ async fn what_came_with_the_handshake_is_heard() {
         };
         tokio::time::timeout(SOON, heard).await.unwrap();
         assert!(answer.ends_with(b"\x81\x064first\x81\x074second"));
-        assert_eq!(server.control.counters().bytes_in, [masked("4first"), masked("4second")].concat().len() as u64);
+        assert_eq!(
+            server.control.counters().bytes_in,
+            [masked("4first"), masked("4second")].concat().len() as u64
+        );
     }
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use engineioxide::{DisconnectReason, Frame, Limits, ProtocolVersion, SendOutcome, SessionHandle, TransportType};
+use engineioxide::{
+    DisconnectReason, Frame, Limits, ProtocolVersion, SendOutcome, SessionHandle, TransportType,
+};
 use server::{Client, Event, SOON, Server, calm_config, open};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -31,7 +33,11 @@ async fn polling(server: &mut Server) -> (String, SessionHandle) {
 }
 
 fn limits(outbox_bytes: usize, write_timeout: Duration) -> Limits {
-    Limits { outbox_bytes, write_timeout, ..Limits::default() }
+    Limits {
+        outbox_bytes,
+        write_timeout,
+        ..Limits::default()
+    }
 }
 
 /// Fills the outbox of a peer that doesn't read until bytes stay in it.
@@ -49,7 +55,10 @@ async fn a_peer_that_stops_reading_is_closed_after_the_write_timeout() {
     let (_client, handle) = websocket(&mut server).await;
     let begun = Instant::now();
     stuff(&handle, MANY);
-    assert_eq!(server.disconnected().await, (handle.id(), DisconnectReason::TransportError));
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportError)
+    );
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert!(handle.is_closed());
     assert_eq!(server.control.counters().slow_consumers, 1);
@@ -66,7 +75,10 @@ async fn an_outbox_that_overflows_is_closed_at_once() {
         tokio::task::yield_now().await;
     }
     assert_eq!(handle.send(&frame), SendOutcome::Closed);
-    assert_eq!(server.disconnected().await, (handle.id(), DisconnectReason::TransportError));
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportError)
+    );
     assert_eq!(server.control.counters().slow_consumers, 1);
 }
 
@@ -78,10 +90,20 @@ async fn what_is_sent_below_a_bound_closes_nothing() {
     let (_, handle) = polling(&mut server).await;
     let frame = Frame::text(&"x".repeat(40));
     assert_eq!(handle.send_below(1, &frame), SendOutcome::Queued);
-    assert_eq!(handle.send_below(handle.unwritten(), &frame), SendOutcome::Busy);
+    assert_eq!(
+        handle.send_below(handle.unwritten(), &frame),
+        SendOutcome::Busy
+    );
     assert_eq!(handle.send_below(100, &frame), SendOutcome::Queued);
-    assert_eq!(handle.send_below(100, &frame), SendOutcome::Busy, "it doesn't fit");
-    assert_eq!((handle.unwritten(), handle.is_closed()), (2 * frame.len(), false));
+    assert_eq!(
+        handle.send_below(100, &frame),
+        SendOutcome::Busy,
+        "it doesn't fit"
+    );
+    assert_eq!(
+        (handle.unwritten(), handle.is_closed()),
+        (2 * frame.len(), false)
+    );
     handle.close();
     assert_eq!(handle.send_below(100, &frame), SendOutcome::Closed);
 }
@@ -91,21 +113,40 @@ async fn polling_overflows_and_stalls_too() {
     let limits = limits(100, Duration::from_millis(200));
     let mut server = Server::start(calm_config().build(), limits).await;
     let (_, handle) = polling(&mut server).await;
-    assert_eq!(handle.send(&Frame::text(&"x".repeat(200))), SendOutcome::Overflow);
-    assert_eq!(server.disconnected().await, (handle.id(), DisconnectReason::TransportError));
+    assert_eq!(
+        handle.send(&Frame::text(&"x".repeat(200))),
+        SendOutcome::Overflow
+    );
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportError)
+    );
     let (_, handle) = polling(&mut server).await;
-    assert_eq!(handle.send(&Frame::text("never fetched")), SendOutcome::Queued);
-    assert_eq!(server.disconnected().await, (handle.id(), DisconnectReason::TransportError));
+    assert_eq!(
+        handle.send(&Frame::text("never fetched")),
+        SendOutcome::Queued
+    );
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportError)
+    );
 }
 
 #[tokio::test]
 async fn a_close_is_prompt_in_the_middle_of_a_write() {
-    let mut server = Server::start(calm_config().build(), limits(2 * MANY, Duration::from_secs(3600))).await;
+    let mut server = Server::start(
+        calm_config().build(),
+        limits(2 * MANY, Duration::from_secs(3600)),
+    )
+    .await;
     let (_client, handle) = websocket(&mut server).await;
     stuff(&handle, MANY);
     handle.close();
     let begun = Instant::now();
-    assert_eq!(server.disconnected().await, (handle.id(), DisconnectReason::TransportClose));
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportClose)
+    );
     tokio::time::timeout(SOON, handle.closed()).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert_eq!(handle.send(&Frame::text("late")), SendOutcome::Closed);
@@ -113,7 +154,11 @@ async fn a_close_is_prompt_in_the_middle_of_a_write() {
 
 #[tokio::test]
 async fn messages_arrive_in_order_whatever_their_size() {
-    let mut server = Server::start(calm_config().build(), limits(2 * MANY, Duration::from_secs(60))).await;
+    let mut server = Server::start(
+        calm_config().build(),
+        limits(2 * MANY, Duration::from_secs(60)),
+    )
+    .await;
     let (mut client, handle) = websocket(&mut server).await;
     let text = |n: usize| format!("{n}:{}", "y".repeat((n * 7919) % 20_000));
     for n in 0..2_000 {
@@ -131,7 +176,11 @@ async fn messages_arrive_in_order_whatever_their_size() {
 
 #[tokio::test]
 async fn when_below_waits_for_the_peer() {
-    let mut server = Server::start(calm_config().build(), limits(2 * MANY, Duration::from_secs(3600))).await;
+    let mut server = Server::start(
+        calm_config().build(),
+        limits(2 * MANY, Duration::from_secs(3600)),
+    )
+    .await;
     let (mut client, handle) = websocket(&mut server).await;
     stuff(&handle, MANY);
     let low = Arc::new(AtomicBool::new(false));
@@ -162,7 +211,11 @@ async fn when_below_waits_for_the_peer() {
 
 #[tokio::test]
 async fn when_below_is_called_at_the_end_of_the_session() {
-    let mut server = Server::start(calm_config().build(), limits(2 * MANY, Duration::from_secs(3600))).await;
+    let mut server = Server::start(
+        calm_config().build(),
+        limits(2 * MANY, Duration::from_secs(3600)),
+    )
+    .await;
     let (_client, handle) = websocket(&mut server).await;
     stuff(&handle, MANY);
     let (done, wait) = oneshot::channel();
@@ -177,7 +230,10 @@ async fn close_gives_a_websocket_a_close_frame_and_no_packet() {
     let (mut client, handle) = websocket(&mut server).await;
     handle.close();
     assert_eq!(client.closed().await, Some(1000));
-    assert_eq!(server.disconnected().await, (handle.id(), DisconnectReason::TransportClose));
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportClose)
+    );
 }
 
 #[tokio::test]
@@ -188,7 +244,10 @@ async fn close_ends_polling_with_400() {
     assert_eq!((poll.status, poll.code()), (400, 1));
     let poll = server.get(&query).await;
     assert_eq!((poll.status, poll.code()), (400, 1));
-    assert_eq!(server.disconnected().await, (handle.id(), DisconnectReason::TransportClose));
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportClose)
+    );
 }
 
 #[tokio::test]
@@ -204,7 +263,10 @@ async fn close_after_flush_flushes_a_websocket() {
         assert_eq!(client.text().await, format!("4{n}"));
     }
     assert_eq!(client.closed().await, Some(1000));
-    assert_eq!(server.disconnected().await, (handle.id(), DisconnectReason::TransportClose));
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportClose)
+    );
 }
 
 #[tokio::test]
@@ -214,7 +276,10 @@ async fn close_after_flush_flushes_polling() {
     handle.send(&Frame::text("last"));
     handle.close_after_flush(SOON);
     assert_eq!(server.get(&query).await.text(), "4last");
-    assert_eq!(server.disconnected().await, (handle.id(), DisconnectReason::TransportClose));
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportClose)
+    );
     assert_eq!(server.get(&query).await.status, 400);
 }
 
@@ -223,7 +288,10 @@ async fn a_poll_is_answered_with_as_many_packets_as_every_client_takes() {
     let mut server = Server::start(calm_config().build(), Limits::default()).await;
     let (poll, handle) = polling(&mut server).await;
     for n in 0..40 {
-        assert_eq!(handle.send(&Frame::text(&n.to_string())), SendOutcome::Queued);
+        assert_eq!(
+            handle.send(&Frame::text(&n.to_string())),
+            SendOutcome::Queued
+        );
     }
     let mut seen = Vec::new();
     for expected in [16, 16, 8] {
@@ -237,11 +305,18 @@ async fn a_poll_is_answered_with_as_many_packets_as_every_client_takes() {
 
 #[tokio::test]
 async fn close_after_flush_is_bounded() {
-    let mut server = Server::start(calm_config().build(), limits(2 * MANY, Duration::from_secs(3600))).await;
+    let mut server = Server::start(
+        calm_config().build(),
+        limits(2 * MANY, Duration::from_secs(3600)),
+    )
+    .await;
     let (_client, handle) = websocket(&mut server).await;
     stuff(&handle, MANY);
     handle.close_after_flush(Duration::from_millis(100));
-    assert_eq!(server.disconnected().await, (handle.id(), DisconnectReason::TransportClose));
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportClose)
+    );
 }
 
 #[tokio::test]
@@ -249,11 +324,16 @@ async fn a_poll_that_is_given_up_ends_the_session() {
     use tokio::io::AsyncWriteExt;
     let mut server = Server::calm().await;
     let (query, handle) = polling(&mut server).await;
-    let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
     let head = format!("GET /engine.io/?{query} HTTP/1.1\r\nhost: x\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     drop(stream);
-    assert_eq!(server.disconnected().await, (handle.id(), DisconnectReason::TransportClose));
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportClose)
+    );
 }
 
 #[tokio::test]
@@ -262,8 +342,14 @@ async fn sessions_are_counted_by_what_carries_them() {
     let (_query, first) = polling(&mut server).await;
     let (_client, second) = websocket(&mut server).await;
     let control = server.control.clone();
-    assert_eq!(control.count(TransportType::Polling, ProtocolVersion::V4), 1);
-    assert_eq!(control.count(TransportType::Websocket, ProtocolVersion::V4), 1);
+    assert_eq!(
+        control.count(TransportType::Polling, ProtocolVersion::V4),
+        1
+    );
+    assert_eq!(
+        control.count(TransportType::Websocket, ProtocolVersion::V4),
+        1
+    );
     let mut ids: Vec<_> = control.sessions().iter().map(SessionHandle::id).collect();
     ids.sort();
     let mut expected = [first.id(), second.id()];
@@ -273,7 +359,10 @@ async fn sessions_are_counted_by_what_carries_them() {
         handle.close();
     }
     assert!(control.is_empty());
-    assert_eq!(control.count(TransportType::Polling, ProtocolVersion::V4), 0);
+    assert_eq!(
+        control.count(TransportType::Polling, ProtocolVersion::V4),
+        0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -288,7 +377,11 @@ async fn every_session_is_disconnected_exactly_once() {
                     match way {
                         0 => handle.close(),
                         1 => handle.close_after_flush(Duration::ZERO),
-                        _ => while handle.send(&Frame::text(&"x".repeat(300_000))) == SendOutcome::Queued {},
+                        _ => {
+                            while handle.send(&Frame::text(&"x".repeat(300_000)))
+                                == SendOutcome::Queued
+                            {}
+                        }
                     }
                 });
             }
@@ -302,9 +395,18 @@ async fn every_session_is_disconnected_exactly_once() {
             let response = server.get(POLLING).await;
             let sid = open(response.text())["sid"].as_str().unwrap().to_owned();
             let query = format!("{POLLING}&sid={sid}");
-            let handle = server.control.sessions().into_iter().find(|h| h.id().to_string() == sid).unwrap();
+            let handle = server
+                .control
+                .sessions()
+                .into_iter()
+                .find(|h| h.id().to_string() == sid)
+                .unwrap();
             closers(&handle);
-            tokio::join!(server.get(&query), server.get(&query), server.post(&query, "1"));
+            tokio::join!(
+                server.get(&query),
+                server.get(&query),
+                server.post(&query, "1")
+            );
         }
     }
     let (mut connected, mut ended) = (0, HashMap::<_, usize>::new());
@@ -325,8 +427,16 @@ async fn every_session_is_disconnected_exactly_once() {
 /// As `websocket`, leaving the events for the count.
 async fn session_of(server: &mut Server) -> (Client, SessionHandle) {
     let mut client = server.websocket(WEBSOCKET).await;
-    let sid = open(&client.text().await)["sid"].as_str().unwrap().to_owned();
-    let handle = server.control.sessions().into_iter().find(|h| h.id().to_string() == sid).unwrap();
+    let sid = open(&client.text().await)["sid"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let handle = server
+        .control
+        .sessions()
+        .into_iter()
+        .find(|h| h.id().to_string() == sid)
+        .unwrap();
     (client, handle)
 }
 

@@ -33,15 +33,24 @@ enum Arg {
 impl<A: Adapter> FromMessageParts<A> for Args {
     type Error = Infallible;
 
-    fn from_message_parts(_: &Arc<Socket<A>>, value: &mut Value, _: &Option<i64>) -> Result<Self, Infallible> {
-        let Value::Str(text, binary) = value else { panic!("not the common parser") };
+    fn from_message_parts(
+        _: &Arc<Socket<A>>,
+        value: &mut Value,
+        _: &Option<i64>,
+    ) -> Result<Self, Infallible> {
+        let Value::Str(text, binary) = value else {
+            panic!("not the common parser")
+        };
         let mut binary: VecDeque<Bytes> = binary.take().unwrap_or_default();
         let args: Vec<serde_json::Value> = serde_json::from_str(text.as_str()).unwrap();
         // The first is the event's name.
-        let args = args.into_iter().skip(1).map(|arg| match arg.get("_placeholder") {
-            Some(_) => Arg::Binary(binary.pop_front().unwrap()),
-            None => Arg::Json(arg),
-        });
+        let args = args
+            .into_iter()
+            .skip(1)
+            .map(|arg| match arg.get("_placeholder") {
+                Some(_) => Arg::Binary(binary.pop_front().unwrap()),
+                None => Arg::Json(arg),
+            });
         Ok(Self(args.collect()))
     }
 }
@@ -67,7 +76,9 @@ async fn on_connect(socket: SocketRef, TryData(auth): TryData<serde_json::Value>
         ack.send(&args).unwrap();
     });
     let auth = auth.ok().filter(serde_json::Value::is_object);
-    socket.emit("auth", &auth.unwrap_or_else(|| serde_json::json!({}))).unwrap();
+    socket
+        .emit("auth", &auth.unwrap_or_else(|| serde_json::json!({})))
+        .unwrap();
 }
 
 async fn start() -> SocketAddr {
@@ -115,7 +126,8 @@ async fn packet(client: &mut Client) -> Message {
 async fn connect(client: &mut Client, request: &str, prefix: &str, auth: &str) {
     client.send(request).await;
     let answer = packet(client).await.into_text().unwrap();
-    let handshake: serde_json::Value = serde_json::from_str(answer.strip_prefix(prefix).unwrap()).unwrap();
+    let handshake: serde_json::Value =
+        serde_json::from_str(answer.strip_prefix(prefix).unwrap()).unwrap();
     assert_eq!(handshake.as_object().unwrap().len(), 1);
     assert!(handshake["sid"].is_string());
     assert_eq!(packet(client).await, Message::text(auth));
@@ -142,14 +154,26 @@ async fn connect_to_the_main_namespace_with_a_payload() {
 #[tokio::test]
 async fn connect_to_a_custom_namespace() {
     let mut client = engine(start().await).await;
-    connect(&mut client, "40/custom,", "40/custom,", r#"42/custom,["auth",{}]"#).await;
+    connect(
+        &mut client,
+        "40/custom,",
+        "40/custom,",
+        r#"42/custom,["auth",{}]"#,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn connect_to_a_custom_namespace_with_a_payload() {
     let mut client = engine(start().await).await;
     let auth = r#"42/custom,["auth",{"token":"abc"}]"#;
-    connect(&mut client, r#"40/custom,{"token":"abc"}"#, "40/custom,", auth).await;
+    connect(
+        &mut client,
+        r#"40/custom,{"token":"abc"}"#,
+        "40/custom,",
+        auth,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -188,9 +212,17 @@ async fn disconnect_from_the_main_namespace_keeps_the_transport() {
 #[tokio::test]
 async fn connect_to_and_disconnect_from_a_custom_namespace() {
     let mut client = connected().await;
-    connect(&mut client, "40/custom", "40/custom,", r#"42/custom,["auth",{}]"#).await;
+    connect(
+        &mut client,
+        "40/custom",
+        "40/custom,",
+        r#"42/custom,["auth",{}]"#,
+    )
+    .await;
     client.send("41/custom").await;
-    client.send(r#"42["message","message to main namespace"]"#).await;
+    client
+        .send(r#"42["message","message to main namespace"]"#)
+        .await;
     let back = r#"42["message-back","message to main namespace"]"#;
     assert_eq!(packet(&mut client).await, Message::text(back));
 }
@@ -224,8 +256,13 @@ async fn message_with_binary_attachments() {
 #[tokio::test]
 async fn message_of_plain_text_with_an_ack() {
     let mut client = connected().await;
-    client.send(r#"42456["message-with-ack",1,"2",{"3":[false]}]"#).await;
-    assert_eq!(packet(&mut client).await, Message::text(r#"43456[1,"2",{"3":[false]}]"#));
+    client
+        .send(r#"42456["message-with-ack",1,"2",{"3":[false]}]"#)
+        .await;
+    assert_eq!(
+        packet(&mut client).await,
+        Message::text(r#"43456[1,"2",{"3":[false]}]"#)
+    );
 }
 
 #[tokio::test]
@@ -237,7 +274,11 @@ async fn message_with_binary_attachments_and_an_ack() {
 
 #[tokio::test]
 async fn packets_of_an_invalid_form_close() {
-    for packet in ["4abc", "42{}", r#"42abc["message-with-ack",1,"2",{"3":[false]}]"#] {
+    for packet in [
+        "4abc",
+        "42{}",
+        r#"42abc["message-with-ack",1,"2",{"3":[false]}]"#,
+    ] {
         let mut client = connected().await;
         client.send(packet).await;
         client.closed().await;

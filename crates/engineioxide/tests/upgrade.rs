@@ -19,14 +19,26 @@ struct Session {
 
 impl Session {
     async fn begin(server: &Server, version: u8) -> Self {
-        let response = server.get(&format!("EIO={version}&transport=polling")).await;
+        let response = server
+            .get(&format!("EIO={version}&transport=polling"))
+            .await;
         let text = response.text();
-        let packet = if version == 4 { text } else { text.split_once(':').unwrap().1 };
-        Self { version, sid: open(packet)["sid"].as_str().unwrap().to_owned() }
+        let packet = if version == 4 {
+            text
+        } else {
+            text.split_once(':').unwrap().1
+        };
+        Self {
+            version,
+            sid: open(packet)["sid"].as_str().unwrap().to_owned(),
+        }
     }
 
     fn query(&self, transport: &str) -> String {
-        format!("EIO={}&transport={transport}&sid={}", self.version, self.sid)
+        format!(
+            "EIO={}&transport={transport}&sid={}",
+            self.version, self.sid
+        )
     }
 
     fn packets(&self, body: &str) -> Vec<String> {
@@ -43,7 +55,11 @@ impl Session {
     }
 
     fn payload(&self, packet: &str) -> String {
-        if self.version == 4 { packet.to_owned() } else { format!("{}:{packet}", packet.len()) }
+        if self.version == 4 {
+            packet.to_owned()
+        } else {
+            format!("{}:{packet}", packet.len())
+        }
     }
 }
 
@@ -55,7 +71,10 @@ async fn round(server: &mut Server, version: u8) {
     let handle = server.connected().await;
     let sender = tokio::spawn(async move {
         for n in 0..COUNT {
-            assert_eq!(handle.send(&Frame::text(&format!("s{n}"))), SendOutcome::Queued);
+            assert_eq!(
+                handle.send(&Frame::text(&format!("s{n}"))),
+                SendOutcome::Queued
+            );
             tokio::task::yield_now().await;
         }
     });
@@ -82,7 +101,10 @@ async fn round(server: &mut Server, version: u8) {
         let post = async {
             for n in 0..5 {
                 let body = session.payload(&format!("4c{n}"));
-                assert_eq!(server.post(&session.query("polling"), body).await.status, 200);
+                assert_eq!(
+                    server.post(&session.query("polling"), body).await.status,
+                    200
+                );
             }
         };
         tokio::join!(probe, poll, post).0
@@ -94,7 +116,9 @@ async fn round(server: &mut Server, version: u8) {
     sender.await.unwrap();
     let own = |packets: &[String], kind: &str| -> Vec<String> {
         let of_kind = packets.iter().filter(|packet| packet.starts_with(kind));
-        of_kind.map(|packet| packet[kind.len()..].to_owned()).collect()
+        of_kind
+            .map(|packet| packet[kind.len()..].to_owned())
+            .collect()
     };
     while own(&received, "4s").len() < COUNT || own(&received, "4c").len() < 10 {
         received.push(client.text().await);
@@ -186,7 +210,9 @@ async fn an_abandoned_upgrade_leaves_polling_and_may_be_tried_again() {
 
 #[tokio::test]
 async fn an_upgrade_that_takes_too_long_is_given_up() {
-    let config = calm_config().upgrade_timeout(Duration::from_millis(100)).build();
+    let config = calm_config()
+        .upgrade_timeout(Duration::from_millis(100))
+        .build();
     let server = Server::start(config, Limits::default()).await;
     let session = Session::begin(&server, 4).await;
     for probe in [false, true] {
@@ -205,7 +231,9 @@ async fn an_upgrade_that_takes_too_long_is_given_up() {
 async fn a_post_that_began_before_the_upgrade_comes_first() {
     let mut server = Server::calm().await;
     let session = Session::begin(&server, 4).await;
-    let mut post = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let mut post = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
     let head = format!(
         "POST /engine.io/?{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 6\r\n\r\n4fi",
         session.query("polling")

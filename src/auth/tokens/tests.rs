@@ -12,7 +12,10 @@ fn sign(header: &Header, claims: &Value, key: &EncodingKey) -> String {
 }
 
 fn header(algorithm: jsonwebtoken::Algorithm, kid: Option<&str>) -> Header {
-    Header { kid: kid.map(ToOwned::to_owned), ..Header::new(algorithm) }
+    Header {
+        kid: kid.map(ToOwned::to_owned),
+        ..Header::new(algorithm)
+    }
 }
 
 fn secret_key(secret: &str) -> EncodingKey {
@@ -40,7 +43,10 @@ const EC_PEM: &str = include_str!("../testdata/ec.pub.pem");
 const ED_PEM: &str = include_str!("../testdata/ed.pub.pem");
 
 fn public(pem: &str, algorithm: Algorithm) -> Verifier {
-    let rules = TokenRules { algorithms: vec![algorithm], ..TokenRules::default() };
+    let rules = TokenRules {
+        algorithms: vec![algorithm],
+        ..TokenRules::default()
+    };
     Verifier::new(KeySource::PublicKey(pem.to_owned()), rules).unwrap()
 }
 
@@ -53,31 +59,60 @@ fn jwk(key: &EncodingKey, algorithm: jsonwebtoken::Algorithm, kid: &str) -> Jwk 
 /// All three kinds of keys, and their names.
 fn set(algorithms: &[Algorithm]) -> Verifier {
     use jsonwebtoken::Algorithm::{ES256, EdDSA, RS256};
-    let keys = json!({"keys": [jwk(&rsa(), RS256, "r"), jwk(&ec(), ES256, "c"), jwk(&ed(), EdDSA, "d")]});
-    let rules = TokenRules { algorithms: algorithms.to_vec(), ..TokenRules::default() };
+    let keys =
+        json!({"keys": [jwk(&rsa(), RS256, "r"), jwk(&ec(), ES256, "c"), jwk(&ed(), EdDSA, "d")]});
+    let rules = TokenRules {
+        algorithms: algorithms.to_vec(),
+        ..TokenRules::default()
+    };
     Verifier::new(KeySource::Set(keys.to_string()), rules).unwrap()
 }
 
 async fn code(verifier: &Verifier, token: &str) -> Option<Code> {
-    verifier.verify(token).await.err().map(|refusal| refusal.code)
+    verifier
+        .verify(token)
+        .await
+        .err()
+        .map(|refusal| refusal.code)
 }
 
 async fn verify(claims: &Value) -> Result<Identity, Refusal> {
-    Verifier::hs256(SECRET, 0).unwrap().verify(&sign(&Header::default(), claims, &secret_key(SECRET))).await
+    Verifier::hs256(SECRET, 0)
+        .unwrap()
+        .verify(&sign(&Header::default(), claims, &secret_key(SECRET)))
+        .await
 }
 
 #[tokio::test]
 async fn names_are_found_in_their_order() {
-    let identity = verify(&json!({"exp": FAR, "sub": "s", "user_id": "u", "name": "N"})).await.unwrap();
-    assert_eq!((identity.user.as_str(), identity.username.as_str()), ("u", "N"));
-    let identity = verify(&json!({"exp": FAR, "sub": "s", "preferred_username": "p", "role": "admin"})).await.unwrap();
-    assert_eq!((identity.user.as_str(), identity.username.as_str()), ("s", "p"));
+    let identity = verify(&json!({"exp": FAR, "sub": "s", "user_id": "u", "name": "N"}))
+        .await
+        .unwrap();
+    assert_eq!(
+        (identity.user.as_str(), identity.username.as_str()),
+        ("u", "N")
+    );
+    let identity =
+        verify(&json!({"exp": FAR, "sub": "s", "preferred_username": "p", "role": "admin"}))
+            .await
+            .unwrap();
+    assert_eq!(
+        (identity.user.as_str(), identity.username.as_str()),
+        ("s", "p")
+    );
     assert_eq!(identity.role.as_deref(), Some("admin"));
     assert_eq!(identity.reach, Reach::Everywhere);
-    let identity = verify(&json!({"exp": FAR, "sub": "s", "rooms": ["lobby", "team-*"]})).await.unwrap();
+    let identity = verify(&json!({"exp": FAR, "sub": "s", "rooms": ["lobby", "team-*"]}))
+        .await
+        .unwrap();
     assert_eq!(identity.reach, Reach::only(["lobby", "team-*"]));
-    let identity = verify(&json!({"exp": 4e9 + 0.5, "sub": "s", "user": "not an object"})).await.unwrap();
-    assert_eq!((identity.user.as_str(), identity.expires_at), ("s", Some(FAR)));
+    let identity = verify(&json!({"exp": 4e9 + 0.5, "sub": "s", "user": "not an object"}))
+        .await
+        .unwrap();
+    assert_eq!(
+        (identity.user.as_str(), identity.expires_at),
+        ("s", Some(FAR))
+    );
 }
 
 #[tokio::test]
@@ -90,23 +125,59 @@ async fn what_is_wrong_with_a_token_has_a_code() {
         (json!({"exp": FAR}), Code::Unauthorized),
         (json!({"exp": FAR, "sub": ""}), Code::Unauthorized),
         (json!({"exp": FAR, "sub": 5}), Code::Unauthorized),
-        (json!({"exp": FAR, "user": {"name": "no id"}}), Code::Unauthorized),
-        (json!({"exp": FAR, "sub": "s", "rooms": "lobby"}), Code::Unauthorized),
-        (json!({"exp": FAR, "sub": "s", "rooms": null}), Code::Unauthorized),
-        (json!({"exp": FAR, "sub": "s", "rooms": ["lobby", 5]}), Code::Unauthorized),
-        (json!({"exp": FAR, "nbf": FAR - 1, "sub": "s"}), Code::Unauthorized),
-        (json!({"exp": FAR, "nbf": "soon", "sub": "s"}), Code::Unauthorized),
+        (
+            json!({"exp": FAR, "user": {"name": "no id"}}),
+            Code::Unauthorized,
+        ),
+        (
+            json!({"exp": FAR, "sub": "s", "rooms": "lobby"}),
+            Code::Unauthorized,
+        ),
+        (
+            json!({"exp": FAR, "sub": "s", "rooms": null}),
+            Code::Unauthorized,
+        ),
+        (
+            json!({"exp": FAR, "sub": "s", "rooms": ["lobby", 5]}),
+            Code::Unauthorized,
+        ),
+        (
+            json!({"exp": FAR, "nbf": FAR - 1, "sub": "s"}),
+            Code::Unauthorized,
+        ),
+        (
+            json!({"exp": FAR, "nbf": "soon", "sub": "s"}),
+            Code::Unauthorized,
+        ),
     ] {
-        assert_eq!(verify(&claims).await.unwrap_err().code, expected, "{claims}");
+        assert_eq!(
+            verify(&claims).await.unwrap_err().code,
+            expected,
+            "{claims}"
+        );
     }
 }
 
 #[tokio::test]
 async fn leeway_is_granted_and_counts_for_the_session() {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let token = sign(&Header::default(), &json!({"exp": now - 10, "nbf": now + 10, "sub": "s"}), &secret_key(SECRET));
-    assert_eq!(code(&Verifier::hs256(SECRET, 0).unwrap(), &token).await, Some(Code::TokenExpired));
-    let identity = Verifier::hs256(SECRET, 30).unwrap().verify(&token).await.unwrap();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let token = sign(
+        &Header::default(),
+        &json!({"exp": now - 10, "nbf": now + 10, "sub": "s"}),
+        &secret_key(SECRET),
+    );
+    assert_eq!(
+        code(&Verifier::hs256(SECRET, 0).unwrap(), &token).await,
+        Some(Code::TokenExpired)
+    );
+    let identity = Verifier::hs256(SECRET, 30)
+        .unwrap()
+        .verify(&token)
+        .await
+        .unwrap();
     assert_eq!(identity.expires_at, Some(now + 20));
 }
 
@@ -132,7 +203,11 @@ async fn audience_and_issuer_are_checked_when_they_are_configured() {
     ] {
         let claims = json!({"exp": FAR, "sub": "s", "aud": aud, "iss": iss});
         let token = sign(&Header::default(), &claims, &secret_key(SECRET));
-        assert_eq!(code(&verifier, &token).await, (!good).then_some(Code::Unauthorized), "{claims}");
+        assert_eq!(
+            code(&verifier, &token).await,
+            (!good).then_some(Code::Unauthorized),
+            "{claims}"
+        );
         assert_eq!(code(&open, &token).await, None, "not configured: {claims}");
     }
 }
@@ -147,12 +222,21 @@ async fn each_algorithm_takes_its_own_tokens_and_no_other() {
         public(ED_PEM, Algorithm::EdDsa),
     ];
     let claims = json!({"exp": FAR, "sub": "s"});
-    let signers = [(HS256, secret_key(SECRET)), (RS256, rsa()), (ES256, ec()), (EdDSA, ed())];
+    let signers = [
+        (HS256, secret_key(SECRET)),
+        (RS256, rsa()),
+        (ES256, ec()),
+        (EdDSA, ed()),
+    ];
     for (own, verifier) in verifiers.iter().enumerate() {
         for (other, (algorithm, key)) in signers.iter().enumerate() {
             let token = sign(&Header::new(*algorithm), &claims, key);
             let expected = (own != other).then_some(Code::Unauthorized);
-            assert_eq!(code(verifier, &token).await, expected, "{own}: {algorithm:?}");
+            assert_eq!(
+                code(verifier, &token).await,
+                expected,
+                "{own}: {algorithm:?}"
+            );
         }
     }
 }
@@ -166,34 +250,75 @@ async fn no_token_chooses_how_it_is_checked() {
         set(&[Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa]),
     ];
     let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
-    let (body, good) = (encode(claims.to_string()), sign(&Header::default(), &claims, &secret_key(SECRET)));
+    let (body, good) = (
+        encode(claims.to_string()),
+        sign(&Header::default(), &claims, &secret_key(SECRET)),
+    );
     let signature = good.rsplit('.').next().unwrap();
     let mut forged: Vec<String> = ["none", "None", "NONE", "", "HS1", "EdDSA2", "RS256\0"]
         .iter()
         .flat_map(|alg| {
             let head = encode(json!({"alg": alg, "typ": "JWT"}).to_string());
-            [format!("{head}.{body}."), format!("{head}.{body}.{signature}"), format!("{head}.{body}")]
+            [
+                format!("{head}.{body}."),
+                format!("{head}.{body}.{signature}"),
+                format!("{head}.{body}"),
+            ]
         })
         .collect();
     // Signed by HMAC, with what everyone knows as the secret.
     let known = [RSA_PEM, RSA_PEM.trim(), "", "null"];
-    forged.extend(known.iter().map(|pem| sign(&Header::default(), &claims, &secret_key(pem))));
-    forged.push(sign(&header(jsonwebtoken::Algorithm::HS256, Some("r")), &claims, &secret_key(RSA_PEM)));
+    forged.extend(
+        known
+            .iter()
+            .map(|pem| sign(&Header::default(), &claims, &secret_key(pem))),
+    );
+    forged.push(sign(
+        &header(jsonwebtoken::Algorithm::HS256, Some("r")),
+        &claims,
+        &secret_key(RSA_PEM),
+    ));
     // The right secret, but not the algorithm that was configured.
-    forged.push(sign(&Header::new(jsonwebtoken::Algorithm::HS512), &claims, &secret_key(SECRET)));
-    forged.extend(["", ".", "..", "a.b.c", "e30.e30.", "W10.e30.", "bnVsbA.e30."].map(ToOwned::to_owned));
+    forged.push(sign(
+        &Header::new(jsonwebtoken::Algorithm::HS512),
+        &claims,
+        &secret_key(SECRET),
+    ));
+    forged.extend(
+        [
+            "",
+            ".",
+            "..",
+            "a.b.c",
+            "e30.e30.",
+            "W10.e30.",
+            "bnVsbA.e30.",
+        ]
+        .map(ToOwned::to_owned),
+    );
     for verifier in &verifiers {
         for token in &forged {
-            assert_eq!(code(verifier, token).await, Some(Code::Unauthorized), "{token}");
+            assert_eq!(
+                code(verifier, token).await,
+                Some(Code::Unauthorized),
+                "{token}"
+            );
         }
     }
     // A key that a token brings along is no key.
     let mut head = Header::new(jsonwebtoken::Algorithm::EdDSA);
     head.jwk = Some(Jwk::from_encoding_key(&other_ed(), jsonwebtoken::Algorithm::EdDSA).unwrap());
     head.jku = Some("https://evil.example/jwks".into());
-    assert_eq!(code(&verifiers[2], &sign(&head, &claims, &other_ed())).await, Some(Code::Unauthorized));
     assert_eq!(
-        code(&public(ED_PEM, Algorithm::EdDsa), &sign(&head, &claims, &other_ed())).await,
+        code(&verifiers[2], &sign(&head, &claims, &other_ed())).await,
+        Some(Code::Unauthorized)
+    );
+    assert_eq!(
+        code(
+            &public(ED_PEM, Algorithm::EdDsa),
+            &sign(&head, &claims, &other_ed())
+        )
+        .await,
         Some(Code::Unauthorized)
     );
 }
@@ -214,13 +339,23 @@ async fn a_kid_is_no_way_round_a_key() {
         (EdDSA, Some(""), ed(), false),
     ] {
         let token = sign(&header(algorithm, kid), &claims, &key);
-        assert_eq!(code(&all, &token).await, (!good).then_some(Code::Unauthorized), "{algorithm:?} {kid:?}");
+        assert_eq!(
+            code(&all, &token).await,
+            (!good).then_some(Code::Unauthorized),
+            "{algorithm:?} {kid:?}"
+        );
     }
     // A key of the set whose algorithm isn't configured.
     let token = sign(&header(RS256, Some("r")), &claims, &rsa());
-    assert_eq!(code(&set(&[Algorithm::EdDsa]), &token).await, Some(Code::Unauthorized));
+    assert_eq!(
+        code(&set(&[Algorithm::EdDsa]), &token).await,
+        Some(Code::Unauthorized)
+    );
     let head = URL_SAFE_NO_PAD.encode(json!({"alg": "EdDSA", "kid": 5}).to_string());
-    assert_eq!(code(&all, &format!("{head}.e30.e30")).await, Some(Code::Unauthorized));
+    assert_eq!(
+        code(&all, &format!("{head}.e30.e30")).await,
+        Some(Code::Unauthorized)
+    );
 }
 
 #[tokio::test]
@@ -228,8 +363,14 @@ async fn extensions_that_must_be_understood_are_not() {
     let verifier = Verifier::hs256(SECRET, 0).unwrap();
     let claims = json!({"exp": FAR, "sub": "s"});
     for crit in [vec!["exp".to_owned()], vec!["b64".to_owned()], vec![]] {
-        let head = Header { crit: Some(crit), ..Header::default() };
-        assert_eq!(code(&verifier, &sign(&head, &claims, &secret_key(SECRET))).await, Some(Code::Unauthorized));
+        let head = Header {
+            crit: Some(crit),
+            ..Header::default()
+        };
+        assert_eq!(
+            code(&verifier, &sign(&head, &claims, &secret_key(SECRET))).await,
+            Some(Code::Unauthorized)
+        );
     }
 }
 
@@ -241,38 +382,90 @@ async fn a_token_has_a_length() {
         sign(&Header::default(), &claims, &secret_key(SECRET))
     };
     assert!(token(5000).len() < MAX_TOKEN_BYTES && code(&verifier, &token(5000)).await.is_none());
-    assert_eq!(code(&verifier, &token(6100)).await, Some(Code::Unauthorized));
-    assert_eq!(code(&verifier, &"a".repeat(1 << 20)).await, Some(Code::Unauthorized));
+    assert_eq!(
+        code(&verifier, &token(6100)).await,
+        Some(Code::Unauthorized)
+    );
+    assert_eq!(
+        code(&verifier, &"a".repeat(1 << 20)).await,
+        Some(Code::Unauthorized)
+    );
     let deep = format!("{}.e30.e30", URL_SAFE_NO_PAD.encode("[".repeat(6000)));
     assert_eq!(code(&verifier, &deep).await, Some(Code::Unauthorized));
 }
 
 #[tokio::test]
 async fn while_a_secret_is_changed_both_are_taken() {
-    let (old, new) = ("the old secret, thirty-two bytes long", "the new secret, thirty-two bytes long");
+    let (old, new) = (
+        "the old secret, thirty-two bytes long",
+        "the new secret, thirty-two bytes long",
+    );
     let both = KeySource::Secrets(vec![new.into(), old.into()]);
     let verifier = Verifier::new(both, TokenRules::default()).unwrap();
-    let token = |secret, exp| sign(&Header::default(), &json!({"exp": exp, "sub": "s"}), &secret_key(secret));
-    assert!(code(&verifier, &token(new, FAR)).await.is_none() && code(&verifier, &token(old, FAR)).await.is_none());
-    assert_eq!(code(&verifier, &token(SECRET, FAR)).await, Some(Code::Unauthorized));
-    assert_eq!(code(&verifier, &token(new, 1000)).await, Some(Code::TokenExpired));
-    assert_eq!(code(&verifier, &token(old, 1000)).await, Some(Code::TokenExpired));
+    let token = |secret, exp| {
+        sign(
+            &Header::default(),
+            &json!({"exp": exp, "sub": "s"}),
+            &secret_key(secret),
+        )
+    };
+    assert!(
+        code(&verifier, &token(new, FAR)).await.is_none()
+            && code(&verifier, &token(old, FAR)).await.is_none()
+    );
+    assert_eq!(
+        code(&verifier, &token(SECRET, FAR)).await,
+        Some(Code::Unauthorized)
+    );
+    assert_eq!(
+        code(&verifier, &token(new, 1000)).await,
+        Some(Code::TokenExpired)
+    );
+    assert_eq!(
+        code(&verifier, &token(old, 1000)).await,
+        Some(Code::TokenExpired)
+    );
 }
 
 #[test]
 fn secrets_and_public_keys_dont_mix() {
     let refused = |keys, algorithms: &[Algorithm]| {
-        Verifier::new(keys, TokenRules { algorithms: algorithms.to_vec(), ..TokenRules::default() }).err()
+        Verifier::new(
+            keys,
+            TokenRules {
+                algorithms: algorithms.to_vec(),
+                ..TokenRules::default()
+            },
+        )
+        .err()
     };
     let secrets = || KeySource::Secrets(vec![SECRET.to_owned()]);
     let pem = || KeySource::PublicKey(RSA_PEM.to_owned());
-    assert_eq!(Verifier::hs256("short", 0).err(), Some(KeyError::WeakSecret));
-    assert_eq!(refused(secrets(), &[Algorithm::Rs256]), Some(KeyError::WrongAlgorithm));
-    assert_eq!(refused(pem(), &[Algorithm::Hs256]), Some(KeyError::WrongAlgorithm));
+    assert_eq!(
+        Verifier::hs256("short", 0).err(),
+        Some(KeyError::WeakSecret)
+    );
+    assert_eq!(
+        refused(secrets(), &[Algorithm::Rs256]),
+        Some(KeyError::WrongAlgorithm)
+    );
+    assert_eq!(
+        refused(pem(), &[Algorithm::Hs256]),
+        Some(KeyError::WrongAlgorithm)
+    );
     assert_eq!(refused(pem(), &[]), Some(KeyError::WrongAlgorithm));
-    assert_eq!(refused(pem(), &[Algorithm::Rs256, Algorithm::Hs256]), Some(KeyError::WrongAlgorithm));
-    assert_eq!(refused(pem(), &[Algorithm::Rs256, Algorithm::EdDsa]), Some(KeyError::WrongAlgorithm));
-    assert_eq!(refused(pem(), &[Algorithm::EdDsa]), Some(KeyError::NotAPublicKey));
+    assert_eq!(
+        refused(pem(), &[Algorithm::Rs256, Algorithm::Hs256]),
+        Some(KeyError::WrongAlgorithm)
+    );
+    assert_eq!(
+        refused(pem(), &[Algorithm::Rs256, Algorithm::EdDsa]),
+        Some(KeyError::WrongAlgorithm)
+    );
+    assert_eq!(
+        refused(pem(), &[Algorithm::EdDsa]),
+        Some(KeyError::NotAPublicKey)
+    );
 }
 
 #[tokio::test]
@@ -284,7 +477,10 @@ async fn tokens_of_betterauth_work() {
         "updatedAt": 1_790_000_000_000_u64, "version": "1", "iat": 1_790_000_000, "exp": FAR,
     });
     let identity = verify(&session).await.unwrap();
-    assert_eq!((identity.user.as_str(), identity.username.as_str()), ("u1", "Ann"));
+    assert_eq!(
+        (identity.user.as_str(), identity.username.as_str()),
+        ("u1", "Ann")
+    );
     // What the same secret signs for other ends names no user.
     let mail = verify(&json!({"email": "ann@example.com", "iat": 1_790_000_000, "exp": FAR})).await;
     assert_eq!(mail.unwrap_err().code, Code::Unauthorized);
@@ -308,8 +504,14 @@ async fn tokens_of_betterauth_work() {
             ..TokenRules::default()
         };
         let verifier = Verifier::new(KeySource::Set(set), rules).unwrap();
-        let head = Header { typ: None, ..header(algorithm, Some(kid)) };
+        let head = Header {
+            typ: None,
+            ..header(algorithm, Some(kid))
+        };
         let identity = verifier.verify(&sign(&head, &claims, &key)).await.unwrap();
-        assert_eq!((identity.user.as_str(), identity.username.as_str()), ("u1", "Ann"));
+        assert_eq!(
+            (identity.user.as_str(), identity.username.as_str()),
+            ("u1", "Ann")
+        );
     }
 }

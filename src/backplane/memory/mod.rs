@@ -19,8 +19,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{
-    Appended, Backplane, BackplaneError, BackplaneLimits, Bus, BusEvent, BusSink, Changes, Counters, Joined, Lifecycle,
-    MemberPage, Presence, Result, RoomLog, Roster, Slice, Topic, Typing, Window, record,
+    Appended, Backplane, BackplaneError, BackplaneLimits, Bus, BusEvent, BusSink, Changes,
+    Counters, Joined, Lifecycle, MemberPage, Presence, Result, RoomLog, Roster, Slice, Topic,
+    Typing, Window, record,
 };
 use crate::domain::policy::BROADCAST;
 use crate::domain::{ConnId, Draft, Head, Limits, RoomChange, RoomId, Status, UserId, Username};
@@ -65,7 +66,13 @@ pub fn embedded(limits: BackplaneLimits) -> Backplane {
         }
     });
     *memory.sweeper.lock() = Some(sweeper);
-    Backplane { log: memory.clone(), presence: memory.clone(), bus: memory.clone(), spending: None, lifecycle: memory }
+    Backplane {
+        log: memory.clone(),
+        presence: memory.clone(),
+        bus: memory.clone(),
+        spending: None,
+        lifecycle: memory,
+    }
 }
 
 /// One lock's worth of rooms or users, and the graces that end among them.
@@ -82,8 +89,16 @@ struct Shards<K, V> {
 
 impl<K, V> Default for Shards<K, V> {
     fn default() -> Self {
-        let shard = || Mutex::new(Shard { entries: HashMap::default(), graces: Vec::new() });
-        Self { hasher: RandomState::new(), shards: std::iter::repeat_with(shard).take(SHARDS).collect() }
+        let shard = || {
+            Mutex::new(Shard {
+                entries: HashMap::default(),
+                graces: Vec::new(),
+            })
+        };
+        Self {
+            hasher: RandomState::new(),
+            shards: std::iter::repeat_with(shard).take(SHARDS).collect(),
+        }
     }
 }
 
@@ -111,7 +126,10 @@ impl Memory {
     /// Hands `event` to the sink if its topic is subscribed. Called under the lock of the topic's shard, but for typing and
     /// disconnects, which have no order.
     fn publish(&self, topic: &Topic, event: BusEvent) {
-        if matches!(event, BusEvent::RoomChanged(..) | BusEvent::StatusChanged(..)) {
+        if matches!(
+            event,
+            BusEvent::RoomChanged(..) | BusEvent::StatusChanged(..)
+        ) {
             self.presence_changes.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(sink) = self.sink.get()
@@ -123,13 +141,19 @@ impl Memory {
 
     fn publish_change(&self, room: &RoomId, change: Option<RoomChange>) {
         if let Some(change) = change {
-            self.publish(&Topic::Room(room.clone()), BusEvent::RoomChanged(room.clone(), change));
+            self.publish(
+                &Topic::Room(room.clone()),
+                BusEvent::RoomChanged(room.clone(), change),
+            );
         }
     }
 
     fn publish_status(&self, status: Option<Status>) {
         if let Some(status) = status {
-            self.publish(&Topic::User(status.user.clone()), BusEvent::StatusChanged(status));
+            self.publish(
+                &Topic::User(status.user.clone()),
+                BusEvent::StatusChanged(status),
+            );
         }
     }
 
@@ -169,7 +193,9 @@ impl Memory {
             let mut shard = shard.lock();
             let Shard { entries, graces } = &mut *shard;
             for (_, id, user) in graces.extract_if(.., |(due, ..)| *due <= now) {
-                let change = entries.get_mut(&id).and_then(|room| room.end_grace(&user, now));
+                let change = entries
+                    .get_mut(&id)
+                    .and_then(|room| room.end_grace(&user, now));
                 self.publish_change(&id, change);
             }
         }
@@ -177,7 +203,9 @@ impl Memory {
             let mut shard = shard.lock();
             let Shard { entries, graces } = &mut *shard;
             for (_, id, _) in graces.extract_if(.., |(due, ..)| *due <= now) {
-                let status = entries.get_mut(&id).and_then(|user| user.end_grace(&id, now));
+                let status = entries
+                    .get_mut(&id)
+                    .and_then(|user| user.end_grace(&id, now));
                 self.publish_status(status);
             }
         }
@@ -195,7 +223,10 @@ impl Memory {
             self.room_count.fetch_sub(dropped, Ordering::Relaxed);
         }
         for shard in &self.users.shards {
-            shard.lock().entries.retain(|_, user| !user.is_expired(now, self.limits.room_ttl));
+            shard
+                .lock()
+                .entries
+                .retain(|_, user| !user.is_expired(now, self.limits.room_ttl));
         }
     }
 }
@@ -207,18 +238,30 @@ impl RoomLog for Memory {
         self.with_room(&draft.room, |room, _| {
             let (appended, entry) = room.append(draft, key, record, &self.limits);
             if let Some(entry) = entry {
-                self.publish(&Topic::Room(draft.room.clone()), BusEvent::Message(draft.room.clone(), entry));
+                self.publish(
+                    &Topic::Room(draft.room.clone()),
+                    BusEvent::Message(draft.room.clone(), entry),
+                );
             }
             appended
         })
     }
 
-    async fn read(&self, room: &RoomId, window: Window, limit: usize, max_bytes: usize) -> Result<Slice> {
+    async fn read(
+        &self,
+        room: &RoomId,
+        window: Window,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Slice> {
         self.with_room(room, |room, _| room.read(window, limit, max_bytes))
     }
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
-        Ok(rooms.iter().map(|room| self.with_known_room(room, |room| room.span().head)).collect())
+        Ok(rooms
+            .iter()
+            .map(|room| self.with_known_room(room, |room| room.span().head))
+            .collect())
     }
 }
 
@@ -232,11 +275,20 @@ impl Presence for Memory {
         Ok(())
     }
 
-    async fn join(&self, conn: &ConnId, user: &UserId, username: &Username, room: &RoomId) -> Result<Joined> {
+    async fn join(
+        &self,
+        conn: &ConnId,
+        user: &UserId,
+        username: &Username,
+        room: &RoomId,
+    ) -> Result<Joined> {
         self.with_room(room, |entry, _| {
             let change = entry.join(conn, user, username);
             self.publish_change(room, change);
-            Joined { span: entry.span(), roster: entry.roster(Limits::ROSTER, Some(user)) }
+            Joined {
+                span: entry.span(),
+                roster: entry.roster(Limits::ROSTER, Some(user)),
+            }
         })
     }
 
@@ -252,38 +304,69 @@ impl Presence for Memory {
         let until = Instant::now() + self.limits.presence_grace;
         for room in rooms {
             let mut shard = self.rooms.of(room).lock();
-            if shard.entries.get_mut(room).is_some_and(|entry| entry.lost(conn, until)) {
+            if shard
+                .entries
+                .get_mut(room)
+                .is_some_and(|entry| entry.lost(conn, until))
+            {
                 shard.graces.push((until, room.clone(), user.clone()));
             }
         }
         let mut shard = self.users.of(user).lock();
-        if shard.entries.get_mut(user).is_some_and(|entry| entry.lost(conn, until)) {
+        if shard
+            .entries
+            .get_mut(user)
+            .is_some_and(|entry| entry.lost(conn, until))
+        {
             shard.graces.push((until, user.clone(), user.clone()));
         }
     }
 
     async fn roster(&self, room: &RoomId, limit: usize) -> Result<Roster> {
         let known = self.with_known_room(room, |entry| entry.roster(limit, None));
-        Ok(known.unwrap_or(Roster { users: Vec::new(), total: 0, version: 0 }))
+        Ok(known.unwrap_or(Roster {
+            users: Vec::new(),
+            total: 0,
+            version: 0,
+        }))
     }
 
-    async fn members(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<MemberPage> {
+    async fn members(
+        &self,
+        room: &RoomId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<MemberPage> {
         let known = self.with_known_room(room, |entry| entry.members(after, limit));
-        Ok(known.unwrap_or(MemberPage { members: Vec::new(), total: 0, next: None }))
+        Ok(known.unwrap_or(MemberPage {
+            members: Vec::new(),
+            total: 0,
+            next: None,
+        }))
     }
 
     async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool> {
-        Ok(self.with_known_room(room, |entry| entry.is_member(user)).unwrap_or(false))
+        Ok(self
+            .with_known_room(room, |entry| entry.is_member(user))
+            .unwrap_or(false))
     }
 
     async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>> {
         let known = self.with_known_room(room, |entry| entry.changes_after(version));
-        Ok(known.unwrap_or(if version == 0 { Changes::Since(Vec::new()) } else { Changes::TooOld }))
+        Ok(known.unwrap_or(if version == 0 {
+            Changes::Since(Vec::new())
+        } else {
+            Changes::TooOld
+        }))
     }
 
     async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
         let shard = self.users.of(user).lock();
-        Ok(shard.entries.get(user).map(|entry| entry.connections()).unwrap_or_default())
+        Ok(shard
+            .entries
+            .get(user)
+            .map(|entry| entry.connections())
+            .unwrap_or_default())
     }
 
     async fn status(&self, user: &UserId) -> Result<Status> {
@@ -294,17 +377,33 @@ impl Presence for Memory {
 
     async fn status_changes(&self, user: &UserId, version: u64) -> Result<Changes<Status>> {
         let shard = self.users.of(user).lock();
-        let known = shard.entries.get(user).map(|entry| entry.changes_after(version));
-        Ok(known.unwrap_or(if version == 0 { Changes::Since(Vec::new()) } else { Changes::TooOld }))
+        let known = shard
+            .entries
+            .get(user)
+            .map(|entry| entry.changes_after(version));
+        Ok(known.unwrap_or(if version == 0 {
+            Changes::Since(Vec::new())
+        } else {
+            Changes::TooOld
+        }))
     }
 
     async fn versions(&self, topics: &[Topic]) -> Result<Vec<u64>> {
         let version = |topic: &Topic| match topic {
             Topic::Room(room) => self.with_known_room(room, |entry| entry.version()),
-            Topic::User(user) => self.users.of(user).lock().entries.get(user).map(|entry| entry.status(user).version),
+            Topic::User(user) => self
+                .users
+                .of(user)
+                .lock()
+                .entries
+                .get(user)
+                .map(|entry| entry.status(user).version),
             Topic::Nodes => None,
         };
-        Ok(topics.iter().map(|topic| version(topic).unwrap_or(0)).collect())
+        Ok(topics
+            .iter()
+            .map(|topic| version(topic).unwrap_or(0))
+            .collect())
     }
 }
 
@@ -351,7 +450,10 @@ impl Lifecycle for Memory {
     }
 
     fn counters(&self) -> Counters {
-        Counters { presence_changes: self.presence_changes.load(Ordering::Relaxed), ..Counters::default() }
+        Counters {
+            presence_changes: self.presence_changes.load(Ordering::Relaxed),
+            ..Counters::default()
+        }
     }
 
     async fn stop(&self) {

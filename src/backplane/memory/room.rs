@@ -9,8 +9,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::CHANGES_KEPT;
-use crate::backplane::{Appended, BackplaneLimits, Changes, Entry, MemberPage, Roster, Slice, Window};
-use crate::domain::{ChangeKind, ConnId, Draft, Epoch, Head, LogSpan, RoomChange, Timestamp, UserId, Username};
+use crate::backplane::{
+    Appended, BackplaneLimits, Changes, Entry, MemberPage, Roster, Slice, Window,
+};
+use crate::domain::{
+    ChangeKind, ConnId, Draft, Epoch, Head, LogSpan, RoomChange, Timestamp, UserId, Username,
+};
 
 /// Who sent, and by which key.
 type SendKey = (UserId, Box<str>);
@@ -67,7 +71,11 @@ impl Room {
         if !self.log.is_empty() && now.duration_since(self.last_message) >= limits.history_ttl {
             self.log.clear();
         }
-        while self.send_order.front().is_some_and(|(expires, _)| *expires <= now) {
+        while self
+            .send_order
+            .front()
+            .is_some_and(|(expires, _)| *expires <= now)
+        {
             if let Some((_, key)) = self.send_order.pop_front() {
                 self.sends.remove(&key);
             }
@@ -88,12 +96,28 @@ impl Room {
     ) -> (Appended, Option<Entry>) {
         let key: Option<SendKey> = key.map(|key| (draft.user.clone(), key.into()));
         if let Some(first) = key.as_ref().and_then(|key| self.sends.get(key)) {
-            return (Appended { duplicate: true, ..first.clone() }, None);
+            return (
+                Appended {
+                    duplicate: true,
+                    ..first.clone()
+                },
+                None,
+            );
         }
         self.seq += 1;
-        let entry = Entry { seq: self.seq, epoch: self.epoch.clone(), at: Timestamp::now(), record };
-        let appended =
-            Appended { id: draft.id, seq: entry.seq, epoch: entry.epoch.clone(), at: entry.at, duplicate: false };
+        let entry = Entry {
+            seq: self.seq,
+            epoch: self.epoch.clone(),
+            at: Timestamp::now(),
+            record,
+        };
+        let appended = Appended {
+            id: draft.id,
+            seq: entry.seq,
+            epoch: entry.epoch.clone(),
+            at: entry.at,
+            duplicate: false,
+        };
         self.log.push_back(entry.clone());
         while self.log.len() > limits.history_size {
             self.log.pop_front();
@@ -101,14 +125,18 @@ impl Room {
         self.last_message = self.last_use;
         if let Some(key) = key {
             self.sends.insert(key.clone(), appended.clone());
-            self.send_order.push_back((self.last_message + limits.dedupe_ttl, key));
+            self.send_order
+                .push_back((self.last_message + limits.dedupe_ttl, key));
         }
         (appended, Some(entry))
     }
 
     pub(super) fn span(&self) -> LogSpan {
         LogSpan {
-            head: Head { epoch: self.epoch.clone(), seq: self.seq },
+            head: Head {
+                epoch: self.epoch.clone(),
+                seq: self.seq,
+            },
             oldest: self.log.front().map_or(self.seq + 1, |entry| entry.seq),
             past: Vec::new(),
         }
@@ -117,7 +145,11 @@ impl Room {
     pub(super) fn read(&self, window: Window, limit: usize, max_bytes: usize) -> Slice {
         let oldest = self.span().oldest;
         // Positions in the log: it has no hole, so a seq's place is its distance from the oldest.
-        let place = |seq: u64| usize::try_from(seq.saturating_sub(oldest)).unwrap_or(usize::MAX).min(self.log.len());
+        let place = |seq: u64| {
+            usize::try_from(seq.saturating_sub(oldest))
+                .unwrap_or(usize::MAX)
+                .min(self.log.len())
+        };
         let mut bytes = 0;
         let mut fits = |taken: usize, entry: &Entry| {
             bytes += entry.record.len();
@@ -126,25 +158,48 @@ impl Room {
         let entries = match window {
             Window::After(seq) => {
                 let from = place(seq.saturating_add(1));
-                let run = self.log.range(from..).enumerate().take_while(|(taken, entry)| fits(*taken, entry));
+                let run = self
+                    .log
+                    .range(from..)
+                    .enumerate()
+                    .take_while(|(taken, entry)| fits(*taken, entry));
                 run.map(|(_, entry)| entry.clone()).collect()
             }
             Window::Before(_) | Window::Newest => {
-                let to = if let Window::Before(seq) = window { place(seq) } else { self.log.len() };
-                let run = self.log.range(..to).rev().enumerate().take_while(|(taken, entry)| fits(*taken, entry));
+                let to = if let Window::Before(seq) = window {
+                    place(seq)
+                } else {
+                    self.log.len()
+                };
+                let run = self
+                    .log
+                    .range(..to)
+                    .rev()
+                    .enumerate()
+                    .take_while(|(taken, entry)| fits(*taken, entry));
                 let mut entries: Vec<Entry> = run.map(|(_, entry)| entry.clone()).collect();
                 entries.reverse();
                 entries
             }
         };
-        Slice { entries, span: self.span() }
+        Slice {
+            entries,
+            span: self.span(),
+        }
     }
 
     fn change(&mut self, kind: ChangeKind, user: &UserId, username: Username) -> RoomChange {
         let previous = self.version;
         self.version = (previous + 1).max(Timestamp::now().0);
         let total = self.members.len() as u64;
-        let change = RoomChange { version: self.version, previous, kind, user: user.clone(), username, total };
+        let change = RoomChange {
+            version: self.version,
+            previous,
+            kind,
+            user: user.clone(),
+            username,
+            total,
+        };
         self.changes.push_back(change.clone());
         if self.changes.len() > CHANGES_KEPT {
             self.changes.pop_front();
@@ -152,8 +207,16 @@ impl Room {
         change
     }
 
-    pub(super) fn join(&mut self, conn: &ConnId, user: &UserId, username: &Username) -> Option<RoomChange> {
-        let new_connection = self.connections.insert(conn.clone(), user.clone()).is_none();
+    pub(super) fn join(
+        &mut self,
+        conn: &ConnId,
+        user: &UserId,
+        username: &Username,
+    ) -> Option<RoomChange> {
+        let new_connection = self
+            .connections
+            .insert(conn.clone(), user.clone())
+            .is_none();
         let known = self.members.contains_key(user);
         let member = self.members.entry(user.clone()).or_insert_with(|| Member {
             username: username.clone(),
@@ -176,8 +239,12 @@ impl Room {
 
     /// True when a grace was begun.
     pub(super) fn lost(&mut self, conn: &ConnId, until: Instant) -> bool {
-        let Some(user) = self.connections.remove(conn) else { return false };
-        let Some(member) = self.members.get_mut(&user) else { return false };
+        let Some(user) = self.connections.remove(conn) else {
+            return false;
+        };
+        let Some(member) = self.members.get_mut(&user) else {
+            return false;
+        };
         member.connections -= 1;
         member.grace_until = Some(until);
         true
@@ -207,17 +274,28 @@ impl Room {
             users.pop();
             users.push(joiner.clone());
         }
-        Roster { users, total: self.members.len() as u64, version: self.version }
+        Roster {
+            users,
+            total: self.members.len() as u64,
+            version: self.version,
+        }
     }
 
     pub(super) fn members(&self, after: Option<&UserId>, limit: usize) -> MemberPage {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.members.range((from, Bound::Unbounded));
-        let page: Vec<_> =
-            rest.by_ref().take(limit).map(|(id, member)| (id.clone(), member.username.clone())).collect();
+        let page: Vec<_> = rest
+            .by_ref()
+            .take(limit)
+            .map(|(id, member)| (id.clone(), member.username.clone()))
+            .collect();
         let more = rest.next().is_some();
         let next = page.last().filter(|_| more).map(|(id, _)| id.clone());
-        MemberPage { members: page, total: self.members.len() as u64, next }
+        MemberPage {
+            members: page,
+            total: self.members.len() as u64,
+            next,
+        }
     }
 
     pub(super) fn is_member(&self, user: &UserId) -> bool {
@@ -229,6 +307,8 @@ impl Room {
     }
 
     pub(super) fn changes_after(&self, version: u64) -> Changes<RoomChange> {
-        super::user::changes_after(&self.changes, self.version, version, |change| (change.previous, change.version))
+        super::user::changes_after(&self.changes, self.version, version, |change| {
+            (change.previous, change.version)
+        })
     }
 }

@@ -69,7 +69,9 @@ impl User {
 
     /// True when a grace was begun.
     pub(super) fn lost(&mut self, conn: &ConnId, until: Instant) -> bool {
-        let Ok(place) = self.connections.binary_search(conn) else { return false };
+        let Ok(place) = self.connections.binary_search(conn) else {
+            return false;
+        };
         self.connections.remove(place);
         self.grace_until = Some(until);
         true
@@ -81,7 +83,11 @@ impl User {
         }
         self.grace_until = None;
         self.last_use = now;
-        if self.connections.is_empty() { self.turn(user, false) } else { None }
+        if self.connections.is_empty() {
+            self.turn(user, false)
+        } else {
+            None
+        }
     }
 
     fn turn(&mut self, user: &UserId, online: bool) -> Option<Status> {
@@ -111,14 +117,20 @@ impl User {
             user: user.clone(),
             username: self.username.clone(),
             online: self.online,
-            last_seen: if self.online { Some(Timestamp::now()) } else { self.last_offline },
+            last_seen: if self.online {
+                Some(Timestamp::now())
+            } else {
+                self.last_offline
+            },
             version: self.version,
             previous: self.previous,
         }
     }
 
     pub(super) fn changes_after(&self, version: u64) -> Changes<Status> {
-        changes_after(&self.changes, self.version, version, |status| (status.previous, status.version))
+        changes_after(&self.changes, self.version, version, |status| {
+            (status.previous, status.version)
+        })
     }
 
     pub(super) fn is_expired(&self, now: Instant, ttl: Duration) -> bool {
@@ -136,7 +148,10 @@ pub(super) fn changes_after<T: Clone>(
     if version == newest {
         return Changes::Since(Vec::new());
     }
-    match changes.iter().position(|change| numbers(change).0 == version) {
+    match changes
+        .iter()
+        .position(|change| numbers(change).0 == version)
+    {
         Some(first) => Changes::Since(changes.range(first..).cloned().collect()),
         None => Changes::TooOld,
     }

@@ -62,11 +62,20 @@ pub(super) struct Appends {
 impl Appends {
     pub(super) fn new(link: Arc<Link>, dedupe_ttl: Duration, history_ttl: Duration) -> Arc<Self> {
         let lanes = (0..link.append_lanes()).map(|_| Mutex::default()).collect();
-        Arc::new(Self { link, lanes, dedupe_ttl: millis(dedupe_ttl), history_ttl: millis(history_ttl) })
+        Arc::new(Self {
+            link,
+            lanes,
+            dedupe_ttl: millis(dedupe_ttl),
+            history_ttl: millis(history_ttl),
+        })
     }
 
     /// As [`RoomLog::append`](crate::backplane::RoomLog::append). A caller that goes away doesn't take its message back.
-    pub(super) async fn append(self: &Arc<Self>, draft: &Draft, key: Option<&str>) -> Result<Appended> {
+    pub(super) async fn append(
+        self: &Arc<Self>,
+        draft: &Draft,
+        key: Option<&str>,
+    ) -> Result<Appended> {
         let (reply, answer) = oneshot::channel();
         let partition = Partition::of_room(&draft.room);
         let record = record::encode(draft);
@@ -74,10 +83,13 @@ impl Appends {
         let start = {
             let mut lane = self.lanes[index].lock();
             if lane.bytes + record.len() > WAITING_BYTES {
-                return Err(BackplaneError::Unavailable("too much waits to be appended".to_owned()));
+                return Err(BackplaneError::Unavailable(
+                    "too much waits to be appended".to_owned(),
+                ));
             }
             lane.bytes += record.len();
-            let name = key.map(|key| format!("{}{}:{}", draft.id, part(draft.user.as_str()), part(key)));
+            let name =
+                key.map(|key| format!("{}{}:{}", draft.id, part(draft.user.as_str()), part(key)));
             lane.queue.push_back(Waiting {
                 since: Instant::now(),
                 partition,
@@ -92,7 +104,9 @@ impl Appends {
         if start {
             tokio::spawn(self.clone().drain(index));
         }
-        answer.await.unwrap_or_else(|_| Err(BackplaneError::Unavailable("the node stops".to_owned())))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(BackplaneError::Unavailable("the node stops".to_owned())))
     }
 
     async fn drain(self: Arc<Self>, index: usize) {
@@ -101,9 +115,18 @@ impl Appends {
             // First whoever else is ready: what they append goes with it.
             tokio::task::yield_now().await;
             let late = take_late(&mut lane.lock());
-            refuse(late, &BackplaneError::Unavailable("Redis is too slow for what waits to be appended".to_owned()));
-            let Some(batch) = next_batch(&mut lane.lock()) else { return };
-            let Err(fault) = self.send(batch).await else { continue };
+            refuse(
+                late,
+                &BackplaneError::Unavailable(
+                    "Redis is too slow for what waits to be appended".to_owned(),
+                ),
+            );
+            let Some(batch) = next_batch(&mut lane.lock()) else {
+                return;
+            };
+            let Err(fault) = self.send(batch).await else {
+                continue;
+            };
             // What waits would fail in the same way, and has waited long enough.
             if let error @ BackplaneError::Unavailable(_) = BackplaneError::from(fault) {
                 let queue = take_all(&mut lane.lock());
@@ -113,14 +136,21 @@ impl Appends {
     }
 
     async fn send(&self, mut batch: Vec<Waiting>) -> std::result::Result<(), Fault> {
-        let Some(partition) = batch.first().map(|waiting| waiting.partition) else { return Ok(()) };
+        let Some(partition) = batch.first().map(|waiting| waiting.partition) else {
+            return Ok(());
+        };
         // Each room's messages together, and in their order.
         batch.sort_by(|one, other| one.room.cmp(&other.room));
         // fred may send a call again by itself, when slots move or connections are renewed: what has no key is known by a name
         // of the call's own.
         let keyless = batch.iter().any(|waiting| waiting.name.is_empty());
-        let call = if keyless { Uuid::new_v4().simple().to_string() } else { String::new() };
-        let mut args: Vec<Value> = vec![self.dedupe_ttl.into(), self.history_ttl.into(), call.into()];
+        let call = if keyless {
+            Uuid::new_v4().simple().to_string()
+        } else {
+            String::new()
+        };
+        let mut args: Vec<Value> =
+            vec![self.dedupe_ttl.into(), self.history_ttl.into(), call.into()];
         let mut rooms: Vec<Vec<Uuid>> = Vec::new();
         for messages in batch.chunk_by_mut(|one, next| one.room == next.room) {
             rooms.push(messages.iter().map(|message| message.id).collect());
@@ -128,11 +158,19 @@ impl Appends {
             let (tag, room) = (first.partition.tag(), std::mem::take(&mut first.room));
             args.extend([tag.into(), room.into(), messages.len().to_string().into()]);
             for message in messages {
-                args.extend([std::mem::take(&mut message.name).into(), Value::Bytes(message.record.clone())]);
+                args.extend([
+                    std::mem::take(&mut message.name).into(),
+                    Value::Bytes(message.record.clone()),
+                ]);
             }
         }
         let replies = batch.into_iter().map(|waiting| waiting.reply);
-        match self.link.run(&APPEND, partition, args).await.and_then(|answer| places(answer, &rooms)) {
+        match self
+            .link
+            .run(&APPEND, partition, args)
+            .await
+            .and_then(|answer| places(answer, &rooms))
+        {
             Ok(places) => {
                 for (reply, place) in replies.zip(places) {
                     let _ = reply.send(place.map_err(|why| self.link.refused(&why).into()));
@@ -166,9 +204,14 @@ fn next_batch(lane: &mut Lane) -> Option<Vec<Waiting>> {
 
 /// What has waited too long; the first have waited longest.
 fn take_late(lane: &mut Lane) -> VecDeque<Waiting> {
-    let count = lane.queue.partition_point(|waiting| waiting.since.elapsed() > PATIENCE);
+    let count = lane
+        .queue
+        .partition_point(|waiting| waiting.since.elapsed() > PATIENCE);
     let late: VecDeque<_> = lane.queue.drain(..count).collect();
-    lane.bytes -= late.iter().map(|waiting| waiting.record.len()).sum::<usize>();
+    lane.bytes -= late
+        .iter()
+        .map(|waiting| waiting.record.len())
+        .sum::<usize>();
     late
 }
 
@@ -187,7 +230,10 @@ fn take_all(lane: &mut Lane) -> VecDeque<Waiting> {
 type Place = std::result::Result<Appended, String>;
 
 /// What `append.lua` answers to a call with messages of these ids, by rooms.
-pub(super) fn places(mut answer: Answer, rooms: &[Vec<Uuid>]) -> std::result::Result<Vec<Place>, Fault> {
+pub(super) fn places(
+    mut answer: Answer,
+    rooms: &[Vec<Uuid>],
+) -> std::result::Result<Vec<Place>, Fault> {
     let at = Timestamp(answer.number()?);
     let mut places = Vec::with_capacity(rooms.iter().map(Vec::len).sum());
     for ids in rooms {
@@ -196,7 +242,13 @@ pub(super) fn places(mut answer: Answer, rooms: &[Vec<Uuid>]) -> std::result::Re
             places.push(match answer.value()? {
                 Value::Integer(seq) => {
                     let seq = u64::try_from(seq).map_err(|_| Fault::nonsense("not a seq"))?;
-                    Ok(Appended { duplicate: false, id, seq, epoch: Epoch::trusted(&epoch), at })
+                    Ok(Appended {
+                        duplicate: false,
+                        id,
+                        seq,
+                        epoch: Epoch::trusted(&epoch),
+                        at,
+                    })
                 }
                 line => line
                     .into_string()

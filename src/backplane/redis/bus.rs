@@ -32,9 +32,21 @@ impl Subscriptions {
     pub(super) fn new(config: &Config, settings: &RedisSettings, link: &Link) -> Self {
         let sink = Arc::new(OnceLock::new());
         let subscribers = (0..settings.subscribers.max(1))
-            .map(|_| Subscriber::new(config, settings, link.sharded, sink.clone(), link.tally.clone()))
+            .map(|_| {
+                Subscriber::new(
+                    config,
+                    settings,
+                    link.sharded,
+                    sink.clone(),
+                    link.tally.clone(),
+                )
+            })
             .collect();
-        Self { subscribers, sink, owners: Mutex::default() }
+        Self {
+            subscribers,
+            sink,
+            owners: Mutex::default(),
+        }
     }
 
     /// Waits a moment for the connections to come up.
@@ -59,12 +71,21 @@ impl Subscriptions {
             return;
         }
         // Not on a connection that runs commands: while a server is away, all that is asked of it would wait behind this.
-        let Some(routing) = self.subscribers[0].routing().await else { return };
+        let Some(routing) = self.subscribers[0].routing().await else {
+            return;
+        };
         let mut moved = Vec::new();
         let mut owners = self.owners.lock();
         for partition in Partition::all() {
-            let Some(owner) = routing.get_server(partition.slot()).map(ToString::to_string) else { continue };
-            let (before, renewals) = owners.entry(partition).or_insert_with(|| (owner.clone(), 0));
+            let Some(owner) = routing
+                .get_server(partition.slot())
+                .map(ToString::to_string)
+            else {
+                continue;
+            };
+            let (before, renewals) = owners
+                .entry(partition)
+                .or_insert_with(|| (owner.clone(), 0));
             if *before != owner {
                 (*before, *renewals) = (owner, RENEWALS);
             }
@@ -75,7 +96,10 @@ impl Subscriptions {
         }
         drop(owners);
         if !moved.is_empty() {
-            tracing::info!(partitions = moved.len(), "redis: slots have moved, subscribing anew");
+            tracing::info!(
+                partitions = moved.len(),
+                "redis: slots have moved, subscribing anew"
+            );
             for subscriber in &self.subscribers {
                 subscriber.renew(moved.clone());
             }
@@ -98,7 +122,11 @@ impl Bus for Node {
     }
 
     async fn subscribe(&self, topic: &Topic) -> Result<()> {
-        self.bus.of(topic).subscribe(topic).await.map_err(|fault: Fault| fault.into())
+        self.bus
+            .of(topic)
+            .subscribe(topic)
+            .await
+            .map_err(|fault: Fault| fault.into())
     }
 
     async fn unsubscribe(&self, topic: &Topic) {
@@ -108,11 +136,17 @@ impl Bus for Node {
     async fn publish_typing(&self, typing: &Typing) -> Result<()> {
         let topic = frame::room_topic(&typing.room);
         let payload = frame::encode_typing(typing);
-        Ok(self.link.publish(Partition::of_topic(&topic), channel(&topic), payload).await?)
+        Ok(self
+            .link
+            .publish(Partition::of_topic(&topic), channel(&topic), payload)
+            .await?)
     }
 
     async fn publish_disconnect(&self, user: &UserId) -> Result<()> {
         let (topic, payload) = (Topic::Nodes, frame::encode_disconnect(user));
-        Ok(self.link.publish(Partition::of_topic(&topic), channel(&topic), payload).await?)
+        Ok(self
+            .link
+            .publish(Partition::of_topic(&topic), channel(&topic), payload)
+            .await?)
     }
 }

@@ -17,22 +17,43 @@ use crate::domain::{ChangeKind, Epoch, RoomChange, RoomId, Status, Timestamp, Us
 /// What arrived on the topic's channel; `None` when it makes no sense.
 pub(super) fn decode(topic: &Topic, payload: &Bytes) -> Option<BusEvent> {
     let end = payload.iter().position(|&byte| byte == b'\n')?;
-    let (kind, line) = std::str::from_utf8(&payload[..end]).ok()?.split_at_checked(1)?;
+    let (kind, line) = std::str::from_utf8(&payload[..end])
+        .ok()?
+        .split_at_checked(1)?;
     let mut words = line.split(' ');
     let body = end + 1;
     match (kind, topic) {
         ("M", Topic::Room(room)) => {
-            let (seq, epoch, at) = (number(words.next())?, Epoch::trusted(words.next()?), number(words.next())?);
+            let (seq, epoch, at) = (
+                number(words.next())?,
+                Epoch::trusted(words.next()?),
+                number(words.next())?,
+            );
             Some(BusEvent::Message(
                 room.clone(),
-                Entry { seq, epoch, at: Timestamp(at), record: payload.slice(body..) },
+                Entry {
+                    seq,
+                    epoch,
+                    at: Timestamp(at),
+                    record: payload.slice(body..),
+                },
             ))
         }
         ("C", Topic::Room(room)) => {
             let (version, previous) = (number(words.next())?, number(words.next())?);
             let (kind, total) = (change_kind(words.next()?)?, number(words.next())?);
             let (user, username) = names(&payload[body..], number(words.next())?)?;
-            Some(BusEvent::RoomChanged(room.clone(), RoomChange { version, previous, kind, user, username, total }))
+            Some(BusEvent::RoomChanged(
+                room.clone(),
+                RoomChange {
+                    version,
+                    previous,
+                    kind,
+                    user,
+                    username,
+                    total,
+                },
+            ))
         }
         ("S", Topic::User(user)) => Some(BusEvent::StatusChanged(Status {
             user: user.clone(),
@@ -40,14 +61,23 @@ pub(super) fn decode(topic: &Topic, payload: &Bytes) -> Option<BusEvent> {
             previous: number(words.next())?,
             online: words.next()? == "1",
             last_seen: Some(Timestamp(number(words.next())?)),
-            username: Some(Username::trusted(std::str::from_utf8(&payload[body..]).ok()?)),
+            username: Some(Username::trusted(
+                std::str::from_utf8(&payload[body..]).ok()?,
+            )),
         })),
         ("T", Topic::Room(room)) => {
             let typing = words.next()? == "1";
             let (user, username) = names(&payload[body..], number(words.next())?)?;
-            Some(BusEvent::Typing(Typing { room: room.clone(), user, username, typing }))
+            Some(BusEvent::Typing(Typing {
+                room: room.clone(),
+                user,
+                username,
+                typing,
+            }))
         }
-        ("D", Topic::Nodes) => Some(BusEvent::Disconnect(UserId::trusted(std::str::from_utf8(&payload[body..]).ok()?))),
+        ("D", Topic::Nodes) => Some(BusEvent::Disconnect(UserId::trusted(
+            std::str::from_utf8(&payload[body..]).ok()?,
+        ))),
         _ => None,
     }
 }
@@ -78,7 +108,9 @@ fn number(word: Option<&str>) -> Option<u64> {
 }
 
 fn names(body: &[u8], length: u64) -> Option<(UserId, Username)> {
-    let (user, name) = std::str::from_utf8(body).ok()?.split_at_checked(usize::try_from(length).ok()?)?;
+    let (user, name) = std::str::from_utf8(body)
+        .ok()?
+        .split_at_checked(usize::try_from(length).ok()?)?;
     Some((UserId::trusted(user), Username::trusted(name)))
 }
 
@@ -100,24 +132,52 @@ mod tests {
             typing: true,
         };
         let topic = room_topic(&typing.room);
-        assert_eq!(decode(&topic, &encode_typing(&typing)), Some(BusEvent::Typing(typing)));
+        assert_eq!(
+            decode(&topic, &encode_typing(&typing)),
+            Some(BusEvent::Typing(typing))
+        );
     }
 
     #[test]
     fn who_is_to_be_disconnected_comes_back() {
         let user = UserId::trusted("ann \u{1F980}");
-        assert_eq!(decode(&Topic::Nodes, &encode_disconnect(&user)), Some(BusEvent::Disconnect(user.clone())));
-        assert_eq!(decode(&Topic::User(user.clone()), &encode_disconnect(&user)), None, "not where it belongs");
+        assert_eq!(
+            decode(&Topic::Nodes, &encode_disconnect(&user)),
+            Some(BusEvent::Disconnect(user.clone()))
+        );
+        assert_eq!(
+            decode(&Topic::User(user.clone()), &encode_disconnect(&user)),
+            None,
+            "not where it belongs"
+        );
     }
 
     #[test]
     fn a_message_keeps_its_bytes_and_nonsense_is_nothing() {
         let topic = room_topic(&RoomId::trusted("lobby"));
         let payload = Bytes::from_static(b"M7 abc 1000\n{\"a\":\"\\n\"}\n");
-        let Some(BusEvent::Message(_, entry)) = decode(&topic, &payload) else { panic!("not a message") };
-        assert_eq!((entry.seq, entry.at, &entry.record[..]), (7, Timestamp(1000), &b"{\"a\":\"\\n\"}\n"[..]));
-        for nonsense in ["", "\n", "M\n", "M7 abc\n", "é\n", "C1 0 X 1 1\nab", "T1 9\na", "S1 0 1 5\nann"] {
-            assert_eq!(decode(&topic, &Bytes::from_static(nonsense.as_bytes())), None, "{nonsense:?}");
+        let Some(BusEvent::Message(_, entry)) = decode(&topic, &payload) else {
+            panic!("not a message")
+        };
+        assert_eq!(
+            (entry.seq, entry.at, &entry.record[..]),
+            (7, Timestamp(1000), &b"{\"a\":\"\\n\"}\n"[..])
+        );
+        for nonsense in [
+            "",
+            "\n",
+            "M\n",
+            "M7 abc\n",
+            "é\n",
+            "C1 0 X 1 1\nab",
+            "T1 9\na",
+            "S1 0 1 5\nann",
+        ] {
+            assert_eq!(
+                decode(&topic, &Bytes::from_static(nonsense.as_bytes())),
+                None,
+                "{nonsense:?}"
+            );
         }
     }
 }

@@ -27,12 +27,23 @@ fn written(event: &BusEvent) -> Vec<u8> {
             };
             let (user, name) = (change.user.as_str(), change.username.as_str());
             let (version, previous, total) = (change.version, change.previous, change.total);
-            format!("C{version} {previous} {kind} {total} {}\n{user}{name}", user.len()).into_bytes()
+            format!(
+                "C{version} {previous} {kind} {total} {}\n{user}{name}",
+                user.len()
+            )
+            .into_bytes()
         }
         BusEvent::StatusChanged(status) => {
-            let (online, last_seen) = (u8::from(status.online), status.last_seen.map_or(0, |at| at.0));
+            let (online, last_seen) = (
+                u8::from(status.online),
+                status.last_seen.map_or(0, |at| at.0),
+            );
             let name = status.username.as_ref().map_or("", |name| name.as_str());
-            format!("S{} {} {online} {last_seen}\n{name}", status.version, status.previous).into_bytes()
+            format!(
+                "S{} {} {online} {last_seen}\n{name}",
+                status.version, status.previous
+            )
+            .into_bytes()
         }
         BusEvent::Typing(typing) => frame::encode_typing(typing).to_vec(),
         BusEvent::Disconnect(user) => frame::encode_disconnect(user).to_vec(),
@@ -49,13 +60,26 @@ fn fuzz_bus() {
         "T1 7\nann\u{1F980}Ann".as_bytes(),
         b"D\nann",
     ];
-    let topics = [Topic::Nodes, Topic::Room(RoomId::trusted("lobby")), Topic::User(UserId::trusted("ann"))];
-    Target { name: "bus", seeds, words: &["\n", " ", "M", "C1 0 R 1 1\n", "\u{1F980}"], longest: 4096 }.run(|bytes| {
+    let topics = [
+        Topic::Nodes,
+        Topic::Room(RoomId::trusted("lobby")),
+        Topic::User(UserId::trusted("ann")),
+    ];
+    Target {
+        name: "bus",
+        seeds,
+        words: &["\n", " ", "M", "C1 0 R 1 1\n", "\u{1F980}"],
+        longest: 4096,
+    }
+    .run(|bytes| {
         let payload = Bytes::copy_from_slice(bytes);
         topics.each_ref().map(|topic| {
             let event = frame::decode(topic, &payload);
             if let Some(event) = &event {
-                assert_eq!(frame::decode(topic, &written(event).into()).as_ref(), Some(event));
+                assert_eq!(
+                    frame::decode(topic, &written(event).into()).as_ref(),
+                    Some(event)
+                );
             }
             event.as_ref().map(std::mem::discriminant)
         })
@@ -75,7 +99,9 @@ fn answer(text: &str) -> Value {
             Some(number) => number.parse().map_or(Value::Null, Value::Integer),
             None if word == "null" => Value::Null,
             None if word == "true" => Value::Boolean(true),
-            None if word.starts_with('%') => Value::Bytes(Bytes::copy_from_slice(&[0xff, word.as_bytes()[0]])),
+            None if word.starts_with('%') => {
+                Value::Bytes(Bytes::copy_from_slice(&[0xff, word.as_bytes()[0]]))
+            }
             None => Value::String(word.into()),
         };
         if let Some(list) = lists.last_mut() {
@@ -95,9 +121,17 @@ fn fuzz_redis_answers() {
         b"#13 ( ( 12-0 ( k J u ann n Ann t #1 p #11 ) ) ( 13-0 ( k L u ann n Ann t #0 p #12 ) ) )",
         b"null true %",
     ];
-    let words = &["( ", " )", " null ", " #", " #-1 ", " % ", "-0", " true ", "_"];
+    let words = &[
+        "( ", " )", " null ", " #", " #-1 ", " % ", "-0", " true ", "_",
+    ];
     let ids = [vec![uuid::Uuid::nil(); 2], vec![uuid::Uuid::nil()]];
-    Target { name: "redis_answers", seeds, words, longest: 4096 }.run(|bytes| {
+    Target {
+        name: "redis_answers",
+        seeds,
+        words,
+        longest: 4096,
+    }
+    .run(|bytes| {
         let text = String::from_utf8_lossy(bytes).replace('_', "\u{a0}");
         let value = answer(&text);
         let given = || Answer::new(value.clone());
@@ -109,6 +143,11 @@ fn fuzz_redis_answers() {
         }
         let changes = changes_since(given(), 11, room_change);
         let roster = roster(given()).map(|roster| roster.users.len().min(3));
-        (whole, changes.is_ok(), roster.ok(), places(given(), &ids).is_ok())
+        (
+            whole,
+            changes.is_ok(),
+            roster.ok(),
+            places(given(), &ids).is_ok(),
+        )
     });
 }

@@ -25,8 +25,14 @@ struct Place {
 }
 
 static PLACES: LazyLock<Vec<Place>> = LazyLock::new(|| {
-    let tags = ["c", "p"].into_iter().flat_map(|family| (0..PARTITIONS).map(move |n| format!("{{{family}{n:02x}}}")));
-    tags.map(|tag| Place { slot: redis_keyslot(tag.as_bytes()), tag }).collect()
+    let tags = ["c", "p"]
+        .into_iter()
+        .flat_map(|family| (0..PARTITIONS).map(move |n| format!("{{{family}{n:02x}}}")));
+    tags.map(|tag| Place {
+        slot: redis_keyslot(tag.as_bytes()),
+        tag,
+    })
+    .collect()
 });
 
 impl Partition {
@@ -82,9 +88,9 @@ impl Partition {
 
 /// FNV-1a, folded to the number of partitions: every node of every version must agree on it.
 fn hash(name: &str) -> u16 {
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     ((hash ^ (hash >> 32)) % PARTITIONS as u64) as u16
 }
 
@@ -116,7 +122,10 @@ mod tests {
     fn a_name_cannot_move_a_key() {
         let room = RoomId::trusted("{p00}:*\u{1F980}");
         let channel = channel(&Topic::Room(room.clone()));
-        assert_eq!(redis_keyslot(channel.as_bytes()), Partition::of_room(&room).slot());
+        assert_eq!(
+            redis_keyslot(channel.as_bytes()),
+            Partition::of_room(&room).slot()
+        );
         assert!(channel.starts_with("{c") && channel.matches('{').count() == 1);
     }
 

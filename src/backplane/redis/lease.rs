@@ -53,7 +53,10 @@ fn another() -> Arc<str> {
 impl Default for Lease {
     fn default() -> Self {
         Self {
-            state: Mutex::new(State { incarnation: another(), held: false }),
+            state: Mutex::new(State {
+                incarnation: another(),
+                held: false,
+            }),
             missed: AtomicU32::new(MISSES),
             up: AtomicBool::new(false),
             renewing: tokio::sync::Mutex::default(),
@@ -66,7 +69,11 @@ impl Lease {
     /// Who the node is, if it may write.
     pub(super) fn incarnation(&self) -> Result<Arc<str>, Fault> {
         let state = self.state.lock();
-        if state.held { Ok(state.incarnation.clone()) } else { Err(Fault::unavailable("no lease yet")) }
+        if state.held {
+            Ok(state.incarnation.clone())
+        } else {
+            Err(Fault::unavailable("no lease yet"))
+        }
     }
 
     /// Whether heartbeats get through.
@@ -83,13 +90,19 @@ impl Lease {
     pub(super) fn owe(&self, data_lost: bool) {
         let mut owed = self.owed.lock();
         let data_lost = data_lost || owed.as_ref().is_some_and(|owed| owed.data_lost);
-        *owed = Some(Owed { data_lost, only: None });
+        *owed = Some(Owed {
+            data_lost,
+            only: None,
+        });
     }
 
     /// What is live in these partitions is to be put back, or put back again.
     pub(super) fn owe_partitions(&self, data_lost: bool, partitions: HashSet<Partition>) {
         let mut owed = self.owed.lock();
-        let owed = owed.get_or_insert_with(|| Owed { data_lost, only: Some(HashSet::new()) });
+        let owed = owed.get_or_insert_with(|| Owed {
+            data_lost,
+            only: Some(HashSet::new()),
+        });
         owed.data_lost |= data_lost;
         if let Some(only) = &mut owed.only {
             only.extend(partitions);
@@ -108,7 +121,8 @@ impl Node {
     /// Beats for ever.
     pub(super) async fn beat_on(self: Arc<Self>) {
         loop {
-            let beat = tokio::time::timeout(self.settings.beat_timeout, self.beat(HANDED_OUT)).await;
+            let beat =
+                tokio::time::timeout(self.settings.beat_timeout, self.beat(HANDED_OUT)).await;
             let done = beat.unwrap_or_else(|_| Err(Fault::unavailable("no heartbeat in time")));
             let wait = match done {
                 Ok(dead) => {
@@ -162,7 +176,11 @@ impl Node {
     /// A node that is down looks more often, so that it is back soon.
     fn until_next_beat(&self) -> Duration {
         let down = self.lease.missed.load(Ordering::Relaxed) >= MISSES;
-        if down { self.settings.beat_interval / 8 } else { self.settings.beat_interval }
+        if down {
+            self.settings.beat_interval / 8
+        } else {
+            self.settings.beat_interval
+        }
     }
 
     /// Prolongs the lease; the incarnations that this node shall reap, at most so many: who is handed one must reap it,
@@ -173,7 +191,12 @@ impl Node {
             (state.incarnation.clone(), state.held)
         };
         let claim = millis(self.settings.lease / 2);
-        let args = vec![(&*incarnation).into(), millis(self.settings.lease).into(), claim.into(), hand_out.into()];
+        let args = vec![
+            (&*incarnation).into(),
+            millis(self.settings.lease).into(),
+            claim.into(),
+            hand_out.into(),
+        ];
         let mut answer = self.link.run(&BEAT, Partition::LEASES, args).await?;
         match answer.text()?.as_str() {
             "GONE" => {
@@ -199,7 +222,10 @@ impl Node {
         let mut state = self.lease.state.lock();
         if &*state.incarnation == old {
             tracing::warn!("redis: this node was given up for dead; registering again");
-            *state = State { incarnation: another(), held: false };
+            *state = State {
+                incarnation: another(),
+                held: false,
+            };
             self.lease.owe(false);
         }
     }

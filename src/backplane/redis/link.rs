@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fred::clients::WithOptions;
-use fred::prelude::{Client, ClientLike, Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy};
+use fred::prelude::{
+    Client, ClientLike, Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy,
+};
 use fred::types::config::{ClusterDiscoveryPolicy, UnresponsiveConfig};
 use fred::types::{ClusterHash, CustomCommand, Value};
 use parking_lot::Mutex;
@@ -50,7 +52,9 @@ impl Fault {
 impl From<Fault> for BackplaneError {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Fenced => Self::Unavailable("this node was given up for dead, and registers again".to_owned()),
+            Fault::Fenced => {
+                Self::Unavailable("this node was given up for dead, and registers again".to_owned())
+            }
             Fault::Backplane(error) => error,
         }
     }
@@ -105,7 +109,9 @@ pub(super) struct Link {
 
 /// Milliseconds for a script.
 pub(super) fn millis(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 4).max(1)
+    i64::try_from(time.as_millis())
+        .unwrap_or(i64::MAX / 4)
+        .max(1)
 }
 
 /// fred's settings, the same for commands and subscriptions but for the size of event queues.
@@ -181,9 +187,14 @@ impl Link {
         let mut config = config.clone();
         config.fail_fast = false;
         // Any known node may show the way, when those that were configured are down.
-        let _ = config.server.set_cluster_discovery_policy(ClusterDiscoveryPolicy::UseCache);
+        let _ = config
+            .server
+            .set_cluster_discovery_policy(ClusterDiscoveryPolicy::UseCache);
         let sharded = config.server.is_clustered();
-        let options = Options { fail_fast: true, ..Options::default() };
+        let options = Options {
+            fail_fast: true,
+            ..Options::default()
+        };
         let tally = Arc::<Tally>::default();
         let mut drivers = Vec::new();
         let mut connect = |count: usize| -> Vec<_> {
@@ -192,7 +203,12 @@ impl Link {
                 // fred follows an ASK to the server that knows nothing yet, or in circles, and holds all other calls up
                 // meanwhile; after a MOVED it learns the new map all the same, and we send the call again.
                 connection.max_redirections = 0;
-                let client = Client::new(config.clone(), Some(performance), Some(connection), Some(reconnect));
+                let client = Client::new(
+                    config.clone(),
+                    Some(performance),
+                    Some(connection),
+                    Some(reconnect),
+                );
                 drivers.push(drive(client.clone(), tally.clone()));
                 client.with_options(&options)
             });
@@ -288,8 +304,17 @@ impl Link {
     }
 
     /// Runs a script on a partition; `args` are the script's own.
-    pub(super) async fn run(&self, script: &Script, partition: Partition, args: Vec<Value>) -> Result<Answer, Fault> {
-        let ttl = if partition.holds_rooms() { self.room_ttl } else { self.user_ttl };
+    pub(super) async fn run(
+        &self,
+        script: &Script,
+        partition: Partition,
+        args: Vec<Value>,
+    ) -> Result<Answer, Fault> {
+        let ttl = if partition.holds_rooms() {
+            self.room_ttl
+        } else {
+            self.user_ttl
+        };
         let mut all: Vec<Value> = Vec::with_capacity(args.len() + 8);
         all.extend([
             script.sha.as_str().into(),
@@ -306,18 +331,26 @@ impl Link {
         let hash = ClusterHash::Custom(partition.slot());
         let client = self.client(script.lane, partition);
         let call = async {
-            let done =
-                redirected(|| client.custom(CustomCommand::new_static("EVALSHA", hash.clone(), false), all.clone()));
+            let done = redirected(|| {
+                client.custom(
+                    CustomCommand::new_static("EVALSHA", hash.clone(), false),
+                    all.clone(),
+                )
+            });
             match done.await {
                 // EVAL also puts it into that server's cache.
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
                     all[0] = script.body.into();
-                    client.custom(CustomCommand::new_static("EVAL", hash, false), all).await
+                    client
+                        .custom(CustomCommand::new_static("EVAL", hash, false), all)
+                        .await
                 }
                 done => done,
             }
         };
-        self.timed(script.lane, partition, call).await.map(Answer::new)
+        self.timed(script.lane, partition, call)
+            .await
+            .map(Answer::new)
     }
 
     /// Runs a plain command on a partition.
@@ -330,7 +363,12 @@ impl Link {
     ) -> Result<Value, Fault> {
         let command = CustomCommand::new_static(name, ClusterHash::Custom(partition.slot()), false);
         let client = self.client(lane, partition);
-        self.timed(lane, partition, redirected(|| client.custom(command.clone(), args.clone()))).await
+        self.timed(
+            lane,
+            partition,
+            redirected(|| client.custom(command.clone(), args.clone())),
+        )
+        .await
     }
 
     /// Publishes to a channel of the partition.
@@ -340,7 +378,14 @@ impl Link {
         channel: String,
         payload: bytes::Bytes,
     ) -> Result<(), Fault> {
-        self.command(Lane::Log, self.publish, partition, vec![channel.into(), Value::Bytes(payload)]).await.map(drop)
+        self.command(
+            Lane::Log,
+            self.publish,
+            partition,
+            vec![channel.into(), Value::Bytes(payload)],
+        )
+        .await
+        .map(drop)
     }
 
     /// What it means that a script refused a part of what it was given.

@@ -22,16 +22,31 @@ impl RoomLog for Node {
         self.appends.append(draft, key).await
     }
 
-    async fn read(&self, room: &RoomId, window: Window, limit: usize, max_bytes: usize) -> Result<Slice> {
+    async fn read(
+        &self,
+        room: &RoomId,
+        window: Window,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Slice> {
         let (mode, seq) = match window {
             Window::After(seq) => ("A", seq.min(MAX_SEQ)),
             Window::Before(seq) => ("B", seq.min(MAX_SEQ)),
             Window::Newest => ("N", 0),
         };
-        let args = vec![part(room.as_str()).into(), mode.into(), whole(seq), size(limit), size(max_bytes)];
+        let args = vec![
+            part(room.as_str()).into(),
+            mode.into(),
+            whole(seq),
+            size(limit),
+            size(max_bytes),
+        ];
         let mut answer = self.link.run(&READ, Partition::of_room(room), args).await?;
         let span = span(&mut answer)?;
-        Ok(Slice { entries: entries(answer)?, span })
+        Ok(Slice {
+            entries: entries(answer)?,
+            span,
+        })
     }
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
@@ -39,31 +54,60 @@ impl RoomLog for Node {
             .iter()
             .map(|room| {
                 let partition = Partition::of_room(room);
-                (partition, format!("{}m:{}", partition.tag(), part(room.as_str())))
+                (
+                    partition,
+                    format!("{}m:{}", partition.tag(), part(room.as_str())),
+                )
             })
             .collect();
         let heads = stream::iter(heads).map(|(partition, key)| async move {
-            let found =
-                self.link.command(Lane::Log, "HMGET", partition, vec![key.into(), "e".into(), "s".into()]).await?;
+            let found = self
+                .link
+                .command(
+                    Lane::Log,
+                    "HMGET",
+                    partition,
+                    vec![key.into(), "e".into(), "s".into()],
+                )
+                .await?;
             let mut answer = Answer::new(found);
             let (epoch, seq) = (answer.value()?, answer.value()?);
-            Ok(epoch.as_str().zip(seq.as_u64()).map(|(epoch, seq)| Head { epoch: Epoch::trusted(&epoch), seq }))
+            Ok(epoch.as_str().zip(seq.as_u64()).map(|(epoch, seq)| Head {
+                epoch: Epoch::trusted(&epoch),
+                seq,
+            }))
         });
-        heads.buffered(PIPELINE).try_collect().await.map_err(|fault: Fault| fault.into())
+        heads
+            .buffered(PIPELINE)
+            .try_collect()
+            .await
+            .map_err(|fault: Fault| fault.into())
     }
 }
 
 /// The first four values of `read.lua` and `join.lua`.
 pub(super) fn span(answer: &mut Answer) -> std::result::Result<LogSpan, Fault> {
-    let head = Head { epoch: Epoch::trusted(&answer.text()?), seq: answer.number()? };
+    let head = Head {
+        epoch: Epoch::trusted(&answer.text()?),
+        seq: answer.number()?,
+    };
     let oldest = answer.number()?;
     let past = answer.text()?;
     let words: Vec<_> = past.split_ascii_whitespace().collect();
     let past = words.chunks_exact(2).map(|ended| {
-        let seq = ended[1].parse().map_err(|_| Fault::nonsense("not where an epoch ended"))?;
-        Ok(Head { epoch: Epoch::trusted(ended[0]), seq })
+        let seq = ended[1]
+            .parse()
+            .map_err(|_| Fault::nonsense("not where an epoch ended"))?;
+        Ok(Head {
+            epoch: Epoch::trusted(ended[0]),
+            seq,
+        })
     });
-    Ok(LogSpan { head, oldest, past: past.collect::<std::result::Result<_, Fault>>()? })
+    Ok(LogSpan {
+        head,
+        oldest,
+        past: past.collect::<std::result::Result<_, Fault>>()?,
+    })
 }
 
 /// The messages that `read.lua` answers with behind the span.

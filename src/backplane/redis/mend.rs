@@ -41,7 +41,10 @@ impl Replids {
 
     /// Whether it is still that one. Where nothing is known to have been put, nothing is missing.
     fn agrees(&self, partition: Partition, replid: &str) -> bool {
-        self.0.lock().get(&partition).is_none_or(|known| known == replid)
+        self.0
+            .lock()
+            .get(&partition)
+            .is_none_or(|known| known == replid)
     }
 
     /// The partition is whole no more, until `set` says so, whatever is there meanwhile.
@@ -79,7 +82,9 @@ impl Node {
     pub(super) async fn check_partitions(&self) -> Result<(), Fault> {
         let incarnation = self.lease.incarnation()?;
         let used = Partition::all().map(|partition| (partition, self.registry.uses(partition)));
-        let used: Vec<_> = used.filter(|(partition, uses)| *uses || self.replids.knows(*partition)).collect();
+        let used: Vec<_> = used
+            .filter(|(partition, uses)| *uses || self.replids.knows(*partition))
+            .collect();
         let checks = stream::iter(used).map(|(partition, uses)| {
             let args = vec![(&*incarnation).into()];
             async move {
@@ -105,7 +110,9 @@ impl Node {
         if doubtful.is_empty() {
             return done;
         }
-        let failed = self.put_back(true, |partition| doubtful.contains_key(&partition)).await;
+        let failed = self
+            .put_back(true, |partition| doubtful.contains_key(&partition))
+            .await;
         for (partition, replid) in doubtful {
             if failed.contains(&partition) {
                 continue;
@@ -120,13 +127,21 @@ impl Node {
 
     /// Registers everything live again, as far as it lies where `lost` says. Whoever still counts causes no change. The
     /// partitions where that failed.
-    async fn put_back(&self, data_lost: bool, lost: impl Fn(Partition) -> bool) -> HashSet<Partition> {
+    async fn put_back(
+        &self,
+        data_lost: bool,
+        lost: impl Fn(Partition) -> bool,
+    ) -> HashSet<Partition> {
         let live = self.registry.live();
         let mut failed = HashSet::new();
-        let users = live.iter().filter(|one| lost(Partition::of_user(&one.user)));
+        let users = live
+            .iter()
+            .filter(|one| lost(Partition::of_user(&one.user)));
         let users: Vec<_> = users
             .map(|one| async {
-                let done = self.register(&one.conn, &one.user, &one.username, usize::MAX).await;
+                let done = self
+                    .register(&one.conn, &one.user, &one.username, usize::MAX)
+                    .await;
                 (Partition::of_user(&one.user), done)
             })
             .collect();
@@ -139,15 +154,24 @@ impl Node {
         drop(users);
         let mut places: HashMap<Partition, Vec<Value>> = HashMap::new();
         for one in &live {
-            for room in one.rooms.iter().filter(|room| lost(Partition::of_room(room))) {
+            for room in one
+                .rooms
+                .iter()
+                .filter(|room| lost(Partition::of_room(room)))
+            {
                 let place = place(&one.conn, room, &one.user, &one.username);
-                places.entry(Partition::of_room(room)).or_default().extend(place);
+                places
+                    .entry(Partition::of_room(room))
+                    .or_default()
+                    .extend(place);
             }
         }
         let calls: Vec<_> = places
             .iter()
             .flat_map(|(partition, places)| places.chunks(4 * STEP).map(|step| (*partition, step)))
-            .map(|(partition, step)| async move { (partition, self.rejoin(partition, data_lost, step).await) })
+            .map(|(partition, step)| async move {
+                (partition, self.rejoin(partition, data_lost, step).await)
+            })
             .collect();
         let mut calls = stream::iter(calls).buffer_unordered(CALLS);
         while let Some((partition, done)) = calls.next().await {
@@ -163,9 +187,20 @@ impl Node {
         failed
     }
 
-    async fn rejoin(&self, partition: Partition, data_lost: bool, places: &[Value]) -> Result<(), Fault> {
-        let args = |inc: &str| [inc.into(), i64::from(data_lost).into()].into_iter().chain(places.iter().cloned());
-        let mut answer = self.write(&REJOIN, partition, |inc| args(inc).collect()).await?;
+    async fn rejoin(
+        &self,
+        partition: Partition,
+        data_lost: bool,
+        places: &[Value],
+    ) -> Result<(), Fault> {
+        let args = |inc: &str| {
+            [inc.into(), i64::from(data_lost).into()]
+                .into_iter()
+                .chain(places.iter().cloned())
+        };
+        let mut answer = self
+            .write(&REJOIN, partition, |inc| args(inc).collect())
+            .await?;
         self.count_changes(answer.number()?);
         self.replids.saw(partition, &answer.text()?);
         Ok(())
@@ -174,11 +209,16 @@ impl Node {
     /// Takes out what Redis holds of this incarnation but this node doesn't: a promotion forgets departures too.
     async fn take_out(&self, partition: Partition, incarnation: &str) -> Result<(), Fault> {
         let what = if partition.holds_rooms() { "R" } else { "U" };
-        let mut held = self.link.run(&HELD, partition, vec![incarnation.into(), what.into()]).await?;
+        let mut held = self
+            .link
+            .run(&HELD, partition, vec![incarnation.into(), what.into()])
+            .await?;
         let (mut stray, mut strays): (Vec<Value>, _) = (Vec::new(), Vec::new());
         while !held.is_empty() {
             let (part, conn) = (held.text()?, ConnId::trusted(&held.text()?));
-            let room = name(&part).filter(|_| partition.holds_rooms()).map(|name| RoomId::trusted(&name));
+            let room = name(&part)
+                .filter(|_| partition.holds_rooms())
+                .map(|name| RoomId::trusted(&name));
             // Entries here are made before Redis is asked: what isn't here is gone for good.
             if !self.has(&conn, room.as_ref()) {
                 stray.extend([part.into(), conn.as_str().into()]);
@@ -189,7 +229,10 @@ impl Node {
             self.say_step(partition, step).await?;
         }
         // But for what has come (again) since we looked.
-        for (conn, room) in strays.iter().filter(|(conn, room)| self.has(conn, room.as_ref())) {
+        for (conn, room) in strays
+            .iter()
+            .filter(|(conn, room)| self.has(conn, room.as_ref()))
+        {
             match room {
                 Some(room) => self.registry.unsettle(conn, room),
                 None => self.lease.owe_partitions(false, HashSet::from([partition])),
@@ -199,7 +242,10 @@ impl Node {
     }
 
     fn has(&self, conn: &ConnId, room: Option<&RoomId>) -> bool {
-        room.map_or_else(|| self.registry.is_live(conn), |room| self.registry.is_in(conn, room))
+        room.map_or_else(
+            || self.registry.is_live(conn),
+            |room| self.registry.is_in(conn, room),
+        )
     }
 
     /// Makes Redis agree with this node where a call may or may not have happened.
@@ -216,9 +262,15 @@ impl Node {
                         (self.rejoin(partition, false, &place).await, true)
                     }
                     Place::Out => {
-                        let args = |inc: &str| vec![part(room.as_str()).into(), inc.into(), conn.as_str().into()];
+                        let args = |inc: &str| {
+                            vec![part(room.as_str()).into(), inc.into(), conn.as_str().into()]
+                        };
                         let left = self.write(&LEAVE, partition, args).await;
-                        (left.and_then(|mut answer| answer.number()).map(|changes| self.count_changes(changes)), false)
+                        (
+                            left.and_then(|mut answer| answer.number())
+                                .map(|changes| self.count_changes(changes)),
+                            false,
+                        )
                     }
                     // The join that is under way, or the loss that follows when it fails, makes it certain.
                     Place::Asked => return,
@@ -228,7 +280,10 @@ impl Node {
                 }
             })
             .collect();
-        stream::iter(calls).buffer_unordered(CALLS).collect::<()>().await;
+        stream::iter(calls)
+            .buffer_unordered(CALLS)
+            .collect::<()>()
+            .await;
     }
 
     /// Tells Redis that connections are lost; those it has learned of are forgotten here.
@@ -236,17 +291,28 @@ impl Node {
         let mut steps: HashMap<Partition, Vec<Value>> = HashMap::new();
         for one in &lost {
             let user = [part(one.user.as_str()).into(), one.conn.as_str().into()];
-            steps.entry(Partition::of_user(&one.user)).or_default().extend(user);
+            steps
+                .entry(Partition::of_user(&one.user))
+                .or_default()
+                .extend(user);
             for room in &one.rooms {
                 let place = [part(room.as_str()).into(), one.conn.as_str().into()];
-                steps.entry(Partition::of_room(room)).or_default().extend(place);
+                steps
+                    .entry(Partition::of_room(room))
+                    .or_default()
+                    .extend(place);
             }
         }
-        let calls: Vec<_> = steps
-            .iter()
-            .flat_map(|(partition, places)| places.chunks(2 * STEP).map(|step| (*partition, step)))
-            .map(|(partition, step)| async move { (partition, self.say_step(partition, step).await) })
-            .collect();
+        let calls: Vec<_> =
+            steps
+                .iter()
+                .flat_map(|(partition, places)| {
+                    places.chunks(2 * STEP).map(|step| (*partition, step))
+                })
+                .map(|(partition, step)| async move {
+                    (partition, self.say_step(partition, step).await)
+                })
+                .collect();
         let mut calls = stream::iter(calls).buffer_unordered(CALLS);
         let mut failed = HashSet::new();
         while let Some((partition, done)) = calls.next().await {
@@ -269,8 +335,17 @@ impl Node {
     /// One call of [`say_lost`](Self::say_lost): rooms or users, each with a connection.
     async fn say_step(&self, partition: Partition, step: &[Value]) -> Result<(), Fault> {
         let grace = self.limits.presence_grace;
-        let script = if partition.holds_rooms() { &LOSE } else { &DISCONNECT };
-        let args = |inc: &str| [inc.into(), millis(grace).into()].into_iter().chain(step.iter().cloned()).collect();
+        let script = if partition.holds_rooms() {
+            &LOSE
+        } else {
+            &DISCONNECT
+        };
+        let args = |inc: &str| {
+            [inc.into(), millis(grace).into()]
+                .into_iter()
+                .chain(step.iter().cloned())
+                .collect()
+        };
         if self.write(script, partition, args).await?.number()? > 0 {
             self.sweeps.note(partition, grace);
         }
@@ -280,5 +355,10 @@ impl Node {
 
 /// As `rejoin.lua` takes it.
 fn place(conn: &ConnId, room: &RoomId, user: &UserId, username: &Username) -> [Value; 4] {
-    [part(room.as_str()).into(), conn.as_str().into(), user.as_str().into(), username.as_str().into()]
+    [
+        part(room.as_str()).into(),
+        conn.as_str().into(),
+        user.as_str().into(),
+        username.as_str().into(),
+    ]
 }

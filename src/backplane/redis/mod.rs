@@ -143,7 +143,10 @@ struct Node {
 ///
 /// # Errors
 /// See [`StartError`].
-pub async fn connect(settings: RedisSettings, limits: BackplaneLimits) -> Result<Backplane, StartError> {
+pub async fn connect(
+    settings: RedisSettings,
+    limits: BackplaneLimits,
+) -> Result<Backplane, StartError> {
     let config = configuration(&settings.url, settings.ca.as_deref())?;
     let there = probe(&config, &settings).await?;
     let link = Arc::new(Link::new(&config, &settings, &limits));
@@ -167,19 +170,43 @@ pub async fn connect(settings: RedisSettings, limits: BackplaneLimits) -> Result
     }
     let tasks = vec![
         tokio::spawn(node.clone().beat_on()),
-        tokio::spawn(every(node.settings.sweep_interval, node.clone(), async |node| node.sweep().await)),
-        tokio::spawn(every(node.settings.sweep_interval, node.clone(), async |node| node.catch_up().await)),
-        tokio::spawn(every(node.settings.check_interval, node.clone(), async |node| node.check().await)),
+        tokio::spawn(every(
+            node.settings.sweep_interval,
+            node.clone(),
+            async |node| node.sweep().await,
+        )),
+        tokio::spawn(every(
+            node.settings.sweep_interval,
+            node.clone(),
+            async |node| node.catch_up().await,
+        )),
+        tokio::spawn(every(
+            node.settings.check_interval,
+            node.clone(),
+            async |node| node.check().await,
+        )),
     ];
     *node.tasks.lock() = tasks;
     let spending = Some(Arc::new(spending::Sum(node.link.clone())) as Arc<dyn Spending>);
-    Ok(Backplane { log: node.clone(), presence: node.clone(), bus: node.clone(), spending, lifecycle: node })
+    Ok(Backplane {
+        log: node.clone(),
+        presence: node.clone(),
+        bus: node.clone(),
+        spending,
+        lifecycle: node,
+    })
 }
 
 /// fred takes any scheme for a single Redis.
 fn configuration(url: &str, ca: Option<&Path>) -> Result<Config, StartError> {
-    const SCHEMES: [&str; 6] =
-        ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
+    const SCHEMES: [&str; 6] = [
+        "redis",
+        "rediss",
+        "redis-sentinel",
+        "rediss-sentinel",
+        "redis-cluster",
+        "rediss-cluster",
+    ];
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
     if !SCHEMES.contains(&scheme) {
         return Err(StartError::BadUrl(format!(
@@ -187,10 +214,14 @@ fn configuration(url: &str, ca: Option<&Path>) -> Result<Config, StartError> {
             SCHEMES.map(|name| format!("{name}://")).join(", ")
         )));
     }
-    let parse = |url: &str| Config::from_url(url).map_err(|error| StartError::BadUrl(error.details().to_owned()));
+    let parse = |url: &str| {
+        Config::from_url(url).map_err(|error| StartError::BadUrl(error.details().to_owned()))
+    };
     let Some(ca) = ca else { return parse(url) };
     let Some(rest) = url.strip_prefix("rediss") else {
-        return Err(StartError::BadCa("the Redis URL asks for no TLS".to_owned()));
+        return Err(StartError::BadCa(
+            "the Redis URL asks for no TLS".to_owned(),
+        ));
     };
     // As if it asked for none: else fred would want the system's authorities, which need not be there.
     let mut config = parse(&format!("redis{rest}"))?;
@@ -225,8 +256,15 @@ async fn probe(config: &Config, settings: &RedisSettings) -> Result<bool, StartE
 async fn policy_of(client: &Client) -> Result<(), StartError> {
     let slots = client.active_connections().len().max(1);
     for server in client.active_connections() {
-        let options = fred::prelude::Options { cluster_node: Some(server).filter(|_| slots > 1), ..Default::default() };
-        let memory: String = client.with_options(&options).info(Some(InfoKind::Memory)).await.unwrap_or_default();
+        let options = fred::prelude::Options {
+            cluster_node: Some(server).filter(|_| slots > 1),
+            ..Default::default()
+        };
+        let memory: String = client
+            .with_options(&options)
+            .info(Some(InfoKind::Memory))
+            .await
+            .unwrap_or_default();
         evicts(&memory).map_or(Ok(()), |policy| Err(StartError::Policy(policy.to_owned())))?;
     }
     Ok(())
@@ -234,7 +272,10 @@ async fn policy_of(client: &Client) -> Result<(), StartError> {
 
 /// The policy in `INFO memory`, if it is a wrong one.
 fn evicts(memory: &str) -> Option<&str> {
-    let policy = memory.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"))?.trim();
+    let policy = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("maxmemory_policy:"))?
+        .trim();
     (policy != "noeviction").then_some(policy)
 }
 
@@ -246,7 +287,12 @@ fn describe(config: &Config) -> String {
     } else {
         "single"
     };
-    let hosts: Vec<_> = config.server.hosts().iter().map(ToString::to_string).collect();
+    let hosts: Vec<_> = config
+        .server
+        .hosts()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     format!("redis {kind} {}", hosts.join(","))
 }
 
@@ -261,7 +307,10 @@ async fn every(interval: Duration, node: Arc<Node>, work: impl AsyncFn(&Node)) {
 
 impl Node {
     fn count_changes(&self, changes: u64) {
-        self.link.tally.presence_changes.fetch_add(changes, Ordering::Relaxed);
+        self.link
+            .tally
+            .presence_changes
+            .fetch_add(changes, Ordering::Relaxed);
     }
 
     async fn check(&self) {
@@ -273,10 +322,15 @@ impl Node {
 
     /// Whether Redis keeps what it is given, as far as it tells.
     async fn check_policy(&self) -> Result<(), StartError> {
-        let info = CustomCommand::new_static("INFO", ClusterHash::Custom(keys::Partition::LEASES.slot()), false);
+        let info = CustomCommand::new_static(
+            "INFO",
+            ClusterHash::Custom(keys::Partition::LEASES.slot()),
+            false,
+        );
         let client = self.link.client(Lane::Log, keys::Partition::LEASES);
         let memory: Result<String, _> = client.custom(info, vec![Value::from("memory")]).await;
-        evicts(&memory.unwrap_or_default()).map_or(Ok(()), |policy| Err(StartError::Policy(policy.to_owned())))
+        evicts(&memory.unwrap_or_default())
+            .map_or(Ok(()), |policy| Err(StartError::Policy(policy.to_owned())))
     }
 }
 
@@ -316,29 +370,47 @@ mod tests {
 
     #[test]
     fn only_noeviction_keeps_messages() {
-        assert_eq!(evicts("maxmemory:0\r\nmaxmemory_policy:noeviction\r\n"), None);
-        assert_eq!(evicts("maxmemory_policy:allkeys-lru\r\n"), Some("allkeys-lru"));
+        assert_eq!(
+            evicts("maxmemory:0\r\nmaxmemory_policy:noeviction\r\n"),
+            None
+        );
+        assert_eq!(
+            evicts("maxmemory_policy:allkeys-lru\r\n"),
+            Some("allkeys-lru")
+        );
         assert_eq!(evicts(""), None);
     }
 
     #[test]
     fn only_redis_is_understood() {
-        for url in
-            ["redis://a", "rediss://a:1/2", "redis-cluster://a:1?node=b:2", "redis-sentinel://a?sentinelServiceName=m"]
-        {
+        for url in [
+            "redis://a",
+            "rediss://a:1/2",
+            "redis-cluster://a:1?node=b:2",
+            "redis-sentinel://a?sentinelServiceName=m",
+        ] {
             assert!(configuration(url, None).is_ok(), "{url}");
         }
         for url in ["", "a:6379", "http://a", "redis-sentinel://a", "redis://"] {
-            assert!(matches!(configuration(url, None), Err(StartError::BadUrl(_))), "{url}");
+            assert!(
+                matches!(configuration(url, None), Err(StartError::BadUrl(_))),
+                "{url}"
+            );
         }
     }
 
     #[test]
     fn an_authority_needs_tls_and_a_certificate() {
-        let refusal = |url, ca: &str| configuration(url, Some(Path::new(ca))).unwrap_err().to_string();
+        let refusal = |url, ca: &str| {
+            configuration(url, Some(Path::new(ca)))
+                .unwrap_err()
+                .to_string()
+        };
         assert!(refusal("redis://a", "/dev/null").contains("no TLS"));
         assert!(refusal("rediss://a", "/dev/null").contains("/dev/null: holds no certificate"));
-        assert!(refusal("rediss-cluster://a", "/nonexistent/ca.pem").contains("/nonexistent/ca.pem"));
+        assert!(
+            refusal("rediss-cluster://a", "/nonexistent/ca.pem").contains("/nonexistent/ca.pem")
+        );
     }
 
     #[test]

@@ -13,20 +13,26 @@ use super::link::{Fault, Lane, millis};
 use super::log::{PIPELINE, size, span};
 use super::registry::Known;
 use super::script::{Answer, CHANGES, CONDEMN, CONNECT, JOIN, LEAVE, MEMBERS, RECALL, STATUS};
-use crate::backplane::{BackplaneError, Changes, Joined, MemberPage, Presence, Result, Roster, Topic};
+use crate::backplane::{
+    BackplaneError, Changes, Joined, MemberPage, Presence, Result, Roster, Topic,
+};
 use crate::domain::{ConnId, Limits, RoomChange, RoomId, Status, Timestamp, UserId, Username};
 
 #[async_trait]
 impl Presence for Node {
     async fn connect(&self, conn: &ConnId, user: &UserId, username: &Username) -> Result<()> {
         let known = self.registry.connect(conn, user, username);
-        let done = self.register(conn, user, username, self.limits.sockets_per_user).await;
+        let done = self
+            .register(conn, user, username, self.limits.sockets_per_user)
+            .await;
         match (&done, known) {
             (Ok(()), _) => self.registry.confirm(conn),
             // Only its name is in doubt.
             (Err(_), Known::Confirmed) => {}
             // It was refused, and never asked for before.
-            (Err(error), Known::No) if !matches!(error, BackplaneError::Unavailable(_)) => self.registry.forget(conn),
+            (Err(error), Known::No) if !matches!(error, BackplaneError::Unavailable(_)) => {
+                self.registry.forget(conn)
+            }
             // This call or one before may have happened, and nobody will say that the connection is lost: so it is said
             // here.
             (Err(_), _) => drop(self.registry.lose(conn, user, &[])),
@@ -36,18 +42,33 @@ impl Presence for Node {
             self.registry.lose(conn, user, &[]);
         } else if done.is_ok() && known == Known::Lost {
             // Redis may be told just now that it is lost, after it was told that it is here.
-            self.lease.owe_partitions(false, HashSet::from([Partition::of_user(user)]));
+            self.lease
+                .owe_partitions(false, HashSet::from([Partition::of_user(user)]));
         }
         done
     }
 
-    async fn join(&self, conn: &ConnId, user: &UserId, username: &Username, room: &RoomId) -> Result<Joined> {
+    async fn join(
+        &self,
+        conn: &ConnId,
+        user: &UserId,
+        username: &Username,
+        room: &RoomId,
+    ) -> Result<Joined> {
         self.registry.enter(conn, username, room);
         let name = part(room.as_str());
         let mut answer = self
             .write(&JOIN, Partition::of_room(room), |inc| {
-                let who = [conn.as_str().into(), user.as_str().into(), username.as_str().into()];
-                [name.as_str().into(), inc.into()].into_iter().chain(who).chain([size(Limits::ROSTER)]).collect()
+                let who = [
+                    conn.as_str().into(),
+                    user.as_str().into(),
+                    username.as_str().into(),
+                ];
+                [name.as_str().into(), inc.into()]
+                    .into_iter()
+                    .chain(who)
+                    .chain([size(Limits::ROSTER)])
+                    .collect()
             })
             .await?;
         self.registry.confirm_room(conn, room);
@@ -58,7 +79,10 @@ impl Presence for Node {
         let span = span(&mut answer)?;
         self.count_changes(answer.number()?);
         self.replids.saw(Partition::of_room(room), &answer.text()?);
-        Ok(Joined { span, roster: roster(answer)? })
+        Ok(Joined {
+            span,
+            roster: roster(answer)?,
+        })
     }
 
     async fn leave(&self, conn: &ConnId, _user: &UserId, room: &RoomId) -> Result<()> {
@@ -82,49 +106,99 @@ impl Presence for Node {
 
     async fn roster(&self, room: &RoomId, limit: usize) -> Result<Roster> {
         let args = vec![part(room.as_str()).into(), "R".into(), size(limit)];
-        Ok(roster(self.link.run(&MEMBERS, Partition::of_room(room), args).await?)?)
+        Ok(roster(
+            self.link
+                .run(&MEMBERS, Partition::of_room(room), args)
+                .await?,
+        )?)
     }
 
-    async fn members(&self, room: &RoomId, after: Option<&UserId>, limit: usize) -> Result<MemberPage> {
+    async fn members(
+        &self,
+        room: &RoomId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<MemberPage> {
         let after = after.map_or("", UserId::as_str);
-        let args = vec![part(room.as_str()).into(), "P".into(), size(limit), after.into()];
-        let mut answer = self.link.run(&MEMBERS, Partition::of_room(room), args).await?;
+        let args = vec![
+            part(room.as_str()).into(),
+            "P".into(),
+            size(limit),
+            after.into(),
+        ];
+        let mut answer = self
+            .link
+            .run(&MEMBERS, Partition::of_room(room), args)
+            .await?;
         let total = answer.number()?;
         let mut members = Vec::new();
         while !answer.is_empty() {
-            members.push((UserId::trusted(&answer.text()?), Username::trusted(&answer.text()?)));
+            members.push((
+                UserId::trusted(&answer.text()?),
+                Username::trusted(&answer.text()?),
+            ));
         }
         let more = members.len() > limit;
         members.truncate(limit);
-        let next = members.last().filter(|_| more).map(|(user, _)| user.clone());
-        Ok(MemberPage { members, total, next })
+        let next = members
+            .last()
+            .filter(|_| more)
+            .map(|(user, _)| user.clone());
+        Ok(MemberPage {
+            members,
+            total,
+            next,
+        })
     }
 
     async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool> {
         let partition = Partition::of_room(room);
         let key = format!("{}u:{}", partition.tag(), part(room.as_str()));
-        let score =
-            self.link.command(Lane::Presence, "ZSCORE", partition, vec![key.into(), user.as_str().into()]).await?;
+        let score = self
+            .link
+            .command(
+                Lane::Presence,
+                "ZSCORE",
+                partition,
+                vec![key.into(), user.as_str().into()],
+            )
+            .await?;
         Ok(!score.is_null())
     }
 
     async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
         let partition = Partition::of_user(user);
         let key = format!("{}c:{}", partition.tag(), part(user.as_str()));
-        let names = self.link.command(Lane::Presence, "HKEYS", partition, vec![key.into()]).await?;
-        let names = names.into_array().into_iter().filter_map(Value::into_string);
+        let names = self
+            .link
+            .command(Lane::Presence, "HKEYS", partition, vec![key.into()])
+            .await?;
+        let names = names
+            .into_array()
+            .into_iter()
+            .filter_map(Value::into_string);
         Ok(names.map(|name| ConnId::trusted(&name)).collect())
     }
 
     async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>> {
         let name = part(room.as_str());
-        Ok(self.changes(Partition::of_room(room), &name, 'm', version, room_change).await?)
+        Ok(self
+            .changes(Partition::of_room(room), &name, 'm', version, room_change)
+            .await?)
     }
 
     async fn status(&self, user: &UserId) -> Result<Status> {
-        let mut answer = self.link.run(&STATUS, Partition::of_user(user), vec![part(user.as_str()).into()]).await?;
+        let mut answer = self
+            .link
+            .run(
+                &STATUS,
+                Partition::of_user(user),
+                vec![part(user.as_str()).into()],
+            )
+            .await?;
         let now = answer.number()?;
-        let (online, version, previous) = (answer.text()? == "1", answer.number()?, answer.number()?);
+        let (online, version, previous) =
+            (answer.text()? == "1", answer.number()?, answer.number()?);
         let (last_seen, username) = (answer.number()?, answer.text()?);
         if version == 0 {
             return Ok(Status::never_seen(user.clone()));
@@ -142,11 +216,29 @@ impl Presence for Node {
 
     async fn status_changes(&self, user: &UserId, version: u64) -> Result<Changes<Status>> {
         let name = part(user.as_str());
-        let changes = self.changes(Partition::of_user(user), &name, 's', version, |version, mut fields| {
-            let (online, last_seen) = (fields.text()? == "1", Some(Timestamp(fields.number()?)));
-            let (username, previous) = (Some(Username::trusted(&fields.text()?)), fields.number()?);
-            Ok((previous, Status { user: user.clone(), username, online, last_seen, version, previous }))
-        });
+        let changes = self.changes(
+            Partition::of_user(user),
+            &name,
+            's',
+            version,
+            |version, mut fields| {
+                let (online, last_seen) =
+                    (fields.text()? == "1", Some(Timestamp(fields.number()?)));
+                let (username, previous) =
+                    (Some(Username::trusted(&fields.text()?)), fields.number()?);
+                Ok((
+                    previous,
+                    Status {
+                        user: user.clone(),
+                        username,
+                        online,
+                        last_seen,
+                        version,
+                        previous,
+                    },
+                ))
+            },
+        );
         Ok(changes.await?)
     }
 
@@ -186,23 +278,48 @@ impl Presence for Node {
             })
             .collect();
         let versions = stream::iter(keys).map(|(partition, key)| async move {
-            let version = self.link.command(Lane::Presence, "HGET", partition, vec![key.into(), "v".into()]).await?;
+            let version = self
+                .link
+                .command(
+                    Lane::Presence,
+                    "HGET",
+                    partition,
+                    vec![key.into(), "v".into()],
+                )
+                .await?;
             Ok(version.as_u64().unwrap_or(0))
         });
-        versions.buffered(PIPELINE).try_collect().await.map_err(|fault: Fault| fault.into())
+        versions
+            .buffered(PIPELINE)
+            .try_collect()
+            .await
+            .map_err(|fault: Fault| fault.into())
     }
 }
 
 impl Node {
     /// Registers a connection with Redis. When the user has too many, those of dead nodes are found out and left out.
-    pub(super) async fn register(&self, conn: &ConnId, user: &UserId, username: &Username, most: usize) -> Result<()> {
+    pub(super) async fn register(
+        &self,
+        conn: &ConnId,
+        user: &UserId,
+        username: &Username,
+        most: usize,
+    ) -> Result<()> {
         let (name, partition) = (part(user.as_str()), Partition::of_user(user));
         let mut dead: Vec<String> = Vec::new();
         loop {
             let args = |inc: &str| {
-                let who =
-                    [name.as_str().into(), inc.into(), conn.as_str().into(), username.as_str().into(), size(most)];
-                who.into_iter().chain(dead.iter().map(|inc| inc.as_str().into())).collect()
+                let who = [
+                    name.as_str().into(),
+                    inc.into(),
+                    conn.as_str().into(),
+                    username.as_str().into(),
+                    size(most),
+                ];
+                who.into_iter()
+                    .chain(dead.iter().map(|inc| inc.as_str().into()))
+                    .collect()
             };
             let mut answer = self.write(&CONNECT, partition, args).await?;
             if answer.text()? == "OK" {
@@ -213,7 +330,12 @@ impl Node {
             let mut question: Vec<Value> = vec!["".into(), "WHO".into()];
             question.extend(answer.texts()?.into_iter().map(Value::from));
             let known = dead.len();
-            dead.extend(self.link.run(&CONDEMN, Partition::LEASES, question).await?.texts()?);
+            dead.extend(
+                self.link
+                    .run(&CONDEMN, Partition::LEASES, question)
+                    .await?
+                    .texts()?,
+            );
             dead.sort_unstable();
             dead.dedup();
             if dead.len() == known {
@@ -248,8 +370,16 @@ impl Node {
         version: u64,
         read: impl Fn(u64, Answer) -> std::result::Result<(u64, T), Fault>,
     ) -> std::result::Result<Changes<T>, Fault> {
-        let args = vec![format!("p:{name}").into(), format!("{hash}:{name}").into(), version.to_string().into()];
-        changes_since(self.link.run(&CHANGES, partition, args).await?, version, read)
+        let args = vec![
+            format!("p:{name}").into(),
+            format!("{hash}:{name}").into(),
+            version.to_string().into(),
+        ];
+        changes_since(
+            self.link.run(&CHANGES, partition, args).await?,
+            version,
+            read,
+        )
     }
 }
 
@@ -271,7 +401,13 @@ pub(super) fn changes_since<T>(
         let number = id.split('-').next().and_then(|number| number.parse().ok());
         let number = number.ok_or_else(|| Fault::nonsense("not a version"))?;
         // Names and values alternate, in the order in which the script wrote them.
-        let values = entry.value()?.into_array().into_iter().skip(1).step_by(2).collect();
+        let values = entry
+            .value()?
+            .into_array()
+            .into_iter()
+            .skip(1)
+            .step_by(2)
+            .collect();
         let (previous, change) = read(number, Answer::new(Value::Array(values)))?;
         if previous != reached {
             return Ok(Changes::TooOld);
@@ -279,19 +415,48 @@ pub(super) fn changes_since<T>(
         reached = number;
         changes.push(change);
     }
-    Ok(if reached == last { Changes::Since(changes) } else { Changes::TooOld })
+    Ok(if reached == last {
+        Changes::Since(changes)
+    } else {
+        Changes::TooOld
+    })
 }
 
 /// A change of membership, from its fields and with the one before.
-pub(super) fn room_change(version: u64, mut fields: Answer) -> std::result::Result<(u64, RoomChange), Fault> {
-    let kind = change_kind(&fields.text()?).ok_or_else(|| Fault::nonsense("not a kind of change"))?;
-    let (user, username) = (UserId::trusted(&fields.text()?), Username::trusted(&fields.text()?));
+pub(super) fn room_change(
+    version: u64,
+    mut fields: Answer,
+) -> std::result::Result<(u64, RoomChange), Fault> {
+    let kind =
+        change_kind(&fields.text()?).ok_or_else(|| Fault::nonsense("not a kind of change"))?;
+    let (user, username) = (
+        UserId::trusted(&fields.text()?),
+        Username::trusted(&fields.text()?),
+    );
     let (total, previous) = (fields.number()?, fields.number()?);
-    Ok((previous, RoomChange { version, previous, kind, user, username, total }))
+    Ok((
+        previous,
+        RoomChange {
+            version,
+            previous,
+            kind,
+            user,
+            username,
+            total,
+        },
+    ))
 }
 
 pub(super) fn roster(mut answer: Answer) -> std::result::Result<Roster, Fault> {
     let (total, version) = (answer.number()?, answer.number()?);
-    let users = answer.texts()?.iter().map(|user| UserId::trusted(user)).collect();
-    Ok(Roster { users, total, version })
+    let users = answer
+        .texts()?
+        .iter()
+        .map(|user| UserId::trusted(user))
+        .collect();
+    Ok(Roster {
+        users,
+        total,
+        version,
+    })
 }

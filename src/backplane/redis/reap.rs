@@ -51,8 +51,9 @@ impl Sweeps {
     fn take(&self, of_round: usize) -> Vec<Partition> {
         let now = Instant::now();
         let from = self.round.fetch_add(of_round, Ordering::Relaxed) % Partition::COUNT;
-        let in_round =
-            |partition: Partition| (partition.index() + Partition::COUNT - from) % Partition::COUNT < of_round;
+        let in_round = |partition: Partition| {
+            (partition.index() + Partition::COUNT - from) % Partition::COUNT < of_round
+        };
         let is_due = |partition: Partition| {
             let mut due = self.due[partition.index()].lock();
             let is_due = due.is_some_and(|due| due <= now);
@@ -61,7 +62,9 @@ impl Sweeps {
             }
             is_due
         };
-        Partition::all().filter(|partition| is_due(*partition) || in_round(*partition)).collect()
+        Partition::all()
+            .filter(|partition| is_due(*partition) || in_round(*partition))
+            .collect()
     }
 }
 
@@ -71,15 +74,30 @@ impl Node {
         if !self.link.client_is_connected() {
             return;
         }
-        let ticks = self.settings.full_sweep.as_millis().div_ceil(self.settings.sweep_interval.as_millis().max(1));
+        let ticks = self
+            .settings
+            .full_sweep
+            .as_millis()
+            .div_ceil(self.settings.sweep_interval.as_millis().max(1));
         let of_round = Partition::COUNT.div_ceil(usize::try_from(ticks).unwrap_or(1).max(1));
-        let sweeps = self.sweeps.take(of_round).into_iter().map(|partition| self.sweep_partition(partition));
+        let sweeps = self
+            .sweeps
+            .take(of_round)
+            .into_iter()
+            .map(|partition| self.sweep_partition(partition));
         let sweeps: Vec<_> = sweeps.collect();
-        stream::iter(sweeps).buffer_unordered(CALLS).collect::<()>().await;
+        stream::iter(sweeps)
+            .buffer_unordered(CALLS)
+            .collect::<()>()
+            .await;
     }
 
     async fn sweep_partition(&self, partition: Partition) {
-        let script = if partition.holds_rooms() { &SWEEP_ROOMS } else { &SWEEP_USERS };
+        let script = if partition.holds_rooms() {
+            &SWEEP_ROOMS
+        } else {
+            &SWEEP_USERS
+        };
         for _ in 0..STEPS {
             let done = self.link.run(script, partition, vec![STEP.into()]).await;
             let done = done.and_then(|mut answer| {
@@ -117,15 +135,31 @@ impl Node {
 
     async fn reap_dead(&self, incarnation: &str) -> Result<(), Fault> {
         let dead = vec![incarnation.into(), "DEAD".into()];
-        if self.link.run(&CONDEMN, Partition::LEASES, dead).await?.number()? == 0 {
+        if self
+            .link
+            .run(&CONDEMN, Partition::LEASES, dead)
+            .await?
+            .number()?
+            == 0
+        {
             return Ok(());
         }
         let all = Partition::all().collect();
         // It may live after all, cut off or asleep: then a heartbeat tells it, and it registers again before the graces end.
-        let grace = self.limits.presence_grace.max(self.settings.beat_interval * 2);
+        let grace = self
+            .limits
+            .presence_grace
+            .max(self.settings.beat_interval * 2);
         self.reap(incarnation, grace, all).await?;
         tracing::info!(incarnation, "redis: a dead node was reaped");
-        self.link.run(&CONDEMN, Partition::LEASES, vec![incarnation.into(), "DONE".into()]).await.map(drop)
+        self.link
+            .run(
+                &CONDEMN,
+                Partition::LEASES,
+                vec![incarnation.into(), "DONE".into()],
+            )
+            .await
+            .map(drop)
     }
 
     /// Gives up this node's own incarnation: what is still registered is lost, with its grace.
@@ -133,15 +167,34 @@ impl Node {
         // First of all, so that nothing is registered behind the reaping.
         let incarnation = self.lease.give_up()?;
         let condemned = vec![(&*incarnation).into(), "STOP".into()];
-        self.link.run(&CONDEMN, Partition::LEASES, condemned).await?;
-        let used = Partition::all().filter(|partition| self.registry.uses(*partition)).collect();
-        self.reap(&incarnation, self.limits.presence_grace, used).await?;
-        self.link.run(&CONDEMN, Partition::LEASES, vec![(&*incarnation).into(), "DONE".into()]).await.map(drop)
+        self.link
+            .run(&CONDEMN, Partition::LEASES, condemned)
+            .await?;
+        let used = Partition::all()
+            .filter(|partition| self.registry.uses(*partition))
+            .collect();
+        self.reap(&incarnation, self.limits.presence_grace, used)
+            .await?;
+        self.link
+            .run(
+                &CONDEMN,
+                Partition::LEASES,
+                vec![(&*incarnation).into(), "DONE".into()],
+            )
+            .await
+            .map(drop)
     }
 
-    async fn reap(&self, incarnation: &str, grace: Duration, partitions: Vec<Partition>) -> Result<(), Fault> {
-        let steps: Vec<_> =
-            partitions.into_iter().map(|partition| self.reap_partition(incarnation, grace, partition)).collect();
+    async fn reap(
+        &self,
+        incarnation: &str,
+        grace: Duration,
+        partitions: Vec<Partition>,
+    ) -> Result<(), Fault> {
+        let steps: Vec<_> = partitions
+            .into_iter()
+            .map(|partition| self.reap_partition(incarnation, grace, partition))
+            .collect();
         let mut steps = stream::iter(steps).buffer_unordered(CALLS);
         let mut done = Ok(());
         while let Some(step) = steps.next().await {
@@ -150,8 +203,17 @@ impl Node {
         done
     }
 
-    async fn reap_partition(&self, incarnation: &str, grace: Duration, partition: Partition) -> Result<(), Fault> {
-        let script = if partition.holds_rooms() { &REAP_ROOMS } else { &REAP_USERS };
+    async fn reap_partition(
+        &self,
+        incarnation: &str,
+        grace: Duration,
+        partition: Partition,
+    ) -> Result<(), Fault> {
+        let script = if partition.holds_rooms() {
+            &REAP_ROOMS
+        } else {
+            &REAP_USERS
+        };
         loop {
             let args = vec![incarnation.into(), millis(grace).into(), STEP.into()];
             let mut answer = self.link.run(script, partition, args).await?;

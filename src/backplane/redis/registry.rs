@@ -72,7 +72,13 @@ impl Default for Registry {
     fn default() -> Self {
         let uses = Partition::all().map(|_| AtomicUsize::new(0)).collect();
         let (lost, marks) = (AtomicUsize::new(0), AtomicU64::new(1));
-        Self { held: Mutex::default(), uses, lost, marks, unsettled: Mutex::default() }
+        Self {
+            held: Mutex::default(),
+            uses,
+            lost,
+            marks,
+            unsettled: Mutex::default(),
+        }
     }
 }
 
@@ -92,12 +98,22 @@ impl Registry {
             entry.confirmed = false;
             known = Known::Lost;
         }
-        if entry.confirmed { Known::Confirmed } else { known }
+        if entry.confirmed {
+            Known::Confirmed
+        } else {
+            known
+        }
     }
 
     fn new_entry(&self, user: &UserId, username: &Username) -> Held {
         self.uses[Partition::of_user(user).index()].fetch_add(1, Ordering::Relaxed);
-        Held { user: user.clone(), username: username.clone(), rooms: Vec::new(), confirmed: false, lost: None }
+        Held {
+            user: user.clone(),
+            username: username.clone(),
+            rooms: Vec::new(),
+            confirmed: false,
+            lost: None,
+        }
     }
 
     /// Redis has the connection.
@@ -141,7 +157,9 @@ impl Registry {
     /// The connection is lost: Redis is to learn of it. `rooms` are added to those known here.
     pub(super) fn lose(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) -> Connection {
         let mut held = self.held.lock();
-        let entry = held.entry(conn.clone()).or_insert_with(|| self.new_entry(user, &Username::from(user)));
+        let entry = held
+            .entry(conn.clone())
+            .or_insert_with(|| self.new_entry(user, &Username::from(user)));
         self.mark_lost(entry, rooms);
         connection(conn, entry, false)
     }
@@ -151,11 +169,18 @@ impl Registry {
         let mut held = self.held.lock();
         let entry = held.get_mut(&one.conn);
         if let Some(entry) = entry.as_ref().filter(|entry| entry.lost.is_none()) {
-            let left = one.rooms.iter().filter(|room| !entry.rooms.iter().any(|(held, _)| held == *room));
-            self.unsettled.lock().extend(left.map(|room| (one.conn.clone(), room.clone())));
+            let left = one
+                .rooms
+                .iter()
+                .filter(|room| !entry.rooms.iter().any(|(held, _)| held == *room));
+            self.unsettled
+                .lock()
+                .extend(left.map(|room| (one.conn.clone(), room.clone())));
             return;
         }
-        let entry = held.entry(one.conn.clone()).or_insert_with(|| self.new_entry(&one.user, &one.username));
+        let entry = held
+            .entry(one.conn.clone())
+            .or_insert_with(|| self.new_entry(&one.user, &one.username));
         // A new mark: Redis may have been told of the loss before it was told to put the connection back.
         self.mark_lost(entry, &one.rooms);
     }
@@ -167,14 +192,20 @@ impl Registry {
                 self.uses[Partition::of_room(room).index()].fetch_add(1, Ordering::Relaxed);
             }
         }
-        if entry.lost.replace(self.marks.fetch_add(1, Ordering::Relaxed)).is_none() {
+        if entry
+            .lost
+            .replace(self.marks.fetch_add(1, Ordering::Relaxed))
+            .is_none()
+        {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Redis knows that the connection is lost, or never had it.
     pub(super) fn forget(&self, conn: &ConnId) {
-        let Some(entry) = self.held.lock().remove(conn) else { return };
+        let Some(entry) = self.held.lock().remove(conn) else {
+            return;
+        };
         self.forgotten(&entry);
     }
 
@@ -215,13 +246,17 @@ impl Registry {
             return Vec::new();
         }
         let held = self.held.lock();
-        let mut lost: Vec<_> =
-            held.iter().filter_map(|(conn, entry)| entry.lost.map(|mark| (mark, conn, entry))).collect();
+        let mut lost: Vec<_> = held
+            .iter()
+            .filter_map(|(conn, entry)| entry.lost.map(|mark| (mark, conn, entry)))
+            .collect();
         if lost.len() > limit {
             lost.select_nth_unstable_by_key(limit, |(mark, ..)| *mark);
             lost.truncate(limit);
         }
-        lost.into_iter().map(|(_, conn, entry)| connection(conn, entry, false)).collect()
+        lost.into_iter()
+            .map(|(_, conn, entry)| connection(conn, entry, false))
+            .collect()
     }
 
     /// Redis may or may not have the connection in the room.
@@ -245,7 +280,9 @@ impl Registry {
     /// What Redis should have of the connection in the room.
     pub(super) fn place(&self, conn: &ConnId, room: &RoomId) -> Place {
         let held = self.held.lock();
-        let Some(entry) = held.get(conn).filter(|entry| entry.lost.is_none()) else { return Place::Out };
+        let Some(entry) = held.get(conn).filter(|entry| entry.lost.is_none()) else {
+            return Place::Out;
+        };
         match entry.rooms.iter().find(|(held, _)| held == room) {
             Some((_, true)) => Place::In(entry.user.clone(), entry.username.clone()),
             Some((_, false)) => Place::Asked,
@@ -256,13 +293,19 @@ impl Registry {
     /// Live connections with all that Redis has confirmed of them.
     pub(super) fn live(&self) -> Vec<Connection> {
         let held = self.held.lock();
-        let live = held.iter().filter(|(_, entry)| entry.confirmed && entry.lost.is_none());
-        live.map(|(conn, entry)| connection(conn, entry, true)).collect()
+        let live = held
+            .iter()
+            .filter(|(_, entry)| entry.confirmed && entry.lost.is_none());
+        live.map(|(conn, entry)| connection(conn, entry, true))
+            .collect()
     }
 
     /// Whether the connection is live.
     pub(super) fn is_live(&self, conn: &ConnId) -> bool {
-        self.held.lock().get(conn).is_some_and(|entry| entry.lost.is_none())
+        self.held
+            .lock()
+            .get(conn)
+            .is_some_and(|entry| entry.lost.is_none())
     }
 
     /// Whether the connection is live and in the room.
@@ -282,9 +325,20 @@ fn is_in(held: &HashMap<ConnId, Held>, conn: &ConnId, room: &RoomId) -> bool {
 }
 
 fn connection(conn: &ConnId, entry: &Held, confirmed: bool) -> Connection {
-    let rooms = entry.rooms.iter().filter(|(_, sure)| *sure || !confirmed).map(|(room, _)| room.clone()).collect();
+    let rooms = entry
+        .rooms
+        .iter()
+        .filter(|(_, sure)| *sure || !confirmed)
+        .map(|(room, _)| room.clone())
+        .collect();
     let mark = entry.lost.unwrap_or(0);
-    Connection { conn: conn.clone(), user: entry.user.clone(), username: entry.username.clone(), rooms, mark }
+    Connection {
+        conn: conn.clone(),
+        user: entry.user.clone(),
+        username: entry.username.clone(),
+        rooms,
+        mark,
+    }
 }
 
 #[cfg(test)]
@@ -296,14 +350,20 @@ mod tests {
         let registry = Registry::default();
         let (conn, user) = (ConnId::trusted("c"), UserId::trusted("ann"));
         let (sure, doubtful) = (RoomId::trusted("a"), RoomId::trusted("b"));
-        assert_eq!(registry.connect(&conn, &user, &Username::from(&user)), Known::No);
+        assert_eq!(
+            registry.connect(&conn, &user, &Username::from(&user)),
+            Known::No
+        );
         assert!(registry.live().is_empty());
         registry.confirm(&conn);
         registry.enter(&conn, &Username::from(&user), &sure);
         registry.confirm_room(&conn, &sure);
         registry.enter(&conn, &Username::from(&user), &doubtful);
         assert_eq!(registry.live()[0].rooms, std::slice::from_ref(&sure));
-        assert_eq!(registry.lose(&conn, &user, &[]).rooms, [sure.clone(), doubtful]);
+        assert_eq!(
+            registry.lose(&conn, &user, &[]).rooms,
+            [sure.clone(), doubtful]
+        );
         assert!(registry.live().is_empty() && !registry.is_in(&conn, &sure));
         let unsaid = registry.unsaid(9);
         assert_eq!(unsaid.len(), 1);
@@ -316,22 +376,35 @@ mod tests {
         let registry = Registry::default();
         let (conn, user) = (ConnId::trusted("c"), UserId::trusted("ann"));
         let lost = registry.lose(&conn, &user, &[]);
-        assert_eq!(registry.connect(&conn, &user, &Username::from(&user)), Known::Lost);
-        assert!(registry.forget_lost(&lost), "Redis must be told that it is back");
+        assert_eq!(
+            registry.connect(&conn, &user, &Username::from(&user)),
+            Known::Lost
+        );
+        assert!(
+            registry.forget_lost(&lost),
+            "Redis must be told that it is back"
+        );
         assert!(registry.is_live(&conn));
     }
 
     #[test]
     fn what_went_while_it_was_put_back_is_said_again() {
         let registry = Registry::default();
-        let (conn, user, room) = (ConnId::trusted("c"), UserId::trusted("ann"), RoomId::trusted("a"));
+        let (conn, user, room) = (
+            ConnId::trusted("c"),
+            UserId::trusted("ann"),
+            RoomId::trusted("a"),
+        );
         registry.connect(&conn, &user, &Username::from(&user));
         registry.confirm(&conn);
         registry.enter(&conn, &Username::from(&user), &room);
         registry.confirm_room(&conn, &room);
         let snapshot = registry.live();
         registry.put_back(&snapshot[0]);
-        assert!(registry.unsettled().is_empty() && registry.unsaid(9).is_empty(), "all is as it was");
+        assert!(
+            registry.unsettled().is_empty() && registry.unsaid(9).is_empty(),
+            "all is as it was"
+        );
         // It leaves: that is to be said again.
         registry.leave(&conn, &room);
         registry.put_back(&snapshot[0]);

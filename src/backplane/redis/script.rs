@@ -69,27 +69,37 @@ impl Answer {
 
     /// The next value, whatever it is.
     pub(super) fn value(&mut self) -> Result<Value, Fault> {
-        self.0.next().ok_or_else(|| Fault::nonsense("an answer is too short"))
+        self.0
+            .next()
+            .ok_or_else(|| Fault::nonsense("an answer is too short"))
     }
 
     /// The next value as text.
     pub(super) fn text(&mut self) -> Result<String, Fault> {
-        self.value()?.into_string().ok_or_else(|| Fault::nonsense("not a text"))
+        self.value()?
+            .into_string()
+            .ok_or_else(|| Fault::nonsense("not a text"))
     }
 
     /// The next value as a number.
     pub(super) fn number(&mut self) -> Result<u64, Fault> {
-        self.value()?.as_u64().ok_or_else(|| Fault::nonsense("not a number"))
+        self.value()?
+            .as_u64()
+            .ok_or_else(|| Fault::nonsense("not a number"))
     }
 
     /// The next value as a number that may be negative.
     pub(super) fn signed(&mut self) -> Result<i64, Fault> {
-        self.value()?.as_i64().ok_or_else(|| Fault::nonsense("not a number"))
+        self.value()?
+            .as_i64()
+            .ok_or_else(|| Fault::nonsense("not a number"))
     }
 
     /// The next value as it came.
     pub(super) fn bytes(&mut self) -> Result<Bytes, Fault> {
-        self.value()?.into_bytes().ok_or_else(|| Fault::nonsense("not bytes"))
+        self.value()?
+            .into_bytes()
+            .ok_or_else(|| Fault::nonsense("not bytes"))
     }
 
     /// All that is left, as texts.
@@ -108,7 +118,12 @@ mod tests {
     fn every_file_says_what_it_takes_and_gives() {
         for (name, script) in super::all() {
             let own = script.body.rsplit("\n\n-- ").next().unwrap_or_default();
-            assert!(["Returns", "tomic"].iter().all(|word| script.body.contains(word)), "{name}: {own}");
+            assert!(
+                ["Returns", "tomic"]
+                    .iter()
+                    .all(|word| script.body.contains(word)),
+                "{name}: {own}"
+            );
         }
     }
 }

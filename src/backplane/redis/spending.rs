@@ -27,7 +27,10 @@ impl Spending for Sum {
     async fn spend(&self, spent: Vec<(UserId, Debts)>) -> Vec<(UserId, Debts)> {
         let mut partitions: BTreeMap<Partition, Vec<(UserId, Debts)>> = BTreeMap::new();
         for (user, debts) in spent {
-            partitions.entry(Partition::of_user(&user)).or_default().push((user, debts));
+            partitions
+                .entry(Partition::of_user(&user))
+                .or_default()
+                .push((user, debts));
         }
         let mut calls: Vec<(Partition, Vec<(UserId, Debts)>)> = Vec::new();
         for (partition, spent) in partitions {
@@ -39,16 +42,27 @@ impl Spending for Sum {
             // What can't be told is forgotten, in the users' favour: the call may have happened.
             self.add(partition, &spent).await.unwrap_or_default()
         });
-        sums.buffer_unordered(PIPELINE).collect::<Vec<_>>().await.concat()
+        sums.buffer_unordered(PIPELINE)
+            .collect::<Vec<_>>()
+            .await
+            .concat()
     }
 }
 
 impl Sum {
-    async fn add(&self, partition: Partition, spent: &[(UserId, Debts)]) -> Result<Vec<(UserId, Debts)>, Fault> {
+    async fn add(
+        &self,
+        partition: Partition,
+        spent: &[(UserId, Debts)],
+    ) -> Result<Vec<(UserId, Debts)>, Fault> {
         let mut args: Vec<Value> = Vec::with_capacity(spent.len() * 5);
         for (user, debts) in spent {
             args.push(part(user.as_str()).into());
-            args.extend(debts.iter().map(|debt| i64::try_from(debt.as_micros()).unwrap_or(i64::MAX >> 12).into()));
+            args.extend(debts.iter().map(|debt| {
+                i64::try_from(debt.as_micros())
+                    .unwrap_or(i64::MAX >> 12)
+                    .into()
+            }));
         }
         let mut answer = self.0.run(&SPEND, partition, args).await?;
         let mut known = Vec::with_capacity(spent.len());

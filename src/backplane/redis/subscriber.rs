@@ -52,18 +52,32 @@ pub(super) struct Subscriber {
 }
 
 impl Subscriber {
-    pub(super) fn new(config: &Config, settings: &RedisSettings, sharded: bool, sink: Sink, tally: Arc<Tally>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        settings: &RedisSettings,
+        sharded: bool,
+        sink: Sink,
+        tally: Arc<Tally>,
+    ) -> Self {
         let (performance, connection, reconnect) = client_settings(settings, 32);
         let mut config = config.clone();
         config.fail_fast = false;
         // Pushes can be told from replies.
         config.version = RespVersion::RESP3;
-        let client = SubscriberClient::new(config, Some(performance), Some(connection), Some(reconnect));
+        let client =
+            SubscriberClient::new(config, Some(performance), Some(connection), Some(reconnect));
         // fred's setting would give all of its ten queues this size, which costs 50 MB a client; only this one needs it.
-        client.inner().notifications.pubsub.store(Arc::new(broadcast::channel(EVENTS).0));
+        client
+            .inner()
+            .notifications
+            .pubsub
+            .store(Arc::new(broadcast::channel(EVENTS).0));
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let topics = Topics::default();
-        let options = Options { fail_fast: true, ..Options::default() };
+        let options = Options {
+            fail_fast: true,
+            ..Options::default()
+        };
         let task = Task {
             client: client.with_options(&options),
             timeout: settings.command_timeout,
@@ -75,8 +89,17 @@ impl Subscriber {
             stale: None,
         };
         let reader = read(client.message_rx(), topics, sink, tally.clone());
-        let tasks = vec![tokio::spawn(reader), tokio::spawn(task.run(inbox)), drive(client.clone(), tally)];
-        Self { requests, client, tasks, timeout: settings.command_timeout }
+        let tasks = vec![
+            tokio::spawn(reader),
+            tokio::spawn(task.run(inbox)),
+            drive(client.clone(), tally),
+        ];
+        Self {
+            requests,
+            client,
+            tasks,
+            timeout: settings.command_timeout,
+        }
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -93,7 +116,9 @@ impl Subscriber {
             return Err(Fault::unavailable("not connected"));
         }
         let (reply, answer) = oneshot::channel();
-        let asked = self.requests.try_send(Request::Subscribe(topic.clone(), reply));
+        let asked = self
+            .requests
+            .try_send(Request::Subscribe(topic.clone(), reply));
         asked.map_err(|_| Fault::unavailable("too many subscriptions wait"))?;
         match tokio::time::timeout(self.timeout, answer).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(Fault::unavailable("the node stops"))),
@@ -102,12 +127,18 @@ impl Subscriber {
     }
 
     pub(super) async fn unsubscribe(&self, topic: &Topic) {
-        let _ = self.requests.send(Request::Unsubscribe(topic.clone())).await;
+        let _ = self
+            .requests
+            .send(Request::Unsubscribe(topic.clone()))
+            .await;
     }
 
     /// Which server has each slot, asked for anew; `None` when that can't be learned now.
     pub(super) async fn routing(&self) -> Option<ClusterRouting> {
-        tokio::time::timeout(self.timeout, self.client.sync_cluster()).await.ok()?.ok()?;
+        tokio::time::timeout(self.timeout, self.client.sync_cluster())
+            .await
+            .ok()?
+            .ok()?;
         self.client.cached_cluster_state()
     }
 
@@ -128,14 +159,24 @@ impl Subscriber {
 }
 
 /// Hands on what arrives.
-async fn read(mut messages: broadcast::Receiver<Message>, topics: Topics, sink: Sink, tally: Arc<Tally>) {
+async fn read(
+    mut messages: broadcast::Receiver<Message>,
+    topics: Topics,
+    sink: Sink,
+    tally: Arc<Tally>,
+) {
     loop {
         match messages.recv().await {
             Ok(message) => {
                 let topic = topics.read().get(&*message.channel).cloned();
                 // An ended subscription may still bring something.
-                let (Some(topic), Some(sink)) = (topic, sink.get()) else { continue };
-                let event = message.value.into_bytes().and_then(|payload| frame::decode(&topic, &payload));
+                let (Some(topic), Some(sink)) = (topic, sink.get()) else {
+                    continue;
+                };
+                let event = message
+                    .value
+                    .into_bytes()
+                    .and_then(|payload| frame::decode(&topic, &payload));
                 match event {
                     Some(event) => sink.event(event),
                     None => {
@@ -231,10 +272,19 @@ impl Task {
         }
         let known: Vec<bool> = wanted
             .iter()
-            .map(|(topic, _)| self.topics.write().insert(channel(topic), topic.clone()).is_some())
+            .map(|(topic, _)| {
+                self.topics
+                    .write()
+                    .insert(channel(topic), topic.clone())
+                    .is_some()
+            })
             .collect();
-        let fresh: Vec<Topic> =
-            wanted.iter().zip(&known).filter(|(_, known)| !**known).map(|((topic, _), _)| topic.clone()).collect();
+        let fresh: Vec<Topic> = wanted
+            .iter()
+            .zip(&known)
+            .filter(|(_, known)| !**known)
+            .map(|((topic, _), _)| topic.clone())
+            .collect();
         let mut done = self.establish(&fresh).await;
         // It may be the connection before that has them.
         self.note_reconnects();
@@ -246,7 +296,11 @@ impl Task {
                 self.unsubscribe(topic).await;
             }
         }
-        let mut unheard: HashSet<Topic> = if done.is_ok() { fresh.into_iter().collect() } else { HashSet::new() };
+        let mut unheard: HashSet<Topic> = if done.is_ok() {
+            fresh.into_iter().collect()
+        } else {
+            HashSet::new()
+        };
         for (topic, reply) in wanted {
             if reply.send(done.clone()).is_ok() {
                 unheard.remove(&topic);
@@ -264,7 +318,9 @@ impl Task {
             return Ok(());
         }
         for topic in topics {
-            self.tally.round_trips.fetch_add(u64::from(self.sharded), Ordering::Relaxed);
+            self.tally
+                .round_trips
+                .fetch_add(u64::from(self.sharded), Ordering::Relaxed);
             let asked = if self.sharded {
                 self.client.ssubscribe(channel(topic)).await
             } else {
@@ -272,7 +328,11 @@ impl Task {
             };
             asked.map_err(|error| self.failed(&error.to_string()))?;
         }
-        if self.sharded { Ok(()) } else { self.confirm().await }
+        if self.sharded {
+            Ok(())
+        } else {
+            self.confirm().await
+        }
     }
 
     async fn confirm(&self) -> Result<(), Fault> {
@@ -293,12 +353,17 @@ impl Task {
     async fn unsubscribe(&self, topic: &Topic) {
         let channel = channel(topic);
         self.topics.write().remove(&channel);
-        let _ =
-            if self.sharded { self.client.sunsubscribe(channel).await } else { self.client.unsubscribe(channel).await };
+        let _ = if self.sharded {
+            self.client.sunsubscribe(channel).await
+        } else {
+            self.client.unsubscribe(channel).await
+        };
     }
 
     fn note_reconnects(&mut self) {
-        while let Ok(_) | Err(broadcast::error::TryRecvError::Lagged(_)) = self.reconnects.try_recv() {
+        while let Ok(_) | Err(broadcast::error::TryRecvError::Lagged(_)) =
+            self.reconnects.try_recv()
+        {
             self.stale = Some(None);
         }
     }
@@ -315,9 +380,19 @@ impl Task {
                 None => true,
                 Some(partitions) => partitions.contains(&Partition::of_topic(topic)),
             };
-            let topics: Vec<Topic> = self.topics.read().values().filter(|topic| concerned(topic)).cloned().collect();
+            let topics: Vec<Topic> = self
+                .topics
+                .read()
+                .values()
+                .filter(|topic| concerned(topic))
+                .cloned()
+                .collect();
             if let Err(fault) = self.establish(&topics).await {
-                tracing::debug!(?fault, topics = topics.len(), "redis: not subscribed anew yet");
+                tracing::debug!(
+                    ?fault,
+                    topics = topics.len(),
+                    "redis: not subscribed anew yet"
+                );
                 // The next tick, or the next connection, tries again.
                 self.stale = Some(stale);
                 return Err(fault);

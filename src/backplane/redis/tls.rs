@@ -17,8 +17,11 @@ pub(super) fn trusting(ca: &Path) -> Result<TlsConfig, StartError> {
     let pem = std::fs::read(ca).map_err(|error| wrong(&error.to_string()))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|_| wrong("holds something else than certificates in PEM"))?;
-        roots.add(certificate).map_err(|error| wrong(&error.to_string()))?;
+        let certificate =
+            certificate.map_err(|_| wrong("holds something else than certificates in PEM"))?;
+        roots
+            .add(certificate)
+            .map_err(|error| wrong(&error.to_string()))?;
     }
     if roots.is_empty() {
         return Err(wrong("holds no certificate in PEM"));

@@ -35,8 +35,14 @@ struct Part {
 
 impl Turns {
     pub(super) fn new(silence: Duration) -> Self {
-        let part = || Part { turns: Semaphore::new(TURNS), answered_at: Mutex::new(Instant::now()) };
-        Self { parts: std::array::from_fn(|_| part()), silence }
+        let part = || Part {
+            turns: Semaphore::new(TURNS),
+            answered_at: Mutex::new(Instant::now()),
+        };
+        Self {
+            parts: std::array::from_fn(|_| part()),
+            silence,
+        }
     }
 
     fn part(&self, partition: Partition) -> &Part {

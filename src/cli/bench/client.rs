@@ -41,7 +41,13 @@ pub(super) struct Seat {
 
 impl Seat {
     pub(super) fn new(room: usize, place: usize) -> Self {
-        Self { room, place, last_seq: 0, epoch: None, taken: false }
+        Self {
+            room,
+            place,
+            last_seq: 0,
+            epoch: None,
+            taken: false,
+        }
     }
 }
 
@@ -92,7 +98,11 @@ impl Client {
 
     /// One of them, from 0.
     pub(super) fn seat(&mut self, which: usize) -> Option<&mut Seat> {
-        if which == 0 { Some(&mut self.first) } else { self.others.get_mut(which - 1) }
+        if which == 0 {
+            Some(&mut self.first)
+        } else {
+            self.others.get_mut(which - 1)
+        }
     }
 
     /// Its rooms that it is in by now.
@@ -117,7 +127,9 @@ impl Client {
         self.entered += 1;
         (self.entered() > self.others.len()).then(|| {
             self.stage = Stage::Joined;
-            self.began.take().map_or(Duration::ZERO, |began| began.elapsed())
+            self.began
+                .take()
+                .map_or(Duration::ZERO, |began| began.elapsed())
         })
     }
 
@@ -165,7 +177,9 @@ impl Client {
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(stream) = &mut self.stream else { return Err(io::ErrorKind::NotConnected.into()) };
+        let Some(stream) = &mut self.stream else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
         match stream.write(bytes) {
             Err(error) if is_later(&error) => Ok(0),
             other => other,
@@ -177,7 +191,9 @@ impl Client {
     /// # Errors
     /// When the connection is gone.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let Some(stream) = &mut self.stream else { return Ok(None) };
+        let Some(stream) = &mut self.stream else {
+            return Ok(None);
+        };
         let held = self.partial.len();
         buffer[..held].copy_from_slice(&self.partial);
         match stream.read(&mut buffer[held..]) {
@@ -196,7 +212,10 @@ impl Client {
 }
 
 fn is_later(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }
 
 #[cfg(test)]
@@ -227,9 +246,21 @@ mod tests {
 
     #[test]
     fn who_is_in_the_last_of_its_rooms_has_joined() {
-        let mut client = Client::new(Seat::new(4, 0), Box::new([Seat::new(5, 0), Seat::new(0, 1)]), 0);
-        assert_eq!(client.seats().map(|seat| seat.room).collect::<Vec<_>>(), [4, 5, 0]);
-        assert_eq!((0..4).filter_map(|which| Some(client.seat(which)?.room)).collect::<Vec<_>>(), [4, 5, 0]);
+        let mut client = Client::new(
+            Seat::new(4, 0),
+            Box::new([Seat::new(5, 0), Seat::new(0, 1)]),
+            0,
+        );
+        assert_eq!(
+            client.seats().map(|seat| seat.room).collect::<Vec<_>>(),
+            [4, 5, 0]
+        );
+        assert_eq!(
+            (0..4)
+                .filter_map(|which| Some(client.seat(which)?.room))
+                .collect::<Vec<_>>(),
+            [4, 5, 0]
+        );
         for _ in 0..2 {
             client.begin();
             client.stage = Stage::Joining;

@@ -110,9 +110,15 @@ impl Crowd {
     /// When the system gives no poll.
     pub(super) fn new(manner: Manner, rooms: Vec<Room>, spread: Spread) -> anyhow::Result<Self> {
         let client = |client| {
-            let mut seats = spread.seats(client).map(|(room, place)| Seat::new(room, place));
+            let mut seats = spread
+                .seats(client)
+                .map(|(room, place)| Seat::new(room, place));
             let first = seats.next().expect("a client is in one room at least");
-            Client::new(first, seats.collect(), spread.target(client, manner.targets.len()))
+            Client::new(
+                first,
+                seats.collect(),
+                spread.target(client, manner.targets.len()),
+            )
         };
         Ok(Self {
             clients: (0..spread.clients()).map(client).collect(),
@@ -126,7 +132,10 @@ impl Crowd {
             rooms,
             stirred: Vec::new(),
             found: Findings::default(),
-            heard: Heard { deliveries: 0, latency: Histogram::new_with_max(LONGEST_US, 3)? },
+            heard: Heard {
+                deliveries: 0,
+                latency: Histogram::new_with_max(LONGEST_US, 3)?,
+            },
             latency_from: u64::MAX,
             origin: Instant::now(),
             joined: 0,
@@ -167,13 +176,22 @@ impl Crowd {
         let is_away = |index: &usize| self.clients[*index].stage == Stage::Away;
         let coming: Vec<usize> = (0..self.clients.len()).filter(is_away).collect();
         let mut next = 0;
-        let mut made = Progress { most: self.entered, at: began };
+        let mut made = Progress {
+            most: self.entered,
+            at: began,
+        };
         self.is_assembled = false;
         while self.joined < self.clients.len() {
-            let allowed = if per_sec == 0 { u64::MAX } else { per_sec * began.elapsed().as_millis() as u64 / 1000 + 1 };
+            let allowed = if per_sec == 0 {
+                u64::MAX
+            } else {
+                per_sec * began.elapsed().as_millis() as u64 / 1000 + 1
+            };
             while self.under_way < at_once {
                 let index = match self.retries.front() {
-                    Some((at, _)) if *at <= Instant::now() => self.retries.pop_front().map(|(_, index)| index),
+                    Some((at, _)) if *at <= Instant::now() => {
+                        self.retries.pop_front().map(|(_, index)| index)
+                    }
                     _ if next < coming.len() && (next as u64) < allowed => {
                         next += 1;
                         Some(coming[next - 1])
@@ -183,10 +201,17 @@ impl Crowd {
                 let Some(index) = index else { break };
                 self.dial(index);
             }
-            self.turn(Some(Duration::from_millis(if per_sec == 0 { 20 } else { 1 })))?;
+            self.turn(Some(Duration::from_millis(if per_sec == 0 {
+                20
+            } else {
+                1
+            })))?;
             if made.is_over(self.entered, Instant::now()) {
                 let (most, all) = (made.most, self.clients.len() * self.spread.each());
-                bail!("{most} of {all} joins are made, and no more for 30 s: {}", self.last_failure);
+                bail!(
+                    "{most} of {all} joins are made, and no more for 30 s: {}",
+                    self.last_failure
+                );
             }
             progress(self.joined);
         }
@@ -204,13 +229,23 @@ impl Crowd {
 
     fn dial(&mut self, index: usize) {
         let target = &self.manner.targets[self.clients[index].target];
-        let source = target::source_of(target, &self.manner.sources, index / self.manner.targets.len());
+        let source = target::source_of(
+            target,
+            &self.manner.sources,
+            index / self.manner.targets.len(),
+        );
         self.under_way += 1;
         self.clients[index].begin();
         let dialled = target.dial(source).and_then(|stream| {
             self.clients[index].dialled(stream);
-            let client = self.clients[index].stream().ok_or(io::ErrorKind::NotConnected)?;
-            self.poll.registry().register(client, Token(index), Interest::READABLE | Interest::WRITABLE)
+            let client = self.clients[index]
+                .stream()
+                .ok_or(io::ErrorKind::NotConnected)?;
+            self.poll.registry().register(
+                client,
+                Token(index),
+                Interest::READABLE | Interest::WRITABLE,
+            )
         });
         if let Err(error) = dialled {
             self.lost(index, &error.to_string());
@@ -248,15 +283,26 @@ impl Crowd {
         }
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         match self.poll.poll(&mut events, patience) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error).context("poll"),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                return Err(error).context("poll");
+            }
             _ => {}
         }
         self.is_stirred = !events.is_empty();
         for event in &events {
             let index = event.token().0;
-            let done = if event.is_writable() { self.writable(index) } else { Ok(()) };
-            let done = done
-                .and_then(|()| if event.is_readable() { self.readable(index, event.is_read_closed()) } else { Ok(()) });
+            let done = if event.is_writable() {
+                self.writable(index)
+            } else {
+                Ok(())
+            };
+            let done = done.and_then(|()| {
+                if event.is_readable() {
+                    self.readable(index, event.is_read_closed())
+                } else {
+                    Ok(())
+                }
+            });
             if let Err(why) = done {
                 self.lost(index, &why);
             }
@@ -272,7 +318,9 @@ impl Crowd {
                 return Err(error.to_string());
             }
             client.stage = Stage::Upgrading;
-            return client.write(&self.manner.targets[client.target].request).map_err(|error| error.to_string());
+            return client
+                .write(&self.manner.targets[client.target].request)
+                .map_err(|error| error.to_string());
         }
         client.flush().map_err(|error| error.to_string())
     }
@@ -291,7 +339,9 @@ impl Crowd {
                 }
             };
             match self.take(index, &buffer[..filled]) {
-                Ok(taken) if taken == 0 && filled == buffer.len() => result = Err("an endless frame".into()),
+                Ok(taken) if taken == 0 && filled == buffer.len() => {
+                    result = Err("an endless frame".into())
+                }
                 Ok(taken) => self.clients[index].keep(&buffer[taken..filled]),
                 Err(why) => result = Err(why),
             }
@@ -309,9 +359,15 @@ impl Crowd {
         let now = self.now_us();
         let mut taken = 0;
         if self.clients[index].stage == Stage::Upgrading {
-            let Some(end) = memmem::find(bytes, b"\r\n\r\n") else { return Ok(0) };
+            let Some(end) = memmem::find(bytes, b"\r\n\r\n") else {
+                return Ok(0);
+            };
             if !bytes.starts_with(b"HTTP/1.1 101") {
-                return Err(String::from_utf8_lossy(bytes).lines().next().unwrap_or_default().to_owned());
+                return Err(String::from_utf8_lossy(bytes)
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned());
             }
             self.clients[index].stage = Stage::Opening;
             taken = end + 4;
@@ -331,7 +387,9 @@ impl Crowd {
     fn answer(&mut self, index: usize, opcode: u8, payload: &[u8]) -> Result<(), String> {
         self.frame.clear();
         frame::encode(opcode, payload, &mut self.frame);
-        self.clients[index].write(&self.frame).map_err(|error| error.to_string())
+        self.clients[index]
+            .write(&self.frame)
+            .map_err(|error| error.to_string())
     }
 
     /// One Engine.IO packet.
@@ -349,10 +407,14 @@ impl Crowd {
                 return Ok(());
             };
             let room = &mut self.rooms[seat.room];
-            if let Some(sent_us) = room.heard(seat.place, &mut seat.last_seq, packet, &mut self.found) {
+            if let Some(sent_us) =
+                room.heard(seat.place, &mut seat.last_seq, packet, &mut self.found)
+            {
                 self.heard.deliveries += 1;
                 if sent_us >= self.latency_from {
-                    self.heard.latency.saturating_record(now.saturating_sub(sent_us));
+                    self.heard
+                        .latency
+                        .saturating_record(now.saturating_sub(sent_us));
                 }
                 if self.stirred.last() != Some(&seat.room) {
                     self.stirred.push(seat.room);
@@ -385,7 +447,9 @@ impl Crowd {
 
     /// The CONNECT packet, with a token when there is a secret to sign one.
     fn connect(&self, index: usize) -> Result<String, jsonwebtoken::errors::Error> {
-        let Some(secret) = &self.manner.token_secret else { return Ok("40".to_owned()) };
+        let Some(secret) = &self.manner.token_secret else {
+            return Ok("40".to_owned());
+        };
         let user = format!("{}{index}", self.manner.prefix);
         let token = NewToken::lasting(&user, Duration::from_secs(86_400)).sign(secret)?;
         Ok(format!("40{{\"token\":\"{token}\"}}"))
@@ -397,7 +461,8 @@ impl Crowd {
         }
         self.clients[index].stage = Stage::Authenticating;
         let user = format!("{}{index}", self.manner.prefix);
-        let packet = format!("420[\"authenticate\",{{\"user_id\":\"{user}\",\"username\":\"{user}\"}}]");
+        let packet =
+            format!("420[\"authenticate\",{{\"user_id\":\"{user}\",\"username\":\"{user}\"}}]");
         self.answer(index, frame::TEXT, packet.as_bytes())
     }
 
@@ -410,7 +475,9 @@ impl Crowd {
         for (id, seat) in (1..).zip(client.seats()) {
             let room = &self.rooms[seat.room];
             let since = match (&seat.epoch, self.resumes && room.is_numbered()) {
-                (Some(epoch), true) => format!(",\"since_seq\":{},\"epoch\":\"{epoch}\"", seat.last_seq),
+                (Some(epoch), true) => {
+                    format!(",\"since_seq\":{},\"epoch\":\"{epoch}\"", seat.last_seq)
+                }
                 _ => String::new(),
             };
             let packet = format!("42{id}[\"join\",{{\"room_id\":\"{}\"{since}}}]", room.name);
@@ -432,13 +499,19 @@ impl Crowd {
             Stage::Authenticating => self.join(index),
             Stage::Joining => {
                 let client = &mut self.clients[index];
-                let which = room::digits_of(&ack[..at]).and_then(|id| usize::try_from(id.checked_sub(1)?).ok());
-                let seat = which.and_then(|which| client.seat(which)).filter(|seat| !seat.taken).ok_or_else(text)?;
+                let which = room::digits_of(&ack[..at])
+                    .and_then(|id| usize::try_from(id.checked_sub(1)?).ok());
+                let seat = which
+                    .and_then(|which| client.seat(which))
+                    .filter(|seat| !seat.taken)
+                    .ok_or_else(text)?;
                 seat.taken = true;
                 let room = &mut self.rooms[seat.room];
                 let seq = answer["seq"].as_u64();
                 if self.resumes {
-                    if room.is_numbered() && (answer["recovered"] != true || seq != Some(seat.last_seq)) {
+                    if room.is_numbered()
+                        && (answer["recovered"] != true || seq != Some(seat.last_seq))
+                    {
                         self.found.gaps += 1;
                     }
                 } else {
@@ -448,7 +521,8 @@ impl Crowd {
                 seat.epoch = answer["epoch"].as_str().map(Into::into);
                 self.entered += 1;
                 if let Some(took) = client.enter() {
-                    self.join_time.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                    self.join_time
+                        .saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
                     self.joined += 1;
                     self.under_way -= 1;
                 }
@@ -496,9 +570,16 @@ mod tests {
     fn crowd_of_one(rooms: usize) -> (Crowd, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = Target::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-        let manner = Manner { targets: vec![target], sources: Vec::new(), token_secret: None, prefix: "u".into() };
+        let manner = Manner {
+            targets: vec![target],
+            sources: Vec::new(),
+            token_secret: None,
+            prefix: "u".into(),
+        };
         let spread = Spread::new(1, rooms, rooms).unwrap();
-        let rooms = (0..rooms).map(|room| Room::new(format!("u{room}"), spread.members(room), 1, 100)).collect();
+        let rooms = (0..rooms)
+            .map(|room| Room::new(format!("u{room}"), spread.members(room), 1, 100))
+            .collect();
         (Crowd::new(manner, rooms, spread).unwrap(), listener)
     }
 
@@ -552,7 +633,12 @@ mod tests {
         server.shutdown(Shutdown::Write).unwrap();
         crowd.turn(None).unwrap();
         assert_eq!(crowd.join_time.len(), 1, "it had joined");
-        assert_eq!((crowd.joined, crowd.retries.len()), (0, 1), "{}", crowd.last_failure);
+        assert_eq!(
+            (crowd.joined, crowd.retries.len()),
+            (0, 1),
+            "{}",
+            crowd.last_failure
+        );
     }
 
     #[test]
@@ -564,7 +650,10 @@ mod tests {
             assert!(!made.is_over(joined, began + PATIENCE + Duration::from_secs(seconds)));
         }
         assert!(made.is_over(5, began + 2 * PATIENCE + Duration::from_secs(1)));
-        assert!(!made.is_over(6, began + 2 * PATIENCE + Duration::from_secs(1)), "a sixth");
+        assert!(
+            !made.is_over(6, began + 2 * PATIENCE + Duration::from_secs(1)),
+            "a sixth"
+        );
     }
 
     #[test]
@@ -572,62 +661,108 @@ mod tests {
         let (mut crowd, mut server) = upgrading();
         server.write_all(&welcome()).unwrap();
         crowd.turn(None).unwrap();
-        assert_eq!((crowd.joined, crowd.retries.len()), (1, 0), "{}", crowd.last_failure);
+        assert_eq!(
+            (crowd.joined, crowd.retries.len()),
+            (1, 0),
+            "{}",
+            crowd.last_failure
+        );
     }
 
     /// The message that the only member of a room says next, as it hears it.
     fn said(crowd: &mut Crowd, room: usize, seq: u64) -> Vec<u8> {
         let (_, frame) = crowd.rooms[room].next(0);
         let at = memmem::find(frame, b"\"room_id\"").unwrap();
-        [format!("42[\"message\",{{\"seq\":{seq},\"epoch\":\"e\",\"id\":\"i\",").as_bytes(), &frame[at..]].concat()
+        [
+            format!("42[\"message\",{{\"seq\":{seq},\"epoch\":\"e\",\"id\":\"i\",").as_bytes(),
+            &frame[at..],
+        ]
+        .concat()
     }
 
     #[test]
     fn every_room_of_a_connection_is_checked_by_itself() {
         let (mut crowd, listener) = crowd_of_one(3);
         let mut server = dial(&mut crowd, &listener);
-        let acks = ["433[{\"ok\":true,\"seq\":30}]", "431[{\"ok\":true,\"seq\":10}]", "432[{\"ok\":true,\"seq\":20}]"];
+        let acks = [
+            "433[{\"ok\":true,\"seq\":30}]",
+            "431[{\"ok\":true,\"seq\":10}]",
+            "432[{\"ok\":true,\"seq\":20}]",
+        ];
         server.write_all(&welcome_with(&acks[..2])).unwrap();
         crowd.turn(None).unwrap();
         assert_eq!((crowd.joined, crowd.entered), (0, 2), "one room is missing");
-        server.write_all(&welcome_with(&acks)[welcome_with(&acks[..2]).len()..]).unwrap();
+        server
+            .write_all(&welcome_with(&acks)[welcome_with(&acks[..2]).len()..])
+            .unwrap();
         crowd.turn(None).unwrap();
         assert_eq!((crowd.joined, crowd.entered), (1, 3));
         for (room, seq) in [(2, 31), (0, 11), (2, 32), (1, 21), (0, 12)] {
             let packet = said(&mut crowd, room, seq);
             crowd.packet(0, &packet, 0).unwrap();
         }
-        assert!(crowd.is_quiet() && crowd.found.is_clean(), "{:?}", crowd.found);
+        assert!(
+            crowd.is_quiet() && crowd.found.is_clean(),
+            "{:?}",
+            crowd.found
+        );
         assert_eq!(crowd.heard.deliveries, 5);
         let lost = said(&mut crowd, 1, 22);
         let packet = said(&mut crowd, 1, 23);
         crowd.packet(0, &packet, 0).unwrap();
-        assert_eq!(crowd.found, Findings { holes: 1, ..Findings::default() });
+        assert_eq!(
+            crowd.found,
+            Findings {
+                holes: 1,
+                ..Findings::default()
+            }
+        );
         crowd.packet(0, &lost, 0).unwrap();
         crowd.packet(0, &packet, 0).unwrap();
-        assert_eq!(crowd.found, Findings { disorder: 1, repeats: 1, ..Findings::default() });
+        assert_eq!(
+            crowd.found,
+            Findings {
+                disorder: 1,
+                repeats: 1,
+                ..Findings::default()
+            }
+        );
     }
 
     #[test]
     fn a_message_of_a_room_that_it_is_not_in_is_none_to_a_client() {
         let (mut crowd, _listener) = crowd_of_one(2);
         for room_id in ["u2", "v1", "u", ""] {
-            let packet = format!("42[\"message\",{{\"seq\":1,\"room_id\":\"{room_id}\",\"content\":\"~hb\"}}]");
+            let packet = format!(
+                "42[\"message\",{{\"seq\":1,\"room_id\":\"{room_id}\",\"content\":\"~hb\"}}]"
+            );
             crowd.packet(0, packet.as_bytes(), 0).unwrap();
         }
-        assert_eq!(crowd.found, Findings { unreadable: 4, ..Findings::default() });
+        assert_eq!(
+            crowd.found,
+            Findings {
+                unreadable: 4,
+                ..Findings::default()
+            }
+        );
         assert_eq!(crowd.heard.deliveries, 0);
     }
 
     #[test]
     fn who_is_cut_off_goes_on_in_all_of_its_rooms() {
         let (mut crowd, listener) = crowd_of_one(2);
-        let acks = ["431[{\"ok\":true,\"seq\":0,\"epoch\":\"a\"}]", "432[{\"ok\":true,\"seq\":7,\"epoch\":\"b\"}]"];
+        let acks = [
+            "431[{\"ok\":true,\"seq\":0,\"epoch\":\"a\"}]",
+            "432[{\"ok\":true,\"seq\":7,\"epoch\":\"b\"}]",
+        ];
         let mut server = dial(&mut crowd, &listener);
         server.write_all(&welcome_with(&acks)).unwrap();
         crowd.turn(None).unwrap();
         let asked = read_to(&mut server, "\"u1\"}]");
-        assert!(asked.contains("421[\"join\",{\"room_id\":\"u0\"}]") && asked.contains("422[\"join\""), "{asked}");
+        assert!(
+            asked.contains("421[\"join\",{\"room_id\":\"u0\"}]") && asked.contains("422[\"join\""),
+            "{asked}"
+        );
         let packet = said(&mut crowd, 1, 8);
         crowd.packet(0, &packet, 0).unwrap();
         crowd.scatter();
@@ -639,10 +774,22 @@ mod tests {
         server.write_all(&welcome_with(&[recovered, gap])).unwrap();
         crowd.turn(None).unwrap();
         let asked = read_to(&mut server, "\"epoch\":\"b\"}]");
-        assert!(asked.contains("\"u0\",\"since_seq\":0,\"epoch\":\"a\"}]"), "{asked}");
-        assert!(asked.contains("\"u1\",\"since_seq\":8,\"epoch\":\"b\"}]"), "{asked}");
+        assert!(
+            asked.contains("\"u0\",\"since_seq\":0,\"epoch\":\"a\"}]"),
+            "{asked}"
+        );
+        assert!(
+            asked.contains("\"u1\",\"since_seq\":8,\"epoch\":\"b\"}]"),
+            "{asked}"
+        );
         assert_eq!((crowd.joined, crowd.entered), (1, 2));
-        assert_eq!(crowd.found, Findings { gaps: 1, ..Findings::default() });
+        assert_eq!(
+            crowd.found,
+            Findings {
+                gaps: 1,
+                ..Findings::default()
+            }
+        );
     }
 
     #[test]
@@ -652,16 +799,31 @@ mod tests {
         let ack = "431[{\"ok\":true,\"seq\":0}]";
         server.write_all(&welcome_with(&[ack, ack])).unwrap();
         crowd.turn(None).unwrap();
-        assert_eq!((crowd.joined, crowd.attempts_failed), (0, 1), "{}", crowd.last_failure);
+        assert_eq!(
+            (crowd.joined, crowd.attempts_failed),
+            (0, 1),
+            "{}",
+            crowd.last_failure
+        );
     }
 
     #[test]
     fn who_is_lost_before_its_last_room_is_in_none() {
         let (mut crowd, listener) = crowd_of_one(2);
         let mut server = dial(&mut crowd, &listener);
-        server.write_all(&welcome_with(&["431[{\"ok\":true,\"seq\":0}]", "432[{\"ok\":false}]"])).unwrap();
+        server
+            .write_all(&welcome_with(&[
+                "431[{\"ok\":true,\"seq\":0}]",
+                "432[{\"ok\":false}]",
+            ]))
+            .unwrap();
         crowd.turn(None).unwrap();
         assert_eq!((crowd.joined, crowd.entered, crowd.under_way), (0, 0, 0));
-        assert_eq!((crowd.attempts_failed, crowd.retries.len()), (1, 1), "{}", crowd.last_failure);
+        assert_eq!(
+            (crowd.attempts_failed, crowd.retries.len()),
+            (1, 1),
+            "{}",
+            crowd.last_failure
+        );
     }
 }

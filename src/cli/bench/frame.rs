@@ -42,7 +42,9 @@ pub(super) fn encode(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
 /// # Errors
 /// When it is none that this generator reads: masked, in pieces, compressed, or longer than memory.
 pub(super) fn take(bytes: &[u8]) -> Result<Option<Frame<'_>>, &'static str> {
-    let [first, second, rest @ ..] = bytes else { return Ok(None) };
+    let [first, second, rest @ ..] = bytes else {
+        return Ok(None);
+    };
     if first & 0xf0 != 0x80 {
         return Err("a frame in pieces, or with an extension");
     }
@@ -60,8 +62,15 @@ pub(super) fn take(bytes: &[u8]) -> Result<Option<Frame<'_>>, &'static str> {
         },
         len => (2, u64::from(*len)),
     };
-    let len = usize::try_from(len).ok().and_then(|len| len.checked_add(head)).ok_or("a frame without end")?;
-    Ok(bytes.get(head..len).map(|payload| Frame { opcode: first & 0x0f, payload, len }))
+    let len = usize::try_from(len)
+        .ok()
+        .and_then(|len| len.checked_add(head))
+        .ok_or("a frame without end")?;
+    Ok(bytes.get(head..len).map(|payload| Frame {
+        opcode: first & 0x0f,
+        payload,
+        len,
+    }))
 }
 
 #[cfg(test)]
@@ -82,7 +91,14 @@ mod tests {
             let payload = vec![b'a'; len];
             let bytes = [served(&payload), vec![0x81]].concat();
             let whole = bytes.len() - 1;
-            assert_eq!(take(&bytes), Ok(Some(Frame { opcode: TEXT, payload: &payload, len: whole })));
+            assert_eq!(
+                take(&bytes),
+                Ok(Some(Frame {
+                    opcode: TEXT,
+                    payload: &payload,
+                    len: whole
+                }))
+            );
             assert_eq!(take(&bytes[..whole - 1]), Ok(None));
         }
     }
@@ -92,6 +108,9 @@ mod tests {
         assert!(take(&[0x01, 0x00]).is_err(), "in pieces");
         assert!(take(&[0xc1, 0x00]).is_err(), "compressed");
         assert!(take(&[0x81, 0x80, 0, 0, 0, 0]).is_err(), "masked");
-        assert!(take(&[0x81, 127, 255, 255, 255, 255, 255, 255, 255, 255]).is_err(), "without end");
+        assert!(
+            take(&[0x81, 127, 255, 255, 255, 255, 255, 255, 255, 255]).is_err(),
+            "without end"
+        );
     }
 }

@@ -104,13 +104,24 @@ struct Usage {
 impl Usage {
     fn now(servers: &[Process]) -> anyhow::Result<Self> {
         let own = Process::own().used()?;
-        let servers = servers.iter().map(|server| server.used()).collect::<anyhow::Result<_>>()?;
-        Ok(Self { at: Instant::now(), servers, own })
+        let servers = servers
+            .iter()
+            .map(|server| server.used())
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self {
+            at: Instant::now(),
+            servers,
+            own,
+        })
     }
 
     /// Processor time of each server since then.
     fn of_servers(&self, before: &Self) -> anyhow::Result<Vec<Duration>> {
-        self.servers.iter().zip(&before.servers).map(|(now, before)| now.since(before)).collect()
+        self.servers
+            .iter()
+            .zip(&before.servers)
+            .map(|(now, before)| now.since(before))
+            .collect()
     }
 }
 
@@ -120,21 +131,45 @@ impl Usage {
 /// In words for whoever typed it: options that make no sense, servers that can't be reached or measured.
 pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let spread = Spread::new(options.clients, options.rooms, options.rooms_each)?;
-    ensure!(options.payload >= MARK_BYTES, "--payload: {MARK_BYTES} bytes are needed to tell messages apart");
-    ensure!(options.at_once > 0 && options.in_flight > 0, "--at-once and --in-flight must be at least 1");
-    ensure!(options.rate != Some(0), "--rate must be at least 1; --idle says nothing");
+    ensure!(
+        options.payload >= MARK_BYTES,
+        "--payload: {MARK_BYTES} bytes are needed to tell messages apart"
+    );
+    ensure!(
+        options.at_once > 0 && options.in_flight > 0,
+        "--at-once and --in-flight must be at least 1"
+    );
+    ensure!(
+        options.rate != Some(0),
+        "--rate must be at least 1; --idle says nothing"
+    );
     let files = rlimit::increase_nofile_limit(u64::MAX)?;
     ensure!(
         files > options.clients as u64 + 32,
         "{} connections need as many open files, and this process may have {files} (ulimit -Hn)",
         options.clients
     );
-    let targets = options.url.iter().map(|url| Target::parse(url)).collect::<anyhow::Result<Vec<_>>>()?;
-    let servers = options.pid.iter().map(|pid| Process::of(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
+    let targets = options
+        .url
+        .iter()
+        .map(|url| Target::parse(url))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let servers = options
+        .pid
+        .iter()
+        .map(|pid| Process::of(*pid))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     // Names of this run's own, so that no other run in the same rooms disturbs the counts.
     let prefix = format!("bench-{}-", std::process::id());
     let rooms = (0..options.rooms)
-        .map(|room| Room::new(format!("{prefix}{room}"), spread.members(room), options.senders, options.payload))
+        .map(|room| {
+            Room::new(
+                format!("{prefix}{room}"),
+                spread.members(room),
+                options.senders,
+                options.payload,
+            )
+        })
         .collect();
     let manner = Manner {
         targets,
@@ -156,7 +191,11 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if !report.ok && !crowd.last_failure().is_empty() {
         eprintln!("the last failure: {}", crowd.last_failure());
     }
-    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// What was given, or what stands in the environment.
@@ -168,27 +207,51 @@ fn token_secret(given: Option<String>, environment: Option<String>) -> anyhow::R
 }
 
 fn measure(options: &Options, servers: &[Process], crowd: &mut Crowd) -> anyhow::Result<Report> {
-    let memory = || servers.iter().map(|server| server.memory()).collect::<anyhow::Result<Vec<u64>>>();
+    let memory = || {
+        servers
+            .iter()
+            .map(|server| server.memory())
+            .collect::<anyhow::Result<Vec<u64>>>()
+    };
     let mut line = Line::new();
     let memory_before = memory()?;
     let before = Usage::now(servers)?;
-    let took = crowd.assemble(options.at_once, options.ramp, |joined| line.show(|| format!("{joined} have joined")))?;
+    let took = crowd.assemble(options.at_once, options.ramp, |joined| {
+        line.show(|| format!("{joined} have joined"))
+    })?;
     let connecting = connecting(crowd, took);
     let came = Usage::now(servers)?;
-    rest(crowd, if options.idle { options.duration } else { REST }, &mut line)?;
+    rest(
+        crowd,
+        if options.idle { options.duration } else { REST },
+        &mut line,
+    )?;
     let memory_there = memory()?;
     let for_connections = came.of_servers(&before)?;
     let (load, cores, cpu) = if options.idle {
-        (None, for_connections.iter().map(|used| cores(*used, came.at - before.at)).collect(), None)
+        (
+            None,
+            for_connections
+                .iter()
+                .map(|used| cores(*used, came.at - before.at))
+                .collect(),
+            None,
+        )
     } else {
         let (load, usage, deliveries) = put_load(options, servers, crowd, &mut line)?;
         let cpu = usage.iter().sum::<Duration>().as_secs_f64() * 1e6 / deliveries.max(1) as f64;
         let time = Duration::from_secs_f64(load.seconds);
-        (Some(load), usage.iter().map(|used| cores(*used, time)).collect(), Some(cpu))
+        (
+            Some(load),
+            usage.iter().map(|used| cores(*used, time)).collect(),
+            Some(cpu),
+        )
     };
     let storm = if options.storm {
         crowd.scatter();
-        let took = crowd.assemble(options.clients, 0, |joined| line.show(|| format!("{joined} are back")))?;
+        let took = crowd.assemble(options.clients, 0, |joined| {
+            line.show(|| format!("{joined} are back"))
+        })?;
         let storm = self::connecting(crowd, took);
         rest(crowd, REST, &mut line)?;
         Some(storm)
@@ -197,10 +260,16 @@ fn measure(options: &Options, servers: &[Process], crowd: &mut Crowd) -> anyhow:
     };
     line.clear();
     let mut findings = crowd.found;
-    crowd.rooms.iter().for_each(|room| room.close(&mut findings));
+    crowd
+        .rooms
+        .iter()
+        .for_each(|room| room.close(&mut findings));
     let count = options.clients as f64;
-    let bytes_more: Vec<f64> =
-        memory_there.iter().zip(&memory_before).map(|(there, before)| *there as f64 - *before as f64).collect();
+    let bytes_more: Vec<f64> = memory_there
+        .iter()
+        .zip(&memory_before)
+        .map(|(there, before)| *there as f64 - *before as f64)
+        .collect();
     Ok(Report {
         clients: options.clients,
         rooms: options.rooms,
@@ -211,7 +280,8 @@ fn measure(options: &Options, servers: &[Process], crowd: &mut Crowd) -> anyhow:
         storm,
         servers: (!servers.is_empty()).then(|| Servers {
             cores,
-            cpu_us_per_connection: for_connections.iter().sum::<Duration>().as_secs_f64() * 1e6 / count,
+            cpu_us_per_connection: for_connections.iter().sum::<Duration>().as_secs_f64() * 1e6
+                / count,
             cpu_us_per_delivery: cpu,
             memory_before_bytes: memory_before.iter().sum(),
             memory_bytes: memory_there.iter().sum(),
@@ -219,7 +289,11 @@ fn measure(options: &Options, servers: &[Process], crowd: &mut Crowd) -> anyhow:
             bytes_more,
         }),
         checked: crowd.heard.deliveries,
-        checked_by: if crowd.rooms.iter().all(Room::is_numbered) { "seq" } else { "sender" },
+        checked_by: if crowd.rooms.iter().all(Room::is_numbered) {
+            "seq"
+        } else {
+            "sender"
+        },
         ok: findings.is_clean(),
         findings,
     })
@@ -251,7 +325,12 @@ fn rest(crowd: &mut Crowd, time: Duration, line: &mut Line) -> anyhow::Result<()
 /// When the next message is sent.
 enum Pace {
     InFlight(u64),
-    Rate { per_sec: u64, from: Instant, sent: u64, room: usize },
+    Rate {
+        per_sec: u64,
+        from: Instant,
+        sent: u64,
+        room: usize,
+    },
 }
 
 impl Pace {
@@ -268,15 +347,23 @@ impl Pace {
                 }
                 Duration::from_millis(100)
             }
-            Self::Rate { per_sec, from, sent, room } => {
+            Self::Rate {
+                per_sec,
+                from,
+                sent,
+                room,
+            } => {
                 for _ in 0..AT_ONCE_DUE {
                     let due = *from
                         + Duration::from_nanos(
-                            u64::try_from(u128::from(*sent) * 1_000_000_000 / u128::from(*per_sec)).unwrap_or(u64::MAX),
+                            u64::try_from(u128::from(*sent) * 1_000_000_000 / u128::from(*per_sec))
+                                .unwrap_or(u64::MAX),
                         );
                     if let Some(left) = due.checked_duration_since(Instant::now()) {
                         // The system's poll knows whole milliseconds; what is sooner is waited for awake.
-                        return Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(100));
+                        return Duration::from_millis(
+                            u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(100),
+                        );
                     }
                     // From when it was due, though it may be sent later: so a server that stalls can't hide it.
                     let sent_us = crowd.us_of(due);
@@ -301,7 +388,12 @@ fn put_load(
     let begin = Instant::now();
     let measured_from = begin + options.warm_up;
     let mut pace = match options.rate {
-        Some(per_sec) => Pace::Rate { per_sec, from: begin, sent: 0, room: 0 },
+        Some(per_sec) => Pace::Rate {
+            per_sec,
+            from: begin,
+            sent: 0,
+            room: 0,
+        },
         None => Pace::InFlight(options.in_flight),
     };
     let mut stirred: Vec<usize> = Vec::new();
@@ -316,7 +408,12 @@ fn put_load(
         }
     }
     crowd.latency_from = crowd.us_of(measured_from);
-    let counts = |crowd: &Crowd| (crowd.rooms.iter().map(|room| room.sent).sum::<u64>(), crowd.heard.deliveries);
+    let counts = |crowd: &Crowd| {
+        (
+            crowd.rooms.iter().map(|room| room.sent).sum::<u64>(),
+            crowd.heard.deliveries,
+        )
+    };
     let mut first = None;
     let (before, after) = loop {
         let now = Instant::now();
@@ -333,7 +430,10 @@ fn put_load(
         line.show(|| {
             let deliveries = per_second(crowd.heard.deliveries, begin.elapsed());
             let p99 = crowd.heard.latency.value_at_quantile(0.99) as f64 / 1000.0;
-            format!("{:.0} s: {deliveries:.0} deliveries/s, p99 {p99:.2} ms", begin.elapsed().as_secs_f64())
+            format!(
+                "{:.0} s: {deliveries:.0} deliveries/s, p99 {p99:.2} ms",
+                begin.elapsed().as_secs_f64()
+            )
         });
     };
     let (mut last_words, mut heard) = (Instant::now(), crowd.heard.deliveries);
@@ -344,7 +444,9 @@ fn put_load(
             (heard, last_words) = (crowd.heard.deliveries, Instant::now());
         }
     }
-    let Some((before, (messages, deliveries))) = before else { anyhow::bail!("nothing was measured") };
+    let Some((before, (messages, deliveries))) = before else {
+        anyhow::bail!("nothing was measured")
+    };
     let (after, (messages_after, deliveries_after)) = after;
     let time = after.at - before.at;
     let load = Load {
@@ -354,7 +456,11 @@ fn put_load(
         latency_ms: Quantiles::of(&crowd.heard.latency),
         generator_cores: cores(after.own.since(&before.own)?, time),
     };
-    Ok((load, after.of_servers(&before)?, deliveries_after - deliveries))
+    Ok((
+        load,
+        after.of_servers(&before)?,
+        deliveries_after - deliveries,
+    ))
 }
 
 /// One line on the terminal that tells how it goes; none where nobody watches.
@@ -365,7 +471,10 @@ struct Line {
 
 impl Line {
     fn new() -> Self {
-        Self { is_watched: std::io::stderr().is_terminal(), shown: Instant::now() }
+        Self {
+            is_watched: std::io::stderr().is_terminal(),
+            shown: Instant::now(),
+        }
     }
 
     fn show(&mut self, text: impl FnOnce() -> String) {

@@ -27,7 +27,9 @@ impl Process {
     /// When there is no such process, or it may not be looked at.
     pub(super) fn of(pid: u32) -> anyhow::Result<Self> {
         let process = Self(pid);
-        process.memory().with_context(|| format!("process {pid} can't be measured"))?;
+        process
+            .memory()
+            .with_context(|| format!("process {pid} can't be measured"))?;
         Ok(process)
     }
 
@@ -41,15 +43,22 @@ impl Process {
     /// # Errors
     /// When the process has ended: what it used since the last look is known to nobody.
     pub(super) fn used(self) -> anyhow::Result<Used> {
-        let ticks = self.ticks().with_context(|| format!("process {} has ended while it was measured", self.0))?;
+        let ticks = self
+            .ticks()
+            .with_context(|| format!("process {} has ended while it was measured", self.0))?;
         Ok(self.threads().map_or(Used::Whole(ticks), Used::Threads))
     }
 
     fn threads(self) -> Option<BTreeMap<u32, u64>> {
         let mut threads = BTreeMap::new();
-        for entry in fs::read_dir(format!("/proc/{}/task", self.0)).ok()?.flatten() {
+        for entry in fs::read_dir(format!("/proc/{}/task", self.0))
+            .ok()?
+            .flatten()
+        {
             // A thread may end between the two.
-            let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) else { continue };
+            let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) else {
+                continue;
+            };
             let nanoseconds = text.split(' ').next()?.parse().ok()?;
             threads.insert(entry.file_name().to_str()?.parse().ok()?, nanoseconds);
         }
@@ -76,9 +85,15 @@ impl Process {
         // The roll-up is exact; the other counts in the kernel's own batches, but every kernel has it.
         let (name, file) = match fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0)) {
             Ok(text) => ("Rss:", text),
-            Err(_) => ("VmRSS:", fs::read_to_string(format!("/proc/{}/status", self.0))?),
+            Err(_) => (
+                "VmRSS:",
+                fs::read_to_string(format!("/proc/{}/status", self.0))?,
+            ),
         };
-        let line = file.lines().find_map(|line| line.strip_prefix(name)).context("no resident memory is told")?;
+        let line = file
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .context("no resident memory is told")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 }
@@ -91,7 +106,9 @@ impl Used {
     pub(super) fn since(&self, before: &Self) -> anyhow::Result<Duration> {
         match (self, before) {
             (Self::Threads(now), Self::Threads(before)) => Ok(Duration::from_nanos(
-                now.iter().map(|(thread, used)| used - before.get(thread).unwrap_or(&0).min(used)).sum(),
+                now.iter()
+                    .map(|(thread, used)| used - before.get(thread).unwrap_or(&0).min(used))
+                    .sum(),
             )),
             (Self::Whole(now), Self::Whole(before)) => Ok(now.saturating_sub(*before)),
             _ => bail!("a process could be measured only in part: it was about to end"),
@@ -123,7 +140,10 @@ mod tests {
 
     #[test]
     fn a_process_that_ended_has_used_nothing_that_is_known() {
-        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let process = Process::of(child.id()).unwrap();
         assert!(process.used().is_ok());
         child.kill().unwrap();
@@ -132,10 +152,16 @@ mod tests {
         let error = loop {
             match process.used() {
                 Err(error) => break error.to_string(),
-                Ok(_) => assert!(killed.elapsed() < Duration::from_secs(20), "it is taken for alive"),
+                Ok(_) => assert!(
+                    killed.elapsed() < Duration::from_secs(20),
+                    "it is taken for alive"
+                ),
             }
         };
-        assert!(error.contains(&child.id().to_string()) && error.contains("ended"), "{error}");
+        assert!(
+            error.contains(&child.id().to_string()) && error.contains("ended"),
+            "{error}"
+        );
         child.wait().unwrap();
         assert!(process.used().is_err());
     }
@@ -143,7 +169,9 @@ mod tests {
     #[test]
     fn threads_that_ended_or_began_count_right() {
         let threads = |list: &[(u32, u64)]| Used::Threads(list.iter().copied().collect());
-        let used = threads(&[(1, 50), (3, 5)]).since(&threads(&[(1, 20), (2, 1000)])).unwrap();
+        let used = threads(&[(1, 50), (3, 5)])
+            .since(&threads(&[(1, 20), (2, 1000)]))
+            .unwrap();
         assert_eq!(used, Duration::from_nanos(35));
     }
 }

@@ -22,14 +22,29 @@ impl Quantiles {
     /// Of a histogram of microseconds.
     pub(super) fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: histogram.max() as f64 / 1000.0 }
+        Self {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max() as f64 / 1000.0,
+        }
     }
 }
 
 impl fmt::Display for Quantiles {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { p50, p90, p99, p999, max } = self;
-        write!(out, "p50 {p50:.2}  p90 {p90:.2}  p99 {p99:.2}  p99.9 {p999:.2}  max {max:.2} ms")
+        let Self {
+            p50,
+            p90,
+            p99,
+            p999,
+            max,
+        } = self;
+        write!(
+            out,
+            "p50 {p50:.2}  p90 {p90:.2}  p99 {p99:.2}  p99.9 {p999:.2}  max {max:.2} ms"
+        )
     }
 }
 
@@ -106,7 +121,11 @@ impl fmt::Display for Report {
         let each = if self.rooms_each == 1 {
             String::new()
         } else {
-            format!(" × {} (each client in {})", (self.members * 10.0).round() / 10.0, self.rooms_each)
+            format!(
+                " × {} (each client in {})",
+                (self.members * 10.0).round() / 10.0,
+                self.rooms_each
+            )
         };
         let connecting = |out: &mut fmt::Formatter<'_>, name: &str, it: &Connecting| {
             write!(
@@ -132,7 +151,11 @@ impl fmt::Display for Report {
             connecting(out, "storm", storm)?;
         }
         if let Some(servers) = &self.servers {
-            let cores: Vec<String> = servers.cores.iter().map(|cores| format!("{cores:.2}")).collect();
+            let cores: Vec<String> = servers
+                .cores
+                .iter()
+                .map(|cores| format!("{cores:.2}"))
+                .collect();
             write!(
                 out,
                 "{:<12}{} cores; {:.0} µs a connection",
@@ -153,7 +176,11 @@ impl fmt::Display for Report {
         if let Some(load) = &self.load {
             writeln!(out, "{:<12}{:.2} cores", "generator", load.generator_cores)?;
         }
-        let way = if self.checked_by == "seq" { "by the server's numbers" } else { "by each sender's own count only" };
+        let way = if self.checked_by == "seq" {
+            "by the server's numbers"
+        } else {
+            "by each sender's own count only"
+        };
         write!(out, "{:<12}{} deliveries, {way}: ", "checked", self.checked)?;
         if self.ok {
             write!(out, "no hole, no repeat, one order")

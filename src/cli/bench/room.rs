@@ -41,14 +41,23 @@ impl Mark {
             *number = digits_of(text)?;
         }
         let [sender, count, sent_us] = numbers;
-        Some((Self { sender: usize::try_from(sender).ok()?, count, sent_us }, &packet[..at]))
+        Some((
+            Self {
+                sender: usize::try_from(sender).ok()?,
+                count,
+                sent_us,
+            },
+            &packet[..at],
+        ))
     }
 }
 
 /// The number that digits say.
 pub(super) fn digits_of(text: &[u8]) -> Option<u64> {
     text.iter().try_fold(0_u64, |sum, digit| {
-        digit.is_ascii_digit().then(|| sum.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
+        digit
+            .is_ascii_digit()
+            .then(|| sum.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
     })
 }
 
@@ -72,8 +81,15 @@ pub(super) fn number_behind(name: &Finder<'_>, packet: &[u8]) -> Option<usize> {
 }
 
 fn leading_number(text: &[u8]) -> Option<u64> {
-    let len = text.iter().take_while(|digit| digit.is_ascii_digit()).count();
-    if len == 0 { None } else { digits_of(&text[..len]) }
+    let len = text
+        .iter()
+        .take_while(|digit| digit.is_ascii_digit())
+        .count();
+    if len == 0 {
+        None
+    } else {
+        digits_of(&text[..len])
+    }
 }
 
 /// What went wrong. All zeros: the server kept its promises.
@@ -150,7 +166,9 @@ impl Room {
     pub(super) fn new(name: String, members: Vec<usize>, senders: usize, bytes: usize) -> Self {
         let filler = "x".repeat(bytes.saturating_sub(MARK_BYTES));
         let digits = "0".repeat(MARK_BYTES - SIGN.len());
-        let packet = format!("42[\"message\",{{\"room_id\":\"{name}\",\"content\":\"~hb{digits}{filler}\"}}]");
+        let packet = format!(
+            "42[\"message\",{{\"room_id\":\"{name}\",\"content\":\"~hb{digits}{filler}\"}}]"
+        );
         let mut frame = Vec::new();
         super::frame::encode(super::frame::TEXT, packet.as_bytes(), &mut frame);
         let digits_at = memmem::find(&frame, SIGN).map_or(0, |at| at + SIGN.len());
@@ -195,7 +213,10 @@ impl Room {
         self.sent += 1;
         self.counts[sender] += 1;
         let mut at = self.digits_at;
-        for (number, digits) in [sender as u64, self.counts[sender], sent_us].into_iter().zip(DIGITS) {
+        for (number, digits) in [sender as u64, self.counts[sender], sent_us]
+            .into_iter()
+            .zip(DIGITS)
+        {
             put_digits(number, &mut self.frame[at..at + digits]);
             at += digits;
         }
@@ -214,8 +235,15 @@ impl Room {
 
     /// Member `place`, whose last number was `last`, hears a packet. Returns when it was to be sent, unless it counts for
     /// nothing.
-    pub(super) fn heard(&mut self, place: usize, last: &mut u64, packet: &[u8], found: &mut Findings) -> Option<u64> {
-        let Some((mark, head)) = Mark::find(packet).filter(|(mark, _)| mark.sender < self.senders && mark.count > 0)
+    pub(super) fn heard(
+        &mut self,
+        place: usize,
+        last: &mut u64,
+        packet: &[u8],
+        found: &mut Findings,
+    ) -> Option<u64> {
+        let Some((mark, head)) =
+            Mark::find(packet).filter(|(mark, _)| mark.sender < self.senders && mark.count > 0)
         else {
             found.unreadable += 1;
             return None;
@@ -227,15 +255,26 @@ impl Room {
             };
             (seq.checked_sub(first + 1), 0, seq, last)
         } else {
-            let turn = (mark.count - 1).checked_mul(self.senders as u64)?.checked_add(mark.sender as u64);
-            (turn, mark.sender, mark.count, self.heard.get_mut(place * self.senders + mark.sender)?)
+            let turn = (mark.count - 1)
+                .checked_mul(self.senders as u64)?
+                .checked_add(mark.sender as u64);
+            (
+                turn,
+                mark.sender,
+                mark.count,
+                self.heard.get_mut(place * self.senders + mark.sender)?,
+            )
         };
         let is_new = if number == *before + 1 {
             *before = number;
             true
         } else if number > *before {
             found.holes += number - *before - 1;
-            self.missing.extend((*before + 1..number).take(1000).map(|missing| (place, stream, missing)));
+            self.missing.extend(
+                (*before + 1..number)
+                    .take(1000)
+                    .map(|missing| (place, stream, missing)),
+            );
             *before = number;
             true
         } else if self.missing.remove(&(place, stream, number)) {
@@ -259,8 +298,15 @@ impl Room {
     /// A member has the message at this place, from 0: the first who hears it says which it is, the others must agree.
     fn arrived(&mut self, at: u64, mark: Mark, is_new: bool, found: &mut Findings) {
         // Who hears what was passed is late or hears it again, which its number tells. Numbers that jump far are not followed.
-        let Some(ahead) = at.checked_sub(self.passed) else { return };
-        let Some(index) = usize::try_from(ahead).ok().filter(|index| *index < 2 * REMEMBERED) else { return };
+        let Some(ahead) = at.checked_sub(self.passed) else {
+            return;
+        };
+        let Some(index) = usize::try_from(ahead)
+            .ok()
+            .filter(|index| *index < 2 * REMEMBERED)
+        else {
+            return;
+        };
         if index >= self.on_the_way.len() {
             self.on_the_way.resize(index + 1, Said::default());
         }
@@ -311,7 +357,11 @@ mod tests {
     fn said(room: &mut Room, seq: u64) -> Vec<u8> {
         let (_, frame) = room.next(seq * 10);
         let content = String::from_utf8(frame[room_start(frame)..].to_vec()).unwrap();
-        format!("42[\"message\",{{\"seq\":{seq},\"epoch\":\"e\",{}", &content[1..]).into_bytes()
+        format!(
+            "42[\"message\",{{\"seq\":{seq},\"epoch\":\"e\",{}",
+            &content[1..]
+        )
+        .into_bytes()
     }
 
     fn room_start(frame: &[u8]) -> usize {
@@ -330,7 +380,14 @@ mod tests {
         let packet = said(&mut room, 1);
         let content = memmem::find(&packet, SIGN).unwrap();
         assert_eq!(memmem::find(&packet[content..], b"\"").unwrap(), 100);
-        assert_eq!(Mark::find(&packet).unwrap().0, Mark { sender: 0, count: 1, sent_us: 10 });
+        assert_eq!(
+            Mark::find(&packet).unwrap().0,
+            Mark {
+                sender: 0,
+                count: 1,
+                sent_us: 10
+            }
+        );
         let (client, _) = room.next(0);
         assert_eq!(client, 8, "members take turns");
     }
@@ -357,13 +414,20 @@ mod tests {
             for packet in &packets {
                 room.heard(0, &mut last[0], packet, &mut found);
             }
-            assert_eq!((room.done(), room.is_quiet(), room.on_the_way.len()), (0, false, 4), "one of two has all");
+            assert_eq!(
+                (room.done(), room.is_quiet(), room.on_the_way.len()),
+                (0, false, 4),
+                "one of two has all"
+            );
             room.heard(1, &mut last[1], &packets[0], &mut found);
             assert_eq!((room.done(), room.on_the_way.len()), (1, 3));
             for packet in &packets[1..] {
                 room.heard(1, &mut last[1], packet, &mut found);
             }
-            assert_eq!((room.done(), room.is_quiet(), room.on_the_way.len()), (4, true, 0));
+            assert_eq!(
+                (room.done(), room.is_quiet(), room.on_the_way.len()),
+                (4, true, 0)
+            );
             assert!(found.is_clean(), "{found:?}");
         }
     }
@@ -378,21 +442,42 @@ mod tests {
                 room.heard(1, &mut last[1], &packet, &mut found);
             }
         }
-        assert!(room.on_the_way.len() <= REMEMBERED, "{}", room.on_the_way.len());
+        assert!(
+            room.on_the_way.len() <= REMEMBERED,
+            "{}",
+            room.on_the_way.len()
+        );
         assert_eq!(room.done(), room.sent - 1);
-        assert_eq!(found, Findings { holes: 1, ..Findings::default() });
+        assert_eq!(
+            found,
+            Findings {
+                holes: 1,
+                ..Findings::default()
+            }
+        );
     }
 
     #[test]
     fn a_sender_whose_messages_change_places_is_found() {
         let (mut room, mut found, mut last) = (room(Some(0)), Findings::default(), [0, 0]);
-        let packets: Vec<_> = [3, 2, 1].map(|seq| said(&mut room, seq)).into_iter().rev().collect();
+        let packets: Vec<_> = [3, 2, 1]
+            .map(|seq| said(&mut room, seq))
+            .into_iter()
+            .rev()
+            .collect();
         for packet in &packets {
             for (place, last) in last.iter_mut().enumerate() {
                 room.heard(place, last, packet, &mut found);
             }
         }
-        assert_eq!(found, Findings { two_orders: 1, ..Findings::default() }, "its second message came first");
+        assert_eq!(
+            found,
+            Findings {
+                two_orders: 1,
+                ..Findings::default()
+            },
+            "its second message came first"
+        );
     }
 
     #[test]
@@ -401,11 +486,32 @@ mod tests {
         let packets: Vec<_> = (1..=4).map(|seq| said(&mut room, seq)).collect();
         room.heard(0, &mut last, &packets[0], &mut found);
         room.heard(0, &mut last, &packets[0], &mut found);
-        assert_eq!(found, Findings { repeats: 1, ..Findings::default() });
+        assert_eq!(
+            found,
+            Findings {
+                repeats: 1,
+                ..Findings::default()
+            }
+        );
         room.heard(0, &mut last, &packets[3], &mut found);
-        assert_eq!(found, Findings { repeats: 1, holes: 2, ..Findings::default() });
+        assert_eq!(
+            found,
+            Findings {
+                repeats: 1,
+                holes: 2,
+                ..Findings::default()
+            }
+        );
         room.heard(0, &mut last, &packets[1], &mut found);
-        assert_eq!(found, Findings { repeats: 1, holes: 1, disorder: 1, ..Findings::default() });
+        assert_eq!(
+            found,
+            Findings {
+                repeats: 1,
+                holes: 1,
+                disorder: 1,
+                ..Findings::default()
+            }
+        );
     }
 
     #[test]
@@ -425,7 +531,13 @@ mod tests {
         let other = said(&mut room, 1);
         room.heard(0, &mut last[0], &one, &mut found);
         room.heard(1, &mut last[1], &other, &mut found);
-        assert_eq!(found, Findings { two_orders: 1, ..Findings::default() });
+        assert_eq!(
+            found,
+            Findings {
+                two_orders: 1,
+                ..Findings::default()
+            }
+        );
     }
 
     #[test]
@@ -438,7 +550,13 @@ mod tests {
         }
         assert!(found.is_clean(), "{found:?}");
         room.heard(1, &mut last, &packets[2], &mut found);
-        assert_eq!(found, Findings { repeats: 1, ..Findings::default() });
+        assert_eq!(
+            found,
+            Findings {
+                repeats: 1,
+                ..Findings::default()
+            }
+        );
     }
 
     #[test]

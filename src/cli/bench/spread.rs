@@ -21,17 +21,27 @@ impl Spread {
     /// # Errors
     /// In words for whoever typed the numbers.
     pub(super) fn new(clients: usize, rooms: usize, each: usize) -> anyhow::Result<Self> {
-        ensure!(clients > 0 && rooms > 0, "--clients and --rooms must be at least 1");
+        ensure!(
+            clients > 0 && rooms > 0,
+            "--clients and --rooms must be at least 1"
+        );
         ensure!(
             (1..=MOST).contains(&each),
             "--rooms-each must be 1 to {MOST}, as many as a node lets a connection be in"
         );
-        ensure!(each <= rooms, "--rooms-each: a client can't be in {each} different rooms, there are {rooms}");
+        ensure!(
+            each <= rooms,
+            "--rooms-each: a client can't be in {each} different rooms, there are {rooms}"
+        );
         ensure!(
             rooms.div_ceil(each) <= clients,
             "--rooms: each needs a member, and there are {clients} clients in {each} each"
         );
-        Ok(Self { clients, rooms, each })
+        Ok(Self {
+            clients,
+            rooms,
+            each,
+        })
     }
 
     /// How many clients there are.
@@ -51,17 +61,25 @@ impl Spread {
 
     /// Who is in the room, by place.
     pub(super) fn members(self, room: usize) -> Vec<usize> {
-        (room..self.clients * self.each).step_by(self.rooms).map(|seat| seat / self.each).collect()
+        (room..self.clients * self.each)
+            .step_by(self.rooms)
+            .map(|seat| seat / self.each)
+            .collect()
     }
 
     /// The rooms of a client, each with the client's place in it. One follows the other, behind the last the first.
     pub(super) fn seats(self, client: usize) -> impl Iterator<Item = (usize, usize)> {
-        (client * self.each..(client + 1) * self.each).map(move |seat| (seat % self.rooms, seat / self.rooms))
+        (client * self.each..(client + 1) * self.each)
+            .map(move |seat| (seat % self.rooms, seat / self.rooms))
     }
 
     /// The how many-th of its rooms it is to a client whose first one is `first`, from 0.
     pub(super) fn which(self, first: usize, room: usize) -> Option<usize> {
-        let behind = if room < first { room + self.rooms - first } else { room - first };
+        let behind = if room < first {
+            room + self.rooms - first
+        } else {
+            room - first
+        };
         (room < self.rooms && behind < self.each).then_some(behind)
     }
 
@@ -69,7 +87,9 @@ impl Spread {
     pub(super) fn target(self, client: usize, targets: usize) -> usize {
         if !self.rooms.is_multiple_of(self.each) {
             // Who shares a room has no numbers that a pattern would fit: they are scattered.
-            return usize::try_from((client as u64).wrapping_mul(SCATTER) >> 32).unwrap_or_default() % targets;
+            return usize::try_from((client as u64).wrapping_mul(SCATTER) >> 32)
+                .unwrap_or_default()
+                % targets;
         }
         // With as many clients in a row as fill all rooms once, those who share rooms stand below each other.
         let row_length = self.rooms / self.each;
@@ -79,7 +99,11 @@ impl Spread {
     /// The room to speak in after this one: all have their turn, from 0 on, and neighbours are rooms of different clients.
     pub(super) fn next(self, room: usize) -> usize {
         let next = room + self.each;
-        if next < self.rooms { next } else { (next + 1) % self.each }
+        if next < self.rooms {
+            next
+        } else {
+            (next + 1) % self.each
+        }
     }
 }
 
@@ -103,7 +127,9 @@ mod tests {
     ];
 
     fn spreads() -> impl Iterator<Item = Spread> {
-        SPREADS.into_iter().map(|(clients, rooms, each)| Spread::new(clients, rooms, each).unwrap())
+        SPREADS
+            .into_iter()
+            .map(|(clients, rooms, each)| Spread::new(clients, rooms, each).unwrap())
     }
 
     #[test]
@@ -113,12 +139,23 @@ mod tests {
             for room in 0..spread.rooms {
                 let members = spread.members(room);
                 let distinct: HashSet<_> = members.iter().collect();
-                assert_eq!(distinct.len(), members.len(), "{spread:?}: nobody is in a room twice");
+                assert_eq!(
+                    distinct.len(),
+                    members.len(),
+                    "{spread:?}: nobody is in a room twice"
+                );
                 for (place, client) in members.iter().enumerate() {
-                    assert!(spread.seats(*client).any(|seat| seat == (room, place)), "{spread:?}");
+                    assert!(
+                        spread.seats(*client).any(|seat| seat == (room, place)),
+                        "{spread:?}"
+                    );
                 }
                 let mean = spread.members_of_a_room();
-                assert!((members.len() as f64 - mean).abs() < 1.0, "{spread:?}: {} members", members.len());
+                assert!(
+                    (members.len() as f64 - mean).abs() < 1.0,
+                    "{spread:?}: {} members",
+                    members.len()
+                );
                 seats += members.len();
             }
             assert_eq!(seats, spread.clients * spread.each);
@@ -132,7 +169,11 @@ mod tests {
                 let rooms: Vec<usize> = spread.seats(client).map(|(room, _)| room).collect();
                 for room in 0..spread.rooms + 2 {
                     let found = rooms.iter().position(|its| *its == room);
-                    assert_eq!(spread.which(rooms[0], room), found, "{spread:?}, client {client}, room {room}");
+                    assert_eq!(
+                        spread.which(rooms[0], room),
+                        found,
+                        "{spread:?}, client {client}, room {room}"
+                    );
                 }
             }
         }
@@ -152,28 +193,51 @@ mod tests {
         for spread in spreads().filter(|spread| spread.rooms.is_multiple_of(spread.each)) {
             for room in 0..spread.rooms {
                 let members = spread.members(room);
-                let second = members.iter().filter(|client| spread.target(**client, 2) == 1).count();
-                assert!(second.abs_diff(members.len() - second) <= 1, "{spread:?}, room {room}: {second}");
+                let second = members
+                    .iter()
+                    .filter(|client| spread.target(**client, 2) == 1)
+                    .count();
+                assert!(
+                    second.abs_diff(members.len() - second) <= 1,
+                    "{spread:?}, room {room}: {second}"
+                );
             }
         }
         // About as many where rooms don't come out even.
         let uneven = Spread::new(300, 150, 100).unwrap();
         for room in 0..150 {
-            let second = uneven.members(room).iter().filter(|client| uneven.target(**client, 2) == 1).count();
-            assert!((80..=120).contains(&second), "{second} of 200 members of {room}");
+            let second = uneven
+                .members(room)
+                .iter()
+                .filter(|client| uneven.target(**client, 2) == 1)
+                .count();
+            assert!(
+                (80..=120).contains(&second),
+                "{second} of 200 members of {room}"
+            );
         }
         // Where a room has one member the nodes have as many clients.
         let alone = Spread::new(1000, 100_000, 100).unwrap();
-        assert_eq!((0..1000).filter(|client| alone.target(*client, 2) == 1).count(), 500);
+        assert_eq!(
+            (0..1000)
+                .filter(|client| alone.target(*client, 2) == 1)
+                .count(),
+            500
+        );
     }
 
     #[test]
     fn every_room_has_its_turn_and_no_client_two_in_a_row() {
         for spread in spreads() {
-            let turns: Vec<usize> =
-                std::iter::successors(Some(0), |room| Some(spread.next(*room))).take(spread.rooms + 1).collect();
+            let turns: Vec<usize> = std::iter::successors(Some(0), |room| Some(spread.next(*room)))
+                .take(spread.rooms + 1)
+                .collect();
             let distinct: HashSet<_> = turns[1..].iter().collect();
-            assert_eq!((distinct.len(), turns[spread.rooms]), (spread.rooms, 0), "{spread:?}");
+            assert_eq!(
+                (distinct.len(), turns[spread.rooms]),
+                (spread.rooms, 0),
+                "{spread:?}"
+            );
         }
         let alone = Spread::new(10, 1000, 100).unwrap();
         let turns = std::iter::successors(Some(0), |room| Some(alone.next(*room)));

@@ -58,9 +58,19 @@ impl RoomFeed {
         if self.changes.large || self.changes.version.is_none_or(|seen| seen <= version) {
             return (Vec::new(), false);
         }
-        let whole = self.changes.recent.iter().any(|change| change.previous == version);
-        let missed = self.changes.recent.iter().filter(|change| change.version > version && change.user != *user);
-        let events = missed.map(|change| Shared::new(Event::RoomChanged(self.room.clone(), change.clone()))).collect();
+        let whole = self
+            .changes
+            .recent
+            .iter()
+            .any(|change| change.previous == version);
+        let missed = self
+            .changes
+            .recent
+            .iter()
+            .filter(|change| change.version > version && change.user != *user);
+        let events = missed
+            .map(|change| Shared::new(Event::RoomChanged(self.room.clone(), change.clone())))
+            .collect();
         (events, !whole)
     }
 
@@ -73,7 +83,12 @@ impl RoomFeed {
 
     pub fn on_change(&mut self, context: &mut Context, change: RoomChange) {
         let held = self.changes.version.is_none() || self.changes.reading.is_some();
-        if held || self.changes.version.is_some_and(|version| change.version > version && change.previous != version) {
+        if held
+            || self
+                .changes
+                .version
+                .is_some_and(|version| change.version > version && change.previous != version)
+        {
             if self.changes.held.len() < HELD {
                 self.changes.held.push(change);
             } else {
@@ -89,7 +104,11 @@ impl RoomFeed {
 
     /// Hands on a change that follows the last one; one already handed on is ignored.
     fn apply(&mut self, context: &mut Context, change: RoomChange) {
-        if self.changes.version.is_some_and(|version| change.version <= version) {
+        if self
+            .changes
+            .version
+            .is_some_and(|version| change.version <= version)
+        {
             return;
         }
         self.changes.version = Some(change.version);
@@ -98,7 +117,8 @@ impl RoomFeed {
         if self.changes.recent.len() > RECENT {
             self.changes.recent.pop_front();
         }
-        let was_large = std::mem::replace(&mut self.changes.large, change.total > context.room_events);
+        let was_large =
+            std::mem::replace(&mut self.changes.large, change.total > context.room_events);
         if self.changes.large {
             self.want_roster(context, false);
         } else if was_large || change.kind == ChangeKind::Restored {
@@ -107,16 +127,27 @@ impl RoomFeed {
             let (user, version) = (change.user.clone(), change.version);
             let shared = Shared::new(Event::RoomChanged(self.room.clone(), change));
             let others = |member: &&mut super::members::Member| *member.outlet.user() != user;
-            for member in self.members.iter_mut().filter(others).filter(|member| member.changes_from < version) {
+            for member in self
+                .members
+                .iter_mut()
+                .filter(others)
+                .filter(|member| member.changes_from < version)
+            {
                 member.deliver_change(&shared);
             }
         }
     }
 
     pub(super) fn want_roster(&mut self, context: &mut Context, full: bool) {
-        let earliest = self.changes.last_roster.map_or_else(Instant::now, |last| last + ROSTER_PACE);
+        let earliest = self
+            .changes
+            .last_roster
+            .map_or_else(Instant::now, |last| last + ROSTER_PACE);
         let full = full || self.changes.due.is_some_and(|due| due.full);
-        let due = Due { at: self.changes.due.map_or(earliest, |due| due.at), full };
+        let due = Due {
+            at: self.changes.due.map_or(earliest, |due| due.at),
+            full,
+        };
         if self.changes.due.is_none() {
             context.call_at(due.at, &self.room);
         }
@@ -124,29 +155,41 @@ impl RoomFeed {
     }
 
     pub(super) fn on_roster_due(&mut self, context: &mut Context, now: Instant) {
-        let Some(due) = self.changes.due.filter(|due| due.at <= now) else { return };
+        let Some(due) = self.changes.due.filter(|due| due.at <= now) else {
+            return;
+        };
         self.changes.due = None;
         self.changes.last_roster = Some(now);
         if due.full && !self.changes.large {
             self.read_roster(context, None);
         } else {
             let total = self.changes.total;
-            let shared = Shared::new(Event::RoomUsers { room: self.room.clone(), users: Vec::new(), total });
-            self.members.iter_mut().for_each(|member| member.deliver_change(&shared));
+            let shared = Shared::new(Event::RoomUsers {
+                room: self.room.clone(),
+                users: Vec::new(),
+                total,
+            });
+            self.members
+                .iter_mut()
+                .for_each(|member| member.deliver_change(&shared));
         }
     }
 
     /// `instead`: the read of changes that it stands for.
     fn read_roster(&self, context: &Context, instead: Option<u64>) {
         let (presence, room) = (context.backplane.presence.clone(), self.room.clone());
-        context.read_room(
-            &self.room,
-            async move { Answer::Roster(instead, presence.roster(&room, Limits::ROSTER).await) },
-        );
+        context.read_room(&self.room, async move {
+            Answer::Roster(instead, presence.roster(&room, Limits::ROSTER).await)
+        });
     }
 
     /// Everyone gets the newest state once, but for who had it, or newer, already.
-    pub(super) fn on_roster(&mut self, context: &mut Context, instead: Option<u64>, roster: Result<Roster>) {
+    pub(super) fn on_roster(
+        &mut self,
+        context: &mut Context,
+        instead: Option<u64>,
+        roster: Result<Roster>,
+    ) {
         if instead.is_some() && instead != self.changes.reading {
             return;
         }
@@ -170,14 +213,28 @@ impl RoomFeed {
             // The backplane has lost changes that members were told of: what it knows counts, and what comes follows it.
             self.changes.version = None;
             self.changes.recent.clear();
-            self.members.iter_mut().for_each(|member| member.changes_from = 0);
+            self.members
+                .iter_mut()
+                .for_each(|member| member.changes_from = 0);
         }
         self.changes.version = self.changes.version.max(Some(version));
         self.changes.total = roster.total;
         self.changes.large = roster.total > context.room_events;
-        let users = if self.changes.large { Vec::new() } else { roster.users };
-        let shared = Shared::new(Event::RoomUsers { room: self.room.clone(), users, total: roster.total });
-        for member in self.members.iter_mut().filter(|member| member.changes_from < version) {
+        let users = if self.changes.large {
+            Vec::new()
+        } else {
+            roster.users
+        };
+        let shared = Shared::new(Event::RoomUsers {
+            room: self.room.clone(),
+            users,
+            total: roster.total,
+        });
+        for member in self
+            .members
+            .iter_mut()
+            .filter(|member| member.changes_from < version)
+        {
             member.changes_from = version;
             member.deliver_change(&shared);
         }
@@ -189,7 +246,11 @@ impl RoomFeed {
 
     /// Reads the changes after the last one.
     pub fn catch_up_changes(&mut self, context: &mut Context) {
-        let Some(version) = self.changes.version.filter(|_| self.changes.reading.is_none()) else {
+        let Some(version) = self
+            .changes
+            .version
+            .filter(|_| self.changes.reading.is_none())
+        else {
             self.changes.again = true;
             return;
         };
@@ -198,8 +259,9 @@ impl RoomFeed {
         self.changes.read_from = version;
         self.changes.again = false;
         let (presence, room) = (context.backplane.presence.clone(), self.room.clone());
-        context
-            .read_room(&self.room, async move { Answer::Changed(ticket, presence.room_changes(&room, version).await) });
+        context.read_room(&self.room, async move {
+            Answer::Changed(ticket, presence.room_changes(&room, version).await)
+        });
     }
 
     pub(super) fn on_changes_again(&mut self, context: &mut Context, ticket: u64) {
@@ -209,7 +271,12 @@ impl RoomFeed {
         }
     }
 
-    pub(super) fn on_changes(&mut self, context: &mut Context, ticket: u64, changes: Result<Changes<RoomChange>>) {
+    pub(super) fn on_changes(
+        &mut self,
+        context: &mut Context,
+        ticket: u64,
+        changes: Result<Changes<RoomChange>>,
+    ) {
         if self.changes.reading != Some(ticket) {
             return;
         }
@@ -218,7 +285,9 @@ impl RoomFeed {
             // `reading` stays set until the newest state is there.
             Ok(Changes::TooOld) => self.read_roster(context, Some(ticket)),
             Ok(Changes::Since(changes)) => {
-                changes.into_iter().for_each(|change| self.apply(context, change));
+                changes
+                    .into_iter()
+                    .for_each(|change| self.apply(context, change));
                 self.changes.reading = None;
                 self.merge_held_changes(context);
             }

@@ -71,12 +71,20 @@ impl Member {
     fn fall_behind(&mut self, at: Head, ticket: u64, stage: Stage) {
         self.position = self.position.max(at.seq);
         self.ticket = ticket;
-        self.replay = Some(Box::new(Replay { epoch: at.epoch, opening: None, stage }));
+        self.replay = Some(Box::new(Replay {
+            epoch: at.epoch,
+            opening: None,
+            stage,
+        }));
     }
 
     /// A change of membership: at once, or after the `room_users` that is still to come.
     pub fn deliver_change(&mut self, shared: &Shared) {
-        match self.replay.as_mut().and_then(|replay| replay.opening.as_mut()) {
+        match self
+            .replay
+            .as_mut()
+            .and_then(|replay| replay.opening.as_mut())
+        {
             Some(opening) if opening.held.len() >= HELD_CHANGES => opening.overflowed = true,
             Some(opening) => opening.held.push(shared.clone()),
             None => self.outlet.deliver(shared),
@@ -85,16 +93,31 @@ impl Member {
 
     /// Sends `room_users` and what was held for after it. True when that isn't all: a fresh `room_users` must follow.
     fn open(&mut self) -> bool {
-        let Some(opening) = self.replay.as_mut().and_then(|replay| replay.opening.take()) else { return false };
-        opening.room_users.iter().for_each(|shared| self.outlet.deliver(shared));
-        opening.held.iter().for_each(|shared| self.outlet.deliver(shared));
+        let Some(opening) = self
+            .replay
+            .as_mut()
+            .and_then(|replay| replay.opening.take())
+        else {
+            return false;
+        };
+        opening
+            .room_users
+            .iter()
+            .for_each(|shared| self.outlet.deliver(shared));
+        opening
+            .held
+            .iter()
+            .for_each(|shared| self.outlet.deliver(shared));
         let _ = opening.done.send(());
         opening.overflowed
     }
 
     /// As `open`, if the member has had what its answer promised.
     pub fn open_if_due(&mut self) -> bool {
-        let until = self.replay.as_ref().and_then(|replay| Some(replay.opening.as_ref()?.until));
+        let until = self
+            .replay
+            .as_ref()
+            .and_then(|replay| Some(replay.opening.as_ref()?.until));
         until.is_some_and(|until| self.position >= until) && self.open()
     }
 
@@ -103,7 +126,9 @@ impl Member {
     pub fn take(&mut self, messages: &[Shared], paced: bool) -> (usize, bool) {
         let (mut sent, mut overflowed) = (0, false);
         for shared in messages {
-            let Event::Message(entry) = shared.event() else { continue };
+            let Event::Message(entry) = shared.event() else {
+                continue;
+            };
             if paced && !self.outlet.has_room() {
                 break;
             }
@@ -133,7 +158,9 @@ impl Members {
     }
 
     pub fn live_mut(&mut self) -> impl Iterator<Item = &mut Member> {
-        self.list.iter_mut().filter(|member| member.replay.is_none())
+        self.list
+            .iter_mut()
+            .filter(|member| member.replay.is_none())
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
@@ -162,9 +189,16 @@ impl Members {
     /// Who waits for the feed.
     pub fn parked(&self) -> Vec<ConnId> {
         let parked = |member: &&Member| {
-            member.replay.as_ref().is_some_and(|replay| matches!(replay.stage, Stage::Parked | Stage::Ahead(_)))
+            member
+                .replay
+                .as_ref()
+                .is_some_and(|replay| matches!(replay.stage, Stage::Parked | Stage::Ahead(_)))
         };
-        self.list.iter().filter(parked).map(|member| member.outlet.conn().clone()).collect()
+        self.list
+            .iter()
+            .filter(parked)
+            .map(|member| member.outlet.conn().clone())
+            .collect()
     }
 
     fn insert(&mut self, member: Member) {
@@ -196,13 +230,29 @@ fn plan(start: &Start, span: &LogSpan, total: u64) -> (u64, JoinOutcome) {
             Continuity::Trimmed | Continuity::Lost { .. } => (start_of_log, false, true),
         },
     };
-    (position, JoinOutcome { total, head: span.head.clone(), recovered, gap, replayed: head.saturating_sub(position) })
+    (
+        position,
+        JoinOutcome {
+            total,
+            head: span.head.clone(),
+            recovered,
+            gap,
+            replayed: head.saturating_sub(position),
+        },
+    )
 }
 
 impl RoomFeed {
     pub(super) fn attach(&mut self, context: &mut Context, request: JoinRequest, joined: Joined) {
         let Joined { span, roster } = joined;
-        let JoinRequest { outlet, member, start, reply, done, .. } = request;
+        let JoinRequest {
+            outlet,
+            member,
+            start,
+            reply,
+            done,
+            ..
+        } = request;
         let (mut position, outcome) = plan(&start, &span, roster.total);
         let head = span.head.clone();
         let first = self.log.at.is_none();
@@ -214,8 +264,12 @@ impl RoomFeed {
         let (mut until, mut epoch) = (head.seq, head.epoch);
         // Who is live already, and asks for nothing again, goes on from where it is, in the numbering in which it is there:
         // at the feed, or ahead of it, or behind, if it is slow.
-        if let (Start::Live, Some(at), Some(member)) = (&start, self.log.told(), self.members.get_mut(outlet.conn()))
-            && member.replay.as_ref().is_none_or(|replay| replay.opening.is_none())
+        if let (Start::Live, Some(at), Some(member)) =
+            (&start, self.log.told(), self.members.get_mut(outlet.conn()))
+            && member
+                .replay
+                .as_ref()
+                .is_none_or(|replay| replay.opening.is_none())
         {
             let replay = member.replay.as_ref();
             position = replay.map_or_else(|| member.position.max(at.seq), |_| member.position);
@@ -223,19 +277,33 @@ impl RoomFeed {
             until = position;
         }
         let room_users = member.map(|_| {
-            Shared::new(Event::RoomUsers { room: self.room.clone(), users: roster.users, total: roster.total })
+            Shared::new(Event::RoomUsers {
+                room: self.room.clone(),
+                users: roster.users,
+                total: roster.total,
+            })
         });
         let conn = outlet.conn().clone();
         context.counters.replays.add(u64::from(position < until));
         reply(Ok(outcome));
         let (held, overflowed) = self.changes_since(roster.version, outlet.user());
-        let opening = Opening { until, room_users, held, overflowed, done };
+        let opening = Opening {
+            until,
+            room_users,
+            held,
+            overflowed,
+            done,
+        };
         self.members.insert(Member {
             outlet,
             position,
             changes_from: roster.version,
             ticket: context.ticket(),
-            replay: Some(Box::new(Replay { epoch, opening: Some(opening), stage: Stage::Begun })),
+            replay: Some(Box::new(Replay {
+                epoch,
+                opening: Some(opening),
+                stage: Stage::Begun,
+            })),
         });
         self.advance(context, &conn);
         if first {
@@ -257,7 +325,11 @@ impl RoomFeed {
 
     /// Live members who are beyond `at`, where the feed leaves its numbering: what they have seen of it may be lost.
     pub(super) fn demote_ahead(&mut self, context: &mut Context, at: &Head) {
-        for member in self.members.live_mut().filter(|member| member.position > at.seq) {
+        for member in self
+            .members
+            .live_mut()
+            .filter(|member| member.position > at.seq)
+        {
             member.fall_behind(at.clone(), context.ticket(), Stage::Parked);
         }
     }

@@ -74,7 +74,9 @@ impl RoomFeed {
 
     /// To every live member, encoded once. Whoever has no room for it gets it, and what follows, at its own pace.
     fn hand_on(&mut self, context: &mut Context, entry: Entry) {
-        let Some(at) = self.log.at.as_mut() else { return };
+        let Some(at) = self.log.at.as_mut() else {
+            return;
+        };
         // The position counts in the numbering that was read, though the message may be from an older one that it goes on.
         let before = std::mem::replace(&mut at.seq, entry.seq);
         let (at, seq) = (at.clone(), entry.seq);
@@ -90,7 +92,14 @@ impl RoomFeed {
         }
         context.counters.delivered.add(delivered);
         for conn in full {
-            self.fall_behind(context, &conn, Head { epoch: at.epoch.clone(), seq: before });
+            self.fall_behind(
+                context,
+                &conn,
+                Head {
+                    epoch: at.epoch.clone(),
+                    seq: before,
+                },
+            );
         }
     }
 
@@ -107,7 +116,11 @@ impl RoomFeed {
         context.counters.catch_ups.add(1);
         let (log, room, after) = (context.backplane.log.clone(), self.room.clone(), at.seq);
         context.read_room(&self.room, async move {
-            Answer::CaughtUp(ticket, log.read(&room, Window::After(after), PAGE, page_bytes).await)
+            Answer::CaughtUp(
+                ticket,
+                log.read(&room, Window::After(after), PAGE, page_bytes)
+                    .await,
+            )
         });
     }
 
@@ -123,7 +136,12 @@ impl RoomFeed {
         }
     }
 
-    pub(super) fn on_caught_up(&mut self, context: &mut Context, ticket: u64, slice: Result<Slice>) {
+    pub(super) fn on_caught_up(
+        &mut self,
+        context: &mut Context,
+        ticket: u64,
+        slice: Result<Slice>,
+    ) {
         if !self.awaits(ticket) {
             return;
         }
@@ -136,7 +154,9 @@ impl RoomFeed {
             return;
         };
         self.log.reading = false;
-        let Some(at) = self.log.at.clone() else { return };
+        let Some(at) = self.log.at.clone() else {
+            return;
+        };
         let start = span.oldest.saturating_sub(1);
         let continuity = span.continuity_after(&at, &self.log.past);
         self.log.past = span.past;
@@ -145,27 +165,54 @@ impl RoomFeed {
         }
         match continuity {
             Continuity::Clean => {
-                self.log.at = Some(Head { epoch: span.head.epoch.clone(), seq: at.seq });
+                self.log.at = Some(Head {
+                    epoch: span.head.epoch.clone(),
+                    seq: at.seq,
+                });
                 self.hand_on_all(context, entries);
             }
             Continuity::Trimmed => {
-                self.skip_to(context, Head { epoch: span.head.epoch.clone(), seq: start }, at.seq + 1);
+                self.skip_to(
+                    context,
+                    Head {
+                        epoch: span.head.epoch.clone(),
+                        seq: start,
+                    },
+                    at.seq + 1,
+                );
                 self.hand_on_all(context, entries);
             }
             // What was read lies after a position that means nothing here: read again from where both agree.
-            Continuity::Lost { last_shared: Some(end) } => {
-                self.reset(context, Head { epoch: span.head.epoch.clone(), seq: end.max(start) }, Some(end + 1));
+            Continuity::Lost {
+                last_shared: Some(end),
+            } => {
+                self.reset(
+                    context,
+                    Head {
+                        epoch: span.head.epoch.clone(),
+                        seq: end.max(start),
+                    },
+                    Some(end + 1),
+                );
                 self.catch_up(context);
                 return;
             }
             Continuity::Lost { last_shared: None } => {
                 self.log.lost.get_or_insert(at);
-                self.log.at = Some(Head { epoch: span.head.epoch.clone(), seq: start });
+                self.log.at = Some(Head {
+                    epoch: span.head.epoch.clone(),
+                    seq: start,
+                });
                 self.catch_up(context);
                 return;
             }
         }
-        if self.log.at.as_ref().is_some_and(|at| at.seq < span.head.seq) {
+        if self
+            .log
+            .at
+            .as_ref()
+            .is_some_and(|at| at.seq < span.head.seq)
+        {
             self.catch_up(context);
             return;
         }
@@ -177,10 +224,20 @@ impl RoomFeed {
     /// What a read brought.
     fn hand_on_all(&mut self, context: &mut Context, entries: Vec<Entry>) {
         for entry in entries {
-            let Some(at) = self.log.at.clone().filter(|at| entry.seq == at.seq + 1) else { continue };
-            if self.log.lost.as_ref().is_some_and(|lost| entry.epoch == lost.epoch && entry.seq <= lost.seq) {
+            let Some(at) = self.log.at.clone().filter(|at| entry.seq == at.seq + 1) else {
+                continue;
+            };
+            if self
+                .log
+                .lost
+                .as_ref()
+                .is_some_and(|lost| entry.epoch == lost.epoch && entry.seq <= lost.seq)
+            {
                 // Kept from the numbering that was left: members had it.
-                self.log.at = Some(Head { epoch: at.epoch, seq: entry.seq });
+                self.log.at = Some(Head {
+                    epoch: at.epoch,
+                    seq: entry.seq,
+                });
                 continue;
             }
             self.tell_lost(context);
@@ -225,8 +282,16 @@ impl RoomFeed {
     fn skip_to(&mut self, context: &Context, head: Head, lost_from: u64) {
         context.counters.resets.add(1);
         let lost_from = Some(lost_from);
-        let shared = Shared::new(Event::RoomReset { room: self.room.clone(), head: head.clone(), lost_from });
-        for member in self.members.live().filter(|member| member.position < head.seq) {
+        let shared = Shared::new(Event::RoomReset {
+            room: self.room.clone(),
+            head: head.clone(),
+            lost_from,
+        });
+        for member in self
+            .members
+            .live()
+            .filter(|member| member.position < head.seq)
+        {
             member.outlet.deliver(&shared);
         }
         self.log.at = Some(head);
@@ -235,7 +300,11 @@ impl RoomFeed {
     /// Tells live members that another numbering goes on at `head`, and what may be lost.
     fn reset(&mut self, context: &Context, head: Head, lost_from: Option<u64>) {
         context.counters.resets.add(1);
-        let shared = Shared::new(Event::RoomReset { room: self.room.clone(), head: head.clone(), lost_from });
+        let shared = Shared::new(Event::RoomReset {
+            room: self.room.clone(),
+            head: head.clone(),
+            lost_from,
+        });
         for member in self.members.live_mut() {
             // The old numbering's position says nothing about the new one.
             member.position = 0;

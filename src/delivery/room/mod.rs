@@ -17,7 +17,9 @@ use tokio::time::Instant;
 
 use super::worker::Context;
 use super::{Event, JoinRequest, Shared};
-use crate::backplane::{BackplaneError, Changes, Joined, Result, Roster, Slice, Topic, Typing, Window};
+use crate::backplane::{
+    BackplaneError, Changes, Joined, Result, Roster, Slice, Topic, Typing, Window,
+};
 use crate::domain::{ConnId, Head, RoomChange, RoomId};
 use changes::ChangeCursor;
 use members::Members;
@@ -91,8 +93,13 @@ impl RoomFeed {
     }
 
     fn subscribe(&self, context: &Context) {
-        let (bus, topic) = (context.backplane.bus.clone(), Topic::Room(self.room.clone()));
-        context.ask_room(&self.room, async move { Answer::Subscribed(bus.subscribe(&topic).await) });
+        let (bus, topic) = (
+            context.backplane.bus.clone(),
+            Topic::Room(self.room.clone()),
+        );
+        context.ask_room(&self.room, async move {
+            Answer::Subscribed(bus.subscribe(&topic).await)
+        });
     }
 
     /// Joins go to the backplane only once the subscription is live: so nothing can fall between the two.
@@ -103,13 +110,19 @@ impl RoomFeed {
             return;
         }
         self.joining += 1;
-        let (presence, log) = (context.backplane.presence.clone(), context.backplane.log.clone());
+        let (presence, log) = (
+            context.backplane.presence.clone(),
+            context.backplane.log.clone(),
+        );
         context.ask_room(&self.room, async move {
             let (conn, user) = (request.outlet.conn(), request.outlet.user());
             let joined = match &request.member {
                 Some(username) => presence.join(conn, user, username, &request.room).await,
                 // Only where the log ends is asked for; it gives one message, if it has any.
-                None => log.read(&request.room, Window::Newest, 1, 1).await.map(|slice| Joined::listening(slice.span)),
+                None => log
+                    .read(&request.room, Window::Newest, 1, 1)
+                    .await
+                    .map(|slice| Joined::listening(slice.span)),
             };
             Answer::Joined(request, joined)
         });
@@ -135,7 +148,10 @@ impl RoomFeed {
         let idle = self.idle_since.is_some_and(|since| now >= since + LINGER);
         if idle && self.subscription == Subscription::Live {
             self.subscription = Subscription::Ending;
-            let (bus, topic) = (context.backplane.bus.clone(), Topic::Room(self.room.clone()));
+            let (bus, topic) = (
+                context.backplane.bus.clone(),
+                Topic::Room(self.room.clone()),
+            );
             context.ask_room(&self.room, async move {
                 bus.unsubscribe(&topic).await;
                 Answer::Unsubscribed
@@ -204,7 +220,11 @@ impl RoomFeed {
     pub fn on_typing(&self, typing: Typing) {
         let user = typing.user.clone();
         let shared = Shared::new(Event::Typing(typing));
-        for member in self.members.live().filter(|member| *member.outlet.user() != user) {
+        for member in self
+            .members
+            .live()
+            .filter(|member| *member.outlet.user() != user)
+        {
             member.outlet.deliver(&shared);
         }
     }

@@ -38,7 +38,9 @@ impl Page {
     pub fn after(&self, epoch: &Epoch, position: u64) -> Option<&[Shared]> {
         let place = usize::try_from((position + 1).checked_sub(self.first)?).ok()?;
         let clean = self.span.continuity(Some(epoch), position) == Continuity::Clean;
-        self.entries.get(place..).filter(|rest| clean && !rest.is_empty())
+        self.entries
+            .get(place..)
+            .filter(|rest| clean && !rest.is_empty())
     }
 }
 
@@ -57,11 +59,21 @@ impl RoomFeed {
         }
         self.replays.page = None;
         let members = &self.members;
-        self.replays.waiting.retain(|(conn, ticket)| members.stage(conn) == Some(Stage::Unread(*ticket)));
-        let Some(position) = self.page_start() else { return };
+        self.replays
+            .waiting
+            .retain(|(conn, ticket)| members.stage(conn) == Some(Stage::Unread(*ticket)));
+        let Some(position) = self.page_start() else {
+            return;
+        };
         let ticket = context.ticket();
         let page = Window::After(position);
-        let page = Reading { ticket, window: page, limit: PAGE, bytes: context.page_bytes, reach: position };
+        let page = Reading {
+            ticket,
+            window: page,
+            limit: PAGE,
+            bytes: context.page_bytes,
+            reach: position,
+        };
         let reading = self.lengthen(context, ticket).unwrap_or(page);
         self.replays.reading = Some(reading);
         self.read(context, reading);
@@ -69,10 +81,15 @@ impl RoomFeed {
 
     /// Where a page for whoever has waited longest begins: as much earlier as lets it serve others, too.
     fn page_start(&self) -> Option<u64> {
-        let mut positions = self.replays.waiting.iter().filter_map(|(conn, _)| Some(self.members.get(conn)?.position));
+        let mut positions = self
+            .replays
+            .waiting
+            .iter()
+            .filter_map(|(conn, _)| Some(self.members.get(conn)?.position));
         let first_in_line = positions.next()?;
-        let within =
-            |position: &u64| (first_in_line.saturating_sub(PAGE as u64 - 1)..=first_in_line).contains(position);
+        let within = |position: &u64| {
+            (first_in_line.saturating_sub(PAGE as u64 - 1)..=first_in_line).contains(position)
+        };
         Some(positions.filter(within).fold(first_in_line, u64::min))
     }
 
@@ -91,45 +108,82 @@ impl RoomFeed {
     fn lengthen(&mut self, context: &mut Context, ticket: u64) -> Option<Reading> {
         let at = self.log.at.clone()?;
         let near = |member: &Member| {
-            let same = member.replay.as_ref().is_some_and(|replay| replay.epoch == at.epoch);
-            let missed = at.seq.checked_sub(member.position).filter(|missed| same && *missed > 0)?;
+            let same = member
+                .replay
+                .as_ref()
+                .is_some_and(|replay| replay.epoch == at.epoch);
+            let missed = at
+                .seq
+                .checked_sub(member.position)
+                .filter(|missed| same && *missed > 0)?;
             (missed <= MESSAGES as u64).then_some(member.position)
         };
         let waiting = &self.replays.waiting;
-        let mut near = waiting.iter().map(|(conn, _)| self.members.get(conn).and_then(near));
+        let mut near = waiting
+            .iter()
+            .map(|(conn, _)| self.members.get(conn).and_then(near));
         let first_in_line = near.next()??;
         let reach = near.flatten().fold(first_in_line, u64::min);
         let alone = self.joining == 0 && waiting.len() == 1;
         self.keep_tail(context);
         let tail = self.replays.tail.as_ref()?;
         let (messages, bytes) = tail.spare()?;
-        let missing =
-            |position: u64| usize::try_from((tail.first() - 1).saturating_sub(position)).unwrap_or(usize::MAX);
+        let missing = |position: u64| {
+            usize::try_from((tail.first() - 1).saturating_sub(position)).unwrap_or(usize::MAX)
+        };
         if missing(first_in_line) > messages {
             return None;
         }
         // Where several come back, the tail is made to reach twice as far as it need: so there are few reads, in whatever
         // order they come. One who comes alone may be the first of them.
-        let further = if alone && tail.kept() == 0 { missing(reach) / 4 } else { tail.kept() + missing(reach) };
+        let further = if alone && tail.kept() == 0 {
+            missing(reach) / 4
+        } else {
+            tail.kept() + missing(reach)
+        };
         let limit = (missing(reach) + further + SPARE).min(messages);
-        Some(Reading { ticket, window: Window::Before(tail.first()), limit, bytes, reach })
+        Some(Reading {
+            ticket,
+            window: Window::Before(tail.first()),
+            limit,
+            bytes,
+            reach,
+        })
     }
 
     fn read(&self, context: &Context, reading: Reading) {
         context.counters.replay_reads.add(1);
         let (log, room) = (context.backplane.log.clone(), self.room.clone());
-        let Reading { ticket, window, limit, bytes, .. } = reading;
-        context.read_room(&self.room, async move { Answer::Read(ticket, log.read(&room, window, limit, bytes).await) });
+        let Reading {
+            ticket,
+            window,
+            limit,
+            bytes,
+            ..
+        } = reading;
+        context.read_room(&self.room, async move {
+            Answer::Read(ticket, log.read(&room, window, limit, bytes).await)
+        });
     }
 
     pub(super) fn on_read_again(&mut self, context: &Context, ticket: u64) {
-        if let Some(reading) = self.replays.reading.filter(|reading| reading.ticket == ticket) {
+        if let Some(reading) = self
+            .replays
+            .reading
+            .filter(|reading| reading.ticket == ticket)
+        {
             self.read(context, reading);
         }
     }
 
     pub(super) fn on_read(&mut self, context: &mut Context, ticket: u64, slice: Result<Slice>) {
-        let Some(reading) = self.replays.reading.filter(|reading| reading.ticket == ticket) else { return };
+        let Some(reading) = self
+            .replays
+            .reading
+            .filter(|reading| reading.ticket == ticket)
+        else {
+            return;
+        };
         let Ok(slice) = slice else {
             context.ask_room(&self.room, async move {
                 tokio::time::sleep(RETRY).await;
@@ -146,7 +200,9 @@ impl RoomFeed {
     }
 
     fn on_lengthened(&mut self, context: &mut Context, reading: &Reading, slice: Slice) {
-        let Some(at) = self.log.at.clone() else { return };
+        let Some(at) = self.log.at.clone() else {
+            return;
+        };
         if slice.span.head.epoch != at.epoch {
             // The feed looks first, then the members.
             for (conn, _) in std::mem::take(&mut self.replays.waiting) {
@@ -162,11 +218,18 @@ impl RoomFeed {
             }
         }
         for (conn, ticket) in std::mem::take(&mut self.replays.waiting) {
-            let Some(member) = self.members.get_mut(&conn) else { continue };
-            let Some(replay) = member.replay.as_ref().filter(|replay| replay.stage == Stage::Unread(ticket)) else {
+            let Some(member) = self.members.get_mut(&conn) else {
                 continue;
             };
-            let reaches = |tail: &Tail| replay.epoch == at.epoch && tail.first() <= member.position + 1;
+            let Some(replay) = member
+                .replay
+                .as_ref()
+                .filter(|replay| replay.stage == Stage::Unread(ticket))
+            else {
+                continue;
+            };
+            let reaches =
+                |tail: &Tail| replay.epoch == at.epoch && tail.first() <= member.position + 1;
             if self.replays.tail.as_ref().is_some_and(reaches) {
                 self.make_ready(context, &conn);
             } else {
@@ -178,18 +241,36 @@ impl RoomFeed {
     fn on_page(&mut self, context: &mut Context, read: u64, after: u64, slice: Slice) {
         let Slice { entries, span } = slice;
         let first = entries.first().map_or(after + 1, |entry| entry.seq);
-        let entries = entries.into_iter().map(|entry| Shared::new(Event::Message(entry))).collect();
-        let page = self.replays.page.insert(Page { entries, first, span });
+        let entries = entries
+            .into_iter()
+            .map(|entry| Shared::new(Event::Message(entry)))
+            .collect();
+        let page = self.replays.page.insert(Page {
+            entries,
+            first,
+            span,
+        });
         let mut ready = Vec::new();
         let mut outrun = Vec::new();
         self.replays.waiting.retain(|(conn, asked)| {
-            let Some(member) = self.members.get_mut(conn) else { return false };
-            let Some(replay) = member.replay.as_mut().filter(|replay| replay.stage == Stage::Unread(*asked)) else {
+            let Some(member) = self.members.get_mut(conn) else {
                 return false;
             };
-            let clean = page.span.continuity(Some(&replay.epoch), member.position) == Continuity::Clean;
-            let nothing = member.position >= page.span.head.seq || member.position == after && page.entries.is_empty();
-            let promised = replay.opening.as_ref().is_some_and(|opening| member.position < opening.until);
+            let Some(replay) = member
+                .replay
+                .as_mut()
+                .filter(|replay| replay.stage == Stage::Unread(*asked))
+            else {
+                return false;
+            };
+            let clean =
+                page.span.continuity(Some(&replay.epoch), member.position) == Continuity::Clean;
+            let nothing = member.position >= page.span.head.seq
+                || member.position == after && page.entries.is_empty();
+            let promised = replay
+                .opening
+                .as_ref()
+                .is_some_and(|opening| member.position < opening.until);
             if page.after(&replay.epoch, member.position).is_some() {
                 ready.push(conn.clone());
             } else if *asked > read {

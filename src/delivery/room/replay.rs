@@ -52,20 +52,31 @@ impl Replays {
 
     /// The message as it is to be handed on: one to be kept must not hold more memory than its own.
     pub fn own(&self, entry: Entry) -> Entry {
-        if self.tail.is_some() { keepable(entry) } else { entry }
+        if self.tail.is_some() {
+            keepable(entry)
+        } else {
+            entry
+        }
     }
 
     /// The feed hands on its next message.
     pub fn push(&mut self, head: &Head, shared: &Shared) {
-        self.tail = self.tail.take().and_then(|mut tail| tail.push(head, shared).then_some(tail));
+        self.tail = self
+            .tail
+            .take()
+            .and_then(|mut tail| tail.push(head, shared).then_some(tail));
     }
 }
 
 impl RoomFeed {
     /// Takes the member's replay on by at most a page; how many messages it got.
     pub(super) fn advance(&mut self, context: &mut Context, conn: &ConnId) -> usize {
-        let Some(at) = self.log.at.clone() else { return 0 };
-        let Some(member) = self.members.get_mut(conn) else { return 0 };
+        let Some(at) = self.log.at.clone() else {
+            return 0;
+        };
+        let Some(member) = self.members.get_mut(conn) else {
+            return 0;
+        };
         if member.replay.is_some() && member.outlet.is_closed() {
             // Whoever waits for its replay goes on.
             self.leave(context, conn);
@@ -77,17 +88,18 @@ impl RoomFeed {
         };
         let same = replay.epoch == at.epoch;
         let tail = self.replays.tail_at(&at).filter(|_| same);
-        let (sent, overflowed) = if let Some(entries) = tail.and_then(|tail| tail.after(member.position, PAGE)) {
-            member.take(&entries, true)
-        } else if let Some(page) = &self.replays.page
-            && let Some(entries) = page.after(&replay.epoch, member.position)
-        {
-            replay.epoch = page.span.head.epoch.clone();
-            // A page is so small that an outlet with room can take it.
-            member.take(entries, false)
-        } else {
-            (0, false)
-        };
+        let (sent, overflowed) =
+            if let Some(entries) = tail.and_then(|tail| tail.after(member.position, PAGE)) {
+                member.take(&entries, true)
+            } else if let Some(page) = &self.replays.page
+                && let Some(entries) = page.after(&replay.epoch, member.position)
+            {
+                replay.epoch = page.span.head.epoch.clone();
+                // A page is so small that an outlet with room can take it.
+                member.take(entries, false)
+            } else {
+                (0, false)
+            };
         context.counters.delivered.add(sent as u64);
         if overflowed {
             self.want_roster(context, true);
@@ -98,7 +110,9 @@ impl RoomFeed {
 
     /// Where the member goes from here: live, on with its next turn, or to what it has to wait for.
     fn rest(&mut self, context: &mut Context, conn: &ConnId, at: &Head, went_on: bool) {
-        let Some(member) = self.members.get_mut(conn) else { return };
+        let Some(member) = self.members.get_mut(conn) else {
+            return;
+        };
         let overflowed = member.open_if_due();
         let arrived = member.position >= at.seq;
         if let Some(replay) = member.replay.as_mut() {
@@ -108,7 +122,9 @@ impl RoomFeed {
                 member.replay = None;
             } else if !member.outlet.has_room() {
                 replay.stage = Stage::Full;
-                member.outlet.when_roomy(context.waker(&self.room, Answer::Roomy(conn.clone(), member.ticket)));
+                member.outlet.when_roomy(
+                    context.waker(&self.room, Answer::Roomy(conn.clone(), member.ticket)),
+                );
             } else if went_on {
                 self.make_ready(context, conn);
             } else if !same {
@@ -139,7 +155,9 @@ impl RoomFeed {
         let mut left = TURN;
         // Whoever is ready again is served after the others; `ready` isn't empty meanwhile, so that no second turn begins.
         for _ in 0..self.replays.ready.len() {
-            let Some(conn) = self.replays.ready.front().cloned().filter(|_| left > 0) else { break };
+            let Some(conn) = self.replays.ready.front().cloned().filter(|_| left > 0) else {
+                break;
+            };
             if self.members.stage(&conn) == Some(Stage::Ready) {
                 left = left.saturating_sub(TURN_COST + self.advance(context, &conn));
             }
@@ -153,7 +171,10 @@ impl RoomFeed {
     }
 
     pub(super) fn on_roomy(&mut self, context: &mut Context, conn: &ConnId, ticket: u64) {
-        let same_join = self.members.get_mut(conn).is_some_and(|member| member.ticket == ticket);
+        let same_join = self
+            .members
+            .get_mut(conn)
+            .is_some_and(|member| member.ticket == ticket);
         if same_join && self.members.stage(conn) == Some(Stage::Full) {
             self.advance(context, conn);
         }
@@ -184,13 +205,20 @@ impl RoomFeed {
 
     /// The feed has caught up, by that read of the log: members that waited for that look for themselves.
     pub(super) fn unpark(&mut self, context: &mut Context, read: u64) {
-        let Some(at) = self.log.at.clone() else { return };
+        let Some(at) = self.log.at.clone() else {
+            return;
+        };
         self.replays.ahead.clear();
         for conn in self.members.parked() {
-            let Some(member) = self.members.get(&conn) else { continue };
-            let Some(replay) = &member.replay else { continue };
+            let Some(member) = self.members.get(&conn) else {
+                continue;
+            };
+            let Some(replay) = &member.replay else {
+                continue;
+            };
             // The feed has seen all that there is, and not what the member was promised.
-            let overdue = member.position >= at.seq && matches!(replay.stage, Stage::Ahead(asked) if asked < read);
+            let overdue = member.position >= at.seq
+                && matches!(replay.stage, Stage::Ahead(asked) if asked < read);
             if replay.epoch != at.epoch || overdue {
                 self.await_log(context, &conn);
             } else {
@@ -202,7 +230,12 @@ impl RoomFeed {
     pub(super) fn on_replays_due(&mut self, context: &mut Context, now: Instant) {
         if self.replays.ahead_due.is_some_and(|due| due <= now) {
             self.replays.ahead_due = None;
-            if self.replays.ahead.iter().any(|conn| matches!(self.members.stage(conn), Some(Stage::Ahead(_)))) {
+            if self
+                .replays
+                .ahead
+                .iter()
+                .any(|conn| matches!(self.members.stage(conn), Some(Stage::Ahead(_))))
+            {
                 self.catch_up(context);
             }
         }

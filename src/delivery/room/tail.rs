@@ -33,7 +33,10 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, taken: AtomicUsize::new(0) })
+        Arc::new(Self {
+            most,
+            taken: AtomicUsize::new(0),
+        })
     }
 
     pub fn taken(&self) -> usize {
@@ -47,7 +50,9 @@ impl Budget {
     /// False, and nothing taken, when there isn't so much left.
     fn take(&self, bytes: usize) -> bool {
         let more = |taken: usize| taken.checked_add(bytes).filter(|taken| *taken <= self.most);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok()
     }
 
     fn give_back(&self, bytes: usize) {
@@ -62,7 +67,10 @@ fn weight(record: &Bytes) -> usize {
 
 /// A message to keep. The record is copied: it may be a small part of what was read from a socket, and hold all of it.
 pub(super) fn keepable(entry: Entry) -> Entry {
-    Entry { record: Bytes::copy_from_slice(&entry.record), ..entry }
+    Entry {
+        record: Bytes::copy_from_slice(&entry.record),
+        ..entry
+    }
 }
 
 /// The last messages of a room, without a hole.
@@ -84,7 +92,15 @@ impl Tail {
     /// An empty one, for a feed that stands at `head`.
     pub fn begin(head: Head, budget: Arc<Budget>) -> Self {
         let used = Instant::now();
-        Self { head, entries: VecDeque::new(), bytes: 0, full: false, used, due: used + KEEP, budget }
+        Self {
+            head,
+            entries: VecDeque::new(),
+            bytes: 0,
+            full: false,
+            used,
+            due: used + KEEP,
+            budget,
+        }
     }
 
     /// The first number it has; one behind its end while it is empty.
@@ -124,16 +140,23 @@ impl Tail {
     /// more use then.
     #[must_use]
     pub fn push(&mut self, head: &Head, shared: &Shared) -> bool {
-        let Event::Message(entry) = shared.event() else { return false };
+        let Event::Message(entry) = shared.event() else {
+            return false;
+        };
         let weight = weight(&entry.record);
-        if head.epoch != self.head.epoch || head.seq != self.head.seq + 1 || !self.budget.take(weight) {
+        if head.epoch != self.head.epoch
+            || head.seq != self.head.seq + 1
+            || !self.budget.take(weight)
+        {
             return false;
         }
         self.head.seq = head.seq;
         self.bytes += weight;
         self.entries.push_back((weight, shared.clone()));
         while self.entries.len() > MESSAGES || self.bytes > BYTES {
-            let Some((weight, _)) = self.entries.pop_front() else { break };
+            let Some((weight, _)) = self.entries.pop_front() else {
+                break;
+            };
             self.bytes -= weight;
             self.budget.give_back(weight);
         }
@@ -153,7 +176,8 @@ impl Tail {
                 return;
             }
             self.bytes += weight;
-            self.entries.push_front((weight, Shared::new(Event::Message(keepable(entry)))));
+            self.entries
+                .push_front((weight, Shared::new(Event::Message(keepable(entry)))));
         }
     }
 
@@ -164,7 +188,13 @@ impl Tail {
             return None;
         }
         self.used = Instant::now();
-        Some(self.entries.range(place..).take(most).map(|(_, shared)| shared.clone()).collect())
+        Some(
+            self.entries
+                .range(place..)
+                .take(most)
+                .map(|(_, shared)| shared.clone())
+                .collect(),
+        )
     }
 }
 
@@ -180,21 +210,44 @@ mod tests {
     use crate::domain::{Epoch, Timestamp};
 
     fn entry(seq: u64, bytes: usize) -> Entry {
-        Entry { seq, epoch: Epoch::trusted("e1"), at: Timestamp(0), record: vec![b'x'; bytes].into() }
+        Entry {
+            seq,
+            epoch: Epoch::trusted("e1"),
+            at: Timestamp(0),
+            record: vec![b'x'; bytes].into(),
+        }
     }
 
     fn tail(at: u64, most: usize) -> (Tail, Arc<Budget>) {
         let budget = Budget::new(most);
-        (Tail::begin(Head { epoch: Epoch::trusted("e1"), seq: at }, budget.clone()), budget)
+        (
+            Tail::begin(
+                Head {
+                    epoch: Epoch::trusted("e1"),
+                    seq: at,
+                },
+                budget.clone(),
+            ),
+            budget,
+        )
     }
 
     fn push(tail: &mut Tail, entry: Entry) -> bool {
-        let head = Head { epoch: entry.epoch.clone(), seq: entry.seq };
+        let head = Head {
+            epoch: entry.epoch.clone(),
+            seq: entry.seq,
+        };
         tail.push(&head, &Shared::new(Event::Message(entry)))
     }
 
     fn seqs(tail: &mut Tail, after: u64) -> Option<Vec<u64>> {
-        let seq = |shared: &Shared| if let Event::Message(entry) = shared.event() { entry.seq } else { 0 };
+        let seq = |shared: &Shared| {
+            if let Event::Message(entry) = shared.event() {
+                entry.seq
+            } else {
+                0
+            }
+        };
         Some(tail.after(after, MESSAGES)?.iter().map(seq).collect())
     }
 
@@ -212,7 +265,13 @@ mod tests {
         assert_eq!(seqs(&mut tail, 6), None, "it doesn't reach back to 7");
         assert_eq!(seqs(&mut tail, 12), None);
         assert!(!push(&mut tail, entry(14, 1)), "13 is missing");
-        assert!(!push(&mut tail, Entry { epoch: Epoch::trusted("e2"), ..entry(13, 1) }));
+        assert!(!push(
+            &mut tail,
+            Entry {
+                epoch: Epoch::trusted("e2"),
+                ..entry(13, 1)
+            }
+        ));
     }
 
     #[test]
@@ -221,7 +280,10 @@ mod tests {
         for seq in 1..=5000 {
             assert!(push(&mut full, entry(seq, 1)));
         }
-        assert_eq!((full.entries.len(), full.first(), full.spare()), (MESSAGES, 5001 - MESSAGES as u64, None));
+        assert_eq!(
+            (full.entries.len(), full.first(), full.spare()),
+            (MESSAGES, 5001 - MESSAGES as u64, None)
+        );
         for seq in 5001..=5100 {
             assert!(push(&mut full, entry(seq, 32 * 1024)));
             assert!(full.bytes <= BYTES);
@@ -239,10 +301,20 @@ mod tests {
     #[test]
     fn all_of_them_keep_within_the_budget() {
         let (mut one, budget) = tail(0, 10_000);
-        let mut other = Tail::begin(Head { epoch: Epoch::trusted("e1"), seq: 9 }, budget.clone());
+        let mut other = Tail::begin(
+            Head {
+                epoch: Epoch::trusted("e1"),
+                seq: 9,
+            },
+            budget.clone(),
+        );
         assert!((1..=15).all(|seq| push(&mut one, entry(seq, 100))));
         other.prepend((1..=9).map(|seq| entry(seq, 100)).collect());
-        assert_eq!((other.first(), budget.taken()), (4, 21 * 456), "as many as still fit");
+        assert_eq!(
+            (other.first(), budget.taken()),
+            (4, 21 * 456),
+            "as many as still fit"
+        );
         assert!(other.spare().is_none() && !push(&mut one, entry(16, 100)));
         drop(one);
         assert_eq!(budget.taken(), 6 * 456);

@@ -7,7 +7,9 @@ async fn live(delivery: &Delivery, log: &FakeLog) -> Arc<Recorder> {
     let ann = Recorder::new("ann");
     join(delivery, &ann, Start::Live).await;
     for seq in 1..=5 {
-        delivery.queues.event(BusEvent::Message(room(), log.say(seq)));
+        delivery
+            .queues
+            .event(BusEvent::Message(room(), log.say(seq)));
     }
     eventually("ann is live", || ann.seqs().len() == 5).await;
     ann
@@ -21,14 +23,20 @@ async fn messages_kept_from_forgotten_numberings_come_once() {
     // Four numberings while the feed hears nothing, each longer than a page; of the older ones nothing is known but what
     // they gave to their messages.
     for (number, end) in [1200, 2400, 3600, 4800].into_iter().enumerate() {
-        (end - 1199..=end).filter(|seq| *seq > 5).for_each(|seq| drop(log.say(seq)));
+        (end - 1199..=end)
+            .filter(|seq| *seq > 5)
+            .for_each(|seq| drop(log.say(seq)));
         log.roll_back(end, &format!("e{}", number + 2));
     }
     log.forget_before(4800);
     log.say(4801);
     eventually("ann has all", || ann.seqs().last() == Some(&4801)).await;
     assert_eq!(ann.seqs(), (1..=4801).collect::<Vec<_>>());
-    let resets: Vec<_> = ann.story().into_iter().filter(|event| event.starts_with("reset")).collect();
+    let resets: Vec<_> = ann
+        .story()
+        .into_iter()
+        .filter(|event| event.starts_with("reset"))
+        .collect();
     assert_eq!(resets, ["reset e5 5.. None"]);
 }
 
@@ -46,7 +54,10 @@ async fn a_numbering_that_was_lost_itself_is_left_where_it_had_begun() {
     log.forget("e2");
     (6..=9).for_each(|seq| bus.event(BusEvent::Message(room(), log.say(seq))));
     eventually("ann goes on", || ann.seqs().len() == 11).await;
-    assert_eq!(ann.story()[6..], ["6", "7", "reset e3 5.. Some(6)", "6", "7", "8", "9"]);
+    assert_eq!(
+        ann.story()[6..],
+        ["6", "7", "reset e3 5.. Some(6)", "6", "7", "8", "9"]
+    );
     // Where nothing was said in it, there is nothing to tell.
     log.roll_back(9, "e4");
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -65,7 +76,9 @@ async fn who_joins_again_over_a_change_of_epoch_misses_nothing() {
     log.roll_back(5, "e2");
     (6..=9).for_each(|seq| drop(log.say(seq)));
     assert_eq!(join(&delivery, &ann, Start::Live).await.head.seq, 9);
-    delivery.queues.event(BusEvent::Message(room(), log.say(10)));
+    delivery
+        .queues
+        .event(BusEvent::Message(room(), log.say(10)));
     eventually("ann goes on", || ann.seqs().last() == Some(&10)).await;
     assert_eq!(ann.seqs(), (1..=10).collect::<Vec<_>>());
 }
@@ -73,17 +86,34 @@ async fn who_joins_again_over_a_change_of_epoch_misses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn who_was_ahead_of_the_feed_is_not_taken_to_have_what_another_epoch_says() {
     let (backplane, log) = fake();
-    let delivery = Delivery::start(&backplane, &DeliverySettings { kept_bytes: 0, ..DeliverySettings::default() });
+    let delivery = Delivery::start(
+        &backplane,
+        &DeliverySettings {
+            kept_bytes: 0,
+            ..DeliverySettings::default()
+        },
+    );
     let ann = live(&delivery, &log).await;
     (6..=8).for_each(|seq| drop(log.say(seq)));
     // Bob is live at 8, by a page of the log, while the feed hasn't heard of more than 5.
     let bob = Recorder::new("bob");
-    join(&delivery, &bob, Start::Since { seq: 4, epoch: None }).await;
+    join(
+        &delivery,
+        &bob,
+        Start::Since {
+            seq: 4,
+            epoch: None,
+        },
+    )
+    .await;
     assert_eq!(bob.seqs(), [5, 6, 7, 8]);
     log.roll_back(6, "e2");
     (7..=8).for_each(|seq| drop(log.say(seq)));
     delivery.queues.event(BusEvent::Message(room(), log.say(9)));
-    eventually("ann goes on, and bob is sent to resume", || ann.seqs().last() == Some(&9) && bob.is_closed()).await;
+    eventually("ann goes on, and bob is sent to resume", || {
+        ann.seqs().last() == Some(&9) && bob.is_closed()
+    })
+    .await;
     assert_eq!(ann.seqs(), (1..=9).collect::<Vec<_>>());
     assert_eq!(bob.seqs(), [5, 6, 7, 8]);
 }
@@ -99,8 +129,18 @@ impl RoomLog for Faltering {
     async fn append(&self, draft: &Draft, key: Option<&str>) -> Result<Appended> {
         self.log.append(draft, key).await
     }
-    async fn read(&self, room: &RoomId, window: Window, limit: usize, max_bytes: usize) -> Result<Slice> {
-        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+    async fn read(
+        &self,
+        room: &RoomId,
+        window: Window,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Slice> {
+        let left = self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            });
         left.map_err(|_| BackplaneError::Unavailable("for now".into()))?;
         self.log.read(room, window, limit, max_bytes).await
     }
@@ -112,24 +152,52 @@ impl RoomLog for Faltering {
 #[tokio::test(start_paused = true)]
 async fn who_comes_while_a_loss_is_looked_into_is_not_told_of_it() {
     let (backplane, log) = fake();
-    let faltering = Arc::new(Faltering { log: log.clone(), left: AtomicU64::new(1000) });
-    let delivery = start(&Backplane { log: faltering.clone(), ..backplane }, 1, 500);
+    let faltering = Arc::new(Faltering {
+        log: log.clone(),
+        left: AtomicU64::new(1000),
+    });
+    let delivery = start(
+        &Backplane {
+            log: faltering.clone(),
+            ..backplane
+        },
+        1,
+        500,
+    );
     let ann = live(&delivery, &log).await;
     log.flush("e2");
     (1..=3).for_each(|seq| drop(log.say(seq)));
     // One read tells that all is lost, and the one that is to tell what there is instead fails for a while.
     faltering.left.store(1, Ordering::SeqCst);
     delivery.queues.interrupted(None);
-    eventually("the loss is found", || faltering.left.load(Ordering::SeqCst) == 0).await;
+    eventually("the loss is found", || {
+        faltering.left.load(Ordering::SeqCst) == 0
+    })
+    .await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     // Bob has all of the new numbering, from another node.
     let bob = Recorder::new("bob");
-    let outcome = join(&delivery, &bob, Start::Since { seq: 3, epoch: Some(Epoch::trusted("e2")) }).await;
+    let outcome = join(
+        &delivery,
+        &bob,
+        Start::Since {
+            seq: 3,
+            epoch: Some(Epoch::trusted("e2")),
+        },
+    )
+    .await;
     assert!(outcome.recovered);
     faltering.left.store(1000, Ordering::SeqCst);
     eventually("ann has what there is", || ann.seqs().len() == 8).await;
     delivery.queues.event(BusEvent::Message(room(), log.say(4)));
-    eventually("both go on", || ann.seqs().len() == 9 && bob.seqs().last() == Some(&4)).await;
-    assert!(ann.story().contains(&"reset e2 0.. None".to_owned()), "{:?}", ann.story());
+    eventually("both go on", || {
+        ann.seqs().len() == 9 && bob.seqs().last() == Some(&4)
+    })
+    .await;
+    assert!(
+        ann.story().contains(&"reset e2 0.. None".to_owned()),
+        "{:?}",
+        ann.story()
+    );
     assert_eq!(bob.story(), ["users 2/2", "4"]);
 }

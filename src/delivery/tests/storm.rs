@@ -20,7 +20,13 @@ impl RoomLog for CountedLog {
     async fn append(&self, draft: &Draft, key: Option<&str>) -> Result<Appended> {
         self.inner.append(draft, key).await
     }
-    async fn read(&self, room: &RoomId, window: Window, limit: usize, max_bytes: usize) -> Result<Slice> {
+    async fn read(
+        &self,
+        room: &RoomId,
+        window: Window,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Slice> {
         let before = self.reads.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep(READ / 2).await;
         let slice = self.inner.read(room, window, limit, max_bytes).await;
@@ -34,8 +40,17 @@ impl RoomLog for CountedLog {
 }
 
 pub(super) fn counted(inner: &Backplane) -> (Backplane, Arc<CountedLog>) {
-    let log = Arc::new(CountedLog { inner: inner.log.clone(), reads: AtomicU64::new(0) });
-    (Backplane { log: log.clone(), ..inner.clone() }, log)
+    let log = Arc::new(CountedLog {
+        inner: inner.log.clone(),
+        reads: AtomicU64::new(0),
+    });
+    (
+        Backplane {
+            log: log.clone(),
+            ..inner.clone()
+        },
+        log,
+    )
 }
 
 async fn say_many(backplane: &Backplane, count: usize) {
@@ -49,14 +64,20 @@ pub(super) fn since(seq: u64) -> Start {
 }
 
 /// One member for each `seq`, all at once; their outlets, when all joins are over.
-async fn storm(delivery: &Arc<Delivery>, seqs: impl IntoIterator<Item = u64>) -> Vec<(u64, Arc<Recorder>)> {
+async fn storm(
+    delivery: &Arc<Delivery>,
+    seqs: impl IntoIterator<Item = u64>,
+) -> Vec<(u64, Arc<Recorder>)> {
     let mut joins = JoinSet::new();
     for (n, seq) in seqs.into_iter().enumerate() {
         let delivery = delivery.clone();
         joins.spawn(async move {
             let outlet = Recorder::new(&format!("member{n}"));
             let outcome = join(&delivery, &outlet, since(seq)).await;
-            assert_eq!((outcome.recovered, outcome.gap, outcome.replayed), (true, false, outcome.head.seq - seq));
+            assert_eq!(
+                (outcome.recovered, outcome.gap, outcome.replayed),
+                (true, false, outcome.head.seq - seq)
+            );
             (seq, outlet)
         });
     }
@@ -65,11 +86,17 @@ async fn storm(delivery: &Arc<Delivery>, seqs: impl IntoIterator<Item = u64>) ->
 
 async fn all_came(members: &[(u64, Arc<Recorder>)], head: u64) {
     eventually("everyone has the last message", || {
-        members.iter().all(|(_, outlet)| outlet.seqs().last() == Some(&head))
+        members
+            .iter()
+            .all(|(_, outlet)| outlet.seqs().last() == Some(&head))
     })
     .await;
     for (seq, outlet) in members {
-        assert_eq!(outlet.seqs(), (seq + 1..=head).collect::<Vec<_>>(), "after {seq}");
+        assert_eq!(
+            outlet.seqs(),
+            (seq + 1..=head).collect::<Vec<_>>(),
+            "after {seq}"
+        );
     }
 }
 
@@ -97,7 +124,10 @@ async fn reads_of_a_storm(resident: bool, seqs: Range<u64>) -> u64 {
     talk.await.unwrap();
     all_came(&members, 400).await;
     if resident {
-        eventually("ann missed nothing", || ann.seqs() == (1..=400).collect::<Vec<_>>()).await;
+        eventually("ann missed nothing", || {
+            ann.seqs() == (1..=400).collect::<Vec<_>>()
+        })
+        .await;
     }
     log.reads.load(Ordering::SeqCst)
 }
@@ -141,7 +171,10 @@ async fn who_missed_more_than_is_kept_shares_pages() {
 #[tokio::test(start_paused = true)]
 async fn what_is_kept_is_bounded_and_not_kept_for_long() {
     let (backplane, _) = counted(&lossy(0));
-    let settings = DeliverySettings { kept_bytes: 100_000, ..DeliverySettings::default() };
+    let settings = DeliverySettings {
+        kept_bytes: 100_000,
+        ..DeliverySettings::default()
+    };
     let delivery = Arc::new(Delivery::start(&backplane, &settings));
     let ann = Recorder::new("ann");
     join(&delivery, &ann, Start::Live).await;
@@ -160,10 +193,16 @@ async fn what_is_kept_is_bounded_and_not_kept_for_long() {
     assert!(delivery.kept_bytes() > 0);
     delivery.leave(&room(), &ann.conn).await;
     for n in 0..50 {
-        delivery.leave(&room(), &ConnId::trusted(&format!("conn-member{n}"))).await;
+        delivery
+            .leave(&room(), &ConnId::trusted(&format!("conn-member{n}")))
+            .await;
     }
     tokio::time::sleep(Duration::from_secs(6)).await;
-    assert_eq!((delivery.kept_bytes(), delivery.rooms()), (0, 0), "it went with the feed");
+    assert_eq!(
+        (delivery.kept_bytes(), delivery.rooms()),
+        (0, 0),
+        "it went with the feed"
+    );
 }
 
 /// Calls back at each event, before the recorder has it.
@@ -208,13 +247,30 @@ async fn a_live_message_does_not_wait_for_replays() {
         Box::new(move || at.lock().push(replayed.load(Ordering::SeqCst)))
     };
     let ann = Arc::new(Witness(quick.clone(), note));
-    delivery.join(room(), ann, Username::from(&quick.user), Start::Live, Box::new(|_| ())).await;
-    assert_eq!(at.lock().drain(..).collect::<Vec<_>>(), [0], "its room_users");
+    delivery
+        .join(
+            room(),
+            ann,
+            Username::from(&quick.user),
+            Start::Live,
+            Box::new(|_| ()),
+        )
+        .await;
+    assert_eq!(
+        at.lock().drain(..).collect::<Vec<_>>(),
+        [0],
+        "its room_users"
+    );
     // The first replayed message lets another one be said.
     let mut joins = JoinSet::new();
     for n in 0..50 {
-        let outlet = if n == 0 { first.clone() } else { Recorder::new(&format!("other{n}")) };
-        let (delivery, bus, log, replayed) = (delivery.clone(), bus.clone(), log.clone(), replayed.clone());
+        let outlet = if n == 0 {
+            first.clone()
+        } else {
+            Recorder::new(&format!("other{n}"))
+        };
+        let (delivery, bus, log, replayed) =
+            (delivery.clone(), bus.clone(), log.clone(), replayed.clone());
         let say = Box::new(move || {
             if replayed.fetch_add(1, Ordering::SeqCst) == 0 {
                 bus.event(BusEvent::Message(room(), log.say(1001)));
@@ -222,13 +278,23 @@ async fn a_live_message_does_not_wait_for_replays() {
         });
         let username = Username::from(&outlet.user);
         let outlet = Arc::new(Witness(outlet, say));
-        joins.spawn(async move { delivery.join(room(), outlet, username, since(0), Box::new(|_| ())).await });
+        joins.spawn(async move {
+            delivery
+                .join(room(), outlet, username, since(0), Box::new(|_| ()))
+                .await
+        });
     }
     joins.join_all().await;
-    eventually("all came", || first.seqs().len() == 1001 && quick.seqs() == [1001]).await;
+    eventually("all came", || {
+        first.seqs().len() == 1001 && quick.seqs() == [1001]
+    })
+    .await;
     let events = at.lock();
     let before = events.last().copied().unwrap();
-    assert!(before <= 1000, "{before} of 50000 messages were replayed before a live one");
+    assert!(
+        before <= 1000,
+        "{before} of 50000 messages were replayed before a live one"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,9 +308,14 @@ async fn what_is_kept_is_sent_only_while_there_is_room() {
         let bob = bob.clone();
         Box::new(move || bob.full.store(bob.seqs().len() % 10 == 9, Ordering::SeqCst))
     };
-    let (witness, username) = (Arc::new(Witness(bob.clone(), fill)), Username::from(&bob.user));
+    let (witness, username) = (
+        Arc::new(Witness(bob.clone(), fill)),
+        Username::from(&bob.user),
+    );
     let joining = tokio::spawn(async move {
-        delivery.join(room(), witness, username, since(0), Box::new(|_| ())).await;
+        delivery
+            .join(room(), witness, username, since(0), Box::new(|_| ()))
+            .await;
     });
     for sent in 1..=9 {
         eventually("it waits for its reader", || !bob.wakers.lock().is_empty()).await;
@@ -273,7 +344,10 @@ async fn a_tail_that_goes_on_without_a_slow_reader_is_read_from_the_log() {
     assert_eq!(joining.await.unwrap().replayed, 100);
     all_came(&[(0, slow)], 3100).await;
     let reads = log.reads.load(Ordering::SeqCst);
-    assert!((18..=20).contains(&reads), "{reads} reads: 1 for the others, then pages up to what is kept");
+    assert!(
+        (18..=20).contains(&reads),
+        "{reads} reads: 1 for the others, then pages up to what is kept"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -288,13 +362,23 @@ async fn a_new_epoch_is_not_served_from_what_was_kept_of_the_old_one() {
     // The tail from 11 on is lost; others go on from there, and further than the feed was.
     log.roll_back(10, "e2");
     (11..=30).for_each(|seq| drop(log.say(seq)));
-    let before = Start::Since { seq: 5, epoch: Some(Epoch::trusted("e1")) };
+    let before = Start::Since {
+        seq: 5,
+        epoch: Some(Epoch::trusted("e1")),
+    };
     assert!(join(&delivery, &bob, before).await.recovered);
     bus.event(BusEvent::Message(room(), log.say(31)));
     eventually("bob has all", || bob.seqs() == (6..=31).collect::<Vec<_>>()).await;
     for event in bob.seen.lock().iter() {
-        let Event::Message(entry) = event else { continue };
-        assert_eq!(entry.epoch.as_str(), if entry.seq <= 10 { "e1" } else { "e2" }, "{}", entry.seq);
+        let Event::Message(entry) = event else {
+            continue;
+        };
+        assert_eq!(
+            entry.epoch.as_str(),
+            if entry.seq <= 10 { "e1" } else { "e2" },
+            "{}",
+            entry.seq
+        );
     }
     eventually("ann goes on", || ann.seqs().ends_with(&[30, 31])).await;
     assert!(ann.story().contains(&"reset e2 10.. Some(11)".to_owned()));
@@ -314,7 +398,11 @@ async fn a_read_that_finds_another_epoch_is_not_put_before_what_was_kept() {
     tokio::time::sleep(READ / 4).await;
     log.roll_back(10, "e2");
     (11..=25).for_each(|seq| drop(log.say(seq)));
-    assert_eq!(joining.await.unwrap().head.epoch.as_str(), "e1", "it was asked before");
+    assert_eq!(
+        joining.await.unwrap().head.epoch.as_str(),
+        "e1",
+        "it was asked before"
+    );
     eventually("bob has all", || bob.seqs() == (6..=25).collect::<Vec<_>>()).await;
 }
 
@@ -325,7 +413,12 @@ async fn a_joiner_who_is_ahead_of_the_feed_waits_for_the_bus_but_not_for_long() 
     let bus = delivery.queues.clone();
     let [ann, bob, cid] = ["ann", "bob", "cid"].map(Recorder::new);
     join(&delivery, &ann, Start::Live).await;
-    let reads = || (delivery.counters().catch_ups.get(), delivery.counters().replay_reads.get());
+    let reads = || {
+        (
+            delivery.counters().catch_ups.get(),
+            delivery.counters().replay_reads.get(),
+        )
+    };
     // On its way when bob's answer comes.
     let late = log.say(1);
     let joining = {
@@ -336,12 +429,22 @@ async fn a_joiner_who_is_ahead_of_the_feed_waits_for_the_bus_but_not_for_long() 
     assert_eq!(bob.story(), [""; 0]);
     bus.event(BusEvent::Message(room(), late));
     assert_eq!(joining.await.unwrap().replayed, 1);
-    assert_eq!((bob.story(), reads()), (vec!["1".to_owned(), "users 2/2".to_owned()], (0, 0)));
+    assert_eq!(
+        (bob.story(), reads()),
+        (vec!["1".to_owned(), "users 2/2".to_owned()], (0, 0))
+    );
     // Lost on its way.
     drop(log.say(2));
     let began = tokio::time::Instant::now();
     join(&delivery, &cid, since(1)).await;
     assert!(began.elapsed() < Duration::from_millis(500));
-    assert_eq!((cid.seqs(), reads()), (vec![2], (1, 0)), "one read, for all");
-    eventually("all have it", || ann.seqs() == [1, 2] && bob.seqs() == [1, 2]).await;
+    assert_eq!(
+        (cid.seqs(), reads()),
+        (vec![2], (1, 0)),
+        "one read, for all"
+    );
+    eventually("all have it", || {
+        ann.seqs() == [1, 2] && bob.seqs() == [1, 2]
+    })
+    .await;
 }

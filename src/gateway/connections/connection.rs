@@ -22,8 +22,8 @@ use crate::chat::{JoinReply, Session};
 use crate::delivery::{JoinOutcome, Outlet, Start};
 use crate::domain::{Code, ConnId, Cost, Limits, Refusal, RoomId, UserId};
 use crate::gateway::wire::{
-    Authenticated, Decoded, EventName, Exception, HistoryAck, JoinAck, LeaveAck, MessageAck, StatusJson, TargetAck,
-    refusal_ack,
+    Authenticated, Decoded, EventName, Exception, HistoryAck, JoinAck, LeaveAck, MessageAck,
+    StatusJson, TargetAck, refusal_ack,
 };
 use crate::server::Client;
 
@@ -73,7 +73,10 @@ impl Answer {
         tracing::debug!(event = %self.event, code = refusal.code.as_str(), "refused");
         match self.reference {
             Reference::None => {
-                self.line.tell(EventName::Exception, &json(&Exception::of(refusal, Some(&self.event))));
+                self.line.tell(
+                    EventName::Exception,
+                    &json(&Exception::of(refusal, Some(&self.event))),
+                );
             }
             Reference::Ack(_) | Reference::Ref(_) => self.done(&refusal_ack(refusal)),
         }
@@ -119,10 +122,15 @@ impl Connection {
         let (arrived, refusal) = match self.spend(Cost::event(arrived.json().len())) {
             Err(refusal) => (arrived, refusal),
             Ok(()) => {
-                let put = self.inbox.lock().put(arrived, self.connections.chat.limits());
+                let put = self
+                    .inbox
+                    .lock()
+                    .put(arrived, self.connections.chat.limits());
                 match put {
                     Put::Queued | Put::Ignored => return,
-                    Put::Start if self.connections.work_in_line() => return self.connections.work.wait(self.clone()),
+                    Put::Start if self.connections.work_in_line() => {
+                        return self.connections.work.wait(self.clone());
+                    }
                     Put::Start if self.connections.chat.is_alone() => return self.take_up_here(),
                     Put::Start => return self.take_up(),
                     Put::Refused(arrived, refusal) => {
@@ -132,7 +140,9 @@ impl Connection {
                 }
             }
         };
-        let Asked { event, reference, .. } = self.line.decode(&arrived, self.connections.chat.limits());
+        let Asked {
+            event, reference, ..
+        } = self.line.decode(&arrived, self.connections.chat.limits());
         self.answer(reference, event).refused(&refusal);
     }
 
@@ -145,25 +155,40 @@ impl Connection {
         }
         let refused = self.spend(Cost::event(bytes)).err();
         if let Some(refusal) = &refused {
-            self.answer(Reference::None, event.to_owned()).refused(refusal);
+            self.answer(Reference::None, event.to_owned())
+                .refused(refusal);
         }
         refused.is_none()
     }
 
     /// Spends of what the socket, its address and its user may. Who is refused again and again and doesn't care is closed.
     fn spend(&self, cost: Cost) -> Result<(), Refusal> {
-        let (chat, rates) = (&self.connections.chat, &self.connections.chat.limits().socket);
-        let of_socket =
-            if rates.are_off_for(cost) { Ok(()) } else { self.inbox.lock().spend(rates, cost, Instant::now()) };
-        let spent = of_socket.map_err(|exceeded| Refusal::rate_limited(exceeded, "")).and_then(|()| {
-            self.connections.admission.spend(self.client, cost)?;
-            let identity = self.identity.lock();
-            let of_user = identity.as_ref().map_or(Ok(()), |identity| chat.spenders().spend(&identity.user, cost));
-            of_user.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))
-        });
+        let (chat, rates) = (
+            &self.connections.chat,
+            &self.connections.chat.limits().socket,
+        );
+        let of_socket = if rates.are_off_for(cost) {
+            Ok(())
+        } else {
+            self.inbox.lock().spend(rates, cost, Instant::now())
+        };
+        let spent = of_socket
+            .map_err(|exceeded| Refusal::rate_limited(exceeded, ""))
+            .and_then(|()| {
+                self.connections.admission.spend(self.client, cost)?;
+                let identity = self.identity.lock();
+                let of_user = identity.as_ref().map_or(Ok(()), |identity| {
+                    chat.spenders().spend(&identity.user, cost)
+                });
+                of_user.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))
+            });
         spent.inspect_err(|_| {
             self.connections.counters.rate_limited.add(1);
-            if self.inbox.lock().is_incorrigible(chat.limits(), Instant::now()) {
+            if self
+                .inbox
+                .lock()
+                .is_incorrigible(chat.limits(), Instant::now())
+            {
                 self.connections.counters.incorrigible.add(1);
                 tracing::debug!(conn = %self.conn, "refused again and again: closed");
                 self.line.close(Closing::Incorrigible);
@@ -186,7 +211,11 @@ impl Connection {
     fn take_up_here(self: &Arc<Self>) {
         let mut work = Box::pin(self.work());
         // Nobody has to be woken by this first look: the task looks again.
-        if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        if work
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+        {
             tokio::spawn(work);
         }
     }
@@ -217,14 +246,21 @@ impl Connection {
                 match next {
                     Next::Event(arrived) => {
                         this.wait_for(this.connections.outbox_bytes / 2).await;
-                        let handled = AssertUnwindSafe(this.handle_event(arrived)).catch_unwind().await;
+                        let handled = AssertUnwindSafe(this.handle_event(arrived))
+                            .catch_unwind()
+                            .await;
                         if handled.is_err() {
                             tracing::error!("handling an event panicked; the connection is closed");
                             this.line.close(Closing::Fault);
                         }
                     }
                     Next::Loss => {
-                        let lost = async { this.connections.chat.lost(&mut *this.session.lock().await).await };
+                        let lost = async {
+                            this.connections
+                                .chat
+                                .lost(&mut *this.session.lock().await)
+                                .await
+                        };
                         if AssertUnwindSafe(lost).catch_unwind().await.is_err() {
                             tracing::error!("handling the loss of a connection panicked");
                         }
@@ -242,18 +278,28 @@ impl Connection {
             return;
         }
         let (wake, woken) = oneshot::channel::<()>();
-        self.line.when_below(unwritten, Box::new(move || drop(wake)));
+        self.line
+            .when_below(unwritten, Box::new(move || drop(wake)));
         let _ = woken.await;
     }
 
     fn answer(&self, reference: Reference, event: impl Into<Cow<'static, str>>) -> Answer {
-        Answer { line: self.line.clone(), reference, event: event.into(), connections: self.connections.clone() }
+        Answer {
+            line: self.line.clone(),
+            reference,
+            event: event.into(),
+            connections: self.connections.clone(),
+        }
     }
 
     /// Most often it is a message. What is rarer is boxed, so that the future isn't as large as the largest.
     async fn handle_event(self: &Arc<Self>, arrived: Arrived) {
         let chat = &self.connections.chat;
-        let Asked { event, reference, decoded } = self.line.decode(&arrived, chat.limits());
+        let Asked {
+            event,
+            reference,
+            decoded,
+        } = self.line.decode(&arrived, chat.limits());
         let answer = self.answer(reference, event);
         let mut session = self.session.lock().await;
         if answer.event != "authenticate"
@@ -267,13 +313,22 @@ impl Connection {
             Ok(Decoded::Authenticate(claimed)) => {
                 let current = self.identity.lock().clone();
                 let bound = async {
-                    let identity = self.connections.auth.identify(claimed, current.as_ref()).await?;
+                    let identity = self
+                        .connections
+                        .auth
+                        .identify(claimed, current.as_ref())
+                        .await?;
                     self.bind(session, identity).await
                 };
                 match Box::pin(bound).await {
                     Ok((identity, left)) => {
-                        let (user_id, username) = (identity.user.as_str(), identity.username.as_str());
-                        answer.done(&Authenticated { ok: Some(true), user_id, username });
+                        let (user_id, username) =
+                            (identity.user.as_str(), identity.username.as_str());
+                        answer.done(&Authenticated {
+                            ok: Some(true),
+                            user_id,
+                            username,
+                        });
                         self.say_authenticated(&identity);
                         left.iter().for_each(|room| self.say_left(room));
                     }
@@ -291,7 +346,11 @@ impl Connection {
                     Err(refusal) => answer.refused(&refusal),
                 });
                 match session.may_join(&room) {
-                    Ok(permit) => Box::pin(chat.join(session, permit, start, reply)).instrument(span).await,
+                    Ok(permit) => {
+                        Box::pin(chat.join(session, permit, start, reply))
+                            .instrument(span)
+                            .await
+                    }
                     Err(refusal) => reply(Err(refusal)),
                 }
             }
@@ -317,17 +376,26 @@ impl Connection {
                 });
                 Box::pin(chat.watch(session, target, reply)).await;
             }
-            Ok(Decoded::UnsubscribeStatus(target)) => match Box::pin(chat.unwatch(session, &target)).await {
-                Ok(()) => answer.done(&TargetAck::of(&target)),
-                Err(refusal) => answer.refused(&refusal),
-            },
+            Ok(Decoded::UnsubscribeStatus(target)) => {
+                match Box::pin(chat.unwatch(session, &target)).await {
+                    Ok(()) => answer.done(&TargetAck::of(&target)),
+                    Err(refusal) => answer.refused(&refusal),
+                }
+            }
             Ok(Decoded::History(request)) => {
                 // The largest of all answers: it may take half of the outbox, and so must find half of it free after this.
                 let half = self.connections.outbox_bytes / 2;
                 self.wait_for(half / 2).await;
                 let bytes = Limits::HISTORY_BYTES.min(half);
-                let read =
-                    async { chat.read(&session.may_read(&request.room)?, request.window, request.limit, bytes).await };
+                let read = async {
+                    chat.read(
+                        &session.may_read(&request.room)?,
+                        request.window,
+                        request.limit,
+                        bytes,
+                    )
+                    .await
+                };
                 match Box::pin(read).await {
                     Ok(page) => answer.done(&HistoryAck::of(&request.room, &page, Some(true))),
                     Err(refusal) => answer.refused(&refusal),
@@ -363,11 +431,21 @@ impl Connection {
                 let _ = say.send(outcome.map(|outcome| tell(&outcome)));
             });
             match session.may_listen() {
-                Ok(permit) => this.connections.chat.listen(&mut session, permit, outlet, start, reply).await,
+                Ok(permit) => {
+                    this.connections
+                        .chat
+                        .listen(&mut session, permit, outlet, start, reply)
+                        .await
+                }
                 Err(refusal) => reply(Err(refusal)),
             }
         });
-        said.await.unwrap_or_else(|_| Err(Refusal::new(Code::Unavailable, "this node is about to stop")))
+        said.await.unwrap_or_else(|_| {
+            Err(Refusal::new(
+                Code::Unavailable,
+                "this node is about to stop",
+            ))
+        })
     }
 
     /// Every now and then waits for what was sent to come back, so that pacing knows of it.
@@ -394,7 +472,12 @@ impl Connection {
             }
             this.bind(&mut session, identity).await.map(drop)
         });
-        bound.await.unwrap_or_else(|_| Err(Refusal::new(Code::Unavailable, "this node is about to stop")))
+        bound.await.unwrap_or_else(|_| {
+            Err(Refusal::new(
+                Code::Unavailable,
+                "this node is about to stop",
+            ))
+        })
     }
 
     /// Also returns the rooms that it had to leave, as the identity doesn't reach them.
@@ -411,7 +494,12 @@ impl Connection {
         }
         // First: so that no call to end the user's connections, once this one counts, passes it over.
         users.insert(&identity.user, self.number, self);
-        let Identity { user, username, reach, .. } = identity.clone();
+        let Identity {
+            user,
+            username,
+            reach,
+            ..
+        } = identity.clone();
         let bound = chat.authenticate(session, user, username, reach).await;
         if bound.is_err() && new {
             users.remove(&identity.user, self.number);
@@ -429,17 +517,25 @@ impl Connection {
         if let Some(key) = current.take() {
             self.connections.deadlines.remove(key);
         }
-        *current = deadline.and_then(|(after, deadline)| self.connections.deadlines.add(after, deadline));
+        *current =
+            deadline.and_then(|(after, deadline)| self.connections.deadlines.add(after, deadline));
     }
 
     /// Whoever hasn't said in time who it is will be sent away.
     pub fn expect_authentication(self: &Arc<Self>) {
         let after = self.connections.chat.limits().auth_timeout;
-        self.set_deadline(Some((after, self.unless_gone(Self::end_unless_authenticated))));
+        self.set_deadline(Some((
+            after,
+            self.unless_gone(Self::end_unless_authenticated),
+        )));
     }
 
     fn expect_expiry(self: &Arc<Self>) {
-        let expires_at = self.identity.lock().as_ref().and_then(|identity| identity.expires_at);
+        let expires_at = self
+            .identity
+            .lock()
+            .as_ref()
+            .and_then(|identity| identity.expires_at);
         let left = expires_at.map(|at| Duration::from_secs(at).saturating_sub(now()));
         self.set_deadline(left.map(|left| (left, self.unless_gone(Self::end_if_expired))));
     }
@@ -464,13 +560,26 @@ impl Connection {
 
     fn say_authenticated(&self, identity: &Identity) {
         let (user_id, username) = (identity.user.as_str(), identity.username.as_str());
-        self.line.tell(EventName::Authenticated, &json(&Authenticated { ok: None, user_id, username }));
+        self.line.tell(
+            EventName::Authenticated,
+            &json(&Authenticated {
+                ok: None,
+                user_id,
+                username,
+            }),
+        );
     }
 
     /// A later token reaches less than the one by which the room was joined.
     fn say_left(&self, room: &RoomId) {
-        let refusal = Refusal::new(Code::Forbidden, "the new token doesn't reach this room: you have left it");
-        self.line.tell(EventName::Exception, &json(&Exception::of(&refusal, None).about(room)));
+        let refusal = Refusal::new(
+            Code::Forbidden,
+            "the new token doesn't reach this room: you have left it",
+        );
+        self.line.tell(
+            EventName::Exception,
+            &json(&Exception::of(&refusal, None).about(room)),
+        );
     }
 
     fn end_unless_authenticated(self: &Arc<Self>) {
@@ -478,7 +587,10 @@ impl Connection {
             return;
         }
         if self.connections.chat.is_ready() {
-            self.send_away(&Refusal::new(Code::Unauthorized, "nobody said in time who this is"));
+            self.send_away(&Refusal::new(
+                Code::Unauthorized,
+                "nobody said in time who this is",
+            ));
         } else {
             // Nobody could have: so this is no fault of identity, and the client may come back by itself.
             self.line.close(Closing::Unavailable);
@@ -486,7 +598,11 @@ impl Connection {
     }
 
     fn end_if_expired(self: &Arc<Self>) {
-        let expires_at = self.identity.lock().as_ref().and_then(|identity| identity.expires_at);
+        let expires_at = self
+            .identity
+            .lock()
+            .as_ref()
+            .and_then(|identity| identity.expires_at);
         match expires_at {
             Some(at) if Duration::from_secs(at) <= now() => {
                 self.send_away(&Refusal::new(Code::TokenExpired, "the token has expired"));
@@ -498,7 +614,10 @@ impl Connection {
 
     /// A service wants this user's connections to end.
     pub fn end_by_service(self: &Arc<Self>) {
-        self.send_away(&Refusal::new(Code::Forbidden, "a service has ended the connections of this user"));
+        self.send_away(&Refusal::new(
+            Code::Forbidden,
+            "a service has ended the connections of this user",
+        ));
     }
 
     /// Ends the connection so that the client doesn't come back by itself: only for faults of identity.
@@ -554,5 +673,7 @@ impl Drop for Connection {
 }
 
 fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }

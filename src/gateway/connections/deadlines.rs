@@ -31,12 +31,19 @@ impl Deadlines {
     pub fn start() -> Self {
         let due = Due::default();
         let task = tokio::spawn(watch(due.clone()));
-        Self { due, next: AtomicU64::new(0), task }
+        Self {
+            due,
+            next: AtomicU64::new(0),
+            task,
+        }
     }
 
     /// Returns the key to take it back by; none for a time beyond the clock's end, which never comes.
     pub fn add(&self, after: Duration, deadline: Deadline) -> Option<Key> {
-        let key = (Instant::now().checked_add(after)?, self.next.fetch_add(1, Ordering::Relaxed));
+        let key = (
+            Instant::now().checked_add(after)?,
+            self.next.fetch_add(1, Ordering::Relaxed),
+        );
         self.due.lock().insert(key, deadline);
         Some(key)
     }

@@ -29,7 +29,12 @@ impl Arrived {
     /// The text is its JSON from `start` on, which must be where a character begins.
     #[must_use]
     pub fn new(text: Str, start: usize) -> Self {
-        Self { text, start, ack: None, binary: false }
+        Self {
+            text,
+            start,
+            ack: None,
+            binary: false,
+        }
     }
 
     /// Wants the acknowledgement of that number, if any.
@@ -142,11 +147,17 @@ impl Inbox {
         let most = EVENTS.max(usize::try_from(limits.socket.events.burst).unwrap_or(usize::MAX));
         let full = self.bytes > 0 && self.bytes + bytes > BYTES;
         if self.queue.len() >= most || full {
-            return Put::Refused(arrived, Refusal::new(Code::Overloaded, "too many events wait to be handled"));
+            return Put::Refused(
+                arrived,
+                Refusal::new(Code::Overloaded, "too many events wait to be handled"),
+            );
         }
         if self.all_bytes.fetch_add(bytes, Ordering::Relaxed) > ALL_BYTES {
             self.all_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return Put::Refused(arrived, Refusal::new(Code::Overloaded, "this node has too many events to handle"));
+            return Put::Refused(
+                arrived,
+                Refusal::new(Code::Overloaded, "this node has too many events to handle"),
+            );
         }
         self.bytes += bytes;
         self.queue.push_back(arrived);
@@ -165,8 +176,14 @@ impl Inbox {
 
     /// Notes that the socket was refused for a rate. True: it goes on in spite of that, and has to go.
     pub fn is_incorrigible(&mut self, limits: &Limits, now: Instant) -> bool {
-        let events = Rate { per_sec: limits.socket.events.per_sec.max(1), burst: limits.refusals };
-        let patience = Rates { events, ..Rates::default() };
+        let events = Rate {
+            per_sec: limits.socket.events.per_sec.max(1),
+            burst: limits.refusals,
+        };
+        let patience = Rates {
+            events,
+            ..Rates::default()
+        };
         limits.refusals > 0 && self.refusals.spend(&patience, Cost::event(0), now).is_err()
     }
 
@@ -180,7 +197,11 @@ impl Inbox {
         if self.phase != Phase::Closed {
             return false;
         }
-        self.phase = if self.queue.is_empty() { Phase::Idle } else { Phase::Running };
+        self.phase = if self.queue.is_empty() {
+            Phase::Idle
+        } else {
+            Phase::Running
+        };
         self.phase == Phase::Running
     }
 
@@ -271,20 +292,46 @@ mod tests {
 
     #[test]
     fn a_burst_is_taken_and_what_exceeds_it_refused_with_a_hint() {
-        let socket = Rates { events: Rate { per_sec: 1, burst: 3 }, ..Rates::default() };
-        let limits = Limits { socket, refusals: 5, ..Limits::default() };
+        let socket = Rates {
+            events: Rate {
+                per_sec: 1,
+                burst: 3,
+            },
+            ..Rates::default()
+        };
+        let limits = Limits {
+            socket,
+            refusals: 5,
+            ..Limits::default()
+        };
         let (mut inbox, now) = (inbox(), Instant::now());
         for _ in 0..3 {
             inbox.spend(&limits.socket, Cost::event(1), now).unwrap();
         }
-        let refusal = Refusal::rate_limited(inbox.spend(&limits.socket, Cost::event(1), now).unwrap_err(), "");
-        assert_eq!((refusal.code, refusal.text.as_ref()), (Code::RateLimited, "too many events"));
+        let refusal = Refusal::rate_limited(
+            inbox
+                .spend(&limits.socket, Cost::event(1), now)
+                .unwrap_err(),
+            "",
+        );
+        assert_eq!(
+            (refusal.code, refusal.text.as_ref()),
+            (Code::RateLimited, "too many events")
+        );
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(1)));
-        let patience = (0..100).take_while(|_| !inbox.is_incorrigible(&limits, now)).count();
+        let patience = (0..100)
+            .take_while(|_| !inbox.is_incorrigible(&limits, now))
+            .count();
         assert_eq!(patience, 5);
-        let never = Limits { refusals: 0, ..limits.clone() };
+        let never = Limits {
+            refusals: 0,
+            ..limits.clone()
+        };
         assert!(!inbox.is_incorrigible(&never, now));
-        assert!(!inbox.is_incorrigible(&limits, now + Duration::from_secs(1)), "forgiven in time");
+        assert!(
+            !inbox.is_incorrigible(&limits, now + Duration::from_secs(1)),
+            "forgiven in time"
+        );
     }
 
     #[test]
@@ -293,10 +340,22 @@ mod tests {
         let large = "x".repeat(1 << 20);
         let (mut one, mut other) = (Inbox::new(all.clone()), Inbox::new(all.clone()));
         assert!(matches!(one.put(arrived(&large), &limits), Put::Queued));
-        assert!(matches!(other.put(arrived("1"), &limits), Put::Refused(_, Refusal { code: Code::Overloaded, .. })));
+        assert!(matches!(
+            other.put(arrived("1"), &limits),
+            Put::Refused(
+                _,
+                Refusal {
+                    code: Code::Overloaded,
+                    ..
+                }
+            )
+        ));
         assert!(matches!(one.next(), Next::Event(_)));
         assert!(matches!(other.put(arrived("1"), &limits), Put::Queued));
-        assert!(matches!(one.put(arrived(&large), &limits), Put::Refused(..)));
+        assert!(matches!(
+            one.put(arrived(&large), &limits),
+            Put::Refused(..)
+        ));
         other.end(true);
         drop(one);
         assert_eq!(all.load(Ordering::Relaxed), ALL_BYTES);
@@ -310,6 +369,15 @@ mod tests {
         for _ in 0..4 {
             assert!(matches!(inbox.put(arrived(&large), &limits), Put::Queued));
         }
-        assert!(matches!(inbox.put(arrived(&large), &limits), Put::Refused(_, Refusal { code: Code::Overloaded, .. })));
+        assert!(matches!(
+            inbox.put(arrived(&large), &limits),
+            Put::Refused(
+                _,
+                Refusal {
+                    code: Code::Overloaded,
+                    ..
+                }
+            )
+        ));
     }
 }

@@ -44,7 +44,10 @@ impl Bounds {
     /// Of an outbox of so many bytes.
     #[must_use]
     pub fn of(outbox_bytes: usize) -> Self {
-        Self { half: outbox_bytes / 2, messages: outbox_bytes / 4 * 3 }
+        Self {
+            half: outbox_bytes / 2,
+            messages: outbox_bytes / 4 * 3,
+        }
     }
 }
 
@@ -85,7 +88,12 @@ pub struct Connections {
 impl Connections {
     /// Of that chat. Must be called within a tokio runtime, once for a chat.
     #[must_use]
-    pub fn new(chat: Arc<Chat>, auth: Arc<Authenticator>, admission: Arc<Admission>, outbox_bytes: usize) -> Arc<Self> {
+    pub fn new(
+        chat: Arc<Chat>,
+        auth: Arc<Authenticator>,
+        admission: Arc<Admission>,
+        outbox_bytes: usize,
+    ) -> Arc<Self> {
         let connections = Arc::new(Self {
             chat,
             auth,
@@ -102,7 +110,11 @@ impl Connections {
         connections.work.start();
         let weak = Arc::downgrade(&connections);
         let end = move |user: &UserId| {
-            for connection in weak.upgrade().iter().flat_map(|connections| connections.users.of(user)) {
+            for connection in weak
+                .upgrade()
+                .iter()
+                .flat_map(|connections| connections.users.of(user))
+            {
                 connection.end_by_service();
             }
         };

@@ -24,11 +24,17 @@ struct Client {
 impl Line for Client {
     fn decode(&self, arrived: &Arrived, _: &Limits) -> Asked {
         let reference = Reference::Ack(arrived.ack().unwrap());
-        Asked { event: "history".into(), reference, decoded: Err(Refusal::new(Code::BadRequest, "on purpose")) }
+        Asked {
+            event: "history".into(),
+            reference,
+            decoded: Err(Refusal::new(Code::BadRequest, "on purpose")),
+        }
     }
 
     fn answer(&self, to: &Reference, _: &str) {
-        let Reference::Ack(event) = to else { panic!("every event wants an answer") };
+        let Reference::Ack(event) = to else {
+            panic!("every event wants an answer")
+        };
         self.answers.lock().push((self.number, *event));
     }
 
@@ -69,13 +75,22 @@ impl Line for Client {
 fn connections(count: usize) -> (Vec<Arc<Connection>>, Answers) {
     let backplane = memory::embedded(BackplaneLimits::default());
     let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
-    let limits = Limits { socket: Rates::default(), ..Limits::default() };
+    let limits = Limits {
+        socket: Rates::default(),
+        ..Limits::default()
+    };
     let chat = Arc::new(Chat::new(backplane, delivery, limits));
     let admission = Arc::new(Admission::new(Caps::default()));
     let node = Connections::new(chat, Arc::new(Authenticator::Open), admission, 1 << 20);
     let answers = Answers::default();
     let open = |number| {
-        let connection = node.open(Arc::new(Client { number, answers: answers.clone() }), None);
+        let connection = node.open(
+            Arc::new(Client {
+                number,
+                answers: answers.clone(),
+            }),
+            None,
+        );
         connection.start();
         connection
     };
@@ -92,7 +107,9 @@ async fn answered(answers: &Answers, count: usize) -> Vec<(usize, i64)> {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), all).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), all)
+        .await
+        .unwrap();
     answers.lock().clone()
 }
 
@@ -117,15 +134,24 @@ async fn on_one_thread_who_has_said_much_does_not_hold_up_the_others() {
     say(&all[1], 0);
     let answers = answered(&answers, 301).await;
     let of_the_other = answers.iter().position(|(number, _)| *number == 1).unwrap();
-    assert!(of_the_other <= 128, "behind {of_the_other} of the first one's");
-    let of_the_first: Vec<i64> = answers.iter().filter(|(number, _)| *number == 0).map(|(_, event)| *event).collect();
+    assert!(
+        of_the_other <= 128,
+        "behind {of_the_other} of the first one's"
+    );
+    let of_the_first: Vec<i64> = answers
+        .iter()
+        .filter(|(number, _)| *number == 0)
+        .map(|(_, event)| *event)
+        .collect();
     assert!(of_the_first.iter().copied().eq(0..300), "{of_the_first:?}");
 }
 
 #[tokio::test]
 async fn on_one_thread_reading_does_not_run_ahead_of_a_long_line() {
     let (all, answers) = connections(LINE + 1);
-    all.iter().take(LINE).for_each(|connection| say(connection, 0));
+    all.iter()
+        .take(LINE)
+        .for_each(|connection| say(connection, 0));
     assert_eq!(*answers.lock(), []);
     say(&all[LINE], 0);
     assert_eq!(*answers.lock(), [(LINE, 0)], "taken up as it was read");

@@ -14,7 +14,9 @@ pub(super) struct Users(Mutex<BTreeMap<(UserId, u64), Weak<Connection>>>);
 
 impl Users {
     pub fn insert(&self, user: &UserId, number: u64, connection: &Arc<Connection>) {
-        self.0.lock().insert((user.clone(), number), Arc::downgrade(connection));
+        self.0
+            .lock()
+            .insert((user.clone(), number), Arc::downgrade(connection));
     }
 
     pub fn remove(&self, user: &UserId, number: u64) {
@@ -24,6 +26,8 @@ impl Users {
     pub fn of(&self, user: &UserId) -> Vec<Arc<Connection>> {
         let connections = self.0.lock();
         let theirs = connections.range((user.clone(), 0)..=(user.clone(), u64::MAX));
-        theirs.filter_map(|(_, connection)| connection.upgrade()).collect()
+        theirs
+            .filter_map(|(_, connection)| connection.upgrade())
+            .collect()
     }
 }

@@ -25,17 +25,31 @@ fn status(code: Code) -> StatusCode {
 
 /// The error's body and `Retry-After` (whole seconds, rounded up) put into a response that has its other headers.
 pub(super) fn render(response: Response, refusal: &Refusal, request_id: &str) -> Response {
-    let error = RestError { error: &refusal.text, code: refusal.code.as_str(), request_id };
+    let error = RestError {
+        error: &refusal.text,
+        code: refusal.code.as_str(),
+        request_id,
+    };
     let mut rendered = json(status(refusal.code), &error);
     for (name, value) in response.headers() {
         if name != CONTENT_TYPE && name != http::header::CONTENT_LENGTH {
             rendered.headers_mut().append(name, value.clone());
         }
     }
-    let must_wait = matches!(status(refusal.code), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+    let must_wait = matches!(
+        status(refusal.code),
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    );
     if must_wait || refusal.retry_after.is_some() {
-        let wait = refusal.retry_after.map_or(1, |wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
-        rendered.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait));
+        let wait = refusal
+            .retry_after
+            .map_or(1, |wait| {
+                wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+            })
+            .max(1);
+        rendered
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(wait));
     }
     rendered
 }

@@ -16,16 +16,32 @@ pub(super) async fn post(State(doors): Doorway, request: Request) -> Response {
         async {
             let (parts, body) = request.into_parts();
             let caller = doors.access.broadcaster(&parts.headers).await?;
-            doors.broadcasters.post(&parts.headers, parts.extensions.get().copied())?;
+            doors
+                .broadcasters
+                .post(&parts.headers, parts.extensions.get().copied())?;
             let body = text_body(&parts.headers, body, doors.chat.limits().event_bytes).await?;
-            let fields = BroadcastRequest::decode(&body, idempotency_key(&parts.headers)?, doors.chat.limits())?;
+            let fields = BroadcastRequest::decode(
+                &body,
+                idempotency_key(&parts.headers)?,
+                doors.chat.limits(),
+            )?;
             // Keys of sends are apart for each who sends.
             let (user, username, reach) = match caller {
-                Caller::Service(reach) => (UserId::trusted("system"), Username::trusted("System"), reach),
+                Caller::Service(reach) => (
+                    UserId::trusted("system"),
+                    Username::trusted("System"),
+                    reach,
+                ),
                 Caller::User(identity) => (identity.user, identity.username, identity.reach),
             };
-            let appended = doors.chat.post(policy::may_broadcast(&reach)?, user, username, fields).await?;
-            Ok(json(StatusCode::ACCEPTED, &BroadcastAck::of(&appended, doors.clients())))
+            let appended = doors
+                .chat
+                .post(policy::may_broadcast(&reach)?, user, username, fields)
+                .await?;
+            Ok(json(
+                StatusCode::ACCEPTED,
+                &BroadcastAck::of(&appended, doors.clients()),
+            ))
         }
         .await,
     )

@@ -30,8 +30,14 @@ impl Callers {
     /// With that rate of `POST /messages`.
     #[must_use]
     pub fn new(posts: Rate) -> Self {
-        let rates = Rates { events: posts, ..Rates::default() };
-        Self { posts: Mutex::new(Allowances::new(rates, CALLERS)), hasher: RandomState::new() }
+        let rates = Rates {
+            events: posts,
+            ..Rates::default()
+        };
+        Self {
+            posts: Mutex::new(Allowances::new(rates, CALLERS)),
+            hasher: RandomState::new(),
+        }
     }
 
     /// Spends one post of the caller who bears that key or token, or else of the address. Bearers are known by a hash with a
@@ -45,13 +51,20 @@ impl Callers {
             Some(token) => self.hasher.hash_one(token),
             None => self.hasher.hash_one(address),
         };
-        let spent = self.posts.lock().spend(&caller, Cost::event(0), Instant::now());
+        let spent = self
+            .posts
+            .lock()
+            .spend(&caller, Cost::event(0), Instant::now());
         spent.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this caller"))
     }
 }
 
 /// Counts a request as an event of its address. Probes are not counted, and Socket.IO counts its own.
-pub(super) async fn count(State(doors): State<Arc<Doors>>, request: Request, next: Next) -> Response {
+pub(super) async fn count(
+    State(doors): State<Arc<Doors>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let client = request.extensions().get::<Client>().copied();
     match doors.admission.spend(client, Cost::event(0)) {
         Ok(()) => next.run(request).await,

@@ -21,11 +21,20 @@ const SECRET: &str = "a secret of at least thirty-two bytes";
 
 /// A node without its listener, small enough to be filled up.
 fn node() -> Router {
-    let backplane = memory::embedded(BackplaneLimits { history_size: 16, rooms: 64, ..BackplaneLimits::default() });
+    let backplane = memory::embedded(BackplaneLimits {
+        history_size: 16,
+        rooms: 64,
+        ..BackplaneLimits::default()
+    });
     let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
-    let limits = Limits { event_bytes: 4096, ..Limits::default() };
+    let limits = Limits {
+        event_bytes: 4096,
+        ..Limits::default()
+    };
     let chat = Arc::new(Chat::new(backplane, delivery, limits));
-    let auth = Arc::new(Authenticator::Jwt(Box::new(Verifier::hs256(SECRET, 0).unwrap())));
+    let auth = Arc::new(Authenticator::Jwt(Box::new(
+        Verifier::hs256(SECRET, 0).unwrap(),
+    )));
     let settings = Settings {
         ping_interval: Duration::from_secs(25),
         ping_timeout: Duration::from_secs(20),
@@ -38,14 +47,23 @@ fn node() -> Router {
         idle: Duration::from_secs(60),
         write_timeout: Duration::from_secs(10),
     };
-    let caps = Caps { connections: 100, strangers: 100, handshakes_per_sec: 1_000_000, ..Caps::default() };
+    let caps = Caps {
+        connections: 100,
+        strangers: 100,
+        handshakes_per_sec: 1_000_000,
+        ..Caps::default()
+    };
     let admission = Arc::new(Admission::new(caps));
     let connections = Connections::new(chat.clone(), auth.clone(), admission.clone(), 1 << 20);
     let gateway = Gateway::new(connections.clone(), settings);
     let control = engineioxide::Control::default();
     let doors = Arc::new(Doors {
         chat,
-        access: Access { auth, keys: ApiKeys::new(&["key".to_owned()]).unwrap(), broadcasters: None },
+        access: Access {
+            auth,
+            keys: ApiKeys::new(&["key".to_owned()]).unwrap(),
+            broadcasters: None,
+        },
         origins: Origins::parse("https://app.example"),
         admission,
         callers: Callers::new(Rate::default()),
@@ -60,7 +78,10 @@ fn node() -> Router {
 
 /// `METHOD target`, headers, an empty line, the body; `None` for what no HTTP parser would let through.
 fn request(text: &[u8]) -> Option<Request> {
-    let end = text.windows(2).position(|two| two == b"\n\n").unwrap_or(text.len());
+    let end = text
+        .windows(2)
+        .position(|two| two == b"\n\n")
+        .unwrap_or(text.len());
     let head = std::str::from_utf8(&text[..end]).ok()?;
     let mut lines = head.lines();
     let (method, target) = lines.next()?.split_once(' ')?;
@@ -69,7 +90,9 @@ fn request(text: &[u8]) -> Option<Request> {
         let (name, value) = line.split_once(": ")?;
         request = request.header(name, value);
     }
-    request.body(Body::from(text.get(end + 2..).unwrap_or_default().to_vec())).ok()
+    request
+        .body(Body::from(text.get(end + 2..).unwrap_or_default().to_vec()))
+        .ok()
 }
 
 #[test]
@@ -122,25 +145,55 @@ fn fuzz_requests() {
         "/users/",
         "18446744073709551616",
     ];
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
     let node = runtime.block_on(async { node() });
-    Target { name: "requests", seeds, words, longest: 8192 }.run(|text| {
+    Target {
+        name: "requests",
+        seeds,
+        words,
+        longest: 8192,
+    }
+    .run(|text| {
         let request = request(text)?;
         let is_socket = request.uri().path().starts_with("/socket.io");
         runtime.block_on(async {
             let Ok(answer) = node.clone().oneshot(request).await;
             let status = answer.status();
-            assert!(!status.is_server_error() || status == StatusCode::SERVICE_UNAVAILABLE, "{status}");
+            assert!(
+                !status.is_server_error() || status == StatusCode::SERVICE_UNAVAILABLE,
+                "{status}"
+            );
             // A poll waits for something to be said.
             if is_socket {
                 return Some((status.as_u16(), String::new()));
             }
-            let body = Limited::new(answer.into_body(), 1 << 20).collect().await.unwrap().to_bytes();
+            let body = Limited::new(answer.into_body(), 1 << 20)
+                .collect()
+                .await
+                .unwrap()
+                .to_bytes();
             let refusal: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
             if status.is_client_error() && !body.is_empty() {
-                assert!(refusal["code"].as_str().is_some_and(|code| !code.is_empty()), "{status} {refusal}");
+                assert!(
+                    refusal["code"]
+                        .as_str()
+                        .is_some_and(|code| !code.is_empty()),
+                    "{status} {refusal}"
+                );
             }
-            Some((status.as_u16(), refusal["error"].as_str().unwrap_or_default().chars().take(40).collect()))
+            Some((
+                status.as_u16(),
+                refusal["error"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .chars()
+                    .take(40)
+                    .collect(),
+            ))
         })
     });
 }

@@ -18,7 +18,8 @@ use crate::domain::policy::{self, Permit, Reading, Standing};
 use crate::domain::{Code, Limits, Refusal, RoomId, UserId};
 use crate::gateway::access::Caller;
 use crate::gateway::wire::{
-    DisconnectAck, HistoryAck, MAX_SEQ, MembersPage, MessageAck, PostRequest, StatusJson, history_limit, history_window,
+    DisconnectAck, HistoryAck, MAX_SEQ, MembersPage, MessageAck, PostRequest, StatusJson,
+    history_limit, history_window,
 };
 
 /// How much of a body that is too large is read, to have it answered.
@@ -38,13 +39,22 @@ pub(super) async fn post_message(State(doors): Doorway, request: Request) -> Res
             let (parts, body) = request.into_parts();
             let caller = doors.access.caller(&parts.headers).await?;
             let reach = caller.service()?;
-            doors.callers.post(&parts.headers, parts.extensions.get().copied())?;
+            doors
+                .callers
+                .post(&parts.headers, parts.extensions.get().copied())?;
             let body = text_body(&parts.headers, body, doors.chat.limits().event_bytes).await?;
             let key = idempotency_key(&parts.headers)?;
             let post = PostRequest::decode(&body, key, doors.chat.limits())?;
             let permit = policy::may_send(reach, Standing::Service, &post.room)?;
-            let appended = doors.chat.post(permit, post.user, post.username, post.fields).await?;
-            let status = if appended.duplicate { StatusCode::OK } else { StatusCode::CREATED };
+            let appended = doors
+                .chat
+                .post(permit, post.user, post.username, post.fields)
+                .await?;
+            let status = if appended.duplicate {
+                StatusCode::OK
+            } else {
+                StatusCode::CREATED
+            };
             Ok(json(status, &MessageAck::of(&post.room, &appended)))
         }
         .await,
@@ -52,15 +62,28 @@ pub(super) async fn post_message(State(doors): Doorway, request: Request) -> Res
 }
 
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let key = headers.get("idempotency-key").map(|key| key.to_str()).transpose();
+    let key = headers
+        .get("idempotency-key")
+        .map(|key| key.to_str())
+        .transpose();
     key.map_err(|_| Refusal::bad_request("Idempotency-Key must be plain text"))
 }
 
-pub(super) async fn text_body(headers: &HeaderMap, body: Body, max: usize) -> Result<String, Refusal> {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+pub(super) async fn text_body(
+    headers: &HeaderMap,
+    body: Body,
+    max: usize,
+) -> Result<String, Refusal> {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
     let kind = content_type.split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
-        return Err(Refusal::new(Code::UnsupportedMediaType, "the body must be application/json"));
+        return Err(Refusal::new(
+            Code::UnsupportedMediaType,
+            "the body must be application/json",
+        ));
     }
     let read = tokio::time::timeout(BODY_PATIENCE, collect(body, max)).await;
     let bytes = read.map_err(|_| Refusal::bad_request("the body came too slowly"))??;
@@ -72,7 +95,10 @@ pub(super) async fn text_body(headers: &HeaderMap, body: Body, max: usize) -> Re
 async fn collect(mut body: Body, max: usize) -> Result<Vec<u8>, Refusal> {
     let (mut bytes, mut length) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
-        let Ok(part) = frame.map_err(|_| Refusal::bad_request("the body could not be read"))?.into_data() else {
+        let Ok(part) = frame
+            .map_err(|_| Refusal::bad_request("the body could not be read"))?
+            .into_data()
+        else {
             continue;
         };
         length += part.len();
@@ -83,7 +109,10 @@ async fn collect(mut body: Body, max: usize) -> Result<Vec<u8>, Refusal> {
         }
     }
     if length > max {
-        return Err(Refusal::new(Code::TooLarge, format!("the body must be at most {max} bytes")));
+        return Err(Refusal::new(
+            Code::TooLarge,
+            format!("the body must be at most {max} bytes"),
+        ));
     }
     Ok(bytes)
 }
@@ -98,25 +127,39 @@ fn in_path<T>(
 }
 
 fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
-    query.map(|Query(query)| query).map_err(|rejection| Refusal::bad_request(rejection.body_text()))
+    query
+        .map(|Query(query)| query)
+        .map_err(|rejection| Refusal::bad_request(rejection.body_text()))
 }
 
 fn within(field: &str, value: Option<u64>, min: u64, max: u64) -> Result<Option<u64>, Refusal> {
     match value {
-        Some(value) if !(min..=max).contains(&value) => {
-            Err(Refusal::bad_request(format!("{field} must be a whole number from {min} to {max}")))
-        }
+        Some(value) if !(min..=max).contains(&value) => Err(Refusal::bad_request(format!(
+            "{field} must be a whole number from {min} to {max}"
+        ))),
         value => Ok(value),
     }
 }
 
 /// Lets services, and users who are in the room, read it.
-async fn may_read(doors: &Doors, headers: &HeaderMap, room: &RoomId) -> Result<Permit<Reading>, Refusal> {
+async fn may_read(
+    doors: &Doors,
+    headers: &HeaderMap,
+    room: &RoomId,
+) -> Result<Permit<Reading>, Refusal> {
     match doors.access.caller(headers).await? {
         Caller::Service(reach) => policy::may_read(&reach, Standing::Service, room),
         Caller::User(identity) => {
             let member = doors.chat.is_member(room, &identity.user).await?;
-            policy::may_read(&identity.reach, if member { Standing::Member } else { Standing::Stranger }, room)
+            policy::may_read(
+                &identity.reach,
+                if member {
+                    Standing::Member
+                } else {
+                    Standing::Stranger
+                },
+                room,
+            )
         }
     }
 }
@@ -142,7 +185,10 @@ pub(super) async fn room_messages(
             let before = within("before_seq", asked.before_seq, 0, MAX_SEQ)?;
             let window = history_window(before, within("after_seq", asked.after_seq, 0, MAX_SEQ)?)?;
             let limit = history_limit(within("limit", asked.limit, 1, Limits::HISTORY)?);
-            let page = doors.chat.read(&permit, window, limit, Limits::HISTORY_BYTES).await?;
+            let page = doors
+                .chat
+                .read(&permit, window, limit, Limits::HISTORY_BYTES)
+                .await?;
             Ok(json(StatusCode::OK, &HistoryAck::of(&room, &page, None)))
         }
         .await,
@@ -167,7 +213,10 @@ pub(super) async fn room_users(
             let permit = may_read(&doors, &headers, &room).await?;
             let asked = query(asked)?;
             let limit = within("limit", asked.limit, 1, 1000)?.unwrap_or(100);
-            let after = asked.cursor.map(|cursor| UserId::parse("cursor", &cursor)).transpose()?;
+            let after = asked
+                .cursor
+                .map(|cursor| UserId::parse("cursor", &cursor))
+                .transpose()?;
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let page = doors.chat.members(&permit, after.as_ref(), limit).await?;
             Ok(json(StatusCode::OK, &MembersPage::of(&room, &page)))
@@ -248,14 +297,23 @@ struct Unhealthy {
 pub(super) async fn health(State(doors): Doorway) -> Response {
     let unhealthy = |body: Unhealthy| {
         let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &body);
-        response.headers_mut().insert(http::header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+        response.headers_mut().insert(
+            http::header::RETRY_AFTER,
+            http::HeaderValue::from_static("1"),
+        );
         response
     };
     if doors.admission.is_draining() {
-        return unhealthy(Unhealthy { status: "draining", redis: None });
+        return unhealthy(Unhealthy {
+            status: "draining",
+            redis: None,
+        });
     }
     if !doors.chat.is_ready() {
-        return unhealthy(Unhealthy { status: "unhealthy", redis: Some("down") });
+        return unhealthy(Unhealthy {
+            status: "unhealthy",
+            redis: Some("down"),
+        });
     }
     let body = Health {
         status: "ok",

@@ -18,8 +18,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any_service, get, post};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-    CONTENT_ENCODING, ORIGIN,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_METHOD, CONTENT_ENCODING, ORIGIN,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tracing::Instrument;
@@ -69,17 +69,25 @@ impl Doors {
 
 /// Every route of the contract, those of the sockets among them.
 pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
-    let sockets =
-        any_service(gateway.service()).layer(middleware::from_fn_with_state(doors.clone(), socket_door::admit));
+    let sockets = any_service(gateway.service()).layer(middleware::from_fn_with_state(
+        doors.clone(),
+        socket_door::admit,
+    ));
     Router::new()
         .route("/messages", post(handlers::post_message))
         .route("/api/broadcast", post(broadcast::post))
         .route("/rooms/{room_id}/messages", get(handlers::room_messages))
         .route("/rooms/{room_id}/users", get(handlers::room_users))
         .route("/users/{user_id}/status", get(handlers::user_status))
-        .route("/users/{user_id}/disconnect", post(handlers::disconnect_user))
+        .route(
+            "/users/{user_id}/disconnect",
+            post(handlers::disconnect_user),
+        )
         .route("/metrics", get(handlers::metrics))
-        .route_layer(middleware::from_fn_with_state(doors.clone(), callers::count))
+        .route_layer(middleware::from_fn_with_state(
+            doors.clone(),
+            callers::count,
+        ))
         .route("/socket.io/", sockets.clone())
         .route("/socket.io", sockets)
         .route("/ws", get(websocket_door::admit))
@@ -88,7 +96,10 @@ pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
         .route("/livez", get(handlers::livez))
         .fallback(async || refuse(&Refusal::new(Code::NotFound, "there is no such resource")))
         .method_not_allowed_fallback(async || {
-            refuse(&Refusal::new(Code::MethodNotAllowed, "the resource knows no such method"))
+            refuse(&Refusal::new(
+                Code::MethodNotAllowed,
+                "the resource knows no such method",
+            ))
         })
         .layer(middleware::from_fn(refuse_encoded))
         .layer(middleware::from_fn_with_state(doors.clone(), check_origin))
@@ -128,8 +139,14 @@ async fn give_id(State(doors): State<Arc<Doors>>, mut request: Request, next: Ne
 /// Refuses compressed bodies, whatever the route: nothing here unpacks what a client sends.
 async fn refuse_encoded(request: Request, next: Next) -> Response {
     let encodings = request.headers().get_all(CONTENT_ENCODING);
-    if encodings.iter().any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return refuse(&Refusal::new(Code::UnsupportedMediaType, "a body must not be encoded"));
+    if encodings
+        .iter()
+        .any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return refuse(&Refusal::new(
+            Code::UnsupportedMediaType,
+            "a body must not be encoded",
+        ));
     }
     next.run(request).await
 }
@@ -140,12 +157,17 @@ async fn check_origin(State(doors): State<Arc<Doors>>, request: Request, next: N
         return refuse(&refusal);
     }
     let origin = request.headers().get(ORIGIN).cloned();
-    let preflight =
-        request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let preflight = request.method() == Method::OPTIONS
+        && request
+            .headers()
+            .contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = if preflight {
         let mut response = StatusCode::NO_CONTENT.into_response();
         let headers = response.headers_mut();
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
+        headers.insert(
+            ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET, POST, OPTIONS"),
+        );
         let allowed = HeaderValue::from_static("authorization, content-type, idempotency-key");
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));

@@ -16,21 +16,39 @@ use crate::server::Client;
 
 /// A request without `sid` asks for a new session: only such a one can be refused here. What may pass is refused by status
 /// and `Retry-After`, as clients come back by themselves after it.
-pub(super) async fn admit(State(doors): State<Arc<Doors>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn admit(
+    State(doors): State<Arc<Doors>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     request.extensions_mut().insert(doors.control.clone());
     // As Engine.IO looks for it: undecoded, so that both agree on which request asks for a session.
-    let has_sid = request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("sid=")));
+    let has_sid = request
+        .uri()
+        .query()
+        .is_some_and(|query| query.split('&').any(|pair| pair.starts_with("sid=")));
     if !has_sid {
         if !doors.chat.is_ready() {
-            return refuse(&Refusal::new(Code::Unavailable, "the backplane can't be reached"));
+            return refuse(&Refusal::new(
+                Code::Unavailable,
+                "the backplane can't be reached",
+            ));
         }
         let client = request.extensions().get::<Client>().copied();
         let place = match doors.admission.admit(client) {
             Ok(place) => Some(place),
             Err(refusal) => return refuse(&refusal),
         };
-        let token = parameter(&request, "token").or_else(|| bearer(request.headers()).map(ToOwned::to_owned));
-        request.extensions_mut().insert(Retained(Arc::new(Handshake { token, client, place, ..Handshake::default() })));
+        let token = parameter(&request, "token")
+            .or_else(|| bearer(request.headers()).map(ToOwned::to_owned));
+        request
+            .extensions_mut()
+            .insert(Retained(Arc::new(Handshake {
+                token,
+                client,
+                place,
+                ..Handshake::default()
+            })));
     }
     next.run(request).await
 }
@@ -38,5 +56,7 @@ pub(super) async fn admit(State(doors): State<Arc<Doors>>, mut request: Request,
 /// A parameter of the query, decoded.
 fn parameter(request: &Request, name: &str) -> Option<String> {
     let query = request.uri().query()?;
-    url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
 }

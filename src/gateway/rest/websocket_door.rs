@@ -27,7 +27,10 @@ pub(super) async fn admit(State(doors): State<Arc<Doors>>, request: Request) -> 
 /// Everything that can be refused is, before the handshake is answered.
 async fn enter(doors: &Doors, request: Request) -> Result<Response, Refusal> {
     if !doors.chat.is_ready() {
-        return Err(Refusal::new(Code::Unavailable, "the backplane can't be reached"));
+        return Err(Refusal::new(
+            Code::Unavailable,
+            "the backplane can't be reached",
+        ));
     }
     let (mut parts, _) = request.into_parts();
     let client = parts.extensions.get::<Client>().copied();
@@ -36,12 +39,22 @@ async fn enter(doors: &Doors, request: Request) -> Result<Response, Refusal> {
     let identity = identify(doors, &parts.headers, &query).await?;
     let wishes = query.wishes()?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
-    let upgrade = upgrade.map_err(|_| Refusal::bad_request("this resource is for WebSockets, of version 13"))?;
-    let key = parts.headers.get(SEC_WEBSOCKET_KEY).and_then(|key| STANDARD.decode(key.as_bytes()).ok());
+    let upgrade = upgrade
+        .map_err(|_| Refusal::bad_request("this resource is for WebSockets, of version 13"))?;
+    let key = parts
+        .headers
+        .get(SEC_WEBSOCKET_KEY)
+        .and_then(|key| STANDARD.decode(key.as_bytes()).ok());
     if key.is_none_or(|key| key.len() != 16) {
-        return Err(Refusal::bad_request("Sec-WebSocket-Key must be 16 bytes in base64"));
+        return Err(Refusal::bad_request(
+            "Sec-WebSocket-Key must be 16 bytes in base64",
+        ));
     }
-    Ok(doors.plain.open(identity, wishes, client, place).await?.begin(upgrade))
+    Ok(doors
+        .plain
+        .open(identity, wishes, client, place)
+        .await?
+        .begin(upgrade))
 }
 
 /// Who it is, by its token, or by its own word where that is enough.
@@ -52,22 +65,46 @@ async fn identify(doors: &Doors, headers: &HeaderMap, query: &Query) -> Result<I
         let user = user.ok_or_else(|| Refusal::new(Code::Unauthorized, "user_id is missing"))?;
         let user = Some(UserId::parse("user_id", user)?);
         let username = query.username.as_deref().filter(|name| !name.is_empty());
-        let username = username.map(|name| Username::parse("username", name)).transpose()?;
-        return auth.identify(Claimed { user, username, token: None }, None).await;
+        let username = username
+            .map(|name| Username::parse("username", name))
+            .transpose()?;
+        return auth
+            .identify(
+                Claimed {
+                    user,
+                    username,
+                    token: None,
+                },
+                None,
+            )
+            .await;
     }
+    let token = bearer(headers)
+        .or_else(|| subprotocol(headers))
+        .or(query.token.as_deref().filter(|token| !token.is_empty()));
     let token =
-        bearer(headers).or_else(|| subprotocol(headers)).or(query.token.as_deref().filter(|token| !token.is_empty()));
-    let token = token.ok_or_else(|| Refusal::new(Code::Unauthorized, "Authorization header required"))?;
-    let claimed = Claimed { token: Some(token.to_owned()), ..Claimed::default() };
-    auth.identify(claimed, None).await.map_err(|refusal| match refusal.code {
-        Code::Unauthorized | Code::TokenExpired => Refusal { text: "Invalid token".into(), ..refusal },
-        _ => refusal,
-    })
+        token.ok_or_else(|| Refusal::new(Code::Unauthorized, "Authorization header required"))?;
+    let claimed = Claimed {
+        token: Some(token.to_owned()),
+        ..Claimed::default()
+    };
+    auth.identify(claimed, None)
+        .await
+        .map_err(|refusal| match refusal.code {
+            Code::Unauthorized | Code::TokenExpired => Refusal {
+                text: "Invalid token".into(),
+                ..refusal
+            },
+            _ => refusal,
+        })
 }
 
 /// The token of `Sec-WebSocket-Protocol: bearer, <token>`: all that a page can set of its handshake's headers.
 fn subprotocol(headers: &HeaderMap) -> Option<&str> {
-    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|line| line.to_str().ok());
+    let lines = headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|line| line.to_str().ok());
     let mut names = lines.flat_map(|line| line.split(',').map(str::trim));
     names.find(|name| *name == "bearer")?;
     names.next().filter(|token| !token.is_empty())
@@ -106,9 +143,13 @@ impl Query {
         let given = |field: &'_ Option<String>| field.clone().filter(|value| !value.is_empty());
         let since = given(&self.since_seq).map(|seq| match seq.parse() {
             Ok(seq) if seq <= MAX_SEQ => Ok(seq),
-            _ => Err(Refusal::bad_request(format!("since_seq must be a whole number from 0 to {MAX_SEQ}"))),
+            _ => Err(Refusal::bad_request(format!(
+                "since_seq must be a whole number from 0 to {MAX_SEQ}"
+            ))),
         });
-        let epoch = given(&self.epoch).map(|epoch| Epoch::parse("epoch", &epoch)).transpose()?;
+        let epoch = given(&self.epoch)
+            .map(|epoch| Epoch::parse("epoch", &epoch))
+            .transpose()?;
         let resume = match since.transpose()? {
             Some(seq) => Some(Start::Since { seq, epoch }),
             // Who has seen nothing yet asks where it stands.
@@ -130,11 +171,16 @@ mod tests {
     #[test]
     fn a_token_may_come_as_a_subprotocol() {
         let token = |lines: &[&'static str]| {
-            let lines = lines.iter().map(|line| (SEC_WEBSOCKET_PROTOCOL, http::HeaderValue::from_static(line)));
+            let lines = lines
+                .iter()
+                .map(|line| (SEC_WEBSOCKET_PROTOCOL, http::HeaderValue::from_static(line)));
             subprotocol(&lines.collect()).map(str::to_owned)
         };
         assert_eq!(token(&["bearer, a.b.c"]).as_deref(), Some("a.b.c"));
-        assert_eq!(token(&["chat", "bearer,a.b.c , more"]).as_deref(), Some("a.b.c"));
+        assert_eq!(
+            token(&["chat", "bearer,a.b.c , more"]).as_deref(),
+            Some("a.b.c")
+        );
         for none in ["", "bearer", "a.b.c", "bearer,", "Bearer, a.b.c"] {
             assert_eq!(token(&[none]), None, "{none}");
         }
@@ -142,13 +188,37 @@ mod tests {
 
     #[test]
     fn a_position_is_asked_for_by_naming_it() {
-        let wishes = |query: &str| Query::parse(query).wishes().map(|wishes| (wishes.resume, wishes.chat));
-        let since = |seq, epoch: Option<&str>| Some(Start::Since { seq, epoch: epoch.map(Epoch::trusted) });
+        let wishes = |query: &str| {
+            Query::parse(query)
+                .wishes()
+                .map(|wishes| (wishes.resume, wishes.chat))
+        };
+        let since = |seq, epoch: Option<&str>| {
+            Some(Start::Since {
+                seq,
+                epoch: epoch.map(Epoch::trusted),
+            })
+        };
         assert_eq!(wishes("").unwrap(), (None, false));
-        assert_eq!(wishes("since_seq=&epoch=&chat=").unwrap(), (Some(Start::Live), false));
-        assert_eq!(wishes("since_seq=7&epoch=e%201&chat=1").unwrap(), (since(7, Some("e 1")), true));
-        assert_eq!(wishes("since_seq=0&since_seq=9").unwrap(), (since(0, None), false));
-        for bad in ["since_seq=-1", "since_seq=x", "since_seq=9007199254740992", "chat=yes", "since_seq=1&epoch=%00"] {
+        assert_eq!(
+            wishes("since_seq=&epoch=&chat=").unwrap(),
+            (Some(Start::Live), false)
+        );
+        assert_eq!(
+            wishes("since_seq=7&epoch=e%201&chat=1").unwrap(),
+            (since(7, Some("e 1")), true)
+        );
+        assert_eq!(
+            wishes("since_seq=0&since_seq=9").unwrap(),
+            (since(0, None), false)
+        );
+        for bad in [
+            "since_seq=-1",
+            "since_seq=x",
+            "since_seq=9007199254740992",
+            "chat=yes",
+            "since_seq=1&epoch=%00",
+        ] {
             assert_eq!(wishes(bad).unwrap_err().code, Code::BadRequest, "{bad}");
         }
     }

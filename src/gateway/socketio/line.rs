@@ -29,13 +29,24 @@ pub(super) struct SocketLine {
 
 /// Whether a transport is there and nobody on it. It is not held on to: its places in the counts are free when it is gone.
 fn is_deserted(handshake: &Weak<Handshake>) -> bool {
-    handshake.upgrade().is_some_and(|handshake| handshake.living.load(Ordering::Acquire) == 0)
+    handshake
+        .upgrade()
+        .is_some_and(|handshake| handshake.living.load(Ordering::Acquire) == 0)
 }
 
 impl SocketLine {
-    pub fn new(connections: &Arc<Connections>, handle: SessionHandle, handshake: Arc<Handshake>) -> Self {
+    pub fn new(
+        connections: &Arc<Connections>,
+        handle: SessionHandle,
+        handshake: Arc<Handshake>,
+    ) -> Self {
         let living = Mutex::new(Some(Living::on(&handshake)));
-        Self { connections: connections.clone(), handle, handshake, living }
+        Self {
+            connections: connections.clone(),
+            handle,
+            handshake,
+            living,
+        }
     }
 
     /// As long as a socket may take to say who it is.
@@ -62,10 +73,16 @@ impl Line for SocketLine {
     fn decode(&self, arrived: &Arrived, limits: &Limits) -> Asked {
         let (event, decoded) = decode(arrived.json(), limits);
         let decoded = match decoded {
-            Ok(_) if arrived.is_binary() => Err(Refusal::bad_request("the payload must not hold attachments")),
+            Ok(_) if arrived.is_binary() => Err(Refusal::bad_request(
+                "the payload must not hold attachments",
+            )),
             decoded => decoded,
         };
-        Asked { event, reference: arrived.ack().map_or(Reference::None, Reference::Ack), decoded }
+        Asked {
+            event,
+            reference: arrived.ack().map_or(Reference::None, Reference::Ack),
+            decoded,
+        }
     }
 
     fn answer(&self, to: &Reference, json: &str) {
@@ -75,12 +92,18 @@ impl Line for SocketLine {
     }
 
     fn tell(&self, name: EventName, json: &str) {
-        self.handle.send(&Frame::text(&Envelope::SocketIo.wrap(name, json)));
+        self.handle
+            .send(&Frame::text(&Envelope::SocketIo.wrap(name, json)));
     }
 
     fn outlet(&self, conn: &ConnId, user: &UserId) -> Arc<dyn Outlet> {
         let (conn, user, handle) = (conn.clone(), user.clone(), self.handle.clone());
-        Arc::new(SocketOutlet { conn, user, handle, bounds: Bounds::of(self.connections.outbox_bytes()) })
+        Arc::new(SocketOutlet {
+            conn,
+            user,
+            handle,
+            bounds: Bounds::of(self.connections.outbox_bytes()),
+        })
     }
 
     fn unwritten(&self) -> usize {
@@ -100,11 +123,13 @@ impl Line for SocketLine {
     }
 
     fn send_away(&self, refusal: &Refusal) {
-        let json = serde_json::to_string(&Exception::of(refusal, None)).expect("the wire's shapes always serialise");
+        let json = serde_json::to_string(&Exception::of(refusal, None))
+            .expect("the wire's shapes always serialise");
         self.tell(EventName::Exception, &json);
         self.handle.send(&packet::disconnect());
         let handle = self.handle.clone();
-        self.connections.call_after(FAREWELL, Box::new(move || handle.close()));
+        self.connections
+            .call_after(FAREWELL, Box::new(move || handle.close()));
     }
 
     fn introduce(&self) {

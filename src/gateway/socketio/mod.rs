@@ -85,7 +85,10 @@ impl Gateway {
     /// A door for those connections.
     #[must_use]
     pub fn new(connections: Arc<Connections>, settings: Settings) -> Arc<Self> {
-        Arc::new(Self { connections, settings })
+        Arc::new(Self {
+            connections,
+            settings,
+        })
     }
 
     /// The service that answers `/socket.io`.
@@ -107,7 +110,9 @@ impl Gateway {
             .with_parser(parser)
             .build_svc();
         let gateway = self.clone();
-        let greet = move |socket: SocketRef, token: AuthToken| async move { gateway.greet(&socket, token).await };
+        let greet = move |socket: SocketRef, token: AuthToken| async move {
+            gateway.greet(&socket, token).await
+        };
         io.ns("/", on_connected.with(greet));
         service
     }
@@ -119,16 +124,25 @@ impl Gateway {
             return Err(Refusal::new(Code::Internal, "the session has no handle"));
         };
         // Whoever was admitted has one.
-        let Some(handshake) = extensions.get::<Retained>().and_then(|kept| kept.0.clone().downcast::<Handshake>().ok())
+        let Some(handshake) = extensions
+            .get::<Retained>()
+            .and_then(|kept| kept.0.clone().downcast::<Handshake>().ok())
         else {
             handle.close();
             return Err(Refusal::new(Code::Internal, "the session was not admitted"));
         };
         if handshake.connects.fetch_add(1, Ordering::Relaxed) >= CONNECTS {
             handle.close();
-            return Err(Refusal::new(Code::RateLimited, "too many CONNECTs on one transport"));
+            return Err(Refusal::new(
+                Code::RateLimited,
+                "too many CONNECTs on one transport",
+            ));
         }
-        let line = Arc::new(SocketLine::new(&self.connections, handle.clone(), handshake.clone()));
+        let line = Arc::new(SocketLine::new(
+            &self.connections,
+            handle.clone(),
+            handshake.clone(),
+        ));
         let connection = self.connections.open(line.clone(), handshake.client);
         let token = match token {
             AuthToken::Malformed => Some(String::new()),
@@ -137,7 +151,10 @@ impl Gateway {
         };
         let auth = self.connections.auth();
         if let Some(token) = token.filter(|_| auth.needs_token()) {
-            let claimed = Claimed { token: Some(token), ..Claimed::default() };
+            let claimed = Claimed {
+                token: Some(token),
+                ..Claimed::default()
+            };
             let identity = match auth.identify(claimed, None).await {
                 Ok(identity) => identity,
                 // What may pass must not look like a fault of identity: closed, the client tries again.
@@ -208,8 +225,11 @@ impl Intercept for Receiver {
             self.left.store(true, Ordering::Relaxed);
         }
         match packet::event(&text) {
-            Some((start, ack)) if !self.aside.load(Ordering::Relaxed) && !self.left.load(Ordering::Relaxed) => {
-                self.connection.receive(Arrived::new(text, start).with_ack(ack));
+            Some((start, ack))
+                if !self.aside.load(Ordering::Relaxed) && !self.left.load(Ordering::Relaxed) =>
+            {
+                self.connection
+                    .receive(Arrived::new(text, start).with_ack(ack));
                 Ok(())
             }
             _ => Err(text),
@@ -229,7 +249,9 @@ impl MessageHandler<LocalAdapter, InOrder> for Whole {
         if let Value::Str(json, attachments) = value {
             self.0.aside.store(false, Ordering::Relaxed);
             let binary = attachments.is_some_and(|attachments| !attachments.is_empty());
-            self.0.connection.receive(Arrived::new(json, 0).with_ack(ack).with_attachments(binary));
+            self.0
+                .connection
+                .receive(Arrived::new(json, 0).with_ack(ack).with_attachments(binary));
         }
     }
 }
@@ -244,10 +266,17 @@ enum AuthToken {
 impl FromConnectParts<LocalAdapter> for AuthToken {
     type Error = Infallible;
 
-    fn from_connect_parts(_: &Arc<Socket<LocalAdapter>>, auth: &Option<Value>) -> Result<Self, Infallible> {
-        let Some(json) = auth.as_ref().and_then(Value::as_str) else { return Ok(Self::Missing) };
+    fn from_connect_parts(
+        _: &Arc<Socket<LocalAdapter>>,
+        auth: &Option<Value>,
+    ) -> Result<Self, Infallible> {
+        let Some(json) = auth.as_ref().and_then(Value::as_str) else {
+            return Ok(Self::Missing);
+        };
         // An `auth` that isn't an object says nothing of a token; one whose token isn't text is a bad token.
-        let Ok(fields) = super::wire::Fields::parse(json, usize::MAX, "auth payload") else { return Ok(Self::Missing) };
+        let Ok(fields) = super::wire::Fields::parse(json, usize::MAX, "auth payload") else {
+            return Ok(Self::Missing);
+        };
         Ok(match fields.text("token") {
             Ok(None) => Self::Missing,
             Ok(Some(token)) => Self::Given(token),

@@ -7,13 +7,19 @@ use engineioxide::Frame;
 pub(super) fn event(packet: &str) -> Option<(usize, Option<i64>)> {
     let rest = packet.strip_prefix('2')?;
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-    let ack = if digits == 0 { None } else { Some(rest[..digits].parse().ok()?) };
+    let ack = if digits == 0 {
+        None
+    } else {
+        Some(rest[..digits].parse().ok()?)
+    };
     rest[digits..].starts_with('[').then_some((1 + digits, ack))
 }
 
 /// Whether that is a DISCONNECT of the namespace, however it is written.
 pub(super) fn is_disconnect(packet: &str) -> bool {
-    let namespace = packet.strip_prefix('1').and_then(|rest| rest.strip_prefix('/'));
+    let namespace = packet
+        .strip_prefix('1')
+        .and_then(|rest| rest.strip_prefix('/'));
     packet.starts_with('1') && namespace.is_none_or(|name| name.split(',').next() == Some(""))
 }
 
@@ -41,10 +47,27 @@ mod tests {
     fn only_plain_events_of_the_namespace_are_events() {
         assert_eq!(event(r#"2["a"]"#), Some((1, None)));
         assert_eq!(event(r#"2007["a"]"#), Some((4, Some(7))));
-        assert_eq!(event("2["), Some((1, None)), "what is wrong inside is said by who reads it");
+        assert_eq!(
+            event("2["),
+            Some((1, None)),
+            "what is wrong inside is said by who reads it"
+        );
         let far = format!("2{}[]", "9".repeat(19));
-        for other in ["", "2", "27", r#"2{"a":1}"#, "2/,[]", "2/a,7[]", "2-1[]", "2 []", "51-[]", "3[]", "1", "0", &far]
-        {
+        for other in [
+            "",
+            "2",
+            "27",
+            r#"2{"a":1}"#,
+            "2/,[]",
+            "2/a,7[]",
+            "2-1[]",
+            "2 []",
+            "51-[]",
+            "3[]",
+            "1",
+            "0",
+            &far,
+        ] {
             assert_eq!(event(other), None, "{other}");
         }
     }
@@ -61,16 +84,45 @@ mod tests {
 
     #[test]
     fn fuzz_events() {
-        let seeds: &[&[u8]] = &[br#"2["message",{"room_id":"lobby"}]"#, br#"217["a"]"#, b"2/a,1[]", b"51-[]", b"1"];
-        let words = &["2", "[", "9223372036854775807", "0", "-", "+", "/", ",", "\u{660}", " "];
-        Target { name: "events", seeds, words, longest: 64 }.run(|bytes| {
+        let seeds: &[&[u8]] = &[
+            br#"2["message",{"room_id":"lobby"}]"#,
+            br#"217["a"]"#,
+            b"2/a,1[]",
+            b"51-[]",
+            b"1",
+        ];
+        let words = &[
+            "2",
+            "[",
+            "9223372036854775807",
+            "0",
+            "-",
+            "+",
+            "/",
+            ",",
+            "\u{660}",
+            " ",
+        ];
+        Target {
+            name: "events",
+            seeds,
+            words,
+            longest: 64,
+        }
+        .run(|bytes| {
             let text = String::from_utf8_lossy(bytes).into_owned();
             let found = event(&text).map(|(start, ack)| (text[start..].to_owned(), ack));
-            let parsed = CommonParser.decode_str(&ParseConfig::default(), &ParserState::default(), Str::from(text));
+            let parsed = CommonParser.decode_str(
+                &ParseConfig::default(),
+                &ParserState::default(),
+                Str::from(text),
+            );
             if let Some((json, ack)) = &found {
                 let packet = parsed.expect("socketioxide takes what is taken in its place");
                 assert_eq!(packet.ns.as_str(), "/");
-                let PacketData::Event(Value::Str(same, None), same_ack) = packet.inner else { panic!("no event") };
+                let PacketData::Event(Value::Str(same, None), same_ack) = packet.inner else {
+                    panic!("no event")
+                };
                 assert_eq!((same.as_str(), same_ack), (json.as_str(), *ack));
             }
             found.map(|(json, ack)| (json.is_empty(), ack.is_some()))

@@ -70,20 +70,27 @@ impl End {
 
     /// What is wrong with what came, or with how what was sent is taken; `None` for a transport that broke, or was closed.
     pub(super) fn of(error: axum::Error) -> Option<Self> {
-        let Ok(error) = error.into_inner().downcast::<Error>() else { return Some(Self::Protocol) };
+        let Ok(error) = error.into_inner().downcast::<Error>() else {
+            return Some(Self::Protocol);
+        };
         match *error {
             Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Self::TooLarge),
             Error::Utf8(_) => Some(Self::NotText),
             // Full of answers to pings that nobody reads.
             Error::WriteBufferFull(_) => Some(Self::Slow),
-            Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => None,
+            Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
+                None
+            }
             Error::Io(_) | Error::ConnectionClosed | Error::AlreadyClosed => None,
             _ => Some(Self::Protocol),
         }
     }
 
     pub(super) fn frame(self) -> CloseFrame {
-        CloseFrame { code: self.code(), reason: self.reason().into() }
+        CloseFrame {
+            code: self.code(),
+            reason: self.reason().into(),
+        }
     }
 }
 
@@ -108,15 +115,23 @@ mod tests {
         assert_eq!(codes.len(), End::ALL.len());
         for end in End::ALL {
             let reason = end.reason();
-            assert!(reason.len() <= 123 && (reason.contains("come back") || reason.contains("do not")), "{reason}");
+            assert!(
+                reason.len() <= 123 && (reason.contains("come back") || reason.contains("do not")),
+                "{reason}"
+            );
         }
     }
 
     #[test]
     fn every_end_is_documented() {
-        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/websocket.md")).unwrap();
+        let text =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/websocket.md"))
+                .unwrap();
         for end in End::ALL {
-            assert!(text.contains(&format!("| {} | `{}` |", end.code(), end.reason())), "{end:?}");
+            assert!(
+                text.contains(&format!("| {} | `{}` |", end.code(), end.reason())),
+                "{end:?}"
+            );
         }
     }
 }

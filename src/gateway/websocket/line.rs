@@ -22,9 +22,20 @@ pub(super) struct PlainLine {
 }
 
 impl PlainLine {
-    pub fn outlet_for(&self, conn: &ConnId, user: &UserId, programme: Programme) -> Arc<dyn Outlet> {
+    pub fn outlet_for(
+        &self,
+        conn: &ConnId,
+        user: &UserId,
+        programme: Programme,
+    ) -> Arc<dyn Outlet> {
         let (conn, user, outbox) = (conn.clone(), user.clone(), self.outbox.clone());
-        Arc::new(PlainOutlet { conn, user, outbox, bounds: self.bounds, programme })
+        Arc::new(PlainOutlet {
+            conn,
+            user,
+            outbox,
+            bounds: self.bounds,
+            programme,
+        })
     }
 }
 
@@ -32,7 +43,11 @@ impl Line for PlainLine {
     fn decode(&self, arrived: &Arrived, limits: &Limits) -> Asked {
         let frame = decode_frame(arrived.json(), limits);
         let reference = frame.reference.map_or(Reference::None, Reference::Ref);
-        Asked { event: frame.event, reference, decoded: frame.decoded }
+        Asked {
+            event: frame.event,
+            reference,
+            decoded: frame.decoded,
+        }
     }
 
     fn answer(&self, to: &Reference, json: &str) {
@@ -66,9 +81,11 @@ impl Line for PlainLine {
     }
 
     fn send_away(&self, refusal: &Refusal) {
-        let json = serde_json::to_string(&Exception::of(refusal, None)).expect("the wire's shapes always serialise");
+        let json = serde_json::to_string(&Exception::of(refusal, None))
+            .expect("the wire's shapes always serialise");
         self.tell(EventName::Exception, &json);
-        self.outbox.end_by(End::refused(refusal), Instant::now() + FLUSH);
+        self.outbox
+            .end_by(End::refused(refusal), Instant::now() + FLUSH);
     }
 
     fn introduce(&self) {

@@ -144,14 +144,30 @@ impl Door {
         place: Place,
     ) -> Result<Visit, Refusal> {
         let bytes = self.connections.outbox_bytes();
-        let outbox = Arc::new(Outbox::new(Most { bytes, frames: bytes / MEAN_FRAME_BYTES }, self.rota.clone()));
-        let line = Arc::new(PlainLine { outbox: outbox.clone(), bounds: Bounds::of(bytes), place });
+        let outbox = Arc::new(Outbox::new(
+            Most {
+                bytes,
+                frames: bytes / MEAN_FRAME_BYTES,
+            },
+            self.rota.clone(),
+        ));
+        let line = Arc::new(PlainLine {
+            outbox: outbox.clone(),
+            bounds: Bounds::of(bytes),
+            place,
+        });
         let connection = self.connections.open(line.clone(), client);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.outboxes.lock().insert(number, outbox.clone());
         let chat = wishes.chat;
         // From here on whatever happens gives back all that was taken.
-        let visit = Visit { door: self.clone(), number, connection: connection.clone(), outbox: outbox.clone(), chat };
+        let visit = Visit {
+            door: self.clone(),
+            number,
+            connection: connection.clone(),
+            outbox: outbox.clone(),
+            chat,
+        };
         let user = identity.user.clone();
         connection.authenticate(identity).await?;
         if wishes.chat {
@@ -160,12 +176,16 @@ impl Door {
         let told = wishes.resume.is_some();
         let tell = move |outcome: &_| {
             if told {
-                let json = serde_json::to_string(&Resumed::of(outcome)).expect("the wire's shapes always serialise");
+                let json = serde_json::to_string(&Resumed::of(outcome))
+                    .expect("the wire's shapes always serialise");
                 outbox.send(Envelope::Plain.wrap(EventName::Resumed, &json).into());
             }
         };
         let outlet = line.outlet_for(connection.id(), &user, Programme::Broadcasts);
-        match connection.listen(outlet, wishes.resume.unwrap_or(Start::Live), tell).await {
+        match connection
+            .listen(outlet, wishes.resume.unwrap_or(Start::Live), tell)
+            .await
+        {
             // A token that is limited to rooms may be good for these alone.
             Err(refusal) if refusal.code != Code::Forbidden => return Err(refusal),
             _ => {}
@@ -187,31 +207,47 @@ pub struct Visit {
 impl Visit {
     /// Answers the handshake, and carries messages from then on.
     pub fn begin(self, upgrade: WebSocketUpgrade) -> Response {
-        let Settings { message_bytes, chat_bytes, ping_interval, idle, write_timeout } = self.door.settings;
+        let Settings {
+            message_bytes,
+            chat_bytes,
+            ping_interval,
+            idle,
+            write_timeout,
+        } = self.door.settings;
         let most = if self.chat { chat_bytes } else { message_bytes };
-        let patience = Patience { ping: ping_interval.min(idle / 2), idle, write: write_timeout };
-        let upgrade = upgrade.max_message_size(most).max_frame_size(most).read_buffer_size(READ_BYTES);
+        let patience = Patience {
+            ping: ping_interval.min(idle / 2),
+            idle,
+            write: write_timeout,
+        };
+        let upgrade = upgrade
+            .max_message_size(most)
+            .max_frame_size(most)
+            .read_buffer_size(READ_BYTES);
         // Frames of a batch leave in one write. Whatever fits into the outbox fits, and so many answers to pings: without a
         // bound these would pile up for who doesn't read them.
-        let upgrade =
-            upgrade.write_buffer_size(BATCH).max_write_buffer_size(self.door.connections.outbox_bytes() + BATCH);
-        upgrade.protocols(["bearer"]).on_upgrade(async move |socket| {
-            let (connection, outbox) = (self.connection.clone(), self.outbox.clone());
-            connection.start();
-            let counters = self.door.counters.clone();
-            let mut transport = Transport::new(socket, connection, outbox, counters, patience);
-            let end = transport.carry().await;
-            tracing::debug!(conn = %self.connection.id(), ?end, "a plain connection ends");
-            match end {
-                Some(End::Slow) => self.door.counters.slow_consumers.add(1),
-                Some(End::Idle) => self.door.counters.idle.add(1),
-                _ => {}
-            }
-            // Nothing more reaches the client; its place stays taken until the transport is gone.
-            self.outbox.shut();
-            self.connection.lost();
-            transport.finish(end).await;
-        })
+        let upgrade = upgrade
+            .write_buffer_size(BATCH)
+            .max_write_buffer_size(self.door.connections.outbox_bytes() + BATCH);
+        upgrade
+            .protocols(["bearer"])
+            .on_upgrade(async move |socket| {
+                let (connection, outbox) = (self.connection.clone(), self.outbox.clone());
+                connection.start();
+                let counters = self.door.counters.clone();
+                let mut transport = Transport::new(socket, connection, outbox, counters, patience);
+                let end = transport.carry().await;
+                tracing::debug!(conn = %self.connection.id(), ?end, "a plain connection ends");
+                match end {
+                    Some(End::Slow) => self.door.counters.slow_consumers.add(1),
+                    Some(End::Idle) => self.door.counters.idle.add(1),
+                    _ => {}
+                }
+                // Nothing more reaches the client; its place stays taken until the transport is gone.
+                self.outbox.shut();
+                self.connection.lost();
+                transport.finish(end).await;
+            })
     }
 }
 

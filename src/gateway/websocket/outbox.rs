@@ -114,7 +114,11 @@ impl Outbox {
     }
 
     fn abandon(&self, state: &mut State, end: End) {
-        let bytes: usize = state.queue.drain(..).map(|frame| frame.len() + HEADER).sum();
+        let bytes: usize = state
+            .queue
+            .drain(..)
+            .map(|frame| frame.len() + HEADER)
+            .sum();
         self.unwritten.fetch_sub(bytes, Ordering::AcqRel);
         state.end = Some((end, Instant::now()));
     }
@@ -199,7 +203,9 @@ impl Outbox {
         if state.waiting.is_empty() {
             return;
         }
-        let (due, waiting) = std::mem::take(&mut state.waiting).into_iter().partition(|(bytes, _)| unwritten < *bytes);
+        let (due, waiting) = std::mem::take(&mut state.waiting)
+            .into_iter()
+            .partition(|(bytes, _)| unwritten < *bytes);
         state.waiting = waiting;
         drop(state);
         let due: Vec<(usize, Wake)> = due;
@@ -253,12 +259,24 @@ mod tests {
             outbox.send(format!("{n}").into());
         }
         outbox.send(text(500));
-        let Task::Write(frames, bytes) = outbox.next(3 * (1 + HEADER)) else { panic!("nothing to write") };
-        assert_eq!(frames.iter().map(Utf8Bytes::as_str).collect::<Vec<_>>(), ["0", "1", "2"]);
-        assert_eq!(outbox.unwritten(), 5 * (1 + HEADER) + 500 + HEADER, "given to the transport isn't written");
+        let Task::Write(frames, bytes) = outbox.next(3 * (1 + HEADER)) else {
+            panic!("nothing to write")
+        };
+        assert_eq!(
+            frames.iter().map(Utf8Bytes::as_str).collect::<Vec<_>>(),
+            ["0", "1", "2"]
+        );
+        assert_eq!(
+            outbox.unwritten(),
+            5 * (1 + HEADER) + 500 + HEADER,
+            "given to the transport isn't written"
+        );
         outbox.written(bytes);
         assert!(matches!(outbox.next(30), Task::Write(frames, _) if frames.len() == 2));
-        assert!(matches!(outbox.next(30), Task::Write(frames, _) if frames.len() == 1), "one may be larger");
+        assert!(
+            matches!(outbox.next(30), Task::Write(frames, _) if frames.len() == 1),
+            "one may be larger"
+        );
         assert!(matches!(outbox.next(30), Task::Nothing));
     }
 
@@ -268,7 +286,10 @@ mod tests {
             for _ in 0..10 {
                 outbox.send(text(100));
             }
-            assert_eq!((outbox.ending().map(|(end, _)| end), outbox.unwritten()), (Some(End::Slow), 0));
+            assert_eq!(
+                (outbox.ending().map(|(end, _)| end), outbox.unwritten()),
+                (Some(End::Slow), 0)
+            );
             outbox.send(text(1));
             assert!(matches!(outbox.next(100), Task::End(End::Slow)));
         }
@@ -284,7 +305,10 @@ mod tests {
         assert!(!outbox.send_below(1000, text(1)), "too many");
         assert_eq!((outbox.unwritten(), outbox.ending()), (3 * each, None));
         outbox.end(End::Slow);
-        assert!(outbox.send_below(1000, text(1)), "nobody shall offer it again");
+        assert!(
+            outbox.send_below(1000, text(1)),
+            "nobody shall offer it again"
+        );
         assert_eq!(outbox.unwritten(), 0);
     }
 
@@ -295,10 +319,15 @@ mod tests {
         outbox.end_by(End::Restart, Instant::now() + Duration::from_secs(2));
         outbox.end_by(End::Idle, Instant::now());
         outbox.send("after".into());
-        assert!(matches!(outbox.next(100), Task::Write(frames, _) if frames[0].as_str() == "before"));
+        assert!(
+            matches!(outbox.next(100), Task::Write(frames, _) if frames[0].as_str() == "before")
+        );
         assert!(matches!(outbox.next(100), Task::End(End::Restart)));
         outbox.end(End::Fault);
-        assert!(matches!(outbox.next(100), Task::End(End::Fault)), "at once is sooner");
+        assert!(
+            matches!(outbox.next(100), Task::End(End::Fault)),
+            "at once is sooner"
+        );
     }
 
     #[tokio::test]

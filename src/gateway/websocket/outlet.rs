@@ -31,13 +31,19 @@ impl BroadcastFrame {
             Event::Message(entry) => {
                 let frame = encode_broadcast(entry);
                 if frame.is_none() {
-                    tracing::error!(seq = entry.seq, "a broadcast is damaged, and is told to nobody");
+                    tracing::error!(
+                        seq = entry.seq,
+                        "a broadcast is damaged, and is told to nobody"
+                    );
                 }
                 frame.map(Into::into)
             }
             Event::RoomReset { .. } => Some(encode_event(Envelope::Plain, event).into()),
             // Nobody is a member there.
-            Event::RoomUsers { .. } | Event::RoomChanged(..) | Event::Typing(_) | Event::Status { .. } => None,
+            Event::RoomUsers { .. }
+            | Event::RoomChanged(..)
+            | Event::Typing(_)
+            | Event::Status { .. } => None,
         })
     }
 }
@@ -91,7 +97,8 @@ impl Outlet for PlainOutlet {
     }
 
     fn offer(&self, event: &Shared) -> bool {
-        self.frame(event).is_none_or(|frame| self.outbox.send_below(self.bounds.messages, frame))
+        self.frame(event)
+            .is_none_or(|frame| self.outbox.send_below(self.bounds.messages, frame))
     }
 
     fn has_room(&self) -> bool {
@@ -109,7 +116,9 @@ impl Outlet for PlainOutlet {
     fn close(&self, reason: CloseReason) {
         tracing::debug!(conn = %self.conn, ?reason, "transport closed");
         match reason {
-            CloseReason::ReplayOutrun => self.outbox.end_by(End::ReplayOutrun, Instant::now() + FLUSH),
+            CloseReason::ReplayOutrun => self
+                .outbox
+                .end_by(End::ReplayOutrun, Instant::now() + FLUSH),
         }
     }
 }

@@ -120,7 +120,8 @@ impl Transport {
                 Message::Ping(data) => {
                     self.connection.spend_aside("ping", data.len());
                     // The answer is the library's; it has to be taken in time like anything else.
-                    self.writing.get_or_insert((0, self.heard + self.patience.write));
+                    self.writing
+                        .get_or_insert((0, self.heard + self.patience.write));
                 }
                 Message::Pong(data) => {
                     self.connection.spend_aside("pong", data.len());
@@ -141,7 +142,8 @@ impl Transport {
             }
         } else {
             // A copy, so that what waits doesn't hold the buffer that it was read into.
-            self.connection.receive(Arrived::new(Str::copy_from_slice(text), 0));
+            self.connection
+                .receive(Arrived::new(Str::copy_from_slice(text), 0));
         }
     }
 
@@ -164,7 +166,9 @@ impl Transport {
                 return Poll::Pending;
             } else {
                 match self.outbox.next(BATCH) {
-                    Task::Write(frames, bytes) => (frames.into_iter().map(Message::Text).collect(), bytes),
+                    Task::Write(frames, bytes) => {
+                        (frames.into_iter().map(Message::Text).collect(), bytes)
+                    }
                     Task::End(end) => return Poll::Ready(Some(end)),
                     Task::Nothing => return Poll::Pending,
                 }
@@ -176,9 +180,14 @@ impl Transport {
                     return Poll::Ready(End::of(error));
                 }
             }
-            let strides = u32::try_from(bytes / STRIDE).unwrap_or(u32::MAX).saturating_add(1);
+            let strides = u32::try_from(bytes / STRIDE)
+                .unwrap_or(u32::MAX)
+                .saturating_add(1);
             let until = Instant::now().checked_add(self.patience.write.saturating_mul(strides));
-            self.writing = Some((bytes, until.unwrap_or_else(|| self.heard + self.patience.write)));
+            self.writing = Some((
+                bytes,
+                until.unwrap_or_else(|| self.heard + self.patience.write),
+            ));
         }
     }
 
@@ -234,7 +243,10 @@ impl Transport {
             return;
         };
         let close = Message::Close(Some(end.frame()));
-        if !matches!(tokio::time::timeout(FAREWELL, self.socket.send(close)).await, Ok(Ok(()))) {
+        if !matches!(
+            tokio::time::timeout(FAREWELL, self.socket.send(close)).await,
+            Ok(Ok(()))
+        ) {
             return;
         }
         let answered = async { while let Some(Ok(_)) = self.socket.next().await {} };

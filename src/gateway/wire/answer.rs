@@ -31,13 +31,23 @@ impl<'a> Exception<'a> {
     #[must_use]
     pub fn of(refusal: &'a Refusal, event: Option<&'a str>) -> Self {
         let retry_after_ms = refusal.retry_after.map(millis);
-        Self { ok: false, code: refusal.code.as_str(), error: &refusal.text, retry_after_ms, event, room_id: None }
+        Self {
+            ok: false,
+            code: refusal.code.as_str(),
+            error: &refusal.text,
+            retry_after_ms,
+            event,
+            room_id: None,
+        }
     }
 
     /// Names the room that it is about, where no request does.
     #[must_use]
     pub fn about(self, room: &'a RoomId) -> Self {
-        Self { room_id: Some(room.as_str()), ..self }
+        Self {
+            room_id: Some(room.as_str()),
+            ..self
+        }
     }
 }
 
@@ -111,7 +121,10 @@ impl<'a> LeaveAck<'a> {
     /// Of that room.
     #[must_use]
     pub fn of(room: &'a RoomId) -> Self {
-        Self { ok: true, room_id: room.as_str() }
+        Self {
+            ok: true,
+            room_id: room.as_str(),
+        }
     }
 }
 
@@ -126,7 +139,10 @@ impl<'a> TargetAck<'a> {
     /// Of that user.
     #[must_use]
     pub fn of(user: &'a crate::domain::UserId) -> Self {
-        Self { ok: true, target_user_id: user.as_str() }
+        Self {
+            ok: true,
+            target_user_id: user.as_str(),
+        }
     }
 }
 
@@ -178,8 +194,19 @@ impl<'a> BroadcastAck<'a> {
     /// Of that place; so many clients are connected to this node.
     #[must_use]
     pub fn of(appended: &'a Appended, connected_clients: usize) -> Self {
-        let Appended { seq, epoch, duplicate, .. } = appended;
-        Self { ok: true, seq: *seq, epoch: epoch.as_str(), duplicate: *duplicate, connected_clients }
+        let Appended {
+            seq,
+            epoch,
+            duplicate,
+            ..
+        } = appended;
+        Self {
+            ok: true,
+            seq: *seq,
+            epoch: epoch.as_str(),
+            duplicate: *duplicate,
+            connected_clients,
+        }
     }
 }
 
@@ -197,9 +224,21 @@ impl<'a> Resumed<'a> {
     /// Of that outcome.
     #[must_use]
     pub fn of(outcome: &'a JoinOutcome) -> Self {
-        let JoinOutcome { head, recovered, gap, replayed, .. } = outcome;
+        let JoinOutcome {
+            head,
+            recovered,
+            gap,
+            replayed,
+            ..
+        } = outcome;
         let (seq, epoch) = (head.seq, head.epoch.as_str());
-        Self { seq, epoch, recovered: *recovered, gap: *gap, replayed: *replayed }
+        Self {
+            seq,
+            epoch,
+            recovered: *recovered,
+            gap: *gap,
+            replayed: *replayed,
+        }
     }
 }
 
@@ -235,7 +274,10 @@ impl<'a> StatusJson<'a> {
     /// As an ack shows it.
     #[must_use]
     pub fn ack(status: &'a Status) -> Self {
-        Self { ok: Some(true), ..Self::of(status) }
+        Self {
+            ok: Some(true),
+            ..Self::of(status)
+        }
     }
 }
 
@@ -263,7 +305,14 @@ impl<'a> HistoryAck<'a> {
         };
         let messages = page.entries.iter().map(message).collect();
         let (seq, epoch) = (page.head.seq, page.head.epoch.as_str());
-        Self { ok, room_id: room.as_str(), messages, has_more: page.has_more, seq, epoch }
+        Self {
+            ok,
+            room_id: room.as_str(),
+            messages,
+            has_more: page.has_more,
+            seq,
+            epoch,
+        }
     }
 }
 
@@ -280,7 +329,12 @@ impl<'a> DisconnectAck<'a> {
     /// Of what was done.
     #[must_use]
     pub fn of(user: &'a crate::domain::UserId, done: &Disconnected) -> Self {
-        Self { ok: true, user_id: user.as_str(), disconnected: done.ended, remaining: done.remaining }
+        Self {
+            ok: true,
+            user_id: user.as_str(),
+            disconnected: done.ended,
+            remaining: done.remaining,
+        }
     }
 }
 
@@ -305,10 +359,11 @@ impl<'a> MembersPage<'a> {
     /// Of that page. The cursor is the last id on it.
     #[must_use]
     pub fn of(room: &'a RoomId, page: &'a MemberPage) -> Self {
-        let member = |(user, name): &'a (crate::domain::UserId, crate::domain::Username)| MemberJson {
-            user_id: user.as_str(),
-            username: name.as_str(),
-        };
+        let member =
+            |(user, name): &'a (crate::domain::UserId, crate::domain::Username)| MemberJson {
+                user_id: user.as_str(),
+                username: name.as_str(),
+            };
         Self {
             room_id: room.as_str(),
             users: page.members.iter().map(member).collect(),

@@ -153,7 +153,11 @@ fn encode_named<T: Serialize>(envelope: Envelope, name: EventName, payload: &T) 
 #[must_use]
 pub fn going_away(envelope: Envelope, reconnect_in: Duration) -> String {
     let reconnect_in_ms = u64::try_from(reconnect_in.as_millis()).unwrap_or(u64::MAX);
-    encode_named(envelope, EventName::GoingAway, &GoingAway { reconnect_in_ms })
+    encode_named(
+        envelope,
+        EventName::GoingAway,
+        &GoingAway { reconnect_in_ms },
+    )
 }
 
 /// Writes a message's JSON object: what the backplane gave, then the record byte for byte.
@@ -161,9 +165,20 @@ pub(super) fn write_message(entry: &Entry, out: &mut String) {
     out.push_str("{\"seq\":");
     out.push_str(itoa::Buffer::new().format(entry.seq));
     // Epochs are opaque strings of the backplane's own making; they need no escapes.
-    out.extend([",\"epoch\":\"", entry.epoch.as_str(), "\",\"timestamp\":\"", entry.at.text().as_str(), "\","]);
+    out.extend([
+        ",\"epoch\":\"",
+        entry.epoch.as_str(),
+        "\",\"timestamp\":\"",
+        entry.at.text().as_str(),
+        "\",",
+    ]);
     // A record is a JSON object that was made as UTF-8; what follows its brace follows ours.
-    out.push_str(std::str::from_utf8(&entry.record).ok().and_then(|record| record.strip_prefix('{')).unwrap_or("}"));
+    out.push_str(
+        std::str::from_utf8(&entry.record)
+            .ok()
+            .and_then(|record| record.strip_prefix('{'))
+            .unwrap_or("}"),
+    );
 }
 
 /// The event in its envelope.
@@ -180,12 +195,32 @@ pub fn encode_event(envelope: Envelope, event: &Event) -> String {
         }
         Event::RoomUsers { room, users, total } => {
             let users = users.iter().map(|user| user.as_str()).collect();
-            encode_named(envelope, EventName::RoomUsers, &RoomUsers { room_id: room.as_str(), users, total: *total })
+            encode_named(
+                envelope,
+                EventName::RoomUsers,
+                &RoomUsers {
+                    room_id: room.as_str(),
+                    users,
+                    total: *total,
+                },
+            )
         }
         Event::RoomChanged(room, change) => {
-            let name = if change.kind == ChangeKind::Left { EventName::UserLeft } else { EventName::UserJoined };
+            let name = if change.kind == ChangeKind::Left {
+                EventName::UserLeft
+            } else {
+                EventName::UserJoined
+            };
             let (user_id, username) = (change.user.as_str(), change.username.as_str());
-            encode_named(envelope, name, &RoomUser { room_id: room.as_str(), user_id, username })
+            encode_named(
+                envelope,
+                name,
+                &RoomUser {
+                    room_id: room.as_str(),
+                    user_id,
+                    username,
+                },
+            )
         }
         Event::Typing(typing) => encode_named(
             envelope,
@@ -198,14 +233,31 @@ pub fn encode_event(envelope: Envelope, event: &Event) -> String {
             },
         ),
         Event::Status { status, initial } => {
-            let name = if status.online { EventName::UserOnline } else { EventName::UserOffline };
-            let payload = StatusEvent { r#type: name.as_str(), status: StatusJson::of(status), initial: *initial };
+            let name = if status.online {
+                EventName::UserOnline
+            } else {
+                EventName::UserOffline
+            };
+            let payload = StatusEvent {
+                r#type: name.as_str(),
+                status: StatusJson::of(status),
+                initial: *initial,
+            };
             encode_named(envelope, name, &payload)
         }
-        Event::RoomReset { room, head, lost_from } => encode_named(
+        Event::RoomReset {
+            room,
+            head,
+            lost_from,
+        } => encode_named(
             envelope,
             EventName::RoomReset,
-            &RoomReset { room_id: room.as_str(), seq: head.seq, epoch: head.epoch.as_str(), lost_from: *lost_from },
+            &RoomReset {
+                room_id: room.as_str(),
+                seq: head.seq,
+                epoch: head.epoch.as_str(),
+                lost_from: *lost_from,
+            },
         ),
     }
 }
@@ -248,7 +300,11 @@ mod tests {
                 r#"2["message",{"seq":7,"epoch":"e1","timestamp":"2026-01-31T10:00:00.000Z","id":"x","content":"hi"}]"#,
             ),
             (
-                Event::RoomUsers { room: room.clone(), users: vec![user.clone()], total: 1 },
+                Event::RoomUsers {
+                    room: room.clone(),
+                    users: vec![user.clone()],
+                    total: 1,
+                },
                 r#"2["room_users",{"room_id":"lobby","users":["ann"],"total":1}]"#,
             ),
             (
@@ -260,19 +316,37 @@ mod tests {
                 r#"2["user_left",{"room_id":"lobby","user_id":"ann","username":"Ann \"A\""}]"#,
             ),
             (
-                Event::Typing(Typing { room: room.clone(), user: user.clone(), username, typing: false }),
+                Event::Typing(Typing {
+                    room: room.clone(),
+                    user: user.clone(),
+                    username,
+                    typing: false,
+                }),
                 r#"2["user_typing",{"room_id":"lobby","user_id":"ann","username":"Ann \"A\"","is_typing":false}]"#,
             ),
             (
-                Event::Status { status, initial: true },
+                Event::Status {
+                    status,
+                    initial: true,
+                },
                 r#"2["user_online",{"type":"user_online","user_id":"ann","username":"Ann \"A\"","is_online":true,"last_seen":"1970-01-01T00:00:00.000Z","version":3,"initial":true}]"#,
             ),
             (
-                Event::Status { status: Status::never_seen(user), initial: false },
+                Event::Status {
+                    status: Status::never_seen(user),
+                    initial: false,
+                },
                 r#"2["user_offline",{"type":"user_offline","user_id":"ann","is_online":false,"version":0}]"#,
             ),
             (
-                Event::RoomReset { room, head: Head { epoch: Epoch::trusted("e2"), seq: 4 }, lost_from: None },
+                Event::RoomReset {
+                    room,
+                    head: Head {
+                        epoch: Epoch::trusted("e2"),
+                        seq: 4,
+                    },
+                    lost_from: None,
+                },
                 r#"2["room_reset",{"room_id":"lobby","seq":4,"epoch":"e2"}]"#,
             ),
         ] {
@@ -282,7 +356,13 @@ mod tests {
             assert_eq!(encode_event(Envelope::Plain, &event), frame);
         }
         let soon = Duration::from_millis(1500);
-        assert_eq!(going_away(Envelope::SocketIo, soon), r#"2["going_away",{"reconnect_in_ms":1500}]"#);
-        assert_eq!(going_away(Envelope::Plain, soon), r#"{"type":"going_away","payload":{"reconnect_in_ms":1500}}"#);
+        assert_eq!(
+            going_away(Envelope::SocketIo, soon),
+            r#"2["going_away",{"reconnect_in_ms":1500}]"#
+        );
+        assert_eq!(
+            going_away(Envelope::Plain, soon),
+            r#"{"type":"going_away","payload":{"reconnect_in_ms":1500}}"#
+        );
     }
 }

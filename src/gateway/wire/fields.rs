@@ -29,7 +29,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
                 let mut fields = Vec::with_capacity(4);
-                while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+                while let Some((Name(name), value)) =
+                    map.next_entry::<Name<'de>, &'de RawValue>()?
+                {
                     fields.push((name, value));
                 }
                 Ok(Fields(fields))
@@ -59,10 +61,15 @@ impl<'a> Fields<'a> {
     /// `bad_request` for a lone surrogate; `too_large` above `max` bytes.
     pub(super) fn check(json: &str, max: usize, what: &'static str) -> Result<(), Refusal> {
         if json.len() > max {
-            return Err(Refusal::new(Code::TooLarge, format!("the {what} must be at most {max} bytes")));
+            return Err(Refusal::new(
+                Code::TooLarge,
+                format!("the {what} must be at most {max} bytes"),
+            ));
         }
         if has_lone_surrogate(json) {
-            return Err(Refusal::bad_request(format!("the {what} holds a lone surrogate")));
+            return Err(Refusal::bad_request(format!(
+                "the {what} holds a lone surrogate"
+            )));
         }
         Ok(())
     }
@@ -78,7 +85,8 @@ impl<'a> Fields<'a> {
     /// The value as it stands there.
     pub(super) fn take(&self, field: &str) -> Option<&'a RawValue> {
         let last = self.0.iter().rfind(|(name, _)| name == field);
-        last.map(|(_, value)| *value).filter(|value| value.get() != "null")
+        last.map(|(_, value)| *value)
+            .filter(|value| value.get() != "null")
     }
 
     /// Text, if it is there.
@@ -91,12 +99,18 @@ impl<'a> Fields<'a> {
 
     /// As [`Fields::text`], but a copy is made only where there are escapes in it.
     fn borrowed(&self, field: &'static str) -> Result<Option<Cow<'a, str>>, Refusal> {
-        let Some(json) = self.take(field).map(RawValue::get) else { return Ok(None) };
+        let Some(json) = self.take(field).map(RawValue::get) else {
+            return Ok(None);
+        };
         // The value is well-formed: between its quotes, and without escapes, it is what it stands for.
-        let bare = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'));
+        let bare = json
+            .strip_prefix('"')
+            .and_then(|json| json.strip_suffix('"'));
         match bare.filter(|text| memchr::memchr(b'\\', text.as_bytes()).is_none()) {
             Some(text) => Ok(Some(Cow::Borrowed(text))),
-            None => serde_json::from_str(json).map(Some).map_err(|_| wrong(field, "a string")),
+            None => serde_json::from_str(json)
+                .map(Some)
+                .map_err(|_| wrong(field, "a string")),
         }
     }
 
@@ -109,7 +123,9 @@ impl<'a> Fields<'a> {
         field: &'static str,
         parse: impl Fn(&'static str, &str) -> Result<T, Refusal>,
     ) -> Result<Option<T>, Refusal> {
-        self.borrowed(field)?.map(|text| parse(field, &text)).transpose()
+        self.borrowed(field)?
+            .map(|text| parse(field, &text))
+            .transpose()
     }
 
     /// As [`Fields::id`], but it has to be there.
@@ -121,7 +137,8 @@ impl<'a> Fields<'a> {
         field: &'static str,
         parse: impl Fn(&'static str, &str) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        self.id(field, parse)?.ok_or_else(|| Refusal::bad_request(format!("{field} is missing")))
+        self.id(field, parse)?
+            .ok_or_else(|| Refusal::bad_request(format!("{field} is missing")))
     }
 
     /// A whole number within bounds, if it is there. `5.0` is one, as some languages know no other.
@@ -131,7 +148,9 @@ impl<'a> Fields<'a> {
     pub fn number(&self, field: &'static str, min: u64, max: u64) -> Result<Option<u64>, Refusal> {
         /// Above it a double doesn't know every whole number.
         const EXACT: f64 = 9_007_199_254_740_992.0;
-        let Some(value) = self.take(field) else { return Ok(None) };
+        let Some(value) = self.take(field) else {
+            return Ok(None);
+        };
         let whole = value.get().parse::<u64>().ok().or_else(|| {
             let double: f64 = serde_json::from_str(value.get()).ok()?;
             // In these bounds and without a fraction the conversion is exact.
@@ -149,7 +168,9 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// `bad_request`.
     pub fn flag(&self, field: &'static str) -> Result<Option<bool>, Refusal> {
-        let parse = |value: &RawValue| serde_json::from_str(value.get()).map_err(|_| wrong(field, "true or false"));
+        let parse = |value: &RawValue| {
+            serde_json::from_str(value.get()).map_err(|_| wrong(field, "true or false"))
+        };
         self.take(field).map(parse).transpose()
     }
 
@@ -158,7 +179,9 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// `bad_request`.
     pub fn texts(&self, field: &'static str) -> Result<Vec<String>, Refusal> {
-        let parse = |value: &RawValue| serde_json::from_str(value.get()).map_err(|_| wrong(field, "a list of strings"));
+        let parse = |value: &RawValue| {
+            serde_json::from_str(value.get()).map_err(|_| wrong(field, "a list of strings"))
+        };
         Ok(self.take(field).map(parse).transpose()?.unwrap_or_default())
     }
 
@@ -167,13 +190,20 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// `too_large` when nested too deeply; `bad_request` for a number that many parsers would refuse.
     pub fn json(&self, field: &'static str) -> Result<Option<Box<str>>, Refusal> {
-        let Some(value) = self.take(field) else { return Ok(None) };
+        let Some(value) = self.take(field) else {
+            return Ok(None);
+        };
         if depth(value.get()) > Limits::PAYLOAD_DEPTH {
-            let text = format!("{field} must be nested at most {} levels deep", Limits::PAYLOAD_DEPTH);
+            let text = format!(
+                "{field} must be nested at most {} levels deep",
+                Limits::PAYLOAD_DEPTH
+            );
             return Err(Refusal::new(Code::TooLarge, text));
         }
         if has_boundless_number(value.get()) {
-            return Err(Refusal::bad_request(format!("{field} holds a number out of range")));
+            return Err(Refusal::bad_request(format!(
+                "{field} holds a number out of range"
+            )));
         }
         Ok(Some(value.get().into()))
     }
@@ -191,10 +221,23 @@ mod tests {
     #[test]
     fn what_is_not_an_object_is_refused() {
         for json in ["1", "[]", "\"a\"", "null", "", "{", &"[".repeat(900)] {
-            assert_eq!(Fields::parse(json, 1000, "payload").err().unwrap().code, Code::BadRequest, "{json}");
+            assert_eq!(
+                Fields::parse(json, 1000, "payload").err().unwrap().code,
+                Code::BadRequest,
+                "{json}"
+            );
         }
-        assert_eq!(Fields::parse("{\"a\":1}", 3, "payload").err().unwrap().code, Code::TooLarge);
-        assert_eq!(Fields::parse(r#"{"x":{"y":"\udead"}}"#, 100, "payload").err().unwrap().code, Code::BadRequest);
+        assert_eq!(
+            Fields::parse("{\"a\":1}", 3, "payload").err().unwrap().code,
+            Code::TooLarge
+        );
+        assert_eq!(
+            Fields::parse(r#"{"x":{"y":"\udead"}}"#, 100, "payload")
+                .err()
+                .unwrap()
+                .code,
+            Code::BadRequest
+        );
     }
 
     #[test]
@@ -204,12 +247,24 @@ mod tests {
         );
         assert!(fields.text("room_id").unwrap_err().text.contains("room_id"));
         for field in ["limit", "far", "half", "flag"] {
-            assert!(fields.number(field, 0, 200).unwrap_err().text.contains(field));
+            assert!(
+                fields
+                    .number(field, 0, 200)
+                    .unwrap_err()
+                    .text
+                    .contains(field)
+            );
         }
         assert_eq!(fields.number("whole", 0, 200).unwrap(), Some(7));
         assert_eq!(fields.number("none", 0, 200).unwrap(), None);
         assert!(fields.flag("flag").is_err() && fields.texts("list").is_err());
-        assert!(fields.required("missing", RoomId::parse).unwrap_err().text.contains("missing"));
+        assert!(
+            fields
+                .required("missing", RoomId::parse)
+                .unwrap_err()
+                .text
+                .contains("missing")
+        );
     }
 
     #[test]
@@ -221,9 +276,16 @@ mod tests {
 
     #[test]
     fn a_payload_may_be_thirty_two_levels_deep() {
-        let nested = |levels: usize| format!("{{\"p\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+        let nested =
+            |levels: usize| format!("{{\"p\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
         assert!(fields(&nested(32)).json("p").is_ok());
-        assert_eq!(fields(&nested(33)).json("p").unwrap_err().code, Code::TooLarge);
-        assert_eq!(fields(r#"{"p":[1e999]}"#).json("p").unwrap_err().code, Code::BadRequest);
+        assert_eq!(
+            fields(&nested(33)).json("p").unwrap_err().code,
+            Code::TooLarge
+        );
+        assert_eq!(
+            fields(r#"{"p":[1e999]}"#).json("p").unwrap_err().code,
+            Code::BadRequest
+        );
     }
 }

@@ -10,7 +10,9 @@ use socketioxide_parser_common::CommonParser;
 use super::*;
 use crate::backplane::record;
 use crate::delivery::{Entry, Event};
-use crate::domain::{Code, Draft, DraftFields, Epoch, Limits, Refusal, RoomId, Timestamp, UserId, Username};
+use crate::domain::{
+    Code, Draft, DraftFields, Epoch, Limits, Refusal, RoomId, Timestamp, UserId, Username,
+};
 
 /// What breaks parsers, and what is said in a chat.
 const WORDS: &[&str] = &[
@@ -69,10 +71,19 @@ const WORDS: &[&str] = &[
 
 /// Says whose fault it is, briefly, and in a form that always serialises.
 fn check_refusal(refusal: &Refusal, event: &str) {
-    assert!(matches!(refusal.code, Code::BadRequest | Code::TooLarge | Code::UnknownEvent), "{refusal:?}");
+    assert!(
+        matches!(
+            refusal.code,
+            Code::BadRequest | Code::TooLarge | Code::UnknownEvent
+        ),
+        "{refusal:?}"
+    );
     assert!((1..=200).contains(&refusal.text.len()), "{refusal:?}");
     let told = serde_json::to_value(Exception::of(refusal, Some(event))).unwrap();
-    assert_eq!((&told["ok"], &told["event"]), (&json!(false), &json!(event)));
+    assert_eq!(
+        (&told["ok"], &told["event"]),
+        (&json!(false), &json!(event))
+    );
 }
 
 /// What is said reaches the others as it was meant, in a packet that every JSON parser takes, and could be said again.
@@ -87,7 +98,12 @@ fn check_message(room: RoomId, fields: DraftFields, limits: &Limits) -> Option<C
         }
     };
     let record = record::encode(&draft);
-    let entry = Entry { seq: 1, epoch: Epoch::trusted("e"), at: Timestamp(0), record };
+    let entry = Entry {
+        seq: 1,
+        epoch: Epoch::trusted("e"),
+        at: Timestamp(0),
+        record,
+    };
     let packet = encode_event(Envelope::SocketIo, &Event::Message(entry));
     let told: Value = serde_json::from_str(&packet[1..]).unwrap();
     assert_eq!(
@@ -95,8 +111,16 @@ fn check_message(room: RoomId, fields: DraftFields, limits: &Limits) -> Option<C
         (&json!("message"), &json!(1), &json!(draft.room.as_str()))
     );
     assert_eq!(told[1]["content"].as_str(), Some(&*said.content));
-    let (_, again) = decode(&packet[1..], &Limits { event_bytes: usize::MAX, ..limits.clone() });
-    let Ok(Decoded::Message(_, again)) = again else { panic!("{again:?}") };
+    let (_, again) = decode(
+        &packet[1..],
+        &Limits {
+            event_bytes: usize::MAX,
+            ..limits.clone()
+        },
+    );
+    let Ok(Decoded::Message(_, again)) = again else {
+        panic!("{again:?}")
+    };
     let kind = Some(said.kind.unwrap_or_else(|| "text".to_owned()));
     assert_eq!(again, DraftFields { kind, ..said });
     None
@@ -122,21 +146,39 @@ fn fuzz_packets() {
         br#"1"#,
         br#"31["done"]"#,
     ];
-    let limits = Limits { event_bytes: 16_384, content_bytes: 1024, payload_bytes: 1024, ..Limits::default() };
-    Target { name: "packets", seeds, words: WORDS, longest: 32_768 }.run(|bytes| {
+    let limits = Limits {
+        event_bytes: 16_384,
+        content_bytes: 1024,
+        payload_bytes: 1024,
+        ..Limits::default()
+    };
+    Target {
+        name: "packets",
+        seeds,
+        words: WORDS,
+        longest: 32_768,
+    }
+    .run(|bytes| {
         let text = String::from_utf8_lossy(bytes).into_owned();
-        let parsed = CommonParser.decode_str(&ParseConfig::default(), &ParserState::default(), Str::from(text));
+        let parsed = CommonParser.decode_str(
+            &ParseConfig::default(),
+            &ParserState::default(),
+            Str::from(text),
+        );
         let packet = match parsed {
             Ok(packet) => packet,
             Err(error) => return (Some(std::mem::discriminant(&error)), None, None, None),
         };
-        let (PacketData::Event(Payload::Str(event, _), _) | PacketData::BinaryEvent(Payload::Str(event, _), _)) =
-            packet.inner
+        let (PacketData::Event(Payload::Str(event, _), _)
+        | PacketData::BinaryEvent(Payload::Str(event, _), _)) = packet.inner
         else {
             return (None, None, None, None);
         };
         let (name, decoded) = decode(&event, &limits);
-        assert_eq!(format!("{:?}", (&name, &decoded)), format!("{:?}", request::decode_by_parts(&event, &limits)));
+        assert_eq!(
+            format!("{:?}", (&name, &decoded)),
+            format!("{:?}", request::decode_by_parts(&event, &limits))
+        );
         let refused = match decoded {
             Err(refusal) => {
                 check_refusal(&refusal, &name);
@@ -161,8 +203,19 @@ fn fuzz_bodies() {
         br#"{"room_id":"lobby","content":"hi","client_msg_id":"key","attachment_urls":["http://a.example"]}"#,
         br#"{"room_id":"lobby","content":null,"title":"t","type":"note","payload":"\u00e9"}"#,
     ];
-    let limits = Limits { event_bytes: 16_384, content_bytes: 1024, payload_bytes: 1024, ..Limits::default() };
-    Target { name: "bodies", seeds, words: WORDS, longest: 32_768 }.run(|bytes| {
+    let limits = Limits {
+        event_bytes: 16_384,
+        content_bytes: 1024,
+        payload_bytes: 1024,
+        ..Limits::default()
+    };
+    Target {
+        name: "bodies",
+        seeds,
+        words: WORDS,
+        longest: 32_768,
+    }
+    .run(|bytes| {
         let body = String::from_utf8_lossy(bytes);
         [None, Some("key")].map(|key| match PostRequest::decode(&body, key, &limits) {
             Err(refusal) => {
@@ -171,9 +224,11 @@ fn fuzz_bodies() {
             }
             Ok(post) => {
                 assert!(
-                    (1..=128).contains(&post.user.as_str().len()) && (1..=128).contains(&post.username.as_str().len())
+                    (1..=128).contains(&post.user.as_str().len())
+                        && (1..=128).contains(&post.username.as_str().len())
                 );
-                check_message(post.room, post.fields, &limits).map(|code| code.as_str().to_owned().into())
+                check_message(post.room, post.fields, &limits)
+                    .map(|code| code.as_str().to_owned().into())
             }
         })
     });
@@ -191,15 +246,29 @@ fn fuzz_plain_frames() {
         br#"{"ref":"t","payload":{"room_id":"lobby","is_typing":false},"type":"typing"}"#,
         br#"{"type":"subscribe_status","payload":{"target_user_id":"bob"},"ref":null}"#,
     ];
-    let limits = Limits { event_bytes: 16_384, content_bytes: 1024, payload_bytes: 1024, ..Limits::default() };
-    Target { name: "plain_frames", seeds, words: WORDS, longest: 32_768 }.run(|bytes| {
+    let limits = Limits {
+        event_bytes: 16_384,
+        content_bytes: 1024,
+        payload_bytes: 1024,
+        ..Limits::default()
+    };
+    Target {
+        name: "plain_frames",
+        seeds,
+        words: WORDS,
+        longest: 32_768,
+    }
+    .run(|bytes| {
         let text = String::from_utf8_lossy(bytes);
         let frame = decode_frame(&text, &limits);
         // However the client named its request, the answer is JSON, and names it so.
         if let Some(reference) = &frame.reference {
             assert!(reference.len() <= 64);
             let answer: Value = serde_json::from_str(&encode_ack(reference, "{}")).unwrap();
-            assert_eq!(answer["ref"], serde_json::from_str::<Value>(reference).unwrap());
+            assert_eq!(
+                answer["ref"],
+                serde_json::from_str::<Value>(reference).unwrap()
+            );
         }
         if is_ping(&text) {
             assert_eq!(frame.event, "ping");
@@ -223,8 +292,18 @@ fn fuzz_broadcasts() {
         br#"{"type":"task_deleted","data":[1,2,{"a":null}],"client_msg_id":"k"}"#,
         br#"{"type":"refresh"}"#,
     ];
-    let limits = Limits { event_bytes: 16_384, payload_bytes: 1024, ..Limits::default() };
-    Target { name: "broadcasts", seeds, words: WORDS, longest: 32_768 }.run(|bytes| {
+    let limits = Limits {
+        event_bytes: 16_384,
+        payload_bytes: 1024,
+        ..Limits::default()
+    };
+    Target {
+        name: "broadcasts",
+        seeds,
+        words: WORDS,
+        longest: 32_768,
+    }
+    .run(|bytes| {
         let body = String::from_utf8_lossy(bytes);
         let fields = match BroadcastRequest::decode(&body, None, &limits) {
             Ok(fields) => fields,
@@ -235,18 +314,38 @@ fn fuzz_broadcasts() {
         };
         let (kind, payload) = (fields.kind.clone(), fields.payload.clone());
         let user = UserId::trusted("system");
-        let draft = match Draft::new(RoomId::trusted("broadcast"), user.clone(), Username::from(&user), fields, &limits)
-        {
+        let draft = match Draft::new(
+            RoomId::trusted("broadcast"),
+            user.clone(),
+            Username::from(&user),
+            fields,
+            &limits,
+        ) {
             Ok(draft) => draft,
             Err(refusal) => return Some(refusal.code.as_str().into()),
         };
         // What was said arrives: in a frame that every JSON parser takes, and that is none of the protocol's own.
-        let entry = Entry { seq: 1, epoch: Epoch::trusted("e"), at: Timestamp(0), record: record::encode(&draft) };
+        let entry = Entry {
+            seq: 1,
+            epoch: Epoch::trusted("e"),
+            at: Timestamp(0),
+            record: record::encode(&draft),
+        };
         let frame = encode_broadcast(&entry).unwrap();
         let told: Value = serde_json::from_str(&frame).unwrap();
-        assert_eq!((told["type"].as_str(), &told["seq"]), (kind.as_deref(), &json!(1)));
-        assert_eq!(told["payload"], serde_json::from_str::<Value>(&payload.unwrap()).unwrap());
-        assert!(EventName::ALL.iter().all(|name| Some(name.as_str()) != told["type"].as_str()));
+        assert_eq!(
+            (told["type"].as_str(), &told["seq"]),
+            (kind.as_deref(), &json!(1))
+        );
+        assert_eq!(
+            told["payload"],
+            serde_json::from_str::<Value>(&payload.unwrap()).unwrap()
+        );
+        assert!(
+            EventName::ALL
+                .iter()
+                .all(|name| Some(name.as_str()) != told["type"].as_str())
+        );
         None
     });
 }

@@ -13,14 +13,14 @@ mod request;
 mod text;
 
 pub use answer::{
-    Authenticated, BroadcastAck, DisconnectAck, Exception, HistoryAck, JoinAck, LeaveAck, MemberJson, MembersPage,
-    MessageAck, RestError, Resumed, StatusJson, TargetAck, refusal_ack,
+    Authenticated, BroadcastAck, DisconnectAck, Exception, HistoryAck, JoinAck, LeaveAck,
+    MemberJson, MembersPage, MessageAck, RestError, Resumed, StatusJson, TargetAck, refusal_ack,
 };
 pub use broadcast::{BroadcastRequest, encode_broadcast};
 pub use event::{Envelope, EventName, encode_event, going_away};
 pub use fields::Fields;
 pub use frame::{decode_frame, encode_ack, is_ping, pong};
 pub use request::{
-    AuthenticateRequest, ClientEvent, Decoded, HistoryRequest, MAX_SEQ, PostRequest, decode, history_limit,
-    history_window,
+    AuthenticateRequest, ClientEvent, Decoded, HistoryRequest, MAX_SEQ, PostRequest, decode,
+    history_limit, history_window,
 };

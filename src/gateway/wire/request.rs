@@ -10,7 +10,9 @@ use super::fields::{Fields, Name};
 use crate::auth::Claimed;
 use crate::chat::HistoryWindow;
 use crate::delivery::Start;
-use crate::domain::{ClientMsgId, Code, DraftFields, Epoch, Limits, Refusal, RoomId, UserId, Username};
+use crate::domain::{
+    ClientMsgId, Code, DraftFields, Epoch, Limits, Refusal, RoomId, UserId, Username,
+};
 
 /// Above it JavaScript doesn't know every whole number; no room gets there.
 pub const MAX_SEQ: u64 = (1 << 53) - 1;
@@ -118,8 +120,13 @@ impl<'de: 'a, 'a, T: Deserialize<'de>> Deserialize<'de> for Packet<'a, T> {
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an event")
             }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Packet<'de, T>, A::Error> {
-                let name: Name<'de> = seq.next_element()?.ok_or_else(|| serde::de::Error::custom("no name"))?;
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> Result<Packet<'de, T>, A::Error> {
+                let name: Name<'de> = seq
+                    .next_element()?
+                    .ok_or_else(|| serde::de::Error::custom("no name"))?;
                 let first = seq.next_element()?;
                 while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
                 Ok(Packet(name.0, first))
@@ -136,7 +143,8 @@ impl<'de: 'a, 'a, T: Deserialize<'de>> Deserialize<'de> for Packet<'a, T> {
 pub fn decode(packet: &str, limits: &Limits) -> (Cow<'static, str>, Result<Decoded, Refusal>) {
     // Most are right, and seen to be in one pass. What is wrong with the others is said by a second one.
     if Fields::check(packet, limits.event_bytes, "packet").is_ok()
-        && let Ok(Packet(name, Some(fields))) = serde_json::from_str::<Packet<'_, Fields<'_>>>(packet)
+        && let Ok(Packet(name, Some(fields))) =
+            serde_json::from_str::<Packet<'_, Fields<'_>>>(packet)
         && let Some(event) = ClientEvent::named(&name)
     {
         return (event.as_str().into(), decode_fields(event, &fields));
@@ -145,9 +153,15 @@ pub fn decode(packet: &str, limits: &Limits) -> (Cow<'static, str>, Result<Decod
 }
 
 /// As [`decode`], with a look at each part by itself, so that whatever is wrong can be named.
-pub(super) fn decode_by_parts(packet: &str, limits: &Limits) -> (Cow<'static, str>, Result<Decoded, Refusal>) {
+pub(super) fn decode_by_parts(
+    packet: &str,
+    limits: &Limits,
+) -> (Cow<'static, str>, Result<Decoded, Refusal>) {
     match serde_json::from_str::<Packet<'_, &RawValue>>(packet) {
-        Err(_) => (name_alone(packet).into(), Err(Refusal::bad_request("the event is not a JSON array"))),
+        Err(_) => (
+            name_alone(packet).into(),
+            Err(Refusal::bad_request("the event is not a JSON array")),
+        ),
         Ok(Packet(name, payload)) => decode_named(name, payload, limits),
     }
 }
@@ -159,19 +173,32 @@ pub(super) fn decode_named(
     limits: &Limits,
 ) -> (Cow<'static, str>, Result<Decoded, Refusal>) {
     match ClientEvent::named(&name) {
-        None => (name.into_owned().into(), Err(Refusal::new(Code::UnknownEvent, "there is no such event"))),
-        Some(event) => (event.as_str().into(), decode_payload(event, payload, limits)),
+        None => (
+            name.into_owned().into(),
+            Err(Refusal::new(Code::UnknownEvent, "there is no such event")),
+        ),
+        Some(event) => (
+            event.as_str().into(),
+            decode_payload(event, payload, limits),
+        ),
     }
 }
 
 /// The event's name, even where what follows it is broken.
 fn name_alone(packet: &str) -> String {
-    let mut names = serde_json::Deserializer::from_str(packet.trim_start_matches([' ', '['])).into_iter::<String>();
+    let mut names = serde_json::Deserializer::from_str(packet.trim_start_matches([' ', '[']))
+        .into_iter::<String>();
     names.next().and_then(Result::ok).unwrap_or_default()
 }
 
-fn decode_payload(event: ClientEvent, payload: Option<&RawValue>, limits: &Limits) -> Result<Decoded, Refusal> {
-    let json = payload.map(RawValue::get).ok_or_else(|| Refusal::bad_request("the payload is missing"))?;
+fn decode_payload(
+    event: ClientEvent,
+    payload: Option<&RawValue>,
+    limits: &Limits,
+) -> Result<Decoded, Refusal> {
+    let json = payload
+        .map(RawValue::get)
+        .ok_or_else(|| Refusal::bad_request("the payload is missing"))?;
     decode_fields(event, &Fields::parse(json, limits.event_bytes, "payload")?)
 }
 
@@ -191,7 +218,10 @@ fn decode_fields(event: ClientEvent, fields: &Fields<'_>) -> Result<Decoded, Ref
         ClientEvent::UnsubscribeStatus => Decoded::UnsubscribeStatus(target()?),
         ClientEvent::History => Decoded::History(HistoryRequest {
             room: room()?,
-            window: history_window(fields.number("before_seq", 0, MAX_SEQ)?, fields.number("after_seq", 0, MAX_SEQ)?)?,
+            window: history_window(
+                fields.number("before_seq", 0, MAX_SEQ)?,
+                fields.number("after_seq", 0, MAX_SEQ)?,
+            )?,
             limit: history_limit(fields.number("limit", 1, Limits::HISTORY)?),
         }),
         ClientEvent::Typing => Decoded::Typing(room()?, fields.flag("is_typing")?.unwrap_or(true)),
@@ -201,7 +231,9 @@ fn decode_fields(event: ClientEvent, fields: &Fields<'_>) -> Result<Decoded, Ref
 /// `before_seq`, `after_seq`, or neither.
 pub fn history_window(before: Option<u64>, after: Option<u64>) -> Result<HistoryWindow, Refusal> {
     match (before, after) {
-        (Some(_), Some(_)) => Err(Refusal::bad_request("before_seq and after_seq exclude each other")),
+        (Some(_), Some(_)) => Err(Refusal::bad_request(
+            "before_seq and after_seq exclude each other",
+        )),
         (Some(seq), None) => Ok(HistoryWindow::Before(seq)),
         (None, Some(seq)) => Ok(HistoryWindow::After(seq)),
         (None, None) => Ok(HistoryWindow::Newest),
@@ -217,7 +249,9 @@ fn start(fields: &Fields<'_>) -> Result<Start, Refusal> {
     let epoch = fields.id("epoch", Epoch::parse)?;
     let limit = fields.number("limit", 0, Limits::HISTORY)?;
     match (fields.number("since_seq", 0, MAX_SEQ)?, limit) {
-        (Some(_), Some(_)) => Err(Refusal::bad_request("since_seq and limit exclude each other")),
+        (Some(_), Some(_)) => Err(Refusal::bad_request(
+            "since_seq and limit exclude each other",
+        )),
         (Some(seq), None) => Ok(Start::Since { seq, epoch }),
         (None, Some(limit)) => Ok(Start::Last(limit)),
         (None, None) => Ok(Start::Live),
@@ -253,23 +287,39 @@ impl PostRequest {
     ///
     /// # Errors
     /// `bad_request`, `too_large`.
-    pub fn decode(body: &str, idempotency_key: Option<&str>, limits: &Limits) -> Result<Self, Refusal> {
+    pub fn decode(
+        body: &str,
+        idempotency_key: Option<&str>,
+        limits: &Limits,
+    ) -> Result<Self, Refusal> {
         let fields = Fields::parse(body, limits.event_bytes, "body")?;
         let user = fields.id("user_id", UserId::parse)?;
-        let username = fields.id("username", Username::parse)?.unwrap_or_else(|| Username::trusted("System"));
+        let username = fields
+            .id("username", Username::parse)?
+            .unwrap_or_else(|| Username::trusted("System"));
         let mut draft = draft(&fields)?;
         draft.client_msg_id = one_key(draft.client_msg_id, idempotency_key)?;
         let user = user.unwrap_or_else(|| UserId::trusted("system"));
-        Ok(Self { room: fields.required("room_id", RoomId::parse)?, user, username, fields: draft })
+        Ok(Self {
+            room: fields.required("room_id", RoomId::parse)?,
+            user,
+            username,
+            fields: draft,
+        })
     }
 }
 
 /// By which a send is known again: the field's or the header's, which say the same where both are there.
-pub(super) fn one_key(id: Option<ClientMsgId>, header: Option<&str>) -> Result<Option<ClientMsgId>, Refusal> {
+pub(super) fn one_key(
+    id: Option<ClientMsgId>,
+    header: Option<&str>,
+) -> Result<Option<ClientMsgId>, Refusal> {
     let Some(header) = header else { return Ok(id) };
     let key = ClientMsgId::parse("Idempotency-Key", header)?;
     if id.is_some_and(|id| id != key) {
-        return Err(Refusal::bad_request("Idempotency-Key and client_msg_id differ"));
+        return Err(Refusal::bad_request(
+            "Idempotency-Key and client_msg_id differ",
+        ));
     }
     Ok(Some(key))
 }
@@ -284,19 +334,38 @@ mod tests {
 
     #[test]
     fn requests_are_decoded() {
-        assert!(matches!(decoded(r#"["join",{"room_id":"a"}]"#), Ok(Decoded::Join(_, Start::Live))));
-        assert!(matches!(decoded(r#"["join",{"room_id":"a","limit":5},1,2]"#), Ok(Decoded::Join(_, Start::Last(5)))));
+        assert!(matches!(
+            decoded(r#"["join",{"room_id":"a"}]"#),
+            Ok(Decoded::Join(_, Start::Live))
+        ));
+        assert!(matches!(
+            decoded(r#"["join",{"room_id":"a","limit":5},1,2]"#),
+            Ok(Decoded::Join(_, Start::Last(5)))
+        ));
         assert!(matches!(
             decoded(r#"["join",{"room_id":"a","since_seq":3,"epoch":null,"more":{}}]"#),
-            Ok(Decoded::Join(_, Start::Since { seq: 3, epoch: None }))
+            Ok(Decoded::Join(
+                _,
+                Start::Since {
+                    seq: 3,
+                    epoch: None
+                }
+            ))
         ));
-        assert!(matches!(decoded(r#"["typing",{"room_id":"a"}]"#), Ok(Decoded::Typing(_, true))));
+        assert!(matches!(
+            decoded(r#"["typing",{"room_id":"a"}]"#),
+            Ok(Decoded::Typing(_, true))
+        ));
     }
 
     #[test]
     fn nothing_hostile_gets_through_or_panics() {
         let deep = format!(r#"["join",{}{}]"#, "[".repeat(5000), "]".repeat(5000));
-        let deep_id = format!(r#"["join",{{"room_id":{}{}}}]"#, "[".repeat(5000), "]".repeat(5000));
+        let deep_id = format!(
+            r#"["join",{{"room_id":{}{}}}]"#,
+            "[".repeat(5000),
+            "]".repeat(5000)
+        );
         for packet in [
             r#"["join"]"#,
             r#"["join",null]"#,
@@ -319,10 +388,20 @@ mod tests {
             &deep,
             &deep_id,
         ] {
-            assert_eq!(decoded(packet).unwrap_err().code, Code::BadRequest, "{packet}");
+            assert_eq!(
+                decoded(packet).unwrap_err().code,
+                Code::BadRequest,
+                "{packet}"
+            );
         }
-        assert_eq!(decoded(r#"["__proto__",{}]"#).unwrap_err().code, Code::UnknownEvent);
-        let long = format!(r#"["message",{{"room_id":"a","content":"{}"}}]"#, "x".repeat(70_000));
+        assert_eq!(
+            decoded(r#"["__proto__",{}]"#).unwrap_err().code,
+            Code::UnknownEvent
+        );
+        let long = format!(
+            r#"["message",{{"room_id":"a","content":"{}"}}]"#,
+            "x".repeat(70_000)
+        );
         assert_eq!(decoded(&long).unwrap_err().code, Code::TooLarge);
         assert_eq!(decode("[\"join\",{]", &Limits::default()).0, "join");
     }

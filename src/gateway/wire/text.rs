@@ -27,7 +27,9 @@ pub(super) fn has_lone_surrogate(json: &str) -> bool {
     let mut rest = json.as_bytes();
     while let Some(at) = memchr::memchr(b'\\', rest) {
         rest = &rest[at + 1..];
-        let Some((kind, after)) = rest.split_first() else { return false };
+        let Some((kind, after)) = rest.split_first() else {
+            return false;
+        };
         rest = after;
         if *kind != b'u' {
             continue;
@@ -35,7 +37,10 @@ pub(super) fn has_lone_surrogate(json: &str) -> bool {
         match unit(rest) {
             Some(0xDC00..=0xDFFF) => return true,
             Some(0xD800..=0xDBFF) => {
-                let low = rest.get(4..6).filter(|escape| *escape == b"\\u").and_then(|_| unit(&rest[6..]));
+                let low = rest
+                    .get(4..6)
+                    .filter(|escape| *escape == b"\\u")
+                    .and_then(|_| unit(&rest[6..]));
                 if !matches!(low, Some(0xDC00..=0xDFFF)) {
                     return true;
                 }
@@ -55,9 +60,15 @@ pub(super) fn has_boundless_number(json: &str) -> bool {
         let length = match byte {
             b'"' => string_length(rest),
             b'-' | b'0'..=b'9' => {
-                let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-                let length = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
-                let number = std::str::from_utf8(&rest[..length]).ok().and_then(|number| number.parse::<f64>().ok());
+                let is_part =
+                    |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+                let length = rest
+                    .iter()
+                    .position(|byte| !is_part(byte))
+                    .unwrap_or(rest.len());
+                let number = std::str::from_utf8(&rest[..length])
+                    .ok()
+                    .and_then(|number| number.parse::<f64>().ok());
                 if number.is_some_and(f64::is_infinite) {
                     return true;
                 }
@@ -132,7 +143,14 @@ mod tests {
         ] {
             assert!(has_lone_surrogate(bad), "{bad}");
         }
-        for good in [r#""\ud83d\ude00""#, r#""\\ud800""#, r#""plain""#, r#""\u0041""#, "\"\\", r#""\u12"#] {
+        for good in [
+            r#""\ud83d\ude00""#,
+            r#""\\ud800""#,
+            r#""plain""#,
+            r#""\u0041""#,
+            "\"\\",
+            r#""\u12"#,
+        ] {
             assert!(!has_lone_surrogate(good), "{good}");
         }
     }

@@ -40,27 +40,71 @@ pub enum Fact {
     /// An attempt to send.
     Sent { room: String, msg: String },
     /// A positive ack (or 2xx of REST).
-    Acked { room: String, msg: String, id: String, epoch: String, seq: u64, duplicate: bool },
+    Acked {
+        room: String,
+        msg: String,
+        id: String,
+        epoch: String,
+        seq: u64,
+        duplicate: bool,
+    },
     /// A negative ack. The client may try again.
-    Refused { room: String, msg: String, code: String },
+    Refused {
+        room: String,
+        msg: String,
+        code: String,
+    },
     /// An ack of `join`. `since` is what the client gave, if it did.
-    Joined { room: String, since: Option<Position>, epoch: String, seq: u64, recovered: bool, gap: bool, replayed: u64 },
+    Joined {
+        room: String,
+        since: Option<Position>,
+        epoch: String,
+        seq: u64,
+        recovered: bool,
+        gap: bool,
+        replayed: u64,
+    },
     /// The client left the room, and that was acknowledged.
     Left { room: String },
     /// A message came.
-    Got { room: String, epoch: String, seq: u64, id: String, msg: Option<String>, user: String },
+    Got {
+        room: String,
+        epoch: String,
+        seq: u64,
+        id: String,
+        msg: Option<String>,
+        user: String,
+    },
     /// `room_reset` came.
-    Reset { room: String, epoch: String, seq: u64, lost_from: Option<u64> },
+    Reset {
+        room: String,
+        epoch: String,
+        seq: u64,
+        lost_from: Option<u64>,
+    },
     /// `room_users` came.
-    Roster { room: String, users: Vec<String>, total: u64 },
+    Roster {
+        room: String,
+        users: Vec<String>,
+        total: u64,
+    },
     /// `user_joined` came.
     Entered { room: String, user: String },
     /// `user_left` came.
     Went { room: String, user: String },
     /// An ack of `subscribe_status`.
-    Watching { target: String, online: bool, version: u64 },
+    Watching {
+        target: String,
+        online: bool,
+        version: u64,
+    },
     /// `user_online` or `user_offline` came.
-    Status { target: String, online: bool, version: u64, initial: bool },
+    Status {
+        target: String,
+        online: bool,
+        version: u64,
+        initial: bool,
+    },
     // ---- what the lab writes
     /// A step of the scenario, for readers.
     Step { text: String },
@@ -73,11 +117,19 @@ pub enum Fact {
     /// From now until the end this client is as far from all faults as can be: it must be told of each change singly.
     Calm { client: String },
     /// The head of a room when all was over, read over REST.
-    Head { room: String, epoch: String, seq: u64 },
+    Head {
+        room: String,
+        epoch: String,
+        seq: u64,
+    },
     /// The users of a room when all was over, read over REST.
     Members { room: String, users: Vec<String> },
     /// The state of a user when all was over, read over REST.
-    State { target: String, online: bool, version: u64 },
+    State {
+        target: String,
+        online: bool,
+        version: u64,
+    },
 }
 
 /// A place in a room's numbering.
@@ -107,7 +159,8 @@ impl History {
     /// # Errors
     /// The file can't be made.
     pub fn create(path: &Path) -> anyhow::Result<(Self, Written)> {
-        let file = File::create(path).with_context(|| format!("{} can't be made", path.display()))?;
+        let file =
+            File::create(path).with_context(|| format!("{} can't be made", path.display()))?;
         let mut file = std::io::BufWriter::with_capacity(1 << 20, file);
         let (lines, mut written) = mpsc::unbounded_channel::<Record>();
         let task = tokio::task::spawn_blocking(move || {
@@ -117,7 +170,14 @@ impl History {
             }
             Ok(file.flush()?)
         });
-        Ok((Self { began: Instant::now(), closed: Arc::default(), lines }, Written(task)))
+        Ok((
+            Self {
+                began: Instant::now(),
+                closed: Arc::default(),
+                lines,
+            },
+            Written(task),
+        ))
     }
 
     /// Milliseconds since the run began.
@@ -132,7 +192,11 @@ impl History {
 
     /// Writes a fact down, as of now.
     pub fn write(&self, who: &str, fact: Fact) {
-        self.append(Record { at: self.now(), who: who.to_owned(), fact });
+        self.append(Record {
+            at: self.now(),
+            who: who.to_owned(),
+            fact,
+        });
     }
 
     /// Writes down what another process saw.
@@ -167,7 +231,8 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
     let lines = BufReader::new(file).lines().enumerate();
     lines
         .map(|(number, line)| {
-            serde_json::from_str(&line?).with_context(|| format!("{}:{}", path.display(), number + 1))
+            serde_json::from_str(&line?)
+                .with_context(|| format!("{}:{}", path.display(), number + 1))
         })
         .collect()
 }

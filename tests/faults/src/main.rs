@@ -81,13 +81,21 @@ async fn main() -> anyhow::Result<ExitCode> {
         Task::Check { history } => {
             let beside = history.with_file_name("promises.json");
             let promises = match std::fs::read(&beside) {
-                Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{}", beside.display()))?,
+                Ok(text) => serde_json::from_slice(&text)
+                    .with_context(|| format!("{}", beside.display()))?,
                 Err(_) => Promises::default(),
             };
             let verdict = checker::check(&history::read(&history)?, &promises);
             println!("{}", verdict.figures);
-            verdict.faults.iter().for_each(|fault| println!("  FAULT {fault}"));
-            Ok(if verdict.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            verdict
+                .faults
+                .iter()
+                .for_each(|fault| println!("  FAULT {fault}"));
+            Ok(if verdict.faults.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
         Task::Run(run) => {
             let mut terminated = signal(SignalKind::terminate())?;
@@ -103,12 +111,23 @@ async fn main() -> anyhow::Result<ExitCode> {
 
 async fn run_all(run: Run) -> anyhow::Result<ExitCode> {
     for name in &run.names {
-        ensure!(SCENARIOS.iter().any(|scenario| scenario.name == name), "no scenario is called {name}");
+        ensure!(
+            SCENARIOS.iter().any(|scenario| scenario.name == name),
+            "no scenario is called {name}"
+        );
     }
     let chosen = |scenario: &&Scenario| {
-        if run.names.is_empty() { !scenario.by_hand } else { run.names.iter().any(|name| name == scenario.name) }
+        if run.names.is_empty() {
+            !scenario.by_hand
+        } else {
+            run.names.iter().any(|name| name == scenario.name)
+        }
     };
-    let seed = run.seed.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(1, |age| age.as_secs()));
+    let seed = run.seed.unwrap_or_else(|| {
+        std::time::UNIX_EPOCH
+            .elapsed()
+            .map_or(1, |age| age.as_secs())
+    });
     let places = Arc::new(Semaphore::new(run.jobs as usize));
     // Not spawned: they borrow what they like. Their clients are tasks of their own.
     let mut running = FuturesUnordered::new();
@@ -124,7 +143,11 @@ async fn run_all(run: Run) -> anyhow::Result<ExitCode> {
     while let Some(passed) = running.next().await {
         failed += usize::from(!passed?);
     }
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Runs one and tells how it went; whether it passed.
@@ -135,13 +158,23 @@ async fn one(scenario: &'static Scenario, run: &Run, seed: u64) -> anyhow::Resul
     let dir = dir.canonicalize()?;
     let file = dir.join("history.jsonl");
     let (history, written) = history::History::create(&file)?;
-    let binary = run.binary.canonicalize().with_context(|| format!("no binary {}", run.binary.display()))?;
+    let binary = run
+        .binary
+        .canonicalize()
+        .with_context(|| format!("no binary {}", run.binary.display()))?;
     let began = Instant::now();
     let mut lab = Lab::new(&dir, &binary, history, seed, !run.short);
     lab.patience = Duration::from_secs(run.patience);
     lab.chaos_for = Duration::from_secs(run.seconds);
     let ended = (scenario.run)(&mut lab).await;
-    let Lab { history, promises, figures, mut faults, must_see, .. } = lab;
+    let Lab {
+        history,
+        promises,
+        figures,
+        mut faults,
+        must_see,
+        ..
+    } = lab;
     drop(history);
     written.end().await?;
     if let Err(error) = ended {
@@ -155,12 +188,26 @@ async fn one(scenario: &'static Scenario, run: &Run, seed: u64) -> anyhow::Resul
         faults.push("nothing was said, or nothing came".into());
     }
     faults.extend(
-        must_see.iter().filter(|(_, seen)| !seen(&verdict.figures)).map(|(what, _)| format!("not tried: {what}")),
+        must_see
+            .iter()
+            .filter(|(_, seen)| !seen(&verdict.figures))
+            .map(|(what, _)| format!("not tried: {what}")),
     );
-    let word = if faults.is_empty() { "passed" } else { "FAILED" };
+    let word = if faults.is_empty() {
+        "passed"
+    } else {
+        "FAILED"
+    };
     // In one piece, as others may be telling theirs.
-    let mut text = format!("{word} {} --seed {seed} ({} s)\n", scenario.name, began.elapsed().as_secs());
-    text.push_str(&format!("  {}\n", verdict.figures.to_string().trim_end().replace('\n', "\n  ")));
+    let mut text = format!(
+        "{word} {} --seed {seed} ({} s)\n",
+        scenario.name,
+        began.elapsed().as_secs()
+    );
+    text.push_str(&format!(
+        "  {}\n",
+        verdict.figures.to_string().trim_end().replace('\n', "\n  ")
+    ));
     for (name, value) in figures {
         text.push_str(&format!("  {name}: {value}\n"));
     }
@@ -177,5 +224,6 @@ async fn one(scenario: &'static Scenario, run: &Run, seed: u64) -> anyhow::Resul
 
 async fn judge(file: &Path, promises: Promises) -> anyhow::Result<checker::Verdict> {
     let file = file.to_owned();
-    tokio::task::spawn_blocking(move || Ok(checker::check(&history::read(&file)?, &promises))).await?
+    tokio::task::spawn_blocking(move || Ok(checker::check(&history::read(&file)?, &promises)))
+        .await?
 }

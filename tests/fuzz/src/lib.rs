@@ -57,8 +57,14 @@ struct Budget {
 }
 
 fn setting<T: FromStr>(name: &str) -> Option<T> {
-    let value = std::env::var(format!("HUBBUB_FUZZ_{name}")).ok().filter(|value| !value.is_empty())?;
-    Some(value.parse().unwrap_or_else(|_| panic!("HUBBUB_FUZZ_{name}={value} makes no sense")))
+    let value = std::env::var(format!("HUBBUB_FUZZ_{name}"))
+        .ok()
+        .filter(|value| !value.is_empty())?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("HUBBUB_FUZZ_{name}={value} makes no sense")),
+    )
 }
 
 impl Budget {
@@ -73,7 +79,8 @@ impl Budget {
 
     fn allows(&self, case: u64) -> bool {
         // To ask for the time costs about as much as a small case.
-        case < self.cases && (!case.is_multiple_of(64) || self.until.is_none_or(|until| Instant::now() < until))
+        case < self.cases
+            && (!case.is_multiple_of(64) || self.until.is_none_or(|until| Instant::now() < until))
     }
 }
 
@@ -90,11 +97,17 @@ impl Kept {
         // Several runs may go on at once.
         let path = directory.join(format!("{target}-{}", std::process::id()));
         let file = File::create(&path).expect("an input can be kept");
-        Self { file, path, length: 0 }
+        Self {
+            file,
+            path,
+            length: 0,
+        }
     }
 
     fn keep(&mut self, input: &[u8]) {
-        self.file.write_all_at(input, 0).expect("an input can be kept");
+        self.file
+            .write_all_at(input, 0)
+            .expect("an input can be kept");
         let length = input.len() as u64;
         if length < self.length {
             self.file.set_len(length).expect("an input can be kept");
@@ -120,7 +133,10 @@ impl Target<'_> {
         let (mut case, mut slowest) = (0, Duration::ZERO);
         while budget.allows(case) {
             // The good ones come first, as they are.
-            let input = match usize::try_from(case).ok().and_then(|case| self.seeds.get(case)) {
+            let input = match usize::try_from(case)
+                .ok()
+                .and_then(|case| self.seeds.get(case))
+            {
                 Some(seed) => seed.to_vec(),
                 None => mutation::descendant(&corpus, self.words, self.longest, &mut chance),
             };
@@ -142,7 +158,12 @@ impl Target<'_> {
         );
     }
 
-    fn tried<S: Hash>(&self, input: &[u8], path: &Path, check: &impl Fn(&[u8]) -> S) -> (u64, Duration) {
+    fn tried<S: Hash>(
+        &self,
+        input: &[u8],
+        path: &Path,
+        check: &impl Fn(&[u8]) -> S,
+    ) -> (u64, Duration) {
         let began = Instant::now();
         let done = catch_unwind(AssertUnwindSafe(|| {
             let mut hasher = DefaultHasher::new();
@@ -151,19 +172,36 @@ impl Target<'_> {
         }));
         let took = began.elapsed();
         let shape = done.unwrap_or_else(|panic| {
-            eprintln!("fuzz: {}: broken by the input in {}", self.name, path.display());
+            eprintln!(
+                "fuzz: {}: broken by the input in {}",
+                self.name,
+                path.display()
+            );
             resume_unwind(panic)
         });
-        assert!(took < PATIENCE, "fuzz: {}: {took:?} for the input in {}", self.name, path.display());
+        assert!(
+            took < PATIENCE,
+            "fuzz: {}: {took:?} for the input in {}",
+            self.name,
+            path.display()
+        );
         (shape, took)
     }
 
     fn replay<S: Hash>(&self, path: &Path, check: impl Fn(&[u8]) -> S) {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         if name.rsplit_once('-').map_or(name, |(target, _)| target) == self.name {
             let input = std::fs::read(path).expect("the input can be read");
             let (_, took) = self.tried(&input, path, &check);
-            println!("fuzz: {}: {} bytes, {} µs, nothing broken", self.name, input.len(), took.as_micros());
+            println!(
+                "fuzz: {}: {} bytes, {} µs, nothing broken",
+                self.name,
+                input.len(),
+                took.as_micros()
+            );
         }
     }
 }
@@ -173,8 +211,12 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    const NUMBERS: Target<'_> =
-        Target { name: "self_test", seeds: &[b"[1,2]", b"{\"a\":1}"], words: &["\\ud800", "null"], longest: 4096 };
+    const NUMBERS: Target<'_> = Target {
+        name: "self_test",
+        seeds: &[b"[1,2]", b"{\"a\":1}"],
+        words: &["\\ud800", "null"],
+        longest: 4096,
+    };
 
     #[test]
     fn a_fault_is_found_and_its_input_kept() {
@@ -184,7 +226,10 @@ mod tests {
                 tried.set(tried.get() + 1);
                 // Two things at once that no seed has.
                 let text = String::from_utf8_lossy(input);
-                assert!(!(text.contains("\\ud800") && text.contains("[[[")), "a fault");
+                assert!(
+                    !(text.contains("\\ud800") && text.contains("[[[")),
+                    "a fault"
+                );
                 (text.len().checked_ilog2(), text.contains("[["))
             });
         }));
@@ -202,7 +247,9 @@ mod tests {
         let corpus = vec![b"[1,2]".to_vec(), b"{\"a\":1}".to_vec()];
         let inputs = |seed| {
             let mut chance = Chance::new(seed);
-            (0..200).map(|_| mutation::descendant(&corpus, NUMBERS.words, 4096, &mut chance)).collect::<Vec<_>>()
+            (0..200)
+                .map(|_| mutation::descendant(&corpus, NUMBERS.words, 4096, &mut chance))
+                .collect::<Vec<_>>()
         };
         assert_eq!(inputs(7), inputs(7));
         assert_ne!(inputs(7), inputs(8));

@@ -29,8 +29,10 @@ const NUMBERS: &[&str] = &[
     "0x1",
 ];
 /// Bytes at which something changes.
-const BYTES: &[u8] =
-    &[0, 1, 0x0a, 0x0d, 0x1e, 0x20, b'"', b'\\', 0x7d, 0x7e, 0x7f, 0x80, 0x81, 0xc0, 0xed, 0xf8, 0xfe, 0xff];
+const BYTES: &[u8] = &[
+    0, 1, 0x0a, 0x0d, 0x1e, 0x20, b'"', b'\\', 0x7d, 0x7e, 0x7f, 0x80, 0x81, 0xc0, 0xed, 0xf8,
+    0xfe, 0xff,
+];
 /// The most repetitions of a piece: nesting that a recursive parser would not survive.
 const REPETITIONS: usize = 20_000;
 
@@ -71,7 +73,12 @@ impl Chance {
 }
 
 /// A new input out of one of the corpus, changed in one to eight places.
-pub(crate) fn descendant(corpus: &[Vec<u8>], words: &[&str], longest: usize, chance: &mut Chance) -> Vec<u8> {
+pub(crate) fn descendant(
+    corpus: &[Vec<u8>],
+    words: &[&str],
+    longest: usize,
+    chance: &mut Chance,
+) -> Vec<u8> {
     // The newest half of the time: they went further.
     let newest = &corpus[corpus.len() - corpus.len().div_ceil(8)..];
     let from = if chance.below(2) == 0 { newest } else { corpus };
@@ -83,7 +90,13 @@ pub(crate) fn descendant(corpus: &[Vec<u8>], words: &[&str], longest: usize, cha
     input
 }
 
-fn change(input: &mut Vec<u8>, corpus: &[Vec<u8>], words: &[&str], longest: usize, chance: &mut Chance) {
+fn change(
+    input: &mut Vec<u8>,
+    corpus: &[Vec<u8>],
+    words: &[&str],
+    longest: usize,
+    chance: &mut Chance,
+) {
     let at = chance.below(input.len() + 1);
     match chance.below(13) {
         0 if !input.is_empty() => {
@@ -129,7 +142,11 @@ fn change(input: &mut Vec<u8>, corpus: &[Vec<u8>], words: &[&str], longest: usiz
         }
         _ if words.is_empty() => {}
         _ => {
-            let over = if chance.below(2) == 0 { at..at } else { chance.piece(input.len()) };
+            let over = if chance.below(2) == 0 {
+                at..at
+            } else {
+                chance.piece(input.len())
+            };
             drop(input.splice(over, chance.one(words).bytes()));
         }
     }
@@ -138,6 +155,9 @@ fn change(input: &mut Vec<u8>, corpus: &[Vec<u8>], words: &[&str], longest: usiz
 /// The digits around or after `at`.
 fn number(input: &[u8], at: usize) -> Option<Range<usize>> {
     let start = at + input[at..].iter().position(u8::is_ascii_digit)?;
-    let length = input[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let length = input[start..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
     Some(start..start + length)
 }

@@ -5,8 +5,19 @@ use hubbub_fuzz::Target;
 use super::*;
 use crate::packet::Incoming;
 
-const WORDS: &[&str] =
-    &["4", "b", "b4", "b4AQID", "2probe", "\u{1e}", ":", "1:", "3:4😀", "99999999999999999999:", "\u{1F980}"];
+const WORDS: &[&str] = &[
+    "4",
+    "b",
+    "b4",
+    "b4AQID",
+    "2probe",
+    "\u{1e}",
+    ":",
+    "1:",
+    "3:4😀",
+    "99999999999999999999:",
+    "\u{1F980}",
+];
 
 /// The frame that carries what a packet says; only messages have more than a type.
 fn frame(packet: &Incoming, protocol: ProtocolVersion) -> Frame {
@@ -31,38 +42,79 @@ fn length(packet: &Incoming) -> usize {
 }
 
 /// Decodes, and what was understood again in every form that the protocol has. The shape: how many of what.
-fn check(body: &[u8], protocol: ProtocolVersion, binary: bool) -> Option<Vec<std::mem::Discriminant<Incoming>>> {
+fn check(
+    body: &[u8],
+    protocol: ProtocolVersion,
+    binary: bool,
+) -> Option<Vec<std::mem::Discriminant<Incoming>>> {
     let packets = decode_all(body, protocol, binary).ok()?;
     assert!(!packets.is_empty());
-    assert!(packets.iter().map(length).sum::<usize>() <= body.len(), "more came out than was in it");
-    let frames: Vec<Frame> = packets.iter().map(|packet| frame(packet, protocol)).collect();
+    assert!(
+        packets.iter().map(length).sum::<usize>() <= body.len(),
+        "more came out than was in it"
+    );
+    let frames: Vec<Frame> = packets
+        .iter()
+        .map(|packet| frame(packet, protocol))
+        .collect();
     for b64 in [true, false] {
         let again = encode(&frames, protocol, b64);
-        assert_eq!(decode_all(&again.bytes, protocol, again.binary).as_ref(), Ok(&packets), "b64: {b64}");
+        assert_eq!(
+            decode_all(&again.bytes, protocol, again.binary).as_ref(),
+            Ok(&packets),
+            "b64: {b64}"
+        );
     }
     Some(packets.iter().take(4).map(std::mem::discriminant).collect())
 }
 
 #[test]
 fn fuzz_polling_v4() {
-    let seeds: &[&[u8]] = &[b"4hello\x1e3\x1ebAQIDBA==", "4€ 😀\x1e4é".as_bytes(), b"1", b"5\x1e6\x1e2probe"];
-    Target { name: "polling_v4", seeds, words: WORDS, longest: 8192 }
-        .run(|body| check(body, ProtocolVersion::V4, false));
+    let seeds: &[&[u8]] = &[
+        b"4hello\x1e3\x1ebAQIDBA==",
+        "4€ 😀\x1e4é".as_bytes(),
+        b"1",
+        b"5\x1e6\x1e2probe",
+    ];
+    Target {
+        name: "polling_v4",
+        seeds,
+        words: WORDS,
+        longest: 8192,
+    }
+    .run(|body| check(body, ProtocolVersion::V4, false));
 }
 
 #[test]
 fn fuzz_polling_v3_text() {
-    let seeds: &[&[u8]] =
-        &["2:4é2:4€3:4😀6:4hello".as_bytes(), b"6:4hello10:b4AQIDBA==", b"1:21:31:11:51:6", b"6:2probe"];
-    Target { name: "polling_v3_text", seeds, words: WORDS, longest: 8192 }
-        .run(|body| check(body, ProtocolVersion::V3, false));
+    let seeds: &[&[u8]] = &[
+        "2:4é2:4€3:4😀6:4hello".as_bytes(),
+        b"6:4hello10:b4AQIDBA==",
+        b"1:21:31:11:51:6",
+        b"6:2probe",
+    ];
+    Target {
+        name: "polling_v3_text",
+        seeds,
+        words: WORDS,
+        longest: 8192,
+    }
+    .run(|body| check(body, ProtocolVersion::V3, false));
 }
 
 #[test]
 fn fuzz_polling_v3_binary() {
-    let seeds: &[&[u8]] =
-        &[&[0, 4, 255, b'4', 0xE2, 0x82, 0xAC, 1, 5, 255, 4, 1, 2, 3, 4], &[0, 1, 255, b'2'], &[0, 6, 255, b'2', b'p']];
+    let seeds: &[&[u8]] = &[
+        &[0, 4, 255, b'4', 0xE2, 0x82, 0xAC, 1, 5, 255, 4, 1, 2, 3, 4],
+        &[0, 1, 255, b'2'],
+        &[0, 6, 255, b'2', b'p'],
+    ];
     let words = &["\u{0}\u{1}", "\u{1}\u{9}\u{9}", "4", "2probe"];
-    Target { name: "polling_v3_binary", seeds, words, longest: 8192 }
-        .run(|body| check(body, ProtocolVersion::V3, true));
+    Target {
+        name: "polling_v3_binary",
+        seeds,
+        words,
+        longest: 8192,
+    }
+    .run(|body| check(body, ProtocolVersion::V3, true));
 }

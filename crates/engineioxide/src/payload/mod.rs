@@ -22,7 +22,10 @@ pub(crate) struct Encoded {
 pub(crate) fn encode(frames: &[Frame], protocol: ProtocolVersion, b64: bool) -> Encoded {
     match protocol {
         ProtocolVersion::V3 => v3::encode(frames, b64),
-        ProtocolVersion::V4 => Encoded { bytes: v4::encode(frames), binary: false },
+        ProtocolVersion::V4 => Encoded {
+            bytes: v4::encode(frames),
+            binary: false,
+        },
     }
 }
 
@@ -45,7 +48,11 @@ impl Packets {
     ///
     /// # Errors
     /// When it is empty, or text that isn't UTF-8.
-    pub(crate) fn new(body: Vec<u8>, protocol: ProtocolVersion, binary: bool) -> Result<Self, Malformed> {
+    pub(crate) fn new(
+        body: Vec<u8>,
+        protocol: ProtocolVersion,
+        binary: bool,
+    ) -> Result<Self, Malformed> {
         if body.is_empty() {
             return Err(Malformed);
         }
@@ -90,7 +97,11 @@ impl Iterator for Packets {
 }
 
 #[cfg(test)]
-pub(crate) fn decode_all(body: &[u8], protocol: ProtocolVersion, binary: bool) -> Result<Vec<Incoming>, Malformed> {
+pub(crate) fn decode_all(
+    body: &[u8],
+    protocol: ProtocolVersion,
+    binary: bool,
+) -> Result<Vec<Incoming>, Malformed> {
     Packets::new(body.to_vec(), protocol, binary)?.collect()
 }
 
@@ -101,10 +112,26 @@ mod tests {
     #[test]
     fn nothing_comes_behind_a_malformed_packet() {
         let all = |body: &[u8], protocol, binary| {
-            Packets::new(body.to_vec(), protocol, binary).unwrap().map(|packet| packet.is_ok()).collect::<Vec<_>>()
+            Packets::new(body.to_vec(), protocol, binary)
+                .unwrap()
+                .map(|packet| packet.is_ok())
+                .collect::<Vec<_>>()
         };
-        assert_eq!(all(b"6\x1e6\x1e?\x1e6", ProtocolVersion::V4, false), [true, true, false]);
-        assert_eq!(all(b"1:61:69:61:6", ProtocolVersion::V3, false), [true, true, false]);
-        assert_eq!(all(&[0, 1, 255, b'6', 7, 1, 255, b'6'], ProtocolVersion::V3, true), [true, false]);
+        assert_eq!(
+            all(b"6\x1e6\x1e?\x1e6", ProtocolVersion::V4, false),
+            [true, true, false]
+        );
+        assert_eq!(
+            all(b"1:61:69:61:6", ProtocolVersion::V3, false),
+            [true, true, false]
+        );
+        assert_eq!(
+            all(
+                &[0, 1, 255, b'6', 7, 1, 255, b'6'],
+                ProtocolVersion::V3,
+                true
+            ),
+            [true, false]
+        );
     }
 }

@@ -15,7 +15,10 @@ const END_OF_LENGTH: u8 = 255;
 const DIGITS: usize = 15;
 
 pub(super) fn encode(frames: &[Frame], b64: bool) -> Encoded {
-    let binary = !b64 && frames.iter().any(|frame| matches!(frame.body(), Body::Binary(_)));
+    let binary = !b64
+        && frames
+            .iter()
+            .any(|frame| matches!(frame.body(), Body::Binary(_)));
     let mut bytes = Vec::with_capacity(frames.iter().map(|frame| frame.len() + 8).sum());
     for frame in frames {
         match (frame.body(), binary) {
@@ -46,7 +49,9 @@ fn put_binary(out: &mut Vec<u8>, kind: u8, data: &[u8]) {
 
 /// Code units of valid UTF-8: each character has one, those of four bytes have two.
 fn utf16_len(utf8: &[u8]) -> usize {
-    utf8.iter().map(|&byte| usize::from(byte & 0xC0 != 0x80) + usize::from(byte >= 0xF0)).sum()
+    utf8.iter()
+        .map(|&byte| usize::from(byte & 0xC0 != 0x80) + usize::from(byte >= 0xF0))
+        .sum()
 }
 
 /// The first packet of `rest`, and how many bytes it takes.
@@ -59,7 +64,12 @@ pub(super) fn first_text(rest: &str) -> Result<(Incoming, usize), Malformed> {
     let (packet, _) = after.split_at(bytes_of(after, units)?);
     let taken = digits.len() + 1 + packet.len();
     let decoded = match packet.strip_prefix("b4") {
-        Some(base64) => Incoming::Binary(BASE64_STANDARD.decode(base64).map_err(|_| Malformed)?.into()),
+        Some(base64) => Incoming::Binary(
+            BASE64_STANDARD
+                .decode(base64)
+                .map_err(|_| Malformed)?
+                .into(),
+        ),
         None => Incoming::parse(packet)?,
     };
     Ok((decoded, taken))
@@ -75,19 +85,29 @@ fn bytes_of(text: &str, units: usize) -> Result<usize, Malformed> {
         // A length that ends within a surrogate pair is no length.
         left = left.checked_sub(character.len_utf16()).ok_or(Malformed)?;
     }
-    if left == 0 { Ok(text.len()) } else { Err(Malformed) }
+    if left == 0 {
+        Ok(text.len())
+    } else {
+        Err(Malformed)
+    }
 }
 
 /// As [`first_text`], of the binary form.
 pub(super) fn first_binary(rest: &[u8]) -> Result<(Incoming, usize), Malformed> {
     let (&kind, after) = rest.split_first().ok_or(Malformed)?;
     // More digits than any length has are not looked at; this also keeps the sum from overflowing.
-    let end = after.iter().take(DIGITS + 1).position(|&byte| byte == END_OF_LENGTH).ok_or(Malformed)?;
+    let end = after
+        .iter()
+        .take(DIGITS + 1)
+        .position(|&byte| byte == END_OF_LENGTH)
+        .ok_or(Malformed)?;
     let (digits, after) = (&after[..end], &after[end + 1..]);
     if digits.is_empty() || digits.iter().any(|&digit| digit > 9) {
         return Err(Malformed);
     }
-    let length = digits.iter().fold(0u64, |sum, &digit| sum * 10 + u64::from(digit));
+    let length = digits
+        .iter()
+        .fold(0u64, |sum, &digit| sum * 10 + u64::from(digit));
     let length = usize::try_from(length).map_err(|_| Malformed)?;
     let packet = after.get(..length).ok_or(Malformed)?;
     let decoded = match kind {
@@ -129,7 +149,12 @@ mod tests {
         assert!(!encoded.binary);
         assert_eq!(
             decode_text("2:4é2:4€3:4😀6:4hello"),
-            Ok(vec![message("é"), message("€"), message("😀"), message("hello")])
+            Ok(vec![
+                message("é"),
+                message("€"),
+                message("😀"),
+                message("hello")
+            ])
         );
     }
 
@@ -140,7 +165,10 @@ mod tests {
         assert!(!encoded.binary);
         assert_eq!(
             decode_text("6:4hello10:b4AQIDBA=="),
-            Ok(vec![message("hello"), Incoming::Binary(Bytes::from_static(&[1, 2, 3, 4]))])
+            Ok(vec![
+                message("hello"),
+                Incoming::Binary(Bytes::from_static(&[1, 2, 3, 4]))
+            ])
         );
     }
 
@@ -152,13 +180,26 @@ mod tests {
         assert!(encoded.binary);
         assert_eq!(
             decode_binary(&expected),
-            Ok(vec![message("€"), Incoming::Binary(Bytes::from_static(&[1, 2, 3, 4]))])
+            Ok(vec![
+                message("€"),
+                Incoming::Binary(Bytes::from_static(&[1, 2, 3, 4]))
+            ])
         );
     }
 
     #[test]
     fn what_makes_no_sense_is_malformed() {
-        for bad in ["", "abc", "4hello", ":4", "3:4a", "+2:4a", "2:4😀", "99999999999999999999:4", "1:7"] {
+        for bad in [
+            "",
+            "abc",
+            "4hello",
+            ":4",
+            "3:4a",
+            "+2:4a",
+            "2:4😀",
+            "99999999999999999999:4",
+            "1:7",
+        ] {
             assert_eq!(decode_text(bad), Err(Malformed), "{bad:?}");
         }
         let bad: [&[u8]; 8] = [
@@ -169,7 +210,9 @@ mod tests {
             &[2, 1, 255, b'4'],
             &[1, 1, 255, 5],
             &[0, 2, 255, b'4', 0xFF],
-            &[0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 255, b'4'],
+            &[
+                0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 255, b'4',
+            ],
         ];
         for bad in bad {
             assert_eq!(decode_binary(bad), Err(Malformed), "{bad:?}");

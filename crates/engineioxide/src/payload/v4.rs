@@ -38,7 +38,12 @@ fn separate(out: &mut Vec<u8>) {
 pub(super) fn first(rest: &str) -> Result<(Incoming, usize), Malformed> {
     let packet = rest.split(char::from(SEPARATOR)).next().unwrap_or_default();
     let decoded = match packet.strip_prefix('b') {
-        Some(base64) => Incoming::Binary(BASE64_STANDARD.decode(base64).map_err(|_| Malformed)?.into()),
+        Some(base64) => Incoming::Binary(
+            BASE64_STANDARD
+                .decode(base64)
+                .map_err(|_| Malformed)?
+                .into(),
+        ),
         None => Incoming::parse(packet)?,
     };
     Ok((decoded, packet.len() + 1))
@@ -56,7 +61,11 @@ mod tests {
 
     #[test]
     fn the_specifications_example() {
-        let frames = [Frame::text("hello"), Frame::packet("2"), Frame::binary(&[1, 2, 3, 4], ProtocolVersion::V4)];
+        let frames = [
+            Frame::text("hello"),
+            Frame::packet("2"),
+            Frame::binary(&[1, 2, 3, 4], ProtocolVersion::V4),
+        ];
         assert_eq!(encode(&frames), b"4hello\x1e2\x1ebAQIDBA==");
         assert_eq!(
             decode("4hello\x1e3\x1ebAQIDBA=="),
@@ -74,7 +83,10 @@ mod tests {
         assert_eq!(encode(&frames), "4€ 😀\x1e4é".as_bytes());
         assert_eq!(
             decode("4€ 😀\x1e4é"),
-            Ok(vec![Incoming::Message(Str::from("€ 😀")), Incoming::Message(Str::from("é"))])
+            Ok(vec![
+                Incoming::Message(Str::from("€ 😀")),
+                Incoming::Message(Str::from("é"))
+            ])
         );
     }
 

@@ -31,7 +31,9 @@ pin_project! {
 
 impl<B> ResponseBody<B> {
     pub(crate) fn inner(body: B) -> Self {
-        Self { kind: Kind::Inner { body } }
+        Self {
+            kind: Kind::Inner { body },
+        }
     }
 
     pub(crate) fn empty() -> Self {
@@ -39,12 +41,22 @@ impl<B> ResponseBody<B> {
     }
 
     pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::Own { bytes: bytes.into(), receipt: None } }
+        Self {
+            kind: Kind::Own {
+                bytes: bytes.into(),
+                receipt: None,
+            },
+        }
     }
 
     /// A body whose session hears whether it was taken to its end.
     pub(crate) fn with_receipt(bytes: Bytes, receipt: Receipt) -> Self {
-        Self { kind: Kind::Own { bytes, receipt: Some(receipt) } }
+        Self {
+            kind: Kind::Own {
+                bytes,
+                receipt: Some(receipt),
+            },
+        }
     }
 }
 
@@ -52,7 +64,10 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
             KindProjection::Inner { body } => body.poll_frame(cx),
             KindProjection::Own { bytes, receipt } => {

@@ -40,15 +40,27 @@ pin_project! {
 
 impl<F, B> ResponseFuture<F, B> {
     pub(super) fn inner(future: F) -> Self {
-        Self { kind: Kind::Inner { future } }
+        Self {
+            kind: Kind::Inner { future },
+        }
     }
 
     pub(super) fn ready(response: Response<ResponseBody<B>>) -> Self {
-        Self { kind: Kind::Ready { response: Some(response) } }
+        Self {
+            kind: Kind::Ready {
+                response: Some(response),
+            },
+        }
     }
 
-    pub(super) fn waiting(future: impl Future<Output = Response<ResponseBody<B>>> + Send + 'static) -> Self {
-        Self { kind: Kind::Waiting { future: Box::pin(future) } }
+    pub(super) fn waiting(
+        future: impl Future<Output = Response<ResponseBody<B>>> + Send + 'static,
+    ) -> Self {
+        Self {
+            kind: Kind::Waiting {
+                future: Box::pin(future),
+            },
+        }
     }
 }
 
@@ -64,7 +76,9 @@ where
                 let response = ready!(future.poll(cx))?;
                 Poll::Ready(Ok(response.map(ResponseBody::inner)))
             }
-            KindProjection::Ready { response } => Poll::Ready(Ok(response.take().expect("polled after it was ready"))),
+            KindProjection::Ready { response } => {
+                Poll::Ready(Ok(response.take().expect("polled after it was ready")))
+            }
             KindProjection::Waiting { future } => future.as_mut().poll(cx).map(Ok),
         }
     }

@@ -64,7 +64,14 @@ impl<H: EngineIoHandler, S: Clone> EngineIoService<H, S> {
     /// Serves Engine.IO and leaves what isn't to `inner`.
     pub fn with_config_inner(inner: S, handler: Arc<H>, config: EngineIoConfig) -> Self {
         let config = Arc::new(config);
-        Self { inner, engine: Arc::new(Engine { handler, config, control: Control::default() }) }
+        Self {
+            inner,
+            engine: Arc::new(Engine {
+                handler,
+                config,
+                control: Control::default(),
+            }),
+        }
     }
 
     /// A service that makes this one for each connection.
@@ -75,13 +82,18 @@ impl<H: EngineIoHandler, S: Clone> EngineIoService<H, S> {
 
 impl<H: EngineIoHandler, S: Clone> Clone for EngineIoService<H, S> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), engine: self.engine.clone() }
+        Self {
+            inner: self.inner.clone(),
+            engine: self.engine.clone(),
+        }
     }
 }
 
 impl<H: EngineIoHandler, S> fmt::Debug for EngineIoService<H, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EngineIoService").field("config", &self.engine.config).finish()
+        f.debug_struct("EngineIoService")
+            .field("config", &self.engine.config)
+            .finish()
     }
 }
 
@@ -178,7 +190,12 @@ impl<H: EngineIoHandler, S> EngineIoService<H, S> {
     where
         St: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.engine.websocket(std::future::ready(Some(crate::websocket::Foreign(stream))), protocol, sid, parts)?;
+        self.engine.websocket(
+            std::future::ready(Some(crate::websocket::Foreign(stream))),
+            protocol,
+            sid,
+            parts,
+        )?;
         Ok(())
     }
 }

@@ -32,7 +32,8 @@ struct Query<'a> {
 
 impl<'a> Query<'a> {
     fn parse(query: &'a str) -> Result<Self, Refusal> {
-        let (mut eio, mut transport, mut sid, mut b64, mut jsonp) = (None, None, None, false, false);
+        let (mut eio, mut transport, mut sid, mut b64, mut jsonp) =
+            (None, None, None, false, false);
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
@@ -44,14 +45,22 @@ impl<'a> Query<'a> {
                 _ => {}
             }
         }
-        let transport =
-            transport.and_then(|transport| TransportType::from_str(transport).ok()).ok_or(Refusal::UnknownTransport)?;
-        let protocol = eio.and_then(|eio| ProtocolVersion::from_str(eio).ok()).ok_or(Refusal::UnsupportedVersion)?;
+        let transport = transport
+            .and_then(|transport| TransportType::from_str(transport).ok())
+            .ok_or(Refusal::UnknownTransport)?;
+        let protocol = eio
+            .and_then(|eio| ProtocolVersion::from_str(eio).ok())
+            .ok_or(Refusal::UnsupportedVersion)?;
         // Scripts as answers are of another age, and a risk.
         if jsonp {
             return Err(Refusal::BadRequest);
         }
-        Ok(Self { protocol, transport, sid, b64 })
+        Ok(Self {
+            protocol,
+            transport,
+            sid,
+            b64,
+        })
     }
 }
 
@@ -69,7 +78,8 @@ impl<H: EngineIoHandler> Engine<H> {
         R::Data: Send,
         B: Send + 'static,
     {
-        self.try_route(request).unwrap_or_else(|refusal| ResponseFuture::ready(refusal.response()))
+        self.try_route(request)
+            .unwrap_or_else(|refusal| ResponseFuture::ready(refusal.response()))
     }
 
     fn try_route<F, R, B>(&self, mut request: Request<R>) -> Result<ResponseFuture<F, B>, Refusal>
@@ -78,8 +88,11 @@ impl<H: EngineIoHandler> Engine<H> {
         R::Data: Send,
         B: Send + 'static,
     {
-        let on_upgrade =
-            request.extensions().get::<hyper::upgrade::OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
+        let on_upgrade = request
+            .extensions()
+            .get::<hyper::upgrade::OnUpgrade>()
+            .is_some()
+            .then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
         let uri = std::mem::take(&mut parts.uri);
         let query = Query::parse(uri.query().unwrap_or_default())?;
@@ -121,29 +134,55 @@ impl<H: EngineIoHandler> Engine<H> {
             (Target::New, &Method::GET) => {
                 let transport = TransportType::Polling;
                 let config = self.config.clone();
-                let session = Session::open(Sid::new(), query.protocol, transport, control, config, query.b64);
-                Bound::connect(&self.handler, &session, parts.extensions.remove::<Retained>());
+                let session = Session::open(
+                    Sid::new(),
+                    query.protocol,
+                    transport,
+                    control,
+                    config,
+                    query.b64,
+                );
+                Bound::connect(
+                    &self.handler,
+                    &session,
+                    parts.extensions.remove::<Retained>(),
+                );
                 Ok(ResponseFuture::ready(polling::open(&session)))
             }
             (Target::New, _) => Err(Refusal::BadHandshakeMethod),
             (Target::Known(session), &Method::GET) => {
                 let ticket = session.begin_poll().ok_or(Refusal::BadRequest)?;
-                Ok(ResponseFuture::waiting(polling::poll(session, ticket, query.b64)))
+                Ok(ResponseFuture::waiting(polling::poll(
+                    session, ticket, query.b64,
+                )))
             }
             (Target::Known(session), &Method::POST) => {
                 let ticket = session.begin_post().ok_or(Refusal::BadRequest)?;
-                Ok(ResponseFuture::waiting(polling::post(session, ticket, parts.headers, body)))
+                Ok(ResponseFuture::waiting(polling::post(
+                    session,
+                    ticket,
+                    parts.headers,
+                    body,
+                )))
             }
             (Target::Known(_), _) => Err(Refusal::BadRequest),
         }
     }
 
     fn control(&self, parts: &Parts) -> Control {
-        parts.extensions.get::<Control>().unwrap_or(&self.control).clone()
+        parts
+            .extensions
+            .get::<Control>()
+            .unwrap_or(&self.control)
+            .clone()
     }
 
     /// Answers a stream that is a WebSocket already.
-    pub(super) fn upgraded<St>(&self, stream: St, request: Request<()>) -> Response<ResponseBody<Empty<Bytes>>>
+    pub(super) fn upgraded<St>(
+        &self,
+        stream: St,
+        request: Request<()>,
+    ) -> Response<ResponseBody<Empty<Bytes>>>
     where
         St: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -152,7 +191,12 @@ impl<H: EngineIoHandler> Engine<H> {
         let begun = Query::parse(uri.query().unwrap_or_default()).and_then(|query| {
             let sid = query.sid.map(Sid::from_str).transpose();
             let sid = sid.map_err(|_| Refusal::UnknownSession)?;
-            self.websocket(std::future::ready(Some(Foreign(stream))), query.protocol, sid, parts)
+            self.websocket(
+                std::future::ready(Some(Foreign(stream))),
+                query.protocol,
+                sid,
+                parts,
+            )
         });
         match begun {
             Ok(()) => {
@@ -192,8 +236,16 @@ impl<H: EngineIoHandler> Engine<H> {
         tokio::spawn(async move {
             let Some(stream) = stream.await else { return };
             let transport = TransportType::Websocket;
-            let last = Last(Session::open(Sid::new(), protocol, transport, control, config, false));
-            last.0.send_internal(Frame::packet(&last.0.open_packet(transport)));
+            let last = Last(Session::open(
+                Sid::new(),
+                protocol,
+                transport,
+                control,
+                config,
+                false,
+            ));
+            last.0
+                .send_internal(Frame::packet(&last.0.open_packet(transport)));
             Bound::connect(&handler, &last.0, retained);
             stream.run(Role::Carrier(last));
         });

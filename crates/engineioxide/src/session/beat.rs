@@ -35,7 +35,9 @@ impl Session {
         state.beat = match state.beat {
             Beat::Ping(at) => Beat::Ping(at),
             Beat::Pong(_) => Beat::Ping(now + self.config.ping_interval),
-            Beat::Anything(_) => Beat::Anything(now + self.config.ping_interval + self.config.ping_timeout),
+            Beat::Anything(_) => {
+                Beat::Anything(now + self.config.ping_interval + self.config.ping_timeout)
+            }
         };
         // With intervals shorter than what the clock is set to, the next ping comes sooner.
         if state.life != Life::Closed {

@@ -42,7 +42,10 @@ impl Session {
             (std::mem::replace(&mut state.polling, true), late)
         };
         if duplicate {
-            self.close(DisconnectReason::MultipleHttpPollingError, Farewell::ClosePacket);
+            self.close(
+                DisconnectReason::MultipleHttpPollingError,
+                Farewell::ClosePacket,
+            );
             return None;
         }
         Some(PollTicket::new(self.clone(), late))
@@ -62,7 +65,10 @@ impl Session {
         let (callbacks, drained) = {
             let mut state = self.state.lock();
             let callbacks = state.written(bytes);
-            (callbacks, state.life == Life::Draining && state.unwritten == 0)
+            (
+                callbacks,
+                state.life == Life::Draining && state.unwritten == 0,
+            )
         };
         for then in callbacks {
             then();
@@ -80,7 +86,12 @@ impl Session {
 
     /// For a WebSocket's task whose batch is written (all `bytes` of it): the next batch, or
     /// sleep.
-    pub(crate) fn next_batch(self: &Arc<Self>, bytes: usize, batch: &mut Queue, cx: &Context<'_>) -> Written {
+    pub(crate) fn next_batch(
+        self: &Arc<Self>,
+        bytes: usize,
+        batch: &mut Queue,
+        cx: &Context<'_>,
+    ) -> Written {
         debug_assert!(batch.is_empty());
         let (callbacks, drained, outcome) = {
             let mut state = self.state.lock();
@@ -99,7 +110,11 @@ impl Session {
                 std::mem::swap(&mut state.queue, batch);
                 Written::More
             };
-            (callbacks, state.life == Life::Draining && state.unwritten == 0, outcome)
+            (
+                callbacks,
+                state.life == Life::Draining && state.unwritten == 0,
+                outcome,
+            )
         };
         for then in callbacks {
             then();
@@ -187,7 +202,10 @@ impl Waiting for Session {
         let carrier = {
             let mut state = self.state.lock();
             state.in_line = false;
-            state.carrier.clone().filter(|_| self.control.0.rota.is_alone())
+            state
+                .carrier
+                .clone()
+                .filter(|_| self.control.0.rota.is_alone())
         };
         if carrier.is_some_and(|carrier| carrier.write(&self)) {
             return;

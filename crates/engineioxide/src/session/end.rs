@@ -89,7 +89,8 @@ impl Session {
             }
         };
         let session = self.clone();
-        self.control.spawn(async move { session.finish(owner, reason) });
+        self.control
+            .spawn(async move { session.finish(owner, reason) });
     }
 
     fn finish(&self, owner: Arc<dyn Owner>, reason: DisconnectReason) {
@@ -107,7 +108,11 @@ impl Session {
 
     /// How the transport is to be left, once the session is closed.
     pub(crate) fn farewell(&self) -> Option<Farewell> {
-        self.state.lock().end.as_ref().map(|(_, farewell)| *farewell)
+        self.state
+            .lock()
+            .end
+            .as_ref()
+            .map(|(_, farewell)| *farewell)
     }
 
     /// Resolves when the layer above has heard of the end.

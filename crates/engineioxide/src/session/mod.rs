@@ -109,7 +109,8 @@ impl Session {
 
     /// The open packet.
     pub(crate) fn open_packet(&self, transport: TransportType) -> String {
-        let upgradable = transport == TransportType::Polling && self.config.allowed_transport(TransportType::Websocket);
+        let upgradable = transport == TransportType::Polling
+            && self.config.allowed_transport(TransportType::Websocket);
         format!(
             r#"0{{"sid":"{}","upgrades":[{}],"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,
             self.id,
@@ -125,7 +126,10 @@ impl Session {
     }
 
     /// Queues frames next to each other, all or none.
-    pub(crate) fn send_all(self: &Arc<Self>, frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>) -> SendOutcome {
+    pub(crate) fn send_all(
+        self: &Arc<Self>,
+        frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>,
+    ) -> SendOutcome {
         self.or_close(self.send_if(|_| true, |state| self.queue_all(state, frames)))
     }
 
@@ -138,7 +142,10 @@ impl Session {
 
     /// As [`Self::send`], if fewer bytes than that are unwritten, and it fits: nothing else happens to the session.
     pub(crate) fn send_below(self: &Arc<Self>, unwritten: usize, frame: &Frame) -> SendOutcome {
-        match self.send_if(|state| state.unwritten < unwritten, |state| self.queue(state, frame.clone())) {
+        match self.send_if(
+            |state| state.unwritten < unwritten,
+            |state| self.queue(state, frame.clone()),
+        ) {
             SendOutcome::Overflow => SendOutcome::Busy,
             outcome => outcome,
         }
@@ -191,7 +198,11 @@ impl Session {
     }
 
     /// As `queue`, for all of them.
-    fn queue_all(&self, state: &mut State, frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>) -> Option<Reader> {
+    fn queue_all(
+        &self,
+        state: &mut State,
+        frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>,
+    ) -> Option<Reader> {
         let bytes = frames.as_ref().iter().map(Frame::len).sum::<usize>();
         self.fits(state, bytes, frames.as_ref().len()).then(|| {
             state.queue.extend(frames);
@@ -275,7 +286,11 @@ impl Session {
     }
 
     /// Lets the layer above have a packet, or does what the protocol says.
-    pub(crate) fn take(self: &Arc<Self>, packet: Incoming, owner: &dyn Owner) -> Result<Taken, Malformed> {
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        packet: Incoming,
+        owner: &dyn Owner,
+    ) -> Result<Taken, Malformed> {
         Tally::add(&self.control.0.counters.packets_in, 1);
         if self.protocol == ProtocolVersion::V3 {
             self.heard();

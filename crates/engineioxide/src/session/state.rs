@@ -166,7 +166,10 @@ impl State {
             Upgrade::None => None,
             Upgrade::Connected(at) | Upgrade::Probed(at) => Some(at),
         };
-        [self.stall_deadline(), self.drain_at, upgrade].into_iter().flatten().fold(self.beat.at(), Instant::min)
+        [self.stall_deadline(), self.drain_at, upgrade]
+            .into_iter()
+            .flatten()
+            .fold(self.beat.at(), Instant::min)
     }
 
     /// Counts `bytes` as written; the callbacks that became due are the caller's to call,
@@ -179,7 +182,12 @@ impl State {
         }
         let due = self.below.extract_if(.., |(below, _)| unwritten < *below);
         let due = due.map(|(_, then)| then).collect();
-        self.highest = self.below.iter().map(|(below, _)| *below).max().unwrap_or(0);
+        self.highest = self
+            .below
+            .iter()
+            .map(|(below, _)| *below)
+            .max()
+            .unwrap_or(0);
         if self.below.is_empty() {
             self.below = Vec::new();
         }

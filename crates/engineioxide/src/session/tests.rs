@@ -8,7 +8,14 @@ use crate::rota::Waiting;
 
 fn session(transport: TransportType) -> Arc<Session> {
     let config = Arc::new(EngineIoConfig::default());
-    Session::open(Sid::new(), ProtocolVersion::V4, transport, Control::default(), config, false)
+    Session::open(
+        Sid::new(),
+        ProtocolVersion::V4,
+        transport,
+        Control::default(),
+        config,
+        false,
+    )
 }
 
 fn answer(ticket: &mut PollTicket) -> TaskPoll<Poll> {
@@ -22,7 +29,10 @@ async fn a_websocket_writes_when_it_is_its_turn_and_then_all_there_is() {
     let look = |batch: &mut Queue| session.next_batch(0, batch, &cx);
     assert!(matches!(look(&mut batch), Written::Idle));
     session.send(Frame::text("first"));
-    assert!(matches!(look(&mut batch), Written::Idle), "something came in meanwhile");
+    assert!(
+        matches!(look(&mut batch), Written::Idle),
+        "something came in meanwhile"
+    );
     session.send(Frame::text("second"));
     session.clone().begin_turn();
     assert!(matches!(look(&mut batch), Written::More));
@@ -51,8 +61,16 @@ async fn a_text_is_seen_first_by_who_asked_last_and_then_by_the_layer_above_unti
         }
     }
     let session = session(TransportType::Websocket);
-    let (above, first, last) = (Seen::default(), Arc::new(Seen::default()), Arc::new(Seen::default()));
-    let say = |text: &'static str| session.take(Incoming::Message(text.into()), &above).unwrap();
+    let (above, first, last) = (
+        Seen::default(),
+        Arc::new(Seen::default()),
+        Arc::new(Seen::default()),
+    );
+    let say = |text: &'static str| {
+        session
+            .take(Incoming::Message(text.into()), &above)
+            .unwrap()
+    };
     say("a1");
     session.intercept(Arc::new(Taking("a", first.clone())));
     let _ = (say("a2"), say("b1"));
@@ -61,7 +79,11 @@ async fn a_text_is_seen_first_by_who_asked_last_and_then_by_the_layer_above_unti
     let texts = |seen: &Seen| seen.0.lock().iter().map(Str::to_string).collect::<Vec<_>>();
     assert_eq!(
         (texts(&above), texts(&first), texts(&last)),
-        (vec!["a1".into(), "b1".into(), "a3".into()], vec!["a2".into()], vec!["b2".into()])
+        (
+            vec!["a1".into(), "b1".into(), "a3".into()],
+            vec!["a2".into()],
+            vec!["b2".into()]
+        )
     );
     assert_eq!(Arc::strong_count(&first), 1, "let go when another came");
     close(&session, Farewell::Refuse);
@@ -71,7 +93,9 @@ async fn a_text_is_seen_first_by_who_asked_last_and_then_by_the_layer_above_unti
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), let_go).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), let_go)
+        .await
+        .unwrap();
 }
 
 fn close(session: &Arc<Session>, farewell: Farewell) {
@@ -109,8 +133,18 @@ async fn an_upgrade_that_was_given_up_does_not_end_the_next() {
     second.probed();
     assert!(second.finish());
     assert_eq!(session.transport(), TransportType::Websocket);
-    assert_eq!(session.control.count(TransportType::Websocket, ProtocolVersion::V4), 1);
-    assert_eq!(session.control.count(TransportType::Polling, ProtocolVersion::V4), 0);
+    assert_eq!(
+        session
+            .control
+            .count(TransportType::Websocket, ProtocolVersion::V4),
+        1
+    );
+    assert_eq!(
+        session
+            .control
+            .count(TransportType::Polling, ProtocolVersion::V4),
+        0
+    );
 }
 
 #[tokio::test]
@@ -125,7 +159,9 @@ async fn polls_are_released_while_the_upgrade_stands() {
     assert!(matches!(answer(&mut poll), TaskPoll::Ready(Poll::Noop)));
     session.send(Frame::text("queued"));
     let mut poll = session.begin_poll().unwrap();
-    assert!(matches!(answer(&mut poll), TaskPoll::Ready(Poll::Frames(frames)) if frames.len() == 1));
+    assert!(
+        matches!(answer(&mut poll), TaskPoll::Ready(Poll::Frames(frames)) if frames.len() == 1)
+    );
     let mut late = session.begin_poll().unwrap();
     assert!(matches!(answer(&mut late), TaskPoll::Ready(Poll::Probed)));
     assert!(upgrade.finish());

@@ -49,7 +49,9 @@ impl UpgradeTicket {
     /// For the WebSocket's task before it sleeps. False: the upgrade took too long, or the
     /// session is over.
     pub(crate) fn wait(&self, cx: &Context<'_>) -> bool {
-        self.state().map(|mut state| state.sleep(cx.waker())).is_some()
+        self.state()
+            .map(|mut state| state.sleep(cx.waker()))
+            .is_some()
     }
 
     /// The probe has come: from now on polls are answered at once.
@@ -68,7 +70,9 @@ impl UpgradeTicket {
     /// The WebSocket takes over: what is queued is its to send. False: too late, or too early.
     pub(crate) fn finish(&self) -> bool {
         let waker = {
-            let Some(mut state) = self.state() else { return false };
+            let Some(mut state) = self.state() else {
+                return false;
+            };
             if !matches!(state.upgrade, Upgrade::Probed(_)) {
                 return false;
             }
@@ -109,7 +113,12 @@ pub(crate) struct PollTicket {
 
 impl PollTicket {
     pub(super) fn new(session: Arc<Session>, late: bool) -> Self {
-        Self { session, answered: false, late, hurry: false }
+        Self {
+            session,
+            answered: false,
+            late,
+            hurry: false,
+        }
     }
 
     /// From now on an upgrade under way is a reason for a noop.
@@ -132,8 +141,8 @@ impl PollTicket {
             let rest = state.queue.drain(taken..).collect();
             let frames = std::mem::replace(&mut state.queue, rest);
             // The next poll, which is to take the rest, has as long to come as this one had.
-            let stalls =
-                (!state.queue.is_empty()).then(|| Instant::now() + self.session.control.limits().write_timeout);
+            let stalls = (!state.queue.is_empty())
+                .then(|| Instant::now() + self.session.control.limits().write_timeout);
             state.stall_at = stalls;
             if stalls.is_some() {
                 self.session.arm(&mut state);
@@ -159,7 +168,8 @@ impl PollTicket {
 impl Drop for PollTicket {
     fn drop(&mut self) {
         if !self.answered {
-            self.session.close(DisconnectReason::TransportClose, Farewell::Refuse);
+            self.session
+                .close(DisconnectReason::TransportClose, Farewell::Refuse);
         }
     }
 }
@@ -179,7 +189,9 @@ impl Drop for PostTicket {
             let mut state = self.0.state.lock();
             state.posting = false;
             // The WebSocket that took over meanwhile may wait for this.
-            (state.transport == TransportType::Websocket).then(|| state.socket_waker.take()).flatten()
+            (state.transport == TransportType::Websocket)
+                .then(|| state.socket_waker.take())
+                .flatten()
         };
         if let Some(waker) = waker {
             waker.wake();

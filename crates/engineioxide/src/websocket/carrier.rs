@@ -28,13 +28,27 @@ struct Shared<S> {
 
 impl<S: Link> Stream<S> {
     pub(super) fn new(io: S) -> Self {
-        Self(Arc::new(Mutex::new(Shared { io, output: Output::default(), task: None, failed: None })))
+        Self(Arc::new(Mutex::new(Shared {
+            io,
+            output: Output::default(),
+            task: None,
+            failed: None,
+        })))
     }
 
     /// For the task: as [`Output::poll`]. From then on the session has it written, too, when it is its turn.
-    pub(super) fn poll_output(&self, session: &Arc<Session>, cx: &mut Context<'_>) -> Poll<io::Result<Step>> {
+    pub(super) fn poll_output(
+        &self,
+        session: &Arc<Session>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Step>> {
         let mut shared = self.0.lock();
-        let Shared { io, output, task, failed } = &mut *shared;
+        let Shared {
+            io,
+            output,
+            task,
+            failed,
+        } = &mut *shared;
         if let Some(error) = failed.take() {
             return Poll::Ready(Err(error));
         }
@@ -59,8 +73,18 @@ impl<S: Link> Stream<S> {
 impl<S: Link> Carrier for Mutex<Shared<S>> {
     fn write(&self, session: &Arc<Session>) -> bool {
         // Whoever has it writes what there is, or reads.
-        let Some(mut shared) = self.try_lock() else { return false };
-        let Shared { io, output, task: Some(task), failed } = &mut *shared else { return true };
+        let Some(mut shared) = self.try_lock() else {
+            return false;
+        };
+        let Shared {
+            io,
+            output,
+            task: Some(task),
+            failed,
+        } = &mut *shared
+        else {
+            return true;
+        };
         let poll = || output.poll(session, io, &mut Context::from_waker(task));
         match catch_unwind(AssertUnwindSafe(poll)) {
             Ok(Poll::Pending | Poll::Ready(Ok(Step::Idle))) => true,
@@ -81,13 +105,21 @@ impl<S: Link> Carrier for Mutex<Shared<S>> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0.lock().io).poll_read(cx, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0.lock().io).poll_write(cx, bytes)
     }
 
@@ -126,7 +158,11 @@ mod tests {
     }
 
     impl Task {
-        fn look<L: Link>(self: &Arc<Self>, stream: &Stream<L>, session: &Arc<Session>) -> Poll<io::Result<Step>> {
+        fn look<L: Link>(
+            self: &Arc<Self>,
+            stream: &Stream<L>,
+            session: &Arc<Session>,
+        ) -> Poll<io::Result<Step>> {
             let waker = Waker::from(self.clone());
             stream.poll_output(session, &mut Context::from_waker(&waker))
         }
@@ -137,7 +173,9 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
             };
-            tokio::time::timeout(Duration::from_secs(5), woken).await.unwrap();
+            tokio::time::timeout(Duration::from_secs(5), woken)
+                .await
+                .unwrap();
         }
     }
 
@@ -145,9 +183,19 @@ mod tests {
     fn carried_by<L: Link>(control: &Control, link: L) -> (Arc<Session>, Stream<L>, Arc<Task>) {
         let config = Arc::new(EngineIoConfig::default());
         let (version, transport) = (ProtocolVersion::V4, TransportType::Websocket);
-        let session = Session::open(Sid::new(), version, transport, control.clone(), config, false);
+        let session = Session::open(
+            Sid::new(),
+            version,
+            transport,
+            control.clone(),
+            config,
+            false,
+        );
         let (stream, task) = (Stream::new(link), Arc::new(Task::default()));
-        assert!(matches!(task.look(&stream, &session), Poll::Ready(Ok(Step::Idle))));
+        assert!(matches!(
+            task.look(&stream, &session),
+            Poll::Ready(Ok(Step::Idle))
+        ));
         (session, stream, task)
     }
 
@@ -162,7 +210,10 @@ mod tests {
 
     async fn read(far: &mut DuplexStream, bytes: usize) -> Vec<u8> {
         let mut read = vec![0; bytes];
-        tokio::time::timeout(Duration::from_secs(5), far.read_exact(&mut read)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(5), far.read_exact(&mut read))
+            .await
+            .unwrap()
+            .unwrap();
         read
     }
 
@@ -174,10 +225,17 @@ mod tests {
             for frame in &frames {
                 session.send(frame.clone());
             }
-            let expected = frames.iter().map(Frame::as_bytes).collect::<Vec<_>>().concat();
+            let expected = frames
+                .iter()
+                .map(Frame::as_bytes)
+                .collect::<Vec<_>>()
+                .concat();
             assert_eq!(read(&mut far, expected.len()).await, expected);
         }
-        assert_eq!((task.0.load(Ordering::Relaxed), session.unwritten()), (0, 0));
+        assert_eq!(
+            (task.0.load(Ordering::Relaxed), session.unwritten()),
+            (0, 0)
+        );
     }
 
     #[tokio::test]
@@ -209,7 +267,9 @@ mod tests {
         fn write_now(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
             let mut peer = self.0.lock();
             peer.writes += 1;
-            let Some(takes) = peer.takes.pop_front() else { return Some(Err(io::ErrorKind::WouldBlock.into())) };
+            let Some(takes) = peer.takes.pop_front() else {
+                return Some(Err(io::ErrorKind::WouldBlock.into()));
+            };
             let taken = &bytes[..takes.min(bytes.len())];
             peer.taken.extend_from_slice(taken);
             Some(Ok(taken.len()))
@@ -217,15 +277,25 @@ mod tests {
     }
 
     impl AsyncRead for Scripted {
-        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             Poll::Pending
         }
     }
 
     impl AsyncWrite for Scripted {
-        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
             // The test looks itself when there is room.
-            self.write_now(bytes).and_then(Result::ok).map_or(Poll::Pending, |taken| Poll::Ready(Ok(taken)))
+            self.write_now(bytes)
+                .and_then(Result::ok)
+                .map_or(Poll::Pending, |taken| Poll::Ready(Ok(taken)))
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -242,19 +312,29 @@ mod tests {
         let (control, peer) = (Control::default(), Arc::new(Mutex::new(Peer::default())));
         let (session, stream, task) = carried_by(&control, Scripted(peer.clone()));
         let frames = ["first", "second", "third"].map(Frame::text);
-        let all = frames.iter().map(Frame::as_bytes).collect::<Vec<_>>().concat();
+        let all = frames
+            .iter()
+            .map(Frame::as_bytes)
+            .collect::<Vec<_>>()
+            .concat();
         for frame in &frames[..2] {
             session.send(frame.clone());
         }
         control.rota().turn().await;
         // It was offered at once, and then as to any stream.
-        assert_eq!((peer.lock().writes, session.unwritten()), (2, all.len() - frames[2].len()));
+        assert_eq!(
+            (peer.lock().writes, session.unwritten()),
+            (2, all.len() - frames[2].len())
+        );
         session.send(frames[2].clone());
         peer.lock().takes = [3, 1, 100, 4].into();
         assert!(task.look(&stream, &session).is_pending());
         assert_eq!(session.unwritten(), frames[2].len() - 4);
         peer.lock().takes = [100].into();
-        assert!(matches!(task.look(&stream, &session), Poll::Ready(Ok(Step::Idle))));
+        assert!(matches!(
+            task.look(&stream, &session),
+            Poll::Ready(Ok(Step::Idle))
+        ));
         assert_eq!((&peer.lock().taken, session.unwritten()), (&all, 0));
     }
 
@@ -268,7 +348,10 @@ mod tests {
         assert_eq!(peer.lock().writes, 128);
         // Its task has to ask for another one.
         task.woken().await;
-        assert!(matches!(task.look(&stream, &session), Poll::Ready(Ok(Step::Yield))));
+        assert!(matches!(
+            task.look(&stream, &session),
+            Poll::Ready(Ok(Step::Yield))
+        ));
         assert_eq!(peer.lock().writes, 256);
     }
 
@@ -276,7 +359,11 @@ mod tests {
     async fn a_task_that_never_begins_ends_its_session() {
         let (session, ..) = carried(&Control::default(), 1024);
         let role = crate::websocket::Role::Carrier(crate::websocket::Last(session.clone()));
-        drop(crate::websocket::connection::run(Foreign(tokio::io::duplex(1024).0), Vec::new(), role));
+        drop(crate::websocket::connection::run(
+            Foreign(tokio::io::duplex(1024).0),
+            Vec::new(),
+            role,
+        ));
         assert!(session.is_closed());
     }
 
@@ -313,18 +400,35 @@ mod tests {
         }
         let config = Arc::new(EngineIoConfig::default());
         let (version, transport) = (ProtocolVersion::V4, TransportType::Websocket);
-        let session = Session::open(Sid::new(), version, transport, Control::default(), config, false);
+        let session = Session::open(
+            Sid::new(),
+            version,
+            transport,
+            Control::default(),
+            config,
+            false,
+        );
         session.attach(Arc::new(Above));
         let (near, mut far) = tokio::io::duplex(1024);
         let role = crate::websocket::Role::Carrier(crate::websocket::Last(session.clone()));
-        let task = tokio::spawn(crate::websocket::connection::run(Foreign(near), Vec::new(), role));
+        let task = tokio::spawn(crate::websocket::connection::run(
+            Foreign(near),
+            Vec::new(),
+            role,
+        ));
         let frame = Frame::text("heard");
         session.send(frame.clone());
         assert_eq!(read(&mut far, frame.len()).await, frame.as_bytes());
         session.close(DisconnectReason::TransportClose, Farewell::Refuse);
-        assert_eq!(read(&mut far, 4).await, Frame::websocket_close(1000).as_bytes());
+        assert_eq!(
+            read(&mut far, 4).await,
+            Frame::websocket_close(1000).as_bytes()
+        );
         drop(far);
-        tokio::time::timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(5), task)
+            .await
+            .unwrap()
+            .unwrap();
         let gone = Arc::downgrade(&session);
         drop(session);
         let let_go = async {
@@ -332,7 +436,9 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(5), let_go).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(5), let_go)
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
@@ -346,7 +452,10 @@ mod tests {
         // Nor does it take one then.
         let (near, _far) = tokio::io::duplex(1024);
         let late = Stream::new(Foreign(near));
-        assert!(matches!(task.look(&late, &session), Poll::Ready(Ok(Step::Closed))));
+        assert!(matches!(
+            task.look(&late, &session),
+            Poll::Ready(Ok(Step::Closed))
+        ));
         assert_eq!(Arc::strong_count(&late.0), 1);
     }
 
@@ -356,9 +465,15 @@ mod tests {
         assert!(stream.leave());
         session.send(Frame::text("too late"));
         session.control.rota().turn().await;
-        drop((stream, session.close(DisconnectReason::TransportClose, Farewell::Refuse)));
+        drop((
+            stream,
+            session.close(DisconnectReason::TransportClose, Farewell::Refuse),
+        ));
         let mut rest = Vec::new();
-        tokio::time::timeout(Duration::from_secs(5), far.read_to_end(&mut rest)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(5), far.read_to_end(&mut rest))
+            .await
+            .unwrap()
+            .unwrap();
         assert!(rest.is_empty());
     }
 }

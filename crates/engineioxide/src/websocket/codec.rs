@@ -57,7 +57,11 @@ struct Partial {
 impl Decoder {
     /// Takes what it needs from the front of `input`, up to the end of a message. `None`: all
     /// has been taken, and no message is whole. `limit` is of a message's bytes, in all fragments.
-    pub(super) fn next(&mut self, input: &mut &[u8], limit: usize) -> Result<Option<Message>, Violation> {
+    pub(super) fn next(
+        &mut self,
+        input: &mut &[u8],
+        limit: usize,
+    ) -> Result<Option<Message>, Violation> {
         loop {
             let frame = match &mut self.frame {
                 Some(frame) => frame,
@@ -99,7 +103,9 @@ impl Decoder {
             if have == need {
                 break;
             }
-            let Some((&byte, rest)) = input.split_first() else { return Ok(None) };
+            let Some((&byte, rest)) = input.split_first() else {
+                return Ok(None);
+            };
             self.header[have] = byte;
             self.have += 1;
             *input = rest;
@@ -125,7 +131,9 @@ impl Decoder {
         Ok(Some(Frame {
             fin: first & 0x80 != 0,
             opcode: first & 0x0F,
-            mask: extended[mask..mask + 4].try_into().expect("a slice of four"),
+            mask: extended[mask..mask + 4]
+                .try_into()
+                .expect("a slice of four"),
             data: Vec::with_capacity(length.min(input.len().max(INITIAL))),
             length,
         }))
@@ -144,11 +152,17 @@ impl Decoder {
             CLOSE | PING | PONG => fin && second & 0x7F <= 125,
             _ => false,
         };
-        if reserved || !masked || !known { Err(PROTOCOL) } else { Ok(()) }
+        if reserved || !masked || !known {
+            Err(PROTOCOL)
+        } else {
+            Ok(())
+        }
     }
 
     fn finish(&mut self, frame: Frame) -> Result<Option<Message>, Violation> {
-        let Frame { fin, opcode, data, .. } = frame;
+        let Frame {
+            fin, opcode, data, ..
+        } = frame;
         let (opcode, data) = match opcode {
             CLOSE => return close(&data).map(Some),
             PING => return Ok(Some(Message::Ping(data.into()))),
@@ -170,7 +184,9 @@ impl Decoder {
             }
         };
         if opcode == TEXT {
-            String::from_utf8(data).map(|text| Some(Message::Text(text))).map_err(|_| NOT_UTF8)
+            String::from_utf8(data)
+                .map(|text| Some(Message::Text(text)))
+                .map_err(|_| NOT_UTF8)
         } else {
             Ok(Some(Message::Binary(data)))
         }

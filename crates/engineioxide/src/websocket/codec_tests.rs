@@ -40,7 +40,9 @@ fn text(text: &str) -> Message {
 
 #[test]
 fn the_rfcs_masked_hello() {
-    let bytes = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+    let bytes = [
+        0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
+    ];
     assert_eq!(decode(&bytes), Ok(vec![text("Hello")]));
 }
 
@@ -48,7 +50,11 @@ fn the_rfcs_masked_hello() {
 fn all_three_length_forms() {
     for len in [0, 1, 125, 126, 127, 65_535, 65_536, LIMIT] {
         let data: Vec<u8> = (0..len).map(|i| i as u8).collect();
-        assert_eq!(decode(&frame(0x82, &data)), Ok(vec![Message::Binary(data)]), "{len}");
+        assert_eq!(
+            decode(&frame(0x82, &data)),
+            Ok(vec![Message::Binary(data)]),
+            "{len}"
+        );
     }
 }
 
@@ -102,7 +108,11 @@ fn an_announcement_reserves_no_memory() {
     let mut decoder = Decoder::default();
     let mut header: &[u8] = &[0x82, 0xFE, 0xFF, 0xFF, 0, 0, 0, 0];
     assert_eq!(decoder.next(&mut header, LIMIT), Ok(None));
-    assert!(decoder.frame.is_some_and(|frame| frame.data.capacity() <= INITIAL));
+    assert!(
+        decoder
+            .frame
+            .is_some_and(|frame| frame.data.capacity() <= INITIAL)
+    );
 }
 
 #[test]
@@ -110,7 +120,11 @@ fn violations_are_refused() {
     let unmasked = [0x81, 0x00];
     assert_eq!(decode(&unmasked), Err(PROTOCOL));
     for reserved in [0xC1, 0xA1, 0x91, 0x83, 0x87, 0x8B, 0x8F] {
-        assert_eq!(decode(&frame(reserved, b"")), Err(PROTOCOL), "{reserved:#x}");
+        assert_eq!(
+            decode(&frame(reserved, b"")),
+            Err(PROTOCOL),
+            "{reserved:#x}"
+        );
     }
     assert_eq!(decode(&frame(0x80, b"lonely continuation")), Err(PROTOCOL));
     let mut nested = frame(0x01, b"a");

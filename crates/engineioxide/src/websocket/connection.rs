@@ -48,7 +48,8 @@ pub(crate) struct Last(pub Arc<Session>);
 
 impl Drop for Last {
     fn drop(&mut self) {
-        self.0.close(DisconnectReason::TransportError, Farewell::Abort);
+        self.0
+            .close(DisconnectReason::TransportError, Farewell::Abort);
     }
 }
 
@@ -84,7 +85,12 @@ struct Connection<S> {
 pub(crate) async fn run<S: Link>(io: S, early: Vec<u8>, role: Role) {
     let session = role.session().clone();
     Tally::add(&session.control.0.counters.bytes_in, early.len());
-    let mut connection = Connection { io: Stream::new(io), session, decoder: Decoder::default(), held: early };
+    let mut connection = Connection {
+        io: Stream::new(io),
+        session,
+        decoder: Decoder::default(),
+        held: early,
+    };
     let end = connection.serve(role).await;
     let Connection { io, session, .. } = &mut connection;
     let is_whole = io.leave();
@@ -109,7 +115,8 @@ pub(crate) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut io: S) {
 /// Says goodbye and waits for the peer to do the same: closing at once with unread input would
 /// reset the connection, and what was flushed could be lost.
 async fn leave<S: AsyncRead + AsyncWrite + Unpin>(io: &mut S, code: u16) -> io::Result<()> {
-    io.write_all(Frame::websocket_close(code).as_bytes()).await?;
+    io.write_all(Frame::websocket_close(code).as_bytes())
+        .await?;
     io.shutdown().await?;
     let mut rest = [0; 512];
     while io.read(&mut rest).await? > 0 {}
@@ -128,7 +135,9 @@ impl<S: Link> Connection<S> {
                 Last(self.session.clone())
             }
         };
-        let Some(owner) = self.session.owner() else { return End::Closed };
+        let Some(owner) = self.session.owner() else {
+            return End::Closed;
+        };
         let end = std::future::poll_fn(|cx| self.poll_carry(cx, &*owner)).await;
         let (reason, farewell) = match &end {
             Ok(End::Say(code)) => (DisconnectReason::PacketParsingError, Farewell::Code(*code)),
@@ -178,7 +187,9 @@ impl<S: Link> Connection<S> {
         let v3 = self.session.protocol == ProtocolVersion::V3;
         match message {
             Message::Text(text) => Incoming::parse(&text).map(Some).map_err(|_| End::Say(1002)),
-            Message::Binary(data) if v3 => Incoming::parse_typed_binary(&data).map(Some).map_err(|_| End::Say(1002)),
+            Message::Binary(data) if v3 => Incoming::parse_typed_binary(&data)
+                .map(Some)
+                .map_err(|_| End::Say(1002)),
             Message::Binary(data) => Ok(Some(Incoming::Binary(Bytes::from(data)))),
             Message::Ping(data) => {
                 self.session.send_internal(Frame::websocket_pong(&data));
@@ -186,7 +197,8 @@ impl<S: Link> Connection<S> {
             }
             Message::Pong => Ok(None),
             Message::Close => {
-                self.session.close(DisconnectReason::TransportClose, Farewell::Refuse);
+                self.session
+                    .close(DisconnectReason::TransportClose, Farewell::Refuse);
                 Err(End::Say(1000))
             }
         }
@@ -221,7 +233,11 @@ impl<S: Link> Connection<S> {
         // A POST from before may still be arriving; what it brings was sent first.
         let session = self.session.clone();
         std::future::poll_fn(|cx| {
-            if session.awaits_post(cx) && !session.is_closed() { Poll::Pending } else { Poll::Ready(()) }
+            if session.awaits_post(cx) && !session.is_closed() {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
         })
         .await;
         Ok(())

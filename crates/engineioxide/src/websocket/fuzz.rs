@@ -22,7 +22,11 @@ fn frame(first: u8, data: &[u8]) -> Vec<u8> {
         }
     }
     bytes.extend(MASK);
-    bytes.extend(data.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes.extend(
+        data.iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
     bytes
 }
 
@@ -56,15 +60,33 @@ fn fuzz_websocket() {
     let seeds = [
         frame(0x81, b"4hello"),
         frame(0x82, &[0; 300]),
-        [frame(0x01, b"4he"), frame(0x89, b"ping"), frame(0x80, b"llo")].concat(),
+        [
+            frame(0x01, b"4he"),
+            frame(0x89, b"ping"),
+            frame(0x80, b"llo"),
+        ]
+        .concat(),
         [frame(0x02, &[1]), frame(0x00, &[2]), frame(0x80, &[3])].concat(),
         [frame(0x8a, b""), frame(0x88, &[3, 232])].concat(),
         frame(0x81, &[b'x'; LIMIT]),
-        vec![0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4],
+        vec![
+            0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4,
+        ],
     ];
     let seeds: Vec<&[u8]> = seeds.iter().map(Vec::as_slice).collect();
-    let words = &["\u{1}\u{2}\u{3}\u{4}", "~", "\u{7f}", "\u{0}\u{0}\u{0}\u{0}"];
-    Target { name: "websocket", seeds: &seeds, words, longest: 8192 }.run(|bytes| {
+    let words = &[
+        "\u{1}\u{2}\u{3}\u{4}",
+        "~",
+        "\u{7f}",
+        "\u{0}\u{0}\u{0}\u{0}",
+    ];
+    Target {
+        name: "websocket",
+        seeds: &seeds,
+        words,
+        longest: 8192,
+    }
+    .run(|bytes| {
         let whole = read(std::iter::once(bytes));
         assert_eq!(read(bytes.chunks(1)), whole, "cut into single bytes");
         let mut chance = Chance::new(bytes.len() as u64);
@@ -75,7 +97,11 @@ fn fuzz_websocket() {
         if let Some(Violation(code)) = end {
             assert!([1002, 1007, 1009].contains(&code), "{code}");
         }
-        let kinds: Vec<_> = messages.iter().take(4).map(std::mem::discriminant).collect();
+        let kinds: Vec<_> = messages
+            .iter()
+            .take(4)
+            .map(std::mem::discriminant)
+            .collect();
         (kinds, end.map(|Violation(code)| code))
     });
 }

@@ -3,7 +3,8 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{
-    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
@@ -24,10 +25,16 @@ pub(crate) fn check(parts: &Parts) -> Result<HeaderValue, Refusal> {
     if !asks {
         return Err(Refusal::BadRequest);
     }
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+    if headers
+        .get(SEC_WEBSOCKET_VERSION)
+        .is_none_or(|version| version != "13")
+    {
         return Err(Refusal::WebSocketVersion);
     }
-    let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(Refusal::BadRequest)?.as_bytes();
+    let key = headers
+        .get(SEC_WEBSOCKET_KEY)
+        .ok_or(Refusal::BadRequest)?
+        .as_bytes();
     // 16 bytes in base64 are 24 characters; decoding proves both.
     match BASE64_STANDARD.decode(key) {
         Ok(nonce) if nonce.len() == 16 => Ok(proof(key)),
@@ -93,10 +100,19 @@ mod tests {
         assert_eq!(without("upgrade"), Refusal::BadRequest);
         assert_eq!(without("sec-websocket-key"), Refusal::BadRequest);
         assert_eq!(without("sec-websocket-version"), Refusal::WebSocketVersion);
-        assert_eq!(checked(request().method("POST")).unwrap_err(), Refusal::BadRequest);
-        assert_eq!(checked(request().version(Version::HTTP_10)).unwrap_err(), Refusal::BadRequest);
+        assert_eq!(
+            checked(request().method("POST")).unwrap_err(),
+            Refusal::BadRequest
+        );
+        assert_eq!(
+            checked(request().version(Version::HTTP_10)).unwrap_err(),
+            Refusal::BadRequest
+        );
         let mut short = request();
-        short.headers_mut().unwrap().insert("sec-websocket-key", HeaderValue::from_static("c2hvcnQ="));
+        short
+            .headers_mut()
+            .unwrap()
+            .insert("sec-websocket-key", HeaderValue::from_static("c2hvcnQ="));
         assert_eq!(checked(short).unwrap_err(), Refusal::BadRequest);
     }
 }

@@ -32,13 +32,21 @@ pub(crate) struct Foreign<S>(pub S);
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link for Foreign<S> {}
 
 impl<S: AsyncRead + Unpin> AsyncRead for Foreign<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Foreign<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 
@@ -75,7 +83,9 @@ impl Come for Upgraded {
     fn run(self, role: Role) {
         let control = role.session().control.clone();
         let links = control.0.links.lock().clone();
-        let left = links.iter().try_fold((self, role), |(boxed, role), unbox| unbox(boxed, role));
+        let left = links
+            .iter()
+            .try_fold((self, role), |(boxed, role), unbox| unbox(boxed, role));
         if let Some((boxed, role)) = left {
             Tally::add(&control.0.counters.boxed, 1);
             Foreign(TokioIo::new(boxed)).run(role);
@@ -130,13 +140,23 @@ mod tests {
                 std::future::ready(Ok::<_, std::convert::Infallible>(response))
             });
             let http = hyper::server::conn::http1::Builder::new();
-            let served = http.serve_connection(TokioIo::new(Foreign(near)), service).with_upgrades();
-            let head = "GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-            far.write_all(format!("{head}{early}").as_bytes()).await.unwrap();
-            let (served, upgraded) = tokio::join!(served, async { upgrades.recv().await.unwrap().await });
+            let served = http
+                .serve_connection(TokioIo::new(Foreign(near)), service)
+                .with_upgrades();
+            let head =
+                "GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+            far.write_all(format!("{head}{early}").as_bytes())
+                .await
+                .unwrap();
+            let (served, upgraded) =
+                tokio::join!(served, async { upgrades.recv().await.unwrap().await });
             served.unwrap();
-            let boxed = taken_out::<Foreign<tokio::net::TcpStream>>(upgraded.unwrap()).err().unwrap();
-            let (_, read) = taken_out::<Foreign<tokio::io::DuplexStream>>(boxed).ok().unwrap();
+            let boxed = taken_out::<Foreign<tokio::net::TcpStream>>(upgraded.unwrap())
+                .err()
+                .unwrap();
+            let (_, read) = taken_out::<Foreign<tokio::io::DuplexStream>>(boxed)
+                .ok()
+                .unwrap();
             assert_eq!((&*read, read.capacity()), (early.as_bytes(), early.len()));
         }
     }

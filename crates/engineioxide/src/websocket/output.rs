@@ -87,7 +87,11 @@ impl Output {
     /// The peer takes nothing now.
     fn wait(&mut self, session: &Arc<Session>, cx: &Context<'_>) -> Poll<io::Result<Step>> {
         let unreported = std::mem::take(&mut self.unreported);
-        if session.blocked(unreported, cx) { Poll::Pending } else { Poll::Ready(Ok(Step::Closed)) }
+        if session.blocked(unreported, cx) {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(Step::Closed))
+        }
     }
 
     /// Offers the stream what was just taken from the session, unless it is much; what isn't taken of it is kept. Mostly all
@@ -108,9 +112,14 @@ impl Output {
                 // `poll_write` has the task woken when there is room, and says what is wrong.
                 Some(Err(_)) | None => Pin::new(io).poll_write(cx, bytes),
             };
-            gathered(fresh.iter().map(Frame::as_bytes), offer).map(|written| self.wrote(session, written?))
+            gathered(fresh.iter().map(Frame::as_bytes), offer)
+                .map(|written| self.wrote(session, written?))
         };
-        let written = if let Poll::Ready(written) = &polled { *written.as_ref().unwrap_or(&0) } else { 0 };
+        let written = if let Poll::Ready(written) = &polled {
+            *written.as_ref().unwrap_or(&0)
+        } else {
+            0
+        };
         if written < all {
             self.rest = fresh.into_vec().into();
             self.advance(written);
@@ -119,7 +128,12 @@ impl Output {
     }
 
     /// One write of the rest, and the flush when nothing is left. How much of the turn that was.
-    fn poll_rest<L: Link>(&mut self, session: &Session, io: &mut L, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_rest<L: Link>(
+        &mut self,
+        session: &Session,
+        io: &mut L,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         let mut written = 0;
         if !self.rest.is_empty() {
             let polled = ready!(self.poll_write(io, cx))?;
@@ -146,7 +160,10 @@ impl Output {
 
     /// Writes as much of the rest's beginning as goes into one system call.
     fn poll_write<L: Link>(&self, io: &mut L, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let first = self.rest.front().map_or(&[][..], |frame| &frame.as_bytes()[self.offset..]);
+        let first = self
+            .rest
+            .front()
+            .map_or(&[][..], |frame| &frame.as_bytes()[self.offset..]);
         let second = self.rest.get(1).map_or(usize::MAX, Frame::len);
         if first.len().saturating_add(second) > GATHERED {
             return Pin::new(io).poll_write(cx, first);
@@ -178,7 +195,11 @@ impl Output {
 
 /// What is written takes so much of a turn: many small writes end it, too.
 fn share(written: usize) -> usize {
-    if written == 0 { 0 } else { written.max(TURN / WRITES) }
+    if written == 0 {
+        0
+    } else {
+        written.max(TURN / WRITES)
+    }
 }
 
 /// Has the frames written that are next to each other, up to [`GATHERED`] bytes of them.

@@ -42,12 +42,19 @@ impl EngineIoHandler for Echo {
     type Data = ();
 
     fn on_connect(self: Arc<Self>, socket: Arc<Socket<()>>) {
-        let handle = socket.req_parts.extensions.get::<SessionHandle>().unwrap().clone();
+        let handle = socket
+            .req_parts
+            .extensions
+            .get::<SessionHandle>()
+            .unwrap()
+            .clone();
         self.events.send(Event::Connected(handle)).ok();
     }
 
     fn on_disconnect(&self, socket: Arc<Socket<()>>, reason: DisconnectReason) {
-        self.events.send(Event::Disconnected(socket.id, reason)).ok();
+        self.events
+            .send(Event::Disconnected(socket.id, reason))
+            .ok();
     }
 
     fn on_message(self: &Arc<Self>, msg: Str, socket: Arc<Socket<()>>) {
@@ -68,7 +75,10 @@ pub struct Server {
 
 /// The intervals of the public suites.
 pub fn suite_config() -> EngineIoConfigBuilder {
-    EngineIoConfig::builder().ping_interval(PING_INTERVAL).ping_timeout(PING_TIMEOUT).max_payload(1_000_000)
+    EngineIoConfig::builder()
+        .ping_interval(PING_INTERVAL)
+        .ping_timeout(PING_TIMEOUT)
+        .max_payload(1_000_000)
 }
 
 /// Heartbeats that no test lives to see.
@@ -94,7 +104,11 @@ impl Server {
     }
 
     /// One whose connections are what `wrap` makes of them.
-    pub async fn over<S>(config: EngineIoConfig, limits: Limits, wrap: impl Fn(TcpStream) -> S + Send + 'static) -> Self
+    pub async fn over<S>(
+        config: EngineIoConfig,
+        limits: Limits,
+        wrap: impl Fn(TcpStream) -> S + Send + 'static,
+    ) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -104,11 +118,18 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let control = Control::new(limits);
         tokio::spawn(accept(listener, service, control.clone(), wrap));
-        Self { address, control, events }
+        Self {
+            address,
+            control,
+            events,
+        }
     }
 
     pub async fn event(&mut self) -> Event {
-        tokio::time::timeout(SOON, self.events.recv()).await.unwrap().unwrap()
+        tokio::time::timeout(SOON, self.events.recv())
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     pub async fn connected(&mut self) -> SessionHandle {
@@ -132,7 +153,13 @@ impl Server {
     }
 
     pub async fn post(&self, query: &str, body: impl AsRef<[u8]>) -> Response {
-        self.request("POST", query, "content-type: text/plain;charset=UTF-8\r\n", body.as_ref()).await
+        self.request(
+            "POST",
+            query,
+            "content-type: text/plain;charset=UTF-8\r\n",
+            body.as_ref(),
+        )
+        .await
     }
 
     /// One request on a connection of its own.
@@ -147,7 +174,10 @@ impl Server {
         // The server may refuse before it has read all.
         stream.write_all(body).await.ok();
         let mut answer = Vec::new();
-        tokio::time::timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap().ok();
+        tokio::time::timeout(SOON, stream.read_to_end(&mut answer))
+            .await
+            .unwrap()
+            .ok();
         Response::parse(&answer)
     }
 
@@ -175,13 +205,21 @@ impl Link for Direct {
 }
 
 impl AsyncRead for Direct {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Direct {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, bytes)
     }
 
@@ -205,12 +243,15 @@ async fn accept<S>(
     while let Ok((stream, _)) = listener.accept().await {
         stream.set_nodelay(true).unwrap();
         let (service, control) = (service.clone(), control.clone());
-        let service = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(control.clone());
-            hyper::service::Service::call(&service, request)
-        });
+        let service =
+            hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(control.clone());
+                hyper::service::Service::call(&service, request)
+            });
         let stream = TokioIo::new(wrap(stream));
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(stream, service).with_upgrades();
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(stream, service)
+            .with_upgrades();
         tokio::spawn(async move { connection.await.ok() });
     }
 }
@@ -224,10 +265,19 @@ pub struct Response {
 
 impl Response {
     fn parse(bytes: &[u8]) -> Self {
-        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("an answer");
-        let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
+        let end = bytes
+            .windows(4)
+            .position(|w| w == b"\r\n\r\n")
+            .expect("an answer");
+        let head = String::from_utf8(bytes[..end].to_vec())
+            .unwrap()
+            .to_lowercase();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self { status, head, body: bytes[end + 4..].to_vec() }
+        Self {
+            status,
+            head,
+            body: bytes[end + 4..].to_vec(),
+        }
     }
 
     pub fn text(&self) -> &str {
@@ -248,7 +298,10 @@ impl Client {
     }
 
     pub async fn next(&mut self) -> Option<Message> {
-        tokio::time::timeout(SOON, self.0.next()).await.unwrap().and_then(Result::ok)
+        tokio::time::timeout(SOON, self.0.next())
+            .await
+            .unwrap()
+            .and_then(Result::ok)
     }
 
     pub async fn text(&mut self) -> String {

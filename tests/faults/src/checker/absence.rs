@@ -22,12 +22,23 @@ pub(super) fn nobody_gone(story: &Story<'_>, grace: u64, faults: &mut Faults) {
     for client in &story.clients {
         for record in &client.records {
             let excuses = |(from, to): &(u64, u64)| (from + long..=to + LATE).contains(&record.at);
-            let excused = |absences: Option<&Vec<(u64, u64)>>| absences.is_some_and(|all| all.iter().any(excuses));
+            let excused = |absences: Option<&Vec<(u64, u64)>>| {
+                absences.is_some_and(|all| all.iter().any(excuses))
+            };
             match &record.fact {
-                Fact::Status { target, online: false, .. } | Fact::Watching { target, online: false, .. }
-                    if !excused(offline.get(target.as_str())) =>
-                {
-                    faults.add(Kind::Noise, record.at, || format!("{} was told that {target} is offline", client.who));
+                Fact::Status {
+                    target,
+                    online: false,
+                    ..
+                }
+                | Fact::Watching {
+                    target,
+                    online: false,
+                    ..
+                } if !excused(offline.get(target.as_str())) => {
+                    faults.add(Kind::Noise, record.at, || {
+                        format!("{} was told that {target} is offline", client.who)
+                    });
                 }
                 Fact::Went { room, user }
                     if !leavers.contains(&(room.as_str(), user.as_str()))
@@ -52,7 +63,10 @@ fn offline<'a>(story: &Story<'a>, long: u64) -> Absences<'a, &'a str> {
             Fact::Closed => Some(-1),
             _ => None,
         };
-        let found = client.records.iter().filter_map(|record| Some((record.at, step(&record.fact)?)));
+        let found = client
+            .records
+            .iter()
+            .filter_map(|record| Some((record.at, step(&record.fact)?)));
         steps.entry(user).or_default().extend(found);
     }
     absences(steps, long)
@@ -73,7 +87,10 @@ fn outside<'a>(story: &Story<'a>, long: u64) -> Absences<'a, (&'a str, &'a str)>
             };
             for (room, inside) in told {
                 if rooms.insert(room, inside).unwrap_or(false) != inside {
-                    steps.entry((room, user)).or_default().push((record.at, if inside { 1 } else { -1 }));
+                    steps
+                        .entry((room, user))
+                        .or_default()
+                        .push((record.at, if inside { 1 } else { -1 }));
                 }
             }
         }
@@ -82,7 +99,10 @@ fn outside<'a>(story: &Story<'a>, long: u64) -> Absences<'a, (&'a str, &'a str)>
 }
 
 /// From comings (1) and goings (-1) with their times.
-fn absences<'a, K: std::hash::Hash + Eq>(steps: BTreeMap<K, Vec<(u64, i32)>>, long: u64) -> Absences<'a, K> {
+fn absences<'a, K: std::hash::Hash + Eq>(
+    steps: BTreeMap<K, Vec<(u64, i32)>>,
+    long: u64,
+) -> Absences<'a, K> {
     let mut absences = HashMap::new();
     for (who, mut steps) in steps {
         // Within a millisecond, who comes comes first.

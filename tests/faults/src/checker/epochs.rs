@@ -49,7 +49,8 @@ impl Epochs {
 
     /// Puts them in order: as clients came through them, and else as they were heard of.
     pub fn rank(&self, room: &str, names: &Names<'_>, faults: &mut Faults) -> Ranks {
-        let mut left: BTreeSet<(u64, Name)> = self.heard.iter().map(|(epoch, at)| (*at, *epoch)).collect();
+        let mut left: BTreeSet<(u64, Name)> =
+            self.heard.iter().map(|(epoch, at)| (*at, *epoch)).collect();
         let mut before: HashMap<Name, usize> = HashMap::new();
         let mut after: HashMap<Name, Vec<Name>> = HashMap::new();
         for (from, to) in self.hops.keys() {
@@ -57,7 +58,9 @@ impl Epochs {
             after.entry(*from).or_default().push(*to);
         }
         let mut ranks = Ranks::new();
-        let free = |before: &HashMap<Name, usize>, epoch: &Name| before.get(epoch).is_none_or(|count| *count == 0);
+        let free = |before: &HashMap<Name, usize>, epoch: &Name| {
+            before.get(epoch).is_none_or(|count| *count == 0)
+        };
         while !left.is_empty() {
             let next = left.iter().find(|(_, epoch)| free(&before, epoch)).copied();
             let next = next.or_else(|| {
@@ -68,25 +71,45 @@ impl Epochs {
             left.remove(&next);
             ranks.insert(next.1, ranks.len());
             for to in after.remove(&next.1).unwrap_or_default() {
-                before.entry(to).and_modify(|count| *count = count.saturating_sub(1));
+                before
+                    .entry(to)
+                    .and_modify(|count| *count = count.saturating_sub(1));
             }
         }
         ranks
     }
 
-    fn tell_circle(&self, room: &str, left: &BTreeSet<(u64, Name)>, names: &Names<'_>, faults: &mut Faults) {
+    fn tell_circle(
+        &self,
+        room: &str,
+        left: &BTreeSet<(u64, Name)>,
+        names: &Names<'_>,
+        faults: &mut Faults,
+    ) {
         let within = |epoch: Name| left.iter().any(|(_, other)| *other == epoch);
-        let mut hops: Vec<_> = self.hops.iter().filter(|((from, to), _)| within(*from) && within(*to)).collect();
+        let mut hops: Vec<_> = self
+            .hops
+            .iter()
+            .filter(|((from, to), _)| within(*from) && within(*to))
+            .collect();
         hops.sort_by_key(|(_, (_, at))| *at);
         let at = hops.last().map_or(0, |(_, (_, at))| *at);
         faults.add(Kind::Epochs, at, || {
             let told: Vec<_> = hops
                 .iter()
                 .map(|((from, to), (who, at))| {
-                    format!("{} from {} to {} at {at} ms", names.text(*who), names.text(*from), names.text(*to))
+                    format!(
+                        "{} from {} to {} at {at} ms",
+                        names.text(*who),
+                        names.text(*from),
+                        names.text(*to)
+                    )
                 })
                 .collect();
-            format!("in {room} clients don't agree on the order of epochs: {}", told.join(", "))
+            format!(
+                "in {room} clients don't agree on the order of epochs: {}",
+                told.join(", ")
+            )
         });
     }
 }

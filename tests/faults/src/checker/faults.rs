@@ -131,7 +131,9 @@ impl Faults {
             found.spelled.sort();
             let more = found.count - found.spelled.len() as u64;
             let spelled = found.spelled.into_iter();
-            texts.extend(spelled.map(|(at, text)| format!("{}: at {}: {text}", kind.label(), Seconds(at))));
+            texts.extend(
+                spelled.map(|(at, text)| format!("{}: at {}: {text}", kind.label(), Seconds(at))),
+            );
             if more > 0 {
                 texts.push(format!("{}: and {more} more", kind.label()));
             }

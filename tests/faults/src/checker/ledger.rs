@@ -52,7 +52,12 @@ impl Ledger {
         faults: &mut Faults,
         figures: &mut Figures,
     ) -> Self {
-        let mut ledger = Self { places: HashMap::new(), ids: HashMap::new(), msgs: HashMap::new(), data_loss };
+        let mut ledger = Self {
+            places: HashMap::new(),
+            ids: HashMap::new(),
+            msgs: HashMap::new(),
+            data_loss,
+        };
         let sends = sends(story, faults, figures);
         let mut acked: HashSet<&str> = HashSet::new();
         for client in &story.clients {
@@ -61,7 +66,10 @@ impl Ledger {
                     Fact::Acked { room, msg, .. } => {
                         if sends.get(msg.as_str()) != Some(&(client.who, room.as_str())) {
                             faults.add(Kind::Malformed, record.at, || {
-                                format!("{} got an ack for {msg} in {room}, which it never sent there", client.who)
+                                format!(
+                                    "{} got an ack for {msg} in {room}, which it never sent there",
+                                    client.who
+                                )
                             });
                         }
                         acked.insert(msg);
@@ -83,10 +91,36 @@ impl Ledger {
     }
 
     fn acked<'a>(&mut self, record: &'a Record, names: &mut Names<'a>, faults: &mut Faults) {
-        let Fact::Acked { room, msg, id, epoch, seq, duplicate } = &record.fact else { return };
-        let place = Place { room: names.name(room), epoch: names.name(epoch), seq: *seq };
-        let message = self.enter(place, names.name(id), Some(names.name(msg)), None, record, names, faults);
-        message.acked = Some(message.acked.map_or(record.at, |first| first.min(record.at)));
+        let Fact::Acked {
+            room,
+            msg,
+            id,
+            epoch,
+            seq,
+            duplicate,
+        } = &record.fact
+        else {
+            return;
+        };
+        let place = Place {
+            room: names.name(room),
+            epoch: names.name(epoch),
+            seq: *seq,
+        };
+        let message = self.enter(
+            place,
+            names.name(id),
+            Some(names.name(msg)),
+            None,
+            record,
+            names,
+            faults,
+        );
+        message.acked = Some(
+            message
+                .acked
+                .map_or(record.at, |first| first.min(record.at)),
+        );
         if !duplicate && std::mem::replace(&mut message.new, true) {
             faults.add(Kind::NewTwice, record.at, || {
                 format!(
@@ -97,23 +131,55 @@ impl Ledger {
         }
     }
 
-    fn got<'a>(&mut self, record: &'a Record, sends: &Sends<'_>, names: &mut Names<'a>, faults: &mut Faults) {
-        let Fact::Got { room, epoch, seq, id, msg, user } = &record.fact else { return };
-        let place = Place { room: names.name(room), epoch: names.name(epoch), seq: *seq };
-        let (id, named, user) = (names.name(id), msg.as_ref().map(|msg| names.name(msg)), names.name(user));
+    fn got<'a>(
+        &mut self,
+        record: &'a Record,
+        sends: &Sends<'_>,
+        names: &mut Names<'a>,
+        faults: &mut Faults,
+    ) {
+        let Fact::Got {
+            room,
+            epoch,
+            seq,
+            id,
+            msg,
+            user,
+        } = &record.fact
+        else {
+            return;
+        };
+        let place = Place {
+            room: names.name(room),
+            epoch: names.name(epoch),
+            seq: *seq,
+        };
+        let (id, named, user) = (
+            names.name(id),
+            msg.as_ref().map(|msg| names.name(msg)),
+            names.name(user),
+        );
         let known = self.places.contains_key(&place);
         self.enter(place, id, named, Some(user), record, names, faults);
         if let Some(msg) = msg.as_ref().filter(|_| !known)
-            && sends.get(msg.as_str()).is_none_or(|(_, sent_to)| sent_to != room)
+            && sends
+                .get(msg.as_str())
+                .is_none_or(|(_, sent_to)| sent_to != room)
         {
             faults.add(Kind::Meaning, record.at, || {
-                format!("{} got {msg} at {epoch}/{seq} in {room}, and nobody sent that to this room", record.who)
+                format!(
+                    "{} got {msg} at {epoch}/{seq} in {room}, and nobody sent that to this room",
+                    record.who
+                )
             });
         }
     }
 
     /// Enters a message at a place, and compares it with what is known of both.
-    #[expect(clippy::too_many_arguments, reason = "one message as it was told, and where to complain")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one message as it was told, and where to complain"
+    )]
     fn enter(
         &mut self,
         place: Place,
@@ -124,14 +190,28 @@ impl Ledger {
         names: &Names<'_>,
         faults: &mut Faults,
     ) -> &mut Message {
-        let here = |place: &Place| format!("{}/{} in {}", names.text(place.epoch), place.seq, names.text(place.room));
+        let here = |place: &Place| {
+            format!(
+                "{}/{} in {}",
+                names.text(place.epoch),
+                place.seq,
+                names.text(place.room)
+            )
+        };
         match self.places.entry(place) {
             Entry::Occupied(known) => {
                 let known = known.into_mut();
                 if known.id != id || differ(known.msg, msg) || differ(known.user, user) {
                     faults.add(Kind::Meaning, record.at, || {
-                        let (old, new) = (named(names, known.id, known.msg, known.user), named(names, id, msg, user));
-                        format!("{} was told that {} is {new}; before, it was {old}", record.who, here(&place))
+                        let (old, new) = (
+                            named(names, known.id, known.msg, known.user),
+                            named(names, id, msg, user),
+                        );
+                        format!(
+                            "{} was told that {} is {new}; before, it was {old}",
+                            record.who,
+                            here(&place)
+                        )
                     });
                 }
                 (known.msg, known.user) = (known.msg.or(msg), known.user.or(user));
@@ -145,10 +225,22 @@ impl Ledger {
                 if let Some(other) = other {
                     faults.add(Kind::Meaning, record.at, || {
                         let what = named(names, id, msg, user);
-                        format!("{} was told that {what} is at {}; it is at {}", record.who, here(&place), here(&other))
+                        format!(
+                            "{} was told that {what} is at {}; it is at {}",
+                            record.who,
+                            here(&place),
+                            here(&other)
+                        )
                     });
                 }
-                vacant.insert(Message { id, msg, user, acked: None, new: false, at: record.at })
+                vacant.insert(Message {
+                    id,
+                    msg,
+                    user,
+                    acked: None,
+                    new: false,
+                    at: record.at,
+                })
             }
         }
     }
@@ -165,13 +257,22 @@ fn named(names: &Names<'_>, id: Name, msg: Option<Name>, user: Option<Name>) -> 
 
 /// When all has come to rest nobody waits for an ack any more, or has given up: whatever stood in the way is over.
 fn unanswered(story: &Story<'_>, sends: &Sends<'_>, acked: &HashSet<&str>, faults: &mut Faults) {
-    let ended: HashSet<&str> = story.clients.iter().filter(|client| client.ended).map(|client| client.who).collect();
-    let mut left: Vec<_> =
-        sends.iter().filter(|(msg, (who, _))| !acked.contains(*msg) && !ended.contains(who)).collect();
+    let ended: HashSet<&str> = story
+        .clients
+        .iter()
+        .filter(|client| client.ended)
+        .map(|client| client.who)
+        .collect();
+    let mut left: Vec<_> = sends
+        .iter()
+        .filter(|(msg, (who, _))| !acked.contains(*msg) && !ended.contains(who))
+        .collect();
     left.sort_unstable();
     for (msg, (who, room)) in left {
         if let Some((at, _, _)) = story.heads.get(room) {
-            faults.add(Kind::Unanswered, *at, || format!("{msg} of {who} to {room} was never acknowledged"));
+            faults.add(Kind::Unanswered, *at, || {
+                format!("{msg} of {who} to {room} was never acknowledged")
+            });
         }
     }
 }
@@ -184,9 +285,14 @@ fn sends<'a>(story: &Story<'a>, faults: &mut Faults, figures: &mut Figures) -> S
             match &record.fact {
                 Fact::Sent { room, msg } => {
                     figures.attempts += 1;
-                    if *sends.entry(msg).or_insert((client.who, room)) != (client.who, room.as_str()) {
+                    if *sends.entry(msg).or_insert((client.who, room))
+                        != (client.who, room.as_str())
+                    {
                         faults.add(Kind::Malformed, record.at, || {
-                            format!("{} sent {msg} to {room}, and it had another sender or room before", client.who)
+                            format!(
+                                "{} sent {msg} to {room}, and it had another sender or room before",
+                                client.who
+                            )
                         });
                     }
                 }
@@ -194,7 +300,10 @@ fn sends<'a>(story: &Story<'a>, faults: &mut Faults, figures: &mut Figures) -> S
                     figures.refused += 1;
                     if !sends.contains_key(msg.as_str()) {
                         faults.add(Kind::Malformed, record.at, || {
-                            format!("{} was refused {msg} in {room} ({code}), which it never sent", client.who)
+                            format!(
+                                "{} was refused {msg} in {room} ({code}), which it never sent",
+                                client.who
+                            )
                         });
                     }
                 }

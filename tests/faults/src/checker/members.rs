@@ -70,15 +70,36 @@ impl<'a> Memberships<'_, 'a> {
                 Fact::Closed => views.values_mut().for_each(|view| view.joined = false),
                 Fact::Roster { room, users, total } => {
                     self.figures.rosters += 1;
-                    self.listed(client, room, record, users, *total, views.entry(room).or_default());
+                    self.listed(
+                        client,
+                        room,
+                        record,
+                        users,
+                        *total,
+                        views.entry(room).or_default(),
+                    );
                 }
                 Fact::Entered { room, user } => {
                     self.figures.entered += 1;
-                    self.moved(client, room, record, user, true, views.entry(room).or_default());
+                    self.moved(
+                        client,
+                        room,
+                        record,
+                        user,
+                        true,
+                        views.entry(room).or_default(),
+                    );
                 }
                 Fact::Went { room, user } => {
                     self.figures.went += 1;
-                    self.moved(client, room, record, user, false, views.entry(room).or_default());
+                    self.moved(
+                        client,
+                        room,
+                        record,
+                        user,
+                        false,
+                        views.entry(room).or_default(),
+                    );
                 }
                 _ => {}
             }
@@ -116,7 +137,9 @@ impl<'a> Memberships<'_, 'a> {
         if let Some(why) = why {
             let (who, count) = (client.who, users.len());
             self.faults.add(Kind::Roster, record.at, || {
-                format!("{who} got a room_users of {room} with {count} users, total {total}, and {why}")
+                format!(
+                    "{who} got a room_users of {room} with {count} users, total {total}, and {why}"
+                )
             });
         }
         view.users = (users.len() as u64 == total).then_some(set);
@@ -139,7 +162,8 @@ impl<'a> Memberships<'_, 'a> {
             return;
         }
         if !view.joined || !view.listed {
-            let text = || format!("{who} was told of {user} in {room}, without a room_users before");
+            let text =
+                || format!("{who} was told of {user} in {room}, without a room_users before");
             self.faults.add(Kind::Roster, record.at, text);
             return;
         }
@@ -150,43 +174,70 @@ impl<'a> Memberships<'_, 'a> {
             moves.last = record.at;
         }
         let Some(users) = &mut view.users else { return };
-        let news = if came { users.insert(user) } else { users.remove(user) };
+        let news = if came {
+            users.insert(user)
+        } else {
+            users.remove(user)
+        };
         if !news && self.exact {
-            let (kind, what) =
-                if came { (Kind::EnteredTwice, "came, who was in") } else { (Kind::WentAbsent, "went, who wasn't in") };
-            self.faults.add(kind, record.at, || format!("{who} was told that {user} {what}, in {room}"));
+            let (kind, what) = if came {
+                (Kind::EnteredTwice, "came, who was in")
+            } else {
+                (Kind::WentAbsent, "went, who wasn't in")
+            };
+            self.faults.add(kind, record.at, || {
+                format!("{who} was told that {user} {what}, in {room}")
+            });
         }
     }
 
     fn in_the_end(&mut self, client: &Client<'a>, room: &str, view: &View<'a>) {
-        let Some((at, members)) = self.story.members.get(room) else { return };
+        let Some((at, members)) = self.story.members.get(room) else {
+            return;
+        };
         let members: BTreeSet<&str> = members.iter().map(String::as_str).collect();
         let Some(users) = &view.users else {
             if !view.listed {
-                self.faults.add(Kind::Roster, *at, || format!("{} never got a room_users of {room}", client.who));
+                self.faults.add(Kind::Roster, *at, || {
+                    format!("{} never got a room_users of {room}", client.who)
+                });
             }
             return;
         };
         if *users != members {
             self.faults.add(Kind::FinalMembers, *at, || {
-                let few = |users: Vec<&&str>| format!("{:?} ({})", &users[..users.len().min(10)], users.len());
+                let few = |users: Vec<&&str>| {
+                    format!("{:?} ({})", &users[..users.len().min(10)], users.len())
+                };
                 let missing = few(members.difference(users).collect());
                 let gone = few(users.difference(&members).collect());
-                format!("{} doesn't know that in {room} are {missing}, and believes in {gone}", client.who)
+                format!(
+                    "{} doesn't know that in {room} are {missing}, and believes in {gone}",
+                    client.who
+                )
             });
         }
     }
 
     /// A calm member is told of no more than the lab did: a user comes or goes when it goes on- or offline, or leaves.
     fn calm(&mut self, client: &Client<'a>, room: &'a str, view: &View<'a>, leavers: &Leavers<'a>) {
-        let (Some(before), Some((_, number))) = (&view.at_calm, client.calm) else { return };
+        let (Some(before), Some((_, number))) = (&view.at_calm, client.calm) else {
+            return;
+        };
         let mut allowed: HashMap<&str, (usize, usize)> = HashMap::new();
-        for (user, moves) in view.since.iter().filter(|(user, _)| !leavers.contains(&(room, *user))) {
+        for (user, moves) in view
+            .since
+            .iter()
+            .filter(|(user, _)| !leavers.contains(&(room, *user)))
+        {
             let (entered, went) = allowed.entry(user).or_insert_with(|| {
                 let changes = self.story.changes.get(user).map_or(&[][..], Vec::as_slice);
                 let changes = || changes.iter().filter(|change| change.number > number);
                 let online = changes().filter(|change| change.online).count();
-                (online.max(usize::from(!before.contains(user))), changes().filter(|change| !change.online).count())
+                (
+                    online.max(usize::from(!before.contains(user))),
+                    changes().filter(|change| !change.online).count(),
+                )
             });
             if moves.entered > *entered || moves.went > *went {
                 self.faults.add(Kind::RoomNoise, moves.last, || {

@@ -114,7 +114,8 @@ pub struct Verdict {
 
 /// Judges.
 pub fn check(history: &[Record], promises: &Promises) -> Verdict {
-    let (mut names, mut faults, mut figures) = (Names::default(), Faults::default(), Figures::default());
+    let (mut names, mut faults, mut figures) =
+        (Names::default(), Faults::default(), Figures::default());
     let story = Story::of(history, &mut faults);
     figures.clients = story.clients.len();
     let data_loss = promises.data_loss || story.data_lost;
@@ -122,22 +123,53 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
 
     let ledger = Ledger::of(&story, data_loss, &mut names, &mut faults, &mut figures);
     let mut ways = Ways::default();
-    let allowed = Allowed { gaps: promises.gaps, data_loss };
-    let mut reader = Reader { names: &mut names, faults: &mut faults, figures: &mut figures, allowed, ways: &mut ways };
+    let allowed = Allowed {
+        gaps: promises.gaps,
+        data_loss,
+    };
+    let mut reader = Reader {
+        names: &mut names,
+        faults: &mut faults,
+        figures: &mut figures,
+        allowed,
+        ways: &mut ways,
+    };
     story.clients.iter().for_each(|client| reader.read(client));
-    let mut judge =
-        Judge { names: &mut names, faults: &mut faults, figures: &mut figures, data_loss, losses: &story.losses };
+    let mut judge = Judge {
+        names: &mut names,
+        faults: &mut faults,
+        figures: &mut figures,
+        data_loss,
+        losses: &story.losses,
+    };
     judge.judge(&story, &ledger, ways);
 
     let (told, counted) = (&mut faults, &mut figures);
-    Statuses { story: &story, faults: told, figures: counted, exact, data_loss, meanings: HashMap::new() }.judge();
+    Statuses {
+        story: &story,
+        faults: told,
+        figures: counted,
+        exact,
+        data_loss,
+        meanings: HashMap::new(),
+    }
+    .judge();
     if let Some(grace) = promises.nobody_gone_within {
         absence::nobody_gone(&story, grace, &mut faults);
     }
-    Memberships { story: &story, faults: &mut faults, figures: &mut figures, exact }.judge();
+    Memberships {
+        story: &story,
+        faults: &mut faults,
+        figures: &mut figures,
+        exact,
+    }
+    .judge();
 
     figures.repeats = faults.count(Kind::Repeat);
     figures.holes = faults.count(Kind::Hole);
     figures.disorder = faults.count(Kind::Disorder);
-    Verdict { faults: faults.into_texts(), figures }
+    Verdict {
+        faults: faults.into_texts(),
+        figures,
+    }
 }

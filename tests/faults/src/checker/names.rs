@@ -16,7 +16,9 @@ impl<'a> Names<'a> {
     pub fn name(&mut self, text: &'a str) -> Name {
         *self.numbers.entry(text).or_insert_with(|| {
             self.texts.push(text);
-            Name(u32::try_from(self.texts.len() - 1).expect("a history has fewer than 2^32 strings"))
+            Name(
+                u32::try_from(self.texts.len() - 1).expect("a history has fewer than 2^32 strings"),
+            )
         })
     }
 

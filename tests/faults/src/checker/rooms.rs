@@ -60,33 +60,72 @@ impl<'a> Reader<'_, 'a> {
         let mut walks: HashMap<&str, Walk> = HashMap::new();
         for record in &client.records {
             match &record.fact {
-                Fact::Joined { room, since, epoch, seq, recovered, gap, replayed } => {
+                Fact::Joined {
+                    room,
+                    since,
+                    epoch,
+                    seq,
+                    recovered,
+                    gap,
+                    replayed,
+                } => {
                     let (recovered, gap, replayed, seq) = (*recovered, *gap, *replayed, *seq);
-                    let answer = Answer { since: since.as_ref(), epoch, seq, recovered, gap, replayed };
+                    let answer = Answer {
+                        since: since.as_ref(),
+                        epoch,
+                        seq,
+                        recovered,
+                        gap,
+                        replayed,
+                    };
                     self.joined(walks.entry(room).or_default(), room, record, &answer);
                 }
-                Fact::Got { room, epoch, seq, .. } => {
+                Fact::Got {
+                    room, epoch, seq, ..
+                } => {
                     self.got(walks.entry(room).or_default(), room, record, epoch, *seq);
                 }
-                Fact::Reset { room, epoch, seq, lost_from } => {
-                    self.reset(walks.entry(room).or_default(), room, record, epoch, *seq, *lost_from);
+                Fact::Reset {
+                    room,
+                    epoch,
+                    seq,
+                    lost_from,
+                } => {
+                    self.reset(
+                        walks.entry(room).or_default(),
+                        room,
+                        record,
+                        epoch,
+                        *seq,
+                        *lost_from,
+                    );
                 }
-                Fact::Roster { room, .. } => self.opened(walks.entry(room).or_default(), room, record),
+                Fact::Roster { room, .. } => {
+                    self.opened(walks.entry(room).or_default(), room, record)
+                }
                 Fact::Left { room } => {
                     let walk = walks.entry(room).or_default();
                     if !walk.joined {
-                        self.faults.add(Kind::Malformed, record.at, || format!("{} left {room} unjoined", record.who));
+                        self.faults.add(Kind::Malformed, record.at, || {
+                            format!("{} left {room} unjoined", record.who)
+                        });
                     }
                     (walk.joined, walk.left) = (false, true);
                 }
-                Fact::Closed => walks.values_mut().for_each(|walk| (walk.joined, walk.opening) = (false, None)),
+                Fact::Closed => walks
+                    .values_mut()
+                    .for_each(|walk| (walk.joined, walk.opening) = (false, None)),
                 _ => {}
             }
         }
         for (room, mut walk) in walks.into_iter().filter(|(_, walk)| walk.at.is_some()) {
             walk.settle();
             let over = walk.left || client.ended;
-            self.ways.rooms.entry(self.names.name(room)).or_default().push(Way { who, walk, over });
+            self.ways
+                .rooms
+                .entry(self.names.name(room))
+                .or_default()
+                .push(Way { who, walk, over });
         }
     }
 
@@ -95,7 +134,9 @@ impl<'a> Reader<'_, 'a> {
         (walk.joined, walk.left, walk.opening) = (true, false, Some(answer.seq));
         self.come_to(room, at, epoch, record);
         if let Some(why) = impossible(answer) {
-            self.complain(Kind::Answer, record, room, walk, || format!("was answered {:?}: {why}", record.fact));
+            self.complain(Kind::Answer, record, room, walk, || {
+                format!("was answered {:?}: {why}", record.fact)
+            });
         }
         let Some(since) = answer.since else {
             let after = answer.seq.saturating_sub(answer.replayed);
@@ -111,18 +152,41 @@ impl<'a> Reader<'_, 'a> {
         if answer.recovered {
             self.figures.resumes += 1;
             if !stood {
-                walk.jump(Entry::Faulted, Stand { epoch: asked, seq: since.seq });
+                walk.jump(
+                    Entry::Faulted,
+                    Stand {
+                        epoch: asked,
+                        seq: since.seq,
+                    },
+                );
             }
             walk.resume(epoch, answer.seq);
             return;
         }
         self.figures.gaps += 1;
-        let from = Stand { epoch: asked, seq: since.seq };
-        self.announced(walk, room, record, from, Stand { epoch, seq: answer.seq });
+        let from = Stand {
+            epoch: asked,
+            seq: since.seq,
+        };
+        self.announced(
+            walk,
+            room,
+            record,
+            from,
+            Stand {
+                epoch,
+                seq: answer.seq,
+            },
+        );
         let behind = answer.seq.checked_sub(since.seq).filter(|_| asked == epoch);
         if let (Some(behind), Some(kept)) = (behind, self.allowed.gaps) {
             if answer.replayed < kept.min(answer.seq) {
-                let text = || format!("was shown {} messages, and {kept} are kept", answer.replayed);
+                let text = || {
+                    format!(
+                        "was shown {} messages, and {kept} are kept",
+                        answer.replayed
+                    )
+                };
                 self.complain(Kind::Missing, record, room, walk, text);
             }
             if behind <= kept {
@@ -130,7 +194,12 @@ impl<'a> Reader<'_, 'a> {
                 self.complain(Kind::Announced, record, room, walk, text);
             }
         }
-        walk.begin(Entry::Announced, epoch, answer.seq.saturating_sub(answer.replayed), answer.seq);
+        walk.begin(
+            Entry::Announced,
+            epoch,
+            answer.seq.saturating_sub(answer.replayed),
+            answer.seq,
+        );
     }
 
     fn reset(
@@ -143,9 +212,14 @@ impl<'a> Reader<'_, 'a> {
         lost_from: Option<u64>,
     ) {
         self.figures.resets += 1;
-        let to = Stand { epoch: self.names.name(epoch), seq };
+        let to = Stand {
+            epoch: self.names.name(epoch),
+            seq,
+        };
         let Some(at) = walk.at.filter(|_| walk.joined) else {
-            self.complain(Kind::Uninvited, record, room, walk, || format!("was told of a reset to {epoch}/{seq}"));
+            self.complain(Kind::Uninvited, record, room, walk, || {
+                format!("was told of a reset to {epoch}/{seq}")
+            });
             return;
         };
         self.come_to(room, Some(at), to.epoch, record);
@@ -160,18 +234,39 @@ impl<'a> Reader<'_, 'a> {
     }
 
     /// A loss was announced to who stood at `from`; the numbering stands, or goes on, at `to`.
-    fn announced(&mut self, walk: &Walk, room: &'a str, record: &'a Record, from: Stand, to: Stand) {
+    fn announced(
+        &mut self,
+        walk: &Walk,
+        room: &'a str,
+        record: &'a Record,
+        from: Stand,
+        to: Stand,
+    ) {
         let renamed = from.epoch != to.epoch;
         if !(self.allowed.gaps.is_some() || self.allowed.data_loss && renamed) {
-            self.complain(Kind::Announced, record, room, walk, || format!("was told of a loss: {:?}", record.fact));
+            self.complain(Kind::Announced, record, room, walk, || {
+                format!("was told of a loss: {:?}", record.fact)
+            });
         }
         if !renamed && to.seq < from.seq {
-            let text = || format!("had {}, and numbers went back to {} in the same epoch", from.seq, to.seq);
+            let text = || {
+                format!(
+                    "had {}, and numbers went back to {} in the same epoch",
+                    from.seq, to.seq
+                )
+            };
             self.complain(Kind::Epochs, record, room, walk, text);
         }
     }
 
-    fn got(&mut self, walk: &mut Walk, room: &'a str, record: &'a Record, epoch: &'a str, seq: u64) {
+    fn got(
+        &mut self,
+        walk: &mut Walk,
+        room: &'a str,
+        record: &'a Record,
+        epoch: &'a str,
+        seq: u64,
+    ) {
         let (name, stood) = (self.names.name(epoch), walk.at);
         let step = walk.step(name, seq);
         self.figures.shown_again += u64::from(step.shown_again);
@@ -194,7 +289,15 @@ impl<'a> Reader<'_, 'a> {
         }
     }
 
-    fn misstep(&mut self, what: Misstep, room: &str, record: &Record, epoch: &str, seq: u64, stood: Option<Stand>) {
+    fn misstep(
+        &mut self,
+        what: Misstep,
+        room: &str,
+        record: &Record,
+        epoch: &str,
+        seq: u64,
+        stood: Option<Stand>,
+    ) {
         let (who, stood) = (&record.who, self.tell(stood));
         let (kind, why) = match what {
             Misstep::Uninvited => (Kind::Uninvited, "and isn't in the room"),
@@ -203,12 +306,16 @@ impl<'a> Reader<'_, 'a> {
             Misstep::LeftEpoch => (Kind::Disorder, "of an epoch that it had left"),
             Misstep::Hole => (Kind::Hole, "so that what lies between never came"),
         };
-        self.faults.add(kind, record.at, || format!("{who} in {room}, {stood}, got {epoch}/{seq}, {why}"));
+        self.faults.add(kind, record.at, || {
+            format!("{who} in {room}, {stood}, got {epoch}/{seq}, {why}")
+        });
     }
 
     /// `room_users` came: after the replayed messages.
     fn opened(&mut self, walk: &mut Walk, room: &'a str, record: &'a Record) {
-        let Some(until) = walk.opening.take() else { return };
+        let Some(until) = walk.opening.take() else {
+            return;
+        };
         if walk.at.is_none_or(|at| at.seq < until) {
             let text = || format!("got room_users before the replay had come to {until}");
             self.complain(Kind::Opening, record, room, walk, text);
@@ -229,13 +336,24 @@ impl<'a> Reader<'_, 'a> {
         self.ways.epochs.entry(self.names.name(room)).or_default()
     }
 
-    fn complain(&mut self, kind: Kind, record: &Record, room: &str, walk: &Walk, text: impl FnOnce() -> String) {
+    fn complain(
+        &mut self,
+        kind: Kind,
+        record: &Record,
+        room: &str,
+        walk: &Walk,
+        text: impl FnOnce() -> String,
+    ) {
         let stood = self.tell(walk.at);
-        self.faults.add(kind, record.at, || format!("{} in {room}, {stood}, {}", record.who, text()));
+        self.faults.add(kind, record.at, || {
+            format!("{} in {room}, {stood}, {}", record.who, text())
+        });
     }
 
     fn tell(&self, stand: Option<Stand>) -> String {
-        stand.map_or("new".to_owned(), |at| format!("at {}/{}", self.names.text(at.epoch), at.seq))
+        stand.map_or("new".to_owned(), |at| {
+            format!("at {}/{}", self.names.text(at.epoch), at.seq)
+        })
     }
 }
 
@@ -247,7 +365,9 @@ fn impossible(answer: &Answer<'_>) -> Option<&'static str> {
     match answer.since {
         None if answer.recovered || answer.gap => Some("nothing was to be continued"),
         Some(_) if answer.recovered == answer.gap => Some("either it goes on, or it doesn't"),
-        Some(since) if answer.recovered && answer.seq.checked_sub(since.seq) != Some(answer.replayed) => {
+        Some(since)
+            if answer.recovered && answer.seq.checked_sub(since.seq) != Some(answer.replayed) =>
+        {
             Some("what is replayed must be what is missing")
         }
         _ => None,

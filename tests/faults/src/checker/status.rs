@@ -57,7 +57,12 @@ impl<'a> Statuses<'_, 'a> {
         let states = story.states.iter().map(|(target, state)| (*target, *state));
         for (target, (at, online, version)) in states {
             self.mean(target, version, online, "lab", at);
-            told.push(Told { target, version, who: "lab", at });
+            told.push(Told {
+                target,
+                version,
+                who: "lab",
+                at,
+            });
         }
         for client in &story.clients {
             let watches = self.read(client, &mut told);
@@ -69,7 +74,9 @@ impl<'a> Statuses<'_, 'a> {
             }
         }
         for told in told {
-            let Some(heard) = heard.get(told.target) else { continue };
+            let Some(heard) = heard.get(told.target) else {
+                continue;
+            };
             if told.version > heard.floor && !heard.versions.contains(&told.version) {
                 self.faults.add(Kind::Invented, told.at, || {
                     format!(
@@ -90,20 +97,44 @@ impl<'a> Statuses<'_, 'a> {
                 watched.for_each(|watch| watch.floor = watch.newest.map(|(version, _)| version));
             }
             match &record.fact {
-                Fact::Watching { target, online, version } => {
+                Fact::Watching {
+                    target,
+                    online,
+                    version,
+                } => {
                     let watch = watches.entry(target).or_default();
                     watch.watching = true;
                     self.state(client.who, record, target, *online, *version, watch);
-                    told.push(Told { target, version: *version, who: client.who, at: record.at });
+                    told.push(Told {
+                        target,
+                        version: *version,
+                        who: client.who,
+                        at: record.at,
+                    });
                 }
-                Fact::Status { target, online, version, initial } => {
+                Fact::Status {
+                    target,
+                    online,
+                    version,
+                    initial,
+                } => {
                     let watch = watches.entry(target).or_default();
                     if !watch.watching {
-                        let text = || format!("{} was told of {target}, whom it isn't watching", client.who);
+                        let text = || {
+                            format!(
+                                "{} was told of {target}, whom it isn't watching",
+                                client.who
+                            )
+                        };
                         self.faults.add(Kind::Uninvited, record.at, text);
                         continue;
                     }
-                    told.push(Told { target, version: *version, who: client.who, at: record.at });
+                    told.push(Told {
+                        target,
+                        version: *version,
+                        who: client.who,
+                        at: record.at,
+                    });
                     if *initial {
                         self.state(client.who, record, target, *online, *version, watch);
                     } else {
@@ -111,11 +142,17 @@ impl<'a> Statuses<'_, 'a> {
                     }
                 }
                 Fact::Closed => {
-                    if self.exact && !client.ended && client.calm.is_some_and(|(at, _)| record.at >= at) {
-                        let text = || format!("{} was calm, and yet its connection closed", client.who);
+                    if self.exact
+                        && !client.ended
+                        && client.calm.is_some_and(|(at, _)| record.at >= at)
+                    {
+                        let text =
+                            || format!("{} was calm, and yet its connection closed", client.who);
                         self.faults.add(Kind::Malformed, record.at, text);
                     }
-                    watches.values_mut().for_each(|watch| watch.watching = false);
+                    watches
+                        .values_mut()
+                        .for_each(|watch| watch.watching = false);
                 }
                 _ => {}
             }
@@ -128,12 +165,22 @@ impl<'a> Statuses<'_, 'a> {
     }
 
     /// A state was told because the watcher asked: it isn't older than what it knew.
-    fn state(&mut self, who: &'a str, record: &Record, target: &'a str, online: bool, version: u64, watch: &mut Watch) {
+    fn state(
+        &mut self,
+        who: &'a str,
+        record: &Record,
+        target: &'a str,
+        online: bool,
+        version: u64,
+        watch: &mut Watch,
+    ) {
         self.mean(target, version, online, who, record.at);
         let fallen = watch.newest.filter(|(newest, _)| version < *newest);
         if let Some((newest, _)) = fallen.filter(|_| !self.data_loss) {
             self.faults.add(Kind::StatusOrder, record.at, || {
-                format!("{who} was told version {version} of {target} as its state, and knew {newest}")
+                format!(
+                    "{who} was told version {version} of {target} as its state, and knew {newest}"
+                )
             });
         }
         if fallen.is_none() || self.data_loss {
@@ -156,7 +203,9 @@ impl<'a> Statuses<'_, 'a> {
         let known = watch.newest.map(|(version, _)| version).max(watch.changed);
         if let Some(known) = known.filter(|known| version <= *known) {
             self.faults.add(Kind::StatusOrder, record.at, || {
-                format!("{who} was told version {version} of {target} as a change, and knew {known}")
+                format!(
+                    "{who} was told version {version} of {target} as a change, and knew {known}"
+                )
             });
             return;
         }
@@ -168,7 +217,10 @@ impl<'a> Statuses<'_, 'a> {
 
     /// A version means the same to everybody.
     fn mean(&mut self, target: &'a str, version: u64, online: bool, who: &'a str, at: u64) {
-        let (known, first) = *self.meanings.entry((target, version)).or_insert((online, who));
+        let (known, first) = *self
+            .meanings
+            .entry((target, version))
+            .or_insert((online, who));
         if known != online {
             self.faults.add(Kind::StatusMeaning, at, || {
                 format!("{who} was told that {target} is online: {online} in version {version}; {first}: {known}")
@@ -178,30 +230,72 @@ impl<'a> Statuses<'_, 'a> {
 
     /// What a watcher knows in the end is so.
     fn in_the_end(&mut self, client: &Client<'a>, target: &str, watch: &Watch) {
-        let Some((at, online, version)) = self.story.states.get(target).filter(|_| !client.ended) else { return };
+        let Some((at, online, version)) = self.story.states.get(target).filter(|_| !client.ended)
+        else {
+            return;
+        };
         if watch.newest != Some((*version, *online)) {
             self.faults.add(Kind::FinalState, *at, || {
-                let known = watch.newest.map_or("nothing".to_owned(), |(version, online)| tell(version, online));
-                format!("{} knows of {target}: {known}; it is: {}", client.who, tell(*version, *online))
+                let known = watch
+                    .newest
+                    .map_or("nothing".to_owned(), |(version, online)| {
+                        tell(version, online)
+                    });
+                format!(
+                    "{} knows of {target}: {known}; it is: {}",
+                    client.who,
+                    tell(*version, *online)
+                )
             });
         }
     }
 
     /// A calm watcher was told of each change, and of nothing else.
-    fn calm(&mut self, client: &Client<'a>, target: &'a str, watch: &Watch, heard: &mut HashMap<&'a str, Heard>) {
-        let (Some(floor), Some((at, number))) = (watch.floor, client.calm) else { return };
-        let changes = self.story.changes.get(target).map_or(&[][..], Vec::as_slice);
-        let owed: Vec<bool> =
-            changes.iter().filter(|change| change.number > number).map(|change| change.online).collect();
+    fn calm(
+        &mut self,
+        client: &Client<'a>,
+        target: &'a str,
+        watch: &Watch,
+        heard: &mut HashMap<&'a str, Heard>,
+    ) {
+        let (Some(floor), Some((at, number))) = (watch.floor, client.calm) else {
+            return;
+        };
+        let changes = self
+            .story
+            .changes
+            .get(target)
+            .map_or(&[][..], Vec::as_slice);
+        let owed: Vec<bool> = changes
+            .iter()
+            .filter(|change| change.number > number)
+            .map(|change| change.online)
+            .collect();
         let seen: Vec<bool> = watch.since.iter().map(|(_, online, _)| *online).collect();
         self.figures.presence_expected += owed.len() as u64;
         self.figures.presence_seen += seen.len() as u64;
-        let right = if client.ended { owed.starts_with(&seen) } else { owed == seen };
+        let right = if client.ended {
+            owed.starts_with(&seen)
+        } else {
+            owed == seen
+        };
         if !right {
-            let kind = if seen.len() > owed.len() { Kind::Noise } else { Kind::Missed };
+            let kind = if seen.len() > owed.len() {
+                Kind::Noise
+            } else {
+                Kind::Missed
+            };
             // From where it first differs.
-            let same = owed.iter().zip(&seen).take_while(|(owed, seen)| owed == seen).count();
-            let at = watch.since.get(same).or(watch.since.last()).map_or(at, |(_, _, at)| *at);
+            let same = owed
+                .iter()
+                .zip(&seen)
+                .take_while(|(owed, seen)| owed == seen)
+                .count();
+            let at = watch
+                .since
+                .get(same)
+                .or(watch.since.last())
+                .map_or(at, |(_, _, at)| *at);
             self.faults.add(kind, at, || {
                 let [owed_text, seen_text] = [&owed, &seen].map(|states| words(&states[same..]));
                 let (owed, seen, who) = (owed.len(), seen.len(), client.who);
@@ -212,9 +306,14 @@ impl<'a> Statuses<'_, 'a> {
             });
         }
         if !client.ended {
-            let heard = heard.entry(target).or_insert_with(|| Heard { floor, ..Heard::default() });
+            let heard = heard.entry(target).or_insert_with(|| Heard {
+                floor,
+                ..Heard::default()
+            });
             heard.floor = floor.min(heard.floor);
-            heard.versions.extend(watch.since.iter().map(|(version, _, _)| *version));
+            heard
+                .versions
+                .extend(watch.since.iter().map(|(version, _, _)| *version));
         }
     }
 }
@@ -229,9 +328,18 @@ fn word(online: bool) -> &'static str {
 
 fn words(states: &[bool]) -> String {
     let more = states.len().saturating_sub(10);
-    let mut text = states.iter().take(10).map(|online| word(*online)).collect::<Vec<_>>().join(", ");
+    let mut text = states
+        .iter()
+        .take(10)
+        .map(|online| word(*online))
+        .collect::<Vec<_>>()
+        .join(", ");
     if more > 0 {
         text += &format!(" and {more} more");
     }
-    if text.is_empty() { "nothing".to_owned() } else { text }
+    if text.is_empty() {
+        "nothing".to_owned()
+    } else {
+        text
+    }
 }

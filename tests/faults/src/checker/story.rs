@@ -58,28 +58,47 @@ impl<'a> Story<'a> {
         let over = over(history);
         let mut places: HashMap<&str, usize> = HashMap::new();
         let mut clients: Vec<Sifted<'a>> = Vec::new();
-        for (number, record) in history.iter().enumerate().filter(|(_, record)| !is_labs(&record.fact)) {
+        for (number, record) in history
+            .iter()
+            .enumerate()
+            .filter(|(_, record)| !is_labs(&record.fact))
+        {
             let place = *places.entry(&record.who).or_insert_with(|| {
                 clients.push(Sifted::new(&record.who));
                 clients.len() - 1
             });
-            clients[place].take(record, over.is_some_and(|over| (record.at, number) > over), faults);
+            clients[place].take(
+                record,
+                over.is_some_and(|over| (record.at, number) > over),
+                faults,
+            );
         }
         for (who, since) in std::mem::take(&mut story.calm) {
             match places.get(who) {
                 Some(place) => clients[*place].client.calm = Some(since),
-                None => faults.add(Kind::Malformed, since.0, || format!("{who} is calm, and never told anything")),
+                None => faults.add(Kind::Malformed, since.0, || {
+                    format!("{who} is calm, and never told anything")
+                }),
             }
         }
-        story.clients = clients.into_iter().map(|sifted| sifted.end(faults)).collect();
+        story.clients = clients
+            .into_iter()
+            .map(|sifted| sifted.end(faults))
+            .collect();
         story
     }
 
     fn read_lab(&mut self, history: &'a [Record], faults: &mut Faults) {
         let mut saved = 0;
-        for (number, record) in history.iter().filter(|record| is_labs(&record.fact)).enumerate() {
+        for (number, record) in history
+            .iter()
+            .filter(|record| is_labs(&record.fact))
+            .enumerate()
+        {
             if record.who != LAB {
-                faults.add(Kind::Malformed, record.at, || format!("{} wrote {:?}", record.who, record.fact));
+                faults.add(Kind::Malformed, record.at, || {
+                    format!("{} wrote {:?}", record.who, record.fact)
+                });
                 continue;
             }
             match &record.fact {
@@ -90,7 +109,10 @@ impl<'a> Story<'a> {
                     saved = 0;
                 }
                 Fact::Change { target, online } => {
-                    self.changes.entry(target).or_default().push(Change { online: *online, number });
+                    self.changes.entry(target).or_default().push(Change {
+                        online: *online,
+                        number,
+                    });
                 }
                 Fact::Calm { client } => {
                     self.calm.entry(client).or_insert((record.at, number));
@@ -101,7 +123,11 @@ impl<'a> Story<'a> {
                 Fact::Members { room, users } => {
                     self.members.insert(room, (record.at, users));
                 }
-                Fact::State { target, online, version } => {
+                Fact::State {
+                    target,
+                    online,
+                    version,
+                } => {
                     self.states.insert(target, (record.at, *online, *version));
                 }
                 _ => {}
@@ -112,8 +138,17 @@ impl<'a> Story<'a> {
 
 impl<'a> Sifted<'a> {
     fn new(who: &'a str) -> Self {
-        let client = Client { who, user: None, records: Vec::new(), calm: None, ended: false };
-        Self { client, open: false }
+        let client = Client {
+            who,
+            user: None,
+            records: Vec::new(),
+            calm: None,
+            ended: false,
+        };
+        Self {
+            client,
+            open: false,
+        }
     }
 
     /// What clients close, leave and end when all is over is clearing up, and excuses nothing.
@@ -125,8 +160,14 @@ impl<'a> Sifted<'a> {
         if let Some(why) = self.nonsense(record) {
             let who = self.client.who;
             let came = matches!(record.fact, Fact::Got { .. } | Fact::Reset { .. });
-            let kind = if self.client.ended && came { Kind::Uninvited } else { Kind::Malformed };
-            faults.add(kind, record.at, || format!("{who} {why}: {:?}", record.fact));
+            let kind = if self.client.ended && came {
+                Kind::Uninvited
+            } else {
+                Kind::Malformed
+            };
+            faults.add(kind, record.at, || {
+                format!("{who} {why}: {:?}", record.fact)
+            });
             return;
         }
         match &record.fact {
@@ -150,7 +191,11 @@ impl<'a> Sifted<'a> {
             Fact::Opened { user } if self.client.user.is_some_and(|known| known != user) => {
                 Some("came as another user")
             }
-            Fact::Opened { .. } | Fact::Ended | Fact::Sent { .. } | Fact::Acked { .. } | Fact::Refused { .. } => None,
+            Fact::Opened { .. }
+            | Fact::Ended
+            | Fact::Sent { .. }
+            | Fact::Acked { .. }
+            | Fact::Refused { .. } => None,
             _ if !self.open => Some("wasn't connected"),
             _ => None,
         }
@@ -158,8 +203,13 @@ impl<'a> Sifted<'a> {
 
     fn end(self, faults: &mut Faults) -> Client<'a> {
         if self.client.user.is_some() && !self.open && !self.client.ended {
-            let (who, at) = (self.client.who, self.client.records.last().map_or(0, |record| record.at));
-            faults.add(Kind::Malformed, at, || format!("{who} closed, never came back, and hasn't ended"));
+            let (who, at) = (
+                self.client.who,
+                self.client.records.last().map_or(0, |record| record.at),
+            );
+            faults.add(Kind::Malformed, at, || {
+                format!("{who} closed, never came back, and hasn't ended")
+            });
         }
         self.client
     }
@@ -183,7 +233,10 @@ fn is_labs(fact: &Fact) -> bool {
 fn over(history: &[Record]) -> Option<(u64, usize)> {
     let mut last = history.iter().enumerate();
     let found = last.find(|(_, record)| {
-        matches!(record.fact, Fact::Head { .. } | Fact::Members { .. } | Fact::State { .. }) && record.who == LAB
+        matches!(
+            record.fact,
+            Fact::Head { .. } | Fact::Members { .. } | Fact::State { .. }
+        ) && record.who == LAB
     });
     found.map(|(number, record)| (record.at, number))
 }

@@ -93,7 +93,10 @@ impl Walk {
     pub fn resume(&mut self, epoch: Name, until: u64) {
         let Some(at) = &mut self.at else { return };
         let broken_off = self.replay.filter(|replay| at.seq < replay.until);
-        self.replay = Some(Replay { until, entry: broken_off.map_or(Entry::Clean, |replay| replay.entry) });
+        self.replay = Some(Replay {
+            until,
+            entry: broken_off.map_or(Entry::Clean, |replay| replay.entry),
+        });
         self.alias = Some(std::mem::replace(&mut at.epoch, epoch));
     }
 
@@ -117,26 +120,39 @@ impl Walk {
     /// A stretch in which nothing came is one too.
     pub fn settle(&mut self) {
         if let (Some(entry), Some(at)) = (self.pending.take(), self.at) {
-            self.stretches.push(Stretch { epoch: at.epoch, after: at.seq, until: at.seq, entry });
+            self.stretches.push(Stretch {
+                epoch: at.epoch,
+                after: at.seq,
+                until: at.seq,
+                entry,
+            });
         }
     }
 
     /// Whether a client may say that it stands there. After a resume, the epoch's former name is as good as the answer's.
     pub fn stands_at(&self, epoch: Name, seq: u64) -> bool {
-        self.at.is_some_and(|at| at.seq == seq && (at.epoch == epoch || self.alias == Some(epoch)))
+        self.at
+            .is_some_and(|at| at.seq == seq && (at.epoch == epoch || self.alias == Some(epoch)))
     }
 
     /// A message came.
     pub fn step(&mut self, epoch: Name, seq: u64) -> Step {
         let Some(at) = self.at.filter(|_| self.joined) else {
-            return Step { misstep: Some(Misstep::Uninvited), ..Step::default() };
+            return Step {
+                misstep: Some(Misstep::Uninvited),
+                ..Step::default()
+            };
         };
         let replay = self.replay.filter(|replay| seq <= replay.until);
         let seen = self.top(epoch) >= seq;
         // A replay may show it again, but onwards only.
         let stale = seen && (replay.is_none() || seq <= at.seq);
         let misstep = if stale {
-            Some(if self.has(epoch, seq) { Misstep::Repeat } else { Misstep::Disorder })
+            Some(if self.has(epoch, seq) {
+                Misstep::Repeat
+            } else {
+                Misstep::Disorder
+            })
         } else if self.behind.contains(&epoch) {
             Some(Misstep::LeftEpoch)
         } else if seq > at.seq + 1 {
@@ -149,7 +165,10 @@ impl Walk {
         let shown_again = seen && misstep.is_none() && self.has(epoch, seq);
         // What the client had, or can't place, moves it nowhere.
         if stale || misstep == Some(Misstep::LeftEpoch) {
-            return Step { misstep, ..Step::default() };
+            return Step {
+                misstep,
+                ..Step::default()
+            };
         }
         let from = self.spoken.replace(epoch).filter(|spoken| *spoken != epoch);
         self.behind.extend(from);
@@ -158,7 +177,11 @@ impl Walk {
             None => replay.map_or(Entry::Clean, |replay| replay.entry),
         };
         self.extend(epoch, seq, misstep.is_some(), entry);
-        Step { misstep, shown_again, from: from.filter(|_| misstep.is_none()) }
+        Step {
+            misstep,
+            shown_again,
+            from: from.filter(|_| misstep.is_none()),
+        }
     }
 
     fn extend(&mut self, epoch: Name, seq: u64, faulted: bool, entry: Entry) {
@@ -167,10 +190,17 @@ impl Walk {
         }
         let pending = self.pending.take();
         match self.stretches.last_mut() {
-            Some(last) if pending.is_none() && last.epoch == epoch && last.until + 1 == seq => last.until = seq,
+            Some(last) if pending.is_none() && last.epoch == epoch && last.until + 1 == seq => {
+                last.until = seq
+            }
             _ => {
                 let after = seq.saturating_sub(1);
-                self.stretches.push(Stretch { epoch, after, until: seq, entry: pending.unwrap_or(entry) });
+                self.stretches.push(Stretch {
+                    epoch,
+                    after,
+                    until: seq,
+                    entry: pending.unwrap_or(entry),
+                });
             }
         }
         self.alias = None;
@@ -182,11 +212,16 @@ impl Walk {
     }
 
     fn top(&self, epoch: Name) -> u64 {
-        self.tops.iter().find(|(known, _)| *known == epoch).map_or(0, |(_, top)| *top)
+        self.tops
+            .iter()
+            .find(|(known, _)| *known == epoch)
+            .map_or(0, |(_, top)| *top)
     }
 
     /// Whether this message came.
     pub fn has(&self, epoch: Name, seq: u64) -> bool {
-        self.stretches.iter().any(|stretch| stretch.epoch == epoch && stretch.after < seq && seq <= stretch.until)
+        self.stretches
+            .iter()
+            .any(|stretch| stretch.epoch == epoch && stretch.after < seq && seq <= stretch.until)
     }
 }

@@ -14,10 +14,13 @@ impl Aside {
     /// Starts them.
     pub fn new() -> anyhow::Result<Self> {
         let mut builder = Builder::new_multi_thread();
-        builder.enable_all().thread_name("aside").on_thread_start(|| {
-            // Without it they are as others are.
-            let _ = rustix::process::setpriority_process(None, NICENESS);
-        });
+        builder
+            .enable_all()
+            .thread_name("aside")
+            .on_thread_start(|| {
+                // Without it they are as others are.
+                let _ = rustix::process::setpriority_process(None, NICENESS);
+            });
         Ok(Self(Some(builder.build()?)))
     }
 

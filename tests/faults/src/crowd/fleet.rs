@@ -54,7 +54,13 @@ impl Fleet {
             for index in 0..each {
                 let name = format!("{prefix}v{version}-{index}");
                 let pace = u64::try_from(pace.as_millis())?;
-                parts.push(Part { user: format!("user-{name}"), name, rooms: rooms.to_vec(), version, pace });
+                parts.push(Part {
+                    user: format!("user-{name}"),
+                    name,
+                    rooms: rooms.to_vec(),
+                    version,
+                    pace,
+                });
             }
         }
         let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -69,8 +75,10 @@ impl Fleet {
             .kill_on_drop(true)
             .spawn()
             .context("node is installed")?;
-        let standings: HashMap<_, _> =
-            parts.iter().map(|part| (part.name.clone(), Arc::new(Standing::default()))).collect();
+        let standings: HashMap<_, _> = parts
+            .iter()
+            .map(|part| (part.name.clone(), Arc::new(Standing::default())))
+            .collect();
         let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
         let (known, history) = (standings.clone(), history.clone());
         tokio::spawn(async move {
@@ -82,27 +90,50 @@ impl Fleet {
                         }
                         history.append(record);
                     }
-                    Err(error) => history.write("lab", Fact::Step { text: format!("not a record ({error}): {line}") }),
+                    Err(error) => history.write(
+                        "lab",
+                        Fact::Step {
+                            text: format!("not a record ({error}): {line}"),
+                        },
+                    ),
                 }
             }
         });
         for (part, standing) in parts.iter().map(|part| (part, &standings[&part.name])) {
             standing.asking.store(part.rooms.len(), Ordering::SeqCst);
         }
-        let homes = parts.iter().enumerate().map(|(index, part)| (part.user.clone(), index)).collect();
-        Ok(Self { standings, homes, orders: child.stdin.take().context("piped")?, _child: child })
+        let homes = parts
+            .iter()
+            .enumerate()
+            .map(|(index, part)| (part.user.clone(), index))
+            .collect();
+        Ok(Self {
+            standings,
+            homes,
+            orders: child.stdin.take().context("piped")?,
+            _child: child,
+        })
     }
 
     /// Gives all clients an order: `loud`, `quiet`, or `drop <milliseconds>`.
     pub async fn order(&mut self, line: &str) -> anyhow::Result<()> {
-        Ok(self.orders.write_all(format!("{line}\n").as_bytes()).await?)
+        Ok(self
+            .orders
+            .write_all(format!("{line}\n").as_bytes())
+            .await?)
     }
 }
 
 /// Keeps up with what a client writes.
 fn follow(standing: &Standing, fact: &Fact) {
     let stand = |room: &str, epoch: &str, seq| {
-        standing.at.lock().insert(room.to_owned(), Position { epoch: epoch.to_owned(), seq });
+        standing.at.lock().insert(
+            room.to_owned(),
+            Position {
+                epoch: epoch.to_owned(),
+                seq,
+            },
+        );
     };
     match fact {
         Fact::Opened { .. } => {
@@ -110,16 +141,35 @@ fn follow(standing: &Standing, fact: &Fact) {
         }
         Fact::Closed => {
             standing.connected.store(false, Ordering::SeqCst);
-            standing.asking.store(standing.at.lock().len().max(1), Ordering::SeqCst);
+            standing
+                .asking
+                .store(standing.at.lock().len().max(1), Ordering::SeqCst);
         }
-        Fact::Joined { room, since, epoch, seq, recovered, replayed, .. } => {
+        Fact::Joined {
+            room,
+            since,
+            epoch,
+            seq,
+            recovered,
+            replayed,
+            ..
+        } => {
             match since {
                 Some(at) if *recovered => stand(room, epoch, at.seq),
                 _ => stand(room, epoch, seq.saturating_sub(*replayed)),
             }
-            let _ = standing.asking.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            let _ = standing
+                .asking
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                    left.checked_sub(1)
+                });
         }
-        Fact::Got { room, epoch, seq, .. } | Fact::Reset { room, epoch, seq, .. } => stand(room, epoch, *seq),
+        Fact::Got {
+            room, epoch, seq, ..
+        }
+        | Fact::Reset {
+            room, epoch, seq, ..
+        } => stand(room, epoch, *seq),
         // One message is under way at a time: it counts from its first attempt to its ack.
         Fact::Sent { .. } => standing.unanswered.store(1, Ordering::SeqCst),
         Fact::Acked { .. } => standing.unanswered.store(0, Ordering::SeqCst),

@@ -16,8 +16,13 @@ impl Latencies {
 
     /// The 99th percentile, in ms, of what arrived in that span of the run; and of how many.
     pub fn p99(&self, from: u64, to: u64) -> (f64, usize) {
-        let mut all: Vec<u64> =
-            self.0.lock().iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, micros)| *micros).collect();
+        let mut all: Vec<u64> = self
+            .0
+            .lock()
+            .iter()
+            .filter(|(at, _)| (from..to).contains(at))
+            .map(|(_, micros)| *micros)
+            .collect();
         if all.is_empty() {
             return (f64::NAN, 0);
         }

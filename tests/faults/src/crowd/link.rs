@@ -58,12 +58,17 @@ impl Link {
         let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
         let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await?;
         let opened = text(&mut socket).await?;
-        let handshake: Handshake = serde_json::from_str(opened.strip_prefix('0').context("not an open packet")?)?;
+        let handshake: Handshake =
+            serde_json::from_str(opened.strip_prefix('0').context("not an open packet")?)?;
         socket.send(Message::text("40")).await?;
         let connected = text(&mut socket).await?;
         ensure!(connected.starts_with("40"), "refused: {connected}");
         let patience = Duration::from_millis(handshake.ping_interval + handshake.ping_timeout);
-        Ok(Self { socket, patience, heard: Instant::now() })
+        Ok(Self {
+            socket,
+            patience,
+            heard: Instant::now(),
+        })
     }
 
     /// The next packet; pings are answered on the way.
@@ -72,13 +77,15 @@ impl Link {
     /// The connection is gone, or silent for too long.
     pub async fn next(&mut self) -> anyhow::Result<Packet> {
         loop {
-            let text = tokio::time::timeout_at(self.heard + self.patience, text(&mut self.socket)).await??;
+            let text = tokio::time::timeout_at(self.heard + self.patience, text(&mut self.socket))
+                .await??;
             self.heard = Instant::now();
             match text.as_bytes() {
                 [b'2', ..] => self.socket.send(Message::text("3")).await?,
                 [b'4', b'1', ..] => return Ok(Packet::Disconnect),
                 [b'4', b'2', ..] => {
-                    let (name, payload): (String, Box<RawValue>) = serde_json::from_str(&text[2..])?;
+                    let (name, payload): (String, Box<RawValue>) =
+                        serde_json::from_str(&text[2..])?;
                     return Ok(Packet::Event(name, payload));
                 }
                 [b'4', b'3', rest @ ..] => {

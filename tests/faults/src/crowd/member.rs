@@ -63,7 +63,13 @@ pub struct Member {
 
 impl Member {
     /// Starts it. It sends while `loud` is true.
-    pub fn start(part: Part, seed: u64, history: History, loud: watch::Receiver<bool>, latencies: Latencies) -> Self {
+    pub fn start(
+        part: Part,
+        seed: u64,
+        history: History,
+        loud: watch::Receiver<bool>,
+        latencies: Latencies,
+    ) -> Self {
         let standing = Arc::new(Standing::default());
         let (orders, given) = mpsc::unbounded_channel();
         let work = Work {
@@ -79,7 +85,12 @@ impl Member {
             numbered: 0,
         };
         let task = tokio::spawn(work.run());
-        Self { part, standing, orders, task }
+        Self {
+            part,
+            standing,
+            orders,
+            task,
+        }
     }
 
     /// Breaks its connection; it stays away so long.
@@ -231,7 +242,9 @@ impl Work {
         self.numbered += 1;
         let msg = format!("{}-{}", self.part.name, self.numbered);
         self.unsent.push_back(Draft { msg, room });
-        self.standing.unanswered.store(self.unsent.len(), Ordering::SeqCst);
+        self.standing
+            .unanswered
+            .store(self.unsent.len(), Ordering::SeqCst);
     }
 
     async fn live(&mut self, link: Link, failures: &mut u32) -> Outcome {
@@ -248,7 +261,10 @@ impl Work {
             deaf_until: None,
         };
         let mut opened = false;
-        let outcome = self.talk(&mut session, &mut opened).await.unwrap_or(Outcome::Lost);
+        let outcome = self
+            .talk(&mut session, &mut opened)
+            .await
+            .unwrap_or(Outcome::Lost);
         if opened {
             *failures = 0;
             if matches!(outcome, Outcome::Ended) {
@@ -301,7 +317,11 @@ impl Work {
         session.later.iter().for_each(|(time, _)| sooner(*time));
         session.next_message.into_iter().for_each(&mut sooner);
         session.under_way.into_iter().for_each(&mut sooner);
-        session.deaf_until.filter(|until| *until > now).into_iter().for_each(&mut sooner);
+        session
+            .deaf_until
+            .filter(|until| *until > now)
+            .into_iter()
+            .for_each(&mut sooner);
         if session.under_way.is_none() && !self.unsent.is_empty() {
             sooner(session.not_before.max(now + Duration::from_millis(20)));
         }
@@ -335,7 +355,10 @@ impl Work {
             let (msg, room) = (draft.msg.clone(), draft.room.clone());
             session.under_way = Some(now + ACK_TIMEOUT);
             // Written before it goes: what happened may not be unknown.
-            self.write(Fact::Sent { room, msg: msg.clone() });
+            self.write(Fact::Sent {
+                room,
+                msg: msg.clone(),
+            });
             self.ask(session, Asked::Send(msg)).await?;
         }
         Ok(())
@@ -345,12 +368,20 @@ impl Work {
         let (event, payload) = match &asked {
             Asked::Authenticate => ("authenticate", json!({"user_id": self.part.user})),
             Asked::Join(room, None) => ("join", json!({"room_id": room})),
-            Asked::Join(room, Some(at)) => ("join", json!({"room_id": room, "since_seq": at.seq, "epoch": at.epoch})),
+            Asked::Join(room, Some(at)) => (
+                "join",
+                json!({"room_id": room, "since_seq": at.seq, "epoch": at.epoch}),
+            ),
             Asked::Watch(target) => ("subscribe_status", json!({"target_user_id": target})),
             Asked::Send(msg) => {
-                let Some(draft) = self.unsent.front() else { return Ok(()) };
+                let Some(draft) = self.unsent.front() else {
+                    return Ok(());
+                };
                 let content = format!("{:0width$}", self.history.micros(), width = self.part.size);
-                ("message", json!({"room_id": draft.room, "content": content, "client_msg_id": msg}))
+                (
+                    "message",
+                    json!({"room_id": draft.room, "content": content, "client_msg_id": msg}),
+                )
             }
         };
         session.next_id += 1;
@@ -375,8 +406,13 @@ impl Work {
         match asked {
             Asked::Authenticate => {
                 *opened = true;
-                self.write(Fact::Opened { user: self.part.user.clone() });
-                self.standing.asking.store(self.part.rooms.len() + self.part.watches.len(), Ordering::SeqCst);
+                self.write(Fact::Opened {
+                    user: self.part.user.clone(),
+                });
+                self.standing.asking.store(
+                    self.part.rooms.len() + self.part.watches.len(),
+                    Ordering::SeqCst,
+                );
                 self.standing.connected.store(true, Ordering::SeqCst);
                 for room in self.part.rooms.clone() {
                     let since = self.standing.at.lock().get(&room).cloned();
@@ -393,19 +429,48 @@ impl Work {
                     Some(at) if recovered => at.seq,
                     _ => seq.saturating_sub(replayed),
                 };
-                self.standing.at.lock().insert(room.clone(), Position { epoch: epoch.clone(), seq: at });
+                self.standing.at.lock().insert(
+                    room.clone(),
+                    Position {
+                        epoch: epoch.clone(),
+                        seq: at,
+                    },
+                );
                 session.joined.insert(room.clone(), true);
-                self.write(Fact::Joined { room, since, epoch, seq, recovered, gap, replayed });
+                self.write(Fact::Joined {
+                    room,
+                    since,
+                    epoch,
+                    seq,
+                    recovered,
+                    gap,
+                    replayed,
+                });
                 self.standing.asking.fetch_sub(1, Ordering::SeqCst);
             }
             Asked::Watch(target) => {
-                self.write(Fact::Watching { target, online: answer["is_online"] == true, version: number("version") });
+                self.write(Fact::Watching {
+                    target,
+                    online: answer["is_online"] == true,
+                    version: number("version"),
+                });
                 self.standing.asking.fetch_sub(1, Ordering::SeqCst);
             }
             Asked::Send(msg) => {
-                let (id, epoch, seq, duplicate) =
-                    (text("id"), text("epoch"), number("seq"), answer["duplicate"] == true);
-                self.write(Fact::Acked { room: text("room_id"), msg: msg.clone(), id, epoch, seq, duplicate });
+                let (id, epoch, seq, duplicate) = (
+                    text("id"),
+                    text("epoch"),
+                    number("seq"),
+                    answer["duplicate"] == true,
+                );
+                self.write(Fact::Acked {
+                    room: text("room_id"),
+                    msg: msg.clone(),
+                    id,
+                    epoch,
+                    seq,
+                    duplicate,
+                });
                 self.sent(session, &msg);
             }
         }
@@ -418,7 +483,9 @@ impl Work {
             self.unsent.pop_front();
             session.under_way = None;
         }
-        self.standing.unanswered.store(self.unsent.len(), Ordering::SeqCst);
+        self.standing
+            .unanswered
+            .store(self.unsent.len(), Ordering::SeqCst);
     }
 
     fn refused(&mut self, session: &mut Session, asked: Asked, answer: &Value) -> bool {
@@ -427,8 +494,16 @@ impl Work {
         match asked {
             Asked::Authenticate => return false,
             Asked::Send(msg) => {
-                let room = self.unsent.front().map(|draft| draft.room.clone()).unwrap_or_default();
-                self.write(Fact::Refused { room, msg: msg.clone(), code: code.clone() });
+                let room = self
+                    .unsent
+                    .front()
+                    .map(|draft| draft.room.clone())
+                    .unwrap_or_default();
+                self.write(Fact::Refused {
+                    room,
+                    msg: msg.clone(),
+                    code: code.clone(),
+                });
                 match wait {
                     Some(time) => {
                         session.under_way = None;
@@ -438,7 +513,10 @@ impl Work {
                     None => self.sent(session, &msg),
                 }
             }
-            other => session.later.push((Instant::now() + wait.unwrap_or(Duration::from_secs(1)), other)),
+            other => session.later.push((
+                Instant::now() + wait.unwrap_or(Duration::from_secs(1)),
+                other,
+            )),
         }
         true
     }
@@ -450,29 +528,78 @@ impl Work {
                 if self.part.measures
                     && let Ok(sent) = came.content.parse::<u64>()
                 {
-                    self.latencies.add(self.history.now(), self.history.micros().saturating_sub(sent));
+                    self.latencies.add(
+                        self.history.now(),
+                        self.history.micros().saturating_sub(sent),
+                    );
                 }
-                let Came { room_id: room, epoch, seq, id, client_msg_id: msg, user_id: user, .. } = came;
+                let Came {
+                    room_id: room,
+                    epoch,
+                    seq,
+                    id,
+                    client_msg_id: msg,
+                    user_id: user,
+                    ..
+                } = came;
                 self.stand(&room, &epoch, seq);
-                self.write(Fact::Got { room, epoch, seq, id, msg, user });
+                self.write(Fact::Got {
+                    room,
+                    epoch,
+                    seq,
+                    id,
+                    msg,
+                    user,
+                });
             }
             "room_reset" => {
-                let Place { room_id: room, epoch, seq, lost_from } = serde_json::from_str(payload)?;
+                let Place {
+                    room_id: room,
+                    epoch,
+                    seq,
+                    lost_from,
+                } = serde_json::from_str(payload)?;
                 self.stand(&room, &epoch, seq);
-                self.write(Fact::Reset { room, epoch, seq, lost_from });
+                self.write(Fact::Reset {
+                    room,
+                    epoch,
+                    seq,
+                    lost_from,
+                });
             }
             "room_users" => {
-                let Users { room_id: room, users, total } = serde_json::from_str(payload)?;
+                let Users {
+                    room_id: room,
+                    users,
+                    total,
+                } = serde_json::from_str(payload)?;
                 self.write(Fact::Roster { room, users, total });
             }
             "user_joined" | "user_left" => {
-                let InRoom { room_id: room, user_id: user } = serde_json::from_str(payload)?;
-                let fact = if name == "user_left" { Fact::Went { room, user } } else { Fact::Entered { room, user } };
+                let InRoom {
+                    room_id: room,
+                    user_id: user,
+                } = serde_json::from_str(payload)?;
+                let fact = if name == "user_left" {
+                    Fact::Went { room, user }
+                } else {
+                    Fact::Entered { room, user }
+                };
                 self.write(fact);
             }
             "user_online" | "user_offline" => {
-                let Status { user_id: target, is_online: online, version, initial } = serde_json::from_str(payload)?;
-                self.write(Fact::Status { target, online, version, initial });
+                let Status {
+                    user_id: target,
+                    is_online: online,
+                    version,
+                    initial,
+                } = serde_json::from_str(payload)?;
+                self.write(Fact::Status {
+                    target,
+                    online,
+                    version,
+                    initial,
+                });
             }
             _ => {}
         }
@@ -562,13 +689,22 @@ mod tests {
     async fn who_is_told_to_stay_away_has_not_ended_by_its_own_will() {
         let file = std::env::temp_dir().join(format!("hubbub-expelled-{}", std::process::id()));
         let (history, written) = History::create(&file).unwrap();
-        let part = Part { name: "ann".into(), user: "ann".into(), doors: vec![server("41").await], ..Part::default() };
+        let part = Part {
+            name: "ann".into(),
+            user: "ann".into(),
+            doors: vec![server("41").await],
+            ..Part::default()
+        };
         let (_loud, quiet) = watch::channel(false);
         let mut member = Member::start(part, 1, history, quiet, Latencies::default());
         (&mut member.task).await.unwrap();
         assert!(!member.standing.has_ended());
         written.end().await.unwrap();
-        let facts: Vec<_> = crate::history::read(&file).unwrap().into_iter().map(|record| record.fact).collect();
+        let facts: Vec<_> = crate::history::read(&file)
+            .unwrap()
+            .into_iter()
+            .map(|record| record.fact)
+            .collect();
         std::fs::remove_file(&file).unwrap();
         assert_eq!(facts, [Fact::Opened { user: "ann".into() }, Fact::Closed]);
     }

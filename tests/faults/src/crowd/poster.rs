@@ -29,8 +29,13 @@ impl Poster {
         history: History,
         loud: watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?;
-        let (standing, statuses) = (Arc::new(Standing::default()), Arc::new(Mutex::new(BTreeMap::new())));
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(10))
+            .build()?;
+        let (standing, statuses) = (
+            Arc::new(Standing::default()),
+            Arc::new(Mutex::new(BTreeMap::new())),
+        );
         let work = Work {
             name: name.to_owned(),
             rooms,
@@ -41,7 +46,11 @@ impl Poster {
             standing: standing.clone(),
             statuses: statuses.clone(),
         };
-        Ok(Self { standing, statuses, task: tokio::spawn(work.run(loud)) })
+        Ok(Self {
+            standing,
+            statuses,
+            task: tokio::spawn(work.run(loud)),
+        })
     }
 
     /// How often which status was answered; 0 is no answer at all.
@@ -79,7 +88,10 @@ impl Work {
             let msg = format!("{}-{number}", self.name);
             let room = self.rooms[usize::try_from(number).unwrap_or(0) % self.rooms.len()].clone();
             self.standing.unanswered.store(1, SeqCst);
-            while !self.post(&room, &msg, self.doors[door % self.doors.len()]).await {
+            while !self
+                .post(&room, &msg, self.doors[door % self.doors.len()])
+                .await
+            {
                 door += 1;
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
@@ -90,10 +102,23 @@ impl Work {
     /// One attempt; whether it is settled.
     async fn post(&self, room: &str, msg: &str, door: std::net::SocketAddr) -> bool {
         let body = json!({"room_id": room, "user_id": self.name, "content": self.history.micros().to_string()});
-        self.history.write(&self.name, Fact::Sent { room: room.to_owned(), msg: msg.to_owned() });
-        let request = self.http.post(format!("http://{door}/messages")).header("idempotency-key", msg).json(&body);
+        self.history.write(
+            &self.name,
+            Fact::Sent {
+                room: room.to_owned(),
+                msg: msg.to_owned(),
+            },
+        );
+        let request = self
+            .http
+            .post(format!("http://{door}/messages"))
+            .header("idempotency-key", msg)
+            .json(&body);
         let (status, answer) = match request.send().await {
-            Ok(answer) => (answer.status().as_u16(), answer.json::<Value>().await.unwrap_or_default()),
+            Ok(answer) => (
+                answer.status().as_u16(),
+                answer.json::<Value>().await.unwrap_or_default(),
+            ),
             Err(_) => (0, Value::Null),
         };
         *self.statuses.lock().entry(status).or_default() += 1;
@@ -101,10 +126,22 @@ impl Work {
         let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
         let fact = match (status, answer["seq"].as_u64()) {
             (200 | 201, Some(seq)) => {
-                let (id, epoch, duplicate) = (text("id"), text("epoch"), answer["duplicate"] == true);
-                Fact::Acked { room, msg, id, epoch, seq, duplicate }
+                let (id, epoch, duplicate) =
+                    (text("id"), text("epoch"), answer["duplicate"] == true);
+                Fact::Acked {
+                    room,
+                    msg,
+                    id,
+                    epoch,
+                    seq,
+                    duplicate,
+                }
             }
-            _ => Fact::Refused { room, msg, code: format!("{status} {}", text("code")) },
+            _ => Fact::Refused {
+                room,
+                msg,
+                code: format!("{status} {}", text("code")),
+            },
         };
         let settled = matches!(fact, Fact::Acked { .. });
         self.history.write(&self.name, fact);

@@ -95,21 +95,39 @@ impl Lab {
     /// Notes a fault unless this holds.
     pub fn require(&mut self, holds: bool, what: impl Display) {
         if !holds {
-            self.faults.push(format!("[{} ms] {what}", self.history.now()));
+            self.faults
+                .push(format!("[{} ms] {what}", self.history.now()));
         }
     }
 
     /// The truth about a user: it came or went, and its watchers are owed that.
     pub fn changed(&self, user: &str, online: bool) {
-        self.history.write("lab", Fact::Change { target: user.to_owned(), online });
+        self.history.write(
+            "lab",
+            Fact::Change {
+                target: user.to_owned(),
+                online,
+            },
+        );
     }
 
     /// Starts a node, and waits until it can serve.
-    pub async fn node(&self, name: &str, redis: &str, settings: &[(&str, &str)]) -> anyhow::Result<Node> {
-        let common = self.settings.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    pub async fn node(
+        &self,
+        name: &str,
+        redis: &str,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Node> {
+        let common = self
+            .settings
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()));
         let settings: Vec<(&str, &str)> = common.chain(settings.iter().copied()).collect();
         let node = Node::start(&self.dir, &self.binary, name, redis, &settings).await?;
-        eventually("the node is ready", Duration::from_secs(20), async || node.is_ready().await).await?;
+        eventually("the node is ready", Duration::from_secs(20), async || {
+            node.is_ready().await
+        })
+        .await?;
         Ok(node)
     }
 
@@ -163,8 +181,18 @@ impl Crowd {
     pub fn add(&mut self, part: Part) -> usize {
         let (seed, history) = (self.rng.random(), self.history.clone());
         // Those who measure must not wait for the others' work, which real clients do on machines of their own.
-        let _aside = if part.measures { None } else { self.aside.enter() };
-        self.members.push(Member::start(part, seed, history, self.loud.subscribe(), self.latencies.clone()));
+        let _aside = if part.measures {
+            None
+        } else {
+            self.aside.enter()
+        };
+        self.members.push(Member::start(
+            part,
+            seed,
+            history,
+            self.loud.subscribe(),
+            self.latencies.clone(),
+        ));
         self.members.len() - 1
     }
 
@@ -177,7 +205,14 @@ impl Crowd {
         pace: Duration,
     ) -> anyhow::Result<()> {
         let loud = self.loud.subscribe();
-        self.posters.push(Poster::start(name, rooms.to_vec(), doors.to_vec(), pace, self.history.clone(), loud)?);
+        self.posters.push(Poster::start(
+            name,
+            rooms.to_vec(),
+            doors.to_vec(),
+            pace,
+            self.history.clone(),
+            loud,
+        )?);
         Ok(())
     }
 
@@ -192,12 +227,23 @@ impl Crowd {
         dir: &Path,
     ) -> anyhow::Result<()> {
         let log = dir.join(format!("{name}.log"));
-        self.fleets.push(Fleet::start(name, each, rooms, doors, pace, &self.history, &log)?);
+        self.fleets.push(Fleet::start(
+            name,
+            each,
+            rooms,
+            doors,
+            pace,
+            &self.history,
+            &log,
+        )?);
         Ok(())
     }
 
     fn standings(&self) -> impl Iterator<Item = (String, &Standing)> {
-        let members = self.members.iter().map(|member| (member.part.name.clone(), &*member.standing));
+        let members = self
+            .members
+            .iter()
+            .map(|member| (member.part.name.clone(), &*member.standing));
         let fleets = self.fleets.iter().flat_map(|fleet| &fleet.standings);
         members.chain(fleets.map(|(name, standing)| (name.clone(), &**standing)))
     }
@@ -224,7 +270,10 @@ impl Crowd {
         let began = Instant::now();
         while !self.missing().is_empty() {
             if began.elapsed() > patience {
-                bail!("not back after {patience:?}: {:?}", self.missing().iter().take(10).collect::<Vec<_>>());
+                bail!(
+                    "not back after {patience:?}: {:?}",
+                    self.missing().iter().take(10).collect::<Vec<_>>()
+                );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -234,7 +283,12 @@ impl Crowd {
     /// From now on these are told of each change singly.
     pub fn calm(&self, members: impl IntoIterator<Item = usize>) {
         for index in members {
-            self.history.write("lab", Fact::Calm { client: self.members[index].part.name.clone() });
+            self.history.write(
+                "lab",
+                Fact::Calm {
+                    client: self.members[index].part.name.clone(),
+                },
+            );
         }
     }
 
@@ -263,16 +317,41 @@ impl Crowd {
         tokio::time::sleep(QUIET).await;
         for room in &rooms {
             let head = node.get(&format!("/rooms/{room}/messages?limit=1")).await?;
-            let (epoch, seq) =
-                (head["epoch"].as_str().unwrap_or_default().to_owned(), head["seq"].as_u64().unwrap_or(0));
-            self.history.write("lab", Fact::Head { room: room.clone(), epoch, seq });
+            let (epoch, seq) = (
+                head["epoch"].as_str().unwrap_or_default().to_owned(),
+                head["seq"].as_u64().unwrap_or(0),
+            );
+            self.history.write(
+                "lab",
+                Fact::Head {
+                    room: room.clone(),
+                    epoch,
+                    seq,
+                },
+            );
             let users = self.members_of(node, room).await?;
-            self.history.write("lab", Fact::Members { room: room.clone(), users });
+            self.history.write(
+                "lab",
+                Fact::Members {
+                    room: room.clone(),
+                    users,
+                },
+            );
         }
         for target in users {
             let state = node.get(&format!("/users/{target}/status")).await?;
-            let (online, version) = (state["is_online"] == true, state["version"].as_u64().unwrap_or(0));
-            self.history.write("lab", Fact::State { target, online, version });
+            let (online, version) = (
+                state["is_online"] == true,
+                state["version"].as_u64().unwrap_or(0),
+            );
+            self.history.write(
+                "lab",
+                Fact::State {
+                    target,
+                    online,
+                    version,
+                },
+            );
         }
         Ok(took)
     }
@@ -280,9 +359,15 @@ impl Crowd {
     async fn members_of(&self, node: &Node, room: &str) -> anyhow::Result<Vec<String>> {
         let (mut users, mut cursor) = (Vec::new(), String::new());
         loop {
-            let page = node.get(&format!("/rooms/{room}/users?limit=1000{cursor}")).await?;
+            let page = node
+                .get(&format!("/rooms/{room}/users?limit=1000{cursor}"))
+                .await?;
             let found = page["users"].as_array().context("no users")?;
-            users.extend(found.iter().filter_map(|user| Some(user["user_id"].as_str()?.to_owned())));
+            users.extend(
+                found
+                    .iter()
+                    .filter_map(|user| Some(user["user_id"].as_str()?.to_owned())),
+            );
             match page["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => return Ok(users),
@@ -291,11 +376,16 @@ impl Crowd {
     }
 
     fn rooms(&self) -> BTreeSet<String> {
-        self.standings().flat_map(|(_, standing)| standing.positions().into_keys()).collect()
+        self.standings()
+            .flat_map(|(_, standing)| standing.positions().into_keys())
+            .collect()
     }
 
     fn users(&self) -> BTreeSet<String> {
-        self.members.iter().flat_map(|member| member.part.watches.clone()).collect()
+        self.members
+            .iter()
+            .flat_map(|member| member.part.watches.clone())
+            .collect()
     }
 
     async fn is_settled(&self, node: &Node, rooms: &BTreeSet<String>) -> bool {
@@ -310,12 +400,19 @@ impl Crowd {
         }
         let mut heads = HashMap::new();
         for room in rooms {
-            let Ok(head) = node.get(&format!("/rooms/{room}/messages?limit=1")).await else { return false };
+            let Ok(head) = node.get(&format!("/rooms/{room}/messages?limit=1")).await else {
+                return false;
+            };
             heads.insert(room.clone(), head["seq"].as_u64().unwrap_or(0));
         }
         self.standings()
             .filter(|(_, standing)| !standing.has_ended())
-            .all(|(_, standing)| standing.positions().iter().all(|(room, at)| heads.get(room) == Some(&at.seq)))
+            .all(|(_, standing)| {
+                standing
+                    .positions()
+                    .iter()
+                    .all(|(room, at)| heads.get(room) == Some(&at.seq))
+            })
     }
 }
 
@@ -323,7 +420,11 @@ impl Crowd {
 ///
 /// # Errors
 /// It never was.
-pub async fn eventually(what: &str, patience: Duration, mut check: impl AsyncFnMut() -> bool) -> anyhow::Result<()> {
+pub async fn eventually(
+    what: &str,
+    patience: Duration,
+    mut check: impl AsyncFnMut() -> bool,
+) -> anyhow::Result<()> {
     let end = Instant::now() + patience;
     while !check().await {
         if Instant::now() > end {
@@ -335,8 +436,17 @@ pub async fn eventually(what: &str, patience: Duration, mut check: impl AsyncFnM
 }
 
 async fn await_port(port: u16) -> anyhow::Result<()> {
-    let connects = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok();
-    eventually(&format!("something listens on {port}"), Duration::from_secs(10), connects).await
+    let connects = async || {
+        tokio::net::TcpStream::connect(("127.0.0.1", port))
+            .await
+            .is_ok()
+    };
+    eventually(
+        &format!("something listens on {port}"),
+        Duration::from_secs(10),
+        connects,
+    )
+    .await
 }
 
 /// A port that nobody listens on just now, low enough for a cluster's second port, and given to nobody else in this run:
@@ -357,7 +467,14 @@ pub fn free_port() -> u16 {
 /// # Errors
 /// It isn't installed.
 pub fn faked_time() -> anyhow::Result<String> {
-    let places = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"];
+    let places = [
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib",
+    ];
     let found = places.map(|place| format!("{place}/faketime/libfaketimeMT.so.1"));
-    found.into_iter().find(|path| Path::new(path).exists()).context("libfaketime is not installed (Debian: faketime)")
+    found
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .context("libfaketime is not installed (Debian: faketime)")
 }

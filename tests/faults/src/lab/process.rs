@@ -14,9 +14,17 @@ pub struct Process {
 impl Process {
     /// Starts a command; what it says goes to the end of a file.
     pub fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let child = command.spawn().with_context(|| format!("{:?} can't be started", command.get_program()))?;
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)?;
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
+        let child = command
+            .spawn()
+            .with_context(|| format!("{:?} can't be started", command.get_program()))?;
         Ok(Self { child })
     }
 
@@ -56,9 +64,11 @@ impl Process {
 
     /// Its resident memory in KB.
     pub fn memory_kb(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+        line.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok())
+            .unwrap_or(0)
     }
 }
 

@@ -51,7 +51,13 @@ impl Proxy {
                 tokio::spawn(pass(client, target.clone(), fair.clone(), reset.clone()));
             }
         });
-        Ok(Self { address, weather, port, resets, task })
+        Ok(Self {
+            address,
+            weather,
+            port,
+            resets,
+            task,
+        })
     }
 
     /// Changes the weather, for connections there are as for new ones.
@@ -93,16 +99,29 @@ async fn pass(
     let _ = (abrupt(&client), client.set_nodelay(true));
     let work = async {
         let mut fair = weather.clone();
-        fair.wait_for(|now| !matches!(now, Weather::Silent | Weather::SilentToServer)).await.ok()?;
+        fair.wait_for(|now| !matches!(now, Weather::Silent | Weather::SilentToServer))
+            .await
+            .ok()?;
         if *weather.borrow() == Weather::Refusing {
             return None;
         }
         let port = *port.borrow();
         let server = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
         let _ = (abrupt(&server), server.set_nodelay(true));
-        let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-        let up = copy(from_client, to_server, weather.clone(), Weather::SilentToServer);
-        let down = copy(from_server, to_client, weather.clone(), Weather::SilentToClient);
+        let ((from_client, to_client), (from_server, to_server)) =
+            (client.into_split(), server.into_split());
+        let up = copy(
+            from_client,
+            to_server,
+            weather.clone(),
+            Weather::SilentToServer,
+        );
+        let down = copy(
+            from_server,
+            to_client,
+            weather.clone(),
+            Weather::SilentToClient,
+        );
         // Either side's end is the end of both.
         tokio::select! { _ = up => {}, _ = down => {} }
         Some(())
@@ -119,7 +138,10 @@ async fn copy(
 ) -> Option<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
-        weather.wait_for(|now| *now != Weather::Silent && *now != deaf).await.ok()?;
+        weather
+            .wait_for(|now| *now != Weather::Silent && *now != deaf)
+            .await
+            .ok()?;
         let read = tokio::select! {
             read = from.read(&mut buffer) => read.ok()?,
             _ = weather.changed() => continue,
@@ -128,7 +150,10 @@ async fn copy(
             return None;
         }
         // It may have turned between.
-        weather.wait_for(|now| *now != Weather::Silent && *now != deaf).await.ok()?;
+        weather
+            .wait_for(|now| *now != Weather::Silent && *now != deaf)
+            .await
+            .ok()?;
         let now = *weather.borrow();
         if let Weather::Slow(delay) = now {
             tokio::time::sleep(delay).await;

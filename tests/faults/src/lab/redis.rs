@@ -21,7 +21,18 @@ pub struct Redis {
 impl Redis {
     /// Starts one that writes each command to its file before it answers.
     pub async fn durable(dir: &Path) -> anyhow::Result<Self> {
-        Self::start(dir, &["--appendonly", "yes", "--appendfsync", "always", "--no-appendfsync-on-rewrite", "no"]).await
+        Self::start(
+            dir,
+            &[
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+                "--no-appendfsync-on-rewrite",
+                "no",
+            ],
+        )
+        .await
     }
 
     /// Starts one that keeps nothing but what `SAVE` writes.
@@ -34,8 +45,12 @@ impl Redis {
         let port = free_port();
         let dir = dir.join(format!("redis-{port}"));
         std::fs::create_dir_all(&dir)?;
-        let mut server =
-            Self { port, dir, settings: settings.iter().map(ToString::to_string).collect(), process: None };
+        let mut server = Self {
+            port,
+            dir,
+            settings: settings.iter().map(ToString::to_string).collect(),
+            process: None,
+        };
         server.run().await?;
         Ok(server)
     }
@@ -43,8 +58,20 @@ impl Redis {
     /// Starts it (again): same port, same directory.
     pub async fn run(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new("redis-server");
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        command.args(["--maxmemory-policy", "noeviction", "--repl-diskless-sync-delay", "0"]);
+        command.args([
+            "--port",
+            &self.port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+        ]);
+        command.args([
+            "--maxmemory-policy",
+            "noeviction",
+            "--repl-diskless-sync-delay",
+            "0",
+        ]);
         command.arg("--dir").arg(&self.dir).args(&self.settings);
         self.process = Some(Process::start(&mut command, &self.dir.join("log"))?);
         await_port(self.port).await?;
@@ -63,7 +90,11 @@ impl Redis {
     /// Freezes or thaws it.
     pub fn freeze(&self, frozen: bool) {
         if let Some(process) = &self.process {
-            if frozen { process.freeze() } else { process.thaw() }
+            if frozen {
+                process.freeze()
+            } else {
+                process.thaw()
+            }
         }
     }
 
@@ -85,10 +116,17 @@ impl Redis {
 
 /// Runs a command on the server of that port.
 pub fn cli(port: u16, arguments: &[&str]) -> anyhow::Result<String> {
-    let out = Command::new("timeout").args(["5", "redis-cli", "-p", &port.to_string()]).args(arguments).output();
+    let out = Command::new("timeout")
+        .args(["5", "redis-cli", "-p", &port.to_string()])
+        .args(arguments)
+        .output();
     let out = out.context("redis-cli is installed")?;
     let text = String::from_utf8_lossy(&out.stdout).trim().to_owned();
-    ensure!(out.status.success(), "redis-cli {arguments:?}: {text}{}", String::from_utf8_lossy(&out.stderr));
+    ensure!(
+        out.status.success(),
+        "redis-cli {arguments:?}: {text}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     Ok(text)
 }
 
@@ -108,7 +146,9 @@ impl Watched {
         let second = Redis::durable(dir).await?;
         second.cli(&["REPLICAOF", "127.0.0.1", &first.port.to_string()])?;
         super::eventually("the replica follows", Duration::from_secs(20), async || {
-            second.cli(&["INFO", "replication"]).is_ok_and(|text| text.contains("master_link_status:up"))
+            second
+                .cli(&["INFO", "replication"])
+                .is_ok_and(|text| text.contains("master_link_status:up"))
         })
         .await?;
         let (mut sentinels, mut processes) = (Vec::new(), Vec::new());
@@ -130,25 +170,48 @@ impl Watched {
             sentinels.push(port);
         }
         let port = sentinels[0];
-        super::eventually("the Sentinels know each other", Duration::from_secs(30), async || {
-            cli(port, &["SENTINEL", "CKQUORUM", "hub"]).is_ok_and(|text| text.contains("OK 3"))
-                && cli(port, &["SENTINEL", "REPLICAS", "hub"]).is_ok_and(|text| text.contains("slave-priority"))
-        })
+        super::eventually(
+            "the Sentinels know each other",
+            Duration::from_secs(30),
+            async || {
+                cli(port, &["SENTINEL", "CKQUORUM", "hub"]).is_ok_and(|text| text.contains("OK 3"))
+                    && cli(port, &["SENTINEL", "REPLICAS", "hub"])
+                        .is_ok_and(|text| text.contains("slave-priority"))
+            },
+        )
         .await?;
-        Ok(Self { servers: vec![first, second], sentinels, _processes: processes })
+        Ok(Self {
+            servers: vec![first, second],
+            sentinels,
+            _processes: processes,
+        })
     }
 
     /// For `REDIS_URL`.
     pub fn url(&self) -> String {
-        let [first, rest @ ..] = &self.sentinels[..] else { unreachable!("three were started") };
-        let nodes: Vec<String> = rest.iter().map(|port| format!("node=127.0.0.1:{port}")).collect();
-        format!("redis-sentinel://127.0.0.1:{first}?sentinelServiceName=hub&{}", nodes.join("&"))
+        let [first, rest @ ..] = &self.sentinels[..] else {
+            unreachable!("three were started")
+        };
+        let nodes: Vec<String> = rest
+            .iter()
+            .map(|port| format!("node=127.0.0.1:{port}"))
+            .collect();
+        format!(
+            "redis-sentinel://127.0.0.1:{first}?sentinelServiceName=hub&{}",
+            nodes.join("&")
+        )
     }
 
     /// The port of the primary, as the Sentinels have it.
     pub fn primary(&self) -> anyhow::Result<u16> {
-        let text = cli(self.sentinels[0], &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "hub"])?;
-        text.lines().nth(1).and_then(|port| port.trim().parse().ok()).context("no primary")
+        let text = cli(
+            self.sentinels[0],
+            &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "hub"],
+        )?;
+        text.lines()
+            .nth(1)
+            .and_then(|port| port.trim().parse().ok())
+            .context("no primary")
     }
 }
 
@@ -175,17 +238,27 @@ impl Sharded {
             ];
             servers.push(Redis::start(dir, &settings).await?);
         }
-        let addresses: Vec<String> = servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+        let addresses: Vec<String> = servers
+            .iter()
+            .map(|server| format!("127.0.0.1:{}", server.port))
+            .collect();
         let mut command = Command::new("redis-cli");
-        command.args(["--cluster", "create"]).args(&addresses).args(["--cluster-replicas", "1", "--cluster-yes"]);
+        command
+            .args(["--cluster", "create"])
+            .args(&addresses)
+            .args(["--cluster-replicas", "1", "--cluster-yes"]);
         let out = tokio::task::spawn_blocking(move || command.output()).await??;
-        ensure!(out.status.success(), "no cluster: {}", String::from_utf8_lossy(&out.stdout));
+        ensure!(
+            out.status.success(),
+            "no cluster: {}",
+            String::from_utf8_lossy(&out.stdout)
+        );
         let cluster = Self { servers };
         super::eventually("the cluster serves", Duration::from_secs(30), async || {
             cluster.servers.iter().all(|server| {
-                server
-                    .cli(&["CLUSTER", "INFO"])
-                    .is_ok_and(|text| text.contains("cluster_state:ok") && text.contains("cluster_known_nodes:6"))
+                server.cli(&["CLUSTER", "INFO"]).is_ok_and(|text| {
+                    text.contains("cluster_state:ok") && text.contains("cluster_known_nodes:6")
+                })
             }) && cluster.roles("slave").len() == 3
         })
         .await?;
@@ -194,19 +267,28 @@ impl Sharded {
 
     /// For `REDIS_URL`.
     pub fn url(&self) -> String {
-        let nodes: Vec<String> =
-            self.servers[1..3].iter().map(|server| format!("node=127.0.0.1:{}", server.port)).collect();
-        format!("redis-cluster://127.0.0.1:{}?{}", self.servers[0].port, nodes.join("&"))
+        let nodes: Vec<String> = self.servers[1..3]
+            .iter()
+            .map(|server| format!("node=127.0.0.1:{}", server.port))
+            .collect();
+        format!(
+            "redis-cluster://127.0.0.1:{}?{}",
+            self.servers[0].port,
+            nodes.join("&")
+        )
     }
 
     /// Indices of the servers that say they have this role (`master` or `slave`) and are in step.
     pub fn roles(&self, role: &str) -> Vec<usize> {
         let has = |server: &Redis| {
             server.cli(&["INFO", "replication"]).is_ok_and(|text| {
-                text.contains(&format!("role:{role}")) && (role == "master" || text.contains("master_link_status:up"))
+                text.contains(&format!("role:{role}"))
+                    && (role == "master" || text.contains("master_link_status:up"))
             })
         };
-        (0..self.servers.len()).filter(|index| has(&self.servers[*index])).collect()
+        (0..self.servers.len())
+            .filter(|index| has(&self.servers[*index]))
+            .collect()
     }
 
     /// The id by which the cluster knows a server.

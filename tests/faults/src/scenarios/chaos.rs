@@ -15,7 +15,13 @@ use crate::lab::{Lab, Weather};
 pub async fn random(lab: &mut Lab) -> anyhow::Result<()> {
     let mut redis = Redis::durable(&lab.dir).await?;
     // Few and slow, as an hour of it has to fit into memory to be judged.
-    let size = Size { nodes: 3, clients_a_node: 24, rooms: 4, official: 2, pace: Duration::from_secs(1) };
+    let size = Size {
+        nodes: 3,
+        clients_a_node: 24,
+        rooms: 4,
+        official: 2,
+        pace: Duration::from_secs(1),
+    };
     let mut stage = Stage::on(lab, &redis, size).await?;
     lab.promises.presence = Presence::FinalState;
     stage.crowd.speak(true).await?;
@@ -90,7 +96,9 @@ async fn one(lab: &mut Lab, stage: &mut Stage, redis: &mut Redis) -> anyhow::Res
             redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"])?;
         }
         7 => {
-            lab.step(format!("node-{home} is cut off from Redis, and another killed meanwhile"));
+            lab.step(format!(
+                "node-{home} is cut off from Redis, and another killed meanwhile"
+            ));
             stage.ways[home].set(Weather::Silent);
             let other = (home + 1) % stage.nodes.len();
             stage.nodes[other].kill();

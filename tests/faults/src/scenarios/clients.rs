@@ -47,16 +47,27 @@ pub async fn short_log(lab: &mut Lab) -> anyhow::Result<()> {
     lab.promises.gaps = Some(KEPT);
     lab.promises.presence = Presence::FinalState;
     lab.must_see.push(("a gap", |figures| figures.gaps > 0));
-    lab.must_see.push(("a resume without one", |figures| figures.resumes > 0));
-    lab.must_see.push(("a node that was behind for too long", |figures| figures.resets > 0));
+    lab.must_see
+        .push(("a resume without one", |figures| figures.resumes > 0));
+    lab.must_see
+        .push(("a node that was behind for too long", |figures| {
+            figures.resets > 0
+        }));
     let redis = Redis::durable(&lab.dir).await?;
     // Few who say much: in two seconds more than is kept.
     let pace = Duration::from_millis(200);
-    let size = Size { clients_a_node: lab.pick(16, 40), rooms: 2, pace, ..Size::usual(lab) };
+    let size = Size {
+        clients_a_node: lab.pick(16, 40),
+        rooms: 2,
+        pace,
+        ..Size::usual(lab)
+    };
     let mut stage = Stage::on(lab, &redis, size).await?;
     for round in 0..lab.pick(1, 6) {
         stage.load_for(Duration::from_secs(1)).await?;
-        lab.step(format!("round {round}: some leave for up to 6 s, and node-0 is cut off for 8 s"));
+        lab.step(format!(
+            "round {round}: some leave for up to 6 s, and node-0 is cut off for 8 s"
+        ));
         for member in &stage.crowd.members {
             if lab.rng.random_bool(0.3) {
                 member.leave_for(Duration::from_millis(lab.rng.random_range(0..6000)));
@@ -111,7 +122,9 @@ pub async fn slow_readers(lab: &mut Lab) -> anyhow::Result<()> {
     while began.elapsed() < Duration::from_secs(seconds) {
         sleep(Duration::from_millis(200)).await;
         most = most.max(node.memory_kb());
-        let left = node.get("/health").await?["connectedClients"].as_u64().unwrap_or(0);
+        let left = node.get("/health").await?["connectedClients"]
+            .as_u64()
+            .unwrap_or(0);
         if cut_off.is_none() && left <= (clients - slow) as u64 {
             cut_off = Some(began.elapsed());
         }
@@ -121,8 +134,16 @@ pub async fn slow_readers(lab: &mut Lab) -> anyhow::Result<()> {
         "p99 of the others, undisturbed and disturbed",
         format!("{calm:.1} and {disturbed:.1} ms ({calm_count} and {count} deliveries)"),
     );
-    lab.figure("memory before, and at most", format!("{} and {} MB", before / 1024, most / 1024));
-    lab.figure("cut off after", cut_off.map_or("never".into(), |time| format!("{:.1} s", time.as_secs_f64())));
+    lab.figure(
+        "memory before, and at most",
+        format!("{} and {} MB", before / 1024, most / 1024),
+    );
+    lab.figure(
+        "cut off after",
+        cut_off.map_or("never".into(), |time| {
+            format!("{:.1} s", time.as_secs_f64())
+        }),
+    );
     lab.require(
         cut_off.is_some_and(|time| time < Duration::from_secs(15)),
         "clients that don't read are not cut off within 15 s",
@@ -135,7 +156,10 @@ pub async fn slow_readers(lab: &mut Lab) -> anyhow::Result<()> {
         );
     }
     let bound = before + u64::try_from(slow)? * 2 * 1024 + 32 * 1024;
-    lab.require(most < bound, format!("memory rose from {before} to {most} KB"));
+    lab.require(
+        most < bound,
+        format!("memory rose from {before} to {most} KB"),
+    );
     settle(lab, &mut crowd, &node).await
 }
 
@@ -145,7 +169,10 @@ pub async fn storm(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
     let mut nodes = Vec::new();
     for index in 0..2 {
-        nodes.push(lab.node(&format!("node-{index}"), &redis.url(), &[]).await?);
+        nodes.push(
+            lab.node(&format!("node-{index}"), &redis.url(), &[])
+                .await?,
+        );
     }
     let mut crowd = lab.crowd()?;
     for index in 0..dropped + staying {
@@ -180,14 +207,29 @@ pub async fn storm(lab: &mut Lab) -> anyhow::Result<()> {
     let (p99, count) = crowd.latencies.p99(from, lab.history.now());
     let read = log_reads(&nodes).await? - reads;
     lab.figure("all back after", format!("{:.1} s", back.as_secs_f64()));
-    lab.figure("p99 of those who stayed", format!("{p99:.1} ms ({count} deliveries)"));
-    lab.figure("reads of the log, both nodes together", format!("{read} ({rooms} rooms)"));
-    lab.require(back < Duration::from_secs(30), format!("all were back only after {back:?}"));
+    lab.figure(
+        "p99 of those who stayed",
+        format!("{p99:.1} ms ({count} deliveries)"),
+    );
+    lab.figure(
+        "reads of the log, both nodes together",
+        format!("{read} ({rooms} rooms)"),
+    );
+    lab.require(
+        back < Duration::from_secs(30),
+        format!("all were back only after {back:?}"),
+    );
     if lab.long {
-        lab.require(p99 < 250.0, format!("p99 of those who stayed is {p99:.1} ms"));
+        lab.require(
+            p99 < 250.0,
+            format!("p99 of those who stayed is {p99:.1} ms"),
+        );
     }
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    lab.require(read <= (rooms * nodes.len()) as f64, format!("{read} reads of the log"));
+    lab.require(
+        read <= (rooms * nodes.len()) as f64,
+        format!("{read} reads of the log"),
+    );
     settle(lab, &mut crowd, &nodes[0]).await
 }
 
@@ -201,7 +243,8 @@ async fn settle(lab: &mut Lab, crowd: &mut Crowd, node: &Node) -> anyhow::Result
 async fn log_reads(nodes: &[Node]) -> anyhow::Result<f64> {
     let mut sum = 0.0;
     for node in nodes {
-        sum += node.metric("hubbub_replay_reads_total").await? + node.metric("hubbub_catch_ups_total").await?;
+        sum += node.metric("hubbub_replay_reads_total").await?
+            + node.metric("hubbub_catch_ups_total").await?;
     }
     Ok(sum)
 }

@@ -15,14 +15,23 @@ pub async fn apart(lab: &mut Lab) -> anyhow::Result<()> {
     let mut nodes = Vec::new();
     for (index, offset) in ["-3600s", "+3600s", "+0s"].into_iter().enumerate() {
         // Only the clock on the wall: what an interval lasts is the same everywhere.
-        let settings = [("LD_PRELOAD", library.as_str()), ("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
-        nodes.push(lab.node(&format!("node-{index}"), &redis.url(), &settings).await?);
+        let settings = [
+            ("LD_PRELOAD", library.as_str()),
+            ("FAKETIME", offset),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ];
+        nodes.push(
+            lab.node(&format!("node-{index}"), &redis.url(), &settings)
+                .await?,
+        );
     }
     let size = Size::usual(lab);
     let mut stage = Stage::populate(lab, nodes, Vec::new(), size).await?;
     let mut times = Vec::new();
     for node in &stage.nodes {
-        let message = node.get(&format!("/rooms/{}/users", stage.rooms[0])).await?;
+        let message = node
+            .get(&format!("/rooms/{}/users", stage.rooms[0]))
+            .await?;
         times.push(message["total"].clone());
     }
     lab.require(
@@ -36,7 +45,10 @@ pub async fn apart(lab: &mut Lab) -> anyhow::Result<()> {
     sleep(Duration::from_secs(3)).await;
     stage.nodes[0].run().await?;
     let node = &stage.nodes[0];
-    eventually("it is ready", Duration::from_secs(20), async || node.is_ready().await).await?;
+    eventually("it is ready", Duration::from_secs(20), async || {
+        node.is_ready().await
+    })
+    .await?;
     // Longer than a lease: what its clock might spoil would show.
     sleep(Duration::from_secs(lab.pick(15, 30))).await;
     stage.settle(lab).await

@@ -57,22 +57,41 @@ pub async fn slow(lab: &mut Lab) -> anyhow::Result<()> {
     stage.settle(lab).await
 }
 
-async fn cut(lab: &mut Lab, stage: &mut Stage, weather: Weather, seconds: u64) -> anyhow::Result<()> {
+async fn cut(
+    lab: &mut Lab,
+    stage: &mut Stage,
+    weather: Weather,
+    seconds: u64,
+) -> anyhow::Result<()> {
     stage.load_for(Duration::from_secs(3)).await?;
     lab.step(format!("node-0 is cut off for {seconds} s: {weather:?}"));
     let began = Instant::now();
     stage.ways[0].set(weather);
     // Longer than the lease, the beat and the grace: its users are taken for gone, and come back with it.
-    let users = if seconds > 20 { stage.users_alone_on(0) } else { Vec::new() };
+    let users = if seconds > 20 {
+        stage.users_alone_on(0)
+    } else {
+        Vec::new()
+    };
     users.iter().for_each(|user| lab.changed(user, false));
     if seconds >= 8 {
         let node = &stage.nodes[0];
-        eventually("the node is not ready", Duration::from_secs(20), async || node.status("/health").await == 503)
-            .await?;
+        eventually(
+            "the node is not ready",
+            Duration::from_secs(20),
+            async || node.status("/health").await == 503,
+        )
+        .await?;
         let noticed = began.elapsed();
         lab.figure("not ready after", format!("{:.1} s", noticed.as_secs_f64()));
-        lab.require(noticed < Duration::from_secs(8), format!("{weather:?}: not ready only after {noticed:?}"));
-        lab.require(node.status("/livez").await == 200, "/livez fails on a node that is cut off");
+        lab.require(
+            noticed < Duration::from_secs(8),
+            format!("{weather:?}: not ready only after {noticed:?}"),
+        );
+        lab.require(
+            node.status("/livez").await == 200,
+            "/livez fails on a node that is cut off",
+        );
     }
     sleep(Duration::from_secs(seconds).saturating_sub(began.elapsed())).await;
 
@@ -81,7 +100,9 @@ async fn cut(lab: &mut Lab, stage: &mut Stage, weather: Weather, seconds: u64) -
     let healed = Instant::now();
     let mut heads = HashMap::new();
     for room in &stage.rooms {
-        let head = stage.nodes[1].get(&format!("/rooms/{room}/messages?limit=1")).await?;
+        let head = stage.nodes[1]
+            .get(&format!("/rooms/{room}/messages?limit=1"))
+            .await?;
         heads.insert(room.clone(), head["seq"].as_u64().unwrap_or(0));
     }
     let own: Vec<_> = stage
@@ -91,14 +112,26 @@ async fn cut(lab: &mut Lab, stage: &mut Stage, weather: Weather, seconds: u64) -
         .filter(|member| member.part.home == 0)
         .map(|member| member.standing.clone())
         .collect();
-    let caught_up =
-        async || own.iter().all(|standing| standing.positions().iter().all(|(room, at)| at.seq >= heads[room]));
+    let caught_up = async || {
+        own.iter().all(|standing| {
+            standing
+                .positions()
+                .iter()
+                .all(|(room, at)| at.seq >= heads[room])
+        })
+    };
     eventually("its clients have caught up", PATIENCE, caught_up).await?;
     let took = healed.elapsed();
-    lab.figure(&format!("{weather:?} for {seconds} s, caught up after"), format!("{:.1} s", took.as_secs_f64()));
+    lab.figure(
+        &format!("{weather:?} for {seconds} s, caught up after"),
+        format!("{:.1} s", took.as_secs_f64()),
+    );
     // The short form shares the machine with others, which makes it slower than that.
     let most = lab.pick(Duration::from_secs(45), Duration::from_secs(3));
-    lab.require(took < most, format!("{weather:?} for {seconds} s: caught up only after {took:?}"));
+    lab.require(
+        took < most,
+        format!("{weather:?} for {seconds} s: caught up only after {took:?}"),
+    );
     // Long enough for what the reaping of a living node would bring.
     sleep(Duration::from_secs(5)).await;
     Ok(())

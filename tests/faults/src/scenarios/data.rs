@@ -22,7 +22,9 @@ pub async fn rolled_back(lab: &mut Lab) -> anyhow::Result<()> {
         let kept = redis.dir().join("kept.rdb");
         std::fs::copy(redis.dir().join("dump.rdb"), &kept)?;
         sleep(Duration::from_secs(4)).await;
-        lab.step(format!("round {round}: Redis is killed, and comes back as it was 4 s ago"));
+        lab.step(format!(
+            "round {round}: Redis is killed, and comes back as it was 4 s ago"
+        ));
         redis.kill();
         lab.history.write("lab", Fact::DataLost);
         std::fs::copy(&kept, redis.dir().join("dump.rdb"))?;
@@ -55,8 +57,11 @@ pub async fn stale_replica(lab: &mut Lab) -> anyhow::Result<()> {
         let second = Redis::forgetful(&lab.dir).await?;
         let way = crate::lab::Proxy::to(first.port).await?;
         second.cli(&["REPLICAOF", "127.0.0.1", &way.address.port().to_string()])?;
-        let follows =
-            async || second.cli(&["INFO", "replication"]).is_ok_and(|text| text.contains("master_link_status:up"));
+        let follows = async || {
+            second
+                .cli(&["INFO", "replication"])
+                .is_ok_and(|text| text.contains("master_link_status:up"))
+        };
         eventually("the replica follows", Duration::from_secs(20), follows).await?;
         stage.load_for(Duration::from_secs(3)).await?;
         lab.step(format!("round {round}: the replica falls behind"));
@@ -69,7 +74,10 @@ pub async fn stale_replica(lab: &mut Lab) -> anyhow::Result<()> {
         for way in &stage.ways {
             way.lead_to(second.port);
         }
-        stage.all_ready(Duration::from_secs(20)).await.context("after the promotion")?;
+        stage
+            .all_ready(Duration::from_secs(20))
+            .await
+            .context("after the promotion")?;
         first = second;
         sleep(Duration::from_secs(4)).await;
     }

@@ -56,7 +56,14 @@ impl Stage {
         let (mut nodes, mut ways) = (Vec::new(), Vec::new());
         for index in 0..size.nodes {
             let way = Proxy::to(redis.port).await?;
-            nodes.push(lab.node(&format!("node-{index}"), &format!("redis://{}", way.address), &[]).await?);
+            nodes.push(
+                lab.node(
+                    &format!("node-{index}"),
+                    &format!("redis://{}", way.address),
+                    &[],
+                )
+                .await?,
+            );
             ways.push(way);
         }
         Self::populate(lab, nodes, ways, size).await
@@ -70,8 +77,15 @@ impl Stage {
 
     /// Fills nodes with clients: a third of them send; every tenth user has a second client on the next node; three on each node
     /// watch users of all nodes.
-    pub async fn populate(lab: &mut Lab, nodes: Vec<Node>, ways: Vec<Proxy>, size: Size) -> anyhow::Result<Self> {
-        let rooms: Vec<String> = (0..size.rooms).map(|index| format!("room-{index}")).collect();
+    pub async fn populate(
+        lab: &mut Lab,
+        nodes: Vec<Node>,
+        ways: Vec<Proxy>,
+        size: Size,
+    ) -> anyhow::Result<Self> {
+        let rooms: Vec<String> = (0..size.rooms)
+            .map(|index| format!("room-{index}"))
+            .collect();
         let doors: Vec<SocketAddr> = nodes.iter().map(|node| node.address).collect();
         let mut crowd = lab.crowd()?;
         for home in 0..nodes.len() {
@@ -79,7 +93,10 @@ impl Stage {
                 let part = Part {
                     name: format!("c{home}-{index}"),
                     user: user(home, index),
-                    rooms: vec![rooms[index % rooms.len()].clone(), rooms[(index + 1) % rooms.len()].clone()],
+                    rooms: vec![
+                        rooms[index % rooms.len()].clone(),
+                        rooms[(index + 1) % rooms.len()].clone(),
+                    ],
                     doors: doors.clone(),
                     home,
                     pace: (index % 3 == 0).then_some(size.pace),
@@ -97,7 +114,14 @@ impl Stage {
                 crowd.add(part);
             }
         }
-        crowd.add_fleet("js-", size.official, &rooms[..2.min(rooms.len())], &doors, size.pace, &lab.dir)?;
+        crowd.add_fleet(
+            "js-",
+            size.official,
+            &rooms[..2.min(rooms.len())],
+            &doors,
+            size.pace,
+            &lab.dir,
+        )?;
         crowd.add_poster("poster", &rooms, &doors, size.pace)?;
         crowd.all_back(PATIENCE).await.context("at the start")?;
         // Only now, so that nobody is seen to come.
@@ -116,8 +140,16 @@ impl Stage {
                 });
             }
         }
-        crowd.all_back(PATIENCE).await.context("the watchers at the start")?;
-        Ok(Self { crowd, nodes, ways, rooms })
+        crowd
+            .all_back(PATIENCE)
+            .await
+            .context("the watchers at the start")?;
+        Ok(Self {
+            crowd,
+            nodes,
+            ways,
+            rooms,
+        })
     }
 
     /// Lets everybody send, for so long.
@@ -139,20 +171,36 @@ impl Stage {
 
     fn calm(&self, far: impl Fn(&Part) -> bool) {
         let members = self.crowd.members.iter().enumerate();
-        self.crowd.calm(members.filter(|(_, member)| far(&member.part)).map(|(index, _)| index));
+        self.crowd.calm(
+            members
+                .filter(|(_, member)| far(&member.part))
+                .map(|(index, _)| index),
+        );
     }
 
     /// The users of a node who have no other connection than those to it, official clients included.
     pub fn users_alone_on(&self, home: usize) -> Vec<String> {
-        let own = self.alone_on(home).into_iter().map(|index| self.crowd.members[index].part.user.clone());
+        let own = self
+            .alone_on(home)
+            .into_iter()
+            .map(|index| self.crowd.members[index].part.user.clone());
         let fleets = self.crowd.fleets.iter().flat_map(|fleet| &fleet.homes);
         let nodes = self.nodes.len();
-        own.chain(fleets.filter(|(_, door)| door % nodes == home).map(|(user, _)| user.clone())).collect()
+        own.chain(
+            fleets
+                .filter(|(_, door)| door % nodes == home)
+                .map(|(user, _)| user.clone()),
+        )
+        .collect()
     }
 
     /// Everybody falls silent and is told what is still owed; a node that runs is asked how things are.
     pub async fn settle(&mut self, lab: &mut Lab) -> anyhow::Result<()> {
-        let node = self.nodes.iter().find(|node| node.runs()).context("no node runs")?;
+        let node = self
+            .nodes
+            .iter()
+            .find(|node| node.runs())
+            .context("no node runs")?;
         let took = self.crowd.settle(node).await?;
         lab.figure("settled after", format!("{:.1} s", took.as_secs_f64()));
         Ok(())
@@ -160,7 +208,11 @@ impl Stage {
 
     /// Everybody falls silent for a moment, and gets what is still owed.
     pub async fn rest(&mut self) -> anyhow::Result<()> {
-        let node = self.nodes.iter().find(|node| node.runs()).context("no node runs")?;
+        let node = self
+            .nodes
+            .iter()
+            .find(|node| node.runs())
+            .context("no node runs")?;
         self.crowd.rest(node).await?;
         Ok(())
     }
@@ -169,7 +221,10 @@ impl Stage {
     pub async fn all_ready(&self, patience: Duration) -> anyhow::Result<Duration> {
         let began = tokio::time::Instant::now();
         for node in self.nodes.iter().filter(|node| node.runs()) {
-            eventually(&format!("{} is ready", node.name), patience, async || node.is_ready().await).await?;
+            eventually(&format!("{} is ready", node.name), patience, async || {
+                node.is_ready().await
+            })
+            .await?;
         }
         Ok(began.elapsed())
     }
@@ -180,7 +235,12 @@ impl Stage {
         members
             .filter(|(_, member)| member.part.home == home && member.part.watches.is_empty())
             .filter(|(_, member)| {
-                self.crowd.members.iter().filter(|other| other.part.user == member.part.user).count() == 1
+                self.crowd
+                    .members
+                    .iter()
+                    .filter(|other| other.part.user == member.part.user)
+                    .count()
+                    == 1
             })
             .map(|(index, _)| index)
             .collect()

@@ -32,7 +32,10 @@ impl World {
     }
 
     fn say(&mut self) {
-        let at = Position { epoch: self.epoch(), seq: self.log.len() as u64 + 1 };
+        let at = Position {
+            epoch: self.epoch(),
+            seq: self.log.len() as u64 + 1,
+        };
         let text = format!("{}/{}", at.epoch, at.seq);
         self.log.push(at);
         self.tale.sends(&text);
@@ -45,7 +48,13 @@ impl World {
 
     /// Some of what a client hasn't had comes.
     fn deliver(&mut self, client: usize, count: usize) {
-        let Stand { open: true, had: Some((had, _)) } = self.stands[client] else { return };
+        let Stand {
+            open: true,
+            had: Some((had, _)),
+        } = self.stands[client]
+        else {
+            return;
+        };
         let until = self.log.len().min(had + count);
         for at in &self.log[had..until] {
             self.tale.tell(CLIENTS[client], got(at));
@@ -57,17 +66,33 @@ impl World {
     }
 
     fn open(&mut self, client: usize) {
-        let (who, head) = (CLIENTS[client], format!("{}/{}", self.epoch(), self.log.len()));
+        let (who, head) = (
+            CLIENTS[client],
+            format!("{}/{}", self.epoch(), self.log.len()),
+        );
         self.tale.opens(who).watches(who, self.online, self.version);
         match self.stands[client].had {
             None => {
                 self.tale.joined(who, None, &head, false, false, 0);
-                self.stands[client] = Stand { open: true, had: Some((self.log.len(), self.epochs)) };
+                self.stands[client] = Stand {
+                    open: true,
+                    had: Some((self.log.len(), self.epochs)),
+                };
             }
             Some((had, epoch)) => {
                 let missing = self.log.len() - had;
-                self.tale.joined(who, Some(&format!("e{epoch}/{had}")), &head, true, false, missing as u64);
-                self.stands[client] = Stand { open: true, had: Some((had, self.epochs)) };
+                self.tale.joined(
+                    who,
+                    Some(&format!("e{epoch}/{had}")),
+                    &head,
+                    true,
+                    false,
+                    missing as u64,
+                );
+                self.stands[client] = Stand {
+                    open: true,
+                    had: Some((had, self.epochs)),
+                };
                 self.deliver(client, missing);
             }
         }
@@ -78,7 +103,11 @@ impl World {
         self.online = !self.online;
         self.version += 3;
         self.tale.change("tim", self.online);
-        for (who, _) in CLIENTS.iter().zip(&self.stands).filter(|(_, stand)| stand.open) {
+        for (who, _) in CLIENTS
+            .iter()
+            .zip(&self.stands)
+            .filter(|(_, stand)| stand.open)
+        {
             self.tale.is_told(who, self.online, self.version);
         }
     }
@@ -87,7 +116,14 @@ impl World {
 /// Four clients, of whom the first is calm; messages come late, connections break, epochs change, `tim` comes and goes.
 fn history(random: &mut ChaCha8Rng) -> Tale {
     let (tale, stands) = (Tale::default(), [Stand::default(); 4]);
-    let mut world = World { tale, log: Vec::new(), epochs: 1, stands, online: true, version: 5 };
+    let mut world = World {
+        tale,
+        log: Vec::new(),
+        epochs: 1,
+        stands,
+        online: true,
+        version: 5,
+    };
     (0..4).for_each(|client| world.open(client));
     world.tale.calm("ann");
     world.turn();
@@ -113,7 +149,11 @@ fn history(random: &mut ChaCha8Rng) -> Tale {
         world.deliver(client, world.log.len());
     }
     let head = format!("{}/{}", world.epoch(), world.log.len());
-    world.tale.head(&head).state(world.online, world.version).members(&CLIENTS);
+    world
+        .tale
+        .head(&head)
+        .state(world.online, world.version)
+        .members(&CLIENTS);
     world.tale
 }
 
@@ -140,7 +180,10 @@ const MUTATIONS: [Mutation; 7] = [
 
 /// Where records of one client are that fulfil something.
 fn find(records: &[Record], who: &str, what: impl Fn(&Fact) -> bool) -> Vec<usize> {
-    let found = records.iter().enumerate().filter(|(_, record)| record.who == who && what(&record.fact));
+    let found = records
+        .iter()
+        .enumerate()
+        .filter(|(_, record)| record.who == who && what(&record.fact));
     found.map(|(index, _)| index).collect()
 }
 
@@ -148,19 +191,30 @@ fn find(records: &[Record], who: &str, what: impl Fn(&Fact) -> bool) -> Vec<usiz
 fn mutate(records: &mut Vec<Record>, mutation: Mutation, random: &mut ChaCha8Rng) -> bool {
     let who = *CLIENTS.choose(random).unwrap();
     let gots = find(records, who, |fact| matches!(fact, Fact::Got { .. }));
-    let changes =
-        |records: &[Record], who| find(records, who, |fact| matches!(fact, Fact::Status { initial: false, .. }));
+    let changes = |records: &[Record], who| {
+        find(records, who, |fact| {
+            matches!(fact, Fact::Status { initial: false, .. })
+        })
+    };
     match mutation {
-        Mutation::DropGot => gots.choose(random).map(|index| drop(records.remove(*index))),
+        Mutation::DropGot => gots
+            .choose(random)
+            .map(|index| drop(records.remove(*index))),
         Mutation::DropLastGot => gots.last().map(|index| drop(records.remove(*index))),
         Mutation::DoubleGot => gots.choose(random).map(|index| {
-            let later = gots.iter().filter(|other| *other >= index).copied().collect::<Vec<_>>();
+            let later = gots
+                .iter()
+                .filter(|other| *other >= index)
+                .copied()
+                .collect::<Vec<_>>();
             records.insert(later.choose(random).unwrap() + 1, records[*index].clone());
         }),
         Mutation::SwapGots => {
             let mut two = gots;
             two.shuffle(random);
-            let [one, other, ..] = two[..] else { return false };
+            let [one, other, ..] = two[..] else {
+                return false;
+            };
             let fact = records[one].fact.clone();
             records[one].fact = std::mem::replace(&mut records[other].fact, fact);
             Some(())
@@ -170,10 +224,15 @@ fn mutate(records: &mut Vec<Record>, mutation: Mutation, random: &mut ChaCha8Rng
                 *id = "other".into();
             }
         }),
-        Mutation::DropCalmStatus => changes(records, "ann").choose(random).map(|index| drop(records.remove(*index))),
+        Mutation::DropCalmStatus => changes(records, "ann")
+            .choose(random)
+            .map(|index| drop(records.remove(*index))),
         Mutation::AddStatus => changes(records, who).choose(random).map(|index| {
             let mut added = records[*index].clone();
-            if let Fact::Status { online, version, .. } = &mut added.fact {
+            if let Fact::Status {
+                online, version, ..
+            } = &mut added.fact
+            {
                 (*online, *version) = (random.random(), *version + 1);
             }
             records.insert(index + 1, added);
@@ -193,7 +252,11 @@ fn random_histories_are_right_until_something_is_changed() {
         let kind = random.random_range(0..MUTATIONS.len());
         if mutate(&mut tale.records, MUTATIONS[kind], &mut random) {
             applied[kind] += 1;
-            assert!(!tale.faults().is_empty(), "seed {seed}: {:?} wasn't seen", MUTATIONS[kind]);
+            assert!(
+                !tale.faults().is_empty(),
+                "seed {seed}: {:?} wasn't seen",
+                MUTATIONS[kind]
+            );
         }
     }
     assert!(applied.iter().all(|count| *count > 40), "{applied:?}");

@@ -15,20 +15,33 @@ pub const ROOM: &str = "lobby";
 
 pub fn place(text: &str) -> Position {
     let (epoch, seq) = text.split_once('/').unwrap();
-    Position { epoch: epoch.to_owned(), seq: seq.parse().unwrap() }
+    Position {
+        epoch: epoch.to_owned(),
+        seq: seq.parse().unwrap(),
+    }
 }
 
 fn places(text: &str) -> impl Iterator<Item = Position> {
     let (epoch, range) = text.split_once('/').unwrap();
     let (from, to) = range.split_once("..").unwrap_or((range, range));
     let seqs = from.parse::<u64>().unwrap()..=to.parse().unwrap();
-    seqs.map(move |seq| Position { epoch: epoch.to_owned(), seq })
+    seqs.map(move |seq| Position {
+        epoch: epoch.to_owned(),
+        seq,
+    })
 }
 
 pub fn got(at: &Position) -> Fact {
     let name = format!("{}/{}", at.epoch, at.seq);
     let (room, epoch, msg) = (ROOM.into(), at.epoch.clone(), Some(format!("m-{name}")));
-    Fact::Got { room, epoch, seq: at.seq, id: format!("i-{name}"), msg, user: "sue".into() }
+    Fact::Got {
+        room,
+        epoch,
+        seq: at.seq,
+        id: format!("i-{name}"),
+        msg,
+        user: "sue".into(),
+    }
 }
 
 impl Tale {
@@ -41,7 +54,11 @@ impl Tale {
 
     pub fn tell(&mut self, who: &str, fact: Fact) -> &mut Self {
         self.at += 10;
-        self.records.push(Record { at: self.at, who: who.into(), fact });
+        self.records.push(Record {
+            at: self.at,
+            who: who.into(),
+            fact,
+        });
         self
     }
 
@@ -59,21 +76,33 @@ impl Tale {
 
     /// Opens, and joins without asking for anything.
     pub fn enters(&mut self, who: &str, head: &str) -> &mut Self {
-        self.opens(who).joined(who, None, head, false, false, 0).lists(who, &[who])
+        self.opens(who)
+            .joined(who, None, head, false, false, 0)
+            .lists(who, &[who])
     }
 
     /// Opens, and joins with the last few messages.
     pub fn enters_with(&mut self, who: &str, head: &str, last: &str) -> &mut Self {
         let replayed = places(last).count() as u64;
-        self.opens(who).joined(who, None, head, false, false, replayed).gets(who, last).lists(who, &[who])
+        self.opens(who)
+            .joined(who, None, head, false, false, replayed)
+            .gets(who, last)
+            .lists(who, &[who])
     }
 
     /// Opens, resumes, and gets what it lacked.
     pub fn resumes(&mut self, who: &str, since: &str, head: &str) -> &mut Self {
         let (from, to) = (place(since), place(head));
-        self.opens(who).joined(who, Some(since), head, true, false, to.seq - from.seq);
+        self.opens(who)
+            .joined(who, Some(since), head, true, false, to.seq - from.seq);
         for seq in from.seq + 1..=to.seq {
-            self.tell(who, got(&Position { epoch: to.epoch.clone(), seq }));
+            self.tell(
+                who,
+                got(&Position {
+                    epoch: to.epoch.clone(),
+                    seq,
+                }),
+            );
         }
         self.lists(who, &[who])
     }
@@ -81,7 +110,8 @@ impl Tale {
     /// Opens, can't resume, and gets what there is.
     pub fn misses(&mut self, who: &str, since: &str, head: &str, left: &[&str]) -> &mut Self {
         let replayed = left.iter().flat_map(|left| places(left)).count() as u64;
-        self.opens(who).joined(who, Some(since), head, false, true, replayed);
+        self.opens(who)
+            .joined(who, Some(since), head, false, true, replayed);
         for left in left {
             self.gets(who, left);
         }
@@ -98,7 +128,18 @@ impl Tale {
         replayed: u64,
     ) -> &mut Self {
         let (Position { epoch, seq }, since) = (place(head), since.map(place));
-        self.tell(who, Fact::Joined { room: ROOM.into(), since, epoch, seq, recovered, gap, replayed })
+        self.tell(
+            who,
+            Fact::Joined {
+                room: ROOM.into(),
+                since,
+                epoch,
+                seq,
+                recovered,
+                gap,
+                replayed,
+            },
+        )
     }
 
     pub fn leaves(&mut self, who: &str) -> &mut Self {
@@ -106,7 +147,13 @@ impl Tale {
     }
 
     pub fn sends(&mut self, at: &str) -> &mut Self {
-        self.tell("sue", Fact::Sent { room: ROOM.into(), msg: format!("m-{at}") })
+        self.tell(
+            "sue",
+            Fact::Sent {
+                room: ROOM.into(),
+                msg: format!("m-{at}"),
+            },
+        )
     }
 
     pub fn acked(&mut self, at: &str, duplicate: bool) -> &mut Self {
@@ -116,7 +163,17 @@ impl Tale {
     /// An ack for the message named after `of`, at another place.
     pub fn acked_at(&mut self, of: &str, at: &str, duplicate: bool) -> &mut Self {
         let (Position { epoch, seq }, id) = (place(at), format!("i-{at}"));
-        self.tell("sue", Fact::Acked { room: ROOM.into(), msg: format!("m-{of}"), id, epoch, seq, duplicate })
+        self.tell(
+            "sue",
+            Fact::Acked {
+                room: ROOM.into(),
+                msg: format!("m-{of}"),
+                id,
+                epoch,
+                seq,
+                duplicate,
+            },
+        )
     }
 
     /// `sue` sends these, with acks.
@@ -142,7 +199,15 @@ impl Tale {
 
     pub fn is_reset(&mut self, who: &str, to: &str) -> &mut Self {
         let Position { epoch, seq } = place(to);
-        self.tell(who, Fact::Reset { room: ROOM.into(), epoch, seq, lost_from: None })
+        self.tell(
+            who,
+            Fact::Reset {
+                room: ROOM.into(),
+                epoch,
+                seq,
+                lost_from: None,
+            },
+        )
     }
 
     pub fn data_lost(&mut self) -> &mut Self {
@@ -151,7 +216,14 @@ impl Tale {
 
     pub fn head(&mut self, at: &str) -> &mut Self {
         let Position { epoch, seq } = place(at);
-        self.tell("lab", Fact::Head { room: ROOM.into(), epoch, seq })
+        self.tell(
+            "lab",
+            Fact::Head {
+                room: ROOM.into(),
+                epoch,
+                seq,
+            },
+        )
     }
 
     pub fn lists(&mut self, who: &str, users: &[&str]) -> &mut Self {
@@ -160,30 +232,78 @@ impl Tale {
 
     pub fn lists_of(&mut self, who: &str, users: &[&str], total: u64) -> &mut Self {
         let users = users.iter().map(|user| (*user).to_owned()).collect();
-        self.tell(who, Fact::Roster { room: ROOM.into(), users, total })
+        self.tell(
+            who,
+            Fact::Roster {
+                room: ROOM.into(),
+                users,
+                total,
+            },
+        )
     }
 
     pub fn sees_enter(&mut self, who: &str, user: &str) -> &mut Self {
-        self.tell(who, Fact::Entered { room: ROOM.into(), user: user.into() })
+        self.tell(
+            who,
+            Fact::Entered {
+                room: ROOM.into(),
+                user: user.into(),
+            },
+        )
     }
 
     pub fn sees_go(&mut self, who: &str, user: &str) -> &mut Self {
-        self.tell(who, Fact::Went { room: ROOM.into(), user: user.into() })
+        self.tell(
+            who,
+            Fact::Went {
+                room: ROOM.into(),
+                user: user.into(),
+            },
+        )
     }
 
     pub fn members(&mut self, users: &[&str]) -> &mut Self {
         let users = users.iter().map(|user| (*user).to_owned()).collect();
-        self.tell("lab", Fact::Members { room: ROOM.into(), users })
+        self.tell(
+            "lab",
+            Fact::Members {
+                room: ROOM.into(),
+                users,
+            },
+        )
     }
 
     /// `who` watches `tim`, and is told his state.
     pub fn watches(&mut self, who: &str, online: bool, version: u64) -> &mut Self {
-        self.tell(who, Fact::Watching { target: "tim".into(), online, version });
-        self.tell(who, Fact::Status { target: "tim".into(), online, version, initial: true })
+        self.tell(
+            who,
+            Fact::Watching {
+                target: "tim".into(),
+                online,
+                version,
+            },
+        );
+        self.tell(
+            who,
+            Fact::Status {
+                target: "tim".into(),
+                online,
+                version,
+                initial: true,
+            },
+        )
     }
 
     pub fn is_told(&mut self, who: &str, online: bool, version: u64) -> &mut Self {
-        self.tell(who, Fact::Status { target: "tim".into(), online, version, initial: false })
+        self.tell(
+            who,
+            Fact::Status {
+                target: "tim".into(),
+                online,
+                version,
+                initial: false,
+            },
+        )
     }
 
     pub fn calm(&mut self, who: &str) -> &mut Self {
@@ -192,11 +312,24 @@ impl Tale {
 
     /// The lab takes a user on- or offline.
     pub fn change(&mut self, user: &str, online: bool) -> &mut Self {
-        self.tell("lab", Fact::Change { target: user.into(), online })
+        self.tell(
+            "lab",
+            Fact::Change {
+                target: user.into(),
+                online,
+            },
+        )
     }
 
     pub fn state(&mut self, online: bool, version: u64) -> &mut Self {
-        self.tell("lab", Fact::State { target: "tim".into(), online, version })
+        self.tell(
+            "lab",
+            Fact::State {
+                target: "tim".into(),
+                online,
+                version,
+            },
+        )
     }
 
     pub fn faults(&self) -> Vec<String> {
@@ -217,8 +350,11 @@ impl Tale {
     #[track_caller]
     pub fn is_wrong(&self, kinds: &[&str]) {
         let faults = self.faults();
-        let mut found: Vec<_> =
-            faults.iter().filter_map(|fault| fault.split_once(": ")).map(|(kind, _)| kind).collect();
+        let mut found: Vec<_> = faults
+            .iter()
+            .filter_map(|fault| fault.split_once(": "))
+            .map(|(kind, _)| kind)
+            .collect();
         found.dedup();
         assert_eq!(found, kinds, "{faults:#?}");
     }
