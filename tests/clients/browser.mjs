@@ -14,10 +14,22 @@ export class Browser {
     static async start(directory) {
         const browser = new Browser();
         // No sandbox: tests run as root in containers, and open nothing but their own pages.
-        browser.process = spawn(process.env.CHROMIUM ?? 'chromium', [
-            '--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', '--disable-extensions',
-            '--disable-background-networking', '--remote-debugging-port=0', `--user-data-dir=${directory}`, 'about:blank',
-        ], { stdio: ['ignore', 'ignore', 'pipe'] });
+        browser.process = spawn(
+            process.env.CHROMIUM ?? 'chromium',
+            [
+                '--headless',
+                '--no-sandbox',
+                '--disable-gpu',
+                '--disable-dev-shm-usage',
+                '--no-first-run',
+                '--disable-extensions',
+                '--disable-background-networking',
+                '--remote-debugging-port=0',
+                `--user-data-dir=${directory}`,
+                'about:blank',
+            ],
+            { stdio: ['ignore', 'ignore', 'pipe'] },
+        );
         process.on('exit', () => browser.process.kill('SIGKILL'));
         // Not 'exit': its helpers write into the profile until they see that it is gone, and hold its stderr as long.
         browser.exited = once(browser.process, 'close');
@@ -48,7 +60,9 @@ export class Browser {
     /** A command of the DevTools protocol, and its result. */
     call(method, params = {}, sessionId) {
         const id = this.next++;
-        const answered = new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject }));
+        const answered = new Promise((resolve, reject) =>
+            this.waiting.set(id, { resolve, reject }),
+        );
         this.link.send(JSON.stringify({ id, method, params, sessionId }));
         return within(PATIENCE, method, answered);
     }
@@ -78,7 +92,11 @@ class Page {
 
     /** Evaluates JavaScript in the page; waits for what it promises, and gives it as JSON does. */
     async run(expression) {
-        const { result, exceptionDetails } = await this.browser.call('Runtime.evaluate', { expression, awaitPromise: true, returnByValue: true }, this.sessionId);
+        const { result, exceptionDetails } = await this.browser.call(
+            'Runtime.evaluate',
+            { expression, awaitPromise: true, returnByValue: true },
+            this.sessionId,
+        );
         assert.equal(exceptionDetails, undefined, JSON.stringify(exceptionDetails));
         return result.value;
     }

@@ -29,8 +29,22 @@ export const TRANSPORTS = {
 /** Room for tests that send more than a person would. */
 export const UNLIMITED = { RATE_EVENTS_PER_SEC: 1_000_000, RATE_EVENTS_BURST: 1_000_000 };
 
-const EVENTS = ['authenticated', 'message', 'room_users', 'user_joined', 'user_left', 'user_online', 'user_offline',
-    'user_typing', 'room_reset', 'going_away', 'exception', 'connect', 'disconnect', 'connect_error'];
+const EVENTS = [
+    'authenticated',
+    'message',
+    'room_users',
+    'user_joined',
+    'user_left',
+    'user_online',
+    'user_offline',
+    'user_typing',
+    'room_reset',
+    'going_away',
+    'exception',
+    'connect',
+    'disconnect',
+    'connect_error',
+];
 
 // --- Time
 
@@ -76,7 +90,10 @@ async function freePort() {
         const port = nextPort;
         nextPort = port >= 31_000 ? 10_000 : port + 1;
         const server = net.createServer().listen(port, '127.0.0.1');
-        const free = await once(server, 'listening').then(() => true, () => false);
+        const free = await once(server, 'listening').then(
+            () => true,
+            () => false,
+        );
         if (!free) continue;
         server.close();
         await once(server, 'close');
@@ -96,8 +113,14 @@ class Child {
             stream.setEncoding('utf8').on('data', (text) => this.log.push(text));
         }
         this.exited = new Promise((resolve) => {
-            this.process.on('error', (error) => { this.log.push(String(error)); resolve({ error }); });
-            this.process.on('exit', (code, signal) => { children.delete(this.process); resolve({ code, signal }); });
+            this.process.on('error', (error) => {
+                this.log.push(String(error));
+                resolve({ error });
+            });
+            this.process.on('exit', (code, signal) => {
+                children.delete(this.process);
+                resolve({ code, signal });
+            });
         });
     }
 
@@ -125,16 +148,28 @@ export class HubbubNode extends Child {
     constructor(port, env, directory) {
         super(BINARY, [], {
             cwd: directory,
-            env: { PATH: process.env.PATH, SERVER_HOST: '127.0.0.1', SERVER_PORT: String(port), LOG_FORMAT: 'json', ...strings(env) },
+            env: {
+                PATH: process.env.PATH,
+                SERVER_HOST: '127.0.0.1',
+                SERVER_PORT: String(port),
+                LOG_FORMAT: 'json',
+                ...strings(env),
+            },
         });
         this.port = port;
         this.url = `http://127.0.0.1:${port}`;
     }
 
     async ready(ms = 15_000) {
-        const ready = eventually(async () => (await fetch(`${this.url}/readyz`)).status === 200, ms, 'a node gets ready');
+        const ready = eventually(
+            async () => (await fetch(`${this.url}/readyz`)).status === 200,
+            ms,
+            'a node gets ready',
+        );
         ready.catch(() => {});
-        const ended = this.exited.then(() => { throw new Error(`the node ended:\n${this.tail()}`); });
+        const ended = this.exited.then(() => {
+            throw new Error(`the node ended:\n${this.tail()}`);
+        });
         await Promise.race([ready, ended]);
         ended.catch(() => {});
         return this;
@@ -151,7 +186,11 @@ export class HubbubNode extends Child {
         });
         const text = await response.text();
         const isJson = (response.headers.get('content-type') ?? '').startsWith('application/json');
-        return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text };
+        return {
+            status: response.status,
+            headers: response.headers,
+            body: isJson ? JSON.parse(text) : text,
+        };
     }
 
     get(route, headers) {
@@ -166,22 +205,47 @@ export class HubbubNode extends Child {
 export class Redis extends Child {
     /** `durable`: every acknowledged write survives a kill. */
     constructor(port, directory, durable) {
-        const keep = durable ? ['--appendonly', 'yes', '--appendfsync', 'always'] : ['--appendonly', 'no'];
-        super('redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', directory, ...keep], {});
+        const keep = durable
+            ? ['--appendonly', 'yes', '--appendfsync', 'always']
+            : ['--appendonly', 'no'];
+        super(
+            'redis-server',
+            [
+                '--port',
+                String(port),
+                '--bind',
+                '127.0.0.1',
+                '--save',
+                '',
+                '--dir',
+                directory,
+                ...keep,
+            ],
+            {},
+        );
         Object.assign(this, { port, directory, durable });
         this.url = `redis://127.0.0.1:${port}`;
     }
 
     ready() {
-        return eventually(() => new Promise((resolve, reject) => {
-            const link = net.connect(this.port, '127.0.0.1', () => link.write('PING\r\n'));
-            link.on('data', (data) => { link.destroy(); resolve(data.includes('PONG')); });
-            link.on('error', reject);
-        }), SOON, 'Redis answers');
+        return eventually(
+            () =>
+                new Promise((resolve, reject) => {
+                    const link = net.connect(this.port, '127.0.0.1', () => link.write('PING\r\n'));
+                    link.on('data', (data) => {
+                        link.destroy();
+                        resolve(data.includes('PONG'));
+                    });
+                    link.on('error', reject);
+                }),
+            SOON,
+            'Redis answers',
+        );
     }
 }
 
-const strings = (env) => Object.fromEntries(Object.entries(env).map(([key, value]) => [key, String(value)]));
+const strings = (env) =>
+    Object.fromEntries(Object.entries(env).map(([key, value]) => [key, String(value)]));
 
 /** A TCP proxy in front of a node: drops connections as a bad network does, or stands for a load balancer. */
 export class Proxy {
@@ -192,11 +256,17 @@ export class Proxy {
         this.server = net.createServer((near) => {
             if (this.refusing) return near.destroy();
             const far = net.connect(this.node.port, '127.0.0.1');
-            for (const [one, other] of [[near, far], [far, near]]) {
+            for (const [one, other] of [
+                [near, far],
+                [far, near],
+            ]) {
                 this.links.add(one);
                 one.pipe(other);
                 one.on('error', () => {});
-                one.on('close', () => { this.links.delete(one); other.destroy(); });
+                one.on('close', () => {
+                    this.links.delete(one);
+                    other.destroy();
+                });
             }
         });
     }
@@ -251,7 +321,10 @@ export class Recorder {
 
     /** The payloads of `event`, in the order of their arrival. */
     of(event, where = () => true, from = 0) {
-        return this.entries.slice(from).filter((entry) => entry.event === event && where(entry.data)).map((entry) => entry.data);
+        return this.entries
+            .slice(from)
+            .filter((entry) => entry.event === event && where(entry.data))
+            .map((entry) => entry.data);
     }
 
     /** The first entry that matches, already there or still to come. `predicate` takes an entry `{event, data, at}`. */
@@ -264,41 +337,82 @@ export class Recorder {
                 this.waiting.delete(waiter);
                 settle(value);
             };
-            const waiter = (entry) => { if (predicate(entry)) done(resolve, entry); };
-            const seen = () => this.entries.slice(-12).map(({ event, data }) => `${event} ${JSON.stringify(data)?.slice(0, 160)}`);
-            const timer = setTimeout(() => done(reject, new Error(
-                `${this.name}: waited ${ms} ms for ${what}; the last of ${this.entries.length} seen:\n  ${seen().join('\n  ')}`)), ms);
+            const waiter = (entry) => {
+                if (predicate(entry)) done(resolve, entry);
+            };
+            const seen = () =>
+                this.entries
+                    .slice(-12)
+                    .map(({ event, data }) => `${event} ${JSON.stringify(data)?.slice(0, 160)}`);
+            const timer = setTimeout(
+                () =>
+                    done(
+                        reject,
+                        new Error(
+                            `${this.name}: waited ${ms} ms for ${what}; the last of ${this.entries.length} seen:\n  ${seen().join('\n  ')}`,
+                        ),
+                    ),
+                ms,
+            );
             this.waiting.add(waiter);
         });
     }
 
     /** The payload of the next `event` for which `where` holds. */
     async next(event, where = () => true, ms = SOON, from = 0) {
-        return (await this.waitFor((entry) => entry.event === event && where(entry.data), ms, `${event} (${where})`, from)).data;
+        return (
+            await this.waitFor(
+                (entry) => entry.event === event && where(entry.data),
+                ms,
+                `${event} (${where})`,
+                from,
+            )
+        ).data;
     }
 }
 
 /** A Socket.IO client of any version and the record of what it saw. */
 export class Client {
-    constructor(version, url, { auth, query, headers, transports = ['websocket'], ...options } = {}) {
+    constructor(
+        version,
+        url,
+        { auth, query, headers, transports = ['websocket'], ...options } = {},
+    ) {
         this.version = version;
         this.seen = new Recorder(`client ${version}`);
         const common = {
-            transports, query, extraHeaders: headers, forceNew: true, reconnectionDelay: 100, reconnectionDelayMax: 500, ...options,
+            transports,
+            query,
+            extraHeaders: headers,
+            forceNew: true,
+            reconnectionDelay: 100,
+            reconnectionDelayMax: 500,
+            ...options,
         };
         if (version === '2.5') {
-            if (headers) common.transportOptions = { polling: { extraHeaders: headers }, websocket: { extraHeaders: headers } };
+            if (headers)
+                common.transportOptions = {
+                    polling: { extraHeaders: headers },
+                    websocket: { extraHeaders: headers },
+                };
             this.socket = ioV2(url, common);
         } else {
             this.socket = (version === '3.1' ? ioV3 : ioV4)(url, { ...common, auth });
         }
-        for (const event of EVENTS) this.socket.on(event, (data) => this.seen.push(event, data instanceof Error ? data.message : data));
+        for (const event of EVENTS)
+            this.socket.on(event, (data) =>
+                this.seen.push(event, data instanceof Error ? data.message : data),
+            );
         // Version 2 has the server's refusal as `error`; elsewhere that name is free.
-        if (version === '2.5') this.socket.on('error', (data) => this.seen.push('connect_error', data?.message ?? data));
+        if (version === '2.5')
+            this.socket.on('error', (data) =>
+                this.seen.push('connect_error', data?.message ?? data),
+            );
     }
 
     async connected(ms = SOON) {
-        if (!this.socket.connected) await this.seen.next('connect', undefined, ms, this.seen.mark());
+        if (!this.socket.connected)
+            await this.seen.next('connect', undefined, ms, this.seen.mark());
         return this;
     }
 
@@ -321,20 +435,43 @@ export class Client {
         const key = `ack:${event}`;
         return new Promise((resolve, reject) => {
             let settled = false;
-            const settle = (how, value) => { settled = true; how(value); };
+            const settle = (how, value) => {
+                settled = true;
+                how(value);
+            };
             this.socket.emit(event, ...payload, (answer) => {
                 this.seen.push(key, answer);
                 settle(resolve, answer);
             });
-            this.seen.waitFor((entry) => settled || entry.event === 'disconnect', ms, what, this.seen.mark())
-                .then(() => settled || settle(reject, new Error(`${what} (${this.seen.name}): the connection was closed instead`)), (late) => settled || settle(reject, late));
+            this.seen
+                .waitFor(
+                    (entry) => settled || entry.event === 'disconnect',
+                    ms,
+                    what,
+                    this.seen.mark(),
+                )
+                .then(
+                    () =>
+                        settled ||
+                        settle(
+                            reject,
+                            new Error(
+                                `${what} (${this.seen.name}): the connection was closed instead`,
+                            ),
+                        ),
+                    (late) => settled || settle(reject, late),
+                );
         });
     }
 
     /** The acknowledgement of `event`, which must be positive. */
     async ask(event, payload) {
         const answer = await this.ack(event, payload);
-        assert.equal(answer.ok, true, `${event} ${JSON.stringify(payload)} → ${JSON.stringify(answer)}`);
+        assert.equal(
+            answer.ok,
+            true,
+            `${event} ${JSON.stringify(payload)} → ${JSON.stringify(answer)}`,
+        );
         return answer;
     }
 
@@ -365,7 +502,11 @@ export class Client {
     }
 
     async hears(room_id, content, ms = SOON) {
-        return this.seen.next('message', (message) => message.room_id === room_id && message.content === content, ms);
+        return this.seen.next(
+            'message',
+            (message) => message.room_id === room_id && message.content === content,
+            ms,
+        );
     }
 
     close() {
@@ -384,15 +525,25 @@ export function assertRefusal(answer, code, what = 'refusal') {
 export function assertNoHole(messages, first, what = 'messages', { epochs = 1 } = {}) {
     const seqs = messages.map((message) => message.seq);
     const wrong = seqs.findIndex((seq, index) => seq !== first + index);
-    assert.equal(wrong, -1, `${what}: at ${wrong} of ${seqs.length} expected seq ${first + wrong}, got ${seqs.slice(Math.max(0, wrong - 2), wrong + 3)}`);
-    assert.ok(new Set(messages.map((message) => message.epoch)).size <= epochs, `${what}: more than ${epochs} epochs`);
+    assert.equal(
+        wrong,
+        -1,
+        `${what}: at ${wrong} of ${seqs.length} expected seq ${first + wrong}, got ${seqs.slice(Math.max(0, wrong - 2), wrong + 3)}`,
+    );
+    assert.ok(
+        new Set(messages.map((message) => message.epoch)).size <= epochs,
+        `${what}: more than ${epochs} epochs`,
+    );
 }
 
 // --- A raw WebSocket, for what no client would send
 
 export class RawClient {
     constructor(url, { headers, query = '' } = {}) {
-        this.ws = new WebSocket(`${url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket${query}`, { headers });
+        this.ws = new WebSocket(
+            `${url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket${query}`,
+            { headers },
+        );
         this.seen = new Recorder('raw client');
         this.nextId = 0;
         this.ws.on('message', (data, isBinary) => {
@@ -427,8 +578,16 @@ export class RawClient {
         const kind = attachments.length ? `5${attachments.length}-` : '2';
         this.ws.send(`4${kind}${id}[${event}${json === undefined ? '' : `,${json}`}]`);
         attachments.forEach((attachment) => this.ws.send(attachment));
-        const done = await this.seen.waitFor((entry) => entry.event === `ack:${id}` || entry.event === 'close', SOON, `ack of ${event} ${json?.slice(0, 80)}`);
-        assert.notEqual(done.event, 'close', `the connection was closed at ${event} ${json?.slice(0, 80)}`);
+        const done = await this.seen.waitFor(
+            (entry) => entry.event === `ack:${id}` || entry.event === 'close',
+            SOON,
+            `ack of ${event} ${json?.slice(0, 80)}`,
+        );
+        assert.notEqual(
+            done.event,
+            'close',
+            `the connection was closed at ${event} ${json?.slice(0, 80)}`,
+        );
         return done.data;
     }
 
@@ -456,7 +615,11 @@ export class Lab {
 
     /** A node that has been started, but need not be ready. */
     async start(env = {}) {
-        const node = new HubbubNode(await freePort(), { ...(env.JWT_SECRET ? {} : { AUTH_MODE: 'open' }), ...env }, this.directory());
+        const node = new HubbubNode(
+            await freePort(),
+            { ...(env.JWT_SECRET ? {} : { AUTH_MODE: 'open' }), ...env },
+            this.directory(),
+        );
         this.nodes.push(node);
         return node;
     }
@@ -467,7 +630,11 @@ export class Lab {
 
     /** A Redis, or `before` again: on the same port, with the same data when it is durable. */
     async redis({ durable = false, before } = {}) {
-        const redis = new Redis(before?.port ?? await freePort(), before?.directory ?? this.directory(), before?.durable ?? durable);
+        const redis = new Redis(
+            before?.port ?? (await freePort()),
+            before?.directory ?? this.directory(),
+            before?.durable ?? durable,
+        );
         this.others.push(redis);
         await redis.ready();
         return redis;
@@ -476,7 +643,9 @@ export class Lab {
     /** Several nodes over one Redis (`this.store`). */
     async cluster(count, env = {}, options = {}) {
         this.store = await this.redis(options);
-        return Promise.all(Array.from({ length: count }, () => this.node({ REDIS_URL: this.store.url, ...env })));
+        return Promise.all(
+            Array.from({ length: count }, () => this.node({ REDIS_URL: this.store.url, ...env })),
+        );
     }
 
     async proxy(node) {
@@ -522,14 +691,18 @@ export class Lab {
     }
 
     explain(t) {
-        this.nodes.forEach((node, index) => t.diagnostic(`node ${index} (port ${node.port}) said last:\n${node.tail()}`));
+        this.nodes.forEach((node, index) =>
+            t.diagnostic(`node ${index} (port ${node.port}) said last:\n${node.tail()}`),
+        );
     }
 
     async close() {
         this.clients.forEach((client) => client.close());
         await Promise.all(this.proxies.map((proxy) => proxy.close()));
         await Promise.all([...this.nodes, ...this.others].map((child) => child.kill()));
-        this.directories.forEach((directory) => rmSync(directory, { recursive: true, force: true }));
+        this.directories.forEach((directory) =>
+            rmSync(directory, { recursive: true, force: true }),
+        );
     }
 }
 
@@ -558,7 +731,11 @@ export const BACKPLANES = ['embedded', 'redis'];
 /** One test for each backplane. */
 export function onEachBackplane(name, { nodes = 2, env = {}, timeout } = {}, body) {
     for (const backplane of BACKPLANES) {
-        scenario(`${name} [${backplane}]`, async (lab, t) => body(lab, await nodesOn(lab, backplane, nodes, env), t), { timeout });
+        scenario(
+            `${name} [${backplane}]`,
+            async (lab, t) => body(lab, await nodesOn(lab, backplane, nodes, env), t),
+            { timeout },
+        );
     }
 }
 

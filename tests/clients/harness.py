@@ -22,9 +22,27 @@ SECRET = "a-secret-for-tests-that-is-long-enough"
 # How long anything that should happen at once may take, in seconds.
 SOON = 8
 
-TRANSPORTS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": ["polling", "websocket"]}
-EVENTS = ["authenticated", "message", "room_users", "user_joined", "user_left", "user_online", "user_offline", "user_typing",
-          "room_reset", "going_away", "exception", "connect", "disconnect", "connect_error"]
+TRANSPORTS = {
+    "polling": ["polling"],
+    "websocket": ["websocket"],
+    "upgrade": ["polling", "websocket"],
+}
+EVENTS = [
+    "authenticated",
+    "message",
+    "room_users",
+    "user_joined",
+    "user_left",
+    "user_online",
+    "user_offline",
+    "user_typing",
+    "room_reset",
+    "going_away",
+    "exception",
+    "connect",
+    "disconnect",
+    "connect_error",
+]
 
 # Below the ephemeral range, so that no outgoing connection takes a port between the choice and the bind.
 _ports = itertools.count(10_000 + os.getpid() % 800 * 25)
@@ -62,12 +80,15 @@ def get(url):
 
 def token(**claims):
     """A JWT signed with HS256; `exp` in an hour unless told otherwise."""
+
     def part(raw):
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
     secret = claims.pop("secret", SECRET)
     claims = {"exp": int(time.time()) + 3600, **claims}
-    signed = ".".join(part(json.dumps(each).encode()) for each in ({"alg": "HS256", "typ": "JWT"}, claims))
+    signed = ".".join(
+        part(json.dumps(each).encode()) for each in ({"alg": "HS256", "typ": "JWT"}, claims)
+    )
     return f"{signed}.{part(hmac.new(secret.encode(), signed.encode(), hashlib.sha256).digest())}"
 
 
@@ -141,13 +162,16 @@ class AsyncPerson(Recorder):
 
     def __init__(self, **options):
         super().__init__()
-        self.io = socketio.AsyncClient(reconnection_delay=0.1, reconnection_delay_max=0.5, **options)
+        self.io = socketio.AsyncClient(
+            reconnection_delay=0.1, reconnection_delay_max=0.5, **options
+        )
         for event in EVENTS:
             self.io.on(event, self._keep(event))
 
     def _keep(self, event):
         async def keep(*data):
             self.entries.append((event, data[0] if data else None))
+
         return keep
 
     async def connect(self, url, **options):
@@ -173,6 +197,7 @@ class ThreadPerson(Recorder):
     def _keep(self, event):
         def keep(*data):
             self.entries.append((event, data[0] if data else None))
+
         return keep
 
     async def connect(self, url, **options):
@@ -199,25 +224,49 @@ class Lab:
     def _spawn(self, command, **options):
         directory = self.directory()
         with open(os.path.join(directory, "log"), "wb") as log:
-            child = subprocess.Popen(command, cwd=directory, stdout=log, stderr=subprocess.STDOUT, **options)
+            child = subprocess.Popen(
+                command, cwd=directory, stdout=log, stderr=subprocess.STDOUT, **options
+            )
         child.directory = directory
         self.children.append(child)
         return child
 
     async def redis(self):
         port = free_port()
-        self._spawn(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        self._spawn(
+            [
+                "redis-server",
+                "--port",
+                str(port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ]
+        )
 
         async def up():
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", port)) == 0
+
         await eventually(up, "Redis listens")
         return f"redis://127.0.0.1:{port}"
 
     async def node(self, **env):
         port = free_port()
         mode = {} if "JWT_SECRET" in env else {"AUTH_MODE": "open"}
-        node = self._spawn([BINARY], env={"PATH": os.environ["PATH"], "SERVER_HOST": "127.0.0.1", "SERVER_PORT": str(port), **mode, **env})
+        node = self._spawn(
+            [BINARY],
+            env={
+                "PATH": os.environ["PATH"],
+                "SERVER_HOST": "127.0.0.1",
+                "SERVER_PORT": str(port),
+                **mode,
+                **env,
+            },
+        )
         node.port, node.url = port, f"http://127.0.0.1:{port}"
 
         def ready():
@@ -228,6 +277,7 @@ class Lab:
                 return get(f"{node.url}/readyz")[0] == 200
             except OSError:
                 return False
+
         await eventually(ready, "the node is ready", 15)
         return node
 

@@ -8,7 +8,10 @@ import { scenario, SECRET } from './harness.mjs';
 const OPEN = '/socket.io/?EIO=4&transport=polling';
 
 async function overWebSocket(node, origin) {
-    const ws = new WebSocket(`${node.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`, { headers: origin ? { origin } : {} });
+    const ws = new WebSocket(
+        `${node.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`,
+        { headers: origin ? { origin } : {} },
+    );
     try {
         return await Promise.race([
             once(ws, 'open').then(() => 101),
@@ -22,7 +25,11 @@ async function overWebSocket(node, origin) {
 
 async function preflight(node, route, origin) {
     return node.rest('OPTIONS', route, {
-        headers: { origin, 'access-control-request-method': 'POST', 'access-control-request-headers': 'content-type,authorization' },
+        headers: {
+            origin,
+            'access-control-request-method': 'POST',
+            'access-control-request-headers': 'content-type,authorization',
+        },
     });
 }
 
@@ -30,13 +37,24 @@ async function preflight(node, route, origin) {
 async function expectOrigins(node, origins) {
     for (const [origin, allowed] of origins) {
         const polled = await node.get(OPEN, origin ? { origin } : {});
-        assert.equal(polled.status, allowed ? 200 : 403, `polling from ${origin}: ${JSON.stringify(polled.body)}`);
-        assert.equal(await overWebSocket(node, origin), allowed ? 101 : 403, `WebSocket from ${origin}`);
+        assert.equal(
+            polled.status,
+            allowed ? 200 : 403,
+            `polling from ${origin}: ${JSON.stringify(polled.body)}`,
+        );
+        assert.equal(
+            await overWebSocket(node, origin),
+            allowed ? 101 : 403,
+            `WebSocket from ${origin}`,
+        );
     }
 }
 
 scenario('allowed origins come in, foreign ones get 403', async (lab) => {
-    const node = await lab.node({ JWT_SECRET: SECRET, ALLOWED_ORIGINS: 'https://app.example.com,https://other.example.com:8443' });
+    const node = await lab.node({
+        JWT_SECRET: SECRET,
+        ALLOWED_ORIGINS: 'https://app.example.com,https://other.example.com:8443',
+    });
     await expectOrigins(node, [
         [undefined, true],
         [node.url, true],
@@ -59,10 +77,18 @@ scenario('allowed origins come in, foreign ones get 403', async (lab) => {
     for (const route of ['/socket.io/', '/messages']) {
         const yes = await preflight(node, route, 'https://app.example.com');
         assert.ok([200, 204].includes(yes.status), `${route}: ${yes.status}`);
-        assert.equal(yes.headers.get('access-control-allow-origin'), 'https://app.example.com', route);
+        assert.equal(
+            yes.headers.get('access-control-allow-origin'),
+            'https://app.example.com',
+            route,
+        );
         assert.match(yes.headers.get('access-control-allow-methods') ?? '', /POST|\*/, route);
         assert.match(yes.headers.get('access-control-allow-headers') ?? '', /content-type/i, route);
-        assert.match(yes.headers.get('access-control-allow-headers') ?? '', /authorization/i, route);
+        assert.match(
+            yes.headers.get('access-control-allow-headers') ?? '',
+            /authorization/i,
+            route,
+        );
         const no = await preflight(node, route, 'https://evil.example.com');
         assert.equal(no.headers.get('access-control-allow-origin'), null, route);
     }
@@ -70,12 +96,19 @@ scenario('allowed origins come in, foreign ones get 403', async (lab) => {
 
 scenario('in jwt mode no origin is allowed unless it is listed', async (lab) => {
     const node = await lab.node({ JWT_SECRET: SECRET });
-    await expectOrigins(node, [[undefined, true], [node.url, true], ['https://app.example.com', false]]);
+    await expectOrigins(node, [
+        [undefined, true],
+        [node.url, true],
+        ['https://app.example.com', false],
+    ]);
 });
 
 scenario('in open mode every origin is allowed, without credentials', async (lab) => {
     const node = await lab.node();
-    await expectOrigins(node, [[undefined, true], ['https://app.example.com', true]]);
+    await expectOrigins(node, [
+        [undefined, true],
+        ['https://app.example.com', true],
+    ]);
     const polled = await node.get(OPEN, { origin: 'https://app.example.com' });
     assert.equal(polled.headers.get('access-control-allow-origin'), '*');
     assert.equal(polled.headers.get('access-control-allow-credentials'), null);

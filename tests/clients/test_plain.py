@@ -27,7 +27,8 @@ async def ask(socket, kind, payload):
 
 def broadcast(node, body):
     request = urllib.request.Request(
-        f"{node.url}/api/broadcast", json.dumps(body).encode(), {"content-type": "application/json"})
+        f"{node.url}/api/broadcast", json.dumps(body).encode(), {"content-type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=SOON) as answer:
         return answer.status, json.load(answer)
 
@@ -47,7 +48,9 @@ class Plain(unittest.IsolatedAsyncioTestCase):
         async with connect(f"{url}?user_id=ann&since_seq=&epoch=") as socket:
             start = (await heard(socket, "resumed"))["payload"]
             self.assertEqual((start["seq"], start["gap"]), (0, False))
-            status, answer = await asyncio.to_thread(broadcast, node, {"type": "task_created", "data": {"id": 1}})
+            status, answer = await asyncio.to_thread(
+                broadcast, node, {"type": "task_created", "data": {"id": 1}}
+            )
             self.assertEqual((status, answer["seq"], answer["connectedClients"]), (202, 1, 1))
             frame = await heard(socket, "task_created")
             self.assertEqual((frame["payload"], frame["seq"]), ({"id": 1}, 1))
@@ -55,14 +58,20 @@ class Plain(unittest.IsolatedAsyncioTestCase):
             await asyncio.to_thread(broadcast, node, {"type": "task_created", "data": {"id": n}})
         async with connect(f"{url}?user_id=ann&since_seq=1&epoch={frame['epoch']}") as socket:
             self.assertTrue((await heard(socket, "resumed"))["payload"]["recovered"])
-            self.assertEqual([(await heard(socket, "task_created"))["seq"] for _ in range(2)], [2, 3])
+            self.assertEqual(
+                [(await heard(socket, "task_created"))["seq"] for _ in range(2)], [2, 3]
+            )
 
     async def test_chat_pings_and_limits(self):
         _, url = await self.node(PING_INTERVAL_MS="200")
-        async with connect(f"{url}?user_id=ann&chat=1") as ann, connect(f"{url}?user_id=bob&chat=1") as bob:
+        async with connect(f"{url}?user_id=ann&chat=1") as ann, connect(
+            f"{url}?user_id=bob&chat=1"
+        ) as bob:
             for socket in (ann, bob):
                 self.assertTrue((await ask(socket, "join", {"room_id": "room"}))["ok"])
-            self.assertEqual((await ask(ann, "message", {"room_id": "room", "content": "hi €"}))["seq"], 1)
+            self.assertEqual(
+                (await ask(ann, "message", {"room_id": "room", "content": "hi €"}))["seq"], 1
+            )
             self.assertEqual((await heard(bob, "message"))["payload"]["content"], "hi €")
             async with asyncio.timeout(SOON):
                 await (await ann.ping(b"there?"))
@@ -79,7 +88,9 @@ class Plain(unittest.IsolatedAsyncioTestCase):
     async def test_tokens(self):
         _, url = await self.node(JWT_SECRET=SECRET)
         mine = token(sub="ann")
-        async with connect(f"{url}?chat=1", additional_headers={"Authorization": f"Bearer {mine}"}) as socket:
+        async with connect(
+            f"{url}?chat=1", additional_headers={"Authorization": f"Bearer {mine}"}
+        ) as socket:
             self.assertEqual((await heard(socket, "authenticated"))["payload"]["user_id"], "ann")
         async with connect(url, subprotocols=["bearer", mine]) as socket:
             self.assertEqual(socket.subprotocol, "bearer")
@@ -87,7 +98,10 @@ class Plain(unittest.IsolatedAsyncioTestCase):
             with self.assertRaises(InvalidStatus) as refused:
                 await connect(bad)
             self.assertEqual(refused.exception.response.status_code, 401)
-            self.assertIn(json.loads(refused.exception.response.body)["error"], ("Authorization header required", "Invalid token"))
+            self.assertIn(
+                json.loads(refused.exception.response.body)["error"],
+                ("Authorization header required", "Invalid token"),
+            )
 
 
 if __name__ == "__main__":

@@ -28,10 +28,14 @@ class LabTest(unittest.IsolatedAsyncioTestCase):
 
     async def refused(self, code, person, event, data=None):
         answer = await person.call(event, data)
-        self.assertEqual((answer["ok"], answer.get("code")), (False, code), f"{event} {data} → {answer}")
+        self.assertEqual(
+            (answer["ok"], answer.get("code")), (False, code), f"{event} {data} → {answer}"
+        )
 
     def assert_no_hole(self, messages, first):
-        self.assertEqual([message["seq"] for message in messages], list(range(first, first + len(messages))))
+        self.assertEqual(
+            [message["seq"] for message in messages], list(range(first, first + len(messages)))
+        )
         self.assertLessEqual(len({message["epoch"] for message in messages}), 1)
 
 
@@ -41,9 +45,21 @@ def for_each_client(cls):
         for kind, make in KINDS.items():
             for transport, transports in TRANSPORTS.items():
                 for backplane in BACKPLANES:
-                    async def test(self, scenario=getattr(cls, name), make=make, transports=transports, backplane=backplane):
+
+                    async def test(
+                        self,
+                        scenario=getattr(cls, name),
+                        make=make,
+                        transports=transports,
+                        backplane=backplane,
+                    ):
                         await scenario(self, make, transports, backplane)
-                    setattr(cls, f"test_{name.removeprefix('scenario_')}_{kind}_{transport}_{backplane}", test)
+
+                    setattr(
+                        cls,
+                        f"test_{name.removeprefix('scenario_')}_{kind}_{transport}_{backplane}",
+                        test,
+                    )
     return cls
 
 
@@ -54,35 +70,66 @@ class Matrix(LabTest):
         a = await self.lab.user(kind, near.url, "ada", transports)
         b = await self.lab.user(kind, far.url, "bob", transports)
         if len(transports) == 2:
-            await eventually(lambda: a.io.transport() == b.io.transport() == "websocket", "the upgrade")
+            await eventually(
+                lambda: a.io.transport() == b.io.transport() == "websocket", "the upgrade"
+            )
         self.assertEqual(await a.next("authenticated"), {"user_id": "ada", "username": "ada"})
 
         joined = await self.ok(a, "join", {"room_id": "room"})
-        self.assertEqual((joined["total"], joined["seq"], joined["recovered"], joined["gap"], joined["replayed"]), (1, 0, False, False, 0))
-        self.assertEqual(await a.next("room_users"), {"room_id": "room", "users": ["ada"], "total": 1})
+        self.assertEqual(
+            (
+                joined["total"],
+                joined["seq"],
+                joined["recovered"],
+                joined["gap"],
+                joined["replayed"],
+            ),
+            (1, 0, False, False, 0),
+        )
+        self.assertEqual(
+            await a.next("room_users"), {"room_id": "room", "users": ["ada"], "total": 1}
+        )
         await self.ok(b, "join", {"room_id": "room"})
         users = await b.next("room_users")
         self.assertEqual((sorted(users["users"]), users["total"]), (["ada", "bob"], 2))
-        self.assertEqual(await a.next("user_joined"), {"room_id": "room", "user_id": "bob", "username": "bob"})
+        self.assertEqual(
+            await a.next("user_joined"), {"room_id": "room", "user_id": "bob", "username": "bob"}
+        )
 
-        acks = await asyncio.gather(*(self.ok(person, "message", {"room_id": "room", "content": f"{index}"}) for index in range(5) for person in (a, b)))
+        acks = await asyncio.gather(
+            *(
+                self.ok(person, "message", {"room_id": "room", "content": f"{index}"})
+                for index in range(5)
+                for person in (a, b)
+            )
+        )
         for person in (a, b):
             await person.next("message", lambda message: message["seq"] == 10)
             self.assert_no_hole(person.heard("room"), 1)
         self.assertEqual(a.heard("room"), b.heard("room"))
-        self.assertEqual({ack["id"] for ack in acks}, {message["id"] for message in a.heard("room")})
+        self.assertEqual(
+            {ack["id"] for ack in acks}, {message["id"] for message in a.heard("room")}
+        )
         self.assertTrue(all(ack["epoch"] == joined["epoch"] for ack in acks))
 
         await self.ok(a, "typing", {"room_id": "room"})
-        self.assertEqual(await b.next("user_typing"), {"room_id": "room", "user_id": "ada", "username": "ada", "is_typing": True})
+        self.assertEqual(
+            await b.next("user_typing"),
+            {"room_id": "room", "user_id": "ada", "username": "ada", "is_typing": True},
+        )
         page = await self.ok(b, "history", {"room_id": "room", "after_seq": 3, "limit": 4})
-        self.assertEqual(([message["seq"] for message in page["messages"]], page["has_more"], page["seq"]), ([4, 5, 6, 7], True, 10))
+        self.assertEqual(
+            ([message["seq"] for message in page["messages"]], page["has_more"], page["seq"]),
+            ([4, 5, 6, 7], True, 10),
+        )
 
         status = await self.ok(a, "subscribe_status", {"target_user_id": "bob"})
         self.assertTrue(status["is_online"])
         self.assertTrue((await a.next("user_online"))["initial"])
         await self.ok(b, "leave", {"room_id": "room"})
-        self.assertEqual(await a.next("user_left"), {"room_id": "room", "user_id": "bob", "username": "bob"})
+        self.assertEqual(
+            await a.next("user_left"), {"room_id": "room", "user_id": "bob", "username": "bob"}
+        )
         await self.refused("not_in_room", b, "message", {"room_id": "room", "content": "x"})
         await b.close()
         offline = await a.next("user_offline")
@@ -110,7 +157,11 @@ class Matrix(LabTest):
         proxy.heal()
         await person.next("connect", seconds=20, after=mark)
         await self.ok(person, "authenticate", {"user_id": "reader"})
-        answer = await self.ok(person, "join", {"room_id": "room", "since_seq": person.heard("room")[-1]["seq"], "epoch": epoch})
+        answer = await self.ok(
+            person,
+            "join",
+            {"room_id": "room", "since_seq": person.heard("room")[-1]["seq"], "epoch": epoch},
+        )
         self.assertEqual((answer["recovered"], answer["gap"]), (True, False))
         for index in range(5):
             await self.ok(sender, "message", {"room_id": "room", "content": f"after {index}"})
@@ -129,19 +180,34 @@ class Identity(LabTest):
     async def test_a_good_token(self):
         async for kind, transports in self.each():
             good = token(user_id="ada", username="Ada")
-            for how in ({"auth": {"token": good}}, {"headers": {"Authorization": f"Bearer {good}"}}):
-                person = await self.lab.person(kind).connect(self.node.url, transports=transports, **how)
-                self.assertEqual(await person.next("authenticated"), {"user_id": "ada", "username": "Ada"})
+            for how in (
+                {"auth": {"token": good}},
+                {"headers": {"Authorization": f"Bearer {good}"}},
+            ):
+                person = await self.lab.person(kind).connect(
+                    self.node.url, transports=transports, **how
+                )
+                self.assertEqual(
+                    await person.next("authenticated"), {"user_id": "ada", "username": "Ada"}
+                )
                 await self.ok(person, "join", {"room_id": "room"})
             person = await self.lab.person(kind).connect(self.node.url, transports=transports)
             await self.refused("unauthorized", person, "join", {"room_id": "room"})
-            await self.refused("forbidden", person, "authenticate", {"token": good, "user_id": "bob"})
+            await self.refused(
+                "forbidden", person, "authenticate", {"token": good, "user_id": "bob"}
+            )
             await self.ok(person, "authenticate", {"token": good})
 
     async def test_a_bad_token_is_refused_with_its_code(self):
         async for kind, transports in self.each():
-            for code, bad in (("unauthorized", token(sub="ada", secret="another")), ("token_expired", token(sub="ada", exp=1))):
-                for how in ({"auth": {"token": bad}}, {"headers": {"Authorization": f"Bearer {bad}"}}):
+            for code, bad in (
+                ("unauthorized", token(sub="ada", secret="another")),
+                ("token_expired", token(sub="ada", exp=1)),
+            ):
+                for how in (
+                    {"auth": {"token": bad}},
+                    {"headers": {"Authorization": f"Bearer {bad}"}},
+                ):
                     person = self.lab.person(kind)
                     with self.assertRaises(socketio.exceptions.ConnectionError):
                         await person.connect(self.node.url, transports=transports, **how)
@@ -152,7 +218,11 @@ class Identity(LabTest):
 
     async def test_an_end_of_identity_is_final(self):
         async for kind, transports in self.each():
-            expiring = await self.lab.person(kind).connect(self.node.url, transports=transports, auth={"token": token(sub="ada", exp=int(time.time()) + 2)})
+            expiring = await self.lab.person(kind).connect(
+                self.node.url,
+                transports=transports,
+                auth={"token": token(sub="ada", exp=int(time.time()) + 2)},
+            )
             silent = await self.lab.person(kind).connect(self.node.url, transports=transports)
             self.assertEqual((await silent.next("exception"))["code"], "unauthorized")
             self.assertEqual((await expiring.next("exception"))["code"], "token_expired")
@@ -166,7 +236,9 @@ class Identity(LabTest):
 
 class Faults(LabTest):
     async def test_clients_of_a_drained_node_come_back_through_another(self):
-        going, staying = await self.lab.nodes_on("redis", 2, DRAIN_SECS="1", PRESENCE_GRACE_MS="8000")
+        going, staying = await self.lab.nodes_on(
+            "redis", 2, DRAIN_SECS="1", PRESENCE_GRACE_MS="8000"
+        )
         proxy = await self.lab.proxy(going)
         watcher = await self.lab.user(AsyncPerson, staying.url, "watcher", ["websocket"])
         await self.ok(watcher, "join", {"room_id": "room"})
@@ -179,10 +251,14 @@ class Faults(LabTest):
         going.terminate()
         for name, person in people.items():
             self.assertIn("reconnect_in_ms", await person.next("going_away"))
-            mark = await eventually(lambda person=person: len(person.of("disconnect")) and len(person.entries), "closed")
+            mark = await eventually(
+                lambda person=person: len(person.of("disconnect")) and len(person.entries), "closed"
+            )
             await eventually(lambda person=person: len(person.of("connect")) == 2, "back", 20)
             await self.ok(person, "authenticate", {"user_id": name})
-            self.assertTrue((await self.ok(person, "join", {"room_id": "room", "since_seq": 0}))["recovered"])
+            self.assertTrue(
+                (await self.ok(person, "join", {"room_id": "room", "since_seq": 0}))["recovered"]
+            )
             self.assertGreater(mark, 0)
         self.assertEqual(going.wait(SOON), 0)
         await self.ok(watcher, "message", {"room_id": "room", "content": "sentinel"})
@@ -196,8 +272,25 @@ class Faults(LabTest):
         for kind in KINDS.values():
             for transports in TRANSPORTS.values():
                 person = await self.lab.user(kind, node.url, "ada", transports)
-                for event in ("join", "leave", "message", "history", "typing", "subscribe_status", "unsubscribe_status"):
-                    for bad in (None, 5, "text", [], {}, b"bytes", {"room_id": b"bytes", "target_user_id": b"bytes"}, {"room_id": 5, "target_user_id": []}):
+                for event in (
+                    "join",
+                    "leave",
+                    "message",
+                    "history",
+                    "typing",
+                    "subscribe_status",
+                    "unsubscribe_status",
+                ):
+                    for bad in (
+                        None,
+                        5,
+                        "text",
+                        [],
+                        {},
+                        b"bytes",
+                        {"room_id": b"bytes", "target_user_id": b"bytes"},
+                        {"room_id": 5, "target_user_id": []},
+                    ):
                         await self.refused("bad_request", person, event, bad)
                 await self.refused("unknown_event", person, "no_such_event", {"a": b"bytes"})
                 await self.ok(person, "join", {"room_id": "room"})

@@ -41,7 +41,10 @@ def listening(port):
 
 def render(listen, nodes):
     """Renders the template as envsubst does, with exactly the variables that docker-compose.yml passes."""
-    values = {"HUBBUB_LISTEN": listen, **{f"HUBBUB_NODE_{i}": node for i, node in enumerate(nodes, 1)}}
+    values = {
+        "HUBBUB_LISTEN": listen,
+        **{f"HUBBUB_NODE_{i}": node for i, node in enumerate(nodes, 1)},
+    }
     text = (ROOT / "deploy/nginx.conf").read_text()
     return re.sub(r"\$\{(HUBBUB_[A-Z0-9_]+)\}", lambda m: values[m[1]], text)
 
@@ -76,11 +79,21 @@ class Front:
         # The workers buffer bodies in the test's folder, which only its owner can access.
         user = "user root;" if os.geteuid() == 0 else ""
         self.process = subprocess.Popen(
-            ["nginx", "-p", str(self.folder), "-c", str(conf), "-g", f"daemon off; pid {self.folder}/nginx.pid; {user}"],
+            [
+                "nginx",
+                "-p",
+                str(self.folder),
+                "-c",
+                str(conf),
+                "-g",
+                f"daemon off; pid {self.folder}/nginx.pid; {user}",
+            ],
             stderr=self.log,
         )
         try:
-            eventually("nginx listens", lambda: listening(self.port) or self.process.poll() is not None)
+            eventually(
+                "nginx listens", lambda: listening(self.port) or self.process.poll() is not None
+            )
             assert self.process.poll() is None, (self.folder / "nginx.log").read_text()
         except BaseException:
             self.stop()
@@ -99,5 +112,7 @@ class Front:
 if __name__ == "__main__":
     target = pathlib.Path(sys.argv[1]).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    rendered = localised(render("127.0.0.1:18080", [f"127.0.0.1:1808{i}" for i in (1, 2, 3)]), target.parent)
+    rendered = localised(
+        render("127.0.0.1:18080", [f"127.0.0.1:1808{i}" for i in (1, 2, 3)]), target.parent
+    )
     target.write_text(rendered.replace("http {\n", "http {\n" + temp_paths(target.parent), 1))

@@ -73,7 +73,9 @@ class Node:
         )
 
     def ready(self):
-        assert self.process.poll() is None, f"a node ended with {self.process.returncode}: {self.log.name}"
+        assert (
+            self.process.poll() is None
+        ), f"a node ended with {self.process.returncode}: {self.log.name}"
         with contextlib.suppress(OSError):
             return urllib.request.urlopen(f"http://{self.address}/readyz", timeout=2).status == 200
         return False
@@ -117,7 +119,10 @@ class ChatClient:
         if page:
             session.headers["Sec-Fetch-Site"] = "same-origin"
         self.socket = socketio.Client(
-            http_session=session, reconnection_delay=0.1, reconnection_delay_max=1, handle_sigint=False
+            http_session=session,
+            reconnection_delay=0.1,
+            reconnection_delay_max=1,
+            handle_sigint=False,
         )
         self.socket.on("message", self.on_message)
         self.socket.on("connect", self.on_connect)
@@ -151,7 +156,17 @@ class ChatClient:
 def run(binary, folder, stack):
     redis_port = free_port()
     redis = subprocess.Popen(
-        ["redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
+        [
+            "redis-server",
+            "--port",
+            str(redis_port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(folder),
+        ],
         stdout=subprocess.DEVNULL,
     )
     stack.callback(redis.wait, 20)
@@ -170,9 +185,14 @@ def run(binary, folder, stack):
     stack.callback(lambda: [client.socket.disconnect() for client in clients])
     kinds = {
         # Polling only, each client from its own address.
-        "polling": [dict(transports=["polling"], source=f"127.0.0.{host}") for host in range(2, 14)],
+        "polling": [
+            dict(transports=["polling"], source=f"127.0.0.{host}") for host in range(2, 14)
+        ],
         # The same without a cookie jar.
-        "jarless": [dict(transports=["polling"], source=f"127.0.3.{host}", jar=False) for host in range(2, 14)],
+        "jarless": [
+            dict(transports=["polling"], source=f"127.0.3.{host}", jar=False)
+            for host in range(2, 14)
+        ],
         # Pages behind one address: spread by the cookie, then upgraded to WebSocket.
         "page": [dict(transports=["polling", "websocket"], page=True) for _ in range(12)],
         "websocket": [dict(transports=["websocket"]) for _ in range(12)],
@@ -204,14 +224,27 @@ def run(binary, folder, stack):
         next(client for client in clients if client.name == f"{kind}-0").send(f"hello from {kind}")
     for client in clients:
         for kind in kinds:
-            eventually(f"{client.name} receives the message of {kind}", lambda: client.has(f"hello from {kind}"))
+            eventually(
+                f"{client.name} receives the message of {kind}",
+                lambda: client.has(f"hello from {kind}"),
+            )
     print(f"{len(clients)} clients on three nodes receive each other's messages")
 
     modules = ROOT / "tests/clients/node_modules"
     if shutil.which("node") and (modules / "socket.io-client-v4").is_dir():
         env = {**os.environ, "NODE_PATH": str(modules)}
-        for options in ({"transports": ["polling"]}, {"transports": ["websocket"]}, {}, {"withCredentials": True}):
-            subprocess.run(["node", "-e", NODE_CLIENT, front.url, json.dumps(options)], env=env, check=True, timeout=30)
+        for options in (
+            {"transports": ["polling"]},
+            {"transports": ["websocket"]},
+            {},
+            {"withCredentials": True},
+        ):
+            subprocess.run(
+                ["node", "-e", NODE_CLIENT, front.url, json.dumps(options)],
+                env=env,
+                check=True,
+                timeout=30,
+            )
         print("the Node.js client: polling, websocket, upgrade, with cookies")
     else:
         print("the Node.js client: skipped (tests/clients/fetch installs it)")

@@ -16,7 +16,15 @@ import unittest
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SECRETS = {"JWT_SECRET", "JWT_SECRET_PREVIOUS", "BETTER_AUTH_SECRET", "REDIS_PASSWORD", "REDIS_URL", "API_KEYS", "AUTHORIZE_SECRET"}
+SECRETS = {
+    "JWT_SECRET",
+    "JWT_SECRET_PREVIOUS",
+    "BETTER_AUTH_SECRET",
+    "REDIS_PASSWORD",
+    "REDIS_URL",
+    "API_KEYS",
+    "AUTHORIZE_SECRET",
+}
 # Keys that have no meaning without other keys, or that name a missing file.
 WITH_OTHERS = {"HUBBUB_CONFIG", "AUTH_MODE", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_FILE", "JWT_JWKS_URL"}
 # Keys that docker-compose.yml doesn't pass through, with the reason.
@@ -46,11 +54,19 @@ def example():
 
 
 def rendered(name):
-    return [d for d in yaml.safe_load_all((pathlib.Path(os.environ["RENDERED"]) / name).read_text()) if d]
+    return [
+        d
+        for d in yaml.safe_load_all((pathlib.Path(os.environ["RENDERED"]) / name).read_text())
+        if d
+    ]
 
 
 def one(documents, kind, name=None):
-    found = [d for d in documents if d["kind"] == kind and (name is None or d["metadata"]["name"].startswith(name))]
+    found = [
+        d
+        for d in documents
+        if d["kind"] == kind and (name is None or d["metadata"]["name"].startswith(name))
+    ]
     assert len(found) == 1, f"{kind} {name}: {len(found)}"
     return found[0]
 
@@ -84,17 +100,26 @@ class Keys(unittest.TestCase):
             pod = one(documents, "Deployment")["spec"]["template"]["spec"]
             env = {e["name"]: e for e in pod["containers"][0]["env"]}
             self.assertEqual(set(env), SECRETS)
-            self.assertTrue(all(e["valueFrom"]["secretKeyRef"]["name"] == "hubbub-secrets" for e in env.values()))
+            self.assertTrue(
+                all(
+                    e["valueFrom"]["secretKeyRef"]["name"] == "hubbub-secrets" for e in env.values()
+                )
+            )
             self.assertLessEqual(config, set(example()) - SECRETS)
-            self.assertFalse(pod["enableServiceLinks"], "a Service named redis would set REDIS_PORT")
+            self.assertFalse(
+                pod["enableServiceLinks"], "a Service named redis would set REDIS_PORT"
+            )
 
     @unittest.skipUnless(os.environ.get("HUBBUB_BIN"), "no binary given (HUBBUB_BIN)")
     def test_the_binary_knows_all_keys_and_has_the_documented_defaults(self):
         binary = os.path.abspath(os.environ["HUBBUB_BIN"])
         with tempfile.TemporaryDirectory() as folder:
+
             def config(text):
                 (pathlib.Path(folder) / ".env").write_text(text)
-                return subprocess.run([binary, "config"], cwd=folder, env={}, capture_output=True, text=True)
+                return subprocess.run(
+                    [binary, "config"], cwd=folder, env={}, capture_output=True, text=True
+                )
 
             # One key at a time, because some exclude each other. Keys that the binary may refuse on
             # their own, such as the name of a missing file, are skipped.
@@ -105,8 +130,14 @@ class Keys(unittest.TestCase):
                 self.assertEqual(result.returncode, 0, f"{key}={value}: {result.stderr}")
             # The defaults in .env.example are those of the binary.
             lines = config("").stdout.splitlines()
-            unset = {line.split()[1] for line in lines if line.startswith("# ") and line.endswith(" is not set")}
-            real = dict(line.split("=", 1) for line in lines if not line.startswith("#")) | dict.fromkeys(unset)
+            unset = {
+                line.split()[1]
+                for line in lines
+                if line.startswith("# ") and line.endswith(" is not set")
+            }
+            real = dict(
+                line.split("=", 1) for line in lines if not line.startswith("#")
+            ) | dict.fromkeys(unset)
             for key, (value, _, _) in example().items():
                 if real.get(key) is not None and key != "AUTH_MODE":
                     self.assertEqual(real[key], value, f"the default of {key}")
@@ -132,7 +163,9 @@ class Times(unittest.TestCase):
 
     def test_compose_kills_nodes_only_after_the_drain(self):
         node = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-node"]
-        self.assertGreater(seconds(node["stop_grace_period"]), int(node["environment"]["DRAIN_SECS"]) + MARGIN)
+        self.assertGreater(
+            seconds(node["stop_grace_period"]), int(node["environment"]["DRAIN_SECS"]) + MARGIN
+        )
 
     def test_proxies_wait_longer_than_a_heartbeat_and_accept_the_largest_packet(self):
         keys = example()
@@ -142,7 +175,9 @@ class Times(unittest.TestCase):
         ingress = one(rendered("base.yaml"), "Ingress")["metadata"]["annotations"]
         prefix = "nginx.ingress.kubernetes.io/"
         for direction in ("read", "send"):
-            self.assertGreater(int(re.search(rf"proxy_{direction}_timeout (\d+)s;", nginx)[1]), heartbeat)
+            self.assertGreater(
+                int(re.search(rf"proxy_{direction}_timeout (\d+)s;", nginx)[1]), heartbeat
+            )
             self.assertGreater(int(ingress[f"{prefix}proxy-{direction}-timeout"]), heartbeat)
         self.assertGreater(int(re.search(r"client_max_body_size (\d+)m;", nginx)[1]) << 20, packet)
         self.assertGreater(int(ingress[f"{prefix}proxy-body-size"].removesuffix("m")) << 20, packet)
@@ -159,17 +194,30 @@ class Shapes(unittest.TestCase):
             for container in pod["containers"]:
                 self.assertEqual(
                     container["securityContext"],
-                    {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+                    {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
                 )
                 self.assertLessEqual({"requests", "limits"}, set(container["resources"]))
 
     def test_selectors_of_services_and_policies_match_one_workload(self):
         documents = rendered("overlays-production.yaml")
-        pods = [d["spec"]["template"]["metadata"]["labels"] for d in documents if d["kind"] in ("Deployment", "StatefulSet")]
+        pods = [
+            d["spec"]["template"]["metadata"]["labels"]
+            for d in documents
+            if d["kind"] in ("Deployment", "StatefulSet")
+        ]
         selectors = {
-            f"{d['kind']} {d['metadata']['name']}": d["spec"]["selector"] if d["kind"] == "Service"
-            else d["spec"].get("podSelector", d["spec"].get("selector"))["matchLabels"]
-            for d in documents if d["kind"] in ("Service", "NetworkPolicy", "PodDisruptionBudget", "Deployment", "StatefulSet")
+            f"{d['kind']} {d['metadata']['name']}": (
+                d["spec"]["selector"]
+                if d["kind"] == "Service"
+                else d["spec"].get("podSelector", d["spec"].get("selector"))["matchLabels"]
+            )
+            for d in documents
+            if d["kind"]
+            in ("Service", "NetworkPolicy", "PodDisruptionBudget", "Deployment", "StatefulSet")
         }
         for resource, labels in selectors.items():
             self.assertEqual(sum(labels.items() <= pod.items() for pod in pods), 1, resource)
@@ -181,14 +229,18 @@ class Shapes(unittest.TestCase):
 
     def test_redis_is_durable_and_never_evicts(self):
         conf = (ROOT / "k8s/components/redis/redis.conf").read_text().splitlines()
-        self.assertLessEqual({"appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction"}, set(conf))
+        self.assertLessEqual(
+            {"appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction"}, set(conf)
+        )
 
     def test_the_manifests_contain_no_secret(self):
         for name in ("base.yaml", "overlays-production.yaml"):
             self.assertFalse([d for d in rendered(name) if d["kind"] == "Secret"])
 
     def test_affinity_by_address_replaces_the_cookie(self):
-        annotations = one(rendered("affinity-by-address.yaml"), "Ingress")["metadata"]["annotations"]
+        annotations = one(rendered("affinity-by-address.yaml"), "Ingress")["metadata"][
+            "annotations"
+        ]
         self.assertFalse([a for a in annotations if "affinity" in a or "session-cookie" in a])
         self.assertIn("nginx.ingress.kubernetes.io/upstream-hash-by", annotations)
 

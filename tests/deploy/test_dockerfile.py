@@ -24,25 +24,45 @@ class Dependencies(unittest.TestCase):
             folder = pathlib.Path(folder)
             for name in ("Cargo.toml", "Cargo.lock"):
                 shutil.copy(ROOT / name, folder)
-            shutil.copytree(ROOT / "crates", folder / "crates", ignore=shutil.ignore_patterns("target"))
+            shutil.copytree(
+                ROOT / "crates", folder / "crates", ignore=shutil.ignore_patterns("target")
+            )
             for source, target in re.findall(r"^COPY ((?:tests|benches)/\S+) (\S+/)$", text, re.M):
                 (folder / target).mkdir(parents=True)
                 shutil.copy(ROOT / source, folder / target)
             subprocess.run(["bash", "-eo", "pipefail", "-c", stubs], cwd=folder, check=True)
             result = subprocess.run(
-                ["cargo", "metadata", "--no-deps", "--offline", "--locked", "--format-version", "1"],
+                [
+                    "cargo",
+                    "metadata",
+                    "--no-deps",
+                    "--offline",
+                    "--locked",
+                    "--format-version",
+                    "1",
+                ],
                 cwd=folder,
                 capture_output=True,
                 text=True,
             )
             self.assertEqual(result.returncode, 0, result.stderr)
-            packages = {package["name"]: package for package in json.loads(result.stdout)["packages"]}
+            packages = {
+                package["name"]: package for package in json.loads(result.stdout)["packages"]
+            }
             self.assertIn(["bin"], [target["kind"] for target in packages["hubbub"]["targets"]])
 
     def test_dockerignore_admits_exactly_the_copied_paths(self):
         text = (ROOT / "deploy/Dockerfile").read_text()
-        copied = {name for line in re.findall(r"^COPY (?!--)(.*) \S+$", text, re.M) for name in line.split()}
-        admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+        copied = {
+            name
+            for line in re.findall(r"^COPY (?!--)(.*) \S+$", text, re.M)
+            for name in line.split()
+        }
+        admitted = {
+            line[1:]
+            for line in (ROOT / ".dockerignore").read_text().splitlines()
+            if line.startswith("!")
+        }
         self.assertEqual(copied, admitted)
 
     def test_the_binary_embeds_only_files_in_src(self):
@@ -51,7 +71,9 @@ class Dependencies(unittest.TestCase):
         for file in (ROOT / "src").rglob("*.rs"):
             for path in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', file.read_text()):
                 target = (file.parent / path).resolve()
-                self.assertTrue(target.is_relative_to(ROOT / "src"), f"{file.relative_to(ROOT)} includes {path}")
+                self.assertTrue(
+                    target.is_relative_to(ROOT / "src"), f"{file.relative_to(ROOT)} includes {path}"
+                )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,13 @@ class Node:
     """A fake node with the part of Engine.IO that stickiness needs: opens sessions, refuses unknown ones."""
 
     def __init__(self, name):
-        self.name, self.draining, self.sessions, self.seen, self.connections = name, False, set(), [], []
+        self.name, self.draining, self.sessions, self.seen, self.connections = (
+            name,
+            False,
+            set(),
+            [],
+            [],
+        )
         node = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -90,8 +96,13 @@ class Client:
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def ask(self, method, path, body=None, **headers):
-        connection = http.client.HTTPConnection("127.0.0.1", self.front.port, source_address=(self.source, 0), timeout=20)
-        sent = {**self.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.front.port, source_address=(self.source, 0), timeout=20
+        )
+        sent = {
+            **self.headers,
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
         if self.cookie:
             sent["Cookie"] = self.cookie
         connection.request(method, path, body, sent)
@@ -104,7 +115,9 @@ class Client:
         return response.status, json.loads(text) if text.startswith(b"{") else {}
 
     def handshake(self, transport="polling", **headers):
-        status, body = self.ask("GET", f"/socket.io/?EIO=4&transport={transport}{self.query}", **headers)
+        status, body = self.ask(
+            "GET", f"/socket.io/?EIO=4&transport={transport}{self.query}", **headers
+        )
         assert status == 200, (status, body)
         self.sid = body["sid"]
         return body["node"]
@@ -170,7 +183,9 @@ class FrontTest(unittest.TestCase):
         self.assertEqual(set(names), set("abc"), names)
         self.assertIsNone(client.cookie)
         upgrades = [headers for node in self.nodes for _, _, headers in node.seen]
-        self.assertTrue(all(h["Upgrade"] == "websocket" and h["Connection"] == "upgrade" for h in upgrades))
+        self.assertTrue(
+            all(h["Upgrade"] == "websocket" and h["Connection"] == "upgrade" for h in upgrades)
+        )
 
     def test_a_draining_node_gets_no_new_session_and_keeps_its_existing_ones(self):
         old = Client(self.front, jar=True, Sec_Fetch_Site="same-origin")
@@ -184,8 +199,12 @@ class FrontTest(unittest.TestCase):
         self.assertNotEqual(self.whole_session(again), name)
         self.assertNotEqual(again.cookie, old.cookie)
         for host in range(2, 32):
-            self.assertNotEqual(self.whole_session(Client(self.front, source=f"127.0.0.{host}")), name)
-            self.assertNotEqual(self.whole_session(Client(self.front, jar=True, Sec_Fetch_Site="same-origin")), name)
+            self.assertNotEqual(
+                self.whole_session(Client(self.front, source=f"127.0.0.{host}")), name
+            )
+            self.assertNotEqual(
+                self.whole_session(Client(self.front, jar=True, Sec_Fetch_Site="same-origin")), name
+            )
         # nginx never marked the node as failed: its existing session is still served.
         self.assertEqual(old.poll()[1]["node"], name)
 
@@ -214,7 +233,9 @@ class FrontTest(unittest.TestCase):
         self.assertEqual(old.poll()[0], 400)
         self.assertNotEqual(self.whole_session(old), dead)
         for host in range(2, 22):
-            self.assertNotEqual(self.whole_session(Client(self.front, source=f"127.0.0.{host}")), dead)
+            self.assertNotEqual(
+                self.whole_session(Client(self.front, source=f"127.0.0.{host}")), dead
+            )
 
     def retried_only_with_a_key(self, path):
         for node in self.nodes[:2]:
@@ -222,7 +243,9 @@ class FrontTest(unittest.TestCase):
         client, statuses = Client(self.front), collections.Counter()
         for _ in range(6):
             statuses[client.ask("POST", path, b"{}")[0]] += 1
-        self.assertEqual(sum(len(node.seen) for node in self.nodes), 6, "each request was tried once")
+        self.assertEqual(
+            sum(len(node.seen) for node in self.nodes), 6, "each request was tried once"
+        )
         self.assertEqual(set(statuses), {201, 503})
         for i in range(6):
             self.assertEqual(client.ask("POST", path, b"{}", Idempotency_Key=f"k{i}")[0], 201)
@@ -238,24 +261,42 @@ class FrontTest(unittest.TestCase):
         self.nodes[0].draining = True
         client = Client(self.front)
         for i in range(12):
-            status, _ = client.ask("GET", f"/ws?token=secret{i}", Upgrade="websocket", Connection="Upgrade")
+            status, _ = client.ask(
+                "GET", f"/ws?token=secret{i}", Upgrade="websocket", Connection="Upgrade"
+            )
             self.assertEqual(status, 200)
-        handshakes = [headers for node in self.nodes[1:] for _, path, headers in node.seen if path.startswith("/ws?token=")]
+        handshakes = [
+            headers
+            for node in self.nodes[1:]
+            for _, path, headers in node.seen
+            if path.startswith("/ws?token=")
+        ]
         self.assertEqual(len(handshakes), 12)
-        self.assertTrue(all(h["Upgrade"] == "websocket" and h["Connection"] == "upgrade" for h in handshakes))
+        self.assertTrue(
+            all(h["Upgrade"] == "websocket" and h["Connection"] == "upgrade" for h in handshakes)
+        )
         self.assertNotIn("secret", self.front.access_log())
 
     def test_forwarding_headers_of_a_client_are_overwritten(self):
-        Client(self.front, X_Forwarded_For="6.6.6.6", X_Real_IP="6.6.6.6", X_Request_Id="mine").ask("GET", "/health")
+        Client(self.front, X_Forwarded_For="6.6.6.6", X_Real_IP="6.6.6.6", X_Request_Id="mine").ask(
+            "GET", "/health"
+        )
         headers = next(headers for node in self.nodes for _, _, headers in node.seen)
-        self.assertEqual((headers["X-Forwarded-For"], headers["X-Real-IP"]), ("127.0.0.1", "127.0.0.1"))
-        self.assertEqual((headers["X-Forwarded-Proto"], headers["Host"]), ("http", f"127.0.0.1:{self.front.port}"))
+        self.assertEqual(
+            (headers["X-Forwarded-For"], headers["X-Real-IP"]), ("127.0.0.1", "127.0.0.1")
+        )
+        self.assertEqual(
+            (headers["X-Forwarded-Proto"], headers["Host"]),
+            ("http", f"127.0.0.1:{self.front.port}"),
+        )
         self.assertNotEqual(headers["X-Request-Id"], "mine")
 
     def test_the_cookie_is_limited_to_socket_io_and_secure_behind_tls(self):
         client = Client(self.front, jar=True)
         client.handshake()
-        self.assertRegex(client.set_cookie, r"^hubbub_node=[123]; Path=/socket\.io/; HttpOnly; SameSite=Lax$")
+        self.assertRegex(
+            client.set_cookie, r"^hubbub_node=[123]; Path=/socket\.io/; HttpOnly; SameSite=Lax$"
+        )
         client = Client(self.front, jar=True, X_Forwarded_Proto="https")
         client.handshake()
         self.assertTrue(client.set_cookie.endswith("; Secure"))

@@ -21,7 +21,23 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts/generate-env.sh"
 # A fixed value: some random values look weak after truncation.
 GOOD = "9c41f7e05ab83d2671ce0b94fd5a286340bd97e1f86c2a5301e8d4b7963fca25"
-SPECIALS = ['a"b', "a\\b", "a\\", "$HOME", "${HOME}", "$(id)", "`id`", "a b ", "#a", "a #b", "a'b", "=", "\\n", "é€😀", '\\"$"\\']
+SPECIALS = [
+    'a"b',
+    "a\\b",
+    "a\\",
+    "$HOME",
+    "${HOME}",
+    "$(id)",
+    "`id`",
+    "a b ",
+    "#a",
+    "a #b",
+    "a'b",
+    "=",
+    "\\n",
+    "é€😀",
+    '\\"$"\\',
+]
 
 
 def read_env(text):
@@ -60,7 +76,9 @@ class GenerateEnv(unittest.TestCase):
         )
         for name in ("JWT_SECRET", "REDIS_PASSWORD", "API_KEYS", "REDIS_URL"):
             if len(variables.get(name, "")) > 4:
-                self.assertNotIn(variables[name], result.stdout + result.stderr, "a secret was printed")
+                self.assertNotIn(
+                    variables[name], result.stdout + result.stderr, "a secret was printed"
+                )
         return result
 
     def written(self, *arguments, **variables):
@@ -79,7 +97,13 @@ class GenerateEnv(unittest.TestCase):
         self.refused("JWT_SECRET is missing")
         self.refused("JWT_SECRET is missing", JWT_SECRET="")
         self.refused("has 31 bytes", JWT_SECRET=GOOD[:31])
-        for placeholder in ("change-me", "CHANGEME_", "your-256-bit-secret", "replace_me", "supersecretkey"):
+        for placeholder in (
+            "change-me",
+            "CHANGEME_",
+            "your-256-bit-secret",
+            "replace_me",
+            "supersecretkey",
+        ):
             self.refused("placeholder", JWT_SECRET=placeholder + GOOD)
         self.refused("different characters", JWT_SECRET="abcabcab" * 8)
         self.refused("consecutive", JWT_SECRET="abcdefghijklmnopqrstuvwxyz0123456789")
@@ -98,7 +122,9 @@ class GenerateEnv(unittest.TestCase):
         self.assertEqual(self.written(**url), url)
         self.assertNotIn("JWT_SECRET", self.written("--generate", "--force", **url))
         self.output.unlink()
-        self.refused("JWT_SECRET_PREVIOUS has 5 bytes", JWT_SECRET=GOOD, JWT_SECRET_PREVIOUS="short")
+        self.refused(
+            "JWT_SECRET_PREVIOUS has 5 bytes", JWT_SECRET=GOOD, JWT_SECRET_PREVIOUS="short"
+        )
         self.refused("BETTER_AUTH_SECRET has 5 bytes", BETTER_AUTH_SECRET="short")
 
     def test_open_mode_must_be_set_explicitly(self):
@@ -108,9 +134,16 @@ class GenerateEnv(unittest.TestCase):
 
     def test_a_redis_needs_a_password(self):
         self.refused("REDIS_PASSWORD has 0 bytes", JWT_SECRET=GOOD, REDIS_HOST="redis")
-        self.refused("REDIS_PASSWORD has 15 bytes", JWT_SECRET=GOOD, REDIS_HOST="redis", REDIS_PASSWORD=GOOD[:15])
+        self.refused(
+            "REDIS_PASSWORD has 15 bytes",
+            JWT_SECRET=GOOD,
+            REDIS_HOST="redis",
+            REDIS_PASSWORD=GOOD[:15],
+        )
         self.refused("password of REDIS_URL", JWT_SECRET=GOOD, REDIS_URL="redis://redis:6379/0")
-        self.refused("password of REDIS_URL", JWT_SECRET=GOOD, REDIS_URL="rediss://user:short@redis")
+        self.refused(
+            "password of REDIS_URL", JWT_SECRET=GOOD, REDIS_URL="rediss://user:short@redis"
+        )
         self.written("--allow-weak-redis-password", JWT_SECRET=GOOD, REDIS_HOST="redis")
         self.written(JWT_SECRET=GOOD, REDIS_HOST="redis", REDIS_PASSWORD=GOOD[:16])
         self.written(JWT_SECRET=GOOD, REDIS_URL=f"rediss://user:{GOOD}@redis:6380")
@@ -129,7 +162,11 @@ class GenerateEnv(unittest.TestCase):
 
     def test_values_are_read_back_unchanged(self):
         for special in SPECIALS:
-            variables = {"JWT_SECRET": GOOD + special, "REDIS_HOST": "redis", "REDIS_PASSWORD": special + GOOD}
+            variables = {
+                "JWT_SECRET": GOOD + special,
+                "REDIS_HOST": "redis",
+                "REDIS_PASSWORD": special + GOOD,
+            }
             self.assertEqual(self.written(**variables), variables)
 
     @unittest.skipUnless(os.environ.get("HUBBUB_BIN"), "no binary given (HUBBUB_BIN)")
@@ -140,13 +177,20 @@ class GenerateEnv(unittest.TestCase):
             self.written(JWT_SECRET=secret)
             self.output.rename(self.output.with_name(".env"))
             token = subprocess.run(
-                [binary, "token", "--user", "u"], cwd=self.output.parent, env={}, capture_output=True, text=True, check=True
+                [binary, "token", "--user", "u"],
+                cwd=self.output.parent,
+                env={},
+                capture_output=True,
+                text=True,
+                check=True,
             ).stdout.strip()
             # The binary never prints the secret, but the signature of a token proves which one it
             # read.
             signed, _, signature = token.rpartition(".")
             mac = hmac.new(secret.encode(), signed.encode(), hashlib.sha256).digest()
-            self.assertEqual(base64.urlsafe_b64encode(mac).rstrip(b"=").decode(), signature, special)
+            self.assertEqual(
+                base64.urlsafe_b64encode(mac).rstrip(b"=").decode(), signature, special
+            )
 
     def test_plain_values_are_not_quoted(self):
         variables = {
@@ -158,7 +202,9 @@ class GenerateEnv(unittest.TestCase):
         self.assertNotIn('"', self.output.read_text())
 
     def test_unknown_and_empty_keys_are_not_written(self):
-        self.assertEqual(self.written(JWT_SECRET=GOOD, CI="true", REDIS_HOST=""), {"JWT_SECRET": GOOD})
+        self.assertEqual(
+            self.written(JWT_SECRET=GOOD, CI="true", REDIS_HOST=""), {"JWT_SECRET": GOOD}
+        )
 
     def test_only_the_owner_can_read_the_file_even_when_it_existed_with_wider_permissions(self):
         self.output.write_text("old")
