@@ -1,4 +1,5 @@
-// Proves one order per room for everybody, without hole or repeat: under load, over nodes, while joining, and for sends that are repeated.
+// Every member of a room receives the same sequence, without a hole or a repeat: under load, across
+// nodes, while joining, and for repeated sends.
 
 import assert from 'node:assert/strict';
 import { assertNoHole, eventually, onEachBackplane, pause, UNLIMITED } from './harness.mjs';
@@ -7,8 +8,8 @@ onEachBackplane(
     '5,000 messages sent without waiting reach every member on every node in order',
     { nodes: 3, env: UNLIMITED, timeout: 90_000 },
     async (lab, nodes) => {
-        const room_id = 'flood',
-            count = 5_000;
+        const room_id = 'flood';
+        const count = 5_000;
         const members = await Promise.all(
             [...nodes, ...nodes].map((node, index) => lab.member(node, `member ${index}`, room_id)),
         );
@@ -26,11 +27,11 @@ onEachBackplane(
             'the order of one sender is kept',
         );
         for (const member of members) {
-            await member.hears(room_id, `${count - 1}`, 30_000);
-            assert.equal(member.heard(room_id).length, count, member.seen.name);
-            assertNoHole(member.heard(room_id), 1, member.seen.name);
+            await member.receives(room_id, `${count - 1}`, 30_000);
+            assert.equal(member.received(room_id).length, count, member.seen.name);
+            assertNoHole(member.received(room_id), 1, member.seen.name);
             assert.deepEqual(
-                member.heard(room_id).map((message) => message.content),
+                member.received(room_id).map((message) => message.content),
                 acks.map((_, index) => `${index}`),
             );
         }
@@ -38,21 +39,21 @@ onEachBackplane(
 );
 
 onEachBackplane(
-    'four senders at once: every member everywhere sees the same sequence',
+    'with four concurrent senders every member on every node receives the same sequence',
     { nodes: 3, env: UNLIMITED },
     async (lab, nodes) => {
-        const room_id = 'choir',
-            each = 250;
+        const room_id = 'concurrent';
+        const each = 250;
         const members = await Promise.all(
             [...nodes, ...nodes].map((node, index) => lab.member(node, `member ${index}`, room_id)),
         );
         const senders = members.slice(0, 4);
         const acks = await Promise.all(
-            senders.flatMap((sender, who) =>
+            senders.flatMap((sender, senderIndex) =>
                 Array.from({ length: each }, async (_, index) => {
                     const ack = await sender.ackWithin(30_000, 'message', {
                         room_id,
-                        content: `${who}:${index}`,
+                        content: `${senderIndex}:${index}`,
                     });
                     assert.ok(ack.ok, JSON.stringify(ack));
                     return ack;
@@ -62,25 +63,32 @@ onEachBackplane(
         const reference = members[0];
         for (const member of members) {
             await eventually(
-                () => member.heard(room_id).length >= 4 * each,
+                () => member.received(room_id).length >= 4 * each,
                 20_000,
-                `${member.seen.name} has all`,
+                `${member.seen.name} has all messages`,
             );
-            assertNoHole(member.heard(room_id), 1, member.seen.name);
-            assert.deepEqual(member.heard(room_id), reference.heard(room_id));
+            assertNoHole(member.received(room_id), 1, member.seen.name);
+            assert.deepEqual(member.received(room_id), reference.received(room_id));
         }
-        assert.equal(reference.heard(room_id).length, 4 * each);
-        const bySeq = new Map(reference.heard(room_id).map((message) => [message.seq, message.id]));
-        for (const ack of acks)
-            assert.equal(bySeq.get(ack.seq), ack.id, 'an ack names the place that everybody saw');
-        for (let who = 0; who < 4; who++) {
+        assert.equal(reference.received(room_id).length, 4 * each);
+        const bySeq = new Map(
+            reference.received(room_id).map((message) => [message.seq, message.id]),
+        );
+        for (const ack of acks) {
+            assert.equal(
+                bySeq.get(ack.seq),
+                ack.id,
+                'an ack has the seq that all members received',
+            );
+        }
+        for (const senderIndex of senders.keys()) {
             const own = reference
-                .heard(room_id)
+                .received(room_id)
                 .map((message) => message.content)
-                .filter((content) => content.startsWith(`${who}:`));
+                .filter((content) => content.startsWith(`${senderIndex}:`));
             assert.deepEqual(
                 own,
-                Array.from({ length: each }, (_, index) => `${who}:${index}`),
+                Array.from({ length: each }, (_, index) => `${senderIndex}:${index}`),
                 "each sender's order is kept",
             );
         }
@@ -88,7 +96,7 @@ onEachBackplane(
 );
 
 onEachBackplane(
-    'joining with since_seq while others send 500 messages a second: no hole, no repeat, in 100 of 100 tries',
+    '100 joins with since_seq under a load of 500 messages a second have no hole and no repeat',
     { nodes: 2, env: UNLIMITED, timeout: 120_000 },
     async (lab, [near, far]) => {
         const room_id = 'busy';
@@ -97,9 +105,9 @@ onEachBackplane(
                 lab.member(node, `sender ${index}`, room_id),
             ),
         );
-        let head = 0,
-            sent = 0,
-            sending = true;
+        let head = 0;
+        let sent = 0;
+        let sending = true;
         const start = Date.now();
         const load = (async () => {
             while (sending) {
@@ -117,8 +125,8 @@ onEachBackplane(
         })();
         await eventually(() => head > 300, 20_000, 'the load runs');
 
-        let gone = 0;
-        const lane = async (number) => {
+        let joins = 0;
+        const joinRepeatedly = async (number) => {
             for (let turn = 0; turn < 25; turn++) {
                 const client = await lab.user(turn % 2 ? near : far, `joiner ${number}`);
                 const since_seq = head - ((turn * 7) % 120);
@@ -133,7 +141,8 @@ onEachBackplane(
                     [true, false],
                     `since ${since_seq}, head ${head}: ${JSON.stringify(ack)}`,
                 );
-                // The wire's order: ack, replay, room_users, live. (A first join, for the epoch, has its own ack and room_users.)
+                // The order on the wire: ack, replay, room_users, live messages. (A first join, for the
+                // epoch, has its own ack and room_users.)
                 const from = client.seen.entries.findLastIndex(
                     (entry) => entry.event === 'ack:join',
                 );
@@ -158,36 +167,36 @@ onEachBackplane(
                     ack.seq - since_seq <= replayed,
                     `replayed ${replayed} of at least ${ack.seq - since_seq}`,
                 );
-                const heard = order
+                const messages = order
                     .filter((entry) => entry.event === 'message')
                     .map((entry) => entry.data);
-                assertNoHole(heard, since_seq + 1, `lane ${number}, turn ${turn}`);
+                assertNoHole(messages, since_seq + 1, `joiner ${number}, turn ${turn}`);
                 assert.ok(
-                    heard.at(-1).seq >= live.data.seq &&
-                        heard.every((message) => message.epoch === epoch),
+                    messages.at(-1).seq >= live.data.seq &&
+                        messages.every((message) => message.epoch === epoch),
                 );
                 client.close();
-                gone++;
+                joins++;
             }
         };
         try {
-            await Promise.all([0, 1, 2, 3].map(lane));
+            await Promise.all([0, 1, 2, 3].map(joinRepeatedly));
         } finally {
             sending = false;
             await load;
         }
-        assert.equal(gone, 100);
+        assert.equal(joins, 100);
         const rate = sent / ((Date.now() - start) / 1000);
         assert.ok(rate > 400, `the load was ${rate.toFixed()} messages a second`);
     },
 );
 
 onEachBackplane(
-    'the same client_msg_id at once through two nodes and REST is delivered once',
+    'concurrent sends with the same client_msg_id through two nodes and REST are delivered once',
     { nodes: 2, env: UNLIMITED },
     async (lab, [near, far]) => {
-        const room_id = 'once',
-            user_id = 'repeater';
+        const room_id = 'once';
+        const user_id = 'repeater';
         const [one, two, other] = [
             await lab.member(near, user_id, room_id),
             await lab.member(far, user_id, room_id),
@@ -197,8 +206,8 @@ onEachBackplane(
             const client_msg_id = `id ${turn}`;
             const message = { room_id, content: `turn ${turn}`, client_msg_id };
             const [a, b, rest, header] = await Promise.all([
-                one.ask('message', message),
-                two.ask('message', message),
+                one.request('message', message),
+                two.request('message', message),
                 near.post({ ...message, user_id }),
                 far.post(
                     { room_id, content: message.content, user_id },
@@ -224,54 +233,55 @@ onEachBackplane(
                 3,
                 JSON.stringify(acks),
             );
-            for (const answer of [rest, header])
+            for (const answer of [rest, header]) {
                 assert.equal(answer.status, answer.body.duplicate ? 200 : 201);
+            }
         }
-        // Another user's, or another room's, same id is another message.
+        // The same id of another user, or in another room, is another message.
         assert.equal(
-            (await other.say(room_id, 'mine', { client_msg_id: 'id 1' })).duplicate,
+            (await other.send(room_id, 'mine', { client_msg_id: 'id 1' })).duplicate,
             false,
         );
         await one.join('elsewhere');
         assert.equal(
-            (await one.say('elsewhere', 'there', { client_msg_id: 'id 1' })).duplicate,
+            (await one.send('elsewhere', 'there', { client_msg_id: 'id 1' })).duplicate,
             false,
         );
-        await one.say(room_id, 'sentinel');
+        await one.send(room_id, 'sentinel');
         for (const member of [one, two, other]) {
-            await member.hears(room_id, 'sentinel');
-            assertNoHole(member.heard(room_id), 1);
-            assert.equal(member.heard(room_id).length, 27);
+            await member.receives(room_id, 'sentinel');
+            assertNoHole(member.received(room_id), 1);
+            assert.equal(member.received(room_id).length, 27);
         }
     },
 );
 
 onEachBackplane(
-    'a client that asks for what the log no longer has, or never had, is told of the gap',
+    'a client that resumes from a position that the log no longer has, or never had, gets a gap',
     { env: { HISTORY_SIZE: 10 } },
     async (lab, [near, far]) => {
         const room_id = 'short';
         const sender = await lab.member(near, 'sender', room_id);
-        for (let index = 1; index <= 25; index++) await sender.say(room_id, `${index}`);
-        const replayOf = async (ask) => {
+        for (let index = 1; index <= 25; index++) await sender.send(room_id, `${index}`);
+        const replayOf = async (request) => {
             const client = await lab.user(far, 'reader');
-            const ack = await client.join(room_id, ask);
+            const ack = await client.join(room_id, request);
             await client.seen.next('room_users');
             const { recovered, gap, replayed, seq } = ack;
-            assert.equal(client.heard(room_id).length, replayed);
+            assert.equal(client.received(room_id).length, replayed);
             client.close();
             return [
                 recovered,
                 gap,
                 seq,
                 client
-                    .heard(room_id)
+                    .received(room_id)
                     .map((message) => message.seq)
                     .join(),
             ];
         };
         const kept = '16,17,18,19,20,21,22,23,24,25';
-        const { epoch } = await sender.ask('history', { room_id });
+        const { epoch } = await sender.request('history', { room_id });
         assert.deepEqual(await replayOf({ since_seq: 20, epoch }), [
             true,
             false,
@@ -301,7 +311,7 @@ onEachBackplane(
 );
 
 onEachBackplane(
-    'events of one socket take effect in the order in which it sent them',
+    'events of one connection take effect in the order in which they were sent',
     {},
     async (lab, [node]) => {
         const client = await lab.user(node, 'hasty');
@@ -325,12 +335,12 @@ onEachBackplane(
 );
 
 onEachBackplane(
-    'a replay of the whole log comes once, in order, between ack and room_users',
+    'a replay of the whole log arrives once, in order, between ack and room_users',
     { env: UNLIMITED },
     async (lab, [near, far]) => {
-        const room_id = 'long',
-            count = 1_000;
-        // By REST: so the first reader is the first member on its node, too.
+        const room_id = 'long';
+        const count = 1_000;
+        // Sent by REST, so that the first reader is also the first member on its node.
         for (let sent = 0; sent < count; sent += 100) {
             await Promise.all(
                 Array.from({ length: 100 }, (_, index) =>
@@ -343,14 +353,14 @@ onEachBackplane(
             const { recovered, replayed } = await client.join(room_id, { since_seq: 0 });
             assert.deepEqual([recovered, replayed], [true, count]);
             await client.seen.next('room_users');
-            assert.equal(client.heard(room_id).length, count);
-            assertNoHole(client.heard(room_id), 1);
-            // Asked again, it comes again: once.
+            assert.equal(client.received(room_id).length, count);
+            assertNoHole(client.received(room_id), 1);
+            // After a second join the replay arrives again, once.
             const mark = client.seen.mark();
             await client.join(room_id, { since_seq: 500 });
             await client.seen.next('room_users', undefined, undefined, mark);
-            assertNoHole(client.heard(room_id, mark), 501);
-            assert.equal(client.heard(room_id, mark).length, 500);
+            assertNoHole(client.received(room_id, mark), 501);
+            assert.equal(client.received(room_id, mark).length, 500);
         }
     },
 );

@@ -1,4 +1,4 @@
-// Proves that only pages of allowed origins get in, on polling and on the WebSocket upgrade.
+// Only pages of allowed origins can connect, by polling and by the WebSocket upgrade.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -7,7 +7,8 @@ import { scenario, SECRET } from './harness.mjs';
 
 const OPEN = '/socket.io/?EIO=4&transport=polling';
 
-async function overWebSocket(node, origin) {
+/** The status of a WebSocket handshake with that `Origin`. */
+async function webSocketStatus(node, origin) {
     const ws = new WebSocket(
         `${node.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`,
         { headers: origin ? { origin } : {} },
@@ -33,7 +34,7 @@ async function preflight(node, route, origin) {
     });
 }
 
-/** What each origin gets, over both transports. */
+/** Asserts for each origin whether it is accepted, over both transports. */
 async function expectOrigins(node, origins) {
     for (const [origin, allowed] of origins) {
         const polled = await node.get(OPEN, origin ? { origin } : {});
@@ -43,14 +44,14 @@ async function expectOrigins(node, origins) {
             `polling from ${origin}: ${JSON.stringify(polled.body)}`,
         );
         assert.equal(
-            await overWebSocket(node, origin),
+            await webSocketStatus(node, origin),
             allowed ? 101 : 403,
             `WebSocket from ${origin}`,
         );
     }
 }
 
-scenario('allowed origins come in, foreign ones get 403', async (lab) => {
+scenario('listed origins and the own origin are accepted, other origins get 403', async (lab) => {
     const node = await lab.node({
         JWT_SECRET: SECRET,
         ALLOWED_ORIGINS: 'https://app.example.com,https://other.example.com:8443',

@@ -1,4 +1,4 @@
-// Proves the REST side: every route, every refusal with its status and code, and who may use what.
+// The REST interface: every route, every refusal with its status and code, and the permissions.
 
 import assert from 'node:assert/strict';
 import { assertNoHole, inSeconds, onEachBackplane, scenario, SECRET, token } from './harness.mjs';
@@ -14,12 +14,13 @@ function assertRefused(answer, status, code) {
         typeof answer.body.request_id === 'string' && answer.body.request_id.length > 0,
         shown,
     );
-    if (status === 429 || status === 503)
+    if (status === 429 || status === 503) {
         assert.match(answer.headers.get('retry-after') ?? '', /^\d+$/, shown);
+    }
 }
 
 onEachBackplane(
-    'POST /messages: to every member, in the one order',
+    'POST /messages delivers to every member, in the one order of the room',
     {},
     async (lab, [near, far]) => {
         const room_id = 'news';
@@ -36,7 +37,7 @@ onEachBackplane(
             timestamp,
             duplicate: false,
         });
-        assert.deepEqual(await member.hears(room_id, 'hello'), {
+        assert.deepEqual(await member.receives(room_id, 'hello'), {
             id,
             room_id,
             seq: 1,
@@ -48,7 +49,7 @@ onEachBackplane(
             attachment_urls: [],
             timestamp,
         });
-        await member.say(room_id, 'and mine');
+        await member.send(room_id, 'from a member');
         const full = {
             room_id,
             content: 'full',
@@ -67,7 +68,7 @@ onEachBackplane(
             id: __,
             timestamp: ___,
             ...shown
-        } = await member.hears(room_id, 'full');
+        } = await member.receives(room_id, 'full');
         assert.deepEqual([seq, shown], [3, full]);
 
         // A message with no content needs a payload or an attachment.
@@ -78,7 +79,7 @@ onEachBackplane(
         );
         assertRefused(await near.post({ room_id }), 400, 'bad_request');
 
-        // Repeats.
+        // Repeated sends.
         const once = await near.post(
             { room_id, content: 'once', user_id: 'bot' },
             { 'idempotency-key': 'k1' },
@@ -101,19 +102,19 @@ onEachBackplane(
             201,
         );
         assert.equal((await near.post({ room_id, content: 'sentinel' })).status, 201);
-        await member.hears(room_id, 'sentinel');
-        assertNoHole(member.heard(room_id), 1);
+        await member.receives(room_id, 'sentinel');
+        assertNoHole(member.received(room_id), 1);
         assert.equal(
-            member.heard(room_id).filter((message) => message.content === 'once').length,
+            member.received(room_id).filter((message) => message.content === 'once').length,
             2,
         );
     },
 );
 
-scenario('POST /messages: what is refused, and how', async (lab) => {
+scenario('POST /messages refuses invalid requests with the right status and code', async (lab) => {
     const node = await lab.node();
-    const room_id = 'room',
-        content = 'x';
+    const room_id = 'room';
+    const content = 'x';
     const deep = (levels) => JSON.parse('['.repeat(levels) + ']'.repeat(levels));
     for (const [body, status, code] of [
         [{}, 400, 'bad_request'],
@@ -212,12 +213,13 @@ scenario('POST /messages: what is refused, and how', async (lab) => {
     );
 });
 
-onEachBackplane('reading: messages, members, status', {}, async (lab, [near, far]) => {
-    const room_id = 'a room/with ?odd&signs',
-        route = `/rooms/${encodeURIComponent(room_id)}`;
+onEachBackplane('messages, members and statuses can be read', {}, async (lab, [near, far]) => {
+    const room_id = 'a room/with ?odd&signs';
+    const route = `/rooms/${encodeURIComponent(room_id)}`;
     const users = ['ada', 'bob', 'cyd', 'dan', 'eve'];
-    for (const [index, user] of users.entries())
+    for (const [index, user] of users.entries()) {
         await lab.member(index % 2 ? near : far, user, room_id, { username: user.toUpperCase() });
+    }
     for (let index = 1; index <= 9; index++) await near.post({ room_id, content: `${index}` });
 
     const messages = async (query) => {
@@ -269,8 +271,9 @@ onEachBackplane('reading: messages, members, status', {}, async (lab, [near, far
         cursor = page.next_cursor;
     }
     assert.deepEqual(paged.toSorted(), users);
-    for (const query of ['?limit=0', '?limit=1001', '?limit=x'])
+    for (const query of ['?limit=0', '?limit=1001', '?limit=x']) {
         assertRefused(await near.get(`${route}/users${query}`), 400, 'bad_request');
+    }
     assert.deepEqual((await near.get('/rooms/never-seen/users')).body, {
         room_id: 'never-seen',
         users: [],
@@ -303,10 +306,11 @@ onEachBackplane('reading: messages, members, status', {}, async (lab, [near, far
     assertRefused(await near.get(`/rooms/${'r'.repeat(129)}/users`), 413, 'too_large');
 });
 
-scenario("routes that are not there, methods that don't fit, health, metrics", async (lab) => {
+scenario('unknown routes, wrong methods, health and metrics', async (lab) => {
     const node = await lab.node();
-    for (const route of ['/', '/nothing', '/rooms', '/rooms/x', '/users/x', '/messages/x'])
+    for (const route of ['/', '/nothing', '/rooms', '/rooms/x', '/users/x', '/messages/x']) {
         assertRefused(await node.get(route), 404, 'not_found');
+    }
     for (const [method, route, allow] of [
         ['GET', '/messages', 'POST'],
         ['DELETE', '/messages', 'POST'],
@@ -333,20 +337,22 @@ scenario("routes that are not there, methods that don't fit, health, metrics", a
     assert.match(metrics.body, /^# (HELP|TYPE) /m);
 });
 
-scenario('in jwt mode: API keys, roles and members', async (lab) => {
+scenario('in jwt mode API keys, roles and memberships decide about each route', async (lab) => {
     const node = await lab.node({
         JWT_SECRET: SECRET,
         API_KEYS: `another-key-of-some-length,${KEY}`,
     });
     const bearer = (text) => ({ authorization: `Bearer ${text}` });
-    const roomRoutes = ['/rooms/den/messages', '/rooms/den/users'],
-        serviceRoutes = ['/users/ada/status', '/metrics'];
-    for (const route of ['/health', '/livez', '/readyz'])
+    const roomRoutes = ['/rooms/den/messages', '/rooms/den/users'];
+    const serviceRoutes = ['/users/ada/status', '/metrics'];
+    for (const route of ['/health', '/livez', '/readyz']) {
         assert.equal((await node.get(route)).status, 200);
+    }
 
     const refusedEverywhere = async (headers, code) => {
-        for (const route of [...roomRoutes, ...serviceRoutes])
+        for (const route of [...roomRoutes, ...serviceRoutes]) {
             assertRefused(await node.get(route, headers), 401, code);
+        }
         assertRefused(await node.post({ room_id: 'den', content: 'x' }, headers), 401, code);
     };
     await refusedEverywhere({}, 'unauthorized');
@@ -367,21 +373,24 @@ scenario('in jwt mode: API keys, roles and members', async (lab) => {
         bearer(token({ sub: 's', role: 'service' })),
         bearer(token({ sub: 's', role: 'admin' })),
     ]) {
-        for (const route of [...roomRoutes, ...serviceRoutes])
+        for (const route of [...roomRoutes, ...serviceRoutes]) {
             assert.equal((await node.get(route, headers)).status, 200, route);
+        }
         assert.equal(
             (await node.post({ room_id: 'den', content: 'x', user_id: 'anyone' }, headers)).status,
             201,
         );
     }
 
-    const user = bearer(token({ sub: 'ada' })),
-        wrongRole = bearer(token({ sub: 'ada', role: 'moderator' }));
+    const user = bearer(token({ sub: 'ada' }));
+    const wrongRole = bearer(token({ sub: 'ada', role: 'moderator' }));
     for (const headers of [user, wrongRole]) {
-        for (const route of roomRoutes)
+        for (const route of roomRoutes) {
             assertRefused(await node.get(route, headers), 403, 'not_in_room');
-        for (const route of serviceRoutes)
+        }
+        for (const route of serviceRoutes) {
             assertRefused(await node.get(route, headers), 403, 'forbidden');
+        }
         assertRefused(await node.post({ room_id: 'den', content: 'x' }, headers), 403, 'forbidden');
     }
     const client = await lab
@@ -390,6 +399,6 @@ scenario('in jwt mode: API keys, roles and members', async (lab) => {
     await client.join('den');
     for (const route of roomRoutes) assert.equal((await node.get(route, user)).status, 200);
     assertRefused(await node.get('/rooms/elsewhere/messages', user), 403, 'not_in_room');
-    await client.ask('leave', { room_id: 'den' });
+    await client.request('leave', { room_id: 'den' });
     for (const route of roomRoutes) assertRefused(await node.get(route, user), 403, 'not_in_room');
 });

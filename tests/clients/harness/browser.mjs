@@ -1,19 +1,22 @@
-// A headless Chromium, driven by the DevTools protocol: pages, and what runs in them.
+// A headless Chromium, controlled through the DevTools protocol.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import WebSocket from 'ws';
-import { within } from './harness.mjs';
+import { within } from './wait.mjs';
 
-/** How long the browser may take to start, or a page to answer, in ms: it is large, and the machine may be busy. */
-const PATIENCE = 30_000;
+/**
+ * The time limit of each command, in ms. Chromium is large and takes long to start, and the machine
+ * may be busy.
+ */
+const COMMAND_TIMEOUT_MS = 30_000;
 
 export class Browser {
-    /** Starts one that keeps its profile in `directory`. */
+    /** Starts a browser with its profile in `directory`. */
     static async start(directory) {
         const browser = new Browser();
-        // No sandbox: tests run as root in containers, and open nothing but their own pages.
+        // No sandbox, because tests run as root in containers. They open only their own pages.
         browser.process = spawn(
             process.env.CHROMIUM ?? 'chromium',
             [
@@ -31,9 +34,10 @@ export class Browser {
             { stdio: ['ignore', 'ignore', 'pipe'] },
         );
         process.on('exit', () => browser.process.kill('SIGKILL'));
-        // Not 'exit': its helpers write into the profile until they see that it is gone, and hold its stderr as long.
+        // 'close' and not 'exit': the helper processes write into the profile until they notice the
+        // end of the browser, and keep its stderr open until then.
         browser.exited = once(browser.process, 'close');
-        const told = new Promise((resolve, reject) => {
+        const address = new Promise((resolve, reject) => {
             let text = '';
             browser.process.on('error', reject);
             browser.process.stderr.setEncoding('utf8').on('data', (part) => {
@@ -43,9 +47,11 @@ export class Browser {
             });
             browser.exited.then(() => reject(new Error(`chromium ended:\n${text}`)));
         });
-        browser.link = new WebSocket(await within(PATIENCE, 'chromium starts', told));
+        browser.connection = new WebSocket(
+            await within(COMMAND_TIMEOUT_MS, 'chromium starts', address),
+        );
         browser.waiting = new Map();
-        browser.link.on('message', (data) => {
+        browser.connection.on('message', (data) => {
             const { id, result, error } = JSON.parse(data);
             const waiter = browser.waiting.get(id);
             browser.waiting.delete(id);
@@ -53,18 +59,18 @@ export class Browser {
             else waiter?.resolve(result);
         });
         browser.next = 0;
-        await once(browser.link, 'open');
+        await once(browser.connection, 'open');
         return browser;
     }
 
-    /** A command of the DevTools protocol, and its result. */
+    /** Sends a command of the DevTools protocol and returns its result. */
     call(method, params = {}, sessionId) {
         const id = this.next++;
         const answered = new Promise((resolve, reject) =>
             this.waiting.set(id, { resolve, reject }),
         );
-        this.link.send(JSON.stringify({ id, method, params, sessionId }));
-        return within(PATIENCE, method, answered);
+        this.connection.send(JSON.stringify({ id, method, params, sessionId }));
+        return within(COMMAND_TIMEOUT_MS, method, answered);
     }
 
     async page() {
@@ -74,7 +80,7 @@ export class Browser {
     }
 
     async kill() {
-        this.link?.terminate();
+        this.connection?.terminate();
         this.process.kill('SIGKILL');
         await this.exited;
     }
@@ -90,7 +96,10 @@ class Page {
         assert.equal(errorText, undefined, `${url}: ${errorText}`);
     }
 
-    /** Evaluates JavaScript in the page; waits for what it promises, and gives it as JSON does. */
+    /**
+     * Evaluates JavaScript in the page. Awaits a promise, and returns the result by value, as JSON
+     * does.
+     */
     async run(expression) {
         const { result, exceptionDetails } = await this.browser.call(
             'Runtime.evaluate',
