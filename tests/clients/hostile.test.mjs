@@ -356,8 +356,10 @@ for (const version of VERSIONS) {
         scenario(
             `client ${version}, ${name}: bad requests before authenticate are answered`,
             async (lab) => {
+                // Longer than the test takes: the client stays unauthenticated until its end.
+                const node = await lab.node({ ...UNLIMITED, AUTH_TIMEOUT_SECS: 120 });
                 const client = await lab
-                    .client(version, await lab.node(UNLIMITED), { transports: TRANSPORTS[name] })
+                    .client(version, node, { transports: TRANSPORTS[name] })
                     .connected();
                 for (const one of CASES) {
                     // Other events are `unauthorized` even if their payload is bad. authenticate
