@@ -322,7 +322,7 @@ async function tryBoth(client, [title, event, args, expected], sentinel) {
 for (const version of VERSIONS) {
     for (const name of ['polling', 'websocket']) {
         scenario(
-            `client ${version}, ${name}: each of ${CASES.length} bad or odd requests is anyAnswer, with ack and without`,
+            `client ${version}, ${name}: each of ${CASES.length} bad or odd requests is answered, with ack and without`,
             async (lab) => {
                 const node = await lab.node(UNLIMITED);
                 const enter = () =>
