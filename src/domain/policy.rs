@@ -47,9 +47,9 @@ impl RoomScope {
 pub enum Relation {
     /// A trusted service, which need not be in the room.
     Service,
-    /// A user who is in the room now.
+    /// A user in the room.
     Occupant,
-    /// A user who is not in the room.
+    /// A user outside the room.
     Stranger,
 }
 
@@ -68,7 +68,7 @@ pub struct Joining;
 /// Permits reading a room's messages and its occupants.
 #[derive(Debug)]
 pub struct Reading;
-/// Permits sending what the occupants see: messages and typing notifications.
+/// Permits sending to the occupants: messages and typing notifications.
 #[derive(Debug)]
 pub struct Sending;
 /// Permits hearing a room's messages without being in the room.

@@ -2,7 +2,7 @@
 //! caller, and a bounded table of limiters.
 //!
 //! A limiter stores one instant per kind: when the whole burst will be available again. A charge moves that instant into the
-//! future by the time the rate needs to refill what was taken.
+//! future by the time the rate needs to refill the charge.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// The number of kinds that have a rate: events, joins, bytes and connections.
 pub const KINDS: usize = 4;
 
-/// For each kind, the time that its rate needs to refill what was taken.
+/// For each kind, the time that its rate needs to refill the charge.
 pub type Charges = [Duration; KINDS];
 
 /// An average per second and a burst. 0 per second means no limit.
@@ -24,7 +24,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// A rate whose burst is what it allows in `secs` seconds.
+    /// A rate whose burst equals the amount allowed in `secs` seconds.
     #[must_use]
     pub const fn with_burst_of(per_sec: u64, secs: u64) -> Self {
         Self {
@@ -107,7 +107,7 @@ impl Cost {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exceeded {
     /// The name of the kind that is exceeded, for the refusal's text.
-    pub what: &'static str,
+    pub kind: &'static str,
     /// After this time the operation will be allowed, if nothing else is charged.
     pub wait: Duration,
 }
@@ -124,7 +124,7 @@ impl Limiter {
     /// [`Exceeded`]; nothing is charged then.
     pub fn spend(&mut self, rates: &Rates, cost: Cost, now: Instant) -> Result<(), Exceeded> {
         let kinds = ["events", "joins", "bytes", "connections"];
-        for (((rate, count), full_at), what) in
+        for (((rate, count), full_at), kind) in
             rates.all().into_iter().zip(cost.0).zip(self.0).zip(kinds)
         {
             if rate.per_sec == 0 || count == 0 {
@@ -135,7 +135,7 @@ impl Limiter {
             let wait = (refill + rate.time_for(count).min(whole)).saturating_sub(whole);
             if !wait.is_zero() {
                 return Err(Exceeded {
-                    what,
+                    kind,
                     wait: wait.max(Duration::from_millis(1)),
                 });
             }
@@ -278,7 +278,7 @@ mod tests {
             limiter.spend(&rates, Cost::event(1), now).unwrap();
         }
         let exceeded = limiter.spend(&rates, Cost::event(1), now).unwrap_err();
-        assert_eq!((exceeded.what, exceeded.wait), ("events", SECOND / 10));
+        assert_eq!((exceeded.kind, exceeded.wait), ("events", SECOND / 10));
         let later = now + exceeded.wait;
         assert!(
             limiter
@@ -308,7 +308,7 @@ mod tests {
             limiter
                 .spend(&rates, Cost::event(11), now)
                 .unwrap_err()
-                .what,
+                .kind,
             "bytes"
         );
         limiter.spend(&rates, Cost::event(10), now).unwrap();

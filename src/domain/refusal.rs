@@ -111,7 +111,7 @@ impl Refusal {
     pub fn rate_limited(exceeded: Exceeded, whose: &str) -> Self {
         Self::new(
             Code::RateLimited,
-            format!("too many {}{whose}", exceeded.what),
+            format!("too many {}{whose}", exceeded.kind),
         )
         .retry_after(exceeded.wait)
     }
