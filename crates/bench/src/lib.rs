@@ -5,6 +5,7 @@
 
 mod client;
 mod crowd;
+mod duration;
 mod frame;
 mod process;
 mod report;
@@ -21,6 +22,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 
 use crowd::{Crowd, Manner};
+pub use duration::parse_duration;
 use process::{Process, Used};
 use report::{Connecting, Load, Quantiles, Report, Servers, per_second};
 use room::{MARK_BYTES, Room};
@@ -36,7 +38,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Puts load on a cluster, and measures it; fails when a message is missing, repeated or out of order
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub struct Options {
     /// A node, by http://host:port; several: separated by commas, each room's members are spread over all
     #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:8080")]
     url: Vec<String>,
@@ -62,10 +64,10 @@ pub(super) struct Options {
     #[arg(long, default_value_t = 100)]
     payload: usize,
     /// Seconds of measuring; also 90s, 15m, 12h
-    #[arg(long, default_value = "10s", value_parser = super::parse_duration)]
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
     duration: Duration,
     /// Seconds of load before that
-    #[arg(long, default_value = "2s", value_parser = super::parse_duration)]
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
     warm_up: Duration,
     /// Says nothing: the connections are held for --duration
     #[arg(long, conflicts_with_all = ["rate", "in_flight"])]
@@ -127,9 +129,14 @@ impl Usage {
 
 /// Runs the load.
 ///
+/// `sign` makes a token for a user (first argument) with the secret of the nodes (second argument).
+///
 /// # Errors
-/// In words for whoever typed it: options that make no sense, servers that can't be reached or measured.
-pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+/// Options that contradict each other, and servers that cannot be reached or measured. The texts are for the terminal.
+pub fn run(
+    options: &Options,
+    sign: fn(&str, &str) -> anyhow::Result<String>,
+) -> anyhow::Result<ExitCode> {
     let spread = Spread::new(options.clients, options.rooms, options.rooms_each)?;
     ensure!(
         options.payload >= MARK_BYTES,
@@ -179,6 +186,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
             .clone()
             .map(|secret| token_secret(secret, std::env::var("JWT_SECRET").ok()))
             .transpose()?,
+        sign,
         prefix,
     };
     let mut crowd = Crowd::new(manner, rooms, spread)?;

@@ -16,7 +16,6 @@ use super::frame;
 use super::room::{self, Findings, Room};
 use super::spread::Spread;
 use super::target::{self, Target};
-use crate::auth::NewToken;
 
 /// Who was turned away, or lost before it had joined, comes again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -38,6 +37,8 @@ pub(super) struct Manner {
     pub(super) targets: Vec<Target>,
     pub(super) sources: Vec<IpAddr>,
     pub(super) token_secret: Option<String>,
+    /// Makes a token for a user with the secret.
+    pub(super) sign: fn(&str, &str) -> anyhow::Result<String>,
     /// Users' ids and rooms' names begin with it; a number is what follows.
     pub(super) prefix: String,
 }
@@ -446,12 +447,12 @@ impl Crowd {
     }
 
     /// The CONNECT packet, with a token when there is a secret to sign one.
-    fn connect(&self, index: usize) -> Result<String, jsonwebtoken::errors::Error> {
+    fn connect(&self, index: usize) -> anyhow::Result<String> {
         let Some(secret) = &self.manner.token_secret else {
             return Ok("40".to_owned());
         };
         let user = format!("{}{index}", self.manner.prefix);
-        let token = NewToken::lasting(&user, Duration::from_secs(86_400)).sign(secret)?;
+        let token = (self.manner.sign)(&user, secret)?;
         Ok(format!("40{{\"token\":\"{token}\"}}"))
     }
 
@@ -574,6 +575,7 @@ mod tests {
             targets: vec![target],
             sources: Vec::new(),
             token_secret: None,
+            sign: |_, _| anyhow::bail!("no test signs a token"),
             prefix: "u".into(),
         };
         let spread = Spread::new(1, rooms, rooms).unwrap();
