@@ -1,7 +1,8 @@
-//! The steps of a message's way whose processor instructions scripts/counts counts: `counts STEP TIMES` does one so many
-//! times. What the start costs is taken out by counting twice, with different `TIMES`.
+//! The steps of the message path that `scripts/counts` measures in processor instructions:
+//! `counts STEP TIMES` runs one step `TIMES` times. Counting twice, with different `TIMES`,
+//! eliminates the cost of the start.
 
-// A step that can't be done should stop, and say where.
+// A step that fails should stop, and report the position.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::VecDeque;
@@ -16,7 +17,8 @@ use hubbub::domain::{ConnId, Draft, DraftFields, Limits, RoomId, UserId, Usernam
 use hubbub::gateway::wire;
 use parking_lot::Mutex;
 
-/// An outlet like a socket's, up to the system call: it encodes, counts and queues, and is emptied by the writer.
+/// An outlet that does the work of a socket up to the system call: it encodes, counts and queues.
+/// The benchmark empties the queue in place of the writer.
 struct Sink {
     conn: ConnId,
     user: UserId,
@@ -98,7 +100,8 @@ async fn append(times: usize) {
     }
 }
 
-/// Calls of Redis's script with ten messages each, of ten rooms; their keys, if they have one, are never the same.
+/// Calls the append script of Redis with ten messages of ten rooms per call. If `keyed`, each call
+/// has its own key.
 async fn append_to_redis(times: usize, url: &str, keyed: bool) {
     let settings = RedisSettings {
         url: url.to_owned(),
@@ -118,8 +121,8 @@ async fn append_to_redis(times: usize, url: &str, keyed: bool) {
     }
 }
 
-/// A room with so many members on this node, all of them there.
-async fn crowd(backplane: &Backplane, members: usize) -> (Delivery, Vec<Arc<Sink>>) {
+/// A room with `members` members on this node, all of them joined.
+async fn populated_room(backplane: &Backplane, members: usize) -> (Delivery, Vec<Arc<Sink>>) {
     let delivery = Delivery::start(backplane, &DeliverySettings::default());
     let mut sinks = Vec::new();
     for member in 0..members {
@@ -151,10 +154,10 @@ async fn crowd(backplane: &Backplane, members: usize) -> (Delivery, Vec<Arc<Sink
     (delivery, sinks)
 }
 
-/// From the append to the queues of all members.
+/// Appends messages, and waits until each is in the queues of all members.
 async fn broadcast(times: usize, members: usize) {
     let backplane = memory::embedded(BackplaneLimits::default());
-    let (delivery, sinks) = crowd(&backplane, members).await;
+    let (delivery, sinks) = populated_room(&backplane, members).await;
     let room = RoomId::parse("room_id", "room").unwrap();
     delivery.settle(&room).await;
     sinks.iter().for_each(|sink| sink.queue.lock().clear());
@@ -171,7 +174,7 @@ async fn broadcast(times: usize, members: usize) {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let (Some(step), Some(times)) = (arguments.next(), arguments.next()) else {
-        println!("scripts/counts runs this under valgrind");
+        println!("usage: counts STEP TIMES [REDIS_URL]; scripts/counts runs it under valgrind");
         return;
     };
     let url = arguments.next().unwrap_or_default();
@@ -187,6 +190,6 @@ fn main() {
         "broadcast-100" => runtime.block_on(broadcast(times, 100)),
         "redis" => runtime.block_on(append_to_redis(times, &url, false)),
         "redis-keyed" => runtime.block_on(append_to_redis(times, &url, true)),
-        other => panic!("there is no step {other}"),
+        other => panic!("unknown step {other}"),
     }
 }
