@@ -14,10 +14,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("server", &["domain", "telemetry"]),
     ("backplane", &["domain"]),
     ("delivery", &["domain", "backplane", "telemetry"]),
-    ("chat", &["domain", "backplane", "delivery", "telemetry"]),
+    (
+        "features",
+        &["domain", "backplane", "delivery", "telemetry"],
+    ),
     (
         "gateway",
-        &["domain", "chat", "delivery", "auth", "server", "telemetry"],
+        &[
+            "domain",
+            "features",
+            "delivery",
+            "auth",
+            "server",
+            "telemetry",
+        ],
     ),
     (
         "config",

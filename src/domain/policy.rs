@@ -11,7 +11,7 @@ use super::refusal::{Code, Refusal};
 
 /// The rooms that someone's token is good for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Reach {
+pub enum RoomScope {
     /// All of them.
     #[default]
     Everywhere,
@@ -19,7 +19,7 @@ pub enum Reach {
     Only(Arc<[Box<str>]>),
 }
 
-impl Reach {
+impl RoomScope {
     /// Those rooms only.
     #[must_use]
     pub fn only<T: Into<Box<str>>>(patterns: impl IntoIterator<Item = T>) -> Self {
@@ -46,18 +46,18 @@ pub const BROADCAST: &str = "broadcast";
 
 /// How one stands to a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Relation {
     /// A trusted service: need not be in it.
     Service,
     /// Is in it.
-    Member,
+    Occupant,
     /// Is not.
     Stranger,
 }
 
 /// What somebody outside may be asked about, beside this policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Asked {
+pub enum Action {
     /// Entering a room.
     Join,
     /// Sending a message.
@@ -99,7 +99,7 @@ impl<A> Permit<A> {
     }
 }
 
-fn permit<A>(reach: &Reach, allowed: bool, room: &RoomId) -> Result<Permit<A>, Refusal> {
+fn permit<A>(reach: &RoomScope, allowed: bool, room: &RoomId) -> Result<Permit<A>, Refusal> {
     if room.as_str() == BROADCAST {
         return Err(Refusal::new(
             Code::Forbidden,
@@ -125,7 +125,7 @@ fn permit<A>(reach: &Reach, allowed: bool, room: &RoomId) -> Result<Permit<A>, R
 ///
 /// # Errors
 /// `forbidden`.
-pub fn may_join(reach: &Reach, room: &RoomId) -> Result<Permit<Joining>, Refusal> {
+pub fn may_join(reach: &RoomScope, room: &RoomId) -> Result<Permit<Joining>, Refusal> {
     permit(reach, true, room)
 }
 
@@ -134,11 +134,11 @@ pub fn may_join(reach: &Reach, room: &RoomId) -> Result<Permit<Joining>, Refusal
 /// # Errors
 /// `forbidden`, `not_in_room`.
 pub fn may_read(
-    reach: &Reach,
-    standing: Standing,
+    reach: &RoomScope,
+    standing: Relation,
     room: &RoomId,
 ) -> Result<Permit<Reading>, Refusal> {
-    permit(reach, standing != Standing::Stranger, room)
+    permit(reach, standing != Relation::Stranger, room)
 }
 
 /// Members and services may send.
@@ -146,14 +146,14 @@ pub fn may_read(
 /// # Errors
 /// `forbidden`, `not_in_room`.
 pub fn may_send(
-    reach: &Reach,
-    standing: Standing,
+    reach: &RoomScope,
+    standing: Relation,
     room: &RoomId,
 ) -> Result<Permit<Sending>, Refusal> {
-    permit(reach, standing != Standing::Stranger, room)
+    permit(reach, standing != Relation::Stranger, room)
 }
 
-fn broadcast<A>(reach: &Reach) -> Result<Permit<A>, Refusal> {
+fn broadcast<A>(reach: &RoomScope) -> Result<Permit<A>, Refusal> {
     let room = RoomId::trusted(BROADCAST);
     if !reach.covers(&room) {
         return Err(Refusal::new(
@@ -171,7 +171,7 @@ fn broadcast<A>(reach: &Reach) -> Result<Permit<A>, Refusal> {
 ///
 /// # Errors
 /// `forbidden`.
-pub fn may_listen(reach: &Reach) -> Result<Permit<Listening>, Refusal> {
+pub fn may_listen(reach: &RoomScope) -> Result<Permit<Listening>, Refusal> {
     broadcast(reach)
 }
 
@@ -179,7 +179,7 @@ pub fn may_listen(reach: &Reach) -> Result<Permit<Listening>, Refusal> {
 ///
 /// # Errors
 /// `forbidden`.
-pub fn may_broadcast(reach: &Reach) -> Result<Permit<Sending>, Refusal> {
+pub fn may_broadcast(reach: &RoomScope) -> Result<Permit<Sending>, Refusal> {
     broadcast(reach)
 }
 
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_pattern_is_a_name_or_a_prefix() {
         let covers = |patterns: &[&str], name: &str| {
-            Reach::only(patterns.iter().copied()).covers(&room(name))
+            RoomScope::only(patterns.iter().copied()).covers(&room(name))
         };
         for (patterns, name, covered) in [
             (&["lobby"][..], "lobby", true),
@@ -216,23 +216,23 @@ mod tests {
         ] {
             assert_eq!(covers(patterns, name), covered, "{patterns:?} {name}");
         }
-        assert!(Reach::Everywhere.covers(&room("x")));
+        assert!(RoomScope::Everywhere.covers(&room("x")));
     }
 
     #[test]
     fn the_whole_policy() {
         let here = room("here");
         let (all, only, none) = (
-            Reach::Everywhere,
-            Reach::only(["he*"]),
-            Reach::only(["there"]),
+            RoomScope::Everywhere,
+            RoomScope::only(["he*"]),
+            RoomScope::only(["there"]),
         );
         for reach in [&all, &only] {
             assert_eq!(may_join(reach, &here).unwrap().room(), &here);
             for (standing, allowed) in [
-                (Standing::Service, true),
-                (Standing::Member, true),
-                (Standing::Stranger, false),
+                (Relation::Service, true),
+                (Relation::Occupant, true),
+                (Relation::Stranger, false),
             ] {
                 let refused = (!allowed).then_some(Code::NotInRoom);
                 assert_eq!(
@@ -250,7 +250,7 @@ mod tests {
             }
         }
         assert_eq!(may_join(&none, &here).unwrap_err().code, Code::Forbidden);
-        for standing in [Standing::Service, Standing::Member, Standing::Stranger] {
+        for standing in [Relation::Service, Relation::Occupant, Relation::Stranger] {
             assert_eq!(
                 may_read(&none, standing, &here).unwrap_err().code,
                 Code::Forbidden
@@ -264,9 +264,9 @@ mod tests {
 
     #[test]
     fn the_room_of_broadcasts_is_closed_to_everyone_else() {
-        let (all, kept) = (Reach::Everywhere, room(BROADCAST));
+        let (all, kept) = (RoomScope::Everywhere, room(BROADCAST));
         assert_eq!(may_join(&all, &kept).unwrap_err().code, Code::Forbidden);
-        for standing in [Standing::Service, Standing::Member, Standing::Stranger] {
+        for standing in [Relation::Service, Relation::Occupant, Relation::Stranger] {
             assert_eq!(
                 may_read(&all, standing, &kept).unwrap_err().code,
                 Code::Forbidden
@@ -279,14 +279,14 @@ mod tests {
         assert!(may_join(&all, &room("broadcasts")).is_ok());
         for (reach, reached) in [
             (all, true),
-            (Reach::only(["broad*"]), true),
-            (Reach::only(["lobby"]), false),
+            (RoomScope::only(["broad*"]), true),
+            (RoomScope::only(["lobby"]), false),
         ] {
             assert_eq!(
                 (may_listen(&reach).is_ok(), may_broadcast(&reach).is_ok()),
                 (reached, reached)
             );
         }
-        assert_eq!(may_listen(&Reach::Everywhere).unwrap().room(), &kept);
+        assert_eq!(may_listen(&RoomScope::Everywhere).unwrap().room(), &kept);
     }
 }

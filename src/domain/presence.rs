@@ -37,7 +37,7 @@ pub struct RoomChange {
 
 /// Whether a user is online: the state after the change `version`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
+pub struct OnlineStatus {
     /// Whose.
     pub user: UserId,
     /// The name last authenticated with; `None` for a user never seen.
@@ -52,7 +52,7 @@ pub struct Status {
     pub previous: u64,
 }
 
-impl Status {
+impl OnlineStatus {
     /// The state of a user never seen.
     #[must_use]
     pub fn never_seen(user: UserId) -> Self {

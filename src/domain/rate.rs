@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 pub const KINDS: usize = 4;
 
 /// For each kind, how long its rate takes to make up for what was spent.
-pub type Debts = [Duration; KINDS];
+pub type Charges = [Duration; KINDS];
 
 /// So many a second on average, and so many at once. 0 a second: no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -88,8 +88,8 @@ impl Cost {
 
     /// How long those rates take to make up for it.
     #[must_use]
-    pub fn debts(self, rates: &Rates) -> Debts {
-        let mut debts = Debts::default();
+    pub fn debts(self, rates: &Rates) -> Charges {
+        let mut debts = Charges::default();
         for ((debt, rate), count) in debts.iter_mut().zip(rates.all()).zip(self.0) {
             if rate.per_sec > 0 {
                 *debt = rate.time_for(count);
@@ -110,9 +110,9 @@ pub struct Exceeded {
 
 /// What one has left of each rate: kept as the moment at which all of it will be there again.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Allowance([Option<Instant>; KINDS]);
+pub struct Limiter([Option<Instant>; KINDS]);
 
-impl Allowance {
+impl Limiter {
     /// Spends `cost`, all of it or nothing. What is more than a whole burst takes a full one, and is paid for afterwards.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ impl Allowance {
     }
 
     /// Adds to what is owed.
-    fn charge(&mut self, debts: Debts, now: Instant) {
+    fn charge(&mut self, debts: Charges, now: Instant) {
         for (full_at, debt) in self.0.iter_mut().zip(debts) {
             if !debt.is_zero() {
                 *full_at = full_at.unwrap_or(now).max(now).checked_add(debt);
@@ -149,7 +149,7 @@ impl Allowance {
     }
 
     /// At least this is owed.
-    fn raise(&mut self, debts: Debts, now: Instant) {
+    fn raise(&mut self, debts: Charges, now: Instant) {
         for (full_at, debt) in self.0.iter_mut().zip(debts) {
             *full_at = (*full_at).max(now.checked_add(debt).filter(|_| !debt.is_zero()));
         }
@@ -167,11 +167,11 @@ impl Allowance {
 /// The allowances of many, by who they are. Whoever owes nothing takes no room; who comes when all room is taken shares one
 /// allowance with all others who do.
 #[derive(Debug)]
-pub struct Allowances<K> {
+pub struct Limiters<K> {
     rates: Rates,
-    held: HashMap<K, Allowance>,
+    held: HashMap<K, Limiter>,
     most: usize,
-    shared: Allowance,
+    shared: Limiter,
     /// Swept when so many are held, but at most once a second.
     sweep_at: usize,
     swept: Option<Instant>,
@@ -182,7 +182,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// A table that is smaller isn't worth a sweep.
 const SMALL: usize = 1024;
 
-impl<K: Eq + Hash + Clone> Allowances<K> {
+impl<K: Eq + Hash + Clone> Limiters<K> {
     /// With those rates, for at most so many at once.
     #[must_use]
     pub fn new(rates: Rates, most: usize) -> Self {
@@ -190,7 +190,7 @@ impl<K: Eq + Hash + Clone> Allowances<K> {
             rates,
             held: HashMap::new(),
             most,
-            shared: Allowance::default(),
+            shared: Limiter::default(),
             sweep_at: SMALL.min(most),
             swept: None,
         }
@@ -209,7 +209,7 @@ impl<K: Eq + Hash + Clone> Allowances<K> {
     }
 
     /// `who` owes at least this: others know of it.
-    pub fn raise(&mut self, who: &K, debts: Debts, now: Instant) {
+    pub fn raise(&mut self, who: &K, debts: Charges, now: Instant) {
         self.of(who, now).raise(debts, now);
     }
 
@@ -233,7 +233,7 @@ impl<K: Eq + Hash + Clone> Allowances<K> {
         self.held.is_empty()
     }
 
-    fn of(&mut self, who: &K, now: Instant) -> &mut Allowance {
+    fn of(&mut self, who: &K, now: Instant) -> &mut Limiter {
         if !self.held.contains_key(who) {
             if self.held.len() >= self.sweep_at
                 && self.swept.is_none_or(|swept| now >= swept + SWEEP)
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_burst_and_then_the_rate_and_the_wait_is_told_exactly() {
-        let (rates, mut allowance, now) = (rates(10, 3), Allowance::default(), Instant::now());
+        let (rates, mut allowance, now) = (rates(10, 3), Limiter::default(), Instant::now());
         for _ in 0..3 {
             allowance.spend(&rates, Cost::event(1), now).unwrap();
         }
@@ -293,7 +293,7 @@ mod tests {
                 bytes,
                 ..rates(1, 2)
             },
-            Allowance::default(),
+            Limiter::default(),
             Instant::now(),
         );
         allowance.spend(&rates, Cost::event(90), now).unwrap();
@@ -321,7 +321,7 @@ mod tests {
                 },
                 ..Rates::default()
             },
-            Allowance::default(),
+            Limiter::default(),
             Instant::now(),
         );
         allowance.spend(&rates, Cost::event(100), now).unwrap();
@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn what_others_know_counts_and_is_paid_back() {
         let (rates, now) = (rates(10, 10), Instant::now());
-        let mut table = Allowances::new(rates, 10);
+        let mut table = Limiters::new(rates, 10);
         table.spend(&"ann", Cost::event(1), now).unwrap();
         table.raise(
             &"ann",
@@ -346,7 +346,7 @@ mod tests {
             table.spend(&"ann", Cost::event(1), now).unwrap_err().wait,
             2 * SECOND + SECOND / 10
         );
-        table.raise(&"ann", Debts::default(), now);
+        table.raise(&"ann", Charges::default(), now);
         assert!(
             table.spend(&"ann", Cost::event(1), now + SECOND).is_err(),
             "never lowered"
@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn a_table_is_bounded_and_forgets_who_owes_nothing() {
         let now = Instant::now();
-        let mut table = Allowances::new(rates(1, 2), 2000);
+        let mut table = Limiters::new(rates(1, 2), 2000);
         for n in 0..1_000_000 {
             let _ = table.spend(&n, Cost::event(1), now);
         }

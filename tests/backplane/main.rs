@@ -13,7 +13,7 @@ mod redis_cluster;
 mod redis_data;
 mod redis_faults;
 mod redis_nodes;
-mod redis_spending;
+mod redis_rate_limiter;
 mod redis_watchers;
 mod server;
 

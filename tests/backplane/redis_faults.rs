@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hubbub::backplane::redis::{RedisSettings, StartError, connect};
-use hubbub::backplane::{Backplane, BackplaneError, Changes, Topic};
+use hubbub::backplane::{Backplane, BackplaneError, BusTopic, Changes};
 use hubbub::domain::{ChangeKind, RoomId};
 
 use crate::fixture::{
@@ -54,7 +54,7 @@ async fn every_call_fails_fast(node: &Backplane, within: Duration) {
         async {
             unavailable(
                 node.bus
-                    .subscribe(&Topic::Room(RoomId::trusted("never heard of")))
+                    .subscribe(&BusTopic::Room(RoomId::trusted("never heard of")))
                     .await
                     .err(),
             )
@@ -67,7 +67,7 @@ async fn every_call_fails_fast(node: &Backplane, within: Duration) {
 async fn a_redis_that_stops_and_starts_is_survived() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    let topic = Topic::Room(room("lobby"));
+    let topic = BusTopic::Room(room("lobby"));
     let recorder = Recorder::on(&node, std::slice::from_ref(&topic)).await;
     enter(&node, "ann", "c1", "lobby").await;
     enter(&node, "bob", "c2", "lobby").await;
@@ -187,7 +187,7 @@ async fn a_redis_that_hangs_is_survived() {
     gone(&node, "lobby", "bob").await;
     assert!(
         node.presence
-            .is_member(&room("lobby"), &user("ann"))
+            .is_occupant(&room("lobby"), &user("ann"))
             .await
             .unwrap()
     );
@@ -300,7 +300,7 @@ async fn a_leave_that_came_late_is_taken_back() {
     assert_eq!(kinds, [ChangeKind::Left, ChangeKind::Joined]);
     assert!(
         node.presence
-            .is_member(&room("lobby"), &user("ann"))
+            .is_occupant(&room("lobby"), &user("ann"))
             .await
             .unwrap()
     );
@@ -316,7 +316,7 @@ async fn a_cut_subscription_is_taken_up_again() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     let topics: Vec<_> = (0..50)
-        .map(|n| Topic::Room(room(&format!("room{n}"))))
+        .map(|n| BusTopic::Room(room(&format!("room{n}"))))
         .collect();
     let recorder = Recorder::on(&node, &topics).await;
     assert_ne!(
@@ -361,7 +361,7 @@ async fn a_redis_that_comes_late_is_waited_for() {
     })
     .await;
     let recorder = Recorder::on(&node, &[]).await;
-    subscribe(node.bus.as_ref(), &Topic::Room(room("lobby"))).await;
+    subscribe(node.bus.as_ref(), &BusTopic::Room(room("lobby"))).await;
     say(&node, "lobby", "hi").await;
     recorder.wait_for(1).await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hubbub::auth::{
     Algorithm, KeySource, NewToken, TokenRules, Verifier, Webhook, WebhookSettings,
 };
-use hubbub::domain::policy::Asked;
+use hubbub::domain::policy::Action;
 use hubbub::domain::{Code, RoomId, UserId};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{EncodingKey, Header};
@@ -631,7 +631,7 @@ async fn a_question_is_asked_once_whoever_waits() {
         RoomId::trusted("r"),
     );
     let all =
-        futures_util::future::join_all((0..50).map(|_| webhook.ask(Asked::Join, &user, &room)))
+        futures_util::future::join_all((0..50).map(|_| webhook.ask(Action::Join, &user, &room)))
             .await;
     assert!(all.iter().all(Result::is_ok));
     assert_eq!(publisher.asked(), 1);

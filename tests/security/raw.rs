@@ -19,7 +19,7 @@ pub struct Raw(pub TcpStream);
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// Status line and headers, in lower case.
+    /// OnlineStatus line and headers, in lower case.
     pub head: String,
     pub body: String,
 }

@@ -12,8 +12,10 @@ use std::sync::Arc;
 use engineioxide::Frame;
 use hubbub::backplane::redis::{RedisSettings, connect};
 use hubbub::backplane::{Backplane, BackplaneLimits, memory};
-use hubbub::delivery::{CloseReason, Delivery, DeliverySettings, Event, Outlet, Shared, Start};
-use hubbub::domain::{ConnId, Draft, DraftFields, Limits, RoomId, UserId, Username};
+use hubbub::delivery::{
+    CloseReason, Delivery, DeliverySettings, Event, Outlet, ReplayFrom, Shared,
+};
+use hubbub::domain::{ConnId, Limits, MessageFields, NewMessage, RoomId, UserId, Username};
 use hubbub::gateway::wire;
 use parking_lot::Mutex;
 
@@ -52,20 +54,20 @@ impl Outlet for Sink {
     fn close(&self, _: CloseReason) {}
 }
 
-fn draft() -> Draft {
+fn draft() -> NewMessage {
     draft_for("room")
 }
 
-fn draft_for(room: &str) -> Draft {
-    let fields = DraftFields {
+fn draft_for(room: &str) -> NewMessage {
+    let fields = MessageFields {
         content: "x".repeat(100),
-        ..DraftFields::default()
+        ..MessageFields::default()
     };
     let (room, user) = (
         RoomId::parse("room_id", room).unwrap(),
         UserId::parse("user_id", "ann").unwrap(),
     );
-    Draft::new(
+    NewMessage::new(
         room,
         user.clone(),
         Username::from(&user),
@@ -145,7 +147,7 @@ async fn populated_room(backplane: &Backplane, members: usize) -> (Delivery, Vec
                 room,
                 sink.clone(),
                 name,
-                Start::Live,
+                ReplayFrom::Live,
                 Box::new(|joined| drop(joined.unwrap())),
             )
             .await;

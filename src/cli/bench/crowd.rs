@@ -255,10 +255,10 @@ impl Crowd {
     /// A connection ended, or was refused.
     fn lost(&mut self, index: usize, why: &str) {
         let client = &mut self.clients[index];
-        let is_member = client.stage == Stage::Joined;
+        let is_occupant = client.stage == Stage::Joined;
         self.entered -= client.entered();
         client.hang_up();
-        if is_member {
+        if is_occupant {
             self.joined -= 1;
             if self.is_assembled {
                 self.found.closed += 1;

@@ -5,7 +5,7 @@ use std::task::{Context, Waker};
 use super::{Pause, Turn};
 
 /// Counts what was handed out since outlets last had their turn to write, and waits for that when it is much.
-pub(super) struct Pace {
+pub(super) struct FlowControl {
     pause: Pause,
     /// As much as that may be handed out.
     most: usize,
@@ -16,7 +16,7 @@ pub(super) struct Pace {
     turn: Option<(Turn, usize)>,
 }
 
-impl Pace {
+impl FlowControl {
     pub fn new(pause: Pause, most: usize) -> Self {
         Self {
             pause,

@@ -12,16 +12,16 @@ use tokio::task::JoinHandle;
 use crate::auth::Webhook;
 use crate::backplane::redis::RedisSettings;
 use crate::backplane::{Backplane, memory, redis};
-use crate::chat::{Chat, Consent};
 use crate::config::Config;
 use crate::delivery::{Delivery, DeliverySettings, Pause};
-use crate::domain::policy::Asked;
+use crate::domain::policy::Action;
 use crate::domain::{Refusal, RoomId, UserId};
+use crate::features::messaging::{AuthorizationHook, Messaging};
 use crate::gateway::access::Access;
 use crate::gateway::connections::Connections;
-use crate::gateway::rest::{self, Callers, Doors};
+use crate::gateway::http::{self, CallerRateLimiter, HttpState};
 use crate::gateway::socketio::{Gateway, Settings};
-use crate::gateway::websocket::{self, Door, Outbox};
+use crate::gateway::websocket::{self, Outbox, PlainWebSocket};
 use crate::gateway::wire::{Envelope, going_away};
 use crate::server::admission::Admission;
 use crate::server::tls::Tls;
@@ -88,9 +88,9 @@ impl App {
             ..DeliverySettings::default()
         };
         let delivery = Arc::new(Delivery::start(&backplane, &delivery_settings));
-        let mut chat = Chat::new(backplane.clone(), delivery.clone(), config.limits());
+        let mut chat = Messaging::new(backplane.clone(), delivery.clone(), config.limits());
         if let Some(webhook) = &config.webhook {
-            chat = chat.with_consent(Box::new(Webhook::new(webhook.clone())?));
+            chat = chat.with_authorization_hook(Box::new(Webhook::new(webhook.clone())?));
         }
         let chat = Arc::new(chat);
         let auth = Arc::new(config.authenticator()?);
@@ -112,7 +112,7 @@ impl App {
         let connections =
             Connections::new(chat.clone(), auth.clone(), admission.clone(), outbox_bytes);
         let gateway = Gateway::new(connections.clone(), settings);
-        let plain = Door::new(connections.clone(), plain_settings, control.rota());
+        let plain = PlainWebSocket::new(connections.clone(), plain_settings, control.rota());
         let everyone = Everyone {
             control: control.clone(),
             plain: plain.clone(),
@@ -126,16 +126,16 @@ impl App {
             backplane: backplane.clone(),
         };
         let telling = chat.clone();
-        let telling = tokio::spawn(async move { telling.spenders().keep_telling().await });
-        let doors = Arc::new(Doors {
+        let telling = tokio::spawn(async move { telling.user_rates().keep_telling().await });
+        let doors = Arc::new(HttpState {
             chat,
             access: Access {
                 auth,
                 keys: config.api_keys()?,
                 broadcasters: config.broadcasters(),
             },
-            callers: Callers::new(config.posts()),
-            broadcasters: Callers::new(config.broadcasts()),
+            callers: CallerRateLimiter::new(config.posts()),
+            broadcasters: CallerRateLimiter::new(config.broadcasts()),
             origins: config.origins.clone(),
             proxies: config.proxies.clone().unwrap_or_default(),
             admission: admission.clone(),
@@ -155,7 +155,7 @@ impl App {
         };
         let mut listener = Listener::bind(config.address, connections, timeouts).await?;
         let address = listener.address()?;
-        let router = rest::router(doors.clone(), &gateway);
+        let router = http::router(doors.clone(), &gateway);
         let mut tasks = vec![telling];
         if let Some(tls) = tls {
             listener = listener.with_tls(&tls);
@@ -167,7 +167,7 @@ impl App {
             let listener = Listener::bind(address, 64, Timeouts::default()).await?;
             metrics_address = Some(listener.address()?);
             tasks.push(tokio::spawn(
-                listener.serve(rest::metrics_router(doors), stopped),
+                listener.serve(http::metrics_router(doors), stopped),
             ));
         }
         Ok(Self {
@@ -239,8 +239,8 @@ impl App {
 }
 
 #[async_trait]
-impl Consent for Webhook {
-    async fn given(&self, action: Asked, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
+impl AuthorizationHook for Webhook {
+    async fn given(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
         self.ask(action, user, room).await
     }
 }
@@ -249,7 +249,7 @@ impl Consent for Webhook {
 #[derive(Clone)]
 struct Everyone {
     control: Control,
-    plain: Arc<Door>,
+    plain: Arc<PlainWebSocket>,
 }
 
 impl Everyone {
@@ -314,7 +314,7 @@ impl Drained for Arc<Outbox> {
 struct Metrics {
     everyone: Everyone,
     delivery: Arc<Delivery>,
-    chat: Arc<Chat>,
+    chat: Arc<Messaging>,
     connections: Arc<Connections>,
     admission: Arc<Admission>,
     backplane: Backplane,
@@ -431,9 +431,9 @@ impl Metrics {
                 sockets.rate_limited.get(),
             ),
             Sample::Counter(
-                "sockets_incorrigible",
+                "sockets_closed_rate_limited",
                 "Sockets closed because they went on when they were refused for a rate",
-                sockets.incorrigible.get(),
+                sockets.closed_rate_limited.get(),
             ),
             Sample::Counter(
                 "events_dropped",

@@ -10,22 +10,25 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
 
-use super::Doors;
-use super::handlers::answer;
+use super::super::HttpState;
+use super::super::handlers::answer;
 use crate::auth::{Claimed, Identity};
-use crate::delivery::Start;
+use crate::delivery::ReplayFrom;
 use crate::domain::{Code, Epoch, Refusal, UserId, Username};
 use crate::gateway::access::bearer;
-use crate::gateway::websocket::Wishes;
+use crate::gateway::websocket::ConnectParams;
 use crate::gateway::wire::MAX_SEQ;
 use crate::server::Client;
 
-pub(super) async fn admit(State(doors): State<Arc<Doors>>, request: Request) -> Response {
+pub(in crate::gateway::http) async fn admit(
+    State(doors): State<Arc<HttpState>>,
+    request: Request,
+) -> Response {
     answer(enter(&doors, request).await)
 }
 
 /// Everything that can be refused is, before the handshake is answered.
-async fn enter(doors: &Doors, request: Request) -> Result<Response, Refusal> {
+async fn enter(doors: &HttpState, request: Request) -> Result<Response, Refusal> {
     if !doors.chat.is_ready() {
         return Err(Refusal::new(
             Code::Unavailable,
@@ -37,7 +40,7 @@ async fn enter(doors: &Doors, request: Request) -> Result<Response, Refusal> {
     let place = doors.admission.admit(client)?;
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let identity = identify(doors, &parts.headers, &query).await?;
-    let wishes = query.wishes()?;
+    let params = query.params()?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
     let upgrade = upgrade
         .map_err(|_| Refusal::bad_request("this resource is for WebSockets, of version 13"))?;
@@ -52,13 +55,17 @@ async fn enter(doors: &Doors, request: Request) -> Result<Response, Refusal> {
     }
     Ok(doors
         .plain
-        .open(identity, wishes, client, place)
+        .open(identity, params, client, place)
         .await?
         .begin(upgrade))
 }
 
 /// Who it is, by its token, or by its own word where that is enough.
-async fn identify(doors: &Doors, headers: &HeaderMap, query: &Query) -> Result<Identity, Refusal> {
+async fn identify(
+    doors: &HttpState,
+    headers: &HeaderMap,
+    query: &Query,
+) -> Result<Identity, Refusal> {
     let auth = &doors.access.auth;
     if !auth.needs_token() {
         let user = query.user_id.as_deref().filter(|user| !user.is_empty());
@@ -139,7 +146,7 @@ impl Query {
         query
     }
 
-    fn wishes(&self) -> Result<Wishes, Refusal> {
+    fn params(&self) -> Result<ConnectParams, Refusal> {
         let given = |field: &'_ Option<String>| field.clone().filter(|value| !value.is_empty());
         let since = given(&self.since_seq).map(|seq| match seq.parse() {
             Ok(seq) if seq <= MAX_SEQ => Ok(seq),
@@ -151,16 +158,16 @@ impl Query {
             .map(|epoch| Epoch::parse("epoch", &epoch))
             .transpose()?;
         let resume = match since.transpose()? {
-            Some(seq) => Some(Start::Since { seq, epoch }),
+            Some(seq) => Some(ReplayFrom::Since { seq, epoch }),
             // Who has seen nothing yet asks where it stands.
-            None => self.since_seq.is_some().then_some(Start::Live),
+            None => self.since_seq.is_some().then_some(ReplayFrom::Live),
         };
         let chat = match self.chat.as_deref() {
             None | Some("" | "0" | "false") => false,
             Some("1" | "true") => true,
             Some(_) => return Err(Refusal::bad_request("chat must be 0 or 1")),
         };
-        Ok(Wishes { resume, chat })
+        Ok(ConnectParams { resume, chat })
     }
 }
 
@@ -188,28 +195,28 @@ mod tests {
 
     #[test]
     fn a_position_is_asked_for_by_naming_it() {
-        let wishes = |query: &str| {
+        let params = |query: &str| {
             Query::parse(query)
-                .wishes()
-                .map(|wishes| (wishes.resume, wishes.chat))
+                .params()
+                .map(|params| (params.resume, params.chat))
         };
         let since = |seq, epoch: Option<&str>| {
-            Some(Start::Since {
+            Some(ReplayFrom::Since {
                 seq,
                 epoch: epoch.map(Epoch::trusted),
             })
         };
-        assert_eq!(wishes("").unwrap(), (None, false));
+        assert_eq!(params("").unwrap(), (None, false));
         assert_eq!(
-            wishes("since_seq=&epoch=&chat=").unwrap(),
-            (Some(Start::Live), false)
+            params("since_seq=&epoch=&chat=").unwrap(),
+            (Some(ReplayFrom::Live), false)
         );
         assert_eq!(
-            wishes("since_seq=7&epoch=e%201&chat=1").unwrap(),
+            params("since_seq=7&epoch=e%201&chat=1").unwrap(),
             (since(7, Some("e 1")), true)
         );
         assert_eq!(
-            wishes("since_seq=0&since_seq=9").unwrap(),
+            params("since_seq=0&since_seq=9").unwrap(),
             (since(0, None), false)
         );
         for bad in [
@@ -219,7 +226,7 @@ mod tests {
             "chat=yes",
             "since_seq=1&epoch=%00",
         ] {
-            assert_eq!(wishes(bad).unwrap_err().code, Code::BadRequest, "{bad}");
+            assert_eq!(params(bad).unwrap_err().code, Code::BadRequest, "{bad}");
         }
     }
 }

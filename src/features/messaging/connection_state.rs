@@ -5,7 +5,9 @@ use std::sync::Arc;
 use ahash::{HashMap, HashSet};
 
 use crate::delivery::Outlet;
-use crate::domain::policy::{self, Joining, Listening, Permit, Reach, Reading, Sending, Standing};
+use crate::domain::policy::{
+    self, Joining, Listening, Permit, Reading, Relation, RoomScope, Sending,
+};
 use crate::domain::{Code, ConnId, Refusal, RoomId, UserId, Username};
 
 /// Makes the outlet of a connection once its user is known.
@@ -13,21 +15,21 @@ pub type MakeOutlet = Box<dyn Fn(&UserId) -> Arc<dyn Outlet> + Send + Sync>;
 
 /// A connection's user.
 #[derive(Clone)]
-pub struct Member {
+pub struct AuthenticatedUser {
     /// Who.
     pub user: UserId,
     /// Under which name.
     pub username: Username,
     /// In which rooms this connection may be.
-    pub reach: Reach,
+    pub reach: RoomScope,
     /// The way out to the connection.
     pub outlet: Arc<dyn Outlet>,
 }
 
 /// One connection.
-pub struct Session {
+pub struct ConnectionState {
     pub(super) conn: ConnId,
-    pub(super) member: Option<Member>,
+    pub(super) member: Option<AuthenticatedUser>,
     /// Rooms that the backplane may count this connection in; true for those it surely is in.
     pub(super) rooms: HashMap<RoomId, bool>,
     pub(super) watched: HashSet<UserId>,
@@ -36,7 +38,7 @@ pub struct Session {
     make_outlet: MakeOutlet,
 }
 
-impl Session {
+impl ConnectionState {
     /// A connection that hasn't said who it is.
     #[must_use]
     pub fn new(conn: ConnId, make_outlet: MakeOutlet) -> Self {
@@ -69,7 +71,7 @@ impl Session {
     ///
     /// # Errors
     /// `unauthorized` before `authenticate`.
-    pub fn member(&self) -> Result<&Member, Refusal> {
+    pub fn member(&self) -> Result<&AuthenticatedUser, Refusal> {
         self.member
             .as_ref()
             .ok_or_else(|| Refusal::new(Code::Unauthorized, "authenticate first"))
@@ -108,16 +110,16 @@ impl Session {
     }
 
     /// A user whom REST takes for a service is one of many over a socket.
-    fn standing(&self, room: &RoomId) -> Standing {
+    fn standing(&self, room: &RoomId) -> Relation {
         if self.rooms.get(room) == Some(&true) {
-            Standing::Member
+            Relation::Occupant
         } else {
-            Standing::Stranger
+            Relation::Stranger
         }
     }
 
     /// The rooms it may be in, as far as `reach` doesn't cover them.
-    pub(super) fn beyond(&self, reach: &Reach) -> Vec<RoomId> {
+    pub(super) fn beyond(&self, reach: &RoomScope) -> Vec<RoomId> {
         self.rooms
             .keys()
             .filter(|room| !reach.covers(room))
@@ -125,12 +127,12 @@ impl Session {
             .collect()
     }
 
-    pub(super) fn bind(&mut self, user: UserId, username: Username, reach: Reach) {
+    pub(super) fn bind(&mut self, user: UserId, username: Username, reach: RoomScope) {
         let outlet = match self.member.take() {
             Some(member) => member.outlet,
             None => (self.make_outlet)(&user),
         };
-        self.member = Some(Member {
+        self.member = Some(AuthenticatedUser {
             user,
             username,
             reach,

@@ -9,7 +9,7 @@ use super::refusal::{Code, Refusal};
 
 /// What a sender says, not yet checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DraftFields {
+pub struct MessageFields {
     /// The text; may be empty when there is a payload or an attachment.
     pub content: String,
     /// The kind of message, `text` when left out.
@@ -26,7 +26,7 @@ pub struct DraftFields {
 
 /// A valid message that has no `seq` yet.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub struct NewMessage {
     /// UUIDv7 of this node's clock: unique, and only roughly in order.
     pub id: Uuid,
     /// Where it goes.
@@ -49,7 +49,7 @@ pub struct Draft {
     pub client_msg_id: Option<ClientMsgId>,
 }
 
-impl Draft {
+impl NewMessage {
     /// Checks `fields` against `limits` and gives the message its id.
     ///
     /// # Errors
@@ -58,10 +58,10 @@ impl Draft {
         room: RoomId,
         user: UserId,
         username: Username,
-        fields: DraftFields,
+        fields: MessageFields,
         limits: &Limits,
     ) -> Result<Self, Refusal> {
-        let DraftFields {
+        let MessageFields {
             content,
             kind,
             title,
@@ -137,10 +137,10 @@ fn at_most(field: &str, bytes: usize, max: usize) -> Result<(), Refusal> {
 mod tests {
     use super::*;
 
-    fn draft(fields: DraftFields) -> Result<Draft, Refusal> {
+    fn draft(fields: MessageFields) -> Result<NewMessage, Refusal> {
         let user = UserId::trusted("ann");
         let name = Username::from(&user);
-        Draft::new(
+        NewMessage::new(
             RoomId::trusted("lobby"),
             user,
             name,
@@ -149,10 +149,10 @@ mod tests {
         )
     }
 
-    fn text(content: &str) -> DraftFields {
-        DraftFields {
+    fn text(content: &str) -> MessageFields {
+        MessageFields {
             content: content.to_owned(),
-            ..DraftFields::default()
+            ..MessageFields::default()
         }
     }
 
@@ -161,14 +161,14 @@ mod tests {
         assert_eq!(draft(text("hello")).unwrap().kind, "text");
         assert_eq!(draft(text("")).unwrap_err().code, Code::BadRequest);
         assert!(
-            draft(DraftFields {
+            draft(MessageFields {
                 payload: Some("0".into()),
                 ..text("")
             })
             .is_ok()
         );
         assert!(
-            draft(DraftFields {
+            draft(MessageFields {
                 attachment_urls: vec!["https://a.example/b".into()],
                 ..text("")
             })
@@ -180,23 +180,23 @@ mod tests {
     fn every_length_has_its_limit() {
         for fields in [
             text(&"x".repeat(16_385)),
-            DraftFields {
+            MessageFields {
                 kind: Some("x".repeat(65)),
                 ..text("a")
             },
-            DraftFields {
+            MessageFields {
                 title: Some("x".repeat(257)),
                 ..text("a")
             },
-            DraftFields {
+            MessageFields {
                 payload: Some(format!("\"{}\"", "x".repeat(16_384)).into()),
                 ..text("a")
             },
-            DraftFields {
+            MessageFields {
                 attachment_urls: vec!["https://a.example/".to_owned(); 11],
                 ..text("a")
             },
-            DraftFields {
+            MessageFields {
                 attachment_urls: vec![format!("https://a.example/{}", "x".repeat(2048))],
                 ..text("a")
             },
@@ -214,14 +214,14 @@ mod tests {
             "",
             "https://",
         ] {
-            let fields = DraftFields {
+            let fields = MessageFields {
                 attachment_urls: vec![link.to_owned()],
                 ..text("a")
             };
             assert_eq!(draft(fields).unwrap_err().code, Code::BadRequest, "{link}");
         }
         assert_eq!(
-            draft(DraftFields {
+            draft(MessageFields {
                 kind: Some(String::new()),
                 ..text("a")
             })

@@ -11,22 +11,22 @@ use axum::response::Response;
 use http::HeaderMap;
 use parking_lot::Mutex;
 
-use super::Doors;
-use super::answer::refuse;
-use crate::domain::{Allowances, Cost, Rate, Rates, Refusal};
+use super::HttpState;
+use super::refusal::refuse;
+use crate::domain::{Cost, Limiters, Rate, Rates, Refusal};
 use crate::gateway::access::bearer;
 use crate::server::Client;
 
-/// Callers with an allowance of their own at once; the others share one.
+/// CallerRateLimiter with an allowance of their own at once; the others share one.
 const CALLERS: usize = 1 << 16;
 
 /// What callers may post.
-pub struct Callers {
-    posts: Mutex<Allowances<u64>>,
+pub struct CallerRateLimiter {
+    posts: Mutex<Limiters<u64>>,
     hasher: RandomState,
 }
 
-impl Callers {
+impl CallerRateLimiter {
     /// With that rate of `POST /messages`.
     #[must_use]
     pub fn new(posts: Rate) -> Self {
@@ -35,7 +35,7 @@ impl Callers {
             ..Rates::default()
         };
         Self {
-            posts: Mutex::new(Allowances::new(rates, CALLERS)),
+            posts: Mutex::new(Limiters::new(rates, CALLERS)),
             hasher: RandomState::new(),
         }
     }
@@ -61,7 +61,7 @@ impl Callers {
 
 /// Counts a request as an event of its address. Probes are not counted, and Socket.IO counts its own.
 pub(super) async fn count(
-    State(doors): State<Arc<Doors>>,
+    State(doors): State<Arc<HttpState>>,
     request: Request,
     next: Next,
 ) -> Response {

@@ -1,7 +1,7 @@
 //! What users may spend: counted here at once, and now and then with the other nodes.
 //!
 //! A node never asks before an event. It counts by itself, and once a second tells the backplane what users spent here whose
-//! untold spending would take their rate more than a sixteenth of a second; the answer is what all nodes together know of.
+//! untold rate_limiter would take their rate more than a sixteenth of a second; the answer is what all nodes together know of.
 //! So in any time a user gets in the cluster what the rate gives for it and one burst, and beyond that only what passes
 //! before nodes know of each other: a burst for each further node at most, which is owed and paid back later, and on each
 //! the sixteenth of a second that it needn't tell. While the backplane is away each node goes on by itself.
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::backplane::Spending;
-use crate::domain::{Allowances, Cost, Debts, Exceeded, Rates, UserId};
+use crate::backplane::RateLimiter;
+use crate::domain::{Charges, Cost, Exceeded, Limiters, Rates, UserId};
 
 /// Between two rounds of telling.
 const ROUND: Duration = Duration::from_secs(1);
@@ -23,24 +23,24 @@ const WORTH_TELLING: Duration = Duration::from_micros(62_500);
 const USERS: usize = 1 << 18;
 
 /// All users' allowances, as this node knows them.
-pub struct Spenders {
+pub struct UserRateLimiter {
     rates: Rates,
-    shared: Option<Arc<dyn Spending>>,
+    shared: Option<Arc<dyn RateLimiter>>,
     ledger: Mutex<Ledger>,
 }
 
 struct Ledger {
-    allowances: Allowances<UserId>,
+    allowances: Limiters<UserId>,
     /// What was spent here and not told yet; only where others are told.
-    untold: HashMap<UserId, Debts>,
+    untold: HashMap<UserId, Charges>,
 }
 
-impl Spenders {
+impl UserRateLimiter {
     /// With those rates, shared with other nodes if there may be any.
     #[must_use]
-    pub fn new(rates: Rates, shared: Option<Arc<dyn Spending>>) -> Self {
+    pub fn new(rates: Rates, shared: Option<Arc<dyn RateLimiter>>) -> Self {
         let ledger = Ledger {
-            allowances: Allowances::new(rates, USERS),
+            allowances: Limiters::new(rates, USERS),
             untold: HashMap::new(),
         };
         Self {
@@ -98,7 +98,7 @@ impl Spenders {
 }
 
 impl Ledger {
-    fn worth_telling(&mut self) -> Vec<(UserId, Debts)> {
+    fn worth_telling(&mut self) -> Vec<(UserId, Charges)> {
         let now = Instant::now();
         // Who owes nothing any more has nothing to tell of.
         self.untold
@@ -109,7 +109,7 @@ impl Ledger {
     }
 }
 
-fn is_worth_telling(debts: &Debts) -> bool {
+fn is_worth_telling(debts: &Charges) -> bool {
     debts.iter().any(|debt| *debt > WORTH_TELLING)
 }
 
@@ -120,14 +120,14 @@ mod tests {
 
     /// What all nodes of a test have spent, as if no time passed; and how often it was told.
     #[derive(Default)]
-    struct Sum(Mutex<(HashMap<UserId, Debts>, usize)>);
+    struct Sum(Mutex<(HashMap<UserId, Charges>, usize)>);
 
     #[async_trait::async_trait]
-    impl Spending for Sum {
-        async fn spend(&self, spent: Vec<(UserId, Debts)>) -> Vec<(UserId, Debts)> {
+    impl RateLimiter for Sum {
+        async fn spend(&self, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)> {
             let mut sum = self.0.lock();
             sum.1 += 1;
-            let add = |(user, debts): (UserId, Debts)| {
+            let add = |(user, debts): (UserId, Charges)| {
                 let all = sum.0.entry(user.clone()).or_default();
                 all.iter_mut()
                     .zip(debts)
@@ -149,7 +149,7 @@ mod tests {
         }
     }
 
-    fn pass(node: &Spenders, user: &UserId, tries: usize) -> usize {
+    fn pass(node: &UserRateLimiter, user: &UserId, tries: usize) -> usize {
         (0..tries)
             .filter(|_| node.spend(user, Cost::event(1)).is_ok())
             .count()
@@ -158,7 +158,7 @@ mod tests {
     #[tokio::test]
     async fn nodes_share_one_allowance_and_are_told_in_rounds() {
         let sum = Arc::new(Sum::default());
-        let nodes = [0, 1].map(|_| Spenders::new(rates(), Some(sum.clone())));
+        let nodes = [0, 1].map(|_| UserRateLimiter::new(rates(), Some(sum.clone())));
         let ann = UserId::trusted("ann");
         assert_eq!(
             nodes.each_ref().map(|node| pass(node, &ann, 700)),
@@ -197,7 +197,7 @@ mod tests {
             ..Rates::default()
         };
         let (node, ann) = (
-            Spenders::new(rates, Some(sum.clone())),
+            UserRateLimiter::new(rates, Some(sum.clone())),
             UserId::trusted("ann"),
         );
         pass(&node, &ann, 6);
@@ -210,11 +210,11 @@ mod tests {
 
     #[test]
     fn alone_nothing_is_kept_to_tell() {
-        let (node, ann) = (Spenders::new(rates(), None), UserId::trusted("ann"));
+        let (node, ann) = (UserRateLimiter::new(rates(), None), UserId::trusted("ann"));
         assert_eq!(pass(&node, &ann, 2000), 1000);
         assert!(node.ledger.lock().untold.is_empty());
         assert_eq!(
-            pass(&Spenders::new(Rates::default(), None), &ann, 2000),
+            pass(&UserRateLimiter::new(Rates::default(), None), &ann, 2000),
             2000,
             "no rate, no limit"
         );

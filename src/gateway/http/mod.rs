@@ -1,14 +1,12 @@
 //! The REST door, and the way of every HTTP request: its id, its origin, and who is let through to the sockets.
 
-mod answer;
-mod broadcast;
-mod callers;
 #[cfg(test)]
 mod fuzz;
 mod handlers;
-mod headers;
-mod socket_door;
-mod websocket_door;
+mod rate_limits;
+mod refusal;
+mod routes;
+mod security_headers;
 
 use std::sync::Arc;
 
@@ -26,26 +24,26 @@ use tracing::Instrument;
 
 use super::access::{Access, Origins};
 use super::socketio::Gateway;
-use super::websocket::Door;
-use crate::chat::Chat;
+use super::websocket::PlainWebSocket;
 use crate::domain::{Code, Refusal};
+use crate::features::messaging::Messaging;
 use crate::server::admission::Admission;
 use crate::server::{Peer, TrustedProxies};
-use answer::refuse;
-pub use callers::Callers;
+pub use rate_limits::CallerRateLimiter;
+use refusal::refuse;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// All that HTTP requests share.
-pub struct Doors {
+pub struct HttpState {
     /// The use cases.
-    pub chat: Arc<Chat>,
+    pub chat: Arc<Messaging>,
     /// Who asks.
     pub access: Access,
     /// How often callers may post.
-    pub callers: Callers,
+    pub callers: CallerRateLimiter,
     /// How often they may broadcast.
-    pub broadcasters: Callers,
+    pub broadcasters: CallerRateLimiter,
     /// Which pages may.
     pub origins: Origins,
     /// Whose word on clients' addresses counts.
@@ -55,12 +53,12 @@ pub struct Doors {
     /// The Engine.IO sessions of this node.
     pub control: engineioxide::Control,
     /// Its plain clients.
-    pub plain: Arc<Door>,
+    pub plain: Arc<PlainWebSocket>,
     /// Makes the text of `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
-impl Doors {
+impl HttpState {
     /// How many clients are connected to this node, through either door.
     fn clients(&self) -> usize {
         self.control.len() + self.plain.len()
@@ -68,14 +66,14 @@ impl Doors {
 }
 
 /// Every route of the contract, those of the sockets among them.
-pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
+pub fn router(doors: Arc<HttpState>, gateway: &Arc<Gateway>) -> Router {
     let sockets = any_service(gateway.service()).layer(middleware::from_fn_with_state(
         doors.clone(),
-        socket_door::admit,
+        routes::socketio::admit,
     ));
     Router::new()
         .route("/messages", post(handlers::post_message))
-        .route("/api/broadcast", post(broadcast::post))
+        .route("/api/broadcast", post(routes::broadcasts::post))
         .route("/rooms/{room_id}/messages", get(handlers::room_messages))
         .route("/rooms/{room_id}/users", get(handlers::room_users))
         .route("/users/{user_id}/status", get(handlers::user_status))
@@ -86,11 +84,11 @@ pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
         .route("/metrics", get(handlers::metrics))
         .route_layer(middleware::from_fn_with_state(
             doors.clone(),
-            callers::count,
+            rate_limits::count,
         ))
         .route("/socket.io/", sockets.clone())
         .route("/socket.io", sockets)
-        .route("/ws", get(websocket_door::admit))
+        .route("/ws", get(routes::websocket::admit))
         .route("/health", get(handlers::health))
         .route("/readyz", get(handlers::health))
         .route("/livez", get(handlers::livez))
@@ -104,20 +102,24 @@ pub fn router(doors: Arc<Doors>, gateway: &Arc<Gateway>) -> Router {
         .layer(middleware::from_fn(refuse_encoded))
         .layer(middleware::from_fn_with_state(doors.clone(), check_origin))
         .layer(middleware::from_fn_with_state(doors.clone(), give_id))
-        .layer(middleware::from_fn(headers::set))
+        .layer(middleware::from_fn(security_headers::set))
         .with_state(doors)
 }
 
 /// `/metrics` alone, for an address of its own.
-pub fn metrics_router(doors: Arc<Doors>) -> Router {
+pub fn metrics_router(doors: Arc<HttpState>) -> Router {
     Router::new()
         .route("/metrics", get(handlers::open_metrics))
-        .layer(middleware::from_fn(headers::set))
+        .layer(middleware::from_fn(security_headers::set))
         .with_state(doors)
 }
 
 /// Gives the request an id, its client and its span. Errors learn the id on their way out.
-async fn give_id(State(doors): State<Arc<Doors>>, mut request: Request, next: Next) -> Response {
+async fn give_id(
+    State(doors): State<Arc<HttpState>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = uuid::Uuid::new_v4().simple().to_string();
     // The path only: a query may hold a token.
     let span = tracing::debug_span!("request", id, client = tracing::field::Empty, method = %request.method(), path = request.uri().path());
@@ -127,8 +129,8 @@ async fn give_id(State(doors): State<Arc<Doors>>, mut request: Request, next: Ne
         request.extensions_mut().insert(client);
     }
     let mut response = next.run(request).instrument(span).await;
-    if let Some(refusal) = response.extensions_mut().remove::<answer::Refused>() {
-        response = answer::render(response, &refusal.0, &id);
+    if let Some(refusal) = response.extensions_mut().remove::<refusal::Refused>() {
+        response = refusal::render(response, &refusal.0, &id);
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -152,7 +154,11 @@ async fn refuse_encoded(request: Request, next: Next) -> Response {
 }
 
 /// Refuses pages of foreign origins, answers their preflights, and lets the others read what they get.
-async fn check_origin(State(doors): State<Arc<Doors>>, request: Request, next: Next) -> Response {
+async fn check_origin(
+    State(doors): State<Arc<HttpState>>,
+    request: Request,
+    next: Next,
+) -> Response {
     if let Err(refusal) = doors.origins.check(request.headers()) {
         return refuse(&refusal);
     }

@@ -11,8 +11,8 @@ use futures_util::stream::{self, StreamExt};
 use super::keys::{Partition, part};
 use super::link::{Fault, Link};
 use super::script::SPEND;
-use crate::backplane::Spending;
-use crate::domain::{Debts, UserId};
+use crate::backplane::RateLimiter;
+use crate::domain::{Charges, UserId};
 
 /// Users that one script adds up: it holds Redis's only thread meanwhile.
 const USERS: usize = 128;
@@ -23,16 +23,16 @@ const PIPELINE: usize = 32;
 pub(super) struct Sum(pub Arc<Link>);
 
 #[async_trait]
-impl Spending for Sum {
-    async fn spend(&self, spent: Vec<(UserId, Debts)>) -> Vec<(UserId, Debts)> {
-        let mut partitions: BTreeMap<Partition, Vec<(UserId, Debts)>> = BTreeMap::new();
+impl RateLimiter for Sum {
+    async fn spend(&self, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)> {
+        let mut partitions: BTreeMap<Partition, Vec<(UserId, Charges)>> = BTreeMap::new();
         for (user, debts) in spent {
             partitions
                 .entry(Partition::of_user(&user))
                 .or_default()
                 .push((user, debts));
         }
-        let mut calls: Vec<(Partition, Vec<(UserId, Debts)>)> = Vec::new();
+        let mut calls: Vec<(Partition, Vec<(UserId, Charges)>)> = Vec::new();
         for (partition, spent) in partitions {
             for spent in spent.chunks(USERS) {
                 calls.push((partition, spent.to_vec()));
@@ -53,8 +53,8 @@ impl Sum {
     async fn add(
         &self,
         partition: Partition,
-        spent: &[(UserId, Debts)],
-    ) -> Result<Vec<(UserId, Debts)>, Fault> {
+        spent: &[(UserId, Charges)],
+    ) -> Result<Vec<(UserId, Charges)>, Fault> {
         let mut args: Vec<Value> = Vec::with_capacity(spent.len() * 5);
         for (user, debts) in spent {
             args.push(part(user.as_str()).into());
@@ -67,7 +67,7 @@ impl Sum {
         let mut answer = self.0.run(&SPEND, partition, args).await?;
         let mut known = Vec::with_capacity(spent.len());
         for (user, _) in spent {
-            let mut debts = Debts::default();
+            let mut debts = Charges::default();
             for debt in &mut debts {
                 *debt = Duration::from_micros(answer.number()?);
             }

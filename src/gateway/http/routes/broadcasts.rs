@@ -4,14 +4,17 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
 
-use super::answer::json;
-use super::handlers::{Doorway, answer, idempotency_key, text_body};
+use super::super::handlers::{SharedState, answer, idempotency_key, text_body};
+use super::super::refusal::json;
 use crate::domain::policy;
 use crate::domain::{UserId, Username};
 use crate::gateway::access::Caller;
 use crate::gateway::wire::{BroadcastAck, BroadcastRequest};
 
-pub(super) async fn post(State(doors): Doorway, request: Request) -> Response {
+pub(in crate::gateway::http) async fn post(
+    State(doors): SharedState,
+    request: Request,
+) -> Response {
     answer(
         async {
             let (parts, body) = request.into_parts();

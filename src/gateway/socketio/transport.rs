@@ -11,7 +11,9 @@ use super::outlet::SocketOutlet;
 use super::{Handshake, Living, packet};
 use crate::delivery::Outlet;
 use crate::domain::{ConnId, Limits, Refusal, UserId};
-use crate::gateway::connections::{Arrived, Asked, Bounds, Closing, Connections, Line, Reference};
+use crate::gateway::connections::{
+    Arrived, Bounds, ClientTransport, CloseReason, Connections, IncomingEvent, ReplyTo,
+};
 use crate::gateway::wire::{Envelope, EventName, Exception, decode};
 
 /// How long a client that was sent away has to end the connection by itself.
@@ -69,8 +71,8 @@ impl SocketLine {
     }
 }
 
-impl Line for SocketLine {
-    fn decode(&self, arrived: &Arrived, limits: &Limits) -> Asked {
+impl ClientTransport for SocketLine {
+    fn decode(&self, arrived: &Arrived, limits: &Limits) -> IncomingEvent {
         let (event, decoded) = decode(arrived.json(), limits);
         let decoded = match decoded {
             Ok(_) if arrived.is_binary() => Err(Refusal::bad_request(
@@ -78,15 +80,15 @@ impl Line for SocketLine {
             )),
             decoded => decoded,
         };
-        Asked {
+        IncomingEvent {
             event,
-            reference: arrived.ack().map_or(Reference::None, Reference::Ack),
+            reference: arrived.ack().map_or(ReplyTo::None, ReplyTo::Ack),
             decoded,
         }
     }
 
-    fn answer(&self, to: &Reference, json: &str) {
-        if let Reference::Ack(id) = to {
+    fn answer(&self, to: &ReplyTo, json: &str) {
+        if let ReplyTo::Ack(id) = to {
             self.handle.send(&packet::ack(*id, json));
         }
     }
@@ -118,7 +120,7 @@ impl Line for SocketLine {
         self.handle.is_closed()
     }
 
-    fn close(&self, _: Closing) {
+    fn close(&self, _: CloseReason) {
         self.handle.close();
     }
 

@@ -10,7 +10,7 @@ use crate::gateway::wire::{Decoded, EventName};
 
 /// By which a client knows the answer to its request again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reference {
+pub enum ReplyTo {
     /// It wants none; only a refusal is told, as the event `exception`.
     None,
     /// The number of an acknowledgement of Socket.IO.
@@ -20,20 +20,20 @@ pub enum Reference {
 }
 
 /// A request, taken apart.
-pub struct Asked {
+pub struct IncomingEvent {
     /// The event's name, for its refusal.
     pub event: Cow<'static, str>,
     /// Where the answer goes.
-    pub reference: Reference,
+    pub reference: ReplyTo,
     /// What is asked.
     pub decoded: Result<Decoded, Refusal>,
 }
 
 /// Why a transport is closed of which the client may come back by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closing {
+pub enum CloseReason {
     /// It went on when it was refused for a rate.
-    Incorrigible,
+    RateLimitAbuse,
     /// A fault of ours.
     Fault,
     /// Nobody could have said who it is: the backplane is away.
@@ -41,11 +41,11 @@ pub enum Closing {
 }
 
 /// One connection's way in and out. Nothing here waits.
-pub trait Line: Send + Sync {
+pub trait ClientTransport: Send + Sync {
     /// Takes a request apart.
-    fn decode(&self, arrived: &Arrived, limits: &Limits) -> Asked;
-    /// Answers a request by that JSON object. Does nothing for [`Reference::None`].
-    fn answer(&self, to: &Reference, json: &str);
+    fn decode(&self, arrived: &Arrived, limits: &Limits) -> IncomingEvent;
+    /// Answers a request by that JSON object. Does nothing for [`ReplyTo::None`].
+    fn answer(&self, to: &ReplyTo, json: &str);
     /// Tells an event with that JSON object.
     fn tell(&self, name: EventName, json: &str);
     /// The way out that delivery uses, once it is known whose it is.
@@ -57,7 +57,7 @@ pub trait Line: Send + Sync {
     /// True when nothing can be sent any more.
     fn is_closed(&self) -> bool;
     /// Closes the transport so that the client comes back by itself.
-    fn close(&self, why: Closing);
+    fn close(&self, why: CloseReason);
     /// Tells the refusal and ends the connection so that the client doesn't come back by itself: only for faults of identity.
     fn send_away(&self, refusal: &Refusal);
     /// From now on it is known who is connected.

@@ -12,13 +12,13 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 
-use super::Doors;
-use super::answer::{json, refuse};
-use crate::domain::policy::{self, Permit, Reading, Standing};
+use super::HttpState;
+use super::refusal::{json, refuse};
+use crate::domain::policy::{self, Permit, Reading, Relation};
 use crate::domain::{Code, Limits, Refusal, RoomId, UserId};
 use crate::gateway::access::Caller;
 use crate::gateway::wire::{
-    DisconnectAck, HistoryAck, MAX_SEQ, MembersPage, MessageAck, PostRequest, StatusJson,
+    DisconnectAck, HistoryAck, MAX_SEQ, MessageAck, OccupantsPage, PostRequest, StatusJson,
     history_limit, history_window,
 };
 
@@ -27,13 +27,13 @@ const DISCARDED_BYTES: usize = 8 << 20;
 /// How long a body may take.
 const BODY_PATIENCE: Duration = Duration::from_secs(15);
 
-pub(super) type Doorway = State<Arc<Doors>>;
+pub(super) type SharedState = State<Arc<HttpState>>;
 
 pub(super) fn answer(result: Result<Response, Refusal>) -> Response {
     result.unwrap_or_else(|refusal| refuse(&refusal))
 }
 
-pub(super) async fn post_message(State(doors): Doorway, request: Request) -> Response {
+pub(super) async fn post_message(State(doors): SharedState, request: Request) -> Response {
     answer(
         async {
             let (parts, body) = request.into_parts();
@@ -45,7 +45,7 @@ pub(super) async fn post_message(State(doors): Doorway, request: Request) -> Res
             let body = text_body(&parts.headers, body, doors.chat.limits().event_bytes).await?;
             let key = idempotency_key(&parts.headers)?;
             let post = PostRequest::decode(&body, key, doors.chat.limits())?;
-            let permit = policy::may_send(reach, Standing::Service, &post.room)?;
+            let permit = policy::may_send(reach, Relation::Service, &post.room)?;
             let appended = doors
                 .chat
                 .post(permit, post.user, post.username, post.fields)
@@ -143,20 +143,20 @@ fn within(field: &str, value: Option<u64>, min: u64, max: u64) -> Result<Option<
 
 /// Lets services, and users who are in the room, read it.
 async fn may_read(
-    doors: &Doors,
+    doors: &HttpState,
     headers: &HeaderMap,
     room: &RoomId,
 ) -> Result<Permit<Reading>, Refusal> {
     match doors.access.caller(headers).await? {
-        Caller::Service(reach) => policy::may_read(&reach, Standing::Service, room),
+        Caller::Service(reach) => policy::may_read(&reach, Relation::Service, room),
         Caller::User(identity) => {
-            let member = doors.chat.is_member(room, &identity.user).await?;
+            let member = doors.chat.is_occupant(room, &identity.user).await?;
             policy::may_read(
                 &identity.reach,
                 if member {
-                    Standing::Member
+                    Relation::Occupant
                 } else {
-                    Standing::Stranger
+                    Relation::Stranger
                 },
                 room,
             )
@@ -172,7 +172,7 @@ pub(super) struct MessagesQuery {
 }
 
 pub(super) async fn room_messages(
-    State(doors): Doorway,
+    State(doors): SharedState,
     headers: HeaderMap,
     path: Result<Path<String>, PathRejection>,
     asked: Result<Query<MessagesQuery>, QueryRejection>,
@@ -202,7 +202,7 @@ pub(super) struct UsersQuery {
 }
 
 pub(super) async fn room_users(
-    State(doors): Doorway,
+    State(doors): SharedState,
     headers: HeaderMap,
     path: Result<Path<String>, PathRejection>,
     asked: Result<Query<UsersQuery>, QueryRejection>,
@@ -219,14 +219,14 @@ pub(super) async fn room_users(
                 .transpose()?;
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let page = doors.chat.members(&permit, after.as_ref(), limit).await?;
-            Ok(json(StatusCode::OK, &MembersPage::of(&room, &page)))
+            Ok(json(StatusCode::OK, &OccupantsPage::of(&room, &page)))
         }
         .await,
     )
 }
 
 pub(super) async fn user_status(
-    State(doors): Doorway,
+    State(doors): SharedState,
     headers: HeaderMap,
     path: Result<Path<String>, PathRejection>,
 ) -> Response {
@@ -242,7 +242,7 @@ pub(super) async fn user_status(
 }
 
 pub(super) async fn disconnect_user(
-    State(doors): Doorway,
+    State(doors): SharedState,
     headers: HeaderMap,
     path: Result<Path<String>, PathRejection>,
 ) -> Response {
@@ -257,7 +257,7 @@ pub(super) async fn disconnect_user(
     )
 }
 
-pub(super) async fn metrics(State(doors): Doorway, headers: HeaderMap) -> Response {
+pub(super) async fn metrics(State(doors): SharedState, headers: HeaderMap) -> Response {
     answer(
         doors
             .access
@@ -268,11 +268,11 @@ pub(super) async fn metrics(State(doors): Doorway, headers: HeaderMap) -> Respon
     )
 }
 
-pub(super) async fn open_metrics(State(doors): Doorway) -> Response {
+pub(super) async fn open_metrics(State(doors): SharedState) -> Response {
     metrics_text(&doors)
 }
 
-fn metrics_text(doors: &Doors) -> Response {
+fn metrics_text(doors: &HttpState) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, kind)], (doors.metrics)()).into_response()
 }
@@ -294,7 +294,7 @@ struct Unhealthy {
 }
 
 /// Readiness: whether this node should be sent new work.
-pub(super) async fn health(State(doors): Doorway) -> Response {
+pub(super) async fn health(State(doors): SharedState) -> Response {
     let unhealthy = |body: Unhealthy| {
         let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &body);
         response.headers_mut().insert(

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use hubbub::backplane::Backplane;
-use hubbub::domain::{Debts, UserId};
+use hubbub::domain::{Charges, UserId};
 
 use crate::fixture::{Fixture, SOON, eventually, limits, user};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-async fn spend(node: &Backplane, spent: Vec<(UserId, Debts)>) -> Vec<(UserId, Debts)> {
+async fn spend(node: &Backplane, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)> {
     let mut known = node
-        .spending
+        .rate_limiter
         .as_ref()
         .expect("Redis adds up")
         .spend(spent)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Chat;
+use super::Messaging;
 use crate::delivery::Disconnect;
 use crate::domain::{ConnId, Refusal, UserId};
 
@@ -25,7 +25,7 @@ pub struct Disconnected {
     pub remaining: usize,
 }
 
-impl Chat {
+impl Messaging {
     /// Names who ends a user's connections on this node. Called once, within a tokio runtime.
     pub fn on_disconnect(&self, end: Disconnect) {
         self.delivery.on_disconnect(&self.backplane, end);
@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
     use crate::backplane::{
-        Backplane, BackplaneLimits, Bus, BusSink, Result, Topic, Typing, memory,
+        Backplane, BackplaneLimits, Bus, BusSink, BusTopic, Result, Typing, memory,
     };
     use crate::delivery::{Delivery, DeliverySettings};
     use crate::domain::{Limits, Username};
@@ -92,10 +92,10 @@ mod tests {
         fn deliver_to(&self, sink: Arc<dyn BusSink>) {
             self.inner.deliver_to(sink);
         }
-        async fn subscribe(&self, topic: &Topic) -> Result<()> {
+        async fn subscribe(&self, topic: &BusTopic) -> Result<()> {
             self.inner.subscribe(topic).await
         }
-        async fn unsubscribe(&self, topic: &Topic) {
+        async fn unsubscribe(&self, topic: &BusTopic) {
             self.inner.unsubscribe(topic).await;
         }
         async fn publish_typing(&self, typing: &Typing) -> Result<()> {
@@ -120,7 +120,7 @@ mod tests {
         });
         let backplane = Backplane { bus, ..embedded };
         let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
-        let chat = Chat::new(backplane.clone(), delivery, Limits::default());
+        let chat = Messaging::new(backplane.clone(), delivery, Limits::default());
         let (ann, conns) = (
             UserId::trusted("ann"),
             [ConnId::trusted("one"), ConnId::trusted("two")],

@@ -1,6 +1,6 @@
 //! Reading back what was said.
 
-use super::Chat;
+use super::Messaging;
 use crate::backplane::{Entry, Window};
 use crate::domain::policy::{Permit, Reading};
 use crate::domain::{Head, Refusal};
@@ -27,7 +27,7 @@ pub struct HistoryPage {
     pub head: Head,
 }
 
-impl Chat {
+impl Messaging {
     /// Messages of a room: at most `limit`, and fewer when they come to more than `max_bytes`.
     ///
     /// # Errors

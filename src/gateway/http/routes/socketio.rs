@@ -7,8 +7,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 use engineioxide::Retained;
 
-use super::Doors;
-use super::answer::refuse;
+use super::super::HttpState;
+use super::super::refusal::refuse;
 use crate::domain::{Code, Refusal};
 use crate::gateway::access::bearer;
 use crate::gateway::socketio::Handshake;
@@ -16,8 +16,8 @@ use crate::server::Client;
 
 /// A request without `sid` asks for a new session: only such a one can be refused here. What may pass is refused by status
 /// and `Retry-After`, as clients come back by themselves after it.
-pub(super) async fn admit(
-    State(doors): State<Arc<Doors>>,
+pub(in crate::gateway::http) async fn admit(
+    State(doors): State<Arc<HttpState>>,
     mut request: Request,
     next: Next,
 ) -> Response {

@@ -31,7 +31,7 @@ fn node() -> Router {
         event_bytes: 4096,
         ..Limits::default()
     };
-    let chat = Arc::new(Chat::new(backplane, delivery, limits));
+    let chat = Arc::new(Messaging::new(backplane, delivery, limits));
     let auth = Arc::new(Authenticator::Jwt(Box::new(
         Verifier::hs256(SECRET, 0).unwrap(),
     )));
@@ -57,7 +57,7 @@ fn node() -> Router {
     let connections = Connections::new(chat.clone(), auth.clone(), admission.clone(), 1 << 20);
     let gateway = Gateway::new(connections.clone(), settings);
     let control = engineioxide::Control::default();
-    let doors = Arc::new(Doors {
+    let doors = Arc::new(HttpState {
         chat,
         access: Access {
             auth,
@@ -66,10 +66,10 @@ fn node() -> Router {
         },
         origins: Origins::parse("https://app.example"),
         admission,
-        callers: Callers::new(Rate::default()),
-        broadcasters: Callers::new(Rate::default()),
+        callers: CallerRateLimiter::new(Rate::default()),
+        broadcasters: CallerRateLimiter::new(Rate::default()),
         proxies: TrustedProxies::default(),
-        plain: Door::new(connections, plain, control.rota()),
+        plain: PlainWebSocket::new(connections, plain, control.rota()),
         control,
         metrics: Arc::new(String::new),
     });

@@ -1,9 +1,9 @@
 //! The use cases: one place for each rule, whichever door a request came in by.
 
-mod allowance;
+mod connection_state;
 mod disconnect;
 mod history;
-mod session;
+mod user_rates;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,16 +12,20 @@ use std::time::Instant;
 use async_trait::async_trait;
 
 use crate::backplane::{Backplane, BackplaneError, Typing};
-use crate::delivery::{Delivery, JoinOutcome, Outlet, Start};
-use crate::domain::policy::{self, Asked, Joining, Listening, Permit, Reach, Reading, Sending};
-use crate::domain::{Code, Draft, DraftFields, Limits, Refusal, RoomId, Status, UserId, Username};
+use crate::delivery::{Delivery, JoinOutcome, Outlet, ReplayFrom};
+use crate::domain::policy::{
+    self, Action, Joining, Listening, Permit, Reading, RoomScope, Sending,
+};
+use crate::domain::{
+    Code, Limits, MessageFields, NewMessage, OnlineStatus, Refusal, RoomId, UserId, Username,
+};
 use crate::telemetry::meter::{Counter, Histogram};
 
-pub use crate::backplane::{Appended, MemberPage};
-pub use allowance::Spenders;
+pub use crate::backplane::{Appended, OccupantPage};
+pub use connection_state::{AuthenticatedUser, ConnectionState};
 pub use disconnect::Disconnected;
 pub use history::{HistoryPage, HistoryWindow};
-pub use session::{Member, Session};
+pub use user_rates::UserRateLimiter;
 
 /// What the use cases count.
 #[derive(Debug, Default)]
@@ -38,21 +42,21 @@ pub struct ChatCounters {
 
 /// Someone outside who has a say, too, in what users do. Services aren't asked about.
 #[async_trait]
-pub trait Consent: Send + Sync {
+pub trait AuthorizationHook: Send + Sync {
     /// Whether the user may do that in the room.
     ///
     /// # Errors
     /// `forbidden`; `unavailable` when nobody can say.
-    async fn given(&self, action: Asked, user: &UserId, room: &RoomId) -> Result<(), Refusal>;
+    async fn given(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal>;
 }
 
-/// Chat as its doors see it.
-pub struct Chat {
+/// Messaging as its doors see it.
+pub struct Messaging {
     backplane: Backplane,
     delivery: Arc<Delivery>,
     limits: Limits,
-    consent: Option<Box<dyn Consent>>,
-    spenders: Spenders,
+    consent: Option<Box<dyn AuthorizationHook>>,
+    user_rates: UserRateLimiter,
     counters: ChatCounters,
 }
 
@@ -60,7 +64,7 @@ pub struct Chat {
 pub type JoinReply = Box<dyn FnOnce(Result<JoinOutcome, Refusal>) + Send>;
 
 /// Told once a watched user's status, before it is delivered.
-pub type WatchReply = Box<dyn FnOnce(Result<&Status, Refusal>) + Send>;
+pub type WatchReply = Box<dyn FnOnce(Result<&OnlineStatus, Refusal>) + Send>;
 
 impl From<BackplaneError> for Refusal {
     fn from(error: BackplaneError) -> Self {
@@ -81,29 +85,29 @@ impl From<BackplaneError> for Refusal {
     }
 }
 
-impl Chat {
-    /// Chat on that backplane and those feeds.
+impl Messaging {
+    /// Messaging on that backplane and those feeds.
     #[must_use]
     pub fn new(backplane: Backplane, delivery: Arc<Delivery>, limits: Limits) -> Self {
-        let spenders = Spenders::new(limits.user, backplane.spending.clone());
+        let user_rates = UserRateLimiter::new(limits.user, backplane.rate_limiter.clone());
         Self {
             backplane,
             delivery,
             limits,
             consent: None,
-            spenders,
+            user_rates,
             counters: ChatCounters::default(),
         }
     }
 
     /// The same, where someone else has a say.
     #[must_use]
-    pub fn with_consent(mut self, consent: Box<dyn Consent>) -> Self {
+    pub fn with_authorization_hook(mut self, consent: Box<dyn AuthorizationHook>) -> Self {
         self.consent = Some(consent);
         self
     }
 
-    async fn consent(&self, action: Asked, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
+    async fn consent(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
         match &self.consent {
             Some(consent) => consent.given(action, user, room).await,
             None => Ok(()),
@@ -116,10 +120,10 @@ impl Chat {
         &self.counters
     }
 
-    /// What users may spend. Someone has to [`Spenders::keep_telling`].
+    /// What users may spend. Someone has to [`UserRateLimiter::keep_telling`].
     #[must_use]
-    pub fn spenders(&self) -> &Spenders {
-        &self.spenders
+    pub fn user_rates(&self) -> &UserRateLimiter {
+        &self.user_rates
     }
 
     /// The limits in force.
@@ -131,7 +135,7 @@ impl Chat {
     /// Whether nobody else is asked about what users do: then most of it is done without waiting.
     #[must_use]
     pub fn is_alone(&self) -> bool {
-        self.backplane.spending.is_none() && self.consent.is_none()
+        self.backplane.rate_limiter.is_none() && self.consent.is_none()
     }
 
     /// False while the backplane can't be reached: this node should not be sent new work.
@@ -166,10 +170,10 @@ impl Chat {
     /// `already_authenticated` for another user, `too_many_connections`, `unavailable`.
     pub async fn authenticate(
         &self,
-        session: &mut Session,
+        session: &mut ConnectionState,
         user: UserId,
         username: Username,
-        reach: Reach,
+        reach: RoomScope,
     ) -> Result<Vec<RoomId>, Refusal> {
         if session
             .member
@@ -217,9 +221,9 @@ impl Chat {
     /// Puts the session into the room, as [`Delivery::join`]; returns when the replay is over.
     pub async fn join(
         &self,
-        session: &mut Session,
+        session: &mut ConnectionState,
         permit: Permit<Joining>,
-        start: Start,
+        start: ReplayFrom,
         reply: JoinReply,
     ) {
         let room = permit.into_room();
@@ -236,7 +240,7 @@ impl Chat {
             let text = format!("a connection may be in at most {most} rooms");
             return reply(Err(Refusal::new(Code::TooManyRooms, text)));
         }
-        if let Err(refusal) = self.consent(Asked::Join, &member.user, &room).await {
+        if let Err(refusal) = self.consent(Action::Join, &member.user, &room).await {
             return reply(Err(refusal));
         }
         // Until the answer is known the backplane may or may not count this connection: so it is to be told of its loss.
@@ -260,10 +264,10 @@ impl Chat {
     /// is lost.
     pub async fn listen(
         &self,
-        session: &mut Session,
+        session: &mut ConnectionState,
         permit: Permit<Listening>,
         outlet: Arc<dyn Outlet>,
-        start: Start,
+        start: ReplayFrom,
         reply: JoinReply,
     ) {
         if let Err(refusal) = self.ready() {
@@ -279,7 +283,7 @@ impl Chat {
     }
 
     /// Nothing of the broadcasts reaches the session after the call. Returns their room.
-    async fn end_listening(&self, session: &mut Session) -> Option<RoomId> {
+    async fn end_listening(&self, session: &mut ConnectionState) -> Option<RoomId> {
         let room = RoomId::trusted(policy::BROADCAST);
         if !std::mem::take(&mut session.listens) {
             return None;
@@ -292,7 +296,7 @@ impl Chat {
     ///
     /// # Errors
     /// `not_in_room`, `unavailable` (it is still in the room then).
-    pub async fn leave(&self, session: &mut Session, room: &RoomId) -> Result<(), Refusal> {
+    pub async fn leave(&self, session: &mut ConnectionState, room: &RoomId) -> Result<(), Refusal> {
         let user = session.member()?.user.clone();
         // A join whose answer never came may have happened: it can be left, too.
         if !session.rooms.contains_key(room) {
@@ -314,12 +318,12 @@ impl Chat {
     /// `forbidden`, `bad_request`, `too_large`, `unavailable`, `overloaded`.
     pub async fn send(
         &self,
-        session: &Session,
+        session: &ConnectionState,
         permit: Permit<Sending>,
-        fields: DraftFields,
+        fields: MessageFields,
     ) -> Result<Appended, Refusal> {
         let member = session.member()?;
-        self.consent(Asked::Send, &member.user, permit.room())
+        self.consent(Action::Send, &member.user, permit.room())
             .await?;
         self.post(permit, member.user.clone(), member.username.clone(), fields)
             .await
@@ -340,9 +344,9 @@ impl Chat {
         permit: Permit<Sending>,
         user: UserId,
         username: Username,
-        fields: DraftFields,
+        fields: MessageFields,
     ) -> Result<Appended, Refusal> {
-        let draft = Draft::new(permit.into_room(), user, username, fields, &self.limits)?;
+        let draft = NewMessage::new(permit.into_room(), user, username, fields, &self.limits)?;
         if self.backplane.bus.is_lossless() {
             self.delivery.keep_pace(&draft.room).await;
         }
@@ -365,7 +369,7 @@ impl Chat {
     /// `unavailable`.
     pub async fn typing(
         &self,
-        session: &Session,
+        session: &ConnectionState,
         permit: Permit<Sending>,
         typing: bool,
     ) -> Result<(), Refusal> {
@@ -385,7 +389,7 @@ impl Chat {
     }
 
     /// Watches a user: `reply` first, then the current state, then every change.
-    pub async fn watch(&self, session: &mut Session, target: UserId, reply: WatchReply) {
+    pub async fn watch(&self, session: &mut ConnectionState, target: UserId, reply: WatchReply) {
         let outlet = match self.ready().and_then(|()| session.member()) {
             Ok(member) => member.outlet.clone(),
             Err(refusal) => return reply(Err(refusal)),
@@ -402,7 +406,7 @@ impl Chat {
         let new = session.watched.insert(target.clone());
         let failed = Arc::new(AtomicBool::new(false));
         let note = failed.clone();
-        let tell = Box::new(move |status: Result<&Status, BackplaneError>| {
+        let tell = Box::new(move |status: Result<&OnlineStatus, BackplaneError>| {
             note.store(status.is_err(), Ordering::Release);
             reply(status.map_err(Refusal::from));
         });
@@ -417,7 +421,11 @@ impl Chat {
     ///
     /// # Errors
     /// `unauthorized`.
-    pub async fn unwatch(&self, session: &mut Session, target: &UserId) -> Result<(), Refusal> {
+    pub async fn unwatch(
+        &self,
+        session: &mut ConnectionState,
+        target: &UserId,
+    ) -> Result<(), Refusal> {
         session.member()?;
         if session.watched.remove(target) {
             self.delivery.unwatch(target, &session.conn).await;
@@ -426,7 +434,7 @@ impl Chat {
     }
 
     /// The connection is lost: nothing reaches it any more, and its graces begin.
-    pub async fn lost(&self, session: &mut Session) {
+    pub async fn lost(&self, session: &mut ConnectionState) {
         let Some(member) = session.member.take() else {
             return;
         };
@@ -453,7 +461,7 @@ impl Chat {
         permit: &Permit<Reading>,
         after: Option<&UserId>,
         limit: usize,
-    ) -> Result<MemberPage, Refusal> {
+    ) -> Result<OccupantPage, Refusal> {
         self.ready()?;
         Ok(self
             .backplane
@@ -466,16 +474,16 @@ impl Chat {
     ///
     /// # Errors
     /// `unavailable`.
-    pub async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool, Refusal> {
+    pub async fn is_occupant(&self, room: &RoomId, user: &UserId) -> Result<bool, Refusal> {
         self.ready()?;
-        Ok(self.backplane.presence.is_member(room, user).await?)
+        Ok(self.backplane.presence.is_occupant(room, user).await?)
     }
 
     /// Whether the user is online.
     ///
     /// # Errors
     /// `unavailable`.
-    pub async fn status(&self, user: &UserId) -> Result<Status, Refusal> {
+    pub async fn status(&self, user: &UserId) -> Result<OnlineStatus, Refusal> {
         self.ready()?;
         Ok(self.backplane.presence.status(user).await?)
     }
@@ -486,9 +494,9 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::backplane::{BackplaneLimits, Topic, memory};
+    use crate::backplane::{BackplaneLimits, BusTopic, memory};
     use crate::delivery::DeliverySettings;
-    use crate::domain::policy::Standing;
+    use crate::domain::policy::Relation;
 
     #[tokio::test]
     async fn who_sends_waits_for_who_hands_on() {
@@ -498,18 +506,19 @@ mod tests {
             ..DeliverySettings::default()
         };
         let delivery = Arc::new(Delivery::start(&backplane, &settings));
-        let chat = Chat::new(backplane.clone(), delivery, Limits::default());
+        let chat = Messaging::new(backplane.clone(), delivery, Limits::default());
         let (room, user) = (RoomId::trusted("room"), UserId::trusted("ann"));
         backplane
             .bus
-            .subscribe(&Topic::Room(room.clone()))
+            .subscribe(&BusTopic::Room(room.clone()))
             .await
             .unwrap();
         let post = || {
-            let permit = policy::may_send(&Reach::Everywhere, Standing::Service, &room).unwrap();
-            let fields = DraftFields {
+            let permit =
+                policy::may_send(&RoomScope::Everywhere, Relation::Service, &room).unwrap();
+            let fields = MessageFields {
                 content: "x".repeat(1000),
-                ..DraftFields::default()
+                ..MessageFields::default()
             };
             chat.post(permit, user.clone(), Username::from(&user), fields)
         };
