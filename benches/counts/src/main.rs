@@ -54,19 +54,17 @@ impl Outlet for Sink {
     fn close(&self, _: CloseReason) {}
 }
 
-fn draft() -> NewMessage {
-    draft_for("room")
+fn new_message() -> NewMessage {
+    new_message_in("room")
 }
 
-fn draft_for(room: &str) -> NewMessage {
+fn new_message_in(room: &str) -> NewMessage {
     let fields = MessageFields {
         content: "x".repeat(100),
         ..MessageFields::default()
     };
-    let (room, user) = (
-        RoomId::parse("room_id", room).unwrap(),
-        UserId::parse("user_id", "ann").unwrap(),
-    );
+    let room = RoomId::parse("room_id", room).unwrap();
+    let user = UserId::parse("user_id", "ann").unwrap();
     NewMessage::new(
         room,
         user.clone(),
@@ -95,7 +93,7 @@ async fn append(times: usize) {
         black_box(
             backplane
                 .log
-                .append(black_box(&draft()), None)
+                .append(black_box(&new_message()), None)
                 .await
                 .unwrap(),
         );
@@ -113,12 +111,13 @@ async fn append_to_redis(times: usize, url: &str, keyed: bool) {
     let rooms: Vec<_> = (0..10).map(|room| format!("room-{room}")).collect();
     for call in 0..times {
         let key = format!("key-{call}");
-        let drafts: Vec<_> = rooms.iter().map(|room| draft_for(room)).collect();
-        let places = drafts
+        let key = if keyed { Some(&*key) } else { None };
+        let messages: Vec<_> = rooms.iter().map(|room| new_message_in(room)).collect();
+        let appends = messages
             .iter()
-            .map(|draft| backplane.log.append(draft, keyed.then_some(&*key)));
-        for place in futures_util::future::join_all(places).await {
-            place.unwrap();
+            .map(|message| backplane.log.append(message, key));
+        for appended in futures_util::future::join_all(appends).await {
+            appended.unwrap();
         }
     }
 }
@@ -164,7 +163,7 @@ async fn broadcast(times: usize, members: usize) {
     delivery.settle(&room).await;
     sinks.iter().for_each(|sink| sink.queue.lock().clear());
     for _ in 0..times {
-        backplane.log.append(&draft(), None).await.unwrap();
+        backplane.log.append(&new_message(), None).await.unwrap();
         delivery.settle(&room).await;
         for sink in &sinks {
             black_box(sink.queue.lock().pop_front().unwrap());
