@@ -14,7 +14,7 @@ use crate::fixture::{
     settings, subscribe, user,
 };
 use crate::presence::gone;
-use crate::server::{RedisServer, SlowWay, free_port};
+use hubbub_test_support::server::{RedisServer, SlowWay, free_port};
 
 /// The longest that a call may take while Redis is away, and that the recovery may take.
 const PROMPT: Duration = Duration::from_millis(3300);
