@@ -113,6 +113,15 @@ impl RedisServer {
         self.child.as_ref().expect("it runs").id()
     }
 
+    /// Sends a signal to the process: `-STOP` pauses it, `-CONT` continues it.
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill")
+            .args([signal, &self.pid().to_string()])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+    }
+
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
