@@ -112,6 +112,11 @@ impl SessionHandle {
         self.0.is_closed()
     }
 
+    /// The reason of the close, or `None` while the session is open.
+    pub fn close_reason(&self) -> Option<DisconnectReason> {
+        self.0.close_reason()
+    }
+
     /// Resolves when the session is closed and `on_disconnect` has returned. Cancel-safe.
     pub async fn closed(&self) {
         self.0.closed().await;

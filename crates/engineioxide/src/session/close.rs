@@ -108,6 +108,13 @@ impl Session {
         handler.on_disconnect(reason);
     }
 
+    /// The reason of the close; `None` while the session is not closed.
+    pub(crate) fn close_reason(&self) -> Option<DisconnectReason> {
+        let state = self.state.lock();
+        let (reason, _) = state.closed_with.as_ref()?;
+        Some(reason.clone())
+    }
+
     /// How the transport has to be closed; `None` while the session is not closed.
     pub(crate) fn close_mode(&self) -> Option<CloseMode> {
         let state = self.state.lock();
