@@ -165,7 +165,9 @@ async fn process_packets(
 ) -> Result<(), Malformed> {
     for (index, packet) in Packets::new(body, session.protocol, binary)?.enumerate() {
         if index % PACKETS_PER_SLICE == PACKETS_PER_SLICE - 1 {
-            tokio::task::yield_now().await;
+            // In a task of its own: hyper may poll this future several times in a row, and
+            // `yield_now` would then return without other tasks having run.
+            tokio::spawn(tokio::task::yield_now()).await.ok();
         }
         // A packet may have closed the session; the packets after it are ignored.
         let Some(handler) = session.handler() else {
