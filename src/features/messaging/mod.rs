@@ -494,7 +494,7 @@ mod tests {
     use super::*;
     use crate::backplane::{BackplaneLimits, BusTopic, memory};
     use crate::delivery::DeliverySettings;
-    use crate::domain::policy::Relation;
+    use crate::domain::policy::{self, Relation};
 
     #[tokio::test]
     async fn who_sends_waits_for_who_hands_on() {
