@@ -66,7 +66,8 @@ pub async fn run_scenarios(arguments: RunArguments) -> anyhow::Result<bool> {
             .map_or(1, |age| age.as_secs()),
     };
     let permits = Arc::new(Semaphore::new(arguments.jobs as usize));
-    // Not spawned, so that a scenario may borrow and need not be Send. The clients are tasks of their own.
+    // Not spawned, so that a scenario may borrow and need not be Send. The clients are tasks of
+    // their own.
     let mut running = FuturesUnordered::new();
     for scenario in SCENARIOS {
         if !arguments.selects(scenario) {

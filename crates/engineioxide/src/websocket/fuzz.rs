@@ -1,6 +1,6 @@
 //! WebSocket frames by chance: how the bytes are cut must not matter, and no message is larger than it may be.
 
-use hubbub_fuzz::{Chance, Target};
+use hubbub_fuzz::{Random, Target};
 
 use super::codec::{Decoder, Message, Violation};
 
@@ -89,7 +89,7 @@ fn fuzz_websocket() {
     .run(|bytes| {
         let whole = read(std::iter::once(bytes));
         assert_eq!(read(bytes.chunks(1)), whole, "cut into single bytes");
-        let mut chance = Chance::new(bytes.len() as u64);
+        let mut chance = Random::new(bytes.len() as u64);
         let pieces = bytes.chunk_by(|_, _| chance.below(8) > 0);
         assert_eq!(read(pieces), whole, "cut by chance");
         let (messages, end) = whole;

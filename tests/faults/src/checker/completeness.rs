@@ -1,8 +1,10 @@
-//! Checks that no message is missing: every message in a room's numbering reached every member, or its loss was announced.
+//! Checks that no message is missing: every message in a room's numbering reached every member, or
+//! its loss was announced.
 //!
-//! The messages of a room have one order: by epoch, then by number. The segments of a client's cursor lie in this order.
-//! The messages between two of them were announced as lost, or the client didn't ask for them, or they are missing. The
-//! messages after the last segment are missing, unless the client left or ended.
+//! The messages of a room have one order: by epoch, then by number. The segments of a client's
+//! cursor lie in this order. The messages between two of them were announced as lost, or the client
+//! didn't ask for them, or they are missing. The messages after the last segment are missing,
+//! unless the client left or ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -25,7 +27,8 @@ struct RoomMessage {
     rank: usize,
     seq: u64,
     epoch: Symbol,
-    /// A member of the room, or the lab, observed the epoch. Otherwise only an acknowledgement names it.
+    /// A member of the room, or the lab, observed the epoch. Otherwise only an acknowledgement
+    /// names it.
     epoch_observed: bool,
     /// The time of the first acknowledgement.
     acked: Option<u64>,
@@ -52,8 +55,8 @@ struct Head {
     epoch_has_messages: bool,
 }
 
-/// The reason why a client did not receive a message. A client that joins anew may pass over a message twice: then the
-/// first reason counts.
+/// The reason why a client did not receive a message. A client that joins anew may pass over a
+/// message twice: then the first reason counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Omission {
     /// The message did not have to reach the client.
@@ -72,7 +75,8 @@ pub(super) struct CompletenessCheck<'r, 'a> {
     pub faults: &'r mut Faults,
     pub stats: &'r mut Stats,
     pub data_loss: bool,
-    /// The times at which an acknowledged message may have been lost with Redis's data. Empty if they are unknown.
+    /// The times at which an acknowledged message may have been lost with Redis's data. Empty if
+    /// they are unknown.
     pub loss_windows: &'r [RangeInclusive<u64>],
 }
 
@@ -227,8 +231,8 @@ impl<'a> CompletenessCheck<'_, 'a> {
         match next.start {
             SegmentStart::JoinedAnew | SegmentStart::FaultReported => Omission::NotExpected,
             SegmentStart::LossAnnounced => Omission::Announced,
-            // The data went back to a point before this message, so its number, or a later one, belongs to another
-            // message now. All messages below that point are kept.
+            // The data went back to a point before this message, so its number, or a later one,
+            // belongs to another message now. All messages below that point are kept.
             SegmentStart::Continued
                 if self.data_loss && (message.seq > next.after || !message.epoch_observed) =>
             {
@@ -251,7 +255,8 @@ impl<'a> CompletenessCheck<'_, 'a> {
         }
     }
 
-    /// Whether a client that is still in the room has reached the room's head. If not, this is reported.
+    /// Whether a client that is still in the room has reached the room's head. If not, this is
+    /// reported.
     fn check_final_position(&mut self, room: &Room<'_>, client: &ClientCursor) -> bool {
         let (Some(head), Some(position)) = (room.head, client.cursor.position) else {
             return true;
@@ -278,8 +283,8 @@ impl<'a> CompletenessCheck<'_, 'a> {
         false
     }
 
-    /// Reports messages that were lost although they had been acknowledged at a time when the loss of data could not
-    /// affect them.
+    /// Reports messages that were lost although they had been acknowledged at a time when the loss
+    /// of data could not affect them.
     fn report_saved_but_lost(
         &mut self,
         room: &Room<'_>,

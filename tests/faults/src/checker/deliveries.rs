@@ -1,4 +1,5 @@
-//! Checks each client's deliveries in each room: order, holes, repeats, and the answers to its joins.
+//! Checks each client's deliveries in each room: order, holes, repeats, and the answers to its
+//! joins.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -209,7 +210,8 @@ impl<'a> DeliveryCheck<'_, 'a> {
         cursor.join_anew(SegmentStart::LossAnnounced, replay_start, head.seq);
     }
 
-    /// Checks a `gap` within an epoch: all messages that are kept are replayed, and at least one that isn't kept is missing.
+    /// Checks a `gap` within an epoch: all messages that are kept are replayed, and at least one
+    /// that isn't kept is missing.
     fn check_gap(
         &mut self,
         cursor: &Cursor,
@@ -378,7 +380,7 @@ impl<'a> DeliveryCheck<'_, 'a> {
         }
     }
 
-    /// An answer or a reset named an epoch to a client whose cursor is at `from`.
+    /// An answer or a reset named an epoch to a client with its cursor at `from`.
     fn observe_epoch(
         &mut self,
         room: &'a str,

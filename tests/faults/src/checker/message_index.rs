@@ -74,7 +74,8 @@ impl MessageIndex {
                         if sends.get(msg.as_str()) != Some(&(client.name, room.as_str())) {
                             faults.add(FaultKind::Malformed, record.at, || {
                                 format!(
-                                    "{} received an acknowledgement of {msg} in {room}, which it never sent there",
+                                    "{} received an acknowledgement of {msg} in {room}, which it \
+                                     never sent there",
                                     client.name
                                 )
                             });
@@ -133,7 +134,8 @@ impl MessageIndex {
         if message.acked_new {
             faults.add(FaultKind::AckedNewTwice, record.at, || {
                 format!(
-                    "the acknowledgement to {} says that {msg} at {epoch}/{seq} in {room} is new, and an earlier one said so, too",
+                    "the acknowledgement to {} says that {msg} at {epoch}/{seq} in {room} is new, \
+                     and an earlier one said so, too",
                     record.source
                 )
             });
@@ -181,14 +183,16 @@ impl MessageIndex {
         if !was_sent {
             faults.add(FaultKind::ConflictingMessage, record.at, || {
                 format!(
-                    "{} received {msg} at {epoch}/{seq} in {room}, and no client sent that to this room",
+                    "{} received {msg} at {epoch}/{seq} in {room}, and no client sent that to this \
+                     room",
                     record.source
                 )
             });
         }
     }
 
-    /// Inserts a message at a position, and compares it with what is already known of the message and of the position.
+    /// Inserts a message at a position, and compares it with the earlier records of the message and
+    /// of the position.
     fn insert(
         &mut self,
         position: MessagePosition,
@@ -280,8 +284,8 @@ impl Identity {
     }
 }
 
-/// At the end of the run every fault is repaired, so every message must have been acknowledged by then. Clients that ended
-/// are excepted.
+/// At the end of the run every fault is repaired, so every message must have been acknowledged by
+/// then. Clients that ended are excepted.
 fn report_unacknowledged(
     history: &ParsedHistory<'_>,
     sends: &Sends<'_>,
@@ -324,7 +328,10 @@ fn collect_sends<'a>(
                     let send = (name, room.as_str());
                     if *sends.entry(msg).or_insert(send) != send {
                         faults.add(FaultKind::Malformed, record.at, || {
-                            format!("{name} sent {msg} to {room}, and it had another sender or room before")
+                            format!(
+                                "{name} sent {msg} to {room}, and it had another sender or room \
+                                 before"
+                            )
                         });
                     }
                 }

@@ -1,4 +1,4 @@
-//! Checks the status events: compares what watchers were notified of with the changes that the lab caused.
+//! Checks the status events: compares the watchers' events with the changes that the lab caused.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -122,7 +122,8 @@ impl<'r, 'a> StatusCheck<'r, 'a> {
         self.check_versions();
     }
 
-    /// Every version that is newer than an unaffected watcher's baseline must be one that such a watcher was notified of.
+    /// Every version that is newer than an unaffected watcher's baseline must be one that such a
+    /// watcher was notified of.
     fn check_versions(&mut self) {
         for notification in &self.notifications {
             let target = notification.target;
@@ -134,7 +135,8 @@ impl<'r, 'a> StatusCheck<'r, 'a> {
                 self.faults
                     .add(FaultKind::UnknownStatusVersion, notification.at, || {
                         format!(
-                            "{} was notified of version {version} of {target}, and no unaffected watcher was",
+                            "{} was notified of version {version} of {target}, and no unaffected \
+                             watcher was",
                             notification.source
                         )
                     });
@@ -182,7 +184,7 @@ impl<'r, 'a> StatusCheck<'r, 'a> {
                     if !watch.is_active {
                         self.faults.add(FaultKind::NotSubscribed, record.at, || {
                             format!(
-                                "{} was notified of the status of {target}, whom it doesn't watch",
+                                "{} doesn't watch {target}, and was notified of a status",
                                 client.name
                             )
                         });
@@ -280,7 +282,8 @@ impl<'r, 'a> StatusCheck<'r, 'a> {
         {
             self.faults.add(FaultKind::StaleStatus, record.at, || {
                 format!(
-                    "{watcher} was notified of version {} of {target} as a change, and knew version {known}",
+                    "{watcher} was notified of version {} of {target} as a change, and knew \
+                     version {known}",
                     state.version
                 )
             });
@@ -379,7 +382,8 @@ impl<'r, 'a> StatusCheck<'r, 'a> {
             let at = change.map_or(mark.at, |change| change.at);
             self.faults.add(kind, at, || {
                 format!(
-                    "unaffected {} was notified of {} changes of {target}, and there were {}; the first {matching} agree; \
+                    "unaffected {} was notified of {} changes of {target}, and there \
+                     were {}; the first {matching} agree; \
                      after them, it was notified of: {}; the changes were: {}",
                     client.name,
                     seen.len(),

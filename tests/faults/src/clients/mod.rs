@@ -1,4 +1,5 @@
-//! The clients. They wait for nothing and judge nothing: their records are the checker's only source.
+//! The clients. They wait for nothing and judge nothing: their records are the checker's only
+//! source.
 
 mod background;
 mod client;

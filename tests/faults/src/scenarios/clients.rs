@@ -11,11 +11,13 @@ use crate::clients::ClientConfig;
 use crate::lab::redis::Redis;
 use crate::lab::{Clients, Lab, Link, Node, RECOVERY_TIMEOUT};
 
-/// Every client loses its connection for up to 2 s at random moments, for minutes. Every message must arrive.
+/// Every client loses its connection for up to 2 s at random moments, for minutes. Every message
+/// must arrive.
 pub async fn flaky(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
     let mut cluster = TestCluster::start(lab, &redis).await?;
-    // A user that is away for longer than the grace is offline, and the lab knows the length of an absence only roughly.
+    // A user that is away for longer than the grace is offline, and the lab knows the length of an
+    // absence only roughly.
     lab.promises.presence = Presence::FinalState;
     cluster.clients.start_sending().await?;
     let end = Instant::now() + Duration::from_secs(lab.by_form(20, 180));
@@ -41,8 +43,9 @@ pub async fn flaky(lab: &mut Lab) -> anyhow::Result<()> {
     cluster.finish(lab).await
 }
 
-/// The log is short, so clients and a node that are away for long find that messages which they missed are no longer kept.
-/// They must be notified of exactly these messages; clients that were away for less must not miss any.
+/// The log is short, so clients and a node that are away for long find that messages which they
+/// missed are no longer kept. They must be notified of exactly these messages; clients that were
+/// away for less must not miss any.
 pub async fn short_log(lab: &mut Lab) -> anyhow::Result<()> {
     const KEPT: u64 = 100;
     lab.settings.push(("HISTORY_SIZE".into(), KEPT.to_string()));
@@ -82,8 +85,8 @@ pub async fn short_log(lab: &mut Lab) -> anyhow::Result<()> {
     cluster.finish(lab).await
 }
 
-/// Some of the clients of busy rooms stop reading. Their connections must be closed, and the others must not be slowed
-/// down.
+/// Some of the clients of busy rooms stop reading. Their connections must be closed, and the others
+/// must not be slowed down.
 pub async fn slow_readers(lab: &mut Lab) -> anyhow::Result<()> {
     const ROOMS: usize = 10;
     const SENDERS: usize = 20;
@@ -179,8 +182,8 @@ pub async fn slow_readers(lab: &mut Lab) -> anyhow::Result<()> {
     finish(lab, &mut clients, &node).await
 }
 
-/// Most clients lose their connections at once, and reconnect as the official clients do: after a second, plus or minus
-/// 50 %.
+/// Most clients lose their connections at once, and reconnect as the official clients do: after a
+/// second, plus or minus 50 %.
 pub async fn reconnect_storm(lab: &mut Lab) -> anyhow::Result<()> {
     const ROOMS: usize = 50;
     const SENDERS: usize = 10;
