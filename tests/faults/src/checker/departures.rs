@@ -56,7 +56,8 @@ pub(super) fn check(history: &ParsedHistory<'_>, grace: u64, faults: &mut Faults
                     online: false,
                     ..
                 } => {
-                    if !offline.explain(&target.as_str(), at) {
+                    let is_explained = offline.explain(&target.as_str(), at);
+                    if !is_explained {
                         faults.add(FaultKind::UnexpectedStatusChange, at, || {
                             format!("{} was notified that {target} is offline", client.name)
                         });
@@ -115,12 +116,14 @@ fn room_steps<'a>(client: &ClientHistory<'a>) -> Vec<(&'a str, u64, Step)> {
     for record in &client.records {
         match &record.fact {
             Fact::Joined { room, .. } => {
-                if is_in.insert(room, true) != Some(true) {
+                let was_in = is_in.insert(room, true).unwrap_or(false);
+                if !was_in {
                     steps.push((room.as_str(), record.at, Step::Came));
                 }
             }
             Fact::Left { room } => {
-                if is_in.insert(room, false) == Some(true) {
+                let was_in = is_in.insert(room, false).unwrap_or(false);
+                if was_in {
                     steps.push((room.as_str(), record.at, Step::Went));
                 }
             }

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::faults::{FaultKind, Faults};
 use super::interner::{Interner, Symbol};
 use super::parsed_history::ParsedHistory;
+use super::sends::{Sends, collect_sends, report_unacknowledged};
 use super::stats::Stats;
 use crate::history::{Fact, Record};
 
@@ -46,9 +47,6 @@ pub(super) struct MessageIndex {
     by_msg: HashMap<(Symbol, Option<Symbol>), MessagePosition>,
     data_loss: bool,
 }
-
-/// By `client_msg_id`: the client that sent the message, and the room.
-type Sends<'a> = HashMap<&'a str, (&'a str, &'a str)>;
 
 impl MessageIndex {
     /// Reads the records of all clients, reports contradictions, and counts.
@@ -282,72 +280,4 @@ impl Identity {
             interner.text(self.id)
         )
     }
-}
-
-/// At the end of the run every fault is repaired, so every message must have been acknowledged by
-/// then. Clients that ended are excepted.
-fn report_unacknowledged(
-    history: &ParsedHistory<'_>,
-    sends: &Sends<'_>,
-    acked: &HashSet<&str>,
-    faults: &mut Faults,
-) {
-    let ended: HashSet<&str> = history
-        .clients
-        .iter()
-        .filter(|client| client.ended)
-        .map(|client| client.name)
-        .collect();
-    let mut unacknowledged: Vec<_> = sends
-        .iter()
-        .filter(|(msg, (sender, _))| !acked.contains(*msg) && !ended.contains(sender))
-        .collect();
-    unacknowledged.sort_unstable();
-    for (msg, (sender, room)) in unacknowledged {
-        if let Some(head) = history.final_heads.get(room) {
-            faults.add(FaultKind::Unacknowledged, head.at, || {
-                format!("{msg} of {sender} to {room} was never acknowledged")
-            });
-        }
-    }
-}
-
-/// Collects the messages that were sent. Each has one sender and one room.
-fn collect_sends<'a>(
-    history: &ParsedHistory<'a>,
-    faults: &mut Faults,
-    stats: &mut Stats,
-) -> Sends<'a> {
-    let mut sends = Sends::new();
-    for client in &history.clients {
-        let name = client.name;
-        for record in &client.records {
-            match &record.fact {
-                Fact::Sent { room, msg } => {
-                    stats.attempts += 1;
-                    let send = (name, room.as_str());
-                    if *sends.entry(msg).or_insert(send) != send {
-                        faults.add(FaultKind::Malformed, record.at, || {
-                            format!(
-                                "{name} sent {msg} to {room}, and it had another sender or room \
-                                 before"
-                            )
-                        });
-                    }
-                }
-                Fact::Refused { room, msg, code } => {
-                    stats.refused += 1;
-                    if !sends.contains_key(msg.as_str()) {
-                        faults.add(FaultKind::Malformed, record.at, || {
-                            format!(
-                                "{name} was refused {msg} in {room} ({code}), which it never sent"
-                            )
-                        });
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-    sends
 }

@@ -80,6 +80,7 @@ mod interner;
 mod message_index;
 mod parsed_history;
 mod room_users;
+mod sends;
 mod stats;
 mod status;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 pub use background::BackgroundRuntime;
 pub use client::{Client, ClientConfig};
-pub use latencies::Latencies;
+pub use latencies::{Latencies, Percentile};
 pub use official::OfficialClients;
 pub use rest_poster::RestPoster;
 
