@@ -1,7 +1,7 @@
 //! hubbub: a horizontally scalable chat cluster that any Socket.IO client can talk to.
 //!
 //! In reading order: [`domain`] (what things are), [`backplane`] (what nodes share), [`delivery`] (from the bus to the
-//! members here), [`chat`] (the use cases), [`gateway`] (the doors), [`auth`], [`server`] (the listener), [`config`],
+//! members here), [`features`] (the use cases), [`gateway`] (the doors), [`auth`], [`server`] (the listener), [`config`],
 //! [`telemetry`], and [`app`], which puts them together. ARCHITECTURE.md has the map.
 
 pub mod domain;
@@ -10,7 +10,7 @@ pub mod backplane;
 
 pub mod delivery;
 
-pub mod chat;
+pub mod features;
 
 pub mod gateway;
 

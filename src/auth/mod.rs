@@ -14,7 +14,7 @@ pub use keys::{Algorithm, KeyError, KeySource, MIN_SECRET_BYTES};
 pub use tokens::{Identity, MAX_TOKEN_BYTES, NewToken, TokenRules, Verifier, mint};
 pub use webhook::{Webhook, WebhookSettings};
 
-use crate::domain::policy::Reach;
+use crate::domain::policy::RoomScope;
 use crate::domain::{Code, Refusal, UserId, Username};
 
 /// How this node learns who someone is.
@@ -80,7 +80,7 @@ impl Authenticator {
                     user,
                     username,
                     role: None,
-                    reach: Reach::Everywhere,
+                    reach: RoomScope::Everywhere,
                     expires_at: None,
                 }
             }

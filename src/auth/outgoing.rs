@@ -21,7 +21,7 @@ pub(super) enum FetchError {
     #[error("it can't be reached")]
     Unreachable,
     #[error("it answered {0}")]
-    Status(StatusCode),
+    OnlineStatus(StatusCode),
     #[error("its answer is too large or broke off")]
     Body,
 }
@@ -102,7 +102,7 @@ impl Outgoing {
                 .await
                 .map_err(|_| FetchError::Unreachable)?;
             if !answer.status().is_success() {
-                return Err(FetchError::Status(answer.status()));
+                return Err(FetchError::OnlineStatus(answer.status()));
             }
             let body = Limited::new(answer.into_body(), self.max_bytes)
                 .collect()

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::jwks::Jwks;
 use super::keys::{Algorithm, KeyError, KeySet, KeySource, Lookup};
-use crate::domain::policy::Reach;
+use crate::domain::policy::RoomScope;
 use crate::domain::{Code, Refusal, UserId, Username};
 
 /// The longest token that is looked at, in bytes.
@@ -28,7 +28,7 @@ pub struct Identity {
     /// What the user may do beyond chatting.
     pub role: Option<String>,
     /// In which rooms the identity counts.
-    pub reach: Reach,
+    pub reach: RoomScope,
     /// When the identity ends, in seconds since 1970 (`exp` and the leeway). `None` in open mode.
     pub expires_at: Option<u64>,
 }
@@ -271,7 +271,10 @@ impl Verifier {
             .as_u64()
             .or_else(|| claims.exp.as_f64().map(|exp| exp as u64))
             .unwrap_or_default();
-        let reach = claims.rooms.0.map_or(Reach::Everywhere, Reach::only);
+        let reach = claims
+            .rooms
+            .0
+            .map_or(RoomScope::Everywhere, RoomScope::only);
         Ok(Identity {
             user,
             username,

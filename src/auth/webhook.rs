@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::KeyError;
 use super::outgoing::{FetchError, Outgoing};
-use crate::domain::policy::Asked;
+use crate::domain::policy::Action;
 use crate::domain::{Code, Refusal, RoomId, UserId};
 
 /// Questions under way at once; more wait, and their wait counts as the webhook's.
@@ -45,11 +45,11 @@ struct Question<'a> {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct WebhookResponse {
     allow: bool,
 }
 
-type Key = (Asked, UserId, RoomId);
+type Key = (Action, UserId, RoomId);
 /// Yes, no, or nobody knows; and since when. Empty while someone asks, whose answer is everyone's who waits for it.
 type Slot = Arc<OnceCell<(Option<bool>, Instant)>>;
 
@@ -106,7 +106,7 @@ impl Webhook {
     ///
     /// # Errors
     /// `forbidden`; `unavailable` when there is no answer in time, or none that makes sense.
-    pub async fn ask(&self, action: Asked, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
+    pub async fn ask(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
         let key = (action, user.clone(), room.clone());
         let slot = self.cache.lock().slot(&key, self.settings.cache);
         match slot
@@ -128,8 +128,8 @@ impl Webhook {
 
     async fn fetch(&self, (action, user, room): &Key) -> Option<bool> {
         let action = match action {
-            Asked::Join => "join",
-            Asked::Send => "send",
+            Action::Join => "join",
+            Action::Send => "send",
         };
         let question = Question {
             action,
@@ -148,7 +148,7 @@ impl Webhook {
             .await
             .unwrap_or(Err(FetchError::TooSlow));
         let answer = answer.map_err(|error| error.to_string()).and_then(|body| {
-            serde_json::from_slice::<Answer>(&body)
+            serde_json::from_slice::<WebhookResponse>(&body)
                 .map_err(|_| "its answer is not {\"allow\": true or false}".to_owned())
         });
         answer
@@ -176,7 +176,7 @@ mod tests {
 
     fn key(room: usize) -> Key {
         (
-            Asked::Send,
+            Action::Send,
             UserId::trusted("ann"),
             RoomId::trusted(&room.to_string()),
         )

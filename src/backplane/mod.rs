@@ -10,8 +10,8 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::domain::{
-    ConnId, Debts, Draft, Epoch, Head, LogSpan, RoomChange, RoomId, Status, Timestamp, UserId,
-    Username,
+    Charges, ConnId, Epoch, Head, LogSpan, NewMessage, OnlineStatus, RoomChange, RoomId, Timestamp,
+    UserId, Username,
 };
 
 pub mod memory;
@@ -131,7 +131,7 @@ pub trait RoomLog: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`, `Full`.
-    async fn append(&self, draft: &Draft, key: Option<&str>) -> Result<Appended>;
+    async fn append(&self, draft: &NewMessage, key: Option<&str>) -> Result<Appended>;
 
     /// Reads at most `limit` messages that come to at most `max_bytes` of records (but always one, if there is one).
     /// Atomic: entries and span are of one moment. A room that has none yet has a span with `seq` 0 and a lasting epoch.
@@ -190,7 +190,7 @@ pub struct Roster {
 
 /// A page of a room's members, in the order of their ids.
 #[derive(Debug, Clone)]
-pub struct MemberPage {
+pub struct OccupantPage {
     /// Id and name.
     pub members: Vec<(UserId, Username)>,
     /// How many there are in all.
@@ -261,13 +261,13 @@ pub trait Presence: Send + Sync {
         room: &RoomId,
         after: Option<&UserId>,
         limit: usize,
-    ) -> Result<MemberPage>;
+    ) -> Result<OccupantPage>;
 
     /// Whether the user is in the room (or in grace there).
     ///
     /// # Errors
     /// `Unavailable`.
-    async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool>;
+    async fn is_occupant(&self, room: &RoomId, user: &UserId) -> Result<bool>;
 
     /// The room's changes after `version`.
     ///
@@ -285,20 +285,20 @@ pub trait Presence: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`.
-    async fn status(&self, user: &UserId) -> Result<Status>;
+    async fn status(&self, user: &UserId) -> Result<OnlineStatus>;
 
     /// The user's changes after `version`.
     ///
     /// # Errors
     /// `Unavailable`.
-    async fn status_changes(&self, user: &UserId, version: u64) -> Result<Changes<Status>>;
+    async fn status_changes(&self, user: &UserId, version: u64) -> Result<Changes<OnlineStatus>>;
 
     /// What someone here was told of a user, where the backplane has lost it: it takes that over, and tells of the user's
     /// going where nobody has the user any more. Repeating it does nothing, nor does what it knows, or knows better.
     ///
     /// # Errors
     /// `Unavailable`.
-    async fn recall(&self, _seen: &Status) -> Result<()> {
+    async fn recall(&self, _seen: &OnlineStatus) -> Result<()> {
         Ok(())
     }
 
@@ -306,12 +306,12 @@ pub trait Presence: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`.
-    async fn versions(&self, topics: &[Topic]) -> Result<Vec<u64>>;
+    async fn versions(&self, topics: &[BusTopic]) -> Result<Vec<u64>>;
 }
 
 /// What one can subscribe to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Topic {
+pub enum BusTopic {
     /// A room's messages, changes of membership and typing.
     Room(RoomId),
     /// A user's changes of status.
@@ -343,7 +343,7 @@ pub enum BusEvent {
     /// Someone types in a room.
     Typing(Typing),
     /// A user came or went.
-    StatusChanged(Status),
+    StatusChanged(OnlineStatus),
     /// All connections of a user are to end.
     Disconnect(UserId),
 }
@@ -353,7 +353,7 @@ pub trait BusSink: Send + Sync {
     /// Something arrived, in the order in which the topic was published to.
     fn event(&self, event: BusEvent);
     /// Events of the topic (`None`: of every topic) may have been missed: catch up from the log.
-    fn interrupted(&self, topic: Option<Topic>);
+    fn interrupted(&self, topic: Option<BusTopic>);
 }
 
 /// Fan-out between nodes: at most once, in order within a topic. The log and the changes mend what it loses.
@@ -366,10 +366,10 @@ pub trait Bus: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`; the topic is then not subscribed.
-    async fn subscribe(&self, topic: &Topic) -> Result<()>;
+    async fn subscribe(&self, topic: &BusTopic) -> Result<()>;
 
     /// Ends the subscription, as soon as it can.
-    async fn unsubscribe(&self, topic: &Topic);
+    async fn unsubscribe(&self, topic: &BusTopic);
 
     /// True where nothing published is ever lost, so that nobody need look for it.
     fn is_lossless(&self) -> bool {
@@ -382,7 +382,7 @@ pub trait Bus: Send + Sync {
     /// `Unavailable`.
     async fn publish_typing(&self, typing: &Typing) -> Result<()>;
 
-    /// Tells all nodes (of [`Topic::Nodes`]) to end the user's connections. It may be lost: whoever must be sure looks at
+    /// Tells all nodes (of [`BusTopic::Nodes`]) to end the user's connections. It may be lost: whoever must be sure looks at
     /// [`Presence::connections`], and says it again.
     ///
     /// # Errors
@@ -392,13 +392,13 @@ pub trait Bus: Send + Sync {
 
 /// What users have spent of their rates on all nodes: told now and then, never before an event.
 #[async_trait]
-pub trait Spending: Send + Sync {
+pub trait RateLimiter: Send + Sync {
     /// Adds what users have spent, as the time that their rates take to make up for it, and gives what all nodes together
     /// have told and is not made up for yet. Time goes by the backplane's clock. Each user's part is atomic.
     ///
     /// Never fails for the caller: users whose part of the backplane can't be reached are left out. The call is not to be
     /// repeated for them, as it may have happened.
-    async fn spend(&self, spent: Vec<(UserId, Debts)>) -> Vec<(UserId, Debts)>;
+    async fn spend(&self, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)>;
 }
 
 /// A backplane's life.
@@ -437,7 +437,7 @@ pub struct Backplane {
     /// Fan-out.
     pub bus: Arc<dyn Bus>,
     /// What users spend; `None` where no other node can be.
-    pub spending: Option<Arc<dyn Spending>>,
+    pub rate_limiter: Option<Arc<dyn RateLimiter>>,
     /// Health and end.
     pub lifecycle: Arc<dyn Lifecycle>,
 }

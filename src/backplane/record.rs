@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::domain::Draft;
+use crate::domain::NewMessage;
 
 /// The length of a record without any text: its keys, and an id.
 const BARE: usize = 129;
@@ -14,7 +14,7 @@ const BARE: usize = 129;
 ///
 /// It is written by hand: for most texts nothing has to be escaped, which is quicker to see at once than byte for byte.
 #[must_use]
-pub fn encode(draft: &Draft) -> Bytes {
+pub fn encode(draft: &NewMessage) -> Bytes {
     let (room, user, name) = (
         draft.room.as_str(),
         draft.user.as_str(),
@@ -85,16 +85,16 @@ fn put(json: &mut Vec<u8>, key: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ClientMsgId, DraftFields, Limits, RoomId, UserId, Username};
+    use crate::domain::{ClientMsgId, Limits, MessageFields, RoomId, UserId, Username};
 
     #[test]
     fn a_bare_record_fits_without_room_to_spare() {
         let user = UserId::trusted("u");
-        let fields = DraftFields {
+        let fields = MessageFields {
             content: "c".into(),
-            ..DraftFields::default()
+            ..MessageFields::default()
         };
-        let draft = Draft::new(
+        let draft = NewMessage::new(
             RoomId::trusted("r"),
             user.clone(),
             Username::from(&user),
@@ -131,14 +131,14 @@ mod tests {
 
     #[test]
     fn holds_what_was_said_and_nothing_that_was_not() {
-        let fields = DraftFields {
+        let fields = MessageFields {
             content: "hi \"there\"".into(),
             payload: Some(r#"{"b":1.0,"a":[ 2 ]}"#.into()),
             client_msg_id: Some(ClientMsgId::trusted("c1")),
-            ..DraftFields::default()
+            ..MessageFields::default()
         };
         let user = UserId::trusted("ann");
-        let draft = Draft::new(
+        let draft = NewMessage::new(
             RoomId::trusted("lobby"),
             user.clone(),
             Username::from(&user),

@@ -6,8 +6,8 @@
 //! and comes back as a command.
 
 mod backlog;
+mod flow_control;
 mod outlet;
-mod pace;
 mod room;
 mod shared;
 #[cfg(test)]
@@ -28,8 +28,8 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::backplane::{Backplane, BackplaneError, BusEvent, BusSink, Topic};
-use crate::domain::{ConnId, Epoch, Head, RoomId, Status, UserId, Username};
+use crate::backplane::{Backplane, BackplaneError, BusEvent, BusSink, BusTopic};
+use crate::domain::{ConnId, Epoch, Head, OnlineStatus, RoomId, UserId, Username};
 use crate::telemetry::meter::{Counter, Histogram};
 
 use backlog::Backlog;
@@ -136,7 +136,7 @@ impl Default for DeliverySettings {
 
 /// From where a joiner wants the room's messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Start {
+pub enum ReplayFrom {
     /// From now on.
     Live,
     /// The last `n`, then live.
@@ -168,7 +168,7 @@ pub struct JoinOutcome {
 /// Told once how a join went, by the worker, in the moment that lies before the replay on the wire.
 pub type JoinReply = Box<dyn FnOnce(Result<JoinOutcome, BackplaneError>) + Send>;
 /// Told once a watched user's status, before it is delivered.
-pub type WatchReply = Box<dyn FnOnce(Result<&Status, BackplaneError>) + Send>;
+pub type WatchReply = Box<dyn FnOnce(Result<&OnlineStatus, BackplaneError>) + Send>;
 
 /// Called when all connections of a user are to end; returns at once.
 pub type Disconnect = Box<dyn Fn(&UserId) + Send + Sync>;
@@ -179,7 +179,7 @@ pub(crate) struct JoinRequest {
     pub outlet: Arc<dyn Outlet>,
     /// The name under which it becomes a member; `None`: it only listens.
     pub member: Option<Username>,
-    pub start: Start,
+    pub start: ReplayFrom,
     pub reply: JoinReply,
     /// Dropped or sent when the replay is over.
     pub done: oneshot::Sender<()>,
@@ -209,7 +209,7 @@ impl Delivery {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..settings.workers.max(1))
             .map(|_| mpsc::channel(QUEUE))
             .unzip();
-        let lane = |sender| Lane {
+        let lane = |sender| WorkerQueue {
             sender,
             backlog: Backlog::new(settings.ahead_bytes),
             missed: Mutex::default(),
@@ -252,7 +252,7 @@ impl Delivery {
         room: RoomId,
         outlet: Arc<dyn Outlet>,
         username: Username,
-        start: Start,
+        start: ReplayFrom,
         reply: JoinReply,
     ) {
         self.enter(room, outlet, Some(username), start, reply).await;
@@ -263,7 +263,7 @@ impl Delivery {
         &self,
         room: RoomId,
         outlet: Arc<dyn Outlet>,
-        start: Start,
+        start: ReplayFrom,
         reply: JoinReply,
     ) {
         self.enter(room, outlet, None, start, reply).await;
@@ -274,7 +274,7 @@ impl Delivery {
         room: RoomId,
         outlet: Arc<dyn Outlet>,
         member: Option<Username>,
-        start: Start,
+        start: ReplayFrom,
         reply: JoinReply,
     ) {
         let (done, finished) = oneshot::channel();
@@ -357,7 +357,7 @@ impl Delivery {
         let bus = backplane.bus.clone();
         let listening = tokio::spawn(async move {
             // Once subscribed, the bus keeps it so.
-            while bus.subscribe(&Topic::Nodes).await.is_err() {
+            while bus.subscribe(&BusTopic::Nodes).await.is_err() {
                 tokio::time::sleep(RETRY).await;
             }
         });
@@ -403,11 +403,11 @@ pub(crate) enum Command {
     /// Something arrived from the bus: about how many bytes it will take in each outbox, and when.
     Bus(BusEvent, usize, std::time::Instant),
     /// Events of the topic (`None`: of every one) may have been missed.
-    Interrupted(Option<Topic>),
+    Interrupted(Option<BusTopic>),
     /// Something that a room's feed had asked for.
-    Room(RoomId, room::Answer),
+    Room(RoomId, room::FeedEvent),
     /// Something that a user's feed had asked for.
-    User(UserId, user::Answer),
+    User(UserId, user::FeedEvent),
     /// Room heads and topic versions as the backplane has them now.
     Heads(worker::Heads),
     /// And how presence's versions are.
@@ -422,23 +422,23 @@ fn weight(event: &BusEvent) -> usize {
     }
 }
 
-struct Lane {
+struct WorkerQueue {
     sender: mpsc::Sender<Command>,
     backlog: Backlog,
     /// Topics of which an event didn't fit into the queue.
-    missed: Mutex<HashSet<Topic>>,
+    missed: Mutex<HashSet<BusTopic>>,
 }
 
 /// The workers' queues; also what the bus delivers to.
 pub(crate) struct Queues {
     hasher: RandomState,
-    lanes: Vec<Lane>,
+    lanes: Vec<WorkerQueue>,
     counters: Arc<DeliveryCounters>,
     disconnect: OnceLock<Disconnect>,
 }
 
 impl Queues {
-    fn lane(&self, key: &impl Hash) -> &Lane {
+    fn lane(&self, key: &impl Hash) -> &WorkerQueue {
         // The remainder is below the number of lanes, so the narrowing loses nothing.
         #[allow(clippy::cast_possible_truncation)]
         let index = (self.hasher.hash_one(key) % self.lanes.len() as u64) as usize;
@@ -460,7 +460,7 @@ impl Queues {
     }
 
     /// The topics whose events were given up since the last call.
-    pub(crate) fn take_missed(&self, index: usize) -> HashSet<Topic> {
+    pub(crate) fn take_missed(&self, index: usize) -> HashSet<BusTopic> {
         std::mem::take(&mut *self.lanes[index].missed.lock())
     }
 }
@@ -469,11 +469,13 @@ impl BusSink for Queues {
     fn event(&self, event: BusEvent) {
         let (topic, lane) = match &event {
             BusEvent::Message(room, _) | BusEvent::RoomChanged(room, _) => {
-                (Topic::Room(room.clone()), self.lane(room))
+                (BusTopic::Room(room.clone()), self.lane(room))
             }
-            BusEvent::Typing(typing) => (Topic::Room(typing.room.clone()), self.lane(&typing.room)),
+            BusEvent::Typing(typing) => {
+                (BusTopic::Room(typing.room.clone()), self.lane(&typing.room))
+            }
             BusEvent::StatusChanged(status) => {
-                (Topic::User(status.user.clone()), self.lane(&status.user))
+                (BusTopic::User(status.user.clone()), self.lane(&status.user))
             }
             BusEvent::Disconnect(user) => {
                 if let Some(end) = self.disconnect.get() {
@@ -496,7 +498,7 @@ impl BusSink for Queues {
         }
     }
 
-    fn interrupted(&self, topic: Option<Topic>) {
+    fn interrupted(&self, topic: Option<BusTopic>) {
         for (index, lane) in self.lanes.iter().enumerate() {
             let command = Command::Interrupted(topic.clone());
             if let Err(mpsc::error::TrySendError::Full(command)) = lane.sender.try_send(command) {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 use crate::backplane::{Entry, Typing};
-use crate::domain::{Head, RoomChange, RoomId, Status, UserId};
+use crate::domain::{Head, OnlineStatus, RoomChange, RoomId, UserId};
 
 /// What can reach an outlet.
 #[derive(Debug, Clone)]
@@ -25,9 +25,9 @@ pub enum Event {
     /// Someone types.
     Typing(Typing),
     /// A watched user's status.
-    Status {
+    OnlineStatus {
         /// The state.
-        status: Status,
+        status: OnlineStatus,
         /// True for the one that a new watcher gets first.
         initial: bool,
     },

@@ -17,7 +17,7 @@ use crate::backplane::{
     Appended, BackplaneLimits, Bus, Entry, Result, RoomLog, Slice, Typing, Window, memory,
 };
 use crate::domain::Limits;
-use crate::domain::{Draft, DraftFields, LogSpan, Timestamp};
+use crate::domain::{LogSpan, MessageFields, NewMessage, Timestamp};
 
 /// What an outlet was handed, and whether it takes more.
 struct Recorder {
@@ -59,7 +59,7 @@ impl Recorder {
             Event::RoomUsers { users, total, .. } => format!("users {}/{total}", users.len()),
             Event::RoomChanged(_, change) => format!("{:?} {}", change.kind, change.user),
             Event::Typing(typing) => format!("typing {}", typing.user),
-            Event::Status { status, initial } => {
+            Event::OnlineStatus { status, initial } => {
                 format!("{} {} {initial}", status.user, status.online)
             }
             Event::RoomReset {
@@ -133,7 +133,7 @@ impl BusSink for LossySink {
             self.inner.event(event);
         }
     }
-    fn interrupted(&self, topic: Option<Topic>) {
+    fn interrupted(&self, topic: Option<BusTopic>) {
         self.inner.interrupted(topic);
     }
 }
@@ -148,10 +148,10 @@ impl Bus for LossyBus {
             random,
         }));
     }
-    async fn subscribe(&self, topic: &Topic) -> Result<()> {
+    async fn subscribe(&self, topic: &BusTopic) -> Result<()> {
         self.inner.subscribe(topic).await
     }
-    async fn unsubscribe(&self, topic: &Topic) {
+    async fn unsubscribe(&self, topic: &BusTopic) {
         self.inner.unsubscribe(topic).await;
     }
     async fn publish_typing(&self, typing: &Typing) -> Result<()> {
@@ -237,7 +237,7 @@ impl FakeLog {
 
 #[async_trait]
 impl RoomLog for FakeLog {
-    async fn append(&self, _: &Draft, _: Option<&str>) -> Result<Appended> {
+    async fn append(&self, _: &NewMessage, _: Option<&str>) -> Result<Appended> {
         unreachable!("tests write with `say`")
     }
     async fn read(&self, _: &RoomId, window: Window, limit: usize, _: usize) -> Result<Slice> {
@@ -312,11 +312,11 @@ impl crate::backplane::Presence for FakePresence {
         r: &RoomId,
         a: Option<&UserId>,
         l: usize,
-    ) -> Result<crate::backplane::MemberPage> {
+    ) -> Result<crate::backplane::OccupantPage> {
         self.0.members(r, a, l).await
     }
-    async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool> {
-        self.0.is_member(room, user).await
+    async fn is_occupant(&self, room: &RoomId, user: &UserId) -> Result<bool> {
+        self.0.is_occupant(room, user).await
     }
     async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
         self.0.connections(user).await
@@ -328,17 +328,17 @@ impl crate::backplane::Presence for FakePresence {
     ) -> Result<crate::backplane::Changes<crate::domain::RoomChange>> {
         self.0.room_changes(r, v).await
     }
-    async fn status(&self, user: &UserId) -> Result<Status> {
+    async fn status(&self, user: &UserId) -> Result<OnlineStatus> {
         self.0.status(user).await
     }
     async fn status_changes(
         &self,
         user: &UserId,
         v: u64,
-    ) -> Result<crate::backplane::Changes<Status>> {
+    ) -> Result<crate::backplane::Changes<OnlineStatus>> {
         self.0.status_changes(user, v).await
     }
-    async fn versions(&self, topics: &[Topic]) -> Result<Vec<u64>> {
+    async fn versions(&self, topics: &[BusTopic]) -> Result<Vec<u64>> {
         if self.1.presence_hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
@@ -400,7 +400,7 @@ fn fake() -> (Backplane, Arc<FakeLog>) {
     )
 }
 
-async fn join(delivery: &Delivery, outlet: &Arc<Recorder>, start: Start) -> JoinOutcome {
+async fn join(delivery: &Delivery, outlet: &Arc<Recorder>, start: ReplayFrom) -> JoinOutcome {
     let (tell, told) = oneshot::channel();
     let reply =
         Box::new(move |outcome: std::result::Result<_, _>| drop(tell.send(outcome.unwrap())));
@@ -428,7 +428,7 @@ async fn a_worker_with_much_to_hand_out_pauses_so_that_outlets_can_write() {
         ..DeliverySettings::default()
     };
     let delivery = Delivery::start(&backplane, &settings);
-    join(&delivery, &ann, Start::Live).await;
+    join(&delivery, &ann, ReplayFrom::Live).await;
     // Nothing in between waits: the worker finds all of them at once.
     for n in 0..1100 {
         say(&backplane, &n.to_string()).await;
@@ -462,7 +462,7 @@ async fn a_worker_hands_out_no_more_bytes_than_outlets_take_before_they_can_writ
             ..DeliverySettings::default()
         },
     );
-    join(&delivery, &ann, Start::Live).await;
+    join(&delivery, &ann, ReplayFrom::Live).await;
     for _ in 0..40 {
         say(&backplane, &text).await;
     }
@@ -498,7 +498,7 @@ async fn who_sends_waits_while_a_worker_has_much_to_hand_on() {
             ..DeliverySettings::default()
         },
     );
-    join(&delivery, &ann, Start::Live).await;
+    join(&delivery, &ann, ReplayFrom::Live).await;
     let mut sent = 0;
     while delivery.keep_pace(&room()).now_or_never().is_some() {
         say(&backplane, &"x".repeat(1000)).await;
@@ -513,13 +513,13 @@ async fn who_sends_waits_while_a_worker_has_much_to_hand_on() {
 }
 
 async fn say(backplane: &Backplane, text: &str) -> u64 {
-    let fields = DraftFields {
+    let fields = MessageFields {
         content: text.into(),
-        ..DraftFields::default()
+        ..MessageFields::default()
     };
     let user = UserId::trusted("sender");
     let name = Username::from(&user);
-    let draft = Draft::new(room(), user, name, fields, &Limits::default()).unwrap();
+    let draft = NewMessage::new(room(), user, name, fields, &Limits::default()).unwrap();
     backplane.log.append(&draft, None).await.unwrap().seq
 }
 
@@ -545,7 +545,7 @@ async fn on_the_wire_come_ack_replay_users_and_live() {
     let outcome = join(
         &delivery,
         &ann,
-        Start::Since {
+        ReplayFrom::Since {
             seq: 1,
             epoch: None,
         },
@@ -562,7 +562,7 @@ async fn on_the_wire_come_ack_replay_users_and_live() {
     );
     say(&backplane, "d").await;
     let bob = Recorder::new("bob");
-    let outcome = join(&delivery, &bob, Start::Last(1)).await;
+    let outcome = join(&delivery, &bob, ReplayFrom::Last(1)).await;
     assert_eq!(
         (
             outcome.recovered,
@@ -616,7 +616,7 @@ async fn a_bus_that_loses_a_third_costs_no_message_and_repeats_none() {
         join(
             &delivery,
             outlet,
-            Start::Since {
+            ReplayFrom::Since {
                 seq: 0,
                 epoch: None,
             },
@@ -640,11 +640,11 @@ async fn the_very_last_message_is_found_though_nothing_follows_it() {
     let backplane = lossy(100);
     let delivery = start(&backplane, 1, 500);
     let ann = Recorder::new("ann");
-    join(&delivery, &ann, Start::Live).await;
+    join(&delivery, &ann, ReplayFrom::Live).await;
     say(&backplane, "lost").await;
     eventually("ann has it", || ann.seqs() == [1]).await;
     let bob = Recorder::new("bob");
-    join(&delivery, &bob, Start::Live).await;
+    join(&delivery, &bob, ReplayFrom::Live).await;
     eventually("ann heard of bob", || {
         ann.story().contains(&"Joined bob".to_owned())
     })
@@ -656,7 +656,7 @@ async fn a_lost_message_is_found_though_presence_says_nothing() {
     let (backplane, log) = fake();
     let delivery = start(&backplane, 1, 500);
     let ann = Recorder::new("ann");
-    join(&delivery, &ann, Start::Live).await;
+    join(&delivery, &ann, ReplayFrom::Live).await;
     log.presence_hangs.store(true, Ordering::SeqCst);
     // Its event never comes.
     log.say(1);
@@ -678,7 +678,7 @@ async fn a_replay_waits_for_its_reader_and_for_nobody_else() {
             join(
                 &delivery,
                 &slow,
-                Start::Since {
+                ReplayFrom::Since {
                     seq: 0,
                     epoch: None,
                 },
@@ -686,7 +686,7 @@ async fn a_replay_waits_for_its_reader_and_for_nobody_else() {
             .await
         })
     };
-    join(&delivery, &quick, Start::Live).await;
+    join(&delivery, &quick, ReplayFrom::Live).await;
     say(&backplane, "y").await;
     eventually("quick has it", || quick.seqs() == [501]).await;
     assert!(slow.seqs().is_empty());
@@ -713,7 +713,7 @@ async fn a_live_member_without_room_goes_on_at_its_own_pace_and_holds_up_nobody(
     let delivery = start(&backplane, 1, 500);
     let (slow, quick) = (Recorder::new("slow"), Recorder::new("quick"));
     for outlet in [&slow, &quick] {
-        join(&delivery, outlet, Start::Live).await;
+        join(&delivery, outlet, ReplayFrom::Live).await;
     }
     for round in 1..=3 {
         let before = slow.seqs();
@@ -750,7 +750,7 @@ async fn a_log_that_outruns_its_reader_ends_in_a_closed_transport() {
             join(
                 &delivery,
                 &slow,
-                Start::Since {
+                ReplayFrom::Since {
                     seq: 0,
                     epoch: None,
                 },
@@ -773,7 +773,7 @@ async fn a_new_epoch_is_told_to_whoever_had_seen_what_is_lost() {
     let (backplane, log) = fake();
     let delivery = start(&backplane, 1, 500);
     let ann = Recorder::new("ann");
-    join(&delivery, &ann, Start::Live).await;
+    join(&delivery, &ann, ReplayFrom::Live).await;
     let bus = delivery.queues.clone();
     (1..=10).for_each(|seq| bus.event(BusEvent::Message(room(), log.say(seq))));
     eventually("ann has ten", || ann.seqs().len() == 10).await;
@@ -816,7 +816,7 @@ async fn a_joiner_who_is_ahead_of_the_feed_meets_it_in_the_new_epoch() {
     let (backplane, log) = fake();
     let delivery = start(&backplane, 1, 500);
     let (ann, bob) = (Recorder::new("ann"), Recorder::new("bob"));
-    join(&delivery, &ann, Start::Live).await;
+    join(&delivery, &ann, ReplayFrom::Live).await;
     let bus = delivery.queues.clone();
     (1..=10).for_each(|seq| bus.event(BusEvent::Message(room(), log.say(seq))));
     eventually("ann has ten", || ann.seqs().len() == 10).await;
@@ -825,7 +825,7 @@ async fn a_joiner_who_is_ahead_of_the_feed_meets_it_in_the_new_epoch() {
     let outcome = join(
         &delivery,
         &bob,
-        Start::Since {
+        ReplayFrom::Since {
             seq: 5,
             epoch: Some(Epoch::trusted("e1")),
         },
@@ -842,7 +842,7 @@ async fn a_joiner_who_is_ahead_of_the_feed_meets_it_in_the_new_epoch() {
     let gone = join(
         &delivery,
         &Recorder::new("cid"),
-        Start::Since {
+        ReplayFrom::Since {
             seq: 9,
             epoch: Some(Epoch::trusted("e1")),
         },
@@ -863,9 +863,9 @@ async fn a_large_room_tells_its_number_and_a_smaller_one_its_members_again() {
     let backplane = lossy(0);
     let delivery = start(&backplane, 1, 2);
     let [ann, bob, cid] = ["ann", "bob", "cid"].map(Recorder::new);
-    join(&delivery, &ann, Start::Live).await;
-    join(&delivery, &bob, Start::Live).await;
-    join(&delivery, &cid, Start::Live).await;
+    join(&delivery, &ann, ReplayFrom::Live).await;
+    join(&delivery, &bob, ReplayFrom::Live).await;
+    join(&delivery, &cid, ReplayFrom::Live).await;
     eventually("ann is told the number", || {
         ann.story().contains(&"users 0/3".to_owned())
     })
@@ -934,7 +934,7 @@ async fn a_hole_is_filled_as_soon_as_it_shows() {
     let (backplane, log) = fake();
     let delivery = start(&backplane, 1, 500);
     let ann = Recorder::new("ann");
-    join(&delivery, &ann, Start::Live).await;
+    join(&delivery, &ann, ReplayFrom::Live).await;
     drop(log.say(1));
     let began = tokio::time::Instant::now();
     delivery.queues.event(BusEvent::Message(room(), log.say(2)));
@@ -952,7 +952,7 @@ async fn a_joiner_is_not_told_of_what_its_list_already_shows() {
     let delivery = start(&backplane, 1, 500);
     let [ann, bob, cid] = ["ann", "bob", "cid"].map(Recorder::new);
     for member in [&ann, &bob, &cid] {
-        join(&delivery, member, Start::Live).await;
+        join(&delivery, member, ReplayFrom::Live).await;
     }
     eventually("ann heard of both", || {
         ann.story() == ["users 1/1", "Joined bob", "Joined cid"]
@@ -974,7 +974,7 @@ async fn a_long_replay_to_the_first_member_comes_once() {
         join(
             &delivery,
             &ann,
-            Start::Since {
+            ReplayFrom::Since {
                 seq: 0,
                 epoch: None
             }

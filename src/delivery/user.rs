@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::worker::Context;
 use super::{Event, Outlet, Shared, WatchRequest};
-use crate::backplane::{Changes, Result, Topic};
-use crate::domain::{ConnId, Status, UserId};
+use crate::backplane::{BusTopic, Changes, Result};
+use crate::domain::{ConnId, OnlineStatus, UserId};
 
 /// How long to wait before a failed read is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -16,14 +16,14 @@ const RETRY: Duration = Duration::from_millis(500);
 const HELD: usize = 256;
 
 /// What a feed had asked for.
-pub(crate) enum Answer {
+pub(crate) enum FeedEvent {
     Subscribed(Result<()>),
     Unsubscribed,
     /// The state that a new watcher asked for.
-    Watched(WatchRequest, Result<Status>),
+    Watched(WatchRequest, Result<OnlineStatus>),
     /// The number tells which read it was.
-    Changed(u64, Result<Changes<Status>>),
-    Newest(u64, Result<Status>),
+    Changed(u64, Result<Changes<OnlineStatus>>),
+    Newest(u64, Result<OnlineStatus>),
     Again(u64),
 }
 
@@ -47,8 +47,8 @@ pub(crate) struct UserFeed {
     watching: usize,
     watchers: HashMap<ConnId, Watcher>,
     /// The newest state seen. `None` until the first watcher's is read.
-    last: Option<Status>,
-    held: Vec<Status>,
+    last: Option<OnlineStatus>,
+    held: Vec<OnlineStatus>,
     /// The ticket of the read that is under way, or waits to be tried again.
     reading: Option<u64>,
     again: bool,
@@ -74,10 +74,10 @@ impl UserFeed {
     fn subscribe(&self, context: &Context) {
         let (bus, topic) = (
             context.backplane.bus.clone(),
-            Topic::User(self.user.clone()),
+            BusTopic::User(self.user.clone()),
         );
         context.ask_user(&self.user, async move {
-            Answer::Subscribed(bus.subscribe(&topic).await)
+            FeedEvent::Subscribed(bus.subscribe(&topic).await)
         });
     }
 
@@ -89,7 +89,7 @@ impl UserFeed {
         self.watching += 1;
         let (presence, user) = (context.backplane.presence.clone(), self.user.clone());
         context.read_user(&self.user, async move {
-            Answer::Watched(request, presence.status(&user).await)
+            FeedEvent::Watched(request, presence.status(&user).await)
         });
     }
 
@@ -104,32 +104,32 @@ impl UserFeed {
             self.subscription = Subscription::Ending;
             let (bus, topic) = (
                 context.backplane.bus.clone(),
-                Topic::User(self.user.clone()),
+                BusTopic::User(self.user.clone()),
             );
             context.ask_user(&self.user, async move {
                 bus.unsubscribe(&topic).await;
-                Answer::Unsubscribed
+                FeedEvent::Unsubscribed
             });
         }
     }
 
     /// Break: the feed has nobody left and can go.
-    pub fn on_answer(&mut self, context: &mut Context, answer: Answer) -> ControlFlow<()> {
+    pub fn on_answer(&mut self, context: &mut Context, answer: FeedEvent) -> ControlFlow<()> {
         match answer {
-            Answer::Subscribed(Ok(())) => {
+            FeedEvent::Subscribed(Ok(())) => {
                 self.subscription = Subscription::Live;
                 for request in std::mem::take(&mut self.waiting) {
                     self.watch(context, request);
                 }
                 self.look_idle(context);
             }
-            Answer::Subscribed(Err(error)) => {
+            FeedEvent::Subscribed(Err(error)) => {
                 for request in self.waiting.drain(..) {
                     (request.reply)(Err(error.clone()));
                 }
                 return ControlFlow::Break(());
             }
-            Answer::Unsubscribed => {
+            FeedEvent::Unsubscribed => {
                 if self.waiting.is_empty() {
                     return ControlFlow::Break(());
                 }
@@ -138,19 +138,21 @@ impl UserFeed {
                 self.subscription = Subscription::Pending;
                 self.subscribe(context);
             }
-            Answer::Watched(request, status) => {
+            FeedEvent::Watched(request, status) => {
                 self.watching -= 1;
                 self.attach(context, request, status);
                 self.look_idle(context);
             }
             // A feed that began anew may still get its forerunner's answers.
-            Answer::Changed(ticket, _) | Answer::Newest(ticket, _) | Answer::Again(ticket)
+            FeedEvent::Changed(ticket, _)
+            | FeedEvent::Newest(ticket, _)
+            | FeedEvent::Again(ticket)
                 if self.reading != Some(ticket) => {}
-            Answer::Changed(_, Ok(Changes::Since(changes))) => {
+            FeedEvent::Changed(_, Ok(Changes::Since(changes))) => {
                 changes.into_iter().for_each(|status| self.tell(status));
                 self.finish_reading(context);
             }
-            Answer::Changed(ticket, Ok(Changes::TooOld)) => {
+            FeedEvent::Changed(ticket, Ok(Changes::TooOld)) => {
                 let (presence, user, last) = (
                     context.backplane.presence.clone(),
                     self.user.clone(),
@@ -167,20 +169,20 @@ impl UserFeed {
                             Err(error) => Err(error),
                         };
                     }
-                    Answer::Newest(ticket, status)
+                    FeedEvent::Newest(ticket, status)
                 });
             }
-            Answer::Newest(_, Ok(status)) => {
+            FeedEvent::Newest(_, Ok(status)) => {
                 self.tell(status);
                 self.finish_reading(context);
             }
-            Answer::Changed(ticket, Err(_)) | Answer::Newest(ticket, Err(_)) => {
+            FeedEvent::Changed(ticket, Err(_)) | FeedEvent::Newest(ticket, Err(_)) => {
                 context.ask_user(&self.user, async move {
                     tokio::time::sleep(RETRY).await;
-                    Answer::Again(ticket)
+                    FeedEvent::Again(ticket)
                 });
             }
-            Answer::Again(_) => {
+            FeedEvent::Again(_) => {
                 self.reading = None;
                 self.catch_up(context);
             }
@@ -188,7 +190,12 @@ impl UserFeed {
         ControlFlow::Continue(())
     }
 
-    fn attach(&mut self, context: &mut Context, request: WatchRequest, status: Result<Status>) {
+    fn attach(
+        &mut self,
+        context: &mut Context,
+        request: WatchRequest,
+        status: Result<OnlineStatus>,
+    ) {
         let status = match status {
             Ok(status) => status,
             Err(error) => {
@@ -204,7 +211,7 @@ impl UserFeed {
             .unwrap_or(status);
         let version = status.version;
         (request.reply)(Ok(&status));
-        request.outlet.deliver(&Shared::new(Event::Status {
+        request.outlet.deliver(&Shared::new(Event::OnlineStatus {
             status: status.clone(),
             initial: true,
         }));
@@ -222,7 +229,7 @@ impl UserFeed {
         }
     }
 
-    pub fn on_change(&mut self, context: &mut Context, status: Status) {
+    pub fn on_change(&mut self, context: &mut Context, status: OnlineStatus) {
         let Some(last) = self.last.as_ref().filter(|_| self.reading.is_none()) else {
             self.hold(status);
             return;
@@ -235,7 +242,7 @@ impl UserFeed {
         }
     }
 
-    fn hold(&mut self, status: Status) {
+    fn hold(&mut self, status: OnlineStatus) {
         if self.held.len() < HELD {
             self.held.push(status);
         } else {
@@ -244,7 +251,7 @@ impl UserFeed {
     }
 
     /// To each watcher that hasn't been told as much yet.
-    fn tell(&mut self, status: Status) {
+    fn tell(&mut self, status: OnlineStatus) {
         let version = status.version;
         if self
             .last
@@ -253,7 +260,7 @@ impl UserFeed {
         {
             return;
         }
-        let shared = Shared::new(Event::Status {
+        let shared = Shared::new(Event::OnlineStatus {
             status: status.clone(),
             initial: false,
         });
@@ -283,7 +290,7 @@ impl UserFeed {
             last.version,
         );
         context.read_user(&self.user, async move {
-            Answer::Changed(ticket, presence.status_changes(&user, version).await)
+            FeedEvent::Changed(ticket, presence.status_changes(&user, version).await)
         });
     }
 

@@ -11,11 +11,11 @@ use ahash::HashMap;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::pace::Pace;
+use super::flow_control::FlowControl;
 use super::room::{self, RoomFeed};
 use super::user::{self, UserFeed};
 use super::{Command, DeliveryCounters, DeliverySettings, Queues, TICK};
-use crate::backplane::{Backplane, BusEvent, Topic};
+use crate::backplane::{Backplane, BusEvent, BusTopic};
 use crate::domain::{Head, RoomId, UserId};
 
 /// Reads of the log that one worker has under way for its feeds; more of them wait.
@@ -30,7 +30,7 @@ const COMPARED_AT_ONCE: usize = 1000;
 /// Where feeds of rooms stood when the log was asked, and what it said.
 pub(crate) type Heads = Vec<(RoomId, Head, Option<Head>)>;
 /// The versions of feeds when presence was asked, and what it said.
-pub(crate) type Versions = Vec<(Topic, u64, u64)>;
+pub(crate) type Versions = Vec<(BusTopic, u64, u64)>;
 
 /// What a feed needs of its worker.
 pub(super) struct Context {
@@ -52,7 +52,7 @@ impl Context {
     pub fn ask_room(
         &self,
         room: &RoomId,
-        work: impl Future<Output = room::Answer> + Send + 'static,
+        work: impl Future<Output = room::FeedEvent> + Send + 'static,
     ) {
         let (queues, room) = (self.queues.clone(), room.clone());
         tokio::spawn(async move {
@@ -67,7 +67,7 @@ impl Context {
     pub fn read_room(
         &self,
         room: &RoomId,
-        work: impl Future<Output = room::Answer> + Send + 'static,
+        work: impl Future<Output = room::FeedEvent> + Send + 'static,
     ) {
         let reads = self.reads.clone();
         self.ask_room(room, async move {
@@ -80,7 +80,7 @@ impl Context {
     pub fn read_user(
         &self,
         user: &UserId,
-        work: impl Future<Output = user::Answer> + Send + 'static,
+        work: impl Future<Output = user::FeedEvent> + Send + 'static,
     ) {
         let reads = self.reads.clone();
         self.ask_user(user, async move {
@@ -93,7 +93,7 @@ impl Context {
     pub fn ask_user(
         &self,
         user: &UserId,
-        work: impl Future<Output = user::Answer> + Send + 'static,
+        work: impl Future<Output = user::FeedEvent> + Send + 'static,
     ) {
         let (queues, user) = (self.queues.clone(), user.clone());
         tokio::spawn(async move {
@@ -105,7 +105,7 @@ impl Context {
     }
 
     /// For callbacks of outlets: hands the answer to the room's feed.
-    pub fn waker(&self, room: &RoomId, answer: room::Answer) -> Box<dyn FnOnce() + Send> {
+    pub fn waker(&self, room: &RoomId, answer: room::FeedEvent) -> Box<dyn FnOnce() + Send> {
         let (queues, room, runtime) = (
             self.queues.clone(),
             room.clone(),
@@ -142,11 +142,11 @@ impl Drop for Worker {
 pub(super) struct Worker {
     index: usize,
     context: Context,
-    pace: Pace,
+    pace: FlowControl,
     rooms: HashMap<RoomId, RoomFeed>,
     users: HashMap<UserId, UserFeed>,
     /// Topics still to be compared in this round.
-    to_compare: Vec<Topic>,
+    to_compare: Vec<BusTopic>,
 }
 
 impl Worker {
@@ -169,7 +169,7 @@ impl Worker {
             due: BinaryHeap::new(),
             next_ticket: 0,
         };
-        let pace = Pace::new(
+        let pace = FlowControl::new(
             settings.pause.clone(),
             settings.ahead_bytes.saturating_mul(2),
         );
@@ -301,20 +301,20 @@ impl Worker {
     }
 
     /// Every feed of the topic (`None`: every feed) reads what it may have missed.
-    fn catch_up(&mut self, topic: Option<&Topic>) {
+    fn catch_up(&mut self, topic: Option<&BusTopic>) {
         match topic {
-            Some(Topic::Room(room)) => {
+            Some(BusTopic::Room(room)) => {
                 if let Some(feed) = self.rooms.get_mut(room) {
                     feed.on_interrupted(&mut self.context);
                 }
             }
-            Some(Topic::User(user)) => {
+            Some(BusTopic::User(user)) => {
                 if let Some(feed) = self.users.get_mut(user) {
                     feed.catch_up(&mut self.context);
                 }
             }
             // What it says isn't kept: who said it looks whether it was heard.
-            Some(Topic::Nodes) => {}
+            Some(BusTopic::Nodes) => {}
             None => {
                 self.rooms
                     .values_mut()
@@ -352,9 +352,9 @@ impl Worker {
             return;
         }
         if self.to_compare.is_empty() {
-            let rooms = self.rooms.keys().cloned().map(Topic::Room);
+            let rooms = self.rooms.keys().cloned().map(BusTopic::Room);
             self.to_compare
-                .extend(rooms.chain(self.users.keys().cloned().map(Topic::User)));
+                .extend(rooms.chain(self.users.keys().cloned().map(BusTopic::User)));
         }
         let from = self.to_compare.len().saturating_sub(COMPARED_AT_ONCE);
         let topics = self.to_compare.split_off(from);
@@ -362,15 +362,15 @@ impl Worker {
         let mut versions = Vec::new();
         for topic in topics {
             let version = match &topic {
-                Topic::Room(room) => {
+                BusTopic::Room(room) => {
                     let Some(feed) = self.rooms.get(room) else {
                         continue;
                     };
                     rooms.extend(feed.head().map(|head| (room.clone(), head)));
                     feed.version()
                 }
-                Topic::User(user) => self.users.get(user).and_then(UserFeed::version),
-                Topic::Nodes => None,
+                BusTopic::User(user) => self.users.get(user).and_then(UserFeed::version),
+                BusTopic::Nodes => None,
             };
             versions.extend(version.map(|version| (topic, version)));
         }
@@ -425,7 +425,7 @@ impl Worker {
         for (topic, then, now) in versions {
             // Who has moved on meanwhile is being told by the bus.
             match &topic {
-                Topic::Room(room) => {
+                BusTopic::Room(room) => {
                     if let Some(feed) = self.rooms.get_mut(room)
                         && now != then
                         && feed.version() == Some(then)
@@ -433,7 +433,7 @@ impl Worker {
                         feed.catch_up_changes(&mut self.context);
                     }
                 }
-                Topic::User(user) => {
+                BusTopic::User(user) => {
                     if let Some(feed) = self.users.get_mut(user)
                         && now != then
                         && feed.version() == Some(then)
@@ -441,7 +441,7 @@ impl Worker {
                         feed.catch_up(&mut self.context);
                     }
                 }
-                Topic::Nodes => {}
+                BusTopic::Nodes => {}
             }
         }
     }

@@ -1,22 +1,24 @@
-//! What a user, room, message, presence and refusal *are*: values, limits and pure rules.
+//! Users, rooms, messages, presence and refusals as values, with their limits and pure rules.
 //!
-//! No I/O, no async, no wire shapes: everything here can be tested without a runtime.
+//! No I/O, no async and no wire shapes, so that everything here can be tested without a runtime.
 
 mod continuity;
-mod draft;
 mod id;
 mod limits;
+mod new_message;
 pub mod policy;
 mod presence;
 mod rate;
 mod refusal;
+mod room;
 mod time;
 
 pub use continuity::{Continuity, Head, LogSpan};
-pub use draft::{Draft, DraftFields};
 pub use id::{ClientMsgId, ConnId, Epoch, RoomId, UserId, Username};
 pub use limits::Limits;
-pub use presence::{ChangeKind, RoomChange, Status};
-pub use rate::{Allowance, Allowances, Cost, Debts, Exceeded, Rate, Rates};
+pub use new_message::{MessageFields, NewMessage};
+pub use presence::{ChangeKind, OnlineStatus, RoomChange};
+pub use rate::{Charges, Cost, Exceeded, Limiter, Limiters, Rate, Rates};
 pub use refusal::{Code, Refusal};
+pub use room::RoomKind;
 pub use time::Timestamp;

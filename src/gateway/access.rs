@@ -4,7 +4,7 @@ use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue};
 
 use crate::auth::{ApiKeys, Authenticator, Claimed, Identity};
-use crate::domain::policy::Reach;
+use crate::domain::policy::RoomScope;
 use crate::domain::{Code, Refusal};
 
 /// Origins whose pages may talk to this node.
@@ -89,7 +89,7 @@ fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     /// A service's key or role, or anyone in open mode: may do everything, in the rooms that its token reaches.
-    Service(Reach),
+    Service(RoomScope),
     /// A user, who may read the rooms that the user is in.
     User(Identity),
 }
@@ -99,7 +99,7 @@ impl Caller {
     ///
     /// # Errors
     /// `forbidden`.
-    pub fn service(&self) -> Result<&Reach, Refusal> {
+    pub fn service(&self) -> Result<&RoomScope, Refusal> {
         match self {
             Self::Service(reach) => Ok(reach),
             Self::User(_) => Err(Refusal::new(
@@ -115,8 +115,8 @@ impl Caller {
     /// `forbidden`.
     pub fn unlimited_service(&self) -> Result<(), Refusal> {
         match self.service()? {
-            Reach::Everywhere => Ok(()),
-            Reach::Only(_) => Err(Refusal::new(
+            RoomScope::Everywhere => Ok(()),
+            RoomScope::Only(_) => Err(Refusal::new(
                 Code::Forbidden,
                 "the token is limited to rooms",
             )),
@@ -141,10 +141,10 @@ impl Access {
     /// `unauthorized`, `token_expired`, `unavailable`.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         if !self.auth.needs_token() {
-            return Ok(Caller::Service(Reach::Everywhere));
+            return Ok(Caller::Service(RoomScope::Everywhere));
         }
         let Some(identity) = self.identity(headers).await? else {
-            return Ok(Caller::Service(Reach::Everywhere));
+            return Ok(Caller::Service(RoomScope::Everywhere));
         };
         let trusted = matches!(identity.role.as_deref(), Some("service" | "admin"));
         Ok(if trusted {
@@ -160,10 +160,10 @@ impl Access {
     /// `unauthorized`, `token_expired`, `forbidden`, `unavailable`.
     pub async fn broadcaster(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         if !self.auth.needs_token() {
-            return Ok(Caller::Service(Reach::Everywhere));
+            return Ok(Caller::Service(RoomScope::Everywhere));
         }
         let Some(identity) = self.identity(headers).await? else {
-            return Ok(Caller::Service(Reach::Everywhere));
+            return Ok(Caller::Service(RoomScope::Everywhere));
         };
         let may = self.broadcasters.as_ref().is_none_or(|roles| {
             identity

@@ -2,7 +2,7 @@
 
 pub mod access;
 pub mod connections;
-pub mod rest;
+pub mod http;
 pub mod socketio;
 pub mod websocket;
 pub mod wire;

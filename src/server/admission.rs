@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Client;
-use crate::domain::{Allowances, Code, Cost, Rates, Refusal};
+use crate::domain::{Code, Cost, Limiters, Rates, Refusal};
 use crate::telemetry::meter::Counter;
 
 /// The caps; 0 is none.
@@ -39,13 +39,13 @@ struct Taken {
 
 /// A connection's place in all counts, from its handshake on; given back when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConnectionSlot {
     taken: Arc<Mutex<Taken>>,
     ip: Option<IpAddr>,
     is_stranger: AtomicBool,
 }
 
-impl Place {
+impl ConnectionSlot {
     /// From now on it is known who is connected.
     pub fn introduce(&self) {
         if self.is_stranger.swap(false, Ordering::Relaxed) {
@@ -54,7 +54,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.introduce();
         let mut taken = self.taken.lock();
@@ -77,7 +77,7 @@ pub struct Admission {
     /// Handshakes that may be made now, and when that was counted.
     tokens: Mutex<(f64, Instant)>,
     /// Of addresses, by network.
-    addresses: Mutex<Allowances<IpAddr>>,
+    addresses: Mutex<Limiters<IpAddr>>,
     draining: AtomicBool,
     refused: Counter,
 }
@@ -90,7 +90,7 @@ impl Admission {
     #[must_use]
     pub fn new(caps: Caps) -> Self {
         let tokens = Mutex::new((f64::from(caps.handshakes_per_sec), Instant::now()));
-        let addresses = Mutex::new(Allowances::new(caps.address, ADDRESSES));
+        let addresses = Mutex::new(Limiters::new(caps.address, ADDRESSES));
         Self {
             caps,
             taken: Arc::default(),
@@ -138,11 +138,11 @@ impl Admission {
     /// # Errors
     /// `draining` and `unavailable` where another node may have room; `too_many_connections` and `rate_limited` where the
     /// address has had its share. Each with a hint when to come back.
-    pub fn admit(&self, client: Option<Client>) -> Result<Place, Refusal> {
+    pub fn admit(&self, client: Option<Client>) -> Result<ConnectionSlot, Refusal> {
         self.decide(client).inspect_err(|_| self.refused.add(1))
     }
 
-    fn decide(&self, client: Option<Client>) -> Result<Place, Refusal> {
+    fn decide(&self, client: Option<Client>) -> Result<ConnectionSlot, Refusal> {
         if self.is_draining() {
             return Err(Refusal::new(Code::Draining, "this node is about to stop"));
         }
@@ -182,7 +182,7 @@ impl Admission {
         if let Some(ip) = ip {
             *taken.by_ip.entry(ip).or_default() += 1;
         }
-        Ok(Place {
+        Ok(ConnectionSlot {
             taken: self.taken.clone(),
             ip,
             is_stranger: AtomicBool::new(true),

@@ -1,6 +1,6 @@
 //! What every backplane's bus promises.
 
-use hubbub::backplane::{BusEvent, Topic, Typing};
+use hubbub::backplane::{BusEvent, BusTopic, Typing};
 use hubbub::domain::ChangeKind;
 
 use crate::fixture::{
@@ -9,7 +9,7 @@ use crate::fixture::{
 
 pub async fn events_arrive_in_order_and_once(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let topic = Topic::Room(room("lobby"));
+    let topic = BusTopic::Room(room("lobby"));
     let recorder = Recorder::on(&node, std::slice::from_ref(&topic)).await;
     // Repeating it does nothing.
     node.bus.subscribe(&topic).await.unwrap();
@@ -56,7 +56,7 @@ pub async fn events_arrive_in_order_and_once(fixture: Fixture) {
 
 pub async fn an_ended_subscription_is_silent(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let (one, other) = (Topic::Room(room("one")), Topic::Room(room("other")));
+    let (one, other) = (BusTopic::Room(room("one")), BusTopic::Room(room("other")));
     let recorder = Recorder::on(&node, &[one.clone(), other]).await;
     say(&node, "one", "heard").await;
     recorder.wait_for(1).await;
@@ -89,7 +89,7 @@ pub async fn every_kind_of_event_arrives(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(
         &node,
-        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+        &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
     enter(&node, "ann", "c1", "lobby").await;
@@ -139,7 +139,7 @@ pub async fn every_kind_of_event_arrives(fixture: Fixture) {
 
 pub async fn every_node_hears_of_a_disconnect(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let recorder = Recorder::on(&node, &[Topic::Nodes, Topic::User(user("ann"))]).await;
+    let recorder = Recorder::on(&node, &[BusTopic::Nodes, BusTopic::User(user("ann"))]).await;
     node.bus.publish_disconnect(&user("ann")).await.unwrap();
     recorder.wait_for(1).await;
     assert_eq!(recorder.events(), [BusEvent::Disconnect(user("ann"))]);
@@ -147,9 +147,9 @@ pub async fn every_node_hears_of_a_disconnect(fixture: Fixture) {
 
 pub async fn many_topics_at_once(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let recorder = Recorder::on(&node, &[Topic::Room(room("first"))]).await;
+    let recorder = Recorder::on(&node, &[BusTopic::Room(room("first"))]).await;
     let topics: Vec<_> = (0..500)
-        .map(|n| Topic::Room(room(&format!("room{n}"))))
+        .map(|n| BusTopic::Room(room(&format!("room{n}"))))
         .collect();
     for done in
         futures_util::future::join_all(topics.iter().map(|topic| node.bus.subscribe(topic))).await

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use hubbub::backplane::redis::{RedisSettings, connect};
 use hubbub::backplane::{
-    Appended, Backplane, BackplaneLimits, Bus, BusEvent, BusSink, RoomLog, Topic, memory,
+    Appended, Backplane, BackplaneLimits, Bus, BusEvent, BusSink, BusTopic, RoomLog, memory,
 };
-use hubbub::domain::{ConnId, Draft, DraftFields, Limits, RoomId, UserId, Username};
+use hubbub::domain::{ConnId, Limits, MessageFields, NewMessage, RoomId, UserId, Username};
 use parking_lot::Mutex;
 
-use crate::server::RedisServer;
+use hubbub_test_support::server::RedisServer;
 
 /// Long enough for a busy machine; nothing waits for all of it unless it fails.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -85,12 +85,12 @@ pub fn name(text: &str) -> Username {
     Username::trusted(text)
 }
 
-pub fn draft(room: &str, user: &str, content: &str) -> Draft {
-    let fields = DraftFields {
+pub fn draft(room: &str, user: &str, content: &str) -> NewMessage {
+    let fields = MessageFields {
         content: content.to_owned(),
-        ..DraftFields::default()
+        ..MessageFields::default()
     };
-    Draft::new(
+    NewMessage::new(
         RoomId::trusted(room),
         UserId::trusted(user),
         Username::trusted(user),
@@ -148,7 +148,7 @@ pub async fn eventually<T>(
 #[derive(Default)]
 pub struct Recorder {
     events: Mutex<Vec<BusEvent>>,
-    interruptions: Mutex<Vec<Option<Topic>>>,
+    interruptions: Mutex<Vec<Option<BusTopic>>>,
 }
 
 impl BusSink for Recorder {
@@ -156,14 +156,14 @@ impl BusSink for Recorder {
         self.events.lock().push(event);
     }
 
-    fn interrupted(&self, topic: Option<Topic>) {
+    fn interrupted(&self, topic: Option<BusTopic>) {
         self.interruptions.lock().push(topic);
     }
 }
 
 impl Recorder {
     /// A recorder that listens to the node and is subscribed to these topics.
-    pub async fn on(node: &Backplane, topics: &[Topic]) -> Arc<Self> {
+    pub async fn on(node: &Backplane, topics: &[BusTopic]) -> Arc<Self> {
         let recorder = Arc::new(Self::default());
         node.bus.deliver_to(recorder.clone());
         for topic in topics {
@@ -176,7 +176,7 @@ impl Recorder {
         self.events.lock().clone()
     }
 
-    pub fn interruptions(&self) -> Vec<Option<Topic>> {
+    pub fn interruptions(&self) -> Vec<Option<BusTopic>> {
         self.interruptions.lock().clone()
     }
 
@@ -202,7 +202,7 @@ impl Recorder {
 }
 
 /// Subscribes; a connection that is still coming up gets a moment.
-pub async fn subscribe(bus: &dyn Bus, topic: &Topic) {
+pub async fn subscribe(bus: &dyn Bus, topic: &BusTopic) {
     eventually(SOON, "a subscription", async || {
         bus.subscribe(topic).await.ok()
     })

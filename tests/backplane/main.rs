@@ -13,9 +13,8 @@ mod redis_cluster;
 mod redis_data;
 mod redis_faults;
 mod redis_nodes;
-mod redis_spending;
+mod redis_rate_limiter;
 mod redis_watchers;
-mod server;
 
 macro_rules! conformance {
     ($($part:ident: $($case:ident),+;)+) => {

@@ -1,8 +1,8 @@
 //! What every backplane's presence promises.
 
 use futures_util::stream::{self, StreamExt};
-use hubbub::backplane::{Backplane, BackplaneError, BackplaneLimits, BusEvent, Changes, Topic};
-use hubbub::domain::{ChangeKind, Limits, RoomChange, Status};
+use hubbub::backplane::{Backplane, BackplaneError, BackplaneLimits, BusEvent, BusTopic, Changes};
+use hubbub::domain::{ChangeKind, Limits, OnlineStatus, RoomChange};
 
 use crate::fixture::{
     Fixture, GRACE, Recorder, SOON, conn, enter, eventually, limits, name, room, user,
@@ -19,8 +19,8 @@ pub fn room_changes(events: &[BusEvent]) -> Vec<(ChangeKind, String, u64)> {
     changes.collect()
 }
 
-/// Status changes among events.
-pub fn statuses(events: &[BusEvent]) -> Vec<Status> {
+/// OnlineStatus changes among events.
+pub fn statuses(events: &[BusEvent]) -> Vec<OnlineStatus> {
     let changes = events.iter().filter_map(|event| match event {
         BusEvent::StatusChanged(status) => Some(status.clone()),
         _ => None,
@@ -33,7 +33,7 @@ pub async fn gone(node: &Backplane, place: &str, who: &str) {
     eventually(SOON, "left", async || {
         (!node
             .presence
-            .is_member(&room(place), &user(who))
+            .is_occupant(&room(place), &user(who))
             .await
             .unwrap())
         .then_some(())
@@ -42,7 +42,7 @@ pub async fn gone(node: &Backplane, place: &str, who: &str) {
 }
 
 /// Waits until the user is offline.
-pub async fn offline(node: &Backplane, who: &str) -> Status {
+pub async fn offline(node: &Backplane, who: &str) -> OnlineStatus {
     eventually(SOON, "offline", async || {
         Some(node.presence.status(&user(who)).await.unwrap()).filter(|status| !status.online)
     })
@@ -51,7 +51,7 @@ pub async fn offline(node: &Backplane, who: &str) -> Status {
 
 pub async fn a_user_joins_once_and_leaves_once(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let recorder = Recorder::on(&node, &[Topic::Room(room("lobby"))]).await;
+    let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
     enter(&node, "ann", "c1", "lobby").await;
     enter(&node, "ann", "c1", "lobby").await;
     assert_eq!(enter(&node, "ann", "c2", "lobby").await.roster.total, 1);
@@ -72,13 +72,13 @@ pub async fn a_user_joins_once_and_leaves_once(fixture: Fixture) {
     assert!(
         !node
             .presence
-            .is_member(&room("lobby"), &user("ann"))
+            .is_occupant(&room("lobby"), &user("ann"))
             .await
             .unwrap()
     );
     assert!(
         node.presence
-            .is_member(&room("lobby"), &user("bob"))
+            .is_occupant(&room("lobby"), &user("bob"))
             .await
             .unwrap()
     );
@@ -111,7 +111,7 @@ pub async fn a_lost_connection_has_its_grace(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(
         &node,
-        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+        &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
     let joined = enter(&node, "ann", "c1", "lobby").await;
@@ -122,7 +122,7 @@ pub async fn a_lost_connection_has_its_grace(fixture: Fixture) {
     // In the grace the user still counts; the machine may be slow, so this is asked only while it lasts.
     let (member, status) = (
         node.presence
-            .is_member(&room("lobby"), &user("ann"))
+            .is_occupant(&room("lobby"), &user("ann"))
             .await
             .unwrap(),
         node.presence.status(&user("ann")).await.unwrap(),
@@ -164,7 +164,7 @@ pub async fn who_returns_in_time_makes_no_noise(fixture: Fixture) {
         .await;
     let recorder = Recorder::on(
         &node,
-        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+        &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
     enter(&node, "ann", "c1", "lobby").await;
@@ -225,7 +225,7 @@ pub async fn an_explicit_leave_waits_for_a_grace(fixture: Fixture) {
         .unwrap();
     let still = node
         .presence
-        .is_member(&room("lobby"), &user("ann"))
+        .is_occupant(&room("lobby"), &user("ann"))
         .await
         .unwrap();
     assert!(
@@ -248,7 +248,7 @@ pub async fn an_explicit_leave_waits_for_a_grace(fixture: Fixture) {
     assert!(
         !node
             .presence
-            .is_member(&room("lobby"), &user("ann"))
+            .is_occupant(&room("lobby"), &user("ann"))
             .await
             .unwrap()
     );
@@ -266,7 +266,7 @@ pub async fn changes_form_a_chain(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(
         &node,
-        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+        &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
     for n in 0..10 {
@@ -474,7 +474,7 @@ pub async fn a_status_is_kept(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     assert_eq!(
         node.presence.status(&user("ann")).await.unwrap(),
-        Status::never_seen(user("ann"))
+        OnlineStatus::never_seen(user("ann"))
     );
     assert_eq!(
         node.presence.status_changes(&user("ann"), 0).await.unwrap(),
@@ -588,7 +588,7 @@ pub async fn a_rename_is_no_change(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(
         &node,
-        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+        &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
     enter(&node, "ann", "c1", "lobby").await;
@@ -627,7 +627,7 @@ pub async fn a_rename_is_no_change(fixture: Fixture) {
 
 pub async fn leaving_what_one_is_not_in_does_nothing(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let recorder = Recorder::on(&node, &[Topic::Room(room("lobby"))]).await;
+    let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
     enter(&node, "ann", "c1", "lobby").await;
     node.presence
         .connect(&conn("c2"), &user("ann"), &name("ann"))
@@ -647,7 +647,7 @@ pub async fn leaving_what_one_is_not_in_does_nothing(fixture: Fixture) {
     node.presence.lost(&conn("c2"), &user("ann"), &[]).await;
     assert!(
         node.presence
-            .is_member(&room("lobby"), &user("ann"))
+            .is_occupant(&room("lobby"), &user("ann"))
             .await
             .unwrap()
     );
@@ -664,10 +664,10 @@ pub async fn versions_of_many_topics(fixture: Fixture) {
     let version = enter(&node, "ann", "c1", "lobby").await.roster.version;
     let status = node.presence.status(&user("ann")).await.unwrap();
     let topics = [
-        Topic::User(user("ann")),
-        Topic::Room(room("nowhere")),
-        Topic::Room(room("lobby")),
-        Topic::User(user("bob")),
+        BusTopic::User(user("ann")),
+        BusTopic::Room(room("nowhere")),
+        BusTopic::Room(room("lobby")),
+        BusTopic::User(user("bob")),
     ];
     assert_eq!(
         node.presence.versions(&topics).await.unwrap(),

@@ -10,13 +10,13 @@ use std::time::Duration;
 use hubbub::backplane::redis::connect;
 use hubbub::backplane::{Backplane, BackplaneLimits};
 use hubbub::delivery::{
-    CloseReason, Delivery, DeliverySettings, Event, JoinOutcome, Outlet, Shared, Start,
+    CloseReason, Delivery, DeliverySettings, Event, JoinOutcome, Outlet, ReplayFrom, Shared,
 };
 use hubbub::domain::{ConnId, Epoch, UserId};
 use parking_lot::Mutex;
 
 use crate::fixture::{SOON, draft, eventually, limits, name, room, settings};
-use crate::server::RedisServer;
+use hubbub_test_support::server::RedisServer;
 
 /// What a member was told, in its order.
 #[derive(Debug, Clone)]
@@ -167,10 +167,10 @@ impl Site {
     }
 
     /// Until it is done.
-    async fn join(&self, member: &Arc<Member>, start: Start) {
+    async fn join(&self, member: &Arc<Member>, start: ReplayFrom) {
         loop {
             let from = match &start {
-                Start::Since {
+                ReplayFrom::Since {
                     seq,
                     epoch: Some(epoch),
                 } => Some((epoch.clone(), *seq)),
@@ -259,7 +259,7 @@ async fn round(number: u64) {
         })
         .collect();
     for (n, member) in members.iter().enumerate() {
-        sites[n % 2].join(member, Start::Live).await;
+        sites[n % 2].join(member, ReplayFrom::Live).await;
     }
     let over = Arc::new(AtomicBool::new(false));
     let acked = Arc::new(Mutex::new(Vec::new()));
@@ -291,7 +291,7 @@ async fn round(number: u64) {
                 let resume = |member: &Member| {
                     member
                         .position()
-                        .map_or(Start::Live, |(epoch, seq)| Start::Since {
+                        .map_or(ReplayFrom::Live, |(epoch, seq)| ReplayFrom::Since {
                             seq,
                             epoch: Some(epoch),
                         })
@@ -304,7 +304,7 @@ async fn round(number: u64) {
                     site.join(
                         &member,
                         if dice.below(2) == 0 {
-                            Start::Live
+                            ReplayFrom::Live
                         } else {
                             resume(&member)
                         },
@@ -347,7 +347,7 @@ async fn round(number: u64) {
                 sites[n % 2]
                     .join(
                         member,
-                        Start::Since {
+                        ReplayFrom::Since {
                             seq,
                             epoch: Some(epoch),
                         },

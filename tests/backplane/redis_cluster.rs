@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use hubbub::backplane::redis::connect;
-use hubbub::backplane::{Backplane, BackplaneError, BusEvent, Topic, Window};
+use hubbub::backplane::{Backplane, BackplaneError, BusEvent, BusTopic, Window};
 use hubbub::domain::{ChangeKind, Continuity};
 
 use crate::fixture::{
     Recorder, conn, draft, enter, eventually, limits, name, room, say, settings, user,
 };
 use crate::presence::{gone, offline, room_changes};
-use crate::server::{RedisServer, free_port};
+use hubbub_test_support::server::{RedisServer, free_port};
 
 /// Failing over takes the servers a few seconds.
 const FAILOVER: Duration = Duration::from_secs(30);
@@ -156,7 +156,7 @@ async fn all_rooms_live(node: &Backplane, recorder: &Recorder, rooms: &[String],
             let heard = recorder.events().iter().any(
                 |event| matches!(event, BusEvent::Message(at, entry) if at.as_str() == place && entry.seq == said.seq),
             );
-            let told = recorder.interruptions().contains(&Some(Topic::Room(room(place))));
+            let told = recorder.interruptions().contains(&Some(BusTopic::Room(room(place))));
             (heard || told).then_some(())
         })
         .await;
@@ -172,7 +172,10 @@ async fn a_cluster_keeps_the_promises_also_when_slots_move() {
     );
     assert!(one.lifecycle.is_up() && one.lifecycle.describe().contains("cluster"));
     let rooms: Vec<_> = (0..60).map(|n| format!("room{n}")).collect();
-    let topics: Vec<_> = rooms.iter().map(|place| Topic::Room(room(place))).collect();
+    let topics: Vec<_> = rooms
+        .iter()
+        .map(|place| BusTopic::Room(room(place)))
+        .collect();
     let recorder = Recorder::on(&two, &topics).await;
     for place in &rooms {
         one.presence
@@ -340,7 +343,7 @@ async fn nothing_is_done_without_the_data_while_slots_move() {
     eventually(FAILOVER, "bob is gone", async || {
         let away = !node
             .presence
-            .is_member(&room("lobby"), &user("bob"))
+            .is_occupant(&room("lobby"), &user("bob"))
             .await
             .ok()?;
         (away && !node.presence.status(&user("bob")).await.ok()?.online).then_some(())
@@ -358,7 +361,10 @@ async fn a_cluster_survives_a_primary() {
     let mut cluster = Cluster::start(1).await;
     let node = connect(settings(&cluster.url()), limits()).await.unwrap();
     let rooms: Vec<_> = (0..30).map(|n| format!("room{n}")).collect();
-    let topics: Vec<_> = rooms.iter().map(|place| Topic::Room(room(place))).collect();
+    let topics: Vec<_> = rooms
+        .iter()
+        .map(|place| BusTopic::Room(room(place)))
+        .collect();
     let recorder = Recorder::on(&node, &topics).await;
     enter(&node, "ann", "c1", "room0").await;
     all_rooms_live(&node, &recorder, &rooms, "before").await;
@@ -386,7 +392,7 @@ async fn a_cluster_survives_a_primary() {
     every_room_again(&node, &recorder, &rooms).await;
     assert!(
         node.presence
-            .is_member(&room("room0"), &user("ann"))
+            .is_occupant(&room("room0"), &user("ann"))
             .await
             .unwrap()
     );
@@ -423,7 +429,7 @@ async fn sentinel_leads_to_the_new_primary() {
     .await;
     let node = connect(settings(&url), limits()).await.unwrap();
     assert!(node.lifecycle.is_up() && node.lifecycle.describe().contains("sentinel"));
-    let recorder = Recorder::on(&node, &[Topic::Room(room("lobby"))]).await;
+    let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
     enter(&node, "ann", "c1", "lobby").await;
     let before = say(&node, "lobby", "before").await;
     eventually(FAILOVER, "a copy", async || {
@@ -478,7 +484,7 @@ async fn sentinel_leads_to_the_new_primary() {
     );
     assert!(
         node.presence
-            .is_member(&room("lobby"), &user("ann"))
+            .is_occupant(&room("lobby"), &user("ann"))
             .await
             .unwrap()
     );

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hubbub::backplane::redis::{RedisSettings, connect};
 use hubbub::backplane::{
-    Backplane, BackplaneError, BackplaneLimits, BusEvent, Changes, Topic, Window,
+    Backplane, BackplaneError, BackplaneLimits, BusEvent, BusTopic, Changes, Window,
 };
 use hubbub::domain::{ChangeKind, Continuity, Head};
 
@@ -39,7 +39,7 @@ async fn a_flushed_redis_begins_anew_and_gets_its_members_back() {
     let (one, two) = (fixture.start(limits()).await, fixture.start(limits()).await);
     let recorder = Recorder::on(
         &one,
-        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+        &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
     enter(&one, "ann", "c1", "lobby").await;
@@ -90,7 +90,7 @@ async fn a_flushed_redis_begins_anew_and_gets_its_members_back() {
         .unwrap();
     assert!(
         !one.presence
-            .is_member(&room("lobby"), &user("ann"))
+            .is_occupant(&room("lobby"), &user("ann"))
             .await
             .unwrap()
     );
@@ -178,7 +178,7 @@ async fn one_partition_that_was_lost_is_put_back() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     let joined = enter(&node, "ann", "c1", "lobby").await;
-    let recorder = Recorder::on(&node, &[Topic::Room(room("lobby"))]).await;
+    let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
     // As when one server of a cluster has lost its data: the room's keys are gone, the lease is not.
     let keys = fixture.server().cli(&["KEYS", "{c*"]);
     let keys: Vec<_> = ["DEL"].into_iter().chain(keys.lines()).collect();
@@ -326,7 +326,7 @@ async fn a_departure_that_a_promotion_forgot_is_said_again_where_nobody_is_left(
     assert_eq!(redis.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
     assert!(
         node.presence
-            .is_member(&room("lobby"), &user("ann"))
+            .is_occupant(&room("lobby"), &user("ann"))
             .await
             .unwrap()
     );

@@ -1,12 +1,11 @@
 //! Redis away, slow, cut off, or refusing: calls fail fast, and everything goes on by itself afterwards.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hubbub::backplane::redis::{RedisSettings, StartError, connect};
-use hubbub::backplane::{Backplane, BackplaneError, Changes, Topic};
+use hubbub::backplane::{Backplane, BackplaneError, BusTopic, Changes};
 use hubbub::domain::{ChangeKind, RoomId};
 
 use crate::fixture::{
@@ -14,7 +13,7 @@ use crate::fixture::{
     settings, subscribe, user,
 };
 use crate::presence::gone;
-use crate::server::{RedisServer, SlowWay, free_port};
+use hubbub_test_support::server::{RedisServer, SlowWay, free_port};
 
 /// The longest that a call may take while Redis is away, and that the recovery may take.
 const PROMPT: Duration = Duration::from_millis(3300);
@@ -54,7 +53,7 @@ async fn every_call_fails_fast(node: &Backplane, within: Duration) {
         async {
             unavailable(
                 node.bus
-                    .subscribe(&Topic::Room(RoomId::trusted("never heard of")))
+                    .subscribe(&BusTopic::Room(RoomId::trusted("never heard of")))
                     .await
                     .err(),
             )
@@ -67,7 +66,7 @@ async fn every_call_fails_fast(node: &Backplane, within: Duration) {
 async fn a_redis_that_stops_and_starts_is_survived() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    let topic = Topic::Room(room("lobby"));
+    let topic = BusTopic::Room(room("lobby"));
     let recorder = Recorder::on(&node, std::slice::from_ref(&topic)).await;
     enter(&node, "ann", "c1", "lobby").await;
     enter(&node, "bob", "c2", "lobby").await;
@@ -187,7 +186,7 @@ async fn a_redis_that_hangs_is_survived() {
     gone(&node, "lobby", "bob").await;
     assert!(
         node.presence
-            .is_member(&room("lobby"), &user("ann"))
+            .is_occupant(&room("lobby"), &user("ann"))
             .await
             .unwrap()
     );
@@ -300,7 +299,7 @@ async fn a_leave_that_came_late_is_taken_back() {
     assert_eq!(kinds, [ChangeKind::Left, ChangeKind::Joined]);
     assert!(
         node.presence
-            .is_member(&room("lobby"), &user("ann"))
+            .is_occupant(&room("lobby"), &user("ann"))
             .await
             .unwrap()
     );
@@ -316,7 +315,7 @@ async fn a_cut_subscription_is_taken_up_again() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     let topics: Vec<_> = (0..50)
-        .map(|n| Topic::Room(room(&format!("room{n}"))))
+        .map(|n| BusTopic::Room(room(&format!("room{n}"))))
         .collect();
     let recorder = Recorder::on(&node, &topics).await;
     assert_ne!(
@@ -361,7 +360,7 @@ async fn a_redis_that_comes_late_is_waited_for() {
     })
     .await;
     let recorder = Recorder::on(&node, &[]).await;
-    subscribe(node.bus.as_ref(), &Topic::Room(room("lobby"))).await;
+    subscribe(node.bus.as_ref(), &BusTopic::Room(room("lobby"))).await;
     say(&node, "lobby", "hi").await;
     recorder.wait_for(1).await;
 }
@@ -466,18 +465,4 @@ async fn an_append_waits_for_a_slow_redis_no_longer_than_it_may() {
         seqs(node.log.as_ref(), "lobby").await,
         (1..=601).collect::<Vec<_>>()
     );
-}
-
-impl RedisServer {
-    /// Stops or continues the process.
-    fn signal(&mut self, signal: &str) {
-        let pid = self.pid().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
 }

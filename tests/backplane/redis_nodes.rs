@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use hubbub::backplane::redis::RedisSettings;
-use hubbub::backplane::{Backplane, BackplaneError, BackplaneLimits, BusEvent, Topic};
+use hubbub::backplane::{Backplane, BackplaneError, BackplaneLimits, BusEvent, BusTopic};
 use hubbub::domain::ChangeKind;
 use parking_lot::Mutex;
 
@@ -47,7 +47,7 @@ impl Doomed {
 async fn every_node_sees_the_same_events_once() {
     let fixture = Fixture::redis();
     let nodes = [fixture.start(limits()).await, fixture.start(limits()).await];
-    let topics = [Topic::Room(room("lobby")), Topic::User(user("ann"))];
+    let topics = [BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))];
     let recorders = [
         Recorder::on(&nodes[0], &topics).await,
         Recorder::on(&nodes[1], &topics).await,
@@ -111,7 +111,7 @@ async fn a_dead_nodes_members_leave_once() {
     let doomed = Doomed::start(&mut fixture, limits()).await;
     let recorder = Recorder::on(
         &alive,
-        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+        &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
     enter(&alive, "bob", "b1", "lobby").await;
@@ -212,13 +212,13 @@ async fn a_node_that_was_given_up_comes_back() {
         .unwrap();
     assert!(
         !two.presence
-            .is_member(&room("lobby"), &user("ann"))
+            .is_occupant(&room("lobby"), &user("ann"))
             .await
             .unwrap()
     );
     assert!(
         two.presence
-            .is_member(&room("lobby"), &user("bob"))
+            .is_occupant(&room("lobby"), &user("bob"))
             .await
             .unwrap()
     );
@@ -266,7 +266,7 @@ async fn a_node_that_stops_leaves_its_connections_to_their_graces() {
         ..limits()
     };
     let (stays, stops) = (fixture.start(long.clone()).await, fixture.start(long).await);
-    let recorder = Recorder::on(&stays, &[Topic::Room(room("lobby"))]).await;
+    let recorder = Recorder::on(&stays, &[BusTopic::Room(room("lobby"))]).await;
     enter(&stops, "ann", "c1", "lobby").await;
     enter(&stops, "bob", "c2", "lobby").await;
     let begun = std::time::Instant::now();
@@ -351,7 +351,7 @@ async fn when_redis_was_away_the_first_node_back_reaps_nobody() {
     let first = beating(&mut fixture, limits(), Duration::from_millis(100)).await;
     let recorder = Recorder::on(
         &first,
-        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+        &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
     // As after an outage that was longer than a lease.
@@ -388,7 +388,7 @@ async fn a_living_node_that_was_reaped_is_back_before_anyone_is_told() {
     let awake = beating(&mut fixture, limits, Duration::from_millis(100)).await;
     let recorder = Recorder::on(
         &awake,
-        &[Topic::Room(room("lobby")), Topic::User(user("ann"))],
+        &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
     fixture

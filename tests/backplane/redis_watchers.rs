@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hubbub::backplane::{Backplane, BackplaneLimits};
 use hubbub::delivery::{
-    CloseReason, Delivery, DeliverySettings, Event, Outlet, Shared, Start, WatchReply,
+    CloseReason, Delivery, DeliverySettings, Event, Outlet, ReplayFrom, Shared, WatchReply,
 };
 use hubbub::domain::{ChangeKind, ConnId, UserId};
 use parking_lot::Mutex;
@@ -31,7 +31,7 @@ impl Outlet for Watcher {
         &self.user
     }
     fn deliver(&self, event: &Shared) {
-        if let Event::Status { status, .. } = event.event() {
+        if let Event::OnlineStatus { status, .. } = event.event() {
             self.told.lock().push((status.online, status.version));
         }
         if let Event::RoomUsers { users, .. } = event.event() {
@@ -208,7 +208,13 @@ async fn members_learn_of_an_older_list_that_came_back() {
         .unwrap();
     let reply = Box::new(|joined: Result<_, _>| drop(joined.unwrap()));
     delivery
-        .join(room("lobby"), ann.clone(), name("ann"), Start::Live, reply)
+        .join(
+            room("lobby"),
+            ann.clone(),
+            name("ann"),
+            ReplayFrom::Live,
+            reply,
+        )
         .await;
     let before = node.presence.roster(&room("lobby"), 9).await.unwrap();
     // Bob joins through a node that dies with the server, whose replica has heard nothing of it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hubbub::auth::{
     Algorithm, KeySource, NewToken, TokenRules, Verifier, Webhook, WebhookSettings,
 };
-use hubbub::domain::policy::Asked;
+use hubbub::domain::policy::Action;
 use hubbub::domain::{Code, RoomId, UserId};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{EncodingKey, Header};
@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::client::Client;
-use crate::node::{Cluster, http};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, http};
 
 const FAR: u64 = 4_000_000_000;
 
@@ -521,7 +521,7 @@ async fn someone_else_is_asked_about_joins_and_sends() {
             .await;
     }
     ann.done("history", json!({"room_id": "r"})).await;
-    let (status, _) = crate::node::post(
+    let (status, _) = hubbub_test_support::node::post(
         cluster.address(0),
         &json!({"room_id": "r", "content": "of a service"}),
     )
@@ -631,7 +631,7 @@ async fn a_question_is_asked_once_whoever_waits() {
         RoomId::trusted("r"),
     );
     let all =
-        futures_util::future::join_all((0..50).map(|_| webhook.ask(Asked::Join, &user, &room)))
+        futures_util::future::join_all((0..50).map(|_| webhook.ask(Action::Join, &user, &room)))
             .await;
     assert!(all.iter().all(Result::is_ok));
     assert_eq!(publisher.asked(), 1);

@@ -101,11 +101,11 @@ async fn names_are_found_in_their_order() {
         ("s", "p")
     );
     assert_eq!(identity.role.as_deref(), Some("admin"));
-    assert_eq!(identity.reach, Reach::Everywhere);
+    assert_eq!(identity.reach, RoomScope::Everywhere);
     let identity = verify(&json!({"exp": FAR, "sub": "s", "rooms": ["lobby", "team-*"]}))
         .await
         .unwrap();
-    assert_eq!(identity.reach, Reach::only(["lobby", "team-*"]));
+    assert_eq!(identity.reach, RoomScope::only(["lobby", "team-*"]));
     let identity = verify(&json!({"exp": 4e9 + 0.5, "sub": "s", "user": "not an object"}))
         .await
         .unwrap();

@@ -19,12 +19,14 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{
-    Appended, Backplane, BackplaneError, BackplaneLimits, Bus, BusEvent, BusSink, Changes,
-    Counters, Joined, Lifecycle, MemberPage, Presence, Result, RoomLog, Roster, Slice, Topic,
+    Appended, Backplane, BackplaneError, BackplaneLimits, Bus, BusEvent, BusSink, BusTopic,
+    Changes, Counters, Joined, Lifecycle, OccupantPage, Presence, Result, RoomLog, Roster, Slice,
     Typing, Window, record,
 };
-use crate::domain::policy::BROADCAST;
-use crate::domain::{ConnId, Draft, Head, Limits, RoomChange, RoomId, Status, UserId, Username};
+use crate::domain::RoomKind;
+use crate::domain::{
+    ConnId, Head, Limits, NewMessage, OnlineStatus, RoomChange, RoomId, UserId, Username,
+};
 use room::Room;
 use user::User;
 
@@ -70,7 +72,7 @@ pub fn embedded(limits: BackplaneLimits) -> Backplane {
         log: memory.clone(),
         presence: memory.clone(),
         bus: memory.clone(),
-        spending: None,
+        rate_limiter: None,
         lifecycle: memory,
     }
 }
@@ -116,7 +118,7 @@ struct Memory {
     rooms: Shards<RoomId, Room>,
     users: Shards<UserId, User>,
     room_count: AtomicUsize,
-    topics: RwLock<HashSet<Topic>>,
+    topics: RwLock<HashSet<BusTopic>>,
     sink: OnceLock<Arc<dyn BusSink>>,
     presence_changes: AtomicU64,
     sweeper: Mutex<Option<JoinHandle<()>>>,
@@ -125,7 +127,7 @@ struct Memory {
 impl Memory {
     /// Hands `event` to the sink if its topic is subscribed. Called under the lock of the topic's shard, but for typing and
     /// disconnects, which have no order.
-    fn publish(&self, topic: &Topic, event: BusEvent) {
+    fn publish(&self, topic: &BusTopic, event: BusEvent) {
         if matches!(
             event,
             BusEvent::RoomChanged(..) | BusEvent::StatusChanged(..)
@@ -142,16 +144,16 @@ impl Memory {
     fn publish_change(&self, room: &RoomId, change: Option<RoomChange>) {
         if let Some(change) = change {
             self.publish(
-                &Topic::Room(room.clone()),
+                &BusTopic::Room(room.clone()),
                 BusEvent::RoomChanged(room.clone(), change),
             );
         }
     }
 
-    fn publish_status(&self, status: Option<Status>) {
+    fn publish_status(&self, status: Option<OnlineStatus>) {
         if let Some(status) = status {
             self.publish(
-                &Topic::User(status.user.clone()),
+                &BusTopic::User(status.user.clone()),
                 BusEvent::StatusChanged(status),
             );
         }
@@ -216,7 +218,8 @@ impl Memory {
             let mut dropped = 0;
             shard.lock().entries.retain(|id, room| {
                 // Who listens to broadcasts is no member, and must not be told of a loss because they were silent.
-                let keep = id.as_str() == BROADCAST || !room.is_expired(now, self.limits.room_ttl);
+                let keep =
+                    id.kind() == RoomKind::Broadcast || !room.is_expired(now, self.limits.room_ttl);
                 dropped += usize::from(!keep);
                 keep
             });
@@ -233,13 +236,13 @@ impl Memory {
 
 #[async_trait]
 impl RoomLog for Memory {
-    async fn append(&self, draft: &Draft, key: Option<&str>) -> Result<Appended> {
+    async fn append(&self, draft: &NewMessage, key: Option<&str>) -> Result<Appended> {
         let record = record::encode(draft);
         self.with_room(&draft.room, |room, _| {
             let (appended, entry) = room.append(draft, key, record, &self.limits);
             if let Some(entry) = entry {
                 self.publish(
-                    &Topic::Room(draft.room.clone()),
+                    &BusTopic::Room(draft.room.clone()),
                     BusEvent::Message(draft.room.clone(), entry),
                 );
             }
@@ -336,18 +339,18 @@ impl Presence for Memory {
         room: &RoomId,
         after: Option<&UserId>,
         limit: usize,
-    ) -> Result<MemberPage> {
+    ) -> Result<OccupantPage> {
         let known = self.with_known_room(room, |entry| entry.members(after, limit));
-        Ok(known.unwrap_or(MemberPage {
+        Ok(known.unwrap_or(OccupantPage {
             members: Vec::new(),
             total: 0,
             next: None,
         }))
     }
 
-    async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool> {
+    async fn is_occupant(&self, room: &RoomId, user: &UserId) -> Result<bool> {
         Ok(self
-            .with_known_room(room, |entry| entry.is_member(user))
+            .with_known_room(room, |entry| entry.is_occupant(user))
             .unwrap_or(false))
     }
 
@@ -369,13 +372,13 @@ impl Presence for Memory {
             .unwrap_or_default())
     }
 
-    async fn status(&self, user: &UserId) -> Result<Status> {
+    async fn status(&self, user: &UserId) -> Result<OnlineStatus> {
         let shard = self.users.of(user).lock();
         let known = shard.entries.get(user).map(|entry| entry.status(user));
-        Ok(known.unwrap_or_else(|| Status::never_seen(user.clone())))
+        Ok(known.unwrap_or_else(|| OnlineStatus::never_seen(user.clone())))
     }
 
-    async fn status_changes(&self, user: &UserId, version: u64) -> Result<Changes<Status>> {
+    async fn status_changes(&self, user: &UserId, version: u64) -> Result<Changes<OnlineStatus>> {
         let shard = self.users.of(user).lock();
         let known = shard
             .entries
@@ -388,17 +391,17 @@ impl Presence for Memory {
         }))
     }
 
-    async fn versions(&self, topics: &[Topic]) -> Result<Vec<u64>> {
-        let version = |topic: &Topic| match topic {
-            Topic::Room(room) => self.with_known_room(room, |entry| entry.version()),
-            Topic::User(user) => self
+    async fn versions(&self, topics: &[BusTopic]) -> Result<Vec<u64>> {
+        let version = |topic: &BusTopic| match topic {
+            BusTopic::Room(room) => self.with_known_room(room, |entry| entry.version()),
+            BusTopic::User(user) => self
                 .users
                 .of(user)
                 .lock()
                 .entries
                 .get(user)
                 .map(|entry| entry.status(user).version),
-            Topic::Nodes => None,
+            BusTopic::Nodes => None,
         };
         Ok(topics
             .iter()
@@ -414,12 +417,12 @@ impl Bus for Memory {
         let _ = self.sink.set(sink);
     }
 
-    async fn subscribe(&self, topic: &Topic) -> Result<()> {
+    async fn subscribe(&self, topic: &BusTopic) -> Result<()> {
         self.topics.write().insert(topic.clone());
         Ok(())
     }
 
-    async fn unsubscribe(&self, topic: &Topic) {
+    async fn unsubscribe(&self, topic: &BusTopic) {
         self.topics.write().remove(topic);
     }
 
@@ -428,13 +431,13 @@ impl Bus for Memory {
     }
 
     async fn publish_typing(&self, typing: &Typing) -> Result<()> {
-        let topic = Topic::Room(typing.room.clone());
+        let topic = BusTopic::Room(typing.room.clone());
         self.publish(&topic, BusEvent::Typing(typing.clone()));
         Ok(())
     }
 
     async fn publish_disconnect(&self, user: &UserId) -> Result<()> {
-        self.publish(&Topic::Nodes, BusEvent::Disconnect(user.clone()));
+        self.publish(&BusTopic::Nodes, BusEvent::Disconnect(user.clone()));
         Ok(())
     }
 }

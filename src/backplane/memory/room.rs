@@ -10,17 +10,17 @@ use tokio::time::Instant;
 
 use super::CHANGES_KEPT;
 use crate::backplane::{
-    Appended, BackplaneLimits, Changes, Entry, MemberPage, Roster, Slice, Window,
+    Appended, BackplaneLimits, Changes, Entry, OccupantPage, Roster, Slice, Window,
 };
 use crate::domain::{
-    ChangeKind, ConnId, Draft, Epoch, Head, LogSpan, RoomChange, Timestamp, UserId, Username,
+    ChangeKind, ConnId, Epoch, Head, LogSpan, NewMessage, RoomChange, Timestamp, UserId, Username,
 };
 
 /// Who sent, and by which key.
 type SendKey = (UserId, Box<str>);
 
 #[derive(Debug)]
-struct Member {
+struct Occupant {
     username: Username,
     /// Live connections in this room.
     connections: usize,
@@ -39,7 +39,7 @@ pub(super) struct Room {
     sends: HashMap<SendKey, Appended>,
     /// The keys of `sends` in the order in which they expire.
     send_order: VecDeque<(Instant, SendKey)>,
-    members: BTreeMap<UserId, Member>,
+    members: BTreeMap<UserId, Occupant>,
     connections: HashMap<ConnId, UserId>,
     version: u64,
     changes: VecDeque<RoomChange>,
@@ -89,7 +89,7 @@ impl Room {
     /// The place, and the new entry unless the send is a repeat.
     pub(super) fn append(
         &mut self,
-        draft: &Draft,
+        draft: &NewMessage,
         key: Option<&str>,
         record: Bytes,
         limits: &BackplaneLimits,
@@ -218,11 +218,14 @@ impl Room {
             .insert(conn.clone(), user.clone())
             .is_none();
         let known = self.members.contains_key(user);
-        let member = self.members.entry(user.clone()).or_insert_with(|| Member {
-            username: username.clone(),
-            connections: 0,
-            grace_until: None,
-        });
+        let member = self
+            .members
+            .entry(user.clone())
+            .or_insert_with(|| Occupant {
+                username: username.clone(),
+                connections: 0,
+                grace_until: None,
+            });
         member.username = username.clone();
         member.grace_until = None;
         member.connections += usize::from(new_connection);
@@ -281,7 +284,7 @@ impl Room {
         }
     }
 
-    pub(super) fn members(&self, after: Option<&UserId>, limit: usize) -> MemberPage {
+    pub(super) fn members(&self, after: Option<&UserId>, limit: usize) -> OccupantPage {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.members.range((from, Bound::Unbounded));
         let page: Vec<_> = rest
@@ -291,14 +294,14 @@ impl Room {
             .collect();
         let more = rest.next().is_some();
         let next = page.last().filter(|_| more).map(|(id, _)| id.clone());
-        MemberPage {
+        OccupantPage {
             members: page,
             total: self.members.len() as u64,
             next,
         }
     }
 
-    pub(super) fn is_member(&self, user: &UserId) -> bool {
+    pub(super) fn is_occupant(&self, user: &UserId) -> bool {
         self.members.contains_key(user)
     }
 

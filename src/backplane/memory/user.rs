@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::CHANGES_KEPT;
 use crate::backplane::{BackplaneError, Changes, Result};
-use crate::domain::{ConnId, Status, Timestamp, UserId, Username};
+use crate::domain::{ConnId, OnlineStatus, Timestamp, UserId, Username};
 
 #[derive(Debug)]
 pub(super) struct User {
@@ -19,7 +19,7 @@ pub(super) struct User {
     last_offline: Option<Timestamp>,
     version: u64,
     previous: u64,
-    changes: VecDeque<Status>,
+    changes: VecDeque<OnlineStatus>,
     last_use: Instant,
 }
 
@@ -47,7 +47,7 @@ impl User {
         user: &UserId,
         username: &Username,
         most: usize,
-    ) -> Result<Option<Status>> {
+    ) -> Result<Option<OnlineStatus>> {
         if let Err(place) = self.connections.binary_search(conn) {
             if self.connections.len() >= most {
                 return Err(BackplaneError::TooManyConnections);
@@ -77,7 +77,7 @@ impl User {
         true
     }
 
-    pub(super) fn end_grace(&mut self, user: &UserId, now: Instant) -> Option<Status> {
+    pub(super) fn end_grace(&mut self, user: &UserId, now: Instant) -> Option<OnlineStatus> {
         if self.grace_until.is_none_or(|until| until > now) {
             return None;
         }
@@ -90,7 +90,7 @@ impl User {
         }
     }
 
-    fn turn(&mut self, user: &UserId, online: bool) -> Option<Status> {
+    fn turn(&mut self, user: &UserId, online: bool) -> Option<OnlineStatus> {
         if self.online == online {
             return None;
         }
@@ -112,8 +112,8 @@ impl User {
         Some(status)
     }
 
-    pub(super) fn status(&self, user: &UserId) -> Status {
-        Status {
+    pub(super) fn status(&self, user: &UserId) -> OnlineStatus {
+        OnlineStatus {
             user: user.clone(),
             username: self.username.clone(),
             online: self.online,
@@ -127,7 +127,7 @@ impl User {
         }
     }
 
-    pub(super) fn changes_after(&self, version: u64) -> Changes<Status> {
+    pub(super) fn changes_after(&self, version: u64) -> Changes<OnlineStatus> {
         changes_after(&self.changes, self.version, version, |status| {
             (status.previous, status.version)
         })

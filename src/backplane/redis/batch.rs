@@ -19,9 +19,9 @@ use uuid::Uuid;
 
 use super::keys::{Partition, part};
 use super::link::{Fault, Link, millis};
-use super::script::{APPEND, Answer};
+use super::script::{APPEND, ScriptReply};
 use crate::backplane::{Appended, BackplaneError, Result, record};
-use crate::domain::{Draft, Epoch, Timestamp};
+use crate::domain::{Epoch, NewMessage, Timestamp};
 
 /// The most messages in one call.
 const BATCH: usize = 128;
@@ -45,7 +45,7 @@ struct Waiting {
 }
 
 #[derive(Default)]
-struct Lane {
+struct AppendQueue {
     queue: VecDeque<Waiting>,
     bytes: usize,
     busy: bool,
@@ -54,7 +54,7 @@ struct Lane {
 /// The lanes.
 pub(super) struct Appends {
     link: Arc<Link>,
-    lanes: Vec<Mutex<Lane>>,
+    lanes: Vec<Mutex<AppendQueue>>,
     dedupe_ttl: i64,
     history_ttl: i64,
 }
@@ -73,7 +73,7 @@ impl Appends {
     /// As [`RoomLog::append`](crate::backplane::RoomLog::append). A caller that goes away doesn't take its message back.
     pub(super) async fn append(
         self: &Arc<Self>,
-        draft: &Draft,
+        draft: &NewMessage,
         key: Option<&str>,
     ) -> Result<Appended> {
         let (reply, answer) = oneshot::channel();
@@ -188,7 +188,7 @@ impl Appends {
 }
 
 /// `None` when nothing waits; then the lane is free, and the next append begins to drain it.
-fn next_batch(lane: &mut Lane) -> Option<Vec<Waiting>> {
+fn next_batch(lane: &mut AppendQueue) -> Option<Vec<Waiting>> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while let Some(next) = lane.queue.front() {
         if batch.len() == BATCH || (bytes > 0 && bytes + next.record.len() > BATCH_BYTES) {
@@ -203,7 +203,7 @@ fn next_batch(lane: &mut Lane) -> Option<Vec<Waiting>> {
 }
 
 /// What has waited too long; the first have waited longest.
-fn take_late(lane: &mut Lane) -> VecDeque<Waiting> {
+fn take_late(lane: &mut AppendQueue) -> VecDeque<Waiting> {
     let count = lane
         .queue
         .partition_point(|waiting| waiting.since.elapsed() > PATIENCE);
@@ -221,19 +221,19 @@ fn refuse(queue: VecDeque<Waiting>, error: &BackplaneError) {
     }
 }
 
-fn take_all(lane: &mut Lane) -> VecDeque<Waiting> {
+fn take_all(lane: &mut AppendQueue) -> VecDeque<Waiting> {
     lane.bytes = 0;
     std::mem::take(&mut lane.queue)
 }
 
 /// Where a message has its place, or why it was refused.
-type Place = std::result::Result<Appended, String>;
+type AppendOutcome = std::result::Result<Appended, String>;
 
 /// What `append.lua` answers to a call with messages of these ids, by rooms.
 pub(super) fn places(
-    mut answer: Answer,
+    mut answer: ScriptReply,
     rooms: &[Vec<Uuid>],
-) -> std::result::Result<Vec<Place>, Fault> {
+) -> std::result::Result<Vec<AppendOutcome>, Fault> {
     let at = Timestamp(answer.number()?);
     let mut places = Vec::with_capacity(rooms.iter().map(Vec::len).sum());
     for ids in rooms {
@@ -261,7 +261,7 @@ pub(super) fn places(
 }
 
 /// `1 <id> <seq> <epoch> <time>` of a duplicate, or `! <why>`
-fn elsewhere(line: &str) -> Option<Place> {
+fn elsewhere(line: &str) -> Option<AppendOutcome> {
     let (first, rest) = line.split_once(' ')?;
     if first == "!" {
         return Some(Err(rest.to_owned()));

@@ -13,7 +13,7 @@ use super::keys::{Partition, channel};
 use super::link::{Fault, Link};
 use super::subscriber::Subscriber;
 use super::{Node, RedisSettings, frame};
-use crate::backplane::{Bus, BusSink, Result, Topic, Typing};
+use crate::backplane::{Bus, BusSink, BusTopic, Result, Typing};
 use crate::domain::UserId;
 
 /// The subscriber connections.
@@ -60,7 +60,7 @@ impl Subscriptions {
         self.subscribers.iter().all(Subscriber::is_connected)
     }
 
-    fn of(&self, topic: &Topic) -> &Subscriber {
+    fn of(&self, topic: &BusTopic) -> &Subscriber {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(topic);
         &self.subscribers[usize::try_from(hash % self.subscribers.len() as u64).unwrap_or(0)]
     }
@@ -121,7 +121,7 @@ impl Bus for Node {
         }
     }
 
-    async fn subscribe(&self, topic: &Topic) -> Result<()> {
+    async fn subscribe(&self, topic: &BusTopic) -> Result<()> {
         self.bus
             .of(topic)
             .subscribe(topic)
@@ -129,7 +129,7 @@ impl Bus for Node {
             .map_err(|fault: Fault| fault.into())
     }
 
-    async fn unsubscribe(&self, topic: &Topic) {
+    async fn unsubscribe(&self, topic: &BusTopic) {
         self.bus.of(topic).unsubscribe(topic).await;
     }
 
@@ -143,7 +143,7 @@ impl Bus for Node {
     }
 
     async fn publish_disconnect(&self, user: &UserId) -> Result<()> {
-        let (topic, payload) = (Topic::Nodes, frame::encode_disconnect(user));
+        let (topic, payload) = (BusTopic::Nodes, frame::encode_disconnect(user));
         Ok(self
             .link
             .publish(Partition::of_topic(&topic), channel(&topic), payload)

@@ -11,11 +11,13 @@
 
 use bytes::Bytes;
 
-use crate::backplane::{BusEvent, Entry, Topic, Typing};
-use crate::domain::{ChangeKind, Epoch, RoomChange, RoomId, Status, Timestamp, UserId, Username};
+use crate::backplane::{BusEvent, BusTopic, Entry, Typing};
+use crate::domain::{
+    ChangeKind, Epoch, OnlineStatus, RoomChange, RoomId, Timestamp, UserId, Username,
+};
 
 /// What arrived on the topic's channel; `None` when it makes no sense.
-pub(super) fn decode(topic: &Topic, payload: &Bytes) -> Option<BusEvent> {
+pub(super) fn decode(topic: &BusTopic, payload: &Bytes) -> Option<BusEvent> {
     let end = payload.iter().position(|&byte| byte == b'\n')?;
     let (kind, line) = std::str::from_utf8(&payload[..end])
         .ok()?
@@ -23,7 +25,7 @@ pub(super) fn decode(topic: &Topic, payload: &Bytes) -> Option<BusEvent> {
     let mut words = line.split(' ');
     let body = end + 1;
     match (kind, topic) {
-        ("M", Topic::Room(room)) => {
+        ("M", BusTopic::Room(room)) => {
             let (seq, epoch, at) = (
                 number(words.next())?,
                 Epoch::trusted(words.next()?),
@@ -39,7 +41,7 @@ pub(super) fn decode(topic: &Topic, payload: &Bytes) -> Option<BusEvent> {
                 },
             ))
         }
-        ("C", Topic::Room(room)) => {
+        ("C", BusTopic::Room(room)) => {
             let (version, previous) = (number(words.next())?, number(words.next())?);
             let (kind, total) = (change_kind(words.next()?)?, number(words.next())?);
             let (user, username) = names(&payload[body..], number(words.next())?)?;
@@ -55,7 +57,7 @@ pub(super) fn decode(topic: &Topic, payload: &Bytes) -> Option<BusEvent> {
                 },
             ))
         }
-        ("S", Topic::User(user)) => Some(BusEvent::StatusChanged(Status {
+        ("S", BusTopic::User(user)) => Some(BusEvent::StatusChanged(OnlineStatus {
             user: user.clone(),
             version: number(words.next())?,
             previous: number(words.next())?,
@@ -65,7 +67,7 @@ pub(super) fn decode(topic: &Topic, payload: &Bytes) -> Option<BusEvent> {
                 std::str::from_utf8(&payload[body..]).ok()?,
             )),
         })),
-        ("T", Topic::Room(room)) => {
+        ("T", BusTopic::Room(room)) => {
             let typing = words.next()? == "1";
             let (user, username) = names(&payload[body..], number(words.next())?)?;
             Some(BusEvent::Typing(Typing {
@@ -75,7 +77,7 @@ pub(super) fn decode(topic: &Topic, payload: &Bytes) -> Option<BusEvent> {
                 typing,
             }))
         }
-        ("D", Topic::Nodes) => Some(BusEvent::Disconnect(UserId::trusted(
+        ("D", BusTopic::Nodes) => Some(BusEvent::Disconnect(UserId::trusted(
             std::str::from_utf8(&payload[body..]).ok()?,
         ))),
         _ => None,
@@ -115,8 +117,8 @@ fn names(body: &[u8], length: u64) -> Option<(UserId, Username)> {
 }
 
 /// A room topic, for callers that have only its id.
-pub(super) fn room_topic(room: &RoomId) -> Topic {
-    Topic::Room(room.clone())
+pub(super) fn room_topic(room: &RoomId) -> BusTopic {
+    BusTopic::Room(room.clone())
 }
 
 #[cfg(test)]
@@ -142,11 +144,11 @@ mod tests {
     fn who_is_to_be_disconnected_comes_back() {
         let user = UserId::trusted("ann \u{1F980}");
         assert_eq!(
-            decode(&Topic::Nodes, &encode_disconnect(&user)),
+            decode(&BusTopic::Nodes, &encode_disconnect(&user)),
             Some(BusEvent::Disconnect(user.clone()))
         );
         assert_eq!(
-            decode(&Topic::User(user.clone()), &encode_disconnect(&user)),
+            decode(&BusTopic::User(user.clone()), &encode_disconnect(&user)),
             None,
             "not where it belongs"
         );

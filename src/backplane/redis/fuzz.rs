@@ -8,8 +8,8 @@ use super::batch::places;
 use super::frame;
 use super::log::{entries, span};
 use super::presence::{changes_since, room_change, roster};
-use super::script::Answer;
-use crate::backplane::{BusEvent, Topic};
+use super::script::ScriptReply;
+use crate::backplane::{BusEvent, BusTopic};
 use crate::domain::{ChangeKind, RoomId, UserId};
 
 /// As the scripts, and `encode_typing`, write it.
@@ -61,9 +61,9 @@ fn fuzz_bus() {
         b"D\nann",
     ];
     let topics = [
-        Topic::Nodes,
-        Topic::Room(RoomId::trusted("lobby")),
-        Topic::User(UserId::trusted("ann")),
+        BusTopic::Nodes,
+        BusTopic::Room(RoomId::trusted("lobby")),
+        BusTopic::User(UserId::trusted("ann")),
     ];
     Target {
         name: "bus",
@@ -134,7 +134,7 @@ fn fuzz_redis_answers() {
     .run(|bytes| {
         let text = String::from_utf8_lossy(bytes).replace('_', "\u{a0}");
         let value = answer(&text);
-        let given = || Answer::new(value.clone());
+        let given = || ScriptReply::new(value.clone());
         // Redis's texts have spaces of their own; here they are written as no-break ones, which words keep.
         let (mut rest, mut whole) = (given(), None);
         if let Ok(span) = span(&mut rest) {

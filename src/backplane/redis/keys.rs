@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fred::util::redis_keyslot;
 
-use crate::backplane::Topic;
+use crate::backplane::BusTopic;
 use crate::domain::{RoomId, UserId};
 
 /// Partitions for rooms, and as many for users: a part of the layout, never to be changed.
@@ -19,16 +19,16 @@ const PARTITIONS: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Partition(u16);
 
-struct Place {
+struct KeyLocation {
     tag: String,
     slot: u16,
 }
 
-static PLACES: LazyLock<Vec<Place>> = LazyLock::new(|| {
+static PLACES: LazyLock<Vec<KeyLocation>> = LazyLock::new(|| {
     let tags = ["c", "p"]
         .into_iter()
         .flat_map(|family| (0..PARTITIONS).map(move |n| format!("{{{family}{n:02x}}}")));
-    tags.map(|tag| Place {
+    tags.map(|tag| KeyLocation {
         slot: redis_keyslot(tag.as_bytes()),
         tag,
     })
@@ -52,11 +52,11 @@ impl Partition {
     }
 
     /// Where the topic's channel lies.
-    pub(super) fn of_topic(topic: &Topic) -> Self {
+    pub(super) fn of_topic(topic: &BusTopic) -> Self {
         match topic {
-            Topic::Room(room) => Self::of_room(room),
-            Topic::User(user) => Self::of_user(user),
-            Topic::Nodes => Self::LEASES,
+            BusTopic::Room(room) => Self::of_room(room),
+            BusTopic::User(user) => Self::of_user(user),
+            BusTopic::Nodes => Self::LEASES,
         }
     }
 
@@ -105,11 +105,11 @@ pub(super) fn name(part: &str) -> Option<String> {
 }
 
 /// The channel of a topic.
-pub(super) fn channel(topic: &Topic) -> String {
+pub(super) fn channel(topic: &BusTopic) -> String {
     let name = match topic {
-        Topic::Room(room) => room.as_str(),
-        Topic::User(user) => user.as_str(),
-        Topic::Nodes => return format!("{}nodes", Partition::LEASES.tag()),
+        BusTopic::Room(room) => room.as_str(),
+        BusTopic::User(user) => user.as_str(),
+        BusTopic::Nodes => return format!("{}nodes", Partition::LEASES.tag()),
     };
     format!("{}r:{}", Partition::of_topic(topic).tag(), part(name))
 }
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_name_cannot_move_a_key() {
         let room = RoomId::trusted("{p00}:*\u{1F980}");
-        let channel = channel(&Topic::Room(room.clone()));
+        let channel = channel(&BusTopic::Room(room.clone()));
         assert_eq!(
             redis_keyslot(channel.as_bytes()),
             Partition::of_room(&room).slot()

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use super::RedisSettings;
 use super::keys::Partition;
-use super::script::{Answer, Script};
+use super::script::{Script, ScriptReply};
 use super::turns::Turns;
 use crate::backplane::{BackplaneError, BackplaneLimits, Counters};
 use crate::domain::Epoch;
@@ -309,7 +309,7 @@ impl Link {
         script: &Script,
         partition: Partition,
         args: Vec<Value>,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<ScriptReply, Fault> {
         let ttl = if partition.holds_rooms() {
             self.room_ttl
         } else {
@@ -350,7 +350,7 @@ impl Link {
         };
         self.timed(script.lane, partition, call)
             .await
-            .map(Answer::new)
+            .map(ScriptReply::new)
     }
 
     /// Runs a plain command on a partition.

@@ -7,9 +7,9 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::Node;
 use super::keys::{Partition, part};
 use super::link::{Fault, Lane};
-use super::script::{Answer, READ};
+use super::script::{READ, ScriptReply};
 use crate::backplane::{Appended, Entry, Result, RoomLog, Slice, Window};
-use crate::domain::{Draft, Epoch, Head, LogSpan, RoomId, Timestamp};
+use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp};
 
 /// How many small reads of one call are under way at a time.
 pub(super) const PIPELINE: usize = 64;
@@ -18,7 +18,7 @@ const MAX_SEQ: u64 = 1 << 53;
 
 #[async_trait]
 impl RoomLog for Node {
-    async fn append(&self, draft: &Draft, key: Option<&str>) -> Result<Appended> {
+    async fn append(&self, draft: &NewMessage, key: Option<&str>) -> Result<Appended> {
         self.appends.append(draft, key).await
     }
 
@@ -70,7 +70,7 @@ impl RoomLog for Node {
                     vec![key.into(), "e".into(), "s".into()],
                 )
                 .await?;
-            let mut answer = Answer::new(found);
+            let mut answer = ScriptReply::new(found);
             let (epoch, seq) = (answer.value()?, answer.value()?);
             Ok(epoch.as_str().zip(seq.as_u64()).map(|(epoch, seq)| Head {
                 epoch: Epoch::trusted(&epoch),
@@ -86,7 +86,7 @@ impl RoomLog for Node {
 }
 
 /// The first four values of `read.lua` and `join.lua`.
-pub(super) fn span(answer: &mut Answer) -> std::result::Result<LogSpan, Fault> {
+pub(super) fn span(answer: &mut ScriptReply) -> std::result::Result<LogSpan, Fault> {
     let head = Head {
         epoch: Epoch::trusted(&answer.text()?),
         seq: answer.number()?,
@@ -111,7 +111,7 @@ pub(super) fn span(answer: &mut Answer) -> std::result::Result<LogSpan, Fault> {
 }
 
 /// The messages that `read.lua` answers with behind the span.
-pub(super) fn entries(mut answer: Answer) -> std::result::Result<Vec<Entry>, Fault> {
+pub(super) fn entries(mut answer: ScriptReply) -> std::result::Result<Vec<Entry>, Fault> {
     let mut entries = Vec::new();
     while !answer.is_empty() {
         entries.push(Entry {

@@ -3,7 +3,7 @@
 //! Every step that changes something is one script on one partition ([`keys`]), and all of them are safe to repeat. The
 //! pieces: [`link`] runs scripts, [`turns`] bounds those about presence, [`batch`] gathers appends, [`log`] and
 //! [`presence`] keep the traits' promises, [`lease`] keeps the node's incarnation alive, [`mend`] puts back what was lost,
-//! [`reap`] ends graces and takes dead nodes out, [`bus`] and [`subscriber`] listen, [`spending`] adds up.
+//! [`reap`] ends graces and takes dead nodes out, [`bus`] and [`subscriber`] listen, [`rate_limiter`] adds up.
 
 mod batch;
 mod bus;
@@ -14,12 +14,12 @@ mod keys;
 mod lease;
 mod link;
 mod log;
-mod mend;
 mod presence;
+mod rate_limiter;
 mod reap;
+mod reconcile;
 mod registry;
 mod script;
-mod spending;
 mod subscriber;
 mod tls;
 mod turns;
@@ -37,13 +37,13 @@ use fred::types::{ClusterHash, CustomCommand, InfoKind, Value};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::{Backplane, BackplaneLimits, Counters, Lifecycle, Spending};
+use super::{Backplane, BackplaneLimits, Counters, Lifecycle, RateLimiter};
 use batch::Appends;
 use bus::Subscriptions;
 use lease::Lease;
 use link::{Lane, Link};
-use mend::Replids;
 use reap::Sweeps;
+use reconcile::Replids;
 use registry::Registry;
 
 /// How to reach Redis, and the times of a node's life. The defaults fit the contract; tests shorten them.
@@ -187,12 +187,12 @@ pub async fn connect(
         )),
     ];
     *node.tasks.lock() = tasks;
-    let spending = Some(Arc::new(spending::Sum(node.link.clone())) as Arc<dyn Spending>);
+    let rate_limiter = Some(Arc::new(rate_limiter::Sum(node.link.clone())) as Arc<dyn RateLimiter>);
     Ok(Backplane {
         log: node.clone(),
         presence: node.clone(),
         bus: node.clone(),
-        spending,
+        rate_limiter,
         lifecycle: node,
     })
 }

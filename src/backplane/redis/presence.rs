@@ -12,11 +12,13 @@ use super::keys::{Partition, part};
 use super::link::{Fault, Lane, millis};
 use super::log::{PIPELINE, size, span};
 use super::registry::Known;
-use super::script::{Answer, CHANGES, CONDEMN, CONNECT, JOIN, LEAVE, MEMBERS, RECALL, STATUS};
+use super::script::{CHANGES, CONDEMN, CONNECT, JOIN, LEAVE, MEMBERS, RECALL, STATUS, ScriptReply};
 use crate::backplane::{
-    BackplaneError, Changes, Joined, MemberPage, Presence, Result, Roster, Topic,
+    BackplaneError, BusTopic, Changes, Joined, OccupantPage, Presence, Result, Roster,
 };
-use crate::domain::{ConnId, Limits, RoomChange, RoomId, Status, Timestamp, UserId, Username};
+use crate::domain::{
+    ConnId, Limits, OnlineStatus, RoomChange, RoomId, Timestamp, UserId, Username,
+};
 
 #[async_trait]
 impl Presence for Node {
@@ -118,7 +120,7 @@ impl Presence for Node {
         room: &RoomId,
         after: Option<&UserId>,
         limit: usize,
-    ) -> Result<MemberPage> {
+    ) -> Result<OccupantPage> {
         let after = after.map_or("", UserId::as_str);
         let args = vec![
             part(room.as_str()).into(),
@@ -144,14 +146,14 @@ impl Presence for Node {
             .last()
             .filter(|_| more)
             .map(|(user, _)| user.clone());
-        Ok(MemberPage {
+        Ok(OccupantPage {
             members,
             total,
             next,
         })
     }
 
-    async fn is_member(&self, room: &RoomId, user: &UserId) -> Result<bool> {
+    async fn is_occupant(&self, room: &RoomId, user: &UserId) -> Result<bool> {
         let partition = Partition::of_room(room);
         let key = format!("{}u:{}", partition.tag(), part(room.as_str()));
         let score = self
@@ -187,7 +189,7 @@ impl Presence for Node {
             .await?)
     }
 
-    async fn status(&self, user: &UserId) -> Result<Status> {
+    async fn status(&self, user: &UserId) -> Result<OnlineStatus> {
         let mut answer = self
             .link
             .run(
@@ -201,10 +203,10 @@ impl Presence for Node {
             (answer.text()? == "1", answer.number()?, answer.number()?);
         let (last_seen, username) = (answer.number()?, answer.text()?);
         if version == 0 {
-            return Ok(Status::never_seen(user.clone()));
+            return Ok(OnlineStatus::never_seen(user.clone()));
         }
         let last_seen = Some(Timestamp(if online { now } else { last_seen }));
-        Ok(Status {
+        Ok(OnlineStatus {
             user: user.clone(),
             username: Some(Username::trusted(&username)),
             online,
@@ -214,7 +216,7 @@ impl Presence for Node {
         })
     }
 
-    async fn status_changes(&self, user: &UserId, version: u64) -> Result<Changes<Status>> {
+    async fn status_changes(&self, user: &UserId, version: u64) -> Result<Changes<OnlineStatus>> {
         let name = part(user.as_str());
         let changes = self.changes(
             Partition::of_user(user),
@@ -228,7 +230,7 @@ impl Presence for Node {
                     (Some(Username::trusted(&fields.text()?)), fields.number()?);
                 Ok((
                     previous,
-                    Status {
+                    OnlineStatus {
                         user: user.clone(),
                         username,
                         online,
@@ -242,7 +244,7 @@ impl Presence for Node {
         Ok(changes.await?)
     }
 
-    async fn recall(&self, seen: &Status) -> Result<()> {
+    async fn recall(&self, seen: &OnlineStatus) -> Result<()> {
         let partition = Partition::of_user(&seen.user);
         let name = seen.username.as_ref().map_or("", Username::as_str);
         let last_seen = seen.last_seen.map_or(0, |at| at.0);
@@ -263,16 +265,16 @@ impl Presence for Node {
         Ok(())
     }
 
-    async fn versions(&self, topics: &[Topic]) -> Result<Vec<u64>> {
+    async fn versions(&self, topics: &[BusTopic]) -> Result<Vec<u64>> {
         let keys: Vec<_> = topics
             .iter()
             .map(|topic| {
                 let partition = Partition::of_topic(topic);
                 let key = match topic {
-                    Topic::Room(room) => format!("{}m:{}", partition.tag(), part(room.as_str())),
-                    Topic::User(user) => format!("{}s:{}", partition.tag(), part(user.as_str())),
+                    BusTopic::Room(room) => format!("{}m:{}", partition.tag(), part(room.as_str())),
+                    BusTopic::User(user) => format!("{}s:{}", partition.tag(), part(user.as_str())),
                     // Nothing is there.
-                    Topic::Nodes => format!("{}-", partition.tag()),
+                    BusTopic::Nodes => format!("{}-", partition.tag()),
                 };
                 (partition, key)
             })
@@ -350,7 +352,7 @@ impl Node {
         script: &super::script::Script,
         partition: Partition,
         args: impl Fn(&str) -> Vec<Value> + Send,
-    ) -> std::result::Result<Answer, Fault> {
+    ) -> std::result::Result<ScriptReply, Fault> {
         for _ in 0..2 {
             let inc = self.lease.incarnation()?;
             match self.link.run(script, partition, args(&inc)).await {
@@ -368,7 +370,7 @@ impl Node {
         name: &str,
         hash: char,
         version: u64,
-        read: impl Fn(u64, Answer) -> std::result::Result<(u64, T), Fault>,
+        read: impl Fn(u64, ScriptReply) -> std::result::Result<(u64, T), Fault>,
     ) -> std::result::Result<Changes<T>, Fault> {
         let args = vec![
             format!("p:{name}").into(),
@@ -385,18 +387,18 @@ impl Node {
 
 /// What `changes.lua` answers: the changes after `version`, each read by `read` from its fields, with the one before.
 pub(super) fn changes_since<T>(
-    mut answer: Answer,
+    mut answer: ScriptReply,
     version: u64,
-    read: impl Fn(u64, Answer) -> std::result::Result<(u64, T), Fault>,
+    read: impl Fn(u64, ScriptReply) -> std::result::Result<(u64, T), Fault>,
 ) -> std::result::Result<Changes<T>, Fault> {
     let last = answer.number()?;
     if last == version {
         return Ok(Changes::Since(Vec::new()));
     }
-    let mut found = Answer::new(answer.value()?);
+    let mut found = ScriptReply::new(answer.value()?);
     let (mut changes, mut reached) = (Vec::new(), version);
     while !found.is_empty() {
-        let mut entry = Answer::new(found.value()?);
+        let mut entry = ScriptReply::new(found.value()?);
         let id = entry.text()?;
         let number = id.split('-').next().and_then(|number| number.parse().ok());
         let number = number.ok_or_else(|| Fault::nonsense("not a version"))?;
@@ -408,7 +410,7 @@ pub(super) fn changes_since<T>(
             .skip(1)
             .step_by(2)
             .collect();
-        let (previous, change) = read(number, Answer::new(Value::Array(values)))?;
+        let (previous, change) = read(number, ScriptReply::new(Value::Array(values)))?;
         if previous != reached {
             return Ok(Changes::TooOld);
         }
@@ -425,7 +427,7 @@ pub(super) fn changes_since<T>(
 /// A change of membership, from its fields and with the one before.
 pub(super) fn room_change(
     version: u64,
-    mut fields: Answer,
+    mut fields: ScriptReply,
 ) -> std::result::Result<(u64, RoomChange), Fault> {
     let kind =
         change_kind(&fields.text()?).ok_or_else(|| Fault::nonsense("not a kind of change"))?;
@@ -447,7 +449,7 @@ pub(super) fn room_change(
     ))
 }
 
-pub(super) fn roster(mut answer: Answer) -> std::result::Result<Roster, Fault> {
+pub(super) fn roster(mut answer: ScriptReply) -> std::result::Result<Roster, Fault> {
     let (total, version) = (answer.number()?, answer.number()?);
     let users = answer
         .texts()?

@@ -55,9 +55,9 @@ scripts! {
 }
 
 /// A script's answer, read from its beginning.
-pub(super) struct Answer(std::vec::IntoIter<Value>);
+pub(super) struct ScriptReply(std::vec::IntoIter<Value>);
 
-impl Answer {
+impl ScriptReply {
     pub(super) fn new(value: Value) -> Self {
         Self(value.into_array().into_iter())
     }

@@ -22,7 +22,7 @@ use super::RedisSettings;
 use super::keys::{Partition, channel};
 use super::link::{Fault, Tally, client_settings, drive};
 use super::{frame, link};
-use crate::backplane::{BusSink, Topic};
+use crate::backplane::{BusSink, BusTopic};
 
 /// Events that may wait to be read; more are dropped, and we catch up.
 const EVENTS: usize = 65_536;
@@ -33,13 +33,13 @@ const AT_ONCE: usize = 256;
 /// How often an idle connection is tried, and a failed renewal repeated.
 const TICK: Duration = Duration::from_secs(1);
 
-type Topics = Arc<RwLock<HashMap<String, Topic>>>;
+type Topics = Arc<RwLock<HashMap<String, BusTopic>>>;
 type Sink = Arc<OnceLock<Arc<dyn BusSink>>>;
 type Reply = oneshot::Sender<Result<(), Fault>>;
 
 enum Request {
-    Subscribe(Topic, Reply),
-    Unsubscribe(Topic),
+    Subscribe(BusTopic, Reply),
+    Unsubscribe(BusTopic),
     Renew(Vec<Partition>),
 }
 
@@ -111,7 +111,7 @@ impl Subscriber {
         let _ = self.client.wait_for_connect().await;
     }
 
-    pub(super) async fn subscribe(&self, topic: &Topic) -> Result<(), Fault> {
+    pub(super) async fn subscribe(&self, topic: &BusTopic) -> Result<(), Fault> {
         if !self.client.is_connected() {
             return Err(Fault::unavailable("not connected"));
         }
@@ -126,7 +126,7 @@ impl Subscriber {
         }
     }
 
-    pub(super) async fn unsubscribe(&self, topic: &Topic) {
+    pub(super) async fn unsubscribe(&self, topic: &BusTopic) {
         let _ = self
             .requests
             .send(Request::Unsubscribe(topic.clone()))
@@ -195,7 +195,7 @@ async fn read(
     }
 }
 
-fn interrupt(sink: &Sink, tally: &Tally, topics: Vec<Topic>) {
+fn interrupt(sink: &Sink, tally: &Tally, topics: Vec<BusTopic>) {
     if let Some(sink) = sink.get() {
         for topic in topics {
             tally.interruptions.fetch_add(1, Ordering::Relaxed);
@@ -243,7 +243,7 @@ impl Task {
 
     /// Takes up a request, and with the first subscription all those that wait behind it.
     async fn answer(&mut self, first: Request, inbox: &mut mpsc::Receiver<Request>) {
-        let mut wanted: Vec<(Topic, Reply)> = Vec::new();
+        let mut wanted: Vec<(BusTopic, Reply)> = Vec::new();
         let mut next = Some(first);
         while let Some(request) = next.take() {
             match request {
@@ -265,7 +265,7 @@ impl Task {
         self.subscribe_all(&mut wanted).await;
     }
 
-    async fn subscribe_all(&mut self, wanted: &mut Vec<(Topic, Reply)>) {
+    async fn subscribe_all(&mut self, wanted: &mut Vec<(BusTopic, Reply)>) {
         let wanted = std::mem::take(wanted);
         if wanted.is_empty() {
             return;
@@ -279,7 +279,7 @@ impl Task {
                     .is_some()
             })
             .collect();
-        let fresh: Vec<Topic> = wanted
+        let fresh: Vec<BusTopic> = wanted
             .iter()
             .zip(&known)
             .filter(|(_, known)| !**known)
@@ -296,7 +296,7 @@ impl Task {
                 self.unsubscribe(topic).await;
             }
         }
-        let mut unheard: HashSet<Topic> = if done.is_ok() {
+        let mut unheard: HashSet<BusTopic> = if done.is_ok() {
             fresh.into_iter().collect()
         } else {
             HashSet::new()
@@ -313,7 +313,7 @@ impl Task {
     }
 
     /// Subscribes, and waits until Redis has it.
-    async fn establish(&self, topics: &[Topic]) -> Result<(), Fault> {
+    async fn establish(&self, topics: &[BusTopic]) -> Result<(), Fault> {
         if topics.is_empty() {
             return Ok(());
         }
@@ -350,7 +350,7 @@ impl Task {
         link::Fault::unavailable(why)
     }
 
-    async fn unsubscribe(&self, topic: &Topic) {
+    async fn unsubscribe(&self, topic: &BusTopic) {
         let channel = channel(topic);
         self.topics.write().remove(&channel);
         let _ = if self.sharded {
@@ -376,11 +376,11 @@ impl Task {
             let _ = tokio::time::timeout(self.timeout, self.client.sync_cluster()).await;
         }
         while let Some(stale) = self.stale.take() {
-            let concerned = |topic: &Topic| match &stale {
+            let concerned = |topic: &BusTopic| match &stale {
                 None => true,
                 Some(partitions) => partitions.contains(&Partition::of_topic(topic)),
             };
-            let topics: Vec<Topic> = self
+            let topics: Vec<BusTopic> = self
                 .topics
                 .read()
                 .values()

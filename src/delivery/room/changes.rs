@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::super::worker::Context;
 use super::super::{Event, Shared};
-use super::{Answer, RETRY, RoomFeed};
+use super::{FeedEvent, RETRY, RoomFeed};
 use crate::backplane::{Changes, Result, Roster};
 use crate::domain::{ChangeKind, Limits, RoomChange, UserId};
 
@@ -126,7 +126,7 @@ impl RoomFeed {
         } else {
             let (user, version) = (change.user.clone(), change.version);
             let shared = Shared::new(Event::RoomChanged(self.room.clone(), change));
-            let others = |member: &&mut super::members::Member| *member.outlet.user() != user;
+            let others = |member: &&mut super::members::Occupant| *member.outlet.user() != user;
             for member in self
                 .members
                 .iter_mut()
@@ -179,7 +179,7 @@ impl RoomFeed {
     fn read_roster(&self, context: &Context, instead: Option<u64>) {
         let (presence, room) = (context.backplane.presence.clone(), self.room.clone());
         context.read_room(&self.room, async move {
-            Answer::Roster(instead, presence.roster(&room, Limits::ROSTER).await)
+            FeedEvent::Roster(instead, presence.roster(&room, Limits::ROSTER).await)
         });
     }
 
@@ -260,7 +260,7 @@ impl RoomFeed {
         self.changes.again = false;
         let (presence, room) = (context.backplane.presence.clone(), self.room.clone());
         context.read_room(&self.room, async move {
-            Answer::Changed(ticket, presence.room_changes(&room, version).await)
+            FeedEvent::Changed(ticket, presence.room_changes(&room, version).await)
         });
     }
 
@@ -298,7 +298,7 @@ impl RoomFeed {
     fn read_changes_again(&self, context: &Context, ticket: u64) {
         context.ask_room(&self.room, async move {
             tokio::time::sleep(RETRY).await;
-            Answer::ChangesAgain(ticket)
+            FeedEvent::ChangesAgain(ticket)
         });
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::super::worker::Context;
-use super::super::{Event, JoinOutcome, JoinRequest, Outlet, Shared, Start};
+use super::super::{Event, JoinOutcome, JoinRequest, Outlet, ReplayFrom, Shared};
 use super::RoomFeed;
 use crate::backplane::Joined;
 use crate::domain::{ConnId, Continuity, Epoch, Head, LogSpan};
@@ -17,7 +17,7 @@ use crate::domain::{ConnId, Continuity, Epoch, Head, LogSpan};
 /// Changes of membership held for one joiner; more are made up for by a fresh `room_users`.
 const HELD_CHANGES: usize = 256;
 
-pub(super) struct Member {
+pub(super) struct Occupant {
     pub outlet: Arc<dyn Outlet>,
     /// Nothing up to this `seq` is sent any more.
     pub position: u64,
@@ -66,7 +66,7 @@ pub(super) struct Opening {
     done: oneshot::Sender<()>,
 }
 
-impl Member {
+impl Occupant {
     /// From `at` on it is no longer live, unless it is beyond that.
     fn fall_behind(&mut self, at: Head, ticket: u64, stage: Stage) {
         self.position = self.position.max(at.seq);
@@ -144,7 +144,7 @@ impl Member {
 /// Members, for fan-out in a row and found by connection.
 #[derive(Default)]
 pub(super) struct Members {
-    list: Vec<Member>,
+    list: Vec<Occupant>,
     places: HashMap<ConnId, usize>,
 }
 
@@ -153,25 +153,25 @@ impl Members {
         self.list.is_empty()
     }
 
-    pub fn live(&self) -> impl Iterator<Item = &Member> {
+    pub fn live(&self) -> impl Iterator<Item = &Occupant> {
         self.list.iter().filter(|member| member.replay.is_none())
     }
 
-    pub fn live_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+    pub fn live_mut(&mut self) -> impl Iterator<Item = &mut Occupant> {
         self.list
             .iter_mut()
             .filter(|member| member.replay.is_none())
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Occupant> {
         self.list.iter_mut()
     }
 
-    pub fn get(&self, conn: &ConnId) -> Option<&Member> {
+    pub fn get(&self, conn: &ConnId) -> Option<&Occupant> {
         self.places.get(conn).map(|place| &self.list[*place])
     }
 
-    pub fn get_mut(&mut self, conn: &ConnId) -> Option<&mut Member> {
+    pub fn get_mut(&mut self, conn: &ConnId) -> Option<&mut Occupant> {
         self.places.get(conn).map(|place| &mut self.list[*place])
     }
 
@@ -188,7 +188,7 @@ impl Members {
 
     /// Who waits for the feed.
     pub fn parked(&self) -> Vec<ConnId> {
-        let parked = |member: &&Member| {
+        let parked = |member: &&Occupant| {
             member
                 .replay
                 .as_ref()
@@ -201,7 +201,7 @@ impl Members {
             .collect()
     }
 
-    fn insert(&mut self, member: Member) {
+    fn insert(&mut self, member: Occupant) {
         let conn = member.outlet.conn().clone();
         self.remove(&conn);
         self.places.insert(conn, self.list.len());
@@ -219,13 +219,13 @@ impl Members {
 }
 
 /// Where a replay begins, and what the joiner is told of it.
-fn plan(start: &Start, span: &LogSpan, total: u64) -> (u64, JoinOutcome) {
+fn plan(start: &ReplayFrom, span: &LogSpan, total: u64) -> (u64, JoinOutcome) {
     let head = span.head.seq;
     let start_of_log = span.oldest.saturating_sub(1).min(head);
     let (position, recovered, gap) = match start {
-        Start::Live => (head, false, false),
-        Start::Last(count) => (head.saturating_sub(*count).max(start_of_log), false, false),
-        Start::Since { seq, epoch } => match span.continuity(epoch.as_ref(), *seq) {
+        ReplayFrom::Live => (head, false, false),
+        ReplayFrom::Last(count) => (head.saturating_sub(*count).max(start_of_log), false, false),
+        ReplayFrom::Since { seq, epoch } => match span.continuity(epoch.as_ref(), *seq) {
             Continuity::Clean => (*seq, true, false),
             Continuity::Trimmed | Continuity::Lost { .. } => (start_of_log, false, true),
         },
@@ -264,7 +264,7 @@ impl RoomFeed {
         let (mut until, mut epoch) = (head.seq, head.epoch);
         // Who is live already, and asks for nothing again, goes on from where it is, in the numbering in which it is there:
         // at the feed, or ahead of it, or behind, if it is slow.
-        if let (Start::Live, Some(at), Some(member)) =
+        if let (ReplayFrom::Live, Some(at), Some(member)) =
             (&start, self.log.told(), self.members.get_mut(outlet.conn()))
             && member
                 .replay
@@ -294,7 +294,7 @@ impl RoomFeed {
             overflowed,
             done,
         };
-        self.members.insert(Member {
+        self.members.insert(Occupant {
             outlet,
             position,
             changes_from: roster.version,

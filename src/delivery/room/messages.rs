@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::super::worker::Context;
 use super::super::{Event, Shared};
-use super::{Answer, RETRY, RoomFeed};
+use super::{FeedEvent, RETRY, RoomFeed};
 use crate::backplane::{Entry, Result, Slice, Window};
 use crate::domain::{Continuity, Head};
 
@@ -116,7 +116,7 @@ impl RoomFeed {
         context.counters.catch_ups.add(1);
         let (log, room, after) = (context.backplane.log.clone(), self.room.clone(), at.seq);
         context.read_room(&self.room, async move {
-            Answer::CaughtUp(
+            FeedEvent::CaughtUp(
                 ticket,
                 log.read(&room, Window::After(after), PAGE, page_bytes)
                     .await,
@@ -149,7 +149,7 @@ impl RoomFeed {
             // `reading` stays set: what arrives is held until the next try.
             context.ask_room(&self.room, async move {
                 tokio::time::sleep(RETRY).await;
-                Answer::CatchUpAgain(ticket)
+                FeedEvent::CatchUpAgain(ticket)
             });
             return;
         };

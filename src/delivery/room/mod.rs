@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::worker::Context;
 use super::{Event, JoinRequest, Shared};
 use crate::backplane::{
-    BackplaneError, Changes, Joined, Result, Roster, Slice, Topic, Typing, Window,
+    BackplaneError, BusTopic, Changes, Joined, Result, Roster, Slice, Typing, Window,
 };
 use crate::domain::{ConnId, Head, RoomChange, RoomId};
 use changes::ChangeCursor;
@@ -34,7 +34,7 @@ const LINGER: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(500);
 
 /// What a feed had asked for.
-pub(crate) enum Answer {
+pub(crate) enum FeedEvent {
     Subscribed(Result<()>),
     Unsubscribed,
     Joined(JoinRequest, Result<Joined>),
@@ -95,10 +95,10 @@ impl RoomFeed {
     fn subscribe(&self, context: &Context) {
         let (bus, topic) = (
             context.backplane.bus.clone(),
-            Topic::Room(self.room.clone()),
+            BusTopic::Room(self.room.clone()),
         );
         context.ask_room(&self.room, async move {
-            Answer::Subscribed(bus.subscribe(&topic).await)
+            FeedEvent::Subscribed(bus.subscribe(&topic).await)
         });
     }
 
@@ -124,7 +124,7 @@ impl RoomFeed {
                     .await
                     .map(|slice| Joined::listening(slice.span)),
             };
-            Answer::Joined(request, joined)
+            FeedEvent::Joined(request, joined)
         });
     }
 
@@ -150,30 +150,30 @@ impl RoomFeed {
             self.subscription = Subscription::Ending;
             let (bus, topic) = (
                 context.backplane.bus.clone(),
-                Topic::Room(self.room.clone()),
+                BusTopic::Room(self.room.clone()),
             );
             context.ask_room(&self.room, async move {
                 bus.unsubscribe(&topic).await;
-                Answer::Unsubscribed
+                FeedEvent::Unsubscribed
             });
         }
     }
 
     /// Break: the feed has nobody left and can go.
-    pub fn on_answer(&mut self, context: &mut Context, answer: Answer) -> ControlFlow<()> {
+    pub fn on_answer(&mut self, context: &mut Context, answer: FeedEvent) -> ControlFlow<()> {
         match answer {
-            Answer::Subscribed(Ok(())) => {
+            FeedEvent::Subscribed(Ok(())) => {
                 self.subscription = Subscription::Live;
                 for request in std::mem::take(&mut self.waiting) {
                     self.join(context, request);
                 }
                 self.look_idle(context);
             }
-            Answer::Subscribed(Err(error)) => {
+            FeedEvent::Subscribed(Err(error)) => {
                 self.refuse_waiting(&error);
                 return ControlFlow::Break(());
             }
-            Answer::Unsubscribed => {
+            FeedEvent::Unsubscribed => {
                 if self.waiting.is_empty() {
                     return ControlFlow::Break(());
                 }
@@ -184,7 +184,7 @@ impl RoomFeed {
                 self.subscription = Subscription::Pending;
                 self.subscribe(context);
             }
-            Answer::Joined(request, joined) => {
+            FeedEvent::Joined(request, joined) => {
                 self.joining -= 1;
                 match joined {
                     Ok(joined) => self.attach(context, request, joined),
@@ -192,15 +192,15 @@ impl RoomFeed {
                 }
                 self.look_idle(context);
             }
-            Answer::CaughtUp(ticket, slice) => self.on_caught_up(context, ticket, slice),
-            Answer::CatchUpAgain(ticket) => self.on_catch_up_again(context, ticket),
-            Answer::Read(ticket, slice) => self.on_read(context, ticket, slice),
-            Answer::ReadAgain(ticket) => self.on_read_again(context, ticket),
-            Answer::Turn => self.on_turn(context),
-            Answer::Roomy(conn, ticket) => self.on_roomy(context, &conn, ticket),
-            Answer::Changed(ticket, changes) => self.on_changes(context, ticket, changes),
-            Answer::ChangesAgain(ticket) => self.on_changes_again(context, ticket),
-            Answer::Roster(ticket, roster) => self.on_roster(context, ticket, roster),
+            FeedEvent::CaughtUp(ticket, slice) => self.on_caught_up(context, ticket, slice),
+            FeedEvent::CatchUpAgain(ticket) => self.on_catch_up_again(context, ticket),
+            FeedEvent::Read(ticket, slice) => self.on_read(context, ticket, slice),
+            FeedEvent::ReadAgain(ticket) => self.on_read_again(context, ticket),
+            FeedEvent::Turn => self.on_turn(context),
+            FeedEvent::Roomy(conn, ticket) => self.on_roomy(context, &conn, ticket),
+            FeedEvent::Changed(ticket, changes) => self.on_changes(context, ticket, changes),
+            FeedEvent::ChangesAgain(ticket) => self.on_changes_again(context, ticket),
+            FeedEvent::Roster(ticket, roster) => self.on_roster(context, ticket, roster),
         }
         ControlFlow::Continue(())
     }

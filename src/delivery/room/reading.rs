@@ -5,10 +5,10 @@
 
 use super::super::worker::Context;
 use super::super::{CloseReason, Event, Shared};
-use super::members::{Member, Stage};
+use super::members::{Occupant, Stage};
 use super::replay::PAGE;
 use super::tail::{MESSAGES, Tail};
-use super::{Answer, RETRY, RoomFeed};
+use super::{FeedEvent, RETRY, RoomFeed};
 use crate::backplane::{Result, Slice, Window};
 use crate::domain::{ConnId, Continuity, Epoch, LogSpan};
 
@@ -107,7 +107,7 @@ impl RoomFeed {
     /// The read that makes the tail reach back to those who wait. `None` when the first of them lies too far back.
     fn lengthen(&mut self, context: &mut Context, ticket: u64) -> Option<Reading> {
         let at = self.log.at.clone()?;
-        let near = |member: &Member| {
+        let near = |member: &Occupant| {
             let same = member
                 .replay
                 .as_ref()
@@ -162,7 +162,7 @@ impl RoomFeed {
             ..
         } = reading;
         context.read_room(&self.room, async move {
-            Answer::Read(ticket, log.read(&room, window, limit, bytes).await)
+            FeedEvent::Read(ticket, log.read(&room, window, limit, bytes).await)
         });
     }
 
@@ -187,7 +187,7 @@ impl RoomFeed {
         let Ok(slice) = slice else {
             context.ask_room(&self.room, async move {
                 tokio::time::sleep(RETRY).await;
-                Answer::ReadAgain(ticket)
+                FeedEvent::ReadAgain(ticket)
             });
             return;
         };

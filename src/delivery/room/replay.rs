@@ -14,7 +14,7 @@ use super::super::worker::Context;
 use super::members::Stage;
 use super::reading::{Page, Reading};
 use super::tail::{Tail, keepable};
-use super::{Answer, RoomFeed};
+use super::{FeedEvent, RoomFeed};
 use crate::backplane::Entry;
 use crate::domain::{ConnId, Head};
 
@@ -123,7 +123,7 @@ impl RoomFeed {
             } else if !member.outlet.has_room() {
                 replay.stage = Stage::Full;
                 member.outlet.when_roomy(
-                    context.waker(&self.room, Answer::Roomy(conn.clone(), member.ticket)),
+                    context.waker(&self.room, FeedEvent::Roomy(conn.clone(), member.ticket)),
                 );
             } else if went_on {
                 self.make_ready(context, conn);
@@ -145,7 +145,7 @@ impl RoomFeed {
     pub(super) fn make_ready(&mut self, context: &Context, conn: &ConnId) {
         self.members.set_stage(conn, Stage::Ready);
         if self.replays.ready.is_empty() {
-            context.ask_room(&self.room, async { Answer::Turn });
+            context.ask_room(&self.room, async { FeedEvent::Turn });
         }
         self.replays.ready.push_back(conn.clone());
     }
@@ -166,7 +166,7 @@ impl RoomFeed {
         if self.replays.ready.is_empty() {
             self.read_on(context);
         } else {
-            context.ask_room(&self.room, async { Answer::Turn });
+            context.ask_room(&self.room, async { FeedEvent::Turn });
         }
     }
 

@@ -5,7 +5,7 @@ use super::*;
 /// A member that is live and has the first five messages.
 async fn live(delivery: &Delivery, log: &FakeLog) -> Arc<Recorder> {
     let ann = Recorder::new("ann");
-    join(delivery, &ann, Start::Live).await;
+    join(delivery, &ann, ReplayFrom::Live).await;
     for seq in 1..=5 {
         delivery
             .queues
@@ -75,7 +75,7 @@ async fn who_joins_again_over_a_change_of_epoch_misses_nothing() {
     let ann = live(&delivery, &log).await;
     log.roll_back(5, "e2");
     (6..=9).for_each(|seq| drop(log.say(seq)));
-    assert_eq!(join(&delivery, &ann, Start::Live).await.head.seq, 9);
+    assert_eq!(join(&delivery, &ann, ReplayFrom::Live).await.head.seq, 9);
     delivery
         .queues
         .event(BusEvent::Message(room(), log.say(10)));
@@ -100,7 +100,7 @@ async fn who_was_ahead_of_the_feed_is_not_taken_to_have_what_another_epoch_says(
     join(
         &delivery,
         &bob,
-        Start::Since {
+        ReplayFrom::Since {
             seq: 4,
             epoch: None,
         },
@@ -126,7 +126,7 @@ struct Faltering {
 
 #[async_trait]
 impl RoomLog for Faltering {
-    async fn append(&self, draft: &Draft, key: Option<&str>) -> Result<Appended> {
+    async fn append(&self, draft: &NewMessage, key: Option<&str>) -> Result<Appended> {
         self.log.append(draft, key).await
     }
     async fn read(
@@ -180,7 +180,7 @@ async fn who_comes_while_a_loss_is_looked_into_is_not_told_of_it() {
     let outcome = join(
         &delivery,
         &bob,
-        Start::Since {
+        ReplayFrom::Since {
             seq: 3,
             epoch: Some(Epoch::trusted("e2")),
         },

@@ -17,7 +17,7 @@ pub(super) struct CountedLog {
 
 #[async_trait]
 impl RoomLog for CountedLog {
-    async fn append(&self, draft: &Draft, key: Option<&str>) -> Result<Appended> {
+    async fn append(&self, draft: &NewMessage, key: Option<&str>) -> Result<Appended> {
         self.inner.append(draft, key).await
     }
     async fn read(
@@ -59,8 +59,8 @@ async fn say_many(backplane: &Backplane, count: usize) {
     }
 }
 
-pub(super) fn since(seq: u64) -> Start {
-    Start::Since { seq, epoch: None }
+pub(super) fn since(seq: u64) -> ReplayFrom {
+    ReplayFrom::Since { seq, epoch: None }
 }
 
 /// One member for each `seq`, all at once; their outlets, when all joins are over.
@@ -106,7 +106,7 @@ async fn reads_of_a_storm(resident: bool, seqs: Range<u64>) -> u64 {
     let delivery = Arc::new(start(&backplane, 2, 500));
     let ann = Recorder::new("ann");
     if resident {
-        join(&delivery, &ann, Start::Live).await;
+        join(&delivery, &ann, ReplayFrom::Live).await;
     }
     say_many(&backplane, 300).await;
     let talk = {
@@ -177,7 +177,7 @@ async fn what_is_kept_is_bounded_and_not_kept_for_long() {
     };
     let delivery = Arc::new(Delivery::start(&backplane, &settings));
     let ann = Recorder::new("ann");
-    join(&delivery, &ann, Start::Live).await;
+    join(&delivery, &ann, ReplayFrom::Live).await;
     say_many(&backplane, 500).await;
     assert_eq!(delivery.kept_bytes(), 0, "nobody has come back yet");
     let members = storm(&delivery, (0..50).map(|n| n * 10)).await;
@@ -252,7 +252,7 @@ async fn a_live_message_does_not_wait_for_replays() {
             room(),
             ann,
             Username::from(&quick.user),
-            Start::Live,
+            ReplayFrom::Live,
             Box::new(|_| ()),
         )
         .await;
@@ -362,7 +362,7 @@ async fn a_new_epoch_is_not_served_from_what_was_kept_of_the_old_one() {
     // The tail from 11 on is lost; others go on from there, and further than the feed was.
     log.roll_back(10, "e2");
     (11..=30).for_each(|seq| drop(log.say(seq)));
-    let before = Start::Since {
+    let before = ReplayFrom::Since {
         seq: 5,
         epoch: Some(Epoch::trusted("e1")),
     };
@@ -412,7 +412,7 @@ async fn a_joiner_who_is_ahead_of_the_feed_waits_for_the_bus_but_not_for_long() 
     let delivery = Arc::new(start(&backplane, 1, 500));
     let bus = delivery.queues.clone();
     let [ann, bob, cid] = ["ann", "bob", "cid"].map(Recorder::new);
-    join(&delivery, &ann, Start::Live).await;
+    join(&delivery, &ann, ReplayFrom::Live).await;
     let reads = || {
         (
             delivery.counters().catch_ups.get(),

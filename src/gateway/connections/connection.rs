@@ -16,11 +16,11 @@ use tracing::Instrument;
 
 use super::deadlines::{Deadline, Key};
 use super::inbox::{Arrived, Inbox, Next, Put};
-use super::{Asked, Closing, Connections, Line, Reference};
+use super::{ClientTransport, CloseReason, Connections, IncomingEvent, ReplyTo};
 use crate::auth::Identity;
-use crate::chat::{JoinReply, Session};
-use crate::delivery::{JoinOutcome, Outlet, Start};
+use crate::delivery::{JoinOutcome, Outlet, ReplayFrom};
 use crate::domain::{Code, ConnId, Cost, Limits, Refusal, RoomId, UserId};
+use crate::features::messaging::{ConnectionState, JoinReply};
 use crate::gateway::wire::{
     Authenticated, Decoded, EventName, Exception, HistoryAck, JoinAck, LeaveAck, MessageAck,
     StatusJson, TargetAck, refusal_ack,
@@ -36,12 +36,12 @@ pub struct Connection {
     conn: ConnId,
     /// Sets it apart from the others of this node.
     number: u64,
-    line: Arc<dyn Line>,
+    line: Arc<dyn ClientTransport>,
     /// Whose address it counts for.
     client: Option<Client>,
     inbox: Mutex<Inbox>,
     /// Taken by whoever handles an event or the loss; never by two at once, as the inbox has one task.
-    session: tokio::sync::Mutex<Session>,
+    session: tokio::sync::Mutex<ConnectionState>,
     identity: Mutex<Option<Identity>>,
     /// Bytes sent to rooms since it was last made sure that what comes back of them is in the outbox.
     unsettled: AtomicUsize,
@@ -50,9 +50,9 @@ pub struct Connection {
 }
 
 /// Where the answer to an event goes.
-struct Answer {
-    line: Arc<dyn Line>,
-    reference: Reference,
+struct Reply {
+    line: Arc<dyn ClientTransport>,
+    reference: ReplyTo,
     event: Cow<'static, str>,
     connections: Arc<Connections>,
 }
@@ -61,9 +61,9 @@ fn json<T: Serialize>(payload: &T) -> String {
     serde_json::to_string(payload).expect("the wire's shapes always serialise")
 }
 
-impl Answer {
+impl Reply {
     fn done<T: Serialize>(&self, payload: &T) {
-        if self.reference != Reference::None {
+        if self.reference != ReplyTo::None {
             self.line.answer(&self.reference, &json(payload));
         }
     }
@@ -72,13 +72,13 @@ impl Answer {
         self.connections.counters.refused.add(1);
         tracing::debug!(event = %self.event, code = refusal.code.as_str(), "refused");
         match self.reference {
-            Reference::None => {
+            ReplyTo::None => {
                 self.line.tell(
                     EventName::Exception,
                     &json(&Exception::of(refusal, Some(&self.event))),
                 );
             }
-            Reference::Ack(_) | Reference::Ref(_) => self.done(&refusal_ack(refusal)),
+            ReplyTo::Ack(_) | ReplyTo::Ref(_) => self.done(&refusal_ack(refusal)),
         }
     }
 }
@@ -88,14 +88,14 @@ impl Connection {
         connections: Arc<Connections>,
         conn: ConnId,
         number: u64,
-        line: Arc<dyn Line>,
+        line: Arc<dyn ClientTransport>,
         client: Option<Client>,
     ) -> Arc<Self> {
         let (outlet_conn, outlet_line) = (conn.clone(), line.clone());
         let make_outlet = Box::new(move |user: &UserId| outlet_line.outlet(&outlet_conn, user));
         Arc::new(Self {
             inbox: Mutex::new(Inbox::new(connections.inbox_bytes.clone())),
-            session: tokio::sync::Mutex::new(Session::new(conn.clone(), make_outlet)),
+            session: tokio::sync::Mutex::new(ConnectionState::new(conn.clone(), make_outlet)),
             identity: Mutex::new(None),
             unsettled: AtomicUsize::new(0),
             deadline: Mutex::new(None),
@@ -128,11 +128,13 @@ impl Connection {
                     .put(arrived, self.connections.chat.limits());
                 match put {
                     Put::Queued | Put::Ignored => return,
-                    Put::Start if self.connections.work_in_line() => {
+                    Put::StartTask if self.connections.work_in_line() => {
                         return self.connections.work.wait(self.clone());
                     }
-                    Put::Start if self.connections.chat.is_alone() => return self.take_up_here(),
-                    Put::Start => return self.take_up(),
+                    Put::StartTask if self.connections.chat.is_alone() => {
+                        return self.take_up_here();
+                    }
+                    Put::StartTask => return self.take_up(),
                     Put::Refused(arrived, refusal) => {
                         self.connections.counters.overloaded.add(1);
                         (arrived, refusal)
@@ -140,7 +142,7 @@ impl Connection {
                 }
             }
         };
-        let Asked {
+        let IncomingEvent {
             event, reference, ..
         } = self.line.decode(&arrived, self.connections.chat.limits());
         self.answer(reference, event).refused(&refusal);
@@ -155,7 +157,7 @@ impl Connection {
         }
         let refused = self.spend(Cost::event(bytes)).err();
         if let Some(refusal) = &refused {
-            self.answer(Reference::None, event.to_owned())
+            self.answer(ReplyTo::None, event.to_owned())
                 .refused(refusal);
         }
         refused.is_none()
@@ -178,7 +180,7 @@ impl Connection {
                 self.connections.admission.spend(self.client, cost)?;
                 let identity = self.identity.lock();
                 let of_user = identity.as_ref().map_or(Ok(()), |identity| {
-                    chat.spenders().spend(&identity.user, cost)
+                    chat.user_rates().spend(&identity.user, cost)
                 });
                 of_user.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))
             });
@@ -187,11 +189,11 @@ impl Connection {
             if self
                 .inbox
                 .lock()
-                .is_incorrigible(chat.limits(), Instant::now())
+                .is_abusing_rate_limit(chat.limits(), Instant::now())
             {
-                self.connections.counters.incorrigible.add(1);
+                self.connections.counters.closed_rate_limited.add(1);
                 tracing::debug!(conn = %self.conn, "refused again and again: closed");
-                self.line.close(Closing::Incorrigible);
+                self.line.close(CloseReason::RateLimitAbuse);
             }
         })
     }
@@ -251,7 +253,7 @@ impl Connection {
                             .await;
                         if handled.is_err() {
                             tracing::error!("handling an event panicked; the connection is closed");
-                            this.line.close(Closing::Fault);
+                            this.line.close(CloseReason::Fault);
                         }
                     }
                     Next::Loss => {
@@ -283,8 +285,8 @@ impl Connection {
         let _ = woken.await;
     }
 
-    fn answer(&self, reference: Reference, event: impl Into<Cow<'static, str>>) -> Answer {
-        Answer {
+    fn answer(&self, reference: ReplyTo, event: impl Into<Cow<'static, str>>) -> Reply {
+        Reply {
             line: self.line.clone(),
             reference,
             event: event.into(),
@@ -295,7 +297,7 @@ impl Connection {
     /// Most often it is a message. What is rarer is boxed, so that the future isn't as large as the largest.
     async fn handle_event(self: &Arc<Self>, arrived: Arrived) {
         let chat = &self.connections.chat;
-        let Asked {
+        let IncomingEvent {
             event,
             reference,
             decoded,
@@ -419,7 +421,7 @@ impl Connection {
     pub async fn listen(
         self: &Arc<Self>,
         outlet: Arc<dyn Outlet>,
-        start: Start,
+        start: ReplayFrom,
         tell: impl FnOnce(&JoinOutcome) + Send + 'static,
     ) -> Result<(), Refusal> {
         let (say, said) = oneshot::channel();
@@ -483,13 +485,13 @@ impl Connection {
     /// Also returns the rooms that it had to leave, as the identity doesn't reach them.
     async fn bind(
         self: &Arc<Self>,
-        session: &mut Session,
+        session: &mut ConnectionState,
         identity: Identity,
     ) -> Result<(Identity, Vec<RoomId>), Refusal> {
         let Connections { chat, users, .. } = &*self.connections;
         let new = session.member().is_err();
         if new {
-            let spent = chat.spenders().spend(&identity.user, Cost::CONNECT);
+            let spent = chat.user_rates().spend(&identity.user, Cost::CONNECT);
             spent.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))?;
         }
         // First: so that no call to end the user's connections, once this one counts, passes it over.
@@ -593,7 +595,7 @@ impl Connection {
             ));
         } else {
             // Nobody could have: so this is no fault of identity, and the client may come back by itself.
-            self.line.close(Closing::Unavailable);
+            self.line.close(CloseReason::Unavailable);
         }
     }
 
@@ -648,7 +650,7 @@ impl Waiting for Connection {
     fn begin_turn(self: Arc<Self>) {
         if catch_unwind(AssertUnwindSafe(|| self.take_up_here())).is_err() {
             tracing::error!(conn = %self.conn, "taking up events panicked; the connection is closed");
-            self.line.close(Closing::Fault);
+            self.line.close(CloseReason::Fault);
         }
     }
 }
@@ -664,7 +666,7 @@ impl Drop for Connection {
         if session.member().is_err() {
             return;
         }
-        let mut session = std::mem::replace(session, Session::nobody());
+        let mut session = std::mem::replace(session, ConnectionState::nobody());
         let chat = self.connections.chat.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { chat.lost(&mut session).await });

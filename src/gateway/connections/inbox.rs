@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use socketioxide_core::Str;
 
-use crate::domain::{Allowance, Code, Cost, Exceeded, Limits, Rate, Rates, Refusal};
+use crate::domain::{Code, Cost, Exceeded, Limiter, Limits, Rate, Rates, Refusal};
 
 /// The least number of events that an inbox holds; a larger burst raises it.
 const EVENTS: usize = 1024;
@@ -94,9 +94,9 @@ pub(super) struct Inbox {
     phase: Phase,
     /// What all inboxes hold.
     all_bytes: Arc<AtomicUsize>,
-    allowance: Allowance,
+    allowance: Limiter,
     /// How often it was refused for a rate, as an allowance of refusals.
-    refusals: Allowance,
+    refusals: Limiter,
 }
 
 impl Drop for Inbox {
@@ -120,7 +120,7 @@ pub(super) enum Put {
     /// Nothing: someone takes it up.
     Queued,
     /// Start taking up.
-    Start,
+    StartTask,
     /// Say why not.
     Refused(Arrived, Refusal),
     /// Nobody listens any more.
@@ -134,8 +134,8 @@ impl Inbox {
             bytes: 0,
             phase: Phase::Closed,
             all_bytes,
-            allowance: Allowance::default(),
-            refusals: Allowance::default(),
+            allowance: Limiter::default(),
+            refusals: Limiter::default(),
         }
     }
 
@@ -163,7 +163,7 @@ impl Inbox {
         self.queue.push_back(arrived);
         if self.phase == Phase::Idle {
             self.phase = Phase::Running;
-            Put::Start
+            Put::StartTask
         } else {
             Put::Queued
         }
@@ -175,7 +175,7 @@ impl Inbox {
     }
 
     /// Notes that the socket was refused for a rate. True: it goes on in spite of that, and has to go.
-    pub fn is_incorrigible(&mut self, limits: &Limits, now: Instant) -> bool {
+    pub fn is_abusing_rate_limit(&mut self, limits: &Limits, now: Instant) -> bool {
         let events = Rate {
             per_sec: limits.socket.events.per_sec.max(1),
             burst: limits.refusals,
@@ -269,7 +269,7 @@ mod tests {
         assert!(matches!(inbox.next(), Next::Event(event) if event.json() == "1"));
         assert!(matches!(inbox.next(), Next::Event(event) if event.json() == "2"));
         assert!(matches!(inbox.next(), Next::Nothing));
-        assert!(matches!(inbox.put(arrived("3"), &limits), Put::Start));
+        assert!(matches!(inbox.put(arrived("3"), &limits), Put::StartTask));
     }
 
     #[test]
@@ -277,7 +277,7 @@ mod tests {
         let limits = Limits::default();
         let mut inbox = inbox();
         inbox.open();
-        assert!(matches!(inbox.put(arrived("1"), &limits), Put::Start));
+        assert!(matches!(inbox.put(arrived("1"), &limits), Put::StartTask));
         assert!(!inbox.end(false), "its task runs already");
         assert!(matches!(inbox.put(arrived("2"), &limits), Put::Ignored));
         assert!(matches!(inbox.next(), Next::Event(_)));
@@ -320,16 +320,16 @@ mod tests {
         );
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(1)));
         let patience = (0..100)
-            .take_while(|_| !inbox.is_incorrigible(&limits, now))
+            .take_while(|_| !inbox.is_abusing_rate_limit(&limits, now))
             .count();
         assert_eq!(patience, 5);
         let never = Limits {
             refusals: 0,
             ..limits.clone()
         };
-        assert!(!inbox.is_incorrigible(&never, now));
+        assert!(!inbox.is_abusing_rate_limit(&never, now));
         assert!(
-            !inbox.is_incorrigible(&limits, now + Duration::from_secs(1)),
+            !inbox.is_abusing_rate_limit(&limits, now + Duration::from_secs(1)),
             "forgiven in time"
         );
     }

@@ -1,10 +1,10 @@
 //! Connections, whichever door they came in by: one inbox each, its requests taken up one after another, deadlines, and how
-//! one ends. What is particular to a door is behind its [`Line`].
+//! one ends. What is particular to a door is behind its [`ClientTransport`].
 
+mod client_transport;
 mod connection;
 mod deadlines;
 mod inbox;
-mod line;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -16,17 +16,17 @@ use std::time::Duration;
 use engineioxide::Rota;
 
 use crate::auth::Authenticator;
-use crate::chat::Chat;
 use crate::domain::{ConnId, UserId};
+use crate::features::messaging::Messaging;
 use crate::server::Client;
 use crate::server::admission::Admission;
 use crate::telemetry::meter::Counter;
 use deadlines::Deadlines;
 use users::Users;
 
+pub use client_transport::{ClientTransport, CloseReason, IncomingEvent, ReplyTo};
 pub use connection::Connection;
 pub use inbox::Arrived;
-pub use line::{Asked, Closing, Line, Reference};
 
 /// The longest line of connections with events to take up.
 const LINE: usize = 256;
@@ -61,14 +61,14 @@ pub struct Counters {
     /// Events refused because the sender was too fast.
     pub rate_limited: Counter,
     /// Connections closed because they went on when they were refused for a rate.
-    pub incorrigible: Counter,
+    pub closed_rate_limited: Counter,
     /// Events refused because the connection's inbox was full.
     pub overloaded: Counter,
 }
 
 /// All that the connections of a node share.
 pub struct Connections {
-    chat: Arc<Chat>,
+    chat: Arc<Messaging>,
     auth: Arc<Authenticator>,
     admission: Arc<Admission>,
     /// What may be unwritten of one connection.
@@ -89,7 +89,7 @@ impl Connections {
     /// Of that chat. Must be called within a tokio runtime, once for a chat.
     #[must_use]
     pub fn new(
-        chat: Arc<Chat>,
+        chat: Arc<Messaging>,
         auth: Arc<Authenticator>,
         admission: Arc<Admission>,
         outbox_bytes: usize,
@@ -132,7 +132,11 @@ impl Connections {
 
     /// A connection over that line, which nobody is bound to yet.
     #[must_use]
-    pub fn open(self: &Arc<Self>, line: Arc<dyn Line>, client: Option<Client>) -> Arc<Connection> {
+    pub fn open(
+        self: &Arc<Self>,
+        line: Arc<dyn ClientTransport>,
+        client: Option<Client>,
+    ) -> Arc<Connection> {
         let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let conn = ConnId::trusted(&format!("{}.{number:x}", self.incarnation));
         Connection::new(self.clone(), conn, number, line, client)
@@ -145,7 +149,7 @@ impl Connections {
 
     /// The use cases.
     #[must_use]
-    pub fn chat(&self) -> &Arc<Chat> {
+    pub fn chat(&self) -> &Arc<Messaging> {
         &self.chat
     }
 

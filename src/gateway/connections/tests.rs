@@ -21,18 +21,18 @@ struct Client {
     answers: Answers,
 }
 
-impl Line for Client {
-    fn decode(&self, arrived: &Arrived, _: &Limits) -> Asked {
-        let reference = Reference::Ack(arrived.ack().unwrap());
-        Asked {
+impl ClientTransport for Client {
+    fn decode(&self, arrived: &Arrived, _: &Limits) -> IncomingEvent {
+        let reference = ReplyTo::Ack(arrived.ack().unwrap());
+        IncomingEvent {
             event: "history".into(),
             reference,
             decoded: Err(Refusal::new(Code::BadRequest, "on purpose")),
         }
     }
 
-    fn answer(&self, to: &Reference, _: &str) {
-        let Reference::Ack(event) = to else {
+    fn answer(&self, to: &ReplyTo, _: &str) {
+        let ReplyTo::Ack(event) = to else {
             panic!("every event wants an answer")
         };
         self.answers.lock().push((self.number, *event));
@@ -58,7 +58,7 @@ impl Line for Client {
         false
     }
 
-    fn close(&self, why: Closing) {
+    fn close(&self, why: CloseReason) {
         panic!("{why:?}");
     }
 
@@ -79,7 +79,7 @@ fn connections(count: usize) -> (Vec<Arc<Connection>>, Answers) {
         socket: Rates::default(),
         ..Limits::default()
     };
-    let chat = Arc::new(Chat::new(backplane, delivery, limits));
+    let chat = Arc::new(Messaging::new(backplane, delivery, limits));
     let admission = Arc::new(Admission::new(Caps::default()));
     let node = Connections::new(chat, Arc::new(Authenticator::Open), admission, 1 << 20);
     let answers = Answers::default();

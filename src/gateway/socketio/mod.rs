@@ -1,8 +1,8 @@
 //! The Socket.IO door: handlers registered before CONNECT is answered, one connection for each, one way out.
 
-mod line;
 mod outlet;
 mod packet;
+mod transport;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use super::connections::{Arrived, Connection, Connections};
 use crate::auth::Claimed;
 use crate::domain::{Code, Refusal};
 use crate::server::Client;
-use crate::server::admission::Place;
-use line::SocketLine;
+use crate::server::admission::ConnectionSlot;
+use transport::SocketLine;
 
 /// An event that announces more binary attachments breaks the protocol.
 const ATTACHMENTS: usize = 1000;
@@ -52,7 +52,7 @@ pub struct Handshake {
     /// Whose it is.
     pub client: Option<Client>,
     /// Freed with the connection: its place in the counts.
-    pub place: Option<Place>,
+    pub place: Option<ConnectionSlot>,
     /// Connections on it: CONNECTs that were let in, whose DISCONNECT hasn't come.
     pub living: AtomicU32,
     /// How many CONNECTs there were.

@@ -5,7 +5,7 @@ use tungstenite::Error;
 use tungstenite::error::CapacityError;
 
 use crate::domain::{Code, Refusal};
-use crate::gateway::connections::Closing;
+use crate::gateway::connections::CloseReason;
 
 macro_rules! ends {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $reason:literal;)*) => {
@@ -56,7 +56,7 @@ ends! {
     /// What the client hasn't read is more than is kept for it, or it reads nothing.
     Slow = 4410, "slow consumer; come back and resume";
     /// It went on when it was refused for a rate.
-    Incorrigible = 4429, "rate_limited; come back in a minute, and slower";
+    RateLimitAbuse = 4429, "rate_limited; come back in a minute, and slower";
 }
 
 impl End {
@@ -94,11 +94,11 @@ impl End {
     }
 }
 
-impl From<Closing> for End {
-    fn from(closing: Closing) -> Self {
+impl From<CloseReason> for End {
+    fn from(closing: CloseReason) -> Self {
         match closing {
-            Closing::Incorrigible => Self::Incorrigible,
-            Closing::Fault | Closing::Unavailable => Self::Fault,
+            CloseReason::RateLimitAbuse => Self::RateLimitAbuse,
+            CloseReason::Fault | CloseReason::Unavailable => Self::Fault,
         }
     }
 }

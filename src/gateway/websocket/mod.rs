@@ -1,9 +1,9 @@
 //! The plain WebSocket door: JSON frames over a bare WebSocket, for broadcasts and for chat.
 
 mod end;
-mod line;
 mod outbox;
 mod outlet;
+mod task;
 mod transport;
 
 use std::collections::HashMap;
@@ -20,15 +20,15 @@ use tokio::time::Instant;
 use super::connections::{Bounds, Connection, Connections};
 use super::wire::{Envelope, EventName, Resumed, going_away};
 use crate::auth::Identity;
-use crate::delivery::Start;
+use crate::delivery::ReplayFrom;
 use crate::domain::{Code, Refusal};
 use crate::server::Client;
-use crate::server::admission::Place;
+use crate::server::admission::ConnectionSlot;
 use crate::telemetry::meter::Counter;
-use line::PlainLine;
 use outbox::Most;
 use outlet::Programme;
-use transport::{BATCH, Patience, Transport};
+use task::{BATCH, Patience, Transport};
+use transport::PlainLine;
 
 pub use end::End;
 pub use outbox::Outbox;
@@ -76,15 +76,15 @@ pub struct Counters {
 
 /// What a client asked for with its handshake.
 #[derive(Debug, Clone, Default)]
-pub struct Wishes {
+pub struct ConnectParams {
     /// From where it wants broadcasts, and be told of it; `None`: from now on, without a word.
-    pub resume: Option<Start>,
+    pub resume: Option<ReplayFrom>,
     /// It is here to chat.
     pub chat: bool,
 }
 
 /// The door itself.
-pub struct Door {
+pub struct PlainWebSocket {
     connections: Arc<Connections>,
     settings: Settings,
     rota: Rota,
@@ -94,7 +94,7 @@ pub struct Door {
     next: AtomicU64,
 }
 
-impl Door {
+impl PlainWebSocket {
     /// A door for those connections, which wait to write in that line.
     #[must_use]
     pub fn new(connections: Arc<Connections>, settings: Settings, rota: Rota) -> Arc<Self> {
@@ -139,9 +139,9 @@ impl Door {
     pub async fn open(
         self: &Arc<Self>,
         identity: Identity,
-        wishes: Wishes,
+        params: ConnectParams,
         client: Option<Client>,
-        place: Place,
+        place: ConnectionSlot,
     ) -> Result<Visit, Refusal> {
         let bytes = self.connections.outbox_bytes();
         let outbox = Arc::new(Outbox::new(
@@ -159,7 +159,7 @@ impl Door {
         let connection = self.connections.open(line.clone(), client);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.outboxes.lock().insert(number, outbox.clone());
-        let chat = wishes.chat;
+        let chat = params.chat;
         // From here on whatever happens gives back all that was taken.
         let visit = Visit {
             door: self.clone(),
@@ -170,10 +170,10 @@ impl Door {
         };
         let user = identity.user.clone();
         connection.authenticate(identity).await?;
-        if wishes.chat {
+        if params.chat {
             connection.introduce();
         }
-        let told = wishes.resume.is_some();
+        let told = params.resume.is_some();
         let tell = move |outcome: &_| {
             if told {
                 let json = serde_json::to_string(&Resumed::of(outcome))
@@ -183,7 +183,7 @@ impl Door {
         };
         let outlet = line.outlet_for(connection.id(), &user, Programme::Broadcasts);
         match connection
-            .listen(outlet, wishes.resume.unwrap_or(Start::Live), tell)
+            .listen(outlet, params.resume.unwrap_or(ReplayFrom::Live), tell)
             .await
         {
             // A token that is limited to rooms may be good for these alone.
@@ -197,7 +197,7 @@ impl Door {
 
 /// A client that was let in: it is gone when this is dropped.
 pub struct Visit {
-    door: Arc<Door>,
+    door: Arc<PlainWebSocket>,
     number: u64,
     connection: Arc<Connection>,
     outbox: Arc<Outbox>,

@@ -43,7 +43,7 @@ impl BroadcastFrame {
             Event::RoomUsers { .. }
             | Event::RoomChanged(..)
             | Event::Typing(_)
-            | Event::Status { .. } => None,
+            | Event::OnlineStatus { .. } => None,
         })
     }
 }

@@ -4,9 +4,9 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::event::write_message;
-use crate::chat::{Appended, Disconnected, HistoryPage, MemberPage};
 use crate::delivery::JoinOutcome;
-use crate::domain::{Refusal, RoomId, Status, Timestamp};
+use crate::domain::{OnlineStatus, Refusal, RoomId, Timestamp};
+use crate::features::messaging::{Appended, Disconnected, HistoryPage, OccupantPage};
 
 fn millis(wait: std::time::Duration) -> u64 {
     u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
@@ -260,7 +260,7 @@ pub struct StatusJson<'a> {
 impl<'a> StatusJson<'a> {
     /// As an event or a REST body shows it.
     #[must_use]
-    pub fn of(status: &'a Status) -> Self {
+    pub fn of(status: &'a OnlineStatus) -> Self {
         Self {
             ok: None,
             user_id: status.user.as_str(),
@@ -273,7 +273,7 @@ impl<'a> StatusJson<'a> {
 
     /// As an ack shows it.
     #[must_use]
-    pub fn ack(status: &'a Status) -> Self {
+    pub fn ack(status: &'a OnlineStatus) -> Self {
         Self {
             ok: Some(true),
             ..Self::of(status)
@@ -347,7 +347,7 @@ pub struct MemberJson<'a> {
 
 /// The answer to `GET /rooms/{room_id}/users`.
 #[derive(Serialize)]
-pub struct MembersPage<'a> {
+pub struct OccupantsPage<'a> {
     room_id: &'a str,
     users: Vec<MemberJson<'a>>,
     total: u64,
@@ -355,10 +355,10 @@ pub struct MembersPage<'a> {
     next_cursor: Option<&'a str>,
 }
 
-impl<'a> MembersPage<'a> {
+impl<'a> OccupantsPage<'a> {
     /// Of that page. The cursor is the last id on it.
     #[must_use]
-    pub fn of(room: &'a RoomId, page: &'a MemberPage) -> Self {
+    pub fn of(room: &'a RoomId, page: &'a OccupantPage) -> Self {
         let member =
             |(user, name): &'a (crate::domain::UserId, crate::domain::Username)| MemberJson {
                 user_id: user.as_str(),

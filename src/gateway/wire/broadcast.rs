@@ -7,7 +7,7 @@ use super::event::EventName;
 use super::fields::Fields;
 use super::request::{ClientEvent, one_key};
 use crate::delivery::Entry;
-use crate::domain::{ClientMsgId, DraftFields, Limits, Refusal};
+use crate::domain::{ClientMsgId, Limits, MessageFields, Refusal};
 
 /// Types of frames that aren't broadcasts, beside the names of events: nobody may pass off a broadcast as one of them.
 const TAKEN: [&str; 3] = ["ack", "ping", "pong"];
@@ -25,7 +25,7 @@ impl BroadcastRequest {
         body: &str,
         idempotency_key: Option<&str>,
         limits: &Limits,
-    ) -> Result<DraftFields, Refusal> {
+    ) -> Result<MessageFields, Refusal> {
         let fields = Fields::parse(body, limits.event_bytes, "body")?;
         let kind = fields
             .text("type")?
@@ -41,11 +41,11 @@ impl BroadcastRequest {
             idempotency_key,
         )?;
         let payload = fields.json("data")?.or_else(|| Some("{}".into()));
-        Ok(DraftFields {
+        Ok(MessageFields {
             kind: Some(kind),
             payload,
             client_msg_id,
-            ..DraftFields::default()
+            ..MessageFields::default()
         })
     }
 }
@@ -87,9 +87,9 @@ pub fn encode_broadcast(entry: &Entry) -> Option<String> {
 mod tests {
     use super::*;
     use crate::backplane::record;
-    use crate::domain::{Code, Draft, Epoch, RoomId, Timestamp, UserId, Username};
+    use crate::domain::{Code, Epoch, NewMessage, RoomId, Timestamp, UserId, Username};
 
-    fn decode(body: &str) -> Result<DraftFields, Refusal> {
+    fn decode(body: &str) -> Result<MessageFields, Refusal> {
         BroadcastRequest::decode(body, None, &Limits::default())
     }
 
@@ -98,7 +98,7 @@ mod tests {
         let fields =
             decode(r#"{"type":"task \"x\"","data":{"b":1.0,"a":[ 2 ]},"more":1}"#).unwrap();
         let user = UserId::trusted("system");
-        let draft = Draft::new(
+        let draft = NewMessage::new(
             RoomId::trusted("broadcast"),
             user.clone(),
             Username::from(&user),

@@ -232,7 +232,7 @@ pub fn encode_event(envelope: Envelope, event: &Event) -> String {
                 is_typing: typing.typing,
             },
         ),
-        Event::Status { status, initial } => {
+        Event::OnlineStatus { status, initial } => {
             let name = if status.online {
                 EventName::UserOnline
             } else {
@@ -266,7 +266,9 @@ pub fn encode_event(envelope: Envelope, event: &Event) -> String {
 mod tests {
     use super::*;
     use crate::delivery::Typing;
-    use crate::domain::{Epoch, Head, RoomChange, RoomId, Status, Timestamp, UserId, Username};
+    use crate::domain::{
+        Epoch, Head, OnlineStatus, RoomChange, RoomId, Timestamp, UserId, Username,
+    };
 
     #[test]
     fn every_event_has_its_shape() {
@@ -286,7 +288,7 @@ mod tests {
             username: username.clone(),
             total: 1,
         };
-        let status = Status {
+        let status = OnlineStatus {
             user: user.clone(),
             username: Some(username.clone()),
             online: true,
@@ -325,15 +327,15 @@ mod tests {
                 r#"2["user_typing",{"room_id":"lobby","user_id":"ann","username":"Ann \"A\"","is_typing":false}]"#,
             ),
             (
-                Event::Status {
+                Event::OnlineStatus {
                     status,
                     initial: true,
                 },
                 r#"2["user_online",{"type":"user_online","user_id":"ann","username":"Ann \"A\"","is_online":true,"last_seen":"1970-01-01T00:00:00.000Z","version":3,"initial":true}]"#,
             ),
             (
-                Event::Status {
-                    status: Status::never_seen(user),
+                Event::OnlineStatus {
+                    status: OnlineStatus::never_seen(user),
                     initial: false,
                 },
                 r#"2["user_offline",{"type":"user_offline","user_id":"ann","is_online":false,"version":0}]"#,

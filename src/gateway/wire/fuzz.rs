@@ -11,7 +11,7 @@ use super::*;
 use crate::backplane::record;
 use crate::delivery::{Entry, Event};
 use crate::domain::{
-    Code, Draft, DraftFields, Epoch, Limits, Refusal, RoomId, Timestamp, UserId, Username,
+    Code, Epoch, Limits, MessageFields, NewMessage, Refusal, RoomId, Timestamp, UserId, Username,
 };
 
 /// What breaks parsers, and what is said in a chat.
@@ -87,10 +87,10 @@ fn check_refusal(refusal: &Refusal, event: &str) {
 }
 
 /// What is said reaches the others as it was meant, in a packet that every JSON parser takes, and could be said again.
-fn check_message(room: RoomId, fields: DraftFields, limits: &Limits) -> Option<Code> {
+fn check_message(room: RoomId, fields: MessageFields, limits: &Limits) -> Option<Code> {
     let said = fields.clone();
     let user = UserId::trusted("ann");
-    let draft = match Draft::new(room, user.clone(), Username::from(&user), fields, limits) {
+    let draft = match NewMessage::new(room, user.clone(), Username::from(&user), fields, limits) {
         Ok(draft) => draft,
         Err(refusal) => {
             check_refusal(&refusal, "message");
@@ -122,7 +122,7 @@ fn check_message(room: RoomId, fields: DraftFields, limits: &Limits) -> Option<C
         panic!("{again:?}")
     };
     let kind = Some(said.kind.unwrap_or_else(|| "text".to_owned()));
-    assert_eq!(again, DraftFields { kind, ..said });
+    assert_eq!(again, MessageFields { kind, ..said });
     None
 }
 
@@ -314,7 +314,7 @@ fn fuzz_broadcasts() {
         };
         let (kind, payload) = (fields.kind.clone(), fields.payload.clone());
         let user = UserId::trusted("system");
-        let draft = match Draft::new(
+        let draft = match NewMessage::new(
             RoomId::trusted("broadcast"),
             user.clone(),
             Username::from(&user),

@@ -14,7 +14,7 @@ mod text;
 
 pub use answer::{
     Authenticated, BroadcastAck, DisconnectAck, Exception, HistoryAck, JoinAck, LeaveAck,
-    MemberJson, MembersPage, MessageAck, RestError, Resumed, StatusJson, TargetAck, refusal_ack,
+    MemberJson, MessageAck, OccupantsPage, RestError, Resumed, StatusJson, TargetAck, refusal_ack,
 };
 pub use broadcast::{BroadcastRequest, encode_broadcast};
 pub use event::{Envelope, EventName, encode_event, going_away};

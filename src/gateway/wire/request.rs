@@ -8,11 +8,11 @@ use serde_json::value::RawValue;
 
 use super::fields::{Fields, Name};
 use crate::auth::Claimed;
-use crate::chat::HistoryWindow;
-use crate::delivery::Start;
+use crate::delivery::ReplayFrom;
 use crate::domain::{
-    ClientMsgId, Code, DraftFields, Epoch, Limits, Refusal, RoomId, UserId, Username,
+    ClientMsgId, Code, Epoch, Limits, MessageFields, Refusal, RoomId, UserId, Username,
 };
+use crate::features::messaging::HistoryWindow;
 
 /// Above it JavaScript doesn't know every whole number; no room gets there.
 pub const MAX_SEQ: u64 = (1 << 53) - 1;
@@ -94,11 +94,11 @@ pub enum Decoded {
     /// `authenticate`.
     Authenticate(AuthenticateRequest),
     /// `join`.
-    Join(RoomId, Start),
+    Join(RoomId, ReplayFrom),
     /// `leave`.
     Leave(RoomId),
     /// `message`.
-    Message(RoomId, DraftFields),
+    Message(RoomId, MessageFields),
     /// `subscribe_status`.
     SubscribeStatus(UserId),
     /// `unsubscribe_status`.
@@ -245,21 +245,21 @@ pub fn history_limit(limit: Option<u64>) -> usize {
     usize::try_from(limit.unwrap_or(HISTORY_DEFAULT)).unwrap_or(usize::MAX)
 }
 
-fn start(fields: &Fields<'_>) -> Result<Start, Refusal> {
+fn start(fields: &Fields<'_>) -> Result<ReplayFrom, Refusal> {
     let epoch = fields.id("epoch", Epoch::parse)?;
     let limit = fields.number("limit", 0, Limits::HISTORY)?;
     match (fields.number("since_seq", 0, MAX_SEQ)?, limit) {
         (Some(_), Some(_)) => Err(Refusal::bad_request(
             "since_seq and limit exclude each other",
         )),
-        (Some(seq), None) => Ok(Start::Since { seq, epoch }),
-        (None, Some(limit)) => Ok(Start::Last(limit)),
-        (None, None) => Ok(Start::Live),
+        (Some(seq), None) => Ok(ReplayFrom::Since { seq, epoch }),
+        (None, Some(limit)) => Ok(ReplayFrom::Last(limit)),
+        (None, None) => Ok(ReplayFrom::Live),
     }
 }
 
-fn draft(fields: &Fields<'_>) -> Result<DraftFields, Refusal> {
-    Ok(DraftFields {
+fn draft(fields: &Fields<'_>) -> Result<MessageFields, Refusal> {
+    Ok(MessageFields {
         content: fields.text("content")?.unwrap_or_default(),
         kind: fields.text("type")?,
         title: fields.text("title")?,
@@ -279,7 +279,7 @@ pub struct PostRequest {
     /// Under which name; `System` unless said.
     pub username: Username,
     /// What is said.
-    pub fields: DraftFields,
+    pub fields: MessageFields,
 }
 
 impl PostRequest {
@@ -336,17 +336,17 @@ mod tests {
     fn requests_are_decoded() {
         assert!(matches!(
             decoded(r#"["join",{"room_id":"a"}]"#),
-            Ok(Decoded::Join(_, Start::Live))
+            Ok(Decoded::Join(_, ReplayFrom::Live))
         ));
         assert!(matches!(
             decoded(r#"["join",{"room_id":"a","limit":5},1,2]"#),
-            Ok(Decoded::Join(_, Start::Last(5)))
+            Ok(Decoded::Join(_, ReplayFrom::Last(5)))
         ));
         assert!(matches!(
             decoded(r#"["join",{"room_id":"a","since_seq":3,"epoch":null,"more":{}}]"#),
             Ok(Decoded::Join(
                 _,
-                Start::Since {
+                ReplayFrom::Since {
                     seq: 3,
                     epoch: None
                 }

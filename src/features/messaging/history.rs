@@ -1,0 +1,66 @@
+//! Reading back what was said.
+
+use super::Messaging;
+use crate::backplane::{Entry, Window};
+use crate::domain::policy::{Permit, Reading};
+use crate::domain::{Head, Refusal};
+
+/// Which messages to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryWindow {
+    /// The first ones after this `seq`.
+    After(u64),
+    /// The last ones before this `seq`.
+    Before(u64),
+    /// The last ones.
+    Newest,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub struct HistoryPage {
+    /// In rising `seq`.
+    pub entries: Vec<Entry>,
+    /// True when the log has more in the direction that was asked for.
+    pub has_more: bool,
+    /// The log's end at that moment.
+    pub head: Head,
+}
+
+impl Messaging {
+    /// Messages of a room: at most `limit`, and fewer when they come to more than `max_bytes`.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn read(
+        &self,
+        permit: &Permit<Reading>,
+        window: HistoryWindow,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<HistoryPage, Refusal> {
+        self.ready()?;
+        let of_log = match window {
+            HistoryWindow::After(seq) => Window::After(seq),
+            HistoryWindow::Before(seq) => Window::Before(seq),
+            HistoryWindow::Newest => Window::Newest,
+        };
+        let slice = self
+            .backplane
+            .log
+            .read(permit.room(), of_log, limit, max_bytes)
+            .await?;
+        let (entries, span) = (slice.entries, slice.span);
+        let has_more = match window {
+            HistoryWindow::After(_) => entries.last().is_some_and(|last| last.seq < span.head.seq),
+            HistoryWindow::Before(_) | HistoryWindow::Newest => {
+                entries.first().is_some_and(|first| first.seq > span.oldest)
+            }
+        };
+        Ok(HistoryPage {
+            entries,
+            has_more,
+            head: span.head,
+        })
+    }
+}

@@ -1,0 +1,3 @@
+//! The use cases, one folder each.
+
+pub mod messaging;
