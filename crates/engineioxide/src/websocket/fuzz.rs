@@ -1,7 +1,7 @@
 //! Random WebSocket frames: the messages must not depend on how the bytes are split, and none may
 //! exceed the limit.
 
-use hubbub_fuzz::{Chance, Target};
+use hubbub_fuzz::{Random, Target};
 
 use super::codec::{Decoder, Message, Violation};
 
@@ -89,8 +89,8 @@ fn fuzz_websocket() {
     }
     .run(|bytes| {
         let whole = read(std::iter::once(bytes));
-        assert_eq!(read(bytes.chunks(1)), whole, "split into single bytes");
-        let mut chance = Chance::new(bytes.len() as u64);
+assert_eq!(read(bytes.chunks(1)), whole, "split into single bytes");
+        let mut chance = Random::new(bytes.len() as u64);
         let pieces = bytes.chunk_by(|_, _| chance.below(8) > 0);
         assert_eq!(read(pieces), whole, "split at random");
         let (messages, end) = whole;
