@@ -89,7 +89,7 @@ fn fuzz_websocket() {
     }
     .run(|bytes| {
         let whole = read(std::iter::once(bytes));
-assert_eq!(read(bytes.chunks(1)), whole, "split into single bytes");
+        assert_eq!(read(bytes.chunks(1)), whole, "split into single bytes");
         let mut chance = Random::new(bytes.len() as u64);
         let pieces = bytes.chunk_by(|_, _| chance.below(8) > 0);
         assert_eq!(read(pieces), whole, "split at random");
