@@ -1,5 +1,5 @@
-//! Whether a reader's position in a room's log can continue without a hole: the rule behind `join`, catch-up and
-//! `room_reset`.
+//! Whether a reader's position in a room's log can continue without a hole: the rule behind `join`,
+//! catch-up and `room_reset`.
 
 use super::id::Epoch;
 
@@ -19,7 +19,8 @@ pub struct LogSpan {
     pub head: Head,
     /// The lowest `seq` still kept; `head.seq + 1` if none is.
     pub oldest: u64,
-    /// Where earlier epochs ended, newest first. Only epochs that the surviving data still records are listed.
+    /// Where earlier epochs ended, newest first. Only epochs that the surviving data still records
+    /// are listed.
     pub past: Vec<Head>,
 }
 
@@ -38,15 +39,17 @@ pub enum Continuity {
 }
 
 impl LogSpan {
-    /// Whether a reader that has seen everything up to `seq` of `epoch` (`None`: the current epoch) can continue.
+    /// Whether a reader that has seen everything up to `seq` of `epoch` (`None`: the current epoch)
+    /// can continue.
     #[must_use]
     pub fn continuity(&self, epoch: Option<&Epoch>, seq: u64) -> Continuity {
         let shared = epoch.map_or(Some(self.head.seq), |epoch| self.end_of(epoch));
         self.judge(seq, shared)
     }
 
-    /// As [`continuity`](Self::continuity), for a reader that also knows where the epochs before its own ended (`past`, newest
-    /// first). It can then continue even if its own epoch was lost, from the point where that epoch branched off.
+    /// As [`continuity`](Self::continuity), for a reader that also knows where the epochs before
+    /// its own ended (`past`, newest first). It can then continue even if its own epoch was lost,
+    /// from the point where that epoch branched off.
     #[must_use]
     pub fn continuity_after(&self, at: &Head, past: &[Head]) -> Continuity {
         let mut seen = std::iter::once(at).chain(past);

@@ -1,4 +1,5 @@
-//! Identifiers as newtypes: a room id cannot be passed where a user id is meant, and none of them can be malformed.
+//! Identifiers as newtypes: a room id cannot be passed where a user id is meant, and none of them
+//! can be malformed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,7 +41,8 @@ macro_rules! name {
         pub struct $type(Arc<str>);
 
         impl $type {
-            /// Checks `value`. `field` is the name of the field that the client sent, for the refusal's text.
+            /// Checks `value`. `field` is the name of the field that the client sent, for the
+            /// refusal's text.
             ///
             /// # Errors
             /// `bad_request` when empty or malformed, `too_large` when too long.
@@ -93,11 +95,13 @@ name!(
     ClientMsgId, MAX_CLIENT_MSG_ID_BYTES, false
 );
 name!(
-    /// Names one period of a room's numbering: a short opaque string. A new epoch begins when the log was lost.
+    /// Names one period of a room's numbering: a short opaque string. A new epoch begins when the
+    /// log was lost.
     Epoch, MAX_NAME_BYTES, true
 );
 name!(
-    /// A connection (a Socket.IO session or a plain WebSocket), unique in the cluster and never reused.
+    /// A connection (a Socket.IO session or a plain WebSocket), unique in the cluster and never
+    /// reused.
     ConnId, MAX_NAME_BYTES, true
 );
 

@@ -21,7 +21,8 @@ pub struct Limits {
     pub socket: Rates,
     /// Rates of one user, in the whole cluster.
     pub user: Rates,
-    /// A connection is closed after this many refusals for a rate, beyond the rate of its events; 0: never.
+    /// A connection is closed when more than this many refusals for a rate are outstanding; they
+    /// are worked off at the rate of its events. 0: never.
     pub refusals: u64,
     /// Rooms with more occupants than this announce only their number of occupants.
     pub room_events: u64,

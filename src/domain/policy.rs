@@ -1,8 +1,9 @@
-//! The rights to join a room, to read it, to send to it and to hear broadcasts. This is the one place that decides them, and
-//! it decides by its arguments alone.
+//! The rights to join a room, to read it, to send to it and to hear broadcasts. This is the one
+//! place that decides them, and it decides by its arguments alone.
 //!
-//! A right that is granted is a [`Permit`], which only this file can make. The use cases take a permit, so none of them can be
-//! called before the policy was asked, through whichever door the request came.
+//! A granted right is a [`Permit`], which only this file can make. The use cases take a permit, so
+//! none of them can be called before the policy was asked, whether the request came over Socket.IO,
+//! a plain WebSocket or REST.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ pub enum RoomScope {
     /// All rooms.
     #[default]
     Everywhere,
-    /// The rooms that at least one pattern names: exactly, or by a prefix if the pattern ends in `*`. No pattern, no room.
+    /// The rooms that at least one pattern names: exactly, or by a prefix if the pattern ends in
+    /// `*`. Without patterns no room is covered.
     Only(Arc<[Box<str>]>),
 }
 
@@ -173,7 +175,8 @@ pub fn may_listen(scope: &RoomScope) -> Result<Permit<Listening>, Refusal> {
     broadcast(scope)
 }
 
-/// A caller whose role allows broadcasts may send one if its token is valid for the room of broadcasts.
+/// A caller whose role allows broadcasts may send one if its token is valid for the room of
+/// broadcasts.
 ///
 /// # Errors
 /// `forbidden`.

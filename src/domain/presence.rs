@@ -1,8 +1,8 @@
 //! Occupants of rooms and online status of users, as numbered changes.
 //!
-//! Each change has a version: the greater of the previous version plus 1 and the backplane's time in milliseconds. So versions
-//! rise even across a loss of data, but they skip numbers. Each change therefore also names the version before it, which lets a
-//! reader detect a missing change.
+//! Each change has a version: the greater of the previous version plus 1 and the backplane's time
+//! in milliseconds. So versions rise even across a loss of data, but they skip numbers. Each change
+//! therefore also names the version before it, which lets a reader detect a missing change.
 
 use super::id::{UserId, Username};
 use super::time::Timestamp;
@@ -14,7 +14,8 @@ pub enum ChangeKind {
     Joined,
     /// A user's last connection left, or its grace ended.
     Left,
-    /// Occupants were restored after a loss of data. Nobody joined or left, but watchers must read the newest state.
+    /// Occupants were restored after a loss of data. Nobody joined or left, but watchers must read
+    /// the newest state.
     Restored,
 }
 
@@ -44,7 +45,8 @@ pub struct OnlineStatus {
     pub username: Option<Username>,
     /// True while the user has a connection, or a lost connection in its grace.
     pub online: bool,
-    /// The time of the last change to offline, or the current time while online; `None` for a user never seen.
+    /// The time of the last change to offline, or the current time while online; `None` for a user
+    /// never seen.
     pub last_seen: Option<Timestamp>,
     /// The version of the last change; 0 for a user never seen.
     pub version: u64,

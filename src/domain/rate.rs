@@ -1,8 +1,8 @@
-//! Rate limiting by the generic cell rate algorithm (GCRA, equivalent to a token bucket): rates with bursts, the limiter of one
-//! caller, and a bounded table of limiters.
+//! Rate limiting by the generic cell rate algorithm (GCRA, equivalent to a token bucket): rates
+//! with bursts, the limiter of one caller, and a bounded table of limiters.
 //!
-//! A limiter stores one instant per kind: when the whole burst will be available again. A charge moves that instant into the
-//! future by the time the rate needs to refill the charge.
+//! A limiter stores one instant per kind: when the whole burst will be available again. A charge
+//! moves that instant into the future by the time the rate needs to refill the charge.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -112,13 +112,14 @@ pub struct Exceeded {
     pub wait: Duration,
 }
 
-/// The limiter of one caller: for each kind, the instant at which the whole burst is available again (`None`: it is now).
+/// The limiter of one caller: for each kind, the instant at which the whole burst is available
+/// again (`None`: it is now).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Limiter([Option<Instant>; KINDS]);
 
 impl Limiter {
-    /// Charges `cost`, all kinds or none. A cost larger than the burst is allowed if the whole burst is available; the time to
-    /// refill all of it is charged.
+    /// Charges `cost`, all kinds or none. A cost larger than the burst is allowed if the whole
+    /// burst is available; the time to refill all of it is charged.
     ///
     /// # Errors
     /// [`Exceeded`]; nothing is charged then.
@@ -171,8 +172,8 @@ impl Limiter {
     }
 }
 
-/// A bounded table of limiters by key. Keys whose burst is fully available are evicted; keys that find the table full share one
-/// limiter.
+/// A bounded table of limiters by key. Keys whose burst is fully available are evicted; keys that
+/// find the table full share one limiter.
 #[derive(Debug)]
 pub struct Limiters<K> {
     rates: Rates,

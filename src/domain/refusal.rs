@@ -84,7 +84,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with this code and text. For codes where waiting always helps, `retry_after` is one second.
+    /// A refusal with this code and text. For codes where waiting always helps, `retry_after` is
+    /// one second.
     #[must_use]
     pub fn new(code: Code, text: impl Into<Cow<'static, str>>) -> Self {
         let retry_after = match code {

@@ -1,4 +1,5 @@
-//! The kinds of rooms. A room's kind follows from its id alone, and is decided here and nowhere else.
+//! The kinds of rooms. A room's kind follows from its id alone, and is decided here and nowhere
+//! else.
 
 use super::id::RoomId;
 
@@ -7,14 +8,14 @@ const BROADCAST: &str = "broadcast";
 
 /// The purpose of a room. It decides the rights to use the room and how long the room is kept.
 ///
-/// Later kinds (chats with members, events, personal feeds) become variants here; code that depends on the kind matches on it
-/// and never compares room ids.
+/// Later kinds (chats with members, events, personal feeds) become variants here; code that depends
+/// on the kind matches on it and never compares room ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RoomKind {
     /// Any other room: a client may join it if its token is valid for it.
     Open,
-    /// The one room of broadcasts. It has listeners but no occupants; only `POST /api/broadcast` sends to it, and it is never
-    /// forgotten, so that its numbering lasts while nobody listens.
+    /// The one room of broadcasts. It has listeners but no occupants; only `POST /api/broadcast`
+    /// sends to it, and it is never forgotten, so that its numbering lasts while nobody listens.
     Broadcast,
 }
 

@@ -1,4 +1,5 @@
-//! Rate limits of a connection, a user and an address, on one node and on several, and their isolation from other clients.
+//! Rate limits of a connection, a user and an address, on one node and on several, and their
+//! isolation from other clients.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 const JSON: (&str, &str) = ("content-type", "application/json");
 const POST: &str = r#"{"room_id":"room","content":"x"}"#;
 
-/// Sends `count` events at once; returns how many are refused for a rate, each with a time to retry.
+/// Sends `count` events at once; returns how many are refused for a rate, each with a time to
+/// retry.
 async fn refused(
     client: &Client,
     count: usize,
@@ -117,7 +119,8 @@ async fn a_user_has_one_rate_in_the_whole_cluster() {
     let far = Client::member(cluster.address(1), "ann", "room").await;
     // A burst of 100 on one node …
     assert!(refused(&near, 150, "typing", typing).await >= 45);
-    // … is known on the other as soon as that reports a charge of its own. The connection there has sent almost nothing.
+    // … is known on the other as soon as that reports a charge of its own. The connection there has
+    // sent almost nothing.
     far.done("typing", typing(0)).await;
     let deadline = Instant::now() + Duration::from_secs(10);
     while far.ask("typing", typing(0)).await["code"] != "rate_limited" {

@@ -151,8 +151,8 @@ async fn what_makes_no_sense_is_refused_in_words() {
     }
 }
 
-/// All members send much more at once than an outbox holds, and read what comes: nobody is closed for it, and nobody is told of
-/// a loss.
+/// All members send much more at once than an outbox holds, and read what comes: nobody is closed
+/// for it, and nobody is told of a loss.
 async fn a_breath(cluster: Cluster) {
     let options = [
         "--clients",

@@ -1,4 +1,5 @@
-//! Broadcasts reach every plain client of the cluster in one order and once each, also clients that were away.
+//! Broadcasts reach every plain client of the cluster in one order and once each, also clients that
+//! were away.
 
 use std::time::Duration;
 

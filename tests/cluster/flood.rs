@@ -1,4 +1,5 @@
-//! A flood from one address, over every transport: other clients are not slowed, and the node's memory stays flat.
+//! A flood from one address, over every transport: other clients are not slowed, and the node's
+//! memory stays flat.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use hubbub_test_support::node::Cluster;
 /// Connections of the flood, of each kind.
 const FLOODERS: usize = 4;
 const SECONDS: u64 = 5;
-/// Pause between two requests, or fifty events, of one flooding connection: the flood must load the node, not the machine.
+/// Pause between two requests, or fifty events, of one flooding connection: the flood must load the
+/// node, not the machine.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Connects from another address of this machine.
@@ -96,8 +98,8 @@ fn memory_kb() -> usize {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Sends messages one after the other; returns the p99 of the time to the acknowledgement, their number, and the peak memory
-/// meanwhile in KB.
+/// Sends messages one after the other; returns the p99 of the time to the acknowledgement, their
+/// number, and the peak memory meanwhile in KB.
 async fn send_messages(client: &Client, over: Duration) -> (Duration, usize, usize) {
     let (began, mut times, mut most) = (Instant::now(), Vec::new(), 0);
     while began.elapsed() < over {

@@ -1,5 +1,5 @@
-//! Identity: tokens signed with public keys, published key sets, disconnecting users, room scopes and the authorization
-//! webhook.
+//! Identity: tokens signed with public keys, published key sets, disconnecting users, room scopes
+//! and the authorization webhook.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -239,7 +239,8 @@ async fn a_client_whose_token_cannot_be_checked_now_reconnects_by_itself() {
     )
     .await;
     ann.eventually("closed", Client::is_closed).await;
-    // Only the transport is closed: after a connect_error or DISCONNECT the client would not reconnect.
+    // Only the transport is closed: after a connect_error or DISCONNECT the client would not
+    // reconnect.
     assert!(ann.events("connect_error").is_empty() && ann.events("disconnect").is_empty());
     cluster.stop().await;
 }
@@ -435,7 +436,8 @@ async fn a_narrower_token_leaves_rooms_outside_its_scope(cluster: Cluster) {
         (&json!("forbidden"), &json!("lost"))
     );
     assert_eq!(bob.await_event("user_left").await["room_id"], "lost");
-    // Another occupant of the same feed has received it, so ann would have received it before the next message.
+    // Another occupant of the same feed has received it, so ann would have received it before the
+    // next message.
     let carl = Client::with_token(address, &bearer("carl", None)[7..]).await;
     carl.await_event("authenticated").await;
     carl.done("join", json!({"room_id": "lost"})).await;

@@ -1,4 +1,5 @@
-//! Whole nodes, several in one process, on the embedded backplane and on a real Redis, through real connections.
+//! Whole nodes, several in one process, on the embedded backplane and on a real Redis, through real
+//! connections.
 
 // A test that cannot go on should stop and say where.
 #![allow(clippy::unwrap_used)]

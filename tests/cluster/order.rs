@@ -1,4 +1,5 @@
-//! All occupants see one order without a hole or a repeat, from any sender and at any time of joining.
+//! All occupants see one order without a hole or a repeat, from any sender and at any time of
+//! joining.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Property test: random sequences of valid and invalid client events, with broken connections, are run against a node and
-//! compared with a small model. A failing sequence is reduced to its shortest form.
+//! Property test: random sequences of valid and invalid client events, with broken connections, are
+//! run against a node and compared with a small model. A failing sequence is reduced to its
+//! shortest form.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -295,8 +296,8 @@ impl Slot {
     }
 }
 
-/// Checks a client's events: after a join every message, once each and in order; nothing after a leave. Returns its position in
-/// each room that it is in.
+/// Checks a client's events: after a join every message, once each and in order; nothing after a
+/// leave. Returns its position in each room that it is in.
 fn check_order(
     story: &[(String, Value)],
     promised: &HashMap<u64, Promise>,
@@ -549,7 +550,8 @@ impl Sequence {
         Ok(())
     }
 
-    /// The occupants are the users that joined, according to the backplane and according to the events.
+    /// The occupants are the users that joined, according to the backplane and according to the
+    /// events.
     async fn check_occupants(&self, room: &str) -> Result<(), TestCaseError> {
         let of_places = self
             .places

@@ -1,4 +1,5 @@
-//! No secret appears in the output or the answers of a node, at any log level and through any entry point.
+//! No secret appears in the output or the answers of a node, at any log level and through any entry
+//! point.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -60,7 +61,8 @@ impl Program {
     }
 }
 
-/// Opens a polling session with those headers and that query, sends packets, and returns all answers.
+/// Opens a polling session with those headers and that query, sends packets, and returns all
+/// answers.
 async fn poll(
     address: SocketAddr,
     query: &str,
@@ -126,7 +128,8 @@ async fn no_secret_is_printed_or_answered() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    // Every entry point gets a valid token and invalid ones of its own; each is searched for by its signature.
+    // Every entry point gets a valid token and invalid ones of its own; each is searched for by its
+    // signature.
     let mut tokens: Vec<String> = Vec::new();
     let mut token = |bad: bool, role: Option<&str>| {
         let secret = if bad {

@@ -1,5 +1,5 @@
-//! A client that does not read for a while receives everything when it reads again, over TCP and TLS, whether tasks or the
-//! write scheduler write to it.
+//! A client that does not read for a while receives everything when it reads again, over TCP and
+//! TLS, whether tasks or the write scheduler write to it.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: usize = 600;
 const MESSAGES: usize = 1600;
 
-/// Length of the n-th message. Short ones first, which the system accepts whole or not at all, and soon not at all, because it
-/// holds at most 64 KiB of unsent data; then more bytes than all buffers hold, of many lengths, so that writes end anywhere in
-/// a message.
+/// Length of the n-th message. Short ones first, which the system accepts whole or not at all, and
+/// soon not at all, because it holds at most 64 KiB of unsent data; then more bytes than all
+/// buffers hold, of many lengths, so that writes end anywhere in a message.
 fn length(n: usize) -> usize {
     if n < SHORT {
         1 + n * 37 % 300

@@ -1,4 +1,5 @@
-//! All occupants of a room lose their connections at once and return: each node reads the log once for all of them.
+//! All occupants of a room lose their connections at once and return: each node reads the log once
+//! for all of them.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -84,7 +85,8 @@ async fn a_storm_reads_the_log_once_on_each_node() {
         .await;
     for (node, before) in before.into_iter().enumerate() {
         let reads = reads(&cluster, node).await - before;
-        // A second read happens only if the machine is so busy that the bus is 100 ms behind the answers.
+        // A second read happens only if the machine is so busy that the bus is 100 ms behind the
+        // answers.
         assert!((1..=2).contains(&reads), "{reads} reads on node {node}");
         assert_eq!(
             metric(cluster.address(node), "hubbub_replays_total").await,

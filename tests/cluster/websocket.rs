@@ -512,8 +512,9 @@ async fn a_client_that_does_not_read_is_closed_and_others_receive_everything() {
     let headers = [("content-type", "application/json")];
     let body = json!({"type": "a", "data": "x".repeat(16_000)}).to_string();
     let (mut said, began) = (0, std::time::Instant::now());
-    // The kernel's buffers fill first, and then the outbox. Further messages stay in the log, until the client has read nothing
-    // for too long. The number of connected clients shows when it was closed.
+    // The kernel's buffers fill first, and then the outbox. Further messages stay in the log, until
+    // the client has read nothing for too long. The number of connected clients shows when it was
+    // closed.
     loop {
         let (status, _, answer) = http(address, "POST", "/api/broadcast", &headers, &body).await;
         assert_eq!(status, 202);
@@ -569,7 +570,8 @@ async fn a_replay_larger_than_the_outbox_is_paced() {
     cluster.stop().await;
 }
 
-/// The node has asked Redis to count the connection, and then the client gives up before the answer arrives.
+/// The node has asked Redis to count the connection, and then the client gives up before the answer
+/// arrives.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_aborted_handshake_leaves_no_user_online() {
     let redis = RedisServer::start();

@@ -1,4 +1,5 @@
-//! A small Socket.IO client: Engine.IO 4 over WebSocket. One task reads, and events are kept in order.
+//! A small Socket.IO client: Engine.IO 4 over WebSocket. One task reads, and events are kept in
+//! order.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

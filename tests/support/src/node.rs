@@ -86,8 +86,8 @@ pub async fn start(settings: &[(&str, &str)]) -> App {
     App::start(&config).await.unwrap()
 }
 
-/// Sends one HTTP request; returns the status, the headers with names in lower case, and the body as JSON (`null` if it is not
-/// JSON).
+/// Sends one HTTP request; returns the status, the headers with names in lower case, and the body
+/// as JSON (`null` if it is not JSON).
 pub async fn http(
     address: SocketAddr,
     method: &str,

@@ -1,5 +1,5 @@
-//! A real redis-server for one test, on a free port and in a temporary directory, ended when it is dropped; and a proxy that
-//! delays its answers.
+//! A real redis-server for one test, on a free port and in a temporary directory, ended when it is
+//! dropped; and a proxy that delays its answers.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -137,7 +137,8 @@ impl RedisServer {
         String::from_utf8_lossy(&out.stdout).trim().to_owned()
     }
 
-    /// The EVALSHA calls that contain `word` and arrive while `act` runs, in the notation of redis-cli.
+    /// The EVALSHA calls that contain `word` and arrive while `act` runs, in the notation of
+    /// redis-cli.
     pub async fn calls_during<T>(&self, word: &str, act: impl Future<Output = T>) -> Vec<String> {
         let mut monitor = tokio::process::Command::new("redis-cli")
             .args(["-p", &self.port.to_string(), "MONITOR"])

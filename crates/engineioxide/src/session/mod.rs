@@ -1,8 +1,8 @@
 //! One session, independent of its transport: its outbox, its deadlines and its close.
 //!
 //! The lock of [`State`] is used in this module only, and no foreign code runs under it. Wakers are
-//! called after it is released, and handlers run on tasks of their own. Callbacks that wait for
-//! capacity in the outbox run in the code that has just written from it.
+//! called after it is released. `on_message` and `on_binary` run on the connection's task without the
+//! lock, and `on_disconnect` runs on a task of its own. Callbacks that wait for capacity in the outbox run in the code that has just written from it.
 
 mod close;
 mod deadlines;
@@ -125,7 +125,7 @@ impl Session {
         drop(unneeded);
     }
 
-    /// The layer above, while the session is open.
+    /// The layer above, from the return of `on_connect` until the close (also while draining).
     pub(crate) fn handler(&self) -> Option<Arc<dyn SessionHandler>> {
         self.state.lock().handler.clone()
     }

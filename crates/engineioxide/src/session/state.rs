@@ -168,8 +168,8 @@ impl State {
         }
     }
 
-    /// The deadline of a stall. It does not apply during an upgrade, when no transport is meant to
-    /// carry the outbox.
+    /// The deadline of a stall. It does not apply during an upgrade, because the client stops polling
+    /// before the WebSocket takes over. `upgrade_timeout` and `MAX_UPGRADES` bound that time.
     pub(super) fn stall_deadline(&self) -> Option<Instant> {
         match self.upgrade {
             Upgrade::None => self.stall_at,
