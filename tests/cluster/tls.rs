@@ -205,7 +205,7 @@ async fn nothing_but_http_1_in_tls_is_understood() {
 async fn a_renewed_certificate_is_taken_up_and_nobody_is_cut_off() {
     let mut pair = Pair::new();
     let (address, tls, _stop) = listener(&pair, 10, PATIENCE).await;
-    let following = tokio::spawn(tls.follow(Duration::from_millis(5)));
+    let following = tokio::spawn(tls.reload_on_change(Duration::from_millis(5)));
     let mut open = reach(address, &pair.client(&[])).await.unwrap();
     assert!(yes(&mut open).await);
     // Has no session to resume.
