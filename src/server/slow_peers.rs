@@ -106,7 +106,7 @@ impl<S> WriteTimeout<S> {
 }
 
 impl Link for WriteTimeout<TcpStream> {
-    fn write_now(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
+    fn try_write(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
         // A closed connection is an error here, no signal: the standard library ignores SIGPIPE.
         let written = SockRef::from(&self.io).send(bytes);
         if written.is_ok() {
@@ -121,8 +121,8 @@ impl Link for WriteTimeout<TlsStream<TcpStream>> {}
 /// Registers the listener's stream types, so that Engine.IO sessions run on these streams
 /// themselves and not on the boxes in which hyper returns them.
 pub fn register_stream_types(control: &Control) {
-    control.runs_on::<WriteTimeout<TcpStream>>();
-    control.runs_on::<WriteTimeout<TlsStream<TcpStream>>>();
+    control.register_link::<WriteTimeout<TcpStream>>();
+    control.register_link::<WriteTimeout<TlsStream<TcpStream>>>();
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
@@ -187,7 +187,7 @@ mod tests {
         let mut far = far.unwrap().0;
         let bytes = [0; 64 * 1024];
         let would_block =
-            |stream: &mut WriteTimeout<TcpStream>| match stream.write_now(&bytes).unwrap() {
+            |stream: &mut WriteTimeout<TcpStream>| match stream.try_write(&bytes).unwrap() {
                 Ok(_) => false,
                 Err(error) => error.kind() == io::ErrorKind::WouldBlock || panic!("{error}"),
             };

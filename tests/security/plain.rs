@@ -395,7 +395,7 @@ async fn a_flood_of_valid_frames_does_not_affect_others_and_is_closed_at_the_rat
         }
     }
     node.stop().await;
-    let strict = crate::node::Cluster::alone(&[("MAX_RATE_REFUSALS", "100")]).await;
+    let strict = hubbub_test_support::node::Cluster::alone(&[("MAX_RATE_REFUSALS", "100")]).await;
     let address = strict.address(0);
     for flood in [
         frame(0x89, b""),

@@ -364,7 +364,7 @@ async fn connects_on_one_transport_are_limited() {
 
 #[tokio::test]
 async fn events_beyond_the_rate_are_refused_and_too_many_refusals_close_the_connection() {
-    let node = crate::node::Cluster::alone(&[]).await;
+    let node = hubbub_test_support::node::Cluster::alone(&[]).await;
     let address = node.address(0);
     let witness = Witness::on(address).await;
     let mut attacker = Raw::authenticated(address).await;

@@ -77,7 +77,7 @@ pub(super) fn node() -> Router {
         post_limiter: CallerRateLimiter::new(Rate::default()),
         broadcast_limiter: CallerRateLimiter::new(Rate::default()),
         trusted_proxies: TrustedProxies::default(),
-        plain_websockets: PlainWebSocket::new(connections, plain, control.rota()),
+        plain_websockets: PlainWebSocket::new(connections, plain, control.write_scheduler()),
         control,
         metrics: Arc::new(String::new),
     });
