@@ -205,7 +205,7 @@ async fn only_http_1_is_accepted_over_tls() {
 async fn a_renewed_certificate_is_used_and_open_connections_stay() {
     let mut pair = Pair::new();
     let (address, tls, _stop) = listener(&pair, 10, PATIENCE).await;
-    let following = tokio::spawn(tls.follow(Duration::from_millis(5)));
+    let following = tokio::spawn(tls.reload_on_change(Duration::from_millis(5)));
     let mut open = reach(address, &pair.client(&[])).await.unwrap();
     assert!(yes(&mut open).await);
     // A new client, without a TLS session to resume.

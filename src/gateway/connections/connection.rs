@@ -25,7 +25,7 @@ use crate::gateway::wire::{
     Authenticated, Decoded, EventName, Exception, HistoryAck, JoinAck, LeaveAck, MessageAck,
     StatusJson, TargetAck, refusal_ack,
 };
-use crate::server::Client;
+use crate::server::ClientAddress;
 
 /// Events of a connection that are taken up before others have their turn.
 const AT_ONCE: usize = 128;
@@ -38,7 +38,7 @@ pub struct Connection {
     number: u64,
     line: Arc<dyn ClientTransport>,
     /// Whose address it counts for.
-    client: Option<Client>,
+    client: Option<ClientAddress>,
     inbox: Mutex<Inbox>,
     /// Taken by whoever handles an event or the loss; never by two at once, as the inbox has one task.
     session: tokio::sync::Mutex<ConnectionState>,
@@ -89,7 +89,7 @@ impl Connection {
         conn: ConnId,
         number: u64,
         line: Arc<dyn ClientTransport>,
-        client: Option<Client>,
+        client: Option<ClientAddress>,
     ) -> Arc<Self> {
         let (outlet_conn, outlet_line) = (conn.clone(), line.clone());
         let make_outlet = Box::new(move |user: &UserId| outlet_line.outlet(&outlet_conn, user));
@@ -499,10 +499,10 @@ impl Connection {
         let Identity {
             user,
             username,
-            reach,
+            scope,
             ..
         } = identity.clone();
-        let bound = chat.authenticate(session, user, username, reach).await;
+        let bound = chat.authenticate(session, user, username, scope).await;
         if bound.is_err() && new {
             users.remove(&identity.user, self.number);
         }

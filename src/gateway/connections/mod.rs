@@ -18,7 +18,7 @@ use engineioxide::WriteScheduler;
 use crate::auth::Authenticator;
 use crate::domain::{ConnId, UserId};
 use crate::features::messaging::Messaging;
-use crate::server::Client;
+use crate::server::ClientAddress;
 use crate::server::admission::Admission;
 use crate::telemetry::meter::Counter;
 use deadlines::Deadlines;
@@ -135,7 +135,7 @@ impl Connections {
     pub fn open(
         self: &Arc<Self>,
         line: Arc<dyn ClientTransport>,
-        client: Option<Client>,
+        client: Option<ClientAddress>,
     ) -> Arc<Connection> {
         let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let conn = ConnId::trusted(&format!("{}.{number:x}", self.incarnation));

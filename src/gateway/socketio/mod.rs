@@ -19,9 +19,9 @@ use socketioxide::{ParserConfig, SocketIo};
 use socketioxide_core::Value;
 
 use super::connections::{Arrived, Connection, Connections};
-use crate::auth::Claimed;
+use crate::auth::Credentials;
 use crate::domain::{Code, Refusal};
-use crate::server::Client;
+use crate::server::ClientAddress;
 use crate::server::admission::ConnectionSlot;
 use transport::SocketLine;
 
@@ -50,7 +50,7 @@ pub struct Handshake {
     /// The token in the query or the `Authorization` header.
     pub token: Option<String>,
     /// Whose it is.
-    pub client: Option<Client>,
+    pub client: Option<ClientAddress>,
     /// Freed with the connection: its place in the counts.
     pub place: Option<ConnectionSlot>,
     /// Connections on it: CONNECTs that were let in, whose DISCONNECT hasn't come.
@@ -151,11 +151,11 @@ impl Gateway {
         };
         let auth = self.connections.auth();
         if let Some(token) = token.filter(|_| auth.needs_token()) {
-            let claimed = Claimed {
+            let credentials = Credentials {
                 token: Some(token),
-                ..Claimed::default()
+                ..Credentials::default()
             };
-            let identity = match auth.identify(claimed, None).await {
+            let identity = match auth.identify(credentials, None).await {
                 Ok(identity) => identity,
                 // What may pass must not look like a fault of identity: closed, the client tries again.
                 Err(refusal) if refusal.retry_after.is_some() => {

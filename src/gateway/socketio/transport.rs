@@ -136,7 +136,7 @@ impl ClientTransport for SocketLine {
 
     fn introduce(&self) {
         if let Some(place) = &self.handshake.place {
-            place.introduce();
+            place.mark_authenticated();
         }
     }
 

@@ -22,7 +22,7 @@ use super::wire::{Envelope, EventName, Resumed, going_away};
 use crate::auth::Identity;
 use crate::delivery::ReplayFrom;
 use crate::domain::{Code, Refusal};
-use crate::server::Client;
+use crate::server::ClientAddress;
 use crate::server::admission::ConnectionSlot;
 use crate::telemetry::meter::Counter;
 use outbox::Most;
@@ -144,7 +144,7 @@ impl PlainWebSocket {
         self: &Arc<Self>,
         identity: Identity,
         params: ConnectParams,
-        client: Option<Client>,
+        client: Option<ClientAddress>,
         place: ConnectionSlot,
     ) -> Result<Visit, Refusal> {
         let bytes = self.connections.outbox_bytes();

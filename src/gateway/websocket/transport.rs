@@ -91,7 +91,7 @@ impl ClientTransport for PlainLine {
     }
 
     fn introduce(&self) {
-        self.place.introduce();
+        self.place.mark_authenticated();
     }
 
     /// The transport ends with the connection: by what ended it.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::fields::{Fields, Name};
-use crate::auth::Claimed;
+use crate::auth::Credentials;
 use crate::delivery::ReplayFrom;
 use crate::domain::{
     ClientMsgId, Code, Epoch, Limits, MessageFields, Refusal, RoomId, UserId, Username,
@@ -75,7 +75,7 @@ impl ClientEvent {
 }
 
 /// An `authenticate` request.
-pub type AuthenticateRequest = Claimed;
+pub type AuthenticateRequest = Credentials;
 
 /// A `history` request.
 #[derive(Debug)]
@@ -206,7 +206,7 @@ fn decode_fields(event: ClientEvent, fields: &Fields<'_>) -> Result<Decoded, Ref
     let room = || fields.required("room_id", RoomId::parse);
     let target = || fields.required("target_user_id", UserId::parse);
     Ok(match event {
-        ClientEvent::Authenticate => Decoded::Authenticate(Claimed {
+        ClientEvent::Authenticate => Decoded::Authenticate(Credentials {
             user: fields.id("user_id", UserId::parse)?,
             username: fields.id("username", Username::parse)?,
             token: fields.text("token")?,

@@ -1,4 +1,5 @@
-//! What this node asks of others over HTTP: bounded in time and size, and no redirect is ever followed.
+//! The HTTP client for requests to other servers, with limits on time and size. It never follows a
+//! redirect.
 
 use std::time::Duration;
 
@@ -13,34 +14,36 @@ use hyper_util::rt::TokioExecutor;
 
 use super::KeyError;
 
-/// Why there is no answer. It holds no part of the URL, which may be a secret.
+/// Why a request failed. It contains no part of the URL, which may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("no answer in time")]
-    TooSlow,
-    #[error("it can't be reached")]
+    #[error("the server did not respond in time")]
+    Timeout,
+    #[error("the server can't be reached")]
     Unreachable,
-    #[error("it answered {0}")]
-    OnlineStatus(StatusCode),
-    #[error("its answer is too large or broke off")]
+    #[error("the server responded with {0}")]
+    Status(StatusCode),
+    #[error("the response is too large or was cut off")]
     Body,
 }
 
 /// A client for one server.
-pub(super) struct Outgoing {
+pub(super) struct HttpClient {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     timeout: Duration,
     max_bytes: usize,
 }
 
-impl Outgoing {
-    /// For `http` and `https`; whom to trust is what the system trusts. An answer may take `timeout` in all, and its body
-    /// have `max_bytes`.
+impl HttpClient {
+    /// Supports `http` and `https`, with the root certificates of the system. A response must
+    /// arrive completely within `timeout`, with a body of at most `max_bytes`.
+    ///
+    /// # Errors
+    /// [`KeyError::NoRoots`].
     pub fn new(uri: &Uri, timeout: Duration, max_bytes: usize) -> Result<Self, KeyError> {
         let provider = rustls::crypto::ring::default_provider();
         let builder = HttpsConnectorBuilder::new();
-        let secure = uri.scheme_str() == Some("https");
-        let connector = if secure {
+        let connector = if uri.scheme_str() == Some("https") {
             let no_roots = |error: std::io::Error| KeyError::NoRoots(error.to_string());
             builder
                 .with_provider_and_native_roots(provider)
@@ -71,46 +74,51 @@ impl Outgoing {
     }
 
     pub async fn get(&self, uri: &Uri) -> Result<Bytes, FetchError> {
-        self.ask(Request::get(uri.clone()), Bytes::new()).await
+        self.send(Request::get(uri.clone()), Bytes::new()).await
     }
 
-    /// `bearer` is the whole value of the header.
+    /// `authorization` is the complete value of the header.
     pub async fn post(
         &self,
         uri: &Uri,
-        bearer: Option<&HeaderValue>,
+        authorization: Option<&HeaderValue>,
         json: Vec<u8>,
     ) -> Result<Bytes, FetchError> {
         let mut request = Request::post(uri.clone()).header(CONTENT_TYPE, "application/json");
-        if let Some(bearer) = bearer {
-            request = request.header(AUTHORIZATION, bearer.clone());
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
         }
-        self.ask(request, json.into()).await
+        self.send(request, json.into()).await
     }
 
-    /// Any status but 2xx is a fault, redirects among them: where one is sent to is nobody's but the configuration's to say.
-    async fn ask(&self, request: http::request::Builder, body: Bytes) -> Result<Bytes, FetchError> {
+    /// Every status except 2xx is an error, redirects included: only the configuration determines
+    /// the servers that a node sends requests to.
+    async fn send(
+        &self,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Result<Bytes, FetchError> {
         let request = request
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("hubbub/", env!("CARGO_PKG_VERSION")))
             .body(Full::new(body))
             .map_err(|_| FetchError::Unreachable)?;
-        let answer = async {
-            let answer = self
+        let response = async {
+            let response = self
                 .client
                 .request(request)
                 .await
                 .map_err(|_| FetchError::Unreachable)?;
-            if !answer.status().is_success() {
-                return Err(FetchError::OnlineStatus(answer.status()));
+            if !response.status().is_success() {
+                return Err(FetchError::Status(response.status()));
             }
-            let body = Limited::new(answer.into_body(), self.max_bytes)
+            let body = Limited::new(response.into_body(), self.max_bytes)
                 .collect()
                 .await;
             Ok(body.map_err(|_| FetchError::Body)?.to_bytes())
         };
-        tokio::time::timeout(self.timeout, answer)
+        tokio::time::timeout(self.timeout, response)
             .await
-            .map_err(|_| FetchError::TooSlow)?
+            .map_err(|_| FetchError::Timeout)?
     }
 }

@@ -1,4 +1,5 @@
-//! Whose request it is: the peer's address, or the one that trusted proxies vouch for.
+//! The address that a request counts for: that of the peer, or the one that trusted proxies report
+//! in `X-Forwarded-For`.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -6,17 +7,19 @@ use std::str::FromStr;
 use http::HeaderMap;
 use ipnet::IpNet;
 
-/// The header in which each proxy notes who spoke to it, the nearest last.
+/// The header to which each proxy appends the address of its own peer.
 const FORWARDED: &str = "x-forwarded-for";
-/// Notes that are looked at. No honest chain of proxies is longer.
-const HOPS: usize = 32;
+/// The number of entries that are read, from the end. No honest chain of proxies is longer.
+const MAX_ENTRIES: usize = 32;
 
-/// The address that a request counts for, as a request extension. IPv4 written as IPv6 is IPv4.
+/// The address that a request counts for, as a request extension. An IPv4 address that was written
+/// as IPv6 is IPv4 here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Client(pub IpAddr);
+pub struct ClientAddress(pub IpAddr);
 
-impl Client {
-    /// What limits count by: an IPv4 address, or the /64 of an IPv6 address, as whoever has one of its addresses has all.
+impl ClientAddress {
+    /// The key for limits by address: the IPv4 address, or the /64 of the IPv6 address, because the
+    /// holder of one address of a /64 has all of them.
     #[must_use]
     pub fn network(self) -> IpAddr {
         match self.0 {
@@ -26,11 +29,11 @@ impl Client {
     }
 }
 
-/// The proxies whose word on addresses counts (`TRUSTED_PROXIES`).
+/// The proxies that are trusted to report client addresses (`TRUSTED_PROXIES`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
 
-/// What is wrong with a list of networks: the entry that is neither an address nor a network.
+/// An entry of a list of networks that is neither an address nor a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither an IP address nor a network such as 10.0.0.0/8")]
 pub struct BadNetwork(String);
@@ -44,20 +47,22 @@ impl FromStr for TrustedProxies {
             .split(',')
             .map(str::trim)
             .filter(|entry| !entry.is_empty());
-        let network = |entry: &str| {
-            let network = entry.parse().or_else(|_| {
-                entry
-                    .parse::<IpAddr>()
-                    .map(|address| address.to_canonical().into())
-            });
-            network.map_err(|_| BadNetwork(entry.to_owned()))
-        };
-        Ok(Self(entries.map(network).collect::<Result<_, _>>()?))
+        Ok(Self(entries.map(parse_network).collect::<Result<_, _>>()?))
+    }
+}
+
+fn parse_network(entry: &str) -> Result<IpNet, BadNetwork> {
+    if let Ok(network) = entry.parse::<IpNet>() {
+        return Ok(network);
+    }
+    match entry.parse::<IpAddr>() {
+        Ok(address) => Ok(address.to_canonical().into()),
+        Err(_) => Err(BadNetwork(entry.to_owned())),
     }
 }
 
 impl TrustedProxies {
-    /// Whether everyone is trusted, and so anyone may claim any address.
+    /// True if a network contains every address: then every client may claim any address.
     #[must_use]
     pub fn trusts_everyone(&self) -> bool {
         self.0.iter().any(|network| network.prefix_len() == 0)
@@ -67,39 +72,43 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Whose request it is. What a peer says who isn't trusted counts for nothing. A trusted one's notes are read from
-    /// the nearest on: the first address that isn't a trusted proxy's is the client's. Where a note can't be read, nobody
-    /// vouches for what is beyond it, and the last address that was vouched for counts.
+    /// The address that a request from `peer` counts for.
+    ///
+    /// A peer that is not trusted counts as itself, regardless of its headers. The entries that a
+    /// trusted proxy forwards are read from the end, the nearest hop first: the first address that
+    /// is not a trusted proxy is the client's. An entry that cannot be parsed ends the search,
+    /// because no trusted proxy vouches for the entries before it; the last address that a trusted
+    /// proxy reported counts then.
     #[must_use]
-    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
         let mut nearest = peer.to_canonical();
         let lines = headers.get_all(FORWARDED).iter().rev();
-        let notes = lines
+        let entries = lines
             .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
-            .take(HOPS);
-        for note in notes {
+            .take(MAX_ENTRIES);
+        for entry in entries {
             if !self.trusts(nearest) {
                 break;
             }
-            let Some(address) = std::str::from_utf8(note).ok().and_then(read) else {
+            let Some(address) = std::str::from_utf8(entry).ok().and_then(parse_entry) else {
                 break;
             };
             nearest = address;
         }
-        Client(nearest)
+        ClientAddress(nearest)
     }
 }
 
-/// An address, as proxies note it: alone, in brackets, or with its port.
-fn read(note: &str) -> Option<IpAddr> {
-    let note = note.trim();
-    let bare = note
+/// Parses an address in any form that proxies write: alone, in brackets, or with a port.
+fn parse_entry(entry: &str) -> Option<IpAddr> {
+    let entry = entry.trim();
+    let bare = entry
         .strip_prefix('[')
-        .and_then(|note| note.strip_suffix(']'))
-        .unwrap_or(note);
+        .and_then(|entry| entry.strip_suffix(']'))
+        .unwrap_or(entry);
     let address = bare
         .parse()
-        .or_else(|_| note.parse::<SocketAddr>().map(|address| address.ip()));
+        .or_else(|_| entry.parse::<SocketAddr>().map(|address| address.ip()));
     address.ok().map(|address: IpAddr| address.to_canonical())
 }
 
@@ -109,12 +118,12 @@ mod tests {
 
     const PROXIES: &str = "10.0.0.0/8, 192.0.2.7,fd00::/8";
 
-    fn client(proxies: &str, peer: &str, notes: &[&str]) -> String {
+    fn client(proxies: &str, peer: &str, entries: &[&str]) -> String {
         let mut headers = HeaderMap::new();
-        for note in notes {
+        for entry in entries {
             headers.append(
                 FORWARDED,
-                http::HeaderValue::from_bytes(note.as_bytes()).unwrap(),
+                http::HeaderValue::from_bytes(entry.as_bytes()).unwrap(),
             );
         }
         proxies
@@ -126,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trusted_proxy_is_believed() {
+    fn x_forwarded_for_counts_only_from_trusted_proxies() {
         assert_eq!(client("", "10.0.0.1", &["198.51.100.1"]), "10.0.0.1");
         assert_eq!(
             client(PROXIES, "203.0.113.5", &["198.51.100.1"]),
@@ -145,12 +154,12 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_who_is_no_proxy_is_the_client_whatever_it_claims() {
+    fn the_nearest_address_that_is_not_a_proxy_is_the_client() {
         assert_eq!(
             client(PROXIES, "10.0.0.1", &["1.1.1.1, 198.51.100.1, 10.9.9.9"]),
             "198.51.100.1"
         );
-        // Several headers are one list.
+        // Several headers form one list.
         assert_eq!(
             client(
                 PROXIES,
@@ -159,7 +168,7 @@ mod tests {
             ),
             "198.51.100.1"
         );
-        // Inside only: the farthest of them.
+        // If all of them are proxies, the farthest one counts.
         assert_eq!(
             client(PROXIES, "10.0.0.1", &["10.3.3.3, 10.2.2.2"]),
             "10.3.3.3"
@@ -167,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_ends_the_trust() {
+    fn an_entry_that_cannot_be_parsed_ends_the_search() {
         for broken in [
             "unknown",
             "",
@@ -203,13 +212,13 @@ mod tests {
         assert_eq!(
             client(PROXIES, "10.0.0.1", &[&format!("198.51.100.1,{endless}")]),
             "10.1.1.1",
-            "within bounds"
+            "only the last 32 entries are read"
         );
     }
 
     #[test]
-    fn addresses_are_read_in_every_form() {
-        for (note, address) in [
+    fn addresses_are_parsed_in_every_form() {
+        for (entry, address) in [
             ("198.51.100.1:4711", "198.51.100.1"),
             (" 198.51.100.1 ", "198.51.100.1"),
             ("2001:db8::1", "2001:db8::1"),
@@ -217,9 +226,9 @@ mod tests {
             ("[2001:db8::1]:443", "2001:db8::1"),
             ("::ffff:198.51.100.1", "198.51.100.1"),
         ] {
-            assert_eq!(client(PROXIES, "10.0.0.1", &[note]), address);
+            assert_eq!(client(PROXIES, "10.0.0.1", &[entry]), address);
         }
-        // A listener for both kinds shows IPv4 as IPv6.
+        // A listener for both address families reports IPv4 peers as IPv6.
         assert_eq!(
             client(PROXIES, "::ffff:10.0.0.1", &["198.51.100.1"]),
             "198.51.100.1"
@@ -231,14 +240,18 @@ mod tests {
     }
 
     #[test]
-    fn limits_count_by_64_bits_of_ipv6() {
-        let network = |address: &str| Client(address.parse().unwrap()).network().to_string();
+    fn limits_count_ipv6_addresses_by_their_first_64_bits() {
+        let network = |address: &str| {
+            ClientAddress(address.parse().unwrap())
+                .network()
+                .to_string()
+        };
         assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(network("198.51.100.1"), "198.51.100.1");
     }
 
     #[test]
-    fn a_list_is_checked() {
+    fn a_malformed_list_of_networks_is_refused() {
         for good in ["", "10.0.0.1", "10.0.0.0/8 , ::1", "::/0", "10.1.2.3/8,"] {
             assert!(good.parse::<TrustedProxies>().is_ok(), "{good}");
         }

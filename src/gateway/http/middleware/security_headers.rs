@@ -1,4 +1,5 @@
-//! What every answer tells a browser: it is data, for the page that asked, and for nobody to keep.
+//! Headers that restrict the use of a response in a browser: it is data for the page that sent the
+//! request, and must not be cached.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -12,8 +13,8 @@ use http::{HeaderValue, StatusCode};
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
 
-/// The last keeps other pages from taking an answer for an image or a script; it says nothing to a request that asks by CORS,
-/// as all clients do.
+/// The last one prevents pages of other origins from loading a response as an image or a script. It
+/// does not affect CORS requests, which all clients send.
 static HEADERS: [(HeaderName, &str); 6] = [
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (CACHE_CONTROL, "no-store"),
@@ -26,8 +27,8 @@ static HEADERS: [(HeaderName, &str); 6] = [
     (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
 ];
 
-/// Sets them on every answer, but for the one that turns the connection into a WebSocket.
-pub(super) async fn set(request: Request, next: Next) -> Response {
+/// Adds the headers to every response, except one that upgrades the connection to a WebSocket.
+pub(in crate::gateway::http) async fn set(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let headers = HEADERS

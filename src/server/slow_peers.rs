@@ -1,4 +1,4 @@
-//! How long a peer may take: to send a request's body, and to take what is written to it.
+//! Time limits for slow peers: for sending the body of a request, and for reading the response.
 
 use std::error::Error;
 use std::io;
@@ -16,25 +16,26 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
-/// A request's body that must be whole in time, however it trickles. The time begins when it has to be waited for.
-pub(super) struct TimelyBody {
+/// The body of a request, which must arrive completely within a time, even if it arrives in small
+/// pieces. The time begins when the reader first has to wait for data.
+pub(super) struct BodyWithDeadline {
     body: Incoming,
-    patience: Duration,
-    /// None as long as nobody had to wait.
-    end: Option<Pin<Box<Sleep>>>,
+    timeout: Duration,
+    /// `None` until the reader has to wait.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl TimelyBody {
-    pub fn new(body: Incoming, patience: Duration) -> Self {
+impl BodyWithDeadline {
+    pub fn new(body: Incoming, timeout: Duration) -> Self {
         Self {
             body,
-            patience,
-            end: None,
+            timeout,
+            deadline: None,
         }
     }
 }
 
-impl Body for TimelyBody {
+impl Body for BodyWithDeadline {
     type Data = Bytes;
     type Error = Box<dyn Error + Send + Sync>;
 
@@ -45,14 +46,14 @@ impl Body for TimelyBody {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let patience = self.patience;
+        let timeout = self.timeout;
         ready!(
-            self.end
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)))
+            self.deadline
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)))
                 .as_mut()
                 .poll(cx)
         );
-        Poll::Ready(Some(Err("the body came too slowly".into())))
+        Poll::Ready(Some(Err("the body arrived too slowly".into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -64,37 +65,39 @@ impl Body for TimelyBody {
     }
 }
 
-/// A connection that fails when its peer takes nothing for too long of what is to be written. Else whoever asks and never
-/// reads the answers keeps the connection, and what it holds.
-pub(super) struct Written<S> {
+/// A stream whose writes fail when the peer has accepted no data for the timeout. Without it, a
+/// peer that sends requests and never reads the responses would keep the connection, and the memory
+/// that it holds.
+pub(super) struct WriteTimeout<S> {
     io: S,
-    patience: Duration,
-    /// None as long as the peer takes what is written.
-    end: Option<Pin<Box<Sleep>>>,
+    timeout: Duration,
+    /// `None` while the peer accepts data.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Written<S> {
-    pub fn new(io: S, patience: Duration) -> Self {
+impl<S> WriteTimeout<S> {
+    pub fn new(io: S, timeout: Duration) -> Self {
         Self {
             io,
-            patience,
-            end: None,
+            timeout,
+            deadline: None,
         }
     }
 
-    fn judge<T>(
+    /// Clears the deadline after a completed write. Fails a pending one after the deadline.
+    fn check_deadline<T>(
         &mut self,
         polled: Poll<io::Result<T>>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.end = None;
+            self.deadline = None;
             return polled;
         }
-        let patience = self.patience;
+        let timeout = self.timeout;
         ready!(
-            self.end
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)))
+            self.deadline
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)))
                 .as_mut()
                 .poll(cx)
         );
@@ -102,26 +105,27 @@ impl<S> Written<S> {
     }
 }
 
-impl Link for Written<TcpStream> {
+impl Link for WriteTimeout<TcpStream> {
     fn try_write(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
-        // Who is gone is an error, not a signal: the standard library has SIGPIPE ignored.
+        // A closed connection is an error here, no signal: the standard library ignores SIGPIPE.
         let written = SockRef::from(&self.io).send(bytes);
         if written.is_ok() {
-            self.end = None;
+            self.deadline = None;
         }
         Some(written)
     }
 }
 
-impl Link for Written<TlsStream<TcpStream>> {}
+impl Link for WriteTimeout<TlsStream<TcpStream>> {}
 
-/// Sessions are to run on the listener's connections as they are, not on what hyper makes of them.
-pub fn carry_sessions(control: &Control) {
-    control.register_link::<Written<TcpStream>>();
-    control.register_link::<Written<TlsStream<TcpStream>>>();
+/// Registers the listener's stream types, so that Engine.IO sessions run on these streams
+/// themselves and not on the boxes in which hyper returns them.
+pub fn register_stream_types(control: &Control) {
+    control.register_link::<WriteTimeout<TcpStream>>();
+    control.register_link::<WriteTimeout<TlsStream<TcpStream>>>();
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Written<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -131,14 +135,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Written<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Written<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.judge(polled, cx)
+        self.check_deadline(polled, cx)
     }
 
     fn poll_write_vectored(
@@ -147,7 +151,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Written<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.judge(polled, cx)
+        self.check_deadline(polled, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -170,30 +174,28 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(20);
+    const DEADLINE: Duration = Duration::from_secs(20);
 
     #[tokio::test]
-    async fn who_takes_what_is_written_at_once_is_given_time_again() {
+    async fn a_write_that_succeeds_at_once_restarts_the_timeout() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (near, far) = tokio::join!(
             TcpStream::connect(listener.local_addr().unwrap()),
             listener.accept()
         );
-        let (mut written, mut far) = (
-            Written::new(near.unwrap(), Duration::from_secs(60)),
-            far.unwrap().0,
-        );
+        let mut stream = WriteTimeout::new(near.unwrap(), Duration::from_secs(60));
+        let mut far = far.unwrap().0;
         let bytes = [0; 64 * 1024];
         let would_block =
-            |written: &mut Written<TcpStream>| match written.try_write(&bytes).unwrap() {
+            |stream: &mut WriteTimeout<TcpStream>| match stream.try_write(&bytes).unwrap() {
                 Ok(_) => false,
                 Err(error) => error.kind() == io::ErrorKind::WouldBlock || panic!("{error}"),
             };
-        // Whatever either of them still gets in: in the end it is full.
-        let full = std::future::poll_fn(|cx| {
+        // Either kind of write may still find space; the loop ends when both find the buffer full.
+        std::future::poll_fn(|cx| {
             loop {
-                if would_block(&mut written)
-                    && Pin::new(&mut written)
+                if would_block(&mut stream)
+                    && Pin::new(&mut stream)
                         .poll_write(cx, &bytes)
                         .map(Result::unwrap)
                         .is_pending()
@@ -201,19 +203,19 @@ mod tests {
                     return Poll::Ready(());
                 }
             }
-        });
-        full.await;
-        assert!(written.end.is_some(), "its time runs");
-        let mut taken = vec![0; 64 * 1024];
-        while would_block(&mut written) {
+        })
+        .await;
+        assert!(stream.deadline.is_some(), "the timeout has begun");
+        let mut received = vec![0; 64 * 1024];
+        while would_block(&mut stream) {
             assert!(
-                tokio::time::timeout(SOON, far.read(&mut taken))
+                tokio::time::timeout(DEADLINE, far.read(&mut received))
                     .await
                     .unwrap()
                     .unwrap()
                     > 0
             );
         }
-        assert!(written.end.is_none());
+        assert!(stream.deadline.is_none());
     }
 }
