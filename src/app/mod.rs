@@ -77,14 +77,14 @@ impl App {
             ..engineioxide::Limits::default()
         });
         carry_sessions(&control);
-        let rota = control.rota();
+        let scheduler = control.write_scheduler();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let delivery_settings = DeliverySettings {
             workers,
             room_events: config.settings.room_events_limit,
             page_bytes: config.settings.max_outbox_bytes / 8,
             ahead_bytes: config.settings.max_outbox_bytes / 4 / workers.min(4),
-            pause: Pause::new(move || rota.turn()),
+            pause: Pause::new(move || scheduler.wait_for_slice()),
             ..DeliverySettings::default()
         };
         let delivery = Arc::new(Delivery::start(&backplane, &delivery_settings));
@@ -112,7 +112,11 @@ impl App {
         let connections =
             Connections::new(chat.clone(), auth.clone(), admission.clone(), outbox_bytes);
         let gateway = Gateway::new(connections.clone(), settings);
-        let plain = PlainWebSocket::new(connections.clone(), plain_settings, control.rota());
+        let plain = PlainWebSocket::new(
+            connections.clone(),
+            plain_settings,
+            control.write_scheduler(),
+        );
         let everyone = Everyone {
             control: control.clone(),
             plain: plain.clone(),
