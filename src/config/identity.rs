@@ -175,10 +175,7 @@ impl Settings {
         }
         let file = |path: &str| {
             std::fs::read_to_string(path).or_else(|error| {
-                wrong(
-                    source,
-                    format!("names {path}, which can't be read: {error}"),
-                )
+                wrong(source, format!("names a file that can't be read: {error}"))
             })
         };
         let keys = match source {
@@ -226,7 +223,11 @@ impl Settings {
             {
                 wrong("JWT_SECRET_PREVIOUS", format!("can't be used: {error}"))
             }
-            Err(error) => wrong(source, format!("can't be used: {error}")),
+            Err(error) => {
+                let is_better_auth = source == "JWT_SECRET" && self.jwt_secret.is_none();
+                let source = if is_better_auth { "BETTER_AUTH_SECRET" } else { source };
+                wrong(source, format!("can't be used: {error}"))
+            }
         }
     }
 }

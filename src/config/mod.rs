@@ -474,10 +474,10 @@ impl Config {
             Some("none") => Some(TrustedProxies::default()),
             Some(list) => match list.parse() {
                 Ok(proxies) => Some(proxies),
-                Err(error) => {
+                Err(_) => {
                     return wrong(
                         "trusted_proxies",
-                        &format!("must be none, or a list of networks: {error}"),
+                        "must be none, or a list of IP addresses and networks such as 10.0.0.0/8",
                     );
                 }
             },

@@ -346,3 +346,35 @@ fn the_example_is_a_configuration() {
         );
     }
 }
+
+#[test]
+fn an_error_names_the_key_and_never_shows_the_value() {
+    const VALUES: [&str; 3] = [
+        "hunter2",
+        "hunter2 hunter2,[{(hunter2",
+        "https://hunter2:hunter2@a/?hunter2",
+    ];
+    let mut faults = Vec::new();
+    for key in Settings::KEYS {
+        let key = key.to_uppercase();
+        for value in VALUES {
+            // With the keys that this one needs to be looked at.
+            let mut environment = vec![(key.as_str(), value)];
+            match key.as_str() {
+                "TLS_CERT" => environment.push(("TLS_KEY", "key.pem")),
+                "JWT_PUBLIC_KEY_FILE" | "JWT_JWKS_FILE" => {
+                    environment.push(("JWT_ALGORITHM", "RS256"));
+                }
+                _ => {}
+            }
+            let Err(error) = load(&environment, "") else {
+                continue;
+            };
+            let message = error.to_string();
+            if !message.contains(&key) || message.contains("hunter2") {
+                faults.push(format!("{key}={value}: {message}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}

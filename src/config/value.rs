@@ -57,7 +57,7 @@ pub(super) fn optional_number<'de, D: Deserializer<'de>>(
     text.trim()
         .parse()
         .map(Some)
-        .map_err(|_| D::Error::custom(format!("{text:?} is not a whole number in range")))
+        .map_err(|_| D::Error::custom("not a whole number in range"))
 }
 
 /// A value as `hubbub config` prints it; empty for what isn't set.
