@@ -265,7 +265,6 @@ impl Verifier {
             None => Username::from(&user),
         };
         // A fraction of a second is cut off; the library has refused what is negative or no number.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let exp = claims
             .exp
             .as_u64()

@@ -63,7 +63,6 @@ impl Collector for Reading {
                     let mut metric =
                         encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
                     // Microseconds below 2^53 are exact as a double.
-                    #[allow(clippy::cast_precision_loss)]
                     let bounds = BOUNDS_US
                         .iter()
                         .map(|us| *us as f64 / 1e6)
