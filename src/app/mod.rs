@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::auth::Webhook;
-use crate::backplane::redis::RedisSettings;
 use crate::backplane::{Backplane, memory, redis};
 use crate::config::Config;
 use crate::delivery::{Delivery, DeliverySettings, Pause};
@@ -20,8 +19,8 @@ use crate::features::messaging::{AuthorizationHook, Messaging};
 use crate::gateway::access::Access;
 use crate::gateway::connections::Connections;
 use crate::gateway::http::{self, CallerRateLimiter, HttpState};
-use crate::gateway::socketio::{Gateway, Settings};
-use crate::gateway::websocket::{self, Outbox, PlainWebSocket};
+use crate::gateway::socketio::Gateway;
+use crate::gateway::websocket::{Outbox, PlainWebSocket};
 use crate::gateway::wire::{Envelope, going_away};
 use crate::server::admission::Admission;
 use crate::server::tls::Tls;
@@ -56,23 +55,15 @@ impl App {
     /// # Errors
     /// When the address can't be bound, the certificate can't be used, or Redis refuses the password or is set up so that promises would not hold.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
-        let tls = config.tls.clone().map(Tls::load).transpose()?;
+        let tls = config.server.tls.clone().map(Tls::load).transpose()?;
         let backplane = match &config.redis {
-            None => memory::embedded(config.backplane_limits()),
-            Some(url) => {
-                let ca = config.settings.redis_ca.as_ref().map(Into::into);
-                let settings = RedisSettings {
-                    url: url.clone(),
-                    ca,
-                    ..RedisSettings::default()
-                };
-                redis::connect(settings, config.backplane_limits()).await?
-            }
+            None => memory::embedded(config.backplane.clone()),
+            Some(redis) => redis::connect(redis.clone(), config.backplane.clone()).await?,
         };
-        let write_timeout = Duration::from_secs(config.settings.write_timeout_secs);
+        let write_timeout = config.connections.write_timeout;
         let control = Control::new(engineioxide::Limits {
-            outbox_bytes: config.settings.max_outbox_bytes,
-            outbox_frames: config.settings.max_outbox_bytes / MEAN_FRAME_BYTES,
+            outbox_bytes: config.connections.outbox_bytes,
+            outbox_frames: config.connections.outbox_bytes / MEAN_FRAME_BYTES,
             write_timeout,
             ..engineioxide::Limits::default()
         });
@@ -81,38 +72,30 @@ impl App {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let delivery_settings = DeliverySettings {
             workers,
-            room_events: config.settings.room_events_limit,
-            page_bytes: config.settings.max_outbox_bytes / 8,
-            ahead_bytes: config.settings.max_outbox_bytes / 4 / workers.min(4),
+            room_events: config.limits.room_events,
+            page_bytes: config.connections.outbox_bytes / 8,
+            ahead_bytes: config.connections.outbox_bytes / 4 / workers.min(4),
             pause: Pause::new(move || rota.turn()),
             ..DeliverySettings::default()
         };
         let delivery = Arc::new(Delivery::start(&backplane, &delivery_settings));
-        let mut chat = Messaging::new(backplane.clone(), delivery.clone(), config.limits());
+        let mut chat = Messaging::new(backplane.clone(), delivery.clone(), config.limits.clone());
         if let Some(webhook) = &config.webhook {
-            chat = chat.with_authorization_hook(Box::new(Webhook::new(webhook.clone())?));
+            chat = chat.with_authorization_hook(Box::new(webhook.clone()));
         }
         let chat = Arc::new(chat);
-        let auth = Arc::new(config.authenticator()?);
+        let auth = config.identity.authenticator.clone();
         auth.warm_up().await;
-        let settings = Settings {
-            ping_interval: Duration::from_millis(config.settings.ping_interval_ms),
-            ping_timeout: Duration::from_millis(config.settings.ping_timeout_ms),
-            packet_bytes: config.settings.max_packet_bytes,
-        };
-        let plain_settings = websocket::Settings {
-            message_bytes: config.settings.ws_max_message,
-            chat_bytes: config.settings.max_packet_bytes,
-            ping_interval: settings.ping_interval,
-            idle: Duration::from_secs(config.settings.ws_idle_secs),
-            write_timeout,
-        };
-        let admission = Arc::new(Admission::new(config.caps()));
-        let outbox_bytes = config.settings.max_outbox_bytes;
+        let admission = Arc::new(Admission::new(config.caps.clone()));
+        let outbox_bytes = config.connections.outbox_bytes;
         let connections =
             Connections::new(chat.clone(), auth.clone(), admission.clone(), outbox_bytes);
-        let gateway = Gateway::new(connections.clone(), settings);
-        let plain = PlainWebSocket::new(connections.clone(), plain_settings, control.rota());
+        let gateway = Gateway::new(connections.clone(), config.connections.socketio.clone());
+        let plain = PlainWebSocket::new(
+            connections.clone(),
+            config.connections.websocket.clone(),
+            control.rota(),
+        );
         let everyone = Everyone {
             control: control.clone(),
             plain: plain.clone(),
@@ -131,13 +114,13 @@ impl App {
             chat,
             access: Access {
                 auth,
-                keys: config.api_keys()?,
-                broadcasters: config.broadcasters(),
+                keys: config.identity.api_keys.clone(),
+                broadcasters: config.identity.broadcast_roles.clone(),
             },
-            callers: CallerRateLimiter::new(config.posts()),
-            broadcasters: CallerRateLimiter::new(config.broadcasts()),
-            origins: config.origins.clone(),
-            proxies: config.proxies.clone().unwrap_or_default(),
+            callers: CallerRateLimiter::new(config.rates.posts),
+            broadcasters: CallerRateLimiter::new(config.rates.broadcasts),
+            origins: config.origins.origins.clone(),
+            proxies: config.origins.proxies.clone().unwrap_or_default(),
             admission: admission.clone(),
             control,
             plain,
@@ -145,7 +128,7 @@ impl App {
         });
         let (stop, stopped) = watch::channel(false);
         // A polling client holds up to two, and whoever is refused needs one to be told so.
-        let connections = match config.settings.max_connections {
+        let connections = match config.caps.connections {
             0 => usize::MAX,
             most => most.saturating_mul(2).saturating_add(1024),
         };
@@ -153,7 +136,7 @@ impl App {
             write: write_timeout * 2,
             ..Timeouts::default()
         };
-        let mut listener = Listener::bind(config.address, connections, timeouts).await?;
+        let mut listener = Listener::bind(config.server.address, connections, timeouts).await?;
         let address = listener.address()?;
         let router = http::router(doors.clone(), &gateway);
         let mut tasks = vec![telling];
@@ -163,7 +146,7 @@ impl App {
         }
         tasks.push(tokio::spawn(listener.serve(router, stopped.clone())));
         let mut metrics_address = None;
-        if let Some(address) = config.metrics_address {
+        if let Some(address) = config.server.metrics_address {
             let listener = Listener::bind(address, 64, Timeouts::default()).await?;
             metrics_address = Some(listener.address()?);
             tasks.push(tokio::spawn(
@@ -239,7 +222,7 @@ impl App {
 }
 
 #[async_trait]
-impl AuthorizationHook for Webhook {
+impl AuthorizationHook for Arc<Webhook> {
     async fn given(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
         self.ask(action, user, room).await
     }

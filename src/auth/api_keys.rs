@@ -12,7 +12,7 @@ const HASHED: &str = "sha256:";
 pub struct NotADigest;
 
 /// The keys that are accepted, as digests: of one length, and of no use to whoever reads them here.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct ApiKeys(Vec<[u8; 32]>);
 
 impl ApiKeys {

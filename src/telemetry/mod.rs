@@ -1,5 +1,5 @@
 //! Logs, counters, and what `/metrics` shows.
 
 pub mod exposition;
-pub mod log;
+pub(crate) mod log;
 pub mod meter;

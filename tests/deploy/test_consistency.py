@@ -1,9 +1,10 @@
-"""What the deployment's files say about each other: the same keys everywhere, and times that leave room for the next.
+"""Checks that the deployment's files agree: the same keys everywhere, and time limits that leave enough time for each other.
 
-HUBBUB_BIN, if set, is a hubbub binary that has to take .env.example and refuse a key it doesn't know.
+HUBBUB_BIN, if set, is a hubbub binary that must accept every line of .env.example and refuse an unknown key.
 RENDERED is the folder of rendered manifests that scripts/check-deploy makes.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -14,23 +15,25 @@ import unittest
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SECRETS = {"JWT_SECRET", "JWT_SECRET_PREVIOUS", "BETTER_AUTH_SECRET", "REDIS_PASSWORD", "REDIS_URL", "API_KEYS", "AUTHORIZE_SECRET"}
-# Keys that mean nothing, or name a file that isn't there, on their own.
+# Every key that hubbub has, generated from its code: `hubbub config --docs keys`.
+KEYS = {key["key"]: key for key in json.loads((ROOT / "tests/deploy/keys.json").read_text())}
+SECRETS = {name for name, key in KEYS.items() if key["secret"]}
+# Keys that have no effect alone, or name a file that does not exist.
 WITH_OTHERS = {"HUBBUB_CONFIG", "AUTH_MODE", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_FILE", "JWT_JWKS_URL"}
-# Keys that a deployment has no use for, with the reason.
+# Keys that the compose file does not need, with the reason.
 NOT_IN_COMPOSE = {
-    "PORT": "SERVER_PORT says it",
-    "REDIS_URL": "the compose file brings its own Redis",
-    "REDIS_CA": "which speaks no TLS",
+    "PORT": "it sets SERVER_PORT",
+    "REDIS_URL": "it brings its own Redis",
+    "REDIS_CA": "its Redis has no TLS",
     "TLS_CERT": "TLS ends before nginx",
     "TLS_KEY": "TLS ends before nginx",
-    "HUBBUB_CONFIG": "the environment says it all",
-    "MAX_ROOMS": "of the embedded backplane",
+    "HUBBUB_CONFIG": "it sets everything in the environment",
+    "MAX_ROOMS": "it concerns the embedded backplane only",
 }
 
 
 def example():
-    """The keys of .env.example: key → (value, whether it is commented out, the line before it)."""
+    """The keys of .env.example: key → (value, whether it is commented out, the line above it)."""
     keys, before = {}, ""
     for line in (ROOT / ".env.example").read_text().splitlines():
         match = re.fullmatch(r"(#?)([A-Z][A-Z0-9_]*)=(\S*)", line)
@@ -58,24 +61,25 @@ def seconds(text):
 
 
 class Keys(unittest.TestCase):
-    def test_each_is_explained_and_secrets_have_no_value(self):
-        for key, (value, commented, before) in example().items():
-            self.assertTrue(before.startswith("# "), f"{key} is not explained")
+    def test_the_example_explains_every_key_and_gives_no_secret_a_value(self):
+        self.assertEqual(set(example()), set(KEYS))
+        for key, (value, commented, above) in example().items():
+            self.assertTrue(above.startswith("# "), f"{key} is not explained")
             if key in SECRETS:
                 self.assertTrue(commented, key)
             if key in SECRETS - {"REDIS_URL"}:
                 self.assertEqual(value, "", key)
 
-    def test_the_generator_writes_the_same_ones(self):
+    def test_the_generator_of_env_files_has_every_key(self):
         script = (ROOT / "scripts/generate-env.sh").read_text()
         keys = re.search(r"readonly KEYS=\((.*?)\)", script, re.S)[1].split()
-        self.assertEqual(sorted(keys), sorted(example()))
+        self.assertEqual(sorted(keys), sorted(KEYS))
 
-    def test_compose_hands_on_every_one(self):
+    def test_compose_passes_on_every_key(self):
         node = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-node"]
-        self.assertEqual(set(node["environment"]) | set(NOT_IN_COMPOSE), set(example()))
+        self.assertEqual(set(node["environment"]) | set(NOT_IN_COMPOSE), set(KEYS))
 
-    def test_kubernetes_sets_only_known_ones_and_secrets_from_the_secret(self):
+    def test_kubernetes_sets_only_known_keys_and_takes_secrets_from_the_secret(self):
         for name in ("base.yaml", "overlays-production.yaml"):
             documents = rendered(name)
             config = set(one(documents, "ConfigMap", "hubbub-config")["data"])
@@ -83,38 +87,40 @@ class Keys(unittest.TestCase):
             env = {e["name"]: e for e in pod["containers"][0]["env"]}
             self.assertEqual(set(env), SECRETS)
             self.assertTrue(all(e["valueFrom"]["secretKeyRef"]["name"] == "hubbub-secrets" for e in env.values()))
-            self.assertLessEqual(config, set(example()) - SECRETS)
+            self.assertLessEqual(config, set(KEYS) - SECRETS)
             self.assertFalse(pod["enableServiceLinks"], "a Service named redis would set REDIS_PORT")
 
     @unittest.skipUnless(os.environ.get("HUBBUB_BIN"), "no binary given (HUBBUB_BIN)")
-    def test_the_binary_knows_them_all(self):
+    def test_the_binary_accepts_every_key_and_has_the_documented_defaults(self):
         binary = os.path.abspath(os.environ["HUBBUB_BIN"])
+        listed = subprocess.run([binary, "config", "--docs", "keys"], env={}, capture_output=True, text=True, check=True)
+        self.assertEqual({key["key"]: key for key in json.loads(listed.stdout)}, KEYS)
         with tempfile.TemporaryDirectory() as folder:
             def config(text):
                 (pathlib.Path(folder) / ".env").write_text(text)
                 return subprocess.run([binary, "config"], cwd=folder, env={}, capture_output=True, text=True)
 
-            # One at a time: some exclude each other. With a port both ways, or a file that isn't there, it may refuse.
+            # One at a time, because some exclude each other.
             for key, (value, _, _) in example().items():
                 if key in SECRETS | WITH_OTHERS:
                     continue
                 result = config(f"{key}={value}\n")
                 self.assertEqual(result.returncode, 0, f"{key}={value}: {result.stderr}")
-            # The defaults that .env.example tells are the binary's.
+            # The defaults that .env.example shows are the binary's.
             lines = config("").stdout.splitlines()
             unset = {line.split()[1] for line in lines if line.startswith("# ") and line.endswith(" is not set")}
             real = dict(line.split("=", 1) for line in lines if not line.startswith("#")) | dict.fromkeys(unset)
             for key, (value, _, _) in example().items():
                 if real.get(key) is not None and key != "AUTH_MODE":
                     self.assertEqual(real[key], value, f"the default of {key}")
-            # And none of its keys is missing there.
-            self.assertEqual(set(example()) - set(real), {"PORT", "HUBBUB_CONFIG"})
-            self.assertEqual(set(real) - set(example()), set())
+            # `hubbub config` prints every key, except for the two that only steer the reading of sources.
+            self.assertEqual(set(KEYS) - set(real), {"PORT", "HUBBUB_CONFIG"})
+            self.assertEqual(set(real) - set(KEYS), set())
             self.assertNotEqual(config("NO_SUCH_KEY=1\n").returncode, 0)
             self.assertNotEqual(config("JWT_SECRET=change-me\nAUTH_MODE=jwt\n").returncode, 0)
 
 
-# How much longer than DRAIN_SECS a node may take to end.
+# How many seconds longer than DRAIN_SECS a node may take to end.
 MARGIN = 10
 
 
@@ -131,7 +137,7 @@ class Times(unittest.TestCase):
         node = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-node"]
         self.assertGreater(seconds(node["stop_grace_period"]), int(node["environment"]["DRAIN_SECS"]) + MARGIN)
 
-    def test_proxies_wait_longer_than_a_heartbeat_and_let_a_packet_through(self):
+    def test_proxies_wait_longer_than_a_heartbeat_and_accept_the_largest_packet(self):
         keys = example()
         heartbeat = (int(keys["PING_INTERVAL_MS"][0]) + int(keys["PING_TIMEOUT_MS"][0])) / 1000
         packet = int(keys["MAX_PACKET_BYTES"][0])
@@ -168,15 +174,15 @@ class Shapes(unittest.TestCase):
             else d["spec"].get("podSelector", d["spec"].get("selector"))["matchLabels"]
             for d in documents if d["kind"] in ("Service", "NetworkPolicy", "PodDisruptionBudget", "Deployment", "StatefulSet")
         }
-        for what, labels in selectors.items():
-            self.assertEqual(sum(labels.items() <= pod.items() for pod in pods), 1, what)
+        for name, labels in selectors.items():
+            self.assertEqual(sum(labels.items() <= pod.items() for pod in pods), 1, name)
 
-    def test_the_roll_out_loses_no_capacity_and_the_autoscaler_owns_the_count(self):
+    def test_a_rollout_loses_no_capacity_and_the_autoscaler_owns_the_replica_count(self):
         spec = one(rendered("base.yaml"), "Deployment")["spec"]
         self.assertEqual(spec["strategy"]["rollingUpdate"], {"maxUnavailable": 0, "maxSurge": 1})
         self.assertNotIn("replicas", spec)
 
-    def test_redis_keeps_what_it_is_given(self):
+    def test_redis_is_durable_and_never_evicts(self):
         conf = (ROOT / "k8s/components/redis/redis.conf").read_text().splitlines()
         self.assertLessEqual({"appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction"}, set(conf))
 
@@ -184,7 +190,7 @@ class Shapes(unittest.TestCase):
         for name in ("base.yaml", "overlays-production.yaml"):
             self.assertFalse([d for d in rendered(name) if d["kind"] == "Secret"])
 
-    def test_affinity_by_address_takes_the_cookie_away(self):
+    def test_affinity_by_address_removes_the_cookie_annotations(self):
         annotations = one(rendered("affinity-by-address.yaml"), "Ingress")["metadata"]["annotations"]
         self.assertFalse([a for a in annotations if "affinity" in a or "session-cookie" in a])
         self.assertIn("nginx.ingress.kubernetes.io/upstream-hash-by", annotations)
