@@ -7,6 +7,7 @@
 
 mod backlog;
 mod flow_control;
+mod metrics;
 mod outlet;
 mod room;
 mod shared;

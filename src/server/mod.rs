@@ -6,6 +6,7 @@ mod drain;
 #[cfg(test)]
 mod fuzz;
 mod listener;
+mod metrics;
 mod patience;
 pub mod tls;
 
