@@ -163,7 +163,7 @@ mod tests {
 
     /// The table stands between two markers, in whichever document is for operators.
     #[tokio::test]
-    async fn the_documented_table_of_metrics_is_what_the_samples_generate() {
+    async fn generated_table_of_metrics_is_committed() {
         let mut table = "| metric | kind | description |\n| --- | --- | --- |\n".to_owned();
         for sample in samples().await {
             let Sample { name, help, .. } = &sample;

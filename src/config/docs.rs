@@ -167,7 +167,7 @@ mod tests {
     use crate::config::keys;
 
     #[test]
-    fn the_committed_documentation_is_what_the_definitions_generate() {
+    fn generated_documentation_is_committed() {
         assert_current("docs/configuration.md", &markdown());
         assert_current(".env.example", &env_example());
         assert_current("tests/deploy/keys.json", &keys_json());

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::client::Client;
-use crate::node::{Cluster, http};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, http};
 
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 const JSON: (&str, &str) = ("content-type", "application/json");

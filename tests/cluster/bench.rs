@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::node::Cluster;
+use hubbub_test_support::node::Cluster;
 
 const SECRET: &str = "a secret that is long enough for all tests";
 const SHORT: &[&str] = &["--duration", "1s", "--warm-up", "1s", "--json"];

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::node::{Cluster, http};
 use crate::plain::Plain;
+use hubbub_test_support::node::{Cluster, http};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -85,7 +85,7 @@ async fn both_doors_count_as_connected_clients() {
     let cluster = Cluster::alone(&[]).await;
     let address = cluster.address(0);
     let plain = Plain::connect(address, "ann").await;
-    let socket = crate::client::Client::member(address, "bob", "room").await;
+    let socket = hubbub_test_support::client::Client::member(address, "bob", "room").await;
     let health = http(address, "GET", "/health", &[], "").await.2;
     assert_eq!(health["connectedClients"], 2);
     let (status, answer) = broadcast(&cluster, 0, &[], &json!({"type": "a"})).await;
@@ -268,7 +268,7 @@ async fn broadcasts_have_a_rate_and_a_form() {
 async fn the_room_of_broadcasts_is_closed_to_chat() {
     let cluster = Cluster::alone(&[]).await;
     let address = cluster.address(0);
-    let socket = crate::client::Client::connect(address).await;
+    let socket = hubbub_test_support::client::Client::connect(address).await;
     socket.done("authenticate", json!({"user_id": "bob"})).await;
     let plain = Plain::chat(address, "ann").await;
     let room = json!({"room_id": "broadcast", "content": "x"});
@@ -284,7 +284,7 @@ async fn the_room_of_broadcasts_is_closed_to_chat() {
             "{event}"
         );
     }
-    let (status, answer) = crate::node::post(address, &room).await;
+    let (status, answer) = hubbub_test_support::node::post(address, &room).await;
     assert_eq!((status, &answer["code"]), (403, &json!("forbidden")));
     for route in ["/rooms/broadcast/messages", "/rooms/broadcast/users"] {
         assert_eq!(http(address, "GET", route, &[], "").await.0, 403, "{route}");

@@ -9,8 +9,8 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
-use crate::client::Client;
-use crate::node::Cluster;
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::Cluster;
 
 /// Connections of the flood, of each kind.
 const FLOODERS: usize = 4;

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::client::Client;
-use crate::node::{Cluster, http};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, http};
 
 const FAR: u64 = 4_000_000_000;
 
@@ -521,7 +521,7 @@ async fn someone_else_is_asked_about_joins_and_sends() {
             .await;
     }
     ann.done("history", json!({"room_id": "r"})).await;
-    let (status, _) = crate::node::post(
+    let (status, _) = hubbub_test_support::node::post(
         cluster.address(0),
         &json!({"room_id": "r", "content": "of a service"}),
     )

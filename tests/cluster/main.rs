@@ -3,18 +3,11 @@
 // A test that can't go on should stop, and say where.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../backplane/server.rs"]
-#[allow(dead_code)]
-mod server;
-
 mod abuse;
 mod bench;
 mod broadcast;
-mod certificates;
-mod client;
 mod flood;
 mod identity;
-mod node;
 mod order;
 mod plain;
 mod presence;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::client::Client;
-use crate::node::{Cluster, post};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, post};
 
 const FAST: &[(&str, &str)] = &[
     ("RATE_EVENTS_PER_SEC", "100000"),
@@ -234,7 +234,8 @@ async fn a_drain_tells_when_and_closes_evenly() {
             "{notice}"
         );
     }
-    let (status, _, body) = crate::node::http(address, "GET", "/readyz", &[], "").await;
+    let (status, _, body) =
+        hubbub_test_support::node::http(address, "GET", "/readyz", &[], "").await;
     assert_eq!((status, &body["status"]), (503, &json!("draining")));
     assert!(
         clients.iter().any(|client| !client.is_closed()),

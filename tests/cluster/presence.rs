@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::client::Client;
-use crate::node::Cluster;
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::Cluster;
 
 async fn comings_and_goings(cluster: Cluster) {
     let last = cluster.nodes.len() - 1;

@@ -11,8 +11,8 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::client::Client;
-use crate::node::{Cluster, http, post};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, http, post};
 
 /// Sockets that come and go.
 const SOCKETS: usize = 4;

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::client::Client;
-use crate::node::{Cluster, http, post};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, http, post};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 const JSON: (&str, &str) = ("content-type", "application/json");

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::node::{http, http_text};
 use crate::plain::Plain;
-use crate::server::{RedisServer, free_port};
+use hubbub_test_support::node::{http, http_text};
+use hubbub_test_support::server::{RedisServer, free_port};
 
 const SECRET: &str = "jwtsecret-5f0cbb2fb1c6a1f6e1d0b4f4a1c7e9d8";
 const API_KEY: &str = "apikey-0f1e2d3c4b5a69788796a5b4c3d2e1f0";

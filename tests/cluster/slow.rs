@@ -9,10 +9,10 @@ use tokio::net::TcpSocket;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::certificates::Pair;
-use crate::client::Client;
-use crate::node::{metric, start};
 use crate::tls::member;
+use hubbub_test_support::certificates::Pair;
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{metric, start};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: usize = 600;

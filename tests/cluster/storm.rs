@@ -3,8 +3,8 @@
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::client::Client;
-use crate::node::{Cluster, metric};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, metric};
 
 const NODES: usize = 2;
 const CLIENTS: usize = 100;

@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::certificates::Pair;
-use crate::client::Client;
-use crate::node::{Cluster, http, start};
-use crate::server::{RedisServer, free_port};
+use hubbub_test_support::certificates::Pair;
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, http, start};
+use hubbub_test_support::server::{RedisServer, free_port};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

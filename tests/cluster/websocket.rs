@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::client::Client;
-use crate::node::{Cluster, http, post};
 use crate::plain::Plain;
-use crate::server::{RedisServer, SlowWay};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, http, post};
+use hubbub_test_support::server::{RedisServer, SlowWay};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use crate::node::Cluster;
 use crate::raw::{Answer, PATIENCE, Polling, Raw, Witness, frame, node, request};
+use hubbub_test_support::node::Cluster;
 
 const SECRET: &str = "a secret of more than thirty-two bytes";
 const MESSAGES: &str = "content-type: application/json\r\n";

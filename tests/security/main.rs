@@ -3,16 +3,6 @@
 // A test that can't go on should stop, and say where.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../cluster/client.rs"]
-#[allow(dead_code)]
-mod client;
-#[path = "../cluster/node.rs"]
-#[allow(dead_code)]
-mod node;
-#[path = "../backplane/server.rs"]
-#[allow(dead_code)]
-mod server;
-
 mod cve;
 mod frames;
 mod plain;

@@ -387,7 +387,7 @@ async fn a_flood_within_the_protocol_leaves_others_alone_and_ends_at_the_rate() 
         }
     }
     node.stop().await;
-    let strict = crate::node::Cluster::alone(&[("MAX_RATE_REFUSALS", "100")]).await;
+    let strict = hubbub_test_support::node::Cluster::alone(&[("MAX_RATE_REFUSALS", "100")]).await;
     let address = strict.address(0);
     for flood in [
         frame(0x89, b""),

@@ -10,8 +10,8 @@ use hubbub::server::{Listener, Timeouts};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
-use crate::client::Client;
 use crate::raw::{Polling, Raw, Witness};
+use hubbub_test_support::client::Client;
 
 /// A server with short patience: `/` answers with a large body, or with what became of the request's.
 async fn impatient() -> (std::net::SocketAddr, watch::Sender<bool>) {

@@ -360,7 +360,7 @@ async fn connects_on_one_transport_are_counted() {
 
 #[tokio::test]
 async fn events_beyond_the_rate_are_refused_until_the_refusals_are_too_many() {
-    let node = crate::node::Cluster::alone(&[]).await;
+    let node = hubbub_test_support::node::Cluster::alone(&[]).await;
     let address = node.address(0);
     let witness = Witness::on(address).await;
     let mut attacker = Raw::member(address).await;

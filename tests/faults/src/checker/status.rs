@@ -1,100 +1,154 @@
-//! Presence by status: what watchers were told of their targets, against what the lab did.
+//! Checks the status events: compares what watchers were notified of with the changes that the lab caused.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::faults::{Faults, Kind};
-use super::figures::Figures;
-use super::story::{Client, Story};
+use super::faults::{FaultKind, Faults};
+use super::parsed_history::{ClientHistory, ParsedHistory};
+use super::stats::Stats;
 use crate::history::{Fact, Record};
 
-/// What one watcher was told of one target.
-#[derive(Default)]
-struct Watch {
-    /// On the present connection.
-    watching: bool,
-    /// The newest state told, in whatever way.
-    newest: Option<(u64, bool)>,
-    /// The greatest version told as a change.
-    changed: Option<u64>,
-    /// The version known when it became calm.
-    floor: Option<u64>,
-    /// The changes told since then: version, online, when.
-    since: Vec<(u64, bool, u64)>,
-}
+/// At most this many states are listed in the report of a fault.
+const MAX_LISTED_STATES: usize = 10;
 
-/// What calm watchers know of a target.
-#[derive(Default)]
-struct Heard {
-    /// They were told of every change after this version.
-    floor: u64,
-    versions: HashSet<u64>,
-}
-
-/// A state that somebody was told, to be compared with what calm watchers heard.
-struct Told<'a> {
-    target: &'a str,
+/// A state of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    online: bool,
     version: u64,
-    who: &'a str,
+}
+
+/// A change that a watcher was notified of.
+#[derive(Clone, Copy)]
+struct NotifiedChange {
+    state: State,
     at: u64,
 }
 
-pub(super) struct Statuses<'r, 'a> {
-    pub story: &'r Story<'a>,
-    pub faults: &'r mut Faults,
-    pub figures: &'r mut Figures,
-    /// Every change is owed singly to calm watchers, and nothing else may be told.
-    pub exact: bool,
-    pub data_loss: bool,
-    /// What each version of a target means: online, and who was told so first.
-    pub meanings: HashMap<(&'a str, u64), (bool, &'a str)>,
+/// The knowledge of one watcher about one user.
+#[derive(Default)]
+struct Watch {
+    /// The client watches the user on its present connection.
+    is_active: bool,
+    /// The newest state, whether it came as an answer, as an initial state or as a change.
+    newest: Option<State>,
+    /// The greatest version that came as a change.
+    changed: Option<u64>,
+    /// The version that the watcher knew when it became unaffected.
+    baseline: Option<u64>,
+    /// The changes since then.
+    since_baseline: Vec<NotifiedChange>,
 }
 
-impl<'a> Statuses<'_, 'a> {
-    pub fn judge(&mut self) {
-        let story = self.story;
-        let mut told: Vec<Told<'a>> = Vec::new();
-        let mut heard: HashMap<&str, Heard> = HashMap::new();
-        let states = story.states.iter().map(|(target, state)| (*target, *state));
-        for (target, (at, online, version)) in states {
-            self.mean(target, version, online, "lab", at);
-            told.push(Told {
+/// The versions of one user that unaffected watchers were notified of.
+#[derive(Default)]
+struct KnownVersions {
+    /// They were notified of every change after this version.
+    baseline: u64,
+    versions: HashSet<u64>,
+}
+
+/// A version of a user's state that a client or the lab was notified of.
+struct Notification<'a> {
+    target: &'a str,
+    version: u64,
+    source: &'a str,
+    at: u64,
+}
+
+/// The first notification of a version.
+#[derive(Clone, Copy)]
+struct Meaning<'a> {
+    online: bool,
+    source: &'a str,
+}
+
+pub(super) struct StatusCheck<'r, 'a> {
+    history: &'r ParsedHistory<'a>,
+    faults: &'r mut Faults,
+    stats: &'r mut Stats,
+    /// Unaffected watchers must be notified of every change separately, and of nothing else.
+    exact: bool,
+    data_loss: bool,
+    /// By user and version.
+    meanings: HashMap<(&'a str, u64), Meaning<'a>>,
+    notifications: Vec<Notification<'a>>,
+    /// By user.
+    known_versions: HashMap<&'a str, KnownVersions>,
+}
+
+impl<'r, 'a> StatusCheck<'r, 'a> {
+    pub fn new(
+        history: &'r ParsedHistory<'a>,
+        faults: &'r mut Faults,
+        stats: &'r mut Stats,
+        exact: bool,
+        data_loss: bool,
+    ) -> Self {
+        Self {
+            history,
+            faults,
+            stats,
+            exact,
+            data_loss,
+            meanings: HashMap::new(),
+            notifications: Vec::new(),
+            known_versions: HashMap::new(),
+        }
+    }
+
+    pub fn check(mut self) {
+        let history = self.history;
+        for (target, status) in &history.final_statuses {
+            let state = State {
+                online: status.online,
+                version: status.version,
+            };
+            self.check_meaning(target, state, "lab", status.at);
+            self.notifications.push(Notification {
                 target,
-                version,
-                who: "lab",
-                at,
+                version: status.version,
+                source: "lab",
+                at: status.at,
             });
         }
-        for client in &story.clients {
-            let watches = self.read(client, &mut told);
-            for (target, watch) in &watches {
-                self.in_the_end(client, target, watch);
+        for client in &history.clients {
+            for (target, watch) in self.read_client(client) {
+                self.check_final_status(client, target, &watch);
                 if self.exact {
-                    self.calm(client, target, watch, &mut heard);
+                    self.check_unaffected(client, target, &watch);
                 }
             }
         }
-        for told in told {
-            let Some(heard) = heard.get(told.target) else {
+        self.check_versions();
+    }
+
+    /// Every version that is newer than an unaffected watcher's baseline must be one that such a watcher was notified of.
+    fn check_versions(&mut self) {
+        for notification in &self.notifications {
+            let target = notification.target;
+            let version = notification.version;
+            let Some(known) = self.known_versions.get(target) else {
                 continue;
             };
-            if told.version > heard.floor && !heard.versions.contains(&told.version) {
-                self.faults.add(Kind::Invented, told.at, || {
-                    format!(
-                        "{} was told version {} of {}, and no calm watcher was",
-                        told.who, told.version, told.target
-                    )
-                });
+            if version > known.baseline && !known.versions.contains(&version) {
+                self.faults
+                    .add(FaultKind::UnknownStatusVersion, notification.at, || {
+                        format!(
+                            "{} was notified of version {version} of {target}, and no unaffected watcher was",
+                            notification.source
+                        )
+                    });
             }
         }
     }
 
-    fn read(&mut self, client: &Client<'a>, told: &mut Vec<Told<'a>>) -> BTreeMap<&'a str, Watch> {
+    fn read_client(&mut self, client: &ClientHistory<'a>) -> BTreeMap<&'a str, Watch> {
         let mut watches: BTreeMap<&str, Watch> = BTreeMap::new();
-        let mut calm = client.calm.filter(|_| self.exact);
+        // Taken when the client becomes unaffected.
+        let mut upcoming_mark = if self.exact { client.unaffected } else { None };
         for record in &client.records {
-            if calm.take_if(|(at, _)| record.at >= *at).is_some() {
-                let watched = watches.values_mut().filter(|watch| watch.watching);
-                watched.for_each(|watch| watch.floor = watch.newest.map(|(version, _)| version));
+            if upcoming_mark.take_if(|mark| record.at >= mark.at).is_some() {
+                set_baselines(&mut watches);
             }
             match &record.fact {
                 Fact::Watching {
@@ -102,15 +156,17 @@ impl<'a> Statuses<'_, 'a> {
                     online,
                     version,
                 } => {
+                    let (online, version) = (*online, *version);
                     let watch = watches.entry(target).or_default();
-                    watch.watching = true;
-                    self.state(client.who, record, target, *online, *version, watch);
-                    told.push(Told {
+                    watch.is_active = true;
+                    self.add_notification(client.name, record, target, version);
+                    self.check_state(
+                        client.name,
+                        record,
                         target,
-                        version: *version,
-                        who: client.who,
-                        at: record.at,
-                    });
+                        State { online, version },
+                        watch,
+                    );
                 }
                 Fact::Status {
                     target,
@@ -118,228 +174,268 @@ impl<'a> Statuses<'_, 'a> {
                     version,
                     initial,
                 } => {
+                    let state = State {
+                        online: *online,
+                        version: *version,
+                    };
                     let watch = watches.entry(target).or_default();
-                    if !watch.watching {
-                        let text = || {
+                    if !watch.is_active {
+                        self.faults.add(FaultKind::NotSubscribed, record.at, || {
                             format!(
-                                "{} was told of {target}, whom it isn't watching",
-                                client.who
+                                "{} was notified of the status of {target}, whom it doesn't watch",
+                                client.name
                             )
-                        };
-                        self.faults.add(Kind::Uninvited, record.at, text);
+                        });
                         continue;
                     }
-                    told.push(Told {
-                        target,
-                        version: *version,
-                        who: client.who,
-                        at: record.at,
-                    });
+                    self.add_notification(client.name, record, target, state.version);
                     if *initial {
-                        self.state(client.who, record, target, *online, *version, watch);
+                        self.check_state(client.name, record, target, state, watch);
                     } else {
-                        self.change(client.who, record, target, *online, *version, watch);
+                        self.check_change(client.name, record, target, state, watch);
                     }
                 }
-                Fact::Closed => {
-                    if self.exact
-                        && !client.ended
-                        && client.calm.is_some_and(|(at, _)| record.at >= at)
-                    {
-                        let text =
-                            || format!("{} was calm, and yet its connection closed", client.who);
-                        self.faults.add(Kind::Malformed, record.at, text);
+                Fact::Disconnected => {
+                    self.check_disconnect(client, record);
+                    for watch in watches.values_mut() {
+                        watch.is_active = false;
                     }
-                    watches
-                        .values_mut()
-                        .for_each(|watch| watch.watching = false);
                 }
                 _ => {}
             }
         }
-        if calm.is_some() {
-            let watched = watches.values_mut().filter(|watch| watch.watching);
-            watched.for_each(|watch| watch.floor = watch.newest.map(|(version, _)| version));
+        if upcoming_mark.is_some() {
+            set_baselines(&mut watches);
         }
         watches
     }
 
-    /// A state was told because the watcher asked: it isn't older than what it knew.
-    fn state(
+    fn add_notification(
         &mut self,
-        who: &'a str,
+        source: &'a str,
         record: &Record,
         target: &'a str,
-        online: bool,
         version: u64,
-        watch: &mut Watch,
     ) {
-        self.mean(target, version, online, who, record.at);
-        let fallen = watch.newest.filter(|(newest, _)| version < *newest);
-        if let Some((newest, _)) = fallen.filter(|_| !self.data_loss) {
-            self.faults.add(Kind::StatusOrder, record.at, || {
+        self.notifications.push(Notification {
+            target,
+            version,
+            source,
+            at: record.at,
+        });
+    }
+
+    /// An unaffected client must stay connected.
+    fn check_disconnect(&mut self, client: &ClientHistory<'a>, record: &Record) {
+        let is_unaffected = client.unaffected.is_some_and(|mark| record.at >= mark.at);
+        if self.exact && !client.ended && is_unaffected {
+            self.faults.add(FaultKind::Malformed, record.at, || {
                 format!(
-                    "{who} was told version {version} of {target} as its state, and knew {newest}"
+                    "{} was unaffected, and yet its connection closed",
+                    client.name
                 )
             });
         }
-        if fallen.is_none() || self.data_loss {
-            watch.newest = Some((version, online));
-        }
     }
 
-    /// A change was told: it is newer than all before.
-    fn change(
+    /// A state that the watcher asked for must not be older than the one that it knew.
+    fn check_state(
         &mut self,
-        who: &'a str,
+        watcher: &'a str,
         record: &Record,
         target: &'a str,
-        online: bool,
-        version: u64,
+        state: State,
         watch: &mut Watch,
     ) {
-        self.figures.statuses += 1;
-        self.mean(target, version, online, who, record.at);
-        let known = watch.newest.map(|(version, _)| version).max(watch.changed);
-        if let Some(known) = known.filter(|known| version <= *known) {
-            self.faults.add(Kind::StatusOrder, record.at, || {
+        self.check_meaning(target, state, watcher, record.at);
+        if let Some(newest) = watch.newest
+            && state.version < newest.version
+            && !self.data_loss
+        {
+            self.faults.add(FaultKind::StaleStatus, record.at, || {
                 format!(
-                    "{who} was told version {version} of {target} as a change, and knew {known}"
+                    "{watcher} was given version {} of {target} as its state, and knew version {}",
+                    state.version, newest.version
                 )
             });
             return;
         }
-        (watch.newest, watch.changed) = (Some((version, online)), Some(version));
-        if watch.floor.is_some() {
-            watch.since.push((version, online, record.at));
+        watch.newest = Some(state);
+    }
+
+    /// A change must be newer than all states before it.
+    fn check_change(
+        &mut self,
+        watcher: &'a str,
+        record: &Record,
+        target: &'a str,
+        state: State,
+        watch: &mut Watch,
+    ) {
+        self.stats.statuses += 1;
+        self.check_meaning(target, state, watcher, record.at);
+        let newest = watch.newest.map(|newest| newest.version);
+        if let Some(known) = newest.max(watch.changed)
+            && state.version <= known
+        {
+            self.faults.add(FaultKind::StaleStatus, record.at, || {
+                format!(
+                    "{watcher} was notified of version {} of {target} as a change, and knew version {known}",
+                    state.version
+                )
+            });
+            return;
+        }
+        watch.newest = Some(state);
+        watch.changed = Some(state.version);
+        if watch.baseline.is_some() {
+            let at = record.at;
+            watch.since_baseline.push(NotifiedChange { state, at });
         }
     }
 
-    /// A version means the same to everybody.
-    fn mean(&mut self, target: &'a str, version: u64, online: bool, who: &'a str, at: u64) {
-        let (known, first) = *self
+    /// A version of a user must mean the same to every client: online or offline.
+    fn check_meaning(&mut self, target: &'a str, state: State, source: &'a str, at: u64) {
+        let State { online, version } = state;
+        let first = *self
             .meanings
             .entry((target, version))
-            .or_insert((online, who));
-        if known != online {
-            self.faults.add(Kind::StatusMeaning, at, || {
-                format!("{who} was told that {target} is online: {online} in version {version}; {first}: {known}")
-            });
-        }
-    }
-
-    /// What a watcher knows in the end is so.
-    fn in_the_end(&mut self, client: &Client<'a>, target: &str, watch: &Watch) {
-        let Some((at, online, version)) = self.story.states.get(target).filter(|_| !client.ended)
-        else {
-            return;
-        };
-        if watch.newest != Some((*version, *online)) {
-            self.faults.add(Kind::FinalState, *at, || {
-                let known = watch
-                    .newest
-                    .map_or("nothing".to_owned(), |(version, online)| {
-                        tell(version, online)
-                    });
+            .or_insert(Meaning { online, source });
+        if first.online != online {
+            self.faults.add(FaultKind::ConflictingStatus, at, || {
                 format!(
-                    "{} knows of {target}: {known}; it is: {}",
-                    client.who,
-                    tell(*version, *online)
+                    "for {source}, {target} is {} in version {version}; for {}, it is {}",
+                    word(online),
+                    first.source,
+                    word(first.online)
                 )
             });
         }
     }
 
-    /// A calm watcher was told of each change, and of nothing else.
-    fn calm(
-        &mut self,
-        client: &Client<'a>,
-        target: &'a str,
-        watch: &Watch,
-        heard: &mut HashMap<&'a str, Heard>,
-    ) {
-        let (Some(floor), Some((at, number))) = (watch.floor, client.calm) else {
+    /// At the end, a watcher must know the true status.
+    fn check_final_status(&mut self, client: &ClientHistory<'a>, target: &str, watch: &Watch) {
+        if client.ended {
+            return;
+        }
+        let Some(status) = self.history.final_statuses.get(target) else {
             return;
         };
-        let changes = self
-            .story
-            .changes
-            .get(target)
-            .map_or(&[][..], Vec::as_slice);
-        let owed: Vec<bool> = changes
-            .iter()
-            .filter(|change| change.number > number)
+        let truth = State {
+            online: status.online,
+            version: status.version,
+        };
+        if watch.newest == Some(truth) {
+            return;
+        }
+        self.faults.add(FaultKind::WrongFinalStatus, status.at, || {
+            let known = watch.newest.map_or("nothing".to_owned(), State::describe);
+            format!(
+                "{} knows of {target}: {known}; the truth is: {}",
+                client.name,
+                truth.describe()
+            )
+        });
+    }
+
+    /// An unaffected watcher must be notified of each change, and of nothing else.
+    fn check_unaffected(&mut self, client: &ClientHistory<'a>, target: &'a str, watch: &Watch) {
+        let (Some(baseline), Some(mark)) = (watch.baseline, client.unaffected) else {
+            return;
+        };
+        let changes = self.history.presence_changes.get(target);
+        let expected: Vec<bool> = changes
+            .into_iter()
+            .flatten()
+            .filter(|change| change.lab_index > mark.lab_index)
             .map(|change| change.online)
             .collect();
-        let seen: Vec<bool> = watch.since.iter().map(|(_, online, _)| *online).collect();
-        self.figures.presence_expected += owed.len() as u64;
-        self.figures.presence_seen += seen.len() as u64;
-        let right = if client.ended {
-            owed.starts_with(&seen)
+        let seen: Vec<bool> = watch
+            .since_baseline
+            .iter()
+            .map(|change| change.state.online)
+            .collect();
+        self.stats.presence_expected += expected.len() as u64;
+        self.stats.presence_seen += seen.len() as u64;
+        let is_right = if client.ended {
+            expected.starts_with(&seen)
         } else {
-            owed == seen
+            expected == seen
         };
-        if !right {
-            let kind = if seen.len() > owed.len() {
-                Kind::Noise
+        if !is_right {
+            let kind = if seen.len() > expected.len() {
+                FaultKind::UnexpectedStatusChange
             } else {
-                Kind::Missed
+                FaultKind::MissedStatusChange
             };
-            // From where it first differs.
-            let same = owed
+            let matching = expected
                 .iter()
                 .zip(&seen)
-                .take_while(|(owed, seen)| owed == seen)
+                .take_while(|(expected, seen)| expected == seen)
                 .count();
-            let at = watch
-                .since
-                .get(same)
-                .or(watch.since.last())
-                .map_or(at, |(_, _, at)| *at);
+            // The time of the first difference.
+            let change = watch.since_baseline.get(matching);
+            let change = change.or(watch.since_baseline.last());
+            let at = change.map_or(mark.at, |change| change.at);
             self.faults.add(kind, at, || {
-                let [owed_text, seen_text] = [&owed, &seen].map(|states| words(&states[same..]));
-                let (owed, seen, who) = (owed.len(), seen.len(), client.who);
                 format!(
-                    "calm {who} was told of {seen} changes of {target}, and there were {owed}; after {same} that agree, \
-                     told: {seen_text}; so it was: {owed_text}"
+                    "unaffected {} was notified of {} changes of {target}, and there were {}; the first {matching} agree; \
+                     after them, it was notified of: {}; the changes were: {}",
+                    client.name,
+                    seen.len(),
+                    expected.len(),
+                    list(&seen[matching..]),
+                    list(&expected[matching..])
                 )
             });
         }
         if !client.ended {
-            let heard = heard.entry(target).or_insert_with(|| Heard {
-                floor,
-                ..Heard::default()
-            });
-            heard.floor = floor.min(heard.floor);
-            heard
-                .versions
-                .extend(watch.since.iter().map(|(version, _, _)| *version));
+            let known = self
+                .known_versions
+                .entry(target)
+                .or_insert_with(|| KnownVersions {
+                    baseline,
+                    ..KnownVersions::default()
+                });
+            known.baseline = baseline.min(known.baseline);
+            for change in &watch.since_baseline {
+                known.versions.insert(change.state.version);
+            }
         }
     }
 }
 
-fn tell(version: u64, online: bool) -> String {
-    format!("version {version}, {}", word(online))
+/// The client becomes unaffected: remembers the versions that it knows.
+fn set_baselines(watches: &mut BTreeMap<&str, Watch>) {
+    for watch in watches.values_mut() {
+        if watch.is_active {
+            watch.baseline = watch.newest.map(|newest| newest.version);
+        }
+    }
+}
+
+impl State {
+    fn describe(self) -> String {
+        format!("version {}, {}", self.version, word(self.online))
+    }
 }
 
 fn word(online: bool) -> &'static str {
     if online { "online" } else { "offline" }
 }
 
-fn words(states: &[bool]) -> String {
-    let more = states.len().saturating_sub(10);
-    let mut text = states
-        .iter()
-        .take(10)
-        .map(|online| word(*online))
-        .collect::<Vec<_>>()
-        .join(", ");
-    if more > 0 {
-        text += &format!(" and {more} more");
+fn list(states: &[bool]) -> String {
+    if states.is_empty() {
+        return "nothing".to_owned();
     }
-    if text.is_empty() {
-        "nothing".to_owned()
-    } else {
-        text
+    let listed: Vec<_> = states
+        .iter()
+        .take(MAX_LISTED_STATES)
+        .map(|online| word(*online))
+        .collect();
+    let text = listed.join(", ");
+    match states.len() - listed.len() {
+        0 => text,
+        more => format!("{text} and {more} more"),
     }
 }
