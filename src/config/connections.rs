@@ -81,7 +81,6 @@ pub(super) const SECTION: Section = Section {
 };
 
 /// Heartbeats, time limits and buffers of one connection.
-#[derive(Clone)]
 pub(crate) struct ConnectionSettings {
     pub socketio: socketio::Settings,
     pub websocket: websocket::Settings,

@@ -72,7 +72,6 @@ impl AuthMode {
 }
 
 /// How clients and services prove their identity, ready for use.
-#[derive(Clone)]
 pub(crate) struct IdentitySettings {
     pub mode: AuthMode,
     pub authenticator: Arc<Authenticator>,

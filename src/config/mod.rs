@@ -75,7 +75,6 @@ fn keys() -> impl Iterator<Item = &'static Key> {
 }
 
 /// A whole configuration. Every value has its final type and has been checked.
-#[derive(Clone)]
 pub struct Config {
     pub(crate) server: ServerSettings,
     pub(crate) origins: OriginSettings,

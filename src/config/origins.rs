@@ -36,7 +36,6 @@ pub(super) const SECTION: Section = Section {
 };
 
 /// Which pages may connect, and whose `X-Forwarded-For` counts.
-#[derive(Clone)]
 pub(crate) struct OriginSettings {
     pub origins: Origins,
     /// `None`: not configured, so clients' addresses are unknown.

@@ -159,7 +159,6 @@ pub(super) const SECTION: Section = Section {
 };
 
 /// How much a connection, a user, an address and a REST caller may do.
-#[derive(Clone)]
 pub(crate) struct RateSettings {
     /// Of one connection.
     pub socket: Rates,

@@ -78,7 +78,6 @@ pub(super) const SECTION: Section = Section {
 };
 
 /// Where the node listens, and how it stops.
-#[derive(Clone)]
 pub(crate) struct ServerSettings {
     pub address: SocketAddr,
     /// The additional listener for `/metrics`.

@@ -106,7 +106,6 @@ pub(super) struct Tokens {
 }
 
 /// The secret and claims with which `hubbub token` signs a token that this node accepts.
-#[derive(Clone)]
 pub(crate) struct TokenSigner {
     pub secret: String,
     pub audience: Option<String>,
