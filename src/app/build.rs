@@ -96,7 +96,7 @@ impl Parts {
         let plain = PlainWebSocket::new(
             connections.clone(),
             config.connections.websocket.clone(),
-            control.rota(),
+            control.write_scheduler(),
         );
         Ok(Self {
             backplane,
@@ -171,13 +171,13 @@ fn engine_io(config: &Config) -> Control {
 
 fn start_delivery(config: &Config, backplane: &Backplane, control: &Control) -> Arc<Delivery> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let rota = control.rota();
+    let scheduler = control.write_scheduler();
     let settings = DeliverySettings {
         workers,
         room_events: config.limits.room_events,
         page_bytes: config.connections.outbox_bytes / 8,
         ahead_bytes: config.connections.outbox_bytes / 4 / workers.min(4),
-        pause: Pause::new(move || rota.turn()),
+        pause: Pause::new(move || scheduler.wait_for_slice()),
         ..DeliverySettings::default()
     };
     Arc::new(Delivery::start(backplane, &settings))

@@ -103,7 +103,7 @@ impl<S> Written<S> {
 }
 
 impl Link for Written<TcpStream> {
-    fn write_now(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
+    fn try_write(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
         // Who is gone is an error, not a signal: the standard library has SIGPIPE ignored.
         let written = SockRef::from(&self.io).send(bytes);
         if written.is_ok() {
@@ -117,8 +117,8 @@ impl Link for Written<TlsStream<TcpStream>> {}
 
 /// Sessions are to run on the listener's connections as they are, not on what hyper makes of them.
 pub fn carry_sessions(control: &Control) {
-    control.runs_on::<Written<TcpStream>>();
-    control.runs_on::<Written<TlsStream<TcpStream>>>();
+    control.register_link::<Written<TcpStream>>();
+    control.register_link::<Written<TlsStream<TcpStream>>>();
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Written<S> {
@@ -185,7 +185,7 @@ mod tests {
         );
         let bytes = [0; 64 * 1024];
         let would_block =
-            |written: &mut Written<TcpStream>| match written.write_now(&bytes).unwrap() {
+            |written: &mut Written<TcpStream>| match written.try_write(&bytes).unwrap() {
                 Ok(_) => false,
                 Err(error) => error.kind() == io::ErrorKind::WouldBlock || panic!("{error}"),
             };

@@ -20,6 +20,7 @@ import {
 } from './harness.mjs';
 
 const PAGE = new URL('../../docs/examples/tasks.html', import.meta.url);
+const FIRST_CHAT = new URL('../../docs/examples/first-chat.html', import.meta.url);
 
 /** A plain client on Node's ws, with the record of everything that it received in `seen`. */
 class PlainClient {
@@ -199,6 +200,49 @@ scenario(
     },
     { timeout: 90_000 },
 );
+
+scenario('the first chat page, opened from a file, resumes and sends what was written while its node was down', async (lab) => {
+    const redis = await lab.redis();
+    const node = await lab.node({ REDIS_URL: redis.url, AUTH_MODE: 'open' });
+    const proxy = await lab.proxy(node);
+    const browser = await lab.browser();
+    const address = encodeURIComponent(proxy.url.replace('http', 'ws'));
+    const open = async (name) => {
+        const page = await browser.page();
+        await page.open(`${FIRST_CHAT}?name=${name}&room=first&url=${address}`);
+        await eventually(() => page.run('joined'), DEADLINE_MS, `${name} has joined`);
+        return page;
+    };
+    const write = (page, text) =>
+        page.run(
+            `document.querySelector('input').value = ${JSON.stringify(text)}; document.querySelector('form').requestSubmit()`,
+        );
+    const messages = (page) =>
+        page.run(
+            `[...document.querySelectorAll('#log div:not(.note)')].map((line) => line.textContent)`,
+        );
+    const ann = await open('ann');
+    const bob = await open('bob');
+    await write(ann, 'hello');
+    await eventually(async () => (await messages(bob)).length === 1, DEADLINE_MS, 'bob sees it');
+    proxy.refusing = true;
+    await node.kill();
+    await eventually(async () => !(await ann.run('joined')), DEADLINE_MS, 'ann is disconnected');
+    await write(ann, 'written while away');
+    await write(ann, '<b>not markup</b>');
+    proxy.node = await lab.node({ REDIS_URL: redis.url, AUTH_MODE: 'open' });
+    proxy.refusing = false;
+    const expected = ['ann: hello', 'ann: written while away', 'ann: <b>not markup</b>'];
+    for (const page of [ann, bob]) {
+        await eventually(
+            async () => (await messages(page)).length >= 3,
+            DEADLINE_MS,
+            'the page shows all messages',
+        );
+        assert.deepEqual(await messages(page), expected);
+    }
+    assert.equal(await ann.run('outbox.length'), 0);
+});
 
 scenario('the example page keeps its list current when its node is killed', async (lab) => {
     const redis = await lab.redis();

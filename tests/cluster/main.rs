@@ -1,6 +1,6 @@
-//! Whole nodes, several in one process, on the embedded backplane and on a real Redis, through real sockets.
+//! Whole nodes, several in one process, on the embedded backplane and on a real Redis, through real connections.
 
-// A test that can't go on should stop, and say where.
+// A test that cannot go on should stop and say where.
 #![allow(clippy::unwrap_used)]
 
 mod abuse;

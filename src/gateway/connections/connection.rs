@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use engineioxide::Waiting;
+use engineioxide::Scheduled;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -129,7 +129,7 @@ impl Connection {
                 match put {
                     Put::Queued | Put::Ignored => return,
                     Put::StartTask if self.connections.work_in_line() => {
-                        return self.connections.work.wait(self.clone());
+                        return self.connections.work.schedule(self.clone());
                     }
                     Put::StartTask if self.connections.chat.is_alone() => {
                         return self.take_up_here();
@@ -237,7 +237,7 @@ impl Connection {
                 if taken == AT_ONCE {
                     // Nobody else puts it into the line, nor makes a task for it, as long as it isn't idle.
                     if this.connections.work_in_line() {
-                        return this.connections.work.wait(this.clone());
+                        return this.connections.work.schedule(this.clone());
                     }
                     tokio::task::yield_now().await;
                     taken = 0;
@@ -646,8 +646,8 @@ impl Connection {
     }
 }
 
-impl Waiting for Connection {
-    fn begin_turn(self: Arc<Self>) {
+impl Scheduled for Connection {
+    fn run_slice(self: Arc<Self>) {
         if catch_unwind(AssertUnwindSafe(|| self.take_up_here())).is_err() {
             tracing::error!(conn = %self.conn, "taking up events panicked; the connection is closed");
             self.line.close(CloseReason::Fault);

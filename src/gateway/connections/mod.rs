@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use engineioxide::Rota;
+use engineioxide::WriteScheduler;
 
 use crate::auth::Authenticator;
 use crate::domain::{ConnId, UserId};
@@ -76,7 +76,7 @@ pub struct Connections {
     outbox_bytes: usize,
     deadlines: Deadlines,
     /// Connections with events to take up, where all of it is done on one thread.
-    work: Rota,
+    work: WriteScheduler,
     users: Users,
     counters: Counters,
     /// What all inboxes hold.
@@ -101,7 +101,7 @@ impl Connections {
             admission,
             outbox_bytes,
             deadlines: Deadlines::start(),
-            work: Rota::default(),
+            work: WriteScheduler::default(),
             users: Users::default(),
             counters: Counters::default(),
             inbox_bytes: Arc::default(),
@@ -128,7 +128,7 @@ impl Connections {
     ///
     /// Not where many stand there already: then events are taken up while they are read, which keeps those back that follow.
     fn work_in_line(&self) -> bool {
-        self.work.is_alone() && self.chat.is_alone() && self.work.waiting() < LINE
+        self.work.is_single_threaded() && self.chat.is_alone() && self.work.queue_len() < LINE
     }
 
     /// A connection over that line, which nobody is bound to yet.

@@ -69,7 +69,7 @@ fn node() -> Router {
         callers: CallerRateLimiter::new(Rate::default()),
         broadcasters: CallerRateLimiter::new(Rate::default()),
         proxies: TrustedProxies::default(),
-        plain: PlainWebSocket::new(connections, plain, control.rota()),
+        plain: PlainWebSocket::new(connections, plain, control.write_scheduler()),
         control,
         metrics: Arc::new(String::new),
     });

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::response::Response;
-use engineioxide::Rota;
+use engineioxide::WriteScheduler;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -88,7 +88,7 @@ pub struct ConnectParams {
 pub struct PlainWebSocket {
     connections: Arc<Connections>,
     settings: Settings,
-    rota: Rota,
+    scheduler: WriteScheduler,
     counters: Arc<Counters>,
     /// Everyone's way out.
     outboxes: Mutex<HashMap<u64, Arc<Outbox>>>,
@@ -98,11 +98,15 @@ pub struct PlainWebSocket {
 impl PlainWebSocket {
     /// A door for those connections, which wait to write in that line.
     #[must_use]
-    pub fn new(connections: Arc<Connections>, settings: Settings, rota: Rota) -> Arc<Self> {
+    pub fn new(
+        connections: Arc<Connections>,
+        settings: Settings,
+        scheduler: WriteScheduler,
+    ) -> Arc<Self> {
         Arc::new(Self {
             connections,
             settings,
-            rota,
+            scheduler,
             counters: Arc::default(),
             outboxes: Mutex::default(),
             next: AtomicU64::new(0),
@@ -150,7 +154,7 @@ impl PlainWebSocket {
                 bytes,
                 frames: bytes / MEAN_FRAME_BYTES,
             },
-            self.rota.clone(),
+            self.scheduler.clone(),
         ));
         let line = Arc::new(PlainLine {
             outbox: outbox.clone(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use axum::extract::ws::Utf8Bytes;
-use engineioxide::{Rota, Waiting};
+use engineioxide::{Scheduled, WriteScheduler};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -43,7 +43,7 @@ pub struct Outbox {
     closed: AtomicBool,
     transport: AtomicWaker,
     /// Where it waits to write, and whether it does.
-    rota: Rota,
+    scheduler: WriteScheduler,
     in_line: AtomicBool,
     /// Closed when the transport is gone.
     gone: Semaphore,
@@ -62,13 +62,13 @@ pub(super) enum Task {
 
 impl Outbox {
     /// Empty; it waits to write in that line.
-    pub(super) fn new(most: Most, rota: Rota) -> Self {
+    pub(super) fn new(most: Most, scheduler: WriteScheduler) -> Self {
         Self {
             state: Mutex::default(),
             unwritten: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             transport: AtomicWaker::new(),
-            rota,
+            scheduler,
             in_line: AtomicBool::new(false),
             gone: Semaphore::new(0),
             most,
@@ -96,7 +96,7 @@ impl Outbox {
         state.queue.push_back(frame);
         drop(state);
         if !self.in_line.swap(true, Ordering::AcqRel) {
-            self.rota.wait(self.clone());
+            self.scheduler.schedule(self.clone());
         }
         true
     }
@@ -230,8 +230,8 @@ impl Outbox {
     }
 }
 
-impl Waiting for Outbox {
-    fn begin_turn(self: Arc<Self>) {
+impl Scheduled for Outbox {
+    fn run_slice(self: Arc<Self>) {
         // Before the transport looks: what is put in from now on waits for another turn.
         self.in_line.store(false, Ordering::Release);
         self.transport.wake();
@@ -245,7 +245,10 @@ mod tests {
     use super::*;
 
     fn outbox(bytes: usize, frames: usize) -> Arc<Outbox> {
-        Arc::new(Outbox::new(Most { bytes, frames }, Rota::default()))
+        Arc::new(Outbox::new(
+            Most { bytes, frames },
+            WriteScheduler::default(),
+        ))
     }
 
     fn text(length: usize) -> Utf8Bytes {

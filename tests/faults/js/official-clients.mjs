@@ -1,9 +1,10 @@
-// Clients that use the official JavaScript libraries of three major versions, and behave as docs/protocol.md (section 10)
-// asks. Each writes what it observes to the standard output, one record (see src/history.rs) per line; commands come as
-// lines on the standard input: "start" and "stop" (sending messages), "drop <ms>" (break all connections within this time).
+// Clients that use the official JavaScript libraries of three major versions, and behave as
+// docs/protocol.md (section 10) asks. Each writes its observations to the standard output, one
+// record (see src/history.rs) per line; commands come as lines on the standard input: "start" and
+// "stop" (sending messages), "drop <ms>" (break all connections within this time).
 //
-// The argument is JSON: {urls: [url], clients: [{name, user, rooms, version, send_interval_ms}], elapsed_micros}.
-// elapsed_micros is the time since the run began, in microseconds.
+// The argument is JSON: {urls: [url], clients: [{name, user, rooms, version, send_interval_ms}],
+// elapsed_micros}. elapsed_micros is the time since the run began, in microseconds.
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 
@@ -14,7 +15,11 @@ const ACK_TIMEOUT_MS = 10_000;
 const MAX_UNSENT = 30;
 
 const load = createRequire(new URL("../../clients/package.json", import.meta.url));
-const libraries = { 2: load("socket.io-client-v2"), 3: load("socket.io-client-v3"), 4: load("socket.io-client-v4") };
+const libraries = {
+  2: load("socket.io-client-v2"),
+  3: load("socket.io-client-v3"),
+  4: load("socket.io-client-v4"),
+};
 
 const config = JSON.parse(process.argv[2]);
 const began = performance.now() - config.elapsed_micros / 1000;
@@ -60,25 +65,26 @@ class Client {
 
   connect() {
     const url = config.urls[this.urlIndex % config.urls.length];
-    const socket = this.io(url, { transports: ["websocket"], forceNew: true, reconnectionDelay: 500 });
+    const options = { transports: ["websocket"], forceNew: true, reconnectionDelay: 500 };
+    const socket = this.io(url, options);
     this.socket = socket;
     this.isConnected = false;
     socket.on("connect", () => this.authenticate());
-    // The library's manager reconnects to the same URL. Behind a load balancer it would reach another node, so this client
-    // uses the next URL instead.
+    // The library's manager reconnects to the same URL. Behind a load balancer it would reach
+    // another node, so this client uses the next URL instead.
     const reconnectElsewhere = () => {
       if (this.socket !== socket) return;
       socket.close();
       this.urlIndex += 1;
-      const delay = MIN_RECONNECT_DELAY_MS + Math.random() * (MAX_RECONNECT_DELAY_MS - MIN_RECONNECT_DELAY_MS);
-      setTimeout(() => this.connect(), delay);
+      const range = MAX_RECONNECT_DELAY_MS - MIN_RECONNECT_DELAY_MS;
+      setTimeout(() => this.connect(), MIN_RECONNECT_DELAY_MS + Math.random() * range);
     };
     socket.on("disconnect", (reason) => {
       if (this.isConnected) record(this.name, "disconnected");
       this.isConnected = false;
       this.joined.clear();
-      // The lab never causes a DISCONNECT by the server. Every official client stays disconnected after one; this client
-      // does, too, so the messages that it misses count as missing.
+      // The lab never causes a DISCONNECT by the server. Every official client stays disconnected
+      // after one; this client does, too, so the messages that it misses count as missing.
       if (reason !== "io server disconnect") reconnectElsewhere();
     });
     socket.on("connect_error", reconnectElsewhere);
@@ -94,9 +100,15 @@ class Client {
       this.positions[room] = { epoch, seq };
       record(this.name, "reset", { room, epoch, seq, lost_from: lost_from ?? null });
     });
-    socket.on("room_users", ({ room_id: room, users, total }) => record(this.name, "room_users", { room, users, total }));
-    socket.on("user_joined", ({ room_id: room, user_id: user }) => record(this.name, "user_joined", { room, user }));
-    socket.on("user_left", ({ room_id: room, user_id: user }) => record(this.name, "user_left", { room, user }));
+    socket.on("room_users", ({ room_id: room, users, total }) => {
+      record(this.name, "room_users", { room, users, total });
+    });
+    socket.on("user_joined", ({ room_id: room, user_id: user }) => {
+      record(this.name, "user_joined", { room, user });
+    });
+    socket.on("user_left", ({ room_id: room, user_id: user }) => {
+      record(this.name, "user_left", { room, user });
+    });
   }
 
   authenticate() {
@@ -112,7 +124,8 @@ class Client {
   join(room) {
     const { socket } = this;
     const since = this.positions[room] ?? null;
-    const request = since ? { room_id: room, since_seq: since.seq, epoch: since.epoch } : { room_id: room };
+    const request = { room_id: room };
+    if (since) Object.assign(request, { since_seq: since.seq, epoch: since.epoch });
     socket.emit("join", request, (answer) => {
       if (!answer.ok) {
         const retry = () => {
@@ -172,9 +185,14 @@ class Client {
 const clients = config.clients.map((client, index) => new Client(client, index));
 
 const handleCommand = (line) => {
-  const [command, argument] = line.split(" ");
+  const [command, milliseconds] = line.split(" ");
   if (command === "start") sending = true;
   if (command === "stop") sending = false;
-  if (command === "drop") for (const client of clients) setTimeout(() => client.drop(), Math.random() * Number(argument));
+  if (command !== "drop") return;
+  for (const client of clients) {
+    setTimeout(() => client.drop(), Math.random() * Number(milliseconds));
+  }
 };
-createInterface({ input: process.stdin }).on("line", handleCommand).on("close", () => process.exit(0));
+createInterface({ input: process.stdin })
+  .on("line", handleCommand)
+  .on("close", () => process.exit(0));

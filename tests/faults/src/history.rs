@@ -1,5 +1,5 @@
-//! The history of a run: one [`Record`] per line, as JSON, written by the clients and by the lab. It is the checker's only
-//! input.
+//! The history of a run: one [`Record`] per line, as JSON, written by the clients and by the lab.
+//! It is the checker's only input.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -18,8 +18,9 @@ pub const LAB: &str = "lab";
 /// A fact with its source and its time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Milliseconds since the run began. The records of one source are in the order in which it observed them. Records of
-    /// different sources are ordered by `at` alone, so not more precisely than to the millisecond.
+    /// Milliseconds since the run began. The records of one source are in the order in which it
+    /// observed them. Records of different sources are ordered by `at` alone, so not more precisely
+    /// than to the millisecond.
     pub at: u64,
     /// A client's name, unique in the run, or [`LAB`].
     pub source: String,
@@ -29,17 +30,18 @@ pub struct Record {
 
 /// Everything that a history can contain.
 ///
-/// `msg` is the `client_msg_id` of a message, unique in the run: all attempts to send one message carry the same one.
+/// `msg` is the `client_msg_id` of a message, unique in the run: all attempts to send one message
+/// carry the same one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "snake_case")]
 pub enum Fact {
     // ---- written by clients
     /// The client is connected, and the server knows its user.
     Connected { user: String },
-    /// The connection is gone, for whatever reason. Another `connected` may follow.
+    /// The connection is gone, for any reason. Another `connected` may follow.
     Disconnected,
-    /// The client stops for good, by its own decision: from now on nothing has to reach it. Written before it closes its
-    /// connection.
+    /// The client stops for good, by its own decision: from now on nothing has to reach it. Written
+    /// before it closes its connection.
     Ended,
     /// An attempt to send a message.
     Sent { room: String, msg: String },
@@ -58,7 +60,8 @@ pub enum Fact {
         msg: String,
         code: String,
     },
-    /// The acknowledgement of a `join`. `since` is the position from which the client asked to resume, if it did.
+    /// The acknowledgement of a `join`. `since` is the position from which the client asked to
+    /// resume, if it did.
     Joined {
         room: String,
         since: Option<Position>,
@@ -110,15 +113,17 @@ pub enum Fact {
         initial: bool,
     },
     // ---- written by the lab
-    /// A step of the scenario, as information for people who read the history.
+    /// A step of the scenario, as information for human readers.
     Step { text: String },
     /// From now on, Redis may have lost its newest data: a new epoch may follow.
     DataLost,
     /// Everything acknowledged before this must survive the next loss of data.
     DataSaved,
-    /// The lab made a user come online or go offline: every connected watcher must receive one event about it.
+    /// The lab made a user come online or go offline: every connected watcher must receive one
+    /// event about it.
     PresenceChanged { target: String, online: bool },
-    /// From now until the end no fault touches this client: it must be notified of each change separately.
+    /// From now until the end no fault touches this client: it must be notified of each change
+    /// separately.
     Unaffected { client: String },
     /// The head of a room at the end of the run, read over REST.
     FinalHead {
@@ -144,7 +149,8 @@ pub struct Position {
     pub seq: u64,
 }
 
-/// Accepts records from every client and writes them to one file, in the order in which they arrive.
+/// Accepts records from every client and writes them to one file, in the order in which they
+/// arrive.
 #[derive(Clone)]
 pub struct Recorder {
     began: Instant,

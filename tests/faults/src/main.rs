@@ -1,4 +1,5 @@
-//! The fault lab: breaks a running cluster on purpose, and checks what its clients observed. See README.md in this crate.
+//! The fault lab: breaks a running cluster on purpose, and checks the observations of its clients.
+//! See README.md in this crate.
 
 mod checker;
 mod clients;
@@ -18,7 +19,7 @@ use crate::checker::Promises;
 use crate::run::{RunArguments, run_scenarios};
 use crate::scenarios::SCENARIOS;
 
-/// Breaks a running hubbub cluster on purpose, and checks what its clients observed.
+/// Breaks a running hubbub cluster on purpose, and checks the observations of its clients.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -31,7 +32,8 @@ enum Command {
     List,
     /// Runs scenarios: those that are named, or else all but `chaos`, which takes an hour.
     Run(RunArguments),
-    /// Checks a history again, with the promises in `promises.json` beside it, or else with the strictest ones.
+    /// Checks a history again, with the promises in `promises.json` beside it, or else with the
+    /// strictest ones.
     Check {
         /// The path of a `history.jsonl`.
         history: PathBuf,

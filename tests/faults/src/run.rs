@@ -1,5 +1,6 @@
 //! Runs scenarios, and prints a summary of each.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
-use crate::checker::{Promises, Verdict, check};
+use crate::checker::{Promises, Stats, Verdict, check};
 use crate::history::{self, Recorder};
 use crate::lab::{Lab, RECOVERY_TIMEOUT};
 use crate::scenarios::{SCENARIOS, Scenario};
@@ -66,7 +67,8 @@ pub async fn run_scenarios(arguments: RunArguments) -> anyhow::Result<bool> {
             .map_or(1, |age| age.as_secs()),
     };
     let permits = Arc::new(Semaphore::new(arguments.jobs as usize));
-    // Not spawned, so that a scenario may borrow and need not be Send. The clients are tasks of their own.
+    // Not spawned, so that a scenario may borrow and need not be Send. The clients are tasks of
+    // their own.
     let mut running = FuturesUnordered::new();
     for scenario in SCENARIOS {
         if !arguments.selects(scenario) {
@@ -137,30 +139,57 @@ async fn run_scenario(
             faults.push(format!("not tested: {}", condition.description));
         }
     }
-    let result = if faults.is_empty() {
-        "passed"
-    } else {
-        "FAILED"
-    };
-    let seconds = began.elapsed().as_secs();
-    let stats = verdict.stats.to_string().replace('\n', "\n  ");
-    // Printed as one text, because other scenarios may print theirs at the same time.
-    let mut summary = format!(
-        "{result} {} --seed {seed} ({seconds} s)\n  {stats}\n",
-        scenario.name
-    );
-    for (name, value) in measurements {
-        summary.push_str(&format!("  {name}: {value}\n"));
+    let passed = faults.is_empty();
+    let mut summary = Summary {
+        passed,
+        scenario: scenario.name,
+        seed,
+        duration: began.elapsed(),
+        stats: verdict.stats,
+        measurements,
+        faults,
     }
-    for fault in &faults {
-        summary.push_str(&format!("  FAULT {fault}\n"));
-    }
-    if !faults.is_empty() {
+    .to_string();
+    if !passed {
         summary.push_str(&format!("  see {}\n", dir.display()));
     }
+    // Printed as one text, because other scenarios may print theirs at the same time.
     println!("{summary}");
     std::fs::write(dir.join("summary.txt"), &summary)?;
-    Ok(faults.is_empty())
+    Ok(passed)
+}
+
+struct Summary {
+    passed: bool,
+    scenario: &'static str,
+    seed: u64,
+    duration: Duration,
+    stats: Stats,
+    measurements: Vec<(String, String)>,
+    faults: Vec<String>,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            formatter,
+            "{} {} --seed {} ({} s)",
+            if self.passed { "passed" } else { "FAILED" },
+            self.scenario,
+            self.seed,
+            self.duration.as_secs()
+        )?;
+        for line in self.stats.to_string().lines() {
+            writeln!(formatter, "  {line}")?;
+        }
+        for (name, value) in &self.measurements {
+            writeln!(formatter, "  {name}: {value}")?;
+        }
+        for fault in &self.faults {
+            writeln!(formatter, "  FAULT {fault}")?;
+        }
+        Ok(())
+    }
 }
 
 async fn check_file(path: &Path, promises: Promises) -> anyhow::Result<Verdict> {

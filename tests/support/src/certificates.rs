@@ -1,4 +1,4 @@
-//! Certificates made for one test, in files of their own, and clients that trust them.
+//! Certificates generated for one test, in files of their own, and TLS clients that trust them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// A certificate for `localhost` and 127.0.0.1, signed by an authority of its own.
+/// A certificate for `localhost` and 127.0.0.1, signed by a new certificate authority.
 pub struct Pair {
     dir: PathBuf,
     authority: String,
 }
 
-fn made() -> (String, String, String) {
+fn generate() -> (String, String, String) {
     let names = || vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let mut authority = CertificateParams::new(names()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -42,9 +42,9 @@ impl Pair {
         pair
     }
 
-    /// Another authority, certificate and key in the same files.
+    /// Replaces authority, certificate and key in the same files.
     pub fn renew(&mut self) {
-        let (authority, certificate, key) = made();
+        let (authority, certificate, key) = generate();
         std::fs::write(self.path("ca.pem"), &authority).unwrap();
         std::fs::write(self.path("cert.pem"), certificate).unwrap();
         std::fs::write(self.path("key.pem"), key).unwrap();
@@ -56,7 +56,7 @@ impl Pair {
         self.dir.join(name).to_str().unwrap().to_owned()
     }
 
-    /// A client that trusts the authority and offers those protocols.
+    /// A TLS client that trusts the authority and offers these ALPN protocols.
     pub fn client(&self, protocols: &[&str]) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots

@@ -1,4 +1,4 @@
-//! A Socket.IO client of few words: Engine.IO 4 over WebSocket, one task that reads, events kept in order.
+//! A small Socket.IO client: Engine.IO 4 over WebSocket. One task reads, and events are kept in order.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest wait for an answer or an event.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 struct State {
@@ -30,14 +31,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the namespace; what the server says to CONNECT is the first event.
+    /// Connects to the namespace; the server's answer to CONNECT is the first event.
     pub async fn connect(address: SocketAddr) -> Self {
         let client = Self::open(address, "").await;
         client.await_event("connect").await;
         client
     }
 
-    /// Connects with a token in the query; whether it is let in is left to the caller.
+    /// Connects with a token in the query, without waiting for the answer.
     pub async fn with_token(address: SocketAddr, token: &str) -> Self {
         Self::open(address, &format!("&token={token}")).await
     }
@@ -47,7 +48,7 @@ impl Client {
         Self::on(tokio_tungstenite::connect_async(url).await.unwrap().0)
     }
 
-    /// Connects over a WebSocket that is open.
+    /// Connects over an open WebSocket.
     pub async fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         socket: WebSocketStream<S>,
     ) -> Self {
@@ -89,7 +90,7 @@ impl Client {
         client
     }
 
-    /// Connects, says who it is, and joins the room.
+    /// Connects, authenticates as `user` and joins the room.
     pub async fn member(address: SocketAddr, user: &str, room: &str) -> Self {
         let client = Self::connect(address).await;
         client.done("authenticate", json!({"user_id": user})).await;
@@ -97,36 +98,36 @@ impl Client {
         client
     }
 
-    /// Sends without waiting; the answer comes through the receiver.
+    /// Sends an event without waiting; the acknowledgement arrives through the receiver.
     pub fn emit(&self, event: &str, payload: &Value) -> oneshot::Receiver<Value> {
         self.emit_raw(&json!([event, payload]).to_string()).1
     }
 
-    /// The same for an event's JSON array as it is; also the ack's number.
+    /// The same with the event's JSON array as it is; also returns the id of the acknowledgement.
     pub fn emit_raw(&self, event: &str) -> (u64, oneshot::Receiver<Value>) {
         let id = self.next.fetch_add(1, Ordering::SeqCst);
-        let (tell, told) = oneshot::channel();
-        self.state.lock().unwrap().acks.insert(id, tell);
+        let (acknowledge, acknowledged) = oneshot::channel();
+        self.state.lock().unwrap().acks.insert(id, acknowledge);
         self.say(&format!("2{id}{event}"));
-        (id, told)
+        (id, acknowledged)
     }
 
     pub async fn ask(&self, event: &str, payload: Value) -> Value {
-        let told = self.emit(event, &payload);
-        tokio::time::timeout(PATIENCE, told)
+        let acknowledged = self.emit(event, &payload);
+        tokio::time::timeout(TIMEOUT, acknowledged)
             .await
             .unwrap_or_else(|_| panic!("no ack for {event}"))
             .unwrap()
     }
 
-    /// Asks for something that must not be refused.
+    /// Sends a request that must not be refused.
     pub async fn done(&self, event: &str, payload: Value) -> Value {
         let answer = self.ask(event, payload).await;
         assert_eq!(answer["ok"], true, "{event}: {answer}");
         answer
     }
 
-    /// All events of that name so far.
+    /// The payloads of all events with that name so far.
     pub fn events(&self, name: &str) -> Vec<Value> {
         self.state
             .lock()
@@ -138,7 +139,7 @@ impl Client {
             .collect()
     }
 
-    /// Everything that came, in its order: events, and acks as `["ack", [id, answer]]`.
+    /// Everything received, in order: events, and acknowledgements as `["ack", [id, answer]]`.
     pub fn story(&self) -> Vec<(String, Value)> {
         self.state.lock().unwrap().events.clone()
     }
@@ -148,7 +149,7 @@ impl Client {
         let _ = self.out.send(Message::text(format!("4{packet}")));
     }
 
-    /// The numbers of the messages that came.
+    /// The `seq` of the messages received so far.
     pub fn seqs(&self) -> Vec<u64> {
         self.events("message")
             .iter()
@@ -157,7 +158,7 @@ impl Client {
     }
 
     pub async fn eventually(&self, what: &str, check: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !check(self) {
             assert!(
                 Instant::now() < deadline,
@@ -178,7 +179,7 @@ impl Client {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Breaks the connection as a closing tab does.
+    /// Closes the transport, as a closing browser tab does.
     pub fn drop_transport(&self) {
         let _ = self.out.send(Message::Close(None));
     }
@@ -210,8 +211,8 @@ fn take(text: &str, state: &Mutex<State>, out: &mpsc::UnboundedSender<Message>) 
                 .unwrap();
             let answer: Vec<Value> = serde_json::from_slice(&rest[digits..]).unwrap();
             state.events.push(("ack".into(), json!([id, answer[0]])));
-            if let Some(tell) = state.acks.remove(&id) {
-                let _ = tell.send(answer[0].clone());
+            if let Some(acknowledge) = state.acks.remove(&id) {
+                let _ = acknowledge.send(answer[0].clone());
             }
         }
         _ => {}

@@ -1,4 +1,4 @@
-//! Nodes on free ports, configured as a user would.
+//! Nodes in this process, on free ports, configured as by a user.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,15 +13,15 @@ use tokio::net::TcpStream;
 
 use crate::server::RedisServer;
 
-/// Nodes that share a backplane.
+/// Nodes that share a backplane. Call [`Cluster::stop`] at the end of a test.
 pub struct Cluster {
     pub nodes: Vec<App>,
-    /// Ends with the nodes.
+    /// Kept until the nodes are dropped.
     _redis: Option<RedisServer>,
 }
 
 impl Cluster {
-    /// One node, embedded backplane.
+    /// One node with the embedded backplane.
     pub async fn alone(settings: &[(&str, &str)]) -> Self {
         Self {
             nodes: vec![start(settings).await],
@@ -29,7 +29,7 @@ impl Cluster {
         }
     }
 
-    /// So many nodes on a Redis of their own.
+    /// `count` nodes with a new redis-server.
     pub async fn of(count: usize, settings: &[(&str, &str)]) -> Self {
         let redis = RedisServer::start();
         let url = redis.url();
@@ -41,7 +41,7 @@ impl Cluster {
         .await
     }
 
-    /// So many nodes on that Redis, which the settings name.
+    /// `count` nodes with that redis-server, which the settings must name.
     pub async fn on(redis: RedisServer, count: usize, settings: &[(&str, &str)]) -> Self {
         let mut nodes = Vec::new();
         for _ in 0..count {
@@ -86,7 +86,8 @@ pub async fn start(settings: &[(&str, &str)]) -> App {
     App::start(&config).await.unwrap()
 }
 
-/// One HTTP request: status, headers in lower case, and the body as JSON (null if it isn't).
+/// Sends one HTTP request; returns the status, the headers with names in lower case, and the body as JSON (`null` if it is not
+/// JSON).
 pub async fn http(
     address: SocketAddr,
     method: &str,
@@ -116,7 +117,7 @@ pub async fn http(
     )
 }
 
-/// One HTTP request, and the answer as it came.
+/// Sends one HTTP request; returns the answer's bytes as text.
 pub async fn http_text(
     address: SocketAddr,
     method: &str,
@@ -144,7 +145,7 @@ pub async fn post(address: SocketAddr, body: &Value) -> (u16, Value) {
     (status, answer)
 }
 
-/// A figure of the node whose metrics are there.
+/// The value of a metric of the node.
 pub async fn metric(address: SocketAddr, name: &str) -> u64 {
     let text = http_text(address, "GET", "/metrics", &[], "").await;
     let line = text

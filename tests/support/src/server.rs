@@ -1,4 +1,5 @@
-//! A real redis-server for one test: on a free port, in a directory of its own, ended with the test; and a slow way to it.
+//! A real redis-server for one test, on a free port and in a temporary directory, ended when it is dropped; and a proxy that
+//! delays its answers.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -23,7 +24,7 @@ impl RedisServer {
         Self::start_with(&[])
     }
 
-    /// Starts one with more arguments.
+    /// Starts a server with additional arguments.
     pub fn start_with(args: &[&str]) -> Self {
         Self::start_on(free_port(), args)
     }
@@ -42,7 +43,7 @@ impl RedisServer {
         server
     }
 
-    /// A Sentinel that watches the primary as `hub`, and may fail over alone.
+    /// Starts a Sentinel that watches the primary under the name `hub`, with a quorum of one.
     pub fn start_sentinel(port: u16, primary: u16) -> Self {
         let dir = std::env::temp_dir().join(format!("hubbub-redis-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
@@ -65,7 +66,7 @@ impl RedisServer {
         server
     }
 
-    /// Starts it again after `kill`, on the same port and without its data.
+    /// Starts the server again after `kill`, on the same port and without its data.
     pub fn run(&mut self) {
         let mut command = Command::new("redis-server");
         command.args([
@@ -100,7 +101,7 @@ impl RedisServer {
         }
     }
 
-    /// Ends the process, at once.
+    /// Kills the process.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -126,7 +127,7 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Runs a command with redis-cli; its output.
+    /// Runs a command with redis-cli; returns its output.
     pub fn cli(&self, args: &[&str]) -> String {
         let out = Command::new("redis-cli")
             .args(["-p", &self.port.to_string()])
@@ -136,7 +137,7 @@ impl RedisServer {
         String::from_utf8_lossy(&out.stdout).trim().to_owned()
     }
 
-    /// The calls of a script that come while `act` is done, as `redis-cli` would have them on a line.
+    /// The EVALSHA calls that contain `word` and arrive while `act` runs, in the notation of redis-cli.
     pub async fn calls_during<T>(&self, word: &str, act: impl Future<Output = T>) -> Vec<String> {
         let mut monitor = tokio::process::Command::new("redis-cli")
             .args(["-p", &self.port.to_string(), "MONITOR"])
@@ -147,13 +148,13 @@ impl RedisServer {
         let mut lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
         assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("OK"));
         act.await;
-        self.cli(&["ECHO", "that was all"]);
+        self.cli(&["ECHO", "end of calls"]);
         let mut calls = Vec::new();
         while let Some(line) = lines
             .next_line()
             .await
             .unwrap()
-            .filter(|line| !line.contains("that was all"))
+            .filter(|line| !line.contains("end of calls"))
         {
             calls.extend(line.split_once("] ").map(|(_, call)| call.to_owned()));
         }
@@ -161,7 +162,7 @@ impl RedisServer {
         calls
     }
 
-    /// Runs a line with redis-cli, written as it writes them itself; its output.
+    /// Runs one line in the notation of redis-cli; returns its output.
     pub fn line(&self, line: &str) -> String {
         let mut cli = Command::new("redis-cli")
             .args(["-p", &self.port.to_string()])
@@ -187,14 +188,14 @@ impl Drop for RedisServer {
     }
 }
 
-/// Stands before a server, and holds back for a while what it answers.
+/// A TCP proxy in front of a server that delays the server's answers.
 pub struct SlowWay {
     pub port: u16,
     millis: Arc<AtomicU64>,
 }
 
 impl SlowWay {
-    /// To the server on that port; not slow yet.
+    /// A proxy to the server on that port, without delay at first.
     pub async fn to(port: u16) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (way, millis) = (
@@ -238,7 +239,7 @@ impl SlowWay {
     }
 }
 
-/// A port that nobody listens on just now, low enough for a cluster's second port.
+/// A free port, low enough for the cluster bus port (plus 10,000) that Redis Cluster also needs.
 pub fn free_port() -> u16 {
     loop {
         let port = TcpListener::bind("127.0.0.1:0")

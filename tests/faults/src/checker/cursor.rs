@@ -1,16 +1,18 @@
-//! One client's cursor in one room: each message must be the successor of the one before, unless a loss was announced.
+//! One client's cursor in one room: each message must be the successor of the one before, unless a
+//! loss was announced.
 
 use super::interner::Symbol;
 
-/// A position of a cursor: the client received everything up to `seq`, or was notified that it won't.
+/// A position of a cursor: the client received everything up to `seq`, or was notified that it
+/// won't.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CursorPosition {
     pub epoch: Symbol,
     pub seq: u64,
 }
 
-/// The reason why a segment begins where it does. It decides how messages between the segment before and this one are
-/// judged.
+/// The reason why a segment begins where it does. It decides how messages between the segment
+/// before and this one are judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SegmentStart {
     /// The client joined without resuming: it need not receive the messages in between.
@@ -23,7 +25,8 @@ pub(super) enum SegmentStart {
     FaultReported,
 }
 
-/// Messages that the client received one after another without a hole: those of `epoch` above `after`, up to `until`.
+/// Messages that the client received one after another without a hole: those of `epoch` above
+/// `after`, up to `until`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Segment {
     pub epoch: Symbol,
@@ -68,7 +71,8 @@ pub(super) enum Membership {
     Left,
 }
 
-/// The replay that a join announced: until its end, messages that the client already has may come again.
+/// The replay that a join announced: until its end, messages that the client already has may come
+/// again.
 #[derive(Clone, Copy)]
 struct Replay {
     until: u64,
@@ -80,7 +84,8 @@ pub(super) struct Cursor {
     /// Kept across connections, and after leaving. `None` until the first join.
     pub position: Option<CursorPosition>,
     pub membership: Membership,
-    /// After a join, the `seq` up to which messages precede `room_users`. `None` once that event came.
+    /// After a join, the `seq` up to which messages precede `room_users`. `None` once that event
+    /// came.
     pub replay_end: Option<u64>,
     pub segments: Vec<Segment>,
     /// The name that the epoch of `position` had before the last resume.
@@ -97,8 +102,9 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// The client resumes at its position, and is sent everything up to `until`; the epoch may have a new name. If an
-    /// earlier replay broke off before its end, the client is sent the rest of that replay.
+    /// The client resumes at its position, and is sent everything up to `until`; the epoch may have
+    /// a new name. If an earlier replay broke off before its end, the client is sent the rest of
+    /// that replay.
     pub fn resume(&mut self, epoch: Symbol, until: u64) {
         let Some(position) = &mut self.position else {
             return;
@@ -111,7 +117,8 @@ impl Cursor {
         self.former_epoch = Some(std::mem::replace(&mut position.epoch, epoch));
     }
 
-    /// The client joins without resuming: its position is `after`, and it is sent everything up to `until`.
+    /// The client joins without resuming: its position is `after`, and it is sent everything up to
+    /// `until`.
     pub fn join_anew(&mut self, start: SegmentStart, after: CursorPosition, until: u64) {
         self.move_to(start, after);
         self.replay = Some(Replay { until, start });
@@ -140,8 +147,8 @@ impl Cursor {
         }
     }
 
-    /// Whether the client may name this as its position. After a resume it may use the epoch's former name as well as the
-    /// one in the answer.
+    /// Whether the client may name this as its position. After a resume it may use the epoch's
+    /// former name as well as the one in the answer.
     pub fn is_at(&self, epoch: Symbol, seq: u64) -> bool {
         self.position.is_some_and(|position| {
             position.seq == seq && (position.epoch == epoch || self.former_epoch == Some(epoch))
@@ -171,7 +178,8 @@ impl Cursor {
         } else {
             None
         };
-        // A message that the client already passed, or of an epoch that it left, does not move the cursor.
+        // A message that the client already passed, or of an epoch that it left, does not move the
+        // cursor.
         if let Some(fault) = fault
             && (is_stale || fault == DeliveryFault::AbandonedEpoch)
         {
@@ -198,8 +206,8 @@ impl Cursor {
         }
     }
 
-    /// Moves the cursor to a message that was received. If it doesn't extend the last segment, it opens a new one: with the
-    /// pending start, else with this one.
+    /// Moves the cursor to a message that was received. If it doesn't extend the last segment, it
+    /// opens a new one: with the pending start, else with this one.
     fn advance(&mut self, epoch: Symbol, seq: u64, start: SegmentStart) {
         let pending_start = self.pending_start.take();
         match self.segments.last_mut() {

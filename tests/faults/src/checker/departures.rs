@@ -1,5 +1,5 @@
-//! Checks that no client is notified of a user's departure (from a room, or offline) when the user was away for less than
-//! its grace.
+//! Checks that no client is notified of a user's departure (from a room, or offline) when the user
+//! was away for less than its grace.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -9,9 +9,11 @@ use super::parsed_history::{ClientHistory, ParsedHistory};
 use super::room_users::voluntary_departures;
 use crate::history::Fact;
 
-/// A client may observe the loss of its connection up to this many milliseconds later than the server.
+/// A client may observe the loss of its connection up to this many milliseconds later than the
+/// server.
 const LATE_OBSERVATION_MS: u64 = 100;
-/// Up to this many milliseconds after a user is back, other clients may still be notified of its departure.
+/// Up to this many milliseconds after a user is back, other clients may still be notified of its
+/// departure.
 const LATE_NOTIFICATION_MS: u64 = 5000;
 
 /// A time during which no client of a user was present, in milliseconds since the run began.
@@ -33,7 +35,8 @@ enum Step {
     Went,
 }
 
-/// Reports every departure that a client was notified of although the user wasn't away for as long as the grace.
+/// Reports every departure that a client was notified of although the user wasn't away for as long
+/// as the grace.
 pub(super) fn check(history: &ParsedHistory<'_>, grace: u64, faults: &mut Faults) {
     let min_length = grace.saturating_sub(LATE_OBSERVATION_MS);
     let offline = offline_absences(history, min_length);
@@ -53,7 +56,8 @@ pub(super) fn check(history: &ParsedHistory<'_>, grace: u64, faults: &mut Faults
                     online: false,
                     ..
                 } => {
-                    if !offline.explain(&target.as_str(), at) {
+                    let is_explained = offline.explain(&target.as_str(), at);
+                    if !is_explained {
                         faults.add(FaultKind::UnexpectedStatusChange, at, || {
                             format!("{} was notified that {target} is offline", client.name)
                         });
@@ -112,12 +116,14 @@ fn room_steps<'a>(client: &ClientHistory<'a>) -> Vec<(&'a str, u64, Step)> {
     for record in &client.records {
         match &record.fact {
             Fact::Joined { room, .. } => {
-                if is_in.insert(room, true) != Some(true) {
+                let was_in = is_in.insert(room, true).unwrap_or(false);
+                if !was_in {
                     steps.push((room.as_str(), record.at, Step::Came));
                 }
             }
             Fact::Left { room } => {
-                if is_in.insert(room, false) == Some(true) {
+                let was_in = is_in.insert(room, false).unwrap_or(false);
+                if was_in {
                     steps.push((room.as_str(), record.at, Step::Went));
                 }
             }

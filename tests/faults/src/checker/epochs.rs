@@ -10,9 +10,11 @@ use super::interner::{Interner, Symbol};
 pub(super) struct Epochs {
     /// The time at which each epoch appeared first.
     first_seen: HashMap<Symbol, u64>,
-    /// Epochs that a member of the room or the lab observed. Those not in it are known from acknowledgements alone.
+    /// Epochs that a member of the room or the lab observed. Those not in it are known from
+    /// acknowledgements alone.
     observed: BTreeSet<Symbol>,
-    /// Pairs of epochs that a client saw directly after each other, with the first such observation.
+    /// Pairs of epochs that a client saw directly after each other, with the first such
+    /// observation.
     transitions: HashMap<(Symbol, Symbol), Transition>,
 }
 
@@ -55,8 +57,8 @@ impl Epochs {
         }
     }
 
-    /// Sorts the epochs topologically by the transitions of the clients; among those that the transitions leave open, the
-    /// one that appeared first comes first. Reports a cycle as a fault.
+    /// Sorts the epochs topologically by the transitions of the clients; among those that the
+    /// transitions leave open, the one that appeared first comes first. Reports a cycle as a fault.
     pub fn rank(&self, room: &str, interner: &Interner<'_>, faults: &mut Faults) -> EpochRanks {
         let mut unranked: BTreeSet<(u64, Symbol)> = self
             .first_seen

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 /// This many faults of one kind are reported in full; of the others only the number is reported.
 const MAX_DETAILED: usize = 20;
 
-/// The kinds of faults, in the order in which a reader should look at them: a fault of an early kind often causes faults
-/// of later kinds.
+/// The kinds of faults, in the order in which a reader should look at them: a fault of an early
+/// kind often causes faults of later kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FaultKind {
-    /// The history contradicts itself: the lab or a client has a bug, or the server sent something impossible.
+    /// The history contradicts itself: the lab or a client has a bug, or the server sent something
+    /// impossible.
     Malformed,
-    /// One position with two messages, one message with two positions, or a message that no client sent.
+    /// One position with two messages, one message with two positions, or a message that no client
+    /// sent.
     ConflictingMessage,
     /// Two acknowledgements of the same position both say that the message is new.
     AckedNewTwice,
@@ -21,7 +23,8 @@ pub(super) enum FaultKind {
     ImpossibleJoinAnswer,
     /// The client resumed from another position than its own.
     WrongResumePosition,
-    /// After a join, the replay, `room_users` and the live messages came in another order than this one.
+    /// After a join, the replay, `room_users` and the live messages came in another order than this
+    /// one.
     JoinSequence,
     /// The client received the same position again.
     Repeat,
@@ -41,10 +44,11 @@ pub(super) enum FaultKind {
     Unacknowledged,
     /// One version of a user's status was reported both as online and as offline.
     ConflictingStatus,
-    /// A status that is older than one that the watcher knew, or a change with the version that it knew.
+    /// A status that is older than one that the watcher knew, or a change with the version that it
+    /// knew.
     StaleStatus,
-    /// An unaffected watcher was notified of more changes than there were, or a watcher was notified that a user is offline
-    /// that had not been away for long enough.
+    /// An unaffected watcher was notified of more changes than there were, or a watcher was
+    /// notified that a user is offline that had not been away for long enough.
     UnexpectedStatusChange,
     /// An unaffected watcher was not notified of a change.
     MissedStatusChange,
@@ -60,8 +64,8 @@ pub(super) enum FaultKind {
     OwnUser,
     /// A `room_users` that can't be true, or an event that came without a `room_users` before it.
     WrongRoomUsers,
-    /// An unaffected member was notified of more joins or departures than there were, or a member was notified that a user
-    /// left that had not been away for long enough.
+    /// An unaffected member was notified of more joins or departures than there were, or a member
+    /// was notified that a user left that had not been away for long enough.
     UnexpectedMembershipChange,
     /// At the end, a member has a wrong set of the room's users.
     WrongFinalMembers,
@@ -115,7 +119,8 @@ struct FaultsOfKind {
 }
 
 impl Faults {
-    /// Adds a fault. `at` is in milliseconds since the run began; `text` is called only if the text will be reported.
+    /// Adds a fault. `at` is in milliseconds since the run began; `text` is called only if the text
+    /// will be reported.
     pub fn add(&mut self, kind: FaultKind, at: u64, text: impl FnOnce() -> String) {
         let found = self.by_kind.entry(kind).or_default();
         found.count += 1;

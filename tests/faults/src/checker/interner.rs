@@ -1,5 +1,5 @@
-//! Interned strings: small numbers for the strings of a history, so that comparing and hashing positions and epochs is
-//! cheap.
+//! Interned strings: small numbers for the strings of a history, so that comparing and hashing
+//! positions and epochs is cheap.
 
 use std::collections::HashMap;
 

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::faults::{FaultKind, Faults};
 use super::interner::{Interner, Symbol};
 use super::parsed_history::ParsedHistory;
+use super::sends::{Sends, collect_sends, report_unacknowledged};
 use super::stats::Stats;
 use crate::history::{Fact, Record};
 
@@ -47,9 +48,6 @@ pub(super) struct MessageIndex {
     data_loss: bool,
 }
 
-/// By `client_msg_id`: the client that sent the message, and the room.
-type Sends<'a> = HashMap<&'a str, (&'a str, &'a str)>;
-
 impl MessageIndex {
     /// Reads the records of all clients, reports contradictions, and counts.
     pub fn build<'a>(
@@ -74,7 +72,8 @@ impl MessageIndex {
                         if sends.get(msg.as_str()) != Some(&(client.name, room.as_str())) {
                             faults.add(FaultKind::Malformed, record.at, || {
                                 format!(
-                                    "{} received an acknowledgement of {msg} in {room}, which it never sent there",
+                                    "{} received an acknowledgement of {msg} in {room}, which it \
+                                     never sent there",
                                     client.name
                                 )
                             });
@@ -133,7 +132,8 @@ impl MessageIndex {
         if message.acked_new {
             faults.add(FaultKind::AckedNewTwice, record.at, || {
                 format!(
-                    "the acknowledgement to {} says that {msg} at {epoch}/{seq} in {room} is new, and an earlier one said so, too",
+                    "the acknowledgement to {} says that {msg} at {epoch}/{seq} in {room} is new, \
+                     and an earlier one said so, too",
                     record.source
                 )
             });
@@ -181,14 +181,16 @@ impl MessageIndex {
         if !was_sent {
             faults.add(FaultKind::ConflictingMessage, record.at, || {
                 format!(
-                    "{} received {msg} at {epoch}/{seq} in {room}, and no client sent that to this room",
+                    "{} received {msg} at {epoch}/{seq} in {room}, and no client sent that to this \
+                     room",
                     record.source
                 )
             });
         }
     }
 
-    /// Inserts a message at a position, and compares it with what is already known of the message and of the position.
+    /// Inserts a message at a position, and compares it with the earlier records of the message and
+    /// of the position.
     fn insert(
         &mut self,
         position: MessagePosition,
@@ -278,69 +280,4 @@ impl Identity {
             interner.text(self.id)
         )
     }
-}
-
-/// At the end of the run every fault is repaired, so every message must have been acknowledged by then. Clients that ended
-/// are excepted.
-fn report_unacknowledged(
-    history: &ParsedHistory<'_>,
-    sends: &Sends<'_>,
-    acked: &HashSet<&str>,
-    faults: &mut Faults,
-) {
-    let ended: HashSet<&str> = history
-        .clients
-        .iter()
-        .filter(|client| client.ended)
-        .map(|client| client.name)
-        .collect();
-    let mut unacknowledged: Vec<_> = sends
-        .iter()
-        .filter(|(msg, (sender, _))| !acked.contains(*msg) && !ended.contains(sender))
-        .collect();
-    unacknowledged.sort_unstable();
-    for (msg, (sender, room)) in unacknowledged {
-        if let Some(head) = history.final_heads.get(room) {
-            faults.add(FaultKind::Unacknowledged, head.at, || {
-                format!("{msg} of {sender} to {room} was never acknowledged")
-            });
-        }
-    }
-}
-
-/// Collects the messages that were sent. Each has one sender and one room.
-fn collect_sends<'a>(
-    history: &ParsedHistory<'a>,
-    faults: &mut Faults,
-    stats: &mut Stats,
-) -> Sends<'a> {
-    let mut sends = Sends::new();
-    for client in &history.clients {
-        let name = client.name;
-        for record in &client.records {
-            match &record.fact {
-                Fact::Sent { room, msg } => {
-                    stats.attempts += 1;
-                    let send = (name, room.as_str());
-                    if *sends.entry(msg).or_insert(send) != send {
-                        faults.add(FaultKind::Malformed, record.at, || {
-                            format!("{name} sent {msg} to {room}, and it had another sender or room before")
-                        });
-                    }
-                }
-                Fact::Refused { room, msg, code } => {
-                    stats.refused += 1;
-                    if !sends.contains_key(msg.as_str()) {
-                        faults.add(FaultKind::Malformed, record.at, || {
-                            format!(
-                                "{name} was refused {msg} in {room} ({code}), which it never sent"
-                            )
-                        });
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-    sends
 }

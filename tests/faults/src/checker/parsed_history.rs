@@ -1,5 +1,5 @@
-//! A history, sorted by source: the records of each client, and the facts that the lab recorded. Records that contradict
-//! earlier ones become faults here.
+//! A history, sorted by source: the records of each client, and the facts that the lab recorded.
+//! Records that contradict earlier ones become faults here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
@@ -7,7 +7,8 @@ use std::ops::RangeInclusive;
 use super::faults::{FaultKind, Faults};
 use crate::history::{Fact, LAB, Record};
 
-/// The last acknowledgements from before a loss of data may be recorded up to this many milliseconds after it.
+/// The last acknowledgements from before a loss of data may be recorded up to this many
+/// milliseconds after it.
 const LATE_ACK_MS: u64 = 1000;
 
 /// The history, sorted by source.
@@ -20,7 +21,8 @@ pub(super) struct ParsedHistory<'a> {
     pub final_members: BTreeMap<&'a str, FinalMembers<'a>>,
     pub final_statuses: BTreeMap<&'a str, FinalStatus>,
     pub data_lost: bool,
-    /// The times (in milliseconds) at which an acknowledged message may have been lost with Redis's data.
+    /// The times (in milliseconds) at which an acknowledged message may have been lost with Redis's
+    /// data.
     pub loss_windows: Vec<RangeInclusive<u64>>,
     unaffected: BTreeMap<&'a str, LabMark>,
 }
@@ -187,8 +189,8 @@ impl<'a> ClientParser<'a> {
         }
     }
 
-    /// Adds a record. A client that disconnects, ends or leaves a room in the final phase only cleans up: such a record is
-    /// left out, so that it excuses nothing.
+    /// Adds a record. A client that disconnects, ends or leaves a room in the final phase only
+    /// cleans up: such a record is left out, so that it excuses nothing.
     fn add(&mut self, record: &'a Record, in_final_phase: bool, faults: &mut Faults) {
         let is_cleanup = matches!(
             record.fact,
@@ -274,7 +276,8 @@ fn is_lab_fact(fact: &Fact) -> bool {
     )
 }
 
-/// The time and the index of the lab's first record about the final state. The run is over from there on.
+/// The time and the index of the lab's first record about the final state. The run is over from
+/// there on.
 fn start_of_final_phase(history: &[Record]) -> Option<(u64, usize)> {
     for (number, record) in history.iter().enumerate() {
         let is_final = matches!(

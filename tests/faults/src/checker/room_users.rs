@@ -1,4 +1,5 @@
-//! Checks presence in rooms: the joins and departures that each member was notified of, and its lists of users.
+//! Checks presence in rooms: the joins and departures that each member was notified of, and its
+//! lists of users.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -137,7 +138,8 @@ impl<'a> RoomUsersCheck<'_, 'a> {
         if let Some(error) = error {
             self.faults.add(FaultKind::WrongRoomUsers, record.at, || {
                 format!(
-                    "{} received a room_users of {room} with {count} users and a total of {total}: {error}",
+                    "{} received a room_users of {room} with {count} users and a total of {total}: \
+                     {error}",
                     client.name
                 )
             });
@@ -191,11 +193,11 @@ impl<'a> RoomUsersCheck<'_, 'a> {
         match movement {
             Movement::Joined => self.faults.add(FaultKind::JoinedTwice, record.at, || {
                 format!(
-                    "{name} received user_joined of {user} in {room}, who was in the room already"
+                    "{name} received user_joined of {user} in {room}: the user was in it already"
                 )
             }),
             Movement::Left => self.faults.add(FaultKind::LeftWhileAbsent, record.at, || {
-                format!("{name} received user_left of {user} in {room}, who wasn't in the room")
+                format!("{name} received user_left of {user} in {room}: the user wasn't in it")
             }),
         }
     }
@@ -218,7 +220,8 @@ impl<'a> RoomUsersCheck<'_, 'a> {
         if *users != members {
             self.faults.add(FaultKind::WrongFinalMembers, at, || {
                 format!(
-                    "{} doesn't know that these users are in {room}: {}; and wrongly believes that these are: {}",
+                    "{} doesn't know that these users are in {room}: {}; and wrongly believes \
+                     that these are: {}",
                     client.name,
                     list(members.difference(users).collect()),
                     list(users.difference(&members).collect())
@@ -227,8 +230,8 @@ impl<'a> RoomUsersCheck<'_, 'a> {
         }
     }
 
-    /// An unaffected member must not be notified of more than the lab caused: a user joins or leaves only when the lab
-    /// takes it online or offline, or when it leaves by its own decision.
+    /// An unaffected member must not be notified of more than the lab caused: a user joins or
+    /// leaves only when the lab takes it online or offline, or when it leaves by its own decision.
     fn check_unaffected(
         &mut self,
         client: &ClientHistory<'a>,
@@ -255,14 +258,18 @@ impl<'a> RoomUsersCheck<'_, 'a> {
             // A user that wasn't in the room may join it once, without a change by the lab.
             let may_join = went_online.max(usize::from(!users.contains(user)));
             if movements.joined > may_join || movements.left > may_leave {
-                self.faults
-                    .add(FaultKind::UnexpectedMembershipChange, movements.last, || {
+                self.faults.add(
+                    FaultKind::UnexpectedMembershipChange,
+                    movements.last,
+                    || {
                         format!(
-                            "unaffected {} was notified that {user} joined {room} {} times and left it {} times; \
+                            "unaffected {} was notified that {user} joined {room} {} times and \
+                             left it {} times; \
                              at most {may_join} and {may_leave} are possible",
                             client.name, movements.joined, movements.left
                         )
-                    });
+                    },
+                );
             }
         }
     }

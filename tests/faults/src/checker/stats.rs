@@ -24,7 +24,8 @@ pub struct Stats {
     pub unacknowledged: u64,
     /// Deliveries of messages, summed over all clients.
     pub delivered: u64,
-    /// Deliveries of messages that the client had already received, because it joined again without resuming. Not faults.
+    /// Deliveries of messages that the client had already received, because it joined again without
+    /// resuming. Not faults.
     pub replayed_again: u64,
     /// Deliveries of messages that the client had already received, without such a reason. Faults.
     pub repeats: u64,
@@ -38,14 +39,16 @@ pub struct Stats {
     pub gaps: u64,
     /// `room_reset` events.
     pub resets: u64,
-    /// By client: acknowledged messages that it did not receive, and whose loss was announced to it.
+    /// By client: acknowledged messages that it did not receive, and whose loss was announced to
+    /// it.
     pub announced_lost: BTreeMap<String, u64>,
-    /// Acknowledged messages that were lost with Redis's data before a client received them. A message counts once for
-    /// each such client.
+    /// Acknowledged messages that were lost with Redis's data before a client received them. A
+    /// message counts once for each such client.
     pub lost_with_data: u64,
     /// Epochs, summed over all rooms.
     pub epochs: usize,
-    /// Status changes that unaffected watchers should have been notified of, summed over these watchers.
+    /// Status changes that unaffected watchers should have been notified of, summed over these
+    /// watchers.
     pub presence_expected: u64,
     /// Status changes that unaffected watchers were notified of.
     pub presence_seen: u64,
@@ -64,8 +67,9 @@ impl fmt::Display for Stats {
         let announced: u64 = self.announced_lost.values().sum();
         writeln!(
             formatter,
-            "{} clients, {} rooms, {} epochs; {} messages in {} attempts: {} acknowledged, {} refusals, \
-             {} unacknowledged; {} delivered, {} repeats, {} holes, {} out of order, {} replayed again",
+            "{} clients, {} rooms, {} epochs; {} messages in {} attempts: {} acknowledged, \
+             {} refusals, {} unacknowledged; {} delivered, {} repeats, {} holes, {} out of order, \
+             {} replayed again",
             self.clients,
             self.rooms,
             self.epochs,
@@ -82,9 +86,9 @@ impl fmt::Display for Stats {
         )?;
         write!(
             formatter,
-            "{} resumes, {} gaps, {} resets: {announced} messages announced as lost, {} lost with the data; \
-             presence: unaffected watchers were notified of {} of {} changes; {} status changes, {} user_joined, \
-             {} user_left, {} room_users",
+            "{} resumes, {} gaps, {} resets: {announced} messages announced as lost, \
+             {} lost with the data; presence: unaffected watchers were notified of {} of {} \
+             changes; {} status changes, {} user_joined, {} user_left, {} room_users",
             self.resumes,
             self.gaps,
             self.resets,

@@ -1,9 +1,11 @@
-//! Threads with a lower priority, for clients that only produce load. Real clients run on machines of their own; here they
-//! must not take processor time from the nodes and from the clients that measure latencies.
+//! Threads with a lower priority, for clients that only produce load. Real clients run on machines
+//! of their own; here they must not take processor time from the nodes and from the clients that
+//! measure latencies.
 
 use tokio::runtime::{Builder, EnterGuard, Runtime};
 
-/// The niceness of the threads. They get about a third of the processor time of a thread with the usual niceness.
+/// The niceness of the threads. They get about a third of the processor time of a thread with the
+/// usual niceness.
 const NICENESS: i32 = 5;
 
 /// A runtime on these threads. Dropping it ends them.

@@ -30,7 +30,8 @@ impl Latencies {
         self.0.lock().push(Sample { at, latency_micros });
     }
 
-    /// The 99th percentile of the deliveries from `from` until before `to`, in milliseconds since the run began.
+    /// The 99th percentile of the deliveries from `from` until before `to`, in milliseconds since
+    /// the run began.
     pub fn p99(&self, from: u64, to: u64) -> Percentile {
         let mut latencies: Vec<u64> = self
             .0

@@ -1,4 +1,5 @@
-//! The clients. They wait for nothing and judge nothing: their records are the checker's only source.
+//! The clients. They wait for nothing and judge nothing: their records are the checker's only
+//! source.
 
 mod background;
 mod client;
@@ -14,7 +15,7 @@ use parking_lot::Mutex;
 
 pub use background::BackgroundRuntime;
 pub use client::{Client, ClientConfig};
-pub use latencies::Latencies;
+pub use latencies::{Latencies, Percentile};
 pub use official::OfficialClients;
 pub use rest_poster::RestPoster;
 

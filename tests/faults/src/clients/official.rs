@@ -1,5 +1,5 @@
-//! Clients that use the official JavaScript libraries. One Node.js process runs all of them: it writes records to its
-//! standard output, and reads commands from its standard input.
+//! Clients that use the official JavaScript libraries. One Node.js process runs all of them: it
+//! writes records to its standard output, and reads commands from its standard input.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,7 +25,8 @@ const VERSIONS: [u8; 3] = [2, 3, 4];
 pub struct OfficialClients {
     /// By the client's name.
     pub states: HashMap<String, Arc<ClientState>>,
-    /// The users, each with the index of the address to which its client connects first (modulo the number of addresses).
+    /// The users, each with the index of the address to which its client connects first (modulo the
+    /// number of addresses).
     pub users: Vec<(String, usize)>,
     commands: ChildStdin,
     _child: Child,
@@ -191,7 +192,8 @@ fn update_state(state: &ClientState, fact: &Fact) {
         | Fact::Reset {
             room, epoch, seq, ..
         } => set_position(room, epoch, *seq),
-        // Each client sends one message at a time: it counts from its first attempt until its acknowledgement.
+        // Each client sends one message at a time: it counts from its first attempt until its
+        // acknowledgement.
         Fact::Sent { .. } => state.unacknowledged.store(1, Ordering::SeqCst),
         Fact::Acked { .. } => state.unacknowledged.store(0, Ordering::SeqCst),
         _ => {}

@@ -1,5 +1,5 @@
-//! A backend service that posts messages over REST. It repeats each message with the same idempotency key until it is
-//! acknowledged.
+//! A backend service that posts messages over REST. It repeats each message with the same
+//! idempotency key until it is acknowledged.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,8 +28,8 @@ pub struct RestPoster {
 }
 
 impl RestPoster {
-    /// Starts a poster that posts to the rooms in turn, one message per `interval` while `sending` is true. After a failure
-    /// it uses the next address.
+    /// Starts a poster that posts to the rooms in turn, one message per `interval` while `sending`
+    /// is true. After a failure it uses the next address.
     pub fn start(
         name: &str,
         rooms: Vec<String>,

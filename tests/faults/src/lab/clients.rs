@@ -17,8 +17,8 @@ use crate::clients::{
 };
 use crate::history::{Fact, Recorder};
 
-/// How long the clients are observed after the last message has arrived, for events that should not come. Longer than the
-/// two seconds after which nodes compare their state with Redis again.
+/// How long the clients are observed after the last message has arrived, for events that should not
+/// come. Longer than the two seconds after which nodes compare their state with Redis again.
 const OBSERVATION_TIME: Duration = Duration::from_secs(3);
 
 /// All clients of a run. Dropping them ends the history.
@@ -59,7 +59,8 @@ impl Clients {
 
     /// Starts a client.
     pub fn add(&mut self, config: ClientConfig) {
-        // Clients that measure latencies must not wait for the work of the others: real clients run on machines of their own.
+        // Clients that measure latencies must not wait for the work of the others: real clients run
+        // on machines of their own.
         let _background = if config.measures_latency {
             None
         } else {
@@ -93,7 +94,8 @@ impl Clients {
         Ok(())
     }
 
-    /// Starts official JavaScript clients: this many of each major version. Their log is a file in `dir`.
+    /// Starts official JavaScript clients: this many of each major version. Their log is a file in
+    /// `dir`.
     pub fn add_official(
         &mut self,
         prefix: &str,
@@ -168,8 +170,8 @@ impl Clients {
         }
     }
 
-    /// Records that no fault will touch the clients that the predicate selects: they must be notified of each change
-    /// separately.
+    /// Records that no fault will touch the clients that the predicate selects: they must be
+    /// notified of each change separately.
     pub fn mark_unaffected(&self, predicate: impl Fn(&ClientConfig) -> bool) {
         for client in &self.simulated {
             if predicate(&client.config) {
@@ -179,9 +181,10 @@ impl Clients {
         }
     }
 
-    /// Stops sending, and waits until all messages are acknowledged and all clients have received the last message of each
-    /// of their rooms, as the node reports it. After the timeout it returns all the same, and does not wait again: the
-    /// checker finds the missing messages. Returns how long it took.
+    /// Stops sending, and waits until all messages are acknowledged and all clients have received
+    /// the last message of each of their rooms, as the node reports it. After the timeout it
+    /// returns all the same, and does not wait again: the checker finds the missing messages.
+    /// Returns how long it took.
     pub async fn quiesce(&mut self, node: &Node) -> anyhow::Result<Duration> {
         self.stop_sending().await?;
         let began = Instant::now();
@@ -196,8 +199,8 @@ impl Clients {
         Ok(began.elapsed())
     }
 
-    /// Quiesces, and records the final state as the node reports it. This is the last step of every scenario. Returns how
-    /// long the clients took to quiesce.
+    /// Quiesces, and records the final state as the node reports it. This is the last step of every
+    /// scenario. Returns how long the clients took to quiesce.
     pub async fn finish(&mut self, node: &Node) -> anyhow::Result<Duration> {
         let took = self.quiesce(node).await?;
         tokio::time::sleep(OBSERVATION_TIME).await;

@@ -25,7 +25,8 @@ pub use system::{faketime_library, free_port};
 use crate::checker::{Promises, Stats};
 use crate::history::{Fact, Recorder};
 
-/// The time in which the cluster and its clients must recover from a fault, unless `--timeout` says otherwise.
+/// The time in which the cluster and its clients must recover from a fault, unless `--timeout` says
+/// otherwise.
 pub const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 const NODE_START_TIMEOUT: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -48,7 +49,8 @@ pub struct Lab {
     pub recovery_timeout: Duration,
     /// Faults that the scenario itself found.
     pub faults: Vec<String>,
-    /// Conditions on the history. If one does not hold, the run did not test the subject of the scenario, and fails.
+    /// Conditions on the history. If one does not hold, the run did not test the subject of the
+    /// scenario, and fails.
     pub coverage: Vec<Coverage>,
     /// Settings of all nodes.
     pub settings: Vec<(String, String)>,

@@ -27,7 +27,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node on a free port, with `AUTH_MODE=open` and this Redis, and waits until it listens.
+    /// Starts a node on a free port, with `AUTH_MODE=open` and this Redis, and waits until it
+    /// listens.
     pub async fn start(
         dir: &Path,
         binary: &Path,
@@ -67,7 +68,8 @@ impl Node {
     /// Starts the node's process, also after an earlier one has ended, and waits until it listens.
     pub async fn run(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.binary);
-        // The node must see no other setting: neither of the lab's environment nor of a `.env` in its working directory.
+        // The node must see no other setting: neither of the lab's environment nor of a `.env` in
+        // its working directory.
         let path = std::env::var_os("PATH").unwrap_or_default();
         command
             .arg("serve")

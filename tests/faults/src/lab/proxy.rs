@@ -16,8 +16,8 @@ const BUFFER_BYTES: usize = 16 * 1024;
 pub enum Link {
     /// Everything passes.
     Healthy,
-    /// Nothing passes, and no side gets an error. Data that was sent meanwhile passes afterwards, as TCP would retransmit
-    /// it.
+    /// Nothing passes, and no side gets an error. Data that was sent meanwhile passes afterwards,
+    /// as TCP would retransmit it.
     Blackhole,
     /// Nothing passes to the server. Its answers still reach the client.
     BlackholeToServer,
@@ -82,7 +82,8 @@ impl Proxy {
         self.reset_connections();
     }
 
-    /// Resets all present connections. New ones are accepted if the condition of the link allows it.
+    /// Resets all present connections. New ones are accepted if the condition of the link allows
+    /// it.
     fn reset_connections(&self) {
         self.resets.send_modify(|count| *count += 1);
     }
@@ -140,7 +141,8 @@ fn configure(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
 }
 
-/// Copies one direction, as the condition of the link allows. `blocking` is the condition that stops this direction only.
+/// Copies one direction, as the condition of the link allows. `blocking` is the condition that
+/// stops this direction only.
 async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,

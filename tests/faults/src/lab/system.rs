@@ -15,8 +15,9 @@ use super::eventually;
 const CLUSTER_BUS_OFFSET: u16 = 10_000;
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Returns a port that no process listens on, and that this run has not returned before: scenarios run in parallel, and
-/// one must not use another's Redis. The port is low enough that the cluster bus port is valid, and that one is free, too.
+/// Returns a port that no process listens on, and that this run has not returned before: scenarios
+/// run in parallel, and one must not use another's Redis. The port is low enough that the cluster
+/// bus port is valid, and that one is free, too.
 pub fn free_port() -> u16 {
     static RETURNED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {

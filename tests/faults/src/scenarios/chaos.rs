@@ -10,8 +10,8 @@ use crate::checker::Presence;
 use crate::lab::redis::Redis;
 use crate::lab::{Lab, Link};
 
-/// One fault after another, sometimes two at once, for `--seconds`. Redis keeps its data, so no message may be lost, and no
-/// loss may be announced.
+/// One fault after another, sometimes two at once, for `--seconds`. Redis keeps its data, so no
+/// message may be lost, and no loss may be announced.
 pub async fn random(lab: &mut Lab) -> anyhow::Result<()> {
     let mut redis = Redis::durable(&lab.dir).await?;
     // Few clients that send rarely: the checker must hold the history of an hour in memory.
@@ -32,7 +32,8 @@ pub async fn random(lab: &mut Lab) -> anyhow::Result<()> {
         injected += 1;
         sleep(Duration::from_millis(lab.rng.random_range(0..4000))).await;
         if injected % 10 == 0 {
-            // All messages arrive before the next fault, so that a violation is found close to its cause.
+            // All messages arrive before the next fault, so that a violation is found close to its
+            // cause.
             wait_healthy(&mut cluster).await?;
             cluster.quiesce().await?;
             cluster.clients.start_sending().await?;
@@ -105,7 +106,8 @@ async fn inject_fault(
         }
         7 => {
             lab.step(format!(
-                "node-{index} is cut off from Redis for {time:?}, and another node is killed meanwhile"
+                "node-{index} is cut off from Redis for {time:?}, and another node is killed \
+                 meanwhile"
             ));
             cluster.proxies[index].set(Link::Blackhole);
             let other = (index + 1) % cluster.nodes.len();

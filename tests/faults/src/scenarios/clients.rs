@@ -7,15 +7,17 @@ use tokio::time::{Instant, sleep};
 
 use super::test_cluster::{ClusterSize, TestCluster};
 use crate::checker::Presence;
-use crate::clients::ClientConfig;
+use crate::clients::{ClientConfig, Percentile};
 use crate::lab::redis::Redis;
 use crate::lab::{Clients, Lab, Link, Node, RECOVERY_TIMEOUT};
 
-/// Every client loses its connection for up to 2 s at random moments, for minutes. Every message must arrive.
+/// Every client loses its connection for up to 2 s at random moments, for minutes. Every message
+/// must arrive.
 pub async fn flaky(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
     let mut cluster = TestCluster::start(lab, &redis).await?;
-    // A user that is away for longer than the grace is offline, and the lab knows the length of an absence only roughly.
+    // A user that is away for longer than the grace is offline, and the lab knows the length of an
+    // absence only roughly.
     lab.promises.presence = Presence::FinalState;
     cluster.clients.start_sending().await?;
     let end = Instant::now() + Duration::from_secs(lab.by_form(20, 180));
@@ -41,8 +43,9 @@ pub async fn flaky(lab: &mut Lab) -> anyhow::Result<()> {
     cluster.finish(lab).await
 }
 
-/// The log is short, so clients and a node that are away for long find that messages which they missed are no longer kept.
-/// They must be notified of exactly these messages; clients that were away for less must not miss any.
+/// The log is short, so clients and a node that are away for long find that messages which they
+/// missed are no longer kept. They must be notified of exactly these messages; clients that were
+/// away for less must not miss any.
 pub async fn short_log(lab: &mut Lab) -> anyhow::Result<()> {
     const KEPT: u64 = 100;
     lab.settings.push(("HISTORY_SIZE".into(), KEPT.to_string()));
@@ -82,20 +85,59 @@ pub async fn short_log(lab: &mut Lab) -> anyhow::Result<()> {
     cluster.finish(lab).await
 }
 
-/// Some of the clients of busy rooms stop reading. Their connections must be closed, and the others must not be slowed
-/// down.
+/// Some of the clients of busy rooms stop reading. Their connections must be closed, and the others
+/// must not be slowed down.
 pub async fn slow_readers(lab: &mut Lab) -> anyhow::Result<()> {
-    const ROOMS: usize = 10;
-    const SENDERS: usize = 20;
-    let clients_count = lab.by_form(200, 1000);
+    let count = lab.by_form(200, 1000);
     let slow = lab.by_form(10, 50);
     let phase = Duration::from_secs(lab.by_form(17, 30));
     let redis = Redis::durable(&lab.dir).await?;
     let node = lab.start_node("node-0", &redis.url(), &[]).await?;
     let mut clients = lab.create_clients()?;
-    // 100 KB/s to each client: in each of ten rooms 20 messages of 5 KB per second.
-    for index in 0..clients_count {
-        let is_slow = index >= clients_count - slow;
+    add_readers(&mut clients, &node, count, slow);
+    clients.wait_ready(RECOVERY_TIMEOUT).await?;
+    clients.start_sending().await?;
+    sleep(Duration::from_secs(3)).await;
+    let from = lab.recorder.elapsed_millis();
+    sleep(phase).await;
+    let p99_before = clients.latencies.p99(from, lab.recorder.elapsed_millis());
+    let memory_before = node.memory_kb();
+
+    lab.step(format!("{slow} clients stop reading"));
+    let began = Instant::now();
+    let from = lab.recorder.elapsed_millis();
+    for client in &clients.simulated[count - slow..] {
+        // Longer than this phase, so that they come back after it.
+        client.stop_reading_for(phase + Duration::from_secs(5));
+    }
+    let mut closed_after = None;
+    let mut max_memory = memory_before;
+    while began.elapsed() < phase {
+        sleep(Duration::from_millis(200)).await;
+        max_memory = max_memory.max(node.memory_kb());
+        let health = node.get("/health").await?;
+        let connected = health["connectedClients"].as_u64().unwrap_or(0);
+        if closed_after.is_none() && connected <= (count - slow) as u64 {
+            closed_after = Some(began.elapsed());
+        }
+    }
+    let p99_during = clients.latencies.p99(from, lab.recorder.elapsed_millis());
+
+    check_closed(lab, closed_after);
+    check_latencies(lab, p99_before, p99_during);
+    // Per slow client 2 MB: its outbox, and buffers of the same size. In total 32 MB more.
+    let max_growth = u64::try_from(slow)? * 2 * 1024 + 32 * 1024;
+    check_memory(lab, memory_before, max_memory, max_growth);
+    finish(lab, &mut clients, &node).await
+}
+
+/// Adds clients that receive 100 KB/s each: in each of ten rooms 20 messages of 5 KB per second. The
+/// last `slow` of them have a small receive window.
+fn add_readers(clients: &mut Clients, node: &Node, count: usize, slow: usize) {
+    const ROOMS: usize = 10;
+    const SENDERS: usize = 20;
+    for index in 0..count {
+        let is_slow = index >= count - slow;
         let mut config = ClientConfig {
             name: format!("c{index}"),
             user: format!("u{index}"),
@@ -114,45 +156,9 @@ pub async fn slow_readers(lab: &mut Lab) -> anyhow::Result<()> {
         }
         clients.add(config);
     }
-    clients.wait_ready(RECOVERY_TIMEOUT).await?;
-    clients.start_sending().await?;
-    sleep(Duration::from_secs(3)).await;
-    let from = lab.recorder.elapsed_millis();
-    sleep(phase).await;
-    let before = clients.latencies.p99(from, lab.recorder.elapsed_millis());
-    let memory_before = node.memory_kb();
+}
 
-    lab.step(format!("{slow} clients stop reading"));
-    let began = Instant::now();
-    let from = lab.recorder.elapsed_millis();
-    for client in &clients.simulated[clients_count - slow..] {
-        // Longer than this phase, so that they come back after it.
-        client.stop_reading_for(phase + Duration::from_secs(5));
-    }
-    let mut closed_after = None;
-    let mut max_memory = memory_before;
-    while began.elapsed() < phase {
-        sleep(Duration::from_millis(200)).await;
-        max_memory = max_memory.max(node.memory_kb());
-        let health = node.get("/health").await?;
-        let connected = health["connectedClients"].as_u64().unwrap_or(0);
-        if closed_after.is_none() && connected <= (clients_count - slow) as u64 {
-            closed_after = Some(began.elapsed());
-        }
-    }
-    let during = clients.latencies.p99(from, lab.recorder.elapsed_millis());
-
-    lab.report(
-        "p99 of the other clients, before and during",
-        format!(
-            "{:.1} and {:.1} ms ({} and {} deliveries)",
-            before.millis, during.millis, before.count, during.count
-        ),
-    );
-    lab.report(
-        "memory before, and at most",
-        format!("{} and {} MB", memory_before / 1024, max_memory / 1024),
-    );
+fn check_closed(lab: &mut Lab, closed_after: Option<Duration>) {
     match closed_after {
         Some(time) => lab.report_seconds("connections closed after", time),
         None => lab.report("connections closed after", "never"),
@@ -160,6 +166,16 @@ pub async fn slow_readers(lab: &mut Lab) -> anyhow::Result<()> {
     lab.require(
         closed_after.is_some_and(|time| time < Duration::from_secs(15)),
         "the connections of clients that don't read were not closed within 15 s",
+    );
+}
+
+fn check_latencies(lab: &mut Lab, before: Percentile, during: Percentile) {
+    lab.report(
+        "p99 of the other clients, before and during",
+        format!(
+            "{:.1} and {:.1} ms ({} and {} deliveries)",
+            before.millis, during.millis, before.count, during.count
+        ),
     );
     if lab.full {
         // If the p99 is below 2 ms, the ratio shows only the noise of the machine.
@@ -171,39 +187,30 @@ pub async fn slow_readers(lab: &mut Lab) -> anyhow::Result<()> {
             ),
         );
     }
-    let memory_limit = memory_before + u64::try_from(slow)? * 2 * 1024 + 32 * 1024;
-    lab.require(
-        max_memory < memory_limit,
-        format!("the memory grew from {memory_before} to {max_memory} KB"),
-    );
-    finish(lab, &mut clients, &node).await
 }
 
-/// Most clients lose their connections at once, and reconnect as the official clients do: after a second, plus or minus
-/// 50 %.
+fn check_memory(lab: &mut Lab, before: u64, max: u64, max_growth: u64) {
+    lab.report(
+        "memory before, and at most",
+        format!("{} and {} MB", before / 1024, max / 1024),
+    );
+    lab.require(
+        max < before + max_growth,
+        format!("the memory grew from {before} to {max} KB"),
+    );
+}
+
+/// Most clients lose their connections at once, and reconnect as the official clients do: after a
+/// second, plus or minus 50 %.
 pub async fn reconnect_storm(lab: &mut Lab) -> anyhow::Result<()> {
     const ROOMS: usize = 50;
-    const SENDERS: usize = 10;
     let staying = lab.by_form(120, 500);
     let dropped = lab.by_form(600, 5000);
     let redis = Redis::durable(&lab.dir).await?;
     let nodes = lab.start_nodes(2, &redis.url()).await?;
     let mut clients = lab.create_clients()?;
     for index in 0..dropped + staying {
-        let mut config = ClientConfig {
-            name: format!("c{index}"),
-            user: format!("u{index}"),
-            rooms: vec![format!("room-{}", index % ROOMS)],
-            addresses: nodes.iter().map(|node| node.address).collect(),
-            home_node: index % nodes.len(),
-            measures_latency: index < staying,
-            ..ClientConfig::default()
-        };
-        // Ten of the clients that stay connected send, in ten rooms.
-        if index < SENDERS {
-            config.send_interval = Some(Duration::from_millis(200));
-        }
-        clients.add(config);
+        clients.add(storm_client(index, staying, ROOMS, &nodes));
         if index % 500 == 499 {
             clients.wait_ready(RECOVERY_TIMEOUT).await?;
         }
@@ -223,32 +230,30 @@ pub async fn reconnect_storm(lab: &mut Lab) -> anyhow::Result<()> {
     // Time for the clients to notice, so that none counts as ready that is still connected.
     let notice_time = Duration::from_millis(400);
     sleep(notice_time).await;
-    let back = clients.wait_ready(Duration::from_secs(90)).await? + notice_time;
+    let back_after = clients.wait_ready(Duration::from_secs(90)).await? + notice_time;
     let p99 = clients.latencies.p99(from, lab.recorder.elapsed_millis());
     let reads = count_log_reads(&nodes).await? - reads_before;
 
-    lab.report_seconds("all clients back after", back);
+    lab.report_seconds("all clients back after", back_after);
+    lab.require(
+        back_after < Duration::from_secs(30),
+        format!("all clients were back only after {back_after:?}"),
+    );
     lab.report(
         "p99 of the clients that stayed connected",
         format!("{:.1} ms ({} deliveries)", p99.millis, p99.count),
     );
+    if lab.full {
+        let millis = p99.millis;
+        lab.require(
+            millis < 250.0,
+            format!("p99 of the clients that stayed connected is {millis:.1} ms"),
+        );
+    }
     lab.report(
         "reads of logs, on both nodes together",
         format!("{reads} ({ROOMS} rooms)"),
     );
-    lab.require(
-        back < Duration::from_secs(30),
-        format!("all clients were back only after {back:?}"),
-    );
-    if lab.full {
-        lab.require(
-            p99.millis < 250.0,
-            format!(
-                "p99 of the clients that stayed connected is {:.1} ms",
-                p99.millis
-            ),
-        );
-    }
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     let max_reads = (ROOMS * nodes.len()) as f64;
     lab.require(
@@ -256,6 +261,25 @@ pub async fn reconnect_storm(lab: &mut Lab) -> anyhow::Result<()> {
         format!("{reads} reads of logs, more than one per room and node"),
     );
     finish(lab, &mut clients, &nodes[0]).await
+}
+
+/// The configuration of a client of the storm. The first `staying` clients stay connected and
+/// measure latencies; ten of them send, in ten rooms.
+fn storm_client(index: usize, staying: usize, rooms: usize, nodes: &[Node]) -> ClientConfig {
+    const SENDERS: usize = 10;
+    let mut config = ClientConfig {
+        name: format!("c{index}"),
+        user: format!("u{index}"),
+        rooms: vec![format!("room-{}", index % rooms)],
+        addresses: nodes.iter().map(|node| node.address).collect(),
+        home_node: index % nodes.len(),
+        measures_latency: index < staying,
+        ..ClientConfig::default()
+    };
+    if index < SENDERS {
+        config.send_interval = Some(Duration::from_millis(200));
+    }
+    config
 }
 
 async fn finish(lab: &mut Lab, clients: &mut Clients, node: &Node) -> anyhow::Result<()> {

@@ -8,14 +8,15 @@ use super::test_cluster::{ClusterSize, TestCluster};
 use crate::lab::redis::Redis;
 use crate::lab::{Lab, faketime_library};
 
-/// One node's clock is an hour behind, and another's an hour ahead. Then the node whose clock is behind is killed and
-/// restarted.
+/// One node's clock is an hour behind, and another's an hour ahead. Then the node with the
+/// slow clock is killed and restarted.
 pub async fn skewed(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
     let library = faketime_library()?;
     let mut nodes = Vec::new();
     for (index, offset) in ["-3600s", "+3600s", "+0s"].into_iter().enumerate() {
-        // Only the system clock is changed: the monotonic clock, and so the length of intervals, is the same on all nodes.
+        // Only the system clock is changed: the monotonic clock, and so the length of intervals, is
+        // the same on all nodes.
         let settings = [
             ("LD_PRELOAD", library.as_str()),
             ("FAKETIME", offset),
@@ -38,7 +39,7 @@ pub async fn skewed(lab: &mut Lab) -> anyhow::Result<()> {
     cluster.mark_unaffected_except_on(0);
     let load_time = Duration::from_secs(lab.by_form(8, 30));
     cluster.send_for(load_time).await?;
-    lab.step("the node whose clock is behind is killed, and restarted");
+    lab.step("the node with the slow clock is killed, and restarted");
     cluster.nodes[0].kill();
     sleep(Duration::from_secs(3)).await;
     cluster.nodes[0].run().await?;

@@ -1,5 +1,5 @@
-//! Redis comes back without some of its data, or without all of it: a new epoch begins, and every client that has seen
-//! lost messages must be notified.
+//! Redis comes back without some of its data, or without all of it: a new epoch begins, and every
+//! client that has seen lost messages must be notified.
 
 use std::time::Duration;
 

@@ -11,14 +11,15 @@ use super::test_cluster::TestCluster;
 use crate::lab::redis::Redis;
 use crate::lab::{Lab, Process, RECOVERY_TIMEOUT, eventually, free_port};
 
-/// All three nodes are restarted in several rounds, under load. A REST client uses nginx with its deployed configuration.
+/// All three nodes are restarted in several rounds, under load. A REST client uses nginx with its
+/// deployed configuration.
 pub async fn rolling_restart(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
     lab.promises.no_departure_within = Some(lab.by_form(12_000, 2000));
     if !lab.full {
         lab.settings.push(("DRAIN_SECS".into(), "5".into()));
-        // The short form shares the machine with other scenarios, so clients notice the loss of their connections late. They
-        // must be able to come back within the grace all the same.
+        // The short form shares the machine with other scenarios, so clients notice the loss of
+        // their connections late. They must be able to come back within the grace all the same.
         lab.settings
             .push(("PRESENCE_GRACE_MS".into(), "12000".into()));
     }
@@ -62,7 +63,8 @@ pub async fn rolling_restart(lab: &mut Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts nginx with its deployed configuration, in front of the nodes. Returns its process and its port.
+/// Starts nginx with its deployed configuration, in front of the nodes. Returns its process and its
+/// port.
 async fn start_nginx(lab: &Lab, cluster: &TestCluster) -> anyhow::Result<(Process, u16)> {
     let port = free_port();
     let dir = lab.dir.join("nginx");

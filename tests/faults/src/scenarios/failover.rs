@@ -12,8 +12,8 @@ use crate::lab::{Lab, eventually};
 
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The primary is killed under load, and the Sentinels promote the replica. Messages that had not been replicated are lost,
-/// and their loss must be announced.
+/// The primary is killed under load, and the Sentinels promote the replica. Messages that had not
+/// been replicated are lost, and their loss must be announced.
 pub async fn sentinel(lab: &mut Lab) -> anyhow::Result<()> {
     let mut redis = SentinelGroup::start(&lab.dir).await?;
     let size = ClusterSize::default_for(lab);
@@ -78,7 +78,8 @@ pub async fn cluster(lab: &mut Lab) -> anyhow::Result<()> {
     cluster.finish(lab).await
 }
 
-/// Slots move between primaries under load, with their keys. No message is lost, and no loss may be announced.
+/// Slots move between primaries under load, with their keys. No message is lost, and no loss may be
+/// announced.
 pub async fn migration(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = RedisCluster::start(&lab.dir).await?;
     // With eight rooms: the slot of `room-6` is among the first thousand.

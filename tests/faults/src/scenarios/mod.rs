@@ -1,5 +1,5 @@
-//! The scenarios: one function for each fault. A scenario injects faults and measures; the checker decides whether the
-//! promises were kept.
+//! The scenarios: one function for each fault. A scenario injects faults and measures; the checker
+//! decides whether the promises were kept.
 
 mod chaos;
 mod clients;

@@ -8,8 +8,9 @@ use super::test_cluster::TestCluster;
 use crate::lab::redis::Redis;
 use crate::lab::{Lab, RECOVERY_TIMEOUT, eventually};
 
-/// One of three nodes is killed under load. Its clients reconnect to other nodes and resume, and no client is notified of
-/// that. The users whose clients don't come back are reported offline, once, within 20 s.
+/// One of three nodes is killed under load. Its clients reconnect to other nodes and resume, and no
+/// client is notified of that. The users whose clients don't come back are reported offline, once,
+/// within 20 s.
 pub async fn killed(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
     let mut cluster = TestCluster::start(lab, &redis).await?;
@@ -56,8 +57,9 @@ pub async fn killed(lab: &mut Lab) -> anyhow::Result<()> {
     cluster.finish(lab).await
 }
 
-/// A node is suspended, first for less, then for more than its lease. After less no client is notified. After more its
-/// users go offline and come back online, once each, although their connections never broke.
+/// A node is suspended, first for less, then for more than its lease. After less no client is
+/// notified. After more its users go offline and come back online, once each, although their
+/// connections never broke.
 pub async fn frozen(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
     let mut cluster = TestCluster::start(lab, &redis).await?;

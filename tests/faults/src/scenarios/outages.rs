@@ -59,8 +59,8 @@ pub async fn redis_frozen(lab: &mut Lab) -> anyhow::Result<()> {
     cluster.finish(lab).await
 }
 
-/// Only the subscriptions are killed: every few seconds, and then several times directly before the last message of a room.
-/// (No later message shows the hole after a lost last message.)
+/// Only the subscriptions are killed: every few seconds, and then several times directly before the
+/// last message of a room. (No later message shows the hole after a lost last message.)
 pub async fn subscriptions_killed(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
     let mut cluster = TestCluster::start(lab, &redis).await?;

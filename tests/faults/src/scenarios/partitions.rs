@@ -11,8 +11,8 @@ use crate::clients::ClientState;
 use crate::lab::redis::Redis;
 use crate::lab::{Lab, Link, RECOVERY_TIMEOUT, eventually};
 
-/// A node that is cut off for longer than this is longer away than its lease, the interval of the heartbeats and the grace
-/// together: its users go offline, and come back online with it.
+/// A node that is cut off for longer than this is longer away than its lease, the interval of the
+/// heartbeats and the grace together: its users go offline, and come back online with it.
 const OFFLINE_AFTER_SECS: u64 = 20;
 /// A node that is cut off for at least this long must report that it is not ready.
 const NOT_READY_AFTER_SECS: u64 = 8;
@@ -40,8 +40,8 @@ pub async fn to_redis(lab: &mut Lab) -> anyhow::Result<()> {
     cluster.finish(lab).await
 }
 
-/// The node sends to Redis and can't receive from it. Its heartbeats may reach Redis, so its users may stay online (they
-/// are connected, after all) or go offline: both are accepted.
+/// The node sends to Redis and can't receive from it. Its heartbeats may reach Redis, so its users
+/// may stay online (they are connected, after all) or go offline: both are accepted.
 pub async fn from_redis(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
     let mut cluster = TestCluster::start(lab, &redis).await?;
@@ -51,7 +51,8 @@ pub async fn from_redis(lab: &mut Lab) -> anyhow::Result<()> {
     cluster.finish(lab).await
 }
 
-/// A round trip from the node to Redis takes half a second. No message is lost, and no user goes offline.
+/// A round trip from the node to Redis takes half a second. No message is lost, and no user goes
+/// offline.
 pub async fn slow_link(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
     let mut cluster = TestCluster::start(lab, &redis).await?;
@@ -131,8 +132,8 @@ async fn check_not_ready(
     Ok(())
 }
 
-/// Waits until the simulated clients of node-0 have received everything up to the present heads of the rooms. Returns how
-/// long it took.
+/// Waits until the simulated clients of node-0 have received everything up to the present heads of
+/// the rooms. Returns how long it took.
 async fn wait_caught_up(cluster: &TestCluster) -> anyhow::Result<Duration> {
     let began = Instant::now();
     let mut heads = HashMap::new();

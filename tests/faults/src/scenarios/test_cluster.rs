@@ -1,5 +1,5 @@
-//! The cluster that most scenarios use: three nodes on one Redis, with a proxy between each of them and Redis, and clients
-//! on all of them.
+//! The cluster that most scenarios use: three nodes on one Redis, with a proxy between each of them
+//! and Redis, and clients on all of them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +16,8 @@ const MAX_WATCHED_USERS: usize = 20;
 const WATCHERS_PER_NODE: usize = 3;
 
 pub struct TestCluster {
-    /// The first field, so that it is dropped first: the shutdown of the nodes must not be part of the history.
+    /// The first field, so that it is dropped first: the shutdown of the nodes must not be part of
+    /// the history.
     pub clients: Clients,
     pub nodes: Vec<Node>,
     /// By node: the proxy between it and Redis. Empty if the nodes connect to Redis directly.
@@ -85,8 +86,9 @@ impl TestCluster {
         Self::with_nodes(lab, nodes, size).await
     }
 
-    /// Starts clients on these nodes, and waits until all are ready. Every third simulated client sends, and every tenth
-    /// user has a second client on the next node. Three watchers on each node watch users of all nodes.
+    /// Starts clients on these nodes, and waits until all are ready. Every third simulated client
+    /// sends, and every tenth user has a second client on the next node. Three watchers on each
+    /// node watch users of all nodes.
     pub async fn with_nodes(
         lab: &mut Lab,
         nodes: Vec<Node>,
@@ -119,7 +121,8 @@ impl TestCluster {
             .wait_ready(RECOVERY_TIMEOUT)
             .await
             .context("at the start")?;
-        // After all others, so that the watchers are not notified of their users' first connections.
+        // After all others, so that the watchers are not notified of their users' first
+        // connections.
         cluster.add_watchers(size);
         cluster
             .clients
@@ -193,7 +196,8 @@ impl TestCluster {
         Ok(())
     }
 
-    /// Marks all simulated clients (watchers and members of rooms) as unaffected, except those of this node.
+    /// Marks all simulated clients (watchers and members of rooms) as unaffected, except those of
+    /// this node.
     pub fn mark_unaffected_except_on(&self, node: usize) {
         self.clients
             .mark_unaffected(|config| config.home_node != node);
@@ -204,7 +208,8 @@ impl TestCluster {
         self.clients.mark_unaffected(|_| true);
     }
 
-    /// The indices of the simulated clients of a node whose users have no other client. Watchers are left out.
+    /// The indices of the simulated clients of a node whose users have no other client. Watchers
+    /// are left out.
     pub fn sole_clients_of(&self, node: usize) -> Vec<usize> {
         let clients = &self.clients.simulated;
         let mut indices = Vec::new();
@@ -244,7 +249,8 @@ impl TestCluster {
             .context("no node is running")
     }
 
-    /// Stops sending, waits until everything has arrived, and records the final state. The last step of a scenario.
+    /// Stops sending, waits until everything has arrived, and records the final state. The last
+    /// step of a scenario.
     pub async fn finish(&mut self, lab: &mut Lab) -> anyhow::Result<()> {
         let node = self.running_node()?;
         let took = self.clients.finish(&self.nodes[node]).await?;

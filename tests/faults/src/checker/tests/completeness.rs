@@ -201,7 +201,8 @@ fn a_duplicate_must_have_the_position_of_the_first_send() {
 
 #[test]
 fn every_message_must_reach_every_member() {
-    // If the room's head is unknown, another client's delivery proves that the message exists; else the head does.
+    // If the room's head is unknown, another client's delivery proves that the message exists; else
+    // the head does.
     let mut history = HistoryBuilder::with_two_members();
     history
         .sends_to_both("e1/1..2")
@@ -384,7 +385,8 @@ fn messages_lost_with_the_data_before_a_client_received_them_are_counted() {
 #[test]
 fn messages_of_the_new_epoch_must_arrive_even_after_a_loss_of_data() {
     let mut history = HistoryBuilder::with_two_members();
-    // `ann` received 3 and 4 of the old epoch, and is not notified; `sue` receives other messages at these numbers.
+    // `ann` received 3 and 4 of the old epoch, and is not notified; `sue` receives other messages
+    // at these numbers.
     history
         .sends_to_both("e1/1..2")
         .sends_acked("e1/3..4")
@@ -457,7 +459,8 @@ fn only_the_first_faults_of_a_kind_are_reported_in_full() {
 
 #[test]
 fn saved_messages_must_not_be_lost() {
-    // `ann` is away while the data goes back to a state before `e1/2`, which must not happen if `e1/2` was saved.
+    // `ann` is away while the data goes back to a state before `e1/2`, which must not happen if
+    // `e1/2` was saved.
     let rolled_back = |saved: bool| {
         let mut history = HistoryBuilder::with_two_members();
         history

@@ -1,5 +1,6 @@
-//! Builds histories in few words. The room is always [`ROOM`], and the sender of all messages is the user `sue`. A position
-//! is written `e1/5` (epoch and number), consecutive positions `e1/3..5`. A message has the name of its position.
+//! Builds histories in few words. The room is always [`ROOM`], and the sender of all messages is
+//! the user `sue`. A position is written `e1/5` (epoch and number), consecutive positions
+//! `e1/3..5`. A message has the name of its position.
 
 use crate::checker::{Promises, Stats, check};
 use crate::history::{Fact, LAB, Position, Record};

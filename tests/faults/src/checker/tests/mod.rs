@@ -1,4 +1,5 @@
-//! Tests of the checker: correct histories that it must accept, and for every rule some histories that it must reject.
+//! Tests of the checker: correct histories that it must accept, and for every rule some histories
+//! that it must reject.
 
 mod completeness;
 mod history_builder;

@@ -153,8 +153,8 @@ impl World {
     }
 }
 
-/// Four clients, the first of them unaffected. Deliveries are late, connections break, epochs change, and `tim` goes online
-/// and offline.
+/// Four clients, the first of them unaffected. Deliveries are late, connections break, epochs
+/// change, and `tim` goes online and offline.
 fn random_history(random: &mut ChaCha8Rng) -> HistoryBuilder {
     let mut world = World::new();
     for client in 0..4 {
@@ -292,7 +292,8 @@ fn random_histories_are_accepted_until_one_thing_is_changed() {
     assert!(applied.iter().all(|count| *count > 40), "{applied:?}");
 }
 
-/// Not a test of speed, but of complexity: if an algorithm becomes quadratic, this test takes minutes.
+/// Not a test of speed, but of complexity: if an algorithm becomes quadratic, this test takes
+/// minutes.
 #[test]
 fn checking_a_long_history_is_not_quadratic() {
     let mut history = HistoryBuilder::with_two_members();

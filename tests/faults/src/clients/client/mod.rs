@@ -1,5 +1,6 @@
-//! A client that behaves as the protocol asks: it reconnects by itself, resumes each room at the last message that it
-//! received, and repeats a message with the same `client_msg_id` until it is acknowledged.
+//! A client that behaves as the protocol asks: it reconnects by itself, resumes each room at the
+//! last message that it received, and repeats a message with the same `client_msg_id` until it is
+//! acknowledged.
 
 mod events;
 mod requests;
@@ -33,8 +34,8 @@ pub struct ClientConfig {
     pub send_interval: Option<Duration>,
     /// The minimum length of a message's content, in bytes.
     pub content_bytes: usize,
-    /// The size of the kernel's receive buffer, for clients that stop reading: a large buffer would hide that from the
-    /// server.
+    /// The size of the kernel's receive buffer, for clients that stop reading: a large buffer would
+    /// hide that from the server.
     pub receive_window: Option<u32>,
     /// Whether the client measures the latency of the messages that it receives.
     pub measures_latency: bool,
@@ -104,7 +105,8 @@ impl Client {
 
     /// The client sends one message to this room.
     pub fn send_one(&self, room: &str) {
-        // Counted here and not in the task: otherwise the client would look idle until the task has run.
+        // Counted here and not in the task: otherwise the client would look idle until the task has
+        // run.
         self.state.unacknowledged.fetch_add(1, Ordering::SeqCst);
         let _ = self.commands.send(Command::Send(room.to_owned()));
     }

@@ -180,7 +180,8 @@ impl ClientTask {
 
     /// The message needs no further attempt.
     fn remove_unsent(&mut self, session: &mut Session, msg: &str) {
-        // An answer that comes after the timeout may belong to a message that isn't the first one any more.
+        // An answer that comes after the timeout may belong to a message that isn't the first one
+        // any more.
         if self.unsent.front().is_some_and(|first| first.msg == msg) {
             self.unsent.pop_front();
             session.resend_at = None;

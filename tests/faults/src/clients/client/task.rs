@@ -19,7 +19,8 @@ use crate::history::{Fact, Recorder};
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client produces no further messages while this many are unacknowledged.
 const MAX_UNSENT: usize = 30;
-/// The reconnect delay after the first failure. It doubles with each further failure, up to the maximum.
+/// The reconnect delay after the first failure. It doubles with each further failure, up to the
+/// maximum.
 const MIN_RECONNECT_DELAY_MS: u64 = 1000;
 const MAX_RECONNECT_DELAY_MS: u64 = 5000;
 /// The task checks at least this often for something to send.
@@ -128,8 +129,8 @@ impl ClientTask {
                 Err(_) => Outcome::Lost,
             };
             let delay = match outcome {
-                // A client that the server disconnects is not recorded as ended: the lab never causes this, so the messages
-                // that the client misses count as missing.
+                // A client that the server disconnects is not recorded as ended: the lab never
+                // causes this, so the messages that the client misses count as missing.
                 Outcome::Ended | Outcome::DisconnectedByServer => return,
                 Outcome::Disconnected(time) => {
                     self.address_index = self.rng.random_range(0..self.config.addresses.len());
@@ -146,7 +147,8 @@ impl ClientTask {
         }
     }
 
-    /// The delays of the official client: one second, doubled up to five seconds, plus or minus 50 %.
+    /// The delays of the official client: one second, doubled up to five seconds, plus or minus 50
+    /// %.
     fn next_reconnect_delay(&mut self) -> Duration {
         let delay = MIN_RECONNECT_DELAY_MS << self.failures.min(3);
         let delay = delay.min(MAX_RECONNECT_DELAY_MS);
@@ -319,7 +321,8 @@ impl ClientTask {
         }
         let msg = msg.clone();
         session.resend_at = Some(now + ACK_TIMEOUT);
-        // Recorded before the message is sent: the checker must know of every message that the server may have received.
+        // Recorded before the message is sent: the checker must know of every message that the
+        // server may have received.
         self.record(Fact::Sent {
             room: room.clone(),
             msg: msg.clone(),

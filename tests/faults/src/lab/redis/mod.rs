@@ -27,7 +27,8 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts a server that writes each command to its append-only file before it answers (`appendfsync always`).
+    /// Starts a server that writes each command to its append-only file before it answers
+    /// (`appendfsync always`).
     pub async fn durable(dir: &Path) -> anyhow::Result<Self> {
         let arguments = [
             "--appendonly",
@@ -60,8 +61,8 @@ impl Redis {
         Ok(server)
     }
 
-    /// Starts the server's process, also after an earlier one has ended: with the same port and directory. Waits until it
-    /// answers.
+    /// Starts the server's process, also after an earlier one has ended: with the same port and
+    /// directory. Waits until it answers.
     pub async fn run(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new("redis-server");
         command

@@ -1,14 +1,14 @@
-//! Checks the status events: compares what watchers were notified of with the changes that the lab caused.
+//! Checks the status events: compares the watchers' events with the changes that the lab caused.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod unaffected;
 
+use std::collections::{BTreeMap, HashMap};
+
+use self::unaffected::KnownVersions;
 use super::faults::{FaultKind, Faults};
 use super::parsed_history::{ClientHistory, ParsedHistory};
 use super::stats::Stats;
-use crate::history::{Fact, Record};
-
-/// At most this many states are listed in the report of a fault.
-const MAX_LISTED_STATES: usize = 10;
+use crate::history::{Fact, LAB, Record};
 
 /// A state of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +37,6 @@ struct Watch {
     baseline: Option<u64>,
     /// The changes since then.
     since_baseline: Vec<NotifiedChange>,
-}
-
-/// The versions of one user that unaffected watchers were notified of.
-#[derive(Default)]
-struct KnownVersions {
-    /// They were notified of every change after this version.
-    baseline: u64,
-    versions: HashSet<u64>,
 }
 
 /// A version of a user's state that a client or the lab was notified of.
@@ -103,11 +95,11 @@ impl<'r, 'a> StatusCheck<'r, 'a> {
                 online: status.online,
                 version: status.version,
             };
-            self.check_meaning(target, state, "lab", status.at);
+            self.check_meaning(target, state, LAB, status.at);
             self.notifications.push(Notification {
                 target,
                 version: status.version,
-                source: "lab",
+                source: LAB,
                 at: status.at,
             });
         }
@@ -120,26 +112,6 @@ impl<'r, 'a> StatusCheck<'r, 'a> {
             }
         }
         self.check_versions();
-    }
-
-    /// Every version that is newer than an unaffected watcher's baseline must be one that such a watcher was notified of.
-    fn check_versions(&mut self) {
-        for notification in &self.notifications {
-            let target = notification.target;
-            let version = notification.version;
-            let Some(known) = self.known_versions.get(target) else {
-                continue;
-            };
-            if version > known.baseline && !known.versions.contains(&version) {
-                self.faults
-                    .add(FaultKind::UnknownStatusVersion, notification.at, || {
-                        format!(
-                            "{} was notified of version {version} of {target}, and no unaffected watcher was",
-                            notification.source
-                        )
-                    });
-            }
-        }
     }
 
     fn read_client(&mut self, client: &ClientHistory<'a>) -> BTreeMap<&'a str, Watch> {
@@ -182,7 +154,7 @@ impl<'r, 'a> StatusCheck<'r, 'a> {
                     if !watch.is_active {
                         self.faults.add(FaultKind::NotSubscribed, record.at, || {
                             format!(
-                                "{} was notified of the status of {target}, whom it doesn't watch",
+                                "{} doesn't watch {target}, and was notified of a status",
                                 client.name
                             )
                         });
@@ -280,7 +252,8 @@ impl<'r, 'a> StatusCheck<'r, 'a> {
         {
             self.faults.add(FaultKind::StaleStatus, record.at, || {
                 format!(
-                    "{watcher} was notified of version {} of {target} as a change, and knew version {known}",
+                    "{watcher} was notified of version {} of {target} as a change, and knew \
+                     version {known}",
                     state.version
                 )
             });
@@ -337,72 +310,6 @@ impl<'r, 'a> StatusCheck<'r, 'a> {
             )
         });
     }
-
-    /// An unaffected watcher must be notified of each change, and of nothing else.
-    fn check_unaffected(&mut self, client: &ClientHistory<'a>, target: &'a str, watch: &Watch) {
-        let (Some(baseline), Some(mark)) = (watch.baseline, client.unaffected) else {
-            return;
-        };
-        let changes = self.history.presence_changes.get(target);
-        let expected: Vec<bool> = changes
-            .into_iter()
-            .flatten()
-            .filter(|change| change.lab_index > mark.lab_index)
-            .map(|change| change.online)
-            .collect();
-        let seen: Vec<bool> = watch
-            .since_baseline
-            .iter()
-            .map(|change| change.state.online)
-            .collect();
-        self.stats.presence_expected += expected.len() as u64;
-        self.stats.presence_seen += seen.len() as u64;
-        let is_right = if client.ended {
-            expected.starts_with(&seen)
-        } else {
-            expected == seen
-        };
-        if !is_right {
-            let kind = if seen.len() > expected.len() {
-                FaultKind::UnexpectedStatusChange
-            } else {
-                FaultKind::MissedStatusChange
-            };
-            let matching = expected
-                .iter()
-                .zip(&seen)
-                .take_while(|(expected, seen)| expected == seen)
-                .count();
-            // The time of the first difference.
-            let change = watch.since_baseline.get(matching);
-            let change = change.or(watch.since_baseline.last());
-            let at = change.map_or(mark.at, |change| change.at);
-            self.faults.add(kind, at, || {
-                format!(
-                    "unaffected {} was notified of {} changes of {target}, and there were {}; the first {matching} agree; \
-                     after them, it was notified of: {}; the changes were: {}",
-                    client.name,
-                    seen.len(),
-                    expected.len(),
-                    list(&seen[matching..]),
-                    list(&expected[matching..])
-                )
-            });
-        }
-        if !client.ended {
-            let known = self
-                .known_versions
-                .entry(target)
-                .or_insert_with(|| KnownVersions {
-                    baseline,
-                    ..KnownVersions::default()
-                });
-            known.baseline = baseline.min(known.baseline);
-            for change in &watch.since_baseline {
-                known.versions.insert(change.state.version);
-            }
-        }
-    }
 }
 
 /// The client becomes unaffected: remembers the versions that it knows.
@@ -422,20 +329,4 @@ impl State {
 
 fn word(online: bool) -> &'static str {
     if online { "online" } else { "offline" }
-}
-
-fn list(states: &[bool]) -> String {
-    if states.is_empty() {
-        return "nothing".to_owned();
-    }
-    let listed: Vec<_> = states
-        .iter()
-        .take(MAX_LISTED_STATES)
-        .map(|online| word(*online))
-        .collect();
-    let text = listed.join(", ");
-    match states.len() - listed.len() {
-        0 => text,
-        more => format!("{text} and {more} more"),
-    }
 }
