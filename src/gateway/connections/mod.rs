@@ -5,6 +5,7 @@ mod client_transport;
 mod connection;
 mod deadlines;
 mod inbox;
+pub(crate) mod metrics;
 #[cfg(test)]
 mod tests;
 mod users;

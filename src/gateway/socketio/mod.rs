@@ -1,5 +1,6 @@
 //! The Socket.IO door: handlers registered before CONNECT is answered, one connection for each, one way out.
 
+pub(crate) mod metrics;
 mod outlet;
 mod packet;
 mod transport;

@@ -1,6 +1,7 @@
 //! The plain WebSocket door: JSON frames over a bare WebSocket, for broadcasts and for chat.
 
 mod end;
+mod metrics;
 mod outbox;
 mod outlet;
 mod task;

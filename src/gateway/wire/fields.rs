@@ -154,7 +154,6 @@ impl<'a> Fields<'a> {
         let whole = value.get().parse::<u64>().ok().or_else(|| {
             let double: f64 = serde_json::from_str(value.get()).ok()?;
             // In these bounds and without a fraction the conversion is exact.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             (double.fract() == 0.0 && (0.0..=EXACT).contains(&double)).then_some(double as u64)
         });
         whole
