@@ -43,12 +43,7 @@ pub(in crate::gateway::http) async fn admit(
             .or_else(|| bearer(request.headers()).map(ToOwned::to_owned));
         request
             .extensions_mut()
-            .insert(Retained(Arc::new(Handshake {
-                token,
-                client,
-                place,
-                ..Handshake::default()
-            })));
+            .insert(Retained(Arc::new(Handshake::new(token, client, place))));
     }
     next.run(request).await
 }
