@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings hubbub up, or up to date, with Docker Compose or on Kubernetes, and waits until it serves.
+# Starts or updates hubbub with Docker Compose or on Kubernetes, and waits until it is ready.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,22 +9,22 @@ usage: scripts/deploy.sh compose [--no-build] [--port PORT] [--timeout SECS] [--
        scripts/deploy.sh k8s [--overlay DIR] [--image NAME:TAG] [--host HOST] [--context NAME]
                              [--secrets-from FILE] [--timeout SECS] [--dry-run]
 
-compose  builds the image, then renews Redis (if it changed), the three nodes one after another, and nginx
-  --no-build           take the image as it is (HUBBUB_IMAGE, default hubbub:local)
-  --port PORT          where nginx listens on this machine (default 8080)
+compose  builds the image, then updates Redis (if it changed), the three nodes one after another, and nginx
+  --no-build           use the existing image (HUBBUB_IMAGE, default hubbub:local)
+  --port PORT          the port of nginx on this machine (default 8080)
 
-k8s      applies an overlay and waits for the roll-out; no pod goes before its successor is ready
+k8s      applies an overlay and waits for the roll-out; no pod stops before its successor is ready
   --overlay DIR        default k8s/overlays/production
-  --image NAME:TAG     instead of the overlay's
-  --host HOST          instead of the overlay's, for the Ingress
+  --image NAME:TAG     replaces the overlay's image
+  --host HOST          replaces the overlay's host of the Ingress
   --context NAME       kubectl's context
-  --secrets-from FILE  make or renew the Secret hubbub-secrets from an .env file
+  --secrets-from FILE  create or update the Secret hubbub-secrets from an .env file
 
-  --timeout SECS       how long to wait for each step (default 600)
-  --dry-run            say what would be done, do nothing; for k8s prints the manifests
-  --help               this
+  --timeout SECS       the time limit of each step (default 600)
+  --dry-run            print the commands instead of running them; for k8s also the manifests
+  --help               print this help
 
-It stops at the first error with a non-zero status.
+The script stops at the first error with a non-zero status.
 END
 }
 
@@ -32,14 +32,14 @@ die() {
     echo "deploy: $*" >&2
     exit 1
 }
-wrong() {
+usage_error() {
     echo "deploy: $* (see --help)" >&2
     exit 2
 }
-say() { echo "deploy: $*" >&2; }
-need() { command -v "$1" >/dev/null || die "$1 is needed and not on the PATH"; }
+log() { echo "deploy: $*" >&2; }
+need() { command -v "$1" >/dev/null || die "$1 is required and not on the PATH"; }
 
-# Does it, or says it. Arguments are never secrets.
+# Runs a command, or prints it with --dry-run. Arguments are never secrets.
 run() {
     if [[ $dry_run == yes ]]; then
         { printf 'would run:' && printf ' %q' "$@" && echo; } >&2
@@ -48,7 +48,7 @@ run() {
     fi
 }
 
-# One value of an .env file, as scripts/generate-env.sh writes them.
+# Reads one value from an .env file in the format of scripts/generate-env.sh.
 env_value() {
     local name=$1 file=$2 text
     text=$(sed -n "s/^$name=//p" "$file" | tail -n 1)
@@ -62,28 +62,28 @@ env_value() {
 compose() {
     local node
     need docker
-    docker compose version >/dev/null 2>&1 || die "the compose plugin of docker is needed (docker compose version fails)"
+    docker compose version >/dev/null 2>&1 || die "the compose plugin of docker is required (docker compose version fails)"
     if [[ $dry_run == no ]]; then
         docker info >/dev/null 2>&1 || die "the Docker engine does not answer (docker info fails)"
     fi
     if [[ -n $port ]]; then export HUBBUB_HTTP_PORT=$port; fi
     HUBBUB_NGINX_SUM=$(sha256sum deploy/nginx.conf | cut -d ' ' -f 1)
     export HUBBUB_NGINX_SUM
-    # Also says which secret is missing, before anything is touched.
-    docker compose config --quiet || die "docker-compose.yml can't be used as it stands"
+    # Also reports a missing secret, before anything is changed.
+    docker compose config --quiet || die "docker-compose.yml is not usable with these settings"
 
     if [[ $build == yes ]]; then
         run docker compose build hubbub-1 || die "the image could not be built"
     fi
     run docker compose up --detach --no-build --wait --wait-timeout "$timeout" redis || die "Redis did not become healthy: docker compose logs redis"
-    # One at a time: clients of the one that drains go to the other two.
+    # One at a time, so that the clients of the draining node move to the other two.
     for node in hubbub-1 hubbub-2 hubbub-3; do
-        say "renewing $node"
+        log "updating $node"
         run docker compose up --detach --no-build --no-deps --wait --wait-timeout "$timeout" "$node" ||
-            die "$node did not become healthy, the others were left as they were: docker compose logs $node"
+            die "$node did not become healthy; the other nodes were not changed: docker compose logs $node"
     done
     run docker compose up --detach --no-build --no-deps --wait --wait-timeout "$timeout" nginx || die "nginx did not become healthy: docker compose logs nginx"
-    say "done: port ${HUBBUB_HTTP_PORT:-8080}"
+    log "done: port ${HUBBUB_HTTP_PORT:-8080}"
 }
 
 work=
@@ -97,8 +97,8 @@ k8s() {
     [[ -f $overlay/kustomization.yaml ]] || die "$overlay has no kustomization.yaml"
     if [[ -n $secrets_from && ! -r $secrets_from ]]; then die "$secrets_from can't be read"; fi
 
-    # An overlay over the overlay, so that no file of the repository is changed. Inside the repository, because kustomize takes
-    # relative paths only.
+    # An overlay over the overlay, so that no file of the repository changes. It is inside the
+    # repository, because kustomize accepts relative paths only.
     mkdir -p target
     work=$(mktemp -d target/deploy.XXXXXXXX)
     {
@@ -106,7 +106,7 @@ k8s() {
         echo "kind: Kustomization"
         echo "resources: [$(realpath --relative-to="$work" "$overlay")]"
         if [[ -n $image ]]; then
-            # The overlay has renamed the image already, so it is found by its container.
+            # The overlay has already renamed the image, so the patch addresses the container.
             echo "patches:"
             echo "  - target: {kind: Deployment, name: hubbub}"
             echo "    patch: '[{\"op\": \"replace\", \"path\": \"/spec/template/spec/containers/0/image\", \"value\": \"$image\"}]'"
@@ -128,11 +128,11 @@ k8s() {
         "${kubectl[@]}" version >/dev/null 2>&1 || die "the cluster does not answer (kubectl version fails)"
         if ! "${kubectl[@]}" get namespace "$namespace" >/dev/null 2>&1; then
             [[ -f $overlay/namespace.yaml ]] || die "there is no namespace $namespace"
-            "${kubectl[@]}" apply -f "$overlay/namespace.yaml" || die "the namespace could not be made"
+            "${kubectl[@]}" apply -f "$overlay/namespace.yaml" || die "the namespace could not be created"
         fi
         if [[ -n $secrets_from ]]; then apply_secret "$namespace"; fi
         "${kubectl[@]}" --namespace "$namespace" get secret hubbub-secrets >/dev/null 2>&1 ||
-            die "there is no Secret hubbub-secrets in $namespace; make it: scripts/generate-env.sh --generate && scripts/deploy.sh k8s --secrets-from .env"
+            die "there is no Secret hubbub-secrets in $namespace; create it: scripts/generate-env.sh --generate && scripts/deploy.sh k8s --secrets-from .env"
     fi
     run "${kubectl[@]}" apply -f "$manifests" || die "the cluster refused the manifests"
     if grep -q '^kind: StatefulSet$' "$manifests"; then
@@ -140,11 +140,11 @@ k8s() {
             die "Redis did not become ready: kubectl -n $namespace describe statefulset/redis"
     fi
     run "${kubectl[@]}" --namespace "$namespace" rollout status deployment/hubbub --timeout "${timeout}s" ||
-        die "the roll-out did not end in time, the old pods still serve: kubectl -n $namespace describe deployment/hubbub; back: kubectl -n $namespace rollout undo deployment/hubbub"
-    say "done: namespace $namespace"
+        die "the roll-out did not end in time, and the old pods still serve: kubectl -n $namespace describe deployment/hubbub; to undo it: kubectl -n $namespace rollout undo deployment/hubbub"
+    log "done: namespace $namespace"
 }
 
-# By files and not by arguments, which every process on this machine could read.
+# Passes the secrets in files, because every process on this machine can read arguments.
 apply_secret() {
     local namespace=$1 name value keys='' from=()
     mkdir -m 700 "$work/secrets"
@@ -155,15 +155,15 @@ apply_secret() {
             from+=(--from-file "$work/secrets/$name")
         fi
     done
-    # Public keys are no secret: where they are named instead, the ConfigMap says so.
+    # Public keys are not secret: the ConfigMap names them.
     for name in JWT_SECRET BETTER_AUTH_SECRET JWT_PUBLIC_KEY_FILE JWT_JWKS_FILE JWT_JWKS_URL; do
         keys+=$(env_value "$name" "$secrets_from")
     done
     [[ -n $keys ]] || die "$secrets_from has no JWT_SECRET"
-    # Applied from the pipe with --server-side: no copy of the secrets is left in an annotation.
+    # Applied from a pipe with --server-side, which leaves no copy of the secrets in an annotation.
     "${kubectl[@]}" --namespace "$namespace" create secret generic hubbub-secrets "${from[@]}" --dry-run=client -o yaml |
-        "${kubectl[@]}" --namespace "$namespace" apply --server-side -f - || die "the Secret could not be made"
-    say "a changed Secret reaches pods when they are made anew: kubectl -n $namespace rollout restart deployment/hubbub"
+        "${kubectl[@]}" --namespace "$namespace" apply --server-side -f - || die "the Secret could not be created"
+    log "running pods use a changed Secret after a restart: kubectl -n $namespace rollout restart deployment/hubbub"
 }
 
 target=${1:-}
@@ -173,8 +173,8 @@ compose | k8s) shift ;;
     usage
     exit 0
     ;;
-'') wrong "say compose or k8s" ;;
-*) wrong "unknown target: $target" ;;
+'') usage_error "the target is missing: compose or k8s" ;;
+*) usage_error "unknown target: $target" ;;
 esac
 
 dry_run=no timeout=600 build=yes port='' overlay=k8s/overlays/production image='' host='' context='' secrets_from=''
@@ -189,7 +189,7 @@ while (($#)); do
         ;;
     --no-build) [[ $target == compose ]] && build=no && continue ;;
     --timeout | --port | --overlay | --image | --host | --context | --secrets-from)
-        (($#)) || wrong "$option needs a value"
+        (($#)) || usage_error "$option needs a value"
         value=$1
         shift
         case $target:$option in
@@ -203,12 +203,12 @@ while (($#)); do
         esac
         ;;
     esac
-    wrong "unknown option for $target: $option"
+    usage_error "unknown option for $target: $option"
 done
-[[ $timeout =~ ^[1-9][0-9]*$ ]] || wrong "--timeout is in whole seconds"
-[[ $port =~ ^([1-9][0-9]*)?$ ]] || wrong "--port is a number"
-# They are put into YAML.
-[[ $image =~ ^[A-Za-z0-9./:@_-]*$ ]] || wrong "--image has a character that no image name has"
-[[ $host =~ ^[A-Za-z0-9.*-]*$ ]] || wrong "--host has a character that no host name has"
+[[ $timeout =~ ^[1-9][0-9]*$ ]] || usage_error "--timeout must be in whole seconds"
+[[ $port =~ ^([1-9][0-9]*)?$ ]] || usage_error "--port must be a number"
+# Both are inserted into YAML.
+[[ $image =~ ^[A-Za-z0-9./:@_-]*$ ]] || usage_error "--image contains a character that is not allowed in image names"
+[[ $host =~ ^[A-Za-z0-9.*-]*$ ]] || usage_error "--host contains a character that is not allowed in host names"
 
 "$target"

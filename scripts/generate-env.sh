@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Writes .env from the environment (a CI job's variables), or makes one for a first try. Weak secrets end it.
+# Writes .env from the environment (such as a CI job's variables), or creates one for a first try.
+# Refuses weak secrets.
 set -euo pipefail
-# From the very start: at no moment does the file exist with wider permissions.
+# Set first, so that the file never exists with wider permissions.
 umask 077
-# Lengths are in bytes, and ranges mean ASCII.
+# Lengths count bytes, and character ranges are ASCII.
 export LC_ALL=C
 
 readonly MIN_JWT_SECRET=32 MIN_REDIS_PASSWORD=16 MIN_API_KEY=24
 
-# Every key that hubbub takes; .env.example explains them. It refuses an .env with any other.
+# Every key that hubbub accepts; .env.example describes them. It refuses an .env with any other key.
 readonly KEYS=(
     SERVER_HOST SERVER_PORT PORT TLS_CERT TLS_KEY ALLOWED_ORIGINS TRUSTED_PROXIES
     REDIS_HOST REDIS_PORT REDIS_PASSWORD REDIS_URL REDIS_CA
@@ -34,17 +35,26 @@ usage: scripts/generate-env.sh [--output FILE] [--generate [--force]] [--allow-w
 Writes FILE (default: .env, mode 600) from the environment variables that hubbub knows (.env.example lists them).
 No secret is ever printed.
 
-  --output FILE   where to
-  --generate      for a first try: make JWT_SECRET, REDIS_PASSWORD and API_KEYS at random where they are not given;
-                  an existing FILE is left alone
-  --force         with --generate: replace it (sessions signed with its old secret end, and so does Redis's password)
+  --output FILE   the file to write
+  --generate      for a first try: create random values for JWT_SECRET, REDIS_PASSWORD and API_KEYS
+                  where they are not set; an existing FILE is not changed
+  --force         with --generate: replace an existing FILE (sessions signed with its old secret end,
+                  and the old password of Redis is lost)
   --allow-weak-redis-password
-                  take a Redis without a password, or with a short one: only where nobody else can reach it
-  --help          this
+                  accept a Redis without a password, or with a short one: only where no other
+                  machine or user can reach it
+  --help          print this help
 
-Refused: JWT_SECRET missing (unless AUTH_MODE=open is said outright, or BETTER_AUTH_SECRET, JWT_PUBLIC_KEY_FILE, JWT_JWKS_FILE or
-JWT_JWKS_URL stands in its place); it, the one before it or BetterAuth's of less than $MIN_JWT_SECRET bytes, well-known or of little variety; REDIS_PASSWORD (or the one in REDIS_URL) of less than $MIN_REDIS_PASSWORD bytes when a Redis is named; any of API_KEYS
-of less than $MIN_API_KEY; control characters anywhere. Exit status: 0 written, 1 refused, 2 wrong usage.
+Refused are:
+  - a missing JWT_SECRET, unless AUTH_MODE=open is set, or one of BETTER_AUTH_SECRET,
+    JWT_PUBLIC_KEY_FILE, JWT_JWKS_FILE and JWT_JWKS_URL replaces it;
+  - JWT_SECRET, JWT_SECRET_PREVIOUS or BETTER_AUTH_SECRET of less than $MIN_JWT_SECRET bytes, well-known, or
+    of little variety;
+  - REDIS_PASSWORD (or the password in REDIS_URL) of less than $MIN_REDIS_PASSWORD bytes, when a Redis is configured;
+  - any of API_KEYS of less than $MIN_API_KEY bytes;
+  - control characters anywhere.
+
+Exit status: 0 written, 1 refused, 2 wrong usage.
 END
 }
 
@@ -54,11 +64,11 @@ refuse() {
     refusals=$((refusals + 1))
 }
 
-# Says why a secret is weak, or nothing. $1: the secret; $2: its least length.
+# Prints the reason why a secret is weak, or nothing. $1: the secret; $2: its minimum length.
 weakness() {
-    local secret=$1 least=$2 folded i previous=-1 code runs=0
-    if ((${#secret} < least)); then
-        echo "has ${#secret} bytes; at least $least are needed"
+    local secret=$1 minimum=$2 folded i previous=-1 code runs=0
+    if ((${#secret} < minimum)); then
+        echo "has ${#secret} bytes; at least $minimum are required"
         return
     fi
     folded=$(printf '%s' "$secret" | tr '[:upper:]' '[:lower:]' | tr -cd '[:alnum:]')
@@ -73,27 +83,27 @@ weakness() {
     for ((i = 0; i < ${#secret}; i++)); do
         printf -v code '%d' "'${secret:i:1}"
         seen[$code]=1
-        # abcdef… and 987654…
+        # Counts pairs of consecutive characters, as in abcdef… and 987654…
         if ((previous >= 0 && (code - previous == 1 || previous - code == 1))); then runs=$((runs + 1)); fi
         previous=$code
     done
     if ((${#seen[@]} < 8)); then
         echo "has only ${#seen[@]} different characters"
     elif ((runs * 2 > ${#secret})); then
-        echo "is mostly a sequence of neighbours"
+        echo "consists mostly of consecutive characters"
     elif [[ ${secret}${secret} == ?*"$secret"?* ]] && [[ ${secret:1}${secret:0:${#secret}-1} == *"$secret"* ]]; then
-        # A text that is found inside its own double, but at neither end, is one part repeated.
-        echo "is one part repeated"
+        # A text that occurs inside its own double, but at neither end, is a repetition of one part.
+        echo "is a repetition of one part"
     fi
 }
 
 check_secret() {
-    local name=$1 secret=$2 least=$3 why
-    why=$(weakness "$secret" "$least")
-    if [[ -n $why ]]; then refuse "$name $why"; fi
+    local name=$1 secret=$2 minimum=$3 reason
+    reason=$(weakness "$secret" "$minimum")
+    if [[ -n $reason ]]; then refuse "$name $reason"; fi
 }
 
-# 32 random bytes in hexadecimal: no character of it means anything to any parser.
+# 32 random bytes in hexadecimal, which has no character with a special meaning for any parser.
 random_secret() {
     if command -v openssl >/dev/null; then
         openssl rand -hex 32
@@ -102,8 +112,9 @@ random_secret() {
     fi
 }
 
-# A plain value stays as it is; any other goes in double quotes, with what the parser of .env takes for itself escaped ($ too:
-# it would begin a substitution).
+# Prints one line of .env. A plain value stays unquoted. Any other value is put into double quotes,
+# with the characters escaped that the parser of .env treats specially ($ too, which would begin a
+# substitution).
 line() {
     local name=$1 value=$2
     if [[ $value =~ ^[A-Za-z0-9_./:@%+=,*-]*$ ]]; then
@@ -151,7 +162,7 @@ other_keys=${BETTER_AUTH_SECRET-}${JWT_PUBLIC_KEY_FILE-}${JWT_JWKS_FILE-}${JWT_J
 
 if [[ $generate == yes ]]; then
     if [[ -e $output && $force == no ]]; then
-        echo "generate-env: $output is there already; --force replaces it, and its secrets with it" >&2
+        echo "generate-env: $output exists already; --force replaces it together with its secrets" >&2
         exit 1
     fi
     if [[ -z $other_keys ]]; then JWT_SECRET=${JWT_SECRET:-$(random_secret)}; fi
@@ -165,7 +176,7 @@ done
 
 case ${AUTH_MODE-} in
 '' | jwt | open) ;;
-*) refuse "AUTH_MODE is neither jwt nor open" ;;
+*) refuse "AUTH_MODE must be jwt or open" ;;
 esac
 for name in JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET; do
     if [[ -n ${!name-} ]]; then check_secret "$name" "${!name}" "$MIN_JWT_SECRET"; fi
@@ -173,9 +184,9 @@ done
 if [[ -n ${JWT_SECRET-}$other_keys ]]; then
     :
 elif [[ ${AUTH_MODE-} == open ]]; then
-    echo "generate-env: AUTH_MODE=open: anybody may claim to be anybody" >&2
+    echo "generate-env: AUTH_MODE=open: every client may claim every identity" >&2
 else
-    refuse "JWT_SECRET is missing (--generate makes one; AUTH_MODE=open does without)"
+    refuse "JWT_SECRET is missing (--generate creates one; AUTH_MODE=open needs none)"
 fi
 
 if [[ $weak_redis == no ]]; then
@@ -186,7 +197,7 @@ if [[ $weak_redis == no ]]; then
         if [[ $authority == *@* ]]; then credentials=${authority%@*}; fi
         password=
         if [[ $credentials == *:* ]]; then password=${credentials#*:}; fi
-        # REDIS_URL wins over the parts, REDIS_PASSWORD included.
+        # REDIS_URL overrides the other keys, REDIS_PASSWORD included.
         check_secret "the password of REDIS_URL" "$password" "$MIN_REDIS_PASSWORD"
     elif [[ -n ${REDIS_HOST-} || -n ${REDIS_PASSWORD-} ]]; then
         check_secret REDIS_PASSWORD "${REDIS_PASSWORD-}" "$MIN_REDIS_PASSWORD"
@@ -197,7 +208,7 @@ if [[ -n ${API_KEYS-} ]]; then
     number=0
     while IFS= read -r -d , api_key; do
         number=$((number + 1))
-        # Spaces around a comma are no part of a key.
+        # Spaces around a comma are not part of a key.
         api_key=${api_key#"${api_key%%[! ]*}"}
         api_key=${api_key%"${api_key##*[! ]}"}
         check_secret "key $number of API_KEYS" "$api_key" "$MIN_API_KEY"
@@ -209,7 +220,8 @@ if ((refusals)); then
     exit 1
 fi
 
-# Beside the target, so that the move is one step and nobody ever reads half a file.
+# In the same directory as the output, so that the move is atomic and a reader never sees half a
+# file.
 temporary=$(mktemp "$(dirname -- "$output")/.env.XXXXXXXX")
 trap 'rm -f -- "$temporary"' EXIT
 {

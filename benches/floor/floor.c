@@ -1,6 +1,7 @@
-// The floor: the least that a chat server on Linux can do. One thread, one epoll, no checks, no state but who is in which
-// room; all messages that came in one round are written to each member in one call. What hubbub costs is compared with
-// it. It loses a frame rather than wait: then it ends, because its figures would mean nothing.
+// The floor: the minimum work of a chat server on Linux, as the lower bound for hubbub's costs. One
+// thread, one epoll, no checks, and no state except the members of each room. All messages that
+// arrived in one round are written to each member in one call. It never waits for a slow member: if
+// a frame cannot be written completely, it exits, because its figures would be meaningless.
 //
 //   cc -O2 -o floor floor.c && ./floor 9000
 
@@ -25,7 +26,7 @@ struct connection {
     bool upgraded;
     int room;
     uint32_t partial_bytes;
-    char *partial; // the beginning of a frame whose end has not come
+    char *partial; // the start of a frame that has not arrived completely
 };
 
 struct room {
@@ -33,25 +34,25 @@ struct room {
     int *members;
     int count, capacity;
     uint64_t seq;
-    char *out; // the frames of this round
+    char *out; // the frames to send in this round
     size_t out_bytes, out_capacity;
-    bool stirred;
+    bool pending; // has frames to send in this round
 };
 
 static struct connection *connections; // by file descriptor
 static int connection_capacity;
 static struct room *rooms;
 static int room_count, room_capacity;
-static int *stirred;
-static int stirred_count;
+static int *pending_rooms; // indexes of the rooms with `pending`
+static int pending_count;
 static char buffer[READ_BYTES];
 
-static void die(const char *what) {
-    perror(what);
+static void die(const char *call) {
+    perror(call);
     exit(1);
 }
 
-static void *grown(void *memory, size_t bytes) {
+static void *resized(void *memory, size_t bytes) {
     memory = realloc(memory, bytes);
     if (!memory) die("memory");
     return memory;
@@ -85,13 +86,14 @@ static void send_text(int fd, const char *text) {
 
 static int room_named(const char *name, size_t len) {
     if (len > NAME_BYTES) len = NAME_BYTES;
-    // Joins look from the newest on; messages use the number that the join left behind.
+    // Only joins search by name, from the newest room on; messages use the index that the join
+    // stored.
     for (int index = room_count - 1; index >= 0; index--)
         if (strlen(rooms[index].name) == len && !memcmp(rooms[index].name, name, len)) return index;
     if (room_count == room_capacity) {
         room_capacity = room_capacity ? room_capacity * 2 : 64;
-        rooms = grown(rooms, room_capacity * sizeof *rooms);
-        stirred = grown(stirred, room_capacity * sizeof *stirred);
+        rooms = resized(rooms, room_capacity * sizeof *rooms);
+        pending_rooms = resized(pending_rooms, room_capacity * sizeof *pending_rooms);
     }
     struct room *room = &rooms[room_count];
     memset(room, 0, sizeof *room);
@@ -99,7 +101,8 @@ static int room_named(const char *name, size_t len) {
     return room_count++;
 }
 
-// What stands behind `key` up to the closing quotation mark: no escapes, which the generator does not send.
+// The text after `key` up to the closing quotation mark. Does not handle escapes, because the
+// generator sends none.
 static const char *field(const char *text, size_t text_len, const char *key, size_t *len) {
     const char *at = memmem(text, text_len, key, strlen(key));
     if (!at) return NULL;
@@ -118,7 +121,7 @@ static void join(int fd, const char *text, size_t len) {
     struct room *room = &rooms[index];
     if (room->count == room->capacity) {
         room->capacity = room->capacity ? room->capacity * 2 : 8;
-        room->members = grown(room->members, room->capacity * sizeof *room->members);
+        room->members = resized(room->members, room->capacity * sizeof *room->members);
     }
     room->members[room->count++] = fd;
     connections[fd].room = index;
@@ -135,9 +138,9 @@ static void message(int fd, const char *text, size_t len) {
     struct room *room = &rooms[index];
     if (room->out_bytes + content_len + 512 > room->out_capacity) {
         room->out_capacity = (room->out_capacity + content_len + 512) * 2;
-        room->out = grown(room->out, room->out_capacity);
+        room->out = resized(room->out, room->out_capacity);
     }
-    // As long as hubbub's own.
+    // The event has the same length as hubbub's.
     char *at = room->out + room->out_bytes;
     int body = snprintf(at + 4, 512 + content_len,
         "42[\"message\",{\"seq\":%lu,\"epoch\":\"1a2b3c4d5e6f\",\"timestamp\":\"2026-01-31T10:00:00.000Z\",\"id\":"
@@ -146,9 +149,9 @@ static void message(int fd, const char *text, size_t len) {
         (unsigned long)++room->seq, room->name, (int)content_len, content);
     frame_head(at, body);
     room->out_bytes += 4 + body;
-    if (!room->stirred) {
-        room->stirred = true;
-        stirred[stirred_count++] = index;
+    if (!room->pending) {
+        room->pending = true;
+        pending_rooms[pending_count++] = index;
     }
 }
 
@@ -163,8 +166,8 @@ static void text_frame(int fd, const char *text, size_t len) {
     }
 }
 
-// Takes whole frames out of the bytes; returns how many bytes they were.
-static size_t take(int fd, char *bytes, size_t len) {
+// Processes all complete frames in the bytes; returns their number of bytes.
+static size_t process(int fd, char *bytes, size_t len) {
     size_t taken = 0;
     if (!connections[fd].upgraded) {
         char *end = memmem(bytes, len, "\r\n\r\n", 4);
@@ -216,9 +219,9 @@ static void readable(int fd) {
         end(fd);
         return;
     }
-    size_t taken = take(fd, buffer, held + got), rest = held + got - taken;
+    size_t taken = process(fd, buffer, held + got), rest = held + got - taken;
     if (rest) {
-        connection->partial = grown(connection->partial, rest);
+        connection->partial = resized(connection->partial, rest);
         memcpy(connection->partial, buffer + taken, rest);
     } else {
         free(connection->partial);
@@ -228,13 +231,13 @@ static void readable(int fd) {
 }
 
 static void deliver(void) {
-    for (int i = 0; i < stirred_count; i++) {
-        struct room *room = &rooms[stirred[i]];
+    for (int i = 0; i < pending_count; i++) {
+        struct room *room = &rooms[pending_rooms[i]];
         for (int member = 0; member < room->count; member++) send_bytes(room->members[member], room->out, room->out_bytes);
         room->out_bytes = 0;
-        room->stirred = false;
+        room->pending = false;
     }
-    stirred_count = 0;
+    pending_count = 0;
 }
 
 int main(int argc, char **argv) {
@@ -251,7 +254,7 @@ int main(int argc, char **argv) {
     int poll = epoll_create1(0);
     struct epoll_event event = {.events = EPOLLIN, .data.fd = listener}, events[1024];
     epoll_ctl(poll, EPOLL_CTL_ADD, listener, &event);
-    // Heartbeats to all, every 25 s, as the others send them.
+    // Sends a heartbeat to all members every 25 s, like the other servers.
     time_t beat = time(NULL) + 25;
     for (;;) {
         int count = epoll_wait(poll, events, 1024, 1000);
@@ -266,7 +269,7 @@ int main(int argc, char **argv) {
                 setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
                 if (fd >= connection_capacity) {
                     connection_capacity = fd * 2 + 64;
-                    connections = grown(connections, connection_capacity * sizeof *connections);
+                    connections = resized(connections, connection_capacity * sizeof *connections);
                 }
                 connections[fd] = (struct connection){.room = -1};
                 event = (struct epoll_event){.events = EPOLLIN, .data.fd = fd};

@@ -1,8 +1,9 @@
-// The basics of hubbub's contract as one writes them with Socket.IO: nobody's messages are ordered, kept or recognised
-// when they come twice, and nothing is checked. Where hubbub does more (the list of who is in a room), this does less.
+// The basic functions of hubbub as they are usually written with Socket.IO: messages are neither
+// ordered nor stored, repeats are not detected, and nothing is validated. Where hubbub does more
+// (the list of a room's users), this server does less.
 
 export function chat(io) {
-  // What Socket.IO's documentation advises to save memory: the request of the handshake is not kept.
+  // Does not keep the handshake's request, as Socket.IO's documentation advises to save memory.
   io.engine?.on?.("connection", (raw) => {
     raw.request = null;
   });

@@ -1,5 +1,7 @@
-// Socket.IO on Node: node node.mjs ws|ws-pubsub|uws PORT [REDIS_URL]. With a Redis, several share rooms by the sharded adapter,
-// which listens to the rooms of its own clients only; ws-pubsub by the plain one, which every node hears everything of.
+// Socket.IO on Node: node node.mjs ws|ws-pubsub|uws PORT [REDIS_URL].
+// With a Redis, several nodes share rooms through the sharded adapter, which subscribes only to the
+// rooms of its own clients. ws-pubsub uses the plain adapter, with which each node receives all
+// messages.
 
 import { createServer } from "node:http";
 import { Server } from "socket.io";
@@ -20,8 +22,9 @@ if (redisUrl) {
 }
 const io = new Server(options);
 if (engine === "uws") {
-  // uWebSockets.js itself is not in the registry; this is a build of it that is. Without a binary for this machine it would
-  // do the same in JavaScript, and be measured for what it is not.
+  // uWebSockets.js itself is not published in the npm registry; this is a build of it that is.
+  // Without a binary for this machine the package falls back to JavaScript, and the measurement
+  // would not be one of uWebSockets.js.
   const { default: uws } = await import("@trufflesuite/uws-js-unofficial");
   if (!process.report.getReport().sharedObjects.some((path) => path.includes("uws_"))) {
     throw new Error("this build of uWebSockets.js has no binary for this machine");

@@ -1,4 +1,4 @@
-"""Runs the rows for the servers in turn, several rounds interleaved, and prints tables and goals."""
+"""Runs each row on its servers in turn, in several rounds, and prints tables and goals."""
 
 import argparse
 import json
@@ -13,32 +13,67 @@ import urllib.request
 from contextlib import contextmanager
 from dataclasses import replace
 
-from figures import Figures, anchors, clusters, elsewhere, goal_table, goals, growth, legend, same_rate
+from figures import (
+    Figures,
+    anchors,
+    clusters,
+    elsewhere,
+    goal_table,
+    goals,
+    growth,
+    legend,
+    same_rate,
+)
 from rows import BY_NAME, JIT, ONE_NODE, PAIR, ROWS, SCALE, TWO_NODES
-from servers import BOTH_CORES, LOAD_CORE, ROOT, SERVER_CORE, TARGET, Failed, hard_limit, parted, raise_files, running
+from servers import (
+    BOTH_CORES,
+    LOAD_CORE,
+    ROOT,
+    SERVER_CORE,
+    TARGET,
+    Failed,
+    hard_limit,
+    kind_and_nodes,
+    raise_files,
+    running,
+)
 from watch import Redis, Watch, peak, redis_use, resident
 
 DOCS = ROOT / "docs" / "performance.md"
 CAPACITY = ROOT / "docs" / "capacity.md"
-# Those that this may use; later only the load's.
+# The cores that this process may use at its start. Later it restricts itself to the generator's
+# core.
 CORES = os.sched_getaffinity(0)
-# A share of stolen time that is worth a word.
+# A share of stolen time above this is reported.
 NOTED = 0.01
-# How long one of two generators runs before it is the other's turn, in seconds.
-SLICE = 0.3
+# Side by side: seconds that one generator runs before the other one continues.
+GENERATOR_SLICE = 0.3
 
 
 def options():
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures hubbub beside others and beside the floor.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Compares hubbub with other servers and with the floor, a minimal server.",
+    )
     parser.add_argument("--quick", action="store_true", help="one short round")
-    parser.add_argument("--rounds", type=int, help="how often each row is measured [3]")
-    parser.add_argument("--seconds", type=int, help="how long each is measured [5]")
-    parser.add_argument("--rows", help="these only, separated by commas")
-    parser.add_argument("--servers", help="these only, separated by commas")
-    parser.add_argument("--huge", action="store_true", help="100,000 connections too")
-    parser.add_argument("--scale", action="store_true", help="how cost grows with nodes, rooms and connections, and nothing else")
-    parser.add_argument("--docs", action="store_true", help="puts the tables into docs/performance.md (--scale: docs/capacity.md)")
-    parser.add_argument("--list", action="store_true", help="names the rows")
+    parser.add_argument(
+        "--rounds", type=int, help="number of rounds; each row is measured once per round [3]"
+    )
+    parser.add_argument("--seconds", type=int, help="duration of each measurement [5]")
+    parser.add_argument("--rows", help="only these, separated by commas")
+    parser.add_argument("--servers", help="only these, separated by commas")
+    parser.add_argument("--huge", action="store_true", help="also measures 100,000 connections")
+    parser.add_argument(
+        "--scale",
+        action="store_true",
+        help="measures only how the cost grows with nodes, rooms and connections",
+    )
+    parser.add_argument(
+        "--docs",
+        action="store_true",
+        help="writes the tables to docs/performance.md (with --scale: docs/capacity.md)",
+    )
+    parser.add_argument("--list", action="store_true", help="lists the rows")
     chosen = parser.parse_args()
     chosen.rounds = chosen.rounds or (1 if chosen.quick else 3)
     chosen.seconds = chosen.seconds or (2 if chosen.quick else 5)
@@ -50,45 +85,58 @@ def options():
 
 def generator(load, server, *more, cores=LOAD_CORE):
     """The command line of the load generator."""
-    line = ["taskset", "-c", cores, str(TARGET / "release" / "hubbub"), "bench", "--json", *load, *more]
+    line = [
+        "taskset",
+        "-c",
+        cores,
+        str(TARGET / "release" / "hubbub"),
+        "bench",
+        "--json",
+        *load,
+        *more,
+    ]
     return [*line, "--url", ",".join(f"http://127.0.0.1:{port}" for port in server.ports)]
 
 
 @contextmanager
-def crowd_beside(count, server):
-    """Holds so many idle connections, in rooms of ten, from when all have joined."""
+def idle_connections(count, server):
+    """Holds `count` idle connections, in rooms of ten members. Starts when all have joined."""
     if not count:
         yield
         return
     load = ["--clients", str(count), "--rooms", str(count // 10), "--idle", "--duration", "1h"]
     process = subprocess.Popen(
-        generator(load, server), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=raise_files
+        generator(load, server),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=raise_files,
     )
     try:
         deadline = time.monotonic() + 60
         while sum(connected(port) for port in server.ports) < count:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise Failed(f"{count} idle connections did not come")
+                raise Failed(f"the {count} idle connections were not all opened")
             time.sleep(0.2)
-        # The last ones join, and their rooms hear of it.
+        # Until the last ones have joined, and their rooms have been notified.
         time.sleep(2)
         yield
         if process.poll() is not None:
-            raise Failed("the idle connections were not held")
+            raise Failed("the generator of the idle connections ended early")
     finally:
         process.kill()
         process.wait()
 
 
 def connected(port):
-    """How many connections a node of hubbub counts."""
+    """The number of connections that a hubbub node reports."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
         return json.load(answer)["connectedClients"]
 
 
 def measure(row, server, chosen, top):
-    """One run; the generator's JSON, or `None` with a word on why."""
-    kind, _ = parted(server)
+    """One run: the generator's JSON. On a failure it prints the reason and returns `None`."""
+    kind, _ = kind_and_nodes(server)
     warm_up = max(row.warm_up, (1 if chosen.quick else 2) * (2 if kind in JIT else 1))
     seconds = row.seconds or chosen.seconds
     load = [*row.load, "--duration", str(seconds), "--warm-up", str(warm_up)]
@@ -97,28 +145,32 @@ def measure(row, server, chosen, top):
             return None
         load += ["--rate", str(max(1, int(top / 2)))]
     try:
-        if row.huge and not holds_huge():
+        if row.huge and not allows_huge():
             return guest()
-        with running(server, BOTH_CORES if row.wide else SERVER_CORE) as it:
+        with running(server, BOTH_CORES if row.wide else SERVER_CORE) as processes:
             if row.at_first:
-                it = replace(it, ports=it.ports[:1])
-            result = scaled(row, it, load, seconds) if row.watched else run(it, load, BOTH_CORES if row.roams else LOAD_CORE)
+                processes = replace(processes, ports=processes.ports[:1])
+            if row.watched:
+                result = watched_run(row, processes, load, seconds)
+            else:
+                result = run(processes, load, BOTH_CORES if row.roams else LOAD_CORE)
             if row.huge:
-                result["servers"]["peak_bytes"] = sum(map(peak, it.pids))
-    except Failed as why:
-        say(f"{server}: {why}")
+                result["servers"]["peak_bytes"] = sum(map(peak, processes.pids))
+    except Failed as error:
+        log(f"{server}: {error}")
         return None
     except subprocess.TimeoutExpired:
-        say(f"{server}: the generator did not end in time")
+        log(f"{server}: the generator did not end in time")
         return None
-    except (OSError, ArithmeticError, ValueError, KeyError) as why:
-        say(f"{server}: it could not be looked at any more: {why!r}")
+    except (OSError, ArithmeticError, ValueError, KeyError) as error:
+        log(f"{server}: its usage could no longer be measured: {error!r}")
         return None
     if row.needs:
         load = result["load"]
         wanted = load["messages_per_second"] * result["members"]
         result["keeps_up"] = load["deliveries_per_second"] > 0.95 * wanted
-        # Where the rate is another server's, not to bear it is a figure and no fault.
+        # A server that cannot keep up with the rate of another one has not failed: that is its
+        # result.
         result["ok"] = result["ok"] or (server != row.top_of and not result["keeps_up"])
     return result
 
@@ -126,22 +178,25 @@ def measure(row, server, chosen, top):
 def run(server, load, cores=LOAD_CORE):
     """One run of the generator."""
     line = generator(load, server, "--pid", ",".join(map(str, server.pids)), cores=cores)
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300, preexec_fn=raise_files, check=False)
+    done = subprocess.run(
+        line, capture_output=True, text=True, timeout=300, preexec_fn=raise_files, check=False
+    )
     return result_of(done.stdout, done.stderr)
 
 
-def result_of(printed, why):
-    """What a generator found."""
-    if not printed.startswith("{"):
-        raise Failed(why.strip())
-    return json.loads(printed)
+def result_of(output, errors):
+    """The result that a generator printed."""
+    if not output.startswith("{"):
+        raise Failed(errors.strip())
+    return json.loads(output)
 
 
 def side_by_side(row, chosen):
-    """What a delivery costs hubbub as a multiple of what it costs the floor, or `None` with a word on why.
+    """The cost of a delivery in hubbub divided by its cost in the floor.
 
-    Both are there at once, and their generators run in turn for a moment each: what makes the machine slower for a while makes
-    it so for both. Latencies say nothing then.
+    On a failure it prints the reason and returns `None`. Both servers run at the same time, and
+    their generators run alternately for short slices: if the machine is slower for a while, it is
+    slower for both. Latencies are meaningless in such a run.
     """
     load = [*row.load, "--duration", str(2 * chosen.seconds), "--warm-up", "2"]
     generators = []
@@ -151,23 +206,28 @@ def side_by_side(row, chosen):
                 line = generator(load, server, "--pid", ",".join(map(str, server.pids)))
                 pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
                 generators.append(subprocess.Popen(line, **pipes, preexec_fn=raise_files))
-            in_turn(generators, time.monotonic() + 2 * chosen.seconds + 60)
+            run_alternately(generators, time.monotonic() + 2 * chosen.seconds + 60)
             results = [result_of(*process.communicate()) for process in generators]
         costs = [result["servers"]["cpu_us_per_delivery"] for result in results]
         times = costs[1] / costs[0]
-    except (Failed, OSError, ArithmeticError, ValueError, KeyError, TypeError) as why:
-        say(f"side by side: {why!r}")
+    except (Failed, OSError, ArithmeticError, ValueError, KeyError, TypeError) as error:
+        log(f"side by side: {error!r}")
         return None
     finally:
         for process in generators:
             process.kill()
             process.wait()
     findings = next((result["findings"] for result in results if not result["ok"]), {})
-    return {"ok": all(result["ok"] for result in results), "findings": findings, "times_floor": times, "costs": costs}
+    return {
+        "ok": all(result["ok"] for result in results),
+        "findings": findings,
+        "times_floor": times,
+        "costs": costs,
+    }
 
 
-def in_turn(processes, deadline):
-    """Lets one of them run at a time until all have ended."""
+def run_alternately(processes, deadline):
+    """Lets one process at a time run, until all have ended."""
     for process in processes:
         process.send_signal(signal.SIGSTOP)
     while alive := [process for process in processes if process.poll() is None]:
@@ -175,26 +235,28 @@ def in_turn(processes, deadline):
             raise Failed("the generators did not end in time")
         for process in alive:
             process.send_signal(signal.SIGCONT)
-            time.sleep(SLICE)
+            time.sleep(GENERATOR_SLICE)
             process.send_signal(signal.SIGSTOP)
 
 
-def holds_huge():
-    """Whether a process may have as many files as there are connections, and a few for itself."""
+def allows_huge():
+    """Whether a process may open a file for each of the 100,000 connections, and a few more."""
     return hard_limit() > 100_500
 
 
 def guest():
-    """The run with 100,000 connections in a virtual machine, whose limits are its own."""
+    """The run with 100,000 connections in a virtual machine, which has its own limits."""
     binary = os.environ.get("HUBBUB_BIN", str(TARGET / "release" / "hubbub"))
     line = [str(ROOT / "benches" / "guest" / "run"), binary]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=4000, preexec_fn=on_all_cores, check=False)
+    done = subprocess.run(
+        line, capture_output=True, text=True, timeout=4000, preexec_fn=on_all_cores, check=False
+    )
     if not done.stdout.startswith("{"):
         raise Failed(done.stderr.strip()[-600:])
     result, end = json.JSONDecoder().raw_decode(done.stdout)
-    say(f"{done.stderr}{done.stdout[end:]}".strip())
+    log(f"{done.stderr}{done.stdout[end:]}".strip())
     result["ok"] = result["ok"] and done.returncode == 0
-    # Where the processor is emulated, only memory says something.
+    # With an emulated processor only the memory is a valid result.
     result["emulated"] = "KVM: no" in done.stdout
     if result["emulated"]:
         del result["load"]["latency_ms"]
@@ -202,39 +264,45 @@ def guest():
 
 
 def faults():
-    """How many scenarios of the fault lab's short form held every promise, and of how many; `None` when it could not be run."""
+    """Runs the short form of the fault lab.
+
+    Returns the number of scenarios that held every guarantee, and the number of all; `None` if it
+    could not run.
+    """
     line = [str(ROOT / "scripts" / "faults"), "--short", "--jobs", "2"]
-    lab = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=on_all_cores)
+    lab = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=on_all_cores
+    )
     try:
-        told, why = lab.communicate(timeout=3600)
+        output, errors = lab.communicate(timeout=3600)
     except subprocess.TimeoutExpired:
-        # What it has started ends with it.
+        # It ends the processes that it started.
         lab.terminate()
-        told, why = lab.communicate()
-    words = re.findall(r"^(passed|FAILED) ", told, re.M)
+        output, errors = lab.communicate()
+    verdicts = re.findall(r"^(passed|FAILED) ", output, re.M)
     if lab.returncode:
-        say(f"the fault lab: {told}{why}")
-    if not words:
+        log(f"the fault lab: {output}{errors}")
+    if not verdicts:
         return None
-    # One that it broke off at isn't told of.
-    broke_off = lab.returncode != 0 and "FAILED" not in words
-    return words.count("passed"), len(words) + broke_off
+    # A scenario that ended the lab early has no verdict, and counts as failed.
+    ended_early = lab.returncode != 0 and "FAILED" not in verdicts
+    return verdicts.count("passed"), len(verdicts) + ended_early
 
 
 def on_all_cores():
     os.sched_setaffinity(0, CORES)
 
 
-def scaled(row, server, load, seconds):
-    """One run with a watch on what Redis and the network do meanwhile, and on what the servers do at rest."""
+def watched_run(row, server, load, seconds):
+    """One run that also samples Redis and the network, and the servers' usage without messages."""
     watch = Watch(server)
-    memory, first = [resident(pid) for pid in server.pids], watch.look()
-    with crowd_beside(row.beside, server):
-        there, then = [resident(pid) for pid in server.pids], watch.look()
+    memory, first = [resident(pid) for pid in server.pids], watch.sample()
+    with idle_connections(row.beside, server):
+        joined_memory, joined = [resident(pid) for pid in server.pids], watch.sample()
         rest = None
         if row.rests:
             time.sleep(row.seconds)
-            rest = at_rest(then, watch.look())
+            rest = usage_without_messages(joined, watch.sample())
         with watch:
             result = run(server, load)
             ended = time.monotonic()
@@ -243,25 +311,28 @@ def scaled(row, server, load, seconds):
     result["rest"] = rest
     if row.beside:
         result["beside"] = {
-            "node_bytes": (sum(there[1:]) - sum(memory[1:])) / row.beside,
-            "redis_bytes": (then["redis"]["used_memory"] - first["redis"]["used_memory"]) / row.beside,
-            # Both ends are on this machine.
-            "kernel_bytes": (then["slab"] - first["slab"]) / row.beside / 2,
-            "node_us": (sum(then["cpu"][1:]) - sum(first["cpu"][1:])) * 1e6 / row.beside,
-            "redis_us": (then["cpu"][0] - first["cpu"][0]) * 1e6 / row.beside,
+            "node_bytes": (sum(joined_memory[1:]) - sum(memory[1:])) / row.beside,
+            "redis_bytes": (joined["redis"]["used_memory"] - first["redis"]["used_memory"])
+            / row.beside,
+            # Divided by 2, because both ends of a connection are on this machine.
+            "kernel_bytes": (joined["slab"] - first["slab"]) / row.beside / 2,
+            "node_us": (sum(joined["cpu"][1:]) - sum(first["cpu"][1:])) * 1e6 / row.beside,
+            "redis_us": (joined["cpu"][0] - first["cpu"][0]) * 1e6 / row.beside,
         }
-    # Clear of the warm-up before it and of the end behind it.
+    # Only samples that lie safely between the warm-up and the end of the load.
     samples = watch.between(ended - 0.85 * seconds - 0.5, ended - 0.5 - 0.1 * seconds)
     if samples:
         passed, load = samples[1]["at"] - samples[0]["at"], result["load"]
-        result["wire_bytes_per_delivery"] = (samples[1]["wire"] - samples[0]["wire"]) / passed / load["deliveries_per_second"]
+        result["wire_bytes_per_delivery"] = (
+            (samples[1]["wire"] - samples[0]["wire"]) / passed / load["deliveries_per_second"]
+        )
         if server.redis_port:
             result["redis"] = redis_use(*samples, load["messages_per_second"])
     return result
 
 
-def at_rest(before, after):
-    """What each process used of a core, the bytes a second on the network, and Redis's commands a second, while nothing was said."""
+def usage_without_messages(before, after):
+    """Cores of each process, bytes/s on the network and Redis commands/s between two samples."""
     seconds = after["at"] - before["at"]
     return {
         "cores": [(now - then) / seconds for now, then in zip(after["cpu"], before["cpu"])],
@@ -270,42 +341,54 @@ def at_rest(before, after):
     }
 
 
-def say(text):
+def log(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def told(result):
-    """One run in a line."""
+def summary(result):
+    """One line about a run."""
     if not result:
-        return "nothing"
-    words = []
+        return "no result"
+    parts = []
     if "times_floor" in result:
         floor, hubbub = result["costs"]
-        words.append(f"{hubbub:.2f} µs a delivery, {floor:.2f} the floor's: × {result['times_floor']:.2f}")
+        parts.append(
+            f"{hubbub:.2f} µs per delivery, floor {floor:.2f}: × {result['times_floor']:.2f}"
+        )
     elif result.get("load"):
         load = result["load"]
         delivery = result["servers"]["cpu_us_per_delivery"]
-        words.append(f"{delivery:.2f} µs a delivery, {load['messages_per_second']:,.0f} messages/s")
+        parts.append(
+            f"{delivery:.2f} µs per delivery, {load['messages_per_second']:,.0f} messages/s"
+        )
         if load.get("latency_ms"):
-            words.append(f"p99 {load['latency_ms']['p99']:.1f} ms")
-        words.append(f"generator {load['generator_cores']:.2f}, servers {sum(result['servers']['cores']):.2f} cores")
+            parts.append(f"p99 {load['latency_ms']['p99']:.1f} ms")
+        parts.append(
+            f"generator {load['generator_cores']:.2f}, servers {sum(result['servers']['cores']):.2f} cores"
+        )
     else:
-        words.append(f"{result['servers']['bytes_per_connection'] / 1000:.1f} KB, {result['connecting']['per_second']:,.0f} connects/s")
+        parts.append(
+            f"{result['servers']['bytes_per_connection'] / 1000:.1f} KB, {result['connecting']['per_second']:,.0f} connects/s"
+        )
     if result.get("keeps_up") is False:
-        words.append("does not keep up")
+        parts.append("does not keep up")
     if result.get("storm"):
-        words.append(f"storm {result['storm']['seconds']:.2f} s")
+        parts.append(f"reconnect storm {result['storm']['seconds']:.2f} s")
     if result["stolen"] > NOTED:
-        words.append(f"{result['stolen']:.0%} of the time taken away by the host")
+        parts.append(f"{result['stolen']:.0%} of the CPU time stolen by the host")
     if not result["ok"]:
-        words.append(f"NOT WELL: { {key: value for key, value in result['findings'].items() if value} }")
-    return "; ".join(words)
+        parts.append(
+            f"FAILED CHECKS: { {key: value for key, value in result['findings'].items() if value} }"
+        )
+    return "; ".join(parts)
 
 
 def machine():
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = re.search(r"model name\s*: (.*)", file.read())
-    node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    node = subprocess.run(
+        ["node", "--version"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     return {
         "processor": model.group(1) if model else platform.machine(),
         "cores": os.cpu_count(),
@@ -316,44 +399,53 @@ def machine():
 
 
 class Stolen:
-    """What the host of a virtual machine gave to others: it makes everything slower, and is charged to whoever ran."""
+    """CPU time that the host of a virtual machine gave to other machines.
+
+    It makes everything slower, and is charged to the process that was running.
+    """
 
     def __init__(self):
-        self.before = self.look()
+        self.before = self.read()
 
     @staticmethod
-    def look():
+    def read():
         with open("/proc/stat", encoding="ascii") as file:
             ticks = [int(word) for word in file.readline().split()[1:9]]
         return ticks[7], sum(ticks)
 
     def share(self):
-        """Of the processors' time since the beginning."""
-        (stolen, whole), (stolen_before, whole_before) = self.look(), self.before
+        """The stolen share of all processors' time since this object was made."""
+        (stolen, whole), (stolen_before, whole_before) = self.read(), self.before
         return (stolen - stolen_before) / max(1, whole - whole_before)
 
 
 def heading(about, chosen):
-    """On what was measured, and how."""
+    """The sentence above the tables: the machine and the parameters."""
     text = (
         f"Measured on {about['processor']} with {about['cores']} cores, Linux {about['kernel']}, Node {about['node']}; servers on one core, "
         f"the generator on another; {chosen.rounds} round{'s'[: chosen.rounds > 1]} of {chosen.seconds} s"
-        f"{', medians (and from least to greatest)' if chosen.rounds > 1 else ''}."
+        f"{', medians (and minimum to maximum)' if chosen.rounds > 1 else ''}."
     )
     if about["stolen"] > NOTED:
-        text += f" The host took {about['stolen']:.0%} of the time away meanwhile; that is in the figures."
+        text += f" The host stole {about['stolen']:.0%} of the CPU time meanwhile; the figures include that."
     return text
 
 
 def compared(figures, held):
-    """The tables of servers beside others, and the goals."""
-    measured = {server for runs in figures.runs.values() for server, found in runs.items() if any(found)}
+    """The tables that compare the servers, and the goals."""
+    measured = {
+        server for runs in figures.runs.values() for server, found in runs.items() if any(found)
+    }
     reached = goals(figures, held)
     tables = [
         anchors(figures, [server for server in ONE_NODE if server in measured]),
         clusters(figures, [server for server in TWO_NODES if server in measured]),
-        same_rate(figures, "at half of hubbub's top load", ("half", "two-half")),
-        same_rate(figures, "at half of what it takes one message at a time", ("calm", "two-calm")),
+        same_rate(figures, "at half of hubbub's maximum load", ("half", "two-half")),
+        same_rate(
+            figures,
+            "at half of hubbub's maximum load with one message at a time",
+            ("calm", "two-calm"),
+        ),
         elsewhere(figures),
     ]
     tables += [legend(tables), goal_table(reached)]
@@ -373,31 +465,51 @@ def main():
         for row in ROWS + SCALE:
             print(f"{row.name:<12}{row.title}")
         return 0
-    rows = SCALE if chosen.scale else [row for row in ROWS if chosen.huge or not row.huge or (holds_huge() and not chosen.quick)]
+    rows = (
+        SCALE
+        if chosen.scale
+        else [
+            row
+            for row in ROWS
+            if chosen.huge or not row.huge or (allows_huge() and not chosen.quick)
+        ]
+    )
     if chosen.rows:
         rows = [BY_NAME[name] for name in chosen.rows.split(",")]
     if len({row in SCALE for row in rows}) > 1:
-        say("rows of --scale go by themselves")
+        log("rows of --scale cannot be combined with other rows")
         return 2
     is_scale = rows[0] in SCALE
     about = machine()
     if about["load_before"] > 0.5:
-        say(f"the machine is busy (load {about['load_before']:.1f}): compare ratios, not times")
-    # What looks on stays off the servers' core.
+        log(f"the machine is busy (load {about['load_before']:.1f}): compare ratios, not times")
+    # This process measures; it stays off the servers' core.
     os.sched_setaffinity(0, {int(LOAD_CORE)})
     figures, began, whole = Figures(), time.monotonic(), Stolen()
-    well, held = True, None
-    # First: it says at once what it lacks. It knows no other binary than the one that is built here.
-    if not (is_scale or chosen.quick or chosen.rows or chosen.servers or "HUBBUB_BIN" in os.environ):
+    ok, held = True, None
+    # The fault lab runs first, because it reports missing programs at once. It only tests the
+    # binary that is built here.
+    if not (
+        is_scale or chosen.quick or chosen.rows or chosen.servers or "HUBBUB_BIN" in os.environ
+    ):
         held = faults()
-        well = held is None or held[0] == held[1]
-        say(f"{time.monotonic() - began:4.0f} s  faults: {'not tried' if held is None else '{} of {} scenarios held every promise'.format(*held)}")
+        ok = held is None or held[0] == held[1]
+        outcome = (
+            "not run"
+            if held is None
+            else "{} of {} scenarios without a broken guarantee".format(*held)
+        )
+        log(f"{time.monotonic() - began:4.0f} s  faults: {outcome}")
     for number in range(chosen.rounds):
         for row in rows:
-            # Once is enough for what hardly fits.
+            # The huge row nearly exhausts the machine: it runs in the first round only.
             if row.huge and number:
                 continue
-            servers = [server for server in row.servers if not chosen.servers or server in chosen.servers.split(",")]
+            servers = [
+                server
+                for server in row.servers
+                if not chosen.servers or server in chosen.servers.split(",")
+            ]
             if row.paired and {"floor", "hubbub"} <= set(servers):
                 servers.append(PAIR)
             for server in servers:
@@ -406,25 +518,39 @@ def main():
                 if server == PAIR:
                     result = side_by_side(row, chosen)
                 else:
-                    result = measure(row, server, chosen, top and top["load"]["messages_per_second"])
+                    result = measure(
+                        row, server, chosen, top and top["load"]["messages_per_second"]
+                    )
                 if result:
                     result["stolen"] = stolen.share()
                 figures.add(row.name, server, result)
-                well = well and (result is None or result["ok"])
-                say(f"{time.monotonic() - began:4.0f} s  round {number + 1}  {row.name:<11}{server:<12} {told(result)}")
+                ok = ok and (result is None or result["ok"])
+                log(
+                    f"{time.monotonic() - began:4.0f} s  round {number + 1}  {row.name:<11}{server:<12} {summary(result)}"
+                )
     about["stolen"] = whole.share()
     text, reached = (growth(figures), []) if is_scale else compared(figures, held)
     text = f"{heading(about, chosen)}\n\n{text}"
     print(text)
     (TARGET / "bench").mkdir(exist_ok=True)
-    (TARGET / "bench" / ("scale.md" if is_scale else "tables.md")).write_text(text + "\n", encoding="utf-8")
-    record = {"machine": about, "seconds": chosen.seconds, "rounds": chosen.rounds, "runs": figures.runs, "goals": reached}
-    (TARGET / "bench" / ("scale.json" if is_scale else "result.json")).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (TARGET / "bench" / ("scale.md" if is_scale else "tables.md")).write_text(
+        text + "\n", encoding="utf-8"
+    )
+    record = {
+        "machine": about,
+        "seconds": chosen.seconds,
+        "rounds": chosen.rounds,
+        "runs": figures.runs,
+        "goals": reached,
+    }
+    (TARGET / "bench" / ("scale.json" if is_scale else "result.json")).write_text(
+        json.dumps(record, indent=1) + "\n", encoding="utf-8"
+    )
     if chosen.docs:
         write_docs(CAPACITY if is_scale else DOCS, text)
-    if not well:
-        say("messages were missing, repeated or out of order: see target/bench, and target/faults")
-    return 0 if well else 1
+    if not ok:
+        log("messages were missing, repeated or out of order: see target/bench and target/faults")
+    return 0 if ok else 1
 
 
 if __name__ == "__main__":

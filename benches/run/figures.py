@@ -1,39 +1,39 @@
-"""From what was measured to cells of tables, and from those to the goals."""
+"""Turns the measurements into the cells of tables, and evaluates the goals."""
 
 from statistics import median
 
 from rows import BY_NAME, ELSEWHERE, GROWING, PAIR, SCALE
-from servers import parted
+from servers import kind_and_nodes
 
 
 def found_at(result, path):
-    """What lies at these keys of a round's result, or `None`."""
+    """The value at this path of keys in a round's result, or `None`."""
     for key in path:
         result = result.get(key) if isinstance(result, dict) else None
     return result
 
 
 class Figures:
-    """All measurements: by row and server a list, one for each round, `None` where a round failed."""
+    """All measurements: for each row and server one result per round, `None` if it failed."""
 
     def __init__(self):
         self.runs = {}
-        # Rows in which messages of hubbub's were missing, repeated or out of order.
+        # Rows in which messages of hubbub were missing, repeated or out of order.
         self.broken = set()
 
     def add(self, row, server, result):
-        """Of a run that wasn't well nothing is taken."""
-        is_well = result is None or result["ok"]
-        self.runs.setdefault(row, {}).setdefault(server, []).append(result if is_well else None)
-        if not is_well and (server == PAIR or parted(server)[0] == "hubbub"):
+        """Adds a result. A run with missing, repeated or unordered messages counts as failed."""
+        is_ok = result is None or result["ok"]
+        self.runs.setdefault(row, {}).setdefault(server, []).append(result if is_ok else None)
+        if not is_ok and (server == PAIR or kind_and_nodes(server)[0] == "hubbub"):
             self.broken.add(row)
 
     def values(self, row, server, *path):
-        """One figure of each round that has it."""
+        """One value per round, of the rounds that have it."""
         return [float(figure) for figure in self.all_at(row, server, path)]
 
     def sums(self, row, server, *path):
-        """A figure of each round that is a list, added up."""
+        """As `values`, for a value that is a list: the sum of the list."""
         return [sum(figures) for figures in self.all_at(row, server, path)]
 
     def all_at(self, row, server, path):
@@ -41,18 +41,18 @@ class Figures:
         return [found for found in every if found is not None]
 
     def ratios(self, row, server, other, *path):
-        """One figure of each round as a multiple of another server's in the same round."""
+        """One value per round, divided by the value of another server in the same round."""
         return self.multiples((row, server), (row, other), lambda result: found_at(result, path))
 
     def multiples(self, mine, theirs, figure):
-        """A figure that is made of a round's result, as a multiple of what it is in the same round for another row and server."""
+        """`figure` of each result, divided by that of another row and server in the same round."""
         pairs = zip(*(self.runs.get(row, {}).get(server, []) for row, server in (mine, theirs)))
         found = [(figure(one), figure(other)) for one, other in pairs if one and other]
         return [one / other for one, other in found if one and other]
 
 
 def cell(values, digits=2):
-    """The median and, in brackets, the least and the greatest."""
+    """The median, and in brackets the minimum and the maximum."""
     if not values:
         return "–"
     if len(values) == 1:
@@ -79,63 +79,98 @@ SERVERS_BUSY = 0.9
 
 
 def marks(figures, row, server):
-    """† where the generator, ‡ where something else than the servers may have been the limit of a top load."""
+    """Marks rows at maximum load that the servers may not have limited: see `legend`."""
     if not BY_NAME[row].is_top:
         return ""
     own = figures.values(row, server, "load", "generator_cores")
     busy = figures.sums(row, server, "servers", "cores")
-    return ("†" if own and median(own) > GENERATOR_FULL else "") + ("‡" if busy and median(busy) < SERVERS_BUSY else "")
+    return ("†" if own and median(own) > GENERATOR_FULL else "") + (
+        "‡" if busy and median(busy) < SERVERS_BUSY else ""
+    )
 
 
 def legend(tables):
-    """What the marks say, if there are any."""
+    """Explains the marks, if the tables contain any."""
     if not any("†" in line or "‡" in line for table in tables for line in table):
         return []
     return [
-        f"† The generator used more than {GENERATOR_FULL} of its core: it may have been the limit. ‡ The servers used less than "
-        f"{SERVERS_BUSY} of theirs: they were not. Costs hold in both cases, messages a second and latencies are not the servers' own."
+        f"† The generator used more than {GENERATOR_FULL:.0%} of its core, so it may have been the limit. ‡ The servers used less than "
+        f"{SERVERS_BUSY:.0%} of their core, so they were not the limit. Costs are valid in both cases; messages/s and latencies are then not "
+        f"those of the servers alone."
     ]
 
 
 def times_floor(figures, row):
-    """What a delivery costs hubbub as a multiple of what it costs the floor: side by side, where that was measured."""
-    return figures.values(row, PAIR, "times_floor") or figures.ratios(row, "hubbub", "floor", *DELIVERY)
+    """The cost of a delivery in hubbub divided by its cost in the floor.
+
+    From the side-by-side run, if there is one.
+    """
+    return figures.values(row, PAIR, "times_floor") or figures.ratios(
+        row, "hubbub", "floor", *DELIVERY
+    )
 
 
 def anchors(figures, servers):
-    """One node: µs of the server's CPU per delivery (× the floor), memory, connections, latency at the top."""
+    """One node: CPU per delivery (and × floor), memory, connections, latency at maximum load."""
     lines = [
-        "| server | 10 × 100, 1 in flight | 10 × 100, 4 in flight | 100 × 10, 4 in flight | KB a connection | connects/s | p99 at the top, ms |",
+        "| server | µs per delivery: 10 × 100, 1 in flight | 10 × 100, 4 in flight | 100 × 10, 4 in flight | KB per connection | connects/s | p99 at maximum load, ms |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for server in servers:
         cells = []
         for row in ("one-1", "one-4", "many-4"):
-            ratio = times_floor(figures, row) if server == "hubbub" else figures.ratios(row, server, "floor", *DELIVERY)
+            ratio = (
+                times_floor(figures, row)
+                if server == "hubbub"
+                else figures.ratios(row, server, "floor", *DELIVERY)
+            )
             times = f", × {median(ratio):.2f}" if ratio and server != "floor" else ""
-            cells.append(cell(figures.values(row, server, *DELIVERY)) + times + marks(figures, row, server))
-        cells.append(cell([value / 1000 for value in figures.values("idle", server, "servers", "bytes_per_connection")], 1))
+            cells.append(
+                cell(figures.values(row, server, *DELIVERY)) + times + marks(figures, row, server)
+            )
+        cells.append(
+            cell(
+                [
+                    value / 1000
+                    for value in figures.values("idle", server, "servers", "bytes_per_connection")
+                ],
+                1,
+            )
+        )
         cells.append(cell(figures.values("idle", server, "connecting", "per_second"), 0))
-        cells.append(cell(figures.values("one-4", server, "load", "latency_ms", "p99"), 1) + marks(figures, "one-4", server))
+        cells.append(
+            cell(figures.values("one-4", server, "load", "latency_ms", "p99"), 1)
+            + marks(figures, "one-4", server)
+        )
         lines.append(f"| {NAMES[server]} | " + " | ".join(cells) + " |")
     return lines if len(lines) > 2 else []
 
 
 def clusters(figures, servers):
-    """Two nodes and Redis: µs of all their CPU per delivery, and messages a second."""
-    lines = ["| two nodes and Redis | 10 × 100, 4 in flight | 100 × 10, 4 in flight |", "| --- | --- | --- |"]
+    """Two nodes and Redis: µs of all their CPU per delivery, and messages per second."""
+    lines = [
+        "| two nodes and Redis | µs per delivery: 10 × 100, 4 in flight | 100 × 10, 4 in flight |",
+        "| --- | --- | --- |",
+    ]
     for server in servers:
         cells = []
         for row in ("two-4", "two-many-4"):
             messages = figures.values(row, server, "load", "messages_per_second")
-            cells.append(cell(figures.values(row, server, *DELIVERY)) + (f"; {median(messages):,.0f} messages/s" if messages else "") + marks(figures, row, server))
+            cells.append(
+                cell(figures.values(row, server, *DELIVERY))
+                + (f"; {median(messages):,.0f} messages/s" if messages else "")
+                + marks(figures, row, server)
+            )
         lines.append(f"| {NAMES[server]} | " + " | ".join(cells) + " |")
     return lines if len(lines) > 2 else []
 
 
-def same_rate(figures, what, rows):
-    """The same rate for each: latencies, and what it takes of the core."""
-    lines = [f"| {what}, 10 × 100 | messages/s | p50, ms | p99, ms | cores |", "| --- | --- | --- | --- | --- |"]
+def same_rate(figures, load, rows):
+    """All servers at the same rate: latencies, and the part of the core that they use."""
+    lines = [
+        f"| {load}, 10 × 100 | messages/s | p50, ms | p99, ms | cores |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for row in map(BY_NAME.get, rows):
         for server in row.servers:
             rates = figures.values(row.name, server, "load", "messages_per_second")
@@ -143,100 +178,221 @@ def same_rate(figures, what, rows):
                 continue
             cells = [f"{median(rates):,.0f}"]
             if min(figures.values(row.name, server, "keeps_up")):
-                cells += [cell(figures.values(row.name, server, "load", "latency_ms", at), 1) for at in ("p50", "p99")]
+                cells += [
+                    cell(figures.values(row.name, server, "load", "latency_ms", at), 1)
+                    for at in ("p50", "p99")
+                ]
             else:
                 cells += ["–", "does not keep up"]
             cells.append(cell(figures.sums(row.name, server, "servers", "cores")))
-            lines.append(f"| {NAMES[server]}{', two nodes' if parted(server)[1] else ''} | " + " | ".join(cells) + " |")
+            lines.append(
+                f"| {NAMES[server]}{', two nodes' if kind_and_nodes(server)[1] else ''} | "
+                + " | ".join(cells)
+                + " |"
+            )
     return lines if len(lines) > 2 else []
 
 
-# What a message may cost with more elsewhere and still be said to cost the same: rounds differ by as much.
+# Up to this factor the cost of a message counts as constant: two rounds differ by as much.
 CONSTANT = 1.25
 
 
 def elsewhere(figures):
-    """What a message costs when only what it has nothing to do with grows."""
+    """The cost of a message while only unrelated rooms, connections and nodes are added."""
     lines = [
-        "| 2,000 messages/s in rooms of 10, and | µs a message: nodes | Redis | Redis: commands a message | bytes out |",
+        "| 2,000 messages/s in rooms of 10 members | µs per message: nodes | Redis | Redis: commands per message | bytes out per message |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in ELSEWHERE:
         for server in row.servers:
             if not each(figures, row.name, server, bool):
                 continue
-            others = parted(server)[1] - 1
+            others = kind_and_nodes(server)[1] - 1
             cells = [
                 cell(each(figures, row.name, server, lambda result: per_message(result, NODES)), 0),
                 cell(each(figures, row.name, server, lambda result: per_message(result, REDIS)), 0),
                 cell(figures.values(row.name, server, "redis", "commands_per_message"), 1),
                 cell(figures.values(row.name, server, "redis", "bytes_out_per_message"), 0),
             ]
-            lines.append(f"| {row.title}{f', beside {others} other nodes' if others else ''} | " + " | ".join(cells) + " |")
+            lines.append(
+                f"| {row.title}{f', with {others} further nodes' if others else ''} | "
+                + " | ".join(cells)
+                + " |"
+            )
     return lines if len(lines) > 2 else []
 
 
 def goals(figures, held):
-    """Each goal: what, the figure, the bar, whether it is reached (`None`: it was not measured; `broken`: a promise was). `held`: of the fault lab's scenarios, and of how many."""
+    """For each goal: its title, the measured value, the limit, and whether it is reached.
+
+    `None` instead of true or false: not measured; `broken`: a guarantee was broken. `held`: the
+    number of the fault lab's scenarios that held every guarantee, and the number of all; `None` if
+    the fault lab did not run.
+    """
     rows = []
 
-    def goal(of, what, values, bar, digits=2, at_least=False, unit=""):
+    def goal(of, title, values, limit, digits=2, at_least=False, unit=""):
         reached = None
         if figures.broken.intersection(of.split()):
             reached = "broken"
         elif values:
-            reached = median(values) >= bar if at_least else median(values) <= bar
+            reached = median(values) >= limit if at_least else median(values) <= limit
         sign = "≥" if at_least else "≤"
-        rows.append((what, cell(values, digits) + unit if values else "–", f"{sign} {bar:,.{digits}f}{unit}", reached))
+        rows.append(
+            (
+                title,
+                cell(values, digits) + unit if values else "–",
+                f"{sign} {limit:,.{digits}f}{unit}",
+                reached,
+            )
+        )
 
     goal("one-1", "fan-out, 10 × 100, 1 in flight, × floor", times_floor(figures, "one-1"), 1.3)
     goal("one-4", "fan-out, 10 × 100, 4 in flight, × floor", times_floor(figures, "one-4"), 1.6)
     goal("many-4", "fan-out, 100 × 10, 4 in flight, × floor", times_floor(figures, "many-4"), 1.6)
-    for row, what in (("two-4", "10 × 100"), ("two-many-4", "100 × 10")):
-        goal(row, f"two nodes and Redis, {what}, × uWebSockets.js", figures.ratios(row, "hubbub-2", "uws-2", *DELIVERY), 1.0)
-    goal("idle", "memory of an idle joined connection", [v / 1000 for v in figures.values("idle", "hubbub", "servers", "bytes_per_connection")], 6, 1, unit=" KB")
-    goal("idle", "connect, authenticate and join, each second", figures.values("idle", "hubbub", "connecting", "per_second"), 5000, 0, at_least=True)
-    for row, what in (("storm", "one node"), ("two-storm", "two nodes")):
+    for row, size in (("two-4", "10 × 100"), ("two-many-4", "100 × 10")):
+        goal(
+            row,
+            f"two nodes and Redis, {size}, × uWebSockets.js",
+            figures.ratios(row, "hubbub-2", "uws-2", *DELIVERY),
+            1.0,
+        )
+    goal(
+        "idle",
+        "memory of an idle joined connection",
+        [v / 1000 for v in figures.values("idle", "hubbub", "servers", "bytes_per_connection")],
+        6,
+        1,
+        unit=" KB",
+    )
+    goal(
+        "idle",
+        "connect, authenticate and join, per second",
+        figures.values("idle", "hubbub", "connecting", "per_second"),
+        5000,
+        0,
+        at_least=True,
+    )
+    for row, nodes in (("storm", "one node"), ("two-storm", "two nodes")):
         server = "hubbub" if row == "storm" else "hubbub-2"
-        goal(row, f"a storm of 10,000 is back, {what}", figures.values(row, server, "storm", "seconds"), 10, 1, unit=" s")
-    goal("one-4", "p99 at the top load, 4 in flight", figures.values("one-4", "hubbub", "load", "latency_ms", "p99"), 10, 1, unit=" ms")
-    goal("half", "p99 at half of it, one node", figures.values("half", "hubbub", "load", "latency_ms", "p99"), 5, 1, unit=" ms")
-    goal("two-half", "p99 at half of it, two nodes", figures.values("two-half", "hubbub-2", "load", "latency_ms", "p99"), 10, 1, unit=" ms")
+        goal(
+            row,
+            f"reconnect storm of 10,000 is over, {nodes}",
+            figures.values(row, server, "storm", "seconds"),
+            10,
+            1,
+            unit=" s",
+        )
+    goal(
+        "one-4",
+        "p99 at maximum load, 4 in flight",
+        figures.values("one-4", "hubbub", "load", "latency_ms", "p99"),
+        10,
+        1,
+        unit=" ms",
+    )
+    goal(
+        "half",
+        "p99 at half of maximum load, one node",
+        figures.values("half", "hubbub", "load", "latency_ms", "p99"),
+        5,
+        1,
+        unit=" ms",
+    )
+    goal(
+        "two-half",
+        "p99 at half of maximum load, two nodes",
+        figures.values("two-half", "hubbub-2", "load", "latency_ms", "p99"),
+        10,
+        1,
+        unit=" ms",
+    )
     where = " (emulated)" if figures.values("huge", "hubbub", "emulated") == [1.0] else ""
-    goal("huge", "100,000 connections: p99 of a message", figures.values("huge", "hubbub", "load", "latency_ms", "p99"), 250, 0, unit=" ms")
-    goal("huge", f"100,000 connections: memory{where}", [v / 1e9 for v in figures.values("huge", "hubbub", "servers", "peak_bytes")], 0.8, 2, unit=" GB")
+    goal(
+        "huge",
+        "100,000 connections: p99 of a message",
+        figures.values("huge", "hubbub", "load", "latency_ms", "p99"),
+        250,
+        0,
+        unit=" ms",
+    )
+    goal(
+        "huge",
+        f"100,000 connections: memory{where}",
+        [v / 1e9 for v in figures.values("huge", "hubbub", "servers", "peak_bytes")],
+        0.8,
+        2,
+        unit=" GB",
+    )
     alone, cost = ("cost", "hubbub-1"), lambda result: per_message(result, slice(None))
-    goal("cost cost-rooms", "a message among 10,000 rooms, × among 100", figures.multiples(("cost-rooms", "hubbub-1"), alone, cost), CONSTANT)
-    goal("cost cost-crowd", "beside 15,000 idle connections, × beside none", figures.multiples(("cost-crowd", "hubbub-1"), alone, cost), CONSTANT)
-    goal("cost", "beside 3 nodes without members, × beside none", figures.multiples(("cost", "hubbub-4"), alone, cost), CONSTANT)
+    goal(
+        "cost cost-rooms",
+        "cost per message with 10,000 rooms, × with 100",
+        figures.multiples(("cost-rooms", "hubbub-1"), alone, cost),
+        CONSTANT,
+    )
+    goal(
+        "cost cost-crowd",
+        "cost per message with 15,000 idle connections, × without",
+        figures.multiples(("cost-crowd", "hubbub-1"), alone, cost),
+        CONSTANT,
+    )
+    goal(
+        "cost",
+        "cost per message with 3 nodes without members, × without",
+        figures.multiples(("cost", "hubbub-4"), alone, cost),
+        CONSTANT,
+    )
     sent = lambda result: found_at(result, ("redis", "bytes_out_per_message"))
-    goal("cost", "bytes that Redis sends for it there, × beside none", figures.multiples(("cost", "hubbub-4"), alone, sent), CONSTANT)
-    what = "faults, `scripts/faults --short`: scenarios that held every promise"
-    rows.append((what, "{} of {}".format(*held) if held else "–", "all", held and held[0] == held[1]))
+    goal(
+        "cost",
+        "bytes that Redis sends per message with them, × without",
+        figures.multiples(("cost", "hubbub-4"), alone, sent),
+        CONSTANT,
+    )
+    title = "faults, `scripts/faults --short`: scenarios without a broken guarantee"
+    rows.append(
+        (title, "{} of {}".format(*held) if held else "–", "all", held and held[0] == held[1])
+    )
     return rows
 
 
 def goal_table(rows):
-    lines = ["| goal | measured | bar | |", "| --- | --- | --- | --- |"]
-    words = {True: "reached", False: "**not reached**", None: "not measured here", "broken": "**broken**: see what was missing, repeated or out of order"}
-    lines += [f"| {what} | {value} | {bar} | {words[reached]} |" for what, value, bar, reached in rows]
+    lines = ["| goal | measured | limit | |", "| --- | --- | --- | --- |"]
+    words = {
+        True: "reached",
+        False: "**not reached**",
+        None: "not measured here",
+        "broken": "**broken**: messages were missing, repeated or out of order",
+    }
+    lines += [
+        f"| {title} | {value} | {limit} | {words[reached]} |"
+        for title, value, limit, reached in rows
+    ]
     return lines
 
 
 def growth(figures):
-    """The tables of --scale: what a message costs as nodes, rooms and connections grow, and what Redis holds."""
-    tables = [nodes(figures), wide(figures), crowds(figures), cores(figures), redis_keys(figures), network(figures)]
+    """The tables of --scale: costs as nodes, rooms and connections grow, and Redis memory."""
+    tables = [
+        nodes(figures),
+        wide(figures),
+        crowds(figures),
+        cores(figures),
+        redis_keys(figures),
+        network(figures),
+    ]
     tables.append(legend(tables))
     return "\n\n".join("\n".join(table) for table in tables if table)
 
 
 def each(figures, row, server, figure):
-    """A figure that is made of a round's result, of each round."""
+    """`figure` of each round's result."""
     return [figure(result) for result in figures.runs.get(row, {}).get(server, []) if result]
 
 
 def per_message(result, part):
-    """µs of the processes in `part` of the list (Redis is the first) for each message."""
+    """µs of CPU per message of the processes in `part` of the list (Redis is the first)."""
     return sum(result["servers"]["cores"][part]) * 1e6 / result["load"]["messages_per_second"]
 
 
@@ -244,10 +400,10 @@ REDIS, NODES = slice(0, 1), slice(1, None)
 
 
 def nodes(figures):
-    """CPU for each message of nodes and Redis, and what Redis does for it, as nodes are added."""
+    """CPU of nodes and Redis, and Redis commands and bytes, per message as nodes are added."""
     lines = [
-        "| load | nodes | messages/s | µs a message: nodes | Redis | µs a delivery: nodes | Redis: commands a message | of them scripts "
-        "| bytes in | bytes out | p99, ms |",
+        "| load | nodes | messages/s | µs per message: nodes | Redis | µs per delivery: nodes | Redis: commands per message | of these, scripts "
+        "| bytes in per message | bytes out per message | p99, ms |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in SCALE:
@@ -259,7 +415,8 @@ def nodes(figures):
             members = each(figures, row.name, server, lambda result: result["members"])[0]
             by_nodes = each(figures, row.name, server, lambda result: per_message(result, NODES))
             cells = [
-                cell(figures.values(row.name, server, "load", "messages_per_second"), 0) + marks(figures, row.name, server),
+                cell(figures.values(row.name, server, "load", "messages_per_second"), 0)
+                + marks(figures, row.name, server),
                 cell(by_nodes, 1),
                 cell(each(figures, row.name, server, lambda result: per_message(result, REDIS)), 1),
                 cell([value / members for value in by_nodes]),
@@ -269,40 +426,67 @@ def nodes(figures):
                 cell(figures.values(row.name, server, "redis", "bytes_out_per_message"), 0),
                 cell(figures.values(row.name, server, "load", "latency_ms", "p99"), 1),
             ]
-            lines.append(f"| {row.title} | {parted(server)[1]} | " + " | ".join(cells) + " |")
+            lines.append(
+                f"| {row.title} | {kind_and_nodes(server)[1]} | " + " | ".join(cells) + " |"
+            )
     return lines if len(lines) > 2 else []
 
 
 def wide(figures):
-    """Very many rooms: what a message costs among them, and what each takes to be joined and to be there, its member included."""
+    """Very many rooms: the cost of a message and of a join, and the memory of a room."""
     lines = [
-        "| load | one node | messages/s | µs a message: node | Redis | p50, ms | p99, ms | joins/s | µs a join: node and Redis "
-        "| KB a room with its members: node | Redis |",
+        "| load | one node | messages/s | µs per message: node | Redis | p50, ms | p99, ms | joins/s | µs per join: node and Redis "
+        "| KB per room with its members: node | Redis |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in SCALE:
         for server in row.servers if row.is_wide else ():
             if not each(figures, row.name, server, bool):
                 continue
-            has_redis = parted(server)[1] > 0
+            has_redis = kind_and_nodes(server)[1] > 0
             node = NODES if has_redis else slice(None)
 
             def more(result, part):
-                """Bytes of these processes, with everyone there, above those at first."""
+                """KB per room: memory of these processes with all clients, minus that before."""
                 return sum(result["servers"]["bytes_more"][part]) / result["rooms"] / 1000
 
             def of_redis(figure, digits):
-                return cell(each(figures, row.name, server, lambda result: figure(result, REDIS)), digits) if has_redis else "–"
+                return (
+                    cell(
+                        each(figures, row.name, server, lambda result: figure(result, REDIS)),
+                        digits,
+                    )
+                    if has_redis
+                    else "–"
+                )
 
             cells = [
-                "with Redis" if has_redis else "without",
+                "with Redis" if has_redis else "without Redis",
                 cell(figures.values(row.name, server, "load", "messages_per_second"), 0),
                 cell(each(figures, row.name, server, lambda result: per_message(result, node)), 1),
                 of_redis(per_message, 1),
                 cell(figures.values(row.name, server, "load", "latency_ms", "p50"), 1),
                 cell(figures.values(row.name, server, "load", "latency_ms", "p99"), 1),
-                cell(each(figures, row.name, server, lambda result: result["connecting"]["per_second"] * result["rooms_each"]), 0),
-                cell(each(figures, row.name, server, lambda result: result["servers"]["cpu_us_per_connection"] / result["rooms_each"]), 0),
+                cell(
+                    each(
+                        figures,
+                        row.name,
+                        server,
+                        lambda result: result["connecting"]["per_second"] * result["rooms_each"],
+                    ),
+                    0,
+                ),
+                cell(
+                    each(
+                        figures,
+                        row.name,
+                        server,
+                        lambda result: (
+                            result["servers"]["cpu_us_per_connection"] / result["rooms_each"]
+                        ),
+                    ),
+                    0,
+                ),
                 cell(each(figures, row.name, server, lambda result: more(result, node)), 2),
                 of_redis(more, 2),
             ]
@@ -311,10 +495,10 @@ def wide(figures):
 
 
 def crowds(figures):
-    """The same small load beside ever more idle connections."""
+    """The same small load with more and more idle connections."""
     lines = [
-        "| idle connections beside 100 messages/s | at rest: cores of the node | of Redis | Redis's commands/s | bytes/s of each | µs a message: node | Redis | p99, ms "
-        "| to connect and join, µs: node | Redis | KB of each: node | kernel | Redis |",
+        "| idle connections, with 100 messages/s | without messages: cores of the node | of Redis | Redis commands/s | bytes/s per connection | µs per message: node | Redis | p99, ms "
+        "| µs to connect and join: node | Redis | KB per connection: node | kernel | Redis |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     server = GROWING[0]
@@ -323,80 +507,130 @@ def crowds(figures):
             continue
 
         def more(result, part):
-            """What the messages add to what the crowd takes at rest."""
+            """µs of CPU per message, on top of the usage without messages."""
             cores = sum(result["servers"]["cores"][part]) - sum(result["rest"]["cores"][part])
             return cores * 1e6 / result["load"]["messages_per_second"]
 
         cells = [
-            cell(each(figures, row.name, server, lambda result: sum(result["rest"]["cores"][NODES])), 3),
-            cell(each(figures, row.name, server, lambda result: sum(result["rest"]["cores"][REDIS])), 3),
+            cell(
+                each(figures, row.name, server, lambda result: sum(result["rest"]["cores"][NODES])),
+                3,
+            ),
+            cell(
+                each(figures, row.name, server, lambda result: sum(result["rest"]["cores"][REDIS])),
+                3,
+            ),
             cell(figures.values(row.name, server, "rest", "commands_per_second"), 0),
-            cell(each(figures, row.name, server, lambda result: result["rest"]["wire_bytes_per_second"] / row.beside), 1) if row.beside else "–",
+            cell(
+                each(
+                    figures,
+                    row.name,
+                    server,
+                    lambda result: result["rest"]["wire_bytes_per_second"] / row.beside,
+                ),
+                1,
+            )
+            if row.beside
+            else "–",
             cell(each(figures, row.name, server, lambda result: more(result, NODES)), 0),
             cell(each(figures, row.name, server, lambda result: more(result, REDIS)), 0),
             cell(figures.values(row.name, server, "load", "latency_ms", "p99"), 1),
             cell(figures.values(row.name, server, "beside", "node_us"), 0),
             cell(figures.values(row.name, server, "beside", "redis_us"), 0),
-            cell([value / 1000 for value in figures.values(row.name, server, "beside", "node_bytes")], 1),
-            cell([value / 1000 for value in figures.values(row.name, server, "beside", "kernel_bytes")], 1),
-            cell([value / 1000 for value in figures.values(row.name, server, "beside", "redis_bytes")], 1),
+            cell(
+                [
+                    value / 1000
+                    for value in figures.values(row.name, server, "beside", "node_bytes")
+                ],
+                1,
+            ),
+            cell(
+                [
+                    value / 1000
+                    for value in figures.values(row.name, server, "beside", "kernel_bytes")
+                ],
+                1,
+            ),
+            cell(
+                [
+                    value / 1000
+                    for value in figures.values(row.name, server, "beside", "redis_bytes")
+                ],
+                1,
+            ),
         ]
         lines.append(f"| {row.beside:,} | " + " | ".join(cells) + " |")
     return lines if len(lines) > 2 else []
 
 
-# By the kinds of ARCHITECTURE.md's table of keys.
+# The kinds of keys in ARCHITECTURE.md's table of the Redis layout.
 KINDS = {
     "h": "log of a room",
-    "i": "place of a send, remembered",
+    "i": "remembered place of a send",
     "m": "numbering of a room",
     "u": "members of a room",
-    "k": "their connections",
-    "w": "their names",
+    "k": "number of connections per member of a room",
+    "w": "names of the members of a room",
     "n": "connections of a node in a room",
     "p": "last changes of a room or a user",
     "s": "status of a user",
     "c": "connections of a user",
-    "N": "what a node has connections in",
-    "q": "what a user spent",
+    "N": "rooms or users in which a node has connections",
+    "q": "rate limits of a user",
 }
 
 
 def cores(figures):
-    """What a delivery costs when a node's threads are two. The generator uses both cores in either case."""
-    lines = ["| one node without Redis | µs a delivery | × one thread | p50, ms | p99, ms |", "| --- | --- | --- | --- | --- |"]
-    for row, what in (("cores-1", "one thread on one of two cores"), ("cores-2", "two threads on both")):
+    """The cost of a delivery on one and on two threads. The generator always uses both cores."""
+    lines = [
+        "| one node without Redis | µs per delivery | × one thread | p50, ms | p99, ms |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row, threads in (
+        ("cores-1", "one thread on one of two cores"),
+        ("cores-2", "two threads on both"),
+    ):
         if not each(figures, row, "hubbub", bool):
             continue
-        times = figures.multiples((row, "hubbub"), ("cores-1", "hubbub"), lambda result: found_at(result, DELIVERY))
+        times = figures.multiples(
+            (row, "hubbub"), ("cores-1", "hubbub"), lambda result: found_at(result, DELIVERY)
+        )
         cells = [cell(figures.values(row, "hubbub", *DELIVERY)), cell(times)]
-        cells += [cell(figures.values(row, "hubbub", "load", "latency_ms", at), 1) for at in ("p50", "p99")]
-        lines.append(f"| {BY_NAME[row].title}, {what} | " + " | ".join(cells) + " |")
+        cells += [
+            cell(figures.values(row, "hubbub", "load", "latency_ms", at), 1)
+            for at in ("p50", "p99")
+        ]
+        lines.append(f"| {BY_NAME[row].title}, {threads} | " + " | ".join(cells) + " |")
     return lines if len(lines) > 2 else []
 
 
 def redis_keys(figures):
-    """What Redis holds, by MEMORY USAGE, in the row with a thousand connections beside the load."""
+    """The memory of Redis by kind of key (MEMORY USAGE), in the row with 1,000 idle connections."""
     found = [result for result in figures.runs.get("idle-1000", {}).get(GROWING[0], []) if result]
     if not found:
         return []
     keys = found[-1]["keys"]
-    lines = ["| keys | what | how many | bytes of each |", "| --- | --- | --- | --- |"]
+    lines = ["| keys | content | count | bytes per key |", "| --- | --- | --- | --- |"]
     for kind, (count, total) in sorted(keys["kinds"].items(), key=lambda item: -item[1][1]):
         if kind in KINDS:
             lines.append(f"| `{kind}:` | {KINDS[kind]} | {count:,} | {total / count:,.0f} |")
             if kind == "h" and keys["log_entries"]:
-                lines.append(f"| | – each message in it | {keys['log_entries']:,} | {total / keys['log_entries']:,.0f} |")
+                lines.append(
+                    f"| | – each message in it | {keys['log_entries']:,} | {total / keys['log_entries']:,.0f} |"
+                )
     return lines
 
 
 def network(figures):
-    """What a delivery weighs, without a Redis whose traffic would be on the same network."""
+    """Bytes on the network per delivery.
+
+    Measured without Redis, because its traffic would be on the same network.
+    """
     found = figures.values("wire", "hubbub", "wire_bytes_per_delivery")
     if not found:
         return []
     return [
-        "| one node without Redis | bytes on the network for each delivery |",
+        "| one node without Redis | bytes on the network per delivery |",
         "| --- | --- |",
-        f"| {BY_NAME['wire'].title}, contents of 100 bytes, heads of TCP and IP and what was sent included | {cell(found, 0)} |",
+        f"| {BY_NAME['wire'].title}, contents of 100 bytes, including TCP and IP headers and the sent message | {cell(found, 0)} |",
     ]

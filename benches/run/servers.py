@@ -1,4 +1,4 @@
-"""Starts and ends the servers that are compared, all on one core unless told otherwise."""
+"""Starts and stops the servers that are compared, all on one core by default."""
 
 import os
 import resource
@@ -16,15 +16,18 @@ TARGET = ROOT / "target"
 SERVER_CORE = "1"
 LOAD_CORE = "0"
 BOTH_CORES = "0,1"
-PATIENCE = 20
+# Seconds until a started server must accept connections.
+START_TIMEOUT = 20
 
-# No rate is to be the limit that is measured; everything else is as anyone would run it.
+# Rate limits are off, so that none of them is the limit that is measured; everything else has its
+# default.
 HUBBUB = {
     "AUTH_MODE": "open",
     "RATE_EVENTS_PER_SEC": "0",
     "MAX_HANDSHAKES_PER_SEC": "0",
     "MAX_UNAUTHENTICATED": "0",
-    # Without Redis a node holds 100,000 unless told otherwise: as many as a row has, and the one of broadcasts would be one too many.
+    # Without Redis a node holds 100,000 rooms by default. One row has that many, and the room of
+    # broadcasts comes on top.
     "MAX_ROOMS": "200000",
     "RUST_LOG": "warn",
 }
@@ -37,25 +40,35 @@ def free_port():
 
 
 def bun():
-    """Bun's binary, which its package puts there when it is installed."""
+    """Path of Bun's binary, which the installation of its package creates."""
     return str(PEERS / "node_modules" / "bun" / "bin" / "bun.exe")
 
 
 def command(kind, port, redis_url):
-    """The command line of a server, and what it needs in its environment."""
+    """The command line of a server, and its environment variables."""
     if kind == "floor":
         return [str(TARGET / "bench" / "floor"), str(port)], {}
     if kind == "hubbub":
         more = {"REDIS_URL": redis_url} if redis_url else {}
-        return [os.environ.get("HUBBUB_BIN", str(TARGET / "release" / "hubbub")), "serve"], {**HUBBUB, "SERVER_PORT": str(port), **more}
+        return [os.environ.get("HUBBUB_BIN", str(TARGET / "release" / "hubbub")), "serve"], {
+            **HUBBUB,
+            "SERVER_PORT": str(port),
+            **more,
+        }
     if kind == "bun":
         return [bun(), str(PEERS / "bun.mjs"), str(port)], {}
-    # ws, ws-pubsub, uws.
-    return ["node", str(PEERS / "node.mjs"), kind, str(port), *([redis_url] if redis_url else [])], {}
+    # The remaining kinds: ws, ws-pubsub, uws.
+    return [
+        "node",
+        str(PEERS / "node.mjs"),
+        kind,
+        str(port),
+        *([redis_url] if redis_url else []),
+    ], {}
 
 
 def hard_limit():
-    """How many files a process may have open at most."""
+    """The maximum number of open files of a process."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
@@ -69,7 +82,7 @@ class Failed(Exception):
 
 
 def await_port(process, port, log):
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + START_TIMEOUT
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -77,35 +90,51 @@ def await_port(process, port, log):
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
                 log.seek(0)
-                raise Failed(log.read().decode(errors="replace")[-600:] or "it does not listen") from None
+                raise Failed(
+                    log.read().decode(errors="replace")[-600:]
+                    or "the server does not accept connections"
+                ) from None
             time.sleep(0.02)
 
 
 @dataclass(frozen=True)
 class Running:
     ports: list  # of the nodes
-    pids: list  # of all processes; Redis's is the first, where there is one
+    pids: list  # of all processes; that of Redis comes first, if there is one
     redis_port: int | None
 
 
-def parted(server):
-    """The kind of a server, by its name in rows.py, and how many of them share a Redis: 0 for one without."""
+def kind_and_nodes(server):
+    """Splits a server's name in rows.py into its kind and its number of nodes that share a Redis.
+
+    The number is 0 for a single node without Redis.
+    """
     kind, _, nodes = server.rpartition("-")
     return (kind, int(nodes)) if nodes.isdigit() else (server, 0)
 
 
 @contextmanager
 def running(server, cores=SERVER_CORE):
-    """A server, by its name in rows.py."""
-    kind, nodes = parted(server)
+    """Runs the server with this name in rows.py until the context ends."""
+    kind, nodes = kind_and_nodes(server)
     with tempfile.TemporaryDirectory() as directory, open(Path(directory) / "log", "w+b") as log:
         processes = []
 
         def start(line, port, more):
-            environment = {"PATH": os.environ["PATH"], "HOME": directory, "NODE_ENV": "production", **more}
+            environment = {
+                "PATH": os.environ["PATH"],
+                "HOME": directory,
+                "NODE_ENV": "production",
+                **more,
+            }
             process = subprocess.Popen(
-                ["taskset", "-c", cores, *line], cwd=directory, env=environment, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, preexec_fn=raise_files,
+                ["taskset", "-c", cores, *line],
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=raise_files,
             )
             processes.append(process)
             await_port(process, port, log)
@@ -114,7 +143,11 @@ def running(server, cores=SERVER_CORE):
             redis_url = redis_port = None
             if nodes:
                 redis_port = free_port()
-                start(["redis-server", "--port", str(redis_port), "--save", "", "--appendonly", "no"], redis_port, {})
+                start(
+                    ["redis-server", "--port", str(redis_port), "--save", "", "--appendonly", "no"],
+                    redis_port,
+                    {},
+                )
                 redis_url = f"redis://127.0.0.1:{redis_port}"
             ports = []
             for _ in range(nodes or 1):

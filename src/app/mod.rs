@@ -25,7 +25,7 @@ use crate::gateway::websocket::{self, Outbox, PlainWebSocket};
 use crate::gateway::wire::{Envelope, going_away};
 use crate::server::admission::Admission;
 use crate::server::tls::Tls;
-use crate::server::{Drained, Listener, Timeouts, carry_sessions, drain};
+use crate::server::{Drainable, Listener, Timeouts, drain, register_stream_types};
 use crate::telemetry::exposition::{self, Sample};
 
 /// How long connections that are no sockets may take to finish their request when the node stops.
@@ -76,15 +76,15 @@ impl App {
             write_timeout,
             ..engineioxide::Limits::default()
         });
-        carry_sessions(&control);
-        let rota = control.rota();
+        register_stream_types(&control);
+        let scheduler = control.write_scheduler();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let delivery_settings = DeliverySettings {
             workers,
             room_events: config.settings.room_events_limit,
             page_bytes: config.settings.max_outbox_bytes / 8,
             ahead_bytes: config.settings.max_outbox_bytes / 4 / workers.min(4),
-            pause: Pause::new(move || rota.turn()),
+            pause: Pause::new(move || scheduler.wait_for_slice()),
             ..DeliverySettings::default()
         };
         let delivery = Arc::new(Delivery::start(&backplane, &delivery_settings));
@@ -112,7 +112,11 @@ impl App {
         let connections =
             Connections::new(chat.clone(), auth.clone(), admission.clone(), outbox_bytes);
         let gateway = Gateway::new(connections.clone(), settings);
-        let plain = PlainWebSocket::new(connections.clone(), plain_settings, control.rota());
+        let plain = PlainWebSocket::new(
+            connections.clone(),
+            plain_settings,
+            control.write_scheduler(),
+        );
         let everyone = Everyone {
             control: control.clone(),
             plain: plain.clone(),
@@ -128,19 +132,19 @@ impl App {
         let telling = chat.clone();
         let telling = tokio::spawn(async move { telling.user_rates().keep_telling().await });
         let doors = Arc::new(HttpState {
-            chat,
+            messaging: chat,
             access: Access {
-                auth,
-                keys: config.api_keys()?,
-                broadcasters: config.broadcasters(),
+                authenticator: auth,
+                api_keys: config.api_keys()?,
+                broadcast_roles: config.broadcasters(),
             },
-            callers: CallerRateLimiter::new(config.posts()),
-            broadcasters: CallerRateLimiter::new(config.broadcasts()),
+            post_limiter: CallerRateLimiter::new(config.posts()),
+            broadcast_limiter: CallerRateLimiter::new(config.broadcasts()),
             origins: config.origins.clone(),
-            proxies: config.proxies.clone().unwrap_or_default(),
+            trusted_proxies: config.proxies.clone().unwrap_or_default(),
             admission: admission.clone(),
             control,
-            plain,
+            plain_websockets: plain,
             metrics: Arc::new(move || exposition::render(metrics.read())),
         });
         let (stop, stopped) = watch::channel(false);
@@ -159,7 +163,7 @@ impl App {
         let mut tasks = vec![telling];
         if let Some(tls) = tls {
             listener = listener.with_tls(&tls);
-            tasks.push(tokio::spawn(tls.follow(LOOK_AT_CERTIFICATE)));
+            tasks.push(tokio::spawn(tls.reload_on_change(LOOK_AT_CERTIFICATE)));
         }
         tasks.push(tokio::spawn(listener.serve(router, stopped.clone())));
         let mut metrics_address = None;
@@ -241,7 +245,7 @@ impl App {
 #[async_trait]
 impl AuthorizationHook for Webhook {
     async fn given(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
-        self.ask(action, user, room).await
+        self.authorize(action, user, room).await
     }
 }
 
@@ -257,23 +261,23 @@ impl Everyone {
         self.control.len() + self.plain.len()
     }
 
-    fn list(&self) -> Vec<Box<dyn Drained>> {
+    fn list(&self) -> Vec<Box<dyn Drainable>> {
         let sessions = self
             .control
             .sessions()
             .into_iter()
-            .map(|session| Box::new(session) as Box<dyn Drained>);
+            .map(|session| Box::new(session) as Box<dyn Drainable>);
         let plain = self
             .plain
             .outboxes()
             .into_iter()
-            .map(|outbox| Box::new(outbox) as Box<dyn Drained>);
+            .map(|outbox| Box::new(outbox) as Box<dyn Drainable>);
         sessions.chain(plain).collect()
     }
 }
 
 #[async_trait]
-impl Drained for SessionHandle {
+impl Drainable for SessionHandle {
     fn announce(&self, left: Duration) {
         self.send(&Frame::text(&going_away(Envelope::SocketIo, left)));
     }
@@ -292,7 +296,7 @@ impl Drained for SessionHandle {
 }
 
 #[async_trait]
-impl Drained for Arc<Outbox> {
+impl Drainable for Arc<Outbox> {
     fn announce(&self, left: Duration) {
         self.announce_end(left);
     }

@@ -1,34 +1,36 @@
-//! Keys of backend services.
+//! API keys, by which services authenticate.
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// What begins a key that is configured by its digest.
-const HASHED: &str = "sha256:";
+/// The prefix of a key that is configured as its digest.
+const DIGEST_PREFIX: &str = "sha256:";
 
-/// An entry that is meant to be a digest, and is none.
+/// A configured key begins with `sha256:` and does not continue with a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("sha256: must be followed by the 64 hexadecimal digits of a key's SHA-256")]
 pub struct NotADigest;
 
-/// The keys that are accepted, as digests: of one length, and of no use to whoever reads them here.
+/// The accepted keys, stored as digests. All have the same length, and a digest that leaks from
+/// memory cannot be used as a key.
 #[derive(Default)]
 pub struct ApiKeys(Vec<[u8; 32]>);
 
 impl ApiKeys {
-    /// Those keys, each as it is or as `sha256:` and its digest in hexadecimal.
+    /// Each key is given as it is, or as `sha256:` and its digest in hexadecimal.
     ///
     /// # Errors
-    /// When a digest is none.
+    /// If a digest is malformed.
     pub fn new(keys: &[String]) -> Result<Self, NotADigest> {
-        let digest = |key: &String| match key.strip_prefix(HASHED) {
+        let digest = |key: &String| match key.strip_prefix(DIGEST_PREFIX) {
             None => Ok(Sha256::digest(key).into()),
-            Some(digits) => unhex(digits).ok_or(NotADigest),
+            Some(digits) => parse_digest(digits).ok_or(NotADigest),
         };
         keys.iter().map(digest).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether `key` is one of them. All are compared, each in constant time, so that the time taken tells nothing of them.
+    /// Whether `key` is one of the keys. Compares it with every key, each in constant time, so that
+    /// the duration reveals nothing about the keys.
     #[must_use]
     pub fn contains(&self, key: &str) -> bool {
         let digest: [u8; 32] = Sha256::digest(key).into();
@@ -37,7 +39,7 @@ impl ApiKeys {
     }
 }
 
-fn unhex(digits: &str) -> Option<[u8; 32]> {
+fn parse_digest(digits: &str) -> Option<[u8; 32]> {
     if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
@@ -57,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_keys_are_known() {
+    fn only_complete_keys_are_accepted() {
         let keys = keys(&["first-key", "second-key"]).unwrap();
         assert!(keys.contains("first-key") && keys.contains("second-key"));
         assert!(!keys.contains("first") && !keys.contains("") && !keys.contains("first-key "));
@@ -65,8 +67,8 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_stands_for_its_key_and_not_for_itself() {
-        // Of "abc", the example of the standard.
+    fn a_configured_digest_accepts_its_key_but_not_itself() {
+        // The digest of "abc", an example in the standard.
         let digest = "sha256:BA7816BF8F01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let keys = keys(&["first-key", digest]).unwrap();
         assert!(keys.contains("abc") && keys.contains("first-key"));
@@ -74,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_digest_is_refused() {
+    fn a_malformed_digest_is_refused() {
         for wrong in [
             "sha256:",
             "sha256:abc",

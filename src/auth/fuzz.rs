@@ -1,4 +1,4 @@
-//! Tokens by chance: forged ones, and genuine ones that say anything.
+//! Fuzzes tokens: forged ones, validly signed ones with arbitrary claims, and key sets.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,24 +10,24 @@ use super::*;
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
-/// A token of that head and those claims, with a good signature.
-fn signed(head: &[u8], claims: &[u8]) -> String {
-    let said = format!(
+/// A token with this header and these claims, validly signed.
+fn signed(header: &[u8], claims: &[u8]) -> String {
+    let signed = format!(
         "{}.{}",
-        URL_SAFE_NO_PAD.encode(head),
+        URL_SAFE_NO_PAD.encode(header),
         URL_SAFE_NO_PAD.encode(claims)
     );
     let key = EncodingKey::from_secret(SECRET.as_bytes());
-    let signature = jsonwebtoken::crypto::sign(said.as_bytes(), &key, Algorithm::HS256).unwrap();
-    format!("{said}.{signature}")
+    let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).unwrap();
+    format!("{signed}.{signature}")
 }
 
-const HEAD: &[u8] = br#"{"alg":"HS256","typ":"JWT"}"#;
+const HEADER: &[u8] = br#"{"alg":"HS256","typ":"JWT"}"#;
 
 #[test]
 fn fuzz_forged_tokens() {
-    let genuine = signed(HEAD, br#"{"sub":"ann","exp":4000000000}"#);
-    let expired = signed(HEAD, br#"{"sub":"bob","exp":1000}"#);
+    let genuine = signed(HEADER, br#"{"sub":"ann","exp":4000000000}"#);
+    let expired = signed(HEADER, br#"{"sub":"bob","exp":1000}"#);
     let none = format!(
         "{}.{}.",
         URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#),
@@ -57,7 +57,7 @@ fn fuzz_forged_tokens() {
     .run(|bytes| {
         let token = String::from_utf8_lossy(bytes);
         match verifier.verify(&token).now_or_never().unwrap() {
-            // Whoever gets in has the very token.
+            // Only the genuine token itself is accepted.
             Ok(_) => assert_eq!(token, genuine),
             Err(refusal) => {
                 assert!(matches!(
@@ -66,7 +66,7 @@ fn fuzz_forged_tokens() {
                 ));
                 assert!(
                     refusal.code != Code::TokenExpired || token == expired,
-                    "believed without a signature: {token}"
+                    "the expiry of a token without a valid signature was believed: {token}"
                 );
                 return refusal.text;
             }
@@ -106,7 +106,7 @@ fn fuzz_claims() {
     .run(|claims| {
         let now = jsonwebtoken::get_current_timestamp();
         match verifier
-            .verify(&signed(HEAD, claims))
+            .verify(&signed(HEADER, claims))
             .now_or_never()
             .unwrap()
         {
@@ -166,13 +166,13 @@ fn fuzz_key_sets() {
         keys::Algorithm::Es256,
         keys::Algorithm::EdDsa,
     ];
-    // Nobody signed these: no key may be found that takes them, however it is broken.
+    // None of these is validly signed, so no key may accept them, however malformed the key is.
     let part = |part: &str| URL_SAFE_NO_PAD.encode(part);
-    let token = |head: &str, signature: usize| {
+    let token = |header: &str, signature: usize| {
         let claims = part(r#"{"sub":"eve","exp":4000000000}"#);
         format!(
             "{}.{claims}.{}",
-            part(head),
+            part(header),
             URL_SAFE_NO_PAD.encode(vec![1; signature])
         )
     };

@@ -1,4 +1,5 @@
-//! A JWK set that is fetched: anew when a token names a key that isn't in it, but not at any stranger's pace.
+//! A JWK set that is fetched from a URL, and fetched again when a token names a key that is not in
+//! it. Made-up key names cannot raise the rate of fetches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +10,19 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use super::KeyError;
+use super::http_client::{FetchError, HttpClient};
 use super::keys::{Algorithm, KeySet};
-use super::outgoing::{FetchError, Outgoing};
 use crate::domain::{Code, Refusal};
 
-/// Between the beginnings of two fetches at least: whoever makes up key names can't make this node ask more often.
-const EVERY: Duration = Duration::from_secs(30);
-/// A set so old is fetched anew beside its use, so that a key that was withdrawn ends.
+/// The shortest time between the starts of two fetches, so that a client that makes up key names
+/// cannot cause more of them.
+const MIN_INTERVAL: Duration = Duration::from_secs(30);
+/// A set of this age is fetched again in the background while it stays in use, so that a withdrawn
+/// key stops being valid.
 const MAX_AGE: Duration = Duration::from_secs(300);
-/// How long the server may take.
+/// How long a fetch may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// The largest set.
+/// The largest response, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
 
 type Fetch = Box<dyn Fn() -> BoxFuture<'static, Result<Bytes, FetchError>> + Send + Sync>;
@@ -27,24 +30,25 @@ type Fetch = Box<dyn Fn() -> BoxFuture<'static, Result<Bytes, FetchError>> + Sen
 pub(super) struct Jwks {
     fetch: Fetch,
     algorithms: Vec<Algorithm>,
-    /// The last good set stays until there is a better one.
+    /// The last valid set. A failed fetch does not replace it.
     current: RwLock<Arc<KeySet>>,
-    /// Held while one fetches: so all who wait share what comes of it.
-    last: tokio::sync::Mutex<Option<Attempt>>,
+    /// Locked during a fetch, so that all callers that wait for the lock share its result.
+    last_fetch: tokio::sync::Mutex<Option<Fetched>>,
 }
 
-struct Attempt {
-    begun: Instant,
-    /// When it ended well.
-    done: Option<Instant>,
+struct Fetched {
+    started: Instant,
+    /// When it ended, if it succeeded.
+    succeeded: Option<Instant>,
 }
 
 impl Jwks {
-    pub fn at(uri: http::Uri, algorithms: Vec<Algorithm>) -> Result<Arc<Self>, KeyError> {
-        let outgoing = Arc::new(Outgoing::new(&uri, TIMEOUT, MAX_BYTES)?);
+    pub fn from_url(uri: http::Uri, algorithms: Vec<Algorithm>) -> Result<Arc<Self>, KeyError> {
+        let client = Arc::new(HttpClient::new(&uri, TIMEOUT, MAX_BYTES)?);
         let fetch = Box::new(move || {
-            let (outgoing, uri) = (outgoing.clone(), uri.clone());
-            Box::pin(async move { outgoing.get(&uri).await }) as BoxFuture<'static, _>
+            let client = client.clone();
+            let uri = uri.clone();
+            Box::pin(async move { client.get(&uri).await }) as BoxFuture<'static, _>
         });
         Ok(Self::new(fetch, algorithms))
     }
@@ -54,55 +58,52 @@ impl Jwks {
             fetch,
             algorithms,
             current: RwLock::default(),
-            last: tokio::sync::Mutex::default(),
+            last_fetch: tokio::sync::Mutex::default(),
         })
     }
 
-    /// The set at hand; empty until the first fetch went well.
+    /// The current set, which is empty until a fetch has succeeded.
     pub fn current(&self) -> Arc<KeySet> {
         self.current.read().clone()
     }
 
-    /// Fetches beside what goes on if the set is old. Must be called within a tokio runtime.
-    pub fn keep_fresh(self: &Arc<Self>) {
-        // Held: someone fetches.
-        let Ok(last) = self.last.try_lock() else {
+    /// Starts a fetch in the background if the set is old. Must be called within a tokio runtime.
+    pub fn refresh_if_old(self: &Arc<Self>) {
+        // If it is locked, a fetch is under way.
+        let Ok(last_fetch) = self.last_fetch.try_lock() else {
             return;
         };
-        let old = last
+        let is_old = last_fetch
             .as_ref()
-            .is_some_and(|last| last.begun.elapsed() >= MAX_AGE);
-        drop(last);
-        if old {
+            .is_some_and(|fetch| fetch.started.elapsed() >= MAX_AGE);
+        drop(last_fetch);
+        if is_old {
             let this = self.clone();
-            tokio::spawn(async move { this.newer().await.map(drop) });
+            tokio::spawn(async move { this.fetch_newer().await.map(drop) });
         }
     }
 
-    /// A set that was fetched after the call.
+    /// Returns a set that was fetched after the call. Concurrent callers share one fetch.
     ///
     /// # Errors
-    /// `unavailable` when that can't be had now: then nobody can tell whether the token is good, and the client shall try again.
-    pub async fn newer(&self) -> Result<Arc<KeySet>, Refusal> {
-        let asked = Instant::now();
-        let unknown = |wait| {
-            Refusal::new(Code::Unavailable, "the token's key can't be looked up now")
-                .retry_after(wait)
-        };
-        let mut last = self.last.lock().await;
-        if let Some(last) = &*last {
-            if last.done.is_some_and(|done| done > asked) {
+    /// `unavailable` if it cannot be fetched now. Then nothing is known about the token, and the
+    /// client should retry.
+    pub async fn fetch_newer(&self) -> Result<Arc<KeySet>, Refusal> {
+        let called = Instant::now();
+        let mut last_fetch = self.last_fetch.lock().await;
+        if let Some(fetch) = &*last_fetch {
+            if fetch.succeeded.is_some_and(|at| at > called) {
                 return Ok(self.current());
             }
-            let since = last.begun.elapsed();
-            if since < EVERY {
-                return Err(unknown(EVERY.saturating_sub(since)));
+            let elapsed = fetch.started.elapsed();
+            if elapsed < MIN_INTERVAL {
+                return Err(key_unavailable(MIN_INTERVAL.saturating_sub(elapsed)));
             }
         }
-        // Written first: a caller that is gone half-way has asked, too.
-        let attempt = last.insert(Attempt {
-            begun: Instant::now(),
-            done: None,
+        // Stored before the fetch, so that a fetch counts even if its caller is dropped half-way.
+        let fetch = last_fetch.insert(Fetched {
+            started: Instant::now(),
+            succeeded: None,
         });
         let set = match (self.fetch)().await {
             Ok(json) => KeySet::jwks(&json, &self.algorithms).map_err(|error| error.to_string()),
@@ -110,7 +111,7 @@ impl Jwks {
         };
         match set {
             Ok(set) => {
-                attempt.done = Some(Instant::now());
+                fetch.succeeded = Some(Instant::now());
                 let set = Arc::new(set);
                 *self.current.write() = set.clone();
                 Ok(set)
@@ -118,12 +119,16 @@ impl Jwks {
             Err(error) => {
                 tracing::warn!(
                     error,
-                    "the JWK set could not be fetched; the last good one stays"
+                    "the JWK set could not be fetched; the last valid set stays in force"
                 );
-                Err(unknown(EVERY))
+                Err(key_unavailable(MIN_INTERVAL))
             }
         }
     }
+}
+
+fn key_unavailable(wait: Duration) -> Refusal {
+    Refusal::new(Code::Unavailable, "the token's key can't be looked up now").retry_after(wait)
 }
 
 #[cfg(test)]
@@ -133,63 +138,69 @@ mod tests {
 
     const SET: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwaaPJHURo8","kid":"a"}]}"#;
 
-    /// A set whose server gives these answers, one after another, a second each, and the number of times it was asked.
-    fn jwks(answers: &'static [Result<&'static str, FetchError>]) -> (Arc<Jwks>, Arc<AtomicUsize>) {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = asked.clone();
+    /// A set from a server that sends these responses one after another, each after a second. Also
+    /// returns the number of requests that the server received.
+    fn jwks(
+        responses: &'static [Result<&'static str, FetchError>],
+    ) -> (Arc<Jwks>, Arc<AtomicUsize>) {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = requests.clone();
         let fetch = Box::new(move || {
-            let answer = answers[count.fetch_add(1, Ordering::SeqCst)].clone();
-            let answer = async move {
+            let response = responses[count.fetch_add(1, Ordering::SeqCst)].clone();
+            let response = async move {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                answer.map(Bytes::from)
+                response.map(Bytes::from)
             };
-            Box::pin(answer) as BoxFuture<'static, _>
+            Box::pin(response) as BoxFuture<'static, _>
         });
-        (Jwks::new(fetch, vec![Algorithm::EdDsa]), asked)
+        (Jwks::new(fetch, vec![Algorithm::EdDsa]), requests)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_who_ask_at_once_share_one_fetch() {
-        let (jwks, asked) = jwks(&[Ok(SET)]);
-        let all = futures_util::future::join_all((0..100).map(|_| jwks.newer())).await;
+    async fn concurrent_callers_share_one_fetch() {
+        let (jwks, requests) = jwks(&[Ok(SET)]);
+        let all = futures_util::future::join_all((0..100).map(|_| jwks.fetch_newer())).await;
         assert!(all.iter().all(Result::is_ok));
-        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        assert_eq!(requests.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_fetched_once_in_thirty_seconds_at_most() {
-        let (jwks, asked) = jwks(&[Ok(SET), Ok(SET)]);
-        assert!(jwks.newer().await.is_ok());
-        let refusal = jwks.newer().await.err().unwrap();
+    async fn a_set_is_fetched_at_most_once_in_thirty_seconds() {
+        let (jwks, requests) = jwks(&[Ok(SET), Ok(SET)]);
+        assert!(jwks.fetch_newer().await.is_ok());
+        let refusal = jwks.fetch_newer().await.err().unwrap();
         assert_eq!(
             (refusal.code, refusal.retry_after),
             (Code::Unavailable, Some(Duration::from_secs(29)))
         );
         tokio::time::advance(Duration::from_secs(29)).await;
-        assert!(jwks.newer().await.is_ok());
-        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        assert!(jwks.fetch_newer().await.is_ok());
+        assert_eq!(requests.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fetch_that_was_given_up_counts() {
-        let (jwks, asked) = jwks(&[Ok(SET)]);
-        let given_up = tokio::time::timeout(Duration::from_millis(500), jwks.newer()).await;
-        assert!(given_up.is_err() && jwks.newer().await.is_err());
-        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    async fn a_fetch_whose_caller_was_dropped_counts() {
+        let (jwks, requests) = jwks(&[Ok(SET)]);
+        let dropped = tokio::time::timeout(Duration::from_millis(500), jwks.fetch_newer()).await;
+        assert!(dropped.is_err() && jwks.fetch_newer().await.is_err());
+        assert_eq!(requests.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_good_set_stays() {
+    async fn the_last_valid_set_stays_in_force() {
         let (jwks, _) = jwks(&[
             Ok(SET),
             Err(FetchError::Unreachable),
             Ok("nonsense"),
             Ok(r#"{"keys":[]}"#),
         ]);
-        assert!(jwks.newer().await.is_ok());
+        assert!(jwks.fetch_newer().await.is_ok());
         for _ in 0..3 {
-            tokio::time::advance(EVERY).await;
-            assert_eq!(jwks.newer().await.err().unwrap().code, Code::Unavailable);
+            tokio::time::advance(MIN_INTERVAL).await;
+            assert_eq!(
+                jwks.fetch_newer().await.err().unwrap().code,
+                Code::Unavailable
+            );
             let current = jwks.current();
             assert!(matches!(
                 current.find(Algorithm::EdDsa, Some("a")),
@@ -199,15 +210,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_old_set_is_fetched_anew_beside_its_use() {
-        let (jwks, asked) = jwks(&[Ok(SET), Ok(SET)]);
-        assert!(jwks.newer().await.is_ok());
-        jwks.keep_fresh();
+    async fn an_old_set_is_fetched_again_in_the_background() {
+        let (jwks, requests) = jwks(&[Ok(SET), Ok(SET)]);
+        assert!(jwks.fetch_newer().await.is_ok());
+        jwks.refresh_if_old();
         tokio::time::advance(MAX_AGE).await;
-        assert_eq!(asked.load(Ordering::SeqCst), 1);
-        jwks.keep_fresh();
-        jwks.keep_fresh();
+        assert_eq!(requests.load(Ordering::SeqCst), 1);
+        jwks.refresh_if_old();
+        jwks.refresh_if_old();
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        assert_eq!(requests.load(Ordering::SeqCst), 2);
     }
 }

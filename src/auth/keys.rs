@@ -1,4 +1,5 @@
-//! Keys that tokens are checked by: secrets, a public key, or a JWK set. Each goes with one algorithm, whatever a token says.
+//! The keys that verify tokens: secrets, a public key, or a JWK set. Each key belongs to one
+//! algorithm, and no token can change that.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,16 +7,16 @@ use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use serde::Deserialize;
 
-/// The shortest secret that is taken, in bytes: as many as HS256's digest has.
+/// The shortest accepted secret, in bytes: the size of the digest of HS256.
 pub const MIN_SECRET_BYTES: usize = 32;
-/// The shortest modulus of an RSA key that is taken, in bytes.
+/// The shortest accepted modulus of an RSA key, in bytes.
 const MIN_MODULUS_BYTES: usize = 256;
-/// What P-256 and Ed25519 take for a coordinate, in bytes.
+/// The size of a coordinate of P-256 and of Ed25519, in bytes.
 const COORDINATE_BYTES: usize = 32;
-/// How many keys of a set are looked at.
+/// The number of keys of a set that are used; further keys are ignored.
 const MAX_KEYS: usize = 64;
 
-/// The algorithms that tokens may be signed by, as the configuration names them.
+/// The algorithms that tokens may be signed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// HMAC with SHA-256: a shared secret.
@@ -29,16 +30,16 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// By its name in a token's header.
+    /// The algorithm with this name, as written in the header of a token.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "HS256" => Self::Hs256,
-            "RS256" => Self::Rs256,
-            "ES256" => Self::Es256,
-            "EdDSA" => Self::EdDsa,
-            _ => return None,
-        })
+        match name {
+            "HS256" => Some(Self::Hs256),
+            "RS256" => Some(Self::Rs256),
+            "ES256" => Some(Self::Es256),
+            "EdDSA" => Some(Self::EdDsa),
+            _ => None,
+        }
     }
 
     pub(super) fn of_library(self) -> jsonwebtoken::Algorithm {
@@ -51,65 +52,66 @@ impl Algorithm {
     }
 }
 
-/// Where the keys come from. Never printed: it may hold secrets.
+/// The source of the keys. It has no `Debug`, because it may hold secrets.
 #[derive(Clone)]
 pub enum KeySource {
-    /// Shared secrets, any of which may have signed: the current one, and while it is being changed the one before.
+    /// Shared secrets. A token may be signed with any of them: the current secret and, while it is
+    /// being replaced, the previous one.
     Secrets(Vec<String>),
     /// One public key, as PEM.
     PublicKey(String),
     /// A JWK set, as JSON.
     Set(String),
-    /// A JWK set, to be fetched from this URL.
+    /// A JWK set that is fetched from this URL.
     Url(http::Uri),
 }
 
-/// Keys that can't be used.
+/// The reason why keys cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// A secret too short to be one.
+    /// The secret is too short.
     #[error("the secret must have at least {MIN_SECRET_BYTES} bytes")]
     WeakSecret,
-    /// A secret for a public key's algorithm, or the reverse.
+    /// The algorithm needs a public key and the source is a secret, or the reverse.
     #[error("a secret goes with HS256 and nothing else, a public key with RS256, ES256 or EdDSA")]
     WrongAlgorithm,
-    /// Not PEM, of another kind, or a private key.
+    /// The text is not PEM, the key is of another kind, or it is a private key.
     #[error("it is not a public key of the algorithm in PEM (BEGIN PUBLIC KEY)")]
     NotAPublicKey,
-    /// An RSA key that can be broken.
+    /// The RSA key is too short.
     #[error("an RSA key must have at least {} bits", 8 * MIN_MODULUS_BYTES)]
     WeakKey,
-    /// Not a JWK set, or one without a key for the algorithm.
+    /// The text is not a JWK set, or the set has no key for a configured algorithm.
     #[error("it is not a JWK set with a key of the algorithm")]
     NoKey,
-    /// HTTPS needs to know whom to trust.
+    /// The system has no root certificates, which HTTPS needs.
     #[error("the system has no certificates to trust: {0}")]
     NoRoots(String),
 }
 
-/// A key and what it may be used for.
+/// A key with its algorithm and name.
 pub(super) struct Key {
     kid: Option<String>,
     pub algorithm: Algorithm,
     pub key: DecodingKey,
 }
 
-/// All keys of one moment.
+/// All keys that are valid at one moment.
 #[derive(Default)]
 pub(super) struct KeySet {
     keys: Vec<Key>,
-    /// True for a JWK set, in which a token says which key it means.
+    /// True for a JWK set, in which a token selects its key by `kid`.
     named: bool,
 }
 
-/// What a set knows of the key that a token asks for.
+/// The keys that may verify a token.
 pub(super) enum Lookup<'a> {
-    /// One of these.
+    /// The token may be signed with any of these.
     Keys(Vec<&'a Key>),
-    /// The set has no key of that name; a newer one might.
-    Unknown,
-    /// No key of the set may be used for such a token.
-    Unfit,
+    /// The set is empty or has no key with this `kid`. A newer set may have it.
+    NotInSet,
+    /// No key of the set may be used for this token.
+    NoUsableKey,
 }
 
 impl KeySet {
@@ -144,15 +146,16 @@ impl KeySet {
             .try_get_as_bytes()
             .map_err(|_| KeyError::NotAPublicKey)?;
         match algorithm {
-            // A private key's PEM is taken for a public one by the library, and would then fit no token.
+            // The library accepts the PEM of a private key as a public key, which then verifies no
+            // token.
             Algorithm::Rs256 if String::from_utf8_lossy(pem).contains("PRIVATE") => {
                 Err(KeyError::NotAPublicKey)
             }
-            // The DER of modulus and exponent: a little longer than the modulus.
+            // The DER of modulus and exponent, which is a few bytes longer than the modulus.
             Algorithm::Rs256 if bytes.len() < MIN_MODULUS_BYTES => Err(KeyError::WeakKey),
             // An uncompressed point of P-256.
             Algorithm::Es256 if bytes.len() != 65 => Err(KeyError::NotAPublicKey),
-            // The library panics at a shorter one, once a token is checked.
+            // With a shorter key the library panics when it verifies a token.
             Algorithm::EdDsa if bytes.len() != COORDINATE_BYTES => Err(KeyError::NotAPublicKey),
             _ => Ok(Self {
                 keys: vec![Key {
@@ -165,7 +168,7 @@ impl KeySet {
         }
     }
 
-    /// Keys for other algorithms, for encryption, and of kinds that aren't known are left out.
+    /// Ignores keys for other algorithms, keys for encryption, and keys of unknown kinds.
     pub fn jwks(json: &[u8], algorithms: &[Algorithm]) -> Result<Self, KeyError> {
         #[derive(Deserialize)]
         struct Set {
@@ -187,29 +190,29 @@ impl KeySet {
         }
     }
 
-    /// The keys that may have signed a token whose header has that algorithm and `kid`.
+    /// The keys that may verify a token with this algorithm and `kid` in its header.
     pub fn find(&self, algorithm: Algorithm, kid: Option<&str>) -> Lookup<'_> {
         if self.keys.is_empty() {
-            return Lookup::Unknown;
+            return Lookup::NotInSet;
         }
-        let fits = |key: &&Key| key.algorithm == algorithm;
-        let keys: Vec<&Key> = match kid.filter(|_| self.named) {
-            None => self.keys.iter().filter(fits).collect(),
-            Some(kid) => {
-                let meant: Vec<&Key> = self
+        let has_algorithm = |key: &&Key| key.algorithm == algorithm;
+        let keys: Vec<&Key> = match kid {
+            Some(kid) if self.named => {
+                let with_kid: Vec<&Key> = self
                     .keys
                     .iter()
                     .filter(|key| key.kid.as_deref() == Some(kid))
                     .collect();
-                if meant.is_empty() {
-                    return Lookup::Unknown;
+                if with_kid.is_empty() {
+                    return Lookup::NotInSet;
                 }
-                meant.into_iter().filter(fits).collect()
+                with_kid.into_iter().filter(has_algorithm).collect()
             }
+            _ => self.keys.iter().filter(has_algorithm).collect(),
         };
-        // A token that doesn't say which key it means is not tried with one after another.
+        // A token without `kid` is not tried with one key of a set after another.
         if keys.is_empty() || self.named && keys.len() > 1 {
-            Lookup::Unfit
+            Lookup::NoUsableKey
         } else {
             Lookup::Keys(keys)
         }
@@ -243,10 +246,14 @@ fn from_jwk(jwk: &Jwk) -> Option<Key> {
         {
             (Algorithm::EdDsa, KeyAlgorithm::EdDSA)
         }
-        // A secret in a published set is none.
+        // Among them secrets: a secret in a published set is not secret.
         _ => return None,
     };
-    if jwk.common.key_algorithm.is_some_and(|said| said != named) {
+    if jwk
+        .common
+        .key_algorithm
+        .is_some_and(|stated| stated != named)
+    {
         return None;
     }
     let key = DecodingKey::from_jwk(jwk).ok()?;
@@ -257,7 +264,7 @@ fn from_jwk(jwk: &Jwk) -> Option<Key> {
     })
 }
 
-/// The library takes any length, and panics at a shorter one once a token is checked.
+/// The library accepts any length, and panics on a shorter one when it verifies a token.
 fn is_coordinate(base64: &str) -> bool {
     URL_SAFE_NO_PAD
         .decode(base64)
@@ -291,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_goes_with_its_own_algorithm() {
+    fn a_public_key_belongs_to_one_algorithm() {
         let key = |pem, algorithm| KeySet::public_key(pem, algorithm).err();
         for (pem, own) in [
             (RSA, Algorithm::Rs256),
@@ -330,14 +337,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_set_holds_beside_fitting_keys_is_left_out() {
+    fn unusable_keys_of_a_set_are_ignored() {
         let all = [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa];
         let with = |field: &str, value: &str| {
             let mut jwk = jwk("RS256", Some("a"));
             jwk[field] = json!(value);
             jwk
         };
-        for unfit in [
+        for unusable in [
             json!({"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA", "kid": "a", "alg": "HS256"}),
             json!({"kty": "EC", "crv": "P-384", "x": "AAAA", "y": "AAAA", "kid": "a"}),
             json!({"kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA", "kid": "a"}),
@@ -349,15 +356,15 @@ mod tests {
             with("n", "AQAB"),
         ] {
             assert_eq!(
-                set(std::slice::from_ref(&unfit), &all).err(),
+                set(std::slice::from_ref(&unusable), &all).err(),
                 Some(KeyError::NoKey),
-                "{unfit}"
+                "{unusable}"
             );
-            assert!(set(&[unfit, jwk("EdDSA", Some("b"))], &all).is_ok());
+            assert!(set(&[unusable, jwk("EdDSA", Some("b"))], &all).is_ok());
         }
         assert!(
             set(&[jwk("RS256", None)], &[Algorithm::EdDsa]).is_err(),
-            "not an algorithm that is configured"
+            "the algorithm is not configured"
         );
         for nonsense in ["", "[]", "{}", r#"{"keys":5}"#] {
             assert_eq!(
@@ -368,23 +375,26 @@ mod tests {
     }
 
     #[test]
-    fn a_kid_means_one_key_of_one_algorithm() {
+    fn a_kid_selects_one_key_of_one_algorithm() {
         let all = [Algorithm::Rs256, Algorithm::EdDsa];
         let found = |set: &KeySet, algorithm, kid| match set.find(algorithm, kid) {
             Lookup::Keys(keys) => keys.len().to_string(),
-            Lookup::Unknown => "unknown".to_owned(),
-            Lookup::Unfit => "unfit".to_owned(),
+            Lookup::NotInSet => "not in set".to_owned(),
+            Lookup::NoUsableKey => "no usable key".to_owned(),
         };
         let two = set(&[jwk("RS256", Some("r")), jwk("EdDSA", Some("e"))], &all).unwrap();
         assert_eq!(found(&two, Algorithm::Rs256, Some("r")), "1");
-        assert_eq!(found(&two, Algorithm::EdDsa, Some("r")), "unfit");
-        assert_eq!(found(&two, Algorithm::EdDsa, Some("x")), "unknown");
+        assert_eq!(found(&two, Algorithm::EdDsa, Some("r")), "no usable key");
+        assert_eq!(found(&two, Algorithm::EdDsa, Some("x")), "not in set");
         assert_eq!(found(&two, Algorithm::EdDsa, None), "1");
         let alike = set(&[jwk("EdDSA", Some("a")), jwk("EdDSA", Some("b"))], &all).unwrap();
-        assert_eq!(found(&alike, Algorithm::EdDsa, None), "unfit");
+        assert_eq!(found(&alike, Algorithm::EdDsa, None), "no usable key");
         let secrets = KeySet::secrets(&["x".repeat(32), "y".repeat(32)]).unwrap();
         assert_eq!(found(&secrets, Algorithm::Hs256, Some("whatever")), "2");
-        assert_eq!(found(&secrets, Algorithm::Rs256, None), "unfit");
-        assert_eq!(found(&KeySet::default(), Algorithm::Rs256, None), "unknown");
+        assert_eq!(found(&secrets, Algorithm::Rs256, None), "no usable key");
+        assert_eq!(
+            found(&KeySet::default(), Algorithm::Rs256, None),
+            "not in set"
+        );
     }
 }

@@ -1,11 +1,12 @@
-//! From a token or a key to who it is: JWT and API keys.
+//! Authentication: from a token, an API key or (in open mode) the user's own statement to an
+//! identity. Also calls the external authorization service.
 
 mod api_keys;
 #[cfg(test)]
 mod fuzz;
+mod http_client;
 mod jwks;
 mod keys;
-mod outgoing;
 mod tokens;
 mod webhook;
 
@@ -17,17 +18,17 @@ pub use webhook::{Webhook, WebhookSettings};
 use crate::domain::policy::RoomScope;
 use crate::domain::{Code, Refusal, UserId, Username};
 
-/// How this node learns who someone is.
+/// How this node identifies users.
 pub enum Authenticator {
-    /// Whoever connects says it: for development and trusted networks.
+    /// Clients state their identity themselves: for development and trusted networks.
     Open,
-    /// A token says it.
+    /// By tokens.
     Jwt(Box<Verifier>),
 }
 
-/// What an `authenticate` request says. Its `Debug` doesn't show the token.
+/// The credentials of an `authenticate` request. Its `Debug` does not show the token.
 #[derive(Default)]
-pub struct Claimed {
+pub struct Credentials {
     /// `user_id`.
     pub user: Option<UserId>,
     /// `username`.
@@ -36,9 +37,9 @@ pub struct Claimed {
     pub token: Option<String>,
 }
 
-impl std::fmt::Debug for Claimed {
+impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Claimed")
+        f.debug_struct("Credentials")
             .field("user", &self.user)
             .field("username", &self.username)
             .finish_non_exhaustive()
@@ -46,73 +47,83 @@ impl std::fmt::Debug for Claimed {
 }
 
 impl Authenticator {
-    /// True when tokens are asked for.
+    /// True if identities need a token.
     #[must_use]
     pub fn needs_token(&self) -> bool {
         matches!(self, Self::Jwt(_))
     }
 
-    /// Fetches the keys of tokens where they are to be fetched. That they can't be had now is no error: tokens are refused with
-    /// `unavailable` until they can.
+    /// Fetches the keys of tokens if they come from a URL. A failure is no error: tokens are
+    /// refused with `unavailable` until a fetch succeeds.
     pub async fn warm_up(&self) {
         if let Self::Jwt(verifier) = self {
             verifier.warm_up().await;
         }
     }
 
-    /// Who sends the request. `current` is who the connection is already known to be.
+    /// Identifies the sender of a request. `current` is the identity that the connection already
+    /// has.
     ///
     /// # Errors
-    /// `bad_request` (open mode without `user_id`), `unauthorized`, `token_expired`, `forbidden` (a token for one user and
-    /// a `user_id` of another), `already_authenticated`, `unavailable` (a key that must be fetched, and can't be now).
+    /// `bad_request`: open mode, and `user_id` is missing. `unauthorized`, `token_expired`.
+    /// `forbidden`: the token belongs to another user than `user_id`. `already_authenticated`: the
+    /// connection belongs to another user. `unavailable`: the token's key must be fetched and
+    /// cannot be fetched now.
     pub async fn identify(
         &self,
-        claimed: Claimed,
+        credentials: Credentials,
         current: Option<&Identity>,
     ) -> Result<Identity, Refusal> {
         let identity = match self {
-            Self::Open => {
-                let user = claimed
-                    .user
-                    .ok_or_else(|| Refusal::bad_request("user_id is missing"))?;
-                let username = claimed.username.unwrap_or_else(|| Username::from(&user));
-                Identity {
-                    user,
-                    username,
-                    role: None,
-                    reach: RoomScope::Everywhere,
-                    expires_at: None,
-                }
-            }
-            Self::Jwt(verifier) => match (&claimed.token, current) {
-                (Some(token), _) => {
-                    let identity = verifier.verify(token).await?;
-                    if claimed.user.is_some_and(|user| user != identity.user) {
-                        return Err(Refusal::new(
-                            Code::Forbidden,
-                            "user_id is not the token's user",
-                        ));
-                    }
-                    identity
-                }
-                // The handshake's token still speaks for the connection.
-                (None, Some(current))
-                    if claimed
-                        .user
-                        .as_ref()
-                        .is_none_or(|user| *user == current.user) =>
-                {
-                    current.clone()
-                }
-                (None, Some(_)) => return Err(already_authenticated()),
-                (None, None) => return Err(Refusal::new(Code::Unauthorized, "token is missing")),
-            },
+            Self::Open => identify_openly(credentials)?,
+            Self::Jwt(verifier) => identify_by_token(verifier, credentials, current).await?,
         };
         match current {
             Some(current) if current.user != identity.user => Err(already_authenticated()),
             _ => Ok(identity),
         }
     }
+}
+
+fn identify_openly(credentials: Credentials) -> Result<Identity, Refusal> {
+    let Some(user) = credentials.user else {
+        return Err(Refusal::bad_request("user_id is missing"));
+    };
+    let username = credentials
+        .username
+        .unwrap_or_else(|| Username::from(&user));
+    Ok(Identity {
+        user,
+        username,
+        role: None,
+        scope: RoomScope::Everywhere,
+        expires_at: None,
+    })
+}
+
+async fn identify_by_token(
+    verifier: &Verifier,
+    credentials: Credentials,
+    current: Option<&Identity>,
+) -> Result<Identity, Refusal> {
+    if let Some(token) = &credentials.token {
+        let identity = verifier.verify(token).await?;
+        if credentials.user.is_some_and(|user| user != identity.user) {
+            return Err(Refusal::new(
+                Code::Forbidden,
+                "user_id is not the token's user",
+            ));
+        }
+        return Ok(identity);
+    }
+    // Without a token in the request, the token of the handshake still identifies the connection.
+    let Some(current) = current else {
+        return Err(Refusal::new(Code::Unauthorized, "token is missing"));
+    };
+    if credentials.user.is_some_and(|user| user != current.user) {
+        return Err(already_authenticated());
+    }
+    Ok(current.clone())
 }
 
 fn already_authenticated() -> Refusal {
@@ -136,8 +147,8 @@ mod tests {
         mint(SECRET, user, None, None, std::time::Duration::from_secs(60)).unwrap()
     }
 
-    fn claimed(user: Option<&str>, token: Option<String>) -> Claimed {
-        Claimed {
+    fn credentials(user: Option<&str>, token: Option<String>) -> Credentials {
+        Credentials {
             user: user.map(UserId::trusted),
             username: None,
             token,
@@ -145,9 +156,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn in_open_mode_one_is_who_one_says() {
+    async fn in_open_mode_the_client_states_its_identity() {
         let identity = Authenticator::Open
-            .identify(claimed(Some("ann"), None), None)
+            .identify(credentials(Some("ann"), None), None)
             .await
             .unwrap();
         assert_eq!(
@@ -156,49 +167,50 @@ mod tests {
         );
         assert_eq!(
             Authenticator::Open
-                .identify(claimed(None, None), None)
+                .identify(credentials(None, None), None)
                 .await
                 .unwrap_err()
                 .code,
             Code::BadRequest
         );
         let other = Authenticator::Open
-            .identify(claimed(Some("bob"), None), Some(&identity))
+            .identify(credentials(Some("bob"), None), Some(&identity))
             .await;
         assert_eq!(other.unwrap_err().code, Code::AlreadyAuthenticated);
     }
 
     #[tokio::test]
-    async fn in_jwt_mode_the_token_says() {
+    async fn in_jwt_mode_the_token_determines_the_identity() {
         let auth = jwt();
         let ann = auth
-            .identify(claimed(None, Some(token("ann"))), None)
+            .identify(credentials(None, Some(token("ann"))), None)
             .await
             .unwrap();
         assert_eq!(ann.user.as_str(), "ann");
         let (by, of) = (|user: &str| Some(token(user)), |user| Some(user));
-        for (claimed, current, code) in [
-            (claimed(of("ann"), None), None, Code::Unauthorized),
-            (claimed(of("bob"), by("ann")), None, Code::Forbidden),
-            (claimed(of("bob"), by("ann")), Some(&ann), Code::Forbidden),
+        for (given, current, code) in [
+            (credentials(of("ann"), None), None, Code::Unauthorized),
+            (credentials(of("bob"), by("ann")), None, Code::Forbidden),
             (
-                claimed(None, by("bob")),
+                credentials(of("bob"), by("ann")),
+                Some(&ann),
+                Code::Forbidden,
+            ),
+            (
+                credentials(None, by("bob")),
                 Some(&ann),
                 Code::AlreadyAuthenticated,
             ),
             (
-                claimed(of("bob"), None),
+                credentials(of("bob"), None),
                 Some(&ann),
                 Code::AlreadyAuthenticated,
             ),
         ] {
-            assert_eq!(
-                auth.identify(claimed, current).await.unwrap_err().code,
-                code
-            );
+            assert_eq!(auth.identify(given, current).await.unwrap_err().code, code);
         }
         assert_eq!(
-            auth.identify(claimed(of("ann"), None), Some(&ann))
+            auth.identify(credentials(of("ann"), None), Some(&ann))
                 .await
                 .unwrap(),
             ann

@@ -1,4 +1,5 @@
-//! JSON Web Tokens: who signed them, for whom, until when. How they may be signed is the configuration's to say, never theirs.
+//! JSON Web Tokens: verifies signature, audience, issuer and times, and reads the identity. The
+//! accepted algorithms and keys come from the configuration only, never from a token.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,34 +16,35 @@ use super::keys::{Algorithm, KeyError, KeySet, KeySource, Lookup};
 use crate::domain::policy::RoomScope;
 use crate::domain::{Code, Refusal, UserId, Username};
 
-/// The longest token that is looked at, in bytes.
+/// The longest token that is parsed, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8192;
 
-/// Who a token speaks for.
+/// The identity that a token proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The user.
     pub user: UserId,
     /// The user's name.
     pub username: Username,
-    /// What the user may do beyond chatting.
+    /// The role, which can give rights beyond those of a user.
     pub role: Option<String>,
-    /// In which rooms the identity counts.
-    pub reach: RoomScope,
-    /// When the identity ends, in seconds since 1970 (`exp` and the leeway). `None` in open mode.
+    /// The rooms that the identity is valid for.
+    pub scope: RoomScope,
+    /// When the identity expires, in seconds since 1970 (`exp` plus the leeway). `None` in open
+    /// mode.
     pub expires_at: Option<u64>,
 }
 
-/// What is asked of a token beside its signature.
+/// The rules for tokens, besides a valid signature.
 #[derive(Debug, Clone, Default)]
 pub struct TokenRules {
-    /// By which it may be signed. Empty: HS256.
+    /// The accepted algorithms. Empty: HS256.
     pub algorithms: Vec<Algorithm>,
-    /// One of these must be in `aud`; empty: not looked at.
+    /// `aud` must contain one of these. Empty: `aud` is not checked.
     pub audience: Vec<String>,
-    /// One of these must be `iss`; empty: not looked at.
+    /// `iss` must be one of these. Empty: `iss` is not checked.
     pub issuer: Vec<String>,
-    /// Granted on `exp` and `nbf`, in seconds.
+    /// The tolerance for `exp` and `nbf`, in seconds.
     pub leeway: u64,
 }
 
@@ -54,9 +56,10 @@ struct Claims {
     name: Option<String>,
     preferred_username: Option<String>,
     role: Option<String>,
-    /// BetterAuth's session tokens have the user here, and neither `sub` nor `user_id`.
+    /// BetterAuth's session tokens contain the user here, and have neither `sub` nor `user_id`.
     user: Option<Value>,
-    /// A claim that isn't a list of texts, `null` among them, is a broken token: it was meant to limit something.
+    /// A `rooms` claim that is not a list of strings makes the token invalid, `null` included,
+    /// because it was meant as a limit.
     #[serde(default)]
     rooms: Rooms,
     exp: serde_json::Number,
@@ -71,19 +74,20 @@ impl<'de> Deserialize<'de> for Rooms {
     }
 }
 
-/// What a token's header says of it, as far as anyone asks.
-struct Head {
+/// The fields of a token's header that are used.
+struct TokenHeader {
     algorithm: Algorithm,
     kid: Option<String>,
 }
 
-enum Fault {
-    /// It names a key that isn't known here.
+/// Why a token is not accepted.
+enum Rejection {
+    /// The key set does not contain its key. A newer set may.
     UnknownKey,
     Refused(Refusal),
 }
 
-impl From<Refusal> for Fault {
+impl From<Refusal> for Rejection {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
@@ -94,10 +98,10 @@ enum Keys {
     Fetched(Arc<Jwks>),
 }
 
-/// Checks tokens.
+/// Verifies tokens.
 pub struct Verifier {
     keys: Keys,
-    /// One for each algorithm that is configured.
+    /// One for each configured algorithm.
     validations: Vec<(Algorithm, Validation)>,
     leeway: u64,
 }
@@ -106,8 +110,13 @@ fn unauthorized(text: &'static str) -> Refusal {
     Refusal::new(Code::Unauthorized, text)
 }
 
+fn invalid_token() -> Refusal {
+    unauthorized("the token is not valid")
+}
+
 impl Verifier {
-    /// By HS256 with that secret. `leeway` (seconds) is granted on `exp` and `nbf`.
+    /// Verifies by HS256 with this secret. `leeway` is the tolerance for `exp` and `nbf`, in
+    /// seconds.
     ///
     /// # Errors
     /// [`KeyError::WeakSecret`].
@@ -121,22 +130,22 @@ impl Verifier {
         )
     }
 
-    /// By those keys. A set to be fetched is fetched with the first token, or by [`Verifier::warm_up`].
+    /// Verifies with these keys. A set from a URL is fetched for the first token, or by
+    /// [`Verifier::warm_up`].
     ///
     /// # Errors
-    /// When the keys are too weak, or don't go with the algorithms.
+    /// If the keys are too weak, malformed, or not usable with the algorithms.
     pub fn new(keys: KeySource, rules: TokenRules) -> Result<Self, KeyError> {
         let algorithms = if rules.algorithms.is_empty() {
             vec![Algorithm::Hs256]
         } else {
             rules.algorithms.clone()
         };
-        let secret = matches!(keys, KeySource::Secrets(_));
-        if algorithms
-            .iter()
-            .any(|algorithm| (*algorithm == Algorithm::Hs256) != secret)
-        {
-            return Err(KeyError::WrongAlgorithm);
+        let needs_hs256 = matches!(keys, KeySource::Secrets(_));
+        for algorithm in &algorithms {
+            if (*algorithm == Algorithm::Hs256) != needs_hs256 {
+                return Err(KeyError::WrongAlgorithm);
+            }
         }
         let keys = match keys {
             KeySource::Secrets(secrets) => Keys::Fixed(Arc::new(KeySet::secrets(&secrets)?)),
@@ -147,7 +156,7 @@ impl Verifier {
             KeySource::Set(json) => {
                 Keys::Fixed(Arc::new(KeySet::jwks(json.as_bytes(), &algorithms)?))
             }
-            KeySource::Url(uri) => Keys::Fetched(Jwks::at(uri, algorithms.clone())?),
+            KeySource::Url(uri) => Keys::Fetched(Jwks::from_url(uri, algorithms.clone())?),
         };
         let validation = |algorithm: &Algorithm| (*algorithm, validation(*algorithm, &rules));
         Ok(Self {
@@ -157,50 +166,49 @@ impl Verifier {
         })
     }
 
-    /// Fetches what is to be fetched, so that the first token needn't wait for it.
+    /// Fetches the key set if it comes from a URL, so that the first token need not wait for it.
     pub async fn warm_up(&self) {
         if let Keys::Fetched(jwks) = &self.keys {
-            // What is wrong has been logged; the first token tries again.
-            let _ = jwks.newer().await;
+            // A failure has been logged; the first token causes another fetch.
+            let _ = jwks.fetch_newer().await;
         }
     }
 
-    /// Who the token speaks for. Where it names a key that a newer set may have, that is fetched.
+    /// Verifies the token and returns its identity. If it names a key that a newer set may contain,
+    /// that set is fetched.
     ///
     /// # Errors
-    /// `token_expired`; `unavailable` when its key can't be looked up now; `unauthorized` for everything else that is wrong
-    /// with it. The refusal never quotes the token.
+    /// `token_expired`; `unavailable` if its key cannot be fetched now; `unauthorized` for every
+    /// other defect. The refusal never quotes the token.
     pub async fn verify(&self, token: &str) -> Result<Identity, Refusal> {
-        let checked = match &self.keys {
-            Keys::Fixed(keys) => self.check(token, keys),
+        let verified = match &self.keys {
+            Keys::Fixed(keys) => self.verify_with(token, keys),
             Keys::Fetched(jwks) => {
-                jwks.keep_fresh();
-                match self.check(token, &jwks.current()) {
-                    Err(Fault::UnknownKey) => self.check(token, &*jwks.newer().await?),
-                    checked => checked,
+                jwks.refresh_if_old();
+                match self.verify_with(token, &jwks.current()) {
+                    Err(Rejection::UnknownKey) => {
+                        self.verify_with(token, &*jwks.fetch_newer().await?)
+                    }
+                    verified => verified,
                 }
             }
         };
-        checked.map_err(|fault| match fault {
-            Fault::UnknownKey => unauthorized("the token's key is not known"),
-            Fault::Refused(refusal) => refusal,
+        verified.map_err(|rejection| match rejection {
+            Rejection::UnknownKey => unauthorized("the token's key is not known"),
+            Rejection::Refused(refusal) => refusal,
         })
     }
 
-    fn check(&self, token: &str, keys: &KeySet) -> Result<Identity, Fault> {
-        let head = self.read_head(token)?;
-        let keys = match keys.find(head.algorithm, head.kid.as_deref()) {
+    fn verify_with(&self, token: &str, keys: &KeySet) -> Result<Identity, Rejection> {
+        let header = self.parse_header(token)?;
+        let keys = match keys.find(header.algorithm, header.kid.as_deref()) {
             Lookup::Keys(keys) => keys,
-            Lookup::Unknown => return Err(Fault::UnknownKey),
-            Lookup::Unfit => return Err(unauthorized("the token is not valid").into()),
+            Lookup::NotInSet => return Err(Rejection::UnknownKey),
+            Lookup::NoUsableKey => return Err(invalid_token().into()),
         };
-        let mut refusal = unauthorized("the token is not valid");
+        let mut refusal = invalid_token();
         for key in keys {
-            let Some((_, validation)) = self
-                .validations
-                .iter()
-                .find(|(own, _)| *own == key.algorithm)
-            else {
+            let Some(validation) = self.validation(key.algorithm) else {
                 continue;
             };
             match jsonwebtoken::decode::<Claims>(token, &key.key, validation) {
@@ -219,70 +227,87 @@ impl Verifier {
         Err(refusal.into())
     }
 
-    /// Reads the header of a token that may be anybody's.
-    fn read_head(&self, token: &str) -> Result<Head, Refusal> {
-        let wrong = || unauthorized("the token is not valid");
+    /// Parses the header of a token before its signature is verified.
+    fn parse_header(&self, token: &str) -> Result<TokenHeader, Refusal> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(unauthorized("the token is too long"));
         }
-        let head = token.split('.').next().unwrap_or_default();
-        let head = URL_SAFE_NO_PAD.decode(head).map_err(|_| wrong())?;
-        let head: Map<String, Value> = serde_json::from_slice(&head).map_err(|_| wrong())?;
-        // It says that it means something else to who doesn't know an extension; and we know none.
-        if head.contains_key("crit") {
-            return Err(wrong());
+        let encoded = token.split('.').next().unwrap_or_default();
+        let json = URL_SAFE_NO_PAD
+            .decode(encoded)
+            .map_err(|_| invalid_token())?;
+        let header: Map<String, Value> =
+            serde_json::from_slice(&json).map_err(|_| invalid_token())?;
+        // `crit` lists extensions that a verifier must support, and no extension is supported here.
+        if header.contains_key("crit") {
+            return Err(invalid_token());
         }
-        let algorithm = head
+        let algorithm = header
             .get("alg")
             .and_then(Value::as_str)
             .and_then(Algorithm::named)
-            .ok_or_else(wrong)?;
-        if self.validations.iter().all(|(own, _)| *own != algorithm) {
-            return Err(wrong());
+            .ok_or_else(invalid_token)?;
+        if self.validation(algorithm).is_none() {
+            return Err(invalid_token());
         }
-        let kid = match head.get("kid") {
+        let kid = match header.get("kid") {
             None => None,
             Some(Value::String(kid)) => Some(kid.clone()),
-            Some(_) => return Err(wrong()),
+            Some(_) => return Err(invalid_token()),
         };
-        Ok(Head { algorithm, kid })
+        Ok(TokenHeader { algorithm, kid })
+    }
+
+    /// The rules for tokens of this algorithm; `None` if it is not configured.
+    fn validation(&self, algorithm: Algorithm) -> Option<&Validation> {
+        let mut validations = self.validations.iter();
+        let (_, validation) = validations.find(|(configured, _)| *configured == algorithm)?;
+        Some(validation)
     }
 
     fn identity(&self, claims: Claims) -> Result<Identity, Refusal> {
-        let session = |field: &str| Some(claims.user.as_ref()?.get(field)?.as_str()?.to_owned());
-        let user = claims.user_id.or(claims.sub).or_else(|| session("id"));
-        let user = user.ok_or_else(|| unauthorized("the token names no user"))?;
+        let better_auth =
+            |field: &str| Some(claims.user.as_ref()?.get(field)?.as_str()?.to_owned());
+        let user = claims
+            .user_id
+            .or(claims.sub)
+            .or_else(|| better_auth("id"))
+            .ok_or_else(|| unauthorized("the token names no user"))?;
         let user = UserId::parse("user_id", &user)
             .map_err(|_| unauthorized("the token's user_id is not valid"))?;
         let name = claims
             .username
             .or(claims.name)
             .or(claims.preferred_username)
-            .or_else(|| session("name"));
+            .or_else(|| better_auth("name"));
         let username = match name {
             Some(name) => Username::parse("username", &name)
                 .map_err(|_| unauthorized("the token's username is not valid"))?,
             None => Username::from(&user),
         };
-        // A fraction of a second is cut off; the library has refused what is negative or no number.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let exp = claims
-            .exp
-            .as_u64()
-            .or_else(|| claims.exp.as_f64().map(|exp| exp as u64))
-            .unwrap_or_default();
-        let reach = claims
-            .rooms
-            .0
-            .map_or(RoomScope::Everywhere, RoomScope::only);
+        let scope = match claims.rooms.0 {
+            Some(patterns) => RoomScope::only(patterns),
+            None => RoomScope::Everywhere,
+        };
+        let exp = whole_seconds(&claims.exp);
         Ok(Identity {
             user,
             username,
             role: claims.role,
-            reach,
+            scope,
             expires_at: Some(exp.saturating_add(self.leeway)),
         })
     }
+}
+
+/// `exp` without the fraction of a second.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole_seconds(exp: &serde_json::Number) -> u64 {
+    if let Some(exp) = exp.as_u64() {
+        return exp;
+    }
+    // The library has refused negative numbers and NaN.
+    exp.as_f64().map_or(0, |exp| exp as u64)
 }
 
 fn validation(algorithm: Algorithm, rules: &TokenRules) -> Validation {
@@ -303,7 +328,7 @@ fn validation(algorithm: Algorithm, rules: &TokenRules) -> Validation {
     validation
 }
 
-/// What a token says that is made here: for development and tests.
+/// The claims of a token that this program signs: for development and tests.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct NewToken {
     /// The user's id.
@@ -314,21 +339,21 @@ pub struct NewToken {
     /// `service` or `admin` may use every REST route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// The rooms that it is limited to.
+    /// The rooms that the token is limited to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rooms: Option<Vec<String>>,
-    /// For whom it is.
+    /// The audience.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aud: Option<String>,
-    /// Who it is from.
+    /// The issuer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iss: Option<String>,
-    /// When it ends, in seconds since 1970.
+    /// The time of expiry, in seconds since 1970.
     pub exp: u64,
 }
 
 impl NewToken {
-    /// For that user, from now on.
+    /// The claims of a token for this user that expires after `ttl`.
     #[must_use]
     pub fn lasting(user: &str, ttl: Duration) -> Self {
         let now = SystemTime::now()
@@ -341,20 +366,20 @@ impl NewToken {
         }
     }
 
-    /// By HS256.
+    /// Signs the token by HS256.
     ///
     /// # Errors
-    /// When the secret can't sign.
+    /// If the secret cannot sign.
     pub fn sign(&self, secret: &str) -> Result<String, jsonwebtoken::errors::Error> {
         let header = Header::new(Algorithm::Hs256.of_library());
         jsonwebtoken::encode(&header, self, &EncodingKey::from_secret(secret.as_bytes()))
     }
 }
 
-/// Makes an HS256 token of the usual claims.
+/// Signs a token with the usual claims by HS256.
 ///
 /// # Errors
-/// When the secret can't sign.
+/// If the secret cannot sign.
 pub fn mint(
     secret: &str,
     user: &str,
@@ -362,13 +387,12 @@ pub fn mint(
     role: Option<&str>,
     ttl: Duration,
 ) -> Result<String, jsonwebtoken::errors::Error> {
-    let (username, role) = (name.map(ToOwned::to_owned), role.map(ToOwned::to_owned));
-    NewToken {
-        username,
-        role,
+    let token = NewToken {
+        username: name.map(ToOwned::to_owned),
+        role: role.map(ToOwned::to_owned),
         ..NewToken::lasting(user, ttl)
-    }
-    .sign(secret)
+    };
+    token.sign(secret)
 }
 
 #[cfg(test)]

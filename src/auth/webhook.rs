@@ -1,9 +1,11 @@
-//! Someone else who is asked who may join and send: over HTTP, with answers kept for a while. Without an answer nobody may.
+//! The authorization webhook: an external service that decides over HTTP about each join and each
+//! message. Its responses are cached for a time. Without a response the request is refused.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Uri};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -11,157 +13,181 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
 
 use super::KeyError;
-use super::outgoing::{FetchError, Outgoing};
+use super::http_client::{FetchError, HttpClient};
 use crate::domain::policy::Action;
 use crate::domain::{Code, Refusal, RoomId, UserId};
 
-/// Questions under way at once; more wait, and their wait counts as the webhook's.
-const AT_ONCE: usize = 64;
-/// The largest answer.
+/// The most calls at the same time. Further calls wait, and the wait counts against their timeout.
+const MAX_CONCURRENT_CALLS: usize = 64;
+/// The largest response, in bytes.
 const MAX_BYTES: usize = 16 * 1024;
-/// Answers kept in each of two generations, of which the older one goes when the younger one is full.
-const GENERATION: usize = 16_384;
-/// Between two warnings that the webhook fails.
-const WARN_EVERY: Duration = Duration::from_secs(10);
+/// Entries in each of the cache's two generations. When the younger one is full, it replaces the
+/// older one.
+const GENERATION_SIZE: usize = 16_384;
+/// The shortest time between two warnings about failed calls.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Whom to ask, and how.
+/// Settings of the webhook.
 #[derive(Clone)]
 pub struct WebhookSettings {
-    /// Where.
+    /// The URL that is called.
     pub uri: Uri,
-    /// Sent as the value of `Authorization`, if there is one.
+    /// The complete value of the header `Authorization`, if one is sent.
     pub bearer: Option<HeaderValue>,
-    /// How long an answer may take.
+    /// How long a response may take.
     pub timeout: Duration,
-    /// How long an answer counts, yes or no; zero: once.
+    /// How long a response is cached, positive or negative; zero: not at all.
     pub cache: Duration,
 }
 
 #[derive(Serialize)]
-struct Question<'a> {
+struct RequestBody<'a> {
     action: &'a str,
     user_id: &'a str,
     room_id: &'a str,
 }
 
 #[derive(Deserialize)]
-struct WebhookResponse {
+struct ResponseBody {
     allow: bool,
 }
 
 type Key = (Action, UserId, RoomId);
-/// Yes, no, or nobody knows; and since when. Empty while someone asks, whose answer is everyone's who waits for it.
-type Slot = Arc<OnceCell<(Option<bool>, Instant)>>;
+
+/// The result of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Allowed,
+    Denied,
+    /// The call failed.
+    Unknown,
+}
+
+/// A decision and the time of the response. Empty during the call, so that concurrent requests with
+/// the same key wait for one call and share its result.
+type CacheEntry = Arc<OnceCell<(Decision, Instant)>>;
 
 #[derive(Default)]
 struct Cache {
-    young: HashMap<Key, Slot>,
-    old: HashMap<Key, Slot>,
+    young: HashMap<Key, CacheEntry>,
+    old: HashMap<Key, CacheEntry>,
 }
 
 impl Cache {
-    fn slot(&mut self, key: &Key, ttl: Duration) -> Slot {
-        let known = self.young.get(key).or_else(|| self.old.get(key));
-        let counts = |slot: &&Slot| match slot.get() {
-            None => true,
-            Some((answer, since)) => answer.is_some() && since.elapsed() < ttl,
-        };
-        if let Some(slot) = known.filter(counts) {
-            return slot.clone();
+    /// The entry of `key`: the present one if its call is under way or its decision is valid, or
+    /// else a new one.
+    fn entry(&mut self, key: &Key, ttl: Duration) -> CacheEntry {
+        let present = self.young.get(key).or_else(|| self.old.get(key));
+        if let Some(entry) = present {
+            let is_valid = match entry.get() {
+                None => true,
+                Some((Decision::Unknown, _)) => false,
+                Some((_, since)) => since.elapsed() < ttl,
+            };
+            if is_valid {
+                return entry.clone();
+            }
         }
-        if self.young.len() >= GENERATION {
+        if self.young.len() >= GENERATION_SIZE {
             self.old = std::mem::take(&mut self.young);
         }
-        let slot = Slot::default();
-        self.young.insert(key.clone(), slot.clone());
-        slot
+        let entry = CacheEntry::default();
+        self.young.insert(key.clone(), entry.clone());
+        entry
     }
 }
 
-/// Asks, and remembers the answers.
+/// Calls the webhook and caches its decisions.
 pub struct Webhook {
     settings: WebhookSettings,
-    outgoing: Outgoing,
-    at_once: Semaphore,
+    client: HttpClient,
+    concurrent_calls: Semaphore,
     cache: Mutex<Cache>,
-    warned: Mutex<Option<Instant>>,
+    last_warning: Mutex<Option<Instant>>,
 }
 
 impl Webhook {
-    /// With those settings; nobody is asked yet.
+    /// With these settings. Makes no call yet.
     ///
     /// # Errors
-    /// When HTTPS is asked for and the system trusts nobody.
+    /// If the URL is HTTPS and the system has no root certificates.
     pub fn new(settings: WebhookSettings) -> Result<Self, KeyError> {
         Ok(Self {
-            outgoing: Outgoing::new(&settings.uri, settings.timeout, MAX_BYTES)?,
+            client: HttpClient::new(&settings.uri, settings.timeout, MAX_BYTES)?,
             settings,
-            at_once: Semaphore::new(AT_ONCE),
+            concurrent_calls: Semaphore::new(MAX_CONCURRENT_CALLS),
             cache: Mutex::default(),
-            warned: Mutex::default(),
+            last_warning: Mutex::default(),
         })
     }
 
-    /// Whether the user may do that in the room.
+    /// Asks the webhook whether the user may perform the action in the room.
     ///
     /// # Errors
-    /// `forbidden`; `unavailable` when there is no answer in time, or none that makes sense.
-    pub async fn ask(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
+    /// `forbidden` if it denies the action. `unavailable` if there is no valid response in time.
+    pub async fn authorize(
+        &self,
+        action: Action,
+        user: &UserId,
+        room: &RoomId,
+    ) -> Result<(), Refusal> {
         let key = (action, user.clone(), room.clone());
-        let slot = self.cache.lock().slot(&key, self.settings.cache);
-        match slot
-            .get_or_init(|| async { (self.fetch(&key).await, Instant::now()) })
-            .await
-            .0
-        {
-            Some(true) => Ok(()),
-            Some(false) => Err(Refusal::new(
+        let entry = self.cache.lock().entry(&key, self.settings.cache);
+        let (decision, _) = entry
+            .get_or_init(|| async { (self.decide(&key).await, Instant::now()) })
+            .await;
+        match decision {
+            Decision::Allowed => Ok(()),
+            Decision::Denied => Err(Refusal::new(
                 Code::Forbidden,
                 "this is not allowed in this room",
             )),
-            None => Err(Refusal::new(
+            Decision::Unknown => Err(Refusal::new(
                 Code::Unavailable,
-                "nobody can say now whether this is allowed",
+                "the authorization service gives no answer",
             )),
         }
     }
 
-    async fn fetch(&self, (action, user, room): &Key) -> Option<bool> {
-        let action = match action {
-            Action::Join => "join",
-            Action::Send => "send",
+    async fn decide(&self, key: &Key) -> Decision {
+        let response = tokio::time::timeout(self.settings.timeout, self.call(key))
+            .await
+            .unwrap_or(Err(FetchError::Timeout));
+        let error = match response {
+            Ok(body) => match serde_json::from_slice(&body) {
+                Ok(ResponseBody { allow: true }) => return Decision::Allowed,
+                Ok(ResponseBody { allow: false }) => return Decision::Denied,
+                Err(_) => r#"the response is not {"allow": true} or {"allow": false}"#.to_owned(),
+            },
+            Err(error) => error.to_string(),
         };
-        let question = Question {
-            action,
+        self.warn(&error);
+        Decision::Unknown
+    }
+
+    async fn call(&self, (action, user, room): &Key) -> Result<Bytes, FetchError> {
+        let body = RequestBody {
+            action: match action {
+                Action::Join => "join",
+                Action::Send => "send",
+            },
             user_id: user.as_str(),
             room_id: room.as_str(),
         };
-        let question = serde_json::to_vec(&question).expect("text always serialises");
-        let answer = async {
-            // Never closed.
-            let _turn = self.at_once.acquire().await;
-            self.outgoing
-                .post(&self.settings.uri, self.settings.bearer.as_ref(), question)
-                .await
-        };
-        let answer = tokio::time::timeout(self.settings.timeout, answer)
+        let json = serde_json::to_vec(&body).expect("a struct of strings always serialises");
+        // An error is impossible: the semaphore is never closed.
+        let _permit = self.concurrent_calls.acquire().await;
+        self.client
+            .post(&self.settings.uri, self.settings.bearer.as_ref(), json)
             .await
-            .unwrap_or(Err(FetchError::TooSlow));
-        let answer = answer.map_err(|error| error.to_string()).and_then(|body| {
-            serde_json::from_slice::<WebhookResponse>(&body)
-                .map_err(|_| "its answer is not {\"allow\": true or false}".to_owned())
-        });
-        answer
-            .map(|answer| answer.allow)
-            .inspect_err(|error| self.warn(error))
-            .ok()
     }
 
-    /// Says it now and then: while it fails, each request would have the same to say.
+    /// Logs the error, at most once per [`WARN_INTERVAL`]: while the webhook fails, every call
+    /// fails.
     fn warn(&self, error: &str) {
-        let mut warned = self.warned.lock();
-        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
-            *warned = Some(Instant::now());
+        let mut last_warning = self.last_warning.lock();
+        if last_warning.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
+            *last_warning = Some(Instant::now());
             tracing::warn!(
                 error,
                 "AUTHORIZE_URL gives no answer: joins and sends are refused"
@@ -183,38 +209,45 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_counts_for_its_time_and_no_answer_not_at_all() {
+    async fn decisions_are_cached_for_a_time_and_failed_calls_are_not() {
         let (mut cache, ttl) = (Cache::default(), Duration::from_secs(30));
-        for (answer, kept) in [(Some(true), true), (Some(false), true), (None, false)] {
-            let slot = cache.slot(&key(1), ttl);
-            slot.set((answer, Instant::now())).unwrap();
+        for (decision, is_cached) in [
+            (Decision::Allowed, true),
+            (Decision::Denied, true),
+            (Decision::Unknown, false),
+        ] {
+            let entry = cache.entry(&key(1), ttl);
+            entry.set((decision, Instant::now())).unwrap();
             tokio::time::advance(Duration::from_secs(29)).await;
             assert_eq!(
-                Arc::ptr_eq(&slot, &cache.slot(&key(1), ttl)),
-                kept,
-                "{answer:?}"
+                Arc::ptr_eq(&entry, &cache.entry(&key(1), ttl)),
+                is_cached,
+                "{decision:?}"
             );
             cache
-                .slot(&key(1), ttl)
-                .set((Some(true), Instant::now()))
+                .entry(&key(1), ttl)
+                .set((Decision::Allowed, Instant::now()))
                 .ok();
             tokio::time::advance(Duration::from_secs(31)).await;
-            assert!(cache.slot(&key(1), ttl).get().is_none(), "too old");
+            assert!(
+                cache.entry(&key(1), ttl).get().is_none(),
+                "the decision has expired"
+            );
         }
     }
 
     #[tokio::test]
-    async fn what_is_kept_is_bounded_and_whoever_asks_is_kept() {
+    async fn the_cache_is_bounded_and_concurrent_requests_share_one_call() {
         let mut cache = Cache::default();
-        for room in 0..3 * GENERATION {
-            cache.slot(&key(room), Duration::from_secs(30));
+        for room in 0..3 * GENERATION_SIZE {
+            cache.entry(&key(room), Duration::from_secs(30));
         }
-        assert!(cache.young.len() + cache.old.len() <= 2 * GENERATION);
-        let last = 3 * GENERATION - 1;
-        let slot = cache.slot(&key(last), Duration::ZERO);
+        assert!(cache.young.len() + cache.old.len() <= 2 * GENERATION_SIZE);
+        let last = 3 * GENERATION_SIZE - 1;
+        let entry = cache.entry(&key(last), Duration::ZERO);
         assert!(
-            Arc::ptr_eq(&slot, &cache.slot(&key(last), Duration::ZERO)),
-            "one who asks is waited for"
+            Arc::ptr_eq(&entry, &cache.entry(&key(last), Duration::ZERO)),
+            "the second request waits for the first one's call"
         );
     }
 }

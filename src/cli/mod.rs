@@ -1,6 +1,5 @@
 //! The commands.
 
-mod bench;
 mod healthcheck;
 mod serve;
 
@@ -9,9 +8,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use hubbub_bench::parse_duration;
 
 use crate::auth::NewToken;
 use crate::config::Config;
+
+/// The lifetime of the tokens that `hubbub bench` signs for its connections.
+const BENCH_TOKEN_TTL: Duration = Duration::from_secs(86_400);
 
 /// A horizontally scalable chat cluster that any Socket.IO client can talk to.
 ///
@@ -54,7 +57,7 @@ enum Command {
     },
     /// Exits with 0 when the node on this machine is ready (for container health checks)
     Healthcheck,
-    Bench(Box<bench::Options>),
+    Bench(Box<hubbub_bench::Options>),
 }
 
 impl Cli {
@@ -65,7 +68,9 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         // What it needs is on its command line: the nodes that it tries are configured elsewhere.
         if let Some(Command::Bench(options)) = &self.command {
-            return bench::run(options);
+            return hubbub_bench::run(options, |user, secret| {
+                Ok(NewToken::lasting(user, BENCH_TOKEN_TTL).sign(secret)?)
+            });
         }
         let config = Config::load()?;
         match self.command {
@@ -115,41 +120,9 @@ impl Cli {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(
-        text.find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len()),
-    );
-    let factor: u64 = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err("must be a number of seconds, or end in s, m, h or d".to_owned()),
-    };
-    let seconds = number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(factor));
-    // A century: what is longer is a slip, and would not fit the clock.
-    seconds
-        .filter(|seconds| (1..=3_155_760_000).contains(seconds))
-        .map(Duration::from_secs)
-        .ok_or_else(|| "must be from 1 second to 36525 days".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_duration("2d"), Ok(Duration::from_secs(172_800)));
-        for wrong in ["", "0", "h", "5w", "-1", "99999999999999999999", "36526d"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn the_command_line_is_sound() {

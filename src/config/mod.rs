@@ -546,7 +546,7 @@ impl Config {
         Caps {
             connections: self.settings.max_connections,
             per_ip: self.settings.max_connections_per_ip,
-            strangers: self.settings.max_unauthenticated,
+            unauthenticated: self.settings.max_unauthenticated,
             handshakes_per_sec: self.settings.max_handshakes_per_sec,
             address: self.address_rates(),
         }

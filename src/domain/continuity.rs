@@ -1,51 +1,55 @@
-//! Whether what someone has seen of a room goes on without a hole: the rule behind `join`, catch-up and `room_reset`.
+//! Whether a reader's position in a room's log can continue without a hole: the rule behind `join`,
+//! catch-up and `room_reset`.
 
 use super::id::Epoch;
 
-/// The last message of a room's numbering: `seq` is 0 before the first one.
+/// The position of a room's newest message; `seq` is 0 before the first message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// The life of the numbering.
+    /// The epoch of the numbering.
     pub epoch: Epoch,
-    /// The last number given.
+    /// The last number assigned.
     pub seq: u64,
 }
 
-/// What a room's log holds.
+/// The range of messages that a room's log holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSpan {
-    /// Where it ends.
+    /// Where the log ends.
     pub head: Head,
-    /// The lowest `seq` still kept; `head.seq + 1` when nothing is.
+    /// The lowest `seq` still kept; `head.seq + 1` if none is.
     pub oldest: u64,
-    /// Where the epochs before this one ended, as far as the surviving data tells: the newest first, and not all of them.
+    /// Where earlier epochs ended, newest first. Only epochs that the surviving data still records
+    /// are listed.
     pub past: Vec<Head>,
 }
 
-/// The answer to "can I go on from here?".
+/// Whether a reader can continue from a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Continuity {
-    /// Everything after the position is kept, and follows it.
+    /// Everything after the position is kept and continues it.
     Clean,
-    /// The position's epoch goes on, but messages after it are no longer kept.
+    /// The numbering continues that of the position, but some messages after it are no longer kept.
     Trimmed,
-    /// The position lies on a numbering that was lost. `last_shared` is the last `seq` that both have in common, if known.
+    /// The position belongs to a numbering that was lost.
     Lost {
-        /// Messages up to this one mean the same in both numberings.
+        /// The last `seq` that means the same message in both numberings, if known.
         last_shared: Option<u64>,
     },
 }
 
 impl LogSpan {
-    /// Whether whoever has seen everything up to `seq` of `epoch` (`None`: the current one) can go on.
+    /// Whether a reader that has seen everything up to `seq` of `epoch` (`None`: the current epoch)
+    /// can continue.
     #[must_use]
     pub fn continuity(&self, epoch: Option<&Epoch>, seq: u64) -> Continuity {
         let shared = epoch.map_or(Some(self.head.seq), |epoch| self.end_of(epoch));
         self.judge(seq, shared)
     }
 
-    /// As [`continuity`](Self::continuity), for who also knows from where its own epoch went on (newest first): then the
-    /// epoch itself may have been lost.
+    /// As [`continuity`](Self::continuity), for a reader that also knows where the epochs before
+    /// its own ended (`past`, newest first). It can then continue even if its own epoch was lost,
+    /// from the point where that epoch branched off.
     #[must_use]
     pub fn continuity_after(&self, at: &Head, past: &[Head]) -> Continuity {
         let mut seen = std::iter::once(at).chain(past);
@@ -53,7 +57,7 @@ impl LogSpan {
         self.judge(at.seq, shared)
     }
 
-    /// Up to where the epoch's numbers mean the same here.
+    /// The last `seq` up to which the epoch's numbers mean the same messages in this log.
     fn end_of(&self, epoch: &Epoch) -> Option<u64> {
         let mut epochs = std::iter::once(&self.head).chain(&self.past);
         epochs
@@ -94,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn within_the_log_it_goes_on() {
+    fn a_position_within_the_log_continues() {
         let span = span(11, 20, None);
         assert_eq!(span.continuity(None, 10), Continuity::Clean);
         assert_eq!(span.continuity(None, 20), Continuity::Clean);
@@ -112,13 +116,13 @@ mod tests {
     }
 
     #[test]
-    fn at_the_head_it_goes_on_even_when_the_log_has_expired() {
+    fn a_position_at_the_head_continues_even_if_the_log_has_expired() {
         assert_eq!(span(21, 20, None).continuity(None, 20), Continuity::Clean);
         assert_eq!(span(21, 20, None).continuity(None, 19), Continuity::Trimmed);
     }
 
     #[test]
-    fn another_epoch_goes_on_only_up_to_where_it_ended() {
+    fn an_earlier_epoch_continues_only_up_to_where_it_ended() {
         let old = Epoch::trusted("old");
         let span = span(1, 20, Some(15));
         assert_eq!(span.continuity(Some(&old), 15), Continuity::Clean);
@@ -135,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_that_was_lost_itself_goes_on_from_where_it_branched_off() {
+    fn a_lost_epoch_continues_from_where_it_branched_off() {
         let span = LogSpan {
             past: vec![head("old", 15), head("older", 10)],
             ..span(1, 20, None)
@@ -145,7 +149,7 @@ mod tests {
         assert_eq!(
             after(&head("lost", 15), &[head("old", 15)]),
             Continuity::Clean,
-            "nothing was said in it"
+            "the lost epoch had no message"
         );
         assert_eq!(
             after(&head("lost", 17), &[head("old", 15)]),

@@ -1,4 +1,5 @@
-//! Identifiers as newtypes: a room can't be passed where a user is meant, and none of them can be malformed.
+//! Identifiers as newtypes: a room id cannot be passed where a user id is meant, and none of them
+//! can be malformed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ fn check(
     }
     if forbid_control && value.chars().any(char::is_control) {
         return Err(Refusal::bad_request(format!(
-            "{field} must not hold control characters"
+            "{field} must not contain control characters"
         )));
     }
     Ok(())
@@ -40,7 +41,8 @@ macro_rules! name {
         pub struct $type(Arc<str>);
 
         impl $type {
-            /// Checks `value`; `field` is how the client called it, for the refusal's text.
+            /// Checks `value`. `field` is the name of the field that the client sent, for the
+            /// refusal's text.
             ///
             /// # Errors
             /// `bad_request` when empty or malformed, `too_large` when too long.
@@ -49,13 +51,13 @@ macro_rules! name {
                 Ok(Self(value.into()))
             }
 
-            /// Takes a value that was checked when it was first written, such as one read back from the backplane.
+            /// Wraps a value that was checked earlier, such as one read back from the backplane.
             #[must_use]
             pub fn trusted(value: &str) -> Self {
                 Self(value.into())
             }
 
-            /// The text itself.
+            /// The identifier's text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -93,11 +95,13 @@ name!(
     ClientMsgId, MAX_CLIENT_MSG_ID_BYTES, false
 );
 name!(
-    /// The life of a room's numbering: a short opaque string. A log that was lost begins a new one.
+    /// Names one period of a room's numbering: a short opaque string. A new epoch begins when the
+    /// log was lost.
     Epoch, MAX_NAME_BYTES, true
 );
 name!(
-    /// One connection (a Socket.IO session), unique in the cluster for all time.
+    /// A connection (a Socket.IO session or a plain WebSocket), unique in the cluster and never
+    /// reused.
     ConnId, MAX_NAME_BYTES, true
 );
 
@@ -122,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_has_limits() {
+    fn a_name_has_a_maximum_length_in_bytes_and_no_control_characters() {
         assert!(RoomId::parse("room_id", "lobby").is_ok());
         assert_eq!(
             RoomId::parse("room_id", "").unwrap_err().code,

@@ -1,52 +1,53 @@
-//! How large, how many and how often: the limits that the rules check, with the contract's defaults.
+//! The limits on sizes, numbers and rates that the rules check, with the contract's defaults.
 
 use std::time::Duration;
 
 use super::{Rate, Rates};
 
-/// The limits that the configuration can change. Lengths are bytes of UTF-8.
+/// The limits that the configuration can change. Sizes are bytes of UTF-8.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// One event's payload.
+    /// The largest payload of one event.
     pub event_bytes: usize,
-    /// `content` of a message.
+    /// The largest `content` of a message.
     pub content_bytes: usize,
-    /// `payload` of a message, as JSON.
+    /// The largest `payload` of a message, as JSON text.
     pub payload_bytes: usize,
-    /// Rooms one socket may be in.
+    /// Rooms that one connection may be in.
     pub rooms_per_socket: usize,
-    /// Users one socket may watch.
+    /// Users whose status one connection may watch.
     pub status_subscriptions: usize,
-    /// What one socket may spend; its connects aren't counted.
+    /// Rates of one connection; `connects` is not used.
     pub socket: Rates,
-    /// What one user may spend, in the cluster.
+    /// Rates of one user, in the whole cluster.
     pub user: Rates,
-    /// A socket that was refused for a rate so many times more than its events' rate is closed; 0: never.
+    /// A connection is closed when more than this many refusals for a rate are outstanding; they
+    /// are worked off at the rate of its events. 0: never.
     pub refusals: u64,
-    /// Rooms with more members than this tell of their size only.
+    /// Rooms with more occupants than this announce only their number of occupants.
     pub room_events: u64,
-    /// How long a socket may stay without an identity.
+    /// How long a connection may stay without an identity.
     pub auth_timeout: Duration,
 }
 
 impl Limits {
-    /// How much comes at once, where that has no key of its own: what the rate lets through in so many seconds.
+    /// Burst of a rate that has no setting for it: as much as the rate allows in this many seconds.
     pub const BURST_SECS: u64 = 20;
-    /// The longest `title`.
+    /// The longest `title`, in bytes.
     pub const TITLE_BYTES: usize = 256;
-    /// The longest `type`.
+    /// The longest `type`, in bytes.
     pub const TYPE_BYTES: usize = 64;
     /// The deepest nesting of `payload`; the payload itself is level 1.
     pub const PAYLOAD_DEPTH: usize = 32;
-    /// The most `attachment_urls`.
+    /// The largest number of `attachment_urls`.
     pub const ATTACHMENTS: usize = 10;
-    /// The longest of `attachment_urls`.
+    /// The longest entry of `attachment_urls`, in bytes.
     pub const ATTACHMENT_BYTES: usize = 2048;
-    /// The most ids in one `room_users`.
+    /// The largest number of ids in one `room_users`.
     pub const ROSTER: usize = 1000;
-    /// The most messages that `history` or `join {limit}` gives.
+    /// The largest `limit` of `history` and `join`, in messages.
     pub const HISTORY: u64 = 200;
-    /// The most bytes of messages in one answer of `history`.
+    /// The most bytes of messages in one `history` acknowledgement.
     pub const HISTORY_BYTES: usize = 512 * 1024;
 }
 

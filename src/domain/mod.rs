@@ -1,6 +1,6 @@
-//! What a user, room, message, presence and refusal *are*: values, limits and pure rules.
+//! Users, rooms, messages, presence and refusals as values, with their limits and pure rules.
 //!
-//! No I/O, no async, no wire shapes: everything here can be tested without a runtime.
+//! No I/O, no async and no wire shapes, so that everything here can be tested without a runtime.
 
 mod continuity;
 mod id;
@@ -10,6 +10,7 @@ pub mod policy;
 mod presence;
 mod rate;
 mod refusal;
+mod room;
 mod time;
 
 pub use continuity::{Continuity, Head, LogSpan};
@@ -19,4 +20,5 @@ pub use new_message::{MessageFields, NewMessage};
 pub use presence::{ChangeKind, OnlineStatus, RoomChange};
 pub use rate::{Charges, Cost, Exceeded, Limiter, Limiters, Rate, Rates};
 pub use refusal::{Code, Refusal};
+pub use room::RoomKind;
 pub use time::Timestamp;

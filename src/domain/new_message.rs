@@ -1,4 +1,4 @@
-//! A message before it has its place in a room: an invalid one can't exist.
+//! A message that has no `seq` yet. An invalid one cannot be constructed.
 
 use url::Url;
 use uuid::Uuid;
@@ -7,45 +7,45 @@ use super::id::{ClientMsgId, RoomId, UserId, Username};
 use super::limits::Limits;
 use super::refusal::{Code, Refusal};
 
-/// What a sender says, not yet checked.
+/// The fields of a message as the sender gave them, not yet checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MessageFields {
     /// The text; may be empty when there is a payload or an attachment.
     pub content: String,
-    /// The kind of message, `text` when left out.
+    /// The sender's `type`; `text` if absent.
     pub kind: Option<String>,
-    /// A heading.
+    /// An optional heading.
     pub title: Option<String>,
-    /// Any JSON, as its text, already known to be well-formed and within the depth limit.
+    /// JSON text, already known to be well-formed and within the depth limit.
     pub payload: Option<Box<str>>,
-    /// Links to attachments.
+    /// URLs of attachments.
     pub attachment_urls: Vec<String>,
-    /// The sender's own id, which makes the send safe to repeat.
+    /// The sender's own id of the message, which makes the send safe to repeat.
     pub client_msg_id: Option<ClientMsgId>,
 }
 
 /// A valid message that has no `seq` yet.
 #[derive(Debug, Clone)]
 pub struct NewMessage {
-    /// UUIDv7 of this node's clock: unique, and only roughly in order.
+    /// UUIDv7 by this node's clock: unique, and only roughly in order of time.
     pub id: Uuid,
-    /// Where it goes.
+    /// The room it is sent to.
     pub room: RoomId,
-    /// Who sends it.
+    /// The sender.
     pub user: UserId,
-    /// The sender's name.
+    /// The sender's display name.
     pub username: Username,
     /// The text.
     pub content: String,
-    /// The kind of message.
+    /// The `type` on the wire.
     pub kind: String,
-    /// A heading.
+    /// An optional heading.
     pub title: Option<String>,
-    /// Any JSON, as its text.
+    /// JSON text.
     pub payload: Option<Box<str>>,
-    /// Links to attachments.
+    /// URLs of attachments.
     pub attachment_urls: Vec<String>,
-    /// The sender's own id.
+    /// The sender's own id of the message.
     pub client_msg_id: Option<ClientMsgId>,
 }
 
@@ -137,7 +137,7 @@ fn at_most(field: &str, bytes: usize, max: usize) -> Result<(), Refusal> {
 mod tests {
     use super::*;
 
-    fn draft(fields: MessageFields) -> Result<NewMessage, Refusal> {
+    fn message(fields: MessageFields) -> Result<NewMessage, Refusal> {
         let user = UserId::trusted("ann");
         let name = Username::from(&user);
         NewMessage::new(
@@ -157,18 +157,18 @@ mod tests {
     }
 
     #[test]
-    fn a_message_needs_something_to_say() {
-        assert_eq!(draft(text("hello")).unwrap().kind, "text");
-        assert_eq!(draft(text("")).unwrap_err().code, Code::BadRequest);
+    fn a_message_needs_content_or_a_payload_or_an_attachment() {
+        assert_eq!(message(text("hello")).unwrap().kind, "text");
+        assert_eq!(message(text("")).unwrap_err().code, Code::BadRequest);
         assert!(
-            draft(MessageFields {
+            message(MessageFields {
                 payload: Some("0".into()),
                 ..text("")
             })
             .is_ok()
         );
         assert!(
-            draft(MessageFields {
+            message(MessageFields {
                 attachment_urls: vec!["https://a.example/b".into()],
                 ..text("")
             })
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn every_length_has_its_limit() {
+    fn every_field_has_a_maximum_length() {
         for fields in [
             text(&"x".repeat(16_385)),
             MessageFields {
@@ -201,12 +201,12 @@ mod tests {
                 ..text("a")
             },
         ] {
-            assert_eq!(draft(fields).unwrap_err().code, Code::TooLarge);
+            assert_eq!(message(fields).unwrap_err().code, Code::TooLarge);
         }
     }
 
     #[test]
-    fn attachments_are_web_links() {
+    fn attachment_urls_must_be_http_urls_and_type_must_not_be_empty() {
         for link in [
             "ftp://a.example/b",
             "javascript:alert(1)",
@@ -218,10 +218,14 @@ mod tests {
                 attachment_urls: vec![link.to_owned()],
                 ..text("a")
             };
-            assert_eq!(draft(fields).unwrap_err().code, Code::BadRequest, "{link}");
+            assert_eq!(
+                message(fields).unwrap_err().code,
+                Code::BadRequest,
+                "{link}"
+            );
         }
         assert_eq!(
-            draft(MessageFields {
+            message(MessageFields {
                 kind: Some(String::new()),
                 ..text("a")
             })

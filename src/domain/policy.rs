@@ -1,32 +1,36 @@
-//! Who may join a room, read it and send to it: the one place that decides, by nothing but what it is told.
+//! The rights to join a room, to read it, to send to it and to hear broadcasts. This is the one
+//! place that decides them, and it decides by its arguments alone.
 //!
-//! What it allows it gives a [`Permit`] for, which nobody else can make. The use cases ask for one, so that none of them can be
-//! called before it was asked here, whichever door a request came in by.
+//! A granted right is a [`Permit`], which only this file can make. The use cases take a permit, so
+//! none of them can be called before the policy was asked, whether the request came over Socket.IO,
+//! a plain WebSocket or REST.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::id::RoomId;
 use super::refusal::{Code, Refusal};
+use super::room::RoomKind;
 
-/// The rooms that someone's token is good for.
+/// The rooms that a token is valid for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum RoomScope {
-    /// All of them.
+    /// All rooms.
     #[default]
     Everywhere,
-    /// Those that one of the patterns names: exactly, or as a prefix when it ends in `*`. None at all, where there is no pattern.
+    /// The rooms that at least one pattern names: exactly, or by a prefix if the pattern ends in
+    /// `*`. Without patterns no room is covered.
     Only(Arc<[Box<str>]>),
 }
 
 impl RoomScope {
-    /// Those rooms only.
+    /// Only the rooms that these patterns name.
     #[must_use]
     pub fn only<T: Into<Box<str>>>(patterns: impl IntoIterator<Item = T>) -> Self {
         Self::Only(patterns.into_iter().map(Into::into).collect())
     }
 
-    /// Whether the room is among them.
+    /// Whether the token is valid for the room.
     #[must_use]
     pub fn covers(&self, room: &RoomId) -> bool {
         let names = |pattern: &str| match pattern.strip_suffix('*') {
@@ -40,44 +44,40 @@ impl RoomScope {
     }
 }
 
-/// The room that broadcasts live in. It has listeners, and no members: nobody joins it, and it is sent to and heard by a way of
-/// its own.
-pub const BROADCAST: &str = "broadcast";
-
-/// How one stands to a room.
+/// The relation of a caller to a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
-    /// A trusted service: need not be in it.
+    /// A trusted service, which need not be in the room.
     Service,
-    /// Is in it.
+    /// A user in the room.
     Occupant,
-    /// Is not.
+    /// A user outside the room.
     Stranger,
 }
 
-/// What somebody outside may be asked about, beside this policy.
+/// An action that an outside service may also be asked to authorize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Entering a room.
+    /// Joining a room.
     Join,
     /// Sending a message.
     Send,
 }
 
-/// Entering a room.
+/// Permits joining a room.
 #[derive(Debug)]
 pub struct Joining;
-/// Seeing what was said, and who is there.
+/// Permits reading a room's messages and its occupants.
 #[derive(Debug)]
 pub struct Reading;
-/// Saying something that the others will see: messages, and that one types.
+/// Permits sending to the occupants: messages and typing notifications.
 #[derive(Debug)]
 pub struct Sending;
-/// Hearing what is said, without being a member.
+/// Permits hearing a room's messages without being in the room.
 #[derive(Debug)]
 pub struct Listening;
 
-/// Proof that someone may do `A` in a room.
+/// Proof that the caller may do `A` in a room.
 #[must_use]
 #[derive(Debug)]
 pub struct Permit<A> {
@@ -86,30 +86,30 @@ pub struct Permit<A> {
 }
 
 impl<A> Permit<A> {
-    /// Where.
+    /// The room that the permit is for.
     #[must_use]
     pub fn room(&self) -> &RoomId {
         &self.room
     }
 
-    /// Where, when the permit is used up.
+    /// The room that the permit is for; uses up the permit.
     #[must_use]
     pub fn into_room(self) -> RoomId {
         self.room
     }
 }
 
-fn permit<A>(reach: &RoomScope, allowed: bool, room: &RoomId) -> Result<Permit<A>, Refusal> {
-    if room.as_str() == BROADCAST {
+fn permit<A>(scope: &RoomScope, allowed: bool, room: &RoomId) -> Result<Permit<A>, Refusal> {
+    if room.kind() == RoomKind::Broadcast {
         return Err(Refusal::new(
             Code::Forbidden,
-            "this room is kept for broadcasts",
+            "this room is reserved for broadcasts",
         ));
     }
-    if !reach.covers(room) {
+    if !scope.covers(room) {
         return Err(Refusal::new(
             Code::Forbidden,
-            "the token doesn't reach this room",
+            "the token is not valid for this room",
         ));
     }
     if !allowed {
@@ -121,44 +121,44 @@ fn permit<A>(reach: &RoomScope, allowed: bool, room: &RoomId) -> Result<Permit<A
     })
 }
 
-/// Anyone may join what the token reaches.
+/// A caller may join every open room that its token is valid for.
 ///
 /// # Errors
 /// `forbidden`.
-pub fn may_join(reach: &RoomScope, room: &RoomId) -> Result<Permit<Joining>, Refusal> {
-    permit(reach, true, room)
+pub fn may_join(scope: &RoomScope, room: &RoomId) -> Result<Permit<Joining>, Refusal> {
+    permit(scope, true, room)
 }
 
-/// Members and services may read.
+/// Occupants and services may read a room.
 ///
 /// # Errors
 /// `forbidden`, `not_in_room`.
 pub fn may_read(
-    reach: &RoomScope,
-    standing: Relation,
+    scope: &RoomScope,
+    relation: Relation,
     room: &RoomId,
 ) -> Result<Permit<Reading>, Refusal> {
-    permit(reach, standing != Relation::Stranger, room)
+    permit(scope, relation != Relation::Stranger, room)
 }
 
-/// Members and services may send.
+/// Occupants and services may send to a room.
 ///
 /// # Errors
 /// `forbidden`, `not_in_room`.
 pub fn may_send(
-    reach: &RoomScope,
-    standing: Relation,
+    scope: &RoomScope,
+    relation: Relation,
     room: &RoomId,
 ) -> Result<Permit<Sending>, Refusal> {
-    permit(reach, standing != Relation::Stranger, room)
+    permit(scope, relation != Relation::Stranger, room)
 }
 
-fn broadcast<A>(reach: &RoomScope) -> Result<Permit<A>, Refusal> {
-    let room = RoomId::trusted(BROADCAST);
-    if !reach.covers(&room) {
+fn broadcast<A>(scope: &RoomScope) -> Result<Permit<A>, Refusal> {
+    let room = RoomId::broadcast();
+    if !scope.covers(&room) {
         return Err(Refusal::new(
             Code::Forbidden,
-            "the token doesn't reach broadcasts",
+            "the token is not valid for broadcasts",
         ));
     }
     Ok(Permit {
@@ -167,20 +167,21 @@ fn broadcast<A>(reach: &RoomScope) -> Result<Permit<A>, Refusal> {
     })
 }
 
-/// Whoever the token lets may hear broadcasts.
+/// A caller may hear broadcasts if its token is valid for the room of broadcasts.
 ///
 /// # Errors
 /// `forbidden`.
-pub fn may_listen(reach: &RoomScope) -> Result<Permit<Listening>, Refusal> {
-    broadcast(reach)
+pub fn may_listen(scope: &RoomScope) -> Result<Permit<Listening>, Refusal> {
+    broadcast(scope)
 }
 
-/// May whoever was found to be a broadcaster broadcast?
+/// A caller whose role allows broadcasts may send one if its token is valid for the room of
+/// broadcasts.
 ///
 /// # Errors
 /// `forbidden`.
-pub fn may_broadcast(reach: &RoomScope) -> Result<Permit<Sending>, Refusal> {
-    broadcast(reach)
+pub fn may_broadcast(scope: &RoomScope) -> Result<Permit<Sending>, Refusal> {
+    broadcast(scope)
 }
 
 #[cfg(test)]
@@ -206,7 +207,7 @@ mod tests {
             (&["team-*"], "a-team-1", false),
             (&["a", "b*"], "bc", true),
             (&["*"], "anything", true),
-            // Only the last star means anything.
+            // Only a star at the end has a meaning.
             (&["a*b"], "axb", false),
             (&["a*b"], "a*b", true),
             (&["**"], "*x", true),
@@ -220,29 +221,29 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_policy() {
+    fn every_relation_and_scope_has_its_rights() {
         let here = room("here");
         let (all, only, none) = (
             RoomScope::Everywhere,
             RoomScope::only(["he*"]),
             RoomScope::only(["there"]),
         );
-        for reach in [&all, &only] {
-            assert_eq!(may_join(reach, &here).unwrap().room(), &here);
-            for (standing, allowed) in [
+        for scope in [&all, &only] {
+            assert_eq!(may_join(scope, &here).unwrap().room(), &here);
+            for (relation, allowed) in [
                 (Relation::Service, true),
                 (Relation::Occupant, true),
                 (Relation::Stranger, false),
             ] {
                 let refused = (!allowed).then_some(Code::NotInRoom);
                 assert_eq!(
-                    may_read(reach, standing, &here)
+                    may_read(scope, relation, &here)
                         .err()
                         .map(|refusal| refusal.code),
                     refused
                 );
                 assert_eq!(
-                    may_send(reach, standing, &here)
+                    may_send(scope, relation, &here)
                         .err()
                         .map(|refusal| refusal.code),
                     refused
@@ -250,40 +251,40 @@ mod tests {
             }
         }
         assert_eq!(may_join(&none, &here).unwrap_err().code, Code::Forbidden);
-        for standing in [Relation::Service, Relation::Occupant, Relation::Stranger] {
+        for relation in [Relation::Service, Relation::Occupant, Relation::Stranger] {
             assert_eq!(
-                may_read(&none, standing, &here).unwrap_err().code,
+                may_read(&none, relation, &here).unwrap_err().code,
                 Code::Forbidden
             );
             assert_eq!(
-                may_send(&none, standing, &here).unwrap_err().code,
+                may_send(&none, relation, &here).unwrap_err().code,
                 Code::Forbidden
             );
         }
     }
 
     #[test]
-    fn the_room_of_broadcasts_is_closed_to_everyone_else() {
-        let (all, kept) = (RoomScope::Everywhere, room(BROADCAST));
+    fn the_room_of_broadcasts_allows_nothing_but_broadcasts() {
+        let (all, kept) = (RoomScope::Everywhere, RoomId::broadcast());
         assert_eq!(may_join(&all, &kept).unwrap_err().code, Code::Forbidden);
-        for standing in [Relation::Service, Relation::Occupant, Relation::Stranger] {
+        for relation in [Relation::Service, Relation::Occupant, Relation::Stranger] {
             assert_eq!(
-                may_read(&all, standing, &kept).unwrap_err().code,
+                may_read(&all, relation, &kept).unwrap_err().code,
                 Code::Forbidden
             );
             assert_eq!(
-                may_send(&all, standing, &kept).unwrap_err().code,
+                may_send(&all, relation, &kept).unwrap_err().code,
                 Code::Forbidden
             );
         }
         assert!(may_join(&all, &room("broadcasts")).is_ok());
-        for (reach, reached) in [
+        for (scope, reached) in [
             (all, true),
             (RoomScope::only(["broad*"]), true),
             (RoomScope::only(["lobby"]), false),
         ] {
             assert_eq!(
-                (may_listen(&reach).is_ok(), may_broadcast(&reach).is_ok()),
+                (may_listen(&scope).is_ok(), may_broadcast(&scope).is_ok()),
                 (reached, reached)
             );
         }

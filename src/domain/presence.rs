@@ -1,59 +1,61 @@
-//! Who is in a room and who is online, as numbered changes.
+//! Occupants of rooms and online status of users, as numbered changes.
 //!
-//! Versions rise with every change: the greater of the one before plus 1 and the backplane's time in milliseconds, so
-//! that they rise even over a loss of data. As they skip numbers, each change also names the one before it: that is how
-//! a hole is seen.
+//! Each change has a version: the greater of the previous version plus 1 and the backplane's time
+//! in milliseconds. So versions rise even across a loss of data, but they skip numbers. Each change
+//! therefore also names the version before it, which lets a reader detect a missing change.
 
 use super::id::{UserId, Username};
 use super::time::Timestamp;
 
-/// What happened to a room's membership.
+/// The kind of change to a room's occupants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// A user's first connection entered.
+    /// A user's first connection joined.
     Joined,
     /// A user's last connection left, or its grace ended.
     Left,
-    /// Membership was put back after a loss of data: nobody came or went, but whoever watches must read the newest state.
+    /// Occupants were restored after a loss of data. Nobody joined or left, but watchers must read
+    /// the newest state.
     Restored,
 }
 
-/// One numbered change of a room's membership.
+/// One numbered change of a room's occupants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomChange {
-    /// This change's number.
+    /// The version of this change.
     pub version: u64,
-    /// The number of the change before it, 0 for the first.
+    /// The version of the change before it; 0 for the first.
     pub previous: u64,
-    /// What happened.
+    /// The kind of change.
     pub kind: ChangeKind,
-    /// To whom.
+    /// The user that joined or left.
     pub user: UserId,
     /// The user's name at that time.
     pub username: Username,
-    /// Members after the change, users in their grace included.
+    /// Number of occupants after the change, including users in their grace.
     pub total: u64,
 }
 
 /// Whether a user is online: the state after the change `version`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OnlineStatus {
-    /// Whose.
+    /// The user.
     pub user: UserId,
-    /// The name last authenticated with; `None` for a user never seen.
+    /// The name of the last authentication; `None` for a user never seen.
     pub username: Option<Username>,
-    /// True while the user has a connection, or one in its grace.
+    /// True while the user has a connection, or a lost connection in its grace.
     pub online: bool,
-    /// The last change to offline, or now while online; `None` for a user never seen.
+    /// The time of the last change to offline, or the current time while online; `None` for a user
+    /// never seen.
     pub last_seen: Option<Timestamp>,
-    /// The change's number; 0 for a user never seen.
+    /// The version of the last change; 0 for a user never seen.
     pub version: u64,
-    /// The number of the change before it, 0 for the first.
+    /// The version of the change before it; 0 for the first.
     pub previous: u64,
 }
 
 impl OnlineStatus {
-    /// The state of a user never seen.
+    /// The status of a user never seen.
     #[must_use]
     pub fn never_seen(user: UserId) -> Self {
         Self {

@@ -1,26 +1,30 @@
-//! How often and how much: rates with their bursts, what someone has left of them, and a bounded table of such accounts.
+//! Rate limiting by the generic cell rate algorithm (GCRA, equivalent to a token bucket): rates
+//! with bursts, the limiter of one caller, and a bounded table of limiters.
+//!
+//! A limiter stores one instant per kind: when the whole burst will be available again. A charge
+//! moves that instant into the future by the time the rate needs to refill the charge.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Kinds of things that have a rate.
+/// The number of kinds that have a rate: events, joins, bytes and connections.
 pub const KINDS: usize = 4;
 
-/// For each kind, how long its rate takes to make up for what was spent.
+/// For each kind, the time that its rate needs to refill the charge.
 pub type Charges = [Duration; KINDS];
 
-/// So many a second on average, and so many at once. 0 a second: no limit.
+/// An average per second and a burst. 0 per second means no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rate {
-    /// On average.
+    /// The average per second; 0: no limit.
     pub per_sec: u64,
-    /// At once, after a pause.
+    /// The most at once, after a pause.
     pub burst: u64,
 }
 
 impl Rate {
-    /// A rate that lets through at once what it lets through in `secs`.
+    /// A rate whose burst equals the amount allowed in `secs` seconds.
     #[must_use]
     pub const fn with_burst_of(per_sec: u64, secs: u64) -> Self {
         Self {
@@ -29,23 +33,23 @@ impl Rate {
         }
     }
 
-    /// How long it takes to make up for `count`.
+    /// The time to refill `count`.
     fn time_for(self, count: u64) -> Duration {
         let nanos = u128::from(count) * 1_000_000_000 / u128::from(self.per_sec.max(1));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
 
-/// The rates of a socket, a user or an address.
+/// The rates of a connection, a user or an address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rates {
-    /// Events.
+    /// Events per second.
     pub events: Rate,
-    /// Joins.
+    /// Joins per second.
     pub joins: Rate,
-    /// Bytes of events.
+    /// Bytes of events per second.
     pub bytes: Rate,
-    /// Connections that begin: handshakes of an address, logins of a user.
+    /// New connections per second: handshakes of an address, authentications of a user.
     pub connects: Rate,
 }
 
@@ -54,13 +58,13 @@ impl Rates {
         [self.events, self.joins, self.bytes, self.connects]
     }
 
-    /// Whether nothing is limited.
+    /// True if no kind has a limit.
     #[must_use]
     pub fn are_off(&self) -> bool {
         self.all().iter().all(|rate| rate.per_sec == 0)
     }
 
-    /// Whether nothing of what `cost` spends is limited.
+    /// True if no kind that `cost` charges has a limit.
     #[must_use]
     pub fn are_off_for(&self, cost: Cost) -> bool {
         self.all()
@@ -70,92 +74,96 @@ impl Rates {
     }
 }
 
-/// What something spends.
+/// The number of each kind that an operation takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cost([u64; KINDS]);
 
 impl Cost {
-    /// A join; the event was spent before.
+    /// A join; its event is charged separately, before.
     pub const JOIN: Self = Self([0, 1, 0, 0]);
-    /// A connection.
+    /// A new connection.
     pub const CONNECT: Self = Self([0, 0, 0, 1]);
 
-    /// An event of so many bytes.
+    /// An event of `bytes` bytes.
     #[must_use]
     pub const fn event(bytes: usize) -> Self {
         Self([1, 0, bytes as u64, 0])
     }
 
-    /// How long those rates take to make up for it.
+    /// The time that each of these rates needs to refill this cost.
     #[must_use]
-    pub fn debts(self, rates: &Rates) -> Charges {
-        let mut debts = Charges::default();
-        for ((debt, rate), count) in debts.iter_mut().zip(rates.all()).zip(self.0) {
+    pub fn charges(self, rates: &Rates) -> Charges {
+        let mut charges = Charges::default();
+        for ((charge, rate), count) in charges.iter_mut().zip(rates.all()).zip(self.0) {
             if rate.per_sec > 0 {
-                *debt = rate.time_for(count);
+                *charge = rate.time_for(count);
             }
         }
-        debts
+        charges
     }
 }
 
-/// What was asked for exceeds a rate.
+/// An operation exceeds a rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exceeded {
-    /// Of what there is too much, for the refusal's text.
-    pub what: &'static str,
-    /// After this time it will be let through, if nothing else is spent.
+    /// The name of the kind that is exceeded, for the refusal's text.
+    pub kind: &'static str,
+    /// After this time the operation will be allowed, if nothing else is charged.
     pub wait: Duration,
 }
 
-/// What one has left of each rate: kept as the moment at which all of it will be there again.
+/// The limiter of one caller: for each kind, the instant at which the whole burst is available
+/// again (`None`: it is now).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Limiter([Option<Instant>; KINDS]);
 
 impl Limiter {
-    /// Spends `cost`, all of it or nothing. What is more than a whole burst takes a full one, and is paid for afterwards.
+    /// Charges `cost`, all kinds or none. A cost larger than the burst is allowed if the whole
+    /// burst is available; the time to refill all of it is charged.
     ///
     /// # Errors
-    /// [`Exceeded`]; nothing is spent then.
+    /// [`Exceeded`]; nothing is charged then.
     pub fn spend(&mut self, rates: &Rates, cost: Cost, now: Instant) -> Result<(), Exceeded> {
         let kinds = ["events", "joins", "bytes", "connections"];
-        for (((rate, count), full_at), what) in
+        for (((rate, count), full_at), kind) in
             rates.all().into_iter().zip(cost.0).zip(self.0).zip(kinds)
         {
             if rate.per_sec == 0 || count == 0 {
                 continue;
             }
-            let owed = full_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+            let refill = full_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
             let whole = rate.time_for(rate.burst.max(1));
-            let wait = (owed + rate.time_for(count).min(whole)).saturating_sub(whole);
+            let wait = (refill + rate.time_for(count).min(whole)).saturating_sub(whole);
             if !wait.is_zero() {
                 return Err(Exceeded {
-                    what,
+                    kind,
                     wait: wait.max(Duration::from_millis(1)),
                 });
             }
         }
-        self.charge(cost.debts(rates), now);
+        self.add(cost.charges(rates), now);
         Ok(())
     }
 
-    /// Adds to what is owed.
-    fn charge(&mut self, debts: Charges, now: Instant) {
-        for (full_at, debt) in self.0.iter_mut().zip(debts) {
-            if !debt.is_zero() {
-                *full_at = full_at.unwrap_or(now).max(now).checked_add(debt);
+    /// Adds refill time for each kind.
+    fn add(&mut self, charges: Charges, now: Instant) {
+        for (full_at, charge) in self.0.iter_mut().zip(charges) {
+            if !charge.is_zero() {
+                *full_at = full_at.unwrap_or(now).max(now).checked_add(charge);
             }
         }
     }
 
-    /// At least this is owed.
-    fn raise(&mut self, debts: Charges, now: Instant) {
-        for (full_at, debt) in self.0.iter_mut().zip(debts) {
-            *full_at = (*full_at).max(now.checked_add(debt).filter(|_| !debt.is_zero()));
+    /// Raises the remaining refill time of each kind to at least this; never lowers it.
+    fn raise(&mut self, charges: Charges, now: Instant) {
+        for (full_at, charge) in self.0.iter_mut().zip(charges) {
+            if !charge.is_zero() {
+                *full_at = (*full_at).max(now.checked_add(charge));
+            }
         }
     }
 
-    /// Whether nothing is owed any more.
+    /// True if the whole burst of every kind is available.
     #[must_use]
     pub fn is_full(&self, now: Instant) -> bool {
         self.0
@@ -164,31 +172,31 @@ impl Limiter {
     }
 }
 
-/// The allowances of many, by who they are. Whoever owes nothing takes no room; who comes when all room is taken shares one
-/// allowance with all others who do.
+/// A bounded table of limiters by key. Keys whose burst is fully available are evicted; keys that
+/// find the table full share one limiter.
 #[derive(Debug)]
 pub struct Limiters<K> {
     rates: Rates,
-    held: HashMap<K, Limiter>,
+    limiters: HashMap<K, Limiter>,
     most: usize,
     shared: Limiter,
-    /// Swept when so many are held, but at most once a second.
+    /// The table is swept when it holds this many keys, but at most once per second.
     sweep_at: usize,
     swept: Option<Instant>,
 }
 
-/// Between two sweeps of a table.
+/// The shortest time between two sweeps of a table.
 const SWEEP: Duration = Duration::from_secs(1);
-/// A table that is smaller isn't worth a sweep.
+/// A table with fewer keys is not swept.
 const SMALL: usize = 1024;
 
 impl<K: Eq + Hash + Clone> Limiters<K> {
-    /// With those rates, for at most so many at once.
+    /// With these rates, for at most `most` keys at a time.
     #[must_use]
     pub fn new(rates: Rates, most: usize) -> Self {
         Self {
             rates,
-            held: HashMap::new(),
+            limiters: HashMap::new(),
             most,
             shared: Limiter::default(),
             sweep_at: SMALL.min(most),
@@ -196,58 +204,58 @@ impl<K: Eq + Hash + Clone> Limiters<K> {
         }
     }
 
-    /// Spends of `who`'s allowance.
+    /// Charges the limiter of `key`.
     ///
     /// # Errors
-    /// [`Exceeded`]; nothing is spent then.
-    pub fn spend(&mut self, who: &K, cost: Cost, now: Instant) -> Result<(), Exceeded> {
+    /// [`Exceeded`]; nothing is charged then.
+    pub fn spend(&mut self, key: &K, cost: Cost, now: Instant) -> Result<(), Exceeded> {
         let rates = self.rates;
         if rates.are_off_for(cost) {
             return Ok(());
         }
-        self.of(who, now).spend(&rates, cost, now)
+        self.of(key, now).spend(&rates, cost, now)
     }
 
-    /// `who` owes at least this: others know of it.
-    pub fn raise(&mut self, who: &K, debts: Charges, now: Instant) {
-        self.of(who, now).raise(debts, now);
+    /// Raises the remaining refill time of `key` to at least this, as other nodes reported it.
+    pub fn raise(&mut self, key: &K, charges: Charges, now: Instant) {
+        self.of(key, now).raise(charges, now);
     }
 
-    /// Whether `who` owes nothing.
+    /// True if the whole burst of `key` is available.
     #[must_use]
-    pub fn is_full(&self, who: &K, now: Instant) -> bool {
-        self.held
-            .get(who)
-            .is_none_or(|allowance| allowance.is_full(now))
+    pub fn is_full(&self, key: &K, now: Instant) -> bool {
+        self.limiters
+            .get(key)
+            .is_none_or(|limiter| limiter.is_full(now))
     }
 
-    /// How many are held.
+    /// The number of keys in the table.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.held.len()
+        self.limiters.len()
     }
 
-    /// Whether nobody owes anything.
+    /// True if no key is in the table.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.limiters.is_empty()
     }
 
-    fn of(&mut self, who: &K, now: Instant) -> &mut Limiter {
-        if !self.held.contains_key(who) {
-            if self.held.len() >= self.sweep_at
+    fn of(&mut self, key: &K, now: Instant) -> &mut Limiter {
+        if !self.limiters.contains_key(key) {
+            if self.limiters.len() >= self.sweep_at
                 && self.swept.is_none_or(|swept| now >= swept + SWEEP)
             {
-                self.held.retain(|_, allowance| !allowance.is_full(now));
-                self.sweep_at = (self.held.len() * 2).clamp(SMALL.min(self.most), self.most);
-                self.held.shrink_to(self.sweep_at);
+                self.limiters.retain(|_, limiter| !limiter.is_full(now));
+                self.sweep_at = (self.limiters.len() * 2).clamp(SMALL.min(self.most), self.most);
+                self.limiters.shrink_to(self.sweep_at);
                 self.swept = Some(now);
             }
-            if self.held.len() >= self.most {
+            if self.limiters.len() >= self.most {
                 return &mut self.shared;
             }
         }
-        self.held.entry(who.clone()).or_default()
+        self.limiters.entry(key.clone()).or_default()
     }
 }
 
@@ -265,30 +273,30 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_burst_and_then_the_rate_and_the_wait_is_told_exactly() {
-        let (rates, mut allowance, now) = (rates(10, 3), Limiter::default(), Instant::now());
+    fn a_burst_is_followed_by_the_rate_and_the_wait_is_exact() {
+        let (rates, mut limiter, now) = (rates(10, 3), Limiter::default(), Instant::now());
         for _ in 0..3 {
-            allowance.spend(&rates, Cost::event(1), now).unwrap();
+            limiter.spend(&rates, Cost::event(1), now).unwrap();
         }
-        let exceeded = allowance.spend(&rates, Cost::event(1), now).unwrap_err();
-        assert_eq!((exceeded.what, exceeded.wait), ("events", SECOND / 10));
+        let exceeded = limiter.spend(&rates, Cost::event(1), now).unwrap_err();
+        assert_eq!((exceeded.kind, exceeded.wait), ("events", SECOND / 10));
         let later = now + exceeded.wait;
         assert!(
-            allowance
+            limiter
                 .spend(&rates, Cost::event(1), later - Duration::from_millis(1))
                 .is_err()
         );
-        allowance.spend(&rates, Cost::event(1), later).unwrap();
-        assert!(!allowance.is_full(later + SECOND / 4) && allowance.is_full(later + SECOND));
+        limiter.spend(&rates, Cost::event(1), later).unwrap();
+        assert!(!limiter.is_full(later + SECOND / 4) && limiter.is_full(later + SECOND));
     }
 
     #[test]
-    fn what_is_refused_costs_nothing_of_any_kind() {
+    fn a_refused_operation_charges_no_kind() {
         let bytes = Rate {
             per_sec: 100,
             burst: 100,
         };
-        let (rates, mut allowance, now) = (
+        let (rates, mut limiter, now) = (
             Rates {
                 bytes,
                 ..rates(1, 2)
@@ -296,24 +304,24 @@ mod tests {
             Limiter::default(),
             Instant::now(),
         );
-        allowance.spend(&rates, Cost::event(90), now).unwrap();
+        limiter.spend(&rates, Cost::event(90), now).unwrap();
         assert_eq!(
-            allowance
+            limiter
                 .spend(&rates, Cost::event(11), now)
                 .unwrap_err()
-                .what,
+                .kind,
             "bytes"
         );
-        allowance.spend(&rates, Cost::event(10), now).unwrap();
+        limiter.spend(&rates, Cost::event(10), now).unwrap();
         assert!(
-            allowance.spend(&rates, Cost::JOIN, now).is_ok(),
-            "no rate, no limit"
+            limiter.spend(&rates, Cost::JOIN, now).is_ok(),
+            "a kind without a rate has no limit"
         );
     }
 
     #[test]
-    fn more_than_a_burst_is_let_through_once_and_paid_for() {
-        let (rates, mut allowance, now) = (
+    fn a_cost_above_the_burst_is_allowed_once_and_charged_in_full() {
+        let (rates, mut limiter, now) = (
             Rates {
                 bytes: Rate {
                     per_sec: 10,
@@ -324,16 +332,16 @@ mod tests {
             Limiter::default(),
             Instant::now(),
         );
-        allowance.spend(&rates, Cost::event(100), now).unwrap();
-        let exceeded = allowance.spend(&rates, Cost::event(100), now).unwrap_err();
+        limiter.spend(&rates, Cost::event(100), now).unwrap();
+        let exceeded = limiter.spend(&rates, Cost::event(100), now).unwrap_err();
         assert_eq!(exceeded.wait, 10 * SECOND);
-        allowance
+        limiter
             .spend(&rates, Cost::event(100), now + exceeded.wait)
             .unwrap();
     }
 
     #[test]
-    fn what_others_know_counts_and_is_paid_back() {
+    fn charges_reported_by_other_nodes_count_and_are_refilled() {
         let (rates, now) = (rates(10, 10), Instant::now());
         let mut table = Limiters::new(rates, 10);
         table.spend(&"ann", Cost::event(1), now).unwrap();
@@ -353,11 +361,11 @@ mod tests {
         );
         assert!(table.spend(&"bob", Cost::event(1), now).is_ok());
         table.spend(&"eve", Cost::JOIN, now).unwrap();
-        assert_eq!(table.len(), 2, "what has no rate is not noted");
+        assert_eq!(table.len(), 2, "a kind without a rate takes no entry");
     }
 
     #[test]
-    fn a_table_is_bounded_and_forgets_who_owes_nothing() {
+    fn a_table_is_bounded_and_evicts_refilled_limiters() {
         let now = Instant::now();
         let mut table = Limiters::new(rates(1, 2), 2000);
         for n in 0..1_000_000 {
@@ -366,11 +374,11 @@ mod tests {
         assert_eq!(table.len(), 2000);
         assert!(
             table.spend(&5, Cost::event(1), now).is_ok(),
-            "who is known keeps an allowance of one's own"
+            "a key in the table keeps its own limiter"
         );
         assert!(
             table.spend(&2_000_000, Cost::event(1), now).is_err(),
-            "the others share one"
+            "keys beyond the bound share one limiter"
         );
         assert!(
             table

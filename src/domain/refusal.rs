@@ -1,4 +1,4 @@
-//! Why a request was refused: a closed list of codes, the one table of their status and retry, and the refusal itself.
+//! Refusals: a closed list of codes, the one table of their HTTP statuses, and the refusal itself.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::Exceeded;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $status:literal;)*) => {
-        /// Every code that a client can meet, with its HTTP status.
+        /// Every code that a client can receive.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code { $($(#[$doc])* $variant),* }
 
@@ -21,7 +21,7 @@ macro_rules! codes {
                 match self { $(Self::$variant => $name),* }
             }
 
-            /// The fitting HTTP status.
+            /// The code's HTTP status.
             #[must_use]
             pub const fn status(self) -> u16 {
                 match self { $(Self::$variant => $status),* }
@@ -35,63 +35,65 @@ codes! {
     BadRequest = "bad_request", 400;
     /// No such event.
     UnknownEvent = "unknown_event", 400;
-    /// Nobody said who this is.
+    /// The caller has no valid identity.
     Unauthorized = "unauthorized", 401;
-    /// The token's time is over.
+    /// The token has expired.
     TokenExpired = "token_expired", 401;
-    /// Known, but not allowed.
+    /// The caller's identity is known, but it may not do this.
     Forbidden = "forbidden", 403;
-    /// Only members may do that.
+    /// Only occupants of the room may do this.
     NotInRoom = "not_in_room", 403;
     /// No such resource.
     NotFound = "not_found", 404;
-    /// The resource knows no such method.
+    /// The resource does not support the method.
     MethodNotAllowed = "method_not_allowed", 405;
-    /// The socket already belongs to another user.
+    /// The connection already belongs to another user.
     AlreadyAuthenticated = "already_authenticated", 409;
     /// Longer, larger, deeper or more than the limit.
     TooLarge = "too_large", 413;
-    /// The body is not JSON.
+    /// The body has a content type or an encoding that is not supported.
     UnsupportedMediaType = "unsupported_media_type", 415;
-    /// Too many events in too short a time.
+    /// A rate limit is exceeded.
     RateLimited = "rate_limited", 429;
-    /// This socket is in as many rooms as it may be.
+    /// The connection is in the most rooms that it may be in.
     TooManyRooms = "too_many_rooms", 429;
-    /// This socket watches as many users as it may.
+    /// The connection watches the most users that it may watch.
     TooManySubscriptions = "too_many_subscriptions", 429;
-    /// This user, address or node has as many connections as it may.
+    /// The user or the address has the most connections that it may have.
     TooManyConnections = "too_many_connections", 429;
     /// A queue or table of this node is full.
     Overloaded = "overloaded", 429;
-    /// The backplane can't be reached.
+    /// The backplane cannot be reached.
     Unavailable = "unavailable", 503;
-    /// This node is about to stop.
+    /// The node is stopping.
     Draining = "draining", 503;
-    /// A fault of ours.
+    /// A fault of the server.
     Internal = "internal", 500;
 }
 
-/// A request that was refused: what the client is told.
+/// A refused request, as the client receives it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {text}", code.as_str())]
 pub struct Refusal {
-    /// For programs.
+    /// The code, for programs.
     pub code: Code,
-    /// For a person.
+    /// The text, for people. It may change at any time.
     pub text: Cow<'static, str>,
-    /// How long to wait before trying again, where waiting helps.
+    /// The time to wait before a retry; `None` where waiting does not help.
     pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
-    /// A refusal without a hint when to retry, but for the codes where waiting always helps (one second).
+    /// A refusal with this code and text. For codes where waiting always helps, `retry_after` is
+    /// one second.
     #[must_use]
     pub fn new(code: Code, text: impl Into<Cow<'static, str>>) -> Self {
-        let retry_after = matches!(
-            code,
-            Code::Unavailable | Code::Draining | Code::Overloaded | Code::RateLimited
-        )
-        .then_some(Duration::from_secs(1));
+        let retry_after = match code {
+            Code::Unavailable | Code::Draining | Code::Overloaded | Code::RateLimited => {
+                Some(Duration::from_secs(1))
+            }
+            _ => None,
+        };
         Self {
             code,
             text: text.into(),
@@ -99,23 +101,23 @@ impl Refusal {
         }
     }
 
-    /// The request is malformed in the way that `text` tells.
+    /// The request is malformed; `text` says how.
     #[must_use]
     pub fn bad_request(text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::BadRequest, text)
     }
 
-    /// A rate is exceeded; `whose` ends the text, such as ` of this user`.
+    /// A rate is exceeded. `whose` ends the text, for example ` of this user`.
     #[must_use]
     pub fn rate_limited(exceeded: Exceeded, whose: &str) -> Self {
         Self::new(
             Code::RateLimited,
-            format!("too many {}{whose}", exceeded.what),
+            format!("too many {}{whose}", exceeded.kind),
         )
         .retry_after(exceeded.wait)
     }
 
-    /// The same refusal with a hint when to retry.
+    /// The same refusal with a time to wait before a retry.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);

@@ -1,4 +1,4 @@
-//! Points in time, in milliseconds, and their text on the wire.
+//! Timestamps in milliseconds, and their text on the wire.
 
 use std::cell::Cell;
 use std::fmt;
@@ -7,12 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-/// Milliseconds since 1970 in UTC. In a cluster they are Redis's, never a node's.
+/// Milliseconds since 1970 in UTC. In a cluster they come from Redis's clock, never from a node's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// This machine's clock: for the embedded backplane, where it is the only one.
+    /// This machine's clock, for the embedded backplane, where it is the only clock.
     #[must_use]
     pub fn now() -> Self {
         let since = SystemTime::now()
@@ -24,14 +24,14 @@ impl Timestamp {
     /// RFC 3339 in UTC with milliseconds: `2026-01-31T10:00:00.000Z`.
     #[must_use]
     pub fn text(self) -> TimestampText {
-        let shown = self.0.min(LAST_SHOWN);
-        let (second, millis) = (shown / 1000, shown % 1000);
-        // Every message shows its time, and most have the second of the one before.
+        let millis_since_1970 = self.0.min(LAST_FORMATTED);
+        let (second, millis) = (millis_since_1970 / 1000, millis_since_1970 % 1000);
+        // Every message carries its time, and most share their second with the message before.
         let (_, mut text) = LAST_SECOND
             .get()
             .filter(|(last, _)| *last == second)
             .unwrap_or_else(|| {
-                let written = (second, written(second));
+                let written = (second, format_second(second));
                 LAST_SECOND.set(Some(written));
                 written
             });
@@ -48,38 +48,38 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A point in time as it is written.
+/// The text of a timestamp.
 #[derive(Debug, Clone, Copy)]
-pub struct TimestampText(Written);
+pub struct TimestampText(TextBytes);
 
 impl TimestampText {
-    /// The text itself.
+    /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
-/// The end of the year 9999: later ones can't be written, and no clock shows them.
-const LAST_SHOWN: u64 = 253_402_300_799_999;
+/// The end of the year 9999; later times have no text of four digits for the year.
+const LAST_FORMATTED: u64 = 253_402_300_799_999;
 
-/// A time as it is written.
-type Written = [u8; 24];
+/// The bytes of a timestamp's text.
+type TextBytes = [u8; 24];
 
 thread_local! {
-    /// The second that was written last, and how.
-    static LAST_SECOND: Cell<Option<(u64, Written)>> = const { Cell::new(None) };
+    /// The second that was formatted last, and its text.
+    static LAST_SECOND: Cell<Option<(u64, TextBytes)>> = const { Cell::new(None) };
 }
 
-/// How a second of Unix time up to [`LAST_SHOWN`] is written, with no milliseconds.
-fn written(second: u64) -> Written {
+/// Formats a second of Unix time up to [`LAST_FORMATTED`], with `.000` for the milliseconds.
+fn format_second(second: u64) -> TextBytes {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].000Z");
     let text = i64::try_from(second)
         .ok()
         .and_then(|second| OffsetDateTime::from_unix_timestamp(second).ok())
         .and_then(|at| at.format(format).ok())
         .and_then(|text| text.into_bytes().try_into().ok());
-    text.expect("a year of four digits can be written")
+    text.expect("a time before the year 10000 can be formatted")
 }
 
 #[cfg(test)]
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_written_in_rfc_3339_with_milliseconds() {
+    fn a_timestamp_is_rfc_3339_with_milliseconds() {
         assert_eq!(
             Timestamp(1_769_853_600_007).to_string(),
             "2026-01-31T10:00:00.007Z"

@@ -1,29 +1,35 @@
-//! Who may ask over HTTP: origins of browsers, and the caller behind a bearer.
+//! Access over HTTP: the origins of web pages, and the caller that an `Authorization` header
+//! identifies.
 
-use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use std::sync::Arc;
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, HOST, ORIGIN,
+    VARY,
+};
 use http::{HeaderMap, HeaderValue};
 
-use crate::auth::{ApiKeys, Authenticator, Claimed, Identity};
+use crate::auth::{ApiKeys, Authenticator, Credentials, Identity};
 use crate::domain::policy::RoomScope;
 use crate::domain::{Code, Refusal};
 
-/// Origins whose pages may talk to this node.
+/// The origins of pages that may send requests to this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origins {
-    /// Every one, without credentials.
+    /// All origins, without browser credentials.
     Any,
-    /// Those, exactly, and the node's own.
+    /// Exactly these origins, and the node's own.
     Listed(Vec<String>),
 }
 
 impl Origins {
-    /// Comma-separated exact origins, or `*`.
+    /// Parses exact origins separated by commas, or `*`.
     #[must_use]
     pub fn parse(list: &str) -> Self {
         let origins: Vec<String> = list
             .split(',')
             .map(|origin| origin.trim().trim_end_matches('/').to_owned())
-            .filter(|o| !o.is_empty())
+            .filter(|origin| !origin.is_empty())
             .collect();
         if origins.iter().any(|origin| origin == "*") {
             Self::Any
@@ -32,8 +38,8 @@ impl Origins {
         }
     }
 
-    /// Whether a request with those headers may be answered: one without `Origin` always, else its origin must be listed
-    /// or be the host that it was sent to.
+    /// Checks the origin of a request with these headers. A request without `Origin` is allowed.
+    /// Otherwise the origin must be in the list, or be the host that the request was sent to.
     ///
     /// # Errors
     /// `forbidden`.
@@ -41,137 +47,118 @@ impl Origins {
         let Some(origin) = headers.get(ORIGIN) else {
             return Ok(());
         };
-        let listed = match self {
+        let is_listed = match self {
             Self::Any => true,
             Self::Listed(origins) => origins
                 .iter()
                 .any(|listed| listed.as_bytes() == origin.as_bytes()),
         };
-        if listed || is_own(origin, headers) {
+        if is_listed || is_own(origin, headers) {
             Ok(())
         } else {
             Err(Refusal::new(Code::Forbidden, "this origin is not allowed"))
         }
     }
 
-    /// Adds what a browser needs to let the page at `origin` read the answer.
-    pub fn allow(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
-        use http::header::{
-            ACCESS_CONTROL_ALLOW_CREDENTIALS as CREDENTIALS,
-            ACCESS_CONTROL_ALLOW_ORIGIN as ALLOWED, VARY,
+    /// Adds the headers with which a browser lets the page at `origin` read the response.
+    pub fn allow(&self, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
+        let Some(origin) = origin else {
+            return;
         };
-        match (self, origin) {
-            (_, None) => {}
-            (Self::Any, Some(_)) => {
-                answer.insert(ALLOWED, HeaderValue::from_static("*"));
+        match self {
+            Self::Any => {
+                response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             }
-            (Self::Listed(_), Some(origin)) => {
-                answer.insert(ALLOWED, origin.clone());
-                answer.insert(CREDENTIALS, HeaderValue::from_static("true"));
-                answer.append(VARY, HeaderValue::from_static("Origin"));
+            Self::Listed(_) => {
+                response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+                response.insert(
+                    ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                    HeaderValue::from_static("true"),
+                );
+                response.append(VARY, HeaderValue::from_static("Origin"));
             }
         }
     }
 }
 
-/// The same host and port; the scheme is not compared, as a proxy may have ended TLS.
+/// Whether `origin` has the host and port that the request was sent to. The scheme is not compared,
+/// because a proxy may have terminated TLS.
 fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let origin = origin
-        .to_str()
-        .ok()
-        .and_then(|origin| origin.split_once("://"))
-        .map(|(_, authority)| authority);
-    matches!((origin, host), (Some(origin), Some(host)) if origin.eq_ignore_ascii_case(host))
+    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
+        return false;
+    };
+    let Some((_, authority)) = origin.to_str().ok().and_then(|text| text.split_once("://")) else {
+        return false;
+    };
+    authority.eq_ignore_ascii_case(host)
 }
 
-/// Who asks.
+/// The caller of a REST request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    /// A service's key or role, or anyone in open mode: may do everything, in the rooms that its token reaches.
+    /// A service, by its API key or by the role of its token; in open mode every caller. It may do
+    /// everything, in the rooms that its token is valid for.
     Service(RoomScope),
-    /// A user, who may read the rooms that the user is in.
+    /// A user. A user may read the rooms that the user is in.
     User(Identity),
 }
 
 impl Caller {
-    /// Services only, and in which rooms.
+    /// The rooms that the caller may use as a service.
     ///
     /// # Errors
-    /// `forbidden`.
-    pub fn service(&self) -> Result<&RoomScope, Refusal> {
+    /// `forbidden` for users.
+    pub fn into_service(self) -> Result<RoomScope, Refusal> {
         match self {
-            Self::Service(reach) => Ok(reach),
+            Self::Service(scope) => Ok(scope),
             Self::User(_) => Err(Refusal::new(
                 Code::Forbidden,
                 "this needs a service's key or role",
             )),
         }
     }
-
-    /// Services only, for what concerns no room: whose token is limited to rooms has no say there.
-    ///
-    /// # Errors
-    /// `forbidden`.
-    pub fn unlimited_service(&self) -> Result<(), Refusal> {
-        match self.service()? {
-            RoomScope::Everywhere => Ok(()),
-            RoomScope::Only(_) => Err(Refusal::new(
-                Code::Forbidden,
-                "the token is limited to rooms",
-            )),
-        }
-    }
 }
 
-/// Checks bearers.
+/// Identifies the callers of REST requests.
 pub struct Access {
-    /// How tokens are checked.
-    pub auth: std::sync::Arc<Authenticator>,
-    /// Keys of services.
-    pub keys: ApiKeys,
-    /// Roles of which a token must have one to broadcast; `None`: any token will do.
-    pub broadcasters: Option<Vec<String>>,
+    /// Verifies tokens.
+    pub authenticator: Arc<Authenticator>,
+    /// The API keys of services.
+    pub api_keys: ApiKeys,
+    /// A token needs one of these roles to broadcast. `None`: every token may broadcast.
+    pub broadcast_roles: Option<Vec<String>>,
 }
 
 impl Access {
-    /// Who sends a request with those headers.
+    /// The caller of a request with these headers.
     ///
     /// # Errors
     /// `unauthorized`, `token_expired`, `unavailable`.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        if !self.auth.needs_token() {
-            return Ok(Caller::Service(RoomScope::Everywhere));
-        }
         let Some(identity) = self.identity(headers).await? else {
             return Ok(Caller::Service(RoomScope::Everywhere));
         };
-        let trusted = matches!(identity.role.as_deref(), Some("service" | "admin"));
-        Ok(if trusted {
-            Caller::Service(identity.reach)
-        } else {
-            Caller::User(identity)
-        })
+        match identity.role.as_deref() {
+            Some("service" | "admin") => Ok(Caller::Service(identity.scope)),
+            _ => Ok(Caller::User(identity)),
+        }
     }
 
-    /// Who sends a request to broadcast: a service by its key, or whoever has a token of the right role. In open mode anyone.
+    /// The caller of a broadcast: a service by its API key, or the holder of a token with a role
+    /// that allows broadcasts. In open mode every caller is allowed.
     ///
     /// # Errors
     /// `unauthorized`, `token_expired`, `forbidden`, `unavailable`.
     pub async fn broadcaster(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        if !self.auth.needs_token() {
-            return Ok(Caller::Service(RoomScope::Everywhere));
-        }
         let Some(identity) = self.identity(headers).await? else {
             return Ok(Caller::Service(RoomScope::Everywhere));
         };
-        let may = self.broadcasters.as_ref().is_none_or(|roles| {
-            identity
-                .role
-                .as_ref()
-                .is_some_and(|role| roles.contains(role))
-        });
-        if may {
+        let is_allowed = match (&self.broadcast_roles, &identity.role) {
+            (None, _) => true,
+            (Some(roles), Some(role)) => roles.contains(role),
+            (Some(_), None) => false,
+        };
+        if is_allowed {
             Ok(Caller::User(identity))
         } else {
             Err(Refusal::new(
@@ -181,23 +168,27 @@ impl Access {
         }
     }
 
-    /// Whose token the bearer is; `None` for a key of a service.
+    /// The identity that the request's token proves. `None` for a caller that may do everything:
+    /// one with an API key, or in open mode every caller.
     async fn identity(&self, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
-        let token = bearer(headers)
-            .ok_or_else(|| Refusal::new(Code::Unauthorized, "a bearer token is missing"))?;
-        if self.keys.contains(token) {
+        if !self.authenticator.needs_token() {
             return Ok(None);
         }
-        self.auth
-            .identify(
-                Claimed {
-                    token: Some(token.to_owned()),
-                    ..Claimed::default()
-                },
-                None,
-            )
-            .await
-            .map(Some)
+        let Some(token) = bearer(headers) else {
+            return Err(Refusal::new(
+                Code::Unauthorized,
+                "a bearer token is missing",
+            ));
+        };
+        if self.api_keys.contains(token) {
+            return Ok(None);
+        }
+        let credentials = Credentials {
+            token: Some(token.to_owned()),
+            ..Credentials::default()
+        };
+        let identity = self.authenticator.identify(credentials, None).await?;
+        Ok(Some(identity))
     }
 }
 
@@ -205,10 +196,12 @@ impl Access {
 #[must_use]
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then_some(token.trim())
-        .filter(|token| !token.is_empty())
+    let token = token.trim();
+    if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() {
+        Some(token)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -223,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_origin_is_refused_and_ones_own_is_not() {
+    fn listed_origins_and_the_own_host_are_allowed_and_others_are_refused() {
         let origins = Origins::parse("https://app.example, https://b.example/");
         let check = |origin: &str| {
             origins.check(&headers(&[(ORIGIN, origin), (HOST, "chat.example:8080")]))
@@ -252,23 +245,23 @@ mod tests {
     }
 
     #[test]
-    fn credentials_go_with_listed_origins_only() {
+    fn browser_credentials_are_allowed_for_listed_origins_only() {
         let origin = HeaderValue::from_static("https://app.example");
-        let answer = |origins: Origins| {
-            let mut answer = HeaderMap::new();
-            origins.allow(Some(&origin), &mut answer);
-            answer
+        let allowed = |origins: Origins| {
+            let mut response = HeaderMap::new();
+            origins.allow(Some(&origin), &mut response);
+            response
         };
-        let any = answer(Origins::Any);
+        let any = allowed(Origins::Any);
         assert_eq!(any["access-control-allow-origin"], "*");
         assert!(!any.contains_key("access-control-allow-credentials"));
-        let listed = answer(Origins::parse("https://app.example"));
+        let listed = allowed(Origins::parse("https://app.example"));
         assert_eq!(listed["access-control-allow-origin"], "https://app.example");
         assert_eq!(listed["access-control-allow-credentials"], "true");
     }
 
     #[test]
-    fn a_bearer_is_found_whatever_its_case() {
+    fn the_scheme_bearer_is_matched_in_any_case() {
         assert_eq!(
             bearer(&headers(&[(AUTHORIZATION, "bearer  x ")])),
             Some("x")

@@ -1,5 +1,6 @@
-//! Who may open a connection now: caps in all and by address, the rate of handshakes, and drain. And what an address may
-//! spend besides.
+//! Admission of new connections: caps on their number, in all and by address, the rate of
+//! handshakes, and the drain. Requests and events are charged to the rates of their address here,
+//! too.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,199 +10,232 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Client;
+use super::ClientAddress;
 use crate::domain::{Code, Cost, Limiters, Rates, Refusal};
 use crate::telemetry::meter::Counter;
 
-/// The caps; 0 is none.
+/// Addresses that have a limiter of their own at the same time. Further addresses share one.
+const ADDRESSES: usize = 1 << 16;
+
+/// The caps on connections and handshakes. 0 means no cap.
 #[derive(Debug, Clone, Default)]
 pub struct Caps {
     /// Connections of this node.
     pub connections: usize,
     /// Connections of one address.
     pub per_ip: usize,
-    /// Connections that haven't said yet who they are.
-    pub strangers: usize,
-    /// Handshakes a second.
+    /// Connections of this node that have not authenticated yet.
+    pub unauthenticated: usize,
+    /// Handshakes per second on this node.
     pub handshakes_per_sec: u32,
-    /// What one address may spend; its connects are handshakes.
+    /// The rates of one address. Its `connects` are handshakes.
     pub address: Rates,
 }
 
-/// The places that are taken.
+/// The numbers of open connections.
 #[derive(Debug, Default)]
-struct Taken {
+struct Open {
     total: usize,
-    strangers: usize,
-    /// Of each address (or /64 of IPv6); kept only where addresses have a cap.
+    unauthenticated: usize,
+    /// By IPv4 address or /64 of IPv6. Counted only where addresses have a cap.
     by_ip: HashMap<IpAddr, usize>,
 }
 
-/// A connection's place in all counts, from its handshake on; given back when dropped.
+/// A connection's slot in all counts, from its handshake on. Dropping it frees the slot.
 #[derive(Debug)]
 pub struct ConnectionSlot {
-    taken: Arc<Mutex<Taken>>,
+    open: Arc<Mutex<Open>>,
     ip: Option<IpAddr>,
-    is_stranger: AtomicBool,
+    is_unauthenticated: AtomicBool,
 }
 
 impl ConnectionSlot {
-    /// From now on it is known who is connected.
-    pub fn introduce(&self) {
-        if self.is_stranger.swap(false, Ordering::Relaxed) {
-            self.taken.lock().strangers -= 1;
+    /// The connection no longer counts as unauthenticated. Further calls have no effect.
+    pub fn mark_authenticated(&self) {
+        if self.is_unauthenticated.swap(false, Ordering::Relaxed) {
+            self.open.lock().unauthenticated -= 1;
         }
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.introduce();
-        let mut taken = self.taken.lock();
-        taken.total -= 1;
+        self.mark_authenticated();
+        let mut open = self.open.lock();
+        open.total -= 1;
         if let Some(ip) = self.ip
-            && let Some(count) = taken.by_ip.get_mut(&ip)
+            && let Some(count) = open.by_ip.get_mut(&ip)
         {
             *count -= 1;
             if *count == 0 {
-                taken.by_ip.remove(&ip);
+                open.by_ip.remove(&ip);
             }
         }
     }
 }
 
-/// Decides on handshakes.
+/// The token bucket of the node's handshakes. It holds the handshakes of one second.
+struct HandshakeTokens {
+    available: f64,
+    updated: Instant,
+}
+
+impl HandshakeTokens {
+    /// Takes a token; false if there is none.
+    fn take(&mut self, per_sec: f64, now: Instant) -> bool {
+        let refilled = now.duration_since(self.updated).as_secs_f64() * per_sec;
+        self.available = (self.available + refilled).min(per_sec);
+        self.updated = now;
+        if self.available < 1.0 {
+            return false;
+        }
+        self.available -= 1.0;
+        true
+    }
+}
+
+/// Decides about handshakes.
 pub struct Admission {
     caps: Caps,
-    taken: Arc<Mutex<Taken>>,
-    /// Handshakes that may be made now, and when that was counted.
-    tokens: Mutex<(f64, Instant)>,
-    /// Of addresses, by network.
+    open: Arc<Mutex<Open>>,
+    handshake_tokens: Mutex<HandshakeTokens>,
+    /// By IPv4 address or /64 of IPv6.
     addresses: Mutex<Limiters<IpAddr>>,
     draining: AtomicBool,
     refused: Counter,
 }
 
-/// Addresses with an allowance of their own at once; the others share one.
-const ADDRESSES: usize = 1 << 16;
-
 impl Admission {
-    /// With those caps.
+    /// With these caps.
     #[must_use]
     pub fn new(caps: Caps) -> Self {
-        let tokens = Mutex::new((f64::from(caps.handshakes_per_sec), Instant::now()));
-        let addresses = Mutex::new(Limiters::new(caps.address, ADDRESSES));
+        let handshake_tokens = HandshakeTokens {
+            available: f64::from(caps.handshakes_per_sec),
+            updated: Instant::now(),
+        };
+        let addresses = Limiters::new(caps.address, ADDRESSES);
         Self {
             caps,
-            taken: Arc::default(),
-            tokens,
-            addresses,
+            open: Arc::default(),
+            handshake_tokens: Mutex::new(handshake_tokens),
+            addresses: Mutex::new(addresses),
             draining: AtomicBool::new(false),
             refused: Counter::default(),
         }
     }
 
-    /// From now on nobody is let in.
+    /// From now on every handshake is refused.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Whether this node is about to stop.
+    /// True once the node has begun to stop.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// How many were refused.
+    /// The number of handshakes that were refused.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.get()
     }
 
-    /// Spends of an address's allowance.
+    /// Charges `cost` to the rates of the address.
     ///
     /// # Errors
     /// `rate_limited`.
-    pub fn spend(&self, client: Option<Client>, cost: Cost) -> Result<(), Refusal> {
-        let Some(client) = client.filter(|_| !self.caps.address.are_off_for(cost)) else {
+    pub fn spend(&self, client: Option<ClientAddress>, cost: Cost) -> Result<(), Refusal> {
+        let Some(client) = client else {
             return Ok(());
         };
-        let spent = self
-            .addresses
+        if self.caps.address.are_off_for(cost) {
+            return Ok(());
+        }
+        self.addresses
             .lock()
-            .spend(&client.network(), cost, Instant::now());
-        spent.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this address"))
+            .spend(&client.network(), cost, Instant::now())
+            .map_err(|exceeded| Refusal::rate_limited(exceeded, " of this address"))
     }
 
-    /// Lets a handshake of `client` in, or says why not. Checking and counting are one step.
+    /// Admits a handshake of `client`, or refuses it with the time to wait before a retry. Checking
+    /// and counting are one atomic step.
     ///
     /// # Errors
-    /// `draining` and `unavailable` where another node may have room; `too_many_connections` and `rate_limited` where the
-    /// address has had its share. Each with a hint when to come back.
-    pub fn admit(&self, client: Option<Client>) -> Result<ConnectionSlot, Refusal> {
-        self.decide(client).inspect_err(|_| self.refused.add(1))
+    /// `draining` and `unavailable`: another node may have capacity. `too_many_connections` and
+    /// `rate_limited`: the address has used up its share.
+    pub fn admit(&self, client: Option<ClientAddress>) -> Result<ConnectionSlot, Refusal> {
+        self.try_admit(client).inspect_err(|_| self.refused.add(1))
     }
 
-    fn decide(&self, client: Option<Client>) -> Result<ConnectionSlot, Refusal> {
+    fn try_admit(&self, client: Option<ClientAddress>) -> Result<ConnectionSlot, Refusal> {
         if self.is_draining() {
             return Err(Refusal::new(Code::Draining, "this node is about to stop"));
         }
-        let busy = |code, text: &'static str| {
-            Err(Refusal::new(code, text).retry_after(Duration::from_secs(1)))
-        };
-        // The address first: one that floods must not use up what is everyone's.
+        // Before the node's rate: an address that floods the node must not use up the handshakes of
+        // all others.
         self.spend(client, Cost::CONNECT)?;
-        if !self.take_token() {
-            return busy(Code::Unavailable, "too many handshakes at this node");
-        }
-        let ip = client.filter(|_| self.caps.per_ip > 0).map(Client::network);
-        let mut taken = self.taken.lock();
-        let is_full = |taken: usize, cap: usize| cap > 0 && taken >= cap;
-        if is_full(taken.total, self.caps.connections) {
-            return busy(
+        if !self.take_handshake_token() {
+            return Err(refuse_for_now(
                 Code::Unavailable,
-                "this node has as many connections as it may",
-            );
+                "too many handshakes at this node",
+            ));
         }
-        if is_full(taken.strangers, self.caps.strangers) {
-            return busy(Code::Unavailable, "too many have not said yet who they are");
-        }
-        if ip.is_some_and(|ip| {
-            taken
-                .by_ip
-                .get(&ip)
-                .is_some_and(|count| *count >= self.caps.per_ip)
-        }) {
-            return busy(
-                Code::TooManyConnections,
-                "this address has as many connections as it may",
-            );
-        }
-        taken.total += 1;
-        taken.strangers += 1;
+        let ip = match client {
+            Some(client) if self.caps.per_ip > 0 => Some(client.network()),
+            _ => None,
+        };
+        let mut open = self.open.lock();
+        self.check_caps(&open, ip)?;
+        open.total += 1;
+        open.unauthenticated += 1;
         if let Some(ip) = ip {
-            *taken.by_ip.entry(ip).or_default() += 1;
+            *open.by_ip.entry(ip).or_default() += 1;
         }
         Ok(ConnectionSlot {
-            taken: self.taken.clone(),
+            open: self.open.clone(),
             ip,
-            is_stranger: AtomicBool::new(true),
+            is_unauthenticated: AtomicBool::new(true),
         })
     }
 
-    fn take_token(&self) -> bool {
+    fn check_caps(&self, open: &Open, ip: Option<IpAddr>) -> Result<(), Refusal> {
+        let is_reached = |cap: usize, count: usize| cap > 0 && count >= cap;
+        if is_reached(self.caps.connections, open.total) {
+            return Err(refuse_for_now(
+                Code::Unavailable,
+                "this node has reached its limit of connections",
+            ));
+        }
+        if is_reached(self.caps.unauthenticated, open.unauthenticated) {
+            return Err(refuse_for_now(
+                Code::Unavailable,
+                "this node has reached its limit of unauthenticated connections",
+            ));
+        }
+        let of_address = ip.and_then(|ip| open.by_ip.get(&ip)).copied();
+        if is_reached(self.caps.per_ip, of_address.unwrap_or_default()) {
+            return Err(refuse_for_now(
+                Code::TooManyConnections,
+                "this address has reached its limit of connections",
+            ));
+        }
+        Ok(())
+    }
+
+    fn take_handshake_token(&self) -> bool {
         if self.caps.handshakes_per_sec == 0 {
             return true;
         }
-        let rate = f64::from(self.caps.handshakes_per_sec);
-        let mut tokens = self.tokens.lock();
-        let now = Instant::now();
-        let (left, counted) = *tokens;
-        let left = (left + now.duration_since(counted).as_secs_f64() * rate).min(rate);
-        let taken = left >= 1.0;
-        *tokens = (if taken { left - 1.0 } else { left }, now);
-        taken
+        let per_sec = f64::from(self.caps.handshakes_per_sec);
+        let mut tokens = self.handshake_tokens.lock();
+        tokens.take(per_sec, Instant::now())
     }
+}
+
+/// A refusal of a handshake that may succeed a second later.
+fn refuse_for_now(code: Code, text: &'static str) -> Refusal {
+    Refusal::new(code, text).retry_after(Duration::from_secs(1))
 }
 
 #[cfg(test)]
@@ -219,29 +253,29 @@ mod tests {
     }
 
     #[test]
-    fn an_address_gets_its_place_back() {
+    fn closing_a_connection_frees_a_slot_of_its_address() {
         let admission = admission(10, 1, 100);
-        let ip = Some(Client(IpAddr::from([127, 0, 0, 1])));
-        let place = admission.admit(ip).unwrap();
+        let ip = Some(ClientAddress(IpAddr::from([127, 0, 0, 1])));
+        let slot = admission.admit(ip).unwrap();
         assert_eq!(
             admission.admit(ip).unwrap_err().code,
             Code::TooManyConnections
         );
         assert!(
             admission
-                .admit(Some(Client(IpAddr::from([127, 0, 0, 2]))))
+                .admit(Some(ClientAddress(IpAddr::from([127, 0, 0, 2]))))
                 .is_ok()
         );
-        drop(place);
+        drop(slot);
         assert!(admission.admit(ip).is_ok());
     }
 
     #[test]
-    fn caps_hold_and_say_when_to_come_back() {
+    fn handshakes_beyond_a_cap_are_refused_with_a_time_to_retry() {
         let small = admission(1, 0, 100);
-        let place = small.admit(None).unwrap();
+        let slot = small.admit(None).unwrap();
         assert_eq!(small.admit(None).unwrap_err().code, Code::Unavailable);
-        drop(place);
+        drop(slot);
         assert!(small.admit(None).is_ok());
         let slow = admission(10, 0, 1);
         assert!(slow.admit(None).is_ok());
@@ -257,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_floods_leaves_the_others_their_handshakes() {
+    fn an_address_beyond_its_rate_does_not_use_up_the_handshakes_of_others() {
         let address = Rates {
             connects: Rate {
                 per_sec: 1,
@@ -271,16 +305,16 @@ mod tests {
             ..Caps::default()
         });
         let from = |last: u16| {
-            Some(Client(
+            Some(ClientAddress(
                 format!("2001:db8:0:{last}::{last}").parse().unwrap(),
             ))
         };
-        let places: Vec<_> = (0..1000)
+        let slots: Vec<_> = (0..1000)
             .filter_map(|_| admission.admit(from(1)).ok())
             .collect();
-        assert_eq!(places.len(), 3);
+        assert_eq!(slots.len(), 3);
         let refusal = admission
-            .admit(Some(Client("2001:db8:0:1:9::".parse().unwrap())))
+            .admit(Some(ClientAddress("2001:db8:0:1:9::".parse().unwrap())))
             .unwrap_err();
         assert_eq!(
             refusal.code,
@@ -292,9 +326,9 @@ mod tests {
     }
 
     #[test]
-    fn strangers_have_a_cap_of_their_own() {
+    fn unauthenticated_connections_have_their_own_cap() {
         let admission = Admission::new(Caps {
-            strangers: 2,
+            unauthenticated: 2,
             ..Caps::default()
         });
         let (one, two) = (
@@ -302,11 +336,11 @@ mod tests {
             admission.admit(None).unwrap(),
         );
         assert_eq!(admission.admit(None).unwrap_err().code, Code::Unavailable);
-        one.introduce();
-        one.introduce();
+        one.mark_authenticated();
+        one.mark_authenticated();
         let three = admission.admit(None).unwrap();
         assert!(admission.admit(None).is_err());
         drop((one, two, three));
-        assert_eq!(admission.taken.lock().strangers, 0);
+        assert_eq!(admission.open.lock().unauthenticated, 0);
     }
 }

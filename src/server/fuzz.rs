@@ -1,11 +1,11 @@
-//! X-Forwarded-For by chance: nobody takes another's address.
+//! Fuzzes `X-Forwarded-For`: a client cannot pass for another address.
 
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue};
 use hubbub_fuzz::Target;
 
-use super::{Client, TrustedProxies};
+use super::{ClientAddress, TrustedProxies};
 
 #[test]
 fn fuzz_forwarded() {
@@ -30,33 +30,33 @@ fn fuzz_forwarded() {
         "%eth0",
     ];
     let proxies: TrustedProxies = "10.0.0.0/8,fd00::/8".parse().unwrap();
-    let (proxy, stranger): (IpAddr, IpAddr) =
-        ("10.0.0.1".parse().unwrap(), "198.51.100.1".parse().unwrap());
+    let proxy: IpAddr = "10.0.0.1".parse().unwrap();
+    let untrusted: IpAddr = "198.51.100.1".parse().unwrap();
     Target {
         name: "forwarded",
         seeds,
         words,
         longest: 8192,
     }
-    .run(|said| {
-        let said = HeaderValue::from_bytes(said).ok()?;
+    .run(|bytes| {
+        let forwarded = HeaderValue::from_bytes(bytes).ok()?;
         let mut headers = HeaderMap::new();
-        headers.append("x-forwarded-for", said);
+        headers.append("x-forwarded-for", forwarded);
         assert_eq!(
-            proxies.client(stranger, &headers),
-            Client(stranger),
-            "believed a stranger"
+            proxies.client(untrusted, &headers),
+            ClientAddress(untrusted),
+            "an untrusted peer was believed"
         );
         let alone = proxies.client(proxy, &headers);
-        // What a stranger said before it reached the first proxy, which notes the stranger itself.
+        // The untrusted peer sent the first header; the first proxy appended the peer's address.
         headers.append(
             "x-forwarded-for",
             HeaderValue::from_static("198.51.100.1, 10.0.0.2"),
         );
         assert_eq!(
             proxies.client(proxy, &headers),
-            Client(stranger),
-            "a stranger passed for another"
+            ClientAddress(untrusted),
+            "a client passed for another address"
         );
         Some((
             alone.0.is_ipv6(),

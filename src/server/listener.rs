@@ -1,4 +1,5 @@
-//! The accept loop: HTTP/1.1, plain or in TLS, with a cap on connections and time limits on slow and idle peers.
+//! The accept loop: HTTP/1.1, plain or over TLS, with a cap on TCP connections and time limits for
+//! slow and idle peers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,42 +17,45 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
-use super::patience::{TimelyBody, Written};
+use super::slow_peers::{BodyWithDeadline, WriteTimeout};
 use super::tls::Tls;
 
-/// How long the accept loop rests when the system refuses it a connection (too many open files, say).
-const REST: Duration = Duration::from_millis(100);
+/// The pause of the accept loop after a connection could not be accepted, for example because the
+/// process has too many open files.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// The largest request head, in bytes.
 const HEAD_BYTES: usize = 32 * 1024;
-/// What the kernel may hold of a connection without having sent it. Else it takes megabytes for a peer that reads
-/// nothing: they would be missing in the outbox that bounds them, and the write that would show the fault succeeds.
-const UNSENT_BYTES: u32 = 64 * 1024;
+/// The most bytes that the kernel may buffer for a connection before it sends them. Without this
+/// limit it buffers megabytes for a peer that reads nothing: they would not count in the outbox,
+/// which bounds unwritten data, and the writes that should reveal the slow peer would succeed.
+const MAX_UNSENT_BYTES: u32 = 64 * 1024;
 
-/// Who sent a request, as a request extension.
+/// The socket address of the peer that sent a request, as a request extension.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// How long a peer may take.
+/// How long a peer may take for each part of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// For the handshake of TLS.
+    /// For the TLS handshake.
     pub handshake: Duration,
-    /// For a request's head, and between two requests.
+    /// For the head of a request, and between two requests.
     pub head: Duration,
-    /// For a request's body, all of it.
+    /// For the whole body of a request.
     pub body: Duration,
-    /// Without taking anything of what is written. Longer than a session's own time for it, which says why it ends.
+    /// To accept some of the data that is being written. Longer than a session's own write timeout,
+    /// so that the session ends first and reports the reason.
     pub write: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        let patience = Duration::from_secs(30);
+        let timeout = Duration::from_secs(30);
         Self {
             handshake: Duration::from_secs(10),
-            head: patience,
-            body: patience,
-            write: patience,
+            head: timeout,
+            body: timeout,
+            write: timeout,
         }
     }
 }
@@ -60,16 +64,17 @@ impl Default for Timeouts {
 pub struct Listener {
     socket: TcpListener,
     timeouts: Timeouts,
-    /// TCP connections that may be open at once.
-    places: Arc<Semaphore>,
+    /// One permit for each TCP connection that may be open at the same time.
+    slots: Arc<Semaphore>,
     tls: Option<TlsAcceptor>,
 }
 
 impl Listener {
-    /// Binds `address`; port 0 takes a free one. `connections` bounds the TCP connections that are open at once.
+    /// Binds `address`; port 0 selects a free port. At most `connections` TCP connections are open
+    /// at the same time.
     ///
     /// # Errors
-    /// When the address can't be bound.
+    /// If the address cannot be bound.
     pub async fn bind(
         address: SocketAddr,
         connections: usize,
@@ -82,38 +87,39 @@ impl Listener {
         )?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
-        // Connections inherit it.
+        // Accepted connections inherit this option.
         #[cfg(target_os = "linux")]
-        socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+        socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
         socket.bind(&address.into())?;
-        // Deep enough for a storm of clients that come back at once.
+        // Large enough for thousands of clients that reconnect at the same time.
         socket.listen(4096)?;
         let socket = TcpListener::from_std(socket.into())?;
-        let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+        let slots = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
         Ok(Self {
             socket,
             timeouts,
-            places,
+            slots,
             tls: None,
         })
     }
 
-    /// From now on everything is said in TLS.
+    /// Accepts TLS only.
     #[must_use]
     pub fn with_tls(mut self, tls: &Tls) -> Self {
         self.tls = Some(tls.acceptor());
         self
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     ///
     /// # Errors
-    /// When the system can't say.
+    /// If the operating system does not return it.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Serves until `stop` turns true; then connections finish the request they are at.
+    /// Serves until `stop` is true. Then every connection finishes the request that it is
+    /// processing, and ends.
     pub async fn serve(self, router: Router, mut stop: watch::Receiver<bool>) {
         loop {
             let accepted = tokio::select! {
@@ -122,8 +128,9 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    // Over the cap a connection is ended at once: so the peer learns it, rather than wait.
-                    if let Ok(place) = self.places.clone().try_acquire_owned() {
+                    // Beyond the cap a connection is closed at once, so that the peer need not wait
+                    // to learn of it.
+                    if let Ok(slot) = self.slots.clone().try_acquire_owned() {
                         let served = serve(
                             stream,
                             self.tls.clone(),
@@ -134,13 +141,13 @@ impl Listener {
                         );
                         tokio::spawn(async move {
                             served.await;
-                            drop(place);
+                            drop(slot);
                         });
                     }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(REST).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
@@ -155,14 +162,15 @@ async fn serve(
     timeouts: Timeouts,
     mut stop: watch::Receiver<bool>,
 ) {
-    // Frames are combined before they are written; nothing is won by letting the kernel wait for more.
+    // Frames are combined before they are written, so there is nothing to gain if the kernel waits
+    // for more data.
     if stream.set_nodelay(true).is_err() {
         return;
     }
     let Some(tls) = tls else {
         return serve_http(stream, peer, router, timeouts, stop).await;
     };
-    // Boxed: it is larger than what a connection needs after it.
+    // Boxed, because the handshake needs more memory than the connection does after it.
     let handshake = Box::pin(tokio::time::timeout(timeouts.handshake, tls.accept(stream)));
     let accepted = tokio::select! {
         accepted = handshake => accepted,
@@ -170,7 +178,7 @@ async fn serve(
     };
     match accepted {
         Ok(Ok(stream)) => serve_http(stream, peer, router, timeouts, stop).await,
-        // Anyone may send anything to an open port.
+        // Logged at `debug`: anyone may send anything to an open port.
         Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
     }
@@ -183,24 +191,27 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     timeouts: Timeouts,
     mut stop: watch::Receiver<bool>,
 ) where
-    Written<S>: Link,
+    WriteTimeout<S>: Link,
 {
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
-        // A router is always ready.
+        // No `poll_ready`: a router is always ready.
         router
             .clone()
-            .call(request.map(|body| Body::new(TimelyBody::new(body, timeouts.body))))
+            .call(request.map(|body| Body::new(BodyWithDeadline::new(body, timeouts.body))))
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeouts.head)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(Written::new(stream, timeouts.write)), service)
+        .serve_connection(
+            TokioIo::new(WriteTimeout::new(stream, timeouts.write)),
+            service,
+        )
         .with_upgrades();
     tokio::pin!(connection);
     tokio::select! {
-        // A peer that breaks off is no news.
+        // Its error is not logged: peers may break off a connection at any time.
         _ = connection.as_mut() => return,
         _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
     }

@@ -1,15 +1,16 @@
-//! The listener: who is let in, how long a peer may take, and how it all ends.
+//! Everything below HTTP: the listener, TLS, limits on slow peers, the address that a request
+//! counts for, admission of new connections, and the drain at a node's end.
 
 pub mod admission;
-mod client;
+mod client_address;
 mod drain;
 #[cfg(test)]
 mod fuzz;
 mod listener;
-mod patience;
+mod slow_peers;
 pub mod tls;
 
-pub use client::{BadNetwork, Client, TrustedProxies};
-pub use drain::{Drained, drain};
+pub use client_address::{BadNetwork, ClientAddress, TrustedProxies};
+pub use drain::{Drainable, drain};
 pub use listener::{Listener, Peer, Timeouts};
-pub use patience::carry_sessions;
+pub use slow_peers::register_stream_types;

@@ -1,4 +1,5 @@
-//! TLS on the listener: a certificate and its key from PEM files, taken up anew when the files change.
+//! TLS on the listener: a certificate and its private key from PEM files, reloaded when the files
+//! change.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -15,68 +16,70 @@ use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 
-/// What is spoken; older versions have known weaknesses.
+/// The supported versions. Older ones have known weaknesses.
 const VERSIONS: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
-/// A WebSocket begins as HTTP/1.1, and we speak no other.
+/// The only protocol offered by ALPN: a WebSocket begins as HTTP/1.1.
 const PROTOCOL: &[u8] = b"http/1.1";
 
-/// Where the pair is.
+/// The paths of a certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate in PEM, and behind it those of the authorities between it and a root.
+    /// The certificate in PEM, followed by the certificates of the authorities between it and a
+    /// root.
     pub certificate: PathBuf,
     /// Its private key in PEM (PKCS #8, PKCS #1 or SEC1), without a password.
     pub key: PathBuf,
 }
 
-/// A pair that can't be used.
+/// A certificate and key that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file can't be read.
+    /// A file cannot be read.
     #[error("TLS: {} can't be read: {error}", path.display())]
     Unreadable {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// A file doesn't hold what it should.
-    #[error("TLS: {} holds no {what} in PEM", path.display())]
-    Lacking {
-        /// Which.
+    /// A file does not contain the expected item.
+    #[error("TLS: {} holds no {item} in PEM", path.display())]
+    Missing {
+        /// The path of the file.
         path: PathBuf,
-        /// What is missing.
-        what: &'static str,
+        /// The item: `certificate` or `private key`.
+        item: &'static str,
     },
-    /// The two don't belong together, or their algorithm isn't known.
+    /// The key does not belong to the certificate, or their algorithm is not supported.
     #[error("TLS: the certificate in {} and the key in {} can't be used: {error}", files.certificate.display(), files.key.display())]
-    Unfit {
-        /// Both.
+    Unusable {
+        /// The paths of both files.
         files: TlsFiles,
-        /// Why.
+        /// The error of the TLS library.
         error: rustls::Error,
     },
 }
 
-/// The pair in force. Clones share it; connections that are open keep what they began with.
+/// The certificate and key for new connections. Clones share them. Open connections keep the pair
+/// that they began with.
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
-    current: Arc<Current>,
+    current: Arc<CurrentPair>,
     config: Arc<ServerConfig>,
     provider: Arc<CryptoProvider>,
 }
 
 #[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
+struct CurrentPair(RwLock<Arc<CertifiedKey>>);
 
-impl ResolvesServerCert for Current {
+impl ResolvesServerCert for CurrentPair {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.read().clone())
     }
 }
 
-/// What the files hold, read once.
+/// The contents of both files, read at one moment.
 struct Content {
     certificate: Vec<u8>,
     key: Vec<u8>,
@@ -96,7 +99,7 @@ impl Content {
         })
     }
 
-    /// Tells contents apart, and keeps no copy of the key.
+    /// A hash to detect a change by, so that no copy of the key is kept.
     fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         (&self.certificate, &self.key).hash(&mut hasher);
@@ -104,18 +107,19 @@ impl Content {
     }
 
     fn pair(&self, files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-        let lacking = |path: &Path, what| TlsError::Lacking {
+        let missing = |path: &Path, item| TlsError::Missing {
             path: path.to_owned(),
-            what,
+            item,
         };
         let chain = CertificateDer::pem_slice_iter(&self.certificate)
             .collect::<Result<Vec<_>, PemError>>()
-            .ok()
-            .filter(|chain| !chain.is_empty())
-            .ok_or_else(|| lacking(&files.certificate, "certificate"))?;
+            .unwrap_or_default();
+        if chain.is_empty() {
+            return Err(missing(&files.certificate, "certificate"));
+        }
         let key = PrivateKeyDer::from_pem_slice(&self.key)
-            .map_err(|_| lacking(&files.key, "private key"))?;
-        CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError::Unfit {
+            .map_err(|_| missing(&files.key, "private key"))?;
+        CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError::Unusable {
             files: files.clone(),
             error,
         })
@@ -123,17 +127,17 @@ impl Content {
 }
 
 impl Tls {
-    /// Reads the pair.
+    /// Reads the certificate and its key.
     ///
     /// # Errors
-    /// When a file can't be read or used, or the key isn't the certificate's.
+    /// If a file cannot be read or used, or the key does not belong to the certificate.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let pair = Content::read(&files)?.pair(&files, &provider)?;
-        let current = Arc::new(Current(RwLock::new(Arc::new(pair))));
+        let current = Arc::new(CurrentPair(RwLock::new(Arc::new(pair))));
         let mut config = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(VERSIONS)
-            .map_err(|error| TlsError::Unfit {
+            .map_err(|error| TlsError::Unusable {
                 files: files.clone(),
                 error,
             })?
@@ -152,26 +156,28 @@ impl Tls {
         TlsAcceptor::from(self.config.clone())
     }
 
-    /// Looks at the files every `interval`, and takes a new pair for the connections to come. One that can't be used is
-    /// logged once, and the old one stays: the two files may be written one after the other. Ends by being dropped.
-    pub async fn follow(self, interval: Duration) {
-        // What was loaded may have changed since; so the first look always counts.
-        let mut seen = None;
+    /// Reads the files every `interval`, and uses a changed pair for new connections. A pair that
+    /// cannot be used is logged once, and the old pair stays in force: the two files may be written
+    /// one after the other. Never returns; drop the future to end it.
+    pub async fn reload_on_change(self, interval: Duration) {
+        // The files may have changed since they were loaded, so the first check always loads them.
+        let mut last = None;
         loop {
             let tls = self.clone();
-            // A file may lie on a slow disk.
-            let looked = tokio::task::spawn_blocking(move || tls.look(seen)).await;
-            seen = looked.unwrap_or(seen);
+            // Blocking, because a file may be on a slow disk.
+            let checked = tokio::task::spawn_blocking(move || tls.reload_if_changed(last)).await;
+            last = checked.unwrap_or(last);
             tokio::time::sleep(interval).await;
         }
     }
 
-    /// One look; what was seen, as a fingerprint: 0 for files that can't be read.
-    fn look(&self, seen: Option<u64>) -> Option<u64> {
+    /// Loads the files if their fingerprint is not `last`. Returns their fingerprint, which is 0
+    /// for files that cannot be read.
+    fn reload_if_changed(&self, last: Option<u64>) -> Option<u64> {
         let content = Content::read(&self.files);
-        let found = content.as_ref().map_or(0, Content::fingerprint);
-        if seen == Some(found) {
-            return seen;
+        let fingerprint = content.as_ref().map_or(0, Content::fingerprint);
+        if last == Some(fingerprint) {
+            return last;
         }
         match content.and_then(|content| content.pair(&self.files, &self.provider)) {
             Ok(pair) => {
@@ -181,9 +187,9 @@ impl Tls {
                     tracing::info!(file = %self.files.certificate.display(), "a new certificate is in force");
                 }
             }
-            Err(error) => tracing::error!(%error, "the certificate stays as it was"),
+            Err(error) => tracing::error!(%error, "the old certificate stays in force"),
         }
-        Some(found)
+        Some(fingerprint)
     }
 }
 
@@ -191,38 +197,41 @@ impl Tls {
 mod tests {
     use super::*;
 
-    fn write(files: &TlsFiles) {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(&files.certificate, made.cert.pem()).unwrap();
-        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    fn write_new_pair(files: &TlsFiles) {
+        let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&files.certificate, generated.cert.pem()).unwrap();
+        std::fs::write(&files.key, generated.signing_key.serialize_pem()).unwrap();
     }
 
     #[test]
-    fn a_bad_pair_leaves_the_old_one_in_force() {
+    fn a_pair_that_cannot_be_used_leaves_the_old_one_in_force() {
         let file =
             |name| std::env::temp_dir().join(format!("hubbub-{name}-{}.pem", uuid::Uuid::new_v4()));
         let files = TlsFiles {
             certificate: file("cert"),
             key: file("key"),
         };
-        write(&files);
+        write_new_pair(&files);
         let tls = Tls::load(files.clone()).unwrap();
         let in_force = || tls.current.0.read().cert.clone();
         let first = in_force();
-        let seen = tls.look(None);
-        assert_eq!((tls.look(seen), in_force()), (seen, first.clone()));
+        let seen = tls.reload_if_changed(None);
+        assert_eq!(
+            (tls.reload_if_changed(seen), in_force()),
+            (seen, first.clone())
+        );
         let key = std::fs::read(&files.key).unwrap();
-        write(&files);
+        write_new_pair(&files);
         let new_key = std::fs::read(&files.key).unwrap();
-        // As it is between the two writes.
+        // The state between the writes of the two files: the new certificate and the old key.
         std::fs::write(&files.key, key).unwrap();
-        let seen = tls.look(seen);
+        let seen = tls.reload_if_changed(seen);
         assert_eq!(in_force(), first);
         std::fs::remove_file(&files.key).unwrap();
-        let seen = tls.look(seen);
+        let seen = tls.reload_if_changed(seen);
         assert_eq!(in_force(), first);
         std::fs::write(&files.key, new_key).unwrap();
-        tls.look(seen);
+        tls.reload_if_changed(seen);
         assert_ne!(in_force(), first);
         std::fs::remove_file(&files.certificate).unwrap();
         std::fs::remove_file(&files.key).unwrap();

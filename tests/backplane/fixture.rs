@@ -10,7 +10,7 @@ use hubbub::backplane::{
 use hubbub::domain::{ConnId, Limits, MessageFields, NewMessage, RoomId, UserId, Username};
 use parking_lot::Mutex;
 
-use crate::server::RedisServer;
+use hubbub_test_support::server::RedisServer;
 
 /// Long enough for a busy machine; nothing waits for all of it unless it fails.
 pub const SOON: Duration = Duration::from_secs(10);

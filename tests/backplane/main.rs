@@ -15,7 +15,6 @@ mod redis_faults;
 mod redis_nodes;
 mod redis_rate_limiter;
 mod redis_watchers;
-mod server;
 
 macro_rules! conformance {
     ($($part:ident: $($case:ident),+;)+) => {

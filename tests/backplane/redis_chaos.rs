@@ -16,7 +16,7 @@ use hubbub::domain::{ConnId, Epoch, UserId};
 use parking_lot::Mutex;
 
 use crate::fixture::{SOON, draft, eventually, limits, name, room, settings};
-use crate::server::RedisServer;
+use hubbub_test_support::server::RedisServer;
 
 /// What a member was told, in its order.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use crate::fixture::{
     Recorder, conn, draft, enter, eventually, limits, name, room, say, settings, user,
 };
 use crate::presence::{gone, offline, room_changes};
-use crate::server::{RedisServer, free_port};
+use hubbub_test_support::server::{RedisServer, free_port};
 
 /// Failing over takes the servers a few seconds.
 const FAILOVER: Duration = Duration::from_secs(30);

@@ -1,6 +1,5 @@
 //! Redis away, slow, cut off, or refusing: calls fail fast, and everything goes on by itself afterwards.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use crate::fixture::{
     settings, subscribe, user,
 };
 use crate::presence::gone;
-use crate::server::{RedisServer, SlowWay, free_port};
+use hubbub_test_support::server::{RedisServer, SlowWay, free_port};
 
 /// The longest that a call may take while Redis is away, and that the recovery may take.
 const PROMPT: Duration = Duration::from_millis(3300);
@@ -466,18 +465,4 @@ async fn an_append_waits_for_a_slow_redis_no_longer_than_it_may() {
         seqs(node.log.as_ref(), "lobby").await,
         (1..=601).collect::<Vec<_>>()
     );
-}
-
-impl RedisServer {
-    /// Stops or continues the process.
-    fn signal(&mut self, signal: &str) {
-        let pid = self.pid().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
 }

@@ -1,4 +1,7 @@
-"""What the Python tests share: nodes, Redis and a TCP proxy as children of the test, and clients with a record of what they saw."""
+"""The harness of the Python tests.
+
+Nodes, Redis and a TCP proxy as children of the test, and clients that record everything they receive.
+"""
 
 import asyncio
 import base64
@@ -19,14 +22,33 @@ import socketio
 
 BINARY = os.environ["HUBBUB_BIN"]
 SECRET = "a-secret-for-tests-that-is-long-enough"
-# How long anything that should happen at once may take, in seconds.
-SOON = 8
+# The deadline for anything that should happen immediately, in seconds.
+DEADLINE_SECS = 8
 
-TRANSPORTS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": ["polling", "websocket"]}
-EVENTS = ["authenticated", "message", "room_users", "user_joined", "user_left", "user_online", "user_offline", "user_typing",
-          "room_reset", "going_away", "exception", "connect", "disconnect", "connect_error"]
+TRANSPORTS = {
+    "polling": ["polling"],
+    "websocket": ["websocket"],
+    "upgrade": ["polling", "websocket"],
+}
+EVENTS = [
+    "authenticated",
+    "message",
+    "room_users",
+    "user_joined",
+    "user_left",
+    "user_online",
+    "user_offline",
+    "user_typing",
+    "room_reset",
+    "going_away",
+    "exception",
+    "connect",
+    "disconnect",
+    "connect_error",
+]
 
-# Below the ephemeral range, so that no outgoing connection takes a port between the choice and the bind.
+# Below the ephemeral range, so that no outgoing connection takes a port between the choice and the
+# bind.
 _ports = itertools.count(10_000 + os.getpid() % 800 * 25)
 
 
@@ -40,39 +62,43 @@ def free_port():
                 continue
 
 
-async def eventually(probe, what, seconds=SOON):
+async def eventually(probe, description, seconds=DEADLINE_SECS):
+    """Polls until `probe` returns a truthy value, and returns it."""
     deadline = time.monotonic() + seconds
     while True:
         value = await probe() if asyncio.iscoroutinefunction(probe) else probe()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what}: not within {seconds} s")
+            raise AssertionError(f"{description}: not within {seconds} s")
         await asyncio.sleep(0.02)
 
 
 def get(url):
-    """The status and the parsed body of a GET."""
+    """Returns the status and the parsed body of a GET."""
     try:
-        with urllib.request.urlopen(url, timeout=SOON) as answer:
+        with urllib.request.urlopen(url, timeout=DEADLINE_SECS) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
 
 
 def token(**claims):
-    """A JWT signed with HS256; `exp` in an hour unless told otherwise."""
+    """Returns a JWT signed with HS256. `exp` defaults to one hour from now."""
+
     def part(raw):
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
     secret = claims.pop("secret", SECRET)
     claims = {"exp": int(time.time()) + 3600, **claims}
-    signed = ".".join(part(json.dumps(each).encode()) for each in ({"alg": "HS256", "typ": "JWT"}, claims))
+    signed = ".".join(
+        part(json.dumps(each).encode()) for each in ({"alg": "HS256", "typ": "JWT"}, claims)
+    )
     return f"{signed}.{part(hmac.new(secret.encode(), signed.encode(), hashlib.sha256).digest())}"
 
 
 class Proxy:
-    """A TCP proxy in front of a node, which drops connections as a bad network does."""
+    """A TCP proxy in front of a node that drops connections as a bad network does."""
 
     def __init__(self, port):
         self.target, self.refusing, self.writers = port, False, set()
@@ -101,7 +127,7 @@ class Proxy:
         self.writers -= {near_out, far_out}
 
     def cut(self):
-        """Cuts every connection and lets nobody in until `heal()`."""
+        """Closes every connection and refuses new ones until `heal()`."""
         self.refusing = True
         for writer in list(self.writers):
             writer.transport.abort()
@@ -115,7 +141,7 @@ class Proxy:
 
 
 class Recorder:
-    """What a client saw: `(event, data)` in the order of arrival."""
+    """Everything that a client received: `(event, data)` in the order of arrival."""
 
     def __init__(self):
         self.entries = []
@@ -123,7 +149,9 @@ class Recorder:
     def of(self, event, where=lambda _: True):
         return [data for name, data in self.entries if name == event and where(data)]
 
-    async def next(self, event, where=lambda _: True, seconds=SOON, after=0):
+    async def next(self, event, where=lambda _: True, seconds=DEADLINE_SECS, after=0):
+        """Returns the payload of the next `event` that satisfies `where`."""
+
         def found():
             return [data for name, data in self.entries[after:] if name == event and where(data)]
 
@@ -132,37 +160,41 @@ class Recorder:
         except AssertionError as late:
             raise AssertionError(f"{late}; seen: {self.entries[-10:]}") from None
 
-    def heard(self, room):
+    def messages(self, room):
+        """The messages of one room, in the order of their arrival."""
         return self.of("message", lambda message: message["room_id"] == room)
 
 
-class AsyncPerson(Recorder):
+class AsyncClient(Recorder):
     """The asyncio client."""
 
     def __init__(self, **options):
         super().__init__()
-        self.io = socketio.AsyncClient(reconnection_delay=0.1, reconnection_delay_max=0.5, **options)
+        self.io = socketio.AsyncClient(
+            reconnection_delay=0.1, reconnection_delay_max=0.5, **options
+        )
         for event in EVENTS:
             self.io.on(event, self._keep(event))
 
     def _keep(self, event):
         async def keep(*data):
             self.entries.append((event, data[0] if data else None))
+
         return keep
 
     async def connect(self, url, **options):
-        await self.io.connect(url, wait_timeout=SOON, **options)
+        await self.io.connect(url, wait_timeout=DEADLINE_SECS, **options)
         return self
 
     async def call(self, event, data=None):
-        return await self.io.call(event, data, timeout=SOON)
+        return await self.io.call(event, data, timeout=DEADLINE_SECS)
 
     async def close(self):
         await self.io.shutdown()
 
 
-class ThreadPerson(Recorder):
-    """The client with threads, behind the same methods."""
+class ThreadClient(Recorder):
+    """The client with threads, with the same methods."""
 
     def __init__(self, **options):
         super().__init__()
@@ -173,24 +205,25 @@ class ThreadPerson(Recorder):
     def _keep(self, event):
         def keep(*data):
             self.entries.append((event, data[0] if data else None))
+
         return keep
 
     async def connect(self, url, **options):
-        await asyncio.to_thread(self.io.connect, url, wait_timeout=SOON, **options)
+        await asyncio.to_thread(self.io.connect, url, wait_timeout=DEADLINE_SECS, **options)
         return self
 
     async def call(self, event, data=None):
-        return await asyncio.to_thread(self.io.call, event, data, timeout=SOON)
+        return await asyncio.to_thread(self.io.call, event, data, timeout=DEADLINE_SECS)
 
     async def close(self):
         await asyncio.to_thread(self.io.shutdown)
 
 
 class Lab:
-    """A test's own world. Everything in it is closed by `close()`."""
+    """Owns the processes, proxies and clients of one test, and closes all of them."""
 
     def __init__(self):
-        self.people, self.proxies, self.children, self.directories = [], [], [], []
+        self.clients, self.proxies, self.children, self.directories = [], [], [], []
 
     def directory(self):
         self.directories.append(tempfile.mkdtemp(prefix="hubbub-clients-"))
@@ -199,25 +232,49 @@ class Lab:
     def _spawn(self, command, **options):
         directory = self.directory()
         with open(os.path.join(directory, "log"), "wb") as log:
-            child = subprocess.Popen(command, cwd=directory, stdout=log, stderr=subprocess.STDOUT, **options)
+            child = subprocess.Popen(
+                command, cwd=directory, stdout=log, stderr=subprocess.STDOUT, **options
+            )
         child.directory = directory
         self.children.append(child)
         return child
 
     async def redis(self):
         port = free_port()
-        self._spawn(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        self._spawn(
+            [
+                "redis-server",
+                "--port",
+                str(port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ]
+        )
 
         async def up():
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", port)) == 0
+
         await eventually(up, "Redis listens")
         return f"redis://127.0.0.1:{port}"
 
     async def node(self, **env):
         port = free_port()
         mode = {} if "JWT_SECRET" in env else {"AUTH_MODE": "open"}
-        node = self._spawn([BINARY], env={"PATH": os.environ["PATH"], "SERVER_HOST": "127.0.0.1", "SERVER_PORT": str(port), **mode, **env})
+        node = self._spawn(
+            [BINARY],
+            env={
+                "PATH": os.environ["PATH"],
+                "SERVER_HOST": "127.0.0.1",
+                "SERVER_PORT": str(port),
+                **mode,
+                **env,
+            },
+        )
         node.port, node.url = port, f"http://127.0.0.1:{port}"
 
         def ready():
@@ -228,11 +285,13 @@ class Lab:
                 return get(f"{node.url}/readyz")[0] == 200
             except OSError:
                 return False
+
         await eventually(ready, "the node is ready", 15)
         return node
 
     async def nodes_on(self, backplane, count, **env):
-        """The nodes of one backplane; alone on the embedded one, the same node stands for each of `count`."""
+        """Starts `count` nodes on one backplane. The embedded backplane has one node, returned
+        `count` times."""
         if backplane == "embedded":
             return [await self.node(**env)] * count
         redis = await self.redis()
@@ -242,19 +301,19 @@ class Lab:
         self.proxies.append(await Proxy(node.port).listen())
         return self.proxies[-1]
 
-    def person(self, kind, **options):
-        self.people.append(kind(**options))
-        return self.people[-1]
+    def client(self, kind, **options):
+        self.clients.append(kind(**options))
+        return self.clients[-1]
 
     async def user(self, kind, url, user_id, transports, **options):
-        person = await self.person(kind, **options).connect(url, transports=transports)
-        answer = await person.call("authenticate", {"user_id": user_id})
+        client = await self.client(kind, **options).connect(url, transports=transports)
+        answer = await client.call("authenticate", {"user_id": user_id})
         assert answer == {"ok": True, "user_id": user_id, "username": user_id}, answer
-        return person
+        return client
 
     async def close(self):
-        for person in self.people:
-            await person.close()
+        for client in self.clients:
+            await client.close()
         for proxy in self.proxies:
             proxy.close()
         for child in self.children:

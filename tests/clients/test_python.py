@@ -1,4 +1,4 @@
-# Proves that the Python client, with asyncio and with threads, over every transport and on both backplanes, gets the whole chat.
+"""The whole chat with the Python client: asyncio and threads, every transport, both backplanes."""
 
 import asyncio
 import logging
@@ -7,31 +7,45 @@ import unittest
 
 import socketio
 
-from harness import SECRET, SOON, TRANSPORTS, AsyncPerson, Lab, ThreadPerson, eventually, get, token
+from harness import (
+    SECRET,
+    DEADLINE_SECS,
+    TRANSPORTS,
+    AsyncClient,
+    Lab,
+    ThreadClient,
+    eventually,
+    get,
+    token,
+)
 
-KINDS = {"asyncio": AsyncPerson, "threads": ThreadPerson}
+KINDS = {"asyncio": AsyncClient, "threads": ThreadClient}
 BACKPLANES = ["embedded", "redis"]
 
 
 class LabTest(unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self):
-        # unittest's debug mode reports the client library's own loose ends.
+        # unittest's debug mode would report unfinished tasks of the client library.
         asyncio.get_running_loop().set_debug(False)
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         self.lab = Lab()
         self.addAsyncCleanup(self.lab.close)
 
-    async def ok(self, person, event, data):
-        answer = await person.call(event, data)
+    async def ok(self, client, event, data):
+        answer = await client.call(event, data)
         self.assertTrue(answer["ok"], f"{event} {data} → {answer}")
         return answer
 
-    async def refused(self, code, person, event, data=None):
-        answer = await person.call(event, data)
-        self.assertEqual((answer["ok"], answer.get("code")), (False, code), f"{event} {data} → {answer}")
+    async def refused(self, code, client, event, data=None):
+        answer = await client.call(event, data)
+        self.assertEqual(
+            (answer["ok"], answer.get("code")), (False, code), f"{event} {data} → {answer}"
+        )
 
     def assert_no_hole(self, messages, first):
-        self.assertEqual([message["seq"] for message in messages], list(range(first, first + len(messages))))
+        self.assertEqual(
+            [message["seq"] for message in messages], list(range(first, first + len(messages)))
+        )
         self.assertLessEqual(len({message["epoch"] for message in messages}), 1)
 
 
@@ -41,9 +55,21 @@ def for_each_client(cls):
         for kind, make in KINDS.items():
             for transport, transports in TRANSPORTS.items():
                 for backplane in BACKPLANES:
-                    async def test(self, scenario=getattr(cls, name), make=make, transports=transports, backplane=backplane):
+
+                    async def test(
+                        self,
+                        scenario=getattr(cls, name),
+                        make=make,
+                        transports=transports,
+                        backplane=backplane,
+                    ):
                         await scenario(self, make, transports, backplane)
-                    setattr(cls, f"test_{name.removeprefix('scenario_')}_{kind}_{transport}_{backplane}", test)
+
+                    setattr(
+                        cls,
+                        f"test_{name.removeprefix('scenario_')}_{kind}_{transport}_{backplane}",
+                        test,
+                    )
     return cls
 
 
@@ -54,35 +80,66 @@ class Matrix(LabTest):
         a = await self.lab.user(kind, near.url, "ada", transports)
         b = await self.lab.user(kind, far.url, "bob", transports)
         if len(transports) == 2:
-            await eventually(lambda: a.io.transport() == b.io.transport() == "websocket", "the upgrade")
+            await eventually(
+                lambda: a.io.transport() == b.io.transport() == "websocket", "the upgrade"
+            )
         self.assertEqual(await a.next("authenticated"), {"user_id": "ada", "username": "ada"})
 
         joined = await self.ok(a, "join", {"room_id": "room"})
-        self.assertEqual((joined["total"], joined["seq"], joined["recovered"], joined["gap"], joined["replayed"]), (1, 0, False, False, 0))
-        self.assertEqual(await a.next("room_users"), {"room_id": "room", "users": ["ada"], "total": 1})
+        self.assertEqual(
+            (
+                joined["total"],
+                joined["seq"],
+                joined["recovered"],
+                joined["gap"],
+                joined["replayed"],
+            ),
+            (1, 0, False, False, 0),
+        )
+        self.assertEqual(
+            await a.next("room_users"), {"room_id": "room", "users": ["ada"], "total": 1}
+        )
         await self.ok(b, "join", {"room_id": "room"})
         users = await b.next("room_users")
         self.assertEqual((sorted(users["users"]), users["total"]), (["ada", "bob"], 2))
-        self.assertEqual(await a.next("user_joined"), {"room_id": "room", "user_id": "bob", "username": "bob"})
+        self.assertEqual(
+            await a.next("user_joined"), {"room_id": "room", "user_id": "bob", "username": "bob"}
+        )
 
-        acks = await asyncio.gather(*(self.ok(person, "message", {"room_id": "room", "content": f"{index}"}) for index in range(5) for person in (a, b)))
-        for person in (a, b):
-            await person.next("message", lambda message: message["seq"] == 10)
-            self.assert_no_hole(person.heard("room"), 1)
-        self.assertEqual(a.heard("room"), b.heard("room"))
-        self.assertEqual({ack["id"] for ack in acks}, {message["id"] for message in a.heard("room")})
+        acks = await asyncio.gather(
+            *(
+                self.ok(client, "message", {"room_id": "room", "content": f"{index}"})
+                for index in range(5)
+                for client in (a, b)
+            )
+        )
+        for client in (a, b):
+            await client.next("message", lambda message: message["seq"] == 10)
+            self.assert_no_hole(client.messages("room"), 1)
+        self.assertEqual(a.messages("room"), b.messages("room"))
+        self.assertEqual(
+            {ack["id"] for ack in acks}, {message["id"] for message in a.messages("room")}
+        )
         self.assertTrue(all(ack["epoch"] == joined["epoch"] for ack in acks))
 
         await self.ok(a, "typing", {"room_id": "room"})
-        self.assertEqual(await b.next("user_typing"), {"room_id": "room", "user_id": "ada", "username": "ada", "is_typing": True})
+        self.assertEqual(
+            await b.next("user_typing"),
+            {"room_id": "room", "user_id": "ada", "username": "ada", "is_typing": True},
+        )
         page = await self.ok(b, "history", {"room_id": "room", "after_seq": 3, "limit": 4})
-        self.assertEqual(([message["seq"] for message in page["messages"]], page["has_more"], page["seq"]), ([4, 5, 6, 7], True, 10))
+        self.assertEqual(
+            ([message["seq"] for message in page["messages"]], page["has_more"], page["seq"]),
+            ([4, 5, 6, 7], True, 10),
+        )
 
         status = await self.ok(a, "subscribe_status", {"target_user_id": "bob"})
         self.assertTrue(status["is_online"])
         self.assertTrue((await a.next("user_online"))["initial"])
         await self.ok(b, "leave", {"room_id": "room"})
-        self.assertEqual(await a.next("user_left"), {"room_id": "room", "user_id": "bob", "username": "bob"})
+        self.assertEqual(
+            await a.next("user_left"), {"room_id": "room", "user_id": "bob", "username": "bob"}
+        )
         await self.refused("not_in_room", b, "message", {"room_id": "room", "content": "x"})
         await b.close()
         offline = await a.next("user_offline")
@@ -92,31 +149,35 @@ class Matrix(LabTest):
     async def scenario_resume(self, kind, transports, backplane):
         near, far = await self.lab.nodes_on(backplane, 2)
         proxy = await self.lab.proxy(near)
-        sender = await self.lab.user(AsyncPerson, far.url, "sender", ["websocket"])
-        person = await self.lab.user(kind, proxy.url, "reader", transports)
-        epoch = (await self.ok(person, "join", {"room_id": "room"}))["epoch"]
+        sender = await self.lab.user(AsyncClient, far.url, "sender", ["websocket"])
+        client = await self.lab.user(kind, proxy.url, "reader", transports)
+        epoch = (await self.ok(client, "join", {"room_id": "room"}))["epoch"]
         await self.ok(sender, "join", {"room_id": "room"})
         if len(transports) == 2:
-            await eventually(lambda: person.io.transport() == "websocket", "the upgrade")
+            await eventually(lambda: client.io.transport() == "websocket", "the upgrade")
         for index in range(5):
             await self.ok(sender, "message", {"room_id": "room", "content": f"before {index}"})
-        await person.next("message", lambda message: message["seq"] == 5)
+        await client.next("message", lambda message: message["seq"] == 5)
 
-        mark = len(person.entries)
+        mark = len(client.entries)
         proxy.cut()
-        await person.next("disconnect", after=mark)
+        await client.next("disconnect", after=mark)
         for index in range(20):
             await self.ok(sender, "message", {"room_id": "room", "content": f"during {index}"})
         proxy.heal()
-        await person.next("connect", seconds=20, after=mark)
-        await self.ok(person, "authenticate", {"user_id": "reader"})
-        answer = await self.ok(person, "join", {"room_id": "room", "since_seq": person.heard("room")[-1]["seq"], "epoch": epoch})
+        await client.next("connect", seconds=20, after=mark)
+        await self.ok(client, "authenticate", {"user_id": "reader"})
+        answer = await self.ok(
+            client,
+            "join",
+            {"room_id": "room", "since_seq": client.messages("room")[-1]["seq"], "epoch": epoch},
+        )
         self.assertEqual((answer["recovered"], answer["gap"]), (True, False))
         for index in range(5):
             await self.ok(sender, "message", {"room_id": "room", "content": f"after {index}"})
-        await person.next("message", lambda message: message["content"] == "after 4")
-        self.assert_no_hole(person.heard("room"), 1)
-        self.assertEqual(len(person.heard("room")), 30)
+        await client.next("message", lambda message: message["content"] == "after 4")
+        self.assert_no_hole(client.messages("room"), 1)
+        self.assertEqual(len(client.messages("room")), 30)
 
 
 class Identity(LabTest):
@@ -126,81 +187,123 @@ class Identity(LabTest):
             for transports in TRANSPORTS.values():
                 yield kind, transports
 
-    async def test_a_good_token(self):
+    async def test_a_valid_token_is_accepted_in_the_handshake_and_in_authenticate(self):
         async for kind, transports in self.each():
             good = token(user_id="ada", username="Ada")
-            for how in ({"auth": {"token": good}}, {"headers": {"Authorization": f"Bearer {good}"}}):
-                person = await self.lab.person(kind).connect(self.node.url, transports=transports, **how)
-                self.assertEqual(await person.next("authenticated"), {"user_id": "ada", "username": "Ada"})
-                await self.ok(person, "join", {"room_id": "room"})
-            person = await self.lab.person(kind).connect(self.node.url, transports=transports)
-            await self.refused("unauthorized", person, "join", {"room_id": "room"})
-            await self.refused("forbidden", person, "authenticate", {"token": good, "user_id": "bob"})
-            await self.ok(person, "authenticate", {"token": good})
+            for how in (
+                {"auth": {"token": good}},
+                {"headers": {"Authorization": f"Bearer {good}"}},
+            ):
+                client = await self.lab.client(kind).connect(
+                    self.node.url, transports=transports, **how
+                )
+                self.assertEqual(
+                    await client.next("authenticated"), {"user_id": "ada", "username": "Ada"}
+                )
+                await self.ok(client, "join", {"room_id": "room"})
+            client = await self.lab.client(kind).connect(self.node.url, transports=transports)
+            await self.refused("unauthorized", client, "join", {"room_id": "room"})
+            await self.refused(
+                "forbidden", client, "authenticate", {"token": good, "user_id": "bob"}
+            )
+            await self.ok(client, "authenticate", {"token": good})
 
-    async def test_a_bad_token_is_refused_with_its_code(self):
+    async def test_an_invalid_token_is_refused_with_its_code(self):
         async for kind, transports in self.each():
-            for code, bad in (("unauthorized", token(sub="ada", secret="another")), ("token_expired", token(sub="ada", exp=1))):
-                for how in ({"auth": {"token": bad}}, {"headers": {"Authorization": f"Bearer {bad}"}}):
-                    person = self.lab.person(kind)
+            for code, bad in (
+                ("unauthorized", token(sub="ada", secret="another")),
+                ("token_expired", token(sub="ada", exp=1)),
+            ):
+                for how in (
+                    {"auth": {"token": bad}},
+                    {"headers": {"Authorization": f"Bearer {bad}"}},
+                ):
+                    client = self.lab.client(kind)
                     with self.assertRaises(socketio.exceptions.ConnectionError):
-                        await person.connect(self.node.url, transports=transports, **how)
-                    data = await person.next("connect_error", lambda data: data is not None)
+                        await client.connect(self.node.url, transports=transports, **how)
+                    data = await client.next("connect_error", lambda data: data is not None)
                     message = data["message"] if isinstance(data, dict) else data
                     self.assertTrue(message.startswith(f"{code}: "), message)
-                    self.assertFalse(person.io.connected)
+                    self.assertFalse(client.io.connected)
 
-    async def test_an_end_of_identity_is_final(self):
+    async def test_clients_do_not_reconnect_after_their_identity_has_ended(self):
         async for kind, transports in self.each():
-            expiring = await self.lab.person(kind).connect(self.node.url, transports=transports, auth={"token": token(sub="ada", exp=int(time.time()) + 2)})
-            silent = await self.lab.person(kind).connect(self.node.url, transports=transports)
+            expiring = await self.lab.client(kind).connect(
+                self.node.url,
+                transports=transports,
+                auth={"token": token(sub="ada", exp=int(time.time()) + 2)},
+            )
+            silent = await self.lab.client(kind).connect(self.node.url, transports=transports)
             self.assertEqual((await silent.next("exception"))["code"], "unauthorized")
             self.assertEqual((await expiring.next("exception"))["code"], "token_expired")
-            for person in (expiring, silent):
-                await person.next("disconnect")
-            sentinel = await self.lab.person(kind).connect(self.node.url, transports=transports)
+            for client in (expiring, silent):
+                await client.next("disconnect")
+            sentinel = await self.lab.client(kind).connect(self.node.url, transports=transports)
             await sentinel.next("disconnect")
-            for person in (expiring, silent):
-                self.assertEqual(len(person.of("connect")), 1)
+            for client in (expiring, silent):
+                self.assertEqual(len(client.of("connect")), 1)
 
 
 class Faults(LabTest):
-    async def test_clients_of_a_drained_node_come_back_through_another(self):
-        going, staying = await self.lab.nodes_on("redis", 2, DRAIN_SECS="1", PRESENCE_GRACE_MS="8000")
-        proxy = await self.lab.proxy(going)
-        watcher = await self.lab.user(AsyncPerson, staying.url, "watcher", ["websocket"])
+    async def test_clients_of_a_drained_node_resume_on_another_one(self):
+        draining, staying = await self.lab.nodes_on(
+            "redis", 2, DRAIN_SECS="1", PRESENCE_GRACE_MS="8000"
+        )
+        proxy = await self.lab.proxy(draining)
+        watcher = await self.lab.user(AsyncClient, staying.url, "watcher", ["websocket"])
         await self.ok(watcher, "join", {"room_id": "room"})
-        people = {}
+        clients = {}
         for name, kind in KINDS.items():
-            people[name] = await self.lab.user(kind, proxy.url, name, ["websocket"])
-            await self.ok(people[name], "join", {"room_id": "room"})
-            await watcher.next("user_joined", lambda who, name=name: who["user_id"] == name)
+            clients[name] = await self.lab.user(kind, proxy.url, name, ["websocket"])
+            await self.ok(clients[name], "join", {"room_id": "room"})
+            await watcher.next("user_joined", lambda data, name=name: data["user_id"] == name)
         proxy.target = staying.port
-        going.terminate()
-        for name, person in people.items():
-            self.assertIn("reconnect_in_ms", await person.next("going_away"))
-            mark = await eventually(lambda person=person: len(person.of("disconnect")) and len(person.entries), "closed")
-            await eventually(lambda person=person: len(person.of("connect")) == 2, "back", 20)
-            await self.ok(person, "authenticate", {"user_id": name})
-            self.assertTrue((await self.ok(person, "join", {"room_id": "room", "since_seq": 0}))["recovered"])
+        draining.terminate()
+        for name, client in clients.items():
+            self.assertIn("reconnect_in_ms", await client.next("going_away"))
+            mark = await eventually(
+                lambda client=client: len(client.of("disconnect")) and len(client.entries), "closed"
+            )
+            await eventually(lambda client=client: len(client.of("connect")) == 2, "back", 20)
+            await self.ok(client, "authenticate", {"user_id": name})
+            self.assertTrue(
+                (await self.ok(client, "join", {"room_id": "room", "since_seq": 0}))["recovered"]
+            )
             self.assertGreater(mark, 0)
-        self.assertEqual(going.wait(SOON), 0)
+        self.assertEqual(draining.wait(DEADLINE_SECS), 0)
         await self.ok(watcher, "message", {"room_id": "room", "content": "sentinel"})
-        for person in people.values():
-            await person.next("message", lambda message: message["content"] == "sentinel")
+        for client in clients.values():
+            await client.next("message", lambda message: message["content"] == "sentinel")
         self.assertEqual(watcher.of("user_left"), [])
         self.assertEqual(get(f"{staying.url}/rooms/room/users")[1]["total"], 3)
 
-    async def test_bad_payloads_are_answered(self):
+    async def test_bad_payloads_are_refused_and_close_no_connection(self):
         node = await self.lab.node()
         for kind in KINDS.values():
             for transports in TRANSPORTS.values():
-                person = await self.lab.user(kind, node.url, "ada", transports)
-                for event in ("join", "leave", "message", "history", "typing", "subscribe_status", "unsubscribe_status"):
-                    for bad in (None, 5, "text", [], {}, b"bytes", {"room_id": b"bytes", "target_user_id": b"bytes"}, {"room_id": 5, "target_user_id": []}):
-                        await self.refused("bad_request", person, event, bad)
-                await self.refused("unknown_event", person, "no_such_event", {"a": b"bytes"})
-                await self.ok(person, "join", {"room_id": "room"})
+                client = await self.lab.user(kind, node.url, "ada", transports)
+                for event in (
+                    "join",
+                    "leave",
+                    "message",
+                    "history",
+                    "typing",
+                    "subscribe_status",
+                    "unsubscribe_status",
+                ):
+                    for bad in (
+                        None,
+                        5,
+                        "text",
+                        [],
+                        {},
+                        b"bytes",
+                        {"room_id": b"bytes", "target_user_id": b"bytes"},
+                        {"room_id": 5, "target_user_id": []},
+                    ):
+                        await self.refused("bad_request", client, event, bad)
+                await self.refused("unknown_event", client, "no_such_event", {"a": b"bytes"})
+                await self.ok(client, "join", {"room_id": "room"})
 
 
 if __name__ == "__main__":

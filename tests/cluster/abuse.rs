@@ -1,18 +1,20 @@
-//! What a socket, a user and an address may spend, on one node and on several; and that a flood harms nobody else.
+//! Rate limits of a connection, a user and an address, on one node and on several, and their
+//! isolation from other clients.
 
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::client::Client;
-use crate::node::{Cluster, http};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, http};
 
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 const JSON: (&str, &str) = ("content-type", "application/json");
 const POST: &str = r#"{"room_id":"room","content":"x"}"#;
 
-/// How many of so many events at once are refused for a rate, each with a hint when to come back.
+/// Sends `count` events at once; returns how many are refused for a rate, each with a time to
+/// retry.
 async fn refused(
     client: &Client,
     count: usize,
@@ -45,7 +47,7 @@ fn typing(_: usize) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_counts_by_address_is_told_by_trusted_proxies_only() {
+async fn x_forwarded_for_counts_only_from_trusted_proxies() {
     let limits = [
         ("MAX_CONNECTIONS_PER_IP", "1"),
         ("RATE_IP_HANDSHAKES_PER_SEC", "0"),
@@ -80,12 +82,12 @@ async fn who_counts_by_address_is_told_by_trusted_proxies_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn joins_and_bytes_of_a_socket_have_a_rate() {
+async fn joins_and_bytes_of_a_connection_have_a_rate() {
     let cluster =
         Cluster::alone(&[("RATE_JOINS_PER_SEC", "1"), ("RATE_BYTES_PER_SEC", "2000")]).await;
     let address = cluster.address(0);
     let client = Client::member(address, "ann", "room").await;
-    // 20 at once; the clock may give one back.
+    // 20 at once; while they are sent the rate may refill one.
     let joins = refused(&client, 30, "join", |_| json!({"room_id": "room"})).await;
     assert!((10..=11).contains(&joins), "{joins}");
     let bytes = refused(
@@ -117,11 +119,15 @@ async fn a_user_has_one_rate_in_the_whole_cluster() {
     let far = Client::member(cluster.address(1), "ann", "room").await;
     // A burst of 100 on one node …
     assert!(refused(&near, 150, "typing", typing).await >= 45);
-    // … is known on the other as soon as that tells of something of its own. The socket there sent next to nothing.
+    // … is known on the other as soon as that reports a charge of its own. The connection there has
+    // sent almost nothing.
     far.done("typing", typing(0)).await;
     let deadline = Instant::now() + Duration::from_secs(10);
     while far.ask("typing", typing(0)).await["code"] != "rate_limited" {
-        assert!(Instant::now() < deadline, "the other node never knows");
+        assert!(
+            Instant::now() < deadline,
+            "the other node never learns of the charges"
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Client::member(cluster.address(1), "bob", "room")
@@ -153,7 +159,7 @@ async fn connections_of_a_user_have_a_rate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_goes_on_in_spite_of_refusals_is_closed() {
+async fn a_connection_that_ignores_refusals_is_closed() {
     let settings = [
         ("RATE_EVENTS_PER_SEC", "5"),
         ("RATE_EVENTS_BURST", "20"),
@@ -253,7 +259,7 @@ async fn posts_have_a_rate_by_caller_and_requests_by_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_are_limited_and_known_users_are_not_strangers() {
+async fn unauthenticated_connections_are_limited_and_authenticated_ones_do_not_count() {
     let cluster = Cluster::alone(&[("MAX_UNAUTHENTICATED", "1")]).await;
     let address = cluster.address(0);
     let one = Client::connect(address).await;
@@ -267,7 +273,7 @@ async fn strangers_are_limited_and_known_users_are_not_strangers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn handshakes_beyond_the_rate_are_sent_to_another_node_before_any_token_is_looked_at() {
+async fn handshakes_beyond_the_rate_are_refused_before_any_token_is_checked() {
     let secret = "a secret of at least thirty-two bytes";
     let cluster = Cluster::alone(&[("JWT_SECRET", secret), ("MAX_HANDSHAKES_PER_SEC", "1")]).await;
     let mut statuses = Vec::new();

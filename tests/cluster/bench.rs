@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::node::Cluster;
+use hubbub_test_support::node::Cluster;
 
 const SECRET: &str = "a secret that is long enough for all tests";
 const SHORT: &[&str] = &["--duration", "1s", "--warm-up", "1s", "--json"];
@@ -151,8 +151,8 @@ async fn what_makes_no_sense_is_refused_in_words() {
     }
 }
 
-/// All members send much more at once than an outbox holds, and read what comes: nobody is closed for it, and nobody is told of
-/// a loss.
+/// All members send much more at once than an outbox holds, and read what comes: nobody is closed
+/// for it, and nobody is told of a loss.
 async fn a_breath(cluster: Cluster) {
     let options = [
         "--clients",

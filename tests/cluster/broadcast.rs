@@ -1,11 +1,12 @@
-//! Broadcasts: to every plain client of the cluster, in one order, each once, also to who was away.
+//! Broadcasts reach every plain client of the cluster in one order and once each, also clients that
+//! were away.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::node::{Cluster, http};
 use crate::plain::Plain;
+use hubbub_test_support::node::{Cluster, http};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -28,7 +29,7 @@ async fn broadcast(
     (status, answer)
 }
 
-/// One that must be taken; its `seq`.
+/// Sends a broadcast that must be accepted; returns its `seq`.
 async fn say(cluster: &Cluster, node: usize, body: Value) -> u64 {
     let (status, answer) = broadcast(cluster, node, &[], &body).await;
     assert_eq!((status, &answer["ok"]), (202, &json!(true)), "{answer}");
@@ -61,7 +62,11 @@ async fn one_post_reaches_every_plain_client_of_the_cluster_in_one_order() {
             .await;
         assert_eq!(client.broadcasts(), (1..=30).collect::<Vec<_>>());
         assert_eq!(client.of("task_created")[7], json!({"id": 7, "title": "é"}));
-        assert_eq!(client.frames().len(), 30, "nothing else comes unasked");
+        assert_eq!(
+            client.frames().len(),
+            30,
+            "nothing else arrives unrequested"
+        );
     }
     cluster.stop().await;
 }
@@ -81,11 +86,11 @@ async fn a_ping_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_doors_count_as_connected_clients() {
+async fn connected_clients_counts_socket_io_and_plain_clients() {
     let cluster = Cluster::alone(&[]).await;
     let address = cluster.address(0);
     let plain = Plain::connect(address, "ann").await;
-    let socket = crate::client::Client::member(address, "bob", "room").await;
+    let socket = hubbub_test_support::client::Client::member(address, "bob", "room").await;
     let health = http(address, "GET", "/health", &[], "").await.2;
     assert_eq!(health["connectedClients"], 2);
     let (status, answer) = broadcast(&cluster, 0, &[], &json!({"type": "a"})).await;
@@ -129,7 +134,7 @@ async fn a_broadcast_that_is_repeated_is_delivered_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_was_away_gets_what_it_missed_on_another_node() {
+async fn a_client_that_was_away_receives_missed_broadcasts_on_another_node() {
     let cluster = Cluster::of(2, &[("HISTORY_SIZE", "20")]).await;
     let first = Plain::with(cluster.address(0), "user_id=ann&since_seq=&epoch=", &[])
         .await
@@ -188,7 +193,7 @@ async fn who_was_away_gets_what_it_missed_on_another_node() {
         (&json!(true), &json!(false))
     );
     let replayed = answer["replayed"].as_u64().unwrap();
-    late.eventually("what is left came", |client| {
+    late.eventually("the remaining broadcasts arrive", |client| {
         client.broadcasts().last() == Some(&60)
     })
     .await;
@@ -200,7 +205,7 @@ async fn who_was_away_gets_what_it_missed_on_another_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_broadcast_is_a_matter_of_roles() {
+async fn broadcasting_requires_a_configured_role() {
     let body = json!({"type": "a"});
     for (roles, plain, publisher) in [
         (None, 202, 202),
@@ -234,7 +239,7 @@ async fn who_may_broadcast_is_a_matter_of_roles() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn broadcasts_have_a_rate_and_a_form() {
+async fn broadcasts_have_a_rate_and_a_required_shape() {
     let cluster = Cluster::alone(&[("RATE_BROADCASTS_PER_SEC", "1")]).await;
     for body in [
         json!({}),
@@ -268,7 +273,7 @@ async fn broadcasts_have_a_rate_and_a_form() {
 async fn the_room_of_broadcasts_is_closed_to_chat() {
     let cluster = Cluster::alone(&[]).await;
     let address = cluster.address(0);
-    let socket = crate::client::Client::connect(address).await;
+    let socket = hubbub_test_support::client::Client::connect(address).await;
     socket.done("authenticate", json!({"user_id": "bob"})).await;
     let plain = Plain::chat(address, "ann").await;
     let room = json!({"room_id": "broadcast", "content": "x"});
@@ -284,7 +289,7 @@ async fn the_room_of_broadcasts_is_closed_to_chat() {
             "{event}"
         );
     }
-    let (status, answer) = crate::node::post(address, &room).await;
+    let (status, answer) = hubbub_test_support::node::post(address, &room).await;
     assert_eq!((status, &answer["code"]), (403, &json!("forbidden")));
     for route in ["/rooms/broadcast/messages", "/rooms/broadcast/users"] {
         assert_eq!(http(address, "GET", route, &[], "").await.0, 403, "{route}");

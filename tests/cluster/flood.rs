@@ -1,4 +1,5 @@
-//! A flood from one address, by every door: the others don't notice, and the node's memory stays flat.
+//! A flood from one address, over every transport: other clients are not slowed, and the node's
+//! memory stays flat.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,23 +10,24 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
-use crate::client::Client;
-use crate::node::Cluster;
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::Cluster;
 
 /// Connections of the flood, of each kind.
 const FLOODERS: usize = 4;
 const SECONDS: u64 = 5;
-/// Between two requests, or fifty events, of one of them: the flood is to keep the node busy, not this machine.
+/// Pause between two requests, or fifty events, of one flooding connection: the flood must load the
+/// node, not the machine.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A connection from another of this machine's addresses.
+/// Connects from another address of this machine.
 async fn from_elsewhere(address: SocketAddr) -> std::io::Result<tokio::net::TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(([127, 0, 0, 9], 0).into())?;
     socket.connect(address).await
 }
 
-/// Asks again and again, until told to stop; how often it was refused with 429.
+/// Sends requests until `stop` is set; counts the answers with status 429.
 async fn request_without_end(
     address: SocketAddr,
     request: &str,
@@ -51,7 +53,7 @@ async fn request_without_end(
     }
 }
 
-/// Sends events over one WebSocket after the other, and reads what comes.
+/// Sends events over one WebSocket after the other, and reads the answers.
 async fn emit_without_end(address: SocketAddr, stop: &AtomicBool, closed: &AtomicUsize) {
     use futures_util::{SinkExt, StreamExt, stream};
     use tokio_tungstenite::tungstenite::Message;
@@ -86,7 +88,7 @@ async fn emit_without_end(address: SocketAddr, stop: &AtomicBool, closed: &Atomi
     }
 }
 
-/// What this process holds, in KB.
+/// Resident memory of this process, in KB.
 fn memory_kb() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status
@@ -96,8 +98,9 @@ fn memory_kb() -> usize {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Sends messages, one after the other; the p99 of the time to the answer, how many there were, and the most memory meanwhile.
-async fn speak(client: &Client, over: Duration) -> (Duration, usize, usize) {
+/// Sends messages one after the other; returns the p99 of the time to the acknowledgement, their
+/// number, and the peak memory meanwhile in KB.
+async fn send_messages(client: &Client, over: Duration) -> (Duration, usize, usize) {
     let (began, mut times, mut most) = (Instant::now(), Vec::new(), 0);
     while began.elapsed() < over {
         let sent = Instant::now();
@@ -116,7 +119,7 @@ async fn speak(client: &Client, over: Duration) -> (Duration, usize, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_from_one_address_leaves_the_others_in_peace() {
+async fn a_flood_from_one_address_does_not_slow_down_other_clients() {
     let limits = [
         ("TRUSTED_PROXIES", "none"),
         ("RATE_IP_EVENTS_PER_SEC", "50"),
@@ -126,18 +129,18 @@ async fn a_flood_from_one_address_leaves_the_others_in_peace() {
     ];
     let cluster = Cluster::alone(&limits).await;
     let address = cluster.address(0);
-    // From 127.0.0.1, and below what that may spend.
+    // From 127.0.0.1, and below the rate of that address.
     let (ann, bob) = (
         Client::member(address, "ann", "room").await,
         Client::member(address, "bob", "room").await,
     );
-    // How the machine is without the flood: the node has no better times than that.
-    let (calm, sent_before, before) = speak(&ann, Duration::from_secs(2)).await;
+    // The machine's latency without the flood, as the reference.
+    let (calm, sent_before, before) = send_messages(&ann, Duration::from_secs(2)).await;
     let stop = Arc::new(AtomicBool::new(false));
     let (refused, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let post = "POST /messages HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: 31\r\n\r\n{\"room_id\":\"r\",\"content\":\"x\"}  ";
     let handshake = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\n\r\n";
-    // On a thread of its own: it must not take the others' turns but through the node.
+    // On a thread of its own, so that it slows down the others only through the node.
     let attacker = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -154,7 +157,7 @@ async fn a_flood_from_one_address_leaves_the_others_in_peace() {
         let (stop, closed) = (stop.clone(), closed.clone());
         flood.push(attacker.spawn(async move { emit_without_end(address, &stop, &closed).await }));
     }
-    let (p99, sent, most) = speak(&ann, Duration::from_secs(SECONDS)).await;
+    let (p99, sent, most) = send_messages(&ann, Duration::from_secs(SECONDS)).await;
     stop.store(true, Ordering::Relaxed);
     for task in flood {
         task.await.unwrap();

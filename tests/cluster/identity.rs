@@ -1,4 +1,5 @@
-//! Who gets in: tokens of public keys, and those who publish them.
+//! Identity: tokens signed with public keys, published key sets, disconnecting users, room scopes
+//! and the authorization webhook.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,8 +17,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::client::Client;
-use crate::node::{Cluster, http};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, http};
 
 const FAR: u64 = 4_000_000_000;
 
@@ -25,7 +26,7 @@ fn ed() -> EncodingKey {
     EncodingKey::from_ed_pem(include_bytes!("../../src/auth/testdata/ed.pem")).unwrap()
 }
 
-/// As BetterAuth signs it.
+/// A token as BetterAuth signs it.
 fn token(kid: &str, claims: &Value) -> String {
     let header = Header {
         kid: Some(kid.to_owned()),
@@ -47,11 +48,11 @@ fn ok(body: &str) -> String {
     )
 }
 
-/// A server that gives everyone the same answer, and counts.
+/// A server that gives every request the same answer, and counts the requests.
 pub struct Publisher {
     pub address: SocketAddr,
     asked: Arc<AtomicUsize>,
-    /// The last request, as it came.
+    /// The last request, as received.
     last: Arc<Mutex<String>>,
 }
 
@@ -79,7 +80,7 @@ impl Publisher {
                         *keep.lock().unwrap() =
                             String::from_utf8_lossy(&request[..read]).into_owned();
                         tokio::time::sleep(delay).await;
-                        // An empty answer never comes.
+                        // An empty answer is never sent.
                         if !answer.is_empty() && stream.write_all(answer.as_bytes()).await.is_err()
                         {
                             return;
@@ -121,7 +122,7 @@ async fn code(verifier: &Verifier, token: &str) -> Option<Code> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_takes_the_tokens_of_a_published_set() {
+async fn a_node_accepts_tokens_of_a_published_key_set() {
     let publisher = Publisher::of(ok(&set("k1"))).await;
     let (url, base) = (publisher.url(), "https://app.example.com");
     let settings = [
@@ -146,7 +147,10 @@ async fn a_node_takes_the_tokens_of_a_published_set() {
         "",
     )
     .await;
-    assert_eq!(users["code"], "not_in_room", "known, but not there");
+    assert_eq!(
+        users["code"], "not_in_room",
+        "authenticated, but not in the room"
+    );
     claims["aud"] = json!("https://other.example.com");
     let refused = Client::with_token(cluster.address(0), &token("k1", &claims)).await;
     let error = refused.await_event("connect_error").await;
@@ -165,7 +169,7 @@ async fn a_node_takes_the_tokens_of_a_published_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_kid_has_the_set_fetched_once_whoever_asks() {
+async fn an_unknown_kid_fetches_the_key_set_once_for_all_waiting_requests() {
     let publisher = Publisher::of(ok(&set("k1"))).await;
     let verifier = Arc::new(publisher.verifier());
     let good = token("k1", &json!({"sub": "s", "exp": FAR}));
@@ -183,10 +187,10 @@ async fn an_unknown_kid_has_the_set_fetched_once_whoever_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_set_that_cant_be_had_lets_nobody_in() {
+async fn without_a_usable_key_set_every_token_is_refused() {
     let good = token("k1", &json!({"sub": "s", "exp": FAR}));
     let elsewhere = Publisher::of(ok(&set("k1"))).await;
-    // Each would let the token in, but for what is wrong with it.
+    // Each answer would admit the token except for one fault.
     let good_set = set("k1");
     let with_head = |head: &str| {
         format!(
@@ -211,7 +215,7 @@ async fn a_set_that_cant_be_had_lets_nobody_in() {
             tokio::time::timeout(Duration::from_secs(10), code(&publisher.verifier(), &good)).await;
         let said = answer.chars().take(60).collect::<String>();
         assert_eq!(
-            refused.expect("it waits without end"),
+            refused.expect("the check never ends"),
             Some(Code::Unavailable),
             "{said}"
         );
@@ -220,7 +224,7 @@ async fn a_set_that_cant_be_had_lets_nobody_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_cant_be_checked_now_comes_back_by_itself() {
+async fn a_client_whose_token_cannot_be_checked_now_reconnects_by_itself() {
     let nowhere = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
@@ -235,7 +239,8 @@ async fn who_cant_be_checked_now_comes_back_by_itself() {
     )
     .await;
     ann.eventually("closed", Client::is_closed).await;
-    // The transport only: a connect_error or DISCONNECT would keep it away.
+    // Only the transport is closed: after a connect_error or DISCONNECT the client would not
+    // reconnect.
     assert!(ann.events("connect_error").is_empty() && ann.events("disconnect").is_empty());
     cluster.stop().await;
 }
@@ -255,7 +260,7 @@ async fn disconnect(address: SocketAddr, user: &str, bearer: &str) -> (u16, Valu
     (status, answer)
 }
 
-async fn a_user_is_sent_away(cluster: Cluster) {
+async fn all_connections_of_a_user_are_disconnected(cluster: Cluster) {
     let last = cluster.nodes.len() - 1;
     let mut anns = Vec::new();
     for node in [0, last, last] {
@@ -283,13 +288,13 @@ async fn a_user_is_sent_away(cluster: Cluster) {
             json!({"ok": true, "user_id": "ann", "disconnected": 3, "remaining": 0})
         )
     );
-    // And it is given up after a second: so all of them ended within it.
+    // The call gives up after one second, so all of them ended within that time.
     for ann in &anns {
         assert_eq!(ann.await_event("exception").await["code"], "forbidden");
         ann.await_event("disconnect").await;
         ann.eventually("closed", Client::is_closed).await;
     }
-    // The token is still good: nobody is locked out by it.
+    // The token is still valid: disconnecting does not lock the user out.
     let back = Client::with_token(cluster.address(0), &bearer("ann", None)[7..]).await;
     back.await_event("authenticated").await;
     let (_, answer) = disconnect(
@@ -311,13 +316,13 @@ async fn a_user_is_sent_away(cluster: Cluster) {
 const JWT: &[(&str, &str)] = &[("JWT_SECRET", SECRET), ("API_KEYS", "a-key-of-a-service")];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_sockets_of_a_user_end_on_one_node() {
-    a_user_is_sent_away(Cluster::alone(JWT).await).await;
+async fn all_connections_of_a_user_end_on_one_node() {
+    all_connections_of_a_user_are_disconnected(Cluster::alone(JWT).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_sockets_of_a_user_end_on_two_nodes() {
-    a_user_is_sent_away(Cluster::of(2, JWT).await).await;
+async fn all_connections_of_a_user_end_on_two_nodes() {
+    all_connections_of_a_user_are_disconnected(Cluster::of(2, JWT).await).await;
 }
 
 fn limited(user: &str, role: Option<&str>, rooms: &[&str]) -> String {
@@ -333,7 +338,7 @@ fn limited(user: &str, role: Option<&str>, rooms: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_good_for_its_rooms_alone() {
+async fn a_token_is_valid_only_for_its_rooms() {
     let cluster = Cluster::alone(JWT).await;
     let address = cluster.address(0);
     let ann = Client::with_token(address, &limited("ann", None, &["lobby", "team-*"])).await;
@@ -356,7 +361,7 @@ async fn a_token_is_good_for_its_rooms_alone() {
             .await["code"],
         "not_in_room"
     );
-    // Over HTTP as well, though another token has put the user into the room.
+    // Over HTTP as well, although the user is in the room by another token.
     let free = Client::with_token(address, &bearer("ann", None)[7..]).await;
     free.await_event("authenticated").await;
     free.done("join", json!({"room_id": "secret"})).await;
@@ -409,7 +414,7 @@ async fn a_token_is_good_for_its_rooms_alone() {
     cluster.stop().await;
 }
 
-async fn a_narrower_token_ends_what_a_wider_one_began(cluster: Cluster) {
+async fn a_narrower_token_leaves_rooms_outside_its_scope(cluster: Cluster) {
     let last = cluster.nodes.len() - 1;
     let (address, far) = (cluster.address(0), cluster.address(last));
     let bob = Client::with_token(far, &bearer("bob", None)[7..]).await;
@@ -431,7 +436,8 @@ async fn a_narrower_token_ends_what_a_wider_one_began(cluster: Cluster) {
         (&json!("forbidden"), &json!("lost"))
     );
     assert_eq!(bob.await_event("user_left").await["room_id"], "lost");
-    // Whom the same feed serves has had it: so ann would have had it before what is said after that.
+    // Another occupant of the same feed has received it, so ann would have received it before the
+    // next message.
     let carl = Client::with_token(address, &bearer("carl", None)[7..]).await;
     carl.await_event("authenticated").await;
     carl.done("join", json!({"room_id": "lost"})).await;
@@ -454,7 +460,7 @@ async fn a_narrower_token_ends_what_a_wider_one_began(cluster: Cluster) {
         1,
         "of the room that is kept nothing is said"
     );
-    // A wider one again: the rooms are open, but nobody is put back into them.
+    // A wider token again: the rooms are allowed, but the connection is not put back into them.
     ann.done(
         "authenticate",
         json!({"token": limited("ann", None, &["*"])}),
@@ -473,17 +479,17 @@ async fn a_narrower_token_ends_what_a_wider_one_began(cluster: Cluster) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_narrower_token_ends_what_a_wider_one_began_on_one_node() {
-    a_narrower_token_ends_what_a_wider_one_began(Cluster::alone(JWT).await).await;
+async fn a_narrower_token_leaves_rooms_outside_its_scope_on_one_node() {
+    a_narrower_token_leaves_rooms_outside_its_scope(Cluster::alone(JWT).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_narrower_token_ends_what_a_wider_one_began_on_two_nodes() {
-    a_narrower_token_ends_what_a_wider_one_began(Cluster::of(2, JWT).await).await;
+async fn a_narrower_token_leaves_rooms_outside_its_scope_on_two_nodes() {
+    a_narrower_token_leaves_rooms_outside_its_scope(Cluster::of(2, JWT).await).await;
 }
 
-/// A node that asks that publisher, and a client of it.
-async fn asking(publisher: &Publisher, more: &[(&str, &str)]) -> (Cluster, Client) {
+/// A node whose authorization webhook is that server, and a client of the node.
+async fn node_with_webhook(publisher: &Publisher, more: &[(&str, &str)]) -> (Cluster, Client) {
     let url = format!("http://{}/allow", publisher.address);
     let patient = ("AUTHORIZE_TIMEOUT_MS", "10000");
     let settings = [
@@ -502,9 +508,9 @@ async fn asking(publisher: &Publisher, more: &[(&str, &str)]) -> (Cluster, Clien
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn someone_else_is_asked_about_joins_and_sends() {
+async fn the_authorization_webhook_is_asked_about_joins_and_sends() {
     let publisher = Publisher::of(ok(r#"{"allow": true}"#)).await;
-    let (cluster, ann) = asking(&publisher, &[]).await;
+    let (cluster, ann) = node_with_webhook(&publisher, &[]).await;
     ann.done("join", json!({"room_id": "r"})).await;
     let request = publisher.last.lock().unwrap().clone();
     assert!(
@@ -521,7 +527,7 @@ async fn someone_else_is_asked_about_joins_and_sends() {
             .await;
     }
     ann.done("history", json!({"room_id": "r"})).await;
-    let (status, _) = crate::node::post(
+    let (status, _) = hubbub_test_support::node::post(
         cluster.address(0),
         &json!({"room_id": "r", "content": "of a service"}),
     )
@@ -535,9 +541,9 @@ async fn someone_else_is_asked_about_joins_and_sends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_no_is_a_no_and_is_kept() {
+async fn a_refusal_of_the_webhook_is_final_and_cached() {
     let publisher = Publisher::of(ok(r#"{"allow": false}"#)).await;
-    let (cluster, ann) = asking(&publisher, &[]).await;
+    let (cluster, ann) = node_with_webhook(&publisher, &[]).await;
     for _ in 0..3 {
         assert_eq!(
             ann.ask("join", json!({"room_id": "r"})).await["code"],
@@ -554,7 +560,7 @@ async fn a_no_is_a_no_and_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_answer_nobody_may() {
+async fn without_an_answer_of_the_webhook_joins_and_sends_are_unavailable() {
     let elsewhere = Publisher::of(ok(r#"{"allow": true}"#)).await;
     let redirect = format!(
         "HTTP/1.1 307 Go\r\nlocation: http://{}/\r\ncontent-length: 0\r\n\r\n",
@@ -573,7 +579,8 @@ async fn without_an_answer_nobody_may() {
         String::new(),
     ] {
         let publisher = Publisher::of(answer.clone()).await;
-        let (cluster, ann) = asking(&publisher, &[("AUTHORIZE_TIMEOUT_MS", "300")]).await;
+        let (cluster, ann) =
+            node_with_webhook(&publisher, &[("AUTHORIZE_TIMEOUT_MS", "300")]).await;
         let refused = ann.ask("join", json!({"room_id": "r"})).await;
         assert_eq!(
             (&refused["code"], &refused["retry_after_ms"]),
@@ -591,9 +598,9 @@ async fn without_an_answer_nobody_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_for_an_answer_keeps_the_order() {
+async fn requests_that_wait_for_the_webhook_keep_their_order() {
     let publisher = Publisher::slow(ok(r#"{"allow": true}"#), Duration::from_millis(100)).await;
-    let (cluster, ann) = asking(&publisher, &[("AUTHORIZE_CACHE_SECS", "0")]).await;
+    let (cluster, ann) = node_with_webhook(&publisher, &[("AUTHORIZE_CACHE_SECS", "0")]).await;
     let join = ann.emit("join", &json!({"room_id": "r"}));
     let sent: Vec<_> = (0..3)
         .map(|n| {
@@ -611,12 +618,12 @@ async fn who_waits_for_an_answer_keeps_the_order() {
     }
     assert_eq!(leave.await.unwrap()["ok"], true);
     assert_eq!(late.await.unwrap()["code"], "not_in_room");
-    assert_eq!(publisher.asked(), 4, "nothing is kept");
+    assert_eq!(publisher.asked(), 4, "no answer is cached");
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_question_is_asked_once_whoever_waits() {
+async fn concurrent_checks_of_one_action_send_one_request() {
     let publisher = Publisher::slow(ok(r#"{"allow": true}"#), Duration::from_millis(200)).await;
     let uri = format!("http://{}/", publisher.address).parse().unwrap();
     let settings = WebhookSettings {
@@ -630,9 +637,10 @@ async fn a_question_is_asked_once_whoever_waits() {
         UserId::trusted("ann"),
         RoomId::trusted("r"),
     );
-    let all =
-        futures_util::future::join_all((0..50).map(|_| webhook.ask(Action::Join, &user, &room)))
-            .await;
+    let all = futures_util::future::join_all(
+        (0..50).map(|_| webhook.authorize(Action::Join, &user, &room)),
+    )
+    .await;
     assert!(all.iter().all(Result::is_ok));
     assert_eq!(publisher.asked(), 1);
 }

@@ -1,20 +1,14 @@
-//! Whole nodes, several in one process, on the embedded backplane and on a real Redis, through real sockets.
+//! Whole nodes, several in one process, on the embedded backplane and on a real Redis, through real
+//! connections.
 
-// A test that can't go on should stop, and say where.
+// A test that cannot go on should stop and say where.
 #![allow(clippy::unwrap_used)]
-
-#[path = "../backplane/server.rs"]
-#[allow(dead_code)]
-mod server;
 
 mod abuse;
 mod bench;
 mod broadcast;
-mod certificates;
-mod client;
 mod flood;
 mod identity;
-mod node;
 mod order;
 mod plain;
 mod presence;

@@ -1,11 +1,12 @@
-//! One order for everyone, without a hole or a repeat, whoever sends and whenever one joins.
+//! All occupants see one order without a hole or a repeat, from any sender and at any time of
+//! joining.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::client::Client;
-use crate::node::{Cluster, post};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, post};
 
 const FAST: &[(&str, &str)] = &[
     ("RATE_EVENTS_PER_SEC", "100000"),
@@ -67,7 +68,7 @@ async fn five_thousand_messages_at_once_keep_their_order_on_one_node() {
     five_thousand(Cluster::alone(FAST).await).await;
 }
 
-/// Where the line of writers writes by itself.
+/// On a runtime with one thread, where the write scheduler itself writes.
 #[tokio::test]
 async fn five_thousand_messages_at_once_keep_their_order_on_one_thread() {
     five_thousand(Cluster::alone(FAST).await).await;
@@ -204,7 +205,7 @@ async fn a_send_repeated_everywhere_at_once_is_delivered_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_hundred_clients_that_speak_at_once_are_all_answered() {
+async fn five_hundred_clients_that_send_at_once_are_all_answered() {
     let cluster = Cluster::alone(&[]).await;
     let address = cluster.address(0);
     let clients = (0..500).map(|n| async move {
@@ -218,7 +219,7 @@ async fn five_hundred_clients_that_speak_at_once_are_all_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_tells_when_and_closes_evenly() {
+async fn a_drain_announces_the_time_and_closes_evenly() {
     let cluster = Cluster::alone(&[]).await;
     let address = cluster.address(0);
     let mut clients = Vec::new();
@@ -234,7 +235,8 @@ async fn a_drain_tells_when_and_closes_evenly() {
             "{notice}"
         );
     }
-    let (status, _, body) = crate::node::http(address, "GET", "/readyz", &[], "").await;
+    let (status, _, body) =
+        hubbub_test_support::node::http(address, "GET", "/readyz", &[], "").await;
     assert_eq!((status, &body["status"]), (503, &json!("draining")));
     assert!(
         clients.iter().any(|client| !client.is_closed()),

@@ -1,4 +1,4 @@
-//! A plain client of few words: one WebSocket, one task that reads, frames kept in order.
+//! A small plain WebSocket client: one task reads, and frames are kept in order.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -17,14 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 struct Seen {
     frames: Vec<Value>,
-    /// How it ended: the close frame's code and reason; 1006 where there was none.
+    /// The end of the connection: the close frame's code and reason; 1006 if there was none.
     closed: Option<(u16, String)>,
 }
 
 pub struct Plain {
     out: mpsc::UnboundedSender<Message>,
     seen: Arc<Mutex<Seen>>,
-    /// What the handshake was answered with.
+    /// The answer to the handshake.
     pub answered: HeaderMap,
     next: Mutex<u64>,
 }
@@ -47,7 +47,7 @@ impl Plain {
             .unwrap()
     }
 
-    /// With that query and those headers.
+    /// Connects with that query and those headers.
     pub async fn with(
         address: SocketAddr,
         query: &str,
@@ -119,7 +119,7 @@ impl Plain {
         let _ = self.out.send(message);
     }
 
-    /// Sends a frame with a `ref`; gives the `ref`.
+    /// Sends a frame with a `ref`, and returns the `ref`.
     pub fn emit(&self, kind: &str, payload: &Value) -> String {
         let mut next = self.next.lock().unwrap();
         *next += 1;
@@ -141,19 +141,19 @@ impl Plain {
         self.answer(&self.emit(kind, &payload)).await
     }
 
-    /// Asks for something that must not be refused.
+    /// Sends a request that must not be refused.
     pub async fn done(&self, kind: &str, payload: Value) -> Value {
         let answer = self.ask(kind, payload).await;
         assert_eq!(answer["ok"], true, "{kind}: {answer}");
         answer
     }
 
-    /// Everything that came.
+    /// All frames received so far.
     pub fn frames(&self) -> Vec<Value> {
         self.seen.lock().unwrap().frames.clone()
     }
 
-    /// The payloads of that type.
+    /// The payloads of frames with that type.
     pub fn of(&self, kind: &str) -> Vec<Value> {
         self.frames()
             .into_iter()
@@ -162,7 +162,7 @@ impl Plain {
             .collect()
     }
 
-    /// The numbers of the broadcasts that came.
+    /// The `seq` of the broadcasts received so far.
     pub fn broadcasts(&self) -> Vec<u64> {
         self.frames()
             .iter()
@@ -170,7 +170,7 @@ impl Plain {
             .collect()
     }
 
-    /// The numbers of the messages that came.
+    /// The `seq` of the messages received so far.
     pub fn seqs(&self) -> Vec<u64> {
         self.of("message")
             .iter()
@@ -203,7 +203,7 @@ impl Plain {
         self.seen.lock().unwrap().closed.is_some()
     }
 
-    /// Waits for the end: the code and reason of its close frame.
+    /// Waits for the end; returns the code and reason of the close frame.
     pub async fn closed(&self) -> (u16, String) {
         self.eventually("it is closed", Self::is_closed).await;
         self.seen.lock().unwrap().closed.clone().unwrap()

@@ -1,11 +1,11 @@
-//! Comings and goings: one event for each change, for each watcher, on whichever node.
+//! Presence: one event per change for each watcher, on any node.
 
 use serde_json::json;
 
-use crate::client::Client;
-use crate::node::Cluster;
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::Cluster;
 
-async fn comings_and_goings(cluster: Cluster) {
+async fn presence_changes(cluster: Cluster) {
     let last = cluster.nodes.len() - 1;
     let watcher = Client::member(cluster.address(0), "watcher", "room").await;
     let status = watcher
@@ -16,14 +16,14 @@ async fn comings_and_goings(cluster: Cluster) {
         (&json!(false), &json!(0))
     );
     assert_eq!(watcher.await_event("user_offline").await["initial"], true);
-    // Two sockets of one user: told of once.
+    // Two connections of one user: one event.
     let one = Client::member(cluster.address(last), "ann", "room").await;
     let two = Client::member(cluster.address(0), "ann", "room").await;
     watcher.await_event("user_joined").await;
     watcher.await_event("user_online").await;
     two.done("leave", json!({"room_id": "room"})).await;
     two.drop_transport();
-    // An explicit leave counts at once; the last socket's loss only after the grace.
+    // An explicit leave counts at once; the loss of the last connection only after the grace.
     one.done("leave", json!({"room_id": "room"})).await;
     assert_eq!(watcher.await_event("user_left").await["user_id"], "ann");
     one.drop_transport();
@@ -32,7 +32,7 @@ async fn comings_and_goings(cluster: Cluster) {
             watcher.events("user_offline").len() == 2
         })
         .await;
-    // Whoever comes after is told of after everything before: so nothing was told twice.
+    // Bob's events arrive after all earlier ones: so no event arrived twice.
     let bob = Client::member(cluster.address(last), "bob", "room").await;
     watcher
         .eventually("bob came", |watcher| {
@@ -61,16 +61,16 @@ async fn comings_and_goings(cluster: Cluster) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_change_is_told_once_on_one_node() {
-    comings_and_goings(Cluster::alone(&[]).await).await;
+async fn each_change_is_one_event_on_one_node() {
+    presence_changes(Cluster::alone(&[]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_change_is_told_once_on_two_nodes() {
-    comings_and_goings(Cluster::of(2, &[]).await).await;
+async fn each_change_is_one_event_on_two_nodes() {
+    presence_changes(Cluster::of(2, &[]).await).await;
 }
 
-async fn a_reload_makes_no_noise(cluster: Cluster) {
+async fn reload(cluster: Cluster) {
     let last = cluster.nodes.len() - 1;
     let watcher = Client::member(cluster.address(0), "watcher", "room").await;
     watcher
@@ -84,7 +84,7 @@ async fn a_reload_makes_no_noise(cluster: Cluster) {
     after.done("authenticate", json!({"user_id": "ann"})).await;
     let joined = after.done("join", json!({"room_id": "room"})).await;
     assert_eq!(joined["total"], 2);
-    // Gone for good now: what is told then comes after all that might have been told of the reload.
+    // Ann disconnects for good: those events arrive after any that the reload might have caused.
     after.drop_transport();
     watcher
         .eventually("ann left", |watcher| {
@@ -103,17 +103,17 @@ async fn a_reload_makes_no_noise(cluster: Cluster) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_within_the_grace_makes_no_noise_on_one_node() {
-    a_reload_makes_no_noise(Cluster::alone(&[]).await).await;
+async fn a_reload_within_the_grace_causes_no_event_on_one_node() {
+    reload(Cluster::alone(&[]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reload_within_the_grace_makes_no_noise_on_two_nodes() {
-    a_reload_makes_no_noise(Cluster::of(2, &[("PRESENCE_GRACE_MS", "3000")]).await).await;
+async fn a_reload_within_the_grace_causes_no_event_on_two_nodes() {
+    reload(Cluster::of(2, &[("PRESENCE_GRACE_MS", "3000")]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_back_but_does_not_rejoin_leaves_and_stays_online() {
+async fn a_user_who_reconnects_without_rejoining_leaves_and_stays_online() {
     let cluster = Cluster::alone(&[("PRESENCE_GRACE_MS", "300")]).await;
     let watcher = Client::member(cluster.address(0), "watcher", "room").await;
     let before = Client::member(cluster.address(0), "ann", "room").await;

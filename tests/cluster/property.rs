@@ -1,5 +1,6 @@
-//! Whatever clients send, in whatever order, valid or not, with connections that break: what a node promises holds. Stories
-//! are made by chance and played against a small model; one that goes wrong is cut down to its shortest form.
+//! Property test: random sequences of valid and invalid client events, with broken connections, are
+//! run against a node and compared with a small model. A failing sequence is reduced to its
+//! shortest form.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,31 +12,31 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::client::Client;
-use crate::node::{Cluster, http, post};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, http, post};
 
-/// Sockets that come and go.
+/// Connections in a sequence.
 const SOCKETS: usize = 4;
 const ROOMS: [&str; 2] = ["red", "blue"];
 const USERS: [&str; 3] = ["ann", "bob", "cid"];
-/// Whether a story went wrong: those that it is cut down to wait less for what may never come.
+/// Set once a sequence failed: while it is reduced, waits that may be in vain are shorter.
 static FOUND: AtomicBool = AtomicBool::new(false);
 
-fn patience() -> Duration {
+fn deadline() -> Duration {
     Duration::from_secs(if FOUND.load(Ordering::Relaxed) { 1 } else { 20 })
 }
 
-/// Where a join begins.
+/// The starting point of a join.
 #[derive(Debug, Clone, Copy)]
 enum Start {
     Live,
     Last(u64),
     Since(u64),
-    /// After the last message that the socket saw in the room, before or after it was lost.
+    /// After the last message that this slot saw in the room, before or after it reconnected.
     Resume,
 }
 
-/// What happens next.
+/// One step of a sequence.
 #[derive(Debug, Clone)]
 enum Step {
     Authenticate(&'static str),
@@ -47,7 +48,7 @@ enum Step {
     History(&'static str),
     Watch(&'static str),
     Unwatch(&'static str),
-    /// Makes no sense; with what it is refused by once one is known.
+    /// An invalid event, with the code of its refusal once the connection is authenticated.
     Nonsense(&'static str, &'static str),
     /// The same, without an ack: the refusal comes as an event.
     Mutter(&'static str, &'static str),
@@ -55,9 +56,9 @@ enum Step {
     Post(&'static str),
     /// The connection breaks, and another takes its place.
     Reconnect,
-    /// The client says that it goes; another comes.
+    /// The client disconnects; another takes its place.
     Disconnect,
-    /// Everything asked so far is answered.
+    /// Waits until every request so far is answered.
     Settle,
 }
 
@@ -113,48 +114,48 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a socket was promised when it asked.
+/// The expected result of a request.
 #[derive(Clone)]
 enum Promise {
     Joined(&'static str, Start, Option<u64>),
     Left(&'static str),
-    /// In whose name, where, and by which `client_msg_id`.
+    /// The user, the room and the `client_msg_id`.
     Said(&'static str, &'static str, Option<&'static str>),
     Other,
 }
 
-struct Asked {
+struct Request {
     ack: u64,
     told: oneshot::Receiver<Value>,
     /// `Err`: the code of the refusal.
     expected: Result<Promise, &'static str>,
 }
 
-/// One socket after another, in one place.
-struct Place {
+/// A slot that holds one connection after another.
+struct Slot {
     client: Client,
     user: Option<&'static str>,
     rooms: BTreeSet<&'static str>,
-    asked: Vec<Asked>,
+    asked: Vec<Request>,
     /// Acks of joins and leaves.
     promised: HashMap<u64, Promise>,
     muttered: Vec<&'static str>,
-    /// The last message seen of each room, by those before, too.
+    /// The last message seen in each room, including by earlier connections of the slot.
     seen: BTreeMap<&'static str, u64>,
 }
 
-/// An answer to a send: the room, whose it was and by which key, the answer.
+/// An answer to a send: the room, its user and key, and the answer.
 type Said = (&'static str, Option<(&'static str, &'static str)>, Value);
 
-/// A story, and what came of it so far.
-struct Story {
+/// A running sequence and its results so far.
+struct Sequence {
     cluster: Cluster,
-    /// In every room from the beginning to the end.
+    /// A client that is in every room throughout.
     witness: Client,
-    places: Vec<Place>,
+    places: Vec<Slot>,
     /// Answers to sends.
     said: Vec<Said>,
-    /// Room and seq of every message that anybody saw, and its id.
+    /// Room and seq of every message that any client received, and its id.
     messages: HashMap<(String, u64), String>,
 }
 
@@ -165,7 +166,7 @@ fn room_of(event: &Value) -> &'static str {
         .unwrap()
 }
 
-impl Place {
+impl Slot {
     async fn new(cluster: &Cluster) -> Self {
         let client = Client::connect(cluster.address(0)).await;
         let (promised, muttered) = (HashMap::new(), Vec::new());
@@ -182,10 +183,10 @@ impl Place {
 
     fn ask(&mut self, event: &str, expected: Result<Promise, &'static str>) {
         let (ack, told) = self.client.emit_raw(event);
-        // Nobody but who is known is told anything else.
+        // An unauthenticated connection is refused everything else.
         let known = self.user.is_some() || event.starts_with("[\"authenticate\"");
         let expected = if known { expected } else { Err("unauthorized") };
-        self.asked.push(Asked {
+        self.asked.push(Request {
             ack,
             told,
             expected,
@@ -217,7 +218,7 @@ impl Place {
             Step::Join(room, start) => {
                 let since = match start {
                     Start::Since(seq) => Some(seq),
-                    // Asked for here, not at the end: so it is what a client knows.
+                    // Read now and not at the end, so that it is the client's own knowledge.
                     Start::Resume => Some(self.last_seen(room)),
                     Start::Live | Start::Last(_) => None,
                 };
@@ -295,8 +296,8 @@ impl Place {
     }
 }
 
-/// A client's story obeys what it was promised: after a join every message, each once, in order; nothing after a leave.
-/// Where it stands in each room it is in.
+/// Checks a client's events: after a join every message, once each and in order; nothing after a
+/// leave. Returns its position in each room that it is in.
 fn check_order(
     story: &[(String, Value)],
     promised: &HashMap<u64, Promise>,
@@ -340,8 +341,8 @@ fn check_order(
     Ok(at)
 }
 
-/// The members of a room, as the events tell them.
-fn members_told(story: &[(String, Value)], room: &str) -> BTreeSet<String> {
+/// The occupants of a room, according to the events.
+fn occupants_by_events(story: &[(String, Value)], room: &str) -> BTreeSet<String> {
     let mut members = BTreeSet::new();
     for (name, event) in story.iter().filter(|(_, event)| event["room_id"] == room) {
         let user = || event["user_id"].as_str().unwrap().to_owned();
@@ -362,15 +363,15 @@ fn members_told(story: &[(String, Value)], room: &str) -> BTreeSet<String> {
     members
 }
 
-impl Story {
+impl Sequence {
     async fn begin() -> Self {
-        // A lost connection counts for nothing: so the model needs no clock.
+        // A lost connection counts at once, so the model needs no clock.
         let cluster = Cluster::alone(&[("PRESENCE_GRACE_MS", "0")]).await;
         let witness = Client::member(cluster.address(0), "witness", ROOMS[0]).await;
         witness.done("join", json!({"room_id": ROOMS[1]})).await;
         let mut places = Vec::new();
         for _ in 0..SOCKETS {
-            places.push(Place::new(&cluster).await);
+            places.push(Slot::new(&cluster).await);
         }
         Self {
             cluster,
@@ -402,16 +403,16 @@ impl Story {
         Ok(())
     }
 
-    /// Awaits what was asked, and compares it with what was expected.
+    /// Waits for all answers, and compares them with the expected ones.
     async fn settle(&mut self, at: usize) -> Result<(), TestCaseError> {
         let place = &mut self.places[at];
-        for Asked {
+        for Request {
             ack,
             told,
             expected,
         } in place.asked.drain(..)
         {
-            let Ok(Ok(answer)) = tokio::time::timeout(patience(), told).await else {
+            let Ok(Ok(answer)) = tokio::time::timeout(deadline(), told).await else {
                 return Err(TestCaseError::fail(format!("no answer to {ack}")));
             };
             let promise = match expected {
@@ -465,7 +466,7 @@ impl Story {
                 .map(|refusal| refusal["code"].clone())
                 .collect::<Vec<_>>()
         };
-        let deadline = Instant::now() + patience();
+        let deadline = Instant::now() + deadline();
         while codes().len() < place.muttered.len() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -473,9 +474,9 @@ impl Story {
         Ok(())
     }
 
-    /// Ends the socket in that place, and opens another.
+    /// Ends the connection in that slot, and opens another.
     async fn replace(&mut self, at: usize, politely: bool) -> Result<(), TestCaseError> {
-        // What is on its way when a connection breaks may have happened, or not.
+        // A request that is under way when a connection breaks may or may not take effect.
         self.settle(at).await?;
         let place = &mut self.places[at];
         let story = place.client.story();
@@ -489,14 +490,14 @@ impl Story {
         } else {
             place.client.drop_transport();
         }
-        *place = Place {
+        *place = Slot {
             seen,
-            ..Place::new(&self.cluster).await
+            ..Slot::new(&self.cluster).await
         };
         Ok(())
     }
 
-    /// What must be so when all is said.
+    /// Checks the final state.
     async fn end(mut self) -> Result<(), TestCaseError> {
         for at in 0..SOCKETS {
             self.settle(at).await?;
@@ -508,14 +509,14 @@ impl Story {
                 .await;
             self.said.push((room, None, answer));
             self.check_numbers(room)?;
-            self.check_members(room).await?;
+            self.check_occupants(room).await?;
         }
         self.check_delivery().await?;
         self.cluster.stop().await;
         Ok(())
     }
 
-    /// Every place from 1 on is taken once; what was said twice under one key has one place.
+    /// Every number from 1 on is used once; repeats under one key have one number.
     fn check_numbers(&self, room: &str) -> Result<(), TestCaseError> {
         let said = || self.said.iter().filter(|(of, ..)| *of == room);
         let new = said().filter(|(.., answer)| answer["duplicate"] == json!(false));
@@ -549,8 +550,9 @@ impl Story {
         Ok(())
     }
 
-    /// Who is in the room is who joined it, as Redis or memory has it and as the events told it.
-    async fn check_members(&self, room: &str) -> Result<(), TestCaseError> {
+    /// The occupants are the users that joined, according to the backplane and according to the
+    /// events.
+    async fn check_occupants(&self, room: &str) -> Result<(), TestCaseError> {
         let of_places = self
             .places
             .iter()
@@ -560,7 +562,7 @@ impl Story {
             .chain(["witness"])
             .map(ToOwned::to_owned)
             .collect();
-        let deadline = Instant::now() + patience();
+        let deadline = Instant::now() + deadline();
         loop {
             let path = format!("/rooms/{room}/users");
             let (_, _, answer) = http(self.cluster.address(0), "GET", &path, &[], "").await;
@@ -571,7 +573,7 @@ impl Story {
                 .map(|user| user["user_id"].as_str().unwrap().to_owned());
             let (listed, told) = (
                 listed.collect::<BTreeSet<_>>(),
-                members_told(&self.witness.story(), room),
+                occupants_by_events(&self.witness.story(), room),
             );
             if (&listed, &told) == (&expected, &expected) {
                 return Ok(());
@@ -588,7 +590,7 @@ impl Story {
         }
     }
 
-    /// Who is in a room has seen its last message, and all before since joining.
+    /// Each occupant has received the room's last message, and all before it since joining.
     async fn check_delivery(&mut self) -> Result<(), TestCaseError> {
         let head = |room| {
             self.said
@@ -607,7 +609,7 @@ impl Story {
                 .iter()
                 .map(|room| (*room, heads[room]))
                 .collect();
-            let deadline = Instant::now() + patience();
+            let deadline = Instant::now() + deadline();
             loop {
                 let at = check_order(&place.client.story(), &place.promised, &mut self.messages)?;
                 if at == expected {
@@ -623,7 +625,7 @@ impl Story {
 }
 
 #[test]
-fn whatever_clients_do_the_promises_hold() {
+fn promises_hold_for_random_sequences_of_client_events() {
     let cases = std::env::var("HUBBUB_STORIES")
         .ok()
         .and_then(|cases| cases.parse().ok())
@@ -641,7 +643,7 @@ fn whatever_clients_do_the_promises_hold() {
         .unwrap();
     let played = TestRunner::new(config).run(&stories, |steps| {
         let played = runtime.block_on(async {
-            let mut story = Story::begin().await;
+            let mut story = Sequence::begin().await;
             for (at, step) in &steps {
                 story.take(*at, step).await?;
             }

@@ -1,9 +1,9 @@
-//! The REST door: statuses, codes, and who may do what.
+//! REST: statuses, codes and rights.
 
 use serde_json::json;
 
-use crate::client::Client;
-use crate::node::{Cluster, http, post};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, http, post};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -93,7 +93,7 @@ async fn every_refusal_has_its_status_and_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_posted_is_there_and_a_repeat_is_the_same() {
+async fn a_posted_message_is_stored_and_a_repeat_returns_the_first() {
     let cluster = Cluster::alone(&[]).await;
     let address = cluster.address(0);
     let member = Client::member(address, "ann", "a room").await;
@@ -152,8 +152,8 @@ async fn what_is_posted_is_there_and_a_repeat_is_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_jwt_mode_the_bearer_decides() {
-    // The last one is the digest of abc.
+async fn in_jwt_mode_rights_follow_the_bearer() {
+    // The last key is the digest of abc.
     let keys =
         "key-one, key-two, sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     let cluster = Cluster::alone(&[("JWT_SECRET", SECRET), ("API_KEYS", keys)]).await;
@@ -242,7 +242,7 @@ async fn in_jwt_mode_the_bearer_decides() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_foreign_page_is_refused_and_a_listed_one_is_not() {
+async fn a_foreign_origin_is_refused_and_a_listed_one_is_allowed() {
     let cluster = Cluster::alone(&[("ALLOWED_ORIGINS", "https://app.example")]).await;
     let address = cluster.address(0);
     let handshake = "/socket.io/?EIO=4&transport=polling";
@@ -295,7 +295,7 @@ async fn a_foreign_page_is_refused_and_a_listed_one_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_answer_is_for_the_page_that_asked_and_nobody_keeps_it() {
+async fn every_answer_has_security_headers_and_is_not_cached() {
     let cluster = Cluster::alone(&[("METRICS_ADDR", "127.0.0.1:0")]).await;
     let (address, metrics) = (
         cluster.address(0),
@@ -340,7 +340,7 @@ async fn every_answer_is_for_the_page_that_asked_and_nobody_keeps_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn caps_are_told_before_engine_io() {
+async fn connection_caps_are_answered_before_engine_io() {
     let cluster = Cluster::alone(&[("MAX_CONNECTIONS", "1")]).await;
     let address = cluster.address(0);
     let one = Client::connect(address).await;

@@ -1,4 +1,5 @@
-//! No secret in anything that a node prints or answers, however much it is told to log and whichever door a secret comes by.
+//! No secret appears in the output or the answers of a node, at any log level and through any entry
+//! point.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -11,16 +12,16 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::node::{http, http_text};
 use crate::plain::Plain;
-use crate::server::{RedisServer, free_port};
+use hubbub_test_support::node::{http, http_text};
+use hubbub_test_support::server::{RedisServer, free_port};
 
 const SECRET: &str = "jwtsecret-5f0cbb2fb1c6a1f6e1d0b4f4a1c7e9d8";
 const API_KEY: &str = "apikey-0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 const PASSWORD: &str = "redispassword-d4c3b2a1";
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
 
-/// The program, with all that it prints.
+/// A running hubbub process and its output.
 struct Program {
     child: Child,
     directory: PathBuf,
@@ -48,7 +49,7 @@ impl Program {
         Self { child, directory }
     }
 
-    /// Ends it, or waits for its end; what it printed.
+    /// Ends the process, or waits for its end; returns its output.
     fn printed(mut self, kill: bool) -> String {
         if kill {
             self.child.kill().unwrap();
@@ -60,7 +61,8 @@ impl Program {
     }
 }
 
-/// Opens a polling session with those headers and that query, sends packets, and gives all that was answered.
+/// Opens a polling session with those headers and that query, sends packets, and returns all
+/// answers.
 async fn poll(
     address: SocketAddr,
     query: &str,
@@ -126,7 +128,8 @@ async fn no_secret_is_printed_or_answered() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    // Every door gets a token of its own, a good one and bad ones: each is looked for by its signature.
+    // Every entry point gets a valid token and invalid ones of its own; each is searched for by its
+    // signature.
     let mut tokens: Vec<String> = Vec::new();
     let mut token = |bad: bool, role: Option<&str>| {
         let secret = if bad {
@@ -187,7 +190,7 @@ async fn no_secret_is_printed_or_answered() {
             &[format!("40{{\"token\":[\"{}\"]}}", token(bad, None))],
         )
         .await;
-        // Requests that are refused before anyone looks for a token, or not understood.
+        // Requests that are refused before a token is read, or that are malformed.
         for path in [
             "/nothing?x=1",
             "/socket.io/?EIO=9&transport=polling",
@@ -228,7 +231,7 @@ async fn no_secret_is_printed_or_answered() {
         for _ in 0..2 {
             answers += &socket.next().await.unwrap().unwrap().into_text().unwrap();
         }
-        // The plain door: in a header, a subprotocol, the query; and in its frames.
+        // Plain WebSocket: in a header, a subprotocol, the query and a frame.
         let (header, protocols) = (
             format!("Bearer {}", token(bad, None)),
             format!("bearer, {}", token(bad, None)),
@@ -287,7 +290,7 @@ async fn no_secret_is_printed_or_answered() {
         printed.contains("\"level\":\"TRACE\"") && printed.contains("hubbub listens"),
         "it was told to say all"
     );
-    // Starts that fail, and what the configuration looks like.
+    // Starts that fail, and the printed configuration.
     let wrong = [
         ("REDIS_PASSWORD", "redispassword-wrong"),
         ("SERVER_PORT", "0"),
@@ -318,7 +321,7 @@ async fn no_secret_is_printed_or_answered() {
             );
         }
     }
-    // And a JSON log is JSON, whatever was in it.
+    // A JSON log stays valid JSON with any content.
     let log = printed.lines().take_while(|line| line.starts_with('{'));
     assert!(
         log.filter(|line| serde_json::from_str::<Value>(line).is_err())

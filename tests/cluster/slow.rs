@@ -1,4 +1,5 @@
-//! Who does not read for a while gets everything when they do, over TCP and TLS, whoever writes to them.
+//! A client that does not read for a while receives everything when it reads again, over TCP and
+//! TLS, whether tasks or the write scheduler write to it.
 
 use std::time::Duration;
 
@@ -9,17 +10,18 @@ use tokio::net::TcpSocket;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::certificates::Pair;
-use crate::client::Client;
-use crate::node::{metric, start};
 use crate::tls::member;
+use hubbub_test_support::certificates::Pair;
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{metric, start};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: usize = 600;
 const MESSAGES: usize = 1600;
 
-/// Short ones first, of which the system takes all or nothing, and soon nothing, as it holds 64 KiB that isn't sent; then as
-/// many bytes as no buffer between holds, of many lengths, so that writes end anywhere in them.
+/// Length of the n-th message. Short ones first, which the system accepts whole or not at all, and
+/// soon not at all, because it holds at most 64 KiB of unsent data; then more bytes than all
+/// buffers hold, of many lengths, so that writes end anywhere in a message.
 fn length(n: usize) -> usize {
     if n < SHORT {
         1 + n * 37 % 300
@@ -28,7 +30,7 @@ fn length(n: usize) -> usize {
     }
 }
 
-/// Joins, reads nothing while `ann` says much, and then all of it.
+/// Joins, reads nothing while `ann` sends many messages, and then reads all of them.
 async fn read_late<S: AsyncRead + AsyncWrite + Unpin>(mut slow: WebSocketStream<S>, ann: &Client) {
     for text in [
         "40",
@@ -55,7 +57,7 @@ async fn read_late<S: AsyncRead + AsyncWrite + Unpin>(mut slow: WebSocketStream<
     while seqs.len() < MESSAGES {
         let message = tokio::time::timeout(PATIENCE, slow.next())
             .await
-            .expect("it goes on")
+            .expect("the slow reader keeps receiving")
             .unwrap()
             .unwrap();
         let text = message.to_text().unwrap();
@@ -71,8 +73,8 @@ async fn read_late<S: AsyncRead + AsyncWrite + Unpin>(mut slow: WebSocketStream<
     assert_eq!(seqs, (1..=MESSAGES as u64).collect::<Vec<_>>());
 }
 
-/// A node of the test's own runtime, in TLS or without.
-async fn who_does_not_read_for_a_while_gets_everything(in_tls: bool) {
+/// On a node in the test's own runtime, with or without TLS.
+async fn slow_reader_receives_everything(in_tls: bool) {
     let pair = Pair::new();
     let (certificate, key) = (pair.path("cert.pem"), pair.path("key.pem"));
     let limits = [
@@ -85,7 +87,7 @@ async fn who_does_not_read_for_a_while_gets_everything(in_tls: bool) {
         ("RATE_USER_BYTES_PER_SEC", "0"),
         ("METRICS_ADDR", "127.0.0.1:0"),
     ];
-    // However long it takes here.
+    // No timeout closes the slow reader, however slow this machine is.
     let patience = [
         ("WRITE_TIMEOUT_SECS", "120"),
         ("PING_INTERVAL_MS", "120000"),
@@ -93,7 +95,7 @@ async fn who_does_not_read_for_a_while_gets_everything(in_tls: bool) {
     let files = [("TLS_CERT", &*certificate), ("TLS_KEY", &*key)];
     let files = if in_tls { &files[..] } else { &[] };
     let node = start(&[&limits[..], &users, &patience, files].concat()).await;
-    // With a small buffer, so that it is full soon.
+    // With a small receive buffer, which fills up soon.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16_384).unwrap();
     let slow = socket.connect(node.address()).await.unwrap();
@@ -119,26 +121,26 @@ async fn who_does_not_read_for_a_while_gets_everything(in_tls: bool) {
         "hubbub_websockets_boxed_total",
     )
     .await;
-    assert_eq!(boxed, 0, "they ran on what hyper hands over");
+    assert_eq!(boxed, 0, "sessions ran on the stream that hyper returns");
     node.drain(Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_reads_late_gets_everything_where_tasks_write() {
-    who_does_not_read_for_a_while_gets_everything(false).await;
+async fn a_slow_reader_receives_everything_written_by_tasks() {
+    slow_reader_receives_everything(false).await;
 }
 
 #[tokio::test]
-async fn who_reads_late_gets_everything_where_the_line_writes() {
-    who_does_not_read_for_a_while_gets_everything(false).await;
+async fn a_slow_reader_receives_everything_written_by_the_scheduler() {
+    slow_reader_receives_everything(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_reads_late_in_tls_gets_everything_where_tasks_write() {
-    who_does_not_read_for_a_while_gets_everything(true).await;
+async fn a_slow_reader_over_tls_receives_everything_written_by_tasks() {
+    slow_reader_receives_everything(true).await;
 }
 
 #[tokio::test]
-async fn who_reads_late_in_tls_gets_everything_where_the_line_writes() {
-    who_does_not_read_for_a_while_gets_everything(true).await;
+async fn a_slow_reader_over_tls_receives_everything_written_by_the_scheduler() {
+    slow_reader_receives_everything(true).await;
 }

@@ -1,15 +1,16 @@
-//! Everyone of a room is dropped at once, and comes back: the log is read once on each node, for all of them.
+//! All occupants of a room lose their connections at once and return: each node reads the log once
+//! for all of them.
 
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::client::Client;
-use crate::node::{Cluster, metric};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, metric};
 
 const NODES: usize = 2;
 const CLIENTS: usize = 100;
 
-/// Reads of the log on a node so far, of either kind.
+/// Reads of the log on a node so far, for catch-up and for replays.
 async fn reads(cluster: &Cluster, node: usize) -> u64 {
     metric(cluster.address(node), "hubbub_replay_reads_total").await
         + metric(cluster.address(node), "hubbub_catch_ups_total").await
@@ -84,7 +85,8 @@ async fn a_storm_reads_the_log_once_on_each_node() {
         .await;
     for (node, before) in before.into_iter().enumerate() {
         let reads = reads(&cluster, node).await - before;
-        // A second one only where the machine is so busy that the bus is 100 ms behind the answers.
+        // A second read happens only if the machine is so busy that the bus is 100 ms behind the
+        // answers.
         assert!((1..=2).contains(&reads), "{reads} reads on node {node}");
         assert_eq!(
             metric(cluster.address(node), "hubbub_replays_total").await,

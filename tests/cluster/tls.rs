@@ -1,4 +1,4 @@
-//! TLS: sockets over it, its limits, a renewed certificate, and Redis behind it.
+//! TLS: connections, limits, a renewed certificate, and Redis over TLS.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::certificates::Pair;
-use crate::client::Client;
-use crate::node::{Cluster, http, start};
-use crate::server::{RedisServer, free_port};
+use hubbub_test_support::certificates::Pair;
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, http, start};
+use hubbub_test_support::server::{RedisServer, free_port};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -39,7 +39,7 @@ pub async fn member(address: SocketAddr, client: &TlsConnector, user: &str) -> C
     client
 }
 
-/// Says "yes" to a GET on a connection that stays open.
+/// Sends a GET on a kept-alive connection; true if the answer is "yes".
 async fn yes(stream: &mut TlsStream<TcpStream>) -> bool {
     stream
         .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -50,7 +50,7 @@ async fn yes(stream: &mut TlsStream<TcpStream>) -> bool {
     String::from_utf8_lossy(&answer[..read]).ends_with("yes")
 }
 
-/// A listener with room for so many connections, patient for so long.
+/// A listener for at most so many connections, with that timeout for handshakes.
 async fn listener(
     pair: &Pair,
     places: usize,
@@ -76,7 +76,7 @@ async fn listener(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sockets_and_the_health_check_speak_it_and_a_drain_ends_it() {
+async fn connections_and_the_health_check_use_tls_and_a_drain_ends_it() {
     let pair = Pair::new();
     let (certificate, key) = (pair.path("cert.pem"), pair.path("key.pem"));
     let node = start(&[("TLS_CERT", &certificate), ("TLS_KEY", &key)]).await;
@@ -86,7 +86,7 @@ async fn sockets_and_the_health_check_speak_it_and_a_drain_ends_it() {
         member(address, &client, "ann").await,
         member(address, &client, "bob").await,
     );
-    // More than one record of TLS.
+    // More than one TLS record.
     let content = "x".repeat(16_384);
     for _ in 0..50 {
         ann.done("message", json!({"room_id": "r", "content": content}))
@@ -119,7 +119,7 @@ async fn sockets_and_the_health_check_speak_it_and_a_drain_ends_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pair_that_cannot_be_used_ends_the_start_and_says_which() {
+async fn an_unusable_certificate_or_key_ends_the_start_and_is_named() {
     let (pair, other) = (Pair::new(), Pair::new());
     let refusal = |certificate: &str, key: &str| {
         let files = TlsFiles {
@@ -151,15 +151,15 @@ async fn a_pair_that_cannot_be_used_ends_the_start_and_says_which() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_opens_a_connection_and_says_nothing_loses_its_place() {
+async fn a_silent_connection_loses_its_slot() {
     let pair = Pair::new();
     let (address, _tls, _stop) = listener(&pair, 1, Duration::from_millis(200)).await;
     let mut silent = TcpStream::connect(address).await.unwrap();
-    // It counts: there is no place beside it.
+    // It counts: there is no slot beside it.
     assert!(reach(address, &pair.client(&[])).await.is_err());
     let end = tokio::time::timeout(PATIENCE, silent.read(&mut [0; 16])).await;
     assert!(matches!(
-        end.expect("the handshake has its time"),
+        end.expect("the handshake has a timeout"),
         Ok(0) | Err(_)
     ));
     let deadline = Instant::now() + PATIENCE;
@@ -176,7 +176,7 @@ async fn who_opens_a_connection_and_says_nothing_loses_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_but_http_1_in_tls_is_understood() {
+async fn only_http_1_is_accepted_over_tls() {
     let pair = Pair::new();
     let (address, _tls, _stop) = listener(&pair, 10, PATIENCE).await;
     assert!(reach(address, &pair.client(&["h2"])).await.is_err());
@@ -202,13 +202,13 @@ async fn nothing_but_http_1_in_tls_is_understood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewed_certificate_is_taken_up_and_nobody_is_cut_off() {
+async fn a_renewed_certificate_is_used_and_open_connections_stay() {
     let mut pair = Pair::new();
     let (address, tls, _stop) = listener(&pair, 10, PATIENCE).await;
-    let following = tokio::spawn(tls.follow(Duration::from_millis(5)));
+    let following = tokio::spawn(tls.reload_on_change(Duration::from_millis(5)));
     let mut open = reach(address, &pair.client(&[])).await.unwrap();
     assert!(yes(&mut open).await);
-    // Has no session to resume.
+    // A new client, without a TLS session to resume.
     let before = pair.client(&[]);
     pair.renew();
     let after = pair.client(&[]);
@@ -221,7 +221,7 @@ async fn a_renewed_certificate_is_taken_up_and_nobody_is_cut_off() {
     }
     assert!(yes(&mut open).await, "an open connection was broken");
     assert!(reach(address, &before).await.is_err());
-    // One that can't be used, and then a good one again: it goes on looking.
+    // An unusable pair, and then a valid one again: the node keeps checking.
     std::fs::write(pair.path("cert.pem"), "no certificate").unwrap();
     pair.renew();
     let again = pair.client(&[]);
@@ -235,7 +235,7 @@ async fn a_renewed_certificate_is_taken_up_and_nobody_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_keeps_its_redis_behind_tls() {
+async fn a_cluster_reaches_redis_over_tls() {
     let pair = Pair::new();
     let (ca, certificate, key) = (
         pair.path("ca.pem"),

@@ -1,16 +1,17 @@
-//! The plain WebSocket door: who is let in, chat through it beside Socket.IO, its limits and its ends.
+//! Plain WebSockets: authentication, chat beside Socket.IO, limits and close codes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use hubbub::auth::NewToken;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::client::Client;
-use crate::node::{Cluster, http, post};
 use crate::plain::Plain;
-use crate::server::{RedisServer, SlowWay};
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::{Cluster, http, metric, post};
+use hubbub_test_support::server::{RedisServer, SlowWay};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
@@ -21,7 +22,7 @@ fn token(user: &str, ttl: Duration) -> String {
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_taken_from_any_of_its_places() {
+async fn a_token_is_accepted_from_header_subprotocol_and_query() {
     let cluster = Cluster::alone(&[("JWT_SECRET", SECRET)]).await;
     let address = cluster.address(0);
     let good = token("ann", MINUTE);
@@ -65,8 +66,11 @@ async fn a_token_is_taken_from_any_of_its_places() {
 async fn without_a_valid_token_the_upgrade_is_refused() {
     let cluster = Cluster::alone(&[("JWT_SECRET", SECRET)]).await;
     let address = cluster.address(0);
-    let old = token("ann", Duration::ZERO);
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let expired = NewToken {
+        exp: 1,
+        ..NewToken::lasting("ann", Duration::ZERO)
+    };
+    let old = expired.sign(SECRET).unwrap();
     for (query, error, code) in [
         (
             String::new(),
@@ -88,7 +92,7 @@ async fn without_a_valid_token_the_upgrade_is_refused() {
             "{query}"
         );
     }
-    // The same without a handshake.
+    // The same for a request that is no WebSocket handshake.
     let (status, _, body) = http(address, "GET", "/ws", &[], "").await;
     assert_eq!(
         (status, &body["error"]),
@@ -125,7 +129,7 @@ async fn without_a_valid_token_the_upgrade_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_doors_lead_into_the_same_rooms() {
+async fn socket_io_and_plain_clients_share_rooms() {
     let cluster = Cluster::of(2, &[]).await;
     let socket = Client::member(cluster.address(0), "bob", "room").await;
     let plain = Plain::chat(cluster.address(1), "ann").await;
@@ -182,7 +186,7 @@ async fn both_doors_lead_into_the_same_rooms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plain_client_resumes_a_room_on_another_node_and_its_loss_has_a_grace() {
+async fn a_plain_client_resumes_on_another_node_within_its_grace() {
     let cluster = Cluster::of(2, &[]).await;
     let witness = Client::member(cluster.address(0), "bob", "room").await;
     let first = Plain::chat(cluster.address(0), "ann").await;
@@ -223,7 +227,7 @@ async fn a_plain_client_resumes_a_room_on_another_node_and_its_loss_has_a_grace(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_answered_and_closes_nothing() {
+async fn invalid_frames_are_answered_and_do_not_close_the_connection() {
     let cluster = Cluster::alone(&[]).await;
     let client = Plain::chat(cluster.address(0), "ann").await;
     for (frame, code) in [
@@ -274,7 +278,7 @@ async fn what_is_wrong_is_answered_and_closes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_end_has_its_code() {
+async fn each_reason_to_close_has_its_code() {
     let cluster = Cluster::alone(&[
         ("WS_IDLE_SECS", "1"),
         ("RATE_EVENTS_PER_SEC", "10"),
@@ -307,15 +311,22 @@ async fn each_end_has_its_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn silence_ends_a_connection_and_an_answered_ping_does_not() {
+async fn a_silent_connection_is_closed_and_one_that_answers_pings_is_not() {
     let cluster = Cluster::alone(&[("WS_IDLE_SECS", "2")]).await;
     let address = cluster.address(0);
-    // Its library answers pings.
+    // This client's library answers pings.
     let alive = Plain::connect(address, "ann").await;
-    // This one reads nothing, and so answers none.
+    // This client reads nothing, so it answers no pings.
     let request = format!("ws://{address}/ws?user_id=bob");
     let (mut silent, _) = tokio_tungstenite::connect_async(request).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while metric(address, "hubbub_heartbeat_timeouts_total").await == 0 {
+        assert!(
+            Instant::now() < deadline,
+            "the silent connection is not closed"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let read = async {
         let mut end = None;
         while let Some(Ok(message)) = silent.next().await {
@@ -353,7 +364,7 @@ async fn a_token_ends_the_connection_unless_it_is_renewed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_limited_to_rooms_hears_no_broadcasts() {
+async fn a_token_limited_to_rooms_hears_no_broadcasts() {
     let cluster = Cluster::alone(&[("JWT_SECRET", SECRET), ("API_KEYS", "key")]).await;
     let address = cluster.address(0);
     let limited = |rooms: &[&str]| {
@@ -411,7 +422,7 @@ async fn a_token_that_is_limited_to_rooms_hears_no_broadcasts() {
     listens
         .eventually("it came", |client| client.broadcasts() == [1])
         .await;
-    // What would have come before the answer to a ping didn't.
+    // A broadcast would have arrived before the answer to this ping.
     for client in [&deaf, &narrowed] {
         client.tell("ping", &json!(null));
         client
@@ -440,7 +451,7 @@ async fn a_token_that_is_limited_to_rooms_hears_no_broadcasts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_sends_plain_clients_away_evenly_with_1012_and_a_hint() {
+async fn a_drain_closes_plain_clients_evenly_with_1012_and_a_time() {
     let cluster = Cluster::alone(&[]).await;
     let address = cluster.address(0);
     let mut clients = Vec::new();
@@ -485,7 +496,7 @@ async fn a_drain_sends_plain_clients_away_evenly_with_1012_and_a_hint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_read_is_closed_and_the_others_get_everything() {
+async fn a_client_that_does_not_read_is_closed_and_others_receive_everything() {
     let settings = [
         ("MAX_OUTBOX_BYTES", "300000"),
         ("RATE_BROADCASTS_PER_SEC", "0"),
@@ -501,8 +512,9 @@ async fn who_does_not_read_is_closed_and_the_others_get_everything() {
     let headers = [("content-type", "application/json")];
     let body = json!({"type": "a", "data": "x".repeat(16_000)}).to_string();
     let (mut said, began) = (0, std::time::Instant::now());
-    // The kernel's buffers come first, and then the outbox. What it can't take stays in the log, until it took nothing for too
-    // long. It is told of by who counts as connected.
+    // The kernel's buffers fill first, and then the outbox. Further messages stay in the log, until
+    // the client has read nothing for too long. The number of connected clients shows when it was
+    // closed.
     loop {
         let (status, _, answer) = http(address, "POST", "/api/broadcast", &headers, &body).await;
         assert_eq!(status, 202);
@@ -558,9 +570,10 @@ async fn a_replay_larger_than_the_outbox_is_paced() {
     cluster.stop().await;
 }
 
-/// The node has asked Redis to count the connection, and then nobody waits for the answer any more.
+/// The node has asked Redis to count the connection, and then the client gives up before the answer
+/// arrives.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handshake_that_is_broken_off_leaves_nobody_online() {
+async fn an_aborted_handshake_leaves_no_user_online() {
     let redis = RedisServer::start();
     let way = SlowWay::to(redis.port).await;
     let url = format!("redis://127.0.0.1:{}", way.port);
@@ -577,9 +590,9 @@ async fn a_handshake_that_is_broken_off_leaves_nobody_online() {
         let request = "GET /ws?user_id=ghost HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         stream.write_all(request.as_bytes()).await.unwrap();
-        // Long enough for the node to ask, and not for the answer.
+        // Long enough for the node to send the call, and too short for the answer.
         let answered = tokio::time::timeout(Duration::from_millis(100), stream.read_u8()).await;
-        assert!(answered.is_err(), "it was still waiting");
+        assert!(answered.is_err(), "the handshake was still waiting");
     }
     way.hold_back(Duration::ZERO);
     let began = std::time::Instant::now();
@@ -594,7 +607,7 @@ async fn a_handshake_that_is_broken_off_leaves_nobody_online() {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // And all of its places are free again.
+    // All of its slots are free again.
     for _ in 0..20 {
         std::mem::forget(Plain::connect(address, "ghost").await);
     }

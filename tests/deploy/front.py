@@ -1,6 +1,8 @@
-"""The shipped nginx.conf, run on this machine: rendered as the nginx image renders it, started, and stopped by its pid.
+"""Runs the shipped nginx.conf on this machine.
 
-Also a program: `front.py OUTPUT` writes a rendered nginx.conf for `nginx -t`.
+Renders it as the nginx image does, starts nginx, and stops it by its pid.
+
+As a program, `front.py OUTPUT` writes a rendered nginx.conf for `nginx -t`.
 """
 
 import os
@@ -20,15 +22,15 @@ def free_port():
         return s.getsockname()[1]
 
 
-def eventually(what, condition, deadline=20.0, pause=0.05):
-    """Waits until condition() is true; what it returned is returned."""
+def eventually(description, condition, deadline=20.0, pause=0.05):
+    """Polls until condition() is true, and returns its result. Fails after `deadline` seconds."""
     end = time.monotonic() + deadline
     while True:
         result = condition()
         if result:
             return result
         if time.monotonic() > end:
-            raise AssertionError(f"not within {deadline} s: {what}")
+            raise AssertionError(f"not within {deadline} s: {description}")
         time.sleep(pause)
 
 
@@ -38,14 +40,18 @@ def listening(port):
 
 
 def render(listen, nodes):
-    """What envsubst makes of the template: the variables that docker-compose.yml passes, and no other."""
-    values = {"HUBBUB_LISTEN": listen, **{f"HUBBUB_NODE_{i}": node for i, node in enumerate(nodes, 1)}}
+    """Renders the template as envsubst does, with exactly the variables that docker-compose.yml passes."""
+    values = {
+        "HUBBUB_LISTEN": listen,
+        **{f"HUBBUB_NODE_{i}": node for i, node in enumerate(nodes, 1)},
+    }
     text = (ROOT / "deploy/nginx.conf").read_text()
     return re.sub(r"\$\{(HUBBUB_[A-Z0-9_]+)\}", lambda m: values[m[1]], text)
 
 
 def localised(text, folder):
-    """The two things that a container has and a test has not: its standard output, and a high limit of open files."""
+    """Adapts the two settings that need a container: the access log on standard output, and the high
+    limit of open files."""
     return (
         text.replace("access_log /dev/stdout", f"access_log {folder}/access.log")
         .replace("worker_rlimit_nofile 262144;", "")
@@ -60,7 +66,7 @@ def temp_paths(folder):
 
 
 class Front:
-    """A running nginx before the given nodes ("127.0.0.1:port")."""
+    """A running nginx in front of the given nodes ("127.0.0.1:port")."""
 
     def __init__(self, folder, nodes):
         self.folder = pathlib.Path(folder)
@@ -70,14 +76,24 @@ class Front:
         text = localised(render(f"127.0.0.1:{self.port}", nodes), self.folder)
         conf.write_text(text.replace("http {\n", "http {\n" + temp_paths(self.folder), 1))
         self.log = open(self.folder / "nginx.log", "wb")
-        # Its workers keep bodies in the test's folder, which is closed to others.
+        # The workers buffer bodies in the test's folder, which only its owner can access.
         user = "user root;" if os.geteuid() == 0 else ""
         self.process = subprocess.Popen(
-            ["nginx", "-p", str(self.folder), "-c", str(conf), "-g", f"daemon off; pid {self.folder}/nginx.pid; {user}"],
+            [
+                "nginx",
+                "-p",
+                str(self.folder),
+                "-c",
+                str(conf),
+                "-g",
+                f"daemon off; pid {self.folder}/nginx.pid; {user}",
+            ],
             stderr=self.log,
         )
         try:
-            eventually("nginx listens", lambda: listening(self.port) or self.process.poll() is not None)
+            eventually(
+                "nginx listens", lambda: listening(self.port) or self.process.poll() is not None
+            )
             assert self.process.poll() is None, (self.folder / "nginx.log").read_text()
         except BaseException:
             self.stop()
@@ -96,5 +112,7 @@ class Front:
 if __name__ == "__main__":
     target = pathlib.Path(sys.argv[1]).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    rendered = localised(render("127.0.0.1:18080", [f"127.0.0.1:1808{i}" for i in (1, 2, 3)]), target.parent)
+    rendered = localised(
+        render("127.0.0.1:18080", [f"127.0.0.1:1808{i}" for i in (1, 2, 3)]), target.parent
+    )
     target.write_text(rendered.replace("http {\n", "http {\n" + temp_paths(target.parent), 1))

@@ -1,7 +1,11 @@
 #!/usr/bin/env python3
-"""Three real nodes, a real Redis and the shipped nginx.conf: sessions spread, polling works, and a node may go.
+"""Tests three real nodes, a real Redis and the shipped nginx.conf.
 
-usage: nginx_balance.py PATH-OF-HUBBUB        (needs python-socketio; tries the Node client too, once tests/clients has fetched it)
+Sessions are spread over the nodes, polling works, and a node may shut down.
+
+usage: nginx_balance.py PATH-OF-HUBBUB
+
+Requires python-socketio. Also tests the Node.js client, if tests/clients/fetch has installed it.
 """
 
 import contextlib
@@ -27,7 +31,7 @@ NODE_CLIENT = """
 const { io } = require("socket.io-client-v4");
 const [url, options] = [process.argv[1], JSON.parse(process.argv[2])];
 const socket = io(url, { ...options, forceNew: true });
-const fail = (why) => { console.error(String(why)); process.exit(1); };
+const fail = (reason) => { console.error(String(reason)); process.exit(1); };
 const timer = setTimeout(() => fail("nothing within 15 s"), 15000);
 socket.on("connect_error", (e) => fail(e.message));
 socket.on("connect", () => {
@@ -35,7 +39,8 @@ socket.on("connect", () => {
     if (!ack.ok) fail(JSON.stringify(ack));
     socket.emit("join", { room_id: "node" }, (ack) => {
       if (!ack.ok) fail(JSON.stringify(ack));
-      // What it says comes back from the room, over the whole way. No exit(): the goodbye must get out, too.
+      // Its message returns through nginx, a node and the room. No exit(), so that the close packet
+      // is sent, too.
       socket.on("message", (m) => { if (m.content === "from " + process.pid) { clearTimeout(timer); socket.close(); } });
       socket.emit("message", { room_id: "node", content: "from " + process.pid }, (ack) => ack.ok || fail(JSON.stringify(ack)));
     });
@@ -68,7 +73,9 @@ class Node:
         )
 
     def ready(self):
-        assert self.process.poll() is None, f"a node ended with {self.process.returncode}: {self.log.name}"
+        assert (
+            self.process.poll() is None
+        ), f"a node ended with {self.process.returncode}: {self.log.name}"
         with contextlib.suppress(OSError):
             return urllib.request.urlopen(f"http://{self.address}/readyz", timeout=2).status == 200
         return False
@@ -89,7 +96,7 @@ class Node:
 
 
 class FromAddress(requests.adapters.HTTPAdapter):
-    """Connects from one of this machine's many loopback addresses, as a client of its own network would."""
+    """Connects from one of this machine's many loopback addresses, like a client in another network."""
 
     def __init__(self, source):
         self.source = source
@@ -99,11 +106,11 @@ class FromAddress(requests.adapters.HTTPAdapter):
         super().init_poolmanager(*arguments, source_address=(self.source, 0), **options)
 
 
-class Person:
-    """One python-socketio client that joins a room and keeps what it hears."""
+class ChatClient:
+    """One python-socketio client that joins a room and records the messages it receives."""
 
     def __init__(self, url, name, transports, source=None, page=False, jar=True):
-        self.name, self.heard, self.lock = name, [], threading.Lock()
+        self.name, self.received, self.lock = name, [], threading.Lock()
         session = requests.Session()
         if source:
             session.mount("http://", FromAddress(source))
@@ -112,41 +119,54 @@ class Person:
         if page:
             session.headers["Sec-Fetch-Site"] = "same-origin"
         self.socket = socketio.Client(
-            http_session=session, reconnection_delay=0.1, reconnection_delay_max=1, handle_sigint=False
+            http_session=session,
+            reconnection_delay=0.1,
+            reconnection_delay_max=1,
+            handle_sigint=False,
         )
-        self.socket.on("message", self.hear)
-        self.socket.on("connect", self.come)
-        # The handshake's own refusals are retried too: that is what a client does which lost its node.
+        self.socket.on("message", self.on_message)
+        self.socket.on("connect", self.on_connect)
+        # Refused handshakes are retried too, as by a client that has lost its node.
         self.socket.connect(url, transports=transports, retry=True)
 
-    def come(self):
-        """At each connection, the first and those after a node went."""
-        threading.Thread(target=self.enter, daemon=True).start()
+    def on_connect(self):
+        """Runs on each connection: the first one, and each reconnect after a node has shut down."""
+        threading.Thread(target=self.authenticate_and_join, daemon=True).start()
 
-    def enter(self):
-        # A connection that ends while it asks is followed by another, which asks again.
+    def authenticate_and_join(self):
+        # If the connection ends meanwhile, the next connection repeats the requests.
         with contextlib.suppress(socketio.exceptions.SocketIOError):
             assert self.socket.call("authenticate", {"user_id": self.name}, timeout=10)["ok"]
             assert self.socket.call("join", {"room_id": "all"}, timeout=10)["ok"]
             with self.lock:
-                self.heard.append("(joined)")
+                self.received.append("(joined)")
 
-    def hear(self, message):
+    def on_message(self, message):
         with self.lock:
-            self.heard.append(message["content"])
+            self.received.append(message["content"])
 
-    def has(self, what, times=1):
+    def has(self, content, times=1):
         with self.lock:
-            return self.heard.count(what) >= times
+            return self.received.count(content) >= times
 
-    def say(self, what):
-        assert self.socket.call("message", {"room_id": "all", "content": what}, timeout=10)["ok"]
+    def send(self, content):
+        assert self.socket.call("message", {"room_id": "all", "content": content}, timeout=10)["ok"]
 
 
 def run(binary, folder, stack):
     redis_port = free_port()
     redis = subprocess.Popen(
-        ["redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
+        [
+            "redis-server",
+            "--port",
+            str(redis_port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(folder),
+        ],
         stdout=subprocess.DEVNULL,
     )
     stack.callback(redis.wait, 20)
@@ -161,85 +181,118 @@ def run(binary, folder, stack):
     front = Front(folder, [node.address for node in nodes])
     stack.callback(front.stop)
 
-    people = []
-    stack.callback(lambda: [person.socket.disconnect() for person in people])
+    clients = []
+    stack.callback(lambda: [client.socket.disconnect() for client in clients])
     kinds = {
-        # No WebSocket at all, each from an address of its own.
-        "polling": [dict(transports=["polling"], source=f"127.0.0.{host}") for host in range(2, 14)],
+        # Polling only, each client from its own address.
+        "polling": [
+            dict(transports=["polling"], source=f"127.0.0.{host}") for host in range(2, 14)
+        ],
         # The same without a cookie jar.
-        "jarless": [dict(transports=["polling"], source=f"127.0.3.{host}", jar=False) for host in range(2, 14)],
-        # Pages behind one address: spread by the cookie, then upgraded.
+        "jarless": [
+            dict(transports=["polling"], source=f"127.0.3.{host}", jar=False)
+            for host in range(2, 14)
+        ],
+        # Pages behind one address: spread by the cookie, then upgraded to WebSocket.
         "page": [dict(transports=["polling", "websocket"], page=True) for _ in range(12)],
         "websocket": [dict(transports=["websocket"]) for _ in range(12)],
     }
     for kind, options in kinds.items():
         before = [node.clients() for node in nodes]
-        group = [Person(front.url, f"{kind}-{i}", **each) for i, each in enumerate(options)]
-        people += group
-        for person in group:
-            eventually(f"{person.name} joined", lambda: person.has("(joined)"))
+        group = [ChatClient(front.url, f"{kind}-{i}", **each) for i, each in enumerate(options)]
+        clients += group
+        for client in group:
+            eventually(f"{client.name} joined", lambda: client.has("(joined)"))
         counts = [node.clients() - old for node, old in zip(nodes, before)]
         print(f"{kind}: {counts}")
         assert sum(counts) == len(group), f"{kind}: {counts}"
-        # Twelve that choose at random leave a node out once in forty times: add some until each has one.
+        # Twelve random choices leave out one of the nodes in about 1 of 40 runs: add clients until
+        # each node has one.
         extra = 0
         while min(counts) == 0:
             extra += 1
-            assert extra <= 40, f"{kind} don't spread: {counts}"
+            assert extra <= 40, f"{kind} clients are not spread over all nodes: {counts}"
             again = dict(options[0])
             if "source" in again:
                 again["source"] = f"127.0.1.{extra}"
-            person = Person(front.url, f"{kind}-more-{extra}", **again)
-            people.append(person)
-            eventually(f"{person.name} joined", lambda: person.has("(joined)"))
+            client = ChatClient(front.url, f"{kind}-more-{extra}", **again)
+            clients.append(client)
+            eventually(f"{client.name} joined", lambda: client.has("(joined)"))
             counts = [node.clients() - old for node, old in zip(nodes, before)]
 
     for kind in kinds:
-        next(p for p in people if p.name == f"{kind}-0").say(f"hello from {kind}")
-    for person in people:
+        next(client for client in clients if client.name == f"{kind}-0").send(f"hello from {kind}")
+    for client in clients:
         for kind in kinds:
-            eventually(f"{person.name} hears {kind}", lambda: person.has(f"hello from {kind}"))
-    print(f"{len(people)} clients hear each other over three nodes")
+            eventually(
+                f"{client.name} receives the message of {kind}",
+                lambda: client.has(f"hello from {kind}"),
+            )
+    print(f"{len(clients)} clients on three nodes receive each other's messages")
 
     modules = ROOT / "tests/clients/node_modules"
     if shutil.which("node") and (modules / "socket.io-client-v4").is_dir():
         env = {**os.environ, "NODE_PATH": str(modules)}
-        for options in ({"transports": ["polling"]}, {"transports": ["websocket"]}, {}, {"withCredentials": True}):
-            subprocess.run(["node", "-e", NODE_CLIENT, front.url, json.dumps(options)], env=env, check=True, timeout=30)
-        print("the Node client: polling, websocket, upgrade, with cookies")
+        for options in (
+            {"transports": ["polling"]},
+            {"transports": ["websocket"]},
+            {},
+            {"withCredentials": True},
+        ):
+            subprocess.run(
+                ["node", "-e", NODE_CLIENT, front.url, json.dumps(options)],
+                env=env,
+                check=True,
+                timeout=30,
+            )
+        print("the Node.js client: polling, websocket, upgrade, with cookies")
     else:
-        print("the Node client: not tried (tests/clients/run fetches it)")
+        print("the Node.js client: skipped (tests/clients/fetch installs it)")
 
-    eventually("only our own are left", lambda: sum(node.clients() for node in nodes) == len(people))
+    eventually(
+        "only the clients of this test are connected",
+        lambda: sum(node.clients() for node in nodes) == len(clients),
+    )
 
-    # One node goes. Whoever was there comes back elsewhere, on every transport.
+    # One node shuts down. Its clients reconnect to the other nodes, on every transport.
     leaving = nodes[0]
     moved = leaving.clients()
     assert moved > 0
     leaving.process.send_signal(signal.SIGTERM)
-    # While it drains, newcomers of any kind find another one.
-    newcomers = [Person(front.url, f"new-{i}", ["polling"], source=f"127.0.2.{i + 1}", jar=i % 2 == 0) for i in range(12)]
-    people += newcomers
-    for person in newcomers:
-        eventually(f"{person.name} joined", lambda: person.has("(joined)"), 3)
-    assert leaving.process.poll() is None, "it drained too fast to show anything"
-    assert leaving.process.wait(20) == 0, "a drained node ends well"
+    # While it drains, new clients of any kind reach another node.
+    newcomers = [
+        ChatClient(front.url, f"new-{i}", ["polling"], source=f"127.0.2.{i + 1}", jar=i % 2 == 0)
+        for i in range(12)
+    ]
+    clients += newcomers
+    for client in newcomers:
+        eventually(f"{client.name} joined", lambda: client.has("(joined)"), 3)
+    assert leaving.process.poll() is None, "the node drained too fast for this test"
+    assert leaving.process.wait(20) == 0, "a drained node exits with status 0"
     rest = nodes[1:]
-    eventually("all are on the other two", lambda: sum(node.clients() for node in rest) == len(people), 40)
-    # A new join for each of those who moved; all hear what is said after that.
-    eventually("who moved has joined again", lambda: sum(person.has("(joined)", 2) for person in people) >= moved, 40)
+    eventually(
+        "all clients are on the other two nodes",
+        lambda: sum(node.clients() for node in rest) == len(clients),
+        40,
+    )
+    # Each client that moved joins again. All clients receive the messages sent after that.
+    eventually(
+        "every client that moved has joined again",
+        lambda: sum(client.has("(joined)", 2) for client in clients) >= moved,
+        40,
+    )
 
-    def all_hear():
-        what = f"after {time.monotonic()}"
-        next(p for p in people if p.socket.connected).say(what)
+    def all_receive():
+        content = f"after {time.monotonic()}"
+        next(client for client in clients if client.socket.connected).send(content)
         end = time.monotonic() + 3
         while time.monotonic() < end:
-            if all(person.has(what) for person in people):
+            if all(client.has(content) for client in clients):
                 return True
             time.sleep(0.05)
         return False
 
-    eventually("everybody hears what is said after it", all_hear, 30)
+    eventually("all clients receive a message sent after the move", all_receive, 30)
     print(f"{moved} clients moved to {[node.clients() for node in rest]}")
 
 

@@ -1,7 +1,9 @@
-"""What the deployment's files say about each other: the same keys everywhere, and times that leave room for the next.
+"""Tests that the deployment files agree.
 
-HUBBUB_BIN, if set, is a hubbub binary that has to take .env.example and refuse a key it doesn't know.
-RENDERED is the folder of rendered manifests that scripts/check-deploy makes.
+They have the same keys, and each time-out is longer than the times it has to cover.
+
+HUBBUB_BIN, if set, is a hubbub binary that must accept .env.example and refuse an unknown key.
+RENDERED is the folder with the manifests rendered by scripts/check-deploy.
 """
 
 import os
@@ -14,23 +16,31 @@ import unittest
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SECRETS = {"JWT_SECRET", "JWT_SECRET_PREVIOUS", "BETTER_AUTH_SECRET", "REDIS_PASSWORD", "REDIS_URL", "API_KEYS", "AUTHORIZE_SECRET"}
-# Keys that mean nothing, or name a file that isn't there, on their own.
+SECRETS = {
+    "JWT_SECRET",
+    "JWT_SECRET_PREVIOUS",
+    "BETTER_AUTH_SECRET",
+    "REDIS_PASSWORD",
+    "REDIS_URL",
+    "API_KEYS",
+    "AUTHORIZE_SECRET",
+}
+# Keys that have no meaning without other keys, or that name a missing file.
 WITH_OTHERS = {"HUBBUB_CONFIG", "AUTH_MODE", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_FILE", "JWT_JWKS_URL"}
-# Keys that a deployment has no use for, with the reason.
+# Keys that docker-compose.yml doesn't pass through, with the reason.
 NOT_IN_COMPOSE = {
-    "PORT": "SERVER_PORT says it",
-    "REDIS_URL": "the compose file brings its own Redis",
-    "REDIS_CA": "which speaks no TLS",
-    "TLS_CERT": "TLS ends before nginx",
-    "TLS_KEY": "TLS ends before nginx",
-    "HUBBUB_CONFIG": "the environment says it all",
-    "MAX_ROOMS": "of the embedded backplane",
+    "PORT": "SERVER_PORT is set",
+    "REDIS_URL": "the compose file has its own Redis",
+    "REDIS_CA": "the Redis of the compose file uses no TLS",
+    "TLS_CERT": "TLS is terminated in front of nginx",
+    "TLS_KEY": "TLS is terminated in front of nginx",
+    "HUBBUB_CONFIG": "the environment has all settings",
+    "MAX_ROOMS": "applies to the embedded backplane only",
 }
 
 
 def example():
-    """The keys of .env.example: key → (value, whether it is commented out, the line before it)."""
+    """Returns the keys of .env.example: key → (value, whether it is commented out, the line before it)."""
     keys, before = {}, ""
     for line in (ROOT / ".env.example").read_text().splitlines():
         match = re.fullmatch(r"(#?)([A-Z][A-Z0-9_]*)=(\S*)", line)
@@ -38,17 +48,25 @@ def example():
             assert match[2] not in keys, f"{match[2]} twice"
             keys[match[2]] = (match[3], bool(match[1]), before)
         else:
-            assert not line or line.startswith("# "), f"neither comment nor setting: {line}"
+            assert not line or line.startswith("# "), f"neither a comment nor a setting: {line}"
         before = line
     return keys
 
 
 def rendered(name):
-    return [d for d in yaml.safe_load_all((pathlib.Path(os.environ["RENDERED"]) / name).read_text()) if d]
+    return [
+        d
+        for d in yaml.safe_load_all((pathlib.Path(os.environ["RENDERED"]) / name).read_text())
+        if d
+    ]
 
 
 def one(documents, kind, name=None):
-    found = [d for d in documents if d["kind"] == kind and (name is None or d["metadata"]["name"].startswith(name))]
+    found = [
+        d
+        for d in documents
+        if d["kind"] == kind and (name is None or d["metadata"]["name"].startswith(name))
+    ]
     assert len(found) == 1, f"{kind} {name}: {len(found)}"
     return found[0]
 
@@ -58,68 +76,84 @@ def seconds(text):
 
 
 class Keys(unittest.TestCase):
-    def test_each_is_explained_and_secrets_have_no_value(self):
+    def test_each_key_has_a_comment_and_secrets_have_no_value(self):
         for key, (value, commented, before) in example().items():
-            self.assertTrue(before.startswith("# "), f"{key} is not explained")
+            self.assertTrue(before.startswith("# "), f"{key} has no comment")
             if key in SECRETS:
                 self.assertTrue(commented, key)
             if key in SECRETS - {"REDIS_URL"}:
                 self.assertEqual(value, "", key)
 
-    def test_the_generator_writes_the_same_ones(self):
+    def test_generate_env_knows_the_same_keys(self):
         script = (ROOT / "scripts/generate-env.sh").read_text()
         keys = re.search(r"readonly KEYS=\((.*?)\)", script, re.S)[1].split()
         self.assertEqual(sorted(keys), sorted(example()))
 
-    def test_compose_hands_on_every_one(self):
+    def test_compose_passes_every_key_through(self):
         node = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-node"]
         self.assertEqual(set(node["environment"]) | set(NOT_IN_COMPOSE), set(example()))
 
-    def test_kubernetes_sets_only_known_ones_and_secrets_from_the_secret(self):
+    def test_kubernetes_sets_only_known_keys_and_takes_secrets_from_the_secret(self):
         for name in ("base.yaml", "overlays-production.yaml"):
             documents = rendered(name)
             config = set(one(documents, "ConfigMap", "hubbub-config")["data"])
             pod = one(documents, "Deployment")["spec"]["template"]["spec"]
             env = {e["name"]: e for e in pod["containers"][0]["env"]}
             self.assertEqual(set(env), SECRETS)
-            self.assertTrue(all(e["valueFrom"]["secretKeyRef"]["name"] == "hubbub-secrets" for e in env.values()))
+            self.assertTrue(
+                all(
+                    e["valueFrom"]["secretKeyRef"]["name"] == "hubbub-secrets" for e in env.values()
+                )
+            )
             self.assertLessEqual(config, set(example()) - SECRETS)
-            self.assertFalse(pod["enableServiceLinks"], "a Service named redis would set REDIS_PORT")
+            self.assertFalse(
+                pod["enableServiceLinks"], "a Service named redis would set REDIS_PORT"
+            )
 
     @unittest.skipUnless(os.environ.get("HUBBUB_BIN"), "no binary given (HUBBUB_BIN)")
-    def test_the_binary_knows_them_all(self):
+    def test_the_binary_knows_all_keys_and_has_the_documented_defaults(self):
         binary = os.path.abspath(os.environ["HUBBUB_BIN"])
         with tempfile.TemporaryDirectory() as folder:
+
             def config(text):
                 (pathlib.Path(folder) / ".env").write_text(text)
-                return subprocess.run([binary, "config"], cwd=folder, env={}, capture_output=True, text=True)
+                return subprocess.run(
+                    [binary, "config"], cwd=folder, env={}, capture_output=True, text=True
+                )
 
-            # One at a time: some exclude each other. With a port both ways, or a file that isn't there, it may refuse.
+            # One key at a time, because some exclude each other. Keys that the binary may refuse on
+            # their own, such as the name of a missing file, are skipped.
             for key, (value, _, _) in example().items():
                 if key in SECRETS | WITH_OTHERS:
                     continue
                 result = config(f"{key}={value}\n")
                 self.assertEqual(result.returncode, 0, f"{key}={value}: {result.stderr}")
-            # The defaults that .env.example tells are the binary's.
+            # The defaults in .env.example are those of the binary.
             lines = config("").stdout.splitlines()
-            unset = {line.split()[1] for line in lines if line.startswith("# ") and line.endswith(" is not set")}
-            real = dict(line.split("=", 1) for line in lines if not line.startswith("#")) | dict.fromkeys(unset)
+            unset = {
+                line.split()[1]
+                for line in lines
+                if line.startswith("# ") and line.endswith(" is not set")
+            }
+            real = dict(
+                line.split("=", 1) for line in lines if not line.startswith("#")
+            ) | dict.fromkeys(unset)
             for key, (value, _, _) in example().items():
                 if real.get(key) is not None and key != "AUTH_MODE":
                     self.assertEqual(real[key], value, f"the default of {key}")
-            # And none of its keys is missing there.
+            # .env.example lacks none of the binary's keys.
             self.assertEqual(set(example()) - set(real), {"PORT", "HUBBUB_CONFIG"})
             self.assertEqual(set(real) - set(example()), set())
             self.assertNotEqual(config("NO_SUCH_KEY=1\n").returncode, 0)
             self.assertNotEqual(config("JWT_SECRET=change-me\nAUTH_MODE=jwt\n").returncode, 0)
 
 
-# How much longer than DRAIN_SECS a node may take to end.
+# The time in seconds that a node may need beyond DRAIN_SECS to end.
 MARGIN = 10
 
 
 class Times(unittest.TestCase):
-    def test_pods_have_time_to_drain(self):
+    def test_pods_are_killed_only_after_the_drain(self):
         for name in ("base.yaml", "overlays-production.yaml"):
             documents = rendered(name)
             pod = one(documents, "Deployment")["spec"]["template"]["spec"]
@@ -127,11 +161,13 @@ class Times(unittest.TestCase):
             pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
             self.assertGreater(pod["terminationGracePeriodSeconds"], drain + pause + MARGIN)
 
-    def test_compose_has_time_to_drain(self):
+    def test_compose_kills_nodes_only_after_the_drain(self):
         node = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-node"]
-        self.assertGreater(seconds(node["stop_grace_period"]), int(node["environment"]["DRAIN_SECS"]) + MARGIN)
+        self.assertGreater(
+            seconds(node["stop_grace_period"]), int(node["environment"]["DRAIN_SECS"]) + MARGIN
+        )
 
-    def test_proxies_wait_longer_than_a_heartbeat_and_let_a_packet_through(self):
+    def test_proxies_wait_longer_than_a_heartbeat_and_accept_the_largest_packet(self):
         keys = example()
         heartbeat = (int(keys["PING_INTERVAL_MS"][0]) + int(keys["PING_TIMEOUT_MS"][0])) / 1000
         packet = int(keys["MAX_PACKET_BYTES"][0])
@@ -139,14 +175,16 @@ class Times(unittest.TestCase):
         ingress = one(rendered("base.yaml"), "Ingress")["metadata"]["annotations"]
         prefix = "nginx.ingress.kubernetes.io/"
         for direction in ("read", "send"):
-            self.assertGreater(int(re.search(rf"proxy_{direction}_timeout (\d+)s;", nginx)[1]), heartbeat)
+            self.assertGreater(
+                int(re.search(rf"proxy_{direction}_timeout (\d+)s;", nginx)[1]), heartbeat
+            )
             self.assertGreater(int(ingress[f"{prefix}proxy-{direction}-timeout"]), heartbeat)
         self.assertGreater(int(re.search(r"client_max_body_size (\d+)m;", nginx)[1]) << 20, packet)
         self.assertGreater(int(ingress[f"{prefix}proxy-body-size"].removesuffix("m")) << 20, packet)
 
 
 class Shapes(unittest.TestCase):
-    def test_pods_are_locked_down(self):
+    def test_pods_run_without_root_and_capabilities(self):
         documents = rendered("overlays-production.yaml")
         for workload in (one(documents, "Deployment"), one(documents, "StatefulSet")):
             pod = workload["spec"]["template"]["spec"]
@@ -156,36 +194,53 @@ class Shapes(unittest.TestCase):
             for container in pod["containers"]:
                 self.assertEqual(
                     container["securityContext"],
-                    {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+                    {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
                 )
                 self.assertLessEqual({"requests", "limits"}, set(container["resources"]))
 
-    def test_services_and_policies_find_their_pods(self):
+    def test_selectors_of_services_and_policies_match_one_workload(self):
         documents = rendered("overlays-production.yaml")
-        pods = [d["spec"]["template"]["metadata"]["labels"] for d in documents if d["kind"] in ("Deployment", "StatefulSet")]
+        pods = [
+            d["spec"]["template"]["metadata"]["labels"]
+            for d in documents
+            if d["kind"] in ("Deployment", "StatefulSet")
+        ]
         selectors = {
-            f"{d['kind']} {d['metadata']['name']}": d["spec"]["selector"] if d["kind"] == "Service"
-            else d["spec"].get("podSelector", d["spec"].get("selector"))["matchLabels"]
-            for d in documents if d["kind"] in ("Service", "NetworkPolicy", "PodDisruptionBudget", "Deployment", "StatefulSet")
+            f"{d['kind']} {d['metadata']['name']}": (
+                d["spec"]["selector"]
+                if d["kind"] == "Service"
+                else d["spec"].get("podSelector", d["spec"].get("selector"))["matchLabels"]
+            )
+            for d in documents
+            if d["kind"]
+            in ("Service", "NetworkPolicy", "PodDisruptionBudget", "Deployment", "StatefulSet")
         }
-        for what, labels in selectors.items():
-            self.assertEqual(sum(labels.items() <= pod.items() for pod in pods), 1, what)
+        for resource, labels in selectors.items():
+            self.assertEqual(sum(labels.items() <= pod.items() for pod in pods), 1, resource)
 
-    def test_the_roll_out_loses_no_capacity_and_the_autoscaler_owns_the_count(self):
+    def test_a_roll_out_keeps_full_capacity_and_the_autoscaler_owns_the_replica_count(self):
         spec = one(rendered("base.yaml"), "Deployment")["spec"]
         self.assertEqual(spec["strategy"]["rollingUpdate"], {"maxUnavailable": 0, "maxSurge": 1})
         self.assertNotIn("replicas", spec)
 
-    def test_redis_keeps_what_it_is_given(self):
+    def test_redis_is_durable_and_never_evicts(self):
         conf = (ROOT / "k8s/components/redis/redis.conf").read_text().splitlines()
-        self.assertLessEqual({"appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction"}, set(conf))
+        self.assertLessEqual(
+            {"appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction"}, set(conf)
+        )
 
-    def test_no_secret_is_applied_by_default(self):
+    def test_the_manifests_contain_no_secret(self):
         for name in ("base.yaml", "overlays-production.yaml"):
             self.assertFalse([d for d in rendered(name) if d["kind"] == "Secret"])
 
-    def test_affinity_by_address_takes_the_cookie_away(self):
-        annotations = one(rendered("affinity-by-address.yaml"), "Ingress")["metadata"]["annotations"]
+    def test_affinity_by_address_replaces_the_cookie(self):
+        annotations = one(rendered("affinity-by-address.yaml"), "Ingress")["metadata"][
+            "annotations"
+        ]
         self.assertFalse([a for a in annotations if "affinity" in a or "session-cookie" in a])
         self.assertIn("nginx.ingress.kubernetes.io/upstream-hash-by", annotations)
 

@@ -1,6 +1,8 @@
-"""deploy/Dockerfile's layer of dependencies: from the manifests, crates/ and its stubs alone, cargo can read the workspace.
+"""Tests the dependency layer of deploy/Dockerfile.
 
-No Docker engine is needed: the layer's own shell lines are run, up to the build.
+cargo must be able to read the workspace from the manifests, crates/ and the stubs alone.
+
+No Docker engine is needed: the test runs the shell commands of the layer, up to the build.
 """
 
 import json
@@ -15,40 +17,63 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Dependencies(unittest.TestCase):
-    def test_the_stubs_are_enough_for_cargo(self):
+    def test_cargo_reads_the_workspace_with_stubs_only(self):
         text = (ROOT / "deploy/Dockerfile").read_text().replace("\\\n", "")
         stubs = re.search(r"^RUN (mkdir -p src .*?)\s*&& cargo build", text, re.M)[1]
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
             for name in ("Cargo.toml", "Cargo.lock"):
                 shutil.copy(ROOT / name, folder)
-            shutil.copytree(ROOT / "crates", folder / "crates", ignore=shutil.ignore_patterns("target"))
+            shutil.copytree(
+                ROOT / "crates", folder / "crates", ignore=shutil.ignore_patterns("target")
+            )
             for source, target in re.findall(r"^COPY ((?:tests|benches)/\S+) (\S+/)$", text, re.M):
                 (folder / target).mkdir(parents=True)
                 shutil.copy(ROOT / source, folder / target)
             subprocess.run(["bash", "-eo", "pipefail", "-c", stubs], cwd=folder, check=True)
             result = subprocess.run(
-                ["cargo", "metadata", "--no-deps", "--offline", "--locked", "--format-version", "1"],
+                [
+                    "cargo",
+                    "metadata",
+                    "--no-deps",
+                    "--offline",
+                    "--locked",
+                    "--format-version",
+                    "1",
+                ],
                 cwd=folder,
                 capture_output=True,
                 text=True,
             )
             self.assertEqual(result.returncode, 0, result.stderr)
-            packages = {package["name"]: package for package in json.loads(result.stdout)["packages"]}
+            packages = {
+                package["name"]: package for package in json.loads(result.stdout)["packages"]
+            }
             self.assertIn(["bin"], [target["kind"] for target in packages["hubbub"]["targets"]])
 
-    def test_what_is_copied_is_not_ignored(self):
+    def test_dockerignore_admits_exactly_the_copied_paths(self):
         text = (ROOT / "deploy/Dockerfile").read_text()
-        copied = {name for line in re.findall(r"^COPY (?!--)(.*) \S+$", text, re.M) for name in line.split()}
-        let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-        self.assertEqual(copied, let_in)
+        copied = {
+            name
+            for line in re.findall(r"^COPY (?!--)(.*) \S+$", text, re.M)
+            for name in line.split()
+        }
+        admitted = {
+            line[1:]
+            for line in (ROOT / ".dockerignore").read_text().splitlines()
+            if line.startswith("!")
+        }
+        self.assertEqual(copied, admitted)
 
-    def test_the_binary_embeds_only_what_is_copied(self):
-        # include_str! and its like that reach out of src/ would fail in the image only.
+    def test_the_binary_embeds_only_files_in_src(self):
+        # include_str! and include_bytes! of a path outside src/ would fail only when the image is
+        # built.
         for file in (ROOT / "src").rglob("*.rs"):
             for path in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', file.read_text()):
                 target = (file.parent / path).resolve()
-                self.assertTrue(target.is_relative_to(ROOT / "src"), f"{file.relative_to(ROOT)} includes {path}")
+                self.assertTrue(
+                    target.is_relative_to(ROOT / "src"), f"{file.relative_to(ROOT)} includes {path}"
+                )
 
 
 if __name__ == "__main__":

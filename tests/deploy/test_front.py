@@ -1,4 +1,4 @@
-"""deploy/nginx.conf before three stand-ins for nodes: who gets which request, and what is tried again elsewhere."""
+"""Tests deploy/nginx.conf in front of three fake nodes: which node gets a request, and the retries."""
 
 import collections
 import http.client
@@ -14,15 +14,21 @@ from front import Front
 
 
 class Node:
-    """A stand-in that knows as much of Engine.IO as stickiness needs: it opens sessions and refuses those of others."""
+    """A fake node with the part of Engine.IO that stickiness needs: opens sessions, refuses unknown ones."""
 
     def __init__(self, name):
-        self.name, self.draining, self.sessions, self.seen, self.connections = name, False, set(), [], []
+        self.name, self.draining, self.sessions, self.seen, self.connections = (
+            name,
+            False,
+            set(),
+            [],
+            [],
+        )
         node = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            # Head and body in one write: apart they wait for the other side's delayed acknowledgement.
+            # Headers and body in one write: two writes would wait for the peer's delayed TCP ack.
             wbufsize = -1
 
             def setup(self):
@@ -74,7 +80,7 @@ class Node:
     def stop(self):
         self.server.shutdown()
         self.server.server_close()
-        # As when a process dies: nginx's idle connections to it end too.
+        # As when a process dies: the idle connections of nginx to it end too.
         for connection in self.connections:
             try:
                 connection.shutdown(socket.SHUT_RDWR)
@@ -83,15 +89,20 @@ class Node:
 
 
 class Client:
-    """One client: where it comes from, whether it keeps cookies, what it always sends."""
+    """One client: its source address, whether it keeps cookies, and the headers of all its requests."""
 
     def __init__(self, front, source="127.0.0.1", jar=False, query="", **headers):
         self.front, self.source, self.jar, self.query, self.cookie = front, source, jar, query, None
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def ask(self, method, path, body=None, **headers):
-        connection = http.client.HTTPConnection("127.0.0.1", self.front.port, source_address=(self.source, 0), timeout=20)
-        sent = {**self.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.front.port, source_address=(self.source, 0), timeout=20
+        )
+        sent = {
+            **self.headers,
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
         if self.cookie:
             sent["Cookie"] = self.cookie
         connection.request(method, path, body, sent)
@@ -104,7 +115,9 @@ class Client:
         return response.status, json.loads(text) if text.startswith(b"{") else {}
 
     def handshake(self, transport="polling", **headers):
-        status, body = self.ask("GET", f"/socket.io/?EIO=4&transport={transport}{self.query}", **headers)
+        status, body = self.ask(
+            "GET", f"/socket.io/?EIO=4&transport={transport}{self.query}", **headers
+        )
         assert status == 200, (status, body)
         self.sid = body["sid"]
         return body["node"]
@@ -128,7 +141,7 @@ class FrontTest(unittest.TestCase):
         return next(node for node in self.nodes if node.name == name)
 
     def whole_session(self, client):
-        """Handshake, polls both ways, upgrade: all on one node, whose name is returned."""
+        """Opens a session, polls, posts and upgrades, all on one node. Returns the name of that node."""
         name = client.handshake()
         for _ in range(3):
             self.assertEqual(client.poll()[0], 200)
@@ -137,7 +150,7 @@ class FrontTest(unittest.TestCase):
         self.assertEqual((status, body["node"]), (200, name))
         return name
 
-    def test_clients_without_a_jar_stay_on_one_node_and_spread_by_address(self):
+    def test_clients_without_a_cookie_jar_stay_on_one_node_and_spread_by_address(self):
         names = collections.Counter()
         for host in range(2, 42):
             client = Client(self.front, source=f"127.0.0.{host}")
@@ -146,17 +159,18 @@ class FrontTest(unittest.TestCase):
             names[name] += 1
         self.assertEqual(set(names), set("abc"), names)
 
-    def test_tokens_in_the_query_spread_clients_of_one_address(self):
+    def test_tokens_in_the_query_spread_the_clients_of_one_address(self):
         names = {self.whole_session(Client(self.front, query=f"&token=t{i}")) for i in range(30)}
         self.assertEqual(names, set("abc"))
         self.assertNotIn("token", self.front.access_log())
 
-    def test_pages_of_the_same_origin_spread_behind_one_address_and_stay(self):
+    def test_pages_of_the_same_origin_spread_behind_one_address_and_stay_on_their_node(self):
         names = collections.Counter()
         for _ in range(40):
             client = Client(self.front, jar=True, Sec_Fetch_Site="same-origin")
             name = self.whole_session(client)
-            # The next tab of that browser lands there too: a cookie that moved would break the first one.
+            # The next tab of that browser gets the same node: a changed cookie would break the
+            # first tab.
             self.assertEqual(self.whole_session(client), name)
             self.assertIsNone(client.set_cookie)
             names[name] += 1
@@ -169,25 +183,32 @@ class FrontTest(unittest.TestCase):
         self.assertEqual(set(names), set("abc"), names)
         self.assertIsNone(client.cookie)
         upgrades = [headers for node in self.nodes for _, _, headers in node.seen]
-        self.assertTrue(all(h["Upgrade"] == "websocket" and h["Connection"] == "upgrade" for h in upgrades))
+        self.assertTrue(
+            all(h["Upgrade"] == "websocket" and h["Connection"] == "upgrade" for h in upgrades)
+        )
 
-    def test_a_draining_node_gets_no_new_session_and_keeps_its_own(self):
+    def test_a_draining_node_gets_no_new_session_and_keeps_its_existing_ones(self):
         old = Client(self.front, jar=True, Sec_Fetch_Site="same-origin")
         name = self.whole_session(old)
         self.node(name).draining = True
         self.assertEqual(old.poll()[1]["node"], name)
-        # The same browser anew, its cookie naming the draining node; then clients of all kinds.
+        # The same browser with a new session and a cookie that names the draining node; then
+        # clients of all kinds.
         again = Client(self.front, jar=True)
         again.cookie = old.cookie
         self.assertNotEqual(self.whole_session(again), name)
         self.assertNotEqual(again.cookie, old.cookie)
         for host in range(2, 32):
-            self.assertNotEqual(self.whole_session(Client(self.front, source=f"127.0.0.{host}")), name)
-            self.assertNotEqual(self.whole_session(Client(self.front, jar=True, Sec_Fetch_Site="same-origin")), name)
-        # It never counted as failed: its own session is still served.
+            self.assertNotEqual(
+                self.whole_session(Client(self.front, source=f"127.0.0.{host}")), name
+            )
+            self.assertNotEqual(
+                self.whole_session(Client(self.front, jar=True, Sec_Fetch_Site="same-origin")), name
+            )
+        # nginx never marked the node as failed: its existing session is still served.
         self.assertEqual(old.poll()[1]["node"], name)
 
-    def test_a_session_opened_at_the_second_choice_outlives_the_return_of_the_first(self):
+    def test_a_session_on_the_second_choice_survives_the_return_of_the_first(self):
         for node in self.nodes:
             node.draining = True
             clients = [Client(self.front, source=f"127.0.0.{host}") for host in range(2, 32)]
@@ -198,67 +219,89 @@ class FrontTest(unittest.TestCase):
                 self.assertEqual(client.poll()[0], 200)
                 self.assertEqual(client.poll("POST")[0], 200)
 
-    def test_a_session_that_nobody_knows_is_refused(self):
+    def test_an_unknown_session_is_refused_after_one_retry(self):
         client = Client(self.front)
         client.sid = "nobody's"
         self.assertEqual(client.poll()[0], 400)
         self.assertEqual(sum(len(node.seen) for node in self.nodes), 2)
 
-    def test_a_dead_node_is_stepped_over(self):
+    def test_a_dead_node_is_skipped(self):
         old = Client(self.front, jar=True, Sec_Fetch_Site="same-origin")
         dead = self.whole_session(old)
         self.node(dead).stop()
-        # Another node says that it doesn't know the session, and the client opens a new one.
+        # Another node refuses the unknown session, and the client opens a new one.
         self.assertEqual(old.poll()[0], 400)
         self.assertNotEqual(self.whole_session(old), dead)
         for host in range(2, 22):
-            self.assertNotEqual(self.whole_session(Client(self.front, source=f"127.0.0.{host}")), dead)
+            self.assertNotEqual(
+                self.whole_session(Client(self.front, source=f"127.0.0.{host}")), dead
+            )
 
-    def repeated_only_with_a_key(self, path):
+    def retried_only_with_a_key(self, path):
         for node in self.nodes[:2]:
             node.draining = True
         client, statuses = Client(self.front), collections.Counter()
         for _ in range(6):
             statuses[client.ask("POST", path, b"{}")[0]] += 1
-        self.assertEqual(sum(len(node.seen) for node in self.nodes), 6, "each was tried once")
+        self.assertEqual(
+            sum(len(node.seen) for node in self.nodes), 6, "each request was tried once"
+        )
         self.assertEqual(set(statuses), {201, 503})
         for i in range(6):
             self.assertEqual(client.ask("POST", path, b"{}", Idempotency_Key=f"k{i}")[0], 201)
             self.assertEqual(client.ask("GET", "/health")[0], 200)
 
-    def test_a_send_is_repeated_only_with_a_key(self):
-        self.repeated_only_with_a_key("/messages")
+    def test_a_send_is_retried_only_with_an_idempotency_key(self):
+        self.retried_only_with_a_key("/messages")
 
-    def test_a_broadcast_is_repeated_only_with_a_key(self):
-        self.repeated_only_with_a_key("/api/broadcast")
+    def test_a_broadcast_is_retried_only_with_an_idempotency_key(self):
+        self.retried_only_with_a_key("/api/broadcast")
 
-    def test_plain_websockets_pass_and_a_draining_node_is_stepped_over(self):
+    def test_plain_websockets_pass_and_a_draining_node_is_skipped(self):
         self.nodes[0].draining = True
         client = Client(self.front)
         for i in range(12):
-            status, _ = client.ask("GET", f"/ws?token=secret{i}", Upgrade="websocket", Connection="Upgrade")
+            status, _ = client.ask(
+                "GET", f"/ws?token=secret{i}", Upgrade="websocket", Connection="Upgrade"
+            )
             self.assertEqual(status, 200)
-        handshakes = [headers for node in self.nodes[1:] for _, path, headers in node.seen if path.startswith("/ws?token=")]
+        handshakes = [
+            headers
+            for node in self.nodes[1:]
+            for _, path, headers in node.seen
+            if path.startswith("/ws?token=")
+        ]
         self.assertEqual(len(handshakes), 12)
-        self.assertTrue(all(h["Upgrade"] == "websocket" and h["Connection"] == "upgrade" for h in handshakes))
+        self.assertTrue(
+            all(h["Upgrade"] == "websocket" and h["Connection"] == "upgrade" for h in handshakes)
+        )
         self.assertNotIn("secret", self.front.access_log())
 
-    def test_what_a_client_claims_about_itself_is_not_passed_on(self):
-        Client(self.front, X_Forwarded_For="6.6.6.6", X_Real_IP="6.6.6.6", X_Request_Id="mine").ask("GET", "/health")
+    def test_forwarding_headers_of_a_client_are_overwritten(self):
+        Client(self.front, X_Forwarded_For="6.6.6.6", X_Real_IP="6.6.6.6", X_Request_Id="mine").ask(
+            "GET", "/health"
+        )
         headers = next(headers for node in self.nodes for _, _, headers in node.seen)
-        self.assertEqual((headers["X-Forwarded-For"], headers["X-Real-IP"]), ("127.0.0.1", "127.0.0.1"))
-        self.assertEqual((headers["X-Forwarded-Proto"], headers["Host"]), ("http", f"127.0.0.1:{self.front.port}"))
+        self.assertEqual(
+            (headers["X-Forwarded-For"], headers["X-Real-IP"]), ("127.0.0.1", "127.0.0.1")
+        )
+        self.assertEqual(
+            (headers["X-Forwarded-Proto"], headers["Host"]),
+            ("http", f"127.0.0.1:{self.front.port}"),
+        )
         self.assertNotEqual(headers["X-Request-Id"], "mine")
 
-    def test_the_cookie_is_for_us_only_and_secure_behind_tls(self):
+    def test_the_cookie_is_limited_to_socket_io_and_secure_behind_tls(self):
         client = Client(self.front, jar=True)
         client.handshake()
-        self.assertRegex(client.set_cookie, r"^hubbub_node=[123]; Path=/socket\.io/; HttpOnly; SameSite=Lax$")
+        self.assertRegex(
+            client.set_cookie, r"^hubbub_node=[123]; Path=/socket\.io/; HttpOnly; SameSite=Lax$"
+        )
         client = Client(self.front, jar=True, X_Forwarded_Proto="https")
         client.handshake()
         self.assertTrue(client.set_cookie.endswith("; Secure"))
 
-    def test_a_packet_of_full_size_passes_and_metrics_do_not(self):
+    def test_the_largest_packet_passes_and_metrics_are_not_public(self):
         client = Client(self.front)
         client.handshake()
         path = f"/socket.io/?EIO=4&transport=polling&sid={client.sid}"

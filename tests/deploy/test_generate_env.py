@@ -1,6 +1,8 @@
-"""scripts/generate-env.sh: what it refuses, that it tells no secret, and that what it writes is read back as it was.
+"""Tests scripts/generate-env.sh.
 
-HUBBUB_BIN, if set, is a hubbub binary that has to read the same.
+It refuses weak input, prints no secret, and its output is read back unchanged.
+
+HUBBUB_BIN, if set, is a hubbub binary that must read the same values.
 """
 
 import base64
@@ -17,13 +19,30 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts/generate-env.sh"
-# Always the same: of random ones a few look weak when they are cut.
+# A fixed value: some random values look weak after truncation.
 GOOD = "9c41f7e05ab83d2671ce0b94fd5a286340bd97e1f86c2a5301e8d4b7963fca25"
-SPECIALS = ['a"b', "a\\b", "a\\", "$HOME", "${HOME}", "$(id)", "`id`", "a b ", "#a", "a #b", "a'b", "=", "\\n", "é€😀", '\\"$"\\']
+SPECIALS = [
+    'a"b',
+    "a\\b",
+    "a\\",
+    "$HOME",
+    "${HOME}",
+    "$(id)",
+    "`id`",
+    "a b ",
+    "#a",
+    "a #b",
+    "a'b",
+    "=",
+    "\\n",
+    "é€😀",
+    '\\"$"\\',
+]
 
 
 def read_env(text):
-    """As dotenvy reads it: plain values to the end of the line, double quotes with \\\\, \\" and \\$, $ else substitutes."""
+    """Parses .env like dotenvy: plain values up to the end of the line; double quotes with the escapes
+    \\\\, \\" and \\$; any other $ would begin a substitution."""
     values = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line or line.startswith("#"):
@@ -47,7 +66,7 @@ class GenerateEnv(unittest.TestCase):
         self.output = pathlib.Path(folder.name) / "out.env"
 
     def run_script(self, *arguments, **variables):
-        # Nothing of the caller's own environment but the way to the tools.
+        # Only PATH is taken from the environment of the test.
         result = subprocess.run(
             [SCRIPT, "--output", self.output, *arguments],
             env={"PATH": os.environ["PATH"], **variables},
@@ -57,7 +76,9 @@ class GenerateEnv(unittest.TestCase):
         )
         for name in ("JWT_SECRET", "REDIS_PASSWORD", "API_KEYS", "REDIS_URL"):
             if len(variables.get(name, "")) > 4:
-                self.assertNotIn(variables[name], result.stdout + result.stderr, "a secret was told")
+                self.assertNotIn(
+                    variables[name], result.stdout + result.stderr, "a secret was printed"
+                )
         return result
 
     def written(self, *arguments, **variables):
@@ -65,10 +86,10 @@ class GenerateEnv(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         return read_env(self.output.read_text())
 
-    def refused(self, why, *arguments, **variables):
+    def refused(self, reason, *arguments, **variables):
         result = self.run_script(*arguments, **variables)
-        self.assertEqual(result.returncode, 1, f"taken: {variables}")
-        self.assertIn(why, result.stderr)
+        self.assertEqual(result.returncode, 1, f"accepted: {variables}")
+        self.assertIn(reason, result.stderr)
         self.assertFalse(self.output.exists())
         self.assertEqual(list(self.output.parent.iterdir()), [], "something was left behind")
 
@@ -76,43 +97,58 @@ class GenerateEnv(unittest.TestCase):
         self.refused("JWT_SECRET is missing")
         self.refused("JWT_SECRET is missing", JWT_SECRET="")
         self.refused("has 31 bytes", JWT_SECRET=GOOD[:31])
-        for placeholder in ("change-me", "CHANGEME_", "your-256-bit-secret", "replace_me", "supersecretkey"):
+        for placeholder in (
+            "change-me",
+            "CHANGEME_",
+            "your-256-bit-secret",
+            "replace_me",
+            "supersecretkey",
+        ):
             self.refused("placeholder", JWT_SECRET=placeholder + GOOD)
         self.refused("different characters", JWT_SECRET="abcabcab" * 8)
-        self.refused("neighbours", JWT_SECRET="abcdefghijklmnopqrstuvwxyz0123456789")
-        self.refused("one part repeated", JWT_SECRET="Xq7r9Zk2pLw4" * 4)
+        self.refused("consecutive", JWT_SECRET="abcdefghijklmnopqrstuvwxyz0123456789")
+        self.refused("repetition of one part", JWT_SECRET="Xq7r9Zk2pLw4" * 4)
 
-    def test_good_jwt_secrets_are_taken(self):
+    def test_strong_jwt_secrets_are_accepted(self):
         for _ in range(20):
             secret = secrets.token_urlsafe(32)
             self.assertEqual(self.written(JWT_SECRET=secret)["JWT_SECRET"], secret)
-        # Bytes count, not characters.
+        # The length counts bytes, not characters.
         self.written(JWT_SECRET="ßüöäéèñçåøæœðþłđ")
 
-    def test_other_keys_of_tokens_may_stand_in_its_place(self):
+    def test_other_token_keys_may_replace_jwt_secret(self):
         self.assertEqual(self.written(BETTER_AUTH_SECRET=GOOD), {"BETTER_AUTH_SECRET": GOOD})
         url = {"JWT_JWKS_URL": "https://app.example.com/api/auth/jwks", "JWT_ALGORITHM": "EdDSA"}
         self.assertEqual(self.written(**url), url)
         self.assertNotIn("JWT_SECRET", self.written("--generate", "--force", **url))
         self.output.unlink()
-        self.refused("JWT_SECRET_PREVIOUS has 5 bytes", JWT_SECRET=GOOD, JWT_SECRET_PREVIOUS="short")
+        self.refused(
+            "JWT_SECRET_PREVIOUS has 5 bytes", JWT_SECRET=GOOD, JWT_SECRET_PREVIOUS="short"
+        )
         self.refused("BETTER_AUTH_SECRET has 5 bytes", BETTER_AUTH_SECRET="short")
 
-    def test_open_mode_must_be_said(self):
+    def test_open_mode_must_be_set_explicitly(self):
         self.assertEqual(self.written(AUTH_MODE="open"), {"AUTH_MODE": "open"})
         self.output.unlink()
         self.refused("AUTH_MODE", AUTH_MODE="none", JWT_SECRET=GOOD)
 
     def test_a_redis_needs_a_password(self):
         self.refused("REDIS_PASSWORD has 0 bytes", JWT_SECRET=GOOD, REDIS_HOST="redis")
-        self.refused("REDIS_PASSWORD has 15 bytes", JWT_SECRET=GOOD, REDIS_HOST="redis", REDIS_PASSWORD=GOOD[:15])
+        self.refused(
+            "REDIS_PASSWORD has 15 bytes",
+            JWT_SECRET=GOOD,
+            REDIS_HOST="redis",
+            REDIS_PASSWORD=GOOD[:15],
+        )
         self.refused("password of REDIS_URL", JWT_SECRET=GOOD, REDIS_URL="redis://redis:6379/0")
-        self.refused("password of REDIS_URL", JWT_SECRET=GOOD, REDIS_URL="rediss://user:short@redis")
+        self.refused(
+            "password of REDIS_URL", JWT_SECRET=GOOD, REDIS_URL="rediss://user:short@redis"
+        )
         self.written("--allow-weak-redis-password", JWT_SECRET=GOOD, REDIS_HOST="redis")
         self.written(JWT_SECRET=GOOD, REDIS_HOST="redis", REDIS_PASSWORD=GOOD[:16])
         self.written(JWT_SECRET=GOOD, REDIS_URL=f"rediss://user:{GOOD}@redis:6380")
 
-    def test_every_api_key_is_looked_at(self):
+    def test_every_api_key_is_checked(self):
         key = secrets.token_hex(12)
         self.written(JWT_SECRET=GOOD, API_KEYS=f"{key}, {GOOD}")
         self.output.unlink()
@@ -124,25 +160,37 @@ class GenerateEnv(unittest.TestCase):
         self.refused("SERVER_HOST contains", JWT_SECRET=GOOD, SERVER_HOST="a\r")
         self.refused("RUST_LOG contains", JWT_SECRET=GOOD, RUST_LOG="info\tdebug")
 
-    def test_values_are_read_back_as_they_were(self):
+    def test_values_are_read_back_unchanged(self):
         for special in SPECIALS:
-            variables = {"JWT_SECRET": GOOD + special, "REDIS_HOST": "redis", "REDIS_PASSWORD": special + GOOD}
+            variables = {
+                "JWT_SECRET": GOOD + special,
+                "REDIS_HOST": "redis",
+                "REDIS_PASSWORD": special + GOOD,
+            }
             self.assertEqual(self.written(**variables), variables)
 
     @unittest.skipUnless(os.environ.get("HUBBUB_BIN"), "no binary given (HUBBUB_BIN)")
-    def test_the_binary_reads_them_as_they_were(self):
+    def test_the_binary_reads_values_unchanged(self):
         binary = os.path.abspath(os.environ["HUBBUB_BIN"])
         for special in SPECIALS:
             secret = special + GOOD + special
             self.written(JWT_SECRET=secret)
             self.output.rename(self.output.with_name(".env"))
             token = subprocess.run(
-                [binary, "token", "--user", "u"], cwd=self.output.parent, env={}, capture_output=True, text=True, check=True
+                [binary, "token", "--user", "u"],
+                cwd=self.output.parent,
+                env={},
+                capture_output=True,
+                text=True,
+                check=True,
             ).stdout.strip()
-            # No secret is shown, but a token tells which one signed it.
+            # The binary never prints the secret, but the signature of a token proves which one it
+            # read.
             signed, _, signature = token.rpartition(".")
             mac = hmac.new(secret.encode(), signed.encode(), hashlib.sha256).digest()
-            self.assertEqual(base64.urlsafe_b64encode(mac).rstrip(b"=").decode(), signature, special)
+            self.assertEqual(
+                base64.urlsafe_b64encode(mac).rstrip(b"=").decode(), signature, special
+            )
 
     def test_plain_values_are_not_quoted(self):
         variables = {
@@ -153,20 +201,22 @@ class GenerateEnv(unittest.TestCase):
         self.assertEqual(self.written(**variables), variables)
         self.assertNotIn('"', self.output.read_text())
 
-    def test_only_known_keys_are_written_and_empty_ones_left_out(self):
-        self.assertEqual(self.written(JWT_SECRET=GOOD, CI="true", REDIS_HOST=""), {"JWT_SECRET": GOOD})
+    def test_unknown_and_empty_keys_are_not_written(self):
+        self.assertEqual(
+            self.written(JWT_SECRET=GOOD, CI="true", REDIS_HOST=""), {"JWT_SECRET": GOOD}
+        )
 
-    def test_the_file_is_the_owners_alone_also_when_it_was_not(self):
+    def test_only_the_owner_can_read_the_file_even_when_it_existed_with_wider_permissions(self):
         self.output.write_text("old")
         self.output.chmod(0o644)
         before = self.output.stat().st_ino
         self.written(JWT_SECRET=GOOD)
         self.assertEqual(stat.S_IMODE(self.output.stat().st_mode), 0o600)
-        # Another file was moved there: nobody who had the old one open reads the new secrets.
+        # The file was replaced: a process with the old file open can't read the new secrets.
         self.assertNotEqual(self.output.stat().st_ino, before)
         self.assertEqual(os.listdir(self.output.parent), ["out.env"])
 
-    def test_generate_makes_secrets_and_keeps_what_is_there(self):
+    def test_generate_creates_secrets_and_keeps_an_existing_file(self):
         first = self.written("--generate")
         self.assertEqual(set(first), {"JWT_SECRET", "REDIS_PASSWORD", "API_KEYS"})
         self.assertEqual(len(set(first.values())), 3)

@@ -1,17 +1,8 @@
-//! Attacks on a whole node through raw sockets: each shows what becomes of whoever tries it, and that nobody else suffers.
+//! Attacks on a whole node through raw sockets. Each test checks how the attack ends, and that
+//! other clients are not affected.
 
-// A test that can't go on should stop, and say where.
+// A failed `unwrap` ends the test and names the line.
 #![allow(clippy::unwrap_used)]
-
-#[path = "../cluster/client.rs"]
-#[allow(dead_code)]
-mod client;
-#[path = "../cluster/node.rs"]
-#[allow(dead_code)]
-mod node;
-#[path = "../backplane/server.rs"]
-#[allow(dead_code)]
-mod server;
 
 mod cve;
 mod frames;

@@ -1,4 +1,4 @@
-//! A client that writes what a test wants, byte for byte, and judges nothing.
+//! A client that writes the bytes of a test as they are, and validates nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::client::Client;
-use crate::node::Cluster;
+use hubbub_test_support::client::Client;
+use hubbub_test_support::node::Cluster;
 
-/// Long enough for anything that is going to happen at all.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The deadline of every wait. It is much longer than any of them should take.
+pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A TCP connection.
 pub struct Raw(pub TcpStream);
 
-/// An HTTP answer.
+/// An HTTP response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
-    /// OnlineStatus line and headers, in lower case.
+    /// The status line and the headers, in lower case.
     pub head: String,
     pub body: String,
 }
@@ -29,30 +29,30 @@ impl Raw {
         Self(TcpStream::connect(address).await.unwrap())
     }
 
-    /// Writes; whether it could. The peer may have ended the connection before it had all.
+    /// Writes all bytes. False if the peer has closed the connection before.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        tokio::time::timeout(PATIENCE, self.0.write_all(bytes.as_ref()))
+        tokio::time::timeout(DEADLINE, self.0.write_all(bytes.as_ref()))
             .await
             .is_ok_and(|written| written.is_ok())
     }
 
     async fn byte(&mut self) -> Option<u8> {
-        tokio::time::timeout(PATIENCE, self.0.read_u8())
+        tokio::time::timeout(DEADLINE, self.0.read_u8())
             .await
-            .expect("nothing comes, not even an end")
+            .expect("neither data nor the end of the connection arrives")
             .ok()
     }
 
     async fn bytes(&mut self, count: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; count];
-        let read = tokio::time::timeout(PATIENCE, self.0.read_exact(&mut bytes))
+        let read = tokio::time::timeout(DEADLINE, self.0.read_exact(&mut bytes))
             .await
-            .expect("nothing comes");
+            .expect("no data arrives");
         read.is_ok().then_some(bytes)
     }
 
-    /// One answer; none if the connection ends instead.
-    pub async fn answer(&mut self) -> Option<Answer> {
+    /// Reads a response. `None` if the connection ends instead.
+    pub async fn response(&mut self) -> Option<Response> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(self.byte().await?);
@@ -64,75 +64,76 @@ impl Raw {
             .find_map(|line| line.strip_prefix("content-length: "))
             .map_or(0, |n| n.parse().unwrap());
         let body = self.bytes(length).await?;
-        Some(Answer {
+        Some(Response {
             status,
             head,
             body: String::from_utf8(body).unwrap(),
         })
     }
 
-    /// Reads on until the connection ends.
-    pub async fn end(mut self) -> Vec<u8> {
+    /// Reads until the connection ends.
+    pub async fn read_to_end(mut self) -> Vec<u8> {
         let mut rest = Vec::new();
-        // A reset is an end too.
-        tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut rest))
+        // A reset ends the connection, too.
+        tokio::time::timeout(DEADLINE, self.0.read_to_end(&mut rest))
             .await
-            .expect("the connection stays")
+            .expect("the connection stays open")
             .ok();
         rest
     }
 
-    /// A WebSocket of Engine.IO that has its handshake behind it; more headers can be given, each with its line's end.
-    pub async fn upgrade(address: SocketAddr, query: &str, headers: &str) -> (Self, Answer) {
+    /// Performs the WebSocket handshake of Engine.IO. Each line of `headers` ends with CRLF.
+    pub async fn upgrade(address: SocketAddr, query: &str, headers: &str) -> (Self, Response) {
         Self::handshake(address, &format!("/socket.io/?{query}"), headers).await
     }
 
-    /// The same at any path.
-    pub async fn handshake(address: SocketAddr, target: &str, headers: &str) -> (Self, Answer) {
+    /// Performs a WebSocket handshake at any path.
+    pub async fn handshake(address: SocketAddr, target: &str, headers: &str) -> (Self, Response) {
         let mut raw = Self::open(address).await;
         raw.write(format!(
             "GET {target} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         ))
         .await;
-        let answer = raw.answer().await.unwrap();
-        (raw, answer)
+        let response = raw.response().await.unwrap();
+        (raw, response)
     }
 
     pub async fn websocket(address: SocketAddr, version: u8) -> Self {
-        let (mut raw, answer) =
+        let (mut raw, response) =
             Self::upgrade(address, &format!("EIO={version}&transport=websocket"), "").await;
-        assert_eq!(answer.status, 101, "{}", answer.head);
-        assert!(raw.text().await.starts_with('0'));
+        assert_eq!(response.status, 101, "{}", response.head);
+        assert!(raw.next_text().await.starts_with('0'));
         raw
     }
 
-    /// A plain WebSocket, which chats.
+    /// A plain WebSocket client that chats.
     pub async fn plain(address: SocketAddr) -> Self {
-        let (mut raw, answer) = Self::handshake(address, "/ws?user_id=eve&chat=1", "").await;
-        assert_eq!(answer.status, 101, "{}", answer.head);
-        assert!(raw.text().await.contains("authenticated"));
+        let (mut raw, response) = Self::handshake(address, "/ws?user_id=eve&chat=1", "").await;
+        assert_eq!(response.status, 101, "{}", response.head);
+        assert!(raw.next_text().await.contains("authenticated"));
         raw
     }
 
-    /// A WebSocket in the namespace, with its identity.
-    pub async fn member(address: SocketAddr) -> Self {
+    /// A Socket.IO client over WebSocket that is connected to the namespace and authenticated.
+    pub async fn authenticated(address: SocketAddr) -> Self {
         let mut raw = Self::websocket(address, 4).await;
-        raw.say("40").await;
-        assert!(raw.text().await.starts_with("40"));
-        raw.say(r#"420["authenticate",{"user_id":"eve"}]"#).await;
-        assert!(raw.text().await.starts_with("430"));
-        assert!(raw.text().await.contains("authenticated"));
+        raw.send_text("40").await;
+        assert!(raw.next_text().await.starts_with("40"));
+        raw.send_text(r#"420["authenticate",{"user_id":"eve"}]"#)
+            .await;
+        assert!(raw.next_text().await.starts_with("430"));
+        assert!(raw.next_text().await.contains("authenticated"));
         raw
     }
 
     /// Sends a text frame.
-    pub async fn say(&mut self, text: &str) -> bool {
+    pub async fn send_text(&mut self, text: &str) -> bool {
         self.write(frame(0x81, text.as_bytes())).await
     }
 
-    /// The next frame: its first byte, and its data. None at the end.
-    pub async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+    /// The next frame: its first byte and its data. `None` at the end of the connection.
+    pub async fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let first = self.byte().await?;
         let length = match self.byte().await? {
             126 => usize::from(u16::from_be_bytes(self.bytes(2).await?.try_into().unwrap())),
@@ -143,18 +144,18 @@ impl Raw {
         Some((first, self.bytes(length).await?))
     }
 
-    /// The next text.
-    pub async fn text(&mut self) -> String {
-        match self.frame().await {
+    /// The next frame, which must be a text frame.
+    pub async fn next_text(&mut self) -> String {
+        match self.next_frame().await {
             Some((0x81, text)) => String::from_utf8(text).unwrap(),
             other => panic!("{other:?}"),
         }
     }
 
-    /// Reads on to the end; gives the close code, if there was one.
-    pub async fn closed(&mut self) -> Option<u16> {
+    /// Reads until the end of the connection. Returns the close code, if there was one.
+    pub async fn close_code(&mut self) -> Option<u16> {
         let mut code = None;
-        while let Some((first, data)) = self.frame().await {
+        while let Some((first, data)) = self.next_frame().await {
             if first == 0x88 {
                 code = data.first_chunk().copied().map(u16::from_be_bytes);
             }
@@ -163,14 +164,14 @@ impl Raw {
     }
 }
 
-/// A client's frame: masked, by a mask of zeros.
+/// A client's frame, masked with zeros.
 pub fn frame(first: u8, data: &[u8]) -> Vec<u8> {
     let mut bytes = head(first, data.len() as u64);
     bytes.extend(data);
     bytes
 }
 
-/// Its head alone.
+/// The head of such a frame.
 pub fn head(first: u8, length: u64) -> Vec<u8> {
     let mut bytes = vec![first];
     match length {
@@ -188,7 +189,7 @@ pub fn head(first: u8, length: u64) -> Vec<u8> {
     bytes
 }
 
-/// A session on polling.
+/// A polling session.
 pub struct Polling {
     pub address: SocketAddr,
     pub query: String,
@@ -200,9 +201,9 @@ impl Polling {
             address,
             query: format!("EIO={version}&transport=polling"),
         };
-        let answer = polling.get().await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let sid = answer
+        let response = polling.get().await;
+        assert_eq!(response.status, 200, "{response:?}");
+        let sid = response
             .body
             .split("\"sid\":\"")
             .nth(1)
@@ -214,7 +215,7 @@ impl Polling {
         polling
     }
 
-    pub async fn get(&self) -> Answer {
+    pub async fn get(&self) -> Response {
         request(
             self.address,
             "GET",
@@ -225,7 +226,7 @@ impl Polling {
         .await
     }
 
-    pub async fn post(&self, body: impl AsRef<[u8]>) -> Answer {
+    pub async fn post(&self, body: impl AsRef<[u8]>) -> Response {
         let headers = "content-type: text/plain;charset=UTF-8\r\n";
         request(
             self.address,
@@ -237,7 +238,7 @@ impl Polling {
         .await
     }
 
-    pub async fn post_binary(&self, body: &[u8]) -> Answer {
+    pub async fn post_binary(&self, body: &[u8]) -> Response {
         let headers = "content-type: application/octet-stream\r\n";
         request(
             self.address,
@@ -249,8 +250,8 @@ impl Polling {
         .await
     }
 
-    /// Whether it is over: a session that is not would take this.
-    pub async fn is_over(&self) -> bool {
+    /// Whether the session has ended: an open session accepts this packet.
+    pub async fn has_ended(&self) -> bool {
         let body = if self.query.contains("EIO=3") {
             "1:6"
         } else {
@@ -260,14 +261,14 @@ impl Polling {
     }
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection.
 pub async fn request(
     address: SocketAddr,
     method: &str,
     path: &str,
     headers: &str,
     body: &[u8],
-) -> Answer {
+) -> Response {
     let mut raw = Raw::open(address).await;
     let length = body.len();
     let head = format!(
@@ -275,22 +276,22 @@ pub async fn request(
     );
     raw.write(head).await;
     raw.write(body).await;
-    raw.answer().await.expect("an answer")
+    raw.response().await.expect("the server must respond")
 }
 
-/// A node in open mode whose limits on events are out of the way.
+/// A node in open mode, with rates of events that no test reaches.
 pub async fn node(settings: &[(&str, &str)]) -> Cluster {
-    let wide = [
+    let no_rates = [
         ("RATE_EVENTS_PER_SEC", "1000000"),
         ("RATE_EVENTS_BURST", "1000000"),
     ];
-    Cluster::alone(&[&wide, settings].concat()).await
+    Cluster::alone(&[&no_rates, settings].concat()).await
 }
 
-/// The value of a figure in `/metrics`; of those with labels, their sum.
+/// The value of a metric in `/metrics`. Series with different labels are summed up.
 pub async fn metric(address: SocketAddr, name: &str) -> u64 {
-    let answer = request(address, "GET", "/metrics", "", b"").await;
-    let lines = answer
+    let response = request(address, "GET", "/metrics", "", b"").await;
+    let lines = response
         .body
         .lines()
         .filter(|line| line.split(['{', ' ']).next() == Some(name));
@@ -299,7 +300,7 @@ pub async fn metric(address: SocketAddr, name: &str) -> u64 {
         .sum()
 }
 
-/// Someone else on the same node, who must notice nothing.
+/// Another client on the same node, which an attack must not affect.
 pub struct Witness(Client);
 
 impl Witness {
@@ -307,8 +308,8 @@ impl Witness {
         Self(Client::member(address, "witness", "home").await)
     }
 
-    /// Sends, and hears what it sent.
-    pub async fn is_well(&self) {
+    /// Sends a message and waits until it is delivered back.
+    pub async fn is_unaffected(&self) {
         let seq = self
             .0
             .done(

@@ -1,21 +1,24 @@
-//! Socket.IO packets that break the protocol, or use it against the server.
+//! Attacks by Socket.IO packets, invalid and valid ones.
 
 use std::time::{Duration, Instant};
 
 use crate::raw::{Polling, Raw, Witness, frame, metric, node};
 
 #[tokio::test]
-async fn packets_that_break_the_protocol_end_their_connection() {
+async fn packets_that_violate_the_protocol_close_the_connection() {
     let node = node(&[]).await;
     let address = node.address(0);
     let witness = Witness::on(address).await;
     let attacks: &[(&str, &[&str])] = &[
         ("no packet", &["4"]),
         ("an unknown type", &["48"]),
-        ("the server's own refusal", &["44{\"message\":\"x\"}"]),
+        (
+            "a CONNECT_ERROR, which only the server sends",
+            &["44{\"message\":\"x\"}"],
+        ),
         ("an object for arguments", &["42{\"0\":\"join\"}"]),
         ("text for arguments", &["42\"join\""]),
-        ("an answer without an id", &["43[]"]),
+        ("an acknowledgement without an id", &["43[]"]),
         ("no count of attachments", &["45-[\"join\"]"]),
         ("a negative count", &["45-1-[\"join\"]"]),
         ("a billion attachments", &["451000000000-[\"join\"]"]),
@@ -23,46 +26,46 @@ async fn packets_that_break_the_protocol_end_their_connection() {
             "more than a number holds",
             &["4599999999999999999999999-[\"join\"]"],
         ),
-        ("one attachment more than are taken", &["451001-[\"join\"]"]),
+        ("one attachment more than the limit", &["451001-[\"join\"]"]),
         (
-            "text where an attachment is due",
+            "text where an attachment is expected",
             &[
                 "451-[\"join\",{\"_placeholder\":true,\"num\":0}]",
                 "42[\"join\"]",
             ],
         ),
         (
-            "an announcement where an attachment is due",
+            "an announcement where an attachment is expected",
             &["451-[\"join\"]", "451-[\"join\"]"],
         ),
     ];
-    for (what, packets) in attacks {
-        let mut attacker = Raw::member(address).await;
+    for (case, packets) in attacks {
+        let mut attacker = Raw::authenticated(address).await;
         for packet in *packets {
-            attacker.say(packet).await;
+            attacker.send_text(packet).await;
         }
-        assert_eq!(attacker.closed().await, Some(1002), "{what}");
-        witness.is_well().await;
+        assert_eq!(attacker.close_code().await, Some(1002), "{case}");
+        witness.is_unaffected().await;
     }
-    let mut attacker = Raw::member(address).await;
+    let mut attacker = Raw::authenticated(address).await;
     attacker.write(frame(0x82, &[1, 2, 3])).await;
     assert_eq!(
-        attacker.closed().await,
+        attacker.close_code().await,
         Some(1002),
-        "binary that nobody announced"
+        "binary data that was not announced"
     );
     let mut attacker = Raw::websocket(address, 4).await;
-    attacker.say("42[\"message\",{}]").await;
-    attacker.closed().await;
-    witness.is_well().await;
+    attacker.send_text("42[\"message\",{}]").await;
+    attacker.close_code().await;
+    witness.is_unaffected().await;
     node.stop().await;
 }
 
 #[tokio::test]
-async fn packets_that_only_look_bad_are_answered_or_mean_nothing() {
+async fn odd_but_valid_packets_are_answered_or_ignored() {
     let node = node(&[]).await;
     let address = node.address(0);
-    let mut client = Raw::member(address).await;
+    let mut client = Raw::authenticated(address).await;
     let deep = format!(
         "421[\"message\",{}{}]",
         "[".repeat(30_000),
@@ -73,7 +76,7 @@ async fn packets_that_only_look_bad_are_answered_or_mean_nothing() {
         |num: &str| format!("451-1[\"message\",{{\"_placeholder\":true,\"num\":{num}}}]");
     let answered: &[(&str, Vec<Vec<u8>>, &str)] = &[
         (
-            "an ack id that no number holds",
+            "an ack id that is out of range",
             vec![frame(0x81, b"4299999999999999999999[\"join\",5]")],
             "42[\"exception\"",
         ),
@@ -104,7 +107,7 @@ async fn packets_that_only_look_bad_are_answered_or_mean_nothing() {
             "431[{\"ok\":false,\"code\":\"bad_request\"",
         ),
         (
-            "an escape that is nobody's name",
+            "an unknown name with an escape",
             vec![frame(0x81, b"421[\"a\\u0000\",{}]")],
             "431[{\"ok\":false,\"code\":\"unknown_event\"",
         ),
@@ -132,25 +135,25 @@ async fn packets_that_only_look_bad_are_answered_or_mean_nothing() {
             "431[",
         ),
         (
-            "no attachments after all",
+            "an announcement of no attachments",
             vec![frame(0x81, b"450-1[\"message\",{}]")],
             "431[",
         ),
         (
-            "a namespace that nobody serves",
+            "an unknown namespace",
             vec![frame(0x81, b"40/admin,{}")],
             "44/admin,",
         ),
     ];
-    for (what, frames, answer) in answered {
+    for (case, frames, reply) in answered {
         for bytes in frames {
             client.write(bytes).await;
         }
-        let text = client.text().await;
-        assert!(text.starts_with(answer), "{what}: {text}");
+        let text = client.next_text().await;
+        assert!(text.starts_with(reply), "{case}: {text}");
     }
-    // Nothing comes of these: the next answer is the next question's.
-    for nothing in [
+    // These have no reply: the next reply belongs to the next request.
+    for ignored in [
         "40",
         "40{\"token\":\"x\"}",
         "43999[]",
@@ -158,10 +161,10 @@ async fn packets_that_only_look_bad_are_answered_or_mean_nothing() {
         "41/admin,",
         "460-5[]",
     ] {
-        client.say(nothing).await;
-        client.say("429[\"history\",5]").await;
-        let text = client.text().await;
-        assert!(text.starts_with("439["), "{nothing}: {text}");
+        client.send_text(ignored).await;
+        client.send_text("429[\"history\",5]").await;
+        let text = client.next_text().await;
+        assert!(text.starts_with("439["), "{ignored}: {text}");
     }
     node.stop().await;
 }
@@ -169,7 +172,7 @@ async fn packets_that_only_look_bad_are_answered_or_mean_nothing() {
 #[tokio::test]
 async fn events_with_attachments_and_without_keep_their_order() {
     let node = node(&[]).await;
-    let mut client = Raw::member(node.address(0)).await;
+    let mut client = Raw::authenticated(node.address(0)).await;
     let whole = |id: u32| frame(0x81, format!("42{id}[\"history\",5]").as_bytes());
     let attached = |id: u32| {
         let head = format!("451-{id}[\"message\",{{\"_placeholder\":true,\"num\":0}}]");
@@ -187,209 +190,210 @@ async fn events_with_attachments_and_without_keep_their_order() {
         .write(ids.iter().map(both).collect::<Vec<_>>().concat())
         .await;
     for id in ids {
-        let text = client.text().await;
+        let text = client.next_text().await;
         assert!(text.starts_with(&format!("43{id}[")), "{id}: {text}");
     }
     node.stop().await;
 }
 
 #[tokio::test]
-async fn events_behind_a_disconnect_end_the_transport() {
+async fn events_after_a_disconnect_close_the_transport() {
     let node = node(&[("AUTH_TIMEOUT_SECS", "600")]).await;
     let address = node.address(0);
     let witness = Witness::on(address).await;
-    let mut client = Raw::member(address).await;
+    let mut client = Raw::authenticated(address).await;
     client
         .write([frame(0x81, b"41"), frame(0x81, b"421[\"history\",5]")].concat())
         .await;
-    witness.is_well().await;
-    // The one in the same breath may still find its socket; a later one doesn't, and isn't left without a word.
-    client.say("422[\"history\",5]").await;
-    client.closed().await;
-    let mut client = Raw::member(address).await;
-    client.say("41").await;
-    client.say("40").await;
+    witness.is_unaffected().await;
+    // The event in the same write may still reach its socket. A later one does not, and closes the
+    // transport so that its sender does not wait for a reply.
+    client.send_text("422[\"history\",5]").await;
+    client.close_code().await;
+    let mut client = Raw::authenticated(address).await;
+    client.send_text("41").await;
+    client.send_text("40").await;
     assert!(
-        client.text().await.starts_with("40"),
-        "and a new CONNECT begins anew"
+        client.next_text().await.starts_with("40"),
+        "a new CONNECT begins a new connection"
     );
-    client.say("421[\"history\",5]").await;
+    client.send_text("421[\"history\",5]").await;
     assert!(
         client
-            .text()
+            .next_text()
             .await
             .starts_with("431[{\"ok\":false,\"code\":\"unauthorized\"")
     );
-    witness.is_well().await;
+    witness.is_unaffected().await;
     node.stop().await;
 }
 
 #[tokio::test]
-async fn attachments_that_never_come_hold_no_more_than_a_packet() {
+async fn missing_attachments_hold_no_more_memory_than_a_packet() {
     let node = node(&[]).await;
     let address = node.address(0);
     let witness = Witness::on(address).await;
-    let mut attacker = Raw::member(address).await;
-    attacker.say("451000-[\"message\",{}]").await;
-    // Each within the limit of a message, together beyond that of a packet.
+    let mut attacker = Raw::authenticated(address).await;
+    attacker.send_text("451000-[\"message\",{}]").await;
+    // Each is within the limit of a message; together they exceed the limit of a packet.
     for _ in 0..3 {
         attacker.write(frame(0x82, &[0; 500_000])).await;
     }
-    assert_eq!(attacker.closed().await, Some(1002));
-    let mut silent = Raw::member(address).await;
+    assert_eq!(attacker.close_code().await, Some(1002));
+    let mut silent = Raw::authenticated(address).await;
     silent
-        .say("451-[\"message\",{\"_placeholder\":true,\"num\":0}]")
+        .send_text("451-[\"message\",{\"_placeholder\":true,\"num\":0}]")
         .await;
-    silent.say("429[\"history\",5]").await;
-    assert_eq!(silent.closed().await, Some(1002));
-    witness.is_well().await;
+    silent.send_text("429[\"history\",5]").await;
+    assert_eq!(silent.close_code().await, Some(1002));
+    witness.is_unaffected().await;
     node.stop().await;
 }
 
 #[tokio::test]
-async fn namespaces_that_nobody_serves_leave_nothing_behind() {
+async fn unknown_namespaces_leave_no_state_behind() {
     let node = node(&[]).await;
     let address = node.address(0);
     let witness = Witness::on(address).await;
-    let mut attacker = Raw::member(address).await;
+    let mut attacker = Raw::authenticated(address).await;
     for index in 0..5_000 {
-        attacker.say(&format!("40/n{index},")).await;
+        attacker.send_text(&format!("40/n{index},")).await;
         assert_eq!(
-            attacker.text().await,
+            attacker.next_text().await,
             format!("44/n{index},{{\"message\":\"Invalid namespace\"}}")
         );
     }
-    // Its name comes back in the answer: one that the outbox doesn't take ends the connection.
+    // The reply repeats the name. A reply that does not fit into the outbox closes the connection.
     attacker
-        .say(&format!("40/{},", "x".repeat((1 << 20) - 8)))
+        .send_text(&format!("40/{},", "x".repeat((1 << 20) - 8)))
         .await;
-    attacker.closed().await;
-    witness.is_well().await;
+    attacker.close_code().await;
+    witness.is_unaffected().await;
     node.stop().await;
 }
 
-async fn is_closed_soon(mut attacker: Raw, what: &str) {
+async fn is_closed_soon(mut attacker: Raw, case: &str) {
     let began = Instant::now();
-    attacker.closed().await;
-    // `AUTH_TIMEOUT_SECS` is 1; what never says CONNECT has three seconds more.
+    attacker.close_code().await;
+    // `AUTH_TIMEOUT_SECS` is 1. A transport without a CONNECT has 3 s more.
     assert!(
         began.elapsed() < Duration::from_secs(10),
-        "{what} stays for {:?}",
+        "{case} stays open for {:?}",
         began.elapsed()
     );
 }
 
 #[tokio::test]
-async fn who_never_says_who_it_is_is_closed() {
+async fn a_transport_that_never_authenticates_is_closed() {
     let node = node(&[("AUTH_TIMEOUT_SECS", "1")]).await;
     let address = node.address(0);
     let silent = Raw::websocket(address, 4).await;
     let silent_v3 = Raw::websocket(address, 3).await;
     let mut connected = Raw::websocket(address, 4).await;
-    connected.say("40").await;
+    connected.send_text("40").await;
     let mut elsewhere = Raw::websocket(address, 4).await;
-    elsewhere.say("40/admin,").await;
-    // Leaving the namespace ends the wait for an identity, so it must begin another.
+    elsewhere.send_text("40/admin,").await;
+    // A DISCONNECT ends the deadline for authentication, so it must begin another one.
     let mut left = Raw::websocket(address, 4).await;
-    left.say("40").await;
-    left.text().await;
-    left.say("41").await;
+    left.send_text("40").await;
+    left.next_text().await;
+    left.send_text("41").await;
     let mut left_v3 = Raw::websocket(address, 3).await;
-    left_v3.text().await;
-    left_v3.say("41").await;
-    let mut forth_and_back = Raw::websocket(address, 4).await;
+    left_v3.next_text().await;
+    left_v3.send_text("41").await;
+    let mut repeated = Raw::websocket(address, 4).await;
     for _ in 0..3 {
-        forth_and_back.say("40").await;
-        forth_and_back.text().await;
-        forth_and_back.say("41").await;
+        repeated.send_text("40").await;
+        repeated.next_text().await;
+        repeated.send_text("41").await;
     }
     let all = [
         (silent, "no CONNECT"),
         (silent_v3, "no identity, version 3"),
         (connected, "no identity"),
-        (elsewhere, "no CONNECT that is let in"),
+        (elsewhere, "no accepted CONNECT"),
         (left, "CONNECT, then DISCONNECT"),
         (left_v3, "DISCONNECT, version 3"),
-        (forth_and_back, "in and out again and again"),
+        (repeated, "repeated CONNECT and DISCONNECT"),
     ];
-    futures_util::future::join_all(all.map(|(attacker, what)| is_closed_soon(attacker, what)))
+    futures_util::future::join_all(all.map(|(attacker, case)| is_closed_soon(attacker, case)))
         .await;
     assert_eq!(metric(address, "hubbub_connections").await, 0);
     node.stop().await;
 }
 
 #[tokio::test]
-async fn who_leaves_the_namespace_and_comes_back_keeps_the_transport() {
+async fn a_client_that_rejoins_the_namespace_keeps_its_transport() {
     let node = node(&[("AUTH_TIMEOUT_SECS", "1"), ("PING_INTERVAL_MS", "500")]).await;
     let address = node.address(0);
-    let mut client = Raw::member(address).await;
-    client.say("41").await;
-    client.say("40").await;
-    assert!(client.text().await.starts_with("40"));
+    let mut client = Raw::authenticated(address).await;
+    client.send_text("41").await;
+    client.send_text("40").await;
+    assert!(client.next_text().await.starts_with("40"));
     client
-        .say("420[\"authenticate\",{\"user_id\":\"eve\"}]")
+        .send_text("420[\"authenticate\",{\"user_id\":\"eve\"}]")
         .await;
-    assert!(client.text().await.starts_with("430"));
-    assert!(client.text().await.contains("authenticated"));
-    // Heartbeats well beyond the time in which it would have been closed.
+    assert!(client.next_text().await.starts_with("430"));
+    assert!(client.next_text().await.contains("authenticated"));
+    // Heartbeats until well after the time at which it would have been closed.
     for _ in 0..5 {
-        assert_eq!(client.text().await, "2");
-        client.say("3").await;
+        assert_eq!(client.next_text().await, "2");
+        client.send_text("3").await;
     }
-    client.say("429[\"history\",5]").await;
-    assert!(client.text().await.starts_with("439["));
+    client.send_text("429[\"history\",5]").await;
+    assert!(client.next_text().await.starts_with("439["));
     node.stop().await;
 }
 
 #[tokio::test]
-async fn connects_on_one_transport_are_counted() {
+async fn connects_on_one_transport_are_limited() {
     let node = node(&[]).await;
     let mut attacker = Raw::websocket(node.address(0), 4).await;
     let mut connects = 0;
     loop {
-        attacker.say("40").await;
-        match attacker.frame().await {
+        attacker.send_text("40").await;
+        match attacker.next_frame().await {
             Some((0x81, _)) => connects += 1,
             _ => break,
         }
-        attacker.say("41").await;
+        attacker.send_text("41").await;
     }
     assert_eq!(connects, 100);
     node.stop().await;
 }
 
 #[tokio::test]
-async fn events_beyond_the_rate_are_refused_until_the_refusals_are_too_many() {
-    let node = crate::node::Cluster::alone(&[]).await;
+async fn events_beyond_the_rate_are_refused_and_too_many_refusals_close_the_connection() {
+    let node = hubbub_test_support::node::Cluster::alone(&[]).await;
     let address = node.address(0);
     let witness = Witness::on(address).await;
-    let mut attacker = Raw::member(address).await;
+    let mut attacker = Raw::authenticated(address).await;
     let flood = frame(0x81, b"42[\"history\",{\"room_id\":\"home\"}]").repeat(5_000);
     let (mut sent, began) = (0, Instant::now());
-    // Refusals are answers: who reads none of them is a slow consumer. Until its connection is closed to the last it is
-    // still read, and nothing is done.
+    // Refusals are replies: a client that reads none of them is a slow consumer. Until its
+    // connection is completely closed, the server still reads its events and discards them.
     while attacker.write(&flood).await {
         sent += 1;
         assert!(
             began.elapsed() < Duration::from_secs(20),
-            "{sent} times 5,000 events, and nobody minds"
+            "{sent} times 5,000 events were sent and the connection is still open"
         );
-        // The witness has a rate, too.
+        // Not after every write: the witness has a rate, too.
         if sent % 32 == 1 {
-            witness.is_well().await;
+            witness.is_unaffected().await;
         }
     }
     assert!(metric(address, "hubbub_events_rate_limited_total").await > 1_000);
     let polling = Polling::begin(address, 4).await;
     polling.post("40").await;
     assert!(polling.get().await.body.starts_with("40"));
-    let answer = polling
+    let response = polling
         .post(vec!["42[\"history\",{}]"; 40_000].join("\x1e"))
         .await;
-    assert!([200, 400].contains(&answer.status), "{answer:?}");
+    assert!([200, 400].contains(&response.status), "{response:?}");
     assert!(
-        polling.is_over().await,
-        "its refusals don't fit into its outbox"
+        polling.has_ended().await,
+        "the refusals do not fit into the outbox"
     );
     node.stop().await;
 }

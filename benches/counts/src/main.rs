@@ -1,7 +1,8 @@
-//! The steps of a message's way whose processor instructions scripts/counts counts: `counts STEP TIMES` does one so many
-//! times. What the start costs is taken out by counting twice, with different `TIMES`.
+//! The steps of the message path that `scripts/counts` measures in processor instructions:
+//! `counts STEP TIMES` runs one step `TIMES` times. Counting twice, with different `TIMES`,
+//! eliminates the cost of the start.
 
-// A step that can't be done should stop, and say where.
+// A step that fails should stop, and report the position.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::VecDeque;
@@ -19,7 +20,8 @@ use hubbub::gateway::connections::decode_event;
 use hubbub::gateway::wire;
 use parking_lot::Mutex;
 
-/// An outlet like a socket's, up to the system call: it encodes, counts and queues, and is emptied by the writer.
+/// An outlet that does the work of a socket up to the system call: it encodes, counts and queues.
+/// The benchmark empties the queue in place of the writer.
 struct Sink {
     conn: ConnId,
     user: UserId,
@@ -53,19 +55,17 @@ impl Outlet for Sink {
     fn close(&self, _: CloseReason) {}
 }
 
-fn draft() -> NewMessage {
-    draft_for("room")
+fn new_message() -> NewMessage {
+    new_message_in("room")
 }
 
-fn draft_for(room: &str) -> NewMessage {
+fn new_message_in(room: &str) -> NewMessage {
     let fields = MessageFields {
         content: "x".repeat(100),
         ..MessageFields::default()
     };
-    let (room, user) = (
-        RoomId::parse("room_id", room).unwrap(),
-        UserId::parse("user_id", "ann").unwrap(),
-    );
+    let room = RoomId::parse("room_id", room).unwrap();
+    let user = UserId::parse("user_id", "ann").unwrap();
     NewMessage::new(
         room,
         user.clone(),
@@ -95,14 +95,15 @@ async fn append(times: usize) {
         black_box(
             backplane
                 .log
-                .append(black_box(&draft()), None)
+                .append(black_box(&new_message()), None)
                 .await
                 .unwrap(),
         );
     }
 }
 
-/// Calls of Redis's script with ten messages each, of ten rooms; their keys, if they have one, are never the same.
+/// Calls the append script of Redis with ten messages of ten rooms per call. If `keyed`, each call
+/// has its own key.
 async fn append_to_redis(times: usize, url: &str, keyed: bool) {
     let settings = RedisSettings {
         url: url.to_owned(),
@@ -112,18 +113,19 @@ async fn append_to_redis(times: usize, url: &str, keyed: bool) {
     let rooms: Vec<_> = (0..10).map(|room| format!("room-{room}")).collect();
     for call in 0..times {
         let key = format!("key-{call}");
-        let drafts: Vec<_> = rooms.iter().map(|room| draft_for(room)).collect();
-        let places = drafts
+        let key = if keyed { Some(&*key) } else { None };
+        let messages: Vec<_> = rooms.iter().map(|room| new_message_in(room)).collect();
+        let appends = messages
             .iter()
-            .map(|draft| backplane.log.append(draft, keyed.then_some(&*key)));
-        for place in futures_util::future::join_all(places).await {
-            place.unwrap();
+            .map(|message| backplane.log.append(message, key));
+        for appended in futures_util::future::join_all(appends).await {
+            appended.unwrap();
         }
     }
 }
 
-/// A room with so many members on this node, all of them there.
-async fn crowd(backplane: &Backplane, members: usize) -> (Delivery, Vec<Arc<Sink>>) {
+/// A room with `members` members on this node, all of them joined.
+async fn populated_room(backplane: &Backplane, members: usize) -> (Delivery, Vec<Arc<Sink>>) {
     let delivery = Delivery::start(backplane, &DeliverySettings::default());
     let mut sinks = Vec::new();
     for member in 0..members {
@@ -155,15 +157,15 @@ async fn crowd(backplane: &Backplane, members: usize) -> (Delivery, Vec<Arc<Sink
     (delivery, sinks)
 }
 
-/// From the append to the queues of all members.
+/// Appends messages, and waits until each is in the queues of all members.
 async fn broadcast(times: usize, members: usize) {
     let backplane = memory::embedded(BackplaneLimits::default());
-    let (delivery, sinks) = crowd(&backplane, members).await;
+    let (delivery, sinks) = populated_room(&backplane, members).await;
     let room = RoomId::parse("room_id", "room").unwrap();
     delivery.settle(&room).await;
     sinks.iter().for_each(|sink| sink.queue.lock().clear());
     for _ in 0..times {
-        backplane.log.append(&draft(), None).await.unwrap();
+        backplane.log.append(&new_message(), None).await.unwrap();
         delivery.settle(&room).await;
         for sink in &sinks {
             black_box(sink.queue.lock().pop_front().unwrap());
@@ -175,7 +177,7 @@ async fn broadcast(times: usize, members: usize) {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let (Some(step), Some(times)) = (arguments.next(), arguments.next()) else {
-        println!("scripts/counts runs this under valgrind");
+        println!("usage: counts STEP TIMES [REDIS_URL]; scripts/counts runs it under valgrind");
         return;
     };
     let url = arguments.next().unwrap_or_default();
@@ -191,6 +193,6 @@ fn main() {
         "broadcast-100" => runtime.block_on(broadcast(times, 100)),
         "redis" => runtime.block_on(append_to_redis(times, &url, false)),
         "redis-keyed" => runtime.block_on(append_to_redis(times, &url, true)),
-        other => panic!("there is no step {other}"),
+        other => panic!("unknown step {other}"),
     }
 }

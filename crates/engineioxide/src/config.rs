@@ -1,34 +1,34 @@
-//! What a service is told when it is built: path, heartbeat, limits of what comes in.
+//! Settings of a service: its path, heartbeat and limits of input.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use engineioxide_core::TransportType;
 
-/// The configuration of a service. Limits of what goes *out* are in
-/// [`Limits`](crate::control::Limits), because they come with the request.
+/// The configuration of a service. Limits of *output* are in [`Limits`](crate::control::Limits),
+/// because they come with the request.
 #[derive(Debug, Clone)]
 pub struct EngineIoConfig {
-    /// The path that is served, with or without a slash at its end. Default `/engine.io`.
+    /// The path that is served, with or without a trailing slash. Default `/engine.io`.
     pub req_path: Cow<'static, str>,
-    /// Engine.IO 4: how long after a pong the next ping is sent. Default 25 s.
+    /// Engine.IO 4: the time between a pong and the next ping. Default 25 s.
     pub ping_interval: Duration,
-    /// Engine.IO 4: how long a pong may take. Engine.IO 3: how much longer than
+    /// Engine.IO 4: how long the server waits for a pong. Engine.IO 3: how much longer than
     /// `ping_interval` the client may be silent. Default 20 s.
     pub ping_timeout: Duration,
-    /// How long an upgrade may take from the WebSocket's handshake on. Default 10 s.
+    /// How long an upgrade may take, from the WebSocket's handshake on. Default 10 s.
     pub upgrade_timeout: Duration,
-    /// Ignored: an outbox is bounded by bytes, see [`Limits`](crate::control::Limits).
-    /// Default 128.
+    /// Ignored: an outbox is bounded by bytes and frames, see
+    /// [`Limits`](crate::control::Limits). Default 128.
     pub max_buffer_size: usize,
-    /// The largest POST body and the largest WebSocket message that are taken, in bytes.
+    /// The largest POST body and the largest WebSocket message that are accepted, in bytes.
     /// Default 100,000.
     pub max_payload: u64,
     /// Ignored: an idle connection has no read buffer.
     pub ws_read_buffer_size: usize,
     /// Ignored: `max_payload` bounds a WebSocket message.
     pub ws_max_message_size: Option<usize>,
-    /// Ignored: `max_payload` bounds a WebSocket message, hence its frames.
+    /// Ignored: `max_payload` bounds a WebSocket message and thereby its frames.
     pub ws_max_frame_size: Option<usize>,
     /// A bit set of [`TransportType`]s. Default: both.
     pub transports: u8,
@@ -62,14 +62,14 @@ impl EngineIoConfig {
         self.transports & transport as u8 != 0
     }
 
-    /// Whether a request for `path` is ours: with and without a slash at the end, since old
+    /// Whether this service serves `path`. It does with and without a trailing slash, because old
     /// clients send either.
     pub(crate) fn serves(&self, path: &str) -> bool {
         let trimmed = |p: &'_ str| -> usize { p.strip_suffix('/').unwrap_or(p).len() };
         path[..trimmed(path)] == self.req_path[..trimmed(&self.req_path)]
     }
 
-    /// `max_payload` as the length of something in memory.
+    /// `max_payload` as a length in memory.
     pub(crate) fn payload_limit(&self) -> usize {
         usize::try_from(self.max_payload).unwrap_or(usize::MAX)
     }
@@ -147,7 +147,7 @@ impl EngineIoConfigBuilder {
         self
     }
 
-    /// The finished configuration.
+    /// Returns the configuration.
     pub fn build(self) -> EngineIoConfig {
         self.config
     }
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn serves_its_path_with_and_without_a_slash_and_nothing_else() {
+    fn the_path_is_served_with_and_without_a_trailing_slash() {
         for own in ["/socket.io", "/socket.io/"] {
             let config = EngineIoConfig::builder().req_path(own).build();
             assert!(config.serves("/socket.io"));

@@ -1,9 +1,9 @@
-//! What the application holds: its limits, the list of its sessions and their figures.
+//! The application's hold on its sessions: limits, the session table and counters.
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,28 +11,32 @@ use engineioxide_core::{ProtocolVersion, Sid, TransportType};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use crate::clock::Clock;
+pub(crate) use crate::counters::AtomicCounters;
+pub use crate::counters::Counters;
 use crate::handle::SessionHandle;
-use crate::rota::Rota;
+use crate::scheduler::WriteScheduler;
 use crate::session::Session;
+use crate::timer::Timer;
 use crate::websocket::{Link, Unbox, unbox};
 
+/// Shards of the session table, each with its own lock.
 const SHARDS: usize = 16;
 
-/// Limits of what goes out to one session.
+/// Limits of the output of one session.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Bytes (of WebSocket frames, headers included) that may wait for one session. A session
-    /// that would pass it is closed as a slow consumer; nothing is ever dropped from the middle.
-    /// Default 1 MiB.
+    /// Bytes (of WebSocket frames, headers included) that may wait for one session. A session that
+    /// would exceed this limit is closed as a slow consumer; no frame is ever dropped from the
+    /// middle of the stream. Default 1 MiB.
     pub outbox_bytes: usize,
-    /// Frames that may wait for one session's transport to take them, whatever their size: the smallest take ten times
-    /// their bytes of memory. A session that would pass it is closed as a slow consumer. Default 16,384.
+    /// Frames of any size that may wait until the session's transport takes them. This limit
+    /// exists because the smallest frames need ten times their bytes of memory. A session that
+    /// would exceed it is closed as a slow consumer. Default 16,384.
     pub outbox_frames: usize,
     /// How long bytes may wait without any progress before the session is closed. Default 10 s.
     pub write_timeout: Duration,
-    /// How long a closing WebSocket may take to take the close frame and to answer it.
-    /// Default 1 s.
+    /// The time limit for the WebSocket close handshake: writing the close frame and receiving the
+    /// peer's answer. Default 1 s.
     pub close_timeout: Duration,
 }
 
@@ -47,48 +51,50 @@ impl Default for Limits {
     }
 }
 
-/// The application's hold on all sessions whose requests carried it. Insert a clone into each
-/// request's extensions before the service sees it; without one, a default of the service's own
-/// applies. Sessions are found by the `Control` of the request, so use one for all.
+/// Controls all sessions whose requests carried this `Control`. Insert a clone into each request's
+/// extensions before the service receives it; without one, the service's own default `Control`
+/// applies. A request finds only the sessions of its own `Control`, so use one for all requests.
 #[derive(Clone)]
 pub struct Control(pub(crate) Arc<Registry>);
 
+/// The state that all clones of a [`Control`] share.
 pub(crate) struct Registry {
     pub(crate) limits: Limits,
-    pub(crate) counters: Tally,
-    pub(crate) clock: Clock,
-    pub(crate) rota: Rota,
-    /// For each kind of link what takes it out of hyper's box.
+    pub(crate) counters: AtomicCounters,
+    pub(crate) timer: Timer,
+    pub(crate) scheduler: WriteScheduler,
+    /// For each registered link type, the function that takes it out of hyper's box.
     pub(crate) links: Mutex<Arc<[Unbox]>>,
-    /// The runtime of the first session. Disconnections are told there, never in the stack of
-    /// whoever closes, who may hold locks.
+    /// The runtime of the first session. `on_disconnect` is called on its tasks and never on the
+    /// stack of the code that closes a session, because that code may hold locks.
     runtime: OnceLock<Handle>,
     shards: [Mutex<HashMap<Sid, Arc<Session>>>; SHARDS],
-    population: [AtomicUsize; 4],
+    /// Open sessions by transport and protocol version, see [`count_index`].
+    counts: [AtomicUsize; 4],
 }
 
 impl Control {
-    /// A control with no sessions yet.
+    /// A control without sessions.
     pub fn new(limits: Limits) -> Self {
         Self(Arc::new(Registry {
             limits,
-            counters: Tally::default(),
-            clock: Clock::default(),
-            rota: Rota::default(),
+            counters: AtomicCounters::default(),
+            timer: Timer::default(),
+            scheduler: WriteScheduler::default(),
             links: Mutex::new(Arc::new([])),
             runtime: OnceLock::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
-            population: Default::default(),
+            counts: Default::default(),
         }))
     }
 
-    /// The limits that it was made with.
+    /// The limits that this control was created with.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
     }
 
-    /// Handles of all living sessions. Sessions that open or close meanwhile may be missed or
-    /// already be closed.
+    /// Handles of all open sessions. The list is not a snapshot: a session that opens during the
+    /// call may be missing, and one that closes during the call may be in it.
     pub fn sessions(&self) -> Vec<SessionHandle> {
         let mut sessions = Vec::with_capacity(self.len());
         for shard in &self.0.shards {
@@ -97,53 +103,43 @@ impl Control {
         sessions
     }
 
-    /// How many sessions live.
+    /// The number of open sessions.
     pub fn len(&self) -> usize {
         self.0
-            .population
+            .counts
             .iter()
             .map(|count| count.load(Ordering::Relaxed))
             .sum()
     }
 
-    /// Whether no session lives.
+    /// Whether no session is open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many sessions live on this transport with this protocol.
+    /// The number of open sessions on this transport with this protocol version.
     pub fn count(&self, transport: TransportType, protocol: ProtocolVersion) -> usize {
-        self.0.population[index(transport, protocol)].load(Ordering::Relaxed)
+        self.0.counts[count_index(transport, protocol)].load(Ordering::Relaxed)
     }
 
-    /// The figures so far. Each is exact, together they aren't one moment.
+    /// The counters' values. Each value is exact, but they are not read at one moment.
     pub fn counters(&self) -> Counters {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let tally = &self.0.counters;
-        Counters {
-            opened: read(&tally.opened),
-            slow_consumers: read(&tally.slow_consumers),
-            heartbeat_timeouts: read(&tally.heartbeat_timeouts),
-            upgrades: read(&tally.upgrades),
-            boxed: read(&tally.boxed),
-            packets_in: read(&tally.packets_in),
-            packets_out: read(&tally.packets_out),
-            bytes_in: read(&tally.bytes_in),
-            bytes_out: read(&tally.bytes_out),
-        }
+        self.0.counters.read()
     }
 
-    /// Where the server gives hyper a `TokioIo<L>` to serve, WebSockets run on the `L` itself: without being told they run on
-    /// what hyper hands over, which has it in a box, and costs each of them memory and time. To be told once of each kind.
-    pub fn runs_on<L: Link>(&self) {
+    /// Registers the stream type `L` that the server passes to hyper as a `TokioIo<L>`. WebSockets
+    /// then run on the `L` itself. On a type that is not registered they run on hyper's boxed
+    /// stream, which costs each of them memory and time. Call this once for each stream type.
+    pub fn register_link<L: Link>(&self) {
         let mut links = self.0.links.lock();
         *links = links.iter().copied().chain([unbox::<L> as Unbox]).collect();
     }
 
-    /// The line in which sessions wait to write, for connections of another kind. Must be called within a tokio runtime.
-    pub fn rota(&self) -> Rota {
-        self.0.rota.start();
-        self.0.rota.clone()
+    /// The scheduler in which the sessions wait to write, so that connections of other kinds can
+    /// share it. Must be called within a tokio runtime.
+    pub fn write_scheduler(&self) -> WriteScheduler {
+        self.0.scheduler.start();
+        self.0.scheduler.clone()
     }
 
     pub(crate) fn find(&self, sid: &Sid) -> Option<Arc<Session>> {
@@ -152,10 +148,10 @@ impl Control {
 
     pub(crate) fn insert(&self, session: &Arc<Session>) {
         self.0.runtime.get_or_init(Handle::current);
-        self.0.clock.start(&self.0);
-        self.0.rota.start();
-        Tally::add(&self.0.counters.opened, 1);
-        self.0.population[index(session.transport(), session.protocol)]
+        self.0.timer.start(&self.0);
+        self.0.scheduler.start();
+        AtomicCounters::add(&self.0.counters.opened, 1);
+        self.0.counts[count_index(session.transport(), session.protocol)]
             .fetch_add(1, Ordering::Relaxed);
         self.0
             .shard(&session.id)
@@ -163,22 +159,24 @@ impl Control {
             .insert(session.id, session.clone());
     }
 
-    /// Forgets a session that was inserted; `transport` is what carried it at its end.
+    /// Removes a session that was inserted. `transport` is its transport at the time of the close.
     pub(crate) fn remove(&self, sid: &Sid, transport: TransportType, protocol: ProtocolVersion) {
         if self.0.shard(sid).lock().remove(sid).is_some() {
-            self.0.population[index(transport, protocol)].fetch_sub(1, Ordering::Relaxed);
+            self.0.counts[count_index(transport, protocol)].fetch_sub(1, Ordering::Relaxed);
         }
     }
 
+    /// Counts a session that was upgraded from polling to a WebSocket.
     pub(crate) fn upgraded(&self, protocol: ProtocolVersion) {
-        self.0.population[index(TransportType::Websocket, protocol)]
+        self.0.counts[count_index(TransportType::Websocket, protocol)]
             .fetch_add(1, Ordering::Relaxed);
-        self.0.population[index(TransportType::Polling, protocol)].fetch_sub(1, Ordering::Relaxed);
-        Tally::add(&self.0.counters.upgrades, 1);
+        self.0.counts[count_index(TransportType::Polling, protocol)]
+            .fetch_sub(1, Ordering::Relaxed);
+        AtomicCounters::add(&self.0.counters.upgrades, 1);
     }
 
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        // Set by `insert`; nothing is spawned for sessions that never were.
+        // `insert` has set the runtime; work is spawned only for sessions that were inserted.
         self.0.runtime.get_or_init(Handle::current).spawn(work);
     }
 }
@@ -200,13 +198,13 @@ impl fmt::Debug for Control {
 
 impl Registry {
     fn shard(&self, sid: &Sid) -> &Mutex<HashMap<Sid, Arc<Session>>> {
-        // Ids are random base64: any two characters spread well enough.
+        // Session ids are random base64, so their first two characters spread well enough.
         let bytes = sid.as_str().as_bytes();
-        let spread = bytes
+        let hash = bytes
             .iter()
             .take(2)
-            .fold(0usize, |sum, &byte| sum * 31 + usize::from(byte));
-        &self.shards[spread % SHARDS]
+            .fold(0usize, |hash, &byte| hash * 31 + usize::from(byte));
+        &self.shards[hash % SHARDS]
     }
 
     pub(crate) fn find(&self, sid: &Sid) -> Option<Arc<Session>> {
@@ -216,63 +214,21 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        self.clock.stop();
-        self.rota.stop();
+        self.timer.stop();
+        self.scheduler.stop();
     }
 }
 
-fn index(transport: TransportType, protocol: ProtocolVersion) -> usize {
+fn count_index(transport: TransportType, protocol: ProtocolVersion) -> usize {
     let transport = usize::from(transport == TransportType::Websocket);
     let protocol = usize::from(protocol == ProtocolVersion::V4);
     transport * 2 + protocol
 }
 
-/// A reading of a [`Control`]'s figures, all since it was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Sessions opened.
-    pub opened: u64,
-    /// Sessions closed because their outbox overflowed or made no progress.
-    pub slow_consumers: u64,
-    /// Sessions closed for want of a heartbeat.
-    pub heartbeat_timeouts: u64,
-    /// Sessions that went from polling to a WebSocket.
-    pub upgrades: u64,
-    /// WebSockets that run on what hyper handed over, as nobody told of what is in it: see [`Control::runs_on`].
-    pub boxed: u64,
-    /// Engine.IO packets received.
-    pub packets_in: u64,
-    /// Frames handed to a transport.
-    pub packets_out: u64,
-    /// Bytes read: of WebSockets all, of polling the bodies.
-    pub bytes_in: u64,
-    /// Bytes written: of WebSockets all, of polling the bodies.
-    pub bytes_out: u64,
-}
-
-/// The living figures behind [`Counters`].
-#[derive(Default)]
-pub(crate) struct Tally {
-    pub(crate) opened: AtomicU64,
-    pub(crate) slow_consumers: AtomicU64,
-    pub(crate) heartbeat_timeouts: AtomicU64,
-    pub(crate) upgrades: AtomicU64,
-    pub(crate) boxed: AtomicU64,
-    pub(crate) packets_in: AtomicU64,
-    pub(crate) packets_out: AtomicU64,
-    pub(crate) bytes_in: AtomicU64,
-    pub(crate) bytes_out: AtomicU64,
-}
-
-impl Tally {
-    pub(crate) fn add(counter: &AtomicU64, n: usize) {
-        counter.fetch_add(n as u64, Ordering::Relaxed);
-    }
-}
-
-/// The one request extension that is kept with a session: `Socket::req_parts` has it, beside the
-/// [`SessionHandle`]. Everything else of the request is let go, because header and URI are slices
-/// that would pin the connection's read buffer for the session's life.
+/// The one request extension that is kept with a session. `Socket::req_parts` holds it, next to the
+/// [`SessionHandle`]. Everything else of the request is dropped, because header values and the URI
+/// are slices of the connection's read buffer and would keep it allocated for the session's
+/// lifetime.
 #[derive(Clone)]
 pub struct Retained(pub Arc<dyn Any + Send + Sync>);
 

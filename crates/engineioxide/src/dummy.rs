@@ -9,45 +9,46 @@ use tokio::sync::mpsc;
 use crate::config::EngineIoConfig;
 use crate::control::Control;
 use crate::frame::Body;
-use crate::session::{Owner, Poll, Session};
+use crate::session::{PollReply, Session, SessionHandler};
 use crate::socket::{DisconnectReason, Socket};
 
 type OnClose = Box<dyn Fn(Sid, DisconnectReason) + Send + Sync>;
 
-struct Closer(Sid, OnClose);
+struct CloseCallback(Sid, OnClose);
 
-impl Owner for Closer {
-    fn message(&self, _: Str) {}
+impl SessionHandler for CloseCallback {
+    fn on_message(&self, _: Str) {}
 
-    fn binary(&self, _: Bytes) {}
+    fn on_binary(&self, _: Bytes) {}
 
-    fn disconnected(&self, reason: DisconnectReason) {
+    fn on_disconnect(&self, reason: DisconnectReason) {
         (self.1)(self.0, reason);
     }
 }
 
 impl<D: Default + Send + Sync + 'static> Socket<D> {
-    /// A socket whose messages go nowhere.
+    /// A socket whose outgoing messages are not read.
     #[doc(hidden)]
     pub fn new_dummy(sid: Sid, on_close: OnClose) -> Arc<Self> {
         Self::dummy(sid, on_close).1
     }
 
-    /// A socket whose messages come out of the channel.
+    /// A socket whose outgoing messages are sent to the returned channel of `capacity` packets.
     #[doc(hidden)]
     pub fn new_dummy_piped(
         sid: Sid,
         on_close: OnClose,
-        room: usize,
+        capacity: usize,
     ) -> (Arc<Self>, mpsc::Receiver<Packet>) {
         let (session, socket) = Self::dummy(sid, on_close);
-        let (sender, receiver) = mpsc::channel(room);
+        let (sender, receiver) = mpsc::channel(capacity);
         tokio::spawn(async move {
-            while let Some(mut ticket) = session.begin_poll() {
-                let Poll::Frames(frames) = std::future::poll_fn(|cx| ticket.poll(cx)).await else {
+            while let Some(mut guard) = session.begin_poll() {
+                let reply = std::future::poll_fn(|cx| guard.poll(cx)).await;
+                let PollReply::Frames(frames) = reply else {
                     return;
                 };
-                session.wrote(frames.iter().map(crate::Frame::len).sum());
+                session.record_written(frames.iter().map(crate::Frame::len).sum());
                 for packet in frames.iter().filter_map(|frame| packet(frame.body())) {
                     if sender.send(packet).await.is_err() {
                         return;
@@ -68,7 +69,7 @@ impl<D: Default + Send + Sync + 'static> Socket<D> {
             false,
         );
         let socket = Self::new(session.clone(), None);
-        session.attach(Arc::new(Closer(id, on_close)));
+        session.attach_handler(Arc::new(CloseCallback(id, on_close)));
         (session, socket)
     }
 }

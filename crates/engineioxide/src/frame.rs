@@ -1,33 +1,39 @@
-//! An outgoing message, encoded once and shared by everyone it goes to.
+//! An outgoing message, encoded once and shared by all its recipients.
 
 use std::fmt;
 use std::sync::Arc;
 
 use engineioxide_core::ProtocolVersion;
 
+/// The first header byte of a final text frame: FIN and opcode 1.
 const TEXT: u8 = 0x81;
+/// The first header byte of a final binary frame: FIN and opcode 2.
 const BINARY: u8 = 0x82;
+/// The first header byte of a close frame: FIN and opcode 8.
+const CLOSE: u8 = 0x88;
+/// The first header byte of a pong frame: FIN and opcode 10.
+const PONG: u8 = 0x8A;
 
-/// An encoded outgoing packet: the bytes of one whole, unmasked WebSocket frame. Cloning it is
-/// one reference count; no recipient needs a copy of its own. What polling sends is derived from
-/// the same bytes.
+/// An encoded outgoing packet: the bytes of one whole, unmasked WebSocket frame. Cloning it
+/// increments one reference count; no recipient needs a copy of its own. Polling responses are
+/// derived from the same bytes.
 #[derive(Clone)]
 pub struct Frame(Arc<[u8]>);
 
 impl Frame {
-    /// A text message, which both versions of the protocol encode alike. `text` is what the layer
-    /// above means to say (a Socket.IO packet), without Engine.IO's leading `4`.
+    /// A text message, which both protocol versions encode in the same way. `text` is the message
+    /// of the layer above (a Socket.IO packet), without Engine.IO's leading `4`.
     pub fn text(text: &str) -> Self {
         Self::build(TEXT, b"4", text.as_bytes())
     }
 
-    /// Bytes of the whole WebSocket frame, header included: what it takes of an outbox.
+    /// Bytes of the whole WebSocket frame, header included. This is its size in an outbox.
     #[allow(clippy::len_without_is_empty)] // never empty: it has at least its header
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// A binary message. Engine.IO 3 puts the packet's type before the data, as a byte.
+    /// A binary message. Engine.IO 3 puts the packet's type in front of the data, as one byte.
     pub(crate) fn binary(data: &[u8], protocol: ProtocolVersion) -> Self {
         match protocol {
             ProtocolVersion::V3 => Self::build(BINARY, &[4], data),
@@ -35,19 +41,19 @@ impl Frame {
         }
     }
 
-    /// A packet other than a message: its whole text, type included.
+    /// A packet other than a message. `text` is its whole text, type included.
     pub(crate) fn packet(text: &str) -> Self {
         Self::build(TEXT, &[], text.as_bytes())
     }
 
-    /// A pong of the WebSocket protocol; `data` is at most 125 bytes.
+    /// A pong frame of the WebSocket protocol; `data` is at most 125 bytes.
     pub(crate) fn websocket_pong(data: &[u8]) -> Self {
-        Self::build(0x8A, &[], data)
+        Self::build(PONG, &[], data)
     }
 
-    /// A close of the WebSocket protocol.
+    /// A close frame of the WebSocket protocol.
     pub(crate) fn websocket_close(code: u16) -> Self {
-        Self::build(0x88, &[], &code.to_be_bytes())
+        Self::build(CLOSE, &[], &code.to_be_bytes())
     }
 
     fn build(first: u8, prefix: &[u8], data: &[u8]) -> Self {
@@ -76,12 +82,12 @@ impl Frame {
         Self(bytes.into())
     }
 
-    /// The frame as a WebSocket sends it.
+    /// The frame as it is sent on a WebSocket.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// What the frame carries.
+    /// The frame's payload.
     pub(crate) fn body(&self) -> Body<'_> {
         let header = match self.0[1] {
             126 => 4,
@@ -97,13 +103,13 @@ impl Frame {
     }
 }
 
-/// What a frame carries, for the transports that don't send frames.
+/// The payload of a frame, for the transport that does not send frames.
 pub(crate) enum Body<'a> {
     /// A packet's text, type included. Valid UTF-8 by construction.
     Text(&'a [u8]),
-    /// A message's bytes; in Engine.IO 3 with the type byte before them.
+    /// A message's bytes; in Engine.IO 3 they begin with the type byte.
     Binary(&'a [u8]),
-    /// WebSocket's own business.
+    /// A control frame of the WebSocket protocol, which polling does not send.
     Control,
 }
 
@@ -118,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_follow_the_length() {
+    fn the_header_size_follows_the_payload_length() {
         for (len, header) in [
             (0usize, 2usize),
             (124, 2),

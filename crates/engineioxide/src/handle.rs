@@ -1,4 +1,4 @@
-//! The application's handle of one session, whatever the layers between keep with it.
+//! The application's handle of one session. It does not depend on the layer above's own data.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,34 +7,36 @@ use std::time::Duration;
 use engineioxide_core::{ProtocolVersion, Sid, Str, TransportType};
 
 use crate::frame::Frame;
-use crate::session::{Farewell, Session};
+use crate::session::{CloseMode, Session};
 use crate::socket::DisconnectReason;
 
-/// What became of a frame.
+/// The outcome of sending a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// It is in the outbox, and will be written unless the transport dies.
+    /// The frame is in the outbox and will be written unless the transport breaks.
     Queued,
-    /// The outbox would have passed `outbox_bytes`: the frame isn't sent, and the transport is
+    /// The frame would have exceeded a limit of the outbox. It is not sent, and the transport is
     /// closed.
     Overflow,
-    /// As much is unwritten as the caller said, or the frame doesn't fit: it isn't sent, and nothing else happens.
+    /// As many bytes as the caller allowed are already unwritten, or the frame does not fit. It is
+    /// not sent; the session is unaffected.
     Busy,
-    /// The session is closed, or closes after its flush.
+    /// The session is closed, or is being flushed before its close.
     Closed,
 }
 
-/// Takes texts of a session before the layer above does.
+/// Receives a session's text messages before the layer above does.
 pub trait Intercept: Send + Sync {
-    /// A text message, in the order of arrival, in the stack of the session's own task: must not block. `Err` gives it
-    /// back, and the layer above gets it.
+    /// A text message, in the order of arrival. Called on the stack of the session's own task; must
+    /// not block.
     ///
     /// # Errors
-    /// The text, when it isn't taken.
+    /// Returns the text if it is not handled; the layer above then receives it.
     fn text(&self, text: Str) -> Result<(), Str>;
 }
 
-/// A handle of one session. Cheap to clone and to keep: a closed session's handle holds little.
+/// A handle of one session. Cheap to clone and to keep: the handle of a closed session holds little
+/// memory.
 #[derive(Clone)]
 pub struct SessionHandle(Arc<Session>);
 
@@ -48,66 +50,74 @@ impl SessionHandle {
         self.0.id
     }
 
-    /// The version of Engine.IO that the client speaks.
+    /// The Engine.IO version that the client speaks.
     pub fn protocol(&self) -> ProtocolVersion {
         self.0.protocol
     }
 
-    /// What carries the session now.
+    /// The session's current transport.
     pub fn transport(&self) -> TransportType {
         self.0.transport()
     }
 
-    /// Puts a frame at the outbox's end. Never blocks, never drops a frame and goes on.
+    /// Appends a frame to the outbox. Never blocks. A frame that does not fit is not skipped: it
+    /// closes the session.
     pub fn send(&self, frame: &Frame) -> SendOutcome {
         self.0.send(frame.clone())
     }
 
-    /// As [`send`](Self::send), if fewer bytes than that are unwritten and the frame fits. Nothing is closed otherwise.
+    /// As [`send`](Self::send), but only if fewer than `unwritten` bytes are unwritten and the
+    /// frame fits. Otherwise the frame is not sent and the session stays open.
     pub fn send_below(&self, unwritten: usize, frame: &Frame) -> SendOutcome {
         self.0.send_below(unwritten, frame)
     }
 
-    /// Bytes not yet written to the transport. For polling, bytes not yet handed to HTTP.
+    /// Bytes not yet written to the transport. For polling, bytes that HTTP has not taken yet.
     pub fn unwritten(&self) -> usize {
         self.0.unwritten()
     }
 
     /// Calls `then` once, as soon as fewer than `bytes` are unwritten or the session is closed.
-    /// The call is always made on a task of this layer, never in the stack of whoever calls
-    /// `when_below`, [`send`](Self::send) or [`close`](Self::close), so it may take any lock;
-    /// it must not block. Read [`unwritten`](Self::unwritten) first where that saves the trip.
+    /// `then` always runs on a task of this layer and never on the stack of the code that calls
+    /// `when_below`, [`send`](Self::send) or [`close`](Self::close). It may therefore take any
+    /// lock, but it must not block. Check [`unwritten`](Self::unwritten) first where that avoids
+    /// the detour.
     pub fn when_below(&self, bytes: usize, then: Box<dyn FnOnce() + Send>) {
         self.0.when_below(bytes, then);
     }
 
-    /// Lets `intercept` see every text that comes from now on, in place of whoever did before. It is let go at the session's
-    /// end; a session that is over doesn't take it.
+    /// Passes every text message from now on to `intercept`, which replaces an earlier interceptor.
+    /// The session drops it when it closes; a closed session drops it at once.
     pub fn intercept(&self, intercept: Arc<dyn Intercept>) {
         self.0.intercept(intercept);
     }
 
-    /// Closes the transport at once: what is unwritten is lost. A WebSocket gets a close frame,
-    /// if it takes one, and the TCP connection ends; a waiting poll is answered with 400. Clients
-    /// see a broken transport and come back by themselves. `on_disconnect` follows on a task of
-    /// this layer.
+    /// Closes the transport at once; unwritten data is lost. A WebSocket gets a close frame if it
+    /// accepts one, and its TCP connection ends; a waiting poll is answered with status 400.
+    /// Clients see a broken transport and reconnect by themselves. `on_disconnect` is called
+    /// afterwards, on a task of this layer.
     pub fn close(&self) {
         self.0
-            .close(DisconnectReason::TransportClose, Farewell::Refuse);
+            .close(DisconnectReason::TransportClose, CloseMode::Refuse);
     }
 
-    /// Takes no more frames, and closes the transport as [`close`](Self::close) does when what
-    /// is queued has been written, at the latest after `limit`.
+    /// Accepts no more frames, and closes the transport as [`close`](Self::close) does when all
+    /// queued data has been written, but no later than after `limit`.
     pub fn close_after_flush(&self, limit: Duration) {
         self.0.close_after_flush(limit);
     }
 
-    /// Whether the session is over.
+    /// Whether the session is closed.
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
 
-    /// Resolves when the session is over and `on_disconnect` has returned. Safe to cancel.
+    /// The reason of the close, or `None` while the session is open.
+    pub fn close_reason(&self) -> Option<DisconnectReason> {
+        self.0.close_reason()
+    }
+
+    /// Resolves when the session is closed and `on_disconnect` has returned. Cancel-safe.
     pub async fn closed(&self) {
         self.0.closed().await;
     }

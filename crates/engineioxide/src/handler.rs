@@ -1,4 +1,4 @@
-//! What the layer above implements to hear of sessions and messages.
+//! The trait that the layer above implements to receive sessions and their messages.
 
 use std::sync::Arc;
 
@@ -7,26 +7,26 @@ use engineioxide_core::Str;
 
 use crate::socket::{DisconnectReason, Socket};
 
-/// Hears of sessions and their messages. All calls are synchronous and must not block: the
-/// connection's task makes them, and reads no further meanwhile.
+/// Receives sessions and their messages. All calls are synchronous and must not block: they are
+/// made on the connection's task, which reads no further input until the call returns.
 ///
 /// For every `on_connect` there is exactly one `on_disconnect`, after `on_connect` has returned.
-/// A session's messages come one after another, in the order in which they were sent. At the
-/// moment of a close from elsewhere, a message may still be in `on_message` while
-/// `on_disconnect` begins.
+/// The messages of one session are delivered one at a time, in the order in which they were sent.
+/// When a session is closed from elsewhere, `on_disconnect` may begin while `on_message` still
+/// runs.
 pub trait EngineIoHandler: Send + Sync + 'static {
-    /// What is kept with each session.
+    /// The data that the layer above keeps with each session.
     type Data: Default + Send + Sync + 'static;
 
-    /// A session has begun. What is emitted here goes out right after the open packet.
+    /// A session has begun. Messages emitted here are sent right after the open packet.
     fn on_connect(self: Arc<Self>, socket: Arc<Socket<Self::Data>>);
 
-    /// The session is over; nothing can be sent any more.
+    /// The session is closed; nothing can be sent any more.
     fn on_disconnect(&self, socket: Arc<Socket<Self::Data>>, reason: DisconnectReason);
 
-    /// A text message.
+    /// A text message has arrived.
     fn on_message(self: &Arc<Self>, msg: Str, socket: Arc<Socket<Self::Data>>);
 
-    /// A binary message.
+    /// A binary message has arrived.
     fn on_binary(self: &Arc<Self>, data: Bytes, socket: Arc<Socket<Self::Data>>);
 }

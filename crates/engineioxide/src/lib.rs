@@ -1,29 +1,32 @@
-//! The Engine.IO 3 and 4 server layer: it turns HTTP polling and WebSocket connections into
-//! sessions that carry messages, in order, within limits, until they die a clean death.
+//! The Engine.IO 3 and 4 server layer: turns HTTP polling and WebSocket connections into sessions
+//! that carry messages in order and within limits, and that always end with a reason.
 //!
-//! It has the public face that socketioxide 0.18 builds on, and beside it what a chat cluster
-//! needs from its transport: see [`Control`], [`SessionHandle`] and [`Frame`].
+//! This is hubbub's own implementation. The package has the name and version of the `engineioxide`
+//! crate on crates.io because Cargo's `[patch]` replaces a package only by one of the same name;
+//! see README.md. It has the part of that crate's public API that socketioxide 0.18 uses. In
+//! addition, it offers the functions of a transport that a chat cluster needs: see [`Control`],
+//! [`SessionHandle`] and [`Frame`].
 //!
 //! In reading order:
-//! - [`config`], [`handler`], [`control`], [`frame`]: what the layers above say and hold;
-//! - `session`: the state of one session, its outbox and its death, whatever carries it;
-//! - [`handle`], [`socket`]: the two faces of a session;
-//! - `clock`: every deadline of every session, kept by one task;
+//! - [`config`], [`handler`], [`control`], [`frame`]: the types that the layers above use;
+//! - `session`: the state of one session, its outbox and its close, independent of the transport;
+//! - [`handle`], [`socket`]: a session's API for the application and for socketioxide;
+//! - `timer`: one task for the deadlines of all sessions;
 //! - `packet`, `payload`: the protocol's text and binary forms;
-//! - `polling`, `websocket`: the two carriers;
-//! - [`rota`]: the line in which connections wait to write;
-//! - [`service`]: from an HTTP request to one of them.
+//! - `polling`, `websocket`: the two transports;
+//! - [`scheduler`]: the order in which connections write;
+//! - [`service`]: routes an HTTP request to one of the transports.
 
 pub mod config;
 pub mod control;
 pub mod frame;
 pub mod handle;
 pub mod handler;
-pub mod rota;
+pub mod scheduler;
 pub mod service;
 pub mod socket;
 
-mod clock;
+mod counters;
 #[cfg(feature = "__test_harness")]
 mod dummy;
 mod packet;
@@ -31,12 +34,18 @@ mod payload;
 mod polling;
 mod refusal;
 mod session;
+mod timer;
 mod websocket;
 
 pub use control::{Control, Limits, Retained};
 pub use engineioxide_core::{Packet, ProtocolVersion, Sid, Str, TransportType};
 pub use frame::Frame;
 pub use handle::{Intercept, SendOutcome, SessionHandle};
-pub use rota::{Rota, Waiting, another_turn};
+pub use scheduler::{Scheduled, WriteScheduler, yield_slice};
 pub use socket::{DisconnectReason, Socket};
 pub use websocket::Link;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

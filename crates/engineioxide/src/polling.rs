@@ -1,9 +1,9 @@
-//! The polling carrier: GETs that wait for the outbox, POSTs that bring packets.
+//! The polling transport: GETs wait for the outbox, POSTs bring packets.
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -13,21 +13,21 @@ use http::{HeaderMap, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
 
-use crate::control::Tally;
+use crate::control::AtomicCounters;
 use crate::frame::Frame;
 use crate::packet::Malformed;
 use crate::payload::{self, Encoded, Packets};
 use crate::refusal::Refusal;
 use crate::service::ResponseBody;
-use crate::session::{Farewell, Poll, PollTicket, PostTicket, Session};
+use crate::session::{CloseMode, PollGuard, PollReply, PostGuard, Session};
 use crate::socket::DisconnectReason;
 
-/// How long a poll waits for the end of an upgrade before a noop releases it.
-const GRACE: Duration = Duration::from_millis(20);
-/// Packets of a POST before others have their turn.
-const TURN: usize = 128;
+/// How long a poll waits for the end of an upgrade before it is answered with a noop.
+const UPGRADE_NOOP_DELAY: Duration = Duration::from_millis(20);
+/// Packets of one POST that are processed before other tasks run.
+const PACKETS_PER_SLICE: usize = 128;
 
-/// The answer to a handshake: the open packet.
+/// The response to a handshake: the open packet.
 pub(crate) fn open<B>(session: &Arc<Session>) -> Response<ResponseBody<B>> {
     let open = Frame::packet(&session.open_packet(TransportType::Polling));
     respond(
@@ -36,10 +36,11 @@ pub(crate) fn open<B>(session: &Arc<Session>) -> Response<ResponseBody<B>> {
     )
 }
 
-/// Waits for something to send. Dropped before it has (the client went away), the session ends.
+/// Waits until the session has something to send. If the future is dropped before (the client went
+/// away), the session ends.
 pub(crate) async fn poll<B>(
     session: Arc<Session>,
-    mut ticket: PollTicket,
+    mut guard: PollGuard,
     b64: bool,
 ) -> Response<ResponseBody<B>> {
     let protocol = session.protocol;
@@ -50,35 +51,36 @@ pub(crate) async fn poll<B>(
             ResponseBody::full,
         )
     };
-    let mut answer = poll_fn(|cx| ticket.poll(cx)).await;
-    if matches!(answer, Poll::Probed) {
-        tokio::time::sleep(GRACE).await;
-        ticket.hurry();
-        answer = poll_fn(|cx| ticket.poll(cx)).await;
+    let mut reply = poll_fn(|cx| guard.poll(cx)).await;
+    if matches!(reply, PollReply::Probed) {
+        tokio::time::sleep(UPGRADE_NOOP_DELAY).await;
+        guard.answer_probed_with_noop();
+        reply = poll_fn(|cx| guard.poll(cx)).await;
     }
-    match answer {
-        // Not when in a hurry.
-        Poll::Probed | Poll::Noop => single("6"),
-        Poll::ClosePacket => single("1"),
-        Poll::Refuse => Refusal::UnknownSession.response(),
-        Poll::Frames(frames) => {
+    match reply {
+        // `Probed` is not returned after `answer_probed_with_noop`.
+        PollReply::Probed | PollReply::Noop => single("6"),
+        PollReply::ClosePacket => single("1"),
+        PollReply::Refuse => Refusal::UnknownSession.response(),
+        PollReply::Frames(frames) => {
             let taken = frames.iter().map(Frame::len).sum();
             let receipt = Receipt::new(session.clone(), taken);
             let encoded = payload::encode(&frames, protocol, b64);
             let counters = &session.control.0.counters;
-            Tally::add(&counters.packets_out, frames.len());
-            Tally::add(&counters.bytes_out, encoded.bytes.len());
+            AtomicCounters::add(&counters.packets_out, frames.len());
+            AtomicCounters::add(&counters.bytes_out, encoded.bytes.len());
             respond(encoded, |bytes| ResponseBody::with_receipt(bytes, receipt))
         }
     }
 }
 
-/// Proof that a session's frames are in a body. When HTTP has taken the last they count as written; if
-/// it never does, they are lost, so the session ends rather than go on with a hole.
+/// Tracks frames of a session that are in a response body. They count as written when HTTP has
+/// taken the end of the body. If it never does, they are lost, and the session ends, because it
+/// must not continue with missing frames.
 pub(crate) struct Receipt {
     session: Arc<Session>,
     bytes: usize,
-    taken: bool,
+    complete: bool,
 }
 
 impl Receipt {
@@ -86,30 +88,30 @@ impl Receipt {
         Self {
             session,
             bytes,
-            taken: false,
+            complete: false,
         }
     }
 
-    /// HTTP has taken the body's end.
-    pub(crate) fn taken(mut self) {
-        self.taken = true;
-        self.session.wrote(self.bytes);
+    /// HTTP has taken the end of the body.
+    pub(crate) fn complete(mut self) {
+        self.complete = true;
+        self.session.record_written(self.bytes);
     }
 }
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        if !self.taken {
+        if !self.complete {
             self.session
-                .close(DisconnectReason::TransportError, Farewell::Refuse);
+                .close(DisconnectReason::TransportError, CloseMode::Refuse);
         }
     }
 }
 
-/// Takes a POST's packets, in order.
+/// Processes the packets of a POST, in order.
 pub(crate) async fn post<R, B>(
     session: Arc<Session>,
-    ticket: PostTicket,
+    guard: PostGuard,
     headers: HeaderMap,
     body: R,
 ) -> Response<ResponseBody<B>>
@@ -117,14 +119,14 @@ where
     R: Body + Unpin,
 {
     let body = {
-        let mut body = pin!(collect(body, &headers, session.config.payload_limit()));
+        let mut body = pin!(read_body(body, &headers, session.config.payload_limit()));
         let mut closed = pin!(session.closed());
         // A body that never ends must not outlive its session.
-        let both = poll_fn(|cx| match body.as_mut().poll(cx) {
-            task::Poll::Ready(body) => task::Poll::Ready(Some(body)),
-            task::Poll::Pending => closed.as_mut().poll(cx).map(|()| None),
+        let either = poll_fn(|cx| match body.as_mut().poll(cx) {
+            Poll::Ready(body) => Poll::Ready(Some(body)),
+            Poll::Pending => closed.as_mut().poll(cx).map(|()| None),
         });
-        let Some(body) = both.await else {
+        let Some(body) = either.await else {
             return Refusal::UnknownSession.response();
         };
         body
@@ -132,13 +134,13 @@ where
     let body = match body {
         Ok(body) => body,
         Err(refusal) => {
-            session.close(DisconnectReason::PacketParsingError, Farewell::Refuse);
+            session.close(DisconnectReason::PacketParsingError, CloseMode::Refuse);
             return refusal.response();
         }
     };
-    Tally::add(&session.control.0.counters.bytes_in, body.len());
-    let result = take(&session, body, is_binary(&headers)).await;
-    drop(ticket);
+    AtomicCounters::add(&session.control.0.counters.bytes_in, body.len());
+    let result = process_packets(&session, body, is_binary(&headers)).await;
+    drop(guard);
     match result {
         Ok(()) => respond(
             Encoded {
@@ -148,23 +150,30 @@ where
             ResponseBody::full,
         ),
         Err(Malformed) => {
-            session.close(DisconnectReason::PacketParsingError, Farewell::Refuse);
+            session.close(DisconnectReason::PacketParsingError, CloseMode::Refuse);
             Refusal::BadRequest.response()
         }
     }
 }
 
-/// Has the packets taken in turns with other sessions' work: a body may hold half a million.
-async fn take(session: &Arc<Session>, body: Vec<u8>, binary: bool) -> Result<(), Malformed> {
+/// Processes the packets of a body, and yields to other tasks after each slice: a body may hold
+/// half a million packets.
+async fn process_packets(
+    session: &Arc<Session>,
+    body: Vec<u8>,
+    binary: bool,
+) -> Result<(), Malformed> {
     for (index, packet) in Packets::new(body, session.protocol, binary)?.enumerate() {
-        if index % TURN == TURN - 1 {
-            tokio::task::yield_now().await;
+        if index % PACKETS_PER_SLICE == PACKETS_PER_SLICE - 1 {
+            // In a task of its own: hyper may poll this future several times in a row, and
+            // `yield_now` would then return without other tasks having run.
+            tokio::spawn(tokio::task::yield_now()).await.ok();
         }
-        // A packet may have closed the session; what follows it is void.
-        let Some(owner) = session.owner() else {
+        // A packet may have closed the session; the packets after it are ignored.
+        let Some(handler) = session.handler() else {
             return Ok(());
         };
-        session.take(packet?, &*owner)?;
+        session.process_packet(packet?, &*handler)?;
     }
     Ok(())
 }
@@ -175,8 +184,8 @@ fn is_binary(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes().starts_with(b"application/octet-stream"))
 }
 
-/// Reads a body of at most `limit` bytes, and not a byte further.
-async fn collect<R: Body + Unpin>(
+/// Reads a body of at most `limit` bytes, and stops before it stores a byte beyond the limit.
+async fn read_body<R: Body + Unpin>(
     mut body: R,
     headers: &HeaderMap,
     limit: usize,
@@ -217,7 +226,7 @@ fn respond<B>(
     };
     let mut response = Response::new(body(encoded.bytes.into()));
     response.headers_mut().insert(CONTENT_TYPE, content_type);
-    // A poll's answer is for one request only.
+    // The response to a poll is valid for one request only.
     response
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

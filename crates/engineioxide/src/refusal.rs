@@ -1,25 +1,25 @@
-//! Refusals of requests, in the words of the reference server.
+//! Refusals of requests, with the codes and messages of the reference server.
 
 use http::{Response, StatusCode, header};
 
 use crate::service::ResponseBody;
 
-/// Why a request is refused.
+/// The reason for refusing a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The transport is not known, or not allowed here.
+    /// The transport is unknown or not allowed here.
     UnknownTransport,
-    /// No such session, or no longer.
+    /// There is no session with this id, or it is closed.
     UnknownSession,
-    /// A session begins with a GET.
+    /// A session must begin with a GET request.
     BadHandshakeMethod,
-    /// Anything else that makes no sense.
+    /// Any other invalid request.
     BadRequest,
     /// `EIO` is neither 3 nor 4.
     UnsupportedVersion,
     /// The body is longer than `max_payload`.
     TooLarge,
-    /// The WebSocket's version isn't 13.
+    /// The WebSocket protocol version is not 13.
     WebSocketVersion,
 }
 
@@ -52,7 +52,7 @@ impl Refusal {
                     header::HeaderValue::from_static("13"),
                 );
             }
-            // The rest of the body is not going to be read.
+            // The rest of the body is not read, so the connection cannot be reused.
             Self::TooLarge => {
                 headers.insert(
                     header::CONNECTION,

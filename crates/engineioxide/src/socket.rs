@@ -1,4 +1,4 @@
-//! The layer above's face of a session.
+//! The API of a session for the layer above.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,35 +13,35 @@ use crate::control::Retained;
 use crate::frame::Frame;
 use crate::handle::{SendOutcome, SessionHandle};
 use crate::handler::EngineIoHandler;
-use crate::session::{Farewell, Owner, Session};
+use crate::session::{CloseMode, Session, SessionHandler};
 
-/// Why a session ended.
+/// The reason why a session was closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DisconnectReason {
-    /// One side closed, or the connection ended.
+    /// One side closed the session, or the connection ended.
     TransportClose,
-    /// The connection broke, or the client didn't read.
+    /// The connection broke, or the client did not read.
     TransportError,
     /// The client's heartbeat stopped.
     HeartbeatTimeout,
-    /// The client polled twice at a time.
+    /// The client sent a poll while another one was waiting.
     MultipleHttpPollingError,
-    /// The client sent what can't be understood.
+    /// The client sent data that cannot be decoded.
     PacketParsingError,
-    /// The server goes.
+    /// The server is shutting down.
     ClosingServer,
 }
 
-/// A session, with what the layer above keeps with it.
+/// A session, with the data that the layer above keeps with it.
 pub struct Socket<D> {
     /// The session's id.
     pub id: Sid,
-    /// The version of Engine.IO that the client speaks.
+    /// The Engine.IO version that the client speaks.
     pub protocol: ProtocolVersion,
-    /// What the layer above keeps.
+    /// The data of the layer above.
     pub data: D,
-    /// No request's real parts: empty but for the extensions [`Retained`] (if the request had
-    /// it) and [`SessionHandle`].
+    /// Not the parts of a real request: they are empty except for the extensions [`Retained`] (if
+    /// the request had it) and [`SessionHandle`].
     pub req_parts: Parts,
     session: Arc<Session>,
 }
@@ -66,11 +66,11 @@ impl<D: Default> Socket<D> {
 }
 
 impl<D> Socket<D> {
-    /// A permit to send. It holds no room: the outbox is bounded by bytes, and a session that
-    /// overflows is closed.
+    /// A permit to send. It reserves no capacity: the outbox is bounded by bytes and frames, and a
+    /// session that exceeds a bound is closed.
     ///
     /// # Errors
-    /// `Closed` if the session is over or about to be. Never `Full`.
+    /// `Closed` if the session is closed or is being flushed before its close. Never `Full`.
     pub fn reserve(&self) -> Result<Permit<'_>, TrySendError<()>> {
         if self.session.is_open() {
             Ok(Permit {
@@ -84,11 +84,11 @@ impl<D> Socket<D> {
     /// Sends a text message.
     ///
     /// # Errors
-    /// `Closed`, with the message, if the session is over or the outbox overflowed, which ends
-    /// it. Never `Full`.
+    /// `Closed`, with the message, if the session is closed or the message overflows the outbox,
+    /// which closes the session. Never `Full`.
     pub fn emit(&self, msg: impl Into<Str>) -> Result<(), TrySendError<Str>> {
         let msg = msg.into();
-        sent(self.session.send(Frame::text(&msg)), msg)
+        send_result(self.session.send(Frame::text(&msg)), msg)
     }
 
     /// Sends a binary message.
@@ -97,10 +97,10 @@ impl<D> Socket<D> {
     /// As [`emit`](Self::emit).
     pub fn emit_binary(&self, data: impl Into<Bytes>) -> Result<(), TrySendError<Bytes>> {
         let data = data.into();
-        sent(self.session.send(Frame::binary(&data, self.protocol)), data)
+        send_result(self.session.send(Frame::binary(&data, self.protocol)), data)
     }
 
-    /// Sends a text message and binary ones right behind it, all or none.
+    /// Sends a text message directly followed by binary ones: all of them or none.
     ///
     /// # Errors
     /// As [`emit`](Self::emit).
@@ -110,47 +110,47 @@ impl<D> Socket<D> {
         data: VecDeque<Bytes>,
     ) -> Result<(), TrySendError<(Str, VecDeque<Bytes>)>> {
         let msg = msg.into();
-        let frames = many(&msg, &data, self.protocol);
-        sent(self.session.send_all(frames), (msg, data))
+        let frames = text_and_binary_frames(&msg, &data, self.protocol);
+        send_result(self.session.send_all(frames), (msg, data))
     }
 
     /// Sends a text message if the session is open and less than half of its outbox is in use;
     /// otherwise the message is dropped. Returns whether it was sent.
     pub fn emit_volatile(&self, msg: impl Into<Str>) -> bool {
-        self.session.has_room() && self.emit(msg).is_ok()
+        self.session.has_capacity() && self.emit(msg).is_ok()
     }
 
-    /// As [`emit_volatile`](Self::emit_volatile), of a binary message.
+    /// As [`emit_volatile`](Self::emit_volatile), for a binary message.
     pub fn emit_binary_volatile(&self, data: impl Into<Bytes>) -> bool {
-        self.session.has_room() && self.emit_binary(data).is_ok()
+        self.session.has_capacity() && self.emit_binary(data).is_ok()
     }
 
-    /// As [`emit_volatile`](Self::emit_volatile), of a text message with binary ones.
+    /// As [`emit_volatile`](Self::emit_volatile), for a text message followed by binary ones.
     pub fn emit_many_volatile(&self, msg: impl Into<Str>, data: VecDeque<Bytes>) -> bool {
-        self.session.has_room() && self.emit_many(msg, data).is_ok()
+        self.session.has_capacity() && self.emit_many(msg, data).is_ok()
     }
 
     /// Closes the transport at once; see [`SessionHandle::close`].
     pub fn close(&self, reason: DisconnectReason) {
-        let farewell = match reason {
-            DisconnectReason::PacketParsingError => Farewell::Code(1002),
-            DisconnectReason::ClosingServer => Farewell::Code(1001),
-            _ => Farewell::Refuse,
+        let close_mode = match reason {
+            DisconnectReason::PacketParsingError => CloseMode::Code(1002),
+            DisconnectReason::ClosingServer => CloseMode::Code(1001),
+            _ => CloseMode::Refuse,
         };
-        self.session.close(reason, farewell);
+        self.session.close(reason, close_mode);
     }
 
-    /// Resolves when the session is over and `on_disconnect` has returned. Safe to cancel.
+    /// Resolves when the session is closed and `on_disconnect` has returned. Cancel-safe.
     pub async fn closed(&self) {
         self.session.closed().await;
     }
 
-    /// Whether the session is over.
+    /// Whether the session is closed.
     pub fn is_closed(&self) -> bool {
         self.session.is_closed()
     }
 
-    /// What carries the session now.
+    /// The session's current transport.
     pub fn transport_type(&self) -> TransportType {
         self.session.transport()
     }
@@ -165,8 +165,8 @@ impl<D> fmt::Debug for Socket<D> {
     }
 }
 
-/// A permit to send one message. What is sent on a session that has closed since is lost, as the
-/// session is.
+/// A permit to send one message. If the session has been closed since the permit was issued, the
+/// message is lost with the session.
 pub struct Permit<'a> {
     session: &'a Arc<Session>,
 }
@@ -189,56 +189,60 @@ impl Permit<'_> {
             .send(Frame::binary(&data, self.session.protocol));
     }
 
-    /// Sends a text message and binary ones right behind it.
+    /// Sends a text message directly followed by binary ones.
     pub fn emit_many(self, msg: Str, data: VecDeque<Bytes>) {
-        let frames = many(&msg, &data, self.session.protocol);
+        let frames = text_and_binary_frames(&msg, &data, self.session.protocol);
         self.session.send_all(frames);
     }
 }
 
-fn many(msg: &Str, data: &VecDeque<Bytes>, protocol: ProtocolVersion) -> Vec<Frame> {
+fn text_and_binary_frames(
+    msg: &Str,
+    data: &VecDeque<Bytes>,
+    protocol: ProtocolVersion,
+) -> Vec<Frame> {
     let binary = data.iter().map(|data| Frame::binary(data, protocol));
     std::iter::once(Frame::text(msg)).chain(binary).collect()
 }
 
-fn sent<T>(outcome: SendOutcome, message: T) -> Result<(), TrySendError<T>> {
+fn send_result<T>(outcome: SendOutcome, message: T) -> Result<(), TrySendError<T>> {
     match outcome {
         SendOutcome::Queued => Ok(()),
-        // Never busy: nobody here says how much may be unwritten.
+        // `Busy` cannot occur: these sends set no bound on unwritten bytes.
         SendOutcome::Overflow | SendOutcome::Busy | SendOutcome::Closed => {
             Err(TrySendError::Closed(message))
         }
     }
 }
 
-/// A handler and its socket, as the session sees them.
-pub(crate) struct Bound<H: EngineIoHandler> {
+/// A handler together with its socket, as the session calls them.
+pub(crate) struct BoundHandler<H: EngineIoHandler> {
     handler: Arc<H>,
     socket: Arc<Socket<H::Data>>,
 }
 
-impl<H: EngineIoHandler> Bound<H> {
-    /// Lets the handler meet the session, then binds it.
+impl<H: EngineIoHandler> BoundHandler<H> {
+    /// Calls the handler's `on_connect`, then attaches the handler to the session.
     pub(crate) fn connect(handler: &Arc<H>, session: &Arc<Session>, retained: Option<Retained>) {
         let socket = Socket::new(session.clone(), retained);
         handler.clone().on_connect(socket.clone());
-        session.attach(Arc::new(Self {
+        session.attach_handler(Arc::new(Self {
             handler: handler.clone(),
             socket,
         }));
     }
 }
 
-impl<H: EngineIoHandler> Owner for Bound<H> {
-    fn message(&self, text: Str) {
+impl<H: EngineIoHandler> SessionHandler for BoundHandler<H> {
+    fn on_message(&self, text: Str) {
         self.handler.on_message(text, self.socket.clone());
     }
 
-    fn binary(&self, data: Bytes) {
+    fn on_binary(&self, data: Bytes) {
         self.handler.on_binary(data, self.socket.clone());
     }
 
-    fn disconnected(&self, reason: DisconnectReason) {
+    fn on_disconnect(&self, reason: DisconnectReason) {
         self.handler.on_disconnect(self.socket.clone(), reason);
     }
 }

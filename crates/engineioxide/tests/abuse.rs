@@ -1,7 +1,5 @@
-//! What a hostile client may try against one session, and that it hurts no other.
-
-// A test that can't go on should stop, and say where.
-#![allow(clippy::unwrap_used)]
+//! Attacks by a hostile client on one session. They must not affect other sessions.
+#![allow(clippy::unwrap_used)] // an unwrap in a test is an assertion
 
 mod server;
 
@@ -27,11 +25,12 @@ async fn polling(server: &mut Server, version: u8) -> (String, SessionHandle) {
     (format!("{query}&sid={sid}"), server.connected().await)
 }
 
-/// A WebSocket whose frames a test writes byte for byte, unless it is refused.
+/// A WebSocket on which the test writes the bytes of the frames. `None` if it is refused.
 async fn raw_websocket(server: &Server, query: &str) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
-        "GET /engine.io/?{query} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        "GET /engine.io/?{query} HTTP/1.1\r\nhost: x\r\n\
+         connection: upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -42,7 +41,8 @@ async fn raw_websocket(server: &Server, query: &str) -> Option<TcpStream> {
     answer.starts_with(b"HTTP/1.1 101").then_some(stream)
 }
 
-/// Stands for all other sessions on the thread: how many packets are taken between two of its turns, at most.
+/// Represents all other tasks on the thread: measures the most packets that the server processes
+/// between two polls of this task.
 struct Bystander {
     most: Arc<AtomicU64>,
     over: Arc<AtomicBool>,
@@ -78,7 +78,7 @@ impl Bystander {
 const PACKETS: usize = 100_000;
 
 #[tokio::test]
-async fn a_post_of_tiny_packets_leaves_others_their_turn() {
+async fn a_post_of_tiny_packets_yields_to_other_tasks() {
     for (version, body) in [
         (4, vec!["6"; PACKETS].join("\x1e")),
         (3, "1:6".repeat(PACKETS)),
@@ -94,14 +94,14 @@ async fn a_post_of_tiny_packets_leaves_others_their_turn() {
 }
 
 #[tokio::test]
-async fn a_websocket_of_tiny_messages_leaves_others_their_turn() {
+async fn a_websocket_with_tiny_messages_yields_to_other_tasks() {
     let mut server = Server::calm().await;
     let mut stream = raw_websocket(&server, "EIO=4&transport=websocket")
         .await
         .unwrap();
     server.connected().await;
     let bystander = Bystander::watch(&server.control);
-    // `6`, masked by zeros, and at the end `1`, which closes.
+    // `6` many times, masked with zeros, and at the end `1`, which closes the session.
     let mut frames = [0x81, 0x81, 0, 0, 0, 0, b'6'].repeat(PACKETS);
     frames.extend([0x81, 0x81, 0, 0, 0, 0, b'1']);
     stream.write_all(&frames).await.unwrap();
@@ -112,7 +112,7 @@ async fn a_websocket_of_tiny_messages_leaves_others_their_turn() {
 }
 
 #[tokio::test]
-async fn an_outbox_is_bounded_by_the_number_of_its_frames_too() {
+async fn the_number_of_frames_in_an_outbox_is_limited() {
     let limits = Limits {
         outbox_frames: 100,
         ..Limits::default()
@@ -130,7 +130,7 @@ async fn an_outbox_is_bounded_by_the_number_of_its_frames_too() {
 }
 
 #[tokio::test]
-async fn upgrades_begun_again_and_again_do_not_hide_a_client_that_never_polls() {
+async fn repeated_upgrades_do_not_keep_a_client_that_never_polls_open() {
     let limits = Limits {
         write_timeout: Duration::from_millis(300),
         ..Limits::default()
@@ -140,8 +140,8 @@ async fn upgrades_begun_again_and_again_do_not_hide_a_client_that_never_polls() 
         .build();
     let mut server = Server::start(config, limits).await;
     let (query, handle) = polling(&mut server, 4).await;
-    handle.send(&Frame::text("never taken"));
-    // Without an end to them the session would live as long as they go on.
+    handle.send(&Frame::text("never fetched"));
+    // Without a limit on upgrades the session would stay open as long as this loop runs.
     let upgrades = async {
         while !handle.is_closed() {
             if let Some(mut stream) =
@@ -153,12 +153,12 @@ async fn upgrades_begun_again_and_again_do_not_hide_a_client_that_never_polls() 
     };
     tokio::time::timeout(SOON, upgrades)
         .await
-        .expect("the session lives on");
+        .expect("the session is not closed");
     assert_eq!(server.control.counters().slow_consumers, 1);
 }
 
 #[tokio::test]
-async fn an_answer_to_a_poll_that_is_not_read_stays_in_the_outbox() {
+async fn an_unread_poll_response_stays_in_the_outbox() {
     let large = 32 << 20;
     let limits = Limits {
         outbox_bytes: 2 * large,
@@ -172,17 +172,14 @@ async fn an_answer_to_a_poll_that_is_not_read_stays_in_the_outbox() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 1024];
     stream.read_exact(&mut answer).await.unwrap();
-    assert!(
-        handle.unwritten() >= large,
-        "what nobody has read counts as written"
-    );
+    assert!(handle.unwritten() >= large, "unread bytes count as written");
     stream.read_to_end(&mut answer).await.unwrap();
     assert_eq!(handle.unwritten(), 0);
     assert!(!handle.is_closed());
 }
 
 #[tokio::test]
-async fn an_answer_to_a_poll_that_is_given_up_half_way_ends_the_session() {
+async fn a_client_that_drops_a_poll_response_half_way_closes_the_session() {
     let large = 32 << 20;
     let limits = Limits {
         outbox_bytes: 2 * large,

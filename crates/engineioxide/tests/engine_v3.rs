@@ -1,5 +1,5 @@
 //! The cases of the public Engine.IO 3 suite.
-#![allow(clippy::unwrap_used)] // a test's way to say what it expects
+#![allow(clippy::unwrap_used)] // an unwrap in a test is an assertion
 
 mod server;
 
@@ -112,7 +112,7 @@ async fn message_polling_text_and_binary_packets_in_the_binary_form() {
     let poll = server.get(&query).await;
     assert_eq!(poll.body, binary);
     assert!(poll.head.contains("content-type: application/octet-stream"));
-    // And the same way back.
+    // The same form is accepted from the client.
     let headers = "content-type: application/octet-stream\r\n";
     assert_eq!(
         server
@@ -154,7 +154,7 @@ async fn message_websocket_text() {
 }
 
 #[tokio::test]
-async fn message_websocket_binary_has_its_type_in_front() {
+async fn message_websocket_binary_begins_with_its_type() {
     use futures_util::SinkExt;
     let server = Server::suite().await;
     let mut client = server.websocket(WEBSOCKET).await;
@@ -172,11 +172,13 @@ async fn message_websocket_binary_has_its_type_in_front() {
 
 #[tokio::test]
 async fn message_websocket_an_invalid_packet_closes_the_session() {
-    let server = Server::suite().await;
+    let mut server = Server::suite().await;
     let mut client = server.websocket(WEBSOCKET).await;
     client.text().await;
     client.send("abc").await;
-    client.closed().await;
+    assert_eq!(client.closed().await, Some(1002));
+    let reason = server.disconnected().await.1;
+    assert_eq!(reason, engineioxide::DisconnectReason::PacketParsingError);
 }
 
 #[tokio::test]
@@ -234,11 +236,13 @@ async fn close_polling() {
 
 #[tokio::test]
 async fn close_websocket() {
-    let server = Server::suite().await;
+    let mut server = Server::suite().await;
     let mut client = server.websocket(WEBSOCKET).await;
     client.text().await;
     client.send("1").await;
     client.closed().await;
+    let reason = server.disconnected().await.1;
+    assert_eq!(reason, engineioxide::DisconnectReason::TransportClose);
 }
 
 #[tokio::test]
@@ -256,7 +260,7 @@ async fn upgrade_succeeds() {
 }
 
 #[tokio::test]
-async fn upgrade_then_other_requests_are_refused() {
+async fn upgrade_refuses_further_polls_and_websockets() {
     let server = Server::suite().await;
     let sid = session(&server, "").await;
     let query = format!("{WEBSOCKET}&{sid}");

@@ -1,5 +1,5 @@
-//! The cases of the public Engine.IO 4 suite, and what the specification says beside them.
-#![allow(clippy::unwrap_used)] // a test's way to say what it expects
+//! The cases of the public Engine.IO 4 suite, and further requirements of the specification.
+#![allow(clippy::unwrap_used)] // an unwrap in a test is an assertion
 
 mod server;
 
@@ -111,7 +111,7 @@ async fn handshake_websocket_fails_with_an_invalid_transport() {
 }
 
 #[tokio::test]
-async fn handshake_websocket_wants_an_upgrade_of_version_13() {
+async fn handshake_websocket_requires_an_upgrade_of_version_13() {
     let server = Server::suite().await;
     let response = server.get(WEBSOCKET).await;
     assert_eq!((response.status, response.code()), (400, 3));
@@ -169,7 +169,7 @@ async fn message_polling_a_body_beyond_the_limit_is_refused_and_closes_the_sessi
     assert_eq!(response.status, 413);
     let reason = server.disconnected().await.1;
     assert_eq!(reason, engineioxide::DisconnectReason::PacketParsingError);
-    // Also when the length isn't announced.
+    // The limit applies to a body without a Content-Length, too.
     let sid = session(&server).await;
     let mut chunked = b"1\r\n4\r\n".to_vec();
     for _ in 0..20 {
@@ -177,11 +177,11 @@ async fn message_polling_a_body_beyond_the_limit_is_refused_and_closes_the_sessi
         chunked.extend_from_slice(&[b'x'; 0x10000]);
         chunked.extend_from_slice(b"\r\n");
     }
-    let response = unannounced(&server, &polling(&sid), &chunked).await;
+    let response = post_chunked(&server, &polling(&sid), &chunked).await;
     assert!(response.starts_with("HTTP/1.1 413"), "{response}");
 }
 
-async fn unannounced(server: &Server, query: &str, chunked: &[u8]) -> String {
+async fn post_chunked(server: &Server, query: &str, chunked: &[u8]) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let stream = tokio::net::TcpStream::connect(server.address)
         .await
@@ -205,7 +205,7 @@ async fn message_polling_duplicate_polls_close_the_session() {
     let mut server = Server::suite().await;
     let sid = session(&server).await;
     let query = polling(&sid);
-    // Which of the two comes first is open; exactly one is told to close.
+    // The order of the two requests is undefined, but exactly one gets the close packet.
     let (first, second) = tokio::join!(server.get(&query), server.get(&query));
     let mut statuses = [first.status, second.status];
     statuses.sort();
@@ -261,7 +261,7 @@ async fn message_websocket_an_invalid_packet_closes_the_session() {
 }
 
 #[tokio::test]
-async fn message_websocket_beyond_the_limit_is_1009() {
+async fn message_websocket_beyond_the_limit_closes_with_1009() {
     let server = Server::suite().await;
     let mut client = server.websocket(WEBSOCKET).await;
     client.text().await;
@@ -323,13 +323,13 @@ async fn close_polling() {
     let sid = session(&server).await;
     let query = polling(&sid);
     let (poll, _) = tokio::join!(server.get(&query), async {
-        // The poll has to be there first.
+        // The close must come while the poll waits.
         while server.control.counters().packets_in == 0 {
             server.post(&query, "6").await;
         }
         server.post(&query, "1").await
     });
-    // Whether the poll came before the close or after it is a race of two connections.
+    // The poll and the close race on two connections: either may reach the server first.
     assert!((poll.status == 200 && poll.text() == "6") || poll.status == 400);
     assert_eq!(server.get(&query).await.status, 400);
 }
@@ -360,7 +360,7 @@ async fn upgrade_succeeds() {
 }
 
 #[tokio::test]
-async fn upgrade_then_polling_is_refused() {
+async fn upgrade_refuses_further_polls_and_posts() {
     let server = Server::suite().await;
     let sid = session(&server).await;
     let mut client = server.websocket(&format!("{WEBSOCKET}&sid={sid}")).await;
@@ -376,7 +376,7 @@ async fn upgrade_then_polling_is_refused() {
 }
 
 #[tokio::test]
-async fn upgrade_then_another_websocket_is_closed() {
+async fn upgrade_closes_a_second_websocket() {
     let server = Server::suite().await;
     let sid = session(&server).await;
     let query = format!("{WEBSOCKET}&sid={sid}");

@@ -1,5 +1,5 @@
-//! The server's own streams: WebSockets run on them as they are, where they were told of.
-#![allow(clippy::unwrap_used)] // a test's way to say what it expects
+//! Registered links: WebSockets run directly on the server's own stream type.
+#![allow(clippy::unwrap_used)] // an unwrap in a test is an assertion
 
 mod server;
 
@@ -17,22 +17,27 @@ use tokio::net::TcpStream;
 const WEBSOCKET: &str = "EIO=4&transport=websocket";
 const POLLING: &str = "EIO=4&transport=polling";
 
-/// The kind of link that the server here serves, and one that none of its connections is.
+/// The kind of link that the server serves.
 const SERVED: u8 = 0;
+/// A kind of link that no connection has.
 const OTHER: u8 = 1;
 
-/// Takes a few bytes at once each second time that it is asked to, and nothing in between.
+/// A link on which every second `try_write` accepts a few bytes, and the others accept nothing.
 struct Reluctant<const KIND: u8> {
     io: Direct,
-    asked: Arc<AtomicUsize>,
+    writes: Arc<AtomicUsize>,
 }
 
 impl<const KIND: u8> Link for Reluctant<KIND> {
-    fn write_now(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
-        if !self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+    fn try_write(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
+        if !self
+            .writes
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(2)
+        {
             return Some(Err(io::ErrorKind::WouldBlock.into()));
         }
-        self.io.write_now(&bytes[..bytes.len().min(5)])
+        self.io.try_write(&bytes[..bytes.len().min(5)])
     }
 }
 
@@ -64,37 +69,37 @@ impl<const KIND: u8> AsyncWrite for Reluctant<KIND> {
     }
 }
 
-/// A server of such streams, and how often they were asked to take something at once.
-async fn reluctant() -> (Server, Arc<AtomicUsize>) {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = asked.clone();
+/// A server of such links, and the count of their `try_write` calls.
+async fn reluctant_server() -> (Server, Arc<AtomicUsize>) {
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = writes.clone();
     let wrap = move |stream| Reluctant::<SERVED> {
         io: Direct(stream),
-        asked: counted.clone(),
+        writes: counted.clone(),
     };
     (
         Server::over(calm_config().build(), Limits::default(), wrap).await,
-        asked,
+        writes,
     )
 }
 
-/// The frame of a short text as a client sends it, with a mask that changes nothing.
+/// A client's frame of a short text, with a mask of zeros.
 fn masked(text: &str) -> Vec<u8> {
     let length = u8::try_from(text.len()).unwrap();
     [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
 }
 
-const LONG: &str = "4a text that is longer than what is taken at once";
+const LONG: &str = "4a text that is longer than one write accepts";
 
-/// Sends texts, and reads their echo.
-async fn talk(client: &mut Client) {
+/// Sends texts, and reads their echoes.
+async fn send_and_read_echoes(client: &mut Client) {
     for n in 0..20 {
         client.send(&format!("{LONG} {n}")).await;
     }
     for n in 0..20 {
         assert_eq!(client.text().await, format!("{LONG} {n}"));
     }
-    // One at a time: nothing that comes later sees to what was left.
+    // One at a time, so that no later text triggers the write of remaining bytes.
     for _ in 0..20 {
         client.send(LONG).await;
         assert_eq!(client.text().await, LONG);
@@ -102,15 +107,15 @@ async fn talk(client: &mut Client) {
 }
 
 #[tokio::test]
-async fn what_a_link_takes_only_in_part_arrives_whole_and_in_order() {
-    let (mut server, asked) = reluctant().await;
-    server.control.runs_on::<Reluctant<OTHER>>();
-    server.control.runs_on::<Reluctant<SERVED>>();
+async fn partial_writes_of_a_link_arrive_complete_and_in_order() {
+    let (mut server, writes) = reluctant_server().await;
+    server.control.register_link::<Reluctant<OTHER>>();
+    server.control.register_link::<Reluctant<SERVED>>();
     let mut client = server.websocket(WEBSOCKET).await;
     client.text().await;
     let handle = server.connected().await;
-    talk(&mut client).await;
-    assert!(asked.swap(0, Ordering::Relaxed) > 0);
+    send_and_read_echoes(&mut client).await;
+    assert!(writes.swap(0, Ordering::Relaxed) > 0);
     let all_counted = async {
         while handle.unwritten() > 0 {
             tokio::task::yield_now().await;
@@ -125,43 +130,44 @@ async fn what_a_link_takes_only_in_part_arrives_whole_and_in_order() {
     upgraded.send("2probe").await;
     assert_eq!(upgraded.text().await, "3probe");
     upgraded.send("5").await;
-    talk(&mut upgraded).await;
-    assert!(asked.load(Ordering::Relaxed) > 0);
+    send_and_read_echoes(&mut upgraded).await;
+    assert!(writes.load(Ordering::Relaxed) > 0);
     assert_eq!(server.control.counters().boxed, 0);
 }
 
 #[tokio::test]
-async fn a_stream_that_nobody_told_of_is_run_on_as_hyper_hands_it_over() {
-    let (server, asked) = reluctant().await;
-    server.control.runs_on::<Reluctant<OTHER>>();
+async fn an_unregistered_stream_type_runs_in_hypers_box() {
+    let (server, writes) = reluctant_server().await;
+    server.control.register_link::<Reluctant<OTHER>>();
     let mut client = server.websocket(WEBSOCKET).await;
     client.text().await;
-    talk(&mut client).await;
-    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    send_and_read_echoes(&mut client).await;
+    assert_eq!(writes.load(Ordering::Relaxed), 0);
     assert_eq!(server.control.counters().boxed, 1);
 }
 
 #[tokio::test]
-async fn what_came_with_the_handshake_is_heard() {
-    for told in [true, false] {
-        let (server, _) = reluctant().await;
-        if told {
-            server.control.runs_on::<Reluctant<SERVED>>();
+async fn frames_sent_together_with_the_handshake_are_processed() {
+    for registered in [true, false] {
+        let (server, _) = reluctant_server().await;
+        if registered {
+            server.control.register_link::<Reluctant<SERVED>>();
         }
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let handshake = format!(
-            "GET /engine.io/?{WEBSOCKET} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+            "GET /engine.io/?{WEBSOCKET} HTTP/1.1\r\nhost: x\r\n\
+             connection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         let early = [handshake.as_bytes(), &masked("4first"), &masked("4second")].concat();
         stream.write_all(&early).await.unwrap();
         let mut answer = Vec::new();
-        let heard = async {
+        let echoed = async {
             while !answer.ends_with(b"\x81\x074second") {
                 assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
             }
         };
-        tokio::time::timeout(SOON, heard).await.unwrap();
+        tokio::time::timeout(SOON, echoed).await.unwrap();
         assert!(answer.ends_with(b"\x81\x064first\x81\x074second"));
         assert_eq!(
             server.control.counters().bytes_in,

@@ -1,5 +1,6 @@
-//! Outboxes and ends: bounded by bytes, in order, told once, prompt even if the peer sleeps.
-#![allow(clippy::unwrap_used)] // a test's way to say what it expects
+//! Outboxes and closes: outboxes are bounded and keep the order; a close is reported once and takes
+//! effect at once, even if the peer does not read.
+#![allow(clippy::unwrap_used)] // an unwrap in a test is an assertion
 
 mod server;
 
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 
 const WEBSOCKET: &str = "EIO=4&transport=websocket";
 const POLLING: &str = "EIO=4&transport=polling";
-/// More than any socket buffer takes.
+/// More bytes than all socket buffers of a connection hold.
 const MANY: usize = 64 * 1024 * 1024;
 
 async fn websocket(server: &mut Server) -> (Client, SessionHandle) {
@@ -40,8 +41,8 @@ fn limits(outbox_bytes: usize, write_timeout: Duration) -> Limits {
     }
 }
 
-/// Fills the outbox of a peer that doesn't read until bytes stay in it.
-fn stuff(handle: &SessionHandle, bytes: usize) {
+/// Sends about `bytes` to a peer that does not read.
+fn fill_outbox(handle: &SessionHandle, bytes: usize) {
     let frame = Frame::text(&"x".repeat(64 * 1024));
     for _ in 0..bytes / frame.len() {
         assert_eq!(handle.send(&frame), SendOutcome::Queued);
@@ -54,7 +55,7 @@ async fn a_peer_that_stops_reading_is_closed_after_the_write_timeout() {
     let mut server = Server::start(calm_config().build(), limits).await;
     let (_client, handle) = websocket(&mut server).await;
     let begun = Instant::now();
-    stuff(&handle, MANY);
+    fill_outbox(&handle, MANY);
     assert_eq!(
         server.disconnected().await,
         (handle.id(), DisconnectReason::TransportError)
@@ -66,7 +67,7 @@ async fn a_peer_that_stops_reading_is_closed_after_the_write_timeout() {
 }
 
 #[tokio::test]
-async fn an_outbox_that_overflows_is_closed_at_once() {
+async fn an_overflow_closes_the_session_at_once() {
     let limits = limits(1024 * 1024, Duration::from_secs(3600));
     let mut server = Server::start(calm_config().build(), limits).await;
     let (_client, handle) = websocket(&mut server).await;
@@ -83,10 +84,10 @@ async fn an_outbox_that_overflows_is_closed_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_sent_below_a_bound_closes_nothing() {
+async fn send_below_never_closes_the_session() {
     let limits = limits(100, Duration::from_secs(3600));
     let mut server = Server::start(calm_config().build(), limits).await;
-    // Nobody fetches it.
+    // The client does not poll.
     let (_, handle) = polling(&mut server).await;
     let frame = Frame::text(&"x".repeat(40));
     assert_eq!(handle.send_below(1, &frame), SendOutcome::Queued);
@@ -98,7 +99,7 @@ async fn what_is_sent_below_a_bound_closes_nothing() {
     assert_eq!(
         handle.send_below(100, &frame),
         SendOutcome::Busy,
-        "it doesn't fit"
+        "the frame does not fit"
     );
     assert_eq!(
         (handle.unwritten(), handle.is_closed()),
@@ -109,7 +110,7 @@ async fn what_is_sent_below_a_bound_closes_nothing() {
 }
 
 #[tokio::test]
-async fn polling_overflows_and_stalls_too() {
+async fn overflow_and_stall_close_a_polling_session() {
     let limits = limits(100, Duration::from_millis(200));
     let mut server = Server::start(calm_config().build(), limits).await;
     let (_, handle) = polling(&mut server).await;
@@ -133,14 +134,14 @@ async fn polling_overflows_and_stalls_too() {
 }
 
 #[tokio::test]
-async fn a_close_is_prompt_in_the_middle_of_a_write() {
+async fn a_close_during_a_blocked_write_takes_effect_at_once() {
     let mut server = Server::start(
         calm_config().build(),
         limits(2 * MANY, Duration::from_secs(3600)),
     )
     .await;
     let (_client, handle) = websocket(&mut server).await;
-    stuff(&handle, MANY);
+    fill_outbox(&handle, MANY);
     handle.close();
     let begun = Instant::now();
     assert_eq!(
@@ -153,7 +154,7 @@ async fn a_close_is_prompt_in_the_middle_of_a_write() {
 }
 
 #[tokio::test]
-async fn messages_arrive_in_order_whatever_their_size() {
+async fn messages_of_all_sizes_arrive_in_order() {
     let mut server = Server::start(
         calm_config().build(),
         limits(2 * MANY, Duration::from_secs(60)),
@@ -167,7 +168,7 @@ async fn messages_arrive_in_order_whatever_their_size() {
     for n in 0..2_000 {
         assert_eq!(client.text().await[1..], text(n));
     }
-    // The reading of it and the counting of it are two tasks.
+    // The client may have read the last bytes before the server has counted them as written.
     let (done, wait) = oneshot::channel();
     handle.when_below(1, Box::new(move || _ = done.send(())));
     tokio::time::timeout(SOON, wait).await.unwrap().unwrap();
@@ -175,14 +176,14 @@ async fn messages_arrive_in_order_whatever_their_size() {
 }
 
 #[tokio::test]
-async fn when_below_waits_for_the_peer() {
+async fn when_below_waits_until_the_peer_reads() {
     let mut server = Server::start(
         calm_config().build(),
         limits(2 * MANY, Duration::from_secs(3600)),
     )
     .await;
     let (mut client, handle) = websocket(&mut server).await;
-    stuff(&handle, MANY);
+    fill_outbox(&handle, MANY);
     let low = Arc::new(AtomicBool::new(false));
     let (done, mut wait) = oneshot::channel();
     let (flag, watched) = (low.clone(), handle.clone());
@@ -198,7 +199,7 @@ async fn when_below_waits_for_the_peer() {
     while wait.try_recv().is_err() {
         client.text().await;
     }
-    // Where there is room already, and where the session is over, it is called soon.
+    // With free capacity, and on a closed session, the callback runs soon.
     for close in [false, true] {
         if close {
             handle.close();
@@ -210,14 +211,14 @@ async fn when_below_waits_for_the_peer() {
 }
 
 #[tokio::test]
-async fn when_below_is_called_at_the_end_of_the_session() {
+async fn the_close_of_the_session_runs_when_below_callbacks() {
     let mut server = Server::start(
         calm_config().build(),
         limits(2 * MANY, Duration::from_secs(3600)),
     )
     .await;
     let (_client, handle) = websocket(&mut server).await;
-    stuff(&handle, MANY);
+    fill_outbox(&handle, MANY);
     let (done, wait) = oneshot::channel();
     handle.when_below(1, Box::new(move || _ = done.send(())));
     handle.close();
@@ -225,7 +226,7 @@ async fn when_below_is_called_at_the_end_of_the_session() {
 }
 
 #[tokio::test]
-async fn close_gives_a_websocket_a_close_frame_and_no_packet() {
+async fn close_sends_a_websocket_a_close_frame_and_no_packet() {
     let mut server = Server::calm().await;
     let (mut client, handle) = websocket(&mut server).await;
     handle.close();
@@ -237,7 +238,7 @@ async fn close_gives_a_websocket_a_close_frame_and_no_packet() {
 }
 
 #[tokio::test]
-async fn close_ends_polling_with_400() {
+async fn close_answers_polls_with_status_400() {
     let mut server = Server::calm().await;
     let (query, handle) = polling(&mut server).await;
     let (poll, ()) = tokio::join!(server.get(&query), async { handle.close() });
@@ -251,7 +252,7 @@ async fn close_ends_polling_with_400() {
 }
 
 #[tokio::test]
-async fn close_after_flush_flushes_a_websocket() {
+async fn close_after_flush_writes_a_websockets_queue_first() {
     let mut server = Server::calm().await;
     let (mut client, handle) = websocket(&mut server).await;
     for n in 0..500 {
@@ -270,7 +271,7 @@ async fn close_after_flush_flushes_a_websocket() {
 }
 
 #[tokio::test]
-async fn close_after_flush_flushes_polling() {
+async fn close_after_flush_waits_for_the_next_poll() {
     let mut server = Server::calm().await;
     let (query, handle) = polling(&mut server).await;
     handle.send(&Frame::text("last"));
@@ -284,7 +285,7 @@ async fn close_after_flush_flushes_polling() {
 }
 
 #[tokio::test]
-async fn a_poll_is_answered_with_as_many_packets_as_every_client_takes() {
+async fn a_poll_is_answered_with_at_most_16_packets() {
     let mut server = Server::start(calm_config().build(), Limits::default()).await;
     let (poll, handle) = polling(&mut server).await;
     for n in 0..40 {
@@ -304,14 +305,14 @@ async fn a_poll_is_answered_with_as_many_packets_as_every_client_takes() {
 }
 
 #[tokio::test]
-async fn close_after_flush_is_bounded() {
+async fn close_after_flush_closes_at_its_time_limit() {
     let mut server = Server::start(
         calm_config().build(),
         limits(2 * MANY, Duration::from_secs(3600)),
     )
     .await;
     let (_client, handle) = websocket(&mut server).await;
-    stuff(&handle, MANY);
+    fill_outbox(&handle, MANY);
     handle.close_after_flush(Duration::from_millis(100));
     assert_eq!(
         server.disconnected().await,
@@ -320,7 +321,7 @@ async fn close_after_flush_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_poll_that_is_given_up_ends_the_session() {
+async fn a_client_that_drops_its_poll_closes_the_session() {
     use tokio::io::AsyncWriteExt;
     let mut server = Server::calm().await;
     let (query, handle) = polling(&mut server).await;
@@ -337,7 +338,7 @@ async fn a_poll_that_is_given_up_ends_the_session() {
 }
 
 #[tokio::test]
-async fn sessions_are_counted_by_what_carries_them() {
+async fn sessions_are_counted_by_transport() {
     let mut server = Server::calm().await;
     let (_query, first) = polling(&mut server).await;
     let (_client, second) = websocket(&mut server).await;
@@ -371,10 +372,10 @@ async fn every_session_is_disconnected_exactly_once() {
     let mut server = Server::calm().await;
     for n in 0..COUNT {
         let closers = |handle: &SessionHandle| {
-            for way in 0..3 {
+            for method in 0..3 {
                 let handle = handle.clone();
                 tokio::spawn(async move {
-                    match way {
+                    match method {
                         0 => handle.close(),
                         1 => handle.close_after_flush(Duration::ZERO),
                         _ => {
@@ -413,7 +414,7 @@ async fn every_session_is_disconnected_exactly_once() {
     while ended.len() < COUNT {
         count(server.event().await, &mut connected, &mut ended);
     }
-    // A session that ends after all others is heard of after them.
+    // A sentinel: a session that is closed after all others is reported after them.
     let (_client, last) = session_of(&mut server).await;
     last.close();
     while !ended.contains_key(&last.id()) {
@@ -424,7 +425,7 @@ async fn every_session_is_disconnected_exactly_once() {
     assert!(server.control.is_empty());
 }
 
-/// As `websocket`, leaving the events for the count.
+/// As `websocket`, but leaves the events for `count`.
 async fn session_of(server: &mut Server) -> (Client, SessionHandle) {
     let mut client = server.websocket(WEBSOCKET).await;
     let sid = open(&client.text().await)["sid"]

@@ -1,5 +1,5 @@
 //! The cases of the public Socket.IO 5 suite, with the stock socketioxide on this layer.
-#![allow(clippy::unwrap_used)] // a test's way to say what it expects
+#![allow(clippy::unwrap_used)] // an unwrap in a test is an assertion
 
 mod server;
 
@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use engineioxide::{Control, DisconnectReason, SessionHandle};
 use futures_util::SinkExt;
 use hyper_util::rt::TokioIo;
 use serde::ser::{Serialize, SerializeTuple, Serializer};
-use server::{Client, PING_INTERVAL, PING_TIMEOUT, open};
+use server::{Client, PING_INTERVAL, PING_TIMEOUT, SOON, open};
 use socketioxide::SocketIo;
 use socketioxide::adapter::Adapter;
 use socketioxide::extract::{AckSender, SocketRef, TryData};
@@ -22,7 +23,7 @@ use socketioxide::socket::Socket;
 use socketioxide_core::Value;
 use tokio_tungstenite::tungstenite::Message;
 
-/// An event's arguments as they came, binary ones in their places.
+/// An event's arguments in the order of arrival, with binary ones in place of their placeholders.
 struct Args(Vec<Arg>);
 
 enum Arg {
@@ -43,7 +44,7 @@ impl<A: Adapter> FromMessageParts<A> for Args {
         };
         let mut binary: VecDeque<Bytes> = binary.take().unwrap_or_default();
         let args: Vec<serde_json::Value> = serde_json::from_str(text.as_str()).unwrap();
-        // The first is the event's name.
+        // The first element is the event's name.
         let args = args
             .into_iter()
             .skip(1)
@@ -81,31 +82,52 @@ async fn on_connect(socket: SocketRef, TryData(auth): TryData<serde_json::Value>
         .unwrap();
 }
 
-async fn start() -> SocketAddr {
+/// How long a client may take for its CONNECT packet.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
+
+struct Server {
+    address: SocketAddr,
+    control: Control,
+}
+
+async fn start() -> Server {
     let (service, io) = SocketIo::builder()
         .ping_interval(PING_INTERVAL)
         .ping_timeout(PING_TIMEOUT)
         .max_payload(1_000_000)
-        .connect_timeout(Duration::from_millis(1000))
+        .connect_timeout(CONNECT_TIMEOUT)
         .build_svc();
     io.ns("/", on_connect);
     io.ns("/custom", on_connect);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let control = Control::default();
+    let sessions = control.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
+            let service = service.clone();
+            let sessions = sessions.clone();
+            let service = hyper::service::service_fn(
+                move |mut request: http::Request<hyper::body::Incoming>| {
+                    request.extensions_mut().insert(sessions.clone());
+                    hyper::service::Service::call(&service, request)
+                },
+            );
             let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service.clone())
+                .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades();
             tokio::spawn(async move { connection.await.ok() });
         }
     });
-    address
+    Server { address, control }
 }
 
-/// A WebSocket, its Engine.IO handshake done.
-async fn engine(address: SocketAddr) -> Client {
-    let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
+/// A WebSocket that has completed the Engine.IO handshake.
+async fn engine(server: &Server) -> Client {
+    let url = format!(
+        "ws://{}/socket.io/?EIO=4&transport=websocket",
+        server.address
+    );
     let mut client = Client(tokio_tungstenite::connect_async(url).await.unwrap().0);
     let handshake = open(&client.text().await);
     assert_eq!(handshake["pingInterval"], 300);
@@ -113,7 +135,7 @@ async fn engine(address: SocketAddr) -> Client {
     client
 }
 
-/// The next packet that isn't a heartbeat; those are answered.
+/// The next packet that is not a heartbeat. Heartbeats are answered.
 async fn packet(client: &mut Client) -> Message {
     loop {
         match client.next().await.expect("the connection has ended") {
@@ -121,6 +143,34 @@ async fn packet(client: &mut Client) -> Message {
             other => return other,
         }
     }
+}
+
+/// Reads to the end of the connection and answers heartbeats meanwhile. Returns the code of the
+/// close frame.
+async fn close_code(client: &mut Client) -> Option<u16> {
+    let mut code = None;
+    let read_to_end = async {
+        while let Some(message) = client.next().await {
+            match message {
+                Message::Text(text) if text == "2" => {
+                    client.0.send(Message::text("3")).await.ok();
+                }
+                Message::Close(frame) => code = frame.map(|frame| frame.code.into()),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(SOON, read_to_end)
+        .await
+        .expect("the connection is not closed");
+    code
+}
+
+/// The handle of the server's only session.
+fn only_session(server: &Server) -> SessionHandle {
+    let mut sessions = server.control.sessions();
+    assert_eq!(sessions.len(), 1);
+    sessions.remove(0)
 }
 
 async fn connect(client: &mut Client, request: &str, prefix: &str, auth: &str) {
@@ -134,7 +184,11 @@ async fn connect(client: &mut Client, request: &str, prefix: &str, auth: &str) {
 }
 
 async fn connected() -> Client {
-    let mut client = engine(start().await).await;
+    connected_to(&start().await).await
+}
+
+async fn connected_to(server: &Server) -> Client {
+    let mut client = engine(server).await;
     connect(&mut client, "40", "40", r#"42["auth",{}]"#).await;
     client
 }
@@ -146,14 +200,14 @@ async fn connect_to_the_main_namespace() {
 
 #[tokio::test]
 async fn connect_to_the_main_namespace_with_a_payload() {
-    let mut client = engine(start().await).await;
+    let mut client = engine(&start().await).await;
     let auth = r#"42["auth",{"token":"123"}]"#;
     connect(&mut client, r#"40{"token":"123"}"#, "40", auth).await;
 }
 
 #[tokio::test]
 async fn connect_to_a_custom_namespace() {
-    let mut client = engine(start().await).await;
+    let mut client = engine(&start().await).await;
     connect(
         &mut client,
         "40/custom,",
@@ -165,7 +219,7 @@ async fn connect_to_a_custom_namespace() {
 
 #[tokio::test]
 async fn connect_to_a_custom_namespace_with_a_payload() {
-    let mut client = engine(start().await).await;
+    let mut client = engine(&start().await).await;
     let auth = r#"42/custom,["auth",{"token":"abc"}]"#;
     connect(
         &mut client,
@@ -178,32 +232,38 @@ async fn connect_to_a_custom_namespace_with_a_payload() {
 
 #[tokio::test]
 async fn connect_to_an_unknown_namespace_is_refused() {
-    let mut client = engine(start().await).await;
+    let mut client = engine(&start().await).await;
     client.send("40/random").await;
     let refusal = r#"44/random,{"message":"Invalid namespace"}"#;
     assert_eq!(packet(&mut client).await, Message::text(refusal));
 }
 
 #[tokio::test]
-async fn connect_with_an_invalid_handshake_closes() {
-    let mut client = engine(start().await).await;
+async fn an_invalid_connect_packet_closes_with_a_parsing_error() {
+    let server = start().await;
+    let mut client = engine(&server).await;
+    let session = only_session(&server);
     client.send("4abc").await;
-    client.closed().await;
+    assert_eq!(close_code(&mut client).await, Some(1002));
+    let reason = session.close_reason();
+    assert_eq!(reason, Some(DisconnectReason::PacketParsingError));
 }
 
 #[tokio::test]
-async fn a_connection_without_a_handshake_is_closed() {
-    let mut client = engine(start().await).await;
-    // With its heartbeats answered, it is the missing handshake that ends it.
-    while let Some(message) = client.next().await {
-        if message == Message::text("2") {
-            client.0.send(Message::text("3")).await.ok();
-        }
-    }
+async fn a_connection_without_a_connect_packet_is_closed_after_the_connect_timeout() {
+    let server = start().await;
+    let begun = tokio::time::Instant::now();
+    let mut client = engine(&server).await;
+    let session = only_session(&server);
+    // Its heartbeats are answered, so only the missing CONNECT packet can end it.
+    assert_eq!(close_code(&mut client).await, Some(1000));
+    let reason = session.close_reason();
+    assert_eq!(reason, Some(DisconnectReason::TransportClose));
+    assert!(begun.elapsed() >= CONNECT_TIMEOUT);
 }
 
 #[tokio::test]
-async fn disconnect_from_the_main_namespace_keeps_the_transport() {
+async fn a_disconnect_from_the_main_namespace_keeps_the_transport_open() {
     let mut client = connected().await;
     client.send("41").await;
     assert_eq!(client.text().await, "2");
@@ -248,9 +308,9 @@ async fn attachments(request: &str, answer: &str) {
 
 #[tokio::test]
 async fn message_with_binary_attachments() {
-    let places = r#"{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}"#;
-    let request = format!(r#"452-["message",{places}]"#);
-    attachments(&request, &format!(r#"452-["message-back",{places}]"#)).await;
+    let placeholders = r#"{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}"#;
+    let request = format!(r#"452-["message",{placeholders}]"#);
+    attachments(&request, &format!(r#"452-["message-back",{placeholders}]"#)).await;
 }
 
 #[tokio::test]
@@ -267,20 +327,28 @@ async fn message_of_plain_text_with_an_ack() {
 
 #[tokio::test]
 async fn message_with_binary_attachments_and_an_ack() {
-    let places = r#"{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}"#;
-    let request = format!(r#"452-789["message-with-ack",{places}]"#);
-    attachments(&request, &format!("462-789[{places}]")).await;
+    let placeholders = r#"{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}"#;
+    let request = format!(r#"452-789["message-with-ack",{placeholders}]"#);
+    attachments(&request, &format!("462-789[{placeholders}]")).await;
 }
 
 #[tokio::test]
-async fn packets_of_an_invalid_form_close() {
+async fn invalid_packets_close_with_a_parsing_error() {
     for packet in [
         "4abc",
         "42{}",
         r#"42abc["message-with-ack",1,"2",{"3":[false]}]"#,
     ] {
-        let mut client = connected().await;
+        let server = start().await;
+        let mut client = connected_to(&server).await;
+        let session = only_session(&server);
         client.send(packet).await;
-        client.closed().await;
+        assert_eq!(close_code(&mut client).await, Some(1002), "{packet}");
+        let reason = session.close_reason();
+        assert_eq!(
+            reason,
+            Some(DisconnectReason::PacketParsingError),
+            "{packet}"
+        );
     }
 }

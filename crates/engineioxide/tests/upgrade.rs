@@ -1,5 +1,6 @@
-//! From polling to WebSocket: nothing lost, nothing reordered, and back to polling if it fails.
-#![allow(clippy::unwrap_used)] // a test's way to say what it expects
+//! Upgrades from polling to a WebSocket: no message is lost or reordered, and a failed upgrade
+//! leaves the session on polling.
+#![allow(clippy::unwrap_used)] // an unwrap in a test is an assertion
 
 mod server;
 
@@ -63,9 +64,9 @@ impl Session {
     }
 }
 
-/// One client that upgrades as the JavaScript ones do: it polls on until the probe is answered,
-/// lets the last poll and post come to their ends, and only then sends `5`.
-async fn round(server: &mut Server, version: u8) {
+/// Runs one client that upgrades as the JavaScript clients do: it polls until the probe is
+/// answered, waits for the end of the last poll and POST, and only then sends `5`.
+async fn run_client(server: &mut Server, version: u8) {
     const COUNT: usize = 60;
     let session = Session::begin(server, version).await;
     let handle = server.connected().await;
@@ -114,41 +115,43 @@ async fn round(server: &mut Server, version: u8) {
         client.send(&format!("4c{n}")).await;
     }
     sender.await.unwrap();
-    let own = |packets: &[String], kind: &str| -> Vec<String> {
-        let of_kind = packets.iter().filter(|packet| packet.starts_with(kind));
-        of_kind
-            .map(|packet| packet[kind.len()..].to_owned())
+    let without_prefix = |packets: &[String], prefix: &str| -> Vec<String> {
+        let matching = packets.iter().filter(|packet| packet.starts_with(prefix));
+        matching
+            .map(|packet| packet[prefix.len()..].to_owned())
             .collect()
     };
-    while own(&received, "4s").len() < COUNT || own(&received, "4c").len() < 10 {
+    while without_prefix(&received, "4s").len() < COUNT
+        || without_prefix(&received, "4c").len() < 10
+    {
         received.push(client.text().await);
     }
     let numbers = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
-    assert_eq!(own(&received, "4s"), numbers(COUNT));
-    assert_eq!(own(&received, "4c"), numbers(10));
+    assert_eq!(without_prefix(&received, "4s"), numbers(COUNT));
+    assert_eq!(without_prefix(&received, "4c"), numbers(10));
 }
 
-async fn rounds(version: u8) {
+async fn run_clients(version: u8) {
     let mut server = Server::calm().await;
     for _ in 0..100 {
-        round(&mut server, version).await;
+        run_client(&mut server, version).await;
     }
     assert_eq!(server.control.counters().upgrades, 100);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_in_version_4() {
-    rounds(4).await;
+async fn upgrades_lose_no_message_in_version_4() {
+    run_clients(4).await;
 }
 
 #[cfg(feature = "v3")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_in_version_3() {
-    rounds(3).await;
+async fn upgrades_lose_no_message_in_version_3() {
+    run_clients(3).await;
 }
 
 #[tokio::test]
-async fn a_waiting_poll_is_released_by_the_probe() {
+async fn the_probe_releases_a_waiting_poll() {
     let server = Server::calm().await;
     let session = Session::begin(&server, 4).await;
     let mut client = server.websocket(&session.query("websocket")).await;
@@ -161,7 +164,7 @@ async fn a_waiting_poll_is_released_by_the_probe() {
 }
 
 #[tokio::test]
-async fn what_is_queued_goes_out_on_the_websocket() {
+async fn queued_messages_are_sent_on_the_websocket() {
     let mut server = Server::calm().await;
     let session = Session::begin(&server, 4).await;
     let handle = server.connected().await;
@@ -178,7 +181,7 @@ async fn what_is_queued_goes_out_on_the_websocket() {
 }
 
 #[tokio::test]
-async fn an_abandoned_upgrade_leaves_polling_and_may_be_tried_again() {
+async fn an_abandoned_upgrade_keeps_polling_and_may_be_retried() {
     let server = Server::calm().await;
     let session = Session::begin(&server, 4).await;
     let query = session.query("polling");
@@ -190,7 +193,7 @@ async fn an_abandoned_upgrade_leaves_polling_and_may_be_tried_again() {
         }
         client.0.close(None).await.ok();
         client.closed().await;
-        // While the upgrade stands, polls are answered by noops.
+        // Until the upgrade is given up, polls are answered with noops.
         assert_eq!(server.post(&query, "4still here").await.text(), "ok");
         loop {
             let poll = server.get(&query).await;
@@ -209,7 +212,7 @@ async fn an_abandoned_upgrade_leaves_polling_and_may_be_tried_again() {
 }
 
 #[tokio::test]
-async fn an_upgrade_that_takes_too_long_is_given_up() {
+async fn an_upgrade_is_given_up_after_its_timeout() {
     let config = calm_config()
         .upgrade_timeout(Duration::from_millis(100))
         .build();
@@ -228,7 +231,7 @@ async fn an_upgrade_that_takes_too_long_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_post_that_began_before_the_upgrade_comes_first() {
+async fn a_post_that_began_before_the_upgrade_is_processed_first() {
     let mut server = Server::calm().await;
     let session = Session::begin(&server, 4).await;
     let mut post = tokio::net::TcpStream::connect(server.address)
@@ -239,14 +242,14 @@ async fn a_post_that_began_before_the_upgrade_comes_first() {
         session.query("polling")
     );
     post.write_all(head.as_bytes()).await.unwrap();
-    // A second one is refused as soon as the first has been taken up.
+    // A second POST is refused as soon as the first has begun.
     while server.post(&session.query("polling"), "6").await.status == 200 {}
     let mut client = server.websocket(&session.query("websocket")).await;
     client.send("2probe").await;
     assert_eq!(client.text().await, "3probe");
     client.send("5").await;
     client.send("4second").await;
-    // The poll is refused once the WebSocket has taken over.
+    // Polls are refused once the WebSocket carries the session.
     while server.get(&session.query("polling")).await.status == 200 {}
     post.write_all(b"rst").await.unwrap();
     let mut answer = String::new();

@@ -1,4 +1,4 @@
-//! Tests of tokens: each way to forge one, and those of the issuers that are meant to work.
+//! Tests of tokens: every way to forge one, and the tokens of supported issuers.
 
 use super::*;
 use jsonwebtoken::jwk::Jwk;
@@ -56,7 +56,7 @@ fn jwk(key: &EncodingKey, algorithm: jsonwebtoken::Algorithm, kid: &str) -> Jwk 
     jwk
 }
 
-/// All three kinds of keys, and their names.
+/// A verifier with a set of three keys, one for each public-key algorithm.
 fn set(algorithms: &[Algorithm]) -> Verifier {
     use jsonwebtoken::Algorithm::{ES256, EdDSA, RS256};
     let keys =
@@ -84,7 +84,7 @@ async fn verify(claims: &Value) -> Result<Identity, Refusal> {
 }
 
 #[tokio::test]
-async fn names_are_found_in_their_order() {
+async fn claims_with_the_user_are_read_in_their_order() {
     let identity = verify(&json!({"exp": FAR, "sub": "s", "user_id": "u", "name": "N"}))
         .await
         .unwrap();
@@ -101,11 +101,11 @@ async fn names_are_found_in_their_order() {
         ("s", "p")
     );
     assert_eq!(identity.role.as_deref(), Some("admin"));
-    assert_eq!(identity.reach, RoomScope::Everywhere);
+    assert_eq!(identity.scope, RoomScope::Everywhere);
     let identity = verify(&json!({"exp": FAR, "sub": "s", "rooms": ["lobby", "team-*"]}))
         .await
         .unwrap();
-    assert_eq!(identity.reach, RoomScope::only(["lobby", "team-*"]));
+    assert_eq!(identity.scope, RoomScope::only(["lobby", "team-*"]));
     let identity = verify(&json!({"exp": 4e9 + 0.5, "sub": "s", "user": "not an object"}))
         .await
         .unwrap();
@@ -116,7 +116,7 @@ async fn names_are_found_in_their_order() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_token_has_a_code() {
+async fn an_invalid_token_is_refused_with_its_code() {
     for (claims, expected) in [
         (json!({"exp": 1000, "sub": "s"}), Code::TokenExpired),
         (json!({"sub": "s"}), Code::Unauthorized),
@@ -159,7 +159,7 @@ async fn what_is_wrong_with_a_token_has_a_code() {
 }
 
 #[tokio::test]
-async fn leeway_is_granted_and_counts_for_the_session() {
+async fn leeway_is_granted_and_extends_the_identity() {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap()
@@ -213,7 +213,7 @@ async fn audience_and_issuer_are_checked_when_they_are_configured() {
 }
 
 #[tokio::test]
-async fn each_algorithm_takes_its_own_tokens_and_no_other() {
+async fn each_algorithm_accepts_its_own_tokens_only() {
     use jsonwebtoken::Algorithm::{ES256, EdDSA, HS256, RS256};
     let verifiers = [
         Verifier::hs256(SECRET, 0).unwrap(),
@@ -228,21 +228,21 @@ async fn each_algorithm_takes_its_own_tokens_and_no_other() {
         (ES256, ec()),
         (EdDSA, ed()),
     ];
-    for (own, verifier) in verifiers.iter().enumerate() {
-        for (other, (algorithm, key)) in signers.iter().enumerate() {
+    for (expected_signer, verifier) in verifiers.iter().enumerate() {
+        for (signer, (algorithm, key)) in signers.iter().enumerate() {
             let token = sign(&Header::new(*algorithm), &claims, key);
-            let expected = (own != other).then_some(Code::Unauthorized);
+            let expected = (expected_signer != signer).then_some(Code::Unauthorized);
             assert_eq!(
                 code(verifier, &token).await,
                 expected,
-                "{own}: {algorithm:?}"
+                "{expected_signer}: {algorithm:?}"
             );
         }
     }
 }
 
 #[tokio::test]
-async fn no_token_chooses_how_it_is_checked() {
+async fn a_token_cannot_choose_its_algorithm_or_key() {
     let claims = json!({"exp": FAR, "sub": "s"});
     let verifiers = [
         Verifier::hs256(SECRET, 0).unwrap(),
@@ -250,11 +250,9 @@ async fn no_token_chooses_how_it_is_checked() {
         set(&[Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa]),
     ];
     let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
-    let (body, good) = (
-        encode(claims.to_string()),
-        sign(&Header::default(), &claims, &secret_key(SECRET)),
-    );
-    let signature = good.rsplit('.').next().unwrap();
+    let body = encode(claims.to_string());
+    let valid = sign(&Header::default(), &claims, &secret_key(SECRET));
+    let signature = valid.rsplit('.').next().unwrap();
     let mut forged: Vec<String> = ["none", "None", "NONE", "", "HS1", "EdDSA2", "RS256\0"]
         .iter()
         .flat_map(|alg| {
@@ -266,10 +264,10 @@ async fn no_token_chooses_how_it_is_checked() {
             ]
         })
         .collect();
-    // Signed by HMAC, with what everyone knows as the secret.
-    let known = [RSA_PEM, RSA_PEM.trim(), "", "null"];
+    // Signed by HMAC with a public value as the secret.
+    let public_values = [RSA_PEM, RSA_PEM.trim(), "", "null"];
     forged.extend(
-        known
+        public_values
             .iter()
             .map(|pem| sign(&Header::default(), &claims, &secret_key(pem))),
     );
@@ -278,7 +276,7 @@ async fn no_token_chooses_how_it_is_checked() {
         &claims,
         &secret_key(RSA_PEM),
     ));
-    // The right secret, but not the algorithm that was configured.
+    // The right secret, but not the configured algorithm.
     forged.push(sign(
         &Header::new(jsonwebtoken::Algorithm::HS512),
         &claims,
@@ -305,7 +303,7 @@ async fn no_token_chooses_how_it_is_checked() {
             );
         }
     }
-    // A key that a token brings along is no key.
+    // A key inside the token, or at a URL that the token names, is not used.
     let mut head = Header::new(jsonwebtoken::Algorithm::EdDSA);
     head.jwk = Some(Jwk::from_encoding_key(&other_ed(), jsonwebtoken::Algorithm::EdDSA).unwrap());
     head.jku = Some("https://evil.example/jwks".into());
@@ -324,7 +322,7 @@ async fn no_token_chooses_how_it_is_checked() {
 }
 
 #[tokio::test]
-async fn a_kid_is_no_way_round_a_key() {
+async fn a_kid_cannot_select_a_key_of_another_algorithm_or_outside_the_set() {
     use jsonwebtoken::Algorithm::{EdDSA, RS256};
     let claims = json!({"exp": FAR, "sub": "s"});
     let all = set(&[Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa]);
@@ -345,7 +343,7 @@ async fn a_kid_is_no_way_round_a_key() {
             "{algorithm:?} {kid:?}"
         );
     }
-    // A key of the set whose algorithm isn't configured.
+    // A key of the set, of an algorithm that is not configured.
     let token = sign(&header(RS256, Some("r")), &claims, &rsa());
     assert_eq!(
         code(&set(&[Algorithm::EdDsa]), &token).await,
@@ -359,7 +357,7 @@ async fn a_kid_is_no_way_round_a_key() {
 }
 
 #[tokio::test]
-async fn extensions_that_must_be_understood_are_not() {
+async fn a_token_with_critical_extensions_is_refused() {
     let verifier = Verifier::hs256(SECRET, 0).unwrap();
     let claims = json!({"exp": FAR, "sub": "s"});
     for crit in [vec!["exp".to_owned()], vec!["b64".to_owned()], vec![]] {
@@ -375,7 +373,7 @@ async fn extensions_that_must_be_understood_are_not() {
 }
 
 #[tokio::test]
-async fn a_token_has_a_length() {
+async fn a_token_beyond_the_maximum_length_is_refused() {
     let verifier = Verifier::hs256(SECRET, 0).unwrap();
     let token = |filling: usize| {
         let claims = json!({"exp": FAR, "sub": "s", "filling": "x".repeat(filling)});
@@ -395,7 +393,7 @@ async fn a_token_has_a_length() {
 }
 
 #[tokio::test]
-async fn while_a_secret_is_changed_both_are_taken() {
+async fn while_a_secret_is_being_replaced_both_are_accepted() {
     let (old, new) = (
         "the old secret, thirty-two bytes long",
         "the new secret, thirty-two bytes long",
@@ -428,7 +426,7 @@ async fn while_a_secret_is_changed_both_are_taken() {
 }
 
 #[test]
-fn secrets_and_public_keys_dont_mix() {
+fn a_secret_and_a_public_key_each_need_their_own_algorithm() {
     let refused = |keys, algorithms: &[Algorithm]| {
         Verifier::new(
             keys,
@@ -469,8 +467,9 @@ fn secrets_and_public_keys_dont_mix() {
 }
 
 #[tokio::test]
-async fn tokens_of_betterauth_work() {
-    // Its shared secret signs the session's cookie cache: the user is in it as a whole, and is no claim of its own.
+async fn tokens_of_betterauth_are_accepted() {
+    // Its shared secret signs the session's cookie cache, which contains the whole user in one
+    // claim.
     let session = json!({
         "session": {"id": "s1", "userId": "u1", "token": "t", "expiresAt": "2096-10-02T07:06:40.000Z"},
         "user": {"id": "u1", "email": "ann@example.com", "emailVerified": true, "name": "Ann", "image": null},
@@ -481,7 +480,7 @@ async fn tokens_of_betterauth_work() {
         (identity.user.as_str(), identity.username.as_str()),
         ("u1", "Ann")
     );
-    // What the same secret signs for other ends names no user.
+    // Tokens that the same secret signs for other purposes contain no user.
     let mail = verify(&json!({"email": "ann@example.com", "iat": 1_790_000_000, "exp": FAR})).await;
     assert_eq!(mail.unwrap_err().code, Code::Unauthorized);
     // Its JWT plugin: the user's fields, `sub`, and the base URL as issuer and audience.

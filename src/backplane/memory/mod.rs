@@ -23,7 +23,7 @@ use super::{
     Changes, Counters, Joined, Lifecycle, OccupantPage, Presence, Result, RoomLog, Roster, Slice,
     Typing, Window, record,
 };
-use crate::domain::policy::BROADCAST;
+use crate::domain::RoomKind;
 use crate::domain::{
     ConnId, Head, Limits, NewMessage, OnlineStatus, RoomChange, RoomId, UserId, Username,
 };
@@ -218,7 +218,8 @@ impl Memory {
             let mut dropped = 0;
             shard.lock().entries.retain(|id, room| {
                 // Who listens to broadcasts is no member, and must not be told of a loss because they were silent.
-                let keep = id.as_str() == BROADCAST || !room.is_expired(now, self.limits.room_ttl);
+                let keep =
+                    id.kind() == RoomKind::Broadcast || !room.is_expired(now, self.limits.room_ttl);
                 dropped += usize::from(!keep);
                 keep
             });

@@ -13,9 +13,7 @@ use async_trait::async_trait;
 
 use crate::backplane::{Backplane, BackplaneError, Typing};
 use crate::delivery::{Delivery, JoinOutcome, Outlet, ReplayFrom};
-use crate::domain::policy::{
-    self, Action, Joining, Listening, Permit, Reading, RoomScope, Sending,
-};
+use crate::domain::policy::{Action, Joining, Listening, Permit, Reading, RoomScope, Sending};
 use crate::domain::{
     Code, Limits, MessageFields, NewMessage, OnlineStatus, Refusal, RoomId, UserId, Username,
 };
@@ -284,7 +282,7 @@ impl Messaging {
 
     /// Nothing of the broadcasts reaches the session after the call. Returns their room.
     async fn end_listening(&self, session: &mut ConnectionState) -> Option<RoomId> {
-        let room = RoomId::trusted(policy::BROADCAST);
+        let room = RoomId::broadcast();
         if !std::mem::take(&mut session.listens) {
             return None;
         }
@@ -496,7 +494,7 @@ mod tests {
     use super::*;
     use crate::backplane::{BackplaneLimits, BusTopic, memory};
     use crate::delivery::DeliverySettings;
-    use crate::domain::policy::Relation;
+    use crate::domain::policy::{self, Relation};
 
     #[tokio::test]
     async fn who_sends_waits_for_who_hands_on() {

@@ -64,7 +64,7 @@ impl UserRateLimiter {
             && (ledger.untold.len() < USERS || ledger.untold.contains_key(user))
         {
             let untold = ledger.untold.entry(user.clone()).or_default();
-            for (untold, debt) in untold.iter_mut().zip(cost.debts(&self.rates)) {
+            for (untold, debt) in untold.iter_mut().zip(cost.charges(&self.rates)) {
                 *untold += debt;
             }
         }

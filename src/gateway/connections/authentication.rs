@@ -53,7 +53,7 @@ impl Connection {
                 state,
                 identity.user.clone(),
                 identity.username.clone(),
-                identity.reach.clone(),
+                identity.scope.clone(),
             )
             .await;
         let rooms_left = match authenticated {

@@ -17,7 +17,7 @@ use crate::auth::Identity;
 use crate::delivery::{JoinOutcome, Outlet, ReplayFrom};
 use crate::domain::{Code, ConnId, Cost, Refusal, UserId};
 use crate::features::messaging::{ConnectionState, JoinReply};
-use crate::server::Client;
+use crate::server::ClientAddress;
 
 /// A client's connection to this node, whichever transport carries it.
 pub struct Connection {
@@ -27,7 +27,7 @@ pub struct Connection {
     pub(super) number: u64,
     pub(super) transport: Arc<dyn ClientTransport>,
     /// The address that the connection's rates count for.
-    client: Option<Client>,
+    client: Option<ClientAddress>,
     pub(super) inbox: Mutex<Inbox>,
     /// Locked while an event or the loss is handled. The inbox lets at most one task process the
     /// connection, so these never contend for it; [`Connection::authenticate`] and
@@ -46,7 +46,7 @@ impl Connection {
         conn: ConnId,
         number: u64,
         transport: Arc<dyn ClientTransport>,
-        client: Option<Client>,
+        client: Option<ClientAddress>,
     ) -> Arc<Self> {
         let outlet_conn = conn.clone();
         let outlet_transport = transport.clone();

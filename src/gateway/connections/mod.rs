@@ -22,12 +22,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use engineioxide::Rota;
+use engineioxide::WriteScheduler;
 
 use crate::auth::Authenticator;
 use crate::domain::{ConnId, UserId};
 use crate::features::messaging::Messaging;
-use crate::server::Client;
+use crate::server::ClientAddress;
 use crate::server::admission::Admission;
 use crate::telemetry::meter::Counter;
 use deadlines::Deadlines;
@@ -84,7 +84,7 @@ pub struct Connections {
     outbox_bytes: usize,
     deadlines: Deadlines,
     /// Connections with events to process; used where everything runs on one thread.
-    scheduler: Rota,
+    scheduler: WriteScheduler,
     users: UserConnections,
     counters: Counters,
     /// The bytes in all inboxes.
@@ -110,7 +110,7 @@ impl Connections {
             admission,
             outbox_bytes,
             deadlines: Deadlines::start(),
-            scheduler: Rota::default(),
+            scheduler: WriteScheduler::default(),
             users: UserConnections::default(),
             counters: Counters::default(),
             inbox_bytes: Arc::default(),
@@ -137,7 +137,7 @@ impl Connections {
     pub fn open(
         self: &Arc<Self>,
         transport: Arc<dyn ClientTransport>,
-        client: Option<Client>,
+        client: Option<ClientAddress>,
     ) -> Arc<Connection> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let conn = ConnId::trusted(&format!("{}.{number:x}", self.incarnation));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 
-use engineioxide::Waiting;
+use engineioxide::Scheduled;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tracing::Instrument;
@@ -47,7 +47,8 @@ impl Connections {
     pub(super) fn scheduling(&self) -> Scheduling {
         if !self.messaging.is_alone() {
             Scheduling::Task
-        } else if self.scheduler.is_alone() && self.scheduler.waiting() < MAX_SCHEDULED {
+        } else if self.scheduler.is_single_threaded() && self.scheduler.queue_len() < MAX_SCHEDULED
+        {
             Scheduling::Queue
         } else {
             Scheduling::Inline
@@ -60,7 +61,7 @@ impl Connection {
     /// otherwise two tasks could process it.
     pub(super) fn schedule(self: &Arc<Self>, scheduling: Scheduling) {
         match scheduling {
-            Scheduling::Queue => self.connections.scheduler.wait(self.clone()),
+            Scheduling::Queue => self.connections.scheduler.schedule(self.clone()),
             Scheduling::Inline => {
                 let mut processing = Box::pin(self.process());
                 // Nothing needs to be woken by this poll: if it is pending, the task polls again.
@@ -181,8 +182,8 @@ impl Connection {
     }
 }
 
-impl Waiting for Connection {
-    fn begin_turn(self: Arc<Self>) {
+impl Scheduled for Connection {
+    fn run_slice(self: Arc<Self>) {
         let scheduled = catch_unwind(AssertUnwindSafe(|| self.schedule(Scheduling::Inline)));
         if scheduled.is_err() {
             tracing::error!(

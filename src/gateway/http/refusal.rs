@@ -1,60 +1,64 @@
-//! JSON answers and refusals over HTTP.
+//! Refusals as HTTP responses. A handler or middleware returns a `Refusal`; its body is rendered on
+//! the way out, where the id of the request is known.
 
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
-use serde::Serialize;
 
+use super::reply::Reply;
 use crate::domain::{Code, Refusal};
 use crate::gateway::wire::RestError;
 
-/// The refusal that a response stands for, until its body is written with the request's id.
+/// A refusal that is not rendered yet, as a response extension.
 #[derive(Clone)]
-pub(super) struct Refused(pub Refusal);
+struct Unrendered(Refusal);
 
-/// A refused request: the body follows where the id is known.
-pub(super) fn refuse(refusal: &Refusal) -> Response {
-    let mut response = status(refusal.code).into_response();
-    response.extensions_mut().insert(Refused(refusal.clone()));
-    response
+impl IntoResponse for Refusal {
+    // Without a body, which `render` adds.
+    fn into_response(self) -> Response {
+        let mut response = status(self.code).into_response();
+        response.extensions_mut().insert(Unrendered(self));
+        response
+    }
 }
 
 fn status(code: Code) -> StatusCode {
     StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// The error's body and `Retry-After` (whole seconds, rounded up) put into a response that has its other headers.
-pub(super) fn render(response: Response, refusal: &Refusal, request_id: &str) -> Response {
+/// Renders the body and `Retry-After` if the response is a refusal. Its other headers are kept.
+pub(super) fn render(mut response: Response, request_id: &str) -> Response {
+    let Some(Unrendered(refusal)) = response.extensions_mut().remove() else {
+        return response;
+    };
     let error = RestError {
         error: &refusal.text,
         code: refusal.code.as_str(),
         request_id,
     };
-    let mut rendered = json(status(refusal.code), &error);
+    let mut rendered = Reply::with_status(status(refusal.code), &error).into_response();
     for (name, value) in response.headers() {
-        if name != CONTENT_TYPE && name != http::header::CONTENT_LENGTH {
+        if name != CONTENT_TYPE && name != CONTENT_LENGTH {
             rendered.headers_mut().append(name, value.clone());
         }
     }
-    let must_wait = matches!(
-        status(refusal.code),
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
-    );
-    if must_wait || refusal.retry_after.is_some() {
-        let wait = refusal
-            .retry_after
-            .map_or(1, |wait| {
-                wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
-            })
-            .max(1);
+    if let Some(secs) = retry_after_secs(&refusal) {
         rendered
             .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from(wait));
+            .insert(RETRY_AFTER, HeaderValue::from(secs));
     }
     rendered
 }
 
-pub(super) fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
-    let body = serde_json::to_vec(body).expect("the wire's shapes always serialise");
-    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+/// The time to wait before a retry in whole seconds, rounded up, and at least 1. A refusal with
+/// status 429 or 503 always has one.
+fn retry_after_secs(refusal: &Refusal) -> Option<u64> {
+    if let Some(wait) = refusal.retry_after {
+        let rounded_up = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        return Some(rounded_up.max(1));
+    }
+    match status(refusal.code) {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some(1),
+        _ => None,
+    }
 }

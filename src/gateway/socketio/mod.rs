@@ -20,9 +20,9 @@ use socketioxide::service::SocketIoService;
 use socketioxide::{ParserConfig, SocketIo};
 
 use super::connections::{Connection, Connections};
-use crate::auth::Claimed;
+use crate::auth::Credentials;
 use crate::domain::{Code, Refusal};
-use crate::server::Client;
+use crate::server::ClientAddress;
 use crate::server::admission::ConnectionSlot;
 use auth_token::AuthToken;
 use transport::SocketIoTransport;
@@ -51,7 +51,7 @@ pub struct Handshake {
     /// The token in the query or in the `Authorization` header.
     pub token: Option<String>,
     /// The client's address.
-    pub client: Option<Client>,
+    pub client: Option<ClientAddress>,
     /// The transport's slot in the limits on connections, released when the transport is gone.
     pub slot: Option<ConnectionSlot>,
     /// Connections on the transport: CONNECTs that were accepted, and not followed by a DISCONNECT.
@@ -65,7 +65,7 @@ impl Handshake {
     #[must_use]
     pub fn new(
         token: Option<String>,
-        client: Option<Client>,
+        client: Option<ClientAddress>,
         slot: Option<ConnectionSlot>,
     ) -> Self {
         Self {
@@ -178,11 +178,11 @@ impl Gateway {
         transport: &SocketIoTransport,
         token: String,
     ) -> Result<(), Refusal> {
-        let claimed = Claimed {
+        let credentials = Credentials {
             token: Some(token),
-            ..Claimed::default()
+            ..Credentials::default()
         };
-        let identity = match self.connections.auth().identify(claimed, None).await {
+        let identity = match self.connections.auth().identify(credentials, None).await {
             Ok(identity) => identity,
             Err(refusal) => {
                 if refusal.retry_after.is_some() {

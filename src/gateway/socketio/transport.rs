@@ -148,7 +148,7 @@ impl ClientTransport for SocketIoTransport {
 
     fn mark_authenticated(&self) {
         if let Some(slot) = &self.handshake.slot {
-            slot.introduce();
+            slot.mark_authenticated();
         }
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Response;
-use engineioxide::Rota;
+use engineioxide::WriteScheduler;
 use parking_lot::Mutex;
 
 use super::connections::{Connection, Connections, OutboxThresholds};
@@ -25,7 +25,7 @@ use super::wire::{Envelope, Resumed, ServerEvent, to_json};
 use crate::auth::Identity;
 use crate::delivery::{JoinOutcome, ReplayFrom};
 use crate::domain::{Code, Refusal};
-use crate::server::Client;
+use crate::server::ClientAddress;
 use crate::server::admission::ConnectionSlot;
 use crate::telemetry::meter::Counter;
 use outbox::OutboxLimits;
@@ -93,7 +93,7 @@ pub struct PlainWebSocket {
     connections: Arc<Connections>,
     settings: Settings,
     /// In which outboxes wait to be written.
-    scheduler: Rota,
+    scheduler: WriteScheduler,
     counters: Arc<Counters>,
     outboxes: Mutex<HashMap<u64, Arc<Outbox>>>,
     next_number: AtomicU64,
@@ -103,7 +103,11 @@ impl PlainWebSocket {
     /// Opens its clients' connections in `connections`. Their outboxes wait in `scheduler` to be
     /// written.
     #[must_use]
-    pub fn new(connections: Arc<Connections>, settings: Settings, scheduler: Rota) -> Arc<Self> {
+    pub fn new(
+        connections: Arc<Connections>,
+        settings: Settings,
+        scheduler: WriteScheduler,
+    ) -> Arc<Self> {
         Arc::new(Self {
             connections,
             settings,
@@ -147,7 +151,7 @@ impl PlainWebSocket {
         self: &Arc<Self>,
         identity: Identity,
         params: ConnectParams,
-        client: Option<Client>,
+        client: Option<ClientAddress>,
         slot: ConnectionSlot,
     ) -> Result<AdmittedClient, Refusal> {
         let outbox_bytes = self.connections.outbox_bytes();

@@ -8,7 +8,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
-use engineioxide::{Rota, Waiting};
+use engineioxide::{Scheduled, WriteScheduler};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -45,7 +45,7 @@ pub struct Outbox {
     unwritten: AtomicUsize,
     closed: AtomicBool,
     socket_task: AtomicWaker,
-    scheduler: Rota,
+    scheduler: WriteScheduler,
     /// The outbox waits in the scheduler for its slice.
     is_scheduled: AtomicBool,
     /// Closed when the transport is gone.
@@ -64,7 +64,7 @@ pub(super) enum NextStep {
 }
 
 impl Outbox {
-    pub(super) fn new(limits: OutboxLimits, scheduler: Rota) -> Self {
+    pub(super) fn new(limits: OutboxLimits, scheduler: WriteScheduler) -> Self {
         Self {
             state: Mutex::default(),
             unwritten: AtomicUsize::new(0),
@@ -100,7 +100,7 @@ impl Outbox {
         state.queue.push_back(frame);
         drop(state);
         if !self.is_scheduled.swap(true, Ordering::AcqRel) {
-            self.scheduler.wait(self.clone());
+            self.scheduler.schedule(self.clone());
         }
         true
     }
@@ -259,8 +259,8 @@ impl Outbox {
     }
 }
 
-impl Waiting for Outbox {
-    fn begin_turn(self: Arc<Self>) {
+impl Scheduled for Outbox {
+    fn run_slice(self: Arc<Self>) {
         // Before the socket task looks into the queue: a frame queued from now on waits for another
         // slice.
         self.is_scheduled.store(false, Ordering::Release);
@@ -273,7 +273,10 @@ mod tests {
     use super::*;
 
     fn outbox(bytes: usize, frames: usize) -> Arc<Outbox> {
-        Arc::new(Outbox::new(OutboxLimits { bytes, frames }, Rota::default()))
+        Arc::new(Outbox::new(
+            OutboxLimits { bytes, frames },
+            WriteScheduler::default(),
+        ))
     }
 
     fn text(length: usize) -> Utf8Bytes {

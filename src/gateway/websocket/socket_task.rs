@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
-use engineioxide::{Str, another_turn};
+use engineioxide::{Str, yield_slice};
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::{Instant, Sleep};
 
@@ -144,7 +144,7 @@ impl SocketTask {
                 Message::Close(_) => return Poll::Ready(None),
             }
         }
-        another_turn(cx);
+        yield_slice(cx);
         Poll::Pending
     }
 

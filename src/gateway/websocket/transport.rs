@@ -91,7 +91,7 @@ impl ClientTransport for PlainTransport {
     }
 
     fn mark_authenticated(&self) {
-        self.slot.introduce();
+        self.slot.mark_authenticated();
     }
 
     /// Nothing to do: whatever ends the connection of a plain client also closes its transport.

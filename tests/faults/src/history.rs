@@ -1,4 +1,5 @@
-//! What clients and the lab write down: one [`Record`] a line, as JSON. The checker reads nothing else.
+//! The history of a run: one [`Record`] per line, as JSON, written by the clients and by the lab.
+//! It is the checker's only input.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -11,35 +12,40 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-/// A fact, by whom, and when.
+/// The source of the records that the lab itself writes.
+pub const LAB: &str = "lab";
+
+/// A fact with its source and its time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Milliseconds since the run began. Records of one `who` come in the order in which things happened to it; between
-    /// two of them only `at` says anything, and no finer than its unit.
+    /// Milliseconds since the run began. The records of one source are in the order in which it
+    /// observed them. Records of different sources are ordered by `at` alone, so not more precisely
+    /// than to the millisecond.
     pub at: u64,
-    /// A client's name, unique in the run, or `lab`.
-    pub who: String,
-    /// What happened.
+    /// A client's name, unique in the run, or [`LAB`].
+    pub source: String,
     #[serde(flatten)]
     pub fact: Fact,
 }
 
-/// What can happen.
+/// Everything that a history can contain.
 ///
-/// `msg` is a client's own name for a message (`client_msg_id`), unique in the run: all attempts to send the same message bear the same.
+/// `msg` is the `client_msg_id` of a message, unique in the run: all attempts to send one message
+/// carry the same one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "what", rename_all = "snake_case")]
+#[serde(tag = "fact", rename_all = "snake_case")]
 pub enum Fact {
-    // ---- what clients write
+    // ---- written by clients
     /// The client is connected, and the server knows its user.
-    Opened { user: String },
-    /// The connection is gone, by whatever cause. Another `opened` may follow.
-    Closed,
-    /// The client ends here by its own will: nothing is owed to it any more. Written before it closes its connection.
+    Connected { user: String },
+    /// The connection is gone, for any reason. Another `connected` may follow.
+    Disconnected,
+    /// The client stops for good, by its own decision: from now on nothing has to reach it. Written
+    /// before it closes its connection.
     Ended,
-    /// An attempt to send.
+    /// An attempt to send a message.
     Sent { room: String, msg: String },
-    /// A positive ack (or 2xx of REST).
+    /// A positive acknowledgement (or a 2xx response of REST).
     Acked {
         room: String,
         msg: String,
@@ -48,13 +54,14 @@ pub enum Fact {
         seq: u64,
         duplicate: bool,
     },
-    /// A negative ack. The client may try again.
+    /// A negative acknowledgement. The client may try again.
     Refused {
         room: String,
         msg: String,
         code: String,
     },
-    /// An ack of `join`. `since` is what the client gave, if it did.
+    /// The acknowledgement of a `join`. `since` is the position from which the client asked to
+    /// resume, if it did.
     Joined {
         room: String,
         since: Option<Position>,
@@ -64,10 +71,10 @@ pub enum Fact {
         gap: bool,
         replayed: u64,
     },
-    /// The client left the room, and that was acknowledged.
+    /// The client left the room, and the server acknowledged it.
     Left { room: String },
-    /// A message came.
-    Got {
+    /// A `message` arrived.
+    Received {
         room: String,
         epoch: String,
         seq: u64,
@@ -75,164 +82,169 @@ pub enum Fact {
         msg: Option<String>,
         user: String,
     },
-    /// `room_reset` came.
+    /// A `room_reset` arrived.
     Reset {
         room: String,
         epoch: String,
         seq: u64,
         lost_from: Option<u64>,
     },
-    /// `room_users` came.
-    Roster {
+    /// A `room_users` arrived.
+    RoomUsers {
         room: String,
         users: Vec<String>,
         total: u64,
     },
-    /// `user_joined` came.
-    Entered { room: String, user: String },
-    /// `user_left` came.
-    Went { room: String, user: String },
-    /// An ack of `subscribe_status`.
+    /// A `user_joined` arrived.
+    UserJoined { room: String, user: String },
+    /// A `user_left` arrived.
+    UserLeft { room: String, user: String },
+    /// The acknowledgement of a `subscribe_status`.
     Watching {
         target: String,
         online: bool,
         version: u64,
     },
-    /// `user_online` or `user_offline` came.
+    /// A `user_online` or `user_offline` arrived.
     Status {
         target: String,
         online: bool,
         version: u64,
         initial: bool,
     },
-    // ---- what the lab writes
-    /// A step of the scenario, for readers.
+    // ---- written by the lab
+    /// A step of the scenario, as information for human readers.
     Step { text: String },
-    /// From here on the data of Redis may have gone back in time: a new epoch may follow.
+    /// From now on, Redis may have lost its newest data: a new epoch may follow.
     DataLost,
-    /// What was acknowledged before this must outlive the next loss of data.
-    Saved,
-    /// The truth about a user's presence changed: each watcher that is connected is owed one event.
-    Change { target: String, online: bool },
-    /// From now until the end this client is as far from all faults as can be: it must be told of each change singly.
-    Calm { client: String },
-    /// The head of a room when all was over, read over REST.
-    Head {
+    /// Everything acknowledged before this must survive the next loss of data.
+    DataSaved,
+    /// The lab made a user come online or go offline: every connected watcher must receive one
+    /// event about it.
+    PresenceChanged { target: String, online: bool },
+    /// From now until the end no fault touches this client: it must be notified of each change
+    /// separately.
+    Unaffected { client: String },
+    /// The head of a room at the end of the run, read over REST.
+    FinalHead {
         room: String,
         epoch: String,
         seq: u64,
     },
-    /// The users of a room when all was over, read over REST.
-    Members { room: String, users: Vec<String> },
-    /// The state of a user when all was over, read over REST.
-    State {
+    /// The users of a room at the end of the run, read over REST.
+    FinalMembers { room: String, users: Vec<String> },
+    /// The status of a user at the end of the run, read over REST.
+    FinalStatus {
         target: String,
         online: bool,
         version: u64,
     },
 }
 
-/// A place in a room's numbering.
+/// A position in the numbering of a room.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
-    /// The life of the numbering.
     pub epoch: String,
-    /// The number in it.
+    /// The sequence number within the epoch.
     pub seq: u64,
 }
 
-/// Takes records from everywhere and writes them to one file, in the order in which they come.
+/// Accepts records from every client and writes them to one file, in the order in which they
+/// arrive.
 #[derive(Clone)]
-pub struct History {
+pub struct Recorder {
     began: Instant,
-    /// Once true, nothing more is written.
+    /// Once true, later records are dropped.
     closed: Arc<AtomicBool>,
-    lines: mpsc::UnboundedSender<Record>,
+    records: mpsc::UnboundedSender<Record>,
 }
 
-/// The file's end of a [`History`].
-pub struct Written(tokio::task::JoinHandle<anyhow::Result<()>>);
+/// The task that writes a [`Recorder`]'s records to the file.
+pub struct FileWriter(tokio::task::JoinHandle<anyhow::Result<()>>);
 
-impl History {
-    /// Opens a new file. The run begins now.
+impl Recorder {
+    /// Creates the file. The time of the run starts now.
     ///
     /// # Errors
-    /// The file can't be made.
-    pub fn create(path: &Path) -> anyhow::Result<(Self, Written)> {
+    /// The file can't be created.
+    pub fn create(path: &Path) -> anyhow::Result<(Self, FileWriter)> {
         let file =
-            File::create(path).with_context(|| format!("{} can't be made", path.display()))?;
+            File::create(path).with_context(|| format!("can't create {}", path.display()))?;
         let mut file = std::io::BufWriter::with_capacity(1 << 20, file);
-        let (lines, mut written) = mpsc::unbounded_channel::<Record>();
+        let (records, mut pending) = mpsc::unbounded_channel::<Record>();
         let task = tokio::task::spawn_blocking(move || {
-            while let Some(record) = written.blocking_recv() {
+            while let Some(record) = pending.blocking_recv() {
                 serde_json::to_writer(&mut file, &record)?;
                 file.write_all(b"\n")?;
             }
             Ok(file.flush()?)
         });
-        Ok((
-            Self {
-                began: Instant::now(),
-                closed: Arc::default(),
-                lines,
-            },
-            Written(task),
-        ))
+        let recorder = Self {
+            began: Instant::now(),
+            closed: Arc::default(),
+            records,
+        };
+        Ok((recorder, FileWriter(task)))
     }
 
     /// Milliseconds since the run began.
-    pub fn now(&self) -> u64 {
+    pub fn elapsed_millis(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Microseconds since the run began.
-    pub fn micros(&self) -> u64 {
+    pub fn elapsed_micros(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Writes a fact down, as of now.
-    pub fn write(&self, who: &str, fact: Fact) {
+    /// Records a fact with the present time.
+    pub fn record(&self, source: &str, fact: Fact) {
         self.append(Record {
-            at: self.now(),
-            who: who.to_owned(),
+            at: self.elapsed_millis(),
+            source: source.to_owned(),
             fact,
         });
     }
 
-    /// Writes down what another process saw.
+    /// Records a fact of the lab with the present time.
+    pub fn record_lab(&self, fact: Fact) {
+        self.record(LAB, fact);
+    }
+
+    /// Appends a record that another process made.
     pub fn append(&self, record: Record) {
         if !self.closed.load(Ordering::SeqCst) {
-            let _ = self.lines.send(record);
+            let _ = self.records.send(record);
         }
     }
 
-    /// The run is over: how its clients are taken down isn't part of it.
+    /// Ends the history: the shutdown of the clients isn't part of it.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
 }
 
-impl Written {
-    /// Waits until every [`History`] is dropped and all is in the file.
+impl FileWriter {
+    /// Waits until every clone of the [`Recorder`] is dropped and all records are in the file.
     ///
     /// # Errors
     /// The file could not be written.
-    pub async fn end(self) -> anyhow::Result<()> {
+    pub async fn finish(self) -> anyhow::Result<()> {
         self.0.await?
     }
 }
 
-/// Reads a file back.
+/// Reads a history from its file.
 ///
 /// # Errors
-/// The file can't be read, or a line of it is no record.
+/// The file can't be read, or one of its lines isn't a record.
 pub fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
-    let file = File::open(path).with_context(|| format!("{} can't be read", path.display()))?;
-    let lines = BufReader::new(file).lines().enumerate();
-    lines
-        .map(|(number, line)| {
-            serde_json::from_str(&line?)
-                .with_context(|| format!("{}:{}", path.display(), number + 1))
-        })
-        .collect()
+    let file = File::open(path).with_context(|| format!("can't read {}", path.display()))?;
+    let mut records = Vec::new();
+    for (index, line) in BufReader::new(file).lines().enumerate() {
+        let record = serde_json::from_str(&line?)
+            .with_context(|| format!("{}:{}", path.display(), index + 1))?;
+        records.push(record);
+    }
+    Ok(records)
 }

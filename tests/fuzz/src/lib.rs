@@ -1,24 +1,34 @@
-//! Tries a decoder with many inputs that grow from good ones by chance, and keeps the one that breaks it.
+//! Fuzzes a decoder: tries many inputs that are random mutations of valid ones, and keeps the one
+//! that breaks it.
 //!
 //! A target stands beside its decoder, as a test whose name begins with `fuzz_`:
 //!
 //! ```
-//! let target = hubbub_fuzz::Target { name: "numbers", seeds: &[b"17"], words: &["-", "e9"], longest: 64 };
-//! target.run(|input| std::str::from_utf8(input).ok().and_then(|text| text.parse::<u64>().ok()).is_some());
+//! let target = hubbub_fuzz::Target {
+//!     name: "numbers",
+//!     seeds: &[b"17"],
+//!     words: &["-", "e9"],
+//!     longest: 64,
+//! };
+//! target.run(|input| {
+//!     let text = std::str::from_utf8(input).ok();
+//!     text.and_then(|text| text.parse::<u64>().ok()).is_some()
+//! });
 //! ```
 //!
-//! What the check returns is the *shape* of what happened; an input with a shape that wasn't seen before joins the corpus, so
-//! that later ones start from there. The check asserts whatever must hold. An input that breaks it, or takes longer than
-//! [`PATIENCE`], is named and kept in a file. Each input is in that file before it is tried: a stack that overflows ends the
-//! process without a word.
+//! The check asserts the properties that must hold for every input. It returns a summary of the
+//! decoder's behaviour; an input with a new summary joins the corpus, so that later inputs are
+//! mutations of it, too. An input that breaks the check, or takes longer than [`MAX_INPUT_TIME`],
+//! is reported and kept in a file. Each input is written to that file before it is tried, because a
+//! stack overflow ends the process without a report.
 //!
-//! | variable | means | default |
+//! | variable | meaning | default |
 //! | --- | --- | --- |
-//! | `HUBBUB_FUZZ_SECONDS` | how long each target is tried | 1, and without end when there are cases |
-//! | `HUBBUB_FUZZ_CASES` | how many inputs each target gets | as many as the time allows |
-//! | `HUBBUB_FUZZ_SEED` | where chance begins; the same seed, the same inputs | 1 |
+//! | `HUBBUB_FUZZ_SECONDS` | how long each target is fuzzed | 1; unlimited if `HUBBUB_FUZZ_CASES` is set |
+//! | `HUBBUB_FUZZ_CASES` | the number of inputs of each target | unlimited |
+//! | `HUBBUB_FUZZ_SEED` | the seed of the random numbers; the same seed makes the same inputs | 1 |
 //! | `HUBBUB_FUZZ_INPUT` | a file: only this input is tried, by the target that its name begins with | |
-//! | `HUBBUB_FUZZ_DIR` | where inputs are kept | `hubbub-fuzz` in the system's temporary directory |
+//! | `HUBBUB_FUZZ_DIR` | the directory in which inputs are kept | `hubbub-fuzz` in the system's temporary directory |
 
 mod mutation;
 
@@ -31,72 +41,90 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-pub use mutation::Chance;
+pub use mutation::Random;
 
-/// The longest that one input may take. No decoder needs a hundredth of it, even on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(5);
-/// Inputs that later ones may start from.
-const CORPUS: usize = 4096;
+/// The longest time that one input may take. No decoder needs 1 % of it, even on a busy machine.
+pub const MAX_INPUT_TIME: Duration = Duration::from_secs(5);
+/// The maximum number of inputs in the corpus.
+const MAX_CORPUS: usize = 4096;
+const DEFAULT_SEED: u64 = 1;
+const DEFAULT_SECONDS: f64 = 1.0;
+/// The clock is read once in this many cases, because reading it costs about as much as a small
+/// case.
+const CASES_PER_CLOCK_READ: u64 = 64;
 
-/// A decoder to be tried.
+/// A decoder to fuzz.
 pub struct Target<'a> {
-    /// Names the target, and the files of inputs that break it.
+    /// The name of the target. The files of inputs that break it begin with it.
     pub name: &'a str,
-    /// Good inputs, of every kind there is.
+    /// Valid inputs, of every kind that the decoder knows.
     pub seeds: &'a [&'a [u8]],
-    /// What means something to the decoder.
+    /// Pieces of text that have a meaning to the decoder (a fuzzing dictionary).
     pub words: &'a [&'a str],
-    /// The longest input, in bytes.
+    /// The maximum length of an input, in bytes.
     pub longest: usize,
 }
 
-/// How long it goes on.
+/// The limits of a run.
 struct Budget {
     cases: u64,
-    until: Option<Instant>,
+    deadline: Option<Instant>,
 }
 
+/// Reads the variable `HUBBUB_FUZZ_<name>`. An empty one counts as not set.
 fn setting<T: FromStr>(name: &str) -> Option<T> {
-    let value = std::env::var(format!("HUBBUB_FUZZ_{name}"))
-        .ok()
-        .filter(|value| !value.is_empty())?;
-    Some(
-        value
-            .parse()
-            .unwrap_or_else(|_| panic!("HUBBUB_FUZZ_{name}={value} makes no sense")),
-    )
+    let value = std::env::var(format!("HUBBUB_FUZZ_{name}")).ok()?;
+    if value.is_empty() {
+        return None;
+    }
+    match value.parse() {
+        Ok(value) => Some(value),
+        Err(_) => panic!("HUBBUB_FUZZ_{name}={value} is not valid"),
+    }
+}
+
+fn directory() -> PathBuf {
+    setting("DIR").unwrap_or_else(|| std::env::temp_dir().join("hubbub-fuzz"))
 }
 
 impl Budget {
-    fn set() -> Self {
+    fn from_env() -> Self {
         let cases = setting("CASES");
-        let seconds = setting("SECONDS").or_else(|| cases.is_none().then_some(1.0));
+        let seconds = match setting("SECONDS") {
+            None if cases.is_none() => Some(DEFAULT_SECONDS),
+            seconds => seconds,
+        };
         Self {
             cases: cases.unwrap_or(u64::MAX),
-            until: seconds.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds)),
+            deadline: seconds.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds)),
         }
     }
 
     fn allows(&self, case: u64) -> bool {
-        // To ask for the time costs about as much as a small case.
-        case < self.cases
-            && (!case.is_multiple_of(64) || self.until.is_none_or(|until| Instant::now() < until))
+        if case >= self.cases {
+            return false;
+        }
+        if !case.is_multiple_of(CASES_PER_CLOCK_READ) {
+            return true;
+        }
+        self.deadline
+            .is_none_or(|deadline| Instant::now() < deadline)
     }
 }
 
-/// The input that is tried now, in a file.
-struct Kept {
+/// The file with the input that is being tried.
+struct InputFile {
     file: File,
     path: PathBuf,
     length: u64,
 }
 
-impl Kept {
-    fn new(directory: &Path, target: &str) -> Self {
-        std::fs::create_dir_all(directory).expect("inputs can be kept");
-        // Several runs may go on at once.
+impl InputFile {
+    fn create(directory: &Path, target: &str) -> Self {
+        std::fs::create_dir_all(directory).expect("the directory for inputs can be created");
+        // With the process id, because several runs may use the directory at once.
         let path = directory.join(format!("{target}-{}", std::process::id()));
-        let file = File::create(&path).expect("an input can be kept");
+        let file = File::create(&path).expect("the file for inputs can be created");
         Self {
             file,
             path,
@@ -104,74 +132,89 @@ impl Kept {
         }
     }
 
-    fn keep(&mut self, input: &[u8]) {
+    fn write(&mut self, input: &[u8]) {
         self.file
             .write_all_at(input, 0)
-            .expect("an input can be kept");
+            .expect("the input can be written to its file");
         let length = input.len() as u64;
         if length < self.length {
-            self.file.set_len(length).expect("an input can be kept");
+            self.file
+                .set_len(length)
+                .expect("the file of the input can be truncated");
         }
         self.length = length;
     }
+}
+
+/// The behaviour of a decoder with one input.
+struct Observation {
+    /// The hash of the check's summary.
+    summary: u64,
+    time: Duration,
 }
 
 impl Target<'_> {
     /// Tries the decoder until the budget is spent.
     ///
     /// # Panics
-    /// When `check` does, or takes too long; the message names the file that has the input.
+    /// If `check` panics or takes too long. The message names the file with the input.
     pub fn run<S: Hash>(&self, check: impl Fn(&[u8]) -> S) {
         if let Some(path) = setting::<PathBuf>("INPUT") {
             return self.replay(&path, check);
         }
-        let directory = setting("DIR").unwrap_or_else(|| std::env::temp_dir().join("hubbub-fuzz"));
-        let mut kept = Kept::new(&directory, self.name);
-        let mut chance = Chance::new(setting("SEED").unwrap_or(1));
+        let mut file = InputFile::create(&directory(), self.name);
+        let mut random = Random::new(setting("SEED").unwrap_or(DEFAULT_SEED));
         let mut corpus: Vec<Vec<u8>> = self.seeds.iter().map(|seed| seed.to_vec()).collect();
-        let (mut shapes, budget, began) = (HashSet::new(), Budget::set(), Instant::now());
-        let (mut case, mut slowest) = (0, Duration::ZERO);
+        let mut summaries = HashSet::new();
+        let mut slowest = Duration::ZERO;
+        let mut case = 0;
+        let budget = Budget::from_env();
+        let began = Instant::now();
         while budget.allows(case) {
-            // The good ones come first, as they are.
-            let input = match usize::try_from(case)
-                .ok()
-                .and_then(|case| self.seeds.get(case))
-            {
-                Some(seed) => seed.to_vec(),
-                None => mutation::descendant(&corpus, self.words, self.longest, &mut chance),
-            };
-            kept.keep(&input);
-            let (shape, took) = self.tried(&input, &kept.path, &check);
-            slowest = slowest.max(took);
-            if shapes.insert(shape) && corpus.len() < CORPUS {
+            let input = self.input(case, &corpus, &mut random);
+            file.write(&input);
+            let observation = self.observe(&input, &file.path, &check);
+            slowest = slowest.max(observation.time);
+            if summaries.insert(observation.summary) && corpus.len() < MAX_CORPUS {
                 corpus.push(input);
             }
             case += 1;
         }
-        let _ = std::fs::remove_file(&kept.path);
+        let _ = std::fs::remove_file(&file.path);
         println!(
-            "fuzz: {}: {case} cases in {:.1} s, {} shapes, the slowest {} µs",
+            "fuzz: {}: {case} cases in {:.1} s, {} behaviours, the slowest {} µs",
             self.name,
             began.elapsed().as_secs_f64(),
-            shapes.len(),
+            summaries.len(),
             slowest.as_micros()
         );
     }
 
-    fn tried<S: Hash>(
+    /// The input of a case: first each seed as it is, then mutations.
+    fn input(&self, case: u64, corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+        let seed = usize::try_from(case)
+            .ok()
+            .and_then(|index| self.seeds.get(index));
+        match seed {
+            Some(seed) => seed.to_vec(),
+            None => mutation::mutate(corpus, self.words, self.longest, random),
+        }
+    }
+
+    fn observe<S: Hash>(
         &self,
         input: &[u8],
         path: &Path,
         check: &impl Fn(&[u8]) -> S,
-    ) -> (u64, Duration) {
+    ) -> Observation {
         let began = Instant::now();
-        let done = catch_unwind(AssertUnwindSafe(|| {
+        let result = catch_unwind(AssertUnwindSafe(|| {
             let mut hasher = DefaultHasher::new();
             check(input).hash(&mut hasher);
             hasher.finish()
         }));
-        let took = began.elapsed();
-        let shape = done.unwrap_or_else(|panic| {
+        let time = began.elapsed();
+        let summary = result.unwrap_or_else(|panic| {
             eprintln!(
                 "fuzz: {}: broken by the input in {}",
                 self.name,
@@ -180,29 +223,35 @@ impl Target<'_> {
             resume_unwind(panic)
         });
         assert!(
-            took < PATIENCE,
-            "fuzz: {}: {took:?} for the input in {}",
+            time < MAX_INPUT_TIME,
+            "fuzz: {}: {time:?} for the input in {}",
             self.name,
             path.display()
         );
-        (shape, took)
+        Observation { summary, time }
     }
 
+    /// Tries the input in the file, if the file's name begins with the name of this target.
     fn replay<S: Hash>(&self, path: &Path, check: impl Fn(&[u8]) -> S) {
         let name = path
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        if name.rsplit_once('-').map_or(name, |(target, _)| target) == self.name {
-            let input = std::fs::read(path).expect("the input can be read");
-            let (_, took) = self.tried(&input, path, &check);
-            println!(
-                "fuzz: {}: {} bytes, {} µs, nothing broken",
-                self.name,
-                input.len(),
-                took.as_micros()
-            );
+        let target = match name.rsplit_once('-') {
+            Some((target, _)) => target,
+            None => name,
+        };
+        if target != self.name {
+            return;
         }
+        let input = std::fs::read(path).expect("the file of the input can be read");
+        let observation = self.observe(&input, path, &check);
+        println!(
+            "fuzz: {}: {} bytes, {} µs, nothing broken",
+            self.name,
+            input.len(),
+            observation.time.as_micros()
+        );
     }
 }
 
@@ -211,7 +260,7 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    const NUMBERS: Target<'_> = Target {
+    const TARGET: Target<'_> = Target {
         name: "self_test",
         seeds: &[b"[1,2]", b"{\"a\":1}"],
         words: &["\\ud800", "null"],
@@ -219,12 +268,12 @@ mod tests {
     };
 
     #[test]
-    fn a_fault_is_found_and_its_input_kept() {
+    fn an_input_that_breaks_the_check_is_found_and_kept() {
         let tried = Cell::new(0);
-        let found = catch_unwind(AssertUnwindSafe(|| {
-            NUMBERS.run(|input| {
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            TARGET.run(|input| {
                 tried.set(tried.get() + 1);
-                // Two things at once that no seed has.
+                // A combination that no seed contains.
                 let text = String::from_utf8_lossy(input);
                 assert!(
                     !(text.contains("\\ud800") && text.contains("[[[")),
@@ -233,22 +282,21 @@ mod tests {
                 (text.len().checked_ilog2(), text.contains("[["))
             });
         }));
-        assert!(found.is_err(), "not found in {} cases", tried.get());
-        let directory = setting("DIR").unwrap_or_else(|| std::env::temp_dir().join("hubbub-fuzz"));
-        let path = directory.join(format!("self_test-{}", std::process::id()));
-        let kept = std::fs::read(&path).expect("the input is kept");
+        assert!(result.is_err(), "not found in {} cases", tried.get());
+        let path = directory().join(format!("self_test-{}", std::process::id()));
+        let kept = std::fs::read(&path).expect("the input was kept");
         let kept = String::from_utf8_lossy(&kept);
         assert!(kept.contains("\\ud800") && kept.contains("[[["), "{kept}");
-        std::fs::remove_file(path).expect("it was there");
+        std::fs::remove_file(path).expect("the file exists");
     }
 
     #[test]
     fn the_same_seed_makes_the_same_inputs() {
         let corpus = vec![b"[1,2]".to_vec(), b"{\"a\":1}".to_vec()];
         let inputs = |seed| {
-            let mut chance = Chance::new(seed);
+            let mut random = Random::new(seed);
             (0..200)
-                .map(|_| mutation::descendant(&corpus, NUMBERS.words, 4096, &mut chance))
+                .map(|_| mutation::mutate(&corpus, TARGET.words, 4096, &mut random))
                 .collect::<Vec<_>>()
         };
         assert_eq!(inputs(7), inputs(7));

@@ -1,8 +1,9 @@
-//! How an input becomes another one.
+//! Mutates inputs.
 
 use std::ops::Range;
 
-/// Numbers at which something changes: signs, widths, what a double still knows.
+/// Numbers at the limits of types and formats: signs, widths of integers, the precision of a
+/// double.
 const NUMBERS: &[&str] = &[
     "0",
     "-1",
@@ -28,19 +29,22 @@ const NUMBERS: &[&str] = &[
     "00",
     "0x1",
 ];
-/// Bytes at which something changes.
+/// Bytes with a special meaning in formats: control characters, the separator of Engine.IO payloads
+/// (0x1e), quotes, the lengths and first bytes of WebSocket frames (0x7d to 0x81), lead bytes of
+/// UTF-8.
 const BYTES: &[u8] = &[
     0, 1, 0x0a, 0x0d, 0x1e, 0x20, b'"', b'\\', 0x7d, 0x7e, 0x7f, 0x80, 0x81, 0xc0, 0xed, 0xf8,
     0xfe, 0xff,
 ];
-/// The most repetitions of a piece: nesting that a recursive parser would not survive.
+/// The maximum number of repetitions of a piece. As nesting, it is deep enough to overflow the
+/// stack of a recursive parser.
 const REPETITIONS: usize = 20_000;
 
-/// Random numbers, the same from the same seed.
-pub struct Chance(u64);
+/// A generator of random numbers. The same seed makes the same numbers.
+pub struct Random(u64);
 
-impl Chance {
-    /// Begins at `seed`.
+impl Random {
+    /// Creates a generator with this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
@@ -54,17 +58,17 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`, which isn't 0.
+    /// A number below `end`, which must not be 0.
     pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.draw() % end as u64).unwrap_or_default()
     }
 
-    /// One of them, which are not none.
-    pub fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len())]
+    /// One of these items. There must be at least one.
+    pub fn choose<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
     }
 
-    /// A piece of `length` bytes, mostly a short one.
+    /// A range within `length` bytes. In 75 % of the cases it is at most 16 bytes long.
     fn piece(&mut self, length: usize) -> Range<usize> {
         let start = self.below(length + 1);
         let longest = if self.below(4) == 0 { length } else { 16 };
@@ -72,19 +76,20 @@ impl Chance {
     }
 }
 
-/// A new input out of one of the corpus, changed in one to eight places.
-pub(crate) fn descendant(
+/// Makes a new input: an input of the corpus with one to eight changes.
+pub(crate) fn mutate(
     corpus: &[Vec<u8>],
     words: &[&str],
     longest: usize,
-    chance: &mut Chance,
+    random: &mut Random,
 ) -> Vec<u8> {
-    // The newest half of the time: they went further.
+    // In half of the cases it is one of the newest 12.5 % of the corpus, which tend to reach
+    // further into the decoder.
     let newest = &corpus[corpus.len() - corpus.len().div_ceil(8)..];
-    let from = if chance.below(2) == 0 { newest } else { corpus };
-    let mut input = chance.one(from).clone();
-    for _ in 0..=chance.below(8) {
-        change(&mut input, corpus, words, longest, chance);
+    let from = if random.below(2) == 0 { newest } else { corpus };
+    let mut input = random.choose(from).clone();
+    for _ in 0..=random.below(8) {
+        change(&mut input, corpus, words, longest, random);
         input.truncate(longest);
     }
     input
@@ -95,65 +100,65 @@ fn change(
     corpus: &[Vec<u8>],
     words: &[&str],
     longest: usize,
-    chance: &mut Chance,
+    random: &mut Random,
 ) {
-    let at = chance.below(input.len() + 1);
-    match chance.below(13) {
+    let at = random.below(input.len() + 1);
+    match random.below(13) {
         0 if !input.is_empty() => {
-            let at = chance.below(input.len());
-            input[at] ^= 1 << chance.below(8);
+            let at = random.below(input.len());
+            input[at] ^= 1 << random.below(8);
         }
         1 if !input.is_empty() => {
-            let at = chance.below(input.len());
-            input[at] = *chance.one(BYTES);
+            let at = random.below(input.len());
+            input[at] = *random.choose(BYTES);
         }
-        2 => input.insert(at, u8::try_from(chance.below(256)).unwrap_or_default()),
-        3 => drop(input.drain(chance.piece(input.len()))),
+        2 => input.insert(at, u8::try_from(random.below(256)).unwrap_or_default()),
+        3 => drop(input.drain(random.piece(input.len()))),
         4 => {
-            let piece = input[chance.piece(input.len())].to_vec();
+            let piece = input[random.piece(input.len())].to_vec();
             drop(input.splice(at..at, piece));
         }
-        // Rarely many times: such inputs are slow, and stay in the corpus.
-        5 if chance.below(16) == 0 => {
-            let piece = input[chance.piece(input.len())].to_vec();
-            let times = chance.below(REPETITIONS).min(longest / piece.len().max(1));
+        // Rarely, because inputs with many repetitions are slow, and stay in the corpus.
+        5 if random.below(16) == 0 => {
+            let piece = input[random.piece(input.len())].to_vec();
+            let times = random.below(REPETITIONS).min(longest / piece.len().max(1));
             drop(input.splice(at..at, piece.repeat(times)));
         }
         6 => {
-            let other = chance.one(corpus);
-            let piece = other[chance.piece(other.len())].to_vec();
-            drop(input.splice(chance.piece(input.len()), piece));
+            let other = random.choose(corpus);
+            let piece = other[random.piece(other.len())].to_vec();
+            drop(input.splice(random.piece(input.len()), piece));
         }
         7 => {
-            // The head of one, the tail of another.
-            let other = chance.one(corpus);
+            // The beginning of this input, and the end of another.
+            let other = random.choose(corpus);
             input.truncate(at);
-            input.extend_from_slice(&other[chance.below(other.len() + 1)..]);
+            input.extend_from_slice(&other[random.below(other.len() + 1)..]);
         }
-        8 if chance.below(4) == 0 => input.truncate(at),
+        8 if random.below(4) == 0 => input.truncate(at),
         9 => {
-            if let Some(digits) = number(input, at) {
-                drop(input.splice(digits, chance.one(NUMBERS).bytes()));
+            if let Some(digits) = digits_from(input, at) {
+                drop(input.splice(digits, random.choose(NUMBERS).bytes()));
             }
         }
-        10 if chance.below(8) == 0 => {
-            let piece = vec![*chance.one(BYTES); chance.below(512)];
+        10 if random.below(8) == 0 => {
+            let piece = vec![*random.choose(BYTES); random.below(512)];
             drop(input.splice(at..at, piece));
         }
         _ if words.is_empty() => {}
         _ => {
-            let over = if chance.below(2) == 0 {
+            let replaced = if random.below(2) == 0 {
                 at..at
             } else {
-                chance.piece(input.len())
+                random.piece(input.len())
             };
-            drop(input.splice(over, chance.one(words).bytes()));
+            drop(input.splice(replaced, random.choose(words).bytes()));
         }
     }
 }
 
-/// The digits around or after `at`.
-fn number(input: &[u8], at: usize) -> Option<Range<usize>> {
+/// The range of the first digits at or after `at`.
+fn digits_from(input: &[u8], at: usize) -> Option<Range<usize>> {
     let start = at + input[at..].iter().position(u8::is_ascii_digit)?;
     let length = input[start..]
         .iter()

@@ -1,4 +1,4 @@
-//! Bodies of polling by chance: what is understood can be said again, and means the same.
+//! Random polling bodies: packets that can be decoded keep their meaning when encoded again.
 
 use hubbub_fuzz::Target;
 
@@ -19,7 +19,7 @@ const WORDS: &[&str] = &[
     "\u{1F980}",
 ];
 
-/// The frame that carries what a packet says; only messages have more than a type.
+/// The frame with the same meaning as a packet. Only messages consist of more than their type.
 fn frame(packet: &Incoming, protocol: ProtocolVersion) -> Frame {
     match packet {
         Incoming::Message(text) => Frame::text(text),
@@ -41,7 +41,8 @@ fn length(packet: &Incoming) -> usize {
     }
 }
 
-/// Decodes, and what was understood again in every form that the protocol has. The shape: how many of what.
+/// Decodes a body, encodes its packets in every form of the protocol, and decodes those again.
+/// Returns the kinds of the first four packets, as the shape of the input.
 fn check(
     body: &[u8],
     protocol: ProtocolVersion,
@@ -51,7 +52,7 @@ fn check(
     assert!(!packets.is_empty());
     assert!(
         packets.iter().map(length).sum::<usize>() <= body.len(),
-        "more came out than was in it"
+        "the packets hold more bytes than the body"
     );
     let frames: Vec<Frame> = packets
         .iter()

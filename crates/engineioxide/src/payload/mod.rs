@@ -1,4 +1,4 @@
-//! Polling's payloads: several packets in one HTTP body.
+//! Payloads of polling: several packets in one HTTP body.
 
 #[cfg(test)]
 mod fuzz;
@@ -10,15 +10,15 @@ use engineioxide_core::ProtocolVersion;
 use crate::frame::Frame;
 use crate::packet::{Incoming, Malformed};
 
-/// A body to be sent.
+/// The body of a response.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
-    /// Engine.IO 3's binary form.
+    /// The body has Engine.IO 3's binary form.
     pub(crate) binary: bool,
 }
 
-/// Encodes frames as a polling response. `b64`: the client of Engine.IO 3 takes text only.
+/// Encodes frames as the body of a response. `b64`: the client (Engine.IO 3) accepts text only.
 pub(crate) fn encode(frames: &[Frame], protocol: ProtocolVersion, b64: bool) -> Encoded {
     match protocol {
         ProtocolVersion::V3 => v3::encode(frames, b64),
@@ -29,12 +29,12 @@ pub(crate) fn encode(frames: &[Frame], protocol: ProtocolVersion, b64: bool) -> 
     }
 }
 
-/// A POST's body, of which one packet after another is decoded: a body of nothing but tiny packets would take many
-/// times its size if all were decoded at once.
+/// The packets of a POST's body, decoded one at a time. Decoding all at once would take many times
+/// the memory of a body that consists of tiny packets.
 pub(crate) struct Packets {
     body: Payload,
-    /// Bytes that are done with.
-    done: usize,
+    /// Bytes of the body decoded so far.
+    position: usize,
 }
 
 enum Payload {
@@ -44,10 +44,10 @@ enum Payload {
 }
 
 impl Packets {
-    /// `binary`: it came as `application/octet-stream`.
+    /// `binary`: the body was sent as `application/octet-stream`.
     ///
     /// # Errors
-    /// When it is empty, or text that isn't UTF-8.
+    /// If the body is empty, or text that is not valid UTF-8.
     pub(crate) fn new(
         body: Vec<u8>,
         protocol: ProtocolVersion,
@@ -62,34 +62,34 @@ impl Packets {
             ProtocolVersion::V3 => Payload::V3Text(text(body)?),
             ProtocolVersion::V4 => Payload::V4(text(body)?),
         };
-        Ok(Self { body, done: 0 })
+        Ok(Self { body, position: 0 })
     }
 }
 
 impl Iterator for Packets {
     type Item = Result<Incoming, Malformed>;
 
-    /// The next packet. What follows a malformed one can't be told from it: it is the last.
+    /// Decodes the next packet. A malformed packet is the last one, because its end is unknown.
     fn next(&mut self) -> Option<Self::Item> {
         let (length, decoded) = match &self.body {
             Payload::V3Binary(body) => {
-                let rest = body.get(self.done..).filter(|rest| !rest.is_empty())?;
+                let rest = body.get(self.position..).filter(|rest| !rest.is_empty())?;
                 (body.len(), v3::first_binary(rest))
             }
             Payload::V3Text(body) => {
-                let rest = body.get(self.done..).filter(|rest| !rest.is_empty())?;
+                let rest = body.get(self.position..).filter(|rest| !rest.is_empty())?;
                 (body.len(), v3::first_text(rest))
             }
-            Payload::V4(body) => (body.len(), v4::first(body.get(self.done..)?)),
+            Payload::V4(body) => (body.len(), v4::first(body.get(self.position..)?)),
         };
         Some(match decoded {
             Ok((packet, taken)) => {
-                self.done += taken;
+                self.position += taken;
                 Ok(packet)
             }
             Err(Malformed) => {
-                // Beyond the end, where no version finds anything.
-                self.done = length + 1;
+                // Beyond the end of the body, where the decoders of all versions find nothing.
+                self.position = length + 1;
                 Err(Malformed)
             }
         })
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_comes_behind_a_malformed_packet() {
+    fn decoding_stops_after_a_malformed_packet() {
         let all = |body: &[u8], protocol, binary| {
             Packets::new(body.to_vec(), protocol, binary)
                 .unwrap()

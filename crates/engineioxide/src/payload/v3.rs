@@ -1,6 +1,6 @@
-//! Engine.IO 3's payloads: `length:packet…` as text, or a binary form for clients that take it.
+//! Engine.IO 3's payload: `length:packet…` as text, or a binary form for clients that accept it.
 //!
-//! In the text form, lengths count UTF-16 code units, as JavaScript's strings do.
+//! In the text form, lengths count UTF-16 code units, as JavaScript strings do.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -9,10 +9,10 @@ use super::Encoded;
 use crate::frame::{Body, Frame};
 use crate::packet::{Incoming, Malformed};
 
-/// Ends a length of the binary form.
+/// The byte that ends a length in the binary form.
 const END_OF_LENGTH: u8 = 255;
-/// Digits of a length, at most.
-const DIGITS: usize = 15;
+/// The longest length in the binary form, in digits.
+const MAX_LENGTH_DIGITS: usize = 15;
 
 pub(super) fn encode(frames: &[Frame], b64: bool) -> Encoded {
     let binary = !b64
@@ -27,7 +27,7 @@ pub(super) fn encode(frames: &[Frame], b64: bool) -> Encoded {
                 bytes.extend_from_slice(text);
             }
             (Body::Binary(data), false) => {
-                // The type byte goes, `b4` says as much.
+                // Without the frame's type byte: the prefix `b4` replaces it.
                 let base64 = BASE64_STANDARD.encode(data.get(1..).unwrap_or_default());
                 bytes.extend_from_slice(format!("{}:b4{base64}", base64.len() + 2).as_bytes());
             }
@@ -41,20 +41,20 @@ pub(super) fn encode(frames: &[Frame], b64: bool) -> Encoded {
 
 fn put_binary(out: &mut Vec<u8>, kind: u8, data: &[u8]) {
     out.push(kind);
-    // The length's decimal digits, each as a byte of its value.
+    // The length's decimal digits, one byte of value 0 to 9 for each.
     out.extend(data.len().to_string().bytes().map(|digit| digit - b'0'));
     out.push(END_OF_LENGTH);
     out.extend_from_slice(data);
 }
 
-/// Code units of valid UTF-8: each character has one, those of four bytes have two.
+/// The UTF-16 code units of valid UTF-8: two for each character of four bytes, else one.
 fn utf16_len(utf8: &[u8]) -> usize {
     utf8.iter()
         .map(|&byte| usize::from(byte & 0xC0 != 0x80) + usize::from(byte >= 0xF0))
         .sum()
 }
 
-/// The first packet of `rest`, and how many bytes it takes.
+/// Decodes the first packet of `rest`. Returns it and the number of bytes it takes.
 pub(super) fn first_text(rest: &str) -> Result<(Incoming, usize), Malformed> {
     let (digits, after) = rest.split_once(':').ok_or(Malformed)?;
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -75,14 +75,14 @@ pub(super) fn first_text(rest: &str) -> Result<(Incoming, usize), Malformed> {
     Ok((decoded, taken))
 }
 
-/// How many bytes the first `units` UTF-16 code units of `text` take.
+/// The number of bytes that the first `units` UTF-16 code units of `text` take.
 fn bytes_of(text: &str, units: usize) -> Result<usize, Malformed> {
     let mut left = units;
     for (at, character) in text.char_indices() {
         if left == 0 {
             return Ok(at);
         }
-        // A length that ends within a surrogate pair is no length.
+        // A length that ends inside a surrogate pair is invalid.
         left = left.checked_sub(character.len_utf16()).ok_or(Malformed)?;
     }
     if left == 0 {
@@ -92,13 +92,13 @@ fn bytes_of(text: &str, units: usize) -> Result<usize, Malformed> {
     }
 }
 
-/// As [`first_text`], of the binary form.
+/// As [`first_text`], for the binary form.
 pub(super) fn first_binary(rest: &[u8]) -> Result<(Incoming, usize), Malformed> {
     let (&kind, after) = rest.split_first().ok_or(Malformed)?;
-    // More digits than any length has are not looked at; this also keeps the sum from overflowing.
+    // Only as many digits as a valid length has are searched, so the sum below cannot overflow.
     let end = after
         .iter()
-        .take(DIGITS + 1)
+        .take(MAX_LENGTH_DIGITS + 1)
         .position(|&byte| byte == END_OF_LENGTH)
         .ok_or(Malformed)?;
     let (digits, after) = (&after[..end], &after[end + 1..]);
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn text_counts_utf16_code_units() {
-        // é and € are one unit, 😀 is two; with the type: 2, 2 and 3.
+        // é and € are one code unit each, 😀 is two. With the packet type: 2, 2 and 3.
         let frames = [Frame::text("é"), Frame::text("€"), Frame::text("😀")];
         let encoded = encode(&frames, false);
         assert_eq!(encoded.bytes, "2:4é2:4€3:4😀".as_bytes());
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_where_the_client_takes_text_only() {
+    fn binary_is_base64_for_clients_that_accept_text_only() {
         let encoded = encode(&[Frame::text("hello"), binary()], true);
         assert_eq!(encoded.bytes, b"6:4hello10:b4AQIDBA==");
         assert!(!encoded.binary);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_malformed() {
+    fn invalid_payloads_are_malformed() {
         for bad in [
             "",
             "abc",

@@ -1,4 +1,4 @@
-//! Engine.IO 4's payload: packets with `\x1e` between them, binary as `b` and base64.
+//! Engine.IO 4's payload: packets separated by `\x1e`, binary messages as `b` and base64.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -33,8 +33,9 @@ fn separate(out: &mut Vec<u8>) {
     }
 }
 
-/// The first packet of `rest`, and how many bytes it takes with the separator behind it. Without one it is the last: then
-/// they are one more than there are.
+/// Decodes the first packet of `rest`. Returns it and the number of bytes it takes, including the
+/// separator behind it. For the last packet, which has no separator, this is one byte more than
+/// `rest` has.
 pub(super) fn first(rest: &str) -> Result<(Incoming, usize), Malformed> {
     let packet = rest.split(char::from(SEPARATOR)).next().unwrap_or_default();
     let decoded = match packet.strip_prefix('b') {
@@ -60,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn the_specifications_example() {
+    fn the_example_of_the_specification_is_encoded_and_decoded() {
         let frames = [
             Frame::text("hello"),
             Frame::packet("2"),
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_beyond_the_basic_plane_pass() {
+    fn characters_outside_the_basic_multilingual_plane_are_preserved() {
         let frames = [Frame::text("€ 😀"), Frame::text("é")];
         assert_eq!(encode(&frames), "4€ 😀\x1e4é".as_bytes());
         assert_eq!(
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_malformed() {
+    fn invalid_payloads_are_malformed() {
         for bad in ["", "abc", "4a\x1e", "\x1e4a", "b!", "bAQ"] {
             assert_eq!(decode(bad), Err(Malformed), "{bad:?}");
         }

@@ -1,4 +1,4 @@
-//! The body of a response: the inner service's, or ours, in pieces.
+//! Response bodies: those of the inner service, and our own in chunks.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,9 +9,10 @@ use pin_project_lite::pin_project;
 
 use crate::polling::Receipt;
 
-/// Bytes that HTTP is given at once. It asks for the next when it has room: so what the client doesn't take stays with the
-/// session and counts in its outbox, where all at once would count as written.
-const PIECE: usize = 16 * 1024;
+/// Bytes of a body that HTTP gets at a time. It asks for the next chunk when it has capacity for
+/// it. Data that the client does not read therefore stays with the session and counts in its
+/// outbox; a body handed over in one piece would count as written at once.
+const CHUNK_BYTES: usize = 16 * 1024;
 
 pin_project! {
     /// The body of a response.
@@ -49,7 +50,7 @@ impl<B> ResponseBody<B> {
         }
     }
 
-    /// A body whose session hears whether it was taken to its end.
+    /// A body that reports to its session whether HTTP took all of it.
     pub(crate) fn with_receipt(bytes: Bytes, receipt: Receipt) -> Self {
         Self {
             kind: Kind::Own {
@@ -71,13 +72,16 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
         match self.project().kind.project() {
             KindProjection::Inner { body } => body.poll_frame(cx),
             KindProjection::Own { bytes, receipt } => {
-                let piece = bytes.split_to(bytes.len().min(PIECE));
+                let chunk = bytes.split_to(bytes.len().min(CHUNK_BYTES));
                 if bytes.is_empty()
                     && let Some(receipt) = receipt.take()
                 {
-                    receipt.taken();
+                    receipt.complete();
                 }
-                Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
+                if chunk.is_empty() {
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Ok(Frame::data(chunk))))
             }
         }
     }

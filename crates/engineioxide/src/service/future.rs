@@ -1,4 +1,4 @@
-//! The futures of the services.
+//! The futures that the services return.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready};
@@ -12,16 +12,17 @@ use pin_project_lite::pin_project;
 
 use super::ResponseBody;
 
-/// Makes a service at once.
+/// Returns a service immediately.
 pub type MakeServiceFuture<S> = Ready<Result<S, Infallible>>;
 
-/// The answer to a stream that is already a WebSocket: 101 when its task runs.
+/// The response to a stream that is a WebSocket already: status 101, returned when its task has
+/// been started.
 pub type UpgradedFuture = Ready<Result<Response<ResponseBody<Empty<Bytes>>>, Infallible>>;
 
 type Boxed<B> = Pin<Box<dyn Future<Output = Response<ResponseBody<B>>> + Send>>;
 
 pin_project! {
-    /// The answer to a request. Dropping it while a poll waits ends the session.
+    /// The response to a request. Dropping it while a poll waits closes the session.
     pub struct ResponseFuture<F, B> {
         #[pin]
         kind: Kind<F, B>,
@@ -33,7 +34,7 @@ pin_project! {
     enum Kind<F, B> {
         Inner { #[pin] future: F },
         Ready { response: Option<Response<ResponseBody<B>>> },
-        // Only what really waits is boxed.
+        // Only futures that really wait are boxed.
         Waiting { future: Boxed<B> },
     }
 }

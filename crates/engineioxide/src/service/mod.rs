@@ -1,4 +1,5 @@
-//! The services: each request for our path to its carrier, every other to the inner service.
+//! The services: route requests for the Engine.IO path to a transport, and all others to the
+//! inner service.
 
 mod body;
 mod future;
@@ -24,32 +25,34 @@ use crate::handler::EngineIoHandler;
 pub use body::ResponseBody;
 pub use future::{MakeServiceFuture, ResponseFuture, UpgradedFuture};
 
-/// Serves Engine.IO on its path, as a tower and as a hyper service, and leaves every other
-/// request to `S`.
+/// Serves Engine.IO on its path, as a tower and as a hyper service, and passes every other request
+/// to `S`.
 ///
-/// What the listener has to do, because only it knows the socket: set `TCP_NODELAY` (or a message
-/// behind another waits for the client's acknowledgement, up to 40 ms), serve with upgrades, and
-/// bound how long a client may take to send a request's header or to read a polling response.
+/// The listener has duties that only it can perform, because it owns the TCP socket:
+/// - set `TCP_NODELAY`, or a message sent behind another waits up to 40 ms for the client's TCP
+///   acknowledgement;
+/// - serve connections with upgrades;
+/// - limit how long a client may take to send a request's header and to read a polling response.
 pub struct EngineIoService<H: EngineIoHandler, S = NotFoundService> {
     inner: S,
     engine: Arc<Engine<H>>,
 }
 
-/// What all clones of a service share.
+/// The state that all clones of a service share.
 pub(crate) struct Engine<H> {
     handler: Arc<H>,
     config: Arc<EngineIoConfig>,
-    /// For requests that carry none.
+    /// For requests that carry no `Control`.
     control: Control,
 }
 
 impl<H: EngineIoHandler> EngineIoService<H, NotFoundService> {
-    /// Serves Engine.IO with default settings; other paths are not found.
+    /// Serves Engine.IO with default settings, and answers other paths with status 404.
     pub fn new(handler: Arc<H>) -> Self {
         Self::with_config(handler, EngineIoConfig::default())
     }
 
-    /// As [`new`](Self::new), with settings.
+    /// As [`new`](Self::new), with the given settings.
     pub fn with_config(handler: Arc<H>, config: EngineIoConfig) -> Self {
         Self::with_config_inner(NotFoundService, handler, config)
     }
@@ -61,7 +64,7 @@ impl<H: EngineIoHandler, S: Clone> EngineIoService<H, S> {
         Self::with_config_inner(inner, handler, EngineIoConfig::default())
     }
 
-    /// Serves Engine.IO and leaves what isn't to `inner`.
+    /// Serves Engine.IO and passes other requests to `inner`.
     pub fn with_config_inner(inner: S, handler: Arc<H>, config: EngineIoConfig) -> Self {
         let config = Arc::new(config);
         Self {
@@ -74,7 +77,7 @@ impl<H: EngineIoHandler, S: Clone> EngineIoService<H, S> {
         }
     }
 
-    /// A service that makes this one for each connection.
+    /// A service that returns a clone of this one for each connection.
     pub fn into_make_service(self) -> MakeEngineIoService<H, S> {
         MakeEngineIoService { service: self }
     }
@@ -143,7 +146,7 @@ where
     }
 }
 
-/// A stream on which the WebSocket handshake is done, and the request that began it.
+/// Serves a stream on which the WebSocket handshake is complete, and the request that began it.
 impl<St, H, S> TowerService<(St, Request<()>)> for EngineIoService<H, S>
 where
     H: EngineIoHandler,
@@ -179,7 +182,8 @@ where
 #[cfg(feature = "__test_harness")]
 #[doc(hidden)]
 impl<H: EngineIoHandler, S> EngineIoService<H, S> {
-    /// A WebSocket on a stream whose handshake is done; returns when its task has begun.
+    /// Serves a WebSocket on a stream whose handshake is complete. Returns when its task has been
+    /// started.
     pub async fn ws_init<St>(
         &self,
         stream: St,
@@ -191,7 +195,7 @@ impl<H: EngineIoHandler, S> EngineIoService<H, S> {
         St: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         self.engine.websocket(
-            std::future::ready(Some(crate::websocket::Foreign(stream))),
+            std::future::ready(Some(crate::websocket::AnyStream(stream))),
             protocol,
             sid,
             parts,
@@ -200,7 +204,7 @@ impl<H: EngineIoHandler, S> EngineIoService<H, S> {
     }
 }
 
-/// Makes a clone of the service for each connection.
+/// Returns a clone of the service for each connection.
 pub struct MakeEngineIoService<H: EngineIoHandler, S> {
     service: EngineIoService<H, S>,
 }
@@ -229,12 +233,12 @@ impl<H: EngineIoHandler, S: Clone, T> HyperService<T> for MakeEngineIoService<H,
     }
 }
 
-/// Answers everything with 404.
+/// Answers every request with status 404.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NotFoundService;
 
 impl NotFoundService {
-    fn answer() -> Response<Empty<Bytes>> {
+    fn response() -> Response<Empty<Bytes>> {
         let mut response = Response::new(Empty::new());
         *response.status_mut() = StatusCode::NOT_FOUND;
         response
@@ -251,7 +255,7 @@ impl<B> TowerService<Request<B>> for NotFoundService {
     }
 
     fn call(&mut self, _: Request<B>) -> Self::Future {
-        std::future::ready(Ok(Self::answer()))
+        std::future::ready(Ok(Self::response()))
     }
 }
 
@@ -261,6 +265,6 @@ impl<B> HyperService<Request<B>> for NotFoundService {
     type Future = std::future::Ready<Result<Self::Response, Infallible>>;
 
     fn call(&self, _: Request<B>) -> Self::Future {
-        std::future::ready(Ok(Self::answer()))
+        std::future::ready(Ok(Self::response()))
     }
 }

@@ -1,4 +1,4 @@
-//! From a request's query to what it is: a handshake, a poll, a post, a WebSocket.
+//! Routing by a request's query: a handshake, a poll, a POST or a WebSocket.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Empty;
+use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -19,10 +20,10 @@ use crate::handler::EngineIoHandler;
 use crate::polling;
 use crate::refusal::Refusal;
 use crate::session::Session;
-use crate::socket::Bound;
-use crate::websocket::{self, Come, Foreign, Last, Role};
+use crate::socket::BoundHandler;
+use crate::websocket::{self, AnyStream, CloseOnDrop, Role, UpgradedStream};
 
-/// What the query says.
+/// The parameters of a request's query.
 struct Query<'a> {
     protocol: ProtocolVersion,
     transport: TransportType,
@@ -32,8 +33,11 @@ struct Query<'a> {
 
 impl<'a> Query<'a> {
     fn parse(query: &'a str) -> Result<Self, Refusal> {
-        let (mut eio, mut transport, mut sid, mut b64, mut jsonp) =
-            (None, None, None, false, false);
+        let mut eio = None;
+        let mut transport = None;
+        let mut sid = None;
+        let mut b64 = false;
+        let mut jsonp = false;
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
@@ -51,7 +55,7 @@ impl<'a> Query<'a> {
         let protocol = eio
             .and_then(|eio| ProtocolVersion::from_str(eio).ok())
             .ok_or(Refusal::UnsupportedVersion)?;
-        // Scripts as answers are of another age, and a risk.
+        // JSONP responses are scripts: obsolete, and a security risk.
         if jsonp {
             return Err(Refusal::BadRequest);
         }
@@ -64,14 +68,14 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Where a request is to go.
+/// The session that a request is for.
 enum Target {
     New,
     Known(Arc<Session>),
 }
 
 impl<H: EngineIoHandler> Engine<H> {
-    /// Answers a request for our path.
+    /// Responds to a request for the Engine.IO path.
     pub(super) fn route<F, R, B>(&self, request: Request<R>) -> ResponseFuture<F, B>
     where
         R: Body + Send + Unpin + 'static,
@@ -88,87 +92,110 @@ impl<H: EngineIoHandler> Engine<H> {
         R::Data: Send,
         B: Send + 'static,
     {
-        let on_upgrade = request
-            .extensions()
-            .get::<hyper::upgrade::OnUpgrade>()
-            .is_some()
-            .then(|| hyper::upgrade::on(&mut request));
+        let on_upgrade = if request.extensions().get::<OnUpgrade>().is_some() {
+            Some(hyper::upgrade::on(&mut request))
+        } else {
+            None
+        };
         let (mut parts, body) = request.into_parts();
         let uri = std::mem::take(&mut parts.uri);
         let query = Query::parse(uri.query().unwrap_or_default())?;
         if !self.config.allowed_transport(query.transport) {
             return Err(Refusal::UnknownTransport);
         }
-        let control = self.control(&parts);
-        let session = match query.sid {
-            None => Target::New,
-            Some(sid) => {
-                let sid = Sid::from_str(sid).map_err(|_| Refusal::UnknownSession)?;
-                let session = control.find(&sid).ok_or(Refusal::UnknownSession)?;
-                if session.protocol != query.protocol {
-                    return Err(Refusal::BadRequest);
-                }
-                Target::Known(session)
-            }
-        };
-        if let Target::Known(session) = &session {
-            // The clock may be a moment late, but no request revives what is overdue.
+        let target = self.target(&parts, &query)?;
+        if let Target::Known(session) = &target {
+            // The timer may be a little late, but a request must not revive a session that has
+            // missed its deadline.
             let now = Instant::now();
             session.on_deadline(now, now);
         }
-        if query.transport == TransportType::Websocket {
-            if matches!(session, Target::New) && parts.method != Method::GET {
+        match query.transport {
+            TransportType::Websocket => self.upgrade(target, parts, on_upgrade, &query),
+            TransportType::Polling => self.poll_or_post(target, parts, body, &query),
+        }
+    }
+
+    fn target(&self, parts: &Parts, query: &Query<'_>) -> Result<Target, Refusal> {
+        let Some(sid) = query.sid else {
+            return Ok(Target::New);
+        };
+        let sid = Sid::from_str(sid).map_err(|_| Refusal::UnknownSession)?;
+        let session = self
+            .control(parts)
+            .find(&sid)
+            .ok_or(Refusal::UnknownSession)?;
+        if session.protocol != query.protocol {
+            return Err(Refusal::BadRequest);
+        }
+        Ok(Target::Known(session))
+    }
+
+    /// Accepts the WebSocket handshake of a request.
+    fn upgrade<F, B>(
+        &self,
+        target: Target,
+        parts: Parts,
+        on_upgrade: Option<OnUpgrade>,
+        query: &Query<'_>,
+    ) -> Result<ResponseFuture<F, B>, Refusal> {
+        let sid = match target {
+            Target::New if parts.method != Method::GET => {
                 return Err(Refusal::BadHandshakeMethod);
             }
-            let proof = websocket::check(&parts)?;
-            let on_upgrade = on_upgrade.ok_or(Refusal::BadRequest)?;
-            let stream = async { on_upgrade.await.ok() };
-            let sid = match session {
-                Target::New => None,
-                Target::Known(session) => Some(session.id),
-            };
-            self.websocket(stream, query.protocol, sid, parts)?;
-            return Ok(ResponseFuture::ready(websocket::accept(proof)));
-        }
-        match (session, &parts.method) {
+            Target::New => None,
+            Target::Known(session) => Some(session.id),
+        };
+        let proof = websocket::check(&parts)?;
+        let on_upgrade = on_upgrade.ok_or(Refusal::BadRequest)?;
+        let stream = async { on_upgrade.await.ok() };
+        self.websocket(stream, query.protocol, sid, parts)?;
+        Ok(ResponseFuture::ready(websocket::accept(proof)))
+    }
+
+    /// Opens a session on polling, or begins a poll or a POST of an open one.
+    fn poll_or_post<F, R, B>(
+        &self,
+        target: Target,
+        mut parts: Parts,
+        body: R,
+        query: &Query<'_>,
+    ) -> Result<ResponseFuture<F, B>, Refusal>
+    where
+        R: Body + Send + Unpin + 'static,
+        R::Data: Send,
+        B: Send + 'static,
+    {
+        match (target, &parts.method) {
             (Target::New, &Method::GET) => {
-                let transport = TransportType::Polling;
-                let config = self.config.clone();
                 let session = Session::open(
                     Sid::new(),
                     query.protocol,
-                    transport,
-                    control,
-                    config,
+                    TransportType::Polling,
+                    self.control(&parts),
+                    self.config.clone(),
                     query.b64,
                 );
-                Bound::connect(
-                    &self.handler,
-                    &session,
-                    parts.extensions.remove::<Retained>(),
-                );
+                let retained = parts.extensions.remove::<Retained>();
+                BoundHandler::connect(&self.handler, &session, retained);
                 Ok(ResponseFuture::ready(polling::open(&session)))
             }
             (Target::New, _) => Err(Refusal::BadHandshakeMethod),
             (Target::Known(session), &Method::GET) => {
-                let ticket = session.begin_poll().ok_or(Refusal::BadRequest)?;
-                Ok(ResponseFuture::waiting(polling::poll(
-                    session, ticket, query.b64,
-                )))
+                let guard = session.begin_poll().ok_or(Refusal::BadRequest)?;
+                let response = polling::poll(session, guard, query.b64);
+                Ok(ResponseFuture::waiting(response))
             }
             (Target::Known(session), &Method::POST) => {
-                let ticket = session.begin_post().ok_or(Refusal::BadRequest)?;
-                Ok(ResponseFuture::waiting(polling::post(
-                    session,
-                    ticket,
-                    parts.headers,
-                    body,
-                )))
+                let guard = session.begin_post().ok_or(Refusal::BadRequest)?;
+                let response = polling::post(session, guard, parts.headers, body);
+                Ok(ResponseFuture::waiting(response))
             }
             (Target::Known(_), _) => Err(Refusal::BadRequest),
         }
     }
 
+    /// The control that the request carries, or the service's own.
     fn control(&self, parts: &Parts) -> Control {
         parts
             .extensions
@@ -177,7 +204,7 @@ impl<H: EngineIoHandler> Engine<H> {
             .clone()
     }
 
-    /// Answers a stream that is a WebSocket already.
+    /// Responds for a stream that is a WebSocket already.
     pub(super) fn upgraded<St>(
         &self,
         stream: St,
@@ -188,17 +215,13 @@ impl<H: EngineIoHandler> Engine<H> {
     {
         let (parts, ()) = request.into_parts();
         let uri = parts.uri.clone();
-        let begun = Query::parse(uri.query().unwrap_or_default()).and_then(|query| {
+        let started = Query::parse(uri.query().unwrap_or_default()).and_then(|query| {
             let sid = query.sid.map(Sid::from_str).transpose();
             let sid = sid.map_err(|_| Refusal::UnknownSession)?;
-            self.websocket(
-                std::future::ready(Some(Foreign(stream))),
-                query.protocol,
-                sid,
-                parts,
-            )
+            let stream = std::future::ready(Some(AnyStream(stream)));
+            self.websocket(stream, query.protocol, sid, parts)
         });
-        match begun {
+        match started {
             Ok(()) => {
                 let mut response = Response::new(ResponseBody::empty());
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -208,10 +231,10 @@ impl<H: EngineIoHandler> Engine<H> {
         }
     }
 
-    /// Begins a WebSocket when `stream` has come.
+    /// Spawns a task that runs a WebSocket as soon as `stream` resolves.
     pub(super) fn websocket(
         &self,
-        stream: impl Future<Output = Option<impl Come>> + Send + 'static,
+        stream: impl Future<Output = Option<impl UpgradedStream>> + Send + 'static,
         protocol: ProtocolVersion,
         sid: Option<Sid>,
         mut parts: Parts,
@@ -219,24 +242,25 @@ impl<H: EngineIoHandler> Engine<H> {
         let control = self.control(&parts);
         if let Some(sid) = sid {
             let session = control.find(&sid).ok_or(Refusal::UnknownSession)?;
-            // A session that has its WebSocket keeps it: this one is closed as soon as it opens.
-            // If it never opens, the ticket is dropped, and another may try.
-            let ticket = session.begin_upgrade();
+            // A session that has a WebSocket keeps it, and a second one is closed as soon as it
+            // opens. If the stream never opens, the guard is dropped, and the client may try again.
+            let guard = session.begin_upgrade();
             tokio::spawn(async move {
                 let Some(stream) = stream.await else { return };
-                match ticket {
-                    Some(ticket) => stream.run(Role::Candidate(ticket)),
-                    None => websocket::refuse(stream.plain()).await,
+                match guard {
+                    Some(guard) => stream.run(Role::UpgradeCandidate(guard)),
+                    None => websocket::refuse(stream.into_stream()).await,
                 }
             });
             return Ok(());
         }
         let retained = parts.extensions.remove::<Retained>();
-        let (handler, config) = (self.handler.clone(), self.config.clone());
+        let handler = self.handler.clone();
+        let config = self.config.clone();
         tokio::spawn(async move {
             let Some(stream) = stream.await else { return };
             let transport = TransportType::Websocket;
-            let last = Last(Session::open(
+            let session = CloseOnDrop(Session::open(
                 Sid::new(),
                 protocol,
                 transport,
@@ -244,10 +268,10 @@ impl<H: EngineIoHandler> Engine<H> {
                 config,
                 false,
             ));
-            last.0
-                .send_internal(Frame::packet(&last.0.open_packet(transport)));
-            Bound::connect(&handler, &last.0, retained);
-            stream.run(Role::Carrier(last));
+            let open = Frame::packet(&session.0.open_packet(transport));
+            session.0.send_internal(open);
+            BoundHandler::connect(&handler, &session.0, retained);
+            stream.run(Role::Transport(session));
         });
         Ok(())
     }

@@ -1,45 +1,45 @@
-//! One session: its outbox, its life and its death, whatever carries it.
+//! One session, independent of its transport: its outbox, its deadlines and its close.
 //!
-//! The lock of [`State`] never leaves this module, and nothing foreign runs under it: wakers are
-//! called after it is let go, handlers on tasks of their own, and who waits for room where something was written.
+//! The lock of [`State`] is used in this module only, and no foreign code runs under it. Wakers are
+//! called after it is released. `on_message` and `on_binary` run on the connection's task without the
+//! lock, and `on_disconnect` runs on a task of its own. Callbacks that wait for capacity in the outbox run in the code that has just written from it.
 
-mod beat;
-mod carrier;
-mod end;
+mod close;
+mod deadlines;
+mod guards;
+mod outbox;
 mod state;
-mod ticket;
+mod transport;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use engineioxide_core::{ProtocolVersion, Sid, Str, TransportType};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use crate::config::EngineIoConfig;
-use crate::control::{Control, Tally};
+use crate::control::{AtomicCounters, Control};
 use crate::frame::Frame;
-use crate::handle::{Intercept, SendOutcome};
+use crate::handle::Intercept;
 use crate::packet::{Incoming, Malformed};
 use crate::socket::DisconnectReason;
 
-pub(crate) use carrier::{Carrier, Written};
-pub(crate) use end::Farewell;
+pub(crate) use close::CloseMode;
+pub(crate) use guards::{PollGuard, PollReply, PostGuard, UpgradeGuard};
 pub(crate) use state::Queue;
-use state::{Beat, Life, Reader, State};
-pub(crate) use ticket::{Poll, PollTicket, PostTicket, UpgradeTicket};
+use state::{Heartbeat, Phase, State};
+pub(crate) use transport::{DirectWriter, NextBatch};
 
-/// The layer above, as a session sees it.
-pub(crate) trait Owner: Send + Sync {
-    fn message(&self, text: Str);
-    fn binary(&self, data: Bytes);
-    fn disconnected(&self, reason: DisconnectReason);
+/// The layer above, as a session calls it.
+pub(crate) trait SessionHandler: Send + Sync {
+    fn on_message(&self, text: Str);
+    fn on_binary(&self, data: Bytes);
+    fn on_disconnect(&self, reason: DisconnectReason);
 }
 
-/// In the order in which it is needed: with thousands of sessions a processor has none of them at hand, and what a message is
-/// queued by should take few of its looks at memory.
+/// Fields are ordered by use. With thousands of sessions none of them is in a processor's cache,
+/// so the fields that queueing a message needs should lie in few cache lines.
 #[repr(C)]
 pub(crate) struct Session {
     pub(crate) control: Control,
@@ -47,21 +47,23 @@ pub(crate) struct Session {
     pub(crate) config: Arc<EngineIoConfig>,
     pub(crate) id: Sid,
     pub(crate) protocol: ProtocolVersion,
-    /// Engine.IO 3: the handshake said that the client takes text only.
+    /// Engine.IO 3: the handshake said that the client accepts text only.
     pub(crate) b64: bool,
-    over: Notify,
+    /// Notified when [`State::disconnected`] is set.
+    on_disconnected: Notify,
 }
 
-/// What a packet means to whatever carried it.
+/// The action that is left to the transport after a packet was processed.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Taken {
-    Done,
-    /// The packet was `5`.
+pub(crate) enum PacketOutcome {
+    /// Nothing.
+    Handled,
+    /// The packet was `5`: the upgrade.
     Upgrade,
 }
 
 impl Session {
-    /// A session that begins on `transport`; it is listed and its heartbeat runs.
+    /// Opens a session on `transport`: adds it to the session table and starts its heartbeat.
     pub(crate) fn open(
         id: Sid,
         protocol: ProtocolVersion,
@@ -70,15 +72,15 @@ impl Session {
         config: Arc<EngineIoConfig>,
         b64: bool,
     ) -> Arc<Self> {
-        let beat = Beat::first(protocol, &config);
+        let heartbeat = Heartbeat::first(protocol, &config);
         let session = Arc::new(Self {
             id,
             protocol,
             control,
             config,
             b64,
-            state: Mutex::new(State::new(transport, beat)),
-            over: Notify::new(),
+            state: Mutex::new(State::new(transport, heartbeat)),
+            on_disconnected: Notify::new(),
         });
         session.control.insert(&session);
         session.arm(&mut session.state.lock());
@@ -89,25 +91,16 @@ impl Session {
         self.state.lock().transport
     }
 
-    pub(crate) fn unwritten(&self) -> usize {
-        self.state.lock().unwritten
-    }
-
     pub(crate) fn is_closed(&self) -> bool {
-        self.state.lock().life == Life::Closed
+        self.state.lock().phase == Phase::Closed
     }
 
-    /// Whether frames are still taken.
+    /// Whether the session accepts frames.
     pub(crate) fn is_open(&self) -> bool {
-        self.state.lock().life == Life::Open
+        self.state.lock().phase == Phase::Open
     }
 
-    /// Whether less than half of the outbox is in use.
-    pub(crate) fn has_room(&self) -> bool {
-        self.unwritten() < self.control.limits().outbox_bytes / 2
-    }
-
-    /// The open packet.
+    /// The text of the open packet.
     pub(crate) fn open_packet(&self, transport: TransportType) -> String {
         let upgradable = transport == TransportType::Polling
             && self.config.allowed_transport(TransportType::Websocket);
@@ -121,203 +114,55 @@ impl Session {
         )
     }
 
-    pub(crate) fn send(self: &Arc<Self>, frame: Frame) -> SendOutcome {
-        self.or_close(self.send_if(|_| true, |state| self.queue(state, frame)))
-    }
-
-    /// Queues frames next to each other, all or none.
-    pub(crate) fn send_all(
-        self: &Arc<Self>,
-        frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>,
-    ) -> SendOutcome {
-        self.or_close(self.send_if(|_| true, |state| self.queue_all(state, frames)))
-    }
-
-    fn or_close(self: &Arc<Self>, outcome: SendOutcome) -> SendOutcome {
-        if outcome == SendOutcome::Overflow {
-            self.close_slow();
-        }
-        outcome
-    }
-
-    /// As [`Self::send`], if fewer bytes than that are unwritten, and it fits: nothing else happens to the session.
-    pub(crate) fn send_below(self: &Arc<Self>, unwritten: usize, frame: &Frame) -> SendOutcome {
-        match self.send_if(
-            |state| state.unwritten < unwritten,
-            |state| self.queue(state, frame.clone()),
-        ) {
-            SendOutcome::Overflow => SendOutcome::Busy,
-            outcome => outcome,
-        }
-    }
-
-    fn send_if(
-        self: &Arc<Self>,
-        may: impl FnOnce(&State) -> bool,
-        queue: impl FnOnce(&mut State) -> Option<Reader>,
-    ) -> SendOutcome {
-        let reader = {
-            let mut state = self.state.lock();
-            if state.life != Life::Open {
-                return SendOutcome::Closed;
-            }
-            if !may(&state) {
-                return SendOutcome::Busy;
-            }
-            match queue(&mut state) {
-                Some(reader) => reader,
-                None => return SendOutcome::Overflow,
-            }
-        };
-        self.tell(reader);
-        SendOutcome::Queued
-    }
-
-    /// Queues a frame of the protocol's own, also in the last flush.
-    pub(crate) fn send_internal(self: &Arc<Self>, frame: Frame) {
-        let reader = {
-            let mut state = self.state.lock();
-            if state.life == Life::Closed {
-                return;
-            }
-            self.queue(&mut state, frame)
-        };
-        match reader {
-            Some(reader) => self.tell(reader),
-            None => self.close_slow(),
-        }
-    }
-
-    /// `None`: it doesn't fit.
-    fn queue(&self, state: &mut State, frame: Frame) -> Option<Reader> {
-        let bytes = frame.len();
-        self.fits(state, bytes, 1).then(|| {
-            state.queue.push(frame);
-            self.queued(state, bytes)
-        })
-    }
-
-    /// As `queue`, for all of them.
-    fn queue_all(
-        &self,
-        state: &mut State,
-        frames: impl IntoIterator<Item = Frame> + AsRef<[Frame]>,
-    ) -> Option<Reader> {
-        let bytes = frames.as_ref().iter().map(Frame::len).sum::<usize>();
-        self.fits(state, bytes, frames.as_ref().len()).then(|| {
-            state.queue.extend(frames);
-            self.queued(state, bytes)
-        })
-    }
-
-    fn fits(&self, state: &State, bytes: usize, frames: usize) -> bool {
-        let limits = self.control.limits();
-        bytes <= limits.outbox_bytes.saturating_sub(state.unwritten)
-            && frames <= limits.outbox_frames.saturating_sub(state.queue.len())
-    }
-
-    /// Whom to tell of what has been queued.
-    fn queued(&self, state: &mut State, bytes: usize) -> Reader {
-        state.unwritten += bytes;
-        if state.transport == TransportType::Polling && state.stall_at.is_none() {
-            state.stall_at = Some(Instant::now() + self.control.limits().write_timeout);
-            self.arm(state);
-        }
-        state.reader()
-    }
-
-    /// Tells whoever takes what is queued. Without the lock.
-    fn tell(self: &Arc<Self>, reader: Reader) {
-        match reader {
-            Reader::Knows => {}
-            Reader::Poll(waker) => waker.wake(),
-            Reader::Socket => self.control.0.rota.wait(self.clone()),
-        }
-    }
-
-    pub(crate) fn when_below(self: &Arc<Self>, bytes: usize, then: Box<dyn FnOnce() + Send>) {
-        {
-            let mut state = self.state.lock();
-            if state.life != Life::Closed && state.unwritten >= bytes {
-                if state.below.is_empty() {
-                    // Most sessions have one, for as long as they live.
-                    state.below.reserve_exact(1);
-                }
-                state.below.push((bytes, then));
-                state.highest = state.highest.max(bytes);
-                return;
-            }
-        }
-        self.control.spawn(async move { then() });
-    }
-
-    pub(crate) fn close_after_flush(self: &Arc<Self>, limit: Duration) {
-        {
-            let mut state = self.state.lock();
-            match state.life {
-                Life::Closed => return,
-                _ if state.unwritten == 0 => {}
-                _ => {
-                    let at = Instant::now() + limit;
-                    state.drain_at = Some(state.drain_at.map_or(at, |before| before.min(at)));
-                    state.life = Life::Draining;
-                    self.arm(&mut state);
-                    return;
-                }
-            }
-        }
-        self.close(DisconnectReason::TransportClose, Farewell::Refuse);
-    }
-
     pub(crate) fn intercept(&self, intercept: Arc<dyn Intercept>) {
         let mut state = self.state.lock();
-        // What was there before is let go without the lock: what it holds may come back here.
-        let unneeded = match state.life {
-            Life::Closed => Some(intercept),
-            Life::Open | Life::Draining => state.intercept.replace(intercept),
+        let unneeded = match state.phase {
+            Phase::Closed => Some(intercept),
+            Phase::Open | Phase::Draining => state.intercept.replace(intercept),
         };
+        // Dropped without the lock, because dropping an interceptor may call this session.
         drop(state);
         drop(unneeded);
     }
 
-    /// The layer above, while the session lives.
-    pub(crate) fn owner(&self) -> Option<Arc<dyn Owner>> {
-        self.state.lock().owner.clone()
+    /// The layer above, from the return of `on_connect` until the close (also while draining).
+    pub(crate) fn handler(&self) -> Option<Arc<dyn SessionHandler>> {
+        self.state.lock().handler.clone()
     }
 
-    /// Lets the layer above have a packet, or does what the protocol says.
-    pub(crate) fn take(
+    /// Passes a message to the layer above, and handles other packets as the protocol specifies.
+    pub(crate) fn process_packet(
         self: &Arc<Self>,
         packet: Incoming,
-        owner: &dyn Owner,
-    ) -> Result<Taken, Malformed> {
-        Tally::add(&self.control.0.counters.packets_in, 1);
+        handler: &dyn SessionHandler,
+    ) -> Result<PacketOutcome, Malformed> {
+        AtomicCounters::add(&self.control.0.counters.packets_in, 1);
         if self.protocol == ProtocolVersion::V3 {
-            self.heard();
+            self.record_heartbeat();
         }
         match packet {
             Incoming::Message(text) => {
                 let intercept = self.state.lock().intercept.clone();
-                let left = match intercept {
+                let unhandled = match intercept {
                     Some(intercept) => intercept.text(text),
                     None => Err(text),
                 };
-                if let Err(text) = left {
-                    owner.message(text);
+                if let Err(text) = unhandled {
+                    handler.on_message(text);
                 }
             }
-            Incoming::Binary(data) => owner.binary(data),
+            Incoming::Binary(data) => handler.on_binary(data),
             Incoming::Ping if self.protocol == ProtocolVersion::V3 => {
                 self.send_internal(Frame::packet("3"));
             }
-            Incoming::Pong if self.protocol == ProtocolVersion::V4 => self.heard(),
-            Incoming::Close => self.close(DisconnectReason::TransportClose, Farewell::Noop),
-            Incoming::Upgrade => return Ok(Taken::Upgrade),
+            Incoming::Pong if self.protocol == ProtocolVersion::V4 => self.record_heartbeat(),
+            Incoming::Close => self.close(DisconnectReason::TransportClose, CloseMode::Noop),
+            Incoming::Upgrade => return Ok(PacketOutcome::Upgrade),
             Incoming::Noop => {}
-            // A heartbeat in the wrong direction, a probe on a transport in use.
+            // A heartbeat in the wrong direction, or a probe on a transport that is in use.
             Incoming::Ping | Incoming::Pong | Incoming::Probe => return Err(Malformed),
         }
-        Ok(Taken::Done)
+        Ok(PacketOutcome::Handled)
     }
 }
 

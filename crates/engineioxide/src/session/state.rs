@@ -1,4 +1,4 @@
-//! What a session's lock guards.
+//! The state that a session's lock guards.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -7,158 +7,174 @@ use engineioxide_core::{ProtocolVersion, TransportType};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::{Carrier, Farewell, Owner};
+use super::{CloseMode, DirectWriter, SessionHandler};
 use crate::config::EngineIoConfig;
 use crate::frame::Frame;
 use crate::handle::Intercept;
 use crate::socket::DisconnectReason;
 
-/// Frames that wait. As many as mostly do lie in the session itself, so none of its lines of memory is for them alone.
+/// Frames that wait to be written. The usual number fits into the session itself, so that it needs
+/// no further allocation and no further cache line.
 pub(crate) type Queue = SmallVec<[Frame; 6]>;
 
+/// The phases of a session, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Life {
+pub(super) enum Phase {
     Open,
-    /// Takes no frames any more, closes when all are written.
+    /// Accepts no more frames, and closes when all queued frames are written.
     Draining,
     Closed,
 }
 
-/// What the heartbeat waits for.
+/// The next step of the heartbeat, and its time.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Beat {
-    /// Engine.IO 4: our next ping.
-    Ping(Instant),
-    /// Engine.IO 4: the answer to it, at the latest then.
-    Pong(Instant),
-    /// Engine.IO 3: anything from the client, at the latest then.
-    Anything(Instant),
+pub(super) enum Heartbeat {
+    /// Engine.IO 4: the server sends its next ping at this time.
+    SendPing(Instant),
+    /// Engine.IO 4: the pong must arrive by this time.
+    AwaitPong(Instant),
+    /// Engine.IO 3: any packet from the client must arrive by this time.
+    AwaitAny(Instant),
 }
 
-impl Beat {
+impl Heartbeat {
     pub(super) fn first(protocol: ProtocolVersion, config: &EngineIoConfig) -> Self {
         let now = Instant::now();
         match protocol {
-            ProtocolVersion::V3 => Self::Anything(now + config.ping_interval + config.ping_timeout),
-            ProtocolVersion::V4 => Self::Ping(now + config.ping_interval),
+            ProtocolVersion::V3 => Self::AwaitAny(now + config.ping_interval + config.ping_timeout),
+            ProtocolVersion::V4 => Self::SendPing(now + config.ping_interval),
         }
     }
 
     pub(super) fn at(self) -> Instant {
         match self {
-            Self::Ping(at) | Self::Pong(at) | Self::Anything(at) => at,
+            Self::SendPing(at) | Self::AwaitPong(at) | Self::AwaitAny(at) => at,
         }
     }
 }
 
-/// How far a WebSocket that wants to take over has come.
+/// The progress of an upgrade to a WebSocket, and the time at which it is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Upgrade {
     None,
-    /// It is connected.
+    /// The WebSocket is connected.
     Connected(Instant),
-    /// It has answered the probe: polls are answered at once, until the client stops polling.
+    /// The WebSocket has received the probe. Polls are answered at once, until the client stops
+    /// polling.
     Probed(Instant),
 }
 
-/// Who takes what is queued.
-pub(super) enum Reader {
-    /// Someone who knows, or is still to come.
-    Knows,
-    /// A waiting GET, by its task.
+/// The reader of the queue that has to be notified of new output.
+pub(super) enum Wakeup {
+    /// None: the reader has been notified, or no reader is there yet.
+    NotNeeded,
+    /// The task of a waiting GET.
     Poll(Waker),
-    /// A WebSocket, when it is its turn.
-    Socket,
+    /// The WebSocket, through the write scheduler.
+    Scheduler,
 }
 
-/// In the order in which it is needed, see [`Session`](super::Session).
+/// Fields are ordered by use, see [`Session`](super::Session).
 #[repr(C)]
 pub(super) struct State {
-    pub(super) life: Life,
+    pub(super) phase: Phase,
     pub(super) transport: TransportType,
-    /// Whether the WebSocket's task need not be told of output: it has been, or will look by itself.
-    pub(super) socket_awake: bool,
-    /// Whether it waits for its turn to write.
-    pub(super) in_line: bool,
-    /// A GET waits.
+    /// The WebSocket's task needs no notification of output: it has got one, or will check the
+    /// queue by itself.
+    pub(super) output_signaled: bool,
+    /// The session is queued in the write scheduler.
+    pub(super) scheduled: bool,
+    /// A GET is waiting.
     pub(super) polling: bool,
     /// A POST is being read.
     pub(super) posting: bool,
     /// `on_disconnect` has returned.
-    pub(super) over: bool,
-    /// Bytes of `queue`, and of what the carrier has taken and not yet written.
+    pub(super) disconnected: bool,
+    /// Bytes of `queue`, and of the frames that the transport has taken but not yet written.
     pub(super) unwritten: usize,
-    /// The greatest number of bytes in `below`: with no fewer unwritten, nobody there need be looked for.
-    pub(super) highest: usize,
-    /// Frames that no carrier has taken yet.
+    /// The highest threshold in `low_water`. While `unwritten` is not below it, no callback is due.
+    pub(super) highest_threshold: usize,
+    /// Frames that no transport has taken yet.
     pub(super) queue: Queue,
-    /// The WebSocket that carries it.
-    pub(super) carrier: Option<Arc<dyn Carrier>>,
-    /// The task of the WebSocket (also of one that wants to take over), while it sleeps.
+    /// The WebSocket that carries the session.
+    pub(super) direct_writer: Option<Arc<dyn DirectWriter>>,
+    /// The sleeping task of the WebSocket, or of one that is being upgraded to.
     pub(super) socket_waker: Option<Waker>,
-    /// When the outbox will have been without progress for too long.
+    /// The time at which the outbox will have been without progress for too long.
     pub(super) stall_at: Option<Instant>,
-    /// Who takes texts first.
+    /// Receives text messages before `handler`.
     pub(super) intercept: Option<Arc<dyn Intercept>>,
-    pub(super) below: Vec<(usize, Box<dyn FnOnce() + Send>)>,
-    pub(super) beat: Beat,
+    /// Callbacks, each due as soon as fewer bytes than its threshold are unwritten.
+    pub(super) low_water: Vec<(usize, Box<dyn FnOnce() + Send>)>,
+    pub(super) heartbeat: Heartbeat,
+    /// The time at which a draining session is closed, drained or not.
     pub(super) drain_at: Option<Instant>,
-    /// The clock's entry that counts.
+    /// The timer entry that counts.
     pub(super) armed: Option<Instant>,
     pub(super) upgrade: Upgrade,
-    /// Counts the upgrades begun, so that one that was given up can't end its successor.
+    /// Counts the upgrades begun, so that an abandoned one cannot end its successor.
     pub(super) upgrade_round: u32,
     pub(super) poll_waker: Option<Waker>,
-    /// Set from the end of `on_connect` to the close: taking it is the right to disconnect.
-    pub(super) owner: Option<Arc<dyn Owner>>,
-    pub(super) end: Option<(DisconnectReason, Farewell)>,
+    /// Set from the return of `on_connect` until the close. The code that takes it must call its
+    /// `on_disconnect`.
+    pub(super) handler: Option<Arc<dyn SessionHandler>>,
+    /// Set by the close.
+    pub(super) closed_with: Option<(DisconnectReason, CloseMode)>,
 }
 
 impl State {
-    pub(super) fn new(transport: TransportType, beat: Beat) -> Self {
+    pub(super) fn new(transport: TransportType, heartbeat: Heartbeat) -> Self {
         Self {
-            life: Life::Open,
+            phase: Phase::Open,
             transport,
             queue: Queue::new(),
             unwritten: 0,
-            beat,
+            heartbeat,
             stall_at: None,
             drain_at: None,
             armed: None,
             upgrade: Upgrade::None,
             upgrade_round: 0,
             socket_waker: None,
-            // Until the task first sleeps, it is going to look.
-            socket_awake: true,
-            carrier: None,
-            in_line: false,
+            // Before its first sleep the task checks the queue by itself.
+            output_signaled: true,
+            direct_writer: None,
+            scheduled: false,
             polling: false,
             poll_waker: None,
             posting: false,
-            below: Vec::new(),
-            highest: 0,
+            low_water: Vec::new(),
+            highest_threshold: 0,
             intercept: None,
-            owner: None,
-            end: None,
-            over: false,
+            handler: None,
+            closed_with: None,
+            disconnected: false,
         }
     }
 
-    /// Whom to tell that there is output; each batch is told of once.
-    pub(super) fn reader(&mut self) -> Reader {
+    /// The reader to notify of new output. Each batch is notified of once.
+    pub(super) fn take_wakeup(&mut self) -> Wakeup {
         match self.transport {
-            TransportType::Polling => self.poll_waker.take().map_or(Reader::Knows, Reader::Poll),
-            TransportType::Websocket if self.socket_awake => Reader::Knows,
+            TransportType::Polling => match self.poll_waker.take() {
+                Some(waker) => Wakeup::Poll(waker),
+                None => Wakeup::NotNeeded,
+            },
+            TransportType::Websocket if self.output_signaled => Wakeup::NotNeeded,
             TransportType::Websocket => {
-                (self.socket_awake, self.in_line) = (true, true);
-                Reader::Socket
+                self.output_signaled = true;
+                self.scheduled = true;
+                Wakeup::Scheduler
             }
         }
     }
 
-    /// A stall counts only while the transport is meant to carry the outbox.
+    /// The deadline of a stall. It does not apply during an upgrade, because the client stops polling
+    /// before the WebSocket takes over. `upgrade_timeout` and `MAX_UPGRADES` bound that time.
     pub(super) fn stall_deadline(&self) -> Option<Instant> {
-        self.stall_at.filter(|_| self.upgrade == Upgrade::None)
+        match self.upgrade {
+            Upgrade::None => self.stall_at,
+            Upgrade::Connected(_) | Upgrade::Probed(_) => None,
+        }
     }
 
     pub(super) fn next_deadline(&self) -> Instant {
@@ -169,28 +185,49 @@ impl State {
         [self.stall_deadline(), self.drain_at, upgrade]
             .into_iter()
             .flatten()
-            .fold(self.beat.at(), Instant::min)
+            .fold(self.heartbeat.at(), Instant::min)
     }
 
-    /// Counts `bytes` as written; the callbacks that became due are the caller's to call,
-    /// without the lock.
-    pub(super) fn written(&mut self, bytes: usize) -> Vec<Box<dyn FnOnce() + Send>> {
+    /// Counts `bytes` as written. The caller must call the returned callbacks, which are due now,
+    /// without holding the lock.
+    pub(super) fn count_written(&mut self, bytes: usize) -> Vec<Box<dyn FnOnce() + Send>> {
         self.unwritten = self.unwritten.saturating_sub(bytes);
         let unwritten = self.unwritten;
-        if unwritten >= self.highest {
+        if unwritten >= self.highest_threshold {
             return Vec::new();
         }
-        let due = self.below.extract_if(.., |(below, _)| unwritten < *below);
+        let due = self
+            .low_water
+            .extract_if(.., |(threshold, _)| unwritten < *threshold);
         let due = due.map(|(_, then)| then).collect();
-        self.highest = self
-            .below
+        self.highest_threshold = self
+            .low_water
             .iter()
-            .map(|(below, _)| *below)
+            .map(|(threshold, _)| *threshold)
             .max()
             .unwrap_or(0);
-        if self.below.is_empty() {
-            self.below = Vec::new();
+        if self.low_water.is_empty() {
+            self.low_water = Vec::new();
         }
         due
+    }
+
+    /// Whether a draining session has written everything.
+    pub(super) fn is_drained(&self) -> bool {
+        self.phase == Phase::Draining && self.unwritten == 0
+    }
+
+    /// The WebSocket's task goes to sleep, and has to be notified of output.
+    pub(super) fn park_until_output(&mut self, waker: &Waker) {
+        self.output_signaled = false;
+        self.park(waker);
+    }
+
+    /// The WebSocket's task goes to sleep. Whether it has to be notified of output stays the same.
+    pub(super) fn park(&mut self, waker: &Waker) {
+        match &mut self.socket_waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
     }
 }

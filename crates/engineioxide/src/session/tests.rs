@@ -1,10 +1,12 @@
-//! What integration tests can't catch in the act: waiting polls, stale upgrades.
+//! Cases that integration tests cannot time exactly: waiting polls and abandoned upgrades.
 
-use std::task::{Context, Poll as TaskPoll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::*;
-use crate::rota::Waiting;
+use crate::scheduler::Scheduled;
 
 fn session(transport: TransportType) -> Arc<Session> {
     let config = Arc::new(EngineIoConfig::default());
@@ -18,109 +20,108 @@ fn session(transport: TransportType) -> Arc<Session> {
     )
 }
 
-fn answer(ticket: &mut PollTicket) -> TaskPoll<Poll> {
-    ticket.poll(&mut Context::from_waker(Waker::noop()))
+fn poll(guard: &mut PollGuard) -> Poll<PollReply> {
+    guard.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[tokio::test]
-async fn a_websocket_writes_when_it_is_its_turn_and_then_all_there_is() {
+async fn a_websocket_writes_everything_queued_but_only_in_its_slice() {
     let session = session(TransportType::Websocket);
-    let (mut batch, cx) = (Queue::new(), Context::from_waker(Waker::noop()));
-    let look = |batch: &mut Queue| session.next_batch(0, batch, &cx);
-    assert!(matches!(look(&mut batch), Written::Idle));
+    let cx = Context::from_waker(Waker::noop());
+    let mut batch = Queue::new();
+    let next_batch = |batch: &mut Queue| session.next_batch(0, batch, &cx);
+    assert!(matches!(next_batch(&mut batch), NextBatch::Idle));
     session.send(Frame::text("first"));
     assert!(
-        matches!(look(&mut batch), Written::Idle),
-        "something came in meanwhile"
+        matches!(next_batch(&mut batch), NextBatch::Idle),
+        "woken by input before its slice"
     );
     session.send(Frame::text("second"));
-    session.clone().begin_turn();
-    assert!(matches!(look(&mut batch), Written::More));
+    session.clone().run_slice();
+    assert!(matches!(next_batch(&mut batch), NextBatch::Frames));
     assert_eq!(batch.len(), 2);
 }
 
 #[tokio::test]
-async fn a_text_is_seen_first_by_who_asked_last_and_then_by_the_layer_above_until_the_end() {
+async fn the_latest_interceptor_receives_texts_first_and_is_dropped_at_the_close() {
     #[derive(Default)]
-    struct Seen(Mutex<Vec<Str>>);
-    impl Owner for Seen {
-        fn message(&self, text: Str) {
+    struct Received(Mutex<Vec<Str>>);
+    impl SessionHandler for Received {
+        fn on_message(&self, text: Str) {
             self.0.lock().push(text);
         }
-        fn binary(&self, _: bytes::Bytes) {}
-        fn disconnected(&self, _: DisconnectReason) {}
+        fn on_binary(&self, _: bytes::Bytes) {}
+        fn on_disconnect(&self, _: DisconnectReason) {}
     }
-    struct Taking(&'static str, Arc<Seen>);
-    impl Intercept for Taking {
+    struct InterceptPrefix(&'static str, Arc<Received>);
+    impl Intercept for InterceptPrefix {
         fn text(&self, text: Str) -> Result<(), Str> {
             if !text.starts_with(self.0) {
                 return Err(text);
             }
-            self.1.message(text);
+            self.1.on_message(text);
             Ok(())
         }
     }
     let session = session(TransportType::Websocket);
-    let (above, first, last) = (
-        Seen::default(),
-        Arc::new(Seen::default()),
-        Arc::new(Seen::default()),
-    );
-    let say = |text: &'static str| {
-        session
-            .take(Incoming::Message(text.into()), &above)
-            .unwrap()
+    let above = Received::default();
+    let first = Arc::new(Received::default());
+    let last = Arc::new(Received::default());
+    let receive = |text: &'static str| {
+        let message = Incoming::Message(text.into());
+        session.process_packet(message, &above).unwrap();
     };
-    say("a1");
-    session.intercept(Arc::new(Taking("a", first.clone())));
-    let _ = (say("a2"), say("b1"));
-    session.intercept(Arc::new(Taking("b", last.clone())));
-    let _ = (say("a3"), say("b2"));
-    let texts = |seen: &Seen| seen.0.lock().iter().map(Str::to_string).collect::<Vec<_>>();
-    assert_eq!(
-        (texts(&above), texts(&first), texts(&last)),
-        (
-            vec!["a1".into(), "b1".into(), "a3".into()],
-            vec!["a2".into()],
-            vec!["b2".into()]
-        )
-    );
-    assert_eq!(Arc::strong_count(&first), 1, "let go when another came");
-    close(&session, Farewell::Refuse);
-    session.intercept(Arc::new(Taking("a", first.clone())));
-    let let_go = async {
+    receive("a1");
+    session.intercept(Arc::new(InterceptPrefix("a", first.clone())));
+    receive("a2");
+    receive("b1");
+    session.intercept(Arc::new(InterceptPrefix("b", last.clone())));
+    receive("a3");
+    receive("b2");
+    let texts = |received: &Received| {
+        let received = received.0.lock();
+        received.iter().map(Str::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(texts(&above), ["a1", "b1", "a3"]);
+    assert_eq!(texts(&first), ["a2"]);
+    assert_eq!(texts(&last), ["b2"]);
+    assert_eq!(Arc::strong_count(&first), 1, "dropped when it was replaced");
+    close(&session, CloseMode::Refuse);
+    session.intercept(Arc::new(InterceptPrefix("a", first.clone())));
+    let dropped = async {
         while Arc::strong_count(&last) + Arc::strong_count(&first) > 2 {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), let_go)
+    tokio::time::timeout(Duration::from_secs(5), dropped)
         .await
         .unwrap();
 }
 
-fn close(session: &Arc<Session>, farewell: Farewell) {
-    session.close(DisconnectReason::TransportClose, farewell);
+fn close(session: &Arc<Session>, close_mode: CloseMode) {
+    session.close(DisconnectReason::TransportClose, close_mode);
 }
 
 #[tokio::test]
-async fn a_waiting_poll_is_answered_as_the_session_ends() {
-    let session_of = || session(TransportType::Polling);
-    let (refused, noop, closed) = (session_of(), session_of(), session_of());
-    let mut tickets = [&refused, &noop, &closed].map(|session| session.begin_poll().unwrap());
-    for ticket in &mut tickets {
-        assert!(answer(ticket).is_pending());
+async fn the_answer_to_a_waiting_poll_follows_the_close_mode() {
+    let refused = session(TransportType::Polling);
+    let noop = session(TransportType::Polling);
+    let closed = session(TransportType::Polling);
+    let mut guards = [&refused, &noop, &closed].map(|session| session.begin_poll().unwrap());
+    for guard in &mut guards {
+        assert!(poll(guard).is_pending());
     }
-    close(&refused, Farewell::Refuse);
-    close(&noop, Farewell::Noop);
+    close(&refused, CloseMode::Refuse);
+    close(&noop, CloseMode::Noop);
     assert!(closed.begin_poll().is_none(), "a second poll");
-    let [first, second, third] = &mut tickets;
-    assert!(matches!(answer(first), TaskPoll::Ready(Poll::Refuse)));
-    assert!(matches!(answer(second), TaskPoll::Ready(Poll::Noop)));
-    assert!(matches!(answer(third), TaskPoll::Ready(Poll::ClosePacket)));
+    let [first, second, third] = &mut guards;
+    assert!(matches!(poll(first), Poll::Ready(PollReply::Refuse)));
+    assert!(matches!(poll(second), Poll::Ready(PollReply::Noop)));
+    assert!(matches!(poll(third), Poll::Ready(PollReply::ClosePacket)));
 }
 
 #[tokio::test]
-async fn an_upgrade_that_was_given_up_does_not_end_the_next() {
+async fn an_abandoned_upgrade_does_not_end_the_next_one() {
     let session = session(TransportType::Polling);
     let first = session.begin_upgrade().unwrap();
     assert!(session.begin_upgrade().is_none(), "one at a time");
@@ -133,53 +134,45 @@ async fn an_upgrade_that_was_given_up_does_not_end_the_next() {
     second.probed();
     assert!(second.finish());
     assert_eq!(session.transport(), TransportType::Websocket);
-    assert_eq!(
-        session
-            .control
-            .count(TransportType::Websocket, ProtocolVersion::V4),
-        1
-    );
-    assert_eq!(
-        session
-            .control
-            .count(TransportType::Polling, ProtocolVersion::V4),
-        0
-    );
+    let count = |transport| session.control.count(transport, ProtocolVersion::V4);
+    assert_eq!(count(TransportType::Websocket), 1);
+    assert_eq!(count(TransportType::Polling), 0);
 }
 
 #[tokio::test]
-async fn polls_are_released_while_the_upgrade_stands() {
+async fn polls_are_answered_at_once_during_a_probed_upgrade() {
     let session = session(TransportType::Polling);
     let upgrade = session.begin_upgrade().unwrap();
-    let mut poll = session.begin_poll().unwrap();
-    assert!(answer(&mut poll).is_pending());
+    let mut waiting = session.begin_poll().unwrap();
+    assert!(poll(&mut waiting).is_pending());
     upgrade.probed();
-    assert!(matches!(answer(&mut poll), TaskPoll::Ready(Poll::Probed)));
-    poll.hurry();
-    assert!(matches!(answer(&mut poll), TaskPoll::Ready(Poll::Noop)));
+    assert!(matches!(poll(&mut waiting), Poll::Ready(PollReply::Probed)));
+    waiting.answer_probed_with_noop();
+    assert!(matches!(poll(&mut waiting), Poll::Ready(PollReply::Noop)));
     session.send(Frame::text("queued"));
-    let mut poll = session.begin_poll().unwrap();
-    assert!(
-        matches!(answer(&mut poll), TaskPoll::Ready(Poll::Frames(frames)) if frames.len() == 1)
-    );
+    let mut next = session.begin_poll().unwrap();
+    let Poll::Ready(PollReply::Frames(frames)) = poll(&mut next) else {
+        panic!("the poll was not answered with frames");
+    };
+    assert_eq!(frames.len(), 1);
     let mut late = session.begin_poll().unwrap();
-    assert!(matches!(answer(&mut late), TaskPoll::Ready(Poll::Probed)));
+    assert!(matches!(poll(&mut late), Poll::Ready(PollReply::Probed)));
     assert!(upgrade.finish());
-    assert!(matches!(answer(&mut late), TaskPoll::Ready(Poll::Refuse)));
+    assert!(matches!(poll(&mut late), Poll::Ready(PollReply::Refuse)));
 }
 
 #[tokio::test]
-async fn polls_wait_again_when_the_upgrade_is_given_up() {
+async fn polls_wait_again_after_an_abandoned_upgrade() {
     let session = session(TransportType::Polling);
     let upgrade = session.begin_upgrade().unwrap();
     upgrade.probed();
     drop(upgrade);
-    let mut poll = session.begin_poll().unwrap();
-    assert!(answer(&mut poll).is_pending());
+    let mut guard = session.begin_poll().unwrap();
+    assert!(poll(&mut guard).is_pending());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_ends_at_its_deadline() {
+async fn a_draining_session_is_closed_at_its_time_limit() {
     let session = session(TransportType::Polling);
     session.send(Frame::text("never fetched"));
     session.close_after_flush(Duration::from_secs(3));
@@ -190,7 +183,7 @@ async fn a_drain_ends_at_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_client_is_closed_when_it_should_be() {
+async fn a_silent_client_is_closed_after_the_ping_interval_and_the_ping_timeout() {
     let session = session(TransportType::Websocket);
     tokio::time::sleep(Duration::from_millis(25_100)).await;
     assert_eq!(session.unwritten(), Frame::packet("2").len());

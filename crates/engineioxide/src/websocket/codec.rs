@@ -1,24 +1,24 @@
-//! The reading half of RFC 6455, section 5: masked frames in, whole messages out.
+//! The decoder for RFC 6455, section 5: masked frames in, whole messages out.
 
 use bytes::Bytes;
 
-/// What a client said.
+/// A message or control frame from a client.
 #[derive(Debug, PartialEq)]
 pub(super) enum Message {
     Text(String),
     Binary(Vec<u8>),
-    /// To be answered with the same data.
+    /// Must be answered with a pong that carries the same data.
     Ping(Bytes),
     Pong,
     Close,
 }
 
-/// The client broke the protocol; the value is the close code to say so.
+/// The client violated the protocol. The value is the code for the close frame.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub(super) struct Violation(pub(super) u16);
 
-const PROTOCOL: Violation = Violation(1002);
-const NOT_UTF8: Violation = Violation(1007);
+const PROTOCOL_ERROR: Violation = Violation(1002);
+const INVALID_UTF8: Violation = Violation(1007);
 const TOO_BIG: Violation = Violation(1009);
 
 const CONTINUATION: u8 = 0;
@@ -28,16 +28,17 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// Room that is made for a frame before its bytes arrive: an announcement costs nothing.
-const INITIAL: usize = 4096;
+/// Capacity that is allocated for a frame before its bytes arrive, in bytes. It is bounded so that
+/// a header that announces a large frame allocates little memory.
+const INITIAL_CAPACITY: usize = 4096;
 
-/// Puts frames together. Between messages it holds no memory beyond itself.
+/// Assembles frames into messages. Between messages it uses no memory beyond its own size.
 #[derive(Default)]
 pub(super) struct Decoder {
     header: [u8; 14],
     have: u8,
     frame: Option<Frame>,
-    /// A message of which the last fragment hasn't come.
+    /// A fragmented message whose last fragment has not arrived.
     partial: Option<Box<Partial>>,
 }
 
@@ -55,8 +56,9 @@ struct Partial {
 }
 
 impl Decoder {
-    /// Takes what it needs from the front of `input`, up to the end of a message. `None`: all
-    /// has been taken, and no message is whole. `limit` is of a message's bytes, in all fragments.
+    /// Consumes bytes from the front of `input`, up to the end of a message. Returns `None` if all
+    /// of `input` is consumed and no message is complete. `limit` bounds the bytes of a message,
+    /// summed over all its fragments.
     pub(super) fn next(
         &mut self,
         input: &mut &[u8],
@@ -88,7 +90,8 @@ impl Decoder {
     fn read_header(&mut self, input: &mut &[u8], limit: usize) -> Result<Option<Frame>, Violation> {
         loop {
             let have = usize::from(self.have);
-            // Every frame from a client has a mask: two bytes tell how many there will be.
+            // Every frame from a client has a mask, so the first two bytes determine the length
+            // of the header.
             let need = match have {
                 0 | 1 => 2,
                 _ => match self.header[1] & 0x7F {
@@ -134,12 +137,12 @@ impl Decoder {
             mask: extended[mask..mask + 4]
                 .try_into()
                 .expect("a slice of four"),
-            data: Vec::with_capacity(length.min(input.len().max(INITIAL))),
+            data: Vec::with_capacity(length.min(input.len().max(INITIAL_CAPACITY))),
             length,
         }))
     }
 
-    /// Refuses what the first two bytes already show to be wrong.
+    /// Refuses frames that the first two bytes already show to be invalid.
     fn check_start(&self) -> Result<(), Violation> {
         let [first, second, ..] = self.header;
         let (fin, opcode) = (first & 0x80 != 0, first & 0x0F);
@@ -148,12 +151,12 @@ impl Decoder {
         let known = match opcode {
             CONTINUATION => self.partial.is_some(),
             TEXT | BINARY => self.partial.is_none(),
-            // Control frames are short and whole.
+            // Control frames have at most 125 bytes and are not fragmented.
             CLOSE | PING | PONG => fin && second & 0x7F <= 125,
             _ => false,
         };
         if reserved || !masked || !known {
-            Err(PROTOCOL)
+            Err(PROTOCOL_ERROR)
         } else {
             Ok(())
         }
@@ -168,8 +171,8 @@ impl Decoder {
             PING => return Ok(Some(Message::Ping(data.into()))),
             PONG => return Ok(Some(Message::Pong)),
             CONTINUATION => {
-                // `check_start` has seen it.
-                let mut partial = self.partial.take().ok_or(PROTOCOL)?;
+                // `check_start` has checked that there is a partial message.
+                let mut partial = self.partial.take().ok_or(PROTOCOL_ERROR)?;
                 partial.data.extend_from_slice(&data);
                 if !fin {
                     self.partial = Some(partial);
@@ -186,7 +189,7 @@ impl Decoder {
         if opcode == TEXT {
             String::from_utf8(data)
                 .map(|text| Some(Message::Text(text)))
-                .map_err(|_| NOT_UTF8)
+                .map_err(|_| INVALID_UTF8)
         } else {
             Ok(Some(Message::Binary(data)))
         }
@@ -195,12 +198,12 @@ impl Decoder {
 
 impl Frame {
     fn unmask(&mut self, bytes: &[u8]) {
-        // The mask goes on where the last piece ended.
+        // Continue the mask at the position where the last piece ended.
         let mut mask = self.mask;
         mask.rotate_left(self.data.len() % 4);
         let start = self.data.len();
         self.data.extend_from_slice(bytes);
-        // Four times over, because a processor has registers for so much.
+        // The mask is repeated four times because a SIMD register has 16 bytes.
         let mask: [u8; 16] = std::array::from_fn(|at| mask[at % 4]);
         let mut chunks = self.data[start..].chunks_exact_mut(16);
         for chunk in &mut chunks {
@@ -214,7 +217,7 @@ impl Frame {
     }
 }
 
-/// A close frame has nothing, or a code that may be sent and a reason in UTF-8.
+/// A close frame is empty, or carries a code that may be sent and a reason in UTF-8.
 fn close(data: &[u8]) -> Result<Message, Violation> {
     match data {
         [] => Ok(Message::Close),
@@ -222,12 +225,12 @@ fn close(data: &[u8]) -> Result<Message, Violation> {
             let code = u16::from_be_bytes([*high, *low]);
             let sendable = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
             match std::str::from_utf8(reason) {
-                _ if !sendable => Err(PROTOCOL),
+                _ if !sendable => Err(PROTOCOL_ERROR),
                 Ok(_) => Ok(Message::Close),
-                Err(_) => Err(NOT_UTF8),
+                Err(_) => Err(INVALID_UTF8),
             }
         }
-        _ => Err(PROTOCOL),
+        _ => Err(PROTOCOL_ERROR),
     }
 }
 

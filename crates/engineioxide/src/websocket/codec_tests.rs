@@ -39,7 +39,7 @@ fn text(text: &str) -> Message {
 }
 
 #[test]
-fn the_rfcs_masked_hello() {
+fn the_masked_hello_of_the_rfc_is_decoded() {
     let bytes = [
         0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
     ];
@@ -47,7 +47,7 @@ fn the_rfcs_masked_hello() {
 }
 
 #[test]
-fn all_three_length_forms() {
+fn all_three_length_forms_are_decoded() {
     for len in [0, 1, 125, 126, 127, 65_535, 65_536, LIMIT] {
         let data: Vec<u8> = (0..len).map(|i| i as u8).collect();
         assert_eq!(
@@ -59,7 +59,7 @@ fn all_three_length_forms() {
 }
 
 #[test]
-fn any_division_of_the_stream_gives_the_same_messages() {
+fn the_messages_do_not_depend_on_how_the_stream_is_split() {
     let mut stream = frame(0x81, "4héllo 😀".as_bytes());
     stream.extend(frame(0x89, b"?"));
     stream.extend(frame(0x82, &[7; 300]));
@@ -79,7 +79,7 @@ fn any_division_of_the_stream_gives_the_same_messages() {
 }
 
 #[test]
-fn fragments_join_and_control_frames_come_between() {
+fn fragments_are_joined_and_control_frames_may_come_between() {
     let mut stream = frame(0x01, "4h\u{e9}".as_bytes().split_at(3).0);
     stream.extend(frame(0x89, b"now"));
     stream.extend(frame(0x00, "4h\u{e9}".as_bytes().split_at(3).1));
@@ -89,12 +89,12 @@ fn fragments_join_and_control_frames_come_between() {
 }
 
 #[test]
-fn a_message_is_limited_in_all_its_fragments() {
+fn the_limit_applies_to_a_message_with_all_its_fragments() {
     let half = vec![0; LIMIT / 2 + 1];
     let mut stream = frame(0x02, &half);
     stream.extend(frame(0x80, &half));
     assert_eq!(decode(&stream), Err(TOO_BIG));
-    // By its header alone, whatever it announces.
+    // Refused by its header alone, for any announced length.
     for length in [LIMIT as u64 + 1, u64::MAX] {
         let mut header = vec![0x82, 0xFF];
         header.extend_from_slice(&length.to_be_bytes());
@@ -104,49 +104,55 @@ fn a_message_is_limited_in_all_its_fragments() {
 }
 
 #[test]
-fn an_announcement_reserves_no_memory() {
+fn an_announced_length_allocates_little_memory() {
     let mut decoder = Decoder::default();
     let mut header: &[u8] = &[0x82, 0xFE, 0xFF, 0xFF, 0, 0, 0, 0];
     assert_eq!(decoder.next(&mut header, LIMIT), Ok(None));
     assert!(
         decoder
             .frame
-            .is_some_and(|frame| frame.data.capacity() <= INITIAL)
+            .is_some_and(|frame| frame.data.capacity() <= INITIAL_CAPACITY)
     );
 }
 
 #[test]
-fn violations_are_refused() {
+fn protocol_violations_are_refused() {
     let unmasked = [0x81, 0x00];
-    assert_eq!(decode(&unmasked), Err(PROTOCOL));
+    assert_eq!(decode(&unmasked), Err(PROTOCOL_ERROR));
     for reserved in [0xC1, 0xA1, 0x91, 0x83, 0x87, 0x8B, 0x8F] {
         assert_eq!(
             decode(&frame(reserved, b"")),
-            Err(PROTOCOL),
+            Err(PROTOCOL_ERROR),
             "{reserved:#x}"
         );
     }
-    assert_eq!(decode(&frame(0x80, b"lonely continuation")), Err(PROTOCOL));
+    assert_eq!(
+        decode(&frame(0x80, b"lonely continuation")),
+        Err(PROTOCOL_ERROR)
+    );
     let mut nested = frame(0x01, b"a");
     nested.extend(frame(0x81, b"b"));
-    assert_eq!(decode(&nested), Err(PROTOCOL));
-    assert_eq!(decode(&frame(0x09, b"fragmented ping")), Err(PROTOCOL));
-    assert_eq!(decode(&frame(0x89, &[0; 126])), Err(PROTOCOL));
-    assert_eq!(decode(&frame(0x81, &[b'4', 0xFF])), Err(NOT_UTF8));
+    assert_eq!(decode(&nested), Err(PROTOCOL_ERROR));
+    assert_eq!(
+        decode(&frame(0x09, b"fragmented ping")),
+        Err(PROTOCOL_ERROR)
+    );
+    assert_eq!(decode(&frame(0x89, &[0; 126])), Err(PROTOCOL_ERROR));
+    assert_eq!(decode(&frame(0x81, &[b'4', 0xFF])), Err(INVALID_UTF8));
 }
 
 #[test]
-fn close_frames_are_checked() {
+fn close_frames_are_validated() {
     assert_eq!(decode(&frame(0x88, b"")), Ok(vec![Message::Close]));
     assert_eq!(decode(&frame(0x88, &[3, 232])), Ok(vec![Message::Close]));
-    assert_eq!(decode(&frame(0x88, &[3])), Err(PROTOCOL));
-    assert_eq!(decode(&frame(0x88, &[0, 0])), Err(PROTOCOL));
-    assert_eq!(decode(&frame(0x88, &[3, 237])), Err(PROTOCOL));
-    assert_eq!(decode(&frame(0x88, &[3, 232, 0xFF])), Err(NOT_UTF8));
+    assert_eq!(decode(&frame(0x88, &[3])), Err(PROTOCOL_ERROR));
+    assert_eq!(decode(&frame(0x88, &[0, 0])), Err(PROTOCOL_ERROR));
+    assert_eq!(decode(&frame(0x88, &[3, 237])), Err(PROTOCOL_ERROR));
+    assert_eq!(decode(&frame(0x88, &[3, 232, 0xFF])), Err(INVALID_UTF8));
 }
 
 #[test]
-fn noise_never_panics() {
+fn random_bytes_never_panic() {
     let mut seed = 0x9E37_79B9_7F4A_7C15u64;
     for _ in 0..20_000 {
         let noise: Vec<u8> = (0..40)

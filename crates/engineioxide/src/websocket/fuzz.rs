@@ -1,6 +1,7 @@
-//! WebSocket frames by chance: how the bytes are cut must not matter, and no message is larger than it may be.
+//! Random WebSocket frames: the messages must not depend on how the bytes are split, and none may
+//! exceed the limit.
 
-use hubbub_fuzz::{Chance, Target};
+use hubbub_fuzz::{Random, Target};
 
 use super::codec::{Decoder, Message, Violation};
 
@@ -30,7 +31,7 @@ fn frame(first: u8, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// All that the pieces bring, and the end, if they broke the protocol.
+/// All messages of the pieces, and the violation that ended them, if there was one.
 fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Message>, Option<Violation>) {
     let (mut decoder, mut messages) = (Decoder::default(), Vec::new());
     for mut piece in pieces {
@@ -41,7 +42,7 @@ fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Message>, Option<Vio
                 Err(violation) => return (messages, Some(violation)),
             }
         }
-        assert!(piece.is_empty(), "bytes were left without a word");
+        assert!(piece.is_empty(), "the decoder left bytes without an error");
     }
     (messages, None)
 }
@@ -88,10 +89,10 @@ fn fuzz_websocket() {
     }
     .run(|bytes| {
         let whole = read(std::iter::once(bytes));
-        assert_eq!(read(bytes.chunks(1)), whole, "cut into single bytes");
-        let mut chance = Chance::new(bytes.len() as u64);
+        assert_eq!(read(bytes.chunks(1)), whole, "split into single bytes");
+        let mut chance = Random::new(bytes.len() as u64);
         let pieces = bytes.chunk_by(|_, _| chance.below(8) > 0);
-        assert_eq!(read(pieces), whole, "cut by chance");
+        assert_eq!(read(pieces), whole, "split at random");
         let (messages, end) = whole;
         assert!(messages.iter().all(|message| length(message) <= LIMIT));
         if let Some(Violation(code)) = end {

@@ -13,9 +13,10 @@ use sha1::{Digest, Sha1};
 use crate::refusal::Refusal;
 use crate::service::ResponseBody;
 
+/// The constant of RFC 6455 that is hashed together with the client's key.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Whether the request asks for a WebSocket; gives what the answer has to prove.
+/// Checks that the request is a WebSocket handshake. Returns the `Sec-WebSocket-Accept` value.
 pub(crate) fn check(parts: &Parts) -> Result<HeaderValue, Refusal> {
     let headers = &parts.headers;
     let asks = parts.method == Method::GET
@@ -35,7 +36,7 @@ pub(crate) fn check(parts: &Parts) -> Result<HeaderValue, Refusal> {
         .get(SEC_WEBSOCKET_KEY)
         .ok_or(Refusal::BadRequest)?
         .as_bytes();
-    // 16 bytes in base64 are 24 characters; decoding proves both.
+    // The key is 16 bytes, which are 24 characters in base64; decoding checks both.
     match BASE64_STANDARD.decode(key) {
         Ok(nonce) if nonce.len() == 16 => Ok(proof(key)),
         _ => Err(Refusal::BadRequest),
@@ -56,7 +57,7 @@ fn proof(key: &[u8]) -> HeaderValue {
     HeaderValue::from_str(&BASE64_STANDARD.encode(digest)).expect("base64 is a header value")
 }
 
-/// The answer that makes the connection a WebSocket.
+/// The response that makes the connection a WebSocket.
 pub(crate) fn accept<B>(proof: HeaderValue) -> Response<ResponseBody<B>> {
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -85,12 +86,12 @@ mod tests {
     }
 
     #[test]
-    fn the_rfcs_example() {
+    fn the_example_of_the_rfc_is_accepted() {
         assert_eq!(checked(request()).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
-    fn what_is_no_handshake_is_refused() {
+    fn invalid_handshakes_are_refused() {
         let without = |name: &str| {
             let mut request = request();
             request.headers_mut().unwrap().remove(name);

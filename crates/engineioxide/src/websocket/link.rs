@@ -1,4 +1,4 @@
-//! What a WebSocket runs on.
+//! The byte streams that WebSockets run on.
 
 use std::io;
 use std::pin::Pin;
@@ -9,29 +9,34 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::{Role, run};
-use crate::control::Tally;
+use crate::control::AtomicCounters;
 
-/// A stream that WebSockets run on as it is. See [`Control::runs_on`](crate::Control::runs_on).
+/// A stream type of the server that WebSockets run on without hyper's box. See
+/// [`Control::register_link`](crate::Control::register_link).
 pub trait Link: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Hands the system what it takes of `bytes` now, and has nobody woken when it takes more: for that they are written as
-    /// to any stream. `None`: this stream can't do that. It follows on what `poll_write` has taken, and the other way round:
-    /// neither may keep anything back.
+    /// Passes as many of `bytes` to the operating system as it accepts now. It registers no task to
+    /// be woken when the system accepts more; for that, the caller uses `poll_write`. Returns
+    /// `None` if this stream does not support it.
+    ///
+    /// Calls may be mixed with `poll_write`, and their bytes are sent in the order of the calls.
+    /// Neither of the two may buffer bytes.
     ///
     /// # Errors
-    /// As `write(2)`; `WouldBlock` when the system takes nothing now. Nothing of `bytes` is taken then: they are written
-    /// again, by `poll_write`, which is to say itself what is wrong.
-    fn write_now(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
+    /// As `write(2)`; `WouldBlock` if the system accepts nothing now. After any error none of
+    /// `bytes` is accepted: the caller writes them again with `poll_write`, which must report an
+    /// error that persists.
+    fn try_write(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
         let _ = bytes;
         None
     }
 }
 
-/// Any stream.
-pub(crate) struct Foreign<S>(pub S);
+/// A [`Link`] on any other stream.
+pub(crate) struct AnyStream<S>(pub S);
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link for Foreign<S> {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Link for AnyStream<S> {}
 
-impl<S: AsyncRead + Unpin> AsyncRead for Foreign<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for AnyStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -41,7 +46,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Foreign<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Foreign<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for AnyStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -59,49 +64,53 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Foreign<S> {
     }
 }
 
-/// A stream that has come.
-pub(crate) trait Come: Send + 'static {
-    /// Runs a WebSocket on it, on a task of its own.
+/// A stream on which the HTTP upgrade to a WebSocket is complete.
+pub(crate) trait UpgradedStream: Send + 'static {
+    /// Spawns a task that runs a WebSocket on the stream.
     fn run(self, role: Role);
 
-    /// As any stream.
-    fn plain(self) -> impl AsyncRead + AsyncWrite + Unpin + Send;
+    /// The stream itself.
+    fn into_stream(self) -> impl AsyncRead + AsyncWrite + Unpin + Send;
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Come for Foreign<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> UpgradedStream for AnyStream<S> {
     fn run(self, role: Role) {
         tokio::spawn(run(self, Vec::new(), role));
     }
 
-    fn plain(self) -> impl AsyncRead + AsyncWrite + Unpin + Send {
+    fn into_stream(self) -> impl AsyncRead + AsyncWrite + Unpin + Send {
         self.0
     }
 }
 
-/// What hyper hands over is the server's own stream in a box: it is taken out, where it is a [`Link`] that was told of.
-impl Come for Upgraded {
+/// Hyper passes on the server's own stream in a box. If its type is a registered [`Link`], the
+/// stream is taken out of the box.
+impl UpgradedStream for Upgraded {
     fn run(self, role: Role) {
         let control = role.session().control.clone();
         let links = control.0.links.lock().clone();
-        let left = links
-            .iter()
-            .try_fold((self, role), |(boxed, role), unbox| unbox(boxed, role));
-        if let Some((boxed, role)) = left {
-            Tally::add(&control.0.counters.boxed, 1);
-            Foreign(TokioIo::new(boxed)).run(role);
+        let mut boxed = self;
+        let mut role = role;
+        for unbox in links.iter() {
+            match unbox(boxed, role) {
+                Some(returned) => (boxed, role) = returned,
+                None => return,
+            }
         }
+        AtomicCounters::add(&control.0.counters.boxed, 1);
+        AnyStream(TokioIo::new(boxed)).run(role);
     }
 
-    fn plain(self) -> impl AsyncRead + AsyncWrite + Unpin + Send {
+    fn into_stream(self) -> impl AsyncRead + AsyncWrite + Unpin + Send {
         TokioIo::new(self)
     }
 }
 
-/// Runs a WebSocket on the link in the box; if it is another, gives back what it was given.
+/// Runs a WebSocket on the link in the box. If the box holds another type, returns the arguments.
 pub(crate) type Unbox = fn(Upgraded, Role) -> Option<(Upgraded, Role)>;
 
 pub(crate) fn unbox<L: Link>(boxed: Upgraded, role: Role) -> Option<(Upgraded, Role)> {
-    match taken_out::<L>(boxed) {
+    match downcast_link::<L>(boxed) {
         Ok((link, early)) => {
             tokio::spawn(run(link, early, role));
             None
@@ -110,10 +119,11 @@ pub(crate) fn unbox<L: Link>(boxed: Upgraded, role: Role) -> Option<(Upgraded, R
     }
 }
 
-/// The link, and what has been read of it already.
-fn taken_out<L: Link>(boxed: Upgraded) -> Result<(L, Vec<u8>), Upgraded> {
+/// Takes a link out of the box. Returns it with the bytes that have been read from it already.
+fn downcast_link<L: Link>(boxed: Upgraded) -> Result<(L, Vec<u8>), Upgraded> {
     let parts = boxed.downcast::<TokioIo<L>>()?;
-    // A copy: hyper's is a part of a buffer of 8 KiB or more, most often an empty one.
+    // Copied, because hyper's bytes (usually none) are a slice of a buffer of 8 KiB or more, which
+    // they would keep allocated.
     Ok((parts.io.into_inner(), parts.read_buf.to_vec()))
 }
 
@@ -129,7 +139,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_link_that_is_taken_out_brings_what_came_early_and_no_more_memory_than_that() {
+    async fn an_unboxed_link_returns_early_bytes_in_a_buffer_of_their_size() {
         for early in ["", "early"] {
             let (near, mut far) = tokio::io::duplex(4096);
             let (sender, mut upgrades) = mpsc::unbounded_channel();
@@ -141,7 +151,7 @@ mod tests {
             });
             let http = hyper::server::conn::http1::Builder::new();
             let served = http
-                .serve_connection(TokioIo::new(Foreign(near)), service)
+                .serve_connection(TokioIo::new(AnyStream(near)), service)
                 .with_upgrades();
             let head =
                 "GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
@@ -151,10 +161,10 @@ mod tests {
             let (served, upgraded) =
                 tokio::join!(served, async { upgrades.recv().await.unwrap().await });
             served.unwrap();
-            let boxed = taken_out::<Foreign<tokio::net::TcpStream>>(upgraded.unwrap())
+            let boxed = downcast_link::<AnyStream<tokio::net::TcpStream>>(upgraded.unwrap())
                 .err()
                 .unwrap();
-            let (_, read) = taken_out::<Foreign<tokio::io::DuplexStream>>(boxed)
+            let (_, read) = downcast_link::<AnyStream<tokio::io::DuplexStream>>(boxed)
                 .ok()
                 .unwrap();
             assert_eq!((&*read, read.capacity()), (early.as_bytes(), early.len()));

@@ -1,6 +1,6 @@
-//! An echo server on this layer and the two clients that the tests speak to it with: HTTP by
-//! hand, WebSocket by tungstenite.
-#![allow(dead_code)] // each test file uses its part
+//! An echo server on this layer and the two clients of the tests: hand-written HTTP, and
+//! tungstenite for WebSockets.
+#![allow(dead_code)] // each test file uses only a part
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 pub const PING_INTERVAL: Duration = Duration::from_millis(300);
 pub const PING_TIMEOUT: Duration = Duration::from_millis(200);
-/// Long enough for anything that is going to happen at all.
+/// The time limit for events that the tests wait for.
 pub const SOON: Duration = Duration::from_secs(20);
 
 pub enum Event {
@@ -73,7 +73,7 @@ pub struct Server {
     pub events: mpsc::UnboundedReceiver<Event>,
 }
 
-/// The intervals of the public suites.
+/// The settings that the public suites expect, with their short heartbeats.
 pub fn suite_config() -> EngineIoConfigBuilder {
     EngineIoConfig::builder()
         .ping_interval(PING_INTERVAL)
@@ -81,13 +81,13 @@ pub fn suite_config() -> EngineIoConfigBuilder {
         .max_payload(1_000_000)
 }
 
-/// Heartbeats that no test lives to see.
+/// Settings without a heartbeat during a test.
 pub fn calm_config() -> EngineIoConfigBuilder {
     EngineIoConfig::builder().max_payload(1_000_000)
 }
 
 impl Server {
-    /// For the public suites. Its WebSockets run on what hyper hands over.
+    /// A server for the public suites. Its WebSockets run on hyper's boxed stream.
     pub async fn suite() -> Self {
         Self::over(suite_config().build(), Limits::default(), |stream| stream).await
     }
@@ -96,14 +96,14 @@ impl Server {
         Self::start(calm_config().build(), Limits::default()).await
     }
 
-    /// One whose WebSockets run on its own streams.
+    /// A server whose WebSockets run on its own stream type.
     pub async fn start(config: EngineIoConfig, limits: Limits) -> Self {
         let server = Self::over(config, limits, Direct).await;
-        server.control.runs_on::<Direct>();
+        server.control.register_link::<Direct>();
         server
     }
 
-    /// One whose connections are what `wrap` makes of them.
+    /// A server that serves the stream that `wrap` returns for each connection.
     pub async fn over<S>(
         config: EngineIoConfig,
         limits: Limits,
@@ -162,7 +162,7 @@ impl Server {
         .await
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a connection of its own.
     pub async fn request(&self, method: &str, query: &str, headers: &str, body: &[u8]) -> Response {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let head = format!(
@@ -171,7 +171,7 @@ impl Server {
             body.len()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        // The server may refuse before it has read all.
+        // The server may refuse the request before it has read the whole body.
         stream.write_all(body).await.ok();
         let mut answer = Vec::new();
         tokio::time::timeout(SOON, stream.read_to_end(&mut answer))
@@ -195,11 +195,11 @@ impl Server {
     }
 }
 
-/// A TCP stream to which is written as fast as it can be.
+/// A TCP stream that implements `try_write`.
 pub struct Direct(pub TcpStream);
 
 impl Link for Direct {
-    fn write_now(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
+    fn try_write(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
         Some(SockRef::from(&self.0).send(bytes))
     }
 }
@@ -268,7 +268,7 @@ impl Response {
         let end = bytes
             .windows(4)
             .position(|w| w == b"\r\n\r\n")
-            .expect("an answer");
+            .expect("the response has no end of its head");
         let head = String::from_utf8(bytes[..end].to_vec())
             .unwrap()
             .to_lowercase();
@@ -311,7 +311,7 @@ impl Client {
         }
     }
 
-    /// Reads on to the end of the connection; gives the close code, if one was sent.
+    /// Reads to the end of the connection. Returns the close code, if one was sent.
     pub async fn closed(&mut self) -> Option<u16> {
         let mut code = None;
         while let Some(message) = self.next().await {

@@ -1,20 +1,20 @@
 //! `authenticate`: binds the connection to its user, or replaces the user's name or token.
 
 use super::{ClientRequest, RequestContext};
-use crate::auth::Claimed;
+use crate::auth::Credentials;
 use crate::domain::{Refusal, UserId, Username};
 use crate::gateway::wire::{Authenticated, Fields};
 
 /// `authenticate`.
 #[derive(Debug)]
-pub struct Authenticate(Claimed);
+pub struct Authenticate(Credentials);
 
 impl ClientRequest for Authenticate {
     const EVENT: &'static str = "authenticate";
     const ANONYMOUS: bool = true;
 
     fn decode(fields: &Fields<'_>) -> Result<Self, Refusal> {
-        Ok(Self(Claimed {
+        Ok(Self(Credentials {
             user: fields.id("user_id", UserId::parse)?,
             username: fields.id("username", Username::parse)?,
             token: fields.text("token")?,

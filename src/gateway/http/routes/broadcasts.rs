@@ -1,51 +1,76 @@
-//! `POST /api/broadcast`: one message to every plain client of the cluster.
+//! `/api/broadcast`: one message to every plain WebSocket client of the cluster.
 
-use axum::extract::{Request, State};
-use axum::response::Response;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, State};
 use http::StatusCode;
+use http::request::Parts;
 
-use super::super::handlers::{SharedState, answer, idempotency_key, text_body};
-use super::super::refusal::json;
-use crate::domain::policy;
-use crate::domain::{UserId, Username};
+use super::super::extract::{FromJson, JsonBody};
+use super::super::reply::Reply;
+use super::super::{HttpState, SharedState};
+use crate::domain::policy::{self, RoomScope};
+use crate::domain::{Limits, MessageFields, Refusal, UserId, Username};
 use crate::gateway::access::Caller;
 use crate::gateway::wire::{BroadcastAck, BroadcastRequest};
 
-pub(in crate::gateway::http) async fn post(
-    State(doors): SharedState,
-    request: Request,
-) -> Response {
-    answer(
-        async {
-            let (parts, body) = request.into_parts();
-            let caller = doors.access.broadcaster(&parts.headers).await?;
-            doors
-                .broadcasters
-                .post(&parts.headers, parts.extensions.get().copied())?;
-            let body = text_body(&parts.headers, body, doors.chat.limits().event_bytes).await?;
-            let fields = BroadcastRequest::decode(
-                &body,
-                idempotency_key(&parts.headers)?,
-                doors.chat.limits(),
-            )?;
-            // Keys of sends are apart for each who sends.
-            let (user, username, reach) = match caller {
-                Caller::Service(reach) => (
-                    UserId::trusted("system"),
-                    Username::trusted("System"),
-                    reach,
-                ),
-                Caller::User(identity) => (identity.user, identity.username, identity.reach),
-            };
-            let appended = doors
-                .chat
-                .post(policy::may_broadcast(&reach)?, user, username, fields)
-                .await?;
-            Ok(json(
-                StatusCode::ACCEPTED,
-                &BroadcastAck::of(&appended, doors.clients()),
-            ))
+/// A caller that may broadcast now: its role and its rate allow it. The idempotency keys of
+/// different users are independent.
+pub(in crate::gateway::http) struct Broadcaster {
+    user: UserId,
+    username: Username,
+    scope: RoomScope,
+}
+
+impl FromRequestParts<Arc<HttpState>> for Broadcaster {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<HttpState>,
+    ) -> Result<Self, Refusal> {
+        let caller = state.access.broadcaster(&parts.headers).await?;
+        let client = parts.extensions.get().copied();
+        state.broadcast_limiter.charge(&parts.headers, client)?;
+        match caller {
+            Caller::Service(scope) => Ok(Self {
+                user: UserId::trusted("system"),
+                username: Username::trusted("System"),
+                scope,
+            }),
+            Caller::User(identity) => Ok(Self {
+                user: identity.user,
+                username: identity.username,
+                scope: identity.scope,
+            }),
         }
-        .await,
-    )
+    }
+}
+
+/// The body of a broadcast.
+pub(in crate::gateway::http) struct Broadcast(MessageFields);
+
+impl FromJson for Broadcast {
+    fn from_json(
+        body: &str,
+        idempotency_key: Option<&str>,
+        limits: &Limits,
+    ) -> Result<Self, Refusal> {
+        BroadcastRequest::decode(body, idempotency_key, limits).map(Self)
+    }
+}
+
+/// `POST /api/broadcast`.
+pub(in crate::gateway::http) async fn post(
+    State(state): SharedState,
+    broadcaster: Broadcaster,
+    JsonBody(Broadcast(fields)): JsonBody<Broadcast>,
+) -> Result<Reply, Refusal> {
+    let permit = policy::may_broadcast(&broadcaster.scope)?;
+    let appended = state
+        .messaging
+        .post(permit, broadcaster.user, broadcaster.username, fields)
+        .await?;
+    let ack = BroadcastAck::of(&appended, state.client_count());
+    Ok(Reply::with_status(StatusCode::ACCEPTED, &ack))
 }

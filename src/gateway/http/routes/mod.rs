@@ -1,5 +1,111 @@
-//! One file for each resource.
+//! The routes, one file for each resource, and the table of all of them.
 
 pub(super) mod broadcasts;
+pub(super) mod health;
+pub(super) mod messages;
+pub(super) mod metrics;
+pub(super) mod rooms;
 pub(super) mod socketio;
+pub(super) mod users;
 pub(super) mod websocket;
+
+use std::sync::Arc;
+
+use axum::handler::Handler;
+use axum::routing::{self, MethodRouter};
+#[cfg(test)]
+use http::Method;
+
+use super::HttpState;
+
+/// The right that a route needs. In open mode every caller has the rights of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Right {
+    /// None.
+    Public,
+    /// An identity: a token, or in open mode a user id.
+    User,
+    /// A service, in the rooms that its token is valid for.
+    Service,
+    /// A service with a token that is not limited to rooms.
+    UnlimitedService,
+    /// A service, or a user in the room.
+    RoomReader,
+    /// A service, or a token with a role that may broadcast.
+    Broadcaster,
+}
+
+impl Right {
+    /// Whether a request counts as an event of its address. Health checks do not count, and sockets
+    /// count their handshakes and events themselves.
+    pub fn is_charged_to_address(self) -> bool {
+        !matches!(self, Self::Public | Self::User)
+    }
+}
+
+pub(super) struct Route {
+    /// For the test that checks the right of every route.
+    #[cfg(test)]
+    pub method: Method,
+    pub path: &'static str,
+    pub right: Right,
+    pub handler: MethodRouter<Arc<HttpState>>,
+}
+
+/// Every route except Socket.IO's: Socket.IO authenticates by its packets. The handler enforces the
+/// right, by its extractors; a test compares the two.
+pub(super) fn all() -> Vec<Route> {
+    vec![
+        post("/messages", Right::Service, messages::post),
+        post("/api/broadcast", Right::Broadcaster, broadcasts::post),
+        get(
+            "/rooms/{room_id}/messages",
+            Right::RoomReader,
+            rooms::messages,
+        ),
+        get("/rooms/{room_id}/users", Right::RoomReader, rooms::users),
+        get(
+            "/users/{user_id}/status",
+            Right::UnlimitedService,
+            users::status,
+        ),
+        post(
+            "/users/{user_id}/disconnect",
+            Right::UnlimitedService,
+            users::disconnect,
+        ),
+        get("/metrics", Right::UnlimitedService, metrics::get),
+        get("/ws", Right::User, websocket::open),
+        get("/health", Right::Public, health::ready),
+        get("/readyz", Right::Public, health::ready),
+        get("/livez", Right::Public, health::live),
+    ]
+}
+
+fn get<H, T>(path: &'static str, right: Right, handler: H) -> Route
+where
+    H: Handler<T, Arc<HttpState>>,
+    T: 'static,
+{
+    Route {
+        #[cfg(test)]
+        method: Method::GET,
+        path,
+        right,
+        handler: routing::get(handler),
+    }
+}
+
+fn post<H, T>(path: &'static str, right: Right, handler: H) -> Route
+where
+    H: Handler<T, Arc<HttpState>>,
+    T: 'static,
+{
+    Route {
+        #[cfg(test)]
+        method: Method::POST,
+        path,
+        right,
+        handler: routing::post(handler),
+    }
+}

@@ -1,4 +1,4 @@
-//! Before Engine.IO: who is let in, and what of a handshake is kept.
+//! Admission of Engine.IO handshakes, before the Engine.IO layer sees them.
 
 use std::sync::Arc;
 
@@ -7,49 +7,43 @@ use axum::middleware::Next;
 use axum::response::Response;
 use engineioxide::Retained;
 
-use super::super::HttpState;
-use super::super::refusal::refuse;
-use crate::domain::{Code, Refusal};
+use super::super::SharedState;
+use crate::domain::Refusal;
 use crate::gateway::access::bearer;
 use crate::gateway::socketio::Handshake;
-use crate::server::Client;
 
-/// A request without `sid` asks for a new session: only such a one can be refused here. What may pass is refused by status
-/// and `Retry-After`, as clients come back by themselves after it.
+/// Admits a request for a new session, and attaches the data of its handshake that the session
+/// keeps. A request with `sid` belongs to a session that was admitted before. Refusals that may
+/// pass have a status and a `Retry-After` upon which clients retry by themselves.
 pub(in crate::gateway::http) async fn admit(
-    State(doors): State<Arc<HttpState>>,
+    State(state): SharedState,
     mut request: Request,
     next: Next,
-) -> Response {
-    request.extensions_mut().insert(doors.control.clone());
-    // As Engine.IO looks for it: undecoded, so that both agree on which request asks for a session.
-    let has_sid = request
-        .uri()
-        .query()
-        .is_some_and(|query| query.split('&').any(|pair| pair.starts_with("sid=")));
-    if !has_sid {
-        if !doors.chat.is_ready() {
-            return refuse(&Refusal::new(
-                Code::Unavailable,
-                "the backplane can't be reached",
-            ));
-        }
-        let client = request.extensions().get::<Client>().copied();
-        let place = match doors.admission.admit(client) {
-            Ok(place) => Some(place),
-            Err(refusal) => return refuse(&refusal),
-        };
-        let token = parameter(&request, "token")
+) -> Result<Response, Refusal> {
+    request.extensions_mut().insert(state.control.clone());
+    if !has_sid(&request) {
+        state.check_ready()?;
+        let client = request.extensions().get().copied();
+        let slot = state.admission.admit(client)?;
+        let token = query_parameter(&request, "token")
             .or_else(|| bearer(request.headers()).map(ToOwned::to_owned));
+        let handshake = Handshake::new(token, client, Some(slot));
         request
             .extensions_mut()
-            .insert(Retained(Arc::new(Handshake::new(token, client, place))));
+            .insert(Retained(Arc::new(handshake)));
     }
-    next.run(request).await
+    Ok(next.run(request).await)
+}
+
+/// Whether the query has `sid`. Compares it undecoded, as the Engine.IO layer does, so that both
+/// agree on the requests that ask for a new session.
+fn has_sid(request: &Request) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    query.split('&').any(|pair| pair.starts_with("sid="))
 }
 
 /// A parameter of the query, decoded.
-fn parameter(request: &Request, name: &str) -> Option<String> {
+fn query_parameter(request: &Request, name: &str) -> Option<String> {
     let query = request.uri().query()?;
     url::form_urlencoded::parse(query.as_bytes())
         .find(|(key, _)| key == name)

@@ -1,6 +1,4 @@
-//! `GET /ws`: who is let in as a plain client, and what the handshake asks for.
-
-use std::sync::Arc;
+//! `GET /ws`: admission of plain WebSocket clients, and the parameters of their handshake.
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request, State};
@@ -9,40 +7,44 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
+use http::request::Parts;
 
-use super::super::HttpState;
-use super::super::handlers::answer;
-use crate::auth::{Claimed, Identity};
+use super::super::{HttpState, SharedState};
+use crate::auth::{Credentials, Identity};
 use crate::delivery::ReplayFrom;
 use crate::domain::{Code, Epoch, Refusal, UserId, Username};
 use crate::gateway::access::bearer;
 use crate::gateway::websocket::ConnectParams;
 use crate::gateway::wire::MAX_SEQ;
-use crate::server::Client;
 
-pub(in crate::gateway::http) async fn admit(
-    State(doors): State<Arc<HttpState>>,
+/// `GET /ws`: opens a plain WebSocket. Everything that can be refused is refused before the
+/// handshake is answered.
+pub(in crate::gateway::http) async fn open(
+    State(state): SharedState,
     request: Request,
-) -> Response {
-    answer(enter(&doors, request).await)
+) -> Result<Response, Refusal> {
+    state.check_ready()?;
+    let (mut parts, _) = request.into_parts();
+    let client = parts.extensions.get().copied();
+    let slot = state.admission.admit(client)?;
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let identity = if state.access.authenticator.needs_token() {
+        identify_by_token(&state, &parts.headers, &query).await?
+    } else {
+        identify_openly(&state, &query).await?
+    };
+    let params = query.connect_params()?;
+    let upgrade = upgrade(&mut parts).await?;
+    let admitted = state
+        .plain_websockets
+        .open(identity, params, client, slot)
+        .await?;
+    Ok(admitted.begin(upgrade))
 }
 
-/// Everything that can be refused is, before the handshake is answered.
-async fn enter(doors: &HttpState, request: Request) -> Result<Response, Refusal> {
-    if !doors.chat.is_ready() {
-        return Err(Refusal::new(
-            Code::Unavailable,
-            "the backplane can't be reached",
-        ));
-    }
-    let (mut parts, _) = request.into_parts();
-    let client = parts.extensions.get::<Client>().copied();
-    let place = doors.admission.admit(client)?;
-    let query = Query::parse(parts.uri.query().unwrap_or_default());
-    let identity = identify(doors, &parts.headers, &query).await?;
-    let params = query.params()?;
-    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
-    let upgrade = upgrade
+async fn upgrade(parts: &mut Parts) -> Result<WebSocketUpgrade, Refusal> {
+    let upgrade = WebSocketUpgrade::from_request_parts(parts, &())
+        .await
         .map_err(|_| Refusal::bad_request("this resource is for WebSockets, of version 13"))?;
     let key = parts
         .headers
@@ -53,61 +55,59 @@ async fn enter(doors: &HttpState, request: Request) -> Result<Response, Refusal>
             "Sec-WebSocket-Key must be 16 bytes in base64",
         ));
     }
-    Ok(doors
-        .plain
-        .open(identity, params, client, place)
-        .await?
-        .begin(upgrade))
+    Ok(upgrade)
 }
 
-/// Who it is, by its token, or by its own word where that is enough.
-async fn identify(
-    doors: &HttpState,
+/// In open mode the query states the identity.
+async fn identify_openly(state: &HttpState, query: &Query) -> Result<Identity, Refusal> {
+    let Some(user) = non_empty(&query.user_id) else {
+        return Err(Refusal::new(Code::Unauthorized, "user_id is missing"));
+    };
+    let user = UserId::parse("user_id", user)?;
+    let username = match non_empty(&query.username) {
+        Some(name) => Some(Username::parse("username", name)?),
+        None => None,
+    };
+    let credentials = Credentials {
+        user: Some(user),
+        username,
+        token: None,
+    };
+    state.access.authenticator.identify(credentials, None).await
+}
+
+async fn identify_by_token(
+    state: &HttpState,
     headers: &HeaderMap,
     query: &Query,
 ) -> Result<Identity, Refusal> {
-    let auth = &doors.access.auth;
-    if !auth.needs_token() {
-        let user = query.user_id.as_deref().filter(|user| !user.is_empty());
-        let user = user.ok_or_else(|| Refusal::new(Code::Unauthorized, "user_id is missing"))?;
-        let user = Some(UserId::parse("user_id", user)?);
-        let username = query.username.as_deref().filter(|name| !name.is_empty());
-        let username = username
-            .map(|name| Username::parse("username", name))
-            .transpose()?;
-        return auth
-            .identify(
-                Claimed {
-                    user,
-                    username,
-                    token: None,
-                },
-                None,
-            )
-            .await;
-    }
     let token = bearer(headers)
-        .or_else(|| subprotocol(headers))
-        .or(query.token.as_deref().filter(|token| !token.is_empty()));
-    let token =
-        token.ok_or_else(|| Refusal::new(Code::Unauthorized, "Authorization header required"))?;
-    let claimed = Claimed {
-        token: Some(token.to_owned()),
-        ..Claimed::default()
+        .or_else(|| subprotocol_token(headers))
+        .or_else(|| non_empty(&query.token));
+    let Some(token) = token else {
+        return Err(Refusal::new(
+            Code::Unauthorized,
+            "Authorization header required",
+        ));
     };
-    auth.identify(claimed, None)
-        .await
-        .map_err(|refusal| match refusal.code {
-            Code::Unauthorized | Code::TokenExpired => Refusal {
+    let credentials = Credentials {
+        token: Some(token.to_owned()),
+        ..Credentials::default()
+    };
+    match state.access.authenticator.identify(credentials, None).await {
+        Err(refusal) if matches!(refusal.code, Code::Unauthorized | Code::TokenExpired) => {
+            Err(Refusal {
                 text: "Invalid token".into(),
                 ..refusal
-            },
-            _ => refusal,
-        })
+            })
+        }
+        identified => identified,
+    }
 }
 
-/// The token of `Sec-WebSocket-Protocol: bearer, <token>`: all that a page can set of its handshake's headers.
-fn subprotocol(headers: &HeaderMap) -> Option<&str> {
+/// The token of `Sec-WebSocket-Protocol: bearer, <token>`. This is the only header of the handshake
+/// that a web page can set.
+fn subprotocol_token(headers: &HeaderMap) -> Option<&str> {
     let lines = headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
         .iter()
@@ -117,7 +117,11 @@ fn subprotocol(headers: &HeaderMap) -> Option<&str> {
     names.next().filter(|token| !token.is_empty())
 }
 
-/// What the handshake's query says; of what is there twice, the first.
+fn non_empty(parameter: &Option<String>) -> Option<&str> {
+    parameter.as_deref().filter(|value| !value.is_empty())
+}
+
+/// The query of the handshake. The first value of a repeated parameter counts.
 #[derive(Default)]
 struct Query {
     token: Option<String>,
@@ -132,7 +136,7 @@ impl Query {
     fn parse(text: &str) -> Self {
         let mut query = Self::default();
         for (key, value) in url::form_urlencoded::parse(text.as_bytes()) {
-            let field = match &*key {
+            let parameter = match &*key {
                 "token" => &mut query.token,
                 "user_id" => &mut query.user_id,
                 "username" => &mut query.username,
@@ -141,33 +145,51 @@ impl Query {
                 "chat" => &mut query.chat,
                 _ => continue,
             };
-            field.get_or_insert(value.into_owned());
+            parameter.get_or_insert(value.into_owned());
         }
         query
     }
 
-    fn params(&self) -> Result<ConnectParams, Refusal> {
-        let given = |field: &'_ Option<String>| field.clone().filter(|value| !value.is_empty());
-        let since = given(&self.since_seq).map(|seq| match seq.parse() {
-            Ok(seq) if seq <= MAX_SEQ => Ok(seq),
-            _ => Err(Refusal::bad_request(format!(
-                "since_seq must be a whole number from 0 to {MAX_SEQ}"
-            ))),
-        });
-        let epoch = given(&self.epoch)
-            .map(|epoch| Epoch::parse("epoch", &epoch))
-            .transpose()?;
-        let resume = match since.transpose()? {
-            Some(seq) => Some(ReplayFrom::Since { seq, epoch }),
-            // Who has seen nothing yet asks where it stands.
-            None => self.since_seq.is_some().then_some(ReplayFrom::Live),
+    fn connect_params(&self) -> Result<ConnectParams, Refusal> {
+        Ok(ConnectParams {
+            resume: self.resume()?,
+            chat: self.chat()?,
+        })
+    }
+
+    /// The position to continue from. An empty `since_seq` is for a client that has seen nothing
+    /// yet, and asks for the current position.
+    fn resume(&self) -> Result<Option<ReplayFrom>, Refusal> {
+        let since = match non_empty(&self.since_seq) {
+            Some(text) => Some(parse_seq(text)?),
+            None => None,
         };
-        let chat = match self.chat.as_deref() {
-            None | Some("" | "0" | "false") => false,
-            Some("1" | "true") => true,
-            Some(_) => return Err(Refusal::bad_request("chat must be 0 or 1")),
+        let epoch = match non_empty(&self.epoch) {
+            Some(text) => Some(Epoch::parse("epoch", text)?),
+            None => None,
         };
-        Ok(ConnectParams { resume, chat })
+        match since {
+            Some(seq) => Ok(Some(ReplayFrom::Since { seq, epoch })),
+            None if self.since_seq.is_some() => Ok(Some(ReplayFrom::Live)),
+            None => Ok(None),
+        }
+    }
+
+    fn chat(&self) -> Result<bool, Refusal> {
+        match self.chat.as_deref() {
+            None | Some("" | "0" | "false") => Ok(false),
+            Some("1" | "true") => Ok(true),
+            Some(_) => Err(Refusal::bad_request("chat must be 0 or 1")),
+        }
+    }
+}
+
+fn parse_seq(text: &str) -> Result<u64, Refusal> {
+    match text.parse() {
+        Ok(seq) if seq <= MAX_SEQ => Ok(seq),
+        _ => Err(Refusal::bad_request(format!(
+            "since_seq must be a whole number from 0 to {MAX_SEQ}"
+        ))),
     }
 }
 
@@ -176,12 +198,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_may_come_as_a_subprotocol() {
+    fn a_token_is_accepted_as_a_subprotocol() {
         let token = |lines: &[&'static str]| {
             let lines = lines
                 .iter()
                 .map(|line| (SEC_WEBSOCKET_PROTOCOL, http::HeaderValue::from_static(line)));
-            subprotocol(&lines.collect()).map(str::to_owned)
+            subprotocol_token(&lines.collect()).map(str::to_owned)
         };
         assert_eq!(token(&["bearer, a.b.c"]).as_deref(), Some("a.b.c"));
         assert_eq!(
@@ -194,10 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_asked_for_by_naming_it() {
+    fn since_seq_requests_a_replay_and_an_empty_one_the_position() {
         let params = |query: &str| {
             Query::parse(query)
-                .params()
+                .connect_params()
                 .map(|params| (params.resume, params.chat))
         };
         let since = |seq, epoch: Option<&str>| {

@@ -1,114 +1,134 @@
-//! The order of each room's epochs: the same for every client.
+//! Checks that the epochs of each room have one order, the same for every client.
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::faults::{Faults, Kind};
-use super::names::{Name, Names};
+use super::faults::{FaultKind, Faults};
+use super::interner::{Interner, Symbol};
 
-/// The epochs of one room, as far as they are known.
+/// The epochs of one room that appear in the history.
 #[derive(Default)]
 pub(super) struct Epochs {
-    /// When each was heard of first.
-    heard: HashMap<Name, u64>,
-    /// Whether anybody but a sender heard of it.
-    seen: BTreeSet<Name>,
-    /// Somebody went from the first to the second: who, and when.
-    hops: HashMap<(Name, Name), (Name, u64)>,
+    /// The time at which each epoch appeared first.
+    first_seen: HashMap<Symbol, u64>,
+    /// Epochs that a member of the room or the lab observed. Those not in it are known from
+    /// acknowledgements alone.
+    observed: BTreeSet<Symbol>,
+    /// Pairs of epochs that a client saw directly after each other, with the first such
+    /// observation.
+    transitions: HashMap<(Symbol, Symbol), Transition>,
 }
 
-/// The place of each epoch in their order.
-pub(super) type Ranks = HashMap<Name, usize>;
+#[derive(Clone, Copy)]
+struct Transition {
+    client: Symbol,
+    at: u64,
+}
+
+/// By epoch: its index in the order.
+pub(super) type EpochRanks = HashMap<Symbol, usize>;
 
 impl Epochs {
-    /// An ack tells of it.
-    pub fn hear(&mut self, epoch: Name, at: u64) {
-        let first = self.heard.entry(epoch).or_insert(at);
+    /// The epoch appears in the history, perhaps only in an acknowledgement.
+    pub fn add(&mut self, epoch: Symbol, at: u64) {
+        let first = self.first_seen.entry(epoch).or_insert(at);
         *first = at.min(*first);
     }
 
-    /// A member, or the lab, tells of it.
-    pub fn see(&mut self, epoch: Name, at: u64) {
-        self.hear(epoch, at);
-        self.seen.insert(epoch);
+    /// A member of the room, or the lab, observed the epoch.
+    pub fn add_observed(&mut self, epoch: Symbol, at: u64) {
+        self.add(epoch, at);
+        self.observed.insert(epoch);
     }
 
-    pub fn is_seen(&self, epoch: Name) -> bool {
-        self.seen.contains(&epoch)
+    pub fn is_observed(&self, epoch: Symbol) -> bool {
+        self.observed.contains(&epoch)
     }
 
     pub fn len(&self) -> usize {
-        self.heard.len()
+        self.first_seen.len()
     }
 
-    /// A client was in one, and came to the other.
-    pub fn hop(&mut self, from: Name, to: Name, who: Name, at: u64) {
+    /// A client was in the first epoch, and then in the second.
+    pub fn add_transition(&mut self, from: Symbol, to: Symbol, client: Symbol, at: u64) {
         if from != to {
-            self.hops.entry((from, to)).or_insert((who, at));
+            self.transitions
+                .entry((from, to))
+                .or_insert(Transition { client, at });
         }
     }
 
-    /// Puts them in order: as clients came through them, and else as they were heard of.
-    pub fn rank(&self, room: &str, names: &Names<'_>, faults: &mut Faults) -> Ranks {
-        let mut left: BTreeSet<(u64, Name)> =
-            self.heard.iter().map(|(epoch, at)| (*at, *epoch)).collect();
-        let mut before: HashMap<Name, usize> = HashMap::new();
-        let mut after: HashMap<Name, Vec<Name>> = HashMap::new();
-        for (from, to) in self.hops.keys() {
-            *before.entry(*to).or_default() += 1;
-            after.entry(*from).or_default().push(*to);
+    /// Sorts the epochs topologically by the transitions of the clients; among those that the
+    /// transitions leave open, the one that appeared first comes first. Reports a cycle as a fault.
+    pub fn rank(&self, room: &str, interner: &Interner<'_>, faults: &mut Faults) -> EpochRanks {
+        let mut unranked: BTreeSet<(u64, Symbol)> = self
+            .first_seen
+            .iter()
+            .map(|(epoch, at)| (*at, *epoch))
+            .collect();
+        let mut predecessors: HashMap<Symbol, usize> = HashMap::new();
+        let mut successors: HashMap<Symbol, Vec<Symbol>> = HashMap::new();
+        for (from, to) in self.transitions.keys() {
+            *predecessors.entry(*to).or_default() += 1;
+            successors.entry(*from).or_default().push(*to);
         }
-        let mut ranks = Ranks::new();
-        let free = |before: &HashMap<Name, usize>, epoch: &Name| {
-            before.get(epoch).is_none_or(|count| *count == 0)
-        };
-        while !left.is_empty() {
-            let next = left.iter().find(|(_, epoch)| free(&before, epoch)).copied();
-            let next = next.or_else(|| {
-                self.tell_circle(room, &left, names, faults);
-                left.first().copied()
-            });
-            let Some(next) = next else { break };
-            left.remove(&next);
-            ranks.insert(next.1, ranks.len());
-            for to in after.remove(&next.1).unwrap_or_default() {
-                before
-                    .entry(to)
-                    .and_modify(|count| *count = count.saturating_sub(1));
+        let mut ranks = EpochRanks::new();
+        while let Some(earliest) = unranked.first().copied() {
+            let unblocked = unranked
+                .iter()
+                .find(|(_, epoch)| predecessors.get(epoch).is_none_or(|count| *count == 0))
+                .copied();
+            let next = match unblocked {
+                Some(next) => next,
+                None => {
+                    self.report_cycle(room, &unranked, interner, faults);
+                    earliest
+                }
+            };
+            unranked.remove(&next);
+            let (_, epoch) = next;
+            ranks.insert(epoch, ranks.len());
+            for successor in successors.remove(&epoch).unwrap_or_default() {
+                if let Some(count) = predecessors.get_mut(&successor) {
+                    *count = count.saturating_sub(1);
+                }
             }
         }
         ranks
     }
 
-    fn tell_circle(
+    fn report_cycle(
         &self,
         room: &str,
-        left: &BTreeSet<(u64, Name)>,
-        names: &Names<'_>,
+        unranked: &BTreeSet<(u64, Symbol)>,
+        interner: &Interner<'_>,
         faults: &mut Faults,
     ) {
-        let within = |epoch: Name| left.iter().any(|(_, other)| *other == epoch);
-        let mut hops: Vec<_> = self
-            .hops
+        let is_unranked = |epoch: Symbol| unranked.iter().any(|(_, other)| *other == epoch);
+        let mut transitions: Vec<_> = self
+            .transitions
             .iter()
-            .filter(|((from, to), _)| within(*from) && within(*to))
+            .filter(|((from, to), _)| is_unranked(*from) && is_unranked(*to))
             .collect();
-        hops.sort_by_key(|(_, (_, at))| *at);
-        let at = hops.last().map_or(0, |(_, (_, at))| *at);
-        faults.add(Kind::Epochs, at, || {
-            let told: Vec<_> = hops
+        transitions.sort_by_key(|(_, transition)| transition.at);
+        let at = transitions
+            .last()
+            .map_or(0, |(_, transition)| transition.at);
+        faults.add(FaultKind::EpochOrder, at, || {
+            let texts: Vec<_> = transitions
                 .iter()
-                .map(|((from, to), (who, at))| {
+                .map(|((from, to), transition)| {
                     format!(
-                        "{} from {} to {} at {at} ms",
-                        names.text(*who),
-                        names.text(*from),
-                        names.text(*to)
+                        "{} from {} to {} at {} ms",
+                        interner.text(transition.client),
+                        interner.text(*from),
+                        interner.text(*to),
+                        transition.at
                     )
                 })
                 .collect();
             format!(
                 "in {room} clients don't agree on the order of epochs: {}",
-                told.join(", ")
+                texts.join(", ")
             )
         });
     }

@@ -1,152 +1,161 @@
-//! The faults found: what kinds there are, and how they are told.
+//! The faults that the checker finds: their kinds, and how they are reported.
 
 use std::collections::BTreeMap;
 
-/// So many faults of one kind are spelled out.
-const SPELLED: usize = 20;
+/// This many faults of one kind are reported in full; of the others only the number is reported.
+const MAX_DETAILED: usize = 20;
 
-/// What can be wrong. In the order in which a reader should look at them: the first ones make later ones likely.
+/// The kinds of faults, in the order in which a reader should look at them: a fault of an early
+/// kind often causes faults of later kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
-    /// The history contradicts itself: the lab or a client is wrong, or a client was told what can't be.
+pub(super) enum FaultKind {
+    /// The history contradicts itself: the lab or a client has a bug, or the server sent something
+    /// impossible.
     Malformed,
-    /// One place with two messages, one message with two places, or one nobody sent.
-    Meaning,
-    /// Two acks of the same place that both say that it is new.
-    NewTwice,
-    /// Something came to who wasn't in the room.
-    Uninvited,
+    /// One position with two messages, one message with two positions, or a message that no client
+    /// sent.
+    ConflictingMessage,
+    /// Two acknowledgements of the same position both say that the message is new.
+    AckedNewTwice,
+    /// An event reached a client that isn't in the room, or doesn't watch the user.
+    NotSubscribed,
     /// An answer to `join` that can't be true.
-    Answer,
-    /// The client resumed from elsewhere than where it stood.
-    Resume,
-    /// Replay, `room_users` and live messages in another order than that.
-    Opening,
-    /// The same place came again.
+    ImpossibleJoinAnswer,
+    /// The client resumed from another position than its own.
+    WrongResumePosition,
+    /// After a join, the replay, `room_users` and the live messages came in another order than this
+    /// one.
+    JoinSequence,
+    /// The client received the same position again.
     Repeat,
-    /// A place below the last one, or an epoch that had been left.
-    Disorder,
-    /// A place was skipped.
+    /// A position below the client's last one, or in an epoch that the client had left.
+    OutOfOrder,
+    /// Sequence numbers were skipped without an announcement.
     Hole,
-    /// A loss was announced where none may be.
-    Announced,
-    /// Epochs in two orders, or numbers that went back without a new epoch.
-    Epochs,
-    /// A message never came to who was owed it.
+    /// A loss was announced where none is allowed.
+    UnexpectedLoss,
+    /// Two clients saw epochs in different orders, or numbers went down within one epoch.
+    EpochOrder,
+    /// A message did not reach a client that should have received it.
     Missing,
     /// An acknowledged message isn't in the log.
     FalseAck,
-    /// A message was not acknowledged, though all had come to rest.
-    Unanswered,
-    /// The same version of a user's state with two meanings.
-    StatusMeaning,
-    /// A state that is older than, or the same as, one told before.
-    StatusOrder,
-    /// A calm watcher was told of more changes than there were.
-    Noise,
-    /// A calm watcher was not told of a change.
-    Missed,
-    /// A version that no calm watcher heard of.
-    Invented,
-    /// What a watcher knows in the end isn't so.
-    FinalState,
-    /// Someone entered who was in.
-    EnteredTwice,
-    /// Someone went who wasn't in.
-    WentAbsent,
-    /// A client was told of its own user.
+    /// A message was still unacknowledged at the end of the run.
+    Unacknowledged,
+    /// One version of a user's status was reported both as online and as offline.
+    ConflictingStatus,
+    /// A status that is older than one that the watcher knew, or a change with the version that it
+    /// knew.
+    StaleStatus,
+    /// An unaffected watcher was notified of more changes than there were, or a watcher was
+    /// notified that a user is offline that had not been away for long enough.
+    UnexpectedStatusChange,
+    /// An unaffected watcher was not notified of a change.
+    MissedStatusChange,
+    /// A status version that no unaffected watcher was notified of.
+    UnknownStatusVersion,
+    /// At the end, a watcher has a wrong status of a user.
+    WrongFinalStatus,
+    /// `user_joined` for a user that was in the room already.
+    JoinedTwice,
+    /// `user_left` for a user that wasn't in the room.
+    LeftWhileAbsent,
+    /// A client was notified that its own user joined or left.
     OwnUser,
-    /// A `room_users` that can't be true, or an event without one before it.
-    Roster,
-    /// A calm member was told of comings and goings that were none.
-    RoomNoise,
-    /// Who a member believes to be in the room in the end isn't.
-    FinalMembers,
+    /// A `room_users` that can't be true, or an event that came without a `room_users` before it.
+    WrongRoomUsers,
+    /// An unaffected member was notified of more joins or departures than there were, or a member
+    /// was notified that a user left that had not been away for long enough.
+    UnexpectedMembershipChange,
+    /// At the end, a member has a wrong set of the room's users.
+    WrongFinalMembers,
 }
 
-impl Kind {
-    /// How a fault's text begins.
+impl FaultKind {
+    /// The first words of the report of a fault.
     pub fn label(self) -> &'static str {
         match self {
-            Self::Malformed => "malformed",
-            Self::Meaning => "two meanings",
-            Self::NewTwice => "new twice",
-            Self::Uninvited => "uninvited",
-            Self::Answer => "impossible answer",
-            Self::Resume => "resumed elsewhere",
-            Self::Opening => "opening out of order",
-            Self::Repeat => "repeat",
-            Self::Disorder => "disorder",
+            Self::Malformed => "malformed history",
+            Self::ConflictingMessage => "conflicting messages",
+            Self::AckedNewTwice => "acknowledged as new twice",
+            Self::NotSubscribed => "not subscribed",
+            Self::ImpossibleJoinAnswer => "impossible answer to join",
+            Self::WrongResumePosition => "wrong resume position",
+            Self::JoinSequence => "wrong sequence after join",
+            Self::Repeat => "repeated message",
+            Self::OutOfOrder => "out of order",
             Self::Hole => "hole",
-            Self::Announced => "announced loss",
-            Self::Epochs => "order of epochs",
-            Self::Missing => "never came",
+            Self::UnexpectedLoss => "unexpected announcement of a loss",
+            Self::EpochOrder => "order of epochs",
+            Self::Missing => "missing message",
             Self::FalseAck => "false ack",
-            Self::Unanswered => "unanswered",
-            Self::StatusMeaning => "status with two meanings",
-            Self::StatusOrder => "old status",
-            Self::Noise => "noise",
-            Self::Missed => "missed change",
-            Self::Invented => "invented version",
-            Self::FinalState => "wrong state in the end",
-            Self::EnteredTwice => "came twice",
-            Self::WentAbsent => "went without being in",
-            Self::OwnUser => "told of itself",
-            Self::Roster => "wrong room_users",
-            Self::RoomNoise => "noise in a room",
-            Self::FinalMembers => "wrong members in the end",
+            Self::Unacknowledged => "unacknowledged message",
+            Self::ConflictingStatus => "conflicting status",
+            Self::StaleStatus => "stale status",
+            Self::UnexpectedStatusChange => "unexpected status change",
+            Self::MissedStatusChange => "missed status change",
+            Self::UnknownStatusVersion => "unknown status version",
+            Self::WrongFinalStatus => "wrong final status",
+            Self::JoinedTwice => "user joined twice",
+            Self::LeftWhileAbsent => "absent user left",
+            Self::OwnUser => "notified of its own user",
+            Self::WrongRoomUsers => "wrong room_users",
+            Self::UnexpectedMembershipChange => "unexpected membership change",
+            Self::WrongFinalMembers => "wrong final members",
         }
     }
 }
 
 #[derive(Default)]
 pub(super) struct Faults {
-    kinds: BTreeMap<Kind, Found>,
+    by_kind: BTreeMap<FaultKind, FaultsOfKind>,
 }
 
 #[derive(Default)]
-struct Found {
+struct FaultsOfKind {
     count: u64,
-    spelled: Vec<(u64, String)>,
+    /// Time and text of the first [`MAX_DETAILED`] faults.
+    detailed: Vec<(u64, String)>,
 }
 
 impl Faults {
-    /// Notes one. `at` is milliseconds since the run began; `text` is only asked for when it will be shown.
-    pub fn add(&mut self, kind: Kind, at: u64, text: impl FnOnce() -> String) {
-        let found = self.kinds.entry(kind).or_default();
+    /// Adds a fault. `at` is in milliseconds since the run began; `text` is called only if the text
+    /// will be reported.
+    pub fn add(&mut self, kind: FaultKind, at: u64, text: impl FnOnce() -> String) {
+        let found = self.by_kind.entry(kind).or_default();
         found.count += 1;
-        if found.spelled.len() < SPELLED {
-            found.spelled.push((at, text()));
+        if found.detailed.len() < MAX_DETAILED {
+            found.detailed.push((at, text()));
         }
     }
 
-    pub fn count(&self, kind: Kind) -> u64 {
-        self.kinds.get(&kind).map_or(0, |found| found.count)
+    pub fn count(&self, kind: FaultKind) -> u64 {
+        self.by_kind.get(&kind).map_or(0, |found| found.count)
     }
 
-    /// All of them as text: kind by kind, and by time.
+    /// All faults as texts: ordered by kind, then by time.
     pub fn into_texts(self) -> Vec<String> {
         let mut texts = Vec::new();
-        for (kind, mut found) in self.kinds {
-            found.spelled.sort();
-            let more = found.count - found.spelled.len() as u64;
-            let spelled = found.spelled.into_iter();
-            texts.extend(
-                spelled.map(|(at, text)| format!("{}: at {}: {text}", kind.label(), Seconds(at))),
-            );
-            if more > 0 {
-                texts.push(format!("{}: and {more} more", kind.label()));
+        for (kind, mut found) in self.by_kind {
+            let label = kind.label();
+            found.detailed.sort();
+            let omitted = found.count - found.detailed.len() as u64;
+            for (at, text) in found.detailed {
+                texts.push(format!("{label}: at {}: {text}", Seconds(at)));
+            }
+            if omitted > 0 {
+                texts.push(format!("{label}: and {omitted} more"));
             }
         }
         texts
     }
 }
 
-/// Milliseconds, told as seconds.
-pub(super) struct Seconds(pub u64);
+/// A number of milliseconds that is displayed in seconds.
+struct Seconds(u64);
 
 impl std::fmt::Display for Seconds {
-    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(to, "{}.{:03} s", self.0 / 1000, self.0 % 1000)
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}.{:03} s", self.0 / 1000, self.0 % 1000)
     }
 }

@@ -1,175 +1,194 @@
-//! Judges a history: whether what clients saw is what hubbub promises. Knows the promises, and nothing of how they are kept.
+//! Judges a history: decides whether the clients' observations fulfil hubbub's promises. The
+//! checker knows the promises, and nothing about the implementation.
 //!
-//! # What is verified
+//! # Verified
 //!
-//! - **One meaning** (`ledger`): a place (room, epoch, seq) has one message, id and sender for everybody, acks included; an
-//!   id and a message have one place. Where data was lost a message may have one place in each epoch. No message comes
-//!   that nobody sent. No place is acknowledged as new twice. In the end every message is acknowledged, but for those of
-//!   clients that ended.
-//! - **Order** (`walk`, `rooms`): every message is the one after where the client stands, over all its connections. An
-//!   epoch may change at the next number only; one that was left never returns. A join that isn't a resume (`since` left
-//!   out, or `gap`) may show again what the client had, up to its answer's `seq` and no further. Nothing comes to who
-//!   isn't in the room. After a join the replay comes first, then `room_users`, then live messages.
-//! - **Joins**: a client resumes from where it stands; `recovered` and `gap` fit what was asked; `replayed` is what is
-//!   missing. `gap` and `room_reset` are faults unless allowed; in an epoch that goes on they announce what lies further
-//!   back than the log reaches, and nothing else. Numbers never go back in an epoch.
-//! - **Epochs** (`epochs`): they come in one order to everybody. Without loss of data numbers go on from one to the next.
-//! - **Completeness** (`complete`): every message that was acknowledged, or came to anybody, came to every client that was
-//!   in the room, from its first join on, unless its loss was announced to that client, or the client had asked for no
-//!   more, left or ended. Where data was lost, messages of an epoch that is over may be missing to who was behind; they
-//!   are counted, and none of them was acknowledged before the lab saved the data. In the end every client stands at the room's `head`, and no ack is beyond it.
-//! - **Status** (`status`): a version means the same to everybody; changes rise in version, for each watcher over its whole
-//!   life; a state that was asked for isn't older than what the watcher knew (but after loss of data); in the end each
-//!   watcher knows the true state. Calm watchers were told of exactly the changes that the lab caused. Every version newer
-//!   than what a calm watcher of the target knew at first is one that it heard of: so the others may be told of fewer
-//!   changes (the newest state for several), but of none that wasn't.
-//! - **Rooms' users** (`members`): nobody comes who is in, or goes who isn't; nobody is told of itself; the list of a join
-//!   has the joiner in it and is whole; in the end each member knows the true members. To a calm member a user comes and
-//!   goes no more often than the lab took it on- and offline (and comes once more, if it wasn't in at first).
-//! - **Form** (`story`): clients connect before they are told things, and end once; only the lab writes what is the lab's.
+//! - **Positions** ([`message_index`]): a position (room, epoch, seq) has the same message, id and
+//!   sender for every client, also in acknowledgements; an id and a message have one position. If
+//!   data was lost, a message may have one position in each epoch. Every delivered message was sent
+//!   by a client. No position is acknowledged as new twice. At the end every message is
+//!   acknowledged, except those of clients that ended.
+//! - **Order** ([`cursor`], [`deliveries`]): every message is the successor of the client's
+//!   position, across all its connections. The epoch may change only at the next number; an epoch
+//!   that the client left never returns. A join that isn't a resume (`since` left out, or answered
+//!   with `gap`) may replay messages that the client already has, up to the `seq` of the answer and
+//!   no further. Nothing reaches a client that isn't in the room. After a join, the replay comes
+//!   first, then `room_users`, then live messages.
+//! - **Joins** ([`deliveries`]): a client resumes from its own position; `recovered` and `gap` fit
+//!   the request; `replayed` is the number of missing messages. `gap` and `room_reset` are faults
+//!   unless the scenario allows them; within an epoch they announce the messages that are too old
+//!   for the log, and no others. Numbers never go down within an epoch.
+//! - **Epochs** ([`epochs`]): their order is the same for every client. Without a loss of data,
+//!   numbers continue from one epoch to the next.
+//! - **Completeness** ([`completeness`]): every message that was acknowledged, or that reached any
+//!   client, reached every client that was in the room, from its first join on. Excepted are
+//!   messages whose loss was announced to the client, messages that the client did not ask for, and
+//!   clients that left or ended. If data was lost, messages of an earlier epoch may be missing for
+//!   clients that had not received them yet; these are counted, and none of them may have been
+//!   acknowledged before the lab saved the data. At the end every client is at the room's head, and
+//!   no acknowledgement is beyond it.
+//! - **Status** ([`status`]): a version means the same to every client. For each watcher the
+//!   versions of changes rise, over its whole life; a state that it asked for isn't older than the
+//!   one that it knew (except after a loss of data). At the end each watcher knows the true status.
+//!   Unaffected watchers were notified of exactly the changes that the lab caused. If a version is
+//!   newer than the one that an unaffected watcher of the user knew at first, an unaffected watcher
+//!   was notified of it. So other watchers may be notified of fewer changes (the newest state
+//!   stands for several), but never of a change that did not happen.
+//! - **Users of rooms** ([`room_users`]): no user joins while it is in the room, or leaves while it
+//!   isn't; no client is notified of its own user; the list after a join contains the client's own
+//!   user and is complete. At the end each member knows the true set of users. An unaffected member
+//!   is notified that a user joins and leaves no more often than the lab took that user online and
+//!   offline (plus one join, if the user wasn't in the room at first).
+//! - **Departures** ([`departures`]): if the scenario says so, no client is notified that a user is
+//!   offline or left a room unless the user was away for longer than the grace.
+//! - **Form** ([`parsed_history`]): clients connect before they receive anything, and end once;
+//!   only the lab writes the lab's facts.
 //!
-//! # What is not
+//! # Not verified
 //!
-//! - Time: how late anything came. `at` is only used to place what clients wrote among the lab's records.
-//! - What was lost of what a client had not been told when it left or ended, or just before a `room_reset`.
-//! - Whether what was announced as lost with data was lost, but for what was saved before. Messages' content.
-//! - That a member was told of each single coming and going: a list may stand for several. Users who left a room by
-//!   themselves may come and go there as often as they like. Lists of more than 1000 users, or without any, are not
-//!   compared with anything.
-//! - Calm watchers' targets, and calm members' rooms, that were watched or joined after they became calm: only as others'.
+//! - Time: the delay of deliveries. `at` only serves to order the clients' records relative to the
+//!   lab's.
+//! - Losses of messages that a client had not received when it left or ended, or directly before a
+//!   `room_reset`.
+//! - Whether messages whose loss with the data was announced were really lost, except for those
+//!   saved before. The content of messages.
+//! - That a member is notified of every single join and departure: a list may stand for several.
+//!   Users that left a room by their own decision may join and leave it as often as they like.
+//!   Lists of more than 1000 users, or without any, are not compared with anything.
+//! - Users that an unaffected watcher began to watch, and rooms that an unaffected member joined,
+//!   only after it was marked as unaffected: they are verified like those of other clients.
 //! - `user_typing`.
 //!
-//! # What the lab and the clients must do
+//! # Rules for the lab and the clients
 //!
-//! - A client keeps where it stands as the protocol says (section 10), writes each event when it comes, and joins a room
-//!   once on a connection. It writes all kinds of events that it gets, and nothing after `ended`.
-//! - When the lab writes `calm`, nothing is on its way to that client. A `change` that the lab causes stands after it.
-//! - When all has come to rest the lab writes `head`, `members` and `state`. What clients close, leave or end after the
-//!   first of these is clearing up, and excuses nothing.
+//! - A client keeps its position as the protocol says (docs/protocol.md, section 10), records each
+//!   event when it arrives, and joins a room once per connection. It records every kind of event
+//!   that it receives, and nothing after `ended`.
+//! - When the lab records `unaffected`, no event is on its way to that client. A `presence_changed`
+//!   that the lab causes comes after it.
+//! - When all clients are idle at the end, the lab records `final_head`, `final_members` and
+//!   `final_status`. Clients that disconnect, leave or end after the first of these records only
+//!   clean up; this excuses nothing.
 
-mod absence;
-mod complete;
+mod completeness;
+mod cursor;
+mod deliveries;
+mod departures;
 mod epochs;
 mod faults;
-mod figures;
-mod ledger;
-mod members;
-mod names;
-mod rooms;
+mod interner;
+mod message_index;
+mod parsed_history;
+mod room_users;
+mod sends;
+mod stats;
 mod status;
-mod story;
 #[cfg(test)]
 mod tests;
-mod walk;
-
-use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use self::complete::Judge;
-use self::faults::{Faults, Kind};
-pub use self::figures::Figures;
-use self::ledger::Ledger;
-use self::members::Memberships;
-use self::names::Names;
-use self::rooms::{Allowed, Reader, Ways};
-use self::status::Statuses;
-use self::story::Story;
+use self::completeness::CompletenessCheck;
+use self::deliveries::{AllowedLosses, Deliveries, DeliveryCheck};
+use self::faults::{FaultKind, Faults};
+use self::interner::Interner;
+use self::message_index::MessageIndex;
+use self::parsed_history::ParsedHistory;
+use self::room_users::RoomUsersCheck;
+pub use self::stats::Stats;
+use self::status::StatusCheck;
 use crate::history::Record;
 
-/// What a scenario allows. The default allows nothing: no loss, no gap, each change of presence told once.
+/// The promises that a scenario expects the cluster to keep. The default is the strictest: no loss,
+/// no gap, and exactly one event per change of presence.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promises {
-    /// Acknowledged messages may be lost with a new epoch. Also set by a record `data_lost`.
+    /// Acknowledged messages may be lost with a new epoch. A record `data_lost` has the same
+    /// effect.
     pub data_loss: bool,
-    /// Losses may be announced in an epoch that goes on, since the log is so short: of what lies further back than these last
-    /// messages. (With a new epoch: `data_loss`.)
+    /// The log is so short that losses may be announced within an epoch, but only of messages that
+    /// are older than this many last messages. (`data_loss` is about losses with a new epoch.)
     pub gaps: Option<u64>,
-    /// How exactly presence is told.
     pub presence: Presence,
-    /// Nobody may be told of anyone that they are offline, or went from a room, calm or not, who wasn't away for longer than
-    /// this grace, in milliseconds: on a slow machine clients are now and then.
-    pub nobody_gone_within: Option<u64>,
+    /// No client, unaffected or not, may be notified that a user is offline or left a room, unless
+    /// the user was away for longer than this grace, in milliseconds. (On a slow machine, users
+    /// sometimes are.)
+    pub no_departure_within: Option<u64>,
 }
 
-/// How exactly presence is told.
+/// The strictness of the checks of presence.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Presence {
-    /// Calm clients are told of each change once, and everybody only of what was.
+    /// Unaffected clients are notified of each change once, and no client is notified of a change
+    /// that did not happen.
     #[default]
     Exact,
-    /// Everybody knows the truth in the end. On the way there may be changes that the lab didn't cause, and users may come
-    /// who were in already. Versions rise nevertheless.
+    /// At the end every client knows the truth. Before that, there may be changes that the lab
+    /// didn't cause, and `user_joined` of users that were in the room already. Versions must rise
+    /// all the same.
     FinalState,
 }
 
-/// What was found.
+/// The result of a check.
 #[derive(Debug, Default, Serialize)]
 pub struct Verdict {
-    /// Breaches of a promise, each told so that a person can find it in the history. None: all is well.
+    /// Violations of the promises, each with the details that are needed to find it in the history.
+    /// Empty if all promises were kept.
     pub faults: Vec<String>,
-    /// What the history amounts to.
-    pub figures: Figures,
+    pub stats: Stats,
 }
 
-/// Judges.
+/// Checks a history.
 pub fn check(history: &[Record], promises: &Promises) -> Verdict {
-    let (mut names, mut faults, mut figures) =
-        (Names::default(), Faults::default(), Figures::default());
-    let story = Story::of(history, &mut faults);
-    figures.clients = story.clients.len();
-    let data_loss = promises.data_loss || story.data_lost;
+    let mut interner = Interner::default();
+    let mut faults = Faults::default();
+    let mut stats = Stats::default();
+    let history = ParsedHistory::parse(history, &mut faults);
+    stats.clients = history.clients.len();
+    let data_loss = promises.data_loss || history.data_lost;
     let exact = promises.presence == Presence::Exact;
 
-    let ledger = Ledger::of(&story, data_loss, &mut names, &mut faults, &mut figures);
-    let mut ways = Ways::default();
-    let allowed = Allowed {
-        gaps: promises.gaps,
-        data_loss,
-    };
-    let mut reader = Reader {
-        names: &mut names,
+    let index = MessageIndex::build(&history, data_loss, &mut interner, &mut faults, &mut stats);
+    let mut deliveries = Deliveries::default();
+    let mut delivery_check = DeliveryCheck {
+        interner: &mut interner,
         faults: &mut faults,
-        figures: &mut figures,
-        allowed,
-        ways: &mut ways,
+        stats: &mut stats,
+        allowed: AllowedLosses {
+            gaps: promises.gaps,
+            data_loss,
+        },
+        deliveries: &mut deliveries,
     };
-    story.clients.iter().for_each(|client| reader.read(client));
-    let mut judge = Judge {
-        names: &mut names,
+    for client in &history.clients {
+        delivery_check.check_client(client);
+    }
+    CompletenessCheck {
+        interner: &mut interner,
         faults: &mut faults,
-        figures: &mut figures,
+        stats: &mut stats,
         data_loss,
-        losses: &story.losses,
-    };
-    judge.judge(&story, &ledger, ways);
+        loss_windows: &history.loss_windows,
+    }
+    .check(&history, &index, deliveries);
 
-    let (told, counted) = (&mut faults, &mut figures);
-    Statuses {
-        story: &story,
-        faults: told,
-        figures: counted,
-        exact,
-        data_loss,
-        meanings: HashMap::new(),
+    StatusCheck::new(&history, &mut faults, &mut stats, exact, data_loss).check();
+    if let Some(grace) = promises.no_departure_within {
+        departures::check(&history, grace, &mut faults);
     }
-    .judge();
-    if let Some(grace) = promises.nobody_gone_within {
-        absence::nobody_gone(&story, grace, &mut faults);
-    }
-    Memberships {
-        story: &story,
+    RoomUsersCheck {
+        history: &history,
         faults: &mut faults,
-        figures: &mut figures,
+        stats: &mut stats,
         exact,
     }
-    .judge();
+    .check();
 
-    figures.repeats = faults.count(Kind::Repeat);
-    figures.holes = faults.count(Kind::Hole);
-    figures.disorder = faults.count(Kind::Disorder);
+    stats.repeats = faults.count(FaultKind::Repeat);
+    stats.holes = faults.count(FaultKind::Hole);
+    stats.out_of_order = faults.count(FaultKind::OutOfOrder);
     Verdict {
         faults: faults.into_texts(),
-        figures,
+        stats,
     }
 }

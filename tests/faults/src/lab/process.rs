@@ -1,4 +1,4 @@
-//! A process that the lab started: its signals, its memory, its end.
+//! A process that the lab started: its signals, its memory, its exit.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -6,13 +6,13 @@ use std::process::{Command, Stdio};
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A running child. Killed when dropped.
+/// A child process. Killed when dropped.
 pub struct Process {
     child: std::process::Child,
 }
 
 impl Process {
-    /// Starts a command; what it says goes to the end of a file.
+    /// Starts a command. Its output is appended to the log file.
     pub fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         let file = std::fs::OpenOptions::new()
             .create(true)
@@ -24,48 +24,47 @@ impl Process {
             .stderr(file);
         let child = command
             .spawn()
-            .with_context(|| format!("{:?} can't be started", command.get_program()))?;
+            .with_context(|| format!("can't start {:?}", command.get_program()))?;
         Ok(Self { child })
     }
 
     fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid {
-            // An error says that it has ended by itself.
+            // It fails only if the process has already exited.
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// Ends it at once (SIGKILL), and waits until it is gone.
+    /// Kills the process (SIGKILL), and waits for its exit.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Asks it to end (SIGTERM).
+    /// Requests the process to exit (SIGTERM).
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Whether it has ended.
-    pub fn has_ended(&mut self) -> bool {
+    pub fn has_exited(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
-    /// Freezes it (SIGSTOP).
-    pub fn freeze(&self) {
+    /// SIGSTOP.
+    pub fn suspend(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on (SIGCONT).
-    pub fn thaw(&self) {
+    /// SIGCONT.
+    pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Its resident memory in KB.
+    /// The resident memory, in KB.
     pub fn memory_kb(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .unwrap_or_default();
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         line.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok())
             .unwrap_or(0)

@@ -1,4 +1,4 @@
-//! A TCP proxy between any two parts of the cluster, which can be cut in the ways in which networks are.
+//! A TCP proxy between two parts of the cluster, which simulates faults of the network.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,73 +9,82 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What the proxy does with what comes.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// The condition of the simulated network link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weather {
+pub enum Link {
     /// Everything passes.
-    Fine,
-    /// Nothing passes, and nobody is told. What was sent meanwhile passes afterwards, as TCP would send it again.
-    Silent,
-    /// Nothing passes to the server; its answers still reach the client.
-    SilentToServer,
-    /// Nothing passes to the client; its requests still reach the server.
-    SilentToClient,
-    /// Every connection is reset, new ones too.
-    Refusing,
-    /// Everything passes, each piece so much later.
-    Slow(Duration),
+    Healthy,
+    /// Nothing passes, and no side gets an error. Data that was sent meanwhile passes afterwards,
+    /// as TCP would retransmit it.
+    Blackhole,
+    /// Nothing passes to the server. Its answers still reach the client.
+    BlackholeToServer,
+    /// Nothing passes to the client. Its requests still reach the server.
+    BlackholeToClient,
+    /// Every connection is reset, including new ones.
+    Reset,
+    /// Each chunk of data is delayed by this time.
+    Delay(Duration),
 }
 
-/// A listening proxy. Ends, and breaks its connections, when dropped.
+/// A listening proxy. Dropping it closes the listener and resets all connections.
 pub struct Proxy {
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
-    weather: watch::Sender<Weather>,
-    /// The port that new connections are led to.
-    port: watch::Sender<u16>,
-    /// Counts up; each step resets all connections there are.
+    link: watch::Sender<Link>,
+    /// The port of the server, for new connections.
+    target_port: watch::Sender<u16>,
+    /// A counter. Each increment resets all present connections.
     resets: watch::Sender<u64>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Proxy {
-    /// Listens on a free port, for a server on a port of this machine.
-    pub async fn to(port: u16) -> anyhow::Result<Self> {
+    /// Listens on a free port, for a server on this port of the same machine.
+    pub async fn start(target_port: u16) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let (weather, fair) = watch::channel(Weather::Fine);
-        let (resets, reset) = watch::channel(0);
-        let (port, target) = watch::channel(port);
+        let (link, link_receiver) = watch::channel(Link::Healthy);
+        let (resets, resets_receiver) = watch::channel(0);
+        let (target_port, target_receiver) = watch::channel(target_port);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(client, target.clone(), fair.clone(), reset.clone()));
+                tokio::spawn(forward(
+                    client,
+                    target_receiver.clone(),
+                    link_receiver.clone(),
+                    resets_receiver.clone(),
+                ));
             }
         });
         Ok(Self {
             address,
-            weather,
-            port,
+            link,
+            target_port,
             resets,
             task,
         })
     }
 
-    /// Changes the weather, for connections there are as for new ones.
-    pub fn set(&self, weather: Weather) {
-        self.weather.send_replace(weather);
-        if weather == Weather::Refusing {
-            self.reset();
+    /// Changes the condition of the link, for present and new connections.
+    pub fn set(&self, link: Link) {
+        self.link.send_replace(link);
+        if link == Link::Reset {
+            self.reset_connections();
         }
     }
 
-    /// Leads new connections to another server, and resets those there are.
-    pub fn lead_to(&self, port: u16) {
-        self.port.send_replace(port);
-        self.reset();
+    /// Forwards new connections to another server, and resets the present ones.
+    pub fn redirect_to(&self, target_port: u16) {
+        self.target_port.send_replace(target_port);
+        self.reset_connections();
     }
 
-    /// Resets all connections there are. New ones are let in as the weather says.
-    pub fn reset(&self) {
+    /// Resets all present connections. New ones are accepted if the condition of the link allows
+    /// it.
+    fn reset_connections(&self) {
         self.resets.send_modify(|count| *count += 1);
     }
 }
@@ -83,79 +92,78 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
-        self.reset();
+        self.reset_connections();
     }
 }
 
-async fn pass(
+/// Forwards one connection until one side closes it, or it is reset.
+async fn forward(
     client: TcpStream,
-    port: watch::Receiver<u16>,
-    weather: watch::Receiver<Weather>,
-    mut reset: watch::Receiver<u64>,
+    target_port: watch::Receiver<u16>,
+    link: watch::Receiver<Link>,
+    mut resets: watch::Receiver<u64>,
 ) {
-    reset.borrow_and_update();
-    // With this, closing sends a RST.
-    let abrupt = |stream: &TcpStream| SockRef::from(stream).set_linger(Some(Duration::ZERO));
-    let _ = (abrupt(&client), client.set_nodelay(true));
-    let work = async {
-        let mut fair = weather.clone();
-        fair.wait_for(|now| !matches!(now, Weather::Silent | Weather::SilentToServer))
-            .await
-            .ok()?;
-        if *weather.borrow() == Weather::Refusing {
-            return None;
-        }
-        let port = *port.borrow();
-        let server = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-        let _ = (abrupt(&server), server.set_nodelay(true));
-        let ((from_client, to_client), (from_server, to_server)) =
-            (client.into_split(), server.into_split());
-        let up = copy(
-            from_client,
-            to_server,
-            weather.clone(),
-            Weather::SilentToServer,
-        );
-        let down = copy(
-            from_server,
-            to_client,
-            weather.clone(),
-            Weather::SilentToClient,
-        );
-        // Either side's end is the end of both.
-        tokio::select! { _ = up => {}, _ = down => {} }
-        Some(())
-    };
-    tokio::select! { _ = work => {}, _ = reset.changed() => {} }
+    resets.borrow_and_update();
+    configure(&client);
+    tokio::select! {
+        _ = forward_until_closed(client, target_port, link) => {}
+        _ = resets.changed() => {}
+    }
 }
 
-/// Copies one way, as the weather allows.
+async fn forward_until_closed(
+    client: TcpStream,
+    target_port: watch::Receiver<u16>,
+    mut link: watch::Receiver<Link>,
+) -> Option<()> {
+    link.wait_for(|link| !matches!(link, Link::Blackhole | Link::BlackholeToServer))
+        .await
+        .ok()?;
+    if *link.borrow() == Link::Reset {
+        return None;
+    }
+    let target_port = *target_port.borrow();
+    let server = TcpStream::connect(("127.0.0.1", target_port)).await.ok()?;
+    configure(&server);
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    // When one side closes the connection, both directions end.
+    tokio::select! {
+        _ = copy(from_client, to_server, link.clone(), Link::BlackholeToServer) => {}
+        _ = copy(from_server, to_client, link.clone(), Link::BlackholeToClient) => {}
+    }
+    Some(())
+}
+
+fn configure(stream: &TcpStream) {
+    // With a linger time of zero, dropping the stream sends a RST.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    let _ = stream.set_nodelay(true);
+}
+
+/// Copies one direction, as the condition of the link allows. `blocking` is the condition that
+/// stops this direction only.
 async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut weather: watch::Receiver<Weather>,
-    deaf: Weather,
+    mut link: watch::Receiver<Link>,
+    blocking: Link,
 ) -> Option<()> {
-    let mut buffer = vec![0; 16 * 1024];
+    let passes = |link: &Link| *link != Link::Blackhole && *link != blocking;
+    let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        weather
-            .wait_for(|now| *now != Weather::Silent && *now != deaf)
-            .await
-            .ok()?;
+        link.wait_for(passes).await.ok()?;
         let read = tokio::select! {
             read = from.read(&mut buffer) => read.ok()?,
-            _ = weather.changed() => continue,
+            _ = link.changed() => continue,
         };
         if read == 0 {
             return None;
         }
-        // It may have turned between.
-        weather
-            .wait_for(|now| *now != Weather::Silent && *now != deaf)
-            .await
-            .ok()?;
-        let now = *weather.borrow();
-        if let Weather::Slow(delay) = now {
+        // The condition may have changed during the read.
+        link.wait_for(passes).await.ok()?;
+        let condition = *link.borrow();
+        if let Link::Delay(delay) = condition {
             tokio::time::sleep(delay).await;
         }
         to.write_all(&buffer[..read]).await.ok()?;

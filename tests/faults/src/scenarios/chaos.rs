@@ -1,95 +1,104 @@
-//! Everything at random.
+//! All faults at random.
 
 use std::time::Duration;
 
 use rand::Rng;
 use tokio::time::{Instant, sleep};
 
-use super::stage::{Size, Stage};
+use super::test_cluster::{ClusterSize, TestCluster};
 use crate::checker::Presence;
 use crate::lab::redis::Redis;
-use crate::lab::{Lab, Weather};
+use crate::lab::{Lab, Link};
 
-/// One fault after another, sometimes two at once, for as long as was asked. Redis keeps its data: nothing may be lost,
-/// and nothing may even be said to be.
+/// One fault after another, sometimes two at once, for `--seconds`. Redis keeps its data, so no
+/// message may be lost, and no loss may be announced.
 pub async fn random(lab: &mut Lab) -> anyhow::Result<()> {
     let mut redis = Redis::durable(&lab.dir).await?;
-    // Few and slow, as an hour of it has to fit into memory to be judged.
-    let size = Size {
+    // Few clients that send rarely: the checker must hold the history of an hour in memory.
+    let size = ClusterSize {
         nodes: 3,
-        clients_a_node: 24,
+        clients_per_node: 24,
         rooms: 4,
-        official: 2,
-        pace: Duration::from_secs(1),
+        official_per_version: 2,
+        send_interval: Duration::from_secs(1),
     };
-    let mut stage = Stage::on(lab, &redis, size).await?;
+    let mut cluster = TestCluster::start_with_size(lab, &redis, size).await?;
     lab.promises.presence = Presence::FinalState;
-    stage.crowd.speak(true).await?;
-    let end = Instant::now() + lab.chaos_for;
-    let mut faults = 0;
+    cluster.clients.start_sending().await?;
+    let end = Instant::now() + lab.chaos_duration;
+    let mut injected = 0;
     while Instant::now() < end {
-        one(lab, &mut stage, &mut redis).await?;
-        faults += 1;
+        inject_fault(lab, &mut cluster, &mut redis).await?;
+        injected += 1;
         sleep(Duration::from_millis(lab.rng.random_range(0..4000))).await;
-        if faults % 10 == 0 {
-            // A moment of peace: everything comes to its end, so that a fault is found near to its cause.
-            heal(&mut stage).await?;
-            stage.rest().await?;
-            stage.crowd.speak(true).await?;
+        if injected % 10 == 0 {
+            // All messages arrive before the next fault, so that a violation is found close to its
+            // cause.
+            wait_healthy(&mut cluster).await?;
+            cluster.quiesce().await?;
+            cluster.clients.start_sending().await?;
         }
     }
-    heal(&mut stage).await?;
+    wait_healthy(&mut cluster).await?;
     sleep(Duration::from_secs(25)).await;
-    lab.figure("faults", faults);
-    stage.settle(lab).await
+    lab.report("faults injected", injected);
+    cluster.finish(lab).await
 }
 
-async fn one(lab: &mut Lab, stage: &mut Stage, redis: &mut Redis) -> anyhow::Result<()> {
-    let home = lab.rng.random_range(0..stage.nodes.len());
-    let millis = Duration::from_millis(lab.rng.random_range(0..15_000));
+/// Injects a random fault, and waits until it is over (but not until the cluster has recovered).
+async fn inject_fault(
+    lab: &mut Lab,
+    cluster: &mut TestCluster,
+    redis: &mut Redis,
+) -> anyhow::Result<()> {
+    let index = lab.rng.random_range(0..cluster.nodes.len());
+    let time = Duration::from_millis(lab.rng.random_range(0..15_000));
+    let half_time = time / 2;
     match lab.rng.random_range(0..9) {
         0 => {
-            lab.step(format!("node-{home} is killed, and back after {millis:?}"));
-            stage.nodes[home].kill();
-            sleep(millis).await;
-            stage.nodes[home].run().await?;
+            lab.step(format!("node-{index} is killed, and back after {time:?}"));
+            cluster.nodes[index].kill();
+            sleep(time).await;
+            cluster.nodes[index].run().await?;
         }
         1 => {
-            lab.step(format!("node-{home} is replaced"));
-            stage.nodes[home].stop(Duration::from_secs(60)).await?;
-            stage.nodes[home].run().await?;
+            lab.step(format!("node-{index} is restarted"));
+            cluster.nodes[index].stop(Duration::from_secs(60)).await?;
+            cluster.nodes[index].run().await?;
         }
         2 => {
-            lab.step(format!("node-{home} stands still for {millis:?}"));
-            stage.nodes[home].freeze(true);
-            sleep(millis).await;
-            stage.nodes[home].freeze(false);
+            lab.step(format!("node-{index} is suspended for {time:?}"));
+            cluster.nodes[index].suspend();
+            sleep(time).await;
+            cluster.nodes[index].resume();
         }
         3 => {
-            lab.step(format!("Redis is killed, and back after {:?}", millis / 2));
+            lab.step(format!("Redis is killed, and back after {half_time:?}"));
             redis.kill();
-            sleep(millis / 2).await;
+            sleep(half_time).await;
             redis.run().await?;
         }
         4 => {
-            lab.step(format!("Redis stands still for {:?}", millis / 2));
-            redis.freeze(true);
-            sleep(millis / 2).await;
-            redis.freeze(false);
+            lab.step(format!("Redis is suspended for {half_time:?}"));
+            redis.suspend();
+            sleep(half_time).await;
+            redis.resume();
         }
         5 => {
-            let kinds = [
-                Weather::Silent,
-                Weather::SilentToServer,
-                Weather::SilentToClient,
-                Weather::Refusing,
-                Weather::Slow(Duration::from_millis(200)),
+            let conditions = [
+                Link::Blackhole,
+                Link::BlackholeToServer,
+                Link::BlackholeToClient,
+                Link::Reset,
+                Link::Delay(Duration::from_millis(200)),
             ];
-            let weather = kinds[lab.rng.random_range(0..kinds.len())];
-            lab.step(format!("node-{home} and Redis: {weather:?} for {millis:?}"));
-            stage.ways[home].set(weather);
-            sleep(millis).await;
-            stage.ways[home].set(Weather::Fine);
+            let link = conditions[lab.rng.random_range(0..conditions.len())];
+            lab.step(format!(
+                "the link from node-{index} to Redis is in the condition {link:?} for {time:?}"
+            ));
+            cluster.proxies[index].set(link);
+            sleep(time).await;
+            cluster.proxies[index].set(Link::Healthy);
         }
         6 => {
             lab.step("the subscriptions are killed");
@@ -97,33 +106,39 @@ async fn one(lab: &mut Lab, stage: &mut Stage, redis: &mut Redis) -> anyhow::Res
         }
         7 => {
             lab.step(format!(
-                "node-{home} is cut off from Redis, and another killed meanwhile"
+                "node-{index} is cut off from Redis for {time:?}, and another node is killed \
+                 meanwhile"
             ));
-            stage.ways[home].set(Weather::Silent);
-            let other = (home + 1) % stage.nodes.len();
-            stage.nodes[other].kill();
-            sleep(millis).await;
-            stage.nodes[other].run().await?;
-            stage.ways[home].set(Weather::Fine);
+            cluster.proxies[index].set(Link::Blackhole);
+            let other = (index + 1) % cluster.nodes.len();
+            cluster.nodes[other].kill();
+            sleep(time).await;
+            cluster.nodes[other].run().await?;
+            cluster.proxies[index].set(Link::Healthy);
         }
         _ => {
-            lab.step("half of the clients drop");
-            for member in &stage.crowd.members {
+            lab.step("half of the clients lose their connections");
+            for client in &cluster.clients.simulated {
                 if lab.rng.random_bool(0.5) {
-                    member.leave_for(Duration::from_millis(lab.rng.random_range(0..6000)));
+                    let millis = lab.rng.random_range(0..6000);
+                    client.disconnect_for(Duration::from_millis(millis));
                 }
             }
-            for fleet in &mut stage.crowd.fleets {
-                fleet.order("drop 3000").await?;
+            for clients in &mut cluster.clients.official {
+                let time = Duration::from_secs(3);
+                clients.drop_connections_within(time).await?;
             }
         }
     }
     Ok(())
 }
 
-async fn heal(stage: &mut Stage) -> anyhow::Result<()> {
-    stage.ways.iter().for_each(|way| way.set(Weather::Fine));
-    stage.all_ready(Duration::from_secs(30)).await?;
-    stage.crowd.all_back(Duration::from_secs(60)).await?;
+/// Repairs all links, and waits until all nodes and clients have recovered.
+async fn wait_healthy(cluster: &mut TestCluster) -> anyhow::Result<()> {
+    for proxy in &cluster.proxies {
+        proxy.set(Link::Healthy);
+    }
+    cluster.wait_nodes_ready(Duration::from_secs(30)).await?;
+    cluster.clients.wait_ready(Duration::from_secs(60)).await?;
     Ok(())
 }

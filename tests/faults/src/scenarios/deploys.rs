@@ -1,4 +1,4 @@
-//! A new version comes: every node is told to end and starts again, one after another.
+//! A new version is deployed: the nodes are terminated and restarted, one after another.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,93 +7,70 @@ use std::time::Duration;
 use anyhow::ensure;
 use tokio::time::{Instant, sleep};
 
-use super::stage::Stage;
+use super::test_cluster::TestCluster;
 use crate::lab::redis::Redis;
-use crate::lab::{Lab, PATIENCE, Process, eventually, free_port};
+use crate::lab::{Lab, Process, RECOVERY_TIMEOUT, eventually, free_port};
 
-/// All three nodes, several rounds, under load; REST goes through nginx as it is deployed.
-pub async fn rolling(lab: &mut Lab) -> anyhow::Result<()> {
+/// All three nodes are restarted in several rounds, under load. A REST client uses nginx with its
+/// deployed configuration.
+pub async fn rolling_restart(lab: &mut Lab) -> anyhow::Result<()> {
     let redis = Redis::durable(&lab.dir).await?;
-    lab.promises.nobody_gone_within = Some(lab.pick(12_000, 2000));
-    if !lab.long {
+    lab.promises.no_departure_within = Some(lab.by_form(12_000, 2000));
+    if !lab.full {
         lab.settings.push(("DRAIN_SECS".into(), "5".into()));
-        // The short form shares the machine, and clients hear late of their loss: they should be back in time nevertheless.
+        // The short form shares the machine with other scenarios, so clients notice the loss of
+        // their connections late. They must be able to come back within the grace all the same.
         lab.settings
             .push(("PRESENCE_GRACE_MS".into(), "12000".into()));
     }
-    let mut stage = Stage::usual(lab, &redis).await?;
-    let (_front, port) = nginx(lab, &stage).await?;
-    let rooms = stage.rooms.clone();
-    stage.crowd.add_poster(
+    let mut cluster = TestCluster::start(lab, &redis).await?;
+    let (_nginx, port) = start_nginx(lab, &cluster).await?;
+    let rooms = cluster.rooms.clone();
+    cluster.clients.add_poster(
         "through-nginx",
         &rooms,
         &[([127, 0, 0, 1], port).into()],
         Duration::from_millis(50),
     )?;
-    stage.load_for(Duration::from_secs(3)).await?;
+    cluster.send_for(Duration::from_secs(3)).await?;
     let began = Instant::now();
-    for round in 0..lab.pick(1, 5) {
-        for index in 0..stage.nodes.len() {
-            lab.step(format!("round {round}: node-{index} is replaced"));
-            stage.nodes[index].stop(Duration::from_secs(60)).await?;
-            stage.nodes[index].run().await?;
-            let node = &stage.nodes[index];
-            eventually("it is ready", Duration::from_secs(20), async || {
-                node.is_ready().await
-            })
-            .await?;
-            stage.crowd.all_back(PATIENCE).await?;
+    for round in 0..lab.by_form(1, 5) {
+        for index in 0..cluster.nodes.len() {
+            lab.step(format!("round {round}: node-{index} is restarted"));
+            let node = &mut cluster.nodes[index];
+            node.stop(Duration::from_secs(60)).await?;
+            node.run().await?;
+            node.wait_ready(Duration::from_secs(20)).await?;
+            cluster.clients.wait_ready(RECOVERY_TIMEOUT).await?;
             sleep(Duration::from_millis(500)).await;
         }
     }
-    lab.figure(
-        "all nodes replaced in",
+    lab.report(
+        "all restarts took",
         format!("{:.0} s", began.elapsed().as_secs_f64()),
     );
     sleep(Duration::from_secs(4)).await;
-    stage.settle(lab).await?;
-    let statuses = stage.crowd.posters[1].statuses();
-    lab.figure("answers to REST through nginx", format!("{statuses:?}"));
+    cluster.finish(lab).await?;
+    let statuses = cluster.clients.posters[1].statuses();
+    lab.report(
+        "REST through nginx: responses by status",
+        format!("{statuses:?}"),
+    );
     lab.require(
         statuses.keys().all(|status| matches!(status, 200 | 201)),
-        format!("REST through nginx: {statuses:?}"),
+        format!("REST through nginx: responses by status: {statuses:?}"),
     );
     Ok(())
 }
 
-/// nginx with the configuration that is deployed, in front of the nodes.
-async fn nginx(lab: &Lab, stage: &Stage) -> anyhow::Result<(Process, u16)> {
+/// Starts nginx with its deployed configuration, in front of the nodes. Returns its process and its
+/// port.
+async fn start_nginx(lab: &Lab, cluster: &TestCluster) -> anyhow::Result<(Process, u16)> {
     let port = free_port();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut text = std::fs::read_to_string(root.join("deploy/nginx.conf"))?;
-    text = text.replace("${HUBBUB_LISTEN}", &format!("127.0.0.1:{port}"));
-    for (index, node) in stage.nodes.iter().enumerate() {
-        text = text.replace(
-            &format!("${{HUBBUB_NODE_{}}}", index + 1),
-            &node.address.to_string(),
-        );
-    }
-    ensure!(
-        !text.contains("${HUBBUB"),
-        "the configuration of nginx has a placeholder that is not known here"
-    );
     let dir = lab.dir.join("nginx");
     std::fs::create_dir_all(&dir)?;
     let file = dir.join("nginx.conf");
-    // In the foreground, as one process that can be killed with nothing left of it, and with its files where it may write.
-    let mut places = format!(
-        "daemon off;\nmaster_process off;\npid {0}/pid;\n",
-        dir.display()
-    );
-    for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-        text = text.replacen(
-            "http {",
-            &format!("http {{\n    {kind}_temp_path {}/{kind};", dir.display()),
-            1,
-        );
-    }
-    places.push_str(&text.replace("/dev/stdout", &dir.join("access.log").display().to_string()));
-    std::fs::write(&file, places)?;
+    std::fs::write(&file, nginx_config(cluster, port, &dir)?)?;
     let mut command = Command::new("nginx");
     command
         .arg("-e")
@@ -109,8 +86,33 @@ async fn nginx(lab: &Lab, stage: &Stage) -> anyhow::Result<(Process, u16)> {
         http.get(&url)
             .send()
             .await
-            .is_ok_and(|answer| answer.status().is_success())
+            .is_ok_and(|response| response.status().is_success())
     };
     eventually("nginx answers", Duration::from_secs(10), answers).await?;
     Ok((process, port))
+}
+
+/// The deployed configuration, with the addresses of this cluster, and with all files in `dir`.
+fn nginx_config(cluster: &TestCluster, port: u16, dir: &Path) -> anyhow::Result<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut config = std::fs::read_to_string(root.join("deploy/nginx.conf"))?;
+    config = config.replace("${HUBBUB_LISTEN}", &format!("127.0.0.1:{port}"));
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        let placeholder = format!("${{HUBBUB_NODE_{}}}", index + 1);
+        config = config.replace(&placeholder, &node.address.to_string());
+    }
+    ensure!(
+        !config.contains("${HUBBUB"),
+        "the configuration of nginx has a placeholder that this scenario doesn't know"
+    );
+    let dir = dir.display();
+    for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+        let directive = format!("http {{\n    {kind}_temp_path {dir}/{kind};");
+        config = config.replacen("http {", &directive, 1);
+    }
+    config = config.replace("/dev/stdout", &format!("{dir}/access.log"));
+    // In the foreground and as one process, so that no process is left when it is killed.
+    Ok(format!(
+        "daemon off;\nmaster_process off;\npid {dir}/pid;\n{config}"
+    ))
 }

@@ -1,41 +1,49 @@
-//! What can go wrong, each as one function. A scenario acts and measures; whether the promises held, the checker says.
+//! The scenarios: one function for each fault. A scenario injects faults and measures; the checker
+//! decides whether the promises were kept.
 
 mod chaos;
 mod clients;
 mod clocks;
-mod cut_off;
-mod data;
+mod data_loss;
 mod deploys;
 mod failover;
 mod nodes;
 mod outages;
-mod stage;
+mod partitions;
+mod test_cluster;
 
 use std::pin::Pin;
 
 use crate::lab::Lab;
 
-type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+type ScenarioFuture<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 
-/// A scenario.
 pub struct Scenario {
     pub name: &'static str,
-    /// In one line, for the list.
-    pub about: &'static str,
-    pub run: for<'a> fn(&'a mut Lab) -> Running<'a>,
-    /// It measures times, and so needs the machine to itself.
-    pub alone: bool,
-    /// Not among those that run when none is named.
-    pub by_hand: bool,
+    /// One line for the list of scenarios.
+    pub description: &'static str,
+    pub run: for<'a> fn(&'a mut Lab) -> ScenarioFuture<'a>,
+    /// It measures times, so no other scenario may run on the machine meanwhile.
+    pub exclusive: bool,
+    /// It runs only when it is named.
+    pub manual: bool,
 }
 
 macro_rules! scenario {
-    ($name:literal, $run:path, $about:literal $(, $option:ident)*) => {
-        Scenario { $($option: true,)* ..Scenario { name: $name, about: $about, run: |lab| Box::pin($run(lab)), alone: false, by_hand: false } }
+    ($name:literal, $run:path, $description:literal $(, $option:ident)*) => {
+        Scenario {
+            $($option: true,)*
+            ..Scenario {
+                name: $name,
+                description: $description,
+                run: |lab| Box::pin($run(lab)),
+                exclusive: false,
+                manual: false,
+            }
+        }
     };
 }
 
-/// All of them.
 pub const SCENARIOS: &[Scenario] = &[
     scenario!(
         "node-killed",
@@ -44,101 +52,106 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     scenario!(
         "redis-killed",
-        outages::killed,
-        "Redis killed (AOF always) under load, back after 5 s"
+        outages::redis_killed,
+        "Redis is killed under load (appendfsync always), and back after 5 s"
     ),
     scenario!(
         "redis-frozen",
-        outages::frozen,
-        "Redis stopped (SIGSTOP) for 15 s under load"
+        outages::redis_frozen,
+        "Redis is suspended (SIGSTOP) for 15 s under load"
     ),
     scenario!(
         "rolled-back",
-        data::rolled_back,
+        data_loss::rolled_back,
         "Redis comes back with an older snapshot"
     ),
-    scenario!("flushed", data::flushed, "FLUSHALL under load"),
+    scenario!("flushed", data_loss::flushed, "FLUSHALL under load"),
     scenario!(
         "stale-replica",
-        data::stale_replica,
-        "a replica is promoted that lacks the newest data"
+        data_loss::stale_replica,
+        "a replica without the newest data is promoted"
     ),
     scenario!(
         "sentinel",
         failover::sentinel,
-        "the primary killed, the Sentinels fail over"
+        "the primary is killed, and the Sentinels fail over"
     ),
     scenario!(
         "cluster",
         failover::cluster,
-        "Redis Cluster: a primary of three killed, its replica takes over"
+        "Redis Cluster: one of three primaries is killed, and its replica takes over"
     ),
     scenario!(
         "migration",
         failover::migration,
-        "Redis Cluster: slots move from server to server under load"
+        "Redis Cluster: slots move between servers under load"
     ),
     scenario!(
-        "cut-off",
-        cut_off::by_silence_and_reset,
-        "one node cut off from Redis for 2, 8 and 60 s, by silence and by reset"
+        "partition",
+        partitions::both_directions,
+        "one node is cut off from Redis for 2, 8 and 60 s, by lost packets and by resets"
     ),
     scenario!(
-        "mute",
-        cut_off::mute,
-        "one node hears Redis and can't speak to it, for longer than its lease"
+        "partition-to-redis",
+        partitions::to_redis,
+        "one node receives from Redis and can't send to it, for longer than its lease"
     ),
     scenario!(
-        "deaf",
-        cut_off::deaf,
-        "one node speaks to Redis and can't hear it, for as long"
+        "partition-from-redis",
+        partitions::from_redis,
+        "one node sends to Redis and can't receive from it, for longer than its lease"
     ),
     scenario!(
         "slow-redis",
-        cut_off::slow,
-        "the way from one node to Redis takes half a second"
+        partitions::slow_link,
+        "the round trip from one node to Redis takes half a second"
     ),
     scenario!(
         "pubsub-killed",
-        outages::pubsub_killed,
-        "the subscriptions alone are killed, again and again"
+        outages::subscriptions_killed,
+        "only the subscriptions in Redis are killed, again and again"
     ),
     scenario!(
         "flaky-clients",
         clients::flaky,
-        "every client drops for up to 2 s at random moments"
+        "every client loses its connection for up to 2 s at random moments"
     ),
     scenario!(
         "short-log",
         clients::short_log,
-        "clients and a node are away for longer than the log reaches"
+        "clients and a node are away for longer than the log reaches back"
     ),
     scenario!(
         "slow-readers",
         clients::slow_readers,
         "50 of 1,000 clients stop reading",
-        alone
+        exclusive
     ),
-    scenario!("storm", clients::storm, "5,000 clients drop at once", alone),
+    scenario!(
+        "reconnect-storm",
+        clients::reconnect_storm,
+        "5,000 clients lose their connections at once",
+        exclusive
+    ),
     scenario!(
         "rolling-restart",
-        deploys::rolling,
-        "all nodes restarted one by one under load, REST through nginx"
+        deploys::rolling_restart,
+        "all nodes are restarted one by one under load, with REST through nginx"
     ),
     scenario!(
-        "clocks",
-        clocks::apart,
+        "clock-skew",
+        clocks::skewed,
         "the nodes' clocks are an hour apart"
     ),
     scenario!(
         "node-frozen",
         nodes::frozen,
-        "a node stopped (SIGSTOP) for less and for more than its lease"
+        "a node is suspended (SIGSTOP) for less and for more than its lease"
     ),
     scenario!(
         "chaos",
         chaos::random,
-        "everything at random, for an hour",
-        by_hand
+        "all faults at random, for an hour",
+        manual
     ),
 ];

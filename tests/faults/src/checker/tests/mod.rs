@@ -1,9 +1,10 @@
-//! The checker's own tests: good histories that it must accept, and for every rule some that it must not.
+//! Tests of the checker: correct histories that it must accept, and for every rule some histories
+//! that it must reject.
 
-mod form;
-mod members;
+mod completeness;
+mod history_builder;
 mod order;
 mod random;
-mod rooms;
+mod room_users;
 mod status;
-mod tale;
+mod wellformedness;

@@ -1,309 +1,359 @@
 //! Order, holes, repeats, joins.
 
-use super::tale::{ROOM, Tale};
+use super::history_builder::{HistoryBuilder, ROOM};
 use crate::checker::Promises;
 use crate::history::Fact;
 
 #[test]
-fn a_plain_talk_is_fine() {
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..5").head("e1/5").is_fine();
-    let figures = tale.figures();
+fn messages_in_order_are_accepted() {
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..5")
+        .final_head("e1/5")
+        .assert_accepted();
+    let stats = history.stats();
     assert_eq!(
         (
-            figures.sent,
-            figures.acknowledged,
-            figures.delivered,
-            figures.epochs
+            stats.sent,
+            stats.acknowledged,
+            stats.delivered,
+            stats.epochs
         ),
         (5, 5, 10, 1)
     );
     assert!(
-        figures
+        stats
             .to_string()
             .starts_with("2 clients, 1 rooms, 1 epochs; 5 messages in 5 attempts: 5 acknowledged")
     );
 }
 
 #[test]
-fn a_resume_is_fine() {
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..3")
-        .closes("ann")
-        .says("e1/4..6")
-        .gets("sue", "e1/4..6")
-        .resumes("ann", "e1/3", "e1/6");
-    tale.talk("e1/7").head("e1/7").is_fine();
-    assert_eq!(tale.figures().resumes, 1);
+fn a_resume_is_accepted() {
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..3")
+        .disconnects("ann")
+        .sends_acked("e1/4..6")
+        .receives("sue", "e1/4..6")
+        .connects_and_resumes("ann", "e1/3", "e1/6");
+    history
+        .sends_to_both("e1/7")
+        .final_head("e1/7")
+        .assert_accepted();
+    assert_eq!(history.stats().resumes, 1);
 }
 
 #[test]
-fn a_resume_into_a_new_epoch_is_fine() {
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..3")
-        .closes("ann")
-        .says("e1/4")
-        .gets("sue", "e1/4")
-        .says("e2/5")
-        .gets("sue", "e2/5");
-    tale.opens("ann")
+fn a_resume_into_a_new_epoch_is_accepted() {
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..3")
+        .disconnects("ann")
+        .sends_acked("e1/4")
+        .receives("sue", "e1/4")
+        .sends_acked("e2/5")
+        .receives("sue", "e2/5");
+    history
+        .connects("ann")
         .joined("ann", Some("e1/3"), "e2/5", true, false, 2);
-    tale.gets("ann", "e1/4")
-        .gets("ann", "e2/5")
-        .lists("ann", &["ann"])
-        .head("e2/5")
-        .is_fine();
+    history
+        .receives("ann", "e1/4")
+        .receives("ann", "e2/5")
+        .gets_room_users("ann", &["ann"])
+        .final_head("e2/5")
+        .assert_accepted();
 }
 
 #[test]
-fn an_epoch_in_which_nothing_was_said_may_be_given_as_ones_own() {
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..3")
-        .closes("ann")
-        .resumes("ann", "e1/3", "e2/3")
-        .closes("ann")
-        .resumes("ann", "e2/3", "e3/3");
-    tale.closes("ann")
-        .resumes("ann", "e2/3", "e3/3")
-        .talk("e3/4")
-        .head("e3/4")
-        .is_fine();
+fn a_client_may_resume_in_an_epoch_without_messages() {
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..3")
+        .disconnects("ann")
+        .connects_and_resumes("ann", "e1/3", "e2/3")
+        .disconnects("ann")
+        .connects_and_resumes("ann", "e2/3", "e3/3");
+    history
+        .disconnects("ann")
+        .connects_and_resumes("ann", "e2/3", "e3/3")
+        .sends_to_both("e3/4")
+        .final_head("e3/4")
+        .assert_accepted();
 }
 
 #[test]
-fn who_begins_anew_may_be_shown_again_what_it_had() {
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..5")
+fn a_join_without_resume_may_replay_received_messages() {
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..5")
         .leaves("ann")
-        .closes("ann")
-        .enters_with("ann", "e1/5", "e1/3..5");
-    tale.talk("e1/6").head("e1/6").is_fine();
-    assert_eq!(tale.figures().shown_again, 3);
+        .disconnects("ann")
+        .connects_and_joins_with_replay("ann", "e1/5", "e1/3..5");
+    history
+        .sends_to_both("e1/6")
+        .final_head("e1/6")
+        .assert_accepted();
+    assert_eq!(history.stats().replayed_again, 3);
 }
 
 #[test]
-fn a_replay_may_begin_in_an_epoch_that_was_left() {
-    let mut tale = Tale::of_two();
-    // Only ann listens.
-    tale.leaves("sue")
+fn a_replay_may_begin_in_an_epoch_that_the_client_left() {
+    let mut history = HistoryBuilder::with_two_members();
+    // Only `ann` is in the room.
+    history
+        .leaves("sue")
         .data_lost()
-        .says("e1/1..3")
-        .says("e2/4..5")
-        .says("e3/4");
-    tale.gets("ann", "e1/1..3")
-        .gets("ann", "e2/4..5")
-        .closes("ann");
-    tale.misses("ann", "e2/5", "e3/4", &["e1/1..3", "e3/4"])
-        .head("e3/4")
-        .is_fine();
+        .sends_acked("e1/1..3")
+        .sends_acked("e2/4..5")
+        .sends_acked("e3/4");
+    history
+        .receives("ann", "e1/1..3")
+        .receives("ann", "e2/4..5")
+        .disconnects("ann");
+    history
+        .connects_with_gap("ann", "e2/5", "e3/4", &["e1/1..3", "e3/4"])
+        .final_head("e3/4")
+        .assert_accepted();
 }
 
 #[test]
-fn a_replay_that_broke_off_goes_on_with_the_next_join() {
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..5")
-        .closes("ann")
+fn an_interrupted_replay_continues_with_the_next_join() {
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..5")
+        .disconnects("ann")
         .data_lost()
         .is_reset("sue", "e2/4")
-        .says("e2/5")
-        .gets("sue", "e2/5")
-        .opens("ann");
-    tale.joined("ann", Some("e1/5"), "e2/5", false, true, 5)
-        .gets("ann", "e1/1..2")
-        .closes("ann")
-        .opens("ann");
-    tale.joined("ann", Some("e1/2"), "e2/5", true, false, 3)
-        .gets("ann", "e1/3..4")
-        .gets("ann", "e2/5");
-    tale.lists("ann", &["ann"]).head("e2/5").is_fine();
-    assert_eq!(tale.figures().shown_again, 4);
+        .sends_acked("e2/5")
+        .receives("sue", "e2/5")
+        .connects("ann");
+    history
+        .joined("ann", Some("e1/5"), "e2/5", false, true, 5)
+        .receives("ann", "e1/1..2")
+        .disconnects("ann")
+        .connects("ann");
+    history
+        .joined("ann", Some("e1/2"), "e2/5", true, false, 3)
+        .receives("ann", "e1/3..4")
+        .receives("ann", "e2/5");
+    history
+        .gets_room_users("ann", &["ann"])
+        .final_head("e2/5")
+        .assert_accepted();
+    assert_eq!(history.stats().replayed_again, 4);
 }
 
 #[test]
-fn a_loss_of_data_excuses_no_gap_in_the_same_epoch() {
-    let mut tale = Tale::of_two();
-    tale.promises.data_loss = true;
-    tale.talk("e1/1")
+fn a_loss_of_data_does_not_excuse_a_gap_in_the_same_epoch() {
+    let mut history = HistoryBuilder::with_two_members();
+    history.promises.data_loss = true;
+    history
+        .sends_to_both("e1/1")
         .ends("sue")
-        .closes("ann")
-        .misses("ann", "e1/1", "e1/1", &[])
-        .is_wrong(&["announced loss"]);
+        .disconnects("ann")
+        .connects_with_gap("ann", "e1/1", "e1/1", &[])
+        .assert_faults(&["unexpected announcement of a loss"]);
 }
 
 #[test]
-fn an_announced_gap_is_fine_where_gaps_are_allowed() {
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..2")
-        .closes("ann")
-        .says("e1/3..9")
-        .gets("sue", "e1/3..9");
-    tale.misses("ann", "e1/2", "e1/9", &["e1/8..9"])
-        .talk("e1/10")
-        .head("e1/10")
-        .is_wrong(&["announced loss"]);
-    tale.promises.gaps = Some(2);
-    tale.is_fine();
-    assert_eq!(tale.figures().announced_lost["ann"], 5);
+fn an_announced_gap_is_accepted_if_gaps_are_allowed() {
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..2")
+        .disconnects("ann")
+        .sends_acked("e1/3..9")
+        .receives("sue", "e1/3..9");
+    history
+        .connects_with_gap("ann", "e1/2", "e1/9", &["e1/8..9"])
+        .sends_to_both("e1/10")
+        .final_head("e1/10")
+        .assert_faults(&["unexpected announcement of a loss"]);
+    history.promises.gaps = Some(2);
+    history.assert_accepted();
+    assert_eq!(history.stats().announced_lost["ann"], 5);
 }
 
 #[test]
-fn a_reset_is_fine_where_gaps_are_allowed() {
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..2")
-        .says("e1/3..9")
-        .gets("sue", "e1/3..9")
+fn a_reset_is_accepted_if_gaps_are_allowed() {
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..2")
+        .sends_acked("e1/3..9")
+        .receives("sue", "e1/3..9")
         .is_reset("ann", "e1/7")
-        .gets("ann", "e1/8..9");
-    tale.head("e1/9").is_wrong(&["announced loss"]);
-    tale.promises.gaps = Some(2);
-    tale.is_fine();
+        .receives("ann", "e1/8..9");
+    history
+        .final_head("e1/9")
+        .assert_faults(&["unexpected announcement of a loss"]);
+    history.promises.gaps = Some(2);
+    history.assert_accepted();
     assert_eq!(
-        (tale.figures().resets, tale.figures().announced_lost["ann"]),
+        (
+            history.stats().resets,
+            history.stats().announced_lost["ann"]
+        ),
         (1, 5)
     );
 }
 
 #[test]
-fn a_hole_is_found() {
-    Tale::of_two()
-        .talk("e1/1..3")
-        .says("e1/4..6")
-        .gets("sue", "e1/4..6")
-        .gets("ann", "e1/6")
-        .is_wrong(&["hole"]);
-    // Before the first live message, and within a replay.
-    Tale::of_two()
-        .says("e1/1..2")
-        .gets("sue", "e1/1..2")
-        .gets("ann", "e1/2")
-        .is_wrong(&["hole"]);
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1")
-        .closes("ann")
-        .says("e1/2..4")
-        .gets("sue", "e1/2..4")
-        .opens("ann");
-    tale.joined("ann", Some("e1/1"), "e1/4", true, false, 3)
-        .gets("ann", "e1/2")
-        .gets("ann", "e1/4");
-    tale.lists("ann", &["ann"]).is_wrong(&["hole"]);
+fn a_hole_is_a_fault() {
+    HistoryBuilder::with_two_members()
+        .sends_to_both("e1/1..3")
+        .sends_acked("e1/4..6")
+        .receives("sue", "e1/4..6")
+        .receives("ann", "e1/6")
+        .assert_faults(&["hole"]);
+    // Before the first message, and within a replay.
+    HistoryBuilder::with_two_members()
+        .sends_acked("e1/1..2")
+        .receives("sue", "e1/1..2")
+        .receives("ann", "e1/2")
+        .assert_faults(&["hole"]);
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1")
+        .disconnects("ann")
+        .sends_acked("e1/2..4")
+        .receives("sue", "e1/2..4")
+        .connects("ann");
+    history
+        .joined("ann", Some("e1/1"), "e1/4", true, false, 3)
+        .receives("ann", "e1/2")
+        .receives("ann", "e1/4");
+    history
+        .gets_room_users("ann", &["ann"])
+        .assert_faults(&["hole"]);
     // After a reset.
-    let mut tale = Tale::of_two();
-    tale.promises.gaps = Some(2);
-    tale.talk("e1/1")
-        .says("e1/2..9")
-        .gets("sue", "e1/2..9")
+    let mut history = HistoryBuilder::with_two_members();
+    history.promises.gaps = Some(2);
+    history
+        .sends_to_both("e1/1")
+        .sends_acked("e1/2..9")
+        .receives("sue", "e1/2..9")
         .is_reset("ann", "e1/7")
-        .gets("ann", "e1/9");
-    tale.is_wrong(&["hole"]);
+        .receives("ann", "e1/9");
+    history.assert_faults(&["hole"]);
 }
 
 #[test]
-fn an_epoch_changes_at_the_next_number_only() {
-    Tale::of_two()
-        .talk("e1/1..3")
-        .talk("e2/4")
-        .head("e2/4")
-        .is_fine();
-    let mut tale = Tale::of_two();
-    tale.promises.data_loss = true;
-    tale.talk("e1/1..3")
-        .says("e2/4..5")
-        .gets("sue", "e2/4..5")
-        .gets("ann", "e2/5")
-        .is_wrong(&["hole"]);
-    let mut tale = Tale::of_two();
-    tale.promises.data_loss = true;
-    tale.talk("e1/1..3")
-        .says("e2/3")
-        .gets("ann", "e2/3")
+fn the_epoch_may_change_only_at_the_next_number() {
+    HistoryBuilder::with_two_members()
+        .sends_to_both("e1/1..3")
+        .sends_to_both("e2/4")
+        .final_head("e2/4")
+        .assert_accepted();
+    let mut history = HistoryBuilder::with_two_members();
+    history.promises.data_loss = true;
+    history
+        .sends_to_both("e1/1..3")
+        .sends_acked("e2/4..5")
+        .receives("sue", "e2/4..5")
+        .receives("ann", "e2/5")
+        .assert_faults(&["hole"]);
+    let mut history = HistoryBuilder::with_two_members();
+    history.promises.data_loss = true;
+    history
+        .sends_to_both("e1/1..3")
+        .sends_acked("e2/3")
+        .receives("ann", "e2/3")
         .ends("sue")
-        .is_wrong(&["disorder"]);
+        .assert_faults(&["out of order"]);
 }
 
 #[test]
-fn a_repeat_is_found() {
-    Tale::of_two()
-        .talk("e1/1..3")
-        .gets("ann", "e1/3")
-        .is_wrong(&["repeat"]);
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..3")
-        .closes("ann")
-        .resumes("ann", "e1/3", "e1/3")
-        .gets("ann", "e1/1")
-        .is_wrong(&["repeat"]);
-    // Shown again twice, and shown again with a hole.
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..5")
+fn a_repeated_message_is_a_fault() {
+    HistoryBuilder::with_two_members()
+        .sends_to_both("e1/1..3")
+        .receives("ann", "e1/3")
+        .assert_faults(&["repeated message"]);
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..3")
+        .disconnects("ann")
+        .connects_and_resumes("ann", "e1/3", "e1/3")
+        .receives("ann", "e1/1")
+        .assert_faults(&["repeated message"]);
+    // A replay with a repeated message, and one with a hole.
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..5")
         .leaves("ann")
-        .closes("ann")
-        .enters_with("ann", "e1/5", "e1/3..5")
-        .gets("ann", "e1/4");
-    tale.is_wrong(&["repeat"]);
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..5")
+        .disconnects("ann")
+        .connects_and_joins_with_replay("ann", "e1/5", "e1/3..5")
+        .receives("ann", "e1/4");
+    history.assert_faults(&["repeated message"]);
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..5")
         .leaves("ann")
-        .closes("ann")
-        .opens("ann")
+        .disconnects("ann")
+        .connects("ann")
         .joined("ann", None, "e1/5", false, false, 3);
-    tale.gets("ann", "e1/3")
-        .gets("ann", "e1/5")
-        .lists("ann", &["ann"])
-        .is_wrong(&["hole"]);
-    // Shown again, but not by the replay.
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..5")
+    history
+        .receives("ann", "e1/3")
+        .receives("ann", "e1/5")
+        .gets_room_users("ann", &["ann"])
+        .assert_faults(&["hole"]);
+    // Received before, and not part of the replay.
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..5")
         .leaves("ann")
-        .closes("ann")
-        .enters("ann", "e1/2")
-        .gets("ann", "e1/3")
-        .is_wrong(&["repeat"]);
+        .disconnects("ann")
+        .connects_and_joins("ann", "e1/2")
+        .receives("ann", "e1/3")
+        .assert_faults(&["repeated message"]);
 }
 
 #[test]
-fn disorder_is_found() {
-    let mut tale = Tale::of_two();
-    tale.says("e1/1..3")
-        .gets("sue", "e1/1..3")
-        .gets("ann", "e1/1")
-        .gets("ann", "e1/3")
-        .gets("ann", "e1/2");
-    tale.is_wrong(&["disorder", "hole"]);
+fn a_message_out_of_order_is_a_fault() {
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_acked("e1/1..3")
+        .receives("sue", "e1/1..3")
+        .receives("ann", "e1/1")
+        .receives("ann", "e1/3")
+        .receives("ann", "e1/2");
+    history.assert_faults(&["out of order", "hole"]);
 }
 
 #[test]
-fn an_epoch_that_was_left_never_returns() {
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..3")
-        .talk("e2/4")
-        .says("e1/5")
-        .gets("ann", "e1/5")
+fn an_epoch_that_a_client_left_must_not_return() {
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..3")
+        .sends_to_both("e2/4")
+        .sends_acked("e1/5")
+        .receives("ann", "e1/5")
         .ends("ann")
         .ends("sue");
-    tale.is_wrong(&["disorder", "order of epochs", "never came"]);
-    tale.promises.data_loss = true;
-    tale.is_wrong(&["disorder"]);
+    history.assert_faults(&["out of order", "order of epochs", "missing message"]);
+    history.promises.data_loss = true;
+    history.assert_faults(&["out of order"]);
 }
 
 #[test]
-fn clients_agree_on_the_order_of_epochs() {
-    let mut tale = Tale::of_two();
-    tale.promises = Promises {
+fn clients_must_agree_on_the_order_of_epochs() {
+    let mut history = HistoryBuilder::with_two_members();
+    history.promises = Promises {
         data_loss: true,
         gaps: Some(2),
         ..Promises::default()
     };
-    tale.enters("bob", "e2/0")
-        .talk("e1/1")
-        .says("e2/2")
-        .gets("sue", "e2/2")
-        .gets("ann", "e2/2");
-    tale.says("e2/1")
-        .gets("bob", "e2/1")
-        .says("e1/2")
-        .gets("bob", "e1/2");
-    let faults = tale.faults();
+    history
+        .connects_and_joins("bob", "e2/0")
+        .sends_to_both("e1/1")
+        .sends_acked("e2/2")
+        .receives("sue", "e2/2")
+        .receives("ann", "e2/2");
+    history
+        .sends_acked("e2/1")
+        .receives("bob", "e2/1")
+        .sends_acked("e1/2")
+        .receives("bob", "e1/2");
+    let faults = history.faults();
     assert!(
         faults
             .iter()
@@ -313,69 +363,74 @@ fn clients_agree_on_the_order_of_epochs() {
 }
 
 #[test]
-fn nothing_comes_to_who_is_not_in() {
-    Tale::of_two()
-        .talk("e1/1")
-        .opens("bob")
-        .gets("bob", "e1/1")
-        .is_wrong(&["uninvited"]);
-    Tale::of_two()
-        .talk("e1/1")
+fn nothing_may_reach_a_client_that_is_not_in_the_room() {
+    HistoryBuilder::with_two_members()
+        .sends_to_both("e1/1")
+        .connects("bob")
+        .receives("bob", "e1/1")
+        .assert_faults(&["not subscribed"]);
+    HistoryBuilder::with_two_members()
+        .sends_to_both("e1/1")
         .leaves("ann")
-        .says("e1/2")
-        .gets("sue", "e1/2")
-        .gets("ann", "e1/2")
-        .is_wrong(&["uninvited"]);
-    Tale::of_two()
-        .talk("e1/1")
+        .sends_acked("e1/2")
+        .receives("sue", "e1/2")
+        .receives("ann", "e1/2")
+        .assert_faults(&["not subscribed"]);
+    HistoryBuilder::with_two_members()
+        .sends_to_both("e1/1")
         .ends("ann")
-        .says("e1/2")
-        .gets("sue", "e1/2")
-        .gets("ann", "e1/2")
-        .is_wrong(&["uninvited"]);
-    Tale::of_two()
-        .talk("e1/1")
-        .opens("bob")
+        .sends_acked("e1/2")
+        .receives("sue", "e1/2")
+        .receives("ann", "e1/2")
+        .assert_faults(&["not subscribed"]);
+    HistoryBuilder::with_two_members()
+        .sends_to_both("e1/1")
+        .connects("bob")
         .is_reset("bob", "e1/1")
-        .is_wrong(&["uninvited"]);
-    // Back, but not yet in.
-    Tale::of_two()
-        .talk("e1/1")
-        .closes("ann")
-        .opens("ann")
-        .says("e1/2")
-        .gets("ann", "e1/2")
-        .gets("sue", "e1/2")
-        .is_wrong(&["uninvited", "never came"]);
+        .assert_faults(&["not subscribed"]);
+    // Connected again, but not yet in the room.
+    HistoryBuilder::with_two_members()
+        .sends_to_both("e1/1")
+        .disconnects("ann")
+        .connects("ann")
+        .sends_acked("e1/2")
+        .receives("ann", "e1/2")
+        .receives("sue", "e1/2")
+        .assert_faults(&["not subscribed", "missing message"]);
 }
 
 #[test]
-fn a_client_resumes_from_where_it_stands() {
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..3")
-        .closes("ann")
-        .resumes("ann", "e1/2", "e1/2")
-        .is_wrong(&["resumed elsewhere"]);
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..3")
-        .closes("ann")
-        .says("e1/4")
-        .gets("sue", "e1/4")
-        .resumes("ann", "e1/4", "e1/4");
-    tale.head("e1/4").is_wrong(&["resumed elsewhere"]);
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1..3")
-        .closes("ann")
-        .resumes("ann", "e0/3", "e1/3")
-        .is_wrong(&["resumed elsewhere"]);
-    Tale::of_two()
-        .talk("e1/1")
-        .resumes("bob", "e1/1", "e1/1")
-        .is_wrong(&["resumed elsewhere"]);
+fn a_client_must_resume_from_its_own_position() {
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..3")
+        .disconnects("ann")
+        .connects_and_resumes("ann", "e1/2", "e1/2")
+        .assert_faults(&["wrong resume position"]);
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..3")
+        .disconnects("ann")
+        .sends_acked("e1/4")
+        .receives("sue", "e1/4")
+        .connects_and_resumes("ann", "e1/4", "e1/4");
+    history
+        .final_head("e1/4")
+        .assert_faults(&["wrong resume position"]);
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1..3")
+        .disconnects("ann")
+        .connects_and_resumes("ann", "e0/3", "e1/3")
+        .assert_faults(&["wrong resume position"]);
+    HistoryBuilder::with_two_members()
+        .sends_to_both("e1/1")
+        .connects_and_resumes("bob", "e1/1", "e1/1")
+        .assert_faults(&["wrong resume position"]);
 }
 
 #[test]
-fn an_answer_fits_what_was_asked() {
+fn the_answer_to_a_join_must_fit_the_request() {
     let answers = [
         (None, true, false, 0),
         (None, false, true, 0),
@@ -385,102 +440,122 @@ fn an_answer_fits_what_was_asked() {
         (Some("e1/3"), true, false, 1),
     ];
     for (since, recovered, gap, replayed) in answers {
-        let mut tale = Tale::of_two();
-        tale.promises.gaps = Some(2);
-        tale.talk("e1/1..3")
-            .closes("ann")
-            .opens("ann")
+        let mut history = HistoryBuilder::with_two_members();
+        history.promises.gaps = Some(2);
+        history
+            .sends_to_both("e1/1..3")
+            .disconnects("ann")
+            .connects("ann")
             .joined("ann", since, "e1/3", recovered, gap, replayed);
-        let faults = tale.faults();
+        let faults = history.faults();
         assert!(
             faults
                 .iter()
-                .any(|fault| fault.starts_with("impossible answer")),
+                .any(|fault| fault.starts_with("impossible answer to join")),
             "{faults:#?}"
         );
     }
 }
 
 #[test]
-fn numbers_never_go_back_in_an_epoch() {
-    let mut tale = Tale::of_two();
-    tale.promises.gaps = Some(2);
-    tale.talk("e1/1..5")
+fn numbers_must_not_go_down_within_an_epoch() {
+    let mut history = HistoryBuilder::with_two_members();
+    history.promises.gaps = Some(2);
+    history
+        .sends_to_both("e1/1..5")
         .ends("sue")
-        .closes("ann")
-        .misses("ann", "e1/5", "e1/4", &[])
-        .is_wrong(&["order of epochs"]);
-    let mut tale = Tale::of_two();
-    tale.promises.gaps = Some(2);
-    tale.talk("e1/1..5")
+        .disconnects("ann")
+        .connects_with_gap("ann", "e1/5", "e1/4", &[])
+        .assert_faults(&["order of epochs"]);
+    let mut history = HistoryBuilder::with_two_members();
+    history.promises.gaps = Some(2);
+    history
+        .sends_to_both("e1/1..5")
         .ends("sue")
         .is_reset("ann", "e1/4")
-        .is_wrong(&["order of epochs"]);
+        .assert_faults(&["order of epochs"]);
 }
 
 #[test]
-fn after_a_join_come_the_replay_then_the_users_then_live_messages() {
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1")
-        .closes("ann")
-        .says("e1/2")
-        .gets("sue", "e1/2")
-        .opens("ann");
-    tale.joined("ann", Some("e1/1"), "e1/2", true, false, 1)
-        .lists("ann", &["ann"])
-        .gets("ann", "e1/2");
-    tale.is_wrong(&["opening out of order"]);
-    let mut tale = Tale::of_two();
-    tale.talk("e1/1")
-        .closes("ann")
-        .opens("ann")
+fn replay_room_users_and_live_messages_must_follow_a_join_in_this_order() {
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1")
+        .disconnects("ann")
+        .sends_acked("e1/2")
+        .receives("sue", "e1/2")
+        .connects("ann");
+    history
+        .joined("ann", Some("e1/1"), "e1/2", true, false, 1)
+        .gets_room_users("ann", &["ann"])
+        .receives("ann", "e1/2");
+    history.assert_faults(&["wrong sequence after join"]);
+    let mut history = HistoryBuilder::with_two_members();
+    history
+        .sends_to_both("e1/1")
+        .disconnects("ann")
+        .connects("ann")
         .joined("ann", Some("e1/1"), "e1/1", true, false, 0)
-        .talk("e1/2");
-    tale.lists("ann", &["ann"])
-        .is_wrong(&["opening out of order"]);
+        .sends_to_both("e1/2");
+    history
+        .gets_room_users("ann", &["ann"])
+        .assert_faults(&["wrong sequence after join"]);
 }
 
 #[test]
-fn only_what_is_no_longer_kept_may_be_said_to_be_lost() {
-    // The log keeps two; `ann` lacked two.
-    let mut tale = Tale::of_two();
-    tale.promises.gaps = Some(2);
-    tale.talk("e1/1")
-        .closes("ann")
-        .says("e1/2..3")
-        .gets("sue", "e1/2..3")
-        .misses("ann", "e1/1", "e1/3", &["e1/2..3"]);
-    tale.head("e1/3").is_wrong(&["announced loss"]);
-    // Nothing, or less than is said, lies between.
-    let mut tale = Tale::of_two();
-    tale.promises.gaps = Some(2);
-    tale.talk("e1/1")
+fn only_messages_that_are_no_longer_kept_may_be_announced_as_lost() {
+    // The log keeps two messages, and `ann` missed two.
+    let mut history = HistoryBuilder::with_two_members();
+    history.promises.gaps = Some(2);
+    history
+        .sends_to_both("e1/1")
+        .disconnects("ann")
+        .sends_acked("e1/2..3")
+        .receives("sue", "e1/2..3")
+        .connects_with_gap("ann", "e1/1", "e1/3", &["e1/2..3"]);
+    history
+        .final_head("e1/3")
+        .assert_faults(&["unexpected announcement of a loss"]);
+    // No message, or fewer than announced, lies between.
+    let mut history = HistoryBuilder::with_two_members();
+    history.promises.gaps = Some(2);
+    history
+        .sends_to_both("e1/1")
         .is_reset("ann", "e1/1")
-        .talk("e1/2")
-        .is_wrong(&["announced loss"]);
+        .sends_to_both("e1/2")
+        .assert_faults(&["unexpected announcement of a loss"]);
     let lost_from = |from: u64| {
-        let mut tale = Tale::of_two();
-        tale.promises.gaps = Some(2);
-        tale.talk("e1/1").says("e1/2..9").gets("sue", "e1/2..9");
+        let mut history = HistoryBuilder::with_two_members();
+        history.promises.gaps = Some(2);
+        history
+            .sends_to_both("e1/1")
+            .sends_acked("e1/2..9")
+            .receives("sue", "e1/2..9");
         let reset = Fact::Reset {
             room: ROOM.into(),
             epoch: "e1".into(),
             seq: 7,
             lost_from: Some(from),
         };
-        tale.tell("ann", reset).gets("ann", "e1/8..9").head("e1/9");
-        tale
+        history
+            .record("ann", reset)
+            .receives("ann", "e1/8..9")
+            .final_head("e1/9");
+        history
     };
-    lost_from(2).is_fine();
-    lost_from(3).is_wrong(&["announced loss"]);
-    lost_from(1).is_wrong(&["announced loss"]);
-    // One of the two that are kept is held back.
-    let mut tale = Tale::of_two();
-    tale.promises.gaps = Some(2);
-    tale.talk("e1/1")
-        .closes("ann")
-        .says("e1/2..9")
-        .gets("sue", "e1/2..9")
-        .misses("ann", "e1/1", "e1/9", &["e1/9"]);
-    tale.head("e1/9").is_wrong(&["never came"]);
+    lost_from(2).assert_accepted();
+    lost_from(3).assert_faults(&["unexpected announcement of a loss"]);
+    lost_from(1).assert_faults(&["unexpected announcement of a loss"]);
+    // Only one of the two kept messages is replayed.
+    let mut history = HistoryBuilder::with_two_members();
+    history.promises.gaps = Some(2);
+    history
+        .sends_to_both("e1/1")
+        .disconnects("ann")
+        .sends_acked("e1/2..9")
+        .receives("sue", "e1/2..9")
+        .connects_with_gap("ann", "e1/1", "e1/9", &["e1/9"]);
+    history
+        .final_head("e1/9")
+        .assert_faults(&["missing message"]);
 }

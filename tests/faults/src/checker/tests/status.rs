@@ -1,243 +1,271 @@
-//! Presence by status.
+//! Status events.
 
-use super::tale::Tale;
+use super::history_builder::HistoryBuilder;
 use crate::checker::Presence;
 
 const ON: bool = true;
 const OFF: bool = false;
 
-/// Two calm watchers of `tim`, who is online in version 5.
-fn calm_pair() -> Tale {
-    let mut tale = Tale::default();
-    tale.opens("ann")
+/// Two unaffected watchers of `tim`: he is online in version 5.
+fn unaffected_pair() -> HistoryBuilder {
+    let mut history = HistoryBuilder::default();
+    history
+        .connects("ann")
         .watches("ann", ON, 5)
-        .opens("bob")
+        .connects("bob")
         .watches("bob", ON, 5)
-        .calm("ann")
-        .calm("bob");
-    tale
+        .unaffected("ann")
+        .unaffected("bob");
+    history
 }
 
 #[test]
-fn each_change_is_told_once() {
-    let mut tale = calm_pair();
-    tale.change("tim", OFF)
-        .is_told("ann", OFF, 8)
-        .change("tim", ON)
-        .is_told("ann", ON, 9);
-    tale.is_told("bob", OFF, 8)
-        .is_told("bob", ON, 9)
-        .state(ON, 9)
-        .is_fine();
+fn one_event_per_change_is_accepted() {
+    let mut history = unaffected_pair();
+    history
+        .presence_changed("tim", OFF)
+        .sees_status("ann", OFF, 8)
+        .presence_changed("tim", ON)
+        .sees_status("ann", ON, 9);
+    history
+        .sees_status("bob", OFF, 8)
+        .sees_status("bob", ON, 9)
+        .final_status(ON, 9)
+        .assert_accepted();
     assert_eq!(
         (
-            tale.figures().presence_expected,
-            tale.figures().presence_seen
+            history.stats().presence_expected,
+            history.stats().presence_seen
         ),
         (4, 4)
     );
 }
 
 #[test]
-fn a_change_that_was_not_told_is_found() {
-    let mut tale = calm_pair();
-    tale.change("tim", OFF)
-        .change("tim", ON)
-        .is_told("ann", OFF, 8)
-        .is_told("ann", ON, 9)
-        .is_told("bob", OFF, 8);
-    tale.is_wrong(&["missed change"]);
-    tale.state(ON, 9)
-        .is_wrong(&["missed change", "wrong state in the end"]);
-    // Told as one, though calm.
-    let mut tale = calm_pair();
-    tale.change("tim", OFF)
-        .change("tim", ON)
-        .change("tim", OFF)
-        .is_told("ann", OFF, 8)
-        .is_told("bob", OFF, 8);
-    tale.state(OFF, 8).is_wrong(&["missed change"]);
+fn a_change_without_an_event_is_a_fault() {
+    let mut history = unaffected_pair();
+    history
+        .presence_changed("tim", OFF)
+        .presence_changed("tim", ON)
+        .sees_status("ann", OFF, 8)
+        .sees_status("ann", ON, 9)
+        .sees_status("bob", OFF, 8);
+    history.assert_faults(&["missed status change"]);
+    history
+        .final_status(ON, 9)
+        .assert_faults(&["missed status change", "wrong final status"]);
+    // One event for several changes, although the watchers are unaffected.
+    let mut history = unaffected_pair();
+    history
+        .presence_changed("tim", OFF)
+        .presence_changed("tim", ON)
+        .presence_changed("tim", OFF)
+        .sees_status("ann", OFF, 8)
+        .sees_status("bob", OFF, 8);
+    history
+        .final_status(OFF, 8)
+        .assert_faults(&["missed status change"]);
 }
 
 #[test]
-fn a_change_that_was_not_is_noise() {
-    let mut tale = calm_pair();
-    tale.is_told("ann", OFF, 6)
-        .is_told("ann", ON, 7)
-        .is_told("bob", OFF, 6)
-        .is_told("bob", ON, 7)
-        .state(ON, 7);
-    tale.is_wrong(&["noise"]);
-    tale.promises.presence = Presence::FinalState;
-    tale.is_fine();
+fn an_event_without_a_change_is_a_fault() {
+    let mut history = unaffected_pair();
+    history
+        .sees_status("ann", OFF, 6)
+        .sees_status("ann", ON, 7)
+        .sees_status("bob", OFF, 6)
+        .sees_status("bob", ON, 7)
+        .final_status(ON, 7);
+    history.assert_faults(&["unexpected status change"]);
+    history.promises.presence = Presence::FinalState;
+    history.assert_accepted();
 }
 
 #[test]
-fn versions_rise() {
-    // The same twice, an older one, and one that the initial state had.
-    let mut tale = calm_pair();
-    tale.change("tim", OFF)
-        .is_told("ann", OFF, 8)
-        .is_told("bob", OFF, 8)
-        .is_told("ann", OFF, 8);
-    tale.is_wrong(&["old status"]);
-    let mut tale = Tale::default();
-    tale.opens("ann")
+fn versions_must_rise() {
+    // The same version twice, an older one, and the one of the initial state.
+    let mut history = unaffected_pair();
+    history
+        .presence_changed("tim", OFF)
+        .sees_status("ann", OFF, 8)
+        .sees_status("bob", OFF, 8)
+        .sees_status("ann", OFF, 8);
+    history.assert_faults(&["stale status"]);
+    let mut history = HistoryBuilder::default();
+    history
+        .connects("ann")
         .watches("ann", ON, 5)
-        .is_told("ann", OFF, 4)
-        .is_wrong(&["old status"]);
-    Tale::default()
-        .opens("ann")
+        .sees_status("ann", OFF, 4)
+        .assert_faults(&["stale status"]);
+    HistoryBuilder::default()
+        .connects("ann")
         .watches("ann", ON, 5)
-        .is_told("ann", ON, 5)
-        .is_wrong(&["old status"]);
-    // Over connections too.
-    let mut tale = Tale::default();
-    tale.opens("ann")
+        .sees_status("ann", ON, 5)
+        .assert_faults(&["stale status"]);
+    // Also across connections.
+    let mut history = HistoryBuilder::default();
+    history
+        .connects("ann")
         .watches("ann", ON, 5)
-        .closes("ann")
-        .opens("ann")
+        .disconnects("ann")
+        .connects("ann")
         .watches("ann", OFF, 4);
-    tale.is_wrong(&["old status"]);
-    tale.data_lost().is_fine();
-    let mut tale = Tale::default();
-    tale.opens("ann")
+    history.assert_faults(&["stale status"]);
+    history.data_lost().assert_accepted();
+    let mut history = HistoryBuilder::default();
+    history
+        .connects("ann")
         .watches("ann", ON, 5)
-        .closes("ann")
-        .opens("ann")
+        .disconnects("ann")
+        .connects("ann")
         .watches("ann", ON, 5)
-        .is_fine();
+        .assert_accepted();
 }
 
 #[test]
-fn a_version_means_one_thing() {
-    let mut tale = Tale::default();
-    tale.opens("ann")
+fn a_version_must_mean_the_same_to_every_client() {
+    let mut history = HistoryBuilder::default();
+    history
+        .connects("ann")
         .watches("ann", ON, 5)
-        .opens("bob")
+        .connects("bob")
         .watches("bob", OFF, 5);
-    tale.is_wrong(&["status with two meanings"]);
-    Tale::default()
-        .opens("ann")
+    history.assert_faults(&["conflicting status"]);
+    HistoryBuilder::default()
+        .connects("ann")
         .watches("ann", ON, 5)
-        .state(OFF, 5)
-        .is_wrong(&["status with two meanings", "wrong state in the end"]);
+        .final_status(OFF, 5)
+        .assert_faults(&["conflicting status", "wrong final status"]);
 }
 
 #[test]
-fn others_may_be_told_of_several_changes_at_once_but_of_none_that_was_not() {
-    let mut tale = calm_pair();
-    tale.opens("cid").watches("cid", ON, 5);
-    for who in ["ann", "bob"] {
-        tale.is_told(who, OFF, 8)
-            .is_told(who, ON, 9)
-            .is_told(who, OFF, 11);
+fn other_watchers_may_get_one_event_for_several_changes_but_none_without_a_change() {
+    let mut history = unaffected_pair();
+    history.connects("cid").watches("cid", ON, 5);
+    for watcher in ["ann", "bob"] {
+        history
+            .sees_status(watcher, OFF, 8)
+            .sees_status(watcher, ON, 9)
+            .sees_status(watcher, OFF, 11);
     }
-    tale.change("tim", OFF)
-        .change("tim", ON)
-        .change("tim", OFF)
-        .is_told("cid", OFF, 11)
-        .state(OFF, 11)
-        .is_fine();
-    let mut tale = calm_pair();
-    tale.opens("cid")
+    history
+        .presence_changed("tim", OFF)
+        .presence_changed("tim", ON)
+        .presence_changed("tim", OFF)
+        .sees_status("cid", OFF, 11)
+        .final_status(OFF, 11)
+        .assert_accepted();
+    let mut history = unaffected_pair();
+    history
+        .connects("cid")
         .watches("cid", ON, 5)
-        .is_told("cid", OFF, 6)
-        .is_told("cid", ON, 8)
-        .state(ON, 5);
-    tale.is_wrong(&["invented version", "wrong state in the end"]);
-    // As a state, too.
-    let mut tale = calm_pair();
-    tale.opens("cid")
+        .sees_status("cid", OFF, 6)
+        .sees_status("cid", ON, 8)
+        .final_status(ON, 5);
+    history.assert_faults(&["unknown status version", "wrong final status"]);
+    // The same with a state that the watcher asked for.
+    let mut history = unaffected_pair();
+    history
+        .connects("cid")
         .watches("cid", OFF, 6)
-        .closes("cid")
+        .disconnects("cid")
         .ends("cid")
-        .state(ON, 5)
-        .is_wrong(&["invented version"]);
+        .final_status(ON, 5)
+        .assert_faults(&["unknown status version"]);
 }
 
 #[test]
-fn in_the_end_everybody_knows_the_truth() {
-    let mut tale = Tale::default();
-    tale.opens("ann")
+fn every_watcher_must_know_the_true_status_at_the_end() {
+    let mut history = HistoryBuilder::default();
+    history
+        .connects("ann")
         .watches("ann", ON, 5)
-        .opens("bob")
+        .connects("bob")
         .watches("bob", ON, 5)
-        .change("tim", OFF);
-    tale.is_told("ann", OFF, 8)
-        .state(OFF, 8)
-        .is_wrong(&["wrong state in the end"]);
-    Tale::default()
-        .opens("ann")
+        .presence_changed("tim", OFF);
+    history
+        .sees_status("ann", OFF, 8)
+        .final_status(OFF, 8)
+        .assert_faults(&["wrong final status"]);
+    HistoryBuilder::default()
+        .connects("ann")
         .watches("ann", ON, 5)
         .ends("ann")
-        .change("tim", OFF)
-        .state(OFF, 8)
-        .is_fine();
+        .presence_changed("tim", OFF)
+        .final_status(OFF, 8)
+        .assert_accepted();
 }
 
 #[test]
-fn who_watches_nobody_is_told_nothing() {
-    Tale::default()
-        .opens("ann")
-        .is_told("ann", ON, 5)
-        .is_wrong(&["uninvited"]);
-    let mut tale = Tale::default();
-    tale.opens("ann")
+fn a_client_that_does_not_watch_must_not_be_notified() {
+    HistoryBuilder::default()
+        .connects("ann")
+        .sees_status("ann", ON, 5)
+        .assert_faults(&["not subscribed"]);
+    let mut history = HistoryBuilder::default();
+    history
+        .connects("ann")
         .watches("ann", ON, 5)
-        .closes("ann")
-        .opens("ann")
-        .is_told("ann", OFF, 6)
-        .is_wrong(&["uninvited"]);
+        .disconnects("ann")
+        .connects("ann")
+        .sees_status("ann", OFF, 6)
+        .assert_faults(&["not subscribed"]);
 }
 
 #[test]
-fn who_is_calm_stays_connected() {
-    let mut tale = calm_pair();
-    tale.closes("ann")
-        .opens("ann")
+fn an_unaffected_client_must_stay_connected() {
+    let mut history = unaffected_pair();
+    history
+        .disconnects("ann")
+        .connects("ann")
         .watches("ann", ON, 5)
-        .state(ON, 5)
-        .is_wrong(&["malformed"]);
-    // But may end: then what came is a beginning of what was.
-    let mut tale = calm_pair();
-    tale.change("tim", OFF)
-        .is_told("ann", OFF, 8)
-        .is_told("bob", OFF, 8)
+        .final_status(ON, 5)
+        .assert_faults(&["malformed history"]);
+    // But it may end: then its events must be the first ones of the expected ones.
+    let mut history = unaffected_pair();
+    history
+        .presence_changed("tim", OFF)
+        .sees_status("ann", OFF, 8)
+        .sees_status("bob", OFF, 8)
         .ends("ann")
-        .change("tim", ON);
-    tale.is_told("bob", ON, 9).state(ON, 9).is_fine();
+        .presence_changed("tim", ON);
+    history
+        .sees_status("bob", ON, 9)
+        .final_status(ON, 9)
+        .assert_accepted();
 }
 
 #[test]
-fn nobody_is_offline_who_was_not_away() {
-    let told = |away: u64| {
-        let mut tale = Tale::default();
-        tale.promises.nobody_gone_within = Some(2000);
-        tale.opens("ann")
+fn a_short_absence_must_not_be_reported_as_offline() {
+    let with_absence = |away: u64| {
+        let mut history = HistoryBuilder::default();
+        history.promises.no_departure_within = Some(2000);
+        history
+            .connects("ann")
             .watches("ann", ON, 5)
-            .opens("tim")
-            .closes("tim");
-        let gone_at = tale.records.last().unwrap().at;
-        tale.is_told("ann", OFF, 8)
-            .opens("tim")
-            .is_told("ann", ON, 9);
-        let count = tale.records.len();
+            .connects("tim")
+            .disconnects("tim");
+        let gone_at = history.records.last().unwrap().at;
+        history
+            .sees_status("ann", OFF, 8)
+            .connects("tim")
+            .sees_status("ann", ON, 9);
+        let count = history.records.len();
         for (number, at) in [
             (count - 3, gone_at + away),
             (count - 2, gone_at + away + 5),
             (count - 1, gone_at + away + 9),
         ] {
-            tale.records[number].at = at;
+            history.records[number].at = at;
         }
-        tale
+        history
     };
-    told(3000).is_fine();
-    told(1000).is_wrong(&["noise"]);
-    // Another of his connections lives.
-    let mut tale = told(3000);
-    let mut other = tale.records[3].clone();
-    other.who = "tim-2".into();
-    tale.records.insert(3, other);
-    tale.is_wrong(&["noise"]);
+    with_absence(3000).assert_accepted();
+    with_absence(1000).assert_faults(&["unexpected status change"]);
+    // Another connection of `tim` stays.
+    let mut history = with_absence(3000);
+    let mut other = history.records[3].clone();
+    other.source = "tim-2".into();
+    history.records.insert(3, other);
+    history.assert_faults(&["unexpected status change"]);
 }

@@ -1,0 +1,90 @@
+//! The upgrade of a session from polling to a WebSocket: probe, answer, `5`.
+
+use std::task::{Poll, ready};
+
+use tokio::io::AsyncWriteExt;
+
+use super::codec::Message;
+use super::connection::{Connection, End, NORMAL, PROTOCOL_ERROR};
+use super::input::ReadStop;
+use super::link::Link;
+use crate::frame::Frame;
+use crate::packet::Incoming;
+use crate::scheduler::yield_slice;
+use crate::session::UpgradeGuard;
+
+impl<S: Link> Connection<S> {
+    /// Upgrades the session to this WebSocket. The answer to the probe is written here and does not
+    /// belong to the session's output.
+    pub(super) async fn run_upgrade(&mut self, guard: UpgradeGuard) -> Result<(), End> {
+        match self.next_candidate_packet(&guard).await? {
+            Incoming::Probe => {}
+            _ => return Err(End::SendClose(PROTOCOL_ERROR)),
+        }
+        guard.probed();
+        let answer = Frame::packet("3probe");
+        let written = {
+            let io = &mut self.io;
+            let mut write = std::pin::pin!(async move {
+                io.write_all(answer.as_bytes()).await?;
+                io.flush().await
+            });
+            std::future::poll_fn(|cx| match write.as_mut().poll(cx) {
+                Poll::Ready(written) => Poll::Ready(written.map_err(|_| End::Lost)),
+                Poll::Pending if guard.park(cx) => Poll::Pending,
+                Poll::Pending => Poll::Ready(Err(End::Lost)),
+            })
+            .await
+        };
+        written?;
+        match self.next_candidate_packet(&guard).await? {
+            Incoming::Upgrade if guard.finish() => {}
+            _ => return Err(End::SendClose(PROTOCOL_ERROR)),
+        }
+        // A POST that began before the upgrade may still be arriving. Its packets were sent first,
+        // so they must be processed first.
+        let session = self.session.clone();
+        std::future::poll_fn(|cx| {
+            if session.awaits_post(cx) && !session.is_closed() {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
+        Ok(())
+    }
+
+    /// The next packet on a WebSocket that does not carry its session yet.
+    async fn next_candidate_packet(&mut self, guard: &UpgradeGuard) -> Result<Incoming, End> {
+        let mut packet = None;
+        std::future::poll_fn(|cx| {
+            if !guard.park(cx) {
+                return Poll::Ready(Err(End::SessionClosed));
+            }
+            let stop = ready!(self.poll_input(cx, |_, message| {
+                packet = Some(match message {
+                    Message::Text(text) => {
+                        Incoming::parse(&text).map_err(|_| End::SendClose(PROTOCOL_ERROR))?
+                    }
+                    Message::Ping(_) | Message::Pong => return Ok(()),
+                    Message::Close => return Err(End::SendClose(NORMAL)),
+                    Message::Binary(_) => return Err(End::SendClose(PROTOCOL_ERROR)),
+                });
+                // Stops reading after one packet: the input behind it belongs to the next step.
+                // The value is not used.
+                Err(End::SessionClosed)
+            }));
+            match (packet.take(), stop) {
+                (Some(packet), _) => Poll::Ready(Ok(packet)),
+                (None, Ok(ReadStop::End(end))) => Poll::Ready(Err(end)),
+                (None, Err(_)) => Poll::Ready(Err(End::Lost)),
+                (None, Ok(ReadStop::Yield)) => {
+                    yield_slice(cx);
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}

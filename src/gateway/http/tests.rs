@@ -1,0 +1,170 @@
+//! A node to send requests to, and the test of every route's right.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use http::StatusCode;
+use tower::ServiceExt;
+
+use super::routes::{self, Right};
+use super::*;
+use crate::auth::{ApiKeys, Authenticator, NewToken, Verifier};
+use crate::backplane::{BackplaneLimits, memory};
+use crate::delivery::{Delivery, DeliverySettings};
+use crate::domain::{Limits, Rate};
+use crate::gateway::connections::Connections;
+use crate::gateway::socketio::{Gateway, Settings};
+use crate::gateway::websocket;
+use crate::server::admission::Caps;
+
+const SECRET: &str = "a secret of at least thirty-two bytes";
+
+/// A node without a listener, in JWT mode. Its limits are so small that fuzzing reaches them.
+pub(super) fn node() -> Router {
+    let backplane = memory::embedded(BackplaneLimits {
+        history_size: 16,
+        rooms: 64,
+        ..BackplaneLimits::default()
+    });
+    let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
+    let limits = Limits {
+        event_bytes: 4096,
+        ..Limits::default()
+    };
+    let messaging = Arc::new(Messaging::new(backplane, delivery, limits));
+    let authenticator = Arc::new(Authenticator::Jwt(Box::new(
+        Verifier::hs256(SECRET, 0).unwrap(),
+    )));
+    let settings = Settings {
+        ping_interval: Duration::from_secs(25),
+        ping_timeout: Duration::from_secs(20),
+        packet_bytes: 65_536,
+    };
+    let plain = websocket::Settings {
+        message_bytes: 512,
+        chat_bytes: 65_536,
+        ping_interval: Duration::from_secs(25),
+        idle: Duration::from_secs(60),
+        write_timeout: Duration::from_secs(10),
+    };
+    let caps = Caps {
+        connections: 100,
+        unauthenticated: 100,
+        handshakes_per_sec: 1_000_000,
+        ..Caps::default()
+    };
+    let admission = Arc::new(Admission::new(caps));
+    let connections = Connections::new(
+        messaging.clone(),
+        authenticator.clone(),
+        admission.clone(),
+        1 << 20,
+    );
+    let gateway = Gateway::new(connections.clone(), settings);
+    let control = engineioxide::Control::default();
+    let state = Arc::new(HttpState {
+        messaging,
+        access: Access {
+            authenticator,
+            api_keys: ApiKeys::new(&["key".to_owned()]).unwrap(),
+            broadcast_roles: Some(vec!["service".to_owned()]),
+        },
+        origins: Origins::parse("https://app.example"),
+        admission,
+        post_limiter: CallerRateLimiter::new(Rate::default()),
+        broadcast_limiter: CallerRateLimiter::new(Rate::default()),
+        trusted_proxies: TrustedProxies::default(),
+        plain_websockets: PlainWebSocket::new(connections, plain, control.write_scheduler()),
+        control,
+        metrics: Arc::new(String::new),
+    });
+    router(state, &gateway)
+}
+
+/// The callers of the test of rights.
+#[derive(Debug, Clone, Copy)]
+enum TestCaller {
+    Anonymous,
+    /// A user that is in no room.
+    User,
+    /// A service with a token for the room `r` only.
+    ServiceOfRoom,
+    Service,
+}
+
+impl TestCaller {
+    const ALL: [Self; 4] = [
+        Self::Anonymous,
+        Self::User,
+        Self::ServiceOfRoom,
+        Self::Service,
+    ];
+
+    fn authorization(self) -> Option<String> {
+        let user = NewToken::lasting("ann", Duration::from_secs(60));
+        let role = Some("service".to_owned());
+        let token = match self {
+            Self::Anonymous => return None,
+            Self::User => user,
+            Self::ServiceOfRoom => NewToken {
+                role,
+                rooms: Some(vec!["r".to_owned()]),
+                ..user
+            },
+            Self::Service => NewToken { role, ..user },
+        };
+        Some(format!("Bearer {}", token.sign(SECRET).unwrap()))
+    }
+
+    /// The status with which a route with this right refuses the caller, if it does.
+    fn refusal(self, right: Right) -> Option<StatusCode> {
+        let is_allowed = match right {
+            Right::Public => true,
+            Right::User => !matches!(self, Self::Anonymous),
+            Right::Service | Right::RoomReader => {
+                matches!(self, Self::ServiceOfRoom | Self::Service)
+            }
+            // The scope of the limited token does not cover the room of broadcasts.
+            Right::UnlimitedService | Right::Broadcaster => matches!(self, Self::Service),
+        };
+        match self {
+            _ if is_allowed => None,
+            Self::Anonymous => Some(StatusCode::UNAUTHORIZED),
+            _ => Some(StatusCode::FORBIDDEN),
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_route_enforces_the_right_of_the_table() {
+    let node = node();
+    for route in routes::all() {
+        let target = route
+            .path
+            .replace("{room_id}", "r")
+            .replace("{user_id}", "bob");
+        for caller in TestCaller::ALL {
+            let mut request = Request::builder()
+                .method(route.method.clone())
+                .uri(&target)
+                .header("content-type", "application/json");
+            if let Some(authorization) = caller.authorization() {
+                request = request.header("authorization", authorization);
+            }
+            let body = r#"{"room_id":"r","content":"hi","type":"news"}"#;
+            let request = request.body(Body::from(body)).unwrap();
+            let Ok(response) = node.clone().oneshot(request).await;
+            let status = response.status();
+            match caller.refusal(route.right) {
+                Some(expected) => assert_eq!(status, expected, "{caller:?}: {target}"),
+                None => assert!(
+                    status.is_success() || (route.right == Right::User && status == 400),
+                    "{caller:?}: {target}: {status}"
+                ),
+            }
+        }
+    }
+}
