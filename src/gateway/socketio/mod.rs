@@ -4,6 +4,8 @@
 //! `outlet` as delivery sees it.
 
 mod auth_token;
+#[cfg(test)]
+mod fuzz;
 mod outlet;
 mod packet;
 mod receiver;
