@@ -1,4 +1,5 @@
-//! The doors: decode a request, call one use case, encode the answer. What is on the wire is in [`wire`] alone.
+//! The part that faces the network: decodes a request, calls one use case, encodes the reply. The
+//! JSON shapes are in [`wire`] alone.
 
 pub mod access;
 pub mod connections;

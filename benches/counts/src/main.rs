@@ -16,6 +16,7 @@ use hubbub::delivery::{
     CloseReason, Delivery, DeliverySettings, Event, Outlet, ReplayFrom, Shared,
 };
 use hubbub::domain::{ConnId, Limits, MessageFields, NewMessage, RoomId, UserId, Username};
+use hubbub::gateway::connections::decode_event;
 use hubbub::gateway::wire;
 use parking_lot::Mutex;
 
@@ -82,8 +83,9 @@ fn decode(times: usize) {
     );
     let limits = Limits::default();
     for _ in 0..times {
-        let (_, decoded) = wire::decode(black_box(&packet), &limits);
-        black_box(decoded.unwrap());
+        let event = wire::parse_packet(black_box(&packet), &limits);
+        let (_, request) = decode_event(event, &limits);
+        black_box(request.unwrap());
     }
 }
 

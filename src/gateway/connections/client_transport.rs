@@ -1,67 +1,60 @@
-//! What a connection needs of its door: how requests are read there, answers written, and what its end looks like.
+//! The interface between a connection and the transport that carries it, which Socket.IO and plain
+//! WebSockets implement: decoding of events, sending, and closing.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::Arrived;
+use super::events::{Request, RequestName};
+use super::inbox::EventText;
+use super::reply::ReplyTo;
 use crate::delivery::Outlet;
 use crate::domain::{ConnId, Limits, Refusal, UserId};
-use crate::gateway::wire::{Decoded, EventName};
+use crate::gateway::wire::ServerEvent;
 
-/// By which a client knows the answer to its request again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReplyTo {
-    /// It wants none; only a refusal is told, as the event `exception`.
-    None,
-    /// The number of an acknowledgement of Socket.IO.
-    Ack(i64),
-    /// Whatever a plain client named its request, as JSON.
-    Ref(Box<str>),
-}
-
-/// A request, taken apart.
+/// An event, decoded.
 pub struct IncomingEvent {
-    /// The event's name, for its refusal.
-    pub event: Cow<'static, str>,
-    /// Where the answer goes.
-    pub reference: ReplyTo,
-    /// What is asked.
-    pub decoded: Result<Decoded, Refusal>,
+    /// Its name, for the refusal.
+    pub name: RequestName,
+    /// The address of the reply.
+    pub reply_to: ReplyTo,
+    /// The request, or the reason why it is not valid.
+    pub request: Result<Request, Refusal>,
 }
 
-/// Why a transport is closed of which the client may come back by itself.
+/// Why the server closes a transport in such a way that the client reconnects by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// It went on when it was refused for a rate.
+    /// The client kept sending although its events were refused for its rate.
     RateLimitAbuse,
-    /// A fault of ours.
+    /// An internal error.
     Fault,
-    /// Nobody could have said who it is: the backplane is away.
+    /// The backplane cannot be reached, so the client could not authenticate.
     Unavailable,
 }
 
-/// One connection's way in and out. Nothing here waits.
+/// One client's transport. No method blocks.
 pub trait ClientTransport: Send + Sync {
-    /// Takes a request apart.
-    fn decode(&self, arrived: &Arrived, limits: &Limits) -> IncomingEvent;
-    /// Answers a request by that JSON object. Does nothing for [`ReplyTo::None`].
-    fn answer(&self, to: &ReplyTo, json: &str);
-    /// Tells an event with that JSON object.
-    fn tell(&self, name: EventName, json: &str);
-    /// The way out that delivery uses, once it is known whose it is.
+    /// Decodes an event.
+    fn decode(&self, text: &EventText, limits: &Limits) -> IncomingEvent;
+    /// Acknowledges a request with that JSON object. Does nothing for [`ReplyTo::None`].
+    fn acknowledge(&self, reply_to: &ReplyTo, json: &str);
+    /// Sends an event with that JSON object.
+    fn send_event(&self, event: ServerEvent, json: &str);
+    /// Makes the outlet by which delivery sends to the client, once its user is known.
     fn outlet(&self, conn: &ConnId, user: &UserId) -> Arc<dyn Outlet>;
-    /// How much is not yet written, in bytes.
+    /// The number of bytes that are queued and not written yet.
     fn unwritten(&self) -> usize;
-    /// Calls `then` once, as soon as fewer than `bytes` are unwritten, or the line is closed; never in the stack of the caller.
+    /// Calls `then` once, as soon as fewer than `bytes` are unwritten or the transport is closed,
+    /// and never in the caller's stack.
     fn when_below(&self, bytes: usize, then: Box<dyn FnOnce() + Send>);
-    /// True when nothing can be sent any more.
+    /// Whether nothing can be sent any more.
     fn is_closed(&self) -> bool;
-    /// Closes the transport so that the client comes back by itself.
-    fn close(&self, why: CloseReason);
-    /// Tells the refusal and ends the connection so that the client doesn't come back by itself: only for faults of identity.
-    fn send_away(&self, refusal: &Refusal);
-    /// From now on it is known who is connected.
-    fn introduce(&self);
-    /// The connection counts as gone, whatever becomes of its transport. May be called again.
-    fn ended(&self);
+    /// Closes the transport in such a way that the client reconnects by itself.
+    fn close(&self, reason: CloseReason);
+    /// Sends the refusal and ends the connection in such a way that the client does not reconnect
+    /// by itself: for faults of identity only.
+    fn disconnect(&self, refusal: &Refusal);
+    /// The connection has a user from now on, and no longer counts as unauthenticated.
+    fn mark_authenticated(&self);
+    /// The connection counts as lost, even if its transport still exists. May be called repeatedly.
+    fn connection_ended(&self);
 }

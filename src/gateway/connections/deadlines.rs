@@ -1,4 +1,4 @@
-//! What must happen to a connection at a certain time, for all connections in one task.
+//! Deadlines of connections, watched by one task for all connections of the node.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,49 +8,48 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How late a deadline may be.
-const TICK: Duration = Duration::from_millis(100);
+/// How often deadlines are checked, and so how late an action may run.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What happens when the time has come. It holds on to nothing that would outlive a connection: only the deadline's end, or
-/// taking it back, lets go of it.
-pub(super) type Deadline = Box<dyn FnOnce() + Send>;
+/// Runs once at its deadline. It must not own anything that should live no longer than the
+/// connection: it is dropped only after it ran, or by [`Deadlines::cancel`].
+pub(super) type DeadlineAction = Box<dyn FnOnce() + Send>;
 
-/// By which a deadline is taken back.
-pub(super) type Key = (Instant, u64);
+/// Identifies a deadline, to cancel it: its time, and a number that no other deadline has.
+pub(super) type DeadlineKey = (Instant, u64);
 
-type Due = Arc<Mutex<BTreeMap<Key, Deadline>>>;
+type Pending = Arc<Mutex<BTreeMap<DeadlineKey, DeadlineAction>>>;
 
 pub(super) struct Deadlines {
-    due: Due,
-    /// Sets apart the deadlines of one instant.
-    next: AtomicU64,
+    pending: Pending,
+    next_number: AtomicU64,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Deadlines {
+    /// Starts the task. Must be called within a tokio runtime.
     pub fn start() -> Self {
-        let due = Due::default();
-        let task = tokio::spawn(watch(due.clone()));
+        let pending = Pending::default();
+        let task = tokio::spawn(run_due_actions(pending.clone()));
         Self {
-            due,
-            next: AtomicU64::new(0),
+            pending,
+            next_number: AtomicU64::new(0),
             task,
         }
     }
 
-    /// Returns the key to take it back by; none for a time beyond the clock's end, which never comes.
-    pub fn add(&self, after: Duration, deadline: Deadline) -> Option<Key> {
-        let key = (
-            Instant::now().checked_add(after)?,
-            self.next.fetch_add(1, Ordering::Relaxed),
-        );
-        self.due.lock().insert(key, deadline);
+    /// Runs the action after that time. Returns `None` if the time lies beyond the end of the
+    /// clock, so that the action never runs.
+    pub fn add(&self, after: Duration, action: DeadlineAction) -> Option<DeadlineKey> {
+        let at = Instant::now().checked_add(after)?;
+        let key = (at, self.next_number.fetch_add(1, Ordering::Relaxed));
+        self.pending.lock().insert(key, action);
         Some(key)
     }
 
-    /// Takes a deadline back, which lets go of what it holds.
-    pub fn remove(&self, key: Key) {
-        self.due.lock().remove(&key);
+    /// Cancels a deadline and drops its action.
+    pub fn cancel(&self, key: DeadlineKey) {
+        self.pending.lock().remove(&key);
     }
 }
 
@@ -60,16 +59,18 @@ impl Drop for Deadlines {
     }
 }
 
-async fn watch(due: Due) {
-    let mut tick = tokio::time::interval(TICK);
+async fn run_due_actions(pending: Pending) {
+    let mut interval = tokio::time::interval(CHECK_INTERVAL);
     loop {
-        tick.tick().await;
-        let later = (Instant::now() + Duration::from_nanos(1), 0);
-        let now = {
-            let mut due = due.lock();
-            let rest = due.split_off(&later);
-            std::mem::replace(&mut *due, rest)
+        interval.tick().await;
+        let first_later = (Instant::now() + Duration::from_nanos(1), 0);
+        let due = {
+            let mut pending = pending.lock();
+            let later = pending.split_off(&first_later);
+            std::mem::replace(&mut *pending, later)
         };
-        now.into_values().for_each(|deadline| deadline());
+        for action in due.into_values() {
+            action();
+        }
     }
 }

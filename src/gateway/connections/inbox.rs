@@ -1,4 +1,5 @@
-//! What a connection has sent and nobody has taken up yet: in order, bounded in number and bytes, and rated.
+//! The events of a connection that are not processed yet: in order, bounded in number and bytes,
+//! and limited in rate.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,239 +10,253 @@ use socketioxide_core::Str;
 
 use crate::domain::{Code, Cost, Exceeded, Limiter, Limits, Rate, Rates, Refusal};
 
-/// The least number of events that an inbox holds; a larger burst raises it.
-const EVENTS: usize = 1024;
-/// How much an inbox holds, or one packet if that is more.
-const BYTES: usize = 4 << 20;
-/// How much all inboxes of a node hold together.
-const ALL_BYTES: usize = 256 << 20;
+/// The number of events that an inbox holds; the burst of the connection's rate, if that is larger.
+const MAX_EVENTS: usize = 1024;
+/// The bytes that an inbox holds; a single event may be larger.
+const MAX_BYTES: usize = 4 << 20;
+/// The bytes that all inboxes of a node hold together.
+const MAX_NODE_BYTES: usize = 256 << 20;
 
-/// A request that arrived, as its door got it.
-pub struct Arrived {
+/// The text of an event as its transport received it, not decoded yet.
+pub struct EventText {
     text: Str,
-    /// Where its JSON begins: to cut off what is before it would cost more than it takes.
+    /// The offset of the JSON. The text before it is kept, as cutting it off costs more than it
+    /// saves.
     start: usize,
     ack: Option<i64>,
-    binary: bool,
+    has_attachments: bool,
 }
 
-impl Arrived {
-    /// The text is its JSON from `start` on, which must be where a character begins.
+impl EventText {
+    /// An event whose JSON begins at the byte `start`, which must be a character boundary.
     #[must_use]
     pub fn new(text: Str, start: usize) -> Self {
         Self {
             text,
             start,
             ack: None,
-            binary: false,
+            has_attachments: false,
         }
     }
 
-    /// Wants the acknowledgement of that number, if any.
+    /// Sets the number of the Socket.IO acknowledgement that the client asked for, if any.
     #[must_use]
     pub fn with_ack(self, ack: Option<i64>) -> Self {
         Self { ack, ..self }
     }
 
-    /// Came with attachments, or without.
+    /// Sets whether binary attachments came with the event.
     #[must_use]
-    pub fn with_attachments(self, binary: bool) -> Self {
-        Self { binary, ..self }
+    pub fn with_attachments(self, has_attachments: bool) -> Self {
+        Self {
+            has_attachments,
+            ..self
+        }
     }
 
-    /// The number of the acknowledgement that Socket.IO wants.
+    /// The number of the Socket.IO acknowledgement that the client asked for.
     #[must_use]
     pub fn ack(&self) -> Option<i64> {
         self.ack
     }
 
-    /// Whether it came with attachments, which no event takes.
+    /// Whether binary attachments came with the event. No event accepts them.
     #[must_use]
-    pub fn is_binary(&self) -> bool {
-        self.binary
+    pub fn has_attachments(&self) -> bool {
+        self.has_attachments
     }
 
-    /// Its JSON: of Socket.IO the packet's array, of a plain client the whole frame.
+    /// The JSON: the array of a Socket.IO packet, or the whole frame of a plain client.
     #[must_use]
     pub fn json(&self) -> &str {
         &self.text[self.start..]
     }
 
-    /// What it holds in memory, in bytes.
+    /// The bytes held in memory.
     fn bytes(&self) -> usize {
         self.text.len()
     }
 }
 
-/// How far an inbox is.
+/// The life of an inbox.
 #[derive(PartialEq, Eq)]
 enum Phase {
-    /// The client isn't let in yet: events wait.
-    Closed,
-    /// Nothing to do, and no task that does it.
+    /// The client is not admitted yet. Events wait.
+    Unopened,
+    /// Empty, and no task processes it.
     Idle,
-    /// A task takes up one event after another.
+    /// A task processes it, or is scheduled to.
     Running,
-    /// The connection is lost or was ended: nothing more is taken in. A task takes up what waits, and then the loss.
-    Ending,
-    /// And that is done.
-    Ended,
+    /// The connection is lost or was ended, so nothing more is put in. A task processes the events
+    /// that wait, and then the loss.
+    Closing,
+    /// The loss has been handed out.
+    Closed,
 }
 
+/// The events of one connection that wait to be processed.
 pub(super) struct Inbox {
-    queue: VecDeque<Arrived>,
+    queue: VecDeque<EventText>,
     bytes: usize,
     phase: Phase,
-    /// What all inboxes hold.
-    all_bytes: Arc<AtomicUsize>,
-    allowance: Limiter,
-    /// How often it was refused for a rate, as an allowance of refusals.
-    refusals: Limiter,
+    /// The bytes of all inboxes of the node.
+    node_bytes: Arc<AtomicUsize>,
+    limiter: Limiter,
+    /// Limits how often the connection may exceed its rate.
+    refusal_limiter: Limiter,
 }
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.all_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.node_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-/// What the task that takes up events does next.
+/// The next step of the task that processes an inbox.
 pub(super) enum Next {
-    /// Handle this.
-    Event(Arrived),
-    /// Tell of the loss, and end.
+    /// Handle this event.
+    Event(EventText),
+    /// Handle the loss of the connection. Returned once.
     Loss,
-    /// End: there is nothing to do now.
+    /// End: the inbox is empty.
     Nothing,
 }
 
-/// What to do with an event that was put in.
+/// The caller's next step after an event was put into an inbox.
 pub(super) enum Put {
-    /// Nothing: someone takes it up.
+    /// Nothing: a task will process the event, or the client is not admitted yet.
     Queued,
-    /// Start taking up.
-    StartTask,
-    /// Say why not.
-    Refused(Arrived, Refusal),
-    /// Nobody listens any more.
+    /// Schedule the processing: nothing else does.
+    StartProcessing,
+    /// Send the refusal: the inbox is full.
+    Refused(EventText, Refusal),
+    /// Nothing: the connection is ending.
     Ignored,
 }
 
 impl Inbox {
-    pub fn new(all_bytes: Arc<AtomicUsize>) -> Self {
+    pub fn new(node_bytes: Arc<AtomicUsize>) -> Self {
         Self {
             queue: VecDeque::new(),
             bytes: 0,
-            phase: Phase::Closed,
-            all_bytes,
-            allowance: Limiter::default(),
-            refusals: Limiter::default(),
+            phase: Phase::Unopened,
+            node_bytes,
+            limiter: Limiter::default(),
+            refusal_limiter: Limiter::default(),
         }
     }
 
-    pub fn put(&mut self, arrived: Arrived, limits: &Limits) -> Put {
-        if matches!(self.phase, Phase::Ending | Phase::Ended) {
+    /// Appends an event.
+    pub fn put(&mut self, event: EventText, limits: &Limits) -> Put {
+        if self.is_closed() {
             return Put::Ignored;
         }
-        let bytes = arrived.bytes();
-        let most = EVENTS.max(usize::try_from(limits.socket.events.burst).unwrap_or(usize::MAX));
-        let full = self.bytes > 0 && self.bytes + bytes > BYTES;
-        if self.queue.len() >= most || full {
-            return Put::Refused(
-                arrived,
-                Refusal::new(Code::Overloaded, "too many events wait to be handled"),
-            );
+        let bytes = event.bytes();
+        let burst = usize::try_from(limits.socket.events.burst).unwrap_or(usize::MAX);
+        let is_too_large = self.bytes > 0 && self.bytes + bytes > MAX_BYTES;
+        if self.queue.len() >= MAX_EVENTS.max(burst) || is_too_large {
+            let text = "too many events wait to be handled";
+            return Put::Refused(event, Refusal::new(Code::Overloaded, text));
         }
-        if self.all_bytes.fetch_add(bytes, Ordering::Relaxed) > ALL_BYTES {
-            self.all_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return Put::Refused(
-                arrived,
-                Refusal::new(Code::Overloaded, "this node has too many events to handle"),
-            );
+        if self.node_bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_NODE_BYTES {
+            self.node_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let text = "this node has too many events to handle";
+            return Put::Refused(event, Refusal::new(Code::Overloaded, text));
         }
         self.bytes += bytes;
-        self.queue.push_back(arrived);
+        self.queue.push_back(event);
         if self.phase == Phase::Idle {
             self.phase = Phase::Running;
-            Put::StartTask
+            Put::StartProcessing
         } else {
             Put::Queued
         }
     }
 
-    /// Spends of the socket's allowance.
-    pub fn spend(&mut self, rates: &Rates, cost: Cost, now: Instant) -> Result<(), Exceeded> {
-        self.allowance.spend(rates, cost, now)
+    /// Charges the connection's rates.
+    pub fn charge(&mut self, rates: &Rates, cost: Cost, now: Instant) -> Result<(), Exceeded> {
+        self.limiter.spend(rates, cost, now)
     }
 
-    /// Notes that the socket was refused for a rate. True: it goes on in spite of that, and has to go.
+    /// Notes that a rate was exceeded. Returns true if that happened so often that the connection
+    /// has to be closed.
     pub fn is_abusing_rate_limit(&mut self, limits: &Limits, now: Instant) -> bool {
-        let events = Rate {
-            per_sec: limits.socket.events.per_sec.max(1),
-            burst: limits.refusals,
-        };
-        let patience = Rates {
-            events,
-            ..Rates::default()
-        };
-        limits.refusals > 0 && self.refusals.spend(&patience, Cost::event(0), now).is_err()
-    }
-
-    fn let_go(&mut self, bytes: usize) {
-        self.bytes -= bytes;
-        self.all_bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// The client is let in. True: start taking up what waits.
-    pub fn open(&mut self) -> bool {
-        if self.phase != Phase::Closed {
+        if limits.refusals == 0 {
             return false;
         }
-        self.phase = if self.queue.is_empty() {
-            Phase::Idle
-        } else {
-            Phase::Running
+        let refusals = Rates {
+            events: Rate {
+                per_sec: limits.socket.events.per_sec.max(1),
+                burst: limits.refusals,
+            },
+            ..Rates::default()
         };
-        self.phase == Phase::Running
+        self.refusal_limiter
+            .spend(&refusals, Cost::event(0), now)
+            .is_err()
     }
 
-    /// What to do next, for the one task that does it.
-    pub fn next(&mut self) -> Next {
-        if let Some(arrived) = self.queue.pop_front() {
-            self.let_go(arrived.bytes());
-            return Next::Event(arrived);
+    fn release(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.node_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Admits the client. Returns true if the caller has to schedule the processing of events that
+    /// wait already.
+    pub fn open(&mut self) -> bool {
+        if self.phase != Phase::Unopened {
+            return false;
         }
-        // An idle socket keeps no memory for what it may once have queued.
+        if self.queue.is_empty() {
+            self.phase = Phase::Idle;
+            false
+        } else {
+            self.phase = Phase::Running;
+            true
+        }
+    }
+
+    /// The next step of the one task that processes this inbox.
+    pub fn next(&mut self) -> Next {
+        if let Some(event) = self.queue.pop_front() {
+            self.release(event.bytes());
+            return Next::Event(event);
+        }
+        // An idle connection keeps no memory for events that it once had in its queue.
         self.queue = VecDeque::new();
         match self.phase {
-            Phase::Ending => {
-                self.phase = Phase::Ended;
+            Phase::Closing => {
+                self.phase = Phase::Closed;
                 Next::Loss
             }
-            Phase::Ended => Next::Nothing,
-            Phase::Closed | Phase::Idle | Phase::Running => {
+            Phase::Closed => Next::Nothing,
+            Phase::Unopened | Phase::Idle | Phase::Running => {
                 self.phase = Phase::Idle;
                 Next::Nothing
             }
         }
     }
 
-    /// Takes nothing more in; what waits is still taken up, unless it is to be `dropped`. True: start taking up.
-    pub fn end(&mut self, dropped: bool) -> bool {
-        let start = matches!(self.phase, Phase::Closed | Phase::Idle);
-        if self.phase != Phase::Ended {
-            self.phase = Phase::Ending;
-        }
-        if dropped {
-            self.queue = VecDeque::new();
-            self.let_go(self.bytes);
+    /// Accepts no more events. The ones that wait are still processed, and then the loss. Returns
+    /// true if the caller has to schedule that.
+    pub fn close(&mut self) -> bool {
+        let start = matches!(self.phase, Phase::Unopened | Phase::Idle);
+        if self.phase != Phase::Closed {
+            self.phase = Phase::Closing;
         }
         start
     }
 
-    /// Whether nothing is taken in any more.
-    pub fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Ending | Phase::Ended)
+    /// Like [`Inbox::close`], but discards the events that wait.
+    pub fn close_and_discard(&mut self) -> bool {
+        self.queue = VecDeque::new();
+        self.release(self.bytes);
+        self.close()
+    }
+
+    /// Whether no more events are accepted.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closing | Phase::Closed)
     }
 }
 
@@ -255,43 +270,49 @@ mod tests {
         Inbox::new(Arc::default())
     }
 
-    fn arrived(text: &str) -> Arrived {
-        Arrived::new(text.to_owned().into(), 0)
+    fn event(text: &str) -> EventText {
+        EventText::new(text.to_owned().into(), 0)
     }
 
     #[test]
-    fn events_wait_for_the_start_and_keep_their_order() {
+    fn events_wait_until_the_inbox_is_opened_and_keep_their_order() {
         let limits = Limits::default();
         let mut inbox = inbox();
-        assert!(matches!(inbox.put(arrived("1"), &limits), Put::Queued));
+        assert!(matches!(inbox.put(event("1"), &limits), Put::Queued));
         assert!(inbox.open());
-        assert!(matches!(inbox.put(arrived("2"), &limits), Put::Queued));
-        assert!(matches!(inbox.next(), Next::Event(event) if event.json() == "1"));
-        assert!(matches!(inbox.next(), Next::Event(event) if event.json() == "2"));
+        assert!(matches!(inbox.put(event("2"), &limits), Put::Queued));
+        assert!(matches!(inbox.next(), Next::Event(next) if next.json() == "1"));
+        assert!(matches!(inbox.next(), Next::Event(next) if next.json() == "2"));
         assert!(matches!(inbox.next(), Next::Nothing));
-        assert!(matches!(inbox.put(arrived("3"), &limits), Put::StartTask));
+        assert!(matches!(
+            inbox.put(event("3"), &limits),
+            Put::StartProcessing
+        ));
     }
 
     #[test]
-    fn what_was_sent_before_the_end_is_taken_up_and_then_the_loss_once() {
+    fn events_received_before_the_end_are_processed_and_then_the_loss_once() {
         let limits = Limits::default();
         let mut inbox = inbox();
         inbox.open();
-        assert!(matches!(inbox.put(arrived("1"), &limits), Put::StartTask));
-        assert!(!inbox.end(false), "its task runs already");
-        assert!(matches!(inbox.put(arrived("2"), &limits), Put::Ignored));
+        assert!(matches!(
+            inbox.put(event("1"), &limits),
+            Put::StartProcessing
+        ));
+        assert!(!inbox.close(), "its task runs already");
+        assert!(matches!(inbox.put(event("2"), &limits), Put::Ignored));
         assert!(matches!(inbox.next(), Next::Event(_)));
         assert!(matches!(inbox.next(), Next::Loss));
         assert!(matches!(inbox.next(), Next::Nothing));
-        assert!(!inbox.end(true) && matches!(inbox.next(), Next::Nothing));
+        assert!(!inbox.close_and_discard() && matches!(inbox.next(), Next::Nothing));
         let mut idle = Inbox::new(Arc::default());
-        idle.put(arrived("1"), &limits);
-        assert!(idle.end(true), "nobody else would tell of the loss");
+        idle.put(event("1"), &limits);
+        assert!(idle.close_and_discard(), "no task would process the loss");
         assert!(matches!(idle.next(), Next::Loss));
     }
 
     #[test]
-    fn a_burst_is_taken_and_what_exceeds_it_refused_with_a_hint() {
+    fn events_above_the_burst_are_refused_with_a_retry_hint() {
         let socket = Rates {
             events: Rate {
                 per_sec: 1,
@@ -306,11 +327,11 @@ mod tests {
         };
         let (mut inbox, now) = (inbox(), Instant::now());
         for _ in 0..3 {
-            inbox.spend(&limits.socket, Cost::event(1), now).unwrap();
+            inbox.charge(&limits.socket, Cost::event(1), now).unwrap();
         }
         let refusal = Refusal::rate_limited(
             inbox
-                .spend(&limits.socket, Cost::event(1), now)
+                .charge(&limits.socket, Cost::event(1), now)
                 .unwrap_err(),
             "",
         );
@@ -319,10 +340,10 @@ mod tests {
             (Code::RateLimited, "too many events")
         );
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(1)));
-        let patience = (0..100)
+        let tolerated = (0..100)
             .take_while(|_| !inbox.is_abusing_rate_limit(&limits, now))
             .count();
-        assert_eq!(patience, 5);
+        assert_eq!(tolerated, 5);
         let never = Limits {
             refusals: 0,
             ..limits.clone()
@@ -330,18 +351,21 @@ mod tests {
         assert!(!inbox.is_abusing_rate_limit(&never, now));
         assert!(
             !inbox.is_abusing_rate_limit(&limits, now + Duration::from_secs(1)),
-            "forgiven in time"
+            "a refusal no longer counts after its rate has made up for it"
         );
     }
 
     #[test]
-    fn all_inboxes_together_are_bounded_and_give_back_what_they_held() {
-        let (limits, all) = (Limits::default(), Arc::new(AtomicUsize::new(ALL_BYTES)));
+    fn all_inboxes_together_are_bounded_and_release_their_bytes() {
+        let (limits, all) = (
+            Limits::default(),
+            Arc::new(AtomicUsize::new(MAX_NODE_BYTES)),
+        );
         let large = "x".repeat(1 << 20);
         let (mut one, mut other) = (Inbox::new(all.clone()), Inbox::new(all.clone()));
-        assert!(matches!(one.put(arrived(&large), &limits), Put::Queued));
+        assert!(matches!(one.put(event(&large), &limits), Put::Queued));
         assert!(matches!(
-            other.put(arrived("1"), &limits),
+            other.put(event("1"), &limits),
             Put::Refused(
                 _,
                 Refusal {
@@ -351,26 +375,23 @@ mod tests {
             )
         ));
         assert!(matches!(one.next(), Next::Event(_)));
-        assert!(matches!(other.put(arrived("1"), &limits), Put::Queued));
-        assert!(matches!(
-            one.put(arrived(&large), &limits),
-            Put::Refused(..)
-        ));
-        other.end(true);
+        assert!(matches!(other.put(event("1"), &limits), Put::Queued));
+        assert!(matches!(one.put(event(&large), &limits), Put::Refused(..)));
+        other.close_and_discard();
         drop(one);
-        assert_eq!(all.load(Ordering::Relaxed), ALL_BYTES);
+        assert_eq!(all.load(Ordering::Relaxed), MAX_NODE_BYTES);
     }
 
     #[test]
-    fn a_full_inbox_says_so() {
+    fn events_that_do_not_fit_into_the_inbox_are_refused_as_overloaded() {
         let limits = Limits::default();
         let mut inbox = inbox();
         let large = "x".repeat(1 << 20);
         for _ in 0..4 {
-            assert!(matches!(inbox.put(arrived(&large), &limits), Put::Queued));
+            assert!(matches!(inbox.put(event(&large), &limits), Put::Queued));
         }
         assert!(matches!(
-            inbox.put(arrived(&large), &limits),
+            inbox.put(event(&large), &limits),
             Put::Refused(
                 _,
                 Refusal {

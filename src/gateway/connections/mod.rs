@@ -1,14 +1,23 @@
-//! Connections, whichever door they came in by: one inbox each, its requests taken up one after another, deadlines, and how
-//! one ends. What is particular to a door is behind its [`ClientTransport`].
+//! Connections of clients, whichever transport carries them: each has one inbox, from which events
+//! are processed one after another, rate limits, deadlines, and an end that is handled once.
+//!
+//! In reading order: [`connection`] (state, and receiving), `inbox`, [`processing`], [`events`]
+//! (one file per group of client events), [`reply`], [`authentication`], [`closing`]. The parts
+//! that differ between Socket.IO and plain WebSockets implement [`ClientTransport`].
 
+mod authentication;
 mod client_transport;
+mod closing;
 mod connection;
 mod deadlines;
+mod events;
 mod inbox;
 pub(crate) mod metrics;
+mod processing;
+mod reply;
 #[cfg(test)]
 mod tests;
-mod users;
+mod user_connections;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,124 +32,117 @@ use crate::server::ClientAddress;
 use crate::server::admission::Admission;
 use crate::telemetry::meter::Counter;
 use deadlines::Deadlines;
-use users::Users;
+use user_connections::UserConnections;
 
-pub use client_transport::{ClientTransport, CloseReason, IncomingEvent, ReplyTo};
+pub use client_transport::{ClientTransport, CloseReason, IncomingEvent};
 pub use connection::Connection;
-pub use inbox::Arrived;
+pub use events::{ClientEvent, Request, RequestName, decode_event};
+pub use inbox::EventText;
+pub use reply::ReplyTo;
 
-/// The longest line of connections with events to take up.
-const LINE: usize = 256;
-
-/// How much of an outbox is for what, in bytes.
+/// How full an outbox may become before different senders wait, in bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
-    /// With less unwritten, whatever is paced goes on: answers and replays.
-    pub half: usize,
-    /// What live messages may take: the rest is left for what isn't paced, and can't wait.
-    pub messages: usize,
+pub struct OutboxThresholds {
+    /// Replies and replays continue while less than this is unwritten.
+    pub writable: usize,
+    /// Live messages are queued up to this. The rest is reserved for events that nothing slows down
+    /// and that cannot wait.
+    pub live_messages: usize,
 }
 
-impl Bounds {
-    /// Of an outbox of so many bytes.
+impl OutboxThresholds {
+    /// The thresholds of an outbox with that capacity: 50 % and 75 %.
     #[must_use]
     pub fn of(outbox_bytes: usize) -> Self {
         Self {
-            half: outbox_bytes / 2,
-            messages: outbox_bytes / 4 * 3,
+            writable: outbox_bytes / 2,
+            live_messages: outbox_bytes / 4 * 3,
         }
     }
 }
 
-/// What is counted of requests.
+/// Counters of client events.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Events that arrived.
+    /// Events received.
     pub events: Counter,
-    /// Events that were refused.
+    /// Events refused, for any reason.
     pub refused: Counter,
-    /// Events refused because the sender was too fast.
+    /// Events refused because a rate was exceeded.
     pub rate_limited: Counter,
-    /// Connections closed because they went on when they were refused for a rate.
+    /// Connections closed because they kept exceeding their rate.
     pub closed_rate_limited: Counter,
-    /// Events refused because the connection's inbox was full.
+    /// Events refused because the inbox was full.
     pub overloaded: Counter,
 }
 
-/// All that the connections of a node share.
+/// The state that all connections of a node share.
 pub struct Connections {
-    chat: Arc<Messaging>,
+    messaging: Arc<Messaging>,
     auth: Arc<Authenticator>,
     admission: Arc<Admission>,
-    /// What may be unwritten of one connection.
+    /// The capacity of one connection's outbox.
     outbox_bytes: usize,
     deadlines: Deadlines,
-    /// Connections with events to take up, where all of it is done on one thread.
-    work: WriteScheduler,
-    users: Users,
+    /// Connections with events to process; used where everything runs on one thread.
+    scheduler: WriteScheduler,
+    users: UserConnections,
     counters: Counters,
-    /// What all inboxes hold.
+    /// The bytes in all inboxes.
     inbox_bytes: Arc<AtomicUsize>,
-    next_connection: AtomicU64,
-    /// Sets this process's connections apart from every other's, before and after it.
+    next_number: AtomicU64,
+    /// Distinguishes the ids of this process's connections from those of every other process,
+    /// including earlier and later ones on the same host.
     incarnation: String,
 }
 
 impl Connections {
-    /// Of that chat. Must be called within a tokio runtime, once for a chat.
+    /// Must be called within a tokio runtime, once for each [`Messaging`].
     #[must_use]
     pub fn new(
-        chat: Arc<Messaging>,
+        messaging: Arc<Messaging>,
         auth: Arc<Authenticator>,
         admission: Arc<Admission>,
         outbox_bytes: usize,
     ) -> Arc<Self> {
         let connections = Arc::new(Self {
-            chat,
+            messaging,
             auth,
             admission,
             outbox_bytes,
             deadlines: Deadlines::start(),
-            work: WriteScheduler::default(),
-            users: Users::default(),
+            scheduler: WriteScheduler::default(),
+            users: UserConnections::default(),
             counters: Counters::default(),
             inbox_bytes: Arc::default(),
-            next_connection: AtomicU64::new(0),
+            next_number: AtomicU64::new(0),
             incarnation: uuid::Uuid::new_v4().simple().to_string()[..12].to_owned(),
         });
-        connections.work.start();
+        connections.scheduler.start();
         let weak = Arc::downgrade(&connections);
-        let end = move |user: &UserId| {
-            for connection in weak
-                .upgrade()
-                .iter()
-                .flat_map(|connections| connections.users.of(user))
-            {
-                connection.end_by_service();
+        let disconnect = move |user: &UserId| {
+            let Some(connections) = weak.upgrade() else {
+                return;
+            };
+            for connection in connections.users.of(user) {
+                connection.disconnect_by_service();
             }
         };
-        connections.chat.on_disconnect(Box::new(end));
+        connections.messaging.on_disconnect(Box::new(disconnect));
         connections
     }
 
-    /// Whether events are taken up in a line: where most is done without waiting, on one thread. What has come in is read of
-    /// all connections first then, and a processor need not change between the one and the other for each.
-    ///
-    /// Not where many stand there already: then events are taken up while they are read, which keeps those back that follow.
-    fn work_in_line(&self) -> bool {
-        self.work.is_single_threaded() && self.chat.is_alone() && self.work.queue_len() < LINE
-    }
-
-    /// A connection over that line, which nobody is bound to yet.
+    /// Opens a connection, which has no user yet, over that transport. `client` is the address that
+    /// its rates count for.
     #[must_use]
     pub fn open(
         self: &Arc<Self>,
-        line: Arc<dyn ClientTransport>,
+        transport: Arc<dyn ClientTransport>,
         client: Option<ClientAddress>,
     ) -> Arc<Connection> {
-        let number = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let conn = ConnId::trusted(&format!("{}.{number:x}", self.incarnation));
-        Connection::new(self.clone(), conn, number, line, client)
+        Connection::new(self.clone(), conn, number, transport, client)
     }
 
     /// Calls `then` after that time.
@@ -150,23 +152,23 @@ impl Connections {
 
     /// The use cases.
     #[must_use]
-    pub fn chat(&self) -> &Arc<Messaging> {
-        &self.chat
+    pub fn messaging(&self) -> &Arc<Messaging> {
+        &self.messaging
     }
 
-    /// How identities are known.
+    /// How clients are identified.
     #[must_use]
     pub fn auth(&self) -> &Authenticator {
         &self.auth
     }
 
-    /// What may be unwritten of one connection, in bytes.
+    /// The capacity of one connection's outbox, in bytes.
     #[must_use]
     pub fn outbox_bytes(&self) -> usize {
         self.outbox_bytes
     }
 
-    /// What has been counted.
+    /// The counters.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -175,6 +177,6 @@ impl Connections {
 
 impl Drop for Connections {
     fn drop(&mut self) {
-        self.work.stop();
+        self.scheduler.stop();
     }
 }

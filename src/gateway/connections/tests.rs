@@ -1,49 +1,50 @@
-//! When events are taken up: in a line where everything runs on one thread, and at once elsewhere.
+//! When events are processed: queued if everything runs on one thread, and at once otherwise.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::processing::MAX_SCHEDULED;
 use super::*;
 use crate::backplane::{BackplaneLimits, memory};
 use crate::delivery::{Delivery, DeliverySettings, Outlet};
 use crate::domain::{Code, Limits, Rates, Refusal};
-use crate::gateway::wire::EventName;
+use crate::gateway::wire::ServerEvent;
 use crate::server::admission::Caps;
 
-/// The answers of all, in order: whose, and to which of its events.
-type Answers = Arc<Mutex<Vec<(usize, i64)>>>;
+/// The acknowledgements of all connections, in order: the connection's number, and the number of
+/// its event.
+type Acks = Arc<Mutex<Vec<(usize, i64)>>>;
 
-/// A door whose clients only say what is refused.
+/// A transport whose events are all invalid and ask for an acknowledgement.
 struct Client {
     number: usize,
-    answers: Answers,
+    acks: Acks,
 }
 
 impl ClientTransport for Client {
-    fn decode(&self, arrived: &Arrived, _: &Limits) -> IncomingEvent {
-        let reference = ReplyTo::Ack(arrived.ack().unwrap());
+    fn decode(&self, text: &EventText, _: &Limits) -> IncomingEvent {
         IncomingEvent {
-            event: "history".into(),
-            reference,
-            decoded: Err(Refusal::new(Code::BadRequest, "on purpose")),
+            name: RequestName::Known(ClientEvent::History),
+            reply_to: ReplyTo::Ack(text.ack().unwrap()),
+            request: Err(Refusal::new(Code::BadRequest, "on purpose")),
         }
     }
 
-    fn answer(&self, to: &ReplyTo, _: &str) {
-        let ReplyTo::Ack(event) = to else {
-            panic!("every event wants an answer")
+    fn acknowledge(&self, reply_to: &ReplyTo, _: &str) {
+        let ReplyTo::Ack(event) = reply_to else {
+            panic!("every event asks for an acknowledgement")
         };
-        self.answers.lock().push((self.number, *event));
+        self.acks.lock().push((self.number, *event));
     }
 
-    fn tell(&self, name: EventName, json: &str) {
-        panic!("{name:?} {json}");
+    fn send_event(&self, event: ServerEvent, json: &str) {
+        panic!("{event:?} {json}");
     }
 
     fn outlet(&self, _: &ConnId, _: &UserId) -> Arc<dyn Outlet> {
-        unreachable!("nobody says who it is")
+        unreachable!("no client authenticates")
     }
 
     fn unwritten(&self) -> usize {
@@ -58,87 +59,89 @@ impl ClientTransport for Client {
         false
     }
 
-    fn close(&self, why: CloseReason) {
-        panic!("{why:?}");
+    fn close(&self, reason: CloseReason) {
+        panic!("{reason:?}");
     }
 
-    fn send_away(&self, refusal: &Refusal) {
+    fn disconnect(&self, refusal: &Refusal) {
         panic!("{refusal:?}");
     }
 
-    fn introduce(&self) {}
+    fn mark_authenticated(&self) {}
 
-    fn ended(&self) {}
+    fn connection_ended(&self) {}
 }
 
-/// So many connections of a node on its own, and what they are answered.
-fn connections(count: usize) -> (Vec<Arc<Connection>>, Answers) {
+/// Connections of a node without Redis, and their acknowledgements.
+fn connections(count: usize) -> (Vec<Arc<Connection>>, Acks) {
     let backplane = memory::embedded(BackplaneLimits::default());
     let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
     let limits = Limits {
         socket: Rates::default(),
         ..Limits::default()
     };
-    let chat = Arc::new(Messaging::new(backplane, delivery, limits));
+    let messaging = Arc::new(Messaging::new(backplane, delivery, limits));
     let admission = Arc::new(Admission::new(Caps::default()));
-    let node = Connections::new(chat, Arc::new(Authenticator::Open), admission, 1 << 20);
-    let answers = Answers::default();
+    let node = Connections::new(messaging, Arc::new(Authenticator::Open), admission, 1 << 20);
+    let acks = Acks::default();
     let open = |number| {
         let connection = node.open(
             Arc::new(Client {
                 number,
-                answers: answers.clone(),
+                acks: acks.clone(),
             }),
             None,
         );
         connection.start();
         connection
     };
-    ((0..count).map(open).collect(), answers)
+    ((0..count).map(open).collect(), acks)
 }
 
-fn say(connection: &Arc<Connection>, event: i64) {
-    connection.receive(Arrived::new(r#"["history"]"#.to_owned().into(), 0).with_ack(Some(event)));
+fn receive(connection: &Arc<Connection>, event: i64) {
+    let text = EventText::new(r#"["history"]"#.to_owned().into(), 0);
+    connection.receive(text.with_ack(Some(event)));
 }
 
-async fn answered(answers: &Answers, count: usize) -> Vec<(usize, i64)> {
+/// The acknowledgements, once there are that many.
+async fn acknowledged(acks: &Acks, count: usize) -> Vec<(usize, i64)> {
     let all = async {
-        while answers.lock().len() < count {
+        while acks.lock().len() < count {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(10), all)
         .await
         .unwrap();
-    answers.lock().clone()
+    acks.lock().clone()
 }
 
 #[tokio::test]
-async fn on_one_thread_all_that_came_in_is_read_before_any_of_it_is_taken_up() {
-    let (all, answers) = connections(3);
+async fn on_one_thread_all_connections_are_read_before_any_event_is_processed() {
+    let (all, acks) = connections(3);
     for event in 0..2 {
         for connection in &all {
-            say(connection, event);
+            receive(connection, event);
         }
     }
-    assert_eq!(*answers.lock(), [], "while they are read");
-    // Each its own in their order, and those who came first, first.
+    assert_eq!(*acks.lock(), [], "while they are read");
+    // Each connection's events in their order, and connections in the order of their first events.
     let expected = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)];
-    assert_eq!(answered(&answers, 6).await, expected);
+    assert_eq!(acknowledged(&acks, 6).await, expected);
 }
 
 #[tokio::test]
-async fn on_one_thread_who_has_said_much_does_not_hold_up_the_others() {
-    let (all, answers) = connections(2);
-    (0..300).for_each(|event| say(&all[0], event));
-    say(&all[1], 0);
-    let answers = answered(&answers, 301).await;
-    let of_the_other = answers.iter().position(|(number, _)| *number == 1).unwrap();
+async fn on_one_thread_a_connection_with_many_events_lets_others_go_after_128() {
+    let (all, acks) = connections(2);
+    (0..300).for_each(|event| receive(&all[0], event));
+    receive(&all[1], 0);
+    let acks = acknowledged(&acks, 301).await;
+    let of_the_second = acks.iter().position(|(number, _)| *number == 1).unwrap();
     assert!(
-        of_the_other <= 128,
-        "behind {of_the_other} of the first one's"
+        of_the_second <= 128,
+        "behind {of_the_second} of the first connection"
     );
-    let of_the_first: Vec<i64> = answers
+    let of_the_first: Vec<i64> = acks
         .iter()
         .filter(|(number, _)| *number == 0)
         .map(|(_, event)| *event)
@@ -147,20 +150,24 @@ async fn on_one_thread_who_has_said_much_does_not_hold_up_the_others() {
 }
 
 #[tokio::test]
-async fn on_one_thread_reading_does_not_run_ahead_of_a_long_line() {
-    let (all, answers) = connections(LINE + 1);
+async fn on_one_thread_events_are_processed_inline_while_the_queue_is_full() {
+    let (all, acks) = connections(MAX_SCHEDULED + 1);
     all.iter()
-        .take(LINE)
-        .for_each(|connection| say(connection, 0));
-    assert_eq!(*answers.lock(), []);
-    say(&all[LINE], 0);
-    assert_eq!(*answers.lock(), [(LINE, 0)], "taken up as it was read");
-    answered(&answers, LINE + 1).await;
+        .take(MAX_SCHEDULED)
+        .for_each(|connection| receive(connection, 0));
+    assert_eq!(*acks.lock(), []);
+    receive(&all[MAX_SCHEDULED], 0);
+    assert_eq!(
+        *acks.lock(),
+        [(MAX_SCHEDULED, 0)],
+        "processed while it was read"
+    );
+    acknowledged(&acks, MAX_SCHEDULED + 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn with_several_threads_an_event_is_taken_up_by_the_one_that_read_it() {
-    let (all, answers) = connections(1);
-    say(&all[0], 0);
-    assert_eq!(*answers.lock(), [(0, 0)]);
+async fn on_several_threads_an_event_is_processed_by_the_thread_that_read_it() {
+    let (all, acks) = connections(1);
+    receive(&all[0], 0);
+    assert_eq!(*acks.lock(), [(0, 0)]);
 }

@@ -4,22 +4,22 @@ use engineioxide::{Frame, SendOutcome, SessionHandle};
 
 use crate::delivery::{CloseReason, Event, Outlet, Shared};
 use crate::domain::{ConnId, UserId};
-use crate::gateway::connections::Bounds;
+use crate::gateway::connections::OutboxThresholds;
 use crate::gateway::wire::{Envelope, encode_event};
 
-/// The way out of one session.
-pub(super) struct SocketOutlet {
+/// Sends delivery's events over one session.
+pub(super) struct SocketIoOutlet {
     pub conn: ConnId,
     pub user: UserId,
     pub handle: SessionHandle,
-    pub bounds: Bounds,
+    pub thresholds: OutboxThresholds,
 }
 
 fn frame(event: &Event) -> Frame {
     Frame::text(&encode_event(Envelope::SocketIo, event))
 }
 
-impl Outlet for SocketOutlet {
+impl Outlet for SocketIoOutlet {
     fn conn(&self) -> &ConnId {
         &self.conn
     }
@@ -29,7 +29,7 @@ impl Outlet for SocketOutlet {
     }
 
     fn deliver(&self, event: &Shared) {
-        // What doesn't fit closes the session, which is all that is to be done about it.
+        // A frame that does not fit closes the session. Nothing else has to be done then.
         match event.encoded(frame) {
             Some(frame) => self.handle.send(frame),
             None => self.handle.send(&frame(event.event())),
@@ -37,20 +37,20 @@ impl Outlet for SocketOutlet {
     }
 
     fn offer(&self, event: &Shared) -> bool {
-        let most = self.bounds.messages;
+        let max_unwritten = self.thresholds.live_messages;
         let outcome = match event.encoded(frame) {
-            Some(frame) => self.handle.send_below(most, frame),
-            None => self.handle.send_below(most, &frame(event.event())),
+            Some(frame) => self.handle.send_below(max_unwritten, frame),
+            None => self.handle.send_below(max_unwritten, &frame(event.event())),
         };
         outcome != SendOutcome::Busy
     }
 
     fn has_room(&self) -> bool {
-        self.handle.unwritten() < self.bounds.half
+        self.handle.unwritten() < self.thresholds.writable
     }
 
     fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
-        self.handle.when_below(self.bounds.half, wake);
+        self.handle.when_below(self.thresholds.writable, wake);
     }
 
     fn is_closed(&self) -> bool {

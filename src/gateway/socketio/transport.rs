@@ -1,4 +1,4 @@
-//! A Socket.IO socket as its connection sees it.
+//! A Socket.IO session as its connection sees it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -7,104 +7,117 @@ use std::time::Duration;
 use engineioxide::{Frame, SessionHandle};
 use parking_lot::Mutex;
 
-use super::outlet::SocketOutlet;
-use super::{Handshake, Living, packet};
+use super::outlet::SocketIoOutlet;
+use super::{Handshake, OpenConnection, packet};
 use crate::delivery::Outlet;
 use crate::domain::{ConnId, Limits, Refusal, UserId};
 use crate::gateway::connections::{
-    Arrived, Bounds, ClientTransport, CloseReason, Connections, IncomingEvent, ReplyTo,
+    ClientTransport, CloseReason, Connections, EventText, IncomingEvent, OutboxThresholds, ReplyTo,
+    decode_event,
 };
-use crate::gateway::wire::{Envelope, EventName, Exception, decode};
+use crate::gateway::wire::{Envelope, Exception, ServerEvent, parse_packet, to_json};
 
-/// How long a client that was sent away has to end the connection by itself.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a client that was sent DISCONNECT has to close the transport itself.
+const CLIENT_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a last packet may take to be written.
-const FLUSH: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(super) struct SocketLine {
+pub(super) struct SocketIoTransport {
     connections: Arc<Connections>,
     handle: SessionHandle,
     handshake: Arc<Handshake>,
-    /// Given back at the connection's end.
-    living: Mutex<Option<Living>>,
+    /// Dropped when the connection ends.
+    open_connection: Mutex<Option<OpenConnection>>,
 }
 
-/// Whether a transport is there and nobody on it. It is not held on to: its places in the counts are free when it is gone.
-fn is_deserted(handshake: &Weak<Handshake>) -> bool {
+/// Whether the transport still exists and no connection is open on it. The handshake is held
+/// weakly, so that its slot is released as soon as the transport is gone.
+fn is_unused(handshake: &Weak<Handshake>) -> bool {
     handshake
         .upgrade()
-        .is_some_and(|handshake| handshake.living.load(Ordering::Acquire) == 0)
+        .is_some_and(|handshake| handshake.open_connections.load(Ordering::Acquire) == 0)
 }
 
-impl SocketLine {
+impl SocketIoTransport {
     pub fn new(
         connections: &Arc<Connections>,
         handle: SessionHandle,
         handshake: Arc<Handshake>,
     ) -> Self {
-        let living = Mutex::new(Some(Living::on(&handshake)));
+        let open_connection = Mutex::new(Some(OpenConnection::on(&handshake)));
         Self {
             connections: connections.clone(),
             handle,
             handshake,
-            living,
+            open_connection,
         }
     }
 
-    /// As long as a socket may take to say who it is.
-    fn patience(&self) -> Duration {
-        self.connections.chat().limits().auth_timeout
+    /// Closes the session at once. The client reconnects by itself.
+    pub fn close_now(&self) {
+        self.handle.close();
     }
 
-    /// The CONNECT was refused. The client won't come back by itself; it may end the transport in its own time, but not for
-    /// ever: it is closed, unless a later CONNECT on it was welcome. After a DISCONNECT: without it, JavaScript clients before
-    /// 4 take the close for a broken transport, come back, and are refused again, without end.
-    pub fn end_refused(&self) {
-        let (handle, handshake) = (self.handle.clone(), Arc::downgrade(&self.handshake));
-        let end = move || {
-            if is_deserted(&handshake) {
-                handle.send(&packet::disconnect());
-                handle.close_after_flush(FLUSH);
+    /// Closes the transport after a refused CONNECT, unless another CONNECT on it was accepted
+    /// within the time for authentication.
+    ///
+    /// A client whose CONNECT was refused does not reconnect by itself, and may close the transport
+    /// itself in that time. DISCONNECT is sent before the close: without it, JavaScript clients
+    /// before version 4 take the close for a broken transport, reconnect and are refused again,
+    /// endlessly.
+    pub fn close_after_refused_connect(&self) {
+        let handle = self.handle.clone();
+        self.if_unused_after_auth_timeout(move || {
+            handle.send(&packet::disconnect());
+            handle.close_after_flush(FLUSH_TIMEOUT);
+        });
+    }
+
+    /// Runs the action if no connection is open on the transport when the time for authentication
+    /// is over.
+    fn if_unused_after_auth_timeout(&self, action: impl FnOnce() + Send + 'static) {
+        let handshake = Arc::downgrade(&self.handshake);
+        let auth_timeout = self.connections.messaging().limits().auth_timeout;
+        let run = move || {
+            if is_unused(&handshake) {
+                action();
             }
         };
-        self.connections.call_after(self.patience(), Box::new(end));
+        self.connections.call_after(auth_timeout, Box::new(run));
     }
 }
 
-impl ClientTransport for SocketLine {
-    fn decode(&self, arrived: &Arrived, limits: &Limits) -> IncomingEvent {
-        let (event, decoded) = decode(arrived.json(), limits);
-        let decoded = match decoded {
-            Ok(_) if arrived.is_binary() => Err(Refusal::bad_request(
-                "the payload must not hold attachments",
-            )),
-            decoded => decoded,
-        };
+impl ClientTransport for SocketIoTransport {
+    fn decode(&self, text: &EventText, limits: &Limits) -> IncomingEvent {
+        let (name, mut request) = decode_event(parse_packet(text.json(), limits), limits);
+        if request.is_ok() && text.has_attachments() {
+            let refusal = Refusal::bad_request("the payload must not hold attachments");
+            request = Err(refusal);
+        }
         IncomingEvent {
-            event,
-            reference: arrived.ack().map_or(ReplyTo::None, ReplyTo::Ack),
-            decoded,
+            name,
+            reply_to: text.ack().map_or(ReplyTo::None, ReplyTo::Ack),
+            request,
         }
     }
 
-    fn answer(&self, to: &ReplyTo, json: &str) {
-        if let ReplyTo::Ack(id) = to {
+    fn acknowledge(&self, reply_to: &ReplyTo, json: &str) {
+        if let ReplyTo::Ack(id) = reply_to {
             self.handle.send(&packet::ack(*id, json));
         }
     }
 
-    fn tell(&self, name: EventName, json: &str) {
+    fn send_event(&self, event: ServerEvent, json: &str) {
         self.handle
-            .send(&Frame::text(&Envelope::SocketIo.wrap(name, json)));
+            .send(&Frame::text(&Envelope::SocketIo.wrap(event, json)));
     }
 
     fn outlet(&self, conn: &ConnId, user: &UserId) -> Arc<dyn Outlet> {
-        let (conn, user, handle) = (conn.clone(), user.clone(), self.handle.clone());
-        Arc::new(SocketOutlet {
-            conn,
-            user,
-            handle,
-            bounds: Bounds::of(self.connections.outbox_bytes()),
+        Arc::new(SocketIoOutlet {
+            conn: conn.clone(),
+            user: user.clone(),
+            handle: self.handle.clone(),
+            thresholds: OutboxThresholds::of(self.connections.outbox_bytes()),
         })
     }
 
@@ -124,35 +137,30 @@ impl ClientTransport for SocketLine {
         self.handle.close();
     }
 
-    fn send_away(&self, refusal: &Refusal) {
-        let json = serde_json::to_string(&Exception::of(refusal, None))
-            .expect("the wire's shapes always serialise");
-        self.tell(EventName::Exception, &json);
+    fn disconnect(&self, refusal: &Refusal) {
+        let json = to_json(&Exception::of(refusal, None));
+        self.send_event(ServerEvent::Exception, &json);
         self.handle.send(&packet::disconnect());
         let handle = self.handle.clone();
         self.connections
-            .call_after(FAREWELL, Box::new(move || handle.close()));
+            .call_after(CLIENT_CLOSE_TIMEOUT, Box::new(move || handle.close()));
     }
 
-    fn introduce(&self) {
-        if let Some(place) = &self.handshake.place {
-            place.mark_authenticated();
+    fn mark_authenticated(&self) {
+        if let Some(slot) = &self.handshake.slot {
+            slot.mark_authenticated();
         }
     }
 
-    /// The client may have left the namespace only. The transport is closed, unless it comes back: or anyone could keep one
-    /// without ever saying who it is.
-    fn ended(&self) {
-        let living = self.living.lock().take();
-        if living.is_none() || self.handle.is_closed() {
+    /// The client may have left the namespace only, with its transport still open. The transport is
+    /// closed after the time for authentication unless the client comes back: otherwise a client
+    /// could keep a transport open without ever authenticating.
+    fn connection_ended(&self) {
+        let was_open = self.open_connection.lock().take().is_some();
+        if !was_open || self.handle.is_closed() {
             return;
         }
-        let (handle, handshake) = (self.handle.clone(), Arc::downgrade(&self.handshake));
-        let end = move || {
-            if is_deserted(&handshake) {
-                handle.close();
-            }
-        };
-        self.connections.call_after(self.patience(), Box::new(end));
+        let handle = self.handle.clone();
+        self.if_unused_after_auth_timeout(move || handle.close());
     }
 }

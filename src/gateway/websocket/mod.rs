@@ -1,10 +1,14 @@
-//! The plain WebSocket door: JSON frames over a bare WebSocket, for broadcasts and for chat.
+//! Plain WebSocket clients: JSON frames over a WebSocket without Socket.IO, for broadcasts and for
+//! chat.
+//!
+//! `socket_task` reads and writes a client's WebSocket, `outbox` holds the frames to be written,
+//! `transport` is the client as its connection sees it, and `outlet` as delivery sees it.
 
-mod end;
+mod close_status;
 mod metrics;
 mod outbox;
 mod outlet;
-mod task;
+mod socket_task;
 mod transport;
 
 use std::collections::HashMap;
@@ -12,91 +16,93 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use engineioxide::WriteScheduler;
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
-use super::connections::{Bounds, Connection, Connections};
-use super::wire::{Envelope, EventName, Resumed, going_away};
+use super::connections::{Connection, Connections, OutboxThresholds};
+use super::wire::{Envelope, Resumed, ServerEvent, to_json};
 use crate::auth::Identity;
-use crate::delivery::ReplayFrom;
+use crate::delivery::{JoinOutcome, ReplayFrom};
 use crate::domain::{Code, Refusal};
 use crate::server::ClientAddress;
 use crate::server::admission::ConnectionSlot;
 use crate::telemetry::meter::Counter;
-use outbox::Most;
-use outlet::Programme;
-use task::{BATCH, Patience, Transport};
-use transport::PlainLine;
+use outbox::OutboxLimits;
+use outlet::OutletKind;
+use socket_task::{SocketTask, Timeouts, WRITE_BATCH_BYTES};
+use transport::PlainTransport;
 
-pub use end::End;
+pub use close_status::CloseStatus;
 pub use outbox::Outbox;
 
-/// How long what is queued for a client may take to be written when its connection ends.
-const FLUSH: Duration = Duration::from_secs(2);
-/// What the frames of a full outbox have on average, at least: so the memory for them stays within twice their bytes.
-const MEAN_FRAME_BYTES: usize = 64;
-/// What is read of a client at once, in bytes.
-const READ_BYTES: usize = 2048;
+/// How long queued frames may take to be written when their connection ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// A full outbox holds at most one frame for each so many bytes, so that the memory for the frames
+/// themselves stays within twice their bytes.
+const MIN_MEAN_FRAME_BYTES: usize = 64;
+/// The size of the buffer that a client's messages are read into.
+const READ_BUFFER_BYTES: usize = 2048;
 
-/// How this door behaves.
+/// Settings of plain WebSockets.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The largest message of a client that is here for broadcasts, in bytes.
+    /// The largest message of a client that does not chat, in bytes.
     pub message_bytes: usize,
-    /// The largest of one that chats.
+    /// The largest message of a client that chats, in bytes.
     pub chat_bytes: usize,
-    /// Of silence before a client is pinged.
+    /// The silence after which a client is pinged.
     pub ping_interval: Duration,
-    /// Of silence, pongs included, before it is closed.
+    /// The silence, without a pong either, after which the connection is closed.
     pub idle: Duration,
-    /// Without taking what is written.
+    /// How long a client may take to read a write.
     pub write_timeout: Duration,
 }
 
-/// What this door counts.
+/// Counters of plain WebSockets.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Connections that were let in.
+    /// Connections that were admitted.
     pub opened: Counter,
-    /// Connections closed because they didn't read.
+    /// Connections closed because the client did not read.
     pub slow_consumers: Counter,
-    /// Connections closed because nothing was heard of them.
+    /// Connections closed because nothing was received.
     pub idle: Counter,
-    /// Messages that came, pings and pongs included.
+    /// Messages received, including pings and pongs.
     pub messages_in: Counter,
-    /// Messages that were written.
+    /// Messages written.
     pub messages_out: Counter,
-    /// Bytes of texts that came.
+    /// Bytes of text received.
     pub bytes_in: Counter,
-    /// Bytes that were written.
+    /// Bytes written.
     pub bytes_out: Counter,
 }
 
-/// What a client asked for with its handshake.
+/// The options in a client's handshake.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectParams {
-    /// From where it wants broadcasts, and be told of it; `None`: from now on, without a word.
+    /// The position from which on it wants broadcasts; it is sent `resumed` then. `None`:
+    /// broadcasts from now on, without `resumed`.
     pub resume: Option<ReplayFrom>,
-    /// It is here to chat.
+    /// The client chats.
     pub chat: bool,
 }
 
-/// The door itself.
+/// The plain WebSocket clients of this node.
 pub struct PlainWebSocket {
     connections: Arc<Connections>,
     settings: Settings,
+    /// In which outboxes wait to be written.
     scheduler: WriteScheduler,
     counters: Arc<Counters>,
-    /// Everyone's way out.
     outboxes: Mutex<HashMap<u64, Arc<Outbox>>>,
-    next: AtomicU64,
+    next_number: AtomicU64,
 }
 
 impl PlainWebSocket {
-    /// A door for those connections, which wait to write in that line.
+    /// Opens its clients' connections in `connections`. Their outboxes wait in `scheduler` to be
+    /// written.
     #[must_use]
     pub fn new(
         connections: Arc<Connections>,
@@ -109,176 +115,173 @@ impl PlainWebSocket {
             scheduler,
             counters: Arc::default(),
             outboxes: Mutex::default(),
-            next: AtomicU64::new(0),
+            next_number: AtomicU64::new(0),
         })
     }
 
-    /// What has been counted.
+    /// The counters.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// How many clients are here.
+    /// The number of clients.
     #[must_use]
     pub fn len(&self) -> usize {
         self.outboxes.lock().len()
     }
 
-    /// Whether nobody is here.
+    /// Whether there are no clients.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Everyone's way out.
+    /// The outboxes of all clients.
     #[must_use]
     pub fn outboxes(&self) -> Vec<Arc<Outbox>> {
         self.outboxes.lock().values().cloned().collect()
     }
 
-    /// Lets someone in who has said who it is. What is broadcast after the call will reach it.
+    /// Admits a client that its handshake has identified. Everything that is broadcast after the
+    /// call reaches the client.
     ///
     /// # Errors
-    /// What `authenticate` and [`Connection::listen`] say.
+    /// Those of [`Connection::authenticate`] and [`Connection::listen`].
     pub async fn open(
         self: &Arc<Self>,
         identity: Identity,
         params: ConnectParams,
         client: Option<ClientAddress>,
-        place: ConnectionSlot,
-    ) -> Result<Visit, Refusal> {
-        let bytes = self.connections.outbox_bytes();
-        let outbox = Arc::new(Outbox::new(
-            Most {
-                bytes,
-                frames: bytes / MEAN_FRAME_BYTES,
-            },
-            self.scheduler.clone(),
-        ));
-        let line = Arc::new(PlainLine {
-            outbox: outbox.clone(),
-            bounds: Bounds::of(bytes),
-            place,
-        });
-        let connection = self.connections.open(line.clone(), client);
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.outboxes.lock().insert(number, outbox.clone());
-        let chat = params.chat;
-        // From here on whatever happens gives back all that was taken.
-        let visit = Visit {
-            door: self.clone(),
-            number,
-            connection: connection.clone(),
-            outbox: outbox.clone(),
-            chat,
+        slot: ConnectionSlot,
+    ) -> Result<AdmittedClient, Refusal> {
+        let outbox_bytes = self.connections.outbox_bytes();
+        let limits = OutboxLimits {
+            bytes: outbox_bytes,
+            frames: outbox_bytes / MIN_MEAN_FRAME_BYTES,
         };
+        let outbox = Arc::new(Outbox::new(limits, self.scheduler.clone()));
+        let transport = Arc::new(PlainTransport {
+            outbox: outbox.clone(),
+            thresholds: OutboxThresholds::of(outbox_bytes),
+            slot,
+        });
+        let connection = self.connections.open(transport.clone(), client);
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        self.outboxes.lock().insert(number, outbox.clone());
+        // From here on, dropping it releases everything that the client takes up.
+        let admitted = AdmittedClient {
+            plain: self.clone(),
+            number,
+            connection,
+            outbox,
+            chat: params.chat,
+        };
+        let connection = &admitted.connection;
         let user = identity.user.clone();
         connection.authenticate(identity).await?;
         if params.chat {
-            connection.introduce();
+            connection.announce_identity();
         }
-        let told = params.resume.is_some();
-        let tell = move |outcome: &_| {
-            if told {
-                let json = serde_json::to_string(&Resumed::of(outcome))
-                    .expect("the wire's shapes always serialise");
-                outbox.send(Envelope::Plain.wrap(EventName::Resumed, &json).into());
-            }
-        };
-        let outlet = line.outlet_for(connection.id(), &user, Programme::Broadcasts);
-        match connection
-            .listen(outlet, params.resume.unwrap_or(ReplayFrom::Live), tell)
-            .await
-        {
-            // A token that is limited to rooms may be good for these alone.
-            Err(refusal) if refusal.code != Code::Forbidden => return Err(refusal),
-            _ => {}
+        let outlet = transport.outlet_of_kind(connection.id(), &user, OutletKind::Broadcasts);
+        let from = params.resume.clone().unwrap_or(ReplayFrom::Live);
+        let send_resumed = resumed_sender(&admitted.outbox, &params);
+        match connection.listen(outlet, from, send_resumed).await {
+            Ok(()) => {}
+            // A token that is limited to rooms may still be valid for these.
+            Err(refusal) if refusal.code == Code::Forbidden => {}
+            Err(refusal) => return Err(refusal),
         }
         self.counters.opened.add(1);
-        Ok(visit)
+        Ok(admitted)
     }
 }
 
-/// A client that was let in: it is gone when this is dropped.
-pub struct Visit {
-    door: Arc<PlainWebSocket>,
+/// Sends `resumed` if the client asked to resume.
+fn resumed_sender(
+    outbox: &Arc<Outbox>,
+    params: &ConnectParams,
+) -> impl FnOnce(&JoinOutcome) + Send + use<> {
+    let outbox = outbox.clone();
+    let wants_resumed = params.resume.is_some();
+    move |outcome| {
+        if wants_resumed {
+            let json = to_json(&Resumed::of(outcome));
+            outbox.send(Envelope::Plain.wrap(ServerEvent::Resumed, &json).into());
+        }
+    }
+}
+
+/// A client that was admitted. Dropping it ends its connection.
+pub struct AdmittedClient {
+    plain: Arc<PlainWebSocket>,
     number: u64,
     connection: Arc<Connection>,
     outbox: Arc<Outbox>,
     chat: bool,
 }
 
-impl Visit {
-    /// Answers the handshake, and carries messages from then on.
+impl AdmittedClient {
+    /// Answers the handshake and carries messages from then on.
     pub fn begin(self, upgrade: WebSocketUpgrade) -> Response {
-        let Settings {
-            message_bytes,
-            chat_bytes,
-            ping_interval,
-            idle,
-            write_timeout,
-        } = self.door.settings;
-        let most = if self.chat { chat_bytes } else { message_bytes };
-        let patience = Patience {
-            ping: ping_interval.min(idle / 2),
-            idle,
-            write: write_timeout,
+        let settings = &self.plain.settings;
+        let max_message = if self.chat {
+            settings.chat_bytes
+        } else {
+            settings.message_bytes
         };
         let upgrade = upgrade
-            .max_message_size(most)
-            .max_frame_size(most)
-            .read_buffer_size(READ_BYTES);
-        // Frames of a batch leave in one write. Whatever fits into the outbox fits, and so many answers to pings: without a
-        // bound these would pile up for who doesn't read them.
-        let upgrade = upgrade
-            .write_buffer_size(BATCH)
-            .max_write_buffer_size(self.door.connections.outbox_bytes() + BATCH);
+            .max_message_size(max_message)
+            .max_frame_size(max_message)
+            .read_buffer_size(READ_BUFFER_BYTES);
+        // The frames of a batch are written in one system call. The buffer has space for everything
+        // that fits into the outbox. Without a limit, pongs would accumulate in it for a client
+        // that does not read them.
+        let max_write_buffer = self.plain.connections.outbox_bytes() + WRITE_BATCH_BYTES;
         upgrade
+            .write_buffer_size(WRITE_BATCH_BYTES)
+            .max_write_buffer_size(max_write_buffer)
             .protocols(["bearer"])
-            .on_upgrade(async move |socket| {
-                let (connection, outbox) = (self.connection.clone(), self.outbox.clone());
-                connection.start();
-                let counters = self.door.counters.clone();
-                let mut transport = Transport::new(socket, connection, outbox, counters, patience);
-                let end = transport.carry().await;
-                tracing::debug!(conn = %self.connection.id(), ?end, "a plain connection ends");
-                match end {
-                    Some(End::Slow) => self.door.counters.slow_consumers.add(1),
-                    Some(End::Idle) => self.door.counters.idle.add(1),
-                    _ => {}
-                }
-                // Nothing more reaches the client; its place stays taken until the transport is gone.
-                self.outbox.shut();
-                self.connection.lost();
-                transport.finish(end).await;
-            })
+            .on_upgrade(|socket| self.run(socket))
+    }
+
+    async fn run(self, socket: WebSocket) {
+        let settings = &self.plain.settings;
+        let timeouts = Timeouts {
+            ping: settings.ping_interval.min(settings.idle / 2),
+            idle: settings.idle,
+            write: settings.write_timeout,
+        };
+        self.connection.start();
+        let counters = &self.plain.counters;
+        let mut task = SocketTask::new(
+            socket,
+            self.connection.clone(),
+            self.outbox.clone(),
+            counters.clone(),
+            timeouts,
+        );
+        let status = task.run().await;
+        tracing::debug!(conn = %self.connection.id(), ?status, "plain connection ended");
+        match status {
+            Some(CloseStatus::Slow) => counters.slow_consumers.add(1),
+            Some(CloseStatus::Idle) => counters.idle.add(1),
+            _ => {}
+        }
+        // Nothing more reaches the client. Its slot stays taken until the transport is gone.
+        self.outbox.mark_closed();
+        self.connection.lost();
+        task.finish(status).await;
     }
 }
 
-impl Drop for Visit {
+impl Drop for AdmittedClient {
     fn drop(&mut self) {
-        self.outbox.depart();
-        self.door.outboxes.lock().remove(&self.number);
+        self.outbox.mark_gone();
+        self.plain.outboxes.lock().remove(&self.number);
+        // The loss is processed in a task, which needs a runtime.
         if tokio::runtime::Handle::try_current().is_ok() {
             self.connection.lost();
         }
-    }
-}
-
-impl Outbox {
-    /// Tells the client that this node drains, and when its time will have come.
-    pub fn announce_end(self: &Arc<Self>, reconnect_in: Duration) {
-        self.send(going_away(Envelope::Plain, reconnect_in).into());
-    }
-
-    /// Closes the connection, so that the client comes back, when what is queued has been written, at the latest after `limit`.
-    pub fn close_after_flush(&self, limit: Duration) {
-        self.end_by(End::Restart, Instant::now() + limit);
-    }
-
-    /// Closes the connection at once, so that the client comes back.
-    pub fn close(&self) {
-        self.end(End::Restart);
     }
 }

@@ -1,9 +1,11 @@
-//! What is to be written to one plain client: bounded in bytes and frames, filled by anyone, emptied by its transport.
+//! The frames that are to be written to one plain client: bounded in bytes and number, queued by
+//! any task, written by the client's socket task.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
 use engineioxide::{Scheduled, WriteScheduler};
@@ -12,118 +14,135 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::end::End;
+use super::close_status::CloseStatus;
+use crate::gateway::wire::{Envelope, going_away};
 
-/// What a frame takes besides its text: its header, at most.
-const HEADER: usize = 10;
+/// The size of a frame's header, at most.
+const HEADER_BYTES: usize = 10;
 
-/// The most that waits for one client.
+/// The capacity of an outbox.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Most {
+pub(super) struct OutboxLimits {
     pub bytes: usize,
     pub frames: usize,
 }
 
-type Wake = Box<dyn FnOnce() + Send>;
+type Callback = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct State {
     queue: VecDeque<Utf8Bytes>,
-    /// How it is to end, and until when what is queued may still be written.
-    end: Option<(End, Instant)>,
-    /// Who waits until fewer bytes than that are unwritten.
-    waiting: Vec<(usize, Wake)>,
+    /// How the connection is to be closed, and until when queued frames may still be written.
+    closing: Option<(CloseStatus, Instant)>,
+    /// Each is called once fewer bytes than that are unwritten.
+    waiters: Vec<(usize, Callback)>,
 }
 
-/// One client's way out.
+/// The outbox of one plain client.
 pub struct Outbox {
     state: Mutex<State>,
-    /// Bytes that are queued, or given to the transport and not yet written.
+    /// The bytes that are queued, or given to the socket and not written yet.
     unwritten: AtomicUsize,
     closed: AtomicBool,
-    transport: AtomicWaker,
-    /// Where it waits to write, and whether it does.
+    socket_task: AtomicWaker,
     scheduler: WriteScheduler,
-    in_line: AtomicBool,
+    /// The outbox waits in the scheduler for its slice.
+    is_scheduled: AtomicBool,
     /// Closed when the transport is gone.
     gone: Semaphore,
-    most: Most,
+    limits: OutboxLimits,
 }
 
-/// What the transport is to do.
-pub(super) enum Task {
-    /// Write these; so many bytes of the outbox they are.
+/// The next step of the socket task.
+pub(super) enum NextStep {
+    /// Write these frames, which are that many bytes of the outbox.
     Write(Vec<Utf8Bytes>, usize),
-    /// End the connection.
-    End(End),
-    /// Wait.
-    Nothing,
+    /// Close the connection.
+    Close(CloseStatus),
+    /// Wait: nothing is queued.
+    Wait,
 }
 
 impl Outbox {
-    /// Empty; it waits to write in that line.
-    pub(super) fn new(most: Most, scheduler: WriteScheduler) -> Self {
+    pub(super) fn new(limits: OutboxLimits, scheduler: WriteScheduler) -> Self {
         Self {
             state: Mutex::default(),
             unwritten: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
-            transport: AtomicWaker::new(),
+            socket_task: AtomicWaker::new(),
             scheduler,
-            in_line: AtomicBool::new(false),
+            is_scheduled: AtomicBool::new(false),
             gone: Semaphore::new(0),
-            most,
+            limits,
         }
     }
 
-    /// Puts a frame at the end. Nothing is ever dropped from the middle: what doesn't fit ends the connection.
+    /// Queues a frame. No frame is ever dropped from the middle: one that does not fit closes the
+    /// connection.
     pub(super) fn send(self: &Arc<Self>, frame: Utf8Bytes) {
-        if !self.send_below(self.most.bytes, frame) {
-            self.end(End::Slow);
+        if !self.send_below(self.limits.bytes, frame) {
+            self.close_now(CloseStatus::Slow);
         }
     }
 
-    /// As [`Self::send`], if no more bytes than that are unwritten then. False: nothing was put in.
-    pub(super) fn send_below(self: &Arc<Self>, most: usize, frame: Utf8Bytes) -> bool {
+    /// Queues a frame if no more than `max_unwritten` bytes are unwritten then. Returns false if
+    /// the frame was not queued and may be offered again.
+    pub(super) fn send_below(self: &Arc<Self>, max_unwritten: usize, frame: Utf8Bytes) -> bool {
         let mut state = self.state.lock();
-        if self.is_closed() || state.end.is_some() {
+        if self.is_closed() || state.closing.is_some() {
             return true;
         }
-        let bytes = frame.len() + HEADER;
-        if self.unwritten() + bytes > most || state.queue.len() >= self.most.frames {
+        let bytes = frame.len() + HEADER_BYTES;
+        if self.unwritten() + bytes > max_unwritten || state.queue.len() >= self.limits.frames {
             return false;
         }
         self.unwritten.fetch_add(bytes, Ordering::AcqRel);
         state.queue.push_back(frame);
         drop(state);
-        if !self.in_line.swap(true, Ordering::AcqRel) {
+        if !self.is_scheduled.swap(true, Ordering::AcqRel) {
             self.scheduler.schedule(self.clone());
         }
         true
     }
 
-    /// Ends the connection when what is queued has been written, at the latest at that time. Nothing more is taken in.
-    pub(super) fn end_by(&self, end: End, until: Instant) {
-        self.state.lock().end.get_or_insert((end, until));
-        self.transport.wake();
+    /// Notifies the client that this node drains, and when its connection will be closed.
+    pub fn announce_end(self: &Arc<Self>, reconnect_in: Duration) {
+        self.send(going_away(Envelope::Plain, reconnect_in).into());
     }
 
-    /// Ends the connection at once: what is queued is lost.
-    pub(super) fn end(&self, end: End) {
-        self.abandon(&mut self.state.lock(), end);
-        self.transport.wake();
+    /// Closes the connection when the queued frames have been written, at the latest after `limit`.
+    /// The client reconnects.
+    pub fn close_after_flush(&self, limit: Duration) {
+        self.close_with(CloseStatus::Restart, Instant::now() + limit);
     }
 
-    fn abandon(&self, state: &mut State, end: End) {
+    /// Closes the connection at once. The client reconnects.
+    pub fn close(&self) {
+        self.close_now(CloseStatus::Restart);
+    }
+
+    /// Closes the connection when the queued frames have been written, at the latest at that time.
+    /// Accepts no more frames.
+    pub(super) fn close_with(&self, status: CloseStatus, until: Instant) {
+        self.state.lock().closing.get_or_insert((status, until));
+        self.socket_task.wake();
+    }
+
+    /// Closes the connection at once and discards the queued frames.
+    pub(super) fn close_now(&self, status: CloseStatus) {
+        let mut state = self.state.lock();
         let bytes: usize = state
             .queue
             .drain(..)
-            .map(|frame| frame.len() + HEADER)
+            .map(|frame| frame.len() + HEADER_BYTES)
             .sum();
         self.unwritten.fetch_sub(bytes, Ordering::AcqRel);
-        state.end = Some((end, Instant::now()));
+        state.closing = Some((status, Instant::now()));
+        drop(state);
+        self.socket_task.wake();
     }
 
-    /// Bytes not yet written.
+    /// The number of bytes that are not written yet.
     pub(super) fn unwritten(&self) -> usize {
         self.unwritten.load(Ordering::Acquire)
     }
@@ -133,120 +152,129 @@ impl Outbox {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Calls `wake` once, on the transport's task or another, as soon as fewer bytes are unwritten or the outbox is closed.
-    pub(super) fn when_below(&self, bytes: usize, wake: Wake) {
+    /// Calls `callback` once, in the socket task or another one, as soon as fewer bytes than that
+    /// are unwritten or the outbox is closed.
+    pub(super) fn when_below(&self, bytes: usize, callback: Callback) {
         let mut state = self.state.lock();
         if self.is_closed() {
             drop(state);
-            tokio::spawn(async move { wake() });
+            tokio::spawn(async move { callback() });
             return;
         }
-        state.waiting.push((bytes, wake));
+        state.waiters.push((bytes, callback));
         drop(state);
-        self.transport.wake();
+        self.socket_task.wake();
     }
 
-    /// Resolves when the connection is over, and its transport gone.
+    /// Returns when the connection has ended and its transport is gone.
     pub async fn closed(&self) {
         let _ = self.gone.acquire().await;
     }
+}
 
-    // What follows is for the transport alone.
-
-    /// From now on this is woken when it is the transport's turn to write, or the connection is to end.
+/// The side of the socket task.
+impl Outbox {
+    /// Registers the waker that is woken when a slice to write begins or the connection is to be
+    /// closed.
     pub(super) fn register(&self, waker: &Waker) {
-        self.transport.register(waker);
+        self.socket_task.register(waker);
     }
 
-    /// Whether it isn't its turn to write. Once it is, the transport is woken.
-    pub(super) fn is_in_line(&self) -> bool {
-        self.in_line.load(Ordering::Acquire)
+    /// Whether the outbox still waits for its slice to write. The task is woken when it begins.
+    pub(super) fn is_scheduled(&self) -> bool {
+        self.is_scheduled.load(Ordering::Acquire)
     }
 
-    /// What to do next: write at most so many bytes, or one frame if that is more.
-    pub(super) fn next(&self, most: usize) -> Task {
+    /// The next step: at most that many bytes to write, or one frame if that is larger.
+    pub(super) fn next(&self, max_bytes: usize) -> NextStep {
         let mut state = self.state.lock();
-        let (mut frames, mut bytes) = (Vec::new(), 0);
+        let mut frames = Vec::new();
+        let mut bytes = 0;
         while let Some(frame) = state.queue.front() {
-            let length = frame.len() + HEADER;
-            if bytes > 0 && bytes + length > most {
+            let frame_bytes = frame.len() + HEADER_BYTES;
+            if bytes > 0 && bytes + frame_bytes > max_bytes {
                 break;
             }
-            bytes += length;
+            bytes += frame_bytes;
             frames.extend(state.queue.pop_front());
         }
-        match state.end {
-            _ if bytes > 0 => Task::Write(frames, bytes),
-            Some((end, _)) => Task::End(end),
+        if bytes > 0 {
+            return NextStep::Write(frames, bytes);
+        }
+        match state.closing {
+            Some((status, _)) => NextStep::Close(status),
             None => {
-                // A client to whom nothing is said keeps no memory for it.
+                // An idle client keeps no memory for a queue.
                 state.queue = VecDeque::new();
-                Task::Nothing
+                NextStep::Wait
             }
         }
     }
 
-    /// How the connection is to end, and the time by which it has to.
-    pub(super) fn ending(&self) -> Option<(End, Instant)> {
-        self.state.lock().end
+    /// How the connection is to be closed, and the time by which it has to be.
+    pub(super) fn closing(&self) -> Option<(CloseStatus, Instant)> {
+        self.state.lock().closing
     }
 
-    /// So many bytes have been written.
+    /// Notes that bytes of the outbox have been written.
     pub(super) fn written(&self, bytes: usize) {
         self.unwritten.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// Calls whoever waited for what is the case now. No lock is held meanwhile.
-    pub(super) fn wake_waiting(&self) {
+    /// Calls the callbacks that are due, without holding a lock.
+    pub(super) fn notify_waiters(&self) {
         let unwritten = self.unwritten();
         let mut state = self.state.lock();
-        if state.waiting.is_empty() {
+        if state.waiters.is_empty() {
             return;
         }
-        let (due, waiting) = std::mem::take(&mut state.waiting)
+        let waiters = std::mem::take(&mut state.waiters);
+        let (due, waiting): (Vec<_>, Vec<_>) = waiters
             .into_iter()
             .partition(|(bytes, _)| unwritten < *bytes);
-        state.waiting = waiting;
+        state.waiters = waiting;
         drop(state);
-        let due: Vec<(usize, Wake)> = due;
-        due.into_iter().for_each(|(_, wake)| wake());
+        for (_, callback) in due {
+            callback();
+        }
     }
 
-    /// The transport is gone, too.
-    pub(super) fn depart(&self) {
-        self.shut();
-        self.gone.close();
-    }
-
-    /// The connection is over.
-    pub(super) fn shut(&self) {
-        let waiting = {
+    /// The connection has ended: accepts nothing any more, and calls all callbacks.
+    pub(super) fn mark_closed(&self) {
+        let waiters = {
             let mut state = self.state.lock();
             self.closed.store(true, Ordering::Release);
             state.queue = VecDeque::new();
-            std::mem::take(&mut state.waiting)
+            std::mem::take(&mut state.waiters)
         };
-        waiting.into_iter().for_each(|(_, wake)| wake());
+        for (_, callback) in waiters {
+            callback();
+        }
+    }
+
+    /// The transport is gone, too.
+    pub(super) fn mark_gone(&self) {
+        self.mark_closed();
+        self.gone.close();
     }
 }
 
 impl Scheduled for Outbox {
     fn run_slice(self: Arc<Self>) {
-        // Before the transport looks: what is put in from now on waits for another turn.
-        self.in_line.store(false, Ordering::Release);
-        self.transport.wake();
+        // Before the socket task looks into the queue: a frame queued from now on waits for another
+        // slice.
+        self.is_scheduled.store(false, Ordering::Release);
+        self.socket_task.wake();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn outbox(bytes: usize, frames: usize) -> Arc<Outbox> {
         Arc::new(Outbox::new(
-            Most { bytes, frames },
+            OutboxLimits { bytes, frames },
             WriteScheduler::default(),
         ))
     }
@@ -256,13 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn frames_leave_in_their_order_and_in_batches() {
+    fn frames_are_written_in_order_and_in_batches() {
         let outbox = outbox(10_000, 100);
         for n in 0..5 {
             outbox.send(format!("{n}").into());
         }
         outbox.send(text(500));
-        let Task::Write(frames, bytes) = outbox.next(3 * (1 + HEADER)) else {
+        let NextStep::Write(frames, bytes) = outbox.next(3 * (1 + HEADER_BYTES)) else {
             panic!("nothing to write")
         };
         assert_eq!(
@@ -271,70 +299,82 @@ mod tests {
         );
         assert_eq!(
             outbox.unwritten(),
-            5 * (1 + HEADER) + 500 + HEADER,
-            "given to the transport isn't written"
+            5 * (1 + HEADER_BYTES) + 500 + HEADER_BYTES,
+            "frames given to the socket are not written yet"
         );
         outbox.written(bytes);
-        assert!(matches!(outbox.next(30), Task::Write(frames, _) if frames.len() == 2));
+        assert!(matches!(outbox.next(30), NextStep::Write(frames, _) if frames.len() == 2));
         assert!(
-            matches!(outbox.next(30), Task::Write(frames, _) if frames.len() == 1),
-            "one may be larger"
+            matches!(outbox.next(30), NextStep::Write(frames, _) if frames.len() == 1),
+            "a single frame may be larger"
         );
-        assert!(matches!(outbox.next(30), Task::Nothing));
+        assert!(matches!(outbox.next(30), NextStep::Wait));
     }
 
     #[tokio::test]
-    async fn what_does_not_fit_ends_the_connection_and_keeps_nothing() {
+    async fn a_frame_that_does_not_fit_closes_the_connection_and_discards_the_queue() {
         for outbox in [outbox(1000, 100), outbox(1 << 20, 9)] {
             for _ in 0..10 {
                 outbox.send(text(100));
             }
             assert_eq!(
-                (outbox.ending().map(|(end, _)| end), outbox.unwritten()),
-                (Some(End::Slow), 0)
+                (
+                    outbox.closing().map(|(status, _)| status),
+                    outbox.unwritten()
+                ),
+                (Some(CloseStatus::Slow), 0)
             );
             outbox.send(text(1));
-            assert!(matches!(outbox.next(100), Task::End(End::Slow)));
+            assert!(matches!(
+                outbox.next(100),
+                NextStep::Close(CloseStatus::Slow)
+            ));
         }
     }
 
     #[tokio::test]
-    async fn what_is_offered_goes_in_below_a_bound_and_ends_nothing() {
+    async fn an_offered_frame_that_does_not_fit_closes_nothing() {
         let outbox = outbox(1000, 3);
-        let each = 100 + HEADER;
+        let each = 100 + HEADER_BYTES;
         assert!(outbox.send_below(2 * each, text(100)) && outbox.send_below(2 * each, text(100)));
         assert!(!outbox.send_below(2 * each, text(100)));
         outbox.send(text(100));
-        assert!(!outbox.send_below(1000, text(1)), "too many");
-        assert_eq!((outbox.unwritten(), outbox.ending()), (3 * each, None));
-        outbox.end(End::Slow);
+        assert!(!outbox.send_below(1000, text(1)), "too many frames");
+        assert_eq!((outbox.unwritten(), outbox.closing()), (3 * each, None));
+        outbox.close_now(CloseStatus::Slow);
         assert!(
             outbox.send_below(1000, text(1)),
-            "nobody shall offer it again"
+            "it must not be offered again"
         );
         assert_eq!(outbox.unwritten(), 0);
     }
 
     #[tokio::test]
-    async fn an_end_lets_out_what_was_queued_and_nothing_after_it() {
+    async fn closing_writes_queued_frames_and_accepts_no_more() {
         let outbox = outbox(1000, 100);
         outbox.send("before".into());
-        outbox.end_by(End::Restart, Instant::now() + Duration::from_secs(2));
-        outbox.end_by(End::Idle, Instant::now());
+        outbox.close_with(
+            CloseStatus::Restart,
+            Instant::now() + Duration::from_secs(2),
+        );
+        outbox.close_with(CloseStatus::Idle, Instant::now());
         outbox.send("after".into());
         assert!(
-            matches!(outbox.next(100), Task::Write(frames, _) if frames[0].as_str() == "before")
+            matches!(outbox.next(100), NextStep::Write(frames, _) if frames[0].as_str() == "before")
         );
-        assert!(matches!(outbox.next(100), Task::End(End::Restart)));
-        outbox.end(End::Fault);
+        assert!(matches!(
+            outbox.next(100),
+            NextStep::Close(CloseStatus::Restart)
+        ));
+        outbox.close_now(CloseStatus::Fault);
         assert!(
-            matches!(outbox.next(100), Task::End(End::Fault)),
-            "at once is sooner"
+            matches!(outbox.next(100), NextStep::Close(CloseStatus::Fault)),
+            "closing at once replaces closing later"
         );
     }
 
     #[tokio::test]
-    async fn who_waits_for_room_is_called_once_there_is_or_at_the_end() {
+    async fn a_waiter_is_called_once_fewer_bytes_are_unwritten_or_at_the_end() {
         let (outbox, called) = (outbox(1000, 100), Arc::new(AtomicUsize::new(0)));
         let note = || {
             let called = called.clone();
@@ -345,12 +385,12 @@ mod tests {
         outbox.send(text(300));
         outbox.when_below(200, note());
         outbox.when_below(100, note());
-        outbox.wake_waiting();
+        outbox.notify_waiters();
         assert_eq!(called.load(Ordering::SeqCst), 0);
         outbox.written(150);
-        outbox.wake_waiting();
+        outbox.notify_waiters();
         assert_eq!(called.load(Ordering::SeqCst), 1);
-        outbox.depart();
+        outbox.mark_gone();
         assert_eq!(called.load(Ordering::SeqCst), 2);
         outbox.closed().await;
         outbox.when_below(0, note());

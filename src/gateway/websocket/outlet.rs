@@ -1,19 +1,20 @@
-//! A plain connection as delivery sees it: once for the rooms it is in, and once for the broadcasts it hears.
+//! A plain WebSocket as delivery sees it: one outlet for the rooms that the connection is in, and
+//! one for broadcasts.
 
 use std::sync::Arc;
 
 use axum::extract::ws::Utf8Bytes;
 use tokio::time::Instant;
 
-use super::FLUSH;
-use super::end::End;
+use super::FLUSH_TIMEOUT;
+use super::close_status::CloseStatus;
 use super::outbox::Outbox;
 use crate::delivery::{CloseReason, Event, Outlet, Shared};
 use crate::domain::{ConnId, UserId};
-use crate::gateway::connections::Bounds;
+use crate::gateway::connections::OutboxThresholds;
 use crate::gateway::wire::{Envelope, encode_broadcast, encode_event};
 
-/// An event as plain clients get it, shared by all of them.
+/// An event as plain clients get it, encoded once and shared by all of them.
 struct ChatFrame(Utf8Bytes);
 
 impl ChatFrame {
@@ -22,7 +23,8 @@ impl ChatFrame {
     }
 }
 
-/// The same for what happens in the room of broadcasts. `None`: they are told nothing of it.
+/// An event of the broadcast room, encoded once and shared by all clients. `None` if it is not sent
+/// to clients.
 struct BroadcastFrame(Option<Utf8Bytes>);
 
 impl BroadcastFrame {
@@ -31,15 +33,12 @@ impl BroadcastFrame {
             Event::Message(entry) => {
                 let frame = encode_broadcast(entry);
                 if frame.is_none() {
-                    tracing::error!(
-                        seq = entry.seq,
-                        "a broadcast is damaged, and is told to nobody"
-                    );
+                    tracing::error!(seq = entry.seq, "a broadcast is damaged and is not sent");
                 }
                 frame.map(Into::into)
             }
             Event::RoomReset { .. } => Some(encode_event(Envelope::Plain, event).into()),
-            // Nobody is a member there.
+            // The broadcast room has no occupants.
             Event::RoomUsers { .. }
             | Event::RoomChanged(..)
             | Event::Typing(_)
@@ -48,10 +47,10 @@ impl BroadcastFrame {
     }
 }
 
-/// What is delivered over a plain connection.
+/// Which events an outlet carries.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Programme {
-    /// The rooms it is in, and the users it watches.
+pub(super) enum OutletKind {
+    /// Those of the rooms that the connection is in, and of the users that it watches.
     Chat,
     /// Broadcasts.
     Broadcasts,
@@ -61,19 +60,19 @@ pub(super) struct PlainOutlet {
     pub conn: ConnId,
     pub user: UserId,
     pub outbox: Arc<Outbox>,
-    pub bounds: Bounds,
-    pub programme: Programme,
+    pub thresholds: OutboxThresholds,
+    pub kind: OutletKind,
 }
 
 impl PlainOutlet {
-    /// What the client gets of it, if anything.
+    /// The event's frame; `None` if it is not sent to the client.
     fn frame(&self, event: &Shared) -> Option<Utf8Bytes> {
-        match self.programme {
-            Programme::Chat => match event.encoded(ChatFrame::of) {
+        match self.kind {
+            OutletKind::Chat => match event.encoded(ChatFrame::of) {
                 Some(ChatFrame(frame)) => Some(frame.clone()),
                 None => Some(ChatFrame::of(event.event()).0),
             },
-            Programme::Broadcasts => match event.encoded(BroadcastFrame::of) {
+            OutletKind::Broadcasts => match event.encoded(BroadcastFrame::of) {
                 Some(BroadcastFrame(frame)) => frame.clone(),
                 None => BroadcastFrame::of(event.event()).0,
             },
@@ -97,16 +96,18 @@ impl Outlet for PlainOutlet {
     }
 
     fn offer(&self, event: &Shared) -> bool {
-        self.frame(event)
-            .is_none_or(|frame| self.outbox.send_below(self.bounds.messages, frame))
+        match self.frame(event) {
+            Some(frame) => self.outbox.send_below(self.thresholds.live_messages, frame),
+            None => true,
+        }
     }
 
     fn has_room(&self) -> bool {
-        self.outbox.unwritten() < self.bounds.half
+        self.outbox.unwritten() < self.thresholds.writable
     }
 
     fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
-        self.outbox.when_below(self.bounds.half, wake);
+        self.outbox.when_below(self.thresholds.writable, wake);
     }
 
     fn is_closed(&self) -> bool {
@@ -118,7 +119,7 @@ impl Outlet for PlainOutlet {
         match reason {
             CloseReason::ReplayOutrun => self
                 .outbox
-                .end_by(End::ReplayOutrun, Instant::now() + FLUSH),
+                .close_with(CloseStatus::ReplayOutrun, Instant::now() + FLUSH_TIMEOUT),
         }
     }
 }

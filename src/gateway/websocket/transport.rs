@@ -4,66 +4,65 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::FLUSH;
-use super::end::End;
+use super::FLUSH_TIMEOUT;
+use super::close_status::CloseStatus;
 use super::outbox::Outbox;
-use super::outlet::{PlainOutlet, Programme};
+use super::outlet::{OutletKind, PlainOutlet};
 use crate::delivery::Outlet;
 use crate::domain::{ConnId, Limits, Refusal, UserId};
 use crate::gateway::connections::{
-    Arrived, Bounds, ClientTransport, CloseReason, IncomingEvent, ReplyTo,
+    ClientTransport, CloseReason, EventText, IncomingEvent, OutboxThresholds, ReplyTo, decode_event,
 };
-use crate::gateway::wire::{Envelope, EventName, Exception, decode_frame, encode_ack};
+use crate::gateway::wire::{Envelope, Exception, ServerEvent, encode_ack, parse_frame, to_json};
 use crate::server::admission::ConnectionSlot;
 
-pub(super) struct PlainLine {
+pub(super) struct PlainTransport {
     pub outbox: Arc<Outbox>,
-    pub bounds: Bounds,
-    /// Freed with the connection.
-    pub place: ConnectionSlot,
+    pub thresholds: OutboxThresholds,
+    /// Released when the transport is dropped, with its connection.
+    pub slot: ConnectionSlot,
 }
 
-impl PlainLine {
-    pub fn outlet_for(
+impl PlainTransport {
+    pub fn outlet_of_kind(
         &self,
         conn: &ConnId,
         user: &UserId,
-        programme: Programme,
+        kind: OutletKind,
     ) -> Arc<dyn Outlet> {
-        let (conn, user, outbox) = (conn.clone(), user.clone(), self.outbox.clone());
         Arc::new(PlainOutlet {
-            conn,
-            user,
-            outbox,
-            bounds: self.bounds,
-            programme,
+            conn: conn.clone(),
+            user: user.clone(),
+            outbox: self.outbox.clone(),
+            thresholds: self.thresholds,
+            kind,
         })
     }
 }
 
-impl ClientTransport for PlainLine {
-    fn decode(&self, arrived: &Arrived, limits: &Limits) -> IncomingEvent {
-        let frame = decode_frame(arrived.json(), limits);
-        let reference = frame.reference.map_or(ReplyTo::None, ReplyTo::Ref);
+impl ClientTransport for PlainTransport {
+    fn decode(&self, text: &EventText, limits: &Limits) -> IncomingEvent {
+        let frame = parse_frame(text.json());
+        let (name, request) = decode_event(frame.event, limits);
         IncomingEvent {
-            event: frame.event,
-            reference,
-            decoded: frame.decoded,
+            name,
+            reply_to: frame.reference.map_or(ReplyTo::None, ReplyTo::Ref),
+            request,
         }
     }
 
-    fn answer(&self, to: &ReplyTo, json: &str) {
-        if let ReplyTo::Ref(reference) = to {
+    fn acknowledge(&self, reply_to: &ReplyTo, json: &str) {
+        if let ReplyTo::Ref(reference) = reply_to {
             self.outbox.send(encode_ack(reference, json).into());
         }
     }
 
-    fn tell(&self, name: EventName, json: &str) {
-        self.outbox.send(Envelope::Plain.wrap(name, json).into());
+    fn send_event(&self, event: ServerEvent, json: &str) {
+        self.outbox.send(Envelope::Plain.wrap(event, json).into());
     }
 
     fn outlet(&self, conn: &ConnId, user: &UserId) -> Arc<dyn Outlet> {
-        self.outlet_for(conn, user, Programme::Chat)
+        self.outlet_of_kind(conn, user, OutletKind::Chat)
     }
 
     fn unwritten(&self) -> usize {
@@ -78,22 +77,23 @@ impl ClientTransport for PlainLine {
         self.outbox.is_closed()
     }
 
-    fn close(&self, why: CloseReason) {
-        self.outbox.end(why.into());
+    fn close(&self, reason: CloseReason) {
+        self.outbox.close_now(reason.into());
     }
 
-    fn send_away(&self, refusal: &Refusal) {
-        let json = serde_json::to_string(&Exception::of(refusal, None))
-            .expect("the wire's shapes always serialise");
-        self.tell(EventName::Exception, &json);
-        self.outbox
-            .end_by(End::refused(refusal), Instant::now() + FLUSH);
+    fn disconnect(&self, refusal: &Refusal) {
+        let json = to_json(&Exception::of(refusal, None));
+        self.send_event(ServerEvent::Exception, &json);
+        self.outbox.close_with(
+            CloseStatus::of_refusal(refusal),
+            Instant::now() + FLUSH_TIMEOUT,
+        );
     }
 
-    fn introduce(&self) {
-        self.place.mark_authenticated();
+    fn mark_authenticated(&self) {
+        self.slot.mark_authenticated();
     }
 
-    /// The transport ends with the connection: by what ended it.
-    fn ended(&self) {}
+    /// Nothing to do: whatever ends the connection of a plain client also closes its transport.
+    fn connection_ended(&self) {}
 }

@@ -1,60 +1,63 @@
-//! Broadcasts: as they are asked for, and as plain clients get them.
+//! Broadcasts: the request that a service sends, and the frame that plain WebSocket clients get.
+
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::event::EventName;
 use super::fields::Fields;
-use super::request::{ClientEvent, one_key};
+use super::request_fields::idempotency_key;
+use super::server_event::ServerEvent;
 use crate::delivery::Entry;
 use crate::domain::{ClientMsgId, Limits, MessageFields, Refusal};
+use crate::gateway::connections::ClientEvent;
 
-/// Types of frames that aren't broadcasts, beside the names of events: nobody may pass off a broadcast as one of them.
-const TAKEN: [&str; 3] = ["ack", "ping", "pong"];
+/// Types of frames that are no events.
+const RESERVED_TYPES: [&str; 3] = ["ack", "ping", "pong"];
+
+/// Whether a frame of this type already has a meaning, so that a broadcast must not have it.
+fn is_reserved(kind: &str) -> bool {
+    RESERVED_TYPES.contains(&kind)
+        || ServerEvent::ALL.iter().any(|event| event.name() == kind)
+        || ClientEvent::named(kind).is_some()
+}
 
 /// The body of `POST /api/broadcast`.
-pub struct BroadcastRequest;
+pub(crate) struct BroadcastRequest;
 
 impl BroadcastRequest {
-    /// Decodes the body: `type`, and any JSON as `data` (an empty object where there is none). `idempotency_key` is the
-    /// header's.
+    /// Decodes the body: `type`, and any JSON as `data` (an empty object by default). `key` is the
+    /// value of the header `Idempotency-Key`.
     ///
     /// # Errors
     /// `bad_request`, `too_large`.
     pub fn decode(
         body: &str,
-        idempotency_key: Option<&str>,
+        key: Option<&str>,
         limits: &Limits,
     ) -> Result<MessageFields, Refusal> {
         let fields = Fields::parse(body, limits.event_bytes, "body")?;
-        let kind = fields
-            .text("type")?
-            .ok_or_else(|| Refusal::bad_request("type is missing"))?;
-        if TAKEN.contains(&kind.as_str())
-            || EventName::ALL.iter().any(|name| name.as_str() == kind)
-            || ClientEvent::named(&kind).is_some()
-        {
-            return Err(Refusal::bad_request("type is a name of the protocol's own"));
+        let Some(kind) = fields.text("type")? else {
+            return Err(Refusal::bad_request("type is missing"));
+        };
+        if is_reserved(&kind) {
+            return Err(Refusal::bad_request("type is reserved by the protocol"));
         }
-        let client_msg_id = one_key(
-            fields.id("client_msg_id", ClientMsgId::parse)?,
-            idempotency_key,
-        )?;
-        let payload = fields.json("data")?.or_else(|| Some("{}".into()));
+        let client_msg_id = fields.id("client_msg_id", ClientMsgId::parse)?;
         Ok(MessageFields {
+            client_msg_id: idempotency_key(client_msg_id, key)?,
+            payload: Some(fields.json("data")?.unwrap_or_else(|| "{}".into())),
             kind: Some(kind),
-            payload,
-            client_msg_id,
             ..MessageFields::default()
         })
     }
 }
 
-/// What of a stored message a broadcast is.
+/// The fields of a stored message that a broadcast's frame repeats.
 #[derive(Deserialize)]
 struct Stored<'a> {
     #[serde(borrow)]
-    r#type: std::borrow::Cow<'a, str>,
+    r#type: Cow<'a, str>,
     #[serde(borrow)]
     payload: &'a RawValue,
 }
@@ -68,17 +71,16 @@ struct Broadcast<'a> {
     timestamp: String,
 }
 
-/// The frame of a broadcast. Its payload goes through byte for byte; `None` for data that are damaged.
+/// The frame of a broadcast, with its payload byte for byte; `None` if the record is damaged.
 #[must_use]
-pub fn encode_broadcast(entry: &Entry) -> Option<String> {
+pub(crate) fn encode_broadcast(entry: &Entry) -> Option<String> {
     let stored: Stored<'_> = serde_json::from_slice(&entry.record).ok()?;
-    let (seq, epoch, timestamp) = (entry.seq, entry.epoch.as_str(), entry.at.to_string());
     let frame = Broadcast {
         r#type: &stored.r#type,
         payload: stored.payload,
-        seq,
-        epoch,
-        timestamp,
+        seq: entry.seq,
+        epoch: entry.epoch.as_str(),
+        timestamp: entry.at.to_string(),
     };
     serde_json::to_string(&frame).ok()
 }
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broadcast_arrives_as_it_was_said() {
+    fn a_broadcast_is_encoded_with_its_type_and_payload_unchanged() {
         let fields =
             decode(r#"{"type":"task \"x\"","data":{"b":1.0,"a":[ 2 ]},"more":1}"#).unwrap();
         let user = UserId::trusted("system");
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_are_checked() {
+    fn invalid_fields_and_reserved_types_are_refused() {
         assert_eq!(
             decode(r#"{"type":"a"}"#).unwrap().payload.as_deref(),
             Some("{}")

@@ -1,4 +1,4 @@
-//! The fields of a request's JSON object, taken one by one, so that every refusal names the field.
+//! The fields of a request's JSON object, read one by one, so that every refusal names the field.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,16 +7,19 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::text::{depth, has_boundless_number, has_lone_surrogate};
+use super::text::{depth, has_lone_surrogate, has_number_out_of_range};
 use crate::domain::{Code, Limits, Refusal};
 
-/// A name, borrowed if there are no escapes in it.
+/// A JSON string, borrowed from the input unless it contains escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
 pub(super) struct Name<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-/// A JSON object whose values are not yet parsed. A field that is `null` is as if left out; unknown ones are ignored; of two
-/// with one name the last counts. Few fields are ever asked for, so a list is quicker than a map.
+/// A JSON object whose values are not parsed yet.
+///
+/// A field that is `null` counts as absent, unknown fields are ignored, and the last of several
+/// fields with the same name counts. A request reads only a few fields, so a list is faster than a
+/// map.
 pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
@@ -41,97 +44,103 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-fn wrong(field: &str, what: &str) -> Refusal {
-    Refusal::bad_request(format!("{field} must be {what}"))
+fn must_be(field: &str, expected: &str) -> Refusal {
+    Refusal::bad_request(format!("{field} must be {expected}"))
 }
 
 impl<'a> Fields<'a> {
-    /// Takes the object apart; `what` is how the refusal calls it.
+    /// Splits an object into its fields. `subject` is the name of the object in refusals.
     ///
     /// # Errors
-    /// `bad_request` when it isn't an object, or holds text that is none (a lone surrogate); `too_large` above `max` bytes.
-    pub fn parse(json: &'a str, max: usize, what: &'static str) -> Result<Self, Refusal> {
-        Self::check(json, max, what)?;
-        Self::around(json, what)
+    /// `bad_request` if the JSON is not an object or contains a lone surrogate; `too_large` above
+    /// `max` bytes.
+    pub fn parse(json: &'a str, max: usize, subject: &'static str) -> Result<Self, Refusal> {
+        Self::check(json, max, subject)?;
+        Self::parse_unchecked(json, subject)
     }
 
-    /// Looks at what parsing doesn't see.
+    /// Checks the properties that parsing does not check.
     ///
     /// # Errors
     /// `bad_request` for a lone surrogate; `too_large` above `max` bytes.
-    pub(super) fn check(json: &str, max: usize, what: &'static str) -> Result<(), Refusal> {
+    pub(super) fn check(json: &str, max: usize, subject: &'static str) -> Result<(), Refusal> {
         if json.len() > max {
-            return Err(Refusal::new(
-                Code::TooLarge,
-                format!("the {what} must be at most {max} bytes"),
-            ));
+            let text = format!("the {subject} must be at most {max} bytes");
+            return Err(Refusal::new(Code::TooLarge, text));
         }
         if has_lone_surrogate(json) {
-            return Err(Refusal::bad_request(format!(
-                "the {what} holds a lone surrogate"
-            )));
+            let text = format!("the {subject} holds a lone surrogate");
+            return Err(Refusal::bad_request(text));
         }
         Ok(())
     }
 
-    /// Takes the object apart without a look at its values: for what is around a payload that is checked by itself.
+    /// Splits an object into its fields without [`Fields::check`]: for the object around a payload
+    /// that is checked on its own.
     ///
     /// # Errors
-    /// `bad_request` when it isn't an object.
-    pub(super) fn around(json: &'a str, what: &'static str) -> Result<Self, Refusal> {
-        serde_json::from_str(json).map_err(|_| wrong(&format!("the {what}"), "a JSON object"))
+    /// `bad_request` if the JSON is not an object.
+    pub(super) fn parse_unchecked(json: &'a str, subject: &'static str) -> Result<Self, Refusal> {
+        serde_json::from_str(json).map_err(|_| must_be(&format!("the {subject}"), "a JSON object"))
     }
 
-    /// The value as it stands there.
-    pub(super) fn take(&self, field: &str) -> Option<&'a RawValue> {
-        let last = self.0.iter().rfind(|(name, _)| name == field);
-        last.map(|(_, value)| *value)
-            .filter(|value| value.get() != "null")
+    /// The unparsed value of a field.
+    pub(super) fn raw(&self, field: &str) -> Option<&'a RawValue> {
+        let (_, value) = self.0.iter().rfind(|(name, _)| name == field)?;
+        if value.get() == "null" {
+            return None;
+        }
+        Some(value)
     }
 
-    /// Text, if it is there.
+    /// A string, if present.
     ///
     /// # Errors
     /// `bad_request`.
     pub fn text(&self, field: &'static str) -> Result<Option<String>, Refusal> {
-        Ok(self.borrowed(field)?.map(Cow::into_owned))
+        Ok(self.borrowed_text(field)?.map(Cow::into_owned))
     }
 
-    /// As [`Fields::text`], but a copy is made only where there are escapes in it.
-    fn borrowed(&self, field: &'static str) -> Result<Option<Cow<'a, str>>, Refusal> {
-        let Some(json) = self.take(field).map(RawValue::get) else {
+    /// Like [`Fields::text`], but copies the string only if it contains escapes.
+    fn borrowed_text(&self, field: &'static str) -> Result<Option<Cow<'a, str>>, Refusal> {
+        let Some(json) = self.raw(field).map(RawValue::get) else {
             return Ok(None);
         };
-        // The value is well-formed: between its quotes, and without escapes, it is what it stands for.
-        let bare = json
+        // The value is well-formed JSON: without a backslash, the text between its quotes is the
+        // string itself.
+        let quoted = json
             .strip_prefix('"')
             .and_then(|json| json.strip_suffix('"'));
-        match bare.filter(|text| memchr::memchr(b'\\', text.as_bytes()).is_none()) {
-            Some(text) => Ok(Some(Cow::Borrowed(text))),
-            None => serde_json::from_str(json)
-                .map(Some)
-                .map_err(|_| wrong(field, "a string")),
+        if let Some(text) = quoted
+            && memchr::memchr(b'\\', text.as_bytes()).is_none()
+        {
+            return Ok(Some(Cow::Borrowed(text)));
+        }
+        match serde_json::from_str(json) {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(must_be(field, "a string")),
         }
     }
 
-    /// Text parsed by one of the domain's ids, if it is there.
+    /// A string parsed as one of the domain's identifiers, if present.
     ///
     /// # Errors
-    /// `bad_request`, and what `parse` says.
+    /// `bad_request`, and the errors of `parse`.
     pub fn id<T>(
         &self,
         field: &'static str,
         parse: impl Fn(&'static str, &str) -> Result<T, Refusal>,
     ) -> Result<Option<T>, Refusal> {
-        self.borrowed(field)?
-            .map(|text| parse(field, &text))
-            .transpose()
+        match self.borrowed_text(field)? {
+            Some(text) => parse(field, &text).map(Some),
+            None => Ok(None),
+        }
     }
 
-    /// As [`Fields::id`], but it has to be there.
+    /// Like [`Fields::id`], for a field that must be present.
     ///
     /// # Errors
-    /// `bad_request`, and what `parse` says.
+    /// `bad_request`, and the errors of `parse`.
     pub fn required<T>(
         &self,
         field: &'static str,
@@ -141,55 +150,57 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| Refusal::bad_request(format!("{field} is missing")))
     }
 
-    /// A whole number within bounds, if it is there. `5.0` is one, as some languages know no other.
+    /// A whole number from `min` to `max`, if present. `5.0` is accepted as 5, because some
+    /// languages have only floating-point numbers.
     ///
     /// # Errors
     /// `bad_request`.
     pub fn number(&self, field: &'static str, min: u64, max: u64) -> Result<Option<u64>, Refusal> {
-        /// Above it a double doesn't know every whole number.
-        const EXACT: f64 = 9_007_199_254_740_992.0;
-        let Some(value) = self.take(field) else {
+        let Some(value) = self.raw(field) else {
             return Ok(None);
         };
-        let whole = value.get().parse::<u64>().ok().or_else(|| {
-            let double: f64 = serde_json::from_str(value.get()).ok()?;
-            // In these bounds and without a fraction the conversion is exact.
-            (double.fract() == 0.0 && (0.0..=EXACT).contains(&double)).then_some(double as u64)
-        });
-        whole
-            .filter(|number| (min..=max).contains(number))
-            .map(Some)
-            .ok_or_else(|| wrong(field, &format!("a whole number from {min} to {max}")))
+        match whole_number(value.get()) {
+            Some(number) if (min..=max).contains(&number) => Ok(Some(number)),
+            _ => Err(must_be(
+                field,
+                &format!("a whole number from {min} to {max}"),
+            )),
+        }
     }
 
-    /// True or false, if it is there.
+    /// A boolean, if present.
     ///
     /// # Errors
     /// `bad_request`.
     pub fn flag(&self, field: &'static str) -> Result<Option<bool>, Refusal> {
-        let parse = |value: &RawValue| {
-            serde_json::from_str(value.get()).map_err(|_| wrong(field, "true or false"))
-        };
-        self.take(field).map(parse).transpose()
+        match self.raw(field) {
+            None => Ok(None),
+            Some(value) => serde_json::from_str(value.get())
+                .map(Some)
+                .map_err(|_| must_be(field, "true or false")),
+        }
     }
 
-    /// A list of texts; empty when it isn't there.
+    /// A list of strings; empty if the field is absent.
     ///
     /// # Errors
     /// `bad_request`.
     pub fn texts(&self, field: &'static str) -> Result<Vec<String>, Refusal> {
-        let parse = |value: &RawValue| {
-            serde_json::from_str(value.get()).map_err(|_| wrong(field, "a list of strings"))
-        };
-        Ok(self.take(field).map(parse).transpose()?.unwrap_or_default())
+        match self.raw(field) {
+            None => Ok(Vec::new()),
+            Some(value) => {
+                serde_json::from_str(value.get()).map_err(|_| must_be(field, "a list of strings"))
+            }
+        }
     }
 
-    /// Any JSON, byte for byte, if it is there.
+    /// Any JSON value, byte for byte, if present.
     ///
     /// # Errors
-    /// `too_large` when nested too deeply; `bad_request` for a number that many parsers would refuse.
+    /// `too_large` if nested too deeply; `bad_request` for a number out of the range of a double,
+    /// because many parsers would refuse the whole event.
     pub fn json(&self, field: &'static str) -> Result<Option<Box<str>>, Refusal> {
-        let Some(value) = self.take(field) else {
+        let Some(value) = self.raw(field) else {
             return Ok(None);
         };
         if depth(value.get()) > Limits::PAYLOAD_DEPTH {
@@ -199,13 +210,28 @@ impl<'a> Fields<'a> {
             );
             return Err(Refusal::new(Code::TooLarge, text));
         }
-        if has_boundless_number(value.get()) {
-            return Err(Refusal::bad_request(format!(
-                "{field} holds a number out of range"
-            )));
+        if has_number_out_of_range(value.get()) {
+            let text = format!("{field} holds a number out of range");
+            return Err(Refusal::bad_request(text));
         }
         Ok(Some(value.get().into()))
     }
+}
+
+/// The number as a whole one, also if it is written with a fraction of 0 or an exponent.
+fn whole_number(json: &str) -> Option<u64> {
+    /// 2^53: above it, a double does not represent every whole number.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if let Ok(number) = json.parse() {
+        return Some(number);
+    }
+    let double: f64 = serde_json::from_str(json).ok()?;
+    if double.fract() != 0.0 || !(0.0..=EXACT).contains(&double) {
+        return None;
+    }
+    // Within these bounds and without a fraction, the conversion is exact.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Some(double as u64)
 }
 
 #[cfg(test)]
@@ -218,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_object_is_refused() {
+    fn json_that_is_not_an_object_is_refused() {
         for json in ["1", "[]", "\"a\"", "null", "", "{", &"[".repeat(900)] {
             assert_eq!(
                 Fields::parse(json, 1000, "payload").err().unwrap().code,
@@ -267,14 +293,14 @@ mod tests {
     }
 
     #[test]
-    fn of_two_fields_with_one_name_the_last_counts_however_it_is_written() {
+    fn the_last_of_two_fields_with_the_same_name_counts_even_if_escaped() {
         let fields = fields(r#"{"room_id":"a","limit":1,"room_\u0069d":"b","limit":null}"#);
         assert_eq!(fields.text("room_id").unwrap().as_deref(), Some("b"));
         assert_eq!(fields.number("limit", 0, 200).unwrap(), None);
     }
 
     #[test]
-    fn a_payload_may_be_thirty_two_levels_deep() {
+    fn json_deeper_than_32_levels_or_with_numbers_out_of_range_is_refused() {
         let nested =
             |levels: usize| format!("{{\"p\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
         assert!(fields(&nested(32)).json("p").is_ok());

@@ -1,4 +1,4 @@
-//! What clients send, by chance: packets, and bodies of `POST /messages`.
+//! Random input for the decoders of packets, frames and REST bodies.
 
 use hubbub_fuzz::Target;
 use serde_json::{Value, json};
@@ -7,14 +7,16 @@ use socketioxide_core::parser::{Parse, ParseConfig, ParserState};
 use socketioxide_core::{Str, Value as Payload};
 use socketioxide_parser_common::CommonParser;
 
+use super::packet::parse_packet_by_parts;
 use super::*;
 use crate::backplane::record;
 use crate::delivery::{Entry, Event};
 use crate::domain::{
     Code, Epoch, Limits, MessageFields, NewMessage, Refusal, RoomId, Timestamp, UserId, Username,
 };
+use crate::gateway::connections::{Request, decode_event};
 
-/// What breaks parsers, and what is said in a chat.
+/// Text that parsers tend to fail on, and the words of the protocol.
 const WORDS: &[&str] = &[
     "[",
     "]",
@@ -69,7 +71,7 @@ const WORDS: &[&str] = &[
     "42",
 ];
 
-/// Says whose fault it is, briefly, and in a form that always serialises.
+/// A refusal must blame the client, be short, and always serialise.
 fn check_refusal(refusal: &Refusal, event: &str) {
     assert!(
         matches!(
@@ -79,25 +81,26 @@ fn check_refusal(refusal: &Refusal, event: &str) {
         "{refusal:?}"
     );
     assert!((1..=200).contains(&refusal.text.len()), "{refusal:?}");
-    let told = serde_json::to_value(Exception::of(refusal, Some(event))).unwrap();
+    let exception = serde_json::to_value(Exception::of(refusal, Some(event))).unwrap();
     assert_eq!(
-        (&told["ok"], &told["event"]),
+        (&exception["ok"], &exception["event"]),
         (&json!(false), &json!(event))
     );
 }
 
-/// What is said reaches the others as it was meant, in a packet that every JSON parser takes, and could be said again.
+/// A message must be delivered unchanged, in a packet that every JSON parser accepts, and that
+/// could be sent again.
 fn check_message(room: RoomId, fields: MessageFields, limits: &Limits) -> Option<Code> {
-    let said = fields.clone();
+    let sent = fields.clone();
     let user = UserId::trusted("ann");
-    let draft = match NewMessage::new(room, user.clone(), Username::from(&user), fields, limits) {
-        Ok(draft) => draft,
+    let message = match NewMessage::new(room, user.clone(), Username::from(&user), fields, limits) {
+        Ok(message) => message,
         Err(refusal) => {
             check_refusal(&refusal, "message");
             return Some(refusal.code);
         }
     };
-    let record = record::encode(&draft);
+    let record = record::encode(&message);
     let entry = Entry {
         seq: 1,
         epoch: Epoch::trusted("e"),
@@ -105,24 +108,26 @@ fn check_message(room: RoomId, fields: MessageFields, limits: &Limits) -> Option
         record,
     };
     let packet = encode_event(Envelope::SocketIo, &Event::Message(entry));
-    let told: Value = serde_json::from_str(&packet[1..]).unwrap();
+    let delivered: Value = serde_json::from_str(&packet[1..]).unwrap();
     assert_eq!(
-        (&told[0], &told[1]["seq"], &told[1]["room_id"]),
-        (&json!("message"), &json!(1), &json!(draft.room.as_str()))
+        (
+            &delivered[0],
+            &delivered[1]["seq"],
+            &delivered[1]["room_id"]
+        ),
+        (&json!("message"), &json!(1), &json!(message.room.as_str()))
     );
-    assert_eq!(told[1]["content"].as_str(), Some(&*said.content));
-    let (_, again) = decode(
-        &packet[1..],
-        &Limits {
-            event_bytes: usize::MAX,
-            ..limits.clone()
-        },
-    );
-    let Ok(Decoded::Message(_, again)) = again else {
+    assert_eq!(delivered[1]["content"].as_str(), Some(&*sent.content));
+    let unlimited = Limits {
+        event_bytes: usize::MAX,
+        ..limits.clone()
+    };
+    let (_, again) = decode_event(parse_packet(&packet[1..], &unlimited), &unlimited);
+    let Ok(Request::SendMessage(again)) = again else {
         panic!("{again:?}")
     };
-    let kind = Some(said.kind.unwrap_or_else(|| "text".to_owned()));
-    assert_eq!(again, MessageFields { kind, ..said });
+    let kind = Some(sent.kind.unwrap_or_else(|| "text".to_owned()));
+    assert_eq!(again.fields, MessageFields { kind, ..sent });
     None
 }
 
@@ -174,19 +179,19 @@ fn fuzz_packets() {
         else {
             return (None, None, None, None);
         };
-        let (name, decoded) = decode(&event, &limits);
-        assert_eq!(
-            format!("{:?}", (&name, &decoded)),
-            format!("{:?}", request::decode_by_parts(&event, &limits))
-        );
-        let refused = match decoded {
+        let decoded = decode_event(parse_packet(&event, &limits), &limits);
+        let decoded_by_parts = decode_event(parse_packet_by_parts(&event), &limits);
+        assert_eq!(format!("{decoded:?}"), format!("{decoded_by_parts:?}"));
+        let (name, request) = decoded;
+        let name = name.as_str().to_owned();
+        let refused = match request {
             Err(refusal) => {
                 check_refusal(&refusal, &name);
                 return (None, None, Some(refusal.text), None);
             }
-            Ok(Decoded::Message(room, fields)) => check_message(room, fields, &limits),
-            Ok(Decoded::History(asked)) => {
-                assert!((1..=200).contains(&asked.limit));
+            Ok(Request::SendMessage(send)) => check_message(send.room, send.fields, &limits),
+            Ok(Request::History(history)) => {
+                assert!((1..=200).contains(&history.limit));
                 None
             }
             Ok(_) => None,
@@ -260,28 +265,30 @@ fn fuzz_plain_frames() {
     }
     .run(|bytes| {
         let text = String::from_utf8_lossy(bytes);
-        let frame = decode_frame(&text, &limits);
-        // However the client named its request, the answer is JSON, and names it so.
+        let frame = parse_frame(&text);
+        // The acknowledgement is JSON and repeats the client's reference.
         if let Some(reference) = &frame.reference {
             assert!(reference.len() <= 64);
-            let answer: Value = serde_json::from_str(&encode_ack(reference, "{}")).unwrap();
+            let ack: Value = serde_json::from_str(&encode_ack(reference, "{}")).unwrap();
             assert_eq!(
-                answer["ref"],
+                ack["ref"],
                 serde_json::from_str::<Value>(reference).unwrap()
             );
         }
+        let (name, request) = decode_event(frame.event, &limits);
+        let name = name.as_str().to_owned();
         if is_ping(&text) {
-            assert_eq!(frame.event, "ping");
+            assert_eq!(name, "ping");
         }
-        let refused = match frame.decoded {
+        let refused = match request {
             Err(refusal) => {
-                check_refusal(&refusal, &frame.event);
+                check_refusal(&refusal, &name);
                 return (Some(refusal.text), None, None);
             }
-            Ok(Decoded::Message(room, fields)) => check_message(room, fields, &limits),
+            Ok(Request::SendMessage(send)) => check_message(send.room, send.fields, &limits),
             Ok(_) => None,
         };
-        (None, Some(frame.event), refused)
+        (None, Some(name), refused)
     });
 }
 
@@ -314,37 +321,38 @@ fn fuzz_broadcasts() {
         };
         let (kind, payload) = (fields.kind.clone(), fields.payload.clone());
         let user = UserId::trusted("system");
-        let draft = match NewMessage::new(
+        let message = match NewMessage::new(
             RoomId::trusted("broadcast"),
             user.clone(),
             Username::from(&user),
             fields,
             &limits,
         ) {
-            Ok(draft) => draft,
+            Ok(message) => message,
             Err(refusal) => return Some(refusal.code.as_str().into()),
         };
-        // What was said arrives: in a frame that every JSON parser takes, and that is none of the protocol's own.
+        // It is delivered unchanged, in a frame that every JSON parser accepts and whose type is
+        // not reserved by the protocol.
         let entry = Entry {
             seq: 1,
             epoch: Epoch::trusted("e"),
             at: Timestamp(0),
-            record: record::encode(&draft),
+            record: record::encode(&message),
         };
         let frame = encode_broadcast(&entry).unwrap();
-        let told: Value = serde_json::from_str(&frame).unwrap();
+        let delivered: Value = serde_json::from_str(&frame).unwrap();
         assert_eq!(
-            (told["type"].as_str(), &told["seq"]),
+            (delivered["type"].as_str(), &delivered["seq"]),
             (kind.as_deref(), &json!(1))
         );
         assert_eq!(
-            told["payload"],
+            delivered["payload"],
             serde_json::from_str::<Value>(&payload.unwrap()).unwrap()
         );
         assert!(
-            EventName::ALL
+            ServerEvent::ALL
                 .iter()
-                .all(|name| Some(name.as_str()) != told["type"].as_str())
+                .all(|event| Some(event.name()) != delivered["type"].as_str())
         );
         None
     });

@@ -1,26 +1,34 @@
-//! Everything that clients see: names of events and fields, requests, answers and events, in one place.
+//! Everything that clients see on the wire: the names of events and fields, and the JSON shapes of
+//! requests, acknowledgements, events and REST bodies.
 //!
-//! These shapes never travel inward; the use cases know none of them.
+//! These shapes never travel inward: the use cases know no JSON. The request of an event is
+//! declared beside its handler, in `gateway/connections/events/`; it reads its fields by
+//! [`Fields`], and no code outside of this folder knows how they are encoded.
 
-mod answer;
+mod acks;
+mod api;
 mod broadcast;
-mod event;
 mod fields;
 mod frame;
 #[cfg(test)]
 mod fuzz;
-mod request;
+mod incoming;
+mod packet;
+mod request_fields;
+mod server_event;
 mod text;
 
-pub use answer::{
-    Authenticated, BroadcastAck, DisconnectAck, Exception, HistoryAck, JoinAck, LeaveAck,
-    MemberJson, MessageAck, OccupantsPage, RestError, Resumed, StatusJson, TargetAck, refusal_ack,
+pub(crate) use acks::{
+    Authenticated, Exception, HistoryAck, JoinAck, MessageAck, Resumed, RoomAck, StatusJson,
+    TargetAck, refusal_ack, to_json,
 };
-pub use broadcast::{BroadcastRequest, encode_broadcast};
-pub use event::{Envelope, EventName, encode_event, going_away};
+pub(crate) use api::{BroadcastAck, DisconnectAck, OccupantsPage, PostRequest, RestError};
+pub(crate) use broadcast::{BroadcastRequest, encode_broadcast};
 pub use fields::Fields;
-pub use frame::{decode_frame, encode_ack, is_ping, pong};
-pub use request::{
-    AuthenticateRequest, ClientEvent, Decoded, HistoryRequest, MAX_SEQ, PostRequest, decode,
-    history_limit, history_window,
+pub(crate) use frame::{encode_ack, is_ping, parse_frame, pong};
+pub use incoming::{MalformedEvent, RawEvent};
+pub use packet::parse_packet;
+pub(crate) use request_fields::{
+    MAX_SEQ, history_limit, history_window, message_fields, replay_from,
 };
+pub use server_event::{Envelope, ServerEvent, encode_event, going_away};

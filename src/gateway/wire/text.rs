@@ -1,6 +1,6 @@
-//! Checks of JSON text that must be made before, or beside, parsing it.
+//! Checks of JSON text that the JSON parser does not make.
 
-/// How deep arrays and objects are nested: 0 for a bare value. `json` is well-formed.
+/// The nesting depth of arrays and objects: 0 for a scalar. `json` must be well-formed.
 pub(super) fn depth(json: &str) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let mut bytes = json.bytes();
@@ -22,7 +22,8 @@ pub(super) fn depth(json: &str) -> usize {
     deepest
 }
 
-/// Whether a `\u` escape names one half of a surrogate pair alone: JSON allows writing it, but it stands for no text.
+/// Whether a `\u` escape encodes half of a surrogate pair without the other half. JSON syntax
+/// allows it, but it does not encode any text.
 pub(super) fn has_lone_surrogate(json: &str) -> bool {
     let mut rest = json.as_bytes();
     while let Some(at) = memchr::memchr(b'\\', rest) {
@@ -34,13 +35,13 @@ pub(super) fn has_lone_surrogate(json: &str) -> bool {
         if *kind != b'u' {
             continue;
         }
-        match unit(rest) {
+        match code_unit(rest) {
             Some(0xDC00..=0xDFFF) => return true,
             Some(0xD800..=0xDBFF) => {
-                let low = rest
-                    .get(4..6)
-                    .filter(|escape| *escape == b"\\u")
-                    .and_then(|_| unit(&rest[6..]));
+                let low = match rest.get(4..6) {
+                    Some(b"\\u") => code_unit(&rest[6..]),
+                    _ => None,
+                };
                 if !matches!(low, Some(0xDC00..=0xDFFF)) {
                     return true;
                 }
@@ -52,9 +53,9 @@ pub(super) fn has_lone_surrogate(json: &str) -> bool {
     false
 }
 
-/// Whether a number is beyond what a double holds: JSON allows writing it, but many parsers refuse all that it stands in.
-/// `json` is well-formed.
-pub(super) fn has_boundless_number(json: &str) -> bool {
+/// Whether a number is larger than a double can hold. JSON syntax allows it, but many parsers
+/// refuse the whole text then. `json` must be well-formed.
+pub(super) fn has_number_out_of_range(json: &str) -> bool {
     let mut rest = json.as_bytes();
     while let Some(&byte) = rest.first() {
         let length = match byte {
@@ -81,7 +82,7 @@ pub(super) fn has_boundless_number(json: &str) -> bool {
     false
 }
 
-/// How long the string at the start is, both quotes included.
+/// The length in bytes of the string at the start, including both quotes.
 fn string_length(json: &[u8]) -> usize {
     let mut at = 1;
     loop {
@@ -94,8 +95,8 @@ fn string_length(json: &[u8]) -> usize {
     }
 }
 
-/// The four hexadecimal digits at the start.
-fn unit(digits: &[u8]) -> Option<u16> {
+/// The UTF-16 code unit that the first four hexadecimal digits encode.
+fn code_unit(digits: &[u8]) -> Option<u16> {
     let digits = std::str::from_utf8(digits.get(..4)?).ok()?;
     u16::from_str_radix(digits, 16).ok()
 }
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn depth_counts_arrays_and_objects_but_not_text() {
+    fn depth_counts_arrays_and_objects_but_no_brackets_in_strings() {
         assert_eq!(depth("1"), 0);
         assert_eq!(depth(r#"{"a":[1,{"b":[]}]}"#), 4);
         assert_eq!(depth(r#""[[[\"[[""#), 0);
@@ -113,10 +114,10 @@ mod tests {
     }
 
     #[test]
-    fn a_number_beyond_all_doubles_is_found_and_its_text_in_a_string_is_not() {
+    fn numbers_larger_than_a_double_are_found_outside_of_strings_only() {
         let long = "9".repeat(400);
         for bad in ["1e309", "[1,-1E+999]", r#"{"1e999":{"a":[2e308]}}"#, &long] {
-            assert!(has_boundless_number(bad), "{bad}");
+            assert!(has_number_out_of_range(bad), "{bad}");
         }
         for good in [
             "1e308",
@@ -126,12 +127,12 @@ mod tests {
             "null",
             "\"1e999",
         ] {
-            assert!(!has_boundless_number(good), "{good}");
+            assert!(!has_number_out_of_range(good), "{good}");
         }
     }
 
     #[test]
-    fn half_a_pair_is_found_and_a_whole_one_is_not() {
+    fn lone_surrogates_are_found_and_complete_pairs_are_not() {
         for bad in [
             r#""\ud800""#,
             r#""\udc00""#,

@@ -27,12 +27,7 @@ pub(in crate::gateway::http) async fn admit(
         let slot = state.admission.admit(client)?;
         let token = query_parameter(&request, "token")
             .or_else(|| bearer(request.headers()).map(ToOwned::to_owned));
-        let handshake = Handshake {
-            token,
-            client,
-            place: Some(slot),
-            ..Handshake::default()
-        };
+        let handshake = Handshake::new(token, client, Some(slot));
         request
             .extensions_mut()
             .insert(Retained(Arc::new(handshake)));

@@ -1,4 +1,4 @@
-//! Which connections of this node belong to a user, so that all of them can be ended.
+//! The connections of each user on this node, so that all connections of a user can be ended.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 use super::connection::Connection;
 use crate::domain::UserId;
 
-/// Connections by user and number: one entry each, a user's beside each other.
+/// Connections by user and connection number, ordered so that a user's connections are adjacent.
 #[derive(Default)]
-pub(super) struct Users(Mutex<BTreeMap<(UserId, u64), Weak<Connection>>>);
+pub(super) struct UserConnections(Mutex<BTreeMap<(UserId, u64), Weak<Connection>>>);
 
-impl Users {
+impl UserConnections {
     pub fn insert(&self, user: &UserId, number: u64, connection: &Arc<Connection>) {
         self.0
             .lock()
@@ -25,8 +25,8 @@ impl Users {
 
     pub fn of(&self, user: &UserId) -> Vec<Arc<Connection>> {
         let connections = self.0.lock();
-        let theirs = connections.range((user.clone(), 0)..=(user.clone(), u64::MAX));
-        theirs
+        connections
+            .range((user.clone(), 0)..=(user.clone(), u64::MAX))
             .filter_map(|(_, connection)| connection.upgrade())
             .collect()
     }

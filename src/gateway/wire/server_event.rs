@@ -1,77 +1,58 @@
-//! What the server tells clients: as Socket.IO event packets, and as the frames of plain clients.
+//! Events that the server sends: as Socket.IO packets, and as frames for plain WebSocket clients.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::answer::StatusJson;
+use super::acks::{StatusJson, to_json};
 use crate::delivery::{Entry, Event};
 use crate::domain::ChangeKind;
 
-/// The events that the server sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventName {
-    /// Who one is now.
-    Authenticated,
-    /// A refusal of a request without an ack.
-    Exception,
-    /// A message.
-    Message,
-    /// A room's members.
-    RoomUsers,
-    /// Someone came into a room.
-    UserJoined,
-    /// Someone left a room.
-    UserLeft,
-    /// A watched user came online.
-    UserOnline,
-    /// A watched user went offline.
-    UserOffline,
-    /// Someone types.
-    UserTyping,
-    /// Continuity of a room is lost.
-    RoomReset,
-    /// This node drains.
-    GoingAway,
-    /// From where on broadcasts follow: to plain clients only.
-    Resumed,
+/// Every event that the server sends, with its name on the wire.
+macro_rules! server_events {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
+        /// The events that the server sends.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum ServerEvent { $($(#[$doc])* $variant),* }
+
+        impl ServerEvent {
+            /// Every event that the server sends.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The event's name on the wire.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+        }
+    };
 }
 
-impl EventName {
-    /// Every one.
-    pub const ALL: [Self; 12] = [
-        Self::Authenticated,
-        Self::Exception,
-        Self::Message,
-        Self::RoomUsers,
-        Self::UserJoined,
-        Self::UserLeft,
-        Self::UserOnline,
-        Self::UserOffline,
-        Self::UserTyping,
-        Self::RoomReset,
-        Self::GoingAway,
-        Self::Resumed,
-    ];
-
-    /// The name on the wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Authenticated => "authenticated",
-            Self::Exception => "exception",
-            Self::Message => "message",
-            Self::RoomUsers => "room_users",
-            Self::UserJoined => "user_joined",
-            Self::UserLeft => "user_left",
-            Self::UserOnline => "user_online",
-            Self::UserOffline => "user_offline",
-            Self::UserTyping => "user_typing",
-            Self::RoomReset => "room_reset",
-            Self::GoingAway => "going_away",
-            Self::Resumed => "resumed",
-        }
-    }
+server_events! {
+    /// The connection's user, after authentication.
+    Authenticated = "authenticated";
+    /// The refusal of an event that asked for no acknowledgement.
+    Exception = "exception";
+    /// A message.
+    Message = "message";
+    /// A room's occupants.
+    RoomUsers = "room_users";
+    /// A user came into a room.
+    UserJoined = "user_joined";
+    /// A user left a room.
+    UserLeft = "user_left";
+    /// A watched user came online.
+    UserOnline = "user_online";
+    /// A watched user went offline.
+    UserOffline = "user_offline";
+    /// A user types, or has stopped.
+    UserTyping = "user_typing";
+    /// Messages of a room may be lost: its numbering continues from another position.
+    RoomReset = "room_reset";
+    /// This node drains.
+    GoingAway = "going_away";
+    /// The position from which on broadcasts follow: for plain WebSocket clients only.
+    Resumed = "resumed";
 }
 
 #[derive(Serialize)]
@@ -119,52 +100,49 @@ struct StatusEvent<'a> {
     initial: bool,
 }
 
-/// What is around an event's name and its payload.
+/// The text around an event's name and its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Envelope {
     /// `2["name",payload]`: a Socket.IO event packet.
     SocketIo,
-    /// `{"type":"name","payload":payload}`: a frame for a plain client.
+    /// `{"type":"name","payload":payload}`: a frame for a plain WebSocket client.
     Plain,
 }
 
 impl Envelope {
-    const fn around(self) -> [&'static str; 3] {
+    /// The texts before the name, between name and payload, and after the payload.
+    const fn parts(self) -> [&'static str; 3] {
         match self {
             Self::SocketIo => ["2[\"", "\",", "]"],
             Self::Plain => ["{\"type\":\"", "\",\"payload\":", "}"],
         }
     }
 
-    /// With that payload, which is JSON.
+    /// The event with that payload, which must be JSON.
     #[must_use]
-    pub fn wrap(self, name: EventName, json: &str) -> String {
-        let [before, between, after] = self.around();
-        [before, name.as_str(), between, json, after].concat()
+    pub fn wrap(self, event: ServerEvent, json: &str) -> String {
+        let [before, between, after] = self.parts();
+        [before, event.name(), between, json, after].concat()
+    }
+
+    fn encode<T: Serialize>(self, event: ServerEvent, payload: &T) -> String {
+        self.wrap(event, &to_json(payload))
     }
 }
 
-fn encode_named<T: Serialize>(envelope: Envelope, name: EventName, payload: &T) -> String {
-    let json = serde_json::to_string(payload).expect("the wire's shapes always serialise");
-    envelope.wrap(name, &json)
-}
-
-/// `going_away`: come back in that time.
+/// `going_away`: asks the client to reconnect after that time.
 #[must_use]
 pub fn going_away(envelope: Envelope, reconnect_in: Duration) -> String {
     let reconnect_in_ms = u64::try_from(reconnect_in.as_millis()).unwrap_or(u64::MAX);
-    encode_named(
-        envelope,
-        EventName::GoingAway,
-        &GoingAway { reconnect_in_ms },
-    )
+    envelope.encode(ServerEvent::GoingAway, &GoingAway { reconnect_in_ms })
 }
 
-/// Writes a message's JSON object: what the backplane gave, then the record byte for byte.
+/// Appends a message's JSON object: the fields that the backplane assigned, then the record, byte
+/// for byte.
 pub(super) fn write_message(entry: &Entry, out: &mut String) {
     out.push_str("{\"seq\":");
     out.push_str(itoa::Buffer::new().format(entry.seq));
-    // Epochs are opaque strings of the backplane's own making; they need no escapes.
+    // The backplane generates epochs, from characters that need no escapes.
     out.extend([
         ",\"epoch\":\"",
         entry.epoch.as_str(),
@@ -172,7 +150,8 @@ pub(super) fn write_message(entry: &Entry, out: &mut String) {
         entry.at.text().as_str(),
         "\",",
     ]);
-    // A record is a JSON object that was made as UTF-8; what follows its brace follows ours.
+    // A record is a JSON object in UTF-8. Its fields follow the ones above in the same object, so
+    // its opening brace is left out. A damaged record is left out as a whole.
     out.push_str(
         std::str::from_utf8(&entry.record)
             .ok()
@@ -181,84 +160,75 @@ pub(super) fn write_message(entry: &Entry, out: &mut String) {
     );
 }
 
-/// The event in its envelope.
+fn encode_message(envelope: Envelope, entry: &Entry) -> String {
+    let [before, between, after] = envelope.parts();
+    let mut text = String::with_capacity(entry.record.len() + 128);
+    text.extend([before, ServerEvent::Message.name(), between]);
+    write_message(entry, &mut text);
+    text.push_str(after);
+    text
+}
+
+/// The event in that envelope.
 #[must_use]
 pub fn encode_event(envelope: Envelope, event: &Event) -> String {
     match event {
-        Event::Message(entry) => {
-            let [before, between, after] = envelope.around();
-            let mut packet = String::with_capacity(entry.record.len() + 128);
-            packet.extend([before, EventName::Message.as_str(), between]);
-            write_message(entry, &mut packet);
-            packet.push_str(after);
-            packet
-        }
+        Event::Message(entry) => encode_message(envelope, entry),
         Event::RoomUsers { room, users, total } => {
-            let users = users.iter().map(|user| user.as_str()).collect();
-            encode_named(
-                envelope,
-                EventName::RoomUsers,
-                &RoomUsers {
-                    room_id: room.as_str(),
-                    users,
-                    total: *total,
-                },
-            )
+            let payload = RoomUsers {
+                room_id: room.as_str(),
+                users: users.iter().map(|user| user.as_str()).collect(),
+                total: *total,
+            };
+            envelope.encode(ServerEvent::RoomUsers, &payload)
         }
         Event::RoomChanged(room, change) => {
-            let name = if change.kind == ChangeKind::Left {
-                EventName::UserLeft
-            } else {
-                EventName::UserJoined
+            let event = match change.kind {
+                ChangeKind::Left => ServerEvent::UserLeft,
+                ChangeKind::Joined | ChangeKind::Restored => ServerEvent::UserJoined,
             };
-            let (user_id, username) = (change.user.as_str(), change.username.as_str());
-            encode_named(
-                envelope,
-                name,
-                &RoomUser {
-                    room_id: room.as_str(),
-                    user_id,
-                    username,
-                },
-            )
+            let payload = RoomUser {
+                room_id: room.as_str(),
+                user_id: change.user.as_str(),
+                username: change.username.as_str(),
+            };
+            envelope.encode(event, &payload)
         }
-        Event::Typing(typing) => encode_named(
-            envelope,
-            EventName::UserTyping,
-            &UserTyping {
+        Event::Typing(typing) => {
+            let payload = UserTyping {
                 room_id: typing.room.as_str(),
                 user_id: typing.user.as_str(),
                 username: typing.username.as_str(),
                 is_typing: typing.typing,
-            },
-        ),
+            };
+            envelope.encode(ServerEvent::UserTyping, &payload)
+        }
         Event::OnlineStatus { status, initial } => {
-            let name = if status.online {
-                EventName::UserOnline
+            let event = if status.online {
+                ServerEvent::UserOnline
             } else {
-                EventName::UserOffline
+                ServerEvent::UserOffline
             };
             let payload = StatusEvent {
-                r#type: name.as_str(),
+                r#type: event.name(),
                 status: StatusJson::of(status),
                 initial: *initial,
             };
-            encode_named(envelope, name, &payload)
+            envelope.encode(event, &payload)
         }
         Event::RoomReset {
             room,
             head,
             lost_from,
-        } => encode_named(
-            envelope,
-            EventName::RoomReset,
-            &RoomReset {
+        } => {
+            let payload = RoomReset {
                 room_id: room.as_str(),
                 seq: head.seq,
                 epoch: head.epoch.as_str(),
                 lost_from: *lost_from,
-            },
-        ),
+            };
+            envelope.encode(ServerEvent::RoomReset, &payload)
+        }
     }
 }
 
@@ -271,7 +241,7 @@ mod tests {
     };
 
     #[test]
-    fn every_event_has_its_shape() {
+    fn every_event_is_encoded_in_both_envelopes() {
         let room = RoomId::trusted("lobby");
         let (user, username) = (UserId::trusted("ann"), Username::trusted("Ann \"A\""));
         let entry = Entry {

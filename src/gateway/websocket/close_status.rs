@@ -1,20 +1,21 @@
-//! How a plain connection ends: the code and the reason of its close frame, which say whether to come back.
+//! The codes and reasons of the close frames that plain WebSocket clients get. The reason says
+//! whether to reconnect.
 
 use axum::extract::ws::CloseFrame;
 use tungstenite::Error;
-use tungstenite::error::CapacityError;
+use tungstenite::error::{CapacityError, ProtocolError};
 
 use crate::domain::{Code, Refusal};
 use crate::gateway::connections::CloseReason;
 
-macro_rules! ends {
+macro_rules! close_statuses {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $reason:literal;)*) => {
-        /// Why a connection ends that the client hasn't ended by itself.
+        /// Why the server closes a plain WebSocket.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum End { $($(#[$doc])* $variant),* }
+        pub enum CloseStatus { $($(#[$doc])* $variant),* }
 
-        impl End {
-            /// Every one, for tests and documentation.
+        impl CloseStatus {
+            /// Every status, for tests and documentation.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
             /// The code of the close frame.
@@ -23,7 +24,7 @@ macro_rules! ends {
                 match self { $(Self::$variant => $code),* }
             }
 
-            /// Its reason: at most 123 bytes.
+            /// The reason in the close frame: at most 123 bytes.
             #[must_use]
             pub const fn reason(self) -> &'static str {
                 match self { $(Self::$variant => $reason),* }
@@ -32,56 +33,58 @@ macro_rules! ends {
     };
 }
 
-ends! {
-    /// Frames that break the protocol.
+close_statuses! {
+    /// Frames that violate the WebSocket protocol.
     Protocol = 1002, "protocol error; do not come back without a change";
-    /// Binary messages: everything here is text.
+    /// A binary message: all messages are text.
     Binary = 1003, "only text is understood; do not come back without a change";
-    /// Text that isn't UTF-8.
+    /// Text that is not UTF-8.
     NotText = 1007, "text must be UTF-8; do not come back without a change";
     /// A message larger than the limit.
     TooLarge = 1009, "message too large; do not send it again";
-    /// A fault of ours.
+    /// An internal error.
     Fault = 1011, "internal error; come back";
-    /// This node drains: each is closed at its own time, so one may come back at once.
+    /// This node drains. Each connection is closed at a time of its own, so its client may
+    /// reconnect at once.
     Restart = 1012, "draining; come back; reconnect_in_ms=100";
-    /// The token's time is over.
+    /// The token has expired, or the connection did not authenticate.
     TokenExpired = 4401, "token_expired; come back with a new token";
     /// A service has ended the user's connections.
     Forbidden = 4403, "forbidden; do not come back by yourself";
-    /// Nothing was heard of the client, neither a frame nor a pong.
+    /// Nothing was received from the client, neither a message nor a pong.
     Idle = 4408, "idle; come back";
-    /// The log no longer holds what was about to be replayed.
+    /// The log was trimmed past the position of a replay.
     ReplayOutrun = 4409, "replay outrun; come back and resume: gap will be told";
-    /// What the client hasn't read is more than is kept for it, or it reads nothing.
+    /// The outbox is full, or the client reads nothing.
     Slow = 4410, "slow consumer; come back and resume";
-    /// It went on when it was refused for a rate.
+    /// The client kept sending although its events were refused for its rate.
     RateLimitAbuse = 4429, "rate_limited; come back in a minute, and slower";
 }
 
-impl End {
-    /// By that refusal, which is a fault of identity.
-    pub(super) fn refused(refusal: &Refusal) -> Self {
+impl CloseStatus {
+    /// The status for a refusal, which must be a fault of identity.
+    pub(super) fn of_refusal(refusal: &Refusal) -> Self {
         match refusal.code {
             Code::TokenExpired | Code::Unauthorized => Self::TokenExpired,
             _ => Self::Forbidden,
         }
     }
 
-    /// What is wrong with what came, or with how what was sent is taken; `None` for a transport that broke, or was closed.
-    pub(super) fn of(error: axum::Error) -> Option<Self> {
+    /// The status for an error of the transport: the fault of the client, or that it does not read.
+    /// `None` if the transport broke or was closed, so that no close frame can be sent.
+    pub(super) fn of_error(error: axum::Error) -> Option<Self> {
         let Ok(error) = error.into_inner().downcast::<Error>() else {
             return Some(Self::Protocol);
         };
         match *error {
             Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(Self::TooLarge),
             Error::Utf8(_) => Some(Self::NotText),
-            // Full of answers to pings that nobody reads.
+            // The write buffer is full of pongs that the client does not read.
             Error::WriteBufferFull(_) => Some(Self::Slow),
-            Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
-                None
-            }
-            Error::Io(_) | Error::ConnectionClosed | Error::AlreadyClosed => None,
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
+            | Error::Io(_)
+            | Error::ConnectionClosed
+            | Error::AlreadyClosed => None,
             _ => Some(Self::Protocol),
         }
     }
@@ -94,9 +97,9 @@ impl End {
     }
 }
 
-impl From<CloseReason> for End {
-    fn from(closing: CloseReason) -> Self {
-        match closing {
+impl From<CloseReason> for CloseStatus {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
             CloseReason::RateLimitAbuse => Self::RateLimitAbuse,
             CloseReason::Fault | CloseReason::Unavailable => Self::Fault,
         }
@@ -108,13 +111,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_end_has_a_code_of_its_own_and_says_whether_to_come_back() {
-        let mut codes: Vec<_> = End::ALL.iter().map(|end| end.code()).collect();
+    fn every_status_has_its_own_code_and_a_reason_that_says_whether_to_reconnect() {
+        let mut codes: Vec<_> = CloseStatus::ALL
+            .iter()
+            .map(|status| status.code())
+            .collect();
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!(codes.len(), End::ALL.len());
-        for end in End::ALL {
-            let reason = end.reason();
+        assert_eq!(codes.len(), CloseStatus::ALL.len());
+        for status in CloseStatus::ALL {
+            let reason = status.reason();
             assert!(
                 reason.len() <= 123 && (reason.contains("come back") || reason.contains("do not")),
                 "{reason}"
@@ -123,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn every_end_is_documented() {
+    fn every_status_is_documented() {
         let text =
             std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/websocket.md"))
                 .unwrap();
-        for end in End::ALL {
+        for status in CloseStatus::ALL {
             assert!(
-                text.contains(&format!("| {} | `{}` |", end.code(), end.reason())),
-                "{end:?}"
+                text.contains(&format!("| {} | `{}` |", status.code(), status.reason())),
+                "{status:?}"
             );
         }
     }

@@ -1,0 +1,99 @@
+//! A connection's user: binding it, and notifying the client of it.
+
+use std::sync::Arc;
+
+use super::connection::{Connection, stopping};
+use crate::auth::Identity;
+use crate::domain::{Code, Cost, Refusal, RoomId};
+use crate::features::messaging::ConnectionState;
+use crate::gateway::wire::{Authenticated, Exception, ServerEvent, to_json};
+
+impl Connection {
+    /// Binds the connection to the user that its handshake identified.
+    ///
+    /// It runs in a task of its own, because the caller may be dropped before it is done: then the
+    /// loss is processed after it and undoes it.
+    ///
+    /// # Errors
+    /// `rate_limited`, `too_many_connections`, `unavailable`.
+    pub async fn authenticate(self: &Arc<Self>, identity: Identity) -> Result<(), Refusal> {
+        let this = self.clone();
+        let bound = tokio::spawn(async move {
+            let mut state = this.state.lock().await;
+            if this.inbox.lock().is_closed() {
+                // The loss may have been processed already. It would not be processed again.
+                return Err(Refusal::new(Code::Unavailable, "the connection is gone"));
+            }
+            this.bind(&mut state, identity).await.map(drop)
+        });
+        bound.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Binds the connection to a user, or replaces its user's name and rights. Returns the rooms
+    /// that the connection had to leave, because the new rights do not cover them.
+    pub(super) async fn bind(
+        self: &Arc<Self>,
+        state: &mut ConnectionState,
+        identity: Identity,
+    ) -> Result<Vec<RoomId>, Refusal> {
+        let messaging = &self.connections.messaging;
+        let users = &self.connections.users;
+        let is_new = state.member().is_err();
+        if is_new {
+            messaging
+                .user_rates()
+                .spend(&identity.user, Cost::CONNECT)
+                .map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))?;
+        }
+        // Inserted before the backplane counts the connection, so that a request to end the user's
+        // connections never misses one that counts.
+        users.insert(&identity.user, self.number, self);
+        let authenticated = messaging
+            .authenticate(
+                state,
+                identity.user.clone(),
+                identity.username.clone(),
+                identity.scope.clone(),
+            )
+            .await;
+        let rooms_left = match authenticated {
+            Ok(rooms_left) => rooms_left,
+            Err(refusal) => {
+                if is_new {
+                    users.remove(&identity.user, self.number);
+                }
+                return Err(refusal);
+            }
+        };
+        *self.identity.lock() = Some(identity);
+        self.transport.mark_authenticated();
+        self.set_expiry_deadline();
+        Ok(rooms_left)
+    }
+
+    /// Sends `authenticated` if the connection has a user.
+    pub fn announce_identity(&self) {
+        if let Some(identity) = self.identity() {
+            self.send_authenticated(&identity);
+        }
+    }
+
+    pub(super) fn send_authenticated(&self, identity: &Identity) {
+        self.transport.send_event(
+            ServerEvent::Authenticated,
+            &to_json(&Authenticated::event(identity)),
+        );
+    }
+
+    /// Notifies the client of a room that it left because its new token does not cover it.
+    pub(super) fn send_room_left(&self, room: &RoomId) {
+        let refusal = Refusal::new(
+            Code::Forbidden,
+            "the new token doesn't reach this room: you have left it",
+        );
+        self.transport.send_event(
+            ServerEvent::Exception,
+            &to_json(&Exception::of(&refusal, None).about(room)),
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! The end of a connection: by its deadlines, by a service, or by the loss of its transport.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::deadlines::DeadlineAction;
+use super::processing::Scheduling;
+use super::{CloseReason, Connection};
+use crate::domain::{Code, Refusal};
+
+impl Connection {
+    /// Disconnects the client unless it authenticates in time.
+    pub fn set_authentication_deadline(self: &Arc<Self>) {
+        let after = self.connections.messaging.limits().auth_timeout;
+        let action = self.action(Self::close_unless_authenticated);
+        self.set_deadline(Some((after, action)));
+    }
+
+    /// Disconnects the client when its token expires.
+    pub(super) fn set_expiry_deadline(self: &Arc<Self>) {
+        let deadline = self.expires_at().map(|at| {
+            let remaining = at.saturating_sub(unix_time());
+            (remaining, self.action(Self::disconnect_if_expired))
+        });
+        self.set_deadline(deadline);
+    }
+
+    /// The end of the token's validity, in time since the Unix epoch.
+    fn expires_at(&self) -> Option<Duration> {
+        let identity = self.identity.lock();
+        identity.as_ref()?.expires_at.map(Duration::from_secs)
+    }
+
+    /// Replaces the connection's deadline.
+    pub(super) fn set_deadline(&self, deadline: Option<(Duration, DeadlineAction)>) {
+        let deadlines = &self.connections.deadlines;
+        let mut current = self.deadline.lock();
+        if let Some(key) = current.take() {
+            deadlines.cancel(key);
+        }
+        if let Some((after, action)) = deadline {
+            *current = deadlines.add(after, action);
+        }
+    }
+
+    /// An action for a deadline, which does not keep the connection alive.
+    fn action(self: &Arc<Self>, act: fn(&Arc<Self>)) -> DeadlineAction {
+        let connection = Arc::downgrade(self);
+        Box::new(move || {
+            if let Some(connection) = connection.upgrade() {
+                act(&connection);
+            }
+        })
+    }
+
+    fn close_unless_authenticated(self: &Arc<Self>) {
+        if self.identity.lock().is_some() {
+            return;
+        }
+        if self.connections.messaging.is_ready() {
+            let text = "the connection did not authenticate in time";
+            self.disconnect(&Refusal::new(Code::Unauthorized, text));
+        } else {
+            // No client can authenticate now. So this is no fault of identity, and the client may
+            // reconnect by itself.
+            self.transport.close(CloseReason::Unavailable);
+        }
+    }
+
+    fn disconnect_if_expired(self: &Arc<Self>) {
+        match self.expires_at() {
+            Some(at) if at <= unix_time() => {
+                let refusal = Refusal::new(Code::TokenExpired, "the token has expired");
+                self.disconnect(&refusal);
+            }
+            // A new token is valid for longer, or the clock was set back.
+            _ => self.set_expiry_deadline(),
+        }
+    }
+
+    /// Ends the connection because a service asked to end all connections of its user.
+    pub fn disconnect_by_service(self: &Arc<Self>) {
+        let text = "a service has ended the connections of this user";
+        self.disconnect(&Refusal::new(Code::Forbidden, text));
+    }
+
+    /// Ends the connection in such a way that the client does not reconnect by itself: for faults
+    /// of identity only. Events in the inbox are discarded, as their sender has lost its rights.
+    fn disconnect(self: &Arc<Self>, refusal: &Refusal) {
+        if !self.inbox.lock().is_closed() {
+            self.transport.disconnect(refusal);
+        }
+        let start = self.inbox.lock().close_and_discard();
+        self.end(start);
+    }
+
+    /// The transport is gone, or counts as gone. Events in the inbox are still processed, and then
+    /// the loss is reported, once.
+    pub fn lost(self: &Arc<Self>) {
+        let start = self.inbox.lock().close();
+        self.end(start);
+    }
+
+    /// The part of the end that is the same for all reasons. `start`: nothing processes the closed
+    /// inbox yet.
+    fn end(self: &Arc<Self>, start: bool) {
+        self.set_deadline(None);
+        self.transport.connection_ended();
+        if start {
+            self.schedule(Scheduling::Task);
+        }
+    }
+}
+
+/// The time since the Unix epoch.
+fn unix_time() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}

@@ -1,0 +1,114 @@
+//! `message`, `history`, `typing`: sends to a room, and reads a room's messages.
+
+use tracing::Instrument;
+
+use super::{ClientRequest, RequestContext};
+use crate::domain::{Limits, MessageFields, Refusal, RoomId};
+use crate::features::messaging::HistoryWindow;
+use crate::gateway::wire::{
+    Fields, HistoryAck, MAX_SEQ, MessageAck, RoomAck, history_limit, history_window, message_fields,
+};
+
+/// `message`: sends a message to a room.
+#[derive(Debug)]
+pub struct SendMessage {
+    pub(in crate::gateway) room: RoomId,
+    pub(in crate::gateway) fields: MessageFields,
+}
+
+impl ClientRequest for SendMessage {
+    const EVENT: &'static str = "message";
+
+    fn decode(fields: &Fields<'_>) -> Result<Self, Refusal> {
+        Ok(Self {
+            room: fields.required("room_id", RoomId::parse)?,
+            fields: message_fields(fields)?,
+        })
+    }
+
+    async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
+        let span = tracing::debug_span!("message", room = %self.room);
+        let permit = context.state.may_send(&self.room)?;
+        let appended = context
+            .messaging()
+            .send(context.state, permit, self.fields)
+            .instrument(span)
+            .await?;
+        context
+            .reply
+            .acknowledge(&MessageAck::of(&self.room, &appended));
+        context
+            .connection
+            .flush_sent(&self.room, context.event_bytes)
+            .await;
+        Ok(())
+    }
+}
+
+/// `history`: reads messages of a room.
+#[derive(Debug)]
+pub struct History {
+    room: RoomId,
+    window: HistoryWindow,
+    pub(in crate::gateway) limit: usize,
+}
+
+impl ClientRequest for History {
+    const EVENT: &'static str = "history";
+
+    fn decode(fields: &Fields<'_>) -> Result<Self, Refusal> {
+        Ok(Self {
+            room: fields.required("room_id", RoomId::parse)?,
+            window: history_window(
+                fields.number("before_seq", 0, MAX_SEQ)?,
+                fields.number("after_seq", 0, MAX_SEQ)?,
+            )?,
+            limit: history_limit(fields.number("limit", 1, Limits::HISTORY)?),
+        })
+    }
+
+    async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
+        // This is the largest of all replies, up to half of the outbox. It waits until less than a
+        // quarter is unwritten, so that half of the outbox is free for it.
+        let half = context.connection.connections.outbox_bytes / 2;
+        context.connection.wait_until_below(half / 2).await;
+        let permit = context.state.may_read(&self.room)?;
+        let max_bytes = Limits::HISTORY_BYTES.min(half);
+        let page = context
+            .messaging()
+            .read(&permit, self.window, self.limit, max_bytes)
+            .await?;
+        context
+            .reply
+            .acknowledge(&HistoryAck::of(&self.room, &page, Some(true)));
+        Ok(())
+    }
+}
+
+/// `typing`: notifies a room's occupants that the user types, or has stopped.
+#[derive(Debug)]
+pub struct Typing {
+    room: RoomId,
+    pub(super) is_typing: bool,
+}
+
+impl ClientRequest for Typing {
+    const EVENT: &'static str = "typing";
+
+    fn decode(fields: &Fields<'_>) -> Result<Self, Refusal> {
+        Ok(Self {
+            room: fields.required("room_id", RoomId::parse)?,
+            is_typing: fields.flag("is_typing")?.unwrap_or(true),
+        })
+    }
+
+    async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
+        let permit = context.state.may_send(&self.room)?;
+        context
+            .messaging()
+            .typing(context.state, permit, self.is_typing)
+            .await?;
+        context.reply.acknowledge(&RoomAck::of(&self.room));
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! Groups of fields that several requests have, over sockets or REST.
+
+use super::fields::Fields;
+use crate::delivery::ReplayFrom;
+use crate::domain::{ClientMsgId, Epoch, Limits, MessageFields, Refusal};
+use crate::features::messaging::HistoryWindow;
+
+/// 2^53 - 1: JavaScript does not represent every larger whole number. No room reaches it.
+pub(crate) const MAX_SEQ: u64 = (1 << 53) - 1;
+/// The number of messages that `history` returns if the request does not say.
+const DEFAULT_HISTORY: u64 = 50;
+
+/// The start of a replay: `since_seq` and `epoch`, or `limit`, or none of them.
+///
+/// # Errors
+/// `bad_request`.
+pub(crate) fn replay_from(fields: &Fields<'_>) -> Result<ReplayFrom, Refusal> {
+    let epoch = fields.id("epoch", Epoch::parse)?;
+    let limit = fields.number("limit", 0, Limits::HISTORY)?;
+    match (fields.number("since_seq", 0, MAX_SEQ)?, limit) {
+        (Some(_), Some(_)) => Err(Refusal::bad_request(
+            "since_seq and limit exclude each other",
+        )),
+        (Some(seq), None) => Ok(ReplayFrom::Since { seq, epoch }),
+        (None, Some(limit)) => Ok(ReplayFrom::Last(limit)),
+        (None, None) => Ok(ReplayFrom::Live),
+    }
+}
+
+/// A message's fields. The domain checks their lengths.
+///
+/// # Errors
+/// `bad_request`, `too_large`.
+pub(crate) fn message_fields(fields: &Fields<'_>) -> Result<MessageFields, Refusal> {
+    Ok(MessageFields {
+        content: fields.text("content")?.unwrap_or_default(),
+        kind: fields.text("type")?,
+        title: fields.text("title")?,
+        payload: fields.json("payload")?,
+        attachment_urls: fields.texts("attachment_urls")?,
+        client_msg_id: fields.id("client_msg_id", ClientMsgId::parse)?,
+    })
+}
+
+/// The window that `before_seq`, `after_seq` or neither of them selects.
+///
+/// # Errors
+/// `bad_request` if both are given.
+pub(crate) fn history_window(
+    before: Option<u64>,
+    after: Option<u64>,
+) -> Result<HistoryWindow, Refusal> {
+    match (before, after) {
+        (Some(_), Some(_)) => Err(Refusal::bad_request(
+            "before_seq and after_seq exclude each other",
+        )),
+        (Some(seq), None) => Ok(HistoryWindow::Before(seq)),
+        (None, Some(seq)) => Ok(HistoryWindow::After(seq)),
+        (None, None) => Ok(HistoryWindow::Newest),
+    }
+}
+
+/// The number of messages that `limit` selects.
+pub(crate) fn history_limit(limit: Option<u64>) -> usize {
+    usize::try_from(limit.unwrap_or(DEFAULT_HISTORY)).unwrap_or(usize::MAX)
+}
+
+/// The idempotency key of a send: the field `client_msg_id` or the header `Idempotency-Key`.
+///
+/// # Errors
+/// `bad_request` if both are given and differ, or if the header's value is not valid.
+pub(super) fn idempotency_key(
+    client_msg_id: Option<ClientMsgId>,
+    header: Option<&str>,
+) -> Result<Option<ClientMsgId>, Refusal> {
+    let Some(header) = header else {
+        return Ok(client_msg_id);
+    };
+    let key = ClientMsgId::parse("Idempotency-Key", header)?;
+    if client_msg_id.is_some_and(|id| id != key) {
+        return Err(Refusal::bad_request(
+            "Idempotency-Key and client_msg_id differ",
+        ));
+    }
+    Ok(Some(key))
+}
