@@ -244,7 +244,7 @@ pub trait Presence: Send + Sync {
 
     /// The connection is lost: out of `rooms` and of its user's connections, each with the grace, which begins when the
     /// backplane has learned of it. Never fails for the caller: what can't be said now is said when the backplane is back.
-    async fn lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]);
+    async fn connection_lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]);
 
     /// Who is in the room: at most `limit` ids.
     ///
@@ -298,7 +298,7 @@ pub trait Presence: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`.
-    async fn recall(&self, _seen: &OnlineStatus) -> Result<()> {
+    async fn restore_status(&self, _seen: &OnlineStatus) -> Result<()> {
         Ok(())
     }
 
@@ -398,7 +398,7 @@ pub trait RateLimiter: Send + Sync {
     ///
     /// Never fails for the caller: users whose part of the backplane can't be reached are left out. The call is not to be
     /// repeated for them, as it may have happened.
-    async fn spend(&self, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)>;
+    async fn charge(&self, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)>;
 }
 
 /// A backplane's life.

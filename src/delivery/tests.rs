@@ -301,8 +301,8 @@ impl crate::backplane::Presence for FakePresence {
     async fn leave(&self, conn: &ConnId, user: &UserId, room: &RoomId) -> Result<()> {
         self.0.leave(conn, user, room).await
     }
-    async fn lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
-        self.0.lost(conn, user, rooms).await;
+    async fn connection_lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
+        self.0.connection_lost(conn, user, rooms).await;
     }
     async fn roster(&self, room: &RoomId, limit: usize) -> Result<crate::backplane::Roster> {
         self.0.roster(room, limit).await
@@ -901,7 +901,7 @@ async fn a_watcher_gets_each_state_once_over_a_bus_that_loses_them() {
             .connect(&conn, &ann, &name)
             .await
             .unwrap();
-        backplane.presence.lost(&conn, &ann, &[]).await;
+        backplane.presence.connection_lost(&conn, &ann, &[]).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
     }
     eventually("all forty came", || watcher.story().len() == 41).await;

@@ -302,7 +302,7 @@ impl Presence for Memory {
         Ok(())
     }
 
-    async fn lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
+    async fn connection_lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
         let until = Instant::now() + self.limits.presence_grace;
         for room in rooms {
             let mut shard = self.rooms.of(room).lock();

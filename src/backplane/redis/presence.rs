@@ -98,7 +98,7 @@ impl Presence for Node {
         Ok(())
     }
 
-    async fn lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
+    async fn connection_lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
         let lost = self.registry.lose(conn, user, rooms);
         // Whatever isn't said now stays in the registry, and the node's tasks say it later.
         if self.lease.is_up() {
@@ -244,7 +244,7 @@ impl Presence for Node {
         Ok(changes.await?)
     }
 
-    async fn recall(&self, seen: &OnlineStatus) -> Result<()> {
+    async fn restore_status(&self, seen: &OnlineStatus) -> Result<()> {
         let partition = Partition::of_user(&seen.user);
         let name = seen.username.as_ref().map_or("", Username::as_str);
         let last_seen = seen.last_seen.map_or(0, |at| at.0);

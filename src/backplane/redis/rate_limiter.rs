@@ -24,7 +24,7 @@ pub(super) struct Sum(pub Arc<Link>);
 
 #[async_trait]
 impl RateLimiter for Sum {
-    async fn spend(&self, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)> {
+    async fn charge(&self, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)> {
         let mut partitions: BTreeMap<Partition, Vec<(UserId, Charges)>> = BTreeMap::new();
         for (user, debts) in spent {
             partitions
