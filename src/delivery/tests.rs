@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::backplane::{
-    Appended, BackplaneLimits, Bus, Entry, Result, RoomLog, Slice, Typing, Window, memory,
+    Appended, BackplaneLimits, Bus, Entry, EntryKind, Result, RoomLog, Slice, Typing, Window,
+    memory,
 };
 use crate::domain::Limits;
 use crate::domain::{LogSpan, MessageFields, NewMessage, Timestamp};
@@ -176,6 +177,7 @@ impl FakeLog {
             seq,
             epoch: span.head.epoch.clone(),
             at: Timestamp(0),
+            kind: EntryKind::Message,
             record: "{}".into(),
         };
         entries.push(entry.clone());
@@ -792,6 +794,7 @@ async fn a_new_epoch_is_told_to_whoever_had_seen_what_is_lost() {
         seq: 9,
         epoch: Epoch::trusted("e1"),
         at: Timestamp(0),
+        kind: EntryKind::Message,
         record: "{}".into(),
     };
     bus.event(BusEvent::Message(room(), late));

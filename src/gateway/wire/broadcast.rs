@@ -87,6 +87,7 @@ pub fn encode_broadcast(entry: &Entry) -> Option<String> {
 mod tests {
     use super::*;
     use crate::backplane::record;
+    use crate::delivery::EntryKind;
     use crate::domain::{Code, Epoch, NewMessage, RoomId, Timestamp, UserId, Username};
 
     fn decode(body: &str) -> Result<MessageFields, Refusal> {
@@ -110,6 +111,7 @@ mod tests {
             seq: 7,
             epoch: Epoch::trusted("e1"),
             at: Timestamp(0),
+            kind: EntryKind::Message,
             record,
         };
         assert_eq!(

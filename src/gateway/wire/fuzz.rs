@@ -9,7 +9,7 @@ use socketioxide_parser_common::CommonParser;
 
 use super::*;
 use crate::backplane::record;
-use crate::delivery::{Entry, Event};
+use crate::delivery::{Entry, EntryKind, Event};
 use crate::domain::{
     Code, Epoch, Limits, MessageFields, NewMessage, Refusal, RoomId, Timestamp, UserId, Username,
 };
@@ -102,6 +102,7 @@ fn check_message(room: RoomId, fields: MessageFields, limits: &Limits) -> Option
         seq: 1,
         epoch: Epoch::trusted("e"),
         at: Timestamp(0),
+        kind: EntryKind::Message,
         record,
     };
     let packet = encode_event(Envelope::SocketIo, &Event::Message(entry));
@@ -329,6 +330,7 @@ fn fuzz_broadcasts() {
             seq: 1,
             epoch: Epoch::trusted("e"),
             at: Timestamp(0),
+            kind: EntryKind::Message,
             record: record::encode(&draft),
         };
         let frame = encode_broadcast(&entry).unwrap();
