@@ -35,7 +35,7 @@ use crate::telemetry::meter::{Counter, Histogram};
 
 use backlog::Backlog;
 
-pub use crate::backplane::{Entry, Typing};
+pub use crate::backplane::{Entry, EntryKind, Typing};
 pub use outlet::{CloseReason, Outlet};
 pub use shared::{Event, Shared};
 

@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::backplane::{
-    Appended, BackplaneLimits, Bus, Entry, Result, RoomLog, Slice, Typing, Window, memory,
+    Appended, BackplaneLimits, Bus, Entry, EntryKind, Result, RoomLog, Slice, Typing, Window,
+    memory,
 };
 use crate::domain::Limits;
 use crate::domain::{LogSpan, MessageFields, NewMessage, Timestamp};
@@ -176,6 +177,7 @@ impl FakeLog {
             seq,
             epoch: span.head.epoch.clone(),
             at: Timestamp(0),
+            kind: EntryKind::Message,
             record: "{}".into(),
         };
         entries.push(entry.clone());
@@ -301,8 +303,8 @@ impl crate::backplane::Presence for FakePresence {
     async fn leave(&self, conn: &ConnId, user: &UserId, room: &RoomId) -> Result<()> {
         self.0.leave(conn, user, room).await
     }
-    async fn lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
-        self.0.lost(conn, user, rooms).await;
+    async fn connection_lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
+        self.0.connection_lost(conn, user, rooms).await;
     }
     async fn roster(&self, room: &RoomId, limit: usize) -> Result<crate::backplane::Roster> {
         self.0.roster(room, limit).await
@@ -792,6 +794,7 @@ async fn a_new_epoch_is_told_to_whoever_had_seen_what_is_lost() {
         seq: 9,
         epoch: Epoch::trusted("e1"),
         at: Timestamp(0),
+        kind: EntryKind::Message,
         record: "{}".into(),
     };
     bus.event(BusEvent::Message(room(), late));
@@ -901,7 +904,7 @@ async fn a_watcher_gets_each_state_once_over_a_bus_that_loses_them() {
             .connect(&conn, &ann, &name)
             .await
             .unwrap();
-        backplane.presence.lost(&conn, &ann, &[]).await;
+        backplane.presence.connection_lost(&conn, &ann, &[]).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
     }
     eventually("all forty came", || watcher.story().len() == 41).await;

@@ -164,7 +164,7 @@ impl UserFeed {
                         && newest.version < last.version
                     {
                         // It was lost; and everyone, newcomers too, shall be told the same of what becomes of the user.
-                        status = match presence.recall(last).await {
+                        status = match presence.restore_status(last).await {
                             Ok(()) => presence.status(&user).await,
                             Err(error) => Err(error),
                         };

@@ -113,7 +113,9 @@ async fn who_is_gone_with_the_data_goes_offline_for_watchers() {
     let watcher = Watcher::of_zoe(&delivery, "w").await;
     let online = watcher.hears(true).await;
     // Her grace runs, and nobody but Redis knows of it.
-    two.presence.lost(&conn("z"), &user("zoe"), &[]).await;
+    two.presence
+        .connection_lost(&conn("z"), &user("zoe"), &[])
+        .await;
     assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
     let offline = watcher.hears(false).await;
     assert!(offline > online);
@@ -135,7 +137,9 @@ async fn who_was_offline_stays_what_watchers_know() {
     let (one, two, delivery) = watched(&fixture, Duration::from_millis(1)).await;
     let watcher = Watcher::of_zoe(&delivery, "w").await;
     let online = watcher.hears(true).await;
-    two.presence.lost(&conn("z"), &user("zoe"), &[]).await;
+    two.presence
+        .connection_lost(&conn("z"), &user("zoe"), &[])
+        .await;
     let offline = watcher.hears(false).await;
     assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
     let known = eventually(SOON, "Redis knows her again", async || {
@@ -184,7 +188,9 @@ async fn who_lives_is_never_said_to_be_offline() {
         (watcher.told().last() == Some(&(status.online, status.version))).then_some(())
     })
     .await;
-    two.presence.lost(&conn("z"), &user("zoe"), &[]).await;
+    two.presence
+        .connection_lost(&conn("z"), &user("zoe"), &[])
+        .await;
     watcher.hears(false).await;
     let told = watcher.told();
     assert!(told.is_sorted_by(|one, next| one.1 < next.1), "{told:?}");

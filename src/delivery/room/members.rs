@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::super::worker::Context;
 use super::super::{Event, JoinOutcome, JoinRequest, Outlet, ReplayFrom, Shared};
 use super::RoomFeed;
-use crate::backplane::Joined;
+use crate::backplane::{EntryKind, Joined};
 use crate::domain::{ConnId, Continuity, Epoch, Head, LogSpan};
 
 /// Changes of membership held for one joiner; more are made up for by a fresh `room_users`.
@@ -134,7 +134,10 @@ impl Occupant {
             }
             overflowed |= self.open_if_due();
             self.position = entry.seq;
-            self.outlet.deliver(shared);
+            // Clients don't get a newer node's entries; the replay moves past them all the same.
+            if entry.kind == EntryKind::Message {
+                self.outlet.deliver(shared);
+            }
             sent += 1;
         }
         (sent, overflowed)

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::super::worker::Context;
 use super::super::{Event, Shared};
 use super::{FeedEvent, RETRY, RoomFeed};
-use crate::backplane::{Entry, Result, Slice, Window};
+use crate::backplane::{Entry, EntryKind, Result, Slice, Window};
 use crate::domain::{Continuity, Head};
 
 /// Messages held while the log is read; more are dropped, as the log has them.
@@ -79,9 +79,13 @@ impl RoomFeed {
         };
         // The position counts in the numbering that was read, though the message may be from an older one that it goes on.
         let before = std::mem::replace(&mut at.seq, entry.seq);
-        let (at, seq) = (at.clone(), entry.seq);
+        let (at, seq, kind) = (at.clone(), entry.seq, entry.kind);
         let shared = Shared::new(Event::Message(self.replays.own(entry)));
         self.replays.push(&at, &shared);
+        if kind != EntryKind::Message {
+            // A newer node's entry: the cursor has moved past it, and clients don't get it.
+            return;
+        }
         let (mut delivered, mut full) = (0, Vec::new());
         for member in self.members.live().filter(|member| member.position < seq) {
             if member.outlet.offer(&shared) {

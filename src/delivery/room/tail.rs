@@ -207,6 +207,7 @@ impl Drop for Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backplane::EntryKind;
     use crate::domain::{Epoch, Timestamp};
 
     fn entry(seq: u64, bytes: usize) -> Entry {
@@ -214,6 +215,7 @@ mod tests {
             seq,
             epoch: Epoch::trusted("e1"),
             at: Timestamp(0),
+            kind: EntryKind::Message,
             record: vec![b'x'; bytes].into(),
         }
     }

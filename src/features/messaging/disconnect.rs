@@ -137,7 +137,7 @@ mod tests {
             let (presence, user, conns) = (presence.clone(), user.clone(), conns.clone());
             tokio::spawn(async move {
                 for conn in &conns {
-                    presence.lost(conn, &user, &[]).await;
+                    presence.connection_lost(conn, &user, &[]).await;
                 }
             });
         }));

@@ -447,7 +447,7 @@ impl Messaging {
         }
         self.backplane
             .presence
-            .lost(&session.conn, &member.user, &rooms)
+            .connection_lost(&session.conn, &member.user, &rooms)
             .await;
     }
 

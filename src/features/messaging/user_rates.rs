@@ -78,7 +78,7 @@ impl UserRateLimiter {
         if told.is_empty() {
             return;
         }
-        let known = shared.spend(told).await;
+        let known = shared.charge(told).await;
         let (mut ledger, now) = (self.ledger.lock(), Instant::now());
         for (user, debts) in known {
             ledger.allowances.raise(&user, debts, now);
@@ -124,7 +124,7 @@ mod tests {
 
     #[async_trait::async_trait]
     impl RateLimiter for Sum {
-        async fn spend(&self, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)> {
+        async fn charge(&self, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)> {
             let mut sum = self.0.lock();
             sum.1 += 1;
             let add = |(user, debts): (UserId, Charges)| {
