@@ -401,10 +401,32 @@ pub trait RateLimiter: Send + Sync {
     async fn spend(&self, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)>;
 }
 
+/// The implementations of the backplane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackplaneKind {
+    /// [`memory`]: the node shares nothing with other nodes.
+    Embedded,
+    /// [`redis`]: the nodes of a cluster share one Redis.
+    Redis,
+}
+
+impl BackplaneKind {
+    /// The name under which the health check reports it: `embedded` or `redis`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Redis => "redis",
+        }
+    }
+}
+
 /// A backplane's life.
 #[async_trait]
 pub trait Lifecycle: Send + Sync {
-    /// What it is, for the log: `embedded`, or `redis` with its kind and address, never a password. The kind comes first.
+    /// Which implementation it is.
+    fn kind(&self) -> BackplaneKind;
+    /// A description for the log: the kind, for Redis followed by its topology and address. Never holds a password.
     fn describe(&self) -> String;
     /// False when the node must not be sent new work: two heartbeats in a row were missed, or it never was reached.
     fn is_up(&self) -> bool;

@@ -19,9 +19,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{
-    Appended, Backplane, BackplaneError, BackplaneLimits, Bus, BusEvent, BusSink, BusTopic,
-    Changes, Counters, Joined, Lifecycle, OccupantPage, Presence, Result, RoomLog, Roster, Slice,
-    Typing, Window, record,
+    Appended, Backplane, BackplaneError, BackplaneKind, BackplaneLimits, Bus, BusEvent, BusSink,
+    BusTopic, Changes, Counters, Joined, Lifecycle, OccupantPage, Presence, Result, RoomLog,
+    Roster, Slice, Typing, Window, record,
 };
 use crate::domain::policy::BROADCAST;
 use crate::domain::{
@@ -443,6 +443,10 @@ impl Bus for Memory {
 
 #[async_trait]
 impl Lifecycle for Memory {
+    fn kind(&self) -> BackplaneKind {
+        BackplaneKind::Embedded
+    }
+
     fn describe(&self) -> String {
         "embedded".to_owned()
     }

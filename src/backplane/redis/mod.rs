@@ -37,7 +37,7 @@ use fred::types::{ClusterHash, CustomCommand, InfoKind, Value};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::{Backplane, BackplaneLimits, Counters, Lifecycle, RateLimiter};
+use super::{Backplane, BackplaneKind, BackplaneLimits, Counters, Lifecycle, RateLimiter};
 use batch::Appends;
 use bus::Subscriptions;
 use lease::Lease;
@@ -336,6 +336,10 @@ impl Node {
 
 #[async_trait]
 impl Lifecycle for Node {
+    fn kind(&self) -> BackplaneKind {
+        BackplaneKind::Redis
+    }
+
     fn describe(&self) -> String {
         self.describe.clone()
     }

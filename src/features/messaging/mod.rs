@@ -153,14 +153,10 @@ impl Messaging {
         }
     }
 
-    /// `embedded` or `redis`.
+    /// The backplane's kind, as the health check reports it: `embedded` or `redis`.
     #[must_use]
     pub fn backplane_kind(&self) -> &'static str {
-        if self.backplane.lifecycle.describe().starts_with("redis") {
-            "redis"
-        } else {
-            "embedded"
-        }
+        self.backplane.lifecycle.kind().as_str()
     }
 
     /// Binds the session to its user, or (again, for the same user) renames it and sets its reach anew. Takes it out of the rooms
