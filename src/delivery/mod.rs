@@ -165,32 +165,41 @@ pub struct JoinOutcome {
     pub replayed: u64,
 }
 
-/// Told once how a join went, by the worker, in the moment that lies before the replay on the wire.
-pub type JoinReply = Box<dyn FnOnce(Result<JoinOutcome, BackplaneError>) + Send>;
-/// Told once a watched user's status, before it is delivered.
-pub type WatchReply = Box<dyn FnOnce(Result<&OnlineStatus, BackplaneError>) + Send>;
+/// Called once when a join has succeeded, by the room's worker, because the acknowledgement must be written before the
+/// replay. A join that fails drops it uncalled.
+pub type OnJoined = Box<dyn FnOnce(&JoinOutcome) + Send>;
+/// Called once with the status of a newly watched user, by the user's worker, before that status is delivered. A watch
+/// that fails drops it uncalled.
+pub type OnWatched = Box<dyn FnOnce(&OnlineStatus) + Send>;
 
 /// Called when all connections of a user are to end; returns at once.
 pub type Disconnect = Box<dyn Fn(&UserId) + Send + Sync>;
 
-/// A join on its way.
+/// A join that is being processed.
 pub(crate) struct JoinRequest {
     pub room: RoomId,
     pub outlet: Arc<dyn Outlet>,
     /// The name under which it becomes a member; `None`: it only listens.
     pub member: Option<Username>,
     pub start: ReplayFrom,
-    pub reply: JoinReply,
-    /// Dropped or sent when the replay is over.
-    pub done: oneshot::Sender<()>,
+    pub on_joined: OnJoined,
+    pub accepted: oneshot::Sender<Result<ReplayEnd, BackplaneError>>,
 }
 
-/// A subscription to a user's status on its way.
+/// Resolves when a join's replay is over and `room_users` is sent. Its sender is dropped when the outlet closed before.
+pub(crate) type ReplayEnd = oneshot::Receiver<()>;
+
+/// A subscription to a user's status that is being processed.
 pub(crate) struct WatchRequest {
     pub user: UserId,
     pub outlet: Arc<dyn Outlet>,
-    pub reply: WatchReply,
-    pub done: oneshot::Sender<()>,
+    pub on_watched: OnWatched,
+    pub done: oneshot::Sender<Result<(), BackplaneError>>,
+}
+
+/// The error of a request that was dropped unanswered: its worker has been stopped, or a fault ended its feed.
+fn stopped() -> BackplaneError {
+    BackplaneError::Unavailable("the delivery worker has stopped".to_owned())
 }
 
 /// The door to the feeds.
@@ -206,21 +215,8 @@ impl Delivery {
     #[must_use]
     pub fn start(backplane: &Backplane, settings: &DeliverySettings) -> Self {
         let counters = Arc::new(DeliveryCounters::default());
-        let (senders, receivers): (Vec<_>, Vec<_>) = (0..settings.workers.max(1))
-            .map(|_| mpsc::channel(QUEUE))
-            .unzip();
-        let lane = |sender| WorkerQueue {
-            sender,
-            backlog: Backlog::new(settings.ahead_bytes),
-            missed: Mutex::default(),
-        };
-        let lanes = senders.into_iter().map(lane).collect();
-        let queues = Arc::new(Queues {
-            hasher: RandomState::new(),
-            lanes,
-            counters: counters.clone(),
-            disconnect: OnceLock::new(),
-        });
+        let (queues, receivers) = Queues::new(settings, counters.clone());
+        let queues = Arc::new(queues);
         backplane.bus.deliver_to(queues.clone());
         let budget = room::Budget::new(settings.kept_bytes);
         let spawn = |(index, receiver)| {
@@ -244,50 +240,61 @@ impl Delivery {
         &self.counters
     }
 
-    /// Registers the outlet's connection in the room and attaches it to the room's feed. `reply` is called before
-    /// anything of the room reaches the outlet; the call returns when the replay is over and `room_users` is sent (or the
-    /// outlet closed). Joining again answers and replays anew.
+    /// Registers the outlet's connection in the room and attaches it to the room's feed. `on_joined` is called before
+    /// any event of the room reaches the outlet. The call returns when the replay is over and `room_users` is sent, or
+    /// the outlet closed. A second join of the same connection acknowledges and replays again.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Full`: the connection is not attached, and `on_joined` is not called.
     pub async fn join(
         &self,
         room: RoomId,
         outlet: Arc<dyn Outlet>,
         username: Username,
         start: ReplayFrom,
-        reply: JoinReply,
-    ) {
-        self.enter(room, outlet, Some(username), start, reply).await;
+        on_joined: OnJoined,
+    ) -> Result<(), BackplaneError> {
+        self.attach(room, outlet, Some(username), start, on_joined)
+            .await
     }
 
-    /// As [`Delivery::join`], but the connection doesn't become a member: nobody is told of it, and it is told of nobody.
+    /// As [`Delivery::join`], but the connection doesn't become an occupant of the room: presence doesn't learn of it, and
+    /// it receives neither the list of occupants nor their changes.
+    ///
+    /// # Errors
+    /// As [`Delivery::join`].
     pub async fn listen(
         &self,
         room: RoomId,
         outlet: Arc<dyn Outlet>,
         start: ReplayFrom,
-        reply: JoinReply,
-    ) {
-        self.enter(room, outlet, None, start, reply).await;
+        on_joined: OnJoined,
+    ) -> Result<(), BackplaneError> {
+        self.attach(room, outlet, None, start, on_joined).await
     }
 
-    async fn enter(
+    async fn attach(
         &self,
         room: RoomId,
         outlet: Arc<dyn Outlet>,
         member: Option<Username>,
         start: ReplayFrom,
-        reply: JoinReply,
-    ) {
-        let (done, finished) = oneshot::channel();
+        on_joined: OnJoined,
+    ) -> Result<(), BackplaneError> {
+        let (accepted, outcome) = oneshot::channel();
         let request = JoinRequest {
             room: room.clone(),
             outlet,
             member,
             start,
-            reply,
-            done,
+            on_joined,
+            accepted,
         };
         self.queues.send(&room, Command::Join(request)).await;
-        let _ = finished.await;
+        let replay_end = outcome.await.unwrap_or_else(|_| Err(stopped()))?;
+        // An error means that the outlet closed before the end of the replay: the join itself has succeeded.
+        let _ = replay_end.await;
+        Ok(())
     }
 
     /// Detaches the connection from the room's feed: when it returns, nothing more of the room reaches the outlet.
@@ -319,17 +326,26 @@ impl Delivery {
         self.queues.lane(room).backlog.keep_pace().await;
     }
 
-    /// Attaches the outlet to the user's changes of status; `reply` and then the current state come first.
-    pub async fn watch(&self, user: UserId, outlet: Arc<dyn Outlet>, reply: WatchReply) {
-        let (done, finished) = oneshot::channel();
+    /// Attaches the outlet to the user's changes of status. First `on_watched` is called, then the current status is
+    /// delivered, then every change.
+    ///
+    /// # Errors
+    /// `Unavailable`: the outlet is not attached, and `on_watched` is not called.
+    pub async fn watch(
+        &self,
+        user: UserId,
+        outlet: Arc<dyn Outlet>,
+        on_watched: OnWatched,
+    ) -> Result<(), BackplaneError> {
+        let (done, outcome) = oneshot::channel();
         let request = WatchRequest {
             user: user.clone(),
             outlet,
-            reply,
+            on_watched,
             done,
         };
         self.queues.send(&user, Command::Watch(request)).await;
-        let _ = finished.await;
+        outcome.await.unwrap_or_else(|_| Err(stopped()))
     }
 
     /// Detaches the outlet from the user's changes: when it returns, no more of them reach it.
@@ -438,6 +454,31 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
+    /// A queue for each worker, and the ends that the workers receive from.
+    fn new(
+        settings: &DeliverySettings,
+        counters: Arc<DeliveryCounters>,
+    ) -> (Self, Vec<mpsc::Receiver<Command>>) {
+        let mut lanes = Vec::new();
+        let mut receivers = Vec::new();
+        for _ in 0..settings.workers.max(1) {
+            let (sender, receiver) = mpsc::channel(QUEUE);
+            lanes.push(WorkerQueue {
+                sender,
+                backlog: Backlog::new(settings.ahead_bytes),
+                missed: Mutex::default(),
+            });
+            receivers.push(receiver);
+        }
+        let queues = Self {
+            hasher: RandomState::new(),
+            lanes,
+            counters,
+            disconnect: OnceLock::new(),
+        };
+        (queues, receivers)
+    }
+
     fn lane(&self, key: &impl Hash) -> &WorkerQueue {
         // The remainder is below the number of lanes, so the narrowing loses nothing.
         #[allow(clippy::cast_possible_truncation)]

@@ -2,6 +2,7 @@
 
 mod chance;
 mod numberings;
+mod requests;
 mod storm;
 
 use std::sync::Arc;
@@ -401,16 +402,14 @@ fn fake() -> (Backplane, Arc<FakeLog>) {
 }
 
 async fn join(delivery: &Delivery, outlet: &Arc<Recorder>, start: ReplayFrom) -> JoinOutcome {
-    let (tell, told) = oneshot::channel();
-    let reply =
-        Box::new(move |outcome: std::result::Result<_, _>| drop(tell.send(outcome.unwrap())));
+    let (acknowledge, acknowledged) = oneshot::channel();
+    let on_joined = Box::new(move |outcome: &JoinOutcome| drop(acknowledge.send(outcome.clone())));
     let username = Username::from(&outlet.user);
-    tokio::join!(
-        delivery.join(room(), outlet.clone(), username, start, reply),
-        told
-    )
-    .1
-    .unwrap()
+    delivery
+        .join(room(), outlet.clone(), username, start, on_joined)
+        .await
+        .unwrap();
+    acknowledged.await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -891,9 +890,10 @@ async fn a_watcher_gets_each_state_once_over_a_bus_that_loses_them() {
         .watch(
             ann.clone(),
             watcher.clone(),
-            Box::new(|status| assert!(!status.unwrap().online)),
+            Box::new(|status| assert!(!status.online)),
         )
-        .await;
+        .await
+        .unwrap();
     let name = Username::from(&ann);
     for _ in 0..20 {
         backplane
@@ -919,9 +919,10 @@ async fn a_watcher_gets_each_state_once_over_a_bus_that_loses_them() {
         .watch(
             ann,
             watcher.clone(),
-            Box::new(|status| assert!(status.unwrap().online)),
+            Box::new(|status| assert!(status.online)),
         )
-        .await;
+        .await
+        .unwrap();
     assert_eq!(
         watcher.story().len(),
         42,

@@ -125,7 +125,7 @@ impl UserFeed {
             }
             FeedEvent::Subscribed(Err(error)) => {
                 for request in self.waiting.drain(..) {
-                    (request.reply)(Err(error.clone()));
+                    let _ = request.done.send(Err(error.clone()));
                 }
                 return ControlFlow::Break(());
             }
@@ -199,7 +199,7 @@ impl UserFeed {
         let status = match status {
             Ok(status) => status,
             Err(error) => {
-                (request.reply)(Err(error));
+                let _ = request.done.send(Err(error));
                 return;
             }
         };
@@ -210,7 +210,7 @@ impl UserFeed {
             .filter(|last| last.version > status.version)
             .unwrap_or(status);
         let version = status.version;
-        (request.reply)(Ok(&status));
+        (request.on_watched)(&status);
         request.outlet.deliver(&Shared::new(Event::OnlineStatus {
             status: status.clone(),
             initial: true,
@@ -222,7 +222,7 @@ impl UserFeed {
                 version,
             },
         );
-        let _ = request.done.send(());
+        let _ = request.done.send(Ok(()));
         if self.last.is_none() {
             self.last = Some(status);
             self.merge_held(context);

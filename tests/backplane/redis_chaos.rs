@@ -184,18 +184,22 @@ impl Site {
                 .await
                 .is_ok()
             {
-                let joined = Arc::new(AtomicBool::new(false));
-                let (done, outlet) = (joined.clone(), member.clone());
-                let reply = Box::new(move |outcome: Result<JoinOutcome, _>| {
-                    if let Ok(outcome) = outcome {
-                        outlet.told.lock().push(Told::Joined(outcome, from));
-                        done.store(true, Ordering::SeqCst);
-                    }
+                let outlet = member.clone();
+                let on_joined = Box::new(move |outcome: &JoinOutcome| {
+                    outlet.told.lock().push(Told::Joined(outcome.clone(), from));
                 });
-                self.delivery
-                    .join(room("lobby"), member.clone(), called, start.clone(), reply)
-                    .await;
-                if joined.load(Ordering::SeqCst) {
+                if self
+                    .delivery
+                    .join(
+                        room("lobby"),
+                        member.clone(),
+                        called,
+                        start.clone(),
+                        on_joined,
+                    )
+                    .await
+                    .is_ok()
+                {
                     return;
                 }
             }

@@ -140,14 +140,9 @@ async fn crowd(backplane: &Backplane, members: usize) -> (Delivery, Vec<Arc<Sink
         });
         let room = RoomId::parse("room_id", "room").unwrap();
         delivery
-            .join(
-                room,
-                sink.clone(),
-                name,
-                ReplayFrom::Live,
-                Box::new(|joined| drop(joined.unwrap())),
-            )
-            .await;
+            .join(room, sink.clone(), name, ReplayFrom::Live, Box::new(|_| ()))
+            .await
+            .unwrap();
         sinks.push(sink);
     }
     (delivery, sinks)

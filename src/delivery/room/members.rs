@@ -249,8 +249,8 @@ impl RoomFeed {
             outlet,
             member,
             start,
-            reply,
-            done,
+            on_joined,
+            accepted,
             ..
         } = request;
         let (mut position, outcome) = plan(&start, &span, roster.total);
@@ -285,7 +285,9 @@ impl RoomFeed {
         });
         let conn = outlet.conn().clone();
         context.counters.replays.add(u64::from(position < until));
-        reply(Ok(outcome));
+        on_joined(&outcome);
+        let (done, replay_end) = oneshot::channel();
+        let _ = accepted.send(Ok(replay_end));
         let (held, overflowed) = self.changes_since(roster.version, outlet.user());
         let opening = Opening {
             until,

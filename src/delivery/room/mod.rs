@@ -188,7 +188,7 @@ impl RoomFeed {
                 self.joining -= 1;
                 match joined {
                     Ok(joined) => self.attach(context, request, joined),
-                    Err(error) => (request.reply)(Err(error)),
+                    Err(error) => drop(request.accepted.send(Err(error))),
                 }
                 self.look_idle(context);
             }
@@ -207,7 +207,7 @@ impl RoomFeed {
 
     fn refuse_waiting(&mut self, error: &BackplaneError) {
         for request in self.waiting.drain(..) {
-            (request.reply)(Err(error.clone()));
+            let _ = request.accepted.send(Err(error.clone()));
         }
     }
 

@@ -255,7 +255,8 @@ async fn a_live_message_does_not_wait_for_replays() {
             ReplayFrom::Live,
             Box::new(|_| ()),
         )
-        .await;
+        .await
+        .unwrap();
     assert_eq!(
         at.lock().drain(..).collect::<Vec<_>>(),
         [0],
@@ -282,6 +283,7 @@ async fn a_live_message_does_not_wait_for_replays() {
             delivery
                 .join(room(), outlet, username, since(0), Box::new(|_| ()))
                 .await
+                .unwrap();
         });
     }
     joins.join_all().await;
@@ -315,7 +317,8 @@ async fn what_is_kept_is_sent_only_while_there_is_room() {
     let joining = tokio::spawn(async move {
         delivery
             .join(room(), witness, username, since(0), Box::new(|_| ()))
-            .await;
+            .await
+            .unwrap();
     });
     for sent in 1..=9 {
         eventually("it waits for its reader", || !bob.wakers.lock().is_empty()).await;

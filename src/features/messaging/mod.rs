@@ -6,13 +6,12 @@ mod history;
 mod user_rates;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
 
 use crate::backplane::{Backplane, BackplaneError, Typing};
-use crate::delivery::{Delivery, JoinOutcome, Outlet, ReplayFrom};
+use crate::delivery::{Delivery, OnJoined, OnWatched, Outlet, ReplayFrom};
 use crate::domain::policy::{
     self, Action, Joining, Listening, Permit, Reading, RoomScope, Sending,
 };
@@ -59,12 +58,6 @@ pub struct Messaging {
     user_rates: UserRateLimiter,
     counters: ChatCounters,
 }
-
-/// Told once how a join went, before anything of the room reaches the outlet.
-pub type JoinReply = Box<dyn FnOnce(Result<JoinOutcome, Refusal>) + Send>;
-
-/// Told once a watched user's status, before it is delivered.
-pub type WatchReply = Box<dyn FnOnce(Result<&OnlineStatus, Refusal>) + Send>;
 
 impl From<BackplaneError> for Refusal {
     fn from(error: BackplaneError) -> Self {
@@ -215,18 +208,19 @@ impl Messaging {
     }
 
     /// Puts the session into the room, as [`Delivery::join`]; returns when the replay is over.
+    ///
+    /// # Errors
+    /// `too_many_rooms`, `forbidden`, `unavailable`, `overloaded`; `on_joined` is not called then.
     pub async fn join(
         &self,
         session: &mut ConnectionState,
         permit: Permit<Joining>,
         start: ReplayFrom,
-        reply: JoinReply,
-    ) {
+        on_joined: OnJoined,
+    ) -> Result<(), Refusal> {
         let room = permit.into_room();
-        let member = match self.ready().and_then(|()| session.member()) {
-            Ok(member) => member.clone(),
-            Err(refusal) => return reply(Err(refusal)),
-        };
+        self.ready()?;
+        let member = session.member()?.clone();
         let sure = session.rooms.values().filter(|sure| **sure).count();
         let most = self.limits.rooms_per_socket;
         // Joins that failed are remembered, too, and not without bound.
@@ -234,48 +228,44 @@ impl Messaging {
             && (sure >= most || session.rooms.len() >= 4 * most)
         {
             let text = format!("a connection may be in at most {most} rooms");
-            return reply(Err(Refusal::new(Code::TooManyRooms, text)));
+            return Err(Refusal::new(Code::TooManyRooms, text));
         }
-        if let Err(refusal) = self.consent(Action::Join, &member.user, &room).await {
-            return reply(Err(refusal));
-        }
+        self.consent(Action::Join, &member.user, &room).await?;
         // Until the answer is known the backplane may or may not count this connection: so it is to be told of its loss.
         session.rooms.entry(room.clone()).or_insert(false);
-        let joined = Arc::new(AtomicBool::new(false));
-        let note = joined.clone();
-        let tell = Box::new(move |outcome: Result<JoinOutcome, BackplaneError>| {
-            note.store(outcome.is_ok(), Ordering::Release);
-            reply(outcome.map_err(Refusal::from));
-        });
         self.delivery
-            .join(room.clone(), member.outlet, member.username, start, tell)
-            .await;
-        if joined.load(Ordering::Acquire) {
-            self.counters.joins.add(1);
-            session.rooms.insert(room, true);
-        }
+            .join(
+                room.clone(),
+                member.outlet,
+                member.username,
+                start,
+                on_joined,
+            )
+            .await?;
+        self.counters.joins.add(1);
+        session.rooms.insert(room, true);
+        Ok(())
     }
 
-    /// Lets the outlet hear broadcasts, as [`Delivery::listen`]; returns when the replay is over. It is told until the session
-    /// is lost.
+    /// Attaches the outlet to broadcasts, as [`Delivery::listen`]; returns when the replay is over. The outlet receives
+    /// them until the session is lost.
+    ///
+    /// # Errors
+    /// `unavailable`, `overloaded`; `on_joined` is not called then.
     pub async fn listen(
         &self,
         session: &mut ConnectionState,
         permit: Permit<Listening>,
         outlet: Arc<dyn Outlet>,
         start: ReplayFrom,
-        reply: JoinReply,
-    ) {
-        if let Err(refusal) = self.ready() {
-            return reply(Err(refusal));
-        }
+        on_joined: OnJoined,
+    ) -> Result<(), Refusal> {
+        self.ready()?;
         session.listens = true;
-        let tell = Box::new(move |outcome: Result<JoinOutcome, BackplaneError>| {
-            reply(outcome.map_err(Refusal::from))
-        });
         self.delivery
-            .listen(permit.into_room(), outlet, start, tell)
-            .await;
+            .listen(permit.into_room(), outlet, start, on_joined)
+            .await?;
+        Ok(())
     }
 
     /// Nothing of the broadcasts reaches the session after the call. Returns their room.
@@ -384,12 +374,18 @@ impl Messaging {
         Ok(())
     }
 
-    /// Watches a user: `reply` first, then the current state, then every change.
-    pub async fn watch(&self, session: &mut ConnectionState, target: UserId, reply: WatchReply) {
-        let outlet = match self.ready().and_then(|()| session.member()) {
-            Ok(member) => member.outlet.clone(),
-            Err(refusal) => return reply(Err(refusal)),
-        };
+    /// Watches a user: `on_watched` first, then the current status, then every change.
+    ///
+    /// # Errors
+    /// `unauthorized`, `too_many_subscriptions`, `unavailable`; `on_watched` is not called then.
+    pub async fn watch(
+        &self,
+        session: &mut ConnectionState,
+        target: UserId,
+        on_watched: OnWatched,
+    ) -> Result<(), Refusal> {
+        self.ready()?;
+        let outlet = session.member()?.outlet.clone();
         if !session.watched.contains(&target)
             && session.watched.len() >= self.limits.status_subscriptions
         {
@@ -397,20 +393,18 @@ impl Messaging {
                 "a connection may watch at most {} users",
                 self.limits.status_subscriptions
             );
-            return reply(Err(Refusal::new(Code::TooManySubscriptions, text)));
+            return Err(Refusal::new(Code::TooManySubscriptions, text));
         }
         let new = session.watched.insert(target.clone());
-        let failed = Arc::new(AtomicBool::new(false));
-        let note = failed.clone();
-        let tell = Box::new(move |status: Result<&OnlineStatus, BackplaneError>| {
-            note.store(status.is_err(), Ordering::Release);
-            reply(status.map_err(Refusal::from));
-        });
-        self.delivery.watch(target.clone(), outlet, tell).await;
-        // One that was watched before is still watched.
-        if new && failed.load(Ordering::Acquire) {
+        let watched = self
+            .delivery
+            .watch(target.clone(), outlet, on_watched)
+            .await;
+        // A user who was watched before the call still is.
+        if new && watched.is_err() {
             session.watched.remove(&target);
         }
+        Ok(watched?)
     }
 
     /// Ends watching a user; not having watched is no fault.

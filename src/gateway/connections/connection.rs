@@ -19,8 +19,8 @@ use super::inbox::{Arrived, Inbox, Next, Put};
 use super::{ClientTransport, CloseReason, Connections, IncomingEvent, ReplyTo};
 use crate::auth::Identity;
 use crate::delivery::{JoinOutcome, Outlet, ReplayFrom};
-use crate::domain::{Code, ConnId, Cost, Limits, Refusal, RoomId, UserId};
-use crate::features::messaging::{ConnectionState, JoinReply};
+use crate::domain::{Code, ConnId, Cost, Limits, OnlineStatus, Refusal, RoomId, UserId};
+use crate::features::messaging::ConnectionState;
 use crate::gateway::wire::{
     Authenticated, Decoded, EventName, Exception, HistoryAck, JoinAck, LeaveAck, MessageAck,
     StatusJson, TargetAck, refusal_ack,
@@ -50,6 +50,7 @@ pub struct Connection {
 }
 
 /// Where the answer to an event goes.
+#[derive(Clone)]
 struct Reply {
     line: Arc<dyn ClientTransport>,
     reference: ReplyTo,
@@ -342,18 +343,16 @@ impl Connection {
                     return answer.refused(&refusal);
                 }
                 let span = tracing::debug_span!("join", %room);
-                let named = room.clone();
-                let reply = Box::new(move |outcome: Result<_, Refusal>| match outcome {
-                    Ok(outcome) => answer.done(&JoinAck::of(&named, &outcome)),
-                    Err(refusal) => answer.refused(&refusal),
+                let (acknowledgement, named) = (answer.clone(), room.clone());
+                let on_joined = Box::new(move |outcome: &JoinOutcome| {
+                    acknowledgement.done(&JoinAck::of(&named, outcome));
                 });
-                match session.may_join(&room) {
-                    Ok(permit) => {
-                        Box::pin(chat.join(session, permit, start, reply))
-                            .instrument(span)
-                            .await
-                    }
-                    Err(refusal) => reply(Err(refusal)),
+                let joined = async {
+                    let permit = session.may_join(&room)?;
+                    chat.join(session, permit, start, on_joined).await
+                };
+                if let Err(refusal) = Box::pin(joined.instrument(span)).await {
+                    answer.refused(&refusal);
                 }
             }
             Ok(Decoded::Leave(room)) => match Box::pin(chat.leave(session, &room)).await {
@@ -372,11 +371,13 @@ impl Connection {
                 }
             }
             Ok(Decoded::SubscribeStatus(target)) => {
-                let reply = Box::new(move |status: Result<&_, Refusal>| match status {
-                    Ok(status) => answer.done(&StatusJson::ack(status)),
-                    Err(refusal) => answer.refused(&refusal),
+                let acknowledgement = answer.clone();
+                let on_watched = Box::new(move |status: &OnlineStatus| {
+                    acknowledgement.done(&StatusJson::ack(status));
                 });
-                Box::pin(chat.watch(session, target, reply)).await;
+                if let Err(refusal) = Box::pin(chat.watch(session, target, on_watched)).await {
+                    answer.refused(&refusal);
+                }
             }
             Ok(Decoded::UnsubscribeStatus(target)) => {
                 match Box::pin(chat.unwatch(session, &target)).await {
@@ -424,25 +425,26 @@ impl Connection {
         start: ReplayFrom,
         tell: impl FnOnce(&JoinOutcome) + Send + 'static,
     ) -> Result<(), Refusal> {
-        let (say, said) = oneshot::channel();
+        let (attached, is_attached) = oneshot::channel();
         let this = self.clone();
-        tokio::spawn(async move {
+        let listening = tokio::spawn(async move {
             let mut session = this.session.lock().await;
-            let reply: JoinReply = Box::new(move |outcome| {
-                // Whoever waits may have gone.
-                let _ = say.send(outcome.map(|outcome| tell(&outcome)));
+            let permit = session.may_listen()?;
+            let on_joined = Box::new(move |outcome: &JoinOutcome| {
+                tell(outcome);
+                // The handshake that waits for it may have been given up.
+                let _ = attached.send(());
             });
-            match session.may_listen() {
-                Ok(permit) => {
-                    this.connections
-                        .chat
-                        .listen(&mut session, permit, outlet, start, reply)
-                        .await
-                }
-                Err(refusal) => reply(Err(refusal)),
-            }
+            this.connections
+                .chat
+                .listen(&mut session, permit, outlet, start, on_joined)
+                .await
         });
-        said.await.unwrap_or_else(|_| {
+        if is_attached.await.is_ok() {
+            return Ok(());
+        }
+        // The callback was dropped without a call: the task has failed, and returns the reason.
+        listening.await.unwrap_or_else(|_| {
             Err(Refusal::new(
                 Code::Unavailable,
                 "this node is about to stop",
