@@ -445,6 +445,19 @@ struct WorkerQueue {
     missed: Mutex<HashSet<BusTopic>>,
 }
 
+impl WorkerQueue {
+    fn interrupted(&self, topic: Option<BusTopic>) {
+        let command = Command::Interrupted(topic);
+        if let Err(mpsc::error::TrySendError::Full(command)) = self.sender.try_send(command) {
+            // An interruption is rare and must not be lost: it waits for capacity in a task of its own.
+            let sender = self.sender.clone();
+            tokio::spawn(async move {
+                let _ = sender.send(command).await;
+            });
+        }
+    }
+}
+
 /// The workers' queues; also what the bus delivers to.
 pub(crate) struct Queues {
     hasher: RandomState,
@@ -540,15 +553,12 @@ impl BusSink for Queues {
     }
 
     fn interrupted(&self, topic: Option<BusTopic>) {
-        for (index, lane) in self.lanes.iter().enumerate() {
-            let command = Command::Interrupted(topic.clone());
-            if let Err(mpsc::error::TrySendError::Full(command)) = lane.sender.try_send(command) {
-                // Rare, and it must not be lost: let it wait in a task of its own.
-                let sender = self.lanes[index].sender.clone();
-                tokio::spawn(async move {
-                    let _ = sender.send(command).await;
-                });
-            }
+        match &topic {
+            Some(BusTopic::Room(room)) => self.lane(room).interrupted(topic.clone()),
+            Some(BusTopic::User(user)) => self.lane(user).interrupted(topic.clone()),
+            // No feed follows it, and its events can't be caught up: their senders repeat them until they have been heard.
+            Some(BusTopic::Nodes) => {}
+            None => self.lanes.iter().for_each(|lane| lane.interrupted(None)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Requests that fail return their error, and call no callback.
+//! Requests that fail, and events that reach only the worker that they belong to.
 
 use super::*;
 
@@ -124,4 +124,36 @@ async fn a_join_succeeds_when_its_outlet_closes_during_the_replay() {
     slow.close(CloseReason::ReplayOutrun);
     assert_eq!(joining.await.unwrap().replayed, 1);
     assert_eq!(slow.seqs(), [0; 0]);
+}
+
+#[tokio::test]
+async fn an_interrupted_topic_is_queued_only_to_the_worker_that_owns_it() {
+    let settings = DeliverySettings {
+        workers: 4,
+        ..DeliverySettings::default()
+    };
+    let (queues, mut receivers) = Queues::new(&settings, Arc::default());
+    let mut interrupted = |topic: Option<BusTopic>| -> Vec<usize> {
+        queues.interrupted(topic);
+        let count = |receiver: &mut mpsc::Receiver<Command>| {
+            let mut count = 0;
+            while let Ok(Command::Interrupted(_)) = receiver.try_recv() {
+                count += 1;
+            }
+            count
+        };
+        receivers.iter_mut().map(count).collect()
+    };
+    for n in 0..20 {
+        let name = format!("name-{n}");
+        for topic in [
+            BusTopic::Room(RoomId::trusted(&name)),
+            BusTopic::User(UserId::trusted(&name)),
+        ] {
+            let queued = interrupted(Some(topic.clone()));
+            assert_eq!(queued.iter().sum::<usize>(), 1, "{topic:?}: {queued:?}");
+        }
+    }
+    assert_eq!(interrupted(Some(BusTopic::Nodes)), [0; 4], "no feed has it");
+    assert_eq!(interrupted(None), [1; 4]);
 }
