@@ -83,7 +83,7 @@ impl App {
             workers,
             room_events: config.settings.room_events_limit,
             page_bytes: config.settings.max_outbox_bytes / 8,
-            ahead_bytes: config.settings.max_outbox_bytes / 4 / workers.min(4),
+            backlog_bytes: config.settings.max_outbox_bytes / 4 / workers.min(4),
             pause: Pause::new(move || rota.turn()),
             ..DeliverySettings::default()
         };
@@ -126,7 +126,7 @@ impl App {
             backplane: backplane.clone(),
         };
         let telling = chat.clone();
-        let telling = tokio::spawn(async move { telling.user_rates().keep_telling().await });
+        let telling = tokio::spawn(async move { telling.user_rates().run().await });
         let doors = Arc::new(HttpState {
             chat,
             access: Access {
@@ -240,7 +240,7 @@ impl App {
 
 #[async_trait]
 impl AuthorizationHook for Webhook {
-    async fn given(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
+    async fn authorize(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
         self.ask(action, user, room).await
     }
 }

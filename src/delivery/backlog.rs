@@ -69,7 +69,7 @@ impl Backlog {
     }
 
     /// Waits until it is not full: in the order of the calls, and one after the other, as each adds to it. Safe to cancel.
-    pub async fn keep_pace(&self) {
+    pub async fn wait_for_capacity(&self) {
         if self.0.waiting.load(Ordering::SeqCst) == 0 && !self.is_full() {
             return;
         }
@@ -125,7 +125,7 @@ mod tests {
 
     fn waiting(backlog: &Backlog) -> BoxFuture<'static, ()> {
         let backlog = backlog.clone();
-        async move { backlog.keep_pace().await }.boxed()
+        async move { backlog.wait_for_capacity().await }.boxed()
     }
 
     fn goes_on(future: &mut BoxFuture<'static, ()>) -> bool {

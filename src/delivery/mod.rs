@@ -9,7 +9,7 @@ mod backlog;
 mod flow_control;
 mod outlet;
 mod room;
-mod shared;
+mod shared_event;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -36,7 +36,7 @@ use backlog::Backlog;
 
 pub use crate::backplane::{Entry, Typing};
 pub use outlet::{CloseReason, Outlet};
-pub use shared::{Event, Shared};
+pub use shared_event::{Event, SharedEvent};
 
 /// Commands that may wait for one worker. A full queue makes joins wait, and bus events be caught up from the log.
 const QUEUE: usize = 65_536;
@@ -116,7 +116,7 @@ pub struct DeliverySettings {
     pub kept_bytes: usize,
     /// The bytes of messages that may wait for a worker before senders do, and half of what it hands out before outlets have had
     /// their turn to write: so few that an outlet with room can take both.
-    pub ahead_bytes: usize,
+    pub backlog_bytes: usize,
     /// For outlets that write in their turn.
     pub pause: Pause,
 }
@@ -128,7 +128,7 @@ impl Default for DeliverySettings {
             room_events: 500,
             page_bytes: 128 * 1024,
             kept_bytes: 64 * 1024 * 1024,
-            ahead_bytes: 256 * 1024,
+            backlog_bytes: 256 * 1024,
             pause: Pause::default(),
         }
     }
@@ -314,16 +314,16 @@ impl Delivery {
     }
 
     /// Returns when everything of the room that had arrived at this node before the call has been handed to its outlets.
-    pub async fn settle(&self, room: &RoomId) {
+    pub async fn flush(&self, room: &RoomId) {
         let (done, settled) = oneshot::channel();
-        self.queues.send(room, Command::Settle(done)).await;
+        self.queues.send(room, Command::Flush(done)).await;
         let _ = settled.await;
     }
 
     /// Waits while the room's worker has much to hand on: nobody may say more than members can be told. Safe to cancel. For who
     /// sends to a bus that brings nothing but what is sent here: or it could wait for what others say.
-    pub async fn keep_pace(&self, room: &RoomId) {
-        self.queues.lane(room).backlog.keep_pace().await;
+    pub async fn wait_for_capacity(&self, room: &RoomId) {
+        self.queues.lane(room).backlog.wait_for_capacity().await;
     }
 
     /// Attaches the outlet to the user's changes of status. First `on_watched` is called, then the current status is
@@ -415,7 +415,7 @@ pub(crate) enum Command {
         done: oneshot::Sender<()>,
     },
     /// Answered when its turn comes.
-    Settle(oneshot::Sender<()>),
+    Flush(oneshot::Sender<()>),
     /// Something arrived from the bus: about how many bytes it will take in each outbox, and when.
     Bus(BusEvent, usize, std::time::Instant),
     /// Events of the topic (`None`: of every one) may have been missed.
@@ -478,7 +478,7 @@ impl Queues {
             let (sender, receiver) = mpsc::channel(QUEUE);
             lanes.push(WorkerQueue {
                 sender,
-                backlog: Backlog::new(settings.ahead_bytes),
+                backlog: Backlog::new(settings.backlog_bytes),
                 missed: Mutex::default(),
             });
             receivers.push(receiver);

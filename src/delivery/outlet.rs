@@ -1,6 +1,6 @@
 //! All that delivery knows of a socket.
 
-use super::shared::Shared;
+use super::shared_event::SharedEvent;
 use crate::domain::{ConnId, UserId};
 
 /// Why delivery gives up an outlet.
@@ -17,20 +17,20 @@ pub trait Outlet: Send + Sync {
     /// Whose.
     fn user(&self) -> &UserId;
     /// Queues the event for the client; order of calls is order on the wire. Closes the transport when too much is unwritten.
-    fn deliver(&self, event: &Shared);
+    fn deliver(&self, event: &SharedEvent);
     /// As [`Outlet::deliver`], if the outlet takes so much. False: it doesn't, and nothing was queued; the message is to come
     /// again once the outlet has room.
-    fn offer(&self, event: &Shared) -> bool {
-        let has_room = self.has_room();
-        if has_room {
+    fn offer(&self, event: &SharedEvent) -> bool {
+        let has_capacity = self.has_capacity();
+        if has_capacity {
             self.deliver(event);
         }
-        has_room
+        has_capacity
     }
     /// True while so little is unwritten that messages may follow.
-    fn has_room(&self) -> bool;
-    /// Calls `wake` once, as soon as [`Outlet::has_room`] or the outlet is closed; never while a lock is held.
-    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>);
+    fn has_capacity(&self) -> bool;
+    /// Calls `wake` once, as soon as [`Outlet::has_capacity`] or the outlet is closed; never while a lock is held.
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>);
     /// True when nothing can be sent any more.
     fn is_closed(&self) -> bool;
     /// Closes the transport, so that the client comes back by itself.

@@ -85,13 +85,13 @@ impl Outlet for Recorder {
     fn user(&self) -> &UserId {
         &self.user
     }
-    fn deliver(&self, event: &Shared) {
+    fn deliver(&self, event: &SharedEvent) {
         self.seen.lock().push(event.event().clone());
     }
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         !self.full.load(Ordering::SeqCst)
     }
-    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>) {
         self.wakers.lock().push(wake);
     }
     fn is_closed(&self) -> bool {
@@ -423,7 +423,7 @@ async fn a_worker_with_much_to_hand_out_pauses_so_that_outlets_can_write() {
     });
     let settings = DeliverySettings {
         pause,
-        ahead_bytes: usize::MAX,
+        backlog_bytes: usize::MAX,
         ..DeliverySettings::default()
     };
     let delivery = Delivery::start(&backplane, &settings);
@@ -432,7 +432,7 @@ async fn a_worker_with_much_to_hand_out_pauses_so_that_outlets_can_write() {
     for n in 0..1100 {
         say(&backplane, &n.to_string()).await;
     }
-    delivery.settle(&room()).await;
+    delivery.flush(&room()).await;
     assert_eq!(
         (&**heard.lock(), ann.seqs().len()),
         (&[512, 1024][..], 1100)
@@ -457,7 +457,7 @@ async fn a_worker_hands_out_no_more_bytes_than_outlets_take_before_they_can_writ
         &backplane,
         &DeliverySettings {
             pause,
-            ahead_bytes: 5_000,
+            backlog_bytes: 5_000,
             ..DeliverySettings::default()
         },
     );
@@ -493,19 +493,19 @@ async fn who_sends_waits_while_a_worker_has_much_to_hand_on() {
     let delivery = Delivery::start(
         &backplane,
         &DeliverySettings {
-            ahead_bytes: 10_000,
+            backlog_bytes: 10_000,
             ..DeliverySettings::default()
         },
     );
     join(&delivery, &ann, ReplayFrom::Live).await;
     let mut sent = 0;
-    while delivery.keep_pace(&room()).now_or_never().is_some() {
+    while delivery.wait_for_capacity(&room()).now_or_never().is_some() {
         say(&backplane, &"x".repeat(1000)).await;
         sent += 1;
         assert!(sent <= 10, "nothing was handed on meanwhile");
     }
     assert!(sent >= 8 && ann.seqs().is_empty());
-    tokio::time::timeout(Duration::from_secs(60), delivery.keep_pace(&room()))
+    tokio::time::timeout(Duration::from_secs(60), delivery.wait_for_capacity(&room()))
         .await
         .unwrap();
     assert!(!ann.seqs().is_empty());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::worker::Context;
-use super::{Event, Outlet, Shared, WatchRequest};
+use super::{Event, Outlet, SharedEvent, WatchRequest};
 use crate::backplane::{BusTopic, Changes, Result};
 use crate::domain::{ConnId, OnlineStatus, UserId};
 
@@ -211,10 +211,12 @@ impl UserFeed {
             .unwrap_or(status);
         let version = status.version;
         (request.on_watched)(&status);
-        request.outlet.deliver(&Shared::new(Event::OnlineStatus {
-            status: status.clone(),
-            initial: true,
-        }));
+        request
+            .outlet
+            .deliver(&SharedEvent::new(Event::OnlineStatus {
+                status: status.clone(),
+                initial: true,
+            }));
         self.watchers.insert(
             request.outlet.conn().clone(),
             Watcher {
@@ -260,7 +262,7 @@ impl UserFeed {
         {
             return;
         }
-        let shared = Shared::new(Event::OnlineStatus {
+        let shared = SharedEvent::new(Event::OnlineStatus {
             status: status.clone(),
             initial: false,
         });

@@ -171,7 +171,7 @@ impl Worker {
         };
         let pace = FlowControl::new(
             settings.pause.clone(),
-            settings.ahead_bytes.saturating_mul(2),
+            settings.backlog_bytes.saturating_mul(2),
         );
         let (rooms, users) = (HashMap::default(), HashMap::default());
         Self {
@@ -291,7 +291,7 @@ impl Worker {
                     self.users.remove(&user);
                 }
             }
-            Command::Settle(done) => {
+            Command::Flush(done) => {
                 let _ = done.send(());
             }
             Command::Interrupted(topic) => self.catch_up(topic.as_ref()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hubbub::backplane::{Backplane, BackplaneLimits};
 use hubbub::delivery::{
-    CloseReason, Delivery, DeliverySettings, Event, Outlet, ReplayFrom, Shared,
+    CloseReason, Delivery, DeliverySettings, Event, Outlet, ReplayFrom, SharedEvent,
 };
 use hubbub::domain::{ChangeKind, ConnId, UserId};
 use parking_lot::Mutex;
@@ -30,7 +30,7 @@ impl Outlet for Watcher {
     fn user(&self) -> &UserId {
         &self.user
     }
-    fn deliver(&self, event: &Shared) {
+    fn deliver(&self, event: &SharedEvent) {
         if let Event::OnlineStatus { status, .. } = event.event() {
             self.told.lock().push((status.online, status.version));
         }
@@ -41,10 +41,10 @@ impl Outlet for Watcher {
             self.changes.lock().push((change.kind, change.user.clone()));
         }
     }
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         true
     }
-    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>) {
         wake();
     }
     fn is_closed(&self) -> bool {

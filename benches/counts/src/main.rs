@@ -12,7 +12,7 @@ use engineioxide::Frame;
 use hubbub::backplane::redis::{RedisSettings, connect};
 use hubbub::backplane::{Backplane, BackplaneLimits, memory};
 use hubbub::delivery::{
-    CloseReason, Delivery, DeliverySettings, Event, Outlet, ReplayFrom, Shared,
+    CloseReason, Delivery, DeliverySettings, Event, Outlet, ReplayFrom, SharedEvent,
 };
 use hubbub::domain::{ConnId, Limits, MessageFields, NewMessage, RoomId, UserId, Username};
 use hubbub::gateway::wire;
@@ -32,7 +32,7 @@ impl Outlet for Sink {
     fn user(&self) -> &UserId {
         &self.user
     }
-    fn deliver(&self, event: &Shared) {
+    fn deliver(&self, event: &SharedEvent) {
         let frame = event
             .encoded(|event: &Event| {
                 Frame::text(&wire::encode_event(wire::Envelope::SocketIo, event))
@@ -40,10 +40,10 @@ impl Outlet for Sink {
             .unwrap();
         self.queue.lock().push_back(frame.clone());
     }
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         true
     }
-    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>) {
         wake();
     }
     fn is_closed(&self) -> bool {
@@ -153,11 +153,11 @@ async fn broadcast(times: usize, members: usize) {
     let backplane = memory::embedded(BackplaneLimits::default());
     let (delivery, sinks) = crowd(&backplane, members).await;
     let room = RoomId::parse("room_id", "room").unwrap();
-    delivery.settle(&room).await;
+    delivery.flush(&room).await;
     sinks.iter().for_each(|sink| sink.queue.lock().clear());
     for _ in 0..times {
         backplane.log.append(&draft(), None).await.unwrap();
-        delivery.settle(&room).await;
+        delivery.flush(&room).await;
         for sink in &sinks {
             black_box(sink.queue.lock().pop_front().unwrap());
         }

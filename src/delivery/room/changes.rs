@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::worker::Context;
-use super::super::{Event, Shared};
+use super::super::{Event, SharedEvent};
 use super::{FeedEvent, RETRY, RoomFeed};
 use crate::backplane::{Changes, Result, Roster};
 use crate::domain::{ChangeKind, Limits, RoomChange, UserId};
@@ -54,7 +54,7 @@ impl RoomFeed {
     }
 
     /// The changes that were handed on after `version`, but for the user's own, and whether some of them are forgotten.
-    pub(super) fn changes_since(&self, version: u64, user: &UserId) -> (Vec<Shared>, bool) {
+    pub(super) fn changes_since(&self, version: u64, user: &UserId) -> (Vec<SharedEvent>, bool) {
         if self.changes.large || self.changes.version.is_none_or(|seen| seen <= version) {
             return (Vec::new(), false);
         }
@@ -69,7 +69,7 @@ impl RoomFeed {
             .iter()
             .filter(|change| change.version > version && change.user != *user);
         let events = missed
-            .map(|change| Shared::new(Event::RoomChanged(self.room.clone(), change.clone())))
+            .map(|change| SharedEvent::new(Event::RoomChanged(self.room.clone(), change.clone())))
             .collect();
         (events, !whole)
     }
@@ -125,7 +125,7 @@ impl RoomFeed {
             self.want_roster(context, true);
         } else {
             let (user, version) = (change.user.clone(), change.version);
-            let shared = Shared::new(Event::RoomChanged(self.room.clone(), change));
+            let shared = SharedEvent::new(Event::RoomChanged(self.room.clone(), change));
             let others = |member: &&mut super::members::Occupant| *member.outlet.user() != user;
             for member in self
                 .members
@@ -164,7 +164,7 @@ impl RoomFeed {
             self.read_roster(context, None);
         } else {
             let total = self.changes.total;
-            let shared = Shared::new(Event::RoomUsers {
+            let shared = SharedEvent::new(Event::RoomUsers {
                 room: self.room.clone(),
                 users: Vec::new(),
                 total,
@@ -225,7 +225,7 @@ impl RoomFeed {
         } else {
             roster.users
         };
-        let shared = Shared::new(Event::RoomUsers {
+        let shared = SharedEvent::new(Event::RoomUsers {
             room: self.room.clone(),
             users,
             total: roster.total,

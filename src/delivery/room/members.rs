@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::super::worker::Context;
-use super::super::{Event, JoinOutcome, JoinRequest, Outlet, ReplayFrom, Shared};
+use super::super::{Event, JoinOutcome, JoinRequest, Outlet, ReplayFrom, SharedEvent};
 use super::RoomFeed;
 use crate::backplane::Joined;
 use crate::domain::{ConnId, Continuity, Epoch, Head, LogSpan};
@@ -59,8 +59,8 @@ pub(super) struct Opening {
     /// The `seq` of the ack.
     pub until: u64,
     /// None for who only listens.
-    room_users: Option<Shared>,
-    held: Vec<Shared>,
+    room_users: Option<SharedEvent>,
+    held: Vec<SharedEvent>,
     /// More changes came than are held.
     overflowed: bool,
     done: oneshot::Sender<()>,
@@ -79,7 +79,7 @@ impl Occupant {
     }
 
     /// A change of membership: at once, or after the `room_users` that is still to come.
-    pub fn deliver_change(&mut self, shared: &Shared) {
+    pub fn deliver_change(&mut self, shared: &SharedEvent) {
         match self
             .replay
             .as_mut()
@@ -123,13 +123,13 @@ impl Occupant {
 
     /// Sends what follows, paced: only while there is room. How many messages that were, and whether a fresh
     /// `room_users` must follow.
-    pub fn take(&mut self, messages: &[Shared], paced: bool) -> (usize, bool) {
+    pub fn take(&mut self, messages: &[SharedEvent], paced: bool) -> (usize, bool) {
         let (mut sent, mut overflowed) = (0, false);
         for shared in messages {
             let Event::Message(entry) = shared.event() else {
                 continue;
             };
-            if paced && !self.outlet.has_room() {
+            if paced && !self.outlet.has_capacity() {
                 break;
             }
             overflowed |= self.open_if_due();
@@ -277,7 +277,7 @@ impl RoomFeed {
             until = position;
         }
         let room_users = member.map(|_| {
-            Shared::new(Event::RoomUsers {
+            SharedEvent::new(Event::RoomUsers {
                 room: self.room.clone(),
                 users: roster.users,
                 total: roster.total,

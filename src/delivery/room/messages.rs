@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::super::worker::Context;
-use super::super::{Event, Shared};
+use super::super::{Event, SharedEvent};
 use super::{FeedEvent, RETRY, RoomFeed};
 use crate::backplane::{Entry, Result, Slice, Window};
 use crate::domain::{Continuity, Head};
@@ -80,7 +80,7 @@ impl RoomFeed {
         // The position counts in the numbering that was read, though the message may be from an older one that it goes on.
         let before = std::mem::replace(&mut at.seq, entry.seq);
         let (at, seq) = (at.clone(), entry.seq);
-        let shared = Shared::new(Event::Message(self.replays.own(entry)));
+        let shared = SharedEvent::new(Event::Message(self.replays.own(entry)));
         self.replays.push(&at, &shared);
         let (mut delivered, mut full) = (0, Vec::new());
         for member in self.members.live().filter(|member| member.position < seq) {
@@ -282,7 +282,7 @@ impl RoomFeed {
     fn skip_to(&mut self, context: &Context, head: Head, lost_from: u64) {
         context.counters.resets.add(1);
         let lost_from = Some(lost_from);
-        let shared = Shared::new(Event::RoomReset {
+        let shared = SharedEvent::new(Event::RoomReset {
             room: self.room.clone(),
             head: head.clone(),
             lost_from,
@@ -300,7 +300,7 @@ impl RoomFeed {
     /// Tells live members that another numbering goes on at `head`, and what may be lost.
     fn reset(&mut self, context: &Context, head: Head, lost_from: Option<u64>) {
         context.counters.resets.add(1);
-        let shared = Shared::new(Event::RoomReset {
+        let shared = SharedEvent::new(Event::RoomReset {
             room: self.room.clone(),
             head: head.clone(),
             lost_from,

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::worker::Context;
-use super::{Event, JoinRequest, Shared};
+use super::{Event, JoinRequest, SharedEvent};
 use crate::backplane::{
     BackplaneError, BusTopic, Changes, Joined, Result, Roster, Slice, Typing, Window,
 };
@@ -45,7 +45,7 @@ pub(crate) enum FeedEvent {
     Read(u64, Result<Slice>),
     ReadAgain(u64),
     /// The member can take more; the number tells which of the connection's joins asked.
-    Roomy(ConnId, u64),
+    Writable(ConnId, u64),
     /// What waited before the next turn of the replays has been handled.
     Turn,
     Changed(u64, Result<Changes<RoomChange>>),
@@ -197,7 +197,7 @@ impl RoomFeed {
             FeedEvent::Read(ticket, slice) => self.on_read(context, ticket, slice),
             FeedEvent::ReadAgain(ticket) => self.on_read_again(context, ticket),
             FeedEvent::Turn => self.on_turn(context),
-            FeedEvent::Roomy(conn, ticket) => self.on_roomy(context, &conn, ticket),
+            FeedEvent::Writable(conn, ticket) => self.on_writable(context, &conn, ticket),
             FeedEvent::Changed(ticket, changes) => self.on_changes(context, ticket, changes),
             FeedEvent::ChangesAgain(ticket) => self.on_changes_again(context, ticket),
             FeedEvent::Roster(ticket, roster) => self.on_roster(context, ticket, roster),
@@ -219,7 +219,7 @@ impl RoomFeed {
     /// Typing is told to whoever is live; who is being replayed to will not miss it.
     pub fn on_typing(&self, typing: Typing) {
         let user = typing.user.clone();
-        let shared = Shared::new(Event::Typing(typing));
+        let shared = SharedEvent::new(Event::Typing(typing));
         for member in self
             .members
             .live()

@@ -4,7 +4,7 @@
 //! reaches, it brings a page after whoever has waited longest.
 
 use super::super::worker::Context;
-use super::super::{CloseReason, Event, Shared};
+use super::super::{CloseReason, Event, SharedEvent};
 use super::members::{Occupant, Stage};
 use super::replay::PAGE;
 use super::tail::{MESSAGES, Tail};
@@ -27,7 +27,7 @@ pub(super) struct Reading {
 
 /// A part of the log, for members who waited for it.
 pub(super) struct Page {
-    entries: Vec<Shared>,
+    entries: Vec<SharedEvent>,
     /// The number of the first.
     first: u64,
     pub span: LogSpan,
@@ -35,7 +35,7 @@ pub(super) struct Page {
 
 impl Page {
     /// What follows for a member in that place.
-    pub fn after(&self, epoch: &Epoch, position: u64) -> Option<&[Shared]> {
+    pub fn after(&self, epoch: &Epoch, position: u64) -> Option<&[SharedEvent]> {
         let place = usize::try_from((position + 1).checked_sub(self.first)?).ok()?;
         let clean = self.span.continuity(Some(epoch), position) == Continuity::Clean;
         self.entries
@@ -243,7 +243,7 @@ impl RoomFeed {
         let first = entries.first().map_or(after + 1, |entry| entry.seq);
         let entries = entries
             .into_iter()
-            .map(|entry| Shared::new(Event::Message(entry)))
+            .map(|entry| SharedEvent::new(Event::Message(entry)))
             .collect();
         let page = self.replays.page.insert(Page {
             entries,

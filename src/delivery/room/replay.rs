@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::Shared;
+use super::super::SharedEvent;
 use super::super::worker::Context;
 use super::members::Stage;
 use super::reading::{Page, Reading};
@@ -60,7 +60,7 @@ impl Replays {
     }
 
     /// The feed hands on its next message.
-    pub fn push(&mut self, head: &Head, shared: &Shared) {
+    pub fn push(&mut self, head: &Head, shared: &SharedEvent) {
         self.tail = self
             .tail
             .take()
@@ -82,7 +82,11 @@ impl RoomFeed {
             self.leave(context, conn);
             return 0;
         }
-        let Some(replay) = member.replay.as_mut().filter(|_| member.outlet.has_room()) else {
+        let Some(replay) = member
+            .replay
+            .as_mut()
+            .filter(|_| member.outlet.has_capacity())
+        else {
             self.rest(context, conn, &at, false);
             return 0;
         };
@@ -120,10 +124,10 @@ impl RoomFeed {
             let same = replay.epoch == at.epoch && !self.log.has_to_tell();
             if same && arrived && replay.opening.is_none() {
                 member.replay = None;
-            } else if !member.outlet.has_room() {
+            } else if !member.outlet.has_capacity() {
                 replay.stage = Stage::Full;
-                member.outlet.when_roomy(
-                    context.waker(&self.room, FeedEvent::Roomy(conn.clone(), member.ticket)),
+                member.outlet.when_writable(
+                    context.waker(&self.room, FeedEvent::Writable(conn.clone(), member.ticket)),
                 );
             } else if went_on {
                 self.make_ready(context, conn);
@@ -170,7 +174,7 @@ impl RoomFeed {
         }
     }
 
-    pub(super) fn on_roomy(&mut self, context: &mut Context, conn: &ConnId, ticket: u64) {
+    pub(super) fn on_writable(&mut self, context: &mut Context, conn: &ConnId, ticket: u64) {
         let same_join = self
             .members
             .get_mut(conn)

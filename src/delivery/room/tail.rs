@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::{Event, Shared};
+use super::super::{Event, SharedEvent};
 use crate::backplane::Entry;
 use crate::domain::Head;
 
@@ -78,7 +78,7 @@ pub(super) struct Tail {
     /// The last one's place. Only a feed that stands exactly there is served.
     head: Head,
     /// Each with its weight.
-    entries: VecDeque<(usize, Shared)>,
+    entries: VecDeque<(usize, SharedEvent)>,
     bytes: usize,
     /// It can't be made to reach further back.
     full: bool,
@@ -139,7 +139,7 @@ impl Tail {
     /// The feed goes on by this message. False when it doesn't follow, or there is no memory for it: the tail is of no
     /// more use then.
     #[must_use]
-    pub fn push(&mut self, head: &Head, shared: &Shared) -> bool {
+    pub fn push(&mut self, head: &Head, shared: &SharedEvent) -> bool {
         let Event::Message(entry) = shared.event() else {
             return false;
         };
@@ -177,12 +177,12 @@ impl Tail {
             }
             self.bytes += weight;
             self.entries
-                .push_front((weight, Shared::new(Event::Message(keepable(entry)))));
+                .push_front((weight, SharedEvent::new(Event::Message(keepable(entry)))));
         }
     }
 
     /// At most `most` messages after `seq`. `None` when it doesn't have the next one.
-    pub fn after(&mut self, seq: u64, most: usize) -> Option<Vec<Shared>> {
+    pub fn after(&mut self, seq: u64, most: usize) -> Option<Vec<SharedEvent>> {
         let place = usize::try_from((seq + 1).checked_sub(self.first())?).ok()?;
         if place >= self.entries.len() {
             return None;
@@ -237,11 +237,11 @@ mod tests {
             epoch: entry.epoch.clone(),
             seq: entry.seq,
         };
-        tail.push(&head, &Shared::new(Event::Message(entry)))
+        tail.push(&head, &SharedEvent::new(Event::Message(entry)))
     }
 
     fn seqs(tail: &mut Tail, after: u64) -> Option<Vec<u64>> {
-        let seq = |shared: &Shared| {
+        let seq = |shared: &SharedEvent| {
             if let Event::Message(entry) = shared.event() {
                 entry.seq
             } else {

@@ -215,15 +215,15 @@ impl Outlet for Witness {
     fn user(&self) -> &UserId {
         self.0.user()
     }
-    fn deliver(&self, event: &Shared) {
+    fn deliver(&self, event: &SharedEvent) {
         (self.1)();
         self.0.deliver(event);
     }
-    fn has_room(&self) -> bool {
-        self.0.has_room()
+    fn has_capacity(&self) -> bool {
+        self.0.has_capacity()
     }
-    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
-        self.0.when_roomy(wake);
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>) {
+        self.0.when_writable(wake);
     }
     fn is_closed(&self) -> bool {
         self.0.is_closed()

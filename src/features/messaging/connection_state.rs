@@ -54,7 +54,7 @@ impl ConnectionState {
 
     /// In place of a session that was taken away.
     #[must_use]
-    pub fn nobody() -> Self {
+    pub fn placeholder() -> Self {
         Self::new(
             ConnId::trusted("nobody"),
             Box::new(|_| unreachable!("a session of nobody is never bound")),
@@ -71,7 +71,7 @@ impl ConnectionState {
     ///
     /// # Errors
     /// `unauthorized` before `authenticate`.
-    pub fn member(&self) -> Result<&AuthenticatedUser, Refusal> {
+    pub fn authenticated(&self) -> Result<&AuthenticatedUser, Refusal> {
         self.member
             .as_ref()
             .ok_or_else(|| Refusal::new(Code::Unauthorized, "authenticate first"))
@@ -82,7 +82,7 @@ impl ConnectionState {
     /// # Errors
     /// `unauthorized`, `forbidden`.
     pub fn may_join(&self, room: &RoomId) -> Result<Permit<Joining>, Refusal> {
-        policy::may_join(&self.member()?.reach, room)
+        policy::may_join(&self.authenticated()?.reach, room)
     }
 
     /// May the session see what was said there?
@@ -90,7 +90,7 @@ impl ConnectionState {
     /// # Errors
     /// `unauthorized`, `forbidden`, `not_in_room`.
     pub fn may_read(&self, room: &RoomId) -> Result<Permit<Reading>, Refusal> {
-        policy::may_read(&self.member()?.reach, self.standing(room), room)
+        policy::may_read(&self.authenticated()?.reach, self.standing(room), room)
     }
 
     /// May the session say something there?
@@ -98,7 +98,7 @@ impl ConnectionState {
     /// # Errors
     /// `unauthorized`, `forbidden`, `not_in_room`.
     pub fn may_send(&self, room: &RoomId) -> Result<Permit<Sending>, Refusal> {
-        policy::may_send(&self.member()?.reach, self.standing(room), room)
+        policy::may_send(&self.authenticated()?.reach, self.standing(room), room)
     }
 
     /// May the session hear broadcasts?
@@ -106,7 +106,7 @@ impl ConnectionState {
     /// # Errors
     /// `unauthorized`, `forbidden`.
     pub fn may_listen(&self) -> Result<Permit<Listening>, Refusal> {
-        policy::may_listen(&self.member()?.reach)
+        policy::may_listen(&self.authenticated()?.reach)
     }
 
     /// A user whom REST takes for a service is one of many over a socket.

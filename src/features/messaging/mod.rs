@@ -28,7 +28,7 @@ pub use user_rates::UserRateLimiter;
 
 /// What the use cases count.
 #[derive(Debug, Default)]
-pub struct ChatCounters {
+pub struct MessagingCounters {
     /// Messages that got a place.
     pub sent: Counter,
     /// Sends that were repeats.
@@ -46,7 +46,7 @@ pub trait AuthorizationHook: Send + Sync {
     ///
     /// # Errors
     /// `forbidden`; `unavailable` when nobody can say.
-    async fn given(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal>;
+    async fn authorize(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal>;
 }
 
 /// Messaging as its doors see it.
@@ -56,7 +56,7 @@ pub struct Messaging {
     limits: Limits,
     consent: Option<Box<dyn AuthorizationHook>>,
     user_rates: UserRateLimiter,
-    counters: ChatCounters,
+    counters: MessagingCounters,
 }
 
 impl From<BackplaneError> for Refusal {
@@ -89,7 +89,7 @@ impl Messaging {
             limits,
             consent: None,
             user_rates,
-            counters: ChatCounters::default(),
+            counters: MessagingCounters::default(),
         }
     }
 
@@ -102,18 +102,18 @@ impl Messaging {
 
     async fn consent(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
         match &self.consent {
-            Some(consent) => consent.given(action, user, room).await,
+            Some(consent) => consent.authorize(action, user, room).await,
             None => Ok(()),
         }
     }
 
     /// What has been counted.
     #[must_use]
-    pub fn counters(&self) -> &ChatCounters {
+    pub fn counters(&self) -> &MessagingCounters {
         &self.counters
     }
 
-    /// What users may spend. Someone has to [`UserRateLimiter::keep_telling`].
+    /// What users may spend. Someone has to [`UserRateLimiter::run`].
     #[must_use]
     pub fn user_rates(&self) -> &UserRateLimiter {
         &self.user_rates
@@ -220,7 +220,7 @@ impl Messaging {
     ) -> Result<(), Refusal> {
         let room = permit.into_room();
         self.ready()?;
-        let member = session.member()?.clone();
+        let member = session.authenticated()?.clone();
         let sure = session.rooms.values().filter(|sure| **sure).count();
         let most = self.limits.rooms_per_socket;
         // Joins that failed are remembered, too, and not without bound.
@@ -283,7 +283,7 @@ impl Messaging {
     /// # Errors
     /// `not_in_room`, `unavailable` (it is still in the room then).
     pub async fn leave(&self, session: &mut ConnectionState, room: &RoomId) -> Result<(), Refusal> {
-        let user = session.member()?.user.clone();
+        let user = session.authenticated()?.user.clone();
         // A join whose answer never came may have happened: it can be left, too.
         if !session.rooms.contains_key(room) {
             return Err(Refusal::new(Code::NotInRoom, "join the room first"));
@@ -308,7 +308,7 @@ impl Messaging {
         permit: Permit<Sending>,
         fields: MessageFields,
     ) -> Result<Appended, Refusal> {
-        let member = session.member()?;
+        let member = session.authenticated()?;
         self.consent(Action::Send, &member.user, permit.room())
             .await?;
         self.post(permit, member.user.clone(), member.username.clone(), fields)
@@ -317,8 +317,8 @@ impl Messaging {
 
     /// Returns when what had arrived of the room before the call has been handed to the members here, the sender among
     /// them: who sends much must not be overrun by what comes back.
-    pub async fn settle(&self, room: &RoomId) {
-        self.delivery.settle(room).await;
+    pub async fn flush(&self, room: &RoomId) {
+        self.delivery.flush(room).await;
     }
 
     /// Sends a message in any user's name: for trusted services.
@@ -334,7 +334,7 @@ impl Messaging {
     ) -> Result<Appended, Refusal> {
         let draft = NewMessage::new(permit.into_room(), user, username, fields, &self.limits)?;
         if self.backplane.bus.is_lossless() {
-            self.delivery.keep_pace(&draft.room).await;
+            self.delivery.wait_for_capacity(&draft.room).await;
         }
         self.ready()?;
         let key = draft.client_msg_id.as_ref().map(|id| id.as_str());
@@ -359,7 +359,7 @@ impl Messaging {
         permit: Permit<Sending>,
         typing: bool,
     ) -> Result<(), Refusal> {
-        let member = session.member()?;
+        let member = session.authenticated()?;
         let (user, username) = (member.user.clone(), member.username.clone());
         self.ready()?;
         self.backplane
@@ -385,7 +385,7 @@ impl Messaging {
         on_watched: OnWatched,
     ) -> Result<(), Refusal> {
         self.ready()?;
-        let outlet = session.member()?.outlet.clone();
+        let outlet = session.authenticated()?.outlet.clone();
         if !session.watched.contains(&target)
             && session.watched.len() >= self.limits.status_subscriptions
         {
@@ -416,7 +416,7 @@ impl Messaging {
         session: &mut ConnectionState,
         target: &UserId,
     ) -> Result<(), Refusal> {
-        session.member()?;
+        session.authenticated()?;
         if session.watched.remove(target) {
             self.delivery.unwatch(target, &session.conn).await;
         }
@@ -492,7 +492,7 @@ mod tests {
     async fn who_sends_waits_for_who_hands_on() {
         let backplane = memory::embedded(BackplaneLimits::default());
         let settings = DeliverySettings {
-            ahead_bytes: 2000,
+            backlog_bytes: 2000,
             ..DeliverySettings::default()
         };
         let delivery = Arc::new(Delivery::start(&backplane, &settings));

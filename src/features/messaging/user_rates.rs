@@ -86,7 +86,7 @@ impl UserRateLimiter {
     }
 
     /// Goes on telling, for ever.
-    pub async fn keep_telling(&self) {
+    pub async fn run(&self) {
         if self.shared.is_none() || self.rates.are_off() {
             return;
         }

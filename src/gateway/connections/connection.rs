@@ -306,7 +306,7 @@ impl Connection {
         let answer = self.answer(reference, event);
         let mut session = self.session.lock().await;
         if answer.event != "authenticate"
-            && let Err(refusal) = session.member()
+            && let Err(refusal) = session.authenticated()
         {
             return answer.refused(&refusal);
         }
@@ -457,7 +457,7 @@ impl Connection {
         let unsettled = self.unsettled.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if unsettled > self.connections.outbox_bytes / 8 {
             self.unsettled.store(0, Ordering::Relaxed);
-            self.connections.chat.settle(room).await;
+            self.connections.chat.flush(room).await;
         }
     }
 
@@ -491,7 +491,7 @@ impl Connection {
         identity: Identity,
     ) -> Result<(Identity, Vec<RoomId>), Refusal> {
         let Connections { chat, users, .. } = &*self.connections;
-        let new = session.member().is_err();
+        let new = session.authenticated().is_err();
         if new {
             let spent = chat.user_rates().spend(&identity.user, Cost::CONNECT);
             spent.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))?;
@@ -665,10 +665,10 @@ impl Drop for Connection {
             self.connections.users.remove(&identity.user, self.number);
         }
         let session = self.session.get_mut();
-        if session.member().is_err() {
+        if session.authenticated().is_err() {
             return;
         }
-        let mut session = std::mem::replace(session, ConnectionState::nobody());
+        let mut session = std::mem::replace(session, ConnectionState::placeholder());
         let chat = self.connections.chat.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { chat.lost(&mut session).await });

@@ -2,7 +2,7 @@
 
 use engineioxide::{Frame, SendOutcome, SessionHandle};
 
-use crate::delivery::{CloseReason, Event, Outlet, Shared};
+use crate::delivery::{CloseReason, Event, Outlet, SharedEvent};
 use crate::domain::{ConnId, UserId};
 use crate::gateway::connections::Bounds;
 use crate::gateway::wire::{Envelope, encode_event};
@@ -28,7 +28,7 @@ impl Outlet for SocketOutlet {
         &self.user
     }
 
-    fn deliver(&self, event: &Shared) {
+    fn deliver(&self, event: &SharedEvent) {
         // What doesn't fit closes the session, which is all that is to be done about it.
         match event.encoded(frame) {
             Some(frame) => self.handle.send(frame),
@@ -36,7 +36,7 @@ impl Outlet for SocketOutlet {
         };
     }
 
-    fn offer(&self, event: &Shared) -> bool {
+    fn offer(&self, event: &SharedEvent) -> bool {
         let most = self.bounds.messages;
         let outcome = match event.encoded(frame) {
             Some(frame) => self.handle.send_below(most, frame),
@@ -45,11 +45,11 @@ impl Outlet for SocketOutlet {
         outcome != SendOutcome::Busy
     }
 
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         self.handle.unwritten() < self.bounds.half
     }
 
-    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>) {
         self.handle.when_below(self.bounds.half, wake);
     }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::FLUSH;
 use super::end::End;
 use super::outbox::Outbox;
-use crate::delivery::{CloseReason, Event, Outlet, Shared};
+use crate::delivery::{CloseReason, Event, Outlet, SharedEvent};
 use crate::domain::{ConnId, UserId};
 use crate::gateway::connections::Bounds;
 use crate::gateway::wire::{Envelope, encode_broadcast, encode_event};
@@ -67,7 +67,7 @@ pub(super) struct PlainOutlet {
 
 impl PlainOutlet {
     /// What the client gets of it, if anything.
-    fn frame(&self, event: &Shared) -> Option<Utf8Bytes> {
+    fn frame(&self, event: &SharedEvent) -> Option<Utf8Bytes> {
         match self.programme {
             Programme::Chat => match event.encoded(ChatFrame::of) {
                 Some(ChatFrame(frame)) => Some(frame.clone()),
@@ -90,22 +90,22 @@ impl Outlet for PlainOutlet {
         &self.user
     }
 
-    fn deliver(&self, event: &Shared) {
+    fn deliver(&self, event: &SharedEvent) {
         if let Some(frame) = self.frame(event) {
             self.outbox.send(frame);
         }
     }
 
-    fn offer(&self, event: &Shared) -> bool {
+    fn offer(&self, event: &SharedEvent) -> bool {
         self.frame(event)
             .is_none_or(|frame| self.outbox.send_below(self.bounds.messages, frame))
     }
 
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         self.outbox.unwritten() < self.bounds.half
     }
 
-    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>) {
         self.outbox.when_below(self.bounds.half, wake);
     }
 

@@ -47,14 +47,14 @@ const FORMS: usize = 2;
 
 /// An event and its encoded forms.
 #[derive(Clone)]
-pub struct Shared(Arc<Inner>);
+pub struct SharedEvent(Arc<Inner>);
 
 struct Inner {
     event: Event,
     encoded: [OnceLock<Box<dyn Any + Send + Sync>>; FORMS],
 }
 
-impl Shared {
+impl SharedEvent {
     /// Not yet encoded.
     #[must_use]
     pub fn new(event: Event) -> Self {
@@ -102,7 +102,7 @@ mod tests {
             users: vec![],
             total: 1,
         };
-        let shared = Shared::new(event);
+        let shared = SharedEvent::new(event);
         assert_eq!(shared.encoded(|_| 1_u8), Some(&1));
         assert_eq!(shared.clone().encoded(|_| 2_u8), Some(&1));
         assert_eq!(
