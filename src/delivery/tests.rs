@@ -1,12 +1,12 @@
-//! Tests of the feeds on a backplane that loses events, trims logs and changes epochs on purpose.
+//! Tests of the feeds on backplanes that lose events, trim logs and change epochs on purpose.
 
-mod chance;
-mod numberings;
+mod epochs;
+mod random;
 mod requests;
 mod storm;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,12 +15,13 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::backplane::{
-    Appended, BackplaneLimits, Bus, Entry, Result, RoomLog, Slice, Typing, Window, memory,
+    Appended, BackplaneLimits, Bus, BusEvent, BusSink, Result, RoomLog, Slice, Window, memory,
 };
-use crate::domain::Limits;
-use crate::domain::{LogSpan, MessageFields, NewMessage, Timestamp};
+use crate::domain::{
+    Epoch, Head, Limits, LogSpan, MessageFields, NewMessage, OnlineStatus, Timestamp,
+};
 
-/// What an outlet was handed, and whether it takes more.
+/// An outlet that records what it receives, and can be made to have no capacity.
 struct Recorder {
     conn: ConnId,
     user: UserId,
@@ -53,7 +54,7 @@ impl Recorder {
         self.seen.lock().iter().filter_map(seq).collect()
     }
 
-    /// Short names of all that came, in order.
+    /// Short names of all received events, in order.
     fn story(&self) -> Vec<String> {
         let name = |event: &Event| match event {
             Event::Message(entry) => format!("{}", entry.seq),
@@ -70,7 +71,7 @@ impl Recorder {
         self.seen.lock().iter().map(name).collect()
     }
 
-    fn take_more(&self) {
+    fn drain(&self) {
         self.full.store(false, Ordering::SeqCst);
         for wake in self.wakers.lock().drain(..) {
             wake();
@@ -99,14 +100,14 @@ impl Outlet for Recorder {
     }
     fn close(&self, _: CloseReason) {
         self.closed.store(true, Ordering::SeqCst);
-        self.take_more();
+        self.drain();
     }
 }
 
-/// A bus that loses a share of what it carries, without a word.
+/// A bus that silently loses some of its events.
 struct LossyBus {
     inner: Arc<dyn Bus>,
-    /// Of 100 events.
+    /// Of 100 events, how many are lost.
     lost: u64,
 }
 
@@ -118,7 +119,7 @@ struct LossySink {
 
 impl BusSink for LossySink {
     fn event(&self, event: BusEvent) {
-        // A linear congruential generator: the same losses in every run.
+        // A linear congruential generator loses the same events in every run.
         let next = |state: u64| {
             Some(
                 state
@@ -163,15 +164,16 @@ impl Bus for LossyBus {
     }
 }
 
-/// A log whose numbering can be lost.
+/// A log that tests fill, trim and roll back.
 struct FakeLog {
     state: Mutex<(Vec<Entry>, LogSpan)>,
-    /// Presence beside it says nothing of versions any more.
+    /// Makes [`FakePresence`] never return versions.
     presence_hangs: AtomicBool,
 }
 
 impl FakeLog {
-    fn say(&self, seq: u64) -> Entry {
+    /// Adds a message, and returns it without publishing it.
+    fn add(&self, seq: u64) -> Entry {
         let (entries, span) = &mut *self.state.lock();
         let entry = Entry {
             seq,
@@ -184,7 +186,7 @@ impl FakeLog {
         entry
     }
 
-    /// The messages after `end` are lost, and a new epoch goes on from there.
+    /// Loses the messages after `end`, and begins a new epoch there.
     fn roll_back(&self, end: u64, epoch: &str) {
         let (entries, span) = &mut *self.state.lock();
         entries.retain(|entry| entry.seq <= end);
@@ -198,8 +200,8 @@ impl FakeLog {
         span.past.insert(0, Head { seq: end, ..old });
     }
 
-    /// Everything is lost.
-    fn flush(&self, epoch: &str) {
+    /// Loses everything, and begins a new epoch.
+    fn lose_all(&self, epoch: &str) {
         let head = Head {
             epoch: Epoch::trusted(epoch),
             seq: 0,
@@ -214,13 +216,13 @@ impl FakeLog {
         );
     }
 
-    /// Numberings that ended before `end` are known no more.
+    /// Forgets the epochs that ended before `end`.
     fn forget_before(&self, end: u64) {
         let (_, span) = &mut *self.state.lock();
         span.past.retain(|head| head.seq >= end);
     }
 
-    /// The numbering is known no more.
+    /// Forgets the epoch, and where it ended.
     fn forget(&self, epoch: &str) {
         self.state
             .lock()
@@ -239,7 +241,7 @@ impl FakeLog {
 #[async_trait]
 impl RoomLog for FakeLog {
     async fn append(&self, _: &NewMessage, _: Option<&str>) -> Result<Appended> {
-        unreachable!("tests write with `say`")
+        unreachable!("tests write with `FakeLog::add`")
     }
     async fn read(&self, _: &RoomId, window: Window, limit: usize, _: usize) -> Result<Slice> {
         let (entries, span) = &*self.state.lock();
@@ -263,7 +265,7 @@ impl RoomLog for FakeLog {
                     .cloned()
                     .collect()
             }
-            Window::Newest => unreachable!("feeds ask for what they need"),
+            Window::Newest => unreachable!("feeds request a position"),
         };
         Ok(Slice {
             entries,
@@ -278,7 +280,7 @@ impl RoomLog for FakeLog {
     }
 }
 
-/// Presence of the embedded backplane, with the fake log's span in every join.
+/// The embedded backplane's presence, with the fake log's span in every join.
 struct FakePresence(Arc<dyn crate::backplane::Presence>, Arc<FakeLog>);
 
 #[async_trait]
@@ -362,6 +364,7 @@ fn room() -> RoomId {
     RoomId::trusted("room")
 }
 
+/// An embedded backplane whose bus loses so many of 100 events.
 fn lossy(lost: u64) -> Backplane {
     let inner = memory::embedded(BackplaneLimits {
         history_size: 100_000,
@@ -376,6 +379,7 @@ fn lossy(lost: u64) -> Backplane {
     }
 }
 
+/// An embedded backplane with a fake log.
 fn fake() -> (Backplane, Arc<FakeLog>) {
     let inner = lossy(0);
     let span = LogSpan {
@@ -413,12 +417,12 @@ async fn join(delivery: &Delivery, outlet: &Arc<Recorder>, start: ReplayFrom) ->
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_with_much_to_hand_out_pauses_so_that_outlets_can_write() {
+async fn a_worker_pauses_after_512_commands_so_that_outlets_can_write() {
     let (backplane, ann) = (lossy(0), Recorder::new("ann"));
-    let (recorder, heard) = (ann.clone(), Arc::new(Mutex::new(Vec::new())));
-    let note = heard.clone();
+    let (recorder, pauses) = (ann.clone(), Arc::new(Mutex::new(Vec::new())));
+    let received_at_pauses = pauses.clone();
     let pause = Pause::new(move || {
-        note.lock().push(recorder.seqs().len());
+        received_at_pauses.lock().push(recorder.seqs().len());
         tokio::task::yield_now()
     });
     let settings = DeliverySettings {
@@ -428,28 +432,28 @@ async fn a_worker_with_much_to_hand_out_pauses_so_that_outlets_can_write() {
     };
     let delivery = Delivery::start(&backplane, &settings);
     join(&delivery, &ann, ReplayFrom::Live).await;
-    // Nothing in between waits: the worker finds all of them at once.
+    // Nothing in between yields, so the worker finds all of them at once.
     for n in 0..1100 {
         say(&backplane, &n.to_string()).await;
     }
     delivery.flush(&room()).await;
     assert_eq!(
-        (&**heard.lock(), ann.seqs().len()),
+        (&**pauses.lock(), ann.seqs().len()),
         (&[512, 1024][..], 1100)
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_hands_out_no_more_bytes_than_outlets_take_before_they_can_write() {
+async fn a_worker_delivers_at_most_twice_the_backlog_limit_before_outlets_can_write() {
     let (backplane, ann) = (lossy(0), Recorder::new("ann"));
     let (turns, begun) = (
         Arc::new(tokio::sync::Semaphore::new(0)),
         Arc::new(AtomicUsize::new(0)),
     );
-    let (others, count) = (turns.clone(), begun.clone());
+    let (granted, count) = (turns.clone(), begun.clone());
     let pause = Pause::new(move || {
         count.fetch_add(1, Ordering::Relaxed);
-        let turns = others.clone();
+        let turns = granted.clone();
         async move { turns.acquire().await.unwrap().forget() }
     });
     let text = "x".repeat(1000);
@@ -468,7 +472,7 @@ async fn a_worker_hands_out_no_more_bytes_than_outlets_take_before_they_can_writ
     let most = 10_000 / text.len();
     let mut before = 0;
     while ann.seqs().len() < 40 {
-        // The worker is let run until it waits for a turn.
+        // The worker runs until it waits for a turn.
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
@@ -488,7 +492,7 @@ async fn a_worker_hands_out_no_more_bytes_than_outlets_take_before_they_can_writ
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_sends_waits_while_a_worker_has_much_to_hand_on() {
+async fn senders_wait_while_the_backlog_of_a_worker_is_full() {
     let (backplane, ann) = (lossy(0), Recorder::new("ann"));
     let delivery = Delivery::start(
         &backplane,
@@ -502,7 +506,7 @@ async fn who_sends_waits_while_a_worker_has_much_to_hand_on() {
     while delivery.wait_for_capacity(&room()).now_or_never().is_some() {
         say(&backplane, &"x".repeat(1000)).await;
         sent += 1;
-        assert!(sent <= 10, "nothing was handed on meanwhile");
+        assert!(sent <= 10, "the worker has delivered nothing meanwhile");
     }
     assert!(sent >= 8 && ann.seqs().is_empty());
     tokio::time::timeout(Duration::from_secs(60), delivery.wait_for_capacity(&room()))
@@ -511,6 +515,7 @@ async fn who_sends_waits_while_a_worker_has_much_to_hand_on() {
     assert!(!ann.seqs().is_empty());
 }
 
+/// Appends a message, and returns its `seq`.
 async fn say(backplane: &Backplane, text: &str) -> u64 {
     let fields = MessageFields {
         content: text.into(),
@@ -518,11 +523,11 @@ async fn say(backplane: &Backplane, text: &str) -> u64 {
     };
     let user = UserId::trusted("sender");
     let name = Username::from(&user);
-    let draft = NewMessage::new(room(), user, name, fields, &Limits::default()).unwrap();
-    backplane.log.append(&draft, None).await.unwrap().seq
+    let message = NewMessage::new(room(), user, name, fields, &Limits::default()).unwrap();
+    backplane.log.append(&message, None).await.unwrap().seq
 }
 
-/// Waits until `true`; time is paused, so that waiting costs none.
+/// Waits until the check is true. The clock is paused, so waiting takes no time.
 async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     for _ in 0..20_000 {
         if check() {
@@ -534,7 +539,7 @@ async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_the_wire_come_ack_replay_users_and_live() {
+async fn the_order_on_the_wire_is_ack_replay_room_users_live() {
     let backplane = lossy(0);
     let delivery = start(&backplane, 1, 500);
     for text in ["a", "b", "c"] {
@@ -575,7 +580,7 @@ async fn on_the_wire_come_ack_replay_users_and_live() {
         ann.seqs() == [2, 3, 4] && bob.seqs() == [4]
     })
     .await;
-    eventually("ann heard of bob", || ann.story().len() == 5).await;
+    eventually("ann is told of bob", || ann.story().len() == 5).await;
     assert_eq!(ann.story(), ["2", "3", "users 1/1", "4", "Joined bob"]);
     assert_eq!(bob.story(), ["4", "users 2/2"]);
     delivery.leave(&room(), &bob.conn).await;
@@ -593,7 +598,7 @@ async fn on_the_wire_come_ack_replay_users_and_live() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bus_that_loses_a_third_costs_no_message_and_repeats_none() {
+async fn a_bus_that_loses_a_third_of_its_events_causes_no_loss_and_no_repeat() {
     let backplane = lossy(33);
     let delivery = Arc::new(start(&backplane, 2, 500));
     let everyone: Vec<_> = (0..10)
@@ -635,7 +640,7 @@ async fn a_bus_that_loses_a_third_costs_no_message_and_repeats_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_very_last_message_is_found_though_nothing_follows_it() {
+async fn a_lost_last_message_is_found_though_nothing_follows_it() {
     let backplane = lossy(100);
     let delivery = start(&backplane, 1, 500);
     let ann = Recorder::new("ann");
@@ -644,26 +649,26 @@ async fn the_very_last_message_is_found_though_nothing_follows_it() {
     eventually("ann has it", || ann.seqs() == [1]).await;
     let bob = Recorder::new("bob");
     join(&delivery, &bob, ReplayFrom::Live).await;
-    eventually("ann heard of bob", || {
+    eventually("ann is told of bob", || {
         ann.story().contains(&"Joined bob".to_owned())
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_message_is_found_though_presence_says_nothing() {
+async fn a_lost_message_is_found_while_presence_does_not_respond() {
     let (backplane, log) = fake();
     let delivery = start(&backplane, 1, 500);
     let ann = Recorder::new("ann");
     join(&delivery, &ann, ReplayFrom::Live).await;
     log.presence_hangs.store(true, Ordering::SeqCst);
-    // Its event never comes.
-    log.say(1);
+    // Its event is never published.
+    log.add(1);
     eventually("ann has it", || ann.seqs() == [1]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_waits_for_its_reader_and_for_nobody_else() {
+async fn a_replay_waits_only_for_its_own_outlet() {
     let backplane = lossy(0);
     let delivery = Arc::new(start(&backplane, 1, 500));
     for _ in 0..500 {
@@ -689,7 +694,7 @@ async fn a_replay_waits_for_its_reader_and_for_nobody_else() {
     say(&backplane, "y").await;
     eventually("quick has it", || quick.seqs() == [501]).await;
     assert!(slow.seqs().is_empty());
-    slow.take_more();
+    slow.drain();
     assert_eq!(joining.await.unwrap().replayed, 500);
     eventually("slow has all", || {
         slow.seqs() == (1..=501).collect::<Vec<_>>()
@@ -707,7 +712,7 @@ async fn a_replay_waits_for_its_reader_and_for_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_live_member_without_room_goes_on_at_its_own_pace_and_holds_up_nobody() {
+async fn a_live_occupant_without_capacity_falls_behind_and_delays_no_other() {
     let backplane = lossy(0);
     let delivery = start(&backplane, 1, 500);
     let (slow, quick) = (Recorder::new("slow"), Recorder::new("quick"));
@@ -723,7 +728,7 @@ async fn a_live_member_without_room_goes_on_at_its_own_pace_and_holds_up_nobody(
         let all: Vec<u64> = (1..=round * 300 + round - 1).collect();
         eventually("quick has all", || quick.seqs() == all).await;
         assert_eq!(slow.seqs(), before);
-        slow.take_more();
+        slow.drain();
         eventually("slow has all", || slow.seqs() == all).await;
         say(&backplane, "live again").await;
         eventually("both have it", || {
@@ -737,10 +742,10 @@ async fn a_live_member_without_room_goes_on_at_its_own_pace_and_holds_up_nobody(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_that_outruns_its_reader_ends_in_a_closed_transport() {
+async fn a_replay_closes_its_transport_when_the_log_was_trimmed_past_it() {
     let (backplane, log) = fake();
     let delivery = Arc::new(start(&backplane, 1, 500));
-    (1..=300).for_each(|seq| drop(log.say(seq)));
+    (1..=300).for_each(|seq| drop(log.add(seq)));
     let slow = Recorder::new("slow");
     slow.full.store(true, Ordering::SeqCst);
     let joining = {
@@ -759,34 +764,34 @@ async fn a_log_that_outruns_its_reader_ends_in_a_closed_transport() {
     };
     eventually("the replay waits", || !slow.wakers.lock().is_empty()).await;
     log.trim(200);
-    slow.take_more();
+    slow.drain();
     assert!(
         !joining.await.unwrap().gap,
-        "nothing was missing when it was asked"
+        "nothing was missing when it joined"
     );
     assert!(slow.is_closed() && slow.seqs().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_epoch_is_told_to_whoever_had_seen_what_is_lost() {
+async fn a_new_epoch_resets_the_occupants_that_had_received_lost_messages() {
     let (backplane, log) = fake();
     let delivery = start(&backplane, 1, 500);
     let ann = Recorder::new("ann");
     join(&delivery, &ann, ReplayFrom::Live).await;
     let bus = delivery.queues.clone();
-    (1..=10).for_each(|seq| bus.event(BusEvent::Message(room(), log.say(seq))));
+    (1..=10).for_each(|seq| bus.event(BusEvent::Message(room(), log.add(seq))));
     eventually("ann has ten", || ann.seqs().len() == 10).await;
-    // The tail from 8 on is lost, and others go on from there.
+    // The messages from 8 on are lost, and other ones follow 7.
     log.roll_back(7, "e2");
-    bus.event(BusEvent::Message(room(), log.say(8)));
-    eventually("ann is told and goes on", || ann.seqs().len() == 11).await;
+    bus.event(BusEvent::Message(room(), log.add(8)));
+    eventually("ann is reset and goes on", || ann.seqs().len() == 11).await;
     assert_eq!(ann.story()[11..], ["reset e2 7.. Some(8)", "8"]);
-    // A change without a loss is no news.
+    // A new epoch without a loss causes no reset.
     log.roll_back(8, "e3");
-    bus.event(BusEvent::Message(room(), log.say(9)));
+    bus.event(BusEvent::Message(room(), log.add(9)));
     eventually("ann goes on", || ann.seqs().len() == 12).await;
     assert_eq!(ann.story()[13..], ["9"]);
-    // Nor is a late message of an old epoch.
+    // Nor does a late message of an old epoch.
     let late = Entry {
         seq: 9,
         epoch: Epoch::trusted("e1"),
@@ -794,33 +799,33 @@ async fn a_new_epoch_is_told_to_whoever_had_seen_what_is_lost() {
         record: "{}".into(),
     };
     bus.event(BusEvent::Message(room(), late));
-    bus.event(BusEvent::Message(room(), log.say(10)));
+    bus.event(BusEvent::Message(room(), log.add(10)));
     eventually("ann goes on", || ann.seqs().len() == 13).await;
     assert_eq!(ann.story()[14..], ["10"]);
-    // Everything is lost, and nobody says anything: the comparison of heads finds it.
-    log.flush("e4");
-    eventually("ann is told", || {
+    // Everything is lost, and nothing is published: the comparison of heads finds it.
+    log.lose_all("e4");
+    eventually("ann is reset", || {
         ann.story()
             .last()
             .is_some_and(|last| last.starts_with("reset e4"))
     })
     .await;
-    bus.event(BusEvent::Message(room(), log.say(1)));
+    bus.event(BusEvent::Message(room(), log.add(1)));
     eventually("ann goes on", || ann.seqs().len() == 14).await;
     assert_eq!(ann.story()[15..], ["reset e4 0.. None", "1"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_joiner_who_is_ahead_of_the_feed_meets_it_in_the_new_epoch() {
+async fn an_occupant_ahead_of_the_feed_meets_it_in_the_new_epoch() {
     let (backplane, log) = fake();
     let delivery = start(&backplane, 1, 500);
     let (ann, bob) = (Recorder::new("ann"), Recorder::new("bob"));
     join(&delivery, &ann, ReplayFrom::Live).await;
     let bus = delivery.queues.clone();
-    (1..=10).for_each(|seq| bus.event(BusEvent::Message(room(), log.say(seq))));
+    (1..=10).for_each(|seq| bus.event(BusEvent::Message(room(), log.add(seq))));
     eventually("ann has ten", || ann.seqs().len() == 10).await;
     log.roll_back(5, "e2");
-    drop(log.say(6));
+    drop(log.add(6));
     let outcome = join(
         &delivery,
         &bob,
@@ -848,7 +853,7 @@ async fn a_joiner_who_is_ahead_of_the_feed_meets_it_in_the_new_epoch() {
     )
     .await;
     assert_eq!((gone.recovered, gone.gap, gone.replayed), (false, true, 6));
-    bus.event(BusEvent::Message(room(), log.say(7)));
+    bus.event(BusEvent::Message(room(), log.add(7)));
     eventually("both go on", || {
         bob.seqs() == [6, 7] && ann.seqs().ends_with(&[6, 7])
     })
@@ -858,14 +863,14 @@ async fn a_joiner_who_is_ahead_of_the_feed_meets_it_in_the_new_epoch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_room_tells_its_number_and_a_smaller_one_its_members_again() {
+async fn a_large_room_publishes_only_its_number_until_it_is_small_again() {
     let backplane = lossy(0);
     let delivery = start(&backplane, 1, 2);
     let [ann, bob, cid] = ["ann", "bob", "cid"].map(Recorder::new);
     join(&delivery, &ann, ReplayFrom::Live).await;
     join(&delivery, &bob, ReplayFrom::Live).await;
     join(&delivery, &cid, ReplayFrom::Live).await;
-    eventually("ann is told the number", || {
+    eventually("ann receives the number", || {
         ann.story().contains(&"users 0/3".to_owned())
     })
     .await;
@@ -876,12 +881,12 @@ async fn a_large_room_tells_its_number_and_a_smaller_one_its_members_again() {
         .leave(&cid.conn, &cid.user, &room())
         .await
         .unwrap();
-    eventually("ann is told the members", || ann.story().len() == 4).await;
+    eventually("ann receives the list", || ann.story().len() == 4).await;
     assert_eq!(ann.story().last().unwrap(), "users 2/2");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_gets_each_state_once_over_a_bus_that_loses_them() {
+async fn a_watcher_receives_each_status_once_over_a_lossy_bus() {
     let backplane = lossy(50);
     let delivery = start(&backplane, 1, 500);
     let (ann, conn) = (UserId::trusted("ann"), ConnId::trusted("c"));
@@ -926,36 +931,36 @@ async fn a_watcher_gets_each_state_once_over_a_bus_that_loses_them() {
     assert_eq!(
         watcher.story().len(),
         42,
-        "what happened in between is not made up for"
+        "changes between the two watches are not delivered"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hole_is_filled_as_soon_as_it_shows() {
+async fn a_hole_is_filled_as_soon_as_a_later_message_shows_it() {
     let (backplane, log) = fake();
     let delivery = start(&backplane, 1, 500);
     let ann = Recorder::new("ann");
     join(&delivery, &ann, ReplayFrom::Live).await;
-    drop(log.say(1));
+    drop(log.add(1));
     let began = tokio::time::Instant::now();
-    delivery.queues.event(BusEvent::Message(room(), log.say(2)));
+    delivery.queues.event(BusEvent::Message(room(), log.add(2)));
     eventually("ann has both", || ann.seqs() == [1, 2]).await;
     assert!(
         began.elapsed() < Duration::from_secs(1),
-        "it waited for the comparison of heads"
+        "the hole was found by the comparison of heads only"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_joiner_is_not_told_of_what_its_list_already_shows() {
-    // The bus brings nothing: the feed learns of all changes late, by comparison.
+async fn an_occupant_receives_no_change_that_its_list_already_contains() {
+    // The bus carries nothing, so the feed learns of every change late, by comparison.
     let backplane = lossy(100);
     let delivery = start(&backplane, 1, 500);
     let [ann, bob, cid] = ["ann", "bob", "cid"].map(Recorder::new);
-    for member in [&ann, &bob, &cid] {
-        join(&delivery, member, ReplayFrom::Live).await;
+    for outlet in [&ann, &bob, &cid] {
+        join(&delivery, outlet, ReplayFrom::Live).await;
     }
-    eventually("ann heard of both", || {
+    eventually("ann is told of both", || {
         ann.story() == ["users 1/1", "Joined bob", "Joined cid"]
     })
     .await;
@@ -964,7 +969,7 @@ async fn a_joiner_is_not_told_of_what_its_list_already_shows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_replay_to_the_first_member_comes_once() {
+async fn a_long_replay_to_the_first_occupant_repeats_nothing() {
     let backplane = lossy(0);
     let delivery = start(&backplane, 1, 500);
     for _ in 0..500 {

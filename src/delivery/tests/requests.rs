@@ -1,5 +1,7 @@
 //! Requests that fail, and events that reach only the worker that they belong to.
 
+use tokio::sync::mpsc;
+
 use super::*;
 
 /// An embedded backplane that has reached its limit of one room.

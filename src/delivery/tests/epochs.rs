@@ -1,35 +1,36 @@
-//! Feeds across several numberings: what is kept from older ones is handed on once, and nobody is told of a break twice.
+//! Feeds across several epochs: messages kept from older ones are delivered once, and no occupant is notified of a loss
+//! twice.
 
 use super::*;
 
-/// A member that is live and has the first five messages.
+/// A live occupant that has the first five messages.
 async fn live(delivery: &Delivery, log: &FakeLog) -> Arc<Recorder> {
     let ann = Recorder::new("ann");
     join(delivery, &ann, ReplayFrom::Live).await;
     for seq in 1..=5 {
         delivery
             .queues
-            .event(BusEvent::Message(room(), log.say(seq)));
+            .event(BusEvent::Message(room(), log.add(seq)));
     }
     eventually("ann is live", || ann.seqs().len() == 5).await;
     ann
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_kept_from_forgotten_numberings_come_once() {
+async fn messages_kept_from_forgotten_epochs_are_delivered_once() {
     let (backplane, log) = fake();
     let delivery = start(&backplane, 1, 500);
     let ann = live(&delivery, &log).await;
-    // Four numberings while the feed hears nothing, each longer than a page; of the older ones nothing is known but what
-    // they gave to their messages.
+    // Four epochs while the feed receives nothing, each longer than a page. Of the older ones only their messages are
+    // known.
     for (number, end) in [1200, 2400, 3600, 4800].into_iter().enumerate() {
         (end - 1199..=end)
             .filter(|seq| *seq > 5)
-            .for_each(|seq| drop(log.say(seq)));
+            .for_each(|seq| drop(log.add(seq)));
         log.roll_back(end, &format!("e{}", number + 2));
     }
     log.forget_before(4800);
-    log.say(4801);
+    log.add(4801);
     eventually("ann has all", || ann.seqs().last() == Some(&4801)).await;
     assert_eq!(ann.seqs(), (1..=4801).collect::<Vec<_>>());
     let resets: Vec<_> = ann
@@ -41,50 +42,50 @@ async fn messages_kept_from_forgotten_numberings_come_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_numbering_that_was_lost_itself_is_left_where_it_had_begun() {
+async fn an_epoch_that_was_lost_itself_is_left_where_it_had_begun() {
     let (backplane, log) = fake();
     let delivery = start(&backplane, 1, 500);
     let ann = live(&delivery, &log).await;
     let bus = delivery.queues.clone();
-    // Ann gets 6 and 7 in a numbering that its server doesn't survive: the next one knows only the one before.
+    // Ann gets 6 and 7 in an epoch that its server doesn't survive: the next epoch knows only the one before.
     log.roll_back(5, "e2");
-    (6..=7).for_each(|seq| bus.event(BusEvent::Message(room(), log.say(seq))));
+    (6..=7).for_each(|seq| bus.event(BusEvent::Message(room(), log.add(seq))));
     eventually("ann has both", || ann.seqs().len() == 7).await;
     log.roll_back(5, "e3");
     log.forget("e2");
-    (6..=9).for_each(|seq| bus.event(BusEvent::Message(room(), log.say(seq))));
+    (6..=9).for_each(|seq| bus.event(BusEvent::Message(room(), log.add(seq))));
     eventually("ann goes on", || ann.seqs().len() == 11).await;
     assert_eq!(
         ann.story()[6..],
         ["6", "7", "reset e3 5.. Some(6)", "6", "7", "8", "9"]
     );
-    // Where nothing was said in it, there is nothing to tell.
+    // The loss of an epoch without messages causes no reset.
     log.roll_back(9, "e4");
     tokio::time::sleep(Duration::from_secs(5)).await;
     log.roll_back(9, "e5");
     log.forget("e4");
-    bus.event(BusEvent::Message(room(), log.say(10)));
+    bus.event(BusEvent::Message(room(), log.add(10)));
     eventually("ann goes on", || ann.seqs().len() == 12).await;
     assert_eq!(ann.story()[13..], ["10"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_joins_again_over_a_change_of_epoch_misses_nothing() {
+async fn an_occupant_that_joins_again_across_a_change_of_epoch_misses_nothing() {
     let (backplane, log) = fake();
     let delivery = start(&backplane, 1, 500);
     let ann = live(&delivery, &log).await;
     log.roll_back(5, "e2");
-    (6..=9).for_each(|seq| drop(log.say(seq)));
+    (6..=9).for_each(|seq| drop(log.add(seq)));
     assert_eq!(join(&delivery, &ann, ReplayFrom::Live).await.head.seq, 9);
     delivery
         .queues
-        .event(BusEvent::Message(room(), log.say(10)));
+        .event(BusEvent::Message(room(), log.add(10)));
     eventually("ann goes on", || ann.seqs().last() == Some(&10)).await;
     assert_eq!(ann.seqs(), (1..=10).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_ahead_of_the_feed_is_not_taken_to_have_what_another_epoch_says() {
+async fn an_occupant_ahead_of_the_feed_resumes_when_a_new_epoch_replaced_its_messages() {
     let (backplane, log) = fake();
     let delivery = Delivery::start(
         &backplane,
@@ -94,8 +95,8 @@ async fn who_was_ahead_of_the_feed_is_not_taken_to_have_what_another_epoch_says(
         },
     );
     let ann = live(&delivery, &log).await;
-    (6..=8).for_each(|seq| drop(log.say(seq)));
-    // Bob is live at 8, by a page of the log, while the feed hasn't heard of more than 5.
+    (6..=8).for_each(|seq| drop(log.add(seq)));
+    // Bob is live at 8, by a page of the log, while the feed is at 5.
     let bob = Recorder::new("bob");
     join(
         &delivery,
@@ -108,9 +109,9 @@ async fn who_was_ahead_of_the_feed_is_not_taken_to_have_what_another_epoch_says(
     .await;
     assert_eq!(bob.seqs(), [5, 6, 7, 8]);
     log.roll_back(6, "e2");
-    (7..=8).for_each(|seq| drop(log.say(seq)));
-    delivery.queues.event(BusEvent::Message(room(), log.say(9)));
-    eventually("ann goes on, and bob is sent to resume", || {
+    (7..=8).for_each(|seq| drop(log.add(seq)));
+    delivery.queues.event(BusEvent::Message(room(), log.add(9)));
+    eventually("ann goes on, and bob is closed to resume", || {
         ann.seqs().last() == Some(&9) && bob.is_closed()
     })
     .await;
@@ -118,7 +119,7 @@ async fn who_was_ahead_of_the_feed_is_not_taken_to_have_what_another_epoch_says(
     assert_eq!(bob.seqs(), [5, 6, 7, 8]);
 }
 
-/// A log of which only so many more reads succeed.
+/// A log of which only a given number of further reads succeed.
 struct Faltering {
     log: Arc<FakeLog>,
     left: AtomicU64,
@@ -126,8 +127,8 @@ struct Faltering {
 
 #[async_trait]
 impl RoomLog for Faltering {
-    async fn append(&self, draft: &NewMessage, key: Option<&str>) -> Result<Appended> {
-        self.log.append(draft, key).await
+    async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
+        self.log.append(message, key).await
     }
     async fn read(
         &self,
@@ -141,7 +142,7 @@ impl RoomLog for Faltering {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
                 left.checked_sub(1)
             });
-        left.map_err(|_| BackplaneError::Unavailable("for now".into()))?;
+        left.map_err(|_| BackplaneError::Unavailable("on purpose".into()))?;
         self.log.read(room, window, limit, max_bytes).await
     }
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
@@ -150,7 +151,7 @@ impl RoomLog for Faltering {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_while_a_loss_is_looked_into_is_not_told_of_it() {
+async fn an_occupant_that_joins_before_a_loss_is_reported_receives_no_reset() {
     let (backplane, log) = fake();
     let faltering = Arc::new(Faltering {
         log: log.clone(),
@@ -165,9 +166,9 @@ async fn who_comes_while_a_loss_is_looked_into_is_not_told_of_it() {
         500,
     );
     let ann = live(&delivery, &log).await;
-    log.flush("e2");
-    (1..=3).for_each(|seq| drop(log.say(seq)));
-    // One read tells that all is lost, and the one that is to tell what there is instead fails for a while.
+    log.lose_all("e2");
+    (1..=3).for_each(|seq| drop(log.add(seq)));
+    // One read finds that everything is lost, and the next one, for the new messages, fails for a while.
     faltering.left.store(1, Ordering::SeqCst);
     delivery.queues.interrupted(None);
     eventually("the loss is found", || {
@@ -175,7 +176,7 @@ async fn who_comes_while_a_loss_is_looked_into_is_not_told_of_it() {
     })
     .await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    // Bob has all of the new numbering, from another node.
+    // Bob has all messages of the new epoch, from another node.
     let bob = Recorder::new("bob");
     let outcome = join(
         &delivery,
@@ -188,8 +189,8 @@ async fn who_comes_while_a_loss_is_looked_into_is_not_told_of_it() {
     .await;
     assert!(outcome.recovered);
     faltering.left.store(1000, Ordering::SeqCst);
-    eventually("ann has what there is", || ann.seqs().len() == 8).await;
-    delivery.queues.event(BusEvent::Message(room(), log.say(4)));
+    eventually("ann has the new messages", || ann.seqs().len() == 8).await;
+    delivery.queues.event(BusEvent::Message(room(), log.add(4)));
     eventually("both go on", || {
         ann.seqs().len() == 9 && bob.seqs().last() == Some(&4)
     })
