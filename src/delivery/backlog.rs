@@ -1,7 +1,8 @@
-//! The bytes of messages that wait for a worker. While they reach the limit, senders wait, so that no more is acknowledged
-//! than can be delivered.
+//! The bytes of messages that wait for a worker. While they reach the limit, senders wait, so that
+//! no more is acknowledged than can be delivered.
 //!
-//! This works on a node of its own only. With Redis, a node doesn't know when the messages of other nodes' senders arrive.
+//! This works on a node of its own only. With Redis, a node doesn't know when the messages of other
+//! nodes' senders arrive.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -69,8 +70,8 @@ impl Backlog {
         }
     }
 
-    /// Waits until the backlog is below its limit. Senders proceed in the order of their calls, and one at a time, because
-    /// each adds to the backlog. Safe to cancel.
+    /// Waits until the backlog is below its limit. Senders proceed in the order of their calls, and
+    /// one at a time, because each adds to the backlog. Safe to cancel.
     pub async fn wait_for_capacity(&self) {
         if self.0.waiting.load(Ordering::SeqCst) == 0 && !self.is_full() {
             return;
@@ -98,8 +99,8 @@ impl Backlog {
             self.0.waiting.store(waiting, Ordering::SeqCst);
             match first.send(Permit(Some(self.clone()))) {
                 Ok(()) => senders.permit_given = true,
-                // The sender gave up: offer the permit to the next one. Without its backlog the permit does nothing
-                // when dropped, and so doesn't take the lock that is held here.
+                // The sender gave up: offer the permit to the next one. Without its backlog the
+                // permit does nothing when dropped, and so doesn't take the lock that is held here.
                 Err(mut permit) => drop(permit.0.take()),
             }
         }
@@ -143,8 +144,8 @@ mod tests {
         let [mut first, mut second, mut third] = [(); 3].map(|()| sender(&backlog));
         assert!(!proceeds(&mut first) && !proceeds(&mut second));
         backlog.remove(50);
-        // Later senders queue behind earlier ones even while there is capacity, and the second gets no permit before the
-        // first has resumed.
+        // Later senders queue behind earlier ones even while there is capacity, and the second gets
+        // no permit before the first has resumed.
         assert!(!proceeds(&mut third) && !proceeds(&mut second));
         assert!(proceeds(&mut first));
         backlog.add(50);

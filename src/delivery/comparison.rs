@@ -1,4 +1,5 @@
-//! The periodic comparison of feeds with the backplane. It finds a lost *last* event, which no later event shows as missing.
+//! The periodic comparison of feeds with the backplane. It finds a lost *last* event, which no
+//! later event shows as missing.
 
 use std::time::Duration;
 
@@ -41,7 +42,8 @@ impl Worker {
             };
             versions.extend(version.map(|version| (topic, version)));
         }
-        // Independent of each other, so that a storm of presence calls doesn't delay the search for lost messages.
+        // Independent of each other, so that a storm of presence calls doesn't delay the search for
+        // lost messages.
         if !heads.is_empty() {
             self.read_heads(heads);
         }
@@ -50,7 +52,8 @@ impl Worker {
         }
     }
 
-    /// The topics whose turn it is. When each has had its turn, the round begins again with the feeds that exist then.
+    /// The topics to compare now. When every topic has had its turn, the round begins again with
+    /// the feeds that exist then.
     fn next_to_compare(&mut self) -> Vec<BusTopic> {
         if self.to_compare.is_empty() {
             let rooms = self.rooms.keys().cloned().map(BusTopic::Room);
@@ -105,7 +108,8 @@ impl Worker {
         }
     }
 
-    /// Feeds whose version differs catch up. A feed that has moved since the comparison receives its changes from the bus.
+    /// Feeds with another version than the backplane's catch up. A feed that has moved since the
+    /// comparison receives its changes from the bus.
     pub(super) fn on_versions(&mut self, versions: Versions) {
         for (topic, seen, actual) in versions {
             if seen == actual {

@@ -1,4 +1,5 @@
-//! The services of a worker for its feeds: tasks whose results come back as commands, timers, and tickets.
+//! The services of a worker for its feeds: tasks that return their results as commands, timers, and
+//! tickets.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,7 +17,8 @@ use crate::domain::{RoomId, UserId};
 
 /// The wait before a failed read or subscription is retried.
 pub(super) const RETRY_DELAY: Duration = Duration::from_millis(500);
-/// The most reads of the backplane that one worker's feeds have under way at once; further reads wait.
+/// The most reads of the backplane that one worker's feeds have under way at once; further reads
+/// wait.
 const CONCURRENT_READS: usize = 64;
 
 /// The id of a feed. The result of a task finds the worker and the feed that started it by this id.
@@ -94,7 +96,8 @@ impl Context {
         &self.queues
     }
 
-    /// Runs `work` in a task; its result comes back to the feed. Reads go through [`Self::read`], which limits them.
+    /// Runs `work` in a task; its result comes back to the feed. Reads go through [`Self::read`],
+    /// which limits them.
     pub fn spawn<I: FeedId>(&self, id: &I, work: impl Future<Output = I::Event> + Send + 'static) {
         let (queues, id) = (self.queues.clone(), id.clone());
         tokio::spawn(async move {
@@ -154,7 +157,7 @@ impl Context {
         self.timers.push(Reverse((at, room.clone())));
     }
 
-    /// The next room whose timer is due.
+    /// The next room with a timer that is due.
     pub fn next_due(&mut self, now: Instant) -> Option<RoomId> {
         let Reverse((at, _)) = self.timers.peek()?;
         if *at > now {

@@ -1,10 +1,11 @@
-//! The parts that the feeds of rooms and of users have in common: the subscription to the feed's topic, and the position
-//! in its sequence of events, with the reads by which the feed catches up.
+//! The parts that the feeds of rooms and of users have in common: the subscription to the feed's
+//! topic, and the position in its sequence of events, with the reads by which the feed catches up.
 
 use super::context::Context;
 
-/// A feed's subscription to its topic, and the requests that wait for it. A request is processed only once the
-/// subscription is confirmed, so that no event can fall between the subscription and the state that the request reads.
+/// A feed's subscription to its topic, and the requests that wait for it. A request is processed
+/// only once the subscription is confirmed, so that no event can fall between the subscription and
+/// the state that the request reads.
 pub(super) enum Subscription<R> {
     /// Begun, but not confirmed yet.
     Pending(Vec<R>),
@@ -15,7 +16,8 @@ pub(super) enum Subscription<R> {
 }
 
 impl<R> Subscription<R> {
-    /// Returns the request if it can be processed now. Otherwise keeps it until the subscription is confirmed.
+    /// Returns the request if it can be processed now. Otherwise keeps it until the subscription is
+    /// confirmed.
     pub fn admit(&mut self, request: R) -> Option<R> {
         match self {
             Self::Live => Some(request),
@@ -43,8 +45,8 @@ impl<R> Subscription<R> {
         *self = Self::Ending(Vec::new());
     }
 
-    /// The subscription has ended. Returns true when requests have arrived meanwhile: it is pending again then, and the
-    /// feed has to subscribe anew.
+    /// The subscription has ended. Returns true when requests have arrived meanwhile: it is pending
+    /// again then, and the feed has to subscribe anew.
     pub fn restart(&mut self) -> bool {
         let waiting = self.confirm();
         let is_needed = !waiting.is_empty();
@@ -53,14 +55,16 @@ impl<R> Subscription<R> {
     }
 }
 
-/// A feed's position in its sequence of events, and the read by which it catches up: at most one at a time. Events that
-/// arrive while a read is under way, or before the position is known, are held and applied afterwards.
+/// A feed's position in its sequence of events, and the read by which it catches up: at most one at
+/// a time. Events that arrive while a read is under way, or before the position is known, are held
+/// and applied afterwards.
 pub(super) struct Cursor<P, E> {
     /// `None` until the first request has read it.
     position: Option<P>,
     /// The ticket of the read that is under way, or waits to be retried.
     reading: Option<u64>,
-    /// Another read is needed after that one: an event was dropped, or a catch-up was requested, since it began.
+    /// Another read is needed after that one: an event was dropped, or a catch-up was requested,
+    /// since it began.
     read_again: bool,
     held: Vec<E>,
     /// How many of the held events, counted from the front, had arrived before the last read began.
@@ -100,7 +104,8 @@ impl<P: Clone, E> Cursor<P, E> {
         self.position = Some(position);
     }
 
-    /// The position, if an event that follows it can be applied at once. `None`: the event has to be held.
+    /// The position, if an event that follows it can be applied at once. `None`: the event has to
+    /// be held.
     pub fn ready(&self) -> Option<&P> {
         if self.reading.is_some() {
             return None;
@@ -120,8 +125,8 @@ impl<P: Clone, E> Cursor<P, E> {
         }
     }
 
-    /// Begins a read: returns its ticket, and the position after which to read. `None` when that isn't possible yet: a
-    /// read will then follow the one that is under way, or the first request.
+    /// Begins a read: returns its ticket, and the position after which to read. `None` when that
+    /// isn't possible yet: a read will then follow the one that is under way, or the first request.
     pub fn begin_read(&mut self, context: &mut Context) -> Option<(u64, P)> {
         let Some(position) = self.ready().cloned() else {
             self.read_again = true;
@@ -134,13 +139,13 @@ impl<P: Clone, E> Cursor<P, E> {
         Some((ticket, position))
     }
 
-    /// True for the read that the cursor waits for. A feed that has restarted may still get results of its predecessor's
-    /// reads.
+    /// True for the read that the cursor waits for. A feed that has restarted may still get results
+    /// of its predecessor's reads.
     pub fn awaits(&self, ticket: u64) -> bool {
         self.reading == Some(ticket)
     }
 
-    /// The read has ended. What is held is to be applied next.
+    /// The read has ended. The held events are to be applied next.
     pub fn finish_read(&mut self) {
         self.reading = None;
     }
@@ -152,7 +157,8 @@ impl<P: Clone, E> Cursor<P, E> {
         }
     }
 
-    /// Puts back held events that couldn't be applied yet, none of them covered by a read that has ended.
+    /// Puts back held events that couldn't be applied yet, none of them covered by a read that has
+    /// ended.
     pub fn hold_again(&mut self, events: Vec<E>) {
         self.covered = if self.is_reading() { events.len() } else { 0 };
         self.held = events;

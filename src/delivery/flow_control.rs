@@ -5,7 +5,8 @@ use std::task::{Context, Waker};
 use super::Pause;
 use super::settings::PauseFuture;
 
-/// Counts the bytes delivered since outlets last had their turn to write, and waits for that turn when they are many.
+/// Counts the bytes delivered since outlets last had their turn to write, and waits for that turn
+/// when they are many.
 pub(super) struct FlowControl {
     pause: Pause,
     /// The most bytes that may be unwritten.
@@ -35,8 +36,9 @@ impl FlowControl {
         }
     }
 
-    /// Counts bytes that were delivered to one outlet or to many, and returns when more may be delivered. A pause begins
-    /// at half of the limit, so that it is mostly over before the worker would have to wait for it.
+    /// Counts bytes that were delivered to one outlet or to many, and returns when more may be
+    /// delivered. A pause begins at half of the limit, so that it is mostly over before the worker
+    /// would have to wait for it.
     pub async fn delivered(&mut self, bytes: usize) {
         self.unwritten += bytes;
         if self.unwritten > self.poll_above {

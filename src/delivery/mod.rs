@@ -1,10 +1,11 @@
-//! Delivers what arrives from the bus to the connections of this node: in `seq` order, without a hole or a repeat, and
-//! with each event encoded once.
+//! Delivers the events of the bus to the connections of this node: in `seq` order, without a hole
+//! or a repeat, and with each event encoded once.
 //!
-//! [`Delivery`] is the API. Behind it a few workers own the feeds: a room, or a watched user, belongs to one worker, chosen
-//! by a hash of its id. That worker processes the feed's joins, leaves, bus events and read results one after another, so
-//! "replay, then live" needs no lock. A worker never waits for a socket or for the backplane: anything that takes time
-//! runs in a task of its own, and its result comes back as a command.
+//! [`Delivery`] is the API. Behind it a few workers own the feeds: a room, or a watched user,
+//! belongs to one worker, chosen by a hash of its id. That worker processes the feed's joins,
+//! leaves, bus events and read results one after another, so "replay, then live" needs no lock. A
+//! worker never waits for a socket or for the backplane: anything that takes time runs in a task of
+//! its own, and its result comes back as a command.
 
 mod backlog;
 mod comparison;
@@ -55,7 +56,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Starts the workers on the backplane's bus. Must be called within a tokio runtime, once for a backplane.
+    /// Starts the workers on the backplane's bus. Must be called within a tokio runtime, once for a
+    /// backplane.
     #[must_use]
     pub fn start(backplane: &Backplane, settings: &DeliverySettings) -> Self {
         let counters = Arc::new(DeliveryCounters::default());
@@ -89,9 +91,10 @@ impl Delivery {
         &self.counters
     }
 
-    /// Registers the outlet's connection in the room and attaches it to the room's feed. `on_joined` is called before
-    /// any event of the room reaches the outlet. The call returns when the replay is over and `room_users` is sent, or
-    /// the outlet closed. A second join of the same connection acknowledges and replays again.
+    /// Registers the outlet's connection in the room and attaches it to the room's feed.
+    /// `on_joined` is called before any event of the room reaches the outlet. The call returns when
+    /// the replay is over and `room_users` is sent, or the outlet closed. A second join of the same
+    /// connection acknowledges and replays again.
     ///
     /// # Errors
     /// `Unavailable`, `Full`: the connection is not attached, and `on_joined` is not called.
@@ -107,8 +110,8 @@ impl Delivery {
             .await
     }
 
-    /// As [`Delivery::join`], but the connection doesn't become an occupant of the room: presence doesn't learn of it, and
-    /// it receives neither the list of occupants nor their changes.
+    /// As [`Delivery::join`], but the connection doesn't become an occupant of the room: presence
+    /// doesn't learn of it, and it receives neither the list of occupants nor their changes.
     ///
     /// # Errors
     /// As [`Delivery::join`].
@@ -141,13 +144,14 @@ impl Delivery {
         };
         self.queues.send(&room, Command::Join(request)).await;
         let replay_end = outcome.await.unwrap_or_else(|_| Err(stopped()))?;
-        // An error means that the outlet closed before the end of the replay: the join itself has succeeded.
+        // An error means that the outlet closed before the end of the replay: the join itself has
+        // succeeded.
         let _ = replay_end.await;
         Ok(())
     }
 
-    /// Detaches the connection from the room's feed. When the call returns, no further event of the room reaches the
-    /// outlet.
+    /// Detaches the connection from the room's feed. When the call returns, no further event of the
+    /// room reaches the outlet.
     pub async fn leave(&self, room: &RoomId, conn: &ConnId) {
         let (done, left) = oneshot::channel();
         let command = Command::Leave {
@@ -159,25 +163,25 @@ impl Delivery {
         let _ = left.await;
     }
 
-    /// Returns when every event of the room that had arrived at this node before the call has been offered to the room's
-    /// outlets.
+    /// Returns when every event of the room that had arrived at this node before the call has been
+    /// offered to the room's outlets.
     pub async fn flush(&self, room: &RoomId) {
         let (done, flushed) = oneshot::channel();
         self.queues.send(room, Command::Flush(done)).await;
         let _ = flushed.await;
     }
 
-    /// Waits while more than [`DeliverySettings::backlog_bytes`] wait for the room's worker, so that messages are not
-    /// appended faster than they can be delivered. Safe to cancel.
+    /// Waits while more than [`DeliverySettings::backlog_bytes`] wait for the room's worker, so
+    /// that messages are not appended faster than they can be delivered. Safe to cancel.
     ///
-    /// Meant for senders on a lossless bus, which carries only what is sent on this node. On a shared bus a sender here
-    /// would wait for messages sent on other nodes.
+    /// Meant for senders on a lossless bus, which carries only this node's messages. On a shared
+    /// bus a sender here would wait for messages of other nodes.
     pub async fn wait_for_capacity(&self, room: &RoomId) {
         self.queues.backlog_of(room).wait_for_capacity().await;
     }
 
-    /// Attaches the outlet to the user's changes of status. First `on_watched` is called, then the current status is
-    /// delivered, then every change.
+    /// Attaches the outlet to the user's changes of status. First `on_watched` is called, then the
+    /// current status is delivered, then every change.
     ///
     /// # Errors
     /// `Unavailable`: the outlet is not attached, and `on_watched` is not called.
@@ -198,7 +202,8 @@ impl Delivery {
         outcome.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Detaches the outlet from the user's changes. When the call returns, no further change reaches the outlet.
+    /// Detaches the outlet from the user's changes. When the call returns, no further change
+    /// reaches the outlet.
     pub async fn unwatch(&self, user: &UserId, conn: &ConnId) {
         let (done, detached) = oneshot::channel();
         let command = Command::Unwatch {
@@ -210,8 +215,8 @@ impl Delivery {
         let _ = detached.await;
     }
 
-    /// Sets the handler that ends a user's connections on this node, and subscribes to the requests for it. Called once,
-    /// within a tokio runtime.
+    /// Sets the handler that ends a user's connections on this node, and subscribes to the requests
+    /// for it. Called once, within a tokio runtime.
     pub fn on_disconnect(&self, backplane: &Backplane, disconnect: DisconnectUser) {
         if !self.queues.set_disconnect(disconnect) {
             tracing::error!("the handler that ends a user's connections was already set");

@@ -1,4 +1,4 @@
-//! The queues of the workers, which the bus fills with what arrives.
+//! The queues of the workers, and the sink through which the bus fills them.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -17,10 +17,11 @@ use super::{DeliveryCounters, DeliverySettings, room, user};
 use crate::backplane::{BusEvent, BusSink, BusTopic};
 use crate::domain::{ConnId, RoomId, UserId};
 
-/// The most commands that may wait for one worker. While its queue is full, requests wait, and the feeds of bus events
-/// that didn't fit catch up from the log.
+/// The most commands that may wait for one worker. While its queue is full, requests wait, and the
+/// feeds of bus events that didn't fit catch up from the log.
 const QUEUE: usize = 65_536;
-/// About how many bytes a message takes in an outbox besides its record: room, position and time, and the frame's head.
+/// About how many bytes a message takes in an outbox besides its record: room, position and time,
+/// and the frame's head.
 const HEAD_BYTES: usize = 160;
 
 /// Ends all connections of a user on this node; returns at once.
@@ -70,8 +71,8 @@ impl Command {
     }
 }
 
-/// About how many bytes an event takes in each outbox that it is delivered to. Only messages count: users can't send
-/// anything else in large amounts.
+/// About how many bytes an event takes in each outbox that it is delivered to. Only messages count:
+/// users can't send anything else in large amounts.
 fn outbox_bytes(event: &BusEvent) -> usize {
     match event {
         BusEvent::Message(_, entry) => entry.record.len() + HEAD_BYTES,
@@ -79,7 +80,7 @@ fn outbox_bytes(event: &BusEvent) -> usize {
     }
 }
 
-/// The topic whose feed the event is for. A request to disconnect a user is for no feed.
+/// The topic of the event, for the feed to catch up. A request to disconnect a user is for no feed.
 fn topic(event: &BusEvent) -> Option<BusTopic> {
     match event {
         BusEvent::Message(room, _) | BusEvent::RoomChanged(room, _) => {
@@ -102,7 +103,8 @@ impl WorkerQueue {
     fn interrupted(&self, topic: Option<BusTopic>) {
         let command = Command::Interrupted(topic);
         if let Err(TrySendError::Full(command)) = self.sender.try_send(command) {
-            // An interruption is rare and must not be lost: it waits for capacity in a task of its own.
+            // An interruption is rare and must not be lost: it waits for capacity in a task of its
+            // own.
             let sender = self.sender.clone();
             tokio::spawn(async move {
                 let _ = sender.send(command).await;
@@ -153,8 +155,9 @@ impl Queues {
         &self.workers[index]
     }
 
-    /// Queues the command for the worker that owns the room or user; waits while its queue is full. A worker that has
-    /// been stopped receives nothing: the command is dropped, and its request fails.
+    /// Queues the command for the worker that owns the room or user; waits while its queue is full.
+    /// A worker that has been stopped receives nothing: the command is dropped, and its request
+    /// fails.
     pub async fn send(&self, id: &impl Hash, command: Command) {
         let _ = self.queue_of(id).sender.send(command).await;
     }
@@ -174,7 +177,8 @@ impl Queues {
         &self.queue_of(room).backlog
     }
 
-    /// The topics of which that worker has missed events since the last call, because its queue was full.
+    /// The topics of which that worker has missed events since the last call, because its queue was
+    /// full.
     pub fn take_missed(&self, index: usize) -> HashSet<BusTopic> {
         std::mem::take(&mut *self.workers[index].missed.lock())
     }
@@ -219,7 +223,8 @@ impl BusSink for Queues {
         match &topic {
             Some(BusTopic::Room(room)) => self.queue_of(room).interrupted(topic.clone()),
             Some(BusTopic::User(user)) => self.queue_of(user).interrupted(topic.clone()),
-            // It has no feed, and its events can't be caught up: their senders repeat them until they take effect.
+            // It has no feed, and its events can't be caught up: their senders repeat them until
+            // they take effect.
             Some(BusTopic::Nodes) => {}
             None => {
                 for queue in &self.workers {

@@ -39,12 +39,12 @@ pub struct JoinOutcome {
     pub replayed: u64,
 }
 
-/// Called once when a join has succeeded, by the room's worker, because the acknowledgement must be written before the
-/// replay. A join that fails drops it uncalled.
+/// Called once when a join has succeeded, by the room's worker, because the acknowledgement must be
+/// written before the replay. A join that fails drops it uncalled.
 pub type OnJoined = Box<dyn FnOnce(&JoinOutcome) + Send>;
 
-/// Called once with the status of a newly watched user, by the user's worker, before that status is delivered. A watch
-/// that fails drops it uncalled.
+/// Called once with the status of a newly watched user, by the user's worker, before that status is
+/// delivered. A watch that fails drops it uncalled.
 pub type OnWatched = Box<dyn FnOnce(&OnlineStatus) + Send>;
 
 /// A join that is being processed.
@@ -58,7 +58,8 @@ pub(super) struct JoinRequest {
     pub accepted: oneshot::Sender<Result<ReplayEnd>>,
 }
 
-/// Resolves when a join's replay is over and `room_users` is sent. Its sender is dropped when the outlet closed before.
+/// Resolves when a join's replay is over and `room_users` is sent. Its sender is dropped when the
+/// outlet closed before.
 pub(super) type ReplayEnd = oneshot::Receiver<()>;
 
 /// A subscription to a user's status that is being processed.
@@ -69,7 +70,8 @@ pub(super) struct WatchRequest {
     pub done: oneshot::Sender<Result<()>>,
 }
 
-/// The error of a request that was dropped unanswered: its worker has been stopped, or a fault ended its feed.
+/// The error of a request that was dropped unanswered: its worker has been stopped, or a fault
+/// ended its feed.
 pub(super) fn stopped() -> BackplaneError {
     BackplaneError::Unavailable("the delivery worker has stopped".to_owned())
 }

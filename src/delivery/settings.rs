@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 pub(super) type PauseFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The wait of a worker that has delivered much: it ends when the outlets that had something to write have begun to
-/// write it.
+/// The wait of a worker that has delivered much: it ends when the outlets that had something to
+/// write have begun to write it.
 #[derive(Clone)]
 pub struct Pause(Arc<dyn Fn() -> PauseFuture + Send + Sync>);
 
 impl Pause {
-    /// Calls `pause` for a new future at each wait. The worker delivers nothing until that future is ready.
+    /// Calls `pause` for a new future at each wait. The worker delivers nothing until that future
+    /// is ready.
     #[must_use]
     pub fn new<F: Future<Output = ()> + Send + 'static>(
         pause: impl Fn() -> F + Send + Sync + 'static,
@@ -45,14 +46,14 @@ pub struct DeliverySettings {
     pub workers: usize,
     /// Rooms with more occupants than this publish only their number, not each join and leave.
     pub room_events: u64,
-    /// The most bytes of messages that one read of a log requests. An outlet that has capacity must be able to take a
-    /// whole read.
+    /// The most bytes of messages that one read of a log requests. An outlet that has capacity must
+    /// be able to take a whole read.
     pub page_bytes: usize,
     /// About how many bytes all rooms together may keep of messages for replays.
     pub kept_bytes: usize,
-    /// The most bytes of messages that may wait for a worker before senders have to wait; also half of the bytes that a
-    /// worker delivers before outlets have had their turn to write. An outlet that has capacity must be able to take
-    /// both.
+    /// The most bytes of messages that may wait for a worker before senders have to wait; also half
+    /// of the bytes that a worker delivers before outlets have had their turn to write. An outlet
+    /// that has capacity must be able to take both.
     pub backlog_bytes: usize,
     /// The wait for outlets that write in turns.
     pub pause: Pause,

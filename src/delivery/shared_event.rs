@@ -70,8 +70,8 @@ impl SharedEvent {
         &self.0.event
     }
 
-    /// The encoded form of type `T`, made by the first caller. `None` when the event keeps as many forms of other types as
-    /// it can: the caller then has to encode it by itself.
+    /// The encoded form of type `T`, made by the first caller. `None` when the event keeps as many
+    /// forms of other types as it can: the caller then has to encode it by itself.
     pub fn encoded<T: Any + Send + Sync>(&self, encode: impl Fn(&Event) -> T) -> Option<&T> {
         let existing = || {
             self.0

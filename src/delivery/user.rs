@@ -22,7 +22,7 @@ pub(super) enum FeedEvent {
     Watched(WatchRequest, Result<OnlineStatus>),
     /// The changes that a catch-up has read.
     Changes(u64, Result<Changes<OnlineStatus>>),
-    /// The newest status, read by a catch-up whose changes were no longer kept.
+    /// The newest status, read by a catch-up because the changes were no longer kept.
     Newest(u64, Result<OnlineStatus>),
     RetryCatchUp(u64),
 }
@@ -36,7 +36,7 @@ struct Watcher {
 pub(super) struct UserFeed {
     user: UserId,
     subscription: Subscription<WatchRequest>,
-    /// Watchers whose first status is being read.
+    /// The number of watchers that wait for their first status.
     attaching: usize,
     watchers: HashMap<ConnId, Watcher>,
     /// The newest status seen; the first watcher's read makes it known.
@@ -220,8 +220,8 @@ impl UserFeed {
             if let (Ok(status), Some(last)) = (&newest, &last)
                 && status.version < last.version
             {
-                // The backplane has lost the status that watchers know. It gets that one back, so that every watcher,
-                // later ones included, receives the same sequence of changes.
+                // The backplane has lost the status that watchers know. It gets that one back, so
+                // that every watcher, later ones included, receives the same sequence of changes.
                 newest = match presence.recall(last).await {
                     Ok(()) => presence.status(&user).await,
                     Err(error) => Err(error),

@@ -22,7 +22,8 @@ use crate::domain::{RoomId, UserId};
 
 /// The time between two checks for timers that are due.
 const TICK: Duration = Duration::from_millis(100);
-/// The most commands to process before outlets get a turn to write. An outbox must have capacity for what they bring.
+/// The most commands to process before outlets get a turn to write. An outbox must have capacity
+/// for their events.
 const COMMANDS_PER_SLICE: usize = 512;
 
 pub(super) struct Worker {

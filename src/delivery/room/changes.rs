@@ -1,62 +1,34 @@
-//! The order of a room's joins and leaves, and what the occupants of a large room receive instead of them.
+//! The order of a room's joins and leaves, and the `room_users` that replace them in a large room.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::super::context::Context;
 use super::super::feed::Cursor;
 use super::super::{Event, SharedEvent};
+use super::roster::{RosterDetail, RosterPurpose, ScheduledRoster};
 use super::{FeedEvent, RoomFeed};
 use crate::backplane::{Changes, Result, Roster};
-use crate::domain::{ChangeKind, Limits, RoomChange, UserId};
+use crate::domain::{ChangeKind, RoomChange, UserId};
 
 /// The most changes to hold while the feed reads.
 const MAX_HELD_CHANGES: usize = 1024;
 /// The most changes to remember for joining occupants.
 const MAX_RECENT_CHANGES: usize = 128;
-/// The least time between two `room_users` of a large room, or after occupants were restored.
-const ROSTER_INTERVAL: Duration = Duration::from_secs(1);
-
 /// The feed's position in the changes of occupants.
 pub(super) struct ChangeCursor {
     /// The version of the last change delivered. The first join makes it known.
-    cursor: Cursor<u64, RoomChange>,
+    pub cursor: Cursor<u64, RoomChange>,
     /// The version after which the last catch-up began to read.
-    read_from: u64,
-    /// The last changes delivered, for joining occupants whose list is older.
-    recent: VecDeque<RoomChange>,
-    total: u64,
+    pub read_from: u64,
+    /// The last changes delivered, for joining occupants with an older list.
+    pub recent: VecDeque<RoomChange>,
+    pub total: u64,
     /// The room has more occupants than `ROOM_EVENTS_LIMIT`: only their number is published.
-    is_large: bool,
-    last_roster: Option<Instant>,
-    scheduled: Option<ScheduledRoster>,
-}
-
-/// A `room_users` that is to be sent.
-#[derive(Clone, Copy)]
-struct ScheduledRoster {
-    at: Instant,
-    detail: RosterDetail,
-}
-
-/// What a `room_users` contains.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum RosterDetail {
-    /// Only the number of occupants.
-    Number,
-    /// Their ids too.
-    Ids,
-}
-
-/// What the list of occupants is read for.
-#[derive(Clone, Copy)]
-pub(crate) enum RosterPurpose {
-    /// To send a scheduled `room_users`.
-    Scheduled,
-    /// To replace changes that the backplane no longer keeps, for the catch-up of that ticket.
-    CatchUp(u64),
+    pub is_large: bool,
+    pub last_roster: Option<Instant>,
+    pub scheduled: Option<ScheduledRoster>,
 }
 
 /// The changes that are newer than a joining occupant's list.
@@ -86,11 +58,11 @@ impl ChangeCursor {
     }
 
     /// True when a change after that version has been delivered.
-    fn has_passed(&self, version: u64) -> bool {
+    pub fn has_passed(&self, version: u64) -> bool {
         self.version().is_some_and(|delivered| delivered > version)
     }
 
-    fn set_total(&mut self, context: &Context, total: u64) {
+    pub fn set_total(&mut self, context: &Context, total: u64) {
         self.total = total;
         self.is_large = total > context.room_events;
     }
@@ -122,14 +94,6 @@ impl RoomFeed {
         MissedChanges {
             changes,
             is_incomplete: !recent.iter().any(|change| change.previous == version),
-        }
-    }
-
-    /// In a large room, the number that a joining occupant got may be older than the one that was published: publishes it
-    /// again.
-    pub(super) fn republish_number(&mut self, context: &mut Context, version: u64) {
-        if self.changes.is_large && self.changes.has_passed(version) {
-            self.schedule_roster(context, RosterDetail::Number);
         }
     }
 
@@ -172,135 +136,12 @@ impl RoomFeed {
         }
     }
 
-    /// Delivers the change to the occupants of other users whose list doesn't contain it.
+    /// Delivers the change to other users' occupants, unless their list contains it.
     fn deliver_change(&mut self, change: RoomChange) {
         let (user, version) = (change.user.clone(), change.version);
         let shared = SharedEvent::new(Event::RoomChanged(self.room.clone(), change));
         for occupant in self.occupants.iter_mut() {
             if *occupant.outlet.user() != user && occupant.changes_from < version {
-                occupant.deliver_change(&shared);
-            }
-        }
-    }
-
-    /// Schedules a `room_users` with the occupants' ids.
-    pub(super) fn schedule_full_roster(&mut self, context: &mut Context) {
-        self.schedule_roster(context, RosterDetail::Ids);
-    }
-
-    /// Schedules a `room_users`, at least [`ROSTER_INTERVAL`] after the last one. Of several requests until then, the most
-    /// detailed counts.
-    fn schedule_roster(&mut self, context: &mut Context, detail: RosterDetail) {
-        if let Some(scheduled) = &mut self.changes.scheduled {
-            scheduled.detail = scheduled.detail.max(detail);
-            return;
-        }
-        let at = match self.changes.last_roster {
-            Some(last) => last + ROSTER_INTERVAL,
-            None => Instant::now(),
-        };
-        self.changes.scheduled = Some(ScheduledRoster { at, detail });
-        context.call_at(at, &self.room);
-    }
-
-    pub(super) fn on_roster_timer(&mut self, context: &mut Context, now: Instant) {
-        let Some(scheduled) = self.changes.scheduled else {
-            return;
-        };
-        if scheduled.at > now {
-            return;
-        }
-        self.changes.scheduled = None;
-        self.changes.last_roster = Some(now);
-        if scheduled.detail == RosterDetail::Ids && !self.changes.is_large {
-            self.read_roster(context, RosterPurpose::Scheduled);
-            return;
-        }
-        let shared = self.room_users(Vec::new());
-        for occupant in self.occupants.iter_mut() {
-            occupant.deliver_change(&shared);
-        }
-    }
-
-    fn room_users(&self, users: Vec<UserId>) -> SharedEvent {
-        SharedEvent::new(Event::RoomUsers {
-            room: self.room.clone(),
-            users,
-            total: self.changes.total,
-        })
-    }
-
-    fn read_roster(&self, context: &Context, purpose: RosterPurpose) {
-        let (presence, room) = (context.backplane.presence.clone(), self.room.clone());
-        context.read(&self.room, async move {
-            FeedEvent::Roster(purpose, presence.roster(&room, Limits::ROSTER).await)
-        });
-    }
-
-    pub(super) fn on_roster(
-        &mut self,
-        context: &mut Context,
-        purpose: RosterPurpose,
-        roster: Result<Roster>,
-    ) {
-        match purpose {
-            RosterPurpose::Scheduled => self.on_scheduled_roster(context, roster),
-            RosterPurpose::CatchUp(ticket) => self.on_catch_up_roster(context, ticket, roster),
-        }
-    }
-
-    fn on_scheduled_roster(&mut self, context: &mut Context, roster: Result<Roster>) {
-        match roster {
-            // Occupants may have received newer changes while it was read; then it is read again.
-            Ok(roster) if !self.changes.has_passed(roster.version) => {
-                self.deliver_roster(context, roster);
-            }
-            Ok(_) => self.schedule_full_roster(context),
-            Err(_) => {
-                self.changes.last_roster = Some(Instant::now());
-                self.schedule_full_roster(context);
-            }
-        }
-    }
-
-    fn on_catch_up_roster(&mut self, context: &mut Context, ticket: u64, roster: Result<Roster>) {
-        if !self.changes.cursor.awaits(ticket) {
-            return;
-        }
-        let Ok(roster) = roster else {
-            context.retry(&self.room, FeedEvent::RetryChanges(ticket));
-            return;
-        };
-        if roster.version < self.changes.read_from {
-            // The backplane has lost changes that occupants have received. Its own state counts, and later changes follow
-            // that one.
-            self.changes.cursor.set_position(roster.version);
-            self.changes.recent.clear();
-            for occupant in self.occupants.iter_mut() {
-                occupant.changes_from = 0;
-            }
-        }
-        self.deliver_roster(context, roster);
-        self.changes.cursor.finish_read();
-        self.apply_held_changes(context);
-    }
-
-    /// Delivers the list to every occupant that doesn't have it, or a newer one, already.
-    fn deliver_roster(&mut self, context: &Context, roster: Roster) {
-        let version = roster.version;
-        if !self.changes.has_passed(version) {
-            self.changes.cursor.set_position(version);
-        }
-        self.changes.set_total(context, roster.total);
-        let users = if self.changes.is_large {
-            Vec::new()
-        } else {
-            roster.users
-        };
-        let shared = self.room_users(users);
-        for occupant in self.occupants.iter_mut() {
-            if occupant.changes_from < version {
-                occupant.changes_from = version;
                 occupant.deliver_change(&shared);
             }
         }

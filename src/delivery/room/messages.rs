@@ -1,12 +1,12 @@
-//! The order of a room's messages: delivers the next one, holds messages that arrive too early, and reads the log where
-//! one is missing.
+//! The order of a room's messages: delivers the next one, holds messages that arrive too early, and
+//! reads the log where one is missing.
 
 use super::super::context::Context;
 use super::super::feed::Cursor;
 use super::super::{Event, SharedEvent};
 use super::{FeedEvent, RoomFeed};
 use crate::backplane::{Entry, Result, Slice, Window};
-use crate::domain::{Continuity, Head};
+use crate::domain::{Continuity, Head, LogSpan};
 
 /// The most messages to hold while the log is read.
 const MAX_HELD_MESSAGES: usize = 1024;
@@ -15,23 +15,24 @@ const CATCH_UP_PAGE: usize = 512;
 
 /// The feed's position in the log.
 pub(super) struct LogCursor {
-    /// The last message delivered, in the numbering that was read last (the message itself may be from an older one). The
-    /// first join makes it known.
+    /// The last message delivered, in the numbering that was read last (the message itself may be
+    /// from an older one). The first join makes it known.
     cursor: Cursor<Head, Entry>,
-    /// The positions at which that numbering continued earlier ones. A numbering may itself be lost; by these the feed
-    /// still finds what it shares with its successor.
+    /// The positions at which that numbering continued earlier ones. A numbering may itself be
+    /// lost; these positions still show which messages it shares with its successor.
     past: Vec<Head>,
     purpose: ReadPurpose,
 }
 
-/// What the feed reads the log for.
+/// The reason for which the feed reads the log.
 #[derive(Debug, Default)]
 enum ReadPurpose {
     /// To deliver the messages that it may have missed.
     #[default]
     CatchUp,
-    /// To find the message at which a new numbering goes on: the old one is lost, and the new one doesn't know where.
-    /// Live occupants are notified of the reset once a read shows which of the kept messages they haven't received.
+    /// To find the message at which a new numbering goes on: the old one is lost, and the new one
+    /// doesn't know where. Live occupants are notified of the reset once a read shows which of the
+    /// kept messages they haven't received.
     FindContinuation {
         /// The position of live occupants in the numbering that was lost.
         left: Head,
@@ -59,7 +60,8 @@ impl LogCursor {
         self.past = past;
     }
 
-    /// The position at which live occupants believe to be: in the numbering that was lost, until they are notified.
+    /// The position that live occupants know: in the numbering that was lost, until they are
+    /// notified of its loss.
     pub fn occupants_position(&self) -> Option<&Head> {
         match &self.purpose {
             ReadPurpose::CatchUp => self.position(),
@@ -72,7 +74,8 @@ impl LogCursor {
         matches!(self.purpose, ReadPurpose::FindContinuation { .. })
     }
 
-    /// True for a message that was kept from the lost numbering, and that live occupants have received in it.
+    /// True for a message that was kept from the lost numbering, and that live occupants have
+    /// received in it.
     fn was_received_before_loss(&self, entry: &Entry) -> bool {
         match &self.purpose {
             ReadPurpose::CatchUp => false,
@@ -102,13 +105,14 @@ impl RoomFeed {
         self.catch_up(context);
     }
 
-    /// Offers the message to every live occupant, encoded once. An occupant without capacity for it gets it, and what
-    /// follows, by a replay.
+    /// Offers the message to every live occupant, encoded once. An occupant without capacity for it
+    /// gets it, and the following ones, by a replay.
     fn deliver_message(&mut self, context: &mut Context, entry: Entry) {
         let Some(at) = self.log.cursor.position_mut() else {
             return;
         };
-        // The position counts in the numbering that was read, though the message may be from an older one that it continues.
+        // The position counts in the numbering that was read, though the message may be from an
+        // older one that it continues.
         let before = std::mem::replace(&mut at.seq, entry.seq);
         let (at, seq) = (at.clone(), entry.seq);
         let shared = SharedEvent::new(Event::Message(self.replays.prepare(entry)));
@@ -165,15 +169,37 @@ impl RoomFeed {
             return;
         }
         let Ok(Slice { entries, span }) = slice else {
-            // The read counts as under way until the retry, so what arrives meanwhile is held.
+            // The read counts as under way until the retry, so messages that arrive meanwhile are
+            // held.
             context.retry(&self.room, FeedEvent::RetryCatchUp(ticket));
             return;
         };
         self.log.cursor.finish_read();
-        let Some(at) = self.log.position().cloned() else {
+        let end = span.head.seq;
+        if !self.enter_read_epoch(context, span) {
+            // The entries don't follow the new position.
+            self.catch_up(context);
             return;
+        }
+        self.deliver_read(context, entries);
+        if let Some(at) = self.log.position()
+            && at.seq < end
+        {
+            self.catch_up(context);
+            return;
+        }
+        self.report_loss(context);
+        self.apply_held_messages(context);
+        self.resume_after_catch_up(context, ticket);
+    }
+
+    /// Moves the feed's position into the epoch of the log that a catch-up has read. Returns true
+    /// when the entries of that read follow the new position.
+    fn enter_read_epoch(&mut self, context: &mut Context, span: LogSpan) -> bool {
+        let Some(at) = self.log.position().cloned() else {
+            return false;
         };
-        let oldest = span.oldest.saturating_sub(1);
+        let start_of_log = span.oldest.saturating_sub(1);
         let continuity = span.continuity_after(&at, &self.log.past);
         self.log.past = span.past;
         let epoch = span.head.epoch;
@@ -184,43 +210,34 @@ impl RoomFeed {
             Continuity::Clean => {
                 let seq = at.seq;
                 self.log.cursor.set_position(Head { epoch, seq });
+                true
             }
             Continuity::Trimmed => {
-                let lost_from = at.seq + 1;
-                self.skip_to(context, Head { epoch, seq: oldest }, lost_from);
+                let (seq, lost_from) = (start_of_log, at.seq + 1);
+                self.skip_to(context, Head { epoch, seq }, lost_from);
+                true
             }
-            // What was read lies after a position that means nothing in the new numbering. The feed reads again, from the
-            // last message that both numberings share.
+            // The position means nothing in the new numbering. The feed goes on from the last
+            // message that both numberings share.
             Continuity::Lost {
                 last_shared: Some(end),
             } => {
-                let seq = end.max(oldest);
+                let seq = end.max(start_of_log);
                 self.reset(context, Head { epoch, seq }, Some(end + 1));
-                self.catch_up(context);
-                return;
+                false
             }
             Continuity::Lost { last_shared: None } => {
                 if !self.log.has_unreported_loss() {
                     self.log.purpose = ReadPurpose::FindContinuation { left: at };
                 }
-                self.log.cursor.set_position(Head { epoch, seq: oldest });
-                self.catch_up(context);
-                return;
+                let seq = start_of_log;
+                self.log.cursor.set_position(Head { epoch, seq });
+                false
             }
         }
-        self.deliver_read(context, entries);
-        if let Some(at) = self.log.position()
-            && at.seq < span.head.seq
-        {
-            self.catch_up(context);
-            return;
-        }
-        self.report_loss(context);
-        self.apply_held_messages(context);
-        self.resume_after_catch_up(context, ticket);
     }
 
-    /// Delivers what a catch-up has read.
+    /// Delivers the entries that a catch-up has read.
     fn deliver_read(&mut self, context: &mut Context, entries: Vec<Entry>) {
         for entry in entries {
             let was_received = self.log.was_received_before_loss(&entry);
@@ -239,8 +256,8 @@ impl RoomFeed {
         }
     }
 
-    /// Notifies live occupants of a lost numbering whose end is unknown, now that the position at which its successor goes
-    /// on is known.
+    /// Notifies live occupants that a numbering is lost. The new numbering doesn't know where the
+    /// old one ended; it is called once a read has shown at which position the new one goes on.
     fn report_loss(&mut self, context: &Context) {
         let purpose = std::mem::take(&mut self.log.purpose);
         if let ReadPurpose::FindContinuation { .. } = purpose
@@ -250,9 +267,10 @@ impl RoomFeed {
         }
     }
 
-    /// Delivers the held messages that follow, and keeps those that a further read may connect. Drops a message that had
-    /// arrived before the last read began and still doesn't follow: in the feed's epoch, the read would have returned it
-    /// if the log had it; of another epoch, it belongs to an old one.
+    /// Delivers the held messages that follow, and keeps those that a further read may connect.
+    /// Drops a message that had arrived before the last read began and still doesn't follow: in the
+    /// feed's epoch, the read would have returned it if the log had it; of another epoch, it
+    /// belongs to an old one.
     pub(super) fn apply_held_messages(&mut self, context: &mut Context) {
         let held = self.log.cursor.take_held();
         let mut kept = Vec::new();
@@ -275,7 +293,8 @@ impl RoomFeed {
         self.advance_awaiting_bus(context);
     }
 
-    /// The log was trimmed up to `head` before it was read. Notifies every live occupant that hadn't got beyond it.
+    /// The log was trimmed up to `head` before it was read. Notifies every live occupant that
+    /// hadn't got beyond it.
     fn skip_to(&mut self, context: &Context, head: Head, lost_from: u64) {
         let shared = self.reset_event(context, &head, Some(lost_from));
         for occupant in self.occupants.live() {
@@ -286,7 +305,8 @@ impl RoomFeed {
         self.log.cursor.set_position(head);
     }
 
-    /// Notifies live occupants that another numbering goes on at `head`, and which messages of the old one may be lost.
+    /// Notifies live occupants that another numbering goes on at `head`, and which messages of the
+    /// old one may be lost.
     fn reset(&mut self, context: &Context, head: Head, lost_from: Option<u64>) {
         let shared = self.reset_event(context, &head, lost_from);
         for occupant in self.occupants.live_mut() {

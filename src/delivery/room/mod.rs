@@ -1,14 +1,18 @@
-//! The feed of a room: its subscription, its connections on this node, and their positions in the room's log.
+//! The feed of a room: its subscription, its connections on this node, and their positions in the
+//! room's log.
 //!
-//! [`messages`] keeps the order of the log for all connections. [`occupants`] attaches a connection, and [`replay`] brings
-//! it to the feed's position, from the [`tail`] or from what [`replay_reads`] reads. [`changes`] keeps the order of joins
-//! and leaves.
+//! [`messages`] keeps the order of the log for all connections. [`attach`] adds a connection to the
+//! [`occupants`], and [`replay`] brings it to the feed's position, with messages from the [`tail`]
+//! or from the log ([`replay_reads`]). [`changes`] keeps the order of joins and leaves, which
+//! [`roster`] replaces by lists where necessary.
 
+mod attach;
 mod changes;
 mod messages;
 mod occupants;
 mod replay;
 mod replay_reads;
+mod roster;
 mod tail;
 
 use std::ops::ControlFlow;
@@ -22,17 +26,20 @@ use super::requests::JoinRequest;
 use super::{Event, SharedEvent};
 use crate::backplane::{Changes, Joined, Result, Roster, Slice, Typing, Window};
 use crate::domain::{ConnId, Head, RoomChange, RoomId};
-use changes::{ChangeCursor, RosterPurpose};
+use changes::ChangeCursor;
 use messages::LogCursor;
 use occupants::Occupants;
 use replay::Replays;
+use roster::RosterPurpose;
 
 pub(super) use tail::TailBudget;
 
-/// How long a feed without connections stays subscribed. A connection that comes back within this time finds it in place.
+/// How long a feed without connections stays subscribed. A connection that comes back within this
+/// time finds it in place.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The results of the tasks that a feed starts. A number is the ticket of the read or wait that it answers.
+/// The results of the tasks that a feed starts. A number is the ticket of the read or wait that it
+/// answers.
 pub(super) enum FeedEvent {
     Subscribed(Result<()>),
     Unsubscribed,
@@ -57,7 +64,7 @@ pub(super) enum FeedEvent {
 pub(super) struct RoomFeed {
     room: RoomId,
     subscription: Subscription<JoinRequest>,
-    /// Joins whose answer from the backplane is awaited.
+    /// The number of joins that wait for an answer of the backplane.
     joining: usize,
     idle_since: Option<Instant>,
     occupants: Occupants,
@@ -95,7 +102,8 @@ impl RoomFeed {
             let (conn, user) = (request.outlet.conn(), request.outlet.user());
             let joined = match &request.username {
                 Some(username) => presence.join(conn, user, username, &request.room).await,
-                // Only the log's end is needed. A read returns at least one message, if there is one.
+                // Only the log's end is needed. A read returns at least one message, if there is
+                // one.
                 None => log
                     .read(&request.room, Window::Newest, 1, 1)
                     .await
@@ -148,7 +156,8 @@ impl RoomFeed {
                 if !self.subscription.restart() {
                     return ControlFlow::Break(());
                 }
-                // The feed begins anew, as events may be missing between those before the new subscription and after it.
+                // The feed begins anew, as events may be missing between those before the new
+                // subscription and after it.
                 self.log = LogCursor::default();
                 self.replays = Replays::default();
                 self.changes = ChangeCursor::default();
@@ -180,8 +189,8 @@ impl RoomFeed {
         self.catch_up_changes(context);
     }
 
-    /// Delivers a typing event to every live connection of other users. A connection that is still being replayed to
-    /// doesn't need it.
+    /// Delivers a typing event to every live connection of other users. A connection that is still
+    /// being replayed to doesn't need it.
     pub fn on_typing(&self, typing: Typing) {
         let user = typing.user.clone();
         let shared = SharedEvent::new(Event::Typing(typing));

@@ -1,7 +1,7 @@
-//! The connections that are attached to a room's feed on this node, and how a new one is attached.
+//! The connections that are attached to a room's feed on this node.
 //!
-//! The order on the wire is: acknowledgement, replayed messages, `room_users`, live messages. Whatever separates an
-//! occupant from the live feed is its [`Replay`], a state that [`super::replay`] advances.
+//! The order on the wire is: acknowledgement, replayed messages, `room_users`, live messages. An
+//! occupant has a [`Replay`] until it is live; [`super::replay`] advances it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::super::context::Context;
-use super::super::requests::JoinRequest;
-use super::super::{Event, JoinOutcome, Outlet, ReplayFrom, SharedEvent};
+use super::super::{Event, Outlet, SharedEvent};
 use super::RoomFeed;
-use crate::backplane::Joined;
-use crate::domain::{ConnId, Continuity, Epoch, Head, LogSpan};
+use crate::domain::{ConnId, Epoch, Head};
 
-/// The most changes of occupants to hold for one joining connection. If there are more, a new `room_users` replaces them.
+/// The most changes of occupants to hold for one joining connection. If there are more, a new
+/// `room_users` replaces them.
 const MAX_HELD_CHANGES: usize = 256;
 
-/// A connection that is attached to the room's feed: an occupant of the room, or a listener, which presence doesn't know.
+/// A connection that is attached to the room's feed: an occupant of the room, or a listener, which
+/// presence doesn't know.
 pub(super) struct Occupant {
     pub outlet: Arc<dyn Outlet>,
     /// Messages up to this `seq` are not sent to it any more.
@@ -27,8 +27,8 @@ pub(super) struct Occupant {
     pub changes_from: u64,
     /// Tells this join of the connection from its other ones.
     pub ticket: u64,
-    /// `None` while it is live. Boxed, because most occupants are live: so the occupants of a room lie close together in
-    /// memory.
+    /// `None` while it is live. Boxed, because most occupants are live: so the occupants of a room
+    /// lie close together in memory.
     pub replay: Option<Box<Replay>>,
 }
 
@@ -52,24 +52,25 @@ pub(super) enum Stage {
     AwaitingCapacity,
     /// A read of the log; the ticket tells since when.
     AwaitingRead(u64),
-    /// The bus: the acknowledgement was ahead of the feed, and promised messages that are about to arrive. The ticket tells
-    /// since when.
+    /// The bus: the acknowledgement was ahead of the feed, and promised messages that are about to
+    /// arrive. The ticket tells since when.
     AwaitingBus(u64),
     /// The feed's catch-up, as the occupant and the feed are in different epochs.
     AwaitingCatchUp,
 }
 
-/// The end of a join: `room_users`, once the occupant has received the messages that its acknowledgement promised.
+/// The end of a join: `room_users`, once the occupant has received the messages that its
+/// acknowledgement promised.
 pub(super) struct Opening {
     /// The `seq` of the acknowledgement.
     pub until: u64,
     /// `None` for a listener.
-    room_users: Option<SharedEvent>,
+    pub room_users: Option<SharedEvent>,
     /// Changes that have to follow `room_users`.
-    held: Vec<SharedEvent>,
+    pub held: Vec<SharedEvent>,
     /// More changes came than are held.
-    has_overflowed: bool,
-    done: oneshot::Sender<()>,
+    pub has_overflowed: bool,
+    pub done: oneshot::Sender<()>,
 }
 
 impl Occupant {
@@ -111,8 +112,8 @@ impl Occupant {
         }
     }
 
-    /// Sends `room_users`, and the changes held for after it, once every promised message is sent. Returns true when some
-    /// changes were not held: a new `room_users` must follow.
+    /// Sends `room_users`, and the changes held for after it, once every promised message is sent.
+    /// Returns true when some changes were not held: a new `room_users` must follow.
     pub fn open_if_due(&mut self) -> bool {
         if self.is_promised_more() {
             return false;
@@ -163,7 +164,7 @@ impl Occupant {
     }
 }
 
-/// What an occupant was sent in one step of its replay.
+/// The result of one step of a replay.
 #[derive(Default)]
 pub(super) struct Sent {
     pub messages: usize,
@@ -220,7 +221,7 @@ impl Occupants {
         }
     }
 
-    /// The occupants whose replay waits for the feed.
+    /// The occupants with a replay that waits for the feed.
     pub fn awaiting_feed(&self) -> Vec<ConnId> {
         let awaits_feed = |occupant: &&Occupant| match &occupant.replay {
             Some(replay) => {
@@ -235,7 +236,7 @@ impl Occupants {
             .collect()
     }
 
-    fn insert(&mut self, occupant: Occupant) {
+    pub fn insert(&mut self, occupant: Occupant) {
         let conn = occupant.outlet.conn().clone();
         self.remove(&conn);
         self.indexes.insert(conn, self.list.len());
@@ -252,116 +253,9 @@ impl Occupants {
     }
 }
 
-/// The beginning of a replay: after `position`, and up to `until` before `room_users` is sent.
-struct ReplayPlan {
-    epoch: Epoch,
-    position: u64,
-    until: u64,
-}
-
-/// Plans the replay of a new occupant, and its acknowledgement.
-fn plan(start: &ReplayFrom, span: &LogSpan, total: u64) -> (ReplayPlan, JoinOutcome) {
-    let head = span.head.seq;
-    let start_of_log = span.oldest.saturating_sub(1).min(head);
-    let (position, recovered, gap) = match start {
-        ReplayFrom::Live => (head, false, false),
-        ReplayFrom::Last(count) => (head.saturating_sub(*count).max(start_of_log), false, false),
-        ReplayFrom::Since { seq, epoch } => match span.continuity(epoch.as_ref(), *seq) {
-            Continuity::Clean => (*seq, true, false),
-            Continuity::Trimmed | Continuity::Lost { .. } => (start_of_log, false, true),
-        },
-    };
-    let plan = ReplayPlan {
-        epoch: span.head.epoch.clone(),
-        position,
-        until: head,
-    };
-    let outcome = JoinOutcome {
-        total,
-        head: span.head.clone(),
-        recovered,
-        gap,
-        replayed: head.saturating_sub(position),
-    };
-    (plan, outcome)
-}
-
 impl RoomFeed {
-    pub(super) fn attach(&mut self, context: &mut Context, request: JoinRequest, joined: Joined) {
-        let Joined { span, roster } = joined;
-        let (mut plan, outcome) = plan(&request.start, &span, roster.total);
-        let is_first = self.log.position().is_none();
-        if is_first {
-            self.log.begin(span.head, span.past);
-            self.begin_changes(context, &roster);
-        }
-        if request.start == ReplayFrom::Live
-            && let Some(current) = self.plan_to_go_on(request.outlet.conn())
-        {
-            plan = current;
-        }
-        let room_users = request.username.map(|_| {
-            SharedEvent::new(Event::RoomUsers {
-                room: self.room.clone(),
-                users: roster.users,
-                total: roster.total,
-            })
-        });
-        let outlet = request.outlet;
-        let conn = outlet.conn().clone();
-        if plan.position < plan.until {
-            context.counters.replays.add(1);
-        }
-        (request.on_joined)(&outcome);
-        let (done, replay_end) = oneshot::channel();
-        let _ = request.accepted.send(Ok(replay_end));
-        let missed = self.changes_since(roster.version, outlet.user());
-        let opening = Opening {
-            until: plan.until,
-            room_users,
-            held: missed.changes,
-            has_overflowed: missed.is_incomplete,
-            done,
-        };
-        self.occupants.insert(Occupant {
-            outlet,
-            position: plan.position,
-            changes_from: roster.version,
-            ticket: context.ticket(),
-            replay: Some(Box::new(Replay {
-                epoch: plan.epoch,
-                opening: Some(opening),
-                stage: Stage::New,
-            })),
-        });
-        self.advance(context, &conn);
-        if is_first {
-            // The new occupant is among those that receive what was held meanwhile.
-            self.apply_held_changes(context);
-            self.apply_held_messages(context);
-        }
-        self.republish_number(context, roster.version);
-    }
-
-    /// The plan for an occupant that joins again and requests no replay: it goes on from where it is, in the epoch in which
-    /// it is there. It may be at the feed's position, ahead of it, or, if it is slow, behind it. `None` for any other
-    /// connection.
-    fn plan_to_go_on(&self, conn: &ConnId) -> Option<ReplayPlan> {
-        let at = self.log.occupants_position()?;
-        let occupant = self.occupants.get(conn)?;
-        let (epoch, position) = match &occupant.replay {
-            None => (&at.epoch, occupant.position.max(at.seq)),
-            Some(replay) if replay.opening.is_none() => (&replay.epoch, occupant.position),
-            Some(_) => return None,
-        };
-        Some(ReplayPlan {
-            epoch: epoch.clone(),
-            position,
-            until: position,
-        })
-    }
-
-    /// A live occupant can't take the message after `at` now: it gets that one by a replay, once it has capacity.
+    /// A live occupant can't take the message after `at` now: it gets that one by a replay, once it
+    /// has capacity.
     pub(super) fn fall_behind(&mut self, context: &mut Context, conn: &ConnId, at: Head) {
         let ticket = context.ticket();
         if let Some(occupant) = self.occupants.get_mut(conn) {
@@ -370,8 +264,8 @@ impl RoomFeed {
         self.advance(context, conn);
     }
 
-    /// The feed leaves its epoch at `at`. Live occupants that are beyond that position have received messages that the new
-    /// epoch may not contain, so their replays check it.
+    /// The feed leaves its epoch at `at`. Live occupants that are beyond that position have
+    /// received messages that the new epoch may not contain, so their replays check it.
     pub(super) fn demote_ahead(&mut self, context: &mut Context, at: &Head) {
         for occupant in self.occupants.live_mut() {
             if occupant.position > at.seq {

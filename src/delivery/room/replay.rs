@@ -1,8 +1,8 @@
-//! Replays: each brings one occupant to the feed's position, from the room's tail, or from pages of the log that all
-//! waiting occupants share.
+//! Replays: each brings one occupant to the feed's position, from the room's tail, or from pages of
+//! the log that all waiting occupants share.
 //!
-//! Replays that can be served take turns, in slices, so that none of them delays a live message. The others wait for their
-//! outlet, for the feed, or for [`super::replay_reads`].
+//! Replays that can be served take turns, in slices, so that none of them delays a live message.
+//! The others wait for their outlet, for the feed, or for [`super::replay_reads`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,11 +20,12 @@ use crate::domain::{ConnId, Head};
 
 /// The most messages of one page of the log, and the most that one occupant gets in one turn.
 pub(super) const REPLAY_PAGE: usize = 128;
-/// The most messages that all occupants of a room get in one slice. Then the commands in the worker's queue come first.
+/// The most messages that all occupants of a room get in one slice. Then the commands in the
+/// worker's queue come first.
 const REPLAY_SLICE: usize = 512;
 /// The cost of one occupant's turn besides its messages, in messages.
 const TURN_COST: usize = 4;
-/// How long an occupant whose acknowledgement was ahead of the feed waits for the bus before the feed reads the log.
+/// How long an occupant that is ahead of the feed waits for the bus before the feed reads the log.
 const BUS_WAIT: Duration = Duration::from_millis(100);
 
 /// The state that the replays of a room share.
@@ -34,17 +35,20 @@ pub(super) struct Replays {
     pub page: Option<Page>,
     /// The read that is under way, or waits to be retried.
     pub read: Option<ReplayRead>,
-    /// The occupants that need more of the log, each with the ticket of its wait, in the order in which the waits began.
+    /// The occupants that need more of the log, each with the ticket of its wait, in the order in
+    /// which the waits began.
     pub waiting: VecDeque<(ConnId, u64)>,
     /// The occupants that can be served. While there are any, a slice is scheduled.
     pub queue: VecDeque<ConnId>,
-    /// The occupants that are at the feed's position, and were promised messages that the bus is about to bring.
+    /// The occupants that are at the feed's position, and were promised messages that the bus is
+    /// about to bring.
     awaiting_bus: Vec<ConnId>,
     bus_deadline: Option<Instant>,
 }
 
 impl Replays {
-    /// The tail, if it ends at the feed's position. A tail that doesn't is dropped, as it is of no further use.
+    /// The tail, if it ends at the feed's position. A tail that doesn't is dropped, as it is of no
+    /// further use.
     pub fn tail_at(&mut self, at: &Head) -> Option<&mut Tail> {
         if let Some(tail) = &self.tail
             && !tail.ends_at(at)
@@ -54,8 +58,8 @@ impl Replays {
         self.tail.as_mut()
     }
 
-    /// Prepares a message for delivery. One that the tail will keep gets memory of its own, so that it doesn't keep a
-    /// larger buffer alive.
+    /// Prepares a message for delivery. One that the tail will keep gets memory of its own, so that
+    /// it doesn't keep a larger buffer alive.
     pub fn prepare(&self, entry: Entry) -> Entry {
         if self.tail.is_some() {
             with_own_record(entry)
@@ -75,7 +79,8 @@ impl Replays {
 }
 
 impl RoomFeed {
-    /// Sends the next part of the occupant's replay, at most a page. Returns the number of messages sent.
+    /// Sends the next part of the occupant's replay, at most a page. Returns the number of messages
+    /// sent.
     pub(super) fn advance(&mut self, context: &mut Context, conn: &ConnId) -> usize {
         let Some(at) = self.log.position().cloned() else {
             return 0;
@@ -125,8 +130,8 @@ impl RoomFeed {
         Sent::default()
     }
 
-    /// Decides how the replay goes on after `sent` messages: the occupant is live, or waits for its next turn, or for
-    /// something else.
+    /// Decides how the replay goes on after `sent` messages: the occupant is live, or waits for its
+    /// next turn, or for something else.
     fn set_next_stage(&mut self, context: &mut Context, conn: &ConnId, at: &Head, sent: usize) {
         let Some(occupant) = self.occupants.get_mut(conn) else {
             return;
@@ -134,7 +139,8 @@ impl RoomFeed {
         let needs_roster = occupant.open_if_due();
         let is_at_feed = occupant.position >= at.seq;
         if let Some(replay) = &mut occupant.replay {
-            // While live occupants are still to be notified of a loss, a new one must not become live and be notified too.
+            // While live occupants are still to be notified of a loss, a new one must not become
+            // live and be notified too.
             let is_same_epoch = replay.epoch == at.epoch && !self.log.has_unreported_loss();
             if is_same_epoch && is_at_feed && replay.opening.is_none() {
                 occupant.replay = None;
@@ -146,7 +152,8 @@ impl RoomFeed {
             } else if sent > 0 {
                 self.enqueue(context, conn);
             } else if !is_same_epoch {
-                // The feed or the occupant doesn't know the other's epoch yet. The feed reads the log first.
+                // The feed or the occupant doesn't know the other's epoch yet. The feed reads the
+                // log first.
                 replay.stage = Stage::AwaitingCatchUp;
                 self.catch_up(context);
             } else if is_at_feed {
@@ -177,8 +184,9 @@ impl RoomFeed {
     /// Gives each queued replay a turn, until the slice is used up.
     pub(super) fn replay_slice(&mut self, context: &mut Context) {
         let mut left = REPLAY_SLICE;
-        // A replay that is queued again gets its next turn in the next slice. The first entry is removed after its turn
-        // only, so the queue is never empty here and no second slice is scheduled.
+        // A replay that is queued again gets its next turn in the next slice. The first entry is
+        // removed after its turn only, so the queue is never empty here and no second slice is
+        // scheduled.
         for _ in 0..self.replays.queue.len() {
             if left == 0 {
                 break;
@@ -236,7 +244,8 @@ impl RoomFeed {
         }
     }
 
-    /// The feed has caught up with the read of that ticket: resumes the occupants that waited for it.
+    /// The feed has caught up with the read of that ticket: resumes the occupants that waited for
+    /// it.
     pub(super) fn resume_after_catch_up(&mut self, context: &mut Context, read: u64) {
         let Some(at) = self.log.position().cloned() else {
             return;
@@ -249,7 +258,8 @@ impl RoomFeed {
             let Some(replay) = &occupant.replay else {
                 continue;
             };
-            // The read began after the occupant was promised messages, and the log doesn't have them.
+            // The read began after the occupant was promised messages, and the log doesn't have
+            // them.
             let is_overdue = occupant.position >= at.seq
                 && matches!(replay.stage, Stage::AwaitingBus(since) if since < read);
             if replay.epoch != at.epoch || is_overdue {

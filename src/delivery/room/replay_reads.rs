@@ -1,7 +1,8 @@
-//! Reads of the log for replays: one at a time in a room, and each serves every occupant in its range.
+//! Reads of the log for replays: one at a time in a room, and each serves every occupant in its
+//! range.
 //!
-//! A read extends the tail backwards, as far as the waiting occupants need. For occupants that are further back than a tail
-//! reaches, it fetches a page for the one that has waited longest.
+//! A read extends the tail backwards, as far as the waiting occupants need. For occupants that are
+//! further back than a tail reaches, it fetches a page for the one that has waited longest.
 
 use super::super::context::Context;
 use super::super::{CloseReason, Event, SharedEvent};
@@ -22,12 +23,13 @@ pub(super) struct ReplayRead {
     purpose: ReplayPurpose,
 }
 
-/// What a read brings.
+/// The purpose of a read.
 #[derive(Clone, Copy)]
 enum ReplayPurpose {
     /// The messages after a position, for occupants that are further back than a tail can reach.
     Page { after: u64 },
-    /// Messages before the first one of the tail, so that the tail reaches back to the waiting occupants.
+    /// Messages before the first one of the tail, so that the tail reaches back to the waiting
+    /// occupants.
     ExtendTail {
         /// The tail's first message.
         before: u64,
@@ -76,7 +78,7 @@ impl Page {
     }
 }
 
-/// What a page means for an occupant that waited for a read.
+/// The effect of a page on an occupant that waited for a read.
 enum Served {
     /// It can go on.
     Ready,
@@ -97,7 +99,8 @@ impl RoomFeed {
         self.start_next_read(context);
     }
 
-    /// Starts the next read, if an occupant waits for one, and every occupant that the last one serves has been served.
+    /// Starts the next read, if an occupant waits for one, and every occupant that the last one
+    /// serves has been served.
     pub(super) fn start_next_read(&mut self, context: &mut Context) {
         if self.replays.read.is_some() || !self.replays.queue.is_empty() {
             return;
@@ -122,8 +125,8 @@ impl RoomFeed {
         self.start_read(context, read);
     }
 
-    /// The position at which a page begins for the occupant that has waited longest: so much earlier that it serves other
-    /// occupants too. `None` when no occupant waits.
+    /// The position at which a page begins for the occupant that has waited longest: so much
+    /// earlier that it serves other occupants too. `None` when no occupant waits.
     fn page_start(&self) -> Option<u64> {
         let mut positions = self
             .replays
@@ -147,8 +150,8 @@ impl RoomFeed {
         }
     }
 
-    /// Plans the read that makes the tail reach back to the waiting occupants. `None` when the one that has waited longest
-    /// is too far back.
+    /// Plans the read that makes the tail reach back to the waiting occupants. `None` when the one
+    /// that has waited longest is too far back.
     fn plan_tail_extension(&mut self, context: &mut Context) -> Option<ReplayPurpose> {
         let mut positions = self
             .replays
@@ -168,8 +171,9 @@ impl RoomFeed {
         if missing(longest_waiting) > capacity.messages {
             return None;
         }
-        // When several occupants come back, the tail is made to reach twice as far as needed, so that few reads suffice in
-        // whatever order they come. An occupant that comes alone may be the first of them, so for it a quarter is added.
+        // When several occupants come back, the tail is made to reach twice as far as needed, so
+        // that few reads suffice in any order of their positions. An occupant that comes alone may
+        // be the first of several, so 25 % is added for it.
         let further = if is_alone && tail.is_empty() {
             missing(reach) / 4
         } else {
@@ -183,7 +187,8 @@ impl RoomFeed {
         })
     }
 
-    /// The occupant's position, if it has missed so few messages of the feed's epoch that a tail can hold them.
+    /// The occupant's position, if it has missed so few messages of the feed's epoch that a tail
+    /// can hold them.
     fn position_near_feed(&self, occupant: &Occupant) -> Option<u64> {
         let at = self.log.position()?;
         let replay = occupant.replay.as_ref()?;
@@ -215,8 +220,8 @@ impl RoomFeed {
         });
     }
 
-    /// The read under way, if it has that ticket. A feed that has restarted may still get results of its predecessor's
-    /// reads.
+    /// The read under way, if it has that ticket. A feed that has restarted may still get results
+    /// of its predecessor's reads.
     fn awaited_replay_read(&self, ticket: u64) -> Option<ReplayRead> {
         self.replays.read.filter(|read| read.ticket == ticket)
     }
@@ -314,7 +319,8 @@ impl RoomFeed {
         }
     }
 
-    /// What the page, read after `after` by the read of ticket `read`, means for an occupant that waits since `since`.
+    /// The effect of the page on an occupant that waits since `since`. The read of ticket `read`
+    /// has fetched the page, after position `after`.
     fn serve(&mut self, page: &Page, read: u64, after: u64, conn: &ConnId, since: u64) -> Served {
         let Some(occupant) = self.occupants.get_mut(conn) else {
             return Served::Gone;
@@ -330,7 +336,7 @@ impl RoomFeed {
             return Served::Ready;
         }
         if since > read {
-            // Its acknowledgement may be newer than what was read.
+            // Its acknowledgement may be newer than the page.
             return Served::NotYet;
         }
         let is_at_end = occupant.position >= page.span.head.seq

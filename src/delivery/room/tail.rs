@@ -1,8 +1,9 @@
-//! The end of a room's log, kept in memory while occupants come back to the room: their replays are served from it instead
-//! of the log.
+//! The end of a room's log, kept in memory while occupants come back to the room: their replays are
+//! served from it instead of the log.
 //!
-//! A tail begins with the first replay that has to be read, grows with what the feed delivers, and is dropped when no replay
-//! has used it for [`IDLE_TIME`]. A room to which nobody comes back keeps nothing.
+//! A tail begins with the first replay that has to be read, grows with what the feed delivers, and
+//! is dropped when no replay has used it for [`IDLE_TIME`]. A room to which nobody comes back keeps
+//! nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -64,13 +65,14 @@ impl TailBudget {
     }
 }
 
-/// About how many bytes a message takes: its record, its encoded form, which is a little longer, and their containers.
+/// About how many bytes a message takes: its record, its encoded form, which is a little longer,
+/// and their containers.
 fn weight(record: &Bytes) -> usize {
     2 * record.len() + ENTRY_OVERHEAD
 }
 
-/// The entry with a copy of its record. The original record may be a small part of a buffer that was read from a socket, and
-/// would keep all of that buffer in memory.
+/// The entry with a copy of its record. The original record may be a small part of a buffer that
+/// was read from a socket, and would keep all of that buffer in memory.
 pub(super) fn with_own_record(entry: Entry) -> Entry {
     Entry {
         record: Bytes::copy_from_slice(&entry.record),
@@ -134,7 +136,8 @@ impl Tail {
         self.head == *head
     }
 
-    /// False when no replay has used the tail for [`IDLE_TIME`]. Otherwise sets the next time to check.
+    /// False when no replay has used the tail for [`IDLE_TIME`]. Otherwise sets the next time to
+    /// check.
     pub fn is_in_use(&mut self, now: Instant) -> bool {
         self.check_at = self.last_used + IDLE_TIME;
         self.check_at > now
@@ -163,8 +166,8 @@ impl Tail {
         self.front_closed = true;
     }
 
-    /// Adds the feed's next message. Returns false when the message doesn't follow the last one, or there is no memory for
-    /// it: the tail is of no further use then.
+    /// Adds the feed's next message. Returns false when the message doesn't follow the last one, or
+    /// there is no memory for it: the tail is of no further use then.
     #[must_use]
     pub fn push(&mut self, head: &Head, shared: &SharedEvent) -> bool {
         let Event::Message(entry) = shared.event() else {
@@ -190,8 +193,8 @@ impl Tail {
         true
     }
 
-    /// Adds entries before the first message, the newest first, as many as the tail may hold. Skips an entry that doesn't
-    /// lie directly before the first message.
+    /// Adds entries before the first message, the newest first, as many as the tail may hold. Skips
+    /// an entry that doesn't lie directly before the first message.
     pub fn prepend(&mut self, entries: Vec<Entry>) {
         for entry in entries.into_iter().rev() {
             if entry.seq + 1 != self.first_seq() {

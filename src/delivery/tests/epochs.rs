@@ -1,5 +1,5 @@
-//! Feeds across several epochs: messages kept from older ones are delivered once, and no occupant is notified of a loss
-//! twice.
+//! Feeds across several epochs: messages kept from older ones are delivered once, and no occupant
+//! is notified of a loss twice.
 
 use super::*;
 
@@ -21,8 +21,8 @@ async fn messages_kept_from_forgotten_epochs_are_delivered_once() {
     let (backplane, log) = fake();
     let delivery = start(&backplane, 1, 500);
     let ann = live(&delivery, &log).await;
-    // Four epochs while the feed receives nothing, each longer than a page. Of the older ones only their messages are
-    // known.
+    // Four epochs while the feed receives nothing, each longer than a page. Of the older ones only
+    // their messages are known.
     for (number, end) in [1200, 2400, 3600, 4800].into_iter().enumerate() {
         (end - 1199..=end)
             .filter(|seq| *seq > 5)
@@ -47,7 +47,8 @@ async fn an_epoch_that_was_lost_itself_is_left_where_it_had_begun() {
     let delivery = start(&backplane, 1, 500);
     let ann = live(&delivery, &log).await;
     let bus = delivery.queues.clone();
-    // Ann gets 6 and 7 in an epoch that its server doesn't survive: the next epoch knows only the one before.
+    // Ann gets 6 and 7 in an epoch that its server doesn't survive: the next epoch knows only the
+    // one before.
     log.roll_back(5, "e2");
     (6..=7).for_each(|seq| bus.event(BusEvent::Message(room(), log.add(seq))));
     eventually("ann has both", || ann.seqs().len() == 7).await;
@@ -168,7 +169,8 @@ async fn an_occupant_that_joins_before_a_loss_is_reported_receives_no_reset() {
     let ann = live(&delivery, &log).await;
     log.lose_all("e2");
     (1..=3).for_each(|seq| drop(log.add(seq)));
-    // One read finds that everything is lost, and the next one, for the new messages, fails for a while.
+    // One read finds that everything is lost, and the next one, for the new messages, fails for a
+    // while.
     faltering.left.store(1, Ordering::SeqCst);
     delivery.queues.interrupted(None);
     eventually("the loss is found", || {
@@ -201,4 +203,94 @@ async fn an_occupant_that_joins_before_a_loss_is_reported_receives_no_reset() {
         ann.story()
     );
     assert_eq!(bob.story(), ["users 2/2", "4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_epoch_resets_the_occupants_that_had_received_lost_messages() {
+    let (backplane, log) = fake();
+    let delivery = start(&backplane, 1, 500);
+    let ann = Recorder::new("ann");
+    join(&delivery, &ann, ReplayFrom::Live).await;
+    let bus = delivery.queues.clone();
+    (1..=10).for_each(|seq| bus.event(BusEvent::Message(room(), log.add(seq))));
+    eventually("ann has ten", || ann.seqs().len() == 10).await;
+    // The messages from 8 on are lost, and other ones follow 7.
+    log.roll_back(7, "e2");
+    bus.event(BusEvent::Message(room(), log.add(8)));
+    eventually("ann is reset and goes on", || ann.seqs().len() == 11).await;
+    assert_eq!(ann.story()[11..], ["reset e2 7.. Some(8)", "8"]);
+    // A new epoch without a loss causes no reset.
+    log.roll_back(8, "e3");
+    bus.event(BusEvent::Message(room(), log.add(9)));
+    eventually("ann goes on", || ann.seqs().len() == 12).await;
+    assert_eq!(ann.story()[13..], ["9"]);
+    // Nor does a late message of an old epoch.
+    let late = Entry {
+        seq: 9,
+        epoch: Epoch::trusted("e1"),
+        at: Timestamp(0),
+        record: "{}".into(),
+    };
+    bus.event(BusEvent::Message(room(), late));
+    bus.event(BusEvent::Message(room(), log.add(10)));
+    eventually("ann goes on", || ann.seqs().len() == 13).await;
+    assert_eq!(ann.story()[14..], ["10"]);
+    // Everything is lost, and nothing is published: the comparison of heads finds it.
+    log.lose_all("e4");
+    eventually("ann is reset", || {
+        ann.story()
+            .last()
+            .is_some_and(|last| last.starts_with("reset e4"))
+    })
+    .await;
+    bus.event(BusEvent::Message(room(), log.add(1)));
+    eventually("ann goes on", || ann.seqs().len() == 14).await;
+    assert_eq!(ann.story()[15..], ["reset e4 0.. None", "1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_occupant_ahead_of_the_feed_meets_it_in_the_new_epoch() {
+    let (backplane, log) = fake();
+    let delivery = start(&backplane, 1, 500);
+    let (ann, bob) = (Recorder::new("ann"), Recorder::new("bob"));
+    join(&delivery, &ann, ReplayFrom::Live).await;
+    let bus = delivery.queues.clone();
+    (1..=10).for_each(|seq| bus.event(BusEvent::Message(room(), log.add(seq))));
+    eventually("ann has ten", || ann.seqs().len() == 10).await;
+    log.roll_back(5, "e2");
+    drop(log.add(6));
+    let outcome = join(
+        &delivery,
+        &bob,
+        ReplayFrom::Since {
+            seq: 5,
+            epoch: Some(Epoch::trusted("e1")),
+        },
+    )
+    .await;
+    assert_eq!(
+        (
+            outcome.recovered,
+            outcome.replayed,
+            outcome.head.epoch.as_str()
+        ),
+        (true, 1, "e2")
+    );
+    let gone = join(
+        &delivery,
+        &Recorder::new("cid"),
+        ReplayFrom::Since {
+            seq: 9,
+            epoch: Some(Epoch::trusted("e1")),
+        },
+    )
+    .await;
+    assert_eq!((gone.recovered, gone.gap, gone.replayed), (false, true, 6));
+    bus.event(BusEvent::Message(room(), log.add(7)));
+    eventually("both go on", || {
+        bob.seqs() == [6, 7] && ann.seqs().ends_with(&[6, 7])
+    })
+    .await;
+    assert!(ann.story().contains(&"reset e2 5.. Some(6)".to_owned()));
+    assert!(!bob.story().iter().any(|event| event.starts_with("reset")));
 }

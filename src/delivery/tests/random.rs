@@ -1,4 +1,5 @@
-//! Random scenarios: no occupant misses or repeats a message, or receives messages across a loss without a reset.
+//! Random scenarios: no occupant misses or repeats a message, or receives messages across a loss
+//! without a reset.
 
 use std::collections::HashMap;
 
@@ -34,8 +35,8 @@ fn has_ended(outlet: &Recorder, head: u64) -> bool {
     last == Some(head) || outlet.is_closed()
 }
 
-/// Connections join at random positions and read slowly, while messages are appended, events are lost, and logs are
-/// trimmed.
+/// Connections join at random positions and read slowly, while messages are appended, events are
+/// lost, and logs are trimmed.
 async fn random_joins(seed: u64) {
     let mut random = Random(seed);
     let inner = memory::embedded(BackplaneLimits {
@@ -136,7 +137,8 @@ impl History {
             .unwrap_or(u64::MAX)
     }
 
-    /// Checks that the events received after a join at `position` of `epoch` form one consistent sequence.
+    /// Checks that the events received after a join at `position` of `epoch` form one consistent
+    /// sequence.
     fn check(&self, seen: &[Event], (mut epoch, mut position): (u64, u64), name: &str) {
         let mut reset = false;
         for event in seen {
@@ -149,8 +151,8 @@ impl History {
                         entry.epoch, entry.seq
                     );
                     assert!(reset || entry.seq == position + 1, "{context}");
-                    // A message of an older epoch must be part of the newer one, and a newer epoch must contain the
-                    // position that was left.
+                    // A message of an older epoch must be part of the newer one, and a newer epoch
+                    // must contain the position that was left.
                     let common = self.shared(of.min(epoch), of.max(epoch));
                     assert!(
                         reset || if of < epoch { entry.seq } else { position } <= common,

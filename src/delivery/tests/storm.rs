@@ -1,5 +1,5 @@
-//! Many connections come back to a room at once: each receives the messages that it missed, and the log is read for all of
-//! them together.
+//! Many connections come back to a room at once: each receives the messages that it missed, and the
+//! log is read for all of them together.
 
 use std::ops::Range;
 
@@ -64,7 +64,8 @@ pub(super) fn since(seq: u64) -> ReplayFrom {
     ReplayFrom::Since { seq, epoch: None }
 }
 
-/// For each `seq` a connection joins and resumes there, all at once. Returns their outlets when all joins are over.
+/// For each `seq` a connection joins and resumes there, all at once. Returns their outlets when all
+/// joins are over.
 async fn storm(
     delivery: &Arc<Delivery>,
     seqs: impl IntoIterator<Item = u64>,
@@ -101,8 +102,8 @@ async fn all_received(joined: &[(u64, Arc<Recorder>)], head: u64) {
     }
 }
 
-/// 200 connections resume at `seqs` while 100 messages are appended. Returns how often the log was read for them.
-/// `resident`: the room has an occupant on this node before.
+/// 200 connections resume at `seqs` while 100 messages are appended. Returns how often the log was
+/// read for them. `resident`: the room has an occupant on this node before.
 async fn reads_of_a_storm(resident: bool, seqs: Range<u64>) -> u64 {
     let (backplane, log) = slow_log(&lossy(0));
     let delivery = Arc::new(start(&backplane, 2, 500));
@@ -152,8 +153,8 @@ async fn joins_that_each_missed_more_than_the_last_cost_few_reads() {
     for seq in (0..500).rev() {
         all_received(&storm(&delivery, [seq]).await, 500).await;
     }
-    // 9 messages for the first one, which comes alone. Then each read makes the tail reach twice as far as the joining
-    // connection needs, and 8 messages further: 28, 66, 142, 294, all.
+    // 9 messages for the first one, which comes alone. Then each read makes the tail reach twice as
+    // far as the joining connection needs, and 8 messages further: 28, 66, 142, 294, all.
     assert_eq!(log.reads.load(Ordering::SeqCst), 6);
 }
 
@@ -164,7 +165,8 @@ async fn joins_that_missed_more_than_a_tail_holds_share_pages() {
     say_many(&backplane, 3000).await;
     let joined = storm(&delivery, (0..100).map(|n| n * 7)).await;
     all_received(&joined, 3000).await;
-    // Pages of 128 messages up to 1024 before the end, the rest for the tail, and some for positions before the first page.
+    // Pages of 128 messages up to 1024 before the end, the rest for the tail, and some for
+    // positions before the first page.
     let reads = log.reads.load(Ordering::SeqCst);
     assert!(reads <= 30, "{reads} reads");
     assert!(delivery.kept_bytes() > 0);

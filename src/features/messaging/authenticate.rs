@@ -6,9 +6,9 @@ use crate::domain::policy::RoomScope;
 use crate::domain::{Code, Refusal, RoomId, UserId, Username};
 
 impl Messaging {
-    /// Binds the connection to its user, or, when it already is bound to that user, updates the name and the scope. Takes
-    /// the connection out of the rooms that the scope no longer covers, and returns those rooms: none of their events
-    /// reaches the connection after the call.
+    /// Binds the connection to its user, or, when it already is bound to that user, updates the
+    /// name and the scope. Takes the connection out of the rooms that the scope no longer covers,
+    /// and returns those rooms: none of their events reaches the connection after the call.
     ///
     /// # Errors
     /// `already_authenticated` for another user, `too_many_connections`, `unavailable`.
@@ -47,14 +47,16 @@ impl Messaging {
         Ok(left)
     }
 
-    /// Takes the connection out of a room that its scope doesn't cover any more. Returns whether it had joined that room.
+    /// Takes the connection out of a room that its scope doesn't cover any more. Returns whether it
+    /// had joined that room.
     async fn leave_uncovered_room(
         &self,
         connection: &mut ConnectionState,
         user: &UserId,
         room: &RoomId,
     ) -> bool {
-        // First, so that no further event of the room arrives even when the backplane can't be reached.
+        // First, so that no further event of the room arrives even when the backplane can't be
+        // reached.
         self.delivery.leave(room, &connection.conn).await;
         let told = self
             .backplane
@@ -63,7 +65,8 @@ impl Messaging {
             .await;
         let before = match told {
             Ok(()) => connection.rooms.remove(room),
-            // The backplane may still count the connection there, so it is told when the connection is lost.
+            // The backplane may still count the connection there, so it is told when the connection
+            // is lost.
             Err(_) => connection.rooms.insert(room.clone(), InRoom::Possibly),
         };
         before == Some(InRoom::Confirmed)

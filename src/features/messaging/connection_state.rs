@@ -1,5 +1,5 @@
-//! The state of one connection: its user, its rooms and the users that it watches. Its owner is the code that processes the
-//! connection's requests, one after another.
+//! The state of one connection: its user, its rooms and the users that it watches. Its owner is the
+//! code that processes the connection's requests, one after another.
 
 use std::sync::Arc;
 
@@ -27,11 +27,11 @@ pub struct AuthenticatedUser {
     pub outlet: Arc<dyn Outlet>,
 }
 
-/// What is known of a connection that may be in a room.
+/// Whether a connection is in a room, as far as this node knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InRoom {
-    /// The backplane may count the connection there, because a call failed or its answer is still to come. So the backplane
-    /// has to be told when the connection is lost.
+    /// The backplane may count the connection there, because a call failed or its answer is still
+    /// to come. So the backplane has to be told when the connection is lost.
     Possibly,
     /// The join has succeeded.
     Confirmed,
@@ -120,7 +120,8 @@ impl ConnectionState {
         policy::may_listen(&self.authenticated()?.scope)
     }
 
-    /// Never `Service`: over a connection, even a user that REST treats as a service has to join a room.
+    /// Never `Service`: over a connection, even a user that REST treats as a service has to join a
+    /// room.
     fn relation(&self, room: &RoomId) -> Relation {
         if self.is_in(room) {
             Relation::Occupant

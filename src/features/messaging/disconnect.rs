@@ -21,19 +21,21 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub struct Disconnected {
     /// The number of connections that have ended.
     pub ended: usize,
-    /// The number of connections that the backplane still counted after one second: their node died, or can't reach the
-    /// backplane now.
+    /// The number of connections that the backplane still counted after one second: their node
+    /// died, or can't reach the backplane now.
     pub remaining: usize,
 }
 
 impl Messaging {
-    /// Sets the handler that ends a user's connections on this node. Called once, within a tokio runtime.
+    /// Sets the handler that ends a user's connections on this node. Called once, within a tokio
+    /// runtime.
     pub fn on_disconnect(&self, disconnect: DisconnectUser) {
         self.delivery.on_disconnect(&self.backplane, disconnect);
     }
 
-    /// Ends the connections that the user has now, in the whole cluster, and waits at most one second until they have ended.
-    /// The user's tokens stay valid: to keep a user out, issue no new token, and only tokens that expire soon.
+    /// Ends the connections that the user has now, in the whole cluster, and waits at most one
+    /// second until they have ended. The user's tokens stay valid: to keep a user out, issue no new
+    /// token, and only tokens that expire soon.
     ///
     /// # Errors
     /// `unavailable`: some connections may have ended.
@@ -110,8 +112,8 @@ mod tests {
         }
     }
 
-    /// Disconnects a user with two connections over a bus that loses the first `lost` requests. Returns the outcome, and how
-    /// often the request was published.
+    /// Disconnects a user with two connections over a bus that loses the first `lost` requests.
+    /// Returns the outcome, and how often the request was published.
     async fn disconnect(lost: usize) -> (Disconnected, usize) {
         let embedded = memory::embedded(BackplaneLimits::default());
         let published = Arc::new(AtomicUsize::new(0));

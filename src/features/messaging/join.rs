@@ -7,8 +7,8 @@ use crate::domain::policy::{Action, Joining, Permit};
 use crate::domain::{Code, Refusal, RoomId};
 
 impl Messaging {
-    /// Puts the connection into the room, as [`Delivery::join`](crate::delivery::Delivery::join); returns when the replay is
-    /// over.
+    /// Puts the connection into the room, as [`Delivery::join`](crate::delivery::Delivery::join);
+    /// returns when the replay is over.
     ///
     /// # Errors
     /// `too_many_rooms`, `forbidden`, `unavailable`, `overloaded`; `on_joined` is not called then.
@@ -25,8 +25,8 @@ impl Messaging {
         self.check_number_of_rooms(connection, &room)?;
         self.authorize(Action::Join, &authenticated.user, &room)
             .await?;
-        // Until the answer is known, the backplane may or may not count this connection in the room: so it has to be told
-        // when the connection is lost.
+        // Until the answer is known, the backplane may or may not count this connection in the
+        // room: so it has to be told when the connection is lost.
         connection
             .rooms
             .entry(room.clone())
@@ -45,8 +45,9 @@ impl Messaging {
         Ok(())
     }
 
-    /// A connection may join `rooms_per_socket` rooms. Failed joins are remembered too, so that the backplane can be told of
-    /// the connection's loss; the memory for them is bounded by four times that number.
+    /// A connection may join `rooms_per_socket` rooms. Failed joins are remembered too, so that the
+    /// backplane can be told of the connection's loss; the memory for them is bounded by four times
+    /// that number.
     fn check_number_of_rooms(
         &self,
         connection: &ConnectionState,

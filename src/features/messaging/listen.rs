@@ -8,8 +8,10 @@ use crate::domain::policy::{BROADCAST, Listening, Permit};
 use crate::domain::{Refusal, RoomId};
 
 impl Messaging {
-    /// Attaches the outlet to broadcasts, as [`Delivery::listen`](crate::delivery::Delivery::listen); returns when the replay
-    /// is over. The outlet receives broadcasts until the connection is lost, or a new token of it excludes them.
+    /// Attaches the outlet to broadcasts, as
+    /// [`Delivery::listen`](crate::delivery::Delivery::listen); returns when the replay is over.
+    /// The outlet receives broadcasts until the connection is lost, or a new token of it excludes
+    /// them.
     ///
     /// # Errors
     /// `unavailable`, `overloaded`; `on_joined` is not called then.
@@ -29,7 +31,8 @@ impl Messaging {
         Ok(())
     }
 
-    /// Detaches the connection from broadcasts: none reaches it after the call. Returns their room, if it was attached.
+    /// Detaches the connection from broadcasts: none reaches it after the call. Returns their room,
+    /// if it was attached.
     pub(super) async fn end_listening(&self, connection: &mut ConnectionState) -> Option<RoomId> {
         if !std::mem::take(&mut connection.listens) {
             return None;

@@ -1,4 +1,5 @@
-//! The use cases of messaging. Each rule is stated once here, for Socket.IO, plain WebSockets and REST alike.
+//! The use cases of messaging. Each rule is stated once here, for Socket.IO, plain WebSockets and
+//! REST alike.
 
 mod authenticate;
 mod connection_state;
@@ -41,8 +42,8 @@ pub struct MessagingCounters {
     pub append: Histogram,
 }
 
-/// An external service that also decides which actions users may take. Actions of trusted services are not submitted to
-/// it.
+/// An external service that also decides which actions users may take. Actions of trusted services
+/// are not submitted to it.
 #[async_trait]
 pub trait AuthorizationHook: Send + Sync {
     /// Decides whether the user may take the action in the room.
@@ -129,8 +130,8 @@ impl Messaging {
         &self.limits
     }
 
-    /// True on a node that shares nothing with other nodes and has no authorization hook. Most use cases complete there
-    /// without waiting.
+    /// True on a node that shares nothing with other nodes and has no authorization hook. Most use
+    /// cases complete there without waiting.
     #[must_use]
     pub fn is_alone(&self) -> bool {
         self.backplane.rate_limiter.is_none() && self.authorization_hook.is_none()
@@ -142,7 +143,8 @@ impl Messaging {
         self.backplane.lifecycle.is_up()
     }
 
-    /// Refuses at once while the backplane is known to be down. Otherwise each call would wait for its time-out.
+    /// Refuses at once while the backplane is known to be down. Otherwise each call would wait for
+    /// its time-out.
     fn ready(&self) -> Result<(), Refusal> {
         if self.is_ready() {
             Ok(())

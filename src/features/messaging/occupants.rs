@@ -1,4 +1,4 @@
-//! The users who are in a room.
+//! The occupants of a room.
 
 use super::{Messaging, OccupantPage};
 use crate::domain::policy::{Permit, Reading};

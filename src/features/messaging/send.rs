@@ -52,9 +52,9 @@ impl Messaging {
         Ok(appended)
     }
 
-    /// Returns when every event of the room that had arrived before the call has been offered to the connections here, the
-    /// sender's own included. A connection that sends many messages calls it now and then, so that the messages that come
-    /// back don't overflow its outbox.
+    /// Returns when every event of the room that had arrived before the call has been offered to
+    /// the connections here, the sender's own included. A connection that sends many messages calls
+    /// it now and then, so that the messages that come back don't overflow its outbox.
     pub async fn flush(&self, room: &RoomId) {
         self.delivery.flush(room).await;
     }

@@ -1,10 +1,13 @@
 //! The rate limits of users: a GCRA limiter for each user, shared between nodes.
 //!
-//! A node never asks the backplane before an event. It charges the event to its own limiter. Once per second it reports to
-//! the backplane the charges of each user whose unreported charges take the user's rate more than 62.5 ms to make up for,
-//! and receives the sum of what all nodes have reported. So in any period a user gets, in the whole cluster, what the rate
-//! allows for that period plus one burst. Beyond that only what passes before the nodes know of each other's charges: at
-//! most one burst for each further node, which the user owes and pays back later, and on each node the 62.5 ms that it
+//! A node never asks the backplane before an event: it charges the event to its own limiter. A
+//! charge is the time that the user's rate takes to make up for the event. Once per second the node
+//! reports to the backplane each user's unreported charges, if they exceed 62.5 ms, and receives
+//! the sum of all nodes' reports.
+//!
+//! So in any period, the whole cluster allows a user the rate's amount for that period plus one
+//! burst. It allows more only before the nodes know of each other's charges: at most one burst for
+//! each further node, which the user owes and pays back later, and on each node the 62.5 ms that it
 //! needn't report. While the backplane is down, each node limits on its own.
 
 use std::collections::HashMap;
@@ -37,7 +40,8 @@ struct State {
 }
 
 impl UserRateLimiter {
-    /// Limiters with those rates; `shared` is the backplane's sum over all nodes, if there can be other nodes.
+    /// Limiters with those rates; `shared` is the backplane's sum over all nodes, if there can be
+    /// other nodes.
     #[must_use]
     pub fn new(rates: Rates, shared: Option<Arc<dyn RateLimiter>>) -> Self {
         let state = State {
@@ -72,7 +76,7 @@ impl UserRateLimiter {
         Ok(())
     }
 
-    /// Reports to the backplane once, and raises the limiters to what all nodes have reported.
+    /// Reports to the backplane once, and raises the limiters to the sum of all nodes' reports.
     pub async fn synchronize(&self) {
         let Some(shared) = &self.shared else { return };
         let report = self.state.lock().take_report();
@@ -87,7 +91,8 @@ impl UserRateLimiter {
         }
     }
 
-    /// Synchronizes with the backplane once per second, for ever. Returns at once where that isn't needed.
+    /// Synchronizes with the backplane once per second, for ever. Returns at once where that isn't
+    /// needed.
     pub async fn run(&self) {
         if self.shared.is_none() || self.rates.are_off() {
             return;
@@ -121,7 +126,7 @@ mod tests {
     use super::*;
     use crate::domain::Rate;
 
-    /// The sum of what all nodes of a test have reported, as if no time passed, and the number of reports.
+    /// The sum of all nodes' reports, as if no time passed, and the number of reports.
     #[derive(Default)]
     struct Sum(Mutex<(HashMap<UserId, Charges>, usize)>);
 
@@ -179,7 +184,8 @@ mod tests {
             "400 were too many, and are owed"
         );
         assert!(nodes[1].spend(&ann, Cost::event(1)).unwrap_err().wait > Duration::from_secs(390));
-        // The first node reported before the second one did. It learns of those charges with its next report.
+        // The first node reported before the second one did. It learns of those charges with its
+        // next report.
         assert_eq!(allowed(&nodes[0], &ann, 1), 1);
         nodes[0].synchronize().await;
         assert_eq!(allowed(&nodes[0], &ann, 700), 0);

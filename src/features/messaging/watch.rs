@@ -5,7 +5,8 @@ use crate::delivery::OnWatched;
 use crate::domain::{Code, OnlineStatus, Refusal, UserId};
 
 impl Messaging {
-    /// Watches a user. First `on_watched` is called, then the current status is delivered, then every change.
+    /// Watches a user. First `on_watched` is called, then the current status is delivered, then
+    /// every change.
     ///
     /// # Errors
     /// `unauthorized`, `too_many_subscriptions`, `unavailable`; `on_watched` is not called then.
@@ -27,7 +28,7 @@ impl Messaging {
             .delivery
             .watch(target.clone(), outlet, on_watched)
             .await;
-        // A user who was watched before the call still is.
+        // A user that was watched before the call still is.
         if is_new && watched.is_err() {
             connection.watched.remove(&target);
         }
