@@ -169,3 +169,43 @@ impl<P: Clone, E> Cursor<P, E> {
         std::mem::take(&mut self.read_again)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_wait_until_the_subscription_is_confirmed() {
+        let mut subscription = Subscription::Pending(Vec::new());
+        assert_eq!(subscription.admit("first"), None);
+        assert_eq!(subscription.admit("second"), None);
+        assert!(!subscription.is_live());
+        assert_eq!(subscription.confirm(), ["first", "second"]);
+        assert!(subscription.is_live());
+        assert_eq!(subscription.admit("third"), Some("third"));
+    }
+
+    #[test]
+    fn an_ended_subscription_restarts_only_for_requests_that_arrived_meanwhile() {
+        let mut subscription = Subscription::Live;
+        subscription.end();
+        assert_eq!(subscription.admit("late"), None);
+        assert!(subscription.restart());
+        assert_eq!(subscription.confirm(), ["late"]);
+        subscription.end();
+        assert!(!subscription.restart());
+    }
+
+    #[test]
+    fn events_that_cannot_be_held_make_another_read_necessary() {
+        let mut cursor = Cursor::<u64, &str>::new(2);
+        for event in ["a", "b"] {
+            cursor.hold(event);
+            assert!(!cursor.take_read_again());
+        }
+        cursor.hold("c");
+        assert!(cursor.take_read_again());
+        assert!(!cursor.take_read_again(), "reported once");
+        assert_eq!(cursor.take_held().events, ["a", "b"]);
+    }
+}
