@@ -2,11 +2,33 @@
 
 use async_trait::async_trait;
 
+/// The implementations of the backplane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackplaneKind {
+    /// The node shares nothing with other nodes.
+    Embedded,
+    /// The nodes of a cluster share one Redis.
+    Redis,
+}
+
+impl BackplaneKind {
+    /// The name in the answer of `/health`: `embedded` or `redis`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Redis => "redis",
+        }
+    }
+}
+
 /// The lifecycle of a backplane.
 #[async_trait]
 pub trait Lifecycle: Send + Sync {
-    /// A description for the log: `embedded`, or `redis` with its kind and addresses. The
-    /// implementation's name comes first. Contains no password.
+    /// Which implementation it is.
+    fn kind(&self) -> BackplaneKind;
+    /// A description for the log: the kind, for Redis with its topology and addresses. Contains no
+    /// password.
     fn describe(&self) -> String;
     /// False when the node must not be sent new work: two heartbeats in a row have failed, or none
     /// has succeeded yet.

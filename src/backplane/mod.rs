@@ -31,7 +31,7 @@ pub mod record;
 pub mod redis;
 
 pub use bus::{Bus, BusEvent, BusSink, BusTopic, Typing};
-pub use lifecycle::{Counters, Lifecycle};
+pub use lifecycle::{BackplaneKind, Counters, Lifecycle};
 pub use log::{Appended, Entry, EntryKind, RoomLog, Slice, Window};
 pub use presence::{Changes, Joined, OccupantPage, Presence, Roster};
 pub use rate_limiter::RateLimiter;

@@ -20,9 +20,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{
-    Appended, Backplane, BackplaneError, BackplaneLimits, Bus, BusEvent, BusSink, BusTopic,
-    Changes, Counters, Joined, Lifecycle, OccupantPage, Presence, Result, RoomLog, Roster, Slice,
-    Typing, Window, is_permanent, record,
+    Appended, Backplane, BackplaneError, BackplaneKind, BackplaneLimits, Bus, BusEvent, BusSink,
+    BusTopic, Changes, Counters, Joined, Lifecycle, OccupantPage, Presence, Result, RoomLog,
+    Roster, Slice, Typing, Window, is_permanent, record,
 };
 use crate::domain::{
     ConnId, Head, Limits, NewMessage, OnlineStatus, RoomChange, RoomId, UserId, Username,
@@ -440,6 +440,10 @@ impl Bus for Memory {
 
 #[async_trait]
 impl Lifecycle for Memory {
+    fn kind(&self) -> BackplaneKind {
+        BackplaneKind::Embedded
+    }
+
     fn describe(&self) -> String {
         "embedded".to_owned()
     }

@@ -50,7 +50,7 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::{Backplane, BackplaneLimits, Counters, Lifecycle};
+use super::{Backplane, BackplaneKind, BackplaneLimits, Counters, Lifecycle};
 use batch::Appends;
 use bus::Subscriptions;
 use keys::Partition;
@@ -184,6 +184,10 @@ impl Node {
 
 #[async_trait]
 impl Lifecycle for Node {
+    fn kind(&self) -> BackplaneKind {
+        BackplaneKind::Redis
+    }
+
     fn describe(&self) -> String {
         self.description.clone()
     }

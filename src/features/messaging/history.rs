@@ -1,34 +1,34 @@
-//! Reading back what was said.
+//! Reading the messages of a room's log.
 
 use super::Messaging;
 use crate::backplane::{Entry, EntryKind, Window};
 use crate::domain::policy::{Permit, Reading};
 use crate::domain::{Head, Refusal};
 
-/// Which messages to read.
+/// The part of the log to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryWindow {
-    /// The first ones after this `seq`.
+    /// The first messages after this `seq`.
     After(u64),
-    /// The last ones before this `seq`.
+    /// The last messages before this `seq`.
     Before(u64),
-    /// The last ones.
+    /// The last messages.
     Newest,
 }
 
-/// What was read.
+/// A part of the log.
 #[derive(Debug)]
 pub struct HistoryPage {
-    /// In rising `seq`.
+    /// The messages, in ascending `seq`.
     pub entries: Vec<Entry>,
-    /// True when the log has more in the direction that was asked for.
+    /// True when the log has more messages in the direction of the request.
     pub has_more: bool,
     /// The log's end at that moment.
     pub head: Head,
 }
 
 impl Messaging {
-    /// Messages of a room: at most `limit`, and fewer when they come to more than `max_bytes`.
+    /// Reads messages of a room: at most `limit`, and fewer when their records exceed `max_bytes`.
     ///
     /// # Errors
     /// `unavailable`.
