@@ -75,7 +75,7 @@ async fn read_late<S: AsyncRead + AsyncWrite + Unpin>(mut slow: WebSocketStream<
 
 /// On a node in the test's own runtime, with or without TLS.
 async fn slow_reader_receives_everything(in_tls: bool) {
-    let pair = Pair::new();
+    let pair = Pair::generate();
     let (certificate, key) = (pair.path("cert.pem"), pair.path("key.pem"));
     let limits = [
         ("MAX_OUTBOX_BYTES", "67108864"),

@@ -77,7 +77,7 @@ async fn listener(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_and_the_health_check_use_tls_and_a_drain_ends_it() {
-    let pair = Pair::new();
+    let pair = Pair::generate();
     let (certificate, key) = (pair.path("cert.pem"), pair.path("key.pem"));
     let node = start(&[("TLS_CERT", &certificate), ("TLS_KEY", &key)]).await;
     let address = node.address();
@@ -120,7 +120,7 @@ async fn connections_and_the_health_check_use_tls_and_a_drain_ends_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unusable_certificate_or_key_ends_the_start_and_is_named() {
-    let (pair, other) = (Pair::new(), Pair::new());
+    let (pair, other) = (Pair::generate(), Pair::generate());
     let refusal = |certificate: &str, key: &str| {
         let files = TlsFiles {
             certificate: certificate.into(),
@@ -152,7 +152,7 @@ async fn an_unusable_certificate_or_key_ends_the_start_and_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_connection_loses_its_slot() {
-    let pair = Pair::new();
+    let pair = Pair::generate();
     let (address, _tls, _stop) = listener(&pair, 1, Duration::from_millis(200)).await;
     let mut silent = TcpStream::connect(address).await.unwrap();
     // It counts: there is no slot beside it.
@@ -177,11 +177,11 @@ async fn a_silent_connection_loses_its_slot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_http_1_is_accepted_over_tls() {
-    let pair = Pair::new();
+    let pair = Pair::generate();
     let (address, _tls, _stop) = listener(&pair, 10, PATIENCE).await;
     assert!(reach(address, &pair.client(&["h2"])).await.is_err());
     assert!(
-        reach(address, &Pair::new().client(&[])).await.is_err(),
+        reach(address, &Pair::generate().client(&[])).await.is_err(),
         "another authority's certificate"
     );
     let mut plain = TcpStream::connect(address).await.unwrap();
@@ -203,7 +203,7 @@ async fn only_http_1_is_accepted_over_tls() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewed_certificate_is_used_and_open_connections_stay() {
-    let mut pair = Pair::new();
+    let mut pair = Pair::generate();
     let (address, tls, _stop) = listener(&pair, 10, PATIENCE).await;
     let following = tokio::spawn(tls.reload_on_change(Duration::from_millis(5)));
     let mut open = reach(address, &pair.client(&[])).await.unwrap();
@@ -236,7 +236,7 @@ async fn a_renewed_certificate_is_used_and_open_connections_stay() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_reaches_redis_over_tls() {
-    let pair = Pair::new();
+    let pair = Pair::generate();
     let (ca, certificate, key) = (
         pair.path("ca.pem"),
         pair.path("cert.pem"),
@@ -260,7 +260,7 @@ async fn a_cluster_reaches_redis_over_tls() {
     ann.done("message", json!({"room_id": "r", "content": "hi"}))
         .await;
     bob.eventually("the message", |bob| bob.seqs() == [1]).await;
-    let stranger = Pair::new();
+    let stranger = Pair::generate();
     let distrustful = start(&[("REDIS_URL", &url), ("REDIS_CA", &stranger.path("ca.pem"))]).await;
     assert_eq!(
         http(distrustful.address(), "GET", "/readyz", &[], "")

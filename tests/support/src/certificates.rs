@@ -31,7 +31,8 @@ fn generate() -> (String, String, String) {
 }
 
 impl Pair {
-    pub fn new() -> Self {
+    /// Generates a pair in new files.
+    pub fn generate() -> Self {
         let dir = std::env::temp_dir().join(format!("hubbub-tls-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&dir).unwrap();
         let mut pair = Self {
