@@ -1,8 +1,10 @@
-//! hubbub: a horizontally scalable chat cluster that any Socket.IO client can talk to.
+//! hubbub: a horizontally scalable chat cluster for every Socket.IO client.
 //!
-//! In reading order: [`domain`] (what things are), [`backplane`] (what nodes share), [`delivery`] (from the bus to the
-//! members here), [`features`] (the use cases), [`gateway`] (the doors), [`auth`], [`server`] (the listener), [`config`],
-//! [`telemetry`], and [`app`], which puts them together. ARCHITECTURE.md has the map.
+//! In reading order: [`domain`] (values, limits and pure rules), [`backplane`] (the state that nodes
+//! share), [`delivery`] (from the bus to the connections on this node), [`features`] (the use cases),
+//! [`gateway`] (Socket.IO, plain WebSockets and REST), [`auth`] (tokens and keys), [`server`] (the
+//! listener and admission), [`config`], [`telemetry`], and [`app`], which puts them together.
+//! ARCHITECTURE.md has the map.
 
 pub mod domain;
 

@@ -13,7 +13,7 @@ pub struct NotADigest;
 
 /// The accepted keys, stored as digests. All have the same length, and a digest that leaks from
 /// memory cannot be used as a key.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct ApiKeys(Vec<[u8; 32]>);
 
 impl ApiKeys {

@@ -1,4 +1,5 @@
-//! Asks the node on this machine whether it is ready: the container's health check needs no other program.
+//! `hubbub healthcheck`: requests `/readyz` of the node on this machine, so that a container's health
+//! check needs no other program.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -15,57 +16,64 @@ use tokio_rustls::rustls;
 
 use crate::config::Config;
 
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The time that connecting, and each read and write, may take.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// The longest response that is read, in bytes.
+const MAX_RESPONSE_BYTES: u64 = 4096;
 
 pub(super) fn check(config: &Config) -> anyhow::Result<ExitCode> {
-    let mut address = config.address;
-    if address.ip().is_unspecified() {
-        // Who listens everywhere listens on loopback.
-        let loopback = if address.is_ipv4() {
-            IpAddr::V4(Ipv4Addr::LOCALHOST)
-        } else {
-            IpAddr::V6(Ipv6Addr::LOCALHOST)
-        };
-        address = SocketAddr::new(loopback, address.port());
-    }
+    let address = local(config.server.address);
     let stream =
-        TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("{address}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let answer = if config.tls.is_some() {
-        ask(in_tls(stream, address)?, address)?
+        TcpStream::connect_timeout(&address, TIMEOUT).with_context(|| format!("{address}"))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    let response = if config.server.tls.is_some() {
+        get_ready(with_tls(stream, address)?, address)?
     } else {
-        ask(stream, address)?
+        get_ready(stream, address)?
     };
-    let ready = answer.split(' ').nth(1) == Some("200");
-    println!("{}", answer.split("\r\n\r\n").nth(1).unwrap_or_default());
-    Ok(if ready {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let status = response.split(' ').nth(1);
+    println!("{}", response.split("\r\n\r\n").nth(1).unwrap_or_default());
+    match status {
+        Some("200") => Ok(ExitCode::SUCCESS),
+        _ => Ok(ExitCode::FAILURE),
+    }
 }
 
-fn ask(mut stream: impl Read + Write, address: SocketAddr) -> anyhow::Result<String> {
+/// The address to connect to: a node that listens on all addresses listens on loopback too.
+fn local(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    let loopback = match address {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    SocketAddr::new(loopback, address.port())
+}
+
+fn get_ready(mut stream: impl Read + Write, address: SocketAddr) -> anyhow::Result<String> {
     write!(
         stream,
         "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
     )?;
-    let mut answer = String::new();
-    stream.take(4096).read_to_string(&mut answer)?;
-    Ok(answer)
+    let mut response = String::new();
+    stream
+        .take(MAX_RESPONSE_BYTES)
+        .read_to_string(&mut response)?;
+    Ok(response)
 }
 
-fn in_tls(
+fn with_tls(
     stream: TcpStream,
     address: SocketAddr,
 ) -> anyhow::Result<StreamOwned<ClientConnection, TcpStream>> {
     let provider = Arc::new(ring::default_provider());
-    let anyone = Arc::new(Anyone(provider.clone()));
+    let verifier = Arc::new(AcceptAny(provider.clone()));
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(anyone)
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     let name = ServerName::IpAddress(address.ip().into());
     Ok(StreamOwned::new(
@@ -74,12 +82,12 @@ fn in_tls(
     ))
 }
 
-/// Takes any certificate: it names the host that clients know, and what answers at an address of this machine is asked
-/// nothing but whether it is well.
+/// Accepts every certificate. The certificate names the host that clients use, not this machine's
+/// address; and the health check sends no secret.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+struct AcceptAny(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -1,4 +1,4 @@
-//! The commands.
+//! The command line.
 
 mod healthcheck;
 mod serve;
@@ -7,19 +7,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use hubbub_bench::parse_duration;
 
 use crate::auth::NewToken;
-use crate::config::Config;
+use crate::config::{Config, docs};
 
 /// The lifetime of the tokens that `hubbub bench` signs for its connections.
 const BENCH_TOKEN_TTL: Duration = Duration::from_secs(86_400);
 
 /// A horizontally scalable chat cluster that any Socket.IO client can talk to.
 ///
-/// Configured by the environment, `.env` in the working directory, and a TOML file (HUBBUB_CONFIG); `hubbub config` shows
-/// what is in force.
+/// Configured by the environment, `.env` in the working directory, and a TOML file (HUBBUB_CONFIG).
+/// `hubbub config` prints the values in force.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
@@ -29,95 +29,114 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs a node (what `hubbub` alone does, too)
+    /// Runs a node; the default command
     Serve,
     /// Prints a JWT for development, signed with JWT_SECRET
-    Token {
-        /// The user's id
-        #[arg(long)]
-        user: String,
-        /// The user's name [default: the id]
-        #[arg(long)]
-        name: Option<String>,
-        /// `service` or `admin` may use every REST route
-        #[arg(long)]
-        role: Option<String>,
-        /// Rooms that it is limited to, separated by commas; a name that ends in * is a prefix [default: all]
-        #[arg(long, value_delimiter = ',')]
-        rooms: Option<Vec<String>>,
-        /// Seconds until it expires; also 90s, 15m, 12h, 30d
-        #[arg(long, default_value = "1h", value_parser = parse_duration)]
-        ttl: Duration,
-    },
-    /// Prints the effective configuration, secrets hidden, and warns of what is weak; fails with a message when it is wrong
+    Token(TokenOptions),
+    /// Prints the configuration in force, with secrets hidden, and warns of weak settings; fails with
+    /// a message when it can't be used
     Config {
-        /// Fail when anything is weak, too
+        /// Fail also when a setting is weak
         #[arg(long)]
         strict: bool,
+        /// Print the documentation of all keys instead: docs/configuration.md, .env.example, or the
+        /// keys as JSON
+        #[arg(long, value_name = "FORMAT", conflicts_with = "strict")]
+        docs: Option<DocsFormat>,
     },
-    /// Exits with 0 when the node on this machine is ready (for container health checks)
+    /// Exits with 0 when the node on this machine is ready, for container health checks
     Healthcheck,
     Bench(Box<hubbub_bench::Options>),
+}
+
+#[derive(Debug, Args)]
+struct TokenOptions {
+    /// The user's id
+    #[arg(long)]
+    user: String,
+    /// The user's name [default: the id]
+    #[arg(long)]
+    name: Option<String>,
+    /// The user's role; `service` and `admin` may use every REST route
+    #[arg(long)]
+    role: Option<String>,
+    /// Rooms that the token is limited to, separated by commas; a name that ends in * is a prefix
+    /// [default: all rooms]
+    #[arg(long, value_delimiter = ',')]
+    rooms: Option<Vec<String>>,
+    /// Seconds until the token expires; also 90s, 15m, 12h, 30d
+    #[arg(long, default_value = "1h", value_parser = parse_duration)]
+    ttl: Duration,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DocsFormat {
+    /// docs/configuration.md
+    Markdown,
+    /// .env.example
+    Env,
+    /// JSON, for checks of deployment files
+    Keys,
 }
 
 impl Cli {
     /// Runs the command.
     ///
     /// # Errors
-    /// In words for whoever typed it.
+    /// With a message for the terminal.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        // What it needs is on its command line: the nodes that it tries are configured elsewhere.
-        if let Some(Command::Bench(options)) = &self.command {
-            return hubbub_bench::run(options, |user, secret| {
+        match self.command.unwrap_or(Command::Serve) {
+            Command::Serve => serve::serve(&Config::load()?),
+            Command::Token(options) => print_token(options, &Config::load()?),
+            Command::Config {
+                docs: Some(format), ..
+            } => Ok(print_docs(format)),
+            Command::Config { strict, docs: None } => Ok(print_config(&Config::load()?, strict)),
+            Command::Healthcheck => healthcheck::check(&Config::load()?),
+            // Everything it needs is on its command line: the nodes it measures have their own
+            // configuration.
+            Command::Bench(options) => hubbub_bench::run(&options, |user, secret| {
                 Ok(NewToken::lasting(user, BENCH_TOKEN_TTL).sign(secret)?)
-            });
-        }
-        let config = Config::load()?;
-        match self.command {
-            None | Some(Command::Serve | Command::Bench(_)) => serve::serve(&config),
-            Some(Command::Token {
-                user,
-                name,
-                role,
-                rooms,
-                ttl,
-            }) => {
-                let secret = config
-                    .settings
-                    .token_secret()
-                    .context("JWT_SECRET is not set")?;
-                let (aud, iss) = config.tokens.map_or_else(Default::default, |tokens| {
-                    (
-                        tokens.rules.audience.into_iter().next(),
-                        tokens.rules.issuer.into_iter().next(),
-                    )
-                });
-                let token = NewToken {
-                    username: name,
-                    role,
-                    rooms,
-                    aud,
-                    iss,
-                    ..NewToken::lasting(&user, ttl)
-                };
-                println!("{}", token.sign(secret)?);
-                Ok(ExitCode::SUCCESS)
-            }
-            Some(Command::Config { strict }) => {
-                print!("{}", config.render());
-                for warning in &config.warnings {
-                    eprintln!("warning: {warning}");
-                }
-                let is_weak = strict && !config.warnings.is_empty();
-                Ok(if is_weak {
-                    ExitCode::FAILURE
-                } else {
-                    ExitCode::SUCCESS
-                })
-            }
-            Some(Command::Healthcheck) => healthcheck::check(&config),
+            }),
         }
     }
+}
+
+fn print_token(options: TokenOptions, config: &Config) -> anyhow::Result<ExitCode> {
+    let signer = config.identity.signer.as_ref();
+    let signer = signer.context("JWT_SECRET is not set")?;
+    let token = NewToken {
+        username: options.name,
+        role: options.role,
+        rooms: options.rooms,
+        aud: signer.audience.clone(),
+        iss: signer.issuer.clone(),
+        ..NewToken::lasting(&options.user, options.ttl)
+    };
+    println!("{}", token.sign(&signer.secret)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_config(config: &Config, strict: bool) -> ExitCode {
+    print!("{}", config.render());
+    for warning in &config.warnings {
+        eprintln!("warning: {warning}");
+    }
+    if strict && !config.warnings.is_empty() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn print_docs(format: DocsFormat) -> ExitCode {
+    let text = match format {
+        DocsFormat::Markdown => docs::markdown(),
+        DocsFormat::Env => docs::env_example(),
+        DocsFormat::Keys => docs::keys_json(),
+    };
+    print!("{text}");
+    ExitCode::SUCCESS
 }
 
 #[cfg(test)]
@@ -125,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_definition_of_the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
     }

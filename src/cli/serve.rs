@@ -1,4 +1,4 @@
-//! Runs a node until it is told to end.
+//! `hubbub serve`: runs a node until a signal ends it.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,21 +9,24 @@ use crate::app::App;
 use crate::config::Config;
 use crate::telemetry::log;
 
-/// Who presses Ctrl-C doesn't want to wait for a paced drain.
-const HASTY_DRAIN: Duration = Duration::from_secs(1);
+/// The drain after Ctrl-C: nobody waits for a paced drain in a terminal.
+const INTERRUPT_DRAIN: Duration = Duration::from_secs(1);
 
 pub(super) fn serve(config: &Config) -> anyhow::Result<ExitCode> {
-    log::start(config.log_format, &config.settings.rust_log)?;
-    // Each connection takes a file; who set a hard limit meant that one.
+    log::start(&config.log)?;
+    // Each connection takes a file. The limit is raised to the hard limit only, which is a deliberate
+    // choice of the system's administrator.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit on open files could not be raised");
     }
     runtime()?.block_on(run(config))
 }
 
-/// A runtime for as many cores as this process may use. For one of them tokio's other scheduler is the better: it has one queue,
-/// first come, first served. The one for several has a short queue for each thread, and what doesn't fit there comes after
-/// everything that does.
+/// A runtime for as many cores as this process may use.
+///
+/// With one core tokio's current-thread scheduler is better: it has one queue, first come, first
+/// served. The multi-thread scheduler has a short queue for each thread, and tasks that do not fit
+/// into it run after all tasks that do.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut builder = match cores {
@@ -43,20 +46,20 @@ async fn run(config: &Config) -> anyhow::Result<ExitCode> {
     tracing::info!(
         address = %app.address(),
         backplane = app.describe_backplane(),
-        auth = format!("{:?}", config.auth_mode).to_lowercase(),
+        auth = config.identity.mode.name(),
         version = env!("CARGO_PKG_VERSION"),
         "hubbub listens"
     );
-    let over = tokio::select! {
-        _ = terminate.recv() => Duration::from_secs(config.settings.drain_secs),
-        _ = interrupt.recv() => HASTY_DRAIN,
+    let drain = tokio::select! {
+        _ = terminate.recv() => config.server.drain,
+        _ = interrupt.recv() => INTERRUPT_DRAIN,
     };
     tokio::select! {
-        () = app.drain(over) => {
+        () = app.drain(drain) => {
             tracing::info!("stopped");
             Ok(ExitCode::SUCCESS)
         }
-        // Told twice: at once.
+        // A second signal ends the process at once.
         _ = terminate.recv() => Ok(ExitCode::FAILURE),
         _ = interrupt.recv() => Ok(ExitCode::FAILURE),
     }

@@ -1,13 +1,16 @@
-//! Configuration by chance: whatever is written, the start goes on with sound values, or ends with a word about them.
+//! Configuration from random input: every input is either refused with a message, or yields values
+//! within their limits. No secret is printed in either case.
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hubbub_fuzz::Target;
 
 use super::*;
+use crate::config::identity::AuthMode;
 
-/// In every secret that is set.
+/// A part of every secret that the seeds set.
 const SECRET: &str = "hunter2hunter2hunter2hunter2hunter2";
 
 struct Files(PathBuf);
@@ -31,7 +34,8 @@ impl Drop for Files {
     }
 }
 
-/// Whether every secret in `written` stands behind a key of its own, so that no message may show it.
+/// Whether every secret in `written` follows a key for secrets on its line, so that no message may
+/// show it.
 fn in_its_place(written: &str) -> bool {
     const KEYS: [&str; 6] = [
         "JWT_SECRET=",
@@ -53,7 +57,8 @@ fn in_its_place(written: &str) -> bool {
         .all(placed)
 }
 
-/// The shape: the end of what is said, as it may begin with a key. No name of a host is looked up.
+/// Returns the shape of the result: of an error its end, as it may begin with a key. Host names are
+/// not resolved.
 fn check(
     mut environment: BTreeMap<String, String>,
     dotenv: &Path,
@@ -70,51 +75,18 @@ fn check(
     );
     match Config::from_sources(environment, dotenv) {
         Ok(config) => {
-            let settings = &config.settings;
-            let shown = config.render();
-            let secrets = [
-                &settings.jwt_secret,
-                &settings.redis_password,
-                &settings.api_keys,
-            ];
-            // A secret that is also the value of another key is none.
-            let others = settings
-                .shown()
-                .into_iter()
-                .filter(|(key, _)| !SECRETS.contains(key));
-            let others: String = others.map(|(_, value)| value).collect();
-            for secret in secrets
-                .into_iter()
-                .flatten()
-                .filter(|secret| secret.contains(SECRET))
-            {
-                assert!(
-                    others.contains(SECRET) || !shown.contains(secret.as_str()),
-                    "{shown}"
-                );
-            }
-            assert!(
-                settings.max_event_bytes > 0
-                    && settings.history_size > 0
-                    && settings.ping_interval_ms >= 100
-            );
-            assert!(
-                settings.max_outbox_bytes / 4 >= settings.max_event_bytes
-                    && settings.jwt_leeway_secs <= 30
-            );
-            assert!(
-                config.auth_mode == AuthMode::Open || config.authenticator().unwrap().needs_token()
-            );
-            let _ = (
-                config.limits(),
-                config.backplane_limits(),
-                config.caps(),
-                config.api_keys(),
-            );
+            assert_secrets_are_hidden(&config);
+            assert!(config.limits.event_bytes > 0 && config.backplane.history_size > 0);
+            assert!(config.connections.socketio.ping_interval >= Duration::from_millis(100));
+            assert!(config.connections.outbox_bytes / 4 >= config.limits.event_bytes);
+            let leeway = config.effective["JWT_LEEWAY_SECS"].as_deref().unwrap();
+            assert!(leeway.trim().parse::<u64>().unwrap() <= 30);
+            let is_open = config.identity.mode == AuthMode::Open;
+            assert!(is_open || config.identity.authenticator.needs_token());
             format!(
                 "{:?} {:?} {}",
-                config.auth_mode,
-                config.log_format,
+                config.identity.mode,
+                config.log.format,
                 config.redis.is_some()
             )
         }
@@ -127,6 +99,23 @@ fn check(
             );
             text.chars().rev().take(30).collect()
         }
+    }
+}
+
+/// A secret that is also the value of another key may be printed there.
+fn assert_secrets_are_hidden(config: &Config) {
+    let shown = config.render();
+    let values = |is_secret: bool| {
+        keys()
+            .filter(move |key| (key.secret && key.name != "REDIS_URL") == is_secret)
+            .filter_map(|key| config.effective.get(key.name)?.as_deref())
+    };
+    let others: String = values(false).collect();
+    for secret in values(true).filter(|secret| secret.contains(SECRET)) {
+        assert!(
+            others.contains(SECRET) || !shown.contains(secret),
+            "{shown}"
+        );
     }
 }
 
@@ -211,10 +200,7 @@ fn fuzz_toml() {
 fn fuzz_environment() {
     let secrets =
         format!("JWT_SECRET={SECRET}\nREDIS_URL=redis://:{SECRET}@h:1\nAPI_KEYS={SECRET}, b");
-    let every: String = Settings::KEYS
-        .iter()
-        .map(|key| format!("{}=7\n", key.to_uppercase()))
-        .collect();
+    let every: String = keys().map(|key| format!("{}=7\n", key.name)).collect();
     let seeds: &[&[u8]] = &[
         secrets.as_bytes(),
         every.as_bytes(),

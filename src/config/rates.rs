@@ -1,115 +1,226 @@
-//! The keys of rates: what they are where nobody set them, and what the other parts get of them.
+//! Section: how much a connection, a user, an address and a REST caller may do per second.
+//!
+//! Rates that are not set follow from those of one connection: a deployment that raises these does
+//! not have to raise the others too.
 
-use super::{Config, Settings};
+use super::error::ConfigError;
+use super::key::{Key, KeyDefault, Section, Unit};
+use super::parse::number;
+use super::values::Values;
 use crate::domain::{Limits, Rate, Rates};
 
-/// Sets what isn't set. What a user or an address may do follows from what a socket may: so whoever raises that needn't
-/// raise the rest. Addresses have no limits while nobody has said whose address is whose.
-pub(super) fn fill(settings: &mut Settings) {
-    let events = u64::from(settings.rate_events_per_sec);
-    let bytes = events.saturating_mul(settings.max_content_bytes as u64);
-    let of_address = |rate: u64| {
-        if settings.trusted_proxies.is_some() {
-            rate
-        } else {
-            0
-        }
+const EVENTS: Key = Key {
+    name: "RATE_EVENTS_PER_SEC",
+    default: KeyDefault::Value("50"),
+    unit: Unit::PerSecond,
+    summary: "Events of one connection.",
+    ..Key::PLAIN
+};
+const EVENTS_BURST: Key = Key {
+    name: "RATE_EVENTS_BURST",
+    default: KeyDefault::Value("400"),
+    summary: "Events that a connection may send at once.",
+    help: "A client with 100 rooms and 200 status subscriptions restores them in one burst when it \
+           reconnects.",
+    ..Key::PLAIN
+};
+const JOINS: Key = Key {
+    name: "RATE_JOINS_PER_SEC",
+    default: KeyDefault::Derived("40 % of `RATE_EVENTS_PER_SEC`"),
+    unit: Unit::PerSecond,
+    summary: "Joins of one connection.",
+    example: "20",
+    ..Key::PLAIN
+};
+const BYTES: Key = Key {
+    name: "RATE_BYTES_PER_SEC",
+    default: KeyDefault::Derived("`RATE_EVENTS_PER_SEC` × `MAX_CONTENT_BYTES`"),
+    unit: Unit::BytesPerSecond,
+    summary: "Bytes of one connection's events.",
+    example: "819200",
+    ..Key::PLAIN
+};
+const MAX_REFUSALS: Key = Key {
+    name: "MAX_RATE_REFUSALS",
+    default: KeyDefault::Value("1000"),
+    summary: "A connection is closed when this many more of its events were refused for a rate than \
+              `RATE_EVENTS_PER_SEC` would let through.",
+    help: "0: never.",
+    ..Key::PLAIN
+};
+const USER_EVENTS: Key = Key {
+    name: "RATE_USER_EVENTS_PER_SEC",
+    default: KeyDefault::Derived("8 × `RATE_EVENTS_PER_SEC`"),
+    unit: Unit::PerSecond,
+    summary: "Events of one user, in the whole cluster.",
+    example: "400",
+    ..Key::PLAIN
+};
+const USER_JOINS: Key = Key {
+    name: "RATE_USER_JOINS_PER_SEC",
+    default: KeyDefault::Derived("2 × `RATE_EVENTS_PER_SEC`"),
+    unit: Unit::PerSecond,
+    summary: "Joins of one user, in the whole cluster.",
+    example: "100",
+    ..Key::PLAIN
+};
+const USER_BYTES: Key = Key {
+    name: "RATE_USER_BYTES_PER_SEC",
+    default: KeyDefault::Derived("8 × `RATE_EVENTS_PER_SEC` × `MAX_CONTENT_BYTES`"),
+    unit: Unit::BytesPerSecond,
+    summary: "Bytes of one user's events, in the whole cluster.",
+    example: "6553600",
+    ..Key::PLAIN
+};
+const USER_CONNECTS: Key = Key {
+    name: "RATE_USER_CONNECTS_PER_SEC",
+    default: KeyDefault::Derived("25 % of `MAX_SOCKETS_PER_USER`"),
+    unit: Unit::PerSecond,
+    summary: "New connections of one user, in the whole cluster.",
+    example: "5",
+    ..Key::PLAIN
+};
+const IP_EVENTS: Key = Key {
+    name: "RATE_IP_EVENTS_PER_SEC",
+    default: KeyDefault::Derived(
+        "40 × `RATE_EVENTS_PER_SEC` with `TRUSTED_PROXIES`, `0` without it",
+    ),
+    unit: Unit::PerSecond,
+    summary: "Events and REST requests from one address (IPv6: one /64), on one node.",
+    example: "0",
+    ..Key::PLAIN
+};
+const IP_JOINS: Key = Key {
+    name: "RATE_IP_JOINS_PER_SEC",
+    default: KeyDefault::Derived(
+        "10 × `RATE_EVENTS_PER_SEC` with `TRUSTED_PROXIES`, `0` without it",
+    ),
+    unit: Unit::PerSecond,
+    summary: "Joins from one address, on one node.",
+    example: "0",
+    ..Key::PLAIN
+};
+const IP_BYTES: Key = Key {
+    name: "RATE_IP_BYTES_PER_SEC",
+    default: KeyDefault::Derived(
+        "40 × `RATE_EVENTS_PER_SEC` × `MAX_CONTENT_BYTES` with `TRUSTED_PROXIES`, `0` without it",
+    ),
+    unit: Unit::BytesPerSecond,
+    summary: "Bytes of events from one address, on one node.",
+    example: "0",
+    ..Key::PLAIN
+};
+const IP_HANDSHAKES: Key = Key {
+    name: "RATE_IP_HANDSHAKES_PER_SEC",
+    default: KeyDefault::Derived("`250` with `TRUSTED_PROXIES`, `0` without it"),
+    unit: Unit::PerSecond,
+    summary: "Handshakes from one address, on one node.",
+    example: "0",
+    ..Key::PLAIN
+};
+const POSTS: Key = Key {
+    name: "RATE_POSTS_PER_SEC",
+    default: KeyDefault::Derived("100 × `RATE_EVENTS_PER_SEC`"),
+    unit: Unit::PerSecond,
+    summary: "`POST /messages` of one caller, on one node.",
+    example: "5000",
+    ..Key::PLAIN
+};
+const BROADCASTS: Key = Key {
+    name: "RATE_BROADCASTS_PER_SEC",
+    default: KeyDefault::Derived("`RATE_EVENTS_PER_SEC`"),
+    unit: Unit::PerSecond,
+    summary: "`POST /api/broadcast` of one caller, on one node.",
+    example: "50",
+    ..Key::PLAIN
+};
+
+pub(super) const SECTION: Section = Section {
+    title: "Rate limits",
+    intro: "0 is no limit. Each rate allows 20 times its number at once, except that \
+            `RATE_EVENTS_BURST` is the burst of `RATE_EVENTS_PER_SEC`.",
+    keys: &[
+        &EVENTS,
+        &EVENTS_BURST,
+        &JOINS,
+        &BYTES,
+        &MAX_REFUSALS,
+        &USER_EVENTS,
+        &USER_JOINS,
+        &USER_BYTES,
+        &USER_CONNECTS,
+        &IP_EVENTS,
+        &IP_JOINS,
+        &IP_BYTES,
+        &IP_HANDSHAKES,
+        &POSTS,
+        &BROADCASTS,
+    ],
+};
+
+/// How much a connection, a user, an address and a REST caller may do.
+pub(crate) struct RateSettings {
+    /// Of one connection.
+    pub socket: Rates,
+    /// Of one user, in the cluster.
+    pub user: Rates,
+    /// Of one address, on this node.
+    pub address: Rates,
+    /// `POST /messages` of one caller, on this node.
+    pub posts: Rate,
+    /// `POST /api/broadcast` of one caller, on this node.
+    pub broadcasts: Rate,
+    /// Refusals after which a connection is closed; 0: never.
+    pub max_refusals: u64,
+}
+
+/// The values of other sections that the defaults follow from.
+pub(super) struct Basis {
+    pub content_bytes: usize,
+    pub sockets_per_user: usize,
+    /// Whether it is known which addresses belong to clients. Without that, addresses have no limits
+    /// by default.
+    pub knows_addresses: bool,
+}
+
+pub(super) fn parse(values: &mut Values, basis: &Basis) -> Result<RateSettings, ConfigError> {
+    let events: u64 = values.required(&EVENTS, number(0, u32::MAX.into()))?;
+    let burst = values.required(&EVENTS_BURST, number(1, u32::MAX.into()))?;
+    let bytes = events.saturating_mul(basis.content_bytes as u64);
+    // In the time that a burst takes, a user opens as many connections as one may have.
+    let connects = (basis.sockets_per_user as u64).div_ceil(4);
+    let of_address = |rate: u64| if basis.knows_addresses { rate } else { 0 };
+    let mut rate = |key: &'static Key, default: u64| -> Result<Rate, ConfigError> {
+        let per_sec = values.derived(key, default)?;
+        Ok(Rate::with_burst_of(per_sec, Limits::BURST_SECS))
     };
-    // A user: as many sockets at once as one may have, in the time that a burst of theirs takes.
-    let connects = (settings.max_sockets_per_user as u64).div_ceil(4);
-    let defaults = [
-        (
-            &mut settings.rate_joins_per_sec,
-            events.saturating_mul(2).div_ceil(5),
-        ),
-        (&mut settings.rate_bytes_per_sec, bytes),
-        (
-            &mut settings.rate_user_events_per_sec,
-            events.saturating_mul(8),
-        ),
-        (
-            &mut settings.rate_user_joins_per_sec,
-            events.saturating_mul(2),
-        ),
-        (
-            &mut settings.rate_user_bytes_per_sec,
-            bytes.saturating_mul(8),
-        ),
-        (&mut settings.rate_user_connects_per_sec, connects),
-        (
-            &mut settings.rate_ip_events_per_sec,
-            of_address(events.saturating_mul(40)),
-        ),
-        (
-            &mut settings.rate_ip_joins_per_sec,
-            of_address(events.saturating_mul(10)),
-        ),
-        (
-            &mut settings.rate_ip_bytes_per_sec,
-            of_address(bytes.saturating_mul(40)),
-        ),
-        (&mut settings.rate_ip_handshakes_per_sec, of_address(250)),
-        (&mut settings.rate_posts_per_sec, events.saturating_mul(100)),
-        (&mut settings.rate_broadcasts_per_sec, events),
-    ];
-    for (key, default) in defaults {
-        key.get_or_insert(default);
-    }
-}
-
-fn rate(per_sec: Option<u64>) -> Rate {
-    Rate::with_burst_of(per_sec.unwrap_or_default(), Limits::BURST_SECS)
-}
-
-impl Config {
-    /// What one socket may spend.
-    #[must_use]
-    pub fn socket_rates(&self) -> Rates {
-        let settings = &self.settings;
-        Rates {
-            events: Rate {
-                per_sec: settings.rate_events_per_sec.into(),
-                burst: settings.rate_events_burst.into(),
-            },
-            joins: rate(settings.rate_joins_per_sec),
-            bytes: rate(settings.rate_bytes_per_sec),
-            connects: Rate::default(),
-        }
-    }
-
-    /// What one user may spend, in the cluster.
-    #[must_use]
-    pub fn user_rates(&self) -> Rates {
-        let settings = &self.settings;
-        Rates {
-            events: rate(settings.rate_user_events_per_sec),
-            joins: rate(settings.rate_user_joins_per_sec),
-            bytes: rate(settings.rate_user_bytes_per_sec),
-            connects: rate(settings.rate_user_connects_per_sec),
-        }
-    }
-
-    /// What one address may spend on this node.
-    #[must_use]
-    pub fn address_rates(&self) -> Rates {
-        let settings = &self.settings;
-        Rates {
-            events: rate(settings.rate_ip_events_per_sec),
-            joins: rate(settings.rate_ip_joins_per_sec),
-            bytes: rate(settings.rate_ip_bytes_per_sec),
-            connects: rate(settings.rate_ip_handshakes_per_sec),
-        }
-    }
-
-    /// What one caller may post on this node.
-    #[must_use]
-    pub fn posts(&self) -> Rate {
-        rate(self.settings.rate_posts_per_sec)
-    }
-
-    /// What one caller may broadcast on this node.
-    #[must_use]
-    pub fn broadcasts(&self) -> Rate {
-        rate(self.settings.rate_broadcasts_per_sec)
-    }
+    let socket = Rates {
+        events: Rate {
+            per_sec: events,
+            burst,
+        },
+        joins: rate(&JOINS, events.saturating_mul(2).div_ceil(5))?,
+        bytes: rate(&BYTES, bytes)?,
+        connects: Rate::default(),
+    };
+    let user = Rates {
+        events: rate(&USER_EVENTS, events.saturating_mul(8))?,
+        joins: rate(&USER_JOINS, events.saturating_mul(2))?,
+        bytes: rate(&USER_BYTES, bytes.saturating_mul(8))?,
+        connects: rate(&USER_CONNECTS, connects)?,
+    };
+    let address = Rates {
+        events: rate(&IP_EVENTS, of_address(events.saturating_mul(40)))?,
+        joins: rate(&IP_JOINS, of_address(events.saturating_mul(10)))?,
+        bytes: rate(&IP_BYTES, of_address(bytes.saturating_mul(40)))?,
+        connects: rate(&IP_HANDSHAKES, of_address(250))?,
+    };
+    Ok(RateSettings {
+        socket,
+        user,
+        address,
+        posts: rate(&POSTS, events.saturating_mul(100))?,
+        broadcasts: rate(&BROADCASTS, events)?,
+        max_refusals: values.required(&MAX_REFUSALS, number(0, u64::MAX))?,
+    })
 }

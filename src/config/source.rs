@@ -1,172 +1,201 @@
-//! Where values come from, and which keys may stand there.
+//! Where values come from: the environment, `.env` and a TOML file, and which keys each may hold.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::{ConfigError, Settings};
+use super::error::ConfigError;
+use super::key::{Key, Section};
+use super::values::{Given, Values};
+use super::{keys, server};
 
-/// Names the TOML file.
-const FILE_KEY: &str = "hubbub_config";
-/// What some platforms call `SERVER_PORT`.
-const PORT_KEY: &str = "port";
+const ENVIRONMENT: &str = "the environment";
+const DOTENV: &str = ".env";
+const FILE: &str = "the TOML file";
+/// The name of `SERVER_PORT` in lower case, which `PORT` stands in for.
+const SERVER_PORT: &str = "server_port";
+/// The longest unknown key that an error message shows.
+const SHOWN_KEY_BYTES: usize = 40;
 
-/// Keys and values as they were written, never guessed to be anything but text.
-struct Texts {
-    name: String,
-    values: BTreeMap<String, String>,
+const HUBBUB_CONFIG: Key = Key {
+    name: "HUBBUB_CONFIG",
+    summary: "TOML file with the same keys in lower case.",
+    help: "It is read when the environment or `.env` names it.",
+    example: "hubbub.toml",
+    ..Key::PLAIN
+};
+
+pub(super) const SECTION: Section = Section {
+    title: "Configuration file",
+    intro: "",
+    keys: &[&HUBBUB_CONFIG],
+};
+
+/// The values of one source under its name, with keys in lower case.
+struct Source {
+    name: &'static str,
+    values: Dict,
 }
 
-impl Provider for Texts {
+impl Source {
+    /// Keeps the keys that hubbub has. `PORT` becomes `SERVER_PORT`, unless the source has that too.
+    fn new(name: &'static str, mut values: Dict) -> Self {
+        values.retain(|key, _| is_known(key));
+        let port = values
+            .keys()
+            .find(|key| server::PORT.is_named(key))
+            .cloned();
+        if let Some(port) = port.and_then(|key| values.remove(&key)) {
+            values.entry(SERVER_PORT.to_owned()).or_insert(port);
+        }
+        Self { name, values }
+    }
+
+    /// A source of texts. An empty value counts as left out, so that a template may leave one blank.
+    fn of_texts(name: &'static str, pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        let pairs = pairs.into_iter();
+        let mut values: Dict = pairs
+            .map(|(key, value)| (key.to_lowercase(), Value::from(value)))
+            .collect();
+        values.retain(|_, value| value.as_str() != Some(""));
+        Self::new(name, values)
+    }
+
+    /// The path of the TOML file, if this source names one.
+    fn file(&self) -> Option<&str> {
+        let (_, path) = self
+            .values
+            .iter()
+            .find(|(key, _)| HUBBUB_CONFIG.is_named(key))?;
+        path.as_str()
+    }
+}
+
+impl Provider for Source {
     fn metadata(&self) -> Metadata {
-        Metadata::named(self.name.clone())
+        Metadata::named(self.name)
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        let values = self
-            .values
-            .iter()
-            .map(|(key, value)| (key.clone(), Value::from(value.clone())))
-            .collect();
-        Ok(Profile::Default.collect(values))
+        Ok(Profile::Default.collect(self.values.clone()))
     }
 }
 
-pub(super) fn known(key: &str) -> bool {
-    key == FILE_KEY || key == PORT_KEY || Settings::KEYS.contains(&key)
+/// Whether hubbub has a key of this name in lower case.
+pub(super) fn is_known(name: &str) -> bool {
+    keys().any(|key| key.is_named(name))
 }
 
-/// Lower-case keys. `PORT` becomes `SERVER_PORT`, unless that is there too.
-fn texts(name: &str, pairs: impl IntoIterator<Item = (String, String)>) -> Texts {
-    let mut values: BTreeMap<String, String> = pairs
-        .into_iter()
-        .map(|(key, value)| (key.to_lowercase(), value))
-        .filter(|(key, _)| known(key))
-        .collect();
-    // An empty value is as if it weren't there: so a template may leave one blank.
-    values.retain(|_, value| !value.is_empty());
-    if let Some(port) = values.remove(PORT_KEY) {
-        values.entry("server_port".to_owned()).or_insert(port);
+/// The values of all sources. The environment takes precedence over `.env`, and `.env` over the
+/// TOML file.
+pub(super) fn read(
+    environment: BTreeMap<String, String>,
+    dotenv: &Path,
+) -> Result<Values, ConfigError> {
+    let environment = Source::of_texts(ENVIRONMENT, environment);
+    let dotenv = Source::of_texts(DOTENV, read_dotenv(dotenv)?);
+    let mut figment = Figment::new();
+    if let Some(path) = environment.file().or(dotenv.file()) {
+        figment = figment.merge(read_toml(Path::new(path))?);
     }
-    Texts {
-        name: name.to_owned(),
-        values,
-    }
+    texts(&figment.merge(dotenv).merge(environment))
 }
 
+/// The pairs of the `.env` file, which need not exist.
 fn read_dotenv(path: &Path) -> Result<Vec<(String, String)>, ConfigError> {
-    let pairs = match dotenvy::from_path_iter(path) {
+    let lines = match dotenvy::from_path_iter(path) {
+        Ok(lines) => lines,
         Err(dotenvy::Error::Io(error)) if error.kind() == ErrorKind::NotFound => {
             return Ok(Vec::new());
         }
-        Err(error) => return Err(ConfigError(format!(".env can't be read: {error}"))),
-        Ok(pairs) => pairs,
+        Err(dotenvy::Error::Io(error)) => {
+            return Err(ConfigError::UnreadableDotenv(error.to_string()));
+        }
+        Err(_) => return Err(ConfigError::MalformedDotenv),
     };
-    // The error of a line would quote it, and the line may hold a secret.
-    let pairs: Vec<_> = pairs.collect::<Result<_, _>>().map_err(|_| {
-        ConfigError(".env has a line that isn't KEY=value (quote values with spaces)".to_owned())
-    })?;
+    let pairs: Vec<(String, String)> = lines
+        .collect::<Result<_, _>>()
+        .map_err(|_| ConfigError::MalformedDotenv)?;
     for (key, _) in &pairs {
-        if !known(&key.to_lowercase()) {
-            return Err(ConfigError(format!("{key} in .env is not a key of hubbub")));
+        if !is_known(&key.to_lowercase()) {
+            return Err(unknown_key(key, DOTENV));
         }
     }
     Ok(pairs)
 }
 
-/// All sources, the environment winning over `.env`, and that over the TOML file.
-pub(super) fn figment(
-    environment: BTreeMap<String, String>,
-    dotenv: &Path,
-) -> Result<Figment, ConfigError> {
-    let environment = texts("the environment", environment);
-    let dotenv = texts(".env", read_dotenv(dotenv)?);
-    let mut figment = Figment::new();
-    if let Some(path) = environment
-        .values
-        .get(FILE_KEY)
-        .or_else(|| dotenv.values.get(FILE_KEY))
-    {
-        let wrong = |what: String| ConfigError(format!("HUBBUB_CONFIG: {path}: {what}"));
-        let content = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-        let toml = Toml::string(&content);
+fn read_toml(path: &Path) -> Result<Source, ConfigError> {
+    let content =
+        std::fs::read_to_string(path).map_err(|error| ConfigError::File(error.to_string()))?;
+    let data = Toml::string(&content).data().map_err(|error| {
         // The rest of the message quotes the line, which may hold a secret.
-        let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
-        let data = toml
-            .data()
-            .map_err(|error| wrong(first_line(error.kind.to_string())))?;
-        for key in data.values().flat_map(Dict::keys) {
-            if !known(key) {
-                return Err(wrong(format!("{key} is not a key of hubbub")));
-            }
-        }
-        figment = figment.merge(toml);
-        if figment.find_value(PORT_KEY).is_ok() && figment.find_value("server_port").is_err() {
-            let port = figment
-                .find_value(PORT_KEY)
-                .map_err(|error| wrong(error.to_string()))?;
-            figment = figment.merge(("server_port", port));
+        let text = error.kind.to_string();
+        ConfigError::File(text.lines().next().unwrap_or_default().to_owned())
+    })?;
+    for key in data.values().flat_map(Dict::keys) {
+        if !is_known(key) {
+            return Err(unknown_key(key, FILE));
         }
     }
-    Ok(figment.merge(dotenv).merge(environment))
+    let values = data.into_values().flatten().collect();
+    Ok(Source::new(FILE, values))
 }
 
-pub(super) fn address(host: &str, port: u16) -> io::Result<SocketAddr> {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    (host, port)
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| io::Error::from(ErrorKind::NotFound))
-}
-
-/// The parts as one URL; the password may hold anything.
-pub(super) fn redis_url(host: &str, port: u16, password: Option<&str>) -> String {
-    let host = if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]")
+/// An error that shows the unknown key only if it looks like a misspelt key, and not like a part of
+/// a secret: letters of one case and underscores, with digits only beside an underscore.
+fn unknown_key(key: &str, source_name: &'static str) -> ConfigError {
+    let has_one_case = key.to_uppercase() == key || key.to_lowercase() == key;
+    let is_word = key
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let may_be_encoded = key.contains(|c: char| c.is_ascii_digit()) && !key.contains('_');
+    let name = if has_one_case && is_word && !may_be_encoded && key.len() <= SHOWN_KEY_BYTES {
+        key.to_owned()
     } else {
-        host.to_owned()
+        "an entry whose name is not shown, as it may be a secret,".to_owned()
     };
-    match password {
-        None => format!("redis://{host}:{port}"),
-        Some(password) => {
-            let password: String =
-                url::form_urlencoded::byte_serialize(password.as_bytes()).collect();
-            format!("redis://:{}@{host}:{port}", password.replace('+', "%20"))
-        }
-    }
+    ConfigError::UnknownKey { name, source_name }
 }
 
-/// The URL with its password, and every parameter that may be one, hidden.
-pub(super) fn without_password(url: &str) -> String {
-    let Ok(mut url) = url::Url::parse(url) else {
-        return "***".to_owned();
-    };
-    if url.password().is_some() && url.set_password(Some("***")).is_err() {
-        return "***".to_owned();
+/// The merged values as text, each with its source.
+fn texts(figment: &Figment) -> Result<Values, ConfigError> {
+    let data = figment
+        .data()
+        .map_err(|_| ConfigError::File("its values can't be merged".to_owned()))?;
+    let mut given = BTreeMap::new();
+    for (key, value) in data.into_values().flatten() {
+        let source_name = match figment.get_metadata(value.tag()) {
+            Some(metadata) => metadata.name.clone().into_owned(),
+            None => FILE.to_owned(),
+        };
+        let Some(text) = text_of(&value) else {
+            return Err(ConfigError::Invalid {
+                key: key.to_uppercase(),
+                problem: "must be a text or a number".to_owned(),
+                source_name: Some(source_name),
+            });
+        };
+        given.insert(key, Given { text, source_name });
     }
-    // It means nothing here, so whatever it is got there by mistake.
-    url.set_fragment(None);
-    let hidden: Vec<(String, String)> = url
-        .query_pairs()
-        .map(|(key, value)| {
-            let secret = key.to_lowercase().contains("password");
-            (
-                key.into_owned(),
-                if secret {
-                    "***".to_owned()
-                } else {
-                    value.into_owned()
-                },
-            )
-        })
-        .collect();
-    if !hidden.is_empty() {
-        url.query_pairs_mut().clear().extend_pairs(hidden);
+    Ok(Values::new(given))
+}
+
+/// TOML has numbers and booleans too; `None` for its tables, lists and dates.
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(_, text) => Some(text.clone()),
+        Value::Char(_, character) => Some(character.to_string()),
+        Value::Bool(_, flag) => Some(flag.to_string()),
+        Value::Num(_, number) => {
+            let unsigned = number.to_u128().map(|number| number.to_string());
+            let signed = || number.to_i128().map(|number| number.to_string());
+            let float = || number.to_f64().map(|number| number.to_string());
+            unsigned.or_else(signed).or_else(float)
+        }
+        Value::Empty(..) | Value::Dict(..) | Value::Array(..) => None,
     }
-    url.to_string()
 }

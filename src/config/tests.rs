@@ -1,6 +1,10 @@
-//! Tests of the configuration.
+//! Tests of the whole configuration: sources, precedence, errors and derived values.
 
 use super::*;
+use crate::config::generated::repository_file;
+use crate::config::identity::AuthMode;
+use crate::config::key::{KeyDefault, Unit};
+use crate::gateway::access::Origins;
 
 fn load(environment: &[(&str, &str)], dotenv: &str) -> Result<Config, ConfigError> {
     let directory = std::env::temp_dir().join(format!("hubbub-config-{}", uuid::Uuid::new_v4()));
@@ -25,36 +29,38 @@ const SECRET: (&str, &str) = ("JWT_SECRET", "01234567890123456789012345678901234
 #[test]
 fn with_nothing_set_a_node_is_open_on_loopback() {
     let config = load(&[], "").unwrap();
-    assert_eq!(config.address.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.server.address.to_string(), "127.0.0.1:8080");
     assert_eq!(
-        (config.auth_mode, config.origins, config.redis),
-        (AuthMode::Open, Origins::Any, None)
+        (config.identity.mode, config.origins.origins),
+        (AuthMode::Open, Origins::Any)
     );
+    assert!(config.redis.is_none());
     assert_eq!(config.warnings.len(), 1);
 }
 
 #[test]
-fn the_environment_wins_over_dotenv() {
+fn the_environment_takes_precedence_over_dotenv() {
     let config = load(
         &[("SERVER_PORT", "9001"), ("PORT", "1")],
         "SERVER_PORT=9002\nHISTORY_SIZE=\"7\"\n",
     )
     .unwrap();
     assert_eq!(
-        (config.address.port(), config.settings.history_size),
+        (config.server.address.port(), config.backplane.history_size),
         (9001, 7)
     );
-    assert_eq!(load(&[("PORT", "9003")], "").unwrap().address.port(), 9003);
+    let platform = load(&[("PORT", "9003")], "").unwrap();
+    assert_eq!(platform.server.address.port(), 9003);
 }
 
 #[test]
-fn toml_comes_last() {
+fn dotenv_takes_precedence_over_the_toml_file() {
     let path = std::env::temp_dir().join(format!("hubbub-{}.toml", uuid::Uuid::new_v4()));
     std::fs::write(&path, "history_size = 5\nmax_rooms = 9\n").unwrap();
     let file = ("HUBBUB_CONFIG", path.to_str().unwrap());
     let config = load(&[file], "MAX_ROOMS=8").unwrap();
     assert_eq!(
-        (config.settings.history_size, config.settings.max_rooms),
+        (config.backplane.history_size, config.backplane.rooms),
         (5, 8)
     );
     std::fs::write(&path, "history = 5\n").unwrap();
@@ -68,7 +74,7 @@ fn toml_comes_last() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_its_key() {
+fn every_error_names_its_key() {
     for (key, value) in [
         ("SERVER_PORT", "http"),
         ("SERVER_PORT", "70000"),
@@ -106,25 +112,26 @@ fn what_is_wrong_is_said_with_its_key() {
 }
 
 #[test]
-fn a_public_address_needs_a_secret_or_a_word() {
+fn a_public_address_needs_a_token_key_or_an_explicit_open_mode() {
     let public = ("SERVER_HOST", "0.0.0.0");
     assert!(error(&[public], "").contains("JWT_SECRET"));
     assert_eq!(
         load(&[public, ("AUTH_MODE", "open")], "")
             .unwrap()
-            .auth_mode,
+            .identity
+            .mode,
         AuthMode::Open
     );
     let config = load(&[public, SECRET], "").unwrap();
     assert_eq!(
-        (config.auth_mode, config.origins),
+        (config.identity.mode, config.origins.origins),
         (AuthMode::Jwt, Origins::Listed(vec![]))
     );
     assert!(error(&[("AUTH_MODE", "jwt")], "").contains("JWT_SECRET"));
 }
 
 #[test]
-fn tokens_are_checked_by_keys_of_one_kind() {
+fn tokens_are_verified_with_keys_of_one_kind() {
     let key = |name: &str| format!("{}/src/auth/testdata/{name}", env!("CARGO_MANIFEST_DIR"));
     let (rsa, private, short) = (key("rsa.pub.pem"), key("rsa.pem"), key("rsa-1024.pub.pem"));
     let pem = |path| ("JWT_PUBLIC_KEY_FILE", path);
@@ -132,14 +139,14 @@ fn tokens_are_checked_by_keys_of_one_kind() {
         ("JWT_ALGORITHM", "RS256"),
         ("JWT_JWKS_URL", "https://app.example.com/api/auth/jwks"),
     );
-    let mode = |environment: &[_]| load(environment, "").unwrap().auth_mode;
+    let mode = |environment: &[_]| load(environment, "").unwrap().identity.mode;
     assert_eq!(mode(&[pem(rsa.as_str()), rs256]), AuthMode::Jwt);
     assert_eq!(
         mode(&[url, ("JWT_ALGORITHM", "EdDSA, RS256")]),
         AuthMode::Jwt
     );
     assert_eq!(mode(&[("BETTER_AUTH_SECRET", SECRET.1)]), AuthMode::Jwt);
-    // An application's own secret beside its public keys is none of ours.
+    // The application's own secret is ignored beside its public keys.
     let config = load(
         &[
             ("BETTER_AUTH_SECRET", SECRET.1),
@@ -149,11 +156,8 @@ fn tokens_are_checked_by_keys_of_one_kind() {
         "",
     )
     .unwrap();
-    assert!(matches!(
-        config.tokens.unwrap().keys,
-        crate::auth::KeySource::Url(_)
-    ));
-    for (environment, said) in [
+    assert!(config.identity.authenticator.needs_token() && config.identity.signer.is_none());
+    for (environment, expected) in [
         (vec![SECRET, url], "JWT_SECRET and JWT_JWKS_URL"),
         (vec![url], "JWT_ALGORITHM is needed"),
         (
@@ -204,14 +208,14 @@ fn tokens_are_checked_by_keys_of_one_kind() {
     ] {
         let message = error(&environment, "");
         assert!(
-            message.contains(said) && !message.contains(":secret@"),
+            message.contains(expected) && !message.contains(":secret@"),
             "{environment:?}: {message}"
         );
     }
 }
 
 #[test]
-fn a_published_set_over_plain_http_is_warned_of() {
+fn a_jwk_set_over_plain_http_causes_a_warning() {
     let warnings = |url| {
         load(&[("JWT_JWKS_URL", url), ("JWT_ALGORITHM", "EdDSA")], "")
             .unwrap()
@@ -232,13 +236,13 @@ fn a_published_set_over_plain_http_is_warned_of() {
 #[test]
 fn a_secret_of_digits_stays_text() {
     let config = load(&[SECRET], "API_KEYS=007,abc").unwrap();
-    assert_eq!(config.settings.jwt_secret.as_deref(), Some(SECRET.1));
-    let keys = config.api_keys().unwrap();
+    assert_eq!(config.identity.signer.unwrap().secret, SECRET.1);
+    let keys = config.identity.api_keys;
     assert!(keys.contains("007") && keys.contains("abc") && !keys.contains("7"));
 }
 
 #[test]
-fn secrets_are_not_shown() {
+fn secrets_are_not_printed() {
     let config = load(
         &[
             SECRET,
@@ -259,8 +263,8 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
-fn redis_is_put_together_from_its_parts() {
-    let redis = |environment: &[_]| load(environment, "").unwrap().redis.unwrap();
+fn the_redis_url_is_built_from_its_parts() {
+    let redis = |environment: &[_]| load(environment, "").unwrap().redis.unwrap().url;
     assert_eq!(redis(&[("REDIS_HOST", "r")]), "redis://r:6379");
     assert_eq!(
         redis(&[("REDIS_HOST", "r"), ("REDIS_PASSWORD", "")]),
@@ -277,13 +281,13 @@ fn redis_is_put_together_from_its_parts() {
 }
 
 #[test]
-fn rates_follow_from_those_of_a_socket() {
+fn rates_that_are_not_set_follow_from_those_of_a_connection() {
     let config = load(&[], "").unwrap();
-    assert_eq!(config.limits().socket, Limits::default().socket);
-    assert_eq!(config.limits().user, Limits::default().user);
+    assert_eq!(config.limits.socket, Limits::default().socket);
+    assert_eq!(config.limits.user, Limits::default().user);
     assert!(
-        config.address_rates().are_off(),
-        "nobody said whose address is whose"
+        config.caps.address.are_off(),
+        "without TRUSTED_PROXIES it is unknown which addresses belong to clients"
     );
     let raised = load(
         &[
@@ -295,16 +299,16 @@ fn rates_follow_from_those_of_a_socket() {
     .unwrap();
     assert_eq!(
         (
-            raised.user_rates().events.per_sec,
-            raised.user_rates().joins.per_sec
+            raised.limits.user.events.per_sec,
+            raised.limits.user.joins.per_sec
         ),
         (8000, 7)
     );
     let direct = load(&[("TRUSTED_PROXIES", "none")], "").unwrap();
     assert_eq!(
         (
-            direct.address_rates().events.per_sec,
-            direct.address_rates().connects.burst
+            direct.caps.address.events.per_sec,
+            direct.caps.address.connects.burst
         ),
         (2000, 5000)
     );
@@ -316,33 +320,119 @@ fn rates_follow_from_those_of_a_socket() {
         "",
     )
     .unwrap();
-    assert!(off.socket_rates().are_off() && off.user_rates().are_off());
+    assert!(off.limits.socket.are_off() && off.limits.user.are_off());
     assert!(error(&[("RATE_POSTS_PER_SEC", "many")], "").contains("RATE_POSTS_PER_SEC"));
 }
 
 #[test]
-fn the_example_is_a_configuration() {
-    let example =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example")).unwrap();
+fn the_committed_example_is_a_configuration_and_each_line_of_it_too() {
+    // Each of these refers to a file, or needs other keys.
+    const NOT_ALONE: [&str; 9] = [
+        "AUTH_MODE",
+        "HUBBUB_CONFIG",
+        "JWT_JWKS_FILE",
+        "JWT_JWKS_URL",
+        "JWT_PUBLIC_KEY_FILE",
+        "JWT_ALGORITHM",
+        "TLS_CERT",
+        "TLS_KEY",
+        "REDIS_CA",
+    ];
+    let example = std::fs::read_to_string(repository_file(".env.example")).unwrap();
     load(&[], &example).unwrap();
-    // Every key is explained there, set or commented out.
-    for key in Settings::KEYS {
-        assert!(
-            example.contains(&key.to_uppercase()),
-            "{key} is missing in .env.example"
-        );
-    }
-    // And what is commented out would be understood, too.
-    let commented = example
+    let mut settings = example
         .lines()
-        .filter_map(|line| line.trim_start_matches(['#', ' ']).split_once('='));
-    for (key, _) in commented.filter(|(key, _)| {
-        !key.is_empty() && key.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
-    }) {
-        let known = Settings::KEYS.contains(&key.to_lowercase().as_str());
-        assert!(
-            known || ["PORT", "HUBBUB_CONFIG"].contains(&key),
-            "{key} in .env.example is not a key"
-        );
+        .filter_map(|line| line.strip_prefix('#')?.split_once('='))
+        .filter(|(key, _)| !key.contains(' '));
+    for key in keys() {
+        let (name, value) = settings.next().unwrap();
+        assert_eq!(name, key.name);
+        if !NOT_ALONE.contains(&name) {
+            load(&[], &format!("{name}={value}")).unwrap();
+        }
     }
+    assert_eq!(settings.next(), None);
+}
+
+#[test]
+fn every_key_is_read_and_has_its_documented_default() {
+    let config = load(&[], "").unwrap();
+    for key in keys() {
+        let effective = config.effective.get(key.name);
+        match key.default {
+            _ if ["PORT", "HUBBUB_CONFIG"].contains(&key.name) => assert!(effective.is_none()),
+            KeyDefault::Value(value) => assert_eq!(effective, Some(&Some(value.to_owned()))),
+            // The example of a derived number is its value when nothing is set.
+            KeyDefault::Derived(_) if key.unit != Unit::None => {
+                assert_eq!(effective, Some(&Some(key.example.to_owned())));
+            }
+            KeyDefault::Derived(_) => assert!(effective.is_some(), "{} is not read", key.name),
+            KeyDefault::Unset => assert_eq!(effective, Some(&None), "{}", key.name),
+        }
+    }
+}
+
+#[test]
+fn an_unknown_key_that_may_be_a_secret_is_not_shown() {
+    assert!(error(&[], "MAX_ROOM=5").starts_with("MAX_ROOM is not a key of hubbub (in .env)"));
+    assert!(error(&[], "AWS_S3_BUCKET=a").contains("AWS_S3_BUCKET"));
+    for line in ["c2VjcmV0LW9mLWFubg==", "hunter2hunter2=", "SecretOfAnn=5"] {
+        let message = error(&[], line);
+        assert!(message.contains("not a key"), "{message}");
+        for part in ["c2Vj", "hunter2", "SecretOf"] {
+            assert!(!message.contains(part), "{message}");
+        }
+    }
+}
+
+#[test]
+fn queries_of_urls_are_not_printed() {
+    let url = "https://app.example/allow?key=hunter2";
+    let shown = load(&[("AUTHORIZE_URL", url)], "").unwrap().render();
+    assert!(
+        shown.contains("AUTHORIZE_URL=https://app.example/allow?***"),
+        "{shown}"
+    );
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn pem_text_in_place_of_a_path_is_refused_without_showing_it() {
+    let pem = "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----";
+    for key in ["TLS_KEY", "TLS_CERT", "REDIS_CA", "JWT_PUBLIC_KEY_FILE"] {
+        let message = error(&[(key, pem)], "");
+        assert!(message.starts_with(&format!("{key} must be the path of a file")));
+        assert!(!message.contains("hunter2"));
+    }
+}
+
+#[test]
+fn an_error_names_the_key_and_never_shows_the_value() {
+    const VALUES: [&str; 3] = [
+        "hunter2",
+        "hunter2 hunter2,[{(hunter2",
+        "https://hunter2:hunter2@a/?hunter2",
+    ];
+    let mut faults = Vec::new();
+    for key in keys().map(|key| key.name) {
+        for value in VALUES {
+            // With the keys that this one needs to be looked at.
+            let mut environment = vec![(key, value)];
+            match key {
+                "TLS_CERT" => environment.push(("TLS_KEY", "key.pem")),
+                "JWT_PUBLIC_KEY_FILE" | "JWT_JWKS_FILE" => {
+                    environment.push(("JWT_ALGORITHM", "RS256"));
+                }
+                _ => {}
+            }
+            let Err(error) = load(&environment, "") else {
+                continue;
+            };
+            let message = error.to_string();
+            if !message.contains(key) || message.contains("hunter2") {
+                faults.push(format!("{key}={value}: {message}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
 }

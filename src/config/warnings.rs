@@ -1,203 +1,201 @@
-//! What should be known before a configuration goes into production: one line for each weak setting.
+//! Warnings before a configuration goes into production: one line for each weak setting.
+//!
+//! `hubbub config` prints them, `--strict` makes them an error, and a node logs them at its start.
+//! Sections add those that follow from one of their values alone.
 
-use std::net::IpAddr;
+use std::time::Duration;
 
-use super::{AuthMode, Config, Settings, identity};
+use super::Config;
+use super::identity::AuthMode;
+use super::parse::is_loopback;
+use crate::backplane::redis::RedisSettings;
+use crate::domain::Rates;
 use crate::gateway::access::Origins;
+use crate::server::TrustedProxies;
 
-/// A shorter key can be guessed.
-const API_KEY_BYTES: usize = 24;
-/// A shorter grace makes noise of every page reload.
-const GRACE_MS: u64 = 500;
-/// Who hasn't said by then who it is will not.
-const AUTH_TIMEOUT_SECS: u64 = 60;
+/// With a shorter grace every page reload causes presence events.
+const MIN_GRACE: Duration = Duration::from_millis(500);
+/// A client that has not authenticated by then never will.
+const MAX_AUTH_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The weak settings, each with what follows from it.
+/// The weak settings, each with its consequence.
 pub(super) fn find(config: &Config) -> Vec<String> {
-    let settings = &config.settings;
-    let is_public = !config.address.ip().is_loopback();
-    let mut warnings = Vec::new();
-    let mut warn = |weak: bool, text: &str| {
-        if weak {
-            warnings.push(text.to_owned());
-        }
-    };
-    let is_open = config.auth_mode == AuthMode::Open;
-    warn(
-        is_open && !is_public,
-        "AUTH_MODE is open: whoever connects says who it is",
-    );
-    warn(
-        is_open && is_public,
-        "AUTH_MODE is open on an address that others can reach: anyone may be anyone, read every room and use all of REST",
-    );
-    warn(
-        !is_open && is_public && settings.broadcast_roles.is_none(),
-        "BROADCAST_ROLES is not set: whoever has a token may broadcast to everyone",
-    );
-    let any_origin = config.origins == Origins::Any && (is_public || !is_open);
-    warn(
-        any_origin,
-        "ALLOWED_ORIGINS is *: every page may connect from its visitors' browsers",
-    );
-    warn(
-        settings
-            .allowed_origins
-            .as_deref()
-            .is_some_and(|list| list.contains("http://"))
-            && is_public,
-        "ALLOWED_ORIGINS has a page without TLS (http://): whoever is on the way can write it",
-    );
-    warn(
-        is_public && config.proxies.is_none(),
-        "TRUSTED_PROXIES is not set: nobody knows whose address is whose, so addresses have no rates; name the proxies, or \
-         say none",
-    );
-    warn(
-        config
-            .proxies
-            .as_ref()
-            .is_some_and(crate::server::TrustedProxies::trusts_everyone),
-        "TRUSTED_PROXIES trusts everyone: whoever connects says what its address is",
-    );
-    let has_proxies = config
-        .proxies
-        .as_ref()
-        .is_some_and(|proxies| *proxies != crate::server::TrustedProxies::default());
-    warn(
-        is_public && !has_proxies && config.tls.is_none(),
-        "no TLS: tokens and messages can be read on the way; set TLS_CERT and TLS_KEY, or let a proxy end TLS and name it in TRUSTED_PROXIES",
-    );
-    warn(
-        config
-            .metrics_address
-            .is_some_and(|address| !address.ip().is_loopback()),
-        "METRICS_ADDR is an address that others can reach: /metrics asks nobody who reads it",
-    );
+    let mut warnings = Warnings::default();
+    access(config, &mut warnings);
+    network(config, &mut warnings);
     if let Some(redis) = &config.redis {
-        let (is_plain, has_password, is_far) = look_at(redis);
-        warn(
-            is_far && is_plain,
-            "Redis is reached over a network without TLS: the password and all messages can be read",
-        );
-        warn(
-            is_far && !has_password,
-            "Redis is reached over a network without a password: whoever reaches it reads all",
-        );
+        redis_link(redis, &mut warnings);
     }
-    warn(
-        identity::list(settings.api_keys.as_deref())
-            .iter()
-            .any(|key| !key.starts_with("sha256:") && key.len() < API_KEY_BYTES),
-        "API_KEYS has a key of less than 24 bytes: it can be guessed",
-    );
-    warn(
-        settings.presence_grace_ms < GRACE_MS,
-        "PRESENCE_GRACE_MS is less than 500: every page reload is told to others",
-    );
-    warn(
-        settings.auth_timeout_secs > AUTH_TIMEOUT_SECS,
-        "AUTH_TIMEOUT_SECS is more than 60: who never says who it is keeps its place for long",
-    );
-    warn(
-        settings.drain_secs == 0,
-        "DRAIN_SECS is 0: all clients of a node that stops come back at once",
-    );
-    for (key, is_off) in switched_off(settings, config.proxies.is_some() && is_public) {
-        warn(is_off, &format!("{} is 0: no limit", key.to_uppercase()));
-    }
-    warnings
+    times(config, &mut warnings);
+    limits(config, &mut warnings);
+    warnings.0
 }
 
-/// Limits, and whether they are switched off. Those of addresses only where addresses are known.
-fn switched_off(settings: &Settings, knows_addresses: bool) -> Vec<(&'static str, bool)> {
-    let mut limits = vec![
-        ("rate_events_per_sec", settings.rate_events_per_sec == 0),
-        ("rate_joins_per_sec", settings.rate_joins_per_sec == Some(0)),
-        ("rate_bytes_per_sec", settings.rate_bytes_per_sec == Some(0)),
-        ("max_rate_refusals", settings.max_rate_refusals == 0),
+#[derive(Default)]
+struct Warnings(Vec<String>);
+
+impl Warnings {
+    fn add_if(&mut self, is_weak: bool, text: &str) {
+        if is_weak {
+            self.0.push(text.to_owned());
+        }
+    }
+}
+
+/// Proof of identity, permission to broadcast, and origins.
+fn access(config: &Config, warnings: &mut Warnings) {
+    let is_public = config.server.is_public();
+    let is_open = config.identity.mode == AuthMode::Open;
+    warnings.add_if(
+        is_open && !is_public,
+        "AUTH_MODE is open: every client names its own user, without proof",
+    );
+    warnings.add_if(
+        is_open && is_public,
+        "AUTH_MODE is open on an address that other machines can reach: any client may act as any \
+         user, read every room and use all of REST",
+    );
+    warnings.add_if(
+        !is_open && is_public && config.identity.broadcast_roles.is_none(),
+        "BROADCAST_ROLES is not set: any valid token may broadcast to all clients",
+    );
+    let allows_any_origin = config.origins.origins == Origins::Any;
+    warnings.add_if(
+        allows_any_origin && (is_public || !is_open),
+        "ALLOWED_ORIGINS is *: every web page may connect from its visitors' browsers",
+    );
+}
+
+/// Proxies, TLS and the open metrics.
+fn network(config: &Config, warnings: &mut Warnings) {
+    let is_public = config.server.is_public();
+    let proxies = config.origins.proxies.as_ref();
+    warnings.add_if(
+        is_public && proxies.is_none(),
+        "TRUSTED_PROXIES is not set: it is unknown which addresses belong to clients, so addresses \
+         have no rate limits; name the proxies, or set none",
+    );
+    warnings.add_if(
+        proxies.is_some_and(TrustedProxies::trusts_everyone),
+        "TRUSTED_PROXIES trusts everyone: any client can claim any address",
+    );
+    let has_proxies = proxies.is_some_and(|proxies| *proxies != TrustedProxies::default());
+    warnings.add_if(
+        is_public && !has_proxies && config.server.tls.is_none(),
+        "no TLS: tokens and messages can be read on the network path; set TLS_CERT and TLS_KEY, or \
+         let a proxy end TLS and name it in TRUSTED_PROXIES",
+    );
+    let metrics_address = config.server.metrics_address;
+    warnings.add_if(
+        metrics_address.is_some_and(|address| !address.ip().is_loopback()),
+        "METRICS_ADDR is an address that other machines can reach: /metrics is served there \
+         without authentication",
+    );
+}
+
+/// TLS and password on the way to Redis.
+fn redis_link(redis: &RedisSettings, warnings: &mut Warnings) {
+    let link = RedisLink::of(&redis.url);
+    warnings.add_if(
+        link.is_remote && !link.has_tls,
+        "Redis is reached over a network without TLS: the password and all messages can be read \
+         on the network path",
+    );
+    warnings.add_if(
+        link.is_remote && !link.has_password,
+        "Redis is reached over a network without a password: every machine that reaches it can \
+         read everything",
+    );
+}
+
+/// Times that are too short or too long.
+fn times(config: &Config, warnings: &mut Warnings) {
+    warnings.add_if(
+        config.backplane.presence_grace < MIN_GRACE,
+        "PRESENCE_GRACE_MS is less than 500: every page reload causes presence events",
+    );
+    warnings.add_if(
+        config.limits.auth_timeout > MAX_AUTH_TIMEOUT,
+        "AUTH_TIMEOUT_SECS is more than 60: connections that never authenticate stay for long",
+    );
+    warnings.add_if(
+        config.server.drain.is_zero(),
+        "DRAIN_SECS is 0: all clients of a node that stops reconnect at once",
+    );
+}
+
+/// Limits that are switched off. Those of addresses count only where addresses are known.
+fn limits(config: &Config, warnings: &mut Warnings) {
+    let (limits, caps, rates) = (&config.limits, &config.caps, &config.rates);
+    let mut switched_off = vec![
+        ("RATE_EVENTS_PER_SEC", limits.socket.events.per_sec == 0),
+        ("RATE_JOINS_PER_SEC", limits.socket.joins.per_sec == 0),
+        ("RATE_BYTES_PER_SEC", limits.socket.bytes.per_sec == 0),
+        ("MAX_RATE_REFUSALS", limits.refusals == 0),
+        ("RATE_USER_EVENTS_PER_SEC", limits.user.events.per_sec == 0),
+        ("RATE_USER_JOINS_PER_SEC", limits.user.joins.per_sec == 0),
+        ("RATE_USER_BYTES_PER_SEC", limits.user.bytes.per_sec == 0),
         (
-            "rate_user_events_per_sec",
-            settings.rate_user_events_per_sec == Some(0),
+            "RATE_USER_CONNECTS_PER_SEC",
+            limits.user.connects.per_sec == 0,
         ),
-        (
-            "rate_user_joins_per_sec",
-            settings.rate_user_joins_per_sec == Some(0),
-        ),
-        (
-            "rate_user_bytes_per_sec",
-            settings.rate_user_bytes_per_sec == Some(0),
-        ),
-        (
-            "rate_user_connects_per_sec",
-            settings.rate_user_connects_per_sec == Some(0),
-        ),
-        ("rate_posts_per_sec", settings.rate_posts_per_sec == Some(0)),
-        (
-            "rate_broadcasts_per_sec",
-            settings.rate_broadcasts_per_sec == Some(0),
-        ),
-        ("max_connections", settings.max_connections == 0),
-        (
-            "max_handshakes_per_sec",
-            settings.max_handshakes_per_sec == 0,
-        ),
-        ("max_unauthenticated", settings.max_unauthenticated == 0),
+        ("RATE_POSTS_PER_SEC", rates.posts.per_sec == 0),
+        ("RATE_BROADCASTS_PER_SEC", rates.broadcasts.per_sec == 0),
+        ("MAX_CONNECTIONS", caps.connections == 0),
+        ("MAX_HANDSHAKES_PER_SEC", caps.handshakes_per_sec == 0),
+        ("MAX_UNAUTHENTICATED", caps.unauthenticated == 0),
     ];
-    if knows_addresses {
-        limits.extend([
-            (
-                "rate_ip_events_per_sec",
-                settings.rate_ip_events_per_sec == Some(0),
-            ),
-            (
-                "rate_ip_joins_per_sec",
-                settings.rate_ip_joins_per_sec == Some(0),
-            ),
-            (
-                "rate_ip_bytes_per_sec",
-                settings.rate_ip_bytes_per_sec == Some(0),
-            ),
-            (
-                "rate_ip_handshakes_per_sec",
-                settings.rate_ip_handshakes_per_sec == Some(0),
-            ),
-            (
-                "max_connections_per_ip",
-                settings.max_connections_per_ip == 0,
-            ),
+    if config.origins.proxies.is_some() && config.server.is_public() {
+        let Rates {
+            events,
+            joins,
+            bytes,
+            connects,
+        } = caps.address;
+        switched_off.extend([
+            ("RATE_IP_EVENTS_PER_SEC", events.per_sec == 0),
+            ("RATE_IP_JOINS_PER_SEC", joins.per_sec == 0),
+            ("RATE_IP_BYTES_PER_SEC", bytes.per_sec == 0),
+            ("RATE_IP_HANDSHAKES_PER_SEC", connects.per_sec == 0),
+            ("MAX_CONNECTIONS_PER_IP", caps.per_ip == 0),
         ]);
     }
-    limits
+    for (key, is_off) in switched_off {
+        warnings.add_if(is_off, &format!("{key} is 0: no limit"));
+    }
 }
 
-/// Whether Redis is spoken to without TLS, whether there is a password, and whether it is on another machine.
-fn look_at(redis: &str) -> (bool, bool, bool) {
-    let Ok(url) = url::Url::parse(redis) else {
-        return (true, false, true);
-    };
-    let mut hosts = vec![url.host_str().unwrap_or_default().to_owned()];
-    // The other servers of a cluster, or of Sentinel.
-    let nodes = url
-        .query_pairs()
-        .filter(|(key, _)| key == "node")
-        .map(|(_, node)| node.into_owned());
-    hosts.extend(nodes.map(|node| {
-        node.rsplit_once(':')
-            .map_or(node.clone(), |(host, _)| host.to_owned())
-    }));
-    let is_near = |host: &String| {
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        bare == "localhost"
-            || bare
-                .parse::<IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
-    };
-    (
-        !url.scheme().starts_with("rediss"),
-        url.password().is_some(),
-        !hosts.iter().all(is_near),
-    )
+/// The properties of the way to Redis, as its URL shows them.
+struct RedisLink {
+    has_tls: bool,
+    has_password: bool,
+    /// At least one of the servers is another machine.
+    is_remote: bool,
+}
+
+impl RedisLink {
+    fn of(url: &str) -> Self {
+        let Ok(url) = url::Url::parse(url) else {
+            return Self {
+                has_tls: false,
+                has_password: false,
+                is_remote: true,
+            };
+        };
+        let mut hosts = vec![url.host_str().unwrap_or_default().to_owned()];
+        // The other servers of a cluster, or of Sentinel.
+        for (key, node) in url.query_pairs() {
+            if key == "node" {
+                let host = node.rsplit_once(':').map_or(&*node, |(host, _)| host);
+                hosts.push(host.to_owned());
+            }
+        }
+        Self {
+            has_tls: url.scheme().starts_with("rediss"),
+            has_password: url.password().is_some(),
+            is_remote: !hosts.iter().all(|host| is_loopback(host)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -207,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    /// A configuration for production that has nothing weak.
+    /// A configuration for production without a weak setting.
     const STRONG: [(&str, &str); 8] = [
         ("BROADCAST_ROLES", "service"),
         ("SERVER_HOST", "0.0.0.0"),
@@ -237,13 +235,13 @@ mod tests {
     }
 
     #[test]
-    fn a_strong_configuration_has_none() {
+    fn a_strong_configuration_causes_no_warning() {
         assert_eq!(warnings(&[]), Vec::<String>::new());
     }
 
     #[test]
-    fn each_weak_setting_is_told_by_itself() {
-        for (change, told) in [
+    fn each_weak_setting_causes_exactly_one_warning() {
+        for (change, expected) in [
             (
                 &[("AUTH_MODE", "open")][..],
                 "AUTH_MODE is open on an address",
@@ -345,22 +343,22 @@ mod tests {
         ] {
             let warnings = warnings(change);
             assert_eq!(warnings.len(), 1, "{change:?}: {warnings:?}");
-            assert!(warnings[0].contains(told), "{change:?}: {warnings:?}");
+            assert!(warnings[0].contains(expected), "{change:?}: {warnings:?}");
         }
         let events_off = warnings(&[("RATE_EVENTS_PER_SEC", "0")]);
         assert!(
             events_off.len() > 5,
-            "what follows from it is off, too: {events_off:?}"
+            "the rates derived from it are off, too: {events_off:?}"
         );
-        let nobody_named = warnings(&[("TRUSTED_PROXIES", "unset")]);
+        let no_proxies = warnings(&[("TRUSTED_PROXIES", "unset")]);
         assert!(
-            nobody_named.len() == 2 && nobody_named[0].contains("TRUSTED_PROXIES is not set"),
-            "{nobody_named:?}"
+            no_proxies.len() == 2 && no_proxies[0].contains("TRUSTED_PROXIES is not set"),
+            "{no_proxies:?}"
         );
     }
 
     #[test]
-    fn what_only_this_machine_reaches_is_not_weak() {
+    fn settings_that_only_this_machine_can_reach_are_not_weak() {
         let local = [
             ("SERVER_HOST", "127.0.0.1"),
             ("TRUSTED_PROXIES", "unset"),

@@ -7,6 +7,7 @@
 
 mod backlog;
 mod flow_control;
+mod metrics;
 mod outlet;
 mod room;
 mod shared;
@@ -440,7 +441,6 @@ pub(crate) struct Queues {
 impl Queues {
     fn lane(&self, key: &impl Hash) -> &WorkerQueue {
         // The remainder is below the number of lanes, so the narrowing loses nothing.
-        #[allow(clippy::cast_possible_truncation)]
         let index = (self.hasher.hash_one(key) % self.lanes.len() as u64) as usize;
         &self.lanes[index]
     }

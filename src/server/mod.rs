@@ -7,6 +7,7 @@ mod drain;
 #[cfg(test)]
 mod fuzz;
 mod listener;
+mod metrics;
 mod slow_peers;
 pub mod tls;
 

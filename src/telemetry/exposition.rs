@@ -1,4 +1,4 @@
-//! The text of `/metrics`, made from a reading of every counter.
+//! The text of `/metrics`, written from the samples of all parts.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -7,33 +7,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::meter::{BOUNDS_US, Histogram};
-
-/// One metric as it stands.
-#[derive(Debug, Clone)]
-pub enum Sample {
-    /// Name, help, value: only rises.
-    Counter(&'static str, &'static str, u64),
-    /// Name, help, value: as of now.
-    Gauge(&'static str, &'static str, u64),
-    /// Name, help, and a value for each set of labels: as of now.
-    Gauges(
-        &'static str,
-        &'static str,
-        Vec<(Vec<(&'static str, &'static str)>, u64)>,
-    ),
-    /// Name, help, counts of the buckets, sum in seconds.
-    Histogram(&'static str, &'static str, Vec<u64>, f64),
-}
-
-impl Sample {
-    /// Of that histogram.
-    #[must_use]
-    pub fn histogram(name: &'static str, help: &'static str, histogram: &Histogram) -> Self {
-        let (counts, sum) = histogram.read();
-        Self::Histogram(name, help, counts, sum)
-    }
-}
+use super::meter::BOUNDS_US;
+use super::sample::{Sample, SampleValue};
 
 #[derive(Debug)]
 struct Reading(Vec<Sample>);
@@ -41,45 +16,40 @@ struct Reading(Vec<Sample>);
 impl Collector for Reading {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         for sample in &self.0 {
-            match sample {
-                Sample::Counter(name, help, value) => {
-                    let metric =
-                        encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-                    ConstCounter::new(*value).encode(metric)?;
-                }
-                Sample::Gauge(name, help, value) => {
-                    let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-                    ConstGauge::new(*value).encode(metric)?;
-                }
-                Sample::Gauges(name, help, values) => {
-                    let mut metric =
-                        encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            let kind = match sample.value {
+                SampleValue::Counter(_) => MetricType::Counter,
+                SampleValue::Gauge(_) | SampleValue::Gauges(_) => MetricType::Gauge,
+                SampleValue::Histogram { .. } => MetricType::Histogram,
+            };
+            let mut metric = encoder.encode_descriptor(sample.name, sample.help, None, kind)?;
+            match &sample.value {
+                SampleValue::Counter(value) => ConstCounter::new(*value).encode(metric)?,
+                SampleValue::Gauge(value) => ConstGauge::new(*value).encode(metric)?,
+                SampleValue::Gauges(values) => {
                     for (labels, value) in values {
-                        ConstGauge::new(*value)
-                            .encode(metric.encode_family(&labels.as_slice())?)?;
+                        let labels = labels.as_slice();
+                        ConstGauge::new(*value).encode(metric.encode_family(&labels)?)?;
                     }
                 }
-                Sample::Histogram(name, help, counts, sum) => {
-                    let mut metric =
-                        encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-                    // Microseconds below 2^53 are exact as a double.
-                    #[allow(clippy::cast_precision_loss)]
-                    let bounds = BOUNDS_US
-                        .iter()
-                        .map(|us| *us as f64 / 1e6)
-                        .chain([f64::INFINITY]);
-                    let buckets: Vec<_> = bounds.zip(counts.iter().copied()).collect();
-                    metric.encode_histogram::<[(&str, &str); 0]>(
-                        *sum,
-                        counts.iter().sum(),
-                        &buckets,
-                        None,
-                    )?;
+                SampleValue::Histogram { counts, sum } => {
+                    let buckets = with_bounds(counts);
+                    let count = counts.iter().sum();
+                    metric.encode_histogram::<[(&str, &str); 0]>(*sum, count, &buckets, None)?;
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Each bucket's upper bound in seconds, with its count.
+fn with_bounds(counts: &[u64]) -> Vec<(f64, u64)> {
+    // Microseconds below 2^53 are exact as a double.
+    let bounds = BOUNDS_US.iter().map(|us| *us as f64 / 1e6);
+    bounds
+        .chain([f64::INFINITY])
+        .zip(counts.iter().copied())
+        .collect()
 }
 
 /// The samples as OpenMetrics text, which Prometheus reads.
@@ -88,7 +58,7 @@ pub fn render(samples: Vec<Sample>) -> String {
     let mut registry = Registry::with_prefix("hubbub");
     registry.register_collector(Box::new(Reading(samples)));
     let mut out = String::new();
-    // Writing to a string can't fail.
+    // Writing to a string does not fail.
     let _ = text::encode(&mut out, &registry);
     out
 }
@@ -96,19 +66,17 @@ pub fn render(samples: Vec<Sample>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::meter::Histogram;
 
     #[test]
-    fn every_kind_is_written() {
+    fn every_kind_of_metric_is_written() {
         let histogram = Histogram::default();
         histogram.observe(std::time::Duration::from_micros(60));
+        let polling = (vec![("transport", "polling")], 1);
         let text = render(vec![
-            Sample::Counter("events", "Events.", 3),
-            Sample::Gauge("rooms", "Rooms.", 2),
-            Sample::Gauges(
-                "connections",
-                "Connections.",
-                vec![(vec![("transport", "polling")], 1)],
-            ),
+            Sample::counter("events", "Events.", 3),
+            Sample::gauge("rooms", "Rooms.", 2),
+            Sample::gauges("connections", "Connections.", vec![polling]),
             Sample::histogram("append_seconds", "Append.", &histogram),
         ]);
         for line in [

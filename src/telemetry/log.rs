@@ -1,14 +1,14 @@
-//! Logs: text on a terminal, JSON elsewhere, levels by `RUST_LOG`. No token ever gets into them.
+//! The log: text on a terminal, JSON elsewhere, on standard error. No token is ever logged.
 
 use std::io::IsTerminal;
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// How lines look (`LOG_FORMAT`).
+/// The format of log lines (`LOG_FORMAT`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere.
@@ -16,47 +16,62 @@ pub enum LogFormat {
     Auto,
     /// For people.
     Text,
-    /// For collectors.
+    /// For log collectors.
     Json,
 }
 
-/// Starts logging to standard error. `filter` is `RUST_LOG`'s syntax.
-///
-/// # Errors
-/// When the filter can't be understood, or logging was started before.
-pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    // The Redis client warns of every reconnect; the node says itself, once, what that means. A filter may ask for more.
-    let filter = format!("fred=error,{filter}");
-    let filter =
-        EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("RUST_LOG: {error}"))?;
-    let terminal = std::io::stderr().is_terminal();
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(filter);
-    let started = if format == LogFormat::Json || (format == LogFormat::Auto && !terminal) {
-        registry
-            .with(
-                layer
-                    .json()
-                    .flatten_event(true)
-                    .with_filter(filter_fn(is_harmless)),
-            )
-            .try_init()
-    } else {
-        registry
-            .with(
-                layer
-                    .with_ansi(terminal)
-                    .with_filter(filter_fn(is_harmless)),
-            )
-            .try_init()
-    };
-    started.map_err(|error| anyhow::anyhow!("logging could not be started: {error}"))
+/// How to log.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    /// Levels by module, in the syntax of `RUST_LOG`.
+    pub filter: String,
 }
 
-/// What is under plain WebSockets would write every message down, and with it the tokens of `authenticate`, whatever the filter asks.
-fn is_harmless(metadata: &Metadata<'_>) -> bool {
-    let is_under = ["tungstenite", "tokio_tungstenite"]
+/// Logging that cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The parser's own message may quote the value, which may be a misplaced secret.
+    #[error("RUST_LOG must be a list of log levels, such as info or info,hubbub=debug")]
+    Filter,
+    #[error("logging could not be started: {0}")]
+    AlreadyStarted(#[from] TryInitError),
+}
+
+/// Starts logging to standard error.
+///
+/// # Errors
+/// When the filter cannot be parsed, or logging was started before.
+pub fn start(settings: &LogSettings) -> Result<(), LogError> {
+    // The Redis client warns of every reconnect. The node itself logs the consequence once.
+    // A filter may ask for more.
+    let filter = format!("fred=error,{}", settings.filter);
+    let filter = EnvFilter::try_new(filter).map_err(|_| LogError::Filter)?;
+    let is_terminal = std::io::stderr().is_terminal();
+    let is_json = match settings.format {
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+        LogFormat::Auto => !is_terminal,
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    if is_json {
+        let lines = lines.json().flatten_event(true);
+        let lines = lines.with_filter(filter_fn(may_be_logged));
+        registry.with(lines).try_init()?;
+    } else {
+        let lines = lines.with_ansi(is_terminal);
+        let lines = lines.with_filter(filter_fn(may_be_logged));
+        registry.with(lines).try_init()?;
+    }
+    Ok(())
+}
+
+/// False for the trace level of the WebSocket library: it would log every message, and with it the
+/// tokens of `authenticate`, even if the filter asks for it.
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    let is_websocket_library = ["tungstenite", "tokio_tungstenite"]
         .iter()
-        .any(|under| metadata.target().starts_with(under));
-    !(is_under && *metadata.level() == Level::TRACE)
+        .any(|library| metadata.target().starts_with(library));
+    !(is_websocket_library && *metadata.level() == Level::TRACE)
 }

@@ -1,4 +1,4 @@
-//! Counters and histograms that cost an atomic addition each.
+//! Counters and histograms that cost one or two atomic additions for each observation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,12 +8,12 @@ use std::time::Duration;
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Raises it.
+    /// Adds `by` to the number.
     pub fn add(&self, by: u64) {
         self.0.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// The number.
+    /// The current number.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -29,7 +29,7 @@ pub const BOUNDS_US: [u64; 16] = [
 /// Durations, counted in buckets.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    /// One for each bound, and one for all that is longer.
+    /// One for each bound, and one for all longer durations.
     buckets: [AtomicU64; BOUNDS_US.len() + 1],
     sum_us: AtomicU64,
 }
@@ -43,7 +43,8 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// The buckets' counts (not cumulative; the last is without bound) and the sum in seconds. Not of one moment.
+    /// The buckets' counts (not cumulative; the last bucket has no bound) and the sum in seconds.
+    /// Durations that are observed meanwhile may be in one of them and not in the other.
     #[must_use]
     pub fn read(&self) -> (Vec<u64>, f64) {
         let counts = self
@@ -51,10 +52,8 @@ impl Histogram {
             .iter()
             .map(|bucket| bucket.load(Ordering::Relaxed))
             .collect();
-        (
-            counts,
-            Duration::from_micros(self.sum_us.load(Ordering::Relaxed)).as_secs_f64(),
-        )
+        let sum = Duration::from_micros(self.sum_us.load(Ordering::Relaxed));
+        (counts, sum.as_secs_f64())
     }
 }
 
@@ -63,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_falls_into_the_bucket_that_bounds_it() {
+    fn a_duration_is_counted_in_the_bucket_of_the_next_higher_bound() {
         let histogram = Histogram::default();
         histogram.observe(Duration::from_micros(50));
         histogram.observe(Duration::from_micros(51));

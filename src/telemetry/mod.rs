@@ -1,5 +1,8 @@
-//! Logs, counters, and what `/metrics` shows.
+//! Logs, counters and the text of `/metrics`.
+//!
+//! Parts below `app` use only [`meter`] and [`sample`]: they count, and offer their numbers.
 
-pub mod exposition;
-pub mod log;
+pub(crate) mod exposition;
+pub(crate) mod log;
 pub mod meter;
+pub(crate) mod sample;

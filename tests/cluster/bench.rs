@@ -1,4 +1,4 @@
-//! The load generator, on whole nodes: it measures what is said, and finds what goes wrong.
+//! The load generator against whole nodes: its report, and the violations that it finds.
 
 use std::process::Output;
 
@@ -10,8 +10,10 @@ use tokio_tungstenite::tungstenite::Message;
 use hubbub_test_support::node::Cluster;
 
 const SECRET: &str = "a secret that is long enough for all tests";
+/// A short run.
 const SHORT: &[&str] = &["--duration", "1s", "--warm-up", "1s", "--json"];
 
+/// Runs `hubbub bench`. Returns its output, and its report (`null` without one).
 async fn bench(urls: &str, options: &[&str]) -> (Output, Value) {
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_hubbub"))
         .env("JWT_SECRET", SECRET)
@@ -25,6 +27,7 @@ async fn bench(urls: &str, options: &[&str]) -> (Output, Value) {
     (output, report)
 }
 
+/// The addresses of all nodes, as `--url` expects them.
 fn urls(cluster: &Cluster) -> String {
     let urls: Vec<_> = (0..cluster.nodes.len())
         .map(|node| format!("http://{}", cluster.address(node)))
@@ -33,7 +36,7 @@ fn urls(cluster: &Cluster) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_is_measured_and_found_well() {
+async fn a_cluster_that_keeps_its_guarantees_is_measured() {
     let cluster = Cluster::of(2, &[("RATE_EVENTS_PER_SEC", "0")]).await;
     let pid = std::process::id().to_string();
     let options = [
@@ -56,9 +59,9 @@ async fn a_cluster_is_measured_and_found_well() {
         &report["load"]["messages_per_second"],
         &report["load"]["deliveries_per_second"],
     );
-    // Each room has six members; a few messages are under way at the beginning and at the end.
-    let share = deliveries.as_f64().unwrap() / messages.as_f64().unwrap();
-    assert!((4.0..8.0).contains(&share), "{report}");
+    // Each room has six members. A few messages are in flight when the measurement begins and ends.
+    let deliveries_per_message = deliveries.as_f64().unwrap() / messages.as_f64().unwrap();
+    assert!((4.0..8.0).contains(&deliveries_per_message), "{report}");
     assert!(report["load"]["latency_ms"]["p99"].as_f64().unwrap() > 0.0);
     assert!(report["servers"]["cpu_us_per_delivery"].as_f64().unwrap() > 0.0);
     assert_eq!(report["checked_by"], "seq");
@@ -66,9 +69,9 @@ async fn a_cluster_is_measured_and_found_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_is_kept_and_all_come_back_from_a_storm() {
+async fn the_rate_is_kept_and_all_clients_reconnect_after_a_storm() {
     let cluster = Cluster::alone(&[("JWT_SECRET", SECRET)]).await;
-    // Without a value: from the environment.
+    // The option has no value, so the secret comes from JWT_SECRET.
     let options = [
         "--clients",
         "20",
@@ -91,8 +94,8 @@ async fn a_rate_is_kept_and_all_come_back_from_a_storm() {
     cluster.stop().await;
 }
 
-/// A server with one client that leaves out each tenth number.
-async fn forgetful(listener: TcpListener) {
+/// A server for one client. It skips every tenth number.
+async fn serve_with_skipped_numbers(listener: TcpListener) {
     let (stream, _) = listener.accept().await.unwrap();
     let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
     let open = "0{\"sid\":\"a\",\"upgrades\":[],\"pingInterval\":25000,\"pingTimeout\":20000}";
@@ -102,7 +105,7 @@ async fn forgetful(listener: TcpListener) {
         let Ok(text) = message.to_text() else {
             continue;
         };
-        let answer = match text.get(..3) {
+        let reply = match text.get(..3) {
             _ if text == "40" => "40{\"sid\":\"b\"}".to_owned(),
             Some("420") => "430[{\"ok\":true}]".to_owned(),
             Some("421") => "431[{\"ok\":true,\"seq\":0,\"epoch\":\"e\"}]".to_owned(),
@@ -111,17 +114,17 @@ async fn forgetful(listener: TcpListener) {
                 text.replacen("{\"room_id\"", &format!("{{\"seq\":{seq},\"room_id\""), 1)
             }
         };
-        if socket.send(Message::text(answer)).await.is_err() {
+        if socket.send(Message::text(reply)).await.is_err() {
             return;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_message_is_found() {
+async fn a_missing_message_is_reported_and_the_run_fails() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let server = tokio::spawn(forgetful(listener));
+    let server = tokio::spawn(serve_with_skipped_numbers(listener));
     let (output, report) = bench(&url, &["--clients", "1", "--rooms", "1"]).await;
     assert_eq!(output.status.code(), Some(1), "{report}");
     assert_eq!(report["ok"], false);
@@ -133,8 +136,8 @@ async fn a_missing_message_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_makes_no_sense_is_refused_in_words() {
-    for (options, word) in [
+async fn invalid_options_are_rejected_with_an_error_that_names_them() {
+    for (options, expected) in [
         (["--clients", "0"], "--clients"),
         (["--rooms", "2000"], "--rooms"),
         (["--payload", "10"], "--payload"),
@@ -145,15 +148,15 @@ async fn what_makes_no_sense_is_refused_in_words() {
         let (output, _) = bench("http://127.0.0.1:1", &options).await;
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(
-            !output.status.success() && error.contains(word),
+            !output.status.success() && error.contains(expected),
             "{options:?}: {error}"
         );
     }
 }
 
-/// All members send much more at once than an outbox holds, and read what comes: nobody is closed
-/// for it, and nobody is told of a loss.
-async fn a_breath(cluster: Cluster) {
+/// All members send much more at once than an outbox holds, and read everything that arrives: the
+/// nodes close no connection for it, and no message is lost.
+async fn run_burst(cluster: Cluster) {
     let options = [
         "--clients",
         "24",
@@ -179,7 +182,8 @@ async fn a_breath(cluster: Cluster) {
     cluster.stop().await;
 }
 
-const NARROW: &[(&str, &str)] = &[
+/// A small outbox, and no rate limits.
+const SMALL_OUTBOX: &[(&str, &str)] = &[
     ("MAX_OUTBOX_BYTES", "262144"),
     ("RATE_EVENTS_PER_SEC", "0"),
     ("RATE_BYTES_PER_SEC", "0"),
@@ -188,21 +192,21 @@ const NARROW: &[(&str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn all_say_much_in_one_breath_on_one_thread() {
-    a_breath(Cluster::alone(NARROW).await).await;
+async fn a_burst_beyond_the_outbox_closes_no_connection_on_one_thread() {
+    run_burst(Cluster::alone(SMALL_OUTBOX).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_say_much_in_one_breath_on_several_threads() {
-    a_breath(Cluster::alone(NARROW).await).await;
+async fn a_burst_beyond_the_outbox_closes_no_connection_on_several_threads() {
+    run_burst(Cluster::alone(SMALL_OUTBOX).await).await;
 }
 
 #[tokio::test]
-async fn all_say_much_in_one_breath_to_a_node_with_redis() {
-    a_breath(Cluster::of(1, NARROW).await).await;
+async fn a_burst_beyond_the_outbox_closes_no_connection_of_a_node_with_redis() {
+    run_burst(Cluster::of(1, SMALL_OUTBOX).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_say_much_in_one_breath_to_several_nodes() {
-    a_breath(Cluster::of(2, NARROW).await).await;
+async fn a_burst_beyond_the_outbox_closes_no_connection_of_several_nodes() {
+    run_burst(Cluster::of(2, SMALL_OUTBOX).await).await;
 }

@@ -2,10 +2,12 @@
 
 They have the same keys, and each time-out is longer than the times it has to cover.
 
-HUBBUB_BIN, if set, is a hubbub binary that must accept .env.example and refuse an unknown key.
+HUBBUB_BIN, if set, is a hubbub binary that must accept each line of .env.example and refuse an
+unknown key.
 RENDERED is the folder with the manifests rendered by scripts/check-deploy.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -16,15 +18,9 @@ import unittest
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SECRETS = {
-    "JWT_SECRET",
-    "JWT_SECRET_PREVIOUS",
-    "BETTER_AUTH_SECRET",
-    "REDIS_PASSWORD",
-    "REDIS_URL",
-    "API_KEYS",
-    "AUTHORIZE_SECRET",
-}
+# Every key that hubbub has, generated from its code: `hubbub config --docs keys`.
+KEYS = {key["key"]: key for key in json.loads((ROOT / "tests/deploy/keys.json").read_text())}
+SECRETS = {name for name, key in KEYS.items() if key["secret"]}
 # Keys that have no meaning without other keys, or that name a missing file.
 WITH_OTHERS = {"HUBBUB_CONFIG", "AUTH_MODE", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_FILE", "JWT_JWKS_URL"}
 # Keys that docker-compose.yml doesn't pass through, with the reason.
@@ -76,7 +72,8 @@ def seconds(text):
 
 
 class Keys(unittest.TestCase):
-    def test_each_key_has_a_comment_and_secrets_have_no_value(self):
+    def test_the_example_has_each_key_with_a_comment_and_secrets_have_no_value(self):
+        self.assertEqual(set(example()), set(KEYS))
         for key, (value, commented, before) in example().items():
             self.assertTrue(before.startswith("# "), f"{key} has no comment")
             if key in SECRETS:
@@ -87,11 +84,11 @@ class Keys(unittest.TestCase):
     def test_generate_env_knows_the_same_keys(self):
         script = (ROOT / "scripts/generate-env.sh").read_text()
         keys = re.search(r"readonly KEYS=\((.*?)\)", script, re.S)[1].split()
-        self.assertEqual(sorted(keys), sorted(example()))
+        self.assertEqual(sorted(keys), sorted(KEYS))
 
     def test_compose_passes_every_key_through(self):
         node = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-node"]
-        self.assertEqual(set(node["environment"]) | set(NOT_IN_COMPOSE), set(example()))
+        self.assertEqual(set(node["environment"]) | set(NOT_IN_COMPOSE), set(KEYS))
 
     def test_kubernetes_sets_only_known_keys_and_takes_secrets_from_the_secret(self):
         for name in ("base.yaml", "overlays-production.yaml"):
@@ -105,7 +102,7 @@ class Keys(unittest.TestCase):
                     e["valueFrom"]["secretKeyRef"]["name"] == "hubbub-secrets" for e in env.values()
                 )
             )
-            self.assertLessEqual(config, set(example()) - SECRETS)
+            self.assertLessEqual(config, set(KEYS) - SECRETS)
             self.assertFalse(
                 pod["enableServiceLinks"], "a Service named redis would set REDIS_PORT"
             )
@@ -113,6 +110,14 @@ class Keys(unittest.TestCase):
     @unittest.skipUnless(os.environ.get("HUBBUB_BIN"), "no binary given (HUBBUB_BIN)")
     def test_the_binary_knows_all_keys_and_has_the_documented_defaults(self):
         binary = os.path.abspath(os.environ["HUBBUB_BIN"])
+        listed = subprocess.run(
+            [binary, "config", "--docs", "keys"],
+            env={},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        self.assertEqual({key["key"]: key for key in json.loads(listed.stdout)}, KEYS)
         with tempfile.TemporaryDirectory() as folder:
 
             def config(text):
@@ -141,9 +146,9 @@ class Keys(unittest.TestCase):
             for key, (value, _, _) in example().items():
                 if real.get(key) is not None and key != "AUTH_MODE":
                     self.assertEqual(real[key], value, f"the default of {key}")
-            # .env.example lacks none of the binary's keys.
-            self.assertEqual(set(example()) - set(real), {"PORT", "HUBBUB_CONFIG"})
-            self.assertEqual(set(real) - set(example()), set())
+            # `hubbub config` prints every key except the two that only select other values.
+            self.assertEqual(set(KEYS) - set(real), {"PORT", "HUBBUB_CONFIG"})
+            self.assertEqual(set(real) - set(KEYS), set())
             self.assertNotEqual(config("NO_SUCH_KEY=1\n").returncode, 0)
             self.assertNotEqual(config("JWT_SECRET=change-me\nAUTH_MODE=jwt\n").returncode, 0)
 

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-/// A century. Longer durations are mistakes, and would overflow the clock.
+/// 100 years in seconds. A longer duration is a mistake, and would overflow the clock.
 const LONGEST_SECS: u64 = 3_155_760_000;
 
 /// Parses a whole number of seconds, or a number with the unit `s`, `m`, `h` or `d`.
 ///
 /// # Errors
-/// Another unit, no number, zero, or more than a century; the text is for the terminal.
+/// If the unit is unknown, the number is missing or zero, or the duration exceeds 100 years (36,525
+/// days). The text is for the terminal.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let unit_at = text
         .find(|c: char| !c.is_ascii_digit())
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_units_and_bounds() {
+    fn durations_need_a_known_unit_and_a_value_within_bounds() {
         assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("2d"), Ok(Duration::from_secs(172_800)));
         for wrong in ["", "0", "h", "5w", "-1", "99999999999999999999", "36526d"] {

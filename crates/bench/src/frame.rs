@@ -1,26 +1,26 @@
-//! WebSocket frames as a client needs them: masked by nothing, taken apart in place.
+//! WebSocket frames of a client: encoded with a mask of zeros, decoded in place.
 
-/// The frame holds text.
-pub(super) const TEXT: u8 = 1;
-/// The server closes.
-pub(super) const CLOSE: u8 = 8;
-/// The server asks whether anyone is there.
-pub(super) const PING: u8 = 9;
-/// The answer to it.
-pub(super) const PONG: u8 = 10;
+/// Opcode of a text frame.
+pub(crate) const TEXT: u8 = 1;
+/// Opcode of a close frame.
+pub(crate) const CLOSE: u8 = 8;
+/// Opcode of a ping; the receiver must reply with a pong.
+pub(crate) const PING: u8 = 9;
+/// Opcode of the reply to a ping, with the same payload.
+pub(crate) const PONG: u8 = 10;
 
 /// One frame of a server.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
-    pub(super) opcode: u8,
-    pub(super) payload: &'a [u8],
-    /// Bytes with the head.
-    pub(super) len: usize,
+pub(crate) struct Frame<'a> {
+    pub(crate) opcode: u8,
+    pub(crate) payload: &'a [u8],
+    /// Bytes of the whole frame, header included.
+    pub(crate) len: usize,
 }
 
-/// Appends one whole frame of a client. Its mask is all zeros, which leaves the bytes as they are: to mask them would
-/// cost the generator, and hide nothing from anyone.
-pub(super) fn encode(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
+/// Appends one whole frame of a client. Its mask is all zeros, which leaves the payload unchanged:
+/// any other mask would cost CPU time of the generator, and has no use here.
+pub(crate) fn encode(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
     out.push(0x80 | opcode);
     if let Ok(len) = u8::try_from(payload.len())
         && len < 126
@@ -37,21 +37,22 @@ pub(super) fn encode(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// The first frame of `bytes`, or `None` while part of it is still to come.
+/// Decodes the first frame of `bytes`. Returns `None` if it is not complete.
 ///
 /// # Errors
-/// When it is none that this generator reads: masked, in pieces, compressed, or longer than memory.
-pub(super) fn take(bytes: &[u8]) -> Result<Option<Frame<'_>>, &'static str> {
+/// If the frame is fragmented, compressed, masked, or longer than the address space: the generator
+/// does not read such frames.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Frame<'_>>, &'static str> {
     let [first, second, rest @ ..] = bytes else {
         return Ok(None);
     };
     if first & 0xf0 != 0x80 {
-        return Err("a frame in pieces, or with an extension");
+        return Err("the server sent a fragmented frame, or one with an extension");
     }
     if second & 0x80 != 0 {
-        return Err("a masked frame");
+        return Err("the server sent a masked frame");
     }
-    let (head, len) = match second {
+    let (header_len, payload_len) = match second {
         126 => match rest.first_chunk::<2>() {
             Some(len) => (4, u64::from(u16::from_be_bytes(*len))),
             None => return Ok(None),
@@ -62,11 +63,11 @@ pub(super) fn take(bytes: &[u8]) -> Result<Option<Frame<'_>>, &'static str> {
         },
         len => (2, u64::from(*len)),
     };
-    let len = usize::try_from(len)
+    let len = usize::try_from(payload_len)
         .ok()
-        .and_then(|len| len.checked_add(head))
-        .ok_or("a frame without end")?;
-    Ok(bytes.get(head..len).map(|payload| Frame {
+        .and_then(|payload_len| payload_len.checked_add(header_len))
+        .ok_or("the server sent a frame longer than the address space")?;
+    Ok(bytes.get(header_len..len).map(|payload| Frame {
         opcode: first & 0x0f,
         payload,
         len,
@@ -77,40 +78,40 @@ pub(super) fn take(bytes: &[u8]) -> Result<Option<Frame<'_>>, &'static str> {
 mod tests {
     use super::*;
 
-    /// The same as a server would say it.
-    fn served(payload: &[u8]) -> Vec<u8> {
+    /// The frame as a server sends it: without a mask.
+    fn server_frame(payload: &[u8]) -> Vec<u8> {
         let mut masked = Vec::new();
         encode(TEXT, payload, &mut masked);
-        let head = masked.len() - payload.len() - 4;
-        [&[masked[0], masked[1] & 0x7f], &masked[2..head], payload].concat()
+        let header = masked.len() - payload.len() - 4;
+        [&[masked[0], masked[1] & 0x7f], &masked[2..header], payload].concat()
     }
 
     #[test]
-    fn frames_of_every_length_are_read_back_whole_or_not_at_all() {
+    fn only_complete_frames_of_every_length_are_decoded() {
         for len in [0, 1, 125, 126, 127, 65_535, 65_536] {
             let payload = vec![b'a'; len];
-            let bytes = [served(&payload), vec![0x81]].concat();
+            let bytes = [server_frame(&payload), vec![0x81]].concat();
             let whole = bytes.len() - 1;
             assert_eq!(
-                take(&bytes),
+                decode(&bytes),
                 Ok(Some(Frame {
                     opcode: TEXT,
                     payload: &payload,
                     len: whole
                 }))
             );
-            assert_eq!(take(&bytes[..whole - 1]), Ok(None));
+            assert_eq!(decode(&bytes[..whole - 1]), Ok(None));
         }
     }
 
     #[test]
-    fn what_is_not_read_is_named() {
-        assert!(take(&[0x01, 0x00]).is_err(), "in pieces");
-        assert!(take(&[0xc1, 0x00]).is_err(), "compressed");
-        assert!(take(&[0x81, 0x80, 0, 0, 0, 0]).is_err(), "masked");
+    fn unsupported_frames_are_errors() {
+        assert!(decode(&[0x01, 0x00]).is_err(), "fragmented");
+        assert!(decode(&[0xc1, 0x00]).is_err(), "compressed");
+        assert!(decode(&[0x81, 0x80, 0, 0, 0, 0]).is_err(), "masked");
         assert!(
-            take(&[0x81, 127, 255, 255, 255, 255, 255, 255, 255, 255]).is_err(),
-            "without end"
+            decode(&[0x81, 127, 255, 255, 255, 255, 255, 255, 255, 255]).is_err(),
+            "longer than the address space"
         );
     }
 }

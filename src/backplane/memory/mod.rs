@@ -107,7 +107,6 @@ impl<K, V> Default for Shards<K, V> {
 impl<K: Hash, V> Shards<K, V> {
     fn of(&self, key: &K) -> &Mutex<Shard<K, V>> {
         // The remainder is below SHARDS, so the narrowing loses nothing.
-        #[allow(clippy::cast_possible_truncation)]
         let index = (self.hasher.hash_one(key) % SHARDS as u64) as usize;
         &self.shards[index]
     }

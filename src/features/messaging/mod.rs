@@ -3,6 +3,7 @@
 mod connection_state;
 mod disconnect;
 mod history;
+mod metrics;
 mod user_rates;
 
 use std::sync::Arc;

@@ -12,6 +12,7 @@ mod connection;
 mod deadlines;
 mod events;
 mod inbox;
+pub(crate) mod metrics;
 mod processing;
 mod reply;
 #[cfg(test)]

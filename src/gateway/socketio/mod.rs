@@ -6,6 +6,7 @@
 mod auth_token;
 #[cfg(test)]
 mod fuzz;
+pub(crate) mod metrics;
 mod outlet;
 mod packet;
 mod receiver;

@@ -5,6 +5,7 @@
 //! `transport` is the client as its connection sees it, and `outlet` as delivery sees it.
 
 mod close_status;
+mod metrics;
 mod outbox;
 mod outlet;
 mod socket_task;

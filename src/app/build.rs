@@ -1,0 +1,251 @@
+//! Puts a node together: one function for each part.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use engineioxide::Control;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::App;
+use super::lifecycle::ClientConnections;
+use super::metrics::Metrics;
+use crate::auth::Webhook;
+use crate::backplane::{Backplane, memory, redis};
+use crate::config::Config;
+use crate::delivery::{Delivery, DeliverySettings, Pause};
+use crate::domain::policy::Action;
+use crate::domain::{Refusal, RoomId, UserId};
+use crate::features::messaging::{AuthorizationHook, Messaging};
+use crate::gateway::access::Access;
+use crate::gateway::connections::Connections;
+use crate::gateway::http::{self, CallerRateLimiter, HttpState};
+use crate::gateway::socketio::Gateway;
+use crate::gateway::websocket::PlainWebSocket;
+use crate::server::admission::Admission;
+use crate::server::tls::Tls;
+use crate::server::{Listener, Timeouts, register_stream_types};
+
+/// The least average size of the frames of a full outbox, in bytes: so the memory for the frames
+/// stays within twice the bytes that they carry.
+const MEAN_FRAME_BYTES: usize = 64;
+/// How often the certificate's files are checked for a change.
+const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// TCP connections that may be open at once on the additional listener for `/metrics`.
+const METRICS_CONNECTIONS: usize = 64;
+
+impl App {
+    /// Starts a node. When the call returns, the node accepts connections. A Redis that cannot be
+    /// reached leaves the node not ready, and retrying. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address can't be bound, the certificate can't be used, or Redis refuses the password
+    /// or is configured such that the node's promises would not hold.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let tls = config.server.tls.clone().map(Tls::load).transpose()?;
+        let parts = Parts::start(config).await?;
+        let messaging = parts.messaging.clone();
+        let share_user_rates = async move { messaging.user_rates().keep_telling().await };
+        let mut tasks = vec![tokio::spawn(share_user_rates)];
+        let (stop, stopped) = watch::channel(false);
+        let listening = listen(config, &parts, tls, &stopped, &mut tasks).await?;
+        Ok(Self {
+            address: listening.address,
+            metrics_address: listening.metrics_address,
+            connections: parts.client_connections(),
+            admission: parts.admission,
+            delivery: parts.delivery,
+            backplane: parts.backplane,
+            stop,
+            tasks,
+        })
+    }
+}
+
+/// The parts of a node, connected to each other, before anything listens.
+pub(super) struct Parts {
+    backplane: Backplane,
+    /// The Engine.IO layer's control of all its sessions.
+    control: Control,
+    delivery: Arc<Delivery>,
+    messaging: Arc<Messaging>,
+    admission: Arc<Admission>,
+    connections: Arc<Connections>,
+    socketio: Arc<Gateway>,
+    plain: Arc<PlainWebSocket>,
+}
+
+impl Parts {
+    /// Connects to Redis, if there is one, and starts the workers.
+    pub async fn start(config: &Config) -> Result<Self, redis::StartError> {
+        let backplane = connect_backplane(config).await?;
+        let control = engine_io(config);
+        let delivery = start_delivery(config, &backplane, &control);
+        let messaging = messaging(config, &backplane, &delivery);
+        config.identity.authenticator.warm_up().await;
+        let admission = Arc::new(Admission::new(config.caps.clone()));
+        let connections = Connections::new(
+            messaging.clone(),
+            config.identity.authenticator.clone(),
+            admission.clone(),
+            config.connections.outbox_bytes,
+        );
+        let socketio = Gateway::new(connections.clone(), config.connections.socketio.clone());
+        let plain = PlainWebSocket::new(
+            connections.clone(),
+            config.connections.websocket.clone(),
+            control.write_scheduler(),
+        );
+        Ok(Self {
+            backplane,
+            control,
+            delivery,
+            messaging,
+            admission,
+            connections,
+            socketio,
+            plain,
+        })
+    }
+
+    fn client_connections(&self) -> ClientConnections {
+        ClientConnections {
+            control: self.control.clone(),
+            plain: self.plain.clone(),
+        }
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            connections: self.client_connections(),
+            admission: self.admission.clone(),
+            events: self.connections.clone(),
+            messaging: self.messaging.clone(),
+            delivery: self.delivery.clone(),
+            backplane: self.backplane.clone(),
+        }
+    }
+
+    /// The state that all HTTP requests share.
+    fn http_state(&self, config: &Config) -> Arc<HttpState> {
+        let metrics = self.metrics();
+        Arc::new(HttpState {
+            messaging: self.messaging.clone(),
+            access: Access {
+                authenticator: config.identity.authenticator.clone(),
+                api_keys: config.identity.api_keys.clone(),
+                broadcast_roles: config.identity.broadcast_roles.clone(),
+            },
+            post_limiter: CallerRateLimiter::new(config.rates.posts),
+            broadcast_limiter: CallerRateLimiter::new(config.rates.broadcasts),
+            origins: config.origins.origins.clone(),
+            trusted_proxies: config.origins.proxies.clone().unwrap_or_default(),
+            admission: self.admission.clone(),
+            control: self.control.clone(),
+            plain_websockets: self.plain.clone(),
+            metrics: Arc::new(move || metrics.render()),
+        })
+    }
+}
+
+async fn connect_backplane(config: &Config) -> Result<Backplane, redis::StartError> {
+    match &config.redis {
+        None => Ok(memory::embedded(config.backplane.clone())),
+        Some(redis) => redis::connect(redis.clone(), config.backplane.clone()).await,
+    }
+}
+
+/// The Engine.IO layer's control of all its sessions.
+fn engine_io(config: &Config) -> Control {
+    let control = Control::new(engineioxide::Limits {
+        outbox_bytes: config.connections.outbox_bytes,
+        outbox_frames: config.connections.outbox_bytes / MEAN_FRAME_BYTES,
+        write_timeout: config.connections.write_timeout,
+        ..engineioxide::Limits::default()
+    });
+    register_stream_types(&control);
+    control
+}
+
+fn start_delivery(config: &Config, backplane: &Backplane, control: &Control) -> Arc<Delivery> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let scheduler = control.write_scheduler();
+    let settings = DeliverySettings {
+        workers,
+        room_events: config.limits.room_events,
+        page_bytes: config.connections.outbox_bytes / 8,
+        ahead_bytes: config.connections.outbox_bytes / 4 / workers.min(4),
+        pause: Pause::new(move || scheduler.wait_for_slice()),
+        ..DeliverySettings::default()
+    };
+    Arc::new(Delivery::start(backplane, &settings))
+}
+
+fn messaging(config: &Config, backplane: &Backplane, delivery: &Arc<Delivery>) -> Arc<Messaging> {
+    let messaging = Messaging::new(backplane.clone(), delivery.clone(), config.limits.clone());
+    match &config.webhook {
+        Some(webhook) => Arc::new(messaging.with_authorization_hook(Box::new(webhook.clone()))),
+        None => Arc::new(messaging),
+    }
+}
+
+#[async_trait]
+impl AuthorizationHook for Arc<Webhook> {
+    async fn given(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
+        self.authorize(action, user, room).await
+    }
+}
+
+/// The addresses that the node listens on.
+struct Listening {
+    address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
+}
+
+/// Starts the listeners; adds their tasks to `tasks`.
+async fn listen(
+    config: &Config,
+    parts: &Parts,
+    tls: Option<Tls>,
+    stopped: &watch::Receiver<bool>,
+    tasks: &mut Vec<JoinHandle<()>>,
+) -> anyhow::Result<Listening> {
+    let http = parts.http_state(config);
+    let timeouts = Timeouts {
+        write: config.connections.write_timeout * 2,
+        ..Timeouts::default()
+    };
+    let mut listener =
+        Listener::bind(config.server.address, tcp_connections(config), timeouts).await?;
+    let address = listener.address()?;
+    if let Some(tls) = tls {
+        listener = listener.with_tls(&tls);
+        tasks.push(tokio::spawn(
+            tls.reload_on_change(CERTIFICATE_CHECK_INTERVAL),
+        ));
+    }
+    let router = http::router(http.clone(), &parts.socketio);
+    tasks.push(tokio::spawn(listener.serve(router, stopped.clone())));
+    let mut metrics_address = None;
+    if let Some(address) = config.server.metrics_address {
+        let listener = Listener::bind(address, METRICS_CONNECTIONS, Timeouts::default()).await?;
+        metrics_address = Some(listener.address()?);
+        let router = http::metrics_router(http);
+        tasks.push(tokio::spawn(listener.serve(router, stopped.clone())));
+    }
+    Ok(Listening {
+        address,
+        metrics_address,
+    })
+}
+
+/// TCP connections that may be open at once: a polling client holds up to two, and a client that is
+/// refused needs one for the refusal.
+fn tcp_connections(config: &Config) -> usize {
+    match config.caps.connections {
+        0 => usize::MAX,
+        connections => connections.saturating_mul(2).saturating_add(1024),
+    }
+}

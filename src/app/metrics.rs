@@ -1,0 +1,195 @@
+//! Collects the samples of all parts for `/metrics`.
+
+use std::sync::Arc;
+
+use super::lifecycle::ClientConnections;
+use crate::backplane::Backplane;
+use crate::delivery::Delivery;
+use crate::features::messaging::Messaging;
+use crate::gateway::connections::Connections;
+use crate::gateway::connections::metrics::transport_samples;
+use crate::gateway::socketio::metrics as engine_io;
+use crate::server::admission::Admission;
+use crate::telemetry::exposition;
+use crate::telemetry::sample::Sample;
+
+/// The parts that have metrics.
+pub(super) struct Metrics {
+    pub connections: ClientConnections,
+    pub admission: Arc<Admission>,
+    pub events: Arc<Connections>,
+    pub messaging: Arc<Messaging>,
+    pub delivery: Arc<Delivery>,
+    pub backplane: Backplane,
+}
+
+impl Metrics {
+    /// The text of `/metrics`.
+    pub fn render(&self) -> String {
+        exposition::render(self.samples())
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        let ClientConnections { control, plain } = &self.connections;
+        let mut open = engine_io::open(control);
+        open.extend(plain.open_by_protocol());
+        let mut counts = engine_io::counts(control);
+        counts += plain.counts();
+        let mut samples = transport_samples(open, counts);
+        samples.extend(engine_io::samples(control));
+        samples.extend(self.admission.samples());
+        samples.extend(self.events.samples());
+        samples.extend(self.messaging.samples());
+        samples.extend(self.delivery.samples());
+        samples.extend(backplane_samples(&self.backplane));
+        samples
+    }
+}
+
+/// The backplane's numbers as metrics. It may not use telemetry itself, and offers plain data.
+fn backplane_samples(backplane: &Backplane) -> Vec<Sample> {
+    let counters = backplane.lifecycle.counters();
+    vec![
+        Sample::gauge(
+            "ready",
+            "1 while the backplane is available, otherwise 0",
+            u64::from(backplane.lifecycle.is_up()),
+        ),
+        Sample::counter(
+            "bus_interruptions",
+            "Interrupted subscriptions to the bus",
+            counters.interruptions,
+        ),
+        Sample::counter("redis_round_trips", "Calls to Redis", counters.round_trips),
+        Sample::counter(
+            "redis_errors",
+            "Calls to Redis that failed",
+            counters.errors,
+        ),
+        Sample::counter(
+            "presence_changes",
+            "Changes of presence that this node caused: users coming and going",
+            counters.presence_changes,
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::app::build::Parts;
+    use crate::config::Config;
+    use crate::config::generated::{assert_current, repository_file};
+    use crate::telemetry::sample::SampleValue;
+
+    /// Every metric with its kind. Dashboards and alarms rely on these names.
+    const METRICS: [(&str, &str); 35] = [
+        ("append_seconds", "histogram"),
+        ("bus_interruptions", "counter"),
+        ("bus_overruns", "counter"),
+        ("catch_ups", "counter"),
+        ("connections", "gauge"),
+        ("delivery_seconds", "histogram"),
+        ("events_dropped", "counter"),
+        ("events_rate_limited", "counter"),
+        ("events_received", "counter"),
+        ("events_refused", "counter"),
+        ("heartbeat_timeouts", "counter"),
+        ("joins", "counter"),
+        ("kept_bytes", "gauge"),
+        ("messages_duplicate", "counter"),
+        ("messages_in", "counter"),
+        ("messages_out", "counter"),
+        ("packets_received", "counter"),
+        ("packets_sent", "counter"),
+        ("presence_changes", "counter"),
+        ("ready", "gauge"),
+        ("received_bytes", "counter"),
+        ("redis_errors", "counter"),
+        ("redis_round_trips", "counter"),
+        ("replay_reads", "counter"),
+        ("replays", "counter"),
+        ("replays_outrun", "counter"),
+        ("room_resets", "counter"),
+        ("rooms", "gauge"),
+        ("sent_bytes", "counter"),
+        ("sessions_opened", "counter"),
+        ("sessions_refused", "counter"),
+        ("slow_consumers", "counter"),
+        ("sockets_closed_rate_limited", "counter"),
+        ("upgrades", "counter"),
+        ("websockets_boxed", "counter"),
+    ];
+
+    const BEGIN: &str = "<!-- metrics -->\n";
+    const END: &str = "<!-- /metrics -->";
+
+    /// The kind of the metric, as Prometheus calls it.
+    fn kind(sample: &Sample) -> &'static str {
+        match sample.value {
+            SampleValue::Counter(_) => "counter",
+            SampleValue::Gauge(_) | SampleValue::Gauges(_) => "gauge",
+            SampleValue::Histogram { .. } => "histogram",
+        }
+    }
+
+    async fn samples() -> Vec<Sample> {
+        let config = Config::from_sources(BTreeMap::new(), Path::new("/nonexistent/.env")).unwrap();
+        let parts = Parts::start(&config).await.unwrap();
+        parts.metrics().samples()
+    }
+
+    #[tokio::test]
+    async fn the_names_and_kinds_of_metrics_stay_as_they_are() {
+        let samples = samples().await;
+        let mut metrics: Vec<_> = samples.iter().map(|s| (s.name, kind(s))).collect();
+        metrics.sort_unstable();
+        assert_eq!(metrics, METRICS);
+    }
+
+    #[tokio::test]
+    async fn every_metric_has_a_help_text_in_one_line_without_a_full_stop() {
+        for Sample { name, help, .. } in samples().await {
+            assert!(help.len() > 10 && !help.ends_with('.'), "{name}: {help}");
+            assert!(
+                !help.contains(['\n', '|']) && !help.contains("  "),
+                "{name}: {help}"
+            );
+        }
+    }
+
+    /// The table stands between two markers, in whichever document is for operators.
+    #[tokio::test]
+    async fn generated_table_of_metrics_is_committed() {
+        let mut table = "| metric | kind | description |\n| --- | --- | --- |\n".to_owned();
+        for sample in samples().await {
+            let Sample { name, help, .. } = &sample;
+            table += &format!("| `{name}` | {} | {help} |\n", kind(&sample));
+        }
+        let (path, text) = document();
+        let (before, rest) = text.split_once(BEGIN).unwrap();
+        let (_, after) = rest.split_once(END).unwrap();
+        assert_current(&path, &format!("{before}{BEGIN}{table}{END}{after}"));
+    }
+
+    /// The one document with the markers: its path and its text.
+    fn document() -> (String, String) {
+        let mut paths = vec!["README.md".to_owned()];
+        for entry in std::fs::read_dir(repository_file("docs")).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.ends_with(".md") {
+                paths.push(format!("docs/{name}"));
+            }
+        }
+        let texts = paths.into_iter().map(|path| {
+            let text = std::fs::read_to_string(repository_file(&path)).unwrap();
+            (path, text)
+        });
+        let mut found: Vec<_> = texts.filter(|(_, text)| text.contains(BEGIN)).collect();
+        assert_eq!(found.len(), 1, "one document has the table of metrics");
+        found.remove(0)
+    }
+}
