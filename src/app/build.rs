@@ -47,7 +47,7 @@ impl App {
         let tls = config.server.tls.clone().map(Tls::load).transpose()?;
         let parts = Parts::start(config).await?;
         let messaging = parts.messaging.clone();
-        let share_user_rates = async move { messaging.user_rates().keep_telling().await };
+        let share_user_rates = async move { messaging.user_rates().run().await };
         let mut tasks = vec![tokio::spawn(share_user_rates)];
         let (stop, stopped) = watch::channel(false);
         let listening = listen(config, &parts, tls, &stopped, &mut tasks).await?;
@@ -176,7 +176,7 @@ fn start_delivery(config: &Config, backplane: &Backplane, control: &Control) -> 
         workers,
         room_events: config.limits.room_events,
         page_bytes: config.connections.outbox_bytes / 8,
-        ahead_bytes: config.connections.outbox_bytes / 4 / workers.min(4),
+        backlog_bytes: config.connections.outbox_bytes / 4 / workers.min(4),
         pause: Pause::new(move || scheduler.wait_for_slice()),
         ..DeliverySettings::default()
     };
@@ -193,7 +193,7 @@ fn messaging(config: &Config, backplane: &Backplane, delivery: &Arc<Delivery>) -
 
 #[async_trait]
 impl AuthorizationHook for Arc<Webhook> {
-    async fn given(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
+    async fn authorize(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
         self.authorize(action, user, room).await
     }
 }

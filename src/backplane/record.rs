@@ -1,18 +1,22 @@
-//! The stored form of a message: JSON of all that the sender said, made once, where it is appended.
+//! The record of a message: a JSON object with everything the sender supplied, encoded once, when
+//! the message is appended.
 //!
-//! What the backplane gives (`seq`, `epoch`, `timestamp`) is not in it; whoever shows the message puts these in front.
+//! It doesn't contain the fields that the backplane assigns (`seq`, `epoch`, `timestamp`). The
+//! encoders of the wire formats insert those at the beginning of the object.
 
 use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::domain::NewMessage;
 
-/// The length of a record without any text: its keys, and an id.
-const BARE: usize = 129;
+/// The length in bytes of a record whose texts are all empty: its keys and the id.
+const EMPTY_RECORD_LEN: usize = 129;
 
-/// A JSON object, never empty, so that `{` can be replaced by `{"seq":…,`. The payload goes through byte for byte.
+/// Encodes a message as a JSON object. The object is never empty, so that an encoder may replace its
+/// `{` by `{"seq":…,`. The payload is copied byte for byte.
 ///
-/// It is written by hand: for most texts nothing has to be escaped, which is quicker to see at once than byte for byte.
+/// This is written by hand for speed: most texts need no escaping, and checking that for a whole
+/// text at once is faster than escaping byte by byte.
 #[must_use]
 pub fn encode(draft: &NewMessage) -> Bytes {
     let (room, user, name) = (
@@ -21,10 +25,12 @@ pub fn encode(draft: &NewMessage) -> Bytes {
         draft.username.as_str(),
     );
     let payload = draft.payload.as_deref();
-    // As long as it will be, but where something has to be escaped: most need not grow, and what is kept has no slack.
+    // The exact length unless a text needs escaping or an optional field is present. So most records
+    // never reallocate, and stored records have no unused capacity.
     let texts = [room, user, name, &draft.content, &draft.kind];
-    let length =
-        BARE + texts.iter().map(|text| text.len()).sum::<usize>() + payload.map_or(0, str::len);
+    let length = EMPTY_RECORD_LEN
+        + texts.iter().map(|text| text.len()).sum::<usize>()
+        + payload.map_or(0, str::len);
     let mut json = Vec::with_capacity(length);
     json.extend_from_slice(b"{\"id\":\"");
     json.extend_from_slice(
@@ -51,7 +57,7 @@ pub fn encode(draft: &NewMessage) -> Bytes {
     if let Some(payload) = payload {
         debug_assert!(
             serde_json::from_str::<serde::de::IgnoredAny>(payload).is_ok(),
-            "a draft's payload is well-formed"
+            "a draft's payload is well-formed JSON"
         );
         json.extend_from_slice(b",\"payload\":");
         json.extend_from_slice(payload.as_bytes());
@@ -65,11 +71,11 @@ pub fn encode(draft: &NewMessage) -> Bytes {
     json.into()
 }
 
-/// Appends a key as it stands, and a text as JSON.
+/// Appends `key` unchanged and `text` as a JSON string.
 fn put(json: &mut Vec<u8>, key: &str, text: &str) {
     json.extend_from_slice(key.as_bytes());
     let is_special = |byte| byte < b' ' || byte == b'"' || byte == b'\\';
-    // Without an early end the compiler looks at many bytes in one step.
+    // Without an early return the compiler vectorises the loop.
     if text
         .bytes()
         .fold(false, |found, byte| found | is_special(byte))
@@ -88,7 +94,7 @@ mod tests {
     use crate::domain::{ClientMsgId, Limits, MessageFields, RoomId, UserId, Username};
 
     #[test]
-    fn a_bare_record_fits_without_room_to_spare() {
+    fn the_computed_length_of_a_record_is_exact() {
         let user = UserId::trusted("u");
         let fields = MessageFields {
             content: "c".into(),
@@ -104,20 +110,20 @@ mod tests {
         .unwrap();
         assert_eq!(
             encode(&draft).len(),
-            BARE + "ru".len() + "uc".len() + draft.kind.len()
+            EMPTY_RECORD_LEN + "ru".len() + "uc".len() + draft.kind.len()
         );
     }
 
     #[test]
-    fn every_text_is_written_as_json() {
+    fn texts_are_escaped_like_serde_json_does() {
         for char in (0..0x300)
             .chain([0x2028, 0xffff, 0x1_f600])
             .filter_map(char::from_u32)
         {
             for text in [
                 format!("{char}"),
-                format!("before {char} and a while after"),
-                format!("after a longer while {char}"),
+                format!("before {char} and some text after"),
+                format!("after a longer text {char}"),
             ] {
                 let mut json = Vec::new();
                 put(&mut json, "", &text);
@@ -130,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_what_was_said_and_nothing_that_was_not() {
+    fn a_record_contains_the_fields_of_the_message_and_no_others() {
         let fields = MessageFields {
             content: "hi \"there\"".into(),
             payload: Some(r#"{"b":1.0,"a":[ 2 ]}"#.into()),

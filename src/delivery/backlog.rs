@@ -1,5 +1,8 @@
-//! What a worker has not handed on yet, in bytes. While it is much, who sends waits: nothing may be acknowledged faster than
-//! members can be written to. For a node on its own: of what others say through Redis nobody here knows when it comes.
+//! The bytes of messages that wait for a worker. While they reach the limit, senders wait, so that
+//! no more is acknowledged than can be delivered.
+//!
+//! This works on a node of its own only. With Redis, a node doesn't know when the messages of other
+//! nodes' senders arrive.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,111 +11,110 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// The messages that wait for one worker. Cheap to clone: all clones are one.
+/// The messages that wait for one worker. Cheap to clone: all clones are one backlog.
 #[derive(Clone)]
 pub(super) struct Backlog(Arc<Inner>);
 
 struct Inner {
-    /// Less than that, and whoever sends goes on.
-    most: AtomicUsize,
+    /// Senders proceed while fewer bytes than this wait.
+    limit: AtomicUsize,
     bytes: AtomicUsize,
-    /// How many senders wait: so that it can be seen without the lock.
+    /// The number of senders that wait: a copy of the queue's length that is read without its lock.
     waiting: AtomicUsize,
     senders: Mutex<Senders>,
 }
 
 #[derive(Default)]
 struct Senders {
-    waiting: VecDeque<oneshot::Sender<Pass>>,
-    /// One of those who waited has been let through, and doesn't know yet.
-    passing: bool,
+    queue: VecDeque<oneshot::Sender<Permit>>,
+    /// A sender has been given the permit and has not resumed yet.
+    permit_given: bool,
 }
 
-/// Leave to send, for one who had to wait. Once it is dropped the next one may be let through.
-struct Pass(Option<Backlog>);
+/// Allows one waiting sender to proceed. When it is dropped, the next sender may be given one.
+struct Permit(Option<Backlog>);
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(backlog) = self.0.take() {
-            backlog.0.senders.lock().passing = false;
-            backlog.let_through();
+            backlog.0.senders.lock().permit_given = false;
+            backlog.give_permit();
         }
     }
 }
 
 impl Backlog {
-    pub fn new(most: usize) -> Self {
-        let [most, bytes, waiting] = [most, 0, 0].map(AtomicUsize::new);
+    pub fn new(limit: usize) -> Self {
         Self(Arc::new(Inner {
-            most,
-            bytes,
-            waiting,
+            limit: AtomicUsize::new(limit),
+            bytes: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             senders: Mutex::default(),
         }))
     }
 
     fn is_full(&self) -> bool {
-        self.0.bytes.load(Ordering::SeqCst) >= self.0.most.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::SeqCst) >= self.0.limit.load(Ordering::Relaxed)
     }
 
-    /// Something is put into the queue, whether or not there was leave.
+    /// Counts a message that is queued for the worker, even when the backlog is full.
     pub fn add(&self, bytes: usize) {
         self.0.bytes.fetch_add(bytes, Ordering::SeqCst);
     }
 
-    /// As much has been handed on.
-    pub fn take(&self, bytes: usize) {
+    /// Subtracts a message that the worker has delivered.
+    pub fn remove(&self, bytes: usize) {
         self.0.bytes.fetch_sub(bytes, Ordering::SeqCst);
         if self.0.waiting.load(Ordering::SeqCst) > 0 {
-            self.let_through();
+            self.give_permit();
         }
     }
 
-    /// Waits until it is not full: in the order of the calls, and one after the other, as each adds to it. Safe to cancel.
-    pub async fn keep_pace(&self) {
+    /// Waits until the backlog is below its limit. Senders proceed in the order of their calls, and
+    /// one at a time, because each adds to the backlog. Safe to cancel.
+    pub async fn wait_for_capacity(&self) {
         if self.0.waiting.load(Ordering::SeqCst) == 0 && !self.is_full() {
             return;
         }
-        let (tell, told) = oneshot::channel();
+        let (sender, permit) = oneshot::channel();
         {
             let mut senders = self.0.senders.lock();
-            senders.waiting.push_back(tell);
-            self.0
-                .waiting
-                .store(senders.waiting.len(), Ordering::SeqCst);
+            senders.queue.push_back(sender);
+            let waiting = senders.queue.len();
+            self.0.waiting.store(waiting, Ordering::SeqCst);
         }
-        // It may have become empty before anyone could see that somebody waits.
-        self.let_through();
-        drop(told.await);
+        // The worker may have drained the backlog before it could see that a sender waits.
+        self.give_permit();
+        drop(permit.await);
     }
 
-    /// The first of those who still wait, if it may go on.
-    fn let_through(&self) {
+    /// Gives the permit to the first sender that still waits, if the backlog is below its limit.
+    fn give_permit(&self) {
         let mut senders = self.0.senders.lock();
-        while !senders.passing && !self.is_full() {
-            let Some(first) = senders.waiting.pop_front() else {
+        while !senders.permit_given && !self.is_full() {
+            let Some(first) = senders.queue.pop_front() else {
                 return;
             };
-            self.0
-                .waiting
-                .store(senders.waiting.len(), Ordering::SeqCst);
-            match first.send(Pass(Some(self.clone()))) {
-                Ok(()) => senders.passing = true,
-                // It is for the next one: this one waits no more.
-                Err(mut pass) => drop(pass.0.take()),
+            let waiting = senders.queue.len();
+            self.0.waiting.store(waiting, Ordering::SeqCst);
+            match first.send(Permit(Some(self.clone()))) {
+                Ok(()) => senders.permit_given = true,
+                // The sender gave up: offer the permit to the next one. Without its backlog the
+                // permit does nothing when dropped, and so doesn't take the lock that is held here.
+                Err(mut permit) => drop(permit.0.take()),
             }
         }
     }
 
-    /// Nobody hands anything on any more: nobody waits for it, either.
+    /// The worker has ended and delivers nothing any more: every sender proceeds, now and later.
     pub fn close(&self) {
-        let left = {
+        let queue = {
             let mut senders = self.0.senders.lock();
-            self.0.most.store(usize::MAX, Ordering::SeqCst);
+            self.0.limit.store(usize::MAX, Ordering::SeqCst);
             self.0.waiting.store(0, Ordering::SeqCst);
-            std::mem::take(&mut senders.waiting)
+            std::mem::take(&mut senders.queue)
         };
-        drop(left);
+        drop(queue);
     }
 }
 
@@ -123,74 +125,75 @@ mod tests {
 
     use super::*;
 
-    fn waiting(backlog: &Backlog) -> BoxFuture<'static, ()> {
+    fn sender(backlog: &Backlog) -> BoxFuture<'static, ()> {
         let backlog = backlog.clone();
-        async move { backlog.keep_pace().await }.boxed()
+        async move { backlog.wait_for_capacity().await }.boxed()
     }
 
-    fn goes_on(future: &mut BoxFuture<'static, ()>) -> bool {
-        future.now_or_never().is_some()
+    fn proceeds(sender: &mut BoxFuture<'static, ()>) -> bool {
+        sender.now_or_never().is_some()
     }
 
     #[tokio::test]
-    async fn who_sends_goes_on_until_it_is_full_and_then_in_order() {
+    async fn senders_proceed_until_the_backlog_is_full_and_then_in_order() {
         let backlog = Backlog::new(100);
-        assert!(goes_on(&mut waiting(&backlog)));
+        assert!(proceeds(&mut sender(&backlog)));
         backlog.add(99);
-        assert!(goes_on(&mut waiting(&backlog)));
+        assert!(proceeds(&mut sender(&backlog)));
         backlog.add(50);
-        let [mut first, mut second, mut third] = [(); 3].map(|()| waiting(&backlog));
-        assert!(!goes_on(&mut first) && !goes_on(&mut second));
-        backlog.take(50);
-        // Newcomers stand behind, though there is room; and nobody is let through before the one before knows.
-        assert!(!goes_on(&mut third) && !goes_on(&mut second));
-        assert!(goes_on(&mut first));
+        let [mut first, mut second, mut third] = [(); 3].map(|()| sender(&backlog));
+        assert!(!proceeds(&mut first) && !proceeds(&mut second));
+        backlog.remove(50);
+        // Later senders queue behind earlier ones even while there is capacity, and the second gets
+        // no permit before the first has resumed.
+        assert!(!proceeds(&mut third) && !proceeds(&mut second));
+        assert!(proceeds(&mut first));
         backlog.add(50);
-        assert!(goes_on(&mut second), "it was let through before");
-        assert!(!goes_on(&mut third), "it is full again");
-        backlog.take(149);
-        assert!(goes_on(&mut third));
-        assert!(goes_on(&mut waiting(&backlog)), "nobody waits");
+        assert!(proceeds(&mut second), "it had the permit already");
+        assert!(!proceeds(&mut third), "the backlog is full again");
+        backlog.remove(149);
+        assert!(proceeds(&mut third));
+        assert!(proceeds(&mut sender(&backlog)), "no sender waits");
     }
 
     #[tokio::test]
-    async fn who_waits_no_more_holds_nobody_up() {
+    async fn a_cancelled_sender_does_not_block_the_others() {
         let backlog = Backlog::new(1);
         backlog.add(1);
-        let [mut gone, mut let_through, mut last] = [(); 3].map(|()| waiting(&backlog));
+        let [mut cancelled, mut permitted, mut last] = [(); 3].map(|()| sender(&backlog));
         assert!(
-            ![&mut gone, &mut let_through, &mut last]
+            ![&mut cancelled, &mut permitted, &mut last]
                 .into_iter()
-                .any(goes_on)
+                .any(proceeds)
         );
-        drop(gone);
-        backlog.take(1);
-        // This one was let through, and goes without having looked.
-        drop(let_through);
-        assert!(goes_on(&mut last));
+        drop(cancelled);
+        backlog.remove(1);
+        // This sender has the permit, and is cancelled before it resumes.
+        drop(permitted);
+        assert!(proceeds(&mut last));
     }
 
     #[tokio::test]
-    async fn very_many_who_wait_no_more_are_passed_over() {
+    async fn very_many_cancelled_senders_are_skipped() {
         let backlog = Backlog::new(1);
         backlog.add(1);
         for _ in 0..100_000 {
-            assert!(!goes_on(&mut waiting(&backlog)));
+            assert!(!proceeds(&mut sender(&backlog)));
         }
-        let mut last = waiting(&backlog);
-        assert!(!goes_on(&mut last));
-        backlog.take(1);
-        assert!(goes_on(&mut last));
+        let mut last = sender(&backlog);
+        assert!(!proceeds(&mut last));
+        backlog.remove(1);
+        assert!(proceeds(&mut last));
     }
 
     #[tokio::test]
-    async fn at_the_end_nobody_waits() {
+    async fn a_closed_backlog_lets_every_sender_proceed() {
         let backlog = Backlog::new(1);
         backlog.add(1);
-        let mut waits = waiting(&backlog);
-        assert!(!goes_on(&mut waits));
+        let mut waiting = sender(&backlog);
+        assert!(!proceeds(&mut waiting));
         backlog.close();
-        assert!(goes_on(&mut waits));
-        assert!(goes_on(&mut waiting(&backlog)));
+        assert!(proceeds(&mut waiting));
+        assert!(proceeds(&mut sender(&backlog)));
     }
 }

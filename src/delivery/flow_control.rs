@@ -1,81 +1,96 @@
-//! How far a worker goes ahead of those who write what it has handed out.
+//! Bounds how many bytes a worker delivers before the outlets write them.
 
 use std::task::{Context, Waker};
 
-use super::{Pause, Turn};
+use super::Pause;
+use super::settings::PauseFuture;
 
-/// Counts what was handed out since outlets last had their turn to write, and waits for that when it is much.
+/// Counts the bytes delivered since outlets last had their turn to write, and waits for that turn
+/// when they are many.
 pub(super) struct FlowControl {
     pause: Pause,
-    /// As much as that may be handed out.
-    most: usize,
-    handed_out: usize,
-    /// Not before as much is handed out is anything looked at.
-    look_at: usize,
-    /// A turn that has begun, and what had been handed out then: nothing of it is unwritten once it is over.
-    turn: Option<(Turn, usize)>,
+    /// The most bytes that may be unwritten.
+    limit: usize,
+    /// Bytes delivered that no completed pause covers.
+    unwritten: usize,
+    /// Below this many unwritten bytes no pause is begun or polled.
+    poll_above: usize,
+    running: Option<RunningPause>,
+}
+
+/// A pause that has begun.
+struct RunningPause {
+    future: PauseFuture,
+    /// The bytes that were unwritten when it began. All of them are written once it is over.
+    covers: usize,
 }
 
 impl FlowControl {
-    pub fn new(pause: Pause, most: usize) -> Self {
+    pub fn new(pause: Pause, limit: usize) -> Self {
         Self {
             pause,
-            most,
-            handed_out: 0,
-            look_at: most / 2,
-            turn: None,
+            limit,
+            unwritten: 0,
+            poll_above: limit / 2,
+            running: None,
         }
     }
 
-    /// So much has been handed out to an outlet, or to many. Returns when more may be. The turn begins with half of what may
-    /// be handed out: so that mostly it is over before it is waited for.
-    pub async fn hand_out(&mut self, bytes: usize) {
-        self.handed_out += bytes;
-        if self.handed_out > self.look_at {
-            self.look().await;
-            while self.handed_out > self.most {
+    /// Counts bytes that were delivered to one outlet or to many, and returns when more may be
+    /// delivered. A pause begins at half of the limit, so that it is mostly over before the worker
+    /// would have to wait for it.
+    pub async fn delivered(&mut self, bytes: usize) {
+        self.unwritten += bytes;
+        if self.unwritten > self.poll_above {
+            self.poll_pause().await;
+            while self.unwritten > self.limit {
                 self.wait().await;
             }
         }
     }
 
-    /// Begins a turn, if there is none, and sees whether it is over.
-    async fn look(&mut self) {
-        let (turn, _) = self
-            .turn
-            .get_or_insert_with(|| (self.pause.begin(), self.handed_out));
-        // Nobody has to be woken by this look: it is looked again, or waited.
-        if turn
+    /// Begins a pause if none is running, and checks whether it is over.
+    async fn poll_pause(&mut self) {
+        let running = self.running.get_or_insert_with(|| RunningPause {
+            future: self.pause.begin(),
+            covers: self.unwritten,
+        });
+        // No waker is needed: the pause is polled again later, or awaited.
+        let is_over = running
+            .future
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
-            .is_ready()
-        {
-            // Where those before it were only woken they run now.
+            .is_ready();
+        if is_over {
+            // Where the pause only woke the outlets' tasks, they run now.
             tokio::task::yield_now().await;
-            let before = self.turn.take().map_or(0, |(_, before)| before);
-            self.is_over(before);
+            let covered = self.running.take().map_or(0, |running| running.covers);
+            self.finish(covered);
         } else {
-            self.look_at = self.handed_out + self.most / 16;
+            self.poll_above = self.unwritten + self.limit / 16;
         }
     }
 
     async fn wait(&mut self) {
-        let (turn, before) = self
-            .turn
-            .take()
-            .unwrap_or_else(|| (self.pause.begin(), self.handed_out));
-        turn.await;
-        self.is_over(before);
+        let running = self.running.take().unwrap_or_else(|| RunningPause {
+            future: self.pause.begin(),
+            covers: self.unwritten,
+        });
+        running.future.await;
+        self.finish(running.covers);
     }
 
-    /// Waits until whoever has something to write now has had a turn.
+    /// Waits until every outlet that has something to write now has had its turn.
     pub async fn pause(&mut self) {
-        self.turn = Some((self.pause.begin(), self.handed_out));
+        self.running = Some(RunningPause {
+            future: self.pause.begin(),
+            covers: self.unwritten,
+        });
         self.wait().await;
     }
 
-    fn is_over(&mut self, before: usize) {
-        self.handed_out -= before;
-        self.look_at = self.most / 2;
+    fn finish(&mut self, covered: usize) {
+        self.unwritten -= covered;
+        self.poll_above = self.limit / 2;
     }
 }

@@ -1,38 +1,42 @@
-//! All that delivery knows of a socket.
+//! The interface through which delivery writes to a connection.
 
-use super::shared::Shared;
+use super::shared_event::SharedEvent;
 use crate::domain::{ConnId, UserId};
 
-/// Why delivery gives up an outlet.
+/// The reason for which delivery closes an outlet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The log no longer holds what the replay was about to send: the client must resume, and be told of the gap.
+    /// The log no longer holds the message that the replay needed next. The client has to resume,
+    /// and is then told of the gap.
     ReplayOutrun,
 }
 
-/// One connection's way out. Nothing here waits: what doesn't fit closes the connection.
+/// The outgoing side of one connection. No method waits: an event that doesn't fit closes the
+/// connection.
 pub trait Outlet: Send + Sync {
-    /// Which connection.
+    /// The connection's id.
     fn conn(&self) -> &ConnId;
-    /// Whose.
+    /// The user that the connection belongs to.
     fn user(&self) -> &UserId;
-    /// Queues the event for the client; order of calls is order on the wire. Closes the transport when too much is unwritten.
-    fn deliver(&self, event: &Shared);
-    /// As [`Outlet::deliver`], if the outlet takes so much. False: it doesn't, and nothing was queued; the message is to come
-    /// again once the outlet has room.
-    fn offer(&self, event: &Shared) -> bool {
-        let has_room = self.has_room();
-        if has_room {
+    /// Queues the event for the client. Events are written in the order of the calls. Closes the
+    /// transport when more is unwritten than the outbox may hold.
+    fn deliver(&self, event: &SharedEvent);
+    /// As [`Outlet::deliver`], if the outlet has capacity for the event. Returns false when it has
+    /// none: nothing was queued, and the event is to be offered again once the outlet is writable.
+    fn offer(&self, event: &SharedEvent) -> bool {
+        let has_capacity = self.has_capacity();
+        if has_capacity {
             self.deliver(event);
         }
-        has_room
+        has_capacity
     }
-    /// True while so little is unwritten that messages may follow.
-    fn has_room(&self) -> bool;
-    /// Calls `wake` once, as soon as [`Outlet::has_room`] or the outlet is closed; never while a lock is held.
-    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>);
+    /// True while so little is unwritten that more messages may be queued.
+    fn has_capacity(&self) -> bool;
+    /// Calls `wake` once, as soon as [`Outlet::has_capacity`] or the outlet is closed; never while
+    /// a lock is held.
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>);
     /// True when nothing can be sent any more.
     fn is_closed(&self) -> bool;
-    /// Closes the transport, so that the client comes back by itself.
+    /// Closes the transport in such a way that the client reconnects by itself.
     fn close(&self, reason: CloseReason);
 }

@@ -1,315 +1,265 @@
-//! The feed of one watched user: every change of status once, in order, to each watcher.
+//! The feed of a watched user: delivers every change of status to each watcher, once and in order.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::worker::Context;
-use super::{Event, Outlet, Shared, WatchRequest};
-use crate::backplane::{BusTopic, Changes, Result};
+use super::context::Context;
+use super::feed::{Cursor, Subscription};
+use super::requests::WatchRequest;
+use super::{Event, Outlet, SharedEvent};
+use crate::backplane::{Changes, Result};
 use crate::domain::{ConnId, OnlineStatus, UserId};
 
-/// How long to wait before a failed read is tried again.
-const RETRY: Duration = Duration::from_millis(500);
-/// Changes held while others are read; more are dropped, as the backplane has them.
-const HELD: usize = 256;
+/// The most changes to hold while the feed reads.
+const MAX_HELD_CHANGES: usize = 256;
 
-/// What a feed had asked for.
-pub(crate) enum FeedEvent {
+/// The results of the tasks that a feed starts. The number is the ticket of the read.
+pub(super) enum FeedEvent {
     Subscribed(Result<()>),
     Unsubscribed,
-    /// The state that a new watcher asked for.
+    /// The status for a new watcher.
     Watched(WatchRequest, Result<OnlineStatus>),
-    /// The number tells which read it was.
-    Changed(u64, Result<Changes<OnlineStatus>>),
+    /// The changes that a catch-up has read.
+    Changes(u64, Result<Changes<OnlineStatus>>),
+    /// The newest status, read by a catch-up because the changes were no longer kept.
     Newest(u64, Result<OnlineStatus>),
-    Again(u64),
-}
-
-#[derive(PartialEq, Eq)]
-enum Subscription {
-    Pending,
-    Live,
-    Ending,
+    RetryCatchUp(u64),
 }
 
 struct Watcher {
     outlet: Arc<dyn Outlet>,
-    /// The version it was last told.
+    /// The version of the last status that was delivered to it.
     version: u64,
 }
 
-pub(crate) struct UserFeed {
+pub(super) struct UserFeed {
     user: UserId,
-    subscription: Subscription,
-    waiting: Vec<WatchRequest>,
-    watching: usize,
+    subscription: Subscription<WatchRequest>,
+    /// The number of watchers that wait for their first status.
+    attaching: usize,
     watchers: HashMap<ConnId, Watcher>,
-    /// The newest state seen. `None` until the first watcher's is read.
-    last: Option<OnlineStatus>,
-    held: Vec<OnlineStatus>,
-    /// The ticket of the read that is under way, or waits to be tried again.
-    reading: Option<u64>,
-    again: bool,
+    /// The newest status seen; the first watcher's read makes it known.
+    cursor: Cursor<OnlineStatus, OnlineStatus>,
 }
 
 impl UserFeed {
     pub fn new(context: &Context, user: UserId) -> Self {
-        let feed = Self {
+        context.subscribe(&user, FeedEvent::Subscribed);
+        Self {
             user,
-            subscription: Subscription::Pending,
-            waiting: Vec::new(),
-            watching: 0,
+            subscription: Subscription::Pending(Vec::new()),
+            attaching: 0,
             watchers: HashMap::new(),
-            last: None,
-            held: Vec::new(),
-            reading: None,
-            again: false,
-        };
-        feed.subscribe(context);
-        feed
-    }
-
-    fn subscribe(&self, context: &Context) {
-        let (bus, topic) = (
-            context.backplane.bus.clone(),
-            BusTopic::User(self.user.clone()),
-        );
-        context.ask_user(&self.user, async move {
-            FeedEvent::Subscribed(bus.subscribe(&topic).await)
-        });
+            cursor: Cursor::new(MAX_HELD_CHANGES),
+        }
     }
 
     pub fn watch(&mut self, context: &mut Context, request: WatchRequest) {
-        if self.subscription != Subscription::Live {
-            self.waiting.push(request);
+        let Some(request) = self.subscription.admit(request) else {
             return;
-        }
-        self.watching += 1;
+        };
+        self.attaching += 1;
         let (presence, user) = (context.backplane.presence.clone(), self.user.clone());
-        context.read_user(&self.user, async move {
+        context.read(&self.user, async move {
             FeedEvent::Watched(request, presence.status(&user).await)
         });
     }
 
     pub fn unwatch(&mut self, context: &mut Context, conn: &ConnId) {
         self.watchers.remove(conn);
-        self.look_idle(context);
+        self.end_if_idle(context);
     }
 
-    fn look_idle(&mut self, context: &mut Context) {
-        let idle = self.watchers.is_empty() && self.watching == 0 && self.waiting.is_empty();
-        if idle && self.subscription == Subscription::Live {
-            self.subscription = Subscription::Ending;
-            let (bus, topic) = (
-                context.backplane.bus.clone(),
-                BusTopic::User(self.user.clone()),
-            );
-            context.ask_user(&self.user, async move {
-                bus.unsubscribe(&topic).await;
-                FeedEvent::Unsubscribed
-            });
+    fn end_if_idle(&mut self, context: &mut Context) {
+        if self.watchers.is_empty() && self.attaching == 0 && self.subscription.is_live() {
+            self.subscription.end();
+            context.unsubscribe(&self.user, FeedEvent::Unsubscribed);
         }
     }
 
-    /// Break: the feed has nobody left and can go.
-    pub fn on_answer(&mut self, context: &mut Context, answer: FeedEvent) -> ControlFlow<()> {
-        match answer {
+    /// `Break`: the feed has ended and is to be removed.
+    pub fn on_event(&mut self, context: &mut Context, event: FeedEvent) -> ControlFlow<()> {
+        match event {
             FeedEvent::Subscribed(Ok(())) => {
-                self.subscription = Subscription::Live;
-                for request in std::mem::take(&mut self.waiting) {
+                for request in self.subscription.confirm() {
                     self.watch(context, request);
                 }
-                self.look_idle(context);
+                self.end_if_idle(context);
             }
             FeedEvent::Subscribed(Err(error)) => {
-                for request in self.waiting.drain(..) {
-                    (request.reply)(Err(error.clone()));
+                for request in self.subscription.confirm() {
+                    let _ = request.done.send(Err(error.clone()));
                 }
                 return ControlFlow::Break(());
             }
             FeedEvent::Unsubscribed => {
-                if self.waiting.is_empty() {
+                if !self.subscription.restart() {
                     return ControlFlow::Break(());
                 }
-                self.last = None;
-                self.held.clear();
-                self.subscription = Subscription::Pending;
-                self.subscribe(context);
+                self.cursor = Cursor::new(MAX_HELD_CHANGES);
+                context.subscribe(&self.user, FeedEvent::Subscribed);
             }
             FeedEvent::Watched(request, status) => {
-                self.watching -= 1;
-                self.attach(context, request, status);
-                self.look_idle(context);
+                self.attaching -= 1;
+                match status {
+                    Ok(status) => self.attach(context, request, status),
+                    Err(error) => drop(request.done.send(Err(error))),
+                }
+                self.end_if_idle(context);
             }
-            // A feed that began anew may still get its forerunner's answers.
-            FeedEvent::Changed(ticket, _)
-            | FeedEvent::Newest(ticket, _)
-            | FeedEvent::Again(ticket)
-                if self.reading != Some(ticket) => {}
-            FeedEvent::Changed(_, Ok(Changes::Since(changes))) => {
-                changes.into_iter().for_each(|status| self.tell(status));
-                self.finish_reading(context);
-            }
-            FeedEvent::Changed(ticket, Ok(Changes::TooOld)) => {
-                let (presence, user, last) = (
-                    context.backplane.presence.clone(),
-                    self.user.clone(),
-                    self.last.clone(),
-                );
-                context.read_user(&self.user, async move {
-                    let mut status = presence.status(&user).await;
-                    if let (Ok(newest), Some(last)) = (&status, &last)
-                        && newest.version < last.version
-                    {
-                        // It was lost; and everyone, newcomers too, shall be told the same of what becomes of the user.
-                        status = match presence.recall(last).await {
-                            Ok(()) => presence.status(&user).await,
-                            Err(error) => Err(error),
-                        };
-                    }
-                    FeedEvent::Newest(ticket, status)
-                });
-            }
-            FeedEvent::Newest(_, Ok(status)) => {
-                self.tell(status);
-                self.finish_reading(context);
-            }
-            FeedEvent::Changed(ticket, Err(_)) | FeedEvent::Newest(ticket, Err(_)) => {
-                context.ask_user(&self.user, async move {
-                    tokio::time::sleep(RETRY).await;
-                    FeedEvent::Again(ticket)
-                });
-            }
-            FeedEvent::Again(_) => {
-                self.reading = None;
-                self.catch_up(context);
+            FeedEvent::Changes(ticket, changes) => self.on_changes(context, ticket, changes),
+            FeedEvent::Newest(ticket, status) => self.on_newest(context, ticket, status),
+            FeedEvent::RetryCatchUp(ticket) => {
+                if self.cursor.awaits(ticket) {
+                    self.cursor.finish_read();
+                    self.catch_up(context);
+                }
             }
         }
         ControlFlow::Continue(())
     }
 
-    fn attach(
-        &mut self,
-        context: &mut Context,
-        request: WatchRequest,
-        status: Result<OnlineStatus>,
-    ) {
-        let status = match status {
-            Ok(status) => status,
-            Err(error) => {
-                (request.reply)(Err(error));
-                return;
-            }
+    fn attach(&mut self, context: &mut Context, request: WatchRequest, read: OnlineStatus) {
+        // The feed may have seen a newer status than was read beside it.
+        let status = match self.cursor.position() {
+            Some(last) if last.version > read.version => last.clone(),
+            _ => read,
         };
-        // What the feed has seen may be newer than what was read beside it.
-        let status = self
-            .last
-            .clone()
-            .filter(|last| last.version > status.version)
-            .unwrap_or(status);
-        let version = status.version;
-        (request.reply)(Ok(&status));
-        request.outlet.deliver(&Shared::new(Event::OnlineStatus {
-            status: status.clone(),
-            initial: true,
-        }));
-        self.watchers.insert(
-            request.outlet.conn().clone(),
-            Watcher {
-                outlet: request.outlet,
-                version,
-            },
-        );
-        let _ = request.done.send(());
-        if self.last.is_none() {
-            self.last = Some(status);
-            self.merge_held(context);
+        (request.on_watched)(&status);
+        request
+            .outlet
+            .deliver(&SharedEvent::new(Event::OnlineStatus {
+                status: status.clone(),
+                initial: true,
+            }));
+        let watcher = Watcher {
+            outlet: request.outlet,
+            version: status.version,
+        };
+        self.watchers.insert(watcher.outlet.conn().clone(), watcher);
+        let _ = request.done.send(Ok(()));
+        if self.cursor.position().is_none() {
+            self.cursor.set_position(status);
+            self.apply_held(context);
         }
     }
 
     pub fn on_change(&mut self, context: &mut Context, status: OnlineStatus) {
-        let Some(last) = self.last.as_ref().filter(|_| self.reading.is_none()) else {
-            self.hold(status);
+        let Some(last) = self.cursor.ready() else {
+            self.cursor.hold(status);
             return;
         };
         if status.version > last.version && status.previous != last.version {
-            self.hold(status);
+            self.cursor.hold(status);
             self.catch_up(context);
         } else {
-            self.tell(status);
+            self.notify(status);
         }
     }
 
-    fn hold(&mut self, status: OnlineStatus) {
-        if self.held.len() < HELD {
-            self.held.push(status);
-        } else {
-            self.again = true;
-        }
-    }
-
-    /// To each watcher that hasn't been told as much yet.
-    fn tell(&mut self, status: OnlineStatus) {
+    /// Delivers the status to each watcher that hasn't received it, or a newer one, yet.
+    fn notify(&mut self, status: OnlineStatus) {
         let version = status.version;
-        if self
-            .last
-            .as_ref()
-            .is_some_and(|last| last.version >= version)
+        if let Some(last) = self.cursor.position()
+            && last.version >= version
         {
             return;
         }
-        let shared = Shared::new(Event::OnlineStatus {
+        let shared = SharedEvent::new(Event::OnlineStatus {
             status: status.clone(),
             initial: false,
         });
-        for watcher in self
-            .watchers
-            .values_mut()
-            .filter(|watcher| watcher.version < version)
-        {
-            watcher.version = version;
-            watcher.outlet.deliver(&shared);
+        for watcher in self.watchers.values_mut() {
+            if watcher.version < version {
+                watcher.version = version;
+                watcher.outlet.deliver(&shared);
+            }
         }
-        self.last = Some(status);
+        self.cursor.set_position(status);
     }
 
-    /// Reads the changes after the last one.
+    /// Reads the changes after the last one that was seen.
     pub fn catch_up(&mut self, context: &mut Context) {
-        let Some(last) = self.last.as_ref().filter(|_| self.reading.is_none()) else {
-            self.again = true;
+        let Some((ticket, last)) = self.cursor.begin_read(context) else {
             return;
         };
-        let ticket = context.ticket();
-        self.reading = Some(ticket);
-        self.again = false;
-        let (presence, user, version) = (
-            context.backplane.presence.clone(),
-            self.user.clone(),
-            last.version,
-        );
-        context.read_user(&self.user, async move {
-            FeedEvent::Changed(ticket, presence.status_changes(&user, version).await)
+        let (presence, user) = (context.backplane.presence.clone(), self.user.clone());
+        context.read(&self.user, async move {
+            let changes = presence.status_changes(&user, last.version).await;
+            FeedEvent::Changes(ticket, changes)
         });
     }
 
-    fn finish_reading(&mut self, context: &mut Context) {
-        self.reading = None;
-        self.merge_held(context);
+    fn on_changes(
+        &mut self,
+        context: &mut Context,
+        ticket: u64,
+        changes: Result<Changes<OnlineStatus>>,
+    ) {
+        if !self.cursor.awaits(ticket) {
+            return;
+        }
+        match changes {
+            Ok(Changes::Since(changes)) => {
+                for status in changes {
+                    self.notify(status);
+                }
+                self.finish_catch_up(context);
+            }
+            Ok(Changes::TooOld) => self.read_newest(context, ticket),
+            Err(_) => context.retry(&self.user, FeedEvent::RetryCatchUp(ticket)),
+        }
     }
 
-    fn merge_held(&mut self, context: &mut Context) {
-        for status in std::mem::take(&mut self.held) {
+    fn read_newest(&self, context: &Context, ticket: u64) {
+        let (presence, user) = (context.backplane.presence.clone(), self.user.clone());
+        let last = self.cursor.position().cloned();
+        context.read(&self.user, async move {
+            let mut newest = presence.status(&user).await;
+            if let (Ok(status), Some(last)) = (&newest, &last)
+                && status.version < last.version
+            {
+                // The backplane has lost the status that watchers know. It gets that one back, so
+                // that every watcher, later ones included, receives the same sequence of changes.
+                newest = match presence.restore_status(last).await {
+                    Ok(()) => presence.status(&user).await,
+                    Err(error) => Err(error),
+                };
+            }
+            FeedEvent::Newest(ticket, newest)
+        });
+    }
+
+    fn on_newest(&mut self, context: &mut Context, ticket: u64, status: Result<OnlineStatus>) {
+        if !self.cursor.awaits(ticket) {
+            return;
+        }
+        match status {
+            Ok(status) => {
+                self.notify(status);
+                self.finish_catch_up(context);
+            }
+            Err(_) => context.retry(&self.user, FeedEvent::RetryCatchUp(ticket)),
+        }
+    }
+
+    fn finish_catch_up(&mut self, context: &mut Context) {
+        self.cursor.finish_read();
+        self.apply_held(context);
+    }
+
+    fn apply_held(&mut self, context: &mut Context) {
+        for status in self.cursor.take_held().events {
             self.on_change(context, status);
         }
-        if std::mem::take(&mut self.again) {
+        if self.cursor.take_read_again() {
             self.catch_up(context);
         }
     }
 
-    /// The last change that was seen, once one is known.
+    /// The version of the last change seen, once one is known.
     pub fn version(&self) -> Option<u64> {
-        self.last.as_ref().map(|last| last.version)
+        self.cursor.position().map(|last| last.version)
     }
 }

@@ -1,3 +1,3 @@
-//! The use cases, one folder each.
+//! The use cases, one folder for each area.
 
 pub mod messaging;

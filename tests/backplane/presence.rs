@@ -117,7 +117,7 @@ pub async fn a_lost_connection_has_its_grace(fixture: Fixture) {
     let joined = enter(&node, "ann", "c1", "lobby").await;
     let begun = std::time::Instant::now();
     node.presence
-        .lost(&conn("c1"), &user("ann"), &[room("lobby")])
+        .connection_lost(&conn("c1"), &user("ann"), &[room("lobby")])
         .await;
     // In the grace the user still counts; the machine may be slow, so this is asked only while it lasts.
     let (member, status) = (
@@ -170,12 +170,12 @@ pub async fn who_returns_in_time_makes_no_noise(fixture: Fixture) {
     enter(&node, "ann", "c1", "lobby").await;
     // Another grace, begun later, shows when the first one would have ended.
     node.presence
-        .lost(&conn("c1"), &user("ann"), &[room("lobby")])
+        .connection_lost(&conn("c1"), &user("ann"), &[room("lobby")])
         .await;
     enter(&node, "ann", "c2", "lobby").await;
     enter(&node, "bob", "b1", "lobby").await;
     node.presence
-        .lost(&conn("b1"), &user("bob"), &[room("lobby")])
+        .connection_lost(&conn("b1"), &user("bob"), &[room("lobby")])
         .await;
     gone(&node, "lobby", "bob").await;
     offline(&node, "bob").await;
@@ -193,7 +193,7 @@ pub async fn who_comes_back_but_does_not_rejoin_leaves(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     enter(&node, "ann", "c1", "lobby").await;
     node.presence
-        .lost(&conn("c1"), &user("ann"), &[room("lobby")])
+        .connection_lost(&conn("c1"), &user("ann"), &[room("lobby")])
         .await;
     node.presence
         .connect(&conn("c2"), &user("ann"), &name("ann"))
@@ -217,7 +217,7 @@ pub async fn an_explicit_leave_waits_for_a_grace(fixture: Fixture) {
     enter(&node, "ann", "c2", "lobby").await;
     let begun = std::time::Instant::now();
     node.presence
-        .lost(&conn("c1"), &user("ann"), &[room("lobby")])
+        .connection_lost(&conn("c1"), &user("ann"), &[room("lobby")])
         .await;
     node.presence
         .leave(&conn("c2"), &user("ann"), &room("lobby"))
@@ -238,7 +238,7 @@ pub async fn an_explicit_leave_waits_for_a_grace(fixture: Fixture) {
     enter(&node, "ann", "c2", "lobby").await;
     enter(&node, "ann", "c3", "lobby").await;
     node.presence
-        .lost(&conn("c3"), &user("ann"), &[room("lobby")])
+        .connection_lost(&conn("c3"), &user("ann"), &[room("lobby")])
         .await;
     enter(&node, "ann", "c2", "lobby").await;
     node.presence
@@ -496,7 +496,9 @@ pub async fn a_status_is_kept(fixture: Fixture) {
             .then_some(())
     })
     .await;
-    node.presence.lost(&conn("c1"), &user("ann"), &[]).await;
+    node.presence
+        .connection_lost(&conn("c1"), &user("ann"), &[])
+        .await;
     let after = offline(&node, "ann").await;
     assert_eq!(
         (after.previous, &after.username),
@@ -549,7 +551,9 @@ pub async fn connections_are_limited(fixture: Fixture) {
     connect("c2")
         .await
         .expect("one that is registered may say so again");
-    node.presence.lost(&conn("c1"), &user("ann"), &[]).await;
+    node.presence
+        .connection_lost(&conn("c1"), &user("ann"), &[])
+        .await;
     connect("c3")
         .await
         .expect("a connection in its grace doesn't count");
@@ -576,7 +580,9 @@ pub async fn live_connections_are_named(fixture: Fixture) {
     let mut both = presence.connections(&user("ann")).await.unwrap();
     both.sort();
     assert_eq!(both, [conn("one"), conn("two")]);
-    presence.lost(&conn("one"), &user("ann"), &[]).await;
+    presence
+        .connection_lost(&conn("one"), &user("ann"), &[])
+        .await;
     assert_eq!(
         presence.connections(&user("ann")).await.unwrap(),
         [conn("two")],
@@ -642,9 +648,11 @@ pub async fn leaving_what_one_is_not_in_does_nothing(fixture: Fixture) {
         .await
         .unwrap();
     node.presence
-        .lost(&conn("c9"), &user("bob"), &[room("lobby")])
+        .connection_lost(&conn("c9"), &user("bob"), &[room("lobby")])
         .await;
-    node.presence.lost(&conn("c2"), &user("ann"), &[]).await;
+    node.presence
+        .connection_lost(&conn("c2"), &user("ann"), &[])
+        .await;
     assert!(
         node.presence
             .is_occupant(&room("lobby"), &user("ann"))

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hubbub::backplane::redis::connect;
 use hubbub::backplane::{Backplane, BackplaneLimits};
 use hubbub::delivery::{
-    CloseReason, Delivery, DeliverySettings, Event, JoinOutcome, Outlet, ReplayFrom, Shared,
+    CloseReason, Delivery, DeliverySettings, Event, JoinOutcome, Outlet, ReplayFrom, SharedEvent,
 };
 use hubbub::domain::{ConnId, Epoch, UserId};
 use parking_lot::Mutex;
@@ -46,7 +46,7 @@ impl Outlet for Member {
     fn user(&self) -> &UserId {
         &self.user
     }
-    fn deliver(&self, event: &Shared) {
+    fn deliver(&self, event: &SharedEvent) {
         match event.event() {
             Event::Message(entry) => {
                 self.taken.fetch_add(1, Ordering::SeqCst);
@@ -63,10 +63,10 @@ impl Outlet for Member {
             _ => {}
         }
     }
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         self.taken.load(Ordering::SeqCst) < self.pace
     }
-    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>) {
         self.taken.store(0, Ordering::SeqCst);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -184,18 +184,22 @@ impl Site {
                 .await
                 .is_ok()
             {
-                let joined = Arc::new(AtomicBool::new(false));
-                let (done, outlet) = (joined.clone(), member.clone());
-                let reply = Box::new(move |outcome: Result<JoinOutcome, _>| {
-                    if let Ok(outcome) = outcome {
-                        outlet.told.lock().push(Told::Joined(outcome, from));
-                        done.store(true, Ordering::SeqCst);
-                    }
+                let outlet = member.clone();
+                let on_joined = Box::new(move |outcome: &JoinOutcome| {
+                    outlet.told.lock().push(Told::Joined(outcome.clone(), from));
                 });
-                self.delivery
-                    .join(room("lobby"), member.clone(), called, start.clone(), reply)
-                    .await;
-                if joined.load(Ordering::SeqCst) {
+                if self
+                    .delivery
+                    .join(
+                        room("lobby"),
+                        member.clone(),
+                        called,
+                        start.clone(),
+                        on_joined,
+                    )
+                    .await
+                    .is_ok()
+                {
                     return;
                 }
             }

@@ -251,7 +251,7 @@ async fn a_cluster_keeps_the_promises_also_when_slots_move() {
         "{begun} epochs for what has moved"
     );
     one.presence
-        .lost(
+        .connection_lost(
             &conn("c1"),
             &user("ann"),
             &rooms.iter().map(|place| room(place)).collect::<Vec<_>>(),
@@ -316,7 +316,7 @@ async fn nothing_is_done_without_the_data_while_slots_move() {
         begun.elapsed()
     );
     node.presence
-        .lost(&conn("c2"), &user("bob"), &[room("lobby")])
+        .connection_lost(&conn("c2"), &user("bob"), &[room("lobby")])
         .await;
     for one in &moves {
         cluster.finish(one);

@@ -95,7 +95,7 @@ async fn a_flushed_redis_begins_anew_and_gets_its_members_back() {
             .unwrap()
     );
     two.presence
-        .lost(&conn("c2"), &user("bob"), &[room("lobby")])
+        .connection_lost(&conn("c2"), &user("bob"), &[room("lobby")])
         .await;
     gone(&one, "lobby", "bob").await;
     assert_eq!(
@@ -213,7 +213,7 @@ async fn what_is_done_while_data_is_lost_stays_done() {
     assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
     for n in 0..25 {
         node.presence
-            .lost(
+            .connection_lost(
                 &conn(&format!("c{n}")),
                 &user(&format!("user{n}")),
                 &[room("lobby")],

@@ -80,7 +80,7 @@ async fn a_redis_that_stops_and_starts_is_survived() {
     every_call_fails_fast(&node, Duration::from_millis(500)).await;
     let begun = Instant::now();
     node.presence
-        .lost(&conn("c2"), &user("bob"), &[room("lobby")])
+        .connection_lost(&conn("c2"), &user("bob"), &[room("lobby")])
         .await;
     assert!(begun.elapsed() < Duration::from_millis(500));
     fixture.server().run();
@@ -169,7 +169,7 @@ async fn a_redis_that_hangs_is_survived() {
     })
     .await;
     node.presence
-        .lost(&conn("c2"), &user("bob"), &[room("lobby")])
+        .connection_lost(&conn("c2"), &user("bob"), &[room("lobby")])
         .await;
     fixture.server().signal("-CONT");
     eventually(RECOVERY, "up again", async || {
@@ -247,7 +247,7 @@ async fn a_connection_that_came_back_while_its_loss_was_said_stays() {
         .await
         .unwrap();
     let ((), back) = tokio::join!(
-        node.presence.lost(&with, &ann, &[]),
+        node.presence.connection_lost(&with, &ann, &[]),
         node.presence.connect(&with, &ann, &called)
     );
     back.unwrap();

@@ -66,11 +66,11 @@ async fn every_node_sees_the_same_events_once() {
     }
     nodes[0]
         .presence
-        .lost(&conn("c1"), &user("ann"), &[room("lobby")])
+        .connection_lost(&conn("c1"), &user("ann"), &[room("lobby")])
         .await;
     nodes[1]
         .presence
-        .lost(&conn("c2"), &user("ann"), &[room("lobby")])
+        .connection_lost(&conn("c2"), &user("ann"), &[room("lobby")])
         .await;
     gone(&nodes[1], "lobby", "ann").await;
     offline(&nodes[0], "ann").await;
@@ -437,7 +437,9 @@ async fn many_graces_end_together() {
     all.buffer_unordered(100).for_each(async |_| {}).await;
     let places = [room("lobby")];
     for who in &names {
-        node.presence.lost(&conn(who), &user(who), &places).await;
+        node.presence
+            .connection_lost(&conn(who), &user(who), &places)
+            .await;
     }
     // At a hundred each second it would be 15 s.
     eventually(Duration::from_secs(7), "an empty room", async || {

@@ -14,7 +14,7 @@ async fn spend(node: &Backplane, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, 
         .rate_limiter
         .as_ref()
         .expect("Redis adds up")
-        .spend(spent)
+        .charge(spent)
         .await;
     known.sort_unstable();
     known

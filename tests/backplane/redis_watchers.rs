@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hubbub::backplane::{Backplane, BackplaneLimits};
 use hubbub::delivery::{
-    CloseReason, Delivery, DeliverySettings, Event, Outlet, ReplayFrom, Shared, WatchReply,
+    CloseReason, Delivery, DeliverySettings, Event, Outlet, ReplayFrom, SharedEvent,
 };
 use hubbub::domain::{ChangeKind, ConnId, UserId};
 use parking_lot::Mutex;
@@ -30,7 +30,7 @@ impl Outlet for Watcher {
     fn user(&self) -> &UserId {
         &self.user
     }
-    fn deliver(&self, event: &Shared) {
+    fn deliver(&self, event: &SharedEvent) {
         if let Event::OnlineStatus { status, .. } = event.event() {
             self.told.lock().push((status.online, status.version));
         }
@@ -41,10 +41,10 @@ impl Outlet for Watcher {
             self.changes.lock().push((change.kind, change.user.clone()));
         }
     }
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         true
     }
-    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>) {
         wake();
     }
     fn is_closed(&self) -> bool {
@@ -68,8 +68,10 @@ impl Watcher {
     /// Watches Zoe.
     async fn of_zoe(delivery: &Delivery, with: &str) -> Arc<Self> {
         let watcher = Self::new(with);
-        let reply: WatchReply = Box::new(|status| assert!(status.is_ok()));
-        delivery.watch(user("zoe"), watcher.clone(), reply).await;
+        delivery
+            .watch(user("zoe"), watcher.clone(), Box::new(|_| ()))
+            .await
+            .unwrap();
         watcher
     }
 
@@ -113,7 +115,9 @@ async fn who_is_gone_with_the_data_goes_offline_for_watchers() {
     let watcher = Watcher::of_zoe(&delivery, "w").await;
     let online = watcher.hears(true).await;
     // Her grace runs, and nobody but Redis knows of it.
-    two.presence.lost(&conn("z"), &user("zoe"), &[]).await;
+    two.presence
+        .connection_lost(&conn("z"), &user("zoe"), &[])
+        .await;
     assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
     let offline = watcher.hears(false).await;
     assert!(offline > online);
@@ -135,7 +139,9 @@ async fn who_was_offline_stays_what_watchers_know() {
     let (one, two, delivery) = watched(&fixture, Duration::from_millis(1)).await;
     let watcher = Watcher::of_zoe(&delivery, "w").await;
     let online = watcher.hears(true).await;
-    two.presence.lost(&conn("z"), &user("zoe"), &[]).await;
+    two.presence
+        .connection_lost(&conn("z"), &user("zoe"), &[])
+        .await;
     let offline = watcher.hears(false).await;
     assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
     let known = eventually(SOON, "Redis knows her again", async || {
@@ -184,7 +190,9 @@ async fn who_lives_is_never_said_to_be_offline() {
         (watcher.told().last() == Some(&(status.online, status.version))).then_some(())
     })
     .await;
-    two.presence.lost(&conn("z"), &user("zoe"), &[]).await;
+    two.presence
+        .connection_lost(&conn("z"), &user("zoe"), &[])
+        .await;
     watcher.hears(false).await;
     let told = watcher.told();
     assert!(told.is_sorted_by(|one, next| one.1 < next.1), "{told:?}");
@@ -206,16 +214,16 @@ async fn members_learn_of_an_older_list_that_came_back() {
         .connect(&ann.conn, &ann.user, &name("ann"))
         .await
         .unwrap();
-    let reply = Box::new(|joined: Result<_, _>| drop(joined.unwrap()));
     delivery
         .join(
             room("lobby"),
             ann.clone(),
             name("ann"),
             ReplayFrom::Live,
-            reply,
+            Box::new(|_| ()),
         )
-        .await;
+        .await
+        .unwrap();
     let before = node.presence.roster(&room("lobby"), 9).await.unwrap();
     // Bob joins through a node that dies with the server, whose replica has heard nothing of it.
     enter(&node, "bob", "b", "lobby").await;

@@ -13,7 +13,7 @@ use engineioxide::Frame;
 use hubbub::backplane::redis::{RedisSettings, connect};
 use hubbub::backplane::{Backplane, BackplaneLimits, memory};
 use hubbub::delivery::{
-    CloseReason, Delivery, DeliverySettings, Event, Outlet, ReplayFrom, Shared,
+    CloseReason, Delivery, DeliverySettings, Event, Outlet, ReplayFrom, SharedEvent,
 };
 use hubbub::domain::{ConnId, Limits, MessageFields, NewMessage, RoomId, UserId, Username};
 use hubbub::gateway::connections::decode_event;
@@ -35,7 +35,7 @@ impl Outlet for Sink {
     fn user(&self) -> &UserId {
         &self.user
     }
-    fn deliver(&self, event: &Shared) {
+    fn deliver(&self, event: &SharedEvent) {
         let frame = event
             .encoded(|event: &Event| {
                 Frame::text(&wire::encode_event(wire::Envelope::SocketIo, event))
@@ -43,10 +43,10 @@ impl Outlet for Sink {
             .unwrap();
         self.queue.lock().push_back(frame.clone());
     }
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         true
     }
-    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>) {
         wake();
     }
     fn is_closed(&self) -> bool {
@@ -144,14 +144,9 @@ async fn populated_room(backplane: &Backplane, members: usize) -> (Delivery, Vec
         });
         let room = RoomId::parse("room_id", "room").unwrap();
         delivery
-            .join(
-                room,
-                sink.clone(),
-                name,
-                ReplayFrom::Live,
-                Box::new(|joined| drop(joined.unwrap())),
-            )
-            .await;
+            .join(room, sink.clone(), name, ReplayFrom::Live, Box::new(|_| ()))
+            .await
+            .unwrap();
         sinks.push(sink);
     }
     (delivery, sinks)
@@ -162,11 +157,11 @@ async fn broadcast(times: usize, members: usize) {
     let backplane = memory::embedded(BackplaneLimits::default());
     let (delivery, sinks) = populated_room(&backplane, members).await;
     let room = RoomId::parse("room_id", "room").unwrap();
-    delivery.settle(&room).await;
+    delivery.flush(&room).await;
     sinks.iter().for_each(|sink| sink.queue.lock().clear());
     for _ in 0..times {
         backplane.log.append(&new_message(), None).await.unwrap();
-        delivery.settle(&room).await;
+        delivery.flush(&room).await;
         for sink in &sinks {
             black_box(sink.queue.lock().pop_front().unwrap());
         }

@@ -1,7 +1,8 @@
-//! The embedded backplane: everything in this process's memory, for a node that runs alone.
+//! The embedded backplane: all state in this process's memory, for a node that runs alone.
 //!
-//! Rooms and users live in shards, each under a lock that never leaves [`Memory`]'s methods and is never held across an
-//! await. Publishing happens under the shard's lock, which is what makes append-and-publish one step and keeps order.
+//! Rooms and users are stored in shards, each behind its own lock. A lock guard never leaves
+//! [`Memory`]'s methods and is never held across an await. Events are published while the shard is
+//! locked: this makes "append and publish" one atomic step and keeps the events of a topic in order.
 
 mod room;
 mod user;
@@ -19,27 +20,27 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{
-    Appended, Backplane, BackplaneError, BackplaneLimits, Bus, BusEvent, BusSink, BusTopic,
-    Changes, Counters, Joined, Lifecycle, OccupantPage, Presence, Result, RoomLog, Roster, Slice,
-    Typing, Window, record,
+    Appended, Backplane, BackplaneError, BackplaneKind, BackplaneLimits, Bus, BusEvent, BusSink,
+    BusTopic, Changes, Counters, Joined, Lifecycle, OccupantPage, Presence, Result, RoomLog,
+    Roster, Slice, Typing, Window, is_permanent, record,
 };
-use crate::domain::RoomKind;
 use crate::domain::{
     ConnId, Head, Limits, NewMessage, OnlineStatus, RoomChange, RoomId, UserId, Username,
 };
 use room::Room;
 use user::User;
 
-/// Enough that two cores rarely meet at one lock.
+/// Enough shards that two cores rarely contend for one lock.
 const SHARDS: usize = 64;
-/// How often graces are looked at; a grace may last this much longer.
+/// How often expired graces are ended; a grace may last this much longer.
 const GRACE_SWEEP: Duration = Duration::from_millis(50);
-/// How often expired rooms and users are dropped.
+/// How often expired rooms and users are removed.
 const TTL_SWEEP: Duration = Duration::from_secs(10);
-/// Changes of presence kept for each room and each user.
+/// Presence changes kept per room and per user.
 const CHANGES_KEPT: usize = 128;
 
-/// Makes an embedded backplane and starts its sweeper. Must be called within a tokio runtime.
+/// Creates an embedded backplane and starts the task that ends graces and removes expired state.
+/// Must be called within a tokio runtime.
 #[must_use]
 pub fn embedded(limits: BackplaneLimits) -> Backplane {
     let memory = Arc::new(Memory {
@@ -55,15 +56,15 @@ pub fn embedded(limits: BackplaneLimits) -> Backplane {
     let weak = Arc::downgrade(&memory);
     let sweeper = tokio::spawn(async move {
         let mut tick = tokio::time::interval(GRACE_SWEEP);
-        let mut drop_expired_at = Instant::now() + TTL_SWEEP;
+        let mut next_ttl_sweep = Instant::now() + TTL_SWEEP;
         loop {
             tick.tick().await;
             let Some(memory) = weak.upgrade() else { return };
             let now = Instant::now();
             memory.end_graces(now);
-            if now >= drop_expired_at {
-                memory.drop_expired(now);
-                drop_expired_at = now + TTL_SWEEP;
+            if now >= next_ttl_sweep {
+                memory.remove_expired(now);
+                next_ttl_sweep = now + TTL_SWEEP;
             }
         }
     });
@@ -77,10 +78,11 @@ pub fn embedded(limits: BackplaneLimits) -> Backplane {
     }
 }
 
-/// One lock's worth of rooms or users, and the graces that end among them.
+/// The rooms or users behind one lock, and their running graces.
 struct Shard<K, V> {
     entries: HashMap<K, V>,
-    /// When to look whether a user's grace is over; an entry that is no longer true is ignored.
+    /// When to check whether a user's grace has ended, for which room or user. An element whose
+    /// grace was ended or prolonged meanwhile has no effect.
     graces: Vec<(Instant, K, UserId)>,
 }
 
@@ -124,8 +126,8 @@ struct Memory {
 }
 
 impl Memory {
-    /// Hands `event` to the sink if its topic is subscribed. Called under the lock of the topic's shard, but for typing and
-    /// disconnects, which have no order.
+    /// Passes `event` to the sink if its topic is subscribed. Called while the topic's shard is
+    /// locked, except for typing notices and disconnects, which need no order.
     fn publish(&self, topic: &BusTopic, event: BusEvent) {
         if matches!(
             event,
@@ -158,7 +160,7 @@ impl Memory {
         }
     }
 
-    /// Runs `act` on the room, which is made when it isn't there.
+    /// Runs `act` on the room, creating the room if it doesn't exist.
     fn with_room<T>(
         &self,
         room: &RoomId,
@@ -168,20 +170,20 @@ impl Memory {
         let Shard { entries, graces } = &mut *shard;
         let room = match entries.entry(room.clone()) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
-                let reserved = self.room_count.fetch_add(1, Ordering::Relaxed);
-                if reserved >= self.limits.rooms {
+            Entry::Vacant(vacant) => {
+                let others = self.room_count.fetch_add(1, Ordering::Relaxed);
+                if others >= self.limits.rooms {
                     self.room_count.fetch_sub(1, Ordering::Relaxed);
                     return Err(BackplaneError::Full);
                 }
-                place.insert(Room::new())
+                vacant.insert(Room::new())
             }
         };
         room.forget_expired(&self.limits);
         Ok(act(room, graces))
     }
 
-    /// Runs `act` on the room if it is there.
+    /// Runs `act` on the room if it exists.
     fn with_known_room<T>(&self, room: &RoomId, act: impl FnOnce(&mut Room) -> T) -> Option<T> {
         let mut shard = self.rooms.of(room).lock();
         let room = shard.entries.get_mut(room)?;
@@ -212,17 +214,15 @@ impl Memory {
         }
     }
 
-    fn drop_expired(&self, now: Instant) {
+    fn remove_expired(&self, now: Instant) {
         for shard in &self.rooms.shards {
-            let mut dropped = 0;
+            let mut removed = 0;
             shard.lock().entries.retain(|id, room| {
-                // Who listens to broadcasts is no member, and must not be told of a loss because they were silent.
-                let keep =
-                    id.kind() == RoomKind::Broadcast || !room.is_expired(now, self.limits.room_ttl);
-                dropped += usize::from(!keep);
+                let keep = is_permanent(id) || !room.is_expired(now, self.limits.room_ttl);
+                removed += usize::from(!keep);
                 keep
             });
-            self.room_count.fetch_sub(dropped, Ordering::Relaxed);
+            self.room_count.fetch_sub(removed, Ordering::Relaxed);
         }
         for shard in &self.users.shards {
             shard
@@ -230,6 +230,15 @@ impl Memory {
                 .entries
                 .retain(|_, user| !user.is_expired(now, self.limits.room_ttl));
         }
+    }
+}
+
+/// The changes after `version` of a room or user that isn't known: version 0 is its state.
+fn changes_of_unknown<T>(version: u64) -> Changes<T> {
+    if version == 0 {
+        Changes::Since(Vec::new())
+    } else {
+        Changes::TooOld
     }
 }
 
@@ -302,14 +311,14 @@ impl Presence for Memory {
         Ok(())
     }
 
-    async fn lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
+    async fn connection_lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
         let until = Instant::now() + self.limits.presence_grace;
         for room in rooms {
             let mut shard = self.rooms.of(room).lock();
             if shard
                 .entries
                 .get_mut(room)
-                .is_some_and(|entry| entry.lost(conn, until))
+                .is_some_and(|entry| entry.connection_lost(conn, until))
             {
                 shard.graces.push((until, room.clone(), user.clone()));
             }
@@ -318,7 +327,7 @@ impl Presence for Memory {
         if shard
             .entries
             .get_mut(user)
-            .is_some_and(|entry| entry.lost(conn, until))
+            .is_some_and(|entry| entry.connection_lost(conn, until))
         {
             shard.graces.push((until, user.clone(), user.clone()));
         }
@@ -326,11 +335,7 @@ impl Presence for Memory {
 
     async fn roster(&self, room: &RoomId, limit: usize) -> Result<Roster> {
         let known = self.with_known_room(room, |entry| entry.roster(limit, None));
-        Ok(known.unwrap_or(Roster {
-            users: Vec::new(),
-            total: 0,
-            version: 0,
-        }))
+        Ok(known.unwrap_or_else(Roster::empty))
     }
 
     async fn members(
@@ -355,11 +360,7 @@ impl Presence for Memory {
 
     async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>> {
         let known = self.with_known_room(room, |entry| entry.changes_after(version));
-        Ok(known.unwrap_or(if version == 0 {
-            Changes::Since(Vec::new())
-        } else {
-            Changes::TooOld
-        }))
+        Ok(known.unwrap_or_else(|| changes_of_unknown(version)))
     }
 
     async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
@@ -383,11 +384,7 @@ impl Presence for Memory {
             .entries
             .get(user)
             .map(|entry| entry.changes_after(version));
-        Ok(known.unwrap_or(if version == 0 {
-            Changes::Since(Vec::new())
-        } else {
-            Changes::TooOld
-        }))
+        Ok(known.unwrap_or_else(|| changes_of_unknown(version)))
     }
 
     async fn versions(&self, topics: &[BusTopic]) -> Result<Vec<u64>> {
@@ -412,7 +409,7 @@ impl Presence for Memory {
 #[async_trait]
 impl Bus for Memory {
     fn deliver_to(&self, sink: Arc<dyn BusSink>) {
-        // A second sink would be a fault of the caller; the first one stays.
+        // The trait forbids a second call; if there is one, the first sink stays.
         let _ = self.sink.set(sink);
     }
 
@@ -443,6 +440,10 @@ impl Bus for Memory {
 
 #[async_trait]
 impl Lifecycle for Memory {
+    fn kind(&self) -> BackplaneKind {
+        BackplaneKind::Embedded
+    }
+
     fn describe(&self) -> String {
         "embedded".to_owned()
     }

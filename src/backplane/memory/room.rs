@@ -1,4 +1,5 @@
-//! One room of the embedded backplane: its log, its members and its changes, without locks or publishing.
+//! One room of the embedded backplane: its log, members and changes. Locking and publishing are done
+//! by the caller.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -10,13 +11,13 @@ use tokio::time::Instant;
 
 use super::CHANGES_KEPT;
 use crate::backplane::{
-    Appended, BackplaneLimits, Changes, Entry, OccupantPage, Roster, Slice, Window,
+    Appended, BackplaneLimits, Changes, Entry, EntryKind, OccupantPage, Roster, Slice, Window,
 };
 use crate::domain::{
     ChangeKind, ConnId, Epoch, Head, LogSpan, NewMessage, RoomChange, Timestamp, UserId, Username,
 };
 
-/// Who sent, and by which key.
+/// Identifies a send: its user and the user's key.
 type SendKey = (UserId, Box<str>);
 
 #[derive(Debug)]
@@ -24,7 +25,7 @@ struct Occupant {
     username: Username,
     /// Live connections in this room.
     connections: usize,
-    /// While set, the user counts even without a connection.
+    /// While set, the user is a member even without a connection.
     grace_until: Option<Instant>,
 }
 
@@ -32,7 +33,7 @@ struct Occupant {
 pub(super) struct Room {
     epoch: Epoch,
     seq: u64,
-    /// The last messages, without a hole, ending at `seq`.
+    /// The last entries, without a hole, ending at `seq`.
     log: VecDeque<Entry>,
     last_message: Instant,
     last_use: Instant,
@@ -63,8 +64,8 @@ impl Room {
         }
     }
 
-    /// Notes that it is used now, and drops messages and send keys whose time is over. Called before every use, so that nobody
-    /// sees them.
+    /// Records that the room is used now, and removes entries and send keys whose retention is over.
+    /// Called before every use, so that no caller sees expired data.
     pub(super) fn forget_expired(&mut self, limits: &BackplaneLimits) {
         let now = Instant::now();
         self.last_use = now;
@@ -86,7 +87,8 @@ impl Room {
         self.members.is_empty() && now.duration_since(self.last_use) >= ttl
     }
 
-    /// The place, and the new entry unless the send is a repeat.
+    /// Appends the message, or finds the send that it repeats. Returns its position, and the new
+    /// entry unless it is a repeat.
     pub(super) fn append(
         &mut self,
         draft: &NewMessage,
@@ -109,6 +111,7 @@ impl Room {
             seq: self.seq,
             epoch: self.epoch.clone(),
             at: Timestamp::now(),
+            kind: EntryKind::Message,
             record,
         };
         let appended = Appended {
@@ -144,43 +147,24 @@ impl Room {
 
     pub(super) fn read(&self, window: Window, limit: usize, max_bytes: usize) -> Slice {
         let oldest = self.span().oldest;
-        // Positions in the log: it has no hole, so a seq's place is its distance from the oldest.
-        let place = |seq: u64| {
+        // The log has no hole, so the index of a seq is its distance from the oldest.
+        let index_of = |seq: u64| {
             usize::try_from(seq.saturating_sub(oldest))
                 .unwrap_or(usize::MAX)
                 .min(self.log.len())
         };
-        let mut bytes = 0;
-        let mut fits = |taken: usize, entry: &Entry| {
-            bytes += entry.record.len();
-            taken < limit && (taken == 0 || bytes <= max_bytes)
+        let before = |end: usize| {
+            let mut entries = take_within(self.log.range(..end).rev(), limit, max_bytes);
+            entries.reverse();
+            entries
         };
         let entries = match window {
             Window::After(seq) => {
-                let from = place(seq.saturating_add(1));
-                let run = self
-                    .log
-                    .range(from..)
-                    .enumerate()
-                    .take_while(|(taken, entry)| fits(*taken, entry));
-                run.map(|(_, entry)| entry.clone()).collect()
+                let start = index_of(seq.saturating_add(1));
+                take_within(self.log.range(start..), limit, max_bytes)
             }
-            Window::Before(_) | Window::Newest => {
-                let to = if let Window::Before(seq) = window {
-                    place(seq)
-                } else {
-                    self.log.len()
-                };
-                let run = self
-                    .log
-                    .range(..to)
-                    .rev()
-                    .enumerate()
-                    .take_while(|(taken, entry)| fits(*taken, entry));
-                let mut entries: Vec<Entry> = run.map(|(_, entry)| entry.clone()).collect();
-                entries.reverse();
-                entries
-            }
+            Window::Before(seq) => before(index_of(seq)),
+            Window::Newest => before(self.log.len()),
         };
         Slice {
             entries,
@@ -229,19 +213,26 @@ impl Room {
         member.username = username.clone();
         member.grace_until = None;
         member.connections += usize::from(new_connection);
-        (!known).then(|| self.change(ChangeKind::Joined, user, username.clone()))
+        if known {
+            None
+        } else {
+            Some(self.change(ChangeKind::Joined, user, username.clone()))
+        }
     }
 
     pub(super) fn leave(&mut self, conn: &ConnId) -> Option<RoomChange> {
         let user = self.connections.remove(conn)?;
         let member = self.members.get_mut(&user)?;
         member.connections -= 1;
-        let gone = member.connections == 0 && member.grace_until.is_none();
-        gone.then(|| self.remove_member(&user)).flatten()
+        if member.connections == 0 && member.grace_until.is_none() {
+            self.remove_member(&user)
+        } else {
+            None
+        }
     }
 
-    /// True when a grace was begun.
-    pub(super) fn lost(&mut self, conn: &ConnId, until: Instant) -> bool {
+    /// Removes a lost connection. Returns true if this began or prolonged the user's grace.
+    pub(super) fn connection_lost(&mut self, conn: &ConnId, until: Instant) -> bool {
         let Some(user) = self.connections.remove(conn) else {
             return false;
         };
@@ -259,8 +250,11 @@ impl Room {
             return None;
         }
         member.grace_until = None;
-        let gone = member.connections == 0;
-        gone.then(|| self.remove_member(user)).flatten()
+        if member.connections == 0 {
+            self.remove_member(user)
+        } else {
+            None
+        }
     }
 
     fn remove_member(&mut self, user: &UserId) -> Option<RoomChange> {
@@ -292,8 +286,10 @@ impl Room {
             .take(limit)
             .map(|(id, member)| (id.clone(), member.username.clone()))
             .collect();
-        let more = rest.next().is_some();
-        let next = page.last().filter(|_| more).map(|(id, _)| id.clone());
+        let next = match page.last() {
+            Some((id, _)) if rest.next().is_some() => Some(id.clone()),
+            _ => None,
+        };
         OccupantPage {
             members: page,
             total: self.members.len() as u64,
@@ -314,4 +310,22 @@ impl Room {
             (change.previous, change.version)
         })
     }
+}
+
+/// The first entries: at most `limit`, with at most `max_bytes` bytes of records, but always one.
+fn take_within<'a>(
+    entries: impl Iterator<Item = &'a Entry>,
+    limit: usize,
+    max_bytes: usize,
+) -> Vec<Entry> {
+    let mut taken = Vec::new();
+    let mut bytes = 0;
+    for entry in entries.take(limit) {
+        bytes += entry.record.len();
+        if !taken.is_empty() && bytes > max_bytes {
+            break;
+        }
+        taken.push(entry.clone());
+    }
+    taken
 }

@@ -1,4 +1,5 @@
-//! One user of the embedded backplane: connections, status and its changes, without locks or publishing.
+//! One user of the embedded backplane: connections, status and changes. Locking and publishing are
+//! done by the caller.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::domain::{ConnId, OnlineStatus, Timestamp, UserId, Username};
 #[derive(Debug)]
 pub(super) struct User {
     username: Option<Username>,
-    /// In order. Most users have one: a vector of one takes the least memory.
+    /// Sorted. Most users have one connection, and a vector of one takes the least memory.
     connections: Vec<ConnId>,
     grace_until: Option<Instant>,
     online: bool,
@@ -40,7 +41,7 @@ impl Default for User {
 }
 
 impl User {
-    /// The change, if this was the user's first connection.
+    /// Registers a connection. Returns the change if the user goes online by it.
     pub(super) fn connect(
         &mut self,
         conn: &ConnId,
@@ -48,31 +49,31 @@ impl User {
         username: &Username,
         most: usize,
     ) -> Result<Option<OnlineStatus>> {
-        if let Err(place) = self.connections.binary_search(conn) {
+        if let Err(index) = self.connections.binary_search(conn) {
             if self.connections.len() >= most {
                 return Err(BackplaneError::TooManyConnections);
             }
             if self.connections.is_empty() {
                 self.connections.reserve_exact(1);
             }
-            self.connections.insert(place, conn.clone());
+            self.connections.insert(index, conn.clone());
         }
         self.last_use = Instant::now();
         self.username = Some(username.clone());
         self.grace_until = None;
-        Ok(self.turn(user, true))
+        Ok(self.set_online(user, true))
     }
 
     pub(super) fn connections(&self) -> Vec<ConnId> {
         self.connections.clone()
     }
 
-    /// True when a grace was begun.
-    pub(super) fn lost(&mut self, conn: &ConnId, until: Instant) -> bool {
-        let Ok(place) = self.connections.binary_search(conn) else {
+    /// Removes a lost connection. Returns true if this began or prolonged the user's grace.
+    pub(super) fn connection_lost(&mut self, conn: &ConnId, until: Instant) -> bool {
+        let Ok(index) = self.connections.binary_search(conn) else {
             return false;
         };
-        self.connections.remove(place);
+        self.connections.remove(index);
         self.grace_until = Some(until);
         true
     }
@@ -84,13 +85,14 @@ impl User {
         self.grace_until = None;
         self.last_use = now;
         if self.connections.is_empty() {
-            self.turn(user, false)
+            self.set_online(user, false)
         } else {
             None
         }
     }
 
-    fn turn(&mut self, user: &UserId, online: bool) -> Option<OnlineStatus> {
+    /// Sets the status; returns the change if there is one.
+    fn set_online(&mut self, user: &UserId, online: bool) -> Option<OnlineStatus> {
         if self.online == online {
             return None;
         }
@@ -138,7 +140,8 @@ impl User {
     }
 }
 
-/// The part of `changes` (each numbered by `numbers`: the one before and its own) that follows `version`.
+/// The changes that follow `version`. `numbers` gives a change's previous version and its own;
+/// `newest` is the version of the last change.
 pub(super) fn changes_after<T: Clone>(
     changes: &VecDeque<T>,
     newest: u64,

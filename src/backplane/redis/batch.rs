@@ -1,10 +1,11 @@
-//! Appends that wait for a call of their lane go together in the next one: under load one round trip carries many. There is
-//! one lane; in a cluster, where a script serves one slot, there is one for each partition.
+//! Batches of appends: the appends that queue while a call is under way go together in the next
+//! call, so under load one round trip carries many of them.
 //!
-//! One call of a lane is in flight at a time, and what waits for a room goes in the order in which it came: so a room's
-//! messages keep their order, and appends of one caller who awaits each. Nothing waits for company, but for whatever is
-//! ready by then; and nothing waits for long: an append is answered within [`PATIENCE`] and the longest time of one call,
-//! five seconds by default.
+//! There is one queue; in a cluster, where a script serves one slot, there is one per partition. One
+//! call of a queue is under way at a time, and appends leave the queue in the order in which they
+//! came: so a room's messages keep their order, as do the appends of a caller that awaits each. No
+//! append waits for others to fill a batch. And none waits for long: an append is answered within
+//! [`APPEND_QUEUE_TIMEOUT`] and the timeout of one call, five seconds by default.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,28 +18,33 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::keys::{Partition, part};
-use super::link::{Fault, Link, millis};
+use super::fault::Fault;
+use super::keys::{Partition, encode_name};
+use super::link::{Link, millis};
 use super::script::{APPEND, ScriptReply};
-use crate::backplane::{Appended, BackplaneError, Result, record};
+use crate::backplane::{Appended, BackplaneError, Result, is_permanent, record};
 use crate::domain::{Epoch, NewMessage, Timestamp};
 
 /// The most messages in one call.
-const BATCH: usize = 128;
-/// The most bytes of records in one call, so that no call keeps Redis long.
-const BATCH_BYTES: usize = 512 * 1024;
-/// The most bytes of records that wait in one lane; what comes then is refused.
-const WAITING_BYTES: usize = 64 * 1024 * 1024;
+const MAX_BATCH_MESSAGES: usize = 128;
+/// The most bytes of records in one call, so that no call occupies Redis for long.
+const MAX_BATCH_BYTES: usize = 512 * 1024;
+/// The most bytes of records in one queue; further appends are refused.
+const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 
-/// The longest that an append waits for calls before it; then it is refused, and has not happened.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The longest that an append stays in its queue. Then it is refused and will not happen.
+const APPEND_QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
-struct Waiting {
+/// An append in a queue.
+struct QueuedAppend {
     since: Instant,
     partition: Partition,
+    /// Encoded for keys.
     room: String,
-    /// The message's id and under what its place is remembered, as the script takes it; nothing without a key.
-    name: String,
+    /// See [`is_permanent`].
+    permanent: bool,
+    /// The message's id and the name of its send key, as the script takes them; empty without a key.
+    send: String,
     id: Uuid,
     record: Bytes,
     reply: oneshot::Sender<Result<Appended>>,
@@ -46,134 +52,128 @@ struct Waiting {
 
 #[derive(Default)]
 struct AppendQueue {
-    queue: VecDeque<Waiting>,
+    appends: VecDeque<QueuedAppend>,
+    /// The bytes of the records in the queue.
     bytes: usize,
-    busy: bool,
+    /// Whether a task drains the queue.
+    is_draining: bool,
 }
 
-/// The lanes.
+/// All append queues.
 pub(super) struct Appends {
     link: Arc<Link>,
-    lanes: Vec<Mutex<AppendQueue>>,
+    queues: Vec<Mutex<AppendQueue>>,
     dedupe_ttl: i64,
     history_ttl: i64,
 }
 
 impl Appends {
     pub(super) fn new(link: Arc<Link>, dedupe_ttl: Duration, history_ttl: Duration) -> Arc<Self> {
-        let lanes = (0..link.append_lanes()).map(|_| Mutex::default()).collect();
+        let queues = (0..link.append_queues())
+            .map(|_| Mutex::default())
+            .collect();
         Arc::new(Self {
             link,
-            lanes,
+            queues,
             dedupe_ttl: millis(dedupe_ttl),
             history_ttl: millis(history_ttl),
         })
     }
 
-    /// As [`RoomLog::append`](crate::backplane::RoomLog::append). A caller that goes away doesn't take its message back.
+    /// As [`RoomLog::append`](crate::backplane::RoomLog::append). Dropping the future doesn't remove
+    /// the append from its queue.
     pub(super) async fn append(
         self: &Arc<Self>,
         draft: &NewMessage,
         key: Option<&str>,
     ) -> Result<Appended> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, outcome) = oneshot::channel();
         let partition = Partition::of_room(&draft.room);
         let record = record::encode(draft);
-        let index = self.link.append_lane(partition);
-        let start = {
-            let mut lane = self.lanes[index].lock();
-            if lane.bytes + record.len() > WAITING_BYTES {
+        let index = self.link.append_queue(partition);
+        let was_draining = {
+            let mut queue = self.queues[index].lock();
+            if queue.bytes + record.len() > MAX_QUEUED_BYTES {
                 return Err(BackplaneError::Unavailable(
-                    "too much waits to be appended".to_owned(),
+                    "too many messages wait to be appended".to_owned(),
                 ));
             }
-            lane.bytes += record.len();
-            let name =
-                key.map(|key| format!("{}{}:{}", draft.id, part(draft.user.as_str()), part(key)));
-            lane.queue.push_back(Waiting {
+            queue.bytes += record.len();
+            let send = match key {
+                Some(key) => {
+                    let user = encode_name(draft.user.as_str());
+                    format!("{}{user}:{}", draft.id, encode_name(key))
+                }
+                None => String::new(),
+            };
+            queue.appends.push_back(QueuedAppend {
                 since: Instant::now(),
                 partition,
-                room: part(draft.room.as_str()),
-                name: name.unwrap_or_default(),
+                room: encode_name(draft.room.as_str()),
+                permanent: is_permanent(&draft.room),
+                send,
                 id: draft.id,
                 record,
                 reply,
             });
-            !std::mem::replace(&mut lane.busy, true)
+            std::mem::replace(&mut queue.is_draining, true)
         };
-        if start {
+        if !was_draining {
             tokio::spawn(self.clone().drain(index));
         }
-        answer
-            .await
-            .unwrap_or_else(|_| Err(BackplaneError::Unavailable("the node stops".to_owned())))
+        outcome.await.unwrap_or_else(|_| {
+            Err(BackplaneError::Unavailable(
+                "the node is stopping".to_owned(),
+            ))
+        })
     }
 
+    /// Sends batches until the queue is empty.
     async fn drain(self: Arc<Self>, index: usize) {
-        let lane = &self.lanes[index];
+        let queue = &self.queues[index];
         loop {
-            // First whoever else is ready: what they append goes with it.
+            // Other tasks that are ready run first, so that their appends join the batch.
             tokio::task::yield_now().await;
-            let late = take_late(&mut lane.lock());
+            let late = take_late(&mut queue.lock());
             refuse(
                 late,
                 &BackplaneError::Unavailable(
-                    "Redis is too slow for what waits to be appended".to_owned(),
+                    "Redis is too slow for the messages that wait to be appended".to_owned(),
                 ),
             );
-            let Some(batch) = next_batch(&mut lane.lock()) else {
+            let Some(batch) = next_batch(&mut queue.lock()) else {
                 return;
             };
             let Err(fault) = self.send(batch).await else {
                 continue;
             };
-            // What waits would fail in the same way, and has waited long enough.
+            // The queued appends would fail in the same way, and have waited for long enough.
             if let error @ BackplaneError::Unavailable(_) = BackplaneError::from(fault) {
-                let queue = take_all(&mut lane.lock());
-                refuse(queue, &error);
+                let queued = take_all(&mut queue.lock());
+                refuse(queued, &error);
             }
         }
     }
 
-    async fn send(&self, mut batch: Vec<Waiting>) -> std::result::Result<(), Fault> {
-        let Some(partition) = batch.first().map(|waiting| waiting.partition) else {
+    /// Sends one batch and answers its appends.
+    async fn send(&self, mut batch: Vec<QueuedAppend>) -> std::result::Result<(), Fault> {
+        let Some(partition) = batch.first().map(|append| append.partition) else {
             return Ok(());
         };
-        // Each room's messages together, and in their order.
+        // Groups the messages of each room; the sort is stable, so they keep their order.
         batch.sort_by(|one, other| one.room.cmp(&other.room));
-        // fred may send a call again by itself, when slots move or connections are renewed: what has no key is known by a name
-        // of the call's own.
-        let keyless = batch.iter().any(|waiting| waiting.name.is_empty());
-        let call = if keyless {
-            Uuid::new_v4().simple().to_string()
-        } else {
-            String::new()
-        };
-        let mut args: Vec<Value> =
-            vec![self.dedupe_ttl.into(), self.history_ttl.into(), call.into()];
-        let mut rooms: Vec<Vec<Uuid>> = Vec::new();
-        for messages in batch.chunk_by_mut(|one, next| one.room == next.room) {
-            rooms.push(messages.iter().map(|message| message.id).collect());
-            let first = &mut messages[0];
-            let (tag, room) = (first.partition.tag(), std::mem::take(&mut first.room));
-            args.extend([tag.into(), room.into(), messages.len().to_string().into()]);
-            for message in messages {
-                args.extend([
-                    std::mem::take(&mut message.name).into(),
-                    Value::Bytes(message.record.clone()),
-                ]);
-            }
-        }
-        let replies = batch.into_iter().map(|waiting| waiting.reply);
-        match self
+        let (args, rooms) = self.arguments(&mut batch);
+        let replies = batch.into_iter().map(|append| append.reply);
+        let outcomes = self
             .link
             .run(&APPEND, partition, args)
             .await
-            .and_then(|answer| places(answer, &rooms))
-        {
-            Ok(places) => {
-                for (reply, place) in replies.zip(places) {
-                    let _ = reply.send(place.map_err(|why| self.link.refused(&why).into()));
+            .and_then(|reply| parse_outcomes(reply, &rooms));
+        match outcomes {
+            Ok(outcomes) => {
+                for (reply, outcome) in replies.zip(outcomes) {
+                    let outcome = outcome.map_err(|text| self.link.partial_fault(&text).into());
+                    let _ = reply.send(outcome);
                 }
                 Ok(())
             }
@@ -185,83 +185,117 @@ impl Appends {
             }
         }
     }
+
+    /// The arguments of `append.lua` for a batch that is grouped by room, and the ids of each room's
+    /// messages. Takes the texts out of the batch.
+    fn arguments(&self, batch: &mut [QueuedAppend]) -> (Vec<Value>, Vec<Vec<Uuid>>) {
+        // fred may repeat a call by itself when slots move or connections are renewed. Messages
+        // without a key need a name for the call, by which the script recognises the repeat.
+        let has_keyless = batch.iter().any(|append| append.send.is_empty());
+        let call = if has_keyless {
+            Uuid::new_v4().simple().to_string()
+        } else {
+            String::new()
+        };
+        let mut args: Vec<Value> =
+            vec![self.dedupe_ttl.into(), self.history_ttl.into(), call.into()];
+        let mut rooms = Vec::new();
+        for messages in batch.chunk_by_mut(|one, next| one.room == next.room) {
+            rooms.push(messages.iter().map(|message| message.id).collect());
+            let first = &mut messages[0];
+            args.extend([
+                first.partition.tag().into(),
+                std::mem::take(&mut first.room).into(),
+                Value::from_static_str(if first.permanent { "P" } else { "" }),
+                messages.len().to_string().into(),
+            ]);
+            for message in messages {
+                args.extend([
+                    std::mem::take(&mut message.send).into(),
+                    Value::Bytes(message.record.clone()),
+                ]);
+            }
+        }
+        (args, rooms)
+    }
 }
 
-/// `None` when nothing waits; then the lane is free, and the next append begins to drain it.
-fn next_batch(lane: &mut AppendQueue) -> Option<Vec<Waiting>> {
+/// Takes the next batch out of the queue. `None` when the queue is empty: then the next append
+/// begins to drain it again.
+fn next_batch(queue: &mut AppendQueue) -> Option<Vec<QueuedAppend>> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    while let Some(next) = lane.queue.front() {
-        if batch.len() == BATCH || (bytes > 0 && bytes + next.record.len() > BATCH_BYTES) {
+    while let Some(next) = queue.appends.front() {
+        let is_full = batch.len() == MAX_BATCH_MESSAGES
+            || (bytes > 0 && bytes + next.record.len() > MAX_BATCH_BYTES);
+        if is_full {
             break;
         }
         bytes += next.record.len();
-        batch.extend(lane.queue.pop_front());
+        batch.extend(queue.appends.pop_front());
     }
-    lane.bytes -= bytes;
-    lane.busy = !batch.is_empty();
-    lane.busy.then_some(batch)
+    queue.bytes -= bytes;
+    if batch.is_empty() {
+        queue.is_draining = false;
+        return None;
+    }
+    Some(batch)
 }
 
-/// What has waited too long; the first have waited longest.
-fn take_late(lane: &mut AppendQueue) -> VecDeque<Waiting> {
-    let count = lane
-        .queue
-        .partition_point(|waiting| waiting.since.elapsed() > PATIENCE);
-    let late: VecDeque<_> = lane.queue.drain(..count).collect();
-    lane.bytes -= late
-        .iter()
-        .map(|waiting| waiting.record.len())
-        .sum::<usize>();
+/// Takes the appends out of the queue that have waited for longer than [`APPEND_QUEUE_TIMEOUT`]. The
+/// oldest are at the front.
+fn take_late(queue: &mut AppendQueue) -> VecDeque<QueuedAppend> {
+    let count = queue
+        .appends
+        .partition_point(|append| append.since.elapsed() > APPEND_QUEUE_TIMEOUT);
+    let late: VecDeque<_> = queue.appends.drain(..count).collect();
+    queue.bytes -= late.iter().map(|append| append.record.len()).sum::<usize>();
     late
 }
 
-fn refuse(queue: VecDeque<Waiting>, error: &BackplaneError) {
-    for waiting in queue {
-        let _ = waiting.reply.send(Err(error.clone()));
+fn take_all(queue: &mut AppendQueue) -> VecDeque<QueuedAppend> {
+    queue.bytes = 0;
+    std::mem::take(&mut queue.appends)
+}
+
+fn refuse(appends: VecDeque<QueuedAppend>, error: &BackplaneError) {
+    for append in appends {
+        let _ = append.reply.send(Err(error.clone()));
     }
 }
 
-fn take_all(lane: &mut AppendQueue) -> VecDeque<Waiting> {
-    lane.bytes = 0;
-    std::mem::take(&mut lane.queue)
-}
-
-/// Where a message has its place, or why it was refused.
+/// A message's position, or the text of the error for which the script refused it.
 type AppendOutcome = std::result::Result<Appended, String>;
 
-/// What `append.lua` answers to a call with messages of these ids, by rooms.
-pub(super) fn places(
-    mut answer: ScriptReply,
+/// Parses the reply of `append.lua` to a call with messages of these ids, grouped by room.
+pub(super) fn parse_outcomes(
+    mut reply: ScriptReply,
     rooms: &[Vec<Uuid>],
 ) -> std::result::Result<Vec<AppendOutcome>, Fault> {
-    let at = Timestamp(answer.number()?);
-    let mut places = Vec::with_capacity(rooms.iter().map(Vec::len).sum());
+    let at = Timestamp(reply.number()?);
+    let mut outcomes = Vec::with_capacity(rooms.iter().map(Vec::len).sum());
     for ids in rooms {
-        let epoch = answer.text()?;
+        let epoch = reply.text()?;
         for &id in ids {
-            places.push(match answer.value()? {
-                Value::Integer(seq) => {
-                    let seq = u64::try_from(seq).map_err(|_| Fault::nonsense("not a seq"))?;
-                    Ok(Appended {
-                        duplicate: false,
-                        id,
-                        seq,
-                        epoch: Epoch::trusted(&epoch),
-                        at,
-                    })
-                }
+            outcomes.push(match reply.value()? {
+                Value::Integer(seq) => Ok(Appended {
+                    id,
+                    seq: u64::try_from(seq).map_err(|_| Fault::broken("a seq is negative"))?,
+                    epoch: Epoch::trusted(&epoch),
+                    at,
+                    duplicate: false,
+                }),
                 line => line
                     .into_string()
-                    .and_then(|line| elsewhere(&line))
-                    .ok_or_else(|| Fault::nonsense("not a place"))?,
+                    .and_then(|line| parse_text_outcome(&line))
+                    .ok_or_else(|| Fault::broken("the outcome of an append is malformed"))?,
             });
         }
     }
-    Ok(places)
+    Ok(outcomes)
 }
 
-/// `1 <id> <seq> <epoch> <time>` of a duplicate, or `! <why>`
-fn elsewhere(line: &str) -> Option<AppendOutcome> {
+/// Parses `1 <id> <seq> <epoch> <time>` of a duplicate, or `! <error>`.
+fn parse_text_outcome(line: &str) -> Option<AppendOutcome> {
     let (first, rest) = line.split_once(' ')?;
     if first == "!" {
         return Some(Err(rest.to_owned()));

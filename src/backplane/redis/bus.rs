@@ -1,4 +1,5 @@
-//! The bus: topics shared out among a few subscriber connections, and the periodic look whether slots have moved.
+//! The bus: topics distributed over a few subscriber connections, and a periodic check whether the
+//! cluster's slots have moved.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -6,27 +7,37 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use fred::prelude::Config;
+use fred::types::cluster::ClusterRouting;
 use parking_lot::Mutex;
 
 use super::keys::{Partition, channel};
-use super::link::{Fault, Link};
+use super::link::Link;
 use super::subscriber::Subscriber;
 use super::{Node, RedisSettings, frame};
 use crate::backplane::{Bus, BusSink, BusTopic, Result, Typing};
 use crate::domain::UserId;
 
+/// The checks after which a moved slot is subscribed again. A server may accept a subscription for
+/// a slot that it is about to lose, and end it silently when it learns of that: so it is repeated
+/// until all servers must agree.
+const RENEWALS_PER_MOVE: u8 = 3;
+
+/// The server of a partition's slot at the last check.
+struct SlotOwner {
+    server: String,
+    /// How many more times to subscribe again.
+    renewals: u8,
+}
+
 /// The subscriber connections.
 pub(super) struct Subscriptions {
     subscribers: Vec<Subscriber>,
     sink: Arc<OnceLock<Arc<dyn BusSink>>>,
-    /// Which server had each partition's slot when we last looked, and how often to subscribe anew; empty but in a cluster.
-    owners: Mutex<HashMap<Partition, (String, u8)>>,
+    /// Empty unless Redis is a cluster.
+    owners: Mutex<HashMap<Partition, SlotOwner>>,
 }
-
-/// A server may take a subscription for a slot that it is about to lose, and end it silently when it learns of that: so
-/// what has moved is subscribed anew at a few looks, until all servers must agree.
-const RENEWALS: u8 = 3;
 
 impl Subscriptions {
     pub(super) fn new(config: &Config, settings: &RedisSettings, link: &Link) -> Self {
@@ -36,7 +47,7 @@ impl Subscriptions {
                 Subscriber::new(
                     config,
                     settings,
-                    link.sharded,
+                    link.is_cluster,
                     sink.clone(),
                     link.tally.clone(),
                 )
@@ -49,61 +60,71 @@ impl Subscriptions {
         }
     }
 
-    /// Waits a moment for the connections to come up.
-    pub(super) async fn settle(&self, patience: Duration) {
-        let all = self.subscribers.iter().map(Subscriber::connected);
-        let _ = tokio::time::timeout(patience, futures_util::future::join_all(all)).await;
+    /// Waits for the connections to come up, at most for this time.
+    pub(super) async fn wait_until_connected(&self, timeout: Duration) {
+        let all = self.subscribers.iter().map(Subscriber::wait_for_connect);
+        let _ = tokio::time::timeout(timeout, futures_util::future::join_all(all)).await;
     }
 
     /// Whether every connection is up.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(super) fn is_connected(&self) -> bool {
         self.subscribers.iter().all(Subscriber::is_connected)
     }
 
-    fn of(&self, topic: &BusTopic) -> &Subscriber {
+    /// The subscriber connection of the topic.
+    fn subscriber(&self, topic: &BusTopic) -> &Subscriber {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(topic);
         &self.subscribers[usize::try_from(hash % self.subscribers.len() as u64).unwrap_or(0)]
     }
 
-    /// A server that gives a slot away ends its subscriptions without our hearing of it: so we look, and subscribe anew.
+    /// Subscribes again to the topics of slots that have moved. A server that gives a slot away ends
+    /// its subscriptions without a notice.
     pub(super) async fn follow_slots(&self, link: &Link) {
-        if !link.sharded {
+        if !link.is_cluster {
             return;
         }
-        // Not on a connection that runs commands: while a server is away, all that is asked of it would wait behind this.
+        // This doesn't use a connection that runs commands: while a server is down, all commands on
+        // the connection would wait for it.
         let Some(routing) = self.subscribers[0].routing().await else {
             return;
         };
-        let mut moved = Vec::new();
-        let mut owners = self.owners.lock();
-        for partition in Partition::all() {
-            let Some(owner) = routing
-                .get_server(partition.slot())
-                .map(ToString::to_string)
-            else {
-                continue;
-            };
-            let (before, renewals) = owners
-                .entry(partition)
-                .or_insert_with(|| (owner.clone(), 0));
-            if *before != owner {
-                (*before, *renewals) = (owner, RENEWALS);
-            }
-            if *renewals > 0 {
-                *renewals -= 1;
-                moved.push(partition);
-            }
-        }
-        drop(owners);
+        let moved = self.moved_partitions(&routing);
         if !moved.is_empty() {
             tracing::info!(
                 partitions = moved.len(),
-                "redis: slots have moved, subscribing anew"
+                "redis: slots have moved; subscribing again"
             );
             for subscriber in &self.subscribers {
                 subscriber.renew(moved.clone());
             }
         }
+    }
+
+    /// The partitions whose slots have moved lately.
+    fn moved_partitions(&self, routing: &ClusterRouting) -> Vec<Partition> {
+        let mut moved = Vec::new();
+        let mut owners = self.owners.lock();
+        for partition in Partition::all() {
+            let Some(server) = routing.get_server(partition.slot()) else {
+                continue;
+            };
+            let server = server.to_string();
+            let owner = owners.entry(partition).or_insert_with(|| SlotOwner {
+                server: server.clone(),
+                renewals: 0,
+            });
+            if owner.server != server {
+                *owner = SlotOwner {
+                    server,
+                    renewals: RENEWALS_PER_MOVE,
+                };
+            }
+            if owner.renewals > 0 {
+                owner.renewals -= 1;
+                moved.push(partition);
+            }
+        }
+        moved
     }
 
     pub(super) async fn close(&self) {
@@ -113,40 +134,40 @@ impl Subscriptions {
     }
 }
 
+impl Node {
+    async fn publish(&self, topic: &BusTopic, payload: Bytes) -> Result<()> {
+        let partition = Partition::of_topic(topic);
+        self.link
+            .publish(partition, channel(topic), payload)
+            .await?;
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl Bus for Node {
     fn deliver_to(&self, sink: Arc<dyn BusSink>) {
         if self.bus.sink.set(sink).is_err() {
-            tracing::error!("the bus has a sink already");
+            tracing::error!("redis: the bus has a sink already; the second one is ignored");
         }
     }
 
     async fn subscribe(&self, topic: &BusTopic) -> Result<()> {
-        self.bus
-            .of(topic)
-            .subscribe(topic)
-            .await
-            .map_err(|fault: Fault| fault.into())
+        self.bus.subscriber(topic).subscribe(topic).await?;
+        Ok(())
     }
 
     async fn unsubscribe(&self, topic: &BusTopic) {
-        self.bus.of(topic).unsubscribe(topic).await;
+        self.bus.subscriber(topic).unsubscribe(topic).await;
     }
 
     async fn publish_typing(&self, typing: &Typing) -> Result<()> {
-        let topic = frame::room_topic(&typing.room);
-        let payload = frame::encode_typing(typing);
-        Ok(self
-            .link
-            .publish(Partition::of_topic(&topic), channel(&topic), payload)
-            .await?)
+        let topic = BusTopic::Room(typing.room.clone());
+        self.publish(&topic, frame::encode_typing(typing)).await
     }
 
     async fn publish_disconnect(&self, user: &UserId) -> Result<()> {
-        let (topic, payload) = (BusTopic::Nodes, frame::encode_disconnect(user));
-        Ok(self
-            .link
-            .publish(Partition::of_topic(&topic), channel(&topic), payload)
-            .await?)
+        self.publish(&BusTopic::Nodes, frame::encode_disconnect(user))
+            .await
     }
 }

@@ -1,49 +1,36 @@
-//! How events travel over the bus: a line of ASCII, then bytes that are passed on as they are. No JSON is parsed.
+//! The format of events on the bus: a line of ASCII, then bytes that are passed on unchanged. No JSON
+//! is parsed.
 //!
 //! ```text
-//! M<seq> <epoch> <time>\n<record>                                 a message
-//! C<version> <previous> <J|L|R> <total> <length of user>\n<user><name>   a change of a room's membership
-//! S<version> <previous> <online> <last seen>\n<name>              a change of a user's status
-//! T<typing> <length of user>\n<user><name>                        someone types
-//! D\n<user>                                                       all connections of a user are to end
+//! M<seq> <epoch> <time>\n<record>                                   a log entry of kind message
+//! C<version> <previous> <J|L|R> <total> <length of user>\n<user><name>   a membership change
+//! S<version> <previous> <online> <last seen>\n<name>                a status change
+//! T<typing> <length of user>\n<user><name>                          a typing notice
+//! D\n<user>                                                         close all connections of a user
 //! ```
-//! The scripts write the first three; which room or user they are about is said by the channel.
+//!
+//! The scripts write the first three. The channel tells which room or user they are about. Any other
+//! upper-case letter is a log entry of a kind that a later release has added, in the format of the
+//! first line; see [`entry_kind`].
 
 use bytes::Bytes;
 
-use crate::backplane::{BusEvent, BusTopic, Entry, Typing};
-use crate::domain::{
-    ChangeKind, Epoch, OnlineStatus, RoomChange, RoomId, Timestamp, UserId, Username,
-};
+use super::entry_kind;
+use crate::backplane::{BusEvent, BusTopic, Entry, EntryKind, Typing};
+use crate::domain::{ChangeKind, Epoch, OnlineStatus, RoomChange, Timestamp, UserId, Username};
 
-/// What arrived on the topic's channel; `None` when it makes no sense.
+/// Decodes an event that arrived on the topic's channel; `None` if it isn't in a known format.
 pub(super) fn decode(topic: &BusTopic, payload: &Bytes) -> Option<BusEvent> {
-    let end = payload.iter().position(|&byte| byte == b'\n')?;
-    let (kind, line) = std::str::from_utf8(&payload[..end])
-        .ok()?
-        .split_at_checked(1)?;
-    let mut words = line.split(' ');
-    let body = end + 1;
-    match (kind, topic) {
-        ("M", BusTopic::Room(room)) => {
-            let (seq, epoch, at) = (
-                number(words.next())?,
-                Epoch::trusted(words.next()?),
-                number(words.next())?,
-            );
-            Some(BusEvent::Message(
-                room.clone(),
-                Entry {
-                    seq,
-                    epoch,
-                    at: Timestamp(at),
-                    record: payload.slice(body..),
-                },
-            ))
-        }
-        ("C", BusTopic::Room(room)) => {
+    let line_end = payload.iter().position(|&byte| byte == b'\n')?;
+    let line = std::str::from_utf8(&payload[..line_end]).ok()?;
+    let (letter, rest) = line.split_at_checked(1)?;
+    let mut words = rest.split(' ');
+    let body = line_end + 1;
+    match (letter.as_bytes()[0], topic) {
+        (b'C', BusTopic::Room(room)) => {
             let (version, previous) = (number(words.next())?, number(words.next())?);
-            let (kind, total) = (change_kind(words.next()?)?, number(words.next())?);
+            let kind = change_kind(words.next()?)?;
+            let total = number(words.next())?;
             let (user, username) = names(&payload[body..], number(words.next())?)?;
             Some(BusEvent::RoomChanged(
                 room.clone(),
@@ -57,17 +44,7 @@ pub(super) fn decode(topic: &BusTopic, payload: &Bytes) -> Option<BusEvent> {
                 },
             ))
         }
-        ("S", BusTopic::User(user)) => Some(BusEvent::StatusChanged(OnlineStatus {
-            user: user.clone(),
-            version: number(words.next())?,
-            previous: number(words.next())?,
-            online: words.next()? == "1",
-            last_seen: Some(Timestamp(number(words.next())?)),
-            username: Some(Username::trusted(
-                std::str::from_utf8(&payload[body..]).ok()?,
-            )),
-        })),
-        ("T", BusTopic::Room(room)) => {
+        (b'T', BusTopic::Room(room)) => {
             let typing = words.next()? == "1";
             let (user, username) = names(&payload[body..], number(words.next())?)?;
             Some(BusEvent::Typing(Typing {
@@ -77,27 +54,56 @@ pub(super) fn decode(topic: &BusTopic, payload: &Bytes) -> Option<BusEvent> {
                 typing,
             }))
         }
-        ("D", BusTopic::Nodes) => Some(BusEvent::Disconnect(UserId::trusted(
+        (letter, BusTopic::Room(room)) => {
+            let kind = entry_kind::of_frame(letter)?;
+            let entry = entry(kind, &mut words, payload.slice(body..))?;
+            Some(BusEvent::Message(room.clone(), entry))
+        }
+        (b'S', BusTopic::User(user)) => Some(BusEvent::StatusChanged(OnlineStatus {
+            user: user.clone(),
+            version: number(words.next())?,
+            previous: number(words.next())?,
+            online: words.next()? == "1",
+            last_seen: Some(Timestamp(number(words.next())?)),
+            username: Some(Username::trusted(
+                std::str::from_utf8(&payload[body..]).ok()?,
+            )),
+        })),
+        (b'D', BusTopic::Nodes) => Some(BusEvent::Disconnect(UserId::trusted(
             std::str::from_utf8(&payload[body..]).ok()?,
         ))),
         _ => None,
     }
 }
 
-/// What `publish_disconnect` sends.
+fn entry<'a>(
+    kind: EntryKind,
+    words: &mut impl Iterator<Item = &'a str>,
+    record: Bytes,
+) -> Option<Entry> {
+    Some(Entry {
+        seq: number(words.next())?,
+        epoch: Epoch::trusted(words.next()?),
+        at: Timestamp(number(words.next())?),
+        kind,
+        record,
+    })
+}
+
+/// Encodes the command to close all connections of a user.
 pub(super) fn encode_disconnect(user: &UserId) -> Bytes {
     format!("D\n{user}").into()
 }
 
-/// What `publish_typing` sends.
+/// Encodes a typing notice.
 pub(super) fn encode_typing(typing: &Typing) -> Bytes {
     let (user, name) = (typing.user.as_str(), typing.username.as_str());
     format!("T{} {}\n{user}{name}", u8::from(typing.typing), user.len()).into()
 }
 
-/// What the scripts call the kinds of changes.
-pub(super) fn change_kind(text: &str) -> Option<ChangeKind> {
-    match text {
+/// The kind of change for which the scripts write this letter.
+pub(super) fn change_kind(letter: &str) -> Option<ChangeKind> {
+    match letter {
         "J" => Some(ChangeKind::Joined),
         "L" => Some(ChangeKind::Left),
         "R" => Some(ChangeKind::Restored),
@@ -109,6 +115,7 @@ fn number(word: Option<&str>) -> Option<u64> {
     word?.parse().ok()
 }
 
+/// Splits `<user><name>` behind the user, whose length in bytes is given.
 fn names(body: &[u8], length: u64) -> Option<(UserId, Username)> {
     let (user, name) = std::str::from_utf8(body)
         .ok()?
@@ -116,32 +123,31 @@ fn names(body: &[u8], length: u64) -> Option<(UserId, Username)> {
     Some((UserId::trusted(user), Username::trusted(name)))
 }
 
-/// A room topic, for callers that have only its id.
-pub(super) fn room_topic(room: &RoomId) -> BusTopic {
-    BusTopic::Room(room.clone())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::RoomId;
+
+    fn lobby() -> BusTopic {
+        BusTopic::Room(RoomId::trusted("lobby"))
+    }
 
     #[test]
-    fn what_is_typed_comes_back() {
+    fn a_typing_notice_is_decoded_as_it_was_encoded() {
         let typing = Typing {
             room: RoomId::trusted("lobby"),
             user: UserId::trusted("ann\u{1F980}"),
             username: Username::trusted("Ann\n2"),
             typing: true,
         };
-        let topic = room_topic(&typing.room);
         assert_eq!(
-            decode(&topic, &encode_typing(&typing)),
+            decode(&lobby(), &encode_typing(&typing)),
             Some(BusEvent::Typing(typing))
         );
     }
 
     #[test]
-    fn who_is_to_be_disconnected_comes_back() {
+    fn a_disconnect_is_decoded_on_its_topic_only() {
         let user = UserId::trusted("ann \u{1F980}");
         assert_eq!(
             decode(&BusTopic::Nodes, &encode_disconnect(&user)),
@@ -149,36 +155,58 @@ mod tests {
         );
         assert_eq!(
             decode(&BusTopic::User(user.clone()), &encode_disconnect(&user)),
-            None,
-            "not where it belongs"
+            None
+        );
+        assert_eq!(decode(&lobby(), &encode_disconnect(&user)), None);
+    }
+
+    #[test]
+    fn a_record_is_passed_on_byte_for_byte() {
+        let payload = Bytes::from_static(b"M7 abc 1000\n{\"a\":\"\\n\"}\n");
+        let Some(BusEvent::Message(_, entry)) = decode(&lobby(), &payload) else {
+            panic!("not a message")
+        };
+        assert_eq!(
+            (entry.seq, entry.at, entry.kind, &entry.record[..]),
+            (
+                7,
+                Timestamp(1000),
+                EntryKind::Message,
+                &b"{\"a\":\"\\n\"}\n"[..]
+            )
         );
     }
 
     #[test]
-    fn a_message_keeps_its_bytes_and_nonsense_is_nothing() {
-        let topic = room_topic(&RoomId::trusted("lobby"));
-        let payload = Bytes::from_static(b"M7 abc 1000\n{\"a\":\"\\n\"}\n");
-        let Some(BusEvent::Message(_, entry)) = decode(&topic, &payload) else {
-            panic!("not a message")
+    fn an_entry_of_a_later_kind_keeps_its_position() {
+        let payload = Bytes::from_static(b"X8 abc 1000\nany bytes \xff");
+        let Some(BusEvent::Message(_, entry)) = decode(&lobby(), &payload) else {
+            panic!("not an entry")
         };
         assert_eq!(
-            (entry.seq, entry.at, &entry.record[..]),
-            (7, Timestamp(1000), &b"{\"a\":\"\\n\"}\n"[..])
+            (entry.seq, entry.epoch, entry.kind),
+            (8, Epoch::trusted("abc"), EntryKind::Unknown)
         );
-        for nonsense in [
+    }
+
+    #[test]
+    fn malformed_frames_are_ignored() {
+        for malformed in [
             "",
             "\n",
             "M\n",
             "M7 abc\n",
+            "X7 abc\n",
+            "m7 abc 1000\n{}",
             "é\n",
             "C1 0 X 1 1\nab",
             "T1 9\na",
             "S1 0 1 5\nann",
         ] {
             assert_eq!(
-                decode(&topic, &Bytes::from_static(nonsense.as_bytes())),
+                decode(&lobby(), &Bytes::from_static(malformed.as_bytes())),
                 None,
-                "{nonsense:?}"
+                "{malformed:?}"
             );
         }
     }

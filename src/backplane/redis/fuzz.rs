@@ -1,22 +1,26 @@
-//! What Redis says, by chance: events of the bus, and answers of scripts.
+//! Fuzz tests of what Redis sends: events of the bus, and replies of scripts.
 
 use bytes::Bytes;
 use fred::types::Value;
 use hubbub_fuzz::Target;
 
-use super::batch::places;
+use super::batch::parse_outcomes;
 use super::frame;
-use super::log::{entries, span};
-use super::presence::{changes_since, room_change, roster};
+use super::log::{parse_entries, parse_span};
+use super::presence::{parse_changes, parse_room_change, parse_roster};
 use super::script::ScriptReply;
-use crate::backplane::{BusEvent, BusTopic};
+use crate::backplane::{BusEvent, BusTopic, EntryKind};
 use crate::domain::{ChangeKind, RoomId, UserId};
 
-/// As the scripts, and `encode_typing`, write it.
-fn written(event: &BusEvent) -> Vec<u8> {
+/// Encodes an event as the scripts do.
+fn encode(event: &BusEvent) -> Vec<u8> {
     match event {
         BusEvent::Message(_, entry) => {
-            let head = format!("M{} {} {}\n", entry.seq, entry.epoch, entry.at.0);
+            let letter = match entry.kind {
+                EntryKind::Message => 'M',
+                EntryKind::Unknown => 'X',
+            };
+            let head = format!("{letter}{} {} {}\n", entry.seq, entry.epoch, entry.at.0);
             [head.as_bytes(), &entry.record].concat()
         }
         BusEvent::RoomChanged(_, change) => {
@@ -54,6 +58,7 @@ fn written(event: &BusEvent) -> Vec<u8> {
 fn fuzz_bus() {
     let seeds: &[&[u8]] = &[
         b"M7 abc 1000\n{\"a\":\"\\n\"}",
+        b"X8 abc 1000\n{}",
         b"C12 11 J 3 3\nannAnn",
         b"C12 0 L 0 3\nannAnn\n2",
         b"S5 4 1 1769853600000\nAnn",
@@ -77,7 +82,7 @@ fn fuzz_bus() {
             let event = frame::decode(topic, &payload);
             if let Some(event) = &event {
                 assert_eq!(
-                    frame::decode(topic, &written(event).into()).as_ref(),
+                    frame::decode(topic, &encode(event).into()).as_ref(),
                     Some(event)
                 );
             }
@@ -86,8 +91,8 @@ fn fuzz_bus() {
     });
 }
 
-/// An answer as text: words, `#` before a number, parentheses around a list.
-fn answer(text: &str) -> Value {
+/// Reads a reply from text: words, with `#` before a number and parentheses around a list.
+fn reply(text: &str) -> Value {
     let mut lists = vec![Vec::new()];
     for word in text.split_whitespace() {
         let value = match word.strip_prefix('#') {
@@ -112,9 +117,9 @@ fn answer(text: &str) -> Value {
 }
 
 #[test]
-fn fuzz_redis_answers() {
+fn fuzz_redis_replies() {
     let seeds: &[&[u8]] = &[
-        b"e1 #7 #1 e0_5_e00_3 #7 e1 #1000 {} ",
+        b"e1 #7 #1 e0_5_e00_3 #6 e1 #1000 m {} #7 e1 #1000 x {} ",
         b"#3 #12 ann bob cid",
         b"1000 e1 #7 #8 e2 1_3f2504e0-4f89-11d3-9a0c-0305e82c3301_7_e1_1000",
         b"1000 e1 #7 !_refused e2 #9",
@@ -126,28 +131,30 @@ fn fuzz_redis_answers() {
     ];
     let ids = [vec![uuid::Uuid::nil(); 2], vec![uuid::Uuid::nil()]];
     Target {
-        name: "redis_answers",
+        name: "redis_replies",
         seeds,
         words,
         longest: 4096,
     }
     .run(|bytes| {
+        // Spaces inside a text of Redis are written as `_`, and replaced by no-break spaces here, at
+        // which the text isn't split.
         let text = String::from_utf8_lossy(bytes).replace('_', "\u{a0}");
-        let value = answer(&text);
+        let value = reply(&text);
         let given = || ScriptReply::new(value.clone());
-        // Redis's texts have spaces of their own; here they are written as no-break ones, which words keep.
-        let (mut rest, mut whole) = (given(), None);
-        if let Ok(span) = span(&mut rest) {
+        let mut entries = None;
+        let mut rest = given();
+        if let Ok(span) = parse_span(&mut rest) {
             assert!(span.past.len() * 3 <= text.len());
-            whole = entries(rest).ok().map(|entries| entries.len().min(3));
+            entries = parse_entries(rest).ok();
         }
-        let changes = changes_since(given(), 11, room_change);
-        let roster = roster(given()).map(|roster| roster.users.len().min(3));
+        let changes = parse_changes(given(), 11, parse_room_change);
+        let roster = parse_roster(given());
         (
-            whole,
+            entries.map(|entries| entries.len().min(3)),
             changes.is_ok(),
-            roster.ok(),
-            places(given(), &ids).is_ok(),
+            roster.ok().map(|roster| roster.users.len().min(3)),
+            parse_outcomes(given(), &ids).is_ok(),
         )
     });
 }

@@ -1,7 +1,9 @@
-//! Where things lie in Redis: 256 partitions for rooms and 256 for users, and names that no client can bend.
+//! The names of keys and channels in Redis, and the partitions that they lie in: 256 for rooms and
+//! 256 for users.
 //!
-//! The hash tag comes first in every key, so that nothing a client chose moves a key to another slot, and one script may
-//! serve many rooms of a partition. What a client chose is written in base64url.
+//! The hash tag of the partition comes first in every key: so no name that a client chooses can move
+//! a key to another slot, and one script may serve many rooms of a partition. Names that clients
+//! choose are encoded in base64url. ARCHITECTURE.md lists all keys.
 
 use std::sync::LazyLock;
 
@@ -12,19 +14,21 @@ use fred::util::redis_keyslot;
 use crate::backplane::BusTopic;
 use crate::domain::{RoomId, UserId};
 
-/// Partitions for rooms, and as many for users: a part of the layout, never to be changed.
+/// The number of partitions for rooms, and of those for users. It is part of the layout and must
+/// never change.
 const PARTITIONS: usize = 256;
 
-/// One slot's worth of rooms or users.
+/// A part of the rooms or users, whose keys lie in one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Partition(u16);
 
 struct KeyLocation {
+    /// The hash tag, with the braces.
     tag: String,
     slot: u16,
 }
 
-static PLACES: LazyLock<Vec<KeyLocation>> = LazyLock::new(|| {
+static LOCATIONS: LazyLock<Vec<KeyLocation>> = LazyLock::new(|| {
     let tags = ["c", "p"]
         .into_iter()
         .flat_map(|family| (0..PARTITIONS).map(move |n| format!("{{{family}{n:02x}}}")));
@@ -36,22 +40,22 @@ static PLACES: LazyLock<Vec<KeyLocation>> = LazyLock::new(|| {
 });
 
 impl Partition {
-    /// How many there are, rooms' and users' together.
+    /// The number of all partitions, for rooms and for users.
     pub(super) const COUNT: usize = 2 * PARTITIONS;
-    /// Where the leases of all nodes lie: one script has to see them together.
+    /// The partition of the leases of all nodes: a script must see them together.
     pub(super) const LEASES: Self = Self(PARTITIONS as u16);
 
-    /// Where everything about the room lies.
+    /// The partition of everything about the room.
     pub(super) fn of_room(room: &RoomId) -> Self {
         Self(hash(room.as_str()))
     }
 
-    /// Where everything about the user lies.
+    /// The partition of everything about the user.
     pub(super) fn of_user(user: &UserId) -> Self {
         Self(PARTITIONS as u16 + hash(user.as_str()))
     }
 
-    /// Where the topic's channel lies.
+    /// The partition of the topic's channel.
     pub(super) fn of_topic(topic: &BusTopic) -> Self {
         match topic {
             BusTopic::Room(room) => Self::of_room(room),
@@ -60,33 +64,38 @@ impl Partition {
         }
     }
 
-    /// Every partition, rooms' first.
+    /// All partitions, those of rooms first.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         (0..Self::COUNT).map(|n| Self(n as u16))
     }
 
-    /// Whether rooms lie in it, or else users.
+    /// True if rooms lie in it, false if users do.
     pub(super) fn holds_rooms(self) -> bool {
         usize::from(self.0) < PARTITIONS
     }
 
-    /// Its number among all.
+    /// Its index among all partitions.
     pub(super) fn index(self) -> usize {
         usize::from(self.0)
     }
 
     /// Its hash tag, with the braces.
     pub(super) fn tag(self) -> &'static str {
-        &PLACES[self.index()].tag
+        &LOCATIONS[self.index()].tag
     }
 
     /// Its slot in a cluster.
     pub(super) fn slot(self) -> u16 {
-        PLACES[self.index()].slot
+        LOCATIONS[self.index()].slot
+    }
+
+    /// A key of the partition. The prefix is one of those that the scripts use, as `u:`.
+    fn key(self, prefix: &str, name: &str) -> String {
+        format!("{}{prefix}{}", self.tag(), encode_name(name))
     }
 }
 
-/// FNV-1a, folded to the number of partitions: every node of every version must agree on it.
+/// FNV-1a, folded to the number of partitions. Nodes of all releases must agree on it.
 fn hash(name: &str) -> u16 {
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -94,24 +103,44 @@ fn hash(name: &str) -> u16 {
     ((hash ^ (hash >> 32)) % PARTITIONS as u64) as u16
 }
 
-/// A part of a key that a client chose.
-pub(super) fn part(name: &str) -> String {
+/// A name that a client chose, as a part of a key.
+pub(super) fn encode_name(name: &str) -> String {
     URL_SAFE_NO_PAD.encode(name)
 }
 
-/// What the client chose.
-pub(super) fn name(part: &str) -> Option<String> {
-    String::from_utf8(URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+/// The name that a client chose, from a part of a key.
+pub(super) fn decode_name(encoded: &str) -> Option<String> {
+    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
+}
+
+/// The hash of a room's numbering and of the version of its membership.
+pub(super) fn numbering_key(room: &RoomId) -> String {
+    Partition::of_room(room).key("m:", room.as_str())
+}
+
+/// The sorted set of a room's members.
+pub(super) fn members_key(room: &RoomId) -> String {
+    Partition::of_room(room).key("u:", room.as_str())
+}
+
+/// The hash of a user's status.
+pub(super) fn status_key(user: &UserId) -> String {
+    Partition::of_user(user).key("s:", user.as_str())
+}
+
+/// The hash of a user's live connections.
+pub(super) fn connections_key(user: &UserId) -> String {
+    Partition::of_user(user).key("c:", user.as_str())
 }
 
 /// The channel of a topic.
 pub(super) fn channel(topic: &BusTopic) -> String {
-    let name = match topic {
-        BusTopic::Room(room) => room.as_str(),
-        BusTopic::User(user) => user.as_str(),
-        BusTopic::Nodes => return format!("{}nodes", Partition::LEASES.tag()),
-    };
-    format!("{}r:{}", Partition::of_topic(topic).tag(), part(name))
+    let partition = Partition::of_topic(topic);
+    match topic {
+        BusTopic::Room(room) => partition.key("r:", room.as_str()),
+        BusTopic::User(user) => partition.key("r:", user.as_str()),
+        BusTopic::Nodes => format!("{}nodes", partition.tag()),
+    }
 }
 
 #[cfg(test)]
@@ -119,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_cannot_move_a_key() {
+    fn a_name_with_braces_cannot_move_a_key_to_another_slot() {
         let room = RoomId::trusted("{p00}:*\u{1F980}");
         let channel = channel(&BusTopic::Room(room.clone()));
         assert_eq!(

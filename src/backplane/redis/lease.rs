@@ -1,8 +1,10 @@
-//! The node's life in Redis: its incarnation and its lease.
+//! The node's identity in Redis: its incarnation, its lease, and the heartbeats that prolong it.
 //!
-//! A node writes as an *incarnation*, which holds a lease by Redis's clock. One that let its lease run out is given up,
-//! fenced and reaped; the node then takes another incarnation and registers again. When Redis has lost the lease, it has
-//! lost more: then everything is put back too, and rooms that lacked someone get one `Restored`.
+//! A node writes as an *incarnation*, a random name that holds a lease by Redis's clock. An
+//! incarnation whose lease expires is condemned, fenced and reaped by another node. If this node is
+//! still alive then, it takes another incarnation and registers its connections again. If Redis has
+//! lost the lease itself, it has lost other data too: then everything is restored, and each room that
+//! lacked members gets one `Restored` change.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,230 +15,297 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::Node;
+use super::fault::Fault;
 use super::keys::Partition;
-use super::link::{Fault, millis};
-use super::script::BEAT;
+use super::link::millis;
+use super::script::HEARTBEAT;
 
-/// Heartbeats that may be missed.
-const MISSES: u32 = 2;
+/// Failed heartbeats in a row after which the node is down.
+const MAX_MISSED_BEATS: u32 = 2;
 /// Dead incarnations that one heartbeat may be handed.
-const HANDED_OUT: i64 = 20;
+const DEAD_PER_BEAT: i64 = 20;
 
-/// What is known of the node's incarnation.
+/// The state of the node's lease.
 pub(super) struct Lease {
     state: Mutex<State>,
-    missed: AtomicU32,
-    up: AtomicBool,
-    /// One renewal at a time.
+    missed_beats: AtomicU32,
+    is_up: AtomicBool,
+    /// Held during a renewal, so that there is one at a time.
     renewing: tokio::sync::Mutex<()>,
-    owed: Mutex<Option<Owed>>,
+    pending_repair: Mutex<Option<PendingRepair>>,
 }
 
-/// What is to be put back.
-pub(super) struct Owed {
-    /// Redis has lost data.
+/// A restoration of this node's connections that is still to be made.
+pub(super) struct PendingRepair {
+    /// Whether Redis has lost data.
     pub(super) data_lost: bool,
-    /// Only what lies in these; `None`: everything.
-    pub(super) only: Option<HashSet<Partition>>,
+    pub(super) scope: RepairScope,
+}
+
+/// The partitions that a repair restores.
+pub(super) enum RepairScope {
+    Everything,
+    Partitions(HashSet<Partition>),
+}
+
+impl PendingRepair {
+    /// A repair of one partition that has lost no data.
+    pub(super) fn of(partition: Partition) -> Self {
+        Self {
+            data_lost: false,
+            scope: RepairScope::Partitions(HashSet::from([partition])),
+        }
+    }
+
+    fn merge(self, other: Self) -> Self {
+        Self {
+            data_lost: self.data_lost || other.data_lost,
+            scope: match (self.scope, other.scope) {
+                (RepairScope::Partitions(mut all), RepairScope::Partitions(more)) => {
+                    all.extend(more);
+                    RepairScope::Partitions(all)
+                }
+                _ => RepairScope::Everything,
+            },
+        }
+    }
+}
+
+impl RepairScope {
+    pub(super) fn contains(&self, partition: Partition) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Partitions(partitions) => partitions.contains(&partition),
+        }
+    }
 }
 
 struct State {
     incarnation: Arc<str>,
-    /// True once Redis has confirmed the lease: nothing may be written before, for nobody would ever reap it.
-    held: bool,
+    /// Whether Redis has confirmed the lease. Nothing may be written before: without a lease, no
+    /// node would ever reap it.
+    is_held: bool,
 }
 
-fn another() -> Arc<str> {
-    Uuid::new_v4().simple().to_string()[..16].into()
+impl State {
+    /// Another incarnation, without a lease.
+    fn fresh() -> Self {
+        Self {
+            incarnation: Uuid::new_v4().simple().to_string()[..16].into(),
+            is_held: false,
+        }
+    }
 }
 
 impl Default for Lease {
     fn default() -> Self {
         Self {
-            state: Mutex::new(State {
-                incarnation: another(),
-                held: false,
-            }),
-            missed: AtomicU32::new(MISSES),
-            up: AtomicBool::new(false),
+            state: Mutex::new(State::fresh()),
+            missed_beats: AtomicU32::new(MAX_MISSED_BEATS),
+            is_up: AtomicBool::new(false),
             renewing: tokio::sync::Mutex::default(),
-            owed: Mutex::default(),
+            pending_repair: Mutex::default(),
         }
     }
 }
 
 impl Lease {
-    /// Who the node is, if it may write.
+    /// The incarnation, if the node may write.
     pub(super) fn incarnation(&self) -> Result<Arc<str>, Fault> {
         let state = self.state.lock();
-        if state.held {
+        if state.is_held {
             Ok(state.incarnation.clone())
         } else {
-            Err(Fault::unavailable("no lease yet"))
+            Err(Fault::unavailable("the node has no lease yet"))
         }
     }
 
-    /// Whether heartbeats get through.
+    /// Whether heartbeats succeed.
     pub(super) fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+        self.is_up.load(Ordering::Relaxed)
     }
 
-    /// What is owed, which the caller is about to do.
-    pub(super) fn take_owed(&self) -> Option<Owed> {
-        self.owed.lock().take()
+    /// The pending repair, which the caller must make or request again.
+    pub(super) fn take_repair(&self) -> Option<PendingRepair> {
+        self.pending_repair.lock().take()
     }
 
-    /// Everything live is to be put back; `data_lost` when Redis has lost data.
-    pub(super) fn owe(&self, data_lost: bool) {
-        let mut owed = self.owed.lock();
-        let data_lost = data_lost || owed.as_ref().is_some_and(|owed| owed.data_lost);
-        *owed = Some(Owed {
-            data_lost,
-            only: None,
+    /// Requests a repair, in addition to those that are pending.
+    pub(super) fn request_repair(&self, repair: PendingRepair) {
+        let mut pending = self.pending_repair.lock();
+        *pending = Some(match pending.take() {
+            Some(earlier) => earlier.merge(repair),
+            None => repair,
         });
     }
 
-    /// What is live in these partitions is to be put back, or put back again.
-    pub(super) fn owe_partitions(&self, data_lost: bool, partitions: HashSet<Partition>) {
-        let mut owed = self.owed.lock();
-        let owed = owed.get_or_insert_with(|| Owed {
-            data_lost,
-            only: Some(HashSet::new()),
-        });
-        owed.data_lost |= data_lost;
-        if let Some(only) = &mut owed.only {
-            only.extend(partitions);
-        }
-    }
-
-    /// Who the node was; it doesn't write as that any more.
+    /// Gives up the incarnation for good and returns it: the node writes nothing any more.
     pub(super) fn give_up(&self) -> Result<Arc<str>, Fault> {
         let incarnation = self.incarnation()?;
-        self.state.lock().held = false;
+        self.state.lock().is_held = false;
         Ok(incarnation)
+    }
+
+    fn is_down(&self) -> bool {
+        self.missed_beats.load(Ordering::Relaxed) >= MAX_MISSED_BEATS
     }
 }
 
 impl Node {
-    /// Beats for ever.
-    pub(super) async fn beat_on(self: Arc<Self>) {
+    /// Sends heartbeats for ever.
+    pub(super) async fn send_heartbeats(self: Arc<Self>) {
         loop {
-            let beat =
-                tokio::time::timeout(self.settings.beat_timeout, self.beat(HANDED_OUT)).await;
-            let done = beat.unwrap_or_else(|_| Err(Fault::unavailable("no heartbeat in time")));
-            let wait = match done {
+            let beat = self.beat(DEAD_PER_BEAT);
+            let beat = tokio::time::timeout(self.settings.beat_timeout, beat).await;
+            let wait = match beat.unwrap_or_else(|_| Err(Fault::unavailable("no reply in time"))) {
                 Ok(dead) => {
-                    self.beaten().await;
+                    self.on_beat().await;
                     for incarnation in dead {
                         self.clone().begin_reaping(incarnation);
                     }
                     self.until_next_beat()
                 }
+                // The node has another incarnation now, which needs a lease at once.
                 Err(Fault::Fenced) => Duration::ZERO,
-                Err(fault) => self.missed(&fault),
+                Err(fault) => {
+                    self.on_missed_beat(&fault);
+                    self.until_next_beat()
+                }
             };
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// The beat that brings the node up before it is handed out, when Redis is there.
-    pub(super) async fn first_beat(&self) {
+    /// The first heartbeat, which brings the node up before it is used, provided that Redis is
+    /// there.
+    pub(super) async fn send_first_heartbeat(&self) {
         let beat = tokio::time::timeout(self.settings.beat_timeout, self.beat(0)).await;
         if matches!(beat, Ok(Ok(_))) {
-            self.beaten().await;
+            self.on_beat().await;
         }
     }
 
-    async fn beaten(&self) {
-        if self.lease.missed.swap(0, Ordering::Relaxed) < MISSES {
+    async fn on_beat(&self) {
+        let was_down = self.lease.missed_beats.swap(0, Ordering::Relaxed) >= MAX_MISSED_BEATS;
+        if !was_down {
             return;
         }
-        let fit = self.check_policy().await;
-        if let Err(error) = &fit {
-            tracing::error!(%error, "redis: not used");
+        let policy = self.check_eviction_policy().await;
+        if let Err(error) = &policy {
+            tracing::error!(%error, "redis: this Redis is not used");
         }
-        // A node that is sent work must be able to do all of it: each connection comes back in its own time.
-        if fit.is_ok() && self.link.is_whole() && self.bus.is_whole() {
-            tracing::info!(redis = %self.describe, "redis: up");
-            self.lease.up.store(true, Ordering::Relaxed);
+        // A node that is sent work must be able to do all of it, and each connection comes back in
+        // its own time.
+        if policy.is_ok() && self.link.is_connected() && self.bus.is_connected() {
+            tracing::info!(redis = %self.description, "redis: up");
+            self.lease.is_up.store(true, Ordering::Relaxed);
         } else {
-            // As if the beat were missed, so that the next one looks again.
-            self.lease.missed.store(MISSES, Ordering::Relaxed);
+            // As if the heartbeat had failed, so that the next one checks again.
+            self.lease
+                .missed_beats
+                .store(MAX_MISSED_BEATS, Ordering::Relaxed);
         }
     }
 
-    fn missed(&self, fault: &Fault) -> Duration {
-        let missed = self.lease.missed.fetch_add(1, Ordering::Relaxed) + 1;
-        if missed >= MISSES && self.lease.up.swap(false, Ordering::Relaxed) {
+    fn on_missed_beat(&self, fault: &Fault) {
+        let missed = self.lease.missed_beats.fetch_add(1, Ordering::Relaxed) + 1;
+        if missed >= MAX_MISSED_BEATS && self.lease.is_up.swap(false, Ordering::Relaxed) {
             tracing::warn!(?fault, "redis: down");
         }
-        self.until_next_beat()
     }
 
-    /// A node that is down looks more often, so that it is back soon.
+    /// The pause before the next heartbeat. While the node is down it is shorter, so that the node
+    /// is back soon.
     fn until_next_beat(&self) -> Duration {
-        let down = self.lease.missed.load(Ordering::Relaxed) >= MISSES;
-        if down {
+        if self.lease.is_down() {
             self.settings.beat_interval / 8
         } else {
             self.settings.beat_interval
         }
     }
 
-    /// Prolongs the lease; the incarnations that this node shall reap, at most so many: who is handed one must reap it,
-    /// for nobody else will while the claim lasts.
-    async fn beat(&self, hand_out: i64) -> Result<Vec<String>, Fault> {
-        let (incarnation, held) = {
+    /// Prolongs the lease. Returns at most `limit` dead incarnations that this node must reap: no
+    /// other node will while this node's claim to them lasts.
+    async fn beat(&self, limit: i64) -> Result<Vec<String>, Fault> {
+        let (incarnation, is_held) = {
             let state = self.lease.state.lock();
-            (state.incarnation.clone(), state.held)
+            (state.incarnation.clone(), state.is_held)
         };
         let claim = millis(self.settings.lease / 2);
         let args = vec![
             (&*incarnation).into(),
             millis(self.settings.lease).into(),
             claim.into(),
-            hand_out.into(),
+            limit.into(),
         ];
-        let mut answer = self.link.run(&BEAT, Partition::LEASES, args).await?;
-        match answer.text()?.as_str() {
+        let mut reply = self.link.run(&HEARTBEAT, Partition::LEASES, args).await?;
+        match reply.text()?.as_str() {
             "GONE" => {
-                self.renounce(&incarnation);
+                self.replace_incarnation(&incarnation);
                 return Err(Fault::Fenced);
             }
-            "NEW" if held => {
+            "NEW" if is_held => {
                 tracing::warn!("redis: the lease is gone, so data was lost; registering again");
-                self.lease.owe(true);
+                self.lease.request_repair(PendingRepair {
+                    data_lost: true,
+                    scope: RepairScope::Everything,
+                });
             }
             _ => {}
         }
         let mut state = self.lease.state.lock();
         if state.incarnation == incarnation {
-            state.held = true;
+            state.is_held = true;
         }
         drop(state);
-        answer.texts()
+        reply.texts()
     }
 
-    /// Takes another incarnation, unless that was done already.
-    fn renounce(&self, old: &str) {
+    /// Takes another incarnation in place of `old`, unless that was done already.
+    fn replace_incarnation(&self, old: &str) {
         let mut state = self.lease.state.lock();
         if &*state.incarnation == old {
-            tracing::warn!("redis: this node was given up for dead; registering again");
-            *state = State {
-                incarnation: another(),
-                held: false,
-            };
-            self.lease.owe(false);
+            tracing::warn!("redis: the lease of this node had expired; registering again");
+            *state = State::fresh();
+            self.lease.request_repair(PendingRepair {
+                data_lost: false,
+                scope: RepairScope::Everything,
+            });
         }
     }
 
-    /// The incarnation was reaped: the node takes another, with a lease.
-    pub(super) async fn renew(&self, old: &str) -> Result<(), Fault> {
-        let _one = self.lease.renewing.lock().await;
-        self.renounce(old);
+    /// Takes another incarnation with a lease, after `old` was reaped.
+    pub(super) async fn renew_incarnation(&self, old: &str) -> Result<(), Fault> {
+        let _one_at_a_time = self.lease.renewing.lock().await;
+        self.replace_incarnation(old);
         if self.lease.incarnation().is_err() {
             self.beat(0).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pending_repairs_add_up() {
+        let lease = Lease::default();
+        let (one, other) = (Partition::LEASES, Partition::all().next().unwrap());
+        lease.request_repair(PendingRepair::of(one));
+        lease.request_repair(PendingRepair {
+            data_lost: true,
+            ..PendingRepair::of(other)
+        });
+        let repair = lease.take_repair().unwrap();
+        assert!(repair.data_lost && repair.scope.contains(one) && repair.scope.contains(other));
+        assert!(lease.take_repair().is_none());
+        lease.request_repair(PendingRepair {
+            data_lost: false,
+            scope: RepairScope::Everything,
+        });
+        lease.request_repair(PendingRepair::of(one));
+        assert!(lease.take_repair().unwrap().scope.contains(other));
     }
 }

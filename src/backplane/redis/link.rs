@@ -1,14 +1,20 @@
-//! The connections that run commands: a few clients in two lanes, chosen by partition, so that calls of a lane for one room
-//! keep their order. (Appends of several partitions may share a call, which takes the connection of the first; they keep their
-//! order because one such call is under way at a time.)
+//! The connections that run commands.
 //!
-//! What people say must not wait behind who comes and goes: when thousands of connections are lost or come back at once,
-//! Redis is told so in the lane of presence, with a bound on what is under way, and appends and heartbeats go past it.
+//! There are two pools of clients, and each partition always uses the same client of a pool. So the
+//! calls of a pool about one room keep their order. (Appends to several partitions may share a call,
+//! which uses the client of the first. They keep their order because one such call is under way at a
+//! time.)
 //!
-//! fred should not repeat a command by itself after a disconnect: a replay could overtake what was said meanwhile. So every
-//! command fails with its connection (`fail_fast`), at once while the connection is known to be down, and whoever called
-//! repeats it, which all scripts allow. (fred still does, within its timeout, when it leaves a server because slots have
-//! moved, or because we have it renew a connection whose server is no primary any more; the scripts allow that too.)
+//! The pools are a bulkhead: when thousands of connections are lost or come back at once, the calls
+//! about them use the presence pool, with a limit on concurrent calls, and never delay appends and
+//! heartbeats.
+//!
+//! fred must not repeat a command by itself after a disconnect: the repeat could overtake later
+//! commands. So every command fails together with its connection (`fail_fast`), and at once while
+//! the connection is known to be down. The caller repeats it, which all scripts allow. (fred still
+//! repeats commands, within its timeout, in two cases: when it leaves a server because slots have
+//! moved, and when we make it renew a connection whose server is no primary any more. The scripts
+//! allow that too.)
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,50 +30,28 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::RedisSettings;
+use super::concurrency_limit::ConcurrencyLimit;
+use super::fault::{Fault, is_demotion};
 use super::keys::Partition;
 use super::script::{Script, ScriptReply};
-use super::turns::Turns;
-use crate::backplane::{BackplaneError, BackplaneLimits, Counters};
+use crate::backplane::{BackplaneLimits, Counters};
 use crate::domain::Epoch;
 
-/// Why a script gave no answer.
-#[derive(Debug, Clone)]
-pub(super) enum Fault {
-    /// The incarnation was reaped: take another one, register again, and repeat.
-    Fenced,
-    /// What the caller is told.
-    Backplane(BackplaneError),
-}
+/// How often the connections may be renewed after a demotion.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long to wait before a client that gave up connects again.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
+/// How long the goodbye to a server may take.
+const QUIT_TIMEOUT: Duration = Duration::from_millis(500);
 
-impl Fault {
-    pub(super) fn nonsense(text: &str) -> Self {
-        Self::Backplane(BackplaneError::Broken(text.to_owned()))
-    }
-
-    pub(super) fn unavailable(text: impl Into<String>) -> Self {
-        Self::Backplane(BackplaneError::Unavailable(text.into()))
-    }
-}
-
-impl From<Fault> for BackplaneError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Fenced => {
-                Self::Unavailable("this node was given up for dead, and registers again".to_owned())
-            }
-            Fault::Backplane(error) => error,
-        }
-    }
-}
-
-/// What is counted, by whoever does it.
+/// Counts, each updated where the counted thing happens.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) round_trips: AtomicU64,
     pub(super) errors: AtomicU64,
     pub(super) presence_changes: AtomicU64,
     pub(super) interruptions: AtomicU64,
-    /// Not a count: connections end because we end them.
+    /// Not a count: set when the node itself closes its connections.
     pub(super) stopping: AtomicBool,
 }
 
@@ -82,39 +66,40 @@ impl Tally {
     }
 }
 
-/// Which connections a call takes.
+/// The pool of connections that a call uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lane {
-    /// What must be swift: the log, the heartbeats, what is published by itself.
+pub(super) enum ConnectionPool {
+    /// For calls that must be fast: the log, heartbeats, and publications.
     Log,
-    /// Everything else, a few calls at a time ([`Turns`]).
+    /// For all other calls, a few at a time ([`ConcurrencyLimit`]).
     Presence,
 }
 
-/// The connections, and what every script is told.
+/// The connections, and the arguments that all scripts get.
 pub(super) struct Link {
     log: Vec<WithOptions<Client>>,
     presence: Vec<WithOptions<Client>>,
-    turns: Turns,
+    presence_limit: ConcurrencyLimit,
     timeout: Duration,
     publish: &'static str,
     history_size: i64,
     room_ttl: i64,
     user_ttl: i64,
-    pub(super) sharded: bool,
+    pub(super) is_cluster: bool,
     pub(super) tally: Arc<Tally>,
-    reconnected_at: Mutex<Option<Instant>>,
+    renewed_at: Mutex<Option<Instant>>,
     drivers: Vec<JoinHandle<()>>,
 }
 
-/// Milliseconds for a script.
+/// A duration in milliseconds, as an argument of a script: at least 1.
 pub(super) fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis())
         .unwrap_or(i64::MAX / 4)
         .max(1)
 }
 
-/// fred's settings, the same for commands and subscriptions but for the size of event queues.
+/// fred's settings, which are the same for commands and subscriptions except for `events`, the
+/// capacity of each event queue.
 pub(super) fn client_settings(
     settings: &RedisSettings,
     events: usize,
@@ -124,7 +109,7 @@ pub(super) fn client_settings(
         broadcast_channel_capacity: events,
         ..PerformanceConfig::default()
     };
-    let connection = ConnectionConfig {
+    let mut connection = ConnectionConfig {
         connection_timeout: settings.connect_timeout,
         internal_command_timeout: settings.connect_timeout,
         max_command_buffer_len: settings.max_waiting_commands,
@@ -134,24 +119,24 @@ pub(super) fn client_settings(
         },
         ..ConnectionConfig::default()
     };
-    let mut connection = connection;
     connection.tcp.nodelay = Some(true);
     let reconnect = ReconnectPolicy::new_exponential(0, 50, 1000, 2);
     (performance, connection, reconnect)
 }
 
-/// Keeps a client connected: fred gives up for good after some errors (such as a node that lost its cluster).
+/// Keeps a client connected. fred alone gives up for good after some errors, for example when a node
+/// has lost its cluster.
 pub(super) fn drive(client: impl ClientLike + 'static, tally: Arc<Tally>) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
-            // Aborting this task must not leave the connection's own behind.
+            // Aborting this task must also abort the connection's own task.
             let connection = AbortOnDrop(client.connect());
             if let Err(error) = connection.wait().await
                 && !tally.stopping.load(Ordering::Relaxed)
             {
-                tracing::warn!(%error, "redis: a connection ended, and is begun anew");
+                tracing::warn!(%error, "redis: a connection has ended; connecting again");
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(RESTART_DELAY).await;
         }
     })
 }
@@ -170,155 +155,210 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Sends a call again that the wrong server refused: where slots have moved, fred knows the right one now.
-async fn redirected<F>(call: impl Fn() -> F) -> Result<Value, fred::error::Error>
+/// Makes a call, and repeats it once if the wrong server got it: where slots have moved, fred knows
+/// the right server by then.
+async fn with_redirect<F>(call: impl Fn() -> F) -> Result<Value, fred::error::Error>
 where
     F: Future<Output = Result<Value, fred::error::Error>>,
 {
     match call().await {
         Err(error) if error.details().starts_with("Too many redirections") => call().await,
-        done => done,
+        result => result,
+    }
+}
+
+/// Creates clients that begin to connect and keep trying.
+struct Connector<'a> {
+    config: Config,
+    settings: &'a RedisSettings,
+    tally: Arc<Tally>,
+    drivers: Vec<JoinHandle<()>>,
+}
+
+impl Connector<'_> {
+    fn connect(&mut self, count: usize) -> Vec<WithOptions<Client>> {
+        (0..count.max(1)).map(|_| self.connect_one()).collect()
+    }
+
+    fn connect_one(&mut self) -> WithOptions<Client> {
+        let (performance, mut connection, reconnect) = client_settings(self.settings, 32);
+        // fred would follow an ASK to the server that has no data yet, or in circles, and delay all
+        // other calls meanwhile. After a MOVED it learns the new owners of slots even so, and
+        // `with_redirect` repeats the call.
+        connection.max_redirections = 0;
+        let client = Client::new(
+            self.config.clone(),
+            Some(performance),
+            Some(connection),
+            Some(reconnect),
+        );
+        self.drivers.push(drive(client.clone(), self.tally.clone()));
+        client.with_options(&Options {
+            fail_fast: true,
+            ..Options::default()
+        })
     }
 }
 
 impl Link {
-    /// Begins to connect, and goes on trying.
+    /// Begins to connect, and keeps trying.
     pub(super) fn new(config: &Config, settings: &RedisSettings, limits: &BackplaneLimits) -> Self {
         let mut config = config.clone();
         config.fail_fast = false;
-        // Any known node may show the way, when those that were configured are down.
+        // When the configured nodes are down, any node that was ever known may show the way.
         let _ = config
             .server
             .set_cluster_discovery_policy(ClusterDiscoveryPolicy::UseCache);
-        let sharded = config.server.is_clustered();
-        let options = Options {
-            fail_fast: true,
-            ..Options::default()
-        };
-        let tally = Arc::<Tally>::default();
-        let mut drivers = Vec::new();
-        let mut connect = |count: usize| -> Vec<_> {
-            let clients = (0..count.max(1)).map(|_| {
-                let (performance, mut connection, reconnect) = client_settings(settings, 32);
-                // fred follows an ASK to the server that knows nothing yet, or in circles, and holds all other calls up
-                // meanwhile; after a MOVED it learns the new map all the same, and we send the call again.
-                connection.max_redirections = 0;
-                let client = Client::new(
-                    config.clone(),
-                    Some(performance),
-                    Some(connection),
-                    Some(reconnect),
-                );
-                drivers.push(drive(client.clone(), tally.clone()));
-                client.with_options(&options)
-            });
-            clients.collect()
+        let is_cluster = config.server.is_clustered();
+        let mut connector = Connector {
+            config,
+            settings,
+            tally: Arc::default(),
+            drivers: Vec::new(),
         };
         Self {
-            log: connect(settings.connections),
-            presence: connect(settings.connections.div_ceil(2)),
-            turns: Turns::new(settings.command_timeout),
+            log: connector.connect(settings.connections),
+            presence: connector.connect(settings.connections.div_ceil(2)),
+            presence_limit: ConcurrencyLimit::new(settings.command_timeout),
             timeout: settings.command_timeout,
-            publish: if sharded { "SPUBLISH" } else { "PUBLISH" },
+            publish: if is_cluster { "SPUBLISH" } else { "PUBLISH" },
             history_size: i64::try_from(limits.history_size).unwrap_or(i64::MAX),
             room_ttl: millis(limits.room_ttl),
             user_ttl: millis(limits.room_ttl.max(Duration::from_secs(30 * 86_400))),
-            sharded,
-            tally,
-            reconnected_at: Mutex::new(None),
-            drivers,
+            is_cluster,
+            tally: connector.tally,
+            renewed_at: Mutex::new(None),
+            drivers: connector.drivers,
         }
     }
 
-    /// The client that runs the partition's commands of the lane.
-    pub(super) fn client(&self, lane: Lane, partition: Partition) -> &WithOptions<Client> {
-        let clients = match lane {
-            Lane::Log => &self.log,
-            Lane::Presence => &self.presence,
+    /// The client that runs the partition's commands in the pool.
+    pub(super) fn client(
+        &self,
+        pool: ConnectionPool,
+        partition: Partition,
+    ) -> &WithOptions<Client> {
+        let clients = match pool {
+            ConnectionPool::Log => &self.log,
+            ConnectionPool::Presence => &self.presence,
         };
         &clients[partition.index() % clients.len()]
     }
 
-    /// How many lanes of appends there are, with one call under way in each. A single server works off one call at a time
-    /// anyway, and is woken the less often the more each brings; in a cluster a script serves one slot.
-    pub(super) fn append_lanes(&self) -> usize {
-        if self.sharded { Partition::COUNT } else { 1 }
+    /// The number of append queues, each with one call under way. A single server runs one call at a
+    /// time anyway, and has less to do per message the more messages a call carries. In a cluster a
+    /// script serves one slot, so there is a queue for each partition.
+    pub(super) fn append_queues(&self) -> usize {
+        if self.is_cluster { Partition::COUNT } else { 1 }
     }
 
-    /// The lane of a partition's appends. All in one may share a call.
-    pub(super) fn append_lane(&self, partition: Partition) -> usize {
-        partition.index() % self.append_lanes()
+    /// The index of the queue for the partition's appends. All appends in a queue may share a call.
+    pub(super) fn append_queue(&self, partition: Partition) -> usize {
+        partition.index() % self.append_queues()
     }
 
     fn clients(&self) -> impl Iterator<Item = &WithOptions<Client>> {
         self.log.iter().chain(&self.presence)
     }
 
-    /// Makes one call when it is its turn. The time that a call may take begins then; before, what counts is that the
-    /// part's calls are answered.
+    /// Makes a call within the limits of its pool, and counts it. The call's timeout begins when the
+    /// pool admits it.
     async fn timed(
         &self,
-        lane: Lane,
+        pool: ConnectionPool,
         partition: Partition,
         call: impl Future<Output = Result<Value, fred::error::Error>>,
     ) -> Result<Value, Fault> {
         self.tally.round_trips.fetch_add(1, Ordering::Relaxed);
-        let turn = match lane {
-            Lane::Log => Ok(None),
-            Lane::Presence => self.turns.take(partition).await.map(Some),
-        };
-        let done = match turn {
-            Err(fault) => fault,
-            Ok(_turn) => match tokio::time::timeout(self.timeout, call).await {
-                Ok(done) => {
-                    self.turns.answered(partition);
-                    match done {
-                        Ok(value) => return Ok(value),
-                        Err(error) => self.fault(error.details()),
-                    }
-                }
-                Err(_) => Fault::unavailable("no answer in time"),
-            },
-        };
-        if !matches!(done, Fault::Fenced) {
+        let result = self.admitted(pool, partition, call).await;
+        if let Err(Fault::Backplane(_)) = &result {
             self.tally.errors.fetch_add(1, Ordering::Relaxed);
         }
-        Err(done)
+        result
     }
 
-    /// Waits a moment for the connections to come up; whether they did.
-    pub(super) async fn settle(&self) -> bool {
+    async fn admitted(
+        &self,
+        pool: ConnectionPool,
+        partition: Partition,
+        call: impl Future<Output = Result<Value, fred::error::Error>>,
+    ) -> Result<Value, Fault> {
+        let _permit = match pool {
+            ConnectionPool::Log => None,
+            ConnectionPool::Presence => Some(self.presence_limit.acquire(partition).await?),
+        };
+        let Ok(result) = tokio::time::timeout(self.timeout, call).await else {
+            return Err(Fault::unavailable("no reply in time"));
+        };
+        self.presence_limit.record_reply(partition);
+        result.map_err(|error| self.fault(error.details()))
+    }
+
+    /// Waits for the connections to come up, at most for the timeout of a call. Returns whether they
+    /// did.
+    pub(super) async fn wait_until_connected(&self) -> bool {
         let all = self.clients().map(|client| client.wait_for_connect());
         let up = tokio::time::timeout(self.timeout, futures_util::future::join_all(all)).await;
         up.is_ok_and(|all| all.iter().all(Result::is_ok))
     }
 
     /// Whether every connection is up.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(super) fn is_connected(&self) -> bool {
         self.clients().all(|client| client.is_connected())
     }
 
-    /// Whether the leases can be reached, as far as is known without asking.
-    pub(super) fn client_is_connected(&self) -> bool {
-        self.client(Lane::Log, Partition::LEASES).is_connected()
+    /// Whether the connection to the partition of leases is up, as far as is known without a call.
+    pub(super) fn is_connected_to_leases(&self) -> bool {
+        self.client(ConnectionPool::Log, Partition::LEASES)
+            .is_connected()
     }
 
-    /// Runs a script on a partition; `args` are the script's own.
+    /// Runs a script on a partition; `args` are the script's own arguments.
     pub(super) async fn run(
         &self,
         script: &Script,
         partition: Partition,
         args: Vec<Value>,
     ) -> Result<ScriptReply, Fault> {
+        let mut all = self.common_arguments(script, partition, args.len());
+        all.extend(args);
+        let hash = ClusterHash::Custom(partition.slot());
+        let client = self.client(script.pool, partition);
+        let call = async {
+            let result = with_redirect(|| {
+                let evalsha = CustomCommand::new_static("EVALSHA", hash.clone(), false);
+                client.custom(evalsha, all.clone())
+            });
+            match result.await {
+                // EVAL also loads the script into that server's cache.
+                Err(error) if error.details().starts_with("NOSCRIPT") => {
+                    all[0] = script.body.into();
+                    let eval = CustomCommand::new_static("EVAL", hash, false);
+                    client.custom(eval, all).await
+                }
+                result => result,
+            }
+        };
+        self.timed(script.pool, partition, call)
+            .await
+            .map(ScriptReply::new)
+    }
+
+    /// The arguments of EVALSHA before the script's own ones, as `common.lua` describes them.
+    fn common_arguments(
+        &self,
+        script: &Script,
+        partition: Partition,
+        own_arguments: usize,
+    ) -> Vec<Value> {
         let ttl = if partition.holds_rooms() {
             self.room_ttl
         } else {
             self.user_ttl
         };
-        let mut all: Vec<Value> = Vec::with_capacity(args.len() + 8);
+        let mut all: Vec<Value> = Vec::with_capacity(own_arguments + 8);
         all.extend([
             script.sha.as_str().into(),
-            // Two names of the slot, of which common.lua says why.
             2.into(),
             partition.tag().into(),
             format!("{}-", partition.tag()).into(),
@@ -327,46 +367,23 @@ impl Link {
             self.history_size.into(),
             ttl.into(),
         ]);
-        all.extend(args);
-        let hash = ClusterHash::Custom(partition.slot());
-        let client = self.client(script.lane, partition);
-        let call = async {
-            let done = redirected(|| {
-                client.custom(
-                    CustomCommand::new_static("EVALSHA", hash.clone(), false),
-                    all.clone(),
-                )
-            });
-            match done.await {
-                // EVAL also puts it into that server's cache.
-                Err(error) if error.details().starts_with("NOSCRIPT") => {
-                    all[0] = script.body.into();
-                    client
-                        .custom(CustomCommand::new_static("EVAL", hash, false), all)
-                        .await
-                }
-                done => done,
-            }
-        };
-        self.timed(script.lane, partition, call)
-            .await
-            .map(ScriptReply::new)
+        all
     }
 
     /// Runs a plain command on a partition.
     pub(super) async fn command(
         &self,
-        lane: Lane,
+        pool: ConnectionPool,
         name: &'static str,
         partition: Partition,
         args: Vec<Value>,
     ) -> Result<Value, Fault> {
         let command = CustomCommand::new_static(name, ClusterHash::Custom(partition.slot()), false);
-        let client = self.client(lane, partition);
+        let client = self.client(pool, partition);
         self.timed(
-            lane,
+            pool,
             partition,
-            redirected(|| client.custom(command.clone(), args.clone())),
+            with_redirect(|| client.custom(command.clone(), args.clone())),
         )
         .await
     }
@@ -379,7 +396,7 @@ impl Link {
         payload: bytes::Bytes,
     ) -> Result<(), Fault> {
         self.command(
-            Lane::Log,
+            ConnectionPool::Log,
             self.publish,
             partition,
             vec![channel.into(), Value::Bytes(payload)],
@@ -388,48 +405,24 @@ impl Link {
         .map(drop)
     }
 
-    /// What it means that a script refused a part of what it was given.
-    pub(super) fn refused(&self, text: &str) -> Fault {
+    /// The meaning of an error that a script reported for a part of a call. Counts it.
+    pub(super) fn partial_fault(&self, text: &str) -> Fault {
         self.tally.errors.fetch_add(1, Ordering::Relaxed);
         self.fault(text)
     }
 
-    /// What the text of an error means, Redis's or the client library's.
+    /// The meaning of an error text; renews the connections if the server was demoted.
     fn fault(&self, text: &str) -> Fault {
-        if text.starts_with("FENCED") {
-            return Fault::Fenced;
+        let fault = Fault::from_text(text);
+        if !matches!(fault, Fault::Fenced) && is_demotion(text) {
+            self.renew_connections();
         }
-        // Inside a script's error the server's own comes after what Lua puts in front.
-        let says = |word: &str| text.starts_with(word) || text.contains(&format!("-{word} "));
-        if says("READONLY") || says("MASTERDOWN") {
-            // The server was demoted under an open connection: only a new one finds the new primary.
-            self.reconnect();
-        }
-        let passing = [
-            "READONLY",
-            "MASTERDOWN",
-            "LOADING",
-            "CLUSTERDOWN",
-            "TRYAGAIN",
-            "BUSY",
-            "MISCONF",
-            "OOM",
-            "NOREPLICAS",
-            "NOAUTH",
-            "WRONGPASS",
-            "UNBLOCKED",
-        ];
-        if text.starts_with("ERR") && !passing.iter().any(|word| says(word)) {
-            tracing::error!(error = text, "redis: a command was refused");
-            return Fault::nonsense(text);
-        }
-        Fault::unavailable(text)
+        fault
     }
 
-    /// Connects anew, at most once a second.
-    fn reconnect(&self) {
-        let mut last = self.reconnected_at.lock();
-        if last.is_some_and(|at| at.elapsed() < Duration::from_secs(1)) {
+    fn renew_connections(&self) {
+        let mut last = self.renewed_at.lock();
+        if last.is_some_and(|at| at.elapsed() < RENEWAL_INTERVAL) {
             return;
         }
         *last = Some(Instant::now());
@@ -439,10 +432,10 @@ impl Link {
         }
     }
 
-    /// Ends the connections.
+    /// Closes the connections.
     pub(super) async fn close(&self) {
         for client in self.clients() {
-            let _ = tokio::time::timeout(Duration::from_millis(500), client.quit()).await;
+            let _ = tokio::time::timeout(QUIT_TIMEOUT, client.quit()).await;
         }
         for driver in &self.drivers {
             driver.abort();

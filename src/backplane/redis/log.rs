@@ -1,19 +1,20 @@
-//! Rooms' logs in Redis: appends go through `Appends`, reads are one script, heads a pipeline.
+//! Rooms' logs in Redis: appends are batched, a read is one script, heads are plain commands.
 
 use async_trait::async_trait;
 use fred::types::Value;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::Node;
-use super::keys::{Partition, part};
-use super::link::{Fault, Lane};
+use super::fault::Fault;
+use super::keys::{Partition, encode_name, numbering_key};
+use super::link::ConnectionPool;
 use super::script::{READ, ScriptReply};
+use super::{Node, entry_kind};
 use crate::backplane::{Appended, Entry, Result, RoomLog, Slice, Window};
 use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp};
 
-/// How many small reads of one call are under way at a time.
-pub(super) const PIPELINE: usize = 64;
-/// Larger numbers aren't whole in Lua.
+/// Concurrent small reads of one call for many rooms or topics.
+pub(super) const CONCURRENT_READS: usize = 64;
+/// The largest seq that Lua represents exactly.
 const MAX_SEQ: u64 = 1 << 53;
 
 #[async_trait]
@@ -35,71 +36,62 @@ impl RoomLog for Node {
             Window::Newest => ("N", 0),
         };
         let args = vec![
-            part(room.as_str()).into(),
+            encode_name(room.as_str()).into(),
             mode.into(),
-            whole(seq),
-            size(limit),
-            size(max_bytes),
+            i64::try_from(seq).unwrap_or(i64::MAX).into(),
+            limit_arg(limit),
+            limit_arg(max_bytes),
         ];
-        let mut answer = self.link.run(&READ, Partition::of_room(room), args).await?;
-        let span = span(&mut answer)?;
+        let mut reply = self.link.run(&READ, Partition::of_room(room), args).await?;
+        let span = parse_span(&mut reply)?;
         Ok(Slice {
-            entries: entries(answer)?,
+            entries: parse_entries(reply)?,
             span,
         })
     }
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
-        let heads: Vec<_> = rooms
-            .iter()
-            .map(|room| {
-                let partition = Partition::of_room(room);
-                (
-                    partition,
-                    format!("{}m:{}", partition.tag(), part(room.as_str())),
-                )
-            })
-            .collect();
-        let heads = stream::iter(heads).map(|(partition, key)| async move {
-            let found = self
-                .link
-                .command(
-                    Lane::Log,
-                    "HMGET",
-                    partition,
-                    vec![key.into(), "e".into(), "s".into()],
-                )
-                .await?;
-            let mut answer = ScriptReply::new(found);
-            let (epoch, seq) = (answer.value()?, answer.value()?);
-            Ok(epoch.as_str().zip(seq.as_u64()).map(|(epoch, seq)| Head {
-                epoch: Epoch::trusted(&epoch),
-                seq,
-            }))
-        });
-        heads
-            .buffered(PIPELINE)
+        let heads: Vec<_> = rooms.iter().map(|room| self.head(room)).collect();
+        stream::iter(heads)
+            .buffered(CONCURRENT_READS)
             .try_collect()
             .await
             .map_err(|fault: Fault| fault.into())
     }
 }
 
-/// The first four values of `read.lua` and `join.lua`.
-pub(super) fn span(answer: &mut ScriptReply) -> std::result::Result<LogSpan, Fault> {
+impl Node {
+    async fn head(&self, room: &RoomId) -> std::result::Result<Option<Head>, Fault> {
+        let args = vec![numbering_key(room).into(), "e".into(), "s".into()];
+        let partition = Partition::of_room(room);
+        let fields = self
+            .link
+            .command(ConnectionPool::Log, "HMGET", partition, args)
+            .await?;
+        let mut fields = ScriptReply::new(fields);
+        let (epoch, seq) = (fields.value()?, fields.value()?);
+        Ok(epoch.as_str().zip(seq.as_u64()).map(|(epoch, seq)| Head {
+            epoch: Epoch::trusted(&epoch),
+            seq,
+        }))
+    }
+}
+
+/// Parses the first four values of the replies of `read.lua` and `join.lua`.
+pub(super) fn parse_span(reply: &mut ScriptReply) -> std::result::Result<LogSpan, Fault> {
     let head = Head {
-        epoch: Epoch::trusted(&answer.text()?),
-        seq: answer.number()?,
+        epoch: Epoch::trusted(&reply.text()?),
+        seq: reply.number()?,
     };
-    let oldest = answer.number()?;
-    let past = answer.text()?;
+    let oldest = reply.number()?;
+    let past = reply.text()?;
     let words: Vec<_> = past.split_ascii_whitespace().collect();
-    let past = words.chunks_exact(2).map(|ended| {
-        let seq = ended[1]
+    let past = words.chunks_exact(2).map(|pair| {
+        let seq = pair[1]
             .parse()
-            .map_err(|_| Fault::nonsense("not where an epoch ended"))?;
+            .map_err(|_| Fault::broken("the end of an epoch isn't a number"))?;
         Ok(Head {
-            epoch: Epoch::trusted(ended[0]),
+            epoch: Epoch::trusted(pair[0]),
             seq,
         })
     });
@@ -110,25 +102,22 @@ pub(super) fn span(answer: &mut ScriptReply) -> std::result::Result<LogSpan, Fau
     })
 }
 
-/// The messages that `read.lua` answers with behind the span.
-pub(super) fn entries(mut answer: ScriptReply) -> std::result::Result<Vec<Entry>, Fault> {
+/// Parses the entries in the reply of `read.lua`, which follow the span.
+pub(super) fn parse_entries(mut reply: ScriptReply) -> std::result::Result<Vec<Entry>, Fault> {
     let mut entries = Vec::new();
-    while !answer.is_empty() {
+    while !reply.is_empty() {
         entries.push(Entry {
-            seq: answer.number()?,
-            epoch: Epoch::trusted(&answer.text()?),
-            at: Timestamp(answer.number()?),
-            record: answer.bytes()?,
+            seq: reply.number()?,
+            epoch: Epoch::trusted(&reply.text()?),
+            at: Timestamp(reply.number()?),
+            kind: entry_kind::of_stream_field(&reply.bytes()?),
+            record: reply.bytes()?,
         });
     }
     Ok(entries)
 }
 
-fn whole(number: u64) -> Value {
-    i64::try_from(number).unwrap_or(i64::MAX).into()
-}
-
-/// A limit for a script.
-pub(super) fn size(number: usize) -> Value {
-    i64::from(u32::try_from(number).unwrap_or(u32::MAX)).into()
+/// A limit as an argument of a script.
+pub(super) fn limit_arg(limit: usize) -> Value {
+    i64::from(u32::try_from(limit).unwrap_or(u32::MAX)).into()
 }

@@ -1,18 +1,23 @@
-//! Presence in Redis: each call is one script on the room's or the user's partition.
-
-use std::collections::HashSet;
+//! Presence in Redis: each call is one script or command on the partition of the room or the user.
 
 use async_trait::async_trait;
 use fred::types::Value;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::Node;
+use super::fault::Fault;
 use super::frame::change_kind;
-use super::keys::{Partition, part};
-use super::link::{Fault, Lane, millis};
-use super::log::{PIPELINE, size, span};
+use super::keys::{
+    Partition, connections_key, encode_name, members_key, numbering_key, status_key,
+};
+use super::lease::PendingRepair;
+use super::link::{ConnectionPool, millis};
+use super::log::{CONCURRENT_READS, limit_arg, parse_span};
 use super::registry::Known;
-use super::script::{CHANGES, CONDEMN, CONNECT, JOIN, LEAVE, MEMBERS, RECALL, STATUS, ScriptReply};
+use super::script::{
+    CHANGES, CONNECT, EXPIRED_LEASES, JOIN, MEMBERS, RESTORE_STATUS, ROSTER, STATUS, Script,
+    ScriptReply,
+};
 use crate::backplane::{
     BackplaneError, BusTopic, Changes, Joined, OccupantPage, Presence, Result, Roster,
 };
@@ -24,30 +29,17 @@ use crate::domain::{
 impl Presence for Node {
     async fn connect(&self, conn: &ConnId, user: &UserId, username: &Username) -> Result<()> {
         let known = self.registry.connect(conn, user, username);
-        let done = self
-            .register(conn, user, username, self.limits.sockets_per_user)
-            .await;
-        match (&done, known) {
-            (Ok(()), _) => self.registry.confirm(conn),
-            // Only its name is in doubt.
-            (Err(_), Known::Confirmed) => {}
-            // It was refused, and never asked for before.
-            (Err(error), Known::No) if !matches!(error, BackplaneError::Unavailable(_)) => {
-                self.registry.forget(conn)
+        let most = self.limits.sockets_per_user;
+        match self.register(conn, user, username, most).await {
+            Ok(()) => {
+                self.on_registered(conn, user, known);
+                Ok(())
             }
-            // This call or one before may have happened, and nobody will say that the connection is lost: so it is said
-            // here.
-            (Err(_), _) => drop(self.registry.lose(conn, user, &[])),
+            Err(error) => {
+                self.on_registration_failed(conn, user, known, &error);
+                Err(error)
+            }
         }
-        if done.is_ok() && !self.registry.is_live(conn) {
-            // It was lost meanwhile, and what was said of that may have come before this.
-            self.registry.lose(conn, user, &[]);
-        } else if done.is_ok() && known == Known::Lost {
-            // Redis may be told just now that it is lost, after it was told that it is here.
-            self.lease
-                .owe_partitions(false, HashSet::from([Partition::of_user(user)]));
-        }
-        done
     }
 
     async fn join(
@@ -58,61 +50,56 @@ impl Presence for Node {
         room: &RoomId,
     ) -> Result<Joined> {
         self.registry.enter(conn, username, room);
-        let name = part(room.as_str());
-        let mut answer = self
-            .write(&JOIN, Partition::of_room(room), |inc| {
-                let who = [
-                    conn.as_str().into(),
-                    user.as_str().into(),
-                    username.as_str().into(),
-                ];
-                [name.as_str().into(), inc.into()]
-                    .into_iter()
-                    .chain(who)
-                    .chain([size(Limits::ROSTER)])
-                    .collect()
-            })
-            .await?;
+        let partition = Partition::of_room(room);
+        let name = encode_name(room.as_str());
+        let args = |incarnation: &str| {
+            vec![
+                name.as_str().into(),
+                incarnation.into(),
+                conn.as_str().into(),
+                user.as_str().into(),
+                username.as_str().into(),
+                limit_arg(Limits::ROSTER),
+            ]
+        };
+        let mut reply = self.write(&JOIN, partition, args).await?;
         self.registry.confirm_room(conn, room);
         if !self.registry.is_in(conn, room) {
-            // It was lost meanwhile, and what was said of that may have come before this.
-            self.registry.unsettle(conn, room);
+            // The connection was lost during the call, and Redis may have processed that first.
+            self.registry.mark_uncertain(conn, room);
         }
-        let span = span(&mut answer)?;
-        self.count_changes(answer.number()?);
-        self.replids.saw(Partition::of_room(room), &answer.text()?);
+        let span = parse_span(&mut reply)?;
+        self.count_changes(reply.number()?);
+        self.replication_ids.record(partition, &reply.text()?);
         Ok(Joined {
             span,
-            roster: roster(answer)?,
+            roster: parse_roster(reply)?,
         })
     }
 
     async fn leave(&self, conn: &ConnId, _user: &UserId, room: &RoomId) -> Result<()> {
-        let name = part(room.as_str());
-        let args = |inc: &str| vec![name.as_str().into(), inc.into(), conn.as_str().into()];
-        let done = self.write(&LEAVE, Partition::of_room(room), args).await;
-        // The caller takes the connection to be in the room still, and Redis may have it out of it.
-        let mut answer = done.inspect_err(|_| self.registry.unsettle(conn, room))?;
+        if let Err(fault) = self.leave_in_redis(conn, room).await {
+            // For the caller the connection is still in the room, and in Redis it may not be.
+            self.registry.mark_uncertain(conn, room);
+            return Err(fault.into());
+        }
         self.registry.leave(conn, room);
-        self.count_changes(answer.number()?);
         Ok(())
     }
 
-    async fn lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
+    async fn connection_lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
         let lost = self.registry.lose(conn, user, rooms);
-        // Whatever isn't said now stays in the registry, and the node's tasks say it later.
+        // While Redis is away the loss stays in the registry, and is published later.
         if self.lease.is_up() {
-            self.say_lost(vec![lost]).await;
+            self.publish_disconnects(vec![lost]).await;
         }
     }
 
     async fn roster(&self, room: &RoomId, limit: usize) -> Result<Roster> {
-        let args = vec![part(room.as_str()).into(), "R".into(), size(limit)];
-        Ok(roster(
-            self.link
-                .run(&MEMBERS, Partition::of_room(room), args)
-                .await?,
-        )?)
+        let partition = Partition::of_room(room);
+        let args = vec![encode_name(room.as_str()).into(), limit_arg(limit)];
+        let reply = self.link.run(&ROSTER, partition, args).await?;
+        Ok(parse_roster(reply)?)
     }
 
     async fn members(
@@ -121,31 +108,25 @@ impl Presence for Node {
         after: Option<&UserId>,
         limit: usize,
     ) -> Result<OccupantPage> {
-        let after = after.map_or("", UserId::as_str);
         let args = vec![
-            part(room.as_str()).into(),
-            "P".into(),
-            size(limit),
-            after.into(),
+            encode_name(room.as_str()).into(),
+            limit_arg(limit),
+            after.map_or("", UserId::as_str).into(),
         ];
-        let mut answer = self
-            .link
-            .run(&MEMBERS, Partition::of_room(room), args)
-            .await?;
-        let total = answer.number()?;
+        let partition = Partition::of_room(room);
+        let mut reply = self.link.run(&MEMBERS, partition, args).await?;
+        let total = reply.number()?;
         let mut members = Vec::new();
-        while !answer.is_empty() {
-            members.push((
-                UserId::trusted(&answer.text()?),
-                Username::trusted(&answer.text()?),
-            ));
+        while !reply.is_empty() {
+            let user = UserId::trusted(&reply.text()?);
+            members.push((user, Username::trusted(&reply.text()?)));
         }
-        let more = members.len() > limit;
+        let has_more = members.len() > limit;
         members.truncate(limit);
-        let next = members
-            .last()
-            .filter(|_| more)
-            .map(|(user, _)| user.clone());
+        let next = match members.last() {
+            Some((user, _)) if has_more => Some(user.clone()),
+            _ => None,
+        };
         Ok(OccupantPage {
             members,
             total,
@@ -154,145 +135,97 @@ impl Presence for Node {
     }
 
     async fn is_occupant(&self, room: &RoomId, user: &UserId) -> Result<bool> {
+        let args = vec![members_key(room).into(), user.as_str().into()];
         let partition = Partition::of_room(room);
-        let key = format!("{}u:{}", partition.tag(), part(room.as_str()));
         let score = self
             .link
-            .command(
-                Lane::Presence,
-                "ZSCORE",
-                partition,
-                vec![key.into(), user.as_str().into()],
-            )
+            .command(ConnectionPool::Presence, "ZSCORE", partition, args)
             .await?;
         Ok(!score.is_null())
     }
 
-    async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
-        let partition = Partition::of_user(user);
-        let key = format!("{}c:{}", partition.tag(), part(user.as_str()));
-        let names = self
-            .link
-            .command(Lane::Presence, "HKEYS", partition, vec![key.into()])
-            .await?;
-        let names = names
-            .into_array()
-            .into_iter()
-            .filter_map(Value::into_string);
-        Ok(names.map(|name| ConnId::trusted(&name)).collect())
+    async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>> {
+        let args = vec![
+            encode_name(room.as_str()).into(),
+            "m:".into(),
+            version.to_string().into(),
+        ];
+        let partition = Partition::of_room(room);
+        let reply = self.link.run(&CHANGES, partition, args).await?;
+        Ok(parse_changes(reply, version, parse_room_change)?)
     }
 
-    async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>> {
-        let name = part(room.as_str());
-        Ok(self
-            .changes(Partition::of_room(room), &name, 'm', version, room_change)
-            .await?)
+    async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
+        let args = vec![connections_key(user).into()];
+        let partition = Partition::of_user(user);
+        let names = self
+            .link
+            .command(ConnectionPool::Presence, "HKEYS", partition, args)
+            .await?;
+        let names = ScriptReply::new(names).texts()?;
+        Ok(names.iter().map(|name| ConnId::trusted(name)).collect())
     }
 
     async fn status(&self, user: &UserId) -> Result<OnlineStatus> {
-        let mut answer = self
-            .link
-            .run(
-                &STATUS,
-                Partition::of_user(user),
-                vec![part(user.as_str()).into()],
-            )
-            .await?;
-        let now = answer.number()?;
-        let (online, version, previous) =
-            (answer.text()? == "1", answer.number()?, answer.number()?);
-        let (last_seen, username) = (answer.number()?, answer.text()?);
+        let args = vec![encode_name(user.as_str()).into()];
+        let partition = Partition::of_user(user);
+        let mut reply = self.link.run(&STATUS, partition, args).await?;
+        let now = reply.number()?;
+        let online = reply.text()? == "1";
+        let (version, previous) = (reply.number()?, reply.number()?);
+        let last_change = reply.number()?;
+        let username = Username::trusted(&reply.text()?);
         if version == 0 {
             return Ok(OnlineStatus::never_seen(user.clone()));
         }
-        let last_seen = Some(Timestamp(if online { now } else { last_seen }));
         Ok(OnlineStatus {
             user: user.clone(),
-            username: Some(Username::trusted(&username)),
+            username: Some(username),
             online,
-            last_seen,
+            last_seen: Some(Timestamp(if online { now } else { last_change })),
             version,
             previous,
         })
     }
 
     async fn status_changes(&self, user: &UserId, version: u64) -> Result<Changes<OnlineStatus>> {
-        let name = part(user.as_str());
-        let changes = self.changes(
-            Partition::of_user(user),
-            &name,
-            's',
-            version,
-            |version, mut fields| {
-                let (online, last_seen) =
-                    (fields.text()? == "1", Some(Timestamp(fields.number()?)));
-                let (username, previous) =
-                    (Some(Username::trusted(&fields.text()?)), fields.number()?);
-                Ok((
-                    previous,
-                    OnlineStatus {
-                        user: user.clone(),
-                        username,
-                        online,
-                        last_seen,
-                        version,
-                        previous,
-                    },
-                ))
-            },
-        );
-        Ok(changes.await?)
+        let args = vec![
+            encode_name(user.as_str()).into(),
+            "s:".into(),
+            version.to_string().into(),
+        ];
+        let partition = Partition::of_user(user);
+        let reply = self.link.run(&CHANGES, partition, args).await?;
+        let parse = |version, fields| parse_status_change(user, version, fields);
+        Ok(parse_changes(reply, version, parse)?)
     }
 
-    async fn recall(&self, seen: &OnlineStatus) -> Result<()> {
+    async fn restore_status(&self, seen: &OnlineStatus) -> Result<()> {
         let partition = Partition::of_user(&seen.user);
-        let name = seen.username.as_ref().map_or("", Username::as_str);
-        let last_seen = seen.last_seen.map_or(0, |at| at.0);
-        // As long as a node may be silent that has the user, and is to put its connections back.
+        // As long as a node that has a connection of the user may be silent, until it registers the
+        // connection again.
         let grace = self.settings.lease.max(self.limits.presence_grace);
         let args = vec![
-            part(seen.user.as_str()).into(),
+            encode_name(seen.user.as_str()).into(),
             i64::from(seen.online).into(),
             seen.version.to_string().into(),
             seen.previous.to_string().into(),
-            last_seen.to_string().into(),
-            name.into(),
+            seen.last_seen.map_or(0, |at| at.0).to_string().into(),
+            seen.username.as_ref().map_or("", Username::as_str).into(),
             millis(grace).into(),
         ];
-        if self.link.run(&RECALL, partition, args).await?.number()? > 0 {
-            self.sweeps.note(partition, grace);
+        let mut reply = self.link.run(&RESTORE_STATUS, partition, args).await?;
+        let is_restored = reply.number()? == 1;
+        if is_restored {
+            self.sweeps.schedule(partition, grace);
         }
         Ok(())
     }
 
     async fn versions(&self, topics: &[BusTopic]) -> Result<Vec<u64>> {
-        let keys: Vec<_> = topics
-            .iter()
-            .map(|topic| {
-                let partition = Partition::of_topic(topic);
-                let key = match topic {
-                    BusTopic::Room(room) => format!("{}m:{}", partition.tag(), part(room.as_str())),
-                    BusTopic::User(user) => format!("{}s:{}", partition.tag(), part(user.as_str())),
-                    // Nothing is there.
-                    BusTopic::Nodes => format!("{}-", partition.tag()),
-                };
-                (partition, key)
-            })
-            .collect();
-        let versions = stream::iter(keys).map(|(partition, key)| async move {
-            let version = self
-                .link
-                .command(
-                    Lane::Presence,
-                    "HGET",
-                    partition,
-                    vec![key.into(), "v".into()],
-                )
-                .await?;
-            Ok(version.as_u64().unwrap_or(0))
-        });
-        versions
-            .buffered(PIPELINE)
+        let versions: Vec<_> = topics.iter().map(|topic| self.version(topic)).collect();
+        stream::iter(versions)
+            .buffered(CONCURRENT_READS)
             .try_collect()
             .await
             .map_err(|fault: Fault| fault.into())
@@ -300,7 +233,42 @@ impl Presence for Node {
 }
 
 impl Node {
-    /// Registers a connection with Redis. When the user has too many, those of dead nodes are found out and left out.
+    fn on_registered(&self, conn: &ConnId, user: &UserId, known: Known) {
+        self.registry.confirm(conn);
+        if !self.registry.is_live(conn) {
+            // The connection was lost during the call, and Redis may have processed that first: as a
+            // new loss it is published again.
+            self.registry.lose(conn, user, &[]);
+        } else if known == Known::Lost {
+            // A call that is still under way may tell Redis that the connection is lost, behind this
+            // registration.
+            let partition = Partition::of_user(user);
+            self.lease.request_repair(PendingRepair::of(partition));
+        }
+    }
+
+    fn on_registration_failed(
+        &self,
+        conn: &ConnId,
+        user: &UserId,
+        known: Known,
+        error: &BackplaneError,
+    ) {
+        let is_refused = !matches!(error, BackplaneError::Unavailable(_));
+        match known {
+            // The connection stays registered; only its name is in doubt.
+            Known::Confirmed => {}
+            Known::No if is_refused => self.registry.forget(conn),
+            // This call, or an earlier one, may have registered the connection, and the caller won't
+            // report it as lost.
+            Known::No | Known::Requested | Known::Lost => {
+                self.registry.lose(conn, user, &[]);
+            }
+        }
+    }
+
+    /// Registers a connection with Redis. If the user has too many connections, finds out which of
+    /// them are of dead nodes, and leaves those out of the count.
     pub(super) async fn register(
         &self,
         conn: &ConnId,
@@ -308,156 +276,176 @@ impl Node {
         username: &Username,
         most: usize,
     ) -> Result<()> {
-        let (name, partition) = (part(user.as_str()), Partition::of_user(user));
+        let partition = Partition::of_user(user);
+        let name = encode_name(user.as_str());
         let mut dead: Vec<String> = Vec::new();
         loop {
-            let args = |inc: &str| {
-                let who = [
+            let args = |incarnation: &str| {
+                let mut args = vec![
                     name.as_str().into(),
-                    inc.into(),
+                    incarnation.into(),
                     conn.as_str().into(),
                     username.as_str().into(),
-                    size(most),
+                    limit_arg(most),
                 ];
-                who.into_iter()
-                    .chain(dead.iter().map(|inc| inc.as_str().into()))
-                    .collect()
+                args.extend(dead.iter().map(|dead| Value::from(dead.as_str())));
+                args
             };
-            let mut answer = self.write(&CONNECT, partition, args).await?;
-            if answer.text()? == "OK" {
-                self.count_changes(answer.number()?);
-                self.replids.saw(partition, &answer.text()?);
+            let mut reply = self.write(&CONNECT, partition, args).await?;
+            if reply.text()? == "OK" {
+                self.count_changes(reply.number()?);
+                self.replication_ids.record(partition, &reply.text()?);
                 return Ok(());
             }
-            let mut question: Vec<Value> = vec!["".into(), "WHO".into()];
-            question.extend(answer.texts()?.into_iter().map(Value::from));
-            let known = dead.len();
-            dead.extend(
-                self.link
-                    .run(&CONDEMN, Partition::LEASES, question)
-                    .await?
-                    .texts()?,
-            );
+            let holders = reply.texts()?;
+            let known_dead = dead.len();
+            dead.extend(self.expired_leases(holders).await?);
             dead.sort_unstable();
             dead.dedup();
-            if dead.len() == known {
+            if dead.len() == known_dead {
                 return Err(BackplaneError::TooManyConnections);
             }
         }
     }
 
-    /// Runs a script that writes as this node; when the node was given up for dead, it takes a new incarnation first.
+    /// Those of the incarnations that have no lease any more.
+    async fn expired_leases(
+        &self,
+        incarnations: Vec<String>,
+    ) -> std::result::Result<Vec<String>, Fault> {
+        let args = incarnations.into_iter().map(Value::from).collect();
+        self.link
+            .run(&EXPIRED_LEASES, Partition::LEASES, args)
+            .await?
+            .texts()
+    }
+
+    /// Runs a script that writes as this node's incarnation. If the incarnation was reaped, takes
+    /// another one first.
     pub(super) async fn write(
         &self,
-        script: &super::script::Script,
+        script: &Script,
         partition: Partition,
         args: impl Fn(&str) -> Vec<Value> + Send,
     ) -> std::result::Result<ScriptReply, Fault> {
         for _ in 0..2 {
-            let inc = self.lease.incarnation()?;
-            match self.link.run(script, partition, args(&inc)).await {
-                Err(Fault::Fenced) => self.renew(&inc).await?,
-                done => return done,
+            let incarnation = self.lease.incarnation()?;
+            let args = args(&incarnation);
+            match self.link.run(script, partition, args).await {
+                Err(Fault::Fenced) => self.renew_incarnation(&incarnation).await?,
+                result => return result,
             }
         }
         Err(Fault::Fenced)
     }
 
-    /// The changes after `version`, if the stream reaches back to exactly there.
-    async fn changes<T>(
-        &self,
-        partition: Partition,
-        name: &str,
-        hash: char,
-        version: u64,
-        read: impl Fn(u64, ScriptReply) -> std::result::Result<(u64, T), Fault>,
-    ) -> std::result::Result<Changes<T>, Fault> {
-        let args = vec![
-            format!("p:{name}").into(),
-            format!("{hash}:{name}").into(),
-            version.to_string().into(),
-        ];
-        changes_since(
-            self.link.run(&CHANGES, partition, args).await?,
-            version,
-            read,
-        )
+    async fn version(&self, topic: &BusTopic) -> std::result::Result<u64, Fault> {
+        let key = match topic {
+            BusTopic::Room(room) => numbering_key(room),
+            BusTopic::User(user) => status_key(user),
+            BusTopic::Nodes => return Ok(0),
+        };
+        let args = vec![key.into(), "v".into()];
+        let version = self
+            .link
+            .command(
+                ConnectionPool::Presence,
+                "HGET",
+                Partition::of_topic(topic),
+                args,
+            )
+            .await?;
+        Ok(version.as_u64().unwrap_or(0))
     }
 }
 
-/// What `changes.lua` answers: the changes after `version`, each read by `read` from its fields, with the one before.
-pub(super) fn changes_since<T>(
-    mut answer: ScriptReply,
+/// Parses the reply of `changes.lua`: the changes after `version`. `parse` makes a change from its
+/// version and its fields, and returns the previous version with it.
+pub(super) fn parse_changes<T>(
+    mut reply: ScriptReply,
     version: u64,
-    read: impl Fn(u64, ScriptReply) -> std::result::Result<(u64, T), Fault>,
+    parse: impl Fn(u64, ScriptReply) -> std::result::Result<(u64, T), Fault>,
 ) -> std::result::Result<Changes<T>, Fault> {
-    let last = answer.number()?;
-    if last == version {
+    let newest = reply.number()?;
+    if newest == version {
         return Ok(Changes::Since(Vec::new()));
     }
-    let mut found = ScriptReply::new(answer.value()?);
-    let (mut changes, mut reached) = (Vec::new(), version);
-    while !found.is_empty() {
-        let mut entry = ScriptReply::new(found.value()?);
+    let mut entries = ScriptReply::new(reply.value()?);
+    let mut changes = Vec::new();
+    let mut reached = version;
+    while !entries.is_empty() {
+        let mut entry = ScriptReply::new(entries.value()?);
         let id = entry.text()?;
-        let number = id.split('-').next().and_then(|number| number.parse().ok());
-        let number = number.ok_or_else(|| Fault::nonsense("not a version"))?;
+        let version = id
+            .split('-')
+            .next()
+            .and_then(|version| version.parse().ok())
+            .ok_or_else(|| Fault::broken("the id of a change isn't a version"))?;
         // Names and values alternate, in the order in which the script wrote them.
-        let values = entry
-            .value()?
-            .into_array()
-            .into_iter()
-            .skip(1)
-            .step_by(2)
-            .collect();
-        let (previous, change) = read(number, ScriptReply::new(Value::Array(values)))?;
+        let fields = entry.value()?.into_array().into_iter();
+        let values = fields.skip(1).step_by(2).collect();
+        let (previous, change) = parse(version, ScriptReply::new(Value::Array(values)))?;
         if previous != reached {
             return Ok(Changes::TooOld);
         }
-        reached = number;
+        reached = version;
         changes.push(change);
     }
-    Ok(if reached == last {
-        Changes::Since(changes)
+    if reached == newest {
+        Ok(Changes::Since(changes))
     } else {
-        Changes::TooOld
-    })
+        Ok(Changes::TooOld)
+    }
 }
 
-/// A change of membership, from its fields and with the one before.
-pub(super) fn room_change(
+/// Parses a membership change. Returns the previous version with it.
+pub(super) fn parse_room_change(
     version: u64,
     mut fields: ScriptReply,
 ) -> std::result::Result<(u64, RoomChange), Fault> {
-    let kind =
-        change_kind(&fields.text()?).ok_or_else(|| Fault::nonsense("not a kind of change"))?;
-    let (user, username) = (
-        UserId::trusted(&fields.text()?),
-        Username::trusted(&fields.text()?),
-    );
+    let kind = change_kind(&fields.text()?)
+        .ok_or_else(|| Fault::broken("a membership change is of an unknown kind"))?;
+    let user = UserId::trusted(&fields.text()?);
+    let username = Username::trusted(&fields.text()?);
     let (total, previous) = (fields.number()?, fields.number()?);
-    Ok((
+    let change = RoomChange {
+        version,
         previous,
-        RoomChange {
-            version,
-            previous,
-            kind,
-            user,
-            username,
-            total,
-        },
-    ))
+        kind,
+        user,
+        username,
+        total,
+    };
+    Ok((previous, change))
 }
 
-pub(super) fn roster(mut answer: ScriptReply) -> std::result::Result<Roster, Fault> {
-    let (total, version) = (answer.number()?, answer.number()?);
-    let users = answer
-        .texts()?
-        .iter()
-        .map(|user| UserId::trusted(user))
-        .collect();
+/// Parses a status change of the user. Returns the previous version with it.
+fn parse_status_change(
+    user: &UserId,
+    version: u64,
+    mut fields: ScriptReply,
+) -> std::result::Result<(u64, OnlineStatus), Fault> {
+    let online = fields.text()? == "1";
+    let last_seen = Timestamp(fields.number()?);
+    let username = Username::trusted(&fields.text()?);
+    let previous = fields.number()?;
+    let status = OnlineStatus {
+        user: user.clone(),
+        username: Some(username),
+        online,
+        last_seen: Some(last_seen),
+        version,
+        previous,
+    };
+    Ok((previous, status))
+}
+
+/// Parses the number of members, the version and the ids at the end of a reply.
+pub(super) fn parse_roster(mut reply: ScriptReply) -> std::result::Result<Roster, Fault> {
+    let (total, version) = (reply.number()?, reply.number()?);
+    let users = reply.texts()?;
     Ok(Roster {
-        users,
+        users: users.iter().map(|user| UserId::trusted(user)).collect(),
         total,
         version,
     })

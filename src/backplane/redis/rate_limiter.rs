@@ -1,4 +1,4 @@
-//! What users have spent of their rates, added up in Redis: one script for each partition that has something to add to.
+//! Users' rate limits across nodes: charges are summed in Redis, one script per partition.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,71 +8,76 @@ use async_trait::async_trait;
 use fred::types::Value;
 use futures_util::stream::{self, StreamExt};
 
-use super::keys::{Partition, part};
-use super::link::{Fault, Link};
-use super::script::SPEND;
+use super::fault::Fault;
+use super::keys::{Partition, encode_name};
+use super::link::Link;
+use super::script::CHARGE;
 use crate::backplane::RateLimiter;
 use crate::domain::{Charges, UserId};
 
-/// Users that one script adds up: it holds Redis's only thread meanwhile.
-const USERS: usize = 128;
-/// Scripts under way at once.
-const PIPELINE: usize = 32;
+/// Users in one call: a script occupies Redis's only thread.
+const USERS_PER_CALL: usize = 128;
+/// Concurrent calls.
+const CONCURRENT_CALLS: usize = 32;
 
-/// Adds up by this link.
-pub(super) struct Sum(pub Arc<Link>);
+pub(super) struct RedisRateLimiter(pub Arc<Link>);
 
 #[async_trait]
-impl RateLimiter for Sum {
-    async fn spend(&self, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)> {
+impl RateLimiter for RedisRateLimiter {
+    async fn charge(&self, charges: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)> {
         let mut partitions: BTreeMap<Partition, Vec<(UserId, Charges)>> = BTreeMap::new();
-        for (user, debts) in spent {
+        for (user, charges) in charges {
             partitions
                 .entry(Partition::of_user(&user))
                 .or_default()
-                .push((user, debts));
+                .push((user, charges));
         }
         let mut calls: Vec<(Partition, Vec<(UserId, Charges)>)> = Vec::new();
-        for (partition, spent) in partitions {
-            for spent in spent.chunks(USERS) {
-                calls.push((partition, spent.to_vec()));
+        for (partition, charges) in partitions {
+            for charges in charges.chunks(USERS_PER_CALL) {
+                calls.push((partition, charges.to_vec()));
             }
         }
-        let sums = stream::iter(calls).map(|(partition, spent)| async move {
-            // What can't be told is forgotten, in the users' favour: the call may have happened.
-            self.add(partition, &spent).await.unwrap_or_default()
+        let sums = stream::iter(calls).map(|(partition, charges)| async move {
+            // Charges that can't be reported are dropped, in the users' favour: the call may have
+            // taken effect.
+            self.add(partition, &charges).await.unwrap_or_default()
         });
-        sums.buffer_unordered(PIPELINE)
+        sums.buffer_unordered(CONCURRENT_CALLS)
             .collect::<Vec<_>>()
             .await
             .concat()
     }
 }
 
-impl Sum {
+impl RedisRateLimiter {
+    /// Adds charges in one partition; returns the sums.
     async fn add(
         &self,
         partition: Partition,
-        spent: &[(UserId, Charges)],
+        charges: &[(UserId, Charges)],
     ) -> Result<Vec<(UserId, Charges)>, Fault> {
-        let mut args: Vec<Value> = Vec::with_capacity(spent.len() * 5);
-        for (user, debts) in spent {
-            args.push(part(user.as_str()).into());
-            args.extend(debts.iter().map(|debt| {
-                i64::try_from(debt.as_micros())
-                    .unwrap_or(i64::MAX >> 12)
-                    .into()
-            }));
+        let mut args: Vec<Value> = Vec::with_capacity(charges.len() * 5);
+        for (user, charges) in charges {
+            args.push(encode_name(user.as_str()).into());
+            args.extend(charges.iter().map(|charge| micros(*charge)));
         }
-        let mut answer = self.0.run(&SPEND, partition, args).await?;
-        let mut known = Vec::with_capacity(spent.len());
-        for (user, _) in spent {
-            let mut debts = Charges::default();
-            for debt in &mut debts {
-                *debt = Duration::from_micros(answer.number()?);
+        let mut reply = self.0.run(&CHARGE, partition, args).await?;
+        let mut sums = Vec::with_capacity(charges.len());
+        for (user, _) in charges {
+            let mut sum = Charges::default();
+            for kind in &mut sum {
+                *kind = Duration::from_micros(reply.number()?);
             }
-            known.push((user.clone(), debts));
+            sums.push((user.clone(), sum));
         }
-        Ok(known)
+        Ok(sums)
     }
+}
+
+/// A charge as an argument of the script; bounded so that Lua represents it exactly.
+fn micros(charge: Duration) -> Value {
+    i64::try_from(charge.as_micros())
+        .unwrap_or(i64::MAX >> 12)
+        .into()
 }

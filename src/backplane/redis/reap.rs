@@ -1,5 +1,5 @@
-//! Ends graces that are over, and takes dead incarnations out: work that any node may do for any other, in small steps
-//! that are safe to repeat.
+//! Ends graces that are over, and removes dead incarnations: work that any node may do for any other
+//! node, in small steps that are safe to repeat.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,22 +10,26 @@ use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 
 use super::Node;
+use super::fault::Fault;
 use super::keys::Partition;
-use super::link::{Fault, millis};
-use super::script::{CONDEMN, REAP_ROOMS, REAP_USERS, SWEEP_ROOMS, SWEEP_USERS};
+use super::link::millis;
+use super::script::{CONDEMN, FORGET_LEASE, REAP_ROOMS, REAP_USERS, SWEEP_ROOMS, SWEEP_USERS};
 
-/// Graces, or connections of a dead node, in one step: none keeps Redis for more than a few milliseconds.
-const STEP: i64 = 100;
-/// Steps of a partition's sweep, one after the other: many graces may end at once, when a node is gone.
-const STEPS: usize = 50;
-/// Partitions that are swept or reaped at a time.
-const CALLS: usize = 32;
+/// Graces, or connections of a dead node, that one step handles: no step occupies Redis for more
+/// than a few milliseconds.
+const ITEMS_PER_STEP: i64 = 100;
+/// Consecutive steps of a partition's sweep: when a node has died, many graces end at once.
+const STEPS_PER_SWEEP: usize = 50;
+/// Partitions that are swept or reaped concurrently.
+const CONCURRENT_PARTITIONS: usize = 32;
 
-/// When to look at which partition.
+/// When to sweep which partition.
 pub(super) struct Sweeps {
     due: Vec<Mutex<Option<Instant>>>,
-    /// Where the slow round over all partitions stands: it finds the graces that nodes left which are gone.
+    /// The position of the slow round over all partitions. The round finds graces that were begun by
+    /// nodes that are gone.
     round: AtomicUsize,
+    /// The incarnations that this node is reaping.
     reaping: Mutex<HashSet<String>>,
 }
 
@@ -40,21 +44,21 @@ impl Default for Sweeps {
 }
 
 impl Sweeps {
-    /// A grace ends in the partition after `delay`.
-    pub(super) fn note(&self, partition: Partition, delay: Duration) {
+    /// Schedules a sweep of the partition, in which a grace ends after `delay`.
+    pub(super) fn schedule(&self, partition: Partition, delay: Duration) {
         let at = Instant::now() + delay;
         let mut due = self.due[partition.index()].lock();
         *due = Some(due.map_or(at, |due| due.min(at)));
     }
 
-    /// The partitions to look at now: those that are due, and the next few of the round.
-    fn take(&self, of_round: usize) -> Vec<Partition> {
+    /// The partitions to sweep now: those that are due, and the next `per_round` of the slow round.
+    fn take_due(&self, per_round: usize) -> Vec<Partition> {
         let now = Instant::now();
-        let from = self.round.fetch_add(of_round, Ordering::Relaxed) % Partition::COUNT;
-        let in_round = |partition: Partition| {
-            (partition.index() + Partition::COUNT - from) % Partition::COUNT < of_round
+        let from = self.round.fetch_add(per_round, Ordering::Relaxed) % Partition::COUNT;
+        let is_in_round = |partition: Partition| {
+            (partition.index() + Partition::COUNT - from) % Partition::COUNT < per_round
         };
-        let is_due = |partition: Partition| {
+        let take_if_due = |partition: Partition| {
             let mut due = self.due[partition.index()].lock();
             let is_due = due.is_some_and(|due| due <= now);
             if is_due {
@@ -63,64 +67,70 @@ impl Sweeps {
             is_due
         };
         Partition::all()
-            .filter(|partition| is_due(*partition) || in_round(*partition))
+            .filter(|partition| take_if_due(*partition) || is_in_round(*partition))
             .collect()
     }
 }
 
 impl Node {
-    /// Ends the graces that are over, where some may be.
+    /// Ends the graces that are over, in the partitions where there may be any.
     pub(super) async fn sweep(&self) {
-        if !self.link.client_is_connected() {
+        if !self.link.is_connected_to_leases() {
             return;
         }
-        let ticks = self
+        let sweeps_per_round = self
             .settings
             .full_sweep
             .as_millis()
             .div_ceil(self.settings.sweep_interval.as_millis().max(1));
-        let of_round = Partition::COUNT.div_ceil(usize::try_from(ticks).unwrap_or(1).max(1));
-        let sweeps = self
+        let sweeps_per_round = usize::try_from(sweeps_per_round).unwrap_or(1).max(1);
+        let per_round = Partition::COUNT.div_ceil(sweeps_per_round);
+        let sweeps: Vec<_> = self
             .sweeps
-            .take(of_round)
+            .take_due(per_round)
             .into_iter()
-            .map(|partition| self.sweep_partition(partition));
-        let sweeps: Vec<_> = sweeps.collect();
+            .map(|partition| self.sweep_partition(partition))
+            .collect();
         stream::iter(sweeps)
-            .buffer_unordered(CALLS)
+            .buffer_unordered(CONCURRENT_PARTITIONS)
             .collect::<()>()
             .await;
     }
 
     async fn sweep_partition(&self, partition: Partition) {
+        for _ in 0..STEPS_PER_SWEEP {
+            match self.sweep_step(partition).await {
+                // The next grace is over already.
+                Ok(Some(Duration::ZERO)) => {}
+                Ok(Some(until_next)) => {
+                    self.sweeps.schedule(partition, until_next);
+                    return;
+                }
+                Ok(None) => return,
+                Err(_) => break,
+            }
+        }
+        self.sweeps
+            .schedule(partition, self.settings.sweep_interval);
+    }
+
+    /// Ends some graces. Returns the time until the partition's next grace ends; `None` if there is
+    /// none.
+    async fn sweep_step(&self, partition: Partition) -> Result<Option<Duration>, Fault> {
         let script = if partition.holds_rooms() {
             &SWEEP_ROOMS
         } else {
             &SWEEP_USERS
         };
-        for _ in 0..STEPS {
-            let done = self.link.run(script, partition, vec![STEP.into()]).await;
-            let done = done.and_then(|mut answer| {
-                answer.number()?;
-                self.count_changes(answer.number()?);
-                answer.signed()
-            });
-            match done {
-                // The next one is over already.
-                Ok(0) => {}
-                Ok(next) => {
-                    if let Ok(next) = u64::try_from(next) {
-                        self.sweeps.note(partition, Duration::from_millis(next));
-                    }
-                    return;
-                }
-                Err(_) => break,
-            }
-        }
-        self.sweeps.note(partition, self.settings.sweep_interval);
+        let args = vec![ITEMS_PER_STEP.into()];
+        let mut reply = self.link.run(script, partition, args).await?;
+        let _ended = reply.number()?;
+        self.count_changes(reply.number()?);
+        let until_next = reply.signed()?;
+        Ok(u64::try_from(until_next).ok().map(Duration::from_millis))
     }
 
-    /// Reaps a dead incarnation, beside everything else; does nothing when this node already does it.
+    /// Reaps a dead incarnation in a task of its own; does nothing if this node is doing so already.
     pub(super) fn begin_reaping(self: Arc<Self>, incarnation: String) {
         if !self.sweeps.reaping.lock().insert(incarnation.clone()) {
             return;
@@ -134,53 +144,43 @@ impl Node {
     }
 
     async fn reap_dead(&self, incarnation: &str) -> Result<(), Fault> {
-        let dead = vec![incarnation.into(), "DEAD".into()];
-        if self
-            .link
-            .run(&CONDEMN, Partition::LEASES, dead)
-            .await?
-            .number()?
-            == 0
-        {
+        let args = vec![incarnation.into(), "EXPIRED".into()];
+        let mut reply = self.link.run(&CONDEMN, Partition::LEASES, args).await?;
+        let is_condemned = reply.number()? == 1;
+        if !is_condemned {
             return Ok(());
         }
-        let all = Partition::all().collect();
-        // It may live after all, cut off or asleep: then a heartbeat tells it, and it registers again before the graces end.
+        // The node may be alive, only cut off or suspended. Then a heartbeat tells it, and it
+        // registers again before these graces end.
         let grace = self
             .limits
             .presence_grace
             .max(self.settings.beat_interval * 2);
+        let all = Partition::all().collect();
         self.reap(incarnation, grace, all).await?;
         tracing::info!(incarnation, "redis: a dead node was reaped");
-        self.link
-            .run(
-                &CONDEMN,
-                Partition::LEASES,
-                vec![incarnation.into(), "DONE".into()],
-            )
-            .await
-            .map(drop)
+        self.forget_lease(incarnation).await
     }
 
-    /// Gives up this node's own incarnation: what is still registered is lost, with its grace.
-    pub(super) async fn abdicate(&self) -> Result<(), Fault> {
-        // First of all, so that nothing is registered behind the reaping.
+    /// Gives up this node's own incarnation: connections that are still registered count as lost,
+    /// with their grace.
+    pub(super) async fn give_up_incarnation(&self) -> Result<(), Fault> {
+        // This comes first, so that nothing is registered behind the reaping.
         let incarnation = self.lease.give_up()?;
-        let condemned = vec![(&*incarnation).into(), "STOP".into()];
-        self.link
-            .run(&CONDEMN, Partition::LEASES, condemned)
-            .await?;
+        let args = vec![(&*incarnation).into(), "ALWAYS".into()];
+        self.link.run(&CONDEMN, Partition::LEASES, args).await?;
         let used = Partition::all()
             .filter(|partition| self.registry.uses(*partition))
             .collect();
         self.reap(&incarnation, self.limits.presence_grace, used)
             .await?;
+        self.forget_lease(&incarnation).await
+    }
+
+    async fn forget_lease(&self, incarnation: &str) -> Result<(), Fault> {
+        let args = vec![incarnation.into()];
         self.link
-            .run(
-                &CONDEMN,
-                Partition::LEASES,
-                vec![(&*incarnation).into(), "DONE".into()],
-            )
+            .run(&FORGET_LEASE, Partition::LEASES, args)
             .await
             .map(drop)
     }
@@ -191,16 +191,16 @@ impl Node {
         grace: Duration,
         partitions: Vec<Partition>,
     ) -> Result<(), Fault> {
-        let steps: Vec<_> = partitions
+        let reapings: Vec<_> = partitions
             .into_iter()
             .map(|partition| self.reap_partition(incarnation, grace, partition))
             .collect();
-        let mut steps = stream::iter(steps).buffer_unordered(CALLS);
-        let mut done = Ok(());
-        while let Some(step) = steps.next().await {
-            done = done.and(step);
+        let mut reapings = stream::iter(reapings).buffer_unordered(CONCURRENT_PARTITIONS);
+        let mut result = Ok(());
+        while let Some(reaping) = reapings.next().await {
+            result = result.and(reaping);
         }
-        done
+        result
     }
 
     async fn reap_partition(
@@ -215,18 +215,24 @@ impl Node {
             &REAP_USERS
         };
         loop {
-            let args = vec![incarnation.into(), millis(grace).into(), STEP.into()];
-            let mut answer = self.link.run(script, partition, args).await?;
-            let taken = answer.number()?;
-            self.count_changes(answer.number()?);
-            if answer.number()? > 0 {
-                self.sweeps.note(partition, grace);
+            let args = vec![
+                incarnation.into(),
+                millis(grace).into(),
+                ITEMS_PER_STEP.into(),
+            ];
+            let mut reply = self.link.run(script, partition, args).await?;
+            let removed = reply.number()?;
+            self.count_changes(reply.number()?);
+            let graces = reply.number()?;
+            let is_done = reply.number()? == 0;
+            if graces > 0 {
+                self.sweeps.schedule(partition, grace);
             }
-            if answer.number()? == 0 {
+            if is_done {
                 return Ok(());
             }
-            if taken == 0 {
-                return Err(Fault::nonsense("a dead node's connections stay"));
+            if removed == 0 {
+                return Err(Fault::broken("the connections of a dead node remain"));
             }
         }
     }

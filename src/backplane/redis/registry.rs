@@ -1,8 +1,10 @@
-//! What this node has told Redis of its own connections: what is put back after a loss, and what is still to be said.
+//! This node's own connections, as far as Redis was told of them: the basis for restoring them after
+//! a loss of data, and for disconnects that are still to be published.
 //!
-//! An entry is written *before* Redis is asked, so that whatever may have happened there is known here and undone when the
-//! connection is lost. Only what Redis has confirmed is ever put back. What a call may or may not have changed is noted
-//! (*unsettled*) and set right later, as this registry then has it.
+//! A connection is entered here *before* Redis is called. So if the outcome of the call is unknown,
+//! the connection is known here, and is undone when it is lost. Only what Redis has confirmed is ever
+//! restored. Rooms for which a call's outcome is unknown are marked as *uncertain*, and the node
+//! later makes Redis agree with this registry.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,330 +14,405 @@ use parking_lot::Mutex;
 use super::keys::Partition;
 use crate::domain::{ConnId, RoomId, UserId, Username};
 
-struct Held {
+/// Identifies one loss of one connection. Later losses have greater marks.
+type LossMark = u64;
+
+/// A connection as the registry keeps it.
+struct Record {
     user: UserId,
     username: Username,
-    /// The connection's rooms, and whether Redis has confirmed each.
-    rooms: Vec<(RoomId, bool)>,
-    confirmed: bool,
-    /// Lost, and Redis doesn't know it yet: the mark of the loss.
-    lost: Option<u64>,
+    state: State,
+    rooms: Vec<RoomRecord>,
 }
 
-/// What was known of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Redis was asked to register it and hasn't confirmed that yet.
+    Requested,
+    /// Redis has confirmed it.
+    Confirmed,
+    /// It is lost, and Redis may not know that yet.
+    Lost(LossMark),
+}
+
+struct RoomRecord {
+    room: RoomId,
+    /// Whether Redis has confirmed that the connection is in the room.
+    is_confirmed: bool,
+}
+
+impl Record {
+    fn is_live(&self) -> bool {
+        !matches!(self.state, State::Lost(_))
+    }
+
+    fn room(&self, room: &RoomId) -> Option<&RoomRecord> {
+        self.rooms.iter().find(|record| record.room == *room)
+    }
+
+    fn is_in(&self, room: &RoomId) -> bool {
+        self.room(room).is_some()
+    }
+}
+
+/// The registry's knowledge of a connection before a call of [`Registry::connect`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
-    /// Nothing.
+    /// It wasn't known.
     No,
-    /// Redis has been asked, and hasn't confirmed it.
-    Asked,
-    /// It was lost; Redis may be told of that just now.
+    /// Redis was asked to register it and hasn't confirmed that.
+    Requested,
+    /// It was lost. A call may be telling Redis so at this moment.
     Lost,
     /// Redis has it.
     Confirmed,
 }
 
-/// What Redis should have of a connection in a room.
+/// The state of a connection in a room that Redis should have.
 #[derive(Debug, Clone)]
-pub(super) enum Place {
-    /// It is in it.
-    In(UserId, Username),
-    /// It isn't.
-    Out,
-    /// It is being asked for.
-    Asked,
+pub(super) enum DesiredState {
+    /// The connection is in the room.
+    Joined(UserId, Username),
+    /// The connection isn't in the room.
+    Absent,
+    /// A join is under way.
+    Joining,
 }
 
-/// A live connection with its rooms, or a lost one with those to take it out of.
+/// The effect of [`Registry::forget_lost`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Forgotten {
+    /// The loss needs nothing more. (If the connection was lost again since, that is another loss.)
+    Done,
+    /// The connection was registered again meanwhile, and Redis may have removed it behind that.
+    Reconnected,
+}
+
+/// A snapshot of a connection: a live one with the rooms to restore, or a lost one with the rooms to
+/// remove it from.
 #[derive(Debug, Clone)]
 pub(super) struct Connection {
     pub(super) conn: ConnId,
     pub(super) user: UserId,
     pub(super) username: Username,
     pub(super) rooms: Vec<RoomId>,
-    /// Which loss it is, for a lost one. The later the higher.
-    pub(super) mark: u64,
+    /// Which loss it is, for a lost connection; else 0.
+    pub(super) mark: LossMark,
 }
 
-/// The node's connections; bounded by their number.
+/// The node's connections. Its size is bounded by their number.
 pub(super) struct Registry {
-    held: Mutex<HashMap<ConnId, Held>>,
-    /// Entries in each partition, to know which ones matter.
+    records: Mutex<HashMap<ConnId, Record>>,
+    /// For each partition the number of connections and rooms here that lie in it.
     uses: Vec<AtomicUsize>,
+    /// The number of lost connections.
     lost: AtomicUsize,
-    marks: AtomicU64,
-    /// Places that a call may or may not have changed. Locked after `held`, where both are.
-    unsettled: Mutex<HashSet<(ConnId, RoomId)>>,
+    next_mark: AtomicU64,
+    /// Connections and rooms for which the outcome of a call is unknown. Locked after `records`
+    /// where both are locked.
+    uncertain: Mutex<HashSet<(ConnId, RoomId)>>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        let uses = Partition::all().map(|_| AtomicUsize::new(0)).collect();
-        let (lost, marks) = (AtomicUsize::new(0), AtomicU64::new(1));
         Self {
-            held: Mutex::default(),
-            uses,
-            lost,
-            marks,
-            unsettled: Mutex::default(),
+            records: Mutex::default(),
+            uses: Partition::all().map(|_| AtomicUsize::new(0)).collect(),
+            lost: AtomicUsize::new(0),
+            next_mark: AtomicU64::new(1),
+            uncertain: Mutex::default(),
         }
     }
 }
 
 impl Registry {
-    /// A connection is about to be registered; what was known of it.
+    /// Enters a connection that is about to be registered. Returns what was known of it before.
     pub(super) fn connect(&self, conn: &ConnId, user: &UserId, username: &Username) -> Known {
-        let mut held = self.held.lock();
-        let mut known = Known::Asked;
-        let entry = held.entry(conn.clone()).or_insert_with(|| {
-            known = Known::No;
-            self.new_entry(user, username)
-        });
-        entry.username = username.clone();
-        if entry.lost.take().is_some() {
-            self.lost.fetch_sub(1, Ordering::Relaxed);
-            // Redis may have learned of the loss.
-            entry.confirmed = false;
-            known = Known::Lost;
-        }
-        if entry.confirmed {
-            Known::Confirmed
-        } else {
-            known
+        let mut records = self.records.lock();
+        let Some(record) = records.get_mut(conn) else {
+            records.insert(conn.clone(), self.new_record(user, username));
+            return Known::No;
+        };
+        record.username = username.clone();
+        match record.state {
+            State::Requested => Known::Requested,
+            State::Confirmed => Known::Confirmed,
+            State::Lost(_) => {
+                self.lost.fetch_sub(1, Ordering::Relaxed);
+                // Redis may have processed the loss, so it has to confirm the connection again.
+                record.state = State::Requested;
+                Known::Lost
+            }
         }
     }
 
-    fn new_entry(&self, user: &UserId, username: &Username) -> Held {
-        self.uses[Partition::of_user(user).index()].fetch_add(1, Ordering::Relaxed);
-        Held {
+    fn new_record(&self, user: &UserId, username: &Username) -> Record {
+        self.add_use(Partition::of_user(user));
+        Record {
             user: user.clone(),
             username: username.clone(),
+            state: State::Requested,
             rooms: Vec::new(),
-            confirmed: false,
-            lost: None,
         }
     }
 
-    /// Redis has the connection.
+    /// Records that Redis has the connection.
     pub(super) fn confirm(&self, conn: &ConnId) {
-        if let Some(entry) = self.held.lock().get_mut(conn) {
-            entry.confirmed = true;
-        }
-    }
-
-    /// A connection is about to enter a room.
-    pub(super) fn enter(&self, conn: &ConnId, username: &Username, room: &RoomId) {
-        if let Some(entry) = self.held.lock().get_mut(conn) {
-            entry.username = username.clone();
-            if !entry.rooms.iter().any(|(held, _)| held == room) {
-                entry.rooms.push((room.clone(), false));
-                self.uses[Partition::of_room(room).index()].fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Redis has the connection in the room.
-    pub(super) fn confirm_room(&self, conn: &ConnId, room: &RoomId) {
-        if let Some(entry) = self.held.lock().get_mut(conn)
-            && let Some((_, confirmed)) = entry.rooms.iter_mut().find(|(held, _)| held == room)
+        if let Some(record) = self.records.lock().get_mut(conn)
+            && record.is_live()
         {
-            *confirmed = true;
+            record.state = State::Confirmed;
         }
     }
 
-    /// The connection is out of the room, in Redis too.
+    /// Enters a room that a connection is about to join.
+    pub(super) fn enter(&self, conn: &ConnId, username: &Username, room: &RoomId) {
+        if let Some(record) = self.records.lock().get_mut(conn) {
+            record.username = username.clone();
+            self.add_room(record, room);
+        }
+    }
+
+    fn add_room(&self, record: &mut Record, room: &RoomId) {
+        if !record.is_in(room) {
+            record.rooms.push(RoomRecord {
+                room: room.clone(),
+                is_confirmed: false,
+            });
+            self.add_use(Partition::of_room(room));
+        }
+    }
+
+    /// Records that Redis has the connection in the room.
+    pub(super) fn confirm_room(&self, conn: &ConnId, room: &RoomId) {
+        if let Some(record) = self.records.lock().get_mut(conn)
+            && let Some(entry) = record.rooms.iter_mut().find(|entry| entry.room == *room)
+        {
+            entry.is_confirmed = true;
+        }
+    }
+
+    /// Removes the room of a connection that has left it, in Redis too.
     pub(super) fn leave(&self, conn: &ConnId, room: &RoomId) {
-        if let Some(entry) = self.held.lock().get_mut(conn) {
-            let before = entry.rooms.len();
-            entry.rooms.retain(|(held, _)| held != room);
-            if entry.rooms.len() < before {
-                self.uses[Partition::of_room(room).index()].fetch_sub(1, Ordering::Relaxed);
-            }
+        if let Some(record) = self.records.lock().get_mut(conn)
+            && record.is_in(room)
+        {
+            record.rooms.retain(|entry| entry.room != *room);
+            self.remove_use(Partition::of_room(room));
         }
     }
 
-    /// The connection is lost: Redis is to learn of it. `rooms` are added to those known here.
+    /// Marks a connection as lost, so that Redis will be told of it. Adds `rooms` to those that are
+    /// known here.
     pub(super) fn lose(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) -> Connection {
-        let mut held = self.held.lock();
-        let entry = held
+        let mut records = self.records.lock();
+        let record = records
             .entry(conn.clone())
-            .or_insert_with(|| self.new_entry(user, &Username::from(user)));
-        self.mark_lost(entry, rooms);
-        connection(conn, entry, false)
+            .or_insert_with(|| self.new_record(user, &Username::from(user)));
+        self.mark_lost(record, rooms);
+        snapshot(conn, record, Rooms::All)
     }
 
-    /// What was put back although it may have gone meanwhile: what has, is still to be said, or said again.
-    pub(super) fn put_back(&self, one: &Connection) {
-        let mut held = self.held.lock();
-        let entry = held.get_mut(&one.conn);
-        if let Some(entry) = entry.as_ref().filter(|entry| entry.lost.is_none()) {
-            let left = one
-                .rooms
-                .iter()
-                .filter(|room| !entry.rooms.iter().any(|(held, _)| held == *room));
-            self.unsettled
+    /// Takes note that a live connection was restored in Redis, from a snapshot that may be out of
+    /// date by now: if it left rooms meanwhile or was lost, that has to be published, or published
+    /// again.
+    pub(super) fn restored(&self, snapshot: &Connection) {
+        let mut records = self.records.lock();
+        if let Some(record) = records.get(&snapshot.conn)
+            && record.is_live()
+        {
+            let left = snapshot.rooms.iter().filter(|room| !record.is_in(room));
+            self.uncertain
                 .lock()
-                .extend(left.map(|room| (one.conn.clone(), room.clone())));
+                .extend(left.map(|room| (snapshot.conn.clone(), room.clone())));
             return;
         }
-        let entry = held
-            .entry(one.conn.clone())
-            .or_insert_with(|| self.new_entry(&one.user, &one.username));
-        // A new mark: Redis may have been told of the loss before it was told to put the connection back.
-        self.mark_lost(entry, &one.rooms);
+        let record = records
+            .entry(snapshot.conn.clone())
+            .or_insert_with(|| self.new_record(&snapshot.user, &snapshot.username));
+        // This is a new loss: Redis may have processed the old one before it restored the
+        // connection.
+        self.mark_lost(record, &snapshot.rooms);
     }
 
-    fn mark_lost(&self, entry: &mut Held, rooms: &[RoomId]) {
+    fn mark_lost(&self, record: &mut Record, rooms: &[RoomId]) {
         for room in rooms {
-            if !entry.rooms.iter().any(|(held, _)| held == room) {
-                entry.rooms.push((room.clone(), false));
-                self.uses[Partition::of_room(room).index()].fetch_add(1, Ordering::Relaxed);
-            }
+            self.add_room(record, room);
         }
-        if entry
-            .lost
-            .replace(self.marks.fetch_add(1, Ordering::Relaxed))
-            .is_none()
-        {
+        if record.is_live() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+        record.state = State::Lost(self.new_mark());
     }
 
-    /// Redis knows that the connection is lost, or never had it.
+    fn new_mark(&self) -> LossMark {
+        self.next_mark.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Removes a connection that Redis never had.
     pub(super) fn forget(&self, conn: &ConnId) {
-        let Some(entry) = self.held.lock().remove(conn) else {
+        let mut records = self.records.lock();
+        self.remove(&mut records, conn);
+    }
+
+    fn remove(&self, records: &mut HashMap<ConnId, Record>, conn: &ConnId) {
+        let Some(record) = records.remove(conn) else {
             return;
         };
-        self.forgotten(&entry);
-    }
-
-    fn forgotten(&self, entry: &Held) {
-        self.uses[Partition::of_user(&entry.user).index()].fetch_sub(1, Ordering::Relaxed);
-        for (room, _) in &entry.rooms {
-            self.uses[Partition::of_room(room).index()].fetch_sub(1, Ordering::Relaxed);
+        self.remove_use(Partition::of_user(&record.user));
+        for entry in &record.rooms {
+            self.remove_use(Partition::of_room(&entry.room));
         }
-        if entry.lost.is_some() {
+        if !record.is_live() {
             self.lost.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Redis was told of this loss. True when the connection has come back meanwhile, and Redis may not have it now.
-    pub(super) fn forget_lost(&self, one: &Connection) -> bool {
-        let mut held = self.held.lock();
-        let lost = held.get(&one.conn).map(|entry| entry.lost);
-        if lost == Some(Some(one.mark))
-            && let Some(entry) = held.remove(&one.conn)
-        {
-            self.forgotten(&entry);
-        }
-        lost == Some(None)
-    }
-
-    /// Redis couldn't be told of this loss: others have their turn before it.
-    pub(super) fn postpone(&self, one: &Connection) {
-        if let Some(entry) = self.held.lock().get_mut(&one.conn)
-            && entry.lost == Some(one.mark)
-        {
-            entry.lost = Some(self.marks.fetch_add(1, Ordering::Relaxed));
+    /// Removes a lost connection after Redis was told of the loss, unless it was lost again or
+    /// registered again meanwhile.
+    pub(super) fn forget_lost(&self, lost: &Connection) -> Forgotten {
+        let mut records = self.records.lock();
+        match records.get(&lost.conn).map(|record| record.state) {
+            Some(State::Lost(mark)) if mark == lost.mark => {
+                self.remove(&mut records, &lost.conn);
+                Forgotten::Done
+            }
+            Some(State::Lost(_)) | None => Forgotten::Done,
+            Some(State::Requested | State::Confirmed) => Forgotten::Reconnected,
         }
     }
 
-    /// Lost connections that Redis doesn't know of, at most `limit`, those first that have waited longest.
-    pub(super) fn unsaid(&self, limit: usize) -> Vec<Connection> {
+    /// Moves a loss behind all others, because Redis couldn't be told of it.
+    pub(super) fn postpone(&self, lost: &Connection) {
+        if let Some(record) = self.records.lock().get_mut(&lost.conn)
+            && record.state == State::Lost(lost.mark)
+        {
+            record.state = State::Lost(self.new_mark());
+        }
+    }
+
+    /// Lost connections that Redis doesn't know of: at most `limit`, the oldest losses first.
+    pub(super) fn pending_disconnects(&self, limit: usize) -> Vec<Connection> {
         if self.lost.load(Ordering::Relaxed) == 0 {
             return Vec::new();
         }
-        let held = self.held.lock();
-        let mut lost: Vec<_> = held
+        let records = self.records.lock();
+        let mut lost: Vec<_> = records
             .iter()
-            .filter_map(|(conn, entry)| entry.lost.map(|mark| (mark, conn, entry)))
+            .filter_map(|(conn, record)| match record.state {
+                State::Lost(mark) => Some((mark, conn, record)),
+                State::Requested | State::Confirmed => None,
+            })
             .collect();
         if lost.len() > limit {
             lost.select_nth_unstable_by_key(limit, |(mark, ..)| *mark);
             lost.truncate(limit);
         }
         lost.into_iter()
-            .map(|(_, conn, entry)| connection(conn, entry, false))
+            .map(|(_, conn, record)| snapshot(conn, record, Rooms::All))
             .collect()
     }
 
-    /// Redis may or may not have the connection in the room.
-    pub(super) fn unsettle(&self, conn: &ConnId, room: &RoomId) {
-        self.unsettled.lock().insert((conn.clone(), room.clone()));
+    /// Marks a room of a connection as uncertain: Redis may or may not have the connection in it.
+    pub(super) fn mark_uncertain(&self, conn: &ConnId, room: &RoomId) {
+        self.uncertain.lock().insert((conn.clone(), room.clone()));
     }
 
-    /// All that is unsettled.
-    pub(super) fn unsettled(&self) -> Vec<(ConnId, RoomId)> {
-        self.unsettled.lock().iter().cloned().collect()
+    /// All connections and rooms that are uncertain.
+    pub(super) fn uncertain(&self) -> Vec<(ConnId, RoomId)> {
+        self.uncertain.lock().iter().cloned().collect()
     }
 
-    /// Redis was told whether the connection is in the room; if that has changed meanwhile, it is told again.
-    pub(super) fn settle(&self, conn: &ConnId, room: &RoomId, in_it: bool) {
-        let held = self.held.lock();
-        if is_in(&held, conn, room) == in_it {
-            self.unsettled.lock().remove(&(conn.clone(), room.clone()));
+    /// Ends the uncertainty after Redis was told whether the connection is in the room, unless that
+    /// has changed meanwhile: then Redis will be told again.
+    pub(super) fn mark_certain(&self, conn: &ConnId, room: &RoomId, told_is_in: bool) {
+        let records = self.records.lock();
+        if is_in(&records, conn, room) == told_is_in {
+            self.uncertain.lock().remove(&(conn.clone(), room.clone()));
         }
     }
 
-    /// What Redis should have of the connection in the room.
-    pub(super) fn place(&self, conn: &ConnId, room: &RoomId) -> Place {
-        let held = self.held.lock();
-        let Some(entry) = held.get(conn).filter(|entry| entry.lost.is_none()) else {
-            return Place::Out;
+    /// The state of the connection in the room that Redis should have.
+    pub(super) fn desired_state(&self, conn: &ConnId, room: &RoomId) -> DesiredState {
+        let records = self.records.lock();
+        let Some(record) = records.get(conn) else {
+            return DesiredState::Absent;
         };
-        match entry.rooms.iter().find(|(held, _)| held == room) {
-            Some((_, true)) => Place::In(entry.user.clone(), entry.username.clone()),
-            Some((_, false)) => Place::Asked,
-            None => Place::Out,
+        if !record.is_live() {
+            return DesiredState::Absent;
+        }
+        match record.room(room) {
+            Some(entry) if entry.is_confirmed => {
+                DesiredState::Joined(record.user.clone(), record.username.clone())
+            }
+            Some(_) => DesiredState::Joining,
+            None => DesiredState::Absent,
         }
     }
 
-    /// Live connections with all that Redis has confirmed of them.
+    /// The live connections that Redis has confirmed, with the rooms that it has confirmed.
     pub(super) fn live(&self) -> Vec<Connection> {
-        let held = self.held.lock();
-        let live = held
+        let records = self.records.lock();
+        records
             .iter()
-            .filter(|(_, entry)| entry.confirmed && entry.lost.is_none());
-        live.map(|(conn, entry)| connection(conn, entry, true))
+            .filter(|(_, record)| record.state == State::Confirmed)
+            .map(|(conn, record)| snapshot(conn, record, Rooms::Confirmed))
             .collect()
     }
 
-    /// Whether the connection is live.
+    /// Whether the connection is known and not lost.
     pub(super) fn is_live(&self, conn: &ConnId) -> bool {
-        self.held
-            .lock()
-            .get(conn)
-            .is_some_and(|entry| entry.lost.is_none())
+        self.records.lock().get(conn).is_some_and(Record::is_live)
     }
 
-    /// Whether the connection is live and in the room.
+    /// Whether the connection is live and in the room, or about to join it.
     pub(super) fn is_in(&self, conn: &ConnId, room: &RoomId) -> bool {
-        is_in(&self.held.lock(), conn, room)
+        is_in(&self.records.lock(), conn, room)
     }
 
-    /// Whether anything here lies in the partition.
+    /// Whether any connection or room here lies in the partition.
     pub(super) fn uses(&self, partition: Partition) -> bool {
         self.uses[partition.index()].load(Ordering::Relaxed) > 0
     }
+
+    fn add_use(&self, partition: Partition) {
+        self.uses[partition.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn remove_use(&self, partition: Partition) {
+        self.uses[partition.index()].fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
-fn is_in(held: &HashMap<ConnId, Held>, conn: &ConnId, room: &RoomId) -> bool {
-    let live = held.get(conn).filter(|entry| entry.lost.is_none());
-    live.is_some_and(|entry| entry.rooms.iter().any(|(held, _)| held == room))
+fn is_in(records: &HashMap<ConnId, Record>, conn: &ConnId, room: &RoomId) -> bool {
+    records
+        .get(conn)
+        .is_some_and(|record| record.is_live() && record.is_in(room))
 }
 
-fn connection(conn: &ConnId, entry: &Held, confirmed: bool) -> Connection {
-    let rooms = entry
+/// The rooms of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rooms {
+    All,
+    /// Those that Redis has confirmed.
+    Confirmed,
+}
+
+fn snapshot(conn: &ConnId, record: &Record, rooms: Rooms) -> Connection {
+    let rooms = record
         .rooms
         .iter()
-        .filter(|(_, sure)| *sure || !confirmed)
-        .map(|(room, _)| room.clone())
+        .filter(|entry| entry.is_confirmed || rooms == Rooms::All)
+        .map(|entry| entry.room.clone())
         .collect();
-    let mark = entry.lost.unwrap_or(0);
+    let mark = match record.state {
+        State::Lost(mark) => mark,
+        State::Requested | State::Confirmed => 0,
+    };
     Connection {
         conn: conn.clone(),
-        user: entry.user.clone(),
-        username: entry.username.clone(),
+        user: record.user.clone(),
+        username: record.username.clone(),
         rooms,
         mark,
     }
@@ -346,33 +423,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_confirmed_is_put_back_but_all_of_it_is_undone() {
+    fn only_confirmed_rooms_are_restored_but_all_rooms_are_undone() {
         let registry = Registry::default();
         let (conn, user) = (ConnId::trusted("c"), UserId::trusted("ann"));
-        let (sure, doubtful) = (RoomId::trusted("a"), RoomId::trusted("b"));
+        let (confirmed, requested) = (RoomId::trusted("a"), RoomId::trusted("b"));
         assert_eq!(
             registry.connect(&conn, &user, &Username::from(&user)),
             Known::No
         );
         assert!(registry.live().is_empty());
         registry.confirm(&conn);
-        registry.enter(&conn, &Username::from(&user), &sure);
-        registry.confirm_room(&conn, &sure);
-        registry.enter(&conn, &Username::from(&user), &doubtful);
-        assert_eq!(registry.live()[0].rooms, std::slice::from_ref(&sure));
+        registry.enter(&conn, &Username::from(&user), &confirmed);
+        registry.confirm_room(&conn, &confirmed);
+        registry.enter(&conn, &Username::from(&user), &requested);
+        assert_eq!(registry.live()[0].rooms, std::slice::from_ref(&confirmed));
         assert_eq!(
             registry.lose(&conn, &user, &[]).rooms,
-            [sure.clone(), doubtful]
+            [confirmed.clone(), requested]
         );
-        assert!(registry.live().is_empty() && !registry.is_in(&conn, &sure));
-        let unsaid = registry.unsaid(9);
-        assert_eq!(unsaid.len(), 1);
-        assert!(!registry.forget_lost(&unsaid[0]));
-        assert!(registry.unsaid(9).is_empty() && !registry.uses(Partition::of_room(&sure)));
+        assert!(registry.live().is_empty() && !registry.is_in(&conn, &confirmed));
+        let pending = registry.pending_disconnects(9);
+        assert_eq!(pending.len(), 1);
+        assert_eq!(registry.forget_lost(&pending[0]), Forgotten::Done);
+        assert!(
+            registry.pending_disconnects(9).is_empty()
+                && !registry.uses(Partition::of_room(&confirmed))
+        );
     }
 
     #[test]
-    fn who_comes_back_is_not_forgotten() {
+    fn a_connection_that_is_registered_again_is_not_forgotten() {
         let registry = Registry::default();
         let (conn, user) = (ConnId::trusted("c"), UserId::trusted("ann"));
         let lost = registry.lose(&conn, &user, &[]);
@@ -380,15 +460,12 @@ mod tests {
             registry.connect(&conn, &user, &Username::from(&user)),
             Known::Lost
         );
-        assert!(
-            registry.forget_lost(&lost),
-            "Redis must be told that it is back"
-        );
+        assert_eq!(registry.forget_lost(&lost), Forgotten::Reconnected);
         assert!(registry.is_live(&conn));
     }
 
     #[test]
-    fn what_went_while_it_was_put_back_is_said_again() {
+    fn changes_during_a_restoration_are_published_again() {
         let registry = Registry::default();
         let (conn, user, room) = (
             ConnId::trusted("c"),
@@ -400,39 +477,39 @@ mod tests {
         registry.enter(&conn, &Username::from(&user), &room);
         registry.confirm_room(&conn, &room);
         let snapshot = registry.live();
-        registry.put_back(&snapshot[0]);
+        registry.restored(&snapshot[0]);
         assert!(
-            registry.unsettled().is_empty() && registry.unsaid(9).is_empty(),
-            "all is as it was"
+            registry.uncertain().is_empty() && registry.pending_disconnects(9).is_empty(),
+            "nothing has changed"
         );
-        // It leaves: that is to be said again.
+        // It leaves the room.
         registry.leave(&conn, &room);
-        registry.put_back(&snapshot[0]);
-        assert_eq!(registry.unsettled(), [(conn.clone(), room.clone())]);
-        registry.settle(&conn, &room, false);
-        assert!(registry.unsettled().is_empty());
-        // It is lost, and what is said of that just now may come too early.
+        registry.restored(&snapshot[0]);
+        assert_eq!(registry.uncertain(), [(conn.clone(), room.clone())]);
+        registry.mark_certain(&conn, &room, false);
+        assert!(registry.uncertain().is_empty());
+        // It is lost, and Redis may have processed that before the restoration.
         let lost = registry.lose(&conn, &user, &[]);
-        registry.put_back(&snapshot[0]);
+        registry.restored(&snapshot[0]);
         registry.forget_lost(&lost);
-        assert_eq!(registry.unsaid(9)[0].rooms, [room]);
-        // The same when it was forgotten already.
+        assert_eq!(registry.pending_disconnects(9)[0].rooms, [room]);
+        // The same if it was already forgotten.
         registry.forget(&conn);
-        registry.put_back(&snapshot[0]);
-        assert_eq!(registry.unsaid(9).len(), 1);
+        registry.restored(&snapshot[0]);
+        assert_eq!(registry.pending_disconnects(9).len(), 1);
     }
 
     #[test]
-    fn what_cannot_be_said_lets_others_pass() {
+    fn a_disconnect_that_cannot_be_published_lets_others_pass() {
         let registry = Registry::default();
         for name in ["a", "b", "c"] {
             registry.lose(&ConnId::trusted(name), &UserId::trusted(name), &[]);
         }
-        let first = registry.unsaid(1);
+        let first = registry.pending_disconnects(1);
         registry.postpone(&first[0]);
-        let second = registry.unsaid(1);
+        let second = registry.pending_disconnects(1);
         registry.postpone(&second[0]);
-        let third = registry.unsaid(1);
+        let third = registry.pending_disconnects(1);
         let mut all = [&first[0].conn, &second[0].conn, &third[0].conn];
         all.sort_unstable();
         assert_eq!(all.map(ConnId::as_str), ["a", "b", "c"]);

@@ -1,4 +1,5 @@
-//! The Lua scripts, each with what it shares with others put in front, and a reader of their answers.
+//! The Lua scripts, each with the shared files that it needs in front of it, and a reader for their
+//! replies.
 
 use std::sync::LazyLock;
 
@@ -6,55 +7,75 @@ use bytes::Bytes;
 use fred::types::Value;
 use fred::util::sha1_hash;
 
-use super::link::{Fault, Lane};
+use super::fault::Fault;
+use super::link::ConnectionPool;
 
-/// A script and its name in Redis's cache.
+/// A script.
 pub(super) struct Script {
+    /// The digest by which Redis's script cache knows it.
     pub(super) sha: String,
     pub(super) body: &'static str,
-    pub(super) lane: Lane,
+    pub(super) pool: ConnectionPool,
+    /// The script's own file, without the shared ones.
+    #[cfg(test)]
+    own: &'static str,
 }
 
+/// Declares scripts: the connections to use, the name, and the files to concatenate behind
+/// `common.lua`. The last file is the script's own.
 macro_rules! scripts {
-    ($($lane:ident $name:ident = $($file:literal)+;)*) => {
+    ($($pool:ident $name:ident = $($shared:literal)* => $own:literal;)*) => {
         $(pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
-            const BODY: &str = concat!(include_str!("lua/common.lua"), $("\n", include_str!(concat!("lua/", $file, ".lua"))),+);
-            Script { sha: sha1_hash(BODY), body: BODY, lane: Lane::$lane }
+            const BODY: &str = concat!(
+                include_str!("lua/common.lua"),
+                $("\n", include_str!(concat!("lua/", $shared, ".lua")),)*
+                "\n", include_str!(concat!("lua/", $own, ".lua")),
+            );
+            Script {
+                sha: sha1_hash(BODY),
+                body: BODY,
+                pool: ConnectionPool::$pool,
+                #[cfg(test)]
+                own: include_str!(concat!("lua/", $own, ".lua")),
+            }
         });)*
 
-        /// Every script, for tests.
         #[cfg(test)]
-        pub(super) fn all() -> Vec<(&'static str, &'static Script)> {
+        fn all() -> Vec<(&'static str, &'static Script)> {
             vec![$((stringify!($name), &*$name)),*]
         }
     };
 }
 
 scripts! {
-    Log APPEND = "log" "append";
-    Log READ = "log" "read";
-    Presence JOIN = "log" "room" "join";
-    Presence REJOIN = "log" "room" "rejoin";
-    Presence LEAVE = "log" "room" "leave";
-    Presence LOSE = "log" "room" "lose";
-    Presence MEMBERS = "log" "room" "members";
-    Presence SWEEP_ROOMS = "log" "room" "sweep_rooms";
-    Presence REAP_ROOMS = "log" "room" "reap_rooms";
-    Presence CHANGES = "changes";
-    Presence CONNECT = "user" "connect";
-    Presence DISCONNECT = "user" "disconnect";
-    Presence STATUS = "status";
-    Presence RECALL = "user" "recall";
-    Presence SWEEP_USERS = "user" "sweep_users";
-    Presence REAP_USERS = "user" "reap_users";
-    Presence SPEND = "spend";
-    Presence CHECK = "check";
-    Presence HELD = "held";
-    Log BEAT = "beat";
-    Log CONDEMN = "condemn";
+    Log APPEND = "log" => "append";
+    Log READ = "log" "span" => "read";
+    Presence JOIN = "log" "span" "presence" "room" => "join";
+    Presence REJOIN = "log" "presence" "room" => "rejoin";
+    Presence LEAVE = "log" "presence" "room" => "leave";
+    Presence LOSE = "log" "presence" "room" => "lose";
+    Presence ROSTER = "log" "presence" "room" => "roster";
+    Presence MEMBERS = "log" "presence" "room" => "members";
+    Presence SWEEP_ROOMS = "log" "presence" "room" => "sweep_rooms";
+    Presence REAP_ROOMS = "log" "presence" "room" => "reap_rooms";
+    Presence HELD_ROOMS = "log" "presence" "room" => "held_rooms";
+    Presence CONNECT = "presence" "user" => "connect";
+    Presence DISCONNECT = "presence" "user" => "disconnect";
+    Presence STATUS = "presence" "user" => "status";
+    Presence RESTORE_STATUS = "presence" "user" => "restore_status";
+    Presence SWEEP_USERS = "presence" "user" => "sweep_users";
+    Presence REAP_USERS = "presence" "user" => "reap_users";
+    Presence HELD_USERS = "presence" "user" => "held_users";
+    Presence CHANGES = => "changes";
+    Presence CHECK = "presence" => "check";
+    Presence CHARGE = => "charge";
+    Log HEARTBEAT = "leases" => "heartbeat";
+    Log CONDEMN = "leases" => "condemn";
+    Log FORGET_LEASE = "leases" => "forget_lease";
+    Log EXPIRED_LEASES = "leases" => "expired_leases";
 }
 
-/// A script's answer, read from its beginning.
+/// A script's reply, read value by value.
 pub(super) struct ScriptReply(std::vec::IntoIter<Value>);
 
 impl ScriptReply {
@@ -62,47 +83,47 @@ impl ScriptReply {
         Self(value.into_array().into_iter())
     }
 
-    /// True when all is read.
+    /// Whether all values have been read.
     pub(super) fn is_empty(&self) -> bool {
         self.0.len() == 0
     }
 
-    /// The next value, whatever it is.
+    /// The next value, of any type.
     pub(super) fn value(&mut self) -> Result<Value, Fault> {
         self.0
             .next()
-            .ok_or_else(|| Fault::nonsense("an answer is too short"))
+            .ok_or_else(|| Fault::broken("a reply is too short"))
     }
 
     /// The next value as text.
     pub(super) fn text(&mut self) -> Result<String, Fault> {
         self.value()?
             .into_string()
-            .ok_or_else(|| Fault::nonsense("not a text"))
+            .ok_or_else(|| Fault::broken("a value isn't text"))
     }
 
-    /// The next value as a number.
+    /// The next value as a number that isn't negative.
     pub(super) fn number(&mut self) -> Result<u64, Fault> {
         self.value()?
             .as_u64()
-            .ok_or_else(|| Fault::nonsense("not a number"))
+            .ok_or_else(|| Fault::broken("a value isn't a number"))
     }
 
     /// The next value as a number that may be negative.
     pub(super) fn signed(&mut self) -> Result<i64, Fault> {
         self.value()?
             .as_i64()
-            .ok_or_else(|| Fault::nonsense("not a number"))
+            .ok_or_else(|| Fault::broken("a value isn't a number"))
     }
 
-    /// The next value as it came.
+    /// The next value as bytes.
     pub(super) fn bytes(&mut self) -> Result<Bytes, Fault> {
         self.value()?
             .into_bytes()
-            .ok_or_else(|| Fault::nonsense("not bytes"))
+            .ok_or_else(|| Fault::broken("a value isn't bytes"))
     }
 
-    /// All that is left, as texts.
+    /// The remaining values as texts.
     pub(super) fn texts(mut self) -> Result<Vec<String>, Fault> {
         let mut texts = Vec::with_capacity(self.0.len());
         while !self.is_empty() {
@@ -115,14 +136,31 @@ impl ScriptReply {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn every_file_says_what_it_takes_and_gives() {
+    fn every_script_documents_its_reply_and_its_atomicity() {
         for (name, script) in super::all() {
-            let own = script.body.rsplit("\n\n-- ").next().unwrap_or_default();
+            let header: Vec<_> = script
+                .own
+                .lines()
+                .take_while(|line| line.starts_with("--"))
+                .collect();
+            let header = header.join("\n");
+            for word in ["Returns", "tomic"] {
+                assert!(header.contains(word), "{name} lacks {word}: {header}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_script_binds_its_arguments_to_names_before_it_does_anything() {
+        for (name, script) in super::all() {
+            let first_call = script.own.find("call(").unwrap_or(script.own.len());
+            let behind = &script.own[first_call..];
+            let fixed = (5..=11).map(|n| format!("ARGV[{n}]"));
+            let late: Vec<_> = fixed.filter(|word| behind.contains(word)).collect();
+            assert!(late.is_empty(), "{name} uses {late:?} without a name");
             assert!(
-                ["Returns", "tomic"]
-                    .iter()
-                    .all(|word| script.body.contains(word)),
-                "{name}: {own}"
+                !script.own.contains("KEYS["),
+                "{name}: the context has the tag"
             );
         }
     }

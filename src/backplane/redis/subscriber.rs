@@ -1,8 +1,10 @@
-//! One subscriber connection, owned by one task that subscribes, and read by another.
+//! One subscriber connection. One task subscribes and unsubscribes on it, another reads its events.
 //!
-//! What fred leaves to us: `subscribe` returns before Redis has it, so a PING behind it, on the same connection, confirms
-//! it; its own re-subscribing puts many channels into one call and mixes replies up, so we do it channel by channel; and
-//! a shard's `SSUBSCRIBE` is confirmed by its own reply, one at a time. No other command ever runs on the connection.
+//! fred leaves some things to this module. Its `subscribe` returns before Redis has processed the
+//! command, so a PING behind it on the same connection confirms the subscription. Its own
+//! re-subscribing puts many channels into one command and mixes up the replies, so channels are
+//! subscribed one by one here. In a cluster each `SSUBSCRIBE` is confirmed by its own reply, one at a
+//! time. No other command ever runs on the connection.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -19,20 +21,24 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::RedisSettings;
+use super::fault::Fault;
+use super::frame;
 use super::keys::{Partition, channel};
-use super::link::{Fault, Tally, client_settings, drive};
-use super::{frame, link};
+use super::link::{Tally, client_settings, drive};
 use crate::backplane::{BusSink, BusTopic};
 
-/// Events that may wait to be read; more are dropped, and we catch up.
-const EVENTS: usize = 65_536;
-/// Requests that may wait for the task.
-const REQUESTS: usize = 4096;
+/// Events that may wait to be read. Further events are dropped, and the sink is told so.
+const EVENT_QUEUE: usize = 65_536;
+/// Requests that may wait for the task. Further subscriptions are refused.
+const REQUEST_QUEUE: usize = 4096;
 /// Topics that one PING confirms.
-const AT_ONCE: usize = 256;
-/// How often an idle connection is tried, and a failed renewal repeated.
+const TOPICS_PER_PING: usize = 256;
+/// How often an idle connection is probed, and a failed renewal is repeated.
 const TICK: Duration = Duration::from_secs(1);
+/// How long the goodbye to a server may take.
+const QUIT_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// The subscribed topics, by their channels.
 type Topics = Arc<RwLock<HashMap<String, BusTopic>>>;
 type Sink = Arc<OnceLock<Arc<dyn BusSink>>>;
 type Reply = oneshot::Sender<Result<(), Fault>>;
@@ -40,10 +46,11 @@ type Reply = oneshot::Sender<Result<(), Fault>>;
 enum Request {
     Subscribe(BusTopic, Reply),
     Unsubscribe(BusTopic),
+    /// Subscribe again to the topics of these partitions.
     Renew(Vec<Partition>),
 }
 
-/// The way to the connection's task.
+/// A handle to the connection and its tasks.
 pub(super) struct Subscriber {
     requests: mpsc::Sender<Request>,
     client: SubscriberClient,
@@ -55,24 +62,25 @@ impl Subscriber {
     pub(super) fn new(
         config: &Config,
         settings: &RedisSettings,
-        sharded: bool,
+        is_cluster: bool,
         sink: Sink,
         tally: Arc<Tally>,
     ) -> Self {
         let (performance, connection, reconnect) = client_settings(settings, 32);
         let mut config = config.clone();
         config.fail_fast = false;
-        // Pushes can be told from replies.
+        // RESP3 distinguishes pushed events from replies.
         config.version = RespVersion::RESP3;
         let client =
             SubscriberClient::new(config, Some(performance), Some(connection), Some(reconnect));
-        // fred's setting would give all of its ten queues this size, which costs 50 MB a client; only this one needs it.
+        // fred's setting would give this size to all of its ten queues, which costs 50 MB per
+        // client. Only this one needs it.
         client
             .inner()
             .notifications
             .pubsub
-            .store(Arc::new(broadcast::channel(EVENTS).0));
-        let (requests, inbox) = mpsc::channel(REQUESTS);
+            .store(Arc::new(broadcast::channel(EVENT_QUEUE).0));
+        let (requests, inbox) = mpsc::channel(REQUEST_QUEUE);
         let topics = Topics::default();
         let options = Options {
             fail_fast: true,
@@ -81,12 +89,12 @@ impl Subscriber {
         let task = Task {
             client: client.with_options(&options),
             timeout: settings.command_timeout,
-            sharded,
+            is_cluster,
             topics: topics.clone(),
             sink: sink.clone(),
             tally: tally.clone(),
             reconnects: client.reconnect_rx(),
-            stale: None,
+            stale: Stale::Nothing,
         };
         let reader = read(client.message_rx(), topics, sink, tally.clone());
         let tasks = vec![
@@ -107,22 +115,25 @@ impl Subscriber {
     }
 
     /// Waits until the connection is up.
-    pub(super) async fn connected(&self) {
+    pub(super) async fn wait_for_connect(&self) {
         let _ = self.client.wait_for_connect().await;
     }
 
+    /// Subscribes to the topic, and returns when Redis has confirmed it.
     pub(super) async fn subscribe(&self, topic: &BusTopic) -> Result<(), Fault> {
         if !self.client.is_connected() {
             return Err(Fault::unavailable("not connected"));
         }
-        let (reply, answer) = oneshot::channel();
-        let asked = self
-            .requests
-            .try_send(Request::Subscribe(topic.clone(), reply));
-        asked.map_err(|_| Fault::unavailable("too many subscriptions wait"))?;
-        match tokio::time::timeout(self.timeout, answer).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(Fault::unavailable("the node stops"))),
-            Err(_) => Err(Fault::unavailable("no answer in time")),
+        let (reply, result) = oneshot::channel();
+        let request = Request::Subscribe(topic.clone(), reply);
+        if self.requests.try_send(request).is_err() {
+            return Err(Fault::unavailable("too many subscriptions wait"));
+        }
+        match tokio::time::timeout(self.timeout, result).await {
+            Ok(result) => {
+                result.unwrap_or_else(|_| Err(Fault::unavailable("the node is stopping")))
+            }
+            Err(_) => Err(Fault::unavailable("no reply in time")),
         }
     }
 
@@ -133,7 +144,7 @@ impl Subscriber {
             .await;
     }
 
-    /// Which server has each slot, asked for anew; `None` when that can't be learned now.
+    /// The server of each slot, read from the cluster now; `None` if that fails.
     pub(super) async fn routing(&self) -> Option<ClusterRouting> {
         tokio::time::timeout(self.timeout, self.client.sync_cluster())
             .await
@@ -142,8 +153,10 @@ impl Subscriber {
         self.client.cached_cluster_state()
     }
 
+    /// Subscribes again to the topics of these partitions.
     pub(super) fn renew(&self, partitions: Vec<Partition>) {
-        // When the queue is full, the next look at the slots would not see a move again: a connection anew says it all.
+        // If the queue is full, the request is lost, and the next check of the slots wouldn't see
+        // the move again. A new connection renews everything.
         if self.requests.try_send(Request::Renew(partitions)).is_err() {
             let client = self.client.clone();
             tokio::spawn(async move { client.force_reconnection().await });
@@ -151,14 +164,14 @@ impl Subscriber {
     }
 
     pub(super) async fn close(&self) {
-        let _ = tokio::time::timeout(Duration::from_millis(500), self.client.quit()).await;
+        let _ = tokio::time::timeout(QUIT_TIMEOUT, self.client.quit()).await;
         for task in &self.tasks {
             task.abort();
         }
     }
 }
 
-/// Hands on what arrives.
+/// Passes events to the sink.
 async fn read(
     mut messages: broadcast::Receiver<Message>,
     topics: Topics,
@@ -169,7 +182,7 @@ async fn read(
         match messages.recv().await {
             Ok(message) => {
                 let topic = topics.read().get(&*message.channel).cloned();
-                // An ended subscription may still bring something.
+                // Events may arrive for a moment after a subscription has ended.
                 let (Some(topic), Some(sink)) = (topic, sink.get()) else {
                     continue;
                 };
@@ -179,17 +192,18 @@ async fn read(
                     .and_then(|payload| frame::decode(&topic, &payload));
                 match event {
                     Some(event) => sink.event(event),
-                    None => {
-                        tracing::warn!(channel = %message.channel, "redis: something that isn't ours was published")
-                    }
+                    None => tracing::warn!(
+                        channel = %message.channel,
+                        "redis: an event in an unknown format is ignored"
+                    ),
                 }
             }
             Err(broadcast::error::RecvError::Lagged(dropped)) => {
-                tracing::warn!(dropped, "redis: events came faster than they were taken");
+                tracing::warn!(dropped, "redis: the queue of events was full");
                 let all = topics.read().values().cloned().collect();
                 interrupt(&sink, &tally, all);
             }
-            // The client's channels are made anew when it connects for good.
+            // The client's queues are replaced when it is initialised again.
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
@@ -204,16 +218,45 @@ fn interrupt(sink: &Sink, tally: &Tally, topics: Vec<BusTopic>) {
     }
 }
 
+/// The topics that must be subscribed again.
+enum Stale {
+    Nothing,
+    Partitions(Vec<Partition>),
+    Everything,
+}
+
+impl Stale {
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    fn add(&mut self, partitions: Vec<Partition>) {
+        match self {
+            Self::Nothing => *self = Self::Partitions(partitions),
+            Self::Partitions(stale) => stale.extend(partitions),
+            Self::Everything => {}
+        }
+    }
+
+    fn contains(&self, topic: &BusTopic) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Partitions(partitions) => partitions.contains(&Partition::of_topic(topic)),
+            Self::Everything => true,
+        }
+    }
+}
+
+/// The task that owns the connection's subscriptions.
 struct Task {
     client: WithOptions<SubscriberClient>,
     timeout: Duration,
-    sharded: bool,
+    is_cluster: bool,
     topics: Topics,
     sink: Sink,
     tally: Arc<Tally>,
     reconnects: broadcast::Receiver<fred::types::config::Server>,
-    /// What has to be subscribed anew: partitions, or everything (`Some(None)`).
-    stale: Option<Option<Vec<Partition>>>,
+    stale: Stale,
 }
 
 impl Task {
@@ -223,96 +266,82 @@ impl Task {
         loop {
             tokio::select! {
                 biased;
-                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) = self.reconnects.recv() => self.stale = Some(None),
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) = self.reconnects.recv() => {
+                    self.stale = Stale::Everything;
+                }
                 request = inbox.recv() => {
                     let Some(request) = request else { return };
-                    self.answer(request, &mut inbox).await;
+                    self.process(request, &mut inbox).await;
                 }
                 _ = tick.tick() => {
-                    // A dead connection shows only when something is asked of it.
-                    let _ = self.confirm().await;
+                    // A dead connection is only noticed when a command runs on it.
+                    let _ = self.ping().await;
                 }
             }
             self.note_reconnects();
-            if self.stale.is_some() {
-                // When it fails, the next tick tries again.
+            if !self.stale.is_nothing() {
+                // After a failure the next tick tries again.
                 let _ = self.renew().await;
             }
         }
     }
 
-    /// Takes up a request, and with the first subscription all those that wait behind it.
-    async fn answer(&mut self, first: Request, inbox: &mut mpsc::Receiver<Request>) {
+    /// Processes a request, and together with a subscription all those that wait behind it.
+    async fn process(&mut self, first: Request, inbox: &mut mpsc::Receiver<Request>) {
         let mut wanted: Vec<(BusTopic, Reply)> = Vec::new();
         let mut next = Some(first);
         while let Some(request) = next.take() {
             match request {
                 Request::Subscribe(topic, reply) => wanted.push((topic, reply)),
                 Request::Unsubscribe(topic) => {
-                    self.subscribe_all(&mut wanted).await;
+                    self.subscribe_all(std::mem::take(&mut wanted)).await;
                     self.unsubscribe(&topic).await;
                 }
-                Request::Renew(partitions) => match &mut self.stale {
-                    Some(Some(stale)) => stale.extend(partitions),
-                    Some(None) => {}
-                    None => self.stale = Some(Some(partitions)),
-                },
+                Request::Renew(partitions) => self.stale.add(partitions),
             }
-            if wanted.len() < AT_ONCE {
+            if wanted.len() < TOPICS_PER_PING {
                 next = inbox.try_recv().ok();
             }
         }
-        self.subscribe_all(&mut wanted).await;
+        self.subscribe_all(wanted).await;
     }
 
-    async fn subscribe_all(&mut self, wanted: &mut Vec<(BusTopic, Reply)>) {
-        let wanted = std::mem::take(wanted);
+    /// Subscribes to topics, and replies when all of them are confirmed.
+    async fn subscribe_all(&mut self, wanted: Vec<(BusTopic, Reply)>) {
         if wanted.is_empty() {
             return;
         }
-        let known: Vec<bool> = wanted
-            .iter()
-            .map(|(topic, _)| {
-                self.topics
-                    .write()
-                    .insert(channel(topic), topic.clone())
-                    .is_some()
-            })
-            .collect();
-        let fresh: Vec<BusTopic> = wanted
-            .iter()
-            .zip(&known)
-            .filter(|(_, known)| !**known)
-            .map(|((topic, _), _)| topic.clone())
-            .collect();
-        let mut done = self.establish(&fresh).await;
-        // It may be the connection before that has them.
+        let mut added = Vec::new();
+        for (topic, _) in &wanted {
+            let earlier = self.topics.write().insert(channel(topic), topic.clone());
+            if earlier.is_none() {
+                added.push(topic.clone());
+            }
+        }
+        let mut result = self.establish(&added).await;
+        // The subscriptions may lie on a connection that has been replaced since.
         self.note_reconnects();
-        if done.is_ok() && self.stale.is_some() {
-            done = self.renew().await;
+        if result.is_ok() && !self.stale.is_nothing() {
+            result = self.renew().await;
         }
-        if done.is_err() {
-            for topic in &fresh {
-                self.unsubscribe(topic).await;
+        if result.is_err() {
+            for topic in added.drain(..) {
+                self.unsubscribe(&topic).await;
             }
         }
-        let mut unheard: HashSet<BusTopic> = if done.is_ok() {
-            fresh.into_iter().collect()
-        } else {
-            HashSet::new()
-        };
+        let mut unwanted: HashSet<BusTopic> = added.into_iter().collect();
         for (topic, reply) in wanted {
-            if reply.send(done.clone()).is_ok() {
-                unheard.remove(&topic);
+            if reply.send(result.clone()).is_ok() {
+                unwanted.remove(&topic);
             }
         }
-        // Whoever asked was told that it took too long.
-        for topic in &unheard {
+        // Their callers have given up, and take the subscription for failed.
+        for topic in &unwanted {
             self.unsubscribe(topic).await;
         }
     }
 
-    /// Subscribes, and waits until Redis has it.
+    /// Subscribes, and waits until Redis has confirmed all topics.
     async fn establish(&self, topics: &[BusTopic]) -> Result<(), Fault> {
         if topics.is_empty() {
             return Ok(());
@@ -320,85 +349,85 @@ impl Task {
         for topic in topics {
             self.tally
                 .round_trips
-                .fetch_add(u64::from(self.sharded), Ordering::Relaxed);
-            let asked = if self.sharded {
+                .fetch_add(u64::from(self.is_cluster), Ordering::Relaxed);
+            let result = if self.is_cluster {
                 self.client.ssubscribe(channel(topic)).await
             } else {
                 self.client.subscribe(channel(topic)).await
             };
-            asked.map_err(|error| self.failed(&error.to_string()))?;
+            result.map_err(|error| self.failure(&error.to_string()))?;
         }
-        if self.sharded {
+        if self.is_cluster {
             Ok(())
         } else {
-            self.confirm().await
+            self.ping().await
         }
     }
 
-    async fn confirm(&self) -> Result<(), Fault> {
+    /// Waits for the reply to a PING, which comes behind those to all earlier commands.
+    async fn ping(&self) -> Result<(), Fault> {
         self.tally.round_trips.fetch_add(1, Ordering::Relaxed);
         let ping = tokio::time::timeout(self.timeout, self.client.ping::<()>(None)).await;
         match ping {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.failed(&error.to_string())),
-            Err(_) => Err(self.failed("no answer in time")),
+            Ok(Err(error)) => Err(self.failure(&error.to_string())),
+            Err(_) => Err(self.failure("no reply in time")),
         }
     }
 
-    fn failed(&self, why: &str) -> Fault {
+    fn failure(&self, reason: &str) -> Fault {
         self.tally.errors.fetch_add(1, Ordering::Relaxed);
-        link::Fault::unavailable(why)
+        Fault::unavailable(reason)
     }
 
     async fn unsubscribe(&self, topic: &BusTopic) {
         let channel = channel(topic);
         self.topics.write().remove(&channel);
-        let _ = if self.sharded {
+        let _ = if self.is_cluster {
             self.client.sunsubscribe(channel).await
         } else {
             self.client.unsubscribe(channel).await
         };
     }
 
+    /// Everything is stale if the connection was replaced.
     fn note_reconnects(&mut self) {
         while let Ok(_) | Err(broadcast::error::TryRecvError::Lagged(_)) =
             self.reconnects.try_recv()
         {
-            self.stale = Some(None);
+            self.stale = Stale::Everything;
         }
     }
 
-    /// Subscribes anew to what the connection may have lost, and says that events may be missing.
+    /// Subscribes again to the stale topics, and reports that their events may have been lost.
     async fn renew(&mut self) -> Result<(), Fault> {
-        if self.sharded {
-            // On a connection of its own. With an old map each subscription would be sent round. fred tries for as long
-            // as a server that it knows is away, and all that is asked of this task waits.
+        if self.is_cluster {
+            // With an outdated map of slots each subscription would be redirected. This uses a
+            // connection of its own. The timeout is needed because fred keeps trying while a server
+            // that it knows is down, and all requests to this task would wait.
             let _ = tokio::time::timeout(self.timeout, self.client.sync_cluster()).await;
         }
-        while let Some(stale) = self.stale.take() {
-            let concerned = |topic: &BusTopic| match &stale {
-                None => true,
-                Some(partitions) => partitions.contains(&Partition::of_topic(topic)),
-            };
+        while !self.stale.is_nothing() {
+            let stale = std::mem::replace(&mut self.stale, Stale::Nothing);
             let topics: Vec<BusTopic> = self
                 .topics
                 .read()
                 .values()
-                .filter(|topic| concerned(topic))
+                .filter(|topic| stale.contains(topic))
                 .cloned()
                 .collect();
             if let Err(fault) = self.establish(&topics).await {
                 tracing::debug!(
                     ?fault,
                     topics = topics.len(),
-                    "redis: not subscribed anew yet"
+                    "redis: some topics are not subscribed again yet"
                 );
                 // The next tick, or the next connection, tries again.
-                self.stale = Some(stale);
+                self.stale = stale;
                 return Err(fault);
             }
             self.note_reconnects();
-            if self.stale.is_none() {
+            if self.stale.is_nothing() {
                 interrupt(&self.sink, &self.tally, topics);
             }
         }

@@ -1,4 +1,4 @@
-//! TLS to Redis that trusts an authority of one's own, and no other.
+//! TLS to Redis with an authority of one's own, which is the only one to be trusted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::StartError;
 
-/// Trusts what the PEM file holds.
-pub(super) fn trusting(ca: &Path) -> Result<TlsConfig, StartError> {
-    let wrong = |what: &str| StartError::BadCa(format!("{}: {what}", ca.display()));
-    let pem = std::fs::read(ca).map_err(|error| wrong(&error.to_string()))?;
+/// TLS settings that trust the certificates in the PEM file and no others.
+pub(super) fn trust_only(ca: &Path) -> Result<TlsConfig, StartError> {
+    let bad_ca = |reason: &str| StartError::BadCa(format!("{}: {reason}", ca.display()));
+    let pem = std::fs::read(ca).map_err(|error| bad_ca(&error.to_string()))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate =
-            certificate.map_err(|_| wrong("holds something else than certificates in PEM"))?;
+        let certificate = certificate
+            .map_err(|_| bad_ca("contains something other than certificates in PEM format"))?;
         roots
             .add(certificate)
-            .map_err(|error| wrong(&error.to_string()))?;
+            .map_err(|error| bad_ca(&error.to_string()))?;
     }
     if roots.is_empty() {
-        return Err(wrong("holds no certificate in PEM"));
+        return Err(bad_ca("contains no certificate in PEM format"));
     }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| wrong(&error.to_string()))?
+        .map_err(|error| bad_ca(&error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(TlsConnector::from(config).into())

@@ -1,137 +1,164 @@
-//! The order of a room's messages: hands the next one on, holds what comes too early, and reads the log where there is a hole.
+//! The order of a room's messages: delivers the next one, holds messages that arrive too early, and
+//! reads the log where one is missing.
 
-use std::collections::VecDeque;
+use super::super::context::Context;
+use super::super::feed::Cursor;
+use super::super::{Event, SharedEvent};
+use super::{FeedEvent, RoomFeed};
+use crate::backplane::{Entry, EntryKind, Result, Slice, Window};
+use crate::domain::{Continuity, Head, LogSpan};
 
-use super::super::worker::Context;
-use super::super::{Event, Shared};
-use super::{FeedEvent, RETRY, RoomFeed};
-use crate::backplane::{Entry, Result, Slice, Window};
-use crate::domain::{Continuity, Head};
+/// The most messages to hold while the log is read.
+const MAX_HELD_MESSAGES: usize = 1024;
+/// The most messages of one catch-up read.
+const CATCH_UP_PAGE: usize = 512;
 
-/// Messages held while the log is read; more are dropped, as the log has them.
-const HELD: usize = 1024;
-/// How many messages one catch-up read takes.
-const PAGE: usize = 512;
-
-#[derive(Default)]
+/// The feed's position in the log.
 pub(super) struct LogCursor {
-    /// Where the last message handed on lies in the numbering that was read last (it may be from an older one). `None` until
-    /// the first join tells where the log ends.
-    pub at: Option<Head>,
-    /// From where that numbering went on: it may be lost itself, and what it shares with its successor is still known.
-    pub past: Vec<Head>,
-    /// What arrived meanwhile, with the number of the read that was the last one begun then.
-    held: VecDeque<(u64, Entry)>,
-    /// A read is under way, or waits to be tried again.
-    reading: bool,
-    /// The ticket of the last read begun; later ones are greater.
-    reads: u64,
-    /// Something was dropped or asked for while reading, or before there was a cursor: read again.
-    again: bool,
-    /// The numbering is lost, and where it was left isn't known to the new one: members are told once it is seen which of
-    /// the kept messages they had not had.
-    lost: Option<Head>,
+    /// The last message delivered, in the numbering that was read last (the message itself may be
+    /// from an older one). The first join makes it known.
+    cursor: Cursor<Head, Entry>,
+    /// The positions at which that numbering continued earlier ones. A numbering may itself be
+    /// lost; these positions still show which messages it shares with its successor.
+    past: Vec<Head>,
+    purpose: ReadPurpose,
+}
+
+/// The reason for which the feed reads the log.
+#[derive(Debug, Default)]
+enum ReadPurpose {
+    /// To deliver the messages that it may have missed.
+    #[default]
+    CatchUp,
+    /// To find the message at which a new numbering goes on: the old one is lost, and the new one
+    /// doesn't know where. Live occupants are notified of the reset once a read shows which of the
+    /// kept messages they haven't received.
+    FindContinuation {
+        /// The position of live occupants in the numbering that was lost.
+        left: Head,
+    },
+}
+
+impl Default for LogCursor {
+    fn default() -> Self {
+        Self {
+            cursor: Cursor::new(MAX_HELD_MESSAGES),
+            past: Vec::new(),
+            purpose: ReadPurpose::default(),
+        }
+    }
 }
 
 impl LogCursor {
-    /// Where live members take themselves to be: in the numbering that was left, until they are told of its loss.
-    pub fn told(&self) -> Option<&Head> {
-        self.lost.as_ref().or(self.at.as_ref())
+    pub fn position(&self) -> Option<&Head> {
+        self.cursor.position()
     }
 
-    /// A numbering was lost, and members aren't told yet.
-    pub fn has_to_tell(&self) -> bool {
-        self.lost.is_some()
+    /// Begins at the log's end, as the first join has read it.
+    pub fn begin(&mut self, head: Head, past: Vec<Head>) {
+        self.cursor.set_position(head);
+        self.past = past;
     }
 
-    fn hold(&mut self, entry: Entry) {
-        if self.held.len() < HELD {
-            self.held.push_back((self.reads, entry));
-        } else {
-            self.again = true;
+    /// The position that live occupants know: in the numbering that was lost, until they are
+    /// notified of its loss.
+    pub fn occupants_position(&self) -> Option<&Head> {
+        match &self.purpose {
+            ReadPurpose::CatchUp => self.position(),
+            ReadPurpose::FindContinuation { left } => Some(left),
+        }
+    }
+
+    /// True while a numbering is lost and live occupants are not notified yet.
+    pub fn has_unreported_loss(&self) -> bool {
+        matches!(self.purpose, ReadPurpose::FindContinuation { .. })
+    }
+
+    /// True for a message that was kept from the lost numbering, and that live occupants have
+    /// received in it.
+    fn was_received_before_loss(&self, entry: &Entry) -> bool {
+        match &self.purpose {
+            ReadPurpose::CatchUp => false,
+            ReadPurpose::FindContinuation { left } => {
+                entry.epoch == left.epoch && entry.seq <= left.seq
+            }
         }
     }
 }
 
 impl RoomFeed {
     pub fn on_message(&mut self, context: &mut Context, entry: Entry, arrived: std::time::Instant) {
-        let Some(at) = self.log.at.as_ref().filter(|_| !self.log.reading) else {
-            self.log.hold(entry);
+        let Some(at) = self.log.cursor.ready() else {
+            self.log.cursor.hold(entry);
             return;
         };
         if entry.epoch == at.epoch && entry.seq <= at.seq {
             return;
         }
         if entry.epoch == at.epoch && entry.seq == at.seq + 1 {
-            self.hand_on(context, entry);
+            self.deliver_message(context, entry);
             context.counters.latency.observe(arrived.elapsed());
-            self.meet(context);
+            self.advance_awaiting_bus(context);
             return;
         }
-        self.log.hold(entry);
+        self.log.cursor.hold(entry);
         self.catch_up(context);
     }
 
-    /// To every live member, encoded once. Whoever has no room for it gets it, and what follows, at its own pace.
-    fn hand_on(&mut self, context: &mut Context, entry: Entry) {
-        let Some(at) = self.log.at.as_mut() else {
+    /// Offers the message to every live occupant, encoded once. An occupant without capacity for it
+    /// gets it, and the following ones, by a replay.
+    fn deliver_message(&mut self, context: &mut Context, entry: Entry) {
+        let Some(at) = self.log.cursor.position_mut() else {
             return;
         };
-        // The position counts in the numbering that was read, though the message may be from an older one that it goes on.
+        // The position counts in the numbering that was read, though the message may be from an
+        // older one that it continues.
         let before = std::mem::replace(&mut at.seq, entry.seq);
-        let (at, seq) = (at.clone(), entry.seq);
-        let shared = Shared::new(Event::Message(self.replays.own(entry)));
+        let (at, seq, kind) = (at.clone(), entry.seq, entry.kind);
+        let shared = SharedEvent::new(Event::Message(self.replays.prepare(entry)));
         self.replays.push(&at, &shared);
-        let (mut delivered, mut full) = (0, Vec::new());
-        for member in self.members.live().filter(|member| member.position < seq) {
-            if member.outlet.offer(&shared) {
+        if kind != EntryKind::Message {
+            // An entry of a newer node: the cursor has moved past it, and clients don't receive it.
+            return;
+        }
+        let (mut delivered, mut without_capacity) = (0, Vec::new());
+        for occupant in self.occupants.live() {
+            if occupant.position >= seq {
+                continue;
+            }
+            if occupant.outlet.offer(&shared) {
                 delivered += 1;
             } else {
-                full.push(member.outlet.conn().clone());
+                without_capacity.push(occupant.outlet.conn().clone());
             }
         }
         context.counters.delivered.add(delivered);
-        for conn in full {
-            self.fall_behind(
-                context,
-                &conn,
-                Head {
-                    epoch: at.epoch.clone(),
-                    seq: before,
-                },
-            );
+        for conn in without_capacity {
+            let last_received = Head {
+                epoch: at.epoch.clone(),
+                seq: before,
+            };
+            self.fall_behind(context, &conn, last_received);
         }
     }
 
-    /// Reads what came after the cursor. While a read is under way another one will follow it.
+    /// Reads the log after the feed's position. If a read is under way, another one will follow it.
     pub fn catch_up(&mut self, context: &mut Context) {
-        let Some(at) = self.log.at.as_ref().filter(|_| !self.log.reading) else {
-            self.log.again = true;
+        let Some((ticket, at)) = self.log.cursor.begin_read(context) else {
             return;
         };
-        self.log.reading = true;
-        self.log.again = false;
-        let (ticket, page_bytes) = (context.ticket(), context.page_bytes);
-        self.log.reads = ticket;
         context.counters.catch_ups.add(1);
-        let (log, room, after) = (context.backplane.log.clone(), self.room.clone(), at.seq);
-        context.read_room(&self.room, async move {
-            FeedEvent::CaughtUp(
-                ticket,
-                log.read(&room, Window::After(after), PAGE, page_bytes)
-                    .await,
-            )
+        let (log, room) = (context.backplane.log.clone(), self.room.clone());
+        let page_bytes = context.page_bytes;
+        context.read(&self.room, async move {
+            let slice = log.read(&room, Window::After(at.seq), CATCH_UP_PAGE, page_bytes);
+            FeedEvent::CaughtUp(ticket, slice.await)
         });
     }
 
-    /// Whether it is the read that the feed waits for: a feed that began anew may still get its forerunner's.
-    fn awaits(&self, ticket: u64) -> bool {
-        self.log.reading && self.log.reads == ticket
-    }
-
-    pub(super) fn on_catch_up_again(&mut self, context: &mut Context, ticket: u64) {
-        if self.awaits(ticket) {
-            self.log.reading = false;
+    pub(super) fn retry_catch_up(&mut self, context: &mut Context, ticket: u64) {
+        if self.log.cursor.awaits(ticket) {
+            self.log.cursor.finish_read();
             self.catch_up(context);
         }
     }
@@ -142,185 +169,175 @@ impl RoomFeed {
         ticket: u64,
         slice: Result<Slice>,
     ) {
-        if !self.awaits(ticket) {
+        if !self.log.cursor.awaits(ticket) {
             return;
         }
         let Ok(Slice { entries, span }) = slice else {
-            // `reading` stays set: what arrives is held until the next try.
-            context.ask_room(&self.room, async move {
-                tokio::time::sleep(RETRY).await;
-                FeedEvent::CatchUpAgain(ticket)
-            });
+            // The read counts as under way until the retry, so messages that arrive meanwhile are
+            // held.
+            context.retry(&self.room, FeedEvent::RetryCatchUp(ticket));
             return;
         };
-        self.log.reading = false;
-        let Some(at) = self.log.at.clone() else {
+        self.log.cursor.finish_read();
+        let end = span.head.seq;
+        if !self.enter_read_epoch(context, span) {
+            // The entries don't follow the new position.
+            self.catch_up(context);
             return;
-        };
-        let start = span.oldest.saturating_sub(1);
-        let continuity = span.continuity_after(&at, &self.log.past);
-        self.log.past = span.past;
-        if at.epoch != span.head.epoch && !matches!(continuity, Continuity::Lost { .. }) {
-            self.demote_ahead(context, &at);
         }
-        match continuity {
-            Continuity::Clean => {
-                self.log.at = Some(Head {
-                    epoch: span.head.epoch.clone(),
-                    seq: at.seq,
-                });
-                self.hand_on_all(context, entries);
-            }
-            Continuity::Trimmed => {
-                self.skip_to(
-                    context,
-                    Head {
-                        epoch: span.head.epoch.clone(),
-                        seq: start,
-                    },
-                    at.seq + 1,
-                );
-                self.hand_on_all(context, entries);
-            }
-            // What was read lies after a position that means nothing here: read again from where both agree.
-            Continuity::Lost {
-                last_shared: Some(end),
-            } => {
-                self.reset(
-                    context,
-                    Head {
-                        epoch: span.head.epoch.clone(),
-                        seq: end.max(start),
-                    },
-                    Some(end + 1),
-                );
-                self.catch_up(context);
-                return;
-            }
-            Continuity::Lost { last_shared: None } => {
-                self.log.lost.get_or_insert(at);
-                self.log.at = Some(Head {
-                    epoch: span.head.epoch.clone(),
-                    seq: start,
-                });
-                self.catch_up(context);
-                return;
-            }
-        }
-        if self
-            .log
-            .at
-            .as_ref()
-            .is_some_and(|at| at.seq < span.head.seq)
+        self.deliver_read(context, entries);
+        if let Some(at) = self.log.position()
+            && at.seq < end
         {
             self.catch_up(context);
             return;
         }
-        self.tell_lost(context);
-        self.merge_held(context);
-        self.unpark(context, ticket);
+        self.report_loss(context);
+        self.apply_held_messages(context);
+        self.resume_after_catch_up(context, ticket);
     }
 
-    /// What a read brought.
-    fn hand_on_all(&mut self, context: &mut Context, entries: Vec<Entry>) {
-        for entry in entries {
-            let Some(at) = self.log.at.clone().filter(|at| entry.seq == at.seq + 1) else {
-                continue;
-            };
-            if self
-                .log
-                .lost
-                .as_ref()
-                .is_some_and(|lost| entry.epoch == lost.epoch && entry.seq <= lost.seq)
-            {
-                // Kept from the numbering that was left: members had it.
-                self.log.at = Some(Head {
-                    epoch: at.epoch,
-                    seq: entry.seq,
-                });
-                continue;
+    /// Moves the feed's position into the epoch of the log that a catch-up has read. Returns true
+    /// when the entries of that read follow the new position.
+    fn enter_read_epoch(&mut self, context: &mut Context, span: LogSpan) -> bool {
+        let Some(at) = self.log.position().cloned() else {
+            return false;
+        };
+        let start_of_log = span.oldest.saturating_sub(1);
+        let continuity = span.continuity_after(&at, &self.log.past);
+        self.log.past = span.past;
+        let epoch = span.head.epoch;
+        if at.epoch != epoch && !matches!(continuity, Continuity::Lost { .. }) {
+            self.demote_ahead(context, &at);
+        }
+        match continuity {
+            Continuity::Clean => {
+                let seq = at.seq;
+                self.log.cursor.set_position(Head { epoch, seq });
+                true
             }
-            self.tell_lost(context);
-            self.hand_on(context, entry);
+            Continuity::Trimmed => {
+                let (seq, lost_from) = (start_of_log, at.seq + 1);
+                self.skip_to(context, Head { epoch, seq }, lost_from);
+                true
+            }
+            // The position means nothing in the new numbering. The feed goes on from the last
+            // message that both numberings share.
+            Continuity::Lost {
+                last_shared: Some(end),
+            } => {
+                let seq = end.max(start_of_log);
+                self.reset(context, Head { epoch, seq }, Some(end + 1));
+                false
+            }
+            Continuity::Lost { last_shared: None } => {
+                if !self.log.has_unreported_loss() {
+                    self.log.purpose = ReadPurpose::FindContinuation { left: at };
+                }
+                let seq = start_of_log;
+                self.log.cursor.set_position(Head { epoch, seq });
+                false
+            }
         }
     }
 
-    /// Tells of a lost numbering whose end nobody knows, once it is known where its successor goes on.
-    fn tell_lost(&mut self, context: &Context) {
-        if self.log.lost.take().is_some()
-            && let Some(at) = self.log.at.clone()
+    /// Delivers the entries that a catch-up has read.
+    fn deliver_read(&mut self, context: &mut Context, entries: Vec<Entry>) {
+        for entry in entries {
+            let was_received = self.log.was_received_before_loss(&entry);
+            let Some(at) = self.log.cursor.position_mut() else {
+                return;
+            };
+            if entry.seq != at.seq + 1 {
+                continue;
+            }
+            if was_received {
+                at.seq = entry.seq;
+                continue;
+            }
+            self.report_loss(context);
+            self.deliver_message(context, entry);
+        }
+    }
+
+    /// Notifies live occupants that a numbering is lost. The new numbering doesn't know where the
+    /// old one ended; it is called once a read has shown at which position the new one goes on.
+    fn report_loss(&mut self, context: &Context) {
+        let purpose = std::mem::take(&mut self.log.purpose);
+        if let ReadPurpose::FindContinuation { .. } = purpose
+            && let Some(at) = self.log.position().cloned()
         {
             self.reset(context, at, None);
         }
     }
 
-    /// Goes on with what was held. A message of another epoch that had arrived before the last read was begun is an old one.
-    pub(super) fn merge_held(&mut self, context: &mut Context) {
-        let mut kept = VecDeque::new();
-        for (read, entry) in std::mem::take(&mut self.log.held) {
-            let Some(at) = &self.log.at else { return };
-            if entry.epoch != at.epoch {
-                if read >= self.log.reads {
-                    kept.push_back((read, entry));
-                }
-            } else if entry.seq == at.seq + 1 {
-                self.hand_on(context, entry);
-            } else if entry.seq > at.seq && read >= self.log.reads {
-                // A read that was begun later would have brought it, if the log had it.
-                kept.push_back((read, entry));
+    /// Delivers the held messages that follow, and keeps those that a further read may connect.
+    /// Drops a message that had arrived before the last read began and still doesn't follow: in the
+    /// feed's epoch, the read would have returned it if the log had it; of another epoch, it
+    /// belongs to an old one.
+    pub(super) fn apply_held_messages(&mut self, context: &mut Context) {
+        let held = self.log.cursor.take_held();
+        let mut kept = Vec::new();
+        for (index, entry) in held.events.into_iter().enumerate() {
+            let Some(at) = self.log.position() else {
+                return;
+            };
+            let is_same_epoch = entry.epoch == at.epoch;
+            if is_same_epoch && entry.seq == at.seq + 1 {
+                self.deliver_message(context, entry);
+            } else if index >= held.covered && !(is_same_epoch && entry.seq <= at.seq) {
+                kept.push(entry);
             }
         }
-        let again = self.log.again || !kept.is_empty();
-        self.log.held = kept;
-        if again {
+        let read_again = self.log.cursor.take_read_again() || !kept.is_empty();
+        self.log.cursor.hold_again(kept);
+        if read_again {
             self.catch_up(context);
         }
-        self.meet(context);
+        self.advance_awaiting_bus(context);
     }
 
-    /// The log has been trimmed up to `head` before it was read: whoever wasn't beyond it is told what is lost.
+    /// The log was trimmed up to `head` before it was read. Notifies every live occupant that
+    /// hadn't got beyond it.
     fn skip_to(&mut self, context: &Context, head: Head, lost_from: u64) {
-        context.counters.resets.add(1);
-        let lost_from = Some(lost_from);
-        let shared = Shared::new(Event::RoomReset {
-            room: self.room.clone(),
-            head: head.clone(),
-            lost_from,
-        });
-        for member in self
-            .members
-            .live()
-            .filter(|member| member.position < head.seq)
-        {
-            member.outlet.deliver(&shared);
+        let shared = self.reset_event(context, &head, Some(lost_from));
+        for occupant in self.occupants.live() {
+            if occupant.position < head.seq {
+                occupant.outlet.deliver(&shared);
+            }
         }
-        self.log.at = Some(head);
+        self.log.cursor.set_position(head);
     }
 
-    /// Tells live members that another numbering goes on at `head`, and what may be lost.
+    /// Notifies live occupants that another numbering goes on at `head`, and which messages of the
+    /// old one may be lost.
     fn reset(&mut self, context: &Context, head: Head, lost_from: Option<u64>) {
+        let shared = self.reset_event(context, &head, lost_from);
+        for occupant in self.occupants.live_mut() {
+            // A position in the old numbering means nothing in the new one.
+            occupant.position = 0;
+            occupant.outlet.deliver(&shared);
+        }
+        self.log.cursor.set_position(head);
+    }
+
+    fn reset_event(&self, context: &Context, head: &Head, lost_from: Option<u64>) -> SharedEvent {
         context.counters.resets.add(1);
-        let shared = Shared::new(Event::RoomReset {
+        SharedEvent::new(Event::RoomReset {
             room: self.room.clone(),
             head: head.clone(),
             lost_from,
-        });
-        for member in self.members.live_mut() {
-            // The old numbering's position says nothing about the new one.
-            member.position = 0;
-            member.outlet.deliver(&shared);
-        }
-        self.log.at = Some(head);
+        })
     }
 
-    /// What the backplane says of the log's end, when the feed stood at `then`.
-    pub fn on_head(&mut self, context: &mut Context, then: &Head, now: Option<&Head>) {
-        let unmoved = self.log.at.as_ref() == Some(then) && !self.log.reading;
-        let differs = match now {
-            Some(now) => now != then,
-            None => then.seq > 0,
+    /// A comparison has read the log's head (`actual`) while the feed was at `seen`.
+    pub fn on_head(&mut self, context: &mut Context, seen: &Head, actual: Option<&Head>) {
+        let has_moved = self.log.cursor.ready() != Some(seen);
+        let differs = match actual {
+            Some(actual) => actual != seen,
+            None => seen.seq > 0,
         };
-        if unmoved && differs {
+        if differs && !has_moved {
             self.catch_up(context);
         }
     }

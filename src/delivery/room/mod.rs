@@ -1,13 +1,18 @@
-//! The feed of one room: its subscription, its members on this node, and where they stand.
+//! The feed of a room: its subscription, its connections on this node, and their positions in the
+//! room's log.
 //!
-//! The parts: [`messages`] keeps the log's order for all members, [`members`] lets one in, [`replay`] brings it to where the
-//! feed is, from the [`tail`] or what [`reading`] brings, and [`changes`] keeps the order of comings and goings.
+//! [`messages`] keeps the order of the log for all connections. [`attach`] adds a connection to the
+//! [`occupants`], and [`replay`] brings it to the feed's position, with messages from the [`tail`]
+//! or from the log ([`replay_reads`]). [`changes`] keeps the order of joins and leaves, which
+//! [`roster`] replaces by lists where necessary.
 
+mod attach;
 mod changes;
-mod members;
 mod messages;
-mod reading;
+mod occupants;
 mod replay;
+mod replay_reads;
+mod roster;
 mod tail;
 
 use std::ops::ControlFlow;
@@ -15,61 +20,54 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::worker::Context;
-use super::{Event, JoinRequest, Shared};
-use crate::backplane::{
-    BackplaneError, BusTopic, Changes, Joined, Result, Roster, Slice, Typing, Window,
-};
+use super::context::Context;
+use super::feed::Subscription;
+use super::requests::JoinRequest;
+use super::{Event, SharedEvent};
+use crate::backplane::{Changes, Joined, Result, Roster, Slice, Typing, Window};
 use crate::domain::{ConnId, Head, RoomChange, RoomId};
 use changes::ChangeCursor;
-use members::Members;
 use messages::LogCursor;
+use occupants::Occupants;
 use replay::Replays;
+use roster::RosterPurpose;
 
-pub(super) use tail::Budget;
+pub(super) use tail::TailBudget;
 
-/// How long a feed without members stays subscribed: a member who comes back within it finds it in place.
+/// How long a feed without connections stays subscribed. A connection that comes back within this
+/// time finds it in place.
 const LINGER: Duration = Duration::from_secs(5);
-/// How long to wait before a failed read is tried again.
-const RETRY: Duration = Duration::from_millis(500);
 
-/// What a feed had asked for.
-pub(crate) enum FeedEvent {
+/// The results of the tasks that a feed starts. A number is the ticket of the read or wait that it
+/// answers.
+pub(super) enum FeedEvent {
     Subscribed(Result<()>),
     Unsubscribed,
     Joined(JoinRequest, Result<Joined>),
-    /// The log after the feed's cursor, and which read it was.
+    /// The log after the feed's position.
     CaughtUp(u64, Result<Slice>),
-    CatchUpAgain(u64),
-    /// A part of the log for replays, and which read it was.
-    Read(u64, Result<Slice>),
-    ReadAgain(u64),
-    /// The member can take more; the number tells which of the connection's joins asked.
-    Roomy(ConnId, u64),
-    /// What waited before the next turn of the replays has been handled.
-    Turn,
-    Changed(u64, Result<Changes<RoomChange>>),
-    ChangesAgain(u64),
-    /// The newest state; the number, if any, is that of the read of changes that it stands for.
-    Roster(Option<u64>, Result<Roster>),
+    RetryCatchUp(u64),
+    /// A part of the log for replays.
+    ReplayRead(u64, Result<Slice>),
+    RetryReplayRead(u64),
+    /// The connection's outlet has capacity again; the ticket is that of its join.
+    Writable(ConnId, u64),
+    /// The commands that were queued before the next slice of replays have been processed.
+    NextSlice,
+    /// The changes after the feed's version.
+    Changes(u64, Result<Changes<RoomChange>>),
+    RetryChanges(u64),
+    /// The room's current occupants.
+    Roster(RosterPurpose, Result<Roster>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Subscription {
-    Pending,
-    Live,
-    Ending,
-}
-
-pub(crate) struct RoomFeed {
+pub(super) struct RoomFeed {
     room: RoomId,
-    subscription: Subscription,
-    /// Joins that wait for the subscription.
-    waiting: Vec<JoinRequest>,
-    /// Joins that the backplane has been asked for.
+    subscription: Subscription<JoinRequest>,
+    /// The number of joins that wait for an answer of the backplane.
     joining: usize,
     idle_since: Option<Instant>,
-    members: Members,
+    occupants: Occupants,
     log: LogCursor,
     replays: Replays,
     changes: ChangeCursor,
@@ -77,48 +75,35 @@ pub(crate) struct RoomFeed {
 
 impl RoomFeed {
     pub fn new(context: &Context, room: RoomId) -> Self {
-        let feed = Self {
+        context.subscribe(&room, FeedEvent::Subscribed);
+        Self {
             room,
-            subscription: Subscription::Pending,
-            waiting: Vec::new(),
+            subscription: Subscription::Pending(Vec::new()),
             joining: 0,
             idle_since: None,
-            members: Members::default(),
+            occupants: Occupants::default(),
             log: LogCursor::default(),
             replays: Replays::default(),
             changes: ChangeCursor::default(),
-        };
-        feed.subscribe(context);
-        feed
+        }
     }
 
-    fn subscribe(&self, context: &Context) {
-        let (bus, topic) = (
-            context.backplane.bus.clone(),
-            BusTopic::Room(self.room.clone()),
-        );
-        context.ask_room(&self.room, async move {
-            FeedEvent::Subscribed(bus.subscribe(&topic).await)
-        });
-    }
-
-    /// Joins go to the backplane only once the subscription is live: so nothing can fall between the two.
     pub fn join(&mut self, context: &mut Context, request: JoinRequest) {
         self.idle_since = None;
-        if self.subscription != Subscription::Live {
-            self.waiting.push(request);
+        let Some(request) = self.subscription.admit(request) else {
             return;
-        }
+        };
         self.joining += 1;
         let (presence, log) = (
             context.backplane.presence.clone(),
             context.backplane.log.clone(),
         );
-        context.ask_room(&self.room, async move {
+        context.spawn(&self.room, async move {
             let (conn, user) = (request.outlet.conn(), request.outlet.user());
-            let joined = match &request.member {
+            let joined = match &request.username {
                 Some(username) => presence.join(conn, user, username, &request.room).await,
-                // Only where the log ends is asked for; it gives one message, if it has any.
+                // Only the log's end is needed. A read returns at least one message, if there is
+                // one.
                 None => log
                     .read(&request.room, Window::Newest, 1, 1)
                     .await
@@ -129,86 +114,74 @@ impl RoomFeed {
     }
 
     pub fn leave(&mut self, context: &mut Context, conn: &ConnId) {
-        self.members.remove(conn);
-        self.look_idle(context);
+        self.occupants.remove(conn);
+        self.linger_if_idle(context);
     }
 
-    fn look_idle(&mut self, context: &mut Context) {
-        let idle = self.members.is_empty() && self.joining == 0 && self.waiting.is_empty();
-        if idle && self.idle_since.is_none() {
+    fn linger_if_idle(&mut self, context: &mut Context) {
+        let is_idle = self.occupants.is_empty() && self.joining == 0 && self.subscription.is_live();
+        if is_idle && self.idle_since.is_none() {
             let now = Instant::now();
             self.idle_since = Some(now);
             context.call_at(now + LINGER, &self.room);
         }
     }
 
-    pub fn on_due(&mut self, context: &mut Context, now: Instant) {
-        self.on_roster_due(context, now);
-        self.on_replays_due(context, now);
-        let idle = self.idle_since.is_some_and(|since| now >= since + LINGER);
-        if idle && self.subscription == Subscription::Live {
-            self.subscription = Subscription::Ending;
-            let (bus, topic) = (
-                context.backplane.bus.clone(),
-                BusTopic::Room(self.room.clone()),
-            );
-            context.ask_room(&self.room, async move {
-                bus.unsubscribe(&topic).await;
-                FeedEvent::Unsubscribed
-            });
+    pub fn on_timer(&mut self, context: &mut Context, now: Instant) {
+        self.on_roster_timer(context, now);
+        self.on_replay_timer(context, now);
+        let is_idle = self.idle_since.is_some_and(|since| now >= since + LINGER);
+        if is_idle && self.subscription.is_live() {
+            self.subscription.end();
+            context.unsubscribe(&self.room, FeedEvent::Unsubscribed);
         }
     }
 
-    /// Break: the feed has nobody left and can go.
-    pub fn on_answer(&mut self, context: &mut Context, answer: FeedEvent) -> ControlFlow<()> {
-        match answer {
+    /// `Break`: the feed has ended and is to be removed.
+    pub fn on_event(&mut self, context: &mut Context, event: FeedEvent) -> ControlFlow<()> {
+        match event {
             FeedEvent::Subscribed(Ok(())) => {
-                self.subscription = Subscription::Live;
-                for request in std::mem::take(&mut self.waiting) {
+                for request in self.subscription.confirm() {
                     self.join(context, request);
                 }
-                self.look_idle(context);
+                self.linger_if_idle(context);
             }
             FeedEvent::Subscribed(Err(error)) => {
-                self.refuse_waiting(&error);
+                for request in self.subscription.confirm() {
+                    let _ = request.accepted.send(Err(error.clone()));
+                }
                 return ControlFlow::Break(());
             }
             FeedEvent::Unsubscribed => {
-                if self.waiting.is_empty() {
+                if !self.subscription.restart() {
                     return ControlFlow::Break(());
                 }
-                // Someone came meanwhile: begin anew, as nothing that arrived before is connected to what comes.
+                // The feed begins anew, as events may be missing between those before the new
+                // subscription and after it.
                 self.log = LogCursor::default();
                 self.replays = Replays::default();
                 self.changes = ChangeCursor::default();
-                self.subscription = Subscription::Pending;
-                self.subscribe(context);
+                context.subscribe(&self.room, FeedEvent::Subscribed);
             }
             FeedEvent::Joined(request, joined) => {
                 self.joining -= 1;
                 match joined {
                     Ok(joined) => self.attach(context, request, joined),
-                    Err(error) => (request.reply)(Err(error)),
+                    Err(error) => drop(request.accepted.send(Err(error))),
                 }
-                self.look_idle(context);
+                self.linger_if_idle(context);
             }
             FeedEvent::CaughtUp(ticket, slice) => self.on_caught_up(context, ticket, slice),
-            FeedEvent::CatchUpAgain(ticket) => self.on_catch_up_again(context, ticket),
-            FeedEvent::Read(ticket, slice) => self.on_read(context, ticket, slice),
-            FeedEvent::ReadAgain(ticket) => self.on_read_again(context, ticket),
-            FeedEvent::Turn => self.on_turn(context),
-            FeedEvent::Roomy(conn, ticket) => self.on_roomy(context, &conn, ticket),
-            FeedEvent::Changed(ticket, changes) => self.on_changes(context, ticket, changes),
-            FeedEvent::ChangesAgain(ticket) => self.on_changes_again(context, ticket),
-            FeedEvent::Roster(ticket, roster) => self.on_roster(context, ticket, roster),
+            FeedEvent::RetryCatchUp(ticket) => self.retry_catch_up(context, ticket),
+            FeedEvent::ReplayRead(ticket, slice) => self.on_replay_read(context, ticket, slice),
+            FeedEvent::RetryReplayRead(ticket) => self.retry_replay_read(context, ticket),
+            FeedEvent::NextSlice => self.replay_slice(context),
+            FeedEvent::Writable(conn, ticket) => self.on_writable(context, &conn, ticket),
+            FeedEvent::Changes(ticket, changes) => self.on_changes(context, ticket, changes),
+            FeedEvent::RetryChanges(ticket) => self.retry_changes(context, ticket),
+            FeedEvent::Roster(purpose, roster) => self.on_roster(context, purpose, roster),
         }
         ControlFlow::Continue(())
-    }
-
-    fn refuse_waiting(&mut self, error: &BackplaneError) {
-        for request in self.waiting.drain(..) {
-            (request.reply)(Err(error.clone()));
-        }
     }
 
     pub fn on_interrupted(&mut self, context: &mut Context) {
@@ -216,26 +189,25 @@ impl RoomFeed {
         self.catch_up_changes(context);
     }
 
-    /// Typing is told to whoever is live; who is being replayed to will not miss it.
+    /// Delivers a typing event to every live connection of other users. A connection that is still
+    /// being replayed to doesn't need it.
     pub fn on_typing(&self, typing: Typing) {
         let user = typing.user.clone();
-        let shared = Shared::new(Event::Typing(typing));
-        for member in self
-            .members
-            .live()
-            .filter(|member| *member.outlet.user() != user)
-        {
-            member.outlet.deliver(&shared);
+        let shared = SharedEvent::new(Event::Typing(typing));
+        for occupant in self.occupants.live() {
+            if *occupant.outlet.user() != user {
+                occupant.outlet.deliver(&shared);
+            }
         }
     }
 
-    /// Where the feed stands, once it knows.
+    /// The feed's position in the log, once it is known.
     pub fn head(&self) -> Option<Head> {
-        self.log.at.clone()
+        self.log.position().cloned()
     }
 
-    /// The last change of membership that was seen, once one is known.
+    /// The version of the last change of occupants that was seen, once one is known.
     pub fn version(&self) -> Option<u64> {
-        self.changes.version
+        self.changes.version()
     }
 }

@@ -1,247 +1,290 @@
-//! Replays: each brings one member to where the feed is, from the room's tail, or from pages of the log that all who
-//! wait share.
+//! Replays: each brings one occupant to the feed's position, from the room's tail, or from pages of
+//! the log that all waiting occupants share.
 //!
-//! Who can be served takes turns, so that nobody's replay delays a live message. Who can't waits for the outlet, the feed,
-//! or [`super::reading`].
+//! Replays that can be served take turns, in slices, so that none of them delays a live message.
+//! The others wait for their outlet, for the feed, or for [`super::replay_reads`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::Shared;
-use super::super::worker::Context;
-use super::members::Stage;
-use super::reading::{Page, Reading};
-use super::tail::{Tail, keepable};
+use super::super::SharedEvent;
+use super::super::context::Context;
+use super::occupants::{Sent, Stage};
+use super::replay_reads::{Page, ReplayRead};
+use super::tail::{Tail, with_own_record};
 use super::{FeedEvent, RoomFeed};
 use crate::backplane::Entry;
 use crate::domain::{ConnId, Head};
 
-/// How many messages one page takes, and how many a member gets in one turn.
-pub(super) const PAGE: usize = 128;
-/// How many messages all members together get before whatever waits in the worker's queue has its turn.
-const TURN: usize = 512;
-/// What a member's turn costs besides its messages.
+/// The most messages of one page of the log, and the most that one occupant gets in one turn.
+pub(super) const REPLAY_PAGE: usize = 128;
+/// The most messages that all occupants of a room get in one slice. Then the commands in the
+/// worker's queue come first.
+const REPLAY_SLICE: usize = 512;
+/// The cost of one occupant's turn besides its messages, in messages.
 const TURN_COST: usize = 4;
-/// How long a joiner whose answer was ahead of the feed waits for the bus before the log is read.
-const AHEAD: Duration = Duration::from_millis(100);
+/// How long an occupant that is ahead of the feed waits for the bus before the feed reads the log.
+const BUS_WAIT: Duration = Duration::from_millis(100);
 
-/// What the replays of a room share.
+/// The state that the replays of a room share.
 #[derive(Default)]
 pub(super) struct Replays {
     pub tail: Option<Tail>,
     pub page: Option<Page>,
-    /// The read under way.
-    pub reading: Option<Reading>,
-    /// Who needs more of the log, with the ticket of the wait; the longest wait comes first.
+    /// The read that is under way, or waits to be retried.
+    pub read: Option<ReplayRead>,
+    /// The occupants that need more of the log, each with the ticket of its wait, in the order in
+    /// which the waits began.
     pub waiting: VecDeque<(ConnId, u64)>,
-    /// Who can be served; a turn is then under way.
-    pub ready: VecDeque<ConnId>,
-    /// Who is where the feed is, but was promised more: the bus is about to bring it.
-    ahead: Vec<ConnId>,
-    ahead_due: Option<Instant>,
+    /// The occupants that can be served. While there are any, a slice is scheduled.
+    pub queue: VecDeque<ConnId>,
+    /// The occupants that are at the feed's position, and were promised messages that the bus is
+    /// about to bring.
+    awaiting_bus: Vec<ConnId>,
+    bus_deadline: Option<Instant>,
 }
 
 impl Replays {
-    /// The tail, if the feed stands where it ends. Any other is of no more use.
+    /// The tail, if it ends at the feed's position. A tail that doesn't is dropped, as it is of no
+    /// further use.
     pub fn tail_at(&mut self, at: &Head) -> Option<&mut Tail> {
-        self.tail = self.tail.take().filter(|tail| tail.ends_at(at));
+        if let Some(tail) = &self.tail
+            && !tail.ends_at(at)
+        {
+            self.tail = None;
+        }
         self.tail.as_mut()
     }
 
-    /// The message as it is to be handed on: one to be kept must not hold more memory than its own.
-    pub fn own(&self, entry: Entry) -> Entry {
+    /// Prepares a message for delivery. One that the tail will keep gets memory of its own, so that
+    /// it doesn't keep a larger buffer alive.
+    pub fn prepare(&self, entry: Entry) -> Entry {
         if self.tail.is_some() {
-            keepable(entry)
+            with_own_record(entry)
         } else {
             entry
         }
     }
 
-    /// The feed hands on its next message.
-    pub fn push(&mut self, head: &Head, shared: &Shared) {
-        self.tail = self
-            .tail
-            .take()
-            .and_then(|mut tail| tail.push(head, shared).then_some(tail));
+    /// Adds the feed's next message to the tail. A tail that can't take it is dropped.
+    pub fn push(&mut self, head: &Head, shared: &SharedEvent) {
+        if let Some(tail) = &mut self.tail
+            && !tail.push(head, shared)
+        {
+            self.tail = None;
+        }
     }
 }
 
 impl RoomFeed {
-    /// Takes the member's replay on by at most a page; how many messages it got.
+    /// Sends the next part of the occupant's replay, at most a page. Returns the number of messages
+    /// sent.
     pub(super) fn advance(&mut self, context: &mut Context, conn: &ConnId) -> usize {
-        let Some(at) = self.log.at.clone() else {
+        let Some(at) = self.log.position().cloned() else {
             return 0;
         };
-        let Some(member) = self.members.get_mut(conn) else {
+        let Some(occupant) = self.occupants.get(conn) else {
             return 0;
         };
-        if member.replay.is_some() && member.outlet.is_closed() {
-            // Whoever waits for its replay goes on.
+        if occupant.replay.is_some() && occupant.outlet.is_closed() {
+            // This also ends the call that waits for the end of the replay.
             self.leave(context, conn);
             return 0;
         }
-        let Some(replay) = member.replay.as_mut().filter(|_| member.outlet.has_room()) else {
-            self.rest(context, conn, &at, false);
-            return 0;
-        };
-        let same = replay.epoch == at.epoch;
-        let tail = self.replays.tail_at(&at).filter(|_| same);
-        let (sent, overflowed) =
-            if let Some(entries) = tail.and_then(|tail| tail.after(member.position, PAGE)) {
-                member.take(&entries, true)
-            } else if let Some(page) = &self.replays.page
-                && let Some(entries) = page.after(&replay.epoch, member.position)
-            {
-                replay.epoch = page.span.head.epoch.clone();
-                // A page is so small that an outlet with room can take it.
-                member.take(entries, false)
-            } else {
-                (0, false)
-            };
-        context.counters.delivered.add(sent as u64);
-        if overflowed {
-            self.want_roster(context, true);
+        let sent = self.send_next(conn, &at);
+        context.counters.delivered.add(sent.messages as u64);
+        if sent.needs_roster {
+            self.schedule_full_roster(context);
         }
-        self.rest(context, conn, &at, sent > 0);
-        sent
+        self.set_next_stage(context, conn, &at, sent.messages);
+        sent.messages
     }
 
-    /// Where the member goes from here: live, on with its next turn, or to what it has to wait for.
-    fn rest(&mut self, context: &mut Context, conn: &ConnId, at: &Head, went_on: bool) {
-        let Some(member) = self.members.get_mut(conn) else {
+    /// Sends messages from the tail or from the page, whichever has the occupant's next one.
+    fn send_next(&mut self, conn: &ConnId, at: &Head) -> Sent {
+        let Some(occupant) = self.occupants.get_mut(conn) else {
+            return Sent::default();
+        };
+        let Some(replay) = &mut occupant.replay else {
+            return Sent::default();
+        };
+        if !occupant.outlet.has_capacity() {
+            return Sent::default();
+        }
+        let tail = self.replays.tail_at(at);
+        if replay.epoch == at.epoch
+            && let Some(tail) = tail
+            && let Some(messages) = tail.after(occupant.position, REPLAY_PAGE)
+        {
+            return occupant.send_while_capacity(&messages);
+        }
+        if let Some(page) = &self.replays.page
+            && let Some(messages) = page.after(&replay.epoch, occupant.position)
+        {
+            replay.epoch = page.span.head.epoch.clone();
+            // A page is small enough for any outlet that has capacity.
+            return occupant.send_all(messages);
+        }
+        Sent::default()
+    }
+
+    /// Decides how the replay goes on after `sent` messages: the occupant is live, or waits for its
+    /// next turn, or for something else.
+    fn set_next_stage(&mut self, context: &mut Context, conn: &ConnId, at: &Head, sent: usize) {
+        let Some(occupant) = self.occupants.get_mut(conn) else {
             return;
         };
-        let overflowed = member.open_if_due();
-        let arrived = member.position >= at.seq;
-        if let Some(replay) = member.replay.as_mut() {
-            // Who comes while live members are still to be told of a loss must not be told with them.
-            let same = replay.epoch == at.epoch && !self.log.has_to_tell();
-            if same && arrived && replay.opening.is_none() {
-                member.replay = None;
-            } else if !member.outlet.has_room() {
-                replay.stage = Stage::Full;
-                member.outlet.when_roomy(
-                    context.waker(&self.room, FeedEvent::Roomy(conn.clone(), member.ticket)),
-                );
-            } else if went_on {
-                self.make_ready(context, conn);
-            } else if !same {
-                // One of the two hasn't seen the other's epoch yet. The feed looks first, then the member.
-                replay.stage = Stage::Parked;
+        let needs_roster = occupant.open_if_due();
+        let is_at_feed = occupant.position >= at.seq;
+        if let Some(replay) = &mut occupant.replay {
+            // While live occupants are still to be notified of a loss, a new one must not become
+            // live and be notified too.
+            let is_same_epoch = replay.epoch == at.epoch && !self.log.has_unreported_loss();
+            if is_same_epoch && is_at_feed && replay.opening.is_none() {
+                occupant.replay = None;
+            } else if !occupant.outlet.has_capacity() {
+                replay.stage = Stage::AwaitingCapacity;
+                let event = FeedEvent::Writable(conn.clone(), occupant.ticket);
+                let waker = context.waker(&self.room, event);
+                occupant.outlet.when_writable(waker);
+            } else if sent > 0 {
+                self.enqueue(context, conn);
+            } else if !is_same_epoch {
+                // The feed or the occupant doesn't know the other's epoch yet. The feed reads the
+                // log first.
+                replay.stage = Stage::AwaitingCatchUp;
                 self.catch_up(context);
-            } else if arrived {
-                self.await_feed(context, conn);
+            } else if is_at_feed {
+                self.await_bus(context, conn);
             } else {
-                self.await_log(context, conn);
+                self.await_read(context, conn);
             }
         }
-        if overflowed {
-            self.want_roster(context, true);
+        if needs_roster {
+            self.schedule_full_roster(context);
         }
     }
 
-    pub(super) fn make_ready(&mut self, context: &Context, conn: &ConnId) {
-        self.members.set_stage(conn, Stage::Ready);
-        if self.replays.ready.is_empty() {
-            context.ask_room(&self.room, async { FeedEvent::Turn });
+    /// Queues the replay for its next turn.
+    pub(super) fn enqueue(&mut self, context: &Context, conn: &ConnId) {
+        self.occupants.set_stage(conn, Stage::Queued);
+        if self.replays.queue.is_empty() {
+            self.schedule_slice(context);
         }
-        self.replays.ready.push_back(conn.clone());
+        self.replays.queue.push_back(conn.clone());
     }
 
-    /// Serves members in turn, but not for long: what waits in the worker's queue comes in between.
-    pub(super) fn on_turn(&mut self, context: &mut Context) {
-        let mut left = TURN;
-        // Whoever is ready again is served after the others; `ready` isn't empty meanwhile, so that no second turn begins.
-        for _ in 0..self.replays.ready.len() {
-            let Some(conn) = self.replays.ready.front().cloned().filter(|_| left > 0) else {
+    /// The next slice comes after the commands that are in the worker's queue now.
+    fn schedule_slice(&self, context: &Context) {
+        context.spawn(&self.room, async { FeedEvent::NextSlice });
+    }
+
+    /// Gives each queued replay a turn, until the slice is used up.
+    pub(super) fn replay_slice(&mut self, context: &mut Context) {
+        let mut left = REPLAY_SLICE;
+        // A replay that is queued again gets its next turn in the next slice. The first entry is
+        // removed after its turn only, so the queue is never empty here and no second slice is
+        // scheduled.
+        for _ in 0..self.replays.queue.len() {
+            if left == 0 {
+                break;
+            }
+            let Some(conn) = self.replays.queue.front().cloned() else {
                 break;
             };
-            if self.members.stage(&conn) == Some(Stage::Ready) {
+            if self.occupants.stage(&conn) == Some(Stage::Queued) {
                 left = left.saturating_sub(TURN_COST + self.advance(context, &conn));
             }
-            self.replays.ready.pop_front();
+            self.replays.queue.pop_front();
         }
-        if self.replays.ready.is_empty() {
-            self.read_on(context);
+        if self.replays.queue.is_empty() {
+            self.start_next_read(context);
         } else {
-            context.ask_room(&self.room, async { FeedEvent::Turn });
+            self.schedule_slice(context);
         }
     }
 
-    pub(super) fn on_roomy(&mut self, context: &mut Context, conn: &ConnId, ticket: u64) {
-        let same_join = self
-            .members
-            .get_mut(conn)
-            .is_some_and(|member| member.ticket == ticket);
-        if same_join && self.members.stage(conn) == Some(Stage::Full) {
+    pub(super) fn on_writable(&mut self, context: &mut Context, conn: &ConnId, ticket: u64) {
+        let Some(occupant) = self.occupants.get(conn) else {
+            return;
+        };
+        let is_same_join = occupant.ticket == ticket;
+        if is_same_join && self.occupants.stage(conn) == Some(Stage::AwaitingCapacity) {
             self.advance(context, conn);
         }
     }
 
-    /// The member's answer was ahead of the feed.
-    fn await_feed(&mut self, context: &mut Context, conn: &ConnId) {
-        if !matches!(self.members.stage(conn), Some(Stage::Ahead(_))) {
-            self.members.set_stage(conn, Stage::Ahead(context.ticket()));
+    /// The occupant's acknowledgement was ahead of the feed: waits for the bus.
+    fn await_bus(&mut self, context: &mut Context, conn: &ConnId) {
+        if !self.is_awaiting_bus(conn) {
+            let stage = Stage::AwaitingBus(context.ticket());
+            self.occupants.set_stage(conn, stage);
         }
         self.keep_tail(context);
-        self.replays.ahead.push(conn.clone());
-        if self.replays.ahead_due.is_none() {
-            let due = Instant::now() + AHEAD;
-            self.replays.ahead_due = Some(due);
-            context.call_at(due, &self.room);
+        self.replays.awaiting_bus.push(conn.clone());
+        if self.replays.bus_deadline.is_none() {
+            let deadline = Instant::now() + BUS_WAIT;
+            self.replays.bus_deadline = Some(deadline);
+            context.call_at(deadline, &self.room);
         }
     }
 
-    /// The feed has gone on: who was ahead of it looks again.
-    pub(super) fn meet(&mut self, context: &mut Context) {
-        for conn in std::mem::take(&mut self.replays.ahead) {
-            if matches!(self.members.stage(&conn), Some(Stage::Ahead(_))) {
+    fn is_awaiting_bus(&self, conn: &ConnId) -> bool {
+        matches!(self.occupants.stage(conn), Some(Stage::AwaitingBus(_)))
+    }
+
+    /// The feed has moved on: advances the occupants that were ahead of it.
+    pub(super) fn advance_awaiting_bus(&mut self, context: &mut Context) {
+        for conn in std::mem::take(&mut self.replays.awaiting_bus) {
+            if self.is_awaiting_bus(&conn) {
                 self.advance(context, &conn);
             }
         }
     }
 
-    /// The feed has caught up, by that read of the log: members that waited for that look for themselves.
-    pub(super) fn unpark(&mut self, context: &mut Context, read: u64) {
-        let Some(at) = self.log.at.clone() else {
+    /// The feed has caught up with the read of that ticket: resumes the occupants that waited for
+    /// it.
+    pub(super) fn resume_after_catch_up(&mut self, context: &mut Context, read: u64) {
+        let Some(at) = self.log.position().cloned() else {
             return;
         };
-        self.replays.ahead.clear();
-        for conn in self.members.parked() {
-            let Some(member) = self.members.get(&conn) else {
+        self.replays.awaiting_bus.clear();
+        for conn in self.occupants.awaiting_feed() {
+            let Some(occupant) = self.occupants.get(&conn) else {
                 continue;
             };
-            let Some(replay) = &member.replay else {
+            let Some(replay) = &occupant.replay else {
                 continue;
             };
-            // The feed has seen all that there is, and not what the member was promised.
-            let overdue = member.position >= at.seq
-                && matches!(replay.stage, Stage::Ahead(asked) if asked < read);
-            if replay.epoch != at.epoch || overdue {
-                self.await_log(context, &conn);
+            // The read began after the occupant was promised messages, and the log doesn't have
+            // them.
+            let is_overdue = occupant.position >= at.seq
+                && matches!(replay.stage, Stage::AwaitingBus(since) if since < read);
+            if replay.epoch != at.epoch || is_overdue {
+                self.await_read(context, &conn);
             } else {
                 self.advance(context, &conn);
             }
         }
     }
 
-    pub(super) fn on_replays_due(&mut self, context: &mut Context, now: Instant) {
-        if self.replays.ahead_due.is_some_and(|due| due <= now) {
-            self.replays.ahead_due = None;
-            if self
-                .replays
-                .ahead
-                .iter()
-                .any(|conn| matches!(self.members.stage(conn), Some(Stage::Ahead(_))))
-            {
+    pub(super) fn on_replay_timer(&mut self, context: &mut Context, now: Instant) {
+        if let Some(deadline) = self.replays.bus_deadline
+            && deadline <= now
+        {
+            self.replays.bus_deadline = None;
+            let mut awaiting = self.replays.awaiting_bus.iter();
+            if awaiting.any(|conn| self.is_awaiting_bus(conn)) {
                 self.catch_up(context);
             }
         }
-        if let Some(tail) = self.replays.tail.as_mut().filter(|tail| tail.due <= now) {
-            if tail.is_used(now) {
-                context.call_at(tail.due, &self.room);
+        if let Some(tail) = &mut self.replays.tail
+            && tail.check_at <= now
+        {
+            if tail.is_in_use(now) {
+                context.call_at(tail.check_at, &self.room);
             } else {
                 self.replays.tail = None;
             }

@@ -1,7 +1,9 @@
-//! The end of a room's log, kept for a while by whom many come back to: replays are taken from it instead of the log.
+//! The end of a room's log, kept in memory while occupants come back to the room: their replays are
+//! served from it instead of the log.
 //!
-//! A tail begins with the first replay that has to be read, grows with what the feed hands on, and ends when nobody has
-//! used it for [`KEEP`]: so a room to which nobody comes back keeps nothing.
+//! A tail begins with the first replay that has to be read, grows with what the feed delivers, and
+//! is dropped when no replay has used it for [`IDLE_TIME`]. A room to which nobody comes back keeps
+//! nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,62 +13,67 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::{Event, Shared};
+use super::super::{Event, SharedEvent};
 use crate::backplane::Entry;
 use crate::domain::Head;
 
-/// The most messages of one room.
-pub(super) const MESSAGES: usize = 1024;
-/// The most memory of one room, in bytes.
-pub(super) const BYTES: usize = 1024 * 1024;
-/// How long a tail is kept that nobody uses.
-pub(super) const KEEP: Duration = Duration::from_secs(10);
-/// What an entry takes besides its texts, about.
-const OVERHEAD: usize = 256;
+/// The most messages in the tail of one room.
+pub(super) const MAX_MESSAGES: usize = 1024;
+/// The most memory of one room's tail, in bytes.
+pub(super) const MAX_BYTES: usize = 1024 * 1024;
+/// How long an unused tail is kept.
+pub(super) const IDLE_TIME: Duration = Duration::from_secs(10);
+/// About how many bytes an entry takes besides its record and its encoded form.
+const ENTRY_OVERHEAD: usize = 256;
 
-/// What all tails of a node may take together, and do.
+/// The memory that all tails of a node share.
 #[derive(Debug)]
-pub(crate) struct Budget {
-    most: usize,
-    taken: AtomicUsize,
+pub(crate) struct TailBudget {
+    limit: usize,
+    used: AtomicUsize,
 }
 
-impl Budget {
-    pub fn new(most: usize) -> Arc<Self> {
+impl TailBudget {
+    pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
-            most,
-            taken: AtomicUsize::new(0),
+            limit,
+            used: AtomicUsize::new(0),
         })
     }
 
-    pub fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
     }
 
-    fn left(&self) -> usize {
-        self.most.saturating_sub(self.taken())
+    fn available(&self) -> usize {
+        self.limit.saturating_sub(self.used())
     }
 
-    /// False, and nothing taken, when there isn't so much left.
-    fn take(&self, bytes: usize) -> bool {
-        let more = |taken: usize| taken.checked_add(bytes).filter(|taken| *taken <= self.most);
-        self.taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+    /// Returns false, and reserves nothing, when less than that is available.
+    fn reserve(&self, bytes: usize) -> bool {
+        let reserved = |used: usize| {
+            used.checked_add(bytes)
+                .filter(|reserved| *reserved <= self.limit)
+        };
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserved)
             .is_ok()
     }
 
-    fn give_back(&self, bytes: usize) {
-        self.taken.fetch_sub(bytes, Ordering::Relaxed);
+    fn release(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-/// What a message takes: its record, its encoded form, which is a little longer, and what holds them.
+/// About how many bytes a message takes: its record, its encoded form, which is a little longer,
+/// and their containers.
 fn weight(record: &Bytes) -> usize {
-    2 * record.len() + OVERHEAD
+    2 * record.len() + ENTRY_OVERHEAD
 }
 
-/// A message to keep. The record is copied: it may be a small part of what was read from a socket, and hold all of it.
-pub(super) fn keepable(entry: Entry) -> Entry {
+/// The entry with a copy of its record. The original record may be a small part of a buffer that
+/// was read from a socket, and would keep all of that buffer in memory.
+pub(super) fn with_own_record(entry: Entry) -> Entry {
     Entry {
         record: Bytes::copy_from_slice(&entry.record),
         ..entry
@@ -75,138 +82,158 @@ pub(super) fn keepable(entry: Entry) -> Entry {
 
 /// The last messages of a room, without a hole.
 pub(super) struct Tail {
-    /// The last one's place. Only a feed that stands exactly there is served.
+    /// The position of the last message. Only a feed at exactly this position is served.
     head: Head,
-    /// Each with its weight.
-    entries: VecDeque<(usize, Shared)>,
+    /// Each message with its weight.
+    entries: VecDeque<(usize, SharedEvent)>,
     bytes: usize,
-    /// It can't be made to reach further back.
-    full: bool,
-    used: Instant,
-    /// When the feed is to look whether it is still used.
-    pub due: Instant,
-    budget: Arc<Budget>,
+    /// No message may be added before the first one any more.
+    front_closed: bool,
+    last_used: Instant,
+    /// When the feed has to check whether the tail is still in use.
+    pub check_at: Instant,
+    budget: Arc<TailBudget>,
+}
+
+/// How much can be added before the first message of a tail.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Capacity {
+    pub messages: usize,
+    /// Bytes of records.
+    pub bytes: usize,
 }
 
 impl Tail {
-    /// An empty one, for a feed that stands at `head`.
-    pub fn begin(head: Head, budget: Arc<Budget>) -> Self {
-        let used = Instant::now();
+    /// An empty tail for a feed at that position.
+    pub fn new(head: Head, budget: Arc<TailBudget>) -> Self {
+        let last_used = Instant::now();
         Self {
             head,
             entries: VecDeque::new(),
             bytes: 0,
-            full: false,
-            used,
-            due: used + KEEP,
+            front_closed: false,
+            last_used,
+            check_at: last_used + IDLE_TIME,
             budget,
         }
     }
 
-    /// The first number it has; one behind its end while it is empty.
-    pub fn first(&self) -> u64 {
+    /// The `seq` of the first message; that of the next message while the tail is empty.
+    pub fn first_seq(&self) -> u64 {
         self.head.seq + 1 - self.entries.len() as u64
     }
 
-    /// How many it has.
-    pub fn kept(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether a feed that stands there may use it.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// True when a feed at that position may use the tail.
     pub fn ends_at(&self, head: &Head) -> bool {
         self.head == *head
     }
 
-    /// False when nobody has used it for a while; otherwise the next time to look is set.
-    pub fn is_used(&mut self, now: Instant) -> bool {
-        self.due = self.used + KEEP;
-        self.due > now
+    /// False when no replay has used the tail for [`IDLE_TIME`]. Otherwise sets the next time to
+    /// check.
+    pub fn is_in_use(&mut self, now: Instant) -> bool {
+        self.check_at = self.last_used + IDLE_TIME;
+        self.check_at > now
     }
 
-    /// How many messages, and how many bytes of records, can be put before its first. `None`: no more.
-    pub fn spare(&self) -> Option<(usize, usize)> {
-        let bytes = (BYTES.saturating_sub(self.bytes)).min(self.budget.left());
-        let messages = (MESSAGES - self.entries.len()).min(bytes / OVERHEAD);
-        (!self.full && messages > 0).then_some((messages, bytes / 2))
+    /// How much can be added before the first message; `None` for nothing.
+    pub fn capacity_before(&self) -> Option<Capacity> {
+        if self.front_closed {
+            return None;
+        }
+        let bytes = MAX_BYTES
+            .saturating_sub(self.bytes)
+            .min(self.budget.available());
+        let messages = (MAX_MESSAGES - self.entries.len()).min(bytes / ENTRY_OVERHEAD);
+        if messages == 0 {
+            return None;
+        }
+        Some(Capacity {
+            messages,
+            bytes: bytes / 2,
+        })
     }
 
-    /// Nothing more is to be put before its first message.
+    /// Allows no further message before the first one.
     pub fn close_front(&mut self) {
-        self.full = true;
+        self.front_closed = true;
     }
 
-    /// The feed goes on by this message. False when it doesn't follow, or there is no memory for it: the tail is of no
-    /// more use then.
+    /// Adds the feed's next message. Returns false when the message doesn't follow the last one, or
+    /// there is no memory for it: the tail is of no further use then.
     #[must_use]
-    pub fn push(&mut self, head: &Head, shared: &Shared) -> bool {
+    pub fn push(&mut self, head: &Head, shared: &SharedEvent) -> bool {
         let Event::Message(entry) = shared.event() else {
             return false;
         };
         let weight = weight(&entry.record);
         if head.epoch != self.head.epoch
             || head.seq != self.head.seq + 1
-            || !self.budget.take(weight)
+            || !self.budget.reserve(weight)
         {
             return false;
         }
         self.head.seq = head.seq;
         self.bytes += weight;
         self.entries.push_back((weight, shared.clone()));
-        while self.entries.len() > MESSAGES || self.bytes > BYTES {
+        while self.entries.len() > MAX_MESSAGES || self.bytes > MAX_BYTES {
             let Some((weight, _)) = self.entries.pop_front() else {
                 break;
             };
             self.bytes -= weight;
-            self.budget.give_back(weight);
+            self.budget.release(weight);
         }
         true
     }
 
-    /// Puts what was read before its first message, as much as it may hold. What doesn't lie right before it is left.
+    /// Adds entries before the first message, the newest first, as many as the tail may hold. Skips
+    /// an entry that doesn't lie directly before the first message.
     pub fn prepend(&mut self, entries: Vec<Entry>) {
         for entry in entries.into_iter().rev() {
-            if entry.seq + 1 != self.first() {
+            if entry.seq + 1 != self.first_seq() {
                 continue;
             }
             let weight = weight(&entry.record);
-            let fits = self.entries.len() < MESSAGES && self.bytes + weight <= BYTES;
-            if !fits || !self.budget.take(weight) {
-                self.full = true;
+            let fits = self.entries.len() < MAX_MESSAGES && self.bytes + weight <= MAX_BYTES;
+            if !fits || !self.budget.reserve(weight) {
+                self.close_front();
                 return;
             }
             self.bytes += weight;
-            self.entries
-                .push_front((weight, Shared::new(Event::Message(keepable(entry)))));
+            let shared = SharedEvent::new(Event::Message(with_own_record(entry)));
+            self.entries.push_front((weight, shared));
         }
     }
 
-    /// At most `most` messages after `seq`. `None` when it doesn't have the next one.
-    pub fn after(&mut self, seq: u64, most: usize) -> Option<Vec<Shared>> {
-        let place = usize::try_from((seq + 1).checked_sub(self.first())?).ok()?;
-        if place >= self.entries.len() {
+    /// At most `limit` messages after `seq`. `None` when the tail doesn't have the next one.
+    pub fn after(&mut self, seq: u64, limit: usize) -> Option<Vec<SharedEvent>> {
+        let index = usize::try_from((seq + 1).checked_sub(self.first_seq())?).ok()?;
+        if index >= self.entries.len() {
             return None;
         }
-        self.used = Instant::now();
-        Some(
-            self.entries
-                .range(place..)
-                .take(most)
-                .map(|(_, shared)| shared.clone())
-                .collect(),
-        )
+        self.last_used = Instant::now();
+        let following = self.entries.range(index..).take(limit);
+        Some(following.map(|(_, shared)| shared.clone()).collect())
     }
 }
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        self.budget.give_back(self.bytes);
+        self.budget.release(self.bytes);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backplane::EntryKind;
     use crate::domain::{Epoch, Timestamp};
 
     fn entry(seq: u64, bytes: usize) -> Entry {
@@ -214,14 +241,15 @@ mod tests {
             seq,
             epoch: Epoch::trusted("e1"),
             at: Timestamp(0),
+            kind: EntryKind::Message,
             record: vec![b'x'; bytes].into(),
         }
     }
 
-    fn tail(at: u64, most: usize) -> (Tail, Arc<Budget>) {
-        let budget = Budget::new(most);
+    fn tail(at: u64, limit: usize) -> (Tail, Arc<TailBudget>) {
+        let budget = TailBudget::new(limit);
         (
-            Tail::begin(
+            Tail::new(
                 Head {
                     epoch: Epoch::trusted("e1"),
                     seq: at,
@@ -237,27 +265,27 @@ mod tests {
             epoch: entry.epoch.clone(),
             seq: entry.seq,
         };
-        tail.push(&head, &Shared::new(Event::Message(entry)))
+        tail.push(&head, &SharedEvent::new(Event::Message(entry)))
     }
 
     fn seqs(tail: &mut Tail, after: u64) -> Option<Vec<u64>> {
-        let seq = |shared: &Shared| {
+        let seq = |shared: &SharedEvent| {
             if let Event::Message(entry) = shared.event() {
                 entry.seq
             } else {
                 0
             }
         };
-        Some(tail.after(after, MESSAGES)?.iter().map(seq).collect())
+        Some(tail.after(after, MAX_MESSAGES)?.iter().map(seq).collect())
     }
 
     #[test]
-    fn it_grows_at_both_ends_and_has_no_hole() {
+    fn a_tail_grows_at_both_ends_and_has_no_hole() {
         let (mut tail, _) = tail(10, usize::MAX);
         assert_eq!(seqs(&mut tail, 10), None);
         assert!(push(&mut tail, entry(11, 1)));
         tail.prepend(vec![entry(7, 1), entry(8, 1)]);
-        assert_eq!(tail.first(), 11, "9 and 10 are missing");
+        assert_eq!(tail.first_seq(), 11, "9 and 10 are missing");
         tail.prepend((8..=10).map(|seq| entry(seq, 1)).collect());
         assert!(push(&mut tail, entry(12, 1)));
         assert_eq!(seqs(&mut tail, 7), Some(vec![8, 9, 10, 11, 12]));
@@ -275,33 +303,35 @@ mod tests {
     }
 
     #[test]
-    fn it_keeps_within_its_messages_and_bytes() {
+    fn a_tail_keeps_within_its_limits_of_messages_and_bytes() {
         let (mut full, budget) = tail(0, usize::MAX);
         for seq in 1..=5000 {
             assert!(push(&mut full, entry(seq, 1)));
         }
         assert_eq!(
-            (full.entries.len(), full.first(), full.spare()),
-            (MESSAGES, 5001 - MESSAGES as u64, None)
+            (full.entries.len(), full.first_seq(), full.capacity_before()),
+            (MAX_MESSAGES, 5001 - MAX_MESSAGES as u64, None)
         );
         for seq in 5001..=5100 {
             assert!(push(&mut full, entry(seq, 32 * 1024)));
-            assert!(full.bytes <= BYTES);
+            assert!(full.bytes <= MAX_BYTES);
         }
-        assert_eq!(full.entries.len(), BYTES / (64 * 1024 + OVERHEAD));
-        assert_eq!(budget.taken(), full.bytes);
+        assert_eq!(full.entries.len(), MAX_BYTES / (64 * 1024 + ENTRY_OVERHEAD));
+        assert_eq!(budget.used(), full.bytes);
         drop(full);
-        assert_eq!(budget.taken(), 0);
+        assert_eq!(budget.used(), 0);
         let (mut read, _) = tail(100, usize::MAX);
         read.prepend((1..=100).map(|seq| entry(seq, 32 * 1024)).collect());
-        assert!(read.bytes <= BYTES && read.entries.len() == 15 && read.spare().is_none());
+        assert!(
+            read.bytes <= MAX_BYTES && read.entries.len() == 15 && read.capacity_before().is_none()
+        );
         assert_eq!(seqs(&mut read, 98), Some(vec![99, 100]));
     }
 
     #[test]
-    fn all_of_them_keep_within_the_budget() {
+    fn all_tails_together_keep_within_the_budget() {
         let (mut one, budget) = tail(0, 10_000);
-        let mut other = Tail::begin(
+        let mut other = Tail::new(
             Head {
                 epoch: Epoch::trusted("e1"),
                 seq: 9,
@@ -311,12 +341,12 @@ mod tests {
         assert!((1..=15).all(|seq| push(&mut one, entry(seq, 100))));
         other.prepend((1..=9).map(|seq| entry(seq, 100)).collect());
         assert_eq!(
-            (other.first(), budget.taken()),
+            (other.first_seq(), budget.used()),
             (4, 21 * 456),
             "as many as still fit"
         );
-        assert!(other.spare().is_none() && !push(&mut one, entry(16, 100)));
+        assert!(other.capacity_before().is_none() && !push(&mut one, entry(16, 100)));
         drop(one);
-        assert_eq!(budget.taken(), 6 * 456);
+        assert_eq!(budget.used(), 6 * 456);
     }
 }

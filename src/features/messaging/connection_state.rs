@@ -1,4 +1,5 @@
-//! What one connection is and where it is in: owned by whoever handles the connection's requests, one after another.
+//! The state of one connection: its user, its rooms and the users that it watches. Its owner is the
+//! code that processes the connection's requests, one after another.
 
 use std::sync::Arc;
 
@@ -10,41 +11,51 @@ use crate::domain::policy::{
 };
 use crate::domain::{Code, ConnId, Refusal, RoomId, UserId, Username};
 
-/// Makes the outlet of a connection once its user is known.
+/// Creates the outlet of a connection once its user is known.
 pub type MakeOutlet = Box<dyn Fn(&UserId) -> Arc<dyn Outlet> + Send + Sync>;
 
-/// A connection's user.
+/// The user of an authenticated connection.
 #[derive(Clone)]
 pub struct AuthenticatedUser {
-    /// Who.
+    /// The user's id.
     pub user: UserId,
-    /// Under which name.
+    /// The user's name.
     pub username: Username,
-    /// In which rooms this connection may be.
-    pub reach: RoomScope,
-    /// The way out to the connection.
+    /// The rooms that this connection may enter.
+    pub scope: RoomScope,
+    /// The connection's outgoing side.
     pub outlet: Arc<dyn Outlet>,
 }
 
-/// One connection.
+/// Whether a connection is in a room, as far as this node knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InRoom {
+    /// The backplane may count the connection there, because a call failed or its answer is still
+    /// to come. So the backplane has to be told when the connection is lost.
+    Possibly,
+    /// The join has succeeded.
+    Confirmed,
+}
+
+/// The state of one connection.
 pub struct ConnectionState {
     pub(super) conn: ConnId,
-    pub(super) member: Option<AuthenticatedUser>,
-    /// Rooms that the backplane may count this connection in; true for those it surely is in.
-    pub(super) rooms: HashMap<RoomId, bool>,
+    pub(super) user: Option<AuthenticatedUser>,
+    /// Every room in which the backplane may count this connection.
+    pub(super) rooms: HashMap<RoomId, InRoom>,
     pub(super) watched: HashSet<UserId>,
-    /// Whether it may hear broadcasts.
+    /// True while its outlet may be attached to broadcasts.
     pub(super) listens: bool,
     make_outlet: MakeOutlet,
 }
 
 impl ConnectionState {
-    /// A connection that hasn't said who it is.
+    /// The state of a connection that is not authenticated yet.
     #[must_use]
     pub fn new(conn: ConnId, make_outlet: MakeOutlet) -> Self {
         Self {
             conn,
-            member: None,
+            user: None,
             rooms: HashMap::default(),
             watched: HashSet::default(),
             listens: false,
@@ -52,90 +63,97 @@ impl ConnectionState {
         }
     }
 
-    /// In place of a session that was taken away.
+    /// Takes the place of a state that was moved out of its connection.
     #[must_use]
-    pub fn nobody() -> Self {
+    pub fn placeholder() -> Self {
         Self::new(
-            ConnId::trusted("nobody"),
-            Box::new(|_| unreachable!("a session of nobody is never bound")),
+            ConnId::trusted("placeholder"),
+            Box::new(|_| unreachable!("a placeholder is never bound to a user")),
         )
     }
 
-    /// Which connection.
+    /// The connection's id.
     #[must_use]
     pub fn conn(&self) -> &ConnId {
         &self.conn
     }
 
-    /// Its user.
+    /// The connection's user.
     ///
     /// # Errors
     /// `unauthorized` before `authenticate`.
-    pub fn member(&self) -> Result<&AuthenticatedUser, Refusal> {
-        self.member
+    pub fn authenticated(&self) -> Result<&AuthenticatedUser, Refusal> {
+        self.user
             .as_ref()
             .ok_or_else(|| Refusal::new(Code::Unauthorized, "authenticate first"))
     }
 
-    /// May the session enter the room?
+    /// A permit to join the room.
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`.
     pub fn may_join(&self, room: &RoomId) -> Result<Permit<Joining>, Refusal> {
-        policy::may_join(&self.member()?.reach, room)
+        policy::may_join(&self.authenticated()?.scope, room)
     }
 
-    /// May the session see what was said there?
+    /// A permit to read the room's messages and occupants.
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`, `not_in_room`.
     pub fn may_read(&self, room: &RoomId) -> Result<Permit<Reading>, Refusal> {
-        policy::may_read(&self.member()?.reach, self.standing(room), room)
+        policy::may_read(&self.authenticated()?.scope, self.relation(room), room)
     }
 
-    /// May the session say something there?
+    /// A permit to send to the room.
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`, `not_in_room`.
     pub fn may_send(&self, room: &RoomId) -> Result<Permit<Sending>, Refusal> {
-        policy::may_send(&self.member()?.reach, self.standing(room), room)
+        policy::may_send(&self.authenticated()?.scope, self.relation(room), room)
     }
 
-    /// May the session hear broadcasts?
+    /// A permit to receive broadcasts.
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`.
     pub fn may_listen(&self) -> Result<Permit<Listening>, Refusal> {
-        policy::may_listen(&self.member()?.reach)
+        policy::may_listen(&self.authenticated()?.scope)
     }
 
-    /// A user whom REST takes for a service is one of many over a socket.
-    fn standing(&self, room: &RoomId) -> Relation {
-        if self.rooms.get(room) == Some(&true) {
+    /// Never `Service`: over a connection, even a user that REST treats as a service has to join a
+    /// room.
+    fn relation(&self, room: &RoomId) -> Relation {
+        if self.is_in(room) {
             Relation::Occupant
         } else {
             Relation::Stranger
         }
     }
 
-    /// The rooms it may be in, as far as `reach` doesn't cover them.
-    pub(super) fn beyond(&self, reach: &RoomScope) -> Vec<RoomId> {
+    /// True when the connection has joined the room.
+    pub(super) fn is_in(&self, room: &RoomId) -> bool {
+        self.rooms.get(room) == Some(&InRoom::Confirmed)
+    }
+
+    /// The rooms of this connection that the scope doesn't cover.
+    pub(super) fn rooms_beyond(&self, scope: &RoomScope) -> Vec<RoomId> {
         self.rooms
             .keys()
-            .filter(|room| !reach.covers(room))
+            .filter(|room| !scope.covers(room))
             .cloned()
             .collect()
     }
 
-    pub(super) fn bind(&mut self, user: UserId, username: Username, reach: RoomScope) {
-        let outlet = match self.member.take() {
-            Some(member) => member.outlet,
+    /// Binds the connection to the user. A connection that was bound before keeps its outlet.
+    pub(super) fn bind(&mut self, user: UserId, username: Username, scope: RoomScope) {
+        let outlet = match self.user.take() {
+            Some(bound) => bound.outlet,
             None => (self.make_outlet)(&user),
         };
-        self.member = Some(AuthenticatedUser {
+        self.user = Some(AuthenticatedUser {
             user,
             username,
-            reach,
+            scope,
             outlet,
         });
     }

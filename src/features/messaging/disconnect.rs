@@ -1,4 +1,4 @@
-//! Ending all of a user's connections, on whichever node they are.
+//! Ending all connections of a user, on every node.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -6,61 +6,64 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Messaging;
-use crate::delivery::Disconnect;
+use crate::delivery::DisconnectUser;
 use crate::domain::{ConnId, Refusal, UserId};
 
-/// How long to wait for all nodes.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// When to say it again, as the bus may have lost it.
-const AGAIN: Duration = Duration::from_millis(200);
-/// How often to look whether it has happened.
-const LOOK: Duration = Duration::from_millis(20);
+/// How long to wait for the connections to end.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often to publish the request again, because the bus may have lost it.
+const REPUBLISH_INTERVAL: Duration = Duration::from_millis(200);
+/// How often to check whether the connections have ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What became of a user's connections.
+/// The outcome of ending a user's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disconnected {
-    /// Those that have ended.
+    /// The number of connections that have ended.
     pub ended: usize,
-    /// Those of which nobody has said so within a second: their node died, or can't reach the backplane now.
+    /// The number of connections that the backplane still counted after one second: their node
+    /// died, or can't reach the backplane now.
     pub remaining: usize,
 }
 
 impl Messaging {
-    /// Names who ends a user's connections on this node. Called once, within a tokio runtime.
-    pub fn on_disconnect(&self, end: Disconnect) {
-        self.delivery.on_disconnect(&self.backplane, end);
+    /// Sets the handler that ends a user's connections on this node. Called once, within a tokio
+    /// runtime.
+    pub fn on_disconnect(&self, disconnect: DisconnectUser) {
+        self.delivery.on_disconnect(&self.backplane, disconnect);
     }
 
-    /// Ends the connections that the user has now, in the whole cluster, and waits a second at most to see it done. The user's
-    /// tokens stay good: who shall not come back must get no new one, and have none that lasts.
+    /// Ends the connections that the user has now, in the whole cluster, and waits at most one
+    /// second until they have ended. The user's tokens stay valid: to keep a user out, issue no new
+    /// token, and only tokens that expire soon.
     ///
     /// # Errors
-    /// `unavailable`: some may have ended.
+    /// `unavailable`: some connections may have ended.
     pub async fn disconnect(&self, user: &UserId) -> Result<Disconnected, Refusal> {
         self.ready()?;
         let connections =
             async || Ok::<_, Refusal>(self.backplane.presence.connections(user).await?);
         let before: HashSet<ConnId> = connections().await?.into_iter().collect();
-        let until = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DISCONNECT_TIMEOUT;
         loop {
             self.backplane.bus.publish_disconnect(user).await?;
-            let again = Instant::now() + AGAIN;
+            let republish_at = Instant::now() + REPUBLISH_INTERVAL;
             loop {
                 let remaining = connections()
                     .await?
                     .iter()
                     .filter(|conn| before.contains(conn))
                     .count();
-                if remaining == 0 || Instant::now() >= until {
+                if remaining == 0 || Instant::now() >= deadline {
                     return Ok(Disconnected {
                         ended: before.len() - remaining,
                         remaining,
                     });
                 }
-                if Instant::now() >= again {
+                if Instant::now() >= republish_at {
                     break;
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         }
     }
@@ -80,15 +83,15 @@ mod tests {
     use crate::delivery::{Delivery, DeliverySettings};
     use crate::domain::{Limits, Username};
 
-    /// A bus that loses the first words that it is to pass on to all nodes.
-    struct Forgetful {
+    /// A bus that loses the first requests to disconnect.
+    struct LossyBus {
         inner: Arc<dyn Bus>,
         lost: usize,
-        said: Arc<AtomicUsize>,
+        published: Arc<AtomicUsize>,
     }
 
     #[async_trait]
-    impl Bus for Forgetful {
+    impl Bus for LossyBus {
         fn deliver_to(&self, sink: Arc<dyn BusSink>) {
             self.inner.deliver_to(sink);
         }
@@ -102,25 +105,26 @@ mod tests {
             self.inner.publish_typing(typing).await
         }
         async fn publish_disconnect(&self, user: &UserId) -> Result<()> {
-            if self.said.fetch_add(1, Ordering::SeqCst) < self.lost {
+            if self.published.fetch_add(1, Ordering::SeqCst) < self.lost {
                 return Ok(());
             }
             self.inner.publish_disconnect(user).await
         }
     }
 
-    /// What becomes of two connections when so many words are lost, and how often it was said.
+    /// Disconnects a user with two connections over a bus that loses the first `lost` requests.
+    /// Returns the outcome, and how often the request was published.
     async fn disconnect(lost: usize) -> (Disconnected, usize) {
         let embedded = memory::embedded(BackplaneLimits::default());
-        let said = Arc::new(AtomicUsize::new(0));
-        let bus = Arc::new(Forgetful {
+        let published = Arc::new(AtomicUsize::new(0));
+        let bus = Arc::new(LossyBus {
             inner: embedded.bus.clone(),
             lost,
-            said: said.clone(),
+            published: published.clone(),
         });
         let backplane = Backplane { bus, ..embedded };
         let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
-        let chat = Messaging::new(backplane.clone(), delivery, Limits::default());
+        let messaging = Messaging::new(backplane.clone(), delivery, Limits::default());
         let (ann, conns) = (
             UserId::trusted("ann"),
             [ConnId::trusted("one"), ConnId::trusted("two")],
@@ -133,24 +137,24 @@ mod tests {
                 .unwrap();
         }
         let presence = backplane.presence.clone();
-        chat.on_disconnect(Box::new(move |user| {
+        messaging.on_disconnect(Box::new(move |user| {
             let (presence, user, conns) = (presence.clone(), user.clone(), conns.clone());
             tokio::spawn(async move {
                 for conn in &conns {
-                    presence.lost(conn, &user, &[]).await;
+                    presence.connection_lost(conn, &user, &[]).await;
                 }
             });
         }));
-        // The node has to listen before anything is said.
+        // The node has to subscribe before the request is published.
         tokio::time::sleep(Duration::from_secs(1)).await;
         (
-            chat.disconnect(&ann).await.unwrap(),
-            said.load(Ordering::SeqCst),
+            messaging.disconnect(&ann).await.unwrap(),
+            published.load(Ordering::SeqCst),
         )
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_bus_loses_is_said_again() {
+    async fn a_request_that_the_bus_loses_is_published_again() {
         assert_eq!(
             disconnect(0).await,
             (
@@ -174,8 +178,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_never_answers_is_told_of() {
-        let (done, said) = disconnect(usize::MAX).await;
+    async fn connections_that_never_end_are_reported_as_remaining() {
+        let (done, published) = disconnect(usize::MAX).await;
         assert_eq!(
             done,
             Disconnected {
@@ -183,6 +187,6 @@ mod tests {
                 remaining: 2
             }
         );
-        assert!((4..=6).contains(&said), "{said}");
+        assert!((4..=6).contains(&published), "{published}");
     }
 }

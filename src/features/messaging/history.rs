@@ -1,34 +1,34 @@
-//! Reading back what was said.
+//! Reading the messages of a room's log.
 
 use super::Messaging;
-use crate::backplane::{Entry, Window};
+use crate::backplane::{Entry, EntryKind, Window};
 use crate::domain::policy::{Permit, Reading};
 use crate::domain::{Head, Refusal};
 
-/// Which messages to read.
+/// The part of the log to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryWindow {
-    /// The first ones after this `seq`.
+    /// The first messages after this `seq`.
     After(u64),
-    /// The last ones before this `seq`.
+    /// The last messages before this `seq`.
     Before(u64),
-    /// The last ones.
+    /// The last messages.
     Newest,
 }
 
-/// What was read.
+/// A part of the log.
 #[derive(Debug)]
 pub struct HistoryPage {
-    /// In rising `seq`.
+    /// The messages, in ascending `seq`.
     pub entries: Vec<Entry>,
-    /// True when the log has more in the direction that was asked for.
+    /// True when the log has more messages in the direction of the request.
     pub has_more: bool,
     /// The log's end at that moment.
     pub head: Head,
 }
 
 impl Messaging {
-    /// Messages of a room: at most `limit`, and fewer when they come to more than `max_bytes`.
+    /// Reads messages of a room: at most `limit`, and fewer when their records exceed `max_bytes`.
     ///
     /// # Errors
     /// `unavailable`.
@@ -40,27 +40,130 @@ impl Messaging {
         max_bytes: usize,
     ) -> Result<HistoryPage, Refusal> {
         self.ready()?;
-        let of_log = match window {
+        let mut window = match window {
             HistoryWindow::After(seq) => Window::After(seq),
             HistoryWindow::Before(seq) => Window::Before(seq),
             HistoryWindow::Newest => Window::Newest,
         };
-        let slice = self
-            .backplane
-            .log
-            .read(permit.room(), of_log, limit, max_bytes)
-            .await?;
-        let (entries, span) = (slice.entries, slice.span);
-        let has_more = match window {
-            HistoryWindow::After(_) => entries.last().is_some_and(|last| last.seq < span.head.seq),
-            HistoryWindow::Before(_) | HistoryWindow::Newest => {
-                entries.first().is_some_and(|first| first.seq > span.oldest)
+        loop {
+            let slice = self
+                .backplane
+                .log
+                .read(permit.room(), window, limit, max_bytes)
+                .await?;
+            let (mut entries, span) = (slice.entries, slice.span);
+            let (has_more, next) = match window {
+                Window::After(_) => {
+                    let last = entries.last().map(|entry| entry.seq);
+                    (
+                        last.is_some_and(|seq| seq < span.head.seq),
+                        last.map(Window::After),
+                    )
+                }
+                Window::Before(_) | Window::Newest => {
+                    let first = entries.first().map(|entry| entry.seq);
+                    (
+                        first.is_some_and(|seq| seq > span.oldest),
+                        first.map(Window::Before),
+                    )
+                }
+            };
+            // Clients don't get a newer node's entries. A page with nothing else is skipped: its
+            // reader could not ask for the page after it.
+            entries.retain(|entry| entry.kind == EntryKind::Message);
+            match next {
+                Some(next) if entries.is_empty() && has_more => window = next,
+                _ => {
+                    return Ok(HistoryPage {
+                        entries,
+                        has_more,
+                        head: span.head,
+                    });
+                }
             }
-        };
-        Ok(HistoryPage {
-            entries,
-            has_more,
-            head: span.head,
-        })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::backplane::{Appended, Backplane, BackplaneLimits, Result, RoomLog, Slice, memory};
+    use crate::delivery::{Delivery, DeliverySettings};
+    use crate::domain::policy::{self, Relation, RoomScope};
+    use crate::domain::{Limits, MessageFields, NewMessage, RoomId, UserId, Username};
+
+    /// The embedded log, whose entries 2 to 7 are of a kind that this release doesn't know.
+    struct NewerLog(Arc<dyn RoomLog>);
+
+    #[async_trait]
+    impl RoomLog for NewerLog {
+        async fn append(&self, draft: &NewMessage, key: Option<&str>) -> Result<Appended> {
+            self.0.append(draft, key).await
+        }
+
+        async fn read(
+            &self,
+            room: &RoomId,
+            window: Window,
+            limit: usize,
+            max_bytes: usize,
+        ) -> Result<Slice> {
+            let mut slice = self.0.read(room, window, limit, max_bytes).await?;
+            for entry in &mut slice.entries {
+                if (2..=7).contains(&entry.seq) {
+                    entry.kind = EntryKind::Unknown;
+                }
+            }
+            Ok(slice)
+        }
+
+        async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
+            self.0.heads(rooms).await
+        }
+    }
+
+    #[tokio::test]
+    async fn entries_of_an_unknown_kind_are_not_in_the_history() {
+        let embedded = memory::embedded(BackplaneLimits::default());
+        let log = Arc::new(NewerLog(embedded.log.clone()));
+        let backplane = Backplane { log, ..embedded };
+        let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
+        let messaging = Messaging::new(backplane.clone(), delivery, Limits::default());
+        let (room, user) = (RoomId::trusted("lobby"), UserId::trusted("ann"));
+        for _ in 1..=8 {
+            let fields = MessageFields {
+                content: "hi".into(),
+                ..MessageFields::default()
+            };
+            let draft = NewMessage::new(
+                room.clone(),
+                user.clone(),
+                Username::from(&user),
+                fields,
+                &Limits::default(),
+            );
+            backplane.log.append(&draft.unwrap(), None).await.unwrap();
+        }
+        for (window, limit, expected, has_more) in [
+            (HistoryWindow::After(0), 2, vec![1], true),
+            (HistoryWindow::After(1), 2, vec![8], false),
+            (HistoryWindow::Newest, 2, vec![8], true),
+            (HistoryWindow::Before(8), 2, vec![1], false),
+            (HistoryWindow::Before(8), 3, vec![1], false),
+            (HistoryWindow::After(2), 5, vec![8], false),
+        ] {
+            let permit = policy::may_read(&RoomScope::Everywhere, Relation::Service, &room);
+            let page = messaging
+                .read(&permit.unwrap(), window, limit, usize::MAX)
+                .await
+                .unwrap();
+            let seqs: Vec<_> = page.entries.iter().map(|entry| entry.seq).collect();
+            assert_eq!((seqs, page.has_more), (expected, has_more), "{window:?}");
+        }
     }
 }

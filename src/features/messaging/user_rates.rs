@@ -1,10 +1,14 @@
-//! What users may spend: counted here at once, and now and then with the other nodes.
+//! The rate limits of users: a GCRA limiter for each user, shared between nodes.
 //!
-//! A node never asks before an event. It counts by itself, and once a second tells the backplane what users spent here whose
-//! untold rate_limiter would take their rate more than a sixteenth of a second; the answer is what all nodes together know of.
-//! So in any time a user gets in the cluster what the rate gives for it and one burst, and beyond that only what passes
-//! before nodes know of each other: a burst for each further node at most, which is owed and paid back later, and on each
-//! the sixteenth of a second that it needn't tell. While the backplane is away each node goes on by itself.
+//! A node never asks the backplane before an event: it charges the event to its own limiter. A
+//! charge is the time that the user's rate takes to make up for the event. Once per second the node
+//! reports to the backplane each user's unreported charges, if they exceed 62.5 ms, and receives
+//! the sum of all nodes' reports.
+//!
+//! So in any period, the whole cluster allows a user the rate's amount for that period plus one
+//! burst. It allows more only before the nodes know of each other's charges: at most one burst for
+//! each further node, which the user owes and pays back later, and on each node the 62.5 ms that it
+//! needn't report. While the backplane is down, each node limits on its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,102 +19,106 @@ use parking_lot::Mutex;
 use crate::backplane::RateLimiter;
 use crate::domain::{Charges, Cost, Exceeded, Limiters, Rates, UserId};
 
-/// Between two rounds of telling.
-const ROUND: Duration = Duration::from_secs(1);
-/// Less than this need not be told.
-const WORTH_TELLING: Duration = Duration::from_micros(62_500);
-/// Users with an allowance of their own at once; the others share one.
-const USERS: usize = 1 << 18;
+/// The time between two reports to the backplane.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Charges up to this time of a user's rate are not reported.
+const UNREPORTED: Duration = Duration::from_micros(62_500);
+/// The most users with a limiter of their own at once. Further users share one limiter.
+const MAX_USERS: usize = 1 << 18;
 
-/// All users' allowances, as this node knows them.
+/// The limiters of all users, as this node knows them.
 pub struct UserRateLimiter {
     rates: Rates,
     shared: Option<Arc<dyn RateLimiter>>,
-    ledger: Mutex<Ledger>,
+    state: Mutex<State>,
 }
 
-struct Ledger {
-    allowances: Limiters<UserId>,
-    /// What was spent here and not told yet; only where others are told.
-    untold: HashMap<UserId, Charges>,
+struct State {
+    limiters: Limiters<UserId>,
+    /// Charges of this node that are not reported yet; empty on a node that shares nothing.
+    unreported: HashMap<UserId, Charges>,
 }
 
 impl UserRateLimiter {
-    /// With those rates, shared with other nodes if there may be any.
+    /// Limiters with those rates; `shared` is the backplane's sum over all nodes, if there can be
+    /// other nodes.
     #[must_use]
     pub fn new(rates: Rates, shared: Option<Arc<dyn RateLimiter>>) -> Self {
-        let ledger = Ledger {
-            allowances: Limiters::new(rates, USERS),
-            untold: HashMap::new(),
+        let state = State {
+            limiters: Limiters::new(rates, MAX_USERS),
+            unreported: HashMap::new(),
         };
         Self {
             rates,
             shared,
-            ledger: Mutex::new(ledger),
+            state: Mutex::new(state),
         }
     }
 
-    /// Spends of the user's allowance.
+    /// Charges the cost to the user's limiter.
     ///
     /// # Errors
-    /// [`Exceeded`]; nothing is spent then.
+    /// [`Exceeded`]; nothing is charged then.
     pub fn spend(&self, user: &UserId, cost: Cost) -> Result<(), Exceeded> {
         if self.rates.are_off_for(cost) {
             return Ok(());
         }
-        let mut ledger = self.ledger.lock();
-        ledger.allowances.spend(user, cost, Instant::now())?;
+        let mut state = self.state.lock();
+        state.limiters.spend(user, cost, Instant::now())?;
         if self.shared.is_some()
-            && (ledger.untold.len() < USERS || ledger.untold.contains_key(user))
+            && (state.unreported.len() < MAX_USERS || state.unreported.contains_key(user))
         {
-            let untold = ledger.untold.entry(user.clone()).or_default();
-            for (untold, debt) in untold.iter_mut().zip(cost.charges(&self.rates)) {
-                *untold += debt;
+            let unreported = state.unreported.entry(user.clone()).or_default();
+            for (unreported, charge) in unreported.iter_mut().zip(cost.charges(&self.rates)) {
+                *unreported += charge;
             }
         }
         Ok(())
     }
 
-    /// Tells what is worth telling, and takes over what the others know.
-    pub async fn tell(&self) {
+    /// Reports to the backplane once, and raises the limiters to the sum of all nodes' reports.
+    pub async fn synchronize(&self) {
         let Some(shared) = &self.shared else { return };
-        let told = self.ledger.lock().worth_telling();
-        if told.is_empty() {
+        let report = self.state.lock().take_report();
+        if report.is_empty() {
             return;
         }
-        let known = shared.spend(told).await;
-        let (mut ledger, now) = (self.ledger.lock(), Instant::now());
-        for (user, debts) in known {
-            ledger.allowances.raise(&user, debts, now);
+        let sums = shared.charge(report).await;
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        for (user, charges) in sums {
+            state.limiters.raise(&user, charges, now);
         }
     }
 
-    /// Goes on telling, for ever.
-    pub async fn keep_telling(&self) {
+    /// Synchronizes with the backplane once per second, for ever. Returns at once where that isn't
+    /// needed.
+    pub async fn run(&self) {
         if self.shared.is_none() || self.rates.are_off() {
             return;
         }
         loop {
-            tokio::time::sleep(ROUND).await;
-            self.tell().await;
+            tokio::time::sleep(REPORT_INTERVAL).await;
+            self.synchronize().await;
         }
     }
 }
 
-impl Ledger {
-    fn worth_telling(&mut self) -> Vec<(UserId, Charges)> {
+impl State {
+    /// Takes the charges that have to be reported.
+    fn take_report(&mut self) -> Vec<(UserId, Charges)> {
         let now = Instant::now();
-        // Who owes nothing any more has nothing to tell of.
-        self.untold
-            .retain(|user, debts| is_worth_telling(debts) || !self.allowances.is_full(user, now));
-        self.untold
-            .extract_if(|_, debts| is_worth_telling(debts))
+        // Small charges are forgotten when the user owes nothing any more.
+        self.unreported
+            .retain(|user, charges| must_be_reported(charges) || !self.limiters.is_full(user, now));
+        self.unreported
+            .extract_if(|_, charges| must_be_reported(charges))
             .collect()
     }
 }
 
-fn is_worth_telling(debts: &Charges) -> bool {
-    debts.iter().any(|debt| *debt > WORTH_TELLING)
+fn must_be_reported(charges: &Charges) -> bool {
+    charges.iter().any(|charge| *charge > UNREPORTED)
 }
 
 #[cfg(test)]
@@ -118,28 +126,28 @@ mod tests {
     use super::*;
     use crate::domain::Rate;
 
-    /// What all nodes of a test have spent, as if no time passed; and how often it was told.
+    /// The sum of all nodes' reports, as if no time passed, and the number of reports.
     #[derive(Default)]
     struct Sum(Mutex<(HashMap<UserId, Charges>, usize)>);
 
     #[async_trait::async_trait]
     impl RateLimiter for Sum {
-        async fn spend(&self, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)> {
+        async fn charge(&self, report: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)> {
             let mut sum = self.0.lock();
             sum.1 += 1;
-            let add = |(user, debts): (UserId, Charges)| {
+            let add = |(user, charges): (UserId, Charges)| {
                 let all = sum.0.entry(user.clone()).or_default();
-                all.iter_mut()
-                    .zip(debts)
-                    .for_each(|(all, debt)| *all += debt);
+                for (all, charge) in all.iter_mut().zip(charges) {
+                    *all += charge;
+                }
                 (user, *all)
             };
-            spent.into_iter().map(add).collect()
+            report.into_iter().map(add).collect()
         }
     }
 
     fn rates() -> Rates {
-        // So slow that nothing comes back within the test.
+        // So slow that the limiters recover nothing within the test.
         Rates {
             events: Rate {
                 per_sec: 1,
@@ -149,45 +157,47 @@ mod tests {
         }
     }
 
-    fn pass(node: &UserRateLimiter, user: &UserId, tries: usize) -> usize {
+    /// Tries to send that many events; returns how many the node allows.
+    fn allowed(node: &UserRateLimiter, user: &UserId, tries: usize) -> usize {
         (0..tries)
             .filter(|_| node.spend(user, Cost::event(1)).is_ok())
             .count()
     }
 
     #[tokio::test]
-    async fn nodes_share_one_allowance_and_are_told_in_rounds() {
+    async fn nodes_share_one_limit_and_report_in_rounds() {
         let sum = Arc::new(Sum::default());
         let nodes = [0, 1].map(|_| UserRateLimiter::new(rates(), Some(sum.clone())));
         let ann = UserId::trusted("ann");
         assert_eq!(
-            nodes.each_ref().map(|node| pass(node, &ann, 700)),
+            nodes.each_ref().map(|node| allowed(node, &ann, 700)),
             [700, 700],
-            "not known to each other yet"
+            "the nodes don't know of each other's charges yet"
         );
         for node in &nodes {
-            node.tell().await;
+            node.synchronize().await;
         }
-        assert_eq!(sum.0.lock().1, 2, "one call a round, however many events");
+        assert_eq!(sum.0.lock().1, 2, "one call per round, however many events");
         assert_eq!(
-            pass(&nodes[1], &ann, 700),
+            allowed(&nodes[1], &ann, 700),
             0,
-            "400 too many, which are owed"
+            "400 were too many, and are owed"
         );
         assert!(nodes[1].spend(&ann, Cost::event(1)).unwrap_err().wait > Duration::from_secs(390));
-        // The first one told before the second; it learns with what it tells next.
-        assert_eq!(pass(&nodes[0], &ann, 1), 1);
-        nodes[0].tell().await;
-        assert_eq!(pass(&nodes[0], &ann, 700), 0);
+        // The first node reported before the second one did. It learns of those charges with its
+        // next report.
+        assert_eq!(allowed(&nodes[0], &ann, 1), 1);
+        nodes[0].synchronize().await;
+        assert_eq!(allowed(&nodes[0], &ann, 700), 0);
         let bob = UserId::trusted("bob");
-        assert_eq!(pass(&nodes[0], &bob, 1), 1, "another user");
-        nodes[0].tell().await;
-        nodes[0].tell().await;
-        assert_eq!(sum.0.lock().1, 4, "nothing to tell, no call");
+        assert_eq!(allowed(&nodes[0], &bob, 1), 1, "another user");
+        nodes[0].synchronize().await;
+        nodes[0].synchronize().await;
+        assert_eq!(sum.0.lock().1, 4, "no call without a report");
     }
 
     #[tokio::test]
-    async fn small_spending_is_told_when_it_adds_up() {
+    async fn small_charges_are_reported_when_they_add_up() {
         let sum = Arc::new(Sum::default());
         let rates = Rates {
             events: Rate {
@@ -200,21 +210,21 @@ mod tests {
             UserRateLimiter::new(rates, Some(sum.clone())),
             UserId::trusted("ann"),
         );
-        pass(&node, &ann, 6);
-        node.tell().await;
+        allowed(&node, &ann, 6);
+        node.synchronize().await;
         assert_eq!(sum.0.lock().1, 0);
-        pass(&node, &ann, 6);
-        node.tell().await;
+        allowed(&node, &ann, 6);
+        node.synchronize().await;
         assert_eq!(sum.0.lock().1, 1);
     }
 
     #[test]
-    fn alone_nothing_is_kept_to_tell() {
+    fn a_node_without_others_keeps_nothing_to_report() {
         let (node, ann) = (UserRateLimiter::new(rates(), None), UserId::trusted("ann"));
-        assert_eq!(pass(&node, &ann, 2000), 1000);
-        assert!(node.ledger.lock().untold.is_empty());
+        assert_eq!(allowed(&node, &ann, 2000), 1000);
+        assert!(node.state.lock().unreported.is_empty());
         assert_eq!(
-            pass(&UserRateLimiter::new(Rates::default(), None), &ann, 2000),
+            allowed(&UserRateLimiter::new(Rates::default(), None), &ann, 2000),
             2000,
             "no rate, no limit"
         );

@@ -38,7 +38,7 @@ impl Connection {
     ) -> Result<Vec<RoomId>, Refusal> {
         let messaging = &self.connections.messaging;
         let users = &self.connections.users;
-        let is_new = state.member().is_err();
+        let is_new = state.authenticated().is_err();
         if is_new {
             messaging
                 .user_rates()

@@ -16,7 +16,7 @@ use super::{ClientTransport, CloseReason, Connections, IncomingEvent};
 use crate::auth::Identity;
 use crate::delivery::{JoinOutcome, Outlet, ReplayFrom};
 use crate::domain::{Code, ConnId, Cost, Refusal, UserId};
-use crate::features::messaging::{ConnectionState, JoinReply};
+use crate::features::messaging::ConnectionState;
 use crate::server::ClientAddress;
 
 /// A client's connection to this node, whichever transport carries it.
@@ -207,25 +207,26 @@ impl Connection {
         from: ReplayFrom,
         on_subscribed: impl FnOnce(&JoinOutcome) + Send + 'static,
     ) -> Result<(), Refusal> {
-        let (result_sender, result) = oneshot::channel();
+        let (subscribed_sender, subscribed) = oneshot::channel();
         let this = self.clone();
-        tokio::spawn(async move {
+        let listening = tokio::spawn(async move {
             let mut state = this.state.lock().await;
-            let send_result: JoinReply = Box::new(move |outcome| {
+            let permit = state.may_listen()?;
+            let on_joined = Box::new(move |outcome: &JoinOutcome| {
+                on_subscribed(outcome);
                 // An error means that the caller was dropped.
-                let _ = result_sender.send(outcome.map(|outcome| on_subscribed(&outcome)));
+                let _ = subscribed_sender.send(());
             });
-            match state.may_listen() {
-                Ok(permit) => {
-                    let messaging = &this.connections.messaging;
-                    messaging
-                        .listen(&mut state, permit, outlet, from, send_result)
-                        .await;
-                }
-                Err(refusal) => send_result(Err(refusal)),
-            }
+            let messaging = &this.connections.messaging;
+            messaging
+                .listen(&mut state, permit, outlet, from, on_joined)
+                .await
         });
-        result.await.unwrap_or_else(|_| Err(stopping()))
+        if subscribed.await.is_ok() {
+            return Ok(());
+        }
+        // The callback was dropped without a call: the task has failed, and returns the reason.
+        listening.await.unwrap_or_else(|_| Err(stopping()))
     }
 }
 
@@ -242,10 +243,10 @@ impl Drop for Connection {
             self.connections.users.remove(&identity.user, self.number);
         }
         let state = self.state.get_mut();
-        if state.member().is_err() {
+        if state.authenticated().is_err() {
             return;
         }
-        let mut state = std::mem::replace(state, ConnectionState::nobody());
+        let mut state = std::mem::replace(state, ConnectionState::placeholder());
         let messaging = self.connections.messaging.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { messaging.lost(&mut state).await });

@@ -129,7 +129,7 @@ impl Connection {
         let allows_anonymous = name.allows_anonymous();
         let reply = self.reply(reply_to, name);
         let mut state = self.state.lock().await;
-        if !allows_anonymous && let Err(refusal) = state.member() {
+        if !allows_anonymous && let Err(refusal) = state.authenticated() {
             return reply.refuse(&refusal);
         }
         let request = match request {
@@ -177,7 +177,7 @@ impl Connection {
             self.unflushed_bytes.store(0, Ordering::Relaxed);
             // Boxed because it is rare and large: inline, it would determine the size of the
             // future.
-            Box::pin(self.connections.messaging.settle(room)).await;
+            Box::pin(self.connections.messaging.flush(room)).await;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use engineioxide::{Frame, SendOutcome, SessionHandle};
 
-use crate::delivery::{CloseReason, Event, Outlet, Shared};
+use crate::delivery::{CloseReason, Event, Outlet, SharedEvent};
 use crate::domain::{ConnId, UserId};
 use crate::gateway::connections::OutboxThresholds;
 use crate::gateway::wire::{Envelope, encode_event};
@@ -28,7 +28,7 @@ impl Outlet for SocketIoOutlet {
         &self.user
     }
 
-    fn deliver(&self, event: &Shared) {
+    fn deliver(&self, event: &SharedEvent) {
         // A frame that does not fit closes the session. Nothing else has to be done then.
         match event.encoded(frame) {
             Some(frame) => self.handle.send(frame),
@@ -36,7 +36,7 @@ impl Outlet for SocketIoOutlet {
         };
     }
 
-    fn offer(&self, event: &Shared) -> bool {
+    fn offer(&self, event: &SharedEvent) -> bool {
         let max_unwritten = self.thresholds.live_messages;
         let outcome = match event.encoded(frame) {
             Some(frame) => self.handle.send_below(max_unwritten, frame),
@@ -45,11 +45,11 @@ impl Outlet for SocketIoOutlet {
         outcome != SendOutcome::Busy
     }
 
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         self.handle.unwritten() < self.thresholds.writable
     }
 
-    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>) {
         self.handle.when_below(self.thresholds.writable, wake);
     }
 

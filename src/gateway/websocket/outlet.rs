@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::FLUSH_TIMEOUT;
 use super::close_status::CloseStatus;
 use super::outbox::Outbox;
-use crate::delivery::{CloseReason, Event, Outlet, Shared};
+use crate::delivery::{CloseReason, Event, Outlet, SharedEvent};
 use crate::domain::{ConnId, UserId};
 use crate::gateway::connections::OutboxThresholds;
 use crate::gateway::wire::{Envelope, encode_broadcast, encode_event};
@@ -66,7 +66,7 @@ pub(super) struct PlainOutlet {
 
 impl PlainOutlet {
     /// The event's frame; `None` if it is not sent to the client.
-    fn frame(&self, event: &Shared) -> Option<Utf8Bytes> {
+    fn frame(&self, event: &SharedEvent) -> Option<Utf8Bytes> {
         match self.kind {
             OutletKind::Chat => match event.encoded(ChatFrame::of) {
                 Some(ChatFrame(frame)) => Some(frame.clone()),
@@ -89,24 +89,24 @@ impl Outlet for PlainOutlet {
         &self.user
     }
 
-    fn deliver(&self, event: &Shared) {
+    fn deliver(&self, event: &SharedEvent) {
         if let Some(frame) = self.frame(event) {
             self.outbox.send(frame);
         }
     }
 
-    fn offer(&self, event: &Shared) -> bool {
+    fn offer(&self, event: &SharedEvent) -> bool {
         match self.frame(event) {
             Some(frame) => self.outbox.send_below(self.thresholds.live_messages, frame),
             None => true,
         }
     }
 
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         self.outbox.unwritten() < self.thresholds.writable
     }
 
-    fn when_roomy(&self, wake: Box<dyn FnOnce() + Send>) {
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>) {
         self.outbox.when_below(self.thresholds.writable, wake);
     }
 

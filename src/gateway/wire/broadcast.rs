@@ -89,6 +89,7 @@ pub(crate) fn encode_broadcast(entry: &Entry) -> Option<String> {
 mod tests {
     use super::*;
     use crate::backplane::record;
+    use crate::delivery::EntryKind;
     use crate::domain::{Code, Epoch, NewMessage, RoomId, Timestamp, UserId, Username};
 
     fn decode(body: &str) -> Result<MessageFields, Refusal> {
@@ -112,6 +113,7 @@ mod tests {
             seq: 7,
             epoch: Epoch::trusted("e1"),
             at: Timestamp(0),
+            kind: EntryKind::Message,
             record,
         };
         assert_eq!(

@@ -10,7 +10,7 @@ use socketioxide_parser_common::CommonParser;
 use super::packet::parse_packet_by_parts;
 use super::*;
 use crate::backplane::record;
-use crate::delivery::{Entry, Event};
+use crate::delivery::{Entry, EntryKind, Event};
 use crate::domain::{
     Code, Epoch, Limits, MessageFields, NewMessage, Refusal, RoomId, Timestamp, UserId, Username,
 };
@@ -105,6 +105,7 @@ fn check_message(room: RoomId, fields: MessageFields, limits: &Limits) -> Option
         seq: 1,
         epoch: Epoch::trusted("e"),
         at: Timestamp(0),
+        kind: EntryKind::Message,
         record,
     };
     let packet = encode_event(Envelope::SocketIo, &Event::Message(entry));
@@ -337,6 +338,7 @@ fn fuzz_broadcasts() {
             seq: 1,
             epoch: Epoch::trusted("e"),
             at: Timestamp(0),
+            kind: EntryKind::Message,
             record: record::encode(&message),
         };
         let frame = encode_broadcast(&entry).unwrap();

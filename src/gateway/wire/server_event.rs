@@ -235,7 +235,7 @@ pub fn encode_event(envelope: Envelope, event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::Typing;
+    use crate::delivery::{EntryKind, Typing};
     use crate::domain::{
         Epoch, Head, OnlineStatus, RoomChange, RoomId, Timestamp, UserId, Username,
     };
@@ -248,6 +248,7 @@ mod tests {
             seq: 7,
             epoch: Epoch::trusted("e1"),
             at: Timestamp(1_769_853_600_000),
+            kind: EntryKind::Message,
             record: r#"{"id":"x","content":"hi"}"#.into(),
         };
         let change = |kind| RoomChange {

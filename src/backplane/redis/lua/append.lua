@@ -1,131 +1,162 @@
--- Appends messages to rooms: for each, removes duplicates, gives the seq, keeps and publishes it.
+-- Appends messages to rooms: for each message removes duplicates, assigns the seq, stores it and
+-- publishes it.
 --
--- i:=C        the answer to call C, packed
--- i:R:U:I     where the send of user U that is named I got its place: id, seq, epoch, time, parted by spaces
+-- i:=<call>             the reply to a call, packed
+-- i:<room>:<user>:<key> the position of the send that the user identified by the key: id, seq,
+--                       epoch and time, separated by spaces
 --
--- ARGV[5]  milliseconds a send is remembered
--- ARGV[6]  milliseconds messages are kept after the room's last one
--- ARGV[7]  a name of this call's own, if any of its messages has no name; or nothing
--- ARGV[8…] for each room: its partition's tag (in a cluster it is KEYS[1] for all), the room in base64url, the number of its
---          messages, and for each of these two: id (36 characters) and U:I, or nothing; the record
--- Returns the time; then for each room its epoch, and for each of its messages the seq; or, as a text, 1 and where a duplicate
--- has its place (as in i:R:U:I), or ! and why it was refused.
--- Atomic, all of them; a room's messages get their places in the order of the call. When one is refused, so are those behind it
--- in its room, and no others. Repeating it changes nothing within the first time; where a message has no name, within 15 s: that
--- is for the client library, which may send a call again when slots move.
-local REMEMBER, KEEP = ARGV[5], ARGV[6]
-local answered = ARGV[7] ~= '' and T .. 'i:=' .. ARGV[7]
-if answered then
-  local before = call('GET', answered)
-  if before then return cmsgpack.unpack(before) end
+-- ARGV[5]  milliseconds for which the key of a send is remembered
+-- ARGV[6]  milliseconds for which entries are kept after the room's last one
+-- ARGV[7]  a name for this call, if any of its messages has no key; else empty
+-- ARGV[8…] for each room four arguments: the tag of its partition (in a cluster the call's own tag
+--          for all); the room (base64url); P if its numbering is permanent, else empty; and the
+--          number of its messages. Then for each of these messages two arguments: the id (36
+--          characters) followed by <user>:<key>, or empty if the message has no key; and the record
+--
+-- Returns the time; then for each room its epoch and an outcome for each of its messages: the seq
+-- as a number; or for a duplicate the text '1 ' and the first position, as in
+-- i:<room>:<user>:<key>; or for a message that was refused '! ' and the reason.
+--
+-- Atomic for all messages. A room's messages are appended in the order of the call. When one is
+-- refused, so are the later messages of its room, but not those of other rooms. A repeat of the
+-- call has no effect within the time of ARGV[5]; for messages without a key within 15 seconds: the
+-- client library may send a call again when slots move.
+local ctx = context()
+local dedupe_ms, history_ms, call_name = ARGV[5], ARGV[6], ARGV[7]
+local FIRST_ROOM = 8
+local SENDS = 'i:'
+
+local reply_key = call_name ~= '' and key(ctx.tag, SENDS, '=') .. call_name
+if reply_key then
+  local earlier = call('GET', reply_key)
+  if earlier then return cmsgpack.unpack(earlier) end
 end
 
-local now = int(NOW)
--- How long things are kept is seen to once in a while, and then for that while longer: so they are never kept for less. The
--- room has a note of the last while, and of what it was seen to be: it may be another one now.
-local while_ms = math.max(1, math.floor(math.min(tonumber(KEEP), tonumber(TTL)) / 64))
-local seen_to = int(math.floor(NOW / while_ms)) .. ' ' .. KEEP .. ' ' .. TTL
+local time = int(ctx.now)
+-- Retention times are renewed once in each period, and then for one period longer: so nothing is
+-- kept for less than its time. A period is 1/64 of the shorter time. The room's hash records the
+-- last renewal, that is the period's number and both times, which may be configured differently
+-- now.
+local period_ms = math.max(1, math.floor(math.min(tonumber(history_ms), tonumber(ctx.ttl_ms)) / 64))
+local renewal = int(math.floor(ctx.now / period_ms)) .. ' ' .. history_ms .. ' ' .. ctx.ttl_ms
 
--- The keys under which named messages are remembered, each at its message's place in ARGV; and what is known under them.
-local key_at, keys, said = {}, {}, {}
-local at = 8
+-- The send key of the message at each index of ARGV, if it has one; and the outcome under each send
+-- key that exists already.
+local key_of, known = {}, {}
+local send_keys = {}
+local at = FIRST_ROOM
 while ARGV[at] do
-  local last = at + 2 + 2 * ARGV[at + 2]
-  for i = at + 3, last, 2 do
+  local prefix = key(ARGV[at], SENDS, ARGV[at + 1]) .. ':'
+  local last = at + 3 + 2 * ARGV[at + 3]
+  for i = at + 4, last, 2 do
     if ARGV[i] ~= '' then
-      key_at[i] = ARGV[at] .. 'i:' .. ARGV[at + 1] .. ':' .. string.sub(ARGV[i], 37)
-      keys[#keys + 1] = key_at[i]
+      local send_key = prefix .. sub(ARGV[i], 37)
+      key_of[i] = send_key
+      send_keys[#send_keys + 1] = send_key
     end
   end
   at = last + 1
 end
-if keys[1] then
-  for n, place in ipairs(call('MGET', unpack(keys))) do
-    if place then said[keys[n]] = '1 ' .. place end
+if send_keys[1] then
+  for n, position in ipairs(call('MGET', unpack(send_keys))) do
+    if position then known[send_keys[n]] = '1 ' .. position end
   end
 end
 
--- How many of a room's messages were not said before.
-local function count_new(first, last)
-  local count, counted = 0, {}
+-- The number of duplicates among the messages at these indices: their send keys are known, or came
+-- before in this call. `seen` holds the send keys of this call so far.
+local function count_duplicates(first, last, key_of, known, seen)
+  local count = 0
   for i = first, last, 2 do
-    local key = key_at[i]
-    if not key or not (said[key] or counted[key]) then count = count + 1 end
-    if key then counted[key] = true end
+    local send_key = key_of[i]
+    if send_key then
+      if known[send_key] or seen[send_key] then count = count + 1 end
+      seen[send_key] = true
+    end
   end
   return count
 end
 
-local answers, filled = { now }, 1
+-- Adds an entry of kind message to a stream. Returns true if the stream was begun anew.
+local function store(ctx, log, number, epoch, record)
+  local done = protected_call('XADD', log, 'MAXLEN', '~', ctx.history_size, number .. '-0',
+    'e', epoch, 't', time, 'm', record)
+  if type(done) ~= 'table' then return false end
+  -- A stream with ids above the numbering is a remnant of lost data. No other error is a reason to
+  -- delete a log.
+  if not find(done.err, 'equal or smaller', 1, true) then error(done.err, 0) end
+  call('DEL', log)
+  call('XADD', log, number .. '-0', 'e', epoch, 't', time, 'm', record)
+  return true
+end
 
--- One room's messages; fills their answers as far as it comes.
-local function append(at, last)
-  T = ARGV[at]
-  local R = ARGV[at + 1]
-  local new = keys[1] and count_new(at + 3, last) or ARGV[at + 2]
-  local room, log, feed = T .. 'm:' .. R, T .. 'h:' .. R, T .. 'r:' .. R
-  local epoch, seq, due, says
-  if new ~= 0 then
-    local _, seen
-    epoch, _, seen = open(R)
-    due = seen ~= seen_to
-    -- The room's numbering moves on for all of them at once. It is the first that is written: a Redis without memory refuses
-    -- here, before anything has changed.
-    seq = call('HINCRBY', room, 's', new) - new
-    answers[filled] = epoch
-    says = ' ' .. epoch .. ' ' .. now
+-- Appends the messages of the room whose arguments are ARGV[at] to ARGV[last]; `new` of them (as
+-- text) aren't duplicates. Writes the epoch to reply[head] and the outcomes behind it, as far as it
+-- comes: raises an error when Redis refuses a write.
+local function append(ctx, at, last, new, key_of, known, reply, head)
+  local tag, room, permanent = ARGV[at], ARGV[at + 1], ARGV[at + 2] == 'P'
+  local log, channel = key(tag, LOG, room), key(tag, CHANNEL, room)
+  local epoch, seq, must_renew, position_end
+  if new ~= '0' then
+    local _, last_renewal
+    epoch, _, last_renewal = open_numbering(ctx, tag, room)
+    must_renew = last_renewal ~= renewal
+    -- The numbering advances for all messages at once. This is the first write: a Redis without
+    -- memory refuses it before anything has changed.
+    seq = call('HINCRBY', key(tag, NUMBERING, room), 's', new) - new
+    reply[head] = epoch
+    position_end = ' ' .. epoch .. ' ' .. time
   end
-  for i = at + 3, last, 2 do
-    local key = key_at[i]
-    local answer = key and said[key]
-    if not answer then
+  for i = at + 4, last, 2 do
+    local send_key = key_of[i]
+    local outcome = send_key and known[send_key]
+    if not outcome then
       seq = seq + 1
-      answer = seq
+      outcome = seq
       local number, record = int(seq), ARGV[i + 1]
-      local done = redis.pcall('XADD', log, 'MAXLEN', '~', ARGV[3], number .. '-0', 'e', epoch, 't', now, 'r', record)
-      if type(done) == 'table' then
-        -- A stream that is ahead of its numbering is a leftover; anything else is no reason to throw a log away.
-        if not string.find(done.err, 'equal or smaller', 1, true) then error(done.err, 0) end
-        call('DEL', log)
-        call('XADD', log, number .. '-0', 'e', epoch, 't', now, 'r', record)
-        due = true
+      if store(ctx, log, number, epoch, record) then must_renew = true end
+      if must_renew then
+        call('PEXPIRE', log, int(history_ms + period_ms))
+        renew_numbering(ctx, tag, room, permanent)
+        call('HSET', key(tag, NUMBERING, room), 'x', renewal)
+        must_renew = false
       end
-      if due then
-        call('PEXPIRE', log, int(KEEP + while_ms))
-        linger(R)
-        call('HSET', room, 'x', seen_to)
-        due = false
+      if send_key then
+        local position = sub(ARGV[i], 1, 36) .. ' ' .. number .. position_end
+        call('SET', send_key, position, 'PX', dedupe_ms)
+        known[send_key] = '1 ' .. position
       end
-      if key then
-        local place = string.sub(ARGV[i], 1, 36) .. ' ' .. number .. says
-        call('SET', key, place, 'PX', REMEMBER)
-        said[key] = '1 ' .. place
-      end
-      -- It has its place by now: where it can't be published, nodes find it when they compare heads.
-      redis.pcall(PUB, feed, 'M' .. number .. says .. '\n' .. record)
+      -- The message is stored by now. If it can't be published, nodes find it when they compare
+      -- heads.
+      protected_call(ctx.publish, channel, 'M' .. number .. position_end .. '\n' .. record)
     end
-    filled = filled + 1
-    answers[filled] = answer
+    head = head + 1
+    reply[head] = outcome
   end
 end
 
-at = 8
+local reply, head, seen = { time }, 2, {}
+at = FIRST_ROOM
 while ARGV[at] do
-  local last = at + 2 + 2 * ARGV[at + 2]
-  filled = filled + 1
-  answers[filled] = ''
-  local head = filled
-  local done, why = pcall(append, at, last)
+  local count = ARGV[at + 3]
+  local first, last = at + 4, at + 3 + 2 * count
+  local duplicates = send_keys[1] and count_duplicates(first, last, key_of, known, seen) or 0
+  local new = duplicates > 0 and int(count - duplicates) or count
+  reply[head] = ''
+  local done, reason = pcall(append, ctx, at, last, new, key_of, known, reply, head)
   if not done then
-    why = '! ' .. tostring(type(why) == 'table' and why.err or why)
-    for i = at + 3 + 2 * (filled - head), last, 2 do
-      filled = filled + 1
-      answers[filled] = key_at[i] and said[key_at[i]] or why
-      why = '! a message before it in its room was refused'
+    local refusal = '! ' .. tostring(type(reason) == 'table' and reason.err or reason)
+    for i = first, last, 2 do
+      local n = head + 1 + (i - first) / 2
+      if not reply[n] then
+        reply[n] = key_of[i] and known[key_of[i]] or refusal
+        refusal = '! an earlier message of the room was refused'
+      end
     end
   end
+  head = head + count + 1
   at = last + 1
 end
--- A Redis that refuses this has taken none of the messages: there is nothing to remember.
-if answered then redis.pcall('SET', answered, cmsgpack.pack(answers), 'PX', 15000) end
-return answers
+-- A Redis that refuses this write has refused all messages, so there is nothing to remember.
+if reply_key then protected_call('SET', reply_key, cmsgpack.pack(reply), 'PX', 15000) end
+return reply

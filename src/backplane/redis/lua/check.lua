@@ -1,5 +1,10 @@
--- Looks whether a partition may have lost what an incarnation wrote.
+-- Checks whether a partition may have lost what an incarnation has written to it.
 --
 -- ARGV[5]  incarnation
--- Returns the replid, which differs after a restart or promotion, and 1 when the incarnation's entry is there. Atomic.
-return { replid(), call('EXISTS', T .. 'N:' .. ARGV[5]) }
+--
+-- Returns the replid, which differs after a restart or promotion, and 1 if the partition holds
+-- anything of the incarnation. Atomic.
+local ctx = context()
+local incarnation = ARGV[5]
+
+return { replid(ctx), call('EXISTS', held_key(ctx, incarnation)) }

@@ -1,54 +1,63 @@
--- Put in front of every script.
+-- Prepended to every script: the call's context and the names of keys.
 --
--- KEYS[1]  the partition's hash tag, such as {c17}: every key that a script touches begins with it and so lies in its slot;
---          names are built here, because one call may serve many rooms or users of the partition
--- KEYS[2]  another name of that slot; neither is ever a key. While a cluster moves the slot, a server that doesn't have a
---          call's keys sends it on to the one that receives them; that one takes a single key for a new one and would run
---          the script without the data, but refuses two that it lacks (TRYAGAIN), and the caller tries again
--- ARGV[1]  PUBLISH, or SPUBLISH in a cluster
--- ARGV[2]  hexadecimal digits never used before, for the name of an epoch
--- ARGV[3]  messages kept for a room
--- ARGV[4]  milliseconds that an empty room or an offline user is remembered
+-- KEYS[1]  the hash tag of the call's partition, such as {c17}. Every key that a script touches
+--          begins with it and so lies in its slot. Scripts build the names of keys themselves,
+--          because one call may serve many rooms or users of the partition.
+-- KEYS[2]  another name in the same slot. Neither of the two is ever used as a key. They matter
+--          while a cluster moves the slot: the server that gives the slot away redirects a call
+--          whose keys it lacks to the server that receives the slot. That one would take a single
+--          missing key for a new key and run the script without the data, but it refuses a call
+--          with two keys that it lacks (TRYAGAIN), and the caller repeats the call.
+-- ARGV[1]  the command that publishes: PUBLISH, or SPUBLISH in a cluster
+-- ARGV[2]  hexadecimal digits that were never used before, for the name of a new epoch
+-- ARGV[3]  the number of log entries kept per room
+-- ARGV[4]  milliseconds for which an empty room or an offline user is remembered
+--
 -- A script's own arguments begin at ARGV[5].
-local T, PUB, FRESH, HISTORY, TTL = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local call = redis.call
+local tag = KEYS[1]
+local publish_command, epoch_digits, history_size, ttl_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
--- Redis's clock is the only one.
-local function clock()
-  local t = call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+local call, protected_call = redis.call, redis.pcall
+local find, format, sub = string.find, string.format, string.sub
+
+-- The context of this call. Scripts pass it to the shared functions that need it:
+--   tag           the hash tag of the call's partition
+--   publish       the command that publishes
+--   epoch_digits  for the name of a new epoch
+--   history_size  the number of log entries kept per room, as text
+--   ttl_ms        the time for which an empty room or an offline user is remembered, as text
+--   now           milliseconds since the Unix epoch. Only Redis's clock is used, never a node's.
+--   replid        set by replid()
+local function context()
+  local time = call('TIME')
+  return {
+    tag = tag,
+    publish = publish_command,
+    epoch_digits = epoch_digits,
+    history_size = history_size,
+    ttl_ms = ttl_ms,
+    now = time[1] * 1000 + math.floor(time[2] / 1000),
+  }
 end
-local NOW = clock()
 
--- Lua would write large numbers as 1e+15.
-local function int(n) return string.format('%.0f', n) end
+-- The name of a key. The prefix is one of the constants of the script or of a shared file, whose
+-- headers describe the keys. The name is that of a room or a user in base64url, or an incarnation;
+-- for keys of the whole partition it is empty.
+local function key(tag, prefix, name) return tag .. prefix .. name end
 
--- The name of the history that this server's data is part of. It is another one after every restart and promotion, and
--- never an earlier one again.
-local REPLID
-local function replid()
-  if not REPLID then
+-- A number as text. Lua alone would write large numbers as 1e+15.
+local function int(number) return format('%.0f', number) end
+
+-- The id of the history that this server's data belongs to (master_replid). It differs after every
+-- restart and promotion, and an earlier id never comes back.
+local function replid(ctx)
+  if not ctx.replid then
     local info = call('INFO', 'replication')
-    local _, before = string.find(info, 'master_replid:', 1, true)
-    REPLID = before and string.match(info, '^%x+', before + 1)
+    local _, before = find(info, 'master_replid:', 1, true)
+    local line_end = before and find(info, '\r', before, true)
+    -- Without it, lost data could not be noticed.
+    assert(line_end, 'this server does not report its replication id (master_replid)')
+    ctx.replid = sub(info, before + 1, line_end - 1)
   end
-  -- Without it a loss couldn't be told from none.
-  assert(REPLID, 'this server does not name the history of its data (master_replid)')
-  return REPLID
-end
-
--- A reaped incarnation must not write again: what it says is about connections that were given up for it.
-local function fenced(inc) return call('ZSCORE', T .. 'F', inc) end
-local FENCED = 'FENCED the incarnation was reaped'
-local function fence(inc)
-  call('ZADD', T .. 'F', int(NOW), inc)
-  -- A day is longer than any node can sleep with its clients still connected.
-  call('ZREMRANGEBYSCORE', T .. 'F', '-inf', int(NOW - 86400000))
-end
-
--- A grace only ever grows.
-local function grace(member, ms)
-  local due = NOW + ms
-  local old = call('ZSCORE', T .. 'g', member)
-  if not old or tonumber(old) < due then call('ZADD', T .. 'g', int(due), member) end
+  return ctx.replid
 end

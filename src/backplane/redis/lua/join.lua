@@ -1,15 +1,27 @@
--- Puts a connection into a room and reads who is there.
+-- Adds a connection to a room and reads the room's log span and members.
 --
--- ARGV[5…10]  room (base64url), incarnation, connection, user, name, at most so many ids
--- Returns epoch, seq, oldest, the epochs before with where each ended, parted by spaces, changes published, the replid,
--- total, version, ids…
--- Atomic: all of one moment. Repeating it only reads. FENCED when the incarnation was reaped.
-local R, inc, conn, user, name, limit = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
-if fenced(inc) then return redis.error_reply(FENCED) end
-local epoch, seq = open(R)
+-- ARGV[5]   room (base64url)
+-- ARGV[6]   incarnation
+-- ARGV[7]   connection
+-- ARGV[8]   user
+-- ARGV[9]   name
+-- ARGV[10]  the most ids to return
+--
+-- Returns epoch, last seq, oldest seq, the previous epochs (see span.lua), the number of changes
+-- published, the replid, the number of members, the version of the membership, and ids. Atomic: all
+-- of the same moment. A repeat only reads. FENCED if the incarnation was reaped.
+local ctx = context()
+local room = ARGV[5]
+local incarnation, conn, user, name, limit = ARGV[6], ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
+
+if is_fenced(ctx, incarnation) then return fenced_error() end
+local epoch, seq = open_numbering(ctx, ctx.tag, room)
 local changes = 0
-if enter(R, inc, conn, user, name) then
-  change(R, 'J', user, name)
+if add_connection(ctx, room, incarnation, conn, user, name) then
+  publish_change(ctx, room, 'J', user, name)
   changes = 1
 end
-return roster({ epoch, int(seq), int(oldest(R, seq)), table.concat(past(R), ' '), changes, replid() }, R, limit, user)
+local reply = span_reply(ctx, room, epoch, seq)
+reply[#reply + 1] = changes
+reply[#reply + 1] = replid(ctx)
+return add_roster(ctx, reply, room, limit, user)

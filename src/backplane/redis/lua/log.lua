@@ -1,76 +1,80 @@
--- What the scripts about a room's log share. R is the room's name in base64url.
+-- Shared by the scripts about a room's log. A room is given by the hash tag of its partition,
+-- because append.lua serves rooms of several partitions in one call, and by its name in base64url.
 --
--- m:R  hash: e epoch, s last seq, r replid, 1 to 8 the epochs before (newest first, each with where it ended), v version of
---      the membership, x in which while an append last saw to how long the log and the
---      numbering are kept, and how long that was: three numbers
--- h:R  stream of messages, ids seq-0: e epoch, t time, r record
+-- m:<room>  hash, the room's numbering: e epoch, s last seq, r replid, 1 to 8 the previous epochs
+--           (newest first, each as 'epoch seq' with the seq at which it ended), v version of the
+--           membership, x the last renewal of the retention (see append.lua)
+-- h:<room>  stream, the log. Ids are seq-0. Fields: e epoch, t time, then the record under the
+--           letter of the entry's kind: m message (r in entries of earlier releases); other letters
+--           are kinds of later releases
+local NUMBERING, LOG, CHANGES, MEMBERS, CHANNEL = 'm:', 'h:', 'p:', 'u:', 'r:'
 
--- Half of it is the server's: a call that is sent again, to a server without what the first one did, begins another epoch.
-local function fresh() return string.sub(FRESH, 1, 8) .. string.sub(replid(), 1, 4) end
-
-local KEPT = { '1', '2', '3', '4', '5', '6', '7', '8' }
-
--- The epochs before, newest first, each as the text 'epoch end'.
-local function past(R)
-  local ended = {}
-  local kept = call('HMGET', T .. 'm:' .. R, unpack(KEPT))
-  for i = 1, #KEPT do ended[#ended + 1] = kept[i] or nil end
-  return ended
+-- The name of a new epoch. A part of it is the server's: when a call is sent again to a server that
+-- lacks the effect of the first one, it begins another epoch than the first call did.
+local function new_epoch(ctx)
+  return sub(ctx.epoch_digits, 1, 8) .. sub(replid(ctx), 1, 4)
 end
 
--- An epoch has ended. When there are too many, one goes in which nothing was said: it was told to few.
-local function bury(R, epoch, seq)
-  local ended = past(R)
-  table.insert(ended, 1, epoch .. ' ' .. seq)
-  if #ended > #KEPT then
-    local gone = #ended
-    for i = #ended - 1, 2, -1 do
-      if string.match(ended[i], ' .*') == string.match(ended[i + 1], ' .*') then
-        gone = i
+-- The previous epochs, newest first, each as the text 'epoch seq'.
+local function past_epochs(tag, room)
+  local fields = call('HMGET', key(tag, NUMBERING, room), '1', '2', '3', '4', '5', '6', '7', '8')
+  local past = {}
+  for i = 1, #fields do
+    if fields[i] then past[#past + 1] = fields[i] end
+  end
+  return past
+end
+
+-- Records where an epoch ended. If there are more than eight, one without any message is dropped
+-- first, because few clients know it; but never the newest one.
+local function record_epoch_end(tag, room, epoch, seq)
+  local past = past_epochs(tag, room)
+  table.insert(past, 1, epoch .. ' ' .. seq)
+  if #past > 8 then
+    local dropped = #past
+    for i = #past - 1, 2, -1 do
+      if string.match(past[i], ' .*') == string.match(past[i + 1], ' .*') then
+        dropped = i
         break
       end
     end
-    table.remove(ended, gone)
+    table.remove(past, dropped)
   end
-  for i = 1, #ended do call('HSET', T .. 'm:' .. R, KEPT[i], ended[i]) end
+  local numbering = key(tag, NUMBERING, room)
+  for i = 1, #past do call('HSET', numbering, tostring(i), past[i]) end
 end
 
--- The room's numbering, begun if there is none. When Redis was restarted, restored or promoted since (its replid tells),
--- the tail may be lost: a new epoch counts on from where the surviving data ends, and the old one's end is kept.
--- Returns its epoch, its last seq, and its x where that still holds.
-local function open(R)
-  local key = T .. 'm:' .. R
-  local m = call('HMGET', key, 'e', 's', 'r', 'x')
-  if not m[1] then
-    call('DEL', T .. 'h:' .. R, T .. 'p:' .. R)
-    call('HSET', key, 'e', fresh(), 's', '0', 'r', replid())
-    call('PEXPIRE', key, TTL)
-    return fresh(), 0
+-- The room's numbering, which is begun if there is none. If Redis was restarted, restored or
+-- promoted since the last call (its replid differs), the end of the log may be lost: a new epoch
+-- continues from where the surviving data ends, and the end of the previous epoch is recorded.
+-- Returns the epoch, the last seq, and the last renewal of the retention unless a new epoch has
+-- begun.
+local function open_numbering(ctx, tag, room)
+  local numbering = key(tag, NUMBERING, room)
+  local fields = call('HMGET', numbering, 'e', 's', 'r', 'x')
+  local epoch, seq, known_replid, renewal = fields[1], fields[2], fields[3], fields[4]
+  if not epoch then
+    call('DEL', key(tag, LOG, room), key(tag, CHANGES, room))
+    call('HSET', numbering, 'e', new_epoch(ctx), 's', '0', 'r', replid(ctx))
+    call('PEXPIRE', numbering, ctx.ttl_ms)
+    return new_epoch(ctx), 0
   end
-  if m[3] ~= replid() then
-    bury(R, m[1], m[2])
-    call('HSET', key, 'e', fresh(), 'r', replid())
-    return fresh(), tonumber(m[2])
+  if known_replid ~= replid(ctx) then
+    record_epoch_end(tag, room, epoch, seq)
+    call('HSET', numbering, 'e', new_epoch(ctx), 'r', replid(ctx))
+    return new_epoch(ctx), tonumber(seq)
   end
-  return m[1], tonumber(m[2]), m[4]
+  return epoch, tonumber(seq), renewal
 end
 
--- The lowest seq that readers may see. The stream is trimmed in whole blocks and may hold more than HISTORY.
-local function oldest(R, seq)
-  local first = call('XRANGE', T .. 'h:' .. R, '-', '+', 'COUNT', 1)[1]
-  if not first then return seq + 1 end
-  return math.max(tonumber(string.match(first[1], '^%d+')), seq - HISTORY + 1)
-end
-
--- The room of broadcasts in base64url. Its listeners are no members, and must not be told of a loss because it was silent.
-local BROADCAST = 'YnJvYWRjYXN0'
-
--- A room is forgotten only when it is silent and empty for the whole TTL. It is kept for a 64th longer, so that not every
--- append has to see to it.
-local function linger(R)
-  if R == BROADCAST or call('EXISTS', T .. 'u:' .. R) == 1 then
-    call('PERSIST', T .. 'm:' .. R)
+-- Sets how long the room's numbering is kept: without a limit while the room has members or if it
+-- is permanent, else for ttl_ms and 1/64 of it. The excess lets append.lua renew the time once in a
+-- while instead of at each append.
+local function renew_numbering(ctx, tag, room, permanent)
+  local numbering = key(tag, NUMBERING, room)
+  if permanent or call('EXISTS', key(tag, MEMBERS, room)) == 1 then
+    call('PERSIST', numbering)
   else
-    call('PEXPIRE', T .. 'm:' .. R, int(TTL + TTL / 64))
+    call('PEXPIRE', numbering, int(ctx.ttl_ms + ctx.ttl_ms / 64))
   end
 end

@@ -1,37 +1,48 @@
--- One step of taking a dead or stopping incarnation out of a partition's rooms.
+-- One step of removing a dead or stopping incarnation from a partition's rooms.
 --
 -- ARGV[5]  incarnation
 -- ARGV[6]  the grace in milliseconds (0: none)
--- ARGV[7]  at most about so many connections
--- Returns connections taken out, changes published, graces recorded, and 1 when there is more to do.
--- Atomic; the fence comes first, so that nothing is put in behind it. Repeat until nothing is left.
-local inc, ms, budget = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-fence(inc)
-local taken, changes, graces = 0, 0, 0
-while taken < budget do
-  local R = call('SRANDMEMBER', T .. 'N:' .. inc)
-  if not R then break end
-  local key = T .. 'n:' .. R .. ':' .. inc
-  -- What earlier steps took out left empty buckets, among which one HSCAN gives up: so its cursor is followed until it
-  -- finds something or has seen all. (HRANDFIELD would do, but Redis 6.0 doesn't have it.)
+-- ARGV[7]  about the most connections to remove
+--
+-- Returns the number of connections removed, of changes published, of graces begun, and 1 if more
+-- is to be done. Atomic. The incarnation is fenced first, so that it adds nothing behind this step.
+-- Repeat until nothing is left.
+local ctx = context()
+local incarnation, grace_ms, budget = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+
+fence(ctx, incarnation)
+local held = held_key(ctx, incarnation)
+
+-- Some connections of the incarnation in the room: connection, user, … Earlier steps have left
+-- empty buckets in the hash, and one HSCAN returns nothing when it finds only those: so the cursor
+-- is followed until something is found or all was seen. (HRANDFIELD would be simpler, but Redis 6.0
+-- doesn't have it.)
+local function some_connections(room)
   local cursor, found = '0', nil
   repeat
-    local scan = call('HSCAN', key, cursor, 'COUNT', budget)
+    local scan = call('HSCAN', connections_key(ctx, room, incarnation), cursor, 'COUNT', budget)
     cursor, found = scan[1], scan[2]
   until #found > 0 or cursor == '0'
-  if #found == 0 then call('SREM', T .. 'N:' .. inc, R) end
+  return found
+end
+
+local removed, changes, graces = 0, 0, 0
+while removed < budget do
+  local room = call('SRANDMEMBER', held)
+  if not room then break end
+  local found = some_connections(room)
+  if #found == 0 then call('SREM', held, room) end
   for i = 1, #found, 2 do
-    local user, left = depart(R, inc, found[i])
+    local user, remaining = remove_connection(ctx, room, incarnation, found[i])
     if user then
-      local member = R .. ':' .. user
-      if ms > 0 then
-        grace(member, ms)
+      if grace_ms > 0 then
+        begin_grace(ctx, grace_of(room, user), grace_ms)
         graces = graces + 1
-      elseif left <= 0 and not call('ZSCORE', T .. 'g', member) then
-        changes = changes + vacate(R, user)
+      elseif remaining <= 0 and not has_grace(ctx, room, user) then
+        changes = changes + remove_member(ctx, room, user)
       end
     end
   end
-  taken = taken + math.max(1, #found / 2)
+  removed = removed + math.max(1, #found / 2)
 end
-return { taken, changes, graces, call('EXISTS', T .. 'N:' .. inc) }
+return { removed, changes, graces, call('EXISTS', held) }

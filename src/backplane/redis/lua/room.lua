@@ -1,70 +1,91 @@
--- What the scripts about a room's members share. R is the room's name in base64url.
+-- Shared by the scripts about the members of rooms of the call's partition; requires log.lua and
+-- presence.lua. Rooms are given by their names in base64url.
 --
--- u:R        sorted set of the members' ids, all of score 0, so in their bytes' order
--- k:R        hash: user → connections in the room
--- w:R        hash: user → name
--- n:R:<inc>  hash: connection → user, of one incarnation of a node
--- N:<inc>    set: the rooms of this partition in which that incarnation has connections
--- F          sorted set: fenced incarnations, by the time of their fencing
--- g          sorted set: R:user by the end of the grace
--- p:R        stream of the last changes, ids version-0: k kind, u user, n name, t total, p previous
+-- u:<room>                sorted set of the members' ids, all with score 0 and so in the order of
+--                         their bytes
+-- k:<room>                hash: user → number of the user's connections in the room
+-- w:<room>                hash: user → name
+-- n:<room>:<incarnation>  hash: connection → user, for the connections of a node's incarnation
+-- p:<room>                stream of the last 100 changes. Ids are version-0. Fields: k kind, u
+--                         user, n name, t total, p previous version
+local CONNECTION_COUNTS, NAMES, CONNECTIONS = 'k:', 'w:', 'n:'
 
--- Numbers, keeps and publishes one change.
-local function change(R, kind, user, name)
-  local previous = tonumber(call('HGET', T .. 'm:' .. R, 'v') or '0')
-  local version = math.max(previous + 1, NOW)
-  local total = call('ZCARD', T .. 'u:' .. R)
-  call('HSET', T .. 'm:' .. R, 'v', int(version))
-  call('XADD', T .. 'p:' .. R, 'MAXLEN', '=', 100, int(version) .. '-0',
+-- The member of the sorted set of graces that stands for the user in the room.
+local function grace_of(room, user) return room .. ':' .. user end
+
+local function connections_key(ctx, room, incarnation)
+  return key(ctx.tag, CONNECTIONS, room) .. ':' .. incarnation
+end
+
+-- Assigns a version to a change of the membership, stores the change and publishes it. Kinds: J
+-- joined, L left, R restored.
+local function publish_change(ctx, room, kind, user, name)
+  local previous = tonumber(call('HGET', key(ctx.tag, NUMBERING, room), 'v') or '0')
+  local version = math.max(previous + 1, ctx.now)
+  local total = call('ZCARD', key(ctx.tag, MEMBERS, room))
+  call('HSET', key(ctx.tag, NUMBERING, room), 'v', int(version))
+  call('XADD', key(ctx.tag, CHANGES, room), 'MAXLEN', '=', 100, int(version) .. '-0',
     'k', kind, 'u', user, 'n', name, 't', total, 'p', int(previous))
-  call('PEXPIRE', T .. 'p:' .. R, TTL)
-  call(PUB, T .. 'r:' .. R, 'C' .. int(version) .. ' ' .. int(previous) .. ' ' .. kind .. ' ' .. total .. ' ' .. #user
-    .. '\n' .. user .. name)
+  call('PEXPIRE', key(ctx.tag, CHANGES, room), ctx.ttl_ms)
+  local head = { int(version), int(previous), kind, total, #user }
+  local payload = 'C' .. table.concat(head, ' ') .. '\n' .. user .. name
+  call(ctx.publish, key(ctx.tag, CHANNEL, room), payload)
 end
 
--- Puts a connection in; true when it brought the user. The room must be open.
-local function enter(R, inc, conn, user, name)
-  if call('HSETNX', T .. 'n:' .. R .. ':' .. inc, conn, user) == 1 then
-    call('HINCRBY', T .. 'k:' .. R, user, 1)
-    call('SADD', T .. 'N:' .. inc, R)
+-- Adds a connection to the room, whose numbering must exist. Returns true if that made the user a
+-- member.
+local function add_connection(ctx, room, incarnation, conn, user, name)
+  if call('HSETNX', connections_key(ctx, room, incarnation), conn, user) == 1 then
+    call('HINCRBY', key(ctx.tag, CONNECTION_COUNTS, room), user, 1)
+    call('SADD', held_key(ctx, incarnation), room)
   end
-  call('ZREM', T .. 'g', R .. ':' .. user)
-  call('HSET', T .. 'w:' .. R, user, name)
-  call('PERSIST', T .. 'm:' .. R)
-  return call('ZADD', T .. 'u:' .. R, 0, user) == 1
+  call('ZREM', key(ctx.tag, GRACES, ''), grace_of(room, user))
+  call('HSET', key(ctx.tag, NAMES, room), user, name)
+  call('PERSIST', key(ctx.tag, NUMBERING, room))
+  return call('ZADD', key(ctx.tag, MEMBERS, room), 0, user) == 1
 end
 
--- Takes a connection out; the user and how many connections the user has left, or nil when it wasn't in.
-local function depart(R, inc, conn)
-  local key = T .. 'n:' .. R .. ':' .. inc
-  local user = call('HGET', key, conn)
+-- Removes a connection from the room. Returns its user and the number of connections that the user
+-- still has in the room, or nil if the connection wasn't in it.
+local function remove_connection(ctx, room, incarnation, conn)
+  local connections = connections_key(ctx, room, incarnation)
+  local user = call('HGET', connections, conn)
   if not user then return nil end
-  call('HDEL', key, conn)
-  if call('EXISTS', key) == 0 then call('SREM', T .. 'N:' .. inc, R) end
-  return user, call('HINCRBY', T .. 'k:' .. R, user, -1)
+  call('HDEL', connections, conn)
+  if call('EXISTS', connections) == 0 then call('SREM', held_key(ctx, incarnation), room) end
+  return user, call('HINCRBY', key(ctx.tag, CONNECTION_COUNTS, room), user, -1)
 end
 
--- The user has left: nobody and no grace holds the place any more.
-local function vacate(R, user)
-  local name = call('HGET', T .. 'w:' .. R, user) or user
-  call('HDEL', T .. 'k:' .. R, user)
-  call('HDEL', T .. 'w:' .. R, user)
-  if call('ZREM', T .. 'u:' .. R, user) == 1 then
-    change(R, 'L', user, name)
-    linger(R)
+-- Whether the user's grace in the room is running.
+local function has_grace(ctx, room, user)
+  return call('ZSCORE', key(ctx.tag, GRACES, ''), grace_of(room, user))
+end
+
+-- Removes a member that has neither a connection nor a grace in the room any more. Returns the
+-- number of changes published.
+local function remove_member(ctx, room, user)
+  local name = call('HGET', key(ctx.tag, NAMES, room), user) or user
+  call('HDEL', key(ctx.tag, CONNECTION_COUNTS, room), user)
+  call('HDEL', key(ctx.tag, NAMES, room), user)
+  if call('ZREM', key(ctx.tag, MEMBERS, room), user) == 1 then
+    publish_change(ctx, room, 'L', user, name)
+    renew_numbering(ctx, ctx.tag, room, false)
     return 1
   end
   return 0
 end
 
--- total, version, then at most limit ids, user's own among them.
-local function roster(reply, R, limit, user)
-  local total = call('ZCARD', T .. 'u:' .. R)
+-- Appends to the reply: the number of members, the version of the membership, and at most limit
+-- ids. If a user is given, its id is among them.
+local function add_roster(ctx, reply, room, limit, user)
+  local total = call('ZCARD', key(ctx.tag, MEMBERS, room))
   reply[#reply + 1] = total
-  reply[#reply + 1] = call('HGET', T .. 'm:' .. R, 'v') or '0'
+  reply[#reply + 1] = call('HGET', key(ctx.tag, NUMBERING, room), 'v') or '0'
   if limit > 0 then
-    local users = call('ZRANGE', T .. 'u:' .. R, 0, limit - 1)
-    if user and total > limit and call('ZRANK', T .. 'u:' .. R, user) >= limit then users[limit] = user end
+    local users = call('ZRANGE', key(ctx.tag, MEMBERS, room), 0, limit - 1)
+    if user and total > limit and call('ZRANK', key(ctx.tag, MEMBERS, room), user) >= limit then
+      users[limit] = user
+    end
     for i = 1, #users do reply[#reply + 1] = users[i] end
   end
   return reply

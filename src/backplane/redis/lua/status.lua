@@ -1,15 +1,19 @@
--- Reads users' states.
+-- Reads users' status.
 --
 -- ARGV[5…] users (base64url)
--- Returns the time, then for each: online (0, 1), version, the version before, time of the last change, name; version 0
--- for a user never seen. Atomic.
-local reply = { int(NOW) }
+--
+-- Returns the time; then for each: online (0 or 1), version, previous version, time of the last
+-- change, name. The version of a user never seen is 0. Atomic.
+local ctx = context()
+
+local reply = { int(ctx.now) }
 for i = 5, #ARGV do
-  local s = call('HMGET', T .. 's:' .. ARGV[i], 'o', 'v', 'p', 'l', 'u')
-  reply[#reply + 1] = s[1] or '0'
-  reply[#reply + 1] = s[2] or '0'
-  reply[#reply + 1] = s[3] or '0'
-  reply[#reply + 1] = s[4] or '0'
-  reply[#reply + 1] = s[5] or ''
+  local user = ARGV[i]
+  local fields = call('HMGET', key(ctx.tag, STATUS, user), 'o', 'v', 'p', 'l', 'u')
+  reply[#reply + 1] = fields[1] or '0'
+  reply[#reply + 1] = fields[2] or '0'
+  reply[#reply + 1] = fields[3] or '0'
+  reply[#reply + 1] = fields[4] or '0'
+  reply[#reply + 1] = fields[5] or ''
 end
 return reply

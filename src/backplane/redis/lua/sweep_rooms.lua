@@ -1,14 +1,19 @@
--- Ends the graces of one partition's rooms that are over.
+-- Ends graces that are over, of users in rooms of one partition.
 --
--- ARGV[5]  at most so many
--- Returns how many were looked at, changes published, and the milliseconds until the next one (-1: there is none).
--- Atomic; any node may do it.
-local due = call('ZRANGEBYSCORE', T .. 'g', '-inf', int(NOW), 'LIMIT', 0, ARGV[5])
+-- ARGV[5]  the most graces to end
+--
+-- Returns the number of graces ended, the number of changes published, and the milliseconds until
+-- the next grace ends (-1: there is none). Atomic. Any node may run it.
+local ctx = context()
+local limit = ARGV[5]
+
+local due = call('ZRANGEBYSCORE', key(ctx.tag, GRACES, ''), '-inf', int(ctx.now), 'LIMIT', 0, limit)
 local changes = 0
 for i = 1, #due do
-  call('ZREM', T .. 'g', due[i])
-  local R, user = string.match(due[i], '^([^:]+):(.*)$')
-  if tonumber(call('HGET', T .. 'k:' .. R, user) or '0') <= 0 then changes = changes + vacate(R, user) end
+  call('ZREM', key(ctx.tag, GRACES, ''), due[i])
+  local room, user = string.match(due[i], '^([^:]+):(.*)$')
+  if tonumber(call('HGET', key(ctx.tag, CONNECTION_COUNTS, room), user) or '0') <= 0 then
+    changes = changes + remove_member(ctx, room, user)
+  end
 end
-local first = call('ZRANGE', T .. 'g', 0, 0, 'WITHSCORES')[2]
-return { #due, changes, first and int(math.max(0, first - NOW)) or '-1' }
+return { #due, changes, until_next_grace(ctx) }

@@ -1,14 +1,20 @@
--- Ends the graces of one partition's users that are over.
+-- Ends graces that are over, of users of one partition.
 --
--- ARGV[5]  at most so many
--- Returns how many were looked at, changes published, and the milliseconds until the next one (-1: there is none).
--- Atomic; any node may do it.
-local due = call('ZRANGEBYSCORE', T .. 'g', '-inf', int(NOW), 'LIMIT', 0, ARGV[5])
+-- ARGV[5]  the most graces to end
+--
+-- Returns the number of graces ended, the number of changes published, and the milliseconds until
+-- the next grace ends (-1: there is none). Atomic. Any node may run it.
+local ctx = context()
+local limit = ARGV[5]
+
+local due = call('ZRANGEBYSCORE', key(ctx.tag, GRACES, ''), '-inf', int(ctx.now), 'LIMIT', 0, limit)
 local changes = 0
 for i = 1, #due do
-  call('ZREM', T .. 'g', due[i])
-  -- Who has a connection is online already, but where the state was lost and taken over from what watchers knew.
-  changes = changes + flip(due[i], call('EXISTS', T .. 'c:' .. due[i]) == 1 and '1' or '0')
+  call('ZREM', key(ctx.tag, GRACES, ''), due[i])
+  local user = due[i]
+  -- A user with a connection is online already, except if the status was lost and restored from a
+  -- watcher's knowledge.
+  local online = call('EXISTS', key(ctx.tag, CONNECTIONS, user)) == 1 and '1' or '0'
+  changes = changes + set_online(ctx, user, online)
 end
-local first = call('ZRANGE', T .. 'g', 0, 0, 'WITHSCORES')[2]
-return { #due, changes, first and int(math.max(0, first - NOW)) or '-1' }
+return { #due, changes, until_next_grace(ctx) }

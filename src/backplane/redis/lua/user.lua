@@ -1,24 +1,28 @@
--- What the scripts about users share. U is the user's id in base64url.
+-- Shared by the scripts about users; requires presence.lua. A user is a table: tag and name (the id
+-- in base64url).
 --
--- s:U      hash: o online (0, 1), v version, p the version before, l time of the last change, u name
--- c:U      hash: live connection → incarnation
--- N:<inc>  set: the users of this partition with connections of that incarnation
--- F        sorted set: fenced incarnations, by the time of their fencing
--- g        sorted set: U by the end of the grace
--- p:U      stream of the last changes, ids version-0: o online, l last seen, n name, p previous
+-- s:<user>         hash, the status: o online (0 or 1), v version, p previous version, l time of
+--                  the last change, u name
+-- c:<user>         hash: live connection → incarnation
+-- p:<user>         stream of the last 100 changes. Ids are version-0. Fields: o online, l time of
+--                  the change, n name, p previous version
+local STATUS, CONNECTIONS, CHANGES, CHANNEL = 's:', 'c:', 'p:', 'r:'
 
--- Turns the user online ('1') or offline ('0'), if that is news: numbers, keeps and publishes the change.
-local function flip(U, online)
-  local key = T .. 's:' .. U
-  local s = call('HMGET', key, 'o', 'v', 'u')
-  if (s[1] or '0') == online then return 0 end
-  local previous = tonumber(s[2] or '0')
-  local version = int(math.max(previous + 1, NOW))
-  local name = s[3] or ''
-  call('HSET', key, 'o', online, 'v', version, 'p', int(previous), 'l', int(NOW))
-  call('XADD', T .. 'p:' .. U, 'MAXLEN', '=', 100, version .. '-0', 'o', online, 'l', int(NOW), 'n', name, 'p', int(previous))
-  call('PEXPIRE', T .. 'p:' .. U, TTL)
-  if online == '1' then call('PERSIST', key) else call('PEXPIRE', key, TTL) end
-  call(PUB, T .. 'r:' .. U, 'S' .. version .. ' ' .. int(previous) .. ' ' .. online .. ' ' .. int(NOW) .. '\n' .. name)
+-- Sets the user online ('1') or offline ('0'). If that differs from the status, assigns a version,
+-- stores the change and publishes it. Returns the number of changes published.
+local function set_online(ctx, user, online)
+  local status = key(ctx.tag, STATUS, user)
+  local fields = call('HMGET', status, 'o', 'v', 'u')
+  if (fields[1] or '0') == online then return 0 end
+  local previous = tonumber(fields[2] or '0')
+  local version = int(math.max(previous + 1, ctx.now))
+  local name = fields[3] or ''
+  call('HSET', status, 'o', online, 'v', version, 'p', int(previous), 'l', int(ctx.now))
+  call('XADD', key(ctx.tag, CHANGES, user), 'MAXLEN', '=', 100, version .. '-0',
+    'o', online, 'l', int(ctx.now), 'n', name, 'p', int(previous))
+  call('PEXPIRE', key(ctx.tag, CHANGES, user), ctx.ttl_ms)
+  if online == '1' then call('PERSIST', status) else call('PEXPIRE', status, ctx.ttl_ms) end
+  local head = { version, int(previous), online, int(ctx.now) }
+  call(ctx.publish, key(ctx.tag, CHANNEL, user), 'S' .. table.concat(head, ' ') .. '\n' .. name)
   return 1
 end

@@ -3,9 +3,8 @@
 use tracing::Instrument;
 
 use super::{ClientRequest, RequestContext};
-use crate::delivery::ReplayFrom;
+use crate::delivery::{JoinOutcome, ReplayFrom};
 use crate::domain::{Cost, Refusal, RoomId};
-use crate::features::messaging::JoinReply;
 use crate::gateway::wire::{Fields, JoinAck, RoomAck, replay_from};
 
 /// `join`: enters a room and replays its messages from a position on.
@@ -31,17 +30,16 @@ impl ClientRequest for Join {
         let permit = context.state.may_join(&room)?;
         let span = tracing::debug_span!("join", %room);
         let reply = context.reply.clone();
-        // The room's worker calls it before the replay, so that the reply precedes the replay.
-        let send_reply: JoinReply = Box::new(move |outcome| match outcome {
-            Ok(outcome) => reply.acknowledge(&JoinAck::of(&room, &outcome)),
-            Err(refusal) => reply.refuse(&refusal),
+        // The room's worker calls it before the replay, so that the acknowledgement precedes the
+        // replay.
+        let acknowledge = Box::new(move |outcome: &JoinOutcome| {
+            reply.acknowledge(&JoinAck::of(&room, outcome));
         });
         context
             .messaging()
-            .join(context.state, permit, from, send_reply)
+            .join(context.state, permit, from, acknowledge)
             .instrument(span)
-            .await;
-        Ok(())
+            .await
     }
 }
 

@@ -1,8 +1,7 @@
 //! `subscribe_status`, `unsubscribe_status`: watches the online status of users.
 
 use super::{ClientRequest, RequestContext};
-use crate::domain::{Refusal, UserId};
-use crate::features::messaging::WatchReply;
+use crate::domain::{OnlineStatus, Refusal, UserId};
 use crate::gateway::wire::{Fields, StatusJson, TargetAck};
 
 /// `subscribe_status`: watches a user.
@@ -22,17 +21,15 @@ impl ClientRequest for SubscribeStatus {
 
     async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
         let reply = context.reply.clone();
-        // The user's worker calls it before the current status is delivered, so that the reply
-        // precedes the status.
-        let send_reply: WatchReply = Box::new(move |status| match status {
-            Ok(status) => reply.acknowledge(&StatusJson::ack(status)),
-            Err(refusal) => reply.refuse(&refusal),
+        // The user's worker calls it before the current status is delivered, so that the
+        // acknowledgement precedes the status.
+        let acknowledge = Box::new(move |status: &OnlineStatus| {
+            reply.acknowledge(&StatusJson::ack(status));
         });
         context
             .messaging()
-            .watch(context.state, self.target, send_reply)
-            .await;
-        Ok(())
+            .watch(context.state, self.target, acknowledge)
+            .await
     }
 }
 

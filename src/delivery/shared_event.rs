@@ -1,4 +1,4 @@
-//! An event on its way to many outlets: encoded by the first that needs it, shared by all.
+//! An event for many outlets: encoded by the first outlet that needs it, and shared by all.
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
@@ -6,56 +6,56 @@ use std::sync::{Arc, OnceLock};
 use crate::backplane::{Entry, Typing};
 use crate::domain::{Head, OnlineStatus, RoomChange, RoomId, UserId};
 
-/// What can reach an outlet.
+/// The events that outlets receive.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A message of a room.
     Message(Entry),
-    /// The room's members, or only their number.
+    /// The occupants of a room, or only their number.
     RoomUsers {
-        /// Which room.
+        /// The room.
         room: RoomId,
-        /// At most `Limits::ROSTER` ids; empty when only the number is told.
+        /// At most `Limits::ROSTER` ids; empty when only the number is published.
         users: Vec<UserId>,
-        /// How many there are.
+        /// The number of occupants.
         total: u64,
     },
-    /// Someone came or went.
+    /// A user entered or left the room.
     RoomChanged(RoomId, RoomChange),
-    /// Someone types.
+    /// A user in the room began or stopped typing.
     Typing(Typing),
-    /// A watched user's status.
+    /// The status of a watched user.
     OnlineStatus {
-        /// The state.
+        /// The status.
         status: OnlineStatus,
-        /// True for the one that a new watcher gets first.
+        /// True for the first status after the watch began.
         initial: bool,
     },
-    /// Continuity of the room can't be guaranteed past this point.
+    /// The room's sequence of messages is interrupted here.
     RoomReset {
-        /// Which room.
+        /// The room.
         room: RoomId,
-        /// Where it goes on.
+        /// The position after which the sequence goes on.
         head: Head,
         /// The first `seq` of the old numbering that may be lost.
         lost_from: Option<u64>,
     },
 }
 
-/// How many encoded forms of an event are kept: one for each door.
+/// The number of encoded forms that an event keeps: one for Socket.IO, one for plain WebSockets.
 const FORMS: usize = 2;
 
-/// An event and its encoded forms.
+/// An event with its encoded forms. Cheap to clone: all clones share one event.
 #[derive(Clone)]
-pub struct Shared(Arc<Inner>);
+pub struct SharedEvent(Arc<Inner>);
 
 struct Inner {
     event: Event,
     encoded: [OnceLock<Box<dyn Any + Send + Sync>>; FORMS],
 }
 
-impl Shared {
-    /// Not yet encoded.
+impl SharedEvent {
+    /// An event that is not encoded yet.
     #[must_use]
     pub fn new(event: Event) -> Self {
         Self(Arc::new(Inner {
@@ -64,28 +64,28 @@ impl Shared {
         }))
     }
 
-    /// What happened.
+    /// The event itself.
     #[must_use]
     pub fn event(&self) -> &Event {
         &self.0.event
     }
 
-    /// The encoded form of that type, made by the first caller. `None` if there are as many others as are kept: encode it anew
-    /// then.
+    /// The encoded form of type `T`, made by the first caller. `None` when the event keeps as many
+    /// forms of other types as it can: the caller then has to encode it by itself.
     pub fn encoded<T: Any + Send + Sync>(&self, encode: impl Fn(&Event) -> T) -> Option<&T> {
-        let made = || {
+        let existing = || {
             self.0
                 .encoded
                 .iter()
-                .find_map(|place| place.get()?.downcast_ref())
+                .find_map(|form| form.get()?.downcast_ref())
         };
-        // All but the first find it made.
-        made().or_else(|| {
-            let free = || self.0.encoded.iter().find(|place| place.get().is_none());
-            // Another may take a free place first: then it is looked again.
+        // Every caller but the first finds the existing form.
+        existing().or_else(|| {
+            let unused = || self.0.encoded.iter().find(|form| form.get().is_none());
+            // Another thread may fill the unused slot first; then the next one is tried.
             (0..FORMS).find_map(|_| {
-                free()?.get_or_init(|| Box::new(encode(&self.0.event)));
-                made()
+                unused()?.get_or_init(|| Box::new(encode(&self.0.event)));
+                existing()
             })
         })
     }
@@ -96,13 +96,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_encoded_once() {
+    fn each_form_is_encoded_once_and_at_most_two_are_kept() {
         let event = Event::RoomUsers {
             room: RoomId::trusted("a"),
             users: vec![],
             total: 1,
         };
-        let shared = Shared::new(event);
+        let shared = SharedEvent::new(event);
         assert_eq!(shared.encoded(|_| 1_u8), Some(&1));
         assert_eq!(shared.clone().encoded(|_| 2_u8), Some(&1));
         assert_eq!(

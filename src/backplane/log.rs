@@ -1,0 +1,126 @@
+//! The promises of rooms' logs.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::Result;
+use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp};
+
+/// The kind of a log entry, in one byte.
+///
+/// To add a kind:
+///
+/// 1. Add a variant here, and its letter in `redis/entry_kind.rs`.
+/// 2. Handle it wherever [`EntryKind::Message`] is matched: fan-out, replay and history.
+/// 3. Release that first. Only a later release may append entries of the new kind: until every node
+///    knows the letter, the clients of an older node see a gap in `seq` where such an entry lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum EntryKind {
+    /// A message. The record is the output of [`record::encode`](super::record::encode).
+    Message,
+    /// A kind that this release doesn't know, appended by a node of a newer release.
+    ///
+    /// The entry keeps its place: it counts in `seq`, it is read and published like any other, and
+    /// it moves the position of feeds and replays. Its record is opaque and never sent to clients.
+    Unknown,
+}
+
+/// A numbered entry of a room's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// 1, 2, 3, … without a hole within an epoch. An epoch that continues another one continues
+    /// its numbers.
+    pub seq: u64,
+    /// The epoch in which `seq` was assigned.
+    pub epoch: Epoch,
+    /// When the entry was appended, by the backplane's clock.
+    pub at: Timestamp,
+    /// Tells how to read the record.
+    pub kind: EntryKind,
+    /// JSON that is made once, by [`record::encode`](super::record::encode), and passed on byte for
+    /// byte.
+    pub record: Bytes,
+}
+
+/// The position that an append assigned, now or at its first call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// The message's id; for a duplicate the id of the first message.
+    pub id: Uuid,
+    /// The message's number.
+    pub seq: u64,
+    /// The epoch in which `seq` was assigned.
+    pub epoch: Epoch,
+    /// When the message was appended, by the backplane's clock.
+    pub at: Timestamp,
+    /// True when the same user had already sent the same key to the room: this call appended
+    /// nothing.
+    pub duplicate: bool,
+}
+
+/// The part of a log to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// The first entries with a `seq` greater than this one.
+    After(u64),
+    /// The last entries with a `seq` lower than this one.
+    Before(u64),
+    /// The last entries.
+    Newest,
+}
+
+/// A part of a log, read in one atomic step.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    /// In ascending `seq`, without a hole.
+    pub entries: Vec<Entry>,
+    /// The extent of the whole log at the same moment.
+    pub span: LogSpan,
+}
+
+/// Every room's log: ordered, bounded and free of duplicates.
+#[async_trait]
+pub trait RoomLog: Send + Sync {
+    /// Assigns the room's next `seq` to `draft`, stores it, and publishes it to the room's topic, in
+    /// one atomic step.
+    ///
+    /// The log keeps the last `history_size` entries, for `history_ttl` after the last one.
+    ///
+    /// `key` identifies the send among those of its user and room. Within `dedupe_ttl` a repeat with
+    /// the same key appends nothing and returns the position of the first call with
+    /// `duplicate: true`. So a call that failed with `Unavailable` is safe to repeat with the same
+    /// key. Without a key, a repeat appends another message.
+    ///
+    /// Calls of one caller that are begun one after another for one room are appended in that order.
+    /// A call whose future is dropped may still append.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Full`.
+    async fn append(&self, draft: &NewMessage, key: Option<&str>) -> Result<Appended>;
+
+    /// Reads at most `limit` entries whose records have at most `max_bytes` bytes in total. One
+    /// entry is returned even if it is larger, as long as `limit` is at least 1.
+    ///
+    /// Atomic: entries and span are of the same moment. Reading a room that doesn't exist yet
+    /// begins its numbering: the span has `seq` 0 and an epoch that the first append will use.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Full`.
+    async fn read(
+        &self,
+        room: &RoomId,
+        window: Window,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Slice>;
+
+    /// The heads of several rooms, in the order of `rooms`; `None` for a room that isn't known.
+    ///
+    /// Not atomic: each head is read on its own.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>>;
+}

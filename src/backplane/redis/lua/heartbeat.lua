@@ -1,0 +1,35 @@
+-- A node's heartbeat: prolongs its lease, and hands out dead incarnations that the node must reap.
+--
+-- ARGV[5]  incarnation
+-- ARGV[6]  milliseconds that a lease lasts
+-- ARGV[7]  milliseconds that a claim lasts
+-- ARGV[8]  the most dead incarnations to hand out
+--
+-- Returns NEW if no lease was known, KNOWN, or GONE if the incarnation is condemned and the node
+-- must take another one; then the dead incarnations. Each is handed to one node at a time. Atomic.
+local ctx = context()
+local incarnation, lease_ms, claim_ms, limit = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local leases, condemned = key(ctx.tag, LEASES, ''), key(ctx.tag, CONDEMNED, '')
+local last_beat = key(ctx.tag, LAST_BEAT, '')
+
+if call('ZSCORE', condemned, incarnation) then return { 'GONE' } end
+local reply = { call('ZSCORE', leases, incarnation) and 'KNOWN' or 'NEW' }
+local lease_end = ctx.now + lease_ms
+-- If no node has sent a heartbeat for half a lease, then Redis was away, and the other nodes are
+-- about to return like this one: each gets a new lease, or the first node to return would reap all
+-- others. Condemned ones stay condemned.
+if ctx.now - tonumber(call('GET', last_beat) or '0') > lease_ms / 2 then
+  local all = call('ZRANGEBYSCORE', leases, '-inf', '(' .. int(lease_end))
+  for i = 1, #all do
+    if not call('ZSCORE', condemned, all[i]) then call('ZADD', leases, int(lease_end), all[i]) end
+  end
+end
+call('ZADD', leases, int(lease_end), incarnation)
+call('SET', last_beat, int(ctx.now))
+local dead = call('ZRANGEBYSCORE', leases, '-inf', int(ctx.now), 'LIMIT', 0, limit)
+for i = 1, #dead do
+  if call('SET', key(ctx.tag, CLAIM, dead[i]), incarnation, 'NX', 'PX', claim_ms) then
+    reply[#reply + 1] = dead[i]
+  end
+end
+return reply

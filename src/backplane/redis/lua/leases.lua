@@ -1,0 +1,8 @@
+-- Shared by the scripts about nodes' leases, which lie in one partition.
+--
+-- L                    sorted set of incarnations by the end of their lease
+-- D                    sorted set of condemned incarnations, by the time at which they were
+--                      condemned: their heartbeats are refused
+-- B                    the time of the last heartbeat of any node
+-- claim:<incarnation>  the incarnation that reaps this one at present; expires
+local LEASES, CONDEMNED, LAST_BEAT, CLAIM = 'L', 'D', 'B', 'claim:'

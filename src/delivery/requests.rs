@@ -1,0 +1,77 @@
+//! The requests of connections: to join a room, to listen to one, or to watch a user.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::Outlet;
+use crate::backplane::{BackplaneError, Result};
+use crate::domain::{Epoch, Head, OnlineStatus, RoomId, UserId, Username};
+
+/// The position from which a joining connection requests the room's messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplayFrom {
+    /// New messages only.
+    Live,
+    /// The last `n` messages, then live.
+    Last(u64),
+    /// Every message after `seq` of `epoch` (`None`: the current epoch), then live.
+    Since {
+        /// The last message that the client has seen.
+        seq: u64,
+        /// The epoch in which that `seq` counts.
+        epoch: Option<Epoch>,
+    },
+}
+
+/// The content of a join's acknowledgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinOutcome {
+    /// The number of occupants, the joining user included.
+    pub total: u64,
+    /// The log's end at that moment.
+    pub head: Head,
+    /// True when every message after the requested position follows.
+    pub recovered: bool,
+    /// True when messages after the requested position are no longer available.
+    pub gap: bool,
+    /// How many messages follow before `room_users`.
+    pub replayed: u64,
+}
+
+/// Called once when a join has succeeded, by the room's worker, because the acknowledgement must be
+/// written before the replay. A join that fails drops it uncalled.
+pub type OnJoined = Box<dyn FnOnce(&JoinOutcome) + Send>;
+
+/// Called once with the status of a newly watched user, by the user's worker, before that status is
+/// delivered. A watch that fails drops it uncalled.
+pub type OnWatched = Box<dyn FnOnce(&OnlineStatus) + Send>;
+
+/// A join that is being processed.
+pub(super) struct JoinRequest {
+    pub room: RoomId,
+    pub outlet: Arc<dyn Outlet>,
+    /// The name of the new occupant; `None` when the connection only listens.
+    pub username: Option<Username>,
+    pub start: ReplayFrom,
+    pub on_joined: OnJoined,
+    pub accepted: oneshot::Sender<Result<ReplayEnd>>,
+}
+
+/// Resolves when a join's replay is over and `room_users` is sent. Its sender is dropped when the
+/// outlet closed before.
+pub(super) type ReplayEnd = oneshot::Receiver<()>;
+
+/// A subscription to a user's status that is being processed.
+pub(super) struct WatchRequest {
+    pub user: UserId,
+    pub outlet: Arc<dyn Outlet>,
+    pub on_watched: OnWatched,
+    pub done: oneshot::Sender<Result<()>>,
+}
+
+/// The error of a request that was dropped unanswered: its worker has been stopped, or a fault
+/// ended its feed.
+pub(super) fn stopped() -> BackplaneError {
+    BackplaneError::Unavailable("the delivery worker has stopped".to_owned())
+}

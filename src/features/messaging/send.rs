@@ -1,0 +1,110 @@
+//! Sending messages.
+
+use std::time::Instant;
+
+use super::{Appended, ConnectionState, Messaging};
+use crate::domain::policy::{Action, Permit, Sending};
+use crate::domain::{MessageFields, NewMessage, Refusal, RoomId, UserId, Username};
+
+impl Messaging {
+    /// Sends a message in the name of the connection's user.
+    ///
+    /// # Errors
+    /// `forbidden`, `bad_request`, `too_large`, `unavailable`, `overloaded`.
+    pub async fn send(
+        &self,
+        connection: &ConnectionState,
+        permit: Permit<Sending>,
+        fields: MessageFields,
+    ) -> Result<Appended, Refusal> {
+        let authenticated = connection.authenticated()?;
+        let (user, username) = (&authenticated.user, &authenticated.username);
+        self.authorize(Action::Send, user, permit.room()).await?;
+        self.post(permit, user.clone(), username.clone(), fields)
+            .await
+    }
+
+    /// Sends a message in the name of any user: for trusted services.
+    ///
+    /// # Errors
+    /// `bad_request`, `too_large`, `unavailable`, `overloaded`.
+    pub async fn post(
+        &self,
+        permit: Permit<Sending>,
+        user: UserId,
+        username: Username,
+        fields: MessageFields,
+    ) -> Result<Appended, Refusal> {
+        let message = NewMessage::new(permit.into_room(), user, username, fields, &self.limits)?;
+        if self.backplane.bus.is_lossless() {
+            self.delivery.wait_for_capacity(&message.room).await;
+        }
+        self.ready()?;
+        let key = message.client_msg_id.as_ref().map(|id| id.as_str());
+        let began = Instant::now();
+        let appended = self.backplane.log.append(&message, key).await?;
+        self.counters.append.observe(began.elapsed());
+        if appended.duplicate {
+            self.counters.duplicates.add(1);
+        } else {
+            self.counters.sent.add(1);
+        }
+        Ok(appended)
+    }
+
+    /// Returns when every event of the room that had arrived before the call has been offered to
+    /// the connections here, the sender's own included. A connection that sends many messages calls
+    /// it now and then, so that the messages that come back don't overflow its outbox.
+    pub async fn flush(&self, room: &RoomId) {
+        self.delivery.flush(room).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::backplane::{BackplaneLimits, BusTopic, memory};
+    use crate::delivery::{Delivery, DeliverySettings};
+    use crate::domain::Limits;
+    use crate::domain::policy::{self, Relation, RoomScope};
+
+    #[tokio::test]
+    async fn a_sender_waits_while_the_backlog_of_the_worker_is_full() {
+        let backplane = memory::embedded(BackplaneLimits::default());
+        let settings = DeliverySettings {
+            backlog_bytes: 2000,
+            ..DeliverySettings::default()
+        };
+        let delivery = Arc::new(Delivery::start(&backplane, &settings));
+        let messaging = Messaging::new(backplane.clone(), delivery, Limits::default());
+        let (room, user) = (RoomId::trusted("room"), UserId::trusted("ann"));
+        backplane
+            .bus
+            .subscribe(&BusTopic::Room(room.clone()))
+            .await
+            .unwrap();
+        let post = || {
+            let permit =
+                policy::may_send(&RoomScope::Everywhere, Relation::Service, &room).unwrap();
+            let fields = MessageFields {
+                content: "x".repeat(1000),
+                ..MessageFields::default()
+            };
+            messaging.post(permit, user.clone(), Username::from(&user), fields)
+        };
+        // Nothing yields before the third message, so the worker delivers nothing until then.
+        for _ in 0..2 {
+            assert!(post().now_or_never().unwrap().is_ok());
+        }
+        assert!(post().now_or_never().is_none());
+        assert_eq!(
+            post().await.unwrap().seq,
+            3,
+            "the cancelled message was not sent"
+        );
+    }
+}
