@@ -40,7 +40,7 @@ impl Connections {
     }
 }
 
-/// What one kind of transport has counted since the node started.
+/// The counts of one kind of transport since the node started.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct TransportCounts {
     pub opened: u64,

@@ -230,7 +230,6 @@ fn whole_number(json: &str) -> Option<u64> {
         return None;
     }
     // Within these bounds and without a fraction, the conversion is exact.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     Some(double as u64)
 }
 
