@@ -26,19 +26,19 @@ struct Inner {
 
 #[derive(Default)]
 struct Senders {
-    queue: VecDeque<oneshot::Sender<Permit>>,
-    /// A sender has been given the permit and has not resumed yet.
-    permit_given: bool,
+    queue: VecDeque<oneshot::Sender<Grant>>,
+    /// A sender has been granted to proceed, and has not resumed yet.
+    grant_pending: bool,
 }
 
 /// Allows one waiting sender to proceed. When it is dropped, the next sender may be given one.
-struct Permit(Option<Backlog>);
+struct Grant(Option<Backlog>);
 
-impl Drop for Permit {
+impl Drop for Grant {
     fn drop(&mut self) {
         if let Some(backlog) = self.0.take() {
-            backlog.0.senders.lock().permit_given = false;
-            backlog.give_permit();
+            backlog.0.senders.lock().grant_pending = false;
+            backlog.grant_next();
         }
     }
 }
@@ -66,7 +66,7 @@ impl Backlog {
     pub fn remove(&self, bytes: usize) {
         self.0.bytes.fetch_sub(bytes, Ordering::SeqCst);
         if self.0.waiting.load(Ordering::SeqCst) > 0 {
-            self.give_permit();
+            self.grant_next();
         }
     }
 
@@ -76,7 +76,7 @@ impl Backlog {
         if self.0.waiting.load(Ordering::SeqCst) == 0 && !self.is_full() {
             return;
         }
-        let (sender, permit) = oneshot::channel();
+        let (sender, grant) = oneshot::channel();
         {
             let mut senders = self.0.senders.lock();
             senders.queue.push_back(sender);
@@ -84,24 +84,24 @@ impl Backlog {
             self.0.waiting.store(waiting, Ordering::SeqCst);
         }
         // The worker may have drained the backlog before it could see that a sender waits.
-        self.give_permit();
-        drop(permit.await);
+        self.grant_next();
+        drop(grant.await);
     }
 
-    /// Gives the permit to the first sender that still waits, if the backlog is below its limit.
-    fn give_permit(&self) {
+    /// Lets the first sender that still waits proceed, if the backlog is below its limit.
+    fn grant_next(&self) {
         let mut senders = self.0.senders.lock();
-        while !senders.permit_given && !self.is_full() {
+        while !senders.grant_pending && !self.is_full() {
             let Some(first) = senders.queue.pop_front() else {
                 return;
             };
             let waiting = senders.queue.len();
             self.0.waiting.store(waiting, Ordering::SeqCst);
-            match first.send(Permit(Some(self.clone()))) {
-                Ok(()) => senders.permit_given = true,
-                // The sender gave up: offer the permit to the next one. Without its backlog the
-                // permit does nothing when dropped, and so doesn't take the lock that is held here.
-                Err(mut permit) => drop(permit.0.take()),
+            match first.send(Grant(Some(self.clone()))) {
+                Ok(()) => senders.grant_pending = true,
+                // The sender gave up: offer the grant to the next one. Without its backlog the
+                // grant does nothing when dropped, and so doesn't take the lock that is held here.
+                Err(mut grant) => drop(grant.0.take()),
             }
         }
     }
@@ -145,11 +145,11 @@ mod tests {
         assert!(!proceeds(&mut first) && !proceeds(&mut second));
         backlog.remove(50);
         // Later senders queue behind earlier ones even while there is capacity, and the second gets
-        // no permit before the first has resumed.
+        // no grant before the first has resumed.
         assert!(!proceeds(&mut third) && !proceeds(&mut second));
         assert!(proceeds(&mut first));
         backlog.add(50);
-        assert!(proceeds(&mut second), "it had the permit already");
+        assert!(proceeds(&mut second), "it had the grant already");
         assert!(!proceeds(&mut third), "the backlog is full again");
         backlog.remove(149);
         assert!(proceeds(&mut third));
@@ -160,16 +160,16 @@ mod tests {
     async fn a_cancelled_sender_does_not_block_the_others() {
         let backlog = Backlog::new(1);
         backlog.add(1);
-        let [mut cancelled, mut permitted, mut last] = [(); 3].map(|()| sender(&backlog));
+        let [mut cancelled, mut granted, mut last] = [(); 3].map(|()| sender(&backlog));
         assert!(
-            ![&mut cancelled, &mut permitted, &mut last]
+            ![&mut cancelled, &mut granted, &mut last]
                 .into_iter()
                 .any(proceeds)
         );
         drop(cancelled);
         backlog.remove(1);
-        // This sender has the permit, and is cancelled before it resumes.
-        drop(permitted);
+        // This sender has the grant, and is cancelled before it resumes.
+        drop(granted);
         assert!(proceeds(&mut last));
     }
 
