@@ -27,7 +27,7 @@ struct Inner {
 #[derive(Default)]
 struct Senders {
     queue: VecDeque<oneshot::Sender<Grant>>,
-    /// A sender has been granted to proceed, and has not resumed yet.
+    /// A sender has got its grant and has not resumed yet.
     grant_pending: bool,
 }
 
