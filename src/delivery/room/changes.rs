@@ -83,17 +83,12 @@ impl RoomFeed {
                 is_incomplete: false,
             };
         }
-        let recent = &self.changes.recent;
-        let mut changes = Vec::new();
-        for change in recent {
-            if change.version > version && change.user != *user {
-                let event = Event::RoomChanged(self.room.clone(), change.clone());
-                changes.push(SharedEvent::new(event));
-            }
-        }
+        let (changes, reached) = changes_in_a_row(&self.changes.recent, version);
+        let others = changes.into_iter().filter(|change| change.user != *user);
+        let event = |change: &RoomChange| Event::RoomChanged(self.room.clone(), change.clone());
         MissedChanges {
-            changes,
-            is_incomplete: !recent.iter().any(|change| change.previous == version),
+            changes: others.map(event).map(SharedEvent::new).collect(),
+            is_incomplete: self.changes.version() != Some(reached),
         }
     }
 
@@ -196,5 +191,52 @@ impl RoomFeed {
         if self.changes.cursor.take_read_again() {
             self.catch_up_changes(context);
         }
+    }
+}
+
+/// The changes that follow `version` without a hole, and the version that they reach. A list of
+/// occupants that was read anew raises the feed's version without the changes between, so the
+/// remembered changes may have a hole.
+fn changes_in_a_row(recent: &VecDeque<RoomChange>, version: u64) -> (Vec<&RoomChange>, u64) {
+    let mut reached = version;
+    let mut changes = Vec::new();
+    for change in recent {
+        if change.previous == reached {
+            reached = change.version;
+            changes.push(change);
+        }
+    }
+    (changes, reached)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Username;
+
+    fn change(previous: u64, version: u64) -> RoomChange {
+        RoomChange {
+            version,
+            previous,
+            kind: ChangeKind::Joined,
+            user: UserId::trusted("ann"),
+            username: Username::trusted("ann"),
+            total: 1,
+        }
+    }
+
+    #[test]
+    fn changes_are_complete_only_if_they_follow_each_other_without_a_hole() {
+        // The change 5 → 7 is not remembered: a list of occupants of version 7 was read instead.
+        let recent = VecDeque::from([change(1, 3), change(3, 5), change(7, 8), change(8, 9)]);
+        let reached = |version| changes_in_a_row(&recent, version).1;
+        assert_eq!((reached(7), reached(8), reached(9)), (9, 9, 9));
+        assert_eq!((reached(1), reached(3)), (5, 5), "ends before the hole");
+        assert_eq!(
+            (reached(5), reached(0), reached(2)),
+            (5, 0, 2),
+            "no successor is remembered"
+        );
+        assert_eq!(changes_in_a_row(&recent, 7).0.len(), 2);
     }
 }
