@@ -1,3 +1,5 @@
+//! Tests of the reports.
+
 use super::*;
 
 const TIMES: Quantiles = Quantiles {

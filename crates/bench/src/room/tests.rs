@@ -1,3 +1,5 @@
+//! Tests of a room in the load generator.
+
 use memchr::memmem;
 
 use super::delivery_check::MAX_WINDOW;
