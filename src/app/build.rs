@@ -194,7 +194,7 @@ fn messaging(config: &Config, backplane: &Backplane, delivery: &Arc<Delivery>) -
 #[async_trait]
 impl AuthorizationHook for Arc<Webhook> {
     async fn authorize(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
-        self.authorize(action, user, room).await
+        Webhook::authorize(self, action, user, room).await
     }
 }
 
