@@ -1,24 +1,25 @@
-//! What every backplane's bus promises.
+//! The promises of the bus, which hold for every backplane.
 
 use hubbub::backplane::{BusEvent, BusTopic, Typing};
 use hubbub::domain::ChangeKind;
 
 use crate::fixture::{
-    Fixture, Recorder, SOON, enter, eventually, limits, name, room, say, subscribe, user,
+    DEADLINE, Fixture, Recorder, append_message, connect_and_join, eventually, limits, name, room,
+    subscribe, user,
 };
 
-pub async fn events_arrive_in_order_and_once(fixture: Fixture) {
+pub async fn events_arrive_in_order_exactly_once(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let topic = BusTopic::Room(room("lobby"));
     let recorder = Recorder::on(&node, std::slice::from_ref(&topic)).await;
-    // Repeating it does nothing.
+    // A repeated subscription has no effect.
     node.bus.subscribe(&topic).await.unwrap();
     let writers = (0..4).map(|_| {
         let node = node.clone();
         tokio::spawn(async move {
             for n in 0..50 {
-                say(&node, "lobby", &n.to_string()).await;
-                say(&node, "elsewhere", &n.to_string()).await;
+                append_message(&node, "lobby", &n.to_string()).await;
+                append_message(&node, "elsewhere", &n.to_string()).await;
             }
         })
     });
@@ -26,12 +27,12 @@ pub async fn events_arrive_in_order_and_once(fixture: Fixture) {
         writer.await.unwrap();
     }
     recorder.wait_for(200).await;
-    let events = recorder.events_until_said(&node, "lobby").await;
+    let events = recorder.events_until_sentinel(&node, "lobby").await;
     let seqs: Vec<_> = events
         .iter()
         .map(|event| match event {
-            BusEvent::Message(place, entry) if *place == room("lobby") => entry.seq,
-            other => panic!("not a message of the room: {other:?}"),
+            BusEvent::Message(room_id, entry) if *room_id == room("lobby") => entry.seq,
+            other => panic!("not a message of the subscribed room: {other:?}"),
         })
         .collect();
     assert_eq!(seqs, (1..=200).collect::<Vec<_>>());
@@ -49,37 +50,38 @@ pub async fn events_arrive_in_order_and_once(fixture: Fixture) {
         assert_eq!(
             event,
             &BusEvent::Message(room("lobby"), entry),
-            "the bus and the log say the same"
+            "the bus delivers the entry of the log"
         );
     }
 }
 
-pub async fn an_ended_subscription_is_silent(fixture: Fixture) {
+pub async fn an_ended_subscription_delivers_no_events(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let (one, other) = (BusTopic::Room(room("one")), BusTopic::Room(room("other")));
     let recorder = Recorder::on(&node, &[one.clone(), other]).await;
-    say(&node, "one", "heard").await;
+    append_message(&node, "one", "delivered").await;
     recorder.wait_for(1).await;
     node.bus.unsubscribe(&one).await;
-    // "As soon as it can": what is said before it has ended may still come, so it is first seen to be silent.
-    eventually(SOON, "silence", async || {
+    // The subscription ends "as soon as possible", and events may arrive for a moment longer. So
+    // wait until a message to the room is no longer delivered: only the sentinel arrives then.
+    eventually(DEADLINE, "the room delivers no more events", async || {
         let before = recorder.events().len();
-        say(&node, "one", "maybe unheard").await;
-        let after = recorder.events_until_said(&node, "other").await.len();
+        append_message(&node, "one", "maybe not delivered").await;
+        let after = recorder.events_until_sentinel(&node, "other").await.len();
         (before + 1 >= after).then_some(())
     })
     .await;
     let before = recorder.events().len();
     for _ in 0..10 {
-        say(&node, "one", "unheard").await;
+        append_message(&node, "one", "not delivered").await;
     }
     assert_eq!(
-        recorder.events_until_said(&node, "other").await.len(),
+        recorder.events_until_sentinel(&node, "other").await.len(),
         before
     );
     subscribe(node.bus.as_ref(), &one).await;
-    say(&node, "one", "heard again").await;
-    eventually(SOON, "the room again", async || {
+    append_message(&node, "one", "delivered again").await;
+    eventually(DEADLINE, "the room delivers events again", async || {
         (recorder.events().len() == before + 2).then_some(())
     })
     .await;
@@ -92,7 +94,7 @@ pub async fn every_kind_of_event_arrives(fixture: Fixture) {
         &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
-    enter(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "ann", "c1", "lobby").await;
     let typing = Typing {
         room: room("lobby"),
         user: user("ann"),
@@ -116,9 +118,9 @@ pub async fn every_kind_of_event_arrives(fixture: Fixture) {
                 );
                 kinds[0] = true;
             }
-            BusEvent::RoomChanged(place, change) => {
+            BusEvent::RoomChanged(room_id, change) => {
                 assert_eq!(
-                    (place, change.kind, change.total),
+                    (room_id, change.kind, change.total),
                     (room("lobby"), ChangeKind::Joined, 1)
                 );
                 assert_eq!(
@@ -127,17 +129,17 @@ pub async fn every_kind_of_event_arrives(fixture: Fixture) {
                 );
                 kinds[1] = true;
             }
-            BusEvent::Typing(heard) => {
-                assert_eq!(heard, typing);
+            BusEvent::Typing(received) => {
+                assert_eq!(received, typing);
                 kinds[2] = true;
             }
-            other => panic!("{other:?}"),
+            other => panic!("unexpected event: {other:?}"),
         }
     }
     assert_eq!(kinds, [true; 3]);
 }
 
-pub async fn every_node_hears_of_a_disconnect(fixture: Fixture) {
+pub async fn a_disconnect_arrives_on_the_topic_of_all_nodes(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(&node, &[BusTopic::Nodes, BusTopic::User(user("ann"))]).await;
     node.bus.publish_disconnect(&user("ann")).await.unwrap();
@@ -145,7 +147,7 @@ pub async fn every_node_hears_of_a_disconnect(fixture: Fixture) {
     assert_eq!(recorder.events(), [BusEvent::Disconnect(user("ann"))]);
 }
 
-pub async fn many_topics_at_once(fixture: Fixture) {
+pub async fn five_hundred_concurrent_subscriptions_deliver_events(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(&node, &[BusTopic::Room(room("first"))]).await;
     let topics: Vec<_> = (0..500)
@@ -157,7 +159,7 @@ pub async fn many_topics_at_once(fixture: Fixture) {
         done.unwrap();
     }
     for n in 0..500 {
-        say(&node, &format!("room{n}"), "hi").await;
+        append_message(&node, &format!("room{n}"), "hi").await;
     }
     assert_eq!(recorder.wait_for(500).await.len(), 500);
 }

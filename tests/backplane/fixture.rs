@@ -1,4 +1,5 @@
-//! The tests' vocabulary: a backplane to try, a sink that remembers, drafts, and the one way to wait.
+//! Shared by all cases: backplanes, a recording sink, messages, and the one function that waits for
+//! a condition.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,12 +13,13 @@ use parking_lot::Mutex;
 
 use hubbub_test_support::server::RedisServer;
 
-/// Long enough for a busy machine; nothing waits for all of it unless it fails.
-pub const SOON: Duration = Duration::from_secs(10);
-/// The grace in tests.
+/// The deadline of a wait. It is long enough for a busy machine, and used up only by a wait that
+/// fails.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+/// The presence grace of [`limits`].
 pub const GRACE: Duration = Duration::from_millis(400);
 
-/// Makes backplanes of one kind.
+/// Starts backplanes of one kind. Those on Redis share one server.
 pub struct Fixture {
     server: Option<RedisServer>,
 }
@@ -33,12 +35,14 @@ impl Fixture {
         }
     }
 
-    /// The Redis behind it.
+    /// The Redis server of the backplanes. Panics for the embedded kind.
     pub fn server(&mut self) -> &mut RedisServer {
-        self.server.as_mut().expect("only for Redis")
+        self.server
+            .as_mut()
+            .expect("the fixture was created by Fixture::redis")
     }
 
-    /// A node with these limits.
+    /// Starts a node with these limits.
     pub async fn start(&self, limits: BackplaneLimits) -> Backplane {
         match &self.server {
             None => memory::embedded(limits),
@@ -47,7 +51,7 @@ impl Fixture {
     }
 }
 
-/// Shorter times than in production, so that tests don't wait.
+/// Settings with shorter times than in production, so that tests don't wait long.
 pub fn settings(url: &str) -> RedisSettings {
     RedisSettings {
         url: url.to_owned(),
@@ -85,7 +89,7 @@ pub fn name(text: &str) -> Username {
     Username::trusted(text)
 }
 
-pub fn draft(room: &str, user: &str, content: &str) -> NewMessage {
+pub fn message(room: &str, user: &str, content: &str) -> NewMessage {
     let fields = MessageFields {
         content: content.to_owned(),
         ..MessageFields::default()
@@ -100,51 +104,57 @@ pub fn draft(room: &str, user: &str, content: &str) -> NewMessage {
     .unwrap()
 }
 
-/// Appends with a key of its own.
-pub async fn say(node: &Backplane, room: &str, content: &str) -> Appended {
+/// Appends a message under a new deduplication key.
+pub async fn append_message(node: &Backplane, room: &str, content: &str) -> Appended {
     node.log
         .append(
-            &draft(room, "ann", content),
+            &message(room, "ann", content),
             Some(&uuid::Uuid::new_v4().to_string()),
         )
         .await
         .unwrap()
 }
 
-/// Registers a connection and puts it into a room.
-pub async fn enter(
+/// Registers a connection and joins a room with it.
+pub async fn connect_and_join(
     node: &Backplane,
-    who: &str,
-    with: &str,
-    place: &str,
+    user_id: &str,
+    conn_id: &str,
+    room_id: &str,
 ) -> hubbub::backplane::Joined {
     node.presence
-        .connect(&conn(with), &user(who), &name(who))
+        .connect(&conn(conn_id), &user(user_id), &name(user_id))
         .await
         .unwrap();
     node.presence
-        .join(&conn(with), &user(who), &name(who), &room(place))
+        .join(
+            &conn(conn_id),
+            &user(user_id),
+            &name(user_id),
+            &room(room_id),
+        )
         .await
         .unwrap()
 }
 
-/// Asks until the answer is there, and fails when it isn't by the deadline.
+/// Polls until there is a result, which it returns. Panics if there is none by the deadline.
+/// `condition` describes the expected result in the panic message.
 pub async fn eventually<T>(
     deadline: Duration,
-    what: &str,
-    mut ask: impl AsyncFnMut() -> Option<T>,
+    condition: &str,
+    mut poll: impl AsyncFnMut() -> Option<T>,
 ) -> T {
     let end = Instant::now() + deadline;
     loop {
-        if let Some(answer) = ask().await {
-            return answer;
+        if let Some(result) = poll().await {
+            return result;
         }
-        assert!(Instant::now() < end, "not within {deadline:?}: {what}");
+        assert!(Instant::now() < end, "not within {deadline:?}: {condition}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// A sink that remembers everything.
+/// A sink that records all events and interruptions.
 #[derive(Default)]
 pub struct Recorder {
     events: Mutex<Vec<BusEvent>>,
@@ -162,7 +172,7 @@ impl BusSink for Recorder {
 }
 
 impl Recorder {
-    /// A recorder that listens to the node and is subscribed to these topics.
+    /// Sets a new recorder as the sink of the node and subscribes the node to these topics.
     pub async fn on(node: &Backplane, topics: &[BusTopic]) -> Arc<Self> {
         let recorder = Arc::new(Self::default());
         node.bus.deliver_to(recorder.clone());
@@ -180,11 +190,17 @@ impl Recorder {
         self.interruptions.lock().clone()
     }
 
-    /// All events up to the message with this content, which is said now: whatever was published before has arrived.
-    pub async fn events_until_said(&self, node: &Backplane, place: &str) -> Vec<BusEvent> {
-        let seq = say(node, place, "end").await.seq;
-        let is_end = |event: &BusEvent| matches!(event, BusEvent::Message(room, entry) if room.as_str() == place && entry.seq == seq);
-        let mut events = eventually(SOON, "the sentinel", async || {
+    /// Appends a sentinel message to the room and returns all events up to it, without the
+    /// sentinel. Every event of the room that was published before is among them.
+    pub async fn events_until_sentinel(&self, node: &Backplane, room_id: &str) -> Vec<BusEvent> {
+        let seq = append_message(node, room_id, "end").await.seq;
+        let is_end = |event: &BusEvent| {
+            matches!(
+                event,
+                BusEvent::Message(room, entry) if room.as_str() == room_id && entry.seq == seq
+            )
+        };
+        let mut events = eventually(DEADLINE, "the sentinel arrives", async || {
             Some(self.events()).filter(|events| events.iter().any(is_end))
         })
         .await;
@@ -192,28 +208,28 @@ impl Recorder {
         events
     }
 
-    /// The events, once there are so many.
+    /// Waits for at least `count` events and returns all events.
     pub async fn wait_for(&self, count: usize) -> Vec<BusEvent> {
-        eventually(SOON, "events", async || {
+        eventually(DEADLINE, "enough events arrive", async || {
             Some(self.events()).filter(|events| events.len() >= count)
         })
         .await
     }
 }
 
-/// Subscribes; a connection that is still coming up gets a moment.
+/// Subscribes. Retries while the connection to Redis is still being established.
 pub async fn subscribe(bus: &dyn Bus, topic: &BusTopic) {
-    eventually(SOON, "a subscription", async || {
+    eventually(DEADLINE, "the subscription succeeds", async || {
         bus.subscribe(topic).await.ok()
     })
     .await;
 }
 
-/// All records' contents and numbers of a room, read in one go.
-pub async fn seqs(log: &dyn RoomLog, place: &str) -> Vec<u64> {
+/// The numbers of all entries of a room, read in one call.
+pub async fn seqs(log: &dyn RoomLog, room_id: &str) -> Vec<u64> {
     let slice = log
         .read(
-            &room(place),
+            &room(room_id),
             hubbub::backplane::Window::After(0),
             100_000,
             usize::MAX,

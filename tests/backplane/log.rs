@@ -1,46 +1,49 @@
-//! What every backplane's log promises.
+//! The promises of the log, which hold for every backplane.
 
 use std::time::Duration;
 
 use hubbub::backplane::{BackplaneLimits, Window};
 use hubbub::domain::Continuity;
 
-use crate::fixture::{Fixture, SOON, draft, eventually, limits, room, say, seqs};
+use crate::fixture::{DEADLINE, Fixture, append_message, eventually, limits, message, room, seqs};
 
-pub async fn appends_are_numbered_without_a_hole(fixture: Fixture) {
+pub async fn appends_are_numbered_without_gaps(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let appenders = (0..4).map(|who| {
+    let appenders = (0..4).map(|sender| {
         let node = node.clone();
         tokio::spawn(async move {
-            let mut places = Vec::new();
+            let mut outcomes = Vec::new();
             for n in 0..50 {
-                let draft = draft("lobby", &format!("user{who}"), &n.to_string());
-                places.push((
+                let message = message("lobby", &format!("user{sender}"), &n.to_string());
+                outcomes.push((
                     node.log
-                        .append(&draft, Some(&n.to_string()))
+                        .append(&message, Some(&n.to_string()))
                         .await
                         .unwrap()
                         .seq,
-                    draft.id,
+                    message.id,
                 ));
             }
-            places
+            outcomes
         })
     });
-    let mut places = Vec::new();
+    let mut outcomes = Vec::new();
     for appender in appenders.collect::<Vec<_>>() {
-        let of_one = appender.await.unwrap();
-        assert!(of_one.is_sorted(), "one caller's appends keep their order");
-        places.extend(of_one);
+        let of_one_caller = appender.await.unwrap();
+        assert!(
+            of_one_caller.is_sorted(),
+            "appends of one caller keep their order"
+        );
+        outcomes.extend(of_one_caller);
     }
-    places.sort_unstable();
+    outcomes.sort_unstable();
     let slice = node
         .log
         .read(&room("lobby"), Window::After(0), 1000, usize::MAX)
         .await
         .unwrap();
     assert_eq!(slice.entries.len(), 200);
-    for (n, (entry, (seq, id))) in slice.entries.iter().zip(places).enumerate() {
+    for (n, (entry, (seq, id))) in slice.entries.iter().zip(outcomes).enumerate() {
         assert_eq!((entry.seq, seq), (n as u64 + 1, n as u64 + 1));
         assert!(
             std::str::from_utf8(&entry.record)
@@ -51,37 +54,37 @@ pub async fn appends_are_numbered_without_a_hole(fixture: Fixture) {
     }
 }
 
-pub async fn one_caller_keeps_its_order(fixture: Fixture) {
+pub async fn appends_of_one_caller_keep_their_order(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let drafts: Vec<_> = (0..300)
-        .map(|n| draft("lobby", "ann", &format!("<{n}>")))
+    let messages: Vec<_> = (0..300)
+        .map(|n| message("lobby", "ann", &format!("<{n}>")))
         .collect();
     let keys: Vec<_> = (0..300).map(|n| n.to_string()).collect();
-    let appends = drafts
+    let appends = messages
         .iter()
         .zip(&keys)
-        .map(|(draft, key)| node.log.append(draft, Some(key)));
-    let places = futures_util::future::join_all(appends).await;
-    for (n, place) in places.into_iter().enumerate() {
+        .map(|(message, key)| node.log.append(message, Some(key)));
+    let outcomes = futures_util::future::join_all(appends).await;
+    for (n, outcome) in outcomes.into_iter().enumerate() {
         assert_eq!(
-            place.unwrap().seq,
+            outcome.unwrap().seq,
             n as u64 + 1,
-            "appends begun one after another keep their order"
+            "appends that begin one after another keep their order"
         );
     }
 }
 
-pub async fn a_repeat_gets_the_first_place(fixture: Fixture) {
+pub async fn a_repeated_key_returns_the_first_outcome(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let first = node
         .log
-        .append(&draft("lobby", "ann", "one"), Some("key"))
+        .append(&message("lobby", "ann", "one"), Some("key"))
         .await
         .unwrap();
-    say(&node, "lobby", "two").await;
+    append_message(&node, "lobby", "two").await;
     let again = node
         .log
-        .append(&draft("lobby", "ann", "another text"), Some("key"))
+        .append(&message("lobby", "ann", "another text"), Some("key"))
         .await
         .unwrap();
     assert!(!first.duplicate && again.duplicate);
@@ -93,60 +96,63 @@ pub async fn a_repeat_gets_the_first_place(fixture: Fixture) {
     assert_eq!(seqs(node.log.as_ref(), "lobby").await, [1, 2]);
 }
 
-pub async fn without_a_key_a_repeat_is_another_message(fixture: Fixture) {
+pub async fn a_repeat_without_a_key_is_another_message(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let draft = draft("lobby", "ann", "hi");
-    let places = [
-        node.log.append(&draft, None).await.unwrap(),
-        node.log.append(&draft, None).await.unwrap(),
+    let message = message("lobby", "ann", "hi");
+    let outcomes = [
+        node.log.append(&message, None).await.unwrap(),
+        node.log.append(&message, None).await.unwrap(),
     ];
     assert_eq!(
-        places.map(|place| (place.seq, place.duplicate)),
+        outcomes.map(|outcome| (outcome.seq, outcome.duplicate)),
         [(1, false), (2, false)]
     );
 }
 
-pub async fn fifty_repeats_at_once_get_one_place(fixture: Fixture) {
+pub async fn fifty_concurrent_repeats_append_one_message(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let repeats = (0..50).map(|_| {
         let node = node.clone();
         tokio::spawn(async move {
             node.log
-                .append(&draft("lobby", "ann", "hi"), Some("key"))
+                .append(&message("lobby", "ann", "hi"), Some("key"))
                 .await
                 .unwrap()
         })
     });
-    let mut places = Vec::new();
+    let mut outcomes = Vec::new();
     for repeat in repeats.collect::<Vec<_>>() {
-        places.push(repeat.await.unwrap());
+        outcomes.push(repeat.await.unwrap());
     }
-    assert_eq!(places.iter().filter(|place| !place.duplicate).count(), 1);
+    assert_eq!(
+        outcomes.iter().filter(|outcome| !outcome.duplicate).count(),
+        1
+    );
     assert!(
-        places
+        outcomes
             .iter()
-            .all(|place| place.seq == 1 && place.id == places[0].id)
+            .all(|outcome| outcome.seq == 1 && outcome.id == outcomes[0].id)
     );
     assert_eq!(seqs(node.log.as_ref(), "lobby").await, [1]);
 }
 
-pub async fn a_key_belongs_to_its_user_and_room(fixture: Fixture) {
+pub async fn deduplication_keys_are_scoped_to_user_and_room(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    for (place, who) in [("lobby", "ann"), ("lobby", "bob"), ("attic", "ann")] {
+    for (room_id, user_id) in [("lobby", "ann"), ("lobby", "bob"), ("attic", "ann")] {
         assert!(
             !node
                 .log
-                .append(&draft(place, who, "hi"), Some("key"))
+                .append(&message(room_id, user_id, "hi"), Some("key"))
                 .await
                 .unwrap()
                 .duplicate
         );
     }
-    // Names must not run into each other.
+    // User and key are kept apart: "ann:k" with "ey" and "ann" with "k:ey" are two different pairs.
     assert!(
         !node
             .log
-            .append(&draft("lobby", "ann:k", "hi"), Some("ey"))
+            .append(&message("lobby", "ann:k", "hi"), Some("ey"))
             .await
             .unwrap()
             .duplicate
@@ -154,14 +160,14 @@ pub async fn a_key_belongs_to_its_user_and_room(fixture: Fixture) {
     assert!(
         !node
             .log
-            .append(&draft("lobby", "ann", "hi"), Some("k:ey"))
+            .append(&message("lobby", "ann", "hi"), Some("k:ey"))
             .await
             .unwrap()
             .duplicate
     );
 }
 
-pub async fn a_key_is_forgotten(fixture: Fixture) {
+pub async fn a_deduplication_key_expires(fixture: Fixture) {
     let node = fixture
         .start(BackplaneLimits {
             dedupe_ttl: Duration::from_millis(200),
@@ -170,16 +176,16 @@ pub async fn a_key_is_forgotten(fixture: Fixture) {
         .await;
     assert_eq!(
         node.log
-            .append(&draft("lobby", "ann", "hi"), Some("key"))
+            .append(&message("lobby", "ann", "hi"), Some("key"))
             .await
             .unwrap()
             .seq,
         1
     );
-    let again = eventually(SOON, "a forgotten key", async || {
+    let again = eventually(DEADLINE, "the key expires", async || {
         let again = node
             .log
-            .append(&draft("lobby", "ann", "hi"), Some("key"))
+            .append(&message("lobby", "ann", "hi"), Some("key"))
             .await
             .unwrap();
         (!again.duplicate).then_some(again)
@@ -187,10 +193,10 @@ pub async fn a_key_is_forgotten(fixture: Fixture) {
     assert_eq!(again.await.seq, 2);
 }
 
-pub async fn windows_are_read(fixture: Fixture) {
+pub async fn reads_return_the_requested_window(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     for n in 1..=20 {
-        say(&node, "lobby", &n.to_string()).await;
+        append_message(&node, "lobby", &n.to_string()).await;
     }
     for (window, limit, expected) in [
         (Window::After(0), 3, vec![1, 2, 3]),
@@ -211,15 +217,15 @@ pub async fn windows_are_read(fixture: Fixture) {
             .await
             .unwrap();
         let found: Vec<_> = slice.entries.iter().map(|entry| entry.seq).collect();
-        assert_eq!(found, expected, "{window:?}, at most {limit}");
+        assert_eq!(found, expected, "{window:?}, limit {limit}");
         assert_eq!((slice.span.head.seq, slice.span.oldest), (20, 1));
     }
 }
 
-pub async fn reads_are_bounded(fixture: Fixture) {
+pub async fn reads_are_limited_by_bytes(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     for _ in 0..10 {
-        say(&node, "lobby", &"x".repeat(1000)).await;
+        append_message(&node, "lobby", &"x".repeat(1000)).await;
     }
     let read = async |window, bytes| {
         let slice = node
@@ -233,7 +239,7 @@ pub async fn reads_are_bounded(fixture: Fixture) {
             .map(|entry| entry.seq)
             .collect::<Vec<_>>()
     };
-    let one = node
+    let record_size = node
         .log
         .read(&room("lobby"), Window::After(0), 1, 0)
         .await
@@ -241,19 +247,19 @@ pub async fn reads_are_bounded(fixture: Fixture) {
         .entries[0]
         .record
         .len();
-    assert_eq!(read(Window::After(0), 3 * one).await, [1, 2, 3]);
-    assert_eq!(read(Window::After(0), 3 * one - 1).await, [1, 2]);
-    assert_eq!(read(Window::Newest, 3 * one).await, [8, 9, 10]);
-    assert_eq!(read(Window::Before(5), 2 * one).await, [3, 4]);
+    assert_eq!(read(Window::After(0), 3 * record_size).await, [1, 2, 3]);
+    assert_eq!(read(Window::After(0), 3 * record_size - 1).await, [1, 2]);
+    assert_eq!(read(Window::Newest, 3 * record_size).await, [8, 9, 10]);
+    assert_eq!(read(Window::Before(5), 2 * record_size).await, [3, 4]);
     assert_eq!(
         read(Window::After(4), 1).await,
         [5],
-        "always one, if there is one"
+        "at least one entry, if there is any"
     );
     assert_eq!(read(Window::Newest, 0).await, [10]);
 }
 
-pub async fn a_log_is_trimmed(fixture: Fixture) {
+pub async fn a_log_is_trimmed_to_the_history_size(fixture: Fixture) {
     let node = fixture
         .start(BackplaneLimits {
             history_size: 10,
@@ -261,7 +267,7 @@ pub async fn a_log_is_trimmed(fixture: Fixture) {
         })
         .await;
     for n in 0..250 {
-        say(&node, "lobby", &n.to_string()).await;
+        append_message(&node, "lobby", &n.to_string()).await;
     }
     let slice = node
         .log
@@ -294,15 +300,15 @@ pub async fn a_log_is_trimmed(fixture: Fixture) {
     );
 }
 
-pub async fn a_log_expires_but_its_numbers_go_on(fixture: Fixture) {
+pub async fn numbering_continues_after_a_log_expires(fixture: Fixture) {
     let node = fixture
         .start(BackplaneLimits {
             history_ttl: Duration::from_millis(200),
             ..limits()
         })
         .await;
-    let first = say(&node, "lobby", "one").await;
-    eventually(SOON, "an expired log", async || {
+    let first = append_message(&node, "lobby", "one").await;
+    eventually(DEADLINE, "the log expires", async || {
         let slice = node
             .log
             .read(&room("lobby"), Window::After(0), 10, usize::MAX)
@@ -315,7 +321,7 @@ pub async fn a_log_expires_but_its_numbers_go_on(fixture: Fixture) {
         (slice.entries.is_empty() && slice.span.oldest == 2).then_some(())
     })
     .await;
-    let second = say(&node, "lobby", "two").await;
+    let second = append_message(&node, "lobby", "two").await;
     assert_eq!((second.seq, &second.epoch), (2, &first.epoch));
     let slice = node
         .log
@@ -325,15 +331,15 @@ pub async fn a_log_expires_but_its_numbers_go_on(fixture: Fixture) {
     assert_eq!((slice.entries.len(), slice.span.oldest), (1, 2));
 }
 
-pub async fn heads_of_many_rooms(fixture: Fixture) {
+pub async fn heads_of_many_rooms_are_read_in_one_call(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let rooms: Vec<_> = (0..100).map(|n| room(&format!("room{n}"))).collect();
     for n in 0..100 {
         if n % 2 == 0 {
-            say(&node, &format!("room{n}"), "hi").await;
+            append_message(&node, &format!("room{n}"), "hi").await;
         }
     }
-    say(&node, "room4", "again").await;
+    append_message(&node, "room4", "again").await;
     let heads = node.log.heads(&rooms).await.unwrap();
     for (n, head) in heads.iter().enumerate() {
         let seq = if n == 4 { 2 } else { 1 };
@@ -345,7 +351,7 @@ pub async fn heads_of_many_rooms(fixture: Fixture) {
     }
 }
 
-pub async fn an_unknown_room_has_a_lasting_epoch(fixture: Fixture) {
+pub async fn reading_an_unknown_room_fixes_its_epoch(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let span = node
         .log
@@ -362,15 +368,15 @@ pub async fn an_unknown_room_has_a_lasting_epoch(fixture: Fixture) {
             .span,
         span
     );
-    let first = say(&node, "lobby", "hi").await;
+    let first = append_message(&node, "lobby", "hi").await;
     assert_eq!((first.seq, first.epoch), (1, span.head.epoch));
 }
 
-pub async fn strange_names_stay_apart(fixture: Fixture) {
+pub async fn rooms_with_unusual_names_stay_separate(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let names = ["a", "a:b", "{c00}", "m:a", "*", "a b", "\u{1F980}", "A"];
     for name in names {
-        assert_eq!(say(&node, name, name).await.seq, 1, "{name}");
+        assert_eq!(append_message(&node, name, name).await.seq, 1, "{name}");
     }
     for name in names {
         let slice = node

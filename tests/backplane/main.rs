@@ -1,6 +1,8 @@
-//! One conformance suite for both backplanes, and what only Redis can go through: restarts, data loss, dead nodes, faults.
+//! One conformance suite for both backplanes, and the cases that only Redis has: restarts, data
+//! loss, dead nodes, faults.
 //!
-//! Every case of [`log`], [`bus`] and [`presence`] runs on the embedded backplane and on a real redis-server of its own.
+//! Every case of [`log`], [`bus`] and [`presence`] runs on the embedded backplane and on a real
+//! redis-server of its own.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -34,15 +36,42 @@ macro_rules! conformance {
 }
 
 conformance! {
-    log: appends_are_numbered_without_a_hole, one_caller_keeps_its_order, a_repeat_gets_the_first_place,
-        without_a_key_a_repeat_is_another_message,
-        fifty_repeats_at_once_get_one_place, a_key_belongs_to_its_user_and_room, a_key_is_forgotten,
-        windows_are_read, reads_are_bounded, a_log_is_trimmed, a_log_expires_but_its_numbers_go_on, heads_of_many_rooms,
-        an_unknown_room_has_a_lasting_epoch, strange_names_stay_apart;
-    bus: events_arrive_in_order_and_once, an_ended_subscription_is_silent, every_kind_of_event_arrives,
-        every_node_hears_of_a_disconnect, many_topics_at_once;
-    presence: a_user_joins_once_and_leaves_once, a_join_sees_the_joiner, a_lost_connection_has_its_grace,
-        who_returns_in_time_makes_no_noise, who_comes_back_but_does_not_rejoin_leaves, an_explicit_leave_waits_for_a_grace,
-        changes_form_a_chain, old_changes_are_gone, a_roster_is_bounded, members_come_in_pages, a_status_is_kept,
-        connections_are_limited, live_connections_are_named, a_rename_is_no_change, leaving_what_one_is_not_in_does_nothing, versions_of_many_topics;
+    log:
+        appends_are_numbered_without_gaps,
+        appends_of_one_caller_keep_their_order,
+        a_repeated_key_returns_the_first_outcome,
+        a_repeat_without_a_key_is_another_message,
+        fifty_concurrent_repeats_append_one_message,
+        deduplication_keys_are_scoped_to_user_and_room,
+        a_deduplication_key_expires,
+        reads_return_the_requested_window,
+        reads_are_limited_by_bytes,
+        a_log_is_trimmed_to_the_history_size,
+        numbering_continues_after_a_log_expires,
+        heads_of_many_rooms_are_read_in_one_call,
+        reading_an_unknown_room_fixes_its_epoch,
+        rooms_with_unusual_names_stay_separate;
+    bus:
+        events_arrive_in_order_exactly_once,
+        an_ended_subscription_delivers_no_events,
+        every_kind_of_event_arrives,
+        a_disconnect_arrives_on_the_topic_of_all_nodes,
+        five_hundred_concurrent_subscriptions_deliver_events;
+    presence:
+        a_user_with_two_connections_joins_and_leaves_once,
+        a_join_returns_a_roster_with_the_joiner,
+        a_lost_connection_counts_until_its_grace_ends,
+        a_return_within_the_grace_publishes_no_change,
+        a_reconnect_without_a_rejoin_leaves_the_room_after_the_grace,
+        an_explicit_leave_waits_for_the_grace_of_another_connection,
+        each_change_names_the_version_before_it,
+        changes_that_are_no_longer_kept_are_too_old,
+        a_roster_is_limited_and_includes_the_joiner,
+        members_are_listed_in_pages,
+        a_status_is_kept_after_a_disconnect,
+        connections_per_user_are_limited,
+        live_connections_of_a_user_are_listed,
+        a_rename_publishes_no_change,
+        leaving_a_room_without_being_in_it_does_nothing,
+        versions_of_several_topics_are_read_in_order;
 }

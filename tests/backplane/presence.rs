@@ -1,14 +1,15 @@
-//! What every backplane's presence promises.
+//! The promises of presence, which hold for every backplane.
 
 use futures_util::stream::{self, StreamExt};
 use hubbub::backplane::{Backplane, BackplaneError, BackplaneLimits, BusEvent, BusTopic, Changes};
 use hubbub::domain::{ChangeKind, Limits, OnlineStatus, RoomChange};
 
 use crate::fixture::{
-    Fixture, GRACE, Recorder, SOON, conn, enter, eventually, limits, name, room, user,
+    DEADLINE, Fixture, GRACE, Recorder, conn, connect_and_join, eventually, limits, name, room,
+    user,
 };
 
-/// Membership changes among events.
+/// The membership changes among the events: kind, user and total of each.
 pub fn room_changes(events: &[BusEvent]) -> Vec<(ChangeKind, String, u64)> {
     let changes = events.iter().filter_map(|event| match event {
         BusEvent::RoomChanged(_, change) => {
@@ -19,7 +20,7 @@ pub fn room_changes(events: &[BusEvent]) -> Vec<(ChangeKind, String, u64)> {
     changes.collect()
 }
 
-/// OnlineStatus changes among events.
+/// The status changes among the events.
 pub fn statuses(events: &[BusEvent]) -> Vec<OnlineStatus> {
     let changes = events.iter().filter_map(|event| match event {
         BusEvent::StatusChanged(status) => Some(status.clone()),
@@ -29,11 +30,11 @@ pub fn statuses(events: &[BusEvent]) -> Vec<OnlineStatus> {
 }
 
 /// Waits until the user has left the room.
-pub async fn gone(node: &Backplane, place: &str, who: &str) {
-    eventually(SOON, "left", async || {
+pub async fn wait_until_left(node: &Backplane, room_id: &str, user_id: &str) {
+    eventually(DEADLINE, "the user leaves the room", async || {
         (!node
             .presence
-            .is_occupant(&room(place), &user(who))
+            .is_occupant(&room(room_id), &user(user_id))
             .await
             .unwrap())
         .then_some(())
@@ -42,27 +43,33 @@ pub async fn gone(node: &Backplane, place: &str, who: &str) {
 }
 
 /// Waits until the user is offline.
-pub async fn offline(node: &Backplane, who: &str) -> OnlineStatus {
-    eventually(SOON, "offline", async || {
-        Some(node.presence.status(&user(who)).await.unwrap()).filter(|status| !status.online)
+pub async fn wait_until_offline(node: &Backplane, user_id: &str) -> OnlineStatus {
+    eventually(DEADLINE, "the user goes offline", async || {
+        Some(node.presence.status(&user(user_id)).await.unwrap()).filter(|status| !status.online)
     })
     .await
 }
 
-pub async fn a_user_joins_once_and_leaves_once(fixture: Fixture) {
+pub async fn a_user_with_two_connections_joins_and_leaves_once(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
-    enter(&node, "ann", "c1", "lobby").await;
-    enter(&node, "ann", "c1", "lobby").await;
-    assert_eq!(enter(&node, "ann", "c2", "lobby").await.roster.total, 1);
-    enter(&node, "bob", "c3", "lobby").await;
-    for with in ["c1", "c1", "c2", "c2"] {
+    connect_and_join(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "ann", "c1", "lobby").await;
+    assert_eq!(
+        connect_and_join(&node, "ann", "c2", "lobby")
+            .await
+            .roster
+            .total,
+        1
+    );
+    connect_and_join(&node, "bob", "c3", "lobby").await;
+    for conn_id in ["c1", "c1", "c2", "c2"] {
         node.presence
-            .leave(&conn(with), &user("ann"), &room("lobby"))
+            .leave(&conn(conn_id), &user("ann"), &room("lobby"))
             .await
             .unwrap();
     }
-    let events = recorder.events_until_said(&node, "lobby").await;
+    let events = recorder.events_until_sentinel(&node, "lobby").await;
     let expected = [
         (ChangeKind::Joined, "ann".to_owned(), 1),
         (ChangeKind::Joined, "bob".to_owned(), 2),
@@ -84,42 +91,43 @@ pub async fn a_user_joins_once_and_leaves_once(fixture: Fixture) {
     );
     assert!(
         node.presence.status(&user("ann")).await.unwrap().online,
-        "who leaves a room stays online"
+        "a user that leaves a room stays online"
     );
 }
 
-pub async fn a_join_sees_the_joiner(fixture: Fixture) {
+pub async fn a_join_returns_a_roster_with_the_joiner(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    crate::fixture::say(&node, "lobby", "hi").await;
-    let joined = enter(&node, "ann", "c1", "lobby").await;
+    crate::fixture::append_message(&node, "lobby", "hi").await;
+    let joined = connect_and_join(&node, "ann", "c1", "lobby").await;
     assert_eq!((joined.span.head.seq, joined.span.oldest), (1, 1));
     assert_eq!(
         (joined.roster.users, joined.roster.total),
         (vec![user("ann")], 1)
     );
-    let again = enter(&node, "ann", "c1", "lobby").await;
+    let again = connect_and_join(&node, "ann", "c1", "lobby").await;
     assert_eq!(
         (again.roster.version, again.roster.total),
         (joined.roster.version, 1)
     );
-    let other = enter(&node, "bob", "c2", "lobby").await;
+    let other = connect_and_join(&node, "bob", "c2", "lobby").await;
     assert!(other.roster.version > joined.roster.version);
     assert_eq!(other.span, joined.span);
 }
 
-pub async fn a_lost_connection_has_its_grace(fixture: Fixture) {
+pub async fn a_lost_connection_counts_until_its_grace_ends(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(
         &node,
         &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
-    let joined = enter(&node, "ann", "c1", "lobby").await;
+    let joined = connect_and_join(&node, "ann", "c1", "lobby").await;
     let begun = std::time::Instant::now();
     node.presence
         .connection_lost(&conn("c1"), &user("ann"), &[room("lobby")])
         .await;
-    // In the grace the user still counts; the machine may be slow, so this is asked only while it lasts.
+    // During the grace the user still counts. The machine may be slow, so this is asserted only if
+    // the grace still lasts after the calls.
     let (member, status) = (
         node.presence
             .is_occupant(&room("lobby"), &user("ann"))
@@ -132,11 +140,11 @@ pub async fn a_lost_connection_has_its_grace(fixture: Fixture) {
         assert!(member && status.online);
         assert_eq!((roster.total, roster.version), (1, joined.roster.version));
     }
-    gone(&node, "lobby", "ann").await;
-    let after = offline(&node, "ann").await;
+    wait_until_left(&node, "lobby", "ann").await;
+    let after = wait_until_offline(&node, "ann").await;
     assert!(begun.elapsed() >= GRACE);
     assert!(after.last_seen.is_some() && after.version > status.version);
-    let events = eventually(SOON, "both", async || {
+    let events = eventually(DEADLINE, "the room and the status change", async || {
         Some(recorder.events()).filter(|events| events.len() == 4)
     })
     .await;
@@ -155,7 +163,7 @@ pub async fn a_lost_connection_has_its_grace(fixture: Fixture) {
     assert_eq!(statuses[1], after);
 }
 
-pub async fn who_returns_in_time_makes_no_noise(fixture: Fixture) {
+pub async fn a_return_within_the_grace_publishes_no_change(fixture: Fixture) {
     let node = fixture
         .start(BackplaneLimits {
             presence_grace: GRACE * 4,
@@ -167,31 +175,31 @@ pub async fn who_returns_in_time_makes_no_noise(fixture: Fixture) {
         &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
-    enter(&node, "ann", "c1", "lobby").await;
-    // Another grace, begun later, shows when the first one would have ended.
+    connect_and_join(&node, "ann", "c1", "lobby").await;
+    // Sentinel: once Bob's grace has ended, which begins later, Ann's would have ended too.
     node.presence
         .connection_lost(&conn("c1"), &user("ann"), &[room("lobby")])
         .await;
-    enter(&node, "ann", "c2", "lobby").await;
-    enter(&node, "bob", "b1", "lobby").await;
+    connect_and_join(&node, "ann", "c2", "lobby").await;
+    connect_and_join(&node, "bob", "b1", "lobby").await;
     node.presence
         .connection_lost(&conn("b1"), &user("bob"), &[room("lobby")])
         .await;
-    gone(&node, "lobby", "bob").await;
-    offline(&node, "bob").await;
-    let events = recorder.events_until_said(&node, "lobby").await;
+    wait_until_left(&node, "lobby", "bob").await;
+    wait_until_offline(&node, "bob").await;
+    let events = recorder.events_until_sentinel(&node, "lobby").await;
     let of_ann: Vec<_> = room_changes(&events)
         .into_iter()
-        .filter(|(_, who, _)| who == "ann")
+        .filter(|(_, user_id, _)| user_id == "ann")
         .collect();
     assert_eq!(of_ann, [(ChangeKind::Joined, "ann".to_owned(), 1)]);
     assert_eq!(statuses(&events).len(), 1);
     assert!(node.presence.status(&user("ann")).await.unwrap().online);
 }
 
-pub async fn who_comes_back_but_does_not_rejoin_leaves(fixture: Fixture) {
+pub async fn a_reconnect_without_a_rejoin_leaves_the_room_after_the_grace(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    enter(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "ann", "c1", "lobby").await;
     node.presence
         .connection_lost(&conn("c1"), &user("ann"), &[room("lobby")])
         .await;
@@ -200,21 +208,21 @@ pub async fn who_comes_back_but_does_not_rejoin_leaves(fixture: Fixture) {
         .await
         .unwrap();
     let online = node.presence.status(&user("ann")).await.unwrap();
-    gone(&node, "lobby", "ann").await;
+    wait_until_left(&node, "lobby", "ann").await;
     let after = node.presence.status(&user("ann")).await.unwrap();
     assert!(after.online);
     assert_eq!(after.version, online.version);
 }
 
-pub async fn an_explicit_leave_waits_for_a_grace(fixture: Fixture) {
+pub async fn an_explicit_leave_waits_for_the_grace_of_another_connection(fixture: Fixture) {
     let node = fixture
         .start(BackplaneLimits {
             presence_grace: GRACE * 3,
             ..limits()
         })
         .await;
-    enter(&node, "ann", "c1", "lobby").await;
-    enter(&node, "ann", "c2", "lobby").await;
+    connect_and_join(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "ann", "c2", "lobby").await;
     let begun = std::time::Instant::now();
     node.presence
         .connection_lost(&conn("c1"), &user("ann"), &[room("lobby")])
@@ -230,17 +238,17 @@ pub async fn an_explicit_leave_waits_for_a_grace(fixture: Fixture) {
         .unwrap();
     assert!(
         still || begun.elapsed() > GRACE * 3,
-        "the lost connection still counts"
+        "the lost connection counts until its grace ends"
     );
-    gone(&node, "lobby", "ann").await;
+    wait_until_left(&node, "lobby", "ann").await;
     assert!(begun.elapsed() >= GRACE * 3);
-    // A join ends the grace, so that a leave after it counts at once.
-    enter(&node, "ann", "c2", "lobby").await;
-    enter(&node, "ann", "c3", "lobby").await;
+    // A join ends the grace, so a leave after it takes effect immediately.
+    connect_and_join(&node, "ann", "c2", "lobby").await;
+    connect_and_join(&node, "ann", "c3", "lobby").await;
     node.presence
         .connection_lost(&conn("c3"), &user("ann"), &[room("lobby")])
         .await;
-    enter(&node, "ann", "c2", "lobby").await;
+    connect_and_join(&node, "ann", "c2", "lobby").await;
     node.presence
         .leave(&conn("c2"), &user("ann"), &room("lobby"))
         .await
@@ -254,7 +262,7 @@ pub async fn an_explicit_leave_waits_for_a_grace(fixture: Fixture) {
     );
 }
 
-fn chain(changes: &[RoomChange], mut previous: u64) {
+fn assert_chained(changes: &[RoomChange], mut previous: u64) {
     for change in changes {
         assert_eq!(change.previous, previous);
         assert!(change.version > previous);
@@ -262,7 +270,7 @@ fn chain(changes: &[RoomChange], mut previous: u64) {
     }
 }
 
-pub async fn changes_form_a_chain(fixture: Fixture) {
+pub async fn each_change_names_the_version_before_it(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(
         &node,
@@ -270,19 +278,19 @@ pub async fn changes_form_a_chain(fixture: Fixture) {
     )
     .await;
     for n in 0..10 {
-        enter(&node, &format!("user{n}"), &format!("c{n}"), "lobby").await;
+        connect_and_join(&node, &format!("user{n}"), &format!("c{n}"), "lobby").await;
     }
     node.presence
         .leave(&conn("c3"), &user("user3"), &room("lobby"))
         .await
         .unwrap();
     let Changes::Since(all) = node.presence.room_changes(&room("lobby"), 0).await.unwrap() else {
-        panic!("too old")
+        panic!("the changes are too old")
     };
     assert_eq!(all.len(), 11);
-    chain(&all, 0);
-    let heard = recorder.events_until_said(&node, "lobby").await;
-    let heard: Vec<_> = heard
+    assert_chained(&all, 0);
+    let published = recorder.events_until_sentinel(&node, "lobby").await;
+    let published: Vec<_> = published
         .into_iter()
         .filter_map(|event| {
             if let BusEvent::RoomChanged(_, change) = event {
@@ -292,14 +300,17 @@ pub async fn changes_form_a_chain(fixture: Fixture) {
             }
         })
         .collect();
-    assert_eq!(heard, all, "the bus and the changes say the same");
+    assert_eq!(
+        published, all,
+        "the bus delivers the changes that can be read"
+    );
     let Changes::Since(some) = node
         .presence
         .room_changes(&room("lobby"), all[7].version)
         .await
         .unwrap()
     else {
-        panic!("too old")
+        panic!("the changes are too old")
     };
     assert_eq!(some, all[8..]);
     let last = node
@@ -336,9 +347,12 @@ pub async fn changes_form_a_chain(fixture: Fixture) {
     );
 }
 
-pub async fn old_changes_are_gone(fixture: Fixture) {
+pub async fn changes_that_are_no_longer_kept_are_too_old(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let first = enter(&node, "ann", "c1", "lobby").await.roster.version;
+    let first = connect_and_join(&node, "ann", "c1", "lobby")
+        .await
+        .roster
+        .version;
     node.presence
         .connect(&conn("c2"), &user("bob"), &name("bob"))
         .await
@@ -380,31 +394,34 @@ pub async fn old_changes_are_gone(fixture: Fixture) {
         .await
         .unwrap()
     else {
-        panic!("too old")
+        panic!("the changes are too old")
     };
     assert_eq!((since.len(), since[0].previous), (1, last));
 }
 
-pub async fn a_roster_is_bounded(fixture: Fixture) {
+pub async fn a_roster_is_limited_and_includes_the_joiner(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let total = Limits::ROSTER + 50;
-    let joins = (0..total).map(|n| {
-        let node = node.clone();
-        async move { enter(&node, &format!("user{n:05}"), &format!("c{n}"), "lobby").await }
-    });
-    // A few at a time: each is answered with a thousand names.
+    let joins =
+        (0..total).map(|n| {
+            let node = node.clone();
+            async move {
+                connect_and_join(&node, &format!("user{n:05}"), &format!("c{n}"), "lobby").await
+            }
+        });
+    // At most 16 joins at a time, because each reply holds a full roster of names.
     stream::iter(joins.collect::<Vec<_>>())
         .buffer_unordered(16)
         .collect::<Vec<_>>()
         .await;
-    let joined = enter(&node, "zoe", "z", "lobby").await;
+    let joined = connect_and_join(&node, "zoe", "z", "lobby").await;
     assert_eq!(
         (joined.roster.total, joined.roster.users.len()),
         (total as u64 + 1, Limits::ROSTER)
     );
     assert!(
         joined.roster.users.contains(&user("zoe")),
-        "the joiner is always among them"
+        "the roster includes the joiner"
     );
     let mut users = joined.roster.users;
     users.sort();
@@ -419,23 +436,23 @@ pub async fn a_roster_is_bounded(fixture: Fixture) {
     assert_eq!((none.total, none.users.len(), none.version), (0, 0, 0));
 }
 
-pub async fn members_come_in_pages(fixture: Fixture) {
+pub async fn members_are_listed_in_pages(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let names = ["a", "b", "c\u{1F980}", "d:1", "e", "f", "g"];
-    for (n, who) in names.iter().enumerate() {
+    for (n, user_id) in names.iter().enumerate() {
         node.presence
             .connect(
                 &conn(&n.to_string()),
-                &user(who),
-                &name(&format!("Name of {who}")),
+                &user(user_id),
+                &name(&format!("Name of {user_id}")),
             )
             .await
             .unwrap();
         node.presence
             .join(
                 &conn(&n.to_string()),
-                &user(who),
-                &name(&format!("Name of {who}")),
+                &user(user_id),
+                &name(&format!("Name of {user_id}")),
                 &room("lobby"),
             )
             .await
@@ -458,7 +475,7 @@ pub async fn members_come_in_pages(fixture: Fixture) {
     }
     let mut expected: Vec<_> = names
         .iter()
-        .map(|who| (user(who), name(&format!("Name of {who}"))))
+        .map(|user_id| (user(user_id), name(&format!("Name of {user_id}"))))
         .collect();
     expected.sort();
     assert_eq!(found, expected);
@@ -470,7 +487,7 @@ pub async fn members_come_in_pages(fixture: Fixture) {
     assert_eq!((exact.members.len(), exact.next), (7, None));
 }
 
-pub async fn a_status_is_kept(fixture: Fixture) {
+pub async fn a_status_is_kept_after_a_disconnect(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     assert_eq!(
         node.presence.status(&user("ann")).await.unwrap(),
@@ -491,15 +508,19 @@ pub async fn a_status_is_kept(fixture: Fixture) {
             && first.previous == 0
             && first.username == Some(name("Ann"))
     );
-    eventually(SOON, "last_seen goes on", async || {
-        (node.presence.status(&user("ann")).await.unwrap().last_seen > first.last_seen)
-            .then_some(())
-    })
+    eventually(
+        DEADLINE,
+        "last_seen advances while the user is online",
+        async || {
+            (node.presence.status(&user("ann")).await.unwrap().last_seen > first.last_seen)
+                .then_some(())
+        },
+    )
     .await;
     node.presence
         .connection_lost(&conn("c1"), &user("ann"), &[])
         .await;
-    let after = offline(&node, "ann").await;
+    let after = wait_until_offline(&node, "ann").await;
     assert_eq!(
         (after.previous, &after.username),
         (first.version, &Some(name("Ann")))
@@ -507,10 +528,10 @@ pub async fn a_status_is_kept(fixture: Fixture) {
     assert_eq!(
         node.presence.status(&user("ann")).await.unwrap(),
         after,
-        "last_seen stands still"
+        "last_seen of an offline user does not change"
     );
     let Changes::Since(all) = node.presence.status_changes(&user("ann"), 0).await.unwrap() else {
-        panic!("too old")
+        panic!("the changes are too old")
     };
     assert_eq!((all.len(), all[0].online, &all[1]), (2, true, &after));
     assert_eq!(
@@ -529,7 +550,7 @@ pub async fn a_status_is_kept(fixture: Fixture) {
     );
 }
 
-pub async fn connections_are_limited(fixture: Fixture) {
+pub async fn connections_per_user_are_limited(fixture: Fixture) {
     let node = fixture
         .start(BackplaneLimits {
             sockets_per_user: 2,
@@ -537,9 +558,9 @@ pub async fn connections_are_limited(fixture: Fixture) {
             ..limits()
         })
         .await;
-    let connect = async |with: &str| {
+    let connect = async |conn_id: &str| {
         node.presence
-            .connect(&conn(with), &user("ann"), &name("ann"))
+            .connect(&conn(conn_id), &user("ann"), &name("ann"))
             .await
     };
     connect("c1").await.unwrap();
@@ -550,13 +571,13 @@ pub async fn connections_are_limited(fixture: Fixture) {
     ));
     connect("c2")
         .await
-        .expect("one that is registered may say so again");
+        .expect("a registered connection may register again");
     node.presence
         .connection_lost(&conn("c1"), &user("ann"), &[])
         .await;
     connect("c3")
         .await
-        .expect("a connection in its grace doesn't count");
+        .expect("a lost connection does not count during its grace");
     assert!(matches!(
         connect("c4").await,
         Err(BackplaneError::TooManyConnections)
@@ -567,7 +588,7 @@ pub async fn connections_are_limited(fixture: Fixture) {
         .unwrap();
 }
 
-pub async fn live_connections_are_named(fixture: Fixture) {
+pub async fn live_connections_of_a_user_are_listed(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let presence = &node.presence;
     assert!(presence.connections(&user("ann")).await.unwrap().is_empty());
@@ -586,18 +607,18 @@ pub async fn live_connections_are_named(fixture: Fixture) {
     assert_eq!(
         presence.connections(&user("ann")).await.unwrap(),
         [conn("two")],
-        "a grace is no connection"
+        "a lost connection is not listed during its grace"
     );
 }
 
-pub async fn a_rename_is_no_change(fixture: Fixture) {
+pub async fn a_rename_publishes_no_change(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(
         &node,
         &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
-    enter(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "ann", "c1", "lobby").await;
     let before = node.presence.status(&user("ann")).await.unwrap();
     node.presence
         .connect(&conn("c1"), &user("ann"), &name("Ann II"))
@@ -622,19 +643,25 @@ pub async fn a_rename_is_no_change(fixture: Fixture) {
         .leave(&conn("c1"), &user("ann"), &room("lobby"))
         .await
         .unwrap();
-    let events = recorder.events_until_said(&node, "lobby").await;
+    let events = recorder.events_until_sentinel(&node, "lobby").await;
     assert_eq!(
         (room_changes(&events).len(), statuses(&events).len()),
         (2, 1)
     );
-    let left = events.iter().any(|event| matches!(event, BusEvent::RoomChanged(_, change) if change.kind == ChangeKind::Left && change.username == name("Ann II")));
+    let left = events.iter().any(|event| {
+        matches!(
+            event,
+            BusEvent::RoomChanged(_, change)
+                if change.kind == ChangeKind::Left && change.username == name("Ann II")
+        )
+    });
     assert!(left);
 }
 
-pub async fn leaving_what_one_is_not_in_does_nothing(fixture: Fixture) {
+pub async fn leaving_a_room_without_being_in_it_does_nothing(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
-    enter(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "ann", "c1", "lobby").await;
     node.presence
         .connect(&conn("c2"), &user("ann"), &name("ann"))
         .await
@@ -659,7 +686,7 @@ pub async fn leaving_what_one_is_not_in_does_nothing(fixture: Fixture) {
             .await
             .unwrap()
     );
-    let events = recorder.events_until_said(&node, "lobby").await;
+    let events = recorder.events_until_sentinel(&node, "lobby").await;
     assert_eq!(
         room_changes(&events),
         [(ChangeKind::Joined, "ann".to_owned(), 1)]
@@ -667,9 +694,12 @@ pub async fn leaving_what_one_is_not_in_does_nothing(fixture: Fixture) {
     assert_eq!(node.presence.status(&user("bob")).await.unwrap().version, 0);
 }
 
-pub async fn versions_of_many_topics(fixture: Fixture) {
+pub async fn versions_of_several_topics_are_read_in_order(fixture: Fixture) {
     let node = fixture.start(limits()).await;
-    let version = enter(&node, "ann", "c1", "lobby").await.roster.version;
+    let version = connect_and_join(&node, "ann", "c1", "lobby")
+        .await
+        .roster
+        .version;
     let status = node.presence.status(&user("ann")).await.unwrap();
     let topics = [
         BusTopic::User(user("ann")),

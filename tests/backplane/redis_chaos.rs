@@ -1,6 +1,8 @@
-//! Redis killed again and again while many send: whatever a member sees, nothing is missing without a word.
+//! Redis is killed repeatedly while several clients send. An occupant of the room misses no message
+//! without a notice: a reset, a join that isn't recovered, or a close.
 //!
-//! `HUBBUB_CHAOS_ROUNDS` makes it go on for longer, `HUBBUB_CHAOS_SEED` begins with another round.
+//! `HUBBUB_CHAOS_ROUNDS` sets the number of rounds (2 by default), `HUBBUB_CHAOS_SEED` the number
+//! of the first round (2 by default), which also seeds its random choices.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,31 +17,32 @@ use hubbub::delivery::{
 use hubbub::domain::{ConnId, Epoch, UserId};
 use parking_lot::Mutex;
 
-use crate::fixture::{SOON, draft, eventually, limits, name, room, settings};
+use crate::fixture::{DEADLINE, eventually, limits, message, name, room, settings};
 use hubbub_test_support::server::RedisServer;
 
-/// What a member was told, in its order.
+/// A notification that an occupant received.
 #[derive(Debug, Clone)]
-enum Told {
-    /// It joined: head, and whether a replay goes on at the position it asked for.
+enum Received {
+    /// It joined: the outcome, and the position from which it requested a replay, if it did.
     Joined(JoinOutcome, Option<(Epoch, u64)>),
     Message(Epoch, u64, String),
     Reset(Epoch, u64),
-    /// Its transport was closed.
+    /// Its connection was closed.
     Closed,
 }
 
-/// A member whose outlet is full after every few messages, for a moment.
-struct Member {
+/// A connection in the room. Its outlet is full for 20 ms after every `pace` messages.
+struct Occupant {
     conn: ConnId,
     user: UserId,
-    told: Mutex<Vec<Told>>,
+    /// In the order of arrival.
+    received: Mutex<Vec<Received>>,
     pace: usize,
     taken: AtomicUsize,
     closed: AtomicBool,
 }
 
-impl Outlet for Member {
+impl Outlet for Occupant {
     fn conn(&self) -> &ConnId {
         &self.conn
     }
@@ -51,15 +54,17 @@ impl Outlet for Member {
             Event::Message(entry) => {
                 self.taken.fetch_add(1, Ordering::SeqCst);
                 let record: serde_json::Value = serde_json::from_slice(&entry.record).unwrap();
-                let said = record["content"].as_str().unwrap().to_owned();
-                self.told
-                    .lock()
-                    .push(Told::Message(entry.epoch.clone(), entry.seq, said));
+                let content = record["content"].as_str().unwrap().to_owned();
+                self.received.lock().push(Received::Message(
+                    entry.epoch.clone(),
+                    entry.seq,
+                    content,
+                ));
             }
             Event::RoomReset { head, .. } => self
-                .told
+                .received
                 .lock()
-                .push(Told::Reset(head.epoch.clone(), head.seq)),
+                .push(Received::Reset(head.epoch.clone(), head.seq)),
             _ => {}
         }
     }
@@ -77,65 +82,75 @@ impl Outlet for Member {
         self.closed.load(Ordering::SeqCst)
     }
     fn close(&self, _: CloseReason) {
-        self.told.lock().push(Told::Closed);
+        self.received.lock().push(Received::Closed);
         self.closed.store(true, Ordering::SeqCst);
     }
 }
 
-impl Member {
-    fn new(who: &str, with: &str, pace: usize) -> Arc<Self> {
+impl Occupant {
+    fn new(user_id: &str, conn_id: &str, pace: usize) -> Arc<Self> {
         Arc::new(Self {
-            conn: ConnId::trusted(with),
-            user: UserId::trusted(who),
-            told: Mutex::default(),
+            conn: ConnId::trusted(conn_id),
+            user: UserId::trusted(user_id),
+            received: Mutex::default(),
             pace,
             taken: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         })
     }
 
-    /// Where it stands.
+    /// The position of the last message or reset.
     fn position(&self) -> Option<(Epoch, u64)> {
-        self.told.lock().iter().rev().find_map(|told| match told {
-            Told::Message(epoch, seq, _) | Told::Reset(epoch, seq) => Some((epoch.clone(), *seq)),
-            Told::Joined(..) | Told::Closed => None,
-        })
+        self.received
+            .lock()
+            .iter()
+            .rev()
+            .find_map(|received| match received {
+                Received::Message(epoch, seq, _) | Received::Reset(epoch, seq) => {
+                    Some((epoch.clone(), *seq))
+                }
+                Received::Joined(..) | Received::Closed => None,
+            })
     }
 
-    fn heard_all(&self) -> HashSet<String> {
-        let said = |told: &Told| {
-            if let Told::Message(_, _, said) = told {
-                Some(said.clone())
+    fn contents(&self) -> HashSet<String> {
+        let content = |received: &Received| {
+            if let Received::Message(_, _, content) = received {
+                Some(content.clone())
             } else {
                 None
             }
         };
-        self.told.lock().iter().filter_map(said).collect()
+        self.received.lock().iter().filter_map(content).collect()
     }
 
-    /// Every number follows the one before, but after a word; and each means the same to everyone.
+    /// Asserts that each number follows the previous one, except after a notice (a reset, a join
+    /// that isn't recovered, or a close), and that each number has the same content for all
+    /// occupants. `meanings` collects the contents by epoch and number.
     fn check(&self, meanings: &mut HashMap<(Epoch, u64), String>) {
-        let told = self.told.lock();
+        let received = self.received.lock();
         let mut last: Option<u64> = None;
-        for (at, one) in told.iter().enumerate() {
-            let around = || &told[at.saturating_sub(6)..(at + 3).min(told.len())];
+        for (at, one) in received.iter().enumerate() {
+            let around = || &received[at.saturating_sub(6)..(at + 3).min(received.len())];
             match one {
-                // Who asks for nothing goes on.
-                Told::Joined(_, None) => {}
-                Told::Joined(outcome, Some((_, seq))) => last = outcome.recovered.then_some(*seq),
-                Told::Closed => last = None,
-                Told::Reset(_, seq) => last = Some(*seq),
-                Told::Message(epoch, seq, said) => {
+                // A join without a position to replay from doesn't change the position.
+                Received::Joined(_, None) => {}
+                Received::Joined(outcome, Some((_, seq))) => {
+                    last = outcome.recovered.then_some(*seq)
+                }
+                Received::Closed => last = None,
+                Received::Reset(_, seq) => last = Some(*seq),
+                Received::Message(epoch, seq, content) => {
                     if let Some(last) = last {
                         assert_eq!(*seq, last + 1, "{} after {last}: {:?}", self.conn, around());
                     }
                     let meaning = meanings
                         .entry((epoch.clone(), *seq))
-                        .or_insert_with(|| said.clone());
+                        .or_insert_with(|| content.clone());
                     assert_eq!(
                         meaning,
-                        said,
-                        "one number, two meanings: {epoch} {seq}, {:?}",
+                        content,
+                        "one number with two contents: {epoch} {seq}, {:?}",
                         around()
                     );
                     last = Some(*seq);
@@ -145,12 +160,12 @@ impl Member {
     }
 }
 
-struct Site {
+struct Node {
     backplane: Backplane,
     delivery: Delivery,
 }
 
-impl Site {
+impl Node {
     async fn start(url: &str, limits: &BackplaneLimits) -> Self {
         let backplane = connect(settings(url), limits.clone()).await.unwrap();
         let delivery = Delivery::start(
@@ -166,8 +181,8 @@ impl Site {
         }
     }
 
-    /// Until it is done.
-    async fn join(&self, member: &Arc<Member>, start: ReplayFrom) {
+    /// Joins the room. Retries until the join succeeds.
+    async fn join(&self, occupant: &Arc<Occupant>, start: ReplayFrom) {
         loop {
             let from = match &start {
                 ReplayFrom::Since {
@@ -176,24 +191,27 @@ impl Site {
                 } => Some((epoch.clone(), *seq)),
                 _ => None,
             };
-            let called = name(member.user.as_str());
+            let username = name(occupant.user.as_str());
             if self
                 .backplane
                 .presence
-                .connect(&member.conn, &member.user, &called)
+                .connect(&occupant.conn, &occupant.user, &username)
                 .await
                 .is_ok()
             {
-                let outlet = member.clone();
+                let outlet = occupant.clone();
                 let on_joined = Box::new(move |outcome: &JoinOutcome| {
-                    outlet.told.lock().push(Told::Joined(outcome.clone(), from));
+                    outlet
+                        .received
+                        .lock()
+                        .push(Received::Joined(outcome.clone(), from));
                 });
                 if self
                     .delivery
                     .join(
                         room("lobby"),
-                        member.clone(),
-                        called,
+                        occupant.clone(),
+                        username,
                         start.clone(),
                         on_joined,
                     )
@@ -208,16 +226,17 @@ impl Site {
     }
 }
 
-/// Appends until it is answered well, as a client would.
-async fn say(site: &Site, content: &str) -> Option<u64> {
+/// Appends a message, and retries as a client would: up to 600 times, at intervals of 20 ms.
+/// Returns the number of the message.
+async fn append_with_retries(node: &Node, content: &str) -> Option<u64> {
     for _ in 0..600 {
-        match site
+        match node
             .backplane
             .log
-            .append(&draft("lobby", "ann", content), Some(content))
+            .append(&message("lobby", "ann", content), Some(content))
             .await
         {
-            Ok(place) => return Some(place.seq),
+            Ok(appended) => return Some(appended.seq),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
@@ -225,9 +244,9 @@ async fn say(site: &Site, content: &str) -> Option<u64> {
 }
 
 /// A linear congruential generator: the same numbers in every run.
-struct Dice(u64);
+struct Random(u64);
 
-impl Dice {
+impl Random {
     fn below(&mut self, limit: u64) -> u64 {
         self.0 = self
             .0
@@ -238,7 +257,7 @@ impl Dice {
 }
 
 async fn round(number: u64) {
-    let mut dice = Dice(number.wrapping_mul(7919).wrapping_add(1));
+    let mut random = Random(number.wrapping_mul(7919).wrapping_add(1));
     let durability: &[&str] = match number % 3 {
         0 => &["--appendonly", "yes", "--appendfsync", "always"],
         1 => &[],
@@ -249,34 +268,37 @@ async fn round(number: u64) {
         ..limits()
     };
     let mut redis = RedisServer::start_with(durability);
-    let sites: Arc<Vec<Site>> = Arc::new(vec![
-        Site::start(&redis.url(), &limits).await,
-        Site::start(&redis.url(), &limits).await,
+    let nodes: Arc<Vec<Node>> = Arc::new(vec![
+        Node::start(&redis.url(), &limits).await,
+        Node::start(&redis.url(), &limits).await,
     ]);
-    let members: Vec<_> = (0..6)
+    let occupants: Vec<_> = (0..6)
         .map(|n| {
-            Member::new(
+            Occupant::new(
                 &format!("user{n}"),
                 &format!("c{n}"),
                 if n < 4 { usize::MAX } else { 40 },
             )
         })
         .collect();
-    for (n, member) in members.iter().enumerate() {
-        sites[n % 2].join(member, ReplayFrom::Live).await;
+    for (n, occupant) in occupants.iter().enumerate() {
+        nodes[n % 2].join(occupant, ReplayFrom::Live).await;
     }
     let over = Arc::new(AtomicBool::new(false));
     let acked = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = Vec::new();
     for sender in 0..6_usize {
-        let (sites, over, acked) = (sites.clone(), over.clone(), acked.clone());
+        let (nodes, over, acked) = (nodes.clone(), over.clone(), acked.clone());
         tasks.push(tokio::spawn(async move {
             for n in 0.. {
                 if over.load(Ordering::SeqCst) {
                     return;
                 }
                 let content = format!("{sender}:{n}");
-                if say(&sites[sender % 2], &content).await.is_some() {
+                if append_with_retries(&nodes[sender % 2], &content)
+                    .await
+                    .is_some()
+                {
                     acked.lock().push(content);
                 }
                 if n % 16 == 0 {
@@ -285,32 +307,34 @@ async fn round(number: u64) {
             }
         }));
     }
-    // Who is closed comes back; one member comes and goes, and one joins again without a reason.
-    for (n, member) in members.iter().cloned().enumerate() {
-        let (sites, over, mut dice) = (sites.clone(), over.clone(), Dice(number * 31 + n as u64));
+    // An occupant that was closed joins again. In addition, occupant 3 leaves and returns at
+    // random, and occupant 2 joins again at random although it is in the room.
+    for (n, occupant) in occupants.iter().cloned().enumerate() {
+        let (nodes, over, mut random) =
+            (nodes.clone(), over.clone(), Random(number * 31 + n as u64));
         tasks.push(tokio::spawn(async move {
             while !over.load(Ordering::SeqCst) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                let site = &sites[n % 2];
-                let resume = |member: &Member| {
-                    member
+                let node = &nodes[n % 2];
+                let resume = |occupant: &Occupant| {
+                    occupant
                         .position()
                         .map_or(ReplayFrom::Live, |(epoch, seq)| ReplayFrom::Since {
                             seq,
                             epoch: Some(epoch),
                         })
                 };
-                if member.closed.load(Ordering::SeqCst) || (n == 3 && dice.below(20) == 0) {
-                    site.delivery.leave(&room("lobby"), &member.conn).await;
-                    member.closed.store(false, Ordering::SeqCst);
-                    site.join(&member, resume(&member)).await;
-                } else if n == 2 && dice.below(20) == 0 {
-                    site.join(
-                        &member,
-                        if dice.below(2) == 0 {
+                if occupant.closed.load(Ordering::SeqCst) || (n == 3 && random.below(20) == 0) {
+                    node.delivery.leave(&room("lobby"), &occupant.conn).await;
+                    occupant.closed.store(false, Ordering::SeqCst);
+                    node.join(&occupant, resume(&occupant)).await;
+                } else if n == 2 && random.below(20) == 0 {
+                    node.join(
+                        &occupant,
+                        if random.below(2) == 0 {
                             ReplayFrom::Live
                         } else {
-                            resume(&member)
+                            resume(&occupant)
                         },
                     )
                     .await;
@@ -319,17 +343,17 @@ async fn round(number: u64) {
         }));
     }
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(50 + dice.below(700))).await;
+        tokio::time::sleep(Duration::from_millis(50 + random.below(700))).await;
         redis.kill();
-        tokio::time::sleep(Duration::from_millis(dice.below(900))).await;
+        tokio::time::sleep(Duration::from_millis(random.below(900))).await;
         redis.run();
-        if dice.below(3) == 0 {
+        if random.below(3) == 0 {
             continue;
         }
-        eventually(SOON, "up again", async || {
-            sites
+        eventually(DEADLINE, "both nodes are up again", async || {
+            nodes
                 .iter()
-                .all(|site| site.backplane.lifecycle.is_up())
+                .all(|node| node.backplane.lifecycle.is_up())
                 .then_some(())
         })
         .await;
@@ -338,19 +362,19 @@ async fn round(number: u64) {
     for task in tasks {
         task.await.unwrap();
     }
-    let end = say(&sites[0], "end").await.unwrap();
-    for (n, member) in members.iter().enumerate() {
-        let what = format!("{} of round {number} hears the end", member.conn);
-        eventually(SOON * 2, &what, async || {
-            if member.closed.swap(false, Ordering::SeqCst) {
-                let (epoch, seq) = member.position().unwrap();
-                sites[n % 2]
+    let end = append_with_retries(&nodes[0], "end").await.unwrap();
+    for (n, occupant) in occupants.iter().enumerate() {
+        let condition = format!("{} of round {number} receives the end", occupant.conn);
+        eventually(DEADLINE * 2, &condition, async || {
+            if occupant.closed.swap(false, Ordering::SeqCst) {
+                let (epoch, seq) = occupant.position().unwrap();
+                nodes[n % 2]
                     .delivery
-                    .leave(&room("lobby"), &member.conn)
+                    .leave(&room("lobby"), &occupant.conn)
                     .await;
-                sites[n % 2]
+                nodes[n % 2]
                     .join(
-                        member,
+                        occupant,
                         ReplayFrom::Since {
                             seq,
                             epoch: Some(epoch),
@@ -358,48 +382,53 @@ async fn round(number: u64) {
                     )
                     .await;
             }
-            member.heard_all().contains("end").then_some(())
+            occupant.contents().contains("end").then_some(())
         })
         .await;
     }
     let mut meanings = HashMap::new();
-    members
+    occupants
         .iter()
-        .for_each(|member| member.check(&mut meanings));
+        .for_each(|occupant| occupant.check(&mut meanings));
     if number.is_multiple_of(3) && number % 4 != 3 {
-        // Nothing was lost, so nobody heard of a loss, and whoever was there all the time has all that was acknowledged.
-        let resets = |member: &Member| {
-            member
-                .told
+        // Redis synced every write before it replied, so it lost nothing: no occupant received a
+        // reset, and the occupants that never left have received all acknowledged messages.
+        let resets = |occupant: &Occupant| {
+            occupant
+                .received
                 .lock()
                 .iter()
-                .filter(|told| matches!(told, Told::Reset(..)))
+                .filter(|received| matches!(received, Received::Reset(..)))
                 .count()
         };
-        assert!(members.iter().all(|member| resets(member) == 0));
-        for member in &members[..2] {
-            let heard = member.heard_all();
+        assert!(occupants.iter().all(|occupant| resets(occupant) == 0));
+        for occupant in &occupants[..2] {
+            let contents = occupant.contents();
             let missing: Vec<_> = acked
                 .lock()
                 .iter()
-                .filter(|said| !heard.contains(*said))
+                .filter(|content| !contents.contains(*content))
                 .cloned()
                 .collect();
-            assert!(missing.is_empty(), "{} never had {missing:?}", member.conn);
+            assert!(
+                missing.is_empty(),
+                "{} never received {missing:?}",
+                occupant.conn
+            );
         }
     }
     println!(
         "round {number}: {end} messages, {} acknowledged",
         acked.lock().len()
     );
-    for site in sites.iter() {
-        site.delivery.stop();
-        site.backplane.lifecycle.stop().await;
+    for node in nodes.iter() {
+        node.delivery.stop();
+        node.backplane.lifecycle.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_missing_without_a_word_however_often_redis_dies() {
+async fn repeated_redis_crashes_lose_no_message_without_a_notice() {
     let number = |key: &str, otherwise: u64| {
         std::env::var(key).map_or(otherwise, |text| text.parse().unwrap())
     };

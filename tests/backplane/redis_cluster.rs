@@ -1,4 +1,5 @@
-//! The same promises on Redis Cluster and behind Sentinel, also when slots move and primaries die.
+//! The promises of the backplane on Redis Cluster and behind Sentinel, also while slots move and
+//! after primaries die.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +8,13 @@ use hubbub::backplane::{Backplane, BackplaneError, BusEvent, BusTopic, Window};
 use hubbub::domain::{ChangeKind, Continuity};
 
 use crate::fixture::{
-    Recorder, conn, draft, enter, eventually, limits, name, room, say, settings, user,
+    Recorder, append_message, conn, connect_and_join, eventually, limits, message, name, room,
+    settings, user,
 };
-use crate::presence::{gone, offline, room_changes};
+use crate::presence::{room_changes, wait_until_left, wait_until_offline};
 use hubbub_test_support::server::{RedisServer, free_port};
 
-/// Failing over takes the servers a few seconds.
+/// The deadline of waits that include a failover, which takes the servers a few seconds.
 const FAILOVER: Duration = Duration::from_secs(30);
 
 struct Cluster {
@@ -20,7 +22,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// Three primaries, each with so many replicas.
+    /// Starts three primaries, each with this number of replicas.
     async fn start(replicas: usize) -> Self {
         let args = [
             "--cluster-enabled",
@@ -41,15 +43,19 @@ impl Cluster {
         let mut create = vec!["--cluster", "create"];
         create.extend(hosts.iter().map(String::as_str));
         create.extend(["--cluster-replicas", &replicas, "--cluster-yes"]);
-        let said = servers[0].cli(&create);
-        eventually(FAILOVER, &format!("a cluster: {said}"), async || {
-            let ready = |server: &RedisServer| {
-                let info = server.cli(&["CLUSTER", "INFO"]);
-                info.contains("cluster_state:ok")
-                    && info.contains(&format!("cluster_known_nodes:{}", servers.len()))
-            };
-            servers.iter().all(ready).then_some(())
-        })
+        let output = servers[0].cli(&create);
+        eventually(
+            FAILOVER,
+            &format!("the cluster is ready: {output}"),
+            async || {
+                let ready = |server: &RedisServer| {
+                    let info = server.cli(&["CLUSTER", "INFO"]);
+                    info.contains("cluster_state:ok")
+                        && info.contains(&format!("cluster_known_nodes:{}", servers.len()))
+                };
+                servers.iter().all(ready).then_some(())
+            },
+        )
         .await;
         Self { servers }
     }
@@ -65,25 +71,26 @@ impl Cluster {
         self.servers[server].cli(&["CLUSTER", "MYID"])
     }
 
-    /// Where the user's key with this beginning lies.
-    fn tag_of(&self, key: &str) -> String {
+    /// The hash tag of the key that matches this pattern.
+    fn hash_tag_of(&self, key: &str) -> String {
         let keys = self
             .servers
             .iter()
             .map(|server| server.cli(&["KEYS", key]))
             .collect::<String>();
-        keys.split_once('}').expect("a key").0.to_owned() + "}"
+        keys.split_once('}').expect("a key matches").0.to_owned() + "}"
     }
 
-    /// A partition's slot is between two servers from now on: the one still has its keys.
-    fn begin_to_move(&self, tag: &str) -> Move {
+    /// Begins to move the slot of a partition from its server to the next one. Until
+    /// [`finish_slot_move`](Self::finish_slot_move) the first server keeps the keys.
+    fn begin_slot_move(&self, tag: &str) -> SlotMove {
         let slot = self.servers[0].cli(&["CLUSTER", "KEYSLOT", tag]);
         let served = |server: &RedisServer| !server.cli(&["GET", tag]).starts_with("MOVED");
         let from = self
             .servers
             .iter()
             .position(served)
-            .expect("someone has the slot");
+            .expect("one server has the slot");
         let to = (from + 1) % 3;
         assert_eq!(
             self.servers[to].cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &self.id(from)]),
@@ -93,11 +100,11 @@ impl Cluster {
             self.servers[from].cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &self.id(to)]),
             "OK"
         );
-        Move { slot, from, to }
+        SlotMove { slot, from, to }
     }
 
-    /// Its keys go over, and all servers learn of it.
-    fn finish(&self, Move { slot, from, to }: &Move) {
+    /// Moves the keys of the slot and announces the new owner to all servers.
+    fn finish_slot_move(&self, SlotMove { slot, from, to }: &SlotMove) {
         let keys = self.servers[*from].cli(&["CLUSTER", "GETKEYSINSLOT", slot, "1000"]);
         let port = self.servers[*to].port.to_string();
         let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
@@ -105,7 +112,7 @@ impl Cluster {
         assert_eq!(
             self.servers[*from].cli(&migrate),
             "OK",
-            "nothing of that name was made there"
+            "the target has no keys of these names"
         );
         for server in [*to, *from, (*to + 1) % 3] {
             self.servers[server].cli(&["CLUSTER", "SETSLOT", slot, "NODE", &self.id(*to)]);
@@ -113,58 +120,81 @@ impl Cluster {
     }
 }
 
-/// A slot on its way from one server to another.
-struct Move {
+/// A slot that is being moved from one server to another.
+struct SlotMove {
     slot: String,
     from: usize,
     to: usize,
 }
 
-/// Says something in every room until all of it arrives; how many events there are then. Slots move one after another,
-/// and those that the last look didn't see are silent until the next one.
-async fn every_room_again(node: &Backplane, recorder: &Recorder, rooms: &[String]) -> usize {
-    eventually(FAILOVER, "every room again", async || {
-        let heard = recorder.events().len();
-        for place in rooms {
+/// Appends a message to every room, and repeats that until one round arrives completely. Returns
+/// the number of events then. Slots move one after another: a room delivers nothing after its slot
+/// has moved, until the node checks the slots again.
+async fn wait_until_all_rooms_deliver(
+    node: &Backplane,
+    recorder: &Recorder,
+    rooms: &[String],
+) -> usize {
+    eventually(FAILOVER, "all rooms deliver", async || {
+        let before = recorder.events().len();
+        for room_id in rooms {
             node.log
                 .append(
-                    &draft(place, "ann", "again"),
+                    &message(room_id, "ann", "again"),
                     Some(&uuid::Uuid::new_v4().to_string()),
                 )
                 .await
                 .ok()?;
         }
-        let all = async || (recorder.events().len() == heard + rooms.len()).then_some(());
-        let patience =
-            tokio::time::timeout(Duration::from_secs(1), eventually(FAILOVER, "all", all));
-        patience.await.ok().map(|()| heard + rooms.len())
+        let all = async || (recorder.events().len() == before + rooms.len()).then_some(());
+        let round = tokio::time::timeout(
+            Duration::from_secs(1),
+            eventually(FAILOVER, "all messages arrive", all),
+        );
+        round.await.ok().map(|()| before + rooms.len())
     })
     .await
 }
 
-/// Says something in every room until it arrives once, or an interruption tells why not.
-async fn all_rooms_live(node: &Backplane, recorder: &Recorder, rooms: &[String], what: &str) {
-    for place in rooms {
-        let said = eventually(FAILOVER, "an append", async || {
+/// Appends a message to every room, and waits until it arrives or the room is reported as
+/// interrupted.
+async fn append_to_all_rooms(
+    node: &Backplane,
+    recorder: &Recorder,
+    rooms: &[String],
+    content: &str,
+) {
+    for room_id in rooms {
+        let appended = eventually(FAILOVER, "an append succeeds", async || {
             node.log
-                .append(&draft(place, "ann", what), Some(what))
+                .append(&message(room_id, "ann", content), Some(content))
                 .await
                 .ok()
         })
         .await;
-        eventually(FAILOVER, &format!("{what} in {place}"), async || {
-            let heard = recorder.events().iter().any(
-                |event| matches!(event, BusEvent::Message(at, entry) if at.as_str() == place && entry.seq == said.seq),
-            );
-            let told = recorder.interruptions().contains(&Some(BusTopic::Room(room(place))));
-            (heard || told).then_some(())
-        })
+        eventually(
+            FAILOVER,
+            &format!("{content} arrives in {room_id}"),
+            async || {
+                let has_arrived = recorder.events().iter().any(|event| {
+                    matches!(
+                        event,
+                        BusEvent::Message(at, entry)
+                            if at.as_str() == room_id && entry.seq == appended.seq
+                    )
+                });
+                let is_interrupted = recorder
+                    .interruptions()
+                    .contains(&Some(BusTopic::Room(room(room_id))));
+                (has_arrived || is_interrupted).then_some(())
+            },
+        )
         .await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_keeps_the_promises_also_when_slots_move() {
+async fn messages_and_presence_survive_a_resharding() {
     let cluster = Cluster::start(0).await;
     let (one, two) = (
         connect(settings(&cluster.url()), limits()).await.unwrap(),
@@ -174,32 +204,37 @@ async fn a_cluster_keeps_the_promises_also_when_slots_move() {
     let rooms: Vec<_> = (0..60).map(|n| format!("room{n}")).collect();
     let topics: Vec<_> = rooms
         .iter()
-        .map(|place| BusTopic::Room(room(place)))
+        .map(|room_id| BusTopic::Room(room(room_id)))
         .collect();
     let recorder = Recorder::on(&two, &topics).await;
-    for place in &rooms {
+    for room_id in &rooms {
         one.presence
             .connect(&conn("c1"), &user("ann"), &name("ann"))
             .await
             .unwrap();
         assert_eq!(
             one.presence
-                .join(&conn("c1"), &user("ann"), &name("ann"), &room(place))
+                .join(&conn("c1"), &user("ann"), &name("ann"), &room(room_id))
                 .await
                 .unwrap()
                 .roster
                 .total,
             1
         );
-        assert_eq!(say(&one, place, "one").await.seq, 1);
-        assert_eq!(say(&two, place, "two").await.seq, 2);
+        assert_eq!(append_message(&one, room_id, "one").await.seq, 1);
+        assert_eq!(append_message(&two, room_id, "two").await.seq, 2);
     }
     let events = recorder.wait_for(180).await;
     assert_eq!(events.len(), 180);
     assert_eq!(room_changes(&events).len(), 60);
     let heads = two
         .log
-        .heads(&rooms.iter().map(|place| room(place)).collect::<Vec<_>>())
+        .heads(
+            &rooms
+                .iter()
+                .map(|room_id| room(room_id))
+                .collect::<Vec<_>>(),
+        )
         .await
         .unwrap();
     assert!(
@@ -207,11 +242,11 @@ async fn a_cluster_keeps_the_promises_also_when_slots_move() {
             .iter()
             .all(|head| head.as_ref().is_some_and(|head| head.seq == 2))
     );
-    // Scripts are loaded again on every primary.
+    // The node must load its scripts again on every primary.
     for server in &cluster.servers {
         server.cli(&["SCRIPT", "FLUSH"]);
     }
-    // A third of the first server's slots go to the second one.
+    // Move 2,000 slots, more than a third of the first server's, to the second server.
     let moved = cluster.servers[0].cli(&[
         "--cluster",
         "reshard",
@@ -224,19 +259,22 @@ async fn a_cluster_keeps_the_promises_also_when_slots_move() {
         "2000",
         "--cluster-yes",
     ]);
-    eventually(FAILOVER, &format!("moved slots: {moved}"), async || {
+    eventually(FAILOVER, &format!("slots are moved: {moved}"), async || {
         (!recorder.interruptions().is_empty()).then_some(())
     })
     .await;
-    let told = recorder.interruptions().len();
-    assert!(told < 60, "only what has moved");
-    let heard = every_room_again(&one, &recorder, &rooms).await;
-    // Another server's history is another epoch, but nobody is told of a loss.
-    let mut begun = 0;
-    for (place, head) in rooms.iter().zip(heads.into_iter().flatten()) {
+    let interruptions = recorder.interruptions().len();
+    assert!(
+        interruptions < 60,
+        "only rooms that have moved are interrupted"
+    );
+    let delivered = wait_until_all_rooms_deliver(&one, &recorder, &rooms).await;
+    // The history of another server is another epoch, but it continues the old one without a loss.
+    let mut new_epochs = 0;
+    for (room_id, head) in rooms.iter().zip(heads.into_iter().flatten()) {
         let span = one
             .log
-            .read(&room(place), Window::Newest, 0, 1)
+            .read(&room(room_id), Window::Newest, 0, 1)
             .await
             .unwrap()
             .span;
@@ -244,39 +282,43 @@ async fn a_cluster_keeps_the_promises_also_when_slots_move() {
             span.continuity(Some(&head.epoch), head.seq),
             Continuity::Clean
         );
-        begun += usize::from(span.head.epoch != head.epoch);
+        new_epochs += usize::from(span.head.epoch != head.epoch);
     }
     assert!(
-        (1..60).contains(&begun),
-        "{begun} epochs for what has moved"
+        (1..60).contains(&new_epochs),
+        "{new_epochs} new epochs for the rooms that have moved"
     );
     one.presence
         .connection_lost(
             &conn("c1"),
             &user("ann"),
-            &rooms.iter().map(|place| room(place)).collect::<Vec<_>>(),
+            &rooms
+                .iter()
+                .map(|room_id| room(room_id))
+                .collect::<Vec<_>>(),
         )
         .await;
-    for place in &rooms {
-        gone(&two, place, "ann").await;
+    for room_id in &rooms {
+        wait_until_left(&two, room_id, "ann").await;
     }
-    offline(&two, "ann").await;
-    eventually(FAILOVER, "everyone has left", async || {
-        (recorder.events().len() == heard + 60).then_some(())
+    wait_until_offline(&two, "ann").await;
+    eventually(FAILOVER, "ann leaves every room", async || {
+        (recorder.events().len() == delivered + 60).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_done_without_the_data_while_slots_move() {
+async fn calls_are_refused_while_their_slot_is_moving() {
     let cluster = Cluster::start(0).await;
     let node = connect(settings(&cluster.url()), limits()).await.unwrap();
-    enter(&node, "ann", "c1", "lobby").await;
-    enter(&node, "bob", "c2", "lobby").await;
-    let before = say(&node, "lobby", "before").await;
-    // The slots of the room, of both users and of the leases begin to move, and stay between two servers for a while.
-    let bob = cluster.tag_of("{p*}c:Ym9i");
-    let moves = ["{c85}", "{pa1}", &bob, "{p00}"].map(|tag| cluster.begin_to_move(tag));
+    connect_and_join(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "bob", "c2", "lobby").await;
+    let before = append_message(&node, "lobby", "before").await;
+    // The slots of the room, of both users and of the leases begin to move. Until they have moved,
+    // they are split between two servers.
+    let bob = cluster.hash_tag_of("{p*}c:Ym9i");
+    let moves = ["{c85}", "{pa1}", &bob, "{p00}"].map(|tag| cluster.begin_slot_move(tag));
     let unavailable = |error: Option<BackplaneError>| {
         assert!(
             matches!(error, Some(BackplaneError::Unavailable(_))),
@@ -286,7 +328,7 @@ async fn nothing_is_done_without_the_data_while_slots_move() {
     let begun = Instant::now();
     unavailable(
         node.log
-            .append(&draft("lobby", "ann", "meanwhile"), Some("key"))
+            .append(&message("lobby", "ann", "meanwhile"), Some("key"))
             .await
             .err(),
     );
@@ -312,18 +354,18 @@ async fn nothing_is_done_without_the_data_while_slots_move() {
     );
     assert!(
         begun.elapsed() < Duration::from_secs(3),
-        "refused at once, not sent in circles: {:?}",
+        "refused without following redirections in a loop: {:?}",
         begun.elapsed()
     );
     node.presence
         .connection_lost(&conn("c2"), &user("bob"), &[room("lobby")])
         .await;
     for one in &moves {
-        cluster.finish(one);
+        cluster.finish_slot_move(one);
     }
-    let after = eventually(FAILOVER, "an append", async || {
+    let after = eventually(FAILOVER, "an append succeeds", async || {
         node.log
-            .append(&draft("lobby", "ann", "after"), Some("key"))
+            .append(&message("lobby", "ann", "after"), Some("key"))
             .await
             .ok()
     })
@@ -331,7 +373,7 @@ async fn nothing_is_done_without_the_data_while_slots_move() {
     assert_eq!(
         (after.seq, after.duplicate),
         (2, false),
-        "it goes on counting"
+        "the numbering continues"
     );
     let span = node
         .log
@@ -340,13 +382,13 @@ async fn nothing_is_done_without_the_data_while_slots_move() {
         .unwrap()
         .span;
     assert_eq!(span.continuity(Some(&before.epoch), 1), Continuity::Clean);
-    eventually(FAILOVER, "bob is gone", async || {
-        let away = !node
+    eventually(FAILOVER, "bob leaves and goes offline", async || {
+        let has_left = !node
             .presence
             .is_occupant(&room("lobby"), &user("bob"))
             .await
             .ok()?;
-        (away && !node.presence.status(&user("bob")).await.ok()?.online).then_some(())
+        (has_left && !node.presence.status(&user("bob")).await.ok()?.online).then_some(())
     })
     .await;
     assert_eq!(
@@ -357,39 +399,42 @@ async fn nothing_is_done_without_the_data_while_slots_move() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_survives_a_primary() {
+async fn a_cluster_survives_the_death_of_a_primary() {
     let mut cluster = Cluster::start(1).await;
     let node = connect(settings(&cluster.url()), limits()).await.unwrap();
     let rooms: Vec<_> = (0..30).map(|n| format!("room{n}")).collect();
     let topics: Vec<_> = rooms
         .iter()
-        .map(|place| BusTopic::Room(room(place)))
+        .map(|room_id| BusTopic::Room(room(room_id)))
         .collect();
     let recorder = Recorder::on(&node, &topics).await;
-    enter(&node, "ann", "c1", "room0").await;
-    all_rooms_live(&node, &recorder, &rooms, "before").await;
+    connect_and_join(&node, "ann", "c1", "room0").await;
+    append_to_all_rooms(&node, &recorder, &rooms, "before").await;
     cluster.servers[0].kill();
     let begun = Instant::now();
-    eventually(FAILOVER, "every append", async || {
-        for place in &rooms {
+    eventually(FAILOVER, "an append to every room succeeds", async || {
+        for room_id in &rooms {
             node.log
-                .append(&draft(place, "ann", "after"), Some("after"))
+                .append(&message(room_id, "ann", "after"), Some("after"))
                 .await
                 .ok()?;
         }
         Some(())
     })
     .await;
-    eventually(FAILOVER, "up", async || {
+    eventually(FAILOVER, "the node is up", async || {
         node.lifecycle.is_up().then_some(())
     })
     .await;
-    eventually(FAILOVER, "an interruption", async || {
+    eventually(FAILOVER, "an interruption is reported", async || {
         (!recorder.interruptions().is_empty()).then_some(())
     })
     .await;
-    println!("a primary's death was over after {:?}", begun.elapsed());
-    every_room_again(&node, &recorder, &rooms).await;
+    println!(
+        "recovered from the death of a primary after {:?}",
+        begun.elapsed()
+    );
+    wait_until_all_rooms_deliver(&node, &recorder, &rooms).await;
     assert!(
         node.presence
             .is_occupant(&room("room0"), &user("ann"))
@@ -399,7 +444,7 @@ async fn a_cluster_survives_a_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sentinel_leads_to_the_new_primary() {
+async fn a_node_follows_sentinel_to_the_new_primary() {
     let mut primary = RedisServer::start();
     let replica = RedisServer::start_with(&[
         "--replicaof",
@@ -408,7 +453,7 @@ async fn sentinel_leads_to_the_new_primary() {
         "--repl-diskless-sync-delay",
         "0",
     ]);
-    eventually(FAILOVER, "a replica", async || {
+    eventually(FAILOVER, "the replica is in sync", async || {
         replica
             .cli(&["INFO", "replication"])
             .contains("master_link_status:up")
@@ -420,7 +465,7 @@ async fn sentinel_leads_to_the_new_primary() {
         "redis-sentinel://127.0.0.1:{}?sentinelServiceName=hub",
         sentinel.port
     );
-    eventually(FAILOVER, "the sentinel knows", async || {
+    eventually(FAILOVER, "the sentinel knows the replica", async || {
         sentinel
             .cli(&["SENTINEL", "replicas", "hub"])
             .contains(&replica.port.to_string())
@@ -430,9 +475,9 @@ async fn sentinel_leads_to_the_new_primary() {
     let node = connect(settings(&url), limits()).await.unwrap();
     assert!(node.lifecycle.is_up() && node.lifecycle.describe().contains("sentinel"));
     let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
-    enter(&node, "ann", "c1", "lobby").await;
-    let before = say(&node, "lobby", "before").await;
-    eventually(FAILOVER, "a copy", async || {
+    connect_and_join(&node, "ann", "c1", "lobby").await;
+    let before = append_message(&node, "lobby", "before").await;
+    eventually(FAILOVER, "the replica has a copy of the log", async || {
         replica
             .cli(&["--scan", "--pattern", "*h:*"])
             .contains("h:")
@@ -441,18 +486,18 @@ async fn sentinel_leads_to_the_new_primary() {
     .await;
     primary.kill();
     let begun = Instant::now();
-    let after = eventually(FAILOVER, "an append", async || {
+    let after = eventually(FAILOVER, "an append succeeds", async || {
         node.log
-            .append(&draft("lobby", "ann", "after"), Some("after"))
+            .append(&message("lobby", "ann", "after"), Some("after"))
             .await
             .ok()
     })
     .await;
-    println!("a failover was over after {:?}", begun.elapsed());
+    println!("recovered from a failover after {:?}", begun.elapsed());
     assert_eq!(after.seq, before.seq + 1);
     assert_ne!(
         after.epoch, before.epoch,
-        "the promoted one may have lost the tail"
+        "the promoted replica may have lost the tail"
     );
     let slice = node
         .log
@@ -467,20 +512,20 @@ async fn sentinel_leads_to_the_new_primary() {
             .map(|head| (head.epoch.clone(), head.seq)),
         Some((before.epoch, before.seq))
     );
-    eventually(FAILOVER, "up", async || {
+    eventually(FAILOVER, "the node is up", async || {
         node.lifecycle.is_up().then_some(())
     })
     .await;
-    eventually(FAILOVER, "an interruption", async || {
+    eventually(FAILOVER, "an interruption is reported", async || {
         (!recorder.interruptions().is_empty()).then_some(())
     })
     .await;
-    let events = recorder.events_until_said(&node, "lobby").await;
+    let events = recorder.events_until_sentinel(&node, "lobby").await;
     assert!(
         room_changes(&events)
             .iter()
             .all(|change| change.0 != ChangeKind::Left),
-        "nobody has left"
+        "no user has left"
     );
     assert!(
         node.presence

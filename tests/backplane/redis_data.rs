@@ -1,4 +1,5 @@
-//! What happens to Redis's data: scripts forgotten, everything flushed, a tail that may be lost.
+//! Loss of Redis's data: flushed scripts, flushed data, a tail of the log that may be lost; and the
+//! data that appends write.
 
 use std::time::Duration;
 
@@ -9,19 +10,25 @@ use hubbub::backplane::{
 use hubbub::domain::{ChangeKind, Continuity, Head};
 
 use crate::fixture::{
-    Fixture, Recorder, SOON, conn, draft, enter, eventually, limits, name, room, say, settings,
-    user,
+    DEADLINE, Fixture, Recorder, append_message, conn, connect_and_join, eventually, limits,
+    message, name, room, settings, user,
 };
-use crate::presence::{gone, room_changes, statuses};
+use crate::presence::{room_changes, statuses, wait_until_left};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn forgotten_scripts_are_loaded_again() {
+async fn flushed_scripts_are_loaded_again() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    enter(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "ann", "c1", "lobby").await;
     assert_eq!(fixture.server().cli(&["SCRIPT", "FLUSH"]), "OK");
-    assert_eq!(say(&node, "lobby", "hi").await.seq, 1);
-    assert_eq!(enter(&node, "bob", "c2", "lobby").await.roster.total, 2);
+    assert_eq!(append_message(&node, "lobby", "hi").await.seq, 1);
+    assert_eq!(
+        connect_and_join(&node, "bob", "c2", "lobby")
+            .await
+            .roster
+            .total,
+        2
+    );
     assert_eq!(
         node.log
             .read(&room("lobby"), Window::Newest, 10, 9999)
@@ -34,7 +41,7 @@ async fn forgotten_scripts_are_loaded_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flushed_redis_begins_anew_and_gets_its_members_back() {
+async fn a_flushed_redis_starts_new_epochs_and_its_members_are_restored() {
     let mut fixture = Fixture::redis();
     let (one, two) = (fixture.start(limits()).await, fixture.start(limits()).await);
     let recorder = Recorder::on(
@@ -42,24 +49,24 @@ async fn a_flushed_redis_begins_anew_and_gets_its_members_back() {
         &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
-    enter(&one, "ann", "c1", "lobby").await;
-    enter(&one, "cleo", "c3", "lobby").await;
-    let before = enter(&two, "bob", "c2", "lobby").await;
-    let old = say(&one, "lobby", "lost").await;
+    connect_and_join(&one, "ann", "c1", "lobby").await;
+    connect_and_join(&one, "cleo", "c3", "lobby").await;
+    let before = connect_and_join(&two, "bob", "c2", "lobby").await;
+    let old = append_message(&one, "lobby", "lost").await;
     let status = one.presence.status(&user("ann")).await.unwrap();
     recorder.wait_for(5).await;
     assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
-    eventually(SOON, "everyone is back", async || {
+    eventually(DEADLINE, "all members are restored", async || {
         let roster = one.presence.roster(&room("lobby"), 10).await.unwrap();
         (roster.total == 3 && roster.version > before.roster.version).then_some(())
     })
     .await;
-    eventually(SOON, "ann is online again", async || {
+    eventually(DEADLINE, "ann is online again", async || {
         let now = one.presence.status(&user("ann")).await.unwrap();
         (now.online && now.version > status.version).then_some(())
     })
     .await;
-    let first = say(&one, "lobby", "anew").await;
+    let first = append_message(&one, "lobby", "new").await;
     assert_eq!(first.seq, 1);
     assert_ne!(first.epoch, old.epoch);
     let span = one
@@ -72,7 +79,7 @@ async fn a_flushed_redis_begins_anew_and_gets_its_members_back() {
         (span.past.len(), span.continuity(Some(&old.epoch), 1)),
         (0, Continuity::Lost { last_shared: None })
     );
-    let events = recorder.events_until_said(&one, "lobby").await;
+    let events = recorder.events_until_sentinel(&one, "lobby").await;
     let changes = room_changes(&events[5..]);
     assert!(
         !changes.is_empty()
@@ -81,9 +88,9 @@ async fn a_flushed_redis_begins_anew_and_gets_its_members_back() {
                 .all(|(kind, _, _)| *kind == ChangeKind::Restored),
         "{changes:?}"
     );
-    assert!(changes.len() <= 2, "one for each node: {changes:?}");
+    assert!(changes.len() <= 2, "at most one for each node: {changes:?}");
     assert_eq!(statuses(&events).len(), 2);
-    // What was put back is whole: it goes away like anything else.
+    // The restored members are complete: they leave and are lost like others.
     one.presence
         .leave(&conn("c1"), &user("ann"), &room("lobby"))
         .await
@@ -97,7 +104,7 @@ async fn a_flushed_redis_begins_anew_and_gets_its_members_back() {
     two.presence
         .connection_lost(&conn("c2"), &user("bob"), &[room("lobby")])
         .await;
-    gone(&one, "lobby", "bob").await;
+    wait_until_left(&one, "lobby", "bob").await;
     assert_eq!(
         one.presence.roster(&room("lobby"), 10).await.unwrap().users,
         [user("cleo")]
@@ -105,17 +112,17 @@ async fn a_flushed_redis_begins_anew_and_gets_its_members_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tail_that_may_be_lost_begins_an_epoch_that_counts_on() {
+async fn a_possibly_lost_tail_starts_an_epoch_that_continues_the_numbering() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     for _ in 0..3 {
-        say(&node, "lobby", "old").await;
-        say(&node, "attic", "old").await;
+        append_message(&node, "lobby", "old").await;
+        append_message(&node, "attic", "old").await;
     }
-    let joined = enter(&node, "ann", "c1", "lobby").await;
+    let joined = connect_and_join(&node, "ann", "c1", "lobby").await;
     let old = joined.span.head.epoch;
     assert_eq!(fixture.server().cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
-    let new = say(&node, "lobby", "new").await;
+    let new = append_message(&node, "lobby", "new").await;
     assert_eq!(new.seq, 4);
     assert_ne!(new.epoch, old);
     let slice = node
@@ -138,7 +145,7 @@ async fn a_tail_that_may_be_lost_begins_an_epoch_that_counts_on() {
     assert_eq!(
         epochs,
         [old.clone(), old.clone(), old.clone(), new.epoch.clone()],
-        "entries keep the epoch in which they were given"
+        "entries keep the epoch in which they were appended"
     );
     assert_eq!(slice.span.continuity(Some(&old), 3), Continuity::Clean);
     assert_eq!(
@@ -147,7 +154,7 @@ async fn a_tail_that_may_be_lost_begins_an_epoch_that_counts_on() {
             last_shared: Some(3)
         }
     );
-    // A read and a join see it as an append does.
+    // A read and a join also start the new epoch, as an append does.
     let attic = node
         .log
         .read(&room("attic"), Window::After(0), 10, 9999)
@@ -155,11 +162,14 @@ async fn a_tail_that_may_be_lost_begins_an_epoch_that_counts_on() {
         .unwrap()
         .span;
     assert_eq!((attic.head.seq, attic.past[0].seq), (3, 3));
-    assert_eq!(enter(&node, "ann", "c1", "lobby").await.span, slice.span);
-    // Nobody came or went.
+    assert_eq!(
+        connect_and_join(&node, "ann", "c1", "lobby").await.span,
+        slice.span
+    );
+    // No member joined or left.
     let again = node
         .log
-        .append(&draft("lobby", "ann", "x"), Some("key"))
+        .append(&message("lobby", "ann", "x"), Some("key"))
         .await
         .unwrap();
     assert_eq!((again.seq, again.epoch), (5, new.epoch));
@@ -174,16 +184,16 @@ async fn a_tail_that_may_be_lost_begins_an_epoch_that_counts_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_partition_that_was_lost_is_put_back() {
+async fn one_lost_partition_is_restored() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    let joined = enter(&node, "ann", "c1", "lobby").await;
+    let joined = connect_and_join(&node, "ann", "c1", "lobby").await;
     let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
-    // As when one server of a cluster has lost its data: the room's keys are gone, the lease is not.
+    // As if one server of a cluster had lost its data: the room's keys are gone, the lease remains.
     let keys = fixture.server().cli(&["KEYS", "{c*"]);
     let keys: Vec<_> = ["DEL"].into_iter().chain(keys.lines()).collect();
     assert_ne!(fixture.server().cli(&keys), "0");
-    let events = eventually(SOON, "a restored room", async || {
+    let events = eventually(DEADLINE, "the room is restored", async || {
         Some(recorder.events()).filter(|events| !events.is_empty())
     })
     .await;
@@ -204,11 +214,11 @@ async fn one_partition_that_was_lost_is_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_done_while_data_is_lost_stays_done() {
+async fn disconnects_during_a_restoration_take_effect() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     for n in 0..50 {
-        enter(&node, &format!("user{n}"), &format!("c{n}"), "lobby").await;
+        connect_and_join(&node, &format!("user{n}"), &format!("c{n}"), "lobby").await;
     }
     assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
     for n in 0..25 {
@@ -219,60 +229,84 @@ async fn what_is_done_while_data_is_lost_stays_done() {
                 &[room("lobby")],
             )
             .await;
+        // Not a synchronisation: it spreads the disconnects over 500 ms, so that they overlap with
+        // the restoration.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     node.presence
         .connect(&conn("new"), &user("new"), &name("new"))
         .await
         .unwrap();
-    eventually(SOON, "only the living", async || {
-        let page = node
-            .presence
-            .members(&room("lobby"), None, 100)
-            .await
-            .unwrap();
-        (page.total == 25
-            && page.members.iter().all(|(who, _)| {
-                who.as_str()
-                    .trim_start_matches("user")
-                    .parse::<u32>()
-                    .unwrap()
-                    >= 25
-            }))
-        .then_some(())
-    })
+    eventually(
+        DEADLINE,
+        "only members with a connection remain",
+        async || {
+            let page = node
+                .presence
+                .members(&room("lobby"), None, 100)
+                .await
+                .unwrap();
+            (page.total == 25
+                && page.members.iter().all(|(user_id, _)| {
+                    user_id
+                        .as_str()
+                        .trim_start_matches("user")
+                        .parse::<u32>()
+                        .unwrap()
+                        >= 25
+                }))
+            .then_some(())
+        },
+    )
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_promotion_forgot_is_mended() {
+async fn joins_and_leaves_lost_in_a_promotion_are_reconciled() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    enter(&node, "ann", "c1", "lobby").await;
-    enter(&node, "bob", "c2", "lobby").await;
-    // Long enough for the node to have seen the replid.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    // The promoted one has a departure less (a stray entry) and an arrival less (Bob's).
+    connect_and_join(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "bob", "c2", "lobby").await;
     let keys = fixture.server().cli(&["KEYS", "{c*}n:*"]);
+    // The node must have checked the room's partition under the present replication id. Sentinel:
+    // only a check finds that the attic's partition was lost, and it restores a partition after it
+    // has checked all of them.
+    connect_and_join(&node, "ann", "c1", "attic").await;
+    let attic = fixture.server().cli(&["KEYS", "{c*}n:YXR0aWM:*"]);
+    let attic = attic.split_once('n').unwrap().0.to_owned();
+    assert!(!keys.starts_with(&attic), "the rooms have two partitions");
+    let lost = fixture.server().cli(&["KEYS", &format!("{attic}*")]);
+    let lost: Vec<_> = ["DEL"].into_iter().chain(lost.lines()).collect();
+    assert_ne!(fixture.server().cli(&lost), "0");
+    eventually(DEADLINE, "a check restores the attic", async || {
+        let is_restored = node
+            .presence
+            .is_occupant(&room("attic"), &user("ann"))
+            .await
+            .unwrap();
+        is_restored.then_some(())
+    })
+    .await;
+    // The promoted replica lacks a leave (so it has Zoe's stray entry) and a join (Bob's).
     let tag = keys.split_once('n').unwrap().0.to_owned();
     let of = |key: &str| format!("{tag}{key}:bG9iYnk");
     let redis = fixture.server();
-    redis.cli(&["HSET", &keys, "ghost", "zoe"]);
+    redis.cli(&["HSET", &keys, "stray", "zoe"]);
     redis.cli(&["HDEL", &keys, "c2"]);
     redis.cli(&["HSET", &of("k"), "zoe", "1"]);
     redis.cli(&["HDEL", &of("k"), "bob"]);
     redis.cli(&["ZADD", &of("u"), "0", "zoe"]);
     redis.cli(&["ZREM", &of("u"), "bob"]);
     assert_eq!(redis.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
-    eventually(SOON, "mended", async || {
+    eventually(DEADLINE, "the room has its members again", async || {
         let users = node.presence.roster(&room("lobby"), 9).await.unwrap().users;
         (users == [user("ann"), user("bob")]).then_some(())
     })
     .await;
 }
 
-/// A node that looks for lost data only after a while.
-async fn slow_to_look(fixture: &mut Fixture) -> Backplane {
+/// Starts a node that checks for lost data every 2 seconds instead of every 500 ms.
+async fn start_with_slow_checks(fixture: &mut Fixture) -> Backplane {
     let settings = RedisSettings {
         check_interval: Duration::from_secs(2),
         ..settings(&fixture.server().url())
@@ -281,21 +315,21 @@ async fn slow_to_look(fixture: &mut Fixture) -> Backplane {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_promotion_forgot_in_the_first_moments_is_mended() {
+async fn a_join_lost_in_a_promotion_before_the_first_check_is_restored() {
     let mut fixture = Fixture::redis();
-    let node = slow_to_look(&mut fixture).await;
-    enter(&node, "ann", "c1", "lobby").await;
-    enter(&node, "bob", "c2", "lobby").await;
+    let node = start_with_slow_checks(&mut fixture).await;
+    connect_and_join(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "bob", "c2", "lobby").await;
     let redis = fixture.server();
-    // Bob's arrival was the tail that is lost, before the node has looked for the first time.
-    let places = redis.cli(&["KEYS", "{c85}n:*"]);
-    redis.cli(&["HDEL", &places, "c2"]);
+    // The lost tail is Bob's join. It is lost before the node's first check.
+    let held = redis.cli(&["KEYS", "{c85}n:*"]);
+    redis.cli(&["HDEL", &held, "c2"]);
     redis.cli(&["HDEL", "{c85}k:bG9iYnk", "bob"]);
     redis.cli(&["ZREM", "{c85}u:bG9iYnk", "bob"]);
     let connections = redis.cli(&["KEYS", "{p*}c:Ym9i"]);
     assert_eq!(redis.cli(&["DEL", &connections]), "1");
     assert_eq!(redis.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
-    eventually(SOON, "mended", async || {
+    eventually(DEADLINE, "the room has its members again", async || {
         let users = node.presence.roster(&room("lobby"), 9).await.unwrap().users;
         let registered = fixture.server().cli(&["HKEYS", &connections]) == "c2";
         (users == [user("ann"), user("bob")] && registered).then_some(())
@@ -304,10 +338,10 @@ async fn what_a_promotion_forgot_in_the_first_moments_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_departure_that_a_promotion_forgot_is_said_again_where_nobody_is_left() {
+async fn a_leave_lost_in_a_promotion_is_repeated_in_an_empty_room() {
     let mut fixture = Fixture::redis();
-    let node = slow_to_look(&mut fixture).await;
-    enter(&node, "ann", "c1", "lobby").await;
+    let node = start_with_slow_checks(&mut fixture).await;
+    connect_and_join(&node, "ann", "c1", "lobby").await;
     node.presence
         .leave(&conn("c1"), &user("ann"), &room("lobby"))
         .await
@@ -330,11 +364,11 @@ async fn a_departure_that_a_promotion_forgot_is_said_again_where_nobody_is_left(
             .await
             .unwrap()
     );
-    gone(&node, "lobby", "ann").await;
+    wait_until_left(&node, "lobby", "ann").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_knows_an_older_epoch_goes_on_from_it() {
+async fn a_client_with_an_older_epoch_continues_from_it() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     let mut next_epoch = async || {
@@ -345,18 +379,23 @@ async fn whoever_knows_an_older_epoch_goes_on_from_it() {
             .unwrap()
             .span
     };
-    let old = say(&node, "lobby", "old").await;
-    // Nothing is said in some of them, and yet whoever joined in one knows only that one.
-    let silent = [next_epoch().await, next_epoch().await].map(|span| span.head);
+    let old = append_message(&node, "lobby", "old").await;
+    // Some epochs have no message. Yet a client that joined during one of them knows only that
+    // epoch.
+    let without_messages = [next_epoch().await, next_epoch().await].map(|span| span.head);
     next_epoch().await;
-    let new = say(&node, "lobby", "new").await;
+    let new = append_message(&node, "lobby", "new").await;
     assert!(
-        silent
+        without_messages
             .iter()
             .all(|head| head.seq == 1 && head.epoch != old.epoch)
     );
     let span = next_epoch().await;
-    for epoch in silent.iter().map(|head| &head.epoch).chain([&old.epoch]) {
+    for epoch in without_messages
+        .iter()
+        .map(|head| &head.epoch)
+        .chain([&old.epoch])
+    {
         assert_eq!(span.continuity(Some(epoch), 1), Continuity::Clean);
         assert_eq!(
             span.continuity(Some(epoch), 2),
@@ -366,7 +405,8 @@ async fn whoever_knows_an_older_epoch_goes_on_from_it() {
         );
     }
     assert_eq!(span.continuity(Some(&new.epoch), 2), Continuity::Clean);
-    // Many silent ones do not push those out in which something was said, and the newest of them is known.
+    // Many epochs without messages do not displace those with messages, and the newest one of them
+    // is still known.
     for _ in 0..10 {
         next_epoch().await;
     }
@@ -375,9 +415,9 @@ async fn whoever_knows_an_older_epoch_goes_on_from_it() {
     for (epoch, seq) in [(&old.epoch, 1), (&new.epoch, 2), (&last.head.epoch, 2)] {
         assert_eq!(span.continuity(Some(epoch), seq), Continuity::Clean);
     }
-    // But many in which something was said do.
+    // Many epochs with messages do displace the oldest one.
     for _ in 0..8 {
-        say(&node, "lobby", "on and on").await;
+        append_message(&node, "lobby", "another").await;
         next_epoch().await;
     }
     let span = next_epoch().await;
@@ -388,33 +428,33 @@ async fn whoever_knows_an_older_epoch_goes_on_from_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_send_without_a_key_is_known_for_moments_only() {
+async fn a_message_without_a_key_is_remembered_for_at_most_15_seconds() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     node.log
-        .append(&draft("lobby", "ann", "hi"), None)
+        .append(&message("lobby", "ann", "hi"), None)
         .await
         .unwrap();
     let known = fixture.server().cli(&["KEYS", "{c85}i:*"]);
     assert_eq!(
         known.lines().count(),
         1,
-        "a call that is sent again by itself is known"
+        "a call that the client library repeats is recognised"
     );
     let left: u64 = fixture.server().cli(&["PTTL", &known]).parse().unwrap();
     assert!(left <= 15_000, "{left}");
 }
 
-/// The client library sends a call again when it doesn't know whether the first one arrived.
-/// On one thread both are there before the call is made.
+/// The client library repeats a call if it doesn't know whether the first one arrived. The test
+/// runs on one thread, so both messages are queued before the call is made.
 #[tokio::test]
-async fn a_call_that_comes_twice_is_answered_twice_and_done_once() {
+async fn a_repeated_call_gets_the_same_reply_and_takes_effect_once() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     let both = async {
         let (with, without) = (
-            draft("lobby", "ann", "with a key"),
-            draft("attic", "bob", "without"),
+            message("lobby", "ann", "with a key"),
+            message("attic", "bob", "without"),
         );
         tokio::join!(
             node.log.append(&with, Some("key")),
@@ -426,54 +466,55 @@ async fn a_call_that_comes_twice_is_answered_twice_and_done_once() {
         panic!("{calls:?}")
     };
     assert!(call.contains("with a key"), "one call for both: {call}");
-    let answers = [fixture.server().line(call), fixture.server().line(call)];
-    assert_eq!(answers[0], answers[1]);
-    let words: Vec<_> = answers[0].split_whitespace().collect();
+    let replies = [fixture.server().line(call), fixture.server().line(call)];
+    assert_eq!(replies[0], replies[1]);
+    let words: Vec<_> = replies[0].split_whitespace().collect();
     assert_eq!(
         (words.len(), words[2], words[4]),
         (5, "1", "1"),
-        "time, and epoch and seq of each: {words:?}"
+        "the time, then epoch and seq of each: {words:?}"
     );
-    for place in ["lobby", "attic"] {
+    for room_id in ["lobby", "attic"] {
         let slice = node
             .log
-            .read(&room(place), Window::Newest, 10, 9999)
+            .read(&room(room_id), Window::Newest, 10, 9999)
             .await
             .unwrap();
         assert_eq!(
             (slice.entries.len(), slice.span.head.seq),
             (1, 1),
-            "{place}"
+            "{room_id}"
         );
     }
 }
 
-/// What is known can be said without memory; what is new is refused, each by itself.
+/// Redis recognises a repeat without more memory and refuses a new message. One call may hold both,
+/// each with its own outcome.
 #[tokio::test]
-async fn a_redis_without_memory_still_knows_what_was_said() {
+async fn a_redis_out_of_memory_still_recognises_repeats() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    let said = node
+    let first = node
         .log
-        .append(&draft("lobby", "ann", "hi"), Some("key"))
+        .append(&message("lobby", "ann", "hi"), Some("key"))
         .await
         .unwrap();
-    say(&node, "attic", "hi").await;
+    append_message(&node, "attic", "hi").await;
     assert_eq!(
         fixture.server().cli(&["CONFIG", "SET", "maxmemory", "1"]),
         "OK"
     );
     let (again, new) = (
-        draft("lobby", "ann", "hi"),
-        draft("attic", "bob", "without a key"),
+        message("lobby", "ann", "hi"),
+        message("attic", "bob", "without a key"),
     );
-    // On one thread both are there before the call is made.
+    // The test runs on one thread, so both messages are queued before the call is made.
     let (again, new) = tokio::join!(
         node.log.append(&again, Some("key")),
         node.log.append(&new, None)
     );
     let again = again.unwrap();
-    assert!(again.duplicate && (again.id, again.seq) == (said.id, said.seq));
+    assert!(again.duplicate && (again.id, again.seq) == (first.id, first.seq));
     assert!(
         matches!(new, Err(BackplaneError::Unavailable(_))),
         "{new:?}"
@@ -482,12 +523,18 @@ async fn a_redis_without_memory_still_knows_what_was_said() {
         fixture.server().cli(&["CONFIG", "SET", "maxmemory", "0"]),
         "OK"
     );
-    assert_eq!(say(&node, "attic", "there is room again").await.seq, 2);
+    assert_eq!(
+        append_message(&node, "attic", "there is memory again")
+            .await
+            .seq,
+        2
+    );
 }
 
-/// An append sees to it once in a while only, and then for that while longer.
+/// An append renews the retention only once in a while. It then renews it for 1/64 more than the
+/// retention, so that the keys are kept for the whole retention after each append.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_every_append_the_log_and_the_numbering_are_kept_for_their_whole_time() {
+async fn every_append_renews_the_retention_of_log_and_numbering() {
     const TTL: u64 = 6400;
     let ttl = Duration::from_millis(TTL);
     let mut fixture = Fixture::redis();
@@ -501,23 +548,23 @@ async fn after_every_append_the_log_and_the_numbering_are_kept_for_their_whole_t
     let began = std::time::Instant::now();
     while began.elapsed() < ttl / 20 {
         node.log
-            .append(&draft("lobby", "ann", "hi"), None)
+            .append(&message("lobby", "ann", "hi"), None)
             .await
             .unwrap();
-        let asked = std::time::Instant::now();
+        let appended_at = std::time::Instant::now();
         for key in ["{c85}h:bG9iYnk", "{c85}m:bG9iYnk"] {
             let left: u64 = fixture.server().cli(&["PTTL", key]).parse().unwrap();
-            let late = u64::try_from(asked.elapsed().as_millis()).unwrap() + 1;
+            let late = u64::try_from(appended_at.elapsed().as_millis()).unwrap() + 1;
             assert!(
                 (TTL - late..=TTL + TTL / 64).contains(&left),
-                "{key} has {left} ms left, asked within {late} ms"
+                "{key} expires in {left} ms, read within {late} ms"
             );
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_longer_time_holds_from_the_next_append_on() {
+async fn a_longer_retention_applies_from_the_next_append() {
     let mut fixture = Fixture::redis();
     let short = Duration::from_secs(60);
     let before = fixture
@@ -529,7 +576,7 @@ async fn a_longer_time_holds_from_the_next_append_on() {
         .await;
     before
         .log
-        .append(&draft("lobby", "ann", "hi"), None)
+        .append(&message("lobby", "ann", "hi"), None)
         .await
         .unwrap();
     let after = fixture
@@ -541,40 +588,41 @@ async fn a_longer_time_holds_from_the_next_append_on() {
         .await;
     after
         .log
-        .append(&draft("lobby", "ann", "hi"), None)
+        .append(&message("lobby", "ann", "hi"), None)
         .await
         .unwrap();
     for key in ["{c85}h:bG9iYnk", "{c85}m:bG9iYnk"] {
         let left: u64 = fixture.server().cli(&["PTTL", key]).parse().unwrap();
-        assert!(left > 59_000_000, "{key} has {left} ms left");
+        assert!(left > 59_000_000, "{key} expires in {left} ms");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_numbering_of_broadcasts_outlives_any_silence() {
+async fn the_numbering_of_broadcasts_never_expires() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     node.log
-        .append(&draft("broadcast", "ann", "hi"), None)
+        .append(&message("broadcast", "ann", "hi"), None)
         .await
         .unwrap();
     let key = fixture.server().cli(&["KEYS", "*m:YnJvYWRjYXN0"]);
     assert_eq!(
         fixture.server().cli(&["PTTL", &key]),
         "-1",
-        "{key} doesn't expire"
+        "{key} does not expire"
     );
 }
 
-/// Messages of several rooms share a call: one room that can't be written to must not keep back the others.
+/// One call appends messages of several rooms: a room that can't be written to must not hold back
+/// the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_room_that_cannot_be_written_to_is_refused_by_itself() {
+async fn an_unwritable_room_does_not_affect_other_rooms() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    say(&node, "lobby", "hi").await;
-    // Its log is no stream any more.
+    append_message(&node, "lobby", "hi").await;
+    // The key of the room's log holds a string instead of a stream.
     assert_eq!(fixture.server().cli(&["SET", "{c85}h:bG9iYnk", "x"]), "OK");
-    let mut calls = || -> u64 {
+    let mut count_calls = || -> u64 {
         let stats = fixture.server().cli(&["INFO", "commandstats"]);
         let evals = stats
             .lines()
@@ -588,38 +636,41 @@ async fn a_room_that_cannot_be_written_to_is_refused_by_itself() {
             .parse()
             .unwrap()
     };
-    let before = calls();
+    let before = count_calls();
     let all = (0..90).map(|n| {
-        let (node, place) = (&node, ["lobby", "attic", "cellar"][n % 3]);
+        let (node, room_id) = (&node, ["lobby", "attic", "cellar"][n % 3]);
         async move {
             (
-                place,
+                room_id,
                 node.log
-                    .append(&draft(place, "ann", "hi"), Some(&format!("key-{n}")))
+                    .append(&message(room_id, "ann", "hi"), Some(&format!("key-{n}")))
                     .await,
             )
         }
     });
     let all = futures_util::future::join_all(all).await;
-    assert!(calls() - before < 60, "rooms share calls");
-    for (place, seqs) in [("attic", 1..=30), ("cellar", 1..=30)] {
-        let places = all
+    assert!(
+        count_calls() - before < 60,
+        "one call appends to several rooms"
+    );
+    for (room_id, seqs) in [("attic", 1..=30), ("cellar", 1..=30)] {
+        let numbers = all
             .iter()
-            .filter(|(room, _)| *room == place)
-            .map(|(_, place)| place.as_ref().unwrap().seq);
+            .filter(|(room, _)| *room == room_id)
+            .map(|(_, outcome)| outcome.as_ref().unwrap().seq);
         assert_eq!(
-            places.collect::<Vec<_>>(),
+            numbers.collect::<Vec<_>>(),
             seqs.collect::<Vec<u64>>(),
-            "{place}"
+            "{room_id}"
         );
     }
     assert!(
         all.iter()
             .filter(|(room, _)| *room == "lobby")
-            .all(|(_, place)| place.is_err())
+            .all(|(_, outcome)| outcome.is_err())
     );
     assert_eq!(fixture.server().cli(&["DEL", "{c85}h:bG9iYnk"]), "1");
-    let next = say(&node, "lobby", "again").await.seq;
+    let next = append_message(&node, "lobby", "again").await.seq;
     let kept = node
         .log
         .read(&room("lobby"), Window::Newest, 10, 9999)
@@ -629,12 +680,12 @@ async fn a_room_that_cannot_be_written_to_is_refused_by_itself() {
     assert_eq!(
         kept.iter().map(|entry| entry.seq).collect::<Vec<_>>(),
         [next],
-        "nothing of what was refused"
+        "no refused message is stored"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_key_twice_in_one_call_is_one_message() {
+async fn one_key_twice_in_one_call_appends_one_message() {
     let fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     let twice = (0..20).map(|n| {
@@ -642,17 +693,17 @@ async fn one_key_twice_in_one_call_is_one_message() {
         async move {
             node.log
                 .append(
-                    &draft("lobby", "ann", "hi"),
+                    &message("lobby", "ann", "hi"),
                     Some(&format!("key-{}", n / 2)),
                 )
                 .await
                 .unwrap()
         }
     });
-    let places = futures_util::future::join_all(twice).await;
-    for pair in places.chunks(2) {
+    let outcomes = futures_util::future::join_all(twice).await;
+    for pair in outcomes.chunks(2) {
         assert!(!pair[0].duplicate && pair[1].duplicate);
         assert_eq!((pair[0].seq, pair[0].id), (pair[1].seq, pair[1].id));
     }
-    assert_eq!(places[19].seq, 10);
+    assert_eq!(outcomes[19].seq, 10);
 }

@@ -1,4 +1,5 @@
-//! Redis away, slow, cut off, or refusing: calls fail fast, and everything goes on by itself afterwards.
+//! Redis is down, slow, cut off, or refuses: calls fail fast, and the node recovers by itself
+//! afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,20 +10,21 @@ use hubbub::backplane::{Backplane, BackplaneError, BusTopic, Changes};
 use hubbub::domain::{ChangeKind, RoomId};
 
 use crate::fixture::{
-    Fixture, Recorder, SOON, conn, draft, enter, eventually, limits, name, room, say, seqs,
-    settings, subscribe, user,
+    DEADLINE, Fixture, Recorder, append_message, conn, connect_and_join, eventually, limits,
+    message, name, room, seqs, settings, subscribe, user,
 };
-use crate::presence::gone;
+use crate::presence::wait_until_left;
 use hubbub_test_support::server::{RedisServer, SlowWay, free_port};
 
-/// The longest that a call may take while Redis is away, and that the recovery may take.
-const PROMPT: Duration = Duration::from_millis(3300);
+/// The longest that a call may take until the node has noticed that Redis is down.
+const OUTAGE_CALL_LIMIT: Duration = Duration::from_millis(3300);
+/// The longest that the recovery may take once Redis is back.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 async fn every_call_fails_fast(node: &Backplane, within: Duration) {
-    let (who, place, with) = (user("ann"), room("lobby"), conn("c1"));
+    let (user_id, room_id, conn_id) = (user("ann"), room("lobby"), conn("c1"));
     let begun = Instant::now();
-    let draft = draft("lobby", "ann", "hi");
+    let message = message("lobby", "ann", "hi");
     let unavailable = |error: Option<BackplaneError>| {
         assert!(
             matches!(error, Some(BackplaneError::Unavailable(_))),
@@ -30,30 +32,37 @@ async fn every_call_fails_fast(node: &Backplane, within: Duration) {
         )
     };
     tokio::join!(
-        async { unavailable(node.log.append(&draft, Some("key")).await.err()) },
+        async { unavailable(node.log.append(&message, Some("key")).await.err()) },
         async {
             unavailable(
                 node.log
-                    .read(&place, hubbub::backplane::Window::Newest, 1, 1)
+                    .read(&room_id, hubbub::backplane::Window::Newest, 1, 1)
                     .await
                     .err(),
             )
         },
-        async { unavailable(node.log.heads(std::slice::from_ref(&place)).await.err()) },
+        async { unavailable(node.log.heads(std::slice::from_ref(&room_id)).await.err()) },
         async {
             unavailable(
                 node.presence
-                    .join(&with, &who, &name("ann"), &place)
+                    .join(&conn_id, &user_id, &name("ann"), &room_id)
                     .await
                     .err(),
             )
         },
-        async { unavailable(node.presence.status(&who).await.err()) },
-        async { unavailable(node.presence.leave(&with, &who, &room("attic")).await.err()) },
+        async { unavailable(node.presence.status(&user_id).await.err()) },
+        async {
+            unavailable(
+                node.presence
+                    .leave(&conn_id, &user_id, &room("attic"))
+                    .await
+                    .err(),
+            )
+        },
         async {
             unavailable(
                 node.bus
-                    .subscribe(&BusTopic::Room(RoomId::trusted("never heard of")))
+                    .subscribe(&BusTopic::Room(RoomId::trusted("another room")))
                     .await
                     .err(),
             )
@@ -63,17 +72,17 @@ async fn every_call_fails_fast(node: &Backplane, within: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_stops_and_starts_is_survived() {
+async fn a_node_recovers_after_redis_restarts() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     let topic = BusTopic::Room(room("lobby"));
     let recorder = Recorder::on(&node, std::slice::from_ref(&topic)).await;
-    enter(&node, "ann", "c1", "lobby").await;
-    enter(&node, "bob", "c2", "lobby").await;
-    let before = say(&node, "lobby", "before").await;
+    connect_and_join(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "bob", "c2", "lobby").await;
+    let before = append_message(&node, "lobby", "before").await;
     fixture.server().kill();
-    every_call_fails_fast(&node, PROMPT).await;
-    eventually(SOON, "down", async || {
+    every_call_fails_fast(&node, OUTAGE_CALL_LIMIT).await;
+    eventually(DEADLINE, "the node is down", async || {
         (!node.lifecycle.is_up()).then_some(())
     })
     .await;
@@ -85,35 +94,35 @@ async fn a_redis_that_stops_and_starts_is_survived() {
     assert!(begun.elapsed() < Duration::from_millis(500));
     fixture.server().run();
     let begun = Instant::now();
-    eventually(RECOVERY, "up again", async || {
+    eventually(RECOVERY, "the node is up again", async || {
         node.lifecycle.is_up().then_some(())
     })
     .await;
-    let after = eventually(RECOVERY, "an append", async || {
+    let after = eventually(RECOVERY, "an append succeeds", async || {
         node.log
-            .append(&draft("lobby", "ann", "after"), Some("after"))
+            .append(&message("lobby", "ann", "after"), Some("after"))
             .await
             .ok()
     })
     .await;
     assert_eq!(after.seq, 1);
     assert_ne!(after.epoch, before.epoch);
-    eventually(RECOVERY, "an interruption", async || {
+    eventually(RECOVERY, "an interruption is reported", async || {
         recorder
             .interruptions()
             .contains(&Some(topic.clone()))
             .then_some(())
     })
     .await;
-    let heard = recorder.events().len();
-    say(&node, "lobby", "heard").await;
-    eventually(RECOVERY, "the bus", async || {
-        (recorder.events().len() > heard).then_some(())
+    let before_append = recorder.events().len();
+    append_message(&node, "lobby", "delivered").await;
+    eventually(RECOVERY, "the bus delivers the message", async || {
+        (recorder.events().len() > before_append).then_some(())
     })
     .await;
     assert!(begun.elapsed() < RECOVERY, "took {:?}", begun.elapsed());
-    // Redis came back empty: who is alive is put back, who was lost meanwhile is not.
-    eventually(SOON, "ann is back", async || {
+    // Redis came back empty: live connections are restored, the one lost meanwhile is not.
+    eventually(DEADLINE, "ann is restored, and bob is not", async || {
         (node.presence.roster(&room("lobby"), 9).await.unwrap().users == [user("ann")])
             .then_some(())
     })
@@ -121,35 +130,40 @@ async fn a_redis_that_stops_and_starts_is_survived() {
     assert!(node.lifecycle.counters().errors > 0 && node.lifecycle.counters().interruptions > 0);
 }
 
-/// When thousands come at once, what is said goes past them.
+/// While thousands of joins are queued, an append does not wait behind them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_append_goes_past_a_storm_of_joins() {
+async fn appends_overtake_a_burst_of_joins() {
     const MANY: usize = 1500;
     let fixture = Fixture::redis();
     let node = Arc::new(fixture.start(limits()).await);
-    say(&node, "lobby", "first").await;
+    append_message(&node, "lobby", "first").await;
     let joined = Arc::new(AtomicUsize::new(0));
     let joins = (0..MANY).map(|n| {
-        let (node, joined, who) = (node.clone(), joined.clone(), format!("u{n}"));
+        let (node, joined, user_id) = (node.clone(), joined.clone(), format!("u{n}"));
         tokio::spawn(async move {
             node.presence
-                .join(&conn(&who), &user(&who), &name(&who), &room("lobby"))
+                .join(
+                    &conn(&user_id),
+                    &user(&user_id),
+                    &name(&user_id),
+                    &room("lobby"),
+                )
                 .await
                 .unwrap();
             joined.fetch_add(1, Ordering::Relaxed);
         })
     });
     let joins: Vec<_> = joins.collect();
-    eventually(SOON, "the storm is on", async || {
+    eventually(DEADLINE, "the burst of joins is under way", async || {
         (joined.load(Ordering::Relaxed) > 50).then_some(())
     })
     .await;
     let before = joined.load(Ordering::Relaxed);
-    say(&node, "lobby", "second").await;
+    append_message(&node, "lobby", "second").await;
     let meanwhile = joined.load(Ordering::Relaxed) - before;
     assert!(
         meanwhile < MANY / 5,
-        "{meanwhile} of {MANY} joins went first, {before} were done"
+        "{meanwhile} of {MANY} joins finished before the append, after {before} others"
     );
     for join in joins {
         join.await.unwrap();
@@ -157,14 +171,14 @@ async fn an_append_goes_past_a_storm_of_joins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_hangs_is_survived() {
+async fn a_node_recovers_after_redis_hangs() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    enter(&node, "ann", "c1", "lobby").await;
-    enter(&node, "bob", "c2", "lobby").await;
+    connect_and_join(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "bob", "c2", "lobby").await;
     fixture.server().signal("-STOP");
-    every_call_fails_fast(&node, PROMPT).await;
-    eventually(SOON, "down", async || {
+    every_call_fails_fast(&node, OUTAGE_CALL_LIMIT).await;
+    eventually(DEADLINE, "the node is down", async || {
         (!node.lifecycle.is_up()).then_some(())
     })
     .await;
@@ -172,18 +186,18 @@ async fn a_redis_that_hangs_is_survived() {
         .connection_lost(&conn("c2"), &user("bob"), &[room("lobby")])
         .await;
     fixture.server().signal("-CONT");
-    eventually(RECOVERY, "up again", async || {
+    eventually(RECOVERY, "the node is up again", async || {
         node.lifecycle.is_up().then_some(())
     })
     .await;
-    eventually(RECOVERY, "an append", async || {
+    eventually(RECOVERY, "an append succeeds", async || {
         node.log
-            .append(&draft("lobby", "ann", "after"), Some("after"))
+            .append(&message("lobby", "ann", "after"), Some("after"))
             .await
             .ok()
     })
     .await;
-    gone(&node, "lobby", "bob").await;
+    wait_until_left(&node, "lobby", "bob").await;
     assert!(
         node.presence
             .is_occupant(&room("lobby"), &user("ann"))
@@ -193,16 +207,16 @@ async fn a_redis_that_hangs_is_survived() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connect_that_came_late_is_no_ghost() {
+async fn a_late_connect_leaves_no_stale_connection() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    // Redis knows the script from now on, so that one call does it.
+    // Redis has the script from now on, so a single call is enough to run it.
     node.presence
         .connect(&conn("c0"), &user("ann"), &name("ann"))
         .await
         .unwrap();
     fixture.server().signal("-STOP");
-    // A client repeats it on the same socket, and goes away.
+    // The client repeats the connect on the same socket, and then goes away.
     for _ in 0..2 {
         let refused = node
             .presence
@@ -214,15 +228,19 @@ async fn a_connect_that_came_late_is_no_ghost() {
         );
     }
     fixture.server().signal("-CONT");
-    eventually(RECOVERY, "up again", async || {
+    eventually(RECOVERY, "the node is up again", async || {
         node.lifecycle.is_up().then_some(())
     })
     .await;
-    let late = eventually(SOON, "bob was there, and isn't", async || {
-        Some(node.presence.status(&user("bob")).await.ok()?).filter(|status| !status.online)
-    })
+    let late = eventually(
+        DEADLINE,
+        "bob is offline after the late connect",
+        async || {
+            Some(node.presence.status(&user("bob")).await.ok()?).filter(|status| !status.online)
+        },
+    )
     .await;
-    assert_ne!(late.version, 0, "it did happen");
+    assert_ne!(late.version, 0, "the connect took effect");
     assert_eq!(
         fixture.server().cli(&["KEYS", "{p*}c:*"]).lines().count(),
         1
@@ -230,44 +248,52 @@ async fn a_connect_that_came_late_is_no_ghost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_came_back_while_its_loss_was_said_stays() {
+async fn a_reconnect_during_its_own_disconnect_stays_registered() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    let (with, ann, called) = (conn("c1"), user("ann"), name("ann"));
-    node.presence.connect(&with, &ann, &called).await.unwrap();
-    // Another one, or the partition would look as if it had lost data.
+    let (conn_id, ann, username) = (conn("c1"), user("ann"), name("ann"));
     node.presence
-        .connect(&conn("c0"), &ann, &called)
+        .connect(&conn_id, &ann, &username)
         .await
         .unwrap();
-    // Redis has forgotten the one script and knows the other, so that the loss is said twice, and the second time too late.
+    // Without a second connection the partition would look as if it had lost data.
+    node.presence
+        .connect(&conn("c0"), &ann, &username)
+        .await
+        .unwrap();
+    // Redis lacks the script for disconnects and has the one for connects. So the disconnect takes
+    // two calls, and the second one arrives after the connect.
     fixture.server().cli(&["SCRIPT", "FLUSH"]);
     node.presence
         .connect(&conn("c2"), &user("bob"), &name("bob"))
         .await
         .unwrap();
-    let ((), back) = tokio::join!(
-        node.presence.connection_lost(&with, &ann, &[]),
-        node.presence.connect(&with, &ann, &called)
+    let ((), reconnected) = tokio::join!(
+        node.presence.connection_lost(&conn_id, &ann, &[]),
+        node.presence.connect(&conn_id, &ann, &username)
     );
-    back.unwrap();
-    eventually(SOON, "it is registered, and has no grace", async || {
-        let redis = fixture.server();
-        let held =
-            redis.cli(&["HLEN", "{pa1}c:YW5u"]) == "2" && redis.cli(&["ZCARD", "{pa1}g"]) == "0";
-        held.then_some(())
-    })
+    reconnected.unwrap();
+    eventually(
+        DEADLINE,
+        "the connection is registered and has no grace",
+        async || {
+            let redis = fixture.server();
+            let is_registered = redis.cli(&["HLEN", "{pa1}c:YW5u"]) == "2"
+                && redis.cli(&["ZCARD", "{pa1}g"]) == "0";
+            is_registered.then_some(())
+        },
+    )
     .await;
     assert!(node.presence.status(&ann).await.unwrap().online);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leave_that_came_late_is_taken_back() {
+async fn a_late_leave_is_reverted() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    enter(&node, "ann", "c1", "lobby").await;
-    let joined = enter(&node, "bob", "c2", "lobby").await;
-    // Redis knows the script from now on, so that one call does it.
+    connect_and_join(&node, "ann", "c1", "lobby").await;
+    let joined = connect_and_join(&node, "bob", "c2", "lobby").await;
+    // Redis has the script from now on, so a single call is enough to run it.
     node.presence
         .leave(&conn("c1"), &user("ann"), &room("attic"))
         .await
@@ -282,8 +308,8 @@ async fn a_leave_that_came_late_is_taken_back() {
         "{refused:?}"
     );
     fixture.server().signal("-CONT");
-    // The caller was told that it failed, and has the connection in the room.
-    let changes = eventually(SOON, "two changes", async || {
+    // The caller got an error, so for the caller the connection is still in the room.
+    let changes = eventually(DEADLINE, "two changes are published", async || {
         match node
             .presence
             .room_changes(&room("lobby"), joined.roster.version)
@@ -291,7 +317,7 @@ async fn a_leave_that_came_late_is_taken_back() {
             .ok()?
         {
             Changes::Since(changes) => Some(changes).filter(|changes| changes.len() >= 2),
-            Changes::TooOld => panic!("it is known"),
+            Changes::TooOld => panic!("the version is known"),
         }
     })
     .await;
@@ -307,11 +333,11 @@ async fn a_leave_that_came_late_is_taken_back() {
         .leave(&conn("c1"), &user("ann"), &room("lobby"))
         .await
         .unwrap();
-    gone(&node, "lobby", "ann").await;
+    wait_until_left(&node, "lobby", "ann").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cut_subscription_is_taken_up_again() {
+async fn a_cut_subscription_is_renewed() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     let topics: Vec<_> = (0..50)
@@ -322,24 +348,28 @@ async fn a_cut_subscription_is_taken_up_again() {
         fixture.server().cli(&["CLIENT", "KILL", "TYPE", "pubsub"]),
         "0"
     );
-    eventually(RECOVERY, "interruptions", async || {
-        let interruptions = recorder.interruptions();
-        topics
-            .iter()
-            .all(|topic| interruptions.contains(&Some(topic.clone())))
-            .then_some(())
-    })
+    eventually(
+        RECOVERY,
+        "an interruption of every topic is reported",
+        async || {
+            let interruptions = recorder.interruptions();
+            topics
+                .iter()
+                .all(|topic| interruptions.contains(&Some(topic.clone())))
+                .then_some(())
+        },
+    )
     .await;
-    // "Interrupted" is said when everything that comes later arrives.
+    // The interruption is reported once all later events will arrive.
     for n in 0..50 {
-        say(&node, &format!("room{n}"), "hi").await;
+        append_message(&node, &format!("room{n}"), "hi").await;
     }
     assert_eq!(recorder.wait_for(50).await.len(), 50);
     assert!(node.lifecycle.is_up());
     fixture.server().cli(&["CLIENT", "KILL", "TYPE", "normal"]);
-    eventually(RECOVERY, "an append", async || {
+    eventually(RECOVERY, "an append succeeds", async || {
         node.log
-            .append(&draft("lobby", "ann", "after"), Some("after"))
+            .append(&message("lobby", "ann", "after"), Some("after"))
             .await
             .ok()
     })
@@ -347,7 +377,7 @@ async fn a_cut_subscription_is_taken_up_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_comes_late_is_waited_for() {
+async fn a_node_waits_for_a_redis_that_starts_later() {
     let port = free_port();
     let node = connect(settings(&format!("redis://127.0.0.1:{port}")), limits())
         .await
@@ -355,18 +385,18 @@ async fn a_redis_that_comes_late_is_waited_for() {
     assert!(!node.lifecycle.is_up());
     every_call_fails_fast(&node, Duration::from_millis(500)).await;
     let _server = RedisServer::start_on(port, &[]);
-    eventually(RECOVERY, "up", async || {
+    eventually(RECOVERY, "the node is up", async || {
         node.lifecycle.is_up().then_some(())
     })
     .await;
     let recorder = Recorder::on(&node, &[]).await;
     subscribe(node.bus.as_ref(), &BusTopic::Room(room("lobby"))).await;
-    say(&node, "lobby", "hi").await;
+    append_message(&node, "lobby", "hi").await;
     recorder.wait_for(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_password_ends_the_start() {
+async fn a_wrong_password_fails_the_start() {
     let server = RedisServer::start_with(&["--requirepass", "secret"]);
     let url = |password: &str| RedisSettings {
         url: format!("redis://:{password}@127.0.0.1:{}", server.port),
@@ -394,48 +424,51 @@ async fn a_refused_password_ends_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_evicts_is_refused() {
+async fn a_redis_with_an_evicting_policy_is_refused() {
     let server = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
     let refused = connect(settings(&server.url()), limits()).await.err();
     assert!(
         matches!(&refused, Some(StartError::Policy(policy)) if policy == "allkeys-lru"),
         "{refused:?}"
     );
-    // One that comes later is not used until it is set right.
+    // A Redis that starts later than the node is not used until its policy is corrected.
     let port = free_port();
     let node = connect(settings(&format!("redis://127.0.0.1:{port}")), limits())
         .await
         .unwrap();
     let late = RedisServer::start_on(port, &["--maxmemory-policy", "allkeys-lru"]);
-    eventually(SOON, "a heartbeat", async || {
+    eventually(DEADLINE, "a heartbeat arrives", async || {
         (!late.cli(&["ZRANGE", "{p00}L", "0", "-1"]).is_empty()).then_some(())
     })
     .await;
     assert!(!node.lifecycle.is_up());
     late.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
-    eventually(RECOVERY, "up", async || {
+    eventually(RECOVERY, "the node is up", async || {
         node.lifecycle.is_up().then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_append_waits_for_a_slow_redis_no_longer_than_it_may() {
+async fn appends_to_a_slow_redis_fail_within_5_seconds() {
     let mut fixture = Fixture::redis();
-    let way = SlowWay::to(fixture.server().port).await;
+    let proxy = SlowWay::to(fixture.server().port).await;
     let node = connect(
-        settings(&format!("redis://127.0.0.1:{}", way.port)),
+        settings(&format!("redis://127.0.0.1:{}", proxy.port)),
         limits(),
     )
     .await
     .unwrap();
-    say(&node, "lobby", "first").await;
-    way.hold_back(Duration::from_millis(1900));
+    append_message(&node, "lobby", "first").await;
+    proxy.hold_back(Duration::from_millis(1900));
     let append = async |n: usize| {
         let begun = Instant::now();
         let done = node
             .log
-            .append(&draft("lobby", "ann", &n.to_string()), Some(&n.to_string()))
+            .append(
+                &message("lobby", "ann", &n.to_string()),
+                Some(&n.to_string()),
+            )
             .await;
         assert!(
             begun.elapsed() < Duration::from_secs(5),
@@ -451,14 +484,17 @@ async fn an_append_waits_for_a_slow_redis_no_longer_than_it_may() {
         "{} refused",
         refused.len()
     );
-    way.hold_back(Duration::ZERO);
-    // What was refused in the queue has not happened, and what is said again happens once.
+    proxy.hold_back(Duration::ZERO);
+    // An append that was refused in the queue had no effect, and its retry takes effect once.
     for (n, done) in refused {
         assert!(
             matches!(done, Err(BackplaneError::Unavailable(_))),
             "{done:?}"
         );
-        let again = eventually(RECOVERY, "an append", async || append(*n).await.1.ok()).await;
+        let again = eventually(RECOVERY, "an append succeeds", async || {
+            append(*n).await.1.ok()
+        })
+        .await;
         assert!(!again.duplicate);
     }
     assert_eq!(

@@ -1,4 +1,5 @@
-//! Several nodes on one Redis: one order, one event per change, and nodes that die, are given up, or stop.
+//! Several nodes on one Redis: one order of messages, one event per change, and nodes that die, are
+//! reaped although they live, or stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +11,18 @@ use hubbub::domain::ChangeKind;
 use parking_lot::Mutex;
 
 use crate::fixture::{
-    Fixture, GRACE, Recorder, SOON, conn, enter, eventually, limits, name, room, say, settings,
-    user,
+    DEADLINE, Fixture, GRACE, Recorder, append_message, conn, connect_and_join, eventually, limits,
+    name, room, settings, user,
 };
-use crate::presence::{gone, offline, room_changes, statuses};
+use crate::presence::{room_changes, statuses, wait_until_left, wait_until_offline};
 
-/// A node on a runtime of its own, so that it can die as a process does.
-struct Doomed {
+/// A node on a runtime of its own, so that it can die like a process.
+struct KillableNode {
     runtime: tokio::runtime::Runtime,
     node: Backplane,
 }
 
-impl Doomed {
+impl KillableNode {
     async fn start(fixture: &mut Fixture, limits: BackplaneLimits) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -37,14 +38,14 @@ impl Doomed {
         Self { runtime, node }
     }
 
-    /// No task of it runs any more, and nothing was said.
-    fn die(self) {
+    /// Ends all tasks of the node, without an orderly stop.
+    fn kill(self) {
         self.runtime.shutdown_background();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_node_sees_the_same_events_once() {
+async fn every_node_receives_the_same_events_once() {
     let fixture = Fixture::redis();
     let nodes = [fixture.start(limits()).await, fixture.start(limits()).await];
     let topics = [BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))];
@@ -52,12 +53,18 @@ async fn every_node_sees_the_same_events_once() {
         Recorder::on(&nodes[0], &topics).await,
         Recorder::on(&nodes[1], &topics).await,
     ];
-    enter(&nodes[0], "ann", "c1", "lobby").await;
-    assert_eq!(enter(&nodes[1], "ann", "c2", "lobby").await.roster.total, 1);
+    connect_and_join(&nodes[0], "ann", "c1", "lobby").await;
+    assert_eq!(
+        connect_and_join(&nodes[1], "ann", "c2", "lobby")
+            .await
+            .roster
+            .total,
+        1
+    );
     let writers = nodes.clone().map(|node| {
         tokio::spawn(async move {
             for n in 0..50 {
-                say(&node, "lobby", &n.to_string()).await;
+                append_message(&node, "lobby", &n.to_string()).await;
             }
         })
     });
@@ -72,16 +79,16 @@ async fn every_node_sees_the_same_events_once() {
         .presence
         .connection_lost(&conn("c2"), &user("ann"), &[room("lobby")])
         .await;
-    gone(&nodes[1], "lobby", "ann").await;
-    offline(&nodes[0], "ann").await;
+    wait_until_left(&nodes[1], "lobby", "ann").await;
+    wait_until_offline(&nodes[0], "ann").await;
     let of_room = |events: Vec<BusEvent>| {
         events
             .into_iter()
             .filter(|event| !matches!(event, BusEvent::StatusChanged(_)))
             .collect::<Vec<_>>()
     };
-    let first = recorders[0].events_until_said(&nodes[0], "lobby").await;
-    let second = recorders[1].events_until_said(&nodes[1], "lobby").await;
+    let first = recorders[0].events_until_sentinel(&nodes[0], "lobby").await;
+    let second = recorders[1].events_until_sentinel(&nodes[1], "lobby").await;
     assert_eq!(
         room_changes(&first)
             .iter()
@@ -99,34 +106,34 @@ async fn every_node_sees_the_same_events_once() {
         );
     }
     let (first, mut second) = (of_room(first), of_room(second));
-    // The second recorder has also seen the first one's sentinel.
+    // The second recorder has also received the first one's sentinel.
     second.truncate(first.len());
     assert_eq!(first, second);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_nodes_members_leave_once() {
+async fn members_of_a_dead_node_leave_once() {
     let mut fixture = Fixture::redis();
     let (alive, also_alive) = (fixture.start(limits()).await, fixture.start(limits()).await);
-    let doomed = Doomed::start(&mut fixture, limits()).await;
+    let killable = KillableNode::start(&mut fixture, limits()).await;
     let recorder = Recorder::on(
         &alive,
         &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
-    enter(&alive, "bob", "b1", "lobby").await;
-    enter(&doomed.node, "ann", "a1", "lobby").await;
-    enter(&doomed.node, "bob", "b2", "lobby").await;
-    doomed.die();
-    gone(&also_alive, "lobby", "ann").await;
-    offline(&also_alive, "ann").await;
-    let events = recorder.events_until_said(&alive, "lobby").await;
+    connect_and_join(&alive, "bob", "b1", "lobby").await;
+    connect_and_join(&killable.node, "ann", "a1", "lobby").await;
+    connect_and_join(&killable.node, "bob", "b2", "lobby").await;
+    killable.kill();
+    wait_until_left(&also_alive, "lobby", "ann").await;
+    wait_until_offline(&also_alive, "ann").await;
+    let events = recorder.events_until_sentinel(&alive, "lobby").await;
     let left: Vec<_> = room_changes(&events)
         .into_iter()
         .filter(|change| change.0 == ChangeKind::Left)
         .collect();
     assert_eq!(left, [(ChangeKind::Left, "ann".to_owned(), 1)]);
-    eventually(SOON, "offline was told", async || {
+    eventually(DEADLINE, "the offline status arrives", async || {
         (statuses(&recorder.events()).len() == 2).then_some(())
     })
     .await;
@@ -134,14 +141,14 @@ async fn a_dead_nodes_members_leave_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_nodes_connections_do_not_count() {
+async fn connections_of_a_dead_node_do_not_count() {
     let mut fixture = Fixture::redis();
     let limits = BackplaneLimits {
         sockets_per_user: 1,
         ..limits()
     };
-    let doomed = Doomed::start(&mut fixture, limits.clone()).await;
-    doomed
+    let killable = KillableNode::start(&mut fixture, limits.clone()).await;
+    killable
         .node
         .presence
         .connect(&conn("a1"), &user("ann"), &name("ann"))
@@ -158,36 +165,40 @@ async fn a_dead_nodes_connections_do_not_count() {
         connect().await,
         Err(BackplaneError::TooManyConnections)
     ));
-    doomed.die();
-    eventually(SOON, "a place", async || connect().await.ok()).await;
+    killable.kill();
+    eventually(DEADLINE, "the connection is accepted", async || {
+        connect().await.ok()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_was_given_up_comes_back() {
+async fn a_live_node_that_was_reaped_registers_again() {
     let mut fixture = Fixture::redis();
     let (one, two) = (fixture.start(limits()).await, fixture.start(limits()).await);
     let leases = fixture.server().cli(&["ZRANGE", "{p00}L", "0", "-1"]);
     assert_eq!(leases.lines().count(), 2);
-    enter(&one, "ann", "c1", "lobby").await;
-    enter(&two, "bob", "c2", "lobby").await;
-    // As if both had slept through their leases and a third had given them up.
+    connect_and_join(&one, "ann", "c1", "lobby").await;
+    connect_and_join(&two, "bob", "c2", "lobby").await;
+    // As if both nodes had been suspended until their leases expired, and a third node had
+    // condemned them.
     for incarnation in leases.lines() {
         fixture
             .server()
             .cli(&["ZADD", "{p00}D", "9999999999999", incarnation]);
         fixture.server().cli(&["ZADD", "{p00}L", "1", incarnation]);
     }
-    eventually(SOON, "both are reaped", async || {
+    eventually(DEADLINE, "both incarnations are reaped", async || {
         let now = fixture.server().cli(&["ZRANGE", "{p00}L", "0", "-1"]);
         (now.lines().count() == 2 && leases.lines().all(|old| !now.contains(old))).then_some(())
     })
     .await;
-    eventually(SOON, "both are back", async || {
+    eventually(DEADLINE, "both users are in the room", async || {
         let users = one.presence.roster(&room("lobby"), 10).await.unwrap().users;
         (users == [user("ann"), user("bob")]).then_some(())
     })
     .await;
-    eventually(SOON, "online again", async || {
+    eventually(DEADLINE, "ann is online again", async || {
         one.presence
             .status(&user("ann"))
             .await
@@ -196,8 +207,9 @@ async fn a_node_that_was_given_up_comes_back() {
             .then_some(())
     })
     .await;
-    // Who was reaped after they had come back has a grace, too.
-    eventually(SOON, "no graces", async || {
+    // A user that was reaped after the node registered it again has a grace too, until it is
+    // restored.
+    eventually(DEADLINE, "no grace remains", async || {
         fixture
             .server()
             .cli(&["KEYS", "*}g"])
@@ -205,7 +217,7 @@ async fn a_node_that_was_given_up_comes_back() {
             .then_some(())
     })
     .await;
-    // What was registered again counts once, so a leave counts at once.
+    // A connection that was registered again counts once, so its leave takes effect immediately.
     one.presence
         .leave(&conn("c1"), &user("ann"), &room("lobby"))
         .await
@@ -225,10 +237,10 @@ async fn a_node_that_was_given_up_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fenced_node_cannot_undo_the_reaping() {
+async fn a_fenced_incarnation_cannot_write() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    enter(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "ann", "c1", "lobby").await;
     let incarnation = fixture.server().cli(&["ZRANGE", "{p00}L", "0", "-1"]);
     fixture
         .server()
@@ -247,8 +259,8 @@ async fn a_fenced_node_cannot_undo_the_reaping() {
             &incarnation,
         ]);
     }
-    // Writes go through all the same, by a new incarnation.
-    enter(&node, "bob", "c2", "lobby").await;
+    // Writes succeed nevertheless, under a new incarnation.
+    connect_and_join(&node, "bob", "c2", "lobby").await;
     node.presence
         .leave(&conn("c2"), &user("bob"), &room("lobby"))
         .await
@@ -259,7 +271,7 @@ async fn a_fenced_node_cannot_undo_the_reaping() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_stops_leaves_its_connections_to_their_graces() {
+async fn a_stopping_node_starts_the_graces_of_its_connections() {
     let fixture = Fixture::redis();
     let long = BackplaneLimits {
         presence_grace: GRACE * 3,
@@ -267,16 +279,16 @@ async fn a_node_that_stops_leaves_its_connections_to_their_graces() {
     };
     let (stays, stops) = (fixture.start(long.clone()).await, fixture.start(long).await);
     let recorder = Recorder::on(&stays, &[BusTopic::Room(room("lobby"))]).await;
-    enter(&stops, "ann", "c1", "lobby").await;
-    enter(&stops, "bob", "c2", "lobby").await;
+    connect_and_join(&stops, "ann", "c1", "lobby").await;
+    connect_and_join(&stops, "bob", "c2", "lobby").await;
     let begun = std::time::Instant::now();
     stops.lifecycle.stop().await;
     assert!(begun.elapsed() < Duration::from_secs(5));
-    // Ann's client finds the other node in time, Bob's doesn't.
-    enter(&stays, "ann", "c3", "lobby").await;
-    gone(&stays, "lobby", "bob").await;
-    offline(&stays, "bob").await;
-    let events = recorder.events_until_said(&stays, "lobby").await;
+    // Ann's client connects to the other node within the grace, Bob's doesn't.
+    connect_and_join(&stays, "ann", "c3", "lobby").await;
+    wait_until_left(&stays, "lobby", "bob").await;
+    wait_until_offline(&stays, "bob").await;
+    let events = recorder.events_until_sentinel(&stays, "lobby").await;
     let expected = [
         (ChangeKind::Joined, "ann".to_owned(), 1),
         (ChangeKind::Joined, "bob".to_owned(), 2),
@@ -287,39 +299,46 @@ async fn a_node_that_stops_leaves_its_connections_to_their_graces() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_node_with_a_crowd_is_reaped() {
+async fn a_dead_node_with_4000_connections_is_reaped() {
     let mut fixture = Fixture::redis();
     let limits = BackplaneLimits {
         sockets_per_user: 10_000,
         ..limits()
     };
     let alive = fixture.start(limits.clone()).await;
-    let doomed = Doomed::start(&mut fixture, limits).await;
-    // Their hash has so many buckets that a scan which begins anew in each step loses its way among the emptied ones.
+    let killable = KillableNode::start(&mut fixture, limits).await;
+    // The hash of these connections has so many buckets that a scan that restarts in each step
+    // would spend itself on buckets that are already empty.
     let crowd = stream::iter(0..4000).map(|n| {
-        let node = doomed.node.clone();
-        async move { enter(&node, "ann", &format!("c{n}"), "lobby").await }
+        let node = killable.node.clone();
+        async move { connect_and_join(&node, "ann", &format!("c{n}"), "lobby").await }
     });
     crowd.buffer_unordered(100).for_each(async |_| {}).await;
-    doomed.die();
-    gone(&alive, "lobby", "ann").await;
-    offline(&alive, "ann").await;
-    eventually(SOON, "nothing left", async || {
-        fixture
-            .server()
-            .cli(&["KEYS", "*n:*"])
-            .is_empty()
-            .then_some(())
-    })
+    killable.kill();
+    wait_until_left(&alive, "lobby", "ann").await;
+    wait_until_offline(&alive, "ann").await;
+    eventually(
+        DEADLINE,
+        "no connection of the dead node remains",
+        async || {
+            fixture
+                .server()
+                .cli(&["KEYS", "*n:*"])
+                .is_empty()
+                .then_some(())
+        },
+    )
     .await;
-    eventually(SOON, "reaped", async || {
-        (fixture.server().cli(&["ZCARD", "{p00}L"]) == "1").then_some(())
-    })
+    eventually(
+        DEADLINE,
+        "the lease of the dead node is removed",
+        async || (fixture.server().cli(&["ZCARD", "{p00}L"]) == "1").then_some(()),
+    )
     .await;
 }
 
-/// A node that beats this often.
-async fn beating(
+/// Starts a node that sends a heartbeat at this interval.
+async fn start_with_beat_interval(
     fixture: &mut Fixture,
     limits: BackplaneLimits,
     beat_interval: Duration,
@@ -343,49 +362,53 @@ fn leases(fixture: &mut Fixture) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_redis_was_away_the_first_node_back_reaps_nobody() {
+async fn after_an_outage_the_first_node_back_reaps_no_other_node() {
     let mut fixture = Fixture::redis();
-    let late = beating(&mut fixture, limits(), Duration::from_secs(2)).await;
+    let late = start_with_beat_interval(&mut fixture, limits(), Duration::from_secs(2)).await;
     let lease = leases(&mut fixture).remove(0);
-    enter(&late, "ann", "c1", "lobby").await;
-    let first = beating(&mut fixture, limits(), Duration::from_millis(100)).await;
+    connect_and_join(&late, "ann", "c1", "lobby").await;
+    let first = start_with_beat_interval(&mut fixture, limits(), Duration::from_millis(100)).await;
     let recorder = Recorder::on(
         &first,
         &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
     )
     .await;
-    // As after an outage that was longer than a lease.
-    let away = "for _, inc in ipairs(redis.call('ZRANGE', '{p00}L', 0, -1)) do redis.call('ZADD', '{p00}L', 1, inc) end \
+    // As after an outage of Redis that was longer than a lease: all leases have expired.
+    let expire_leases = "for _, inc in ipairs(redis.call('ZRANGE', '{p00}L', 0, -1)) do \
+                redis.call('ZADD', '{p00}L', 1, inc) end \
                 redis.call('SET', '{p00}B', 1)";
-    fixture.server().cli(&["EVAL", away, "0"]);
+    fixture.server().cli(&["EVAL", expire_leases, "0"]);
     let score = async |fixture: &mut Fixture| {
         let score = fixture.server().cli(&["ZSCORE", "{p00}L", &lease]);
         score.parse::<f64>().unwrap_or(0.0)
     };
-    let given = eventually(SOON, "a lease that was prolonged", async || {
-        Some(score(&mut fixture).await).filter(|score| *score > 1.0)
-    })
+    let prolonged = eventually(
+        DEADLINE,
+        "the first node prolongs the lease of the other",
+        async || Some(score(&mut fixture).await).filter(|score| *score > 1.0),
+    )
     .await;
-    eventually(SOON, "its own heartbeat", async || {
-        (score(&mut fixture).await > given).then_some(())
+    eventually(DEADLINE, "the other node sends a heartbeat", async || {
+        (score(&mut fixture).await > prolonged).then_some(())
     })
     .await;
     assert_eq!(fixture.server().cli(&["ZCARD", "{p00}D"]), "0");
-    let events = recorder.events_until_said(&first, "lobby").await;
-    assert!(events.is_empty(), "nobody came or went: {events:?}");
+    let events = recorder.events_until_sentinel(&first, "lobby").await;
+    assert!(events.is_empty(), "no user joined or left: {events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_living_node_that_was_reaped_is_back_before_anyone_is_told() {
+async fn a_reaped_live_node_returns_before_its_graces_end() {
     let mut fixture = Fixture::redis();
     let limits = BackplaneLimits {
         presence_grace: Duration::from_secs(6),
         ..limits()
     };
-    let asleep = beating(&mut fixture, limits.clone(), Duration::from_secs(1)).await;
+    let asleep =
+        start_with_beat_interval(&mut fixture, limits.clone(), Duration::from_secs(1)).await;
     let old = leases(&mut fixture).remove(0);
-    enter(&asleep, "ann", "c1", "lobby").await;
-    let awake = beating(&mut fixture, limits, Duration::from_millis(100)).await;
+    connect_and_join(&asleep, "ann", "c1", "lobby").await;
+    let awake = start_with_beat_interval(&mut fixture, limits, Duration::from_millis(100)).await;
     let recorder = Recorder::on(
         &awake,
         &[BusTopic::Room(room("lobby")), BusTopic::User(user("ann"))],
@@ -395,35 +418,37 @@ async fn a_living_node_that_was_reaped_is_back_before_anyone_is_told() {
         .server()
         .cli(&["ZADD", "{p00}D", "9999999999999", &old]);
     fixture.server().cli(&["ZADD", "{p00}L", "1", &old]);
-    eventually(SOON, "it is reaped", async || {
+    eventually(DEADLINE, "the expired incarnation is reaped", async || {
         (!leases(&mut fixture).contains(&old)).then_some(())
     })
     .await;
-    eventually(SOON, "it is back", async || {
-        let held = fixture.server().cli(&["KEYS", "{c*}n:*"]);
+    eventually(DEADLINE, "the node has registered again", async || {
+        let keys = fixture.server().cli(&["KEYS", "{c*}n:*"]);
         let graces = fixture.server().cli(&["KEYS", "*}g"]);
-        (!held.is_empty() && !held.contains(&old) && graces.is_empty()).then_some(())
+        (!keys.is_empty() && !keys.contains(&old) && graces.is_empty()).then_some(())
     })
     .await;
-    let events = recorder.events_until_said(&awake, "lobby").await;
-    assert!(events.is_empty(), "nobody came or went: {events:?}");
+    let events = recorder.events_until_sentinel(&awake, "lobby").await;
+    assert!(events.is_empty(), "no user joined or left: {events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_starts_reaps_who_is_dead() {
+async fn a_starting_node_reaps_dead_nodes() {
     let mut fixture = Fixture::redis();
-    let dead = "redis.call('ZADD', '{p00}L', 1, 'dead') redis.call('SET', '{p00}B', redis.call('TIME')[1] .. '999')";
+    let dead = "redis.call('ZADD', '{p00}L', 1, 'dead') \
+                redis.call('SET', '{p00}B', redis.call('TIME')[1] .. '999')";
     fixture.server().cli(&["EVAL", dead, "0"]);
-    // Its first heartbeat can do nothing with a claim, and must not take one from the second.
-    let _node = beating(&mut fixture, limits(), Duration::from_secs(60)).await;
-    eventually(SOON, "it is reaped", async || {
+    // The first heartbeat of a node is handed no dead incarnations. It must not take a claim
+    // either, because that would keep the second heartbeat from reaping.
+    let _node = start_with_beat_interval(&mut fixture, limits(), Duration::from_secs(60)).await;
+    eventually(DEADLINE, "the expired incarnation is reaped", async || {
         (!leases(&mut fixture).contains(&"dead".to_owned())).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_graces_end_together() {
+async fn many_graces_end_within_seconds() {
     let mut fixture = Fixture::redis();
     let settings = RedisSettings {
         sweep_interval: Duration::from_secs(1),
@@ -433,22 +458,23 @@ async fn many_graces_end_together() {
         .await
         .unwrap();
     let names: Vec<_> = (0..1500).map(|n| format!("user{n}")).collect();
-    let all = stream::iter(&names).map(|who| enter(&node, who, who, "lobby"));
+    let all =
+        stream::iter(&names).map(|user_id| connect_and_join(&node, user_id, user_id, "lobby"));
     all.buffer_unordered(100).for_each(async |_| {}).await;
-    let places = [room("lobby")];
-    for who in &names {
+    let rooms = [room("lobby")];
+    for user_id in &names {
         node.presence
-            .connection_lost(&conn(who), &user(who), &places)
+            .connection_lost(&conn(user_id), &user(user_id), &rooms)
             .await;
     }
-    // At a hundred each second it would be 15 s.
-    eventually(Duration::from_secs(7), "an empty room", async || {
+    // At 100 graces per second it would take 15 s.
+    eventually(Duration::from_secs(7), "the room is empty", async || {
         (node.presence.roster(&room("lobby"), 0).await.unwrap().total == 0).then_some(())
     })
     .await;
 }
 
-/// What is logged, as text.
+/// Collects the log as text.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -463,9 +489,9 @@ impl std::io::Write for Log {
     }
 }
 
-// On one thread, so that all of the node's tasks log there.
+// The test runs on one thread, so that its subscriber receives the logs of all of the node's tasks.
 #[tokio::test]
-async fn an_orderly_stop_is_quiet() {
+async fn an_orderly_stop_logs_no_warning() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -475,7 +501,7 @@ async fn an_orderly_stop_is_quiet() {
     let _guard = tracing::subscriber::set_default(subscriber);
     let fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
-    enter(&node, "ann", "c1", "lobby").await;
+    connect_and_join(&node, "ann", "c1", "lobby").await;
     node.lifecycle.stop().await;
     let text = String::from_utf8_lossy(&log.0.lock()).into_owned();
     assert_eq!(text, "");

@@ -1,50 +1,51 @@
-//! What users spend on several nodes is added up in Redis, and made up for by Redis's clock.
+//! Redis adds up the charges of a user on several nodes, and repays them by Redis's clock.
 
 use std::time::Duration;
 
 use hubbub::backplane::Backplane;
 use hubbub::domain::{Charges, UserId};
 
-use crate::fixture::{Fixture, SOON, eventually, limits, user};
+use crate::fixture::{DEADLINE, Fixture, eventually, limits, user};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-async fn spend(node: &Backplane, spent: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)> {
-    let mut known = node
+async fn charge(node: &Backplane, charges: Vec<(UserId, Charges)>) -> Vec<(UserId, Charges)> {
+    let mut debts = node
         .rate_limiter
         .as_ref()
-        .expect("Redis adds up")
-        .charge(spent)
+        .expect("Redis has a shared rate limiter")
+        .charge(charges)
         .await;
-    known.sort_unstable();
-    known
+    debts.sort_unstable();
+    debts
 }
 
-/// Within the second that a busy machine may have taken.
-fn about(debt: Duration, expected: Duration) -> bool {
+/// Whether the debt is the expected one, less at most 10 seconds that were repaid meanwhile on a
+/// busy machine.
+fn is_about(debt: Duration, expected: Duration) -> bool {
     debt <= expected && debt + 10 * Duration::from_secs(1) > expected
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_add_up_by_user_and_kind() {
+async fn charges_of_several_nodes_add_up_by_user_and_kind() {
     let mut fixture = Fixture::redis();
     let nodes = [fixture.start(limits()).await, fixture.start(limits()).await];
     let zero = Duration::ZERO;
-    let strange = user("{p00}:*\u{1F980}");
-    let first = spend(
+    let unusual = user("{p00}:*\u{1F980}");
+    let first = charge(
         &nodes[0],
         vec![
             (user("ann"), [HOUR, zero, HOUR, zero]),
-            (strange.clone(), [zero, HOUR, zero, zero]),
+            (unusual.clone(), [zero, HOUR, zero, zero]),
         ],
     );
     assert_eq!(first.await.len(), 2);
-    let known = spend(
+    let known = charge(
         &nodes[1],
         vec![
             (user("ann"), [HOUR, HOUR, zero, zero]),
             (user("bob"), [HOUR; 4]),
-            (strange, [zero; 4]),
+            (unusual, [zero; 4]),
         ],
     );
     let known = known.await;
@@ -59,15 +60,15 @@ async fn nodes_add_up_by_user_and_kind() {
             debts
                 .iter()
                 .zip(expected)
-                .all(|(debt, expected)| about(*debt, expected)),
+                .all(|(debt, expected)| is_about(*debt, expected)),
             "{known:?}"
         );
     }
-    // Many users of one partition take several scripts; each comes back.
+    // Many users of one partition take several script calls; each user is in the reply.
     let many: Vec<_> = (0..5000)
         .map(|n| (user(&format!("user-{n}")), [HOUR; 4]))
         .collect();
-    assert_eq!(spend(&nodes[0], many).await.len(), 5000);
+    assert_eq!(charge(&nodes[0], many).await.len(), 5000);
     let keys = fixture
         .server()
         .cli(&["--scan", "--pattern", "*q:*"])
@@ -77,20 +78,20 @@ async fn nodes_add_up_by_user_and_kind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_made_up_for_is_forgotten_and_a_redis_away_answers_nothing() {
+async fn repaid_charges_expire_and_an_unavailable_redis_returns_no_debts() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     let short = Duration::from_millis(300);
-    spend(&node, vec![(user("ann"), [short; 4])]).await;
-    let gone = async || {
+    charge(&node, vec![(user("ann"), [short; 4])]).await;
+    let expired = async || {
         fixture
             .server()
             .cli(&["--scan", "--pattern", "*q:*"])
             .is_empty()
             .then_some(())
     };
-    eventually(SOON, "the key expires", gone).await;
-    let known = spend(
+    eventually(DEADLINE, "the key expires", expired).await;
+    let known = charge(
         &node,
         vec![(
             user("ann"),
@@ -107,7 +108,7 @@ async fn what_is_made_up_for_is_forgotten_and_a_redis_away_answers_nothing() {
     );
     fixture.server().kill();
     assert!(
-        spend(&node, vec![(user("ann"), [short; 4])])
+        charge(&node, vec![(user("ann"), [short; 4])])
             .await
             .is_empty()
     );

@@ -1,5 +1,5 @@
-//! What watchers of a user, and members of a room, see when Redis loses what it knew: the truth in the end, and each state
-//! of a user once, in rising versions.
+//! Watchers of a user and members of a room after Redis has lost data: they receive the true state
+//! in the end, and each state of a user once, in ascending versions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +11,19 @@ use hubbub::delivery::{
 use hubbub::domain::{ChangeKind, ConnId, UserId};
 use parking_lot::Mutex;
 
-use crate::fixture::{Fixture, SOON, conn, enter, eventually, limits, name, room, user};
+use crate::fixture::{
+    DEADLINE, Fixture, conn, connect_and_join, eventually, limits, name, room, user,
+};
 
-/// Online or not, and in which version: all that the watcher was told.
+/// An outlet that records the notifications of a watcher or a member.
 struct Watcher {
     conn: ConnId,
     user: UserId,
-    /// The lists of the room's members.
+    /// The full lists of the room's members that it received.
     lists: Mutex<Vec<Vec<UserId>>>,
     changes: Mutex<Vec<(ChangeKind, UserId)>>,
-    told: Mutex<Vec<(bool, u64)>>,
+    /// The states of the watched user that it received: online or not, and the version.
+    states: Mutex<Vec<(bool, u64)>>,
 }
 
 impl Outlet for Watcher {
@@ -32,7 +35,7 @@ impl Outlet for Watcher {
     }
     fn deliver(&self, event: &SharedEvent) {
         if let Event::OnlineStatus { status, .. } = event.event() {
-            self.told.lock().push((status.online, status.version));
+            self.states.lock().push((status.online, status.version));
         }
         if let Event::RoomUsers { users, .. } = event.event() {
             self.lists.lock().push(users.clone());
@@ -54,20 +57,20 @@ impl Outlet for Watcher {
 }
 
 impl Watcher {
-    fn new(with: &str) -> Arc<Self> {
-        let (lists, changes, told) = Default::default();
+    fn new(conn_id: &str) -> Arc<Self> {
+        let (lists, changes, states) = Default::default();
         Arc::new(Self {
-            conn: conn(with),
-            user: user(with),
+            conn: conn(conn_id),
+            user: user(conn_id),
             lists,
             changes,
-            told,
+            states,
         })
     }
 
-    /// Watches Zoe.
-    async fn of_zoe(delivery: &Delivery, with: &str) -> Arc<Self> {
-        let watcher = Self::new(with);
+    /// A new watcher of Zoe.
+    async fn watching_zoe(delivery: &Delivery, conn_id: &str) -> Arc<Self> {
+        let watcher = Self::new(conn_id);
         delivery
             .watch(user("zoe"), watcher.clone(), Box::new(|_| ()))
             .await
@@ -75,23 +78,28 @@ impl Watcher {
         watcher
     }
 
-    fn told(&self) -> Vec<(bool, u64)> {
-        self.told.lock().clone()
+    fn states(&self) -> Vec<(bool, u64)> {
+        self.states.lock().clone()
     }
 
-    async fn hears(&self, online: bool) -> u64 {
-        eventually(SOON, "the newest state", async || {
-            self.told()
+    /// Waits until the newest state is this one. Returns its version.
+    async fn wait_for_state(&self, online: bool) -> u64 {
+        eventually(DEADLINE, "the newest state arrives", async || {
+            self.states()
                 .last()
-                .filter(|told| told.0 == online)
-                .map(|told| told.1)
+                .filter(|state| state.0 == online)
+                .map(|state| state.1)
         })
         .await
     }
 }
 
-/// Zoe is connected through the second of two nodes; watchers are on the first.
-async fn watched(fixture: &Fixture, grace: Duration) -> (Backplane, Backplane, Delivery) {
+/// Starts two nodes. Zoe is connected to the second one; watchers belong to the delivery of the
+/// first.
+async fn start_with_watched_user(
+    fixture: &Fixture,
+    grace: Duration,
+) -> (Backplane, Backplane, Delivery) {
     let limits = BackplaneLimits {
         presence_grace: grace,
         ..limits()
@@ -109,42 +117,42 @@ async fn watched(fixture: &Fixture, grace: Duration) -> (Backplane, Backplane, D
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_gone_with_the_data_goes_offline_for_watchers() {
+async fn a_user_whose_grace_was_lost_goes_offline_for_watchers() {
     let mut fixture = Fixture::redis();
-    let (one, two, delivery) = watched(&fixture, Duration::from_secs(5)).await;
-    let watcher = Watcher::of_zoe(&delivery, "w").await;
-    let online = watcher.hears(true).await;
-    // Her grace runs, and nobody but Redis knows of it.
+    let (one, two, delivery) = start_with_watched_user(&fixture, Duration::from_secs(5)).await;
+    let watcher = Watcher::watching_zoe(&delivery, "w").await;
+    let online = watcher.wait_for_state(true).await;
+    // Her grace has begun, and only Redis knows of it.
     two.presence
         .connection_lost(&conn("z"), &user("zoe"), &[])
         .await;
     assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
-    let offline = watcher.hears(false).await;
+    let offline = watcher.wait_for_state(false).await;
     assert!(offline > online);
-    assert_eq!(watcher.told(), [(true, online), (false, offline)]);
-    // Who comes new is told the same.
+    assert_eq!(watcher.states(), [(true, online), (false, offline)]);
+    // A new watcher receives the same state.
     let status = one.presence.status(&user("zoe")).await.unwrap();
     assert_eq!(
         (status.online, status.version, status.username),
         (false, offline, Some(name("Zoe")))
     );
     assert!(status.last_seen.is_some());
-    let late = Watcher::of_zoe(&delivery, "late").await;
-    assert_eq!(late.told(), [(false, offline)]);
+    let late = Watcher::watching_zoe(&delivery, "late").await;
+    assert_eq!(late.states(), [(false, offline)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_was_offline_stays_what_watchers_know() {
+async fn an_offline_status_keeps_its_version_after_data_loss() {
     let mut fixture = Fixture::redis();
-    let (one, two, delivery) = watched(&fixture, Duration::from_millis(1)).await;
-    let watcher = Watcher::of_zoe(&delivery, "w").await;
-    let online = watcher.hears(true).await;
+    let (one, two, delivery) = start_with_watched_user(&fixture, Duration::from_millis(1)).await;
+    let watcher = Watcher::watching_zoe(&delivery, "w").await;
+    let online = watcher.wait_for_state(true).await;
     two.presence
         .connection_lost(&conn("z"), &user("zoe"), &[])
         .await;
-    let offline = watcher.hears(false).await;
+    let offline = watcher.wait_for_state(false).await;
     assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
-    let known = eventually(SOON, "Redis knows her again", async || {
+    let known = eventually(DEADLINE, "Redis has her status again", async || {
         one.presence
             .status(&user("zoe"))
             .await
@@ -157,55 +165,65 @@ async fn who_was_offline_stays_what_watchers_know() {
         .connect(&conn("z2"), &user("zoe"), &name("Zoe"))
         .await
         .unwrap();
-    let again = watcher.hears(true).await;
+    let again = watcher.wait_for_state(true).await;
     assert_eq!(
-        watcher.told(),
+        watcher.states(),
         [(true, online), (false, offline), (true, again)]
     );
     assert!(again > offline);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_lives_is_never_said_to_be_offline() {
+async fn a_connected_user_is_never_reported_offline() {
     let mut fixture = Fixture::redis();
-    let (one, two, delivery) = watched(&fixture, Duration::from_millis(100)).await;
-    let watcher = Watcher::of_zoe(&delivery, "w").await;
-    watcher.hears(true).await;
+    let (one, two, delivery) = start_with_watched_user(&fixture, Duration::from_millis(100)).await;
+    let watcher = Watcher::watching_zoe(&delivery, "w").await;
+    watcher.wait_for_state(true).await;
     for _ in 0..3 {
         assert_eq!(fixture.server().cli(&["FLUSHALL"]), "OK");
         eventually(
-            SOON,
-            "she is registered again, and no grace runs",
+            DEADLINE,
+            "she is registered again and has no grace",
             async || {
                 let redis = fixture.server();
-                let back = !redis.cli(&["KEYS", "{p*}c:em9l"]).is_empty()
+                let is_back = !redis.cli(&["KEYS", "{p*}c:em9l"]).is_empty()
                     && redis.cli(&["KEYS", "{p*}g"]).is_empty();
-                back.then_some(())
+                is_back.then_some(())
             },
         )
         .await;
     }
-    eventually(SOON, "the watcher knows what Redis knows", async || {
-        let status = one.presence.status(&user("zoe")).await.ok()?;
-        (watcher.told().last() == Some(&(status.online, status.version))).then_some(())
-    })
+    eventually(
+        DEADLINE,
+        "the watcher has the state that Redis has",
+        async || {
+            let status = one.presence.status(&user("zoe")).await.ok()?;
+            (watcher.states().last() == Some(&(status.online, status.version))).then_some(())
+        },
+    )
     .await;
     two.presence
         .connection_lost(&conn("z"), &user("zoe"), &[])
         .await;
-    watcher.hears(false).await;
-    let told = watcher.told();
-    assert!(told.is_sorted_by(|one, next| one.1 < next.1), "{told:?}");
-    let (offline, online) = told.split_last().unwrap();
-    assert!(!offline.0 && online.iter().all(|told| told.0), "{told:?}");
+    watcher.wait_for_state(false).await;
+    let states = watcher.states();
+    assert!(
+        states.is_sorted_by(|one, next| one.1 < next.1),
+        "{states:?}"
+    );
+    let (offline, online) = states.split_last().unwrap();
+    assert!(
+        !offline.0 && online.iter().all(|state| state.0),
+        "{states:?}"
+    );
     assert!(
         online.len() <= 4,
-        "the newest state once for each loss: {told:?}"
+        "at most one state for each loss: {states:?}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_learn_of_an_older_list_that_came_back() {
+async fn members_receive_the_older_list_after_a_rollback() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     let delivery = Delivery::start(&node, &DeliverySettings::default());
@@ -225,16 +243,20 @@ async fn members_learn_of_an_older_list_that_came_back() {
         .await
         .unwrap();
     let before = node.presence.roster(&room("lobby"), 9).await.unwrap();
-    // Bob joins through a node that dies with the server, whose replica has heard nothing of it.
-    enter(&node, "bob", "b", "lobby").await;
-    let changes = async |all: &[(ChangeKind, &str)]| {
-        let all: Vec<_> = all.iter().map(|(kind, who)| (*kind, user(who))).collect();
-        eventually(SOON, "changes", async || {
+    // Bob joins through a node that dies together with the server, before the replica has received
+    // the join. The commands below put Redis into the state of that replica.
+    connect_and_join(&node, "bob", "b", "lobby").await;
+    let wait_for_changes = async |all: &[(ChangeKind, &str)]| {
+        let all: Vec<_> = all
+            .iter()
+            .map(|(kind, user_id)| (*kind, user(user_id)))
+            .collect();
+        eventually(DEADLINE, "the changes arrive", async || {
             (*ann.changes.lock() == all).then_some(())
         })
         .await;
     };
-    changes(&[(ChangeKind::Joined, "bob")]).await;
+    wait_for_changes(&[(ChangeKind::Joined, "bob")]).await;
     let redis = fixture.server();
     redis.cli(&["ZREM", "{c85}u:bG9iYnk", "bob"]);
     redis.cli(&["DEL", "{c85}p:bG9iYnk"]);
@@ -244,11 +266,11 @@ async fn members_learn_of_an_older_list_that_came_back() {
         .await
         .unwrap();
     let lists = [[user("ann")], [user("ann")]];
-    eventually(SOON, "the list without bob", async || {
+    eventually(DEADLINE, "the list without bob arrives", async || {
         (*ann.lists.lock() == lists).then_some(())
     })
     .await;
-    // And from then on changes follow that one.
+    // Later changes follow that list.
     node.presence
         .join(&conn("c"), &user("cid"), &name("cid"), &room("lobby"))
         .await
@@ -257,7 +279,7 @@ async fn members_learn_of_an_older_list_that_came_back() {
         .leave(&conn("c"), &user("cid"), &room("lobby"))
         .await
         .unwrap();
-    changes(&[
+    wait_for_changes(&[
         (ChangeKind::Joined, "bob"),
         (ChangeKind::Joined, "cid"),
         (ChangeKind::Left, "cid"),
