@@ -14,7 +14,7 @@ use crate::fixture::{
     message, name, room, seqs, settings, subscribe, user,
 };
 use crate::presence::wait_until_left;
-use hubbub_test_support::server::{RedisServer, SlowWay, free_port};
+use hubbub_test_support::server::{DelayingProxy, RedisServer, free_port};
 
 /// The longest that a call may take until the node has noticed that Redis is down.
 const OUTAGE_CALL_LIMIT: Duration = Duration::from_millis(3300);
@@ -452,7 +452,7 @@ async fn a_redis_with_an_evicting_policy_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_to_a_slow_redis_fail_within_5_seconds() {
     let mut fixture = Fixture::redis();
-    let proxy = SlowWay::to(fixture.server().port).await;
+    let proxy = DelayingProxy::to(fixture.server().port).await;
     let node = connect(
         settings(&format!("redis://127.0.0.1:{}", proxy.port)),
         limits(),
@@ -460,7 +460,7 @@ async fn appends_to_a_slow_redis_fail_within_5_seconds() {
     .await
     .unwrap();
     append_message(&node, "lobby", "first").await;
-    proxy.hold_back(Duration::from_millis(1900));
+    proxy.set_delay(Duration::from_millis(1900));
     let append = async |n: usize| {
         let begun = Instant::now();
         let done = node
@@ -484,7 +484,7 @@ async fn appends_to_a_slow_redis_fail_within_5_seconds() {
         "{} refused",
         refused.len()
     );
-    proxy.hold_back(Duration::ZERO);
+    proxy.set_delay(Duration::ZERO);
     // An append that was refused in the queue had no effect, and its retry takes effect once.
     for (n, done) in refused {
         assert!(

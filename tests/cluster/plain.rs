@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::Error;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, StatusCode};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 struct Seen {
@@ -179,7 +179,7 @@ impl Plain {
     }
 
     pub async fn eventually(&self, what: &str, check: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !check(self) {
             let seen = self.seen.lock().unwrap();
             assert!(

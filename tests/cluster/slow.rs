@@ -15,7 +15,7 @@ use hubbub_test_support::certificates::Pair;
 use hubbub_test_support::client::Client;
 use hubbub_test_support::node::{metric, start};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const SHORT: usize = 600;
 const MESSAGES: usize = 1600;
 
@@ -55,7 +55,7 @@ async fn read_late<S: AsyncRead + AsyncWrite + Unpin>(mut slow: WebSocketStream<
     }
     let mut seqs = Vec::new();
     while seqs.len() < MESSAGES {
-        let message = tokio::time::timeout(PATIENCE, slow.next())
+        let message = tokio::time::timeout(TIMEOUT, slow.next())
             .await
             .expect("the slow reader keeps receiving")
             .unwrap()

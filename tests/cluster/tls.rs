@@ -17,7 +17,7 @@ use hubbub_test_support::client::Client;
 use hubbub_test_support::node::{Cluster, http, start};
 use hubbub_test_support::server::{RedisServer, free_port};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn reach(
     address: SocketAddr,
@@ -157,12 +157,12 @@ async fn a_silent_connection_loses_its_slot() {
     let mut silent = TcpStream::connect(address).await.unwrap();
     // It counts: there is no slot beside it.
     assert!(reach(address, &pair.client(&[])).await.is_err());
-    let end = tokio::time::timeout(PATIENCE, silent.read(&mut [0; 16])).await;
+    let end = tokio::time::timeout(TIMEOUT, silent.read(&mut [0; 16])).await;
     assert!(matches!(
         end.expect("the handshake has a timeout"),
         Ok(0) | Err(_)
     ));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut late = loop {
         match reach(address, &pair.client(&[])).await {
             Ok(stream) => break stream,
@@ -178,7 +178,7 @@ async fn a_silent_connection_loses_its_slot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_http_1_is_accepted_over_tls() {
     let pair = Pair::generate();
-    let (address, _tls, _stop) = listener(&pair, 10, PATIENCE).await;
+    let (address, _tls, _stop) = listener(&pair, 10, TIMEOUT).await;
     assert!(reach(address, &pair.client(&["h2"])).await.is_err());
     assert!(
         reach(address, &Pair::generate().client(&[])).await.is_err(),
@@ -190,7 +190,7 @@ async fn only_http_1_is_accepted_over_tls() {
         .await
         .unwrap();
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(PATIENCE, plain.read_to_end(&mut answer))
+    let _ = tokio::time::timeout(TIMEOUT, plain.read_to_end(&mut answer))
         .await
         .unwrap();
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
@@ -204,7 +204,7 @@ async fn only_http_1_is_accepted_over_tls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewed_certificate_is_used_and_open_connections_stay() {
     let mut pair = Pair::generate();
-    let (address, tls, _stop) = listener(&pair, 10, PATIENCE).await;
+    let (address, tls, _stop) = listener(&pair, 10, TIMEOUT).await;
     let following = tokio::spawn(tls.reload_on_change(Duration::from_millis(5)));
     let mut open = reach(address, &pair.client(&[])).await.unwrap();
     assert!(yes(&mut open).await);
@@ -212,7 +212,7 @@ async fn a_renewed_certificate_is_used_and_open_connections_stay() {
     let before = pair.client(&[]);
     pair.renew();
     let after = pair.client(&[]);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while reach(address, &after).await.is_err() {
         assert!(
             Instant::now() < deadline,

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::plain::Plain;
 use hubbub_test_support::client::Client;
 use hubbub_test_support::node::{Cluster, http, metric, post};
-use hubbub_test_support::server::{RedisServer, SlowWay};
+use hubbub_test_support::server::{DelayingProxy, RedisServer};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
@@ -575,7 +575,7 @@ async fn a_replay_larger_than_the_outbox_is_paced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_aborted_handshake_leaves_no_user_online() {
     let redis = RedisServer::start();
-    let way = SlowWay::to(redis.port).await;
+    let way = DelayingProxy::to(redis.port).await;
     let url = format!("redis://127.0.0.1:{}", way.port);
     let cluster = Cluster::on(
         redis,
@@ -584,7 +584,7 @@ async fn an_aborted_handshake_leaves_no_user_online() {
     )
     .await;
     let address = cluster.address(0);
-    way.hold_back(Duration::from_millis(500));
+    way.set_delay(Duration::from_millis(500));
     for _ in 0..3 {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let request = "GET /ws?user_id=ghost HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -594,7 +594,7 @@ async fn an_aborted_handshake_leaves_no_user_online() {
         let answered = tokio::time::timeout(Duration::from_millis(100), stream.read_u8()).await;
         assert!(answered.is_err(), "the handshake was still waiting");
     }
-    way.hold_back(Duration::ZERO);
+    way.set_delay(Duration::ZERO);
     let began = std::time::Instant::now();
     loop {
         let (_, _, state) = http(address, "GET", "/users/ghost/status", &[], "").await;

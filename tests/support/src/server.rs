@@ -190,16 +190,16 @@ impl Drop for RedisServer {
 }
 
 /// A TCP proxy in front of a server that delays the server's answers.
-pub struct SlowWay {
+pub struct DelayingProxy {
     pub port: u16,
     millis: Arc<AtomicU64>,
 }
 
-impl SlowWay {
+impl DelayingProxy {
     /// A proxy to the server on that port, without delay at first.
     pub async fn to(port: u16) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (way, millis) = (
+        let (proxy_port, millis) = (
             listener.local_addr().unwrap().port(),
             Arc::<AtomicU64>::default(),
         );
@@ -231,10 +231,13 @@ impl SlowWay {
                 });
             }
         });
-        Self { port: way, millis }
+        Self {
+            port: proxy_port,
+            millis,
+        }
     }
 
-    pub fn hold_back(&self, time: Duration) {
+    pub fn set_delay(&self, time: Duration) {
         self.millis
             .store(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
     }
