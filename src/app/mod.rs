@@ -27,7 +27,7 @@ pub struct App {
     connections: ClientConnections,
     delivery: Arc<Delivery>,
     backplane: Backplane,
-    /// Set to true, it stops the listeners.
+    /// Becomes true when the listeners must stop.
     stop: watch::Sender<bool>,
     /// The listeners and the background tasks.
     tasks: Vec<JoinHandle<()>>,

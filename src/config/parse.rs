@@ -30,7 +30,7 @@ pub(super) fn list(text: &str) -> Parsed<Vec<String>> {
         .collect())
 }
 
-/// The path of a file. PEM text in its place is refused here, as later errors show the path.
+/// The path of a file. PEM text in its place is refused here, as the errors of TLS_CERT, TLS_KEY and REDIS_CA show the path.
 pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     if text.contains("-----BEGIN") || text.contains(char::is_control) {
         return Err("must be the path of a file, not its content".to_owned());

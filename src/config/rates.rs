@@ -43,8 +43,8 @@ const BYTES: Key = Key {
 const MAX_REFUSALS: Key = Key {
     name: "MAX_RATE_REFUSALS",
     default: KeyDefault::Value("1000"),
-    summary: "A connection is closed when this many more of its events were refused for a rate than \
-              `RATE_EVENTS_PER_SEC` would let through.",
+    summary: "A connection is closed after this many refusals for a rate. Refusals are forgiven at \
+              `RATE_EVENTS_PER_SEC` per second.",
     help: "0: never.",
     ..Key::PLAIN
 };
@@ -187,7 +187,7 @@ pub(super) fn parse(values: &mut Values, basis: &Basis) -> Result<RateSettings, 
     let events: u64 = values.required(&EVENTS, number(0, u32::MAX.into()))?;
     let burst = values.required(&EVENTS_BURST, number(1, u32::MAX.into()))?;
     let bytes = events.saturating_mul(basis.content_bytes as u64);
-    // In the time that a burst takes, a user opens as many connections as one may have.
+    // 25 %: at this rate a user can open all of its connections again within 4 seconds.
     let connects = (basis.sockets_per_user as u64).div_ceil(4);
     let of_address = |rate: u64| if basis.knows_addresses { rate } else { 0 };
     let mut rate = |key: &'static Key, default: u64| -> Result<Rate, ConfigError> {

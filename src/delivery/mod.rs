@@ -98,7 +98,12 @@ impl Delivery {
     /// connection acknowledges and replays again.
     ///
     /// # Errors
-    /// `Unavailable`, `Full`: the connection is not attached, and `on_joined` is not called.
+    /// `Unavailable`, `Full`, `Broken`: the connection is not attached, and `on_joined` is not
+    /// called.
+    ///
+    /// # Cancellation
+    /// Dropping the future does not undo the call: the connection may be attached, and `on_joined`
+    /// called, afterwards. The caller must still call [`Delivery::leave`].
     pub async fn join(
         &self,
         room: RoomId,
@@ -185,7 +190,11 @@ impl Delivery {
     /// current status is delivered, then every change.
     ///
     /// # Errors
-    /// `Unavailable`: the outlet is not attached, and `on_watched` is not called.
+    /// `Unavailable`, `Broken`: the outlet is not attached, and `on_watched` is not called.
+    ///
+    /// # Cancellation
+    /// Dropping the future does not undo the call: the caller must still call
+    /// [`Delivery::unwatch`].
     pub async fn watch(
         &self,
         user: UserId,

@@ -59,7 +59,7 @@ pub(super) struct JoinRequest {
 }
 
 /// Resolves when a join's replay is over and `room_users` is sent. Its sender is dropped when the
-/// outlet closed before.
+/// connection left, joined again or closed before, or the feed ended.
 pub(super) type ReplayEnd = oneshot::Receiver<()>;
 
 /// A subscription to a user's status that is being processed.

@@ -7,7 +7,7 @@ use hubbub::backplane::redis::{RedisSettings, connect};
 use hubbub::backplane::{
     Backplane, BackplaneError, BackplaneLimits, BusEvent, BusTopic, Changes, Window,
 };
-use hubbub::domain::{ChangeKind, Continuity, Head};
+use hubbub::domain::{ChangeKind, ConnId, Continuity, Head};
 
 use crate::fixture::{
     DEADLINE, Fixture, Recorder, append_message, conn, connect_and_join, eventually, limits,
@@ -287,7 +287,8 @@ async fn joins_and_leaves_lost_in_a_promotion_are_reconciled() {
         is_restored.then_some(())
     })
     .await;
-    // The promoted replica lacks a leave (so it has Zoe's stray entry) and a join (Bob's).
+    // The promoted replica lacks a leave (so it has Zoe's stray entry) and a join (Bob's), and it
+    // has a connection of Ann's that the node doesn't know.
     let tag = keys.split_once('n').unwrap().0.to_owned();
     let of = |key: &str| format!("{tag}{key}:bG9iYnk");
     let redis = fixture.server();
@@ -297,7 +298,15 @@ async fn joins_and_leaves_lost_in_a_promotion_are_reconciled() {
     redis.cli(&["HDEL", &of("k"), "bob"]);
     redis.cli(&["ZADD", &of("u"), "0", "zoe"]);
     redis.cli(&["ZREM", &of("u"), "bob"]);
+    let connections = redis.cli(&["KEYS", "{p*}c:YW5u"]);
+    let incarnation = redis.cli(&["HGET", &connections, "c1"]);
+    redis.cli(&["HSET", &connections, "stray", &incarnation]);
     assert_eq!(redis.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
+    eventually(DEADLINE, "the stray connection is removed", async || {
+        let connections = node.presence.connections(&user("ann")).await.unwrap();
+        (connections == [ConnId::trusted("c1")]).then_some(())
+    })
+    .await;
     eventually(DEADLINE, "the room has its members again", async || {
         let users = node.presence.roster(&room("lobby"), 9).await.unwrap().users;
         (users == [user("ann"), user("bob")]).then_some(())

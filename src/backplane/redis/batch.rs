@@ -138,7 +138,8 @@ impl Appends {
             refuse(
                 late,
                 &BackplaneError::Unavailable(
-                    "Redis is too slow for the messages that wait to be appended".to_owned(),
+                    "the append waited in its queue for more than 2 seconds, because Redis is slow"
+                        .to_owned(),
                 ),
             );
             let Some(batch) = next_batch(&mut queue.lock()) else {

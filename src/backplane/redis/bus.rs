@@ -19,7 +19,8 @@ use super::{Node, RedisSettings, frame};
 use crate::backplane::{Bus, BusSink, BusTopic, Result, Typing};
 use crate::domain::UserId;
 
-/// The checks after which a moved slot is subscribed again. A server may accept a subscription for
+/// At how many checks in a row, beginning with the one that finds the move, the topics of a moved
+/// slot are subscribed again. A server may accept a subscription for
 /// a slot that it is about to lose, and end it silently when it learns of that: so it is repeated
 /// until all servers must agree.
 const RENEWALS_PER_MOVE: u8 = 3;

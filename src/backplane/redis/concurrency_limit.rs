@@ -4,7 +4,7 @@
 //! commands that a connection has sent. So an append, which has a connection of its own, waits for
 //! the presence calls that have been sent, and the limit bounds their number.
 //!
-//! Each group of slots has its own limit. The slots of a group lie on one server, more or less, so a
+//! Each group of slots has its own limit. The slots of a group usually lie on the same server, so a
 //! server that hangs doesn't block calls to the others.
 
 use std::pin::pin;

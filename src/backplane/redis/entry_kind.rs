@@ -4,7 +4,7 @@
 //! case), and the first byte of the bus frame (in upper case).
 //!
 //! A letter must never be reused for another kind. Not available are `e` and `t` (other fields of a
-//! stream entry), `r` (the field of a message in releases before kinds existed), and `c`, `d` and
+//! stream entry; `T` is also a frame that isn't an entry), `r` (the field of a message in releases before kinds existed), and `c`, `d` and
 //! `s` (frames that aren't entries). A letter that this release doesn't know is
 //! [`EntryKind::Unknown`].
 

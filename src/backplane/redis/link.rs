@@ -246,7 +246,7 @@ impl Link {
     }
 
     /// The number of append queues, each with one call under way. A single server runs one call at a
-    /// time anyway, and has less to do per message the more messages a call carries. In a cluster a
+    /// time anyway, and wakes up less often the more messages a call carries. In a cluster a
     /// script serves one slot, so there is a queue for each partition.
     pub(super) fn append_queues(&self) -> usize {
         if self.is_cluster { Partition::COUNT } else { 1 }

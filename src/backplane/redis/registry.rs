@@ -60,7 +60,7 @@ impl Record {
 pub(super) enum Known {
     /// It wasn't known.
     No,
-    /// Redis was asked to register it and hasn't confirmed that.
+    /// Redis was asked to register it and hasn't confirmed it yet.
     Requested,
     /// It was lost. A call may be telling Redis so at this moment.
     Lost,

@@ -16,6 +16,7 @@ use crate::domain::{ChangeKind, RoomChange, UserId};
 const MAX_HELD_CHANGES: usize = 1024;
 /// The most changes to remember for joining occupants.
 const MAX_RECENT_CHANGES: usize = 128;
+
 /// The feed's position in the changes of occupants.
 pub(super) struct ChangeCursor {
     /// The version of the last change delivered. The first join makes it known.

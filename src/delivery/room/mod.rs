@@ -52,7 +52,8 @@ pub(super) enum FeedEvent {
     RetryReplayRead(u64),
     /// The connection's outlet has capacity again; the ticket is that of its join.
     Writable(ConnId, u64),
-    /// The commands that were queued before the next slice of replays have been processed.
+    /// The commands that were queued before the next slice of replays have been processed, so the
+    /// slice may begin.
     NextSlice,
     /// The changes after the feed's version.
     Changes(u64, Result<Changes<RoomChange>>),

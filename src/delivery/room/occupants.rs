@@ -163,15 +163,19 @@ impl Occupant {
         // Clients don't receive an entry of a newer node; the replay moves past it all the same.
         if entry.kind == EntryKind::Message {
             self.outlet.deliver(shared);
+            sent.delivered += 1;
         }
-        sent.messages += 1;
+        sent.entries += 1;
     }
 }
 
 /// The result of one step of a replay.
 #[derive(Default)]
 pub(super) struct Sent {
-    pub messages: usize,
+    /// Entries that the replay has moved past.
+    pub entries: usize,
+    /// Messages among them, which the client receives.
+    pub delivered: usize,
     /// A new `room_users` must follow.
     pub needs_roster: bool,
 }

@@ -94,12 +94,12 @@ impl RoomFeed {
             return 0;
         }
         let sent = self.send_next(conn, &at);
-        context.counters.delivered.add(sent.messages as u64);
+        context.counters.delivered.add(sent.delivered as u64);
         if sent.needs_roster {
             self.schedule_full_roster(context);
         }
-        self.set_next_stage(context, conn, &at, sent.messages);
-        sent.messages
+        self.set_next_stage(context, conn, &at, sent.entries);
+        sent.entries
     }
 
     /// Sends messages from the tail or from the page, whichever has the occupant's next one.

@@ -27,6 +27,10 @@ pub struct HistoryPage {
     pub head: Head,
 }
 
+/// The number of entries to read at a time, at least, behind a page without messages: it bounds the
+/// reads that one request causes.
+const SKIP_PAGE: usize = 128;
+
 impl Messaging {
     /// Reads messages of a room: at most `limit`, and fewer when their records exceed `max_bytes`.
     ///
@@ -45,11 +49,12 @@ impl Messaging {
             HistoryWindow::Before(seq) => Window::Before(seq),
             HistoryWindow::Newest => Window::Newest,
         };
+        let mut page = limit;
         loop {
             let slice = self
                 .backplane
                 .log
-                .read(permit.room(), window, limit, max_bytes)
+                .read(permit.room(), window, page, max_bytes)
                 .await?;
             let (mut entries, span) = (slice.entries, slice.span);
             let (has_more, next) = match window {
@@ -71,16 +76,21 @@ impl Messaging {
             // Clients don't get a newer node's entries. A page with nothing else is skipped: its
             // reader could not ask for the page after it.
             entries.retain(|entry| entry.kind == EntryKind::Message);
-            match next {
-                Some(next) if entries.is_empty() && has_more => window = next,
-                _ => {
-                    return Ok(HistoryPage {
-                        entries,
-                        has_more,
-                        head: span.head,
-                    });
-                }
+            if let (true, true, Some(next)) = (entries.is_empty(), has_more, next) {
+                window = next;
+                page = limit.max(SKIP_PAGE);
+                continue;
             }
+            let beyond = entries.len().saturating_sub(limit);
+            match window {
+                Window::After(_) => entries.truncate(limit),
+                Window::Before(_) | Window::Newest => drop(entries.drain(..beyond)),
+            }
+            return Ok(HistoryPage {
+                entries,
+                has_more: has_more || beyond > 0,
+                head: span.head,
+            });
         }
     }
 }

@@ -11,7 +11,8 @@ impl Messaging {
     /// returns when the replay is over.
     ///
     /// # Errors
-    /// `too_many_rooms`, `forbidden`, `unavailable`, `overloaded`; `on_joined` is not called then.
+    /// `unauthorized`, `too_many_rooms`, `forbidden`, `unavailable`, `overloaded`, `internal`;
+    /// `on_joined` is not called then.
     pub async fn join(
         &self,
         connection: &mut ConnectionState,

@@ -14,7 +14,7 @@ impl Messaging {
     /// them.
     ///
     /// # Errors
-    /// `unavailable`, `overloaded`; `on_joined` is not called then.
+    /// `unavailable`, `overloaded`, `internal`; `on_joined` is not called then.
     pub async fn listen(
         &self,
         connection: &mut ConnectionState,

@@ -9,7 +9,8 @@ impl Messaging {
     /// every change.
     ///
     /// # Errors
-    /// `unauthorized`, `too_many_subscriptions`, `unavailable`; `on_watched` is not called then.
+    /// `unauthorized`, `too_many_subscriptions`, `unavailable`, `internal`; `on_watched` is not
+    /// called then.
     pub async fn watch(
         &self,
         connection: &mut ConnectionState,

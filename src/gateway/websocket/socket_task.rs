@@ -221,10 +221,13 @@ impl SocketTask {
             if let Some(status) = self.overdue(now, closing) {
                 return Poll::Ready(Due::Close(status));
             }
-            if now >= self.ping_at && self.is_silent(now) {
-                self.is_ping_due = true;
+            if now >= self.ping_at {
+                let must_ping = self.reschedule_ping(now);
+                if must_ping {
+                    self.is_ping_due = true;
+                }
                 // A write that is under way comes first, and has its own deadline.
-                if self.write.is_none() {
+                if must_ping && self.write.is_none() {
                     return Poll::Ready(Due::Ping);
                 }
             }
@@ -261,9 +264,9 @@ impl SocketTask {
         None
     }
 
-    /// Whether nothing was received for so long that the client has to be pinged. Sets the time of
-    /// the next ping.
-    fn is_silent(&mut self, now: Instant) -> bool {
+    /// Sets the time of the next ping. Returns true if the client must be pinged now, because
+    /// nothing was received for so long.
+    fn reschedule_ping(&mut self, now: Instant) -> bool {
         let is_silent = now >= self.last_received + self.timeouts.ping;
         let since = if is_silent { now } else { self.last_received };
         self.ping_at = since + self.timeouts.ping;

@@ -2,7 +2,7 @@
 -- which the user's rate earns the cost back.
 --
 -- q:<user>  hash: for each of the four kinds of cost (1 to 4) the time, in microseconds by Redis's
---           clock, at which the sum is earned back. The key expires when all of them are.
+--           clock, at which the sum is earned back. The key expires when all four are earned back.
 --
 -- ARGV[5…] for each: the user (base64url), then the charge of each of the four kinds in
 --          microseconds

@@ -11,7 +11,7 @@ local incarnation = ARGV[5]
 local reply = {}
 local names = call('SMEMBERS', held_key(ctx, incarnation))
 for i = 1, #names do
-  local connections = call('HGETALL', key(names[i], CONNECTIONS))
+  local connections = call('HGETALL', key(ctx.tag, CONNECTIONS, names[i]))
   for j = 1, #connections, 2 do
     if connections[j + 1] == incarnation then
       reply[#reply + 1] = names[i]
