@@ -83,7 +83,7 @@ pub struct Slice {
 /// Every room's log: ordered, bounded and free of duplicates.
 #[async_trait]
 pub trait RoomLog: Send + Sync {
-    /// Assigns the room's next `seq` to `draft`, stores it, and publishes it to the room's topic, in
+    /// Assigns the room's next `seq` to `message`, stores it, and publishes it to the room's topic, in
     /// one atomic step.
     ///
     /// The log keeps the last `history_size` entries, for `history_ttl` after the last one.
@@ -98,7 +98,7 @@ pub trait RoomLog: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`, `Full`.
-    async fn append(&self, draft: &NewMessage, key: Option<&str>) -> Result<Appended>;
+    async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended>;
 
     /// Reads at most `limit` entries whose records have at most `max_bytes` bytes in total. One
     /// entry is returned even if it is larger, as long as `limit` is at least 1.

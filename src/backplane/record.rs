@@ -18,23 +18,23 @@ const EMPTY_RECORD_LEN: usize = 129;
 /// This is written by hand for speed: most texts need no escaping, and checking that for a whole
 /// text at once is faster than escaping byte by byte.
 #[must_use]
-pub fn encode(draft: &NewMessage) -> Bytes {
+pub fn encode(message: &NewMessage) -> Bytes {
     let (room, user, name) = (
-        draft.room.as_str(),
-        draft.user.as_str(),
-        draft.username.as_str(),
+        message.room.as_str(),
+        message.user.as_str(),
+        message.username.as_str(),
     );
-    let payload = draft.payload.as_deref();
+    let payload = message.payload.as_deref();
     // The exact length unless a text needs escaping or an optional field is present. So most records
     // never reallocate, and stored records have no unused capacity.
-    let texts = [room, user, name, &draft.content, &draft.kind];
+    let texts = [room, user, name, &message.content, &message.kind];
     let length = EMPTY_RECORD_LEN
         + texts.iter().map(|text| text.len()).sum::<usize>()
         + payload.map_or(0, str::len);
     let mut json = Vec::with_capacity(length);
     json.extend_from_slice(b"{\"id\":\"");
     json.extend_from_slice(
-        draft
+        message
             .id
             .hyphenated()
             .encode_lower(&mut Uuid::encode_buffer())
@@ -46,25 +46,25 @@ pub fn encode(draft: &NewMessage) -> Bytes {
         (",\"username\":", name),
     ];
     for (key, text) in fields.into_iter().chain([
-        (",\"content\":", &*draft.content),
-        (",\"type\":", &*draft.kind),
+        (",\"content\":", &*message.content),
+        (",\"type\":", &*message.kind),
     ]) {
         put(&mut json, key, text);
     }
-    if let Some(title) = &draft.title {
+    if let Some(title) = &message.title {
         put(&mut json, ",\"title\":", title);
     }
     if let Some(payload) = payload {
         debug_assert!(
             serde_json::from_str::<serde::de::IgnoredAny>(payload).is_ok(),
-            "a draft's payload is well-formed JSON"
+            "a message's payload is well-formed JSON"
         );
         json.extend_from_slice(b",\"payload\":");
         json.extend_from_slice(payload.as_bytes());
     }
     json.extend_from_slice(b",\"attachment_urls\":");
-    serde_json::to_writer(&mut json, &draft.attachment_urls).expect("strings always serialise");
-    if let Some(key) = &draft.client_msg_id {
+    serde_json::to_writer(&mut json, &message.attachment_urls).expect("strings always serialise");
+    if let Some(key) = &message.client_msg_id {
         put(&mut json, ",\"client_msg_id\":", key.as_str());
     }
     json.push(b'}');
@@ -100,7 +100,7 @@ mod tests {
             content: "c".into(),
             ..MessageFields::default()
         };
-        let draft = NewMessage::new(
+        let message = NewMessage::new(
             RoomId::trusted("r"),
             user.clone(),
             Username::from(&user),
@@ -109,8 +109,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            encode(&draft).len(),
-            EMPTY_RECORD_LEN + "ru".len() + "uc".len() + draft.kind.len()
+            encode(&message).len(),
+            EMPTY_RECORD_LEN + "ru".len() + "uc".len() + message.kind.len()
         );
     }
 
@@ -144,7 +144,7 @@ mod tests {
             ..MessageFields::default()
         };
         let user = UserId::trusted("ann");
-        let draft = NewMessage::new(
+        let message = NewMessage::new(
             RoomId::trusted("lobby"),
             user.clone(),
             Username::from(&user),
@@ -152,9 +152,9 @@ mod tests {
             &Limits::default(),
         )
         .unwrap();
-        let id = draft.id;
+        let id = message.id;
         assert_eq!(
-            encode(&draft),
+            encode(&message),
             format!(
                 r#"{{"id":"{id}","room_id":"lobby","user_id":"ann","username":"ann","content":"hi \"there\"","type":"text","payload":{{"b":1.0,"a":[ 2 ]}},"attachment_urls":[],"client_msg_id":"c1"}}"#
             )

@@ -14,8 +14,8 @@ const INTERRUPT_DRAIN: Duration = Duration::from_secs(1);
 
 pub(super) fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     log::start(&config.log)?;
-    // Each connection takes a file. The limit is raised to the hard limit only, which is a deliberate
-    // choice of the system's administrator.
+    // Each connection takes a file. The soft limit is raised to the hard limit; a low hard limit was
+    // set on purpose, so the node does not fail because of it.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit on open files could not be raised");
     }

@@ -244,14 +244,14 @@ fn changes_of_unknown<T>(version: u64) -> Changes<T> {
 
 #[async_trait]
 impl RoomLog for Memory {
-    async fn append(&self, draft: &NewMessage, key: Option<&str>) -> Result<Appended> {
-        let record = record::encode(draft);
-        self.with_room(&draft.room, |room, _| {
-            let (appended, entry) = room.append(draft, key, record, &self.limits);
+    async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
+        let record = record::encode(message);
+        self.with_room(&message.room, |room, _| {
+            let (appended, entry) = room.append(message, key, record, &self.limits);
             if let Some(entry) = entry {
                 self.publish(
-                    &BusTopic::Room(draft.room.clone()),
-                    BusEvent::Message(draft.room.clone(), entry),
+                    &BusTopic::Room(message.room.clone()),
+                    BusEvent::Message(message.room.clone(), entry),
                 );
             }
             appended

@@ -91,12 +91,12 @@ impl Room {
     /// entry unless it is a repeat.
     pub(super) fn append(
         &mut self,
-        draft: &NewMessage,
+        message: &NewMessage,
         key: Option<&str>,
         record: Bytes,
         limits: &BackplaneLimits,
     ) -> (Appended, Option<Entry>) {
-        let key: Option<SendKey> = key.map(|key| (draft.user.clone(), key.into()));
+        let key: Option<SendKey> = key.map(|key| (message.user.clone(), key.into()));
         if let Some(first) = key.as_ref().and_then(|key| self.sends.get(key)) {
             return (
                 Appended {
@@ -115,7 +115,7 @@ impl Room {
             record,
         };
         let appended = Appended {
-            id: draft.id,
+            id: message.id,
             seq: entry.seq,
             epoch: entry.epoch.clone(),
             at: entry.at,

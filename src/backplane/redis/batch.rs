@@ -84,12 +84,12 @@ impl Appends {
     /// the append from its queue.
     pub(super) async fn append(
         self: &Arc<Self>,
-        draft: &NewMessage,
+        message: &NewMessage,
         key: Option<&str>,
     ) -> Result<Appended> {
         let (reply, outcome) = oneshot::channel();
-        let partition = Partition::of_room(&draft.room);
-        let record = record::encode(draft);
+        let partition = Partition::of_room(&message.room);
+        let record = record::encode(message);
         let index = self.link.append_queue(partition);
         let was_draining = {
             let mut queue = self.queues[index].lock();
@@ -101,18 +101,18 @@ impl Appends {
             queue.bytes += record.len();
             let send = match key {
                 Some(key) => {
-                    let user = encode_name(draft.user.as_str());
-                    format!("{}{user}:{}", draft.id, encode_name(key))
+                    let user = encode_name(message.user.as_str());
+                    format!("{}{user}:{}", message.id, encode_name(key))
                 }
                 None => String::new(),
             };
             queue.appends.push_back(QueuedAppend {
                 since: Instant::now(),
                 partition,
-                room: encode_name(draft.room.as_str()),
-                permanent: is_permanent(&draft.room),
+                room: encode_name(message.room.as_str()),
+                permanent: is_permanent(&message.room),
                 send,
-                id: draft.id,
+                id: message.id,
                 record,
                 reply,
             });

@@ -19,8 +19,8 @@ const MAX_SEQ: u64 = 1 << 53;
 
 #[async_trait]
 impl RoomLog for Node {
-    async fn append(&self, draft: &NewMessage, key: Option<&str>) -> Result<Appended> {
-        self.appends.append(draft, key).await
+    async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
+        self.appends.append(message, key).await
     }
 
     async fn read(

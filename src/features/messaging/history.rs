@@ -112,8 +112,8 @@ mod tests {
 
     #[async_trait]
     impl RoomLog for NewerLog {
-        async fn append(&self, draft: &NewMessage, key: Option<&str>) -> Result<Appended> {
-            self.0.append(draft, key).await
+        async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
+            self.0.append(message, key).await
         }
 
         async fn read(
@@ -150,14 +150,14 @@ mod tests {
                 content: "hi".into(),
                 ..MessageFields::default()
             };
-            let draft = NewMessage::new(
+            let message = NewMessage::new(
                 room.clone(),
                 user.clone(),
                 Username::from(&user),
                 fields,
                 &Limits::default(),
             );
-            backplane.log.append(&draft.unwrap(), None).await.unwrap();
+            backplane.log.append(&message.unwrap(), None).await.unwrap();
         }
         for (window, limit, expected, has_more) in [
             (HistoryWindow::After(0), 2, vec![1], true),

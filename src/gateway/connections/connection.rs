@@ -182,7 +182,7 @@ impl Connection {
         let is_abuse = self
             .inbox
             .lock()
-            .is_abusing_rate_limit(messaging.limits(), Instant::now());
+            .record_rate_refusal(messaging.limits(), Instant::now());
         if is_abuse {
             counters.closed_rate_limited.add(1);
             tracing::debug!(

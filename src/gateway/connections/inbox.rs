@@ -180,7 +180,7 @@ impl Inbox {
 
     /// Notes that a rate was exceeded. Returns true if that happened so often that the connection
     /// has to be closed.
-    pub fn is_abusing_rate_limit(&mut self, limits: &Limits, now: Instant) -> bool {
+    pub fn record_rate_refusal(&mut self, limits: &Limits, now: Instant) -> bool {
         if limits.refusals == 0 {
             return false;
         }
@@ -341,16 +341,16 @@ mod tests {
         );
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(1)));
         let tolerated = (0..100)
-            .take_while(|_| !inbox.is_abusing_rate_limit(&limits, now))
+            .take_while(|_| !inbox.record_rate_refusal(&limits, now))
             .count();
         assert_eq!(tolerated, 5);
         let never = Limits {
             refusals: 0,
             ..limits.clone()
         };
-        assert!(!inbox.is_abusing_rate_limit(&never, now));
+        assert!(!inbox.record_rate_refusal(&never, now));
         assert!(
-            !inbox.is_abusing_rate_limit(&limits, now + Duration::from_secs(1)),
+            !inbox.record_rate_refusal(&limits, now + Duration::from_secs(1)),
             "a refusal no longer counts after its rate has made up for it"
         );
     }

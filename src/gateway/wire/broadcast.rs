@@ -101,14 +101,14 @@ mod tests {
         let fields =
             decode(r#"{"type":"task \"x\"","data":{"b":1.0,"a":[ 2 ]},"more":1}"#).unwrap();
         let user = UserId::trusted("system");
-        let draft = NewMessage::new(
+        let message = NewMessage::new(
             RoomId::trusted("broadcast"),
             user.clone(),
             Username::from(&user),
             fields,
             &Limits::default(),
         );
-        let record = record::encode(&draft.unwrap());
+        let record = record::encode(&message.unwrap());
         let entry = Entry {
             seq: 7,
             epoch: Epoch::trusted("e1"),

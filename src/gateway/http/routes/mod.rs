@@ -53,7 +53,8 @@ pub(super) struct Route {
 }
 
 /// Every route except Socket.IO's: Socket.IO authenticates by its packets. The handler enforces the
-/// right, by its extractors; a test compares the two.
+/// right by its extractors, or in its body (`/ws`, which must take its connection slot before it
+/// authenticates); a test compares the two.
 pub(super) fn all() -> Vec<Route> {
     vec![
         post("/messages", Right::Service, messages::post),
