@@ -28,7 +28,7 @@ pub struct EventText {
 }
 
 impl EventText {
-    /// An event whose JSON begins at the byte `start`, which must be a character boundary.
+    /// An event with JSON from the byte `start` on, which must be a character boundary.
     #[must_use]
     pub fn new(text: Str, start: usize) -> Self {
         Self {

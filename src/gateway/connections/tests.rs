@@ -17,7 +17,7 @@ use crate::server::admission::Caps;
 /// its event.
 type Acks = Arc<Mutex<Vec<(usize, i64)>>>;
 
-/// A transport whose events are all invalid and ask for an acknowledgement.
+/// A transport on which every event is invalid and asks for an acknowledgement.
 struct Client {
     number: usize,
     acks: Acks,

@@ -24,7 +24,7 @@ pub(super) fn is_disconnect(packet: &str) -> bool {
     packet.starts_with('1') && namespace.is_none_or(|name| name.split(',').next() == Some(""))
 }
 
-/// An acknowledgement whose only argument is that JSON.
+/// An acknowledgement with that JSON as its only argument.
 pub(super) fn ack(id: i64, json: &str) -> Frame {
     Frame::text(&format!("3{id}[{json}]"))
 }

@@ -61,10 +61,9 @@ impl SocketIoTransport {
     /// Closes the transport after a refused CONNECT, unless another CONNECT on it was accepted
     /// within the time for authentication.
     ///
-    /// A client whose CONNECT was refused does not reconnect by itself, and may close the transport
-    /// itself in that time. DISCONNECT is sent before the close: without it, JavaScript clients
-    /// before version 4 take the close for a broken transport, reconnect and are refused again,
-    /// endlessly.
+    /// After a refused CONNECT, a client does not reconnect by itself, and may close the transport
+    /// in that time. DISCONNECT is sent before the close: without it, JavaScript clients before
+    /// version 4 take the close for a broken transport, reconnect and are refused again, endlessly.
     pub fn close_after_refused_connect(&self) {
         let handle = self.handle.clone();
         self.if_unused_after_auth_timeout(move || {

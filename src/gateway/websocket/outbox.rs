@@ -86,8 +86,8 @@ impl Outbox {
     }
 
     /// Queues a frame if no more than `max_unwritten` bytes are unwritten then. Returns false if
-    /// the frame was not queued and may be offered again. If the connection is closing or closed, the
-    /// frame is discarded and the result is true, so that it is not offered again.
+    /// the frame was not queued and may be offered again. If the connection is closing or closed,
+    /// the frame is discarded and the result is true, so that it is not offered again.
     pub(super) fn send_below(self: &Arc<Self>, max_unwritten: usize, frame: Utf8Bytes) -> bool {
         let mut state = self.state.lock();
         if self.is_closed() || state.closing.is_some() {

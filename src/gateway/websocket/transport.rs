@@ -94,6 +94,6 @@ impl ClientTransport for PlainTransport {
         self.slot.mark_authenticated();
     }
 
-    /// Nothing to do: whatever ends the connection of a plain client also closes its transport.
+    /// Nothing to do: a plain client's transport closes for the same reason as its connection.
     fn connection_ended(&self) {}
 }

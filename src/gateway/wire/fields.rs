@@ -15,7 +15,7 @@ use crate::domain::{Code, Limits, Refusal};
 #[serde(transparent)]
 pub(super) struct Name<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-/// A JSON object whose values are not parsed yet.
+/// A JSON object with values that are not parsed yet.
 ///
 /// A field that is `null` counts as absent, unknown fields are ignored, and the last of several
 /// fields with the same name counts. A request reads only a few fields, so a list is faster than a

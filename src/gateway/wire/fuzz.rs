@@ -332,8 +332,8 @@ fn fuzz_broadcasts() {
             Ok(message) => message,
             Err(refusal) => return Some(refusal.code.as_str().into()),
         };
-        // It is delivered unchanged, in a frame that every JSON parser accepts and whose type is
-        // not reserved by the protocol.
+        // It is delivered unchanged, in a frame that every JSON parser accepts, and with a type that
+        // is not reserved by the protocol.
         let entry = Entry {
             seq: 1,
             epoch: Epoch::trusted("e"),

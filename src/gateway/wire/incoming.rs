@@ -15,7 +15,7 @@ pub struct RawEvent<'a> {
 
 enum Payload<'a> {
     Missing,
-    /// JSON that has not been looked at.
+    /// JSON that is not parsed yet.
     Json(&'a RawValue),
     /// An object that was checked and split in the pass that found the event's name.
     Fields(Fields<'a>),
@@ -27,7 +27,7 @@ impl<'a> RawEvent<'a> {
         Self { name, payload }
     }
 
-    /// An event whose payload passed [`Fields::check`].
+    /// An event with a payload that passed [`Fields::check`].
     pub(super) fn with_fields(name: Cow<'a, str>, fields: Fields<'a>) -> Self {
         let payload = Payload::Fields(fields);
         Self { name, payload }

@@ -151,7 +151,8 @@ pub(super) fn write_message(entry: &Entry, out: &mut String) {
         "\",",
     ]);
     // A record is a JSON object in UTF-8. Its fields follow the ones above in the same object, so
-    // its opening brace is left out. For a damaged record only `}` is appended: the object is invalid JSON then.
+    // its opening brace is left out. For a damaged record only `}` is appended: the object is
+    // invalid JSON then.
     out.push_str(
         std::str::from_utf8(&entry.record)
             .ok()
