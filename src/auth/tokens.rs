@@ -301,7 +301,6 @@ impl Verifier {
 }
 
 /// `exp` without the fraction of a second.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn whole_seconds(exp: &serde_json::Number) -> u64 {
     if let Some(exp) = exp.as_u64() {
         return exp;

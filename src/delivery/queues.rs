@@ -150,7 +150,6 @@ impl Queues {
     /// The queue of the worker that owns the room or user.
     fn queue_of(&self, id: &impl Hash) -> &WorkerQueue {
         // The remainder is below the number of workers, so the narrowing loses nothing.
-        #[allow(clippy::cast_possible_truncation)]
         let index = (self.hasher.hash_one(id) % self.workers.len() as u64) as usize;
         &self.workers[index]
     }

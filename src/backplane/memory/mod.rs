@@ -81,8 +81,8 @@ pub fn embedded(limits: BackplaneLimits) -> Backplane {
 /// The rooms or users behind one lock, and their running graces.
 struct Shard<K, V> {
     entries: HashMap<K, V>,
-    /// When to check whether a user's grace has ended, for which room or user. An element whose
-    /// grace was ended or prolonged meanwhile has no effect.
+    /// When to check whether a user's grace has ended, for which room or user. An element has
+    /// no effect if the grace was ended or prolonged meanwhile.
     graces: Vec<(Instant, K, UserId)>,
 }
 
