@@ -127,8 +127,6 @@ impl UserFeed {
             _ => read,
         };
         (request.on_watched)(&status);
-        // Directly after it, so that a later fault is never reported as a refusal of this request.
-        let _ = request.done.send(Ok(()));
         request
             .outlet
             .deliver(&SharedEvent::new(Event::OnlineStatus {
@@ -140,6 +138,8 @@ impl UserFeed {
             version: status.version,
         };
         self.watchers.insert(watcher.outlet.conn().clone(), watcher);
+        // After the delivery: when `Delivery::watch` returns, the outlet has the current status.
+        let _ = request.done.send(Ok(()));
         if self.cursor.position().is_none() {
             self.cursor.set_position(status);
             self.apply_held(context);

@@ -46,10 +46,11 @@ local key_of, known = {}, {}
 local send_keys = {}
 local at = FIRST_ROOM
 while ARGV[at] do
-  local prefix = key(ARGV[at], SENDS, ARGV[at + 1]) .. ':'
   local last = at + 3 + 2 * ARGV[at + 3]
+  local prefix
   for i = at + 4, last, 2 do
     if ARGV[i] ~= '' then
+      prefix = prefix or key(ARGV[at], SENDS, ARGV[at + 1]) .. ':'
       local send_key = prefix .. sub(ARGV[i], 37)
       key_of[i] = send_key
       send_keys[#send_keys + 1] = send_key
@@ -96,6 +97,7 @@ end
 local function append(ctx, at, last, new, key_of, known, reply, head)
   local tag, room, permanent = ARGV[at], ARGV[at + 1], ARGV[at + 2] == 'P'
   local log, channel = key(tag, LOG, room), key(tag, CHANNEL, room)
+  local numbering = key(tag, NUMBERING, room)
   local epoch, seq, must_renew, position_end
   if new ~= '0' then
     local _, last_renewal
@@ -103,7 +105,7 @@ local function append(ctx, at, last, new, key_of, known, reply, head)
     must_renew = last_renewal ~= renewal
     -- The numbering advances for all messages at once. This is the first write: a Redis without
     -- memory refuses it before anything has changed.
-    seq = call('HINCRBY', key(tag, NUMBERING, room), 's', new) - new
+    seq = call('HINCRBY', numbering, 's', new) - new
     reply[head] = epoch
     position_end = ' ' .. epoch .. ' ' .. time
   end
@@ -118,7 +120,7 @@ local function append(ctx, at, last, new, key_of, known, reply, head)
       if must_renew then
         call('PEXPIRE', log, int(history_ms + period_ms))
         renew_numbering(ctx, tag, room, permanent)
-        call('HSET', key(tag, NUMBERING, room), 'x', renewal)
+        call('HSET', numbering, 'x', renewal)
         must_renew = false
       end
       if send_key then
