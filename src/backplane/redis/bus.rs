@@ -19,10 +19,10 @@ use super::{Node, RedisSettings, frame};
 use crate::backplane::{Bus, BusSink, BusTopic, Result, Typing};
 use crate::domain::UserId;
 
-/// At how many checks in a row, beginning with the one that finds the move, the topics of a moved
-/// slot are subscribed again. A server may accept a subscription for
-/// a slot that it is about to lose, and end it silently when it learns of that: so it is repeated
-/// until all servers must agree.
+/// The number of checks in a row at which the topics of a moved slot are subscribed again, beginning
+/// with the check that finds the move. A server may accept a subscription for a slot that it is
+/// about to lose, and end it silently when it learns of that: so the subscription is repeated until
+/// all servers must agree.
 const RENEWALS_PER_MOVE: u8 = 3;
 
 /// The server of a partition's slot at the last check.

@@ -3,10 +3,10 @@
 //! A kind costs no space: its letter is the name of the stream field that holds the record (in lower
 //! case), and the first byte of the bus frame (in upper case).
 //!
-//! A letter must never be reused for another kind. Not available are `e` and `t` (other fields of a
-//! stream entry; `T` is also a frame that isn't an entry), `r` (the field of a message in releases before kinds existed), and `c`, `d` and
-//! `s` (frames that aren't entries). A letter that this release doesn't know is
-//! [`EntryKind::Unknown`].
+//! A letter must never be reused for another kind. These letters are not available: `e` and `t`
+//! (other fields of a stream entry), `r` (the field of a message in releases before kinds existed),
+//! and `c`, `d`, `s` and `t` (frames that aren't entries). A letter that this release doesn't know
+//! is [`EntryKind::Unknown`].
 
 use crate::backplane::EntryKind;
 
