@@ -13,6 +13,7 @@ mod presence;
 mod redis_chaos;
 mod redis_cluster;
 mod redis_data;
+mod redis_entry_kinds;
 mod redis_faults;
 mod redis_nodes;
 mod redis_rate_limiter;
