@@ -23,14 +23,11 @@ use crate::gateway::access::Access;
 use crate::gateway::connections::Connections;
 use crate::gateway::http::{self, CallerRateLimiter, HttpState};
 use crate::gateway::socketio::Gateway;
-use crate::gateway::websocket::PlainWebSocket;
+use crate::gateway::websocket::{MIN_MEAN_FRAME_BYTES, PlainWebSocket};
 use crate::server::admission::Admission;
 use crate::server::tls::Tls;
 use crate::server::{Listener, Timeouts, register_stream_types};
 
-/// The least average size of the frames of a full outbox, in bytes: so the memory for the frames
-/// stays within twice the bytes that they carry.
-const MEAN_FRAME_BYTES: usize = 64;
 /// How often the certificate's files are checked for a change.
 const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// TCP connections that may be open at once on the additional listener for `/metrics`.
@@ -161,7 +158,7 @@ async fn connect_backplane(config: &Config) -> Result<Backplane, redis::StartErr
 fn engine_io(config: &Config) -> Control {
     let control = Control::new(engineioxide::Limits {
         outbox_bytes: config.connections.outbox_bytes,
-        outbox_frames: config.connections.outbox_bytes / MEAN_FRAME_BYTES,
+        outbox_frames: config.connections.outbox_bytes / MIN_MEAN_FRAME_BYTES,
         write_timeout: config.connections.write_timeout,
         ..engineioxide::Limits::default()
     });

@@ -34,9 +34,10 @@ impl ClientAddress {
 pub struct TrustedProxies(Vec<IpNet>);
 
 /// An entry of a list of networks that is neither an address nor a network.
+/// Without the entry, because a secret may have been put there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither an IP address nor a network such as 10.0.0.0/8")]
-pub struct BadNetwork(String);
+#[error("an entry is neither an IP address nor a network such as 10.0.0.0/8")]
+pub struct BadNetwork;
 
 impl FromStr for TrustedProxies {
     type Err = BadNetwork;
@@ -57,7 +58,7 @@ fn parse_network(entry: &str) -> Result<IpNet, BadNetwork> {
     }
     match entry.parse::<IpAddr>() {
         Ok(address) => Ok(address.to_canonical().into()),
-        Err(_) => Err(BadNetwork(entry.to_owned())),
+        Err(_) => Err(BadNetwork),
     }
 }
 

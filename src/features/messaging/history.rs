@@ -76,7 +76,10 @@ impl Messaging {
             // Clients don't get a newer node's entries. A page with nothing else is skipped: its
             // reader could not ask for the page after it.
             entries.retain(|entry| entry.kind == EntryKind::Message);
-            if let (true, true, Some(next)) = (entries.is_empty(), has_more, next) {
+            if entries.is_empty()
+                && has_more
+                && let Some(next) = next
+            {
                 window = next;
                 page = limit.max(SKIP_PAGE);
                 continue;

@@ -41,7 +41,7 @@ pub use outbox::Outbox;
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// A full outbox holds at most one frame for each so many bytes, so that the memory for the frames
 /// themselves stays within twice their bytes.
-const MIN_MEAN_FRAME_BYTES: usize = 64;
+pub(crate) const MIN_MEAN_FRAME_BYTES: usize = 64;
 /// The size of the buffer that a client's messages are read into.
 const READ_BUFFER_BYTES: usize = 2048;
 
