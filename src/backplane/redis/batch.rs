@@ -173,7 +173,8 @@ impl Appends {
         match outcomes {
             Ok(outcomes) => {
                 for (reply, outcome) in replies.zip(outcomes) {
-                    let outcome = outcome.map_err(|text| self.link.partial_fault(&text).into());
+                    let outcome =
+                        outcome.map_err(|text| self.link.partial_fault(partition, &text).into());
                     let _ = reply.send(outcome);
                 }
                 Ok(())
@@ -213,7 +214,7 @@ impl Appends {
             rooms.push(messages.iter().map(|message| message.id).collect());
             let first = &mut messages[0];
             args.extend([
-                first.partition.tag().into(),
+                Value::String(self.link.keys.tag(first.partition).clone()),
                 std::mem::take(&mut first.room).into(),
                 messages.len().to_string().into(),
             ]);

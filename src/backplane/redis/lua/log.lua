@@ -1,5 +1,5 @@
--- Shared by the scripts about a room's log. A room is given by the hash tag of its partition,
--- because append.lua serves rooms of several partitions in one call, and by its name in base64url.
+-- Shared by the scripts about a room's log. A room is given by the tag of its partition, because
+-- append.lua serves rooms of several partitions in one call, and by its name in base64url.
 --
 -- m:<room>  hash, the room's numbering: e epoch, s last seq, r replid, 1 to 8 the previous epochs
 --           (newest first, each as 'epoch seq' with the seq at which it ended), v version of the
@@ -7,7 +7,7 @@
 -- h:<room>  stream, the log. Ids are seq-0. Fields: e epoch, t time, then the record under the
 --           letter of the entry's kind: m message (r in entries of earlier releases); other letters
 --           are kinds of later releases
-local NUMBERING, LOG, CHANGES, MEMBERS, CHANNEL = 'm:', 'h:', 'p:', 'u:', 'r:'
+local NUMBERING, LOG, CHANGES, MEMBERS = 'm:', 'h:', 'p:', 'u:'
 
 -- The names that an append needs, in one call: the room's numbering, its log and its channel.
 local function room_keys(tag, room)
