@@ -311,7 +311,9 @@ def run(binary, folder, stack):
     front.names.hosts = [node.host for node in [*rest, joining]]
 
     def reached():
-        client = ChatClient(front.url, f"fourth-{len(clients)}", ["polling", "websocket"], page=True)
+        client = ChatClient(
+            front.url, f"fourth-{len(clients)}", ["polling", "websocket"], page=True
+        )
         clients.append(client)
         eventually(f"{client.name} joined", lambda: client.has("(joined)"))
         return joining.clients() > 0

@@ -106,7 +106,9 @@ class Keys(unittest.TestCase):
 
     def test_deploy_sh_puts_every_secret_into_the_kubernetes_secret(self):
         script = (ROOT / "scripts/deploy.sh").read_text()
-        self.assertEqual(set(re.search(r"readonly SECRETS=\((.*?)\)", script, re.S)[1].split()), SECRETS)
+        self.assertEqual(
+            set(re.search(r"readonly SECRETS=\((.*?)\)", script, re.S)[1].split()), SECRETS
+        )
 
     def test_kubernetes_sets_only_known_keys_and_takes_secrets_from_the_secret(self):
         for name in ("base.yaml", "overlays-production.yaml"):
@@ -309,13 +311,22 @@ class Shapes(unittest.TestCase):
             )
 
         self.assertTrue(all(reachable(a) for a in ("93.184.215.14", "2606:2800:21f::1")))
-        inner = ("10.1.2.3", "172.20.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254", "fd00::1")
+        inner = (
+            "10.1.2.3",
+            "172.20.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "169.254.169.254",
+            "fd00::1",
+        )
         self.assertFalse([address for address in inner if reachable(address)])
 
     def test_files_that_settings_name_can_be_in_the_pods(self):
         pod = one(rendered("base.yaml"), "Deployment")["spec"]["template"]["spec"]
         self.assertEqual(pod["containers"][0]["volumeMounts"][0]["mountPath"], "/etc/hubbub")
-        self.assertEqual(pod["volumes"][0]["secret"], {"secretName": "hubbub-files", "optional": True})
+        self.assertEqual(
+            pod["volumes"][0]["secret"], {"secretName": "hubbub-files", "optional": True}
+        )
 
     def test_a_roll_out_keeps_full_capacity_and_the_autoscaler_owns_the_replica_count(self):
         spec = one(rendered("base.yaml"), "Deployment")["spec"]

@@ -13,7 +13,7 @@ import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FAKE_DOCKER = '''#!/usr/bin/env python3
+FAKE_DOCKER = """#!/usr/bin/env python3
 import json, os, pathlib, re, sys
 state_file = pathlib.Path(os.environ["FAKE_STATE"])
 state = json.loads(state_file.read_text())
@@ -45,7 +45,7 @@ match arguments:
     case _:
         sys.exit(f"fake docker: {arguments}")
 state_file.write_text(json.dumps(state))
-'''
+"""
 
 
 class DeployCompose(unittest.TestCase):
@@ -57,7 +57,14 @@ class DeployCompose(unittest.TestCase):
         docker.write_text(FAKE_DOCKER)
         docker.chmod(0o755)
         self.state_file = self.folder / "state.json"
-        start = {"settings": "s1", "image": "i1", "nodes": {}, "made": 0, "counts": [], "updated": []}
+        start = {
+            "settings": "s1",
+            "image": "i1",
+            "nodes": {},
+            "made": 0,
+            "counts": [],
+            "updated": [],
+        }
         self.state_file.write_text(json.dumps(start))
 
     def change(self, **changes):

@@ -257,7 +257,10 @@ class FrontTest(unittest.TestCase):
         self.front.names.hosts = [node.host for node in self.nodes]
 
         def all_four_are_used():
-            return {self.whole_session(Client(self.front, jar=True, Sec_Fetch_Site="same-origin")) for _ in range(40)} == set("abcd")
+            return {
+                self.whole_session(Client(self.front, jar=True, Sec_Fetch_Site="same-origin"))
+                for _ in range(40)
+            } == set("abcd")
 
         eventually("all four nodes are used", all_four_are_used)
         # A session with a cookie is not moved by a change of the number of nodes.
@@ -345,7 +348,8 @@ class FrontTest(unittest.TestCase):
         client = Client(self.front, jar=True)
         client.handshake()
         self.assertRegex(
-            client.set_cookie, r"^hubbub_node=1(28|29|30); Path=/socket\.io/; HttpOnly; SameSite=Lax$"
+            client.set_cookie,
+            r"^hubbub_node=1(28|29|30); Path=/socket\.io/; HttpOnly; SameSite=Lax$",
         )
         client = Client(self.front, jar=True, X_Forwarded_Proto="https")
         client.handshake()
