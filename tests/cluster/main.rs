@@ -17,6 +17,7 @@ mod program;
 mod property;
 mod rest;
 mod secrets;
+mod settings;
 mod slow;
 mod storm;
 mod tls;
