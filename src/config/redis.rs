@@ -15,7 +15,7 @@ const SCHEMES: [&str; 6] = [
     "rediss-cluster://",
 ];
 
-const URL: Key = Key {
+pub(super) const URL: Key = Key {
     name: "REDIS_URL",
     summary: "Redis as one URL; takes precedence over the three keys below.",
     help: "`redis://`, `redis-sentinel://` or `redis-cluster://` (Redis 7); with TLS `rediss://`, \

@@ -21,12 +21,13 @@ use axum::response::Response;
 use engineioxide::WriteScheduler;
 use parking_lot::Mutex;
 
-use super::connections::{Connection, Connections, OutboxThresholds};
+use super::connections::{
+    Connection, Connections, HandshakeOrigin, OutboxThresholds, TransportLabels,
+};
 use super::wire::{Envelope, Resumed, ServerEvent, to_json};
 use crate::auth::Identity;
 use crate::delivery::{JoinOutcome, ReplayFrom};
 use crate::domain::{Code, Refusal};
-use crate::server::ClientAddress;
 use crate::server::admission::ConnectionSlot;
 use crate::telemetry::meter::Counter;
 use outbox::OutboxLimits;
@@ -44,6 +45,11 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const MIN_MEAN_FRAME_BYTES: usize = 64;
 /// The size of the buffer that a client's messages are read into.
 const READ_BUFFER_BYTES: usize = 2048;
+/// The transport in the log.
+const LABELS: TransportLabels = TransportLabels {
+    transport: "websocket",
+    protocol: "plain",
+};
 
 /// Settings of plain WebSockets.
 #[derive(Debug, Clone)]
@@ -125,6 +131,12 @@ impl PlainWebSocket {
         &self.counters
     }
 
+    /// The connections of the clients, and those of all other clients of this node.
+    #[must_use]
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
     /// The number of clients.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -152,7 +164,7 @@ impl PlainWebSocket {
         self: &Arc<Self>,
         identity: Identity,
         params: ConnectParams,
-        client: Option<ClientAddress>,
+        origin: &HandshakeOrigin,
         slot: ConnectionSlot,
     ) -> Result<AdmittedClient, Refusal> {
         let outbox_bytes = self.connections.outbox_bytes();
@@ -166,7 +178,7 @@ impl PlainWebSocket {
             thresholds: OutboxThresholds::of(outbox_bytes),
             slot,
         });
-        let connection = self.connections.open(transport.clone(), client);
+        let connection = self.connections.open(transport.clone(), origin.client);
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         self.outboxes.lock().insert(number, outbox.clone());
         // From here on, dropping it releases everything that the client takes up.
@@ -193,6 +205,8 @@ impl PlainWebSocket {
             Err(refusal) => return Err(refusal),
         }
         self.counters.opened.add(1);
+        connection.log_opened(origin, LABELS);
+        connection.log_authenticated("handshake");
         Ok(admitted)
     }
 }
@@ -262,7 +276,9 @@ impl AdmittedClient {
             timeouts,
         );
         let status = task.run().await;
-        tracing::debug!(conn = %self.connection.id(), ?status, "plain connection ended");
+        if let Some(status) = status {
+            self.connection.set_end_reason(status.into());
+        }
         match status {
             Some(CloseStatus::Slow) => counters.slow_consumers.add(1),
             Some(CloseStatus::Idle) => counters.idle.add(1),

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
 
-use super::super::{HttpState, SharedState};
+use super::super::{HttpState, SharedState, handshake_origin};
 use crate::auth::{Credentials, Identity};
 use crate::delivery::ReplayFrom;
 use crate::domain::{Code, Epoch, Refusal, UserId, Username};
@@ -25,8 +25,8 @@ pub(in crate::gateway::http) async fn open(
 ) -> Result<Response, Refusal> {
     state.check_ready()?;
     let (mut parts, _) = request.into_parts();
-    let client = parts.extensions.get().copied();
-    let slot = state.admission.admit(client)?;
+    let origin = handshake_origin(&parts.extensions);
+    let slot = state.admission.admit(origin.client)?;
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let identity = if state.access.authenticator.needs_token() {
         identify_by_token(&state, &parts.headers, &query).await?
@@ -37,7 +37,7 @@ pub(in crate::gateway::http) async fn open(
     let upgrade = upgrade(&mut parts).await?;
     let admitted = state
         .plain_websockets
-        .open(identity, params, client, slot)
+        .open(identity, params, &origin, slot)
         .await?;
     Ok(admitted.begin(upgrade))
 }
