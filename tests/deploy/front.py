@@ -11,15 +11,19 @@ HUBBUB_NGINX, if set, is the nginx to test instead of the installed one.
 As a program, `front.py OUTPUT` writes a rendered nginx.conf for `nginx -t`.
 """
 
+import contextlib
 import os
 import pathlib
 import re
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NGINX = os.environ.get("HUBBUB_NGINX", "nginx")
@@ -73,19 +77,21 @@ class Names:
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self):
-        while True:
-            try:
+        # Until stop() closes the socket.
+        with contextlib.suppress(OSError):
+            while True:
                 query, client = self.socket.recvfrom(512)
-            except OSError:
-                return
-            end = query.index(b"\0", 12) + 5
-            wants_ipv4 = query[end - 4 : end - 2] == b"\0\1"
-            hosts = self.hosts if wants_ipv4 else []
-            answer = query[:2] + struct.pack(">5H", 0x8580, 1, len(hosts), 0, 0) + query[12:end]
-            for host in hosts:
-                # A pointer to the name in the question, type A, class IN, TTL 1 s, 4 bytes.
-                answer += struct.pack(">HHHIH", 0xC00C, 1, 1, 1, 4) + socket.inet_aton(host)
-            self.socket.sendto(answer, client)
+                self.socket.sendto(self.answer(query), client)
+
+    def answer(self, query):
+        end = query.index(b"\0", 12) + 5
+        wants_ipv4 = query[end - 4 : end - 2] == b"\0\1"
+        hosts = self.hosts if wants_ipv4 else []
+        answer = query[:2] + struct.pack(">5H", 0x8580, 1, len(hosts), 0, 0) + query[12:end]
+        for host in hosts:
+            # A pointer to the name in the question, type A, class IN, TTL 1 s, 4 bytes.
+            answer += struct.pack(">HHHIH", 0xC00C, 1, 1, 1, 4) + socket.inet_aton(host)
+        return answer
 
     def stop(self):
         self.socket.close()
@@ -172,9 +178,19 @@ class Front:
                 "nginx listens", lambda: listening(self.port) or self.process.poll() is not None
             )
             assert self.process.poll() is None, (self.folder / "nginx.log").read_text()
+            # nginx listens before it has resolved the name, and until then answers 502.
+            for path in ("/health", "/socket.io/?EIO=4&transport=polling&sid=none"):
+                eventually("nginx has resolved the nodes", lambda: self.status(path) != 502)
         except BaseException:
             self.stop()
             raise
+
+    def status(self, path):
+        try:
+            context = ssl._create_unverified_context() if self.url.startswith("https") else None
+            return urllib.request.urlopen(self.url + path, timeout=10, context=context).status
+        except urllib.error.HTTPError as error:
+            return error.code
 
     def access_log(self):
         return (self.folder / "access.log").read_text()

@@ -144,6 +144,9 @@ class FrontTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.front = Front(folder.name, [node.host for node in self.nodes], self.nodes[0].port)
         self.addCleanup(self.front.stop)
+        # Without the requests by which the front found out that nginx is ready.
+        for node in self.nodes:
+            node.seen.clear()
 
     def add_node(self, name):
         """Starts a fake node at the next address, on the port of the first one."""
