@@ -11,8 +11,9 @@ use crate::socket::DisconnectReason;
 /// How the transport is closed with the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CloseMode {
-    /// A waiting poll is answered with status 400, a WebSocket gets a close frame. Clients
-    /// reconnect.
+    /// A waiting poll is answered with status 400, a WebSocket ends without a close frame. Clients
+    /// reconnect: at once, because they see a lost connection. To a close frame the Java clients
+    /// do not react at all, and would notice the end only when a heartbeat is missing.
     Refuse,
     /// The client has closed the session: a waiting poll is answered with a noop.
     Noop,
