@@ -138,6 +138,28 @@ async fn a_body_beyond_the_limit_is_not_read() {
 }
 
 #[tokio::test]
+async fn an_empty_sid_is_admitted_as_a_new_session() {
+    let node = node(&[("MAX_CONNECTIONS", "1")]).await;
+    let address = node.address(0);
+    let session = Polling::open(address, "EIO=4&transport=polling&sid=").await;
+    for query in ["sid=", "sid", "sid=&sid="] {
+        let path = format!("/socket.io/?EIO=4&transport=polling&{query}");
+        let refused = request(address, "GET", &path, "", b"").await;
+        assert_eq!(refused.status, 503, "{query}: {refused:?}");
+        let query = format!("EIO=4&transport=websocket&{query}");
+        let (_, refused) = Raw::upgrade(address, &query, "").await;
+        assert_eq!(refused.status, 503, "{query}: {refused:?}");
+    }
+    // Together with an id it opens no session that admission has not seen.
+    let path = format!("/socket.io/?{}&sid=", session.query);
+    assert_eq!(request(address, "POST", &path, "", b"6").await.body, "ok");
+    let path = "/socket.io/?EIO=4&transport=polling&sid=AAAAAAAAAAAAAAAA&sid=";
+    assert_eq!(request(address, "GET", path, "", b"").await.status, 400);
+    assert_eq!(metric(address, "hubbub_connections").await, 1);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn half_a_million_packets_in_one_body_do_not_delay_other_clients() {
     let node = node(&[]).await;
     let address = node.address(0);
@@ -263,7 +285,6 @@ async fn guessed_session_ids_are_refused() {
     for guess in [
         similar.as_str(),
         &sid.to_lowercase().to_uppercase(),
-        "",
         "AAAAAAAAAAAAAAAA",
         "../../etc/passwd",
         &"A".repeat(20_000),

@@ -1,0 +1,88 @@
+//! The bytes of clients in use that differ from those of the JavaScript client.
+#![allow(clippy::unwrap_used)] // an unwrap in a test is an assertion
+
+mod server;
+
+use server::{Server, open};
+
+/// Opens a polling session. `query` has no `sid` yet; the returned one has it.
+async fn polling(server: &Server, query: &str) -> String {
+    let response = server.get(query).await;
+    assert_eq!(response.status, 200, "{query}: {response:?}");
+    let start = response.text().find('0').unwrap();
+    // The length in front of a packet of Engine.IO 3 may contain a 0.
+    let packet = match response.text().split_once(':') {
+        Some((length, packet)) if length.parse::<usize>().is_ok() => packet,
+        _ => &response.text()[start..],
+    };
+    let sid = open(packet)["sid"].as_str().unwrap().to_owned();
+    format!("{query}&sid={sid}")
+}
+
+/// socket.io-client-swift up to 15.2 never sends `EIO`.
+#[tokio::test]
+async fn a_query_without_eio_is_protocol_3_on_polling() {
+    let server = Server::calm().await;
+    let query = polling(&server, "transport=polling&b64=1").await;
+    assert_eq!(server.post(&query, "6:4hello").await.text(), "ok");
+    assert_eq!(server.get(&query).await.text(), "6:4hello");
+    // The session is one of protocol 3, and may name it.
+    let named = format!("EIO=3&{query}");
+    assert_eq!(server.post(&named, "2:4x").await.text(), "ok");
+    let mut client = server
+        .websocket(&query.replace("polling", "websocket"))
+        .await;
+    client.send("2probe").await;
+    assert_eq!(client.text().await, "3probe");
+    client.send("5").await;
+    assert_eq!(client.text().await, "4x");
+}
+
+#[tokio::test]
+async fn a_query_without_eio_is_protocol_3_on_websocket() {
+    let server = Server::calm().await;
+    let mut client = server.websocket("transport=websocket").await;
+    assert!(client.text().await.starts_with('0'));
+    // In protocol 3 the client pings.
+    client.send("2").await;
+    assert_eq!(client.text().await, "3");
+}
+
+#[tokio::test]
+async fn a_wrong_eio_and_the_wrong_protocol_for_a_session_are_refused() {
+    let server = Server::calm().await;
+    for eio in ["2", "5", "x", "", "3.0", "33"] {
+        for transport in ["polling", "websocket"] {
+            let query = format!("EIO={eio}&transport={transport}");
+            let response = server.get(&query).await;
+            assert_eq!((response.status, response.code()), (400, 5), "{query}");
+        }
+    }
+    let query = polling(&server, "EIO=4&transport=polling").await;
+    let without = query.strip_prefix("EIO=4&").unwrap();
+    assert_eq!(server.post(without, "1:6").await.status, 400);
+    assert_eq!(server.post(&query, "6").await.text(), "ok");
+}
+
+#[tokio::test]
+async fn an_empty_sid_counts_as_none() {
+    let server = Server::calm().await;
+    for sid in ["sid=", "sid", "sid=&sid="] {
+        let response = server.get(&format!("EIO=4&transport=polling&{sid}")).await;
+        assert_eq!(response.status, 200, "{sid}: {response:?}");
+        let mut client = server
+            .websocket(&format!("EIO=4&transport=websocket&{sid}"))
+            .await;
+        assert!(client.text().await.starts_with('0'), "{sid}");
+    }
+    let opened = server.control.counters().opened;
+    // An empty value beside a session's id does not open another session.
+    let query = polling(&server, "EIO=4&transport=polling").await;
+    assert_eq!(
+        server.post(&format!("{query}&sid="), "6").await.text(),
+        "ok"
+    );
+    assert_eq!(server.control.counters().opened, opened + 1);
+    let response = server.post("EIO=4&transport=polling&sid=", "6").await;
+    assert_eq!((response.status, response.code()), (400, 2));
+}
