@@ -3,6 +3,7 @@
 
 mod server;
 
+use engineioxide::Frame;
 use server::{Server, open};
 
 /// Opens a polling session. `query` has no `sid` yet; the returned one has it.
@@ -85,4 +86,45 @@ async fn an_empty_sid_counts_as_none() {
     assert_eq!(server.control.counters().opened, opened + 1);
     let response = server.post("EIO=4&transport=polling&sid=", "6").await;
     assert_eq!((response.status, response.code()), (400, 2));
+}
+
+/// The .NET client and elephant.io send `5` as the first packet of the WebSocket.
+#[tokio::test]
+async fn an_upgrade_without_a_probe_moves_the_session_to_the_websocket() {
+    for (eio, payload) in [("EIO=4&", "4posted"), ("EIO=3&", "7:4posted")] {
+        let mut server = Server::calm().await;
+        let query = polling(&server, &format!("{eio}transport=polling")).await;
+        let handle = server.connected().await;
+        assert_eq!(server.post(&query, payload).await.text(), "ok");
+        handle.send(&Frame::text("queued"));
+        let mut client = server
+            .websocket(&query.replace("polling", "websocket"))
+            .await;
+        client.send("5").await;
+        client.send("4sent").await;
+        for expected in ["4posted", "4queued", "4sent"] {
+            assert_eq!(client.text().await, expected, "{eio}");
+        }
+        assert_eq!(server.get(&query).await.status, 400, "the poll must stop");
+        assert_eq!(server.control.counters().upgrades, 1);
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_without_a_probe_releases_a_waiting_poll() {
+    let mut server = Server::calm().await;
+    let query = polling(&server, "EIO=4&transport=polling").await;
+    server.connected().await;
+    let (poll, client) = tokio::join!(server.get(&query), async {
+        let mut client = server
+            .websocket(&query.replace("polling", "websocket"))
+            .await;
+        client.send("5").await;
+        client.send("4hello").await;
+        assert_eq!(client.text().await, "4hello");
+        client
+    });
+    // The poll may also have arrived after the upgrade.
+    assert!(matches!((poll.status, poll.text()), (200, "6")) || poll.status == 400);
+    drop(client);
 }
