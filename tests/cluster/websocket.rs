@@ -62,6 +62,25 @@ async fn a_token_is_accepted_from_header_subprotocol_and_query() {
     cluster.stop().await;
 }
 
+/// A browser fails a connection that offered subprotocols if none of them is chosen.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offered_subprotocol_is_chosen() {
+    let cluster = Cluster::alone(&[]).await;
+    for (offered, chosen) in [
+        ("chat.v1", "chat.v1"),
+        ("xml, json", "xml"),
+        ("json, bearer, token", "bearer"),
+    ] {
+        // The library fails the connection, too.
+        let headers = [("sec-websocket-protocol", offered)];
+        let client = Plain::with(cluster.address(0), "user_id=ann", &headers).await;
+        assert_eq!(client.unwrap().answered["sec-websocket-protocol"], chosen);
+    }
+    let client = Plain::connect(cluster.address(0), "ann").await;
+    assert!(!client.answered.contains_key("sec-websocket-protocol"));
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_valid_token_the_upgrade_is_refused() {
     let cluster = Cluster::alone(&[("JWT_SECRET", SECRET)]).await;

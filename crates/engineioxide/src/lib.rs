@@ -43,7 +43,7 @@ pub use frame::Frame;
 pub use handle::{Intercept, SendOutcome, SessionHandle};
 pub use scheduler::{Scheduled, WriteScheduler, yield_slice};
 pub use socket::{DisconnectReason, Socket};
-pub use websocket::Link;
+pub use websocket::{Link, first_subprotocol};
 
 /// Compiles the example of the README.
 #[cfg(doctest)]

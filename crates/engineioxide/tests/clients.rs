@@ -4,7 +4,9 @@
 mod server;
 
 use engineioxide::Frame;
-use server::{Server, open};
+use server::{Client, Server, open};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 /// Opens a polling session. `query` has no `sid` yet; the returned one has it.
 async fn polling(server: &Server, query: &str) -> String {
@@ -18,6 +20,37 @@ async fn polling(server: &Server, query: &str) -> String {
     };
     let sid = open(packet)["sid"].as_str().unwrap().to_owned();
     format!("{query}&sid={sid}")
+}
+
+/// A WebSocket that offers subprotocols in the given header lines. Returns the status and the
+/// subprotocol of the response.
+async fn offered(server: &Server, lines: &[&[u8]]) -> (u16, Option<String>) {
+    let mut stream = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
+    let mut head = b"GET /engine.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: x\r\n\
+        connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        .to_vec();
+    for line in lines {
+        head.extend_from_slice(b"sec-websocket-protocol: ");
+        head.extend_from_slice(line);
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    stream.write_all(&head).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let chosen: Vec<_> = answer
+        .lines()
+        .filter_map(|line| line.strip_prefix("sec-websocket-protocol: "))
+        .collect();
+    assert!(chosen.len() <= 1, "{answer}");
+    (status, chosen.first().map(|name| (*name).to_owned()))
 }
 
 /// socket.io-client-swift up to 15.2 never sends `EIO`.
@@ -127,4 +160,60 @@ async fn an_upgrade_without_a_probe_releases_a_waiting_poll() {
     // The poll may also have arrived after the upgrade.
     assert!(matches!((poll.status, poll.text()), (200, "6")) || poll.status == 400);
     drop(client);
+}
+
+#[tokio::test]
+async fn the_first_offered_subprotocol_is_chosen() {
+    let server = Server::calm().await;
+    let chosen = |name: &str| (101, Some(name.to_owned()));
+    assert_eq!(offered(&server, &[]).await, (101, None));
+    assert_eq!(offered(&server, &[b"chat"]).await, chosen("chat"));
+    assert_eq!(
+        offered(&server, &[b" v1.json , xml"]).await,
+        chosen("v1.json")
+    );
+    assert_eq!(
+        offered(&server, &[b"", b"Chat", b"xml"]).await,
+        chosen("Chat")
+    );
+    // Values that no name may have are not repeated.
+    for (malformed, expected) in [
+        (&b""[..], None),
+        (b" , ,", None),
+        (b"\"quoted\"", None),
+        (b"two words", None),
+        (b"\xff\xfe", None),
+        (b"a/b", None),
+        (b",,ok", Some("ok")),
+        (b"\xc3\xa9, ok", Some("ok")),
+        (b"bad name, ok", Some("ok")),
+    ] {
+        let expected = expected.map(str::to_owned);
+        assert_eq!(
+            offered(&server, &[malformed]).await,
+            (101, expected),
+            "{malformed:?}"
+        );
+    }
+    assert_eq!(offered(&server, &[b"\xff", b"ok"]).await, chosen("ok"));
+}
+
+#[tokio::test]
+async fn a_client_that_verifies_the_subprotocol_connects() {
+    let server = Server::calm().await;
+    for query in [
+        "EIO=4&transport=websocket",
+        "EIO=4&transport=websocket&sid=",
+    ] {
+        let url = format!("ws://{}/engine.io/?{query}", server.address);
+        let mut request = url.into_client_request().unwrap();
+        let names = "jwt, chat".parse().unwrap();
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", names);
+        // The client fails the connection when none of its subprotocols is chosen.
+        let (stream, response) = tokio_tungstenite::connect_async(request).await.unwrap();
+        assert_eq!(response.headers()["sec-websocket-protocol"], "jwt");
+        assert!(Client(stream).text().await.starts_with('0'));
+    }
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use engineioxide::WriteScheduler;
+use http::HeaderValue;
 use parking_lot::Mutex;
 
 use super::connections::{Connection, Connections, OutboxThresholds};
@@ -222,8 +223,15 @@ pub struct AdmittedClient {
 }
 
 impl AdmittedClient {
-    /// Answers the handshake and carries messages from then on.
-    pub fn begin(self, upgrade: WebSocketUpgrade) -> Response {
+    /// Answers the handshake with that subprotocol, and carries messages from then on.
+    pub fn begin(
+        self,
+        mut upgrade: WebSocketUpgrade,
+        subprotocol: Option<HeaderValue>,
+    ) -> Response {
+        if let Some(subprotocol) = subprotocol {
+            upgrade.set_selected_protocol(subprotocol);
+        }
         let settings = &self.plain.settings;
         let max_message = if self.chat {
             settings.chat_bytes
@@ -241,7 +249,6 @@ impl AdmittedClient {
         upgrade
             .write_buffer_size(WRITE_BATCH_BYTES)
             .max_write_buffer_size(max_write_buffer)
-            .protocols(["bearer"])
             .on_upgrade(|socket| self.run(socket))
     }
 

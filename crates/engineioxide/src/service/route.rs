@@ -150,11 +150,11 @@ impl<H: EngineIoHandler> Engine<H> {
             Target::New => None,
             Target::Known(session) => Some(session.id),
         };
-        let proof = websocket::check(&parts)?;
+        let handshake = websocket::check(&parts)?;
         let on_upgrade = on_upgrade.ok_or(Refusal::BadRequest)?;
         let stream = async { on_upgrade.await.ok() };
         self.websocket(stream, query.protocol, sid, parts)?;
-        Ok(ResponseFuture::ready(websocket::accept(proof)))
+        Ok(ResponseFuture::ready(websocket::accept(handshake)))
     }
 
     /// Opens a session on polling, or begins a poll or a POST of an open one.
