@@ -3,10 +3,15 @@
 
 mod server;
 
-use engineioxide::Frame;
-use server::{Client, Server, open};
+use engineioxide::{Frame, Limits};
+use server::{Client, Event, Server, calm_config, open};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+const JAVA_LINES: &str =
+    "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5\r\nejAxMjM0NTY3ODk=\n";
+const JAVA_BYTES: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 /// Opens a polling session. `query` has no `sid` yet; the returned one has it.
 async fn polling(server: &Server, query: &str) -> String {
@@ -215,5 +220,183 @@ async fn a_client_that_verifies_the_subprotocol_connects() {
         let (stream, response) = tokio_tungstenite::connect_async(request).await.unwrap();
         assert_eq!(response.headers()["sec-websocket-protocol"], "jwt");
         assert!(Client(stream).text().await.starts_with('0'));
+    }
+}
+
+/// The variants of base64 for the bytes 1, 2, 3 and 4.
+const VARIANTS: [&str; 7] = [
+    "AQIDBA==",
+    "AQIDBA",
+    "AQIDBA==\n",
+    "AQIDBA==\r\n",
+    "AQID\nBA==",
+    " AQ\tID BA ",
+    "AQIDBA=",
+];
+
+#[tokio::test]
+async fn base64_with_white_space_or_without_padding_is_decoded_on_polling() {
+    let server = Server::calm().await;
+    let v4 = polling(&server, "EIO=4&transport=polling").await;
+    let v3 = polling(&server, "EIO=3&transport=polling&b64=1").await;
+    for variant in VARIANTS {
+        assert_eq!(
+            server.post(&v4, format!("b{variant}")).await.text(),
+            "ok",
+            "{variant:?}"
+        );
+        assert_eq!(server.get(&v4).await.text(), "bAQIDBA==", "{variant:?}");
+        let body = format!("{}:b4{variant}", variant.len() + 2);
+        assert_eq!(server.post(&v3, body).await.text(), "ok", "{variant:?}");
+        assert_eq!(server.get(&v3).await.text(), "10:b4AQIDBA==", "{variant:?}");
+    }
+}
+
+#[tokio::test]
+async fn base64_in_a_text_frame_is_a_binary_message() {
+    let server = Server::calm().await;
+    for variant in VARIANTS {
+        let mut client = server.websocket("EIO=4&transport=websocket").await;
+        client.text().await;
+        client.send(&format!("b{variant}")).await;
+        assert_eq!(
+            client.next().await,
+            Some(Message::binary(vec![1, 2, 3, 4])),
+            "{variant:?}"
+        );
+        let mut client = server.websocket("EIO=3&transport=websocket&b64=1").await;
+        client.text().await;
+        client.send(&format!("b4{variant}")).await;
+        assert_eq!(
+            client.next().await,
+            Some(Message::binary(vec![4, 1, 2, 3, 4])),
+            "{variant:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn base64_in_the_lines_of_a_mime_encoder_is_decoded() {
+    let server = Server::calm().await;
+    let mut client = server.websocket("EIO=4&transport=websocket").await;
+    client.text().await;
+    client.send(&format!("b{JAVA_LINES}")).await;
+    assert_eq!(client.next().await, Some(Message::binary(JAVA_BYTES)));
+}
+
+#[tokio::test]
+async fn malformed_base64_ends_the_session() {
+    let server = Server::calm().await;
+    for (eio, malformed) in [
+        (4, "bA"),
+        (4, "bAQI*"),
+        (4, "b=AQI"),
+        (3, "b4A"),
+        (3, "b"),
+        (3, "b5AQID"),
+    ] {
+        let mut client = server
+            .websocket(&format!("EIO={eio}&transport=websocket"))
+            .await;
+        client.text().await;
+        client.send(malformed).await;
+        assert_eq!(client.closed().await, Some(1002), "{malformed}");
+        let query = polling(&server, &format!("EIO={eio}&transport=polling")).await;
+        let body = match eio {
+            4 => malformed.to_owned(),
+            _ => format!("{}:{malformed}", malformed.len()),
+        };
+        assert_eq!(server.post(&query, body).await.status, 400, "{malformed}");
+    }
+}
+
+/// Text messages of 15 kB, together `count` of them, as the body of one POST.
+fn large_body(version: u8, count: usize) -> String {
+    let packets = (0..count).map(|n| format!("4{n:05}{}", "é".repeat(7500)));
+    match version {
+        4 => packets.collect::<Vec<_>>().join("\x1e"),
+        _ => packets
+            .map(|packet| format!("{}:{packet}", packet.encode_utf16().count()))
+            .collect(),
+    }
+}
+
+/// Clients before Socket.IO 4.5, and the Java client, write everything that was emitted at once into
+/// one body.
+#[tokio::test]
+async fn a_body_may_be_four_times_as_large_as_a_packet() {
+    for version in [3, 4] {
+        let mut server = Server::start(
+            calm_config().max_payload(400_000).build(),
+            Limits {
+                outbox_bytes: 8 << 20,
+                ..Limits::default()
+            },
+        )
+        .await;
+        let query = polling(&server, &format!("EIO={version}&transport=polling")).await;
+        let body = large_body(version, 90);
+        assert!(
+            (1_300_000..1_600_000).contains(&body.len()),
+            "{}",
+            body.len()
+        );
+        let response = server.post(&query, &body).await;
+        assert_eq!((response.status, response.text()), (200, "ok"), "{version}");
+        let mut numbers = Vec::new();
+        while numbers.len() < 90 {
+            if let Event::Text(text) = server.event().await {
+                assert_eq!(text.len(), 15_005);
+                numbers.push(text[..5].parse::<usize>().unwrap());
+            }
+        }
+        assert_eq!(numbers, (0..90).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn a_packet_or_body_beyond_its_limit_is_refused() {
+    let config = || calm_config().max_payload(10_000).build();
+    let fits = "x".repeat(9_999);
+    let large = "x".repeat(10_000);
+    let v3 = |text: &str| format!("{}:4{text}", text.len() + 1);
+    let binary = |text: &str| {
+        let length = (text.len() + 1).to_string();
+        let digits = length.bytes().map(|digit| digit - b'0');
+        [vec![0], digits.collect(), vec![255, b'4'], text.into()].concat()
+    };
+    let octets = "content-type: application/octet-stream\r\n";
+    let text = "content-type: text/plain\r\n";
+    let cases: [(u8, &str, Vec<u8>, u16); 9] = [
+        (
+            4,
+            text,
+            format!("4{fits}\x1e4{fits}\x1e4{fits}").into(),
+            200,
+        ),
+        (4, text, format!("6\x1e4{large}").into(), 413),
+        (4, text, format!("4{large}\x1e6").into(), 413),
+        (4, text, format!("4{fits}\x1e").repeat(5).into(), 413),
+        (3, text, v3(&fits).repeat(3).into(), 200),
+        (3, text, format!("1:6{}", v3(&large)).into(), 413),
+        (3, octets, binary(&fits).repeat(3), 200),
+        (
+            3,
+            octets,
+            [&[0, 1, 255, b'6'], &binary(&large)[..]].concat(),
+            413,
+        ),
+        (3, octets, binary(&fits).repeat(5), 413),
+    ];
+    for (index, (version, content_type, body, status)) in cases.into_iter().enumerate() {
+        let server = Server::start(config(), Limits::default()).await;
+        let query = polling(&server, &format!("EIO={version}&transport=polling")).await;
+        let response = server.request("POST", &query, content_type, &body).await;
+        assert_eq!(response.status, status, "case {index}");
+        assert_eq!(
+            server.control.len(),
+            usize::from(status == 200),
+            "case {index}"
+        );
     }
 }

@@ -72,9 +72,8 @@ impl<S: Link> Connection<S> {
             }
             let stop = ready!(self.poll_input(cx, |_, message| {
                 packet = Some(match message {
-                    Message::Text(text) => {
-                        Incoming::parse(&text).map_err(|_| End::SendClose(PROTOCOL_ERROR))?
-                    }
+                    Message::Text(text) => Incoming::parse(&text, guard.session().protocol)
+                        .map_err(|_| End::SendClose(PROTOCOL_ERROR))?,
                     Message::Ping(_) | Message::Pong => return Ok(()),
                     Message::Close => return Err(End::SendClose(NORMAL)),
                     Message::Binary(_) => return Err(End::SendClose(PROTOCOL_ERROR)),
