@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Response;
-use engineioxide::WriteScheduler;
+use engineioxide::{PauseMonitor, WriteScheduler};
 use http::HeaderValue;
 use parking_lot::Mutex;
 
@@ -96,6 +96,7 @@ pub struct PlainWebSocket {
     settings: Settings,
     /// In which outboxes wait to be written.
     scheduler: WriteScheduler,
+    pauses: PauseMonitor,
     counters: Arc<Counters>,
     outboxes: Mutex<HashMap<u64, Arc<Outbox>>>,
     next_number: AtomicU64,
@@ -103,17 +104,19 @@ pub struct PlainWebSocket {
 
 impl PlainWebSocket {
     /// Opens its clients' connections in `connections`. Their outboxes wait in `scheduler` to be
-    /// written.
+    /// written. `pauses` detects pauses of this process, in which no client may be judged.
     #[must_use]
     pub fn new(
         connections: Arc<Connections>,
         settings: Settings,
         scheduler: WriteScheduler,
+        pauses: PauseMonitor,
     ) -> Arc<Self> {
         Arc::new(Self {
             connections,
             settings,
             scheduler,
+            pauses,
             counters: Arc::default(),
             outboxes: Mutex::default(),
             next_number: AtomicU64::new(0),
@@ -267,6 +270,7 @@ impl AdmittedClient {
             self.outbox.clone(),
             counters.clone(),
             timeouts,
+            self.plain.pauses.clone(),
         );
         let status = task.run().await;
         tracing::debug!(conn = %self.connection.id(), ?status, "plain connection ended");

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
-use engineioxide::{Str, yield_slice};
+use engineioxide::{PauseMonitor, Str, yield_slice};
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::{Instant, Sleep};
 
@@ -59,7 +59,9 @@ pub(super) struct SocketTask {
     outbox: Arc<Outbox>,
     counters: Arc<Counters>,
     timeouts: Timeouts,
-    /// When the last message came.
+    pauses: PauseMonitor,
+    /// When the last message came. After a pause of this process: a later time, see
+    /// [`Self::extend_deadlines`].
     last_received: Instant,
     /// When the client is pinged, unless a message comes before.
     ping_at: Instant,
@@ -75,6 +77,7 @@ impl SocketTask {
         outbox: Arc<Outbox>,
         counters: Arc<Counters>,
         timeouts: Timeouts,
+        pauses: PauseMonitor,
     ) -> Self {
         let now = Instant::now();
         let ping_at = now + timeouts.ping;
@@ -84,6 +87,7 @@ impl SocketTask {
             outbox,
             counters,
             timeouts,
+            pauses,
             last_received: now,
             ping_at,
             is_ping_due: false,
@@ -218,6 +222,7 @@ impl SocketTask {
         loop {
             let now = Instant::now();
             let closing = self.outbox.closing();
+            self.extend_deadlines(now);
             if let Some(status) = self.overdue(now, closing) {
                 return Poll::Ready(Due::Close(status));
             }
@@ -241,6 +246,30 @@ impl SocketTask {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(()) => self.timer.as_mut().reset(next_due),
             }
+        }
+    }
+
+    /// Deadlines that passed in a pause of this process say nothing about the client: it is pinged,
+    /// and has the time between a ping and the end of the idle time again, and the time of a write.
+    fn extend_deadlines(&mut self, now: Instant) {
+        let is_idle = now >= self.last_received + self.timeouts.idle;
+        let is_blocked = self.write.is_some_and(|write| now >= write.until);
+        if !is_idle && !is_blocked {
+            return;
+        }
+        let Some(resumed_at) = self.pauses.resumed_at(now) else {
+            return;
+        };
+        if let Some(write) = &mut self.write {
+            write.until = write.until.max(resumed_at + self.timeouts.write);
+        }
+        let silent_since = resumed_at.checked_sub(self.timeouts.ping);
+        if let Some(silent_since) = silent_since
+            && silent_since > self.last_received
+            && is_idle
+        {
+            self.last_received = silent_since;
+            self.ping_at = now;
         }
     }
 
