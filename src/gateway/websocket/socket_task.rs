@@ -16,7 +16,7 @@ use super::Counters;
 use super::close_status::CloseStatus;
 use super::outbox::{NextStep, Outbox};
 use crate::gateway::connections::{Connection, EventText};
-use crate::gateway::wire::{is_ping, pong};
+use crate::gateway::wire::{is_ping, json_text, pong};
 
 /// Messages of one client that are read before other tasks run.
 const MESSAGES_PER_SLICE: usize = 128;
@@ -134,7 +134,10 @@ impl SocketTask {
             self.counters.messages_in.add(1);
             match message {
                 Message::Text(text) => self.receive_text(&text),
-                Message::Binary(_) => return Poll::Ready(Some(CloseStatus::Binary)),
+                Message::Binary(data) => match json_text(&data) {
+                    Some(text) => self.receive_text(text),
+                    None => return Poll::Ready(Some(CloseStatus::Binary)),
+                },
                 // Pings and pongs count in the client's rates, too.
                 Message::Ping(data) => {
                     self.connection.charge_control_frame("ping", data.len());
@@ -152,7 +155,7 @@ impl SocketTask {
         Poll::Pending
     }
 
-    fn receive_text(&self, text: &Utf8Bytes) {
+    fn receive_text(&self, text: &str) {
         self.counters.bytes_in.add(text.len() as u64);
         if is_ping(text) {
             // Answered before the events in the inbox: it asks whether the server still responds.
