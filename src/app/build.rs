@@ -97,6 +97,7 @@ impl Parts {
             connections.clone(),
             config.connections.websocket.clone(),
             control.write_scheduler(),
+            control.pause_monitor(),
         );
         Ok(Self {
             backplane,

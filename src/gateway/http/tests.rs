@@ -80,7 +80,12 @@ pub(super) fn node() -> Router {
         post_limiter: CallerRateLimiter::new(Rate::default()),
         broadcast_limiter: CallerRateLimiter::new(Rate::default()),
         trusted_proxies: TrustedProxies::default(),
-        plain_websockets: PlainWebSocket::new(connections, plain, control.write_scheduler()),
+        plain_websockets: PlainWebSocket::new(
+            connections,
+            plain,
+            control.write_scheduler(),
+            control.pause_monitor(),
+        ),
         control,
         metrics: Arc::new(String::new),
     });

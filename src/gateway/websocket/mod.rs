@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Response;
-use engineioxide::WriteScheduler;
+use engineioxide::{PauseMonitor, WriteScheduler};
+use http::HeaderValue;
 use parking_lot::Mutex;
 
 use super::connections::{
@@ -101,6 +102,7 @@ pub struct PlainWebSocket {
     settings: Settings,
     /// In which outboxes wait to be written.
     scheduler: WriteScheduler,
+    pauses: PauseMonitor,
     counters: Arc<Counters>,
     outboxes: Mutex<HashMap<u64, Arc<Outbox>>>,
     next_number: AtomicU64,
@@ -108,17 +110,19 @@ pub struct PlainWebSocket {
 
 impl PlainWebSocket {
     /// Opens its clients' connections in `connections`. Their outboxes wait in `scheduler` to be
-    /// written.
+    /// written. `pauses` detects pauses of this process, in which no client may be judged.
     #[must_use]
     pub fn new(
         connections: Arc<Connections>,
         settings: Settings,
         scheduler: WriteScheduler,
+        pauses: PauseMonitor,
     ) -> Arc<Self> {
         Arc::new(Self {
             connections,
             settings,
             scheduler,
+            pauses,
             counters: Arc::default(),
             outboxes: Mutex::default(),
             next_number: AtomicU64::new(0),
@@ -236,8 +240,15 @@ pub struct AdmittedClient {
 }
 
 impl AdmittedClient {
-    /// Answers the handshake and carries messages from then on.
-    pub fn begin(self, upgrade: WebSocketUpgrade) -> Response {
+    /// Answers the handshake with that subprotocol, and carries messages from then on.
+    pub fn begin(
+        self,
+        mut upgrade: WebSocketUpgrade,
+        subprotocol: Option<HeaderValue>,
+    ) -> Response {
+        if let Some(subprotocol) = subprotocol {
+            upgrade.set_selected_protocol(subprotocol);
+        }
         let settings = &self.plain.settings;
         let max_message = if self.chat {
             settings.chat_bytes
@@ -255,7 +266,6 @@ impl AdmittedClient {
         upgrade
             .write_buffer_size(WRITE_BATCH_BYTES)
             .max_write_buffer_size(max_write_buffer)
-            .protocols(["bearer"])
             .on_upgrade(|socket| self.run(socket))
     }
 
@@ -274,6 +284,7 @@ impl AdmittedClient {
             self.outbox.clone(),
             counters.clone(),
             timeouts,
+            self.plain.pauses.clone(),
         );
         let status = task.run().await;
         if let Some(status) = status {

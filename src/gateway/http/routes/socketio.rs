@@ -35,11 +35,13 @@ pub(in crate::gateway::http) async fn admit(
     Ok(next.run(request).await)
 }
 
-/// Whether the query has `sid`. Compares it undecoded, as the Engine.IO layer does, so that both
-/// agree on the requests that ask for a new session.
+/// Whether the query has a `sid` that is not empty. Compares it undecoded, as the Engine.IO layer
+/// does, so that both agree on the requests that ask for a new session.
 fn has_sid(request: &Request) -> bool {
     let query = request.uri().query().unwrap_or_default();
-    query.split('&').any(|pair| pair.starts_with("sid="))
+    query
+        .split('&')
+        .any(|pair| pair.strip_prefix("sid=").is_some_and(|sid| !sid.is_empty()))
 }
 
 /// A parameter of the query, decoded.
