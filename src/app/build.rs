@@ -142,7 +142,7 @@ impl Parts {
             admission: self.admission.clone(),
             control: self.control.clone(),
             plain_websockets: self.plain.clone(),
-            metrics: Arc::new(move || metrics.render()),
+            metrics: Arc::new(move |format| metrics.render(format)),
         })
     }
 }

@@ -5,4 +5,5 @@
 pub(crate) mod exposition;
 pub(crate) mod log;
 pub mod meter;
+pub(crate) mod process;
 pub(crate) mod sample;

@@ -27,6 +27,7 @@ use crate::features::messaging::Messaging;
 use crate::server::TrustedProxies;
 use crate::server::admission::Admission;
 
+use crate::telemetry::exposition::MetricsFormat;
 pub use caller_rate_limiter::CallerRateLimiter;
 pub use router::{metrics_router, router};
 
@@ -51,7 +52,7 @@ pub struct HttpState {
     /// The plain WebSocket clients of this node.
     pub plain_websockets: Arc<PlainWebSocket>,
     /// Writes the text of `/metrics`.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    pub metrics: Arc<dyn Fn(MetricsFormat) -> String + Send + Sync>,
 }
 
 /// The extractor of the state.

@@ -79,7 +79,7 @@ pub(super) fn node() -> Router {
         trusted_proxies: TrustedProxies::default(),
         plain_websockets: PlainWebSocket::new(connections, plain, control.write_scheduler()),
         control,
-        metrics: Arc::new(String::new),
+        metrics: Arc::new(|_| String::new()),
     });
     router(state, &gateway)
 }
