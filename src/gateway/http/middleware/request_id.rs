@@ -6,7 +6,9 @@ use axum::response::Response;
 use http::{HeaderName, HeaderValue};
 use tracing::Instrument;
 
-use super::super::{SharedState, refusal};
+use super::super::SharedState;
+use super::super::refusal::{self, RequestFacts};
+use crate::gateway::access::bearer;
 use crate::server::Peer;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,8 +34,12 @@ pub(in crate::gateway::http) async fn assign(
         span.record("client", tracing::field::display(client.0));
         request.extensions_mut().insert(client);
     }
+    let facts = RequestFacts {
+        id: &id,
+        has_bearer: bearer(request.headers()).is_some(),
+    };
     let response = next.run(request).instrument(span).await;
-    let mut response = refusal::render(response, &id);
+    let mut response = refusal::render(response, &facts);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
