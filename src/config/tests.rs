@@ -4,7 +4,7 @@ use super::*;
 use crate::config::generated::repository_file;
 use crate::config::identity::AuthMode;
 use crate::config::key::{KeyDefault, Unit};
-use crate::gateway::access::Origins;
+use crate::gateway::origins::Origins;
 
 fn load(environment: &[(&str, &str)], dotenv: &str) -> Result<Config, ConfigError> {
     let directory = std::env::temp_dir().join(format!("hubbub-config-{}", uuid::Uuid::new_v4()));

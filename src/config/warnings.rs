@@ -10,7 +10,7 @@ use super::identity::AuthMode;
 use super::parse::is_loopback;
 use crate::backplane::redis::RedisSettings;
 use crate::domain::Rates;
-use crate::gateway::access::Origins;
+use crate::gateway::origins::Origins;
 use crate::server::TrustedProxies;
 
 /// With a shorter grace every page reload causes presence events.

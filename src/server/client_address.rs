@@ -69,7 +69,7 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.prefix_len() == 0)
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    pub(super) fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 

@@ -10,6 +10,7 @@ mod broadcast;
 mod flood;
 mod identity;
 mod order;
+mod origins;
 mod plain;
 mod presence;
 mod property;

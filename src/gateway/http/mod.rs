@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 
-use super::access::{Access, Origins};
+use super::access::Access;
+use super::origins::Origins;
 use super::websocket::PlainWebSocket;
 use crate::domain::{Code, Refusal};
 use crate::features::messaging::Messaging;

@@ -72,7 +72,7 @@ pub(super) fn node() -> Router {
             api_keys: ApiKeys::new(&["key".to_owned()]).unwrap(),
             broadcast_roles: Some(vec!["service".to_owned()]),
         },
-        origins: Origins::parse("https://app.example"),
+        origins: "https://app.example".parse().unwrap(),
         admission,
         post_limiter: CallerRateLimiter::new(Rate::default()),
         broadcast_limiter: CallerRateLimiter::new(Rate::default()),
