@@ -211,6 +211,7 @@ async fn listen(
 ) -> anyhow::Result<Listening> {
     let http = parts.http_state(config);
     let timeouts = Timeouts {
+        keep_alive: config.server.keep_alive,
         write: config.connections.write_timeout * 2,
         ..Timeouts::default()
     };
@@ -227,7 +228,11 @@ async fn listen(
     tasks.push(tokio::spawn(listener.serve(router, stopped.clone())));
     let mut metrics_address = None;
     if let Some(address) = config.server.metrics_address {
-        let listener = Listener::bind(address, METRICS_CONNECTIONS, Timeouts::default()).await?;
+        let timeouts = Timeouts {
+            keep_alive: config.server.keep_alive,
+            ..Timeouts::default()
+        };
+        let listener = Listener::bind(address, METRICS_CONNECTIONS, timeouts).await?;
         metrics_address = Some(listener.address()?);
         let router = http::metrics_router(http);
         tasks.push(tokio::spawn(listener.serve(router, stopped.clone())));

@@ -6,6 +6,7 @@ mod client_address;
 mod drain;
 #[cfg(test)]
 mod fuzz;
+mod head_timer;
 mod host;
 mod listener;
 mod metrics;

@@ -27,8 +27,8 @@ use crate::domain::{Code, Refusal};
 use crate::features::messaging::Messaging;
 use crate::server::TrustedProxies;
 use crate::server::admission::Admission;
-
 use crate::telemetry::exposition::MetricsFormat;
+
 pub use caller_rate_limiter::CallerRateLimiter;
 pub use router::{metrics_router, router};
 
