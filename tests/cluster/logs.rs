@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::plain::Plain;
 use crate::program::{Program, lines};
@@ -49,6 +51,16 @@ async fn socketio(address: SocketAddr, token: &str, request_id: &str, packets: &
     }
     socket.next().await.unwrap().unwrap();
     socket.close(None).await.unwrap();
+}
+
+/// A Socket.IO client over a WebSocket that reads nothing after the answer to its CONNECT.
+async fn connected(address: SocketAddr, query: &str) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
+    let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket{query}");
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    socket.next().await.unwrap().unwrap();
+    socket.send(Message::text("40")).await.unwrap();
+    socket.next().await.unwrap().unwrap();
+    socket
 }
 
 /// The one line that has that value at that field.
@@ -150,11 +162,7 @@ async fn the_server_s_own_reasons_for_an_end_are_named() {
         ("DRAIN_SECS", "1"),
     ];
     let (node, address) = start(&settings).await;
-    // Connects without a token and stays silent.
-    let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
-    let (mut silent, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-    silent.next().await.unwrap().unwrap();
-    silent.send(Message::text("40")).await.unwrap();
+    let _silent = connected(address, "").await;
     let ann = Plain::with(address, &format!("token={}", token("ann", SECRET)), &[])
         .await
         .unwrap();
@@ -173,9 +181,47 @@ async fn the_server_s_own_reasons_for_an_end_are_named() {
     let _cid = Plain::with(address, &format!("token={}", token("cid", SECRET)), &[])
         .await
         .unwrap();
+    let _dan = connected(address, &format!("&token={}", token("dan", SECRET))).await;
     node.terminate();
+    let closed = node.await_lines("connection closed", 4).await;
+    for user in ["cid", "dan"] {
+        assert_eq!(with(&closed, "user", user)["reason"], "draining", "{user}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_client_that_breaks_the_rules_has_a_reason_of_its_own() {
+    let settings = [
+        ("AUTH_MODE", "open"),
+        ("PING_INTERVAL_MS", "500"),
+        ("PING_TIMEOUT_MS", "500"),
+        ("RATE_EVENTS_PER_SEC", "1"),
+        ("RATE_EVENTS_BURST", "2"),
+        ("MAX_RATE_REFUSALS", "2"),
+    ];
+    let (node, address) = start(&settings).await;
+    // Answers no ping.
+    let silent = connected(address, "").await;
+    // A packet of an unknown type.
+    let mut wrong = connected(address, "").await;
+    wrong.send(Message::text("9")).await.unwrap();
+    let mut fast = connected(address, "").await;
+    for _ in 0..10 {
+        let authenticate = r#"42["authenticate",{"user_id":"eve"}]"#;
+        fast.feed(Message::text(authenticate)).await.unwrap();
+    }
+    fast.flush().await.unwrap();
     let closed = node.await_lines("connection closed", 3).await;
-    assert_eq!(with(&closed, "user", "cid")["reason"], "draining");
+    let mut reasons: Vec<_> = closed
+        .iter()
+        .map(|line| line["reason"].as_str().unwrap())
+        .collect();
+    reasons.sort_unstable();
+    assert_eq!(
+        reasons,
+        ["heartbeat_timeout", "protocol_error", "rate_limited"]
+    );
+    drop((silent, wrong, fast));
 }
 
 #[tokio::test(flavor = "multi_thread")]
