@@ -37,19 +37,32 @@ fn token(user: &str, secret: &str) -> String {
     hubbub::auth::mint(secret, user, None, None, Duration::from_secs(600)).unwrap()
 }
 
-/// Connects by Socket.IO over a WebSocket, with that token and request id; sends the packets, and
-/// reads one packet after the open packet and each of them. Then it closes the WebSocket.
-async fn socketio(address: SocketAddr, token: &str, request_id: &str, packets: &[&str]) {
+/// Connects by Socket.IO over a WebSocket, with that token and request id. Sends the packets
+/// after the answer to its CONNECT. Closes the WebSocket when a packet with that beginning has arrived.
+async fn socketio(
+    address: SocketAddr,
+    token: &str,
+    request_id: &str,
+    packets: &[&str],
+    last_answer: &str,
+) {
     let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket&token={token}");
     let mut request = url.into_client_request().unwrap();
     let headers = request.headers_mut();
     headers.insert("x-request-id", request_id.parse().unwrap());
     let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+    socket.send(Message::text("40")).await.unwrap();
+    let mut answer = String::new();
+    // The open packet comes first.
+    while !answer.starts_with('4') {
+        answer = socket.next().await.unwrap().unwrap().to_string();
+    }
     for packet in packets {
-        socket.next().await.unwrap().unwrap();
         socket.send(Message::text(*packet)).await.unwrap();
     }
-    socket.next().await.unwrap().unwrap();
+    while !answer.starts_with(last_answer) {
+        answer = socket.next().await.unwrap().unwrap().to_string();
+    }
     socket.close(None).await.unwrap();
 }
 
@@ -81,7 +94,7 @@ async fn the_life_of_each_connection_is_logged_at_info() {
     let join = r#"421["join",{"room_id":"room"}]"#;
     let unknown = r#"422["nonsense",{}]"#;
     let ann = token("ann", SECRET);
-    socketio(address, &ann, "edge-1", &["40", join, unknown]).await;
+    socketio(address, &ann, "edge-1", &[join, unknown], "432").await;
     let bob = token("bob", SECRET);
     let query = format!("chat=1&token={bob}");
     let plain = Plain::with(address, &query, &[("x-request-id", "edge-2")])
@@ -90,7 +103,7 @@ async fn the_life_of_each_connection_is_logged_at_info() {
     plain.ask("join", json!({"room_id": "room"})).await;
     plain.say(Message::Close(None));
     let forged = token("eve", "another secret of at least thirty-two bytes");
-    socketio(address, &forged, "edge-3", &["40"]).await;
+    socketio(address, &forged, "edge-3", &[], "44").await;
     let refused = Plain::with(
         address,
         &format!("token={forged}"),

@@ -1,4 +1,4 @@
-//! The id of each request, its client address, and its span in the log.
+//! The id of each request, its client address, and its span and line in the log.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tracing::Instrument;
 
 use super::super::{SharedState, refusal};
-use super::request_log::method_name;
+use super::request_log::{RequestLine, method_name};
 use crate::server::Peer;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -20,7 +20,7 @@ const MAX_ID_BYTES: usize = 128;
 #[derive(Clone)]
 pub(in crate::gateway::http) struct RequestId(pub Arc<str>);
 
-/// Assigns an id to the request, and determines its client address. Renders the refusal if the
+/// Assigns an id to the request, determines its client address, and logs it. Renders the refusal if the
 /// response is one, because the body contains the id.
 pub(in crate::gateway::http) async fn assign(
     State(state): SharedState,
@@ -52,7 +52,9 @@ pub(in crate::gateway::http) async fn assign(
         request.extensions_mut().insert(client);
     }
     request.extensions_mut().insert(RequestId(id.clone()));
+    let line = RequestLine::of(&request);
     let response = next.run(request).instrument(span).await;
+    line.write(&state, &response);
     let mut response = refusal::render(response, &id);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
