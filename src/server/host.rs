@@ -77,7 +77,7 @@ impl TrustedProxies {
             Some(first.trim())
         };
         let sent = value(HOST.as_str()).and_then(HostAndPort::parse);
-        if !peer.is_some_and(|peer| self.trusts(peer.to_canonical())) {
+        if !peer.is_some_and(|peer| self.trusts(peer)) {
             return sent.into_iter().collect();
         }
         let forwarded = value(FORWARDED_HOST).and_then(HostAndPort::parse);

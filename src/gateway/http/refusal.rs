@@ -26,6 +26,14 @@ fn status(code: Code) -> StatusCode {
     StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
+/// The refusal, if the response is one that is not rendered yet.
+pub(super) fn of(response: &Response) -> Option<&Refusal> {
+    response
+        .extensions()
+        .get()
+        .map(|Unrendered(refusal)| refusal)
+}
+
 /// What the refusal of a request depends on, beside its reason.
 pub(super) struct RequestFacts<'a> {
     pub id: &'a str,
