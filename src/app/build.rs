@@ -146,8 +146,8 @@ impl Parts {
             admission: self.admission.clone(),
             control: self.control.clone(),
             plain_websockets: self.plain.clone(),
-            metrics: Arc::new(move |format| metrics.render(format)),
             request_log: RequestLog::new(config.log.lines_per_sec),
+            metrics: Arc::new(move |format| metrics.render(format)),
         })
     }
 }

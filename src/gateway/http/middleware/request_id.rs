@@ -53,11 +53,11 @@ pub(in crate::gateway::http) async fn assign(
         span.record("client", tracing::field::display(client.0));
         request.extensions_mut().insert(client);
     }
+    request.extensions_mut().insert(RequestId(id.clone()));
     let facts = RequestFacts {
         id: &id,
         has_bearer: bearer(request.headers()).is_some(),
     };
-    request.extensions_mut().insert(RequestId(id.clone()));
     let response = next.run(request).instrument(span).await;
     let mut response = refusal::render(response, &facts);
     if let Ok(id) = HeaderValue::from_str(&id) {
