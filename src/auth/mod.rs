@@ -53,6 +53,15 @@ impl Authenticator {
         matches!(self, Self::Jwt(_))
     }
 
+    /// The name of the mode, as `AUTH_MODE` has it.
+    #[must_use]
+    pub fn mode_name(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Jwt(_) => "jwt",
+        }
+    }
+
     /// Fetches the keys of tokens if they come from a URL. A failure is no error: tokens are
     /// refused with `unavailable` until a fetch succeeds.
     pub async fn warm_up(&self) {

@@ -10,7 +10,7 @@ use super::parse::{number, path, seconds, socket_address, text};
 use super::values::Values;
 use crate::server::tls::TlsFiles;
 
-const HOST: Key = Key {
+pub(super) const HOST: Key = Key {
     name: "SERVER_HOST",
     default: KeyDefault::Value("127.0.0.1"),
     summary: "IP address to listen on, or a host name that resolves to one.",
@@ -18,7 +18,7 @@ const HOST: Key = Key {
            key for tokens, such as `JWT_SECRET`, or with `AUTH_MODE=open`.",
     ..Key::PLAIN
 };
-const SERVER_PORT: Key = Key {
+pub(super) const SERVER_PORT: Key = Key {
     name: "SERVER_PORT",
     default: KeyDefault::Value("8080"),
     summary: "TCP port to listen on, 1 to 65535.",

@@ -7,6 +7,7 @@ use http::Uri;
 use super::error::ConfigError;
 use super::key::{Key, KeyDefault, Section, Unit, url_without_query};
 use super::parse::{Parsed, http_url, is_unprotected, list, number, path, text};
+use super::secrets::weakness;
 use super::values::Values;
 use crate::auth::{Algorithm, KeyError, KeySource, MIN_SECRET_BYTES, TokenRules, Verifier};
 
@@ -171,6 +172,13 @@ pub(super) fn parse(
         }),
         _ => None,
     };
+    if let Keys::Secrets(key, secret, previous) = &keys {
+        let current = (key.name, Some(secret));
+        for (name, secret) in [current, (PREVIOUS_SECRET.name, previous.as_ref())] {
+            let weakness = secret.and_then(|secret| weakness(secret));
+            warnings.extend(weakness.map(|weakness| format!("{name} {weakness}")));
+        }
+    }
     let (key, weak_key) = (keys.key(), keys.weak_key());
     let source = match keys {
         Keys::Secrets(_, secret, previous) => {

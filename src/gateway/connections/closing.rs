@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::deadlines::DeadlineAction;
 use super::processing::Scheduling;
-use super::{CloseReason, Connection};
+use super::{CloseReason, Connection, EndReason};
 use crate::domain::{Code, Refusal};
 
 impl Connection {
@@ -59,11 +59,12 @@ impl Connection {
         }
         if self.connections.messaging.is_ready() {
             let text = "the connection did not authenticate in time";
-            self.disconnect(&Refusal::new(Code::Unauthorized, text));
+            let refusal = Refusal::new(Code::Unauthorized, text);
+            self.disconnect(&refusal, EndReason::AuthenticationTimeout);
         } else {
             // No client can authenticate now. So this is no fault of identity, and the client may
             // reconnect by itself.
-            self.transport.close(CloseReason::Unavailable);
+            self.close_transport(CloseReason::Unavailable);
         }
     }
 
@@ -71,7 +72,7 @@ impl Connection {
         match self.expires_at() {
             Some(at) if at <= unix_time() => {
                 let refusal = Refusal::new(Code::TokenExpired, "the token has expired");
-                self.disconnect(&refusal);
+                self.disconnect(&refusal, EndReason::TokenExpired);
             }
             // A new token is valid for longer, or the clock was set back.
             _ => self.set_expiry_deadline(),
@@ -81,12 +82,14 @@ impl Connection {
     /// Ends the connection because a service asked to end all connections of its user.
     pub fn disconnect_by_service(self: &Arc<Self>) {
         let text = "a service has ended the connections of this user";
-        self.disconnect(&Refusal::new(Code::Forbidden, text));
+        let refusal = Refusal::new(Code::Forbidden, text);
+        self.disconnect(&refusal, EndReason::EndedByService);
     }
 
     /// Ends the connection in such a way that the client does not reconnect by itself: for faults
     /// of identity only. Events in the inbox are discarded, as their sender has lost its rights.
-    fn disconnect(self: &Arc<Self>, refusal: &Refusal) {
+    fn disconnect(self: &Arc<Self>, refusal: &Refusal, reason: EndReason) {
+        self.set_end_reason(reason);
         if !self.inbox.lock().is_closed() {
             self.transport.disconnect(refusal);
         }
@@ -104,6 +107,7 @@ impl Connection {
     /// The part of the end that is the same for all reasons. `start`: nothing processes the closed
     /// inbox yet.
     fn end(self: &Arc<Self>, start: bool) {
+        self.log_closed();
         self.set_deadline(None);
         self.transport.connection_ended();
         if start {

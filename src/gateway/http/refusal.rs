@@ -26,6 +26,14 @@ fn status(code: Code) -> StatusCode {
     StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
+/// The refusal, if the response is one that is not rendered yet.
+pub(super) fn of(response: &Response) -> Option<&Refusal> {
+    response
+        .extensions()
+        .get()
+        .map(|Unrendered(refusal)| refusal)
+}
+
 /// Renders the body and `Retry-After` if the response is a refusal. Its other headers are kept.
 pub(super) fn render(mut response: Response, request_id: &str) -> Response {
     let Some(Unrendered(refusal)) = response.extensions_mut().remove() else {

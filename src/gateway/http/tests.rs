@@ -19,6 +19,7 @@ use crate::gateway::connections::Connections;
 use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::websocket;
 use crate::server::admission::Caps;
+use crate::telemetry::line_budget::LineBudget;
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
@@ -62,6 +63,7 @@ pub(super) fn node() -> Router {
         authenticator.clone(),
         admission.clone(),
         1 << 20,
+        LineBudget::only_debug(),
     );
     let gateway = Gateway::new(connections.clone(), settings);
     let control = engineioxide::Control::default();
@@ -74,10 +76,16 @@ pub(super) fn node() -> Router {
         },
         origins: Origins::parse("https://app.example"),
         admission,
+        request_log: RequestLog::new(0),
         post_limiter: CallerRateLimiter::new(Rate::default()),
         broadcast_limiter: CallerRateLimiter::new(Rate::default()),
         trusted_proxies: TrustedProxies::default(),
-        plain_websockets: PlainWebSocket::new(connections, plain, control.write_scheduler()),
+        plain_websockets: PlainWebSocket::new(
+            connections,
+            plain,
+            control.write_scheduler(),
+            control.pause_monitor(),
+        ),
         control,
         metrics: Arc::new(String::new),
     });

@@ -13,19 +13,18 @@ mod receiver;
 mod transport;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use engineioxide::{Retained, SessionHandle};
+use engineioxide::{ProtocolVersion, Retained, SessionHandle, TransportType};
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::service::SocketIoService;
 use socketioxide::{ParserConfig, SocketIo};
 
-use super::connections::{Connection, Connections};
+use super::connections::{Connection, Connections, HandshakeOrigin, TransportLabels};
 use crate::auth::Credentials;
 use crate::domain::{Code, Refusal};
-use crate::server::ClientAddress;
 use crate::server::admission::ConnectionSlot;
 use auth_token::AuthToken;
 use transport::SocketIoTransport;
@@ -53,14 +52,16 @@ pub struct Settings {
 pub struct Handshake {
     /// The token in the query or in the `Authorization` header.
     pub token: Option<String>,
-    /// The client's address.
-    pub client: Option<ClientAddress>,
+    /// The client's address, and the id of the HTTP request.
+    pub origin: HandshakeOrigin,
     /// The transport's slot in the limits on connections, released when the transport is gone.
     pub slot: Option<ConnectionSlot>,
     /// Connections on the transport: CONNECTs that were accepted, and not followed by a DISCONNECT.
     open_connections: AtomicU32,
     /// CONNECTs received, including refused ones.
     connects: AtomicU32,
+    /// Delivery has closed the transport, because the log was trimmed past the position of a replay.
+    is_outrun: AtomicBool,
 }
 
 impl Handshake {
@@ -68,12 +69,12 @@ impl Handshake {
     #[must_use]
     pub fn new(
         token: Option<String>,
-        client: Option<ClientAddress>,
+        origin: HandshakeOrigin,
         slot: Option<ConnectionSlot>,
     ) -> Self {
         Self {
             token,
-            client,
+            origin,
             slot,
             ..Self::default()
         }
@@ -146,6 +147,21 @@ impl Gateway {
     /// are registered before any event can come.
     async fn accept(self: Arc<Self>, socket: &SocketRef, token: AuthToken) -> Result<(), Refusal> {
         let (handle, handshake) = session(socket)?;
+        self.accept_on(socket, &handle, &handshake, token)
+            .await
+            .inspect_err(|refusal| {
+                let (origin, labels) = (&handshake.origin, labels(&handle));
+                self.connections.log_refused(origin, labels, refusal);
+            })
+    }
+
+    async fn accept_on(
+        &self,
+        socket: &SocketRef,
+        handle: &SessionHandle,
+        handshake: &Arc<Handshake>,
+        token: AuthToken,
+    ) -> Result<(), Refusal> {
         if handshake.connects.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTS {
             handle.close();
             let text = "too many CONNECTs on one transport";
@@ -156,7 +172,9 @@ impl Gateway {
             handle.clone(),
             handshake.clone(),
         ));
-        let connection = self.connections.open(transport.clone(), handshake.client);
+        let connection = self
+            .connections
+            .open(transport.clone(), handshake.origin.client);
         let token = match token {
             AuthToken::Malformed => Some(String::new()),
             AuthToken::Given(token) => Some(token),
@@ -168,9 +186,11 @@ impl Gateway {
             }
             _ => connection.set_authentication_deadline(),
         }
+        connection.log_opened(&handshake.origin, labels(handle));
+        connection.log_authenticated("handshake");
         socket.extensions.insert(connection.clone());
-        receiver::attach(socket, &handle, &connection);
-        report_loss_on_close(&handle, &connection);
+        receiver::attach(socket, handle, &connection);
+        report_loss_on_close(handle, &connection);
         Ok(())
     }
 
@@ -221,6 +241,20 @@ fn session(socket: &SocketRef) -> Result<(SessionHandle, Arc<Handshake>), Refusa
             handle.close();
             Err(Refusal::new(Code::Internal, "the session was not admitted"))
         }
+    }
+}
+
+/// The session's transport and protocol, for the log.
+fn labels(handle: &SessionHandle) -> TransportLabels {
+    TransportLabels {
+        transport: match handle.transport() {
+            TransportType::Polling => "polling",
+            TransportType::Websocket => "websocket",
+        },
+        protocol: match handle.protocol() {
+            ProtocolVersion::V3 => "3",
+            ProtocolVersion::V4 => "4",
+        },
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) use acks::{
 pub(crate) use api::{BroadcastAck, DisconnectAck, OccupantsPage, PostRequest, RestError};
 pub(crate) use broadcast::{BroadcastRequest, encode_broadcast};
 pub use fields::Fields;
-pub(crate) use frame::{encode_ack, is_ping, parse_frame, pong};
+pub(crate) use frame::{encode_ack, is_ping, json_text, parse_frame, pong};
 pub use incoming::{MalformedEvent, RawEvent};
 pub use packet::parse_packet;
 pub(crate) use request_fields::{

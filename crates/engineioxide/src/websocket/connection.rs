@@ -196,12 +196,16 @@ impl<S: Link> Connection<S> {
     /// handled here and return `None`.
     fn decode_packet(&mut self, message: Message) -> Result<Option<Incoming>, End> {
         let malformed = |_: Malformed| End::SendClose(PROTOCOL_ERROR);
-        let v3 = self.session.protocol == ProtocolVersion::V3;
+        let protocol = self.session.protocol;
         match message {
-            Message::Text(text) => Incoming::parse(&text).map(Some).map_err(malformed),
-            Message::Binary(data) if v3 => Incoming::parse_typed_binary(&data)
+            Message::Text(text) => Incoming::parse(&text, protocol)
                 .map(Some)
                 .map_err(malformed),
+            Message::Binary(data) if protocol == ProtocolVersion::V3 => {
+                Incoming::parse_typed_binary(&data)
+                    .map(Some)
+                    .map_err(malformed)
+            }
             Message::Binary(data) => Ok(Some(Incoming::Binary(Bytes::from(data)))),
             Message::Ping(data) => {
                 self.session.send_internal(Frame::websocket_pong(&data));
