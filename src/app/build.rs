@@ -147,7 +147,7 @@ impl Parts {
             control: self.control.clone(),
             plain_websockets: self.plain.clone(),
             request_log: RequestLog::new(config.log.lines_per_sec),
-            metrics: Arc::new(move || metrics.render()),
+            metrics: Arc::new(move |format| metrics.render(format)),
         })
     }
 }
@@ -216,6 +216,7 @@ async fn listen(
 ) -> anyhow::Result<Listening> {
     let http = parts.http_state(config);
     let timeouts = Timeouts {
+        keep_alive: config.server.keep_alive,
         write: config.connections.write_timeout * 2,
         ..Timeouts::default()
     };
@@ -234,7 +235,11 @@ async fn listen(
     tasks.push(tokio::spawn(listener.serve(router, stopped.clone())));
     let mut metrics_address = None;
     if let Some(address) = config.server.metrics_address {
-        let listener = Listener::bind(address, METRICS_CONNECTIONS, Timeouts::default())
+        let timeouts = Timeouts {
+            keep_alive: config.server.keep_alive,
+            ..Timeouts::default()
+        };
+        let listener = Listener::bind(address, METRICS_CONNECTIONS, timeouts)
             .await
             .with_context(|| cannot_listen(address, "METRICS_ADDR"))?;
         metrics_address = Some(listener.address()?);

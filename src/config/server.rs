@@ -55,6 +55,15 @@ const METRICS_ADDR: Key = Key {
     example: "127.0.0.1:9090",
     ..Key::PLAIN
 };
+const KEEP_ALIVE: Key = Key {
+    name: "KEEP_ALIVE_SECS",
+    default: KeyDefault::Value("75"),
+    unit: Unit::Seconds,
+    summary: "Time for which an idle HTTP connection is kept open between two requests.",
+    help: "Longer than the idle timeout of the load balancer in front (60 seconds for most): \
+           otherwise it sends a request on a connection that the node is closing, and answers 502.",
+    ..Key::PLAIN
+};
 const DRAIN: Key = Key {
     name: "DRAIN_SECS",
     default: KeyDefault::Value("30"),
@@ -73,6 +82,7 @@ pub(super) const SECTION: Section = Section {
         &TLS_CERT,
         &TLS_KEY,
         &METRICS_ADDR,
+        &KEEP_ALIVE,
         &DRAIN,
     ],
 };
@@ -84,6 +94,8 @@ pub(crate) struct ServerSettings {
     pub metrics_address: Option<SocketAddr>,
     /// `None`: plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// How long an idle HTTP connection is kept open between two requests.
+    pub keep_alive: Duration,
     /// The time over which connections are closed after SIGTERM.
     pub drain: Duration,
 }
@@ -106,6 +118,7 @@ pub(super) fn parse(values: &mut Values) -> Result<ServerSettings, ConfigError> 
         address,
         metrics_address: values.optional(&METRICS_ADDR, socket_address)?,
         tls: parse_tls(values)?,
+        keep_alive: values.required(&KEEP_ALIVE, seconds(1))?,
         drain: values.required(&DRAIN, seconds(0))?,
     })
 }

@@ -11,7 +11,7 @@ use super::parse::is_loopback;
 use super::secrets::password_weakness;
 use crate::backplane::redis::RedisSettings;
 use crate::domain::Rates;
-use crate::gateway::access::Origins;
+use crate::gateway::origins::Origins;
 use crate::server::TrustedProxies;
 
 /// With a shorter grace every page reload causes presence events.

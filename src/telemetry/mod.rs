@@ -7,4 +7,5 @@ pub(crate) mod exposition;
 pub mod line_budget;
 pub(crate) mod log;
 pub mod meter;
+pub(crate) mod process;
 pub(crate) mod sample;

@@ -11,6 +11,7 @@ mod flood;
 mod identity;
 mod logs;
 mod order;
+mod origins;
 mod paused;
 mod plain;
 mod presence;

@@ -21,13 +21,15 @@ use std::sync::Arc;
 use axum::extract::State;
 use http::Extensions;
 
-use super::access::{Access, Origins};
+use super::access::Access;
 use super::connections::HandshakeOrigin;
+use super::origins::Origins;
 use super::websocket::PlainWebSocket;
 use crate::domain::{Code, Refusal};
 use crate::features::messaging::Messaging;
 use crate::server::admission::Admission;
 use crate::server::{ClientAddress, TrustedProxies};
+use crate::telemetry::exposition::MetricsFormat;
 use middleware::request_id::RequestId;
 
 pub use caller_rate_limiter::CallerRateLimiter;
@@ -57,7 +59,7 @@ pub struct HttpState {
     /// The log lines about requests.
     pub request_log: RequestLog,
     /// Writes the text of `/metrics`.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    pub metrics: Arc<dyn Fn(MetricsFormat) -> String + Send + Sync>,
 }
 
 /// The extractor of the state.

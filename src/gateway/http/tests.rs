@@ -74,7 +74,7 @@ pub(super) fn node() -> Router {
             api_keys: ApiKeys::new(&["key".to_owned()]).unwrap(),
             broadcast_roles: Some(vec!["service".to_owned()]),
         },
-        origins: Origins::parse("https://app.example"),
+        origins: "https://app.example".parse().unwrap(),
         admission,
         request_log: RequestLog::new(0),
         post_limiter: CallerRateLimiter::new(Rate::default()),
@@ -87,7 +87,7 @@ pub(super) fn node() -> Router {
             control.pause_monitor(),
         ),
         control,
-        metrics: Arc::new(String::new),
+        metrics: Arc::new(|_| String::new()),
     });
     router(state, &gateway)
 }

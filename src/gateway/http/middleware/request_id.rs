@@ -8,8 +8,10 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tracing::Instrument;
 
-use super::super::{SharedState, refusal};
+use super::super::SharedState;
+use super::super::refusal::{self, RequestFacts};
 use super::request_log::method_name;
+use crate::gateway::access::bearer;
 use crate::server::Peer;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -52,8 +54,12 @@ pub(in crate::gateway::http) async fn assign(
         request.extensions_mut().insert(client);
     }
     request.extensions_mut().insert(RequestId(id.clone()));
+    let facts = RequestFacts {
+        id: &id,
+        has_bearer: bearer(request.headers()).is_some(),
+    };
     let response = next.run(request).instrument(span).await;
-    let mut response = refusal::render(response, &id);
+    let mut response = refusal::render(response, &facts);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
