@@ -14,6 +14,7 @@ import {
     TRANSPORTS,
     UNLIMITED,
     VERSIONS,
+    within,
 } from './harness.mjs';
 
 /** The client's own `protocols` option: version 1 offers subprotocols nowhere. */
@@ -21,7 +22,11 @@ const hasProtocols = (version) => version >= '2';
 
 /** The arguments of the next call of `event`, exactly as the client gives them to an application. */
 const argumentsOf = (socket, event) =>
-    new Promise((resolve) => socket.once(event, (...args) => resolve(args)));
+    within(
+        DEADLINE_MS,
+        event,
+        new Promise((resolve) => socket.once(event, (...args) => resolve(args))),
+    );
 
 describe('versions of the JavaScript client', { concurrency: 3, timeout: 120_000 }, () => {
     const lab = new Lab();
@@ -56,29 +61,34 @@ describe('versions of the JavaScript client', { concurrency: 3, timeout: 120_000
                 }
             });
 
-            test(`client ${version}, ${name}: another namespace is refused, and the connection stays`, async () => {
+            test(`client ${version}, ${name}: another namespace is refused, and the connection stays`, async (t) => {
                 const client = lab.client(version, `${open.url}/admin`, { transports });
                 const main = client.socket.io.socket('/');
+                t.after(() => main.close());
                 const event = hasAuth(version) ? 'connect_error' : 'error';
                 const [error] = await argumentsOf(client.socket, event);
                 assert.equal(hasAuth(version) ? error.message : error, 'Invalid namespace');
                 assert.equal(client.socket.connected, false);
 
                 const user_id = `admin ${version} ${name}`;
-                const answer = await new Promise((resolve) =>
-                    main.emit('authenticate', { user_id }, resolve),
+                const answer = await within(
+                    DEADLINE_MS,
+                    'authenticate',
+                    new Promise((resolve) => main.emit('authenticate', { user_id }, resolve)),
                 );
                 assert.deepEqual(answer, { ok: true, user_id, username: user_id });
                 assert.equal(client.seen.of('connect_error').length, 1, 'no further attempt');
-                main.close();
             });
 
             if (hasProtocols(version) && name !== 'polling') {
                 test(`client ${version}, ${name}: the first offered subprotocol is selected`, async () => {
+                    const protocols = ['chat.v1', 'chat.v0'];
                     const client = await lab.user(open, `protocols ${version} ${name}`, {
                         version,
                         transports,
-                        protocols: ['chat.v1', 'chat.v0'],
+                        protocols,
+                        // Version 2 reads them here.
+                        transportOptions: { websocket: { protocols } },
                     });
                     await client.upgraded();
                     const { ws } = client.socket.io.engine.transport;

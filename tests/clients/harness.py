@@ -20,6 +20,10 @@ import urllib.request
 
 import socketio
 
+# Version 4 speaks Engine.IO 3. It sends no data with its CONNECT, and learns of being connected
+# without waiting for it.
+VERSION_4 = socketio.__version__.startswith("4.")
+
 BINARY = os.environ["HUBBUB_BIN"]
 SECRET = "a-secret-for-tests-that-is-long-enough"
 # The deadline for anything that should happen immediately, in seconds.
@@ -140,6 +144,19 @@ class Proxy:
         self.server.close()
 
 
+def connect_arguments(url, auth=None, **options):
+    """The arguments of a client's `connect`. Version 4 sends a token in the query."""
+    if not VERSION_4:
+        return [url], {"auth": auth, "wait_timeout": DEADLINE_SECS, **options}
+    return [f"{url}?token={auth['token']}" if auth else url], options
+
+
+def end_reconnection(io):
+    """Ends the attempts to reconnect. Version 4 has no `shutdown()`, and keeps attempting."""
+    io.reconnection = False
+    io._reconnect_abort.set()
+
+
 class Recorder:
     """Everything that a client received: `(event, data)` in the order of arrival."""
 
@@ -183,14 +200,19 @@ class AsyncClient(Recorder):
         return keep
 
     async def connect(self, url, **options):
-        await self.io.connect(url, wait_timeout=DEADLINE_SECS, **options)
+        arguments, options = connect_arguments(url, **options)
+        await self.io.connect(*arguments, **options)
         return self
 
     async def call(self, event, data=None):
         return await self.io.call(event, data, timeout=DEADLINE_SECS)
 
     async def close(self):
-        await self.io.shutdown()
+        if not VERSION_4:
+            return await self.io.shutdown()
+        end_reconnection(self.io)
+        if self.io.connected:
+            await self.io.disconnect()
 
 
 class ThreadClient(Recorder):
@@ -209,14 +231,19 @@ class ThreadClient(Recorder):
         return keep
 
     async def connect(self, url, **options):
-        await asyncio.to_thread(self.io.connect, url, wait_timeout=DEADLINE_SECS, **options)
+        arguments, options = connect_arguments(url, **options)
+        await asyncio.to_thread(self.io.connect, *arguments, **options)
         return self
 
     async def call(self, event, data=None):
         return await asyncio.to_thread(self.io.call, event, data, timeout=DEADLINE_SECS)
 
     async def close(self):
-        await asyncio.to_thread(self.io.shutdown)
+        if not VERSION_4:
+            return await asyncio.to_thread(self.io.shutdown)
+        end_reconnection(self.io)
+        if self.io.connected:
+            await asyncio.to_thread(self.io.disconnect)
 
 
 class Lab:
