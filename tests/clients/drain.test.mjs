@@ -33,7 +33,7 @@ scenario(
         const clients = await Promise.all(
             users.map(async (user_id, index) => {
                 const client = await lab.member(proxy, user_id, room_id, {
-                    version: VERSIONS[index % 3],
+                    version: VERSIONS[index % VERSIONS.length],
                 });
                 const { epoch } = await client.request('history', { room_id });
                 client.resumeOnReconnect(user_id, room_id, epoch);

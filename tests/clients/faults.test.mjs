@@ -60,7 +60,7 @@ scenario(
             await lab.member(a, 'watcher a', room_id),
             await lab.member(b, 'watcher b', room_id),
         ];
-        const victims = ['one', 'two', 'three'];
+        const victims = VERSIONS.map((version) => `victim ${version}`);
         for (const watcher of watchers) {
             for (const target_user_id of [...victims, 'both', 'sentinel']) {
                 await watcher.request('subscribe_status', { target_user_id });
@@ -205,7 +205,9 @@ async function clusterWithMembers(lab, options) {
     const members = [];
     for (const [index, node] of [nodes[0], nodes[1], nodes[0], nodes[1]].entries()) {
         members.push(
-            await lab.member(node, `member ${index}`, room_id, { version: VERSIONS[index % 3] }),
+            await lab.member(node, `member ${index}`, room_id, {
+                version: VERSIONS[index % VERSIONS.length],
+            }),
         );
     }
     for (let index = 0; index < 5; index++) {

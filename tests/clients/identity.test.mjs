@@ -7,6 +7,7 @@ import {
     assertRefusal,
     DEADLINE_MS,
     eventually,
+    hasAuth,
     inSeconds,
     Lab,
     scenario,
@@ -20,7 +21,7 @@ const JWT = { JWT_SECRET: SECRET, AUTH_TIMEOUT_SECS: 1 };
 
 /** The options by which each version sends a token in its handshake. */
 const inHandshake = (version, text) =>
-    version === '2.5' ? { query: { token: text } } : { auth: { token: text } };
+    hasAuth(version) ? { auth: { token: text } } : { query: { token: text } };
 const inHeader = (_, text) => ({ headers: { Authorization: `Bearer ${text}` } });
 
 describe('in jwt mode', { concurrency: 3, timeout: 120_000 }, () => {

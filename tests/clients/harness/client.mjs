@@ -1,13 +1,20 @@
-// Official Socket.IO clients of three major versions behind one interface.
+// Official Socket.IO clients of four major versions behind one interface.
 
 import assert from 'node:assert/strict';
+import ioV1 from 'socket.io-client-v1';
 import ioV2 from 'socket.io-client-v2';
 import { io as ioV3 } from 'socket.io-client-v3';
 import { io as ioV4 } from 'socket.io-client-v4';
+import { io as ioV40 } from 'socket.io-client-v40';
 import { Recorder } from './recorder.mjs';
 import { DEADLINE_MS, eventually } from './wait.mjs';
 
-export const VERSIONS = ['2.5', '3.1', '4.8'];
+const LIBRARIES = { '1.7': ioV1, '2.5': ioV2, '3.1': ioV3, '4.0': ioV40, '4.8': ioV4 };
+export const VERSIONS = Object.keys(LIBRARIES);
+
+/** Whether the client sends data with its CONNECT: versions 1 and 2 (Engine.IO 3) cannot. */
+export const hasAuth = (version) => version >= '3';
+
 export const TRANSPORTS = {
     polling: ['polling'],
     websocket: ['websocket'],
@@ -49,24 +56,23 @@ export class Client {
             reconnectionDelayMax: 500,
             ...options,
         };
-        if (version === '2.5') {
-            if (headers) {
-                common.transportOptions = {
-                    polling: { extraHeaders: headers },
-                    websocket: { extraHeaders: headers },
-                };
-            }
-            this.socket = ioV2(url, common);
-        } else {
-            this.socket = (version === '3.1' ? ioV3 : ioV4)(url, { ...common, auth });
+        if (hasAuth(version)) {
+            common.auth = auth;
+        } else if (headers) {
+            // Version 2 reads them from here, version 1 from `extraHeaders`.
+            common.transportOptions = {
+                polling: { extraHeaders: headers },
+                websocket: { extraHeaders: headers },
+            };
         }
+        this.socket = LIBRARIES[version](url, common);
         for (const event of EVENTS) {
             this.socket.on(event, (data) =>
                 this.seen.push(event, data instanceof Error ? data.message : data),
             );
         }
-        // Version 2 reports the server's refusal as `error`; other versions don't use that name.
-        if (version === '2.5') {
+        // Versions 1 and 2 report the server's refusal as `error`; later ones don't use that name.
+        if (!hasAuth(version)) {
             this.socket.on('error', (data) =>
                 this.seen.push('connect_error', data?.message ?? data),
             );
