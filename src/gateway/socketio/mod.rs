@@ -12,11 +12,12 @@ mod packet;
 mod receiver;
 mod transport;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use engineioxide::{Retained, SessionHandle};
+use engineioxide::{Retained, SessionData, SessionHandle};
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::service::SocketIoService;
@@ -79,6 +80,8 @@ impl Handshake {
         }
     }
 }
+
+impl SessionData for Handshake {}
 
 /// Counts a connection on its transport until dropped.
 struct OpenConnection(Arc<Handshake>);
@@ -212,9 +215,10 @@ fn session(socket: &SocketRef) -> Result<(SessionHandle, Arc<Handshake>), Refusa
     let Some(handle) = extensions.get::<SessionHandle>().cloned() else {
         return Err(Refusal::new(Code::Internal, "the session has no handle"));
     };
-    let handshake = extensions
-        .get::<Retained>()
-        .and_then(|retained| retained.0.clone().downcast::<Handshake>().ok());
+    let handshake = extensions.get::<Retained>().and_then(|retained| {
+        let data: Arc<dyn Any + Send + Sync> = retained.0.clone();
+        data.downcast::<Handshake>().ok()
+    });
     match handshake {
         Some(handshake) => Ok((handle, handshake)),
         None => {
