@@ -2,11 +2,13 @@
 //! identity. Also calls the external authorization service.
 
 mod api_keys;
+mod claims;
 #[cfg(test)]
 mod fuzz;
 mod http_client;
 mod jwks;
 mod keys;
+mod refusal_log;
 mod tokens;
 mod webhook;
 
@@ -95,7 +97,7 @@ fn identify_openly(credentials: Credentials) -> Result<Identity, Refusal> {
     Ok(Identity {
         user,
         username,
-        role: None,
+        roles: Vec::new(),
         scope: RoomScope::Everywhere,
         expires_at: None,
     })
