@@ -1,12 +1,14 @@
 //! Socket.IO clients: accepts the CONNECT of each and connects its session to a [`Connection`].
 //!
-//! `receiver` takes in a client's events, `transport` is the session as its connection sees it, and
-//! `outlet` as delivery sees it.
+//! `handshake` is the data of a session from its handshake on, `receiver` takes in a client's events,
+//! `transport` is the session as its connection sees it, and `outlet` as delivery sees it.
 
 mod auth_token;
 #[cfg(test)]
 mod fuzz;
+mod handshake;
 pub(crate) mod metrics;
+mod msgpack;
 mod outlet;
 mod packet;
 mod receiver;
@@ -14,10 +16,9 @@ mod transport;
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use engineioxide::{Retained, SessionData, SessionHandle};
+use engineioxide::{Retained, SessionHandle};
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::service::SocketIoService;
@@ -26,10 +27,11 @@ use socketioxide::{ParserConfig, SocketIo};
 use super::connections::{Connection, Connections};
 use crate::auth::Credentials;
 use crate::domain::{Code, Refusal};
-use crate::server::ClientAddress;
-use crate::server::admission::ConnectionSlot;
 use auth_token::AuthToken;
+use handshake::OpenConnection;
 use transport::SocketIoTransport;
+
+pub use handshake::Handshake;
 
 /// An event that announces more binary attachments breaks the protocol.
 const MAX_ATTACHMENTS: usize = 1000;
@@ -47,56 +49,6 @@ pub struct Settings {
     pub ping_timeout: Duration,
     /// The largest packet, in bytes.
     pub packet_bytes: usize,
-}
-
-/// The data kept from a transport's handshake, and the state of the transport.
-#[derive(Default)]
-pub struct Handshake {
-    /// The token in the query or in the `Authorization` header.
-    pub token: Option<String>,
-    /// The client's address.
-    pub client: Option<ClientAddress>,
-    /// The transport's slot in the limits on connections, released when the transport is gone.
-    pub slot: Option<ConnectionSlot>,
-    /// Connections on the transport: CONNECTs that were accepted, and not followed by a DISCONNECT.
-    open_connections: AtomicU32,
-    /// CONNECTs received, including refused ones.
-    connects: AtomicU32,
-}
-
-impl Handshake {
-    /// The handshake of a new transport.
-    #[must_use]
-    pub fn new(
-        token: Option<String>,
-        client: Option<ClientAddress>,
-        slot: Option<ConnectionSlot>,
-    ) -> Self {
-        Self {
-            token,
-            client,
-            slot,
-            ..Self::default()
-        }
-    }
-}
-
-impl SessionData for Handshake {}
-
-/// Counts a connection on its transport until dropped.
-struct OpenConnection(Arc<Handshake>);
-
-impl OpenConnection {
-    fn on(handshake: &Arc<Handshake>) -> Self {
-        handshake.open_connections.fetch_add(1, Ordering::AcqRel);
-        Self(handshake.clone())
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.open_connections.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// The Socket.IO server of this node.
@@ -147,9 +99,26 @@ impl Gateway {
 
     /// Accepts or refuses a CONNECT. It runs before CONNECT is answered, so the handlers of events
     /// are registered before any event can come.
+    ///
+    /// The refusal is sent here: socketioxide's own has neither code nor reason, and the
+    /// [`Handshake`] suppresses it.
     async fn accept(self: Arc<Self>, socket: &SocketRef, token: AuthToken) -> Result<(), Refusal> {
         let (handle, handshake) = session(socket)?;
-        if handshake.connects.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTS {
+        let accepted = self.open(socket, &handle, &handshake, token).await;
+        accepted.inspect_err(|refusal| {
+            handle.send(&packet::connect_error(handle.protocol(), refusal));
+        })
+    }
+
+    /// Opens a connection for a CONNECT.
+    async fn open(
+        &self,
+        socket: &SocketRef,
+        handle: &SessionHandle,
+        handshake: &Arc<Handshake>,
+        token: AuthToken,
+    ) -> Result<(), Refusal> {
+        if handshake.count_connect() > MAX_CONNECTS {
             handle.close();
             let text = "too many CONNECTs on one transport";
             return Err(Refusal::new(Code::RateLimited, text));
@@ -159,11 +128,11 @@ impl Gateway {
             handle.clone(),
             handshake.clone(),
         ));
-        let connection = self.connections.open(transport.clone(), handshake.client);
+        let connection = self.connections.open(transport.clone(), handshake.client());
         let token = match token {
             AuthToken::Malformed => Some(String::new()),
             AuthToken::Given(token) => Some(token),
-            AuthToken::Missing => handshake.token.clone(),
+            AuthToken::Missing => handshake.token().map(ToOwned::to_owned),
         };
         match token {
             Some(token) if self.connections.auth().needs_token() => {
@@ -172,8 +141,8 @@ impl Gateway {
             _ => connection.set_authentication_deadline(),
         }
         socket.extensions.insert(connection.clone());
-        receiver::attach(socket, &handle, &connection);
-        report_loss_on_close(&handle, &connection);
+        receiver::attach(socket, handle, &connection);
+        report_loss_on_close(handle, &connection);
         Ok(())
     }
 

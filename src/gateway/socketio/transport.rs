@@ -1,6 +1,5 @@
 //! A Socket.IO session as its connection sees it.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -35,7 +34,7 @@ pub(super) struct SocketIoTransport {
 fn is_unused(handshake: &Weak<Handshake>) -> bool {
     handshake
         .upgrade()
-        .is_some_and(|handshake| handshake.open_connections.load(Ordering::Acquire) == 0)
+        .is_some_and(|handshake| !handshake.has_open_connection())
 }
 
 impl SocketIoTransport {

@@ -1,0 +1,110 @@
+//! The data kept from a session's handshake, and the packets that the session handles without
+//! socketioxide.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use engineioxide::{Frame, SessionData, SessionHandle};
+
+use super::{msgpack, packet};
+use crate::server::ClientAddress;
+use crate::server::admission::ConnectionSlot;
+
+/// How long the refusal of an unsupported parser may take to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The data kept from a transport's handshake, and the state of the transport.
+#[derive(Default)]
+pub struct Handshake {
+    /// The token in the query or in the `Authorization` header.
+    token: Option<String>,
+    client: Option<ClientAddress>,
+    /// The transport's slot in the limits on connections, released when the transport is gone.
+    pub(super) slot: Option<ConnectionSlot>,
+    /// Connections on the transport: CONNECTs that were accepted, and not followed by a DISCONNECT.
+    open_connections: AtomicU32,
+    /// CONNECTs received, including refused ones.
+    connects: AtomicU32,
+}
+
+impl Handshake {
+    /// The handshake of a new transport.
+    #[must_use]
+    pub fn new(
+        token: Option<String>,
+        client: Option<ClientAddress>,
+        slot: Option<ConnectionSlot>,
+    ) -> Self {
+        Self {
+            token,
+            client,
+            slot,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// The client's address.
+    pub(super) fn client(&self) -> Option<ClientAddress> {
+        self.client
+    }
+
+    /// Counts a CONNECT, and returns the number of CONNECTs so far.
+    pub(super) fn count_connect(&self) -> u32 {
+        self.connects.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn has_open_connection(&self) -> bool {
+        self.open_connections.load(Ordering::Acquire) > 0
+    }
+}
+
+impl SessionData for Handshake {
+    /// Refuses a client with the msgpack parser, whose CONNECT is binary. Otherwise the session
+    /// would be closed for a malformed packet, and the client would reconnect again and again.
+    fn incoming_binary(&self, session: &SessionHandle, data: Bytes) -> Option<Bytes> {
+        // After a CONNECT, binary messages are attachments.
+        if self.connects.load(Ordering::Relaxed) > 0 {
+            return Some(data);
+        }
+        let Some(namespace) = msgpack::namespace_of_connect(&data) else {
+            return Some(data);
+        };
+        msgpack::warn();
+        session.send_binary(&msgpack::connect_error(namespace));
+        session.send_binary(&msgpack::disconnect(namespace));
+        session.close_after_flush(FLUSH_TIMEOUT);
+        None
+    }
+
+    /// Replaces the refusals that socketioxide sends.
+    fn outgoing_text(&self, session: &SessionHandle, text: &str) -> Option<Frame> {
+        match packet::namespace_of_connect_error(text) {
+            // The gateway has sent its own.
+            Some("/") => None,
+            Some(name) => Some(packet::invalid_namespace(session.protocol(), name)),
+            None => Some(Frame::text(text)),
+        }
+    }
+}
+
+/// Counts a connection on its transport until dropped.
+pub(super) struct OpenConnection(Arc<Handshake>);
+
+impl OpenConnection {
+    pub fn on(handshake: &Arc<Handshake>) -> Self {
+        handshake.open_connections.fetch_add(1, Ordering::AcqRel);
+        Self(handshake.clone())
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open_connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
