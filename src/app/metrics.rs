@@ -86,7 +86,7 @@ mod tests {
     use crate::telemetry::sample::SampleValue;
 
     /// Every metric with its kind. Dashboards and alarms rely on these names.
-    const METRICS: [(&str, &str); 35] = [
+    const METRICS: [(&str, &str); 36] = [
         ("append_seconds", "histogram"),
         ("bus_interruptions", "counter"),
         ("bus_overruns", "counter"),
@@ -116,6 +116,7 @@ mod tests {
         ("room_resets", "counter"),
         ("rooms", "gauge"),
         ("sent_bytes", "counter"),
+        ("sessions_evicted", "counter"),
         ("sessions_opened", "counter"),
         ("sessions_refused", "counter"),
         ("slow_consumers", "counter"),

@@ -8,6 +8,7 @@ mod drain;
 mod fuzz;
 mod listener;
 mod metrics;
+mod slots;
 mod slow_peers;
 pub mod tls;
 

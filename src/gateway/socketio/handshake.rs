@@ -22,7 +22,7 @@ pub struct Handshake {
     token: Option<String>,
     client: Option<ClientAddress>,
     /// The transport's slot in the limits on connections, released when the transport is gone.
-    pub(super) slot: Option<ConnectionSlot>,
+    slot: Option<ConnectionSlot>,
     /// Connections on the transport: CONNECTs that were accepted, and not followed by a DISCONNECT.
     open_connections: AtomicU32,
     /// CONNECTs received, including refused ones.
@@ -65,6 +65,14 @@ impl Handshake {
 }
 
 impl SessionData for Handshake {
+    /// From now on the transport can be closed for a new one, if it has no user.
+    fn opened(&self, session: &SessionHandle) {
+        if let Some(slot) = &self.slot {
+            let session = session.clone();
+            slot.make_evictable(Arc::new(move || session.close()));
+        }
+    }
+
     /// Refuses a client with the msgpack parser, whose CONNECT is binary. Otherwise the session
     /// would be closed for a malformed packet, and the client would reconnect again and again.
     fn incoming_binary(&self, session: &SessionHandle, data: Bytes) -> Option<Bytes> {
@@ -106,5 +114,25 @@ impl OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.open_connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Counts a connection with a user in its transport's slot until dropped.
+pub(super) struct AuthenticatedConnection(Arc<Handshake>);
+
+impl AuthenticatedConnection {
+    pub fn on(handshake: &Arc<Handshake>) -> Self {
+        if let Some(slot) = &handshake.slot {
+            slot.add_authenticated();
+        }
+        Self(handshake.clone())
+    }
+}
+
+impl Drop for AuthenticatedConnection {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.0.slot {
+            slot.remove_authenticated();
+        }
     }
 }

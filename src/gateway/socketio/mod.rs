@@ -35,6 +35,8 @@ pub use handshake::Handshake;
 
 /// An event that announces more binary attachments breaks the protocol.
 const MAX_ATTACHMENTS: usize = 1000;
+/// The longest time that a transport may wait for its first CONNECT, as in Socket.IO's own server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
 /// How much longer than for authentication a transport may wait for its first CONNECT.
 const CONNECT_TIMEOUT_MARGIN: Duration = Duration::from_secs(3);
 /// CONNECTs on one transport. A client that leaves the namespace and comes back needs a few.
@@ -77,8 +79,8 @@ impl Gateway {
             .max_incoming_binary_buf_size(self.settings.packet_bytes);
         // For transports without any CONNECT. A refused CONNECT has its own, shorter deadline,
         // which sends DISCONNECT first.
-        let connect_timeout =
-            self.connections.messaging().limits().auth_timeout + CONNECT_TIMEOUT_MARGIN;
+        let auth_timeout = self.connections.messaging().limits().auth_timeout;
+        let connect_timeout = CONNECT_TIMEOUT.min(auth_timeout + CONNECT_TIMEOUT_MARGIN);
         let (service, io) = SocketIo::builder()
             .req_path("/socket.io")
             .ping_interval(self.settings.ping_interval)

@@ -26,7 +26,7 @@ pub(in crate::gateway::http) async fn open(
     state.check_ready()?;
     let (mut parts, _) = request.into_parts();
     let client = parts.extensions.get().copied();
-    let slot = state.admission.admit(client)?;
+    let slot = state.admission.admit_identified(client)?;
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let identity = if state.access.authenticator.needs_token() {
         identify_by_token(&state, &parts.headers, &query).await?
