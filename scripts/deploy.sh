@@ -3,20 +3,24 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Every key of hubbub that is secret.
+readonly SECRETS=(JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET REDIS_PASSWORD REDIS_URL API_KEYS AUTHORIZE_SECRET)
+
 usage() {
     cat <<'END'
-usage: scripts/deploy.sh compose [--no-build] [--port PORT] [--timeout SECS] [--dry-run]
+usage: scripts/deploy.sh compose [--nodes N] [--no-build] [--port PORT] [--timeout SECS] [--dry-run]
        scripts/deploy.sh k8s [--overlay DIR] [--image NAME:TAG] [--host HOST] [--context NAME]
                              [--secrets-from FILE] [--timeout SECS] [--dry-run]
 
-compose  builds the image, then updates Redis (if it changed), the three nodes one after another, and nginx
+compose  builds the image, then updates Redis (if it changed), the nodes one after another, and nginx
+  --nodes N            the number of nodes (default HUBBUB_NODES, or 3)
   --no-build           use the existing image (HUBBUB_IMAGE, default hubbub:local)
   --port PORT          the port of nginx on this machine (default 8080)
 
 k8s      applies an overlay and waits for the roll-out; no pod stops before its successor is ready
   --overlay DIR        default k8s/overlays/production
   --image NAME:TAG     replaces the overlay's image
-  --host HOST          replaces the overlay's host of the Ingress
+  --host HOST          replaces the overlay's host of the Ingress or the Gateway
   --context NAME       kubectl's context
   --secrets-from FILE  create or update the Secret hubbub-secrets from an .env file
 
@@ -60,30 +64,77 @@ env_value() {
 }
 
 compose() {
-    local node
+    local count wanted old container surplus
     need docker
     docker compose version >/dev/null 2>&1 || die "the compose plugin of docker is required (docker compose version fails)"
     if [[ $dry_run == no ]]; then
         docker info >/dev/null 2>&1 || die "the Docker engine does not answer (docker info fails)"
     fi
     if [[ -n $port ]]; then export HUBBUB_HTTP_PORT=$port; fi
-    HUBBUB_NGINX_SUM=$(sha256sum deploy/nginx.conf | cut -d ' ' -f 1)
+    if [[ -n $nodes ]]; then export HUBBUB_NODES=$nodes; fi
+    wanted=${HUBBUB_NODES:-3}
+    HUBBUB_NGINX_SUM=$(cat deploy/nginx.conf deploy/nginx/*.conf | sha256sum | cut -d ' ' -f 1)
     export HUBBUB_NGINX_SUM
     # Also reports a missing secret, before anything is changed.
     docker compose config --quiet || die "docker-compose.yml is not usable with these settings"
 
     if [[ $build == yes ]]; then
-        run docker compose build hubbub-1 || die "the image could not be built"
+        run docker compose build hubbub || die "the image could not be built"
     fi
-    run docker compose up --detach --no-build --wait --wait-timeout "$timeout" redis || die "Redis did not become healthy: docker compose logs redis"
-    # One at a time, so that the clients of the draining node move to the other two.
-    for node in hubbub-1 hubbub-2 hubbub-3; do
-        log "updating $node"
-        run docker compose up --detach --no-build --no-deps --wait --wait-timeout "$timeout" "$node" ||
-            die "$node did not become healthy; the other nodes were not changed: docker compose logs $node"
+    if [[ ${HUBBUB_REDIS:-1} != 0 ]]; then
+        up redis || die "Redis did not become healthy: docker compose logs redis"
+    fi
+
+    # Replaces one node after another: first a new one is added, then an old one drains, so that its
+    # clients find at least as many other nodes as before. (docker compose up alone would recreate
+    # all nodes at the same time.)
+    old=$(outdated_nodes)
+    count=$(running_nodes | wc -l)
+    for container in $old; do
+        log "replacing ${container:0:12}"
+        add_nodes $((count + 1))
+        remove_node "$container"
     done
-    run docker compose up --detach --no-build --no-deps --wait --wait-timeout "$timeout" nginx || die "nginx did not become healthy: docker compose logs nginx"
-    log "done: port ${HUBBUB_HTTP_PORT:-8080}"
+    # Then the number: too many end in the same way, one after another.
+    surplus=$((count - wanted))
+    if ((surplus > 0)); then
+        for container in $(running_nodes | tail -n "$surplus"); do
+            log "removing ${container:0:12}"
+            remove_node "$container"
+        done
+    fi
+    add_nodes "$wanted"
+    up nginx || die "nginx did not become healthy: docker compose logs nginx"
+    log "done: $wanted node(s), port ${HUBBUB_HTTP_PORT:-8080}"
+}
+
+# Starts or updates one service and waits until it is healthy.
+up() { run docker compose up --detach --no-build --no-deps --wait --wait-timeout "$timeout" "$@"; }
+
+# Starts nodes until there are $1 of them. Existing ones are not changed.
+add_nodes() {
+    up --no-recreate --scale "hubbub=$1" hubbub ||
+        die "the new node did not become healthy; the nodes that serve were not changed: docker compose logs hubbub"
+}
+
+# Stops a node, which drains first.
+remove_node() {
+    run docker stop "$1" >/dev/null || die "the node $1 could not be stopped"
+    run docker rm "$1" >/dev/null || die "the node $1 could not be removed"
+}
+
+running_nodes() { docker compose ps --quiet hubbub 2>/dev/null || true; }
+
+# Lists the running nodes with other settings or another image than a new node would get.
+outdated_nodes() {
+    local container hash image
+    hash=$(docker compose config --hash hubbub | cut -d ' ' -f 2)
+    image=$(docker image inspect --format '{{.Id}}' "${HUBBUB_IMAGE:-hubbub:local}" 2>/dev/null || true)
+    for container in $(running_nodes); do
+        if [[ $(docker inspect --format '{{index .Config.Labels "com.docker.compose.config-hash"}} {{.Image}}' "$container") != "$hash $image" ]]; then
+            echo "$container"
+        fi
+    done
 }
 
 work=
@@ -113,8 +164,13 @@ k8s() {
         fi
         if [[ -n $host ]]; then
             [[ -n $image ]] || echo "patches:"
+            # An overlay has an Ingress or a Gateway; a patch without a target does nothing.
             echo "  - target: {kind: Ingress, name: hubbub}"
             echo "    patch: '[{\"op\": \"replace\", \"path\": \"/spec/rules/0/host\", \"value\": \"$host\"}, {\"op\": \"replace\", \"path\": \"/spec/tls/0/hosts/0\", \"value\": \"$host\"}]'"
+            echo "  - target: {kind: HTTPRoute, name: hubbub}"
+            echo "    patch: '[{\"op\": \"replace\", \"path\": \"/spec/hostnames/0\", \"value\": \"$host\"}]'"
+            echo "  - target: {kind: Gateway, name: hubbub}"
+            echo "    patch: '[{\"op\": \"replace\", \"path\": \"/spec/listeners/0/hostname\", \"value\": \"$host\"}]'"
         fi
     } >"$work/kustomization.yaml"
     manifests=$work/manifests.yaml
@@ -148,7 +204,7 @@ k8s() {
 apply_secret() {
     local namespace=$1 name value keys='' from=()
     mkdir -m 700 "$work/secrets"
-    for name in JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET REDIS_PASSWORD REDIS_URL API_KEYS AUTHORIZE_SECRET; do
+    for name in "${SECRETS[@]}"; do
         value=$(env_value "$name" "$secrets_from")
         if [[ -n $value ]]; then
             (umask 077 && printf '%s' "$value" >"$work/secrets/$name")
@@ -177,7 +233,7 @@ compose | k8s) shift ;;
 *) usage_error "unknown target: $target" ;;
 esac
 
-dry_run=no timeout=600 build=yes port='' overlay=k8s/overlays/production image='' host='' context='' secrets_from=''
+dry_run=no timeout=600 build=yes port='' nodes='' overlay=k8s/overlays/production image='' host='' context='' secrets_from=''
 while (($#)); do
     option=$1
     shift
@@ -188,13 +244,14 @@ while (($#)); do
         exit 0
         ;;
     --no-build) [[ $target == compose ]] && build=no && continue ;;
-    --timeout | --port | --overlay | --image | --host | --context | --secrets-from)
+    --timeout | --port | --nodes | --overlay | --image | --host | --context | --secrets-from)
         (($#)) || usage_error "$option needs a value"
         value=$1
         shift
         case $target:$option in
         *:--timeout) timeout=$value && continue ;;
         compose:--port) port=$value && continue ;;
+        compose:--nodes) nodes=$value && continue ;;
         k8s:--overlay) overlay=${value%/} && continue ;;
         k8s:--image) image=$value && continue ;;
         k8s:--host) host=$value && continue ;;
@@ -207,6 +264,7 @@ while (($#)); do
 done
 [[ $timeout =~ ^[1-9][0-9]*$ ]] || usage_error "--timeout must be in whole seconds"
 [[ $port =~ ^([1-9][0-9]*)?$ ]] || usage_error "--port must be a number"
+[[ $nodes =~ ^([1-9][0-9]*)?$ ]] || usage_error "--nodes must be a number of at least 1"
 # Both are inserted into YAML.
 [[ $image =~ ^[A-Za-z0-9./:@_-]*$ ]] || usage_error "--image contains a character that is not allowed in image names"
 [[ $host =~ ^[A-Za-z0-9.*-]*$ ]] || usage_error "--host contains a character that is not allowed in host names"

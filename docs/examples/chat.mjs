@@ -9,6 +9,11 @@ const [name, room = "lobby", url = "http://127.0.0.1:8080"] = process.argv.slice
 const token = process.env.HUBBUB_TOKEN;
 if (!name) {
   console.error("usage: node chat.mjs NAME [ROOM] [URL]");
+  console.error("       HUBBUB_TOKEN=… node chat.mjs - [ROOM] [URL]");
+  process.exit(2);
+}
+if (name === "-" && !token) {
+  console.error("HUBBUB_TOKEN is not set: put a token into it, or give a name instead of -");
   process.exit(2);
 }
 
@@ -20,6 +25,7 @@ let at = null; // position of the last message received, { epoch, seq }: enough 
 let joined = false;
 let sending = false;
 let leaving = false; // standard input has ended
+let trouble = ""; // the last reason why there is no connection, so that each one is shown once
 const outbox = []; // messages without an acknowledgement, oldest first
 
 // Each connection, the first one and every reconnect, starts without identity and rooms:
@@ -43,12 +49,13 @@ function join(connection) {
     at = { epoch: answer.epoch, seq: answer.recovered ? at.seq : answer.seq - answer.replayed };
     note(`in ${room} with ${answer.total} user(s), ${answer.replayed} message(s) follow`);
     joined = true;
+    trouble = "";
     flush();
   });
 }
 
-// Repeats a request until it is answered or the connection is replaced. Reports a refusal that
-// retrying can't fix.
+// Repeats a request until it is answered or the connection is replaced. Ends the program at a refusal
+// that retrying can't fix.
 function request(connection, event, payload, done) {
   if (socket.id !== connection) return;
   const retry = (wait) => setTimeout(() => request(connection, event, payload, done), wait);
@@ -57,7 +64,8 @@ function request(connection, event, payload, done) {
     if (error) retry(0);
     else if (answer.ok) done(answer);
     else if (answer.retry_after_ms) retry(answer.retry_after_ms);
-    else note(`${event} was refused: ${answer.code}: ${answer.error}`);
+    else if (answer.code === "unauthorized" && !token) exit(`${url} needs a token: set HUBBUB_TOKEN`);
+    else exit(`${event} was refused: ${answer.code}: ${answer.error}`);
   });
 }
 
@@ -114,6 +122,10 @@ socket.on("disconnect", (reason) => {
 });
 socket.on("connect_error", (error) => {
   if (!socket.active) exit(`refused: ${error.message}`); // "unauthorized: …" or "token_expired: …"
+  // Not reachable, or refused for now: the client tries again by itself.
+  const text = `no connection to ${url}: ${error.description?.message ?? error.message}`;
+  if (text !== trouble) note(`${text}; trying again`);
+  trouble = text;
 });
 
 function exit(text) {

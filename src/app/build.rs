@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use async_trait::async_trait;
 use engineioxide::Control;
 use tokio::sync::watch;
@@ -21,12 +22,13 @@ use crate::domain::{Refusal, RoomId, UserId};
 use crate::features::messaging::{AuthorizationHook, Messaging};
 use crate::gateway::access::Access;
 use crate::gateway::connections::Connections;
-use crate::gateway::http::{self, CallerRateLimiter, HttpState};
+use crate::gateway::http::{self, CallerRateLimiter, HttpState, RequestLog};
 use crate::gateway::socketio::Gateway;
 use crate::gateway::websocket::{MIN_MEAN_FRAME_BYTES, PlainWebSocket};
 use crate::server::admission::Admission;
 use crate::server::tls::Tls;
 use crate::server::{Listener, Timeouts, register_stream_types};
+use crate::telemetry::line_budget::LineBudget;
 
 /// How often the certificate's files are checked for a change.
 const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -88,12 +90,14 @@ impl Parts {
             config.identity.authenticator.clone(),
             admission.clone(),
             config.connections.outbox_bytes,
+            LineBudget::new("connections", config.log.lines_per_sec),
         );
         let socketio = Gateway::new(connections.clone(), config.connections.socketio.clone());
         let plain = PlainWebSocket::new(
             connections.clone(),
             config.connections.websocket.clone(),
             control.write_scheduler(),
+            control.pause_monitor(),
         );
         Ok(Self {
             backplane,
@@ -142,7 +146,8 @@ impl Parts {
             admission: self.admission.clone(),
             control: self.control.clone(),
             plain_websockets: self.plain.clone(),
-            metrics: Arc::new(move || metrics.render()),
+            request_log: RequestLog::new(config.log.lines_per_sec),
+            metrics: Arc::new(move |format| metrics.render(format)),
         })
     }
 }
@@ -211,11 +216,14 @@ async fn listen(
 ) -> anyhow::Result<Listening> {
     let http = parts.http_state(config);
     let timeouts = Timeouts {
+        keep_alive: config.server.keep_alive,
         write: config.connections.write_timeout * 2,
         ..Timeouts::default()
     };
-    let mut listener =
-        Listener::bind(config.server.address, tcp_connections(config), timeouts).await?;
+    let address = config.server.address;
+    let mut listener = Listener::bind(address, tcp_connections(config), timeouts)
+        .await
+        .with_context(|| cannot_listen(address, "SERVER_HOST and SERVER_PORT"))?;
     let address = listener.address()?;
     if let Some(tls) = tls {
         listener = listener.with_tls(&tls);
@@ -227,7 +235,13 @@ async fn listen(
     tasks.push(tokio::spawn(listener.serve(router, stopped.clone())));
     let mut metrics_address = None;
     if let Some(address) = config.server.metrics_address {
-        let listener = Listener::bind(address, METRICS_CONNECTIONS, Timeouts::default()).await?;
+        let timeouts = Timeouts {
+            keep_alive: config.server.keep_alive,
+            ..Timeouts::default()
+        };
+        let listener = Listener::bind(address, METRICS_CONNECTIONS, timeouts)
+            .await
+            .with_context(|| cannot_listen(address, "METRICS_ADDR"))?;
         metrics_address = Some(listener.address()?);
         let router = http::metrics_router(http);
         tasks.push(tokio::spawn(listener.serve(router, stopped.clone())));
@@ -236,6 +250,11 @@ async fn listen(
         address,
         metrics_address,
     })
+}
+
+/// The first part of an error's text; the fault follows.
+fn cannot_listen(address: SocketAddr, keys: &str) -> String {
+    format!("the node cannot listen on {address} ({keys})")
 }
 
 /// TCP connections that may be open at once: a polling client holds up to two, and a client that is

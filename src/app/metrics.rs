@@ -10,7 +10,8 @@ use crate::gateway::connections::Connections;
 use crate::gateway::connections::metrics::transport_samples;
 use crate::gateway::socketio::metrics as engine_io;
 use crate::server::admission::Admission;
-use crate::telemetry::exposition;
+use crate::telemetry::exposition::{self, MetricsFormat};
+use crate::telemetry::process;
 use crate::telemetry::sample::Sample;
 
 /// The parts that have metrics.
@@ -24,9 +25,10 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// The text of `/metrics`.
-    pub fn render(&self) -> String {
-        exposition::render(self.samples())
+    /// The text of `/metrics`. May block for a while when many files are open.
+    pub fn render(&self, format: MetricsFormat) -> String {
+        let groups = [("hubbub", self.samples()), ("process", process::samples())];
+        exposition::render(&groups, format)
     }
 
     fn samples(&self) -> Vec<Sample> {
@@ -42,6 +44,8 @@ impl Metrics {
         samples.extend(self.messaging.samples());
         samples.extend(self.delivery.samples());
         samples.extend(backplane_samples(&self.backplane));
+        let build = vec![("version", env!("CARGO_PKG_VERSION"))];
+        samples.push(Sample::info("build", "The version of hubbub", build));
         samples
     }
 }
@@ -83,11 +87,10 @@ mod tests {
     use crate::app::build::Parts;
     use crate::config::Config;
     use crate::config::generated::{assert_current, repository_file};
-    use crate::telemetry::sample::SampleValue;
-
     /// Every metric with its kind. Dashboards and alarms rely on these names.
-    const METRICS: [(&str, &str); 36] = [
+    const METRICS: [(&str, &str); 37] = [
         ("append_seconds", "histogram"),
+        ("build", "info"),
         ("bus_interruptions", "counter"),
         ("bus_overruns", "counter"),
         ("catch_ups", "counter"),
@@ -128,15 +131,6 @@ mod tests {
     const BEGIN: &str = "<!-- metrics -->\n";
     const END: &str = "<!-- /metrics -->";
 
-    /// The kind of the metric, as Prometheus calls it.
-    fn kind(sample: &Sample) -> &'static str {
-        match sample.value {
-            SampleValue::Counter(_) => "counter",
-            SampleValue::Gauge(_) | SampleValue::Gauges(_) => "gauge",
-            SampleValue::Histogram { .. } => "histogram",
-        }
-    }
-
     async fn samples() -> Vec<Sample> {
         let config = Config::from_sources(BTreeMap::new(), Path::new("/nonexistent/.env")).unwrap();
         let parts = Parts::start(&config).await.unwrap();
@@ -146,7 +140,7 @@ mod tests {
     #[tokio::test]
     async fn the_names_and_kinds_of_metrics_stay_as_they_are() {
         let samples = samples().await;
-        let mut metrics: Vec<_> = samples.iter().map(|s| (s.name, kind(s))).collect();
+        let mut metrics: Vec<_> = samples.iter().map(|s| (s.name, s.kind())).collect();
         metrics.sort_unstable();
         assert_eq!(metrics, METRICS);
     }
@@ -168,7 +162,7 @@ mod tests {
         let mut table = "| metric | kind | description |\n| --- | --- | --- |\n".to_owned();
         for sample in samples().await {
             let Sample { name, help, .. } = &sample;
-            table += &format!("| `{name}` | {} | {help} |\n", kind(&sample));
+            table += &format!("| `{name}` | {} | {help} |\n", sample.kind());
         }
         let (path, text) = document();
         let (before, rest) = text.split_once(BEGIN).unwrap();

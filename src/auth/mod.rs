@@ -8,7 +8,6 @@ mod fuzz;
 mod http_client;
 mod jwks;
 mod keys;
-mod refusal_log;
 mod tokens;
 mod webhook;
 
@@ -53,6 +52,15 @@ impl Authenticator {
     #[must_use]
     pub fn needs_token(&self) -> bool {
         matches!(self, Self::Jwt(_))
+    }
+
+    /// The name of the mode, as `AUTH_MODE` has it.
+    #[must_use]
+    pub fn mode_name(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Jwt(_) => "jwt",
+        }
     }
 
     /// Fetches the keys of tokens if they come from a URL. A failure is no error: tokens are

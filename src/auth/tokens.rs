@@ -13,7 +13,6 @@ use serde_json::{Map, Value};
 use super::claims::Claims;
 use super::jwks::Jwks;
 use super::keys::{Algorithm, Key, KeyError, KeySet, KeySource, Lookup};
-use super::refusal_log::RefusalLog;
 use crate::domain::policy::RoomScope;
 use crate::domain::{Refusal, TokenFault, UserId, Username};
 
@@ -78,7 +77,6 @@ pub struct Verifier {
     keys: Keys,
     /// With at least one algorithm.
     rules: TokenRules,
-    refusal_log: RefusalLog,
 }
 
 fn malformed(text: &'static str) -> Refusal {
@@ -137,11 +135,7 @@ impl Verifier {
             }
             KeySource::Url(uri) => Keys::Fetched(Jwks::from_url(uri, algorithms.clone())?),
         };
-        Ok(Self {
-            keys,
-            rules,
-            refusal_log: RefusalLog::default(),
-        })
+        Ok(Self { keys, rules })
     }
 
     /// Fetches the key set if it comes from a URL, so that the first token need not wait for it.
@@ -153,17 +147,12 @@ impl Verifier {
     }
 
     /// Verifies the token and returns its identity. If it names a key that a newer set may contain,
-    /// that set is fetched. A refusal is logged.
+    /// that set is fetched.
     ///
     /// # Errors
     /// `token_expired`; `unavailable` if its key cannot be fetched now; `unauthorized` for every
     /// other fault. The refusal names the fault and the claim, and never quotes the token.
     pub async fn verify(&self, token: &str) -> Result<Identity, Refusal> {
-        let verified = self.verify_unlogged(token).await;
-        verified.inspect_err(|refusal| self.refusal_log.record(refusal))
-    }
-
-    async fn verify_unlogged(&self, token: &str) -> Result<Identity, Refusal> {
         let verified = match &self.keys {
             Keys::Fixed(keys) => self.verify_with(token, keys),
             Keys::Fetched(jwks) => {

@@ -40,19 +40,14 @@ pub fn encode(message: &NewMessage) -> Bytes {
             .encode_lower(&mut Uuid::encode_buffer())
             .as_bytes(),
     );
-    let fields = [
-        ("\",\"room_id\":", room),
-        (",\"user_id\":", user),
-        (",\"username\":", name),
-    ];
-    for (key, text) in fields.into_iter().chain([
-        (",\"content\":", &*message.content),
-        (",\"type\":", &*message.kind),
-    ]) {
-        put(&mut json, key, text);
-    }
+    json.push(b'"');
+    put(&mut json, ",\"room_id\":\"", room);
+    put(&mut json, ",\"user_id\":\"", user);
+    put(&mut json, ",\"username\":\"", name);
+    put(&mut json, ",\"content\":\"", &message.content);
+    put(&mut json, ",\"type\":\"", &message.kind);
     if let Some(title) = &message.title {
-        put(&mut json, ",\"title\":", title);
+        put(&mut json, ",\"title\":\"", title);
     }
     if let Some(payload) = payload {
         debug_assert!(
@@ -65,24 +60,25 @@ pub fn encode(message: &NewMessage) -> Bytes {
     json.extend_from_slice(b",\"attachment_urls\":");
     serde_json::to_writer(&mut json, &message.attachment_urls).expect("strings always serialise");
     if let Some(key) = &message.client_msg_id {
-        put(&mut json, ",\"client_msg_id\":", key.as_str());
+        put(&mut json, ",\"client_msg_id\":\"", key.as_str());
     }
     json.push(b'}');
     json.into()
 }
 
-/// Appends `key` unchanged and `text` as a JSON string.
+/// Appends `key`, which ends with a quote, and `text` as a JSON string that begins with that quote.
 fn put(json: &mut Vec<u8>, key: &str, text: &str) {
-    json.extend_from_slice(key.as_bytes());
     let is_special = |byte| byte < b' ' || byte == b'"' || byte == b'\\';
+    json.extend_from_slice(key.as_bytes());
     // Without an early return the compiler vectorises the loop.
     if text
         .bytes()
         .fold(false, |found, byte| found | is_special(byte))
     {
+        // The serialiser writes the opening quote itself.
+        json.pop();
         serde_json::to_writer(json, text).expect("strings always serialise");
     } else {
-        json.push(b'"');
         json.extend_from_slice(text.as_bytes());
         json.push(b'"');
     }
@@ -126,7 +122,7 @@ mod tests {
                 format!("after a longer text {char}"),
             ] {
                 let mut json = Vec::new();
-                put(&mut json, "", &text);
+                put(&mut json, "\"", &text);
                 assert_eq!(
                     String::from_utf8(json).unwrap(),
                     serde_json::to_string(&text).unwrap()

@@ -11,20 +11,49 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hubbub_bench::parse_duration;
 
 use crate::auth::NewToken;
-use crate::config::{Config, docs};
+use crate::config::{CommandLine, Config, ConfigError, docs};
 
 /// The lifetime of the tokens that `hubbub bench` signs for its connections.
 const BENCH_TOKEN_TTL: Duration = Duration::from_secs(86_400);
 
 /// A horizontally scalable chat cluster that any Socket.IO client can talk to.
 ///
-/// Configured by the environment, `.env` in the working directory, and a TOML file (HUBBUB_CONFIG).
+/// Configured by the environment, `.env` in the working directory, and a TOML file (HUBBUB_CONFIG);
+/// the options --host, --port and --redis-url come first.
 /// `hubbub config` prints the values in force.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
+    #[command(flatten)]
+    node: NodeOptions,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// Settings of a node that the command line may set; all others have no option.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+struct NodeOptions {
+    /// Address to listen on, in place of SERVER_HOST
+    #[arg(long, global = true)]
+    host: Option<String>,
+    /// Port to listen on, in place of SERVER_PORT
+    #[arg(long, global = true)]
+    port: Option<String>,
+    /// Redis that the nodes share, in place of REDIS_URL; the list of processes shows it, so leave
+    /// the password to REDIS_URL
+    #[arg(long, global = true, value_name = "URL")]
+    redis_url: Option<String>,
+}
+
+impl NodeOptions {
+    fn load_config(self) -> Result<Config, ConfigError> {
+        Config::load_with(&CommandLine {
+            host: self.host,
+            port: self.port,
+            redis_url: self.redis_url,
+        })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,14 +114,17 @@ impl Cli {
     /// # Errors
     /// With a message for the terminal.
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        let node = self.node;
         match self.command.unwrap_or(Command::Serve) {
-            Command::Serve => serve::serve(&Config::load()?),
-            Command::Token(options) => print_token(options, &Config::load()?),
+            Command::Serve => serve::serve(&node.load_config()?),
+            Command::Token(options) => print_token(options, &node.load_config()?),
             Command::Config {
                 docs: Some(format), ..
             } => Ok(print_docs(format)),
-            Command::Config { strict, docs: None } => Ok(print_config(&Config::load()?, strict)),
-            Command::Healthcheck => healthcheck::check(&Config::load()?),
+            Command::Config { strict, docs: None } => {
+                Ok(print_config(&node.load_config()?, strict))
+            }
+            Command::Healthcheck => healthcheck::check(&node.load_config()?),
             // Everything it needs is on its command line: the nodes it measures have their own
             // configuration.
             Command::Bench(options) => hubbub_bench::run(&options, |user, secret| {

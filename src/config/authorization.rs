@@ -8,6 +8,7 @@ use http::HeaderValue;
 use super::error::ConfigError;
 use super::key::{Key, KeyDefault, Section, Unit, url_without_query};
 use super::parse::{Parsed, http_url, is_unprotected, number};
+use super::secrets::password_weakness;
 use super::values::Values;
 use crate::auth::{Webhook, WebhookSettings};
 
@@ -56,7 +57,13 @@ pub(super) fn parse(
 ) -> Result<Option<Arc<Webhook>>, ConfigError> {
     let timeout = Duration::from_millis(values.required(&TIMEOUT, number(1, 10_000))?);
     let cache = Duration::from_secs(values.required(&CACHE, cache_secs)?);
-    let bearer = values.optional(&SECRET, bearer)?;
+    let secret = values.optional(&SECRET, |secret| {
+        Ok((bearer(secret)?, password_weakness(secret)))
+    })?;
+    let (bearer, weakness) = secret.unzip();
+    if let Some(weakness) = weakness.flatten() {
+        warnings.push(format!("{} {weakness}", SECRET.name));
+    }
     let Some(uri) = values.optional(&URL, http_url)? else {
         if bearer.is_some() {
             return Err(values.error(&SECRET, "means nothing without AUTHORIZE_URL"));

@@ -45,7 +45,8 @@ const MAX_PACKET: Key = Key {
     default: KeyDefault::Value("1048576"),
     unit: Unit::Bytes,
     summary: "Largest packet from a client, on every transport.",
-    help: "nginx and the ingress of this repository accept up to 2 MiB.",
+    help: "The body of a polling POST may be four times as large. nginx and the ingress of this \
+           repository accept bodies of up to 5 MiB.",
     ..Key::PLAIN
 };
 const WS_MAX_MESSAGE: Key = Key {

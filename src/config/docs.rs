@@ -16,16 +16,19 @@ const MARKDOWN_HEAD: &str = "\
 
 # Configuration
 
-hubbub reads its settings from three sources. Where several set the same key, the first of this
+hubbub reads its settings from four sources. Where several set the same key, the first of this
 list takes precedence:
 
-1. environment variables,
-2. `.env` in the working directory,
-3. the TOML file that `HUBBUB_CONFIG` names, with the same keys in lower case.
+1. the command line: `--host`, `--port` and `--redis-url` set `SERVER_HOST`, `SERVER_PORT` and
+   `REDIS_URL`,
+2. environment variables,
+3. `.env` in the working directory,
+4. the TOML file that `HUBBUB_CONFIG` names, with the same keys in lower case.
 
 An empty value in the environment or in `.env` counts as left out. Every value is checked at the
 start. A value that can't be used, or an unknown key in `.env` or in the TOML file, ends the start
-with a message that names the key. Unknown environment variables are ignored.
+with a message that names the key. Unknown environment variables are ignored, with a warning if one
+is spelt almost like a key of hubbub.
 
 `hubbub config` prints the values in force, with secrets hidden, and warns of weak settings; with
 `--strict` it fails when there is a warning. `.env.example` has every key, ready to be copied.

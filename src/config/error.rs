@@ -17,12 +17,14 @@ pub enum ConfigError {
         source_name: Option<String>,
     },
     /// A source holds a key that hubbub does not have.
-    #[error("{name} is not a key of hubbub (in {source_name})")]
+    #[error("{name} is not a key of hubbub (in {source_name}){}", did_you_mean(*.nearest))]
     UnknownKey {
         /// The key, unless it may be a part of a secret.
         name: String,
         /// The source that holds it.
         source_name: &'static str,
+        /// The key that was probably meant.
+        nearest: Option<&'static str>,
     },
     /// A key of hubbub has a value that is not UTF-8. Ignoring it would leave a secret unset.
     #[error("{0} in the environment is not UTF-8")]
@@ -46,6 +48,13 @@ impl ConfigError {
             problem: problem.into(),
             source_name: None,
         }
+    }
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(key) => format!("; did you mean {key}?"),
+        None => String::new(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::error::ConfigError;
 use super::key::{Key, KeyDefault, Section, Unit};
 use super::parse::{Parsed, list, seconds};
+use super::secrets::weakness;
 use super::tokens::{TokenSigner, Tokens};
 use super::values::Values;
 use crate::auth::{ApiKeys, Authenticator};
@@ -143,9 +144,15 @@ fn mode(text: &str) -> Parsed<AuthMode> {
 
 fn parse_api_keys(values: &mut Values, warnings: &mut Vec<String>) -> Result<ApiKeys, ConfigError> {
     let keys = values.optional(&API_KEYS, list)?.unwrap_or_default();
-    let is_weak = |key: &String| !key.starts_with("sha256:") && key.len() < MIN_API_KEY_BYTES;
-    if keys.iter().any(is_weak) {
+    let is_short = |key: &String| !key.starts_with("sha256:") && key.len() < MIN_API_KEY_BYTES;
+    if keys.iter().any(is_short) {
         warnings.push("API_KEYS has a key of less than 24 bytes: it can be guessed".to_owned());
+    }
+    let mut long = keys
+        .iter()
+        .filter(|key| !key.starts_with("sha256:") && !is_short(key));
+    if let Some(weakness) = long.find_map(|key| weakness(key)) {
+        warnings.push(format!("API_KEYS has a key that {weakness}"));
     }
     ApiKeys::new(&keys).map_err(|error| {
         let problem = format!("has an entry that can't be used: {error}");

@@ -1,4 +1,4 @@
-//! Configuration: the environment, `.env` and a TOML file, in falling precedence.
+//! Configuration: the command line, the environment, `.env` and a TOML file, in falling precedence.
 //!
 //! Every key is defined once, as a [`key::Key`] in the file of its section, and parsed once, into
 //! the settings type of the part that uses it. docs/configuration.md and `.env.example` are
@@ -18,10 +18,12 @@ mod identity;
 mod key;
 mod limits;
 mod logging;
+mod nearest;
 mod origins;
 mod parse;
 mod rates;
 mod redis;
+mod secrets;
 mod server;
 mod source;
 #[cfg(test)]
@@ -74,6 +76,31 @@ fn keys() -> impl Iterator<Item = &'static Key> {
     SECTIONS.iter().flat_map(|section| section.keys).copied()
 }
 
+/// The values that the command line sets, in place of their keys. They are parsed as those are.
+#[derive(Debug, Clone, Default)]
+pub struct CommandLine {
+    /// `SERVER_HOST`.
+    pub host: Option<String>,
+    /// `SERVER_PORT`.
+    pub port: Option<String>,
+    /// `REDIS_URL`.
+    pub redis_url: Option<String>,
+}
+
+impl CommandLine {
+    /// The values that are set, by the names of their keys.
+    fn values(&self) -> impl Iterator<Item = (String, String)> {
+        let values = [
+            (server::HOST.name, &self.host),
+            (server::SERVER_PORT.name, &self.port),
+            (redis::URL.name, &self.redis_url),
+        ];
+        values
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)))
+    }
+}
+
 /// A whole configuration. Every value has its final type and has been checked.
 pub struct Config {
     pub(crate) server: ServerSettings,
@@ -109,6 +136,14 @@ impl Config {
     /// # Errors
     /// Names the key, its source, and the fault; never the value.
     pub fn load() -> Result<Self, ConfigError> {
+        Self::load_with(&CommandLine::default())
+    }
+
+    /// As [`Config::load`], with the values of the command line before all other sources.
+    ///
+    /// # Errors
+    /// Names the key, its source, and the fault; never the value.
+    pub fn load_with(command_line: &CommandLine) -> Result<Self, ConfigError> {
         let mut environment = BTreeMap::new();
         for (key, value) in std::env::vars_os() {
             let Ok(key) = key.into_string() else { continue };
@@ -123,7 +158,7 @@ impl Config {
                 Err(_) => {}
             }
         }
-        Self::from_sources(environment, Path::new(".env"))
+        Self::read(command_line, environment, Path::new(".env"))
     }
 
     /// Reads the given environment, the given `.env` file, which need not exist, and the TOML file
@@ -135,11 +170,20 @@ impl Config {
         environment: BTreeMap<String, String>,
         dotenv: &Path,
     ) -> Result<Self, ConfigError> {
-        Self::parse(source::read(environment, dotenv)?)
+        Self::read(&CommandLine::default(), environment, dotenv)
     }
 
-    fn parse(mut values: Values) -> Result<Self, ConfigError> {
-        let mut warnings = Vec::new();
+    fn read(
+        command_line: &CommandLine,
+        environment: BTreeMap<String, String>,
+        dotenv: &Path,
+    ) -> Result<Self, ConfigError> {
+        let warnings = source::misspelt_keys(&environment);
+        let values = source::read(command_line.values(), environment, dotenv)?;
+        Self::parse(values, warnings)
+    }
+
+    fn parse(mut values: Values, mut warnings: Vec<String>) -> Result<Self, ConfigError> {
         let server = server::parse(&mut values)?;
         let is_public = server.is_public();
         let redis = redis::parse(&mut values)?;

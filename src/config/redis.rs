@@ -4,7 +4,7 @@ use super::error::ConfigError;
 use super::key::{Key, KeyDefault, Section};
 use super::parse::{number, path, text};
 use super::values::Values;
-use crate::backplane::redis::RedisSettings;
+use crate::backplane::redis::{KeyPrefix, RedisSettings};
 
 const SCHEMES: [&str; 6] = [
     "redis://",
@@ -15,7 +15,7 @@ const SCHEMES: [&str; 6] = [
     "rediss-cluster://",
 ];
 
-const URL: Key = Key {
+pub(super) const URL: Key = Key {
     name: "REDIS_URL",
     summary: "Redis as one URL; takes precedence over the three keys below.",
     help: "`redis://`, `redis-sentinel://` or `redis-cluster://` (Redis 7); with TLS `rediss://`, \
@@ -53,11 +53,21 @@ const CA: Key = Key {
     ..Key::PLAIN
 };
 
+const PREFIX: Key = Key {
+    name: "REDIS_PREFIX",
+    default: KeyDefault::Value("hubbub:"),
+    summary: "Beginning of every key and channel in Redis: nodes with the same prefix and database \
+              form one deployment, and deployments that differ in either never meet.",
+    help: "1 to 64 letters, digits and `: - _ . /`.",
+    see: "deployment.md#several-deployments-on-one-redis",
+    ..Key::PLAIN
+};
+
 pub(super) const SECTION: Section = Section {
     title: "Redis",
     intro: "Nodes that share a Redis form a cluster. Without Redis a node runs alone and keeps \
             everything in memory.",
-    keys: &[&URL, &HOST, &PORT, &PASSWORD, &CA],
+    keys: &[&URL, &HOST, &PORT, &PASSWORD, &CA, &PREFIX],
 };
 
 /// How to reach Redis; `None`: the node runs alone.
@@ -76,11 +86,19 @@ pub(super) fn parse(values: &mut Values) -> Result<Option<RedisSettings>, Config
     if ca.is_some() && !has_tls {
         return Err(values.error(&CA, "needs a REDIS_URL with TLS, such as rediss://"));
     }
+    let prefix = values.required(&PREFIX, key_prefix)?;
     Ok(url.map(|url| RedisSettings {
         url,
         ca,
+        prefix,
         ..RedisSettings::default()
     }))
+}
+
+fn key_prefix(text: &str) -> Result<KeyPrefix, String> {
+    KeyPrefix::parse(text).ok_or_else(|| {
+        "must have 1 to 64 characters: ASCII letters, digits and : - _ . /".to_owned()
+    })
 }
 
 fn redis_url(url: &str) -> Result<String, String> {

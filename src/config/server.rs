@@ -10,7 +10,7 @@ use super::parse::{number, path, seconds, socket_address, text};
 use super::values::Values;
 use crate::server::tls::TlsFiles;
 
-const HOST: Key = Key {
+pub(super) const HOST: Key = Key {
     name: "SERVER_HOST",
     default: KeyDefault::Value("127.0.0.1"),
     summary: "IP address to listen on, or a host name that resolves to one.",
@@ -18,7 +18,7 @@ const HOST: Key = Key {
            key for tokens, such as `JWT_SECRET`, or with `AUTH_MODE=open`.",
     ..Key::PLAIN
 };
-const SERVER_PORT: Key = Key {
+pub(super) const SERVER_PORT: Key = Key {
     name: "SERVER_PORT",
     default: KeyDefault::Value("8080"),
     summary: "TCP port to listen on, 1 to 65535.",
@@ -55,6 +55,15 @@ const METRICS_ADDR: Key = Key {
     example: "127.0.0.1:9090",
     ..Key::PLAIN
 };
+const KEEP_ALIVE: Key = Key {
+    name: "KEEP_ALIVE_SECS",
+    default: KeyDefault::Value("75"),
+    unit: Unit::Seconds,
+    summary: "Time for which an idle HTTP connection is kept open between two requests.",
+    help: "Longer than the idle timeout of the load balancer in front (60 seconds for most): \
+           otherwise it sends a request on a connection that the node is closing, and answers 502.",
+    ..Key::PLAIN
+};
 const DRAIN: Key = Key {
     name: "DRAIN_SECS",
     default: KeyDefault::Value("30"),
@@ -73,6 +82,7 @@ pub(super) const SECTION: Section = Section {
         &TLS_CERT,
         &TLS_KEY,
         &METRICS_ADDR,
+        &KEEP_ALIVE,
         &DRAIN,
     ],
 };
@@ -84,6 +94,8 @@ pub(crate) struct ServerSettings {
     pub metrics_address: Option<SocketAddr>,
     /// `None`: plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// How long an idle HTTP connection is kept open between two requests.
+    pub keep_alive: Duration,
     /// The time over which connections are closed after SIGTERM.
     pub drain: Duration,
 }
@@ -106,6 +118,7 @@ pub(super) fn parse(values: &mut Values) -> Result<ServerSettings, ConfigError> 
         address,
         metrics_address: values.optional(&METRICS_ADDR, socket_address)?,
         tls: parse_tls(values)?,
+        keep_alive: values.required(&KEEP_ALIVE, seconds(1))?,
         drain: values.required(&DRAIN, seconds(0))?,
     })
 }

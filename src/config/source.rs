@@ -1,4 +1,5 @@
-//! Where values come from: the environment, `.env` and a TOML file, and which keys each may hold.
+//! Where values come from: the command line, the environment, `.env` and a TOML file, and which keys
+//! each may hold.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -10,9 +11,11 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::error::ConfigError;
 use super::key::{Key, Section};
+use super::nearest::nearest_key;
 use super::values::{Given, Values};
 use super::{keys, server};
 
+const COMMAND_LINE: &str = "the command line";
 const ENVIRONMENT: &str = "the environment";
 const DOTENV: &str = ".env";
 const FILE: &str = "the TOML file";
@@ -90,9 +93,27 @@ pub(super) fn is_known(name: &str) -> bool {
     keys().any(|key| key.is_named(name))
 }
 
-/// The values of all sources. The environment takes precedence over `.env`, and `.env` over the
-/// TOML file.
+/// A warning for each key of the environment that is no key of hubbub, but is spelt almost like one.
+/// Most keys of the environment belong to other programs, so none is an error.
+pub(super) fn misspelt_keys(environment: &BTreeMap<String, String>) -> Vec<String> {
+    let unknown = environment
+        .keys()
+        .filter(|key| !is_known(&key.to_lowercase()));
+    unknown
+        .filter_map(|key| {
+            let nearest = nearest_key(key)?;
+            Some(format!(
+                "{key} in {ENVIRONMENT} is not a key of hubbub and has no effect; did you mean \
+                 {nearest}?"
+            ))
+        })
+        .collect()
+}
+
+/// The values of all sources. The command line takes precedence over the environment, the
+/// environment over `.env`, and `.env` over the TOML file.
 pub(super) fn read(
+    command_line: impl IntoIterator<Item = (String, String)>,
     environment: BTreeMap<String, String>,
     dotenv: &Path,
 ) -> Result<Values, ConfigError> {
@@ -102,7 +123,8 @@ pub(super) fn read(
     if let Some(path) = environment.file().or(dotenv.file()) {
         figment = figment.merge(read_toml(Path::new(path))?);
     }
-    texts(&figment.merge(dotenv).merge(environment))
+    let command_line = Source::of_texts(COMMAND_LINE, command_line);
+    texts(&figment.merge(dotenv).merge(environment).merge(command_line))
 }
 
 /// The pairs of the `.env` file, which need not exist.
@@ -158,7 +180,11 @@ fn unknown_key(key: &str, source_name: &'static str) -> ConfigError {
     } else {
         "an entry whose name is not shown, as it may be a secret,".to_owned()
     };
-    ConfigError::UnknownKey { name, source_name }
+    ConfigError::UnknownKey {
+        name,
+        source_name,
+        nearest: nearest_key(key),
+    }
 }
 
 /// The merged values as text, each with its source.

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::generated::repository_file;
 use crate::config::identity::AuthMode;
 use crate::config::key::{KeyDefault, Unit};
-use crate::gateway::access::Origins;
+use crate::gateway::origins::Origins;
 
 fn load(environment: &[(&str, &str)], dotenv: &str) -> Result<Config, ConfigError> {
     let directory = std::env::temp_dir().join(format!("hubbub-config-{}", uuid::Uuid::new_v4()));
@@ -85,6 +85,11 @@ fn every_error_names_its_key() {
         ("REDIS_URL", "http://a"),
         ("METRICS_ADDR", "9100"),
         ("TRUSTED_PROXIES", "10.0.0.0/8,proxy"),
+        ("ALLOWED_ORIGINS", "*.example.com"),
+        ("ALLOWED_ORIGINS", "https://a.example,https://*.b.example"),
+        ("ALLOWED_ORIGINS", "chat.example.com"),
+        ("ALLOWED_ORIGINS", "https://a.example/app"),
+        ("KEEP_ALIVE_SECS", "0"),
         ("JWT_SECRET", "short"),
         ("JWT_LEEWAY_SECS", "31"),
         ("API_KEYS", "fine,sha256:abc"),
@@ -109,6 +114,66 @@ fn every_error_names_its_key() {
     assert!(error(&[("HISTORY_SIZE", "x")], "").contains("the environment"));
     let secret_line = error(&[], "JWT_SECRET='unfinished");
     assert!(secret_line.contains(".env") && !secret_line.contains("unfinished"));
+}
+
+#[test]
+fn allowed_origins_are_origins_and_no_patterns() {
+    let origins = |list| {
+        load(&[("ALLOWED_ORIGINS", list)], "")
+            .unwrap()
+            .origins
+            .origins
+    };
+    assert_eq!(
+        origins("HTTPS://Chat.Example.com:443/, capacitor://localhost,file://,null"),
+        origins("https://chat.example.com,capacitor://LOCALHOST/,FILE://,NULL")
+    );
+    assert_eq!(origins("*"), Origins::Any);
+    let message = error(
+        &[],
+        "ALLOWED_ORIGINS=https://a.example,https://*.hunter2.example",
+    );
+    assert!(
+        message.starts_with("ALLOWED_ORIGINS entry 2 is a pattern") && !message.contains("hunter2"),
+        "{message}"
+    );
+}
+
+#[test]
+fn idle_connections_are_kept_longer_than_load_balancers_keep_them() {
+    let seconds = |environment: &[_]| load(environment, "").unwrap().server.keep_alive.as_secs();
+    assert_eq!(seconds(&[]), 75);
+    assert_eq!(seconds(&[("KEEP_ALIVE_SECS", "20")]), 20);
+}
+
+#[test]
+fn key_files_with_a_byte_order_mark_are_read() {
+    let file = std::env::temp_dir().join(format!("hubbub-{}", uuid::Uuid::new_v4()));
+    let path = file.to_str().unwrap();
+    let pem = |name: &str| {
+        let path = format!("{}/src/auth/testdata/{name}", env!("CARGO_MANIFEST_DIR"));
+        format!("\u{feff}{}", std::fs::read_to_string(path).unwrap())
+    };
+    for (key, algorithm, text) in [
+        ("JWT_PUBLIC_KEY_FILE", "RS256", pem("rsa.pub.pem")),
+        ("JWT_PUBLIC_KEY_FILE", "ES256", pem("ec.pub.pem")),
+        ("JWT_PUBLIC_KEY_FILE", "EdDSA", pem("ed.pub.pem")),
+        (
+            "JWT_JWKS_FILE",
+            "EdDSA",
+            "\u{feff}{\"keys\":[{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\
+             \"x\":\"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc\"}]}"
+                .to_owned(),
+        ),
+    ] {
+        let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for bytes in [text.as_bytes(), &utf16] {
+            std::fs::write(&file, bytes).unwrap();
+            let settings = [(key, path), ("JWT_ALGORITHM", algorithm)];
+            assert!(load(&settings, "").is_ok(), "{key} {algorithm}");
+        }
+    }
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]

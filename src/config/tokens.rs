@@ -1,5 +1,6 @@
 //! Section: the keys that tokens are verified with, and the other rules for tokens.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use http::Uri;
@@ -7,8 +8,10 @@ use http::Uri;
 use super::error::ConfigError;
 use super::key::{Key, KeyDefault, Section, Unit, url_without_query};
 use super::parse::{Parsed, http_url, is_unprotected, list, number, path, text};
+use super::secrets::weakness;
 use super::values::Values;
 use crate::auth::{Algorithm, KeyError, KeySource, MIN_SECRET_BYTES, TokenRules, Verifier};
+use crate::domain::without_bom;
 
 /// The longest time past its expiry for which a token may be accepted.
 const MAX_LEEWAY_SECS: u64 = 30;
@@ -171,6 +174,13 @@ pub(super) fn parse(
         }),
         _ => None,
     };
+    if let Keys::Secrets(key, secret, previous) = &keys {
+        let current = (key.name, Some(secret));
+        for (name, secret) in [current, (PREVIOUS_SECRET.name, previous.as_ref())] {
+            let weakness = secret.and_then(|secret| weakness(secret));
+            warnings.extend(weakness.map(|weakness| format!("{name} {weakness}")));
+        }
+    }
     let (key, weak_key) = (keys.key(), keys.weak_key());
     let source = match keys {
         Keys::Secrets(_, secret, previous) => {
@@ -257,10 +267,11 @@ fn several_kinds(keys: &[&Key]) -> ConfigError {
 
 /// The content of the file, without the path in an error: a key may have been put in its place.
 fn read(values: &Values, key: &'static Key, path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|error| {
-        let problem = format!("names a file that can't be read: {error}");
-        values.error(key, problem)
-    })
+    let problem = |error: &dyn Display| {
+        values.error(key, format!("names a file that can't be read: {error}"))
+    };
+    let bytes = std::fs::read(path).map_err(|error| problem(&error))?;
+    String::from_utf8(without_bom(bytes)).map_err(|_| problem(&"it is not text in UTF-8"))
 }
 
 fn algorithms(text: &str) -> Parsed<Vec<Algorithm>> {

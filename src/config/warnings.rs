@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::Config;
 use super::identity::AuthMode;
 use super::parse::is_loopback;
+use super::secrets::password_weakness;
 use crate::backplane::redis::RedisSettings;
 use crate::domain::Rates;
-use crate::gateway::access::Origins;
+use crate::gateway::origins::Origins;
 use crate::server::TrustedProxies;
 
 /// With a shorter grace every page reload causes presence events.
@@ -96,6 +97,11 @@ fn network(config: &Config, warnings: &mut Warnings) {
 /// TLS and password on the way to Redis.
 fn redis_link(redis: &RedisSettings, warnings: &mut Warnings) {
     let link = RedisLink::of(&redis.url);
+    if let Some(weakness) = link.password_weakness
+        && link.is_remote
+    {
+        warnings.0.push(format!("the password of Redis {weakness}"));
+    }
     warnings.add_if(
         link.is_remote && !link.has_tls,
         "Redis is reached over a network without TLS: the password and all messages can be read \
@@ -169,6 +175,8 @@ fn limits(config: &Config, warnings: &mut Warnings) {
 struct RedisLink {
     has_tls: bool,
     has_password: bool,
+    /// Why the password can be guessed.
+    password_weakness: Option<&'static str>,
     /// At least one of the servers is another machine.
     is_remote: bool,
 }
@@ -179,6 +187,7 @@ impl RedisLink {
             return Self {
                 has_tls: false,
                 has_password: false,
+                password_weakness: None,
                 is_remote: true,
             };
         };
@@ -193,6 +202,7 @@ impl RedisLink {
         Self {
             has_tls: url.scheme().starts_with("rediss"),
             has_password: url.password().is_some(),
+            password_weakness: url.password().and_then(password_weakness),
             is_remote: !hosts.iter().all(|host| is_loopback(host)),
         }
     }
@@ -275,6 +285,40 @@ mod tests {
             (
                 &[("API_KEYS", "0f1e2d3c4b5a69788796a5b4c3d2e1f0,short")],
                 "API_KEYS",
+            ),
+            (
+                &[("JWT_SECRET", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")],
+                "JWT_SECRET repeats",
+            ),
+            (
+                &[(
+                    "JWT_SECRET_PREVIOUS",
+                    "your-secret-key-here-and-a-bit-longer",
+                )],
+                "JWT_SECRET_PREVIOUS looks like the placeholder",
+            ),
+            (
+                &[(
+                    "API_KEYS",
+                    "0f1e2d3c4b5a69788796a5b4c3d2e1f0,aabbaabbaabbaabbaabbaabbcc",
+                )],
+                "API_KEYS has a key that has too few different characters",
+            ),
+            (
+                &[
+                    ("AUTHORIZE_URL", "https://app.example.com"),
+                    ("AUTHORIZE_SECRET", "changeme"),
+                ],
+                "AUTHORIZE_SECRET looks like the placeholder",
+            ),
+            (
+                &[("REDIS_URL", "rediss://:password1@redis.internal:6380")],
+                "the password of Redis looks like the placeholder",
+            ),
+            (
+                &[("JWT_AUDIENC", "a")],
+                "JWT_AUDIENC in the environment is not a key of hubbub and has no effect; did you \
+                 mean JWT_AUDIENCE?",
             ),
             (&[("PRESENCE_GRACE_MS", "100")], "PRESENCE_GRACE_MS"),
             (&[("AUTH_TIMEOUT_SECS", "7200")], "AUTH_TIMEOUT_SECS"),

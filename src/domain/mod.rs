@@ -11,6 +11,7 @@ mod presence;
 mod rate;
 mod refusal;
 mod room;
+mod text_file;
 mod time;
 
 pub use continuity::{Continuity, Head, LogSpan};
@@ -21,4 +22,5 @@ pub use presence::{ChangeKind, OnlineStatus, RoomChange};
 pub use rate::{Charges, Cost, Exceeded, Limiter, Limiters, Rate, Rates};
 pub use refusal::{Code, Refusal, TokenFault};
 pub use room::RoomKind;
+pub use text_file::without_bom;
 pub use time::Timestamp;

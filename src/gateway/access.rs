@@ -1,97 +1,13 @@
-//! Access over HTTP: the origins of web pages, and the caller that an `Authorization` header
-//! identifies.
+//! The caller that the `Authorization` header of a request identifies.
 
 use std::sync::Arc;
 
-use http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, HOST, ORIGIN,
-    VARY,
-};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 
 use crate::auth::{ApiKeys, Authenticator, Credentials, Identity};
 use crate::domain::policy::RoomScope;
 use crate::domain::{Code, Refusal};
-
-/// The origins of pages that may send requests to this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origins {
-    /// All origins, without browser credentials.
-    Any,
-    /// Exactly these origins, and the node's own.
-    Listed(Vec<String>),
-}
-
-impl Origins {
-    /// Parses exact origins separated by commas, or `*`.
-    #[must_use]
-    pub fn parse(list: &str) -> Self {
-        let origins: Vec<String> = list
-            .split(',')
-            .map(|origin| origin.trim().trim_end_matches('/').to_owned())
-            .filter(|origin| !origin.is_empty())
-            .collect();
-        if origins.iter().any(|origin| origin == "*") {
-            Self::Any
-        } else {
-            Self::Listed(origins)
-        }
-    }
-
-    /// Checks the origin of a request with these headers. A request without `Origin` is allowed.
-    /// Otherwise the origin must be in the list, or be the host that the request was sent to.
-    ///
-    /// # Errors
-    /// `forbidden`.
-    pub fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let Some(origin) = headers.get(ORIGIN) else {
-            return Ok(());
-        };
-        let is_listed = match self {
-            Self::Any => true,
-            Self::Listed(origins) => origins
-                .iter()
-                .any(|listed| listed.as_bytes() == origin.as_bytes()),
-        };
-        if is_listed || is_own(origin, headers) {
-            Ok(())
-        } else {
-            Err(Refusal::new(Code::Forbidden, "this origin is not allowed"))
-        }
-    }
-
-    /// Adds the headers with which a browser lets the page at `origin` read the response.
-    pub fn allow(&self, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
-        let Some(origin) = origin else {
-            return;
-        };
-        match self {
-            Self::Any => {
-                response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-            }
-            Self::Listed(_) => {
-                response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-                response.insert(
-                    ACCESS_CONTROL_ALLOW_CREDENTIALS,
-                    HeaderValue::from_static("true"),
-                );
-                response.append(VARY, HeaderValue::from_static("Origin"));
-            }
-        }
-    }
-}
-
-/// Whether `origin` has the host and port that the request was sent to. The scheme is not compared,
-/// because a proxy may have terminated TLS.
-fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
-        return false;
-    };
-    let Some((_, authority)) = origin.to_str().ok().and_then(|text| text.split_once("://")) else {
-        return false;
-    };
-    authority.eq_ignore_ascii_case(host)
-}
 
 /// The caller of a REST request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,51 +130,6 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.clone(), value.parse().unwrap()))
             .collect()
-    }
-
-    #[test]
-    fn listed_origins_and_the_own_host_are_allowed_and_others_are_refused() {
-        let origins = Origins::parse("https://app.example, https://b.example/");
-        let check = |origin: &str| {
-            origins.check(&headers(&[(ORIGIN, origin), (HOST, "chat.example:8080")]))
-        };
-        assert!(check("https://app.example").is_ok() && check("https://b.example").is_ok());
-        assert!(check("https://chat.example:8080").is_ok());
-        for foreign in [
-            "https://evil.example",
-            "https://app.example.evil.example",
-            "http://app.example",
-            "null",
-            "",
-        ] {
-            assert_eq!(
-                check(foreign).unwrap_err().code,
-                Code::Forbidden,
-                "{foreign}"
-            );
-        }
-        assert!(Origins::parse("").check(&headers(&[])).is_ok());
-        assert!(
-            Origins::parse("*")
-                .check(&headers(&[(ORIGIN, "null")]))
-                .is_ok()
-        );
-    }
-
-    #[test]
-    fn browser_credentials_are_allowed_for_listed_origins_only() {
-        let origin = HeaderValue::from_static("https://app.example");
-        let allowed = |origins: Origins| {
-            let mut response = HeaderMap::new();
-            origins.allow(Some(&origin), &mut response);
-            response
-        };
-        let any = allowed(Origins::Any);
-        assert_eq!(any["access-control-allow-origin"], "*");
-        assert!(!any.contains_key("access-control-allow-credentials"));
-        let listed = allowed(Origins::parse("https://app.example"));
-        assert_eq!(listed["access-control-allow-origin"], "https://app.example");
-        assert_eq!(listed["access-control-allow-credentials"], "true");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod connections;
 pub mod http;
+pub mod origins;
 pub mod socketio;
 pub mod websocket;
 pub mod wire;

@@ -10,13 +10,14 @@ use axum::body::Body;
 use axum::extract::Request;
 use engineioxide::Link;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
+use super::head_timer::{BytesArrived, HeadTimer};
 use super::slow_peers::{BodyWithDeadline, WriteTimeout};
 use super::tls::Tls;
 
@@ -39,8 +40,12 @@ pub struct Peer(pub SocketAddr);
 pub struct Timeouts {
     /// For the TLS handshake.
     pub handshake: Duration,
-    /// For the head of a request, and between two requests.
+    /// For the head of a request. For the first one it includes the time until its first byte.
     pub head: Duration,
+    /// Between two requests, until the first byte of the second one. Longer than the idle timeout
+    /// of load balancers (60 s), which would otherwise send a request on a connection that the node
+    /// is closing, and answer 502.
+    pub keep_alive: Duration,
     /// For the whole body of a request.
     pub body: Duration,
     /// To accept some of the data that is being written. Longer than a session's own write timeout,
@@ -54,6 +59,7 @@ impl Default for Timeouts {
         Self {
             handshake: Duration::from_secs(10),
             head: timeout,
+            keep_alive: Duration::from_secs(75),
             body: timeout,
             write: timeout,
         }
@@ -200,14 +206,15 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             .clone()
             .call(request.map(|body| Body::new(BodyWithDeadline::new(body, timeouts.body))))
     });
+    let arrived = BytesArrived::default();
+    let timer = HeadTimer::new(timeouts.keep_alive, timeouts.head, arrived.clone());
+    let stream = WriteTimeout::new(stream, timeouts.write, arrived);
     let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(timer)
+        // Switches the timer on. The timer itself has the durations.
         .header_read_timeout(timeouts.head)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(
-            TokioIo::new(WriteTimeout::new(stream, timeouts.write)),
-            service,
-        )
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);
     tokio::select! {

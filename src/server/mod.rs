@@ -6,6 +6,8 @@ mod client_address;
 mod drain;
 #[cfg(test)]
 mod fuzz;
+mod head_timer;
+mod host;
 mod listener;
 mod metrics;
 mod slots;
@@ -14,5 +16,6 @@ pub mod tls;
 
 pub use client_address::{BadNetwork, ClientAddress, TrustedProxies};
 pub use drain::{Drainable, drain};
+pub use host::{HostAndPort, default_port};
 pub use listener::{Listener, Peer, Timeouts};
 pub use slow_peers::register_stream_types;

@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
+use super::head_timer::BytesArrived;
+
 /// The body of a request, which must arrive completely within a time, even if it arrives in small
 /// pieces. The time begins when the reader first has to wait for data.
 pub(super) struct BodyWithDeadline {
@@ -67,18 +69,20 @@ impl Body for BodyWithDeadline {
 
 /// A stream whose writes fail when the peer has accepted no data for the timeout. Without it, a
 /// peer that sends requests and never reads the responses would keep the connection, and the memory
-/// that it holds.
+/// that it holds. It also notes the arrival of bytes.
 pub(super) struct WriteTimeout<S> {
     io: S,
+    arrived: BytesArrived,
     timeout: Duration,
     /// `None` while the peer accepts data.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteTimeout<S> {
-    pub fn new(io: S, timeout: Duration) -> Self {
+    pub fn new(io: S, timeout: Duration, arrived: BytesArrived) -> Self {
         Self {
             io,
+            arrived,
             timeout,
             deadline: None,
         }
@@ -131,7 +135,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.arrived.set();
+        }
+        polled
     }
 }
 
@@ -183,7 +192,11 @@ mod tests {
             TcpStream::connect(listener.local_addr().unwrap()),
             listener.accept()
         );
-        let mut stream = WriteTimeout::new(near.unwrap(), Duration::from_secs(60));
+        let mut stream = WriteTimeout::new(
+            near.unwrap(),
+            Duration::from_secs(60),
+            BytesArrived::default(),
+        );
         let mut far = far.unwrap().0;
         let bytes = [0; 64 * 1024];
         let would_block =

@@ -16,6 +16,8 @@ use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 
+use crate::domain::without_bom;
+
 /// The supported versions. Older ones have known weaknesses.
 const VERSIONS: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 /// The only protocol offered by ALPN: a WebSocket begins as HTTP/1.1.
@@ -88,10 +90,11 @@ struct Content {
 impl Content {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| TlsError::Unreadable {
+            let bytes = std::fs::read(path).map_err(|error| TlsError::Unreadable {
                 path: path.to_owned(),
                 error,
-            })
+            })?;
+            Ok(without_bom(bytes))
         };
         Ok(Self {
             certificate: read(&files.certificate)?,
@@ -201,6 +204,31 @@ mod tests {
         let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         std::fs::write(&files.certificate, generated.cert.pem()).unwrap();
         std::fs::write(&files.key, generated.signing_key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn files_with_a_byte_order_mark_are_read() {
+        let directory = std::env::temp_dir().join(format!("hubbub-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&directory).unwrap();
+        let files = TlsFiles {
+            certificate: directory.join("cert.pem"),
+            key: directory.join("key.pem"),
+        };
+        write_new_pair(&files);
+        let certificate = std::fs::read_to_string(&files.certificate).unwrap();
+        let key = std::fs::read_to_string(&files.key).unwrap();
+        // Of a chain that begins with a mark, the first certificate must not be skipped.
+        let chain = format!("\u{feff}{certificate}{certificate}");
+        std::fs::write(&files.certificate, chain).unwrap();
+        std::fs::write(&files.key, format!("\u{feff}{key}")).unwrap();
+        let tls = Tls::load(files.clone()).unwrap();
+        assert_eq!(tls.current.0.read().cert.len(), 2);
+        // As PowerShell writes it.
+        let key = format!("\u{feff}{key}");
+        let key: Vec<u8> = key.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        std::fs::write(&files.key, key).unwrap();
+        assert!(Tls::load(files).is_ok());
+        std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]

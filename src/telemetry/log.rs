@@ -26,6 +26,8 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// Levels by module, in the syntax of `RUST_LOG`.
     pub filter: String,
+    /// Lines about connections that are written per second, and as many about HTTP requests.
+    pub lines_per_sec: u32,
 }
 
 /// Logging that cannot be started.

@@ -8,7 +8,8 @@ pub(crate) type Labels = Vec<(&'static str, &'static str)>;
 /// One metric as it stands now.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
-    /// The name without the prefix `hubbub_`, and of a counter without the suffix `_total`.
+    /// The name without the prefix (`hubbub_` or `process_`), and without the suffix `_total` of a
+    /// counter and `_info` of an info.
     pub name: &'static str,
     /// One sentence without a full stop; also the description in the documentation.
     pub help: &'static str,
@@ -24,6 +25,12 @@ pub(crate) enum SampleValue {
     Gauge(u64),
     /// One such number for each set of labels.
     Gauges(Vec<(Labels, u64)>),
+    /// Seconds that only rise.
+    CounterSeconds(f64),
+    /// Seconds that rise and fall.
+    GaugeSeconds(f64),
+    /// Facts that do not change while the process runs, as labels.
+    Info(Labels),
     /// Durations: the counts of the buckets, not cumulative, and the sum in seconds.
     Histogram { counts: Vec<u64>, sum: f64 },
 }
@@ -48,9 +55,40 @@ impl Sample {
     }
 
     #[must_use]
+    pub fn counter_seconds(name: &'static str, help: &'static str, value: f64) -> Self {
+        let value = SampleValue::CounterSeconds(value);
+        Self { name, help, value }
+    }
+
+    #[must_use]
+    pub fn gauge_seconds(name: &'static str, help: &'static str, value: f64) -> Self {
+        let value = SampleValue::GaugeSeconds(value);
+        Self { name, help, value }
+    }
+
+    #[must_use]
+    pub fn info(name: &'static str, help: &'static str, labels: Labels) -> Self {
+        let value = SampleValue::Info(labels);
+        Self { name, help, value }
+    }
+
+    #[must_use]
     pub fn histogram(name: &'static str, help: &'static str, histogram: &Histogram) -> Self {
         let (counts, sum) = histogram.read();
         let value = SampleValue::Histogram { counts, sum };
         Self { name, help, value }
+    }
+
+    /// The kind of the metric, as OpenMetrics names it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self.value {
+            SampleValue::Counter(_) | SampleValue::CounterSeconds(_) => "counter",
+            SampleValue::Gauge(_) | SampleValue::Gauges(_) | SampleValue::GaugeSeconds(_) => {
+                "gauge"
+            }
+            SampleValue::Info(_) => "info",
+            SampleValue::Histogram { .. } => "histogram",
+        }
     }
 }

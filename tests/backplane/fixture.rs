@@ -22,16 +22,33 @@ pub const GRACE: Duration = Duration::from_millis(400);
 /// Starts backplanes of one kind. Those on Redis share one server.
 pub struct Fixture {
     server: Option<RedisServer>,
+    /// The URL of the server, with credentials if it requires them.
+    url: String,
 }
 
 impl Fixture {
     pub fn embedded() -> Self {
-        Self { server: None }
+        Self {
+            server: None,
+            url: String::new(),
+        }
     }
 
     pub fn redis() -> Self {
+        let server = RedisServer::start();
         Self {
-            server: Some(RedisServer::start()),
+            url: server.url(),
+            server: Some(server),
+        }
+    }
+
+    /// Redis with a user that has the documented rights and no others.
+    pub fn redis_with_least_rights() -> Self {
+        let server = RedisServer::start();
+        grant(&server, &least_rights());
+        Self {
+            url: restricted_url(&server),
+            server: Some(server),
         }
     }
 
@@ -46,9 +63,30 @@ impl Fixture {
     pub async fn start(&self, limits: BackplaneLimits) -> Backplane {
         match &self.server {
             None => memory::embedded(limits),
-            Some(server) => connect(settings(&server.url()), limits).await.unwrap(),
+            Some(_) => connect(settings(&self.url), limits).await.unwrap(),
         }
     }
+}
+
+/// The words of the first `ACL SETUSER` of docs/security.md behind the user's name.
+pub fn least_rights() -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let (_, command) = document.split_once("\nACL SETUSER hubbub ").unwrap();
+    let (command, _) = command.split_once("```").unwrap();
+    command.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Gives the user `hubbub` these rights.
+pub fn grant(server: &RedisServer, words: &[String]) {
+    let command = ["ACL", "SETUSER", "hubbub"].into_iter();
+    let command: Vec<_> = command.chain(words.iter().map(String::as_str)).collect();
+    assert_eq!(server.cli(&command), "OK", "{command:?}");
+}
+
+/// The URL with the credentials of the user `hubbub`.
+pub fn restricted_url(server: &RedisServer) -> String {
+    format!("redis://hubbub:PASSWORD@127.0.0.1:{}", server.port)
 }
 
 /// Settings with shorter times than in production, so that tests don't wait long.

@@ -1,8 +1,8 @@
 //! One conformance suite for both backplanes, and the cases that only Redis has: restarts, data
 //! loss, dead nodes, faults.
 //!
-//! Every case of [`log`], [`bus`] and [`presence`] runs on the embedded backplane and on a real
-//! redis-server of its own.
+//! Every case of [`log`], [`bus`] and [`presence`] runs on the embedded backplane, on a real
+//! redis-server of its own, and on one whose user has only the documented rights.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -13,10 +13,13 @@ mod presence;
 mod redis_chaos;
 mod redis_cluster;
 mod redis_data;
+mod redis_deployments;
 mod redis_entry_kinds;
 mod redis_faults;
+mod redis_layout;
 mod redis_nodes;
 mod redis_rate_limiter;
+mod redis_rights;
 mod redis_watchers;
 
 macro_rules! conformance {
@@ -31,6 +34,12 @@ macro_rules! conformance {
             $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
                 crate::$part::$case(crate::fixture::Fixture::redis()).await;
+            })+)+
+        }
+        mod redis_with_least_rights {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::$part::$case(crate::fixture::Fixture::redis_with_least_rights()).await;
             })+)+
         }
     };

@@ -317,8 +317,9 @@ async fn calls_are_refused_while_their_slot_is_moving() {
     let before = append_message(&node, "lobby", "before").await;
     // The slots of the room, of both users and of the leases begin to move. Until they have moved,
     // they are split between two servers.
-    let bob = cluster.hash_tag_of("{p*}c:Ym9i");
-    let moves = ["{c85}", "{pa1}", &bob, "{p00}"].map(|tag| cluster.begin_slot_move(tag));
+    let bob = cluster.hash_tag_of("hubbub:{p*}c:Ym9i");
+    let moves = ["hubbub:{c85}", "hubbub:{pa1}", &bob, "hubbub:{p00}"]
+        .map(|tag| cluster.begin_slot_move(tag));
     let unavailable = |error: Option<BackplaneError>| {
         assert!(
             matches!(error, Some(BackplaneError::Unavailable(_))),

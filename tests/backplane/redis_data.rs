@@ -190,7 +190,7 @@ async fn one_lost_partition_is_restored() {
     let joined = connect_and_join(&node, "ann", "c1", "lobby").await;
     let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
     // As if one server of a cluster had lost its data: the room's keys are gone, the lease remains.
-    let keys = fixture.server().cli(&["KEYS", "{c*"]);
+    let keys = fixture.server().cli(&["KEYS", "hubbub:{c*"]);
     let keys: Vec<_> = ["DEL"].into_iter().chain(keys.lines()).collect();
     assert_ne!(fixture.server().cli(&keys), "0");
     let events = eventually(DEADLINE, "the room is restored", async || {
@@ -267,12 +267,12 @@ async fn joins_and_leaves_lost_in_a_promotion_are_reconciled() {
     let node = fixture.start(limits()).await;
     connect_and_join(&node, "ann", "c1", "lobby").await;
     connect_and_join(&node, "bob", "c2", "lobby").await;
-    let keys = fixture.server().cli(&["KEYS", "{c*}n:*"]);
+    let keys = fixture.server().cli(&["KEYS", "hubbub:{c*}n:*"]);
     // The node must have checked the room's partition under the present replication id. Sentinel:
     // only a check finds that the attic's partition was lost, and it restores a partition after it
     // has checked all of them.
     connect_and_join(&node, "ann", "c1", "attic").await;
-    let attic = fixture.server().cli(&["KEYS", "{c*}n:YXR0aWM:*"]);
+    let attic = fixture.server().cli(&["KEYS", "hubbub:{c*}n:YXR0aWM:*"]);
     let attic = attic.split_once('n').unwrap().0.to_owned();
     assert!(!keys.starts_with(&attic), "the rooms have two partitions");
     let lost = fixture.server().cli(&["KEYS", &format!("{attic}*")]);
@@ -298,7 +298,7 @@ async fn joins_and_leaves_lost_in_a_promotion_are_reconciled() {
     redis.cli(&["HDEL", &of("k"), "bob"]);
     redis.cli(&["ZADD", &of("u"), "0", "zoe"]);
     redis.cli(&["ZREM", &of("u"), "bob"]);
-    let connections = redis.cli(&["KEYS", "{p*}c:YW5u"]);
+    let connections = redis.cli(&["KEYS", "hubbub:{p*}c:YW5u"]);
     let incarnation = redis.cli(&["HGET", &connections, "c1"]);
     redis.cli(&["HSET", &connections, "stray", &incarnation]);
     assert_eq!(redis.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
@@ -331,11 +331,11 @@ async fn a_join_lost_in_a_promotion_before_the_first_check_is_restored() {
     connect_and_join(&node, "bob", "c2", "lobby").await;
     let redis = fixture.server();
     // The lost tail is Bob's join. It is lost before the node's first check.
-    let held = redis.cli(&["KEYS", "{c85}n:*"]);
+    let held = redis.cli(&["KEYS", "hubbub:{c85}n:*"]);
     redis.cli(&["HDEL", &held, "c2"]);
-    redis.cli(&["HDEL", "{c85}k:bG9iYnk", "bob"]);
-    redis.cli(&["ZREM", "{c85}u:bG9iYnk", "bob"]);
-    let connections = redis.cli(&["KEYS", "{p*}c:Ym9i"]);
+    redis.cli(&["HDEL", "hubbub:{c85}k:bG9iYnk", "bob"]);
+    redis.cli(&["ZREM", "hubbub:{c85}u:bG9iYnk", "bob"]);
+    let connections = redis.cli(&["KEYS", "hubbub:{p*}c:Ym9i"]);
     assert_eq!(redis.cli(&["DEL", &connections]), "1");
     assert_eq!(redis.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
     eventually(DEADLINE, "the room has its members again", async || {
@@ -356,16 +356,16 @@ async fn a_leave_lost_in_a_promotion_is_repeated_in_an_empty_room() {
         .await
         .unwrap();
     let redis = fixture.server();
-    let incarnation = redis.cli(&["ZRANGE", "{p00}L", "0", "-1"]);
-    redis.cli(&["SADD", &format!("{{c85}}N:{incarnation}"), "bG9iYnk"]);
+    let incarnation = redis.cli(&["ZRANGE", "hubbub:{p00}L", "0", "-1"]);
+    redis.cli(&["SADD", &format!("hubbub:{{c85}}N:{incarnation}"), "bG9iYnk"]);
     redis.cli(&[
         "HSET",
-        &format!("{{c85}}n:bG9iYnk:{incarnation}"),
+        &format!("hubbub:{{c85}}n:bG9iYnk:{incarnation}"),
         "c1",
         "ann",
     ]);
-    redis.cli(&["HSET", "{c85}k:bG9iYnk", "ann", "1"]);
-    redis.cli(&["ZADD", "{c85}u:bG9iYnk", "0", "ann"]);
+    redis.cli(&["HSET", "hubbub:{c85}k:bG9iYnk", "ann", "1"]);
+    redis.cli(&["ZADD", "hubbub:{c85}u:bG9iYnk", "0", "ann"]);
     assert_eq!(redis.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
     assert!(
         node.presence
@@ -444,7 +444,7 @@ async fn a_message_without_a_key_is_remembered_for_at_most_15_seconds() {
         .append(&message("lobby", "ann", "hi"), None)
         .await
         .unwrap();
-    let known = fixture.server().cli(&["KEYS", "{c85}i:*"]);
+    let known = fixture.server().cli(&["KEYS", "hubbub:{c85}i:*"]);
     assert_eq!(
         known.lines().count(),
         1,
@@ -561,7 +561,7 @@ async fn every_append_renews_the_retention_of_log_and_numbering() {
             .await
             .unwrap();
         let appended_at = std::time::Instant::now();
-        for key in ["{c85}h:bG9iYnk", "{c85}m:bG9iYnk"] {
+        for key in ["hubbub:{c85}h:bG9iYnk", "hubbub:{c85}m:bG9iYnk"] {
             let left: u64 = fixture.server().cli(&["PTTL", key]).parse().unwrap();
             let late = u64::try_from(appended_at.elapsed().as_millis()).unwrap() + 1;
             assert!(
@@ -600,7 +600,7 @@ async fn a_longer_retention_applies_from_the_next_append() {
         .append(&message("lobby", "ann", "hi"), None)
         .await
         .unwrap();
-    for key in ["{c85}h:bG9iYnk", "{c85}m:bG9iYnk"] {
+    for key in ["hubbub:{c85}h:bG9iYnk", "hubbub:{c85}m:bG9iYnk"] {
         let left: u64 = fixture.server().cli(&["PTTL", key]).parse().unwrap();
         assert!(left > 59_000_000, "{key} expires in {left} ms");
     }
@@ -630,7 +630,10 @@ async fn an_unwritable_room_does_not_affect_other_rooms() {
     let node = fixture.start(limits()).await;
     append_message(&node, "lobby", "hi").await;
     // The key of the room's log holds a string instead of a stream.
-    assert_eq!(fixture.server().cli(&["SET", "{c85}h:bG9iYnk", "x"]), "OK");
+    assert_eq!(
+        fixture.server().cli(&["SET", "hubbub:{c85}h:bG9iYnk", "x"]),
+        "OK"
+    );
     let mut count_calls = || -> u64 {
         let stats = fixture.server().cli(&["INFO", "commandstats"]);
         let evals = stats
@@ -678,7 +681,7 @@ async fn an_unwritable_room_does_not_affect_other_rooms() {
             .filter(|(room, _)| *room == "lobby")
             .all(|(_, outcome)| outcome.is_err())
     );
-    assert_eq!(fixture.server().cli(&["DEL", "{c85}h:bG9iYnk"]), "1");
+    assert_eq!(fixture.server().cli(&["DEL", "hubbub:{c85}h:bG9iYnk"]), "1");
     let next = append_message(&node, "lobby", "again").await.seq;
     let kept = node
         .log

@@ -19,7 +19,7 @@ use hubbub_test_support::server::RedisServer;
 /// the stream, and its frame begins with this letter.
 fn append_entry(redis: &RedisServer, field: &str, letter: &str) {
     let script = "
-        local numbering, log, channel = '{c85}m:bG9iYnk', '{c85}h:bG9iYnk', '{c85}r:bG9iYnk'
+        local numbering, log, channel = 'hubbub:{c85}m:bG9iYnk', 'hubbub:{c85}h:bG9iYnk', 'hubbub:{c85}r0:bG9iYnk'
         local field, letter = ARGV[1], ARGV[2]
         local seq = redis.call('HINCRBY', numbering, 's', 1)
         local epoch = redis.call('HGET', numbering, 'e')

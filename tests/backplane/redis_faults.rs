@@ -242,7 +242,11 @@ async fn a_late_connect_leaves_no_stale_connection() {
     .await;
     assert_ne!(late.version, 0, "the connect took effect");
     assert_eq!(
-        fixture.server().cli(&["KEYS", "{p*}c:*"]).lines().count(),
+        fixture
+            .server()
+            .cli(&["KEYS", "hubbub:{p*}c:*"])
+            .lines()
+            .count(),
         1
     );
 }
@@ -278,8 +282,8 @@ async fn a_reconnect_during_its_own_disconnect_stays_registered() {
         "the connection is registered and has no grace",
         async || {
             let redis = fixture.server();
-            let is_registered = redis.cli(&["HLEN", "{pa1}c:YW5u"]) == "2"
-                && redis.cli(&["ZCARD", "{pa1}g"]) == "0";
+            let is_registered = redis.cli(&["HLEN", "hubbub:{pa1}c:YW5u"]) == "2"
+                && redis.cli(&["ZCARD", "hubbub:{pa1}g"]) == "0";
             is_registered.then_some(())
         },
     )
@@ -438,7 +442,7 @@ async fn a_redis_with_an_evicting_policy_is_refused() {
         .unwrap();
     let late = RedisServer::start_on(port, &["--maxmemory-policy", "allkeys-lru"]);
     eventually(DEADLINE, "a heartbeat arrives", async || {
-        (!late.cli(&["ZRANGE", "{p00}L", "0", "-1"]).is_empty()).then_some(())
+        (!late.cli(&["ZRANGE", "hubbub:{p00}L", "0", "-1"]).is_empty()).then_some(())
     })
     .await;
     assert!(!node.lifecycle.is_up());

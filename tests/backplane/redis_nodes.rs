@@ -176,7 +176,9 @@ async fn connections_of_a_dead_node_do_not_count() {
 async fn a_live_node_that_was_reaped_registers_again() {
     let mut fixture = Fixture::redis();
     let (one, two) = (fixture.start(limits()).await, fixture.start(limits()).await);
-    let leases = fixture.server().cli(&["ZRANGE", "{p00}L", "0", "-1"]);
+    let leases = fixture
+        .server()
+        .cli(&["ZRANGE", "hubbub:{p00}L", "0", "-1"]);
     assert_eq!(leases.lines().count(), 2);
     connect_and_join(&one, "ann", "c1", "lobby").await;
     connect_and_join(&two, "bob", "c2", "lobby").await;
@@ -185,11 +187,15 @@ async fn a_live_node_that_was_reaped_registers_again() {
     for incarnation in leases.lines() {
         fixture
             .server()
-            .cli(&["ZADD", "{p00}D", "9999999999999", incarnation]);
-        fixture.server().cli(&["ZADD", "{p00}L", "1", incarnation]);
+            .cli(&["ZADD", "hubbub:{p00}D", "9999999999999", incarnation]);
+        fixture
+            .server()
+            .cli(&["ZADD", "hubbub:{p00}L", "1", incarnation]);
     }
     eventually(DEADLINE, "both incarnations are reaped", async || {
-        let now = fixture.server().cli(&["ZRANGE", "{p00}L", "0", "-1"]);
+        let now = fixture
+            .server()
+            .cli(&["ZRANGE", "hubbub:{p00}L", "0", "-1"]);
         (now.lines().count() == 2 && leases.lines().all(|old| !now.contains(old))).then_some(())
     })
     .await;
@@ -241,10 +247,12 @@ async fn a_fenced_incarnation_cannot_write() {
     let mut fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     connect_and_join(&node, "ann", "c1", "lobby").await;
-    let incarnation = fixture.server().cli(&["ZRANGE", "{p00}L", "0", "-1"]);
+    let incarnation = fixture
+        .server()
+        .cli(&["ZRANGE", "hubbub:{p00}L", "0", "-1"]);
     fixture
         .server()
-        .cli(&["ZADD", "{p00}D", "9999999999999", &incarnation]);
+        .cli(&["ZADD", "hubbub:{p00}D", "9999999999999", &incarnation]);
     for n in 0..256 {
         fixture.server().cli(&[
             "ZADD",
@@ -265,7 +273,7 @@ async fn a_fenced_incarnation_cannot_write() {
         .leave(&conn("c2"), &user("bob"), &room("lobby"))
         .await
         .unwrap();
-    let now = fixture.server().cli(&["KEYS", "{c*}n:*"]);
+    let now = fixture.server().cli(&["KEYS", "hubbub:{c*}n:*"]);
     assert!(!now.contains(&format!("bob:{incarnation}")), "{now}");
     assert!(node.lifecycle.is_up());
 }
@@ -332,7 +340,7 @@ async fn a_dead_node_with_4000_connections_is_reaped() {
     eventually(
         DEADLINE,
         "the lease of the dead node is removed",
-        async || (fixture.server().cli(&["ZCARD", "{p00}L"]) == "1").then_some(()),
+        async || (fixture.server().cli(&["ZCARD", "hubbub:{p00}L"]) == "1").then_some(()),
     )
     .await;
 }
@@ -355,7 +363,7 @@ async fn start_with_beat_interval(
 fn leases(fixture: &mut Fixture) -> Vec<String> {
     fixture
         .server()
-        .cli(&["ZRANGE", "{p00}L", "0", "-1"])
+        .cli(&["ZRANGE", "hubbub:{p00}L", "0", "-1"])
         .lines()
         .map(ToOwned::to_owned)
         .collect()
@@ -374,12 +382,12 @@ async fn after_an_outage_the_first_node_back_reaps_no_other_node() {
     )
     .await;
     // As after an outage of Redis that was longer than a lease: all leases have expired.
-    let expire_leases = "for _, inc in ipairs(redis.call('ZRANGE', '{p00}L', 0, -1)) do \
-                redis.call('ZADD', '{p00}L', 1, inc) end \
-                redis.call('SET', '{p00}B', 1)";
+    let expire_leases = "for _, inc in ipairs(redis.call('ZRANGE', 'hubbub:{p00}L', 0, -1)) do \
+                redis.call('ZADD', 'hubbub:{p00}L', 1, inc) end \
+                redis.call('SET', 'hubbub:{p00}B', 1)";
     fixture.server().cli(&["EVAL", expire_leases, "0"]);
     let score = async |fixture: &mut Fixture| {
-        let score = fixture.server().cli(&["ZSCORE", "{p00}L", &lease]);
+        let score = fixture.server().cli(&["ZSCORE", "hubbub:{p00}L", &lease]);
         score.parse::<f64>().unwrap_or(0.0)
     };
     let prolonged = eventually(
@@ -392,7 +400,7 @@ async fn after_an_outage_the_first_node_back_reaps_no_other_node() {
         (score(&mut fixture).await > prolonged).then_some(())
     })
     .await;
-    assert_eq!(fixture.server().cli(&["ZCARD", "{p00}D"]), "0");
+    assert_eq!(fixture.server().cli(&["ZCARD", "hubbub:{p00}D"]), "0");
     let events = recorder.events_until_sentinel(&first, "lobby").await;
     assert!(events.is_empty(), "no user joined or left: {events:?}");
 }
@@ -416,14 +424,14 @@ async fn a_reaped_live_node_returns_before_its_graces_end() {
     .await;
     fixture
         .server()
-        .cli(&["ZADD", "{p00}D", "9999999999999", &old]);
-    fixture.server().cli(&["ZADD", "{p00}L", "1", &old]);
+        .cli(&["ZADD", "hubbub:{p00}D", "9999999999999", &old]);
+    fixture.server().cli(&["ZADD", "hubbub:{p00}L", "1", &old]);
     eventually(DEADLINE, "the expired incarnation is reaped", async || {
         (!leases(&mut fixture).contains(&old)).then_some(())
     })
     .await;
     eventually(DEADLINE, "the node has registered again", async || {
-        let keys = fixture.server().cli(&["KEYS", "{c*}n:*"]);
+        let keys = fixture.server().cli(&["KEYS", "hubbub:{c*}n:*"]);
         let graces = fixture.server().cli(&["KEYS", "*}g"]);
         (!keys.is_empty() && !keys.contains(&old) && graces.is_empty()).then_some(())
     })
@@ -435,8 +443,8 @@ async fn a_reaped_live_node_returns_before_its_graces_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_starting_node_reaps_dead_nodes() {
     let mut fixture = Fixture::redis();
-    let dead = "redis.call('ZADD', '{p00}L', 1, 'dead') \
-                redis.call('SET', '{p00}B', redis.call('TIME')[1] .. '999')";
+    let dead = "redis.call('ZADD', 'hubbub:{p00}L', 1, 'dead') \
+                redis.call('SET', 'hubbub:{p00}B', redis.call('TIME')[1] .. '999')";
     fixture.server().cli(&["EVAL", dead, "0"]);
     // The first heartbeat of a node is handed no dead incarnations. It must not take a claim
     // either, because that would keep the second heartbeat from reaping.

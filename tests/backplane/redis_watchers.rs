@@ -186,8 +186,8 @@ async fn a_connected_user_is_never_reported_offline() {
             "she is registered again and has no grace",
             async || {
                 let redis = fixture.server();
-                let is_back = !redis.cli(&["KEYS", "{p*}c:em9l"]).is_empty()
-                    && redis.cli(&["KEYS", "{p*}g"]).is_empty();
+                let is_back = !redis.cli(&["KEYS", "hubbub:{p*}c:em9l"]).is_empty()
+                    && redis.cli(&["KEYS", "hubbub:{p*}g"]).is_empty();
                 is_back.then_some(())
             },
         )
@@ -258,9 +258,14 @@ async fn members_receive_the_older_list_after_a_rollback() {
     };
     wait_for_changes(&[(ChangeKind::Joined, "bob")]).await;
     let redis = fixture.server();
-    redis.cli(&["ZREM", "{c85}u:bG9iYnk", "bob"]);
-    redis.cli(&["DEL", "{c85}p:bG9iYnk"]);
-    redis.cli(&["HSET", "{c85}m:bG9iYnk", "v", &before.version.to_string()]);
+    redis.cli(&["ZREM", "hubbub:{c85}u:bG9iYnk", "bob"]);
+    redis.cli(&["DEL", "hubbub:{c85}p:bG9iYnk"]);
+    redis.cli(&[
+        "HSET",
+        "hubbub:{c85}m:bG9iYnk",
+        "v",
+        &before.version.to_string(),
+    ]);
     node.presence
         .connect(&conn("c"), &user("cid"), &name("cid"))
         .await

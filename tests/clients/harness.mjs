@@ -3,6 +3,7 @@
 
 export * from './harness/client.mjs';
 export * from './harness/lab.mjs';
+export { freePort } from './harness/processes.mjs';
 export { RawClient } from './harness/raw-client.mjs';
 export { Recorder } from './harness/recorder.mjs';
 export * from './harness/tokens.mjs';

@@ -569,7 +569,6 @@ scenario(
         for (const [method, query, raw] of [
             ['GET', ''],
             ['GET', '?EIO=4'],
-            ['GET', '?transport=polling'],
             ['GET', '?EIO=5&transport=polling'],
             ['GET', '?EIO=2&transport=polling'],
             ['GET', '?EIO=x&transport=polling'],

@@ -228,6 +228,31 @@ scenario('the configured sizes are enforced', async (lab) => {
     await client.send('c', 'the other rooms still work');
 });
 
+scenario('messages emitted at once come to more than one packet over polling', async (lab) => {
+    const node = await lab.node();
+    for (const version of VERSIONS) {
+        const client = await lab.member(node, `ada ${version}`, 'a', {
+            version,
+            transports: ['polling'],
+        });
+        const content = 'x'.repeat(15_000);
+        const acks = Array.from({ length: 90 }, () => client.send('a', content));
+        assert.equal((await Promise.all(acks)).length, 90);
+        assert.equal(client.seen.of('disconnect').length, 0);
+    }
+});
+
+scenario('a client that offers subprotocols connects', async (lab) => {
+    const node = await lab.node();
+    const protocols = ['chat.v1', 'chat.v2'];
+    for (const version of VERSIONS) {
+        const options =
+            version === '2.5' ? { transportOptions: { websocket: { protocols } } } : { protocols };
+        const client = await lab.user(node, 'ada', { version, ...options });
+        assert.equal(client.socket.io.engine.transport.ws.protocol, 'chat.v1', version);
+    }
+});
+
 scenario(
     'a client that answers no ping is closed; clients of every version and transport that answer stay connected',
     async (lab) => {

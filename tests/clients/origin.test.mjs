@@ -2,8 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import WebSocket from 'ws';
-import { scenario, SECRET } from './harness.mjs';
+import { eventually, scenario, SECRET, VERSIONS } from './harness.mjs';
 
 const OPEN = '/socket.io/?EIO=4&transport=polling';
 
@@ -104,13 +106,121 @@ scenario('in jwt mode no origin is allowed unless it is listed', async (lab) => 
     ]);
 });
 
-scenario('in open mode every origin is allowed, without credentials', async (lab) => {
+scenario('in open mode every origin is allowed: with credentials on Socket.IO, without on REST', async (lab) => {
     const node = await lab.node();
     await expectOrigins(node, [
         [undefined, true],
         ['https://app.example.com', true],
     ]);
-    const polled = await node.get(OPEN, { origin: 'https://app.example.com' });
-    assert.equal(polled.headers.get('access-control-allow-origin'), '*');
-    assert.equal(polled.headers.get('access-control-allow-credentials'), null);
+    const origin = 'https://app.example.com';
+    const polled = await node.get(OPEN, { origin });
+    assert.equal(polled.headers.get('access-control-allow-origin'), origin);
+    assert.equal(polled.headers.get('access-control-allow-credentials'), 'true');
+    assert.equal(polled.headers.get('vary'), 'Origin');
+    const rest = await node.get('/health', { origin });
+    assert.equal(rest.headers.get('access-control-allow-origin'), '*');
+    assert.equal(rest.headers.get('access-control-allow-credentials'), null);
+});
+
+const BUNDLES = {
+    2.5: 'socket.io-client-v2/dist/socket.io.js',
+    3.1: 'socket.io-client-v3/dist/socket.io.js',
+    4.8: 'socket.io-client-v4/dist/socket.io.js',
+};
+const TRACING = {
+    traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
+    baggage: 'sentry-environment=production',
+    'sentry-trace': '4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1',
+    'x-tenant': 'acme',
+};
+
+/** Serves pages of an origin of their own, each with the stock client of one version. */
+async function pageServer(lab) {
+    const server = createServer((request, response) => {
+        const version = request.url.slice(1);
+        if (version.endsWith('.js')) {
+            const path = new URL(`node_modules/${BUNDLES[version.slice(0, -3)]}`, import.meta.url);
+            response.setHeader('content-type', 'text/javascript').end(readFileSync(path));
+        } else {
+            const script = version in BUNDLES ? `<script src="/${version}.js"></script>` : '';
+            response.setHeader('content-type', 'text/html').end(`<!doctype html>${script}`);
+        }
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    lab.proxies.push({ close: () => server.close() });
+    // Another site than the node's, which is 127.0.0.1.
+    return `http://localhost:${server.address().port}`;
+}
+
+/** Connects the page's client, and returns the transport over which its first event was answered. */
+const connect = (page, node, options) =>
+    page.run(`new Promise((done) => {
+        const socket = io('${node.url}', { forceNew: true, reconnection: false, ...${JSON.stringify(options)} });
+        const failed = (error) => done('failed: ' + error);
+        socket.on('connect_error', failed);
+        socket.on('error', failed);
+        socket.on('connect', () => socket.emit('authenticate', { user_id: 'ann' }, ({ ok }) => {
+            const transport = socket.io.engine.transport.name;
+            socket.close();
+            done(ok ? transport : 'refused');
+        }));
+    })`);
+
+for (const version of VERSIONS) {
+    scenario(
+        `a page of another origin connects with the stock client ${version}`,
+        async (lab) => {
+            const pages = await pageServer(lab);
+            const page = await (await lab.browser()).page();
+            await page.open(`${pages}/${version}`);
+            await eventually(() => page.run('typeof io === "function"'));
+            for (const origins of ['*', `https://app.example.com,${pages}`]) {
+                const node = await lab.node({ ALLOWED_ORIGINS: origins });
+                const extra = { extraHeaders: TRACING };
+                for (const options of [
+                    {},
+                    { withCredentials: true },
+                    { withCredentials: false },
+                    { ...extra, transportOptions: { polling: extra }, withCredentials: true },
+                ]) {
+                    for (const transports of [['polling'], ['websocket']]) {
+                        assert.equal(
+                            await connect(page, node, { ...options, transports }),
+                            transports[0],
+                            `${origins} ${JSON.stringify(options)}`,
+                        );
+                    }
+                }
+            }
+            const strict = await lab.node({ ALLOWED_ORIGINS: 'https://app.example.com' });
+            for (const transport of ['polling', 'websocket']) {
+                assert.match(await connect(page, strict, { transports: [transport] }), /^failed/);
+            }
+        },
+    );
+}
+
+scenario('a page of another origin uses REST and reads the id and the time to wait', async (lab) => {
+    const pages = await pageServer(lab);
+    const page = await (await lab.browser()).page();
+    await page.open(`${pages}/`);
+    for (const origins of ['*', pages]) {
+        const node = await lab.node({ ALLOWED_ORIGINS: origins, MAX_CONNECTIONS: 1 });
+        const post = await page.run(`(async () => {
+            const response = await fetch('${node.url}/messages', {
+                method: 'POST',
+                headers: { 'content-type': 'application/json', ...${JSON.stringify(TRACING)} },
+                body: JSON.stringify({ room_id: 'den', content: 'hi' }),
+            });
+            return [response.status, response.headers.get('x-request-id').length];
+        })()`);
+        assert.deepEqual(post, [201, 32], origins);
+        const user = await lab.user(node, 'ann');
+        const refused = await page.run(`(async () => {
+            const { status, headers } = await fetch('${node.url}${OPEN}', { credentials: 'include' });
+            return [status, headers.get('retry-after'), headers.get('x-request-id').length];
+        })()`);
+        assert.deepEqual(refused, [503, '1', 32], origins);
+        user.close();
+    }
 });

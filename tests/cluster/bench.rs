@@ -136,6 +136,84 @@ async fn a_missing_message_is_reported_and_the_run_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_meets_a_limit_of_the_nodes_names_the_setting_and_fails() {
+    let many = ["--clients", "24", "--rooms", "2"];
+    let fast = ["--clients", "4", "--rooms", "1", "--rate", "4000"];
+    for (settings, options, remedy) in [
+        // The defaults.
+        (
+            &[][..],
+            &fast[..],
+            "raise RATE_EVENTS_PER_SEC (0: no limit)",
+        ),
+        (
+            &[
+                ("RATE_EVENTS_PER_SEC", "0"),
+                ("RATE_USER_EVENTS_PER_SEC", "20"),
+            ],
+            &fast,
+            "raise RATE_USER_EVENTS_PER_SEC (0: no limit)",
+        ),
+        (
+            &[("MAX_CONTENT_BYTES", "50")],
+            &many,
+            "raise MAX_CONTENT_BYTES",
+        ),
+        (&[("MAX_CONNECTIONS", "5")], &many, "raise MAX_CONNECTIONS"),
+        (
+            &[("TRUSTED_PROXIES", "none"), ("MAX_CONNECTIONS_PER_IP", "5")],
+            &many,
+            "raise MAX_CONNECTIONS_PER_IP",
+        ),
+        (&[("MAX_ROOMS", "1")], &many, "raise MAX_ROOMS"),
+        (
+            &[("MAX_ROOMS_PER_SOCKET", "1")],
+            &["--clients", "2", "--rooms", "2", "--rooms-each", "2"],
+            "raise MAX_ROOMS_PER_SOCKET",
+        ),
+        (
+            &[("JWT_SECRET", SECRET)],
+            &many,
+            "give --token-secret the JWT_SECRET of the nodes",
+        ),
+    ] {
+        let cluster = Cluster::alone(settings).await;
+        let (output, report) = bench(&urls(&cluster), options).await;
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{settings:?}: {report} {error}"
+        );
+        assert!(
+            error.lines().any(|line| line.ends_with(remedy)),
+            "{settings:?}: {report} {error}"
+        );
+        assert!(
+            !error.contains("holes") && report["findings"].is_null(),
+            "{report} {error}"
+        );
+        cluster.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_handshakes_that_succeed_later_are_explained_in_the_report() {
+    let cluster = Cluster::alone(&[("MAX_HANDSHAKES_PER_SEC", "8")]).await;
+    let options = ["--clients", "12", "--rooms", "2", "--rate", "10"];
+    let (output, report) = bench(&urls(&cluster), &options).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{report} {error}");
+    assert!(
+        report["connecting"]["failed_attempts"].as_u64().unwrap() > 0,
+        "{report}"
+    );
+    let remedy = report["limits"][0]["remedy"].as_str();
+    assert_eq!(remedy, Some("raise MAX_HANDSHAKES_PER_SEC"), "{report}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn invalid_options_are_rejected_with_an_error_that_names_them() {
     for (options, expected) in [
         (["--clients", "0"], "--clients"),

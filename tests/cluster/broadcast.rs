@@ -41,6 +41,25 @@ fn token(user: &str, role: Option<&str>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn payload_may_take_the_place_of_data() {
+    let cluster = Cluster::alone(&[]).await;
+    let client = Plain::connect(cluster.address(0), "ann").await;
+    say(&cluster, 0, json!({"type": "a", "payload": {"id": 1}})).await;
+    say(
+        &cluster,
+        0,
+        json!({"type": "a", "payload": [2], "data": null}),
+    )
+    .await;
+    say(&cluster, 0, json!({"type": "a", "payload": 0, "data": 3})).await;
+    client
+        .eventually("all came", |client| client.broadcasts().len() == 3)
+        .await;
+    assert_eq!(client.of("a"), [json!({"id": 1}), json!([2]), json!(3)]);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_post_reaches_every_plain_client_of_the_cluster_in_one_order() {
     let cluster = Cluster::of(3, &[]).await;
     let mut clients = Vec::new();

@@ -241,6 +241,34 @@ async fn in_jwt_mode_rights_follow_the_bearer() {
     cluster.stop().await;
 }
 
+#[tokio::test]
+async fn a_401_says_how_to_authenticate() {
+    let cluster = Cluster::alone(&[("JWT_SECRET", SECRET)]).await;
+    let ttl = std::time::Duration::from_secs(60);
+    let forged = hubbub::auth::mint(&"x".repeat(40), "ann", None, Some("service"), ttl).unwrap();
+    let forged = format!("Bearer {forged}");
+    for (path, authorization, expected) in [
+        ("/metrics", None, "Bearer realm=\"hubbub\""),
+        ("/rooms/r/users", None, "Bearer realm=\"hubbub\""),
+        ("/ws", None, "Bearer realm=\"hubbub\""),
+        ("/metrics", Some("Basic YTpi"), "Bearer realm=\"hubbub\""),
+        (
+            "/metrics",
+            Some(forged.as_str()),
+            "Bearer realm=\"hubbub\", error=\"invalid_token\"",
+        ),
+    ] {
+        let mut headers = Vec::new();
+        headers.extend(authorization.map(|value| ("authorization", value)));
+        let (status, headers, _) = http(cluster.address(0), "GET", path, &headers, "").await;
+        let challenge = headers.get("www-authenticate").map(String::as_str);
+        assert_eq!((status, challenge), (401, Some(expected)), "{path}");
+    }
+    let (status, headers, _) = http(cluster.address(0), "GET", "/nothing", &[], "").await;
+    assert_eq!((status, headers.get("www-authenticate")), (404, None));
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_origin_is_refused_and_a_listed_one_is_allowed() {
     let cluster = Cluster::alone(&[("ALLOWED_ORIGINS", "https://app.example")]).await;

@@ -1,65 +1,22 @@
 //! No secret appears in the output or the answers of a node, at any log level and through any entry
 //! point.
 
-use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::plain::Plain;
-use hubbub_test_support::node::{http, http_text};
+use crate::program::Program;
+use hubbub_test_support::node::http_text;
 use hubbub_test_support::server::{RedisServer, free_port};
 
 const SECRET: &str = "jwtsecret-5f0cbb2fb1c6a1f6e1d0b4f4a1c7e9d8";
 const API_KEY: &str = "apikey-0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 const PASSWORD: &str = "redispassword-d4c3b2a1";
 const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
-
-/// A running hubbub process and its output.
-struct Program {
-    child: Child,
-    directory: PathBuf,
-}
-
-impl Program {
-    fn start(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
-        let directory =
-            std::env::temp_dir().join(format!("hubbub-secrets-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let printed = File::create(directory.join("printed")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_hubbub"))
-            .args(arguments)
-            .current_dir(&directory)
-            .env_clear()
-            .envs(settings.iter().copied())
-            .envs([
-                ("RUST_LOG", "trace,fred=trace,tungstenite=trace,tungstenite::protocol=trace,tokio_tungstenite=trace"),
-                ("RUST_BACKTRACE", "full"),
-            ])
-            .stdout(printed.try_clone().unwrap())
-            .stderr(printed)
-            .spawn()
-            .unwrap();
-        Self { child, directory }
-    }
-
-    /// Ends the process, or waits for its end; returns its output.
-    fn printed(mut self, kill: bool) -> String {
-        if kill {
-            self.child.kill().unwrap();
-        }
-        self.child.wait().unwrap();
-        let printed = std::fs::read(self.directory.join("printed")).unwrap();
-        std::fs::remove_dir_all(&self.directory).unwrap();
-        String::from_utf8_lossy(&printed).into_owned()
-    }
-}
 
 /// Opens a polling session with those headers and that query, sends packets, and returns all
 /// answers.
@@ -112,21 +69,14 @@ async fn no_secret_is_printed_or_answered() {
         ("REDIS_HOST", "127.0.0.1"),
         ("REDIS_PORT", &redis_port),
         ("REDIS_PASSWORD", PASSWORD),
+        (
+            "RUST_LOG",
+            "trace,fred=trace,tungstenite=trace,tungstenite::protocol=trace,tokio_tungstenite=trace",
+        ),
+        ("RUST_BACKTRACE", "full"),
     ];
     let node = Program::start(&["serve"], &settings);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let listens = TcpStream::connect(address).await.is_ok();
-        if listens && http(address, "GET", "/readyz", &[], "").await.0 == 200 {
-            break;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "not ready: {}",
-            node.printed(true)
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    node.await_ready(address).await;
 
     // Every entry point gets a valid token and invalid ones of its own; each is searched for by its
     // signature.
@@ -285,7 +235,7 @@ async fn no_secret_is_printed_or_answered() {
             && answers.contains("hubbub_")
     );
 
-    let mut printed = node.printed(true);
+    let mut printed = node.kill();
     assert!(
         printed.contains("\"level\":\"TRACE\"") && printed.contains("hubbub listens"),
         "it was told to say all"
@@ -304,7 +254,7 @@ async fn no_secret_is_printed_or_answered() {
         (&["serve"], &bad_url),
         (&["config"], &[]),
     ] {
-        printed += &Program::start(arguments, &[&settings[..], changes].concat()).printed(false);
+        printed += &Program::start(arguments, &[&settings[..], changes].concat()).wait();
     }
 
     let signatures = tokens.iter().map(|token| token.rsplit('.').next().unwrap());

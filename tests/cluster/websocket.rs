@@ -62,6 +62,62 @@ async fn a_token_is_accepted_from_header_subprotocol_and_query() {
     cluster.stop().await;
 }
 
+/// A browser fails a connection that offered subprotocols if none of them is chosen.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offered_subprotocol_is_chosen() {
+    let cluster = Cluster::alone(&[]).await;
+    for (offered, chosen) in [
+        ("chat.v1", "chat.v1"),
+        ("xml, json", "xml"),
+        ("json, bearer, token", "bearer"),
+    ] {
+        // The library fails the connection, too.
+        let headers = [("sec-websocket-protocol", offered)];
+        let client = Plain::with(cluster.address(0), "user_id=ann", &headers).await;
+        assert_eq!(client.unwrap().answered["sec-websocket-protocol"], chosen);
+    }
+    let client = Plain::connect(cluster.address(0), "ann").await;
+    assert!(!client.answered.contains_key("sec-websocket-protocol"));
+    cluster.stop().await;
+}
+
+/// Clients such as a C# one with a `byte[]` send their JSON in binary frames.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binary_frame_that_is_json_counts_as_text() {
+    let cluster = Cluster::alone(&[]).await;
+    let address = cluster.address(0);
+    let client = Plain::chat(address, "ann").await;
+    client.say(Message::binary(&br#"{"type":"ping"}"#[..]));
+    client
+        .await_frame("a pong", |frame| frame["type"] == "pong")
+        .await;
+    let join = json!({"type": "join", "payload": {"room_id": "café"}, "ref": 7}).to_string();
+    client.say(Message::binary(format!(" \n{join}\n").into_bytes()));
+    let ack = client
+        .await_frame("the ack", |frame| frame["ref"] == 7)
+        .await;
+    assert_eq!(ack["payload"]["room_id"], "café");
+    // Not an event, but JSON: refused as the same text is.
+    client.say(Message::binary(&b"[1]"[..]));
+    let refusal = client
+        .await_frame("a refusal", |frame| frame["type"] == "exception")
+        .await;
+    assert_eq!(refusal["payload"]["code"], "bad_request");
+    assert!(!client.is_closed());
+    for other in [
+        &b"\xff\xfe{}"[..],
+        b"",
+        b"\x00\x01",
+        b"{\"type\":",
+        b"hello",
+    ] {
+        let client = Plain::chat(address, "bob").await;
+        client.say(Message::binary(other));
+        assert_eq!(client.closed().await.0, 1003, "{other:?}");
+    }
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_valid_token_the_upgrade_is_refused() {
     let cluster = Cluster::alone(&[("JWT_SECRET", SECRET)]).await;

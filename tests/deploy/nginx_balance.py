@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Tests three real nodes, a real Redis and the shipped nginx.conf.
 
-Sessions are spread over the nodes, polling works, and a node may shut down.
+Sessions are spread over the nodes, polling works, a node may shut down, and (with an nginx that resolves
+names) a fourth node may join.
 
 usage: nginx_balance.py PATH-OF-HUBBUB
 
@@ -25,7 +26,7 @@ import urllib.request
 import requests
 import socketio
 
-from front import ROOT, Front, eventually, free_port, listening
+from front import ROOT, Front, eventually, free_port, listening, node_address, resolves_names
 
 NODE_CLIENT = """
 const { io } = require("socket.io-client-v4");
@@ -52,17 +53,17 @@ socket.on("connect", () => {
 class Node:
     """One hubbub process."""
 
-    def __init__(self, binary, folder, redis_port):
-        self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
-        self.log = open(folder / f"hubbub-{self.port}.log", "wb")
+    def __init__(self, binary, folder, redis_port, host, port):
+        self.host = host
+        self.address = f"{host}:{port}"
+        self.log = open(folder / f"hubbub-{host}.log", "wb")
         self.process = subprocess.Popen(
             [binary, "serve"],
             cwd=folder,
             env={
                 "PATH": os.environ["PATH"],
-                "SERVER_HOST": "127.0.0.1",
-                "SERVER_PORT": str(self.port),
+                "SERVER_HOST": host,
+                "SERVER_PORT": str(port),
                 "REDIS_HOST": "127.0.0.1",
                 "REDIS_PORT": str(redis_port),
                 "AUTH_MODE": "open",
@@ -172,13 +173,18 @@ def run(binary, folder, stack):
     stack.callback(redis.wait, 20)
     stack.callback(redis.terminate)
     eventually("Redis listens", lambda: listening(redis_port))
+    port = free_port(node_address(0))
     nodes = []
-    for _ in range(3):
-        nodes.append(Node(binary, folder, redis_port))
+
+    def add_node():
+        nodes.append(Node(binary, folder, redis_port, node_address(len(nodes)), port))
         stack.callback(nodes[-1].stop)
+
+    for _ in range(3):
+        add_node()
     for node in nodes:
         eventually(f"{node.address} is ready", node.ready, 30)
-    front = Front(folder, [node.address for node in nodes])
+    front = Front(folder, [node.host for node in nodes], port)
     stack.callback(front.stop)
 
     clients = []
@@ -294,6 +300,27 @@ def run(binary, folder, stack):
 
     eventually("all clients receive a message sent after the move", all_receive, 30)
     print(f"{moved} clients moved to {[node.clients() for node in rest]}")
+
+    if not resolves_names():
+        print("a fourth node: skipped (this nginx has no `resolve` in upstreams)")
+        return
+    # docker compose up --scale hubbub=4: the name of the nodes gets another address.
+    add_node()
+    joining = nodes[-1]
+    eventually(f"{joining.address} is ready", joining.ready, 30)
+    front.names.hosts = [node.host for node in [*rest, joining]]
+
+    def reached():
+        client = ChatClient(
+            front.url, f"fourth-{len(clients)}", ["polling", "websocket"], page=True
+        )
+        clients.append(client)
+        eventually(f"{client.name} joined", lambda: client.has("(joined)"))
+        return joining.clients() > 0
+
+    eventually("new clients reach the fourth node", reached, 60)
+    eventually("all clients receive a message sent after the fourth node joined", all_receive, 30)
+    print(f"after a fourth node joined: {[node.clients() for node in nodes[1:]]}")
 
 
 def main():

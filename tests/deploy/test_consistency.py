@@ -7,6 +7,7 @@ unknown key.
 RENDERED is the folder with the manifests rendered by scripts/check-deploy.
 """
 
+import ipaddress
 import json
 import os
 import pathlib
@@ -23,16 +24,17 @@ KEYS = {key["key"]: key for key in json.loads((ROOT / "tests/deploy/keys.json").
 SECRETS = {name for name, key in KEYS.items() if key["secret"]}
 # Keys that have no meaning without other keys, or that name a missing file.
 WITH_OTHERS = {"HUBBUB_CONFIG", "AUTH_MODE", "JWT_PUBLIC_KEY_FILE", "JWT_JWKS_FILE", "JWT_JWKS_URL"}
-# Keys that docker-compose.yml doesn't pass through, with the reason.
-NOT_IN_COMPOSE = {
-    "PORT": "SERVER_PORT is set",
-    "REDIS_URL": "the compose file has its own Redis",
-    "REDIS_CA": "the Redis of the compose file uses no TLS",
-    "TLS_CERT": "TLS is terminated in front of nginx",
-    "TLS_KEY": "TLS is terminated in front of nginx",
-    "HUBBUB_CONFIG": "the environment has all settings",
-    "MAX_ROOMS": "applies to the embedded backplane only",
+# Keys that docker-compose.yml sets to a value of its own, with the reason. It passes every other key
+# through, so a new key of hubbub fails the test until it is passed or is listed here.
+FIXED_IN_COMPOSE = {
+    "SERVER_HOST": "a loopback address can't be reached from outside of the container",
+    "SERVER_PORT": "nginx and the health check use it",
+    "METRICS_ADDR": "a Prometheus in the network uses this port",
+    "TRUSTED_PROXIES": "the address of nginx is known",
+    "DRAIN_SECS": "it must be shorter than stop_grace_period",
 }
+# Keys that it leaves out: SERVER_PORT is set by the same source, and takes precedence.
+NOT_IN_COMPOSE = {"PORT"}
 
 
 def example():
@@ -47,6 +49,10 @@ def example():
             assert not line or line.startswith("# "), f"neither a comment nor a setting: {line}"
         before = line
     return keys
+
+
+def compose():
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 
 def rendered(name):
@@ -87,8 +93,22 @@ class Keys(unittest.TestCase):
         self.assertEqual(sorted(keys), sorted(KEYS))
 
     def test_compose_passes_every_key_through(self):
-        node = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-node"]
-        self.assertEqual(set(node["environment"]) | set(NOT_IN_COMPOSE), set(KEYS))
+        environment = compose()["services"]["hubbub"]["environment"]
+        self.assertEqual(set(environment) | NOT_IN_COMPOSE, set(KEYS))
+        for key, value in environment.items():
+            # No value: passed as it is. ${KEY:-default}: with a default of the compose file.
+            passed = value is None or str(value).startswith(f"${{{key}:-")
+            self.assertEqual(passed, key not in FIXED_IN_COMPOSE, f"{key}: {value}")
+
+    def test_compose_sets_who_may_broadcast(self):
+        environment = compose()["services"]["hubbub"]["environment"]
+        self.assertEqual(environment["BROADCAST_ROLES"], "${BROADCAST_ROLES:-service,admin}")
+
+    def test_deploy_sh_puts_every_secret_into_the_kubernetes_secret(self):
+        script = (ROOT / "scripts/deploy.sh").read_text()
+        self.assertEqual(
+            set(re.search(r"readonly SECRETS=\((.*?)\)", script, re.S)[1].split()), SECRETS
+        )
 
     def test_kubernetes_sets_only_known_keys_and_takes_secrets_from_the_secret(self):
         for name in ("base.yaml", "overlays-production.yaml"):
@@ -153,6 +173,38 @@ class Keys(unittest.TestCase):
             self.assertNotEqual(config("JWT_SECRET=change-me\nAUTH_MODE=jwt\n").returncode, 0)
 
 
+class Compose(unittest.TestCase):
+    def test_nginx_gets_exactly_the_variables_of_its_template(self):
+        nginx = compose()["services"]["nginx"]["environment"]
+        given = {name for name in nginx if name.startswith("HUBBUB_")}
+        template = (ROOT / "deploy/nginx.conf").read_text()
+        self.assertEqual(given, set(re.findall(r"\$\{(\w+)\}", template)))
+        # envsubst replaces only the names that this pattern matches.
+        pattern = nginx["NGINX_ENVSUBST_FILTER"].replace("$$", "$")
+        self.assertTrue(all(re.search(pattern, name) for name in given), pattern)
+
+    def test_nodes_get_addresses_that_the_cookie_of_nginx_can_name(self):
+        network = compose()["networks"]["default"]["ipam"]["config"][0]
+        ip_range = network["ip_range"].replace("${HUBBUB_NET:-172.30.77}", "172.30.77")
+        hosts = [str(host).split(".")[3] for host in ipaddress.ip_network(ip_range).hosts()]
+        template = (ROOT / "deploy/nginx.conf").read_text()
+        cookie = re.search(r"\(\?<node>(.*?)\)\$", template)[1]
+        self.assertTrue(all(re.fullmatch(cookie, host) for host in hosts))
+        # nginx itself is outside of the range, and no cookie can name it.
+        address = compose()["services"]["nginx"]["networks"]["default"]["ipv4_address"]
+        self.assertIsNone(re.fullmatch(cookie, address.rsplit(".", 1)[1]))
+
+    def test_the_number_of_nodes_is_a_parameter_and_no_node_has_a_fixed_name_or_address(self):
+        node = compose()["services"]["hubbub"]
+        self.assertEqual(node["deploy"]["replicas"], "${HUBBUB_NODES:-3}")
+        self.assertFalse({"container_name", "networks", "ports", "hostname"} & set(node))
+
+    def test_files_that_settings_name_can_be_in_the_container(self):
+        node = compose()["services"]["hubbub"]
+        self.assertIn("./deploy/files:/etc/hubbub:ro", node["volumes"])
+        self.assertTrue((ROOT / "deploy/files").is_dir())
+
+
 # The time in seconds that a node may need beyond DRAIN_SECS to end.
 MARGIN = 10
 
@@ -167,7 +219,7 @@ class Times(unittest.TestCase):
             self.assertGreater(pod["terminationGracePeriodSeconds"], drain + pause + MARGIN)
 
     def test_compose_kills_nodes_only_after_the_drain(self):
-        node = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-node"]
+        node = compose()["services"]["hubbub"]
         self.assertGreater(
             seconds(node["stop_grace_period"]), int(node["environment"]["DRAIN_SECS"]) + MARGIN
         )
@@ -175,7 +227,8 @@ class Times(unittest.TestCase):
     def test_proxies_wait_longer_than_a_heartbeat_and_accept_the_largest_packet(self):
         keys = example()
         heartbeat = (int(keys["PING_INTERVAL_MS"][0]) + int(keys["PING_TIMEOUT_MS"][0])) / 1000
-        packet = int(keys["MAX_PACKET_BYTES"][0])
+        # The body of a polling POST may be four times as large as a packet.
+        body = 4 * int(keys["MAX_PACKET_BYTES"][0])
         nginx = (ROOT / "deploy/nginx.conf").read_text()
         ingress = one(rendered("base.yaml"), "Ingress")["metadata"]["annotations"]
         prefix = "nginx.ingress.kubernetes.io/"
@@ -184,8 +237,8 @@ class Times(unittest.TestCase):
                 int(re.search(rf"proxy_{direction}_timeout (\d+)s;", nginx)[1]), heartbeat
             )
             self.assertGreater(int(ingress[f"{prefix}proxy-{direction}-timeout"]), heartbeat)
-        self.assertGreater(int(re.search(r"client_max_body_size (\d+)m;", nginx)[1]) << 20, packet)
-        self.assertGreater(int(ingress[f"{prefix}proxy-body-size"].removesuffix("m")) << 20, packet)
+        self.assertGreater(int(re.search(r"client_max_body_size (\d+)m;", nginx)[1]) << 20, body)
+        self.assertGreater(int(ingress[f"{prefix}proxy-body-size"].removesuffix("m")) << 20, body)
 
 
 class Shapes(unittest.TestCase):
@@ -226,6 +279,55 @@ class Shapes(unittest.TestCase):
         }
         for resource, labels in selectors.items():
             self.assertEqual(sum(labels.items() <= pod.items() for pod in pods), 1, resource)
+
+    def test_policies_allow_the_connections_that_the_documents_recommend(self):
+        policies = [d for d in rendered("base.yaml") if d["kind"] == "NetworkPolicy"]
+        incoming, outgoing = (
+            [
+                (peer, rule.get("ports"))
+                for policy in policies
+                for rule in policy["spec"].get(direction, [])
+                for peer in rule[side]
+            ]
+            for direction, side in (("ingress", "from"), ("egress", "to"))
+        )
+
+        def pods(label):
+            return {"namespaceSelector": {}, "podSelector": {"matchLabels": {label: "true"}}}
+
+        # A backend that posts to the Service, and a JWT_JWKS_URL or AUTHORIZE_URL in the cluster.
+        self.assertIn((pods("hubbub-client"), [{"port": "http", "protocol": "TCP"}]), incoming)
+        self.assertIn((pods("hubbub-service"), None), outgoing)
+        # The same two keys with a public https address. No private address is reachable by that rule.
+        public = [peer["ipBlock"] for peer, _ in outgoing if "ipBlock" in peer]
+        ports = [ports for peer, ports in outgoing if "ipBlock" in peer]
+        self.assertEqual(ports, [[{"port": 443, "protocol": "TCP"}]] * 2)
+
+        def reachable(address):
+            address = ipaddress.ip_address(address)
+            return any(
+                address in ipaddress.ip_network(block["cidr"])
+                and not any(address in ipaddress.ip_network(e) for e in block["except"])
+                for block in public
+            )
+
+        self.assertTrue(all(reachable(a) for a in ("93.184.215.14", "2606:2800:21f::1")))
+        inner = (
+            "10.1.2.3",
+            "172.20.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "169.254.169.254",
+            "fd00::1",
+        )
+        self.assertFalse([address for address in inner if reachable(address)])
+
+    def test_files_that_settings_name_can_be_in_the_pods(self):
+        pod = one(rendered("base.yaml"), "Deployment")["spec"]["template"]["spec"]
+        self.assertEqual(pod["containers"][0]["volumeMounts"][0]["mountPath"], "/etc/hubbub")
+        self.assertEqual(
+            pod["volumes"][0]["secret"], {"secretName": "hubbub-files", "optional": True}
+        )
 
     def test_a_roll_out_keeps_full_capacity_and_the_autoscaler_owns_the_replica_count(self):
         spec = one(rendered("base.yaml"), "Deployment")["spec"]

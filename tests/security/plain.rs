@@ -78,7 +78,8 @@ async fn invalid_frames_close_the_connection_with_their_code() {
         )
     });
     let others = [
-        ("binary", frame(0x82, b"{}"), 1003),
+        ("binary", frame(0x82, &[0xFF, b'{', b'}']), 1003),
+        ("binary that is UTF-8 but not JSON", frame(0x82, b"{"), 1003),
         (
             "fragments beyond the limit",
             fragments(&vec![b' '; (1 << 20) + 1], 1 << 18).concat(),

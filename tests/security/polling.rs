@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::raw::{DEADLINE, Polling, Raw, Witness, metric, node, request};
+use hubbub_test_support::node::Cluster;
 
 #[tokio::test]
 async fn a_malformed_body_is_refused_and_ends_its_session() {
@@ -18,7 +19,7 @@ async fn a_malformed_body_is_refused_and_ends_its_session() {
         ("an unknown type", b"9"),
         ("an open packet", b"0{}"),
         ("invalid base64", b"b!!!!"),
-        ("truncated base64", b"bAQI"),
+        ("truncated base64", b"bA"),
         ("binary data that was not announced", b"bAQIDBA=="),
         ("a ping, which only the server sends", b"2"),
         ("a probe", b"2probe"),
@@ -134,6 +135,88 @@ async fn a_body_beyond_the_limit_is_not_read() {
         .await;
     assert_eq!(raw.response().await.unwrap().status, 413);
     assert!(unannounced.has_ended().await);
+    node.stop().await;
+}
+
+/// The body may be four times as large as a packet, and no larger.
+#[tokio::test]
+async fn a_body_of_many_packets_beyond_the_limit_is_refused() {
+    let node = node(&[("MAX_PACKET_BYTES", "70000")]).await;
+    let address = node.address(0);
+    for (packets, status) in [(28, 200), (29, 413)] {
+        let session = Polling::begin(address, 4).await;
+        let body = "6\x1e".repeat(5_000 * packets);
+        assert_eq!(session.post(&body[..body.len() - 1]).await.status, status);
+        assert_eq!(session.has_ended().await, status != 200);
+    }
+    node.stop().await;
+}
+
+/// Clients before Socket.IO 4.5, and the Java client, write everything that was emitted at once
+/// into one body. The Swift client before version 16 leaves out `EIO`.
+#[tokio::test]
+async fn ninety_messages_of_15_kb_in_one_body_are_all_acknowledged() {
+    let node = Cluster::alone(&[]).await;
+    for query in ["EIO=4&transport=polling", "transport=polling&b64=1"] {
+        let v4 = query.starts_with("EIO=4");
+        let body = |packets: &[String]| match v4 {
+            true => packets.join("\x1e"),
+            false => packets
+                .iter()
+                .map(|packet| format!("{}:{packet}", packet.encode_utf16().count()))
+                .collect(),
+        };
+        let session = Polling::open(node.address(0), query).await;
+        if v4 {
+            assert_eq!(session.post("40").await.body, "ok");
+        }
+        assert!(session.get().await.body.contains("40"));
+        let packets = [
+            r#"42900["authenticate",{"user_id":"ann"}]"#.to_owned(),
+            r#"42901["join",{"room_id":"room"}]"#.to_owned(),
+        ];
+        assert_eq!(session.post(body(&packets)).await.body, "ok");
+        let content = "é".repeat(7_500);
+        let messages: Vec<_> = (0..90)
+            .map(|n| format!(r#"42{n}["message",{{"room_id":"room","content":"{content}"}}]"#))
+            .collect();
+        let large = body(&messages);
+        assert!(large.len() > 1 << 20);
+        let posted = session.post(large).await;
+        assert_eq!((posted.status, posted.body.as_str()), (200, "ok"));
+        let mut acknowledged = 0;
+        while acknowledged < 90 {
+            let poll = session.get().await;
+            assert_eq!(poll.status, 200);
+            assert!(!poll.body.contains("\"ok\":false"), "{}", poll.body);
+            acknowledged += poll.body.matches("\"duplicate\":false").count();
+            if poll.body.split(['\x1e', ':']).any(|packet| packet == "2") {
+                session.post("3").await;
+            }
+        }
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_empty_sid_is_admitted_as_a_new_session() {
+    let node = node(&[("MAX_CONNECTIONS", "1")]).await;
+    let address = node.address(0);
+    let session = Polling::open(address, "EIO=4&transport=polling&sid=").await;
+    for query in ["sid=", "sid", "sid=&sid="] {
+        let path = format!("/socket.io/?EIO=4&transport=polling&{query}");
+        let refused = request(address, "GET", &path, "", b"").await;
+        assert_eq!(refused.status, 503, "{query}: {refused:?}");
+        let query = format!("EIO=4&transport=websocket&{query}");
+        let (_, refused) = Raw::upgrade(address, &query, "").await;
+        assert_eq!(refused.status, 503, "{query}: {refused:?}");
+    }
+    // Together with an id it opens no session that admission has not seen.
+    let path = format!("/socket.io/?{}&sid=", session.query);
+    assert_eq!(request(address, "POST", &path, "", b"6").await.body, "ok");
+    let path = "/socket.io/?EIO=4&transport=polling&sid=AAAAAAAAAAAAAAAA&sid=";
+    assert_eq!(request(address, "GET", path, "", b"").await.status, 400);
+    assert_eq!(metric(address, "hubbub_connections").await, 1);
     node.stop().await;
 }
 
@@ -263,7 +346,6 @@ async fn guessed_session_ids_are_refused() {
     for guess in [
         similar.as_str(),
         &sid.to_lowercase().to_uppercase(),
-        "",
         "AAAAAAAAAAAAAAAA",
         "../../etc/passwd",
         &"A".repeat(20_000),

@@ -197,9 +197,14 @@ pub struct Polling {
 
 impl Polling {
     pub async fn begin(address: SocketAddr, version: u8) -> Self {
+        Self::open(address, &format!("EIO={version}&transport=polling")).await
+    }
+
+    /// Opens a session with that query.
+    pub async fn open(address: SocketAddr, query: &str) -> Self {
         let mut polling = Self {
             address,
-            query: format!("EIO={version}&transport=polling"),
+            query: query.to_owned(),
         };
         let response = polling.get().await;
         assert_eq!(response.status, 200, "{response:?}");

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::raw::{Polling, Raw, Witness};
 use hubbub_test_support::client::Client;
+use hubbub_test_support::node::Cluster;
 
 /// A server with short timeouts. `GET /` returns a large body; `POST /` returns whether the
 /// request's body arrived completely.
@@ -20,6 +21,7 @@ async fn server_with_short_timeouts() -> (std::net::SocketAddr, watch::Sender<bo
     let timeouts = Timeouts {
         handshake: timeout,
         head: timeout,
+        keep_alive: Duration::from_secs(60),
         body: timeout,
         write: timeout,
     };
@@ -58,6 +60,41 @@ async fn a_request_head_that_arrives_too_slowly_ends_its_connection() {
     }
     // A client that sends nothing at all is closed, too.
     Raw::open(address).await.read_to_end().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_open_and_a_slow_head_after_it_is_not() {
+    let (address, _stop) = server_with_short_timeouts().await;
+    let mut raw = Raw::open(address).await;
+    let request = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
+    for _ in 0..2 {
+        raw.write(request).await;
+        assert_eq!(
+            raw.response().await.expect("the connection is open").body,
+            "whole"
+        );
+        // Twice as long as a head may take.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+    let began = Instant::now();
+    raw.write("GET / HTTP/1.1\r\n").await;
+    while raw.write("x: y\r\n").await {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "a slow head keeps the connection open"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_the_configured_time() {
+    let node = Cluster::alone(&[("KEEP_ALIVE_SECS", "1")]).await;
+    let mut raw = Raw::open(node.address(0)).await;
+    raw.write("GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(raw.response().await.unwrap().status, 200);
+    assert_eq!(raw.read_to_end().await, b"");
+    node.stop().await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 //! | `options` | the command line |
 //! | `measurement`, `load`, `send_schedule` | the phases of a run; when messages are sent |
 //! | `generator`, `client`, `frame`, `target` | the connections and their protocol |
+//! | `limits` | limits of the nodes that refuse a part of the load |
 //! | `room`, `room_assignment`, `findings` | the rooms, their members, and the checks |
 //! | `usage`, `process` | CPU time and memory of processes |
 //! | `report`, `progress_line` | output |
@@ -20,6 +21,7 @@ mod duration;
 mod findings;
 mod frame;
 mod generator;
+mod limits;
 mod load;
 mod measurement;
 mod options;
@@ -52,7 +54,8 @@ const OTHER_OPEN_FILES: u64 = 32;
 pub type SignToken = fn(&str, &str) -> anyhow::Result<String>;
 
 /// Runs the load, and prints the report. The exit code is a failure if a check of the server's
-/// guarantees failed.
+/// guarantees failed. Without a report, the run was void, because a limit of the nodes refused
+/// messages.
 ///
 /// # Errors
 /// If options contradict each other, or if servers cannot be reached or measured. The texts are

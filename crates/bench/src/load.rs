@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
+
 use crate::generator::LoadGenerator;
 use crate::options::Options;
 use crate::process::Process;
@@ -43,7 +45,7 @@ struct LoadPhase<'a> {
 /// Puts load on the servers and measures it.
 ///
 /// # Errors
-/// If a poll fails, or a server process ends.
+/// If a poll fails, a server process ends, or a limit of the nodes refuses messages.
 pub(crate) fn run_load(
     options: &Options,
     servers: &[Process],
@@ -69,6 +71,7 @@ pub(crate) fn run_load(
     phase.send_until(before.usage.at + options.duration)?;
     let after = phase.snapshot(servers)?;
     phase.drain()?;
+    phase.check_limits()?;
 
     let usage = after.usage.since(&before.usage)?;
     let deliveries = after.deliveries - before.deliveries;
@@ -87,14 +90,31 @@ pub(crate) fn run_load(
 }
 
 impl LoadPhase<'_> {
-    /// Sends and receives messages until the deadline.
+    /// Sends and receives messages until the deadline, or until a limit of the nodes refuses one.
     fn send_until(&mut self, deadline: Instant) -> anyhow::Result<()> {
         while Instant::now() < deadline {
+            self.check_limits()?;
             let timeout = self.schedule.send_due(self.generator);
             self.generator.poll_once(Some(timeout))?;
             self.show_progress();
         }
         Ok(())
+    }
+
+    /// # Errors
+    /// If a limit of the nodes has refused messages: the nodes were not given the load that is
+    /// measured.
+    fn check_limits(&mut self) -> anyhow::Result<()> {
+        let limits = &self.generator.load_limits;
+        if limits.is_empty() {
+            return Ok(());
+        }
+        self.progress.clear();
+        bail!(
+            "the measurement is void, because limits of the nodes refused messages:{limits}\n\
+             Start the nodes with higher limits for the run, or lower the load by --rate or more \
+             --senders."
+        )
     }
 
     /// Receives messages until all have arrived everywhere, or nothing arrives for

@@ -162,6 +162,7 @@ impl<'a> Measurement<'a> {
             connecting,
             load: load.map(|result| result.load),
             storm,
+            limits: self.generator.connect_limits.take(),
             servers,
             checked: self.generator.deliveries.count,
             checked_by,

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use engineioxide_core::TransportType;
 
+/// The largest POST body, in largest packets. Clients that do not know `maxPayload` (Socket.IO
+/// before 4.5, Java) write everything that was emitted at once into one body.
+const BODY_PACKETS: usize = 4;
+
 /// The configuration of a service. Limits of *output* are in [`Limits`](crate::control::Limits),
 /// because they come with the request.
 #[derive(Debug, Clone)]
@@ -21,8 +25,8 @@ pub struct EngineIoConfig {
     /// Ignored: an outbox is bounded by bytes and frames, see
     /// [`Limits`](crate::control::Limits). Default 128.
     pub max_buffer_size: usize,
-    /// The largest POST body and the largest WebSocket message that are accepted, in bytes.
-    /// Default 100,000.
+    /// The largest packet and the largest WebSocket message that are accepted, in bytes. A POST's
+    /// body, which holds many packets, may be four times as large. Default 100,000.
     pub max_payload: u64,
     /// Ignored: an idle connection has no read buffer.
     pub ws_read_buffer_size: usize,
@@ -72,6 +76,11 @@ impl EngineIoConfig {
     /// `max_payload` as a length in memory.
     pub(crate) fn payload_limit(&self) -> usize {
         usize::try_from(self.max_payload).unwrap_or(usize::MAX)
+    }
+
+    /// The largest body of a POST, in bytes.
+    pub(crate) fn body_limit(&self) -> usize {
+        self.payload_limit().saturating_mul(BODY_PACKETS)
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) use crate::counters::AtomicCounters;
 pub use crate::counters::Counters;
 use crate::frame::Frame;
 use crate::handle::SessionHandle;
+use crate::pause::PauseMonitor;
 use crate::scheduler::WriteScheduler;
 use crate::session::Session;
 use crate::timer::Timer;
@@ -65,6 +66,7 @@ pub(crate) struct Registry {
     pub(crate) counters: AtomicCounters,
     pub(crate) timer: Timer,
     pub(crate) scheduler: WriteScheduler,
+    pub(crate) pauses: PauseMonitor,
     /// For each registered link type, the function that takes it out of hyper's box.
     pub(crate) links: Mutex<Arc<[Unbox]>>,
     /// The runtime of the first session. `on_disconnect` is called on its tasks and never on the
@@ -83,6 +85,7 @@ impl Control {
             counters: AtomicCounters::default(),
             timer: Timer::default(),
             scheduler: WriteScheduler::default(),
+            pauses: PauseMonitor::default(),
             links: Mutex::new(Arc::new([])),
             runtime: OnceLock::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
@@ -144,6 +147,13 @@ impl Control {
         self.0.scheduler.clone()
     }
 
+    /// The monitor by which the sessions know pauses of this process, so that connections of other
+    /// kinds can share it. Must be called within a tokio runtime.
+    pub fn pause_monitor(&self) -> PauseMonitor {
+        self.0.pauses.start();
+        self.0.pauses.clone()
+    }
+
     pub(crate) fn find(&self, sid: &Sid) -> Option<Arc<Session>> {
         self.0.find(sid)
     }
@@ -152,6 +162,7 @@ impl Control {
         self.0.runtime.get_or_init(Handle::current);
         self.0.timer.start(&self.0);
         self.0.scheduler.start();
+        self.0.pauses.start();
         AtomicCounters::add(&self.0.counters.opened, 1);
         self.0.counts[count_index(session.transport(), session.protocol)]
             .fetch_add(1, Ordering::Relaxed);

@@ -122,6 +122,11 @@ impl SessionHandle {
         self.0.close_reason()
     }
 
+    /// Whether the session was closed because the client did not read.
+    pub fn is_slow_consumer(&self) -> bool {
+        self.0.is_slow_consumer()
+    }
+
     /// Resolves when the session is closed and `on_disconnect` has returned. Cancel-safe.
     pub async fn closed(&self) {
         self.0.closed().await;

@@ -11,7 +11,8 @@
 //! - [`config`], [`handler`], [`control`], [`frame`]: the types that the layers above use;
 //! - `session`: the state of one session, its outbox and its close, independent of the transport;
 //! - [`handle`], [`socket`]: a session's API for the application and for socketioxide;
-//! - `timer`: one task for the deadlines of all sessions;
+//! - `timer`: one task for the deadlines of all sessions; [`pause`]: pauses of this process, in which
+//!   deadlines pass;
 //! - `packet`, `payload`: the protocol's text and binary forms;
 //! - `polling`, `websocket`: the two transports;
 //! - [`scheduler`]: the order in which connections write;
@@ -22,6 +23,7 @@ pub mod control;
 pub mod frame;
 pub mod handle;
 pub mod handler;
+pub mod pause;
 pub mod scheduler;
 pub mod service;
 pub mod socket;
@@ -41,9 +43,10 @@ pub use control::{Control, Limits, Retained, SessionData};
 pub use engineioxide_core::{Packet, ProtocolVersion, Sid, Str, TransportType};
 pub use frame::Frame;
 pub use handle::{Intercept, SendOutcome, SessionHandle};
+pub use pause::PauseMonitor;
 pub use scheduler::{Scheduled, WriteScheduler, yield_slice};
 pub use socket::{DisconnectReason, Socket};
-pub use websocket::Link;
+pub use websocket::{Link, first_subprotocol};
 
 /// Compiles the example of the README.
 #[cfg(doctest)]

@@ -1,7 +1,7 @@
 //! The polling transport: GETs wait for the outbox, POSTs bring packets.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 
 use crate::control::AtomicCounters;
 use crate::frame::Frame;
-use crate::packet::Malformed;
+use crate::packet::{Incoming, Malformed};
 use crate::payload::{self, Encoded, Packets};
 use crate::refusal::Refusal;
 use crate::service::ResponseBody;
@@ -26,6 +26,8 @@ use crate::socket::DisconnectReason;
 const UPGRADE_NOOP_DELAY: Duration = Duration::from_millis(20);
 /// Packets of one POST that are processed before other tasks run.
 const PACKETS_PER_SLICE: usize = 128;
+/// Bytes of a body that are copied at a time. A session keeps at most one packet and one piece.
+const PIECE_BYTES: usize = 16 * 1024;
 
 /// The response to a handshake: the open packet.
 pub(crate) fn open<B>(session: &Arc<Session>) -> Response<ResponseBody<B>> {
@@ -118,28 +120,7 @@ pub(crate) async fn post<R, B>(
 where
     R: Body + Unpin,
 {
-    let body = {
-        let mut body = pin!(read_body(body, &headers, session.config.payload_limit()));
-        let mut closed = pin!(session.closed());
-        // A body that never ends must not outlive its session.
-        let either = poll_fn(|cx| match body.as_mut().poll(cx) {
-            Poll::Ready(body) => Poll::Ready(Some(body)),
-            Poll::Pending => closed.as_mut().poll(cx).map(|()| None),
-        });
-        let Some(body) = either.await else {
-            return Refusal::UnknownSession.response();
-        };
-        body
-    };
-    let body = match body {
-        Ok(body) => body,
-        Err(refusal) => {
-            session.close(DisconnectReason::PacketParsingError, CloseMode::Refuse);
-            return refusal.response();
-        }
-    };
-    AtomicCounters::add(&session.control.0.counters.bytes_in, body.len());
-    let result = process_packets(&session, body, is_binary(&headers)).await;
+    let result = process_body(&session, &headers, body).await;
     drop(guard);
     match result {
         Ok(()) => respond(
@@ -149,33 +130,107 @@ where
             },
             ResponseBody::full,
         ),
-        Err(Malformed) => {
+        Err(refusal) => {
             session.close(DisconnectReason::PacketParsingError, CloseMode::Refuse);
-            Refusal::BadRequest.response()
+            refusal.response()
         }
     }
 }
 
-/// Processes the packets of a body, and yields to other tasks after each slice: a body may hold
-/// half a million packets.
-async fn process_packets(
+/// Reads a body, and processes each packet as soon as it has arrived: the body is larger than the
+/// memory that one session may take.
+async fn process_body<R: Body + Unpin>(
     session: &Arc<Session>,
-    body: Vec<u8>,
-    binary: bool,
-) -> Result<(), Malformed> {
-    for (index, packet) in Packets::new(body, session.protocol, binary)?.enumerate() {
-        if index % PACKETS_PER_SLICE == PACKETS_PER_SLICE - 1 {
+    headers: &HeaderMap,
+    mut body: R,
+) -> Result<(), Refusal> {
+    let mut bytes_left = session.config.body_limit();
+    if announced_length(headers).is_some_and(|length| length > bytes_left as u64) {
+        return Err(Refusal::TooLarge);
+    }
+    let packet_limit = session.config.payload_limit();
+    let mut packets = Packets::new(session.protocol, is_binary(headers), packet_limit);
+    let mut processor = Processor::new(session);
+    let mut closed = pin!(session.closed());
+    while let Some(mut part) = next_part(&mut body, closed.as_mut()).await? {
+        bytes_left = bytes_left
+            .checked_sub(part.remaining())
+            .ok_or(Refusal::TooLarge)?;
+        AtomicCounters::add(&session.control.0.counters.bytes_in, part.remaining());
+        while part.has_remaining() {
+            let chunk = part.chunk();
+            let length = chunk.len().min(PIECE_BYTES);
+            packets.push(&chunk[..length]);
+            part.advance(length);
+            while let Some(packet) = packets.next()? {
+                if !processor.process(packet).await? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    if let Some(packet) = packets.finish()? {
+        processor.process(packet).await?;
+    }
+    Ok(())
+}
+
+/// The next data of a body; `None` at its end. Fails when the session is closed, because a body that
+/// never ends must not outlive its session.
+async fn next_part<R: Body + Unpin>(
+    body: &mut R,
+    mut closed: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Option<R::Data>, Refusal> {
+    loop {
+        let mut frame = body.frame();
+        let frame_or_close = poll_fn(|cx| match Pin::new(&mut frame).poll(cx) {
+            Poll::Ready(Some(frame)) => {
+                Poll::Ready(frame.map(Some).map_err(|_| Refusal::BadRequest))
+            }
+            Poll::Ready(None) => Poll::Ready(Ok(None)),
+            Poll::Pending => closed
+                .as_mut()
+                .poll(cx)
+                .map(|()| Err(Refusal::UnknownSession)),
+        });
+        let Some(frame) = frame_or_close.await? else {
+            return Ok(None);
+        };
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+}
+
+/// Processes the packets of one body, and yields to other tasks after each slice: a body may hold
+/// two million packets.
+struct Processor<'a> {
+    session: &'a Arc<Session>,
+    processed: usize,
+}
+
+impl<'a> Processor<'a> {
+    fn new(session: &'a Arc<Session>) -> Self {
+        Self {
+            session,
+            processed: 0,
+        }
+    }
+
+    /// Returns false if an earlier packet has closed the session: the packets after it are ignored.
+    async fn process(&mut self, packet: Incoming) -> Result<bool, Malformed> {
+        self.processed += 1;
+        if self.processed.is_multiple_of(PACKETS_PER_SLICE) {
             // In a task of its own: hyper may poll this future several times in a row, and
             // `yield_now` would then return without other tasks having run.
             tokio::spawn(tokio::task::yield_now()).await.ok();
         }
-        // A packet may have closed the session; the packets after it are ignored.
-        let Some(handler) = session.handler() else {
-            return Ok(());
+        let Some(handler) = self.session.handler() else {
+            return Ok(false);
         };
-        session.process_packet(packet?, &*handler)?;
+        self.session.process_packet(packet, &*handler)?;
+        Ok(true)
     }
-    Ok(())
 }
 
 fn is_binary(headers: &HeaderMap) -> bool {
@@ -184,35 +239,8 @@ fn is_binary(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes().starts_with(b"application/octet-stream"))
 }
 
-/// Reads a body of at most `limit` bytes, and stops before it stores a byte beyond the limit.
-async fn read_body<R: Body + Unpin>(
-    mut body: R,
-    headers: &HeaderMap,
-    limit: usize,
-) -> Result<Vec<u8>, Refusal> {
-    let announced = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
-        return Err(Refusal::TooLarge);
-    }
-    let mut bytes = Vec::new();
-    while let Some(part) = body.frame().await {
-        let Ok(mut part) = part.map_err(|_| Refusal::BadRequest)?.into_data() else {
-            continue;
-        };
-        if part.remaining() > limit - bytes.len() {
-            return Err(Refusal::TooLarge);
-        }
-        while part.has_remaining() {
-            let chunk = part.chunk();
-            let length = chunk.len();
-            bytes.extend_from_slice(chunk);
-            part.advance(length);
-        }
-    }
-    Ok(bytes)
+fn announced_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn respond<B>(

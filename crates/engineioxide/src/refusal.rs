@@ -2,6 +2,8 @@
 
 use http::{Response, StatusCode, header};
 
+use crate::packet::Malformed;
+use crate::payload::Invalid;
 use crate::service::ResponseBody;
 
 /// The reason for refusing a request.
@@ -17,10 +19,27 @@ pub(crate) enum Refusal {
     BadRequest,
     /// `EIO` is neither 3 nor 4.
     UnsupportedVersion,
-    /// The body is longer than `max_payload`.
+    /// A packet is larger than `max_payload`, or a body than [`EngineIoConfig::body_limit`].
+    ///
+    /// [`EngineIoConfig::body_limit`]: crate::config::EngineIoConfig::body_limit
     TooLarge,
     /// The WebSocket protocol version is not 13.
     WebSocketVersion,
+}
+
+impl From<Malformed> for Refusal {
+    fn from(Malformed: Malformed) -> Self {
+        Self::BadRequest
+    }
+}
+
+impl From<Invalid> for Refusal {
+    fn from(invalid: Invalid) -> Self {
+        match invalid {
+            Invalid::Malformed => Self::BadRequest,
+            Invalid::PacketTooLarge => Self::TooLarge,
+        }
+    }
 }
 
 impl Refusal {

@@ -173,7 +173,8 @@ impl Appends {
         match outcomes {
             Ok(outcomes) => {
                 for (reply, outcome) in replies.zip(outcomes) {
-                    let outcome = outcome.map_err(|text| self.link.partial_fault(&text).into());
+                    let outcome =
+                        outcome.map_err(|text| self.link.partial_fault(partition, &text).into());
                     let _ = reply.send(outcome);
                 }
                 Ok(())
@@ -198,16 +199,23 @@ impl Appends {
         } else {
             String::new()
         };
-        let mut args: Vec<Value> =
-            vec![self.dedupe_ttl.into(), self.history_ttl.into(), call.into()];
+        let mut permanent_rooms = String::new();
+        for append in batch.iter().filter(|append| append.permanent) {
+            permanent_rooms.extend([" ", &append.room, " "]);
+        }
+        let mut args: Vec<Value> = vec![
+            self.dedupe_ttl.into(),
+            self.history_ttl.into(),
+            call.into(),
+            permanent_rooms.into(),
+        ];
         let mut rooms = Vec::new();
         for messages in batch.chunk_by_mut(|one, next| one.room == next.room) {
             rooms.push(messages.iter().map(|message| message.id).collect());
             let first = &mut messages[0];
             args.extend([
-                first.partition.tag().into(),
+                Value::String(self.link.keys.tag(first.partition).clone()),
                 std::mem::take(&mut first.room).into(),
-                Value::from_static_str(if first.permanent { "P" } else { "" }),
                 messages.len().to_string().into(),
             ]);
             for message in messages {

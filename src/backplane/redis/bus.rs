@@ -12,7 +12,8 @@ use fred::prelude::Config;
 use fred::types::cluster::ClusterRouting;
 use parking_lot::Mutex;
 
-use super::keys::{Partition, channel};
+use super::fault::Fault;
+use super::keys::Partition;
 use super::link::Link;
 use super::subscriber::Subscriber;
 use super::{Node, RedisSettings, frame};
@@ -44,15 +45,7 @@ impl Subscriptions {
     pub(super) fn new(config: &Config, settings: &RedisSettings, link: &Link) -> Self {
         let sink = Arc::new(OnceLock::new());
         let subscribers = (0..settings.subscribers.max(1))
-            .map(|_| {
-                Subscriber::new(
-                    config,
-                    settings,
-                    link.is_cluster,
-                    sink.clone(),
-                    link.tally.clone(),
-                )
-            })
+            .map(|_| Subscriber::new(config, settings, link, sink.clone()))
             .collect();
         Self {
             subscribers,
@@ -70,6 +63,18 @@ impl Subscriptions {
     /// Whether every connection is up.
     pub(super) fn is_connected(&self) -> bool {
         self.subscribers.iter().all(Subscriber::is_connected)
+    }
+
+    /// Tries the right to subscribe.
+    pub(super) async fn check_rights(&self) -> std::result::Result<(), Fault> {
+        self.subscribers[0].check_rights().await
+    }
+
+    /// Subscribes again to all topics.
+    pub(super) fn renew_all(&self) {
+        for subscriber in &self.subscribers {
+            subscriber.renew(Partition::all().collect());
+        }
     }
 
     /// The subscriber connection of the topic.
@@ -139,7 +144,7 @@ impl Node {
     async fn publish(&self, topic: &BusTopic, payload: Bytes) -> Result<()> {
         let partition = Partition::of_topic(topic);
         self.link
-            .publish(partition, channel(topic), payload)
+            .publish(partition, self.link.keys.channel(topic), payload)
             .await?;
         Ok(())
     }

@@ -1,16 +1,19 @@
 //! The names of keys and channels in Redis, and the partitions that they lie in: 256 for rooms and
 //! 256 for users.
 //!
-//! The hash tag of the partition comes first in every key: so no name that a client chooses can move
-//! a key to another slot, and one script may serve many rooms of a partition. Names that clients
-//! choose are encoded in base64url. ARCHITECTURE.md lists all keys.
+//! Every name begins with the deployment's prefix and the hash tag of its partition: so no name that
+//! a client chooses can move a key to another slot, and one script may serve many rooms of a
+//! partition. The prefix contains no brace, so the slot follows from the hash tag alone. Names that
+//! clients choose are encoded in base64url. ARCHITECTURE.md lists all keys.
 
 use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use fred::bytes_utils::Str;
 use fred::util::redis_keyslot;
 
+use super::settings::KeyPrefix;
 use crate::backplane::BusTopic;
 use crate::domain::{RoomId, UserId};
 
@@ -18,25 +21,29 @@ use crate::domain::{RoomId, UserId};
 /// never change.
 const PARTITIONS: usize = 256;
 
+/// The version of the layout: of the names of keys and channels, and of the formats behind them. A
+/// node works only with data of its own version. Raise it when nodes of the releases before and
+/// after a change can't work side by side on the same data. Version 1 had no prefix.
+pub(super) const LAYOUT_VERSION: &str = "2";
+
+/// The key with the time of the last heartbeat in layout 1, which never expires.
+pub(super) const LAST_BEAT_OF_LAYOUT_1: &str = "{p00}B";
+
 /// A part of the rooms or users, whose keys lie in one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Partition(u16);
 
-struct KeyLocation {
-    /// The hash tag, with the braces.
-    tag: String,
-    slot: u16,
+/// The hash tag of each partition, with the braces.
+fn hash_tags() -> impl Iterator<Item = String> {
+    ["c", "p"]
+        .into_iter()
+        .flat_map(|family| (0..PARTITIONS).map(move |n| format!("{{{family}{n:02x}}}")))
 }
 
-static LOCATIONS: LazyLock<Vec<KeyLocation>> = LazyLock::new(|| {
-    let tags = ["c", "p"]
-        .into_iter()
-        .flat_map(|family| (0..PARTITIONS).map(move |n| format!("{{{family}{n:02x}}}")));
-    tags.map(|tag| KeyLocation {
-        slot: redis_keyslot(tag.as_bytes()),
-        tag,
-    })
-    .collect()
+static SLOTS: LazyLock<Vec<u16>> = LazyLock::new(|| {
+    hash_tags()
+        .map(|tag| redis_keyslot(tag.as_bytes()))
+        .collect()
 });
 
 impl Partition {
@@ -79,19 +86,9 @@ impl Partition {
         usize::from(self.0)
     }
 
-    /// Its hash tag, with the braces.
-    pub(super) fn tag(self) -> &'static str {
-        &LOCATIONS[self.index()].tag
-    }
-
     /// Its slot in a cluster.
     pub(super) fn slot(self) -> u16 {
-        LOCATIONS[self.index()].slot
-    }
-
-    /// A key of the partition. The prefix is one of those that the scripts use, as `u:`.
-    fn key(self, prefix: &str, name: &str) -> String {
-        format!("{}{prefix}{}", self.tag(), encode_name(name))
+        SLOTS[self.index()]
     }
 }
 
@@ -113,33 +110,92 @@ pub(super) fn decode_name(encoded: &str) -> Option<String> {
     String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
 }
 
-/// The hash of a room's numbering and of the version of its membership.
-pub(super) fn numbering_key(room: &RoomId) -> String {
-    Partition::of_room(room).key("m:", room.as_str())
+/// The names in Redis of one deployment: those that nodes with the same prefix and database share,
+/// and no others.
+pub(super) struct Keys {
+    /// By partition: the prefix and the hash tag, with which all its keys begin.
+    tags: Vec<Str>,
+    /// By partition: the beginning of the channels of its rooms or users.
+    channels: Vec<Str>,
+    /// The channel of all nodes.
+    nodes: Str,
+    /// A channel that is used only to try the right to subscribe.
+    rights: Str,
 }
 
-/// The sorted set of a room's members.
-pub(super) fn members_key(room: &RoomId) -> String {
-    Partition::of_room(room).key("u:", room.as_str())
-}
+impl Keys {
+    /// The names with this prefix in this database. Keys are separate in each database by
+    /// themselves. Channels are not, so they contain its number; keys do not, so that a copy of the
+    /// data can be used in another database.
+    pub(super) fn new(prefix: &KeyPrefix, database: u8) -> Self {
+        let tags: Vec<Str> = hash_tags()
+            .map(|tag| format!("{}{tag}", prefix.as_str()).into())
+            .collect();
+        let leases = &tags[Partition::LEASES.index()];
+        Self {
+            nodes: format!("{leases}nodes{database}").into(),
+            rights: format!("{leases}rights{database}").into(),
+            channels: tags
+                .iter()
+                .map(|tag| format!("{tag}r{database}:").into())
+                .collect(),
+            tags,
+        }
+    }
 
-/// The hash of a user's status.
-pub(super) fn status_key(user: &UserId) -> String {
-    Partition::of_user(user).key("s:", user.as_str())
-}
+    /// The prefix and the hash tag of the partition, with which all its keys begin.
+    pub(super) fn tag(&self, partition: Partition) -> &Str {
+        &self.tags[partition.index()]
+    }
 
-/// The hash of a user's live connections.
-pub(super) fn connections_key(user: &UserId) -> String {
-    Partition::of_user(user).key("c:", user.as_str())
-}
+    /// The beginning of the channels of the partition's rooms or users.
+    pub(super) fn channels(&self, partition: Partition) -> &Str {
+        &self.channels[partition.index()]
+    }
 
-/// The channel of a topic.
-pub(super) fn channel(topic: &BusTopic) -> String {
-    let partition = Partition::of_topic(topic);
-    match topic {
-        BusTopic::Room(room) => partition.key("r:", room.as_str()),
-        BusTopic::User(user) => partition.key("r:", user.as_str()),
-        BusTopic::Nodes => format!("{}nodes", partition.tag()),
+    /// A key of the partition. The kind is one of those that the scripts use, as `u:`.
+    fn key(&self, partition: Partition, kind: &str, name: &str) -> String {
+        format!("{}{kind}{}", self.tag(partition), encode_name(name))
+    }
+
+    /// The hash of a room's numbering and of the version of its membership.
+    pub(super) fn numbering(&self, room: &RoomId) -> String {
+        self.key(Partition::of_room(room), "m:", room.as_str())
+    }
+
+    /// The sorted set of a room's members.
+    pub(super) fn members(&self, room: &RoomId) -> String {
+        self.key(Partition::of_room(room), "u:", room.as_str())
+    }
+
+    /// The hash of a user's status.
+    pub(super) fn status(&self, user: &UserId) -> String {
+        self.key(Partition::of_user(user), "s:", user.as_str())
+    }
+
+    /// The hash of a user's live connections.
+    pub(super) fn connections(&self, user: &UserId) -> String {
+        self.key(Partition::of_user(user), "c:", user.as_str())
+    }
+
+    /// The version of the layout of all data with this prefix.
+    pub(super) fn layout(&self) -> String {
+        format!("{}V", self.tag(Partition::LEASES))
+    }
+
+    /// The channel of a topic.
+    pub(super) fn channel(&self, topic: &BusTopic) -> String {
+        let channels = self.channels(Partition::of_topic(topic));
+        match topic {
+            BusTopic::Room(room) => format!("{channels}{}", encode_name(room.as_str())),
+            BusTopic::User(user) => format!("{channels}{}", encode_name(user.as_str())),
+            BusTopic::Nodes => self.nodes.to_string(),
+        }
+    }
+
+    /// A channel of the partition of leases that is used only to try the right to subscribe.
+    pub(super) fn rights_channel(&self) -> String {
+        self.rights.to_string()
     }
 }
 
@@ -147,22 +203,47 @@ pub(super) fn channel(topic: &BusTopic) -> String {
 mod tests {
     use super::*;
 
+    fn keys(prefix: &str, database: u8) -> Keys {
+        Keys::new(&KeyPrefix::parse(prefix).unwrap(), database)
+    }
+
     #[test]
     fn a_name_with_braces_cannot_move_a_key_to_another_slot() {
         let room = RoomId::trusted("{p00}:*\u{1F980}");
-        let channel = channel(&BusTopic::Room(room.clone()));
+        let channel = keys("hubbub:", 0).channel(&BusTopic::Room(room.clone()));
         assert_eq!(
             redis_keyslot(channel.as_bytes()),
             Partition::of_room(&room).slot()
         );
-        assert!(channel.starts_with("{c") && channel.matches('{').count() == 1);
+        assert!(channel.starts_with("hubbub:{c") && channel.matches('{').count() == 1);
     }
 
     #[test]
     fn the_layout_never_changes() {
-        assert_eq!(Partition::of_room(&RoomId::trusted("lobby")).tag(), "{c85}");
-        assert_eq!(Partition::of_user(&UserId::trusted("ann")).tag(), "{pa1}");
-        assert_eq!(Partition::LEASES.tag(), "{p00}");
+        let keys = keys("hubbub:", 7);
+        let (lobby, ann) = (RoomId::trusted("lobby"), UserId::trusted("ann"));
+        assert_eq!(keys.numbering(&lobby), "hubbub:{c85}m:bG9iYnk");
+        assert_eq!(keys.status(&ann), "hubbub:{pa1}s:YW5u");
+        assert_eq!(keys.layout(), "hubbub:{p00}V");
+        let channels = [BusTopic::Room(lobby), BusTopic::User(ann), BusTopic::Nodes];
+        assert_eq!(
+            channels.map(|topic| keys.channel(&topic)),
+            [
+                "hubbub:{c85}r7:bG9iYnk",
+                "hubbub:{pa1}r7:YW5u",
+                "hubbub:{p00}nodes7"
+            ]
+        );
         assert_eq!(Partition::all().count(), Partition::COUNT);
+    }
+
+    #[test]
+    fn a_prefix_changes_no_slot() {
+        let keys = keys("eu-west/chat_2.", 0);
+        for partition in Partition::all() {
+            for name in [keys.tag(partition), keys.channels(partition)] {
+                assert_eq!(redis_keyslot(name.as_bytes()), partition.slot(), "{name}");
+            }
+        }
     }
 }

@@ -14,11 +14,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::Node;
 use super::fault::Fault;
-use super::keys::Partition;
+use super::keys::{LAYOUT_VERSION, Partition};
 use super::link::millis;
 use super::script::HEARTBEAT;
+use super::{Node, StartError};
 
 /// Failed heartbeats in a row after which the node is down.
 const MAX_MISSED_BEATS: u32 = 2;
@@ -172,6 +172,7 @@ impl Node {
                     self.until_next_beat()
                 }
             };
+            self.check_denied_rights().await;
             tokio::time::sleep(wait).await;
         }
     }
@@ -190,13 +191,13 @@ impl Node {
         if !was_down {
             return;
         }
-        let policy = self.check_eviction_policy().await;
-        if let Err(error) = &policy {
+        let usable = self.check_server().await;
+        if let Err(error) = &usable {
             tracing::error!(%error, "redis: this Redis is not used");
         }
         // A node that is sent work must be able to do all of it, and each connection comes back in
         // its own time.
-        if policy.is_ok() && self.link.is_connected() && self.bus.is_connected() {
+        if usable.is_ok() && self.link.is_connected() && self.bus.is_connected() {
             tracing::info!(redis = %self.description, "redis: up");
             self.lease.is_up.store(true, Ordering::Relaxed);
         } else {
@@ -237,9 +238,11 @@ impl Node {
             millis(self.settings.lease).into(),
             claim.into(),
             limit.into(),
+            LAYOUT_VERSION.into(),
         ];
         let mut reply = self.link.run(&HEARTBEAT, Partition::LEASES, args).await?;
         match reply.text()?.as_str() {
+            "LAYOUT" => return Err(self.on_foreign_layout(reply.text()?)),
             "GONE" => {
                 self.replace_incarnation(&incarnation);
                 return Err(Fault::Fenced);
@@ -253,12 +256,25 @@ impl Node {
             }
             _ => {}
         }
+        self.link.has_foreign_layout.store(false, Ordering::Relaxed);
         let mut state = self.lease.state.lock();
         if state.incarnation == incarnation {
             state.is_held = true;
         }
         drop(state);
         reply.texts()
+    }
+
+    /// Takes the node down: it must not write to data of another format.
+    fn on_foreign_layout(&self, version: String) -> Fault {
+        self.lease
+            .missed_beats
+            .store(MAX_MISSED_BEATS, Ordering::Relaxed);
+        let error = StartError::Layout(version);
+        if !self.link.has_foreign_layout.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "redis: this Redis is not used");
+        }
+        Fault::unavailable(error.to_string())
     }
 
     /// Takes another incarnation in place of `old`, unless that was done already.

@@ -32,8 +32,9 @@ use tokio::task::JoinHandle;
 use super::RedisSettings;
 use super::concurrency_limit::ConcurrencyLimit;
 use super::fault::{Fault, is_demotion};
-use super::keys::Partition;
-use super::script::{Script, ScriptReply};
+use super::keys::{Keys, Partition};
+use super::rights::{Rights, is_denial};
+use super::script::{HEARTBEAT, Script, ScriptReply};
 use crate::backplane::{BackplaneLimits, Counters};
 use crate::domain::Epoch;
 
@@ -86,6 +87,10 @@ pub(super) struct Link {
     room_ttl: i64,
     user_ttl: i64,
     pub(super) is_cluster: bool,
+    pub(super) keys: Arc<Keys>,
+    pub(super) rights: Arc<Rights>,
+    /// Whether the last heartbeat found data of another layout. Then no call but a heartbeat is made.
+    pub(super) has_foreign_layout: AtomicBool,
     pub(super) tally: Arc<Tally>,
     renewed_at: Mutex<Option<Instant>>,
     drivers: Vec<JoinHandle<()>>,
@@ -96,6 +101,20 @@ pub(super) fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis())
         .unwrap_or(i64::MAX / 4)
         .max(1)
+}
+
+/// The command that publishes.
+pub(super) fn publish_command(is_cluster: bool) -> &'static str {
+    if is_cluster { "SPUBLISH" } else { "PUBLISH" }
+}
+
+/// The number of the database that the connections use. A cluster has only one.
+pub(super) fn database(config: &Config) -> u8 {
+    if config.server.is_clustered() {
+        0
+    } else {
+        config.database.unwrap_or(0)
+    }
 }
 
 /// fred's settings, which are the same for commands and subscriptions except for `events`, the
@@ -221,11 +240,14 @@ impl Link {
             presence: connector.connect(settings.connections.div_ceil(2)),
             presence_limit: ConcurrencyLimit::new(settings.command_timeout),
             timeout: settings.command_timeout,
-            publish: if is_cluster { "SPUBLISH" } else { "PUBLISH" },
+            publish: publish_command(is_cluster),
             history_size: i64::try_from(limits.history_size).unwrap_or(i64::MAX),
             room_ttl: millis(limits.room_ttl),
             user_ttl: millis(limits.room_ttl.max(Duration::from_secs(30 * 86_400))),
             is_cluster,
+            keys: Arc::new(Keys::new(&settings.prefix, database(&connector.config))),
+            rights: Arc::default(),
+            has_foreign_layout: AtomicBool::new(false),
             tally: connector.tally,
             renewed_at: Mutex::new(None),
             drivers: connector.drivers,
@@ -291,7 +313,7 @@ impl Link {
             return Err(Fault::unavailable("no reply in time"));
         };
         self.presence_limit.record_reply(partition);
-        result.map_err(|error| self.fault(error.details()))
+        result.map_err(|error| self.fault(partition, error.details()))
     }
 
     /// Waits for the connections to come up, at most for the timeout of a call. Returns whether they
@@ -320,6 +342,9 @@ impl Link {
         partition: Partition,
         args: Vec<Value>,
     ) -> Result<ScriptReply, Fault> {
+        if self.has_foreign_layout.load(Ordering::Relaxed) && !std::ptr::eq(script, &*HEARTBEAT) {
+            return Err(Fault::unavailable("the data in Redis has another layout"));
+        }
         let mut all = self.common_arguments(script, partition, args.len());
         all.extend(args);
         let hash = ClusterHash::Custom(partition.slot());
@@ -360,8 +385,8 @@ impl Link {
         all.extend([
             script.sha.as_str().into(),
             2.into(),
-            partition.tag().into(),
-            format!("{}-", partition.tag()).into(),
+            Value::String(self.keys.tag(partition).clone()),
+            Value::String(self.keys.channels(partition).clone()),
             self.publish.into(),
             Epoch::fresh().as_str().into(),
             self.history_size.into(),
@@ -406,13 +431,17 @@ impl Link {
     }
 
     /// The meaning of an error that a script reported for a part of a call. Counts it.
-    pub(super) fn partial_fault(&self, text: &str) -> Fault {
+    pub(super) fn partial_fault(&self, partition: Partition, text: &str) -> Fault {
         self.tally.errors.fetch_add(1, Ordering::Relaxed);
-        self.fault(text)
+        self.fault(partition, text)
     }
 
     /// The meaning of an error text; renews the connections if the server was demoted.
-    fn fault(&self, text: &str) -> Fault {
+    fn fault(&self, partition: Partition, text: &str) -> Fault {
+        if is_denial(text) {
+            self.rights.record_denial(partition, text);
+            return Fault::unavailable(text);
+        }
         let fault = Fault::from_text(text);
         if !matches!(fault, Fault::Fenced) && is_demotion(text) {
             self.renew_connections();

@@ -5,7 +5,7 @@ use fred::types::Value;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::fault::Fault;
-use super::keys::{Partition, encode_name, numbering_key};
+use super::keys::{Partition, encode_name};
 use super::link::ConnectionPool;
 use super::script::{READ, ScriptReply};
 use super::{Node, entry_kind};
@@ -62,7 +62,11 @@ impl RoomLog for Node {
 
 impl Node {
     async fn head(&self, room: &RoomId) -> std::result::Result<Option<Head>, Fault> {
-        let args = vec![numbering_key(room).into(), "e".into(), "s".into()];
+        let args = vec![
+            self.link.keys.numbering(room).into(),
+            "e".into(),
+            "s".into(),
+        ];
         let partition = Partition::of_room(room);
         let fields = self
             .link

@@ -5,7 +5,8 @@
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | [`settings`], [`start`], [`tls`] | settings, and the checks at the start |
+//! | [`settings`], [`start`], [`tls`] | settings, and the start |
+//! | [`checks`], [`rights`] | checks of the server, its data and the user's rights |
 //! | [`link`], [`concurrency_limit`], [`fault`] | connections, the limit on presence calls, errors |
 //! | [`keys`], [`script`], [`frame`], [`entry_kind`] | names and formats in Redis |
 //! | [`log`], [`batch`] | rooms' logs, and batches of appends |
@@ -18,6 +19,7 @@
 
 mod batch;
 mod bus;
+mod checks;
 mod concurrency_limit;
 mod entry_kind;
 mod fault;
@@ -34,6 +36,7 @@ mod reap;
 mod reconcile;
 mod registry;
 mod replication_ids;
+mod rights;
 mod script;
 mod settings;
 mod start;
@@ -45,8 +48,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fred::interfaces::ClientLike;
-use fred::types::{ClusterHash, CustomCommand, Value};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
@@ -60,7 +61,9 @@ use rate_limiter::RedisRateLimiter;
 use reap::Sweeps;
 use registry::Registry;
 use replication_ids::ReplicationIds;
-pub use settings::RedisSettings;
+use rights::MissingRights;
+use script::RIGHTS;
+pub use settings::{KeyPrefix, RedisSettings};
 pub use start::StartError;
 
 /// How long a stopping node tries to publish pending disconnects.
@@ -169,16 +172,51 @@ impl Node {
         if self.is_up() {
             // After an error the next check tries again.
             let _ = self.check_partitions().await;
+            // Missing rights are logged as they are recorded.
+            let _ = self.check_rights().await;
         }
     }
 
-    /// Checks that Redis doesn't evict keys, as far as it tells.
-    async fn check_eviction_policy(&self) -> Result<(), StartError> {
-        let hash = ClusterHash::Custom(Partition::LEASES.slot());
-        let info = CustomCommand::new_static("INFO", hash, false);
+    /// Checks that Redis doesn't evict keys, as far as it tells, that its data has this release's
+    /// layout, and the rights of the user.
+    async fn check_server(&self) -> Result<(), StartError> {
         let client = self.link.client(ConnectionPool::Log, Partition::LEASES);
-        let memory: Result<String, _> = client.custom(info, vec![Value::from("memory")]).await;
-        start::check_policy(&memory.unwrap_or_default())
+        checks::check_policy_of(client, Partition::LEASES).await?;
+        checks::check_layout(client, &self.link.keys).await?;
+        self.check_rights().await
+    }
+
+    /// Checks the rights of the user again, if Redis has denied something.
+    async fn check_denied_rights(&self) {
+        if self.link.rights.is_denied()
+            && let Err(error) = self.check_rights().await
+        {
+            tracing::error!(%error, "redis: the node is not ready");
+        }
+    }
+
+    /// Checks the rights of the user, and records whether they are complete. An error that isn't
+    /// about rights leaves the record as it is.
+    async fn check_rights(&self) -> Result<(), StartError> {
+        let mut missing = MissingRights::default();
+        let mut is_checked = self.bus.check_rights().await.is_ok();
+        for partition in self.link.rights.partitions_to_check() {
+            let result = match self.link.run(&RIGHTS, partition, Vec::new()).await {
+                Ok(reply) => missing.add_reply(reply),
+                Err(fault) => Err(fault),
+            };
+            is_checked &= result.is_ok();
+        }
+        if !missing.is_empty() {
+            let missing = missing.describe(&self.settings.prefix);
+            self.link.rights.record_denial(Partition::LEASES, &missing);
+            return Err(StartError::Rights(missing));
+        }
+        if is_checked && self.link.rights.set_complete() {
+            // A denied subscription may have counted as made.
+            self.bus.renew_all();
+        }
+        Ok(())
     }
 }
 
@@ -193,7 +231,7 @@ impl Lifecycle for Node {
     }
 
     fn is_up(&self) -> bool {
-        self.lease.is_up()
+        self.lease.is_up() && !self.link.rights.is_denied()
     }
 
     fn counters(&self) -> Counters {

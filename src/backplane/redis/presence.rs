@@ -7,9 +7,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::Node;
 use super::fault::Fault;
 use super::frame::change_kind;
-use super::keys::{
-    Partition, connections_key, encode_name, members_key, numbering_key, status_key,
-};
+use super::keys::{Partition, encode_name};
 use super::lease::PendingRepair;
 use super::link::{ConnectionPool, millis};
 use super::log::{CONCURRENT_READS, limit_arg, parse_span};
@@ -135,7 +133,7 @@ impl Presence for Node {
     }
 
     async fn is_occupant(&self, room: &RoomId, user: &UserId) -> Result<bool> {
-        let args = vec![members_key(room).into(), user.as_str().into()];
+        let args = vec![self.link.keys.members(room).into(), user.as_str().into()];
         let partition = Partition::of_room(room);
         let score = self
             .link
@@ -156,7 +154,7 @@ impl Presence for Node {
     }
 
     async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
-        let args = vec![connections_key(user).into()];
+        let args = vec![self.link.keys.connections(user).into()];
         let partition = Partition::of_user(user);
         let names = self
             .link
@@ -341,8 +339,8 @@ impl Node {
 
     async fn version(&self, topic: &BusTopic) -> std::result::Result<u64, Fault> {
         let key = match topic {
-            BusTopic::Room(room) => numbering_key(room),
-            BusTopic::User(user) => status_key(user),
+            BusTopic::Room(room) => self.link.keys.numbering(room),
+            BusTopic::User(user) => self.link.keys.status(user),
             BusTopic::Nodes => return Ok(0),
         };
         let args = vec![key.into(), "v".into()];

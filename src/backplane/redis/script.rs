@@ -69,6 +69,7 @@ scripts! {
     Presence CHANGES = => "changes";
     Presence CHECK = "presence" => "check";
     Presence CHARGE = => "charge";
+    Log RIGHTS = => "rights";
     Log HEARTBEAT = "leases" => "heartbeat";
     Log CONDEMN = "leases" => "condemn";
     Log FORGET_LEASE = "leases" => "forget_lease";
@@ -135,6 +136,8 @@ impl ScriptReply {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     #[test]
     fn every_script_documents_its_reply_and_its_atomicity() {
         for (name, script) in super::all() {
@@ -147,6 +150,25 @@ mod tests {
             for word in ["Returns", "tomic"] {
                 assert!(header.contains(word), "{name} lacks {word}: {header}");
             }
+        }
+    }
+
+    /// The commands that a script's text names behind one of these words.
+    fn commands(text: &str, words: &[&str]) -> BTreeSet<String> {
+        let behind = words.iter().flat_map(|word| text.split(word).skip(1));
+        behind
+            .filter_map(|rest| rest.strip_prefix('\''))
+            .filter_map(|rest| Some(rest.split_once('\'')?.0.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn the_start_tries_every_command_of_the_scripts() {
+        let tried = commands(super::RIGHTS.own, &["try("]);
+        for (name, script) in super::all() {
+            let used = commands(script.body, &["call("]);
+            let missing: Vec<_> = used.difference(&tried).collect();
+            assert!(missing.is_empty(), "{name}: rights.lua lacks {missing:?}");
         }
     }
 

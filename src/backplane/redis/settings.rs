@@ -3,6 +3,38 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The most bytes of a [`KeyPrefix`].
+const MAX_PREFIX_BYTES: usize = 64;
+
+/// The beginning of every key and channel of a deployment in Redis. It has no brace, so that it
+/// changes no slot, and no other character with a meaning in the patterns of Redis or its ACLs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPrefix(String);
+
+impl KeyPrefix {
+    /// Parses a prefix. `None` if it is empty, too long or contains other characters than ASCII
+    /// letters, digits and `: - _ . /`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":-_./".contains(&byte);
+        let is_valid = (1..=MAX_PREFIX_BYTES).contains(&text.len()) && text.bytes().all(is_allowed);
+        if is_valid {
+            Some(Self(text.to_owned()))
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for KeyPrefix {
+    fn default() -> Self {
+        Self("hubbub:".to_owned())
+    }
+}
+
 /// How to reach Redis, and the timing of a node's lease. The defaults fulfil the documented
 /// guarantees; tests use shorter times.
 #[derive(Clone)]
@@ -13,6 +45,8 @@ pub struct RedisSettings {
     /// The PEM file with the only authority to trust, for a URL with TLS; `None`: the authorities of
     /// the system.
     pub ca: Option<PathBuf>,
+    /// The beginning of every key and channel.
+    pub prefix: KeyPrefix,
     /// Connections for the log; half as many are added for presence.
     pub connections: usize,
     /// Connections that subscribe.
@@ -50,6 +84,7 @@ impl Default for RedisSettings {
         Self {
             url: "redis://127.0.0.1:6379".to_owned(),
             ca: None,
+            prefix: KeyPrefix::default(),
             connections: 4,
             subscribers: 2,
             max_waiting_commands: 16_384,
@@ -61,6 +96,25 @@ impl Default for RedisSettings {
             sweep_interval: Duration::from_millis(250),
             full_sweep: Duration::from_secs(4),
             check_interval: Duration::from_secs(5),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_has_only_characters_without_a_meaning_in_redis() {
+        let longest = "x".repeat(MAX_PREFIX_BYTES);
+        for valid in ["hubbub:", "a", "eu-west/chat_2.", longest.as_str()] {
+            assert!(KeyPrefix::parse(valid).is_some(), "{valid}");
+        }
+        let too_long = format!("{longest}x");
+        for invalid in [
+            "", "a{b", "a}", "a*", "a?", "[a]", "a b", "a\\", "é", "a\n", &too_long,
+        ] {
+            assert!(KeyPrefix::parse(invalid).is_none(), "{invalid:?}");
         }
     }
 }

@@ -1,13 +1,16 @@
 //! The checks at the start of a node: the URL, the password, and the settings of Redis.
 
 use std::path::Path;
+use std::time::Duration;
 
 use fred::error::ErrorKind;
 use fred::interfaces::ClientLike;
-use fred::prelude::{Client, Config, Options};
-use fred::types::InfoKind;
+use fred::prelude::{Client, Config};
 
-use super::link::client_settings;
+use super::checks::check_all;
+use super::keys::{Keys, LAYOUT_VERSION};
+use super::link::{client_settings, database};
+use super::rights::is_denial;
 use super::{RedisSettings, tls};
 
 /// The reason for which a node must not start with this Redis.
@@ -25,6 +28,16 @@ pub enum StartError {
     /// Redis may evict keys, and with them messages and members.
     #[error("Redis must be set to maxmemory-policy noeviction, and is set to {0}")]
     Policy(String),
+    /// The user may not do everything that a node does.
+    #[error("Redis denies a right: {0}")]
+    Rights(String),
+    /// The data in Redis has another version of the layout.
+    #[error(
+        "the data in Redis has layout {0}, and this release uses layout {LAYOUT_VERSION}: start a \
+         release with layout {0}, set another REDIS_PREFIX or database, or convert the data as \
+         docs/operations.md describes"
+    )]
+    Layout(String),
     /// Redis isn't of the kind that the URL's scheme names.
     #[error("this Redis doesn't fit the URL: {0}")]
     Unfit(String),
@@ -40,6 +53,9 @@ const SCHEMES: [&str; 6] = [
     "rediss-cluster",
 ];
 
+/// How long the goodbye to the server may take.
+const QUIT_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Parses the URL, and loads the authority to trust.
 pub(super) fn client_config(url: &str, ca: Option<&Path>) -> Result<Config, StartError> {
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
@@ -50,7 +66,14 @@ pub(super) fn client_config(url: &str, ca: Option<&Path>) -> Result<Config, Star
         )));
     }
     let parse = |url: &str| {
-        Config::from_url(url).map_err(|error| StartError::BadUrl(error.details().to_owned()))
+        let config = Config::from_url(url)
+            .map_err(|error| StartError::BadUrl(error.details().to_owned()))?;
+        if config.server.is_clustered() && names_database(url) {
+            return Err(StartError::BadUrl(
+                "a cluster has no databases; set REDIS_PREFIX to share it".to_owned(),
+            ));
+        }
+        Ok(config)
     };
     let Some(ca) = ca else { return parse(url) };
     let Some(rest) = url.strip_prefix("rediss") else {
@@ -65,15 +88,23 @@ pub(super) fn client_config(url: &str, ca: Option<&Path>) -> Result<Config, Star
     Ok(config)
 }
 
+/// Whether the URL names another database than the first one.
+fn names_database(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| !["", "/", "/0"].contains(&url.path()))
+}
+
 /// Opens one connection to find the errors that must end the start. Returns whether Redis is there:
 /// one that can't be reached is no such error.
 pub(super) async fn probe(config: &Config, settings: &RedisSettings) -> Result<bool, StartError> {
     let (performance, connection, _) = client_settings(settings, 32);
     let client = Client::new(config.clone(), Some(performance), Some(connection), None);
+    let keys = Keys::new(&settings.prefix, database(config));
     let connected = tokio::time::timeout(settings.connect_timeout * 2, client.init()).await;
     let result = match connected {
         Err(_) => Ok(false),
-        Ok(Ok(_)) => check_policy_of_all(&client).await.map(|()| true),
+        Ok(Ok(_)) => check_all(&client, &keys, &settings.prefix)
+            .await
+            .map(|()| true),
         Ok(Err(error)) => match fatal(&error) {
             Some(fatal) => Err(fatal),
             None => {
@@ -82,7 +113,8 @@ pub(super) async fn probe(config: &Config, settings: &RedisSettings) -> Result<b
             }
         },
     };
-    let _ = client.quit().await;
+    // The reply may never come: see `checks.rs` about subscriptions.
+    tokio::spawn(async move { tokio::time::timeout(QUIT_TIMEOUT, client.quit()).await });
     result
 }
 
@@ -92,42 +124,11 @@ fn fatal(error: &fred::error::Error) -> Option<StartError> {
     match error.kind() {
         ErrorKind::Auth => Some(StartError::WrongPassword(text.to_owned())),
         ErrorKind::Config => Some(StartError::Unfit(text.to_owned())),
+        _ if is_denial(text) => Some(StartError::Rights(text.to_owned())),
         _ if text.contains("without any password configured") => {
             Some(StartError::WrongPassword(text.to_owned()))
         }
         _ => None,
-    }
-}
-
-/// Checks the eviction policy of each server.
-async fn check_policy_of_all(client: &Client) -> Result<(), StartError> {
-    let servers = client.active_connections();
-    let is_cluster = servers.len() > 1;
-    for server in servers {
-        let options = Options {
-            cluster_node: if is_cluster { Some(server) } else { None },
-            ..Default::default()
-        };
-        let memory: String = client
-            .with_options(&options)
-            .info(Some(InfoKind::Memory))
-            .await
-            .unwrap_or_default();
-        check_policy(&memory)?;
-    }
-    Ok(())
-}
-
-/// Checks the eviction policy in the text of `INFO memory`. A text without the policy passes.
-pub(super) fn check_policy(memory: &str) -> Result<(), StartError> {
-    let policy = memory
-        .lines()
-        .find_map(|line| line.strip_prefix("maxmemory_policy:"))
-        .map_or("noeviction", str::trim);
-    if policy == "noeviction" {
-        Ok(())
-    } else {
-        Err(StartError::Policy(policy.to_owned()))
     }
 }
 
@@ -152,24 +153,6 @@ pub(super) fn describe(config: &Config) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_policy_noeviction_is_accepted() {
-        let policy = |memory| match check_policy(memory) {
-            Ok(()) => None,
-            Err(StartError::Policy(policy)) => Some(policy),
-            Err(other) => panic!("{other}"),
-        };
-        assert_eq!(
-            policy("maxmemory:0\r\nmaxmemory_policy:noeviction\r\n"),
-            None
-        );
-        assert_eq!(
-            policy("maxmemory_policy:allkeys-lru\r\n").as_deref(),
-            Some("allkeys-lru")
-        );
-        assert_eq!(policy(""), None);
-    }
 
     #[test]
     fn only_urls_of_redis_are_accepted() {

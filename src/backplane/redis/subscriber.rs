@@ -23,8 +23,9 @@ use tokio::task::JoinHandle;
 use super::RedisSettings;
 use super::fault::Fault;
 use super::frame;
-use super::keys::{Partition, channel};
-use super::link::{Tally, client_settings, drive};
+use super::keys::{Keys, Partition};
+use super::link::{Link, Tally, client_settings, drive};
+use super::rights::{Rights, is_denial};
 use crate::backplane::{BusSink, BusTopic};
 
 /// Events that may wait to be read. Further events are dropped, and the sink is told so.
@@ -48,6 +49,8 @@ enum Request {
     Unsubscribe(BusTopic),
     /// Subscribe again to the topics of these partitions.
     Renew(Vec<Partition>),
+    /// Try the right to subscribe.
+    CheckRights(Reply),
 }
 
 /// A handle to the connection and its tasks.
@@ -59,13 +62,8 @@ pub(super) struct Subscriber {
 }
 
 impl Subscriber {
-    pub(super) fn new(
-        config: &Config,
-        settings: &RedisSettings,
-        is_cluster: bool,
-        sink: Sink,
-        tally: Arc<Tally>,
-    ) -> Self {
+    pub(super) fn new(config: &Config, settings: &RedisSettings, link: &Link, sink: Sink) -> Self {
+        let tally = link.tally.clone();
         let (performance, connection, reconnect) = client_settings(settings, 32);
         let mut config = config.clone();
         config.fail_fast = false;
@@ -89,7 +87,9 @@ impl Subscriber {
         let task = Task {
             client: client.with_options(&options),
             timeout: settings.command_timeout,
-            is_cluster,
+            is_cluster: link.is_cluster,
+            keys: link.keys.clone(),
+            rights: link.rights.clone(),
             topics: topics.clone(),
             sink: sink.clone(),
             tally: tally.clone(),
@@ -121,11 +121,22 @@ impl Subscriber {
 
     /// Subscribes to the topic, and returns when Redis has confirmed it.
     pub(super) async fn subscribe(&self, topic: &BusTopic) -> Result<(), Fault> {
+        self.request(|reply| Request::Subscribe(topic.clone(), reply))
+            .await
+    }
+
+    /// Tries the right to subscribe.
+    pub(super) async fn check_rights(&self) -> Result<(), Fault> {
+        self.request(Request::CheckRights).await
+    }
+
+    /// Makes a request, and waits for its reply.
+    async fn request(&self, request: impl FnOnce(Reply) -> Request) -> Result<(), Fault> {
         if !self.client.is_connected() {
             return Err(Fault::unavailable("not connected"));
         }
         let (reply, result) = oneshot::channel();
-        let request = Request::Subscribe(topic.clone(), reply);
+        let request = request(reply);
         if self.requests.try_send(request).is_err() {
             return Err(Fault::unavailable("too many subscriptions wait"));
         }
@@ -252,6 +263,8 @@ struct Task {
     client: WithOptions<SubscriberClient>,
     timeout: Duration,
     is_cluster: bool,
+    keys: Arc<Keys>,
+    rights: Arc<Rights>,
     topics: Topics,
     sink: Sink,
     tally: Arc<Tally>,
@@ -298,6 +311,10 @@ impl Task {
                     self.unsubscribe(&topic).await;
                 }
                 Request::Renew(partitions) => self.stale.add(partitions),
+                Request::CheckRights(reply) => {
+                    self.subscribe_all(std::mem::take(&mut wanted)).await;
+                    let _ = reply.send(self.check_rights().await);
+                }
             }
             if wanted.len() < TOPICS_PER_PING {
                 next = inbox.try_recv().ok();
@@ -313,7 +330,10 @@ impl Task {
         }
         let mut added = Vec::new();
         for (topic, _) in &wanted {
-            let earlier = self.topics.write().insert(channel(topic), topic.clone());
+            let earlier = self
+                .topics
+                .write()
+                .insert(self.keys.channel(topic), topic.clone());
             if earlier.is_none() {
                 added.push(topic.clone());
             }
@@ -350,12 +370,7 @@ impl Task {
             self.tally
                 .round_trips
                 .fetch_add(u64::from(self.is_cluster), Ordering::Relaxed);
-            let result = if self.is_cluster {
-                self.client.ssubscribe(channel(topic)).await
-            } else {
-                self.client.subscribe(channel(topic)).await
-            };
-            result.map_err(|error| self.failure(&error.to_string()))?;
+            self.subscribe_channel(self.keys.channel(topic)).await?;
         }
         if self.is_cluster {
             Ok(())
@@ -370,24 +385,52 @@ impl Task {
         let ping = tokio::time::timeout(self.timeout, self.client.ping::<()>(None)).await;
         match ping {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.failure(&error.to_string())),
+            Ok(Err(error)) => Err(self.failure(error.details())),
             Err(_) => Err(self.failure("no reply in time")),
         }
     }
 
     fn failure(&self, reason: &str) -> Fault {
         self.tally.errors.fetch_add(1, Ordering::Relaxed);
+        if is_denial(reason) {
+            self.rights.record_denial(Partition::LEASES, reason);
+        }
         Fault::unavailable(reason)
     }
 
     async fn unsubscribe(&self, topic: &BusTopic) {
-        let channel = channel(topic);
+        let channel = self.keys.channel(topic);
         self.topics.write().remove(&channel);
-        let _ = if self.is_cluster {
+        let _ = self.unsubscribe_channel(channel).await;
+    }
+
+    async fn subscribe_channel(&self, channel: String) -> Result<(), Fault> {
+        let result = if self.is_cluster {
+            self.client.ssubscribe(channel).await
+        } else {
+            self.client.subscribe(channel).await
+        };
+        result.map_err(|error| self.failure(error.details()))
+    }
+
+    async fn unsubscribe_channel(&self, channel: String) -> Result<(), Fault> {
+        let result = if self.is_cluster {
             self.client.sunsubscribe(channel).await
         } else {
             self.client.unsubscribe(channel).await
         };
+        result.map_err(|error| self.failure(error.details()))
+    }
+
+    /// Subscribes to a channel that has no events, and ends the subscription.
+    async fn check_rights(&self) -> Result<(), Fault> {
+        // fred doesn't wait for the reply of a subscription: a denial arrives as that of the next
+        // command, or is dropped if there is none yet. So both commands are sent at once.
+        let channel = || self.keys.rights_channel();
+        let (subscribed, confirmed) = tokio::join!(self.subscribe_channel(channel()), self.ping());
+        subscribed.and(confirmed)?;
+        let (ended, confirmed) = tokio::join!(self.unsubscribe_channel(channel()), self.ping());
+        ended.and(confirmed)
     }
 
     /// Everything is stale if the connection was replaced.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::events::{Request, RequestName};
 use super::inbox::EventText;
+use super::log::EndReason;
 use super::reply::ReplyTo;
 use crate::delivery::Outlet;
 use crate::domain::{ConnId, Limits, Refusal, UserId};
@@ -48,6 +49,8 @@ pub trait ClientTransport: Send + Sync {
     fn when_below(&self, bytes: usize, then: Box<dyn FnOnce() + Send>);
     /// Whether nothing can be sent any more.
     fn is_closed(&self) -> bool;
+    /// Why the transport ended, or the connection on it.
+    fn end_reason(&self) -> EndReason;
     /// Closes the transport in such a way that the client reconnects by itself.
     fn close(&self, reason: CloseReason);
     /// Sends the refusal and ends the connection in such a way that the client does not reconnect

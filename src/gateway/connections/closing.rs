@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::deadlines::DeadlineAction;
 use super::processing::Scheduling;
-use super::{CloseReason, Connection};
+use super::{CloseReason, Connection, EndReason};
 use crate::domain::{Code, Refusal, TokenFault};
 
 impl Connection {
@@ -59,14 +59,14 @@ impl Connection {
         }
         // No fault of identity: a page may connect when it loads, and log in much later. So only
         // the transport is closed, and the client comes back by itself.
-        self.transport.close(CloseReason::NotAuthenticated);
+        self.close_transport(CloseReason::NotAuthenticated);
     }
 
     fn disconnect_if_expired(self: &Arc<Self>) {
         match self.expires_at() {
             Some(at) if at <= unix_time() => {
                 let refusal = Refusal::of_token(TokenFault::Expired, "the token has expired");
-                self.disconnect(&refusal);
+                self.disconnect(&refusal, EndReason::TokenExpired);
             }
             // A new token is valid for longer, or the clock was set back.
             _ => self.set_expiry_deadline(),
@@ -76,12 +76,14 @@ impl Connection {
     /// Ends the connection because a service asked to end all connections of its user.
     pub fn disconnect_by_service(self: &Arc<Self>) {
         let text = "a service has ended the connections of this user";
-        self.disconnect(&Refusal::new(Code::Forbidden, text));
+        let refusal = Refusal::new(Code::Forbidden, text);
+        self.disconnect(&refusal, EndReason::EndedByService);
     }
 
     /// Ends the connection in such a way that the client does not reconnect by itself: for faults
     /// of identity only. Events in the inbox are discarded, as their sender has lost its rights.
-    fn disconnect(self: &Arc<Self>, refusal: &Refusal) {
+    fn disconnect(self: &Arc<Self>, refusal: &Refusal, reason: EndReason) {
+        self.set_end_reason(reason);
         if !self.inbox.lock().is_closed() {
             self.transport.disconnect(refusal);
         }
@@ -99,6 +101,7 @@ impl Connection {
     /// The part of the end that is the same for all reasons. `start`: nothing processes the closed
     /// inbox yet.
     fn end(self: &Arc<Self>, start: bool) {
+        self.log_closed();
         self.set_deadline(None);
         self.transport.connection_ended();
         if start {

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::deadlines::DeadlineKey;
 use super::events::RequestName;
 use super::inbox::{EventText, Inbox, Put};
+use super::log::{EndReason, Tally};
 use super::processing::Scheduling;
 use super::reply::{Reply, ReplyTo};
 use super::{ClientTransport, CloseReason, Connections, IncomingEvent};
@@ -38,6 +39,7 @@ pub struct Connection {
     pub(super) unflushed_bytes: AtomicUsize,
     /// The pending deadline: to authenticate, or the end of the token's validity.
     pub(super) deadline: Mutex<Option<DeadlineKey>>,
+    pub(super) tally: Tally,
 }
 
 impl Connection {
@@ -58,6 +60,7 @@ impl Connection {
             identity: Mutex::new(None),
             unflushed_bytes: AtomicUsize::new(0),
             deadline: Mutex::new(None),
+            tally: Tally::new(),
             connections,
             conn,
             number,
@@ -90,6 +93,7 @@ impl Connection {
     /// Puts an event into the inbox, or refuses it at once.
     pub fn receive(self: &Arc<Self>, text: EventText) {
         self.connections.counters.events.add(1);
+        self.tally.count_event();
         if self.inbox.lock().is_closed() {
             return;
         }
@@ -112,6 +116,7 @@ impl Connection {
     fn refuse_unprocessed(&self, text: &EventText, refusal: &Refusal) {
         let limits = self.connections.messaging.limits();
         let IncomingEvent { name, reply_to, .. } = self.transport.decode(text, limits);
+        self.tally.count_refusal();
         self.reply(reply_to, name).refuse(refusal);
     }
 
@@ -136,6 +141,7 @@ impl Connection {
         match self.charge(Cost::event(bytes)) {
             Ok(()) => true,
             Err(refusal) => {
+                self.tally.count_refusal();
                 let name = RequestName::Other(name.into());
                 self.reply(ReplyTo::None, name).refuse(&refusal);
                 false
@@ -185,12 +191,18 @@ impl Connection {
             .record_rate_refusal(messaging.limits(), Instant::now());
         if is_abuse {
             counters.closed_rate_limited.add(1);
-            tracing::debug!(
-                conn = %self.conn,
-                "closing a connection that keeps exceeding its rate"
-            );
-            self.transport.close(CloseReason::RateLimitAbuse);
+            self.close_transport(CloseReason::RateLimitAbuse);
         }
+    }
+
+    /// Closes the transport in such a way that the client reconnects by itself.
+    pub(super) fn close_transport(&self, reason: CloseReason) {
+        self.set_end_reason(match reason {
+            CloseReason::RateLimitAbuse => EndReason::RateLimited,
+            CloseReason::Fault => EndReason::Fault,
+            CloseReason::NotAuthenticated => EndReason::AuthenticationTimeout,
+        });
+        self.transport.close(reason);
     }
 
     /// Subscribes the outlet to broadcasts. Returns when everything that is published from then on

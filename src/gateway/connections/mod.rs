@@ -2,8 +2,8 @@
 //! are processed one after another, rate limits, deadlines, and an end that is handled once.
 //!
 //! In reading order: [`connection`] (state, and receiving), `inbox`, [`processing`], [`events`]
-//! (one file per group of client events), [`reply`], [`authentication`], [`closing`]. The parts
-//! that differ between Socket.IO and plain WebSockets implement [`ClientTransport`].
+//! (one file per group of client events), [`reply`], [`authentication`], [`closing`], [`log`]. The
+//! parts that differ between Socket.IO and plain WebSockets implement [`ClientTransport`].
 
 mod authentication;
 mod client_transport;
@@ -12,6 +12,7 @@ mod connection;
 mod deadlines;
 mod events;
 mod inbox;
+mod log;
 pub(crate) mod metrics;
 mod processing;
 mod reply;
@@ -30,6 +31,7 @@ use crate::domain::{ConnId, UserId};
 use crate::features::messaging::Messaging;
 use crate::server::ClientAddress;
 use crate::server::admission::Admission;
+use crate::telemetry::line_budget::LineBudget;
 use crate::telemetry::meter::Counter;
 use deadlines::Deadlines;
 use user_connections::UserConnections;
@@ -38,6 +40,7 @@ pub use client_transport::{ClientTransport, CloseReason, IncomingEvent};
 pub use connection::Connection;
 pub use events::{ClientEvent, Request, RequestName, decode_event};
 pub use inbox::EventText;
+pub use log::{EndReason, HandshakeOrigin, TransportLabels};
 pub use reply::ReplyTo;
 
 /// How full an outbox may become before different senders wait, in bytes.
@@ -88,6 +91,8 @@ pub struct Connections {
     scheduler: WriteScheduler,
     users: UserConnections,
     counters: Counters,
+    /// The log lines about connections.
+    log: Arc<LineBudget>,
     /// The bytes in all inboxes.
     inbox_bytes: Arc<AtomicUsize>,
     next_number: AtomicU64,
@@ -104,6 +109,7 @@ impl Connections {
         auth: Arc<Authenticator>,
         admission: Arc<Admission>,
         outbox_bytes: usize,
+        log: Arc<LineBudget>,
     ) -> Arc<Self> {
         let connections = Arc::new(Self {
             messaging,
@@ -114,6 +120,7 @@ impl Connections {
             scheduler: WriteScheduler::default(),
             users: UserConnections::default(),
             counters: Counters::default(),
+            log,
             inbox_bytes: Arc::default(),
             next_number: AtomicU64::new(0),
             incarnation: uuid::Uuid::new_v4().simple().to_string()[..12].to_owned(),
@@ -160,6 +167,12 @@ impl Connections {
     #[must_use]
     pub fn auth(&self) -> &Authenticator {
         &self.auth
+    }
+
+    /// Whether the node stops.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.admission.is_draining()
     }
 
     /// The capacity of one connection's outbox, in bytes.

@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::events::RequestContext;
 use super::inbox::{EventText, Next};
 use super::{CloseReason, Connection, Connections, IncomingEvent};
-use crate::domain::RoomId;
+use crate::domain::{Refusal, RoomId};
 
 /// Events of one connection that are processed before other connections are.
 const EVENTS_PER_SLICE: usize = 128;
@@ -104,7 +104,7 @@ impl Connection {
                             .await;
                         if handled.is_err() {
                             tracing::error!("handling an event panicked; the connection is closed");
-                            this.transport.close(CloseReason::Fault);
+                            this.close_transport(CloseReason::Fault);
                         }
                     }
                     Next::Loss => this.handle_loss().await,
@@ -128,13 +128,17 @@ impl Connection {
         } = self.transport.decode(text, limits);
         let allows_anonymous = name.allows_anonymous();
         let reply = self.reply(reply_to, name);
+        let refuse = |refusal: &Refusal| {
+            self.tally.count_refusal();
+            reply.refuse(refusal);
+        };
         let mut state = self.state.lock().await;
         if !allows_anonymous && let Err(refusal) = state.authenticated() {
-            return reply.refuse(&refusal);
+            return refuse(&refusal);
         }
         let request = match request {
             Ok(request) => request,
-            Err(refusal) => return reply.refuse(&refusal),
+            Err(refusal) => return refuse(&refusal),
         };
         let context = RequestContext {
             connection: self,
@@ -143,7 +147,7 @@ impl Connection {
             event_bytes: text.json().len(),
         };
         if let Err(refusal) = request.handle(context).await {
-            reply.refuse(&refusal);
+            refuse(&refusal);
         }
     }
 
@@ -190,7 +194,7 @@ impl Scheduled for Connection {
                 conn = %self.conn,
                 "processing events panicked; the connection is closed"
             );
-            self.transport.close(CloseReason::Fault);
+            self.close_transport(CloseReason::Fault);
         }
     }
 }

@@ -59,6 +59,10 @@ impl ClientTransport for Client {
         false
     }
 
+    fn end_reason(&self) -> EndReason {
+        EndReason::ClientClosed
+    }
+
     fn close(&self, reason: CloseReason) {
         panic!("{reason:?}");
     }
@@ -82,7 +86,13 @@ fn connections(count: usize) -> (Vec<Arc<Connection>>, Acks) {
     };
     let messaging = Arc::new(Messaging::new(backplane, delivery, limits));
     let admission = Arc::new(Admission::new(Caps::default()));
-    let node = Connections::new(messaging, Arc::new(Authenticator::Open), admission, 1 << 20);
+    let node = Connections::new(
+        messaging,
+        Arc::new(Authenticator::Open),
+        admission,
+        1 << 20,
+        LineBudget::only_debug(),
+    );
     let acks = Acks::default();
     let open = |number| {
         let connection = node.open(

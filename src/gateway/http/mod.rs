@@ -19,15 +19,21 @@ mod tests;
 use std::sync::Arc;
 
 use axum::extract::State;
+use http::Extensions;
 
-use super::access::{Access, Origins};
+use super::access::Access;
+use super::connections::HandshakeOrigin;
+use super::origins::Origins;
 use super::websocket::PlainWebSocket;
 use crate::domain::{Code, Refusal};
 use crate::features::messaging::Messaging;
-use crate::server::TrustedProxies;
 use crate::server::admission::Admission;
+use crate::server::{ClientAddress, TrustedProxies};
+use crate::telemetry::exposition::MetricsFormat;
+use middleware::request_id::RequestId;
 
 pub use caller_rate_limiter::CallerRateLimiter;
+pub use middleware::request_log::RequestLog;
 pub use router::{metrics_router, router};
 
 /// The state that all HTTP requests share.
@@ -50,12 +56,22 @@ pub struct HttpState {
     pub control: engineioxide::Control,
     /// The plain WebSocket clients of this node.
     pub plain_websockets: Arc<PlainWebSocket>,
+    /// The log lines about requests.
+    pub request_log: RequestLog,
     /// Writes the text of `/metrics`.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    pub metrics: Arc<dyn Fn(MetricsFormat) -> String + Send + Sync>,
 }
 
 /// The extractor of the state.
 type SharedState = State<Arc<HttpState>>;
+
+/// The client and the id of the request with these extensions.
+fn handshake_origin(extensions: &Extensions) -> HandshakeOrigin {
+    HandshakeOrigin {
+        client: extensions.get::<ClientAddress>().copied(),
+        request_id: extensions.get().map(|RequestId(id)| id.clone()),
+    }
+}
 
 impl HttpState {
     /// The number of clients that are connected to this node, by Socket.IO or plain WebSocket.

@@ -2,7 +2,7 @@
 //! the way out, where the id of the request is known.
 
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
 use super::reply::Reply;
@@ -26,8 +26,24 @@ fn status(code: Code) -> StatusCode {
     StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Renders the body and `Retry-After` if the response is a refusal. Its other headers are kept.
-pub(super) fn render(mut response: Response, request_id: &str) -> Response {
+/// The refusal, if the response is one that is not rendered yet.
+pub(super) fn of(response: &Response) -> Option<&Refusal> {
+    response
+        .extensions()
+        .get()
+        .map(|Unrendered(refusal)| refusal)
+}
+
+/// What the refusal of a request depends on, beside its reason.
+pub(super) struct RequestFacts<'a> {
+    pub id: &'a str,
+    /// The request had a token or key in its `Authorization` header.
+    pub has_bearer: bool,
+}
+
+/// Renders the body, `Retry-After` and `WWW-Authenticate` if the response is a refusal. Its other
+/// headers are kept.
+pub(super) fn render(mut response: Response, request: &RequestFacts<'_>) -> Response {
     let Some(Unrendered(refusal)) = response.extensions_mut().remove() else {
         return response;
     };
@@ -35,7 +51,7 @@ pub(super) fn render(mut response: Response, request_id: &str) -> Response {
         error: &refusal.text,
         code: refusal.code.as_str(),
         reason: refusal.reason.map(TokenFault::as_str),
-        request_id,
+        request_id: request.id,
     };
     let mut rendered = Reply::with_status(status(refusal.code), &error).into_response();
     for (name, value) in response.headers() {
@@ -48,7 +64,20 @@ pub(super) fn render(mut response: Response, request_id: &str) -> Response {
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from(secs));
     }
+    if rendered.status() == StatusCode::UNAUTHORIZED {
+        let challenge = challenge(request.has_bearer);
+        rendered.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
     rendered
+}
+
+/// How to authenticate (RFC 6750). The error is stated only for a request that tried.
+fn challenge(has_bearer: bool) -> HeaderValue {
+    HeaderValue::from_static(if has_bearer {
+        r#"Bearer realm="hubbub", error="invalid_token""#
+    } else {
+        r#"Bearer realm="hubbub""#
+    })
 }
 
 /// The time to wait before a retry in whole seconds, rounded up, and at least 1. A refusal with

@@ -19,6 +19,7 @@ use crate::gateway::connections::Connections;
 use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::websocket;
 use crate::server::admission::Caps;
+use crate::telemetry::line_budget::LineBudget;
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
@@ -62,6 +63,7 @@ pub(super) fn node() -> Router {
         authenticator.clone(),
         admission.clone(),
         1 << 20,
+        LineBudget::only_debug(),
     );
     let gateway = Gateway::new(connections.clone(), settings);
     let control = engineioxide::Control::default();
@@ -72,14 +74,20 @@ pub(super) fn node() -> Router {
             api_keys: ApiKeys::new(&["key".to_owned()]).unwrap(),
             broadcast_roles: Some(vec!["service".to_owned()]),
         },
-        origins: Origins::parse("https://app.example"),
+        origins: "https://app.example".parse().unwrap(),
         admission,
+        request_log: RequestLog::new(0),
         post_limiter: CallerRateLimiter::new(Rate::default()),
         broadcast_limiter: CallerRateLimiter::new(Rate::default()),
         trusted_proxies: TrustedProxies::default(),
-        plain_websockets: PlainWebSocket::new(connections, plain, control.write_scheduler()),
+        plain_websockets: PlainWebSocket::new(
+            connections,
+            plain,
+            control.write_scheduler(),
+            control.pause_monitor(),
+        ),
         control,
-        metrics: Arc::new(String::new),
+        metrics: Arc::new(|_| String::new()),
     });
     router(state, &gateway)
 }

@@ -2,14 +2,14 @@
 //! socketioxide.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use engineioxide::{Frame, SessionData, SessionHandle};
 
 use super::{msgpack, packet};
-use crate::server::ClientAddress;
+use crate::gateway::connections::{EndReason, HandshakeOrigin};
 use crate::server::admission::ConnectionSlot;
 
 /// How long the refusal of an unsupported parser may take to be written.
@@ -20,13 +20,18 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Handshake {
     /// The token in the query or in the `Authorization` header.
     token: Option<String>,
-    client: Option<ClientAddress>,
+    /// The client's address, and the id of the HTTP request.
+    origin: HandshakeOrigin,
     /// The transport's slot in the limits on connections, released when the transport is gone.
     slot: Option<ConnectionSlot>,
     /// Connections on the transport: CONNECTs that were accepted, and not followed by a DISCONNECT.
     open_connections: AtomicU32,
     /// CONNECTs received, including refused ones.
     connects: AtomicU32,
+    /// Delivery has closed the transport, because the log was trimmed past the position of a replay.
+    is_outrun: AtomicBool,
+    /// The transport was closed because another one needed its slot.
+    is_evicted: Arc<AtomicBool>,
 }
 
 impl Handshake {
@@ -34,12 +39,12 @@ impl Handshake {
     #[must_use]
     pub fn new(
         token: Option<String>,
-        client: Option<ClientAddress>,
+        origin: HandshakeOrigin,
         slot: Option<ConnectionSlot>,
     ) -> Self {
         Self {
             token,
-            client,
+            origin,
             slot,
             ..Self::default()
         }
@@ -49,9 +54,24 @@ impl Handshake {
         self.token.as_deref()
     }
 
-    /// The client's address.
-    pub(super) fn client(&self) -> Option<ClientAddress> {
-        self.client
+    pub(super) fn origin(&self) -> &HandshakeOrigin {
+        &self.origin
+    }
+
+    /// Delivery closes the transport, because the log was trimmed past the position of a replay.
+    pub(super) fn mark_outrun(&self) {
+        self.is_outrun.store(true, Ordering::Relaxed);
+    }
+
+    /// The reason for which the server has closed the transport, if the session does not know it.
+    pub(super) fn end_reason(&self) -> Option<EndReason> {
+        if self.is_outrun.load(Ordering::Relaxed) {
+            Some(EndReason::ReplayOutrun)
+        } else if self.is_evicted.load(Ordering::Relaxed) {
+            Some(EndReason::Evicted)
+        } else {
+            None
+        }
     }
 
     /// Counts a CONNECT, and returns the number of CONNECTs so far.
@@ -68,8 +88,11 @@ impl SessionData for Handshake {
     /// From now on the transport can be closed for a new one, if it has no user.
     fn opened(&self, session: &SessionHandle) {
         if let Some(slot) = &self.slot {
-            let session = session.clone();
-            slot.make_evictable(Arc::new(move || session.close()));
+            let (session, is_evicted) = (session.clone(), self.is_evicted.clone());
+            slot.make_evictable(Arc::new(move || {
+                is_evicted.store(true, Ordering::Relaxed);
+                session.close();
+            }));
         }
     }
 

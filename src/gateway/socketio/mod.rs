@@ -18,13 +18,13 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engineioxide::{Retained, SessionHandle};
+use engineioxide::{ProtocolVersion, Retained, SessionHandle, TransportType};
 use socketioxide::extract::SocketRef;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::service::SocketIoService;
 use socketioxide::{ParserConfig, SocketIo};
 
-use super::connections::{Connection, Connections};
+use super::connections::{Connection, Connections, TransportLabels};
 use crate::auth::Credentials;
 use crate::domain::{Code, Refusal};
 use auth_token::AuthToken;
@@ -106,10 +106,13 @@ impl Gateway {
     /// [`Handshake`] suppresses it.
     async fn accept(self: Arc<Self>, socket: &SocketRef, token: AuthToken) -> Result<(), Refusal> {
         let (handle, handshake) = session(socket)?;
-        let accepted = self.open(socket, &handle, &handshake, token).await;
-        accepted.inspect_err(|refusal| {
-            handle.send(&packet::connect_error(handle.protocol(), refusal));
-        })
+        self.open(socket, &handle, &handshake, token)
+            .await
+            .inspect_err(|refusal| {
+                let (origin, labels) = (handshake.origin(), labels(&handle));
+                self.connections.log_refused(origin, labels, refusal);
+                handle.send(&packet::connect_error(handle.protocol(), refusal));
+            })
     }
 
     /// Opens a connection for a CONNECT.
@@ -130,7 +133,9 @@ impl Gateway {
             handle.clone(),
             handshake.clone(),
         ));
-        let connection = self.connections.open(transport.clone(), handshake.client());
+        let connection = self
+            .connections
+            .open(transport.clone(), handshake.origin().client);
         let token = match token {
             AuthToken::Malformed => Some(String::new()),
             AuthToken::Given(token) => Some(token),
@@ -142,6 +147,8 @@ impl Gateway {
             }
             _ => connection.set_authentication_deadline(),
         }
+        connection.log_opened(handshake.origin(), labels(handle));
+        connection.log_authenticated("handshake");
         socket.extensions.insert(connection.clone());
         receiver::attach(socket, handle, &connection);
         report_loss_on_close(handle, &connection);
@@ -196,6 +203,20 @@ fn session(socket: &SocketRef) -> Result<(SessionHandle, Arc<Handshake>), Refusa
             handle.close();
             Err(Refusal::new(Code::Internal, "the session was not admitted"))
         }
+    }
+}
+
+/// The session's transport and protocol, for the log.
+fn labels(handle: &SessionHandle) -> TransportLabels {
+    TransportLabels {
+        transport: match handle.transport() {
+            TransportType::Polling => "polling",
+            TransportType::Websocket => "websocket",
+        },
+        protocol: match handle.protocol() {
+            ProtocolVersion::V3 => "3",
+            ProtocolVersion::V4 => "4",
+        },
     }
 }
 

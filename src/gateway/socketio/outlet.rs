@@ -1,7 +1,10 @@
 //! A Socket.IO session as delivery sees it.
 
+use std::sync::Arc;
+
 use engineioxide::{Frame, SendOutcome, SessionHandle};
 
+use super::Handshake;
 use crate::delivery::{CloseReason, Event, Outlet, SharedEvent};
 use crate::domain::{ConnId, UserId};
 use crate::gateway::connections::OutboxThresholds;
@@ -13,6 +16,7 @@ pub(super) struct SocketIoOutlet {
     pub user: UserId,
     pub handle: SessionHandle,
     pub thresholds: OutboxThresholds,
+    pub handshake: Arc<Handshake>,
 }
 
 fn frame(event: &Event) -> Frame {
@@ -58,7 +62,9 @@ impl Outlet for SocketIoOutlet {
     }
 
     fn close(&self, reason: CloseReason) {
-        tracing::debug!(conn = %self.conn, ?reason, "transport closed");
+        match reason {
+            CloseReason::ReplayOutrun => self.handshake.mark_outrun(),
+        }
         self.handle.close();
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use engineioxide::{Frame, SessionHandle};
+use engineioxide::{DisconnectReason, Frame, SessionHandle};
 use parking_lot::Mutex;
 
 use super::handshake::AuthenticatedConnection;
@@ -12,8 +12,8 @@ use super::{Handshake, OpenConnection, packet};
 use crate::delivery::Outlet;
 use crate::domain::{ConnId, Limits, Refusal, UserId};
 use crate::gateway::connections::{
-    ClientTransport, CloseReason, Connections, EventText, IncomingEvent, OutboxThresholds, ReplyTo,
-    decode_event,
+    ClientTransport, CloseReason, Connections, EndReason, EventText, IncomingEvent,
+    OutboxThresholds, ReplyTo, decode_event,
 };
 use crate::gateway::wire::{Envelope, Exception, ServerEvent, parse_packet, to_json};
 
@@ -124,6 +124,7 @@ impl ClientTransport for SocketIoTransport {
             user: user.clone(),
             handle: self.handle.clone(),
             thresholds: OutboxThresholds::of(self.connections.outbox_bytes()),
+            handshake: self.handshake.clone(),
         })
     }
 
@@ -137,6 +138,32 @@ impl ClientTransport for SocketIoTransport {
 
     fn is_closed(&self) -> bool {
         self.handle.is_closed()
+    }
+
+    fn end_reason(&self) -> EndReason {
+        if let Some(reason) = self.handshake.end_reason() {
+            return reason;
+        }
+        if self.handle.is_slow_consumer() {
+            return EndReason::SlowConsumer;
+        }
+        match self.handle.close_reason() {
+            // The client has left the namespace.
+            None => EndReason::ClientClosed,
+            Some(DisconnectReason::HeartbeatTimeout) => EndReason::HeartbeatTimeout,
+            Some(
+                DisconnectReason::MultipleHttpPollingError | DisconnectReason::PacketParsingError,
+            ) => EndReason::ProtocolError,
+            Some(DisconnectReason::TransportError) => EndReason::TransportLost,
+            // Closed by the client, or by the drain.
+            Some(DisconnectReason::TransportClose | DisconnectReason::ClosingServer) => {
+                if self.connections.is_draining() {
+                    EndReason::Draining
+                } else {
+                    EndReason::ClientClosed
+                }
+            }
+        }
     }
 
     fn close(&self, _: CloseReason) {

@@ -6,7 +6,7 @@ use tungstenite::Error;
 use tungstenite::error::{CapacityError, ProtocolError};
 
 use crate::domain::{Code, Refusal};
-use crate::gateway::connections::CloseReason;
+use crate::gateway::connections::{CloseReason, EndReason};
 
 macro_rules! close_statuses {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $reason:literal;)*) => {
@@ -36,7 +36,7 @@ macro_rules! close_statuses {
 close_statuses! {
     /// Frames that violate the WebSocket protocol.
     Protocol = 1002, "protocol error; do not come back without a change";
-    /// A binary message: all messages are text.
+    /// A binary message that is not JSON: all messages are JSON text.
     Binary = 1003, "only text is understood; do not come back without a change";
     /// Text that is not UTF-8.
     NotText = 1007, "text must be UTF-8; do not come back without a change";
@@ -104,6 +104,25 @@ impl From<CloseReason> for CloseStatus {
             // `NotAuthenticated` cannot happen: a plain client has its identity from its handshake
             // on.
             CloseReason::Fault | CloseReason::NotAuthenticated => Self::Fault,
+        }
+    }
+}
+
+impl From<CloseStatus> for EndReason {
+    fn from(status: CloseStatus) -> Self {
+        match status {
+            CloseStatus::Protocol
+            | CloseStatus::Binary
+            | CloseStatus::NotText
+            | CloseStatus::TooLarge => Self::ProtocolError,
+            CloseStatus::Fault => Self::Fault,
+            CloseStatus::Restart => Self::Draining,
+            CloseStatus::TokenExpired => Self::TokenExpired,
+            CloseStatus::Forbidden => Self::EndedByService,
+            CloseStatus::Idle => Self::HeartbeatTimeout,
+            CloseStatus::ReplayOutrun => Self::ReplayOutrun,
+            CloseStatus::Slow => Self::SlowConsumer,
+            CloseStatus::RateLimitAbuse => Self::RateLimited,
         }
     }
 }

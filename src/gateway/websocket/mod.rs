@@ -18,15 +18,17 @@ use std::time::Duration;
 
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Response;
-use engineioxide::WriteScheduler;
+use engineioxide::{PauseMonitor, WriteScheduler};
+use http::HeaderValue;
 use parking_lot::Mutex;
 
-use super::connections::{Connection, Connections, OutboxThresholds};
+use super::connections::{
+    Connection, Connections, HandshakeOrigin, OutboxThresholds, TransportLabels,
+};
 use super::wire::{Envelope, Resumed, ServerEvent, to_json};
 use crate::auth::Identity;
 use crate::delivery::{JoinOutcome, ReplayFrom};
 use crate::domain::{Code, Refusal};
-use crate::server::ClientAddress;
 use crate::server::admission::ConnectionSlot;
 use crate::telemetry::meter::Counter;
 use outbox::OutboxLimits;
@@ -44,6 +46,11 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const MIN_MEAN_FRAME_BYTES: usize = 64;
 /// The size of the buffer that a client's messages are read into.
 const READ_BUFFER_BYTES: usize = 2048;
+/// The transport in the log.
+const LABELS: TransportLabels = TransportLabels {
+    transport: "websocket",
+    protocol: "plain",
+};
 
 /// Settings of plain WebSockets.
 #[derive(Debug, Clone)]
@@ -95,6 +102,7 @@ pub struct PlainWebSocket {
     settings: Settings,
     /// In which outboxes wait to be written.
     scheduler: WriteScheduler,
+    pauses: PauseMonitor,
     counters: Arc<Counters>,
     outboxes: Mutex<HashMap<u64, Arc<Outbox>>>,
     next_number: AtomicU64,
@@ -102,17 +110,19 @@ pub struct PlainWebSocket {
 
 impl PlainWebSocket {
     /// Opens its clients' connections in `connections`. Their outboxes wait in `scheduler` to be
-    /// written.
+    /// written. `pauses` detects pauses of this process, in which no client may be judged.
     #[must_use]
     pub fn new(
         connections: Arc<Connections>,
         settings: Settings,
         scheduler: WriteScheduler,
+        pauses: PauseMonitor,
     ) -> Arc<Self> {
         Arc::new(Self {
             connections,
             settings,
             scheduler,
+            pauses,
             counters: Arc::default(),
             outboxes: Mutex::default(),
             next_number: AtomicU64::new(0),
@@ -123,6 +133,12 @@ impl PlainWebSocket {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The connections of the clients, and those of all other clients of this node.
+    #[must_use]
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
     }
 
     /// The number of clients.
@@ -152,7 +168,7 @@ impl PlainWebSocket {
         self: &Arc<Self>,
         identity: Identity,
         params: ConnectParams,
-        client: Option<ClientAddress>,
+        origin: &HandshakeOrigin,
         slot: ConnectionSlot,
     ) -> Result<AdmittedClient, Refusal> {
         let outbox_bytes = self.connections.outbox_bytes();
@@ -166,7 +182,7 @@ impl PlainWebSocket {
             thresholds: OutboxThresholds::of(outbox_bytes),
             _slot: slot,
         });
-        let connection = self.connections.open(transport.clone(), client);
+        let connection = self.connections.open(transport.clone(), origin.client);
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         self.outboxes.lock().insert(number, outbox.clone());
         // From here on, dropping it releases everything that the client takes up.
@@ -193,6 +209,8 @@ impl PlainWebSocket {
             Err(refusal) => return Err(refusal),
         }
         self.counters.opened.add(1);
+        connection.log_opened(origin, LABELS);
+        connection.log_authenticated("handshake");
         Ok(admitted)
     }
 }
@@ -222,8 +240,15 @@ pub struct AdmittedClient {
 }
 
 impl AdmittedClient {
-    /// Answers the handshake and carries messages from then on.
-    pub fn begin(self, upgrade: WebSocketUpgrade) -> Response {
+    /// Answers the handshake with that subprotocol, and carries messages from then on.
+    pub fn begin(
+        self,
+        mut upgrade: WebSocketUpgrade,
+        subprotocol: Option<HeaderValue>,
+    ) -> Response {
+        if let Some(subprotocol) = subprotocol {
+            upgrade.set_selected_protocol(subprotocol);
+        }
         let settings = &self.plain.settings;
         let max_message = if self.chat {
             settings.chat_bytes
@@ -241,7 +266,6 @@ impl AdmittedClient {
         upgrade
             .write_buffer_size(WRITE_BATCH_BYTES)
             .max_write_buffer_size(max_write_buffer)
-            .protocols(["bearer"])
             .on_upgrade(|socket| self.run(socket))
     }
 
@@ -260,9 +284,12 @@ impl AdmittedClient {
             self.outbox.clone(),
             counters.clone(),
             timeouts,
+            self.plain.pauses.clone(),
         );
         let status = task.run().await;
-        tracing::debug!(conn = %self.connection.id(), ?status, "plain connection ended");
+        if let Some(status) = status {
+            self.connection.set_end_reason(status.into());
+        }
         match status {
             Some(CloseStatus::Slow) => counters.slow_consumers.add(1),
             Some(CloseStatus::Idle) => counters.idle.add(1),

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
-use engineioxide::{Str, yield_slice};
+use engineioxide::{PauseMonitor, Str, yield_slice};
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::{Instant, Sleep};
 
@@ -16,7 +16,7 @@ use super::Counters;
 use super::close_status::CloseStatus;
 use super::outbox::{NextStep, Outbox};
 use crate::gateway::connections::{Connection, EventText};
-use crate::gateway::wire::{is_ping, pong};
+use crate::gateway::wire::{is_ping, json_text, pong};
 
 /// Messages of one client that are read before other tasks run.
 const MESSAGES_PER_SLICE: usize = 128;
@@ -59,7 +59,9 @@ pub(super) struct SocketTask {
     outbox: Arc<Outbox>,
     counters: Arc<Counters>,
     timeouts: Timeouts,
-    /// When the last message came.
+    pauses: PauseMonitor,
+    /// When the last message came. After a pause of this process: a later time, see
+    /// [`Self::extend_deadlines`].
     last_received: Instant,
     /// When the client is pinged, unless a message comes before.
     ping_at: Instant,
@@ -75,6 +77,7 @@ impl SocketTask {
         outbox: Arc<Outbox>,
         counters: Arc<Counters>,
         timeouts: Timeouts,
+        pauses: PauseMonitor,
     ) -> Self {
         let now = Instant::now();
         let ping_at = now + timeouts.ping;
@@ -84,6 +87,7 @@ impl SocketTask {
             outbox,
             counters,
             timeouts,
+            pauses,
             last_received: now,
             ping_at,
             is_ping_due: false,
@@ -130,7 +134,10 @@ impl SocketTask {
             self.counters.messages_in.add(1);
             match message {
                 Message::Text(text) => self.receive_text(&text),
-                Message::Binary(_) => return Poll::Ready(Some(CloseStatus::Binary)),
+                Message::Binary(data) => match json_text(&data) {
+                    Some(text) => self.receive_text(text),
+                    None => return Poll::Ready(Some(CloseStatus::Binary)),
+                },
                 // Pings and pongs count in the client's rates, too.
                 Message::Ping(data) => {
                     self.connection.charge_control_frame("ping", data.len());
@@ -148,7 +155,7 @@ impl SocketTask {
         Poll::Pending
     }
 
-    fn receive_text(&self, text: &Utf8Bytes) {
+    fn receive_text(&self, text: &str) {
         self.counters.bytes_in.add(text.len() as u64);
         if is_ping(text) {
             // Answered before the events in the inbox: it asks whether the server still responds.
@@ -218,6 +225,7 @@ impl SocketTask {
         loop {
             let now = Instant::now();
             let closing = self.outbox.closing();
+            self.extend_deadlines(now);
             if let Some(status) = self.overdue(now, closing) {
                 return Poll::Ready(Due::Close(status));
             }
@@ -241,6 +249,30 @@ impl SocketTask {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(()) => self.timer.as_mut().reset(next_due),
             }
+        }
+    }
+
+    /// Deadlines that passed in a pause of this process say nothing about the client: it is pinged,
+    /// and has the time between a ping and the end of the idle time again, and the time of a write.
+    fn extend_deadlines(&mut self, now: Instant) {
+        let is_idle = now >= self.last_received + self.timeouts.idle;
+        let is_blocked = self.write.is_some_and(|write| now >= write.until);
+        if !is_idle && !is_blocked {
+            return;
+        }
+        let Some(resumed_at) = self.pauses.resumed_at(now) else {
+            return;
+        };
+        if let Some(write) = &mut self.write {
+            write.until = write.until.max(resumed_at + self.timeouts.write);
+        }
+        let silent_since = resumed_at.checked_sub(self.timeouts.ping);
+        if let Some(silent_since) = silent_since
+            && silent_since > self.last_received
+            && is_idle
+        {
+            self.last_received = silent_since;
+            self.ping_at = now;
         }
     }
 

@@ -11,7 +11,8 @@ use super::outlet::{OutletKind, PlainOutlet};
 use crate::delivery::Outlet;
 use crate::domain::{ConnId, Limits, Refusal, UserId};
 use crate::gateway::connections::{
-    ClientTransport, CloseReason, EventText, IncomingEvent, OutboxThresholds, ReplyTo, decode_event,
+    ClientTransport, CloseReason, EndReason, EventText, IncomingEvent, OutboxThresholds, ReplyTo,
+    decode_event,
 };
 use crate::gateway::wire::{Envelope, Exception, ServerEvent, encode_ack, parse_frame, to_json};
 use crate::server::admission::ConnectionSlot;
@@ -75,6 +76,13 @@ impl ClientTransport for PlainTransport {
 
     fn is_closed(&self) -> bool {
         self.outbox.is_closed()
+    }
+
+    fn end_reason(&self) -> EndReason {
+        match self.outbox.closing() {
+            Some((status, _)) => status.into(),
+            None => EndReason::ClientClosed,
+        }
     }
 
     fn close(&self, reason: CloseReason) {

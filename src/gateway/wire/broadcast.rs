@@ -26,8 +26,8 @@ fn is_reserved(kind: &str) -> bool {
 pub(crate) struct BroadcastRequest;
 
 impl BroadcastRequest {
-    /// Decodes the body: `type`, and any JSON as `data` (an empty object by default). `key` is the
-    /// value of the header `Idempotency-Key`.
+    /// Decodes the body: `type`, and any JSON as `data` (an empty object by default), or as `payload`
+    /// if there is no `data`. `key` is the value of the header `Idempotency-Key`.
     ///
     /// # Errors
     /// `bad_request`, `too_large`.
@@ -43,10 +43,14 @@ impl BroadcastRequest {
         if is_reserved(&kind) {
             return Err(Refusal::bad_request("type is reserved by the protocol"));
         }
+        let payload = match fields.json("data")? {
+            Some(data) => Some(data),
+            None => fields.json("payload")?,
+        };
         let client_msg_id = fields.id("client_msg_id", ClientMsgId::parse)?;
         Ok(MessageFields {
             client_msg_id: idempotency_key(client_msg_id, key)?,
-            payload: Some(fields.json("data")?.unwrap_or_else(|| "{}".into())),
+            payload: Some(payload.unwrap_or_else(|| "{}".into())),
             kind: Some(kind),
             ..MessageFields::default()
         })
@@ -149,6 +153,13 @@ mod tests {
                 .as_deref(),
             Some("[1,\"x\"]")
         );
+        for (body, payload) in [
+            (r#"{"type":"a","payload":{"b":1.0}}"#, r#"{"b":1.0}"#),
+            (r#"{"type":"a","data":null,"payload":2}"#, "2"),
+            (r#"{"type":"a","data":[],"payload":2}"#, "[]"),
+        ] {
+            assert_eq!(decode(body).unwrap().payload.as_deref(), Some(payload));
+        }
         for body in [
             "",
             "[]",
@@ -156,6 +167,7 @@ mod tests {
             r#"{"type":1}"#,
             r#"{"type":null,"data":1}"#,
             r#"{"type":"a","data":1e999}"#,
+            r#"{"type":"a","payload":1e999}"#,
         ] {
             assert_eq!(decode(body).unwrap_err().code, Code::BadRequest, "{body}");
         }

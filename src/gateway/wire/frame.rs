@@ -1,5 +1,6 @@
 //! Frames of plain WebSocket clients, in both directions: `{"type": …, "payload": {…}, "ref": …}`.
 
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
@@ -83,6 +84,14 @@ pub fn is_ping(text: &str) -> bool {
         return false;
     };
     event_name(&fields).is_ok_and(|name| name == "ping")
+}
+
+/// The text of a binary frame, if it is JSON in UTF-8: some clients send every frame as binary.
+#[must_use]
+pub fn json_text(data: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(data).ok()?;
+    serde_json::from_str::<IgnoredAny>(text).ok()?;
+    Some(text)
 }
 
 /// The reply to a ping.

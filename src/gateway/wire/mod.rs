@@ -27,7 +27,7 @@ pub(crate) use api::{BroadcastAck, DisconnectAck, OccupantsPage, PostRequest, Re
 pub(crate) use broadcast::{BroadcastRequest, encode_broadcast};
 pub(crate) use connect_error::{INVALID_NAMESPACE, connect_error, connect_error_text};
 pub use fields::Fields;
-pub(crate) use frame::{encode_ack, is_ping, parse_frame, pong};
+pub(crate) use frame::{encode_ack, is_ping, json_text, parse_frame, pong};
 pub use incoming::{MalformedEvent, RawEvent};
 pub use packet::parse_packet;
 pub(crate) use request_fields::{

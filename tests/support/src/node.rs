@@ -138,6 +138,28 @@ pub async fn http_text(
     answer
 }
 
+/// Sends the head of a request as it is written (each line ends with CRLF; the empty line is added),
+/// and returns the status and every header line of the response, with names in lower case.
+pub async fn http_head(address: SocketAddr, request: &str) -> (u16, Vec<(String, String)>) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(format!("{request}\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let headers = answer
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+        .collect();
+    (status, headers)
+}
+
 /// `POST /messages`.
 pub async fn post(address: SocketAddr, body: &Value) -> (u16, Value) {
     let headers = [("content-type", "application/json")];

@@ -18,6 +18,9 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// maximum for this long.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The same if a limit of the nodes has refused connections: the next ones are refused, too.
+const LIMIT_STALL_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Maximum time of a poll while clients connect.
 const CONNECT_POLL_TIMEOUT: Duration = Duration::from_millis(20);
 /// The same if the rate of new connections is limited: the next one may be due soon.
@@ -32,14 +35,19 @@ pub(super) struct StallDetector {
 }
 
 impl StallDetector {
-    /// Whether there was no progress for [`STALL_TIMEOUT`]. A client that joins again after its
-    /// connection was lost is no progress.
-    pub(super) fn is_stalled(&mut self, joined_rooms: usize, now: Instant) -> bool {
+    /// Whether there was no progress for that time. A client that joins again after its connection
+    /// was lost is no progress.
+    pub(super) fn is_stalled(
+        &mut self,
+        joined_rooms: usize,
+        timeout: Duration,
+        now: Instant,
+    ) -> bool {
         if joined_rooms > self.max_joined_rooms {
             self.max_joined_rooms = joined_rooms;
             self.reached_at = now;
         }
-        now > self.reached_at + STALL_TIMEOUT
+        now > self.reached_at + timeout
     }
 }
 
@@ -50,7 +58,8 @@ impl LoadGenerator {
     /// client had joined.
     ///
     /// # Errors
-    /// If clients join no further rooms for 30 s. Clients that join again after their connections
+    /// If clients join no further rooms for 30 s, or for 5 s after a limit of the nodes refused
+    /// some. Clients that join again after their connections
     /// were lost do not count.
     pub(crate) fn connect_all(
         &mut self,
@@ -85,13 +94,24 @@ impl LoadGenerator {
                 }
             }
             self.poll_once(Some(poll_timeout))?;
-            if stall.is_stalled(self.joined_rooms, Instant::now()) {
-                bail!(
-                    "no further join for {} s after {} of {}; last failure: {}",
-                    STALL_TIMEOUT.as_secs(),
+            let timeout = if self.connect_limits.is_empty() {
+                STALL_TIMEOUT
+            } else {
+                LIMIT_STALL_TIMEOUT
+            };
+            if stall.is_stalled(self.joined_rooms, timeout, Instant::now()) {
+                let joins = format!(
+                    "no further join for {} s after {} of {}",
+                    timeout.as_secs(),
                     stall.max_joined_rooms,
                     self.clients.len() * self.assignment.rooms_each(),
-                    self.last_failure
+                );
+                if self.connect_limits.is_empty() {
+                    bail!("{joins}; last failure: {}", self.last_failure);
+                }
+                bail!(
+                    "{joins}, because the nodes refuse clients:{}",
+                    self.connect_limits
                 );
             }
             on_progress(self.joined);

@@ -122,7 +122,12 @@ impl LoadGenerator {
                 return Ok(0);
             };
             if !bytes.starts_with(b"HTTP/1.1 101") {
-                let response = String::from_utf8_lossy(bytes);
+                let response = String::from_utf8_lossy(&bytes[..end]);
+                let body = &bytes[end + 4..];
+                if body.len() < content_length(&response) {
+                    return Ok(0);
+                }
+                self.record_limit(body);
                 return Err(response.lines().next().unwrap_or_default().to_owned());
             }
             self.clients[client].state = ClientState::Opening;
@@ -153,4 +158,13 @@ impl LoadGenerator {
             .write(&self.frame)
             .map_err(|error| error.to_string())
     }
+}
+
+/// The length of the body that follows the head of a response; 0 if the head does not state it.
+fn content_length(head: &str) -> usize {
+    let mut headers = head.lines().filter_map(|line| line.split_once(':'));
+    let length = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    length
+        .and_then(|(_, length)| length.trim().parse().ok())
+        .unwrap_or_default()
 }

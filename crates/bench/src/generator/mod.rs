@@ -24,6 +24,7 @@ use mio::{Events, Poll};
 use crate::SignToken;
 use crate::client::{Client, ClientState, Membership};
 use crate::findings::Findings;
+use crate::limits::MetLimits;
 use crate::room::Room;
 use crate::room_assignment::RoomAssignment;
 use crate::target::Target;
@@ -80,6 +81,11 @@ pub(crate) struct LoadGenerator {
     pub(crate) assignment: RoomAssignment,
     /// Violations of the server's guarantees so far.
     pub(crate) findings: Findings,
+    /// The limits of the nodes that were met while clients connected.
+    pub(crate) connect_limits: MetLimits,
+    /// The limits of the nodes that refused a message or closed a connection of a client that had
+    /// joined. The measurement is void then.
+    pub(crate) load_limits: MetLimits,
 
     poll: Poll,
     /// Reused by each poll.
@@ -148,6 +154,8 @@ impl LoadGenerator {
             rooms,
             assignment,
             findings: Findings::default(),
+            connect_limits: MetLimits::default(),
+            load_limits: MetLimits::default(),
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_PER_POLL),
             had_events: false,

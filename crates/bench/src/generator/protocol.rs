@@ -38,18 +38,34 @@ impl LoadGenerator {
             // Socket.IO's CONNECT.
             [b'4', b'0', ..] => self.process_connected(client),
             // DISCONNECT, or CONNECT_ERROR.
-            [b'4', b'1' | b'4', ..] => Err(to_text(packet)),
+            [b'4', b'1' | b'4', refusal @ ..] => {
+                self.record_limit(refusal);
+                Err(to_text(packet))
+            }
             [b'4', b'3', ack @ ..] => self.process_ack(client, ack),
             [b'4', b'2', event @ ..] if event.starts_with(EXCEPTION_EVENT) => {
                 // Before the client has joined, the exception reports that the deadline for
                 // `authenticate` is over: a failed attempt to connect, not a refused message.
-                if self.clients[client].state == ClientState::Joined {
+                let has_joined = self.clients[client].state == ClientState::Joined;
+                let is_limit = match serde_json::from_slice::<Value>(event) {
+                    Ok(event) if has_joined => self.load_limits.record(&event[1]),
+                    Ok(event) => self.connect_limits.record(&event[1]),
+                    Err(_) => false,
+                };
+                if has_joined && !is_limit {
                     self.findings.refused += 1;
                 }
                 self.last_failure = to_text(packet);
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Records a refusal, if a limit of the nodes caused it. `json` may be no JSON.
+    pub(super) fn record_limit(&mut self, json: &[u8]) {
+        if let Ok(refusal) = serde_json::from_slice::<Value>(json) {
+            self.connect_limits.record(&refusal);
         }
     }
 
@@ -149,6 +165,7 @@ impl LoadGenerator {
         };
         let reply = &arguments[0];
         if reply["ok"] != Value::Bool(true) {
+            self.connect_limits.record(reply);
             return Err(to_text(ack));
         }
         match self.clients[client].state {

@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::findings::Findings;
+use crate::limits::MetLimit;
 
 /// Quantiles of times, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -107,6 +108,9 @@ pub(crate) struct Report {
     /// Only with `--storm`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) storm: Option<Connecting>,
+    /// Limits of the nodes that refused clients at first: the times of connecting depend on them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) limits: Vec<MetLimit>,
     /// Only with `--pid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) servers: Option<Servers>,

@@ -35,6 +35,7 @@ fn report() -> Report {
             generator_cores: 0.25,
         }),
         storm: Some(connecting(7)),
+        limits: Vec::new(),
         servers: Some(Servers {
             cores: vec![0.5, 1.0],
             cpu_us_per_connection: 130.0,

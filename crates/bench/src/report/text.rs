@@ -16,6 +16,9 @@ impl fmt::Display for Report {
         if let Some(storm) = &self.storm {
             self.write_connecting(out, "storm", storm)?;
         }
+        for limit in &self.limits {
+            writeln!(out, "{:<NAME_WIDTH$}{limit}", "limit")?;
+        }
         if let Some(servers) = &self.servers {
             write_servers(out, servers)?;
         }

@@ -48,7 +48,12 @@ fn check(
     protocol: ProtocolVersion,
     binary: bool,
 ) -> Option<Vec<std::mem::Discriminant<Incoming>>> {
-    let packets = decode_all(body, protocol, binary).ok()?;
+    let whole = decode_all(body, protocol, binary);
+    for size in [1, 3] {
+        let pieces = decode_pieces(body.chunks(size), protocol, binary, usize::MAX);
+        assert_eq!(pieces, whole, "pieces of {size} bytes");
+    }
+    let packets = whole.ok()?;
     assert!(!packets.is_empty());
     assert!(
         packets.iter().map(length).sum::<usize>() <= body.len(),

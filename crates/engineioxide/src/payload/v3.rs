@@ -5,13 +5,13 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::Encoded;
+use super::{Encoded, Extent, Invalid, Searched};
 use crate::frame::{Body, Frame};
-use crate::packet::{Incoming, Malformed};
+use crate::packet::Malformed;
 
 /// The byte that ends a length in the binary form.
 const END_OF_LENGTH: u8 = 255;
-/// The longest length in the binary form, in digits.
+/// The longest length, in digits.
 const MAX_LENGTH_DIGITS: usize = 15;
 
 pub(super) fn encode(frames: &[Frame], b64: bool) -> Encoded {
@@ -54,81 +54,122 @@ fn utf16_len(utf8: &[u8]) -> usize {
         .sum()
 }
 
-/// Decodes the first packet of `rest`. Returns it and the number of bytes it takes.
-pub(super) fn first_text(rest: &str) -> Result<(Incoming, usize), Malformed> {
-    let (digits, after) = rest.split_once(':').ok_or(Malformed)?;
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Malformed);
-    }
-    let units: usize = digits.parse().map_err(|_| Malformed)?;
-    let (packet, _) = after.split_at(bytes_of(after, units)?);
-    let taken = digits.len() + 1 + packet.len();
-    let decoded = match packet.strip_prefix("b4") {
-        Some(base64) => Incoming::Binary(
-            BASE64_STANDARD
-                .decode(base64)
-                .map_err(|_| Malformed)?
-                .into(),
-        ),
-        None => Incoming::parse(packet)?,
+/// Finds the first packet of `rest`. `searched` is the part behind the length in which code units
+/// are counted already.
+pub(super) fn first_text(
+    rest: &[u8],
+    limit: usize,
+    searched: &mut Searched,
+) -> Result<Option<Extent>, Invalid> {
+    let Some(digits) = length_digits(rest, b':')? else {
+        return Ok(None);
     };
-    Ok((decoded, taken))
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Invalid::Malformed);
+    }
+    let units = number(digits.iter().map(|digit| digit - b'0'));
+    let start = digits.len() + 1;
+    let packet = &rest[start..];
+    // A code unit takes at least one byte.
+    if units > limit as u64 {
+        return Err(Invalid::PacketTooLarge);
+    }
+    while (searched.utf16_units as u64) < units {
+        let Some(&lead) = packet.get(searched.bytes) else {
+            return Ok(None);
+        };
+        let (bytes, utf16_units) = character_size(lead)?;
+        searched.bytes += bytes;
+        searched.utf16_units += utf16_units;
+        if searched.bytes > limit {
+            return Err(Invalid::PacketTooLarge);
+        }
+    }
+    // A length that ends inside a surrogate pair is invalid.
+    if searched.utf16_units as u64 > units {
+        return Err(Invalid::Malformed);
+    }
+    if packet.len() < searched.bytes {
+        return Ok(None);
+    }
+    let end = start + searched.bytes;
+    Ok(Some(Extent {
+        is_binary: false,
+        packet: start..end,
+        taken: end,
+    }))
 }
 
-/// The number of bytes that the first `units` UTF-16 code units of `text` take.
-fn bytes_of(text: &str, units: usize) -> Result<usize, Malformed> {
-    let mut left = units;
-    for (at, character) in text.char_indices() {
-        if left == 0 {
-            return Ok(at);
-        }
-        // A length that ends inside a surrogate pair is invalid.
-        left = left.checked_sub(character.len_utf16()).ok_or(Malformed)?;
+/// The bytes and the UTF-16 code units of the character whose first byte in UTF-8 is `lead`. The
+/// bytes behind it are not checked.
+fn character_size(lead: u8) -> Result<(usize, usize), Malformed> {
+    match lead {
+        0..0x80 => Ok((1, 1)),
+        0xC0..0xE0 => Ok((2, 1)),
+        0xE0..0xF0 => Ok((3, 1)),
+        0xF0..=0xFF => Ok((4, 2)),
+        0x80..0xC0 => Err(Malformed),
     }
-    if left == 0 {
-        Ok(text.len())
-    } else {
-        Err(Malformed)
+}
+
+/// The digits in front of the byte that ends a length; `None` if that byte has not arrived. Only
+/// as many digits as a valid length has are searched, so that their number does not overflow.
+fn length_digits(bytes: &[u8], end: u8) -> Result<Option<&[u8]>, Malformed> {
+    let searched = &bytes[..bytes.len().min(MAX_LENGTH_DIGITS + 1)];
+    match searched.iter().position(|&byte| byte == end) {
+        None if searched.len() > MAX_LENGTH_DIGITS => Err(Malformed),
+        None => Ok(None),
+        Some(0) => Err(Malformed),
+        Some(length) => Ok(Some(&bytes[..length])),
     }
+}
+
+/// The number with these decimal digits.
+fn number(digits: impl Iterator<Item = u8>) -> u64 {
+    digits.fold(0, |sum, digit| sum * 10 + u64::from(digit))
 }
 
 /// As [`first_text`], for the binary form.
-pub(super) fn first_binary(rest: &[u8]) -> Result<(Incoming, usize), Malformed> {
-    let (&kind, after) = rest.split_first().ok_or(Malformed)?;
-    // Only as many digits as a valid length has are searched, so the sum below cannot overflow.
-    let end = after
-        .iter()
-        .take(MAX_LENGTH_DIGITS + 1)
-        .position(|&byte| byte == END_OF_LENGTH)
-        .ok_or(Malformed)?;
-    let (digits, after) = (&after[..end], &after[end + 1..]);
-    if digits.is_empty() || digits.iter().any(|&digit| digit > 9) {
-        return Err(Malformed);
-    }
-    let length = digits
-        .iter()
-        .fold(0u64, |sum, &digit| sum * 10 + u64::from(digit));
-    let length = usize::try_from(length).map_err(|_| Malformed)?;
-    let packet = after.get(..length).ok_or(Malformed)?;
-    let decoded = match kind {
-        0 => Incoming::parse(std::str::from_utf8(packet).map_err(|_| Malformed)?)?,
-        1 => Incoming::parse_typed_binary(packet)?,
-        _ => return Err(Malformed),
+pub(super) fn first_binary(rest: &[u8], limit: usize) -> Result<Option<Extent>, Invalid> {
+    let Some((&kind, after)) = rest.split_first() else {
+        return Ok(None);
     };
-    Ok((decoded, 1 + end + 1 + length))
+    if kind > 1 {
+        return Err(Invalid::Malformed);
+    }
+    let Some(digits) = length_digits(after, END_OF_LENGTH)? else {
+        return Ok(None);
+    };
+    if digits.iter().any(|&digit| digit > 9) {
+        return Err(Invalid::Malformed);
+    }
+    let start = 1 + digits.len() + 1;
+    let length = match usize::try_from(number(digits.iter().copied())) {
+        Ok(length) if length <= limit => length,
+        _ => return Err(Invalid::PacketTooLarge),
+    };
+    if rest.len() - start < length {
+        return Ok(None);
+    }
+    Ok(Some(Extent {
+        is_binary: kind == 1,
+        packet: start..start + length,
+        taken: start + length,
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Incoming;
     use bytes::Bytes;
     use engineioxide_core::{ProtocolVersion, Str};
 
-    fn decode_text(body: &str) -> Result<Vec<Incoming>, Malformed> {
+    fn decode_text(body: &str) -> Result<Vec<Incoming>, Invalid> {
         crate::payload::decode_all(body.as_bytes(), ProtocolVersion::V3, false)
     }
 
-    fn decode_binary(body: &[u8]) -> Result<Vec<Incoming>, Malformed> {
+    fn decode_binary(body: &[u8]) -> Result<Vec<Incoming>, Invalid> {
         crate::payload::decode_all(body, ProtocolVersion::V3, true)
     }
 
@@ -200,7 +241,7 @@ mod tests {
             "99999999999999999999:4",
             "1:7",
         ] {
-            assert_eq!(decode_text(bad), Err(Malformed), "{bad:?}");
+            assert_eq!(decode_text(bad), Err(Invalid::Malformed), "{bad:?}");
         }
         let bad: [&[u8]; 8] = [
             &[],
@@ -215,7 +256,7 @@ mod tests {
             ],
         ];
         for bad in bad {
-            assert_eq!(decode_binary(bad), Err(Malformed), "{bad:?}");
+            assert_eq!(decode_binary(bad), Err(Invalid::Malformed), "{bad:?}");
         }
     }
 }

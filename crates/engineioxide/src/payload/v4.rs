@@ -3,8 +3,8 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use super::{Extent, Invalid, Searched};
 use crate::frame::{Body, Frame};
-use crate::packet::{Incoming, Malformed};
 
 const SEPARATOR: u8 = 0x1e;
 
@@ -33,30 +33,37 @@ fn separate(out: &mut Vec<u8>) {
     }
 }
 
-/// Decodes the first packet of `rest`. Returns it and the number of bytes it takes, including the
-/// separator behind it. For the last packet, which has no separator, this is one byte more than
-/// `rest` has.
-pub(super) fn first(rest: &str) -> Result<(Incoming, usize), Malformed> {
-    let packet = rest.split(char::from(SEPARATOR)).next().unwrap_or_default();
-    let decoded = match packet.strip_prefix('b') {
-        Some(base64) => Incoming::Binary(
-            BASE64_STANDARD
-                .decode(base64)
-                .map_err(|_| Malformed)?
-                .into(),
-        ),
-        None => Incoming::parse(packet)?,
-    };
-    Ok((decoded, packet.len() + 1))
+/// Finds the first packet of `rest`, and the separator behind it. The last packet has no separator.
+pub(super) fn first(
+    rest: &[u8],
+    limit: usize,
+    searched: &mut Searched,
+) -> Result<Option<Extent>, Invalid> {
+    let unsearched = &rest[searched.bytes..];
+    let separator = unsearched.iter().position(|&byte| byte == SEPARATOR);
+    let length = searched.bytes + separator.unwrap_or(unsearched.len());
+    if length > limit {
+        return Err(Invalid::PacketTooLarge);
+    }
+    searched.bytes = length;
+    if separator.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Extent {
+        is_binary: false,
+        packet: 0..length,
+        taken: length + 1,
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::Incoming;
     use bytes::Bytes;
     use engineioxide_core::{ProtocolVersion, Str};
 
-    fn decode(body: &str) -> Result<Vec<Incoming>, Malformed> {
+    fn decode(body: &str) -> Result<Vec<Incoming>, Invalid> {
         crate::payload::decode_all(body.as_bytes(), ProtocolVersion::V4, false)
     }
 
@@ -93,8 +100,8 @@ mod tests {
 
     #[test]
     fn invalid_payloads_are_malformed() {
-        for bad in ["", "abc", "4a\x1e", "\x1e4a", "b!", "bAQ"] {
-            assert_eq!(decode(bad), Err(Malformed), "{bad:?}");
+        for bad in ["", "abc", "4a\x1e", "\x1e4a", "b!", "bA", "6\x1e\x1e6"] {
+            assert_eq!(decode(bad), Err(Invalid::Malformed), "{bad:?}");
         }
     }
 }

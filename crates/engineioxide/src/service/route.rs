@@ -23,6 +23,9 @@ use crate::session::Session;
 use crate::socket::BoundHandler;
 use crate::websocket::{self, AnyStream, CloseOnDrop, Role, UpgradedStream};
 
+/// The protocol of a request that does not name one: clients of Engine.IO 3 may leave `EIO` out.
+const DEFAULT_VERSION: &str = "3";
+
 /// The parameters of a request's query.
 struct Query<'a> {
     protocol: ProtocolVersion,
@@ -43,7 +46,9 @@ impl<'a> Query<'a> {
             match name {
                 "EIO" => eio = Some(value),
                 "transport" => transport = Some(value),
-                "sid" => sid = Some(value),
+                // An empty id counts as none. Both this and `routes/socketio.rs` of hubbub decide
+                // by it whether the request opens a session.
+                "sid" if !value.is_empty() => sid = Some(value),
                 "b64" => b64 = !matches!(value, "" | "0" | "false"),
                 "j" => jsonp = true,
                 _ => {}
@@ -52,9 +57,8 @@ impl<'a> Query<'a> {
         let transport = transport
             .and_then(|transport| TransportType::from_str(transport).ok())
             .ok_or(Refusal::UnknownTransport)?;
-        let protocol = eio
-            .and_then(|eio| ProtocolVersion::from_str(eio).ok())
-            .ok_or(Refusal::UnsupportedVersion)?;
+        let protocol = ProtocolVersion::from_str(eio.unwrap_or(DEFAULT_VERSION))
+            .map_err(|_| Refusal::UnsupportedVersion)?;
         // JSONP responses are scripts: obsolete, and a security risk.
         if jsonp {
             return Err(Refusal::BadRequest);
@@ -146,11 +150,11 @@ impl<H: EngineIoHandler> Engine<H> {
             Target::New => None,
             Target::Known(session) => Some(session.id),
         };
-        let proof = websocket::check(&parts)?;
+        let handshake = websocket::check(&parts)?;
         let on_upgrade = on_upgrade.ok_or(Refusal::BadRequest)?;
         let stream = async { on_upgrade.await.ok() };
         self.websocket(stream, query.protocol, sid, parts)?;
-        Ok(ResponseFuture::ready(websocket::accept(proof)))
+        Ok(ResponseFuture::ready(websocket::accept(handshake)))
     }
 
     /// Opens a session on polling, or begins a poll or a POST of an open one.

@@ -11,8 +11,9 @@ use crate::socket::DisconnectReason;
 /// How the transport is closed with the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CloseMode {
-    /// A waiting poll is answered with status 400, a WebSocket gets a close frame. Clients
-    /// reconnect.
+    /// A waiting poll is answered with status 400, a WebSocket ends without a close frame. Clients
+    /// reconnect: at once, because they see a lost connection. To a close frame the Java clients
+    /// do not react at all, and would notice the end only when a heartbeat is missing.
     Refuse,
     /// The client has closed the session: a waiting poll is answered with a noop.
     Noop,
@@ -71,7 +72,13 @@ impl Session {
 
     /// Closes a session whose peer does not read its output.
     pub(super) fn close_slow_consumer(self: &Arc<Self>) {
-        if !self.is_closed() {
+        let is_first = {
+            let mut state = self.state.lock();
+            let is_open = state.phase != Phase::Closed;
+            state.slow_consumer |= is_open;
+            is_open
+        };
+        if is_first {
             AtomicCounters::add(&self.control.0.counters.slow_consumers, 1);
         }
         self.close(DisconnectReason::TransportError, CloseMode::Abort);
@@ -113,6 +120,11 @@ impl Session {
         let state = self.state.lock();
         let (reason, _) = state.closed_with.as_ref()?;
         Some(reason.clone())
+    }
+
+    /// Whether the session was closed because its peer does not read its output.
+    pub(crate) fn is_slow_consumer(&self) -> bool {
+        self.state.lock().slow_consumer
     }
 
     /// How the transport has to be closed; `None` while the session is not closed.

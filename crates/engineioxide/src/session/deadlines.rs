@@ -2,6 +2,7 @@
 //! [`Session::on_deadline`] for each.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -62,13 +63,25 @@ impl Session {
             if state.phase == Phase::Closed {
                 return;
             }
+            let resumed_at = if state.next_deadline() <= now {
+                self.control.0.pauses.resumed_at(now)
+            } else {
+                None
+            };
+            let pings_again = match resumed_at {
+                Some(resumed_at) => self.extend_deadlines(&mut state, now, resumed_at),
+                None => false,
+            };
             let waker = match state.upgrade {
                 Upgrade::Connected(at) | Upgrade::Probed(at) if at <= now => {
                     self.abandon_upgrade(&mut state)
                 }
                 _ => None,
             };
-            let due = self.take_due(&mut state, now);
+            let due = match self.take_due(&mut state, now, resumed_at) {
+                Due::Nothing if pings_again => Due::SendPing,
+                due => due,
+            };
             self.arm(&mut state);
             (due, waker)
         };
@@ -87,7 +100,40 @@ impl Session {
         }
     }
 
-    fn take_due(&self, state: &mut State, now: Instant) -> Due {
+    /// Deadlines that passed in a pause of this process say nothing about the client: gives it the
+    /// time again since the end of the pause. Returns true if the client must be pinged once more,
+    /// because its pong may be lost.
+    fn extend_deadlines(&self, state: &mut State, now: Instant, resumed_at: Instant) -> bool {
+        let extend = |at: Instant, time: Duration| {
+            if at <= now {
+                at.max(resumed_at + time)
+            } else {
+                at
+            }
+        };
+        let write_timeout = self.control.limits().write_timeout;
+        state.stall_at = state.stall_at.map(|at| extend(at, write_timeout));
+        let upgrade_timeout = self.config.upgrade_timeout;
+        state.upgrade = match state.upgrade {
+            Upgrade::None => Upgrade::None,
+            Upgrade::Connected(at) => Upgrade::Connected(extend(at, upgrade_timeout)),
+            Upgrade::Probed(at) => Upgrade::Probed(extend(at, upgrade_timeout)),
+        };
+        match state.heartbeat {
+            Heartbeat::SendPing(_) => false,
+            Heartbeat::AwaitPong(at) => {
+                let pong_by = extend(at, self.config.ping_timeout);
+                state.heartbeat = Heartbeat::AwaitPong(pong_by);
+                pong_by > at
+            }
+            Heartbeat::AwaitAny(at) => {
+                state.heartbeat = Heartbeat::AwaitAny(extend(at, self.config.ping_timeout));
+                false
+            }
+        }
+    }
+
+    fn take_due(&self, state: &mut State, now: Instant, resumed_at: Option<Instant>) -> Due {
         let past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if past(state.drain_at) {
             return Due::DrainTimeout;
@@ -98,8 +144,9 @@ impl Session {
         match state.heartbeat {
             Heartbeat::SendPing(at) if at <= now => {
                 // Counted from the time at which the ping was due: a late timer must not extend
-                // the time that the client has for its pong.
-                let pong_by = (at + self.config.ping_timeout).max(now);
+                // the time that the client has for its pong, unless the process was paused.
+                let since = at.max(resumed_at.unwrap_or(at));
+                let pong_by = (since + self.config.ping_timeout).max(now);
                 state.heartbeat = Heartbeat::AwaitPong(pong_by);
                 Due::SendPing
             }

@@ -75,15 +75,12 @@ impl UpgradeGuard {
     }
 
     /// Makes the WebSocket the session's transport; it sends the queued frames. Returns false if
-    /// the upgrade has timed out or the probe has not arrived.
+    /// the upgrade has timed out.
     pub(crate) fn finish(&self) -> bool {
         let waker = {
             let Some(mut state) = self.state() else {
                 return false;
             };
-            if !matches!(state.upgrade, Upgrade::Probed(_)) {
-                return false;
-            }
             state.upgrade = Upgrade::None;
             state.transport = TransportType::Websocket;
             state.stall_at = None;

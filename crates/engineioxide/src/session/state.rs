@@ -90,6 +90,8 @@ pub(super) struct State {
     pub(super) posting: bool,
     /// `on_disconnect` has returned.
     pub(super) disconnected: bool,
+    /// The session is closed because the client did not read.
+    pub(super) slow_consumer: bool,
     /// Bytes of `queue`, and of the frames that the transport has taken but not yet written.
     pub(super) unwritten: usize,
     /// The highest threshold in `low_water`. While `unwritten` is not below it, no callback is due.
@@ -149,6 +151,7 @@ impl State {
             handler: None,
             closed_with: None,
             disconnected: false,
+            slow_consumer: false,
         }
     }
 

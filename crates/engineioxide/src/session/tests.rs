@@ -120,14 +120,13 @@ async fn the_answer_to_a_waiting_poll_follows_the_close_mode() {
     assert!(matches!(poll(third), Poll::Ready(PollReply::ClosePacket)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_abandoned_upgrade_does_not_end_the_next_one() {
     let session = session(TransportType::Polling);
     let first = session.begin_upgrade().unwrap();
     assert!(session.begin_upgrade().is_none(), "one at a time");
     first.probed();
-    let timeout = Instant::now() + session.config.upgrade_timeout;
-    session.on_deadline(timeout, timeout);
+    tokio::time::sleep(session.config.upgrade_timeout + Duration::from_millis(1)).await;
     assert!(!first.finish(), "too late");
     let second = session.begin_upgrade().unwrap();
     drop(first);
@@ -192,4 +191,49 @@ async fn a_silent_client_is_closed_after_the_ping_interval_and_the_ping_timeout(
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(session.is_closed());
     assert_eq!(session.control.counters().heartbeat_timeouts, 1);
+}
+
+/// Lets the timer and the monitor of pauses run.
+async fn let_others_run() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_process_pings_before_it_judges_silence() {
+    let ping = Frame::packet("2").len();
+    // The pause begins before the ping is due, or while its pong is on its way.
+    for (before, pings) in [(Duration::from_secs(1), 1), (Duration::from_secs(26), 2)] {
+        let session = session(TransportType::Websocket);
+        tokio::time::sleep(before).await;
+        tokio::time::advance(Duration::from_secs(100)).await;
+        let_others_run().await;
+        assert!(!session.is_closed());
+        assert_eq!(session.unwritten(), pings * ping);
+        tokio::time::sleep(Duration::from_millis(19_900)).await;
+        assert!(!session.is_closed(), "before the end of the ping timeout");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(session.is_closed(), "a silent client is closed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_comes_first_after_a_pause_does_not_close_its_session() {
+    let session = session(TransportType::Polling);
+    tokio::time::sleep(Duration::from_secs(26)).await;
+    let paused = Instant::now() + Duration::from_secs(100);
+    session.on_deadline(paused, paused);
+    assert!(!session.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outbox_that_nobody_could_read_in_a_pause_is_not_stalled() {
+    let session = session(TransportType::Polling);
+    session.send(Frame::text("queued"));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    let_others_run().await;
+    assert!(!session.is_closed());
+    tokio::time::sleep(Duration::from_millis(10_100)).await;
+    assert!(session.is_closed());
 }

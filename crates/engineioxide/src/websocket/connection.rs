@@ -87,13 +87,12 @@ pub(crate) async fn run<S: Link>(io: S, early: Vec<u8>, role: Role) {
     let Connection { io, session, .. } = &mut connection;
     let at_frame_boundary = io.release();
     let code = match (end, session.close_mode()) {
-        (End::Lost, _) | (End::SessionClosed, Some(CloseMode::Abort)) => None,
+        (End::Lost, _) | (End::SessionClosed, Some(CloseMode::Abort)) => return,
         (End::SendClose(code), _) | (End::SessionClosed, Some(CloseMode::Code(code))) => Some(code),
+        (End::SessionClosed, Some(CloseMode::Refuse)) => None,
         (End::SessionClosed, _) => Some(NORMAL),
     };
-    if let Some(code) = code
-        && at_frame_boundary
-    {
+    if at_frame_boundary {
         // Boxed, because inline it would double the size of every idle connection's task.
         let limit = session.control.limits().close_timeout;
         drop(Box::pin(tokio::time::timeout(limit, close_handshake(io, code))).await);
@@ -103,17 +102,20 @@ pub(crate) async fn run<S: Link>(io: S, early: Vec<u8>, role: Role) {
 /// Closes a WebSocket that a session does not accept.
 pub(crate) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut io: S) {
     let limit = Limits::default().close_timeout;
-    drop(tokio::time::timeout(limit, close_handshake(&mut io, NORMAL)).await);
+    drop(tokio::time::timeout(limit, close_handshake(&mut io, Some(NORMAL))).await);
 }
 
-/// Sends a close frame and waits until the peer closes the connection. Closing the TCP connection
-/// at once, with unread input, would reset it, and flushed data could be lost.
+/// Sends a close frame, if there is a code for it, ends the output, and waits until the peer closes
+/// the connection. Closing the TCP connection at once, with unread input, would reset it, and
+/// flushed data could be lost.
 async fn close_handshake<S: AsyncRead + AsyncWrite + Unpin>(
     io: &mut S,
-    code: u16,
+    code: Option<u16>,
 ) -> io::Result<()> {
-    io.write_all(Frame::websocket_close(code).as_bytes())
-        .await?;
+    if let Some(code) = code {
+        io.write_all(Frame::websocket_close(code).as_bytes())
+            .await?;
+    }
     io.shutdown().await?;
     let mut rest = [0; 512];
     while io.read(&mut rest).await? > 0 {}
@@ -194,12 +196,16 @@ impl<S: Link> Connection<S> {
     /// handled here and return `None`.
     fn decode_packet(&mut self, message: Message) -> Result<Option<Incoming>, End> {
         let malformed = |_: Malformed| End::SendClose(PROTOCOL_ERROR);
-        let v3 = self.session.protocol == ProtocolVersion::V3;
+        let protocol = self.session.protocol;
         match message {
-            Message::Text(text) => Incoming::parse(&text).map(Some).map_err(malformed),
-            Message::Binary(data) if v3 => Incoming::parse_typed_binary(&data)
+            Message::Text(text) => Incoming::parse(&text, protocol)
                 .map(Some)
                 .map_err(malformed),
+            Message::Binary(data) if protocol == ProtocolVersion::V3 => {
+                Incoming::parse_typed_binary(&data)
+                    .map(Some)
+                    .map_err(malformed)
+            }
             Message::Binary(data) => Ok(Some(Incoming::Binary(Bytes::from(data)))),
             Message::Ping(data) => {
                 self.session.send_internal(Frame::websocket_pong(&data));

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
@@ -16,8 +16,16 @@ use crate::service::ResponseBody;
 /// The constant of RFC 6455 that is hashed together with the client's key.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Checks that the request is a WebSocket handshake. Returns the `Sec-WebSocket-Accept` value.
-pub(crate) fn check(parts: &Parts) -> Result<HeaderValue, Refusal> {
+/// A request that is a WebSocket handshake, with the headers of its response.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    /// The value of `Sec-WebSocket-Accept`.
+    proof: HeaderValue,
+    subprotocol: Option<HeaderValue>,
+}
+
+/// Checks that the request is a WebSocket handshake.
+pub(crate) fn check(parts: &Parts) -> Result<Handshake, Refusal> {
     let headers = &parts.headers;
     let asks = parts.method == Method::GET
         && parts.version == Version::HTTP_11
@@ -38,7 +46,10 @@ pub(crate) fn check(parts: &Parts) -> Result<HeaderValue, Refusal> {
         .as_bytes();
     // The key is 16 bytes, which are 24 characters in base64; decoding checks both.
     match BASE64_STANDARD.decode(key) {
-        Ok(nonce) if nonce.len() == 16 => Ok(proof(key)),
+        Ok(nonce) if nonce.len() == 16 => Ok(Handshake {
+            proof: proof(key),
+            subprotocol: first_subprotocol(headers),
+        }),
         _ => Err(Refusal::BadRequest),
     }
 }
@@ -57,14 +68,38 @@ fn proof(key: &[u8]) -> HeaderValue {
     HeaderValue::from_str(&BASE64_STANDARD.encode(digest)).expect("base64 is a header value")
 }
 
+/// The first subprotocol that the client offers, to be chosen in the response: a browser fails the
+/// connection if it offered subprotocols and none of them is chosen. Values that are not names of
+/// subprotocols are skipped, because a client accepts only a name that it offered.
+#[must_use]
+pub fn first_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let name = headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .find(|name| is_token(name))?;
+    HeaderValue::from_bytes(name).ok()
+}
+
+/// Whether the bytes are a token of RFC 9110, section 5.6.2.
+fn is_token(bytes: &[u8]) -> bool {
+    let is_token_byte =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !bytes.is_empty() && bytes.iter().all(is_token_byte)
+}
+
 /// The response that makes the connection a WebSocket.
-pub(crate) fn accept<B>(proof: HeaderValue) -> Response<ResponseBody<B>> {
+pub(crate) fn accept<B>(handshake: Handshake) -> Response<ResponseBody<B>> {
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, proof);
+    headers.insert(SEC_WEBSOCKET_ACCEPT, handshake.proof);
+    if let Some(subprotocol) = handshake.subprotocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
     response
 }
 
@@ -82,7 +117,7 @@ mod tests {
     }
 
     fn checked(builder: http::request::Builder) -> Result<HeaderValue, Refusal> {
-        check(&builder.body(()).unwrap().into_parts().0)
+        check(&builder.body(()).unwrap().into_parts().0).map(|handshake| handshake.proof)
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod stream;
 mod upgrade;
 
 pub(crate) use connection::{CloseOnDrop, Role, refuse};
+pub use handshake::first_subprotocol;
 pub(crate) use handshake::{accept, check};
 pub use link::Link;
 pub(crate) use link::{AnyStream, Unbox, UpgradedStream, unbox};

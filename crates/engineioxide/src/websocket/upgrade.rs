@@ -1,4 +1,5 @@
-//! The upgrade of a session from polling to a WebSocket: probe, answer, `5`.
+//! The upgrade of a session from polling to a WebSocket: probe, answer, `5`. Some clients send `5`
+//! without a probe.
 
 use std::task::{Poll, ready};
 
@@ -18,28 +19,35 @@ impl<S: Link> Connection<S> {
     /// belong to the session's output.
     pub(super) async fn run_upgrade(&mut self, guard: UpgradeGuard) -> Result<(), End> {
         match self.next_candidate_packet(&guard).await? {
-            Incoming::Probe => {}
+            Incoming::Probe => self.answer_probe(&guard).await?,
+            Incoming::Upgrade => return self.finish_upgrade(&guard).await,
             _ => return Err(End::SendClose(PROTOCOL_ERROR)),
         }
+        match self.next_candidate_packet(&guard).await? {
+            Incoming::Upgrade => self.finish_upgrade(&guard).await,
+            _ => Err(End::SendClose(PROTOCOL_ERROR)),
+        }
+    }
+
+    async fn answer_probe(&mut self, guard: &UpgradeGuard) -> Result<(), End> {
         guard.probed();
         let answer = Frame::packet("3probe");
-        let written = {
-            let io = &mut self.io;
-            let mut write = std::pin::pin!(async move {
-                io.write_all(answer.as_bytes()).await?;
-                io.flush().await
-            });
-            std::future::poll_fn(|cx| match write.as_mut().poll(cx) {
-                Poll::Ready(written) => Poll::Ready(written.map_err(|_| End::Lost)),
-                Poll::Pending if guard.park(cx) => Poll::Pending,
-                Poll::Pending => Poll::Ready(Err(End::Lost)),
-            })
-            .await
-        };
-        written?;
-        match self.next_candidate_packet(&guard).await? {
-            Incoming::Upgrade if guard.finish() => {}
-            _ => return Err(End::SendClose(PROTOCOL_ERROR)),
+        let io = &mut self.io;
+        let mut write = std::pin::pin!(async move {
+            io.write_all(answer.as_bytes()).await?;
+            io.flush().await
+        });
+        std::future::poll_fn(|cx| match write.as_mut().poll(cx) {
+            Poll::Ready(written) => Poll::Ready(written.map_err(|_| End::Lost)),
+            Poll::Pending if guard.park(cx) => Poll::Pending,
+            Poll::Pending => Poll::Ready(Err(End::Lost)),
+        })
+        .await
+    }
+
+    async fn finish_upgrade(&mut self, guard: &UpgradeGuard) -> Result<(), End> {
+        if !guard.finish() {
+            return Err(End::SendClose(PROTOCOL_ERROR));
         }
         // A POST that began before the upgrade may still be arriving. Its packets were sent first,
         // so they must be processed first.
@@ -64,9 +72,8 @@ impl<S: Link> Connection<S> {
             }
             let stop = ready!(self.poll_input(cx, |_, message| {
                 packet = Some(match message {
-                    Message::Text(text) => {
-                        Incoming::parse(&text).map_err(|_| End::SendClose(PROTOCOL_ERROR))?
-                    }
+                    Message::Text(text) => Incoming::parse(&text, guard.session().protocol)
+                        .map_err(|_| End::SendClose(PROTOCOL_ERROR))?,
                     Message::Ping(_) | Message::Pong => return Ok(()),
                     Message::Close => return Err(End::SendClose(NORMAL)),
                     Message::Binary(_) => return Err(End::SendClose(PROTOCOL_ERROR)),

@@ -8,10 +8,11 @@
 -- ARGV[5]  milliseconds for which the key of a send is remembered
 -- ARGV[6]  milliseconds for which entries are kept after the room's last one
 -- ARGV[7]  a name for this call, if any of its messages has no key; else empty
--- ARGV[8…] for each room four arguments: the tag of its partition (in a cluster the call's own tag
---          for all); the room (base64url); P if its numbering is permanent, else empty; and the
---          number of its messages. Then for each of these messages two arguments: the id (36
---          characters) followed by <user>:<key>, or empty if the message has no key; and the record
+-- ARGV[8]  the rooms of the call whose numbering is permanent (base64url, each between spaces)
+-- ARGV[9…] for each room three arguments: the tag of its partition (in a cluster the call's own tag
+--          for all); the room (base64url); and the number of its messages. Then for each of these
+--          messages two arguments: the id (36 characters) followed by <user>:<key>, or empty if the
+--          message has no key; and the record
 --
 -- Returns the time; then for each room its epoch and an outcome for each of its messages: the seq
 -- as a number; or for a duplicate the text '1 ' and the first position, as in
@@ -22,8 +23,8 @@
 -- call has no effect within the time of ARGV[5]; for messages without a key within 15 seconds: the
 -- client library may send a call again when slots move.
 local ctx = context()
-local dedupe_ms, history_ms, call_name = ARGV[5], ARGV[6], ARGV[7]
-local FIRST_ROOM = 8
+local dedupe_ms, history_ms, call_name, permanent_rooms = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local FIRST_ROOM = 9
 local SENDS = 'i:'
 
 local reply_key = call_name ~= '' and key(ctx.tag, SENDS, '=') .. call_name
@@ -46,9 +47,9 @@ local key_of, known = {}, {}
 local send_keys = {}
 local at = FIRST_ROOM
 while ARGV[at] do
-  local last = at + 3 + 2 * ARGV[at + 3]
+  local last = at + 2 + 2 * ARGV[at + 2]
   local prefix
-  for i = at + 4, last, 2 do
+  for i = at + 3, last, 2 do
     if ARGV[i] ~= '' then
       prefix = prefix or key(ARGV[at], SENDS, ARGV[at + 1]) .. ':'
       local send_key = prefix .. sub(ARGV[i], 37)
@@ -78,30 +79,27 @@ local function count_duplicates(first, last, key_of, known, seen)
   return count
 end
 
--- Adds an entry of kind message to a stream. Returns true if the stream was begun anew.
-local function store(ctx, log, number, epoch, record)
-  local done = protected_call('XADD', log, 'MAXLEN', '~', ctx.history_size, number .. '-0',
-    'e', epoch, 't', time, 'm', record)
-  if type(done) ~= 'table' then return false end
+-- Begins a stream anew with this entry, after XADD failed with `reason`.
+local function replace_remnant(reason, log, number, epoch, record)
   -- A stream with ids above the numbering is a remnant of lost data. No other error is a reason to
   -- delete a log.
-  if not find(done.err, 'equal or smaller', 1, true) then error(done.err, 0) end
+  if not find(reason, 'equal or smaller', 1, true) then error(reason, 0) end
   call('DEL', log)
   call('XADD', log, number .. '-0', 'e', epoch, 't', time, 'm', record)
-  return true
 end
+
+local reply = { time }
 
 -- Appends the messages of the room whose arguments are ARGV[at] to ARGV[last]; `new` of them (as
 -- text) aren't duplicates. Writes the epoch to reply[head] and the outcomes behind it, as far as it
 -- comes: raises an error when Redis refuses a write.
-local function append(ctx, at, last, new, key_of, known, reply, head)
-  local tag, room, permanent = ARGV[at], ARGV[at + 1], ARGV[at + 2] == 'P'
-  local log, channel = key(tag, LOG, room), key(tag, CHANNEL, room)
-  local numbering = key(tag, NUMBERING, room)
+local function append(at, last, new, head)
+  local tag, room = ARGV[at], ARGV[at + 1]
+  local numbering, log, channel = room_keys(tag, room)
   local epoch, seq, must_renew, position_end
   if new ~= '0' then
     local _, last_renewal
-    epoch, _, last_renewal = open_numbering(ctx, tag, room)
+    epoch, _, last_renewal = open_numbering(ctx, tag, room, numbering)
     must_renew = last_renewal ~= renewal
     -- The numbering advances for all messages at once. This is the first write: a Redis without
     -- memory refuses it before anything has changed.
@@ -109,15 +107,21 @@ local function append(ctx, at, last, new, key_of, known, reply, head)
     reply[head] = epoch
     position_end = ' ' .. epoch .. ' ' .. time
   end
-  for i = at + 4, last, 2 do
+  for i = at + 3, last, 2 do
     local send_key = key_of[i]
     local outcome = send_key and known[send_key]
     if not outcome then
       seq = seq + 1
       outcome = seq
       local number, record = int(seq), ARGV[i + 1]
-      if store(ctx, log, number, epoch, record) then must_renew = true end
+      local added = protected_call('XADD', log, 'MAXLEN', '~', history_size, number .. '-0',
+        'e', epoch, 't', time, 'm', record)
+      if type(added) == 'table' then
+        replace_remnant(added.err, log, number, epoch, record)
+        must_renew = true
+      end
       if must_renew then
+        local permanent = find(permanent_rooms, ' ' .. room .. ' ', 1, true)
         call('PEXPIRE', log, int(history_ms + period_ms))
         renew_numbering(ctx, tag, room, permanent)
         call('HSET', numbering, 'x', renewal)
@@ -130,22 +134,22 @@ local function append(ctx, at, last, new, key_of, known, reply, head)
       end
       -- The message is stored by now. If it can't be published, nodes find it when they compare
       -- heads.
-      protected_call(ctx.publish, channel, 'M' .. number .. position_end .. '\n' .. record)
+      protected_call(publish_command, channel, 'M' .. number .. position_end .. '\n' .. record)
     end
     head = head + 1
     reply[head] = outcome
   end
 end
 
-local reply, head, seen = { time }, 2, {}
+local head, seen = 2, {}
 at = FIRST_ROOM
 while ARGV[at] do
-  local count = ARGV[at + 3]
-  local first, last = at + 4, at + 3 + 2 * count
+  local count = ARGV[at + 2]
+  local first, last = at + 3, at + 2 + 2 * count
   local duplicates = send_keys[1] and count_duplicates(first, last, key_of, known, seen) or 0
   local new = duplicates > 0 and int(count - duplicates) or count
   reply[head] = ''
-  local done, reason = pcall(append, ctx, at, last, new, key_of, known, reply, head)
+  local done, reason = pcall(append, at, last, new, head)
   if not done then
     local refusal = '! ' .. tostring(type(reason) == 'table' and reason.err or reason)
     for i = first, last, 2 do

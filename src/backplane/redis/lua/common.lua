@@ -1,27 +1,35 @@
 -- Prepended to every script: the call's context and the names of keys.
 --
--- KEYS[1]  the hash tag of the call's partition, such as {c17}. Every key that a script touches
---          begins with it and so lies in its slot. Scripts build the names of keys themselves,
---          because one call may serve many rooms or users of the partition.
--- KEYS[2]  another name in the same slot. Neither of the two is ever used as a key. They matter
---          while a cluster moves the slot: the server that gives the slot away redirects a call
---          whose keys it lacks to the server that receives the slot. That one would take a single
---          missing key for a new key and run the script without the data, but it refuses a call
---          with two keys that it lacks (TRYAGAIN), and the caller repeats the call.
+-- KEYS[1]  the tag of the call's partition: the deployment's prefix and the hash tag, such as
+--          hubbub:{c17}. Every key that a script touches begins with it and so lies in its slot.
+--          Scripts build the names of keys themselves, because one call may serve many rooms or
+--          users of the partition.
+-- KEYS[2]  the beginning of the partition's channels: the tag, then r, the number of the database
+--          and a colon. (Redis keeps channels apart by nothing but their names.)
+--
+-- Neither of the two is ever used as a key. That there are two matters while a cluster moves the
+-- slot: the server that gives the slot away redirects a call whose keys it lacks to the server that
+-- receives the slot. That one would take a single missing key for a new key and run the script
+-- without the data, but it refuses a call with two keys that it lacks (TRYAGAIN), and the caller
+-- repeats the call.
+--
 -- ARGV[1]  the command that publishes: PUBLISH, or SPUBLISH in a cluster
 -- ARGV[2]  hexadecimal digits that were never used before, for the name of a new epoch
 -- ARGV[3]  the number of log entries kept per room
 -- ARGV[4]  milliseconds for which an empty room or an offline user is remembered
 --
 -- A script's own arguments begin at ARGV[5].
-local tag = KEYS[1]
+local tag, channels = KEYS[1], KEYS[2]
 local publish_command, epoch_digits, history_size, ttl_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local call, protected_call = redis.call, redis.pcall
 local find, format, sub = string.find, string.format, string.sub
 
+-- The part of a channel's name between the tag of a partition and the name of a room or user.
+local CHANNEL = sub(channels, #tag + 1)
+
 -- The context of this call. Scripts pass it to the shared functions that need it:
---   tag           the hash tag of the call's partition
+--   tag           the tag of the call's partition
 --   publish       the command that publishes
 --   epoch_digits  for the name of a new epoch
 --   history_size  the number of log entries kept per room, as text

@@ -4,14 +4,20 @@
 -- ARGV[6]  milliseconds that a lease lasts
 -- ARGV[7]  milliseconds that a claim lasts
 -- ARGV[8]  the most dead incarnations to hand out
+-- ARGV[9]  the version of the layout that the node uses
 --
--- Returns NEW if no lease was known, KNOWN, or GONE if the incarnation is condemned and the node
+-- Returns LAYOUT and a version if the data has another version of the layout: then it does nothing
+-- else. A version that is missing is set. Otherwise returns NEW if no lease was known, KNOWN, or GONE if the incarnation is condemned and the node
 -- must take another one; then the dead incarnations. Each is handed to one node at a time. Atomic.
 local ctx = context()
 local incarnation, lease_ms, claim_ms, limit = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local own_layout = ARGV[9]
 local leases, condemned = key(ctx.tag, LEASES, ''), key(ctx.tag, CONDEMNED, '')
 local last_beat = key(ctx.tag, LAST_BEAT, '')
 
+local layout = call('GET', key(ctx.tag, LAYOUT, ''))
+if layout and layout ~= own_layout then return { 'LAYOUT', layout } end
+if not layout then call('SET', key(ctx.tag, LAYOUT, ''), own_layout) end
 if call('ZSCORE', condemned, incarnation) then return { 'GONE' } end
 local reply = { call('ZSCORE', leases, incarnation) and 'KNOWN' or 'NEW' }
 local lease_end = ctx.now + lease_ms

@@ -15,7 +15,7 @@ local room = ARGV[5]
 local incarnation, conn, user, name, limit = ARGV[6], ARGV[7], ARGV[8], ARGV[9], tonumber(ARGV[10])
 
 if is_fenced(ctx, incarnation) then return fenced_error() end
-local epoch, seq = open_numbering(ctx, ctx.tag, room)
+local epoch, seq = open_numbering(ctx, ctx.tag, room, key(ctx.tag, NUMBERING, room))
 local changes = 0
 if add_connection(ctx, room, incarnation, conn, user, name) then
   publish_change(ctx, room, 'J', user, name)

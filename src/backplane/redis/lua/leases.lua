@@ -4,5 +4,6 @@
 -- D                    sorted set of condemned incarnations, by the time at which they were
 --                      condemned: their heartbeats are refused
 -- B                    the time of the last heartbeat of any node
+-- V                    the version of the layout of all data with the deployment's prefix
 -- claim:<incarnation>  the incarnation that reaps this one at present; expires
-local LEASES, CONDEMNED, LAST_BEAT, CLAIM = 'L', 'D', 'B', 'claim:'
+local LEASES, CONDEMNED, LAST_BEAT, LAYOUT, CLAIM = 'L', 'D', 'B', 'V', 'claim:'

@@ -1,5 +1,5 @@
--- Shared by the scripts about a room's log. A room is given by the hash tag of its partition,
--- because append.lua serves rooms of several partitions in one call, and by its name in base64url.
+-- Shared by the scripts about a room's log. A room is given by the tag of its partition, because
+-- append.lua serves rooms of several partitions in one call, and by its name in base64url.
 --
 -- m:<room>  hash, the room's numbering: e epoch, s last seq, r replid, 1 to 8 the previous epochs
 --           (newest first, each as 'epoch seq' with the seq at which it ended), v version of the
@@ -7,7 +7,12 @@
 -- h:<room>  stream, the log. Ids are seq-0. Fields: e epoch, t time, then the record under the
 --           letter of the entry's kind: m message (r in entries of earlier releases); other letters
 --           are kinds of later releases
-local NUMBERING, LOG, CHANGES, MEMBERS, CHANNEL = 'm:', 'h:', 'p:', 'u:', 'r:'
+local NUMBERING, LOG, CHANGES, MEMBERS = 'm:', 'h:', 'p:', 'u:'
+
+-- The names that an append needs, in one call: the room's numbering, its log and its channel.
+local function room_keys(tag, room)
+  return tag .. NUMBERING .. room, tag .. LOG .. room, tag .. CHANNEL .. room
+end
 
 -- The name of a new epoch. A part of it is the server's: when a call is sent again to a server that
 -- lacks the effect of the first one, it begins another epoch than the first call did.
@@ -48,9 +53,8 @@ end
 -- promoted since the last call (its replid differs), the end of the log may be lost: a new epoch
 -- continues from where the surviving data ends, and the end of the previous epoch is recorded.
 -- Returns the epoch, the last seq, and the last renewal of the retention unless a new epoch has
--- begun.
-local function open_numbering(ctx, tag, room)
-  local numbering = key(tag, NUMBERING, room)
+-- begun. `numbering` is the name of the room's key.
+local function open_numbering(ctx, tag, room, numbering)
   local fields = call('HMGET', numbering, 'e', 's', 'r', 'x')
   local epoch, seq, known_replid, renewal = fields[1], fields[2], fields[3], fields[4]
   if not epoch then

@@ -15,7 +15,7 @@ local room = ARGV[5]
 local mode, reference = ARGV[6], tonumber(ARGV[7])
 local limit, max_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 
-local epoch, seq = open_numbering(ctx, ctx.tag, room)
+local epoch, seq = open_numbering(ctx, ctx.tag, room, key(ctx.tag, NUMBERING, room))
 local reply, oldest = span_reply(ctx, room, epoch, seq)
 local found = {}
 if limit > 0 then

@@ -17,7 +17,7 @@ for i = 7, #ARGV, 4 do
   local room, conn, user, name = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   if not opened[room] then
     opened[room] = true
-    open_numbering(ctx, ctx.tag, room)
+    open_numbering(ctx, ctx.tag, room, key(ctx.tag, NUMBERING, room))
   end
   if add_connection(ctx, room, incarnation, conn, user, name) then
     if data_lost then

@@ -6,7 +6,7 @@
 -- c:<user>         hash: live connection → incarnation
 -- p:<user>         stream of the last 100 changes. Ids are version-0. Fields: o online, l time of
 --                  the change, n name, p previous version
-local STATUS, CONNECTIONS, CHANGES, CHANNEL = 's:', 'c:', 'p:', 'r:'
+local STATUS, CONNECTIONS, CHANGES = 's:', 'c:', 'p:'
 
 -- Sets the user online ('1') or offline ('0'). If that differs from the status, assigns a version,
 -- stores the change and publishes it. Returns the number of changes published.

@@ -24,12 +24,18 @@ impl ClientRequest for Authenticate {
     async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
         let connection = context.connection;
         let current = connection.identity();
-        let identity = connection
-            .connections
-            .auth
-            .identify(self.0, current.as_ref())
-            .await?;
-        let rooms_left = connection.bind(context.state, identity.clone()).await?;
+        let bound = async {
+            let auth = &connection.connections.auth;
+            let identity = auth.identify(self.0, current.as_ref()).await?;
+            let rooms_left = connection.bind(context.state, identity.clone()).await?;
+            Ok((identity, rooms_left))
+        };
+        let (identity, rooms_left) = bound
+            .await
+            .inspect_err(|refusal| connection.log_authentication_refused(refusal))?;
+        if current.is_none() {
+            connection.log_authenticated("authenticate");
+        }
         context.reply.acknowledge(&Authenticated::ack(&identity));
         connection.send_authenticated(&identity);
         for room in &rooms_left {

@@ -31,10 +31,12 @@ static HEADERS: [(HeaderName, &str); 6] = [
 pub(in crate::gateway::http) async fn set(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let headers = HEADERS
-            .iter()
-            .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
-        response.headers_mut().extend(headers);
+        for (name, value) in &HEADERS {
+            // Replaces the header of an inner layer.
+            response
+                .headers_mut()
+                .insert(name.clone(), HeaderValue::from_static(value));
+        }
     }
     response
 }

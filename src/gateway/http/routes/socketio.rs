@@ -7,7 +7,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use engineioxide::Retained;
 
-use super::super::SharedState;
+use super::super::{SharedState, handshake_origin};
 use crate::domain::Refusal;
 use crate::gateway::access::bearer;
 use crate::gateway::socketio::Handshake;
@@ -23,11 +23,11 @@ pub(in crate::gateway::http) async fn admit(
     request.extensions_mut().insert(state.control.clone());
     if !has_sid(&request) {
         state.check_ready()?;
-        let client = request.extensions().get().copied();
-        let slot = state.admission.admit(client)?;
+        let origin = handshake_origin(request.extensions());
+        let slot = state.admission.admit(origin.client)?;
         let token = query_parameter(&request, "token")
             .or_else(|| bearer(request.headers()).map(ToOwned::to_owned));
-        let handshake = Handshake::new(token, client, Some(slot));
+        let handshake = Handshake::new(token, origin, Some(slot));
         request
             .extensions_mut()
             .insert(Retained(Arc::new(handshake)));
@@ -35,11 +35,13 @@ pub(in crate::gateway::http) async fn admit(
     Ok(next.run(request).await)
 }
 
-/// Whether the query has `sid`. Compares it undecoded, as the Engine.IO layer does, so that both
-/// agree on the requests that ask for a new session.
+/// Whether the query has a `sid` that is not empty. Compares it undecoded, as the Engine.IO layer
+/// does, so that both agree on the requests that ask for a new session.
 fn has_sid(request: &Request) -> bool {
     let query = request.uri().query().unwrap_or_default();
-    query.split('&').any(|pair| pair.starts_with("sid="))
+    query
+        .split('&')
+        .any(|pair| pair.strip_prefix("sid=").is_some_and(|sid| !sid.is_empty()))
 }
 
 /// A parameter of the query, decoded.

@@ -5,17 +5,21 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
+use engineioxide::first_subprotocol;
 use http::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 
-use super::super::{HttpState, SharedState};
+use super::super::{HttpState, SharedState, handshake_origin};
 use crate::auth::{Credentials, Identity};
 use crate::delivery::ReplayFrom;
 use crate::domain::{Code, Epoch, Refusal, UserId, Username};
 use crate::gateway::access::bearer;
 use crate::gateway::websocket::ConnectParams;
 use crate::gateway::wire::MAX_SEQ;
+
+/// The subprotocol in front of a token.
+const BEARER: &str = "bearer";
 
 /// `GET /ws`: opens a plain WebSocket. Everything that can be refused is refused before the
 /// handshake is answered.
@@ -25,8 +29,8 @@ pub(in crate::gateway::http) async fn open(
 ) -> Result<Response, Refusal> {
     state.check_ready()?;
     let (mut parts, _) = request.into_parts();
-    let client = parts.extensions.get().copied();
-    let slot = state.admission.admit_identified(client)?;
+    let origin = handshake_origin(&parts.extensions);
+    let slot = state.admission.admit_identified(origin.client)?;
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let identity = if state.access.authenticator.needs_token() {
         identify_by_token(&state, &parts.headers, &query).await?
@@ -35,11 +39,12 @@ pub(in crate::gateway::http) async fn open(
     };
     let params = query.connect_params()?;
     let upgrade = upgrade(&mut parts).await?;
+    let subprotocol = choose_subprotocol(&parts.headers);
     let admitted = state
         .plain_websockets
-        .open(identity, params, client, slot)
+        .open(identity, params, &origin, slot)
         .await?;
-    Ok(admitted.begin(upgrade))
+    Ok(admitted.begin(upgrade, subprotocol))
 }
 
 async fn upgrade(parts: &mut Parts) -> Result<WebSocketUpgrade, Refusal> {
@@ -56,6 +61,16 @@ async fn upgrade(parts: &mut Parts) -> Result<WebSocketUpgrade, Refusal> {
         ));
     }
     Ok(upgrade)
+}
+
+/// `bearer`, if the client offers it, because a token follows it, else the first subprotocol that it
+/// offers: a browser fails the connection if none of them is chosen.
+fn choose_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut offered = offered_subprotocols(headers);
+    if offered.any(|name| name == BEARER) {
+        return Some(HeaderValue::from_static(BEARER));
+    }
+    first_subprotocol(headers)
 }
 
 /// In open mode the query states the identity.
@@ -108,13 +123,17 @@ async fn identify_by_token(
 /// The token of `Sec-WebSocket-Protocol: bearer, <token>`. This is the only header of the handshake
 /// that a web page can set.
 fn subprotocol_token(headers: &HeaderMap) -> Option<&str> {
+    let mut names = offered_subprotocols(headers);
+    names.find(|name| *name == BEARER)?;
+    names.next().filter(|token| !token.is_empty())
+}
+
+fn offered_subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let lines = headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
         .iter()
         .filter_map(|line| line.to_str().ok());
-    let mut names = lines.flat_map(|line| line.split(',').map(str::trim));
-    names.find(|name| *name == "bearer")?;
-    names.next().filter(|token| !token.is_empty())
+    lines.flat_map(|line| line.split(',').map(str::trim))
 }
 
 fn non_empty(parameter: &Option<String>) -> Option<&str> {

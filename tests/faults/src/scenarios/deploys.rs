@@ -92,14 +92,37 @@ async fn start_nginx(lab: &Lab, cluster: &TestCluster) -> anyhow::Result<(Proces
     Ok((process, port))
 }
 
-/// The deployed configuration, with the addresses of this cluster, and with all files in `dir`.
+/// The deployed configuration, with the addresses of this cluster, and with all files in `dir`. The
+/// addresses stand in for the name of the nodes, which nginx before 1.27.3 can't resolve at run time.
 fn nginx_config(cluster: &TestCluster, port: u16, dir: &Path) -> anyhow::Result<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut config = std::fs::read_to_string(root.join("deploy/nginx.conf"))?;
-    config = config.replace("${HUBBUB_LISTEN}", &format!("127.0.0.1:{port}"));
-    for (index, node) in cluster.nodes.iter().enumerate() {
-        let placeholder = format!("${{HUBBUB_NODE_{}}}", index + 1);
-        config = config.replace(&placeholder, &node.address.to_string());
+    let template = std::fs::read_to_string(root.join("deploy/nginx.conf"))?;
+    let listen = dir.join("listen.conf");
+    std::fs::write(&listen, format!("listen 127.0.0.1:{port};"))?;
+    let mut config = String::new();
+    for line in template.lines() {
+        let directive = line.trim_start();
+        if let Some(options) = directive.strip_prefix("server ${HUBBUB_NODES} resolve ") {
+            for node in &cluster.nodes {
+                config.push_str(&format!("server {} {options}\n", node.address));
+            }
+        } else if !directive.starts_with("zone ") && !directive.starts_with("resolver ") {
+            config.push_str(line);
+            config.push('\n');
+        }
+    }
+    // The cookie for polling sessions names an address and so needs nodes on one port. This scenario
+    // sends REST requests only.
+    let values = [
+        ("${HUBBUB_NODES}", "nodes"),
+        ("${HUBBUB_RESOLVER}", "resolver"),
+        ("${HUBBUB_NET}", "127.0.0"),
+        ("${HUBBUB_PORT}", "1"),
+        ("${HUBBUB_SCHEME}", "http"),
+        ("${HUBBUB_LISTEN_CONF}", &listen.display().to_string()),
+    ];
+    for (placeholder, value) in values {
+        config = config.replace(placeholder, value);
     }
     ensure!(
         !config.contains("${HUBBUB"),

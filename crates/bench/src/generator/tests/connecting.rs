@@ -43,16 +43,19 @@ fn joining_again_after_a_lost_connection_is_no_progress() {
         reached_at: began,
     };
     assert!(
-        !stall.is_stalled(5, began + STALL_TIMEOUT),
+        !stall.is_stalled(5, STALL_TIMEOUT, began + STALL_TIMEOUT),
         "five rooms are joined"
     );
     for (joined_rooms, seconds) in [(4, 1), (5, 20), (3, 25), (5, 30)] {
         let now = began + STALL_TIMEOUT + Duration::from_secs(seconds);
-        assert!(!stall.is_stalled(joined_rooms, now));
+        assert!(!stall.is_stalled(joined_rooms, STALL_TIMEOUT, now));
     }
     let too_late = began + 2 * STALL_TIMEOUT + Duration::from_secs(1);
-    assert!(stall.is_stalled(5, too_late));
-    assert!(!stall.is_stalled(6, too_late), "a sixth room is progress");
+    assert!(stall.is_stalled(5, STALL_TIMEOUT, too_late));
+    assert!(
+        !stall.is_stalled(6, STALL_TIMEOUT, too_late),
+        "a sixth room is progress"
+    );
 }
 
 #[test]
