@@ -211,7 +211,7 @@ impl Connection {
         self.set_end_reason(match reason {
             CloseReason::RateLimitAbuse => EndReason::RateLimited,
             CloseReason::Fault => EndReason::Fault,
-            CloseReason::Unavailable => EndReason::Unavailable,
+            CloseReason::NotAuthenticated => EndReason::AuthenticationTimeout,
         });
         self.transport.close(reason);
     }

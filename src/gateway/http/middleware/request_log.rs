@@ -9,6 +9,7 @@ use http::Method;
 use http::header::UPGRADE;
 
 use super::super::{HttpState, handshake_origin, refusal};
+use crate::domain::TokenFault;
 use crate::gateway::connections::{HandshakeOrigin, TransportLabels};
 use crate::telemetry::line_budget::{LineBudget, log_within};
 
@@ -81,11 +82,10 @@ impl RequestLine {
     /// Writes the line, when the head of the response is ready and before a refusal is rendered.
     pub fn write(&self, state: &HttpState, response: &Response) {
         let kind = self.kind();
-        let refusal = match kind {
-            RouteKind::Socket => refusal::of(response),
-            RouteKind::Probe | RouteKind::Rest => None,
-        };
-        if let Some(refusal) = refusal {
+        let refusal = refusal::of(response);
+        if kind == RouteKind::Socket
+            && let Some(refusal) = refusal
+        {
             let connections = state.plain_websockets.connections();
             connections.log_refused(&self.origin, self.labels, refusal);
         }
@@ -104,6 +104,7 @@ impl RequestLine {
             method = self.method,
             route = self.route(),
             status = response.status().as_u16(),
+            fault = refusal.and_then(|refusal| refusal.reason).map(TokenFault::as_str),
             ms = self.began.elapsed().as_micros() as f64 / 1000.0,
             "request"
         );
