@@ -7,6 +7,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import importlib.metadata
 import itertools
 import json
 import os
@@ -22,7 +23,7 @@ import socketio
 
 # Version 4 speaks Engine.IO 3. It sends no data with its CONNECT, and learns of being connected
 # without waiting for it.
-VERSION_4 = socketio.__version__.startswith("4.")
+VERSION_4 = importlib.metadata.version("python-socketio").startswith("4.")
 
 BINARY = os.environ["HUBBUB_BIN"]
 SECRET = "a-secret-for-tests-that-is-long-enough"
