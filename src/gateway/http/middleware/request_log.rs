@@ -128,21 +128,15 @@ pub(super) fn method_name(method: &Method) -> &'static str {
 /// The transport and protocol that a handshake asks for.
 fn labels(request: &Request) -> TransportLabels {
     let is_websocket = request.headers().contains_key(UPGRADE);
-    let has_version = |version: &str| {
-        let query = request.uri().query().unwrap_or_default();
-        query
-            .split('&')
-            .any(|pair| pair.strip_prefix("EIO=") == Some(version))
-    };
+    let query = request.uri().query().unwrap_or_default();
+    let version = query.split('&').find_map(|pair| pair.strip_prefix("EIO="));
     let is_plain = request.uri().path() == "/ws";
-    let protocol = if is_plain {
-        "plain"
-    } else if has_version("4") {
-        "4"
-    } else if has_version("3") {
-        "3"
-    } else {
-        UNKNOWN
+    let protocol = match version {
+        _ if is_plain => "plain",
+        // Clients of version 3 may leave it out.
+        None | Some("3") => "3",
+        Some("4") => "4",
+        Some(_) => UNKNOWN,
     };
     TransportLabels {
         transport: if is_websocket || is_plain {
