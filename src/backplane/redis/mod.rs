@@ -51,7 +51,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::{Backplane, BackplaneKind, BackplaneLimits, Counters, Lifecycle};
+use super::{Backplane, BackplaneError, BackplaneKind, BackplaneLimits, Counters, Lifecycle};
 use batch::Appends;
 use bus::Subscriptions;
 use keys::Partition;
@@ -197,7 +197,11 @@ impl Node {
     /// node isn't up. An error that isn't about rights leaves the record as it is.
     async fn check_rights(&self) {
         let mut missing = MissingRights::default();
-        let mut is_checked = self.bus.check_rights().await.is_ok();
+        let mut is_checked = true;
+        if let Err(fault) = self.bus.check_rights().await {
+            is_checked = false;
+            missing.add("SUBSCRIBE", &BackplaneError::from(fault).to_string());
+        }
         for partition in self.link.rights.partitions_to_check() {
             let result = match self.link.run(&RIGHTS, partition, Vec::new()).await {
                 Ok(reply) => missing.add_reply(reply),
