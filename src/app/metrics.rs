@@ -88,7 +88,7 @@ mod tests {
     use crate::config::Config;
     use crate::config::generated::{assert_current, repository_file};
     /// Every metric with its kind. Dashboards and alarms rely on these names.
-    const METRICS: [(&str, &str); 36] = [
+    const METRICS: [(&str, &str); 37] = [
         ("append_seconds", "histogram"),
         ("build", "info"),
         ("bus_interruptions", "counter"),
@@ -119,6 +119,7 @@ mod tests {
         ("room_resets", "counter"),
         ("rooms", "gauge"),
         ("sent_bytes", "counter"),
+        ("sessions_evicted", "counter"),
         ("sessions_opened", "counter"),
         ("sessions_refused", "counter"),
         ("slow_consumers", "counter"),

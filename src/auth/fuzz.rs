@@ -124,7 +124,7 @@ fn fuzz_claims() {
                         .is_none_or(|begin| begin <= (now + 31) as f64),
                     "{claims}"
                 );
-                format!("{:?}", identity.role.is_some()).into()
+                format!("{:?}", identity.roles.len()).into()
             }
             Err(refusal) => {
                 assert!(matches!(

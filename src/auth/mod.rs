@@ -2,6 +2,7 @@
 //! identity. Also calls the external authorization service.
 
 mod api_keys;
+mod claims;
 #[cfg(test)]
 mod fuzz;
 mod http_client;
@@ -104,7 +105,7 @@ fn identify_openly(credentials: Credentials) -> Result<Identity, Refusal> {
     Ok(Identity {
         user,
         username,
-        role: None,
+        roles: Vec::new(),
         scope: RoomScope::Everywhere,
         expires_at: None,
     })

@@ -1,20 +1,20 @@
-//! JSON Web Tokens: verifies signature, audience, issuer and times, and reads the identity. The
-//! accepted algorithms and keys come from the configuration only, never from a token.
+//! JSON Web Tokens: verifies the signature, and passes the claims on to be checked. The accepted
+//! algorithms and keys come from the configuration only, never from a token.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
+use jsonwebtoken::{EncodingKey, Header, crypto};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::claims::Claims;
 use super::jwks::Jwks;
-use super::keys::{Algorithm, KeyError, KeySet, KeySource, Lookup};
+use super::keys::{Algorithm, Key, KeyError, KeySet, KeySource, Lookup};
 use crate::domain::policy::RoomScope;
-use crate::domain::{Code, Refusal, UserId, Username};
+use crate::domain::{Refusal, TokenFault, UserId, Username};
 
 /// The longest token that is parsed, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8192;
@@ -26,8 +26,8 @@ pub struct Identity {
     pub user: UserId,
     /// The user's name.
     pub username: Username,
-    /// The role, which can give rights beyond those of a user.
-    pub role: Option<String>,
+    /// The roles, which can give rights beyond those of a user.
+    pub roles: Vec<String>,
     /// The rooms that the identity is valid for.
     pub scope: RoomScope,
     /// When the identity expires, in seconds since 1970 (`exp` plus the leeway). `None` in open
@@ -46,32 +46,6 @@ pub struct TokenRules {
     pub issuer: Vec<String>,
     /// The tolerance for `exp` and `nbf`, in seconds.
     pub leeway: u64,
-}
-
-#[derive(Deserialize)]
-struct Claims {
-    user_id: Option<String>,
-    sub: Option<String>,
-    username: Option<String>,
-    name: Option<String>,
-    preferred_username: Option<String>,
-    role: Option<String>,
-    /// BetterAuth's session tokens contain the user here, and have neither `sub` nor `user_id`.
-    user: Option<Value>,
-    /// A `rooms` claim that is not a list of strings makes the token invalid, `null` included,
-    /// because it was meant as a limit.
-    #[serde(default)]
-    rooms: Rooms,
-    exp: serde_json::Number,
-}
-
-#[derive(Default)]
-struct Rooms(Option<Vec<String>>);
-
-impl<'de> Deserialize<'de> for Rooms {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Vec::deserialize(deserializer).map(|rooms| Self(Some(rooms)))
-    }
 }
 
 /// The fields of a token's header that are used.
@@ -101,17 +75,21 @@ enum Keys {
 /// Verifies tokens.
 pub struct Verifier {
     keys: Keys,
-    /// One for each configured algorithm.
-    validations: Vec<(Algorithm, Validation)>,
-    leeway: u64,
+    /// With at least one algorithm.
+    rules: TokenRules,
 }
 
-fn unauthorized(text: &'static str) -> Refusal {
-    Refusal::new(Code::Unauthorized, text)
+fn malformed(text: &'static str) -> Refusal {
+    Refusal::of_token(TokenFault::Malformed, text)
 }
 
-fn invalid_token() -> Refusal {
-    unauthorized("the token is not valid")
+fn not_a_token() -> Refusal {
+    malformed("the token is not a JSON Web Token")
+}
+
+fn wrong_algorithm() -> Refusal {
+    let text = "the token's alg is not an algorithm that this server is configured for";
+    Refusal::of_token(TokenFault::Algorithm, text)
 }
 
 impl Verifier {
@@ -135,14 +113,13 @@ impl Verifier {
     ///
     /// # Errors
     /// If the keys are too weak, malformed, or not usable with the algorithms.
-    pub fn new(keys: KeySource, rules: TokenRules) -> Result<Self, KeyError> {
-        let algorithms = if rules.algorithms.is_empty() {
-            vec![Algorithm::Hs256]
-        } else {
-            rules.algorithms.clone()
-        };
+    pub fn new(keys: KeySource, mut rules: TokenRules) -> Result<Self, KeyError> {
+        if rules.algorithms.is_empty() {
+            rules.algorithms.push(Algorithm::Hs256);
+        }
+        let algorithms = &rules.algorithms;
         let needs_hs256 = matches!(keys, KeySource::Secrets(_));
-        for algorithm in &algorithms {
+        for algorithm in algorithms {
             if (*algorithm == Algorithm::Hs256) != needs_hs256 {
                 return Err(KeyError::WrongAlgorithm);
             }
@@ -154,16 +131,11 @@ impl Verifier {
                 _ => return Err(KeyError::WrongAlgorithm),
             },
             KeySource::Set(json) => {
-                Keys::Fixed(Arc::new(KeySet::jwks(json.as_bytes(), &algorithms)?))
+                Keys::Fixed(Arc::new(KeySet::jwks(json.as_bytes(), algorithms)?))
             }
             KeySource::Url(uri) => Keys::Fetched(Jwks::from_url(uri, algorithms.clone())?),
         };
-        let validation = |algorithm: &Algorithm| (*algorithm, validation(*algorithm, &rules));
-        Ok(Self {
-            keys,
-            validations: algorithms.iter().map(validation).collect(),
-            leeway: rules.leeway,
-        })
+        Ok(Self { keys, rules })
     }
 
     /// Fetches the key set if it comes from a URL, so that the first token need not wait for it.
@@ -179,7 +151,7 @@ impl Verifier {
     ///
     /// # Errors
     /// `token_expired`; `unavailable` if its key cannot be fetched now; `unauthorized` for every
-    /// other defect. The refusal never quotes the token.
+    /// other fault. The refusal names the fault and the claim, and never quotes the token.
     pub async fn verify(&self, token: &str) -> Result<Identity, Refusal> {
         let verified = match &self.keys {
             Keys::Fixed(keys) => self.verify_with(token, keys),
@@ -194,137 +166,93 @@ impl Verifier {
             }
         };
         verified.map_err(|rejection| match rejection {
-            Rejection::UnknownKey => unauthorized("the token's key is not known"),
+            Rejection::UnknownKey => {
+                let text = "the token's kid names a key that this server doesn't have";
+                Refusal::of_token(TokenFault::Signature, text)
+            }
             Rejection::Refused(refusal) => refusal,
         })
     }
 
     fn verify_with(&self, token: &str, keys: &KeySet) -> Result<Identity, Rejection> {
-        let header = self.parse_header(token)?;
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(malformed("the token is longer than 8192 bytes").into());
+        }
+        let parts = Parts::of(token)?;
+        let header = self.parse_header(parts.header)?;
         let keys = match keys.find(header.algorithm, header.kid.as_deref()) {
             Lookup::Keys(keys) => keys,
             Lookup::NotInSet => return Err(Rejection::UnknownKey),
-            Lookup::NoUsableKey => return Err(invalid_token().into()),
-        };
-        let mut refusal = invalid_token();
-        for key in keys {
-            let Some(validation) = self.validation(key.algorithm) else {
-                continue;
-            };
-            match jsonwebtoken::decode::<Claims>(token, &key.key, validation) {
-                Ok(data) => return Ok(self.identity(data.claims)?),
-                Err(error) => match error.kind() {
-                    ErrorKind::ExpiredSignature => {
-                        refusal = Refusal::new(Code::TokenExpired, "the token has expired")
-                    }
-                    ErrorKind::ImmatureSignature => {
-                        refusal = unauthorized("the token is not yet valid")
-                    }
-                    _ => {}
-                },
+            Lookup::NoUsableKey => {
+                let text = "no single key of this server fits the token's alg and kid";
+                return Err(Refusal::of_token(TokenFault::Signature, text).into());
             }
+        };
+        if !keys.iter().any(|key| parts.is_signed_with(key)) {
+            let text = "the token's signature is not valid, or not made with a key of this server";
+            return Err(Refusal::of_token(TokenFault::Signature, text).into());
         }
-        Err(refusal.into())
+        let claims: Claims = serde_json::from_slice(&decode(parts.claims)?)
+            .map_err(|_| malformed("the token's claims are not a JSON object"))?;
+        claims.check(&self.rules)?;
+        Ok(claims.identity(self.rules.leeway)?)
     }
 
     /// Parses the header of a token before its signature is verified.
-    fn parse_header(&self, token: &str) -> Result<TokenHeader, Refusal> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(unauthorized("the token is too long"));
-        }
-        let encoded = token.split('.').next().unwrap_or_default();
-        let json = URL_SAFE_NO_PAD
-            .decode(encoded)
-            .map_err(|_| invalid_token())?;
+    fn parse_header(&self, header: &str) -> Result<TokenHeader, Refusal> {
         let header: Map<String, Value> =
-            serde_json::from_slice(&json).map_err(|_| invalid_token())?;
+            serde_json::from_slice(&decode(header)?).map_err(|_| not_a_token())?;
         // `crit` lists extensions that a verifier must support, and no extension is supported here.
         if header.contains_key("crit") {
-            return Err(invalid_token());
+            return Err(malformed("the token has critical extensions (crit)"));
         }
         let algorithm = header
             .get("alg")
             .and_then(Value::as_str)
             .and_then(Algorithm::named)
-            .ok_or_else(invalid_token)?;
-        if self.validation(algorithm).is_none() {
-            return Err(invalid_token());
+            .ok_or_else(wrong_algorithm)?;
+        if !self.rules.algorithms.contains(&algorithm) {
+            return Err(wrong_algorithm());
         }
         let kid = match header.get("kid") {
             None => None,
             Some(Value::String(kid)) => Some(kid.clone()),
-            Some(_) => return Err(invalid_token()),
+            Some(_) => return Err(malformed("the token's kid is not a text")),
         };
         Ok(TokenHeader { algorithm, kid })
     }
+}
 
-    /// The rules for tokens of this algorithm; `None` if it is not configured.
-    fn validation(&self, algorithm: Algorithm) -> Option<&Validation> {
-        let mut validations = self.validations.iter();
-        let (_, validation) = validations.find(|(configured, _)| *configured == algorithm)?;
-        Some(validation)
-    }
+/// The three parts of a token, in base64.
+struct Parts<'a> {
+    header: &'a str,
+    claims: &'a str,
+    signature: &'a str,
+    /// Header and claims, as they are in the token.
+    signed: &'a str,
+}
 
-    fn identity(&self, claims: Claims) -> Result<Identity, Refusal> {
-        let better_auth =
-            |field: &str| Some(claims.user.as_ref()?.get(field)?.as_str()?.to_owned());
-        let user = claims
-            .user_id
-            .or(claims.sub)
-            .or_else(|| better_auth("id"))
-            .ok_or_else(|| unauthorized("the token names no user"))?;
-        let user = UserId::parse("user_id", &user)
-            .map_err(|_| unauthorized("the token's user_id is not valid"))?;
-        let name = claims
-            .username
-            .or(claims.name)
-            .or(claims.preferred_username)
-            .or_else(|| better_auth("name"));
-        let username = match name {
-            Some(name) => Username::parse("username", &name)
-                .map_err(|_| unauthorized("the token's username is not valid"))?,
-            None => Username::from(&user),
-        };
-        let scope = match claims.rooms.0 {
-            Some(patterns) => RoomScope::only(patterns),
-            None => RoomScope::Everywhere,
-        };
-        let exp = whole_seconds(&claims.exp);
-        Ok(Identity {
-            user,
-            username,
-            role: claims.role,
-            scope,
-            expires_at: Some(exp.saturating_add(self.leeway)),
+impl<'a> Parts<'a> {
+    fn of(token: &'a str) -> Result<Self, Refusal> {
+        let (signed, signature) = token.rsplit_once('.').ok_or_else(not_a_token)?;
+        let (header, claims) = signed.split_once('.').ok_or_else(not_a_token)?;
+        Ok(Self {
+            header,
+            claims,
+            signature,
+            signed,
         })
     }
+
+    /// The key determines the algorithm.
+    fn is_signed_with(&self, key: &Key) -> bool {
+        let algorithm = key.algorithm.of_library();
+        crypto::verify(self.signature, self.signed.as_bytes(), &key.key, algorithm).unwrap_or(false)
+    }
 }
 
-/// `exp` without the fraction of a second.
-fn whole_seconds(exp: &serde_json::Number) -> u64 {
-    if let Some(exp) = exp.as_u64() {
-        return exp;
-    }
-    // The library has refused negative numbers and NaN.
-    exp.as_f64().map_or(0, |exp| exp as u64)
-}
-
-fn validation(algorithm: Algorithm, rules: &TokenRules) -> Validation {
-    let mut validation = Validation::new(algorithm.of_library());
-    let mut required = vec!["exp"];
-    validation.leeway = rules.leeway;
-    validation.validate_nbf = true;
-    validation.validate_aud = !rules.audience.is_empty();
-    if !rules.audience.is_empty() {
-        validation.set_audience(&rules.audience);
-        required.push("aud");
-    }
-    if !rules.issuer.is_empty() {
-        validation.set_issuer(&rules.issuer);
-        required.push("iss");
-    }
-    validation.set_required_spec_claims(&required);
-    validation
+fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| not_a_token())
 }
 
 /// The claims of a token that this program signs: for development and tests.

@@ -26,9 +26,11 @@ const MODE: Key = Key {
 };
 const TIMEOUT: Key = Key {
     name: "AUTH_TIMEOUT_SECS",
-    default: KeyDefault::Value("10"),
+    default: KeyDefault::Value("600"),
     unit: Unit::Seconds,
-    summary: "A connection that has not authenticated within this time is closed.",
+    summary: "A connection that has not authenticated within this time is closed; its client \
+              reconnects on its own.",
+    help: "A page may connect when it loads, and log in later.",
     ..Key::PLAIN
 };
 const API_KEYS: Key = Key {

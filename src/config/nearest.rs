@@ -19,12 +19,27 @@ pub(super) fn nearest_key(name: &str) -> Option<&'static str> {
     {
         return Some(key.name);
     }
+    if let Some(key) = keys().find(|key| is_extension(&name, key.name)) {
+        return Some(key.name);
+    }
     if name.len() < MIN_NAME_BYTES || name.len() > MAX_NAME_BYTES {
         return None;
     }
     let distances = keys().map(|key| (edits(name.as_bytes(), key.name.as_bytes()), key.name));
     let (distance, key) = distances.min()?;
     (distance <= key.len() / LETTERS_PER_EDIT).then_some(key)
+}
+
+/// Whether the name is the key's with one more word, such as `JWT_SECRET_FILE`. Keys of one word and
+/// those of the log library are left out: they begin the names of other programs, too.
+fn is_extension(name: &str, key: &str) -> bool {
+    let word = name
+        .strip_prefix(key)
+        .and_then(|rest| rest.strip_prefix('_'));
+    let has_one_word = word.is_some_and(|word| {
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic())
+    });
+    has_one_word && key.contains('_') && !key.starts_with("RUST_")
 }
 
 /// The number of bytes to insert, delete, replace or swap with their neighbour between two names.
@@ -70,6 +85,8 @@ mod tests {
             ("RATE_EVENTS_PER_SECOND", "RATE_EVENTS_PER_SEC"),
             ("MAX_CONNECTION_PER_IP", "MAX_CONNECTIONS_PER_IP"),
             ("HUBBUB_REDIS_URL", "REDIS_URL"),
+            ("JWT_SECRET_KEY", "JWT_SECRET"),
+            ("API_KEYS_FILE", "API_KEYS"),
         ] {
             assert_eq!(nearest_key(misspelt), Some(key), "{misspelt}");
         }
@@ -89,6 +106,9 @@ mod tests {
             "REDIS_PORT_6379_TCP",
             "REDIS_SERVICE_HOST",
             "RUST_BACKTRACE",
+            "RUST_LOG_STYLE",
+            "PORT_NAME",
+            "REDIS_PORT_6379_TCP_PROTO",
             "SERVER_NAME",
             "SSL_CERT_FILE",
             "KUBERNETES_SERVICE_PORT",

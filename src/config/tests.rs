@@ -83,6 +83,8 @@ fn every_error_names_its_key() {
         ("AUTH_MODE", "none"),
         ("LOG_FORMAT", "xml"),
         ("REDIS_URL", "http://a"),
+        ("REDIS_PREFIX", "a{b"),
+        ("REDIS_PREFIX", "*"),
         ("METRICS_ADDR", "9100"),
         ("TRUSTED_PROXIES", "10.0.0.0/8,proxy"),
         ("ALLOWED_ORIGINS", "*.example.com"),

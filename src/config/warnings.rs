@@ -17,7 +17,7 @@ use crate::server::TrustedProxies;
 /// With a shorter grace every page reload causes presence events.
 const MIN_GRACE: Duration = Duration::from_millis(500);
 /// A client that has not authenticated by then never will.
-const MAX_AUTH_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_AUTH_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The weak settings, each with its consequence.
 pub(super) fn find(config: &Config) -> Vec<String> {
@@ -122,7 +122,7 @@ fn times(config: &Config, warnings: &mut Warnings) {
     );
     warnings.add_if(
         config.limits.auth_timeout > MAX_AUTH_TIMEOUT,
-        "AUTH_TIMEOUT_SECS is more than 60: connections that never authenticate stay for long",
+        "AUTH_TIMEOUT_SECS is more than 3600: connections that never authenticate stay for long",
     );
     warnings.add_if(
         config.server.drain.is_zero(),
@@ -321,7 +321,7 @@ mod tests {
                  mean JWT_AUDIENCE?",
             ),
             (&[("PRESENCE_GRACE_MS", "100")], "PRESENCE_GRACE_MS"),
-            (&[("AUTH_TIMEOUT_SECS", "600")], "AUTH_TIMEOUT_SECS"),
+            (&[("AUTH_TIMEOUT_SECS", "7200")], "AUTH_TIMEOUT_SECS"),
             (&[("DRAIN_SECS", "0")], "DRAIN_SECS"),
             (&[("RATE_JOINS_PER_SEC", "0")], "RATE_JOINS_PER_SEC is 0"),
             (

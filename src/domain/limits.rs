@@ -76,7 +76,7 @@ impl Default for Limits {
             },
             refusals: 1000,
             room_events: 500,
-            auth_timeout: Duration::from_secs(10),
+            auth_timeout: Duration::from_secs(600),
         }
     }
 }

@@ -20,7 +20,7 @@ pub use limits::Limits;
 pub use new_message::{MessageFields, NewMessage};
 pub use presence::{ChangeKind, OnlineStatus, RoomChange};
 pub use rate::{Charges, Cost, Exceeded, Limiter, Limiters, Rate, Rates};
-pub use refusal::{Code, Refusal};
+pub use refusal::{Code, Refusal, TokenFault};
 pub use room::RoomKind;
 pub use text_file::without_bom;
 pub use time::Timestamp;

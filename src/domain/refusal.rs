@@ -71,6 +71,46 @@ codes! {
     Internal = "internal", 500;
 }
 
+macro_rules! token_faults {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
+        /// What is wrong with a token.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum TokenFault { $($(#[$doc])* $variant),* }
+
+        impl TokenFault {
+            /// Every fault, for tests and documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The fault's name on the wire: the field `reason`.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+        }
+    };
+}
+
+token_faults! {
+    /// It has no `exp`, or `exp` is not a number.
+    MissingExp = "missing_exp";
+    /// It is not signed with a key that is configured.
+    Signature = "signature";
+    /// Its algorithm is not configured.
+    Algorithm = "algorithm";
+    /// It names no user, or in a form that no user id has.
+    NoUser = "no_user";
+    /// It is for another audience.
+    Audience = "audience";
+    /// It comes from another issuer.
+    Issuer = "issuer";
+    /// It has expired.
+    Expired = "expired";
+    /// It is not valid yet.
+    NotYetValid = "not_yet_valid";
+    /// It cannot be decoded, or a claim that limits the token is malformed.
+    Malformed = "malformed";
+}
+
 /// A refused request, as the client receives it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {text}", code.as_str())]
@@ -81,6 +121,8 @@ pub struct Refusal {
     pub text: Cow<'static, str>,
     /// The time to wait before a retry; `None` where waiting does not help.
     pub retry_after: Option<Duration>,
+    /// What is wrong with the token; `None` for every refusal for another cause.
+    pub reason: Option<TokenFault>,
 }
 
 impl Refusal {
@@ -98,6 +140,20 @@ impl Refusal {
             code,
             text: text.into(),
             retry_after,
+            reason: None,
+        }
+    }
+
+    /// A token is refused. `text` names the claim concerned, and never its value.
+    #[must_use]
+    pub fn of_token(fault: TokenFault, text: impl Into<Cow<'static, str>>) -> Self {
+        let code = match fault {
+            TokenFault::Expired => Code::TokenExpired,
+            _ => Code::Unauthorized,
+        };
+        Self {
+            reason: Some(fault),
+            ..Self::new(code, text)
         }
     }
 

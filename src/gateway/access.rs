@@ -54,9 +54,11 @@ impl Access {
         let Some(identity) = self.identity(headers).await? else {
             return Ok(Caller::Service(RoomScope::Everywhere));
         };
-        match identity.role.as_deref() {
-            Some("service" | "admin") => Ok(Caller::Service(identity.scope)),
-            _ => Ok(Caller::User(identity)),
+        let is_service = |role: &String| role == "service" || role == "admin";
+        if identity.roles.iter().any(is_service) {
+            Ok(Caller::Service(identity.scope))
+        } else {
+            Ok(Caller::User(identity))
         }
     }
 
@@ -69,10 +71,9 @@ impl Access {
         let Some(identity) = self.identity(headers).await? else {
             return Ok(Caller::Service(RoomScope::Everywhere));
         };
-        let is_allowed = match (&self.broadcast_roles, &identity.role) {
-            (None, _) => true,
-            (Some(roles), Some(role)) => roles.contains(role),
-            (Some(_), None) => false,
+        let is_allowed = match &self.broadcast_roles {
+            None => true,
+            Some(allowed) => identity.roles.iter().any(|role| allowed.contains(role)),
         };
         if is_allowed {
             Ok(Caller::User(identity))

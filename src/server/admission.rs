@@ -2,7 +2,6 @@
 //! handshakes, and the drain. Requests and events are charged to the rates of their address here,
 //! too.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +10,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::ClientAddress;
+use super::slots::{CloseTransport, SlotKind, Slots};
 use crate::domain::{Code, Cost, Limiters, Rates, Refusal};
 use crate::telemetry::meter::Counter;
+
+pub use super::slots::ConnectionSlot;
 
 /// Addresses that have a limiter of their own at the same time. Further addresses share one.
 const ADDRESSES: usize = 1 << 16;
@@ -30,48 +32,6 @@ pub struct Caps {
     pub handshakes_per_sec: u32,
     /// The rates of one address. Its `connects` are handshakes.
     pub address: Rates,
-}
-
-/// The numbers of open connections.
-#[derive(Debug, Default)]
-struct Open {
-    total: usize,
-    unauthenticated: usize,
-    /// By IPv4 address or /64 of IPv6. Counted only where addresses have a cap.
-    by_ip: HashMap<IpAddr, usize>,
-}
-
-/// A connection's slot in all counts, from its handshake on. Dropping it frees the slot.
-#[derive(Debug)]
-pub struct ConnectionSlot {
-    open: Arc<Mutex<Open>>,
-    ip: Option<IpAddr>,
-    is_unauthenticated: AtomicBool,
-}
-
-impl ConnectionSlot {
-    /// The connection no longer counts as unauthenticated. Further calls have no effect.
-    pub fn mark_authenticated(&self) {
-        if self.is_unauthenticated.swap(false, Ordering::Relaxed) {
-            self.open.lock().unauthenticated -= 1;
-        }
-    }
-}
-
-impl Drop for ConnectionSlot {
-    fn drop(&mut self) {
-        self.mark_authenticated();
-        let mut open = self.open.lock();
-        open.total -= 1;
-        if let Some(ip) = self.ip
-            && let Some(count) = open.by_ip.get_mut(&ip)
-        {
-            *count -= 1;
-            if *count == 0 {
-                open.by_ip.remove(&ip);
-            }
-        }
-    }
 }
 
 /// The token bucket of the node's handshakes. It holds the handshakes of one second.
@@ -97,12 +57,13 @@ impl HandshakeTokens {
 /// Decides about handshakes.
 pub struct Admission {
     caps: Caps,
-    open: Arc<Mutex<Open>>,
+    slots: Arc<Mutex<Slots>>,
     handshake_tokens: Mutex<HandshakeTokens>,
     /// By IPv4 address or /64 of IPv6.
     addresses: Mutex<Limiters<IpAddr>>,
     draining: AtomicBool,
     refused: Counter,
+    evicted: Counter,
 }
 
 impl Admission {
@@ -116,11 +77,12 @@ impl Admission {
         let addresses = Limiters::new(caps.address, ADDRESSES);
         Self {
             caps,
-            open: Arc::default(),
+            slots: Arc::default(),
             handshake_tokens: Mutex::new(handshake_tokens),
             addresses: Mutex::new(addresses),
             draining: AtomicBool::new(false),
             refused: Counter::default(),
+            evicted: Counter::default(),
         }
     }
 
@@ -139,6 +101,12 @@ impl Admission {
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.get()
+    }
+
+    /// The number of connections that were closed because others needed their slots.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.evicted.get()
     }
 
     /// Charges `cost` to the rates of the address.
@@ -161,66 +129,98 @@ impl Admission {
     /// Admits a handshake of `client`, or refuses it with the time to wait before a retry. Checking
     /// and counting are one atomic step.
     ///
+    /// The connection counts as unauthenticated until it has a user. If the cap on these is reached,
+    /// the oldest one that is old enough is closed.
+    ///
     /// # Errors
     /// `draining` and `unavailable`: another node may have capacity. `too_many_connections` and
     /// `rate_limited`: the address has used up its share.
     pub fn admit(&self, client: Option<ClientAddress>) -> Result<ConnectionSlot, Refusal> {
-        self.try_admit(client).inspect_err(|_| self.refused.add(1))
+        self.admit_as(SlotKind::Unauthenticated, client)
     }
 
-    fn try_admit(&self, client: Option<ClientAddress>) -> Result<ConnectionSlot, Refusal> {
+    /// As [`Admission::admit`], for a handshake that is answered only when its user is known. It
+    /// never counts as unauthenticated.
+    ///
+    /// # Errors
+    /// As [`Admission::admit`].
+    pub fn admit_identified(
+        &self,
+        client: Option<ClientAddress>,
+    ) -> Result<ConnectionSlot, Refusal> {
+        self.admit_as(SlotKind::Identified, client)
+    }
+
+    fn admit_as(
+        &self,
+        kind: SlotKind,
+        client: Option<ClientAddress>,
+    ) -> Result<ConnectionSlot, Refusal> {
+        let admitted = self
+            .check_rates(client)
+            .and_then(|()| self.take_slot(kind, client));
+        let (slot, evicted) = admitted.inspect_err(|_| self.refused.add(1))?;
+        if let Some(close) = evicted {
+            self.evicted.add(1);
+            close();
+        }
+        Ok(slot)
+    }
+
+    fn check_rates(&self, client: Option<ClientAddress>) -> Result<(), Refusal> {
         if self.is_draining() {
             return Err(Refusal::new(Code::Draining, "this node is about to stop"));
         }
         // Before the node's rate: an address that floods the node must not use up the handshakes of
         // all others.
         self.spend(client, Cost::CONNECT)?;
-        if !self.take_handshake_token() {
-            return Err(refuse_for_now(
+        if self.take_handshake_token() {
+            Ok(())
+        } else {
+            Err(refuse_for_now(
                 Code::Unavailable,
                 "too many handshakes at this node",
-            ));
+            ))
         }
+    }
+
+    /// Takes a slot. Also returns how to close the connection that has lost its slot for it.
+    fn take_slot(
+        &self,
+        kind: SlotKind,
+        client: Option<ClientAddress>,
+    ) -> Result<(ConnectionSlot, Option<CloseTransport>), Refusal> {
         let ip = match client {
             Some(client) if self.caps.per_ip > 0 => Some(client.network()),
             _ => None,
         };
-        let mut open = self.open.lock();
-        self.check_caps(&open, ip)?;
-        open.total += 1;
-        open.unauthenticated += 1;
-        if let Some(ip) = ip {
-            *open.by_ip.entry(ip).or_default() += 1;
-        }
-        Ok(ConnectionSlot {
-            open: self.open.clone(),
-            ip,
-            is_unauthenticated: AtomicBool::new(true),
-        })
-    }
-
-    fn check_caps(&self, open: &Open, ip: Option<IpAddr>) -> Result<(), Refusal> {
+        let mut slots = self.slots.lock();
         let is_reached = |cap: usize, count: usize| cap > 0 && count >= cap;
-        if is_reached(self.caps.connections, open.total) {
+        if is_reached(self.caps.connections, slots.total()) {
             return Err(refuse_for_now(
                 Code::Unavailable,
                 "this node has reached its limit of connections",
             ));
         }
-        if is_reached(self.caps.unauthenticated, open.unauthenticated) {
-            return Err(refuse_for_now(
-                Code::Unavailable,
-                "this node has reached its limit of unauthenticated connections",
-            ));
-        }
-        let of_address = ip.and_then(|ip| open.by_ip.get(&ip)).copied();
-        if is_reached(self.caps.per_ip, of_address.unwrap_or_default()) {
+        let of_address = ip.map_or(0, |ip| slots.of_address(ip));
+        if is_reached(self.caps.per_ip, of_address) {
             return Err(refuse_for_now(
                 Code::TooManyConnections,
                 "this address has reached its limit of connections",
             ));
         }
-        Ok(())
+        let mut evicted = None;
+        if kind == SlotKind::Unauthenticated
+            && is_reached(self.caps.unauthenticated, slots.unauthenticated())
+        {
+            let oldest = slots.evict_oldest().ok_or_else(|| {
+                let text = "this node has reached its limit of unauthenticated connections";
+                refuse_for_now(Code::Unavailable, text)
+            })?;
+            evicted = Some(oldest);
+        }
+        let slot = ConnectionSlot::take(&self.slots, &mut slots, kind, ip);
+        Ok((slot, evicted))
     }
 
     fn take_handshake_token(&self) -> bool {
@@ -325,22 +325,79 @@ mod tests {
         assert!(admission.admit(from(2)).is_ok());
     }
 
-    #[test]
-    fn unauthenticated_connections_have_their_own_cap() {
-        let admission = Admission::new(Caps {
-            unauthenticated: 2,
+    /// An admission with this cap on unauthenticated connections.
+    fn with_cap_on_unauthenticated(unauthenticated: usize) -> Admission {
+        Admission::new(Caps {
+            unauthenticated,
             ..Caps::default()
-        });
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unauthenticated_connections_have_their_own_cap() {
+        let admission = with_cap_on_unauthenticated(2);
         let (one, two) = (
             admission.admit(None).unwrap(),
             admission.admit(None).unwrap(),
         );
         assert_eq!(admission.admit(None).unwrap_err().code, Code::Unavailable);
-        one.mark_authenticated();
-        one.mark_authenticated();
+        let identified = admission.admit_identified(None).unwrap();
+        one.add_authenticated();
+        one.add_authenticated();
         let three = admission.admit(None).unwrap();
         assert!(admission.admit(None).is_err());
-        drop((one, two, three));
-        assert_eq!(admission.open.lock().unauthenticated, 0);
+        drop((one, two, three, identified));
+        let slots = admission.slots.lock();
+        assert_eq!((slots.total(), slots.unauthenticated()), (0, 0));
+    }
+
+    /// Makes the slot evictable, and returns the number of times that it was evicted.
+    fn evictions(slot: &ConnectionSlot) -> Arc<Counter> {
+        let evictions = Arc::new(Counter::default());
+        let count = evictions.clone();
+        slot.make_evictable(Arc::new(move || count.add(1)));
+        evictions
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_cap_the_oldest_unauthenticated_connection_makes_way_after_ten_seconds() {
+        let admission = with_cap_on_unauthenticated(3);
+        let slots: Vec<_> = (0..3).map(|_| admission.admit(None).unwrap()).collect();
+        let evictions: Vec<_> = slots.iter().map(evictions).collect();
+        let counts = || evictions.iter().map(|each| each.get()).collect::<Vec<_>>();
+        tokio::time::advance(Duration::from_millis(9_999)).await;
+        assert_eq!(admission.admit(None).unwrap_err().code, Code::Unavailable);
+        slots[0].add_authenticated();
+        let young = admission.admit(None).unwrap();
+        assert_eq!(counts(), [0, 0, 0]);
+
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let next = admission.admit(None).unwrap();
+        assert_eq!(counts(), [0, 1, 0], "the first one has authenticated");
+        let last = admission.admit(None).unwrap();
+        assert_eq!(counts(), [0, 1, 1]);
+        assert!(admission.admit(None).is_err(), "all others are young");
+        assert_eq!((admission.evicted(), admission.refused()), (2, 2));
+        drop((slots, young, next, last));
+        let slots = admission.slots.lock();
+        assert_eq!((slots.total(), slots.unauthenticated()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transport_that_its_user_has_left_counts_as_unauthenticated_again() {
+        let admission = with_cap_on_unauthenticated(1);
+        let slot = admission.admit(None).unwrap();
+        let evictions = evictions(&slot);
+        // A new connection on the transport may authenticate before the end of the old one is
+        // processed.
+        slot.add_authenticated();
+        slot.add_authenticated();
+        slot.remove_authenticated();
+        drop(admission.admit(None).unwrap());
+        slot.remove_authenticated();
+        assert!(admission.admit(None).is_err());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(admission.admit(None).is_ok());
+        assert_eq!(evictions.get(), 1);
     }
 }

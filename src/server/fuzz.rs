@@ -1,4 +1,4 @@
-//! Fuzzes `X-Forwarded-For`: a client cannot pass for another address.
+//! Fuzzes `X-Forwarded-*`: a client cannot pass for another address, or choose the node's host.
 
 use std::net::IpAddr;
 
@@ -14,6 +14,7 @@ fn fuzz_forwarded() {
         b"[2001:db8::1]:4711,\t10.0.0.2:80",
         b"::ffff:203.0.113.9,unknown, _hidden,10.0.0.2",
         b"10.1.1.1,10.1.1.1,10.1.1.1",
+        b"Chat.example:443, cdn.example",
     ];
     let words = &[
         ",",
@@ -41,7 +42,21 @@ fn fuzz_forwarded() {
     .run(|bytes| {
         let forwarded = HeaderValue::from_bytes(bytes).ok()?;
         let mut headers = HeaderMap::new();
+        headers.append("host", forwarded.clone());
+        headers.append("x-forwarded-host", forwarded.clone());
+        headers.append("x-forwarded-port", forwarded.clone());
         headers.append("x-forwarded-for", forwarded);
+        let host = proxies.requested_hosts(None, &headers);
+        assert_eq!(
+            proxies.requested_hosts(Some(untrusted), &headers),
+            host,
+            "an untrusted peer was believed"
+        );
+        assert!(
+            host.iter()
+                .all(|host| !host.host.is_empty() && host.port != Some(0))
+        );
+        assert!(proxies.requested_hosts(Some(proxy), &headers).len() <= 2);
         assert_eq!(
             proxies.client(untrusted, &headers),
             ClientAddress(untrusted),

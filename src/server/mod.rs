@@ -10,6 +10,7 @@ mod head_timer;
 mod host;
 mod listener;
 mod metrics;
+mod slots;
 mod slow_peers;
 pub mod tls;
 

@@ -3,13 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use hubbub::backplane::redis::connect;
+use hubbub::backplane::redis::{StartError, connect};
 use hubbub::backplane::{Backplane, BackplaneError, BusEvent, BusTopic, Window};
 use hubbub::domain::{ChangeKind, Continuity};
 
 use crate::fixture::{
-    Recorder, append_message, conn, connect_and_join, eventually, limits, message, name, room,
-    settings, user,
+    Recorder, append_message, conn, connect_and_join, eventually, grant, least_rights, limits,
+    message, name, room, settings, user,
 };
 use crate::presence::{room_changes, wait_until_left, wait_until_offline};
 use hubbub_test_support::server::{RedisServer, free_port};
@@ -533,5 +533,72 @@ async fn a_node_follows_sentinel_to_the_new_primary() {
             .is_occupant(&room("lobby"), &user("ann"))
             .await
             .unwrap()
+    );
+}
+
+/// The documented rights of a single server, and these.
+fn least_rights_with(words: &str) -> Vec<String> {
+    let mut rights = least_rights();
+    rights.extend(words.split(' ').map(str::to_owned));
+    rights
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_needs_the_documented_rights_on_every_server() {
+    let cluster = Cluster::start(0).await;
+    let mut rights =
+        least_rights_with("+cluster|slots +cluster|info +spublish +ssubscribe +sunsubscribe");
+    rights.retain(|word| !["+publish", "+subscribe", "+unsubscribe"].contains(&word.as_str()));
+    for server in &cluster.servers {
+        grant(server, &rights);
+    }
+    let url = cluster
+        .url()
+        .replace("redis-cluster://", "redis-cluster://hubbub:PASSWORD@");
+    let node = connect(settings(&url), limits()).await.unwrap();
+    assert!(node.lifecycle.is_up());
+    let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
+    append_message(&node, "lobby", "hi").await;
+    recorder.wait_for(1).await;
+    for right in ["xadd", "ssubscribe", "spublish"] {
+        for server in &cluster.servers {
+            grant(server, &[format!("-{right}")]);
+            let refused = connect(settings(&url), limits()).await.err();
+            let named = format!("+{right}:");
+            assert!(
+                matches!(&refused, Some(StartError::Rights(text)) if text.contains(&named)),
+                "without {right} on one server: {refused:?}"
+            );
+            grant(server, &[format!("+{right}")]);
+        }
+    }
+    let with_database = url.replacen('?', "/1?", 1);
+    let refused = connect(settings(&with_database), limits()).await.err();
+    assert!(
+        matches!(refused, Some(StartError::BadUrl(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_behind_a_sentinel_needs_the_documented_rights() {
+    let primary = RedisServer::start();
+    let sentinel = RedisServer::start_sentinel(free_port(), primary.port);
+    grant(&primary, &least_rights_with("+role +select"));
+    let url = format!(
+        "redis-sentinel://hubbub:PASSWORD@127.0.0.1:{}/1?sentinelServiceName=hub",
+        sentinel.port
+    );
+    let node = connect(settings(&url), limits()).await.unwrap();
+    eventually(FAILOVER, "the node is up", async || {
+        node.lifecycle.is_up().then_some(())
+    })
+    .await;
+    append_message(&node, "lobby", "hi").await;
+    grant(&primary, &["-role".to_owned()]);
+    let refused = connect(settings(&url), limits()).await.err();
+    assert!(
+        matches!(&refused, Some(StartError::Rights(text)) if text.contains("role")),
+        "{refused:?}"
     );
 }

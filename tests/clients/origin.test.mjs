@@ -123,9 +123,11 @@ scenario('in open mode every origin is allowed: with credentials on Socket.IO, w
 });
 
 const BUNDLES = {
-    2.5: 'socket.io-client-v2/dist/socket.io.js',
-    3.1: 'socket.io-client-v3/dist/socket.io.js',
-    4.8: 'socket.io-client-v4/dist/socket.io.js',
+    '1.7': 'socket.io-client-v1/dist/socket.io.js',
+    '2.5': 'socket.io-client-v2/dist/socket.io.js',
+    '3.1': 'socket.io-client-v3/dist/socket.io.js',
+    '4.0': 'socket.io-client-v40/dist/socket.io.js',
+    '4.8': 'socket.io-client-v4/dist/socket.io.js',
 };
 const TRACING = {
     traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::plain::Plain;
 use crate::program::{Program, lines};
@@ -35,20 +37,43 @@ fn token(user: &str, secret: &str) -> String {
     hubbub::auth::mint(secret, user, None, None, Duration::from_secs(600)).unwrap()
 }
 
-/// Connects by Socket.IO over a WebSocket, with that token and request id; sends the packets, and
-/// reads one packet after the open packet and each of them. Then it closes the WebSocket.
-async fn socketio(address: SocketAddr, token: &str, request_id: &str, packets: &[&str]) {
+/// Connects by Socket.IO over a WebSocket, with that token and request id. Sends the packets
+/// after the answer to its CONNECT. Closes the WebSocket when a packet with that beginning has arrived.
+async fn socketio(
+    address: SocketAddr,
+    token: &str,
+    request_id: &str,
+    packets: &[&str],
+    last_answer: &str,
+) {
     let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket&token={token}");
     let mut request = url.into_client_request().unwrap();
     let headers = request.headers_mut();
     headers.insert("x-request-id", request_id.parse().unwrap());
     let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+    socket.send(Message::text("40")).await.unwrap();
+    let mut answer = String::new();
+    // The open packet comes first.
+    while !answer.starts_with('4') {
+        answer = socket.next().await.unwrap().unwrap().to_string();
+    }
     for packet in packets {
-        socket.next().await.unwrap().unwrap();
         socket.send(Message::text(*packet)).await.unwrap();
     }
-    socket.next().await.unwrap().unwrap();
+    while !answer.starts_with(last_answer) {
+        answer = socket.next().await.unwrap().unwrap().to_string();
+    }
     socket.close(None).await.unwrap();
+}
+
+/// A Socket.IO client over a WebSocket that reads nothing after the answer to its CONNECT.
+async fn connected(address: SocketAddr, query: &str) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
+    let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket{query}");
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    socket.next().await.unwrap().unwrap();
+    socket.send(Message::text("40")).await.unwrap();
+    socket.next().await.unwrap().unwrap();
+    socket
 }
 
 /// The one line that has that value at that field.
@@ -69,7 +94,7 @@ async fn the_life_of_each_connection_is_logged_at_info() {
     let join = r#"421["join",{"room_id":"room"}]"#;
     let unknown = r#"422["nonsense",{}]"#;
     let ann = token("ann", SECRET);
-    socketio(address, &ann, "edge-1", &["40", join, unknown]).await;
+    socketio(address, &ann, "edge-1", &[join, unknown], "432").await;
     let bob = token("bob", SECRET);
     let query = format!("chat=1&token={bob}");
     let plain = Plain::with(address, &query, &[("x-request-id", "edge-2")])
@@ -78,7 +103,7 @@ async fn the_life_of_each_connection_is_logged_at_info() {
     plain.ask("join", json!({"room_id": "room"})).await;
     plain.say(Message::Close(None));
     let forged = token("eve", "another secret of at least thirty-two bytes");
-    socketio(address, &forged, "edge-3", &["40"]).await;
+    socketio(address, &forged, "edge-3", &[], "44").await;
     let refused = Plain::with(
         address,
         &format!("token={forged}"),
@@ -150,11 +175,7 @@ async fn the_server_s_own_reasons_for_an_end_are_named() {
         ("DRAIN_SECS", "1"),
     ];
     let (node, address) = start(&settings).await;
-    // Connects without a token and stays silent.
-    let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
-    let (mut silent, _) = tokio_tungstenite::connect_async(url).await.unwrap();
-    silent.next().await.unwrap().unwrap();
-    silent.send(Message::text("40")).await.unwrap();
+    let _silent = connected(address, "").await;
     let ann = Plain::with(address, &format!("token={}", token("ann", SECRET)), &[])
         .await
         .unwrap();
@@ -173,9 +194,47 @@ async fn the_server_s_own_reasons_for_an_end_are_named() {
     let _cid = Plain::with(address, &format!("token={}", token("cid", SECRET)), &[])
         .await
         .unwrap();
+    let _dan = connected(address, &format!("&token={}", token("dan", SECRET))).await;
     node.terminate();
+    let closed = node.await_lines("connection closed", 4).await;
+    for user in ["cid", "dan"] {
+        assert_eq!(with(&closed, "user", user)["reason"], "draining", "{user}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_client_that_breaks_the_rules_has_a_reason_of_its_own() {
+    let settings = [
+        ("AUTH_MODE", "open"),
+        ("PING_INTERVAL_MS", "500"),
+        ("PING_TIMEOUT_MS", "500"),
+        ("RATE_EVENTS_PER_SEC", "1"),
+        ("RATE_EVENTS_BURST", "2"),
+        ("MAX_RATE_REFUSALS", "2"),
+    ];
+    let (node, address) = start(&settings).await;
+    // Answers no ping.
+    let silent = connected(address, "").await;
+    // A packet of an unknown type.
+    let mut wrong = connected(address, "").await;
+    wrong.send(Message::text("9")).await.unwrap();
+    let mut fast = connected(address, "").await;
+    for _ in 0..10 {
+        let authenticate = r#"42["authenticate",{"user_id":"eve"}]"#;
+        fast.feed(Message::text(authenticate)).await.unwrap();
+    }
+    fast.flush().await.unwrap();
     let closed = node.await_lines("connection closed", 3).await;
-    assert_eq!(with(&closed, "user", "cid")["reason"], "draining");
+    let mut reasons: Vec<_> = closed
+        .iter()
+        .map(|line| line["reason"].as_str().unwrap())
+        .collect();
+    reasons.sort_unstable();
+    assert_eq!(
+        reasons,
+        ["heartbeat_timeout", "protocol_error", "rate_limited"]
+    );
+    drop((silent, wrong, fast));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::raw::{Polling, Raw, Witness, frame, metric, node};
+use crate::raw::{DEADLINE, Polling, Raw, Witness, frame, metric, node};
 
 #[tokio::test]
 async fn packets_that_violate_the_protocol_close_the_connection() {
@@ -319,6 +319,51 @@ async fn a_transport_that_never_authenticates_is_closed() {
     futures_util::future::join_all(all.map(|(attacker, case)| is_closed_soon(attacker, case)))
         .await;
     assert_eq!(metric(address, "hubbub_connections").await, 0);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn transports_without_an_identity_make_way_for_new_ones_after_ten_seconds() {
+    let node = node(&[("MAX_UNAUTHENTICATED", "4"), ("AUTH_TIMEOUT_SECS", "600")]).await;
+    let address = node.address(0);
+    let mut user = Raw::authenticated(address).await;
+    let began = Instant::now();
+    let silent = Raw::websocket(address, 4).await;
+    let silent_v3 = Raw::websocket(address, 3).await;
+    let mut connected = Raw::websocket(address, 4).await;
+    connected.send_text("40").await;
+    let mut left = Raw::authenticated(address).await;
+    left.send_text("41").await;
+    // A plain WebSocket has its identity from the handshake on.
+    let _plain = Raw::plain(address).await;
+    let mut admitted = Vec::new();
+    while admitted.len() < 4 {
+        let (raw, response) = Raw::upgrade(address, "EIO=4&transport=websocket", "").await;
+        match response.status {
+            101 => {
+                assert!(began.elapsed() >= Duration::from_secs(10));
+                admitted.push(raw);
+            }
+            status => assert_eq!(status, 503, "{}", response.head),
+        }
+        assert!(began.elapsed() < DEADLINE, "{} are in", admitted.len());
+    }
+    for (attacker, case) in [
+        (silent, "no CONNECT"),
+        (silent_v3, "no identity, version 3"),
+        (connected, "no identity"),
+        (left, "CONNECT, then DISCONNECT"),
+    ] {
+        is_closed_soon(attacker, case).await;
+    }
+    user.send_text("429[\"history\",5]").await;
+    loop {
+        let text = user.next_text().await;
+        if text.starts_with("439[") {
+            break;
+        }
+        assert_eq!(text, "2", "a heartbeat at most");
+    }
     node.stop().await;
 }
 

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use engineioxide_core::{ProtocolVersion, Sid, TransportType};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 pub(crate) use crate::counters::AtomicCounters;
 pub use crate::counters::Counters;
+use crate::frame::Frame;
 use crate::handle::SessionHandle;
 use crate::pause::PauseMonitor;
 use crate::scheduler::WriteScheduler;
@@ -236,12 +238,34 @@ fn count_index(transport: TransportType, protocol: ProtocolVersion) -> usize {
     transport * 2 + protocol
 }
 
+/// The application's data of one session, which may also handle some of the session's messages. By
+/// default it handles none. No method may block.
+pub trait SessionData: Any + Send + Sync {
+    /// The session has begun. Called before the layer above learns of the session.
+    fn opened(&self, session: &SessionHandle) {
+        let _ = session;
+    }
+
+    /// A binary message has arrived. Returns it for the layer above, or `None` if it was handled.
+    fn incoming_binary(&self, session: &SessionHandle, data: Bytes) -> Option<Bytes> {
+        let _ = session;
+        Some(data)
+    }
+
+    /// The layer above sends a text message. Returns the frame to send, or `None` to send nothing.
+    /// Frames that the application sends by [`SessionHandle::send`] do not pass here.
+    fn outgoing_text(&self, session: &SessionHandle, text: &str) -> Option<Frame> {
+        let _ = session;
+        Some(Frame::text(text))
+    }
+}
+
 /// The one request extension that is kept with a session. `Socket::req_parts` holds it, next to the
 /// [`SessionHandle`]. Everything else of the request is dropped, because header values and the URI
 /// are slices of the connection's read buffer and would keep it allocated for the session's
 /// lifetime.
 #[derive(Clone)]
-pub struct Retained(pub Arc<dyn Any + Send + Sync>);
+pub struct Retained(pub Arc<dyn SessionData>);
 
 impl fmt::Debug for Retained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -66,6 +66,11 @@ impl SessionHandle {
         self.0.send(frame.clone())
     }
 
+    /// Appends a binary message to the outbox, as [`send`](Self::send) does for a frame.
+    pub fn send_binary(&self, data: &[u8]) -> SendOutcome {
+        self.0.send(Frame::binary(data, self.0.protocol))
+    }
+
     /// As [`send`](Self::send), but only if fewer than `unwritten` bytes are unwritten and the
     /// frame fits. Otherwise the frame is not sent and the session stays open.
     pub fn send_below(&self, unwritten: usize, frame: &Frame) -> SendOutcome {

@@ -39,7 +39,7 @@ mod session;
 mod timer;
 mod websocket;
 
-pub use control::{Control, Limits, Retained};
+pub use control::{Control, Limits, Retained, SessionData};
 pub use engineioxide_core::{Packet, ProtocolVersion, Sid, Str, TransportType};
 pub use frame::Frame;
 pub use handle::{Intercept, SendOutcome, SessionHandle};

@@ -9,7 +9,7 @@ use engineioxide_core::{ProtocolVersion, Sid, Str, TransportType};
 use http::request::Parts;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::control::Retained;
+use crate::control::{Retained, SessionData};
 use crate::frame::Frame;
 use crate::handle::{SendOutcome, SessionHandle};
 use crate::handler::EngineIoHandler;
@@ -66,6 +66,12 @@ impl<D: Default> Socket<D> {
 }
 
 impl<D> Socket<D> {
+    /// The application's data of this session.
+    fn retained(&self) -> Option<&dyn SessionData> {
+        let retained = self.req_parts.extensions.get::<Retained>()?;
+        Some(&*retained.0)
+    }
+
     /// A permit to send. It reserves no capacity: the outbox is bounded by bytes and frames, and a
     /// session that exceeds a bound is closed.
     ///
@@ -75,6 +81,7 @@ impl<D> Socket<D> {
         if self.session.is_open() {
             Ok(Permit {
                 session: &self.session,
+                retained: self.retained(),
             })
         } else {
             Err(TrySendError::Closed(()))
@@ -88,7 +95,10 @@ impl<D> Socket<D> {
     /// which closes the session. Never `Full`.
     pub fn emit(&self, msg: impl Into<Str>) -> Result<(), TrySendError<Str>> {
         let msg = msg.into();
-        send_result(self.session.send(Frame::text(&msg)), msg)
+        match text_frame(&self.session, self.retained(), &msg) {
+            Some(frame) => send_result(self.session.send(frame), msg),
+            None => Ok(()),
+        }
     }
 
     /// Sends a binary message.
@@ -169,6 +179,7 @@ impl<D> fmt::Debug for Socket<D> {
 /// message is lost with the session.
 pub struct Permit<'a> {
     session: &'a Arc<Session>,
+    retained: Option<&'a dyn SessionData>,
 }
 
 impl fmt::Debug for Permit<'_> {
@@ -180,7 +191,9 @@ impl fmt::Debug for Permit<'_> {
 impl Permit<'_> {
     /// Sends a text message.
     pub fn emit(self, msg: Str) {
-        self.session.send(Frame::text(&msg));
+        if let Some(frame) = text_frame(self.session, self.retained, &msg) {
+            self.session.send(frame);
+        }
     }
 
     /// Sends a binary message.
@@ -193,6 +206,19 @@ impl Permit<'_> {
     pub fn emit_many(self, msg: Str, data: VecDeque<Bytes>) {
         let frames = text_and_binary_frames(&msg, &data, self.session.protocol);
         self.session.send_all(frames);
+    }
+}
+
+/// The frame for a text message of the layer above, or `None` if the application's data of the
+/// session suppresses it.
+fn text_frame(
+    session: &Arc<Session>,
+    retained: Option<&dyn SessionData>,
+    text: &str,
+) -> Option<Frame> {
+    match retained {
+        Some(data) => data.outgoing_text(&SessionHandle::new(session.clone()), text),
+        None => Some(Frame::text(text)),
     }
 }
 
@@ -225,6 +251,9 @@ impl<H: EngineIoHandler> BoundHandler<H> {
     /// Calls the handler's `on_connect`, then attaches the handler to the session.
     pub(crate) fn connect(handler: &Arc<H>, session: &Arc<Session>, retained: Option<Retained>) {
         let socket = Socket::new(session.clone(), retained);
+        if let Some(data) = socket.retained() {
+            data.opened(&SessionHandle::new(session.clone()));
+        }
         handler.clone().on_connect(socket.clone());
         session.attach_handler(Arc::new(Self {
             handler: handler.clone(),
@@ -239,7 +268,16 @@ impl<H: EngineIoHandler> SessionHandler for BoundHandler<H> {
     }
 
     fn on_binary(&self, data: Bytes) {
-        self.handler.on_binary(data, self.socket.clone());
+        let unhandled = match self.socket.retained() {
+            Some(retained) => {
+                let handle = SessionHandle::new(self.socket.session.clone());
+                retained.incoming_binary(&handle, data)
+            }
+            None => Some(data),
+        };
+        if let Some(data) = unhandled {
+            self.handler.on_binary(data, self.socket.clone());
+        }
     }
 
     fn on_disconnect(&self, reason: DisconnectReason) {

@@ -63,6 +63,7 @@ async fn a_peer_that_stops_reading_is_closed_after_the_write_timeout() {
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert!(handle.is_closed());
     assert_eq!(server.control.counters().slow_consumers, 1);
+    assert!(handle.is_slow_consumer());
     assert_eq!(server.control.len(), 0);
 }
 
@@ -81,6 +82,7 @@ async fn an_overflow_closes_the_session_at_once() {
         (handle.id(), DisconnectReason::TransportError)
     );
     assert_eq!(server.control.counters().slow_consumers, 1);
+    assert!(handle.is_slow_consumer());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Tests of tokens: every way to forge one, and the tokens of supported issuers.
 
 use super::*;
+use crate::domain::Code;
 use jsonwebtoken::jwk::Jwk;
 use serde_json::json;
 
@@ -100,7 +101,7 @@ async fn claims_with_the_user_are_read_in_their_order() {
         (identity.user.as_str(), identity.username.as_str()),
         ("s", "p")
     );
-    assert_eq!(identity.role.as_deref(), Some("admin"));
+    assert_eq!(identity.roles, ["admin"]);
     assert_eq!(identity.scope, RoomScope::Everywhere);
     let identity = verify(&json!({"exp": FAR, "sub": "s", "rooms": ["lobby", "team-*"]}))
         .await
@@ -124,7 +125,7 @@ async fn an_invalid_token_is_refused_with_its_code() {
         (json!({"exp": -1, "sub": "s"}), Code::Unauthorized),
         (json!({"exp": FAR}), Code::Unauthorized),
         (json!({"exp": FAR, "sub": ""}), Code::Unauthorized),
-        (json!({"exp": FAR, "sub": 5}), Code::Unauthorized),
+        (json!({"exp": FAR, "sub": 5.5}), Code::Unauthorized),
         (
             json!({"exp": FAR, "user": {"name": "no id"}}),
             Code::Unauthorized,
@@ -155,6 +156,132 @@ async fn an_invalid_token_is_refused_with_its_code() {
             expected,
             "{claims}"
         );
+    }
+}
+
+#[tokio::test]
+async fn an_odd_claim_counts_as_absent_and_an_integer_is_its_decimal_text() {
+    for (claims, user, name, roles) in [
+        (
+            r#""sub":18446744073709551615"#,
+            "18446744073709551615",
+            None,
+            &[][..],
+        ),
+        (r#""user_id":-7,"sub":"s""#, "-7", None, &[]),
+        (r#""user_id":{"$oid":"x"},"sub":"s""#, "s", None, &[]),
+        (r#""user_id":"u","sub":[{"a":1}]"#, "u", None, &[]),
+        (r#""user_id":"","sub":"s""#, "s", None, &[]),
+        (r#""user_id":null,"sub":1.5,"id":3"#, "3", None, &[]),
+        (r#""userId":"c","id":"i""#, "i", None, &[]),
+        (
+            r#""userId":"c","user":{"id":9,"name":"N"}"#,
+            "9",
+            Some("N"),
+            &[],
+        ),
+        (
+            r#""sub":"s","username":5,"name":["a"],"preferred_username":"p""#,
+            "s",
+            Some("p"),
+            &[],
+        ),
+        (
+            r#""sub":"s","username":"\ud83d","name":"N""#,
+            "s",
+            Some("N"),
+            &[],
+        ),
+        (
+            r#""sub":"s","user":7,"role":["a",5,"b"]"#,
+            "s",
+            None,
+            &["a", "b"],
+        ),
+        (r#""sub":"s","role":{"admin":true}"#, "s", None, &[]),
+    ] {
+        let body = URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{FAR},{claims}}}"#));
+        let head = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
+        let signed = format!("{head}.{body}");
+        let algorithm = jsonwebtoken::Algorithm::HS256;
+        let signature = crypto::sign(signed.as_bytes(), &secret_key(SECRET), algorithm).unwrap();
+        let verifier = Verifier::hs256(SECRET, 0).unwrap();
+        let verified = verifier.verify(&format!("{signed}.{signature}")).await;
+        let identity = verified.unwrap_or_else(|refusal| panic!("{claims}: {refusal}"));
+        assert_eq!(
+            (identity.user.as_str(), identity.username.as_str()),
+            (user, name.unwrap_or(user)),
+            "{claims}"
+        );
+        assert_eq!(identity.roles, roles, "{claims}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_fault_and_the_claim_but_no_value() {
+    use TokenFault::{Algorithm, Audience, Expired, Issuer, Malformed, MissingExp};
+    use TokenFault::{NoUser, NotYetValid, Signature};
+    let rules = TokenRules {
+        audience: vec!["chat".into()],
+        issuer: vec!["app".into()],
+        ..TokenRules::default()
+    };
+    let verifier = Verifier::new(KeySource::Secrets(vec![SECRET.into()]), rules).unwrap();
+    let hs256 = Header::default();
+    let hs512 = Header::new(jsonwebtoken::Algorithm::HS512);
+    let other = "another secret of at least thirty-two bytes";
+    for (change, head, secret, fault, claim) in [
+        (json!({"exp": null}), &hs256, SECRET, MissingExp, "exp"),
+        (json!({"exp": "canary"}), &hs256, SECRET, MissingExp, "exp"),
+        (json!({"exp": -1}), &hs256, SECRET, MissingExp, "exp"),
+        (json!({"exp": 1000}), &hs256, SECRET, Expired, "exp"),
+        (json!({"exp": 1000}), &hs256, other, Signature, "signature"),
+        (json!({}), &hs512, SECRET, Algorithm, "alg"),
+        (json!({"sub": null}), &hs256, SECRET, NoUser, "sub"),
+        (json!({"sub": ["canary"]}), &hs256, SECRET, NoUser, "sub"),
+        (
+            json!({"sub": "canary".repeat(22)}),
+            &hs256,
+            SECRET,
+            NoUser,
+            "sub",
+        ),
+        (json!({"sub": "canary\u{7}"}), &hs256, SECRET, NoUser, "sub"),
+        (json!({"aud": "canary"}), &hs256, SECRET, Audience, "aud"),
+        (json!({"aud": null}), &hs256, SECRET, Audience, "aud"),
+        (json!({"iss": "canary"}), &hs256, SECRET, Issuer, "iss"),
+        (
+            json!({"iss": null, "aud": null}),
+            &hs256,
+            SECRET,
+            Issuer,
+            "iss",
+        ),
+        (json!({"nbf": FAR}), &hs256, SECRET, NotYetValid, "nbf"),
+        (json!({"nbf": "canary"}), &hs256, SECRET, Malformed, "nbf"),
+        (
+            json!({"rooms": "canary"}),
+            &hs256,
+            SECRET,
+            Malformed,
+            "rooms",
+        ),
+    ] {
+        let mut claims = json!({"exp": FAR, "sub": "s", "aud": "chat", "iss": "app"});
+        for (name, value) in change.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        let token = sign(head, &claims, &secret_key(secret));
+        let refusal = verifier.verify(&token).await.unwrap_err();
+        assert_eq!(refusal.reason, Some(fault), "{claims}");
+        let is_expiry = refusal.code == Code::TokenExpired;
+        assert_eq!(is_expiry, fault == Expired, "{claims}");
+        assert!(refusal.text.contains(claim), "{claims}: {refusal}");
+        assert!(!refusal.text.contains("canary"), "{claims}: {refusal}");
+    }
+    for token in ["", "a.b", "a.b.c", "e30", "W10.e30.", &"x".repeat(9000)] {
+        let refusal = verifier.verify(token).await.unwrap_err();
+        assert_eq!(refusal.reason, Some(Malformed), "{token}");
     }
 }
 

@@ -49,10 +49,14 @@ pub(super) async fn check_all(
     }
     check_layout(client, keys).await?;
     let mut missing = MissingRights::default();
-    for partition in one_partition_of_each_server(client) {
+    let partitions = one_partition_of_each_server(client);
+    for &partition in &partitions {
         try_scripts(client, keys, partition, is_cluster, &mut missing).await;
     }
-    try_channels(client, keys, is_cluster, &mut missing).await;
+    // Last, because a connection takes hardly any other command while it subscribes.
+    for partition in partitions {
+        try_channels(client, keys, partition, is_cluster, &mut missing).await;
+    }
     if missing.is_empty() {
         Ok(())
     } else {
@@ -105,10 +109,15 @@ async fn try_scripts(
     }
 }
 
-/// Tries to publish and to subscribe. Must come last: the connection takes no other commands while
-/// it subscribes.
-async fn try_channels(client: &Client, keys: &Keys, is_cluster: bool, missing: &mut MissingRights) {
-    let channel = Value::from(keys.rights_channel());
+/// Tries to publish and to subscribe.
+async fn try_channels(
+    client: &Client,
+    keys: &Keys,
+    partition: Partition,
+    is_cluster: bool,
+    missing: &mut MissingRights,
+) {
+    let channel = Value::from(keys.rights_channel(partition));
     let (subscribe, unsubscribe) = if is_cluster {
         ("SSUBSCRIBE", "SUNSUBSCRIBE")
     } else {
@@ -117,7 +126,7 @@ async fn try_channels(client: &Client, keys: &Keys, is_cluster: bool, missing: &
     let publish = publish_command(is_cluster);
     let publish_args = vec![channel.clone(), "".into()];
     for (command, args) in [("PING", vec![]), (publish, publish_args)] {
-        if let Err(error) = run(client, command, Partition::LEASES, args).await {
+        if let Err(error) = run(client, command, partition, args).await {
             missing.add(command, error.details());
         }
     }
@@ -131,7 +140,7 @@ async fn try_channels(client: &Client, keys: &Keys, is_cluster: bool, missing: &
     ];
     let mut replies = FuturesUnordered::new();
     for (command, argument) in commands {
-        let mut reply = Box::pin(run(client, command, Partition::LEASES, vec![argument]));
+        let mut reply = Box::pin(run(client, command, partition, vec![argument]));
         // The first poll sends the command.
         match futures_util::poll!(&mut reply) {
             Poll::Ready(reply) => replies.push(futures_util::future::Either::Left(

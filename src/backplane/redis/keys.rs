@@ -119,8 +119,6 @@ pub(super) struct Keys {
     channels: Vec<Str>,
     /// The channel of all nodes.
     nodes: Str,
-    /// A channel that is used only to try the right to subscribe.
-    rights: Str,
 }
 
 impl Keys {
@@ -134,7 +132,6 @@ impl Keys {
         let leases = &tags[Partition::LEASES.index()];
         Self {
             nodes: format!("{leases}nodes{database}").into(),
-            rights: format!("{leases}rights{database}").into(),
             channels: tags
                 .iter()
                 .map(|tag| format!("{tag}r{database}:").into())
@@ -193,9 +190,9 @@ impl Keys {
         }
     }
 
-    /// A channel of the partition of leases that is used only to try the right to subscribe.
-    pub(super) fn rights_channel(&self) -> String {
-        self.rights.to_string()
+    /// A channel of the partition that is used only to try the right to subscribe.
+    pub(super) fn rights_channel(&self, partition: Partition) -> String {
+        format!("{}=rights", self.channels(partition))
     }
 }
 

@@ -172,8 +172,7 @@ impl Node {
         if self.is_up() {
             // After an error the next check tries again.
             let _ = self.check_partitions().await;
-            // Missing rights are logged as they are recorded.
-            let _ = self.check_rights().await;
+            self.check_rights().await;
         }
     }
 
@@ -183,21 +182,20 @@ impl Node {
         let client = self.link.client(ConnectionPool::Log, Partition::LEASES);
         checks::check_policy_of(client, Partition::LEASES).await?;
         checks::check_layout(client, &self.link.keys).await?;
-        self.check_rights().await
+        self.check_rights().await;
+        Ok(())
     }
 
     /// Checks the rights of the user again, if Redis has denied something.
     async fn check_denied_rights(&self) {
-        if self.link.rights.is_denied()
-            && let Err(error) = self.check_rights().await
-        {
-            tracing::error!(%error, "redis: the node is not ready");
+        if self.link.rights.is_denied() {
+            self.check_rights().await;
         }
     }
 
-    /// Checks the rights of the user, and records whether they are complete. An error that isn't
-    /// about rights leaves the record as it is.
-    async fn check_rights(&self) -> Result<(), StartError> {
+    /// Checks the rights of the user, and records whether they are complete: while they aren't, the
+    /// node isn't up. An error that isn't about rights leaves the record as it is.
+    async fn check_rights(&self) {
         let mut missing = MissingRights::default();
         let mut is_checked = self.bus.check_rights().await.is_ok();
         for partition in self.link.rights.partitions_to_check() {
@@ -209,14 +207,13 @@ impl Node {
         }
         if !missing.is_empty() {
             let missing = missing.describe(&self.settings.prefix);
-            self.link.rights.record_denial(Partition::LEASES, &missing);
-            return Err(StartError::Rights(missing));
+            self.link.rights.record_missing(&missing);
+            return;
         }
         if is_checked && self.link.rights.set_complete() {
             // A denied subscription may have counted as made.
             self.bus.renew_all();
         }
-        Ok(())
     }
 }
 

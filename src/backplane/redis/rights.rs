@@ -30,6 +30,8 @@ pub(super) struct Rights {
     is_denied: AtomicBool,
     /// The partitions of the denied calls: in a cluster each server has users of its own.
     partitions: Mutex<BTreeSet<Partition>>,
+    /// The missing rights that were logged last.
+    logged: Mutex<String>,
 }
 
 impl Rights {
@@ -41,6 +43,16 @@ impl Rights {
                 error = text,
                 "redis: the user has too few rights; the node is not ready until it has them"
             );
+        }
+    }
+
+    /// Records that rights are missing, as this text describes. It is logged when it changes.
+    pub(super) fn record_missing(&self, missing: &str) {
+        self.is_denied.store(true, Ordering::Relaxed);
+        let mut logged = self.logged.lock();
+        if *logged != missing {
+            missing.clone_into(&mut logged);
+            tracing::error!("redis: {missing}; the node is not ready");
         }
     }
 
@@ -58,6 +70,7 @@ impl Rights {
     /// Records that the rights are complete. Returns whether they weren't before.
     pub(super) fn set_complete(&self) -> bool {
         self.partitions.lock().clear();
+        self.logged.lock().clear();
         let was_denied = self.is_denied.swap(false, Ordering::Relaxed);
         if was_denied {
             tracing::info!("redis: the user has all rights again");

@@ -426,7 +426,7 @@ impl Task {
     async fn check_rights(&self) -> Result<(), Fault> {
         // fred doesn't wait for the reply of a subscription: a denial arrives as that of the next
         // command, or is dropped if there is none yet. So both commands are sent at once.
-        let channel = || self.keys.rights_channel();
+        let channel = || self.keys.rights_channel(Partition::LEASES);
         let (subscribed, confirmed) = tokio::join!(self.subscribe_channel(channel()), self.ping());
         subscribed.and(confirmed)?;
         let (ended, confirmed) = tokio::join!(self.unsubscribe_channel(channel()), self.ping());

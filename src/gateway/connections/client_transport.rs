@@ -28,8 +28,8 @@ pub enum CloseReason {
     RateLimitAbuse,
     /// An internal error.
     Fault,
-    /// The backplane cannot be reached, so the client could not authenticate.
-    Unavailable,
+    /// The client did not authenticate in time.
+    NotAuthenticated,
 }
 
 /// One client's transport. No method blocks.

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::deadlines::DeadlineAction;
 use super::processing::Scheduling;
 use super::{CloseReason, Connection, EndReason};
-use crate::domain::{Code, Refusal};
+use crate::domain::{Code, Refusal, TokenFault};
 
 impl Connection {
-    /// Disconnects the client unless it authenticates in time.
+    /// Closes the transport unless the client authenticates in time.
     pub fn set_authentication_deadline(self: &Arc<Self>) {
         let after = self.connections.messaging.limits().auth_timeout;
         let action = self.action(Self::close_unless_authenticated);
@@ -57,21 +57,15 @@ impl Connection {
         if self.identity.lock().is_some() {
             return;
         }
-        if self.connections.messaging.is_ready() {
-            let text = "the connection did not authenticate in time";
-            let refusal = Refusal::new(Code::Unauthorized, text);
-            self.disconnect(&refusal, EndReason::AuthenticationTimeout);
-        } else {
-            // No client can authenticate now. So this is no fault of identity, and the client may
-            // reconnect by itself.
-            self.close_transport(CloseReason::Unavailable);
-        }
+        // No fault of identity: a page may connect when it loads, and log in much later. So only
+        // the transport is closed, and the client comes back by itself.
+        self.close_transport(CloseReason::NotAuthenticated);
     }
 
     fn disconnect_if_expired(self: &Arc<Self>) {
         match self.expires_at() {
             Some(at) if at <= unix_time() => {
-                let refusal = Refusal::new(Code::TokenExpired, "the token has expired");
+                let refusal = Refusal::of_token(TokenFault::Expired, "the token has expired");
                 self.disconnect(&refusal, EndReason::TokenExpired);
             }
             // A new token is valid for longer, or the clock was set back.

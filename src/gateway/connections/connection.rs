@@ -116,8 +116,20 @@ impl Connection {
     fn refuse_unprocessed(&self, text: &EventText, refusal: &Refusal) {
         let limits = self.connections.messaging.limits();
         let IncomingEvent { name, reply_to, .. } = self.transport.decode(text, limits);
+        self.refuse(&self.reply(reply_to, name), refusal);
+    }
+
+    /// Refuses an event.
+    pub(super) fn refuse(&self, reply: &Reply, refusal: &Refusal) {
         self.tally.count_refusal();
-        self.reply(reply_to, name).refuse(refusal);
+        tracing::debug!(
+            conn = %self.conn,
+            event = reply.name.as_str(),
+            code = refusal.code.as_str(),
+            reason = &*refusal.text,
+            "event refused"
+        );
+        reply.refuse(refusal);
     }
 
     pub(super) fn reply(&self, reply_to: ReplyTo, name: RequestName) -> Reply {
@@ -141,9 +153,8 @@ impl Connection {
         match self.charge(Cost::event(bytes)) {
             Ok(()) => true,
             Err(refusal) => {
-                self.tally.count_refusal();
                 let name = RequestName::Other(name.into());
-                self.reply(ReplyTo::None, name).refuse(&refusal);
+                self.refuse(&self.reply(ReplyTo::None, name), &refusal);
                 false
             }
         }
@@ -200,7 +211,7 @@ impl Connection {
         self.set_end_reason(match reason {
             CloseReason::RateLimitAbuse => EndReason::RateLimited,
             CloseReason::Fault => EndReason::Fault,
-            CloseReason::Unavailable => EndReason::Unavailable,
+            CloseReason::NotAuthenticated => EndReason::AuthenticationTimeout,
         });
         self.transport.close(reason);
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::{Connection, Connections};
 use crate::auth::Identity;
-use crate::domain::Refusal;
+use crate::domain::{Refusal, TokenFault};
 use crate::server::ClientAddress;
 use crate::telemetry::line_budget::log_within;
 
@@ -60,8 +60,8 @@ pub enum EndReason {
     RateLimited,
     /// The node stops.
     Draining,
-    /// The backplane could not be reached.
-    Unavailable,
+    /// It had no user, and a new connection needed its slot.
+    Evicted,
     /// A fault of the server.
     Fault,
 }
@@ -80,7 +80,7 @@ impl EndReason {
             Self::EndedByService => "ended_by_service",
             Self::RateLimited => "rate_limited",
             Self::Draining => "draining",
-            Self::Unavailable => "unavailable",
+            Self::Evicted => "evicted",
             Self::Fault => "fault",
         }
     }
@@ -162,6 +162,7 @@ impl Connection {
             conn = %self.conn,
             code = refusal.code.as_str(),
             reason = &*refusal.text,
+            fault = refusal.reason.map(TokenFault::as_str),
             "authentication refused"
         );
     }
@@ -211,6 +212,7 @@ impl Connections {
             protocol = labels.protocol,
             code = refusal.code.as_str(),
             reason = &*refusal.text,
+            fault = refusal.reason.map(TokenFault::as_str),
             "connection refused"
         );
     }

@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::events::RequestContext;
 use super::inbox::{EventText, Next};
 use super::{CloseReason, Connection, Connections, IncomingEvent};
-use crate::domain::{Refusal, RoomId};
+use crate::domain::RoomId;
 
 /// Events of one connection that are processed before other connections are.
 const EVENTS_PER_SLICE: usize = 128;
@@ -128,17 +128,13 @@ impl Connection {
         } = self.transport.decode(text, limits);
         let allows_anonymous = name.allows_anonymous();
         let reply = self.reply(reply_to, name);
-        let refuse = |refusal: &Refusal| {
-            self.tally.count_refusal();
-            reply.refuse(refusal);
-        };
         let mut state = self.state.lock().await;
         if !allows_anonymous && let Err(refusal) = state.authenticated() {
-            return refuse(&refusal);
+            return self.refuse(&reply, &refusal);
         }
         let request = match request {
             Ok(request) => request,
-            Err(refusal) => return refuse(&refusal),
+            Err(refusal) => return self.refuse(&reply, &refusal),
         };
         let context = RequestContext {
             connection: self,
@@ -147,7 +143,7 @@ impl Connection {
             event_bytes: text.json().len(),
         };
         if let Err(refusal) = request.handle(context).await {
-            refuse(&refusal);
+            self.refuse(&reply, &refusal);
         }
     }
 

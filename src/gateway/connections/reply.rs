@@ -42,7 +42,6 @@ impl Reply {
     pub fn refuse(&self, refusal: &Refusal) {
         self.connections.counters.refused.add(1);
         let name = self.name.as_str();
-        tracing::debug!(event = name, code = refusal.code.as_str(), "event refused");
         match self.reply_to {
             ReplyTo::None => self.transport.send_event(
                 ServerEvent::Exception,

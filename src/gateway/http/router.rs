@@ -7,9 +7,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::any_service;
 
 use super::HttpState;
-use super::middleware::{
-    address_rate, encoded_body, origin, request_id, request_log, security_headers,
-};
+use super::middleware::{address_rate, encoded_body, origin, request_id, security_headers};
 use super::routes;
 use crate::domain::{Code, Refusal};
 use crate::gateway::socketio::Gateway;
@@ -41,7 +39,6 @@ pub fn router(state: Arc<HttpState>, gateway: &Arc<Gateway>) -> Router {
         // The layer that is added last runs first.
         .layer(from_fn(encoded_body::refuse))
         .layer(from_fn_with_state(state.clone(), origin::check))
-        .layer(from_fn_with_state(state.clone(), request_log::write))
         .layer(from_fn_with_state(state.clone(), request_id::assign))
         .layer(from_fn(security_headers::set))
         .with_state(state)
@@ -54,7 +51,6 @@ pub fn metrics_router(state: Arc<HttpState>) -> Router {
             "/metrics",
             axum::routing::get(routes::metrics::unauthenticated),
         )
-        .layer(from_fn_with_state(state.clone(), request_log::write))
         .layer(from_fn_with_state(state.clone(), request_id::assign))
         .layer(from_fn(security_headers::set))
         .with_state(state)

@@ -1,4 +1,5 @@
-//! Random input for the recognition of event packets, compared with socketioxide's own parser.
+//! Random input for the recognition of event packets, compared with socketioxide's own parser, and
+//! of packets in msgpack.
 
 use hubbub_fuzz::Target;
 use socketioxide_core::packet::PacketData;
@@ -6,6 +7,7 @@ use socketioxide_core::parser::{Parse, ParseConfig, ParserState};
 use socketioxide_core::{Str, Value};
 use socketioxide_parser_common::CommonParser;
 
+use super::msgpack;
 use super::packet::event;
 
 #[test]
@@ -53,5 +55,29 @@ fn fuzz_events() {
             assert_eq!((same.as_str(), same_ack), (json.as_str(), *ack));
         }
         found.map(|(json, ack)| (json.is_empty(), ack.is_some()))
+    });
+}
+
+#[test]
+fn fuzz_msgpack() {
+    let seeds: &[&[u8]] = &[
+        b"\x83\xa4type\x00\xa4data\x81\xa5token\xa1x\xa3nsp\xa1/",
+        b"\x83\xa4type\x00\xa4data\xd4\x00\x00\xa3nsp\xd9\x02/a",
+    ];
+    Target {
+        name: "msgpack",
+        seeds,
+        words: &["type", "nsp", "/", "data"],
+        longest: 256,
+    }
+    .run(|bytes| {
+        let namespace = msgpack::namespace_of_connect(bytes)?;
+        let answer = msgpack::connect_error(namespace);
+        assert!(
+            answer
+                .windows(namespace.len())
+                .any(|part| part == namespace.as_bytes())
+        );
+        Some(namespace.len())
     });
 }

@@ -1,19 +1,21 @@
 //! Socket.IO clients: accepts the CONNECT of each and connects its session to a [`Connection`].
 //!
-//! `receiver` takes in a client's events, `transport` is the session as its connection sees it, and
-//! `outlet` as delivery sees it.
+//! `handshake` is the data of a session from its handshake on, `receiver` takes in a client's events,
+//! `transport` is the session as its connection sees it, and `outlet` as delivery sees it.
 
 mod auth_token;
 #[cfg(test)]
 mod fuzz;
+mod handshake;
 pub(crate) mod metrics;
+mod msgpack;
 mod outlet;
 mod packet;
 mod receiver;
 mod transport;
 
+use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use engineioxide::{ProtocolVersion, Retained, SessionHandle, TransportType};
@@ -22,15 +24,19 @@ use socketioxide::handler::ConnectHandler;
 use socketioxide::service::SocketIoService;
 use socketioxide::{ParserConfig, SocketIo};
 
-use super::connections::{Connection, Connections, HandshakeOrigin, TransportLabels};
+use super::connections::{Connection, Connections, TransportLabels};
 use crate::auth::Credentials;
 use crate::domain::{Code, Refusal};
-use crate::server::admission::ConnectionSlot;
 use auth_token::AuthToken;
+use handshake::OpenConnection;
 use transport::SocketIoTransport;
+
+pub use handshake::Handshake;
 
 /// An event that announces more binary attachments breaks the protocol.
 const MAX_ATTACHMENTS: usize = 1000;
+/// The longest time that a transport may wait for its first CONNECT, as in Socket.IO's own server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(45);
 /// How much longer than for authentication a transport may wait for its first CONNECT.
 const CONNECT_TIMEOUT_MARGIN: Duration = Duration::from_secs(3);
 /// CONNECTs on one transport. A client that leaves the namespace and comes back needs a few.
@@ -45,56 +51,6 @@ pub struct Settings {
     pub ping_timeout: Duration,
     /// The largest packet, in bytes.
     pub packet_bytes: usize,
-}
-
-/// The data kept from a transport's handshake, and the state of the transport.
-#[derive(Default)]
-pub struct Handshake {
-    /// The token in the query or in the `Authorization` header.
-    pub token: Option<String>,
-    /// The client's address, and the id of the HTTP request.
-    pub origin: HandshakeOrigin,
-    /// The transport's slot in the limits on connections, released when the transport is gone.
-    pub slot: Option<ConnectionSlot>,
-    /// Connections on the transport: CONNECTs that were accepted, and not followed by a DISCONNECT.
-    open_connections: AtomicU32,
-    /// CONNECTs received, including refused ones.
-    connects: AtomicU32,
-    /// Delivery has closed the transport, because the log was trimmed past the position of a replay.
-    is_outrun: AtomicBool,
-}
-
-impl Handshake {
-    /// The handshake of a new transport.
-    #[must_use]
-    pub fn new(
-        token: Option<String>,
-        origin: HandshakeOrigin,
-        slot: Option<ConnectionSlot>,
-    ) -> Self {
-        Self {
-            token,
-            origin,
-            slot,
-            ..Self::default()
-        }
-    }
-}
-
-/// Counts a connection on its transport until dropped.
-struct OpenConnection(Arc<Handshake>);
-
-impl OpenConnection {
-    fn on(handshake: &Arc<Handshake>) -> Self {
-        handshake.open_connections.fetch_add(1, Ordering::AcqRel);
-        Self(handshake.clone())
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.open_connections.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// The Socket.IO server of this node.
@@ -123,8 +79,8 @@ impl Gateway {
             .max_incoming_binary_buf_size(self.settings.packet_bytes);
         // For transports without any CONNECT. A refused CONNECT has its own, shorter deadline,
         // which sends DISCONNECT first.
-        let connect_timeout =
-            self.connections.messaging().limits().auth_timeout + CONNECT_TIMEOUT_MARGIN;
+        let auth_timeout = self.connections.messaging().limits().auth_timeout;
+        let connect_timeout = CONNECT_TIMEOUT.min(auth_timeout + CONNECT_TIMEOUT_MARGIN);
         let (service, io) = SocketIo::builder()
             .req_path("/socket.io")
             .ping_interval(self.settings.ping_interval)
@@ -145,24 +101,29 @@ impl Gateway {
 
     /// Accepts or refuses a CONNECT. It runs before CONNECT is answered, so the handlers of events
     /// are registered before any event can come.
+    ///
+    /// The refusal is sent here: socketioxide's own has neither code nor reason, and the
+    /// [`Handshake`] suppresses it.
     async fn accept(self: Arc<Self>, socket: &SocketRef, token: AuthToken) -> Result<(), Refusal> {
         let (handle, handshake) = session(socket)?;
-        self.accept_on(socket, &handle, &handshake, token)
+        self.open(socket, &handle, &handshake, token)
             .await
             .inspect_err(|refusal| {
-                let (origin, labels) = (&handshake.origin, labels(&handle));
+                let (origin, labels) = (handshake.origin(), labels(&handle));
                 self.connections.log_refused(origin, labels, refusal);
+                handle.send(&packet::connect_error(handle.protocol(), refusal));
             })
     }
 
-    async fn accept_on(
+    /// Opens a connection for a CONNECT.
+    async fn open(
         &self,
         socket: &SocketRef,
         handle: &SessionHandle,
         handshake: &Arc<Handshake>,
         token: AuthToken,
     ) -> Result<(), Refusal> {
-        if handshake.connects.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTS {
+        if handshake.count_connect() > MAX_CONNECTS {
             handle.close();
             let text = "too many CONNECTs on one transport";
             return Err(Refusal::new(Code::RateLimited, text));
@@ -174,11 +135,11 @@ impl Gateway {
         ));
         let connection = self
             .connections
-            .open(transport.clone(), handshake.origin.client);
+            .open(transport.clone(), handshake.origin().client);
         let token = match token {
             AuthToken::Malformed => Some(String::new()),
             AuthToken::Given(token) => Some(token),
-            AuthToken::Missing => handshake.token.clone(),
+            AuthToken::Missing => handshake.token().map(ToOwned::to_owned),
         };
         match token {
             Some(token) if self.connections.auth().needs_token() => {
@@ -186,7 +147,7 @@ impl Gateway {
             }
             _ => connection.set_authentication_deadline(),
         }
-        connection.log_opened(&handshake.origin, labels(handle));
+        connection.log_opened(handshake.origin(), labels(handle));
         connection.log_authenticated("handshake");
         socket.extensions.insert(connection.clone());
         receiver::attach(socket, handle, &connection);
@@ -232,9 +193,10 @@ fn session(socket: &SocketRef) -> Result<(SessionHandle, Arc<Handshake>), Refusa
     let Some(handle) = extensions.get::<SessionHandle>().cloned() else {
         return Err(Refusal::new(Code::Internal, "the session has no handle"));
     };
-    let handshake = extensions
-        .get::<Retained>()
-        .and_then(|retained| retained.0.clone().downcast::<Handshake>().ok());
+    let handshake = extensions.get::<Retained>().and_then(|retained| {
+        let data: Arc<dyn Any + Send + Sync> = retained.0.clone();
+        data.downcast::<Handshake>().ok()
+    });
     match handshake {
         Some(handshake) => Ok((handle, handshake)),
         None => {

@@ -1,7 +1,6 @@
 //! A Socket.IO session as delivery sees it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use engineioxide::{Frame, SendOutcome, SessionHandle};
 
@@ -64,7 +63,7 @@ impl Outlet for SocketIoOutlet {
 
     fn close(&self, reason: CloseReason) {
         match reason {
-            CloseReason::ReplayOutrun => self.handshake.is_outrun.store(true, Ordering::Relaxed),
+            CloseReason::ReplayOutrun => self.handshake.mark_outrun(),
         }
         self.handle.close();
     }

@@ -1,7 +1,12 @@
-//! Socket.IO packets of the namespace `/`: recognises the incoming ones, and makes the outgoing
-//! ones as frames that every session can send.
+//! Socket.IO packets: recognises those of the namespace `/`, and makes the outgoing ones as frames
+//! that every session can send.
 
-use engineioxide::Frame;
+use engineioxide::{Frame, ProtocolVersion};
+
+use crate::domain::Refusal;
+use crate::gateway::wire::{
+    INVALID_NAMESPACE, connect_error as connect_error_object, connect_error_text,
+};
 
 /// Recognises an event of the namespace without attachments. Returns the offset of its JSON array,
 /// and the number of the acknowledgement that the client asked for.
@@ -34,6 +39,40 @@ pub(super) fn disconnect() -> Frame {
     Frame::text("1")
 }
 
+/// The refusal of a CONNECT to `/`. Engine.IO 3 carries Socket.IO protocol 4, in which the payload
+/// is a text.
+pub(super) fn connect_error(protocol: ProtocolVersion, refusal: &Refusal) -> Frame {
+    let payload = match protocol {
+        ProtocolVersion::V3 => connect_error_text(refusal),
+        ProtocolVersion::V4 => connect_error_object(refusal),
+    };
+    Frame::text(&format!("4{payload}"))
+}
+
+/// The refusal of a CONNECT to a namespace that does not exist, for a client that sent this name.
+///
+/// Clients of Socket.IO protocol 4 append their query to the name, and know the namespace only
+/// without it.
+pub(super) fn invalid_namespace(protocol: ProtocolVersion, name: &str) -> Frame {
+    let (object, text) = INVALID_NAMESPACE;
+    let (name, payload) = match protocol {
+        ProtocolVersion::V3 => (name.split('?').next().unwrap_or_default(), text),
+        ProtocolVersion::V4 => (name, object),
+    };
+    Frame::text(&format!("4{name},{payload}"))
+}
+
+/// The namespace of a CONNECT_ERROR as socketioxide writes it; `/` for the one that has no name.
+/// `None` for every other packet.
+pub(super) fn namespace_of_connect_error(packet: &str) -> Option<&str> {
+    let rest = packet.strip_prefix('4')?;
+    if rest.starts_with('/') {
+        rest.split(',').next()
+    } else {
+        Some("/")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +103,20 @@ mod tests {
             &far,
         ] {
             assert_eq!(event(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_connect_error_is_recognised_with_its_namespace() {
+        for (packet, expected) in [
+            (r#"4{"message":"no"}"#, Some("/")),
+            (r#"4/admin,{"message":"Invalid namespace"}"#, Some("/admin")),
+            (r#"4/a?t=x,{"message":"Invalid namespace"}"#, Some("/a?t=x")),
+            (r#"0{"sid":"x"}"#, None),
+            ("1", None),
+            (r#"2["4"]"#, None),
+        ] {
+            assert_eq!(namespace_of_connect_error(packet), expected, "{packet}");
         }
     }
 

@@ -1,12 +1,12 @@
 //! A Socket.IO session as its connection sees it.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use engineioxide::{DisconnectReason, Frame, SessionHandle};
 use parking_lot::Mutex;
 
+use super::handshake::AuthenticatedConnection;
 use super::outlet::SocketIoOutlet;
 use super::{Handshake, OpenConnection, packet};
 use crate::delivery::Outlet;
@@ -19,6 +19,9 @@ use crate::gateway::wire::{Envelope, Exception, ServerEvent, parse_packet, to_js
 
 /// How long a client that was sent DISCONNECT has to close the transport itself.
 const CLIENT_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest time that a transport may stay open without a connection, after a refused CONNECT or
+/// a DISCONNECT.
+const UNUSED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a last packet may take to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -28,6 +31,8 @@ pub(super) struct SocketIoTransport {
     handshake: Arc<Handshake>,
     /// Dropped when the connection ends.
     open_connection: Mutex<Option<OpenConnection>>,
+    /// Set when the connection has a user, and dropped when it ends.
+    authenticated: Mutex<Option<AuthenticatedConnection>>,
 }
 
 /// Whether the transport still exists and no connection is open on it. The handshake is held
@@ -35,7 +40,7 @@ pub(super) struct SocketIoTransport {
 fn is_unused(handshake: &Weak<Handshake>) -> bool {
     handshake
         .upgrade()
-        .is_some_and(|handshake| handshake.open_connections.load(Ordering::Acquire) == 0)
+        .is_some_and(|handshake| !handshake.has_open_connection())
 }
 
 impl SocketIoTransport {
@@ -50,6 +55,7 @@ impl SocketIoTransport {
             handle,
             handshake,
             open_connection,
+            authenticated: Mutex::default(),
         }
     }
 
@@ -58,31 +64,32 @@ impl SocketIoTransport {
         self.handle.close();
     }
 
-    /// Closes the transport after a refused CONNECT, unless another CONNECT on it was accepted
-    /// within the time for authentication.
+    /// Closes the transport after a refused CONNECT, unless another CONNECT on it is accepted within
+    /// [`UNUSED_TIMEOUT`].
     ///
     /// After a refused CONNECT, a client does not reconnect by itself, and may close the transport
     /// in that time. DISCONNECT is sent before the close: without it, JavaScript clients before
     /// version 4 take the close for a broken transport, reconnect and are refused again, endlessly.
     pub fn close_after_refused_connect(&self) {
         let handle = self.handle.clone();
-        self.if_unused_after_auth_timeout(move || {
+        self.if_unused_after_timeout(move || {
             handle.send(&packet::disconnect());
             handle.close_after_flush(FLUSH_TIMEOUT);
         });
     }
 
-    /// Runs the action if no connection is open on the transport when the time for authentication
-    /// is over.
-    fn if_unused_after_auth_timeout(&self, action: impl FnOnce() + Send + 'static) {
+    /// Runs the action if no connection is open on the transport after [`UNUSED_TIMEOUT`], or the
+    /// time for authentication if that is shorter.
+    fn if_unused_after_timeout(&self, action: impl FnOnce() + Send + 'static) {
         let handshake = Arc::downgrade(&self.handshake);
         let auth_timeout = self.connections.messaging().limits().auth_timeout;
+        let timeout = UNUSED_TIMEOUT.min(auth_timeout);
         let run = move || {
             if is_unused(&handshake) {
                 action();
             }
         };
-        self.connections.call_after(auth_timeout, Box::new(run));
+        self.connections.call_after(timeout, Box::new(run));
     }
 }
 
@@ -134,8 +141,8 @@ impl ClientTransport for SocketIoTransport {
     }
 
     fn end_reason(&self) -> EndReason {
-        if self.handshake.is_outrun.load(Ordering::Relaxed) {
-            return EndReason::ReplayOutrun;
+        if let Some(reason) = self.handshake.end_reason() {
+            return reason;
         }
         if self.handle.is_slow_consumer() {
             return EndReason::SlowConsumer;
@@ -173,20 +180,22 @@ impl ClientTransport for SocketIoTransport {
     }
 
     fn mark_authenticated(&self) {
-        if let Some(slot) = &self.handshake.slot {
-            slot.mark_authenticated();
+        let mut authenticated = self.authenticated.lock();
+        if authenticated.is_none() {
+            *authenticated = Some(AuthenticatedConnection::on(&self.handshake));
         }
     }
 
     /// The client may have left the namespace only, with its transport still open. The transport is
-    /// closed after the time for authentication unless the client comes back: otherwise a client
-    /// could keep a transport open without ever authenticating.
+    /// closed after [`UNUSED_TIMEOUT`] unless the client comes back: otherwise a client could keep a
+    /// transport open without ever authenticating.
     fn connection_ended(&self) {
+        drop(self.authenticated.lock().take());
         let was_open = self.open_connection.lock().take().is_some();
         if !was_open || self.handle.is_closed() {
             return;
         }
         let handle = self.handle.clone();
-        self.if_unused_after_auth_timeout(move || handle.close());
+        self.if_unused_after_timeout(move || handle.close());
     }
 }

@@ -47,7 +47,7 @@ close_statuses! {
     /// This node drains. Each connection is closed at a time of its own, so its client may
     /// reconnect at once.
     Restart = 1012, "draining; come back; reconnect_in_ms=100";
-    /// The token has expired, or the connection did not authenticate.
+    /// The token has expired.
     TokenExpired = 4401, "token_expired; come back with a new token";
     /// A service has ended the user's connections.
     Forbidden = 4403, "forbidden; do not come back by yourself";
@@ -101,7 +101,9 @@ impl From<CloseReason> for CloseStatus {
     fn from(reason: CloseReason) -> Self {
         match reason {
             CloseReason::RateLimitAbuse => Self::RateLimitAbuse,
-            CloseReason::Fault | CloseReason::Unavailable => Self::Fault,
+            // `NotAuthenticated` cannot happen: a plain client has its identity from its handshake
+            // on.
+            CloseReason::Fault | CloseReason::NotAuthenticated => Self::Fault,
         }
     }
 }

@@ -180,7 +180,7 @@ impl PlainWebSocket {
         let transport = Arc::new(PlainTransport {
             outbox: outbox.clone(),
             thresholds: OutboxThresholds::of(outbox_bytes),
-            slot,
+            _slot: slot,
         });
         let connection = self.connections.open(transport.clone(), origin.client);
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);

@@ -21,7 +21,7 @@ pub(super) struct PlainTransport {
     pub outbox: Arc<Outbox>,
     pub thresholds: OutboxThresholds,
     /// Released when the transport is dropped, with its connection.
-    pub slot: ConnectionSlot,
+    pub _slot: ConnectionSlot,
 }
 
 impl PlainTransport {
@@ -98,9 +98,8 @@ impl ClientTransport for PlainTransport {
         );
     }
 
-    fn mark_authenticated(&self) {
-        self.slot.mark_authenticated();
-    }
+    /// Nothing to do: a plain client never counts as unauthenticated.
+    fn mark_authenticated(&self) {}
 
     /// Nothing to do: a plain client's transport closes for the same reason as its connection.
     fn connection_ended(&self) {}

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::server_event::write_message;
 use crate::auth::Identity;
 use crate::delivery::JoinOutcome;
-use crate::domain::{OnlineStatus, Refusal, RoomId, Timestamp, UserId};
+use crate::domain::{OnlineStatus, Refusal, RoomId, Timestamp, TokenFault, UserId};
 use crate::features::messaging::{Appended, HistoryPage};
 
 /// A wire shape as JSON.
@@ -23,6 +23,9 @@ pub(crate) struct Exception<'a> {
     error: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+    /// What is wrong with the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,6 +43,7 @@ impl<'a> Exception<'a> {
             code: refusal.code.as_str(),
             error: &refusal.text,
             retry_after_ms,
+            reason: refusal.reason.map(TokenFault::as_str),
             event,
             room_id: None,
         }

@@ -8,6 +8,7 @@
 mod acks;
 mod api;
 mod broadcast;
+mod connect_error;
 mod fields;
 mod frame;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub(crate) use acks::{
 };
 pub(crate) use api::{BroadcastAck, DisconnectAck, OccupantsPage, PostRequest, RestError};
 pub(crate) use broadcast::{BroadcastRequest, encode_broadcast};
+pub(crate) use connect_error::{INVALID_NAMESPACE, connect_error, connect_error_text};
 pub use fields::Fields;
 pub(crate) use frame::{encode_ack, is_ping, json_text, parse_frame, pong};
 pub use incoming::{MalformedEvent, RawEvent};

@@ -71,11 +71,13 @@ export class Client {
                 this.seen.push(event, data instanceof Error ? data.message : data),
             );
         }
+        // The data that the server sends with its refusal.
+        this.socket.on('connect_error', (error) => {
+            if (error?.data !== undefined) this.seen.push('connect_error data', error.data);
+        });
         // Versions 1 and 2 report the server's refusal as `error`; later ones don't use that name.
         if (!hasAuth(version)) {
-            this.socket.on('error', (data) =>
-                this.seen.push('connect_error', data?.message ?? data),
-            );
+            this.socket.on('error', (data) => this.seen.push('connect_error', data));
         }
     }
 

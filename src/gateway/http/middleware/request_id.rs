@@ -1,4 +1,4 @@
-//! The id of each request, its client address, and its span in the log.
+//! The id of each request, its client address, and its span and line in the log.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use super::super::SharedState;
 use super::super::refusal::{self, RequestFacts};
-use super::request_log::method_name;
+use super::request_log::{RequestLine, method_name};
 use crate::gateway::access::bearer;
 use crate::server::Peer;
 
@@ -22,7 +22,7 @@ const MAX_ID_BYTES: usize = 128;
 #[derive(Clone)]
 pub(in crate::gateway::http) struct RequestId(pub Arc<str>);
 
-/// Assigns an id to the request, and determines its client address. Renders the refusal if the
+/// Assigns an id to the request, determines its client address, and logs it. Renders the refusal if the
 /// response is one, because the body contains the id.
 pub(in crate::gateway::http) async fn assign(
     State(state): SharedState,
@@ -58,7 +58,9 @@ pub(in crate::gateway::http) async fn assign(
         id: &id,
         has_bearer: bearer(request.headers()).is_some(),
     };
+    let line = RequestLine::of(&request);
     let response = next.run(request).instrument(span).await;
+    line.write(&state, &response);
     let mut response = refusal::render(response, &facts);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
+use axum::extract::{MatchedPath, Request};
 use axum::response::Response;
 use http::Method;
 use http::header::UPGRADE;
 
-use super::super::{HttpState, SharedState, handshake_origin, refusal};
+use super::super::{HttpState, handshake_origin, refusal};
+use crate::domain::TokenFault;
 use crate::gateway::connections::{HandshakeOrigin, TransportLabels};
 use crate::telemetry::line_budget::{LineBudget, log_within};
 
@@ -47,7 +47,7 @@ enum RouteKind {
 
 /// The part of a request that its line shows. Neither the query nor the path is part of it: both may
 /// hold a secret.
-struct RequestLine {
+pub(super) struct RequestLine {
     began: Instant,
     origin: HandshakeOrigin,
     method: &'static str,
@@ -55,20 +55,9 @@ struct RequestLine {
     labels: TransportLabels,
 }
 
-/// Logs the request when the head of its response is ready.
-pub(in crate::gateway::http) async fn write(
-    State(state): SharedState,
-    request: Request,
-    next: Next,
-) -> Response {
-    let line = RequestLine::of(&request);
-    let response = next.run(request).await;
-    line.write(&state, &response);
-    response
-}
-
 impl RequestLine {
-    fn of(request: &Request) -> Self {
+    /// Of a request that is about to be handled, with its id and client address as extensions.
+    pub fn of(request: &Request) -> Self {
         Self {
             began: Instant::now(),
             origin: handshake_origin(request.extensions()),
@@ -90,13 +79,13 @@ impl RequestLine {
         }
     }
 
-    fn write(&self, state: &HttpState, response: &Response) {
+    /// Writes the line, when the head of the response is ready and before a refusal is rendered.
+    pub fn write(&self, state: &HttpState, response: &Response) {
         let kind = self.kind();
-        let refusal = match kind {
-            RouteKind::Socket => refusal::of(response),
-            RouteKind::Probe | RouteKind::Rest => None,
-        };
-        if let Some(refusal) = refusal {
+        let refusal = refusal::of(response);
+        if kind == RouteKind::Socket
+            && let Some(refusal) = refusal
+        {
             let connections = state.plain_websockets.connections();
             connections.log_refused(&self.origin, self.labels, refusal);
         }
@@ -115,6 +104,7 @@ impl RequestLine {
             method = self.method,
             route = self.route(),
             status = response.status().as_u16(),
+            fault = refusal.and_then(|refusal| refusal.reason).map(TokenFault::as_str),
             ms = self.began.elapsed().as_micros() as f64 / 1000.0,
             "request"
         );
@@ -144,7 +134,8 @@ fn labels(request: &Request) -> TransportLabels {
             .split('&')
             .any(|pair| pair.strip_prefix("EIO=") == Some(version))
     };
-    let protocol = if request.uri().path() == "/ws" {
+    let is_plain = request.uri().path() == "/ws";
+    let protocol = if is_plain {
         "plain"
     } else if has_version("4") {
         "4"
@@ -154,7 +145,11 @@ fn labels(request: &Request) -> TransportLabels {
         UNKNOWN
     };
     TransportLabels {
-        transport: if is_websocket { "websocket" } else { "polling" },
+        transport: if is_websocket || is_plain {
+            "websocket"
+        } else {
+            "polling"
+        },
         protocol,
     }
 }

@@ -30,7 +30,7 @@ pub(in crate::gateway::http) async fn open(
     state.check_ready()?;
     let (mut parts, _) = request.into_parts();
     let origin = handshake_origin(&parts.extensions);
-    let slot = state.admission.admit(origin.client)?;
+    let slot = state.admission.admit_identified(origin.client)?;
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let identity = if state.access.authenticator.needs_token() {
         identify_by_token(&state, &parts.headers, &query).await?

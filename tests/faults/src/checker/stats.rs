@@ -12,6 +12,8 @@ pub struct Stats {
     pub clients: usize,
     /// Rooms with a message, or that a client joined.
     pub rooms: usize,
+    /// Lost connections, summed over all clients.
+    pub disconnects: u64,
     /// Distinct messages that a client tried to send.
     pub sent: u64,
     /// Attempts to send.

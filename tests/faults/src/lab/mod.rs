@@ -1,6 +1,7 @@
 //! The lab: real processes, the faults that it injects, and the results that it notes.
 
 mod clients;
+mod neighbour;
 mod node;
 mod process;
 mod proxy;
@@ -17,6 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 
 pub use clients::Clients;
+pub use neighbour::Neighbour;
 pub use node::Node;
 pub use process::Process;
 pub use proxy::{Link, Proxy};

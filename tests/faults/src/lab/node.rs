@@ -160,6 +160,17 @@ impl Node {
         Ok(serde_json::from_str(&text)?)
     }
 
+    /// Sends a POST with this JSON body.
+    ///
+    /// # Errors
+    /// There is no response, or its status isn't 2xx.
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<()> {
+        let request = self.http.post(self.url(path)).json(body);
+        let status = request.send().await?.status();
+        ensure!(status.is_success(), "POST {path}: {status}");
+        Ok(())
+    }
+
     /// The head of a room: its epoch and its last number.
     pub async fn head(&self, room: &str) -> anyhow::Result<Position> {
         let answer = self.get(&format!("/rooms/{room}/messages?limit=1")).await?;

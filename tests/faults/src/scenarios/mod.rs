@@ -7,6 +7,7 @@ mod clocks;
 mod data_loss;
 mod deploys;
 mod failover;
+mod neighbours;
 mod nodes;
 mod outages;
 mod partitions;
@@ -147,6 +148,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "node-frozen",
         nodes::frozen,
         "a node is suspended (SIGSTOP) for less and for more than its lease"
+    ),
+    scenario!(
+        "neighbours",
+        neighbours::on_one_redis,
+        "three deployments on one Redis, by database, by prefix and with copied data, for 10 minutes"
     ),
     scenario!(
         "chaos",

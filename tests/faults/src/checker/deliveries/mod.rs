@@ -103,6 +103,7 @@ impl<'a> DeliveryCheck<'_, 'a> {
                 cursor.membership = Membership::Left;
             }
             Fact::Disconnected => {
+                self.stats.disconnects += 1;
                 for cursor in cursors.values_mut() {
                     if cursor.membership == Membership::Joined {
                         cursor.membership = Membership::NotJoined;

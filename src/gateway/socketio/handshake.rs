@@ -1,0 +1,161 @@
+//! The data kept from a session's handshake, and the packets that the session handles without
+//! socketioxide.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use engineioxide::{Frame, SessionData, SessionHandle};
+
+use super::{msgpack, packet};
+use crate::gateway::connections::{EndReason, HandshakeOrigin};
+use crate::server::admission::ConnectionSlot;
+
+/// How long the refusal of an unsupported parser may take to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The data kept from a transport's handshake, and the state of the transport.
+#[derive(Default)]
+pub struct Handshake {
+    /// The token in the query or in the `Authorization` header.
+    token: Option<String>,
+    /// The client's address, and the id of the HTTP request.
+    origin: HandshakeOrigin,
+    /// The transport's slot in the limits on connections, released when the transport is gone.
+    slot: Option<ConnectionSlot>,
+    /// Connections on the transport: CONNECTs that were accepted, and not followed by a DISCONNECT.
+    open_connections: AtomicU32,
+    /// CONNECTs received, including refused ones.
+    connects: AtomicU32,
+    /// Delivery has closed the transport, because the log was trimmed past the position of a replay.
+    is_outrun: AtomicBool,
+    /// The transport was closed because another one needed its slot.
+    is_evicted: Arc<AtomicBool>,
+}
+
+impl Handshake {
+    /// The handshake of a new transport.
+    #[must_use]
+    pub fn new(
+        token: Option<String>,
+        origin: HandshakeOrigin,
+        slot: Option<ConnectionSlot>,
+    ) -> Self {
+        Self {
+            token,
+            origin,
+            slot,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    pub(super) fn origin(&self) -> &HandshakeOrigin {
+        &self.origin
+    }
+
+    /// Delivery closes the transport, because the log was trimmed past the position of a replay.
+    pub(super) fn mark_outrun(&self) {
+        self.is_outrun.store(true, Ordering::Relaxed);
+    }
+
+    /// The reason for which the server has closed the transport, if the session does not know it.
+    pub(super) fn end_reason(&self) -> Option<EndReason> {
+        if self.is_outrun.load(Ordering::Relaxed) {
+            Some(EndReason::ReplayOutrun)
+        } else if self.is_evicted.load(Ordering::Relaxed) {
+            Some(EndReason::Evicted)
+        } else {
+            None
+        }
+    }
+
+    /// Counts a CONNECT, and returns the number of CONNECTs so far.
+    pub(super) fn count_connect(&self) -> u32 {
+        self.connects.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn has_open_connection(&self) -> bool {
+        self.open_connections.load(Ordering::Acquire) > 0
+    }
+}
+
+impl SessionData for Handshake {
+    /// From now on the transport can be closed for a new one, if it has no user.
+    fn opened(&self, session: &SessionHandle) {
+        if let Some(slot) = &self.slot {
+            let (session, is_evicted) = (session.clone(), self.is_evicted.clone());
+            slot.make_evictable(Arc::new(move || {
+                is_evicted.store(true, Ordering::Relaxed);
+                session.close();
+            }));
+        }
+    }
+
+    /// Refuses a client with the msgpack parser, whose CONNECT is binary. Otherwise the session
+    /// would be closed for a malformed packet, and the client would reconnect again and again.
+    fn incoming_binary(&self, session: &SessionHandle, data: Bytes) -> Option<Bytes> {
+        // After a CONNECT, binary messages are attachments.
+        if self.connects.load(Ordering::Relaxed) > 0 {
+            return Some(data);
+        }
+        let Some(namespace) = msgpack::namespace_of_connect(&data) else {
+            return Some(data);
+        };
+        msgpack::warn();
+        session.send_binary(&msgpack::connect_error(namespace));
+        session.send_binary(&msgpack::disconnect(namespace));
+        session.close_after_flush(FLUSH_TIMEOUT);
+        None
+    }
+
+    /// Replaces the refusals that socketioxide sends.
+    fn outgoing_text(&self, session: &SessionHandle, text: &str) -> Option<Frame> {
+        match packet::namespace_of_connect_error(text) {
+            // The gateway has sent its own.
+            Some("/") => None,
+            Some(name) => Some(packet::invalid_namespace(session.protocol(), name)),
+            None => Some(Frame::text(text)),
+        }
+    }
+}
+
+/// Counts a connection on its transport until dropped.
+pub(super) struct OpenConnection(Arc<Handshake>);
+
+impl OpenConnection {
+    pub fn on(handshake: &Arc<Handshake>) -> Self {
+        handshake.open_connections.fetch_add(1, Ordering::AcqRel);
+        Self(handshake.clone())
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open_connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Counts a connection with a user in its transport's slot until dropped.
+pub(super) struct AuthenticatedConnection(Arc<Handshake>);
+
+impl AuthenticatedConnection {
+    pub fn on(handshake: &Arc<Handshake>) -> Self {
+        if let Some(slot) = &handshake.slot {
+            slot.add_authenticated();
+        }
+        Self(handshake.clone())
+    }
+}
+
+impl Drop for AuthenticatedConnection {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.0.slot {
+            slot.remove_authenticated();
+        }
+    }
+}
