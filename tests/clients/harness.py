@@ -21,8 +21,8 @@ import urllib.request
 
 import socketio
 
-# Version 4 speaks Engine.IO 3. It sends no data with its CONNECT, and learns of being connected
-# without waiting for it.
+# Version 4 speaks Engine.IO 3. It sends no CONNECT, and its `connect()` returns before the server's
+# answer.
 VERSION_4 = importlib.metadata.version("python-socketio").startswith("4.")
 
 BINARY = os.environ["HUBBUB_BIN"]
@@ -178,6 +178,12 @@ class Recorder:
         except AssertionError as late:
             raise AssertionError(f"{late}; seen: {self.entries[-10:]}") from None
 
+    async def answered(self):
+        """Waits for the server's answer to a CONNECT."""
+        await eventually(
+            lambda: self.of("connect") or self.of("connect_error"), "the answer to the CONNECT"
+        )
+
     def messages(self, room):
         """The messages of one room, in the order of their arrival."""
         return self.of("message", lambda message: message["room_id"] == room)
@@ -203,6 +209,7 @@ class AsyncClient(Recorder):
     async def connect(self, url, **options):
         arguments, options = connect_arguments(url, **options)
         await self.io.connect(*arguments, **options)
+        await self.answered()
         return self
 
     async def call(self, event, data=None):
@@ -234,6 +241,7 @@ class ThreadClient(Recorder):
     async def connect(self, url, **options):
         arguments, options = connect_arguments(url, **options)
         await asyncio.to_thread(self.io.connect, *arguments, **options)
+        await self.answered()
         return self
 
     async def call(self, event, data=None):
