@@ -2,10 +2,13 @@
 // refusal, namespaces, WebSocket subprotocols, and requests to polling with more than one packet.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
+import WebSocket from 'ws';
 import {
     assertNoHole,
     DEADLINE_MS,
+    eventually,
     hasAuth,
     inSeconds,
     Lab,
@@ -117,4 +120,25 @@ describe('versions of the JavaScript client', { concurrency: 3, timeout: 120_000
             });
         }
     }
+
+    test('events that a client of protocol 3 sends before the answer to its CONNECT are processed', async () => {
+        const address = `${open.url.replace('http', 'ws')}/socket.io/?EIO=3&transport=websocket`;
+        // As version 4 of the Python client does. Many at once, because it depends on the timing.
+        const answers = await Promise.all(
+            Array.from({ length: 200 }, async (_, index) => {
+                const ws = new WebSocket(address);
+                const received = [];
+                ws.on('message', (data) => received.push(String(data)));
+                ws.on('close', () => received.push('closed'));
+                await once(ws, 'open');
+                ws.send(`420["authenticate",{"user_id":"early ${index}"}]`);
+                ws.send('421["join",{"room_id":"early"}]');
+                const last = (text) => text.startsWith('431[') || text === 'closed';
+                await eventually(() => received.some(last), DEADLINE_MS, `${received}`);
+                ws.terminate();
+                return received.find(last);
+            }),
+        );
+        for (const answer of answers) assert.match(answer, /^431\[\{"ok":true/);
+    });
 });

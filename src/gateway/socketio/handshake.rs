@@ -1,13 +1,14 @@
 //! The data kept from a session's handshake, and the packets that the session handles without
 //! socketioxide.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use engineioxide::{Frame, SessionData, SessionHandle};
+use engineioxide::{Frame, Intercept, ProtocolVersion, SessionData, SessionHandle};
 
+use super::early::EarlyEvents;
 use super::{msgpack, packet};
 use crate::gateway::connections::{EndReason, HandshakeOrigin};
 use crate::server::admission::ConnectionSlot;
@@ -32,6 +33,8 @@ pub struct Handshake {
     is_outrun: AtomicBool,
     /// The transport was closed because another one needed its slot.
     is_evicted: Arc<AtomicBool>,
+    /// Only on Engine.IO 3.
+    early: OnceLock<Arc<EarlyEvents>>,
 }
 
 impl Handshake {
@@ -74,6 +77,13 @@ impl Handshake {
         }
     }
 
+    /// Passes the events that came before the connection was accepted to their receiver.
+    pub(super) fn pass_early_events(&self, receiver: &Arc<dyn Intercept>) {
+        if let Some(early) = self.early.get() {
+            early.pass_to(receiver);
+        }
+    }
+
     /// Counts a CONNECT, and returns the number of CONNECTs so far.
     pub(super) fn count_connect(&self) -> u32 {
         self.connects.fetch_add(1, Ordering::Relaxed) + 1
@@ -85,8 +95,12 @@ impl Handshake {
 }
 
 impl SessionData for Handshake {
-    /// From now on the transport can be closed for a new one, if it has no user.
+    /// From now on the transport can be closed for a new one, if it has no user. On Engine.IO 3,
+    /// events may come before the connection is accepted.
     fn opened(&self, session: &SessionHandle) {
+        if session.protocol() == ProtocolVersion::V3 {
+            session.intercept(self.early.get_or_init(Arc::default).clone());
+        }
         if let Some(slot) = &self.slot {
             let (session, is_evicted) = (session.clone(), self.is_evicted.clone());
             slot.make_evictable(Arc::new(move || {

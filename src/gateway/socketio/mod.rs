@@ -1,9 +1,11 @@
 //! Socket.IO clients: accepts the CONNECT of each and connects its session to a [`Connection`].
 //!
 //! `handshake` is the data of a session from its handshake on, `receiver` takes in a client's events,
+//! which `early` keeps until there is one,
 //! `transport` is the session as its connection sees it, and `outlet` as delivery sees it.
 
 mod auth_token;
+mod early;
 #[cfg(test)]
 mod fuzz;
 mod handshake;
@@ -150,7 +152,7 @@ impl Gateway {
         connection.log_opened(handshake.origin(), labels(handle));
         connection.log_authenticated("handshake");
         socket.extensions.insert(connection.clone());
-        receiver::attach(socket, handle, &connection);
+        receiver::attach(socket, handle, handshake, &connection);
         report_loss_on_close(handle, &connection);
         Ok(())
     }

@@ -10,18 +10,26 @@ use socketioxide::handler::MessageHandler;
 use socketioxide::socket::Socket;
 use socketioxide_core::Value;
 
+use super::handshake::Handshake;
 use super::packet;
 use crate::gateway::connections::{Connection, EventText};
 
 /// Passes all events of the socket to the connection. The session's own task makes the calls, so
 /// the order of packets is kept.
-pub(super) fn attach(socket: &SocketRef, handle: &SessionHandle, connection: &Arc<Connection>) {
+pub(super) fn attach(
+    socket: &SocketRef,
+    handle: &SessionHandle,
+    handshake: &Handshake,
+    connection: &Arc<Connection>,
+) {
     let receiver = Arc::new(Receiver {
         connection: connection.clone(),
         awaits_attachments: AtomicBool::new(false),
         has_disconnected: AtomicBool::new(false),
     });
     socket.on_fallback(FallbackHandler(receiver.clone()));
+    let receiver: Arc<dyn Intercept> = receiver;
+    handshake.pass_early_events(&receiver);
     handle.intercept(receiver);
     let disconnected = connection.clone();
     socket.on_disconnect(async move || disconnected.lost());
