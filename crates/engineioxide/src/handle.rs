@@ -97,9 +97,9 @@ impl SessionHandle {
         self.0.intercept(intercept);
     }
 
-    /// Closes the transport at once; unwritten data is lost. A WebSocket gets a close frame if it
-    /// accepts one, and its TCP connection ends; a waiting poll is answered with status 400.
-    /// Clients see a broken transport and reconnect by themselves. `on_disconnect` is called
+    /// Closes the transport at once; unwritten data is lost. The TCP connection of a
+    /// WebSocket ends without a close frame; a waiting poll is answered with status 400. Clients
+    /// see a broken transport and reconnect by themselves. `on_disconnect` is called
     /// afterwards, on a task of this layer.
     pub fn close(&self) {
         self.0
