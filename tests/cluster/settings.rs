@@ -69,6 +69,31 @@ fn a_misspelt_key_of_the_environment_is_named_with_its_nearest_key() {
 }
 
 #[test]
+fn a_command_that_does_not_use_the_settings_of_a_node_refuses_them() {
+    for arguments in [
+        &["bench", "--port", "7393"][..],
+        &["--port", "7393", "bench"],
+        &["token", "--user", "ann", "--port", "7393"],
+        &["--port", "7393", "token", "--user", "ann"],
+        &["config", "--docs", "env", "--port", "7393"],
+        &["--port", "7393", "config", "--docs", "env"],
+    ] {
+        let settings = [("JWT_SECRET", STRONG)];
+        let (status, printed) = Program::start(arguments, &settings).wait_with_status();
+        assert!(!status.success(), "{arguments:?}: {printed}");
+        assert!(printed.contains("--port"), "{arguments:?}: {printed}");
+    }
+    for arguments in [["config", "--port", "7393"], ["--port", "7393", "config"]] {
+        let (status, printed) = Program::start(&arguments, &[]).wait_with_status();
+        assert!(status.success(), "{arguments:?}: {printed}");
+        assert!(
+            printed.contains("SERVER_PORT=7393"),
+            "{arguments:?}: {printed}"
+        );
+    }
+}
+
+#[test]
 fn a_port_in_use_is_named_with_its_address() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
