@@ -24,6 +24,7 @@ const BENCH_TOKEN_TTL: Duration = Duration::from_secs(86_400);
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
+    /// Settings before the name of the command.
     #[command(flatten)]
     node: NodeOptions,
     #[command(subcommand)]
@@ -31,22 +32,44 @@ pub struct Cli {
 }
 
 /// Settings of a node that the command line may set; all others have no option.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Settings")]
 struct NodeOptions {
     /// Address to listen on, in place of SERVER_HOST
-    #[arg(long, global = true)]
+    #[arg(long)]
     host: Option<String>,
     /// Port to listen on, in place of SERVER_PORT
-    #[arg(long, global = true)]
+    #[arg(long)]
     port: Option<String>,
     /// Redis that the nodes share, in place of REDIS_URL; the list of processes shows it, so leave
     /// the password to REDIS_URL
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, value_name = "URL")]
     redis_url: Option<String>,
 }
 
 impl NodeOptions {
+    /// These options, and for those that are not set the ones before the name of the command.
+    fn or(self, before: Self) -> Self {
+        Self {
+            host: self.host.or(before.host),
+            port: self.port.or(before.port),
+            redis_url: self.redis_url.or(before.redis_url),
+        }
+    }
+
+    /// Fails if an option is set: the command does not use the settings of a node.
+    fn refuse(&self, command: &str) -> anyhow::Result<()> {
+        let options = [
+            ("--host", &self.host),
+            ("--port", &self.port),
+            ("--redis-url", &self.redis_url),
+        ];
+        for (option, value) in options {
+            anyhow::ensure!(value.is_none(), "{option} can't be used with {command}");
+        }
+        Ok(())
+    }
+
     fn load_config(self) -> Result<Config, ConfigError> {
         Config::load_with(&CommandLine {
             host: self.host,
@@ -59,7 +82,7 @@ impl NodeOptions {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs a node; the default command
-    Serve,
+    Serve(NodeOptions),
     /// Prints a JWT for development, signed with JWT_SECRET
     Token(TokenOptions),
     /// Prints the configuration in force, with secrets hidden, and warns of weak settings; fails with
@@ -70,11 +93,17 @@ enum Command {
         strict: bool,
         /// Print the documentation of all keys instead: docs/configuration.md, .env.example, or the
         /// keys as JSON
-        #[arg(long, value_name = "FORMAT", conflicts_with = "strict")]
+        #[arg(
+            long,
+            value_name = "FORMAT",
+            conflicts_with_all = ["strict", "host", "port", "redis_url"]
+        )]
         docs: Option<DocsFormat>,
+        #[command(flatten)]
+        node: NodeOptions,
     },
     /// Exits with 0 when the node on this machine is ready, for container health checks
-    Healthcheck,
+    Healthcheck(NodeOptions),
     Bench(Box<hubbub_bench::Options>),
 }
 
@@ -114,22 +143,34 @@ impl Cli {
     /// # Errors
     /// With a message for the terminal.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let node = self.node;
-        match self.command.unwrap_or(Command::Serve) {
-            Command::Serve => serve::serve(&node.load_config()?),
-            Command::Token(options) => print_token(options, &node.load_config()?),
+        let before = self.node;
+        let command = self.command;
+        match command.unwrap_or_else(|| Command::Serve(NodeOptions::default())) {
+            Command::Serve(node) => serve::serve(&node.or(before).load_config()?),
+            Command::Token(options) => {
+                before.refuse("token")?;
+                print_token(options, &Config::load()?)
+            }
             Command::Config {
                 docs: Some(format), ..
-            } => Ok(print_docs(format)),
-            Command::Config { strict, docs: None } => {
-                Ok(print_config(&node.load_config()?, strict))
+            } => {
+                before.refuse("config --docs")?;
+                Ok(print_docs(format))
             }
-            Command::Healthcheck => healthcheck::check(&node.load_config()?),
+            Command::Config {
+                strict,
+                docs: None,
+                node,
+            } => Ok(print_config(&node.or(before).load_config()?, strict)),
+            Command::Healthcheck(node) => healthcheck::check(&node.or(before).load_config()?),
             // Everything it needs is on its command line: the nodes it measures have their own
             // configuration.
-            Command::Bench(options) => hubbub_bench::run(&options, |user, secret| {
-                Ok(NewToken::lasting(user, BENCH_TOKEN_TTL).sign(secret)?)
-            }),
+            Command::Bench(options) => {
+                before.refuse("bench")?;
+                hubbub_bench::run(&options, |user, secret| {
+                    Ok(NewToken::lasting(user, BENCH_TOKEN_TTL).sign(secret)?)
+                })
+            }
         }
     }
 }
@@ -179,5 +220,36 @@ mod tests {
     fn the_definition_of_the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    /// Why the command line is refused; `None` if it is accepted.
+    fn refusal(arguments: &str) -> Option<String> {
+        let arguments = ["hubbub"].into_iter().chain(arguments.split_whitespace());
+        let refused = Cli::try_parse_from(arguments).map(drop).err()?;
+        Some(refused.to_string())
+    }
+
+    #[test]
+    fn commands_that_use_the_settings_accept_them_before_or_after_their_name() {
+        for settings in ["--port 1", "--host ::1", "--redis-url redis://localhost"] {
+            for command in ["serve", "config", "config --strict", "healthcheck"] {
+                assert_eq!(refusal(&format!("{command} {settings}")), None, "{command}");
+                assert_eq!(refusal(&format!("{settings} {command}")), None, "{command}");
+            }
+            assert_eq!(refusal(settings), None);
+        }
+    }
+
+    #[test]
+    fn commands_without_a_use_for_the_settings_refuse_them() {
+        for settings in ["--port 1", "--host ::1", "--redis-url redis://localhost"] {
+            for command in ["bench", "token --user ann", "config --docs env"] {
+                assert_eq!(refusal(command), None, "{command}");
+                let option = settings.split(' ').next().unwrap();
+                let refused = refusal(&format!("{command} {settings}"));
+                let refused = refused.unwrap_or_else(|| "accepted".to_owned());
+                assert!(refused.contains(option), "{command} {settings}: {refused}");
+            }
+        }
     }
 }

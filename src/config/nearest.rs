@@ -8,8 +8,12 @@ const PROGRAM_PREFIX: &str = "HUBBUB_";
 const MIN_NAME_BYTES: usize = 6;
 /// The longest name that is compared.
 const MAX_NAME_BYTES: usize = 64;
-/// One edit for so many letters is taken for a spelling error.
-const LETTERS_PER_EDIT: usize = 5;
+/// More than one edit is a spelling error only in keys of at least so many letters.
+const LONG_KEY_LETTERS: usize = 12;
+/// In those, one edit for so many bytes.
+const BYTES_PER_EDIT: usize = 5;
+/// The beginnings of addresses in Kubernetes' service links.
+const LINK_SCHEMES: [&str; 3] = ["tcp://", "udp://", "sctp://"];
 
 /// The key whose name is most like this one, which is no key of hubbub; `None` if none is like it.
 pub(super) fn nearest_key(name: &str) -> Option<&'static str> {
@@ -27,7 +31,43 @@ pub(super) fn nearest_key(name: &str) -> Option<&'static str> {
     }
     let distances = keys().map(|key| (edits(name.as_bytes(), key.name.as_bytes()), key.name));
     let (distance, key) = distances.min()?;
-    (distance <= key.len() / LETTERS_PER_EDIT).then_some(key)
+    (distance <= max_edits(key)).then_some(key)
+}
+
+fn max_edits(key: &str) -> usize {
+    let letters = key.bytes().filter(u8::is_ascii_alphabetic).count();
+    if letters < LONG_KEY_LETTERS {
+        1
+    } else {
+        key.len() / BYTES_PER_EDIT
+    }
+}
+
+/// Whether Kubernetes sets this variable for a Service: it links a Service named `hubbub` by
+/// `HUBBUB_PORT=tcp://10.0.0.1:8080`, `HUBBUB_SERVICE_HOST`, `HUBBUB_PORT_8080_TCP_ADDR` and others.
+pub(super) fn is_service_link(name: &str, value: &str) -> bool {
+    is_link_address(value)
+        || name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || ["_TCP", "_UDP", "_SCTP"]
+            .iter()
+            .any(|protocol| has_numbered_port(name, protocol))
+}
+
+/// Whether the value is the address of a Service, as its link `<SERVICE>_PORT` has it.
+pub(super) fn is_link_address(value: &str) -> bool {
+    LINK_SCHEMES.iter().any(|scheme| value.starts_with(scheme))
+}
+
+/// Whether the name holds `_PORT_`, a number and the protocol.
+fn has_numbered_port(name: &str, protocol: &str) -> bool {
+    let number = name
+        .split_once("_PORT_")
+        .and_then(|(_, rest)| rest.split_once(protocol));
+    number.is_some_and(|(number, _)| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// Whether the name is the key's with one more word, such as `JWT_SECRET_FILE`. Keys of one word and
@@ -113,8 +153,31 @@ mod tests {
             "SSL_CERT_FILE",
             "KUBERNETES_SERVICE_PORT",
             "HISTFILESIZE",
+            "REDIS_CERT",
+            "HISTORY_FILE",
         ] {
             assert_eq!(nearest_key(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn service_links_are_known_by_their_names_or_values() {
+        for (name, value) in [
+            ("HUBBUB_PORT", "tcp://10.0.0.1:8080"),
+            ("HUBBUB_SERVER_PORT", "udp://10.0.0.1:8080"),
+            ("HUBBUB_PORT_8080_TCP_ADDR", "10.0.0.1"),
+            ("HUBBUB_SERVICE_HOST", "10.0.0.1"),
+            ("HUBBUB_SERVICE_PORT", "8080"),
+            ("HUBBUB_SERVICE_PORT_HTTP", "8080"),
+        ] {
+            assert!(is_service_link(name, value), "{name}={value}");
+        }
+        for (name, value) in [
+            ("HUBBUB_PORT", "8080"),
+            ("REDIS_PROT", "6379"),
+            ("SERVER_PORT_8080", "8080"),
+        ] {
+            assert!(!is_service_link(name, value), "{name}={value}");
         }
     }
 }

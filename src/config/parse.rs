@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use http::Uri;
 
+use super::nearest::is_link_address;
+
 /// A value in its final type, or the fault of the text.
 pub(super) type Parsed<T> = Result<T, String>;
 
@@ -49,6 +51,19 @@ pub(super) fn number<T: TryFrom<u64>>(min: u64, max: u64) -> impl Fn(&str) -> Pa
             _ => Err(format!("must be a whole number from {min} to {max}")),
         }
     }
+}
+
+/// A TCP port. A Kubernetes Service named `redis` sets `REDIS_PORT` to its address in every pod of
+/// its namespace, and one named `server` sets `SERVER_PORT`.
+pub(super) fn port(text: &str) -> Parsed<u16> {
+    if is_link_address(text) {
+        return Err(
+            "must be a port number, and is the address of a Kubernetes Service (a service link): \
+             set enableServiceLinks: false in the pod, or set the key itself"
+                .to_owned(),
+        );
+    }
+    number(0, u16::MAX.into())(text)
 }
 
 /// A time in seconds, from `min` on and at most ten years.

@@ -2,7 +2,7 @@
 
 use super::error::ConfigError;
 use super::key::{Key, KeyDefault, Section};
-use super::parse::{number, path, text};
+use super::parse::{path, port, text};
 use super::values::Values;
 use crate::backplane::redis::{KeyPrefix, RedisSettings};
 
@@ -74,7 +74,7 @@ pub(super) const SECTION: Section = Section {
 pub(super) fn parse(values: &mut Values) -> Result<Option<RedisSettings>, ConfigError> {
     let url = values.optional(&URL, redis_url)?;
     let host = values.optional(&HOST, text)?;
-    let port = values.required(&PORT, number(0, u16::MAX.into()))?;
+    let port = values.required(&PORT, port)?;
     let password = values.optional(&PASSWORD, text)?;
     let url = match (url, host) {
         (Some(url), _) => Some(url),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::ConfigError;
 use super::key::{Key, KeyDefault, Section, Unit};
-use super::parse::{number, path, seconds, socket_address, text};
+use super::parse::{path, port, seconds, socket_address, text};
 use super::values::Values;
 use crate::server::tls::TlsFiles;
 
@@ -109,7 +109,7 @@ impl ServerSettings {
 
 pub(super) fn parse(values: &mut Values) -> Result<ServerSettings, ConfigError> {
     let host = values.required(&HOST, text)?;
-    let port = values.required(&SERVER_PORT, number(0, u16::MAX.into()))?;
+    let port = values.required(&SERVER_PORT, port)?;
     let address = resolve(&host, port).map_err(|_| {
         let problem = "must be an IP address, or a name that resolves to one";
         values.error(&HOST, problem)

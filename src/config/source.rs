@@ -11,7 +11,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::error::ConfigError;
 use super::key::{Key, Section};
-use super::nearest::nearest_key;
+use super::nearest::{is_service_link, nearest_key};
 use super::values::{Given, Values};
 use super::{keys, server};
 
@@ -97,10 +97,10 @@ pub(super) fn is_known(name: &str) -> bool {
 /// Most keys of the environment belong to other programs, so none is an error.
 pub(super) fn misspelt_keys(environment: &BTreeMap<String, String>) -> Vec<String> {
     let unknown = environment
-        .keys()
-        .filter(|key| !is_known(&key.to_lowercase()));
+        .iter()
+        .filter(|(key, value)| !is_known(&key.to_lowercase()) && !is_service_link(key, value));
     unknown
-        .filter_map(|key| {
+        .filter_map(|(key, _)| {
             let nearest = nearest_key(key)?;
             Some(format!(
                 "{key} in {ENVIRONMENT} is not a key of hubbub and has no effect; did you mean \
