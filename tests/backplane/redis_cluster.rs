@@ -572,6 +572,15 @@ async fn a_cluster_needs_the_documented_rights_on_every_server() {
             grant(server, &[format!("+{right}")]);
         }
     }
+    for server in &cluster.servers {
+        server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+        let refused = connect(settings(&url), limits()).await.err();
+        assert!(
+            matches!(refused, Some(StartError::Policy(_))),
+            "with an evicting policy on one server: {refused:?}"
+        );
+        server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    }
     let with_database = url.replacen('?', "/1?", 1);
     let refused = connect(settings(&with_database), limits()).await.err();
     assert!(

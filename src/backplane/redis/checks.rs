@@ -4,7 +4,7 @@
 use std::task::Poll;
 
 use fred::interfaces::{ClientLike, ClusterInterface};
-use fred::prelude::{Client, Options};
+use fred::prelude::Client;
 use fred::types::config::Server;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use futures_util::StreamExt;
@@ -40,16 +40,12 @@ pub(super) async fn check_all(
     prefix: &KeyPrefix,
 ) -> Result<(), StartError> {
     let is_cluster = client.is_clustered();
-    for server in client.active_connections() {
-        let options = Options {
-            cluster_node: if is_cluster { Some(server) } else { None },
-            ..Default::default()
-        };
-        check_policy_of(&client.with_options(&options), Partition::LEASES).await?;
+    let partitions = one_partition_of_each_server(client);
+    for &partition in &partitions {
+        check_policy_of(client, partition).await?;
     }
     check_layout(client, keys).await?;
     let mut missing = MissingRights::default();
-    let partitions = one_partition_of_each_server(client);
     for &partition in &partitions {
         try_scripts(client, keys, partition, is_cluster, &mut missing).await;
     }
