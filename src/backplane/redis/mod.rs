@@ -193,16 +193,19 @@ impl Node {
         }
     }
 
-    /// Checks the rights of the user, and records whether they are complete: while they aren't, the
-    /// node isn't up. An error that isn't about rights leaves the record as it is.
+    /// Checks the rights of the user on each server, and records whether they are complete: while
+    /// they aren't, the node isn't up. An error that isn't about rights leaves the record as it is.
     async fn check_rights(&self) {
         let mut missing = MissingRights::default();
         let mut is_checked = true;
-        if let Err(fault) = self.bus.check_rights().await {
+        let mut partitions = self.link.rights.partitions_to_check();
+        partitions.extend(self.bus.one_partition_of_each_server());
+        let subscribed = self.bus.check_rights(partitions.iter().copied().collect());
+        if let Err(fault) = subscribed.await {
             is_checked = false;
             missing.add("SUBSCRIBE", &BackplaneError::from(fault).to_string());
         }
-        for partition in self.link.rights.partitions_to_check() {
+        for partition in partitions {
             let result = match self.link.run(&RIGHTS, partition, Vec::new()).await {
                 Ok(reply) => missing.add_reply(reply),
                 Err(fault) => Err(fault),
