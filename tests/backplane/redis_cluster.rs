@@ -8,8 +8,8 @@ use hubbub::backplane::{Backplane, BackplaneError, BusEvent, BusTopic, Window};
 use hubbub::domain::{ChangeKind, Continuity};
 
 use crate::fixture::{
-    Recorder, append_message, conn, connect_and_join, eventually, grant, least_rights, limits,
-    message, name, room, settings, user,
+    DEADLINE, Recorder, append_message, conn, connect_and_join, eventually, grant, least_rights,
+    limits, message, name, room, settings, user,
 };
 use crate::presence::{room_changes, wait_until_left, wait_until_offline};
 use hubbub_test_support::server::{RedisServer, free_port};
@@ -543,18 +543,39 @@ fn least_rights_with(words: &str) -> Vec<String> {
     rights
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_needs_the_documented_rights_on_every_server() {
-    let cluster = Cluster::start(0).await;
+/// Gives the user of the nodes the documented rights on every server. Returns the URL with it.
+fn restrict(cluster: &Cluster) -> String {
     let mut rights =
         least_rights_with("+cluster|slots +cluster|info +spublish +ssubscribe +sunsubscribe");
     rights.retain(|word| !["+publish", "+subscribe", "+unsubscribe"].contains(&word.as_str()));
     for server in &cluster.servers {
         grant(server, &rights);
     }
-    let url = cluster
+    cluster
         .url()
-        .replace("redis-cluster://", "redis-cluster://hubbub:PASSWORD@");
+        .replace("redis-cluster://", "redis-cluster://hubbub:PASSWORD@")
+}
+
+/// How often the server has denied this command since its `ACL LOG` was reset.
+fn denials_of(server: &RedisServer, command: &str) -> u64 {
+    let log = server.cli(&["ACL", "LOG"]);
+    let lines: Vec<_> = log.lines().map(str::trim).collect();
+    let mut count = 0;
+    let mut denials = 0;
+    for pair in lines.windows(2) {
+        if pair[0] == "count" {
+            count = pair[1].parse().unwrap();
+        } else if pair[0] == "object" && pair[1] == command {
+            denials += count;
+        }
+    }
+    denials
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_needs_the_documented_rights_on_every_server() {
+    let cluster = Cluster::start(0).await;
+    let url = restrict(&cluster);
     let node = connect(settings(&url), limits()).await.unwrap();
     assert!(node.lifecycle.is_up());
     let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
@@ -572,12 +593,67 @@ async fn a_cluster_needs_the_documented_rights_on_every_server() {
             grant(server, &[format!("+{right}")]);
         }
     }
+    for server in &cluster.servers {
+        server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+        let refused = connect(settings(&url), limits()).await.err();
+        assert!(
+            matches!(refused, Some(StartError::Policy(_))),
+            "with an evicting policy on one server: {refused:?}"
+        );
+        server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    }
     let with_database = url.replacen('?', "/1?", 1);
     let refused = connect(settings(&with_database), limits()).await.err();
     assert!(
         matches!(refused, Some(StartError::BadUrl(_))),
         "{refused:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_lost_on_one_server_of_a_cluster_takes_the_node_down_until_it_is_back() {
+    let cluster = Cluster::start(0).await;
+    let node = connect(settings(&restrict(&cluster)), limits())
+        .await
+        .unwrap();
+    // Topics on every server.
+    let topics: Vec<_> = (0..30)
+        .map(|n| BusTopic::Room(room(&format!("room{n}"))))
+        .collect();
+    let recorder = Recorder::on(&node, &topics).await;
+    for right in ["ssubscribe", "spublish", "xadd"] {
+        for server in &cluster.servers {
+            server.cli(&["ACL", "LOG", "RESET"]);
+            grant(server, &[format!("-{right}")]);
+            eventually(
+                DEADLINE,
+                &format!("the node is down without {right} on port {}", server.port),
+                async || (!node.lifecycle.is_up()).then_some(()),
+            )
+            .await;
+            // The checks that follow leave it down.
+            let denied = denials_of(server, right);
+            eventually(DEADLINE, "the right is tried again", async || {
+                assert!(
+                    !node.lifecycle.is_up(),
+                    "up without {right} on port {}",
+                    server.port
+                );
+                (denials_of(server, right) >= denied + 5).then_some(())
+            })
+            .await;
+            grant(server, &[format!("+{right}")]);
+            eventually(DEADLINE, "the node is up again", async || {
+                node.lifecycle.is_up().then_some(())
+            })
+            .await;
+        }
+    }
+    let before = recorder.events().len();
+    for n in 0..30 {
+        append_message(&node, &format!("room{n}"), "hi").await;
+    }
+    recorder.wait_for(before + 30).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,6 +17,12 @@ async fn refusal(server: &RedisServer, words: &[String]) -> String {
     }
 }
 
+/// The rights without this one.
+fn without(rights: &[String], right: &str) -> Vec<String> {
+    let others = rights.iter().filter(|word| *word != right);
+    others.cloned().collect()
+}
+
 fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
@@ -30,12 +36,7 @@ async fn each_missing_right_is_named_at_the_start() {
         .filter(|word| ["+", "~", "&"].iter().any(|sign| word.starts_with(sign)));
     let mut tried = 0;
     for right in rights {
-        let others: Vec<_> = least
-            .iter()
-            .filter(|word| *word != right)
-            .cloned()
-            .collect();
-        let missing = refusal(&server, &others).await;
+        let missing = refusal(&server, &without(&least, right)).await;
         assert!(
             missing.contains(&format!("lacks {right}:")),
             "{right}: {missing}"
@@ -70,6 +71,19 @@ async fn usual_users_with_too_few_rights_are_refused_with_all_that_they_lack() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_evicting_policy_is_found_with_the_least_rights() {
+    let server = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
+    grant(&server, &least_rights());
+    let refused = connect(settings(&restricted_url(&server)), limits())
+        .await
+        .err();
+    assert!(
+        matches!(&refused, Some(StartError::Policy(policy)) if policy == "allkeys-lru"),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_user_loses_a_right_is_not_ready_until_it_has_it_again() {
     let server = RedisServer::start();
     grant(&server, &least_rights());
@@ -100,5 +114,16 @@ async fn a_node_whose_user_loses_a_right_is_not_ready_until_it_has_it_again() {
         )
         .await;
         append_message(&node, "lobby", regained).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_may_not_delete_leaves_no_keys_behind() {
+    let server = RedisServer::start();
+    let missing = refusal(&server, &without(&least_rights(), "+del")).await;
+    assert!(missing.contains("lacks +del:"), "{missing}");
+    for key in server.cli(&["KEYS", "*"]).lines() {
+        let left: i64 = server.cli(&["PTTL", key]).parse().unwrap();
+        assert_ne!(left, -1, "{key} never expires");
     }
 }

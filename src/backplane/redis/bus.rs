@@ -1,7 +1,7 @@
 //! The bus: topics distributed over a few subscriber connections, and a periodic check whether the
 //! cluster's slots have moved.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -65,9 +65,25 @@ impl Subscriptions {
         self.subscribers.iter().all(Subscriber::is_connected)
     }
 
-    /// Tries the right to subscribe.
-    pub(super) async fn check_rights(&self) -> std::result::Result<(), Fault> {
-        self.subscribers[0].check_rights().await
+    /// Tries the right to subscribe in these partitions.
+    pub(super) async fn check_rights(
+        &self,
+        partitions: Vec<Partition>,
+    ) -> std::result::Result<(), Fault> {
+        self.subscribers[0].check_rights(partitions).await
+    }
+
+    /// One partition of each server of a cluster, as the servers' slots were last read. Empty unless
+    /// Redis is a cluster.
+    pub(super) fn one_partition_of_each_server(&self) -> Vec<Partition> {
+        let owners = self.owners.lock();
+        let mut servers = HashSet::new();
+        Partition::all()
+            .filter(|partition| {
+                let owner = owners.get(partition);
+                owner.is_some_and(|owner| servers.insert(owner.server.as_str()))
+            })
+            .collect()
     }
 
     /// Subscribes again to all topics.

@@ -4,14 +4,14 @@
 use std::task::Poll;
 
 use fred::interfaces::{ClientLike, ClusterInterface};
-use fred::prelude::{Client, Options};
+use fred::prelude::Client;
 use fred::types::config::Server;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::StartError;
-use super::keys::{Keys, LAST_BEAT_OF_LAYOUT_1, LAYOUT_VERSION, Partition};
+use super::keys::{Keys, LAYOUT_VERSION, Partition};
 use super::link::publish_command;
 use super::rights::{MissingRights, is_denial};
 use super::script::{RIGHTS, ScriptReply};
@@ -40,16 +40,12 @@ pub(super) async fn check_all(
     prefix: &KeyPrefix,
 ) -> Result<(), StartError> {
     let is_cluster = client.is_clustered();
-    for server in client.active_connections() {
-        let options = Options {
-            cluster_node: if is_cluster { Some(server) } else { None },
-            ..Default::default()
-        };
-        check_policy_of(&client.with_options(&options), Partition::LEASES).await?;
+    let partitions = one_partition_of_each_server(client);
+    for &partition in &partitions {
+        check_policy_of(client, partition).await?;
     }
     check_layout(client, keys).await?;
     let mut missing = MissingRights::default();
-    let partitions = one_partition_of_each_server(client);
     for &partition in &partitions {
         try_scripts(client, keys, partition, is_cluster, &mut missing).await;
     }
@@ -197,19 +193,28 @@ pub(super) fn check_policy(memory: &str) -> Result<(), StartError> {
 }
 
 /// Checks that the data has this release's layout, or that there is none. Data of layout 1 has no
-/// prefix: it is found only if the user may read keys without one.
-pub(super) async fn check_layout(client: &impl ClientLike, keys: &Keys) -> Result<(), StartError> {
+/// version: it counts only until the deployment has data of its own. `heartbeat.lua` checks the same.
+async fn check_layout(client: &Client, keys: &Keys) -> Result<(), StartError> {
     let version = run(client, "GET", Partition::LEASES, vec![keys.layout().into()]);
-    let version = version.await.ok().and_then(Value::into_string);
-    if let Some(version) = version.filter(|version| version != LAYOUT_VERSION) {
-        return Err(StartError::Layout(version));
+    match version.await.ok().and_then(Value::into_string) {
+        Some(version) if version == LAYOUT_VERSION => return Ok(()),
+        Some(version) => return Err(StartError::Layout(version)),
+        None => {}
     }
-    let beat_of_layout_1 = vec![LAST_BEAT_OF_LAYOUT_1.into()];
-    let found = run(client, "EXISTS", Partition::LEASES, beat_of_layout_1).await;
-    if found.is_ok_and(|found| found.as_u64() == Some(1)) {
-        return Err(StartError::Layout("1".to_owned()));
+    let Some(last_beat) = keys.last_beat_of_layout_1() else {
+        return Ok(());
+    };
+    match run(client, "EXISTS", Partition::LEASES, vec![last_beat.into()]).await {
+        Ok(found) if found.as_u64() == Some(1) => Err(StartError::Layout("1".to_owned())),
+        Err(error) if is_denial(error.details()) => {
+            tracing::warn!(
+                "redis: the user may not read the key {last_beat}, so it is not known whether the \
+                 database has data of a release without REDIS_PREFIX (docs/security.md)"
+            );
+            Ok(())
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ const PARTITIONS: usize = 256;
 /// after a change can't work side by side on the same data. Version 1 had no prefix.
 pub(super) const LAYOUT_VERSION: &str = "2";
 
-/// The key with the time of the last heartbeat in layout 1, which never expires.
-pub(super) const LAST_BEAT_OF_LAYOUT_1: &str = "{p00}B";
+/// The key with the time of the last heartbeat in layout 1, which had no prefix. It never expires.
+const LAST_BEAT_OF_LAYOUT_1: &str = "{p00}B";
 
 /// A part of the rooms or users, whose keys lie in one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,6 +119,8 @@ pub(super) struct Keys {
     channels: Vec<Str>,
     /// The channel of all nodes.
     nodes: Str,
+    /// Whether data of layout 1 in the same database counts as data of this deployment.
+    succeeds_layout_1: bool,
 }
 
 impl Keys {
@@ -137,6 +139,7 @@ impl Keys {
                 .map(|tag| format!("{tag}r{database}:").into())
                 .collect(),
             tags,
+            succeeds_layout_1: *prefix == KeyPrefix::default(),
         }
     }
 
@@ -178,6 +181,16 @@ impl Keys {
     /// The version of the layout of all data with this prefix.
     pub(super) fn layout(&self) -> String {
         format!("{}V", self.tag(Partition::LEASES))
+    }
+
+    /// The key that shows data of layout 1. `None` with another prefix than the default one: such a
+    /// deployment begins anew beside that data.
+    pub(super) fn last_beat_of_layout_1(&self) -> Option<&'static str> {
+        if self.succeeds_layout_1 {
+            Some(LAST_BEAT_OF_LAYOUT_1)
+        } else {
+            None
+        }
     }
 
     /// The channel of a topic.

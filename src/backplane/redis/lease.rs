@@ -30,6 +30,8 @@ pub(super) struct Lease {
     state: Mutex<State>,
     missed_beats: AtomicU32,
     is_up: AtomicBool,
+    /// Why this Redis can't be used, as it was logged last.
+    unusable: Mutex<Option<String>>,
     /// Held during a renewal, so that there is one at a time.
     renewing: tokio::sync::Mutex<()>,
     pending_repair: Mutex<Option<PendingRepair>>,
@@ -103,6 +105,7 @@ impl Default for Lease {
             state: Mutex::new(State::fresh()),
             missed_beats: AtomicU32::new(MAX_MISSED_BEATS),
             is_up: AtomicBool::new(false),
+            unusable: Mutex::default(),
             renewing: tokio::sync::Mutex::default(),
             pending_repair: Mutex::default(),
         }
@@ -144,6 +147,18 @@ impl Lease {
         let incarnation = self.incarnation()?;
         self.state.lock().is_held = false;
         Ok(incarnation)
+    }
+
+    /// Logs why this Redis can't be used, unless the last heartbeat found the same reason. `None`: it
+    /// can be used.
+    fn report_unusable(&self, reason: Option<String>) {
+        let mut last = self.unusable.lock();
+        if let Some(reason) = &reason
+            && last.as_ref() != Some(reason)
+        {
+            tracing::error!(error = reason, "redis: this Redis is not used");
+        }
+        *last = reason;
     }
 
     fn is_down(&self) -> bool {
@@ -192,9 +207,8 @@ impl Node {
             return;
         }
         let usable = self.check_server().await;
-        if let Err(error) = &usable {
-            tracing::error!(%error, "redis: this Redis is not used");
-        }
+        let unusable = usable.as_ref().err().map(ToString::to_string);
+        self.lease.report_unusable(unusable);
         // A node that is sent work must be able to do all of it, and each connection comes back in
         // its own time.
         if usable.is_ok() && self.link.is_connected() && self.bus.is_connected() {
@@ -239,6 +253,7 @@ impl Node {
             claim.into(),
             limit.into(),
             LAYOUT_VERSION.into(),
+            self.link.keys.last_beat_of_layout_1().unwrap_or("").into(),
         ];
         let mut reply = self.link.run(&HEARTBEAT, Partition::LEASES, args).await?;
         match reply.text()?.as_str() {

@@ -176,12 +176,11 @@ impl Node {
         }
     }
 
-    /// Checks that Redis doesn't evict keys, as far as it tells, that its data has this release's
-    /// layout, and the rights of the user.
+    /// Checks that Redis doesn't evict keys, as far as it tells, and the rights of the user.
+    /// Heartbeats check the layout of its data.
     async fn check_server(&self) -> Result<(), StartError> {
         let client = self.link.client(ConnectionPool::Log, Partition::LEASES);
         checks::check_policy_of(client, Partition::LEASES).await?;
-        checks::check_layout(client, &self.link.keys).await?;
         self.check_rights().await;
         Ok(())
     }
@@ -193,16 +192,19 @@ impl Node {
         }
     }
 
-    /// Checks the rights of the user, and records whether they are complete: while they aren't, the
-    /// node isn't up. An error that isn't about rights leaves the record as it is.
+    /// Checks the rights of the user on each server, and records whether they are complete: while
+    /// they aren't, the node isn't up. An error that isn't about rights leaves the record as it is.
     async fn check_rights(&self) {
         let mut missing = MissingRights::default();
         let mut is_checked = true;
-        if let Err(fault) = self.bus.check_rights().await {
+        let mut partitions = self.link.rights.partitions_to_check();
+        partitions.extend(self.bus.one_partition_of_each_server());
+        let subscribed = self.bus.check_rights(partitions.iter().copied().collect());
+        if let Err(fault) = subscribed.await {
             is_checked = false;
             missing.add("SUBSCRIBE", &BackplaneError::from(fault).to_string());
         }
-        for partition in self.link.rights.partitions_to_check() {
+        for partition in partitions {
             let result = match self.link.run(&RIGHTS, partition, Vec::new()).await {
                 Ok(reply) => missing.add_reply(reply),
                 Err(fault) => Err(fault),

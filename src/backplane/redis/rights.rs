@@ -11,8 +11,8 @@ use super::keys::Partition;
 use super::script::ScriptReply;
 use super::settings::KeyPrefix;
 
-/// What Redis 6 to 8 and Valkey write when they deny a command: outside of scripts, and in scripts
-/// of newer and of older servers.
+/// The parts of error texts by which a denied command is recognised, for Redis 6 to 8 and Valkey:
+/// outside of scripts, and in scripts of newer and of older servers.
 const DENIALS: [&str; 3] = [
     "NOPERM",
     "ACL failure in script",
@@ -123,8 +123,8 @@ impl MissingRights {
         Ok(())
     }
 
-    /// The missing rights as a sentence for the operator, with the words of `ACL SETUSER` that add
-    /// them.
+    /// The missing rights as a sentence for the operator, with the arguments of `ACL SETUSER` that
+    /// grant them.
     pub(super) fn describe(&self, prefix: &KeyPrefix) -> String {
         let prefix = prefix.as_str();
         let mut words: Vec<String> = Vec::new();

@@ -15,7 +15,7 @@ use fred::clients::{SubscriberClient, WithOptions};
 use fred::interfaces::{ClientLike, ClusterInterface, EventInterface, PubsubInterface};
 use fred::prelude::{Config, Options};
 use fred::types::cluster::ClusterRouting;
-use fred::types::{Message, RespVersion};
+use fred::types::{ClusterHash, CustomCommand, Message, RespVersion, Value};
 use parking_lot::RwLock;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -49,8 +49,8 @@ enum Request {
     Unsubscribe(BusTopic),
     /// Subscribe again to the topics of these partitions.
     Renew(Vec<Partition>),
-    /// Try the right to subscribe.
-    CheckRights(Reply),
+    /// Try the right to subscribe in these partitions.
+    CheckRights(Vec<Partition>, Reply),
 }
 
 /// A handle to the connection and its tasks.
@@ -125,9 +125,10 @@ impl Subscriber {
             .await
     }
 
-    /// Tries the right to subscribe.
-    pub(super) async fn check_rights(&self) -> Result<(), Fault> {
-        self.request(Request::CheckRights).await
+    /// Tries the right to subscribe in these partitions.
+    pub(super) async fn check_rights(&self, partitions: Vec<Partition>) -> Result<(), Fault> {
+        self.request(|reply| Request::CheckRights(partitions, reply))
+            .await
     }
 
     /// Makes a request, and waits for its reply.
@@ -288,7 +289,7 @@ impl Task {
                 }
                 _ = tick.tick() => {
                     // A dead connection is only noticed when a command runs on it.
-                    let _ = self.ping().await;
+                    let _ = self.ping(Partition::LEASES).await;
                 }
             }
             self.note_reconnects();
@@ -311,9 +312,13 @@ impl Task {
                     self.unsubscribe(&topic).await;
                 }
                 Request::Renew(partitions) => self.stale.add(partitions),
-                Request::CheckRights(reply) => {
+                Request::CheckRights(partitions, reply) => {
                     self.subscribe_all(std::mem::take(&mut wanted)).await;
-                    let _ = reply.send(self.check_rights().await);
+                    // All other requests wait for this one.
+                    let check = self.check_rights(&partitions);
+                    let result = tokio::time::timeout(self.timeout, check).await;
+                    let late = || Err(Fault::unavailable("no reply in time"));
+                    let _ = reply.send(result.unwrap_or_else(|_| late()));
                 }
             }
             if wanted.len() < TOPICS_PER_PING {
@@ -370,30 +375,34 @@ impl Task {
             self.tally
                 .round_trips
                 .fetch_add(u64::from(self.is_cluster), Ordering::Relaxed);
-            self.subscribe_channel(self.keys.channel(topic)).await?;
+            self.subscribe_channel(Partition::of_topic(topic), self.keys.channel(topic))
+                .await?;
         }
         if self.is_cluster {
             Ok(())
         } else {
-            self.ping().await
+            self.ping(Partition::LEASES).await
         }
     }
 
-    /// Waits for the reply to a PING, which comes behind those to all earlier commands.
-    async fn ping(&self) -> Result<(), Fault> {
+    /// Waits for the reply to a PING on the server of a partition. It comes behind those to all
+    /// earlier commands on this server.
+    async fn ping(&self, partition: Partition) -> Result<(), Fault> {
         self.tally.round_trips.fetch_add(1, Ordering::Relaxed);
-        let ping = tokio::time::timeout(self.timeout, self.client.ping::<()>(None)).await;
-        match ping {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.failure(error.details())),
-            Err(_) => Err(self.failure("no reply in time")),
+        let hash = ClusterHash::Custom(partition.slot());
+        let command = CustomCommand::new_static("PING", hash, false);
+        let ping = self.client.custom::<Value, Value>(command, Vec::new());
+        match tokio::time::timeout(self.timeout, ping).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.failure(partition, error.details())),
+            Err(_) => Err(self.failure(partition, "no reply in time")),
         }
     }
 
-    fn failure(&self, reason: &str) -> Fault {
+    fn failure(&self, partition: Partition, reason: &str) -> Fault {
         self.tally.errors.fetch_add(1, Ordering::Relaxed);
         if is_denial(reason) {
-            self.rights.record_denial(Partition::LEASES, reason);
+            self.rights.record_denial(partition, reason);
         }
         Fault::unavailable(reason)
     }
@@ -401,35 +410,57 @@ impl Task {
     async fn unsubscribe(&self, topic: &BusTopic) {
         let channel = self.keys.channel(topic);
         self.topics.write().remove(&channel);
-        let _ = self.unsubscribe_channel(channel).await;
+        let _ = self
+            .unsubscribe_channel(Partition::of_topic(topic), channel)
+            .await;
     }
 
-    async fn subscribe_channel(&self, channel: String) -> Result<(), Fault> {
+    async fn subscribe_channel(&self, partition: Partition, channel: String) -> Result<(), Fault> {
         let result = if self.is_cluster {
             self.client.ssubscribe(channel).await
         } else {
             self.client.subscribe(channel).await
         };
-        result.map_err(|error| self.failure(error.details()))
+        result.map_err(|error| self.failure(partition, error.details()))
     }
 
-    async fn unsubscribe_channel(&self, channel: String) -> Result<(), Fault> {
+    async fn unsubscribe_channel(
+        &self,
+        partition: Partition,
+        channel: String,
+    ) -> Result<(), Fault> {
         let result = if self.is_cluster {
             self.client.sunsubscribe(channel).await
         } else {
             self.client.unsubscribe(channel).await
         };
-        result.map_err(|error| self.failure(error.details()))
+        result.map_err(|error| self.failure(partition, error.details()))
+    }
+
+    /// Tries the right to subscribe in all these partitions. Returns the last failure.
+    async fn check_rights(&self, partitions: &[Partition]) -> Result<(), Fault> {
+        let mut result = Ok(());
+        for &partition in partitions {
+            result = self.check_rights_in(partition).await.and(result);
+        }
+        result
     }
 
     /// Subscribes to a channel that has no events, and ends the subscription.
-    async fn check_rights(&self) -> Result<(), Fault> {
-        // fred doesn't wait for the reply of a subscription: a denial arrives as that of the next
-        // command, or is dropped if there is none yet. So both commands are sent at once.
-        let channel = || self.keys.rights_channel(Partition::LEASES);
-        let (subscribed, confirmed) = tokio::join!(self.subscribe_channel(channel()), self.ping());
-        subscribed.and(confirmed)?;
-        let (ended, confirmed) = tokio::join!(self.unsubscribe_channel(channel()), self.ping());
+    async fn check_rights_in(&self, partition: Partition) -> Result<(), Fault> {
+        let channel = || self.keys.rights_channel(partition);
+        let subscribe = self.subscribe_channel(partition, channel());
+        if self.is_cluster {
+            subscribe.await?;
+        } else {
+            // fred doesn't wait for the reply of SUBSCRIBE, UNSUBSCRIBE and SUNSUBSCRIBE: a denial
+            // arrives as that of the next command, or is dropped if there is none yet. So both
+            // commands are sent at once.
+            let (subscribed, confirmed) = tokio::join!(subscribe, self.ping(partition));
+            subscribed.and(confirmed)?;
+        }
+        let unsubscribe = self.unsubscribe_channel(partition, channel());
+        let (ended, confirmed) = tokio::join!(unsubscribe, self.ping(partition));
         ended.and(confirmed)
     }
 

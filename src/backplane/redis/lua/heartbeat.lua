@@ -5,19 +5,27 @@
 -- ARGV[7]  milliseconds that a claim lasts
 -- ARGV[8]  the most dead incarnations to hand out
 -- ARGV[9]  the version of the layout that the node uses
+-- ARGV[10] a key that exists if there is data of layout 1, which has no version; or empty
 --
--- Returns LAYOUT and a version if the data has another version of the layout: then it does nothing
--- else. A version that is missing is set. Otherwise returns NEW if no lease was known, KNOWN, or GONE if the incarnation is condemned and the node
--- must take another one; then the dead incarnations. Each is handed to one node at a time. Atomic.
+-- Sets a missing version. Returns LAYOUT and a version if the data has another version of the
+-- layout: then it changes nothing. Else returns NEW if no lease was known, KNOWN, or GONE if the
+-- incarnation is condemned and the node must take another one; then the dead incarnations. Each is
+-- handed to one node at a time. Atomic.
 local ctx = context()
 local incarnation, lease_ms, claim_ms, limit = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
-local own_layout = ARGV[9]
+local own_layout, sign_of_layout_1 = ARGV[9], ARGV[10]
 local leases, condemned = key(ctx.tag, LEASES, ''), key(ctx.tag, CONDEMNED, '')
 local last_beat = key(ctx.tag, LAST_BEAT, '')
 
 local layout = call('GET', key(ctx.tag, LAYOUT, ''))
 if layout and layout ~= own_layout then return { 'LAYOUT', layout } end
-if not layout then call('SET', key(ctx.tag, LAYOUT, ''), own_layout) end
+if not layout then
+  -- The user need not have the right to read this key.
+  if sign_of_layout_1 ~= '' and protected_call('EXISTS', sign_of_layout_1) == 1 then
+    return { 'LAYOUT', '1' }
+  end
+  call('SET', key(ctx.tag, LAYOUT, ''), own_layout)
+end
 if call('ZSCORE', condemned, incarnation) then return { 'GONE' } end
 local reply = { call('ZSCORE', leases, incarnation) and 'KNOWN' or 'NEW' }
 local lease_end = ctx.now + lease_ms

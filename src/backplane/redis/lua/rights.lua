@@ -51,8 +51,11 @@ try('ZREM', SORTED_SET, 'member')
 try('XADD', STREAM, '*', 'field', '')
 try('XRANGE', STREAM, '-', '+')
 try('XREVRANGE', STREAM, '+', '-')
-try('PEXPIRE', STREAM, 1000)
 try('PERSIST', STRING)
 try('EXISTS', STRING)
+-- If DEL is denied, the keys expire.
+for _, scratch_key in ipairs({ STRING, HASH, SET, SORTED_SET, STREAM }) do
+  try('PEXPIRE', scratch_key, 1000)
+end
 try('DEL', STRING, HASH, SET, SORTED_SET, STREAM)
 return reply
