@@ -334,18 +334,41 @@ class FrontTest(unittest.TestCase):
         self.assertNotIn("secret", self.front.access_log())
 
     def test_forwarding_headers_of_a_client_are_overwritten(self):
-        Client(self.front, X_Forwarded_For="6.6.6.6", X_Real_IP="6.6.6.6", X_Request_Id="mine").ask(
-            "GET", "/health"
-        )
-        headers = next(headers for node in self.nodes for _, _, headers in node.seen)
-        self.assertEqual(
-            (headers["X-Forwarded-For"], headers["X-Real-IP"]), ("127.0.0.1", "127.0.0.1")
-        )
-        self.assertEqual(
-            (headers["X-Forwarded-Proto"], headers["Host"]),
-            ("http", f"127.0.0.1:{self.front.port}"),
-        )
-        self.assertNotEqual(headers["X-Request-Id"], "mine")
+        claims = {
+            "X_Forwarded_For": "6.6.6.6",
+            "X_Real_IP": "6.6.6.6",
+            "X_Request_Id": "mine",
+            "X_Forwarded_Host": "evil.example.com",
+            "X_Forwarded_Port": "6666",
+            "Forwarded": "for=6.6.6.6;host=evil.example.com",
+        }
+        # Each location that passes requests on; the last three reach the named locations, too.
+        self.nodes[0].draining = True
+        paths = [
+            ("GET", "/health", {}),
+            ("POST", "/messages", {}),
+            ("POST", "/messages", {"Idempotency_Key": "k"}),
+            ("GET", "/socket.io/?EIO=4&transport=polling", {}),
+            ("GET", "/socket.io/?EIO=4&transport=polling&sid=unknown", {}),
+        ]
+        for method, path, headers in paths:
+            body = b"{}" if method == "POST" else None
+            Client(self.front, **claims, **headers).ask(method, path, body)
+        seen = [(path, headers) for node in self.nodes for _, path, headers in node.seen]
+        self.assertEqual({path for path, _ in seen}, {path for _, path, _ in paths})
+        host = f"127.0.0.1:{self.front.port}"
+        for path, headers in seen:
+            lower = {name.lower(): value for name, value in headers.items()}
+            expected = {
+                "host": host,
+                "x-real-ip": "127.0.0.1",
+                "x-forwarded-for": "127.0.0.1",
+                "x-forwarded-proto": "http",
+                "x-forwarded-host": host,
+            }
+            got = {k: v for k, v in lower.items() if k in expected or "forwarded" in k}
+            self.assertEqual(got, expected, path)
+            self.assertNotEqual(lower["x-request-id"], "mine")
 
     def test_the_cookie_is_limited_to_socket_io_and_secure_behind_tls(self):
         client = Client(self.front, jar=True)
