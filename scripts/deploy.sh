@@ -6,6 +6,10 @@ cd "$(dirname "$0")/.."
 # Every key of hubbub that is secret.
 readonly SECRETS=(JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET REDIS_PASSWORD REDIS_URL API_KEYS AUTHORIZE_SECRET)
 
+# The variables of docker-compose.yml itself. This script remembers them in COMPOSE_ENV.
+readonly COMPOSE_VARIABLES=(HUBBUB_NODES HUBBUB_HTTP_PORT HUBBUB_TLS HUBBUB_REDIS HUBBUB_NET HUBBUB_IMAGE)
+readonly COMPOSE_ENV=deploy/compose.env
+
 usage() {
     cat <<'END'
 usage: scripts/deploy.sh compose [--nodes N] [--no-build] [--port PORT] [--timeout SECS] [--dry-run]
@@ -15,7 +19,10 @@ usage: scripts/deploy.sh compose [--nodes N] [--no-build] [--port PORT] [--timeo
 compose  builds the image, then updates Redis (if it changed), the nodes one after another, and nginx
   --nodes N            the number of nodes (default HUBBUB_NODES, or 3)
   --no-build           use the existing image (HUBBUB_IMAGE, default hubbub:local)
-  --port PORT          the port of nginx on this machine (default 8080)
+  --port PORT          the port of nginx on this machine (default HUBBUB_HTTP_PORT, or 8080)
+           Remembers --nodes, --port and HUBBUB_NODES, HUBBUB_HTTP_PORT, HUBBUB_TLS, HUBBUB_REDIS,
+           HUBBUB_NET and HUBBUB_IMAGE of the environment in deploy/compose.env for the next run.
+           An empty variable restores its default.
 
 k8s      applies an overlay and waits for the roll-out; no pod stops before its successor is ready
   --overlay DIR        default k8s/overlays/production
@@ -72,11 +79,14 @@ compose() {
     fi
     if [[ -n $port ]]; then export HUBBUB_HTTP_PORT=$port; fi
     if [[ -n $nodes ]]; then export HUBBUB_NODES=$nodes; fi
+    recall_variables
     wanted=${HUBBUB_NODES:-3}
+    if [[ ${HUBBUB_REDIS:-1} != 0 ]]; then require_redis_password; fi
     HUBBUB_NGINX_SUM=$(cat deploy/nginx.conf deploy/nginx/*.conf | sha256sum | cut -d ' ' -f 1)
     export HUBBUB_NGINX_SUM
-    # Also reports a missing secret, before anything is changed.
+    # Before anything is changed.
     docker compose config --quiet || die "docker-compose.yml is not usable with these settings"
+    if [[ $dry_run == no ]]; then remember_variables; fi
 
     if [[ $build == yes ]]; then
         run docker compose build hubbub || die "the image could not be built"
@@ -106,6 +116,43 @@ compose() {
     add_nodes "$wanted"
     up nginx || die "nginx did not become healthy: docker compose logs nginx"
     log "done: $wanted node(s), port ${HUBBUB_HTTP_PORT:-8080}"
+}
+
+# Takes the variables that are not set in the environment from the last run.
+recall_variables() {
+    local name value
+    for name in "${COMPOSE_VARIABLES[@]}"; do
+        if [[ -z ${!name+set} && -r $COMPOSE_ENV ]]; then
+            value=$(env_value "$name" "$COMPOSE_ENV")
+            if [[ -n $value ]]; then export "$name=$value"; fi
+        fi
+        # Such a value needs no quotes in the file.
+        [[ ${!name-} =~ ^[A-Za-z0-9./:@_-]*$ ]] || die "$name contains a character that is not allowed in it"
+    done
+}
+
+# Written before anything is changed, so that a repeated run continues with the same values.
+remember_variables() {
+    local name temporary
+    temporary=$(mktemp "$COMPOSE_ENV.XXXXXXXX")
+    {
+        echo "# Written by scripts/deploy.sh. For docker compose: --env-file .env --env-file $COMPOSE_ENV"
+        for name in "${COMPOSE_VARIABLES[@]}" HUBBUB_NGINX_SUM; do
+            if [[ -n ${!name-} ]]; then echo "$name=${!name}"; fi
+        done
+    } >"$temporary"
+    chmod 644 "$temporary"
+    mv -f -- "$temporary" "$COMPOSE_ENV"
+}
+
+# Redis would not start without a password. An external Redis has its own in REDIS_URL.
+require_redis_password() {
+    local password=''
+    if [[ -r .env ]]; then password=$(env_value REDIS_PASSWORD .env); fi
+    # The environment takes precedence, as in docker compose.
+    if [[ -z ${REDIS_PASSWORD-$password} ]]; then
+        die "REDIS_PASSWORD is missing: run scripts/generate-env.sh --generate once, or set HUBBUB_REDIS=0 and REDIS_URL for an external Redis"
+    fi
 }
 
 # Starts or updates one service and waits until it is healthy.

@@ -253,7 +253,7 @@ def run(binary, folder, stack):
             )
         print("the Node.js client: polling, websocket, upgrade, with cookies")
     else:
-        print("the Node.js client: skipped (tests/clients/fetch installs it)")
+        print("skip: the Node.js client (tests/clients/fetch installs it)")
 
     eventually(
         "only the clients of this test are connected",
@@ -302,7 +302,7 @@ def run(binary, folder, stack):
     print(f"{moved} clients moved to {[node.clients() for node in rest]}")
 
     if not resolves_names():
-        print("a fourth node: skipped (this nginx has no `resolve` in upstreams)")
+        print("skip: a fourth node joins (this nginx has no `resolve` in upstreams)")
         return
     # docker compose up --scale hubbub=4: the name of the nodes gets another address.
     add_node()

@@ -100,7 +100,7 @@ class Keys(unittest.TestCase):
             passed = value is None or str(value).startswith(f"${{{key}:-")
             self.assertEqual(passed, key not in FIXED_IN_COMPOSE, f"{key}: {value}")
 
-    def test_compose_sets_who_may_broadcast(self):
+    def test_compose_sets_broadcast_roles(self):
         environment = compose()["services"]["hubbub"]["environment"]
         self.assertEqual(environment["BROADCAST_ROLES"], "${BROADCAST_ROLES:-service,admin}")
 

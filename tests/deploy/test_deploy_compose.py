@@ -8,6 +8,8 @@ after each change.
 import json
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -40,7 +42,9 @@ match arguments:
             state["counts"].append(len(nodes))
     case ["compose", "up", *_, service]:
         state["updated"].append(service)
-    case ["compose", "build", _] | ["compose", "version"] | ["compose", "config", "--quiet"] | ["info"] | ["rm", _]:
+    case ["compose", "config", "--quiet"]:
+        state["variables"] = {k: v for k, v in os.environ.items() if k.startswith("HUBBUB_")}
+    case ["compose", "build", _] | ["compose", "version"] | ["info"] | ["rm", _]:
         pass
     case _:
         sys.exit(f"fake docker: {arguments}")
@@ -53,6 +57,13 @@ class DeployCompose(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
+        # A copy, because the script reads and writes files of the project.
+        self.project = self.folder / "project"
+        (self.project / "scripts").mkdir(parents=True)
+        shutil.copy(ROOT / "scripts/deploy.sh", self.project / "scripts")
+        shutil.copytree(ROOT / "deploy", self.project / "deploy")
+        self.dot_env = self.project / ".env"
+        self.dot_env.write_text("REDIS_PASSWORD=secret\n")
         docker = self.folder / "docker"
         docker.write_text(FAKE_DOCKER)
         docker.chmod(0o755)
@@ -73,16 +84,19 @@ class DeployCompose(unittest.TestCase):
 
     def deploy(self, *arguments, **variables):
         """Runs the script and returns the state after it."""
+        result = self.run_script(*arguments, **variables)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads(self.state_file.read_text())
+
+    def run_script(self, *arguments, **variables):
         self.change(counts=[], updated=[])
         path = f"{self.folder}:{os.environ['PATH']}"
-        result = subprocess.run(
-            [ROOT / "scripts/deploy.sh", "compose", *arguments],
+        return subprocess.run(
+            [self.project / "scripts/deploy.sh", "compose", *arguments],
             env={"PATH": path, "FAKE_STATE": str(self.state_file), **variables},
             capture_output=True,
             text=True,
         )
-        self.assertEqual(result.returncode, 0, result.stderr)
-        return json.loads(self.state_file.read_text())
 
     def test_nodes_are_replaced_one_by_one_and_only_when_something_changed(self):
         state = self.deploy()
@@ -104,6 +118,50 @@ class DeployCompose(unittest.TestCase):
 
     def test_no_redis_is_started_when_an_external_one_is_used(self):
         self.assertEqual(self.deploy(HUBBUB_REDIS="0")["updated"], ["nginx"])
+
+    def test_the_password_of_redis_is_required_only_if_redis_is_started_here(self):
+        self.dot_env.unlink()
+        for variables in ({}, {"REDIS_PASSWORD": ""}):
+            result = self.run_script(**variables)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("REDIS_PASSWORD is missing", result.stderr)
+        self.assertEqual(self.deploy(REDIS_PASSWORD="x")["updated"], ["redis", "nginx"])
+        external = {"HUBBUB_REDIS": "0", "REDIS_URL": "rediss://:x@redis.example.com"}
+        self.assertEqual(self.deploy(**external)["updated"], ["nginx"])
+
+    def test_the_variables_of_the_compose_file_are_remembered(self):
+        given = {
+            "HUBBUB_TLS": "1",
+            "HUBBUB_NET": "10.9.8",
+            "HUBBUB_IMAGE": "registry.example.com:5000/hubbub:0.1.0",
+            "HUBBUB_REDIS": "0",
+        }
+        self.deploy("--port", "443", "--nodes", "2", **given)
+        given |= {"HUBBUB_HTTP_PORT": "443", "HUBBUB_NODES": "2"}
+        state = self.deploy()
+        self.assertLessEqual(given.items(), state["variables"].items())
+        self.assertEqual((len(state["nodes"]), state["updated"]), (2, ["nginx"]))
+        # The file has all variables of docker-compose.yml, for docker compose --env-file.
+        used = set(re.findall(r"\$\{(HUBBUB_\w+):", (ROOT / "docker-compose.yml").read_text()))
+        lines = (self.project / "deploy/compose.env").read_text().splitlines()[1:]
+        written = dict(line.split("=", 1) for line in lines)
+        self.assertEqual(written, state["variables"])
+        self.assertEqual(set(written), used)
+        # The environment and the options take precedence, an empty variable restores the default.
+        self.deploy("--nodes", "4", HUBBUB_TLS="", HUBBUB_NET="10.9.7", HUBBUB_REDIS="")
+        state = self.deploy()
+        self.assertNotIn("HUBBUB_TLS", state["variables"])
+        self.assertEqual(state["variables"]["HUBBUB_NET"], "10.9.7")
+        self.assertEqual(state["variables"]["HUBBUB_HTTP_PORT"], "443")
+        self.assertEqual((len(state["nodes"]), state["updated"]), (4, ["redis", "nginx"]))
+
+    def test_a_dry_run_and_a_refused_value_change_no_file(self):
+        self.deploy("--nodes", "2")
+        file = self.project / "deploy/compose.env"
+        before = file.read_text()
+        self.deploy("--dry-run", "--nodes", "5")
+        self.assertEqual(self.run_script(HUBBUB_IMAGE="a b").returncode, 1)
+        self.assertEqual(file.read_text(), before)
 
 
 if __name__ == "__main__":
