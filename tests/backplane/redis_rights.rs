@@ -1,9 +1,11 @@
 //! A user with too few rights in Redis: found at the start, and later.
 
+use hubbub::backplane::BusTopic;
 use hubbub::backplane::redis::{StartError, connect};
 
 use crate::fixture::{
-    DEADLINE, append_message, eventually, grant, least_rights, limits, restricted_url, settings,
+    DEADLINE, Recorder, append_message, connect_and_join, eventually, grant, least_rights, limits,
+    restricted_url, room, settings,
 };
 use hubbub_test_support::server::RedisServer;
 
@@ -126,4 +128,21 @@ async fn a_user_who_may_not_delete_leaves_no_keys_behind() {
         let left: i64 = server.cli(&["PTTL", key]).parse().unwrap();
         assert_ne!(left, -1, "{key} never expires");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_the_documented_rights_leaves_no_entry_in_the_acl_log() {
+    let server = RedisServer::start();
+    let mut rights = least_rights();
+    rights.extend(words("+client|id %R~{p00}B"));
+    grant(&server, &rights);
+    let node = connect(settings(&restricted_url(&server)), limits())
+        .await
+        .unwrap();
+    let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
+    append_message(&node, "lobby", "hi").await;
+    recorder.wait_for(1).await;
+    connect_and_join(&node, "ann", "a", "lobby").await;
+    node.lifecycle.stop().await;
+    assert_eq!(server.cli(&["ACL", "LOG"]), "");
 }

@@ -19,6 +19,10 @@ const DENIALS: [&str; 3] = [
     "The user executing the script can't",
 ];
 
+/// The most partitions of denied calls that a check visits, in addition to one of each server: so a
+/// check ends soon even if all calls were denied.
+const MAX_DENIED_PARTITIONS: usize = 16;
+
 /// Whether an error text means that the user lacks a right.
 pub(super) fn is_denial(text: &str) -> bool {
     DENIALS.iter().any(|denial| text.contains(denial))
@@ -28,7 +32,7 @@ pub(super) fn is_denial(text: &str) -> bool {
 #[derive(Default)]
 pub(super) struct Rights {
     is_denied: AtomicBool,
-    /// The partitions of the denied calls: in a cluster each server has users of its own.
+    /// Partitions of denied calls: in a cluster each server has users of its own.
     partitions: Mutex<BTreeSet<Partition>>,
     /// The missing rights that were logged last.
     logged: Mutex<String>,
@@ -37,7 +41,11 @@ pub(super) struct Rights {
 impl Rights {
     /// Records a denied call in this partition. The first one is logged.
     pub(super) fn record_denial(&self, partition: Partition, text: &str) {
-        self.partitions.lock().insert(partition);
+        let mut partitions = self.partitions.lock();
+        if partitions.len() < MAX_DENIED_PARTITIONS {
+            partitions.insert(partition);
+        }
+        drop(partitions);
         if !self.is_denied.swap(true, Ordering::Relaxed) {
             tracing::error!(
                 error = text,
@@ -60,7 +68,7 @@ impl Rights {
         self.is_denied.load(Ordering::Relaxed)
     }
 
-    /// The partitions in which calls were denied, and that of leases.
+    /// Partitions in which calls were denied, and that of leases.
     pub(super) fn partitions_to_check(&self) -> BTreeSet<Partition> {
         let mut partitions = self.partitions.lock().clone();
         partitions.insert(Partition::LEASES);
@@ -230,6 +238,10 @@ mod tests {
         assert!(!rights.is_denied());
         rights.record_denial(partition, "NOPERM");
         assert!(rights.is_denied() && rights.partitions_to_check().contains(&partition));
+        for partition in Partition::all() {
+            rights.record_denial(partition, "NOPERM");
+        }
+        assert!(rights.partitions_to_check().len() <= MAX_DENIED_PARTITIONS + 1);
         assert!(rights.set_complete() && !rights.is_denied());
         assert_eq!(rights.partitions_to_check().len(), 1);
     }
