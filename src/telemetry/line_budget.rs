@@ -51,6 +51,9 @@ impl LineBudget {
 
     /// Charges a line; false if the budget of this second is used up.
     pub fn charge(&self) -> bool {
+        if self.per_sec == 0 {
+            return false;
+        }
         self.charge_at(Instant::now())
     }
 

@@ -87,6 +87,45 @@ fn with<'a>(lines: &'a [Value], field: &str, value: &str) -> &'a Value {
     line.unwrap_or_else(|| panic!("no {field}={value} in {lines:#?}"))
 }
 
+/// Sends a CONNECT on a WebSocket and closes it without reading.
+async fn connect_and_leave(address: SocketAddr) {
+    let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    socket.send(Message::text("40")).await.unwrap();
+    socket.close(None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_ends_while_it_is_accepted_is_logged_as_closed() {
+    let (node, address) = start(&[]).await;
+    for _ in 0..10 {
+        let clients = (0..20).map(|_| connect_and_leave(address));
+        futures_util::future::join_all(clients).await;
+    }
+    node.await_printed(|printed| {
+        let (opened, closed) = (
+            lines(printed, "connection opened").len(),
+            lines(printed, "connection closed").len(),
+        );
+        // Each CONNECT was processed, or its transport ended before it arrived.
+        (opened > 0 && opened == closed).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_namespace_is_logged() {
+    let (node, address) = start(&[]).await;
+    let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    socket.send(Message::text("40/admin,")).await.unwrap();
+    let refused = node.await_lines("connection refused", 1).await;
+    assert_eq!(
+        (&refused[0]["code"], &refused[0]["reason"]),
+        (&json!("bad_request"), &json!("the namespace is invalid"))
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_life_of_each_connection_is_logged_at_info() {
     let settings = [("JWT_SECRET", SECRET), ("API_KEYS", API_KEY)];

@@ -261,6 +261,7 @@ pub(super) fn stopping() -> Refusal {
 impl Drop for Connection {
     /// Reports the loss of a connection that was dropped before its loss was processed.
     fn drop(&mut self) {
+        self.log_closed();
         self.set_deadline(None);
         if let Some(identity) = self.identity.get_mut() {
             self.connections.users.remove(&identity.user, self.number);

@@ -17,6 +17,41 @@ const MAX_BYTES: usize = 4 << 20;
 /// The bytes that all inboxes of a node hold together.
 const MAX_NODE_BYTES: usize = 256 << 20;
 
+/// The bytes of the events that wait on a node, in all inboxes and in front of them.
+#[derive(Clone, Default)]
+pub struct WaitingBytes(Arc<AtomicUsize>);
+
+impl WaitingBytes {
+    pub(super) fn new(node_bytes: Arc<AtomicUsize>) -> Self {
+        Self(node_bytes)
+    }
+
+    /// Reserves bytes until the reservation is dropped; `None` if the node holds too many.
+    #[must_use]
+    pub fn reserve(&self, bytes: usize) -> Option<ReservedBytes> {
+        if self.0.fetch_add(bytes, Ordering::Relaxed) > MAX_NODE_BYTES {
+            self.0.fetch_sub(bytes, Ordering::Relaxed);
+            return None;
+        }
+        Some(ReservedBytes {
+            all: self.clone(),
+            bytes,
+        })
+    }
+}
+
+/// A reservation of [`WaitingBytes`].
+pub struct ReservedBytes {
+    all: WaitingBytes,
+    bytes: usize,
+}
+
+impl Drop for ReservedBytes {
+    fn drop(&mut self) {
+        self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// The text of an event as its transport received it, not decoded yet.
 pub struct EventText {
     text: Str,

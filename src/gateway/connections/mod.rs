@@ -39,7 +39,7 @@ use user_connections::UserConnections;
 pub use client_transport::{ClientTransport, CloseReason, IncomingEvent};
 pub use connection::Connection;
 pub use events::{ClientEvent, Request, RequestName, decode_event};
-pub use inbox::EventText;
+pub use inbox::{EventText, ReservedBytes, WaitingBytes};
 pub use log::{EndReason, HandshakeOrigin, TransportLabels};
 pub use reply::ReplyTo;
 
@@ -167,6 +167,12 @@ impl Connections {
     #[must_use]
     pub fn auth(&self) -> &Authenticator {
         &self.auth
+    }
+
+    /// The bytes of the events that wait on this node.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> WaitingBytes {
+        WaitingBytes::new(self.inbox_bytes.clone())
     }
 
     /// Whether the node stops.

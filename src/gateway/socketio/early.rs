@@ -10,51 +10,85 @@ use engineioxide::{Intercept, Str};
 use parking_lot::Mutex;
 
 use super::packet;
+use crate::gateway::connections::{ReservedBytes, WaitingBytes};
 
-/// The events kept, in bytes. More than that closes the session, as any event did that came early.
-const MAX_EARLY_BYTES: usize = 64 * 1024;
+/// The events that a session keeps. One more closes the session, as every early event would without
+/// this file.
+const MAX_EARLY_EVENTS: usize = 64;
+/// The bytes of the events that a session keeps.
+const MAX_EARLY_BYTES: usize = 128 * 1024;
 
-/// Keeps the events of a session until its connection receives them.
-#[derive(Default)]
-pub(super) struct EarlyEvents(Mutex<State>);
+/// Keeps the events of a session until its connection is accepted or refused.
+pub(super) struct EarlyEvents {
+    state: Mutex<State>,
+    /// Bounds the bytes that all sessions of the node keep.
+    waiting_bytes: WaitingBytes,
+}
 
-#[derive(Default)]
-struct State {
-    kept: Vec<Str>,
-    kept_bytes: usize,
-    /// Receives the events once the connection is accepted. Weak, because it owns the session that
-    /// owns this object.
-    receiver: Option<Weak<dyn Intercept>>,
+enum State {
+    Undecided {
+        kept: Vec<(Str, ReservedBytes)>,
+        kept_bytes: usize,
+    },
+    /// The receiver of the connection's events. Weak, because it owns the session that owns this
+    /// object.
+    Accepted(Weak<dyn Intercept>),
+    Refused,
 }
 
 impl EarlyEvents {
+    pub fn new(waiting_bytes: WaitingBytes) -> Self {
+        Self {
+            state: Mutex::new(State::Undecided {
+                kept: Vec::new(),
+                kept_bytes: 0,
+            }),
+            waiting_bytes,
+        }
+    }
+
     /// Passes the kept events to the receiver, and later ones that still come here.
     pub fn pass_to(&self, receiver: &Arc<dyn Intercept>) {
-        let mut state = self.0.lock();
-        for text in std::mem::take(&mut state.kept) {
-            // The receiver takes every event of the namespace, and nothing else was kept.
-            drop(receiver.text(text));
+        let mut state = self.state.lock();
+        let accepted = State::Accepted(Arc::downgrade(receiver));
+        if let State::Undecided { kept, .. } = std::mem::replace(&mut *state, accepted) {
+            for (text, _) in kept {
+                // The receiver takes every event of the namespace, and nothing else was kept.
+                drop(receiver.text(text));
+            }
         }
-        state.receiver = Some(Arc::downgrade(receiver));
+    }
+
+    /// Drops the kept events. An event that comes now closes the session.
+    pub fn refuse(&self) {
+        *self.state.lock() = State::Refused;
     }
 }
 
 impl Intercept for EarlyEvents {
     fn text(&self, text: Str) -> Result<(), Str> {
-        let mut state = self.0.lock();
-        if let Some(receiver) = &state.receiver {
-            return match receiver.upgrade() {
+        match &mut *self.state.lock() {
+            State::Undecided { kept, kept_bytes } => {
+                let bytes = *kept_bytes + text.len();
+                if packet::event(&text).is_none()
+                    || kept.len() == MAX_EARLY_EVENTS
+                    || bytes > MAX_EARLY_BYTES
+                {
+                    return Err(text);
+                }
+                let Some(reserved) = self.waiting_bytes.reserve(text.len()) else {
+                    return Err(text);
+                };
+                *kept_bytes = bytes;
+                kept.push((text, reserved));
+                Ok(())
+            }
+            State::Accepted(receiver) => match receiver.upgrade() {
                 Some(receiver) => receiver.text(text),
                 None => Err(text),
-            };
+            },
+            State::Refused => Err(text),
         }
-        let kept_bytes = state.kept_bytes + text.len();
-        if packet::event(&text).is_none() || kept_bytes > MAX_EARLY_BYTES {
-            return Err(text);
-        }
-        state.kept_bytes = kept_bytes;
-        state.kept.push(text);
-        Ok(())
     }
 }
 
@@ -74,7 +108,7 @@ mod tests {
 
     #[test]
     fn events_are_kept_in_their_order_and_then_passed_on() {
-        let early = EarlyEvents::default();
+        let early = EarlyEvents::new(WaitingBytes::default());
         assert!(early.text(r#"20["first"]"#.into()).is_ok());
         assert!(early.text(r#"2["second"]"#.into()).is_ok());
         for unkept in ["0/admin", r#"2/admin,["x"]"#, r#"51-["x"]"#, "1"] {
@@ -93,9 +127,30 @@ mod tests {
 
     #[test]
     fn the_kept_bytes_are_bounded() {
-        let early = EarlyEvents::default();
+        let early = EarlyEvents::new(WaitingBytes::default());
         let half = format!(r#"2["{}"]"#, "x".repeat(MAX_EARLY_BYTES / 2));
         assert!(early.text(half.clone().into()).is_ok());
         assert!(early.text(half.into()).is_err());
+    }
+
+    #[test]
+    fn the_kept_events_are_bounded() {
+        let early = EarlyEvents::new(WaitingBytes::default());
+        for _ in 0..MAX_EARLY_EVENTS {
+            assert!(early.text("2[".into()).is_ok());
+        }
+        assert!(early.text("2[".into()).is_err());
+    }
+
+    #[test]
+    fn a_refusal_drops_the_kept_events_and_keeps_no_more() {
+        let early = EarlyEvents::new(WaitingBytes::default());
+        assert!(early.text(r#"2["first"]"#.into()).is_ok());
+        early.refuse();
+        assert!(early.text(r#"2["second"]"#.into()).is_err());
+        let received = Arc::new(Received::default());
+        let receiver: Arc<dyn Intercept> = received.clone();
+        early.pass_to(&receiver);
+        assert!(received.0.lock().is_empty());
     }
 }

@@ -9,22 +9,23 @@ use bytes::Bytes;
 use engineioxide::{Frame, Intercept, ProtocolVersion, SessionData, SessionHandle};
 
 use super::early::EarlyEvents;
-use super::{msgpack, packet};
-use crate::gateway::connections::{EndReason, HandshakeOrigin};
+use super::{labels, msgpack, packet};
+use crate::domain::Refusal;
+use crate::gateway::connections::{Connections, EndReason, HandshakeOrigin};
 use crate::server::admission::ConnectionSlot;
 
 /// How long the refusal of an unsupported parser may take to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The data kept from a transport's handshake, and the state of the transport.
-#[derive(Default)]
 pub struct Handshake {
+    connections: Arc<Connections>,
     /// The token in the query or in the `Authorization` header.
     token: Option<String>,
     /// The client's address, and the id of the HTTP request.
     origin: HandshakeOrigin,
     /// The transport's slot in the limits on connections, released when the transport is gone.
-    slot: Option<ConnectionSlot>,
+    slot: ConnectionSlot,
     /// Connections on the transport: CONNECTs that were accepted, and not followed by a DISCONNECT.
     open_connections: AtomicU32,
     /// CONNECTs received, including refused ones.
@@ -43,13 +44,19 @@ impl Handshake {
     pub fn new(
         token: Option<String>,
         origin: HandshakeOrigin,
-        slot: Option<ConnectionSlot>,
+        slot: ConnectionSlot,
+        connections: Arc<Connections>,
     ) -> Self {
         Self {
+            connections,
             token,
             origin,
             slot,
-            ..Self::default()
+            open_connections: AtomicU32::new(0),
+            connects: AtomicU32::new(0),
+            is_outrun: AtomicBool::new(false),
+            is_evicted: Arc::default(),
+            early: OnceLock::new(),
         }
     }
 
@@ -84,6 +91,19 @@ impl Handshake {
         }
     }
 
+    /// Drops the events that came before the connection was refused.
+    pub(super) fn drop_early_events(&self) {
+        if let Some(early) = self.early.get() {
+            early.refuse();
+        }
+    }
+
+    /// Logs that a connection on the transport was refused.
+    pub(super) fn log_refused(&self, session: &SessionHandle, refusal: &Refusal) {
+        self.connections
+            .log_refused(&self.origin, labels(session), refusal);
+    }
+
     /// Counts a CONNECT, and returns the number of CONNECTs so far.
     pub(super) fn count_connect(&self) -> u32 {
         self.connects.fetch_add(1, Ordering::Relaxed) + 1
@@ -99,15 +119,14 @@ impl SessionData for Handshake {
     /// events may come before the connection is accepted.
     fn opened(&self, session: &SessionHandle) {
         if session.protocol() == ProtocolVersion::V3 {
-            session.intercept(self.early.get_or_init(Arc::default).clone());
+            let early = EarlyEvents::new(self.connections.waiting_bytes());
+            session.intercept(self.early.get_or_init(|| Arc::new(early)).clone());
         }
-        if let Some(slot) = &self.slot {
-            let (session, is_evicted) = (session.clone(), self.is_evicted.clone());
-            slot.make_evictable(Arc::new(move || {
-                is_evicted.store(true, Ordering::Relaxed);
-                session.close();
-            }));
-        }
+        let (session, is_evicted) = (session.clone(), self.is_evicted.clone());
+        self.slot.make_evictable(Arc::new(move || {
+            is_evicted.store(true, Ordering::Relaxed);
+            session.close();
+        }));
     }
 
     /// Refuses a client with the msgpack parser, whose CONNECT is binary. Otherwise the session
@@ -121,6 +140,7 @@ impl SessionData for Handshake {
             return Some(data);
         };
         msgpack::warn();
+        self.log_refused(session, &Refusal::bad_request("msgpack is not supported"));
         session.send_binary(&msgpack::connect_error(namespace));
         session.send_binary(&msgpack::disconnect(namespace));
         session.close_after_flush(FLUSH_TIMEOUT);
@@ -132,7 +152,10 @@ impl SessionData for Handshake {
         match packet::namespace_of_connect_error(text) {
             // The gateway has sent its own.
             Some("/") => None,
-            Some(name) => Some(packet::invalid_namespace(session.protocol(), name)),
+            Some(name) => {
+                self.log_refused(session, &Refusal::bad_request("the namespace is invalid"));
+                Some(packet::invalid_namespace(session.protocol(), name))
+            }
             None => Some(Frame::text(text)),
         }
     }
@@ -159,17 +182,13 @@ pub(super) struct AuthenticatedConnection(Arc<Handshake>);
 
 impl AuthenticatedConnection {
     pub fn on(handshake: &Arc<Handshake>) -> Self {
-        if let Some(slot) = &handshake.slot {
-            slot.add_authenticated();
-        }
+        handshake.slot.add_authenticated();
         Self(handshake.clone())
     }
 }
 
 impl Drop for AuthenticatedConnection {
     fn drop(&mut self) {
-        if let Some(slot) = &self.0.slot {
-            slot.remove_authenticated();
-        }
+        self.0.slot.remove_authenticated();
     }
 }

@@ -1,7 +1,7 @@
 //! Socket.IO clients: accepts the CONNECT of each and connects its session to a [`Connection`].
 //!
 //! `handshake` is the data of a session from its handshake on, `receiver` takes in a client's events,
-//! which `early` keeps until there is one,
+//! `early` keeps events until the connection is accepted,
 //! `transport` is the session as its connection sees it, and `outlet` as delivery sees it.
 
 mod auth_token;
@@ -111,8 +111,8 @@ impl Gateway {
         self.open(socket, &handle, &handshake, token)
             .await
             .inspect_err(|refusal| {
-                let (origin, labels) = (handshake.origin(), labels(&handle));
-                self.connections.log_refused(origin, labels, refusal);
+                handshake.drop_early_events();
+                handshake.log_refused(&handle, refusal);
                 handle.send(&packet::connect_error(handle.protocol(), refusal));
             })
     }

@@ -26,12 +26,15 @@ pub(in crate::gateway::http) async fn check(
     State(state): SharedState,
     request: Request,
     next: Next,
-) -> Result<Response, Refusal> {
+) -> Response {
     let origin = request.headers().get(ORIGIN).cloned();
     if let Some(origin) = &origin
         && !is_allowed(&state, &request, origin)
     {
-        return Err(Refusal::new(Code::Forbidden, "this origin is not allowed"));
+        let refusal = Refusal::new(Code::Forbidden, "this origin is not allowed");
+        let mut response = refusal.into_response();
+        vary_by(response.headers_mut(), "Origin");
+        return response;
     }
     let grant = Grant::of(&state.origins, request.uri().path());
     let mut response = if is_preflight(&request) {
@@ -47,10 +50,13 @@ pub(in crate::gateway::http) async fn check(
         response
     };
     grant.write(origin, response.headers_mut());
-    Ok(response)
+    response
 }
 
 fn is_allowed(state: &HttpState, request: &Request, origin: &HeaderValue) -> bool {
+    if matches!(state.origins, Origins::Any) {
+        return true;
+    }
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
     let hosts = state
         .trusted_proxies

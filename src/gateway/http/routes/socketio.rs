@@ -25,9 +25,10 @@ pub(in crate::gateway::http) async fn admit(
         state.check_ready()?;
         let origin = handshake_origin(request.extensions());
         let slot = state.admission.admit(origin.client)?;
+        let connections = state.plain_websockets.connections();
         let token = query_parameter(&request, "token")
             .or_else(|| bearer(request.headers()).map(ToOwned::to_owned));
-        let handshake = Handshake::new(token, origin, Some(slot));
+        let handshake = Handshake::new(token, origin, slot, connections.clone());
         request
             .extensions_mut()
             .insert(Retained(Arc::new(handshake)));
