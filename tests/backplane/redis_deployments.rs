@@ -1,5 +1,5 @@
-//! Several deployments on one Redis: they share no event, whatever their databases, prefixes and
-//! data have in common.
+//! Several deployments on one Redis: they share no event, even where their databases, prefixes or
+//! data are the same.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-// The official clients' bundles in Chromium: what a browser does differently from Node. It checks
-// origins, and ends a WebSocket whose offered subprotocols the server does not answer.
+// The official clients' bundles in Chromium: the differences between a browser and Node. A browser
+// checks origins, and ends a WebSocket whose offered subprotocols the server does not answer.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';

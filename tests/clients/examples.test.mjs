@@ -1,5 +1,5 @@
-// The example clients of docs/examples: they say what is wrong when a node can't be reached, an origin
-// is refused, a name is missing or a token fails, and they fit the screen of a phone.
+// The example clients of docs/examples: they state the cause when a node can't be reached, an
+// origin is refused, a name is missing or a token fails, and they fit the screen of a phone.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -225,7 +225,7 @@ function terminal(lab, args, env = {}) {
     };
 }
 
-scenario('chat.mjs says what is wrong, and ends where only a change helps', async (lab) => {
+scenario('chat.mjs states the cause, and ends where only a change helps', async (lab) => {
     const usage = terminal(lab, []);
     await usage.prints(/usage: node chat.mjs NAME/);
     await usage.ends(2);

@@ -57,7 +57,7 @@ impl Program {
         String::from_utf8_lossy(&printed).into_owned()
     }
 
-    /// The output, once it holds what `find` looks for.
+    /// Waits until `find` returns a value for the output, and returns that value.
     pub async fn await_printed<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + TIMEOUT;
         loop {

@@ -1,5 +1,5 @@
 """Tests `scripts/deploy.sh compose` with a fake docker: nodes are replaced one after another, and the
-number of nodes is what was asked for.
+number of nodes is the requested one.
 
 The fake keeps the containers of the service hubbub in a file, and records the number of running nodes
 after each change.

@@ -101,7 +101,7 @@ impl MissingRights {
         *self == Self::default()
     }
 
-    /// Adds what is missing according to the error of a command. Errors about anything else add
+    /// Adds the missing rights that the error of a command names. Errors with another cause add
     /// nothing.
     pub(super) fn add(&mut self, command: &str, error: &str) {
         // Most servers name the command. The error of a subscription may be that of the PING behind it.

@@ -177,8 +177,8 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::*;
 
-    /// What the package sends for `io({ auth: { token: "x", list: [1, 2.5, null] } })`, and without
-    /// `auth`.
+    /// The bytes that the package sends for `io({ auth: { token: "x", list: [1, 2.5, null] } })`,
+    /// and without `auth`.
     const CONNECTS: [&[u8]; 2] = [
         b"\x83\xa4type\x00\xa4data\x82\xa5token\xa1x\xa4list\x93\x01\xcb\x40\x04\0\0\0\0\0\0\xc0\xa3nsp\xa1/",
         b"\x83\xa4type\x00\xa4data\xd4\x00\x00\xa3nsp\xa6/admin",

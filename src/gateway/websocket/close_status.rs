@@ -36,8 +36,8 @@ macro_rules! close_statuses {
 close_statuses! {
     /// Frames that violate the WebSocket protocol.
     Protocol = 1002, "protocol error; do not come back without a change";
-    /// A binary message that is not JSON: all messages are JSON text.
-    Binary = 1003, "only text is understood; do not come back without a change";
+    /// A binary message that is not JSON in UTF-8.
+    Binary = 1003, "a binary message must be JSON in UTF-8; do not come back without a change";
     /// Text that is not UTF-8.
     NotText = 1007, "text must be UTF-8; do not come back without a change";
     /// A message larger than the limit.

@@ -7,9 +7,9 @@
 -- KEYS[2]  the beginning of the partition's channels: the tag, then r, the number of the database
 --          and a colon. (Redis keeps channels apart by nothing but their names.)
 --
--- Neither of the two is ever used as a key. That there are two matters while a cluster moves the
+-- Neither of the two is ever used as a key. The second one is needed while a cluster moves the
 -- slot: the server that gives the slot away redirects a call whose keys it lacks to the server that
--- receives the slot. That one would take a single missing key for a new key and run the script
+-- receives the slot. The receiver would take a single missing key for a new key and run the script
 -- without the data, but it refuses a call with two keys that it lacks (TRYAGAIN), and the caller
 -- repeats the call.
 --

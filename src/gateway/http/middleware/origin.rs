@@ -77,8 +77,9 @@ enum Grant {
 
 impl Grant {
     /// Under `*` Socket.IO echoes the origin: clients of version 2 always send credentials in
-    /// browsers, and later ones if asked to (for the cookie of a load balancer). An identity never
-    /// depends on a cookie, so credentials give a page nothing that it does not have without them.
+    /// browsers, and later ones if asked to (for the cookie of a load balancer). The server takes no
+    /// identity from a cookie. Behind a proxy that turns a cookie into `Authorization`, `*` lets every
+    /// page act as its visitor: the documentation requires a list of origins there.
     fn of(origins: &Origins, path: &str) -> Self {
         let is_socketio = matches!(path, "/socket.io" | "/socket.io/");
         match origins {

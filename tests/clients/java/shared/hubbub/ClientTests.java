@@ -2,6 +2,7 @@ package hubbub;
 
 import static hubbub.Client.object;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.socket.client.IO;
@@ -21,6 +22,7 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 
@@ -121,28 +123,38 @@ public abstract class ClientTests {
         event.join("tokens");
     }
 
-    @ParameterizedTest
-    @EnumSource
-    void an_invalid_token_is_refused_with_its_code(Transport transport) throws Exception {
-        String forged = Token.of("ada", 60, "another-secret");
-        String expired = Token.of("ada", -60, Token.SECRET);
-        Client first = expectRefusedToken(transport, forged, "unauthorized", "signature");
-        Client second = expectRefusedToken(transport, expired, "token_expired", "expired");
-        // The clients don't retry: their next attempt would precede the connection of the sentinel.
-        IO.Options options = new IO.Options();
-        putToken(options, Token.of("sentinel"));
-        lab.client(jwt.url, transport, options).connected().next("authenticated");
-        for (Client client : List.of(first, second)) {
-            assertEquals(1, client.of(refusalEvent()).size());
+    @Test
+    void a_refused_token_is_reported_with_its_code_and_never_tried_again() throws Exception {
+        // The node closes the transport of a refused client after this time.
+        Node node = lab.node(Map.of("JWT_SECRET", Token.SECRET, "AUTH_TIMEOUT_SECS", "1"));
+        List<Client> clients = new ArrayList<>();
+        for (Transport transport : Transport.values()) {
+            String forged = Token.of("ada", 60, "another-secret");
+            String expired = Token.of("ada", -60, Token.SECRET);
+            clients.add(expectRefusedToken(node, transport, forged, "unauthorized", "signature"));
+            clients.add(expectRefusedToken(node, transport, expired, "token_expired", "expired"));
+        }
+        // Two whole time-outs: one closes the refused transports, and a client that reconnects
+        // then, after at most 150 ms, has done so before the end of the other.
+        for (int turn = 0; turn < 2; turn++) {
+            IO.Options options = new IO.Options();
+            options.reconnection = false;
+            Client sentinel = lab.client(node.url, Transport.WEBSOCKET, options).connected();
+            sentinel.next("disconnect");
+        }
+        for (Client client : clients) {
+            assertEquals(1, client.of(refusalEvent()).size(), "a client reconnected");
             assertEquals(List.of(), client.of("authenticated"));
+            assertFalse(client.socket.connected());
         }
     }
 
     private Client expectRefusedToken(
-            Transport transport, String token, String code, String reason) throws Exception {
+            Node node, Transport transport, String token, String code, String reason)
+            throws Exception {
         IO.Options options = new IO.Options();
         putToken(options, token);
-        Client client = lab.client(jwt.url, transport, options);
+        Client client = lab.client(node.url, transport, options);
         client.socket.connect();
         Object data = client.next(refusalEvent());
         Refusal refusal = refusal(data);
