@@ -9,6 +9,7 @@ readonly SECRETS=(JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET REDIS_PASSWO
 # The variables of docker-compose.yml itself. This script remembers them in COMPOSE_ENV.
 readonly COMPOSE_VARIABLES=(HUBBUB_NODES HUBBUB_HTTP_PORT HUBBUB_TLS HUBBUB_REDIS HUBBUB_NET HUBBUB_IMAGE)
 readonly COMPOSE_ENV=deploy/compose.env
+readonly MAX_NODES=125
 
 usage() {
     cat <<'END'
@@ -17,7 +18,7 @@ usage: scripts/deploy.sh compose [--nodes N] [--no-build] [--port PORT] [--timeo
                              [--secrets-from FILE] [--timeout SECS] [--dry-run]
 
 compose  builds the image, then updates Redis (if it changed), the nodes one after another, and nginx
-  --nodes N            the number of nodes (default HUBBUB_NODES, or 3)
+  --nodes N            the number of nodes (default HUBBUB_NODES, or 3; at most 125)
   --no-build           use the existing image (HUBBUB_IMAGE, default hubbub:local)
   --port PORT          the port of nginx on this machine (default HUBBUB_HTTP_PORT, or 8080)
            Remembers --nodes, --port and HUBBUB_NODES, HUBBUB_HTTP_PORT, HUBBUB_TLS, HUBBUB_REDIS,
@@ -81,6 +82,11 @@ compose() {
     if [[ -n $nodes ]]; then export HUBBUB_NODES=$nodes; fi
     recall_variables
     wanted=${HUBBUB_NODES:-3}
+    # The network of docker-compose.yml has 126 addresses for nodes, and a replacement needs one more
+    # than there are nodes.
+    if [[ ! $wanted =~ ^[1-9][0-9]{0,2}$ ]] || ((wanted > MAX_NODES)); then
+        die "the number of nodes must be between 1 and $MAX_NODES: $wanted"
+    fi
     if [[ ${HUBBUB_REDIS:-1} != 0 ]]; then require_redis_password; fi
     HUBBUB_NGINX_SUM=$(cat deploy/nginx.conf deploy/nginx/*.conf | sha256sum | cut -d ' ' -f 1)
     export HUBBUB_NGINX_SUM

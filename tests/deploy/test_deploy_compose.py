@@ -116,6 +116,14 @@ class DeployCompose(unittest.TestCase):
         self.assertEqual(self.deploy(HUBBUB_NODES="2")["counts"], [4, 3, 2])
         self.assertEqual(len(self.deploy(HUBBUB_NODES="4")["nodes"]), 4)
 
+    def test_more_nodes_than_addresses_are_refused(self):
+        for number in ("126", "0", "x", "1000"):
+            result = self.run_script(HUBBUB_NODES=number)
+            self.assertEqual(result.returncode, 1, number)
+            self.assertIn("between 1 and 125", result.stderr)
+        self.assertEqual(self.run_script("--nodes", "126").returncode, 1)
+        self.assertEqual(self.deploy("--nodes", "125", "--dry-run")["counts"], [])
+
     def test_no_redis_is_started_when_an_external_one_is_used(self):
         self.assertEqual(self.deploy(HUBBUB_REDIS="0")["updated"], ["nginx"])
 
