@@ -2,7 +2,10 @@
 //! between two requests, and one from there to the end of the head.
 //!
 //! hyper has one limit for both, which it runs on the timer that it is given. This timer lets the
-//! limit begin anew with the first byte.
+//! limit begin anew with the first read of bytes after hyper began to wait. Bytes of a head that
+//! arrived before, with the previous request or while it was processed, are not noticed: hyper holds
+//! them already. Such a head has the idle limit, until more bytes of it arrive and the limit begins
+//! anew.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,9 +41,9 @@ impl BytesArrived {
 /// starts it when it begins to wait for one. The durations and deadlines that hyper passes do not
 /// count.
 pub(super) struct HeadTimer {
-    /// Between two requests, until the first byte.
+    /// Between two requests, until the first read of bytes.
     idle: Duration,
-    /// From the first byte, and for all of the first head of the connection.
+    /// From the first read on, and for all of the first head of the connection.
     head: Duration,
     arrived: BytesArrived,
     is_first: AtomicBool,

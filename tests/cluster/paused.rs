@@ -50,9 +50,9 @@ impl Node {
         Self { child, address }
     }
 
-    async fn pause(&self) {
+    async fn pause(&self, time: Duration) {
         self.signal("-STOP");
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(time).await;
         self.signal("-CONT");
     }
 
@@ -125,7 +125,7 @@ async fn a_paused_process_pings_its_clients_before_it_judges_their_silence() {
     let v3 = polling(address, "EIO=3&transport=polling").await;
     let silent_socket = silent(address, "/socket.io/?EIO=4&transport=websocket").await;
     let silent_plain = silent(address, "/ws?user_id=silent").await;
-    node.pause().await;
+    node.pause(PAUSE).await;
 
     // The client pings in Engine.IO 3, and the server in Engine.IO 4.
     for socket in &mut old {
@@ -185,4 +185,33 @@ async fn a_paused_process_pings_its_clients_before_it_judges_their_silence() {
         client.done("message", message).await;
         assert!(!client.is_closed());
     }
+}
+
+/// A client has one more timeout after a pause, and not one after each.
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_short_pauses_do_not_keep_silent_clients_open() {
+    let node = Node::start(&[
+        ("PING_INTERVAL_MS", "500"),
+        ("PING_TIMEOUT_MS", "2000"),
+        ("WS_IDLE_SECS", "3"),
+    ])
+    .await;
+    let mut silent_clients = Vec::new();
+    for target in [
+        "/socket.io/?EIO=4&transport=websocket",
+        "/socket.io/?EIO=3&transport=websocket",
+        "/ws?user_id=silent",
+    ] {
+        silent_clients.push(silent(node.address, target).await);
+    }
+    let is_open = |client: &tokio::task::JoinHandle<_>| !client.is_finished();
+    for _ in 0..12 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        node.pause(Duration::from_millis(1_200)).await;
+        if !silent_clients.iter().any(is_open) {
+            return;
+        }
+    }
+    let open = silent_clients.iter().map(is_open).collect::<Vec<_>>();
+    panic!("open after 12 pauses: {open:?}");
 }

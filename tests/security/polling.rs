@@ -220,19 +220,22 @@ async fn an_empty_sid_is_admitted_as_a_new_session() {
     node.stop().await;
 }
 
+/// These are almost all that a body may hold.
 #[tokio::test]
-async fn half_a_million_packets_in_one_body_do_not_delay_other_clients() {
+async fn two_million_packets_in_one_body_do_not_delay_other_clients() {
     let node = node(&[]).await;
     let address = node.address(0);
     let witness = Witness::on(address).await;
     let session = Polling::begin(address, 4).await;
-    let body = vec!["6"; 500_000].join("\x1e");
+    let body = vec!["6"; 2_000_000].join("\x1e");
     let flood = tokio::spawn(async move { session.post(body).await });
     let mut longest = Duration::ZERO;
     while !flood.is_finished() {
         let asked = Instant::now();
         witness.is_unaffected().await;
         longest = longest.max(asked.elapsed());
+        // The witness keeps all messages that it receives: without a pause it would become slow.
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(flood.await.unwrap().body, "ok");
     assert!(

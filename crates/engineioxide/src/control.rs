@@ -38,8 +38,9 @@ pub struct Limits {
     pub outbox_frames: usize,
     /// How long bytes may wait without any progress before the session is closed. Default 10 s.
     pub write_timeout: Duration,
-    /// The time limit for the WebSocket close handshake: writing the close frame and receiving the
-    /// peer's answer. Default 1 s.
+    /// The time limit for the end of a WebSocket whose session is closed: sending a close frame, if
+    /// the close has a code, ending the output, and waiting for the end of the peer's output. Most
+    /// closes send no frame. Default 1 s.
     pub close_timeout: Duration,
 }
 

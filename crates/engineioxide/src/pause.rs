@@ -2,8 +2,10 @@
 //! a runtime without CPU time.
 //!
 //! During a pause the deadlines of all clients pass, although their answers may have arrived or may
-//! still be on their way. So a deadline counts only if the client has had its time since the end of
-//! the last pause.
+//! still be on their way. So a deadline that passed in a pause is extended: the client has its time
+//! again since the end of the pause. A session extends each of its deadlines only once until the
+//! client shows life, so that repeated short pauses, as on an overloaded machine, do not disable
+//! the timeouts.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};

@@ -153,18 +153,16 @@ async fn an_upgrade_without_a_probe_releases_a_waiting_poll() {
     let mut server = Server::calm().await;
     let query = polling(&server, "EIO=4&transport=polling").await;
     server.connected().await;
-    let (poll, client) = tokio::join!(server.get(&query), async {
+    let upgrade = async {
         let mut client = server
             .websocket(&query.replace("polling", "websocket"))
             .await;
         client.send("5").await;
         client.send("4hello").await;
         assert_eq!(client.text().await, "4hello");
-        client
-    });
-    // The poll may also have arrived after the upgrade.
-    assert!(matches!((poll.status, poll.text()), (200, "6")) || poll.status == 400);
-    drop(client);
+    };
+    let (poll, ()) = server.get_then(&query, upgrade).await;
+    assert_eq!((poll.status, poll.text()), (200, "6"));
 }
 
 #[tokio::test]

@@ -319,15 +319,8 @@ async fn close_polling() {
     let server = Server::suite().await;
     let sid = session(&server).await;
     let query = polling(&sid);
-    let (poll, _) = tokio::join!(server.get(&query), async {
-        // The close must come while the poll waits.
-        while server.control.counters().packets_in == 0 {
-            server.post(&query, "6").await;
-        }
-        server.post(&query, "1").await
-    });
-    // The poll and the close race on two connections: either may reach the server first.
-    assert!((poll.status == 200 && poll.text() == "6") || poll.status == 400);
+    let (poll, _) = server.get_then(&query, server.post(&query, "1")).await;
+    assert_eq!((poll.status, poll.text()), (200, "6"));
     assert_eq!(server.get(&query).await.status, 400);
 }
 

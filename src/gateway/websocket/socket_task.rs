@@ -66,6 +66,10 @@ pub(super) struct SocketTask {
     /// When the client is pinged, unless a message comes before.
     ping_at: Instant,
     is_ping_due: bool,
+    /// Whether the idle time was extended since the last message, see [`Self::extend_deadlines`].
+    is_idle_extended: bool,
+    /// Whether the deadline of `write` was extended.
+    is_write_extended: bool,
     write: Option<Write>,
     timer: Pin<Box<Sleep>>,
 }
@@ -91,6 +95,8 @@ impl SocketTask {
             last_received: now,
             ping_at,
             is_ping_due: false,
+            is_idle_extended: false,
+            is_write_extended: false,
             write: None,
             timer: Box::pin(tokio::time::sleep_until(ping_at)),
         }
@@ -131,6 +137,7 @@ impl SocketTask {
                 Poll::Ready(Some(Ok(message))) => message,
             };
             self.last_received = Instant::now();
+            self.is_idle_extended = false;
             self.counters.messages_in.add(1);
             match message {
                 Message::Text(text) => self.receive_text(&text),
@@ -178,6 +185,7 @@ impl SocketTask {
                     Poll::Ready(Ok(())) => {
                         self.outbox.written(write.bytes);
                         self.write = None;
+                        self.is_write_extended = false;
                     }
                 }
             }
@@ -252,19 +260,27 @@ impl SocketTask {
         }
     }
 
-    /// Deadlines that passed in a pause of this process say nothing about the client: it is pinged,
-    /// and has the time between a ping and the end of the idle time again, and the time of a write.
+    /// Extends a deadline that passed while this process was paused. The time of a write is extended
+    /// once for each write. The idle time is extended once until the next message: by the time
+    /// between a ping and its end, and with a ping. More extensions would let repeated short pauses
+    /// keep a dead client open.
     fn extend_deadlines(&mut self, now: Instant) {
-        let is_idle = now >= self.last_received + self.timeouts.idle;
-        let is_blocked = self.write.is_some_and(|write| now >= write.until);
+        let is_idle = now >= self.last_received + self.timeouts.idle && !self.is_idle_extended;
+        let is_blocked =
+            self.write.is_some_and(|write| now >= write.until) && !self.is_write_extended;
         if !is_idle && !is_blocked {
             return;
         }
         let Some(resumed_at) = self.pauses.resumed_at(now) else {
             return;
         };
-        if let Some(write) = &mut self.write {
-            write.until = write.until.max(resumed_at + self.timeouts.write);
+        let write_until = resumed_at + self.timeouts.write;
+        if let Some(write) = &mut self.write
+            && write_until > write.until
+            && is_blocked
+        {
+            write.until = write_until;
+            self.is_write_extended = true;
         }
         let silent_since = resumed_at.checked_sub(self.timeouts.ping);
         if let Some(silent_since) = silent_since
@@ -272,6 +288,7 @@ impl SocketTask {
             && is_idle
         {
             self.last_received = silent_since;
+            self.is_idle_extended = true;
             self.ping_at = now;
         }
     }

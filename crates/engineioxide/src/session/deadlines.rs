@@ -35,10 +35,18 @@ impl Session {
         }
     }
 
+    /// Sets the time by which the outbox must make its next progress.
+    pub(super) fn begin_stall(&self, state: &mut State) {
+        state.stall_at = Some(Instant::now() + self.control.limits().write_timeout);
+        state.extended.stall = false;
+        self.arm(state);
+    }
+
     /// Records that the client is alive, and sets the next heartbeat deadline.
     pub(super) fn record_heartbeat(&self) {
         let now = Instant::now();
         let mut state = self.state.lock();
+        state.extended.heartbeat = false;
         state.heartbeat = match state.heartbeat {
             Heartbeat::SendPing(at) => Heartbeat::SendPing(at),
             Heartbeat::AwaitPong(_) => Heartbeat::SendPing(now + self.config.ping_interval),
@@ -100,34 +108,32 @@ impl Session {
         }
     }
 
-    /// Deadlines that passed in a pause of this process say nothing about the client: gives it the
-    /// time again since the end of the pause. Returns true if the client must be pinged once more,
-    /// because its pong may be lost.
+    /// Extends a deadline that passed while this process was paused, once: see [`Extended`](super::state::Extended). The
+    /// client has the whole time again since the end of the pause. Returns true if it must be pinged
+    /// once more, because its pong may be lost.
     fn extend_deadlines(&self, state: &mut State, now: Instant, resumed_at: Instant) -> bool {
-        let extend = |at: Instant, time: Duration| {
-            if at <= now {
-                at.max(resumed_at + time)
-            } else {
-                at
+        let extend = |at: &mut Instant, time: Duration, extended: &mut bool| {
+            let later = resumed_at + time;
+            if *at > now || *at >= later || *extended {
+                return false;
             }
+            *at = later;
+            *extended = true;
+            true
         };
-        let write_timeout = self.control.limits().write_timeout;
-        state.stall_at = state.stall_at.map(|at| extend(at, write_timeout));
-        let upgrade_timeout = self.config.upgrade_timeout;
-        state.upgrade = match state.upgrade {
-            Upgrade::None => Upgrade::None,
-            Upgrade::Connected(at) => Upgrade::Connected(extend(at, upgrade_timeout)),
-            Upgrade::Probed(at) => Upgrade::Probed(extend(at, upgrade_timeout)),
-        };
-        match state.heartbeat {
+        let extended = &mut state.extended;
+        if let Some(at) = &mut state.stall_at {
+            extend(at, self.control.limits().write_timeout, &mut extended.stall);
+        }
+        if let Upgrade::Connected(at) | Upgrade::Probed(at) = &mut state.upgrade {
+            extend(at, self.config.upgrade_timeout, &mut extended.upgrade);
+        }
+        let ping_timeout = self.config.ping_timeout;
+        match &mut state.heartbeat {
             Heartbeat::SendPing(_) => false,
-            Heartbeat::AwaitPong(at) => {
-                let pong_by = extend(at, self.config.ping_timeout);
-                state.heartbeat = Heartbeat::AwaitPong(pong_by);
-                pong_by > at
-            }
+            Heartbeat::AwaitPong(at) => extend(at, ping_timeout, &mut extended.heartbeat),
             Heartbeat::AwaitAny(at) => {
-                state.heartbeat = Heartbeat::AwaitAny(extend(at, self.config.ping_timeout));
+                extend(at, ping_timeout, &mut extended.heartbeat);
                 false
             }
         }

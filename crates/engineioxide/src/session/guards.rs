@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 
 use engineioxide_core::TransportType;
 use parking_lot::MutexGuard;
-use tokio::time::Instant;
 
 use super::state::{Phase, Queue, State, Upgrade};
 use super::{CloseMode, Session};
@@ -169,8 +168,7 @@ impl PollGuard {
             state.stall_at = None;
         } else {
             // The next poll, which takes the rest, has as much time to arrive as this one had.
-            state.stall_at = Some(Instant::now() + self.session.control.limits().write_timeout);
-            self.session.arm(state);
+            self.session.begin_stall(state);
         }
         frames
     }

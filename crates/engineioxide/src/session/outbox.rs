@@ -124,8 +124,7 @@ impl Session {
     fn count_queued(&self, state: &mut State, bytes: usize) -> Wakeup {
         state.unwritten += bytes;
         if state.transport == TransportType::Polling && state.stall_at.is_none() {
-            state.stall_at = Some(Instant::now() + self.control.limits().write_timeout);
-            self.arm(state);
+            self.begin_stall(state);
         }
         state.take_wakeup()
     }

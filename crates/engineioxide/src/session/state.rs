@@ -64,6 +64,18 @@ pub(super) enum Upgrade {
     Probed(Instant),
 }
 
+/// The deadlines that were extended after a pause of this process. Each may be extended once, until
+/// the client shows life: otherwise repeated short pauses would keep a dead client open.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Extended {
+    /// [`State::heartbeat`], since the last heartbeat.
+    pub(super) heartbeat: bool,
+    /// [`State::stall_at`], since the last progress. Counts only while `stall_at` is set.
+    pub(super) stall: bool,
+    /// [`State::upgrade`], since its beginning. Counts only during an upgrade.
+    pub(super) upgrade: bool,
+}
+
 /// The reader of the queue that has to be notified of new output.
 pub(super) enum Wakeup {
     /// None: the reader has been notified, or no reader is there yet.
@@ -116,6 +128,8 @@ pub(super) struct State {
     pub(super) upgrade: Upgrade,
     /// Counts the upgrades begun, so that an abandoned one cannot end its successor.
     pub(super) upgrade_round: u32,
+    /// Here, where `upgrade_round` leaves space before the next field.
+    pub(super) extended: Extended,
     pub(super) poll_waker: Option<Waker>,
     /// Set from the return of `on_connect` until the close. The code that takes it must call its
     /// `on_disconnect`.
@@ -137,6 +151,7 @@ impl State {
             armed: None,
             upgrade: Upgrade::None,
             upgrade_round: 0,
+            extended: Extended::default(),
             socket_waker: None,
             // Before its first sleep the task checks the queue by itself.
             output_signaled: true,

@@ -9,15 +9,16 @@ use super::*;
 use crate::scheduler::Scheduled;
 
 fn session(transport: TransportType) -> Arc<Session> {
-    let config = Arc::new(EngineIoConfig::default());
-    Session::open(
-        Sid::new(),
-        ProtocolVersion::V4,
-        transport,
-        Control::default(),
-        config,
-        false,
-    )
+    session_with(ProtocolVersion::V4, transport, EngineIoConfig::default())
+}
+
+fn session_with(
+    protocol: ProtocolVersion,
+    transport: TransportType,
+    config: EngineIoConfig,
+) -> Arc<Session> {
+    let (id, control) = (Sid::new(), Control::default());
+    Session::open(id, protocol, transport, control, Arc::new(config), false)
 }
 
 fn poll(guard: &mut PollGuard) -> Poll<PollReply> {
@@ -216,6 +217,70 @@ async fn a_paused_process_pings_before_it_judges_silence() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(session.is_closed(), "a silent client is closed");
     }
+}
+
+/// Moves the clock as the process sees it that is stalled for 1.2 s at the end of every 3 s.
+async fn stall_repeatedly(for_secs: u64) {
+    for _ in 0..for_secs / 3 {
+        tokio::time::sleep(Duration::from_millis(1_800)).await;
+        tokio::time::advance(Duration::from_millis(1_200)).await;
+        let_others_run().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn repeated_stalls_do_not_keep_a_silent_client_open() {
+    for protocol in [ProtocolVersion::V3, ProtocolVersion::V4] {
+        let config = EngineIoConfig {
+            ping_interval: Duration::from_secs(1),
+            ping_timeout: Duration::from_secs(4),
+            ..EngineIoConfig::default()
+        };
+        let session = session_with(protocol, TransportType::Websocket, config);
+        stall_repeatedly(18).await;
+        assert!(session.is_closed(), "{protocol:?}");
+        assert_eq!(session.control.counters().heartbeat_timeouts, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_pong_makes_a_deadline_extendable_again() {
+    let config = EngineIoConfig {
+        ping_interval: Duration::from_secs(1),
+        ping_timeout: Duration::from_secs(4),
+        ..EngineIoConfig::default()
+    };
+    let session = session_with(ProtocolVersion::V4, TransportType::Websocket, config);
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::advance(Duration::from_secs(20)).await;
+        let_others_run().await;
+        assert!(!session.is_closed());
+        session.record_heartbeat();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn repeated_stalls_do_not_keep_a_slow_consumer_open() {
+    let mut session = session(TransportType::Polling);
+    session.send(Frame::text("never fetched"));
+    stall_repeatedly(30).await;
+    assert!(session.is_closed(), "a client that does not poll");
+    session = self::session(TransportType::Websocket);
+    session.send(Frame::text("never read"));
+    assert!(session.record_blocked(0, &Context::from_waker(Waker::noop())));
+    stall_repeatedly(30).await;
+    assert!(session.is_closed(), "a WebSocket without progress");
+    assert!(session.is_slow_consumer());
+}
+
+#[tokio::test(start_paused = true)]
+async fn repeated_stalls_do_not_keep_an_upgrade_open() {
+    let session = session(TransportType::Polling);
+    let upgrade = session.begin_upgrade().unwrap();
+    stall_repeatedly(30).await;
+    assert!(!upgrade.finish());
+    assert!(session.begin_upgrade().is_some(), "a second upgrade");
 }
 
 #[tokio::test(start_paused = true)]

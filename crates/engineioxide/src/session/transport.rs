@@ -138,8 +138,7 @@ impl Session {
                 return false;
             }
             if bytes > 0 || state.stall_at.is_none() {
-                state.stall_at = Some(Instant::now() + self.control.limits().write_timeout);
-                self.arm(&mut state);
+                self.begin_stall(&mut state);
             }
             let callbacks = state.count_written(bytes);
             state.park(cx.waker());
@@ -166,6 +165,7 @@ impl Session {
         }
         state.upgrade = Upgrade::Connected(Instant::now() + self.config.upgrade_timeout);
         state.upgrade_round += 1;
+        state.extended.upgrade = false;
         self.arm(&mut state);
         Some(UpgradeGuard::new(self.clone(), state.upgrade_round))
     }

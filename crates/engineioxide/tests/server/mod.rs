@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ impl EngineIoHandler for Echo {
 pub struct Server {
     pub address: SocketAddr,
     pub control: Control,
+    /// Requests that the service has received.
+    requests: Arc<AtomicUsize>,
     pub events: mpsc::UnboundedReceiver<Event>,
 }
 
@@ -117,10 +120,18 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let control = Control::new(limits);
-        tokio::spawn(accept(listener, service, control.clone(), wrap));
+        let requests = Arc::default();
+        tokio::spawn(accept(
+            listener,
+            service,
+            control.clone(),
+            Arc::clone(&requests),
+            wrap,
+        ));
         Self {
             address,
             control,
+            requests,
             events,
         }
     }
@@ -150,6 +161,18 @@ impl Server {
 
     pub async fn get(&self, query: &str) -> Response {
         self.request("GET", query, "", b"").await
+    }
+
+    /// Sends a poll, and runs `then` when the poll waits in its session. For runtimes of one thread:
+    /// there the connection's task polls the service before another task sees the request counted.
+    pub async fn get_then<T>(&self, query: &str, then: impl Future<Output = T>) -> (Response, T) {
+        let before = self.requests.load(Ordering::SeqCst);
+        tokio::join!(self.get(query), async {
+            while self.requests.load(Ordering::SeqCst) == before {
+                tokio::task::yield_now().await;
+            }
+            then.await
+        })
     }
 
     pub async fn post(&self, query: &str, body: impl AsRef<[u8]>) -> Response {
@@ -236,15 +259,17 @@ async fn accept<S>(
     listener: TcpListener,
     service: EngineIoService<Echo>,
     control: Control,
+    requests: Arc<AtomicUsize>,
     wrap: impl Fn(TcpStream) -> S,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     while let Ok((stream, _)) = listener.accept().await {
         stream.set_nodelay(true).unwrap();
-        let (service, control) = (service.clone(), control.clone());
+        let (service, control, requests) = (service.clone(), control.clone(), requests.clone());
         let service =
             hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+                requests.fetch_add(1, Ordering::SeqCst);
                 request.extensions_mut().insert(control.clone());
                 hyper::service::Service::call(&service, request)
             });
