@@ -11,7 +11,7 @@ use super::tokens::{Identity, TokenRules};
 use crate::domain::policy::RoomScope;
 use crate::domain::{Refusal, TokenFault, UserId, Username};
 
-/// Every claim that is used, in whatever form the token has it.
+/// Every claim that is used, in any form.
 #[derive(Deserialize)]
 pub(super) struct Claims {
     #[serde(default, deserialize_with = "any")]

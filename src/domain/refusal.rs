@@ -73,7 +73,7 @@ codes! {
 
 macro_rules! token_faults {
     ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
-        /// What is wrong with a token.
+        /// The fault of a token.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum TokenFault { $($(#[$doc])* $variant),* }
 
@@ -121,7 +121,7 @@ pub struct Refusal {
     pub text: Cow<'static, str>,
     /// The time to wait before a retry; `None` where waiting does not help.
     pub retry_after: Option<Duration>,
-    /// What is wrong with the token; `None` for every refusal for another cause.
+    /// The fault of the token; `None` for every refusal for another cause.
     pub reason: Option<TokenFault>,
 }
 

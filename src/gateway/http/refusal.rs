@@ -34,7 +34,7 @@ pub(super) fn of(response: &Response) -> Option<&Refusal> {
         .map(|Unrendered(refusal)| refusal)
 }
 
-/// What the refusal of a request depends on, beside its reason.
+/// The facts of a request that its refusal depends on.
 pub(super) struct RequestFacts<'a> {
     pub id: &'a str,
     /// The request had a token or key in its `Authorization` header.

@@ -23,7 +23,7 @@ pub(crate) struct Exception<'a> {
     error: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
-    /// What is wrong with the token.
+    /// The fault of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -14,7 +14,7 @@ pub(crate) struct RestError<'a> {
     pub error: &'a str,
     /// The code for programs.
     pub code: &'static str,
-    /// What is wrong with the token.
+    /// The fault of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
     /// The request's id, which the log contains, too.
