@@ -24,7 +24,7 @@ const MAX_UNAUTHENTICATED: Key = Key {
     name: "MAX_UNAUTHENTICATED",
     default: KeyDefault::Value("20000"),
     summary: "Connections of a node that have not authenticated yet.",
-    help: "A further one takes the place of the oldest of them that is older than 10 seconds.",
+    help: "A further one takes the place of the oldest that has had no user for 10 seconds.",
     ..Key::PLAIN
 };
 const MAX_HANDSHAKES: Key = Key {

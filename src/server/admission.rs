@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::ClientAddress;
-use super::slots::{CloseTransport, SlotKind, Slots};
+use super::slots::{SlotKind, Slots};
 use crate::domain::{Code, Cost, Limiters, Rates, Refusal};
 use crate::telemetry::meter::Counter;
 
@@ -63,7 +63,6 @@ pub struct Admission {
     addresses: Mutex<Limiters<IpAddr>>,
     draining: AtomicBool,
     refused: Counter,
-    evicted: Counter,
 }
 
 impl Admission {
@@ -82,7 +81,6 @@ impl Admission {
             addresses: Mutex::new(addresses),
             draining: AtomicBool::new(false),
             refused: Counter::default(),
-            evicted: Counter::default(),
         }
     }
 
@@ -106,7 +104,7 @@ impl Admission {
     /// The number of connections that were closed because others needed their slots.
     #[must_use]
     pub fn evicted(&self) -> u64 {
-        self.evicted.get()
+        self.slots.lock().evicted()
     }
 
     /// Charges `cost` to the rates of the address.
@@ -130,7 +128,8 @@ impl Admission {
     /// and counting are one atomic step.
     ///
     /// The connection counts as unauthenticated until it has a user. If the cap on these is reached,
-    /// the oldest one that is old enough is closed.
+    /// the oldest one that is old enough is closed when the new session opens: a handshake that
+    /// fails later closes none.
     ///
     /// # Errors
     /// `draining` and `unavailable`: another node may have capacity. `too_many_connections` and
@@ -159,12 +158,7 @@ impl Admission {
         let admitted = self
             .check_rates(client)
             .and_then(|()| self.take_slot(kind, client));
-        let (slot, evicted) = admitted.inspect_err(|_| self.refused.add(1))?;
-        if let Some(close) = evicted {
-            self.evicted.add(1);
-            close();
-        }
-        Ok(slot)
+        admitted.inspect_err(|_| self.refused.add(1))
     }
 
     fn check_rates(&self, client: Option<ClientAddress>) -> Result<(), Refusal> {
@@ -184,12 +178,11 @@ impl Admission {
         }
     }
 
-    /// Takes a slot. Also returns how to close the connection that has lost its slot for it.
     fn take_slot(
         &self,
         kind: SlotKind,
         client: Option<ClientAddress>,
-    ) -> Result<(ConnectionSlot, Option<CloseTransport>), Refusal> {
+    ) -> Result<ConnectionSlot, Refusal> {
         let ip = match client {
             Some(client) if self.caps.per_ip > 0 => Some(client.network()),
             _ => None,
@@ -209,18 +202,23 @@ impl Admission {
                 "this address has reached its limit of connections",
             ));
         }
-        let mut evicted = None;
+        let mut predecessor = None;
         if kind == SlotKind::Unauthenticated
             && is_reached(self.caps.unauthenticated, slots.unauthenticated())
         {
-            let oldest = slots.evict_oldest().ok_or_else(|| {
+            let oldest = slots.reserve_oldest().ok_or_else(|| {
                 let text = "this node has reached its limit of unauthenticated connections";
                 refuse_for_now(Code::Unavailable, text)
             })?;
-            evicted = Some(oldest);
+            predecessor = Some(oldest);
         }
-        let slot = ConnectionSlot::take(&self.slots, &mut slots, kind, ip);
-        Ok((slot, evicted))
+        Ok(ConnectionSlot::take(
+            &self.slots,
+            &mut slots,
+            kind,
+            ip,
+            predecessor,
+        ))
     }
 
     fn take_handshake_token(&self) -> bool {
@@ -359,6 +357,13 @@ mod tests {
         evictions
     }
 
+    /// Admits a handshake whose session opens.
+    fn open(admission: &Admission) -> ConnectionSlot {
+        let slot = admission.admit(None).unwrap();
+        slot.make_evictable(Arc::new(|| {}));
+        slot
+    }
+
     #[tokio::test(start_paused = true)]
     async fn at_the_cap_the_oldest_unauthenticated_connection_makes_way_after_ten_seconds() {
         let admission = with_cap_on_unauthenticated(3);
@@ -368,13 +373,13 @@ mod tests {
         tokio::time::advance(Duration::from_millis(9_999)).await;
         assert_eq!(admission.admit(None).unwrap_err().code, Code::Unavailable);
         slots[0].add_authenticated();
-        let young = admission.admit(None).unwrap();
+        let young = open(&admission);
         assert_eq!(counts(), [0, 0, 0]);
 
         tokio::time::advance(Duration::from_millis(1)).await;
-        let next = admission.admit(None).unwrap();
+        let next = open(&admission);
         assert_eq!(counts(), [0, 1, 0], "the first one has authenticated");
-        let last = admission.admit(None).unwrap();
+        let last = open(&admission);
         assert_eq!(counts(), [0, 1, 1]);
         assert!(admission.admit(None).is_err(), "all others are young");
         assert_eq!((admission.evicted(), admission.refused()), (2, 2));
@@ -397,7 +402,95 @@ mod tests {
         slot.remove_authenticated();
         assert!(admission.admit(None).is_err());
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(admission.admit(None).is_ok());
+        drop(open(&admission));
+        assert_eq!(evictions.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_that_opens_no_session_closes_no_connection() {
+        let admission = with_cap_on_unauthenticated(1);
+        let slot = admission.admit(None).unwrap();
+        let evictions = evictions(&slot);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        for _ in 0..3 {
+            let refused_later = admission.admit(None).unwrap();
+            assert!(
+                admission.admit(None).is_err(),
+                "one connection makes way for one handshake"
+            );
+            drop(refused_later);
+        }
+        assert_eq!((evictions.get(), admission.evicted()), (0, 0));
+        let next = open(&admission);
+        assert_eq!((evictions.get(), admission.evicted()), (1, 1));
+        drop((slot, next));
+        let slots = admission.slots.lock();
+        assert_eq!((slots.total(), slots.unauthenticated()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_authenticates_before_its_transport_is_closed_keeps_it() {
+        let admission = with_cap_on_unauthenticated(1);
+        let slot = admission.admit(None).unwrap();
+        let evictions = evictions(&slot);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let next = admission.admit(None).unwrap();
+        slot.add_authenticated();
+        next.make_evictable(Arc::new(|| {}));
+        assert_eq!((evictions.get(), admission.evicted()), (0, 0));
+        assert!(admission.admit(None).is_err(), "the new one counts");
+
+        // The same if its user leaves again before the new session opens.
+        next.add_authenticated();
+        slot.remove_authenticated();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let third = admission.admit(None).unwrap();
+        slot.add_authenticated();
+        slot.remove_authenticated();
+        third.make_evictable(Arc::new(|| {}));
+        assert_eq!((evictions.get(), admission.evicted()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_and_comes_back_is_never_closed_for_its_age() {
+        let admission = with_cap_on_unauthenticated(2);
+        let slots = [(); 2].map(|()| admission.admit(None).unwrap());
+        let evictions = slots.each_ref().map(evictions);
+        let [slot, _other] = &slots;
+        slot.add_authenticated();
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        slot.remove_authenticated();
+        let next = open(&admission);
+        assert_eq!(
+            evictions.each_ref().map(|each| each.get()),
+            [0, 1],
+            "the other one is older"
+        );
+        assert!(admission.admit(None).is_err(), "all are young");
+        tokio::time::advance(Duration::from_secs(10)).await;
+        drop(open(&admission));
+        assert_eq!(evictions[0].get(), 1, "it has not come back");
+        drop(next);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transport_is_young_again_only_a_few_times() {
+        let admission = with_cap_on_unauthenticated(1);
+        let slot = admission.admit(None).unwrap();
+        let evictions = evictions(&slot);
+        let mut young_again = 0;
+        loop {
+            slot.add_authenticated();
+            tokio::time::advance(Duration::from_secs(10)).await;
+            slot.remove_authenticated();
+            if admission.admit(None).is_ok() {
+                break;
+            }
+            young_again += 1;
+            assert!(young_again < 100);
+        }
+        assert_eq!(young_again, 5);
+        drop(open(&admission));
         assert_eq!(evictions.get(), 1);
     }
 }

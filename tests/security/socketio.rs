@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::raw::{DEADLINE, Polling, Raw, Witness, frame, metric, node};
+use crate::raw::{DEADLINE, Polling, Raw, Witness, frame, metric, node, request};
 
 #[tokio::test]
 async fn packets_that_violate_the_protocol_close_the_connection() {
@@ -364,6 +364,43 @@ async fn transports_without_an_identity_make_way_for_new_ones_after_ten_seconds(
         }
         assert_eq!(text, "2", "a heartbeat at most");
     }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn requests_that_open_no_session_close_no_transport() {
+    let node = node(&[("MAX_UNAUTHENTICATED", "1"), ("AUTH_TIMEOUT_SECS", "600")]).await;
+    let address = node.address(0);
+    let mut waiting = Raw::websocket(address, 4).await;
+    let began = Instant::now();
+    // 503 until the waiting transport is old enough to make way, then the refusal of the request.
+    loop {
+        let target = "/socket.io/?EIO=9&transport=polling";
+        let response = request(address, "GET", target, "", b"").await;
+        if response.status == 400 {
+            break;
+        }
+        assert_eq!(response.status, 503, "{}", response.head);
+        assert!(began.elapsed() < DEADLINE);
+    }
+    for (method, query) in [
+        ("GET", "EIO=4&transport=nonsense"),
+        ("GET", "EIO=4"),
+        ("GET", "EIO=4&transport=polling&j=1"),
+        ("GET", "EIO=4&transport=websocket"),
+        ("POST", "EIO=4&transport=polling"),
+    ] {
+        let target = format!("/socket.io/?{query}");
+        let response = request(address, method, &target, "", b"").await;
+        assert_eq!(response.status, 400, "{method} {query}: {}", response.head);
+    }
+    assert_eq!(metric(address, "hubbub_sessions_evicted_total").await, 0);
+    waiting.send_text("40").await;
+    assert!(waiting.next_text().await.starts_with("40"));
+
+    let _new = Raw::websocket(address, 4).await;
+    is_closed_soon(waiting, "made way for a session that opened").await;
+    assert_eq!(metric(address, "hubbub_sessions_evicted_total").await, 1);
     node.stop().await;
 }
 

@@ -44,8 +44,8 @@ impl LoadGenerator {
             }
             [b'4', b'3', ack @ ..] => self.process_ack(client, ack),
             [b'4', b'2', event @ ..] if event.starts_with(EXCEPTION_EVENT) => {
-                // Before the client has joined, the exception reports that the deadline for
-                // `authenticate` is over: a failed attempt to connect, not a refused message.
+                // Before the client has joined, the exception is a failure to connect, not a refused
+                // message.
                 let has_joined = self.clients[client].state == ClientState::Joined;
                 let is_limit = match serde_json::from_slice::<Value>(event) {
                     Ok(event) if has_joined => self.load_limits.record(&event[1]),
