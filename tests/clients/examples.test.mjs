@@ -256,7 +256,8 @@ scenario('chat.mjs states the cause, and ends where only a change helps', async 
     await forbidden.ends(1);
     const good = terminal(lab, ['-', 'lobby', node.url], { HUBBUB_TOKEN: token({ sub: 'ann' }) });
     await good.prints(/in lobby with 1 user/);
-    good.child.stdin.end('hello\n');
+    good.child.stdin.write('hello\n');
     await good.prints(/ann: hello/);
+    good.child.stdin.end();
     await good.ends(0);
 });
