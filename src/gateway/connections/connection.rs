@@ -55,7 +55,7 @@ impl Connection {
         let make_outlet =
             Box::new(move |user: &UserId| outlet_transport.outlet(&outlet_conn, user));
         Arc::new(Self {
-            inbox: Mutex::new(Inbox::new(connections.inbox_bytes.clone())),
+            inbox: Mutex::new(Inbox::new(connections.waiting_bytes.clone())),
             state: tokio::sync::Mutex::new(ConnectionState::new(conn.clone(), make_outlet)),
             identity: Mutex::new(None),
             unflushed_bytes: AtomicUsize::new(0),

@@ -22,15 +22,23 @@ const MAX_NODE_BYTES: usize = 256 << 20;
 pub struct WaitingBytes(Arc<AtomicUsize>);
 
 impl WaitingBytes {
-    pub(super) fn new(node_bytes: Arc<AtomicUsize>) -> Self {
-        Self(node_bytes)
+    /// Adds bytes; false, and adds nothing, if the node holds too many.
+    fn add(&self, bytes: usize) -> bool {
+        if self.0.fetch_add(bytes, Ordering::Relaxed) > MAX_NODE_BYTES {
+            self.remove(bytes);
+            return false;
+        }
+        true
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Reserves bytes until the reservation is dropped; `None` if the node holds too many.
     #[must_use]
     pub fn reserve(&self, bytes: usize) -> Option<ReservedBytes> {
-        if self.0.fetch_add(bytes, Ordering::Relaxed) > MAX_NODE_BYTES {
-            self.0.fetch_sub(bytes, Ordering::Relaxed);
+        if !self.add(bytes) {
             return None;
         }
         Some(ReservedBytes {
@@ -48,7 +56,7 @@ pub struct ReservedBytes {
 
 impl Drop for ReservedBytes {
     fn drop(&mut self) {
-        self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.all.remove(self.bytes);
     }
 }
 
@@ -135,7 +143,7 @@ pub(super) struct Inbox {
     bytes: usize,
     phase: Phase,
     /// The bytes of all inboxes of the node.
-    node_bytes: Arc<AtomicUsize>,
+    node_bytes: WaitingBytes,
     limiter: Limiter,
     /// Limits how often the connection may exceed its rate.
     refusal_limiter: Limiter,
@@ -143,7 +151,7 @@ pub(super) struct Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.node_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.node_bytes.remove(self.bytes);
     }
 }
 
@@ -170,7 +178,7 @@ pub(super) enum Put {
 }
 
 impl Inbox {
-    pub fn new(node_bytes: Arc<AtomicUsize>) -> Self {
+    pub fn new(node_bytes: WaitingBytes) -> Self {
         Self {
             queue: VecDeque::new(),
             bytes: 0,
@@ -193,8 +201,7 @@ impl Inbox {
             let text = "too many events wait to be handled";
             return Put::Refused(event, Refusal::new(Code::Overloaded, text));
         }
-        if self.node_bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_NODE_BYTES {
-            self.node_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if !self.node_bytes.add(bytes) {
             let text = "this node has too many events to handle";
             return Put::Refused(event, Refusal::new(Code::Overloaded, text));
         }
@@ -233,7 +240,7 @@ impl Inbox {
 
     fn release(&mut self, bytes: usize) {
         self.bytes -= bytes;
-        self.node_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.node_bytes.remove(bytes);
     }
 
     /// Admits the client. Returns true if the caller has to schedule the processing of events that
@@ -302,7 +309,7 @@ mod tests {
     use super::*;
 
     fn inbox() -> Inbox {
-        Inbox::new(Arc::default())
+        Inbox::new(WaitingBytes::default())
     }
 
     fn event(text: &str) -> EventText {
@@ -340,7 +347,7 @@ mod tests {
         assert!(matches!(inbox.next(), Next::Loss));
         assert!(matches!(inbox.next(), Next::Nothing));
         assert!(!inbox.close_and_discard() && matches!(inbox.next(), Next::Nothing));
-        let mut idle = Inbox::new(Arc::default());
+        let mut idle = Inbox::new(WaitingBytes::default());
         idle.put(event("1"), &limits);
         assert!(idle.close_and_discard(), "no task would process the loss");
         assert!(matches!(idle.next(), Next::Loss));
@@ -394,7 +401,7 @@ mod tests {
     fn all_inboxes_together_are_bounded_and_release_their_bytes() {
         let (limits, all) = (
             Limits::default(),
-            Arc::new(AtomicUsize::new(MAX_NODE_BYTES)),
+            WaitingBytes(Arc::new(AtomicUsize::new(MAX_NODE_BYTES))),
         );
         let large = "x".repeat(1 << 20);
         let (mut one, mut other) = (Inbox::new(all.clone()), Inbox::new(all.clone()));
@@ -414,7 +421,7 @@ mod tests {
         assert!(matches!(one.put(event(&large), &limits), Put::Refused(..)));
         other.close_and_discard();
         drop(one);
-        assert_eq!(all.load(Ordering::Relaxed), MAX_NODE_BYTES);
+        assert_eq!(all.0.load(Ordering::Relaxed), MAX_NODE_BYTES);
     }
 
     #[test]

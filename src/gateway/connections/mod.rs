@@ -21,7 +21,7 @@ mod tests;
 mod user_connections;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use engineioxide::WriteScheduler;
@@ -93,8 +93,8 @@ pub struct Connections {
     counters: Counters,
     /// The log lines about connections.
     log: Arc<LineBudget>,
-    /// The bytes in all inboxes.
-    inbox_bytes: Arc<AtomicUsize>,
+    /// The bytes of the events that wait, in inboxes and in front of them.
+    waiting_bytes: WaitingBytes,
     next_number: AtomicU64,
     /// Distinguishes the ids of this process's connections from those of every other process,
     /// including earlier and later ones on the same host.
@@ -121,7 +121,7 @@ impl Connections {
             users: UserConnections::default(),
             counters: Counters::default(),
             log,
-            inbox_bytes: Arc::default(),
+            waiting_bytes: WaitingBytes::default(),
             next_number: AtomicU64::new(0),
             incarnation: uuid::Uuid::new_v4().simple().to_string()[..12].to_owned(),
         });
@@ -172,7 +172,7 @@ impl Connections {
     /// The bytes of the events that wait on this node.
     #[must_use]
     pub fn waiting_bytes(&self) -> WaitingBytes {
-        WaitingBytes::new(self.inbox_bytes.clone())
+        self.waiting_bytes.clone()
     }
 
     /// Whether the node stops.
