@@ -1,7 +1,7 @@
 //! The data kept from a session's handshake, and the packets that the session handles without
 //! socketioxide.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -30,10 +30,8 @@ pub struct Handshake {
     open_connections: AtomicU32,
     /// CONNECTs received, including refused ones.
     connects: AtomicU32,
-    /// Delivery has closed the transport, because the log was trimmed past the position of a replay.
-    is_outrun: AtomicBool,
-    /// The transport was closed because another one needed its slot.
-    is_evicted: Arc<AtomicBool>,
+    /// Why the server has closed the transport, if the session does not know it.
+    end_reason: Arc<OnceLock<EndReason>>,
     /// Only on Engine.IO 3.
     early: OnceLock<Arc<EarlyEvents>>,
 }
@@ -54,8 +52,7 @@ impl Handshake {
             slot,
             open_connections: AtomicU32::new(0),
             connects: AtomicU32::new(0),
-            is_outrun: AtomicBool::new(false),
-            is_evicted: Arc::default(),
+            end_reason: Arc::default(),
             early: OnceLock::new(),
         }
     }
@@ -70,18 +67,13 @@ impl Handshake {
 
     /// Delivery closes the transport, because the log was trimmed past the position of a replay.
     pub(super) fn mark_outrun(&self) {
-        self.is_outrun.store(true, Ordering::Relaxed);
+        // An error means that another reason came first.
+        let _ = self.end_reason.set(EndReason::ReplayOutrun);
     }
 
     /// The reason for which the server has closed the transport, if the session does not know it.
     pub(super) fn end_reason(&self) -> Option<EndReason> {
-        if self.is_outrun.load(Ordering::Relaxed) {
-            Some(EndReason::ReplayOutrun)
-        } else if self.is_evicted.load(Ordering::Relaxed) {
-            Some(EndReason::Evicted)
-        } else {
-            None
-        }
+        self.end_reason.get().copied()
     }
 
     /// Passes the events that came before the connection was accepted to their receiver.
@@ -119,12 +111,13 @@ impl SessionData for Handshake {
     /// events may come before the connection is accepted.
     fn opened(&self, session: &SessionHandle) {
         if session.protocol() == ProtocolVersion::V3 {
-            let early = EarlyEvents::new(self.connections.waiting_bytes());
-            session.intercept(self.early.get_or_init(|| Arc::new(early)).clone());
+            let waiting_bytes = self.connections.waiting_bytes();
+            let early = || Arc::new(EarlyEvents::new(waiting_bytes));
+            session.intercept(self.early.get_or_init(early).clone());
         }
-        let (session, is_evicted) = (session.clone(), self.is_evicted.clone());
+        let (session, end_reason) = (session.clone(), self.end_reason.clone());
         self.slot.make_evictable(Arc::new(move || {
-            is_evicted.store(true, Ordering::Relaxed);
+            let _ = end_reason.set(EndReason::Evicted);
             session.close();
         }));
     }

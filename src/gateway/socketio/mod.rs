@@ -1,8 +1,8 @@
 //! Socket.IO clients: accepts the CONNECT of each and connects its session to a [`Connection`].
 //!
-//! `handshake` is the data of a session from its handshake on, `receiver` takes in a client's events,
-//! `early` keeps events until the connection is accepted,
-//! `transport` is the session as its connection sees it, and `outlet` as delivery sees it.
+//! `handshake` is the data of a session from its handshake on, `early` keeps events until the
+//! connection is accepted, `receiver` takes in a client's events, `transport` is the session as its
+//! connection sees it, and `outlet` as delivery sees it.
 
 mod auth_token;
 mod early;
