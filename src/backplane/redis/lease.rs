@@ -285,11 +285,10 @@ impl Node {
         self.lease
             .missed_beats
             .store(MAX_MISSED_BEATS, Ordering::Relaxed);
-        let error = StartError::Layout(version);
-        if !self.link.has_foreign_layout.swap(true, Ordering::Relaxed) {
-            tracing::error!(%error, "redis: this Redis is not used");
-        }
-        Fault::unavailable(error.to_string())
+        self.link.has_foreign_layout.store(true, Ordering::Relaxed);
+        let error = StartError::Layout(version).to_string();
+        self.lease.report_unusable(Some(error.clone()));
+        Fault::unavailable(error)
     }
 
     /// Takes another incarnation in place of `old`, unless that was done already.
