@@ -1,5 +1,7 @@
 //! The key that a misspelt key was probably meant to be.
 
+use strsim::osa_distance;
+
 use super::keys;
 
 /// The prefix of the names of a program's keys that many other programs use; hubbub's have none.
@@ -29,7 +31,7 @@ pub(super) fn nearest_key(name: &str) -> Option<&'static str> {
     if name.len() < MIN_NAME_BYTES || name.len() > MAX_NAME_BYTES {
         return None;
     }
-    let distances = keys().map(|key| (edits(name.as_bytes(), key.name.as_bytes()), key.name));
+    let distances = keys().map(|key| (osa_distance(&name, key.name), key.name));
     let (distance, key) = distances.min()?;
     (distance <= max_edits(key)).then_some(key)
 }
@@ -80,32 +82,6 @@ fn is_extension(name: &str, key: &str) -> bool {
         !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic())
     });
     has_one_word && key.contains('_') && !key.starts_with("RUST_")
-}
-
-/// The number of bytes to insert, delete, replace or swap with their neighbour between two names.
-fn edits(from: &[u8], to: &[u8]) -> usize {
-    // Rows of the usual table: the edits from the first bytes of `from` to the first bytes of `to`.
-    let mut before_last: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=to.len()).collect();
-    for row in 1..=from.len() {
-        let mut current = vec![row];
-        for column in 1..=to.len() {
-            let is_same = from[row - 1] == to[column - 1];
-            let mut fewest = (last[column - 1] + usize::from(!is_same))
-                .min(last[column] + 1)
-                .min(current[column - 1] + 1);
-            let is_swapped = row > 1
-                && column > 1
-                && from[row - 1] == to[column - 2]
-                && from[row - 2] == to[column - 1];
-            if is_swapped {
-                fewest = fewest.min(before_last[column - 2] + 1);
-            }
-            current.push(fewest);
-        }
-        before_last = std::mem::replace(&mut last, current);
-    }
-    last[to.len()]
 }
 
 #[cfg(test)]
