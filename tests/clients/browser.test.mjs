@@ -9,6 +9,7 @@ import {
     DEADLINE_MS,
     eventually,
     hasAuth,
+    inHandshake,
     scenario,
     SECRET,
     token,
@@ -86,15 +87,13 @@ for (const version of VERSIONS) {
             assert.deepEqual(await page.run(`of('disconnect')`), []);
             await page.run('void socket.close()');
 
-            const handshake = (text) =>
-                hasAuth(version) ? { auth: { token: text } } : { query: { token: text } };
             await page.run(
-                connect(jwt.url, { transports, ...handshake(token({ sub: 'ada' })) }),
+                connect(jwt.url, { transports, ...inHandshake(version, token({ sub: 'ada' })) }),
             );
             await until(`of('authenticated').length === 1`);
             await page.run('void socket.close()');
             const forged = token({ sub: 'ada' }, { secret: 'another-secret' });
-            await page.run(connect(jwt.url, { transports, ...handshake(forged) }));
+            await page.run(connect(jwt.url, { transports, ...inHandshake(version, forged) }));
             const event = hasAuth(version) ? 'connect_error' : 'error';
             await until(`of('${event}').length === 1`);
             const [text] = await page.run(`of('${event}')`);

@@ -10,6 +10,7 @@ import {
     DEADLINE_MS,
     eventually,
     hasAuth,
+    inHandshake,
     inSeconds,
     Lab,
     SECRET,
@@ -49,7 +50,7 @@ describe('versions of the JavaScript client', { concurrency: 3, timeout: 120_000
                 ]) {
                     const { socket } = lab.client(version, jwt, {
                         transports,
-                        ...(hasAuth(version) ? { auth: { token: bad } } : { query: { token: bad } }),
+                        ...inHandshake(version, bad),
                     });
                     if (hasAuth(version)) {
                         const [error] = await argumentsOf(socket, 'connect_error');

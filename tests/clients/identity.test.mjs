@@ -7,7 +7,7 @@ import {
     assertRefusal,
     DEADLINE_MS,
     eventually,
-    hasAuth,
+    inHandshake,
     inSeconds,
     Lab,
     scenario,
@@ -19,9 +19,6 @@ import {
 
 const JWT = { JWT_SECRET: SECRET, AUTH_TIMEOUT_SECS: 1 };
 
-/** The options by which each version sends a token in its handshake. */
-const inHandshake = (version, text) =>
-    hasAuth(version) ? { auth: { token: text } } : { query: { token: text } };
 const inHeader = (_, text) => ({ headers: { Authorization: `Bearer ${text}` } });
 
 describe('in jwt mode', { concurrency: 3, timeout: 120_000 }, () => {

@@ -8,6 +8,7 @@ import {
     assertRefusal,
     eventually,
     hasAuth,
+    inHandshake,
     inSeconds,
     Lab,
     scenario,
@@ -19,8 +20,6 @@ import {
 
 const msgpackParser = createRequire(import.meta.url)('socket.io-msgpack-parser');
 
-const inHandshake = (version, text) =>
-    hasAuth(version) ? { auth: { token: text } } : { query: { token: text } };
 
 const CANARY = 'canary-5d1f';
 

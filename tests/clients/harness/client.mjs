@@ -15,6 +15,10 @@ export const VERSIONS = Object.keys(LIBRARIES);
 /** Whether the client sends data with its CONNECT: versions 1 and 2 (Engine.IO 3) cannot. */
 export const hasAuth = (version) => version >= '3';
 
+/** The options by which a client of this version sends a token in its handshake. */
+export const inHandshake = (version, text) =>
+    hasAuth(version) ? { auth: { token: text } } : { query: { token: text } };
+
 export const TRANSPORTS = {
     polling: ['polling'],
     websocket: ['websocket'],
