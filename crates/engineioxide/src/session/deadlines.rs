@@ -108,9 +108,9 @@ impl Session {
         }
     }
 
-    /// Extends a deadline that passed while this process was paused, once: see [`Extended`](super::state::Extended). The
-    /// client has the whole time again since the end of the pause. Returns true if it must be pinged
-    /// once more, because its pong may be lost.
+    /// Extends a deadline that passed while this process was paused, once: see
+    /// [`Extended`](super::state::Extended). The client has the whole time again since the end of
+    /// the pause. Returns true if it must be pinged once more, because its pong may be lost.
     fn extend_deadlines(&self, state: &mut State, now: Instant, resumed_at: Instant) -> bool {
         let extend = |at: &mut Instant, time: Duration, extended: &mut bool| {
             let later = resumed_at + time;
