@@ -1,14 +1,16 @@
 //! hubbub: a horizontally scalable chat cluster for every Socket.IO client.
 //!
 //! In reading order: [`domain`] (values, limits and pure rules), [`backplane`] (the state that nodes
-//! share), [`delivery`] (from the bus to the connections on this node), [`features`] (the use cases),
-//! [`gateway`] (Socket.IO, plain WebSockets and REST), [`auth`] (tokens and keys), [`server`] (the
+//! share), [`store`] (what must not be lost), [`delivery`] (from the bus to the connections on this node),
+//! [`features`] (the use cases), [`gateway`] (Socket.IO, plain WebSockets and REST), [`auth`] (tokens and keys), [`server`] (the
 //! listener and admission), [`config`], [`telemetry`], and [`app`], which puts them together.
 //! ARCHITECTURE.md has the map.
 
 pub mod domain;
 
 pub mod backplane;
+
+pub mod store;
 
 pub mod delivery;
 

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::Result;
+use super::{Commit, Result};
 use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp};
 
 /// The kind of a log entry, in one byte.
@@ -123,4 +123,35 @@ pub trait RoomLog: Send + Sync {
     /// # Errors
     /// `Unavailable`.
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>>;
+
+    /// As [`append`](Self::append), but returns as soon as the message has its position, with the
+    /// promise of its commit. Only a log with an archive behind it has commits to wait for.
+    ///
+    /// # Errors
+    /// As `append`.
+    async fn place(&self, message: &NewMessage, key: Option<&str>) -> Result<(Appended, Commit)> {
+        Ok((self.append(message, key).await?, Commit::done()))
+    }
+
+    /// Extends the span of a room, which another call has returned, to everything that this log can
+    /// read: that of an archive included.
+    ///
+    /// Never fails: while the archive can't be read, the span is marked as cut off.
+    async fn reach(&self, _room: &RoomId, span: LogSpan) -> LogSpan {
+        span
+    }
+
+    /// The state of the archive behind this log; `None` without one.
+    fn archive_status(&self) -> Option<ArchiveStatus> {
+        None
+    }
+}
+
+/// The state of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchiveStatus {
+    /// Whether its database responds.
+    pub is_up: bool,
+    /// Whether messages are acknowledged only after their commit (`ACK_AFTER=archive`).
+    pub acknowledges_commits: bool,
 }

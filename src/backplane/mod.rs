@@ -22,6 +22,8 @@ use std::time::Duration;
 use crate::domain::{RoomId, RoomKind};
 
 mod bus;
+mod commit;
+mod hot_log;
 mod lifecycle;
 mod log;
 pub mod memory;
@@ -31,8 +33,12 @@ pub mod record;
 pub mod redis;
 
 pub use bus::{Bus, BusEvent, BusSink, BusTopic, Typing};
+pub use commit::{Commit, OnCommit, PendingCommit};
+pub use hot_log::{
+    ArchivedRanges, HotLog, HotState, RestorePoint, RestoreSource, RestoredSend, Unarchived,
+};
 pub use lifecycle::{BackplaneKind, Counters, Lifecycle};
-pub use log::{Appended, Entry, EntryKind, RoomLog, Slice, Window};
+pub use log::{Appended, ArchiveStatus, Entry, EntryKind, RoomLog, Slice, Window};
 pub use presence::{Changes, Joined, OccupantPage, Presence, Roster};
 pub use rate_limiter::RateLimiter;
 

@@ -59,14 +59,11 @@ fn lossy(lost: u64) -> Backplane {
 /// An embedded backplane with a fake log.
 fn fake() -> (Backplane, Arc<FakeLog>) {
     let inner = lossy(0);
-    let span = LogSpan {
-        head: Head {
-            epoch: Epoch::trusted("e1"),
-            seq: 0,
-        },
-        oldest: 1,
-        past: Vec::new(),
+    let head = Head {
+        epoch: Epoch::trusted("e1"),
+        seq: 0,
     };
+    let span = LogSpan::of_log(head, 1, Vec::new());
     let log = Arc::new(FakeLog {
         state: Mutex::new((Vec::new(), span)),
         presence_hangs: AtomicBool::new(false),

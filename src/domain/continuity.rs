@@ -17,8 +17,17 @@ pub struct Head {
 pub struct LogSpan {
     /// Where the log ends.
     pub head: Head,
-    /// The lowest `seq` still kept; `head.seq + 1` if none is.
+    /// The lowest `seq` from which on every message up to the head is kept; `head.seq + 1` if none is.
     pub oldest: u64,
+    /// Where a replay begins for a reader whose position means nothing: the lowest `seq` of the newest
+    /// messages, those that a log keeps without an archive. At least `oldest`.
+    pub recent: u64,
+    /// The lowest `seq` kept at all: less than `oldest` only where an archive lacks some messages
+    /// between the two.
+    pub first: u64,
+    /// Whether there may be messages before `oldest` that can't be read now, because the archive's
+    /// database is away.
+    pub is_cut_off: bool,
     /// Where earlier epochs ended, newest first. Only epochs that the surviving data still records
     /// are listed.
     pub past: Vec<Head>,
@@ -31,6 +40,8 @@ pub enum Continuity {
     Clean,
     /// The numbering continues that of the position, but some messages after it are no longer kept.
     Trimmed,
+    /// The numbering continues that of the position, but some messages after it can't be read now.
+    Unreadable,
     /// The position belongs to a numbering that was lost.
     Lost {
         /// The last `seq` that means the same message in both numberings, if known.
@@ -39,6 +50,19 @@ pub enum Continuity {
 }
 
 impl LogSpan {
+    /// The span of a log without an archive.
+    #[must_use]
+    pub fn of_log(head: Head, oldest: u64, past: Vec<Head>) -> Self {
+        Self {
+            head,
+            oldest,
+            recent: oldest,
+            first: oldest,
+            is_cut_off: false,
+            past,
+        }
+    }
+
     /// Whether a reader that has seen everything up to `seq` of `epoch` (`None`: the current epoch)
     /// can continue.
     #[must_use]
@@ -72,6 +96,8 @@ impl LogSpan {
             }
         } else if seq == self.head.seq || seq + 1 >= self.oldest {
             Continuity::Clean
+        } else if self.is_cut_off {
+            Continuity::Unreadable
         } else {
             Continuity::Trimmed
         }
@@ -90,11 +116,8 @@ mod tests {
     }
 
     fn span(oldest: u64, seq: u64, old: Option<u64>) -> LogSpan {
-        LogSpan {
-            head: head("new", seq),
-            oldest,
-            past: old.into_iter().map(|seq| head("old", seq)).collect(),
-        }
+        let past = old.into_iter().map(|seq| head("old", seq)).collect();
+        LogSpan::of_log(head("new", seq), oldest, past)
     }
 
     #[test]
@@ -119,6 +142,18 @@ mod tests {
     fn a_position_at_the_head_continues_even_if_the_log_has_expired() {
         assert_eq!(span(21, 20, None).continuity(None, 20), Continuity::Clean);
         assert_eq!(span(21, 20, None).continuity(None, 19), Continuity::Trimmed);
+    }
+
+    #[test]
+    fn a_position_before_the_log_is_unreadable_while_the_archive_is_away() {
+        let span = LogSpan {
+            is_cut_off: true,
+            ..span(11, 20, None)
+        };
+        assert_eq!(span.continuity(None, 9), Continuity::Unreadable);
+        assert_eq!(span.continuity(None, 10), Continuity::Clean);
+        let lost = span.continuity(Some(&Epoch::trusted("other")), 9);
+        assert_eq!(lost, Continuity::Lost { last_shared: None });
     }
 
     #[test]

@@ -135,14 +135,12 @@ impl Room {
     }
 
     pub(super) fn span(&self) -> LogSpan {
-        LogSpan {
-            head: Head {
-                epoch: self.epoch.clone(),
-                seq: self.seq,
-            },
-            oldest: self.log.front().map_or(self.seq + 1, |entry| entry.seq),
-            past: Vec::new(),
-        }
+        let oldest = self.log.front().map_or(self.seq + 1, |entry| entry.seq);
+        let head = Head {
+            epoch: self.epoch.clone(),
+            seq: self.seq,
+        };
+        LogSpan::of_log(head, oldest, Vec::new())
     }
 
     pub(super) fn read(&self, window: Window, limit: usize, max_bytes: usize) -> Slice {

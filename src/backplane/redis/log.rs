@@ -99,11 +99,8 @@ pub(super) fn parse_span(reply: &mut ScriptReply) -> std::result::Result<LogSpan
             seq,
         })
     });
-    Ok(LogSpan {
-        head,
-        oldest,
-        past: past.collect::<std::result::Result<_, Fault>>()?,
-    })
+    let past = past.collect::<std::result::Result<_, Fault>>()?;
+    Ok(LogSpan::of_log(head, oldest, past))
 }
 
 /// Parses the entries in the reply of `read.lua`, which follow the span.

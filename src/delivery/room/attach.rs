@@ -27,7 +27,9 @@ fn plan(start: &ReplayFrom, span: &LogSpan, total: u64) -> (ReplayPlan, JoinOutc
         ReplayFrom::Last(count) => (head.saturating_sub(*count).max(start_of_log), false, false),
         ReplayFrom::Since { seq, epoch } => match span.continuity(epoch.as_ref(), *seq) {
             Continuity::Clean => (*seq, true, false),
-            Continuity::Trimmed | Continuity::Lost { .. } => (start_of_log, false, true),
+            Continuity::Trimmed | Continuity::Unreadable | Continuity::Lost { .. } => {
+                (start_of_log, false, true)
+            }
         },
     };
     let plan = ReplayPlan {

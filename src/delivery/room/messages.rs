@@ -203,7 +203,7 @@ impl RoomFeed {
         let Some(at) = self.log.position().cloned() else {
             return false;
         };
-        let start_of_log = span.oldest.saturating_sub(1);
+        let start_of_log = span.recent.saturating_sub(1);
         let continuity = span.continuity_after(&at, &self.log.past);
         self.log.past = span.past;
         let epoch = span.head.epoch;
@@ -216,7 +216,8 @@ impl RoomFeed {
                 self.log.cursor.set_position(Head { epoch, seq });
                 true
             }
-            Continuity::Trimmed => {
+            // A read fails while the archive that it needs is away, so it never returns `Unreadable`.
+            Continuity::Trimmed | Continuity::Unreadable => {
                 let (seq, lost_from) = (start_of_log, at.seq + 1);
                 self.skip_to(context, Head { epoch, seq }, lost_from);
                 true

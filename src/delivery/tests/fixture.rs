@@ -188,14 +188,7 @@ impl FakeLog {
             epoch: Epoch::trusted(epoch),
             seq: 0,
         };
-        *self.state.lock() = (
-            Vec::new(),
-            LogSpan {
-                head,
-                oldest: 1,
-                past: Vec::new(),
-            },
-        );
+        *self.state.lock() = (Vec::new(), LogSpan::of_log(head, 1, Vec::new()));
     }
 
     /// Forgets the epochs that ended before `end`.

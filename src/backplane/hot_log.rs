@@ -1,0 +1,152 @@
+//! What an archive needs of the log that it follows, and what that log needs of its archive.
+//!
+//! Behind an archive a log is called *hot*: it assigns the numbers and publishes, but may lose its
+//! data. Whenever a hot log doesn't know a room, or may have lost the end of one, it asks its
+//! [`RestoreSource`] before it numbers the room's next entry.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Appended, Entry, Result, RoomLog};
+use crate::domain::{Epoch, Head, NewMessage, RoomId, UserId};
+
+/// Entries of a room that the archive has: ranges of `seq`.
+pub type ArchivedRanges = Vec<RangeInclusive<u64>>;
+
+/// A room of the hot log with entries that may not be archived yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unarchived {
+    /// The room.
+    pub room: RoomId,
+    /// The room's watermark: the archive has every entry up to this `seq`.
+    pub watermark: u64,
+    /// The room's last `seq`.
+    pub head: u64,
+}
+
+/// A log that an archive follows.
+///
+/// Each room has a *watermark*: the archive has every entry up to it. An entry above the watermark is
+/// kept, whatever `history_size`, `history_ttl` and `room_ttl` are.
+#[async_trait]
+pub trait HotLog: RoomLog {
+    /// As [`RoomLog::append`], with the record that [`record::encode`](super::record::encode) has made
+    /// of the message.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Full`.
+    async fn append_record(
+        &self,
+        message: &NewMessage,
+        key: Option<&str>,
+        record: Bytes,
+    ) -> Result<Appended>;
+
+    /// Reads entries above a `seq` without restoring the room: also those of a room whose end may be
+    /// lost. `None` if the room isn't known.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn read_unarchived(
+        &self,
+        room: &RoomId,
+        after: u64,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Option<Vec<Entry>>>;
+
+    /// Reports entries that the archive has, with the epoch in which their numbers were assigned, so
+    /// that the rooms' watermarks advance over them. A watermark advances only as far as the reported
+    /// ranges, in any order, leave no number out. Ranges count only as far as the numbers of that
+    /// epoch are those of the room: all of the current epoch, and those of an earlier one up to its
+    /// end. Repeats have no effect.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn advance_watermarks(&self, archived: &[(RoomId, Epoch, ArchivedRanges)]) -> Result<()>;
+
+    /// Rooms whose oldest unarchived entry is older than that, at most about `limit`. A room that was
+    /// returned is not returned again for the same time, to no node.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn unarchived(&self, older_than: Duration, limit: usize) -> Result<Vec<Unarchived>>;
+
+    /// The archive has other entries than this log after `shared`, in this epoch. The room is restored
+    /// before its next use; its entries after `shared` count as lost, except those that the archive
+    /// has or takes then. Does nothing if the room is in another epoch already.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn diverged(&self, room: &RoomId, epoch: &Epoch, shared: u64) -> Result<()>;
+
+    /// Removes entries up to `cut`, at most the watermark, because retention has deleted them from the
+    /// archive.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn trim(&self, room: &RoomId, cut: u64) -> Result<()>;
+}
+
+/// The state of a room in the hot log at the moment of a restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HotState {
+    /// The room's numbering.
+    pub head: Head,
+    /// Where earlier epochs ended, newest first.
+    pub past: Vec<Head>,
+    /// The lowest `seq` that the log has; `head.seq + 1` if none.
+    pub oldest: u64,
+    /// The room's watermark; `None` if the room was never archived.
+    pub watermark: Option<u64>,
+    /// Whether entries at the end may be lost: a new epoch has to begin.
+    pub is_stale: bool,
+    /// The last `seq` that log and archive share, after [`HotLog::diverged`].
+    pub shared: Option<u64>,
+    /// Entries after the watermark, as far as the log has them and they are few; only for a room that
+    /// is stale or has diverged.
+    pub unarchived: Vec<Entry>,
+}
+
+/// A send with a key, to restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoredSend {
+    /// The sender.
+    pub user: UserId,
+    /// The key.
+    pub key: Box<str>,
+    /// The position of the send.
+    pub position: Appended,
+}
+
+/// How a room goes on in the hot log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestorePoint {
+    /// The numbering. A new epoch is known to the archive already. `None`: the room is new, or (if the
+    /// hot log knows it and it is not stale) goes on in its own epoch.
+    pub head: Option<Head>,
+    /// Where earlier epochs ended, newest first, at most eight.
+    pub past: Vec<Head>,
+    /// The watermark.
+    pub watermark: u64,
+    /// Whether the log's entries stay. If not, the log is empty and ends at the head.
+    pub keep_entries: bool,
+    /// The sends with keys within `dedupe_ttl`, newest first.
+    pub sends: Vec<RestoredSend>,
+}
+
+/// The archive, as a hot log sees it.
+#[async_trait]
+pub trait RestoreSource: Send + Sync {
+    /// How the room goes on. `hot` is what the log knows of it; `None` if nothing.
+    ///
+    /// Called for one room at a time only, in the whole cluster: a room without a watermark, a stale
+    /// one, one that has diverged, and one that the log doesn't know.
+    ///
+    /// # Errors
+    /// `Unavailable`: the room can't be used now.
+    async fn restore_point(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint>;
+}

@@ -1,0 +1,286 @@
+//! The promises of the archive's storage: every numbered entry of every room, kept for good.
+
+use std::ops::RangeInclusive;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::Result;
+use crate::domain::{Epoch, Head, RoomId, Timestamp, UserId};
+
+/// The kind of an archived entry, as stored. A number must never be reused for another kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredKind(pub i64);
+
+impl StoredKind {
+    /// A message.
+    pub const MESSAGE: Self = Self(1);
+}
+
+/// An entry of a room's log, in its archived form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedEntry {
+    /// The entry's number in its room.
+    pub seq: u64,
+    /// The epoch in which the number was assigned.
+    pub epoch: Epoch,
+    /// When the entry was appended, by the log's clock.
+    pub at: Timestamp,
+    /// Tells how to read the record.
+    pub kind: StoredKind,
+    /// Unique among all entries of all rooms: tells a repeated commit from a second entry with the
+    /// same number.
+    pub id: Uuid,
+    /// The sender.
+    pub user: UserId,
+    /// The key of the send, if it had one.
+    pub send_key: Option<Box<str>>,
+    /// The record of the log, byte for byte.
+    pub record: Bytes,
+}
+
+/// What became of an entry of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// The entry is in the archive: since this commit, or since an earlier one of the same entry.
+    Stored,
+    /// The archive has another entry with this number. This one was refused.
+    Conflict,
+}
+
+/// The part of an archived room to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveWindow {
+    /// The first entries with a `seq` greater than this one.
+    After(u64),
+    /// The last entries with a `seq` lower than this one.
+    Before(u64),
+}
+
+/// What the archive knows of a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedRoom {
+    /// The lowest `seq` that the archive has, `head + 1` if retention has deleted everything.
+    pub first: u64,
+    /// The lowest `seq` from which on the archive has every number up to `head`; `head + 1` if the
+    /// newest entries are known to be lost.
+    pub oldest: u64,
+    /// The highest `seq` that the archive has, had before retention, or knows to be lost.
+    pub head: u64,
+    /// The number up to which no number is missing without being recorded as lost, as of the last
+    /// [`ArchiveStore::close_holes`] or [`ArchiveStore::mark_contiguous`]. At most `head`.
+    pub contiguous: u64,
+    /// The newest epochs, newest first, at most [`EPOCHS_KEPT`].
+    pub epochs: Vec<ArchivedEpoch>,
+}
+
+/// The most epochs that [`ArchivedRoom`] lists.
+pub const EPOCHS_KEPT: usize = 64;
+
+/// A period of a room's numbering, as the archive knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedEpoch {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The last `seq` before it.
+    pub after: u64,
+    /// The last `seq` up to which its numbers mean the same messages as the archive's; `None` while
+    /// the epoch goes on.
+    pub ended: Option<u64>,
+    /// The run of a lone node that began it (see [`ArchiveStore::begin_run`]); 0 in a cluster.
+    pub run: u64,
+}
+
+/// An epoch to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEpoch {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The last `seq` before it.
+    pub after: u64,
+    /// See [`ArchivedEpoch::run`].
+    pub run: u64,
+    /// Earlier epochs with the `seq` at which each ended. A recorded end is only ever lowered.
+    pub ends: Vec<Head>,
+}
+
+/// A send with a key, as the archive knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedSend {
+    /// The sender.
+    pub user: UserId,
+    /// The key.
+    pub key: Box<str>,
+    /// The message's id.
+    pub id: Uuid,
+    /// The message's number.
+    pub seq: u64,
+    /// The epoch of the number.
+    pub epoch: Epoch,
+    /// When the message was appended.
+    pub at: Timestamp,
+}
+
+/// The run of a lone node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// 1, 2, 3, …, in order of the starts on this database.
+    pub number: u64,
+    /// The last earlier run that did not end cleanly; 0 if there was none. Epochs of later runs lost
+    /// no entry.
+    pub last_crashed: u64,
+}
+
+/// A room and a number in it.
+pub type RoomNumber = (RoomId, u64);
+
+/// The archive's storage, for reading and for rare changes. Every call is atomic, and safe to
+/// repeat. Safe to cancel: a call whose future is dropped is either done or not.
+#[async_trait]
+pub trait ArchiveStore: Send + Sync {
+    /// Opens a writer with a connection of its own. The call doesn't connect yet.
+    fn writer(&self) -> Box<dyn ArchiveWriter>;
+
+    /// What the archive knows of the room; `None` if nothing.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn room(&self, room: &RoomId) -> Result<Option<ArchivedRoom>>;
+
+    /// Reads at most `limit` entries of a room, in ascending `seq`, whose records have at most
+    /// `max_bytes` bytes in total; one entry is returned even if it is larger. Numbers may be missing
+    /// between two of them (see [`ArchivedRoom::oldest`]).
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn read(
+        &self,
+        room: &RoomId,
+        window: ArchiveWindow,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<ArchivedEntry>>;
+
+    /// The sends with a key that were appended at `since` or later, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn recent_sends(
+        &self,
+        room: &RoomId,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<ArchivedSend>>;
+
+    /// Records that the numbers which are missing below the room's head are lost, and returns them.
+    /// Called when the log that may have had them is gone.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn close_holes(&self, room: &RoomId) -> Result<Vec<RangeInclusive<u64>>>;
+
+    /// Records numbers as lost that no log has any more.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn record_loss(&self, room: &RoomId, lost: RangeInclusive<u64>) -> Result<()>;
+
+    /// Records that no number of these rooms is missing up to the given one: so `close_holes` need
+    /// not look there. Recorded numbers never fall.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn mark_contiguous(&self, rooms: &[RoomNumber]) -> Result<()>;
+
+    /// Begins an epoch. All epochs of the room that have no end yet end at `after`. If the room has an
+    /// epoch of this name, nothing but the recorded ends changes.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<()>;
+
+    /// Begins a run of a lone node.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn begin_run(&self) -> Result<Run>;
+
+    /// Records that the run ended cleanly: every entry that was appended in it is in the archive.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn end_run(&self, run: u64) -> Result<()>;
+
+    /// The id of this database, made with its first migration: nodes of a cluster compare it.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn deployment(&self) -> Result<Uuid>;
+
+    /// Rooms in the order of their numbers: at most `limit`, after the room with number `after` (0:
+    /// from the first one). Each with its number.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn rooms(&self, after: u64, limit: usize) -> Result<Vec<(u64, RoomId)>>;
+
+    /// The last `seq` of a room such that it and everything before it was appended before `cutoff`;
+    /// `None` if there is nothing to delete.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn expired(&self, room: &RoomId, cutoff: Timestamp) -> Result<Option<u64>>;
+
+    /// Deletes the oldest entries up to `cut`, at most `limit` of them, from every table that has data
+    /// of messages. Returns the number of entries and the bytes of their records.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn delete_up_to(&self, room: &RoomId, cut: u64, limit: usize) -> Result<(u64, u64)>;
+
+    /// Checks a room: see [`RoomAudit`].
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn audit(&self, room: &RoomId) -> Result<RoomAudit>;
+}
+
+/// The result of a check of one room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoomAudit {
+    /// Entries that the archive has.
+    pub entries: u64,
+    /// The bytes of their records.
+    pub bytes: u64,
+    /// The lowest and the highest `seq` of an entry; 0 and 0 without entries.
+    pub first: u64,
+    /// See `first`.
+    pub last: u64,
+    /// Numbers after `cut` and below `last` that are neither present nor recorded as lost.
+    pub missing: Vec<RangeInclusive<u64>>,
+    /// Numbers recorded as lost.
+    pub lost: u64,
+    /// The last number that retention has deleted; 0 if none.
+    pub cut: u64,
+}
+
+/// Commits entries, over a connection that nothing else uses. After `Unavailable` the next call
+/// connects anew.
+#[async_trait]
+pub trait ArchiveWriter: Send {
+    /// Commits entries of any rooms in one transaction, and returns the outcome of each. Rooms and
+    /// epochs that the archive doesn't know are added.
+    ///
+    /// Safe to repeat. After an error the outcome is unknown: repeat the same call. At most
+    /// [`BATCH_ENTRIES`] entries.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn commit(&mut self, entries: &[(RoomId, ArchivedEntry)]) -> Result<Vec<CommitOutcome>>;
+}
+
+/// The most entries of one commit.
+pub const BATCH_ENTRIES: usize = 500;
+/// The most bytes of records of one commit; one larger entry is committed alone.
+pub const BATCH_BYTES: usize = 1024 * 1024;

@@ -1,0 +1,29 @@
+//! What must not be lost: durable state in a database, as one trait per aggregate.
+//!
+//! The traits' docs are the promises that the rest of the server relies on. There is one
+//! implementation, `sql`, on SQLite, PostgreSQL and MySQL or MariaDB; the conformance suite in
+//! `tests/store/` runs every promise on all three.
+
+mod archive;
+
+pub use archive::{
+    ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
+    ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT, NewEpoch, RoomAudit,
+    RoomNumber, Run, StoredKind,
+};
+
+/// An error of the store.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The database can't be reached or didn't reply in time. The call may or may not have taken
+    /// effect; repeat it.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// The database refused a statement, or returned something unexpected: a bug of this server, or
+    /// foreign data.
+    #[error("the database returned an error: {0}")]
+    Broken(String),
+}
+
+/// The result of a call to the store.
+pub type Result<T> = std::result::Result<T, StoreError>;
