@@ -32,3 +32,9 @@ CREATE TABLE IF NOT EXISTS hubbub_gaps (
     last_seq BIGINT NOT NULL,
     PRIMARY KEY (room_no, first_seq)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- The runs of a lone node. ended: 1 if every entry that was appended in the run is archived, else 0.
+CREATE TABLE IF NOT EXISTS hubbub_runs (
+    no BIGINT NOT NULL PRIMARY KEY,
+    ended SMALLINT NOT NULL
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

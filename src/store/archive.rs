@@ -233,11 +233,23 @@ pub trait ArchiveStore: Send + Sync {
     async fn expired(&self, room: &RoomId, cutoff: Timestamp) -> Result<Option<u64>>;
 
     /// Deletes the oldest entries up to `cut`, at most `limit` of them, from every table that has data
-    /// of messages. Returns the number of entries and the bytes of their records.
+    /// of messages. Returns the number of entries and the bytes of their records, as stored.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
     async fn delete_up_to(&self, room: &RoomId, cut: u64, limit: usize) -> Result<(u64, u64)>;
+
+    /// Saves the report of a run of retention under its id: when it begins, on its way, and at its end.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn save_retention_report(&self, report: &RetentionReport) -> Result<()>;
+
+    /// The reports of the last runs of retention, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn retention_reports(&self, limit: usize) -> Result<Vec<RetentionReport>>;
 
     /// Checks a room: see [`RoomAudit`].
     ///
@@ -246,12 +258,31 @@ pub trait ArchiveStore: Send + Sync {
     async fn audit(&self, room: &RoomId) -> Result<RoomAudit>;
 }
 
+/// A run of retention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetentionReport {
+    /// Identifies the run.
+    pub id: Uuid,
+    /// When the run began.
+    pub started_at: Timestamp,
+    /// When it ended; `None` while it goes on, and for ever if it was interrupted.
+    pub finished_at: Option<Timestamp>,
+    /// Entries from before this time are deleted.
+    pub cutoff: Timestamp,
+    /// Rooms that lost entries.
+    pub rooms: u64,
+    /// Entries deleted.
+    pub entries: u64,
+    /// The bytes of their records, as stored.
+    pub bytes: u64,
+}
+
 /// The result of a check of one room.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoomAudit {
     /// Entries that the archive has.
     pub entries: u64,
-    /// The bytes of their records.
+    /// The bytes of their records, as stored.
     pub bytes: u64,
     /// The lowest and the highest `seq` of an entry; 0 and 0 without entries.
     pub first: u64,
