@@ -75,7 +75,11 @@ impl RoomLog for ArchivedLog {
         if span.is_cut_off || span.first >= hot_oldest {
             return Ok(Slice { entries, span });
         }
-        let Part { window: part, limit: part_limit, max_bytes: part_bytes } = missing;
+        let Part {
+            window: part,
+            limit: part_limit,
+            max_bytes: part_bytes,
+        } = missing;
         let store = &self.0.store;
         let mut archived: Vec<Entry> = store
             .read(room, part, part_limit, part_bytes)

@@ -28,9 +28,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::backplane::{
-    BackplaneError, BackplaneLimits, Commit, HotLog, Result, RoomLog, Window,
-};
+use crate::backplane::{BackplaneError, BackplaneLimits, Commit, HotLog, Result, RoomLog, Window};
 use crate::domain::{Epoch, RoomId};
 use crate::store::{ArchiveStore, ArchiveWindow, Run};
 use crate::telemetry::sample::Sample;
@@ -82,7 +80,10 @@ impl Shared {
         if archived.first().is_some_and(|entry| entry.seq == seq) {
             return Ok(Commit::done());
         }
-        let slice = self.hot.read(room, Window::After(seq - 1), 1, usize::MAX).await?;
+        let slice = self
+            .hot
+            .read(room, Window::After(seq - 1), 1, usize::MAX)
+            .await?;
         let mut entries = slice.entries.into_iter().filter(|entry| entry.seq == seq);
         let Some(archived) = entries.next().and_then(entry::of_entry) else {
             return Err(BackplaneError::Unavailable(
@@ -204,10 +205,19 @@ impl Archive {
         }
         if !is_complete {
             let left = self.shared.queue.len();
-            tracing::error!(left, "archive: the database did not take all messages in time");
+            tracing::error!(
+                left,
+                "archive: the database did not take all messages in time"
+            );
             return;
         }
-        let Shared { hot, store, watermarks, run, .. } = &*self.shared;
+        let Shared {
+            hot,
+            store,
+            watermarks,
+            run,
+            ..
+        } = &*self.shared;
         watermarks.report(hot, &**store).await;
         if let Some(run) = run
             && let Err(error) = store.end_run(run.number).await
@@ -221,7 +231,13 @@ impl Archive {
     /// Archives what a sender left unqueued, because its connection ended while its message got its
     /// number.
     async fn sweep_all(&self) -> Result<()> {
-        let Shared { hot, store, queue, watermarks, .. } = &*self.shared;
+        let Shared {
+            hot,
+            store,
+            queue,
+            watermarks,
+            ..
+        } = &*self.shared;
         queue.emptied().await;
         watermarks.report(hot, &**store).await;
         for room in hot.unarchived(Duration::ZERO, usize::MAX).await? {

@@ -8,9 +8,7 @@ use uuid::Uuid;
 
 use super::counters::ArchiveCounters;
 use super::{entry, rooms};
-use crate::backplane::{
-    Appended, HotState, RestorePoint, RestoreSource, RestoredSend, Result,
-};
+use crate::backplane::{Appended, HotState, RestorePoint, RestoreSource, RestoredSend, Result};
 use crate::domain::{Epoch, Head, RoomId, Timestamp};
 use crate::store::{ArchiveStore, ArchivedRoom, NewEpoch, Run};
 
@@ -73,7 +71,9 @@ impl Restorer {
         }
         let after = hot.head.seq;
         let ended = Some(hot.head.clone());
-        let head = self.begin_epoch(room, &NewNumbering { after, ended }).await?;
+        let head = self
+            .begin_epoch(room, &NewNumbering { after, ended })
+            .await?;
         let past = with_past(hot.head.clone(), &hot.past);
         Ok(RestorePoint {
             head: Some(head),
@@ -121,7 +121,10 @@ impl Restorer {
             return self.rebuild(room, hot, &archived, ended).await;
         }
         if hot_last < last {
-            let ended = archived.epochs.iter().find(|epoch| epoch.epoch == hot.head.epoch);
+            let ended = archived
+                .epochs
+                .iter()
+                .find(|epoch| epoch.epoch == hot.head.epoch);
             let shared = match ended {
                 Some(epoch) => epoch.ended.unwrap_or(last),
                 None => hot_last,

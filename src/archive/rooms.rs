@@ -83,7 +83,9 @@ pub(super) fn past_epochs(room: &ArchivedRoom, current: &Head, hot: &[Head]) -> 
         if archived.epoch == current.epoch {
             continue;
         }
-        let Some(ended) = archived.ended else { continue };
+        let Some(ended) = archived.ended else {
+            continue;
+        };
         match past.iter_mut().find(|head| head.epoch == archived.epoch) {
             Some(known) => known.seq = known.seq.min(ended),
             None => past.push(Head {

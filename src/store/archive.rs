@@ -101,7 +101,8 @@ pub struct NewEpoch {
     pub after: u64,
     /// See [`ArchivedEpoch::run`].
     pub run: u64,
-    /// Earlier epochs with the `seq` at which each ended. A recorded end is only ever lowered.
+    /// Earlier epochs with the `seq` at which each ended. A recorded end is only ever lowered; an epoch
+    /// that the archive doesn't know is added with its end.
     pub ends: Vec<Head>,
 }
 
@@ -141,6 +142,12 @@ pub type RoomNumber = (RoomId, u64);
 pub trait ArchiveStore: Send + Sync {
     /// Opens a writer with a connection of its own. The call doesn't connect yet.
     fn writer(&self) -> Box<dyn ArchiveWriter>;
+
+    /// Asks the database for an answer.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn ping(&self) -> Result<()>;
 
     /// What the archive knows of the room; `None` if nothing.
     ///
