@@ -19,6 +19,10 @@ mod restore;
 mod rooms;
 mod settings;
 mod sweeper;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod watermarks;
 
 use std::ops::RangeInclusive;
