@@ -1,71 +1,14 @@
 //! Acknowledgements that wait for commits: their order, their number, and the end of a connection.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::backplane::{
-    Appended, Backplane, BackplaneError, Commit, PendingCommit, Result, RoomLog, Slice, Window,
-};
+use crate::backplane::Backplane;
 use crate::delivery::{CloseReason as OutletClose, SharedEvent};
-use crate::domain::{Head, NewMessage, RoomId};
+use crate::gateway::tests::slow_log::SlowLog;
 use crate::gateway::wire::parse_frame;
-
-/// The embedded log, whose commits the test completes. Repeats count as committed.
-struct SlowLog {
-    inner: Arc<dyn RoomLog>,
-    commits: Mutex<VecDeque<PendingCommit>>,
-    placed: AtomicUsize,
-}
-
-impl SlowLog {
-    fn commit(&self, count: usize) {
-        for _ in 0..count {
-            // A statement of its own, so that the lock is released before the callback runs.
-            let next = self.commits.lock().pop_front();
-            next.unwrap().complete(Ok(()));
-        }
-    }
-
-    fn fail(&self) {
-        let next = self.commits.lock().pop_front();
-        let error = BackplaneError::Unavailable("on purpose".to_owned());
-        next.unwrap().complete(Err(error));
-    }
-
-    fn placed(&self) -> usize {
-        self.placed.load(Ordering::SeqCst)
-    }
-}
-
-#[async_trait]
-impl RoomLog for SlowLog {
-    async fn append(&self, _: &NewMessage, _: Option<&str>) -> Result<Appended> {
-        panic!("connections place messages");
-    }
-
-    async fn place(&self, message: &NewMessage, key: Option<&str>) -> Result<(Appended, Commit)> {
-        let appended = self.inner.append(message, key).await?;
-        if appended.duplicate {
-            return Ok((appended, Commit::done()));
-        }
-        self.placed.fetch_add(1, Ordering::SeqCst);
-        let (commit, pending) = Commit::pending();
-        self.commits.lock().push_back(pending);
-        Ok((appended, commit))
-    }
-
-    async fn read(&self, room: &RoomId, window: Window, limit: usize, max: usize) -> Result<Slice> {
-        self.inner.read(room, window, limit, max).await
-    }
-
-    async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
-        self.inner.heads(rooms).await
-    }
-}
 
 /// A client that sends plain frames, and records the replies.
 #[derive(Default)]
@@ -182,11 +125,7 @@ struct Node {
 impl Node {
     fn start(outbox_bytes: usize) -> Self {
         let embedded = memory::embedded(BackplaneLimits::default());
-        let log = Arc::new(SlowLog {
-            inner: embedded.log.clone(),
-            commits: Mutex::default(),
-            placed: AtomicUsize::new(0),
-        });
+        let log = SlowLog::over(&embedded);
         let backplane = Backplane {
             log: log.clone(),
             ..embedded
@@ -283,7 +222,7 @@ async fn every_other_reply_waits_for_the_acknowledgements_before_it() {
     send(&connection, "history", &json!({"room_id": "lobby"}), 10);
     for _ in 0..5 {
         settle().await;
-        assert_eq!(node.log.commits.lock().len(), 1);
+        assert_eq!(node.log.pending(), 1);
         node.log.commit(1);
     }
     settle().await;
@@ -324,7 +263,7 @@ async fn a_message_whose_commit_fails_is_refused_in_its_place() {
     node.log.commit(1);
     node.log.fail();
     node.log.commit(1);
-    node.log.commits.lock().pop_front(); // Dropped, as by an archive that stops.
+    node.log.drop_commit();
     node.log.fail();
     let expected = [
         ("1", "ok"),
@@ -358,11 +297,11 @@ async fn at_most_256_acknowledgements_of_a_connection_are_pending() {
         settle().await;
         assert_eq!(node.log.placed(), limit + 2);
         while node.log.placed() < 301 {
-            let pending = node.log.commits.lock().len();
+            let pending = node.log.pending();
             node.log.commit(pending);
             settle().await;
         }
-        let pending = node.log.commits.lock().len();
+        let pending = node.log.pending();
         node.log.commit(pending);
         assert_eq!(client.replies(), ok(0..300));
         assert_eq!(other_client.replies(), ok([0]));
