@@ -5,6 +5,7 @@
 //! `tests/store/` runs every promise on all three.
 
 mod archive;
+pub mod sql;
 
 pub use archive::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,

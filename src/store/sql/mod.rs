@@ -1,0 +1,5 @@
+//! The store in a database: SQLite, PostgreSQL, and MySQL or MariaDB.
+
+mod url;
+
+pub use url::{DatabaseUrl, SqliteLocation, SqliteUrl, Synchronous, UrlError};
