@@ -5,6 +5,7 @@
 //! `tests/store/` runs every promise on all three.
 
 mod archive;
+mod settings;
 pub mod sql;
 
 pub use archive::{
@@ -12,6 +13,7 @@ pub use archive::{
     ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT, NewEpoch, RoomAudit,
     RoomNumber, Run, StoredKind,
 };
+pub use settings::DatabaseSettings;
 
 /// An error of the store.
 #[derive(Debug, Clone, thiserror::Error)]
