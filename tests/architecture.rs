@@ -44,7 +44,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("cli", &["app", "config", "store", "telemetry", "auth"]),
+    (
+        "cli",
+        &["app", "config", "store", "archive", "telemetry", "auth"],
+    ),
 ];
 
 /// Parts without restrictions on what they use.

@@ -153,4 +153,7 @@ pub trait RestoreSource: Send + Sync {
     /// # Errors
     /// `Unavailable`: the room can't be used now.
     async fn restore_point(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint>;
+
+    /// The id of the archive. All nodes of a cluster must have the same one.
+    fn archive_id(&self) -> String;
 }

@@ -101,7 +101,8 @@ pub struct NewEpoch {
     pub after: u64,
     /// See [`ArchivedEpoch::run`].
     pub run: u64,
-    /// Earlier epochs with the `seq` at which each ended. A recorded end is only ever lowered.
+    /// Earlier epochs with the `seq` at which each ended. A recorded end is only ever lowered; an epoch
+    /// that the archive doesn't know is added with its end.
     pub ends: Vec<Head>,
 }
 
@@ -139,8 +140,15 @@ pub type RoomNumber = (RoomId, u64);
 /// repeat. Safe to cancel: a call whose future is dropped is either done or not.
 #[async_trait]
 pub trait ArchiveStore: Send + Sync {
-    /// Opens a writer with a connection of its own. The call doesn't connect yet.
-    fn writer(&self) -> Box<dyn ArchiveWriter>;
+    /// Opens a writer with a connection of its own, for this run of a lone node (0 in a cluster): see
+    /// [`ArchivedEpoch::run`]. The call doesn't connect yet.
+    fn writer(&self, run: u64) -> Box<dyn ArchiveWriter>;
+
+    /// Asks the database for an answer.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn ping(&self) -> Result<()>;
 
     /// What the archive knows of the room; `None` if nothing.
     ///
@@ -233,11 +241,23 @@ pub trait ArchiveStore: Send + Sync {
     async fn expired(&self, room: &RoomId, cutoff: Timestamp) -> Result<Option<u64>>;
 
     /// Deletes the oldest entries up to `cut`, at most `limit` of them, from every table that has data
-    /// of messages. Returns the number of entries and the bytes of their records.
+    /// of messages. Returns the number of entries and the bytes of their records, as stored.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
     async fn delete_up_to(&self, room: &RoomId, cut: u64, limit: usize) -> Result<(u64, u64)>;
+
+    /// Saves the report of a run of retention under its id: when it begins, on its way, and at its end.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn save_retention_report(&self, report: &RetentionReport) -> Result<()>;
+
+    /// The reports of the last runs of retention, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn retention_reports(&self, limit: usize) -> Result<Vec<RetentionReport>>;
 
     /// Checks a room: see [`RoomAudit`].
     ///
@@ -246,12 +266,31 @@ pub trait ArchiveStore: Send + Sync {
     async fn audit(&self, room: &RoomId) -> Result<RoomAudit>;
 }
 
+/// A run of retention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetentionReport {
+    /// Identifies the run.
+    pub id: Uuid,
+    /// When the run began.
+    pub started_at: Timestamp,
+    /// When it ended; `None` while it goes on, and for ever if it was interrupted.
+    pub finished_at: Option<Timestamp>,
+    /// Entries from before this time are deleted.
+    pub cutoff: Timestamp,
+    /// Rooms that lost entries.
+    pub rooms: u64,
+    /// Entries deleted.
+    pub entries: u64,
+    /// The bytes of their records, as stored.
+    pub bytes: u64,
+}
+
 /// The result of a check of one room.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoomAudit {
     /// Entries that the archive has.
     pub entries: u64,
-    /// The bytes of their records.
+    /// The bytes of their records, as stored.
     pub bytes: u64,
     /// The lowest and the highest `seq` of an entry; 0 and 0 without entries.
     pub first: u64,
@@ -270,7 +309,8 @@ pub struct RoomAudit {
 #[async_trait]
 pub trait ArchiveWriter: Send {
     /// Commits entries of any rooms in one transaction, and returns the outcome of each. Rooms and
-    /// epochs that the archive doesn't know are added.
+    /// epochs that the archive doesn't know are added; such an epoch is of the writer's run, and began
+    /// before its first entry here.
     ///
     /// Safe to repeat. After an error the outcome is unknown: repeat the same call. At most
     /// [`BATCH_ENTRIES`] entries.

@@ -10,8 +10,8 @@ pub mod sql;
 
 pub use archive::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
-    ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT, NewEpoch, RoomAudit,
-    RoomNumber, Run, StoredKind,
+    ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT, NewEpoch,
+    RetentionReport, RoomAudit, RoomNumber, Run, StoredKind,
 };
 pub use settings::DatabaseSettings;
 
