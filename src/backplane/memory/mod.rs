@@ -8,13 +8,15 @@ mod hot_log;
 mod log;
 mod occupants;
 mod presence;
+mod ranges;
+mod restore;
 mod room;
 mod rooms;
 mod user;
 
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ahash::{HashMap, HashSet, RandomState};
@@ -28,7 +30,10 @@ use super::{
     Lifecycle, RestoreSource, Result, Typing, is_permanent,
 };
 use crate::domain::{OnlineStatus, RoomChange, RoomId, UserId};
+use hot_log::UnarchivedRooms;
+use restore::Restores;
 use room::Room;
+use rooms::Evictions;
 use user::User;
 
 /// Enough shards that two cores rarely contend for one lock.
@@ -57,12 +62,16 @@ pub fn embedded_with_archive(
 }
 
 fn start(limits: BackplaneLimits, restore: Option<Arc<dyn RestoreSource>>) -> Backplane {
-    let memory = Arc::new(Memory {
+    let memory = Arc::new_cyclic(|this| Memory {
+        this: this.clone(),
         limits,
         restore,
         rooms: Shards::default(),
         users: Shards::default(),
         room_count: AtomicUsize::new(0),
+        restores: Mutex::default(),
+        unarchived: Mutex::default(),
+        evictions: Mutex::default(),
         topics: RwLock::default(),
         sink: OnceLock::new(),
         presence_changes: AtomicU64::new(0),
@@ -131,12 +140,17 @@ impl<K: Hash, V> Shards<K, V> {
 }
 
 struct Memory {
+    /// This backplane, for the tasks that it starts.
+    this: Weak<Self>,
     limits: BackplaneLimits,
-    #[expect(dead_code, reason = "the restore follows")]
+    /// The archive behind the rooms' logs, if there is one.
     restore: Option<Arc<dyn RestoreSource>>,
     rooms: Shards<RoomId, Room>,
     users: Shards<UserId, User>,
     room_count: AtomicUsize,
+    restores: Mutex<Restores>,
+    unarchived: Mutex<UnarchivedRooms>,
+    evictions: Mutex<Evictions>,
     topics: RwLock<HashSet<BusTopic>>,
     sink: OnceLock<Arc<dyn BusSink>>,
     presence_changes: AtomicU64,
@@ -209,7 +223,7 @@ impl Memory {
                 removed += usize::from(!keep);
                 keep
             });
-            self.room_count.fetch_sub(removed, Ordering::Relaxed);
+            self.release_rooms(removed);
         }
         for shard in &self.users.shards {
             shard

@@ -24,21 +24,24 @@ impl Presence for Memory {
         username: &Username,
         room: &RoomId,
     ) -> Result<Joined> {
-        self.with_room(room, |entry, _| {
-            let change = entry.occupants.join(conn, user, username);
-            self.publish_change(room, change);
-            Joined {
-                span: entry.span(),
-                roster: entry.occupants.roster(Limits::ROSTER, Some(user)),
+        loop {
+            if let Some(mut entry) = self.room(room)? {
+                let change = entry.occupants.join(conn, user, username);
+                self.publish_change(room, change);
+                return Ok(Joined {
+                    span: entry.span(&self.limits),
+                    roster: entry.occupants.roster(Limits::ROSTER, Some(user)),
+                });
             }
-        })
+            self.restored(room).await?;
+        }
     }
 
     async fn leave(&self, conn: &ConnId, _user: &UserId, room: &RoomId) -> Result<()> {
-        self.with_known_room(room, |entry| {
+        if let Some(mut entry) = self.known_room(room) {
             let change = entry.occupants.leave(conn);
             self.publish_change(room, change);
-        });
+        }
         Ok(())
     }
 
@@ -65,8 +68,8 @@ impl Presence for Memory {
     }
 
     async fn roster(&self, room: &RoomId, limit: usize) -> Result<Roster> {
-        let known = self.with_known_room(room, |entry| entry.occupants.roster(limit, None));
-        Ok(known.unwrap_or_else(Roster::empty))
+        let known = self.known_room(room);
+        Ok(known.map_or_else(Roster::empty, |entry| entry.occupants.roster(limit, None)))
     }
 
     async fn members(
@@ -75,8 +78,9 @@ impl Presence for Memory {
         after: Option<&UserId>,
         limit: usize,
     ) -> Result<OccupantPage> {
-        let known = self.with_known_room(room, |entry| entry.occupants.members(after, limit));
-        Ok(known.unwrap_or(OccupantPage {
+        let known = self.known_room(room);
+        let page = known.map(|entry| entry.occupants.members(after, limit));
+        Ok(page.unwrap_or(OccupantPage {
             members: Vec::new(),
             total: 0,
             next: None,
@@ -84,14 +88,14 @@ impl Presence for Memory {
     }
 
     async fn is_occupant(&self, room: &RoomId, user: &UserId) -> Result<bool> {
-        Ok(self
-            .with_known_room(room, |entry| entry.occupants.is_occupant(user))
-            .unwrap_or(false))
+        let known = self.known_room(room);
+        Ok(known.is_some_and(|entry| entry.occupants.is_occupant(user)))
     }
 
     async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>> {
-        let known = self.with_known_room(room, |entry| entry.occupants.changes_after(version));
-        Ok(known.unwrap_or_else(|| changes_of_unknown(version)))
+        let known = self.known_room(room);
+        let changes = known.map(|entry| entry.occupants.changes_after(version));
+        Ok(changes.unwrap_or_else(|| changes_of_unknown(version)))
     }
 
     async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
@@ -120,7 +124,7 @@ impl Presence for Memory {
 
     async fn versions(&self, topics: &[BusTopic]) -> Result<Vec<u64>> {
         let version = |topic: &BusTopic| match topic {
-            BusTopic::Room(room) => self.with_known_room(room, |entry| entry.occupants.version()),
+            BusTopic::Room(room) => self.known_room(room).map(|entry| entry.occupants.version()),
             BusTopic::User(user) => self
                 .users
                 .of(user)

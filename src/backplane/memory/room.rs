@@ -1,6 +1,8 @@
 //! One room of the embedded backplane: its log, send keys and occupants. Locking and publishing are
 //! done by the caller.
 
+mod archiving;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -9,8 +11,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::occupants::Occupants;
-use crate::backplane::{Appended, BackplaneLimits, Entry, EntryKind, Slice, Window};
+use crate::backplane::{Appended, BackplaneLimits, Entry, EntryKind, Window};
 use crate::domain::{Epoch, Head, LogSpan, NewMessage, Timestamp, UserId};
+use archiving::Archiving;
 
 /// Identifies a send: its user and the user's key.
 type SendKey = (UserId, Box<str>);
@@ -27,9 +30,16 @@ pub(super) struct Room {
     /// The keys of `sends` in the order in which they expire.
     send_order: VecDeque<(Instant, SendKey)>,
     pub(super) occupants: Occupants,
+    /// The archive has every entry up to this `seq`, and only those may be removed. Without an
+    /// archive it is above every `seq`.
+    watermark: u64,
+    /// Whether the archive must be asked before the log is used.
+    must_restore: bool,
+    archiving: Option<Box<Archiving>>,
 }
 
 impl Room {
+    /// An empty room without an archive.
     pub(super) fn new() -> Self {
         let now = Instant::now();
         Self {
@@ -41,6 +51,9 @@ impl Room {
             sends: HashMap::default(),
             send_order: VecDeque::new(),
             occupants: Occupants::default(),
+            watermark: u64::MAX,
+            must_restore: false,
+            archiving: None,
         }
     }
 
@@ -50,7 +63,7 @@ impl Room {
         let now = Instant::now();
         self.last_use = now;
         if !self.log.is_empty() && now.duration_since(self.last_message) >= limits.history_ttl {
-            self.log.clear();
+            self.trim(self.seq);
         }
         while self
             .send_order
@@ -64,7 +77,17 @@ impl Room {
     }
 
     pub(super) fn is_expired(&self, now: Instant, ttl: Duration) -> bool {
-        self.occupants.is_empty() && now.duration_since(self.last_use) >= ttl
+        self.is_removable() && now.duration_since(self.last_use) >= ttl
+    }
+
+    /// Whether the room is empty, and everything that it knows of its log is archived. Without an
+    /// archive an empty room is removable.
+    pub(super) fn is_removable(&self) -> bool {
+        self.occupants.is_empty() && self.is_archived()
+    }
+
+    pub(super) fn last_use(&self) -> Instant {
+        self.last_use
     }
 
     /// Appends the message, or finds the send that it repeats. Returns its position, and the new
@@ -102,10 +125,9 @@ impl Room {
             duplicate: false,
         };
         self.log.push_back(entry.clone());
-        while self.log.len() > limits.history_size {
-            self.log.pop_front();
-        }
+        self.trim_to_size(limits);
         self.last_message = self.last_use;
+        self.note_appended();
         if let Some(key) = key {
             self.sends.insert(key.clone(), appended.clone());
             self.send_order
@@ -114,17 +136,42 @@ impl Room {
         (appended, Some(entry))
     }
 
-    pub(super) fn span(&self) -> LogSpan {
-        let oldest = self.log.front().map_or(self.seq + 1, |entry| entry.seq);
-        let head = Head {
-            epoch: self.epoch.clone(),
-            seq: self.seq,
-        };
-        LogSpan::of_log(head, oldest, Vec::new())
+    /// Removes the oldest entries beyond the size of the history, as far as they are archived.
+    fn trim_to_size(&mut self, limits: &BackplaneLimits) {
+        while self.log.len() > limits.history_size
+            && self
+                .log
+                .front()
+                .is_some_and(|entry| entry.seq <= self.watermark)
+        {
+            self.log.pop_front();
+        }
     }
 
-    pub(super) fn read(&self, window: Window, limit: usize, max_bytes: usize) -> Slice {
-        let oldest = self.span().oldest;
+    pub(super) fn head(&self) -> Head {
+        Head {
+            epoch: self.epoch.clone(),
+            seq: self.seq,
+        }
+    }
+
+    /// The lowest `seq` in the log; one more than the last `seq` if the log is empty.
+    fn oldest(&self) -> u64 {
+        self.log.front().map_or(self.seq + 1, |entry| entry.seq)
+    }
+
+    pub(super) fn span(&self, limits: &BackplaneLimits) -> LogSpan {
+        let span = LogSpan::of_log(self.head(), self.oldest(), self.past());
+        // Entries that wait for the archive may be more than the history has otherwise.
+        let beyond = self.log.len().saturating_sub(limits.history_size);
+        LogSpan {
+            recent: span.oldest + beyond as u64,
+            ..span
+        }
+    }
+
+    pub(super) fn read(&self, window: Window, limit: usize, max_bytes: usize) -> Vec<Entry> {
+        let oldest = self.oldest();
         // The log has no hole, so the index of a seq is its distance from the oldest.
         let index_of = |seq: u64| {
             usize::try_from(seq.saturating_sub(oldest))
@@ -136,17 +183,13 @@ impl Room {
             entries.reverse();
             entries
         };
-        let entries = match window {
+        match window {
             Window::After(seq) => {
                 let start = index_of(seq.saturating_add(1));
                 take_within(self.log.range(start..), limit, max_bytes)
             }
             Window::Before(seq) => before(index_of(seq)),
             Window::Newest => before(self.log.len()),
-        };
-        Slice {
-            entries,
-            span: self.span(),
         }
     }
 }
