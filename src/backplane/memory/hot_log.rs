@@ -38,13 +38,14 @@ impl HotLog for Memory {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Option<Vec<Entry>>> {
-        let room = self.known_room(room);
-        Ok(room.map(|room| room.read(Window::After(after), limit, max_bytes)))
+        Ok(self.without_use(room, |room| {
+            room.read(Window::After(after), limit, max_bytes)
+        }))
     }
 
     async fn advance_watermarks(&self, archived: &[(RoomId, Epoch, ArchivedRanges)]) -> Result<()> {
         for (id, epoch, ranges) in archived {
-            self.update(id, |room| {
+            self.without_use(id, |room| {
                 room.advance_watermark(epoch, ranges, &self.limits)
             });
         }
@@ -58,7 +59,7 @@ impl HotLog for Memory {
             let Some((place, id)) = self.take_unarchived(older_than, now) else {
                 break;
             };
-            let claim = self.update(&id, |room| {
+            let claim = self.without_use(&id, |room| {
                 room.claim_unarchived(&id, place, older_than, now)
             });
             let claim = claim.unwrap_or_default();
@@ -71,21 +72,25 @@ impl HotLog for Memory {
     }
 
     async fn diverged(&self, room: &RoomId, epoch: &Epoch, shared: u64) -> Result<()> {
-        self.update(room, |room| room.diverge(epoch, shared));
+        self.without_use(room, |room| room.diverge(epoch, shared));
         Ok(())
     }
 
     async fn trim(&self, room: &RoomId, cut: u64) -> Result<()> {
-        self.update(room, |room| room.trim(cut));
+        self.without_use(room, |room| room.trim(cut));
         Ok(())
     }
 }
 
 impl Memory {
-    /// Runs `change` on the room if it exists. This is not a use of the room.
-    fn update<T>(&self, id: &RoomId, change: impl FnOnce(&mut Room) -> T) -> Option<T> {
+    /// Runs `act` on the room if it exists. This is not a use of the room.
+    pub(super) fn without_use<T>(
+        &self,
+        id: &RoomId,
+        act: impl FnOnce(&mut Room) -> T,
+    ) -> Option<T> {
         let mut shard = self.rooms.of(id).lock();
-        shard.entries.get_mut(id).map(change)
+        shard.entries.get_mut(id).map(act)
     }
 
     /// Adds the room, which is locked, to the queue of unarchived rooms, unless it is there.

@@ -22,6 +22,7 @@ use std::time::Duration;
 use ahash::{HashMap, HashSet, RandomState};
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::domain::{OnlineStatus, RoomChange, RoomId, UserId};
 use hot_log::UnarchivedRooms;
-use restore::Restores;
+use restore::{CONCURRENT_RESTORES, Restores};
 use room::Room;
 use rooms::Evictions;
 use user::User;
@@ -70,6 +71,7 @@ fn start(limits: BackplaneLimits, restore: Option<Arc<dyn RestoreSource>>) -> Ba
         users: Shards::default(),
         room_count: AtomicUsize::new(0),
         restores: Mutex::default(),
+        restore_permits: Semaphore::new(CONCURRENT_RESTORES),
         unarchived: Mutex::default(),
         evictions: Mutex::default(),
         topics: RwLock::default(),
@@ -149,6 +151,7 @@ struct Memory {
     users: Shards<UserId, User>,
     room_count: AtomicUsize,
     restores: Mutex<Restores>,
+    restore_permits: Semaphore,
     unarchived: Mutex<UnarchivedRooms>,
     evictions: Mutex<Evictions>,
     topics: RwLock<HashSet<BusTopic>>,

@@ -3,14 +3,22 @@
 //! A restore runs in a task of its own, so that it ends even if all calls that wait for it are
 //! dropped. There is at most one for each room.
 
+use std::time::Duration;
+
 use ahash::HashMap;
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::Memory;
 use super::room::Room;
-use crate::backplane::{Appended, BackplaneError, HotState, RestorePoint, RestoreSource, Result};
+use crate::backplane::{Appended, BackplaneError, RestorePoint, RestoreSource, Result};
 use crate::domain::{NewMessage, RoomId};
+
+/// How long a restore may take.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Restores that use the archive at the same time. More of them wait, and nothing else does.
+pub(super) const CONCURRENT_RESTORES: usize = 64;
 
 /// The rooms that are being restored, each with the calls that wait for it, in the order in which
 /// they were begun. Locked after the room's shard.
@@ -75,6 +83,10 @@ impl Drop for Restore<'_> {
 
 fn not_restored() -> BackplaneError {
     BackplaneError::Unavailable("the room was not restored from the archive".to_owned())
+}
+
+fn late() -> BackplaneError {
+    BackplaneError::Unavailable("the archive did not restore the room in time".to_owned())
 }
 
 impl Memory {
@@ -146,13 +158,15 @@ impl Memory {
                 result: Err(not_restored()),
             };
             if let Some(source) = &memory.restore {
-                restore.result = memory.ask(source.as_ref(), &room).await;
+                let asked = timeout(RESTORE_TIMEOUT, memory.ask(source.as_ref(), &room)).await;
+                restore.result = asked.unwrap_or_else(|_| Err(late()));
             }
         });
     }
 
     async fn ask(&self, source: &dyn RestoreSource, room: &RoomId) -> Result<RestorePoint> {
-        let hot: Option<HotState> = self.known_room(room).map(|room| room.hot_state());
+        let _permit = self.restore_permits.acquire().await;
+        let hot = self.without_use(room, |room| room.hot_state());
         source.restore_point(room, hot.as_ref()).await
     }
 

@@ -102,11 +102,18 @@ impl Room {
         point: RestorePoint,
         limits: &BackplaneLimits,
     ) {
-        let begins_epoch = point.head.is_some();
+        let Some(archiving) = &mut self.archiving else {
+            return;
+        };
+        archiving.shared = None;
+        self.must_restore = false;
         if let Some(head) = point.head {
             self.epoch = head.epoch;
             self.seq = head.seq;
-            // Positions of entries that are lost. The archive has those that are not.
+            self.watermark = 0;
+            archiving.past = point.past;
+            archiving.ahead.clear();
+            // Positions of entries that may be lost. The archive has those that are not.
             self.sends.clear();
             self.send_order.clear();
         }
@@ -118,17 +125,7 @@ impl Room {
             self.log.clear();
         }
         self.restore_sends(point.sends, limits);
-        let Some(archiving) = &mut self.archiving else {
-            return;
-        };
-        archiving.past = point.past;
-        archiving.shared = None;
-        if begins_epoch {
-            archiving.ahead.clear();
-            self.watermark = 0;
-        }
         self.watermark = self.watermark.max(point.watermark).min(self.seq);
-        self.must_restore = false;
         self.note_unarchived();
         self.trim_to_size(limits);
     }
@@ -180,7 +177,7 @@ impl Room {
         };
         let ended = archiving.past.iter().find(|head| head.epoch == *epoch);
         let last = match ended {
-            _ if *epoch == self.epoch => self.seq,
+            _ if *epoch == self.epoch => archiving.shared.unwrap_or(self.seq).min(self.seq),
             Some(head) => head.seq.min(self.seq),
             None => return,
         };
