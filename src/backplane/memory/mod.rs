@@ -4,6 +4,7 @@
 //! [`Memory`]'s methods and is never held across an await. Events are published while the shard is
 //! locked: this makes "append and publish" one atomic step and keeps the events of a topic in order.
 
+mod hot_log;
 mod room;
 mod user;
 
@@ -15,14 +16,15 @@ use std::time::Duration;
 
 use ahash::{HashMap, HashSet, RandomState};
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{
     Appended, Backplane, BackplaneError, BackplaneKind, BackplaneLimits, Bus, BusEvent, BusSink,
-    BusTopic, Changes, Counters, Joined, Lifecycle, OccupantPage, Presence, Result, RoomLog,
-    Roster, Slice, Typing, Window, is_permanent, record,
+    BusTopic, Changes, Counters, Joined, Lifecycle, OccupantPage, Presence, RestoreSource, Result,
+    RoomLog, Roster, Slice, Typing, Window, is_permanent, record,
 };
 use crate::domain::{
     ConnId, Head, Limits, NewMessage, OnlineStatus, RoomChange, RoomId, UserId, Username,
@@ -43,8 +45,22 @@ const CHANGES_KEPT: usize = 128;
 /// Must be called within a tokio runtime.
 #[must_use]
 pub fn embedded(limits: BackplaneLimits) -> Backplane {
+    start(limits, None)
+}
+
+/// As [`embedded`], with an archive behind the rooms' logs.
+#[must_use]
+pub fn embedded_with_archive(
+    limits: BackplaneLimits,
+    restore: Arc<dyn RestoreSource>,
+) -> Backplane {
+    start(limits, Some(restore))
+}
+
+fn start(limits: BackplaneLimits, restore: Option<Arc<dyn RestoreSource>>) -> Backplane {
     let memory = Arc::new(Memory {
         limits,
+        restore,
         rooms: Shards::default(),
         users: Shards::default(),
         room_count: AtomicUsize::new(0),
@@ -71,6 +87,7 @@ pub fn embedded(limits: BackplaneLimits) -> Backplane {
     *memory.sweeper.lock() = Some(sweeper);
     Backplane {
         log: memory.clone(),
+        hot_log: memory.clone(),
         presence: memory.clone(),
         bus: memory.clone(),
         rate_limiter: None,
@@ -116,6 +133,8 @@ impl<K: Hash, V> Shards<K, V> {
 
 struct Memory {
     limits: BackplaneLimits,
+    #[expect(dead_code, reason = "the restore follows")]
+    restore: Option<Arc<dyn RestoreSource>>,
     rooms: Shards<RoomId, Room>,
     users: Shards<UserId, User>,
     room_count: AtomicUsize,
@@ -183,6 +202,24 @@ impl Memory {
         Ok(act(room, graces))
     }
 
+    fn append_encoded(
+        &self,
+        message: &NewMessage,
+        key: Option<&str>,
+        record: Bytes,
+    ) -> Result<Appended> {
+        self.with_room(&message.room, |room, _| {
+            let (appended, entry) = room.append(message, key, record, &self.limits);
+            if let Some(entry) = entry {
+                self.publish(
+                    &BusTopic::Room(message.room.clone()),
+                    BusEvent::Message(message.room.clone(), entry),
+                );
+            }
+            appended
+        })
+    }
+
     /// Runs `act` on the room if it exists.
     fn with_known_room<T>(&self, room: &RoomId, act: impl FnOnce(&mut Room) -> T) -> Option<T> {
         let mut shard = self.rooms.of(room).lock();
@@ -245,17 +282,7 @@ fn changes_of_unknown<T>(version: u64) -> Changes<T> {
 #[async_trait]
 impl RoomLog for Memory {
     async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
-        let record = record::encode(message);
-        self.with_room(&message.room, |room, _| {
-            let (appended, entry) = room.append(message, key, record, &self.limits);
-            if let Some(entry) = entry {
-                self.publish(
-                    &BusTopic::Room(message.room.clone()),
-                    BusEvent::Message(message.room.clone(), entry),
-                );
-            }
-            appended
-        })
+        self.append_encoded(message, key, record::encode(message))
     }
 
     async fn read(

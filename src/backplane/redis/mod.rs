@@ -26,6 +26,7 @@ mod fault;
 mod frame;
 #[cfg(test)]
 mod fuzz;
+mod hot_log;
 mod keys;
 mod lease;
 mod link;
@@ -121,6 +122,7 @@ pub async fn connect(
     node.spawn_tasks();
     Ok(Backplane {
         log: node.clone(),
+        hot_log: node.clone(),
         presence: node.clone(),
         bus: node.clone(),
         rate_limiter: Some(Arc::new(RedisRateLimiter(node.link.clone()))),
