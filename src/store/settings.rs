@@ -33,3 +33,12 @@ impl DatabaseSettings {
         }
     }
 }
+
+impl From<&DatabaseSettings> for super::sql::Settings {
+    fn from(settings: &DatabaseSettings) -> Self {
+        Self {
+            connections: usize::try_from(settings.pool).unwrap_or(usize::MAX),
+            ..Self::new(settings.url.clone())
+        }
+    }
+}
