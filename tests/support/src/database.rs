@@ -121,7 +121,10 @@ impl DatabaseServer {
 
     fn log(&self) -> std::fs::File {
         let path = self.dir.join("server.log");
-        let log = std::fs::File::options().create(true).append(true).open(path);
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(path);
         log.unwrap()
     }
 
@@ -183,7 +186,12 @@ impl DatabaseServer {
         command.arg("-D").arg(self.data());
         command.args(["-p", &self.port.to_string()]);
         command.arg("-k").arg(&self.dir);
-        command.args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]);
+        command.args([
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "max_connections=200",
+        ]);
         if !self.is_durable {
             command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
         }
@@ -318,7 +326,9 @@ impl Drop for DatabaseServer {
 
 /// A program of PostgreSQL, which Debian keeps out of the path.
 fn postgres_program(name: &str) -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
     let mut found: Vec<PathBuf> = versions
         .filter_map(Result::ok)
         .map(|version| version.path().join("bin").join(name))
@@ -333,7 +343,11 @@ fn with_children(pid: u32) -> Vec<u32> {
     let mut pids = vec![pid];
     let list = format!("/proc/{pid}/task/{pid}/children");
     let children = std::fs::read_to_string(list).unwrap_or_default();
-    pids.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    pids.extend(
+        children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse::<u32>().ok()),
+    );
     pids
 }
 
