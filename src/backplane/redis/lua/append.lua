@@ -3,7 +3,8 @@
 --
 -- i:=<call>             the reply to a call, packed
 -- i:<room>:<user>:<key> the position of the send that the user identified by the key: id, seq,
---                       epoch and time, separated by spaces
+--                       epoch and time, separated by spaces; then A if the archive has the message,
+--                       as far as is known
 --
 -- ARGV[5]  milliseconds for which the key of a send is remembered
 -- ARGV[6]  milliseconds for which entries are kept after the room's last one
@@ -97,15 +98,16 @@ end
 local reply = { time }
 
 -- Whether the message with this outcome of a duplicate was lost since: its number was assigned in
--- an earlier epoch than the current one, after the end of that epoch.
+-- an earlier epoch than the current one, and not before the end of that epoch. The keys of all sends
+-- that the archive has are set anew when another epoch begins, so an unknown epoch is a lost one.
 local function is_lost(tag, room, current_epoch, outcome)
-  local seq, epoch = string.match(outcome, '^1 %S+ (%d+) (%S+)')
-  if epoch == current_epoch then return false end
+  local seq, epoch, mark = string.match(outcome, '^1 %S+ (%d+) (%S+) %d+ ?(A?)')
+  if epoch == current_epoch or mark == 'A' then return false end
   for _, past in ipairs(past_epochs(tag, room)) do
     local past_epoch, last_seq = string.match(past, '^(%S+) (%d+)')
     if past_epoch == epoch then return tonumber(seq) > tonumber(last_seq) end
   end
-  return false
+  return true
 end
 
 -- Reads the numbering of a room with an archive behind it: a table of epoch and watermark, or nil

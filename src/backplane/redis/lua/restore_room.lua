@@ -14,7 +14,7 @@
 -- ARGV[16] the previous epochs, newest first, each with the seq at which it ended, separated by
 --          spaces, if ARGV[14] is given
 -- ARGV[17] the watermark
--- ARGV[18] 1 if the log's entries stay
+-- ARGV[18] 1 if the log's entries stay, up to ARGV[15]
 -- ARGV[19…] for each send, newest first: <user>:<key>; its position (see append.lua); its time
 --
 -- Returns DONE; or LOST if the claim has ended; or CHANGED if the room is another one than at the
@@ -47,9 +47,23 @@ for i = #ARGV - 2, FIRST_SEND, -3 do
 end
 if not is_last then return { 'DONE' } end
 
+-- Removes the entries after `last` from the log. A stream takes no lower id than its highest one so
+-- far, so it is written anew.
+local function cut_log(log, last)
+  local kept = call('XRANGE', log, '-', last .. '-0')
+  call('DEL', log)
+  for i = 1, #kept do call('XADD', log, kept[i][1], unpack(kept[i][2])) end
+end
+
 local log = key(ctx.tag, LOG, room)
-if not known[1] or not keeps_entries then call('DEL', log) end
-if not known[1] then call('DEL', key(ctx.tag, CHANGES, room)) end
+if not known[1] then
+  call('DEL', log, key(ctx.tag, CHANGES, room))
+elseif not keeps_entries or (epoch ~= '' and tonumber(seq) > tonumber(known[2])) then
+  -- Entries that end before the head would leave a hole.
+  call('DEL', log)
+elseif epoch ~= '' and tonumber(seq) < tonumber(known[2]) then
+  cut_log(log, seq)
+end
 if epoch ~= '' then
   call('HDEL', numbering, '1', '2', '3', '4', '5', '6', '7', '8')
   local n = 0
