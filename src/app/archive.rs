@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use crate::archive::{Archive, Restorer};
 use crate::backplane::{Backplane, RestoreSource};
 use crate::config::Config;
-use crate::store::sql::{self, MigrateError, PreparedDatabase, SqlStore};
+use crate::store::sql::migrate::MigrateError;
+use crate::store::sql::{self, PreparedDatabase, SqlStore};
 use crate::store::{ArchiveStore, DatabaseSettings, StoreError};
 use crate::telemetry::sample::Sample;
 

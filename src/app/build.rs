@@ -171,7 +171,7 @@ async fn connect_backplane(
     match (&config.redis, restore) {
         (None, None) => Ok(memory::embedded(limits)),
         (None, Some(restore)) => Ok(memory::embedded_with_archive(limits, restore)),
-        (Some(redis), _) => redis::connect(redis.clone(), limits).await,
+        (Some(redis), restore) => redis::connect(redis.clone(), limits, restore).await,
     }
 }
 
