@@ -22,7 +22,7 @@ const SLOW_COMMIT: Duration = Duration::from_secs(2);
 
 /// Commits until the queue is closed and empty.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut writer = shared.store.writer();
+    let mut writer = shared.store.writer(shared.run.map_or(0, |run| run.number));
     while let Some(mut batch) = shared.queue.next_batch().await {
         let outcomes = commit(&shared, writer.as_mut(), &mut batch).await;
         process(&shared, &mut batch, &outcomes);

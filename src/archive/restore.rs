@@ -10,10 +10,15 @@ use super::counters::ArchiveCounters;
 use super::{entry, rooms};
 use crate::backplane::{Appended, HotState, RestorePoint, RestoreSource, RestoredSend, Result};
 use crate::domain::{Epoch, Head, RoomId, Timestamp};
-use crate::store::{ArchiveStore, ArchivedRoom, CommitOutcome, NewEpoch, Run};
+use crate::store::{ArchiveStore, ArchiveWindow, ArchivedRoom, CommitOutcome, NewEpoch, Run};
 
 /// The earlier epochs that a hot log remembers.
 const PAST_EPOCHS: usize = 8;
+/// A room whose newest entry is younger than that may still get entries of a log that was lost.
+const RECENT_MS: u64 = 30_000;
+/// The pause between two reads of such a room, and their number at most.
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+const SETTLE_READS: usize = 10;
 /// The most send keys of a room that are restored.
 const MAX_SENDS: usize = 10_000;
 
@@ -60,6 +65,33 @@ impl Restorer {
         self.run
     }
 
+    fn run_number(&self) -> u64 {
+        self.run.map_or(0, |run| run.number)
+    }
+
+    /// Waits until no other node commits entries of the room any more that the lost log had numbered,
+    /// as far as that can be seen: a room with recent entries is read until its head stands still.
+    async fn settle(&self, room: &RoomId, mut archived: ArchivedRoom) -> Result<ArchivedRoom> {
+        if self.run.is_some() {
+            return Ok(archived);
+        }
+        for _ in 0..SETTLE_READS {
+            let window = ArchiveWindow::Before(u64::MAX);
+            let newest = self.store.read(room, window, 1, usize::MAX).await?;
+            let recent = Timestamp::now().0.saturating_sub(RECENT_MS);
+            if newest.first().is_none_or(|newest| newest.at.0 < recent) {
+                break;
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+            let before = archived.head;
+            archived = self.store.room(room).await?.unwrap_or(archived);
+            if archived.head == before {
+                break;
+            }
+        }
+        Ok(archived)
+    }
+
     /// The room is new to the archive.
     async fn adopt(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint> {
         let Some(hot) = hot else {
@@ -84,6 +116,7 @@ impl Restorer {
 
     /// The hot log doesn't know the room: it expired, or Redis lost it, or this node was restarted.
     async fn restore(&self, room: &RoomId, archived: ArchivedRoom) -> Result<RestorePoint> {
+        let archived = self.settle(room, archived).await?;
         self.close_holes(room, &archived).await?;
         let after = archived.head;
         let head = match self.continued_epoch(&archived) {
@@ -189,10 +222,16 @@ impl Restorer {
         hot: &HotState,
         archived: ArchivedRoom,
     ) -> Result<(ArchivedRoom, Option<u64>)> {
+        let is_lost = hot.shared.is_some() || hot.head.seq < archived.head;
+        let archived = if is_lost {
+            self.settle(room, archived).await?
+        } else {
+            archived
+        };
         if hot.unarchived.is_empty() {
             return Ok((archived, None));
         }
-        let mut writer = self.store.writer();
+        let mut writer = self.store.writer(self.run_number());
         let entries = hot.unarchived.iter().cloned().filter_map(entry::of_entry);
         let rows: Vec<_> = entries.map(|entry| (room.clone(), entry)).collect();
         let mut refused = Vec::new();
@@ -244,7 +283,7 @@ impl Restorer {
         let new = NewEpoch {
             epoch: Epoch::fresh(),
             after: numbering.after,
-            run: self.run.map_or(0, |run| run.number),
+            run: self.run_number(),
             ends: numbering.ended.clone(),
         };
         self.store.begin_epoch(room, &new).await?;

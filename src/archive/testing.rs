@@ -154,14 +154,12 @@ impl Data {
         })
     }
 
-    fn commit(&mut self, room: &RoomId, entry: &ArchivedEntry) -> CommitOutcome {
+    fn commit(&mut self, room: &RoomId, entry: &ArchivedEntry, run: u64) -> CommitOutcome {
         let number = (room.clone(), entry.seq);
         let is_elsewhere = self
             .ids
             .get(&entry.id)
             .is_some_and(|known| *known != number);
-        // Epochs of a lone node belong to the run that its store has begun.
-        let run = self.runs.len() as u64;
         let room = self.room(room);
         if !room.epochs.iter().any(|known| known.epoch == entry.epoch) {
             room.epochs.push(ArchivedEpoch {
@@ -242,8 +240,8 @@ impl FakeRoom {
 
 #[async_trait]
 impl ArchiveStore for FakeStore {
-    fn writer(&self) -> Box<dyn ArchiveWriter> {
-        Box::new(FakeWriter(self.clone()))
+    fn writer(&self, run: u64) -> Box<dyn ArchiveWriter> {
+        Box::new(FakeWriter(self.clone(), run))
     }
 
     async fn ping(&self) -> Result<()> {
@@ -511,7 +509,7 @@ impl ArchiveStore for FakeStore {
 }
 
 /// A connection to the store.
-struct FakeWriter(FakeStore);
+struct FakeWriter(FakeStore, u64);
 
 #[async_trait]
 impl ArchiveWriter for FakeWriter {
@@ -524,7 +522,7 @@ impl ArchiveWriter for FakeWriter {
             data.commits.push(entries.len());
             entries
                 .iter()
-                .map(|(room, entry)| data.commit(room, entry))
+                .map(|(room, entry)| data.commit(room, entry, self.1))
                 .collect()
         };
         let mut is_lost = false;

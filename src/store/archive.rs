@@ -140,8 +140,9 @@ pub type RoomNumber = (RoomId, u64);
 /// repeat. Safe to cancel: a call whose future is dropped is either done or not.
 #[async_trait]
 pub trait ArchiveStore: Send + Sync {
-    /// Opens a writer with a connection of its own. The call doesn't connect yet.
-    fn writer(&self) -> Box<dyn ArchiveWriter>;
+    /// Opens a writer with a connection of its own, for this run of a lone node (0 in a cluster): see
+    /// [`ArchivedEpoch::run`]. The call doesn't connect yet.
+    fn writer(&self, run: u64) -> Box<dyn ArchiveWriter>;
 
     /// Asks the database for an answer.
     ///
@@ -240,7 +241,7 @@ pub trait ArchiveStore: Send + Sync {
     async fn expired(&self, room: &RoomId, cutoff: Timestamp) -> Result<Option<u64>>;
 
     /// Deletes the oldest entries up to `cut`, at most `limit` of them, from every table that has data
-    /// of messages. Returns the number of entries and the bytes of their records.
+    /// of messages. Returns the number of entries and the bytes of their records, as stored.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
@@ -283,7 +284,7 @@ pub trait ArchiveStore: Send + Sync {
 pub struct RoomAudit {
     /// Entries that the archive has.
     pub entries: u64,
-    /// The bytes of their records.
+    /// The bytes of their records, as stored.
     pub bytes: u64,
     /// The lowest and the highest `seq` of an entry; 0 and 0 without entries.
     pub first: u64,
@@ -302,7 +303,8 @@ pub struct RoomAudit {
 #[async_trait]
 pub trait ArchiveWriter: Send {
     /// Commits entries of any rooms in one transaction, and returns the outcome of each. Rooms and
-    /// epochs that the archive doesn't know are added.
+    /// epochs that the archive doesn't know are added; such an epoch is of the writer's run, and began
+    /// before its first entry here.
     ///
     /// Safe to repeat. After an error the outcome is unknown: repeat the same call. At most
     /// [`BATCH_ENTRIES`] entries.

@@ -6,6 +6,7 @@
 
 mod archive;
 mod retention;
+pub mod sql;
 
 pub use archive::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,

@@ -30,13 +30,17 @@ fn entries(epoch: &str, seqs: impl IntoIterator<Item = u64>) -> Vec<Entry> {
 }
 
 async fn archive(store: &FakeStore, entries: &[Entry]) -> Vec<CommitOutcome> {
+    archive_in_run(store, 0, entries).await
+}
+
+async fn archive_in_run(store: &FakeStore, run: u64, entries: &[Entry]) -> Vec<CommitOutcome> {
     let rows: Vec<_> = entries
         .iter()
         .cloned()
         .filter_map(entry::of_entry)
         .map(|entry| (lobby(), entry))
         .collect();
-    store.writer().commit(&rows).await.unwrap()
+    store.writer(run).commit(&rows).await.unwrap()
 }
 
 /// A hot log that is at that head, with these entries after its watermark, and as many archived ones
@@ -137,8 +141,9 @@ async fn an_unknown_room_goes_on_at_the_end_of_the_archive_in_a_new_epoch() {
 async fn a_lone_node_goes_on_in_the_same_epoch_after_a_clean_end_only() {
     let store = FakeStore::new();
     let first = alone(&store).await;
-    archive(&store, &entries("e1", 1..=5)).await;
-    store.end_run(first.run().unwrap().number).await.unwrap();
+    let run = first.run().unwrap().number;
+    archive_in_run(&store, run, &entries("e1", 1..=5)).await;
+    store.end_run(run).await.unwrap();
     let second = alone(&store).await;
     let clean = point(&second, None).await;
     assert_eq!(clean.head, Some(head("e1", 5)));

@@ -43,7 +43,7 @@ impl RunHooks for Hooks {
 /// An archive with two rooms of 2,500 messages, one every hour, and one of 3 new messages.
 async fn filled() -> FakeStore {
     let store = FakeStore::new();
-    let mut writer = store.writer();
+    let mut writer = store.writer(0);
     for (name, count) in [("a", 2500), ("b", 2500), ("c", 3)] {
         let room = RoomId::trusted(name);
         let seqs: Vec<u64> = (1..=count).collect();
