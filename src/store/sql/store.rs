@@ -24,14 +24,6 @@ impl SqlStore {
         &self.db
     }
 
-    /// Whether the database answers.
-    ///
-    /// # Errors
-    /// `Unavailable`.
-    pub async fn ping(&self) -> Result<()> {
-        self.db.read(|conn| Box::pin(conn.ping())).await
-    }
-
     /// The use of the connections: those for reading on SQLite, all but a writer's elsewhere.
     #[must_use]
     pub fn pool_stats(&self) -> PoolStats {

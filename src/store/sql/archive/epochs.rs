@@ -21,6 +21,9 @@ pub(super) type Wanted = BTreeMap<(RoomId, Epoch), u64>;
 const INSERT: &str = "INSERT INTO hubbub_epochs \
     (room_no, epoch_no, name, after_seq, ended_seq, run) VALUES {rows:6} {if_absent:room_no}";
 
+const END_OPEN: &str =
+    "UPDATE hubbub_epochs SET ended_seq = ? WHERE room_no = ? AND ended_seq IS NULL";
+
 /// The newest epochs of a room, newest first.
 pub(super) async fn newest(conn: &mut Conn, room_no: i64) -> Outcome<Vec<ArchivedEpoch>> {
     const NEWEST: &str = "SELECT name, after_seq, ended_seq, run FROM hubbub_epochs \
@@ -42,13 +45,18 @@ pub(super) async fn begin(db: &Db, room: &RoomId, new: &NewEpoch) -> Result<()> 
         let (room, new) = (room.clone(), new.clone());
         Box::pin(async move {
             let room_no = rooms::lock_or_add(conn, &room).await?.no;
-            if !exists(conn, room_no, &new.epoch).await? {
-                add(conn, room_no, &new).await?;
+            let mut ends = new.ends.clone();
+            // Oldest first, so that those which are added are numbered in their order.
+            ends.sort_by_key(|end| end.seq);
+            for end in ends.iter().filter(|end| end.epoch != new.epoch) {
+                end_epoch(conn, room_no, end).await?;
             }
-            for end in new.ends.iter().filter(|end| end.epoch != new.epoch) {
-                lower_end(conn, room_no, end).await?;
+            if exists(conn, room_no, &new.epoch).await? {
+                return Ok(());
             }
-            Ok(())
+            let after = stored(new.after)?;
+            conn.run(END_OPEN, args![after, room_no]).await?;
+            add(conn, room_no, &new.epoch, (after, None), new.run).await
         })
     })
     .await
@@ -60,28 +68,33 @@ async fn exists(conn: &mut Conn, room_no: i64, epoch: &Epoch) -> Outcome<bool> {
     Ok(found.is_some())
 }
 
-/// Ends the epochs that go on, and adds a new one.
-async fn add(conn: &mut Conn, room_no: i64, new: &NewEpoch) -> Outcome<()> {
-    const END_OPEN: &str =
-        "UPDATE hubbub_epochs SET ended_seq = ? WHERE room_no = ? AND ended_seq IS NULL";
-    let after = stored(new.after)?;
-    check_name(new.epoch.as_str())?;
-    conn.run(END_OPEN, args![after, room_no]).await?;
+/// Adds an epoch after those that the room has. `bounds` are the `seq` before it and, if it has
+/// ended, its last one.
+async fn add(
+    conn: &mut Conn,
+    room_no: i64,
+    epoch: &Epoch,
+    (after, ended): (i64, Option<i64>),
+    run: u64,
+) -> Outcome<()> {
+    check_name(epoch.as_str())?;
     let last = last_numbers(conn, &[room_no]).await?;
     let number = last.get(&room_no).map_or(1, |last| last + 1);
-    let run = stored(new.run)?;
-    let args = args![room_no, number, new.epoch.as_str(), after, None::<i64>, run];
+    let args = args![room_no, number, epoch.as_str(), after, ended, stored(run)?];
     let text = conn.dialect().text_of(INSERT, 1);
     conn.run_text(text, args).await?;
     Ok(())
 }
 
-async fn lower_end(conn: &mut Conn, room_no: i64, end: &Head) -> Outcome<()> {
+/// Lowers the end of an epoch, which is added with this end if the archive doesn't know it.
+async fn end_epoch(conn: &mut Conn, room_no: i64, end: &Head) -> Outcome<()> {
     const LOWER: &str = "UPDATE hubbub_epochs SET ended_seq = ? \
         WHERE room_no = ? AND name = ? AND (ended_seq IS NULL OR ended_seq > ?)";
     let seq = stored(end.seq)?;
     let args = args![seq, room_no, end.epoch.as_str(), seq];
-    conn.run(LOWER, args).await?;
+    if conn.run(LOWER, args).await? == 0 && !exists(conn, room_no, &end.epoch).await? {
+        add(conn, room_no, &end.epoch, (seq, Some(seq)), 0).await?;
+    }
     Ok(())
 }
 
@@ -101,11 +114,12 @@ fn listed(conn: &Conn, template: &'static str, numbers: &[i64]) -> (&'static str
     (conn.dialect().text_of(template, length), args.collect())
 }
 
-/// The numbers of rooms and epochs, which are added if the archive doesn't know them: an epoch of a
-/// room without one after 0, another one before the lowest `seq` to commit. In a transaction.
+/// The numbers of rooms and epochs. Those that the archive doesn't know are added: an epoch begins
+/// before the lowest `seq` to commit in it. In a transaction.
 pub(super) async fn resolve(
     conn: &mut Conn,
     wanted: &Wanted,
+    run: u64,
 ) -> Outcome<AHashMap<(RoomId, Epoch), Numbers>> {
     let mut names: Vec<&RoomId> = wanted.keys().map(|(room, _)| room).collect();
     names.dedup();
@@ -123,7 +137,7 @@ pub(super) async fn resolve(
     if missing.is_empty() {
         return Ok(found);
     }
-    add_missing(conn, missing).await?;
+    add_missing(conn, missing, stored(run)?).await?;
     let found = find(conn, wanted, &room_nos).await?;
     if found.len() < wanted.len() {
         return Err(Fault::Again("another epoch has the number".to_owned()));
@@ -169,7 +183,7 @@ async fn find(
     Ok(found)
 }
 
-async fn add_missing(conn: &mut Conn, missing: Vec<Missing>) -> Outcome<()> {
+async fn add_missing(conn: &mut Conn, missing: Vec<Missing>, run: i64) -> Outcome<()> {
     const LOCK: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE no IN ({list}) \
         ORDER BY no {for_update}";
     let mut room_nos: Vec<i64> = missing.iter().map(|missing| missing.room_no).collect();
@@ -187,10 +201,7 @@ async fn add_missing(conn: &mut Conn, missing: Vec<Missing>) -> Outcome<()> {
     } in missing
     {
         check_name(epoch.as_str())?;
-        let after = match last.get(&room_no) {
-            Some(_) => stored(first.saturating_sub(1))?,
-            None => 0,
-        };
+        let after = stored(first.saturating_sub(1))?;
         let number = last.entry(room_no).or_insert(0);
         *number += 1;
         args.extend(args![
@@ -199,7 +210,7 @@ async fn add_missing(conn: &mut Conn, missing: Vec<Missing>) -> Outcome<()> {
             epoch.as_str(),
             after,
             None::<i64>,
-            0
+            run
         ]);
     }
     let first_row: Vec<Arg> = args[..6].to_vec();

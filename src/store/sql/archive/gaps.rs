@@ -140,21 +140,53 @@ async fn losses(conn: &mut Conn, room_no: i64) -> Outcome<Vec<Range>> {
     Ok(found.into_iter().map(|(from, to)| from..=to).collect())
 }
 
-/// Records the numbers of `ranges` as lost that have no entry and are not recorded yet. Returns them.
+/// Records the numbers of `ranges` as lost that have no entry. Returns those that were not recorded
+/// yet. Numbers recorded earlier that have got an entry since then are lost no more.
 async fn record(conn: &mut Conn, room: &LockedRoom, ranges: &[Range]) -> Outcome<Vec<Range>> {
+    const CLEAR: &str = "DELETE FROM hubbub_gaps WHERE room_no = ?";
     const INSERT: &str = "INSERT INTO hubbub_gaps (room_no, first_seq, last_seq) VALUES (?, ?, ?)";
+    let recorded = losses(conn, room.no).await?;
+    let holes = holes_of(conn, room, ranges).await?;
+    let new = without(&holes, &recorded);
+    let mut lost = holes_of(conn, room, &recorded).await?;
+    lost.extend(new.iter().cloned());
+    let lost = joined(lost);
+    if lost != recorded {
+        conn.run(CLEAR, args![room.no]).await?;
+        for range in lost {
+            let args = args![room.no, *range.start(), *range.end()];
+            conn.run(INSERT, args).await?;
+        }
+    }
+    Ok(new)
+}
+
+/// The numbers of `ranges` after the cut that have no entry.
+async fn holes_of(conn: &mut Conn, room: &LockedRoom, ranges: &[Range]) -> Outcome<Vec<Range>> {
     let mut holes = Vec::new();
     for range in ranges {
         let lower = (range.start() - 1).max(room.cut);
-        let scan = Scan::whole(conn, room.no, lower, *range.end()).await?;
-        holes.extend(scan.holes);
+        if lower < *range.end() {
+            let scan = Scan::whole(conn, room.no, lower, *range.end()).await?;
+            holes.extend(scan.holes);
+        }
     }
-    let new = without(&holes, &losses(conn, room.no).await?);
-    for lost in &new {
-        let args = args![room.no, *lost.start(), *lost.end()];
-        conn.run(INSERT, args).await?;
+    Ok(holes)
+}
+
+/// Ranges in order, those that adjoin as one.
+fn joined(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.sort_unstable_by_key(|range| *range.start());
+    let mut joined: Vec<Range> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if *range.start() <= last.end() + 1 => {
+                *last = *last.start()..=*range.end().max(last.end());
+            }
+            _ => joined.push(range),
+        }
     }
-    Ok(new)
+    joined
 }
 
 pub(super) async fn close_holes(db: &Db, room: &RoomId) -> Result<Vec<RangeInclusive<u64>>> {
@@ -265,6 +297,12 @@ fn without(ranges: &[Range], taken: &[Range]) -> Vec<Range> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_that_adjoin_are_joined() {
+        assert_eq!(joined(vec![5..=6, 1..=2, 3..=4]), [1..=6]);
+        assert_eq!(joined(vec![8..=9, 1..=5, 2..=3]), [1..=5, 8..=9]);
+    }
 
     #[test]
     fn ranges_without_others_keep_their_remaining_parts() {

@@ -36,8 +36,12 @@ pub const MESSAGE_TABLES: &[&str] = &["hubbub_entries"];
 
 #[async_trait]
 impl ArchiveStore for SqlStore {
-    fn writer(&self) -> Box<dyn ArchiveWriter> {
-        Box::new(writer::SqlWriter::new(self.db()))
+    fn writer(&self, run: u64) -> Box<dyn ArchiveWriter> {
+        Box::new(writer::SqlWriter::new(self.db(), run))
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.db().read(|conn| Box::pin(conn.ping())).await
     }
 
     async fn room(&self, room: &RoomId) -> Result<Option<ArchivedRoom>> {

@@ -28,6 +28,8 @@ pub(super) struct SqlWriter {
     /// SQLite, where the writer takes turns with other calls on the only connection that writes.
     own: Option<Conn>,
     numbers: KnownNumbers,
+    /// The run of a lone node, for epochs that are added.
+    run: u64,
 }
 
 /// The connection during a commit. Dropping it closes the connection.
@@ -48,11 +50,12 @@ impl Link {
 type Entries = [(RoomId, ArchivedEntry)];
 
 impl SqlWriter {
-    pub(super) fn new(db: &Db) -> Self {
+    pub(super) fn new(db: &Db, run: u64) -> Self {
         Self {
             pool: db.write_pool().clone(),
             own: None,
             numbers: KnownNumbers::default(),
+            run,
         }
     }
 
@@ -111,7 +114,7 @@ impl SqlWriter {
             Some(numbers) => insert(conn, entries, &numbers).await?,
             None => {
                 conn.begin().await?;
-                let resolved = epochs::resolve(conn, &first_numbers(entries)).await?;
+                let resolved = epochs::resolve(conn, &first_numbers(entries), self.run).await?;
                 let numbers: Vec<Numbers> = entries
                     .iter()
                     .map(|(room, entry)| resolved[&(room.clone(), entry.epoch.clone())])
