@@ -84,9 +84,13 @@ async fn a_client_that_was_away_for_long_is_recovered() {
     bob.done("authenticate", json!({"user_id": "bob"})).await;
     let since = json!({"room_id": "lobby", "since_seq": 2, "epoch": last["epoch"]});
     let joined = join(&bob, since).await;
-    assert_eq!((&joined["recovered"], &joined["gap"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (&joined["recovered"], &joined["gap"]),
+        (&json!(true), &json!(false))
+    );
     assert_eq!(joined["replayed"], 998);
-    bob.eventually("all missed messages", |bob| bob.seqs().len() == 998).await;
+    bob.eventually("all missed messages", |bob| bob.seqs().len() == 998)
+        .await;
     assert_eq!(bob.seqs(), (3..=1000).collect::<Vec<_>>());
     node.stop().await;
 }

@@ -62,8 +62,12 @@ async fn a_node_that_stops_cleanly_goes_on_in_the_same_epoch() {
     )
     .await;
     assert_eq!(joined["epoch"], second["epoch"]);
-    assert_eq!((&joined["seq"], &joined["recovered"]), (&json!(2), &json!(true)));
-    bob.eventually("the missed message", |bob| bob.seqs() == [2]).await;
+    assert_eq!(
+        (&joined["seq"], &joined["recovered"]),
+        (&json!(2), &json!(true))
+    );
+    bob.eventually("the missed message", |bob| bob.seqs() == [2])
+        .await;
     assert_eq!(bob.events("message")[0]["content"], "two");
     assert_eq!(send(&bob, "three").await["seq"], 3);
     node.stop().await;
@@ -103,8 +107,12 @@ async fn a_room_keeps_its_numbering_beyond_its_time() {
     bob.done("authenticate", json!({"user_id": "bob"})).await;
     let since = json!({"room_id": "lobby", "since_seq": 0, "epoch": first["epoch"]});
     let joined = join(&bob, since).await;
-    assert_eq!((&joined["seq"], &joined["recovered"]), (&json!(1), &json!(true)));
-    bob.eventually("the old message", |bob| bob.seqs() == [1]).await;
+    assert_eq!(
+        (&joined["seq"], &joined["recovered"]),
+        (&json!(1), &json!(true))
+    );
+    bob.eventually("the old message", |bob| bob.seqs() == [1])
+        .await;
     assert_eq!(send(&bob, "two").await["seq"], 2);
     node.stop().await;
 }
