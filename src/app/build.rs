@@ -155,7 +155,7 @@ impl Parts {
 async fn connect_backplane(config: &Config) -> Result<Backplane, redis::StartError> {
     match &config.redis {
         None => Ok(memory::embedded(config.backplane.clone())),
-        Some(redis) => redis::connect(redis.clone(), config.backplane.clone()).await,
+        Some(redis) => redis::connect(redis.clone(), config.backplane.clone(), None).await,
     }
 }
 
