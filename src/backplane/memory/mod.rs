@@ -12,6 +12,8 @@ mod ranges;
 mod restore;
 mod room;
 mod rooms;
+#[cfg(test)]
+mod tests;
 mod user;
 
 use std::hash::Hash;
