@@ -10,7 +10,7 @@ use super::counters::ArchiveCounters;
 use super::{entry, rooms};
 use crate::backplane::{Appended, HotState, RestorePoint, RestoreSource, RestoredSend, Result};
 use crate::domain::{Epoch, Head, RoomId, Timestamp};
-use crate::store::{ArchiveStore, ArchiveWindow, ArchivedRoom, NewEpoch, Run};
+use crate::store::{ArchiveStore, ArchiveWindow, ArchivedRoom, CommitOutcome, NewEpoch, Run};
 
 /// The earlier epochs that a hot log remembers.
 const PAST_EPOCHS: usize = 8;
@@ -36,8 +36,8 @@ pub struct Restorer {
 struct NewNumbering {
     /// The last `seq` before the new epoch.
     after: u64,
-    /// An earlier epoch of the hot log, with the last `seq` that it shares with the archive.
-    ended: Option<Head>,
+    /// Earlier epochs of the hot log, with the last `seq` that each shares with the archive.
+    ended: Vec<Head>,
 }
 
 impl Restorer {
@@ -102,7 +102,7 @@ impl Restorer {
             return Ok(kept);
         }
         let after = hot.head.seq;
-        let ended = Some(hot.head.clone());
+        let ended = vec![hot.head.clone()];
         let head = self
             .begin_epoch(room, &NewNumbering { after, ended })
             .await?;
@@ -122,7 +122,10 @@ impl Restorer {
         let head = match self.continued_epoch(&archived) {
             Some(epoch) => Head { epoch, seq: after },
             None => {
-                let numbering = NewNumbering { after, ended: None };
+                let numbering = NewNumbering {
+                    after,
+                    ended: Vec::new(),
+                };
                 self.begin_epoch(room, &numbering).await?
             }
         };
@@ -144,9 +147,10 @@ impl Restorer {
         hot: &HotState,
         archived: ArchivedRoom,
     ) -> Result<RestorePoint> {
-        let archived = self.commit_unarchived(room, hot, archived).await?;
+        let (archived, refused) = self.commit_unarchived(room, hot, archived).await?;
         let (last, hot_last) = (archived.head, hot.head.seq);
-        if let Some(shared) = hot.shared {
+        let before_refused = refused.map(|seq| seq - 1);
+        if let Some(shared) = hot.shared.into_iter().chain(before_refused).min() {
             let ended = Head {
                 epoch: hot.head.epoch.clone(),
                 seq: shared,
@@ -178,7 +182,7 @@ impl Restorer {
         }
         let numbering = NewNumbering {
             after: hot_last,
-            ended: Some(hot.head.clone()),
+            ended: vec![hot.head.clone()],
         };
         let head = self.begin_epoch(room, &numbering).await?;
         Ok(RestorePoint {
@@ -197,34 +201,48 @@ impl Restorer {
         ended: Head,
     ) -> Result<RestorePoint> {
         self.close_holes(room, archived).await?;
+        let shared = ended.seq;
+        let mut past = with_past(ended, &hot.past);
+        for earlier in &mut past {
+            earlier.seq = earlier.seq.min(shared);
+        }
         let numbering = NewNumbering {
             after: archived.head,
-            ended: Some(ended.clone()),
+            ended: past.clone(),
         };
         let head = self.begin_epoch(room, &numbering).await?;
-        let past = with_past(ended, &hot.past);
         self.restored(room, archived, head, &past).await
     }
 
-    /// Commits the entries that only the hot log has: those whose numbers are free survive.
+    /// Commits the entries that only the hot log has: those whose numbers are free survive. Returns
+    /// what the archive has then, and the lowest number that it has refused.
     async fn commit_unarchived(
         &self,
         room: &RoomId,
         hot: &HotState,
         archived: ArchivedRoom,
-    ) -> Result<ArchivedRoom> {
+    ) -> Result<(ArchivedRoom, Option<u64>)> {
         let is_lost = hot.shared.is_some() || hot.head.seq < archived.head;
-        if !is_lost {
-            return Ok(archived);
+        let archived = if is_lost {
+            self.settle(room, archived).await?
+        } else {
+            archived
+        };
+        if hot.unarchived.is_empty() {
+            return Ok((archived, None));
         }
-        let archived = self.settle(room, archived).await?;
         let mut writer = self.store.writer(self.run_number());
         let entries = hot.unarchived.iter().cloned().filter_map(entry::of_entry);
         let rows: Vec<_> = entries.map(|entry| (room.clone(), entry)).collect();
+        let mut refused = Vec::new();
         for batch in rows.chunks(crate::store::BATCH_ENTRIES) {
-            writer.commit(batch).await?;
+            let outcomes = writer.commit(batch).await?;
+            let seqs = batch.iter().map(|(_, entry)| entry.seq).zip(outcomes);
+            let conflicts = seqs.filter(|(_, outcome)| *outcome == CommitOutcome::Conflict);
+            refused.extend(conflicts.map(|(seq, _)| seq));
         }
-        Ok(self.store.room(room).await?.unwrap_or(archived))
+        let archived = self.store.room(room).await?.unwrap_or(archived);
+        Ok((archived, refused.into_iter().min()))
     }
 
     /// The watermark of a room that was archived before, but not by its present log.
@@ -266,7 +284,7 @@ impl Restorer {
             epoch: Epoch::fresh(),
             after: numbering.after,
             run: self.run_number(),
-            ends: numbering.ended.iter().cloned().collect(),
+            ends: numbering.ended.clone(),
         };
         self.store.begin_epoch(room, &new).await?;
         Ok(Head {

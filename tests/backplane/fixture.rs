@@ -63,7 +63,7 @@ impl Fixture {
     pub async fn start(&self, limits: BackplaneLimits) -> Backplane {
         match &self.server {
             None => memory::embedded(limits),
-            Some(_) => connect(settings(&self.url), limits).await.unwrap(),
+            Some(_) => connect(settings(&self.url), limits, None).await.unwrap(),
         }
     }
 }

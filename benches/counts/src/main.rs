@@ -111,7 +111,9 @@ async fn append_to_redis(times: usize, url: &str, keyed: bool) {
         url: url.to_owned(),
         ..RedisSettings::default()
     };
-    let backplane = connect(settings, BackplaneLimits::default()).await.unwrap();
+    let backplane = connect(settings, BackplaneLimits::default(), None)
+        .await
+        .unwrap();
     let rooms: Vec<_> = (0..10).map(|room| format!("room-{room}")).collect();
     for call in 0..times {
         let key = format!("key-{call}");
