@@ -1,8 +1,7 @@
 //! Deleting old entries.
 
 use hubbub::domain::Timestamp;
-use hubbub::store::{ArchiveStore as _, RetentionReport};
-use uuid::Uuid;
+use hubbub::store::{ArchiveStore as _, RetentionClaim, RetentionRun};
 
 use crate::fixture::{TestStore, entry, in_room, room};
 
@@ -11,7 +10,7 @@ crate::on_every_database!(
     expired_entries_are_deleted_in_steps,
     numbering_goes_on_after_everything_was_deleted,
     losses_before_the_cut_are_forgotten,
-    reports_are_saved_under_their_id,
+    one_run_begins_at_a_time_and_reports,
 );
 
 /// An entry at a time.
@@ -95,30 +94,32 @@ async fn losses_before_the_cut_are_forgotten(store: &TestStore) {
     assert_eq!((known.first, known.oldest, known.head), (9, 9, 9));
 }
 
-async fn reports_are_saved_under_their_id(store: &TestStore) {
-    let begun = |started_at| RetentionReport {
-        id: Uuid::new_v4(),
-        started_at: Timestamp(started_at),
-        finished_at: None,
-        cutoff: Timestamp(100),
-        rooms: 0,
-        entries: 0,
-        bytes: 0,
+async fn one_run_begins_at_a_time_and_reports(store: &TestStore) {
+    let run = RetentionRun::new(Timestamp(1000), Timestamp(100));
+    let claim = RetentionClaim {
+        alive_since: Timestamp(500),
+        done_since: Timestamp(50),
     };
-    let (first, second) = (begun(1000), begun(2000));
-    store.store.save_retention_report(&first).await.unwrap();
-    store.store.save_retention_report(&second).await.unwrap();
-    let finished = RetentionReport {
+    assert!(store.store.begin_retention(&run, &claim).await.unwrap());
+    let other = RetentionRun::new(Timestamp(1001), Timestamp(101));
+    assert!(!store.store.begin_retention(&other, &claim).await.unwrap());
+    assert_eq!(store.store.last_retention().await.unwrap(), None);
+    let finished = RetentionRun {
+        reported_at: Timestamp(1500),
         finished_at: Some(Timestamp(1500)),
         rooms: 2,
         entries: 30,
         bytes: 4000,
-        ..first
+        ..run
     };
     for _ in 0..2 {
-        store.store.save_retention_report(&finished).await.unwrap();
+        store.store.report_retention(&finished).await.unwrap();
     }
-    let reports = store.store.retention_reports(10).await.unwrap();
-    assert_eq!(reports, [second.clone(), finished]);
-    assert_eq!(store.store.retention_reports(1).await.unwrap(), [second]);
+    assert_eq!(store.store.last_retention().await.unwrap(), Some(finished));
+    assert!(!store.store.begin_retention(&other, &claim).await.unwrap());
+    let next = RetentionClaim {
+        done_since: Timestamp(101),
+        ..claim
+    };
+    assert!(store.store.begin_retention(&other, &next).await.unwrap());
 }
