@@ -10,18 +10,27 @@ pub(crate) const MAX_SEQ: u64 = (1 << 53) - 1;
 /// The number of messages that `history` returns if the request does not say.
 const DEFAULT_HISTORY: u64 = 50;
 
-/// The start of a replay: `since_seq` and `epoch`, or `limit`, or none of them.
+/// The start of a replay: `since_seq`, `epoch` and `replay_limit`, or `limit`, or none of them.
+/// Without `since_seq`, `epoch` and `replay_limit` have no effect.
 ///
 /// # Errors
 /// `bad_request`.
 pub(crate) fn replay_from(fields: &Fields<'_>) -> Result<ReplayFrom, Refusal> {
     let epoch = fields.id("epoch", Epoch::parse)?;
     let limit = fields.number("limit", 0, Limits::HISTORY)?;
+    let replay_limit = fields.number("replay_limit", 1, Limits::REPLAY)?;
     match (fields.number("since_seq", 0, MAX_SEQ)?, limit) {
         (Some(_), Some(_)) => Err(Refusal::bad_request(
             "since_seq and limit exclude each other",
         )),
-        (Some(seq), None) => Ok(ReplayFrom::Since { seq, epoch }),
+        (Some(seq), None) => Ok(ReplayFrom::Since {
+            seq,
+            epoch,
+            limit: replay_limit,
+        }),
+        (None, Some(_)) if replay_limit.is_some() => Err(Refusal::bad_request(
+            "replay_limit and limit exclude each other",
+        )),
         (None, Some(limit)) => Ok(ReplayFrom::Last(limit)),
         (None, None) => Ok(ReplayFrom::Live),
     }
