@@ -1,6 +1,7 @@
 //! The use cases of messaging. Each rule is stated once here, for Socket.IO, plain WebSockets and
 //! REST alike.
 
+mod around;
 mod authenticate;
 mod connection_state;
 mod disconnect;

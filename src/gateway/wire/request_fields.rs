@@ -51,21 +51,23 @@ pub(crate) fn message_fields(fields: &Fields<'_>) -> Result<MessageFields, Refus
     })
 }
 
-/// The window that `before_seq`, `after_seq` or neither of them selects.
+/// The window that `before_seq`, `after_seq`, `around_seq` or none of them selects.
 ///
 /// # Errors
-/// `bad_request` if both are given.
+/// `bad_request` if more than one is given.
 pub(crate) fn history_window(
     before: Option<u64>,
     after: Option<u64>,
+    around: Option<u64>,
 ) -> Result<HistoryWindow, Refusal> {
-    match (before, after) {
-        (Some(_), Some(_)) => Err(Refusal::bad_request(
-            "before_seq and after_seq exclude each other",
+    match (before, after, around) {
+        (Some(seq), None, None) => Ok(HistoryWindow::Before(seq)),
+        (None, Some(seq), None) => Ok(HistoryWindow::After(seq)),
+        (None, None, Some(seq)) => Ok(HistoryWindow::Around(seq)),
+        (None, None, None) => Ok(HistoryWindow::Newest),
+        _ => Err(Refusal::bad_request(
+            "before_seq, after_seq and around_seq exclude each other",
         )),
-        (Some(seq), None) => Ok(HistoryWindow::Before(seq)),
-        (None, Some(seq)) => Ok(HistoryWindow::After(seq)),
-        (None, None) => Ok(HistoryWindow::Newest),
     }
 }
 
