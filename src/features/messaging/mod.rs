@@ -145,6 +145,12 @@ impl Messaging {
         self.backplane.lifecycle.is_up()
     }
 
+    /// The state of the archive; `None` on a node without a database.
+    #[must_use]
+    pub fn archive_status(&self) -> Option<ArchiveStatus> {
+        self.backplane.log.archive_status()
+    }
+
     /// Refuses at once while the backplane is known to be down. Otherwise each call would wait for
     /// its time-out.
     fn ready(&self) -> Result<(), Refusal> {
