@@ -72,9 +72,7 @@ pub(super) fn to_entry(archived: ArchivedEntry) -> Entry {
 mod tests {
     use super::*;
     use crate::backplane::record;
-    use crate::domain::{
-        ClientMsgId, Epoch, Limits, MessageFields, RoomId, Timestamp, Username,
-    };
+    use crate::domain::{ClientMsgId, Epoch, Limits, MessageFields, RoomId, Timestamp, Username};
 
     #[test]
     fn an_entry_read_from_the_log_is_archived_like_its_message() {

@@ -148,7 +148,11 @@ impl Queue {
     /// their number.
     pub fn refuse_late(&self, batch: &mut Batch) -> u64 {
         let mut late = Vec::new();
-        for sender in batch.senders.iter_mut().take_while(|sender| sender.is_late()) {
+        for sender in batch
+            .senders
+            .iter_mut()
+            .take_while(|sender| sender.is_late())
+        {
             late.extend(sender.commit.take());
         }
         let mut entries = self.entries.lock();

@@ -63,7 +63,10 @@ impl Watermarks {
     pub fn add_lost(&self, room: &RoomId, epoch: &Epoch, lost: std::ops::RangeInclusive<u64>) {
         let mut pending = self.pending.lock();
         let ranges = &mut pending.ranges;
-        ranges.entry((room.clone(), epoch.clone())).or_default().push(lost);
+        ranges
+            .entry((room.clone(), epoch.clone()))
+            .or_default()
+            .push(lost);
         pending.count += 1;
     }
 

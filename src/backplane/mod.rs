@@ -112,6 +112,8 @@ fn is_permanent(room: &RoomId) -> bool {
 pub struct Backplane {
     /// Rooms' messages.
     pub log: Arc<dyn RoomLog>,
+    /// The same log, as the archive sees it.
+    pub hot_log: Arc<dyn HotLog>,
     /// Connections, rooms' members and users' status.
     pub presence: Arc<dyn Presence>,
     /// Fan-out between nodes.

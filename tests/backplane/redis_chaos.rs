@@ -167,7 +167,7 @@ struct Node {
 
 impl Node {
     async fn start(url: &str, limits: &BackplaneLimits) -> Self {
-        let backplane = connect(settings(url), limits.clone()).await.unwrap();
+        let backplane = connect(settings(url), limits.clone(), None).await.unwrap();
         let delivery = Delivery::start(
             &backplane,
             &DeliverySettings {
