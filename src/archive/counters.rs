@@ -40,13 +40,21 @@ pub(super) struct Backlog {
     pub age: Duration,
 }
 
+/// The state of the archive.
+pub(super) struct Status {
+    pub is_up: bool,
+    pub is_retention_overdue: bool,
+    pub backlog: Backlog,
+}
+
 impl ArchiveCounters {
-    pub(super) fn samples(&self, is_up: bool, backlog: Backlog) -> Vec<Sample> {
+    pub(super) fn samples(&self, status: &Status) -> Vec<Sample> {
+        let backlog = status.backlog;
         vec![
             Sample::gauge(
                 "archive_up",
                 "1 while the archive's database responds, otherwise 0",
-                u64::from(is_up),
+                u64::from(status.is_up),
             ),
             Sample::gauge(
                 "archive_backlog",
@@ -115,6 +123,11 @@ impl ArchiveCounters {
                 "archive_deleted",
                 "Messages that retention has deleted",
                 self.deleted.get(),
+            ),
+            Sample::gauge(
+                "archive_retention_overdue",
+                "1 if no run of retention has succeeded for two hours, otherwise 0",
+                u64::from(status.is_retention_overdue),
             ),
         ]
     }

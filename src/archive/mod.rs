@@ -5,6 +5,7 @@
 //! [`committer`]. [`watermarks`] reports to the hot log how far rooms are archived, because it must
 //! keep everything else; the [`sweeper`] archives what other nodes left behind; [`restore`] decides
 //! how a room goes on that the hot log does not know. [`health`] knows whether the database responds.
+//! [`retention`] deletes what is too old.
 //!
 //! The key (room, seq) is the fence: if two histories ever number a room differently, the archive
 //! refuses the second entry of a number, and its sender gets no acknowledgement.
@@ -16,6 +17,7 @@ mod entry;
 mod health;
 mod queue;
 mod restore;
+pub mod retention;
 mod rooms;
 mod settings;
 mod sweeper;
@@ -33,13 +35,14 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::backplane::{BackplaneError, BackplaneLimits, Commit, HotLog, Result, RoomLog, Window};
-use crate::domain::{Epoch, RoomId};
+use crate::domain::{Epoch, RoomId, Timestamp};
 use crate::store::{ArchiveStore, ArchiveWindow, Run};
 use crate::telemetry::sample::Sample;
 use archived_log::ArchivedLog;
-use counters::ArchiveCounters;
+use counters::{ArchiveCounters, Status};
 use health::Health;
 use queue::Queue;
+use retention::RetentionStatus;
 use rooms::Rooms;
 use watermarks::{REPORT_INTERVAL, Watermarks};
 
@@ -59,6 +62,7 @@ struct Shared {
     watermarks: Watermarks,
     rooms: Rooms,
     health: Health,
+    retention: RetentionStatus,
     counters: Arc<ArchiveCounters>,
     run: Option<Run>,
 }
@@ -147,6 +151,7 @@ impl Archive {
             hot,
             store,
             queue: Queue::new(settings.backlog),
+            retention: RetentionStatus::new(settings.retention),
             settings,
             history_size: limits.history_size,
             watermarks: Watermarks::default(),
@@ -160,6 +165,7 @@ impl Archive {
             tokio::spawn(health::check(shared.clone())),
             tokio::spawn(sweeper::run(shared.clone())),
             tokio::spawn(report_watermarks(shared.clone())),
+            tokio::spawn(retention::run(shared.clone())),
         ];
         Self {
             shared,
@@ -177,8 +183,12 @@ impl Archive {
     /// The metrics of the archive as they stand now.
     pub(crate) fn samples(&self) -> Vec<Sample> {
         let shared = &self.shared;
-        let backlog = shared.queue.backlog();
-        shared.counters.samples(shared.health.is_up(), backlog)
+        let status = Status {
+            is_up: shared.health.is_up(),
+            is_retention_overdue: shared.retention.is_overdue(Timestamp::now()),
+            backlog: shared.queue.backlog(),
+        };
+        shared.counters.samples(&status)
     }
 
     /// Commits everything that was appended, for at most 10 seconds, and ends the archive's tasks. A

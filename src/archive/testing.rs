@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::HashMap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -14,8 +15,8 @@ use uuid::Uuid;
 use crate::domain::{Head, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
-    ArchivedSend, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT, NewEpoch, Result, RoomAudit,
-    RoomNumber, Run, StoreError,
+    ArchivedSend, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT, NewEpoch, Result, RetentionClaim,
+    RetentionRun, RoomAudit, RoomNumber, Run, StoreError,
 };
 
 /// The store. Clones share their data, as nodes share a database.
@@ -43,11 +44,14 @@ struct Faults {
 #[derive(Default)]
 struct Data {
     rooms: BTreeMap<RoomId, FakeRoom>,
+    /// The number of each entry, by its id.
+    ids: HashMap<Uuid, RoomNumber>,
     /// Whether each run ended cleanly, in order.
     runs: Vec<bool>,
     deployment: Option<Uuid>,
     /// The number of entries of each commit.
     commits: Vec<usize>,
+    retention: Vec<RetentionRun>,
 }
 
 #[derive(Default)]
@@ -106,6 +110,21 @@ impl FakeStore {
             .unwrap_or_default()
     }
 
+    /// Changes when the room's entries were appended.
+    pub fn set_times(&self, room: &RoomId, at: impl Fn(u64) -> Timestamp) {
+        let mut data = self.0.data.lock();
+        if let Some(room) = data.rooms.get_mut(room) {
+            for (seq, entry) in &mut room.entries {
+                entry.at = at(*seq);
+            }
+        }
+    }
+
+    /// The runs of retention, in order.
+    pub fn retention(&self) -> Vec<RetentionRun> {
+        self.0.data.lock().retention.clone()
+    }
+
     /// The number of entries of each commit so far.
     pub fn commits(&self) -> Vec<usize> {
         self.0.data.lock().commits.clone()
@@ -136,10 +155,11 @@ impl Data {
     }
 
     fn commit(&mut self, room: &RoomId, entry: &ArchivedEntry, run: u64) -> CommitOutcome {
-        let is_elsewhere = self.rooms.iter().any(|(name, other)| {
-            let mut entries = other.entries.values();
-            entries.any(|known| known.id == entry.id && (name, known.seq) != (room, entry.seq))
-        });
+        let number = (room.clone(), entry.seq);
+        let is_elsewhere = self
+            .ids
+            .get(&entry.id)
+            .is_some_and(|known| *known != number);
         let room = self.room(room);
         if !room.epochs.iter().any(|known| known.epoch == entry.epoch) {
             room.epochs.push(ArchivedEpoch {
@@ -156,6 +176,7 @@ impl Data {
             None => {
                 room.lost.remove(&entry.seq);
                 room.entries.insert(entry.seq, entry.clone());
+                self.ids.insert(entry.id, number);
                 CommitOutcome::Stored
             }
         }
@@ -423,6 +444,46 @@ impl ArchiveStore for FakeStore {
         let cut = room.cut;
         room.lost.retain(|seq| *seq > cut);
         Ok((entries, bytes))
+    }
+
+    async fn count_up_to(&self, room: &RoomId, cut: u64) -> Result<(u64, u64)> {
+        self.arrive().await?;
+        let mut entries = self.entries(room);
+        entries.retain(|entry| entry.seq <= cut);
+        let bytes = entries.iter().map(|entry| entry.record.len() as u64);
+        Ok((entries.len() as u64, bytes.sum()))
+    }
+
+    async fn begin_retention(&self, run: &RetentionRun, claim: &RetentionClaim) -> Result<bool> {
+        self.arrive().await?;
+        let runs = &mut self.0.data.lock().retention;
+        let prevents = |other: &RetentionRun| match other.finished_at {
+            Some(_) => other.cutoff >= claim.done_since,
+            None => other.reported_at >= claim.alive_since,
+        };
+        if runs.iter().any(prevents) {
+            return Ok(false);
+        }
+        runs.push(run.clone());
+        Ok(true)
+    }
+
+    async fn report_retention(&self, run: &RetentionRun) -> Result<()> {
+        self.arrive().await?;
+        let runs = &mut self.0.data.lock().retention;
+        let known = runs.iter_mut().find(|known| known.id == run.id);
+        *known.expect("the run has begun") = run.clone();
+        Ok(())
+    }
+
+    async fn last_retention(&self) -> Result<Option<RetentionRun>> {
+        self.arrive().await?;
+        let data = self.0.data.lock();
+        let finished = data
+            .retention
+            .iter()
+            .filter(|run| run.finished_at.is_some());
+        Ok(finished.max_by_key(|run| run.cutoff).cloned())
     }
 
     async fn audit(&self, room: &RoomId) -> Result<RoomAudit> {

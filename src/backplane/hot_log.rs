@@ -110,7 +110,7 @@ pub struct HotState {
     pub is_stale: bool,
     /// The last `seq` that log and archive share, after [`HotLog::diverged`].
     pub shared: Option<u64>,
-    /// Entries after the watermark, as far as the log has them and they are few; only for a room that
+    /// The first entries after the watermark that the log has, at most about 1,000; only for a room that
     /// is stale or has diverged.
     pub unarchived: Vec<Entry>,
 }
@@ -145,6 +145,10 @@ pub struct RestorePoint {
 /// The archive, as a hot log sees it.
 #[async_trait]
 pub trait RestoreSource: Send + Sync {
+    /// The id of the archive: the same for all nodes of a cluster, and never empty. Redis remembers it,
+    /// and refuses nodes with another archive or without one.
+    fn archive_id(&self) -> String;
+
     /// How the room goes on. `hot` is what the log knows of it; `None` if nothing.
     ///
     /// Called for one room at a time only, in the whole cluster: a room without a watermark, a stale
@@ -153,7 +157,4 @@ pub trait RestoreSource: Send + Sync {
     /// # Errors
     /// `Unavailable`: the room can't be used now.
     async fn restore_point(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint>;
-
-    /// The id of the archive. All nodes of a cluster must have the same one.
-    fn archive_id(&self) -> String;
 }

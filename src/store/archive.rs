@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::Result;
+use super::{Result, RetentionClaim, RetentionRun};
 use crate::domain::{Epoch, Head, RoomId, Timestamp, UserId};
 
 /// The kind of an archived entry, as stored. A number must never be reused for another kind.
@@ -247,42 +247,36 @@ pub trait ArchiveStore: Send + Sync {
     /// `Unavailable`, `Broken`.
     async fn delete_up_to(&self, room: &RoomId, cut: u64, limit: usize) -> Result<(u64, u64)>;
 
-    /// Saves the report of a run of retention under its id: when it begins, on its way, and at its end.
+    /// What [`delete_up_to`](Self::delete_up_to) would delete without a limit.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
-    async fn save_retention_report(&self, report: &RetentionReport) -> Result<()>;
+    async fn count_up_to(&self, room: &RoomId, cut: u64) -> Result<(u64, u64)>;
 
-    /// The reports of the last runs of retention, newest first, at most `limit`.
+    /// Records that a run of retention begins, unless the claim says otherwise. Of several nodes that
+    /// call this at once only one begins. Forgets runs that began 90 days before.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
-    async fn retention_reports(&self, limit: usize) -> Result<Vec<RetentionReport>>;
+    async fn begin_retention(&self, run: &RetentionRun, claim: &RetentionClaim) -> Result<bool>;
+
+    /// Records the progress of a run of retention, or its end.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn report_retention(&self, run: &RetentionRun) -> Result<()>;
+
+    /// Of the runs of retention that have finished, the one with the latest cutoff.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn last_retention(&self) -> Result<Option<RetentionRun>>;
 
     /// Checks a room: see [`RoomAudit`].
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
     async fn audit(&self, room: &RoomId) -> Result<RoomAudit>;
-}
-
-/// A run of retention.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RetentionReport {
-    /// Identifies the run.
-    pub id: Uuid,
-    /// When the run began.
-    pub started_at: Timestamp,
-    /// When it ended; `None` while it goes on, and for ever if it was interrupted.
-    pub finished_at: Option<Timestamp>,
-    /// Entries from before this time are deleted.
-    pub cutoff: Timestamp,
-    /// Rooms that lost entries.
-    pub rooms: u64,
-    /// Entries deleted.
-    pub entries: u64,
-    /// The bytes of their records, as stored.
-    pub bytes: u64,
 }
 
 /// The result of a check of one room.

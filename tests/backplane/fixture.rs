@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 
 use hubbub_test_support::server::RedisServer;
 
+use crate::restore_source::Source;
+
 /// The deadline of a wait. It is long enough for a busy machine, and used up only by a wait that
 /// fails.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -63,7 +65,15 @@ impl Fixture {
     pub async fn start(&self, limits: BackplaneLimits) -> Backplane {
         match &self.server {
             None => memory::embedded(limits),
-            Some(_) => connect(settings(&self.url), limits).await.unwrap(),
+            Some(_) => connect(settings(&self.url), limits, None).await.unwrap(),
+        }
+    }
+
+    /// Starts a node whose rooms this source restores.
+    pub async fn start_archived(&self, limits: BackplaneLimits, source: &Arc<Source>) -> Backplane {
+        match &self.server {
+            None => memory::embedded_with_archive(limits, source.clone()),
+            Some(_) => unimplemented!(),
         }
     }
 }

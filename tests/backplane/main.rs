@@ -8,6 +8,10 @@
 
 mod bus;
 mod fixture;
+mod hot_log;
+mod hot_log_property;
+mod hot_log_restores;
+mod hot_log_watermarks;
 mod log;
 mod presence;
 mod redis_chaos;
@@ -21,6 +25,7 @@ mod redis_nodes;
 mod redis_rate_limiter;
 mod redis_rights;
 mod redis_watchers;
+mod restore_source;
 
 macro_rules! conformance {
     ($($part:ident: $($case:ident),+;)+) => {
@@ -84,4 +89,43 @@ conformance! {
         a_rename_publishes_no_change,
         leaving_a_room_without_being_in_it_does_nothing,
         versions_of_several_topics_are_read_in_order;
+}
+
+macro_rules! embedded_conformance {
+    ($($part:ident: $($case:ident),+;)+) => {
+        mod embedded_hot {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::$part::$case(crate::fixture::Fixture::embedded()).await;
+            })+)+
+        }
+    };
+}
+
+embedded_conformance! {
+    hot_log_restores:
+        an_unknown_room_is_restored_once_for_all_calls,
+        nothing_is_numbered_before_the_archive_responds,
+        appends_that_wait_for_a_restore_keep_their_order,
+        a_dropped_call_does_not_end_a_restore,
+        calls_fail_while_the_archive_is_unavailable,
+        a_known_room_is_not_restored_again,
+        a_restored_room_continues_its_numbering,
+        repeats_of_restored_sends_are_duplicates,
+        a_restored_send_expires_when_it_would_have,
+        a_diverged_room_is_restored_before_its_next_use,
+        sends_that_were_lost_are_no_longer_duplicates,
+        a_diverged_room_may_keep_its_entries;
+    hot_log_watermarks:
+        a_record_is_kept_byte_for_byte,
+        a_watermark_leaves_no_number_out,
+        numbers_of_an_earlier_epoch_count_up_to_its_end,
+        reports_about_many_rooms_are_made_in_one_call,
+        unarchived_entries_outlive_the_history_size,
+        unarchived_entries_outlive_the_history_ttl,
+        rooms_are_unarchived_once_their_oldest_entry_is_old,
+        an_unarchived_room_is_returned_to_one_caller_at_a_time,
+        a_trim_removes_only_archived_entries;
+    hot_log_property:
+        watermarks_follow_any_reports;
 }

@@ -17,13 +17,13 @@ use hubbub_test_support::server::{RedisServer, free_port};
 /// The deadline of waits that include a failover, which takes the servers a few seconds.
 const FAILOVER: Duration = Duration::from_secs(30);
 
-struct Cluster {
+pub struct Cluster {
     servers: Vec<RedisServer>,
 }
 
 impl Cluster {
     /// Starts three primaries, each with this number of replicas.
-    async fn start(replicas: usize) -> Self {
+    pub async fn start(replicas: usize) -> Self {
         let args = [
             "--cluster-enabled",
             "yes",
@@ -60,7 +60,7 @@ impl Cluster {
         Self { servers }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!(
             "redis-cluster://127.0.0.1:{}?node=127.0.0.1:{}",
             self.servers[0].port, self.servers[1].port
@@ -197,8 +197,12 @@ async fn append_to_all_rooms(
 async fn messages_and_presence_survive_a_resharding() {
     let cluster = Cluster::start(0).await;
     let (one, two) = (
-        connect(settings(&cluster.url()), limits()).await.unwrap(),
-        connect(settings(&cluster.url()), limits()).await.unwrap(),
+        connect(settings(&cluster.url()), limits(), None)
+            .await
+            .unwrap(),
+        connect(settings(&cluster.url()), limits(), None)
+            .await
+            .unwrap(),
     );
     assert!(one.lifecycle.is_up() && one.lifecycle.describe().contains("cluster"));
     let rooms: Vec<_> = (0..60).map(|n| format!("room{n}")).collect();
@@ -311,7 +315,9 @@ async fn messages_and_presence_survive_a_resharding() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_are_refused_while_their_slot_is_moving() {
     let cluster = Cluster::start(0).await;
-    let node = connect(settings(&cluster.url()), limits()).await.unwrap();
+    let node = connect(settings(&cluster.url()), limits(), None)
+        .await
+        .unwrap();
     connect_and_join(&node, "ann", "c1", "lobby").await;
     connect_and_join(&node, "bob", "c2", "lobby").await;
     let before = append_message(&node, "lobby", "before").await;
@@ -402,7 +408,9 @@ async fn calls_are_refused_while_their_slot_is_moving() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_survives_the_death_of_a_primary() {
     let mut cluster = Cluster::start(1).await;
-    let node = connect(settings(&cluster.url()), limits()).await.unwrap();
+    let node = connect(settings(&cluster.url()), limits(), None)
+        .await
+        .unwrap();
     let rooms: Vec<_> = (0..30).map(|n| format!("room{n}")).collect();
     let topics: Vec<_> = rooms
         .iter()
@@ -473,7 +481,7 @@ async fn a_node_follows_sentinel_to_the_new_primary() {
             .then_some(())
     })
     .await;
-    let node = connect(settings(&url), limits()).await.unwrap();
+    let node = connect(settings(&url), limits(), None).await.unwrap();
     assert!(node.lifecycle.is_up() && node.lifecycle.describe().contains("sentinel"));
     let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
     connect_and_join(&node, "ann", "c1", "lobby").await;
@@ -576,7 +584,7 @@ fn denials_of(server: &RedisServer, command: &str) -> u64 {
 async fn a_cluster_needs_the_documented_rights_on_every_server() {
     let cluster = Cluster::start(0).await;
     let url = restrict(&cluster);
-    let node = connect(settings(&url), limits()).await.unwrap();
+    let node = connect(settings(&url), limits(), None).await.unwrap();
     assert!(node.lifecycle.is_up());
     let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
     append_message(&node, "lobby", "hi").await;
@@ -584,7 +592,7 @@ async fn a_cluster_needs_the_documented_rights_on_every_server() {
     for right in ["xadd", "ssubscribe", "spublish"] {
         for server in &cluster.servers {
             grant(server, &[format!("-{right}")]);
-            let refused = connect(settings(&url), limits()).await.err();
+            let refused = connect(settings(&url), limits(), None).await.err();
             let named = format!("+{right}:");
             assert!(
                 matches!(&refused, Some(StartError::Rights(text)) if text.contains(&named)),
@@ -595,7 +603,7 @@ async fn a_cluster_needs_the_documented_rights_on_every_server() {
     }
     for server in &cluster.servers {
         server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
-        let refused = connect(settings(&url), limits()).await.err();
+        let refused = connect(settings(&url), limits(), None).await.err();
         assert!(
             matches!(refused, Some(StartError::Policy(_))),
             "with an evicting policy on one server: {refused:?}"
@@ -603,7 +611,9 @@ async fn a_cluster_needs_the_documented_rights_on_every_server() {
         server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     }
     let with_database = url.replacen('?', "/1?", 1);
-    let refused = connect(settings(&with_database), limits()).await.err();
+    let refused = connect(settings(&with_database), limits(), None)
+        .await
+        .err();
     assert!(
         matches!(refused, Some(StartError::BadUrl(_))),
         "{refused:?}"
@@ -613,7 +623,7 @@ async fn a_cluster_needs_the_documented_rights_on_every_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_right_lost_on_one_server_of_a_cluster_takes_the_node_down_until_it_is_back() {
     let cluster = Cluster::start(0).await;
-    let node = connect(settings(&restrict(&cluster)), limits())
+    let node = connect(settings(&restrict(&cluster)), limits(), None)
         .await
         .unwrap();
     // Topics on every server.
@@ -665,14 +675,14 @@ async fn a_primary_behind_a_sentinel_needs_the_documented_rights() {
         "redis-sentinel://hubbub:PASSWORD@127.0.0.1:{}/1?sentinelServiceName=hub",
         sentinel.port
     );
-    let node = connect(settings(&url), limits()).await.unwrap();
+    let node = connect(settings(&url), limits(), None).await.unwrap();
     eventually(FAILOVER, "the node is up", async || {
         node.lifecycle.is_up().then_some(())
     })
     .await;
     append_message(&node, "lobby", "hi").await;
     grant(&primary, &["-role".to_owned()]);
-    let refused = connect(settings(&url), limits()).await.err();
+    let refused = connect(settings(&url), limits(), None).await.err();
     assert!(
         matches!(&refused, Some(StartError::Rights(text)) if text.contains("role")),
         "{refused:?}"

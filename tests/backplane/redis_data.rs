@@ -320,7 +320,7 @@ async fn start_with_slow_checks(fixture: &mut Fixture) -> Backplane {
         check_interval: Duration::from_secs(2),
         ..settings(&fixture.server().url())
     };
-    connect(settings, limits()).await.unwrap()
+    connect(settings, limits(), None).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

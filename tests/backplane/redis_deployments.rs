@@ -20,7 +20,7 @@ struct Deployment {
 
 impl Deployment {
     async fn start(settings: RedisSettings) -> Self {
-        let node = connect(settings, limits()).await.unwrap();
+        let node = connect(settings, limits(), None).await.unwrap();
         let topics = [
             BusTopic::Room(room("lobby")),
             BusTopic::User(user("ann")),
@@ -131,12 +131,16 @@ async fn deployments_in_two_databases_never_meet() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deployments_that_began_with_the_same_data_never_meet() {
     let redis = RedisServer::start();
-    let original = connect(in_database(&redis, 0), limits()).await.unwrap();
+    let original = connect(in_database(&redis, 0), limits(), None)
+        .await
+        .unwrap();
     append_message(&original, "lobby", "before the copy").await;
     original.lifecycle.stop().await;
     copy_to_database_1(&redis);
     assert_separate(in_database(&redis, 0), in_database(&redis, 1)).await;
-    let copy = connect(in_database(&redis, 1), limits()).await.unwrap();
+    let copy = connect(in_database(&redis, 1), limits(), None)
+        .await
+        .unwrap();
     assert_eq!(
         seqs(copy.log.as_ref(), "lobby").await,
         [1, 2, 3],

@@ -383,9 +383,13 @@ async fn a_cut_subscription_is_renewed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_waits_for_a_redis_that_starts_later() {
     let port = free_port();
-    let node = connect(settings(&format!("redis://127.0.0.1:{port}")), limits())
-        .await
-        .unwrap();
+    let node = connect(
+        settings(&format!("redis://127.0.0.1:{port}")),
+        limits(),
+        None,
+    )
+    .await
+    .unwrap();
     assert!(!node.lifecycle.is_up());
     every_call_fails_fast(&node, Duration::from_millis(500)).await;
     let _server = RedisServer::start_on(port, &[]);
@@ -406,19 +410,19 @@ async fn a_wrong_password_fails_the_start() {
         url: format!("redis://:{password}@127.0.0.1:{}", server.port),
         ..settings("")
     };
-    let wrong = connect(url("wrong"), limits()).await.err();
+    let wrong = connect(url("wrong"), limits(), None).await.err();
     assert!(
         matches!(wrong, Some(StartError::WrongPassword(_))),
         "{wrong:?}"
     );
-    let none = connect(settings(&server.url()), limits()).await.err();
+    let none = connect(settings(&server.url()), limits(), None).await.err();
     assert!(
         matches!(none, Some(StartError::WrongPassword(_))),
         "{none:?}"
     );
-    let node = connect(url("secret"), limits()).await.unwrap();
+    let node = connect(url("secret"), limits(), None).await.unwrap();
     assert!(node.lifecycle.is_up() && !node.lifecycle.describe().contains("secret"));
-    let nonsense = connect(settings("http://example.com"), limits())
+    let nonsense = connect(settings("http://example.com"), limits(), None)
         .await
         .err();
     assert!(
@@ -430,16 +434,20 @@ async fn a_wrong_password_fails_the_start() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_with_an_evicting_policy_is_refused() {
     let server = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
-    let refused = connect(settings(&server.url()), limits()).await.err();
+    let refused = connect(settings(&server.url()), limits(), None).await.err();
     assert!(
         matches!(&refused, Some(StartError::Policy(policy)) if policy == "allkeys-lru"),
         "{refused:?}"
     );
     // A Redis that starts later than the node is not used until its policy is corrected.
     let port = free_port();
-    let node = connect(settings(&format!("redis://127.0.0.1:{port}")), limits())
-        .await
-        .unwrap();
+    let node = connect(
+        settings(&format!("redis://127.0.0.1:{port}")),
+        limits(),
+        None,
+    )
+    .await
+    .unwrap();
     let late = RedisServer::start_on(port, &["--maxmemory-policy", "allkeys-lru"]);
     eventually(DEADLINE, "a heartbeat arrives", async || {
         (!late.cli(&["ZRANGE", "hubbub:{p00}L", "0", "-1"]).is_empty()).then_some(())
@@ -460,6 +468,7 @@ async fn appends_to_a_slow_redis_fail_within_5_seconds() {
     let node = connect(
         settings(&format!("redis://127.0.0.1:{}", proxy.port)),
         limits(),
+        None,
     )
     .await
     .unwrap();

@@ -11,7 +11,7 @@ use crate::fixture::{
 use hubbub_test_support::server::RedisServer;
 
 async fn refused_version(server: &RedisServer) -> String {
-    match connect(settings(&server.url()), limits()).await {
+    match connect(settings(&server.url()), limits(), None).await {
         Err(StartError::Layout(version)) => version,
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("a node started"),
@@ -71,14 +71,18 @@ async fn a_node_does_not_start_with_data_of_a_later_layout() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_without_a_prefix_is_used_after_its_keys_are_renamed() {
     let server = RedisServer::start();
-    let node = connect(settings(&server.url()), limits()).await.unwrap();
+    let node = connect(settings(&server.url()), limits(), None)
+        .await
+        .unwrap();
     append_message(&node, "lobby", "before the update").await;
     node.lifecycle.stop().await;
     remove_prefix(&server);
     assert_eq!(refused_version(&server).await, "1");
     let output = convert(&server);
     assert!(!output.contains('{'), "a key was kept: {output}");
-    let node = connect(settings(&server.url()), limits()).await.unwrap();
+    let node = connect(settings(&server.url()), limits(), None)
+        .await
+        .unwrap();
     append_message(&node, "lobby", "after the update").await;
     assert_eq!(seqs(node.log.as_ref(), "lobby").await, [1, 2]);
     assert_eq!(server.cli(&["GET", "hubbub:{p00}V"]), "2");
@@ -106,7 +110,7 @@ async fn another_prefix_begins_anew_beside_data_without_a_prefix() {
         prefix: KeyPrefix::parse("other:").unwrap(),
         ..settings(&server.url())
     };
-    let node = connect(other, limits()).await.unwrap();
+    let node = connect(other, limits(), None).await.unwrap();
     append_message(&node, "lobby", "hi").await;
     assert!(node.lifecycle.is_up());
 }
@@ -114,7 +118,9 @@ async fn another_prefix_begins_anew_beside_data_without_a_prefix() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_without_a_prefix_that_appears_later_stops_no_node() {
     let server = RedisServer::start();
-    let node = connect(settings(&server.url()), limits()).await.unwrap();
+    let node = connect(settings(&server.url()), limits(), None)
+        .await
+        .unwrap();
     // A node of an earlier release is started by mistake.
     server.cli(&["SET", "{p00}B", "1"]);
     server.signal("-STOP");
@@ -127,7 +133,9 @@ async fn data_without_a_prefix_that_appears_later_stops_no_node() {
         node.lifecycle.is_up().then_some(())
     })
     .await;
-    let second = connect(settings(&server.url()), limits()).await.unwrap();
+    let second = connect(settings(&server.url()), limits(), None)
+        .await
+        .unwrap();
     append_message(&second, "lobby", "hi").await;
 }
 
@@ -140,7 +148,7 @@ async fn a_node_that_started_before_redis_writes_nothing_beside_data_without_a_p
         connect_timeout: Duration::from_millis(300),
         ..settings(&server.url())
     };
-    let node = connect(early, limits()).await.unwrap();
+    let node = connect(early, limits(), None).await.unwrap();
     server.signal("-CONT");
     wait_for_exists(&server, 2).await;
     assert_eq!(server.cli(&["KEYS", "*"]), "{p00}B");
@@ -155,7 +163,9 @@ async fn a_node_that_started_before_redis_writes_nothing_beside_data_without_a_p
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_node_stops_writing_when_the_layout_changes() {
     let server = RedisServer::start();
-    let node = connect(settings(&server.url()), limits()).await.unwrap();
+    let node = connect(settings(&server.url()), limits(), None)
+        .await
+        .unwrap();
     append_message(&node, "lobby", "before").await;
     server.cli(&["SET", "hubbub:{p00}V", "3"]);
     eventually(DEADLINE, "the node is down", async || {
@@ -179,7 +189,9 @@ async fn a_running_node_stops_writing_when_the_layout_changes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_that_is_lost_under_running_nodes_gets_its_version_again() {
     let server = RedisServer::start();
-    let _node = connect(settings(&server.url()), limits()).await.unwrap();
+    let _node = connect(settings(&server.url()), limits(), None)
+        .await
+        .unwrap();
     assert_eq!(server.cli(&["FLUSHALL"]), "OK");
     eventually(DEADLINE, "the version is set again", async || {
         (server.cli(&["GET", "hubbub:{p00}V"]) == "2").then_some(())
@@ -198,7 +210,7 @@ async fn a_user_with_the_rights_for_the_conversion_finds_data_without_a_prefix()
     assert!(document.contains(&format!("`{right}`")));
     rights.push(right.to_owned());
     grant(&server, &rights);
-    let refused = connect(settings(&restricted_url(&server)), limits()).await;
+    let refused = connect(settings(&restricted_url(&server)), limits(), None).await;
     assert!(
         matches!(refused.err(), Some(StartError::Layout(version)) if version == "1"),
         "the node finds the data"

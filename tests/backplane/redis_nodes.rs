@@ -31,7 +31,7 @@ impl KillableNode {
             .unwrap();
         let settings = crate::fixture::settings(&fixture.server().url());
         let node = runtime
-            .spawn(hubbub::backplane::redis::connect(settings, limits))
+            .spawn(hubbub::backplane::redis::connect(settings, limits, None))
             .await
             .unwrap()
             .unwrap();
@@ -355,7 +355,7 @@ async fn start_with_beat_interval(
         beat_interval,
         ..settings(&fixture.server().url())
     };
-    hubbub::backplane::redis::connect(settings, limits)
+    hubbub::backplane::redis::connect(settings, limits, None)
         .await
         .unwrap()
 }
@@ -462,7 +462,7 @@ async fn many_graces_end_within_seconds() {
         sweep_interval: Duration::from_secs(1),
         ..settings(&fixture.server().url())
     };
-    let node = hubbub::backplane::redis::connect(settings, limits())
+    let node = hubbub::backplane::redis::connect(settings, limits(), None)
         .await
         .unwrap();
     let names: Vec<_> = (0..1500).map(|n| format!("user{n}")).collect();

@@ -12,7 +12,7 @@ use hubbub_test_support::server::RedisServer;
 /// The error of a start with a user that has these rights.
 async fn refusal(server: &RedisServer, words: &[String]) -> String {
     grant(server, words);
-    match connect(settings(&restricted_url(server)), limits()).await {
+    match connect(settings(&restricted_url(server)), limits(), None).await {
         Err(StartError::Rights(missing)) => missing,
         Err(error) => panic!("without {words:?}: {error}"),
         Ok(_) => panic!("a node started with {words:?}"),
@@ -76,7 +76,7 @@ async fn usual_users_with_too_few_rights_are_refused_with_all_that_they_lack() {
 async fn an_evicting_policy_is_found_with_the_least_rights() {
     let server = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
     grant(&server, &least_rights());
-    let refused = connect(settings(&restricted_url(&server)), limits())
+    let refused = connect(settings(&restricted_url(&server)), limits(), None)
         .await
         .err();
     assert!(
@@ -89,7 +89,7 @@ async fn an_evicting_policy_is_found_with_the_least_rights() {
 async fn a_node_whose_user_loses_a_right_is_not_ready_until_it_has_it_again() {
     let server = RedisServer::start();
     grant(&server, &least_rights());
-    let node = connect(settings(&restricted_url(&server)), limits())
+    let node = connect(settings(&restricted_url(&server)), limits(), None)
         .await
         .unwrap();
     assert!(node.lifecycle.is_up());
@@ -136,7 +136,7 @@ async fn a_user_with_the_documented_rights_leaves_no_entry_in_the_acl_log() {
     let mut rights = least_rights();
     rights.extend(words("+client|id %R~{p00}B"));
     grant(&server, &rights);
-    let node = connect(settings(&restricted_url(&server)), limits())
+    let node = connect(settings(&restricted_url(&server)), limits(), None)
         .await
         .unwrap();
     let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;

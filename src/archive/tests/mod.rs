@@ -2,16 +2,19 @@
 
 mod appends;
 mod restores;
+mod retention;
 
 use std::sync::Arc;
 
 use super::testing::FakeStore;
 use super::{Archive, ArchiveSettings, Restorer};
 use crate::backplane::{
-    Appended, Backplane, BackplaneLimits, Commit, Result, RoomLog, Window, memory,
+    Appended, Backplane, BackplaneLimits, Commit, Result, RoomLog, Window, memory, record,
 };
-use crate::domain::{Limits, MessageFields, NewMessage, RoomId, UserId, Username};
-use crate::store::ArchiveStore;
+use crate::domain::{
+    Epoch, Limits, MessageFields, NewMessage, RoomId, Timestamp, UserId, Username,
+};
+use crate::store::{ArchiveStore, ArchivedEntry, StoredKind};
 
 /// A lone node's log with its archive.
 struct Node {
@@ -25,6 +28,7 @@ struct Setup {
     acknowledge_commits: bool,
     backlog: usize,
     history_size: usize,
+    retention: Option<std::time::Duration>,
 }
 
 impl Default for Setup {
@@ -33,6 +37,7 @@ impl Default for Setup {
             acknowledge_commits: true,
             backlog: 1000,
             history_size: 10,
+            retention: None,
         }
     }
 }
@@ -53,7 +58,7 @@ impl Setup {
         let settings = ArchiveSettings {
             acknowledge_commits: self.acknowledge_commits,
             backlog: self.backlog,
-            retention: None,
+            retention: self.retention,
         };
         let archive = Archive::start(
             backplane.hot_log.clone(),
@@ -114,4 +119,19 @@ fn message(room: &RoomId, content: &str) -> NewMessage {
         &limits,
     )
     .unwrap()
+}
+
+/// An entry of the epoch `e1`, as the archive has it.
+fn entry(room: &RoomId, seq: u64) -> ArchivedEntry {
+    let message = message(room, &format!("message {seq}"));
+    ArchivedEntry {
+        seq,
+        epoch: Epoch::trusted("e1"),
+        at: Timestamp::now(),
+        kind: StoredKind::MESSAGE,
+        id: message.id,
+        user: message.user.clone(),
+        send_key: None,
+        record: record::encode(&message),
+    }
 }

@@ -5,31 +5,38 @@
 //! locked: this makes "append and publish" one atomic step and keeps the events of a topic in order.
 
 mod hot_log;
+mod log;
+mod occupants;
+mod presence;
+mod ranges;
+mod restore;
 mod room;
+mod rooms;
+#[cfg(test)]
+mod tests;
 mod user;
 
-use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use ahash::{HashMap, HashSet, RandomState};
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{
-    Appended, Backplane, BackplaneError, BackplaneKind, BackplaneLimits, Bus, BusEvent, BusSink,
-    BusTopic, Changes, Counters, Joined, Lifecycle, OccupantPage, Presence, RestoreSource, Result,
-    RoomLog, Roster, Slice, Typing, Window, is_permanent, record,
+    Backplane, BackplaneKind, BackplaneLimits, Bus, BusEvent, BusSink, BusTopic, Counters,
+    Lifecycle, RestoreSource, Result, Typing, is_permanent,
 };
-use crate::domain::{
-    ConnId, Head, Limits, NewMessage, OnlineStatus, RoomChange, RoomId, UserId, Username,
-};
+use crate::domain::{OnlineStatus, RoomChange, RoomId, UserId};
+use hot_log::UnarchivedRooms;
+use restore::{CONCURRENT_RESTORES, Restores};
 use room::Room;
+use rooms::Evictions;
 use user::User;
 
 /// Enough shards that two cores rarely contend for one lock.
@@ -58,12 +65,17 @@ pub fn embedded_with_archive(
 }
 
 fn start(limits: BackplaneLimits, restore: Option<Arc<dyn RestoreSource>>) -> Backplane {
-    let memory = Arc::new(Memory {
+    let memory = Arc::new_cyclic(|this| Memory {
+        this: this.clone(),
         limits,
         restore,
         rooms: Shards::default(),
         users: Shards::default(),
         room_count: AtomicUsize::new(0),
+        restores: Mutex::default(),
+        restore_permits: Semaphore::new(CONCURRENT_RESTORES),
+        unarchived: Mutex::default(),
+        evictions: Mutex::default(),
         topics: RwLock::default(),
         sink: OnceLock::new(),
         presence_changes: AtomicU64::new(0),
@@ -132,12 +144,18 @@ impl<K: Hash, V> Shards<K, V> {
 }
 
 struct Memory {
+    /// This backplane, for the tasks that it starts.
+    this: Weak<Self>,
     limits: BackplaneLimits,
-    #[expect(dead_code, reason = "the restore follows")]
+    /// The archive behind the rooms' logs, if there is one.
     restore: Option<Arc<dyn RestoreSource>>,
     rooms: Shards<RoomId, Room>,
     users: Shards<UserId, User>,
     room_count: AtomicUsize,
+    restores: Mutex<Restores>,
+    restore_permits: Semaphore,
+    unarchived: Mutex<UnarchivedRooms>,
+    evictions: Mutex<Evictions>,
     topics: RwLock<HashSet<BusTopic>>,
     sink: OnceLock<Arc<dyn BusSink>>,
     presence_changes: AtomicU64,
@@ -179,55 +197,6 @@ impl Memory {
         }
     }
 
-    /// Runs `act` on the room, creating the room if it doesn't exist.
-    fn with_room<T>(
-        &self,
-        room: &RoomId,
-        act: impl FnOnce(&mut Room, &mut Vec<(Instant, RoomId, UserId)>) -> T,
-    ) -> Result<T> {
-        let mut shard = self.rooms.of(room).lock();
-        let Shard { entries, graces } = &mut *shard;
-        let room = match entries.entry(room.clone()) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(vacant) => {
-                let others = self.room_count.fetch_add(1, Ordering::Relaxed);
-                if others >= self.limits.rooms {
-                    self.room_count.fetch_sub(1, Ordering::Relaxed);
-                    return Err(BackplaneError::Full);
-                }
-                vacant.insert(Room::new())
-            }
-        };
-        room.forget_expired(&self.limits);
-        Ok(act(room, graces))
-    }
-
-    fn append_encoded(
-        &self,
-        message: &NewMessage,
-        key: Option<&str>,
-        record: Bytes,
-    ) -> Result<Appended> {
-        self.with_room(&message.room, |room, _| {
-            let (appended, entry) = room.append(message, key, record, &self.limits);
-            if let Some(entry) = entry {
-                self.publish(
-                    &BusTopic::Room(message.room.clone()),
-                    BusEvent::Message(message.room.clone(), entry),
-                );
-            }
-            appended
-        })
-    }
-
-    /// Runs `act` on the room if it exists.
-    fn with_known_room<T>(&self, room: &RoomId, act: impl FnOnce(&mut Room) -> T) -> Option<T> {
-        let mut shard = self.rooms.of(room).lock();
-        let room = shard.entries.get_mut(room)?;
-        room.forget_expired(&self.limits);
-        Some(act(room))
-    }
-
     fn end_graces(&self, now: Instant) {
         for shard in &self.rooms.shards {
             let mut shard = shard.lock();
@@ -235,7 +204,7 @@ impl Memory {
             for (_, id, user) in graces.extract_if(.., |(due, ..)| *due <= now) {
                 let change = entries
                     .get_mut(&id)
-                    .and_then(|room| room.end_grace(&user, now));
+                    .and_then(|room| room.occupants.end_grace(&user, now));
                 self.publish_change(&id, change);
             }
         }
@@ -259,7 +228,7 @@ impl Memory {
                 removed += usize::from(!keep);
                 keep
             });
-            self.room_count.fetch_sub(removed, Ordering::Relaxed);
+            self.release_rooms(removed);
         }
         for shard in &self.users.shards {
             shard
@@ -267,169 +236,6 @@ impl Memory {
                 .entries
                 .retain(|_, user| !user.is_expired(now, self.limits.room_ttl));
         }
-    }
-}
-
-/// The changes after `version` of a room or user that isn't known: version 0 is its state.
-fn changes_of_unknown<T>(version: u64) -> Changes<T> {
-    if version == 0 {
-        Changes::Since(Vec::new())
-    } else {
-        Changes::TooOld
-    }
-}
-
-#[async_trait]
-impl RoomLog for Memory {
-    async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
-        self.append_encoded(message, key, record::encode(message))
-    }
-
-    async fn read(
-        &self,
-        room: &RoomId,
-        window: Window,
-        limit: usize,
-        max_bytes: usize,
-    ) -> Result<Slice> {
-        self.with_room(room, |room, _| room.read(window, limit, max_bytes))
-    }
-
-    async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
-        Ok(rooms
-            .iter()
-            .map(|room| self.with_known_room(room, |room| room.span().head))
-            .collect())
-    }
-}
-
-#[async_trait]
-impl Presence for Memory {
-    async fn connect(&self, conn: &ConnId, user: &UserId, username: &Username) -> Result<()> {
-        let mut shard = self.users.of(user).lock();
-        let entry = shard.entries.entry(user.clone()).or_default();
-        let status = entry.connect(conn, user, username, self.limits.sockets_per_user)?;
-        self.publish_status(status);
-        Ok(())
-    }
-
-    async fn join(
-        &self,
-        conn: &ConnId,
-        user: &UserId,
-        username: &Username,
-        room: &RoomId,
-    ) -> Result<Joined> {
-        self.with_room(room, |entry, _| {
-            let change = entry.join(conn, user, username);
-            self.publish_change(room, change);
-            Joined {
-                span: entry.span(),
-                roster: entry.roster(Limits::ROSTER, Some(user)),
-            }
-        })
-    }
-
-    async fn leave(&self, conn: &ConnId, _user: &UserId, room: &RoomId) -> Result<()> {
-        self.with_known_room(room, |entry| {
-            let change = entry.leave(conn);
-            self.publish_change(room, change);
-        });
-        Ok(())
-    }
-
-    async fn connection_lost(&self, conn: &ConnId, user: &UserId, rooms: &[RoomId]) {
-        let until = Instant::now() + self.limits.presence_grace;
-        for room in rooms {
-            let mut shard = self.rooms.of(room).lock();
-            if shard
-                .entries
-                .get_mut(room)
-                .is_some_and(|entry| entry.connection_lost(conn, until))
-            {
-                shard.graces.push((until, room.clone(), user.clone()));
-            }
-        }
-        let mut shard = self.users.of(user).lock();
-        if shard
-            .entries
-            .get_mut(user)
-            .is_some_and(|entry| entry.connection_lost(conn, until))
-        {
-            shard.graces.push((until, user.clone(), user.clone()));
-        }
-    }
-
-    async fn roster(&self, room: &RoomId, limit: usize) -> Result<Roster> {
-        let known = self.with_known_room(room, |entry| entry.roster(limit, None));
-        Ok(known.unwrap_or_else(Roster::empty))
-    }
-
-    async fn members(
-        &self,
-        room: &RoomId,
-        after: Option<&UserId>,
-        limit: usize,
-    ) -> Result<OccupantPage> {
-        let known = self.with_known_room(room, |entry| entry.members(after, limit));
-        Ok(known.unwrap_or(OccupantPage {
-            members: Vec::new(),
-            total: 0,
-            next: None,
-        }))
-    }
-
-    async fn is_occupant(&self, room: &RoomId, user: &UserId) -> Result<bool> {
-        Ok(self
-            .with_known_room(room, |entry| entry.is_occupant(user))
-            .unwrap_or(false))
-    }
-
-    async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>> {
-        let known = self.with_known_room(room, |entry| entry.changes_after(version));
-        Ok(known.unwrap_or_else(|| changes_of_unknown(version)))
-    }
-
-    async fn connections(&self, user: &UserId) -> Result<Vec<ConnId>> {
-        let shard = self.users.of(user).lock();
-        Ok(shard
-            .entries
-            .get(user)
-            .map(|entry| entry.connections())
-            .unwrap_or_default())
-    }
-
-    async fn status(&self, user: &UserId) -> Result<OnlineStatus> {
-        let shard = self.users.of(user).lock();
-        let known = shard.entries.get(user).map(|entry| entry.status(user));
-        Ok(known.unwrap_or_else(|| OnlineStatus::never_seen(user.clone())))
-    }
-
-    async fn status_changes(&self, user: &UserId, version: u64) -> Result<Changes<OnlineStatus>> {
-        let shard = self.users.of(user).lock();
-        let known = shard
-            .entries
-            .get(user)
-            .map(|entry| entry.changes_after(version));
-        Ok(known.unwrap_or_else(|| changes_of_unknown(version)))
-    }
-
-    async fn versions(&self, topics: &[BusTopic]) -> Result<Vec<u64>> {
-        let version = |topic: &BusTopic| match topic {
-            BusTopic::Room(room) => self.with_known_room(room, |entry| entry.version()),
-            BusTopic::User(user) => self
-                .users
-                .of(user)
-                .lock()
-                .entries
-                .get(user)
-                .map(|entry| entry.status(user).version),
-            BusTopic::Nodes => None,
-        };
-        Ok(topics
-            .iter()
-            .map(|topic| version(topic).unwrap_or(0))
-            .collect())
     }
 }
 

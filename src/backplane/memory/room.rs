@@ -1,33 +1,22 @@
-//! One room of the embedded backplane: its log, members and changes. Locking and publishing are done
-//! by the caller.
+//! One room of the embedded backplane: its log, send keys and occupants. Locking and publishing are
+//! done by the caller.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
+mod archiving;
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use ahash::HashMap;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::CHANGES_KEPT;
-use crate::backplane::{
-    Appended, BackplaneLimits, Changes, Entry, EntryKind, OccupantPage, Roster, Slice, Window,
-};
-use crate::domain::{
-    ChangeKind, ConnId, Epoch, Head, LogSpan, NewMessage, RoomChange, Timestamp, UserId, Username,
-};
+use super::occupants::Occupants;
+use crate::backplane::{Appended, BackplaneLimits, Entry, EntryKind, Window};
+use crate::domain::{Epoch, Head, LogSpan, NewMessage, Timestamp, UserId};
+use archiving::Archiving;
 
 /// Identifies a send: its user and the user's key.
 type SendKey = (UserId, Box<str>);
-
-#[derive(Debug)]
-struct Occupant {
-    username: Username,
-    /// Live connections in this room.
-    connections: usize,
-    /// While set, the user is a member even without a connection.
-    grace_until: Option<Instant>,
-}
 
 #[derive(Debug)]
 pub(super) struct Room {
@@ -40,13 +29,17 @@ pub(super) struct Room {
     sends: HashMap<SendKey, Appended>,
     /// The keys of `sends` in the order in which they expire.
     send_order: VecDeque<(Instant, SendKey)>,
-    members: BTreeMap<UserId, Occupant>,
-    connections: HashMap<ConnId, UserId>,
-    version: u64,
-    changes: VecDeque<RoomChange>,
+    pub(super) occupants: Occupants,
+    /// The archive has every entry up to this `seq`, and only those may be removed. Without an
+    /// archive it is above every `seq`.
+    watermark: u64,
+    /// Whether the archive must be asked before the log is used.
+    must_restore: bool,
+    archiving: Option<Box<Archiving>>,
 }
 
 impl Room {
+    /// An empty room without an archive.
     pub(super) fn new() -> Self {
         let now = Instant::now();
         Self {
@@ -57,10 +50,10 @@ impl Room {
             last_use: now,
             sends: HashMap::default(),
             send_order: VecDeque::new(),
-            members: BTreeMap::new(),
-            connections: HashMap::default(),
-            version: 0,
-            changes: VecDeque::new(),
+            occupants: Occupants::default(),
+            watermark: u64::MAX,
+            must_restore: false,
+            archiving: None,
         }
     }
 
@@ -70,7 +63,7 @@ impl Room {
         let now = Instant::now();
         self.last_use = now;
         if !self.log.is_empty() && now.duration_since(self.last_message) >= limits.history_ttl {
-            self.log.clear();
+            self.trim(self.seq);
         }
         while self
             .send_order
@@ -84,7 +77,17 @@ impl Room {
     }
 
     pub(super) fn is_expired(&self, now: Instant, ttl: Duration) -> bool {
-        self.members.is_empty() && now.duration_since(self.last_use) >= ttl
+        self.is_removable() && now.duration_since(self.last_use) >= ttl
+    }
+
+    /// Whether the room is empty, and everything that it knows of its log is archived. Without an
+    /// archive an empty room is removable.
+    pub(super) fn is_removable(&self) -> bool {
+        self.occupants.is_empty() && self.is_archived()
+    }
+
+    pub(super) fn last_use(&self) -> Instant {
+        self.last_use
     }
 
     /// Appends the message, or finds the send that it repeats. Returns its position, and the new
@@ -122,10 +125,9 @@ impl Room {
             duplicate: false,
         };
         self.log.push_back(entry.clone());
-        while self.log.len() > limits.history_size {
-            self.log.pop_front();
-        }
+        self.trim_to_size(limits);
         self.last_message = self.last_use;
+        self.note_appended();
         if let Some(key) = key {
             self.sends.insert(key.clone(), appended.clone());
             self.send_order
@@ -134,17 +136,42 @@ impl Room {
         (appended, Some(entry))
     }
 
-    pub(super) fn span(&self) -> LogSpan {
-        let oldest = self.log.front().map_or(self.seq + 1, |entry| entry.seq);
-        let head = Head {
-            epoch: self.epoch.clone(),
-            seq: self.seq,
-        };
-        LogSpan::of_log(head, oldest, Vec::new())
+    /// Removes the oldest entries beyond the size of the history, as far as they are archived.
+    fn trim_to_size(&mut self, limits: &BackplaneLimits) {
+        while self.log.len() > limits.history_size
+            && self
+                .log
+                .front()
+                .is_some_and(|entry| entry.seq <= self.watermark)
+        {
+            self.log.pop_front();
+        }
     }
 
-    pub(super) fn read(&self, window: Window, limit: usize, max_bytes: usize) -> Slice {
-        let oldest = self.span().oldest;
+    pub(super) fn head(&self) -> Head {
+        Head {
+            epoch: self.epoch.clone(),
+            seq: self.seq,
+        }
+    }
+
+    /// The lowest `seq` in the log; one more than the last `seq` if the log is empty.
+    fn oldest(&self) -> u64 {
+        self.log.front().map_or(self.seq + 1, |entry| entry.seq)
+    }
+
+    pub(super) fn span(&self, limits: &BackplaneLimits) -> LogSpan {
+        let span = LogSpan::of_log(self.head(), self.oldest(), self.past());
+        // Entries that wait for the archive may be more than the history has otherwise.
+        let beyond = self.log.len().saturating_sub(limits.history_size);
+        LogSpan {
+            recent: span.oldest + beyond as u64,
+            ..span
+        }
+    }
+
+    pub(super) fn read(&self, window: Window, limit: usize, max_bytes: usize) -> Vec<Entry> {
+        let oldest = self.oldest();
         // The log has no hole, so the index of a seq is its distance from the oldest.
         let index_of = |seq: u64| {
             usize::try_from(seq.saturating_sub(oldest))
@@ -156,157 +183,14 @@ impl Room {
             entries.reverse();
             entries
         };
-        let entries = match window {
+        match window {
             Window::After(seq) => {
                 let start = index_of(seq.saturating_add(1));
                 take_within(self.log.range(start..), limit, max_bytes)
             }
             Window::Before(seq) => before(index_of(seq)),
             Window::Newest => before(self.log.len()),
-        };
-        Slice {
-            entries,
-            span: self.span(),
         }
-    }
-
-    fn change(&mut self, kind: ChangeKind, user: &UserId, username: Username) -> RoomChange {
-        let previous = self.version;
-        self.version = (previous + 1).max(Timestamp::now().0);
-        let total = self.members.len() as u64;
-        let change = RoomChange {
-            version: self.version,
-            previous,
-            kind,
-            user: user.clone(),
-            username,
-            total,
-        };
-        self.changes.push_back(change.clone());
-        if self.changes.len() > CHANGES_KEPT {
-            self.changes.pop_front();
-        }
-        change
-    }
-
-    pub(super) fn join(
-        &mut self,
-        conn: &ConnId,
-        user: &UserId,
-        username: &Username,
-    ) -> Option<RoomChange> {
-        let new_connection = self
-            .connections
-            .insert(conn.clone(), user.clone())
-            .is_none();
-        let known = self.members.contains_key(user);
-        let member = self
-            .members
-            .entry(user.clone())
-            .or_insert_with(|| Occupant {
-                username: username.clone(),
-                connections: 0,
-                grace_until: None,
-            });
-        member.username = username.clone();
-        member.grace_until = None;
-        member.connections += usize::from(new_connection);
-        if known {
-            None
-        } else {
-            Some(self.change(ChangeKind::Joined, user, username.clone()))
-        }
-    }
-
-    pub(super) fn leave(&mut self, conn: &ConnId) -> Option<RoomChange> {
-        let user = self.connections.remove(conn)?;
-        let member = self.members.get_mut(&user)?;
-        member.connections -= 1;
-        if member.connections == 0 && member.grace_until.is_none() {
-            self.remove_member(&user)
-        } else {
-            None
-        }
-    }
-
-    /// Removes a lost connection. Returns true if this began or prolonged the user's grace.
-    pub(super) fn connection_lost(&mut self, conn: &ConnId, until: Instant) -> bool {
-        let Some(user) = self.connections.remove(conn) else {
-            return false;
-        };
-        let Some(member) = self.members.get_mut(&user) else {
-            return false;
-        };
-        member.connections -= 1;
-        member.grace_until = Some(until);
-        true
-    }
-
-    pub(super) fn end_grace(&mut self, user: &UserId, now: Instant) -> Option<RoomChange> {
-        let member = self.members.get_mut(user)?;
-        if member.grace_until.is_none_or(|until| until > now) {
-            return None;
-        }
-        member.grace_until = None;
-        if member.connections == 0 {
-            self.remove_member(user)
-        } else {
-            None
-        }
-    }
-
-    fn remove_member(&mut self, user: &UserId) -> Option<RoomChange> {
-        let member = self.members.remove(user)?;
-        Some(self.change(ChangeKind::Left, user, member.username))
-    }
-
-    pub(super) fn roster(&self, limit: usize, including: Option<&UserId>) -> Roster {
-        let mut users: Vec<UserId> = self.members.keys().take(limit).cloned().collect();
-        if let Some(joiner) = including
-            && self.members.len() > limit
-            && !users.contains(joiner)
-        {
-            users.pop();
-            users.push(joiner.clone());
-        }
-        Roster {
-            users,
-            total: self.members.len() as u64,
-            version: self.version,
-        }
-    }
-
-    pub(super) fn members(&self, after: Option<&UserId>, limit: usize) -> OccupantPage {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.members.range((from, Bound::Unbounded));
-        let page: Vec<_> = rest
-            .by_ref()
-            .take(limit)
-            .map(|(id, member)| (id.clone(), member.username.clone()))
-            .collect();
-        let next = match page.last() {
-            Some((id, _)) if rest.next().is_some() => Some(id.clone()),
-            _ => None,
-        };
-        OccupantPage {
-            members: page,
-            total: self.members.len() as u64,
-            next,
-        }
-    }
-
-    pub(super) fn is_occupant(&self, user: &UserId) -> bool {
-        self.members.contains_key(user)
-    }
-
-    pub(super) fn version(&self) -> u64 {
-        self.version
-    }
-
-    pub(super) fn changes_after(&self, version: u64) -> Changes<RoomChange> {
-        super::user::changes_after(&self.changes, self.version, version, |change| {
-            (change.previous, change.version)
-        })
     }
 }
 

@@ -6,8 +6,13 @@
 //! came: so a room's messages keep their order, as do the appends of a caller that awaits each. No
 //! append waits for others to fill a batch. And none waits for long: an append is answered within
 //! [`APPEND_QUEUE_TIMEOUT`] and the timeout of one call, five seconds by default.
+//!
+//! A room that must be restored from the archive holds up none but its own appends. They are held
+//! apart, with those that come meanwhile, and return to the front of the queue once the room is
+//! restored: so they keep their order, too. Such an append may take up to
+//! [`RESTORE_TIMEOUT`](super::restore::RESTORE_TIMEOUT) longer.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +24,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::fault::Fault;
-use super::keys::{Partition, encode_name};
+use super::keys::{Partition, decode_name, encode_name};
 use super::link::{Link, millis};
+use super::restore::{RestoreRounds, Restores};
 use super::script::{APPEND, ScriptReply};
-use crate::backplane::{Appended, BackplaneError, Result, is_permanent, record};
-use crate::domain::{Epoch, NewMessage, Timestamp};
+use crate::backplane::{Appended, BackplaneError, BackplaneLimits, Result, is_permanent};
+use crate::domain::{Epoch, NewMessage, RoomId, Timestamp};
 
 /// The most messages in one call.
 const MAX_BATCH_MESSAGES: usize = 128;
@@ -38,6 +44,8 @@ const APPEND_QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 /// An append in a queue.
 struct QueuedAppend {
     since: Instant,
+    /// See [`Self::rounds`]; `None` before the first restore.
+    rounds: Option<RestoreRounds>,
     partition: Partition,
     /// Encoded for keys.
     room: String,
@@ -50,10 +58,20 @@ struct QueuedAppend {
     reply: oneshot::Sender<Result<Appended>>,
 }
 
+impl QueuedAppend {
+    /// The restores of the room that it may still wait for.
+    fn rounds(&self) -> RestoreRounds {
+        self.rounds
+            .unwrap_or_else(|| RestoreRounds::since(self.since))
+    }
+}
+
 #[derive(Default)]
 struct AppendQueue {
     appends: VecDeque<QueuedAppend>,
-    /// The bytes of the records in the queue.
+    /// By room, as encoded for keys: the appends that wait until the room is restored.
+    held: HashMap<String, VecDeque<QueuedAppend>>,
+    /// The bytes of the records in the queue, and of those held.
     bytes: usize,
     /// Whether a task drains the queue.
     is_draining: bool,
@@ -62,34 +80,41 @@ struct AppendQueue {
 /// All append queues.
 pub(super) struct Appends {
     link: Arc<Link>,
+    /// `None` without an archive.
+    restores: Option<Arc<Restores>>,
     queues: Vec<Mutex<AppendQueue>>,
     dedupe_ttl: i64,
     history_ttl: i64,
 }
 
 impl Appends {
-    pub(super) fn new(link: Arc<Link>, dedupe_ttl: Duration, history_ttl: Duration) -> Arc<Self> {
+    pub(super) fn new(
+        link: Arc<Link>,
+        restores: Option<Arc<Restores>>,
+        limits: &BackplaneLimits,
+    ) -> Arc<Self> {
         let queues = (0..link.append_queues())
             .map(|_| Mutex::default())
             .collect();
         Arc::new(Self {
             link,
+            restores,
             queues,
-            dedupe_ttl: millis(dedupe_ttl),
-            history_ttl: millis(history_ttl),
+            dedupe_ttl: millis(limits.dedupe_ttl),
+            history_ttl: millis(limits.history_ttl),
         })
     }
 
-    /// As [`RoomLog::append`](crate::backplane::RoomLog::append). Dropping the future doesn't remove
-    /// the append from its queue.
+    /// As [`HotLog::append_record`](crate::backplane::HotLog::append_record). Dropping the future
+    /// doesn't remove the append from its queue.
     pub(super) async fn append(
         self: &Arc<Self>,
         message: &NewMessage,
         key: Option<&str>,
+        record: Bytes,
     ) -> Result<Appended> {
         let (reply, outcome) = oneshot::channel();
         let partition = Partition::of_room(&message.room);
-        let record = record::encode(message);
         let index = self.link.append_queue(partition);
         let was_draining = {
             let mut queue = self.queues[index].lock();
@@ -108,6 +133,7 @@ impl Appends {
             };
             queue.appends.push_back(QueuedAppend {
                 since: Instant::now(),
+                rounds: None,
                 partition,
                 room: encode_name(message.room.as_str()),
                 permanent: is_permanent(&message.room),
@@ -145,7 +171,7 @@ impl Appends {
             let Some(batch) = next_batch(&mut queue.lock()) else {
                 return;
             };
-            let Err(fault) = self.send(batch).await else {
+            let Err(fault) = self.send(index, batch).await else {
                 continue;
             };
             // The queued appends would fail in the same way, and have waited for long enough.
@@ -156,15 +182,18 @@ impl Appends {
         }
     }
 
-    /// Sends one batch and answers its appends.
-    async fn send(&self, mut batch: Vec<QueuedAppend>) -> std::result::Result<(), Fault> {
+    /// Sends one batch of a queue and answers its appends, except those that it holds.
+    async fn send(
+        self: &Arc<Self>,
+        index: usize,
+        mut batch: Vec<QueuedAppend>,
+    ) -> std::result::Result<(), Fault> {
         let Some(partition) = batch.first().map(|append| append.partition) else {
             return Ok(());
         };
         // Groups the messages of each room; the sort is stable, so they keep their order.
         batch.sort_by(|one, other| one.room.cmp(&other.room));
         let (args, rooms) = self.arguments(&mut batch);
-        let replies = batch.into_iter().map(|append| append.reply);
         let outcomes = self
             .link
             .run(&APPEND, partition, args)
@@ -172,25 +201,98 @@ impl Appends {
             .and_then(|reply| parse_outcomes(reply, &rooms));
         match outcomes {
             Ok(outcomes) => {
-                for (reply, outcome) in replies.zip(outcomes) {
-                    let outcome =
-                        outcome.map_err(|text| self.link.partial_fault(partition, &text).into());
-                    let _ = reply.send(outcome);
+                let mut unrestored = Vec::new();
+                for (append, outcome) in batch.into_iter().zip(outcomes) {
+                    let outcome = match outcome {
+                        AppendOutcome::Position(position) => Ok(position),
+                        AppendOutcome::Refused(text) => {
+                            Err(self.link.partial_fault(partition, &text).into())
+                        }
+                        AppendOutcome::Unrestored => {
+                            unrestored.push(append);
+                            continue;
+                        }
+                    };
+                    let _ = append.reply.send(outcome);
+                }
+                if !unrestored.is_empty() {
+                    self.hold(index, unrestored);
                 }
                 Ok(())
             }
             Err(fault) => {
-                for reply in replies {
-                    let _ = reply.send(Err(fault.clone().into()));
+                for append in batch {
+                    let _ = append.reply.send(Err(fault.clone().into()));
                 }
                 Err(fault)
             }
         }
     }
 
+    /// Holds appends until their rooms are restored, and begins the restores. All appends of a room are
+    /// held in one step, before its restore can end. So none of them overtakes another.
+    fn hold(self: &Arc<Self>, index: usize, appends: Vec<QueuedAppend>) {
+        let mut rooms = Vec::new();
+        let mut queue = self.queues[index].lock();
+        for append in appends {
+            queue.bytes += append.record.len();
+            if let Some(held) = queue.held.get_mut(&append.room) {
+                held.push_back(append);
+                continue;
+            }
+            let room = append.room.clone();
+            rooms.push(room.clone());
+            queue.held.insert(room, VecDeque::from([append]));
+        }
+        drop(queue);
+        for room in rooms {
+            tokio::spawn(self.clone().restore(index, room));
+        }
+    }
+
+    /// Restores a room and returns the appends that are held for it to the front of the queue. If that
+    /// fails, refuses them.
+    async fn restore(self: Arc<Self>, index: usize, room: String) {
+        let queue = &self.queues[index];
+        let oldest = queue.lock().held[&room].front().map(QueuedAppend::rounds);
+        let mut rounds = oldest.unwrap_or_else(RestoreRounds::new);
+        let restored = match (&self.restores, decode_name(&room)) {
+            (Some(restores), Some(name)) => {
+                let rooms = [RoomId::trusted(&name)];
+                restores.restore(&rooms, &mut rounds).await
+            }
+            _ => Err(Fault::Unrestored.into()),
+        };
+        let mut queue = queue.lock();
+        let mut held = queue.held.remove(&room).unwrap_or_default();
+        if let Err(error) = restored {
+            queue.bytes -= bytes_of(&held);
+            drop(queue);
+            return refuse(held, &error);
+        }
+        while let Some(mut append) = held.pop_back() {
+            append.rounds = Some(append.rounds().with_as_many_as(&rounds));
+            append.since = Instant::now();
+            queue.appends.push_front(append);
+        }
+        if !std::mem::replace(&mut queue.is_draining, true) {
+            drop(queue);
+            tokio::spawn(self.clone().drain(index));
+        }
+    }
+
     /// The arguments of `append.lua` for a batch that is grouped by room, and the ids of each room's
-    /// messages. Takes the texts out of the batch.
+    /// messages.
     fn arguments(&self, batch: &mut [QueuedAppend]) -> (Vec<Value>, Vec<Vec<Uuid>>) {
+        // Appends that may have to be held keep their texts.
+        let has_archive = self.restores.is_some();
+        let text = |text: &mut String| {
+            if has_archive {
+                text.clone()
+            } else {
+                std::mem::take(text)
+            }
+        };
         // fred may repeat a call by itself when slots move or connections are renewed. Messages
         // without a key need a name for the call, by which the script recognises the repeat.
         let has_keyless = batch.iter().any(|append| append.send.is_empty());
@@ -208,6 +310,7 @@ impl Appends {
             self.history_ttl.into(),
             call.into(),
             permanent_rooms.into(),
+            self.link.archive.name(),
         ];
         let mut rooms = Vec::new();
         for messages in batch.chunk_by_mut(|one, next| one.room == next.room) {
@@ -215,12 +318,12 @@ impl Appends {
             let first = &mut messages[0];
             args.extend([
                 Value::String(self.link.keys.tag(first.partition).clone()),
-                std::mem::take(&mut first.room).into(),
+                text(&mut first.room).into(),
                 messages.len().to_string().into(),
             ]);
             for message in messages {
                 args.extend([
-                    std::mem::take(&mut message.send).into(),
+                    text(&mut message.send).into(),
                     Value::Bytes(message.record.clone()),
                 ]);
             }
@@ -229,8 +332,8 @@ impl Appends {
     }
 }
 
-/// Takes the next batch out of the queue. `None` when the queue is empty: then the next append
-/// begins to drain it again.
+/// Takes the next batch out of the queue, and holds the appends of rooms that are being restored.
+/// `None` when the queue is empty: then the next append begins to drain it again.
 fn next_batch(queue: &mut AppendQueue) -> Option<Vec<QueuedAppend>> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while let Some(next) = queue.appends.front() {
@@ -239,8 +342,17 @@ fn next_batch(queue: &mut AppendQueue) -> Option<Vec<QueuedAppend>> {
         if is_full {
             break;
         }
+        let Some(next) = queue.appends.pop_front() else {
+            break;
+        };
+        if !queue.held.is_empty()
+            && let Some(held) = queue.held.get_mut(&next.room)
+        {
+            held.push_back(next);
+            continue;
+        }
         bytes += next.record.len();
-        batch.extend(queue.appends.pop_front());
+        batch.push(next);
     }
     queue.bytes -= bytes;
     if batch.is_empty() {
@@ -250,20 +362,28 @@ fn next_batch(queue: &mut AppendQueue) -> Option<Vec<QueuedAppend>> {
     Some(batch)
 }
 
-/// Takes the appends out of the queue that have waited for longer than [`APPEND_QUEUE_TIMEOUT`]. The
-/// oldest are at the front.
+/// Takes the appends out of the front of the queue that have waited for longer than
+/// [`APPEND_QUEUE_TIMEOUT`]. The oldest are at the front, except that appends which were held begin to
+/// wait anew: those behind them are refused a batch later.
 fn take_late(queue: &mut AppendQueue) -> VecDeque<QueuedAppend> {
-    let count = queue
-        .appends
-        .partition_point(|append| append.since.elapsed() > APPEND_QUEUE_TIMEOUT);
-    let late: VecDeque<_> = queue.appends.drain(..count).collect();
-    queue.bytes -= late.iter().map(|append| append.record.len()).sum::<usize>();
+    let is_late = |append: &QueuedAppend| append.since.elapsed() > APPEND_QUEUE_TIMEOUT;
+    let mut late = VecDeque::new();
+    while queue.appends.front().is_some_and(is_late) {
+        late.extend(queue.appends.pop_front());
+    }
+    queue.bytes -= bytes_of(&late);
     late
 }
 
 fn take_all(queue: &mut AppendQueue) -> VecDeque<QueuedAppend> {
-    queue.bytes = 0;
-    std::mem::take(&mut queue.appends)
+    let queued = std::mem::take(&mut queue.appends);
+    queue.bytes -= bytes_of(&queued);
+    queued
+}
+
+/// The bytes of the records.
+fn bytes_of(appends: &VecDeque<QueuedAppend>) -> usize {
+    appends.iter().map(|append| append.record.len()).sum()
 }
 
 fn refuse(appends: VecDeque<QueuedAppend>, error: &BackplaneError) {
@@ -272,8 +392,14 @@ fn refuse(appends: VecDeque<QueuedAppend>, error: &BackplaneError) {
     }
 }
 
-/// A message's position, or the text of the error for which the script refused it.
-type AppendOutcome = std::result::Result<Appended, String>;
+/// What the script did with a message.
+pub(super) enum AppendOutcome {
+    Position(Appended),
+    /// The text of the error for which the message was refused.
+    Refused(String),
+    /// The room must be restored first.
+    Unrestored,
+}
 
 /// Parses the reply of `append.lua` to a call with messages of these ids, grouped by room.
 pub(super) fn parse_outcomes(
@@ -286,7 +412,7 @@ pub(super) fn parse_outcomes(
         let epoch = reply.text()?;
         for &id in ids {
             outcomes.push(match reply.value()? {
-                Value::Integer(seq) => Ok(Appended {
+                Value::Integer(seq) => AppendOutcome::Position(Appended {
                     id,
                     seq: u64::try_from(seq).map_err(|_| Fault::broken("a seq is negative"))?,
                     epoch: Epoch::trusted(&epoch),
@@ -303,14 +429,17 @@ pub(super) fn parse_outcomes(
     Ok(outcomes)
 }
 
-/// Parses `1 <id> <seq> <epoch> <time>` of a duplicate, or `! <error>`.
+/// Parses `1 <id> <seq> <epoch> <time>` of a duplicate, `! <error>`, or `?`.
 fn parse_text_outcome(line: &str) -> Option<AppendOutcome> {
+    if line == "?" {
+        return Some(AppendOutcome::Unrestored);
+    }
     let (first, rest) = line.split_once(' ')?;
     if first == "!" {
-        return Some(Err(rest.to_owned()));
+        return Some(AppendOutcome::Refused(rest.to_owned()));
     }
     let mut words = rest.split(' ');
-    Some(Ok(Appended {
+    Some(AppendOutcome::Position(Appended {
         duplicate: true,
         id: words.next()?.parse().ok()?,
         seq: words.next()?.parse().ok()?,

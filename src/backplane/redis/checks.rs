@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::StartError;
+use super::archive::Archive;
 use super::keys::{Keys, LAYOUT_VERSION, Partition};
 use super::link::publish_command;
 use super::rights::{MissingRights, is_denial};
@@ -38,6 +39,7 @@ pub(super) async fn check_all(
     client: &Client,
     keys: &Keys,
     prefix: &KeyPrefix,
+    archive: &Archive,
 ) -> Result<(), StartError> {
     let is_cluster = client.is_clustered();
     let partitions = one_partition_of_each_server(client);
@@ -45,9 +47,10 @@ pub(super) async fn check_all(
         check_policy_of(client, partition).await?;
     }
     check_layout(client, keys).await?;
+    check_archive(client, keys, archive).await?;
     let mut missing = MissingRights::default();
     for &partition in &partitions {
-        try_scripts(client, keys, partition, is_cluster, &mut missing).await;
+        try_scripts(client, keys, partition, is_cluster, archive, &mut missing).await;
     }
     // Last, because a connection takes hardly any other command while it subscribes.
     for partition in partitions {
@@ -84,6 +87,7 @@ async fn try_scripts(
     keys: &Keys,
     partition: Partition,
     is_cluster: bool,
+    archive: &Archive,
     missing: &mut MissingRights,
 ) {
     let args = |script: &str| -> Vec<Value> {
@@ -93,6 +97,11 @@ async fn try_scripts(
             Value::String(keys.tag(partition).clone()),
             Value::String(keys.channels(partition).clone()),
             publish_command(is_cluster).into(),
+            // Arguments of all scripts that this one doesn't use.
+            "".into(),
+            "".into(),
+            "".into(),
+            archive.name(),
         ]
     };
     if let Err(error) = run(client, "EVALSHA", partition, args(&RIGHTS.sha)).await {
@@ -189,6 +198,21 @@ pub(super) fn check_policy(memory: &str) -> Result<(), StartError> {
         Ok(())
     } else {
         Err(StartError::Policy(policy.to_owned()))
+    }
+}
+
+/// Checks that the logs have no other archive behind them than this node's. `heartbeat.lua` checks the
+/// same.
+async fn check_archive(client: &Client, keys: &Keys, archive: &Archive) -> Result<(), StartError> {
+    let found = run(
+        client,
+        "GET",
+        Partition::LEASES,
+        vec![keys.archive().into()],
+    );
+    match found.await.ok().and_then(Value::into_string) {
+        Some(found) if found != archive.id() => Err(archive.conflict(&found, keys)),
+        _ => Ok(()),
     }
 }
 

@@ -7,6 +7,8 @@ use crate::backplane::BackplaneError;
 pub(super) enum Fault {
     /// The node's incarnation was reaped: take another one, register again, and repeat the call.
     Fenced,
+    /// The room must be restored from the archive: do that, and repeat the call.
+    Unrestored,
     /// An error for the caller.
     Backplane(BackplaneError),
 }
@@ -26,6 +28,9 @@ impl Fault {
         if text.starts_with("FENCED") {
             return Self::Fenced;
         }
+        if text.starts_with("UNRESTORED") {
+            return Self::Unrestored;
+        }
         let is_temporary = TEMPORARY.iter().any(|code| has_code(text, code));
         if text.starts_with("ERR") && !is_temporary {
             tracing::error!(error = text, "redis: a command was refused");
@@ -41,6 +46,9 @@ impl From<Fault> for BackplaneError {
             Fault::Fenced => Self::Unavailable(
                 "the node's lease had expired; the node is registering again".to_owned(),
             ),
+            Fault::Unrestored => {
+                Self::Unavailable("the room could not be restored from the archive".to_owned())
+            }
             Fault::Backplane(error) => error,
         }
     }

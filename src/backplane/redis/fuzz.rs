@@ -6,8 +6,10 @@ use hubbub_fuzz::Target;
 
 use super::batch::parse_outcomes;
 use super::frame;
+use super::hot_log::parse_unarchived;
 use super::log::{parse_entries, parse_span};
 use super::presence::{parse_changes, parse_room_change, parse_roster};
+use super::restore::{Claim, parse_claim};
 use super::script::ScriptReply;
 use crate::backplane::{BusEvent, BusTopic, EntryKind};
 use crate::domain::{ChangeKind, RoomId, UserId};
@@ -123,6 +125,9 @@ fn fuzz_redis_replies() {
         b"#3 #12 ann bob cid",
         b"1000 e1 #7 #8 e2 1_3f2504e0-4f89-11d3-9a0c-0305e82c3301_7_e1_1000",
         b"1000 e1 #7 !_refused e2 #9",
+        b"1000 e1 #7 ? e2 #9",
+        b"CLAIMED e1 7 5 e0_5 6 #1 6 7 e1 1000 m {} ",
+        b"bG9iYnk 6 7 YXR0aWM 0 1",
         b"#13 ( ( 12-0 ( k J u ann n Ann t #1 p #11 ) ) ( 13-0 ( k L u ann n Ann t #0 p #12 ) ) )",
         b"null true %",
     ];
@@ -144,7 +149,7 @@ fn fuzz_redis_replies() {
         let given = || ScriptReply::new(value.clone());
         let mut entries = None;
         let mut rest = given();
-        if let Ok(span) = parse_span(&mut rest) {
+        if let Ok(span) = parse_span(&mut rest, 1000) {
             assert!(span.past.len() * 3 <= text.len());
             entries = parse_entries(rest).ok();
         }
@@ -155,6 +160,14 @@ fn fuzz_redis_replies() {
             changes.is_ok(),
             roster.ok().map(|roster| roster.users.len().min(3)),
             parse_outcomes(given(), &ids).is_ok(),
+            match parse_claim(given()) {
+                Ok(Claim::Claimed(Some(hot))) => Some(hot.unarchived.len().min(3)),
+                Ok(_) => Some(0),
+                Err(_) => None,
+            },
+            parse_unarchived(given())
+                .ok()
+                .map(|rooms| rooms.len().min(3)),
         )
     });
 }

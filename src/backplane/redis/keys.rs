@@ -183,6 +183,11 @@ impl Keys {
         format!("{}V", self.tag(Partition::LEASES))
     }
 
+    /// The id of the archive behind all logs with this prefix.
+    pub(super) fn archive(&self) -> String {
+        format!("{}A", self.tag(Partition::LEASES))
+    }
+
     /// The key that shows data of layout 1. `None` with another prefix than the default one: such a
     /// deployment begins anew beside that data.
     pub(super) fn last_beat_of_layout_1(&self) -> Option<&'static str> {
@@ -235,6 +240,7 @@ mod tests {
         assert_eq!(keys.numbering(&lobby), "hubbub:{c85}m:bG9iYnk");
         assert_eq!(keys.status(&ann), "hubbub:{pa1}s:YW5u");
         assert_eq!(keys.layout(), "hubbub:{p00}V");
+        assert_eq!(keys.archive(), "hubbub:{p00}A");
         let channels = [BusTopic::Room(lobby), BusTopic::User(ann), BusTopic::Nodes];
         assert_eq!(
             channels.map(|topic| keys.channel(&topic)),

@@ -254,10 +254,17 @@ impl Node {
             limit.into(),
             LAYOUT_VERSION.into(),
             self.link.keys.last_beat_of_layout_1().unwrap_or("").into(),
+            self.link.archive.id().into(),
         ];
         let mut reply = self.link.run(&HEARTBEAT, Partition::LEASES, args).await?;
         match reply.text()?.as_str() {
-            "LAYOUT" => return Err(self.on_foreign_layout(reply.text()?)),
+            "LAYOUT" => {
+                return Err(self.on_foreign_data(&StartError::Layout(reply.text()?)));
+            }
+            "ARCHIVE" => {
+                let conflict = self.link.archive.conflict(&reply.text()?, &self.link.keys);
+                return Err(self.on_foreign_data(&conflict));
+            }
             "GONE" => {
                 self.replace_incarnation(&incarnation);
                 return Err(Fault::Fenced);
@@ -271,7 +278,7 @@ impl Node {
             }
             _ => {}
         }
-        self.link.has_foreign_layout.store(false, Ordering::Relaxed);
+        self.link.has_foreign_data.store(false, Ordering::Relaxed);
         let mut state = self.lease.state.lock();
         if state.incarnation == incarnation {
             state.is_held = true;
@@ -280,13 +287,14 @@ impl Node {
         reply.texts()
     }
 
-    /// Takes the node down: it must not write to data of another format.
-    fn on_foreign_layout(&self, version: String) -> Fault {
+    /// Takes the node down: it must not write to data of another format, or of which another archive
+    /// keeps the messages.
+    fn on_foreign_data(&self, reason: &StartError) -> Fault {
         self.lease
             .missed_beats
             .store(MAX_MISSED_BEATS, Ordering::Relaxed);
-        self.link.has_foreign_layout.store(true, Ordering::Relaxed);
-        let error = StartError::Layout(version).to_string();
+        self.link.has_foreign_data.store(true, Ordering::Relaxed);
+        let error = reason.to_string();
         self.lease.report_unusable(Some(error.clone()));
         Fault::unavailable(error)
     }

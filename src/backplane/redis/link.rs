@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::RedisSettings;
+use super::archive::Archive;
 use super::concurrency_limit::ConcurrencyLimit;
 use super::fault::{Fault, is_demotion};
 use super::keys::{Keys, Partition};
@@ -88,9 +89,12 @@ pub(super) struct Link {
     user_ttl: i64,
     pub(super) is_cluster: bool,
     pub(super) keys: Arc<Keys>,
+    /// The archive behind the logs.
+    pub(super) archive: Archive,
     pub(super) rights: Arc<Rights>,
-    /// Whether the last heartbeat found data of another layout. Then no call but a heartbeat is made.
-    pub(super) has_foreign_layout: AtomicBool,
+    /// Whether the last heartbeat found data of another layout, or with another archive. Then no call
+    /// but a heartbeat is made.
+    pub(super) has_foreign_data: AtomicBool,
     pub(super) tally: Arc<Tally>,
     renewed_at: Mutex<Option<Instant>>,
     drivers: Vec<JoinHandle<()>>,
@@ -221,7 +225,12 @@ impl Connector<'_> {
 
 impl Link {
     /// Begins to connect, and keeps trying.
-    pub(super) fn new(config: &Config, settings: &RedisSettings, limits: &BackplaneLimits) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        settings: &RedisSettings,
+        limits: &BackplaneLimits,
+        archive: Archive,
+    ) -> Self {
         let mut config = config.clone();
         config.fail_fast = false;
         // When the configured nodes are down, any node that was ever known may show the way.
@@ -246,8 +255,9 @@ impl Link {
             user_ttl: millis(limits.room_ttl.max(Duration::from_secs(30 * 86_400))),
             is_cluster,
             keys: Arc::new(Keys::new(&settings.prefix, database(&connector.config))),
+            archive,
             rights: Arc::default(),
-            has_foreign_layout: AtomicBool::new(false),
+            has_foreign_data: AtomicBool::new(false),
             tally: connector.tally,
             renewed_at: Mutex::new(None),
             drivers: connector.drivers,
@@ -342,8 +352,10 @@ impl Link {
         partition: Partition,
         args: Vec<Value>,
     ) -> Result<ScriptReply, Fault> {
-        if self.has_foreign_layout.load(Ordering::Relaxed) && !std::ptr::eq(script, &*HEARTBEAT) {
-            return Err(Fault::unavailable("the data in Redis has another layout"));
+        if self.has_foreign_data.load(Ordering::Relaxed) && !std::ptr::eq(script, &*HEARTBEAT) {
+            return Err(Fault::unavailable(
+                "the data in Redis has another layout or archive",
+            ));
         }
         let mut all = self.common_arguments(script, partition, args.len());
         all.extend(args);
@@ -443,7 +455,7 @@ impl Link {
             return Fault::unavailable(text);
         }
         let fault = Fault::from_text(text);
-        if !matches!(fault, Fault::Fenced) && is_demotion(text) {
+        if matches!(fault, Fault::Backplane(_)) && is_demotion(text) {
             self.renew_connections();
         }
         fault

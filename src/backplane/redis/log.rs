@@ -7,9 +7,10 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::fault::Fault;
 use super::keys::{Partition, encode_name};
 use super::link::ConnectionPool;
+use super::restore::RestoreRounds;
 use super::script::{READ, ScriptReply};
 use super::{Node, entry_kind};
-use crate::backplane::{Appended, Entry, Result, RoomLog, Slice, Window};
+use crate::backplane::{Appended, Entry, Result, RoomLog, Slice, Window, record};
 use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp};
 
 /// Concurrent small reads of one call for many rooms or topics.
@@ -20,7 +21,9 @@ const MAX_SEQ: u64 = 1 << 53;
 #[async_trait]
 impl RoomLog for Node {
     async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
-        self.appends.append(message, key).await
+        self.appends
+            .append(message, key, record::encode(message))
+            .await
     }
 
     async fn read(
@@ -41,9 +44,20 @@ impl RoomLog for Node {
             i64::try_from(seq).unwrap_or(i64::MAX).into(),
             limit_arg(limit),
             limit_arg(max_bytes),
+            self.link.archive.name(),
         ];
-        let mut reply = self.link.run(&READ, Partition::of_room(room), args).await?;
-        let span = parse_span(&mut reply)?;
+        let mut rounds = RestoreRounds::new();
+        let mut reply = loop {
+            let reply = self.link.run(&READ, Partition::of_room(room), args.clone());
+            match reply.await {
+                Err(Fault::Unrestored) => {
+                    self.restore_rooms(std::slice::from_ref(room), &mut rounds)
+                        .await?;
+                }
+                reply => break reply?,
+            }
+        };
+        let span = parse_span(&mut reply, self.limits.history_size)?;
         Ok(Slice {
             entries: parse_entries(reply)?,
             span,
@@ -82,13 +96,30 @@ impl Node {
 }
 
 /// Parses the first four values of the replies of `read.lua` and `join.lua`.
-pub(super) fn parse_span(reply: &mut ScriptReply) -> std::result::Result<LogSpan, Fault> {
+pub(super) fn parse_span(
+    reply: &mut ScriptReply,
+    history_size: usize,
+) -> std::result::Result<LogSpan, Fault> {
     let head = Head {
         epoch: Epoch::trusted(&reply.text()?),
         seq: reply.number()?,
     };
     let oldest = reply.number()?;
-    let past = reply.text()?;
+    let past = parse_past(&reply.text()?)?;
+    // Before an archive the log may keep more than that.
+    let recent = head
+        .seq
+        .saturating_sub(history_size as u64)
+        .saturating_add(1);
+    let span = LogSpan::of_log(head, oldest, past);
+    Ok(LogSpan {
+        recent: oldest.max(recent),
+        ..span
+    })
+}
+
+/// Parses previous epochs: `<epoch> <seq> <epoch> <seq> …`.
+pub(super) fn parse_past(past: &str) -> std::result::Result<Vec<Head>, Fault> {
     let words: Vec<_> = past.split_ascii_whitespace().collect();
     let past = words.chunks_exact(2).map(|pair| {
         let seq = pair[1]
@@ -99,8 +130,7 @@ pub(super) fn parse_span(reply: &mut ScriptReply) -> std::result::Result<LogSpan
             seq,
         })
     });
-    let past = past.collect::<std::result::Result<_, Fault>>()?;
-    Ok(LogSpan::of_log(head, oldest, past))
+    past.collect()
 }
 
 /// Parses the entries in the reply of `read.lua`, which follow the span.

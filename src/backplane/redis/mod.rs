@@ -10,6 +10,7 @@
 //! | [`link`], [`concurrency_limit`], [`fault`] | connections, the limit on presence calls, errors |
 //! | [`keys`], [`script`], [`frame`], [`entry_kind`] | names and formats in Redis |
 //! | [`log`], [`batch`] | rooms' logs, and batches of appends |
+//! | [`hot_log`], [`restore`], [`archive`] | rooms' logs with an archive behind them |
 //! | [`presence`], [`registry`] | presence, and this node's own connections |
 //! | [`lease`] | the node's incarnation and its heartbeats |
 //! | [`reconcile`], [`replication_ids`] | restoring what Redis has lost |
@@ -17,6 +18,7 @@
 //! | [`bus`], [`subscriber`] | fan-out between nodes |
 //! | [`rate_limiter`] | users' rate limits across nodes |
 
+mod archive;
 mod batch;
 mod bus;
 mod checks;
@@ -37,6 +39,7 @@ mod reap;
 mod reconcile;
 mod registry;
 mod replication_ids;
+mod restore;
 mod rights;
 mod script;
 mod settings;
@@ -52,9 +55,15 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::{Backplane, BackplaneError, BackplaneKind, BackplaneLimits, Counters, Lifecycle};
+use super::{
+    Backplane, BackplaneError, BackplaneKind, BackplaneLimits, Counters, Lifecycle, RestoreSource,
+};
+use crate::domain::RoomId;
+use archive::Archive;
 use batch::Appends;
 use bus::Subscriptions;
+use fault::Fault;
+use hot_log::UnarchivedRound;
 use keys::Partition;
 use lease::Lease;
 use link::{ConnectionPool, Link};
@@ -62,6 +71,7 @@ use rate_limiter::RedisRateLimiter;
 use reap::Sweeps;
 use registry::Registry;
 use replication_ids::ReplicationIds;
+use restore::{RestoreRounds, Restores};
 use rights::MissingRights;
 use script::RIGHTS;
 pub use settings::{KeyPrefix, RedisSettings};
@@ -76,6 +86,9 @@ const STOP_LEASE_TIMEOUT: Duration = Duration::from_secs(3);
 struct Node {
     link: Arc<Link>,
     appends: Arc<Appends>,
+    /// `None` without an archive.
+    restores: Option<Arc<Restores>>,
+    unarchived_round: UnarchivedRound,
     registry: Registry,
     lease: Lease,
     replication_ids: ReplicationIds,
@@ -88,19 +101,24 @@ struct Node {
 }
 
 /// Connects to Redis. It is no error if Redis can't be reached: the backplane is down until it can,
-/// and keeps trying.
+/// and keeps trying. `restore` is the archive behind the rooms' logs, if there is one.
 ///
 /// # Errors
 /// See [`StartError`].
 pub async fn connect(
     settings: RedisSettings,
     limits: BackplaneLimits,
+    restore: Option<Arc<dyn RestoreSource>>,
 ) -> Result<Backplane, StartError> {
     let config = start::client_config(&settings.url, settings.ca.as_deref())?;
-    let is_reachable = start::probe(&config, &settings).await?;
-    let link = Arc::new(Link::new(&config, &settings, &limits));
+    let archive = Archive::of(restore.as_deref());
+    let is_reachable = start::probe(&config, &settings, &archive).await?;
+    let link = Arc::new(Link::new(&config, &settings, &limits, archive));
+    let restores = restore.map(|source| Restores::new(link.clone(), source, &limits));
     let node = Arc::new(Node {
-        appends: Appends::new(link.clone(), limits.dedupe_ttl, limits.history_ttl),
+        appends: Appends::new(link.clone(), restores.clone(), &limits),
+        restores,
+        unarchived_round: UnarchivedRound::default(),
         registry: Registry::default(),
         lease: Lease::default(),
         replication_ids: ReplicationIds::default(),
@@ -161,6 +179,18 @@ impl Node {
         ];
     }
 
+    /// Restores rooms that a script has refused as [`Fault::Unrestored`].
+    async fn restore_rooms(
+        &self,
+        rooms: &[RoomId],
+        rounds: &mut RestoreRounds,
+    ) -> super::Result<()> {
+        match &self.restores {
+            Some(restores) => restores.restore(rooms, rounds).await,
+            None => Err(Fault::Unrestored.into()),
+        }
+    }
+
     fn count_changes(&self, changes: u64) {
         self.link
             .tally
@@ -207,7 +237,11 @@ impl Node {
             missing.add("SUBSCRIBE", &BackplaneError::from(fault).to_string());
         }
         for partition in partitions {
-            let result = match self.link.run(&RIGHTS, partition, Vec::new()).await {
+            let result = match self
+                .link
+                .run(&RIGHTS, partition, vec![self.link.archive.name()])
+                .await
+            {
                 Ok(reply) => missing.add_reply(reply),
                 Err(fault) => Err(fault),
             };

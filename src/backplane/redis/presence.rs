@@ -12,6 +12,7 @@ use super::lease::PendingRepair;
 use super::link::{ConnectionPool, millis};
 use super::log::{CONCURRENT_READS, limit_arg, parse_span};
 use super::registry::Known;
+use super::restore::RestoreRounds;
 use super::script::{
     CHANGES, CONNECT, EXPIRED_LEASES, JOIN, MEMBERS, RESTORE_STATUS, ROSTER, STATUS, Script,
     ScriptReply,
@@ -58,15 +59,25 @@ impl Presence for Node {
                 user.as_str().into(),
                 username.as_str().into(),
                 limit_arg(Limits::ROSTER),
+                self.link.archive.name(),
             ]
         };
-        let mut reply = self.write(&JOIN, partition, args).await?;
+        let mut rounds = RestoreRounds::new();
+        let mut reply = loop {
+            match self.write(&JOIN, partition, args).await {
+                Err(Fault::Unrestored) => {
+                    self.restore_rooms(std::slice::from_ref(room), &mut rounds)
+                        .await?;
+                }
+                reply => break reply?,
+            }
+        };
         self.registry.confirm_room(conn, room);
         if !self.registry.is_in(conn, room) {
             // The connection was lost during the call, and Redis may have processed that first.
             self.registry.mark_uncertain(conn, room);
         }
-        let span = parse_span(&mut reply)?;
+        let span = parse_span(&mut reply, self.limits.history_size)?;
         self.count_changes(reply.number()?);
         self.replication_ids.record(partition, &reply.text()?);
         Ok(Joined {

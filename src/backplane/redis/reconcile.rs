@@ -12,6 +12,7 @@ use super::keys::{Partition, decode_name, encode_name};
 use super::lease::{PendingRepair, RepairScope};
 use super::link::millis;
 use super::registry::{Connection, DesiredState, Forgotten};
+use super::restore::RestoreRounds;
 use super::script::{CHECK, DISCONNECT, HELD_ROOMS, HELD_USERS, LEAVE, LOSE, REJOIN};
 use crate::domain::{ConnId, RoomId, UserId, Username};
 
@@ -212,14 +213,32 @@ impl Node {
         joins: &[Value],
     ) -> Result<(), Fault> {
         let args = |incarnation: &str| {
-            let mut args = vec![incarnation.into(), i64::from(data_lost).into()];
+            let mut args = vec![
+                incarnation.into(),
+                i64::from(data_lost).into(),
+                self.link.archive.name(),
+            ];
             args.extend_from_slice(joins);
             args
         };
-        let mut reply = self.write(&REJOIN, partition, args).await?;
-        self.count_changes(reply.number()?);
-        self.replication_ids.record(partition, &reply.text()?);
-        Ok(())
+        let mut rounds = RestoreRounds::new();
+        loop {
+            let mut reply = self.write(&REJOIN, partition, args).await?;
+            self.count_changes(reply.number()?);
+            self.replication_ids.record(partition, &reply.text()?);
+            let mut unrestored = Vec::new();
+            for name in reply.texts()? {
+                let name = decode_name(&name).ok_or(Fault::broken("a room's name is malformed"))?;
+                unrestored.push(RoomId::trusted(&name));
+            }
+            if unrestored.is_empty() {
+                return Ok(());
+            }
+            // A repeat of the call has no effect on the other rooms.
+            self.restore_rooms(&unrestored, &mut rounds)
+                .await
+                .map_err(Fault::Backplane)?;
+        }
     }
 
     /// Removes connections that Redis has under this incarnation but this node doesn't know: a

@@ -48,8 +48,16 @@ macro_rules! scripts {
 }
 
 scripts! {
-    Log APPEND = "log" => "append";
-    Log READ = "log" "span" => "read";
+    Log APPEND = "log" "archive" => "append";
+    Log READ = "log" "span" "entries" => "read";
+    Log ARCHIVED = "log" "archive" => "archived";
+    Log UNARCHIVED = "log" => "unarchived";
+    Log READ_UNARCHIVED = "log" "entries" => "read_unarchived";
+    Log DIVERGED = "log" => "diverged";
+    Log TRIM = "log" => "trim";
+    Presence CLAIM_RESTORE = "log" "entries" "restore" => "claim_restore";
+    Presence RESTORE_ROOM = "log" "archive" "restore" => "restore_room";
+    Presence RELEASE_RESTORE = "restore" => "release_restore";
     Presence JOIN = "log" "span" "presence" "room" => "join";
     Presence REJOIN = "log" "presence" "room" => "rejoin";
     Presence LEAVE = "log" "presence" "room" => "leave";

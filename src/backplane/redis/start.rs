@@ -7,6 +7,7 @@ use fred::error::ErrorKind;
 use fred::interfaces::ClientLike;
 use fred::prelude::{Client, Config};
 
+use super::archive::Archive;
 use super::checks::check_all;
 use super::keys::{Keys, LAYOUT_VERSION};
 use super::link::{client_settings, database};
@@ -38,6 +39,20 @@ pub enum StartError {
          docs/operations.md describes"
     )]
     Layout(String),
+    /// The messages of the data in Redis are archived in another database than this node's.
+    #[error(
+        "the messages in this Redis are archived in database {found}, and this node {own}: set \
+         DATABASE_URL to the same database on all nodes; or, to use this Redis without that database, \
+         stop all nodes and run DEL {key}"
+    )]
+    Archive {
+        /// The id of the archive that Redis names.
+        found: String,
+        /// The archive of this node.
+        own: String,
+        /// The key that names it.
+        key: String,
+    },
     /// Redis isn't of the kind that the URL's scheme names.
     #[error("this Redis doesn't fit the URL: {0}")]
     Unfit(String),
@@ -95,14 +110,18 @@ fn names_database(url: &str) -> bool {
 
 /// Opens one connection to find the errors that must end the start. Returns whether Redis is there:
 /// one that can't be reached is no such error.
-pub(super) async fn probe(config: &Config, settings: &RedisSettings) -> Result<bool, StartError> {
+pub(super) async fn probe(
+    config: &Config,
+    settings: &RedisSettings,
+    archive: &Archive,
+) -> Result<bool, StartError> {
     let (performance, connection, _) = client_settings(settings, 32);
     let client = Client::new(config.clone(), Some(performance), Some(connection), None);
     let keys = Keys::new(&settings.prefix, database(config));
     let connected = tokio::time::timeout(settings.connect_timeout * 2, client.init()).await;
     let result = match connected {
         Err(_) => Ok(false),
-        Ok(Ok(_)) => check_all(&client, &keys, &settings.prefix)
+        Ok(Ok(_)) => check_all(&client, &keys, &settings.prefix, archive)
             .await
             .map(|()| true),
         Ok(Err(error)) => match fatal(&error) {

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::conn::{Conn, Connector};
 use super::dialect::Dialect;
 use super::fault::{Fault, Outcome};
+use super::migrate;
 use super::pool::{Lease, Pool, PoolStats};
 use super::url::{DatabaseUrl, SqliteLocation};
 use super::value::{AnyRow, Arg};
@@ -77,9 +78,9 @@ impl Db {
                 let connector = Connector::to_sqlite(url, &format!("file:hubbub-{number}"));
                 let write = Pool::new(connector.clone(), 1, settings.acquire_timeout);
                 if url.location == SqliteLocation::Memory {
-                    anchor = Some(Arc::new(parking_lot::Mutex::new(
-                        connector.connect().await?,
-                    )));
+                    let mut conn = connector.connect().await?;
+                    migrate::up_in_memory(&mut conn).await?;
+                    anchor = Some(Arc::new(parking_lot::Mutex::new(conn)));
                     (write.clone(), write)
                 } else {
                     // The file must exist before it is opened for reading.

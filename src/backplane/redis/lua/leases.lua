@@ -5,5 +5,6 @@
 --                      condemned: their heartbeats are refused
 -- B                    the time of the last heartbeat of any node
 -- V                    the version of the layout of all data with the deployment's prefix
+-- A                    the id of the archive behind all logs with the deployment's prefix
 -- claim:<incarnation>  the incarnation that reaps this one at present; expires
-local LEASES, CONDEMNED, LAST_BEAT, LAYOUT, CLAIM = 'L', 'D', 'B', 'V', 'claim:'
+local LEASES, CONDEMNED, LAST_BEAT, LAYOUT, ARCHIVE, CLAIM = 'L', 'D', 'B', 'V', 'A', 'claim:'

@@ -6,17 +6,20 @@
 -- ARGV[7]  the seq that A and B refer to
 -- ARGV[8]  the most entries to return
 -- ARGV[9]  the most bytes of records to return; one entry is returned even if its record is larger
+-- ARGV[10] the name of the archive behind the log; empty: none
 --
--- Returns epoch, last seq, oldest seq, the previous epochs (see span.lua); then for each entry in
--- ascending order: seq, epoch, time, the letter of its kind, record. Atomic: all of the same
--- moment. Begins the numbering of a room that has none, so that its epoch lasts.
+-- Returns epoch, last seq, oldest seq, the previous epochs (see span.lua); then the entries (see
+-- entries.lua). Atomic: all of the same moment. Begins the numbering of a room that has none, so
+-- that its epoch lasts. With an archive: UNRESTORED if the room must be restored first.
 local ctx = context()
 local room = ARGV[5]
 local mode, reference = ARGV[6], tonumber(ARGV[7])
 local limit, max_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
+ctx.archive = ARGV[10]
 
-local epoch, seq = open_numbering(ctx, ctx.tag, room, key(ctx.tag, NUMBERING, room))
-local reply, oldest = span_reply(ctx, room, epoch, seq)
+local epoch, seq, watermark = open_numbering(ctx, ctx.tag, room, key(ctx.tag, NUMBERING, room))
+if not epoch then return unrestored_error() end
+local reply, oldest = span_reply(ctx, room, epoch, seq, watermark)
 local found = {}
 if limit > 0 then
   local log = key(ctx.tag, LOG, room)
@@ -30,21 +33,4 @@ if limit > 0 then
     end
   end
 end
-
--- A stream entry is { id, { 'e', epoch, 't', time, letter, record } }.
-local taken, bytes = 0, 0
-for i = 1, #found do
-  bytes = bytes + #found[i][2][6]
-  if i > 1 and bytes > max_bytes then break end
-  taken = i
-end
-for i = 1, taken do
-  local entry = found[mode == 'A' and i or taken + 1 - i]
-  local fields = entry[2]
-  reply[#reply + 1] = string.match(entry[1], '^%d+')
-  reply[#reply + 1] = fields[2]
-  reply[#reply + 1] = fields[4]
-  reply[#reply + 1] = fields[5]
-  reply[#reply + 1] = fields[6]
-end
-return reply
+return add_entries(reply, found, mode ~= 'A', max_bytes)

@@ -2,9 +2,14 @@
 --
 -- rights:<type>  a key of this type, within this script only
 --
+-- ARGV[5]  the name of the archive behind the logs; empty: none, and the commands that only an
+--          archive needs are left out
+--
 -- Returns for each command that failed: its name, and the error. Atomic. A server that denies a
 -- command to the user does so before it checks anything else, so other errors are reported, too, and
 -- say nothing about rights.
+local archive = ARGV[5]
+
 local function scratch(type) return key(tag, 'rights:', type) end
 local STRING, HASH, SET = scratch('string'), scratch('hash'), scratch('set')
 local SORTED_SET, STREAM = scratch('zset'), scratch('stream')
@@ -51,6 +56,7 @@ try('ZREM', SORTED_SET, 'member')
 try('XADD', STREAM, '*', 'field', '')
 try('XRANGE', STREAM, '-', '+')
 try('XREVRANGE', STREAM, '+', '-')
+if archive ~= '' then try('XTRIM', STREAM, 'MINID', '=', '1') end
 try('PERSIST', STRING)
 try('EXISTS', STRING)
 -- If DEL is denied, the keys expire.

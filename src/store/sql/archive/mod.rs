@@ -13,6 +13,7 @@ mod form;
 mod gaps;
 mod numbers;
 mod retention;
+mod retention_runs;
 mod rooms;
 mod runs;
 mod writer;
@@ -27,7 +28,7 @@ use super::store::SqlStore;
 use crate::domain::{RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedRoom, ArchivedSend,
-    NewEpoch, Result, RetentionReport, RoomAudit, RoomNumber, Run,
+    NewEpoch, Result, RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run,
 };
 
 /// Every table with data of messages, by the columns `room_no` and `seq`. Retention deletes from all.
@@ -106,12 +107,20 @@ impl ArchiveStore for SqlStore {
         retention::delete_up_to(self.db(), room, cut, limit).await
     }
 
-    async fn save_retention_report(&self, report: &RetentionReport) -> Result<()> {
-        retention::save_report(self.db(), report).await
+    async fn count_up_to(&self, room: &RoomId, cut: u64) -> Result<(u64, u64)> {
+        retention::count_up_to(self.db(), room, cut).await
     }
 
-    async fn retention_reports(&self, limit: usize) -> Result<Vec<RetentionReport>> {
-        retention::reports(self.db(), limit).await
+    async fn begin_retention(&self, run: &RetentionRun, claim: &RetentionClaim) -> Result<bool> {
+        retention_runs::begin(self.db(), run, claim).await
+    }
+
+    async fn report_retention(&self, run: &RetentionRun) -> Result<()> {
+        retention_runs::report(self.db(), run).await
+    }
+
+    async fn last_retention(&self) -> Result<Option<RetentionRun>> {
+        retention_runs::last(self.db()).await
     }
 
     async fn audit(&self, room: &RoomId) -> Result<RoomAudit> {

@@ -1,17 +1,17 @@
-//! Deleting old entries, and the reports about it.
+//! Deleting old entries.
 
 use super::rooms::{self, LockedRoom};
 use super::{MESSAGE_TABLES, loaded, rows, stored};
 use crate::domain::{RoomId, Timestamp};
+use crate::store::Result;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::value::args;
-use crate::store::{Result, RetentionReport};
 
-/// Entries whose time is read by one statement. The first one is read alone: in most rooms nothing has
-/// expired.
-const TIMES_PER_PAGE: usize = 10_000;
+/// Entries that are read by one statement. [`expired`] reads the first one alone: in most
+/// rooms nothing has expired.
+const ENTRIES_PER_PAGE: usize = 10_000;
 
 pub(super) async fn expired(db: &Db, room: &RoomId, cutoff: Timestamp) -> Result<Option<u64>> {
     const PAGE: &str = "SELECT COUNT(*), MAX(t.seq), MIN(CASE WHEN t.at >= ? THEN t.seq END) FROM \
@@ -31,7 +31,7 @@ pub(super) async fn expired(db: &Db, room: &RoomId, cutoff: Timestamp) -> Result
         if count < rows(limit) {
             return Ok((lower > 0).then_some(loaded(lower)));
         }
-        limit = TIMES_PER_PAGE;
+        limit = ENTRIES_PER_PAGE;
     }
 }
 
@@ -91,42 +91,22 @@ async fn delete_step(
     Ok((loaded(entries), loaded(bytes)))
 }
 
-pub(super) async fn save_report(db: &Db, report: &RetentionReport) -> Result<()> {
-    const UPDATE: &str = "UPDATE hubbub_retention_runs \
-        SET finished_at = ?, rooms = ?, entries = ?, bytes = ? WHERE id = ?";
-    const INSERT: &str = "INSERT INTO hubbub_retention_runs \
-        (finished_at, rooms, entries, bytes, id, started_at, cutoff) VALUES (?, ?, ?, ?, ?, ?, ?)";
-    let finished_at = report.finished_at.map(|at| stored(at.0)).transpose()?;
-    let (rooms, entries) = (stored(report.rooms)?, stored(report.entries)?);
-    let (bytes, id) = (stored(report.bytes)?, report.id);
-    let (started_at, cutoff) = (stored(report.started_at.0)?, stored(report.cutoff.0)?);
-    db.transaction(move |conn| {
-        Box::pin(async move {
-            let mut args = args![finished_at, rooms, entries, bytes, id];
-            if conn.run(UPDATE, args.clone()).await? == 0 {
-                args.extend(args![started_at, cutoff]);
-                conn.run(INSERT, args).await?;
-            }
-            Ok(())
-        })
-    })
-    .await
-}
-
-pub(super) async fn reports(db: &Db, limit: usize) -> Result<Vec<RetentionReport>> {
-    const REPORTS: &str = "SELECT id, started_at, finished_at, cutoff, rooms, entries, bytes \
-        FROM hubbub_retention_runs ORDER BY started_at DESC, id DESC LIMIT ?";
-    type Row = (uuid::Uuid, i64, Option<i64>, i64, i64, i64, i64);
-    let found: Vec<Row> = db.all(REPORTS, args![rows(limit)]).await?;
-    let report =
-        |(id, started_at, finished_at, cutoff, rooms, entries, bytes): Row| RetentionReport {
-            id,
-            started_at: Timestamp(loaded(started_at)),
-            finished_at: finished_at.map(|at| Timestamp(loaded(at))),
-            cutoff: Timestamp(loaded(cutoff)),
-            rooms: loaded(rooms),
-            entries: loaded(entries),
-            bytes: loaded(bytes),
+pub(super) async fn count_up_to(db: &Db, room: &RoomId, cut: u64) -> Result<(u64, u64)> {
+    const PAGE: &str = "SELECT COUNT(*), MAX(t.seq), \
+        CAST(COALESCE(SUM(t.bytes), 0) AS {bigint}) FROM \
+        (SELECT seq, LENGTH(record) AS bytes FROM hubbub_entries \
+        WHERE room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) AND seq > ? AND seq <= ? \
+        ORDER BY seq LIMIT ?) t";
+    let cut = stored(cut)?;
+    let (mut lower, mut entries, mut bytes) = (0, 0, 0);
+    loop {
+        let args = args![room.as_str(), lower, cut, rows(ENTRIES_PER_PAGE)];
+        let page: Vec<(i64, Option<i64>, i64)> = db.all(PAGE, args).await?;
+        let Some((count, Some(last), size)) = page.first().copied() else {
+            return Ok((loaded(entries), loaded(bytes)));
         };
-    Ok(found.into_iter().map(report).collect())
+        entries += count;
+        bytes += size;
+        lower = last;
+    }
 }

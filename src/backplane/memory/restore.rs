@@ -1,0 +1,202 @@
+//! Restores: the archive says how a room goes on, before the room is used.
+//!
+//! A restore runs in a task of its own, so that it ends even if all calls that wait for it are
+//! dropped. There is at most one for each room.
+
+use std::time::Duration;
+
+use ahash::HashMap;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::Memory;
+use super::room::Room;
+use crate::backplane::{Appended, BackplaneError, RestorePoint, RestoreSource, Result};
+use crate::domain::{NewMessage, RoomId};
+
+/// How long a restore may take.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Restores that use the archive at the same time. More of them wait, and nothing else does.
+pub(super) const CONCURRENT_RESTORES: usize = 64;
+
+/// The rooms that are being restored, each with the calls that wait for it, in the order in which
+/// they were begun. Locked after the room's shard.
+pub(super) type Restores = HashMap<RoomId, Vec<Waiter>>;
+
+/// A call that waits for a room. There are no more of them than calls.
+pub(super) enum Waiter {
+    /// An append, which is done with the restore: so appends keep their order, among themselves and
+    /// before later ones.
+    Append(Box<WaitingAppend>),
+    /// Another call, which is repeated after the restore.
+    Call(oneshot::Sender<Result<()>>),
+}
+
+pub(super) struct WaitingAppend {
+    message: NewMessage,
+    key: Option<Box<str>>,
+    record: Bytes,
+    outcome: oneshot::Sender<Result<Appended>>,
+}
+
+impl Waiter {
+    /// Continues the call. Its caller may have been dropped.
+    fn proceed(self, memory: &Memory, room: &mut Room) {
+        match self {
+            Self::Append(append) => {
+                let WaitingAppend {
+                    message,
+                    key,
+                    record,
+                    outcome,
+                } = *append;
+                let appended = memory.append_to(room, &message, key.as_deref(), record);
+                let _ = outcome.send(Ok(appended));
+            }
+            Self::Call(outcome) => drop(outcome.send(Ok(()))),
+        }
+    }
+
+    fn fail(self, error: BackplaneError) {
+        match self {
+            Self::Append(append) => drop(append.outcome.send(Err(error))),
+            Self::Call(outcome) => drop(outcome.send(Err(error))),
+        }
+    }
+}
+
+/// A restore that runs. Dropping it before it has finished fails the calls that wait for it.
+struct Restore<'a> {
+    memory: &'a Memory,
+    room: &'a RoomId,
+    is_known: bool,
+    result: Result<RestorePoint>,
+}
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        let result = std::mem::replace(&mut self.result, Err(not_restored()));
+        self.memory.finish_restore(self.room, self.is_known, result);
+    }
+}
+
+fn not_restored() -> BackplaneError {
+    BackplaneError::Unavailable("the room was not restored from the archive".to_owned())
+}
+
+fn late() -> BackplaneError {
+    BackplaneError::Unavailable("the archive did not restore the room in time".to_owned())
+}
+
+impl Memory {
+    /// Waits until the room is restored, unless it is already.
+    #[cold]
+    pub(super) async fn restored(&self, room: &RoomId) -> Result<()> {
+        let (sender, outcome) = oneshot::channel();
+        self.wait(room, Waiter::Call(sender));
+        outcome.await.unwrap_or_else(|_| Err(not_restored()))
+    }
+
+    /// Appends the message once the room is restored.
+    #[cold]
+    pub(super) async fn append_restored(
+        &self,
+        message: &NewMessage,
+        key: Option<&str>,
+        record: Bytes,
+    ) -> Result<Appended> {
+        let (sender, outcome) = oneshot::channel();
+        let append = WaitingAppend {
+            message: message.clone(),
+            key: key.map(Into::into),
+            record,
+            outcome: sender,
+        };
+        self.wait(&message.room, Waiter::Append(Box::new(append)));
+        outcome.await.unwrap_or_else(|_| Err(not_restored()))
+    }
+
+    /// Lets a call wait for the room, whose restore begins unless it runs already. If the room is
+    /// restored, the call continues at once.
+    fn wait(&self, id: &RoomId, waiter: Waiter) {
+        let is_known = loop {
+            let mut shard = self.rooms.of(id).lock();
+            let room = shard.entries.get_mut(id);
+            let is_known = room.is_some();
+            if let Some(room) = room
+                && !room.must_restore()
+            {
+                room.forget_expired(&self.limits);
+                return waiter.proceed(self, room);
+            }
+            let mut restores = self.restores.lock();
+            if let Some(waiting) = restores.get_mut(id) {
+                return waiting.push(waiter);
+            }
+            if is_known || self.reserve_room() {
+                restores.insert(id.clone(), vec![waiter]);
+                break is_known;
+            }
+            drop(restores);
+            drop(shard);
+            if !self.evict_room() {
+                return waiter.fail(BackplaneError::Full);
+            }
+        };
+        self.begin_restore(id.clone(), is_known);
+    }
+
+    fn begin_restore(&self, room: RoomId, is_known: bool) {
+        let memory = self.this.upgrade();
+        let memory = memory.expect("a backplane that is used exists");
+        tokio::spawn(async move {
+            let mut restore = Restore {
+                memory: &memory,
+                room: &room,
+                is_known,
+                result: Err(not_restored()),
+            };
+            if let Some(source) = &memory.restore {
+                let asked = timeout(RESTORE_TIMEOUT, memory.ask(source.as_ref(), &room)).await;
+                restore.result = asked.unwrap_or_else(|_| Err(late()));
+            }
+        });
+    }
+
+    async fn ask(&self, source: &dyn RestoreSource, room: &RoomId) -> Result<RestorePoint> {
+        let _permit = self.restore_permits.acquire().await;
+        let hot = self.without_use(room, |room| room.hot_state());
+        source.restore_point(room, hot.as_ref()).await
+    }
+
+    /// Ends a restore, and continues the calls that wait for it. `is_known`: the room existed before,
+    /// and was not only reserved.
+    fn finish_restore(&self, id: &RoomId, is_known: bool, result: Result<RestorePoint>) {
+        let mut shard = self.rooms.of(id).lock();
+        let waiting = self.restores.lock().remove(id).unwrap_or_default();
+        match result {
+            Ok(point) => {
+                let room = shard
+                    .entries
+                    .entry(id.clone())
+                    .or_insert_with(Room::archived);
+                room.restore(point, &self.limits);
+                room.forget_expired(&self.limits);
+                self.list_unarchived(id, room);
+                for waiter in waiting {
+                    waiter.proceed(self, room);
+                }
+            }
+            Err(error) => {
+                if !is_known {
+                    self.release_rooms(1);
+                }
+                drop(shard);
+                for waiter in waiting {
+                    waiter.fail(error.clone());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+-- Removes entries that retention has deleted from the archive.
+--
+-- ARGV[5]  room (base64url)
+-- ARGV[6]  the last seq to remove, if the watermark isn't lower
+--
+-- Returns the number of entries removed. Atomic. Does nothing if the room has no watermark.
+local ctx = context()
+local room, cut = ARGV[5], tonumber(ARGV[6])
+
+local watermark = tonumber(call('HGET', key(ctx.tag, NUMBERING, room), 'a') or '0')
+local last = math.min(cut, watermark)
+if last <= 0 then return { 0 } end
+return { call('XTRIM', key(ctx.tag, LOG, room), 'MINID', '=', int(last + 1)) }
