@@ -10,6 +10,7 @@ mod epochs;
 mod faults;
 mod fixture;
 mod gaps;
+mod measure;
 mod reads;
 mod retention;
 mod schema;
