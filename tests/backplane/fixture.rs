@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use hubbub::backplane::redis::{RedisSettings, connect};
 use hubbub::backplane::{
-    Appended, Backplane, BackplaneLimits, Bus, BusEvent, BusSink, BusTopic, RoomLog, memory,
+    Appended, Backplane, BackplaneLimits, Bus, BusEvent, BusSink, BusTopic, RestoreSource, RoomLog,
+    memory,
 };
 use hubbub::domain::{ConnId, Limits, MessageFields, NewMessage, RoomId, UserId, Username};
 use parking_lot::Mutex;
@@ -73,7 +74,12 @@ impl Fixture {
     pub async fn start_archived(&self, limits: BackplaneLimits, source: &Arc<Source>) -> Backplane {
         match &self.server {
             None => memory::embedded_with_archive(limits, source.clone()),
-            Some(_) => unimplemented!(),
+            Some(_) => {
+                let source: Arc<dyn RestoreSource> = source.clone();
+                connect(settings(&self.url), limits, Some(source))
+                    .await
+                    .unwrap()
+            }
         }
     }
 }

@@ -67,6 +67,10 @@ impl Source {
 
 #[async_trait]
 impl RestoreSource for Source {
+    fn archive_id(&self) -> String {
+        "archive".to_owned()
+    }
+
     async fn restore_point(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint> {
         self.calls.lock().push((room.clone(), hot.cloned()));
         let mut is_open = self.is_open.subscribe();

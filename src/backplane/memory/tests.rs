@@ -32,6 +32,10 @@ impl Archive {
 
 #[async_trait]
 impl RestoreSource for Archive {
+    fn archive_id(&self) -> String {
+        "archive".to_owned()
+    }
+
     async fn restore_point(&self, _: &RoomId, _: Option<&HotState>) -> Result<RestorePoint> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         sleep(self.response_time).await;
@@ -329,6 +333,10 @@ async fn a_source_that_panics_fails_the_calls_that_wait() {
     struct Panicking;
     #[async_trait]
     impl RestoreSource for Panicking {
+        fn archive_id(&self) -> String {
+            "archive".to_owned()
+        }
+
         async fn restore_point(&self, _: &RoomId, _: Option<&HotState>) -> Result<RestorePoint> {
             panic!("this panic is part of a test");
         }
