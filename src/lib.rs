@@ -1,7 +1,8 @@
 //! hubbub: a horizontally scalable chat cluster for every Socket.IO client.
 //!
 //! In reading order: [`domain`] (values, limits and pure rules), [`backplane`] (the state that nodes
-//! share), [`store`] (what must not be lost), [`delivery`] (from the bus to the connections on this node),
+//! share), [`store`] (what must not be lost), [`archive`]
+//! (log and database, read as one), [`delivery`] (from the bus to the connections on this node),
 //! [`features`] (the use cases), [`gateway`] (Socket.IO, plain WebSockets and REST), [`auth`] (tokens and keys), [`server`] (the
 //! listener and admission), [`config`], [`telemetry`], and [`app`], which puts them together.
 //! ARCHITECTURE.md has the map.
@@ -11,6 +12,8 @@ pub mod domain;
 pub mod backplane;
 
 pub mod store;
+
+pub mod archive;
 
 pub mod delivery;
 

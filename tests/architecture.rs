@@ -13,6 +13,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("auth", &["domain"]),
     ("server", &["domain", "telemetry"]),
     ("backplane", &["domain"]),
+    ("store", &["domain"]),
+    ("archive", &["domain", "backplane", "store", "telemetry"]),
     ("delivery", &["domain", "backplane", "telemetry"]),
     (
         "features",
@@ -34,13 +36,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "domain",
             "backplane",
+            "store",
+            "archive",
             "gateway",
             "auth",
             "server",
             "telemetry",
         ],
     ),
-    ("cli", &["app", "config", "telemetry", "auth"]),
+    (
+        "cli",
+        &["app", "config", "store", "archive", "telemetry", "auth"],
+    ),
 ];
 
 /// Parts without restrictions on what they use.

@@ -32,3 +32,9 @@ CREATE TABLE IF NOT EXISTS hubbub_gaps (
     last_seq INTEGER NOT NULL,
     PRIMARY KEY (room_no, first_seq)
 ) STRICT, WITHOUT ROWID;
+
+-- The runs of a lone node. ended: 1 if every entry that was appended in the run is archived, else 0.
+CREATE TABLE IF NOT EXISTS hubbub_runs (
+    no INTEGER NOT NULL PRIMARY KEY,
+    ended INTEGER NOT NULL
+) STRICT;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::App;
+use super::archive::{Database, NodeArchive};
 use super::lifecycle::ClientConnections;
 use super::metrics::Metrics;
 use crate::auth::Webhook;
@@ -57,6 +58,7 @@ impl App {
             admission: parts.admission,
             delivery: parts.delivery,
             backplane: parts.backplane,
+            archive: parts.archive,
             stop,
             tasks,
         })
@@ -66,6 +68,7 @@ impl App {
 /// The parts of a node, connected to each other, before anything listens.
 pub(super) struct Parts {
     backplane: Backplane,
+    archive: Option<Arc<NodeArchive>>,
     /// The Engine.IO layer's control of all its sessions.
     control: Control,
     delivery: Arc<Delivery>,
@@ -77,9 +80,14 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Connects to Redis, if there is one, and starts the workers.
-    pub async fn start(config: &Config) -> Result<Self, redis::StartError> {
-        let backplane = connect_backplane(config).await?;
+    /// Connects to the database and to Redis, if there are such, and starts the workers.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let database = Database::open(config).await?;
+        let mut backplane = connect_backplane(config, database.as_ref()).await?;
+        let archive = database.map(|database| {
+            let archive = database.start_archive(config, &mut backplane);
+            Arc::new(archive)
+        });
         let control = engine_io(config);
         let delivery = start_delivery(config, &backplane, &control);
         let messaging = messaging(config, &backplane, &delivery);
@@ -101,6 +109,7 @@ impl Parts {
         );
         Ok(Self {
             backplane,
+            archive,
             control,
             delivery,
             messaging,
@@ -126,6 +135,7 @@ impl Parts {
             messaging: self.messaging.clone(),
             delivery: self.delivery.clone(),
             backplane: self.backplane.clone(),
+            archive: self.archive.clone(),
         }
     }
 
@@ -152,10 +162,16 @@ impl Parts {
     }
 }
 
-async fn connect_backplane(config: &Config) -> Result<Backplane, redis::StartError> {
-    match &config.redis {
-        None => Ok(memory::embedded(config.backplane.clone())),
-        Some(redis) => redis::connect(redis.clone(), config.backplane.clone(), None).await,
+async fn connect_backplane(
+    config: &Config,
+    database: Option<&Database>,
+) -> Result<Backplane, redis::StartError> {
+    let limits = config.backplane.clone();
+    let restore = database.map(Database::restore_source);
+    match (&config.redis, restore) {
+        (None, None) => Ok(memory::embedded(limits)),
+        (None, Some(restore)) => Ok(memory::embedded_with_archive(limits, restore)),
+        (Some(redis), restore) => redis::connect(redis.clone(), limits, restore).await,
     }
 }
 

@@ -47,6 +47,9 @@ impl App {
             connection.closed().await;
         }
         tokio::task::yield_now().await;
+        if let Some(archive) = &self.archive {
+            archive.stop().await;
+        }
         self.backplane.lifecycle.stop().await;
         self.delivery.stop();
         for task in self.tasks {

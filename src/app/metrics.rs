@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::archive::NodeArchive;
 use super::lifecycle::ClientConnections;
 use crate::backplane::Backplane;
 use crate::delivery::Delivery;
@@ -22,6 +23,7 @@ pub(super) struct Metrics {
     pub messaging: Arc<Messaging>,
     pub delivery: Arc<Delivery>,
     pub backplane: Backplane,
+    pub archive: Option<Arc<NodeArchive>>,
 }
 
 impl Metrics {
@@ -44,6 +46,9 @@ impl Metrics {
         samples.extend(self.messaging.samples());
         samples.extend(self.delivery.samples());
         samples.extend(backplane_samples(&self.backplane));
+        if let Some(archive) = &self.archive {
+            samples.extend(archive.samples());
+        }
         let build = vec![("version", env!("CARGO_PKG_VERSION"))];
         samples.push(Sample::info("build", "The version of hubbub", build));
         samples
@@ -132,7 +137,9 @@ mod tests {
     const END: &str = "<!-- /metrics -->";
 
     async fn samples() -> Vec<Sample> {
-        let config = Config::from_sources(BTreeMap::new(), Path::new("/nonexistent/.env")).unwrap();
+        let database = ("DATABASE_URL".to_owned(), "sqlite::memory:".to_owned());
+        let environment = BTreeMap::from([database]);
+        let config = Config::from_sources(environment, Path::new("/nonexistent/.env")).unwrap();
         let parts = Parts::start(&config).await.unwrap();
         parts.metrics().samples()
     }

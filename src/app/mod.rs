@@ -3,6 +3,7 @@
 //! [`build`] puts the parts together and starts them, [`lifecycle`] drains and stops them, and
 //! [`metrics`] collects their samples.
 
+mod archive;
 mod build;
 mod lifecycle;
 mod metrics;
@@ -17,6 +18,7 @@ use crate::backplane::Backplane;
 use crate::delivery::Delivery;
 use crate::server::admission::Admission;
 
+use archive::NodeArchive;
 use lifecycle::ClientConnections;
 
 /// A node that runs.
@@ -27,6 +29,7 @@ pub struct App {
     connections: ClientConnections,
     delivery: Arc<Delivery>,
     backplane: Backplane,
+    archive: Option<Arc<NodeArchive>>,
     /// Becomes true when the listeners must stop.
     stop: watch::Sender<bool>,
     /// The listeners and the background tasks.

@@ -62,11 +62,15 @@ pub trait HotLog: RoomLog {
     /// that the rooms' watermarks advance over them. A watermark advances only as far as the reported
     /// ranges, in any order, leave no number out. Ranges count only as far as the numbers of that
     /// epoch are those of the room: all of the current epoch, and those of an earlier one up to its
-    /// end. Repeats have no effect.
+    /// end. Repeats have no effect. Returns the watermark of each of the rooms then; 0 for a room that
+    /// the log does not know.
     ///
     /// # Errors
     /// `Unavailable`.
-    async fn advance_watermarks(&self, archived: &[(RoomId, Epoch, ArchivedRanges)]) -> Result<()>;
+    async fn advance_watermarks(
+        &self,
+        archived: &[(RoomId, Epoch, ArchivedRanges)],
+    ) -> Result<Vec<u64>>;
 
     /// Rooms whose oldest unarchived entry is older than that, at most about `limit`. A room that was
     /// returned is not returned again for the same time, to no node.

@@ -19,7 +19,7 @@ const BENCH_TOKEN_TTL: Duration = Duration::from_secs(86_400);
 /// A horizontally scalable chat cluster that any Socket.IO client can talk to.
 ///
 /// Configured by the environment, `.env` in the working directory, and a TOML file (HUBBUB_CONFIG);
-/// the options --host, --port and --redis-url come first.
+/// the options --host, --port, --redis-url and --database-url come first.
 /// `hubbub config` prints the values in force.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -45,6 +45,10 @@ struct NodeOptions {
     /// the password to REDIS_URL
     #[arg(long, value_name = "URL")]
     redis_url: Option<String>,
+    /// Database that keeps the messages, in place of DATABASE_URL; the list of processes shows it,
+    /// so leave the password to DATABASE_URL
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
 }
 
 impl NodeOptions {
@@ -54,6 +58,7 @@ impl NodeOptions {
             host: self.host.or(before.host),
             port: self.port.or(before.port),
             redis_url: self.redis_url.or(before.redis_url),
+            database_url: self.database_url.or(before.database_url),
         }
     }
 
@@ -63,6 +68,7 @@ impl NodeOptions {
             ("--host", &self.host),
             ("--port", &self.port),
             ("--redis-url", &self.redis_url),
+            ("--database-url", &self.database_url),
         ];
         for (option, value) in options {
             anyhow::ensure!(value.is_none(), "{option} can't be used with {command}");
@@ -70,12 +76,17 @@ impl NodeOptions {
         Ok(())
     }
 
-    fn load_config(self) -> Result<Config, ConfigError> {
-        Config::load_with(&CommandLine {
+    fn into_command_line(self) -> CommandLine {
+        CommandLine {
             host: self.host,
             port: self.port,
             redis_url: self.redis_url,
-        })
+            database_url: self.database_url,
+        }
+    }
+
+    fn load_config(self) -> Result<Config, ConfigError> {
+        Config::load_with(&self.into_command_line())
     }
 }
 
@@ -96,7 +107,7 @@ enum Command {
         #[arg(
             long,
             value_name = "FORMAT",
-            conflicts_with_all = ["strict", "host", "port", "redis_url"]
+            conflicts_with_all = ["strict", "host", "port", "redis_url", "database_url"]
         )]
         docs: Option<DocsFormat>,
         #[command(flatten)]
@@ -229,9 +240,16 @@ mod tests {
         Some(refused.to_string())
     }
 
+    const SETTINGS: [&str; 4] = [
+        "--port 1",
+        "--host ::1",
+        "--redis-url redis://localhost",
+        "--database-url none",
+    ];
+
     #[test]
     fn commands_that_use_the_settings_accept_them_before_or_after_their_name() {
-        for settings in ["--port 1", "--host ::1", "--redis-url redis://localhost"] {
+        for settings in SETTINGS {
             for command in ["serve", "config", "config --strict", "healthcheck"] {
                 assert_eq!(refusal(&format!("{command} {settings}")), None, "{command}");
                 assert_eq!(refusal(&format!("{settings} {command}")), None, "{command}");
@@ -242,7 +260,7 @@ mod tests {
 
     #[test]
     fn commands_without_a_use_for_the_settings_refuse_them() {
-        for settings in ["--port 1", "--host ::1", "--redis-url redis://localhost"] {
+        for settings in SETTINGS {
             for command in ["bench", "token --user ann", "config --docs env"] {
                 assert_eq!(refusal(command), None, "{command}");
                 let option = settings.split(' ').next().unwrap();

@@ -19,8 +19,8 @@ const MARKDOWN_HEAD: &str = "\
 hubbub reads its settings from four sources. Where several set the same key, the first of this
 list takes precedence:
 
-1. the command line: `--host`, `--port` and `--redis-url` set `SERVER_HOST`, `SERVER_PORT` and
-   `REDIS_URL`,
+1. the command line: `--host`, `--port`, `--redis-url` and `--database-url` set `SERVER_HOST`,
+   `SERVER_PORT`, `REDIS_URL` and `DATABASE_URL`,
 2. environment variables,
 3. `.env` in the working directory,
 4. the TOML file that `HUBBUB_CONFIG` names, with the same keys in lower case.
@@ -184,11 +184,8 @@ mod tests {
             assert!(!text.contains(['\n', '|']), "{}: {text}", key.name);
             assert!(!key.example().contains(char::is_whitespace), "{}", key.name);
             let has_example = !key.example().is_empty();
-            assert!(
-                !key.secret || key.name == "REDIS_URL" || !has_example,
-                "{}",
-                key.name
-            );
+            let is_address = ["REDIS_URL", "DATABASE_URL", "MYSQL_DSN"].contains(&key.name);
+            assert!(!key.secret || is_address || !has_example, "{}", key.name);
         }
     }
 

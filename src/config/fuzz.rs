@@ -13,6 +13,9 @@ use crate::config::identity::AuthMode;
 /// A part of every secret that the seeds set.
 const SECRET: &str = "hunter2hunter2hunter2hunter2hunter2";
 
+/// Keys whose values are printed without the passwords in them.
+const ADDRESSES: [&str; 3] = ["REDIS_URL", "DATABASE_URL", "MYSQL_DSN"];
+
 struct Files(PathBuf);
 
 impl Files {
@@ -107,7 +110,7 @@ fn assert_secrets_are_hidden(config: &Config) {
     let shown = config.render();
     let values = |is_secret: bool| {
         keys()
-            .filter(move |key| (key.secret && key.name != "REDIS_URL") == is_secret)
+            .filter(move |key| (key.secret && !ADDRESSES.contains(&key.name)) == is_secret)
             .filter_map(|key| config.effective.get(key.name)?.as_deref())
     };
     let others: String = values(false).collect();
@@ -148,7 +151,8 @@ const WORDS: &[&str] = &[
 #[test]
 fn fuzz_dotenv() {
     let secrets = format!(
-        "JWT_SECRET={SECRET}\nREDIS_PASSWORD='{SECRET} x'\nREDIS_URL=\"rediss://u:{SECRET}@h/0?sentinelPassword={SECRET}\"\n"
+        "JWT_SECRET={SECRET}\nREDIS_PASSWORD='{SECRET} x'\nREDIS_URL=\"rediss://u:{SECRET}@h/0?sentinelPassword={SECRET}\"\n\
+         DATABASE_URL=postgres://u:{SECRET}@h/d\nMYSQL_DSN='u:{SECRET}@tcp(h)/d'\n"
     );
     let example = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example")).unwrap();
     let seeds: &[&[u8]] = &[

@@ -85,6 +85,7 @@ pub(crate) enum Unit {
     Milliseconds,
     PerSecond,
     BytesPerSecond,
+    Days,
 }
 
 impl Unit {
@@ -97,6 +98,7 @@ impl Unit {
             Self::Milliseconds => "milliseconds",
             Self::PerSecond => "per second",
             Self::BytesPerSecond => "bytes per second",
+            Self::Days => "days",
         }
     }
 }
@@ -124,4 +126,28 @@ pub(super) fn url_without_query(url: &str) -> String {
         Some((address, _)) => format!("{address}?***"),
         None => url.to_owned(),
     }
+}
+
+/// The URL with its password, and every parameter that may be a password, hidden.
+pub(super) fn url_without_password(url: &str) -> String {
+    let Ok(mut url) = url::Url::parse(url) else {
+        return "***".to_owned();
+    };
+    if url.password().is_some() && url.set_password(Some("***")).is_err() {
+        return "***".to_owned();
+    }
+    // A fragment has no meaning in these URLs. It may be the rest of a password with a '#'.
+    url.set_fragment(None);
+    let parameters: Vec<(String, String)> = url
+        .query_pairs()
+        .map(|(key, value)| {
+            let is_secret = key.to_lowercase().contains("password");
+            let value = if is_secret { "***".into() } else { value };
+            (key.into_owned(), value.into_owned())
+        })
+        .collect();
+    if !parameters.is_empty() {
+        url.query_pairs_mut().clear().extend_pairs(parameters);
+    }
+    url.to_string()
 }

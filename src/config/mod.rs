@@ -7,6 +7,7 @@
 mod admission;
 mod authorization;
 mod connections;
+mod database;
 pub(crate) mod docs;
 mod error;
 #[cfg(test)]
@@ -37,11 +38,13 @@ use std::fmt::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::archive::ArchiveSettings;
 use crate::auth::Webhook;
 use crate::backplane::BackplaneLimits;
 use crate::backplane::redis::RedisSettings;
 use crate::domain::Limits;
 use crate::server::admission::Caps;
+use crate::store::DatabaseSettings;
 use crate::telemetry::log::LogSettings;
 
 use connections::ConnectionSettings;
@@ -55,10 +58,11 @@ use values::Values;
 pub use error::ConfigError;
 
 /// All sections, in the order of the documentation.
-const SECTIONS: [Section; 13] = [
+const SECTIONS: [Section; 14] = [
     server::SECTION,
     origins::SECTION,
     redis::SECTION,
+    database::SECTION,
     identity::SECTION,
     tokens::SECTION,
     authorization::SECTION,
@@ -85,6 +89,8 @@ pub struct CommandLine {
     pub port: Option<String>,
     /// `REDIS_URL`.
     pub redis_url: Option<String>,
+    /// `DATABASE_URL`.
+    pub database_url: Option<String>,
 }
 
 impl CommandLine {
@@ -94,6 +100,7 @@ impl CommandLine {
             (server::HOST.name, &self.host),
             (server::SERVER_PORT.name, &self.port),
             (redis::URL.name, &self.redis_url),
+            (database::URL.name, &self.database_url),
         ];
         values
             .into_iter()
@@ -107,6 +114,9 @@ pub struct Config {
     pub(crate) origins: OriginSettings,
     /// `None`: the node runs alone, with the embedded backplane.
     pub(crate) redis: Option<RedisSettings>,
+    /// `None`: rooms are not archived.
+    pub(crate) database: Option<DatabaseSettings>,
+    pub(crate) archive: ArchiveSettings,
     pub(crate) identity: IdentitySettings,
     /// Decides about joins and sends; `None`: every user may.
     pub(crate) webhook: Option<Arc<Webhook>>,
@@ -144,21 +154,22 @@ impl Config {
     /// # Errors
     /// Names the key, its source, and the fault; never the value.
     pub fn load_with(command_line: &CommandLine) -> Result<Self, ConfigError> {
-        let mut environment = BTreeMap::new();
-        for (key, value) in std::env::vars_os() {
-            let Ok(key) = key.into_string() else { continue };
-            match value.into_string() {
-                Ok(value) => {
-                    environment.insert(key, value);
-                }
-                // Ignoring the value would leave a secret unset.
-                Err(_) if source::is_known(&key.to_lowercase()) => {
-                    return Err(ConfigError::NotUtf8(key));
-                }
-                Err(_) => {}
-            }
-        }
-        Self::read(command_line, environment, Path::new(".env"))
+        Self::read(command_line, environment()?, Path::new(".env"))
+    }
+
+    /// The settings of the database alone, for commands that need nothing else: a migration need not
+    /// know the node's secrets.
+    ///
+    /// # Errors
+    /// Names the key, its source, and the fault; never the value.
+    pub(crate) fn load_database(
+        command_line: &CommandLine,
+    ) -> Result<Option<DatabaseSettings>, ConfigError> {
+        let mut values = source::read(command_line.values(), environment()?, Path::new(".env"))?;
+        // A database that the command line names need not be that of the node.
+        let has_redis = redis::parse(&mut values)?.is_some() && command_line.database_url.is_none();
+        let durable = database::parse(&mut values, has_redis, &mut Vec::new())?;
+        Ok(durable.database)
     }
 
     /// Reads the given environment, the given `.env` file, which need not exist, and the TOML file
@@ -187,6 +198,7 @@ impl Config {
         let server = server::parse(&mut values)?;
         let is_public = server.is_public();
         let redis = redis::parse(&mut values)?;
+        let durable = database::parse(&mut values, redis.is_some(), &mut warnings)?;
         let tokens = tokens::parse(&mut values, &mut warnings)?;
         let webhook = authorization::parse(&mut values, &mut warnings)?;
         let identity = identity::parse(&mut values, tokens, is_public, &mut warnings)?;
@@ -204,6 +216,8 @@ impl Config {
             server,
             origins,
             redis,
+            database: durable.database,
+            archive: durable.archive,
             webhook,
             connections,
             limits: sizes.into_limits(&rates, identity.timeout),
@@ -237,4 +251,23 @@ impl Config {
         }
         out
     }
+}
+
+/// The variables of the environment, except those that are not UTF-8 and no keys of hubbub.
+fn environment() -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut environment = BTreeMap::new();
+    for (key, value) in std::env::vars_os() {
+        let Ok(key) = key.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => {
+                environment.insert(key, value);
+            }
+            // Ignoring the value would leave a secret unset.
+            Err(_) if source::is_known(&key.to_lowercase()) => {
+                return Err(ConfigError::NotUtf8(key));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(environment)
 }

@@ -117,7 +117,7 @@ mod tests {
             "HOSTNAME",
             "NODE_ENV",
             "LOG_LEVEL",
-            "DATABASE_URL",
+            "DATABASE_NAME",
             "REDIS_USER",
             "REDIS_PORT_6379_TCP",
             "REDIS_SERVICE_HOST",

@@ -1,7 +1,7 @@
 //! Section: the Redis that nodes share.
 
 use super::error::ConfigError;
-use super::key::{Key, KeyDefault, Section};
+use super::key::{Key, KeyDefault, Section, url_without_password};
 use super::parse::{path, port, text};
 use super::values::Values;
 use crate::backplane::redis::{KeyPrefix, RedisSettings};
@@ -22,7 +22,7 @@ pub(super) const URL: Key = Key {
            `rediss-sentinel://` or `rediss-cluster://`.",
     example: "redis://127.0.0.1:6379",
     secret: true,
-    show: without_password,
+    show: url_without_password,
     ..Key::PLAIN
 };
 const HOST: Key = Key {
@@ -120,28 +120,4 @@ fn url_of(host: &str, port: u16, password: Option<&str>) -> String {
     };
     let password: String = url::form_urlencoded::byte_serialize(password.as_bytes()).collect();
     format!("redis://:{}@{host}:{port}", password.replace('+', "%20"))
-}
-
-/// The URL with its password, and every parameter that may be a password, hidden.
-fn without_password(url: &str) -> String {
-    let Ok(mut url) = url::Url::parse(url) else {
-        return "***".to_owned();
-    };
-    if url.password().is_some() && url.set_password(Some("***")).is_err() {
-        return "***".to_owned();
-    }
-    // A fragment has no meaning in these URLs. It may be the rest of a password with a '#'.
-    url.set_fragment(None);
-    let parameters: Vec<(String, String)> = url
-        .query_pairs()
-        .map(|(key, value)| {
-            let is_secret = key.to_lowercase().contains("password");
-            let value = if is_secret { "***".into() } else { value };
-            (key.into_owned(), value.into_owned())
-        })
-        .collect();
-    if !parameters.is_empty() {
-        url.query_pairs_mut().clear().extend_pairs(parameters);
-    }
-    url.to_string()
 }

@@ -13,6 +13,7 @@ use crate::backplane::redis::RedisSettings;
 use crate::domain::Rates;
 use crate::gateway::origins::Origins;
 use crate::server::TrustedProxies;
+use crate::store::sql::DatabaseUrl;
 
 /// With a shorter grace every page reload causes presence events.
 const MIN_GRACE: Duration = Duration::from_millis(500);
@@ -26,6 +27,10 @@ pub(super) fn find(config: &Config) -> Vec<String> {
     network(config, &mut warnings);
     if let Some(redis) = &config.redis {
         redis_link(redis, &mut warnings);
+    }
+    durability(config, &mut warnings);
+    if let Some(settings) = &config.database {
+        database_link(&settings.url, &mut warnings);
     }
     times(config, &mut warnings);
     limits(config, &mut warnings);
@@ -111,6 +116,36 @@ fn redis_link(redis: &RedisSettings, warnings: &mut Warnings) {
         link.is_remote && !link.has_password,
         "Redis is reached over a network without a password: every machine that reaches it can \
          read everything",
+    );
+}
+
+/// Whether messages outlive the node.
+fn durability(config: &Config, warnings: &mut Warnings) {
+    let is_alone = config.redis.is_none();
+    warnings.add_if(
+        is_alone && config.database.is_none(),
+        "DATABASE_URL is none on a node without Redis: a restart loses every message",
+    );
+    let database = config.database.as_ref();
+    warnings.add_if(
+        database.is_some_and(|settings| settings.url.is_in_memory()),
+        "DATABASE_URL is sqlite::memory: and a restart loses every message",
+    );
+}
+
+/// TLS on the way to the database.
+fn database_link(url: &DatabaseUrl, warnings: &mut Warnings) {
+    let parameter = match url {
+        DatabaseUrl::Sqlite(_) => return,
+        DatabaseUrl::Postgres(_) => "sslmode=require",
+        DatabaseUrl::MySql(_) => "ssl-mode=required",
+    };
+    warnings.add_if(
+        url.is_remote() && !url.requires_tls(),
+        &format!(
+            "the database is reached over a network, and TLS is not required: messages may be read \
+             on the network path; add {parameter}, or verify its certificate too"
+        ),
     );
 }
 

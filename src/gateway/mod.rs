@@ -6,5 +6,7 @@ pub mod connections;
 pub mod http;
 pub mod origins;
 pub mod socketio;
+#[cfg(test)]
+mod tests;
 pub mod websocket;
 pub mod wire;

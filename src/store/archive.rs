@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::Result;
+use super::{Result, RetentionClaim, RetentionRun};
 use crate::domain::{Epoch, Head, RoomId, Timestamp, UserId};
 
 /// The kind of an archived entry, as stored. A number must never be reused for another kind.
@@ -101,7 +101,8 @@ pub struct NewEpoch {
     pub after: u64,
     /// See [`ArchivedEpoch::run`].
     pub run: u64,
-    /// Earlier epochs with the `seq` at which each ended. A recorded end is only ever lowered.
+    /// Earlier epochs with the `seq` at which each ended. A recorded end is only ever lowered; an epoch
+    /// that the archive doesn't know is added with its end.
     pub ends: Vec<Head>,
 }
 
@@ -139,8 +140,15 @@ pub type RoomNumber = (RoomId, u64);
 /// repeat. Safe to cancel: a call whose future is dropped is either done or not.
 #[async_trait]
 pub trait ArchiveStore: Send + Sync {
-    /// Opens a writer with a connection of its own. The call doesn't connect yet.
-    fn writer(&self) -> Box<dyn ArchiveWriter>;
+    /// Opens a writer with a connection of its own, for this run of a lone node (0 in a cluster): see
+    /// [`ArchivedEpoch::run`]. The call doesn't connect yet.
+    fn writer(&self, run: u64) -> Box<dyn ArchiveWriter>;
+
+    /// Asks the database for an answer.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn ping(&self) -> Result<()>;
 
     /// What the archive knows of the room; `None` if nothing.
     ///
@@ -233,11 +241,36 @@ pub trait ArchiveStore: Send + Sync {
     async fn expired(&self, room: &RoomId, cutoff: Timestamp) -> Result<Option<u64>>;
 
     /// Deletes the oldest entries up to `cut`, at most `limit` of them, from every table that has data
-    /// of messages. Returns the number of entries and the bytes of their records.
+    /// of messages. Returns the number of entries and the bytes of their records, as stored.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
     async fn delete_up_to(&self, room: &RoomId, cut: u64, limit: usize) -> Result<(u64, u64)>;
+
+    /// What [`delete_up_to`](Self::delete_up_to) would delete without a limit.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn count_up_to(&self, room: &RoomId, cut: u64) -> Result<(u64, u64)>;
+
+    /// Records that a run of retention begins, unless the claim says otherwise. Of several nodes that
+    /// call this at once only one begins. Forgets runs that began 90 days before.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn begin_retention(&self, run: &RetentionRun, claim: &RetentionClaim) -> Result<bool>;
+
+    /// Records the progress of a run of retention, or its end.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn report_retention(&self, run: &RetentionRun) -> Result<()>;
+
+    /// Of the runs of retention that have finished, the one with the latest cutoff.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn last_retention(&self) -> Result<Option<RetentionRun>>;
 
     /// Checks a room: see [`RoomAudit`].
     ///
@@ -251,7 +284,7 @@ pub trait ArchiveStore: Send + Sync {
 pub struct RoomAudit {
     /// Entries that the archive has.
     pub entries: u64,
-    /// The bytes of their records.
+    /// The bytes of their records, as stored.
     pub bytes: u64,
     /// The lowest and the highest `seq` of an entry; 0 and 0 without entries.
     pub first: u64,
@@ -270,7 +303,8 @@ pub struct RoomAudit {
 #[async_trait]
 pub trait ArchiveWriter: Send {
     /// Commits entries of any rooms in one transaction, and returns the outcome of each. Rooms and
-    /// epochs that the archive doesn't know are added.
+    /// epochs that the archive doesn't know are added; such an epoch is of the writer's run, and began
+    /// before its first entry here.
     ///
     /// Safe to repeat. After an error the outcome is unknown: repeat the same call. At most
     /// [`BATCH_ENTRIES`] entries.

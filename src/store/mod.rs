@@ -5,12 +5,17 @@
 //! `tests/store/` runs every promise on all three.
 
 mod archive;
+mod retention;
+mod settings;
+pub mod sql;
 
 pub use archive::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
     ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT, NewEpoch, RoomAudit,
     RoomNumber, Run, StoredKind,
 };
+pub use retention::{RetentionClaim, RetentionRun};
+pub use settings::DatabaseSettings;
 
 /// An error of the store.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -15,6 +15,8 @@ mod hot_log_restores;
 mod hot_log_watermarks;
 mod log;
 mod presence;
+mod redis_archive;
+mod redis_archive_marker;
 mod redis_chaos;
 mod redis_cluster;
 mod redis_data;

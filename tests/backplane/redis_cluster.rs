@@ -17,13 +17,13 @@ use hubbub_test_support::server::{RedisServer, free_port};
 /// The deadline of waits that include a failover, which takes the servers a few seconds.
 const FAILOVER: Duration = Duration::from_secs(30);
 
-struct Cluster {
+pub struct Cluster {
     servers: Vec<RedisServer>,
 }
 
 impl Cluster {
     /// Starts three primaries, each with this number of replicas.
-    async fn start(replicas: usize) -> Self {
+    pub async fn start(replicas: usize) -> Self {
         let args = [
             "--cluster-enabled",
             "yes",
@@ -60,7 +60,7 @@ impl Cluster {
         Self { servers }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!(
             "redis-cluster://127.0.0.1:{}?node=127.0.0.1:{}",
             self.servers[0].port, self.servers[1].port

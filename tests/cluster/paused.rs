@@ -35,6 +35,7 @@ impl Node {
             .current_dir(std::env::temp_dir())
             .env_clear()
             .env("SERVER_PORT", port.to_string())
+            .env("DATABASE_URL", "none")
             .env("AUTH_MODE", "open")
             .envs(settings.iter().copied())
             .stdout(Stdio::null())

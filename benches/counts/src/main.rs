@@ -5,6 +5,8 @@
 // A step that fails should stop, and report the position.
 #![allow(clippy::unwrap_used)]
 
+mod archive;
+
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -186,6 +188,7 @@ fn main() {
     match step.as_str() {
         "decode" => decode(times),
         "append" => runtime.block_on(append(times)),
+        "append-archived" => runtime.block_on(archive::append(times)),
         "feed" => runtime.block_on(broadcast(times, 1)),
         "broadcast-100" => runtime.block_on(broadcast(times, 100)),
         "redis" => runtime.block_on(append_to_redis(times, &url, false)),

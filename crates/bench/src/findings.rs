@@ -18,10 +18,14 @@ pub(crate) struct Findings {
     /// Messages under one number that were not the same for all members, and messages of one
     /// sender whose numbers are not in the order in which they were sent.
     pub(crate) two_orders: u64,
-    /// Messages without a stamp or a number, or of a room that the receiver is not in.
+    /// Messages without a stamp or a number, or of a room that the receiver is not in;
+    /// acknowledgements that match no message.
     pub(crate) unreadable: u64,
-    /// Messages that the server refused.
+    /// Messages that the server refused, without `--allow-refusals`.
     pub(crate) refused: u64,
+    /// Messages that the server neither acknowledged nor refused, although an acknowledgement was
+    /// requested.
+    pub(crate) unacknowledged: u64,
     /// Connections that were closed while they should have been open.
     pub(crate) closed: u64,
     /// Joins after a reconnect storm that did not resume without a gap.
@@ -45,6 +49,7 @@ impl fmt::Display for Findings {
             ("two_orders", self.two_orders),
             ("unreadable", self.unreadable),
             ("refused", self.refused),
+            ("unacknowledged", self.unacknowledged),
             ("closed", self.closed),
             ("gaps", self.gaps),
         ];

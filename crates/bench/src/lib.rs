@@ -10,11 +10,13 @@
 //! | `options` | the command line |
 //! | `measurement`, `load`, `send_schedule` | the phases of a run; when messages are sent |
 //! | `generator`, `client`, `frame`, `target` | the connections and their protocol |
+//! | `acks` | acknowledgements of messages |
 //! | `limits` | limits of the nodes that refuse a part of the load |
 //! | `room`, `room_assignment`, `findings` | the rooms, their members, and the checks |
 //! | `usage`, `process` | CPU time and memory of processes |
 //! | `report`, `progress_line` | output |
 
+mod acks;
 mod client;
 mod digits;
 mod duration;
@@ -82,6 +84,7 @@ pub fn run(options: &Options, sign_token: SignToken) -> anyhow::Result<ExitCode>
                 assignment.members(room),
                 options.senders,
                 options.payload,
+                options.acks,
             )
         })
         .collect();
@@ -93,6 +96,9 @@ pub fn run(options: &Options, sign_token: SignToken) -> anyhow::Result<ExitCode>
         name_prefix,
     };
     let mut generator = LoadGenerator::new(settings, rooms, assignment)?;
+    if options.acks {
+        generator.expect_acks(options.allow_refusals)?;
+    }
     let report = Measurement::new(options, &servers, &mut generator).run()?;
     print_report(&report, options.json)?;
     if report.ok {

@@ -8,7 +8,7 @@ use crate::generator::LoadGenerator;
 use crate::options::Options;
 use crate::process::Process;
 use crate::progress_line::ProgressLine;
-use crate::report::{Load, Quantiles, per_second};
+use crate::report::{Acks, Load, Quantiles, per_second};
 use crate::send_schedule::SendSchedule;
 use crate::usage::{Usage, UsageSnapshot};
 
@@ -33,6 +33,7 @@ struct Snapshot {
     usage: UsageSnapshot,
     messages: u64,
     deliveries: u64,
+    acknowledged: u64,
 }
 
 struct LoadPhase<'a> {
@@ -56,6 +57,7 @@ pub(crate) fn run_load(
     let measure_from = began + options.warm_up;
     let mut schedule = match options.rate {
         Some(per_sec) => SendSchedule::fixed_rate(per_sec, began),
+        None if options.acks => SendSchedule::ack_paced(options.in_flight),
         None => SendSchedule::in_flight(options.in_flight),
     };
     schedule.start(generator);
@@ -75,11 +77,17 @@ pub(crate) fn run_load(
 
     let usage = after.usage.since(&before.usage)?;
     let deliveries = after.deliveries - before.deliveries;
+    let acks = generator.acks.as_ref().map(|acks| Acks {
+        per_second: per_second(after.acknowledged - before.acknowledged, usage.time),
+        latency_ms: Quantiles::of(&acks.latency),
+        refused: acks.refused,
+    });
     let load = Load {
         seconds: usage.time.as_secs_f64(),
         messages_per_second: per_second(after.messages - before.messages, usage.time),
         deliveries_per_second: per_second(deliveries, usage.time),
         latency_ms: Quantiles::of(&generator.deliveries.latency),
+        acks,
         generator_cores: usage.generator_cores(),
     };
     Ok(LoadResult {
@@ -117,19 +125,24 @@ impl LoadPhase<'_> {
         )
     }
 
-    /// Receives messages until all have arrived everywhere, or nothing arrives for
-    /// [`DRAIN_TIMEOUT`]: a server that is slow has not lost anything yet.
+    /// Receives messages and acknowledgements until all have arrived everywhere, or nothing arrives
+    /// for [`DRAIN_TIMEOUT`]: a server that is slow has not lost anything yet.
     fn drain(&mut self) -> anyhow::Result<()> {
-        let mut deliveries = self.generator.deliveries.count;
-        let mut delivered_at = Instant::now();
-        while !self.generator.is_drained() && delivered_at.elapsed() < DRAIN_TIMEOUT {
+        let mut received = self.received();
+        let mut received_at = Instant::now();
+        while !self.generator.is_drained() && received_at.elapsed() < DRAIN_TIMEOUT {
             self.generator.poll_once(Some(DRAIN_POLL_TIMEOUT))?;
-            if self.generator.deliveries.count > deliveries {
-                deliveries = self.generator.deliveries.count;
-                delivered_at = Instant::now();
+            if self.received() > received {
+                received = self.received();
+                received_at = Instant::now();
             }
         }
         Ok(())
+    }
+
+    /// Number of messages and acknowledgements that clients have received.
+    fn received(&self) -> u64 {
+        self.generator.deliveries.count + self.generator.messages_answered()
     }
 
     fn snapshot(&self, servers: &[Process]) -> anyhow::Result<Snapshot> {
@@ -137,6 +150,10 @@ impl LoadPhase<'_> {
             usage: UsageSnapshot::take(servers)?,
             messages: self.generator.messages_sent(),
             deliveries: self.generator.deliveries.count,
+            acknowledged: match &self.generator.acks {
+                Some(acks) => acks.accepted,
+                None => 0,
+            },
         })
     }
 

@@ -149,6 +149,7 @@ impl<'a> Measurement<'a> {
         for room in rooms {
             room.count_undelivered(&mut findings);
         }
+        findings.unacknowledged = self.generator.messages_unanswered();
         let checked_by = if rooms.iter().all(Room::is_numbered) {
             CheckedBy::Seq
         } else {

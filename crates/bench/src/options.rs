@@ -28,16 +28,26 @@ pub struct Options {
     /// Rooms per client, all on its one connection; a room has clients × rooms-each / rooms members
     #[arg(long, default_value_t = 1)]
     pub(crate) rooms_each: usize,
-    /// Messages in flight per room: the next one is sent when every member has received one of them
+    /// Messages in flight per room: the next one is sent when every member has received one of them.
+    /// With --acks: messages of each sender that wait for their acknowledgements
     #[arg(long, default_value_t = 1, conflicts_with = "rate")]
     pub(crate) in_flight: u64,
     /// Messages per second in all rooms together, regardless of whether the servers keep up;
     /// latency counts from the moment at which each message was due
     #[arg(long)]
     pub(crate) rate: Option<u64>,
-    /// Number of members of each room that send, in turn
+    /// Number of members of each room that send, in turn. With --acks and without --rate all of them
+    /// send at the same time
     #[arg(long, default_value_t = 100)]
     pub(crate) senders: usize,
+    /// Requests an acknowledgement of each message, and measures it. Without --rate each sender
+    /// sends its next message when one of its messages was acknowledged
+    #[arg(long, conflicts_with = "idle")]
+    pub(crate) acks: bool,
+    /// Messages that the servers refuse are counted and are no failure. A sender whose message was
+    /// refused waits 50 ms
+    #[arg(long, requires = "acks")]
+    pub(crate) allow_refusals: bool,
     /// Bytes of a message's content, at least 34
     #[arg(long, default_value_t = 100)]
     pub(crate) payload: usize,

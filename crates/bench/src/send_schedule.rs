@@ -1,7 +1,9 @@
 //! When messages are sent.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::acks::Answer;
 use crate::generator::LoadGenerator;
 
 /// Maximum of messages that are sent between two polls at a fixed rate, so that reading continues
@@ -11,9 +13,13 @@ const SENDS_PER_POLL: usize = 256;
 /// Maximum time that a schedule lets the generator wait for events.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
+/// Delay before a sender sends its next message after one was refused.
+const REFUSAL_DELAY: Duration = Duration::from_millis(50);
+
 /// Decides when the next message is sent.
 pub(crate) enum SendSchedule {
     InFlight(InFlightSchedule),
+    AckPaced(AckPacedSchedule),
     FixedRate(FixedRateSchedule),
 }
 
@@ -22,6 +28,15 @@ pub(crate) struct InFlightSchedule {
     limit: u64,
     /// Reused by each call.
     active_rooms: Vec<usize>,
+}
+
+/// Keeps a number of messages of each sender waiting for their acknowledgements.
+pub(crate) struct AckPacedSchedule {
+    limit: u64,
+    /// Reused by each call.
+    answers: Vec<Answer>,
+    /// When the senders whose messages were refused send again, earliest first.
+    delayed: VecDeque<(Instant, Answer)>,
 }
 
 /// Sends at a fixed rate, to all rooms in turn, regardless of whether the servers keep up.
@@ -42,6 +57,14 @@ impl SendSchedule {
         })
     }
 
+    pub(crate) fn ack_paced(limit: u64) -> Self {
+        Self::AckPaced(AckPacedSchedule {
+            limit,
+            answers: Vec::new(),
+            delayed: VecDeque::new(),
+        })
+    }
+
     pub(crate) fn fixed_rate(per_sec: u64, start: Instant) -> Self {
         Self::FixedRate(FixedRateSchedule {
             per_sec,
@@ -55,16 +78,18 @@ impl SendSchedule {
     pub(crate) fn start(&mut self, generator: &mut LoadGenerator) {
         match self {
             Self::InFlight(schedule) => schedule.start(generator),
+            Self::AckPaced(schedule) => schedule.start(generator),
             // Its messages become due later.
             Self::FixedRate(_) => {}
         }
     }
 
     /// Sends the messages that are due. Returns how long no further message becomes due, unless a
-    /// delivery arrives.
+    /// delivery or an acknowledgement arrives.
     pub(crate) fn send_due(&mut self, generator: &mut LoadGenerator) -> Duration {
         match self {
             Self::InFlight(schedule) => schedule.send_due(generator),
+            Self::AckPaced(schedule) => schedule.send_due(generator),
             Self::FixedRate(schedule) => schedule.send_due(generator),
         }
     }
@@ -94,8 +119,46 @@ impl InFlightSchedule {
     }
 }
 
+impl AckPacedSchedule {
+    fn start(&self, generator: &mut LoadGenerator) {
+        let mut room = 0;
+        for _ in 0..generator.rooms.len() {
+            for _ in 0..self.limit {
+                for member in 0..generator.rooms[room].senders() {
+                    let now_us = generator.now_us();
+                    generator.send_message_of(room, member, now_us);
+                }
+            }
+            room = generator.assignment.next_room(room);
+        }
+    }
+
+    fn send_due(&mut self, generator: &mut LoadGenerator) -> Duration {
+        generator.take_answers(&mut self.answers);
+        for answer in self.answers.drain(..) {
+            if answer.is_accepted {
+                let now_us = generator.now_us();
+                generator.send_message_of(answer.room, answer.member, now_us);
+            } else {
+                let at = Instant::now() + REFUSAL_DELAY;
+                self.delayed.push_back((at, answer));
+            }
+        }
+        while let Some((at, answer)) = self.delayed.front() {
+            if let Some(left) = at.checked_duration_since(Instant::now()) {
+                return left.min(MAX_WAIT);
+            }
+            let now_us = generator.now_us();
+            generator.send_message_of(answer.room, answer.member, now_us);
+            self.delayed.pop_front();
+        }
+        MAX_WAIT
+    }
+}
+
 impl FixedRateSchedule {
     fn send_due(&mut self, generator: &mut LoadGenerator) -> Duration {
+        generator.discard_activity();
         for _ in 0..SENDS_PER_POLL {
             let due = self.next_due();
             if let Some(left) = due.checked_duration_since(Instant::now()) {

@@ -107,9 +107,21 @@ impl SessionHandle {
     }
 
     /// Accepts no more frames, and closes the transport as [`close`](Self::close) does when all
-    /// queued data has been written, but no later than after `limit`.
+    /// queued data has been written, but no later than after `limit`. While the session is
+    /// [held](Self::hold), it still accepts frames and stays open until `limit`.
     pub fn close_after_flush(&self, limit: Duration) {
         self.0.close_after_flush(limit);
+    }
+
+    /// A frame is still to come that [`close_after_flush`](Self::close_after_flush) has to wait
+    /// for. Each call needs a call of [`release`](Self::release) once the frame was sent.
+    pub fn hold(&self) {
+        self.0.hold();
+    }
+
+    /// Takes back a call of [`hold`](Self::hold).
+    pub fn release(&self) {
+        self.0.release();
     }
 
     /// Whether the session is closed.

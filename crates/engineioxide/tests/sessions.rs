@@ -273,6 +273,42 @@ async fn close_after_flush_writes_a_websockets_queue_first() {
 }
 
 #[tokio::test]
+async fn close_after_flush_waits_for_frames_that_are_held() {
+    let mut server = Server::calm().await;
+    let (mut client, handle) = websocket(&mut server).await;
+    handle.hold();
+    handle.hold();
+    handle.close_after_flush(Duration::from_secs(3600));
+    handle.send(&Frame::text("first"));
+    handle.release();
+    assert_eq!(client.text().await, "4first");
+    assert!(!handle.is_closed());
+    handle.send(&Frame::text("second"));
+    handle.release();
+    assert_eq!(handle.send(&Frame::text("late")), SendOutcome::Closed);
+    assert_eq!(client.text().await, "4second");
+    assert_eq!(client.closed().await, None);
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportClose)
+    );
+}
+
+#[tokio::test]
+async fn a_frame_that_is_held_in_vain_delays_the_close_to_its_time_limit() {
+    let mut server = Server::calm().await;
+    let (_client, handle) = websocket(&mut server).await;
+    handle.hold();
+    handle.close_after_flush(Duration::from_millis(100));
+    assert!(!handle.is_closed());
+    assert_eq!(
+        server.disconnected().await,
+        (handle.id(), DisconnectReason::TransportClose)
+    );
+    handle.release();
+}
+
+#[tokio::test]
 async fn close_after_flush_waits_for_the_next_poll() {
     let mut server = Server::calm().await;
     let (query, handle) = polling(&mut server).await;

@@ -43,13 +43,18 @@ impl HotLog for Memory {
         }))
     }
 
-    async fn advance_watermarks(&self, archived: &[(RoomId, Epoch, ArchivedRanges)]) -> Result<()> {
-        for (id, epoch, ranges) in archived {
-            self.without_use(id, |room| {
-                room.advance_watermark(epoch, ranges, &self.limits)
+    async fn advance_watermarks(
+        &self,
+        archived: &[(RoomId, Epoch, ArchivedRanges)],
+    ) -> Result<Vec<u64>> {
+        let advance = |(id, epoch, ranges): &(RoomId, Epoch, ArchivedRanges)| {
+            let watermark = self.without_use(id, |room| {
+                room.advance_watermark(epoch, ranges, &self.limits);
+                room.watermark()
             });
-        }
-        Ok(())
+            watermark.unwrap_or(0)
+        };
+        Ok(archived.iter().map(advance).collect())
     }
 
     async fn unarchived(&self, older_than: Duration, limit: usize) -> Result<Vec<Unarchived>> {

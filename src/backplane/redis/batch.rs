@@ -201,6 +201,7 @@ impl Appends {
             .and_then(|reply| parse_outcomes(reply, &rooms));
         match outcomes {
             Ok(outcomes) => {
+                let mut unrestored = Vec::new();
                 for (append, outcome) in batch.into_iter().zip(outcomes) {
                     let outcome = match outcome {
                         AppendOutcome::Position(position) => Ok(position),
@@ -208,11 +209,14 @@ impl Appends {
                             Err(self.link.partial_fault(partition, &text).into())
                         }
                         AppendOutcome::Unrestored => {
-                            self.hold(index, append);
+                            unrestored.push(append);
                             continue;
                         }
                     };
                     let _ = append.reply.send(outcome);
+                }
+                if !unrestored.is_empty() {
+                    self.hold(index, unrestored);
                 }
                 Ok(())
             }
@@ -225,21 +229,23 @@ impl Appends {
         }
     }
 
-    /// Holds an append until its room is restored. Begins the restore, if the room has none yet.
-    fn hold(self: &Arc<Self>, index: usize, append: QueuedAppend) {
-        let room = append.room.clone();
-        let begins = {
-            let mut queue = self.queues[index].lock();
+    /// Holds appends until their rooms are restored, and begins the restores. All appends of a room are
+    /// held in one step, before its restore can end. So none of them overtakes another.
+    fn hold(self: &Arc<Self>, index: usize, appends: Vec<QueuedAppend>) {
+        let mut rooms = Vec::new();
+        let mut queue = self.queues[index].lock();
+        for append in appends {
             queue.bytes += append.record.len();
-            let begins = !queue.held.contains_key(&room);
-            queue
-                .held
-                .entry(room.clone())
-                .or_default()
-                .push_back(append);
-            begins
-        };
-        if begins {
+            if let Some(held) = queue.held.get_mut(&append.room) {
+                held.push_back(append);
+                continue;
+            }
+            let room = append.room.clone();
+            rooms.push(room.clone());
+            queue.held.insert(room, VecDeque::from([append]));
+        }
+        drop(queue);
+        for room in rooms {
             tokio::spawn(self.clone().restore(index, room));
         }
     }

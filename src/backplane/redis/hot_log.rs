@@ -63,18 +63,32 @@ impl HotLog for Node {
         Ok(Some(parse_entries(reply)?))
     }
 
-    async fn advance_watermarks(&self, archived: &[(RoomId, Epoch, ArchivedRanges)]) -> Result<()> {
+    async fn advance_watermarks(
+        &self,
+        archived: &[(RoomId, Epoch, ArchivedRanges)],
+    ) -> Result<Vec<u64>> {
         let calls: Vec<_> = self
             .group_by_call(archived)
             .into_iter()
-            .map(|(partition, rooms)| self.advance(partition, rooms))
+            .map(|rooms| self.advance(archived, rooms))
             .collect();
         let mut calls = stream::iter(calls).buffer_unordered(CONCURRENT_PARTITIONS);
-        let mut result = Ok(());
+        let mut watermarks = vec![0; archived.len()];
+        let mut fault = None;
         while let Some(ended) = calls.next().await {
-            result = result.and(ended);
+            match ended {
+                Ok(rooms) => {
+                    for (index, watermark) in rooms {
+                        watermarks[index] = watermark;
+                    }
+                }
+                Err(error) => fault = Some(error),
+            }
         }
-        Ok(result?)
+        match fault {
+            Some(fault) => Err(fault.into()),
+            None => Ok(watermarks),
+        }
     }
 
     async fn unarchived(&self, older_than: Duration, limit: usize) -> Result<Vec<Unarchived>> {
@@ -128,29 +142,33 @@ impl HotLog for Node {
 type Archived = (RoomId, Epoch, ArchivedRanges);
 
 impl Node {
-    /// The rooms of each call: in a cluster those of one partition, else any.
-    fn group_by_call<'a>(&self, archived: &'a [Archived]) -> Vec<(Partition, Vec<&'a Archived>)> {
-        let mut queues: BTreeMap<usize, Vec<&Archived>> = BTreeMap::new();
-        for room in archived {
-            let queue = self.link.append_queue(Partition::of_room(&room.0));
-            queues.entry(queue).or_default().push(room);
+    /// The rooms of each call, by their index: in a cluster those of one partition, else any.
+    fn group_by_call(&self, archived: &[Archived]) -> Vec<Vec<usize>> {
+        let mut queues: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (index, (room, ..)) in archived.iter().enumerate() {
+            let queue = self.link.append_queue(Partition::of_room(room));
+            queues.entry(queue).or_default().push(index);
         }
-        let mut calls = Vec::new();
-        for rooms in queues.values() {
-            for rooms in rooms.chunks(ROOMS_PER_CALL) {
-                calls.push((Partition::of_room(&rooms[0].0), rooms.to_vec()));
-            }
-        }
-        calls
+        let calls = queues
+            .values()
+            .flat_map(|rooms| rooms.chunks(ROOMS_PER_CALL));
+        calls.map(<[usize]>::to_vec).collect()
     }
 
+    /// Advances the watermarks of some of the rooms, given by their index. Returns them, each with its
+    /// index.
     async fn advance(
         &self,
-        partition: Partition,
-        rooms: Vec<&Archived>,
-    ) -> std::result::Result<(), Fault> {
+        archived: &[Archived],
+        indices: Vec<usize>,
+    ) -> std::result::Result<Vec<(usize, u64)>, Fault> {
+        let Some(first) = indices.first() else {
+            return Ok(Vec::new());
+        };
+        let partition = Partition::of_room(&archived[*first].0);
+        let rooms = indices.iter().map(|index| &archived[*index]);
         let mut permanent_rooms = String::new();
-        for (room, _, _) in &rooms {
+        for (room, _, _) in rooms.clone() {
             if is_permanent(room) {
                 permanent_rooms.extend([" ", &encode_name(room.as_str()), " "]);
             }
@@ -168,7 +186,11 @@ impl Node {
                 ranges_text(ranges).into(),
             ]);
         }
-        self.link.run(&ARCHIVED, partition, args).await.map(drop)
+        let mut reply = self.link.run(&ARCHIVED, partition, args).await?;
+        let numbered = indices
+            .into_iter()
+            .map(|index| Ok((index, reply.number()?)));
+        numbered.collect()
     }
 
     /// Takes rooms with unarchived entries out of these partitions, which share a server.

@@ -24,7 +24,7 @@ use crate::domain::policy::Action;
 use crate::domain::{Code, Limits, Refusal, RoomId, UserId};
 use crate::telemetry::meter::{Counter, Histogram};
 
-pub use crate::backplane::{Appended, OccupantPage};
+pub use crate::backplane::{Appended, ArchiveStatus, Commit, OccupantPage};
 pub use connection_state::{AuthenticatedUser, ConnectionState};
 pub use disconnect::Disconnected;
 pub use history::{HistoryPage, HistoryWindow};

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use super::{Appended, ConnectionState, Messaging};
+use super::{Appended, Commit, ConnectionState, Messaging};
 use crate::domain::policy::{Action, Permit, Sending};
 use crate::domain::{MessageFields, NewMessage, Refusal, RoomId, UserId, Username};
 
 impl Messaging {
-    /// Sends a message in the name of the connection's user.
+    /// Sends a message in the name of the connection's user. Returns as soon as the message has its
+    /// position; it may be acknowledged once its commit is done.
     ///
     /// # Errors
     /// `forbidden`, `bad_request`, `too_large`, `unavailable`, `overloaded`.
@@ -16,7 +17,7 @@ impl Messaging {
         connection: &ConnectionState,
         permit: Permit<Sending>,
         fields: MessageFields,
-    ) -> Result<Appended, Refusal> {
+    ) -> Result<(Appended, Commit), Refusal> {
         let authenticated = connection.authenticated()?;
         let (user, username) = (&authenticated.user, &authenticated.username);
         self.authorize(Action::Send, user, permit.room()).await?;
@@ -24,7 +25,7 @@ impl Messaging {
             .await
     }
 
-    /// Sends a message in the name of any user: for trusted services.
+    /// As [`send`](Self::send), in the name of any user: for trusted services.
     ///
     /// # Errors
     /// `bad_request`, `too_large`, `unavailable`, `overloaded`.
@@ -34,7 +35,7 @@ impl Messaging {
         user: UserId,
         username: Username,
         fields: MessageFields,
-    ) -> Result<Appended, Refusal> {
+    ) -> Result<(Appended, Commit), Refusal> {
         let message = NewMessage::new(permit.into_room(), user, username, fields, &self.limits)?;
         if self.backplane.bus.is_lossless() {
             self.delivery.wait_for_capacity(&message.room).await;
@@ -42,14 +43,14 @@ impl Messaging {
         self.ready()?;
         let key = message.client_msg_id.as_ref().map(|id| id.as_str());
         let began = Instant::now();
-        let appended = self.backplane.log.append(&message, key).await?;
+        let (appended, commit) = self.backplane.log.place(&message, key).await?;
         self.counters.append.observe(began.elapsed());
         if appended.duplicate {
             self.counters.duplicates.add(1);
         } else {
             self.counters.sent.add(1);
         }
-        Ok(appended)
+        Ok((appended, commit))
     }
 
     /// Returns when every event of the room that had arrived before the call has been offered to
@@ -102,7 +103,7 @@ mod tests {
         }
         assert!(post().now_or_never().is_none());
         assert_eq!(
-            post().await.unwrap().seq,
+            post().await.unwrap().0.seq,
             3,
             "the cancelled message was not sent"
         );

@@ -47,6 +47,11 @@ pub trait ClientTransport: Send + Sync {
     /// Calls `then` once, as soon as fewer than `bytes` are unwritten or the transport is closed,
     /// and never in the caller's stack.
     fn when_below(&self, bytes: usize, then: Box<dyn FnOnce() + Send>);
+    /// A reply is still to come that a drain of the node has to wait for, within limits. Each call
+    /// is followed by one of [`release`](Self::release), after the reply was sent.
+    fn hold(&self);
+    /// Takes back a call of [`hold`](Self::hold).
+    fn release(&self);
     /// Whether nothing can be sent any more.
     fn is_closed(&self) -> bool;
     /// Why the transport ended, or the connection on it.

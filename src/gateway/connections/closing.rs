@@ -103,6 +103,7 @@ impl Connection {
     fn end(self: &Arc<Self>, start: bool) {
         self.log_closed();
         self.set_deadline(None);
+        self.pending_acks.close();
         self.transport.connection_ended();
         if start {
             self.schedule(Scheduling::Task);

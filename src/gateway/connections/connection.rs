@@ -11,6 +11,7 @@ use super::deadlines::DeadlineKey;
 use super::events::RequestName;
 use super::inbox::{EventText, Inbox, Put};
 use super::log::{EndReason, Tally};
+use super::pending_acks::PendingAcks;
 use super::processing::Scheduling;
 use super::reply::{Reply, ReplyTo};
 use super::{ClientTransport, CloseReason, Connections, IncomingEvent};
@@ -37,6 +38,8 @@ pub struct Connection {
     pub(super) identity: Mutex<Option<Identity>>,
     /// The bytes of events sent to rooms since the connection last waited for their delivery.
     pub(super) unflushed_bytes: AtomicUsize,
+    /// The messages that are placed and not acknowledged yet.
+    pub(super) pending_acks: PendingAcks,
     /// The pending deadline: to authenticate, or the end of the token's validity.
     pub(super) deadline: Mutex<Option<DeadlineKey>>,
     pub(super) tally: Tally,
@@ -59,6 +62,7 @@ impl Connection {
             state: tokio::sync::Mutex::new(ConnectionState::new(conn.clone(), make_outlet)),
             identity: Mutex::new(None),
             unflushed_bytes: AtomicUsize::new(0),
+            pending_acks: PendingAcks::default(),
             deadline: Mutex::new(None),
             tally: Tally::new(),
             connections,

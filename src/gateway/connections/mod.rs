@@ -2,8 +2,9 @@
 //! are processed one after another, rate limits, deadlines, and an end that is handled once.
 //!
 //! In reading order: [`connection`] (state, and receiving), `inbox`, [`processing`], [`events`]
-//! (one file per group of client events), [`reply`], [`authentication`], [`closing`], [`log`]. The
-//! parts that differ between Socket.IO and plain WebSockets implement [`ClientTransport`].
+//! (one file per group of client events), [`reply`], [`pending_acks`], [`authentication`],
+//! [`closing`], [`log`]. The parts that differ between Socket.IO and plain WebSockets implement
+//! [`ClientTransport`].
 
 mod authentication;
 mod client_transport;
@@ -14,6 +15,7 @@ mod events;
 mod inbox;
 mod log;
 pub(crate) mod metrics;
+mod pending_acks;
 mod processing;
 mod reply;
 #[cfg(test)]

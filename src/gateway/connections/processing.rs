@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
-use super::events::RequestContext;
+use super::events::{Request, RequestContext};
 use super::inbox::{EventText, Next};
 use super::{CloseReason, Connection, Connections, IncomingEvent};
 use crate::domain::RoomId;
@@ -116,7 +116,8 @@ impl Connection {
     }
 
     /// Handles one event, once less than half of the outbox is unwritten: so replies are sent no
-    /// faster than the client reads them.
+    /// faster than the client reads them. Events other than messages wait until no acknowledgement
+    /// is pending, and messages until few are.
     async fn handle_event(self: &Arc<Self>, text: &EventText) {
         self.wait_until_below(self.connections.outbox_bytes / 2)
             .await;
@@ -128,6 +129,14 @@ impl Connection {
         } = self.transport.decode(text, limits);
         let allows_anonymous = name.allows_anonymous();
         let reply = self.reply(reply_to, name);
+        // Boxed, as below: without an archive nothing is ever pending.
+        if self.pending_acks.count() > 0 {
+            if matches!(request, Ok(Request::SendMessage(_))) {
+                Box::pin(self.wait_for_few_acks()).await;
+            } else {
+                Box::pin(self.wait_for_acks()).await;
+            }
+        }
         let mut state = self.state.lock().await;
         if !allows_anonymous && let Err(refusal) = state.authenticated() {
             return self.refuse(&reply, &refusal);
@@ -143,7 +152,12 @@ impl Connection {
             event_bytes: text.json().len(),
         };
         if let Err(refusal) = request.handle(context).await {
-            self.refuse(&reply, &refusal);
+            drop(state);
+            if self.pending_acks.count() > 0 {
+                Box::pin(self.refuse_after_acks(reply, refusal)).await;
+            } else {
+                self.refuse(&reply, &refusal);
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! When events are processed: queued if everything runs on one thread, and at once otherwise.
 
+mod acks;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +55,14 @@ impl ClientTransport for Client {
 
     fn when_below(&self, _: usize, _: Box<dyn FnOnce() + Send>) {
         unreachable!("nothing is unwritten")
+    }
+
+    fn hold(&self) {
+        unreachable!("no message is sent")
+    }
+
+    fn release(&self) {
+        unreachable!("no message is sent")
     }
 
     fn is_closed(&self) -> bool {

@@ -14,7 +14,7 @@ mod reply;
 mod router;
 mod routes;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use super::routes::{self, Right};
 use super::*;
 use crate::auth::{ApiKeys, Authenticator, NewToken, Verifier};
-use crate::backplane::{BackplaneLimits, memory};
+use crate::backplane::{Backplane, BackplaneLimits, memory};
 use crate::delivery::{Delivery, DeliverySettings};
 use crate::domain::{Limits, Rate};
 use crate::gateway::connections::Connections;
@@ -30,66 +30,83 @@ pub(super) fn node() -> Router {
         rooms: 64,
         ..BackplaneLimits::default()
     });
-    let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
-    let limits = Limits {
-        event_bytes: 4096,
-        ..Limits::default()
-    };
-    let messaging = Arc::new(Messaging::new(backplane, delivery, limits));
-    let authenticator = Arc::new(Authenticator::Jwt(Box::new(
-        Verifier::hs256(SECRET, 0).unwrap(),
-    )));
-    let settings = Settings {
-        ping_interval: Duration::from_secs(25),
-        ping_timeout: Duration::from_secs(20),
-        packet_bytes: 65_536,
-    };
-    let plain = websocket::Settings {
-        message_bytes: 512,
-        chat_bytes: 65_536,
-        ping_interval: Duration::from_secs(25),
-        idle: Duration::from_secs(60),
-        write_timeout: Duration::from_secs(10),
-    };
-    let caps = Caps {
-        connections: 100,
-        unauthenticated: 100,
-        handshakes_per_sec: 1_000_000,
-        ..Caps::default()
-    };
-    let admission = Arc::new(Admission::new(caps));
-    let connections = Connections::new(
-        messaging.clone(),
-        authenticator.clone(),
-        admission.clone(),
-        1 << 20,
-        LineBudget::only_debug(),
-    );
-    let gateway = Gateway::new(connections.clone(), settings);
-    let control = engineioxide::Control::default();
-    let state = Arc::new(HttpState {
-        messaging,
-        access: Access {
-            authenticator,
-            api_keys: ApiKeys::new(&["key".to_owned()]).unwrap(),
-            broadcast_roles: Some(vec!["service".to_owned()]),
-        },
-        origins: "https://app.example".parse().unwrap(),
-        admission,
-        request_log: RequestLog::new(0),
-        post_limiter: CallerRateLimiter::new(Rate::default()),
-        broadcast_limiter: CallerRateLimiter::new(Rate::default()),
-        trusted_proxies: TrustedProxies::default(),
-        plain_websockets: PlainWebSocket::new(
+    let verifier = Verifier::hs256(SECRET, 0).unwrap();
+    Node::on(backplane, Authenticator::Jwt(Box::new(verifier))).router
+}
+
+/// A node without a listener.
+pub(in crate::gateway) struct Node {
+    pub router: Router,
+    pub control: engineioxide::Control,
+    pub plain: Arc<PlainWebSocket>,
+}
+
+impl Node {
+    pub fn on(backplane: Backplane, authenticator: Authenticator) -> Self {
+        let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
+        let limits = Limits {
+            event_bytes: 4096,
+            ..Limits::default()
+        };
+        let messaging = Arc::new(Messaging::new(backplane, delivery, limits));
+        let authenticator = Arc::new(authenticator);
+        let settings = Settings {
+            ping_interval: Duration::from_secs(25),
+            ping_timeout: Duration::from_secs(20),
+            packet_bytes: 65_536,
+        };
+        let plain = websocket::Settings {
+            message_bytes: 512,
+            chat_bytes: 65_536,
+            ping_interval: Duration::from_secs(25),
+            idle: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(10),
+        };
+        let caps = Caps {
+            connections: 100,
+            unauthenticated: 100,
+            handshakes_per_sec: 1_000_000,
+            ..Caps::default()
+        };
+        let admission = Arc::new(Admission::new(caps));
+        let connections = Connections::new(
+            messaging.clone(),
+            authenticator.clone(),
+            admission.clone(),
+            1 << 20,
+            LineBudget::only_debug(),
+        );
+        let gateway = Gateway::new(connections.clone(), settings);
+        let control = engineioxide::Control::default();
+        let plain = PlainWebSocket::new(
             connections,
             plain,
             control.write_scheduler(),
             control.pause_monitor(),
-        ),
-        control,
-        metrics: Arc::new(|_| String::new()),
-    });
-    router(state, &gateway)
+        );
+        let state = Arc::new(HttpState {
+            messaging,
+            access: Access {
+                authenticator,
+                api_keys: ApiKeys::new(&["key".to_owned()]).unwrap(),
+                broadcast_roles: Some(vec!["service".to_owned()]),
+            },
+            origins: "https://app.example".parse().unwrap(),
+            admission,
+            request_log: RequestLog::new(0),
+            post_limiter: CallerRateLimiter::new(Rate::default()),
+            broadcast_limiter: CallerRateLimiter::new(Rate::default()),
+            trusted_proxies: TrustedProxies::default(),
+            plain_websockets: plain.clone(),
+            control: control.clone(),
+            metrics: Arc::new(|_| String::new()),
+        });
+        Self {
+            router: router(state, &gateway),
+            control,
+            plain,
+        }
+    }
 }
 
 /// The callers of the test of rights.

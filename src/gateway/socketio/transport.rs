@@ -136,6 +136,14 @@ impl ClientTransport for SocketIoTransport {
         self.handle.when_below(bytes, then);
     }
 
+    fn hold(&self) {
+        self.handle.hold();
+    }
+
+    fn release(&self) {
+        self.handle.release();
+    }
+
     fn is_closed(&self) -> bool {
         self.handle.is_closed()
     }

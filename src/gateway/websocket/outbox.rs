@@ -34,8 +34,20 @@ struct State {
     queue: VecDeque<Utf8Bytes>,
     /// How the connection is to be closed, and until when queued frames may still be written.
     closing: Option<(CloseStatus, Instant)>,
+    /// Frames that are still to come, and that a close after a flush waits for.
+    held: usize,
     /// Each is called once fewer bytes than that are unwritten.
     waiters: Vec<(usize, Callback)>,
+}
+
+impl State {
+    /// Whether frames are discarded, because the connection closes and waits for none.
+    fn discards(&self) -> bool {
+        match self.closing {
+            Some((_, until)) => self.held == 0 || Instant::now() >= until,
+            None => false,
+        }
+    }
 }
 
 /// The outbox of one plain client.
@@ -90,7 +102,7 @@ impl Outbox {
     /// the frame is discarded and the result is true, so that it is not offered again.
     pub(super) fn send_below(self: &Arc<Self>, max_unwritten: usize, frame: Utf8Bytes) -> bool {
         let mut state = self.state.lock();
-        if self.is_closed() || state.closing.is_some() {
+        if self.is_closed() || state.discards() {
             return true;
         }
         let bytes = frame.len() + HEADER_BYTES;
@@ -123,10 +135,27 @@ impl Outbox {
     }
 
     /// Closes the connection when the queued frames have been written, at the latest at that time.
-    /// Accepts no more frames.
+    /// Accepts no more frames, unless some are [held](Self::hold).
     pub(super) fn close_with(&self, status: CloseStatus, until: Instant) {
         self.state.lock().closing.get_or_insert((status, until));
         self.socket_task.wake();
+    }
+
+    /// A frame is still to come that a close after a flush has to wait for. Each call needs a call
+    /// of [`release`](Self::release) once the frame was queued.
+    pub(super) fn hold(&self) {
+        self.state.lock().held += 1;
+    }
+
+    /// Takes back a call of [`hold`](Self::hold).
+    pub(super) fn release(&self) {
+        let mut state = self.state.lock();
+        state.held -= 1;
+        let is_last = state.held == 0 && state.closing.is_some();
+        drop(state);
+        if is_last {
+            self.socket_task.wake();
+        }
     }
 
     /// Closes the connection at once and discards the queued frames.
@@ -202,14 +231,14 @@ impl Outbox {
         if bytes > 0 {
             return NextStep::Write(frames, bytes);
         }
-        match state.closing {
-            Some((status, _)) => NextStep::Close(status),
-            None => {
-                // An idle client keeps no memory for a queue.
-                state.queue = VecDeque::new();
-                NextStep::Wait
-            }
+        if let Some((status, _)) = state.closing
+            && state.discards()
+        {
+            return NextStep::Close(status);
         }
+        // An idle client keeps no memory for a queue.
+        state.queue = VecDeque::new();
+        NextStep::Wait
     }
 
     /// How the connection is to be closed, and the time by which it has to be.
@@ -372,6 +401,26 @@ mod tests {
             matches!(outbox.next(100), NextStep::Close(CloseStatus::Fault)),
             "closing at once replaces closing later"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_waits_for_frames_that_are_held_up_to_its_time_limit() {
+        let outbox = outbox(1000, 100);
+        outbox.hold();
+        let limit = Duration::from_secs(2);
+        outbox.close_after_flush(limit);
+        assert!(matches!(outbox.next(100), NextStep::Wait));
+        outbox.send("held".into());
+        outbox.release();
+        outbox.send("late".into());
+        assert!(matches!(outbox.next(100), NextStep::Write(frames, _) if frames.len() == 1));
+        assert!(matches!(outbox.next(100), NextStep::Close(_)));
+        outbox.hold();
+        assert!(matches!(outbox.next(100), NextStep::Wait));
+        tokio::time::advance(limit).await;
+        assert!(matches!(outbox.next(100), NextStep::Close(_)));
+        outbox.send("too late".into());
+        assert!(matches!(outbox.next(100), NextStep::Close(_)));
     }
 
     #[tokio::test]

@@ -74,6 +74,14 @@ impl ClientTransport for PlainTransport {
         self.outbox.when_below(bytes, then);
     }
 
+    fn hold(&self) {
+        self.outbox.hold();
+    }
+
+    fn release(&self) {
+        self.outbox.release();
+    }
+
     fn is_closed(&self) -> bool {
         self.outbox.is_closed()
     }

@@ -29,6 +29,15 @@ const record = (source, fact, fields = {}) => {
   process.stdout.write(`${JSON.stringify({ at, source, fact, ...fields })}\n`);
 };
 
+// As `digest` in src/history.rs.
+const digest = (content) => {
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(content)) {
+    hash = Math.imul(hash ^ byte, 0x01000193);
+  }
+  return hash >>> 0;
+};
+
 let sending = false;
 
 class Client {
@@ -92,9 +101,11 @@ class Client {
   }
 
   handleEvents(socket) {
-    socket.on("message", ({ room_id: room, epoch, seq, id, client_msg_id: msg, user_id: user }) => {
+    socket.on("message", (message) => {
+      const { room_id: room, epoch, seq, id, client_msg_id: msg, user_id: user } = message;
       this.positions[room] = { epoch, seq };
-      record(this.name, "received", { room, epoch, seq, id, msg: msg ?? null, user });
+      const content = digest(message.content);
+      record(this.name, "received", { room, epoch, seq, id, msg: msg ?? null, user, content });
     });
     socket.on("room_reset", ({ room_id: room, epoch, seq, lost_from }) => {
       this.positions[room] = { epoch, seq };
@@ -159,8 +170,9 @@ class Client {
       }, delay);
     };
     const timeout = setTimeout(() => retryAfter(0), ACK_TIMEOUT_MS);
-    record(this.name, "sent", { room, msg });
-    const payload = { room_id: room, content: String(elapsedMicros()), client_msg_id: msg };
+    const content = String(elapsedMicros());
+    record(this.name, "sent", { room, msg, content: digest(content) });
+    const payload = { room_id: room, content, client_msg_id: msg };
     socket.emit("message", payload, (answer) => {
       if (this.unsent[0] !== message) return;
       if (!answer.ok) {

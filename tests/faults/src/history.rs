@@ -43,8 +43,13 @@ pub enum Fact {
     /// The client stops for good, by its own decision: from now on nothing has to reach it. Written
     /// before it closes its connection.
     Ended,
-    /// An attempt to send a message.
-    Sent { room: String, msg: String },
+    /// An attempt to send a message. Each attempt may have another content.
+    Sent {
+        room: String,
+        msg: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<ContentDigest>,
+    },
     /// A positive acknowledgement (or a 2xx response of REST).
     Acked {
         room: String,
@@ -81,6 +86,8 @@ pub enum Fact {
         id: String,
         msg: Option<String>,
         user: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content: Option<ContentDigest>,
     },
     /// A `room_reset` arrived.
     Reset {
@@ -131,6 +138,18 @@ pub enum Fact {
         epoch: String,
         seq: u64,
     },
+    /// The lab read the archive's database at the end of the run, by SQL of its own. The records of
+    /// its rooms follow.
+    ArchiveRead,
+    /// A room of the archive. Retention has deleted the entries up to `cut`.
+    ArchivedRoom { room: String, cut: u64 },
+    /// A range of numbers that the archive has recorded as lost.
+    ArchivedGap { room: String, first: u64, last: u64 },
+    /// An entry of the archive, in the order of the room's numbers.
+    Archived(KeptMessage),
+    /// A message of a room at the end of the run, read page by page over REST, from the first one to
+    /// the head.
+    Logged(KeptMessage),
     /// The users of a room at the end of the run, read over REST.
     FinalMembers { room: String, users: Vec<String> },
     /// The status of a user at the end of the run, read over REST.
@@ -139,6 +158,28 @@ pub enum Fact {
         online: bool,
         version: u64,
     },
+}
+
+/// A message as the archive or the log has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptMessage {
+    pub room: String,
+    pub seq: u64,
+    pub epoch: String,
+    pub id: String,
+    pub msg: Option<String>,
+    pub user: String,
+    pub content: ContentDigest,
+}
+
+/// Stands for the content of a message: a history must not grow with the contents.
+pub type ContentDigest = u32;
+
+/// The digest of a content: FNV-1a, which the JavaScript clients compute too.
+pub fn digest(content: &str) -> ContentDigest {
+    content.bytes().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 /// A position in the numbering of a room.
@@ -247,4 +288,39 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
         records.push(record);
     }
     Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_fnv_1a_of_the_bytes() {
+        assert_eq!(digest(""), 0x811c_9dc5);
+        assert_eq!(digest("a"), 0xe40c_292c);
+        assert_eq!(digest("foobar"), 0xbf9c_f968);
+    }
+
+    #[test]
+    fn a_kept_message_is_one_flat_record() {
+        let record = Record {
+            at: 7,
+            source: LAB.into(),
+            fact: Fact::Archived(KeptMessage {
+                room: "lobby".into(),
+                seq: 3,
+                epoch: "e1".into(),
+                id: "i".into(),
+                msg: None,
+                user: "sue".into(),
+                content: 5,
+            }),
+        };
+        let text = serde_json::to_string(&record).unwrap();
+        assert!(
+            text.starts_with(r#"{"at":7,"source":"lab","fact":"archived","room":"lobby","seq":3,"#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+    }
 }

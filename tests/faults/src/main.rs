@@ -45,7 +45,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let all_passed = match Arguments::parse().command {
         Command::List => {
             for scenario in SCENARIOS {
-                println!("{:<20} {}", scenario.name, scenario.description);
+                println!("{:<27} {}", scenario.name, scenario.description);
             }
             true
         }

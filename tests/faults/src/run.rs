@@ -45,7 +45,8 @@ pub struct RunArguments {
 impl RunArguments {
     fn selects(&self, scenario: &Scenario) -> bool {
         if self.names.is_empty() {
-            !scenario.manual
+            let only_by_name = scenario.manual || self.short && scenario.full_only;
+            !only_by_name
         } else {
             self.names.iter().any(|name| name == scenario.name)
         }

@@ -1,8 +1,9 @@
-//! Servers, nodes and clients that the integration tests start: a real redis-server, whole hubbub
-//! nodes in this process, a small Socket.IO client, and certificates. Each is ended when its value
+//! Servers, nodes and clients that the integration tests start: a real redis-server, PostgreSQL and MariaDB,
+//! whole hubbub nodes in this process, a small Socket.IO client, and certificates. Each is ended when its value
 //! is dropped or stopped.
 
 pub mod certificates;
 pub mod client;
+pub mod database;
 pub mod node;
 pub mod server;

@@ -82,6 +82,9 @@ pub async fn start(settings: &[(&str, &str)]) -> App {
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
         .collect();
     environment.insert("SERVER_PORT".into(), "0".into());
+    // A node without Redis would keep a database file in the working directory.
+    let database = environment.entry("DATABASE_URL".into());
+    database.or_insert_with(|| "none".into());
     let config = Config::from_sources(environment, Path::new("/nonexistent/.env")).unwrap();
     App::start(&config).await.unwrap()
 }

@@ -22,6 +22,7 @@ use memchr::memmem::Finder;
 use mio::{Events, Poll};
 
 use crate::SignToken;
+use crate::acks::{AckTracker, Answer, SentMessage};
 use crate::client::{Client, ClientState, Membership};
 use crate::findings::Findings;
 use crate::limits::MetLimits;
@@ -103,6 +104,8 @@ pub(crate) struct LoadGenerator {
     /// count in the latency.
     pub(crate) latency_from: u64,
     pub(crate) deliveries: Deliveries,
+    /// The acknowledgements of messages; `None` if none are requested.
+    pub(crate) acks: Option<AckTracker>,
     /// Finds the number of a message's room in its packet.
     room_number: Finder<'static>,
     /// Rooms with deliveries since the last [`take_active_rooms`](Self::take_active_rooms).
@@ -167,6 +170,7 @@ impl LoadGenerator {
                 count: 0,
                 latency: Histogram::new_with_max(MAX_RECORDED_US, 3)?,
             },
+            acks: None,
             active_rooms: Vec::new(),
             joined: 0,
             joined_rooms: 0,
@@ -176,6 +180,16 @@ impl LoadGenerator {
             last_failure: String::new(),
             join_time: Histogram::new_with_max(MAX_RECORDED_US, 3)?,
         })
+    }
+
+    /// Expects an acknowledgement of each message. The rooms must request them.
+    ///
+    /// # Errors
+    /// If the histogram of their latency cannot be created.
+    pub(crate) fn expect_acks(&mut self, allows_refusals: bool) -> anyhow::Result<()> {
+        let tracker = AckTracker::new(self.clients.len(), allows_refusals, MAX_RECORDED_US)?;
+        self.acks = Some(tracker);
+        Ok(())
     }
 
     /// The time in microseconds of the generator's clock.
@@ -189,13 +203,32 @@ impl LoadGenerator {
             .unwrap_or(u64::MAX)
     }
 
-    /// Sends a room's next message. It counts as sent at `due_us`.
+    /// Sends a message of the room's sender whose turn it is. It counts as sent at `due_us`.
     pub(crate) fn send_message(&mut self, room: usize, due_us: u64) {
-        let (sender, frame) = self.rooms[room].next_message(due_us);
-        if let Err(error) = self.clients[sender].write(frame)
-            && self.clients[sender].state == ClientState::Joined
+        let member = self.rooms[room].next_sender();
+        self.send_message_of(room, member, due_us);
+    }
+
+    /// Sends the next message of one sender, given by its member index. It counts as sent at
+    /// `due_us`.
+    pub(crate) fn send_message_of(&mut self, room: usize, member: usize, due_us: u64) {
+        let client = self.rooms[room].client_of(member);
+        let ack_id = match &mut self.acks {
+            Some(acks) => acks.begin(
+                client,
+                SentMessage {
+                    room,
+                    member,
+                    due_us,
+                },
+            ),
+            None => 0,
+        };
+        let frame = self.rooms[room].message_of(member, due_us, ack_id);
+        if let Err(error) = self.clients[client].write(frame)
+            && self.clients[client].state == ClientState::Joined
         {
-            self.connection_lost(sender, &error.to_string());
+            self.connection_lost(client, &error.to_string());
         }
     }
 
@@ -206,14 +239,43 @@ impl LoadGenerator {
         rooms.append(&mut self.active_rooms);
     }
 
+    /// Moves the answers to messages since the last call into `answers`, and clears it before.
+    pub(crate) fn take_answers(&mut self, answers: &mut Vec<Answer>) {
+        if let Some(acks) = &mut self.acks {
+            acks.take_answers(answers);
+        }
+    }
+
+    /// Forgets the active rooms and the answers: the schedule does not use them.
+    pub(crate) fn discard_activity(&mut self) {
+        self.active_rooms.clear();
+        if let Some(acks) = &mut self.acks {
+            acks.discard_answers();
+        }
+    }
+
     /// Number of messages sent in all rooms.
     pub(crate) fn messages_sent(&self) -> u64 {
         self.rooms.iter().map(Room::sent).sum()
     }
 
-    /// Whether every member of every room has received every message.
+    /// Number of messages that the servers acknowledged or refused; 0 without acknowledgements.
+    pub(crate) fn messages_answered(&self) -> u64 {
+        match &self.acks {
+            Some(acks) => acks.accepted + acks.refused,
+            None => 0,
+        }
+    }
+
+    /// Number of messages that wait for an acknowledgement.
+    pub(crate) fn messages_unanswered(&self) -> u64 {
+        self.acks.as_ref().map_or(0, AckTracker::unanswered)
+    }
+
+    /// Whether every member of every room has received every message, and every message that needs
+    /// an answer has one.
     pub(crate) fn is_drained(&self) -> bool {
-        self.rooms.iter().all(Room::is_drained)
+        self.messages_unanswered() == 0 && self.rooms.iter().all(Room::is_drained)
     }
 
     /// The reason of the last failure: an error of a connection, or a refusal by the server. Empty

@@ -5,12 +5,17 @@ use memchr::memchr;
 use serde_json::Value;
 
 use super::{LoadGenerator, Phase};
+use crate::acks::ID_DIGITS;
 use crate::client::ClientState;
 use crate::digits::{number_after, parse_digits};
 use crate::frame;
 
 /// The beginning of a packet with a message of a room.
 const MESSAGE_EVENT: &[u8] = b"42[\"message\",";
+
+/// The beginning of the array of an acknowledgement that accepts the event. Servers may write it
+/// differently; then the JSON is parsed.
+const ACCEPTED: &[u8] = b"[{\"ok\":true";
 
 /// The beginning of an event that refuses an event of the client, without its packet type.
 const EXCEPTION_EVENT: &[u8] = b"[\"exception\"";
@@ -42,7 +47,7 @@ impl LoadGenerator {
                 self.record_limit(refusal);
                 Err(to_text(packet))
             }
-            [b'4', b'3', ack @ ..] => self.process_ack(client, ack),
+            [b'4', b'3', ack @ ..] => self.process_ack(client, ack, now_us),
             [b'4', b'2', event @ ..] if event.starts_with(EXCEPTION_EVENT) => {
                 // Before the client has joined, the exception is a failure to connect, not a refused
                 // message.
@@ -155,11 +160,15 @@ impl LoadGenerator {
     }
 
     /// Processes an ack: its id, and an array with the server's reply.
-    fn process_ack(&mut self, client: usize, ack: &[u8]) -> Result<(), String> {
+    fn process_ack(&mut self, client: usize, ack: &[u8], now_us: u64) -> Result<(), String> {
         let Some(array_at) = memchr(b'[', ack) else {
             return Err(to_text(ack));
         };
         let (id, array) = ack.split_at(array_at);
+        if id.len() == ID_DIGITS {
+            self.process_message_ack(client, id, array, now_us);
+            return Ok(());
+        }
         let Ok(arguments) = serde_json::from_slice::<Value>(array) else {
             return Err(to_text(ack));
         };
@@ -176,6 +185,33 @@ impl LoadGenerator {
             },
             _ => Ok(()),
         }
+    }
+
+    /// The server has acknowledged or refused a message.
+    fn process_message_ack(&mut self, client: usize, id: &[u8], array: &[u8], now_us: u64) {
+        let answered = match (&mut self.acks, parse_digits(id)) {
+            (Some(acks), Some(id)) => acks.finish(client, id).map(|message| (acks, message)),
+            _ => None,
+        };
+        let Some((acks, message)) = answered else {
+            self.findings.unreadable += 1;
+            return;
+        };
+        let refusal = refusal_in(array);
+        acks.record(message, refusal.is_none());
+        let Some(refusal) = refusal else {
+            if message.due_us >= self.latency_from {
+                let latency = now_us.saturating_sub(message.due_us);
+                acks.latency.saturating_record(latency);
+            }
+            return;
+        };
+        self.rooms[message.room].message_refused();
+        let is_limit = self.load_limits.record(&refusal);
+        if !is_limit && !acks.allows_refusals {
+            self.findings.refused += 1;
+        }
+        self.last_failure = to_text(array);
     }
 
     /// The server has accepted a join. Returns `None` if no such join is pending.
@@ -208,6 +244,19 @@ impl LoadGenerator {
         }
         Some(())
     }
+}
+
+/// The object of an acknowledgement that refuses its event; `None` if it accepts the event.
+fn refusal_in(array: &[u8]) -> Option<Value> {
+    if array.starts_with(ACCEPTED) {
+        return None;
+    }
+    let arguments = serde_json::from_slice::<Value>(array).unwrap_or_default();
+    let reply = &arguments[0];
+    if reply["ok"] == Value::Bool(true) {
+        return None;
+    }
+    Some(reply.clone())
 }
 
 fn to_text(packet: &[u8]) -> String {

@@ -57,8 +57,23 @@ pub(crate) struct Load {
     pub(crate) deliveries_per_second: f64,
     /// From the moment at which a message was due to be sent until a member had it.
     pub(crate) latency_ms: Quantiles,
+    /// Only with `--acks`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) acks: Option<Acks>,
     /// Cores that this generator used: close to 1, it may have been the bottleneck.
     pub(crate) generator_cores: f64,
+}
+
+/// The acknowledgements of messages.
+#[derive(Debug, Serialize)]
+pub(crate) struct Acks {
+    /// Messages that were acknowledged, per second.
+    pub(crate) per_second: f64,
+    /// From the moment at which a message was due to be sent until its sender had the
+    /// acknowledgement; without the messages that were refused.
+    pub(crate) latency_ms: Quantiles,
+    /// Messages that the servers refused, including the warm-up.
+    pub(crate) refused: u64,
 }
 
 /// The usage of the servers given by `--pid`.

@@ -32,6 +32,11 @@ fn report() -> Report {
             messages_per_second: 100.0,
             deliveries_per_second: 200.0,
             latency_ms: TIMES,
+            acks: Some(Acks {
+                per_second: 90.0,
+                latency_ms: TIMES,
+                refused: 20,
+            }),
             generator_cores: 0.25,
         }),
         storm: Some(connecting(7)),
@@ -60,14 +65,16 @@ fn the_keys_of_the_json_report_are_stable() {
         r#"{"clients":10,"rooms":15,"rooms_each":3,"members":2.0,"#,
         &format!(r#""connecting":{connecting}"failed_attempts":0}},"#),
         r#""load":{"seconds":2.0,"messages_per_second":100.0,"deliveries_per_second":200.0,"#,
-        &format!(r#""latency_ms":{times},"generator_cores":0.25}},"#),
+        &format!(r#""latency_ms":{times},"#),
+        &format!(r#""acks":{{"per_second":90.0,"latency_ms":{times},"refused":20}},"#),
+        r#""generator_cores":0.25},"#,
         &format!(r#""storm":{connecting}"failed_attempts":7}},"#),
         r#""servers":{"cores":[0.5,1.0],"cpu_us_per_connection":130.0,"#,
         r#""cpu_us_per_delivery":1.5,"memory_before_bytes":10000000,"#,
         r#""memory_bytes":10050000,"bytes_more":[20000.0,30000.0],"#,
         r#""bytes_per_connection":5000.0},"checked":400,"checked_by":"seq","#,
         r#""findings":{"holes":0,"repeats":0,"disorder":0,"two_orders":0,"#,
-        r#""unreadable":0,"refused":0,"closed":0,"gaps":0},"ok":true}"#,
+        r#""unreadable":0,"refused":0,"unacknowledged":0,"closed":0,"gaps":0},"ok":true}"#,
     ]
     .concat();
     assert_eq!(serde_json::to_string(&report()).unwrap(), expected);
@@ -82,6 +89,7 @@ connected   10 clients, 15 rooms of 2 members (3 rooms per client), in 0.50 s: 2
 per client p50 1.00  p90 2.00  p99 3.00  p99.9 4.00  max 5.00 ms
 messages    100/s, 200 deliveries/s
 latency     p50 1.00  p90 2.00  p99 3.00  p99.9 4.00  max 5.00 ms
+acks        90/s, p50 1.00  p90 2.00  p99 3.00  p99.9 4.00  max 5.00 ms; 20 messages refused
 storm       10 clients, 15 rooms of 2 members (3 rooms per client), in 0.50 s: 20/s; \
 per client p50 1.00  p90 2.00  p99 3.00  p99.9 4.00  max 5.00 ms; \
 7 attempts failed and were retried

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{CheckedBy, Connecting, Load, Quantiles, Report, Servers};
+use super::{Acks, CheckedBy, Connecting, Load, Quantiles, Report, Servers};
 
 /// Width of the first column, which names a line's contents.
 const NAME_WIDTH: usize = 12;
@@ -86,7 +86,23 @@ fn write_load(out: &mut fmt::Formatter<'_>, load: &Load) -> fmt::Result {
         "{:<NAME_WIDTH$}{:.0}/s, {:.0} deliveries/s",
         "messages", load.messages_per_second, load.deliveries_per_second
     )?;
-    writeln!(out, "{:<NAME_WIDTH$}{}", "latency", load.latency_ms)
+    writeln!(out, "{:<NAME_WIDTH$}{}", "latency", load.latency_ms)?;
+    match &load.acks {
+        Some(acks) => write_acks(out, acks),
+        None => Ok(()),
+    }
+}
+
+fn write_acks(out: &mut fmt::Formatter<'_>, acks: &Acks) -> fmt::Result {
+    write!(
+        out,
+        "{:<NAME_WIDTH$}{:.0}/s, {}",
+        "acks", acks.per_second, acks.latency_ms
+    )?;
+    if acks.refused > 0 {
+        write!(out, "; {} messages refused", acks.refused)?;
+    }
+    writeln!(out)
 }
 
 fn write_servers(out: &mut fmt::Formatter<'_>, servers: &Servers) -> fmt::Result {

@@ -15,25 +15,29 @@ pub(crate) use stamp::STAMP_BYTES;
 #[derive(Debug)]
 pub(crate) struct Room {
     pub(crate) name: String,
-    /// The client at each member index. The first ones send, in turn.
+    /// The client at each member index. The first ones send.
     members: Vec<usize>,
     outgoing: Outgoing,
     check: DeliveryCheck,
+    /// Messages that the server refused. It may have delivered some of them.
+    refused: u64,
 }
 
 impl Room {
     /// A room whose first `senders` members send messages with `content_bytes` bytes of content, at
-    /// least [`STAMP_BYTES`]. No member has joined yet.
+    /// least [`STAMP_BYTES`]. They request acknowledgements if `with_acks`. No member has joined yet.
     pub(crate) fn new(
         name: String,
         members: Vec<usize>,
         senders: usize,
         content_bytes: usize,
+        with_acks: bool,
     ) -> Self {
         let senders = senders.clamp(1, members.len().max(1));
         Self {
-            outgoing: Outgoing::new(&name, senders, content_bytes),
+            outgoing: Outgoing::new(&name, senders, content_bytes, with_acks),
             check: DeliveryCheck::new(members.len(), senders),
+            refused: 0,
             name,
             members,
         }
@@ -50,11 +54,31 @@ impl Room {
         self.check.is_numbered()
     }
 
-    /// The next message: the client that sends it, and its WebSocket frame. The message counts as
-    /// sent at `due_us`, in microseconds of the generator's clock.
-    pub(crate) fn next_message(&mut self, due_us: u64) -> (usize, &[u8]) {
-        let (sender, frame) = self.outgoing.next(due_us);
-        (self.members[sender], frame)
+    /// Number of members that send. They have the member indices below it.
+    pub(crate) fn senders(&self) -> usize {
+        self.outgoing.senders()
+    }
+
+    /// The member index of the sender whose turn it is; the next call returns the next one.
+    pub(crate) fn next_sender(&mut self) -> usize {
+        self.outgoing.next_sender()
+    }
+
+    /// The client at a member index.
+    pub(crate) fn client_of(&self, member: usize) -> usize {
+        self.members[member]
+    }
+
+    /// The WebSocket frame of a sender's next message. The message counts as sent at `due_us`, in
+    /// microseconds of the generator's clock. It requests an acknowledgement with `ack_id`, if the
+    /// room's messages request any.
+    pub(crate) fn message_of(&mut self, sender: usize, due_us: u64, ack_id: u64) -> &[u8] {
+        self.outgoing.message_of(sender, due_us, ack_id)
+    }
+
+    /// The server refused a message: it need not be delivered.
+    pub(crate) fn message_refused(&mut self) {
+        self.refused += 1;
     }
 
     /// Checks a message that a member has received.
@@ -82,19 +106,20 @@ impl Room {
         self.sent().saturating_sub(self.check.fully_delivered())
     }
 
-    /// Whether every member has received every message.
+    /// Whether every member has received every message that was not refused.
     pub(crate) fn is_drained(&self) -> bool {
         self.check.delivered() >= self.expected_deliveries()
     }
 
-    /// Adds the messages that were sent and not received by all members to the findings.
+    /// Adds the messages that were sent, not refused, and not received by all members to the
+    /// findings.
     pub(crate) fn count_undelivered(&self, findings: &mut Findings) {
         self.check
             .count_undelivered(self.expected_deliveries(), findings);
     }
 
-    /// One delivery per message and member.
+    /// One delivery per member of each message that was not refused.
     fn expected_deliveries(&self) -> u64 {
-        self.sent() * self.members.len() as u64
+        (self.sent() - self.refused) * self.members.len() as u64
     }
 }

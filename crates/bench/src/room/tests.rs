@@ -9,7 +9,7 @@ use super::*;
 /// Clients 7 and 8 are the members and take turns at sending. The server's newest message has the
 /// number `seq`.
 fn room_of_two(seq: Option<u64>) -> Room {
-    let mut room = Room::new("r".into(), vec![7, 8], 2, 100);
+    let mut room = Room::new("r".into(), vec![7, 8], 2, 100, false);
     room.member_joined(seq);
     room
 }
@@ -17,7 +17,8 @@ fn room_of_two(seq: Option<u64>) -> Room {
 /// Sends the room's next message, due at `seq` × 10 µs. Returns the packet that a server which
 /// numbers messages makes of it.
 fn next_packet(room: &mut Room, seq: u64) -> Vec<u8> {
-    let (_, frame) = room.next_message(seq * 10);
+    let sender = room.next_sender();
+    let frame = room.message_of(sender, seq * 10, 0);
     let fields_at = memmem::find(frame, b"\"room_id\"").unwrap();
     let fields = String::from_utf8(frame[fields_at..].to_vec()).unwrap();
     format!("42[\"message\",{{\"seq\":{seq},\"epoch\":\"e\",{fields}").into_bytes()
@@ -37,8 +38,8 @@ fn content_has_the_requested_length_and_begins_with_the_stamp() {
             due_us: 10
         }
     );
-    let (client, _) = room.next_message(0);
-    assert_eq!(client, 8, "members take turns");
+    let sender = room.next_sender();
+    assert_eq!(room.client_of(sender), 8, "members take turns");
 }
 
 #[test]
@@ -249,4 +250,39 @@ fn a_message_without_a_stamp_is_no_delivery() {
     let packet = b"42[\"message\",{\"seq\":1,\"content\":\"hello\"}]";
     assert_eq!(room.receive(0, &mut last_seq, packet, &mut findings), None);
     assert_eq!((findings.unreadable, room.check.delivered()), (1, 0));
+}
+
+#[test]
+fn a_message_that_requests_an_acknowledgement_has_the_id_before_its_event() {
+    let mut room = Room::new("r".into(), vec![7, 8], 2, 100, true);
+    let frame = room.message_of(1, 10, 1_000_000_007).to_vec();
+    assert!(memmem::find(&frame, b"421000000007[\"message\",{\"room_id\":\"r\"").is_some());
+    let (stamp, _) = Stamp::find(&frame).unwrap();
+    assert_eq!((stamp.sender, stamp.counter), (1, 1));
+    let frame = room.message_of(1, 10, 1_000_000_008);
+    assert!(memmem::find(frame, b"421000000008[").is_some());
+}
+
+#[test]
+fn a_refused_message_may_be_delivered_or_not() {
+    let mut room = room_of_two(Some(0));
+    let mut findings = Findings::default();
+    let mut last_seqs = [0, 0];
+    let first = next_packet(&mut room, 1);
+    // The second message is refused, and nobody receives it.
+    next_packet(&mut room, 2);
+    assert!(!room.is_drained());
+    room.message_refused();
+    for (member, last_seq) in last_seqs.iter_mut().enumerate() {
+        room.receive(member, last_seq, &first, &mut findings);
+    }
+    assert!(room.is_drained());
+    // The third one is refused, too, after it got its number.
+    let third = next_packet(&mut room, 2);
+    room.message_refused();
+    for (member, last_seq) in last_seqs.iter_mut().enumerate() {
+        room.receive(member, last_seq, &third, &mut findings);
+    }
+    room.count_undelivered(&mut findings);
+    assert!(findings.is_clean(), "{findings:?}");
 }

@@ -60,7 +60,7 @@ impl Session {
     ) -> SendOutcome {
         let wakeup = {
             let mut state = self.state.lock();
-            if state.phase != Phase::Open {
+            if !state.accepts_frames() {
                 return SendOutcome::Closed;
             }
             if !condition(&state) {
@@ -160,7 +160,7 @@ impl Session {
             if state.phase == Phase::Closed {
                 return;
             }
-            if state.unwritten > 0 {
+            if !state.is_flushed() {
                 let at = Instant::now() + limit;
                 state.drain_at = Some(state.drain_at.map_or(at, |before| before.min(at)));
                 state.phase = Phase::Draining;
@@ -169,5 +169,20 @@ impl Session {
             }
         }
         self.close(DisconnectReason::TransportClose, CloseMode::Refuse);
+    }
+
+    pub(crate) fn hold(&self) {
+        self.state.lock().held += 1;
+    }
+
+    pub(crate) fn release(self: &Arc<Self>) {
+        let is_drained = {
+            let mut state = self.state.lock();
+            state.held = state.held.saturating_sub(1);
+            state.is_drained()
+        };
+        if is_drained {
+            self.close(DisconnectReason::TransportClose, CloseMode::Refuse);
+        }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) type Queue = SmallVec<[Frame; 6]>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// Accepts no more frames, and closes when all queued frames are written.
+    /// Closes when all queued frames are written. Accepts no more frames, unless some are held.
     Draining,
     Closed,
 }
@@ -130,6 +130,8 @@ pub(super) struct State {
     pub(super) upgrade_round: u32,
     /// Here, where `upgrade_round` leaves space before the next field.
     pub(super) extended: Extended,
+    /// Frames that are still to come, and that a draining session waits for.
+    pub(super) held: u32,
     pub(super) poll_waker: Option<Waker>,
     /// Set from the return of `on_connect` until the close. The code that takes it must call its
     /// `on_disconnect`.
@@ -152,6 +154,7 @@ impl State {
             upgrade: Upgrade::None,
             upgrade_round: 0,
             extended: Extended::default(),
+            held: 0,
             socket_waker: None,
             // Before its first sleep the task checks the queue by itself.
             output_signaled: true,
@@ -230,9 +233,23 @@ impl State {
         due
     }
 
+    /// Whether frames of the layer above are queued.
+    pub(super) fn accepts_frames(&self) -> bool {
+        match self.phase {
+            Phase::Open => true,
+            Phase::Draining => self.held > 0,
+            Phase::Closed => false,
+        }
+    }
+
+    /// Whether nothing is left to be written before a draining session closes.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.unwritten == 0 && self.held == 0
+    }
+
     /// Whether a draining session has written everything.
     pub(super) fn is_drained(&self) -> bool {
-        self.phase == Phase::Draining && self.unwritten == 0
+        self.phase == Phase::Draining && self.is_flushed()
     }
 
     /// The WebSocket's task goes to sleep, and has to be notified of output.

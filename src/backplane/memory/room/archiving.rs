@@ -165,6 +165,11 @@ impl Room {
         }
     }
 
+    /// The archive has every entry up to this `seq`.
+    pub(in crate::backplane::memory) fn watermark(&self) -> u64 {
+        self.watermark
+    }
+
     /// The archive has these entries, whose numbers were assigned in this epoch.
     pub(in crate::backplane::memory) fn advance_watermark(
         &mut self,

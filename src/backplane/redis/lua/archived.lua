@@ -7,14 +7,14 @@
 --          for all); the room (base64url); the epoch in which the numbers were assigned; and the
 --          ranges, as 'first last first last …'
 --
--- Returns the number of rooms whose watermark has advanced. Atomic. A repeat has no effect. A room
--- that isn't known, or has never been archived, is skipped.
+-- Returns the watermark of each room; 0 for a room that isn't known, or has never been archived, which
+-- is skipped. Atomic. A repeat has no effect.
 local ctx = context()
 local archive, history_ms, permanent_rooms = ARGV[5], ARGV[6], ARGV[7]
 
 -- The most ranges that a room remembers after its watermark. The sweeper reports forgotten ones
 -- again.
-local MAX_RANGES = 256
+local MAX_RANGES = 4096
 
 -- The last seq up to which the numbers of an epoch are those of the room; nil: none.
 local function end_of_epoch(tag, room, epoch, current, last_seq, shared)
@@ -53,8 +53,7 @@ local function merge(ranges, watermark)
   return watermark, table.concat(texts, ' ')
 end
 
--- Handles the room whose arguments begin at ARGV[at]. Returns 1 if its watermark has advanced, else
--- 0.
+-- Handles the room whose arguments begin at ARGV[at]. Returns its watermark.
 local function advance(at)
   local tag, room, epoch, reported = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local numbering = key(tag, NUMBERING, room)
@@ -63,7 +62,7 @@ local function advance(at)
   if not current or not before or string.match(history, ' (%S+)$') ~= archive then return 0 end
   seq, before = tonumber(seq), tonumber(before)
   local epoch_end = end_of_epoch(tag, room, epoch, current, seq, shared)
-  if not epoch_end then return 0 end
+  if not epoch_end then return before end
 
   local ranges = {}
   add_ranges(ranges, earlier or '', seq)
@@ -72,7 +71,7 @@ local function advance(at)
   if rest ~= (earlier or '') then
     if rest == '' then call('HDEL', numbering, 'y') else call('HSET', numbering, 'y', rest) end
   end
-  if watermark == before then return 0 end
+  if watermark == before then return before end
   call('HSET', numbering, 'a', int(watermark))
   if watermark < seq then
     call('ZADD', key(tag, UNARCHIVED, ''), int(ctx.now), room)
@@ -85,9 +84,9 @@ local function advance(at)
     local hidden = math.min(seq - ctx.history_size, watermark)
     call('XTRIM', key(tag, LOG, room), 'MINID', '~', int(hidden + 1))
   end
-  return 1
+  return watermark
 end
 
-local advanced = 0
-for at = 8, #ARGV, 4 do advanced = advanced + advance(at) end
-return { advanced }
+local watermarks = {}
+for at = 8, #ARGV, 4 do watermarks[#watermarks + 1] = advance(at) end
+return watermarks

@@ -32,14 +32,26 @@ impl ClientRequest for SendMessage {
     async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
         let span = tracing::debug_span!("message", room = %self.room);
         let permit = context.state.may_send(&self.room)?;
-        let appended = context
+        let (appended, commit) = context
             .messaging()
             .send(context.state, permit, self.fields)
             .instrument(span)
             .await?;
-        context
-            .reply
-            .acknowledge(&MessageAck::of(&self.room, &appended));
+        if commit.is_done() {
+            drop(commit);
+            // For a repeat of a message that was committed long ago, while later ones are not.
+            if context.connection.pending_acks.count() > 0 {
+                Box::pin(context.connection.wait_for_acks()).await;
+            }
+            context
+                .reply
+                .acknowledge(&MessageAck::of(&self.room, &appended));
+        } else {
+            let (reply, room) = (context.reply.clone(), self.room.clone());
+            context
+                .connection
+                .acknowledge_after(commit, reply, room, appended);
+        }
         context
             .connection
             .flush_sent(&self.room, context.event_bytes)

@@ -67,10 +67,11 @@ pub(in crate::gateway::http) async fn post(
     JsonBody(Broadcast(fields)): JsonBody<Broadcast>,
 ) -> Result<Reply, Refusal> {
     let permit = policy::may_broadcast(&broadcaster.scope)?;
-    let appended = state
+    let (appended, commit) = state
         .messaging
         .post(permit, broadcaster.user, broadcaster.username, fields)
         .await?;
+    commit.wait().await?;
     let ack = BroadcastAck::of(&appended, state.client_count());
     Ok(Reply::with_status(StatusCode::ACCEPTED, &ack))
 }

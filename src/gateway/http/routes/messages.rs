@@ -47,10 +47,11 @@ pub(in crate::gateway::http) async fn post(
     JsonBody(request): JsonBody<PostRequest>,
 ) -> Result<Reply, Refusal> {
     let permit = policy::may_send(&scope, Relation::Service, &request.room)?;
-    let appended = state
+    let (appended, commit) = state
         .messaging
         .post(permit, request.user, request.username, request.fields)
         .await?;
+    commit.wait().await?;
     let status = if appended.duplicate {
         StatusCode::OK
     } else {

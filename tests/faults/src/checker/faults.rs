@@ -42,6 +42,15 @@ pub(super) enum FaultKind {
     FalseAck,
     /// A message was still unacknowledged at the end of the run.
     Unacknowledged,
+    /// The archive has a number, an id or a send twice.
+    ArchivedTwice,
+    /// An acknowledged message isn't in the archive.
+    NotArchived,
+    /// A number of the archive is missing and not recorded as lost, or is recorded as lost although
+    /// nothing was.
+    ArchiveHole,
+    /// The server returns other messages than those in the archive.
+    ArchiveDiffers,
     /// One version of a user's status was reported both as online and as offline.
     ConflictingStatus,
     /// A status that is older than one that the watcher knew, or a change with the version that it
@@ -90,6 +99,10 @@ impl FaultKind {
             Self::Missing => "missing message",
             Self::FalseAck => "false ack",
             Self::Unacknowledged => "unacknowledged message",
+            Self::ArchivedTwice => "archived twice",
+            Self::NotArchived => "not archived",
+            Self::ArchiveHole => "hole in the archive",
+            Self::ArchiveDiffers => "log and archive differ",
             Self::ConflictingStatus => "conflicting status",
             Self::StaleStatus => "stale status",
             Self::UnexpectedStatusChange => "unexpected status change",

@@ -8,7 +8,10 @@ use super::interner::{Interner, Symbol};
 use super::parsed_history::ParsedHistory;
 use super::sends::{Sends, collect_sends, report_unacknowledged};
 use super::stats::Stats;
-use crate::history::{Fact, Record};
+use crate::history::{ContentDigest, Fact, KeptMessage, Record};
+
+/// The name of the archive in reports.
+pub(super) const ARCHIVE: &str = "the archive";
 
 /// The position of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,8 +27,30 @@ struct Identity {
     id: Symbol,
     /// The sender's `client_msg_id`.
     msg: Option<Symbol>,
-    /// `None` while the message is known only from acknowledgements.
+    /// `None` while the message is known only from acknowledgements, and so is `content`.
     user: Option<Symbol>,
+    content: Option<ContentDigest>,
+}
+
+/// A message that a client received, or that the archive has.
+struct Sighting<'a> {
+    /// The client, or a name for the archive.
+    source: &'a str,
+    at: u64,
+    room: &'a str,
+    epoch: &'a str,
+    seq: u64,
+    id: &'a str,
+    msg: Option<&'a str>,
+    user: &'a str,
+    content: Option<ContentDigest>,
+}
+
+/// The place of a record, for reports.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    name: &'a str,
+    at: u64,
 }
 
 /// The message at a position.
@@ -37,6 +62,8 @@ pub(super) struct IndexedMessage {
     acked_new: bool,
     /// The time of the first record about it.
     pub at: u64,
+    /// The archive has it, at this position.
+    pub archived: bool,
 }
 
 /// All messages that appear in the history, by position.
@@ -69,7 +96,10 @@ impl MessageIndex {
             for record in &client.records {
                 match &record.fact {
                     Fact::Acked { room, msg, .. } => {
-                        if sends.get(msg.as_str()) != Some(&(client.name, room.as_str())) {
+                        let was_sent = sends
+                            .get(msg.as_str())
+                            .is_some_and(|send| send.sender == client.name && send.room == room);
+                        if !was_sent {
                             faults.add(FaultKind::Malformed, record.at, || {
                                 format!(
                                     "{} received an acknowledgement of {msg} in {room}, which it \
@@ -83,10 +113,20 @@ impl MessageIndex {
                     }
                     Fact::Received { .. } => {
                         stats.delivered += 1;
-                        index.add_delivery(record, &sends, interner, faults);
+                        if let Some(delivery) = Sighting::of_delivery(record) {
+                            index.add_sighting(&delivery, &sends, interner, faults);
+                        }
                     }
                     _ => {}
                 }
+            }
+        }
+        for room in history.archive.values() {
+            for entry in &room.entries {
+                stats.archived += 1;
+                let archived = Sighting::of_archive(entry, room.at);
+                let message = index.add_sighting(&archived, &sends, interner, faults);
+                message.archived = true;
             }
         }
         report_unacknowledged(history, &sends, &acked, faults);
@@ -122,8 +162,13 @@ impl MessageIndex {
             id: interner.intern(id),
             msg: Some(interner.intern(msg)),
             user: None,
+            content: None,
         };
-        let message = self.insert(position, identity, record, interner, faults);
+        let source = Source {
+            name: &record.source,
+            at: record.at,
+        };
+        let message = self.insert(position, identity, source, interner, faults);
         let first_ack = message.acked.unwrap_or(record.at).min(record.at);
         message.acked = Some(first_ack);
         if *duplicate {
@@ -141,52 +186,33 @@ impl MessageIndex {
         message.acked_new = true;
     }
 
-    fn add_delivery<'a>(
+    /// Adds a message that a client received, or that the archive has.
+    fn add_sighting<'a>(
         &mut self,
-        record: &'a Record,
+        sighting: &Sighting<'a>,
         sends: &Sends<'_>,
         interner: &mut Interner<'a>,
         faults: &mut Faults,
-    ) {
-        let Fact::Received {
-            room,
-            epoch,
-            seq,
-            id,
-            msg,
-            user,
-        } = &record.fact
-        else {
-            return;
-        };
+    ) -> &mut IndexedMessage {
         let position = MessagePosition {
-            room: interner.intern(room),
-            epoch: interner.intern(epoch),
-            seq: *seq,
+            room: interner.intern(sighting.room),
+            epoch: interner.intern(sighting.epoch),
+            seq: sighting.seq,
         };
         let identity = Identity {
-            id: interner.intern(id),
-            msg: msg.as_ref().map(|msg| interner.intern(msg)),
-            user: Some(interner.intern(user)),
+            id: interner.intern(sighting.id),
+            msg: sighting.msg.map(|msg| interner.intern(msg)),
+            user: Some(interner.intern(sighting.user)),
+            content: sighting.content,
         };
-        let is_known = self.messages.contains_key(&position);
-        self.insert(position, identity, record, interner, faults);
-        if is_known {
-            return;
+        if !self.messages.contains_key(&position) {
+            sighting.report_unless_sent(sends, faults);
         }
-        let Some(msg) = msg else { return };
-        let was_sent = sends
-            .get(msg.as_str())
-            .is_some_and(|(_, sent_to)| sent_to == room);
-        if !was_sent {
-            faults.add(FaultKind::ConflictingMessage, record.at, || {
-                format!(
-                    "{} received {msg} at {epoch}/{seq} in {room}, and no client sent that to this \
-                     room",
-                    record.source
-                )
-            });
-        }
+        let source = Source {
+            name: sighting.source,
+            at: sighting.at,
+        };
+        self.insert(position, identity, source, interner, faults)
     }
 
     /// Inserts a message at a position, and compares it with the earlier records of the message and
@@ -195,7 +221,7 @@ impl MessageIndex {
         &mut self,
         position: MessagePosition,
         identity: Identity,
-        record: &Record,
+        source: Source<'_>,
         interner: &Interner<'_>,
         faults: &mut Faults,
     ) -> &mut IndexedMessage {
@@ -204,10 +230,10 @@ impl MessageIndex {
                 let message = entry.into_mut();
                 let known = message.identity;
                 if known.contradicts(identity) {
-                    faults.add(FaultKind::ConflictingMessage, record.at, || {
+                    faults.add(FaultKind::ConflictingMessage, source.at, || {
                         format!(
                             "{} has {} at {}; an earlier record has {} there",
-                            record.source,
+                            source.name,
                             identity.describe(interner),
                             position.describe(interner),
                             known.describe(interner)
@@ -216,7 +242,8 @@ impl MessageIndex {
                 }
                 message.identity.msg = known.msg.or(identity.msg);
                 message.identity.user = known.user.or(identity.user);
-                message.at = message.at.min(record.at);
+                message.identity.content = known.content.or(identity.content);
+                message.at = message.at.min(source.at);
                 message
             }
             Entry::Vacant(vacant) => {
@@ -231,10 +258,10 @@ impl MessageIndex {
                     None => None,
                 };
                 if let Some(other) = same_id.or(same_msg) {
-                    faults.add(FaultKind::ConflictingMessage, record.at, || {
+                    faults.add(FaultKind::ConflictingMessage, source.at, || {
                         format!(
                             "{} has {} at {}; an earlier record has it at {}",
-                            record.source,
+                            source.name,
                             identity.describe(interner),
                             position.describe(interner),
                             other.describe(interner)
@@ -245,9 +272,75 @@ impl MessageIndex {
                     identity,
                     acked: None,
                     acked_new: false,
-                    at: record.at,
+                    at: source.at,
+                    archived: false,
                 })
             }
+        }
+    }
+}
+
+impl<'a> Sighting<'a> {
+    fn of_delivery(record: &'a Record) -> Option<Self> {
+        let Fact::Received {
+            room,
+            epoch,
+            seq,
+            id,
+            msg,
+            user,
+            content,
+        } = &record.fact
+        else {
+            return None;
+        };
+        Some(Self {
+            source: &record.source,
+            at: record.at,
+            room,
+            epoch,
+            seq: *seq,
+            id,
+            msg: msg.as_deref(),
+            user,
+            content: *content,
+        })
+    }
+
+    fn of_archive(entry: &'a KeptMessage, at: u64) -> Self {
+        Self {
+            source: ARCHIVE,
+            at,
+            room: &entry.room,
+            epoch: &entry.epoch,
+            seq: entry.seq,
+            id: &entry.id,
+            msg: entry.msg.as_deref(),
+            user: &entry.user,
+            content: Some(entry.content),
+        }
+    }
+
+    /// Reports a message that no client sent to the room, or not with this content.
+    fn report_unless_sent(&self, sends: &Sends<'_>, faults: &mut Faults) {
+        let Some(msg) = self.msg else { return };
+        let was_sent = sends
+            .get(msg)
+            .is_some_and(|send| send.room == self.room && send.may_contain(self.content));
+        if !was_sent {
+            let Self {
+                source,
+                room,
+                epoch,
+                seq,
+                ..
+            } = self;
+            faults.add(FaultKind::ConflictingMessage, self.at, || {
+                format!(
+                    "{source} has {msg} at {epoch}/{seq} in {room}, and no client sent that to \
+                     this room"
+                )
+            });
         }
     }
 }
@@ -268,13 +361,21 @@ impl Identity {
     fn contradicts(self, other: Self) -> bool {
         let differ =
             |one: Option<Symbol>, two: Option<Symbol>| one.is_some() && two.is_some() && one != two;
-        self.id != other.id || differ(self.msg, other.msg) || differ(self.user, other.user)
+        let contents = self.content.zip(other.content);
+        self.id != other.id
+            || differ(self.msg, other.msg)
+            || differ(self.user, other.user)
+            || contents.is_some_and(|(one, two)| one != two)
     }
 
     fn describe(self, interner: &Interner<'_>) -> String {
         let text = |symbol: Option<Symbol>| symbol.map_or("?", |symbol| interner.text(symbol));
+        let content = match self.content {
+            Some(digest) => format!("{digest:08x}"),
+            None => "?".to_owned(),
+        };
         format!(
-            "{} of {} with id {}",
+            "{} of {} with id {} and content {content}",
             text(self.msg),
             text(self.user),
             interner.text(self.id)

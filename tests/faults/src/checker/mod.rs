@@ -27,6 +27,14 @@
 //!   clients that had not received them yet; these are counted, and none of them may have been
 //!   acknowledged before the lab saved the data. At the end every client is at the room's head, and
 //!   no acknowledgement is beyond it.
+//! - **Archive** ([`archive`]), if there is one: every acknowledged message is in the archive, once,
+//!   at its acknowledged position, with a content that its sender sent (if acknowledgements don't
+//!   wait for the archive: unless Redis lost it). No number is missing that isn't recorded as lost,
+//!   and none is recorded as lost unless data was. No id and no `client_msg_id` comes twice. The
+//!   server returns exactly these messages, from the first one to the head. The archive counts as
+//!   one more observer: its messages are those that clients received at these positions, its epochs
+//!   have the order that clients saw, and a message that it has must not be missing at a client that
+//!   was in the room, nor be announced as lost.
 //! - **Status** ([`status`]): a version means the same to every client. For each watcher the
 //!   versions of changes rise, over its whole life; a state that it asked for isn't older than the
 //!   one that it knew (except after a loss of data). At the end each watcher knows the true status.
@@ -70,6 +78,7 @@
 //!   `final_status`. Clients that disconnect, leave or end after the first of these records only
 //!   clean up; this excuses nothing.
 
+mod archive;
 mod completeness;
 mod cursor;
 mod deliveries;
@@ -88,6 +97,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
+use self::archive::ArchiveCheck;
 use self::completeness::CompletenessCheck;
 use self::deliveries::{AllowedLosses, Deliveries, DeliveryCheck};
 use self::faults::{FaultKind, Faults};
@@ -109,11 +119,24 @@ pub struct Promises {
     /// The log is so short that losses may be announced within an epoch, but only of messages that
     /// are older than this many last messages. (`data_loss` is about losses with a new epoch.)
     pub gaps: Option<u64>,
+    /// An archive is behind the log. `None`: there is none, or it isn't verified.
+    #[serde(default)]
+    pub archive: Option<Archive>,
     pub presence: Presence,
     /// No client, unaffected or not, may be notified that a user is offline or left a room, unless
     /// the user was away for longer than this grace, in milliseconds. (On a slow machine, users
     /// sometimes are.)
     pub no_departure_within: Option<u64>,
+}
+
+/// The meaning of an acknowledgement in front of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Archive {
+    /// `ACK_AFTER=log`: Redis may lose an acknowledged message before its commit, but only where
+    /// Redis loses data.
+    AckAfterLog,
+    /// `ACK_AFTER=archive`: no acknowledged message is ever lost.
+    AckAfterArchive,
 }
 
 /// The strictness of the checks of presence.
@@ -171,6 +194,19 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
         loss_windows: &history.loss_windows,
     }
     .check(&history, &index, deliveries);
+
+    if let Some(promise) = promises.archive {
+        ArchiveCheck {
+            history: &history,
+            index: &index,
+            interner: &interner,
+            faults: &mut faults,
+            stats: &mut stats,
+            promise,
+            data_loss,
+        }
+        .check();
+    }
 
     StatusCheck::new(&history, &mut faults, &mut stats, exact, data_loss).check();
     if let Some(grace) = promises.no_departure_within {

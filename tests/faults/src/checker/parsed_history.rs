@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 
 use super::faults::{FaultKind, Faults};
-use crate::history::{Fact, LAB, Record};
+use crate::history::{Fact, KeptMessage, LAB, Record};
 
 /// The last acknowledgements from before a loss of data may be recorded up to this many
 /// milliseconds after it.
@@ -20,6 +20,10 @@ pub(super) struct ParsedHistory<'a> {
     pub final_heads: BTreeMap<&'a str, FinalHead<'a>>,
     pub final_members: BTreeMap<&'a str, FinalMembers<'a>>,
     pub final_statuses: BTreeMap<&'a str, FinalStatus>,
+    /// By room: the archive. Empty if it was not read.
+    pub archive: BTreeMap<&'a str, ArchivedRoom<'a>>,
+    /// The time at which the lab read the archive.
+    pub archive_read: Option<u64>,
     pub data_lost: bool,
     /// The times (in milliseconds) at which an acknowledged message may have been lost with Redis's
     /// data.
@@ -72,6 +76,19 @@ pub(super) struct FinalStatus {
     pub at: u64,
     pub online: bool,
     pub version: u64,
+}
+
+/// A room as the archive and the log have it at the end of the run.
+#[derive(Default)]
+pub(super) struct ArchivedRoom<'a> {
+    pub at: u64,
+    /// Retention has deleted the entries up to this number.
+    pub cut: u64,
+    /// Ranges of numbers that are recorded as lost.
+    pub gaps: Vec<RangeInclusive<u64>>,
+    pub entries: Vec<&'a KeptMessage>,
+    /// The messages that the server returns, page by page.
+    pub logged: Vec<&'a KeptMessage>,
 }
 
 impl<'a> ParsedHistory<'a> {
@@ -162,9 +179,26 @@ impl<'a> ParsedHistory<'a> {
                     };
                     self.final_statuses.insert(target, status);
                 }
+                Fact::ArchiveRead => self.archive_read = Some(at),
+                Fact::ArchivedRoom { room, cut } => self.archived_room(room, at).cut = *cut,
+                Fact::ArchivedGap { room, first, last } => {
+                    self.archived_room(room, at).gaps.push(*first..=*last);
+                }
+                Fact::Archived(entry) => {
+                    self.archived_room(&entry.room, at).entries.push(entry);
+                }
+                Fact::Logged(message) => {
+                    self.archived_room(&message.room, at).logged.push(message);
+                }
                 _ => {}
             }
         }
+    }
+
+    fn archived_room(&mut self, name: &'a str, at: u64) -> &mut ArchivedRoom<'a> {
+        let room = self.archive.entry(name).or_default();
+        room.at = at;
+        room
     }
 }
 
@@ -273,6 +307,11 @@ fn is_lab_fact(fact: &Fact) -> bool {
             | Fact::FinalHead { .. }
             | Fact::FinalMembers { .. }
             | Fact::FinalStatus { .. }
+            | Fact::ArchiveRead
+            | Fact::ArchivedRoom { .. }
+            | Fact::ArchivedGap { .. }
+            | Fact::Archived(_)
+            | Fact::Logged(_)
     )
 }
 

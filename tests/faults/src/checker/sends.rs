@@ -6,10 +6,26 @@ use std::collections::{HashMap, HashSet};
 use super::faults::{FaultKind, Faults};
 use super::parsed_history::ParsedHistory;
 use super::stats::Stats;
-use crate::history::Fact;
+use crate::history::{ContentDigest, Fact};
 
-/// By `client_msg_id`: the client that sent the message, and the room.
-pub(super) type Sends<'a> = HashMap<&'a str, (&'a str, &'a str)>;
+/// By `client_msg_id`.
+pub(super) type Sends<'a> = HashMap<&'a str, Send<'a>>;
+
+/// All attempts to send one message.
+pub(super) struct Send<'a> {
+    /// The client.
+    pub sender: &'a str,
+    pub room: &'a str,
+    /// The contents of the attempts, as far as the client recorded them.
+    contents: Vec<ContentDigest>,
+}
+
+impl Send<'_> {
+    /// Whether an attempt may have had this content.
+    pub fn may_contain(&self, content: Option<ContentDigest>) -> bool {
+        self.contents.is_empty() || content.is_none_or(|content| self.contents.contains(&content))
+    }
+}
 
 /// Collects the messages that were sent. Each has one sender and one room.
 pub(super) fn collect_sends<'a>(
@@ -22,10 +38,15 @@ pub(super) fn collect_sends<'a>(
         let name = client.name;
         for record in &client.records {
             match &record.fact {
-                Fact::Sent { room, msg } => {
+                Fact::Sent { room, msg, content } => {
                     stats.attempts += 1;
-                    let send = (name, room.as_str());
-                    if *sends.entry(msg).or_insert(send) != send {
+                    let send = sends.entry(msg).or_insert_with(|| Send {
+                        sender: name,
+                        room,
+                        contents: Vec::new(),
+                    });
+                    send.contents.extend(content);
+                    if send.sender != name || send.room != room {
                         faults.add(FaultKind::Malformed, record.at, || {
                             format!(
                                 "{name} sent {msg} to {room}, and it had another sender or room \
@@ -67,12 +88,13 @@ pub(super) fn report_unacknowledged(
         .collect();
     let mut unacknowledged: Vec<_> = sends
         .iter()
-        .filter(|(msg, (sender, _))| !acked.contains(*msg) && !ended.contains(sender))
+        .filter(|(msg, send)| !acked.contains(*msg) && !ended.contains(send.sender))
         .collect();
-    unacknowledged.sort_unstable();
-    for (msg, (sender, room)) in unacknowledged {
-        if let Some(head) = history.final_heads.get(room) {
+    unacknowledged.sort_unstable_by_key(|(msg, _)| **msg);
+    for (msg, send) in unacknowledged {
+        if let Some(head) = history.final_heads.get(send.room) {
             faults.add(FaultKind::Unacknowledged, head.at, || {
+                let Send { sender, room, .. } = send;
                 format!("{msg} of {sender} to {room} was never acknowledged")
             });
         }

@@ -47,6 +47,13 @@ pub struct Stats {
     /// Acknowledged messages that were lost with Redis's data before a client received them. A
     /// message counts once for each such client.
     pub lost_with_data: u64,
+    /// Entries of the archive.
+    pub archived: u64,
+    /// Numbers that the archive has recorded as lost.
+    pub archive_gaps: u64,
+    /// Acknowledged messages that are not in the archive, because Redis lost them before their
+    /// commit.
+    pub acked_not_archived: u64,
     /// Epochs, summed over all rooms.
     pub epochs: usize,
     /// Status changes that unaffected watchers should have been notified of, summed over these
@@ -101,6 +108,14 @@ impl fmt::Display for Stats {
             self.user_joined,
             self.user_left,
             self.room_users,
-        )
+        )?;
+        if self.archived > 0 {
+            write!(
+                formatter,
+                "\narchive: {} messages, {} numbers recorded as lost, {} acknowledged messages lost",
+                self.archived, self.archive_gaps, self.acked_not_archived,
+            )?;
+        }
+        Ok(())
     }
 }

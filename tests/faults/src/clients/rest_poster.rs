@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::ClientState;
-use crate::history::{Fact, Recorder};
+use crate::history::{Fact, Recorder, digest};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_DELAY: Duration = Duration::from_millis(300);
@@ -108,11 +108,8 @@ impl PosterTask {
 
     /// Makes one attempt. Returns whether the message is acknowledged.
     async fn post(&self, room: &str, msg: &str, address: SocketAddr) -> bool {
-        let body = json!({
-            "room_id": room,
-            "user_id": self.name,
-            "content": self.recorder.elapsed_micros().to_string(),
-        });
+        let content = self.recorder.elapsed_micros().to_string();
+        let body = json!({"room_id": room, "user_id": self.name, "content": content});
         let room = room.to_owned();
         let msg = msg.to_owned();
         self.recorder.record(
@@ -120,6 +117,7 @@ impl PosterTask {
             Fact::Sent {
                 room: room.clone(),
                 msg: msg.clone(),
+                content: Some(digest(&content)),
             },
         );
         let request = self

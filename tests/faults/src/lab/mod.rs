@@ -1,6 +1,8 @@
 //! The lab: real processes, the faults that it injects, and the results that it notes.
 
+mod archive;
 mod clients;
+pub mod database;
 mod neighbour;
 mod node;
 mod process;
@@ -56,6 +58,8 @@ pub struct Lab {
     pub coverage: Vec<Coverage>,
     /// Settings of all nodes.
     pub settings: Vec<(String, String)>,
+    /// The archive behind the rooms, if there is one.
+    pub archive: Option<database::ArchiveReader>,
     binary: PathBuf,
 }
 
@@ -79,6 +83,7 @@ impl Lab {
             faults: Vec::new(),
             coverage: Vec::new(),
             settings: Vec::new(),
+            archive: None,
             binary: binary.to_owned(),
         }
     }
@@ -137,19 +142,35 @@ impl Lab {
         }
     }
 
-    /// Starts a node, and waits until it is ready.
+    /// Starts a node on this Redis, and waits until it is ready.
     pub async fn start_node(
         &self,
         name: &str,
         redis_url: &str,
         settings: &[(&str, &str)],
     ) -> anyhow::Result<Node> {
-        let mut all_settings: Vec<(&str, &str)> = Vec::new();
+        // Without an archive, unless the scenario has one.
+        let defaults = [("DATABASE_URL", "none"), ("REDIS_URL", redis_url)];
+        self.start(name, &defaults, settings).await
+    }
+
+    /// Starts a node without Redis, and waits until it is ready.
+    pub async fn start_lone_node(&self, name: &str) -> anyhow::Result<Node> {
+        self.start(name, &[], &[]).await
+    }
+
+    async fn start(
+        &self,
+        name: &str,
+        defaults: &[(&str, &str)],
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Node> {
+        let mut all_settings = defaults.to_vec();
         for (key, value) in &self.settings {
             all_settings.push((key, value));
         }
         all_settings.extend(settings);
-        let node = Node::start(&self.dir, &self.binary, name, redis_url, &all_settings).await?;
+        let node = Node::start(&self.dir, &self.binary, name, &all_settings).await?;
         node.wait_ready(NODE_START_TIMEOUT).await?;
         Ok(node)
     }

@@ -27,13 +27,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node on a free port, with `AUTH_MODE=open` and this Redis, and waits until it
+    /// Starts a node on a free port, with `AUTH_MODE=open` and these settings, and waits until it
     /// listens.
     pub async fn start(
         dir: &Path,
         binary: &Path,
         name: &str,
-        redis_url: &str,
         settings: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
         let port = free_port();
@@ -42,7 +41,6 @@ impl Node {
             ("SERVER_HOST", "127.0.0.1"),
             ("AUTH_MODE", "open"),
             ("HISTORY_SIZE", "20000"),
-            ("REDIS_URL", redis_url),
         ];
         for (key, value) in defaults.iter().chain(settings) {
             all_settings.insert((*key).to_owned(), (*value).to_owned());
@@ -146,6 +144,12 @@ impl Node {
     pub async fn status(&self, path: &str) -> u16 {
         let response = self.http.get(self.url(path)).send().await;
         response.map_or(0, |response| response.status().as_u16())
+    }
+
+    /// The status and the body of `/health`. `None` if there is no response.
+    pub async fn health(&self) -> Option<(u16, Value)> {
+        let response = self.http.get(self.url("/health")).send().await.ok()?;
+        Some((response.status().as_u16(), response.json().await.ok()?))
     }
 
     /// The body of a GET.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
@@ -29,11 +30,7 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // It fails only if the process has already exited.
-            let _ = kill_process(pid, signal);
-        }
+        send(self.child.id(), signal);
     }
 
     /// Kills the process (SIGKILL), and waits for its exit.
@@ -61,6 +58,46 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// Suspends the process and its children. The process first: it starts no further ones then.
+    pub fn suspend_tree(&self) {
+        self.suspend();
+        self.signal_children(Signal::STOP);
+    }
+
+    /// Lets the process and its children continue.
+    pub fn resume_tree(&self) {
+        self.signal_children(Signal::CONT);
+        self.resume();
+    }
+
+    /// Kills the process and its children, and waits for the exit of all of them.
+    pub fn kill_tree(&mut self) {
+        self.suspend();
+        let children = self.children();
+        for child in &children {
+            send(*child, Signal::KILL);
+        }
+        self.kill();
+        while children.iter().any(|child| is_alive(*child)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn signal_children(&self, signal: Signal) {
+        for child in self.children() {
+            send(child, signal);
+        }
+    }
+
+    fn children(&self) -> Vec<u32> {
+        let id = self.child.id();
+        let path = format!("/proc/{id}/task/{id}/children");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.split_whitespace()
+            .filter_map(|child| child.parse().ok())
+            .collect()
+    }
+
     /// The resident memory, in KB.
     pub fn memory_kb(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
@@ -69,6 +106,25 @@ impl Process {
         line.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok())
             .unwrap_or(0)
     }
+}
+
+fn send(id: u32, signal: Signal) {
+    let pid = i32::try_from(id).ok().and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // It fails only if the process has already exited.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Whether a process runs. One that has exited, and that its parent has not noticed yet, does not.
+fn is_alive(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // "id (name) state …", and the name may contain anything.
+    let state = stat
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
 }
 
 impl Drop for Process {

@@ -21,6 +21,7 @@ pub async fn random(lab: &mut Lab) -> anyhow::Result<()> {
         rooms: 4,
         official_per_version: 2,
         send_interval: Duration::from_secs(1),
+        ..ClusterSize::default_for(lab)
     };
     let mut cluster = TestCluster::start_with_size(lab, &redis, size).await?;
     lab.promises.presence = Presence::FinalState;

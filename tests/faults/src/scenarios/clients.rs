@@ -9,7 +9,7 @@ use super::test_cluster::{ClusterSize, TestCluster};
 use crate::checker::Presence;
 use crate::clients::{ClientConfig, Percentile};
 use crate::lab::redis::Redis;
-use crate::lab::{Clients, Lab, Link, Node, RECOVERY_TIMEOUT};
+use crate::lab::{Clients, Lab, Node, RECOVERY_TIMEOUT};
 
 /// Every client loses its connection for up to 2 s at random moments, for minutes. Every message
 /// must arrive.
@@ -70,16 +70,8 @@ pub async fn short_log(lab: &mut Lab) -> anyhow::Result<()> {
         lab.step(format!(
             "round {round}: some clients disconnect for up to 6 s, and node-0 is cut off for 8 s"
         ));
-        for client in &cluster.clients.simulated {
-            if lab.rng.random_bool(0.3) {
-                let millis = lab.rng.random_range(0..6000);
-                client.disconnect_for(Duration::from_millis(millis));
-            }
-        }
-        cluster.proxies[0].set(Link::Blackhole);
-        sleep(Duration::from_secs(8)).await;
-        cluster.proxies[0].set(Link::Healthy);
-        cluster.wait_nodes_ready(RECOVERY_TIMEOUT).await?;
+        cluster.disconnect_some(lab, 6000);
+        cluster.cut_off(0, Duration::from_secs(8)).await?;
         cluster.clients.wait_ready(RECOVERY_TIMEOUT).await?;
     }
     cluster.finish(lab).await

@@ -1,6 +1,7 @@
 //! The scenarios: one function for each fault. A scenario injects faults and measures; the checker
 //! decides whether the promises were kept.
 
+mod archive;
 mod chaos;
 mod clients;
 mod clocks;
@@ -28,6 +29,8 @@ pub struct Scenario {
     pub exclusive: bool,
     /// It runs only when it is named.
     pub manual: bool,
+    /// In the short form it runs only when it is named: a shorter scenario tests nearly the same.
+    pub full_only: bool,
 }
 
 macro_rules! scenario {
@@ -40,6 +43,7 @@ macro_rules! scenario {
                 run: |lab| Box::pin($run(lab)),
                 exclusive: false,
                 manual: false,
+                full_only: false,
             }
         }
     };
@@ -153,6 +157,93 @@ pub const SCENARIOS: &[Scenario] = &[
         "neighbours",
         neighbours::on_one_redis,
         "three deployments on one Redis, by database, by prefix and with copied data, for 10 minutes"
+    ),
+    scenario!(
+        "archive-node-kill-postgres",
+        archive::nodes::killed_postgres,
+        "kill -9 of one node after another; acknowledgements don't wait for the archive"
+    ),
+    scenario!(
+        "archive-node-kill-mariadb",
+        archive::nodes::killed_mariadb,
+        "kill -9 of one node after another; acknowledgements wait for the archive",
+        full_only
+    ),
+    scenario!(
+        "archive-short-log",
+        archive::nodes::away_for_longer_than_the_log,
+        "clients and a node are away for longer than the log reaches back, and resume from the archive"
+    ),
+    scenario!(
+        "archive-db-kill-postgres",
+        archive::databases::postgres_killed,
+        "kill -9 of the database; acknowledgements don't wait for it",
+        full_only
+    ),
+    scenario!(
+        "archive-db-stop-postgres",
+        archive::databases::postgres_stopped,
+        "the database is suspended (SIGSTOP); acknowledgements wait for it"
+    ),
+    scenario!(
+        "archive-db-kill-mariadb",
+        archive::databases::mariadb_killed,
+        "kill -9 of the database; acknowledgements wait for it"
+    ),
+    scenario!(
+        "archive-db-stop-mariadb",
+        archive::databases::mariadb_stopped,
+        "the database is suspended (SIGSTOP); acknowledgements don't wait for it",
+        full_only
+    ),
+    scenario!(
+        "archive-db-lock-sqlite",
+        archive::databases::sqlite_locked,
+        "another process locks the database of a lone node; acknowledgements wait for it",
+        full_only
+    ),
+    scenario!(
+        "archive-db-lock-sqlite-log",
+        archive::databases::sqlite_locked_log,
+        "another process locks the database of a lone node; acknowledgements don't wait for it"
+    ),
+    scenario!(
+        "archive-redis-flush",
+        archive::redis::flushed,
+        "FLUSHALL under load: no acknowledged message is lost"
+    ),
+    scenario!(
+        "archive-redis-flush-log",
+        archive::redis::flushed_log,
+        "FLUSHALL under load; acknowledgements don't wait for the archive",
+        full_only
+    ),
+    scenario!(
+        "archive-redis-rollback",
+        archive::redis::rolled_back,
+        "Redis comes back with an older snapshot: no acknowledged message is lost"
+    ),
+    scenario!(
+        "archive-stale-replica",
+        archive::redis::stale_replica,
+        "a replica without the newest data is promoted: no acknowledged message is lost",
+        full_only
+    ),
+    scenario!(
+        "archive-two-primaries",
+        archive::redis::two_primaries,
+        "two Redis primaries number the same rooms: the archive takes each number once"
+    ),
+    scenario!(
+        "archive-lone-kill",
+        archive::lone::killed,
+        "kill -9 of a node without Redis, 20 times: no acknowledged message is lost"
+    ),
+    scenario!(
+        "archive-lone-restart",
+        archive::lone::restarted,
+        "restarts of a node without Redis: it goes on in the same epochs",
+        full_only
     ),
     scenario!(
         "chaos",

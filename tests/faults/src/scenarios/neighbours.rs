@@ -25,6 +25,7 @@ pub async fn on_one_redis(lab: &mut Lab) -> anyhow::Result<()> {
         rooms: 4,
         official_per_version: 1,
         send_interval: Duration::from_millis(400),
+        ..ClusterSize::default_for(lab)
     };
     // Fewer clients, so that some users exist in the first deployment only.
     let smaller = ClusterSize {

@@ -1,19 +1,21 @@
 //! The cluster that most scenarios use: three nodes on one Redis, with a proxy between each of them
 //! and Redis, and clients on all of them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use rand::Rng;
 use tokio::time::Instant;
 
 use crate::clients::{Client, ClientConfig};
+use crate::history::Position;
 use crate::lab::redis::Redis;
-use crate::lab::{Clients, Lab, Node, Proxy, RECOVERY_TIMEOUT};
+use crate::lab::{Clients, Lab, Link, Node, Proxy, RECOVERY_TIMEOUT};
 
 /// At most this many users of each node are watched.
 const MAX_WATCHED_USERS: usize = 20;
-const WATCHERS_PER_NODE: usize = 3;
 
 pub struct TestCluster {
     /// The first field, so that it is dropped first: the shutdown of the nodes must not be part of
@@ -34,6 +36,7 @@ pub struct ClusterSize {
     pub official_per_version: usize,
     /// The mean time between two messages of one sender.
     pub send_interval: Duration,
+    pub watchers_per_node: usize,
 }
 
 impl ClusterSize {
@@ -45,6 +48,7 @@ impl ClusterSize {
             rooms: lab.by_form(4, 8),
             official_per_version: lab.by_form(2, 5),
             send_interval: Duration::from_millis(400),
+            watchers_per_node: 3,
         }
     }
 }
@@ -87,8 +91,8 @@ impl TestCluster {
     }
 
     /// Starts clients on these nodes, and waits until all are ready. Every third simulated client
-    /// sends, and every tenth user has a second client on the next node. Three watchers on each
-    /// node watch users of all nodes.
+    /// sends, and every tenth user has a second client on the next node. Watchers on each node watch
+    /// users of all nodes.
     pub async fn with_nodes(
         lab: &mut Lab,
         nodes: Vec<Node>,
@@ -176,7 +180,7 @@ impl TestCluster {
             }
         }
         for home_node in 0..self.nodes.len() {
-            for index in 0..WATCHERS_PER_NODE {
+            for index in 0..size.watchers_per_node {
                 self.clients.add(ClientConfig {
                     name: format!("w{home_node}-{index}"),
                     user: format!("watcher-{home_node}-{index}"),
@@ -242,6 +246,40 @@ impl TestCluster {
         users
     }
 
+    /// Breaks the connections of some simulated clients, which come back within this time.
+    pub fn disconnect_some(&self, lab: &mut Lab, within_millis: u64) {
+        for client in &self.clients.simulated {
+            if lab.rng.random_bool(0.3) {
+                let millis = lab.rng.random_range(0..within_millis);
+                client.disconnect_for(Duration::from_millis(millis));
+            }
+        }
+    }
+
+    /// Cuts a node off from Redis for this time, and waits until it is ready again.
+    pub async fn cut_off(&self, node: usize, time: Duration) -> anyhow::Result<()> {
+        self.proxies[node].set(Link::Blackhole);
+        tokio::time::sleep(time).await;
+        self.proxies[node].set(Link::Healthy);
+        self.wait_nodes_ready(RECOVERY_TIMEOUT).await?;
+        Ok(())
+    }
+
+    /// By room: the head.
+    pub async fn heads(&self) -> anyhow::Result<BTreeMap<String, Position>> {
+        let node = &self.nodes[self.running_node()?];
+        let mut heads = BTreeMap::new();
+        for room in &self.rooms {
+            heads.insert(room.clone(), node.head(room).await?);
+        }
+        Ok(heads)
+    }
+
+    /// The number of messages in all rooms.
+    pub async fn sum_of_heads(&self) -> anyhow::Result<u64> {
+        Ok(self.heads().await?.values().map(|head| head.seq).sum())
+    }
+
     fn running_node(&self) -> anyhow::Result<usize> {
         self.nodes
             .iter()
@@ -255,7 +293,7 @@ impl TestCluster {
         let node = self.running_node()?;
         let took = self.clients.finish(&self.nodes[node]).await?;
         lab.report_seconds("all messages arrived after", took);
-        Ok(())
+        lab.record_archive(&self.nodes[node], &self.rooms).await
     }
 
     /// Stops sending, and waits until everything has arrived.

@@ -1,5 +1,6 @@
 //! A generator with one client, and a server that the test plays.
 
+mod acks;
 mod checks;
 mod connecting;
 
@@ -11,8 +12,13 @@ use memchr::memmem;
 use super::*;
 
 /// A generator with one client, user `u0` in the rooms `u0`, `u1` and so on, and the listener that
-/// it connects to. The client is not connected.
+/// it connects to. The client is not connected. No message requests an acknowledgement.
 fn one_client(rooms: usize) -> (LoadGenerator, TcpListener) {
+    one_client_with(rooms, false)
+}
+
+/// The same; messages request acknowledgements if `with_acks`.
+fn one_client_with(rooms: usize, with_acks: bool) -> (LoadGenerator, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = Target::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
     let settings = ConnectSettings {
@@ -24,7 +30,15 @@ fn one_client(rooms: usize) -> (LoadGenerator, TcpListener) {
     };
     let assignment = RoomAssignment::new(1, rooms, rooms).unwrap();
     let rooms = (0..rooms)
-        .map(|room| Room::new(format!("u{room}"), assignment.members(room), 1, 100))
+        .map(|room| {
+            Room::new(
+                format!("u{room}"),
+                assignment.members(room),
+                1,
+                100,
+                with_acks,
+            )
+        })
         .collect();
     let generator = LoadGenerator::new(settings, rooms, assignment).unwrap();
     (generator, listener)
@@ -80,7 +94,7 @@ fn server_bytes_for_one_room() -> Vec<u8> {
 
 /// Sends a room's next message, and returns the packet that its members receive.
 fn sent_packet(generator: &mut LoadGenerator, room: usize, seq: u64) -> Vec<u8> {
-    let (_, frame) = generator.rooms[room].next_message(0);
+    let frame = generator.rooms[room].message_of(0, 0, 0);
     let fields_at = memmem::find(frame, b"\"room_id\"").unwrap();
     [
         format!("42[\"message\",{{\"seq\":{seq},\"epoch\":\"e\",\"id\":\"i\",").as_bytes(),

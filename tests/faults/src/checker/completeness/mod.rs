@@ -16,7 +16,7 @@ use self::room::{Head, Room, RoomMessage};
 use super::deliveries::Deliveries;
 use super::faults::{FaultKind, Faults};
 use super::interner::{Interner, Symbol};
-use super::message_index::MessageIndex;
+use super::message_index::{ARCHIVE, MessageIndex};
 use super::parsed_history::ParsedHistory;
 use super::stats::Stats;
 
@@ -39,6 +39,7 @@ impl<'a> CompletenessCheck<'_, 'a> {
         mut deliveries: Deliveries,
     ) {
         let mut messages = collect_messages(index, &mut deliveries);
+        self.add_archived_epochs(history, &mut deliveries);
         let heads = self.collect_heads(history, &mut deliveries);
         self.stats.rooms = deliveries.epochs.len();
         for (symbol, epochs) in &deliveries.epochs {
@@ -65,6 +66,26 @@ impl<'a> CompletenessCheck<'_, 'a> {
             self.check_acks(&room);
             for client in deliveries.cursors.get(symbol).into_iter().flatten() {
                 self.check_client(&room, client);
+            }
+        }
+    }
+
+    /// Adds the order in which the archive has the epochs of each room.
+    fn add_archived_epochs(&mut self, history: &ParsedHistory<'a>, deliveries: &mut Deliveries) {
+        let archive = self.interner.intern(ARCHIVE);
+        for (name, room) in &history.archive {
+            let symbol = self.interner.intern(name);
+            let epochs = deliveries.epochs.entry(symbol).or_default();
+            let mut last = None;
+            for entry in &room.entries {
+                let epoch = self.interner.intern(&entry.epoch);
+                if last == Some(epoch) {
+                    continue;
+                }
+                epochs.add_observed(epoch, room.at);
+                if let Some(before) = last.replace(epoch) {
+                    epochs.add_transition(before, epoch, archive, room.at);
+                }
             }
         }
     }
@@ -150,6 +171,7 @@ fn collect_messages(
                 epoch_observed: false,
                 acked: message.acked,
                 at: message.at,
+                archived: message.archived,
             });
         let epochs = deliveries.epochs.entry(position.room).or_default();
         epochs.add(position.epoch, message.at);

@@ -53,6 +53,7 @@ impl CompletenessCheck<'_, '_> {
             !client.cursor.has_received(message.epoch, message.seq)
         });
         self.report_saved_but_lost(room, client, &omissions);
+        self.report_archived_but_lost(room, client, &omissions);
         self.report_missing(room, client, &omissions);
         self.count_losses(room, client, &omissions);
     }
@@ -144,6 +145,34 @@ impl CompletenessCheck<'_, '_> {
                 });
             }
         }
+    }
+
+    /// Reports messages whose loss was announced to the client, or that it passed over in a new epoch,
+    /// although the archive has them.
+    fn report_archived_but_lost(
+        &mut self,
+        room: &Room<'_>,
+        client: &ClientCursor,
+        omissions: &Omissions,
+    ) {
+        let lost: BTreeSet<usize> = omissions
+            .iter()
+            .filter(|(_, omission)| {
+                matches!(omission, Omission::LostWithData | Omission::Announced)
+            })
+            .map(|(index, _)| *index)
+            .filter(|index| room.messages[*index].archived)
+            .collect();
+        let Some(first) = lost.first() else { return };
+        let client = self.interner.text(client.client);
+        self.faults
+            .add(FaultKind::Missing, room.messages[*first].at, || {
+                format!(
+                    "{client} in {} did not receive {}, which the archive has",
+                    room.name,
+                    room.describe_ranges(&lost, self.interner)
+                )
+            });
     }
 
     fn report_missing(&mut self, room: &Room<'_>, client: &ClientCursor, omissions: &Omissions) {

@@ -21,6 +21,8 @@ pub(super) struct RoomMessage {
     pub acked: Option<u64>,
     /// The time of the first record about it.
     pub at: u64,
+    /// The archive has it.
+    pub archived: bool,
 }
 
 /// The messages of one room.

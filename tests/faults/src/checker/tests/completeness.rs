@@ -114,6 +114,7 @@ fn a_send_may_be_repeated_until_it_is_acknowledged() {
             Fact::Sent {
                 room: ROOM.into(),
                 msg: "m-e1/1".into(),
+                content: None,
             },
         );
     history

@@ -3,7 +3,7 @@
 //! `e1/3..5`. A message has the name of its position.
 
 use crate::checker::{Promises, Stats, check};
-use crate::history::{Fact, LAB, Position, Record};
+use crate::history::{Fact, KeptMessage, LAB, Position, Record};
 
 #[derive(Default, Clone)]
 pub struct HistoryBuilder {
@@ -42,6 +42,21 @@ pub fn received(position: &Position) -> Fact {
         id: format!("i-{name}"),
         msg: Some(format!("m-{name}")),
         user: "sue".into(),
+        content: None,
+    }
+}
+
+/// The message at a position, as the archive has it.
+pub fn kept(position: &Position) -> KeptMessage {
+    let name = format!("{}/{}", position.epoch, position.seq);
+    KeptMessage {
+        room: ROOM.into(),
+        seq: position.seq,
+        epoch: position.epoch.clone(),
+        id: format!("i-{name}"),
+        msg: Some(format!("m-{name}")),
+        user: "sue".into(),
+        content: 7,
     }
 }
 
@@ -164,6 +179,7 @@ impl HistoryBuilder {
         let fact = Fact::Sent {
             room: ROOM.into(),
             msg: format!("m-{message}"),
+            content: None,
         };
         self.record("sue", fact)
     }
@@ -222,6 +238,41 @@ impl HistoryBuilder {
 
     pub fn data_lost(&mut self) -> &mut Self {
         self.record(LAB, Fact::DataLost)
+    }
+
+    /// The end of a run with an archive: the head of the room, and the messages that archive and
+    /// server have.
+    pub fn ends_with_archive(&mut self, head: &str, messages: &[&str]) -> &mut Self {
+        self.final_head(head).archive_read();
+        for range in messages {
+            self.archived(range).logged(range);
+        }
+        self
+    }
+
+    pub fn archive_read(&mut self) -> &mut Self {
+        let room = ROOM.into();
+        self.record(LAB, Fact::ArchiveRead)
+            .record(LAB, Fact::ArchivedRoom { room, cut: 0 })
+    }
+
+    pub fn archived(&mut self, messages: &str) -> &mut Self {
+        for position in positions(messages) {
+            self.record(LAB, Fact::Archived(kept(&position)));
+        }
+        self
+    }
+
+    pub fn archived_gap(&mut self, first: u64, last: u64) -> &mut Self {
+        let room = ROOM.into();
+        self.record(LAB, Fact::ArchivedGap { room, first, last })
+    }
+
+    pub fn logged(&mut self, messages: &str) -> &mut Self {
+        for position in positions(messages) {
+            self.record(LAB, Fact::Logged(kept(&position)));
+        }
+        self
     }
 
     pub fn final_head(&mut self, at: &str) -> &mut Self {

@@ -1,6 +1,7 @@
 //! Tests of the checker: correct histories that it must accept, and for every rule some histories
 //! that it must reject.
 
+mod archive;
 mod completeness;
 mod history_builder;
 mod order;

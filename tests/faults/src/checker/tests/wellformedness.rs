@@ -89,6 +89,7 @@ fn acks_and_refusals_need_a_send() {
     let other = Fact::Sent {
         room: ROOM.into(),
         msg: "m-e1/1".into(),
+        content: None,
     };
     HistoryBuilder::with_two_members()
         .sends_to_both("e1/1")

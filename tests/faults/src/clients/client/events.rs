@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::task::ClientTask;
-use crate::history::Fact;
+use crate::history::{Fact, digest};
 
 #[derive(Deserialize)]
 struct MessageEvent {
@@ -112,6 +112,7 @@ impl ClientTask {
             id: event.id,
             msg: event.client_msg_id,
             user: event.user_id,
+            content: Some(digest(&event.content)),
         });
     }
 

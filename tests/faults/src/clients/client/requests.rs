@@ -20,8 +20,8 @@ pub(super) enum Request {
     Join(String, Option<Position>),
     /// Watches a user's status.
     Watch(String),
-    /// Sends the message with this `client_msg_id`.
-    Send(String),
+    /// Sends the message with this `client_msg_id` and this content.
+    Send(String, String),
 }
 
 impl ClientTask {
@@ -34,12 +34,10 @@ impl ClientTask {
                 json!({"room_id": room, "since_seq": since.seq, "epoch": since.epoch}),
             ),
             Request::Watch(target) => ("subscribe_status", json!({"target_user_id": target})),
-            Request::Send(msg) => {
+            Request::Send(msg, content) => {
                 let Some(message) = self.unsent.front() else {
                     return Ok(());
                 };
-                let sent_at = self.recorder.elapsed_micros();
-                let content = format!("{sent_at:0width$}", width = self.config.content_bytes);
                 (
                     "message",
                     json!({"room_id": message.room, "content": content, "client_msg_id": msg}),
@@ -77,7 +75,7 @@ impl ClientTask {
                 });
                 self.state.pending_requests.fetch_sub(1, Ordering::SeqCst);
             }
-            Request::Send(msg) => {
+            Request::Send(msg, _) => {
                 self.record(Fact::Acked {
                     room: text(answer, "room_id"),
                     msg: msg.clone(),
@@ -154,7 +152,7 @@ impl ClientTask {
         let delay = answer["retry_after_ms"].as_u64().map(Duration::from_millis);
         match request {
             Request::Authenticate => bail!("authenticate was refused: {code}"),
-            Request::Send(msg) => {
+            Request::Send(msg, _) => {
                 let room = self.unsent.front().map(|message| message.room.clone());
                 self.record(Fact::Refused {
                     room: room.unwrap_or_default(),

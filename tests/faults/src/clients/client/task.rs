@@ -14,7 +14,7 @@ use super::requests::Request;
 use super::{ClientConfig, Command};
 use crate::clients::connection::{CloseMode, Connection, Packet};
 use crate::clients::{ClientState, Latencies};
-use crate::history::{Fact, Recorder};
+use crate::history::{Fact, Recorder, digest};
 
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client produces no further messages while this many are unacknowledged.
@@ -320,13 +320,17 @@ impl ClientTask {
             return Ok(());
         }
         let msg = msg.clone();
+        // The time: receivers measure the latency by it.
+        let sent_at = self.recorder.elapsed_micros();
+        let content = format!("{sent_at:0width$}", width = self.config.content_bytes);
         session.resend_at = Some(now + ACK_TIMEOUT);
         // Recorded before the message is sent: the checker must know of every message that the
         // server may have received.
         self.record(Fact::Sent {
             room: room.clone(),
             msg: msg.clone(),
+            content: Some(digest(&content)),
         });
-        self.request(session, Request::Send(msg)).await
+        self.request(session, Request::Send(msg, content)).await
     }
 }

@@ -1,0 +1,136 @@
+//! The database of a node, and the archive in it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::time::Instant;
+
+use crate::archive::{Archive, Restorer};
+use crate::backplane::{Backplane, RestoreSource};
+use crate::config::Config;
+use crate::store::sql::migrate::MigrateError;
+use crate::store::sql::{self, PreparedDatabase, SqlStore};
+use crate::store::{ArchiveStore, DatabaseSettings, StoreError};
+use crate::telemetry::sample::Sample;
+
+/// How long a starting node waits for its database, which may be starting too.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause between two attempts.
+const START_RETRY: Duration = Duration::from_millis(500);
+
+/// A database that is ready, before the hot log is.
+pub(super) struct Database {
+    store: Arc<SqlStore>,
+    restorer: Arc<Restorer>,
+    prepared: PreparedDatabase,
+}
+
+impl Database {
+    /// Connects to the database, and migrates it; `None` without one.
+    ///
+    /// # Errors
+    /// With a text for the terminal.
+    pub async fn open(config: &Config) -> anyhow::Result<Option<Self>> {
+        let Some(settings) = &config.database else {
+            return Ok(None);
+        };
+        let prepared = prepare(settings).await?;
+        for migration in &prepared.applied {
+            tracing::info!(migration, "database: applied a migration");
+        }
+        let store = Arc::new(SqlStore::open(&settings.into()).await?);
+        let run = match config.redis {
+            Some(_) => None,
+            None => Some(store.begin_run().await?),
+        };
+        let dedupe_ttl = config.backplane.dedupe_ttl;
+        let restorer = Restorer::new(store.clone(), run, dedupe_ttl).await?;
+        Ok(Some(Self {
+            store,
+            restorer,
+            prepared,
+        }))
+    }
+
+    /// The archive, as the hot log asks it.
+    pub fn restore_source(&self) -> Arc<dyn RestoreSource> {
+        self.restorer.clone()
+    }
+
+    /// Starts the archive behind the backplane's log, which it replaces.
+    pub fn start_archive(self, config: &Config, backplane: &mut Backplane) -> NodeArchive {
+        let archive = Archive::start(
+            backplane.hot_log.clone(),
+            self.store.clone(),
+            &self.restorer,
+            config.archive.clone(),
+            &config.backplane,
+        );
+        backplane.log = archive.log();
+        NodeArchive {
+            archive,
+            store: self.store,
+            _prepared: self.prepared,
+        }
+    }
+}
+
+/// Prepares the database, and waits while it is away.
+async fn prepare(settings: &DatabaseSettings) -> anyhow::Result<PreparedDatabase> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let mut is_logged = false;
+    loop {
+        let error = match sql::prepare(settings).await {
+            Ok(prepared) => return Ok(prepared),
+            Err(error) => error,
+        };
+        let is_away = matches!(error, MigrateError::Store(StoreError::Unavailable(_)));
+        if !is_away || Instant::now() >= deadline {
+            return Err(error).context("the database (DATABASE_URL) can't be used");
+        }
+        if !std::mem::replace(&mut is_logged, true) {
+            tracing::warn!(%error, "the database can't be used yet; trying again for 30 seconds");
+        }
+        tokio::time::sleep(START_RETRY).await;
+    }
+}
+
+/// The archive of a running node, and its database.
+pub(super) struct NodeArchive {
+    archive: Archive,
+    store: Arc<SqlStore>,
+    /// Holds the lock of a database file.
+    _prepared: PreparedDatabase,
+}
+
+impl NodeArchive {
+    /// The metrics of the archive and of its database.
+    pub fn samples(&self) -> Vec<Sample> {
+        let mut samples = self.archive.samples();
+        let stats = self.store.pool_stats();
+        samples.push(Sample::gauge(
+            "database_connections",
+            "Connections to the database, without that of the archive's writer",
+            stats.size as u64,
+        ));
+        samples.push(Sample::gauge(
+            "database_connections_idle",
+            "Connections to the database that are not in use",
+            stats.idle as u64,
+        ));
+        samples.push(Sample::gauge(
+            "database_waiting",
+            "Calls that wait for a connection to the database",
+            stats.waiting as u64,
+        ));
+        samples
+    }
+
+    /// Archives everything that was appended, and closes the database. Called when nothing is appended
+    /// any more.
+    pub async fn stop(&self) {
+        self.archive.stop().await;
+        self.store.close().await;
+    }
+}

@@ -1,0 +1,236 @@
+//! The log that the rest of the server uses: the hot log and the archive, read as one.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Shared, entry, rooms};
+use crate::backplane::{
+    Appended, ArchiveStatus, BackplaneError, Commit, Entry, Result, RoomLog, Slice, Window, record,
+};
+use crate::domain::{Head, LogSpan, NewMessage, RoomId};
+use crate::store::{ArchiveWindow, StoreError};
+
+/// See [`RoomLog`].
+pub(super) struct ArchivedLog(pub Arc<Shared>);
+
+impl From<StoreError> for BackplaneError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+#[async_trait]
+impl RoomLog for ArchivedLog {
+    async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
+        let (appended, commit) = self.place(message, key).await?;
+        commit.wait().await?;
+        Ok(appended)
+    }
+
+    async fn place(&self, message: &NewMessage, key: Option<&str>) -> Result<(Appended, Commit)> {
+        let shared = &*self.0;
+        shared.check_capacity()?;
+        let record = record::encode(message);
+        let hot = &shared.hot;
+        let appended = hot.append_record(message, key, record.clone()).await?;
+        let waits = shared.settings.acknowledge_commits;
+        if appended.duplicate {
+            let commit = if waits {
+                shared.commit_of(&message.room, appended.seq).await?
+            } else {
+                Commit::done()
+            };
+            return Ok((appended, commit));
+        }
+        let (commit, pending) = if waits {
+            let (commit, pending) = Commit::pending();
+            (commit, Some(pending))
+        } else {
+            (Commit::done(), None)
+        };
+        let archived = entry::of_message(message, &appended, record);
+        shared.queue.push(message.room.clone(), archived, pending);
+        Ok((appended, commit))
+    }
+
+    async fn read(
+        &self,
+        room: &RoomId,
+        window: Window,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Slice> {
+        let hot = self.read_hot(room, window, limit, max_bytes).await?;
+        let hot_oldest = hot.span.oldest;
+        let span = self.reach(room, hot.span).await;
+        let entries = hot.entries;
+        let Some(missing) = missing_part(window, &entries, hot_oldest, limit, max_bytes) else {
+            return Ok(Slice { entries, span });
+        };
+        if span.is_cut_off && entries.is_empty() {
+            let reason = "the archive's database is away".to_owned();
+            return Err(BackplaneError::Unavailable(reason));
+        }
+        if span.is_cut_off || span.first >= hot_oldest {
+            return Ok(Slice { entries, span });
+        }
+        let Part {
+            window: part,
+            limit: part_limit,
+            max_bytes: part_bytes,
+        } = missing;
+        let store = &self.0.store;
+        let mut archived: Vec<Entry> = store
+            .read(room, part, part_limit, part_bytes)
+            .await?
+            .into_iter()
+            // The archive may have later entries, but not yet all of them.
+            .take_while(|archived| archived.seq < hot_oldest)
+            .map(entry::to_entry)
+            .collect();
+        let entries = match part {
+            ArchiveWindow::After(seq) => {
+                self.forget_if_trimmed(room, seq, &archived, &span);
+                continue_with(archived, entries, limit, max_bytes)
+            }
+            ArchiveWindow::Before(_) => {
+                archived.extend(entries);
+                archived
+            }
+        };
+        Ok(Slice { entries, span })
+    }
+
+    async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
+        self.0.hot.heads(rooms).await
+    }
+
+    async fn reach(&self, room: &RoomId, mut span: LogSpan) -> LogSpan {
+        let shared = &*self.0;
+        // A log that has everything since 1 needs nothing of the archive.
+        if span.oldest <= 1 {
+            return span;
+        }
+        let known = shared.rooms.get(&*shared.store, room, span.oldest).await;
+        match known {
+            Ok(Some(archived)) => rooms::extend(span, &archived, shared.history_size),
+            Ok(None) => span,
+            Err(_) => {
+                span.is_cut_off = true;
+                span.first = 1;
+                span
+            }
+        }
+    }
+
+    fn archive_status(&self) -> Option<ArchiveStatus> {
+        Some(ArchiveStatus {
+            is_up: self.0.health.is_up(),
+            acknowledges_commits: self.0.settings.acknowledge_commits,
+        })
+    }
+}
+
+impl ArchivedLog {
+    /// Reads the hot log; only its span, if the window most likely lies before it.
+    async fn read_hot(
+        &self,
+        room: &RoomId,
+        window: Window,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Slice> {
+        let shared = &*self.0;
+        let last = match window {
+            Window::After(seq) => seq.saturating_add(limit as u64),
+            Window::Before(seq) => seq.saturating_sub(1),
+            Window::Newest => u64::MAX,
+        };
+        if shared.rooms.is_likely_archived(room, last) {
+            let span_only = shared.hot.read(room, window, 0, max_bytes).await?;
+            if last < span_only.span.oldest {
+                return Ok(span_only);
+            }
+        }
+        shared.hot.read(room, window, limit, max_bytes).await
+    }
+
+    /// Retention may have deleted what the remembered state of the room promises: then it is read
+    /// anew at the next call.
+    fn forget_if_trimmed(&self, room: &RoomId, after: u64, entries: &[Entry], span: &LogSpan) {
+        let expected = (after + 1).max(span.oldest);
+        if entries.first().is_none_or(|first| first.seq != expected) {
+            self.0.rooms.forget(room);
+        }
+    }
+}
+
+/// A part of the archive to read.
+struct Part {
+    window: ArchiveWindow,
+    limit: usize,
+    max_bytes: usize,
+}
+
+/// The part of the archive that belongs to a window, beside these entries of the hot log.
+fn missing_part(
+    window: Window,
+    hot: &[Entry],
+    hot_oldest: u64,
+    limit: usize,
+    max_bytes: usize,
+) -> Option<Part> {
+    if limit == 0 || hot_oldest <= 1 {
+        return None;
+    }
+    let last = match window {
+        Window::After(seq) => {
+            let is_older = seq.saturating_add(1) < hot_oldest;
+            return is_older.then_some(Part {
+                window: ArchiveWindow::After(seq),
+                limit,
+                max_bytes,
+            });
+        }
+        Window::Before(seq) => seq,
+        Window::Newest => u64::MAX,
+    };
+    let Some(first) = hot.first() else {
+        return Some(Part {
+            window: ArchiveWindow::Before(last.min(hot_oldest)),
+            limit,
+            max_bytes,
+        });
+    };
+    let used: usize = hot.iter().map(|entry| entry.record.len()).sum();
+    // A page that ends within the hot log is full.
+    if first.seq > hot_oldest || hot.len() >= limit || used >= max_bytes {
+        return None;
+    }
+    Some(Part {
+        window: ArchiveWindow::Before(first.seq),
+        limit: limit - hot.len(),
+        max_bytes: max_bytes - used,
+    })
+}
+
+/// The archived entries, followed by those of the hot log, as far as they continue them and the page
+/// has space.
+fn continue_with(
+    mut archived: Vec<Entry>,
+    hot: Vec<Entry>,
+    limit: usize,
+    max_bytes: usize,
+) -> Vec<Entry> {
+    let mut bytes: usize = archived.iter().map(|entry| entry.record.len()).sum();
+    for entry in hot {
+        bytes += entry.record.len();
+        let continues = archived.last().is_none_or(|last| last.seq + 1 == entry.seq);
+        if !continues || archived.len() >= limit || (bytes > max_bytes && !archived.is_empty()) {
+            break;
+        }
+        archived.push(entry);
+    }
+    archived
+}

@@ -1,0 +1,107 @@
+//! The forms of an entry: in the hot log, and in the archive.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::backplane::{Appended, Entry, EntryKind};
+use crate::domain::{NewMessage, UserId};
+use crate::store::{ArchivedEntry, StoredKind};
+
+/// The archived form of a message that was just appended.
+pub(super) fn of_message(message: &NewMessage, at: &Appended, record: Bytes) -> ArchivedEntry {
+    let key = message.client_msg_id.as_ref();
+    ArchivedEntry {
+        seq: at.seq,
+        epoch: at.epoch.clone(),
+        at: at.at,
+        kind: StoredKind::MESSAGE,
+        id: message.id,
+        user: message.user.clone(),
+        send_key: key.map(|key| key.as_str().into()),
+        record,
+    }
+}
+
+/// The fields of a record that the archive has columns for.
+#[derive(Deserialize)]
+struct RecordFields<'a> {
+    id: Uuid,
+    #[serde(borrow)]
+    user_id: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    client_msg_id: Option<std::borrow::Cow<'a, str>>,
+}
+
+/// The archived form of an entry that was read from the hot log. `None` for an entry of a kind that
+/// this release doesn't know: a node that knows it has to archive it.
+pub(super) fn of_entry(entry: Entry) -> Option<ArchivedEntry> {
+    if entry.kind != EntryKind::Message {
+        return None;
+    }
+    let fields: RecordFields<'_> = serde_json::from_slice(&entry.record).ok()?;
+    Some(ArchivedEntry {
+        seq: entry.seq,
+        epoch: entry.epoch,
+        at: entry.at,
+        kind: StoredKind::MESSAGE,
+        id: fields.id,
+        user: UserId::trusted(&fields.user_id),
+        send_key: fields.client_msg_id.map(|key| key.as_ref().into()),
+        record: entry.record.clone(),
+    })
+}
+
+/// The entry as readers of logs know it.
+pub(super) fn to_entry(archived: ArchivedEntry) -> Entry {
+    let kind = if archived.kind == StoredKind::MESSAGE {
+        EntryKind::Message
+    } else {
+        EntryKind::Unknown
+    };
+    Entry {
+        seq: archived.seq,
+        epoch: archived.epoch,
+        at: archived.at,
+        kind,
+        record: archived.record,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backplane::record;
+    use crate::domain::{ClientMsgId, Epoch, Limits, MessageFields, RoomId, Timestamp, Username};
+
+    #[test]
+    fn an_entry_read_from_the_log_is_archived_like_its_message() {
+        let user = UserId::trusted("a\"n\\n");
+        for key in [None, Some(ClientMsgId::trusted("k\u{0}\u{1f600}"))] {
+            let fields = MessageFields {
+                content: "hi".into(),
+                client_msg_id: key,
+                ..MessageFields::default()
+            };
+            let message = NewMessage::new(
+                RoomId::trusted("lobby"),
+                user.clone(),
+                Username::from(&user),
+                fields,
+                &Limits::default(),
+            )
+            .unwrap();
+            let appended = Appended {
+                id: message.id,
+                seq: 7,
+                epoch: Epoch::trusted("e"),
+                at: Timestamp(5),
+                duplicate: false,
+            };
+            let record = record::encode(&message);
+            let archived = of_message(&message, &appended, record);
+            let entry = to_entry(archived.clone());
+            assert_eq!(of_entry(entry), Some(archived));
+        }
+    }
+}

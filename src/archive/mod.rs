@@ -1,0 +1,269 @@
+//! Keeps every room's log in a database for good, so that log and archive read as one.
+//!
+//! [`ArchivedLog`](archived_log) is the log that the rest of the server uses. An append goes to the
+//! hot log, which numbers and publishes it; then the entry waits in the [`queue`] for the
+//! [`committer`]. [`watermarks`] reports to the hot log how far rooms are archived, because it must
+//! keep everything else; the [`sweeper`] archives what other nodes left behind; [`restore`] decides
+//! how a room goes on that the hot log does not know. [`health`] knows whether the database responds.
+//! [`retention`] deletes what is too old.
+//!
+//! The key (room, seq) is the fence: if two histories ever number a room differently, the archive
+//! refuses the second entry of a number, and its sender gets no acknowledgement.
+
+mod archived_log;
+mod committer;
+mod counters;
+mod entry;
+mod health;
+mod queue;
+mod restore;
+pub mod retention;
+mod rooms;
+mod settings;
+mod sweeper;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod watermarks;
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::backplane::{BackplaneError, BackplaneLimits, Commit, HotLog, Result, RoomLog, Window};
+use crate::domain::{Epoch, RoomId, Timestamp};
+use crate::store::{ArchiveStore, ArchiveWindow, Run};
+use crate::telemetry::sample::Sample;
+use archived_log::ArchivedLog;
+use counters::{ArchiveCounters, Status};
+use health::Health;
+use queue::Queue;
+use retention::RetentionStatus;
+use rooms::Rooms;
+use watermarks::{REPORT_INTERVAL, Watermarks};
+
+pub use restore::Restorer;
+pub use settings::ArchiveSettings;
+
+/// How long a stopping node waits until everything that it appended is committed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The state that the parts of the archive share.
+struct Shared {
+    hot: Arc<dyn HotLog>,
+    store: Arc<dyn ArchiveStore>,
+    settings: ArchiveSettings,
+    history_size: usize,
+    queue: Queue,
+    watermarks: Watermarks,
+    rooms: Rooms,
+    health: Health,
+    retention: RetentionStatus,
+    counters: Arc<ArchiveCounters>,
+    run: Option<Run>,
+}
+
+impl Shared {
+    /// Refuses an append that could not be archived in time.
+    fn check_capacity(&self) -> Result<()> {
+        let reason = if self.settings.acknowledge_commits && !self.health.is_up() {
+            "the archive's database is away"
+        } else if self.queue.is_full() {
+            "too many messages wait for their commit to the archive"
+        } else {
+            return Ok(());
+        };
+        self.counters.refused.add(1);
+        Err(BackplaneError::Unavailable(reason.to_owned()))
+    }
+
+    /// The commit of an entry that was appended earlier, perhaps by another node.
+    async fn commit_of(&self, room: &RoomId, seq: u64) -> Result<Commit> {
+        let window = ArchiveWindow::After(seq - 1);
+        let archived = self.store.read(room, window, 1, usize::MAX).await?;
+        if archived.first().is_some_and(|entry| entry.seq == seq) {
+            return Ok(Commit::done());
+        }
+        let slice = self
+            .hot
+            .read(room, Window::After(seq - 1), 1, usize::MAX)
+            .await?;
+        let mut entries = slice.entries.into_iter().filter(|entry| entry.seq == seq);
+        let Some(archived) = entries.next().and_then(entry::of_entry) else {
+            return Err(BackplaneError::Unavailable(
+                "the first send of this message is lost".to_owned(),
+            ));
+        };
+        let (commit, pending) = Commit::pending();
+        self.queue.push(room.clone(), archived, Some(pending));
+        Ok(commit)
+    }
+
+    /// Tells the hot log, in a task of its own, that the archive has other entries.
+    fn report_divergence(&self, room: RoomId, epoch: Epoch, shared: u64) {
+        self.rooms.forget(&room);
+        let hot = self.hot.clone();
+        tokio::spawn(async move {
+            // If this fails, the next entry of the room is refused, too, and reports again.
+            let _ = hot.diverged(&room, &epoch, shared).await;
+        });
+    }
+
+    /// Records that numbers are lost: the hot log has trimmed them before they were archived.
+    async fn record_loss(
+        &self,
+        room: &RoomId,
+        epoch: &Epoch,
+        lost: RangeInclusive<u64>,
+    ) -> Result<()> {
+        tracing::error!(%room, from = lost.start(), to = lost.end(), "messages are lost: the log has no longer what the archive lacks");
+        self.store.record_loss(room, lost.clone()).await?;
+        self.counters.lost.add(lost.end() - lost.start() + 1);
+        self.rooms.forget(room);
+        self.watermarks.add_lost(room, epoch, lost);
+        Ok(())
+    }
+}
+
+/// The archive of a node.
+pub struct Archive {
+    shared: Arc<Shared>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Archive {
+    /// Starts the archive behind a hot log that asks `restorer`. Must be called within a tokio
+    /// runtime.
+    #[must_use]
+    pub fn start(
+        hot: Arc<dyn HotLog>,
+        store: Arc<dyn ArchiveStore>,
+        restorer: &Restorer,
+        settings: ArchiveSettings,
+        limits: &BackplaneLimits,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            hot,
+            store,
+            queue: Queue::new(settings.backlog),
+            retention: RetentionStatus::new(settings.retention),
+            settings,
+            history_size: limits.history_size,
+            watermarks: Watermarks::default(),
+            rooms: Rooms::default(),
+            health: Health::new(),
+            counters: restorer.counters.clone(),
+            run: restorer.run(),
+        });
+        let committer = tokio::spawn(committer::run(shared.clone()));
+        let tasks = vec![
+            tokio::spawn(health::check(shared.clone())),
+            tokio::spawn(sweeper::run(shared.clone())),
+            tokio::spawn(report_watermarks(shared.clone())),
+            tokio::spawn(retention::run(shared.clone())),
+        ];
+        Self {
+            shared,
+            committer: Mutex::new(Some(committer)),
+            tasks,
+        }
+    }
+
+    /// The log that the rest of the server uses.
+    #[must_use]
+    pub fn log(&self) -> Arc<dyn RoomLog> {
+        Arc::new(ArchivedLog(self.shared.clone()))
+    }
+
+    /// The metrics of the archive as they stand now.
+    pub(crate) fn samples(&self) -> Vec<Sample> {
+        let shared = &self.shared;
+        let status = Status {
+            is_up: shared.health.is_up(),
+            is_retention_overdue: shared.retention.is_overdue(Timestamp::now()),
+            backlog: shared.queue.backlog(),
+        };
+        shared.counters.samples(&status)
+    }
+
+    /// Commits everything that was appended, for at most 10 seconds, and ends the archive's tasks. A
+    /// lone node can then go on in the same epochs at its next start. Called when nothing is appended
+    /// any more, and before the hot log is stopped.
+    pub async fn stop(&self) {
+        if self.shared.run.is_some() {
+            let swept = tokio::time::timeout(STOP_TIMEOUT, self.sweep_all()).await;
+            if !matches!(swept, Ok(Ok(()))) {
+                tracing::error!("archive: the database did not take all messages in time");
+                return;
+            }
+        }
+        self.shared.queue.close();
+        let committer = self.committer.lock().take();
+        let is_complete = match committer {
+            Some(mut committer) => {
+                let ended = tokio::time::timeout(STOP_TIMEOUT, &mut committer).await;
+                if ended.is_err() {
+                    committer.abort();
+                }
+                ended.is_ok()
+            }
+            None => false,
+        };
+        for task in &self.tasks {
+            task.abort();
+        }
+        if !is_complete {
+            let left = self.shared.queue.len();
+            tracing::error!(
+                left,
+                "archive: the database did not take all messages in time"
+            );
+            return;
+        }
+        let Shared {
+            hot,
+            store,
+            watermarks,
+            run,
+            ..
+        } = &*self.shared;
+        watermarks.report(hot, &**store).await;
+        if let Some(run) = run
+            && let Err(error) = store.end_run(run.number).await
+        {
+            tracing::warn!(%error, "archive: the clean end of this run is not recorded");
+        }
+    }
+}
+
+impl Archive {
+    /// Archives what a sender left unqueued, because its connection ended while its message got its
+    /// number.
+    async fn sweep_all(&self) -> Result<()> {
+        let Shared {
+            hot,
+            store,
+            queue,
+            watermarks,
+            ..
+        } = &*self.shared;
+        queue.emptied().await;
+        watermarks.report(hot, &**store).await;
+        for room in hot.unarchived(Duration::ZERO, usize::MAX).await? {
+            sweeper::sweep(&self.shared, &room).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn report_watermarks(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(REPORT_INTERVAL).await;
+        shared.watermarks.report(&shared.hot, &*shared.store).await;
+    }
+}

@@ -1,0 +1,315 @@
+//! The queue of entries that wait for their commit.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::counters::Backlog;
+use crate::backplane::{BackplaneError, PendingCommit, Result};
+use crate::domain::RoomId;
+use crate::store::{ArchivedEntry, BATCH_BYTES, BATCH_ENTRIES};
+
+/// The most bytes of records in the queue.
+const MAX_BYTES: usize = 256 * 1024 * 1024;
+
+/// How long a sender waits for a commit. Then the send is refused as unavailable; the entry stays in
+/// the queue and is committed later.
+pub(super) const COMMIT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The sender of an entry, if it waits for the commit.
+pub(super) struct Sender {
+    since: Instant,
+    commit: Option<PendingCommit>,
+}
+
+impl Sender {
+    fn is_late(&self) -> bool {
+        self.since.elapsed() >= COMMIT_TIMEOUT
+    }
+
+    /// Tells the sender the outcome.
+    pub fn complete(&mut self, outcome: Result<()>) {
+        if let Some(commit) = self.commit.take() {
+            commit.complete(outcome);
+        }
+    }
+}
+
+/// Entries for one commit.
+pub(super) struct Batch {
+    pub rows: Vec<(RoomId, ArchivedEntry)>,
+    /// The sender of each row.
+    pub senders: Vec<Sender>,
+    /// The bytes of the records.
+    bytes: usize,
+}
+
+struct Queued {
+    row: (RoomId, ArchivedEntry),
+    sender: Sender,
+}
+
+#[derive(Default)]
+struct Entries {
+    queue: VecDeque<Queued>,
+    /// The bytes of the records in the queue and in the batch that is being committed.
+    bytes: usize,
+    /// The number of entries in the batch that is being committed.
+    committing: usize,
+    /// When the oldest entry of that batch was queued.
+    committing_since: Option<Instant>,
+    is_closed: bool,
+}
+
+/// Entries in the order in which they were appended. Bounded: [`Queue::is_full`] is asked before an
+/// append, because an entry that has its number can't be refused any more.
+pub(super) struct Queue {
+    entries: Mutex<Entries>,
+    max_entries: usize,
+    filled: Notify,
+    emptied: Notify,
+}
+
+impl Queue {
+    pub fn new(max_entries: usize) -> Self {
+        Self {
+            entries: Mutex::default(),
+            max_entries,
+            filled: Notify::new(),
+            emptied: Notify::new(),
+        }
+    }
+
+    pub fn is_full(&self) -> bool {
+        let entries = self.entries.lock();
+        entries.queue.len() + entries.committing >= self.max_entries || entries.bytes >= MAX_BYTES
+    }
+
+    pub fn len(&self) -> usize {
+        let entries = self.entries.lock();
+        entries.queue.len() + entries.committing
+    }
+
+    /// Adds an entry. Once the queue is closed, the entry's commit fails instead.
+    pub fn push(&self, room: RoomId, entry: ArchivedEntry, commit: Option<PendingCommit>) {
+        let since = Instant::now();
+        let queued = Queued {
+            row: (room, entry),
+            sender: Sender { since, commit },
+        };
+        let mut entries = self.entries.lock();
+        if entries.is_closed {
+            drop(entries);
+            return drop(queued);
+        }
+        entries.bytes += queued.row.1.record.len();
+        let was_empty = entries.queue.is_empty();
+        entries.queue.push_back(queued);
+        drop(entries);
+        if was_empty {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Waits for entries, and takes as many as one commit may have. `None` once the queue is closed
+    /// and empty.
+    pub async fn next_batch(&self) -> Option<Batch> {
+        loop {
+            {
+                let mut entries = self.entries.lock();
+                if !entries.queue.is_empty() {
+                    return Some(take_batch(&mut entries));
+                }
+                if entries.is_closed {
+                    return None;
+                }
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    /// The batch, which was taken last, is committed.
+    pub fn finish_batch(&self, batch: Batch) {
+        let mut entries = self.entries.lock();
+        entries.bytes -= batch.bytes;
+        entries.committing = 0;
+        entries.committing_since = None;
+        let is_empty = entries.queue.is_empty();
+        drop(entries);
+        if is_empty {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// Refuses the sends that have waited for longer than [`COMMIT_TIMEOUT`], in their order. Returns
+    /// their number.
+    pub fn refuse_late(&self, batch: &mut Batch) -> u64 {
+        let mut late = Vec::new();
+        for sender in batch
+            .senders
+            .iter_mut()
+            .take_while(|sender| sender.is_late())
+        {
+            late.extend(sender.commit.take());
+        }
+        let mut entries = self.entries.lock();
+        let waiting = entries.queue.iter_mut().map(|queued| &mut queued.sender);
+        for sender in waiting.take_while(|sender| sender.is_late()) {
+            late.extend(sender.commit.take());
+        }
+        drop(entries);
+        let count = late.len() as u64;
+        for commit in late {
+            commit.complete(Err(BackplaneError::Unavailable(
+                "the database did not commit the message in time".to_owned(),
+            )));
+        }
+        count
+    }
+
+    /// Accepts no more entries. The task that commits ends when the queue is empty.
+    pub fn close(&self) {
+        self.entries.lock().is_closed = true;
+        self.filled.notify_one();
+    }
+
+    /// Waits until every entry that was queued is committed.
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.len() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    pub fn backlog(&self) -> Backlog {
+        let entries = self.entries.lock();
+        let oldest = entries
+            .committing_since
+            .or_else(|| entries.queue.front().map(|queued| queued.sender.since));
+        Backlog {
+            messages: entries.queue.len() + entries.committing,
+            bytes: entries.bytes,
+            age: oldest.map_or(Duration::ZERO, |since| since.elapsed()),
+        }
+    }
+}
+
+/// Takes as many entries as fit into one commit, at least one.
+fn take_batch(entries: &mut Entries) -> Batch {
+    let mut batch = Batch {
+        rows: Vec::new(),
+        senders: Vec::new(),
+        bytes: 0,
+    };
+    while let Some(next) = entries.queue.front() {
+        let bytes = batch.bytes + next.row.1.record.len();
+        let is_full = batch.rows.len() == BATCH_ENTRIES || bytes > BATCH_BYTES;
+        if is_full && !batch.rows.is_empty() {
+            break;
+        }
+        batch.bytes = bytes;
+        let Some(Queued { row, sender }) = entries.queue.pop_front() else {
+            break;
+        };
+        batch.rows.push(row);
+        batch.senders.push(sender);
+    }
+    entries.committing = batch.rows.len();
+    entries.committing_since = batch.senders.first().map(|sender| sender.since);
+    batch
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::backplane::Commit;
+    use crate::domain::{Epoch, Timestamp, UserId};
+    use crate::store::StoredKind;
+
+    fn push(queue: &Queue, bytes: usize) -> Commit {
+        let (commit, pending) = Commit::pending();
+        let entry = ArchivedEntry {
+            seq: 1,
+            epoch: Epoch::trusted("e"),
+            at: Timestamp(0),
+            kind: StoredKind::MESSAGE,
+            id: Uuid::now_v7(),
+            user: UserId::trusted("u"),
+            send_key: None,
+            record: Bytes::from(vec![b'x'; bytes]),
+        };
+        queue.push(RoomId::trusted("r"), entry, Some(pending));
+        commit
+    }
+
+    #[tokio::test]
+    async fn a_batch_ends_at_its_number_of_entries_or_bytes() {
+        let queue = Queue::new(10_000);
+        let mut commits: Vec<_> = (0..1001).map(|_| push(&queue, 10)).collect();
+        for expected in [500, 500, 1] {
+            let batch = queue.next_batch().await.unwrap();
+            assert_eq!(batch.rows.len(), expected);
+            queue.finish_batch(batch);
+        }
+        for bytes in [2 * BATCH_BYTES, BATCH_BYTES / 2, BATCH_BYTES / 2, 1] {
+            commits.push(push(&queue, bytes));
+        }
+        for expected in [1, 2, 1] {
+            let batch = queue.next_batch().await.unwrap();
+            assert_eq!(batch.rows.len(), expected);
+            queue.finish_batch(batch);
+        }
+        assert_eq!(queue.backlog().bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn the_queue_is_full_until_its_batch_is_committed() {
+        let queue = Queue::new(2);
+        let _first = push(&queue, 1);
+        assert!(!queue.is_full());
+        let _second = push(&queue, 1);
+        assert!(queue.is_full());
+        let batch = queue.next_batch().await.unwrap();
+        assert_eq!((batch.rows.len(), queue.is_full()), (2, true));
+        queue.finish_batch(batch);
+        assert!(!queue.is_full());
+        queue.emptied().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_sends_are_refused_in_order_and_their_entries_stay() {
+        let queue = Queue::new(10);
+        let first = push(&queue, 1);
+        let mut batch = queue.next_batch().await.unwrap();
+        let second = push(&queue, 1);
+        tokio::time::advance(COMMIT_TIMEOUT).await;
+        let third = push(&queue, 1);
+        assert_eq!(queue.refuse_late(&mut batch), 2);
+        assert!(first.wait().await.is_err());
+        assert!(second.wait().await.is_err());
+        assert!(!third.is_done());
+        queue.finish_batch(batch);
+        assert_eq!(queue.next_batch().await.unwrap().rows.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_refuses_entries_and_ends_when_it_is_empty() {
+        let queue = Queue::new(10);
+        let _first = push(&queue, 1);
+        queue.close();
+        assert!(push(&queue, 1).wait().await.is_err());
+        let batch = queue.next_batch().await.unwrap();
+        assert_eq!(batch.rows.len(), 1);
+        queue.finish_batch(batch);
+        assert!(queue.next_batch().await.is_none());
+    }
+}

@@ -1,0 +1,387 @@
+//! How rooms go on that the hot log doesn't know, or may have lost the end of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::counters::ArchiveCounters;
+use super::{entry, rooms};
+use crate::backplane::{Appended, HotState, RestorePoint, RestoreSource, RestoredSend, Result};
+use crate::domain::{Epoch, Head, RoomId, Timestamp};
+use crate::store::{ArchiveStore, ArchiveWindow, ArchivedRoom, CommitOutcome, NewEpoch, Run};
+
+/// The earlier epochs that a hot log remembers.
+const PAST_EPOCHS: usize = 8;
+/// A room whose newest entry is younger than that may still get entries of a log that was lost.
+const RECENT_MS: u64 = 30_000;
+/// The pause between two reads of such a room, and their number at most.
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+const SETTLE_READS: usize = 10;
+/// The most send keys of a room that are restored.
+const MAX_SENDS: usize = 10_000;
+
+/// Restores rooms from the archive.
+pub struct Restorer {
+    store: Arc<dyn ArchiveStore>,
+    deployment: Uuid,
+    /// The run of a lone node.
+    run: Option<Run>,
+    dedupe_ttl: Duration,
+    pub(super) counters: Arc<ArchiveCounters>,
+}
+
+/// How the numbering goes on in a new epoch.
+struct NewNumbering {
+    /// The last `seq` before the new epoch.
+    after: u64,
+    /// Earlier epochs of the hot log, with the last `seq` that each shares with the archive.
+    ended: Vec<Head>,
+}
+
+impl Restorer {
+    /// A restorer for the hot log of this node, which is alone if `run` is given.
+    ///
+    /// # Errors
+    /// The error of the store.
+    pub async fn new(
+        store: Arc<dyn ArchiveStore>,
+        run: Option<Run>,
+        dedupe_ttl: Duration,
+    ) -> crate::store::Result<Arc<Self>> {
+        let deployment = store.deployment().await?;
+        Ok(Arc::new(Self {
+            store,
+            deployment,
+            run,
+            dedupe_ttl,
+            counters: Arc::default(),
+        }))
+    }
+
+    /// The run of a lone node.
+    pub(super) fn run(&self) -> Option<Run> {
+        self.run
+    }
+
+    fn run_number(&self) -> u64 {
+        self.run.map_or(0, |run| run.number)
+    }
+
+    /// Waits until no other node commits entries of the room any more that the lost log had numbered,
+    /// as far as that can be seen: a room with recent entries is read until its head stands still.
+    async fn settle(&self, room: &RoomId, mut archived: ArchivedRoom) -> Result<ArchivedRoom> {
+        if self.run.is_some() {
+            return Ok(archived);
+        }
+        for _ in 0..SETTLE_READS {
+            let window = ArchiveWindow::Before(u64::MAX);
+            let newest = self.store.read(room, window, 1, usize::MAX).await?;
+            let recent = Timestamp::now().0.saturating_sub(RECENT_MS);
+            if newest.first().is_none_or(|newest| newest.at.0 < recent) {
+                break;
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+            let before = archived.head;
+            archived = self.store.room(room).await?.unwrap_or(archived);
+            if archived.head == before {
+                break;
+            }
+        }
+        Ok(archived)
+    }
+
+    /// The room is new to the archive.
+    async fn adopt(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint> {
+        let Some(hot) = hot else {
+            return Ok(new_room());
+        };
+        let kept = kept(hot, hot.watermark.unwrap_or(hot.oldest - 1));
+        if !hot.is_stale {
+            return Ok(kept);
+        }
+        let after = hot.head.seq;
+        let ended = vec![hot.head.clone()];
+        let head = self
+            .begin_epoch(room, &NewNumbering { after, ended })
+            .await?;
+        let past = with_past(hot.head.clone(), &hot.past);
+        Ok(RestorePoint {
+            head: Some(head),
+            past,
+            ..kept
+        })
+    }
+
+    /// The hot log doesn't know the room: it expired, or Redis lost it, or this node was restarted.
+    async fn restore(&self, room: &RoomId, archived: ArchivedRoom) -> Result<RestorePoint> {
+        let archived = self.settle(room, archived).await?;
+        self.close_holes(room, &archived).await?;
+        let after = archived.head;
+        let head = match self.continued_epoch(&archived) {
+            Some(epoch) => Head { epoch, seq: after },
+            None => {
+                let numbering = NewNumbering {
+                    after,
+                    ended: Vec::new(),
+                };
+                self.begin_epoch(room, &numbering).await?
+            }
+        };
+        self.restored(room, &archived, head, &[]).await
+    }
+
+    /// The epoch that this node may go on with: the last one, if no entry of it can be lost.
+    fn continued_epoch(&self, archived: &ArchivedRoom) -> Option<Epoch> {
+        let run = self.run?;
+        let latest = archived.epochs.first()?;
+        let is_complete = latest.run > run.last_crashed && latest.ended.is_none();
+        is_complete.then(|| latest.epoch.clone())
+    }
+
+    /// Hot log and archive both know the room.
+    async fn reconcile(
+        &self,
+        room: &RoomId,
+        hot: &HotState,
+        archived: ArchivedRoom,
+    ) -> Result<RestorePoint> {
+        let (archived, refused) = self.commit_unarchived(room, hot, archived).await?;
+        let (last, hot_last) = (archived.head, hot.head.seq);
+        let before_refused = refused.map(|seq| seq - 1);
+        if let Some(shared) = hot.shared.into_iter().chain(before_refused).min() {
+            let ended = Head {
+                epoch: hot.head.epoch.clone(),
+                seq: shared,
+            };
+            return self.rebuild(room, hot, &archived, ended).await;
+        }
+        if hot_last < last {
+            let ended = archived
+                .epochs
+                .iter()
+                .find(|epoch| epoch.epoch == hot.head.epoch);
+            let shared = match ended {
+                Some(epoch) => epoch.ended.unwrap_or(last),
+                None => hot_last,
+            };
+            let ended = Head {
+                epoch: hot.head.epoch.clone(),
+                seq: shared,
+            };
+            return self.rebuild(room, hot, &archived, ended).await;
+        }
+        let watermark = match hot.watermark {
+            Some(watermark) => watermark,
+            None => self.first_watermark(room, hot, &archived).await?,
+        };
+        let kept = kept(hot, watermark);
+        if !hot.is_stale {
+            return Ok(kept);
+        }
+        let numbering = NewNumbering {
+            after: hot_last,
+            ended: vec![hot.head.clone()],
+        };
+        let head = self.begin_epoch(room, &numbering).await?;
+        Ok(RestorePoint {
+            head: Some(head),
+            past: with_past(hot.head.clone(), &hot.past),
+            ..kept
+        })
+    }
+
+    /// The log goes on from the archive's end; its own entries are dropped.
+    async fn rebuild(
+        &self,
+        room: &RoomId,
+        hot: &HotState,
+        archived: &ArchivedRoom,
+        ended: Head,
+    ) -> Result<RestorePoint> {
+        self.close_holes(room, archived).await?;
+        let shared = ended.seq;
+        let mut past = with_past(ended, &hot.past);
+        for earlier in &mut past {
+            earlier.seq = earlier.seq.min(shared);
+        }
+        let numbering = NewNumbering {
+            after: archived.head,
+            ended: past.clone(),
+        };
+        let head = self.begin_epoch(room, &numbering).await?;
+        self.restored(room, archived, head, &past).await
+    }
+
+    /// Commits the entries that only the hot log has: those whose numbers are free survive. Returns
+    /// what the archive has then, and the lowest number that it has refused.
+    async fn commit_unarchived(
+        &self,
+        room: &RoomId,
+        hot: &HotState,
+        archived: ArchivedRoom,
+    ) -> Result<(ArchivedRoom, Option<u64>)> {
+        let is_lost = hot.shared.is_some() || hot.head.seq < archived.head;
+        let archived = if is_lost {
+            self.settle(room, archived).await?
+        } else {
+            archived
+        };
+        if hot.unarchived.is_empty() {
+            return Ok((archived, None));
+        }
+        let mut writer = self.store.writer(self.run_number());
+        let entries = hot.unarchived.iter().cloned().filter_map(entry::of_entry);
+        let rows: Vec<_> = entries.map(|entry| (room.clone(), entry)).collect();
+        let mut refused = Vec::new();
+        for batch in rows.chunks(crate::store::BATCH_ENTRIES) {
+            let outcomes = writer.commit(batch).await?;
+            let seqs = batch.iter().map(|(_, entry)| entry.seq).zip(outcomes);
+            let conflicts = seqs.filter(|(_, outcome)| *outcome == CommitOutcome::Conflict);
+            refused.extend(conflicts.map(|(seq, _)| seq));
+        }
+        let archived = self.store.room(room).await?.unwrap_or(archived);
+        Ok((archived, refused.into_iter().min()))
+    }
+
+    /// The watermark of a room that was archived before, but not by its present log.
+    async fn first_watermark(
+        &self,
+        room: &RoomId,
+        hot: &HotState,
+        archived: &ArchivedRoom,
+    ) -> Result<u64> {
+        if hot.oldest > archived.head + 1 {
+            let lost = archived.head + 1..=hot.oldest - 1;
+            self.counters.lost.add(lost.end() - lost.start() + 1);
+            self.store.record_loss(room, lost).await?;
+        }
+        let contiguous = archived.contiguous.max(hot.oldest - 1);
+        Ok(contiguous.min(hot.head.seq))
+    }
+
+    /// Records numbers that neither log nor archive has.
+    async fn close_holes(&self, room: &RoomId, archived: &ArchivedRoom) -> Result<()> {
+        if archived.contiguous >= archived.head {
+            return Ok(());
+        }
+        for lost in self.store.close_holes(room).await? {
+            tracing::error!(
+                %room,
+                from = lost.start(),
+                to = lost.end(),
+                "messages are lost: neither the log nor the archive has them"
+            );
+            self.counters.lost.add(lost.end() - lost.start() + 1);
+        }
+        Ok(())
+    }
+
+    /// Begins an epoch in the archive, so that its name outlasts every log.
+    async fn begin_epoch(&self, room: &RoomId, numbering: &NewNumbering) -> Result<Head> {
+        let new = NewEpoch {
+            epoch: Epoch::fresh(),
+            after: numbering.after,
+            run: self.run_number(),
+            ends: numbering.ended.clone(),
+        };
+        self.store.begin_epoch(room, &new).await?;
+        Ok(Head {
+            epoch: new.epoch,
+            seq: new.after,
+        })
+    }
+
+    /// A log without entries that goes on at `head`, behind the archive.
+    async fn restored(
+        &self,
+        room: &RoomId,
+        archived: &ArchivedRoom,
+        head: Head,
+        past: &[Head],
+    ) -> Result<RestorePoint> {
+        let last = head.seq;
+        let mut past = past.to_vec();
+        // The archive's epochs were read before the new one began: one without an end has ended there.
+        let mut epochs = archived.clone();
+        for epoch in &mut epochs.epochs {
+            epoch.ended.get_or_insert(last);
+        }
+        past = rooms::past_epochs(&epochs, &head, &past);
+        past.truncate(PAST_EPOCHS);
+        let sends = self.recent_sends(room).await?;
+        Ok(RestorePoint {
+            watermark: last,
+            head: Some(head),
+            past,
+            keep_entries: false,
+            sends,
+        })
+    }
+
+    async fn recent_sends(&self, room: &RoomId) -> Result<Vec<RestoredSend>> {
+        let ttl = u64::try_from(self.dedupe_ttl.as_millis()).unwrap_or(u64::MAX);
+        let since = Timestamp(Timestamp::now().0.saturating_sub(ttl));
+        let sends = self.store.recent_sends(room, since, MAX_SENDS).await?;
+        let restored = sends.into_iter().map(|send| RestoredSend {
+            user: send.user,
+            key: send.key,
+            position: Appended {
+                id: send.id,
+                seq: send.seq,
+                epoch: send.epoch,
+                at: send.at,
+                duplicate: true,
+            },
+        });
+        Ok(restored.collect())
+    }
+}
+
+/// A room that nothing knows.
+fn new_room() -> RestorePoint {
+    RestorePoint {
+        head: None,
+        past: Vec::new(),
+        watermark: 0,
+        keep_entries: true,
+        sends: Vec::new(),
+    }
+}
+
+/// A room whose log goes on with its entries.
+fn kept(hot: &HotState, watermark: u64) -> RestorePoint {
+    RestorePoint {
+        head: None,
+        past: hot.past.clone(),
+        watermark,
+        keep_entries: true,
+        sends: Vec::new(),
+    }
+}
+
+/// The earlier epochs of a log, newest first, behind one that has just ended.
+fn with_past(ended: Head, past: &[Head]) -> Vec<Head> {
+    let mut all = vec![ended];
+    all.extend(past.iter().take(PAST_EPOCHS - 1).cloned());
+    all
+}
+
+#[async_trait]
+impl RestoreSource for Restorer {
+    async fn restore_point(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint> {
+        let archived = self.store.room(room).await?;
+        let point = match (archived, hot) {
+            (None, hot) => self.adopt(room, hot).await?,
+            (Some(archived), None) => self.restore(room, archived).await?,
+            (Some(archived), Some(hot)) => self.reconcile(room, hot, archived).await?,
+        };
+        self.counters.restored.add(u64::from(!point.keep_entries));
+        Ok(point)
+    }
+
+    fn archive_id(&self) -> String {
+        self.deployment.simple().to_string()
+    }
+}

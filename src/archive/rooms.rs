@@ -1,0 +1,158 @@
+//! What the archive knows of rooms, remembered for a while: most reads of a log ask for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::HashMap;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::domain::{Head, LogSpan, RoomId};
+use crate::store::{ArchiveStore, ArchivedRoom, Result};
+
+/// How long an answer is used. Only retention and a restore on another node change it.
+const MAX_AGE: Duration = Duration::from_secs(10);
+/// The most rooms that are remembered.
+const MAX_ROOMS: usize = 10_000;
+
+struct Known {
+    room: Option<Arc<ArchivedRoom>>,
+    at: Instant,
+    /// The oldest `seq` that the hot log had when it was read last.
+    hot_oldest: u64,
+}
+
+/// The archived rooms that were asked for lately.
+#[derive(Default)]
+pub(super) struct Rooms(Mutex<HashMap<RoomId, Known>>);
+
+impl Rooms {
+    /// What the archive knows of the room. While the database is away, an older answer is used.
+    pub async fn get(
+        &self,
+        store: &dyn ArchiveStore,
+        room: &RoomId,
+        hot_oldest: u64,
+    ) -> Result<Option<Arc<ArchivedRoom>>> {
+        let known = {
+            let mut rooms = self.0.lock();
+            rooms.get_mut(room).map(|known| {
+                known.hot_oldest = hot_oldest;
+                (known.room.clone(), known.at.elapsed() < MAX_AGE)
+            })
+        };
+        if let Some((room, true)) = known {
+            return Ok(room);
+        }
+        match store.room(room).await {
+            Ok(read) => {
+                let read = read.map(Arc::new);
+                let mut rooms = self.0.lock();
+                if rooms.len() >= MAX_ROOMS {
+                    rooms.clear();
+                }
+                let known = Known {
+                    room: read.clone(),
+                    at: Instant::now(),
+                    hot_oldest,
+                };
+                rooms.insert(room.clone(), known);
+                Ok(read)
+            }
+            Err(error) => known.map(|(room, _)| room).ok_or(error),
+        }
+    }
+
+    /// Whether the hot log had nothing as old as that `seq` when it was read last. It may have been
+    /// restored since then.
+    pub fn is_likely_archived(&self, room: &RoomId, seq: u64) -> bool {
+        let rooms = self.0.lock();
+        rooms.get(room).is_some_and(|known| seq < known.hot_oldest)
+    }
+
+    /// Forgets the room: it has changed.
+    pub fn forget(&self, room: &RoomId) {
+        self.0.lock().remove(room);
+    }
+}
+
+/// Where the room's earlier epochs ended, newest first, by what archive and hot log know.
+pub(super) fn past_epochs(room: &ArchivedRoom, current: &Head, hot: &[Head]) -> Vec<Head> {
+    let mut past = hot.to_vec();
+    for archived in &room.epochs {
+        if archived.epoch == current.epoch {
+            continue;
+        }
+        let Some(ended) = archived.ended else {
+            continue;
+        };
+        match past.iter_mut().find(|head| head.epoch == archived.epoch) {
+            Some(known) => known.seq = known.seq.min(ended),
+            None => past.push(Head {
+                epoch: archived.epoch.clone(),
+                seq: ended,
+            }),
+        }
+    }
+    past
+}
+
+/// The span of a hot log, extended to what the archive has.
+pub(super) fn extend(mut span: LogSpan, room: &ArchivedRoom, history_size: usize) -> LogSpan {
+    // Up to its watermark the hot log may be trimmed, and up to there the archive has everything.
+    if room.oldest <= span.oldest {
+        span.oldest = room.oldest;
+    }
+    let history_size = u64::try_from(history_size).unwrap_or(u64::MAX);
+    let newest = (span.head.seq + 1).saturating_sub(history_size);
+    span.recent = newest.max(span.oldest);
+    span.first = span.first.min(room.first).min(span.oldest);
+    span.past = past_epochs(room, &span.head, &span.past);
+    span
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Epoch;
+    use crate::store::ArchivedEpoch;
+
+    fn head(epoch: &str, seq: u64) -> Head {
+        Head {
+            epoch: Epoch::trusted(epoch),
+            seq,
+        }
+    }
+
+    fn room(first: u64, oldest: u64, epochs: &[(&str, Option<u64>)]) -> ArchivedRoom {
+        ArchivedRoom {
+            first,
+            oldest,
+            head: 5000,
+            contiguous: 0,
+            epochs: epochs
+                .iter()
+                .map(|(epoch, ended)| ArchivedEpoch {
+                    epoch: Epoch::trusted(epoch),
+                    after: 0,
+                    ended: *ended,
+                    run: 0,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn a_span_reaches_back_as_far_as_the_archive_without_a_hole() {
+        let hot = LogSpan::of_log(head("e3", 5000), 4500, vec![head("e2", 4000)]);
+        let epochs = [("e3", None), ("e2", Some(3900)), ("e1", Some(10))];
+        let span = extend(hot.clone(), &room(1, 1, &epochs), 1000);
+        assert_eq!((span.first, span.oldest, span.recent), (1, 1, 4001));
+        let past = vec![head("e2", 3900), head("e1", 10)];
+        assert_eq!(span.past, past, "the lower end of an epoch counts");
+        let span = extend(hot.clone(), &room(1, 4200, &epochs), 1000);
+        assert_eq!((span.first, span.oldest, span.recent), (1, 4200, 4200));
+        let span = extend(hot, &room(1, 4700, &epochs), 1000);
+        assert_eq!((span.first, span.oldest), (1, 4500), "lost numbers");
+    }
+}

@@ -1,0 +1,137 @@
+//! Tests of the archive as a whole, over the embedded hot log and a store in memory.
+
+mod appends;
+mod restores;
+mod retention;
+
+use std::sync::Arc;
+
+use super::testing::FakeStore;
+use super::{Archive, ArchiveSettings, Restorer};
+use crate::backplane::{
+    Appended, Backplane, BackplaneLimits, Commit, Result, RoomLog, Window, memory, record,
+};
+use crate::domain::{
+    Epoch, Limits, MessageFields, NewMessage, RoomId, Timestamp, UserId, Username,
+};
+use crate::store::{ArchiveStore, ArchivedEntry, StoredKind};
+
+/// A lone node's log with its archive.
+struct Node {
+    archive: Archive,
+    backplane: Backplane,
+    log: Arc<dyn RoomLog>,
+}
+
+/// How a node is set up.
+struct Setup {
+    acknowledge_commits: bool,
+    backlog: usize,
+    history_size: usize,
+    retention: Option<std::time::Duration>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            acknowledge_commits: true,
+            backlog: 1000,
+            history_size: 10,
+            retention: None,
+        }
+    }
+}
+
+impl Setup {
+    /// Starts a node on the store.
+    async fn start(&self, store: &FakeStore) -> Node {
+        let limits = BackplaneLimits {
+            history_size: self.history_size,
+            ..BackplaneLimits::default()
+        };
+        let run = store.begin_run().await.unwrap();
+        let store: Arc<dyn ArchiveStore> = Arc::new(store.clone());
+        let restorer = Restorer::new(store.clone(), Some(run), limits.dedupe_ttl)
+            .await
+            .unwrap();
+        let backplane = memory::embedded_with_archive(limits.clone(), restorer.clone());
+        let settings = ArchiveSettings {
+            acknowledge_commits: self.acknowledge_commits,
+            backlog: self.backlog,
+            retention: self.retention,
+        };
+        let archive = Archive::start(
+            backplane.hot_log.clone(),
+            store,
+            &restorer,
+            settings,
+            &limits,
+        );
+        let log = archive.log();
+        Node {
+            archive,
+            backplane,
+            log,
+        }
+    }
+}
+
+impl Node {
+    /// Appends a message and waits until it is acknowledged.
+    async fn append(&self, room: &RoomId, content: &str) -> Result<Appended> {
+        self.log.append(&message(room, content), None).await
+    }
+
+    async fn place(&self, room: &RoomId, content: &str) -> Result<(Appended, Commit)> {
+        self.log.place(&message(room, content), None).await
+    }
+
+    /// The numbers of the page.
+    async fn seqs(&self, room: &RoomId, window: Window, limit: usize) -> Vec<u64> {
+        let slice = self.log.read(room, window, limit, usize::MAX).await;
+        let entries = slice.unwrap().entries;
+        entries.iter().map(|entry| entry.seq).collect()
+    }
+
+    /// Stops cleanly.
+    async fn stop(self) {
+        self.archive.stop().await;
+        self.backplane.lifecycle.stop().await;
+    }
+}
+
+fn lobby() -> RoomId {
+    RoomId::trusted("lobby")
+}
+
+fn message(room: &RoomId, content: &str) -> NewMessage {
+    let user = UserId::trusted("ann");
+    let fields = MessageFields {
+        content: content.into(),
+        ..MessageFields::default()
+    };
+    let limits = Limits::default();
+    NewMessage::new(
+        room.clone(),
+        user.clone(),
+        Username::from(&user),
+        fields,
+        &limits,
+    )
+    .unwrap()
+}
+
+/// An entry of the epoch `e1`, as the archive has it.
+fn entry(room: &RoomId, seq: u64) -> ArchivedEntry {
+    let message = message(room, &format!("message {seq}"));
+    ArchivedEntry {
+        seq,
+        epoch: Epoch::trusted("e1"),
+        at: Timestamp::now(),
+        kind: StoredKind::MESSAGE,
+        id: message.id,
+        user: message.user.clone(),
+        send_key: None,
+        record: record::encode(&message),
+    }
+}

@@ -1,0 +1,309 @@
+//! How rooms go on: by what the archive and the hot log know of them.
+
+use std::time::Duration;
+
+use super::*;
+use crate::archive::entry;
+use crate::backplane::{Entry, EntryKind, HotState, RestorePoint, RestoreSource, record};
+use crate::domain::{ClientMsgId, Epoch, Head, Timestamp};
+use crate::store::{ArchivedEpoch, ArchivedRoom, CommitOutcome, NewEpoch};
+
+const DEDUPE_TTL: Duration = Duration::from_secs(600);
+
+fn head(epoch: &str, seq: u64) -> Head {
+    Head {
+        epoch: Epoch::trusted(epoch),
+        seq,
+    }
+}
+
+/// Entries as the hot log has them, of an epoch, now.
+fn entries(epoch: &str, seqs: impl IntoIterator<Item = u64>) -> Vec<Entry> {
+    let entry = |seq: u64| Entry {
+        seq,
+        epoch: Epoch::trusted(epoch),
+        at: Timestamp::now(),
+        kind: EntryKind::Message,
+        record: record::encode(&message(&lobby(), &format!("{epoch} {seq}"))),
+    };
+    seqs.into_iter().map(entry).collect()
+}
+
+async fn archive(store: &FakeStore, entries: &[Entry]) -> Vec<CommitOutcome> {
+    archive_in_run(store, 0, entries).await
+}
+
+async fn archive_in_run(store: &FakeStore, run: u64, entries: &[Entry]) -> Vec<CommitOutcome> {
+    let rows: Vec<_> = entries
+        .iter()
+        .cloned()
+        .filter_map(entry::of_entry)
+        .map(|entry| (lobby(), entry))
+        .collect();
+    store.writer(run).commit(&rows).await.unwrap()
+}
+
+/// A hot log that is at that head, with these entries after its watermark, and as many archived ones
+/// as `watermark - oldest + 1`.
+fn hot(head: Head, oldest: u64, watermark: Option<u64>) -> HotState {
+    HotState {
+        head,
+        past: Vec::new(),
+        oldest,
+        watermark,
+        is_stale: false,
+        shared: None,
+        unarchived: Vec::new(),
+    }
+}
+
+async fn cluster(store: &FakeStore) -> Arc<Restorer> {
+    let store = Arc::new(store.clone());
+    Restorer::new(store, None, DEDUPE_TTL).await.unwrap()
+}
+
+async fn alone(store: &FakeStore) -> Arc<Restorer> {
+    let run = store.begin_run().await.unwrap();
+    let store = Arc::new(store.clone());
+    Restorer::new(store, Some(run), DEDUPE_TTL).await.unwrap()
+}
+
+async fn point(restorer: &Restorer, hot: Option<&HotState>) -> RestorePoint {
+    restorer.restore_point(&lobby(), hot).await.unwrap()
+}
+
+async fn archived(store: &FakeStore) -> ArchivedRoom {
+    store.room(&lobby()).await.unwrap().unwrap()
+}
+
+async fn epoch(store: &FakeStore, name: &str) -> ArchivedEpoch {
+    let room = archived(store).await;
+    let mut epochs = room.epochs.into_iter();
+    epochs.find(|epoch| epoch.epoch.as_str() == name).unwrap()
+}
+
+/// The epoch is new, and the archive knows it as the last one, from that number on.
+async fn assert_new_epoch(store: &FakeStore, point: &RestorePoint, after: u64) {
+    let head = point.head.as_ref().expect("a new epoch");
+    assert_eq!(head.seq, after);
+    let latest = archived(store).await.epochs.remove(0);
+    assert_eq!(
+        (latest.epoch, latest.after, latest.ended),
+        (head.epoch.clone(), after, None)
+    );
+}
+
+#[tokio::test]
+async fn a_room_that_nothing_knows_is_new() {
+    let store = FakeStore::new();
+    let point = point(&*cluster(&store).await, None).await;
+    assert_eq!((point.head, point.watermark), (None, 0));
+    assert!(store.room(&lobby()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_log_from_before_the_archive_is_adopted_with_its_entries() {
+    let store = FakeStore::new();
+    let hot = hot(head("e1", 1500), 501, None);
+    let point = point(&*cluster(&store).await, Some(&hot)).await;
+    assert_eq!((point.head, point.watermark), (None, 500));
+    assert!(point.keep_entries);
+}
+
+#[tokio::test]
+async fn a_stale_log_that_the_archive_does_not_know_goes_on_in_a_new_epoch() {
+    let store = FakeStore::new();
+    let stale = HotState {
+        is_stale: true,
+        past: vec![head("e0", 2)],
+        ..hot(head("e1", 7), 1, Some(0))
+    };
+    let point = point(&*cluster(&store).await, Some(&stale)).await;
+    assert_new_epoch(&store, &point, 7).await;
+    assert!(point.keep_entries);
+    assert_eq!(point.past, [head("e1", 7), head("e0", 2)]);
+    assert_eq!(epoch(&store, "e1").await.ended, Some(7));
+}
+
+#[tokio::test]
+async fn an_unknown_room_goes_on_at_the_end_of_the_archive_in_a_new_epoch() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=5)).await;
+    let point = point(&*cluster(&store).await, None).await;
+    assert_new_epoch(&store, &point, 5).await;
+    assert_eq!(point.watermark, 5);
+    assert!(!point.keep_entries);
+    assert_eq!(point.past, [head("e1", 5)]);
+    assert_eq!(epoch(&store, "e1").await.ended, Some(5));
+}
+
+#[tokio::test]
+async fn a_lone_node_goes_on_in_the_same_epoch_after_a_clean_end_only() {
+    let store = FakeStore::new();
+    let first = alone(&store).await;
+    let run = first.run().unwrap().number;
+    archive_in_run(&store, run, &entries("e1", 1..=5)).await;
+    store.end_run(run).await.unwrap();
+    let second = alone(&store).await;
+    let clean = point(&second, None).await;
+    assert_eq!(clean.head, Some(head("e1", 5)));
+    assert!(clean.past.is_empty());
+    // The second run crashes.
+    let third = alone(&store).await;
+    let crashed = point(&third, None).await;
+    assert_new_epoch(&store, &crashed, 5).await;
+    let run = third.run().unwrap().number;
+    store.end_run(run).await.unwrap();
+    let fourth = alone(&store).await;
+    let clean = point(&fourth, None).await;
+    assert_eq!(clean.head, crashed.head, "the epoch of the third run");
+}
+
+#[tokio::test]
+async fn numbers_that_neither_log_nor_archive_has_are_recorded_as_lost() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", [1, 2, 5, 8])).await;
+    let restorer = cluster(&store).await;
+    let point = point(&restorer, None).await;
+    assert_new_epoch(&store, &point, 8).await;
+    let audit = store.audit(&lobby()).await.unwrap();
+    assert_eq!((audit.missing, audit.lost), (Vec::new(), 4));
+    let room = archived(&store).await;
+    assert_eq!((room.contiguous, room.oldest), (8, 8));
+    assert_eq!(restorer.counters.lost.get(), 4);
+}
+
+#[tokio::test]
+async fn sends_with_keys_are_restored_newest_first_as_far_as_they_count() {
+    let store = FakeStore::new();
+    let mut keyed = entries("e1", 1..=4);
+    for entry in &mut keyed {
+        let mut message = message(&lobby(), "hi");
+        if entry.seq != 3 {
+            let key = format!("k{}", entry.seq);
+            message.client_msg_id = Some(ClientMsgId::trusted(&key));
+        }
+        entry.record = record::encode(&message);
+    }
+    keyed[0].at = Timestamp(keyed[0].at.0 - 601_000);
+    archive(&store, &keyed).await;
+    let point = point(&*cluster(&store).await, None).await;
+    let sends: Vec<_> = point
+        .sends
+        .iter()
+        .map(|send| (&*send.key, send.position.seq))
+        .collect();
+    assert_eq!(sends, [("k4", 4), ("k2", 2)]);
+}
+
+#[tokio::test]
+async fn a_log_that_was_rolled_back_goes_on_at_the_end_of_the_archive() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=5)).await;
+    let rolled_back = HotState {
+        is_stale: true,
+        ..hot(head("e1", 3), 1, Some(3))
+    };
+    let point = point(&*cluster(&store).await, Some(&rolled_back)).await;
+    assert_new_epoch(&store, &point, 5).await;
+    assert!(!point.keep_entries);
+    assert_eq!(point.watermark, 5);
+    // The archive has the numbers 4 and 5 of that epoch: a client that saw them goes on.
+    assert_eq!(point.past, [head("e1", 5)]);
+}
+
+#[tokio::test]
+async fn a_stale_log_that_is_ahead_of_the_archive_keeps_its_entries() {
+    let store = FakeStore::new();
+    let all = entries("e1", 1..=6);
+    archive(&store, &all[..4]).await;
+    let stale = HotState {
+        is_stale: true,
+        unarchived: all[4..].to_vec(),
+        ..hot(head("e1", 6), 1, Some(4))
+    };
+    let point = point(&*cluster(&store).await, Some(&stale)).await;
+    assert_new_epoch(&store, &point, 6).await;
+    assert!(point.keep_entries);
+    assert!(point.watermark >= 4);
+    assert_eq!(point.past, [head("e1", 6)]);
+}
+
+#[tokio::test]
+async fn a_log_that_was_trimmed_before_the_archive_had_it_lost_these_numbers() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=4)).await;
+    // It was used without an archive for a while.
+    let unwatched = hot(head("e1", 20), 11, None);
+    let restorer = cluster(&store).await;
+    let point = point(&restorer, Some(&unwatched)).await;
+    assert_eq!((point.head, point.watermark), (None, 10));
+    assert!(point.keep_entries);
+    let audit = store.audit(&lobby()).await.unwrap();
+    assert_eq!(audit.lost, 6);
+    assert_eq!(archived(&store).await.head, 10);
+}
+
+#[tokio::test]
+async fn after_a_divergence_the_room_goes_on_from_the_archive_with_what_it_takes() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=5)).await;
+    store
+        .begin_epoch(
+            &lobby(),
+            &NewEpoch {
+                epoch: Epoch::trusted("e2"),
+                after: 3,
+                run: 0,
+                ends: Vec::new(),
+            },
+        )
+        .await
+        .unwrap();
+    let diverged = HotState {
+        shared: Some(3),
+        past: vec![head("e1", 3)],
+        unarchived: entries("e2", 4..=7),
+        ..hot(head("e2", 7), 1, Some(3))
+    };
+    let point = point(&*cluster(&store).await, Some(&diverged)).await;
+    assert_new_epoch(&store, &point, 7).await;
+    assert!(!point.keep_entries);
+    assert_eq!(point.past, [head("e2", 3), head("e1", 3)]);
+    let texts: Vec<_> = store
+        .entries(&lobby())
+        .iter()
+        .map(|entry| (entry.seq, entry.epoch.as_str().to_owned()))
+        .collect();
+    let epochs = ["e1", "e1", "e1", "e1", "e1", "e2", "e2"];
+    let expected: Vec<_> = (1..).zip(epochs.map(String::from)).collect();
+    assert_eq!(texts, expected);
+}
+
+#[tokio::test]
+async fn a_stale_log_whose_unarchived_entries_have_taken_numbers_goes_on_from_the_archive() {
+    for archived_up_to in [4, 5, 6] {
+        let store = FakeStore::new();
+        // Another primary has numbered 4 and on, and the archive has its entries.
+        archive(&store, &entries("e1", 1..=archived_up_to)).await;
+        let stale = HotState {
+            is_stale: true,
+            past: vec![head("e1", 3)],
+            unarchived: entries("e2", 4..=5),
+            ..hot(head("e2", 5), 1, Some(3))
+        };
+        let point = point(&*cluster(&store).await, Some(&stale)).await;
+        assert_new_epoch(&store, &point, archived_up_to.max(5)).await;
+        assert!(!point.keep_entries, "{archived_up_to}");
+        let ended = point.past.iter().find(|head| head.epoch.as_str() == "e2");
+        assert_eq!(ended, Some(&head("e2", 3)), "{archived_up_to}");
+    }
+}
+
+#[tokio::test]
+async fn a_room_cannot_be_restored_while_the_database_is_away() {
+    let store = FakeStore::new();
+    let restorer = cluster(&store).await;
+    store.set_away(true);
+    assert!(restorer.restore_point(&lobby(), None).await.is_err());
+}

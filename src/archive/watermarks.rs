@@ -1,0 +1,131 @@
+//! Reports to the hot log how far rooms are archived: gathered, so that a report covers many commits.
+
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::HashMap;
+use parking_lot::Mutex;
+
+use crate::backplane::{ArchivedRanges, HotLog};
+use crate::domain::{Epoch, RoomId};
+use crate::store::ArchiveStore;
+
+/// The time between two reports.
+pub(super) const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// The most rooms in one call of the hot log.
+const ROOMS_PER_CALL: usize = 500;
+/// The most ranges that wait for a report while the hot log is away. Further ones are left to the
+/// sweeper.
+const MAX_RANGES: usize = 200_000;
+/// The archive's own mark of a room is renewed once its watermark has advanced by so much.
+const MARK_INTERVAL: u64 = 1000;
+/// The most rooms whose last mark is remembered.
+const MAX_MARKED: usize = 100_000;
+
+/// Archived ranges that were not reported yet.
+#[derive(Default)]
+pub(super) struct Watermarks {
+    pending: Mutex<Pending>,
+    /// The number that the archive's own mark of each room had last.
+    marked: Mutex<HashMap<RoomId, u64>>,
+}
+
+#[derive(Default)]
+struct Pending {
+    ranges: HashMap<(RoomId, Epoch), ArchivedRanges>,
+    count: usize,
+}
+
+impl Watermarks {
+    /// Notes that the archive has an entry.
+    pub fn add(&self, room: &RoomId, epoch: &Epoch, seq: u64) {
+        let mut pending = self.pending.lock();
+        let Pending { ranges, count } = &mut *pending;
+        if *count >= MAX_RANGES {
+            return;
+        }
+        let ranges = match ranges.entry((room.clone(), epoch.clone())) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => vacant.insert(Vec::new()),
+        };
+        match ranges.last_mut() {
+            Some(last) if *last.end() + 1 == seq => *last = *last.start()..=seq,
+            Some(last) if last.contains(&seq) => {}
+            _ => {
+                ranges.push(seq..=seq);
+                *count += 1;
+            }
+        }
+    }
+
+    /// Notes that numbers need no archiving, because they are lost.
+    pub fn add_lost(&self, room: &RoomId, epoch: &Epoch, lost: std::ops::RangeInclusive<u64>) {
+        let mut pending = self.pending.lock();
+        let ranges = &mut pending.ranges;
+        ranges
+            .entry((room.clone(), epoch.clone()))
+            .or_default()
+            .push(lost);
+        pending.count += 1;
+    }
+
+    /// Reports everything that was noted. What the hot log does not take is kept for the next report.
+    pub async fn report(&self, hot: &Arc<dyn HotLog>, store: &dyn ArchiveStore) {
+        let Pending { ranges, .. } = std::mem::take(&mut *self.pending.lock());
+        let mut rooms: Vec<_> = ranges
+            .into_iter()
+            .map(|((room, epoch), ranges)| (room, epoch, ranges))
+            .collect();
+        while !rooms.is_empty() {
+            let rest = rooms.split_off(rooms.len().min(ROOMS_PER_CALL));
+            match hot.advance_watermarks(&rooms).await {
+                Ok(watermarks) => self.mark(store, rooms, watermarks).await,
+                Err(_) => {
+                    rooms.extend(rest);
+                    return self.put_back(rooms);
+                }
+            }
+            rooms = rest;
+        }
+    }
+
+    fn put_back(&self, rooms: Vec<(RoomId, Epoch, ArchivedRanges)>) {
+        let mut pending = self.pending.lock();
+        for (room, epoch, older) in rooms {
+            if pending.count >= MAX_RANGES {
+                return;
+            }
+            pending.count += older.len();
+            let ranges = pending.ranges.entry((room, epoch)).or_default();
+            ranges.splice(0..0, older);
+        }
+    }
+
+    /// Renews the archive's own marks, so that a restore need not look at the whole room.
+    async fn mark(
+        &self,
+        store: &dyn ArchiveStore,
+        rooms: Vec<(RoomId, Epoch, ArchivedRanges)>,
+        watermarks: Vec<u64>,
+    ) {
+        let mut due = Vec::new();
+        {
+            let mut marked = self.marked.lock();
+            if marked.len() > MAX_MARKED {
+                marked.clear();
+            }
+            for ((room, ..), watermark) in rooms.into_iter().zip(watermarks) {
+                let last = marked.entry(room.clone()).or_insert(watermark);
+                if watermark >= *last + MARK_INTERVAL {
+                    *last = watermark;
+                    due.push((room, watermark));
+                }
+            }
+        }
+        if !due.is_empty() {
+            // A mark that is missing only makes a restore slower.
+            let _ = store.mark_contiguous(&due).await;
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Whole gateways over a log that the test controls, with real sockets.
+
+mod commits;
+pub mod slow_log;

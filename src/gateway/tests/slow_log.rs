@@ -1,0 +1,89 @@
+//! A log with an archive that commits when the test wants it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use crate::backplane::{
+    Appended, Backplane, BackplaneError, Commit, PendingCommit, Result, RoomLog, Slice, Window,
+};
+use crate::domain::{Head, NewMessage, RoomId};
+
+/// The embedded log, whose commits the test completes. Repeats count as committed.
+pub struct SlowLog {
+    inner: Arc<dyn RoomLog>,
+    commits: Mutex<VecDeque<PendingCommit>>,
+    placed: AtomicUsize,
+}
+
+impl SlowLog {
+    /// The log of that embedded backplane.
+    pub fn over(embedded: &Backplane) -> Arc<Self> {
+        Arc::new(Self {
+            inner: embedded.log.clone(),
+            commits: Mutex::default(),
+            placed: AtomicUsize::new(0),
+        })
+    }
+
+    /// Completes the oldest commits.
+    pub fn commit(&self, count: usize) {
+        for _ in 0..count {
+            // A statement of its own, so that the lock is released before the callback runs.
+            let next = self.commits.lock().pop_front();
+            next.unwrap().complete(Ok(()));
+        }
+    }
+
+    /// Drops the oldest commit, as an archive that stops does.
+    pub fn drop_commit(&self) {
+        let next = self.commits.lock().pop_front();
+        drop(next.unwrap());
+    }
+
+    /// The number of messages that are placed and not committed.
+    pub fn pending(&self) -> usize {
+        self.commits.lock().len()
+    }
+
+    /// Fails the oldest commit.
+    pub fn fail(&self) {
+        let next = self.commits.lock().pop_front();
+        let error = BackplaneError::Unavailable("on purpose".to_owned());
+        next.unwrap().complete(Err(error));
+    }
+
+    /// The number of messages that were placed, without repeats.
+    pub fn placed(&self) -> usize {
+        self.placed.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl RoomLog for SlowLog {
+    async fn append(&self, _: &NewMessage, _: Option<&str>) -> Result<Appended> {
+        panic!("connections place messages");
+    }
+
+    async fn place(&self, message: &NewMessage, key: Option<&str>) -> Result<(Appended, Commit)> {
+        let appended = self.inner.append(message, key).await?;
+        if appended.duplicate {
+            return Ok((appended, Commit::done()));
+        }
+        self.placed.fetch_add(1, Ordering::SeqCst);
+        let (commit, pending) = Commit::pending();
+        self.commits.lock().push_back(pending);
+        Ok((appended, commit))
+    }
+
+    async fn read(&self, room: &RoomId, window: Window, limit: usize, max: usize) -> Result<Slice> {
+        self.inner.read(room, window, limit, max).await
+    }
+
+    async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
+        self.inner.heads(rooms).await
+    }
+}

@@ -1,0 +1,223 @@
+//! Epochs of rooms.
+
+use std::collections::BTreeMap;
+
+use ahash::AHashMap;
+
+use super::entries::check_name;
+use super::numbers::Numbers;
+use super::{loaded, rooms, rows, stored};
+use crate::domain::{Epoch, Head, RoomId};
+use crate::store::sql::conn::Conn;
+use crate::store::sql::db::Db;
+use crate::store::sql::dialect::padded;
+use crate::store::sql::fault::{Fault, Outcome};
+use crate::store::sql::value::{Arg, Text, args};
+use crate::store::{ArchivedEpoch, EPOCHS_KEPT, NewEpoch, Result};
+
+/// Epochs whose numbers are wanted, each with the lowest `seq` to commit in it.
+pub(super) type Wanted = BTreeMap<(RoomId, Epoch), u64>;
+
+const INSERT: &str = "INSERT INTO hubbub_epochs \
+    (room_no, epoch_no, name, after_seq, ended_seq, run) VALUES {rows:6} {if_absent:room_no}";
+
+const END_OPEN: &str =
+    "UPDATE hubbub_epochs SET ended_seq = ? WHERE room_no = ? AND ended_seq IS NULL";
+
+/// The newest epochs of a room, newest first.
+pub(super) async fn newest(conn: &mut Conn, room_no: i64) -> Outcome<Vec<ArchivedEpoch>> {
+    const NEWEST: &str = "SELECT name, after_seq, ended_seq, run FROM hubbub_epochs \
+        WHERE room_no = ? ORDER BY epoch_no DESC LIMIT ?";
+    let args = args![room_no, rows(EPOCHS_KEPT)];
+    let found: Vec<(Text, i64, Option<i64>, i64)> = conn.all(NEWEST, args).await?;
+    let epoch = |(name, after, ended, run): (Text, i64, Option<i64>, i64)| ArchivedEpoch {
+        epoch: Epoch::trusted(&name.0),
+        after: loaded(after),
+        ended: ended.map(loaded),
+        run: loaded(run),
+    };
+    Ok(found.into_iter().map(epoch).collect())
+}
+
+pub(super) async fn begin(db: &Db, room: &RoomId, new: &NewEpoch) -> Result<()> {
+    let (room, new) = (room.clone(), new.clone());
+    db.transaction(move |conn| {
+        let (room, new) = (room.clone(), new.clone());
+        Box::pin(async move {
+            let room_no = rooms::lock_or_add(conn, &room).await?.no;
+            let mut ends = new.ends.clone();
+            // Oldest first, so that those which are added are numbered in their order.
+            ends.sort_by_key(|end| end.seq);
+            for end in ends.iter().filter(|end| end.epoch != new.epoch) {
+                end_epoch(conn, room_no, end).await?;
+            }
+            if exists(conn, room_no, &new.epoch).await? {
+                return Ok(());
+            }
+            let after = stored(new.after)?;
+            conn.run(END_OPEN, args![after, room_no]).await?;
+            add(conn, room_no, &new.epoch, (after, None), new.run).await
+        })
+    })
+    .await
+}
+
+async fn exists(conn: &mut Conn, room_no: i64, epoch: &Epoch) -> Outcome<bool> {
+    const FIND: &str = "SELECT after_seq FROM hubbub_epochs WHERE room_no = ? AND name = ?";
+    let found: Option<(i64,)> = conn.first(FIND, args![room_no, epoch.as_str()]).await?;
+    Ok(found.is_some())
+}
+
+/// Adds an epoch after those that the room has. `bounds` are the `seq` before it and, if it has
+/// ended, its last one.
+async fn add(
+    conn: &mut Conn,
+    room_no: i64,
+    epoch: &Epoch,
+    (after, ended): (i64, Option<i64>),
+    run: u64,
+) -> Outcome<()> {
+    check_name(epoch.as_str())?;
+    let last = last_numbers(conn, &[room_no]).await?;
+    let number = last.get(&room_no).map_or(1, |last| last + 1);
+    let args = args![room_no, number, epoch.as_str(), after, ended, stored(run)?];
+    let text = conn.dialect().text_of(INSERT, 1);
+    conn.run_text(text, args).await?;
+    Ok(())
+}
+
+/// Lowers the end of an epoch, which is added with this end if the archive doesn't know it.
+async fn end_epoch(conn: &mut Conn, room_no: i64, end: &Head) -> Outcome<()> {
+    const LOWER: &str = "UPDATE hubbub_epochs SET ended_seq = ? \
+        WHERE room_no = ? AND name = ? AND (ended_seq IS NULL OR ended_seq > ?)";
+    let seq = stored(end.seq)?;
+    let args = args![seq, room_no, end.epoch.as_str(), seq];
+    if conn.run(LOWER, args).await? == 0 && !exists(conn, room_no, &end.epoch).await? {
+        add(conn, room_no, &end.epoch, (seq, Some(seq)), 0).await?;
+    }
+    Ok(())
+}
+
+/// The number of the last epoch of each room that has one.
+async fn last_numbers(conn: &mut Conn, room_nos: &[i64]) -> Outcome<AHashMap<i64, i64>> {
+    const LAST: &str = "SELECT CAST(room_no AS {bigint}), CAST(MAX(epoch_no) AS {bigint}) \
+        FROM hubbub_epochs WHERE room_no IN ({list}) GROUP BY room_no";
+    let (text, args) = listed(conn, LAST, room_nos);
+    let found: Vec<(i64, i64)> = conn.all_of_text(text, args).await?;
+    Ok(found.into_iter().collect())
+}
+
+fn listed(conn: &Conn, template: &'static str, numbers: &[i64]) -> (&'static str, Vec<Arg>) {
+    let length = padded(numbers.len());
+    let padding = std::iter::repeat_n(numbers[0], length - numbers.len());
+    let args = numbers.iter().copied().chain(padding).map(Arg::from);
+    (conn.dialect().text_of(template, length), args.collect())
+}
+
+/// The numbers of rooms and epochs. Those that the archive doesn't know are added: an epoch begins
+/// before the lowest `seq` to commit in it. In a transaction.
+pub(super) async fn resolve(
+    conn: &mut Conn,
+    wanted: &Wanted,
+    run: u64,
+) -> Outcome<AHashMap<(RoomId, Epoch), Numbers>> {
+    let mut names: Vec<&RoomId> = wanted.keys().map(|(room, _)| room).collect();
+    names.dedup();
+    let room_nos = rooms::numbers(conn, &names).await?;
+    let found = find(conn, wanted, &room_nos).await?;
+    let missing: Vec<Missing> = wanted
+        .iter()
+        .filter(|(key, _)| !found.contains_key(*key))
+        .map(|((room, epoch), first)| Missing {
+            room_no: room_nos[room],
+            epoch: epoch.clone(),
+            first: *first,
+        })
+        .collect();
+    if missing.is_empty() {
+        return Ok(found);
+    }
+    add_missing(conn, missing, stored(run)?).await?;
+    let found = find(conn, wanted, &room_nos).await?;
+    if found.len() < wanted.len() {
+        return Err(Fault::Again("another epoch has the number".to_owned()));
+    }
+    Ok(found)
+}
+
+struct Missing {
+    room_no: i64,
+    epoch: Epoch,
+    first: u64,
+}
+
+async fn find(
+    conn: &mut Conn,
+    wanted: &Wanted,
+    room_nos: &BTreeMap<RoomId, i64>,
+) -> Outcome<AHashMap<(RoomId, Epoch), Numbers>> {
+    const FIND: &str = "SELECT CAST(room_no AS {bigint}), CAST(epoch_no AS {bigint}), name FROM hubbub_epochs \
+        WHERE room_no IN ({list}) AND name IN ({list})";
+    let length = padded(wanted.len());
+    let keys: Vec<&(RoomId, Epoch)> = wanted.keys().collect();
+    let padded_keys = || {
+        let padding = std::iter::repeat_n(keys[0], length - keys.len());
+        keys.iter().copied().chain(padding)
+    };
+    let mut args: Vec<Arg> = Vec::with_capacity(2 * length);
+    args.extend(padded_keys().map(|(room, _)| Arg::from(room_nos[room])));
+    args.extend(padded_keys().map(|(_, epoch)| Arg::from(epoch.as_str())));
+    let text = conn.dialect().text_of(FIND, length);
+    let rows: Vec<(i64, i64, Text)> = conn.all_of_text(text, args).await?;
+    let numbered: AHashMap<(i64, &str), i64> = rows
+        .iter()
+        .map(|(room_no, epoch_no, name)| ((*room_no, name.0.as_str()), *epoch_no))
+        .collect();
+    let mut found = AHashMap::new();
+    for key in keys {
+        let room_no = room_nos[&key.0];
+        if let Some(epoch_no) = numbered.get(&(room_no, key.1.as_str())) {
+            found.insert(key.clone(), (room_no, *epoch_no));
+        }
+    }
+    Ok(found)
+}
+
+async fn add_missing(conn: &mut Conn, missing: Vec<Missing>, run: i64) -> Outcome<()> {
+    const LOCK: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE no IN ({list}) \
+        ORDER BY no {for_update}";
+    let mut room_nos: Vec<i64> = missing.iter().map(|missing| missing.room_no).collect();
+    room_nos.sort_unstable();
+    room_nos.dedup();
+    let (text, args) = listed(conn, LOCK, &room_nos);
+    let _: Vec<(i64,)> = conn.all_of_text(text, args).await?;
+    let mut last = last_numbers(conn, &room_nos).await?;
+    let length = padded(missing.len());
+    let mut args = Vec::with_capacity(6 * length);
+    for Missing {
+        room_no,
+        epoch,
+        first,
+    } in missing
+    {
+        check_name(epoch.as_str())?;
+        let after = stored(first.saturating_sub(1))?;
+        let number = last.entry(room_no).or_insert(0);
+        *number += 1;
+        args.extend(args![
+            room_no,
+            *number,
+            epoch.as_str(),
+            after,
+            None::<i64>,
+            run
+        ]);
+    }
+    let first_row: Vec<Arg> = args[..6].to_vec();
+    while args.len() < 6 * length {
+        args.extend(first_row.iter().cloned());
+    }
+    let text = conn.dialect().text_of(INSERT, length);
+    conn.run_text(text, args).await?;
+    Ok(())
+}

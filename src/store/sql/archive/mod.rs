@@ -1,0 +1,144 @@
+//! The archive's storage in a database.
+//!
+//! | table | contents |
+//! | --- | --- |
+//! | `hubbub_rooms` | a room's number, and up to where its numbers are complete |
+//! | `hubbub_epochs` | the epochs of a room, numbered in their order |
+//! | `hubbub_gaps` | ranges of numbers that are lost |
+//! | `hubbub_entries` | the entries, by room number and `seq` |
+
+mod entries;
+mod epochs;
+mod form;
+mod gaps;
+mod numbers;
+mod retention;
+mod retention_runs;
+mod rooms;
+mod runs;
+mod writer;
+
+use std::ops::RangeInclusive;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::fault::{Fault, Outcome};
+use super::store::SqlStore;
+use crate::domain::{RoomId, Timestamp};
+use crate::store::{
+    ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedRoom, ArchivedSend,
+    NewEpoch, Result, RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run,
+};
+
+/// Every table with data of messages, by the columns `room_no` and `seq`. Retention deletes from all.
+pub const MESSAGE_TABLES: &[&str] = &["hubbub_entries"];
+
+#[async_trait]
+impl ArchiveStore for SqlStore {
+    fn writer(&self, run: u64) -> Box<dyn ArchiveWriter> {
+        Box::new(writer::SqlWriter::new(self.db(), run))
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.db().read(|conn| Box::pin(conn.ping())).await
+    }
+
+    async fn room(&self, room: &RoomId) -> Result<Option<ArchivedRoom>> {
+        rooms::room(self.db(), room).await
+    }
+
+    async fn read(
+        &self,
+        room: &RoomId,
+        window: ArchiveWindow,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<ArchivedEntry>> {
+        entries::read(self.db(), room, window, limit, max_bytes).await
+    }
+
+    async fn recent_sends(
+        &self,
+        room: &RoomId,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<ArchivedSend>> {
+        entries::recent_sends(self.db(), room, since, limit).await
+    }
+
+    async fn close_holes(&self, room: &RoomId) -> Result<Vec<RangeInclusive<u64>>> {
+        gaps::close_holes(self.db(), room).await
+    }
+
+    async fn record_loss(&self, room: &RoomId, lost: RangeInclusive<u64>) -> Result<()> {
+        gaps::record_loss(self.db(), room, lost).await
+    }
+
+    async fn mark_contiguous(&self, rooms: &[RoomNumber]) -> Result<()> {
+        rooms::mark_contiguous(self.db(), rooms).await
+    }
+
+    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<()> {
+        epochs::begin(self.db(), room, new).await
+    }
+
+    async fn begin_run(&self) -> Result<Run> {
+        runs::begin(self.db()).await
+    }
+
+    async fn end_run(&self, run: u64) -> Result<()> {
+        runs::end(self.db(), run).await
+    }
+
+    async fn deployment(&self) -> Result<Uuid> {
+        runs::deployment(self.db()).await
+    }
+
+    async fn rooms(&self, after: u64, limit: usize) -> Result<Vec<(u64, RoomId)>> {
+        rooms::page(self.db(), after, limit).await
+    }
+
+    async fn expired(&self, room: &RoomId, cutoff: Timestamp) -> Result<Option<u64>> {
+        retention::expired(self.db(), room, cutoff).await
+    }
+
+    async fn delete_up_to(&self, room: &RoomId, cut: u64, limit: usize) -> Result<(u64, u64)> {
+        retention::delete_up_to(self.db(), room, cut, limit).await
+    }
+
+    async fn count_up_to(&self, room: &RoomId, cut: u64) -> Result<(u64, u64)> {
+        retention::count_up_to(self.db(), room, cut).await
+    }
+
+    async fn begin_retention(&self, run: &RetentionRun, claim: &RetentionClaim) -> Result<bool> {
+        retention_runs::begin(self.db(), run, claim).await
+    }
+
+    async fn report_retention(&self, run: &RetentionRun) -> Result<()> {
+        retention_runs::report(self.db(), run).await
+    }
+
+    async fn last_retention(&self) -> Result<Option<RetentionRun>> {
+        retention_runs::last(self.db()).await
+    }
+
+    async fn audit(&self, room: &RoomId) -> Result<RoomAudit> {
+        gaps::audit(self.db(), room).await
+    }
+}
+
+/// A number as the database has it. Numbers of entries and milliseconds stay far below the limit.
+fn stored(number: u64) -> Outcome<i64> {
+    i64::try_from(number).map_err(|_| Fault::Broken(format!("the number {number} is too large")))
+}
+
+/// A number of the database. None is negative.
+fn loaded(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+/// A limit of rows as the database has it.
+fn rows(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

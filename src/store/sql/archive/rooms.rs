@@ -1,0 +1,193 @@
+//! Rooms: their numbers, and what the archive knows of them.
+
+use std::collections::BTreeMap;
+
+use ahash::AHashMap;
+
+use super::entries::check_name;
+use super::{epochs, loaded, rows, stored};
+use crate::domain::RoomId;
+use crate::store::sql::conn::Conn;
+use crate::store::sql::db::Db;
+use crate::store::sql::dialect::padded;
+use crate::store::sql::fault::{Fault, Outcome};
+use crate::store::sql::value::{Arg, Text, args};
+use crate::store::{ArchivedRoom, Result, RoomNumber};
+
+/// The ends of a room are found by the key. Above `contiguous_seq` the keys are read once, to find
+/// where the last run without a hole begins.
+const ROOM: &str = "SELECT CAST(r.no AS {bigint}), r.contiguous_seq, r.cut_seq, \
+    (SELECT e.seq FROM hubbub_entries e WHERE e.room_no = r.no ORDER BY e.seq LIMIT 1), \
+    (SELECT e.seq FROM hubbub_entries e WHERE e.room_no = r.no ORDER BY e.seq DESC LIMIT 1), \
+    (SELECT MAX(g.last_seq) FROM hubbub_gaps g WHERE g.room_no = r.no), \
+    t.lowest, t.run_start \
+    FROM hubbub_rooms r, \
+    (SELECT MIN(w.seq) AS lowest, \
+        MAX(CASE WHEN w.previous <> w.seq - 1 THEN w.seq END) AS run_start FROM \
+        (SELECT e.seq, LAG(e.seq) OVER (ORDER BY e.seq) AS previous FROM hubbub_entries e \
+        WHERE e.room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) \
+        AND e.seq >= (SELECT contiguous_seq FROM hubbub_rooms WHERE name = ?)) w) t \
+    WHERE r.name = ?";
+
+type RoomRow = (
+    i64,
+    i64,
+    i64,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+);
+
+pub(super) async fn room(db: &Db, room: &RoomId) -> Result<Option<ArchivedRoom>> {
+    let room = room.clone();
+    db.read(move |conn| {
+        let room = room.clone();
+        Box::pin(async move {
+            let name = room.as_str();
+            let found: Option<RoomRow> = conn.first(ROOM, args![name, name, name]).await?;
+            let Some(row) = found else { return Ok(None) };
+            let epochs = epochs::newest(conn, row.0).await?;
+            Ok(Some(ArchivedRoom {
+                epochs,
+                ..extent(row)
+            }))
+        })
+    })
+    .await
+}
+
+fn extent(
+    (_, contiguous, cut, first, last, last_lost, lowest, run_start): RoomRow,
+) -> ArchivedRoom {
+    let last = last.unwrap_or(0);
+    let head = last.max(cut).max(last_lost.unwrap_or(0));
+    let first = first.unwrap_or(head + 1);
+    let oldest = if last < head {
+        head + 1
+    } else if let Some(start) = run_start {
+        start
+    } else if let Some(lowest) = lowest.filter(|lowest| *lowest > contiguous) {
+        lowest
+    } else {
+        // Up to `contiguous` every missing number is recorded.
+        first.max(cut + 1).max(last_lost.unwrap_or(0) + 1)
+    };
+    ArchivedRoom {
+        first: loaded(first),
+        oldest: loaded(oldest),
+        head: loaded(head),
+        contiguous: loaded(contiguous.max(cut).min(head)),
+        epochs: Vec::new(),
+    }
+}
+
+/// A room's row, locked until the end of the transaction.
+pub(super) struct LockedRoom {
+    pub(super) no: i64,
+    pub(super) cut: i64,
+}
+
+/// Locks a room. `None` if the archive doesn't know it.
+pub(super) async fn lock(conn: &mut Conn, room: &RoomId) -> Outcome<Option<LockedRoom>> {
+    const LOCK: &str = "SELECT CAST(no AS {bigint}), cut_seq FROM hubbub_rooms \
+        WHERE name = ? {for_update}";
+    let found: Option<(i64, i64)> = conn.first(LOCK, args![room.as_str()]).await?;
+    Ok(found.map(|(no, cut)| LockedRoom { no, cut }))
+}
+
+/// Locks a room, which is added if the archive doesn't know it.
+pub(super) async fn lock_or_add(conn: &mut Conn, room: &RoomId) -> Outcome<LockedRoom> {
+    if let Some(locked) = lock(conn, room).await? {
+        return Ok(locked);
+    }
+    add(conn, &[room]).await?;
+    let locked = lock(conn, room).await?;
+    locked.ok_or_else(|| Fault::Again("a room was removed".to_owned()))
+}
+
+async fn add(conn: &mut Conn, rooms: &[&RoomId]) -> Outcome<()> {
+    const ADD: &str = "INSERT INTO hubbub_rooms (name) VALUES {rows:1} {if_absent:name}";
+    for room in rooms {
+        check_name(room.as_str())?;
+    }
+    let (text, args) = listed(conn, ADD, rooms);
+    conn.run_text(text, args).await?;
+    Ok(())
+}
+
+/// The numbers of rooms, in the order of their names. Rooms that the archive doesn't know are added.
+pub(super) async fn numbers(conn: &mut Conn, rooms: &[&RoomId]) -> Outcome<BTreeMap<RoomId, i64>> {
+    let found = find(conn, rooms).await?;
+    let absent: Vec<&RoomId> = rooms
+        .iter()
+        .copied()
+        .filter(|room| !found.contains_key(*room))
+        .collect();
+    if absent.is_empty() {
+        return Ok(found);
+    }
+    add(conn, &absent).await?;
+    let found = find(conn, rooms).await?;
+    if found.len() < rooms.len() {
+        return Err(Fault::Again("a room was removed".to_owned()));
+    }
+    Ok(found)
+}
+
+async fn find(conn: &mut Conn, rooms: &[&RoomId]) -> Outcome<BTreeMap<RoomId, i64>> {
+    const FIND: &str = "SELECT CAST(no AS {bigint}), name FROM hubbub_rooms WHERE name IN ({list})";
+    let (text, args) = listed(conn, FIND, rooms);
+    let found: Vec<(i64, Text)> = conn.all_of_text(text, args).await?;
+    let named: AHashMap<&str, &RoomId> = rooms.iter().map(|room| (room.as_str(), *room)).collect();
+    let mut numbers = BTreeMap::new();
+    for (number, name) in found {
+        let room = named.get(name.0.as_str());
+        let room = room.ok_or_else(|| Fault::Broken("another room was found".to_owned()))?;
+        numbers.insert((*room).clone(), number);
+    }
+    Ok(numbers)
+}
+
+/// The text and values of a statement with a list of rooms.
+fn listed(conn: &Conn, template: &'static str, rooms: &[&RoomId]) -> (&'static str, Vec<Arg>) {
+    let length = padded(rooms.len());
+    let padding = std::iter::repeat_n(rooms[0], length - rooms.len());
+    let names = rooms.iter().copied().chain(padding);
+    let args = names.map(|room| Arg::from(room.as_str())).collect();
+    (conn.dialect().text_of(template, length), args)
+}
+
+/// Pages are in the order of the numbers, so a room that is added meanwhile may be left out.
+pub(super) async fn page(db: &Db, after: u64, limit: usize) -> Result<Vec<(u64, RoomId)>> {
+    const PAGE: &str =
+        "SELECT CAST(no AS {bigint}), name FROM hubbub_rooms WHERE no > ? ORDER BY no LIMIT ?";
+    let found: Vec<(i64, Text)> = db.all(PAGE, args![stored(after)?, rows(limit)]).await?;
+    let room = |(no, name): (i64, Text)| (loaded(no), RoomId::trusted(&name.0));
+    Ok(found.into_iter().map(room).collect())
+}
+
+pub(super) async fn mark_contiguous(db: &Db, rooms: &[RoomNumber]) -> Result<()> {
+    const MARK: &str =
+        "UPDATE hubbub_rooms SET contiguous_seq = ? WHERE name = ? AND contiguous_seq < ?";
+    if rooms.is_empty() {
+        return Ok(());
+    }
+    // In one order everywhere, so that two nodes don't form a deadlock.
+    let mut marks = Vec::with_capacity(rooms.len());
+    for (room, seq) in rooms {
+        marks.push((room.clone(), stored(*seq)?));
+    }
+    marks.sort();
+    db.transaction(move |conn| {
+        let marks = marks.clone();
+        Box::pin(async move {
+            for (room, seq) in marks {
+                conn.run(MARK, args![seq, room.as_str(), seq]).await?;
+            }
+            Ok(())
+        })
+    })
+    .await
+}

@@ -1,0 +1,59 @@
+//! Runs of a lone node, and the database's id.
+
+use uuid::Uuid;
+
+use super::{loaded, stored};
+use crate::store::sql::db::Db;
+use crate::store::sql::fault::Fault;
+use crate::store::sql::value::{Text, args};
+use crate::store::{Result, Run};
+
+pub(super) async fn begin(db: &Db) -> Result<Run> {
+    const LAST: &str = "SELECT MAX(no), MAX(CASE WHEN ended = 0 THEN no END) FROM hubbub_runs";
+    const INSERT: &str = "INSERT INTO hubbub_runs (no, ended) VALUES (?, 0)";
+    db.transaction(|conn| {
+        Box::pin(async move {
+            let last: Option<(Option<i64>, Option<i64>)> = conn.first(LAST, args![]).await?;
+            let (last, crashed) = last.unwrap_or_default();
+            let number = last.unwrap_or(0) + 1;
+            let inserted = conn.run(INSERT, args![number]).await;
+            inserted.map_err(|fault| match fault {
+                // Another node has begun a run at the same time.
+                Fault::Taken(text) => Fault::Again(text),
+                fault => fault,
+            })?;
+            Ok(Run {
+                number: loaded(number),
+                last_crashed: loaded(crashed.unwrap_or(0)),
+            })
+        })
+    })
+    .await
+}
+
+pub(super) async fn end(db: &Db, run: u64) -> Result<()> {
+    const END: &str = "UPDATE hubbub_runs SET ended = 1 WHERE no = ?";
+    let run = stored(run)?;
+    db.transaction(move |conn| Box::pin(async move { conn.run(END, args![run]).await.map(drop) }))
+        .await
+}
+
+pub(super) async fn deployment(db: &Db) -> Result<Uuid> {
+    const FIND: &str = "SELECT value FROM hubbub_meta WHERE name = ?";
+    const ADD: &str = "INSERT INTO hubbub_meta (name, value) VALUES (?, ?) {if_absent:name}";
+    let found = db
+        .transaction(|conn| {
+            Box::pin(async move {
+                let found: Option<(Text,)> = conn.first(FIND, args!["deployment"]).await?;
+                if found.is_some() {
+                    return Ok(found);
+                }
+                let new = Uuid::new_v4().to_string();
+                conn.run(ADD, args!["deployment", new]).await?;
+                conn.first(FIND, args!["deployment"]).await
+            })
+        })
+        .await?;
+    let id = found.and_then(|(value,)| Uuid::parse_str(&value.0).ok());
+    Ok(id.ok_or_else(|| Fault::Broken("the deployment's id is malformed".to_owned()))?)
+}

@@ -1,0 +1,206 @@
+//! The commit of entries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::entries::{Row, SELECT_KEYS_BY_ID, insert_rows};
+use super::epochs;
+use super::numbers::{KnownNumbers, Numbers};
+use crate::domain::{Epoch, RoomId};
+use crate::store::sql::conn::Conn;
+use crate::store::sql::db::{Db, backoff, out_of_time};
+use crate::store::sql::dialect::{Dialect, padded};
+use crate::store::sql::fault::{Fault, Outcome};
+use crate::store::sql::pool::{Lease, Pool};
+use crate::store::sql::value::Arg;
+use crate::store::{ArchiveWriter, ArchivedEntry, BATCH_ENTRIES, CommitOutcome, Result};
+
+/// A commit that takes longer has failed.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) struct SqlWriter {
+    pool: Arc<Pool>,
+    /// The writer's connection; `None` before the first commit and after an error. Always `None` on
+    /// SQLite, where the writer takes turns with other calls on the only connection that writes.
+    own: Option<Conn>,
+    numbers: KnownNumbers,
+    /// The run of a lone node, for epochs that are added.
+    run: u64,
+}
+
+/// The connection during a commit. Dropping it closes the connection.
+enum Link {
+    Own(Box<Conn>),
+    Leased(Box<Lease>),
+}
+
+impl Link {
+    fn conn(&mut self) -> &mut Conn {
+        match self {
+            Self::Own(conn) => conn,
+            Self::Leased(lease) => lease.conn(),
+        }
+    }
+}
+
+type Entries = [(RoomId, ArchivedEntry)];
+
+impl SqlWriter {
+    pub(super) fn new(db: &Db, run: u64) -> Self {
+        Self {
+            pool: db.write_pool().clone(),
+            own: None,
+            numbers: KnownNumbers::default(),
+            run,
+        }
+    }
+
+    async fn link(&mut self) -> Outcome<Link> {
+        if let Some(conn) = self.own.take() {
+            return Ok(Link::Own(Box::new(conn)));
+        }
+        if self.pool.connector().dialect() == Dialect::Sqlite {
+            return Ok(Link::Leased(Box::new(self.pool.acquire().await?)));
+        }
+        self.numbers.clear();
+        Ok(Link::Own(Box::new(self.pool.connector().connect().await?)))
+    }
+
+    fn keep(&mut self, link: Link) {
+        match link {
+            Link::Own(conn) => self.own = Some(*conn),
+            Link::Leased(lease) => lease.release(),
+        }
+    }
+
+    /// Commits, again and again while other transactions are in the way. An error closes the
+    /// connection, which undoes a transaction that it had begun.
+    async fn commit_repeatedly(&mut self, entries: &Entries) -> Outcome<Vec<CommitOutcome>> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let mut link = self.link().await?;
+            match self.commit_once(link.conn(), entries).await {
+                Ok(outcomes) => {
+                    self.keep(link);
+                    return Ok(outcomes);
+                }
+                Err(Fault::Again(_)) => {
+                    if link.conn().rollback().await.is_ok() {
+                        self.keep(link);
+                    }
+                    tokio::time::sleep(backoff(attempt)).await;
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    async fn commit_once(
+        &mut self,
+        conn: &mut Conn,
+        entries: &Entries,
+    ) -> Outcome<Vec<CommitOutcome>> {
+        let known: Option<Vec<Numbers>> = entries
+            .iter()
+            .map(|(room, entry)| self.numbers.get(room, &entry.epoch))
+            .collect();
+        // One statement is a transaction of its own.
+        let inserted = match known {
+            Some(numbers) => insert(conn, entries, &numbers).await?,
+            None => {
+                conn.begin().await?;
+                let resolved = epochs::resolve(conn, &first_numbers(entries), self.run).await?;
+                let numbers: Vec<Numbers> = entries
+                    .iter()
+                    .map(|(room, entry)| resolved[&(room.clone(), entry.epoch.clone())])
+                    .collect();
+                let inserted = insert(conn, entries, &numbers).await?;
+                conn.commit().await?;
+                for ((room, epoch), numbers) in &resolved {
+                    self.numbers.add(room, epoch, *numbers);
+                }
+                inserted
+            }
+        };
+        if inserted.count == entries.len() {
+            return Ok(vec![CommitOutcome::Stored; entries.len()]);
+        }
+        outcomes(conn, &inserted.keys).await
+    }
+}
+
+/// The room number, `seq` and id of an entry.
+type Key = (i64, i64, Uuid);
+
+struct Inserted {
+    /// How many entries were new.
+    count: usize,
+    /// The entries' keys, in their order.
+    keys: Vec<Key>,
+}
+
+async fn insert(conn: &mut Conn, entries: &Entries, numbers: &[Numbers]) -> Outcome<Inserted> {
+    let mut rows = Vec::with_capacity(entries.len());
+    let mut keys = Vec::with_capacity(entries.len());
+    for ((room, entry), numbers) in entries.iter().zip(numbers) {
+        let row = Row::new(room, entry, *numbers)?;
+        keys.push((row.room_no, row.seq, row.id));
+        rows.push(row);
+    }
+    // In the order of the key: two writers then wait for each other instead of forming a deadlock.
+    rows.sort_by_key(|row| (row.room_no, row.seq));
+    let count = insert_rows(conn, rows).await?;
+    Ok(Inserted {
+        count: usize::try_from(count).unwrap_or(usize::MAX),
+        keys,
+    })
+}
+
+/// Tells entries that are in the archive from those whose number, or id, another entry has.
+async fn outcomes(conn: &mut Conn, keys: &[Key]) -> Outcome<Vec<CommitOutcome>> {
+    let length = padded(keys.len());
+    let padding = std::iter::repeat_n(keys[0].2, length - keys.len());
+    let ids = keys.iter().map(|(_, _, id)| *id).chain(padding);
+    let text = conn.dialect().text_of(SELECT_KEYS_BY_ID, length);
+    let found: Vec<Key> = conn.all_of_text(text, ids.map(Arg::Uuid).collect()).await?;
+    let found: ahash::AHashSet<Key> = found.into_iter().collect();
+    let outcome = |key| {
+        if found.contains(key) {
+            CommitOutcome::Stored
+        } else {
+            CommitOutcome::Conflict
+        }
+    };
+    Ok(keys.iter().map(outcome).collect())
+}
+
+/// The lowest `seq` of each room and epoch.
+fn first_numbers(entries: &Entries) -> epochs::Wanted {
+    let mut wanted = epochs::Wanted::new();
+    for (room, entry) in entries {
+        let key: (RoomId, Epoch) = (room.clone(), entry.epoch.clone());
+        let first = wanted.entry(key).or_insert(entry.seq);
+        *first = entry.seq.min(*first);
+    }
+    wanted
+}
+
+#[async_trait]
+impl ArchiveWriter for SqlWriter {
+    async fn commit(&mut self, entries: &Entries) -> Result<Vec<CommitOutcome>> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        if entries.len() > BATCH_ENTRIES {
+            let text = format!("a commit has at most {BATCH_ENTRIES} entries");
+            return Err(Fault::Broken(text).into());
+        }
+        let outcome = timeout(COMMIT_TIMEOUT, self.commit_repeatedly(entries)).await;
+        Ok(outcome.unwrap_or_else(|_| Err(out_of_time(COMMIT_TIMEOUT)))?)
+    }
+}

@@ -1,0 +1,169 @@
+//! Statements are written once, with `?` for values and a few tokens where the databases differ.
+//! This file makes each database's text of them, once.
+//!
+//! | token | SQLite | PostgreSQL | MySQL and MariaDB |
+//! | --- | --- | --- | --- |
+//! | `?` | `?` | `$1`, `$2`, … | `?` |
+//! | `{bigint}`, in casts | `INTEGER` | `BIGINT` | `SIGNED` |
+//! | `{for_update}` | – | `FOR UPDATE` | `FOR UPDATE` |
+//! | `{if_absent:column}` | `ON CONFLICT DO NOTHING` | `ON CONFLICT DO NOTHING` | `ON DUPLICATE KEY UPDATE column = column` |
+//! | `{list}` | as many `?` as values | the same | the same |
+//! | `{rows:n}` | as many `(?, …)` of n values as rows | the same | the same |
+//!
+//! Lists and rows come in few lengths ([`padded`]): each length is a text of its own, which the
+//! database prepares and a connection caches.
+
+use std::sync::LazyLock;
+
+use ahash::AHashMap;
+use parking_lot::RwLock;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Dialect {
+    Sqlite,
+    Postgres,
+    MySql,
+}
+
+/// The texts made so far. They are few: templates are constants, and lengths are those of [`LENGTHS`].
+static TEXTS: LazyLock<RwLock<AHashMap<(Dialect, &'static str, usize), &'static str>>> =
+    LazyLock::new(RwLock::default);
+
+impl Dialect {
+    /// The text of a statement without lists.
+    pub(crate) fn text(self, template: &'static str) -> &'static str {
+        self.text_of(template, 0)
+    }
+
+    /// The text of a statement whose lists have this many elements, a length of [`padded`].
+    pub(crate) fn text_of(self, template: &'static str, elements: usize) -> &'static str {
+        let key = (self, template, elements);
+        if let Some(text) = TEXTS.read().get(&key) {
+            return text;
+        }
+        let made = self.expand(template, elements);
+        TEXTS.write().entry(key).or_insert_with(|| made.leak())
+    }
+
+    fn expand(self, template: &str, elements: usize) -> String {
+        let mut text = String::with_capacity(template.len() + 4 * elements);
+        let mut rest = template;
+        while let Some((before, token_and_rest)) = rest.split_once('{') {
+            text.push_str(before);
+            let (token, after) = token_and_rest.split_once('}').expect("a token ends with }");
+            text.push_str(&self.token(token, elements));
+            rest = after;
+        }
+        text.push_str(rest);
+        match self {
+            Self::Postgres => numbered(&text),
+            Self::Sqlite | Self::MySql => text,
+        }
+    }
+
+    fn token(self, token: &str, elements: usize) -> String {
+        let text = match (token, self) {
+            ("bigint", Self::Sqlite) => "INTEGER",
+            ("bigint", Self::Postgres) => "BIGINT",
+            ("bigint", Self::MySql) => "SIGNED",
+            ("for_update", Self::Sqlite) => "",
+            ("for_update", Self::Postgres | Self::MySql) => "FOR UPDATE",
+            ("list", _) => return vec!["?"; elements].join(", "),
+            _ => {
+                return match (token.split_once(':'), self) {
+                    (Some(("if_absent", column)), Self::MySql) => {
+                        format!("ON DUPLICATE KEY UPDATE {column} = {column}")
+                    }
+                    (Some(("if_absent", _)), _) => "ON CONFLICT DO NOTHING".to_owned(),
+                    (Some(("rows", columns)), _) => {
+                        let columns = columns.parse().expect("a number of columns");
+                        let row = format!("({})", vec!["?"; columns].join(", "));
+                        vec![row; elements].join(", ")
+                    }
+                    _ => panic!("{{{token}}} is not a token"),
+                };
+            }
+        };
+        text.to_owned()
+    }
+}
+
+/// Replaces each `?` outside of quotes by `$1`, `$2`, ….
+fn numbered(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut count = 0;
+    let mut is_quoted = false;
+    for c in text.chars() {
+        match c {
+            '\'' => is_quoted = !is_quoted,
+            '?' if !is_quoted => {
+                count += 1;
+                out.push('$');
+                out.push_str(&count.to_string());
+                continue;
+            }
+            _ => {}
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// The lengths of lists and rows.
+const LENGTHS: [usize; 18] = [
+    1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 500,
+];
+
+/// The length of a list with at least this many elements. The caller repeats one of them.
+pub(crate) fn padded(elements: usize) -> usize {
+    let at = LENGTHS.partition_point(|length| *length < elements);
+    let longest = LENGTHS.get(at).copied();
+    longest.expect("a list has at most 500 elements")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_numbered_for_postgres_only_and_not_in_quotes() {
+        let template = "SELECT '?' WHERE a = ? AND b = ?";
+        assert_eq!(
+            Dialect::Postgres.text(template),
+            "SELECT '?' WHERE a = $1 AND b = $2"
+        );
+        assert_eq!(Dialect::Sqlite.text(template), template);
+        assert_eq!(Dialect::MySql.text(template), template);
+    }
+
+    #[test]
+    fn tokens_become_the_words_of_each_database() {
+        let template = "INSERT INTO t VALUES {rows:2} {if_absent:k}";
+        assert_eq!(
+            Dialect::Postgres.text_of(template, 2),
+            "INSERT INTO t VALUES ($1, $2), ($3, $4) ON CONFLICT DO NOTHING"
+        );
+        assert_eq!(
+            Dialect::MySql.text_of(template, 1),
+            "INSERT INTO t VALUES (?, ?) ON DUPLICATE KEY UPDATE k = k"
+        );
+        assert_eq!(
+            Dialect::Sqlite.text_of("SELECT CAST(a AS {bigint}) FROM t WHERE b IN ({list})", 3),
+            "SELECT CAST(a AS INTEGER) FROM t WHERE b IN (?, ?, ?)"
+        );
+    }
+
+    #[test]
+    fn lists_have_few_lengths() {
+        assert_eq!(padded(1), 1);
+        assert_eq!(padded(5), 6);
+        assert_eq!(padded(500), 500);
+        for elements in 4..=500 {
+            let length = padded(elements);
+            assert!(
+                length >= elements && length * 2 <= elements * 3,
+                "{elements}"
+            );
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Errors of the drivers, by what a caller can do about them.
+
+use sqlx::mysql::MySqlDatabaseError;
+use sqlx::postgres::PgDatabaseError;
+use sqlx::sqlite::SqliteError;
+
+use crate::store::StoreError;
+
+/// Why a statement or a transaction failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A deadlock, a lock that another transaction holds, or a busy database: repeating the whole
+    /// transaction helps.
+    Again(String),
+    /// The database is away, overloaded, stopping, read-only or full. The outcome is unknown.
+    Unavailable(String),
+    /// A row with this key exists.
+    Taken(String),
+    /// The database refused the statement.
+    Broken(String),
+}
+
+pub(crate) type Outcome<T> = std::result::Result<T, Fault>;
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Again(text) | Fault::Unavailable(text) => Self::Unavailable(text),
+            Fault::Taken(text) | Fault::Broken(text) => Self::Broken(text),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        let text = error.to_string();
+        let sqlx::Error::Database(error) = error else {
+            return match error {
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::WorkerCrashed
+                | sqlx::Error::BeginFailed => Self::Unavailable(text),
+                _ => Self::Broken(text),
+            };
+        };
+        if error.is_unique_violation() {
+            return Self::Taken(text);
+        }
+        let class = if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+            of_mysql(error.number())
+        } else if error.try_downcast_ref::<PgDatabaseError>().is_some() {
+            of_postgres(&error.code().unwrap_or_default())
+        } else if error.try_downcast_ref::<SqliteError>().is_some() {
+            of_sqlite(error.code().and_then(|code| code.parse().ok()).unwrap_or(0))
+        } else {
+            Class::Broken
+        };
+        match class {
+            Class::Again => Self::Again(text),
+            Class::Unavailable => Self::Unavailable(text),
+            Class::Broken => Self::Broken(text),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Again,
+    Unavailable,
+    Broken,
+}
+
+/// By the error numbers of MySQL and MariaDB.
+fn of_mysql(number: u16) -> Class {
+    match number {
+        // A lock wait that took too long, a deadlock, and (MariaDB) a row changed since it was read.
+        1205 | 1213 | 1020 => Class::Again,
+        // Too many connections (of all, of the user, per hour), access denied, no such database,
+        // a host that is blocked.
+        1040 | 1203 | 1226 | 1044 | 1045 | 1049 | 1129 | 1698 => Class::Unavailable,
+        // Shutting down, interrupted, killed, out of time; errors of the network.
+        1053 | 1077 | 1079 | 1158..=1161 | 1184 | 1317 | 1927 | 1969 | 3024 => Class::Unavailable,
+        // Out of memory or of disk space; read-only.
+        1021 | 1030 | 1037 | 1038 | 1041 | 1114 | 1290 | 1836 => Class::Unavailable,
+        _ => Class::Broken,
+    }
+}
+
+/// By SQLSTATE.
+fn of_postgres(code: &str) -> Class {
+    match code {
+        // Serialisation failures, deadlocks, locks that weren't available in time, and a plan whose
+        // table has changed.
+        "40001" | "40P01" | "55P03" | "0A000" => Class::Again,
+        // Cancelled by the statement timeout; an idle transaction was ended; read-only.
+        "57014" | "25P03" | "25006" => Class::Unavailable,
+        // Connections, authentication, an unknown database, resources, the operator, the system.
+        _ if ["08", "28", "3D", "53", "57", "58"].contains(&code.get(..2).unwrap_or_default()) => {
+            Class::Unavailable
+        }
+        _ => Class::Broken,
+    }
+}
+
+/// By extended result codes of SQLite, whose low byte is the primary one.
+fn of_sqlite(code: i32) -> Class {
+    match code & 0xff {
+        // SQLITE_BUSY, SQLITE_LOCKED.
+        5 | 6 => Class::Again,
+        // NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL, NOLFS, AUTH.
+        7 | 8 | 9 | 10 | 13 | 14 | 15 | 22 | 23 => Class::Unavailable,
+        _ => Class::Broken,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_apart_by_their_codes() {
+        for (class, number) in [
+            (Class::Again, 1213),
+            (Class::Again, 1020),
+            (Class::Unavailable, 1927),
+            (Class::Unavailable, 1290),
+            (Class::Broken, 1406),
+            (Class::Broken, 1064),
+        ] {
+            assert_eq!(of_mysql(number), class, "{number}");
+        }
+        for (class, code) in [
+            (Class::Again, "40P01"),
+            (Class::Unavailable, "57P01"),
+            (Class::Unavailable, "53300"),
+            (Class::Unavailable, "53100"),
+            (Class::Broken, "42601"),
+            (Class::Broken, "22021"),
+            (Class::Broken, ""),
+        ] {
+            assert_eq!(of_postgres(code), class, "{code}");
+        }
+        // 517: SQLITE_BUSY_SNAPSHOT; 266: SQLITE_IOERR_READ; 13: SQLITE_FULL; 11: SQLITE_CORRUPT.
+        for (class, code) in [
+            (Class::Again, 517),
+            (Class::Again, 5),
+            (Class::Unavailable, 266),
+            (Class::Unavailable, 13),
+            (Class::Broken, 11),
+        ] {
+            assert_eq!(of_sqlite(code), class, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_is_an_unavailable_database() {
+        let lost = sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+        assert!(matches!(Fault::from(lost), Fault::Unavailable(_)));
+        let foreign = sqlx::Error::ColumnNotFound("x".to_owned());
+        assert!(matches!(Fault::from(foreign), Fault::Broken(_)));
+    }
+}

@@ -1,0 +1,193 @@
+//! The lock on a database file of SQLite: one process at a time may write to it. SQLite itself would
+//! let several in, and each would keep what it knows of the rooms in its own memory.
+//!
+//! The lock is on a file beside the database. The operating system releases it with the process,
+//! however that ends. Processes that only read need no lock.
+
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::migrate::MigrateError;
+
+/// How long a process waits for one that doesn't stay: a migration.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a process waits for a node: it may be about to end.
+const NODE_PATIENCE: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The process that holds a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// A node: it holds the lock as long as it runs.
+    Node,
+    /// A command, which ends by itself.
+    Command,
+}
+
+/// The right to write to a database file. Dropping it gives the right back.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: File,
+}
+
+impl FileLock {
+    /// Waits for the lock of a database file, for two seconds if a node holds it, else for a minute.
+    ///
+    /// # Errors
+    /// `InUse`; `File` if the lock file can't be created in the directory of the database.
+    pub async fn acquire(database: &Path, holder: Holder) -> Result<Self, MigrateError> {
+        let fault = |error: std::io::Error| MigrateError::File {
+            path: database.to_owned(),
+            error: error.to_string(),
+        };
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(lock_path(database))
+            .map_err(fault)?;
+        let begin = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(fault(error)),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            let owner = Owner::read(&mut file);
+            if begin.elapsed() >= owner.patience() {
+                return Err(MigrateError::InUse {
+                    path: database.to_owned(),
+                    owner: owner.to_string(),
+                });
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+        Owner::write(&mut file, holder).map_err(fault)?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// `NAME.lock` beside the database `NAME`.
+fn lock_path(database: &Path) -> PathBuf {
+    let mut name = OsString::from(database);
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+/// The content of the lock file, for messages.
+struct Owner {
+    is_node: bool,
+    pid: Option<u32>,
+}
+
+impl Owner {
+    /// What the file says; its text may be incomplete for a moment.
+    fn read(file: &mut File) -> Self {
+        let mut text = String::new();
+        let _ = file.rewind();
+        // A text that can't be read leaves the owner unknown.
+        let _ = file.take(64).read_to_string(&mut text);
+        let (kind, pid) = text.trim().split_once(' ').unwrap_or_default();
+        Self {
+            is_node: kind == "node",
+            pid: pid.parse().ok(),
+        }
+    }
+
+    fn write(file: &mut File, holder: Holder) -> std::io::Result<()> {
+        let kind = match holder {
+            Holder::Node => "node",
+            Holder::Command => "command",
+        };
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{kind} {}", std::process::id())
+    }
+
+    fn patience(&self) -> Duration {
+        if self.is_node {
+            NODE_PATIENCE
+        } else {
+            COMMAND_PATIENCE
+        }
+    }
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.is_node { "a node" } else { "a process" })?;
+        match self.pid {
+            Some(pid) => write!(f, " (process id {pid})"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("hubbub-lock-{}", uuid::Uuid::new_v4()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_node_is_refused_and_told_of_the_first() {
+        let directory = Directory::new();
+        let file = directory.0.join("hubbub.db");
+        let first = FileLock::acquire(&file, Holder::Node).await.unwrap();
+        for holder in [Holder::Node, Holder::Command] {
+            let refused = FileLock::acquire(&file, holder).await.unwrap_err();
+            let text = refused.to_string();
+            let expected = format!("in use by a node (process id {})", std::process::id());
+            assert!(text.contains(&expected), "{text}");
+        }
+        drop(first);
+        FileLock::acquire(&file, Holder::Node).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_waits_for_a_command() {
+        let directory = Directory::new();
+        let file = directory.0.join("hubbub.db");
+        let command = FileLock::acquire(&file, Holder::Command).await.unwrap();
+        let waiting = tokio::spawn({
+            let file = file.clone();
+            async move { FileLock::acquire(&file, Holder::Node).await }
+        });
+        sleep(Duration::from_secs(30)).await;
+        assert!(!waiting.is_finished());
+        drop(command);
+        waiting.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_missing_directory_is_an_error_with_the_path() {
+        let file = Path::new("/nonexistent/hubbub.db");
+        let error = FileLock::acquire(file, Holder::Node).await.unwrap_err();
+        assert!(
+            error.to_string().contains("/nonexistent/hubbub.db"),
+            "{error}"
+        );
+    }
+}

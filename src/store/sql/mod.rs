@@ -1,0 +1,28 @@
+//! The store in a database: SQLite, PostgreSQL, and MySQL or MariaDB.
+//!
+//! [`db`] runs statements, which [`dialect`] makes of templates that are written once; the folders
+//! beside it implement the traits of [`store`](super).
+
+mod archive;
+mod conn;
+mod db;
+mod dialect;
+mod dsn;
+mod fault;
+pub mod file_lock;
+#[cfg(test)]
+mod fuzz;
+pub mod migrate;
+mod migrations;
+mod pool;
+mod prepare;
+mod store;
+mod url;
+mod value;
+
+pub use archive::MESSAGE_TABLES;
+pub use db::Settings;
+pub use pool::PoolStats;
+pub use prepare::{PreparedDatabase, prepare};
+pub use store::SqlStore;
+pub use url::{DatabaseUrl, SqliteLocation, SqliteUrl, Synchronous, UrlError};

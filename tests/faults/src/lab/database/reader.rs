@@ -1,0 +1,191 @@
+//! Reads the archive from its database.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Context, ensure};
+use serde::Deserialize;
+
+use super::DatabaseKind;
+use super::connection::Connection;
+use crate::history::{KeptMessage, digest};
+
+/// The number of the kind "message".
+const MESSAGE: i64 = 1;
+
+/// Reads the archive of a deployment.
+#[derive(Clone)]
+pub struct ArchiveReader {
+    pub kind: DatabaseKind,
+    pub url: String,
+}
+
+/// A room of the archive.
+#[derive(Debug)]
+pub struct RoomArchive {
+    pub name: String,
+    pub cut: u64,
+    /// First and last number of each range that is recorded as lost.
+    pub gaps: Vec<(u64, u64)>,
+    pub entries: Vec<KeptMessage>,
+}
+
+/// The record of a message, as far as the lab compares it.
+#[derive(Deserialize)]
+struct MessageRecord {
+    id: String,
+    room_id: String,
+    user_id: String,
+    content: String,
+    client_msg_id: Option<String>,
+}
+
+/// A row of `hubbub_entries`: seq, kind, epoch, id, user, record.
+type EntryRow = (i64, i64, Option<Vec<u8>>, Vec<u8>, Vec<u8>, Vec<u8>);
+
+impl ArchiveReader {
+    /// By room: up to which number the archive is complete, if nothing is missing before it.
+    pub async fn complete_up_to(&self) -> anyhow::Result<HashMap<String, u64>> {
+        let mut connection = self.connect().await?;
+        let mut known: HashMap<String, u64> = HashMap::new();
+        let sql = format!(
+            "SELECT {}, r.cut_seq, COUNT(e.seq) FROM hubbub_rooms r \
+             LEFT JOIN hubbub_entries e ON e.room_no = r.no GROUP BY r.no, r.name, r.cut_seq",
+            connection.text("r.name")
+        );
+        for (name, cut, entries) in connection.rows::<(Vec<u8>, i64, i64)>(&sql).await? {
+            known.insert(text(name)?, number(cut)? + number(entries)?);
+        }
+        let sql = format!(
+            "SELECT {}, g.first_seq, g.last_seq FROM hubbub_gaps g \
+             JOIN hubbub_rooms r ON r.no = g.room_no",
+            connection.text("r.name")
+        );
+        for (name, first, last) in connection.rows::<(Vec<u8>, i64, i64)>(&sql).await? {
+            *known.entry(text(name)?).or_default() += number(last - first + 1)?;
+        }
+        Ok(known)
+    }
+
+    /// Reads everything, in the order of the rooms' names and of their numbers.
+    pub async fn read(&self) -> anyhow::Result<Vec<RoomArchive>> {
+        let mut connection = self.connect().await?;
+        let sql = format!(
+            "SELECT r.no, {}, r.cut_seq FROM hubbub_rooms r",
+            connection.text("r.name")
+        );
+        let mut rooms = BTreeMap::new();
+        for (no, name, cut) in connection.rows::<(i64, Vec<u8>, i64)>(&sql).await? {
+            rooms.insert(text(name)?, (no, number(cut)?));
+        }
+        let mut archive = Vec::new();
+        for (name, (no, cut)) in rooms {
+            archive.push(RoomArchive {
+                gaps: read_gaps(&mut connection, no).await?,
+                entries: read_entries(&mut connection, no, &name).await?,
+                name,
+                cut,
+            });
+        }
+        Ok(archive)
+    }
+
+    async fn connect(&self) -> anyhow::Result<Connection> {
+        Connection::open(self.kind, &self.url)
+            .await
+            .with_context(|| format!("the lab can't read {}", self.url))
+    }
+}
+
+async fn read_gaps(connection: &mut Connection, room: i64) -> anyhow::Result<Vec<(u64, u64)>> {
+    let sql = format!(
+        "SELECT first_seq, last_seq FROM hubbub_gaps WHERE room_no = {room} ORDER BY first_seq"
+    );
+    let mut gaps = Vec::new();
+    for (first, last) in connection.rows::<(i64, i64)>(&sql).await? {
+        gaps.push((number(first)?, number(last)?));
+    }
+    Ok(gaps)
+}
+
+async fn read_entries(
+    connection: &mut Connection,
+    no: i64,
+    room: &str,
+) -> anyhow::Result<Vec<KeptMessage>> {
+    let sql = format!(
+        "SELECT e.seq, e.kind, {}, {}, {}, e.record FROM hubbub_entries e \
+         LEFT JOIN hubbub_epochs p ON p.room_no = e.room_no AND p.epoch_no = e.epoch_no \
+         WHERE e.room_no = {no} ORDER BY e.seq",
+        connection.text("p.name"),
+        connection.uuid("e.id"),
+        connection.text("e.user_id"),
+    );
+    let mut entries = Vec::new();
+    for row in connection.rows::<EntryRow>(&sql).await? {
+        let seq = row.0;
+        let entry = parse_entry(row, room);
+        entries.push(entry.with_context(|| format!("entry {seq} of {room} in the archive"))?);
+    }
+    Ok(entries)
+}
+
+/// An entry's columns must agree with its record.
+fn parse_entry(row: EntryRow, room: &str) -> anyhow::Result<KeptMessage> {
+    let (seq, kind, epoch, id, user, record) = row;
+    ensure!(kind == MESSAGE, "the kind is {kind}");
+    let record: MessageRecord = serde_json::from_slice(&record)?;
+    let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id_of_record: String = record.id.chars().filter(|char| *char != '-').collect();
+    ensure!(
+        hex == id_of_record && text(user)? == record.user_id && record.room_id == room,
+        "its columns are not those of its record"
+    );
+    Ok(KeptMessage {
+        room: record.room_id,
+        seq: number(seq)?,
+        epoch: text(epoch.context("it has no epoch")?)?,
+        id: record.id,
+        msg: record.client_msg_id,
+        user: record.user_id,
+        content: digest(&record.content),
+    })
+}
+
+fn text(bytes: Vec<u8>) -> anyhow::Result<String> {
+    Ok(String::from_utf8(bytes)?)
+}
+
+fn number(value: i64) -> anyhow::Result<u64> {
+    u64::try_from(value).context("a negative number")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: u8, user: &str, room: &str) -> EntryRow {
+        let record = format!(
+            r#"{{"id":"01010101-0101-0101-0101-010101010101","room_id":"{room}","user_id":"sue","username":"s","content":"a","type":"text","attachment_urls":[]}}"#
+        );
+        (
+            4,
+            1,
+            Some(b"e1".to_vec()),
+            vec![id; 16],
+            user.into(),
+            record.into(),
+        )
+    }
+
+    #[test]
+    fn an_entry_is_read_from_its_record_which_must_agree_with_its_columns() {
+        let entry = parse_entry(row(1, "sue", "lobby"), "lobby").unwrap();
+        assert_eq!(
+            (entry.seq, &*entry.epoch, entry.content),
+            (4, "e1", digest("a"))
+        );
+        assert!(parse_entry(row(2, "sue", "lobby"), "lobby").is_err());
+        assert!(parse_entry(row(1, "eve", "lobby"), "lobby").is_err());
+        assert!(parse_entry(row(1, "sue", "other"), "lobby").is_err());
+    }
+}
