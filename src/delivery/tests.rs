@@ -1,5 +1,6 @@
 //! Tests of the feeds on backplanes that lose events, trim logs and change epochs on purpose.
 
+mod archive;
 mod epochs;
 mod fixture;
 mod flow;
