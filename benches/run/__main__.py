@@ -158,14 +158,19 @@ def measure(row, server, chosen, top):
         log(f"{server}: its usage could no longer be measured: {error!r}")
         return None
     if "--rate" in load:
-        figures = result["load"]
-        wanted = figures["messages_per_second"] * result["members"]
-        result["keeps_up"] = figures["deliveries_per_second"] > 0.95 * wanted
+        result["keeps_up"] = keeps_up(result)
     if row.needs:
         # A server that cannot keep up with the rate of another one has not failed: that is its
         # result.
         result["ok"] = result["ok"] or (server != row.top_of and not result["keeps_up"])
     return result
+
+
+def keeps_up(result):
+    """Whether the messages of the measurement were delivered in it."""
+    load = result["load"]
+    wanted = load["messages_per_second"] * result["members"]
+    return load["deliveries_per_second"] > 0.95 * wanted
 
 
 def history(row, server, chosen):
@@ -204,6 +209,8 @@ def measure_pair(row, pair, chosen):
         else:
             costs = [result["servers"]["cpu_us_per_delivery"] for result in results]
         times = costs[1] / costs[0]
+        if not all(map(keeps_up, results)):
+            raise Failed("a server does not keep up")
     except (
         Failed,
         OSError,
