@@ -10,7 +10,10 @@ crate::on_every_database!(
     expired_entries_are_deleted_in_steps,
     numbering_goes_on_after_everything_was_deleted,
     losses_before_the_cut_are_forgotten,
-    one_run_begins_at_a_time_and_reports,
+    a_count_finds_what_would_be_deleted,
+    a_run_of_retention_begins_unless_another_is_alive_or_has_done_its_work,
+    old_runs_of_retention_are_forgotten,
+    of_several_nodes_one_begins_a_run_of_retention,
 );
 
 /// An entry at a time.
@@ -94,32 +97,81 @@ async fn losses_before_the_cut_are_forgotten(store: &TestStore) {
     assert_eq!((known.first, known.oldest, known.head), (9, 9, 9));
 }
 
-async fn one_run_begins_at_a_time_and_reports(store: &TestStore) {
-    let run = RetentionRun::new(Timestamp(1000), Timestamp(100));
-    let claim = RetentionClaim {
-        alive_since: Timestamp(500),
-        done_since: Timestamp(50),
-    };
-    assert!(store.store.begin_retention(&run, &claim).await.unwrap());
-    let other = RetentionRun::new(Timestamp(1001), Timestamp(101));
-    assert!(!store.store.begin_retention(&other, &claim).await.unwrap());
-    assert_eq!(store.store.last_retention().await.unwrap(), None);
-    let finished = RetentionRun {
-        reported_at: Timestamp(1500),
-        finished_at: Some(Timestamp(1500)),
-        rooms: 2,
-        entries: 30,
-        bytes: 4000,
-        ..run
-    };
-    for _ in 0..2 {
-        store.store.report_retention(&finished).await.unwrap();
+async fn a_count_finds_what_would_be_deleted(store: &TestStore) {
+    store.fill("r", 1..=10).await;
+    let name = room("r");
+    for cut in [0, 4, 7, 99] {
+        let counted = store.store.count_up_to(&name, cut).await.unwrap();
+        assert_eq!(counted.0, cut.min(10), "{cut}");
     }
-    assert_eq!(store.store.last_retention().await.unwrap(), Some(finished));
-    assert!(!store.store.begin_retention(&other, &claim).await.unwrap());
-    let next = RetentionClaim {
-        done_since: Timestamp(101),
-        ..claim
-    };
-    assert!(store.store.begin_retention(&other, &next).await.unwrap());
+    let counted = store.store.count_up_to(&name, 7).await.unwrap();
+    let deleted = store.store.delete_up_to(&name, 7, 100).await.unwrap();
+    assert_eq!(counted, deleted);
+    let unknown = store.store.count_up_to(&room("x"), 7).await;
+    assert_eq!(unknown.unwrap(), (0, 0));
+}
+
+const DAY: u64 = 86_400_000;
+
+/// A run that began at that day, with that day as its cutoff.
+fn run(day: u64) -> RetentionRun {
+    RetentionRun::new(Timestamp(day * DAY), Timestamp(day * DAY))
+}
+
+/// A claim that a run of the day before, or one that is alive since then, prevents.
+fn claim(day: u64) -> RetentionClaim {
+    RetentionClaim {
+        alive_since: Timestamp((day - 1) * DAY),
+        done_since: Timestamp((day - 1) * DAY),
+    }
+}
+
+async fn begin(store: &TestStore, run: &RetentionRun, claim: &RetentionClaim) -> bool {
+    store.store.begin_retention(run, claim).await.unwrap()
+}
+
+async fn a_run_of_retention_begins_unless_another_is_alive_or_has_done_its_work(store: &TestStore) {
+    assert_eq!(store.store.last_retention().await.unwrap(), None);
+    let mut first = run(100);
+    assert!(begin(store, &first, &claim(100)).await);
+    assert!(!begin(store, &run(101), &claim(101)).await, "it is alive");
+    first.reported_at = Timestamp(110 * DAY);
+    store.store.report_retention(&first).await.unwrap();
+    assert!(!begin(store, &run(111), &claim(111)).await, "it is still");
+    assert_eq!(store.store.last_retention().await.unwrap(), None);
+    let mut second = run(112);
+    assert!(
+        begin(store, &second, &claim(112)).await,
+        "it was interrupted"
+    );
+    second.finished_at = Some(Timestamp(112 * DAY + 5));
+    (second.rooms, second.entries, second.bytes) = (1, 2, 3);
+    store.store.report_retention(&second).await.unwrap();
+    let last = store.store.last_retention().await.unwrap();
+    assert_eq!(last, Some(second));
+    assert!(!begin(store, &run(113), &claim(113)).await, "it is done");
+    assert!(begin(store, &run(114), &claim(114)).await);
+}
+
+async fn old_runs_of_retention_are_forgotten(store: &TestStore) {
+    let mut first = run(100);
+    assert!(begin(store, &first, &claim(100)).await);
+    first.finished_at = Some(first.started_at);
+    store.store.report_retention(&first).await.unwrap();
+    assert!(begin(store, &run(190), &claim(190)).await);
+    assert_eq!(store.store.last_retention().await.unwrap(), Some(first));
+    assert!(begin(store, &run(195), &claim(195)).await);
+    assert_eq!(store.store.last_retention().await.unwrap(), None);
+}
+
+async fn of_several_nodes_one_begins_a_run_of_retention(store: &TestStore) {
+    let nodes = (0..8).map(|_| {
+        let store = store.store.clone();
+        tokio::spawn(async move { store.begin_retention(&run(100), &claim(100)).await })
+    });
+    let mut begun = 0;
+    for node in nodes.collect::<Vec<_>>() {
+        begun += usize::from(node.await.unwrap().unwrap());
+    }
+    assert_eq!(begun, 1);
 }
