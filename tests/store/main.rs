@@ -10,6 +10,7 @@ mod epochs;
 mod faults;
 mod fixture;
 mod gaps;
+mod migrations;
 mod reads;
 mod retention;
 mod schema;
