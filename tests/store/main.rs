@@ -11,6 +11,7 @@ mod faults;
 mod fixture;
 mod gaps;
 mod measure;
+mod migrations;
 mod reads;
 mod retention;
 mod schema;
