@@ -32,7 +32,7 @@ docs: ## The API documentation, with private items
 deny: ## Licences, banned crates and sources of the dependencies
 	scripts/deny
 
-bench: ## Measures hubbub beside other servers (35 minutes on a quiet machine)
+bench: ## Measures hubbub beside other servers (50 minutes on a quiet machine)
 	scripts/bench
 
 counts: ## Instruction counts, compared with the stored ones

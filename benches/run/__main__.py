@@ -9,29 +9,33 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
+import archive
 from figures import (
+    NODES,
     Figures,
     anchors,
+    archived,
     clusters,
     elsewhere,
     goal_table,
     goals,
     growth,
     legend,
+    per_message,
     same_rate,
 )
-from rows import BY_NAME, JIT, ONE_NODE, PAIR, ROWS, SCALE, TWO_NODES
+from load import connected, generator, measuring, result_of, run, start
+from processes import Failed
+from rows import BY_NAME, JIT, ONE_NODE, ROWS, SCALE, TWO_NODES, side_by_side
 from servers import (
     BOTH_CORES,
     LOAD_CORE,
     ROOT,
     SERVER_CORE,
     TARGET,
-    Failed,
     hard_limit,
     kind_and_nodes,
     raise_files,
@@ -64,6 +68,11 @@ def options():
     parser.add_argument("--servers", help="only these, separated by commas")
     parser.add_argument("--huge", action="store_true", help="also measures 100,000 connections")
     parser.add_argument(
+        "--history",
+        action="store_true",
+        help="also measures pages of rooms in databases of 5 million messages",
+    )
+    parser.add_argument(
         "--scale",
         action="store_true",
         help="measures only how the cost grows with nodes, rooms and connections",
@@ -81,21 +90,6 @@ def options():
         if name and name not in BY_NAME:
             parser.error(f"there is no row {name}")
     return chosen
-
-
-def generator(load, server, *more, cores=LOAD_CORE):
-    """The command line of the load generator."""
-    line = [
-        "taskset",
-        "-c",
-        cores,
-        str(TARGET / "release" / "hubbub"),
-        "bench",
-        "--json",
-        *load,
-        *more,
-    ]
-    return [*line, "--url", ",".join(f"http://127.0.0.1:{port}" for port in server.ports)]
 
 
 @contextmanager
@@ -128,14 +122,10 @@ def idle_connections(count, server):
         process.wait()
 
 
-def connected(port):
-    """The number of connections that a hubbub node reports."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
-        return json.load(answer)["connectedClients"]
-
-
 def measure(row, server, chosen, top):
     """One run: the generator's JSON. On a failure it prints the reason and returns `None`."""
+    if row.history:
+        return history(row, server, chosen)
     kind, _ = kind_and_nodes(server)
     warm_up = max(row.warm_up, (1 if chosen.quick else 2) * (2 if kind in JIT else 1))
     seconds = row.seconds or chosen.seconds
@@ -150,7 +140,9 @@ def measure(row, server, chosen, top):
         with running(server, BOTH_CORES if row.wide else SERVER_CORE) as processes:
             if row.at_first:
                 processes = replace(processes, ports=processes.ports[:1])
-            if row.watched:
+            if row.way:
+                result = archive.RUNS[row.way](row, processes, load, seconds)
+            elif row.watched:
                 result = watched_run(row, processes, load, seconds)
             else:
                 result = run(processes, load, BOTH_CORES if row.roams else LOAD_CORE)
@@ -165,53 +157,63 @@ def measure(row, server, chosen, top):
     except (OSError, ArithmeticError, ValueError, KeyError) as error:
         log(f"{server}: its usage could no longer be measured: {error!r}")
         return None
+    if "--rate" in load:
+        figures = result["load"]
+        wanted = figures["messages_per_second"] * result["members"]
+        result["keeps_up"] = figures["deliveries_per_second"] > 0.95 * wanted
     if row.needs:
-        load = result["load"]
-        wanted = load["messages_per_second"] * result["members"]
-        result["keeps_up"] = load["deliveries_per_second"] > 0.95 * wanted
         # A server that cannot keep up with the rate of another one has not failed: that is its
         # result.
         result["ok"] = result["ok"] or (server != row.top_of and not result["keeps_up"])
     return result
 
 
-def run(server, load, cores=LOAD_CORE):
-    """One run of the generator."""
-    line = generator(load, server, "--pid", ",".join(map(str, server.pids)), cores=cores)
-    done = subprocess.run(
-        line, capture_output=True, text=True, timeout=300, preexec_fn=raise_files, check=False
-    )
-    return result_of(done.stdout, done.stderr)
+def history(row, server, chosen):
+    """The time of a page of messages, and the size of the database."""
+    try:
+        return archive.history(row, server, chosen)
+    except (Failed, OSError, ValueError, KeyError) as error:
+        log(f"{server}: {error!r}")
+        return None
 
 
-def result_of(output, errors):
-    """The result that a generator printed."""
-    if not output.startswith("{"):
-        raise Failed(errors.strip())
-    return json.loads(output)
+def measure_pair(row, pair, chosen):
+    """The cost of a delivery in the second server of a pair divided by its cost in the first one.
 
-
-def side_by_side(row, chosen):
-    """The cost of a delivery in hubbub divided by its cost in the floor.
-
-    On a failure it prints the reason and returns `None`. Both servers run at the same time, and
-    their generators run alternately for short slices: if the machine is slower for a while, it is
-    slower for both. Latencies are meaningless in such a run.
+    On a failure it prints the reason and returns `None`. Both servers run at the same time: if the
+    machine is slower for a while, it is slower for both. At maximum load their generators run
+    alternately for short slices. At a fixed rate they run together, each at half of the rate, and
+    the costs are those of a message on the nodes, without Redis and the database. Latencies are
+    meaningless in such a run.
     """
-    load = [*row.load, "--duration", str(2 * chosen.seconds), "--warm-up", "2"]
+    at_rate, load = "--rate" in row.load, list(row.load)
+    if at_rate:
+        rate_at = load.index("--rate") + 1
+        load[rate_at] = str(int(load[rate_at]) // 2)
+    load += ["--duration", str(2 * chosen.seconds), "--warm-up", str(row.warm_up or 2)]
     generators = []
     try:
-        with running("floor") as floor, running("hubbub") as hubbub:
-            for server in (floor, hubbub):
-                line = generator(load, server, "--pid", ",".join(map(str, server.pids)))
-                pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-                generators.append(subprocess.Popen(line, **pipes, preexec_fn=raise_files))
-            run_alternately(generators, time.monotonic() + 2 * chosen.seconds + 60)
-            results = [result_of(*process.communicate()) for process in generators]
-        costs = [result["servers"]["cpu_us_per_delivery"] for result in results]
+        with ExitStack() as stack:
+            servers = [stack.enter_context(running(server)) for server in pair]
+            generators += [start(measuring(load, server)) for server in servers]
+            if not at_rate:
+                run_alternately(generators, time.monotonic() + 2 * chosen.seconds + 60)
+            results = [result_of(*process.communicate(timeout=300)) for process in generators]
+        if at_rate:
+            costs = [per_message(result, NODES) for result in results]
+        else:
+            costs = [result["servers"]["cpu_us_per_delivery"] for result in results]
         times = costs[1] / costs[0]
-    except (Failed, OSError, ArithmeticError, ValueError, KeyError, TypeError) as error:
-        log(f"side by side: {error!r}")
+    except (
+        Failed,
+        OSError,
+        ArithmeticError,
+        ValueError,
+        KeyError,
+        TypeError,
+        subprocess.TimeoutExpired,
+    ) as error:
+        log(f"{side_by_side(pair)}: {error!r}")
         return None
     finally:
         for process in generators:
@@ -221,8 +223,9 @@ def side_by_side(row, chosen):
     return {
         "ok": all(result["ok"] for result in results),
         "findings": findings,
-        "times_floor": times,
+        "times": times,
         "costs": costs,
+        "added": costs[1] - costs[0],
     }
 
 
@@ -323,6 +326,9 @@ def watched_run(row, server, load, seconds):
     samples = watch.between(ended - 0.85 * seconds - 0.5, ended - 0.5 - 0.1 * seconds)
     if samples:
         passed, load = samples[1]["at"] - samples[0]["at"], result["load"]
+        if server.database:
+            used = samples[1]["database"] - samples[0]["database"]
+            result["database_us"] = used * 1e6 / passed / load["messages_per_second"]
         result["wire_bytes_per_delivery"] = (
             (samples[1]["wire"] - samples[0]["wire"]) / passed / load["deliveries_per_second"]
         )
@@ -350,11 +356,15 @@ def summary(result):
     if not result:
         return "no result"
     parts = []
-    if "times_floor" in result:
-        floor, hubbub = result["costs"]
-        parts.append(
-            f"{hubbub:.2f} µs per delivery, floor {floor:.2f}: × {result['times_floor']:.2f}"
-        )
+    if "times" in result:
+        first, second = result["costs"]
+        parts.append(f"{second:.2f} µs, the other {first:.2f}: × {result['times']:.2f}")
+    elif "history" in result:
+        found = result["history"]
+        parts.append(f"{found['disk_bytes_per_message']:.0f} bytes on disk per message")
+        for name in ("first", "warm", "cold"):
+            if found[name]:
+                parts.append(f"{name} p50 {found[name]['p50']:.2f}, p99 {found[name]['p99']:.2f} ms")
     elif result.get("load"):
         load = result["load"]
         delivery = result["servers"]["cpu_us_per_delivery"]
@@ -363,6 +373,12 @@ def summary(result):
         )
         if load.get("latency_ms"):
             parts.append(f"p99 {load['latency_ms']['p99']:.1f} ms")
+        if load.get("acks"):
+            acks = load["acks"]
+            parts.append(
+                f"{acks['per_second']:,.0f} acks/s, p50 {acks['latency_ms']['p50']:.1f}, "
+                f"p99 {acks['latency_ms']['p99']:.1f} ms"
+            )
         parts.append(
             f"generator {load['generator_cores']:.2f}, servers {sum(result['servers']['cores']):.2f} cores"
         )
@@ -370,11 +386,17 @@ def summary(result):
         parts.append(
             f"{result['servers']['bytes_per_connection'] / 1000:.1f} KB, {result['connecting']['per_second']:,.0f} connects/s"
         )
+    if "lag" in result:
+        parts.append(f"lag p99 {result['lag']['p99_s']:.2f} s")
+    if "before" in result:
+        parts.append(f"p99 before {result['before']['latency_ms']['p99']:.1f} ms")
+    if "catch_up" in result:
+        parts.append(f"{result['catch_up']['per_second']:,.0f} messages/s catching up")
     if result.get("keeps_up") is False:
         parts.append("does not keep up")
     if result.get("storm"):
         parts.append(f"reconnect storm {result['storm']['seconds']:.2f} s")
-    if result["stolen"] > NOTED:
+    if result.get("stolen", 0) > NOTED:
         parts.append(f"{result['stolen']:.0%} of the CPU time stolen by the host")
     if not result["ok"]:
         parts.append(
@@ -447,6 +469,7 @@ def compared(figures, held):
             ("calm", "two-calm"),
         ),
         elsewhere(figures),
+        *archived(figures),
     ]
     tables += [legend(tables), goal_table(reached)]
     return "\n\n".join("\n".join(table) for table in tables if table), reached
@@ -463,7 +486,7 @@ def main():
     chosen = options()
     if chosen.list:
         for row in ROWS + SCALE:
-            print(f"{row.name:<12}{row.title}")
+            print(f"{row.name:<18}{row.title}")
         return 0
     rows = (
         SCALE
@@ -471,7 +494,8 @@ def main():
         else [
             row
             for row in ROWS
-            if chosen.huge or not row.huge or (allows_huge() and not chosen.quick)
+            if (chosen.huge or not row.huge or (allows_huge() and not chosen.quick))
+            and (chosen.history or not row.history)
         ]
     )
     if chosen.rows:
@@ -502,21 +526,20 @@ def main():
         log(f"{time.monotonic() - began:4.0f} s  faults: {outcome}")
     for number in range(chosen.rounds):
         for row in rows:
-            # The huge row nearly exhausts the machine: it runs in the first round only.
-            if row.huge and number:
+            # The huge row nearly exhausts the machine, and databases take long to fill.
+            if row.once and number:
                 continue
             servers = [
                 server
                 for server in row.servers
                 if not chosen.servers or server in chosen.servers.split(",")
             ]
-            if row.paired and {"floor", "hubbub"} <= set(servers):
-                servers.append(PAIR)
-            for server in servers:
+            pairs = {side_by_side(pair): pair for pair in row.pairs if set(pair) <= set(servers)}
+            for server in (*servers, *pairs):
                 top = figures.runs.get(row.needs, {}).get(row.top_of, [None])[-1]
                 stolen = Stolen()
-                if server == PAIR:
-                    result = side_by_side(row, chosen)
+                if server in pairs:
+                    result = measure_pair(row, pairs[server], chosen)
                 else:
                     result = measure(
                         row, server, chosen, top and top["load"]["messages_per_second"]
@@ -526,7 +549,7 @@ def main():
                 figures.add(row.name, server, result)
                 ok = ok and (result is None or result["ok"])
                 log(
-                    f"{time.monotonic() - began:4.0f} s  round {number + 1}  {row.name:<11}{server:<12} {summary(result)}"
+                    f"{time.monotonic() - began:4.0f} s  round {number + 1}  {row.name:<17}{server:<18} {summary(result)}"
                 )
     about["stolen"] = whole.share()
     text, reached = (growth(figures), []) if is_scale else compared(figures, held)

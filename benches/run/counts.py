@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from servers import await_port, free_port
+from processes import await_port, free_port
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures" / "counts.json"
 STEPS = {

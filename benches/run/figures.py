@@ -2,8 +2,18 @@
 
 from statistics import median
 
-from rows import BY_NAME, ELSEWHERE, GROWING, PAIR, SCALE
-from servers import kind_and_nodes
+from rows import (
+    ARCHIVE,
+    BY_NAME,
+    ELSEWHERE,
+    GROWING,
+    SCALE,
+    WITH_DATABASES,
+    WITH_FLOOR,
+    WITH_SQLITE,
+    side_by_side,
+)
+from servers import database_and_ack, kind_and_nodes
 
 
 def found_at(result, path):
@@ -25,7 +35,7 @@ class Figures:
         """Adds a result. A run with missing, repeated or unordered messages counts as failed."""
         is_ok = result is None or result["ok"]
         self.runs.setdefault(row, {}).setdefault(server, []).append(result if is_ok else None)
-        if not is_ok and (server == PAIR or kind_and_nodes(server)[0] == "hubbub"):
+        if not is_ok and (" and " in server or kind_and_nodes(server)[0] == "hubbub"):
             self.broken.add(row)
 
     def values(self, row, server, *path):
@@ -46,9 +56,17 @@ class Figures:
 
     def multiples(self, mine, theirs, figure):
         """`figure` of each result, divided by that of another row and server in the same round."""
-        pairs = zip(*(self.runs.get(row, {}).get(server, []) for row, server in (mine, theirs)))
-        found = [(figure(one), figure(other)) for one, other in pairs if one and other]
+        found = self.both(mine, theirs, figure)
         return [one / other for one, other in found if one and other]
+
+    def differences(self, mine, theirs, figure):
+        """`figure` of each result, minus that of another row and server in the same round."""
+        return [one - other for one, other in self.both(mine, theirs, figure)]
+
+    def both(self, mine, theirs, figure):
+        """`figure` of each result, with that of another row and server in the same round."""
+        pairs = zip(*(self.runs.get(row, {}).get(server, []) for row, server in (mine, theirs)))
+        return [(figure(one), figure(other)) for one, other in pairs if one and other]
 
 
 def cell(values, digits=2):
@@ -68,6 +86,13 @@ NAMES = {
     "uws": "Node, socket.io on uWebSockets.js",
     "bun": "Bun, socket.io on its own engine",
     "hubbub-2": "**hubbub**",
+    "hubbub+sqlite": "**hubbub**, SQLite",
+    "hubbub+postgres": "**hubbub**, PostgreSQL",
+    "hubbub+mariadb": "**hubbub**, MariaDB",
+    "hubbub-2+postgres": "**hubbub**, PostgreSQL",
+    "hubbub-2+mariadb": "**hubbub**, MariaDB",
+    "hubbub-2+postgres-archive": "**hubbub**, PostgreSQL, `ACK_AFTER=archive`",
+    "hubbub-2+mariadb-archive": "**hubbub**, MariaDB, `ACK_AFTER=archive`",
     "ws-2": "Node `ws`, sharded adapter",
     "ws-pubsub-2": "Node `ws`, plain adapter (pub/sub)",
     "uws-2": "Node uWebSockets.js, sharded adapter",
@@ -105,7 +130,7 @@ def times_floor(figures, row):
 
     From the side-by-side run, if there is one.
     """
-    return figures.values(row, PAIR, "times_floor") or figures.ratios(
+    return figures.values(row, side_by_side(WITH_FLOOR[0]), "times") or figures.ratios(
         row, "hubbub", "floor", *DELIVERY
     )
 
@@ -220,6 +245,185 @@ def elsewhere(figures):
                 + " |"
             )
     return lines if len(lines) > 2 else []
+
+
+# The names of the databases in the goals.
+DATABASE_NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "mariadb": "MariaDB"}
+P99 = ("load", "latency_ms", "p99")
+
+
+def archived(figures):
+    """The tables of the archive: costs, the lag, a database that is away, and the history."""
+    return [archive_costs(figures), archive_lag(figures), archive_away(figures), pages(figures)]
+
+
+def archive_costs(figures):
+    """The same load with and without a database behind the log."""
+    lines = [
+        "| archive | messages/s | µs per message: nodes | added by the archive | database | p99, ms "
+        "| acknowledgements/s | p50, ms | p99, ms |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in ARCHIVE:
+        if row.way or row.history:
+            continue
+        for server in row.servers:
+            if not each(figures, row.name, server, bool):
+                continue
+            cells = [
+                cell(figures.values(row.name, server, "load", "messages_per_second"), 0),
+                cell(each(figures, row.name, server, node_us), 1),
+                cell(added_us(figures, row.name, server), 1),
+                cell(figures.values(row.name, server, "database_us"), 1),
+                cell(figures.values(row.name, server, *P99), 1),
+                cell(figures.values(row.name, server, "load", "acks", "per_second"), 0),
+                *(
+                    cell(figures.values(row.name, server, "load", "acks", "latency_ms", at), 1)
+                    for at in ("p50", "p99")
+                ),
+            ]
+            lines.append(f"| {row.title}: {NAMES[server]} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
+
+
+def node_us(result):
+    """µs of CPU per message of all nodes, without Redis."""
+    has_redis = len(result["servers"]["cores"]) > 1
+    return per_message(result, NODES if has_redis else slice(None))
+
+
+def added_us(figures, row, server):
+    """µs of CPU per message that a database adds on the nodes.
+
+    From the side-by-side run, if there is one at a fixed rate.
+    """
+    if not database_and_ack(server)[0]:
+        return []
+    nodes = kind_and_nodes(server)[1]
+    without = f"hubbub-{nodes}" if nodes else "hubbub"
+    if "--rate" in BY_NAME[row].load:
+        found = figures.values(row, side_by_side((without, server)), "added")
+        if found:
+            return found
+    return figures.differences((row, server), (row, without), node_us)
+
+
+def archive_lag(figures):
+    """How far the archive is behind at a high rate."""
+    lines = [
+        "| archive: lag | messages/s | lag p50, s | p99, s | messages that wait, p99 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    row = BY_NAME["archive-lag"]
+    for server in row.servers:
+        if not each(figures, row.name, server, bool):
+            continue
+        keeps_up = all(figures.values(row.name, server, "keeps_up"))
+        cells = [
+            cell(figures.values(row.name, server, "load", "messages_per_second"), 0)
+            + ("" if keeps_up else ", does not keep up"),
+            *(cell(figures.values(row.name, server, "lag", at), 2) for at in ("p50_s", "p99_s")),
+            cell(figures.values(row.name, server, "lag", "p99_messages"), 0),
+        ]
+        lines.append(f"| {row.title}: {NAMES[server]} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
+
+
+def archive_away(figures):
+    """A database that is stopped under load, and continues after it."""
+    lines = [
+        "| archive: database stopped | p99 before, ms | p99 meanwhile, ms | messages that waited "
+        "| first commit after, s | then committed per second |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in ("archive-away", "archive-catch-up"):
+        row = BY_NAME[name]
+        for server in row.servers:
+            if not each(figures, name, server, bool):
+                continue
+            cells = [
+                cell(figures.values(name, server, "before", "latency_ms", "p99"), 1),
+                cell(figures.values(name, server, *P99), 1),
+                cell(figures.values(name, server, "catch_up", "messages"), 0),
+                cell(figures.values(name, server, "catch_up", "after_s"), 2),
+                cell(figures.values(name, server, "catch_up", "per_second"), 0),
+            ]
+            lines.append(f"| {row.title}: {NAMES[server]} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
+
+
+def pages(figures):
+    """Pages of rooms in a database with many messages, and its size."""
+    lines = [
+        "| archive: history | messages | first read of a room: p50, ms | p99, ms | warm: p50, ms "
+        "| p99, ms | cold: p50, ms | p99, ms | bytes per message: on disk | of these, the record |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    row = BY_NAME["archive-history"]
+    for server in row.servers:
+        if not each(figures, row.name, server, bool):
+            continue
+        values = lambda *path: figures.values(row.name, server, "history", *path)
+        cells = [cell(values("messages"), 0)]
+        for state in ("first", "warm", "cold"):
+            cells += [cell(values(state, at), 2) for at in ("p50", "p99")]
+        cells += [
+            cell(values(size), 0)
+            for size in ("disk_bytes_per_message", "record_bytes_per_message")
+        ]
+        lines.append(f"| {NAMES[server]} | " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
+
+
+def archive_goals(figures, goal):
+    """The goals of the archive. `goal`: see `goals`."""
+    row, server = "archive-acks", "hubbub+sqlite"
+    acks = lambda at: figures.values(row, server, "load", "acks", *at)
+    title = "SQLite, 64 senders in 64 rooms that await acknowledgements"
+    goal(row, f"{title}: per second", acks(["per_second"]), 8000, 0, at_least=True)
+    goal(row, f"{title}: p99", acks(["latency_ms", "p99"]), 50, 1, unit=" ms")
+    row = "archive-one-4"
+    goal(
+        row,
+        "SQLite: cost of a delivery, 10 × 100, 4 in flight, × without a database",
+        figures.values(row, side_by_side(WITH_SQLITE[0]), "times")
+        or figures.ratios(row, "hubbub+sqlite", "hubbub", *DELIVERY),
+        1.25,
+    )
+    for without, server in WITH_DATABASES:
+        name, row = DATABASE_NAMES[database_and_ack(server)[0]], "archive-two"
+        added = added_us(figures, row, server)
+        goal(row, f"{name}: CPU added per message, nodes", added, 15, 1, unit=" µs")
+        used = figures.values(row, server, "database_us")
+        goal(row, f"{name}: CPU per message, database", used, 30, 1, unit=" µs")
+        ratios = figures.ratios(row, server, without, *P99)
+        goal(row, f"{name}: p99 at 2,000 messages/s, × without a database", ratios, 1.1)
+        lag = figures.values("archive-lag", server, "lag", "p99_s")
+        goal("archive-lag", f"{name}: lag at 10,000 messages/s, p99", lag, 1, 2, unit=" s")
+        speed = figures.values("archive-catch-up", server, "catch_up", "per_second")
+        title = f"{name}: messages committed per second after it was stopped"
+        goal("archive-catch-up", title, speed, 20000, 0, at_least=True)
+        ratios = [
+            found_at(result, P99) / found_at(result, ("before", "latency_ms", "p99"))
+            for result in figures.runs.get("archive-away", {}).get(server, [])
+            if result
+        ]
+        title = f"{name}: p99 while it is stopped, × before"
+        goal("archive-away", title, ratios, 1.1)
+        row = "archive-two-acks"
+        for at, limit in (("p50", 5), ("p99", 25)):
+            times = figures.values(row, f"{server}-archive", "load", "acks", "latency_ms", at)
+            title = f"{name}: acknowledgement after the commit at 2,000 messages/s, {at}"
+            goal(row, title, times, limit, 1, unit=" ms")
+    row = "archive-history"
+    for server in BY_NAME[row].servers:
+        name = DATABASE_NAMES[database_and_ack(server)[0]]
+        for state, limit in (("warm", 5), ("cold", 25)):
+            times = figures.values(row, server, "history", state, "p99")
+            goal(row, f"{name}: a page of 50 messages, {state}, p99", times, limit, 1, unit=" ms")
+        size = figures.values(row, server, "history", "disk_bytes_per_message")
+        title = f"{name}: bytes on disk of a message whose record has about 300 bytes"
+        goal(row, title, size, 450, 0)
 
 
 def goals(figures, held):
@@ -350,6 +554,7 @@ def goals(figures, held):
         figures.multiples(("cost", "hubbub-4"), alone, sent),
         CONSTANT,
     )
+    archive_goals(figures, goal)
     title = "faults, `scripts/faults --short`: scenarios without a broken guarantee"
     rows.append(
         (title, "{} of {}".format(*held) if held else "–", "all", held and held[0] == held[1])

@@ -5,10 +5,19 @@ from dataclasses import dataclass
 ONE_NODE = ("floor", "hubbub", "ws", "uws", "bun")
 TWO_NODES = ("hubbub-2", "ws-2", "ws-pubsub-2", "uws-2")
 GROWING = ("hubbub-1", "hubbub-2", "hubbub-3", "hubbub-4")
-# Takes the place of a server's name where two servers are measured side by side.
-PAIR = "hubbub and floor side by side"
+# Pairs of servers that are measured side by side.
+WITH_FLOOR = (("floor", "hubbub"),)
+WITH_SQLITE = (("hubbub", "hubbub+sqlite"),)
+WITH_DATABASES = (("hubbub-2", "hubbub-2+postgres"), ("hubbub-2", "hubbub-2+mariadb"))
+DATABASES = ("hubbub-2+postgres", "hubbub-2+mariadb")
+COMMITTING = ("hubbub-2+postgres-archive", "hubbub-2+mariadb-archive")
 # These compile at run time: they reach their full speed only after some time under load.
 JIT = ("ws", "ws-pubsub", "uws", "bun")
+
+
+def side_by_side(pair):
+    """Takes the place of a server's name where two servers are measured side by side."""
+    return " and ".join(pair) + " side by side"
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,10 @@ class Row:
     at_first: bool = False  # all clients connect to the first node; the others have none
     roams: bool = False  # the generator may use both cores
     wide: bool = False  # the servers may use both cores
-    paired: bool = False  # hubbub and the floor are also measured side by side
+    pairs: tuple = ()  # pairs of servers that are also measured side by side
+    way: str = ""  # measured by the function of this name in archive.py
+    once: bool = False  # only in the first round
+    history: bool = False  # fills a database first: only with --history, or if named
 
     @property
     def is_top(self):
@@ -81,27 +93,95 @@ ELSEWHERE = (
     ),
 )
 
+# Rooms in which each message has two deliveries, one on each of two nodes.
+SMALL_ROOMS = crowd(1000, 500)
+# The archive: the same load with and without a database.
+ARCHIVE = (
+    Row(
+        "archive-acks",
+        "64 rooms × 1, each sender awaits its acknowledgement",
+        crowd(64, 64, "--acks"),
+        ("hubbub", "hubbub+sqlite"),
+    ),
+    Row(
+        "archive-one-4",
+        "10 rooms × 100, 4 in flight",
+        crowd(1000, 10, "--in-flight", "4"),
+        ("hubbub", "hubbub+sqlite"),
+        pairs=WITH_SQLITE,
+    ),
+    Row(
+        "archive-two",
+        "two nodes and Redis, 100 × 10, 2,000 messages/s",
+        crowd(1000, 100, "--rate", "2000"),
+        ("hubbub-2", *DATABASES),
+        warm_up=7,
+        watched=True,
+        pairs=WITH_DATABASES,
+    ),
+    Row(
+        "archive-two-acks",
+        "two nodes and Redis, 100 × 10, 2,000 messages/s with acknowledgements",
+        crowd(1000, 100, "--rate", "2000", "--acks"),
+        ("hubbub-2", *COMMITTING),
+        warm_up=7,
+        watched=True,
+    ),
+    Row(
+        "archive-lag",
+        "two nodes and Redis, 500 × 2, 10,000 messages/s",
+        (*SMALL_ROOMS, "--rate", "10000"),
+        DATABASES,
+        warm_up=4,
+        way="lag",
+    ),
+    Row(
+        "archive-catch-up",
+        "two nodes and Redis, 500 × 2, 5,000 messages/s while the database is stopped",
+        (*SMALL_ROOMS, "--rate", "5000"),
+        DATABASES,
+        warm_up=5,
+        way="catch-up",
+    ),
+    Row(
+        "archive-away",
+        "two nodes and Redis, 100 × 10, 2,000 messages/s, before and while the database is stopped",
+        crowd(1000, 100, "--rate", "2000"),
+        DATABASES,
+        warm_up=7,
+        way="away",
+    ),
+    Row(
+        "archive-history",
+        "a page of 50 messages at any position among 5 million in 5,000 rooms",
+        (),
+        ("hubbub+sqlite", "hubbub+postgres", "hubbub+mariadb"),
+        once=True,
+        history=True,
+    ),
+)
+
 ROWS = (
     Row(
         "one-1",
         "10 rooms × 100, 1 in flight",
         crowd(1000, 10, "--in-flight", "1"),
         ONE_NODE,
-        paired=True,
+        pairs=WITH_FLOOR,
     ),
     Row(
         "one-4",
         "10 rooms × 100, 4 in flight",
         crowd(1000, 10, "--in-flight", "4"),
         ONE_NODE,
-        paired=True,
+        pairs=WITH_FLOOR,
     ),
     Row(
         "many-4",
         "100 rooms × 10, 4 in flight",
         crowd(1000, 100, "--in-flight", "4"),
         ONE_NODE,
-        paired=True,
+        pairs=WITH_FLOOR,
     ),
     Row("idle", "10,000 idle, joined (1,000 rooms × 10)", crowd(10000, 1000, "--idle"), ONE_NODE),
     Row(
@@ -167,6 +247,7 @@ ROWS = (
         ("hubbub-2",),
     ),
     *ELSEWHERE,
+    *ARCHIVE,
     # Each second, another 100 of the 1,000 rooms get one message each; all others have only
     # heartbeats.
     Row(
@@ -175,6 +256,7 @@ ROWS = (
         crowd(100000, 1000, "--rate", "100"),
         ("hubbub",),
         huge=True,
+        once=True,
         seconds=60,
     ),
 )

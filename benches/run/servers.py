@@ -2,13 +2,14 @@
 
 import os
 import resource
-import socket
 import subprocess
 import tempfile
-import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from databases import database
+from processes import await_port, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "benches" / "peers"
@@ -16,13 +17,15 @@ TARGET = ROOT / "target"
 SERVER_CORE = "1"
 LOAD_CORE = "0"
 BOTH_CORES = "0,1"
-# Seconds until a started server must accept connections.
-START_TIMEOUT = 20
+# The core of a database server: not that of the nodes, whose cost is measured.
+DATABASE_CORE = "2" if (os.cpu_count() or 1) > 2 else LOAD_CORE
 
 # Rate limits are off, so that none of them is the limit that is measured; everything else has its
 # default.
 HUBBUB = {
     "AUTH_MODE": "open",
+    # Without a database, unless the server's name has one. A lone node would use SQLite.
+    "DATABASE_URL": "none",
     "RATE_EVENTS_PER_SEC": "0",
     "MAX_HANDSHAKES_PER_SEC": "0",
     "MAX_UNAUTHENTICATED": "0",
@@ -33,26 +36,29 @@ HUBBUB = {
 }
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def bun():
     """Path of Bun's binary, which the installation of its package creates."""
     return str(PEERS / "node_modules" / "bun" / "bin" / "bun.exe")
 
 
-def command(kind, port, redis_url):
-    """The command line of a server, and its environment variables."""
+def binary():
+    """The path of hubbub's binary."""
+    return os.environ.get("HUBBUB_BIN", str(TARGET / "release" / "hubbub"))
+
+
+def command(kind, port, redis_url, archive):
+    """The command line of a server, and its environment variables.
+
+    `archive`: the variables of the archive, for hubbub.
+    """
     if kind == "floor":
         return [str(TARGET / "bench" / "floor"), str(port)], {}
     if kind == "hubbub":
         more = {"REDIS_URL": redis_url} if redis_url else {}
-        return [os.environ.get("HUBBUB_BIN", str(TARGET / "release" / "hubbub")), "serve"], {
+        return [binary(), "serve"], {
             **HUBBUB,
             "SERVER_PORT": str(port),
+            **archive,
             **more,
         }
     if kind == "bun":
@@ -77,31 +83,12 @@ def raise_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-class Failed(Exception):
-    """A server could not be started."""
-
-
-def await_port(process, port, log):
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                log.seek(0)
-                raise Failed(
-                    log.read().decode(errors="replace")[-600:]
-                    or "the server does not accept connections"
-                ) from None
-            time.sleep(0.02)
-
-
 @dataclass(frozen=True)
 class Running:
     ports: list  # of the nodes
     pids: list  # of all processes; that of Redis comes first, if there is one
     redis_port: int | None
+    database: object  # of databases.py; `None` without one
 
 
 def kind_and_nodes(server):
@@ -109,16 +96,35 @@ def kind_and_nodes(server):
 
     The number is 0 for a single node without Redis.
     """
+    server, _, _ = server.partition("+")
     kind, _, nodes = server.rpartition("-")
     return (kind, int(nodes)) if nodes.isdigit() else (server, 0)
+
+
+def database_and_ack(server):
+    """The kind of database in a server's name, and ACK_AFTER; `None` where the name has none.
+
+    A name with a database is like `hubbub+sqlite` or `hubbub-2+postgres-archive`.
+    """
+    _, _, archive = server.partition("+")
+    kind, _, ack_after = archive.partition("-")
+    return kind or None, ack_after or None
 
 
 @contextmanager
 def running(server, cores=SERVER_CORE):
     """Runs the server with this name in rows.py until the context ends."""
     kind, nodes = kind_and_nodes(server)
-    with tempfile.TemporaryDirectory() as directory, open(Path(directory) / "log", "w+b") as log:
-        processes = []
+    database_kind, ack_after = database_and_ack(server)
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        log = stack.enter_context(open(Path(directory) / "log", "w+b"))
+        processes, archive, its_database = [], {}, None
+        if database_kind:
+            its_database = stack.enter_context(database(database_kind, directory, DATABASE_CORE))
+            archive["DATABASE_URL"] = its_database.url
+            if ack_after:
+                archive["ACK_AFTER"] = ack_after
 
         def start(line, port, more):
             environment = {
@@ -152,11 +158,35 @@ def running(server, cores=SERVER_CORE):
             ports = []
             for _ in range(nodes or 1):
                 port = free_port()
-                line, more = command(kind, port, redis_url)
+                line, more = command(kind, port, redis_url, archive)
                 start(line, port, more)
                 ports.append(port)
-            yield Running(ports, [process.pid for process in processes], redis_port)
+            pids = [process.pid for process in processes]
+            yield Running(ports, pids, redis_port, its_database)
         finally:
             for process in reversed(processes):
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def node(directory, more):
+    """Runs one node of hubbub on the servers' core, with these further environment variables, until
+    the context ends, then ends it cleanly."""
+    port = free_port()
+    line, environment = command("hubbub", port, None, more)
+    with open(Path(directory) / "node.log", "a+b") as log:
+        process = subprocess.Popen(
+            ["taskset", "-c", SERVER_CORE, *line],
+            cwd=directory,
+            env={"PATH": os.environ["PATH"], "HOME": str(directory), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            await_port(process, port, log)
+            yield port
+        finally:
+            process.terminate()
+            process.wait()

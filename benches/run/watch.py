@@ -1,5 +1,6 @@
 """Samples the usage of each process, of Redis and of the network while a row runs."""
 
+import os
 import re
 import socket
 import threading
@@ -98,6 +99,36 @@ def cpu(pid):
     return used / 1e9
 
 
+def tree(pid):
+    """The process and all of its descendants."""
+    children = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The process name may contain spaces and brackets; the fields follow it.
+            fields = status.read_text(encoding="ascii", errors="replace").rpartition(") ")[2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(int(fields.split()[1]), []).append(int(status.parent.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found
+
+
+def tree_cpu(pid):
+    """Seconds of CPU time that a process and its descendants have used, also those that ended."""
+    used = 0
+    for each in tree(pid):
+        try:
+            used += cpu(each)
+        except (FileNotFoundError, ProcessLookupError):
+            # It ended after it was listed.
+            continue
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    ended = fields.rpartition(") ")[2].split()[13:15]
+    return used + sum(map(int, ended)) / os.sysconf("SC_CLK_TCK")
+
+
 def resident(pid):
     """Bytes of resident memory of a process."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
@@ -127,6 +158,7 @@ class Watch:
 
     def __init__(self, running):
         self.pids = running.pids
+        self.database = running.database
         self.redis = Redis(running.redis_port) if running.redis_port else None
         self.samples = []
         self.stopped = threading.Event()
@@ -155,6 +187,7 @@ class Watch:
             "cpu": [cpu(pid) for pid in self.pids],
             "wire": wire(),
             "slab": slab(),
+            "database": self.database.cpu() if self.database else None,
             "redis": self.redis.info() if self.redis else None,
         }
 

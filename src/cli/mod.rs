@@ -1,6 +1,7 @@
 //! The command line.
 
 mod healthcheck;
+mod migrate;
 mod serve;
 
 use std::process::ExitCode;
@@ -115,6 +116,16 @@ enum Command {
     },
     /// Exits with 0 when the node on this machine is ready, for container health checks
     Healthcheck(NodeOptions),
+    /// Applies, reverts or lists the migrations of the database. A node applies them at its start,
+    /// unless MIGRATE=off
+    Migrate {
+        #[command(subcommand)]
+        action: migrate::Action,
+        /// The database, in place of DATABASE_URL; the list of processes shows it, so leave the
+        /// password to DATABASE_URL
+        #[arg(long, value_name = "URL", global = true)]
+        database_url: Option<String>,
+    },
     Bench(Box<hubbub_bench::Options>),
 }
 
@@ -174,6 +185,16 @@ impl Cli {
                 node,
             } => Ok(print_config(&node.or(before).load_config()?, strict)),
             Command::Healthcheck(node) => healthcheck::check(&node.or(before).load_config()?),
+            Command::Migrate {
+                action,
+                database_url,
+            } => {
+                let options = NodeOptions {
+                    database_url,
+                    ..NodeOptions::default()
+                };
+                migrate::run(&action, &options.or(before).into_command_line())
+            }
             // Everything it needs is on its command line: the nodes it measures have their own
             // configuration.
             Command::Bench(options) => {

@@ -27,7 +27,7 @@ pub(super) fn serve(config: &Config) -> anyhow::Result<ExitCode> {
 /// With one core tokio's current-thread scheduler is better: it has one queue, first come, first
 /// served. The multi-thread scheduler has a short queue for each thread, and tasks that do not fit
 /// into it run after all tasks that do.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut builder = match cores {
         1 => tokio::runtime::Builder::new_current_thread(),

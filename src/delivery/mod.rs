@@ -98,8 +98,9 @@ impl Delivery {
     /// connection acknowledges and replays again.
     ///
     /// # Errors
-    /// `Unavailable`, `Full`, `Broken`: the connection is not attached, and `on_joined` is not
-    /// called.
+    /// `Unavailable`, `Full`, `Broken`: this join does not attach the connection, `on_joined` is
+    /// not called, and the room may count the connection all the same. `Unavailable` is also the
+    /// outcome while an archive can't be read that the replay needs.
     ///
     /// # Cancellation
     /// Dropping the future does not undo the call: the connection may be attached, and `on_joined`

@@ -21,6 +21,9 @@ pub enum ReplayFrom {
         seq: u64,
         /// The epoch in which that `seq` counts.
         epoch: Option<Epoch>,
+        /// The most messages to replay. If more follow `seq`, the last so many are replayed, and
+        /// the outcome is a gap.
+        limit: Option<u64>,
     },
 }
 
@@ -33,7 +36,8 @@ pub struct JoinOutcome {
     pub head: Head,
     /// True when every message after the requested position follows.
     pub recovered: bool,
-    /// True when messages after the requested position are no longer available.
+    /// True when not every message after the requested position follows: some are no longer
+    /// available, or there are more than the request allows.
     pub gap: bool,
     /// How many messages follow before `room_users`.
     pub replayed: u64,

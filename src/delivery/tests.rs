@@ -1,8 +1,10 @@
 //! Tests of the feeds on backplanes that lose events, trim logs and change epochs on purpose.
 
+mod archive;
 mod epochs;
 mod fixture;
 mod flow;
+mod long_logs;
 mod messages;
 mod presence;
 mod random;

@@ -81,6 +81,12 @@ impl LogSpan {
         self.judge(at.seq, shared)
     }
 
+    /// Whether there are messages before this one, or may be some that can't be read now.
+    #[must_use]
+    pub fn has_before(&self, seq: u64) -> bool {
+        seq > self.first || self.is_cut_off && seq > 1
+    }
+
     /// The last `seq` up to which the epoch's numbers mean the same messages in this log.
     fn end_of(&self, epoch: &Epoch) -> Option<u64> {
         let mut epochs = std::iter::once(&self.head).chain(&self.past);
@@ -154,6 +160,22 @@ mod tests {
         assert_eq!(span.continuity(None, 10), Continuity::Clean);
         let lost = span.continuity(Some(&Epoch::trusted("other")), 9);
         assert_eq!(lost, Continuity::Lost { last_shared: None });
+    }
+
+    #[test]
+    fn messages_before_a_hole_or_in_an_archive_that_is_away_count_as_earlier_ones() {
+        let complete = span(11, 20, None);
+        assert!(complete.has_before(12) && !complete.has_before(11));
+        let with_hole = LogSpan {
+            first: 5,
+            ..complete.clone()
+        };
+        assert!(with_hole.has_before(6) && !with_hole.has_before(5));
+        let cut_off = LogSpan {
+            is_cut_off: true,
+            ..complete
+        };
+        assert!(cut_off.has_before(11) && !cut_off.has_before(1));
     }
 
     #[test]

@@ -47,6 +47,8 @@ impl Limits {
     pub const ROSTER: usize = 1000;
     /// The largest `limit` of `history` and `join`, in messages.
     pub const HISTORY: u64 = 200;
+    /// The largest `replay_limit` of `join`, in messages.
+    pub const REPLAY: u64 = 10_000;
     /// The most bytes of messages in one `history` acknowledgement.
     pub const HISTORY_BYTES: usize = 512 * 1024;
 }

@@ -120,7 +120,8 @@ async fn a_room_keeps_its_numbering_beyond_its_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn acknowledgements_of_many_sends_keep_their_order() {
     let data = DataDir::new();
-    let node = data.start(&[("RATE_EVENTS_PER_SEC", "0")]).await;
+    let burst = [("RATE_EVENTS_PER_SEC", "0"), ("RATE_EVENTS_BURST", "5000")];
+    let node = data.start(&burst).await;
     let ann = Client::member(node.address(), "ann", "lobby").await;
     let sends: Vec<_> = (0..5000)
         .map(|number| {

@@ -8,7 +8,7 @@ use super::super::requests::JoinRequest;
 use super::super::{Event, JoinOutcome, ReplayFrom, SharedEvent};
 use super::RoomFeed;
 use super::occupants::{Occupant, Opening, Replay, Stage};
-use crate::backplane::Joined;
+use crate::backplane::{BackplaneError, Joined, Result};
 use crate::domain::{ConnId, Continuity, Epoch, LogSpan};
 
 /// The beginning of a replay: after `position`, and up to `until` before `room_users` is sent.
@@ -18,19 +18,34 @@ struct ReplayPlan {
     until: u64,
 }
 
+/// Whether a join needs the extent of the archive, because the log alone lacks the start of the
+/// replay. Few joins do: so most work without the archive's database.
+pub(super) fn needs_archive(start: &ReplayFrom, span: &LogSpan) -> bool {
+    match start {
+        ReplayFrom::Live => false,
+        ReplayFrom::Last(count) => span.head.seq.saturating_sub(*count) + 1 < span.oldest,
+        ReplayFrom::Since { seq, epoch, .. } => {
+            span.continuity(epoch.as_ref(), *seq) != Continuity::Clean
+        }
+    }
+}
+
 /// Plans the replay of a new occupant, and its acknowledgement.
-fn plan(start: &ReplayFrom, span: &LogSpan, total: u64) -> (ReplayPlan, JoinOutcome) {
+///
+/// # Errors
+/// `Unavailable` if the archive has to be read for it and can't be.
+fn plan(start: &ReplayFrom, span: &LogSpan, total: u64) -> Result<(ReplayPlan, JoinOutcome)> {
     let head = span.head.seq;
-    let start_of_log = span.oldest.saturating_sub(1).min(head);
     let (position, recovered, gap) = match start {
         ReplayFrom::Live => (head, false, false),
-        ReplayFrom::Last(count) => (head.saturating_sub(*count).max(start_of_log), false, false),
-        ReplayFrom::Since { seq, epoch } => match span.continuity(epoch.as_ref(), *seq) {
-            Continuity::Clean => (*seq, true, false),
-            Continuity::Trimmed | Continuity::Unreadable | Continuity::Lost { .. } => {
-                (start_of_log, false, true)
+        ReplayFrom::Last(count) => (last(span, *count), false, false),
+        ReplayFrom::Since { seq, epoch, limit } => {
+            let continuity = span.continuity(epoch.as_ref(), *seq);
+            match position_since(span, continuity, *seq, *limit)? {
+                Some(position) => (position, false, true),
+                None => (*seq, true, false),
             }
-        },
+        }
     };
     let plan = ReplayPlan {
         epoch: span.head.epoch.clone(),
@@ -44,13 +59,52 @@ fn plan(start: &ReplayFrom, span: &LogSpan, total: u64) -> (ReplayPlan, JoinOutc
         gap,
         replayed: head.saturating_sub(position),
     };
-    (plan, outcome)
+    Ok((plan, outcome))
+}
+
+/// Where the replay begins for a client that has seen everything up to `seq`: at its position
+/// (`None`), or after a gap.
+fn position_since(
+    span: &LogSpan,
+    continuity: Continuity,
+    seq: u64,
+    limit: Option<u64>,
+) -> Result<Option<u64>> {
+    let head = span.head.seq;
+    let has_missed_more = limit.is_some_and(|limit| head.saturating_sub(seq) > limit);
+    let after_gap = match limit {
+        Some(limit) => last(span, limit),
+        None => before(span, span.recent),
+    };
+    match continuity {
+        Continuity::Clean if !has_missed_more => Ok(None),
+        Continuity::Clean | Continuity::Trimmed | Continuity::Lost { .. } => Ok(Some(after_gap)),
+        // All messages that the client accepts can be read.
+        Continuity::Unreadable if limit == Some(head - after_gap) => Ok(Some(after_gap)),
+        Continuity::Unreadable => Err(BackplaneError::Unavailable(
+            "the archive can't be read".to_owned(),
+        )),
+    }
+}
+
+/// The position before the last `count` messages, or before all that can be read.
+fn last(span: &LogSpan, count: u64) -> u64 {
+    let position = span.head.seq.saturating_sub(count);
+    position.max(before(span, span.oldest))
+}
+
+/// The position before the message `first`.
+fn before(span: &LogSpan, first: u64) -> u64 {
+    first.saturating_sub(1).min(span.head.seq)
 }
 
 impl RoomFeed {
     pub(super) fn attach(&mut self, context: &mut Context, request: JoinRequest, joined: Joined) {
         let Joined { span, roster } = joined;
-        let (mut plan, outcome) = plan(&request.start, &span, roster.total);
+        let (mut plan, outcome) = match plan(&request.start, &span, roster.total) {
+            Ok(planned) => planned,
+            Err(error) => return drop(request.accepted.send(Err(error))),
+        };
         let is_first = self.log.position().is_none();
         if is_first {
             self.log.begin(span.head, span.past);

@@ -101,7 +101,7 @@ impl RoomFeed {
         );
         context.spawn(&self.room, async move {
             let (conn, user) = (request.outlet.conn(), request.outlet.user());
-            let joined = match &request.username {
+            let mut joined = match &request.username {
                 Some(username) => presence.join(conn, user, username, &request.room).await,
                 // Only the log's end is needed. A read returns at least one message, if there is
                 // one.
@@ -110,6 +110,11 @@ impl RoomFeed {
                     .await
                     .map(|slice| Joined::listening(slice.span)),
             };
+            if let Ok(joined) = &mut joined
+                && attach::needs_archive(&request.start, &joined.span)
+            {
+                joined.span = log.reach(&request.room, joined.span.clone()).await;
+            }
             FeedEvent::Joined(request, joined)
         });
     }

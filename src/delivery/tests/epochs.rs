@@ -105,6 +105,7 @@ async fn an_occupant_ahead_of_the_feed_resumes_when_a_new_epoch_replaced_its_mes
         ReplayFrom::Since {
             seq: 4,
             epoch: None,
+            limit: None,
         },
     )
     .await;
@@ -186,6 +187,7 @@ async fn an_occupant_that_joins_before_a_loss_is_reported_receives_no_reset() {
         ReplayFrom::Since {
             seq: 3,
             epoch: Some(Epoch::trusted("e2")),
+            limit: None,
         },
     )
     .await;
@@ -266,6 +268,7 @@ async fn an_occupant_ahead_of_the_feed_meets_it_in_the_new_epoch() {
         ReplayFrom::Since {
             seq: 5,
             epoch: Some(Epoch::trusted("e1")),
+            limit: None,
         },
     )
     .await;
@@ -283,6 +286,7 @@ async fn an_occupant_ahead_of_the_feed_meets_it_in_the_new_epoch() {
         ReplayFrom::Since {
             seq: 9,
             epoch: Some(Epoch::trusted("e1")),
+            limit: None,
         },
     )
     .await;

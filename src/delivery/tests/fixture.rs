@@ -209,7 +209,7 @@ impl FakeLog {
     pub fn trim(&self, oldest: u64) {
         let (entries, span) = &mut *self.state.lock();
         entries.retain(|entry| entry.seq >= oldest);
-        span.oldest = oldest;
+        (span.oldest, span.recent, span.first) = (oldest, oldest, oldest);
     }
 }
 

@@ -16,6 +16,7 @@ async fn the_order_on_the_wire_is_ack_replay_room_users_live() {
         ReplayFrom::Since {
             seq: 1,
             epoch: None,
+            limit: None,
         },
     )
     .await;
@@ -87,6 +88,7 @@ async fn a_bus_that_loses_a_third_of_its_events_causes_no_loss_and_no_repeat() {
             ReplayFrom::Since {
                 seq: 0,
                 epoch: None,
+                limit: None,
             },
         )
         .await;
@@ -165,6 +167,7 @@ async fn a_replay_waits_only_for_its_own_outlet() {
                 ReplayFrom::Since {
                     seq: 0,
                     epoch: None,
+                    limit: None,
                 },
             )
             .await
@@ -237,6 +240,7 @@ async fn a_replay_closes_its_transport_when_the_log_was_trimmed_past_it() {
                 ReplayFrom::Since {
                     seq: 0,
                     epoch: None,
+                    limit: None,
                 },
             )
             .await
@@ -266,7 +270,8 @@ async fn a_long_replay_to_the_first_occupant_repeats_nothing() {
             &ann,
             ReplayFrom::Since {
                 seq: 0,
-                epoch: None
+                epoch: None,
+                limit: None
             }
         )
         .await

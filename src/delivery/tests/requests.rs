@@ -119,6 +119,7 @@ async fn a_join_succeeds_when_its_outlet_closes_during_the_replay() {
         let from_start = ReplayFrom::Since {
             seq: 0,
             epoch: None,
+            limit: None,
         };
         tokio::spawn(async move { join(&delivery, &slow, from_start).await })
     };

@@ -61,7 +61,11 @@ async fn say_many(backplane: &Backplane, count: usize) {
 }
 
 pub(super) fn since(seq: u64) -> ReplayFrom {
-    ReplayFrom::Since { seq, epoch: None }
+    ReplayFrom::Since {
+        seq,
+        epoch: None,
+        limit: None,
+    }
 }
 
 /// For each `seq` a connection joins and resumes there, all at once. Returns their outlets when all
@@ -372,6 +376,7 @@ async fn a_new_epoch_is_not_served_from_the_tail_of_the_old_one() {
     let before = ReplayFrom::Since {
         seq: 5,
         epoch: Some(Epoch::trusted("e1")),
+        limit: None,
     };
     assert!(join(&delivery, &bob, before).await.recovered);
     bus.event(BusEvent::Message(room(), log.add(31)));

@@ -12,6 +12,8 @@ pub enum HistoryWindow {
     After(u64),
     /// The last messages before this `seq`.
     Before(u64),
+    /// The message with this `seq`, and about as many before as after it.
+    Around(u64),
     /// The last messages.
     Newest,
 }
@@ -21,8 +23,11 @@ pub enum HistoryWindow {
 pub struct HistoryPage {
     /// The messages, in ascending `seq`.
     pub entries: Vec<Entry>,
-    /// True when the log has more messages in the direction of the request.
+    /// True when the log has more messages in the direction of the request; for
+    /// [`HistoryWindow::Around`] when it has earlier ones.
     pub has_more: bool,
+    /// True when the log has later messages. Only for [`HistoryWindow::Around`].
+    pub has_more_after: Option<bool>,
     /// The log's end at that moment.
     pub head: Head,
 }
@@ -47,6 +52,9 @@ impl Messaging {
         let mut window = match window {
             HistoryWindow::After(seq) => Window::After(seq),
             HistoryWindow::Before(seq) => Window::Before(seq),
+            HistoryWindow::Around(seq) => {
+                return self.read_around(permit, seq, limit, max_bytes).await;
+            }
             HistoryWindow::Newest => Window::Newest,
         };
         let mut page = limit;
@@ -68,7 +76,7 @@ impl Messaging {
                 Window::Before(_) | Window::Newest => {
                     let first = entries.first().map(|entry| entry.seq);
                     (
-                        first.is_some_and(|seq| seq > span.oldest),
+                        first.is_some_and(|seq| span.has_before(seq)),
                         first.map(Window::Before),
                     )
                 }
@@ -92,6 +100,7 @@ impl Messaging {
             return Ok(HistoryPage {
                 entries,
                 has_more: has_more || beyond > 0,
+                has_more_after: None,
                 head: span.head,
             });
         }

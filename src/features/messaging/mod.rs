@@ -1,6 +1,7 @@
 //! The use cases of messaging. Each rule is stated once here, for Socket.IO, plain WebSockets and
 //! REST alike.
 
+mod around;
 mod authenticate;
 mod connection_state;
 mod disconnect;
@@ -142,6 +143,12 @@ impl Messaging {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.backplane.lifecycle.is_up()
+    }
+
+    /// The state of the archive; `None` on a node without a database.
+    #[must_use]
+    pub fn archive_status(&self) -> Option<ArchiveStatus> {
+        self.backplane.log.archive_status()
     }
 
     /// Refuses at once while the backplane is known to be down. Otherwise each call would wait for

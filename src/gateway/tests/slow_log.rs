@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::backplane::{
-    Appended, Backplane, BackplaneError, Commit, PendingCommit, Result, RoomLog, Slice, Window,
+    Appended, ArchiveStatus, Backplane, BackplaneError, Commit, PendingCommit, Result, RoomLog,
+    Slice, Window,
 };
 use crate::domain::{Head, NewMessage, RoomId};
 
@@ -17,6 +18,8 @@ pub struct SlowLog {
     inner: Arc<dyn RoomLog>,
     commits: Mutex<VecDeque<PendingCommit>>,
     placed: AtomicUsize,
+    /// The state that the log reports.
+    pub status: Mutex<Option<ArchiveStatus>>,
 }
 
 impl SlowLog {
@@ -26,6 +29,7 @@ impl SlowLog {
             inner: embedded.log.clone(),
             commits: Mutex::default(),
             placed: AtomicUsize::new(0),
+            status: Mutex::default(),
         })
     }
 
@@ -85,5 +89,9 @@ impl RoomLog for SlowLog {
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
         self.inner.heads(rooms).await
+    }
+
+    fn archive_status(&self) -> Option<ArchiveStatus> {
+        *self.status.lock()
     }
 }

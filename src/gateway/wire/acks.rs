@@ -248,6 +248,8 @@ pub(crate) struct HistoryAck<'a> {
     room_id: &'a str,
     messages: Vec<Box<RawValue>>,
     has_more: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    has_more_after: Option<bool>,
     seq: u64,
     epoch: &'a str,
 }
@@ -266,6 +268,7 @@ impl<'a> HistoryAck<'a> {
             room_id: room.as_str(),
             messages: page.entries.iter().map(message).collect(),
             has_more: page.has_more,
+            has_more_after: page.has_more_after,
             seq: page.head.seq,
             epoch: page.head.epoch.as_str(),
         }

@@ -10,18 +10,27 @@ pub(crate) const MAX_SEQ: u64 = (1 << 53) - 1;
 /// The number of messages that `history` returns if the request does not say.
 const DEFAULT_HISTORY: u64 = 50;
 
-/// The start of a replay: `since_seq` and `epoch`, or `limit`, or none of them.
+/// The start of a replay: `since_seq`, `epoch` and `replay_limit`, or `limit`, or none of them.
+/// Without `since_seq`, `epoch` and `replay_limit` have no effect.
 ///
 /// # Errors
 /// `bad_request`.
 pub(crate) fn replay_from(fields: &Fields<'_>) -> Result<ReplayFrom, Refusal> {
     let epoch = fields.id("epoch", Epoch::parse)?;
     let limit = fields.number("limit", 0, Limits::HISTORY)?;
+    let replay_limit = fields.number("replay_limit", 1, Limits::REPLAY)?;
     match (fields.number("since_seq", 0, MAX_SEQ)?, limit) {
         (Some(_), Some(_)) => Err(Refusal::bad_request(
             "since_seq and limit exclude each other",
         )),
-        (Some(seq), None) => Ok(ReplayFrom::Since { seq, epoch }),
+        (Some(seq), None) => Ok(ReplayFrom::Since {
+            seq,
+            epoch,
+            limit: replay_limit,
+        }),
+        (None, Some(_)) if replay_limit.is_some() => Err(Refusal::bad_request(
+            "replay_limit and limit exclude each other",
+        )),
         (None, Some(limit)) => Ok(ReplayFrom::Last(limit)),
         (None, None) => Ok(ReplayFrom::Live),
     }
@@ -42,21 +51,23 @@ pub(crate) fn message_fields(fields: &Fields<'_>) -> Result<MessageFields, Refus
     })
 }
 
-/// The window that `before_seq`, `after_seq` or neither of them selects.
+/// The window that `before_seq`, `after_seq`, `around_seq` or none of them selects.
 ///
 /// # Errors
-/// `bad_request` if both are given.
+/// `bad_request` if more than one is given.
 pub(crate) fn history_window(
     before: Option<u64>,
     after: Option<u64>,
+    around: Option<u64>,
 ) -> Result<HistoryWindow, Refusal> {
-    match (before, after) {
-        (Some(_), Some(_)) => Err(Refusal::bad_request(
-            "before_seq and after_seq exclude each other",
+    match (before, after, around) {
+        (Some(seq), None, None) => Ok(HistoryWindow::Before(seq)),
+        (None, Some(seq), None) => Ok(HistoryWindow::After(seq)),
+        (None, None, Some(seq)) => Ok(HistoryWindow::Around(seq)),
+        (None, None, None) => Ok(HistoryWindow::Newest),
+        _ => Err(Refusal::bad_request(
+            "before_seq, after_seq and around_seq exclude each other",
         )),
-        (Some(seq), None) => Ok(HistoryWindow::Before(seq)),
-        (None, Some(seq)) => Ok(HistoryWindow::After(seq)),
-        (None, None) => Ok(HistoryWindow::Newest),
     }
 }
 

@@ -3,10 +3,12 @@
 //! The lock belongs to a connection that does nothing else and is closed afterwards, so it ends with
 //! the process. Whoever comes second finds nothing left to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sqlx::ConnectOptions as _;
 use sqlx::migrate::MigrateError as SqlxError;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use super::conn::{Conn, Connector};
 use super::dialect::Dialect;
@@ -139,12 +141,12 @@ impl StepState {
 /// # Errors
 /// `Store`, `InMemory`.
 pub async fn status(url: &DatabaseUrl) -> Result<Vec<StepStatus>, MigrateError> {
-    let dialect = connector(url)?.dialect();
-    // Opening the file would create it.
-    if url.file().is_some_and(|file| !file.exists()) {
-        return Ok(compare(dialect, &[]));
-    }
-    let mut conn = connector(url)?.read_only().connect().await?;
+    let mut conn = match url.file() {
+        Some(file) if !file.exists() => return Ok(compare(Dialect::Sqlite, &[])),
+        Some(file) => Conn::Sqlite(open_as_it_is(file).await?),
+        None => connector(url)?.connect().await?,
+    };
+    let dialect = conn.dialect();
     let rows = recorded(&mut conn).await;
     let _ = conn.close().await;
     Ok(compare(dialect, &rows?))
@@ -186,6 +188,16 @@ async fn lock_file(url: &DatabaseUrl) -> Result<Option<FileLock>, MigrateError> 
         Some(file) => Ok(Some(FileLock::acquire(file, Holder::Command).await?)),
         None => Ok(None),
     }
+}
+
+/// Opens a database file for reading, without changing its journal mode as other connections do: the
+/// file may be empty, or a copy.
+async fn open_as_it_is(file: &Path) -> Outcome<SqliteConnection> {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .read_only(true)
+        .disable_statement_logging();
+    Ok(options.connect().await?)
 }
 
 fn connector(url: &DatabaseUrl) -> Result<Connector, MigrateError> {

@@ -77,6 +77,7 @@ impl ClientRequest for History {
             window: history_window(
                 fields.number("before_seq", 0, MAX_SEQ)?,
                 fields.number("after_seq", 0, MAX_SEQ)?,
+                fields.number("around_seq", 0, MAX_SEQ)?,
             )?,
             limit: history_limit(fields.number("limit", 1, Limits::HISTORY)?),
         })

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::delivery::ReplayFrom;
+use crate::domain::Epoch;
 use crate::gateway::wire::{parse_frame, parse_packet};
 
 fn decode(packet: &str) -> Result<Request, Refusal> {
@@ -57,8 +58,21 @@ fn requests_are_decoded() {
         from(r#"["join",{"room_id":"a","since_seq":3,"epoch":null,"more":{}}]"#),
         ReplayFrom::Since {
             seq: 3,
-            epoch: None
+            epoch: None,
+            limit: None
         }
+    );
+    assert_eq!(
+        from(r#"["join",{"room_id":"a","since_seq":3,"epoch":"e","replay_limit":10000}]"#),
+        ReplayFrom::Since {
+            seq: 3,
+            epoch: Some(Epoch::trusted("e")),
+            limit: Some(10_000)
+        }
+    );
+    assert_eq!(
+        from(r#"["join",{"room_id":"a","replay_limit":1,"epoch":"e"}]"#),
+        ReplayFrom::Live
     );
     assert!(matches!(
         decode(r#"["typing",{"room_id":"a"}]"#),
@@ -88,9 +102,17 @@ fn invalid_packets_are_refused() {
         r#"["join",{"room_id":"a","since_seq":-1}]"#,
         r#"["join",{"room_id":"a","limit":201}]"#,
         r#"["join",{"room_id":"a","limit":5,"since_seq":1}]"#,
+        r#"["join",{"room_id":"a","limit":5,"replay_limit":1}]"#,
+        r#"["join",{"room_id":"a","since_seq":1,"replay_limit":0}]"#,
+        r#"["join",{"room_id":"a","since_seq":1,"replay_limit":10001}]"#,
+        r#"["join",{"room_id":"a","since_seq":1,"replay_limit":1.5}]"#,
+        r#"["join",{"room_id":"a","replay_limit":"1"}]"#,
         r#"["join",{"room_id":"a","x":"\udfff"}]"#,
         r#"["join",{"room_id":"a\u0000"}]"#,
         r#"["history",{"room_id":"a","before_seq":1,"after_seq":1}]"#,
+        r#"["history",{"room_id":"a","before_seq":1,"around_seq":1}]"#,
+        r#"["history",{"room_id":"a","after_seq":1,"around_seq":1}]"#,
+        r#"["history",{"room_id":"a","around_seq":-1}]"#,
         r#"["history",{"room_id":"a","limit":0}]"#,
         r#"["join",{"_placeholder":true,"num":0}]"#,
         &deep,

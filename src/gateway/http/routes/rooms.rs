@@ -18,6 +18,7 @@ const DEFAULT_USERS: u64 = 100;
 pub(in crate::gateway::http) struct MessagesQuery {
     before_seq: Option<u64>,
     after_seq: Option<u64>,
+    around_seq: Option<u64>,
     limit: Option<u64>,
 }
 
@@ -29,7 +30,8 @@ pub(in crate::gateway::http) async fn messages(
 ) -> Result<Reply, Refusal> {
     let before = check_range("before_seq", query.before_seq, 0, MAX_SEQ)?;
     let after = check_range("after_seq", query.after_seq, 0, MAX_SEQ)?;
-    let window = history_window(before, after)?;
+    let around = check_range("around_seq", query.around_seq, 0, MAX_SEQ)?;
+    let window = history_window(before, after, around)?;
     let limit = history_limit(check_range("limit", query.limit, 1, Limits::HISTORY)?);
     let page = state
         .messaging

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue};
 use super::super::{HttpState, SharedState, handshake_origin};
 use crate::auth::{Credentials, Identity};
 use crate::delivery::ReplayFrom;
-use crate::domain::{Code, Epoch, Refusal, UserId, Username};
+use crate::domain::{Code, Epoch, Limits, Refusal, UserId, Username};
 use crate::gateway::access::bearer;
 use crate::gateway::websocket::ConnectParams;
 use crate::gateway::wire::MAX_SEQ;
@@ -148,6 +148,7 @@ struct Query {
     username: Option<String>,
     since_seq: Option<String>,
     epoch: Option<String>,
+    replay_limit: Option<String>,
     chat: Option<String>,
 }
 
@@ -161,6 +162,7 @@ impl Query {
                 "username" => &mut query.username,
                 "since_seq" => &mut query.since_seq,
                 "epoch" => &mut query.epoch,
+                "replay_limit" => &mut query.replay_limit,
                 "chat" => &mut query.chat,
                 _ => continue,
             };
@@ -180,15 +182,19 @@ impl Query {
     /// yet, and asks for the current position.
     fn resume(&self) -> Result<Option<ReplayFrom>, Refusal> {
         let since = match non_empty(&self.since_seq) {
-            Some(text) => Some(parse_seq(text)?),
+            Some(text) => Some(parse_number("since_seq", text, 0, MAX_SEQ)?),
             None => None,
         };
         let epoch = match non_empty(&self.epoch) {
             Some(text) => Some(Epoch::parse("epoch", text)?),
             None => None,
         };
+        let limit = match non_empty(&self.replay_limit) {
+            Some(text) => Some(parse_number("replay_limit", text, 1, Limits::REPLAY)?),
+            None => None,
+        };
         match since {
-            Some(seq) => Ok(Some(ReplayFrom::Since { seq, epoch })),
+            Some(seq) => Ok(Some(ReplayFrom::Since { seq, epoch, limit })),
             None if self.since_seq.is_some() => Ok(Some(ReplayFrom::Live)),
             None => Ok(None),
         }
@@ -203,11 +209,11 @@ impl Query {
     }
 }
 
-fn parse_seq(text: &str) -> Result<u64, Refusal> {
+fn parse_number(name: &str, text: &str, min: u64, max: u64) -> Result<u64, Refusal> {
     match text.parse() {
-        Ok(seq) if seq <= MAX_SEQ => Ok(seq),
+        Ok(number) if (min..=max).contains(&number) => Ok(number),
         _ => Err(Refusal::bad_request(format!(
-            "since_seq must be a whole number from 0 to {MAX_SEQ}"
+            "{name} must be a whole number from {min} to {max}"
         ))),
     }
 }
@@ -241,29 +247,38 @@ mod tests {
                 .connect_params()
                 .map(|params| (params.resume, params.chat))
         };
-        let since = |seq, epoch: Option<&str>| {
+        let since = |seq, epoch: Option<&str>, limit| {
             Some(ReplayFrom::Since {
                 seq,
                 epoch: epoch.map(Epoch::trusted),
+                limit,
             })
         };
         assert_eq!(params("").unwrap(), (None, false));
         assert_eq!(
-            params("since_seq=&epoch=&chat=").unwrap(),
+            params("since_seq=&epoch=&replay_limit=&chat=").unwrap(),
             (Some(ReplayFrom::Live), false)
         );
         assert_eq!(
             params("since_seq=7&epoch=e%201&chat=1").unwrap(),
-            (since(7, Some("e 1")), true)
+            (since(7, Some("e 1"), None), true)
         );
         assert_eq!(
+            params("since_seq=7&replay_limit=10000").unwrap(),
+            (since(7, None, Some(10_000)), false)
+        );
+        assert_eq!(params("replay_limit=7").unwrap(), (None, false));
+        assert_eq!(
             params("since_seq=0&since_seq=9").unwrap(),
-            (since(0, None), false)
+            (since(0, None, None), false)
         );
         for bad in [
             "since_seq=-1",
             "since_seq=x",
             "since_seq=9007199254740992",
+            "since_seq=1&replay_limit=0",
+            "since_seq=1&replay_limit=10001",
+            "replay_limit=x",
             "chat=yes",
             "since_seq=1&epoch=%00",
         ] {

@@ -1,0 +1,215 @@
+//! Joins of rooms whose older messages are in an archive.
+
+use super::*;
+
+/// The last messages that the log keeps by itself.
+const KEPT: u64 = 10;
+
+/// The embedded log with an archive that has every message.
+struct ArchivedLog {
+    hot: Arc<dyn RoomLog>,
+    archive: Mutex<Vec<Entry>>,
+    is_down: AtomicBool,
+    reached: AtomicUsize,
+}
+
+impl ArchivedLog {
+    fn extend(&self, span: LogSpan) -> LogSpan {
+        if self.is_down.load(Ordering::SeqCst) {
+            return LogSpan {
+                is_cut_off: true,
+                ..span
+            };
+        }
+        LogSpan {
+            oldest: 1,
+            first: 1,
+            ..span
+        }
+    }
+
+    fn reached(&self) -> usize {
+        self.reached.swap(0, Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl RoomLog for ArchivedLog {
+    async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
+        let appended = self.hot.append(message, key).await?;
+        let last = self.hot.read(&message.room, Window::Newest, 1, 1).await?;
+        self.archive.lock().extend(last.entries);
+        Ok(appended)
+    }
+
+    async fn read(&self, room: &RoomId, window: Window, limit: usize, max: usize) -> Result<Slice> {
+        let hot = self.hot.read(room, window, limit, max).await?;
+        let (from, is_in_log) = match window {
+            Window::After(seq) => (seq, seq + 1 >= hot.span.oldest),
+            Window::Before(seq) => ((seq - 1).saturating_sub(limit as u64), false),
+            Window::Newest => return Ok(hot),
+        };
+        let is_down = self.is_down.load(Ordering::SeqCst);
+        // While the archive is away, fewer messages before a position are better than none.
+        if is_in_log || is_down && matches!(window, Window::Before(_)) && !hot.entries.is_empty() {
+            return Ok(hot);
+        }
+        if is_down {
+            return Err(BackplaneError::Unavailable("on purpose".into()));
+        }
+        let archive = self.archive.lock();
+        let after = archive.iter().filter(|entry| entry.seq > from);
+        Ok(Slice {
+            entries: after.take(limit).cloned().collect(),
+            span: self.extend(hot.span),
+        })
+    }
+
+    async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
+        self.hot.heads(rooms).await
+    }
+
+    async fn reach(&self, _: &RoomId, span: LogSpan) -> LogSpan {
+        self.reached.fetch_add(1, Ordering::SeqCst);
+        self.extend(span)
+    }
+}
+
+/// A backplane with so many messages in its room.
+async fn archived(messages: u64) -> (Backplane, Arc<ArchivedLog>) {
+    let inner = memory::embedded(BackplaneLimits {
+        history_size: KEPT as usize,
+        ..BackplaneLimits::default()
+    });
+    let log = Arc::new(ArchivedLog {
+        hot: inner.log.clone(),
+        archive: Mutex::default(),
+        is_down: AtomicBool::new(false),
+        reached: AtomicUsize::new(0),
+    });
+    let backplane = Backplane {
+        log: log.clone(),
+        ..inner
+    };
+    for _ in 0..messages {
+        say(&backplane, "x").await;
+    }
+    (backplane, log)
+}
+
+fn since(seq: u64, limit: impl Into<Option<u64>>) -> ReplayFrom {
+    ReplayFrom::Since {
+        seq,
+        epoch: None,
+        limit: limit.into(),
+    }
+}
+
+fn in_lost_epoch(limit: impl Into<Option<u64>>) -> ReplayFrom {
+    ReplayFrom::Since {
+        seq: 3,
+        epoch: Some(Epoch::trusted("lost")),
+        limit: limit.into(),
+    }
+}
+
+async fn try_join(
+    delivery: &Delivery,
+    outlet: &Arc<Recorder>,
+    start: ReplayFrom,
+) -> std::result::Result<(), BackplaneError> {
+    let username = Username::from(&outlet.user);
+    let refused = Box::new(|_: &JoinOutcome| panic!("a failed join must not call back"));
+    delivery
+        .join(room(), outlet.clone(), username, start, refused)
+        .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_begins_as_far_back_as_the_archive_reaches_and_the_limit_allows() {
+    let (backplane, log) = archived(500).await;
+    let delivery = start(&backplane, 1, 500);
+    for (from, first, recovered, reads_archive) in [
+        (ReplayFrom::Live, 501, false, 0),
+        (ReplayFrom::Last(10), 491, false, 0),
+        (ReplayFrom::Last(200), 301, false, 1),
+        (since(490, None), 491, true, 0),
+        (since(489, None), 490, true, 1),
+        (since(0, None), 1, true, 1),
+        (since(500, 1), 501, true, 0),
+        (since(499, 1), 500, true, 0),
+        (since(498, 1), 500, false, 0),
+        (since(100, 400), 101, true, 1),
+        (since(100, 399), 102, false, 1),
+        (since(0, 10_000), 1, true, 1),
+        // After a loss: the newest messages, as many as a log keeps without an archive.
+        (since(501, None), 491, false, 1),
+        (in_lost_epoch(None), 491, false, 1),
+        (in_lost_epoch(5), 496, false, 1),
+        (in_lost_epoch(20), 481, false, 1),
+        (in_lost_epoch(10_000), 1, false, 1),
+    ] {
+        let ann = Recorder::new("ann");
+        let gap = matches!(from, ReplayFrom::Since { .. }) && !recovered;
+        let outcome = join(&delivery, &ann, from.clone()).await;
+        assert_eq!(
+            (outcome.recovered, outcome.gap),
+            (recovered, gap),
+            "{from:?}"
+        );
+        assert_eq!(outcome.replayed, 501 - first, "{from:?}");
+        assert!(ann.seqs().into_iter().eq(first..=500), "{from:?}");
+        assert_eq!(log.reached(), reads_archive, "{from:?}");
+        delivery.leave(&room(), &ann.conn).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_needs_the_archive_fails_while_it_is_away() {
+    let (backplane, log) = archived(100).await;
+    let delivery = start(&backplane, 1, 500);
+    log.is_down.store(true, Ordering::SeqCst);
+    let (ann, bob) = (Recorder::new("ann"), Recorder::new("bob"));
+    for from in [since(89, None), since(0, 11), since(0, 1000)] {
+        let joined = try_join(&delivery, &ann, from).await;
+        assert!(matches!(joined, Err(BackplaneError::Unavailable(_))));
+    }
+    let refused = Box::new(|_: &JoinOutcome| panic!("a failed call must not call back"));
+    let listening = delivery
+        .listen(room(), ann.clone(), since(0, None), refused)
+        .await;
+    assert!(matches!(listening, Err(BackplaneError::Unavailable(_))));
+    assert!(join(&delivery, &bob, since(90, None)).await.recovered);
+    say(&backplane, "x").await;
+    eventually("bob is live", || bob.seqs().last() == Some(&101)).await;
+    assert_eq!(ann.story(), [""; 0], "not attached");
+    // What the log itself has is enough.
+    let gap = join(&delivery, &ann, since(0, 10)).await;
+    assert_eq!((gap.recovered, gap.gap, gap.replayed), (false, true, 10));
+    // A further join that fails leaves the connection where it is.
+    assert!(try_join(&delivery, &ann, since(0, None)).await.is_err());
+    say(&backplane, "x").await;
+    eventually("ann is live", || ann.seqs().last() == Some(&102)).await;
+    log.is_down.store(false, Ordering::SeqCst);
+    assert!(join(&delivery, &ann, since(0, None)).await.recovered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_goes_on_when_the_archive_returns() {
+    let (backplane, log) = archived(500).await;
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let ann = Recorder::new("ann");
+    ann.full.store(true, Ordering::SeqCst);
+    let joining = {
+        let (delivery, ann) = (delivery.clone(), ann.clone());
+        tokio::spawn(async move { join(&delivery, &ann, since(0, None)).await })
+    };
+    eventually("the replay waits", || !ann.wakers.lock().is_empty()).await;
+    log.is_down.store(true, Ordering::SeqCst);
+    ann.drain();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((ann.seqs(), joining.is_finished()), (vec![], false));
+    log.is_down.store(false, Ordering::SeqCst);
+    assert_eq!(joining.await.unwrap().replayed, 500);
+    assert!(ann.seqs().into_iter().eq(1..=500));
+}

@@ -1,0 +1,183 @@
+//! Epochs and runs.
+
+use hubbub::domain::{Epoch, Head};
+use hubbub::store::{ArchiveStore as _, ArchivedEntry, ArchivedEpoch, EPOCHS_KEPT, NewEpoch, Run};
+
+use crate::fixture::{TestStore, entry, in_room, room};
+
+crate::on_every_database!(
+    a_new_epoch_ends_those_that_go_on,
+    ends_are_only_ever_lowered,
+    an_unknown_epoch_with_an_end_is_added,
+    a_repeated_epoch_changes_nothing,
+    an_epoch_may_begin_before_any_entry,
+    a_commit_adds_epochs_that_are_unknown,
+    the_newest_epochs_are_listed,
+    runs_are_numbered_and_know_the_last_crash,
+    the_deployment_has_one_id,
+);
+
+fn epoch(name: &str) -> Epoch {
+    Epoch::trusted(name)
+}
+
+fn head(name: &str, seq: u64) -> Head {
+    Head {
+        epoch: epoch(name),
+        seq,
+    }
+}
+
+fn new(name: &str, after: u64, ends: &[Head]) -> NewEpoch {
+    NewEpoch {
+        epoch: epoch(name),
+        after,
+        run: 0,
+        ends: ends.to_vec(),
+    }
+}
+
+async fn begin(store: &TestStore, new: NewEpoch) {
+    store.store.begin_epoch(&room("r"), &new).await.unwrap();
+}
+
+/// Name, `after` and end of each epoch, newest first.
+async fn known(store: &TestStore) -> Vec<(String, u64, Option<u64>)> {
+    let epochs = store.room("r").await.epochs;
+    let known = |epoch: ArchivedEpoch| (epoch.epoch.to_string(), epoch.after, epoch.ended);
+    epochs.into_iter().map(known).collect()
+}
+
+fn expected(epochs: &[(&str, u64, Option<u64>)]) -> Vec<(String, u64, Option<u64>)> {
+    let owned =
+        |(name, after, ended): &(&str, u64, Option<u64>)| ((*name).to_owned(), *after, *ended);
+    epochs.iter().map(owned).collect()
+}
+
+async fn a_new_epoch_ends_those_that_go_on(store: &TestStore) {
+    store.fill("r", 1..=3).await;
+    store.fill("other", 1..=3).await;
+    begin(
+        store,
+        NewEpoch {
+            run: 7,
+            ..new("f", 3, &[])
+        },
+    )
+    .await;
+    let all = expected(&[("f", 3, None), ("e", 0, Some(3))]);
+    assert_eq!(known(store).await, all);
+    assert_eq!(store.room("r").await.epochs[0].run, 7);
+    assert_eq!(store.room("other").await.epochs[0].ended, None);
+    let later = ArchivedEntry {
+        epoch: epoch("f"),
+        ..entry(4)
+    };
+    store
+        .commit(&in_room("r", std::slice::from_ref(&later)))
+        .await;
+    assert_eq!(store.all("r").await.last(), Some(&later));
+    assert_eq!(known(store).await, all);
+}
+
+async fn ends_are_only_ever_lowered(store: &TestStore) {
+    store.fill("r", 1..=9).await;
+    begin(store, new("f", 9, &[head("e", 7)])).await;
+    let all = expected(&[("f", 9, None), ("e", 0, Some(7))]);
+    assert_eq!(known(store).await, all);
+    begin(store, new("g", 12, &[head("e", 8), head("f", 10)])).await;
+    let all = expected(&[("g", 12, None), ("f", 9, Some(10)), ("e", 0, Some(7))]);
+    assert_eq!(known(store).await, all);
+    begin(store, new("g", 12, &[head("e", 2)])).await;
+    let all = expected(&[("g", 12, None), ("f", 9, Some(10)), ("e", 0, Some(2))]);
+    assert_eq!(known(store).await, all);
+}
+
+async fn an_unknown_epoch_with_an_end_is_added(store: &TestStore) {
+    begin(store, new("f", 9, &[head("e", 7), head("d", 3)])).await;
+    let all = expected(&[("f", 9, None), ("e", 7, Some(7)), ("d", 3, Some(3))]);
+    assert_eq!(known(store).await, all);
+}
+
+async fn a_repeated_epoch_changes_nothing(store: &TestStore) {
+    begin(store, new("e", 0, &[])).await;
+    begin(store, new("f", 5, &[])).await;
+    begin(store, new("f", 8, &[])).await;
+    begin(store, new("e", 8, &[])).await;
+    let all = expected(&[("f", 5, None), ("e", 0, Some(5))]);
+    assert_eq!(known(store).await, all);
+}
+
+async fn an_epoch_may_begin_before_any_entry(store: &TestStore) {
+    begin(store, new("e", 0, &[])).await;
+    let known = store.room("r").await;
+    assert_eq!((known.first, known.oldest, known.head), (1, 1, 0));
+    assert_eq!(known.epochs.len(), 1);
+    store.fill("r", [1]).await;
+    assert_eq!(store.room("r").await.head, 1);
+    assert_eq!(store.room("r").await.epochs.len(), 1);
+}
+
+async fn a_commit_adds_epochs_that_are_unknown(store: &TestStore) {
+    let mut writer = store.store.writer(4);
+    let in_epoch = |name, seq| ArchivedEntry {
+        epoch: epoch(name),
+        ..entry(seq)
+    };
+    let entries = [in_epoch("e", 5), in_epoch("f", 7), in_epoch("e", 6)];
+    writer.commit(&in_room("r", &entries)).await.unwrap();
+    let all = expected(&[("f", 6, None), ("e", 4, None)]);
+    assert_eq!(known(store).await, all);
+    let runs: Vec<u64> = store
+        .room("r")
+        .await
+        .epochs
+        .iter()
+        .map(|epoch| epoch.run)
+        .collect();
+    assert_eq!(runs, [4, 4]);
+    let epochs: Vec<Epoch> = store
+        .all("r")
+        .await
+        .into_iter()
+        .map(|entry| entry.epoch)
+        .collect();
+    assert_eq!(epochs, [epoch("e"), epoch("e"), epoch("f")]);
+}
+
+async fn the_newest_epochs_are_listed(store: &TestStore) {
+    for number in 0..EPOCHS_KEPT as u64 + 5 {
+        begin(store, new(&format!("e{number}"), number, &[])).await;
+    }
+    let epochs = store.room("r").await.epochs;
+    assert_eq!(epochs.len(), EPOCHS_KEPT);
+    assert_eq!(epochs[0].epoch, epoch(&format!("e{}", EPOCHS_KEPT + 4)));
+    assert_eq!(epochs[EPOCHS_KEPT - 1].epoch, epoch("e5"));
+}
+
+async fn runs_are_numbered_and_know_the_last_crash(store: &TestStore) {
+    let run = |number, last_crashed| Run {
+        number,
+        last_crashed,
+    };
+    let store = &store.store;
+    assert_eq!(store.begin_run().await.unwrap(), run(1, 0));
+    store.end_run(1).await.unwrap();
+    assert_eq!(store.begin_run().await.unwrap(), run(2, 0));
+    assert_eq!(store.begin_run().await.unwrap(), run(3, 2));
+    store.end_run(3).await.unwrap();
+    store.end_run(3).await.unwrap();
+    assert_eq!(store.begin_run().await.unwrap(), run(4, 2));
+    let (first, second) = tokio::join!(store.begin_run(), store.begin_run());
+    let mut numbers = [first.unwrap().number, second.unwrap().number];
+    numbers.sort_unstable();
+    assert_eq!(numbers, [5, 6]);
+}
+
+async fn the_deployment_has_one_id(store: &TestStore) {
+    let other = hubbub::store::sql::SqlStore::open(&store.settings())
+        .await
+        .unwrap();
+    let (first, second) = tokio::join!(store.store.deployment(), other.deployment());
+    assert_eq!(first.unwrap(), second.unwrap());
+}

@@ -1,0 +1,145 @@
+//! A store in an empty database, and entries for it.
+
+use bytes::Bytes;
+use hubbub::domain::{Epoch, RoomId, Timestamp, UserId};
+use hubbub::store::sql::{DatabaseUrl, Settings, SqlStore};
+use hubbub::store::{
+    ArchiveStore as _, ArchiveWindow, ArchivedEntry, ArchivedRoom, CommitOutcome, StoredKind,
+};
+use hubbub_test_support::database::{DatabaseKind, TestDatabase};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+use uuid::Uuid;
+
+pub use CommitOutcome::{Conflict, Stored};
+
+/// A store in a database of its own.
+pub struct TestStore {
+    pub store: SqlStore,
+    pub database: TestDatabase,
+}
+
+impl TestStore {
+    pub async fn new(kind: DatabaseKind) -> Self {
+        let database = TestDatabase::new(kind);
+        migrate(&database).await;
+        let store = SqlStore::open(&settings(&database.url)).await.unwrap();
+        Self { store, database }
+    }
+
+    pub fn kind(&self) -> DatabaseKind {
+        self.database.kind
+    }
+
+    /// The settings of another store in the same database.
+    pub fn settings(&self) -> Settings {
+        settings(&self.database.url)
+    }
+
+    /// Commits entries by a new writer.
+    pub async fn commit(&self, entries: &[(RoomId, ArchivedEntry)]) -> Vec<CommitOutcome> {
+        self.store.writer(0).commit(entries).await.unwrap()
+    }
+
+    /// Commits entries with these numbers to a room.
+    pub async fn fill(
+        &self,
+        room: &str,
+        seqs: impl IntoIterator<Item = u64>,
+    ) -> Vec<ArchivedEntry> {
+        let entries: Vec<ArchivedEntry> = seqs.into_iter().map(entry).collect();
+        let mut writer = self.store.writer(0);
+        for batch in entries.chunks(500) {
+            let outcomes = writer.commit(&in_room(room, batch)).await.unwrap();
+            assert!(outcomes.iter().all(|outcome| *outcome == Stored));
+        }
+        entries
+    }
+
+    pub async fn room(&self, name: &str) -> ArchivedRoom {
+        self.store.room(&room(name)).await.unwrap().unwrap()
+    }
+
+    /// Every entry of a room.
+    pub async fn all(&self, name: &str) -> Vec<ArchivedEntry> {
+        let (room, window) = (room(name), ArchiveWindow::After(0));
+        let read = self.store.read(&room, window, usize::MAX, usize::MAX);
+        read.await.unwrap()
+    }
+
+    pub async fn seqs(&self, name: &str) -> Vec<u64> {
+        self.all(name).await.iter().map(|entry| entry.seq).collect()
+    }
+
+    /// Runs a statement past the store.
+    pub async fn execute(&self, text: &str) {
+        execute(&self.database, text).await;
+    }
+}
+
+pub fn settings(url: &str) -> Settings {
+    Settings::new(DatabaseUrl::parse(url).unwrap())
+}
+
+async fn execute(database: &TestDatabase, text: &str) {
+    if database.kind != DatabaseKind::Sqlite {
+        database.sql(text);
+        return;
+    }
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(database.file())
+        .create_if_missing(true);
+    let mut connection = options.connect().await.unwrap();
+    let done = sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut connection);
+    done.await.unwrap();
+    connection.close().await.unwrap();
+}
+
+/// The folder of a database's migrations.
+pub fn migrations(kind: DatabaseKind) -> std::path::PathBuf {
+    let folder = match kind {
+        DatabaseKind::Sqlite => "sqlite",
+        DatabaseKind::Postgres => "postgres",
+        DatabaseKind::MariaDb => "mysql",
+    };
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("migrations").join(folder)
+}
+
+async fn migrate(database: &TestDatabase) {
+    let mut files: Vec<_> = std::fs::read_dir(migrations(database.kind))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.to_str().unwrap().ends_with(".up.sql"))
+        .collect();
+    files.sort();
+    for file in files {
+        execute(database, &std::fs::read_to_string(file).unwrap()).await;
+    }
+}
+
+pub fn room(name: &str) -> RoomId {
+    RoomId::trusted(name)
+}
+
+/// An entry with a number, in the epoch `e`, at 1,000 times its number.
+pub fn entry(seq: u64) -> ArchivedEntry {
+    ArchivedEntry {
+        seq,
+        epoch: Epoch::trusted("e"),
+        at: Timestamp(seq * 1000),
+        kind: StoredKind::MESSAGE,
+        id: Uuid::now_v7(),
+        user: UserId::trusted("ann"),
+        send_key: None,
+        record: Bytes::from(format!("{{\"n\":{seq}}}")),
+    }
+}
+
+/// Entries of one room, as a commit takes them.
+pub fn in_room(name: &str, entries: &[ArchivedEntry]) -> Vec<(RoomId, ArchivedEntry)> {
+    let room = room(name);
+    entries
+        .iter()
+        .map(|entry| (room.clone(), entry.clone()))
+        .collect()
+}

@@ -1,0 +1,45 @@
+//! The conformance suite of the store: every promise of its traits on a SQLite file, PostgreSQL and
+//! MariaDB.
+
+// A test that cannot go on should stop and say where.
+#![allow(clippy::unwrap_used)]
+
+mod commits;
+mod concurrency;
+mod epochs;
+mod faults;
+mod fixture;
+mod gaps;
+mod reads;
+mod retention;
+mod schema;
+
+/// Makes a test of each function for each database. A function takes the [`fixture::TestStore`].
+macro_rules! on_every_database {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $crate::on_one_database!(Sqlite, $($name),*);
+        }
+        mod postgres {
+            $crate::on_one_database!(Postgres, $($name),*);
+        }
+        mod mariadb {
+            $crate::on_one_database!(MariaDb, $($name),*);
+        }
+    };
+}
+pub(crate) use on_every_database;
+
+macro_rules! on_one_database {
+    ($kind:ident, $($name:ident),*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                use hubbub_test_support::database::DatabaseKind;
+                let store = $crate::fixture::TestStore::new(DatabaseKind::$kind).await;
+                super::$name(&store).await;
+            }
+        )*
+    };
+}
+pub(crate) use on_one_database;
