@@ -22,6 +22,8 @@ async fn an_acknowledged_message_is_in_the_archive() {
 async fn a_message_has_its_position_before_its_commit() {
     let store = FakeStore::new();
     let node = Setup::default().start(&store).await;
+    // The room is known from now on: nothing else asks the archive how it goes on.
+    assert!(node.seqs(&lobby(), Window::Newest, 1).await.is_empty());
     store.set_stopped(true);
     let (appended, commit) = node.place(&lobby(), "hi").await.unwrap();
     assert_eq!(appended.seq, 1);
@@ -41,6 +43,8 @@ async fn without_waiting_for_commits_a_message_is_acknowledged_while_the_databas
         ..Setup::default()
     };
     let node = setup.start(&store).await;
+    // The room is known from now on: nothing else asks the archive how it goes on.
+    assert!(node.seqs(&lobby(), Window::Newest, 1).await.is_empty());
     store.set_away(true);
     node.append(&lobby(), "hi").await.unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -66,6 +70,8 @@ async fn a_commit_whose_reply_was_lost_is_repeated_and_stores_nothing_twice() {
 async fn a_send_that_waits_too_long_is_refused_and_committed_later() {
     let store = FakeStore::new();
     let node = Setup::default().start(&store).await;
+    // The room is known from now on: nothing else asks the archive how it goes on.
+    assert!(node.seqs(&lobby(), Window::Newest, 1).await.is_empty());
     store.set_stopped(true);
     let began = Instant::now();
     let refused = node.append(&lobby(), "hi").await;
@@ -93,6 +99,8 @@ async fn a_full_backlog_refuses_appends_before_they_get_a_number() {
         ..Setup::default()
     };
     let node = setup.start(&store).await;
+    // The room is known from now on: nothing else asks the archive how it goes on.
+    assert!(node.seqs(&lobby(), Window::Newest, 1).await.is_empty());
     store.set_away(true);
     for content in ["a", "b", "c"] {
         node.append(&lobby(), content).await.unwrap();
@@ -150,6 +158,8 @@ async fn the_archive_refuses_a_second_message_with_a_number() {
 async fn a_repeated_send_waits_for_the_commit_of_the_first() {
     let store = FakeStore::new();
     let node = Setup::default().start(&store).await;
+    // The room is known from now on: nothing else asks the archive how it goes on.
+    assert!(node.seqs(&lobby(), Window::Newest, 1).await.is_empty());
     store.set_stopped(true);
     let first = message(&lobby(), "hi");
     let (_, lost) = node.log.place(&first, Some("k")).await.unwrap();
