@@ -93,13 +93,32 @@ mod tests {
     use crate::config::Config;
     use crate::config::generated::{assert_current, repository_file};
     /// Every metric with its kind. Dashboards and alarms rely on these names.
-    const METRICS: [(&str, &str); 37] = [
+    const METRICS: [(&str, &str); 56] = [
         ("append_seconds", "histogram"),
+        ("archive_backlog", "gauge"),
+        ("archive_backlog_bytes", "gauge"),
+        ("archive_commit_failures", "counter"),
+        ("archive_commit_seconds", "histogram"),
+        ("archive_commits", "counter"),
+        ("archive_conflicts", "counter"),
+        ("archive_deleted", "counter"),
+        ("archive_lag_seconds", "gauge"),
+        ("archive_late", "counter"),
+        ("archive_lost", "counter"),
+        ("archive_refused", "counter"),
+        ("archive_restored_rooms", "counter"),
+        ("archive_retention_overdue", "gauge"),
+        ("archive_swept", "counter"),
+        ("archive_up", "gauge"),
+        ("archived", "counter"),
         ("build", "info"),
         ("bus_interruptions", "counter"),
         ("bus_overruns", "counter"),
         ("catch_ups", "counter"),
         ("connections", "gauge"),
+        ("database_connections", "gauge"),
+        ("database_connections_idle", "gauge"),
+        ("database_waiting", "gauge"),
         ("delivery_seconds", "histogram"),
         ("events_dropped", "counter"),
         ("events_rate_limited", "counter"),

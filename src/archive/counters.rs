@@ -77,7 +77,11 @@ impl ArchiveCounters {
                  commits, the mean size of a batch",
                 self.archived.get(),
             ),
-            Sample::counter("archive_commits", "Commits", self.commits.get()),
+            Sample::counter(
+                "archive_commits",
+                "Commits to the archive",
+                self.commits.get(),
+            ),
             Sample::counter(
                 "archive_commit_failures",
                 "Commits that failed and were repeated",
@@ -85,7 +89,7 @@ impl ArchiveCounters {
             ),
             Sample::histogram(
                 "archive_commit_seconds",
-                "Time of a commit",
+                "Time that a commit took",
                 &self.commit_time,
             ),
             Sample::counter(

@@ -51,7 +51,8 @@ const MAX_SOCKETS_PER_USER: Key = Key {
 const MAX_ROOMS: Key = Key {
     name: "MAX_ROOMS",
     default: KeyDefault::Value("100000"),
-    summary: "Rooms that a node without Redis keeps.",
+    summary: "Rooms that a node without Redis keeps. If it has a database, a room beyond them takes the \
+              place of an empty one, which returns from the database at its next use.",
     ..Key::PLAIN
 };
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use hubbub::backplane::redis::{RedisSettings, connect};
 use hubbub::backplane::{
-    Appended, Backplane, BackplaneLimits, Bus, BusEvent, BusSink, BusTopic, RoomLog, memory,
+    Appended, Backplane, BackplaneLimits, Bus, BusEvent, BusSink, BusTopic, RestoreSource, RoomLog,
+    memory,
 };
 use hubbub::domain::{ConnId, Limits, MessageFields, NewMessage, RoomId, UserId, Username};
 use parking_lot::Mutex;
@@ -73,7 +74,15 @@ impl Fixture {
     pub async fn start_archived(&self, limits: BackplaneLimits, source: &Arc<Source>) -> Backplane {
         match &self.server {
             None => memory::embedded_with_archive(limits, source.clone()),
-            Some(_) => unimplemented!(),
+            Some(server) => {
+                if self.url == restricted_url(server) {
+                    grant(server, &archive_rights());
+                }
+                let settings = settings(&self.url);
+                connect(settings, limits, Some(source.clone()))
+                    .await
+                    .unwrap()
+            }
         }
     }
 }
@@ -85,6 +94,16 @@ pub fn least_rights() -> Vec<String> {
     let (_, command) = document.split_once("\nACL SETUSER hubbub ").unwrap();
     let (command, _) = command.split_once("```").unwrap();
     command.split_whitespace().map(str::to_owned).collect()
+}
+
+/// The words of docs/security.md that a node with an archive needs in addition.
+pub fn archive_rights() -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let row = "\n| an archive behind the rooms (`DATABASE_URL`) | `";
+    let (_, words) = document.split_once(row).unwrap();
+    let (words, _) = words.split_once('`').unwrap();
+    words.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Gives the user `hubbub` these rights.

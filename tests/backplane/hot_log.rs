@@ -43,10 +43,12 @@ pub async fn unarchived(
     Some(entries.iter().map(|entry| entry.seq).collect())
 }
 
-/// Reports ranges of archived entries.
-pub async fn archived(node: &Backplane, name: &str, epoch: &Epoch, ranges: ArchivedRanges) {
+/// Reports ranges of archived entries, and returns the watermark.
+pub async fn archived(node: &Backplane, name: &str, epoch: &Epoch, ranges: ArchivedRanges) -> u64 {
     let archived = [(room(name), epoch.clone(), ranges)];
-    node.hot_log.advance_watermarks(&archived).await.unwrap();
+    let watermarks = node.hot_log.advance_watermarks(&archived).await.unwrap();
+    assert_eq!(watermarks.len(), 1);
+    watermarks[0]
 }
 
 /// The room's watermark and head; `None` if all of the room is archived.

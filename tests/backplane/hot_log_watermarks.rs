@@ -91,7 +91,9 @@ pub async fn reports_about_many_rooms_are_made_in_one_call(fixture: Fixture) {
         let epoch = append_many(&node, &name, 2).await;
         reports.push((room(&name), epoch, vec![1..=1]));
     }
-    node.hot_log.advance_watermarks(&reports).await.unwrap();
+    let watermarks = node.hot_log.advance_watermarks(&reports).await.unwrap();
+    assert_eq!((watermarks.len(), watermarks[0]), (101, 0));
+    assert!(watermarks[1..].iter().all(|watermark| *watermark == 1));
     let found = node.hot_log.unarchived(Duration::ZERO, 1000).await.unwrap();
     assert_eq!(found.len(), 100);
     assert!(

@@ -1,8 +1,9 @@
 //! One conformance suite for both backplanes, and the cases that only Redis has: restarts, data
 //! loss, dead nodes, faults.
 //!
-//! Every case of [`log`], [`bus`] and [`presence`] runs on the embedded backplane, on a real
-//! redis-server of its own, and on one whose user has only the documented rights.
+//! Every case of [`log`], [`bus`], [`presence`], [`hot_log_restores`], [`hot_log_watermarks`] and
+//! [`hot_log_property`] runs on the embedded backplane, on a real redis-server of its own, and on one
+//! whose user has only the documented rights.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -14,6 +15,8 @@ mod hot_log_restores;
 mod hot_log_watermarks;
 mod log;
 mod presence;
+mod redis_archive;
+mod redis_archive_marker;
 mod redis_chaos;
 mod redis_cluster;
 mod redis_data;
@@ -89,20 +92,6 @@ conformance! {
         a_rename_publishes_no_change,
         leaving_a_room_without_being_in_it_does_nothing,
         versions_of_several_topics_are_read_in_order;
-}
-
-macro_rules! embedded_conformance {
-    ($($part:ident: $($case:ident),+;)+) => {
-        mod embedded_hot {
-            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() {
-                crate::$part::$case(crate::fixture::Fixture::embedded()).await;
-            })+)+
-        }
-    };
-}
-
-embedded_conformance! {
     hot_log_restores:
         an_unknown_room_is_restored_once_for_all_calls,
         nothing_is_numbered_before_the_archive_responds,

@@ -188,6 +188,7 @@ impl Node {
                 ReplayFrom::Since {
                     seq,
                     epoch: Some(epoch),
+                    ..
                 } => Some((epoch.clone(), *seq)),
                 _ => None,
             };
@@ -322,6 +323,7 @@ async fn round(number: u64) {
                         .map_or(ReplayFrom::Live, |(epoch, seq)| ReplayFrom::Since {
                             seq,
                             epoch: Some(epoch),
+                            limit: None,
                         })
                 };
                 if occupant.closed.load(Ordering::SeqCst) || (n == 3 && random.below(20) == 0) {
@@ -378,6 +380,7 @@ async fn round(number: u64) {
                         ReplayFrom::Since {
                             seq,
                             epoch: Some(epoch),
+                            limit: None,
                         },
                     )
                     .await;

@@ -153,7 +153,11 @@ async fn clients_are_not_sent_entries_of_unknown_kinds() {
     append_message(&node, "lobby", "4").await;
     live.wait_for(&[4]).await;
     // A replay from the log moves past them too, also where it begins or ends with them.
-    let since = |seq| ReplayFrom::Since { seq, epoch: None };
+    let since = |seq| ReplayFrom::Since {
+        seq,
+        epoch: None,
+        limit: None,
+    };
     let all = Client::new("all");
     join(&all, since(0)).await;
     all.wait_for(&[1, 4]).await;

@@ -6,7 +6,7 @@ use hubbub::store::sql::{DatabaseUrl, Settings, SqlStore};
 use hubbub::store::{
     ArchiveStore as _, ArchiveWindow, ArchivedEntry, ArchivedRoom, CommitOutcome, StoredKind,
 };
-use hubbub_test_support::database::{DatabaseKind, TestDatabase};
+use hubbub_test_support::database::{DatabaseKind, DatabaseServer, TestDatabase};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use uuid::Uuid;
 
@@ -106,15 +106,30 @@ pub fn migrations(kind: DatabaseKind) -> std::path::PathBuf {
 }
 
 async fn migrate(database: &TestDatabase) {
-    let mut files: Vec<_> = std::fs::read_dir(migrations(database.kind))
+    for text in steps(database.kind) {
+        execute(database, &text).await;
+    }
+}
+
+/// Makes the tables in a database of a server.
+pub fn migrate_server(kind: DatabaseKind, server: &DatabaseServer, database: &str) {
+    for text in steps(kind) {
+        server.sql(Some(database), &text);
+    }
+}
+
+/// The texts of the migrations, in order.
+fn steps(kind: DatabaseKind) -> Vec<String> {
+    let mut files: Vec<_> = std::fs::read_dir(migrations(kind))
         .unwrap()
         .map(|file| file.unwrap().path())
         .filter(|path| path.to_str().unwrap().ends_with(".up.sql"))
         .collect();
     files.sort();
-    for file in files {
-        execute(database, &std::fs::read_to_string(file).unwrap()).await;
-    }
+    files
+        .iter()
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect()
 }
 
 pub fn room(name: &str) -> RoomId {

@@ -10,7 +10,7 @@ use hubbub::backplane::{BackplaneLimits, memory};
 use hubbub::domain::{RoomId, Timestamp};
 use hubbub::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedRoom, ArchivedSend,
-    CommitOutcome, NewEpoch, Result, RoomAudit, RoomNumber, Run,
+    CommitOutcome, NewEpoch, Result, RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run,
 };
 use uuid::Uuid;
 
@@ -123,6 +123,18 @@ impl ArchiveStore for InstantStore {
     }
     async fn delete_up_to(&self, _: &RoomId, _: u64, _: usize) -> Result<(u64, u64)> {
         Ok((0, 0))
+    }
+    async fn count_up_to(&self, _: &RoomId, _: u64) -> Result<(u64, u64)> {
+        Ok((0, 0))
+    }
+    async fn begin_retention(&self, _: &RetentionRun, _: &RetentionClaim) -> Result<bool> {
+        Ok(false)
+    }
+    async fn report_retention(&self, _: &RetentionRun) -> Result<()> {
+        Ok(())
+    }
+    async fn last_retention(&self) -> Result<Option<RetentionRun>> {
+        Ok(None)
     }
     async fn audit(&self, _: &RoomId) -> Result<RoomAudit> {
         Ok(RoomAudit::default())

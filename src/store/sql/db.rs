@@ -28,7 +28,7 @@ pub struct Settings {
     pub acquire_timeout: Duration,
     /// How long a read may take.
     pub read_timeout: Duration,
-    /// How long a transaction may take.
+    /// How long a transaction, or a writer's commit, may take.
     pub write_timeout: Duration,
 }
 
@@ -117,6 +117,10 @@ impl Db {
     /// of their own.
     pub(crate) fn write_pool(&self) -> &Arc<Pool> {
         &self.write
+    }
+
+    pub(crate) fn write_timeout(&self) -> Duration {
+        self.write_timeout
     }
 
     /// The rows of one statement.

@@ -19,15 +19,14 @@ use crate::store::sql::pool::{Lease, Pool};
 use crate::store::sql::value::Arg;
 use crate::store::{ArchiveWriter, ArchivedEntry, BATCH_ENTRIES, CommitOutcome, Result};
 
-/// A commit that takes longer has failed.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
-
 pub(super) struct SqlWriter {
     pool: Arc<Pool>,
     /// The writer's connection; `None` before the first commit and after an error. Always `None` on
     /// SQLite, where the writer takes turns with other calls on the only connection that writes.
     own: Option<Conn>,
     numbers: KnownNumbers,
+    /// A commit that takes longer has failed.
+    time_limit: Duration,
     /// The run of a lone node, for epochs that are added.
     run: u64,
 }
@@ -55,6 +54,7 @@ impl SqlWriter {
             pool: db.write_pool().clone(),
             own: None,
             numbers: KnownNumbers::default(),
+            time_limit: db.write_timeout(),
             run,
         }
     }
@@ -200,7 +200,8 @@ impl ArchiveWriter for SqlWriter {
             let text = format!("a commit has at most {BATCH_ENTRIES} entries");
             return Err(Fault::Broken(text).into());
         }
-        let outcome = timeout(COMMIT_TIMEOUT, self.commit_repeatedly(entries)).await;
-        Ok(outcome.unwrap_or_else(|_| Err(out_of_time(COMMIT_TIMEOUT)))?)
+        let time_limit = self.time_limit;
+        let outcome = timeout(time_limit, self.commit_repeatedly(entries)).await;
+        Ok(outcome.unwrap_or_else(|_| Err(out_of_time(time_limit)))?)
     }
 }

@@ -5,14 +5,28 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::{Instant, sleep};
 
+use super::archive;
 use super::test_cluster::{ClusterSize, TestCluster};
-use crate::checker::Presence;
+use crate::checker::{Archive, Presence};
+use crate::lab::database::{DatabaseKind, DatabaseServer};
 use crate::lab::redis::Redis;
 use crate::lab::{Lab, Link};
 
 /// One fault after another, sometimes two at once, for `--seconds`. Redis keeps its data, so no
 /// message may be lost, and no loss may be announced.
 pub async fn random(lab: &mut Lab) -> anyhow::Result<()> {
+    run(lab, None).await
+}
+
+/// As [`random`], with an archive whose database fails, too, and with a short log.
+pub async fn random_with_archive(lab: &mut Lab) -> anyhow::Result<()> {
+    let kind = DatabaseKind::Postgres;
+    let database = archive::start_archive(lab, kind, Archive::AckAfterArchive).await?;
+    archive::shorten_log(lab);
+    run(lab, Some(database)).await
+}
+
+async fn run(lab: &mut Lab, mut database: Option<DatabaseServer>) -> anyhow::Result<()> {
     let mut redis = Redis::durable(&lab.dir).await?;
     // Few clients that send rarely: the checker must hold the history of an hour in memory.
     let size = ClusterSize {
@@ -29,7 +43,10 @@ pub async fn random(lab: &mut Lab) -> anyhow::Result<()> {
     let end = Instant::now() + lab.chaos_duration;
     let mut injected = 0;
     while Instant::now() < end {
-        inject_fault(lab, &mut cluster, &mut redis).await?;
+        match &mut database {
+            Some(database) if lab.rng.random_bool(0.25) => inject_outage(lab, database).await?,
+            _ => inject_fault(lab, &mut cluster, &mut redis).await?,
+        }
         injected += 1;
         sleep(Duration::from_millis(lab.rng.random_range(0..4000))).await;
         if injected % 10 == 0 {
@@ -44,6 +61,23 @@ pub async fn random(lab: &mut Lab) -> anyhow::Result<()> {
     sleep(Duration::from_secs(25)).await;
     lab.report("faults injected", injected);
     cluster.finish(lab).await
+}
+
+/// The database is away for a random time.
+async fn inject_outage(lab: &mut Lab, database: &mut DatabaseServer) -> anyhow::Result<()> {
+    let time = Duration::from_millis(lab.rng.random_range(0..10_000));
+    if lab.rng.random_bool(0.5) {
+        lab.step(format!("the database is killed, and back after {time:?}"));
+        database.kill();
+        sleep(time).await;
+        database.run().await
+    } else {
+        lab.step(format!("the database is suspended for {time:?}"));
+        database.suspend();
+        sleep(time).await;
+        database.resume();
+        Ok(())
+    }
 }
 
 /// Injects a random fault, and waits until it is over (but not until the cluster has recovered).

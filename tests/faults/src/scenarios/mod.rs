@@ -251,4 +251,10 @@ pub const SCENARIOS: &[Scenario] = &[
         "all faults at random, for an hour",
         manual
     ),
+    scenario!(
+        "archive-chaos",
+        chaos::random_with_archive,
+        "all faults at random with an archive, and those of its database, for an hour",
+        manual
+    ),
 ];

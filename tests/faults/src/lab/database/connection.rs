@@ -86,6 +86,14 @@ impl Connection {
         }
     }
 
+    /// The expression for a column with a whole number of any size.
+    pub fn number(&self, column: &str) -> String {
+        match self {
+            Self::Postgres(_) => format!("{column}::bigint"),
+            Self::Sqlite(_) | Self::MariaDb(_) => column.to_owned(),
+        }
+    }
+
     /// The expression for a column with an id, as 16 bytes.
     pub fn uuid(&self, column: &str) -> String {
         match self {

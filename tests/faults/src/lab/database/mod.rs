@@ -80,13 +80,21 @@ mod tests {
         );
         for seq in [2, 4] {
             let id = format!("{seq:02x}").repeat(16);
+            let word = &id[..4];
+            let uuid = format!("{word}{word}-{word}-{word}-{word}-{word}{word}{word}");
+            let key: String = format!("m{seq}")
+                .bytes()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
             let record = format!(
-                r#"{{"id":"{id}","room_id":"lobby","user_id":"sue","content":"c","client_msg_id":"m{seq}"}}"#
+                r#"{{"id":"{uuid}","room_id":"lobby","user_id":"sue","content":"c","client_msg_id":"m{seq}"}}"#
             );
             let hex: String = record.bytes().map(|byte| format!("{byte:02x}")).collect();
-            let (id, record) = (bytes(&id), bytes(&hex));
+            let (id, key, record) = (bytes(&id), bytes(&key), bytes(&hex));
             sql.push_str(&format!(
-                "INSERT INTO hubbub_entries VALUES (3, {seq}, 0, 1, 1, {id}, 'sue', NULL, {record});"
+                "INSERT INTO hubbub_entries \
+                 (room_no, epoch_no, seq, at, kind, form, id, user_id, send_key, record) \
+                 VALUES (3, 1, {seq}, 0, 1, 0, {id}, 'sue', {key}, {record});"
             ));
         }
         sql

@@ -39,8 +39,24 @@ struct MessageRecord {
     client_msg_id: Option<String>,
 }
 
-/// A row of `hubbub_entries`: seq, kind, epoch, id, user, record.
-type EntryRow = (i64, i64, Option<Vec<u8>>, Vec<u8>, Vec<u8>, Vec<u8>);
+/// The bits of the column `form`: parts of a record that are left out, because other columns have
+/// them.
+const WITHOUT_HEAD: i64 = 1;
+const WITHOUT_NAME: i64 = 2;
+const WITHOUT_KEY: i64 = 4;
+const WITHOUT_TAIL: i64 = 8;
+
+/// A row of `hubbub_entries`: seq, kind, epoch, id, user, send_key, form, record.
+type EntryRow = (
+    i64,
+    i64,
+    Option<Vec<u8>>,
+    Vec<u8>,
+    Vec<u8>,
+    Vec<u8>,
+    i64,
+    Vec<u8>,
+);
 
 impl ArchiveReader {
     /// By room: up to which number the archive is complete, if nothing is missing before it.
@@ -70,7 +86,8 @@ impl ArchiveReader {
     pub async fn read(&self) -> anyhow::Result<Vec<RoomArchive>> {
         let mut connection = self.connect().await?;
         let sql = format!(
-            "SELECT r.no, {}, r.cut_seq FROM hubbub_rooms r",
+            "SELECT {}, {}, r.cut_seq FROM hubbub_rooms r",
+            connection.number("r.no"),
             connection.text("r.name")
         );
         let mut rooms = BTreeMap::new();
@@ -113,12 +130,14 @@ async fn read_entries(
     room: &str,
 ) -> anyhow::Result<Vec<KeptMessage>> {
     let sql = format!(
-        "SELECT e.seq, e.kind, {}, {}, {}, e.record FROM hubbub_entries e \
+        "SELECT e.seq, {}, {}, {}, {}, e.send_key, {}, e.record FROM hubbub_entries e \
          LEFT JOIN hubbub_epochs p ON p.room_no = e.room_no AND p.epoch_no = e.epoch_no \
          WHERE e.room_no = {no} ORDER BY e.seq",
+        connection.number("e.kind"),
         connection.text("p.name"),
         connection.uuid("e.id"),
         connection.text("e.user_id"),
+        connection.number("e.form"),
     );
     let mut entries = Vec::new();
     for row in connection.rows::<EntryRow>(&sql).await? {
@@ -131,15 +150,18 @@ async fn read_entries(
 
 /// An entry's columns must agree with its record.
 fn parse_entry(row: EntryRow, room: &str) -> anyhow::Result<KeptMessage> {
-    let (seq, kind, epoch, id, user, record) = row;
+    let (seq, kind, epoch, id, user, key, form, stored) = row;
     ensure!(kind == MESSAGE, "the kind is {kind}");
-    let record: MessageRecord = serde_json::from_slice(&record)?;
-    let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let id_of_record: String = record.id.chars().filter(|char| *char != '-').collect();
-    ensure!(
-        hex == id_of_record && text(user)? == record.user_id && record.room_id == room,
-        "its columns are not those of its record"
-    );
+    let id = uuid_text(&id)?;
+    let (user, key) = (text(user)?, text(key)?);
+    let json = complete_record(form, &text(stored)?, [&id, room, &user, &key]);
+    let record: MessageRecord =
+        serde_json::from_str(&json).with_context(|| format!("its record is {json}"))?;
+    let columns_agree = record.id == id
+        && record.room_id == room
+        && record.user_id == user
+        && record.client_msg_id.as_deref().unwrap_or_default() == key;
+    ensure!(columns_agree, "its columns are not those of its record");
     Ok(KeptMessage {
         room: record.room_id,
         seq: number(seq)?,
@@ -149,6 +171,41 @@ fn parse_entry(row: EntryRow, room: &str) -> anyhow::Result<KeptMessage> {
         user: record.user_id,
         content: digest(&record.content),
     })
+}
+
+/// A record with the parts that are left out of its stored form.
+fn complete_record(form: i64, stored: &str, columns: [&str; 4]) -> String {
+    let [id, room, user, key] = columns.map(|text| serde_json::Value::from(text).to_string());
+    let mut json = String::new();
+    if form & WITHOUT_HEAD != 0 {
+        json.push_str(&format!(r#"{{"id":{id},"room_id":{room},"user_id":{user}"#));
+    }
+    if form & WITHOUT_NAME != 0 {
+        json.push_str(&format!(r#","username":{user},"content":""#));
+    }
+    json.push_str(stored);
+    if form & WITHOUT_TAIL != 0 {
+        json.push_str(r#"","type":"text","attachment_urls":[]"#);
+    }
+    if form & WITHOUT_KEY != 0 {
+        json.push_str(&format!(r#","client_msg_id":{key}}}"#));
+    } else if form & WITHOUT_TAIL != 0 {
+        json.push('}');
+    }
+    json
+}
+
+fn uuid_text(bytes: &[u8]) -> anyhow::Result<String> {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    ensure!(hex.len() == 32, "the id has {} bytes", bytes.len());
+    let (a, b, c, d, e) = (
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    );
+    Ok(format!("{a}-{b}-{c}-{d}-{e}"))
 }
 
 fn text(bytes: Vec<u8>) -> anyhow::Result<String> {
@@ -163,29 +220,58 @@ fn number(value: i64) -> anyhow::Result<u64> {
 mod tests {
     use super::*;
 
-    fn row(id: u8, user: &str, room: &str) -> EntryRow {
-        let record = format!(
-            r#"{{"id":"01010101-0101-0101-0101-010101010101","room_id":"{room}","user_id":"sue","username":"s","content":"a","type":"text","attachment_urls":[]}}"#
-        );
+    fn row(id: u8, user: &str, form: i64, record: &str) -> EntryRow {
         (
             4,
             1,
             Some(b"e1".to_vec()),
             vec![id; 16],
             user.into(),
+            b"m".to_vec(),
+            form,
             record.into(),
         )
     }
 
+    const HEAD: &str =
+        r#"{"id":"01010101-0101-0101-0101-010101010101","room_id":"lobby","user_id":"sue""#;
+    const NAME: &str = r#","username":"sue","content":""#;
+    const TAIL: &str = r#"","type":"text","attachment_urls":[]"#;
+    const KEY: &str = r#","client_msg_id":"m"}"#;
+
     #[test]
-    fn an_entry_is_read_from_its_record_which_must_agree_with_its_columns() {
-        let entry = parse_entry(row(1, "sue", "lobby"), "lobby").unwrap();
-        assert_eq!(
-            (entry.seq, &*entry.epoch, entry.content),
-            (4, "e1", digest("a"))
-        );
-        assert!(parse_entry(row(2, "sue", "lobby"), "lobby").is_err());
-        assert!(parse_entry(row(1, "eve", "lobby"), "lobby").is_err());
-        assert!(parse_entry(row(1, "sue", "other"), "lobby").is_err());
+    fn an_entry_is_read_from_each_form_of_its_record() {
+        for (form, record) in [
+            (0, format!("{HEAD}{NAME}a{TAIL}{KEY}")),
+            (1, format!("{NAME}a{TAIL}{KEY}")),
+            (3, format!("a{TAIL}{KEY}")),
+            (4, format!("{HEAD}{NAME}a{TAIL}")),
+            (15, "a".to_owned()),
+        ] {
+            let entry = parse_entry(row(1, "sue", form, &record), "lobby").unwrap();
+            assert_eq!(
+                (
+                    entry.seq,
+                    &*entry.epoch,
+                    entry.msg.as_deref(),
+                    entry.content
+                ),
+                (4, "e1", Some("m"), digest("a"))
+            );
+        }
+    }
+
+    #[test]
+    fn the_columns_of_an_entry_agree_with_its_record() {
+        let record = format!("{HEAD}{NAME}a{TAIL}{KEY}");
+        for (id, user, room) in [
+            (2, "sue", "lobby"),
+            (1, "eve", "lobby"),
+            (1, "sue", "other"),
+        ] {
+            assert!(parse_entry(row(id, user, 0, &record), room).is_err());
+        }
+        let keyless = format!("{HEAD}{NAME}a{TAIL}}}");
+        assert!(parse_entry(row(1, "sue", 0, &keyless), "lobby").is_err());
     }
 }

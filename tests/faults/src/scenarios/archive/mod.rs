@@ -12,7 +12,7 @@ use crate::lab::Lab;
 use crate::lab::database::{DatabaseKind, DatabaseServer};
 
 /// Starts a database, and puts an archive in it behind the rooms of all nodes that follow.
-async fn start_archive(
+pub async fn start_archive(
     lab: &mut Lab,
     kind: DatabaseKind,
     promise: Archive,
@@ -24,7 +24,7 @@ async fn start_archive(
 
 /// Shortens the log, so that resumes and pages reach into the archive. Not for scenarios that lose
 /// Redis's data: a client that has seen lost messages is sent only what the log keeps.
-fn shorten_log(lab: &mut Lab) {
+pub fn shorten_log(lab: &mut Lab) {
     lab.settings.push(("HISTORY_SIZE".into(), "100".into()));
 }
 

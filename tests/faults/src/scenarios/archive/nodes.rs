@@ -21,9 +21,10 @@ pub async fn killed_mariadb(lab: &mut Lab) -> anyhow::Result<()> {
     killed(lab, DatabaseKind::MariaDb, Archive::AckAfterArchive).await
 }
 
-/// One node after another is killed under load, and restarted.
+/// One node after another is killed under load, and restarted. In every second round the database is
+/// suspended before, so that the dead node leaves messages that it has not committed.
 async fn killed(lab: &mut Lab, kind: DatabaseKind, promise: Archive) -> anyhow::Result<()> {
-    let _database = start_archive(lab, kind, promise).await?;
+    let database = start_archive(lab, kind, promise).await?;
     shorten_log(lab);
     lab.promises.presence = Presence::FinalState;
     let redis = Redis::durable(&lab.dir).await?;
@@ -31,9 +32,15 @@ async fn killed(lab: &mut Lab, kind: DatabaseKind, promise: Archive) -> anyhow::
     for round in 0..lab.by_form(3, 12) {
         cluster.send_for(Duration::from_secs(3)).await?;
         let index = round % cluster.nodes.len();
+        if round % 2 == 0 {
+            lab.step("the database is suspended for 2 s");
+            database.suspend();
+            sleep(Duration::from_secs(1)).await;
+        }
         lab.step(format!("round {round}: node-{index} is killed"));
         cluster.nodes[index].kill();
         sleep(Duration::from_secs(1)).await;
+        database.resume();
         cluster.nodes[index].run().await?;
         cluster.wait_nodes_ready(RECOVERY_TIMEOUT).await?;
     }
