@@ -25,6 +25,7 @@ mod sweeper;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 mod watermarks;
 
 use std::ops::RangeInclusive;
@@ -46,6 +47,7 @@ use retention::RetentionStatus;
 use rooms::Rooms;
 use watermarks::{REPORT_INTERVAL, Watermarks};
 
+pub use entry::of_record as archived_message;
 pub use restore::Restorer;
 pub use settings::ArchiveSettings;
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod db;
 mod healthcheck;
 mod migrate;
 mod serve;
@@ -126,6 +127,16 @@ enum Command {
         #[arg(long, value_name = "URL", global = true)]
         database_url: Option<String>,
     },
+    /// Checks, copies, fills or prunes the database; exits with 1 if it has found something, and with 2
+    /// if it could not run
+    Db {
+        #[command(subcommand)]
+        action: db::Action,
+        /// The database, in place of DATABASE_URL; the list of processes shows it, so leave the
+        /// password to DATABASE_URL
+        #[arg(long, value_name = "URL", global = true)]
+        database_url: Option<String>,
+    },
     Bench(Box<hubbub_bench::Options>),
 }
 
@@ -196,6 +207,16 @@ impl Cli {
                 };
                 before.refuse("migrate")?;
                 migrate::run(&action, &options.into_command_line())
+            }
+            Command::Db {
+                action,
+                database_url,
+            } => {
+                let options = NodeOptions {
+                    database_url,
+                    ..NodeOptions::default()
+                };
+                db::run(&action, &options.or(before).into_command_line())
             }
             // Everything it needs is on its command line: the nodes it measures have their own
             // configuration.

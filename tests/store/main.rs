@@ -15,6 +15,7 @@ mod migrations;
 mod reads;
 mod retention;
 mod schema;
+mod transfer;
 
 /// Makes a test of each function for each database. A function takes the [`fixture::TestStore`].
 macro_rules! on_every_database {

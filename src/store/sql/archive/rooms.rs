@@ -12,7 +12,7 @@ use crate::store::sql::db::Db;
 use crate::store::sql::dialect::padded;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, Text, args};
-use crate::store::{ArchivedRoom, Result, RoomNumber};
+use crate::store::{ArchivedRoom, EPOCHS_KEPT, Result, RoomNumber};
 
 /// The ends of a room are found by the key. Above `contiguous_seq` the keys are read once, to find
 /// where the last run without a hole begins.
@@ -48,7 +48,7 @@ pub(super) async fn room(db: &Db, room: &RoomId) -> Result<Option<ArchivedRoom>>
             let name = room.as_str();
             let found: Option<RoomRow> = conn.first(ROOM, args![name, name, name]).await?;
             let Some(row) = found else { return Ok(None) };
-            let epochs = epochs::newest(conn, row.0).await?;
+            let epochs = epochs::newest(conn, row.0, EPOCHS_KEPT).await?;
             Ok(Some(ArchivedRoom {
                 epochs,
                 ..extent(row)
