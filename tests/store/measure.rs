@@ -13,7 +13,7 @@ use hubbub_test_support::database::{DatabaseKind, DatabaseServer, TestDatabase};
 
 use crate::fixture::{Stored, entry, migrate, room, settings};
 
-const ROOMS: u64 = 500;
+const ROOMS: u64 = 100;
 
 /// Messages of 300 bytes that go to the ends of many rooms.
 struct Source {
@@ -91,7 +91,7 @@ async fn measure(kind: DatabaseKind, store: &SqlStore, bytes: impl Fn() -> u64) 
     for number in 0..ROOMS {
         let room = room(&format!("room-{number:04}"));
         let started = Instant::now();
-        let window = ArchiveWindow::Before(100);
+        let window = ArchiveWindow::Before(500);
         let read = store.read(&room, window, 50, 1 << 20).await.unwrap();
         pages.push(started.elapsed());
         assert_eq!(read.len(), 50);
