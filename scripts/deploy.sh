@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Every key of hubbub that is secret.
-readonly SECRETS=(JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET REDIS_PASSWORD REDIS_URL API_KEYS AUTHORIZE_SECRET)
+readonly SECRETS=(JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET REDIS_PASSWORD REDIS_URL DATABASE_URL MYSQL_DSN API_KEYS AUTHORIZE_SECRET)
 
 # The variables of docker-compose.yml itself. This script remembers them in COMPOSE_ENV.
 readonly COMPOSE_VARIABLES=(HUBBUB_NODES HUBBUB_HTTP_PORT HUBBUB_TLS HUBBUB_REDIS HUBBUB_NET HUBBUB_IMAGE)
@@ -17,7 +17,8 @@ usage: scripts/deploy.sh compose [--nodes N] [--no-build] [--port PORT] [--timeo
        scripts/deploy.sh k8s [--overlay DIR] [--image NAME:TAG] [--host HOST] [--context NAME]
                              [--secrets-from FILE] [--timeout SECS] [--dry-run]
 
-compose  builds the image, then updates Redis (if it changed), the nodes one after another, and nginx
+compose  builds the image, then updates Redis and PostgreSQL (if they changed), the nodes one after
+         another, and nginx. The first new node migrates the database
   --nodes N            the number of nodes (default HUBBUB_NODES, or 3; at most 125)
   --no-build           use the existing image (HUBBUB_IMAGE, default hubbub:local)
   --port PORT          the port of nginx on this machine (default HUBBUB_HTTP_PORT, or 8080)
@@ -88,6 +89,8 @@ compose() {
         die "the number of nodes must be between 1 and $MAX_NODES: $wanted"
     fi
     if [[ ${HUBBUB_REDIS:-1} != 0 ]]; then require_redis_password; fi
+    HUBBUB_POSTGRES=$(own_postgres)
+    export HUBBUB_POSTGRES
     HUBBUB_NGINX_SUM=$(cat deploy/nginx.conf deploy/nginx/*.conf | sha256sum | cut -d ' ' -f 1)
     export HUBBUB_NGINX_SUM
     # Before anything is changed.
@@ -99,6 +102,9 @@ compose() {
     fi
     if [[ ${HUBBUB_REDIS:-1} != 0 ]]; then
         up redis || die "Redis did not become healthy: docker compose logs redis"
+    fi
+    if [[ $HUBBUB_POSTGRES == 1 ]]; then
+        up postgres || die "PostgreSQL did not become healthy: docker compose logs postgres"
     fi
 
     # Replaces one node after another: first a new one is added, then an old one drains, so that its
@@ -143,7 +149,7 @@ remember_variables() {
     temporary=$(mktemp "$COMPOSE_ENV.XXXXXXXX")
     {
         echo "# Written by scripts/deploy.sh. For docker compose: --env-file .env --env-file $COMPOSE_ENV"
-        for name in "${COMPOSE_VARIABLES[@]}" HUBBUB_NGINX_SUM; do
+        for name in "${COMPOSE_VARIABLES[@]}" HUBBUB_POSTGRES HUBBUB_NGINX_SUM; do
             if [[ -n ${!name-} ]]; then echo "$name=${!name}"; fi
         done
     } >"$temporary"
@@ -159,6 +165,17 @@ require_redis_password() {
     if [[ -z ${REDIS_PASSWORD-$password} ]]; then
         die "REDIS_PASSWORD is missing: run scripts/generate-env.sh --generate once, or set HUBBUB_REDIS=0 and REDIS_URL for an external Redis"
     fi
+}
+
+# Prints 1 if DATABASE_URL names the PostgreSQL of docker-compose.yml, and 0 for another database or
+# none.
+own_postgres() {
+    local url=''
+    if [[ -r .env ]]; then url=$(env_value DATABASE_URL .env); fi
+    case ${DATABASE_URL-$url} in
+    postgres*://*@postgres/* | postgres*://*@postgres:*/*) echo 1 ;;
+    *) echo 0 ;;
+    esac
 }
 
 # Starts or updates one service and waits until it is healthy.
@@ -195,7 +212,7 @@ cleanup() { if [[ -n $work ]]; then rm -rf -- "$work"; fi; }
 trap cleanup EXIT
 
 k8s() {
-    local kubectl=(kubectl) namespace manifests
+    local kubectl=(kubectl) namespace manifests name
     need kubectl
     if [[ -n $context ]]; then kubectl+=(--context "$context"); fi
     [[ -f $overlay/kustomization.yaml ]] || die "$overlay has no kustomization.yaml"
@@ -213,6 +230,8 @@ k8s() {
             # The overlay has already renamed the image, so the patch addresses the container.
             echo "patches:"
             echo "  - target: {kind: Deployment, name: hubbub}"
+            echo "    patch: '[{\"op\": \"replace\", \"path\": \"/spec/template/spec/containers/0/image\", \"value\": \"$image\"}]'"
+            echo "  - target: {kind: Job, name: hubbub-migrate}"
             echo "    patch: '[{\"op\": \"replace\", \"path\": \"/spec/template/spec/containers/0/image\", \"value\": \"$image\"}]'"
         fi
         if [[ -n $host ]]; then
@@ -243,10 +262,21 @@ k8s() {
         "${kubectl[@]}" --namespace "$namespace" get secret hubbub-secrets >/dev/null 2>&1 ||
             die "there is no Secret hubbub-secrets in $namespace; create it: scripts/generate-env.sh --generate && scripts/deploy.sh k8s --secrets-from .env"
     fi
+    if grep -q '^kind: Job$' "$manifests"; then
+        # A Job can't be changed once it is made.
+        run "${kubectl[@]}" --namespace "$namespace" delete job hubbub-migrate --ignore-not-found ||
+            die "the migration of the last release could not be deleted"
+    fi
     run "${kubectl[@]}" apply -f "$manifests" || die "the cluster refused the manifests"
-    if grep -q '^kind: StatefulSet$' "$manifests"; then
-        run "${kubectl[@]}" --namespace "$namespace" rollout status statefulset/redis --timeout "${timeout}s" ||
-            die "Redis did not become ready: kubectl -n $namespace describe statefulset/redis"
+    for name in redis postgres; do
+        if grep -q "^  serviceName: $name\$" "$manifests"; then
+            run "${kubectl[@]}" --namespace "$namespace" rollout status "statefulset/$name" --timeout "${timeout}s" ||
+                die "$name did not become ready: kubectl -n $namespace describe statefulset/$name"
+        fi
+    done
+    if grep -q '^kind: Job$' "$manifests"; then
+        run "${kubectl[@]}" --namespace "$namespace" wait --for condition=complete job/hubbub-migrate --timeout "${timeout}s" ||
+            die "the database was not migrated, and the old pods still serve: kubectl -n $namespace logs job/hubbub-migrate"
     fi
     run "${kubectl[@]}" --namespace "$namespace" rollout status deployment/hubbub --timeout "${timeout}s" ||
         die "the roll-out did not end in time, and the old pods still serve: kubectl -n $namespace describe deployment/hubbub; to undo it: kubectl -n $namespace rollout undo deployment/hubbub"

@@ -7,12 +7,13 @@ umask 077
 # Lengths count bytes, and character ranges are ASCII.
 export LC_ALL=C
 
-readonly MIN_JWT_SECRET=32 MIN_REDIS_PASSWORD=16 MIN_API_KEY=24
+readonly MIN_JWT_SECRET=32 MIN_REDIS_PASSWORD=16 MIN_DATABASE_PASSWORD=16 MIN_API_KEY=24
 
 # Every key that hubbub accepts; .env.example describes them. It refuses an .env with any other key.
 readonly KEYS=(
     SERVER_HOST SERVER_PORT PORT TLS_CERT TLS_KEY ALLOWED_ORIGINS TRUSTED_PROXIES
     REDIS_HOST REDIS_PORT REDIS_PASSWORD REDIS_URL REDIS_CA REDIS_PREFIX
+    DATABASE_URL MYSQL_DSN DATABASE_POOL DATA_DIR ACK_AFTER ARCHIVE_BACKLOG RETENTION_DAYS MIGRATE
     AUTH_MODE JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET JWT_PUBLIC_KEY_FILE JWT_JWKS_FILE JWT_JWKS_URL
     JWT_ALGORITHM JWT_AUDIENCE JWT_ISSUER JWT_LEEWAY_SECS API_KEYS AUTH_TIMEOUT_SECS
     AUTHORIZE_URL AUTHORIZE_SECRET AUTHORIZE_TIMEOUT_MS AUTHORIZE_CACHE_SECS
@@ -37,9 +38,10 @@ No secret is ever printed.
 
   --output FILE   the file to write
   --generate      for a first try: create random values for JWT_SECRET, REDIS_PASSWORD and API_KEYS
-                  where they are not set; an existing FILE is not changed
+                  where they are not set, and a DATABASE_URL for the PostgreSQL of docker-compose.yml
+                  or k8s/components/postgres; an existing FILE is not changed
   --force         with --generate: replace an existing FILE (sessions signed with its old secret end,
-                  and the old password of Redis is lost)
+                  and the old passwords of Redis and PostgreSQL are lost)
   --allow-weak-redis-password
                   accept a Redis without a password, or with a short one: only where no other
                   machine or user can reach it
@@ -51,6 +53,7 @@ Refused are:
   - JWT_SECRET, JWT_SECRET_PREVIOUS or BETTER_AUTH_SECRET of less than $MIN_JWT_SECRET bytes, well-known, or
     of little variety;
   - REDIS_PASSWORD (or the password in REDIS_URL) of less than $MIN_REDIS_PASSWORD bytes, when a Redis is configured;
+  - a password in DATABASE_URL of less than $MIN_DATABASE_PASSWORD bytes;
   - any of API_KEYS of less than $MIN_API_KEY bytes;
   - control characters anywhere.
 
@@ -168,6 +171,9 @@ if [[ $generate == yes ]]; then
     if [[ -z $other_keys ]]; then JWT_SECRET=${JWT_SECRET:-$(random_secret)}; fi
     REDIS_PASSWORD=${REDIS_PASSWORD:-$(random_secret)}
     API_KEYS=${API_KEYS:-$(random_secret)}
+    if [[ -z ${MYSQL_DSN-} ]]; then
+        DATABASE_URL=${DATABASE_URL:-postgres://hubbub:$(random_secret)@postgres/hubbub}
+    fi
 fi
 
 for key in "${KEYS[@]}"; do
@@ -189,19 +195,27 @@ else
     refuse "JWT_SECRET is missing (--generate creates one; AUTH_MODE=open needs none)"
 fi
 
+# Prints the password in a URL.
+url_password() {
+    local authority=${1#*://} credentials=
+    authority=${authority%%/*}
+    if [[ $authority == *@* ]]; then credentials=${authority%@*}; fi
+    if [[ $credentials == *:* ]]; then printf '%s' "${credentials#*:}"; fi
+}
+
 if [[ $weak_redis == no ]]; then
     if [[ -n ${REDIS_URL-} ]]; then
-        authority=${REDIS_URL#*://}
-        authority=${authority%%/*}
-        credentials=
-        if [[ $authority == *@* ]]; then credentials=${authority%@*}; fi
-        password=
-        if [[ $credentials == *:* ]]; then password=${credentials#*:}; fi
         # REDIS_URL overrides the other keys, REDIS_PASSWORD included.
-        check_secret "the password of REDIS_URL" "$password" "$MIN_REDIS_PASSWORD"
+        check_secret "the password of REDIS_URL" "$(url_password "$REDIS_URL")" "$MIN_REDIS_PASSWORD"
     elif [[ -n ${REDIS_HOST-} || -n ${REDIS_PASSWORD-} ]]; then
         check_secret REDIS_PASSWORD "${REDIS_PASSWORD-}" "$MIN_REDIS_PASSWORD"
     fi
+fi
+
+# A database may do without a password: it may know its users by a certificate or a socket.
+password=$(url_password "${DATABASE_URL-}")
+if [[ -n $password ]]; then
+    check_secret "the password of DATABASE_URL" "$password" "$MIN_DATABASE_PASSWORD"
 fi
 
 if [[ -n ${API_KEYS-} ]]; then

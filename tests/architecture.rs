@@ -192,6 +192,30 @@ fn the_table_in_the_document_is_the_table_of_this_test() {
 }
 
 #[test]
+fn there_is_no_sql_outside_the_store() {
+    let statements = [
+        "SELECT ",
+        "INSERT ",
+        "UPDATE ",
+        "DELETE FROM",
+        "CREATE TABLE",
+        "ALTER TABLE",
+    ];
+    let mut is_found = false;
+    for source in sources() {
+        let has_sql = statements.iter().any(|words| source.code.contains(words))
+            || words(&source.code).any(|word| word == "sqlx");
+        is_found |= has_sql;
+        assert!(
+            !has_sql || source.part == "store",
+            "{} has SQL",
+            source.name()
+        );
+    }
+    assert!(is_found, "the statements of the store were not found");
+}
+
+#[test]
 fn the_domain_has_no_io_and_no_async_and_no_serialisation() {
     for source in sources().iter().filter(|source| source.part == "domain") {
         for word in ["tokio", "async", "serde", "serde_json"] {

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -124,8 +125,8 @@ def idle_connections(count, server):
 
 def measure(row, server, chosen, top):
     """One run: the generator's JSON. On a failure it prints the reason and returns `None`."""
-    if row.history:
-        return history(row, server, chosen)
+    if row.way in archive.WHOLE_RUNS:
+        return whole_run(row, server, chosen)
     kind, _ = kind_and_nodes(server)
     warm_up = max(row.warm_up, (1 if chosen.quick else 2) * (2 if kind in JIT else 1))
     seconds = row.seconds or chosen.seconds
@@ -173,11 +174,11 @@ def keeps_up(result):
     return load["deliveries_per_second"] > 0.95 * wanted
 
 
-def history(row, server, chosen):
-    """The time of a page of messages, and the size of the database."""
+def whole_run(row, server, chosen):
+    """One run of a function that also starts the servers."""
     try:
-        return archive.history(row, server, chosen)
-    except (Failed, OSError, ValueError, KeyError) as error:
+        return archive.WHOLE_RUNS[row.way](row, server, chosen)
+    except (Failed, OSError, ArithmeticError, ValueError, KeyError, sqlite3.Error) as error:
         log(f"{server}: {error!r}")
         return None
 
@@ -368,7 +369,7 @@ def summary(result):
         parts.append(f"{second:.2f} µs, the other {first:.2f}: × {result['times']:.2f}")
     elif "history" in result:
         found = result["history"]
-        parts.append(f"{found['disk_bytes_per_message']:.0f} bytes on disk per message")
+        parts.append(f"{found['messages']:,} messages in {found['seed_seconds']:.0f} s")
         for name in ("first", "warm", "cold"):
             if found[name]:
                 parts.append(f"{name} p50 {found[name]['p50']:.2f}, p99 {found[name]['p99']:.2f} ms")
@@ -393,6 +394,8 @@ def summary(result):
         parts.append(
             f"{result['servers']['bytes_per_connection'] / 1000:.1f} KB, {result['connecting']['per_second']:,.0f} connects/s"
         )
+    if "size" in result:
+        parts.append(f"{result['size']['disk_bytes_per_message']:.0f} bytes on disk per message")
     if "lag" in result:
         parts.append(f"lag p99 {result['lag']['p99_s']:.2f} s")
     if "before" in result:
@@ -502,7 +505,7 @@ def main():
             row
             for row in ROWS
             if (chosen.huge or not row.huge or (allows_huge() and not chosen.quick))
-            and (chosen.history or not row.history)
+            and (chosen.history or not row.opt_in)
         ]
     )
     if chosen.rows:

@@ -236,7 +236,30 @@ def positions_of(rooms, count):
     return [(room, random.randint(2, rooms[room] + 1)) for room in chosen]
 
 
-def history(row, server, chosen):
+def size_of(its):
+    """The messages in a database that no node uses, and their bytes."""
+    sql = "SELECT count(*), sum(length(record)) FROM hubbub_entries"
+    messages, record_bytes = map(int, its.query(sql))
+    return {
+        "messages": messages,
+        "disk_bytes_per_message": its.disk_bytes() / messages,
+        "record_bytes_per_message": record_bytes / messages,
+    }
+
+
+def size(row, server, chosen):
+    """The bytes on disk of a message, after the row's load for some seconds."""
+    kind, _ = database_and_ack(server)
+    with (
+        tempfile.TemporaryDirectory(prefix="hubbub-size-") as directory,
+        database(kind, directory, DATABASE_CORE) as its,
+    ):
+        with node(directory, {"DATABASE_URL": its.url}) as running:
+            result = run(running, [*row.load, "--duration", str(4 * chosen.seconds)])
+        return result | {"size": size_of(its)}
+
+
+def history(_row, server, chosen):
     """Fills a database, and measures its size and the time of a page of its messages.
 
     *Warm*: the second of two passes over the same positions. *Cold*: one pass over other positions,
@@ -254,11 +277,9 @@ def history(row, server, chosen):
         began = time.monotonic()
         seed(directory, environment, messages, rooms)
         seconds = time.monotonic() - began
-        sql = "SELECT count(*), sum(length(record)) FROM entries"
-        entries, record_bytes = map(int, its.query(sql))
-        size = its.disk_bytes()
-        with node(directory, environment) as port:
-            reader = Reader(port)
+        size = size_of(its)
+        with node(directory, environment) as running:
+            reader = Reader(running.ports[0])
             heads = heads_of(reader, rooms, count)
             positions = positions_of(heads, count)
             first = reader.read_all(positions)
@@ -266,16 +287,15 @@ def history(row, server, chosen):
         its.end()
         is_cold = drop_caches()
         its.start()
-        with node(directory, environment) as port:
-            cold = Reader(port).read_all(positions_of(heads, count)) if is_cold else None
+        with node(directory, environment) as running:
+            reader = Reader(running.ports[0])
+            cold = reader.read_all(positions_of(heads, count)) if is_cold else None
     return {
         "ok": True,
         "findings": {},
         "history": {
-            "messages": entries,
+            **size,
             "seed_seconds": seconds,
-            "disk_bytes_per_message": size / entries,
-            "record_bytes_per_message": record_bytes / entries,
             "first": first,
             "warm": warm,
             "cold": cold,
@@ -300,5 +320,6 @@ def heads_of(reader, rooms, count):
     return {room: seq for room, seq in found.items() if seq}
 
 
-# By the name in a row.
+# By the name in a row: with a running server, and those that run it themselves.
 RUNS = {"lag": lag_run, "away": away_run, "catch-up": catch_up_run}
+WHOLE_RUNS = {"history": history, "size": size}

@@ -186,7 +186,7 @@ def node(directory, more):
         )
         try:
             await_port(process, port, log)
-            yield port
+            yield Running([port], [process.pid], None, None)
         finally:
             process.terminate()
             process.wait()

@@ -63,6 +63,12 @@ impl Rooms {
         }
     }
 
+    /// What the archive was last known to know of the room; `None` if it was not asked.
+    pub fn remembered(&self, room: &RoomId) -> Option<Option<Arc<ArchivedRoom>>> {
+        let rooms = self.0.lock();
+        rooms.get(room).map(|known| known.room.clone())
+    }
+
     /// Whether the hot log had nothing as old as that `seq` when it was read last. It may have been
     /// restored since then.
     pub fn is_likely_archived(&self, room: &RoomId, seq: u64) -> bool {

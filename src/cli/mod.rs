@@ -189,11 +189,13 @@ impl Cli {
                 action,
                 database_url,
             } => {
+                let mut before = before;
                 let options = NodeOptions {
-                    database_url,
+                    database_url: database_url.or(before.database_url.take()),
                     ..NodeOptions::default()
                 };
-                migrate::run(&action, &options.or(before).into_command_line())
+                before.refuse("migrate")?;
+                migrate::run(&action, &options.into_command_line())
             }
             // Everything it needs is on its command line: the nodes it measures have their own
             // configuration.
@@ -276,6 +278,20 @@ mod tests {
                 assert_eq!(refusal(&format!("{settings} {command}")), None, "{command}");
             }
             assert_eq!(refusal(settings), None);
+        }
+    }
+
+    #[test]
+    fn the_database_may_be_named_before_or_after_a_migration() {
+        for arguments in [
+            "migrate --database-url none status",
+            "migrate status --database-url none",
+            "--database-url none migrate up",
+        ] {
+            assert_eq!(refusal(arguments), None, "{arguments}");
+        }
+        for arguments in ["migrate", "migrate down 0", "migrate up --port 1"] {
+            assert!(refusal(arguments).is_some(), "{arguments}");
         }
     }
 

@@ -4,6 +4,7 @@ mod archive;
 mod epochs;
 mod fixture;
 mod flow;
+mod long_logs;
 mod messages;
 mod presence;
 mod random;

@@ -3,5 +3,6 @@
 // A test that cannot go on should stop and say where.
 #![allow(clippy::unwrap_used)]
 
+mod cluster;
 mod history;
 mod lone;

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use hubbub::backplane::redis::{RedisSettings, connect};
 use hubbub::backplane::{
-    Appended, Backplane, BackplaneLimits, Bus, BusEvent, BusSink, BusTopic, RestoreSource, RoomLog,
-    memory,
+    Appended, Backplane, BackplaneLimits, Bus, BusEvent, BusSink, BusTopic, RoomLog, memory,
 };
 use hubbub::domain::{ConnId, Limits, MessageFields, NewMessage, RoomId, UserId, Username};
 use parking_lot::Mutex;

@@ -64,6 +64,13 @@ class PlainWebSocket(unittest.IsolatedAsyncioTestCase):
             self.assertEqual(
                 [(await next_frame(socket, "task_created"))["seq"] for _ in range(2)], [2, 3]
             )
+        async with connect(f"{url}?user_id=ann&since_seq=1&replay_limit=1") as socket:
+            resumed = (await next_frame(socket, "resumed"))["payload"]
+            self.assertEqual((resumed["gap"], resumed["replayed"]), (True, 1))
+            self.assertEqual((await next_frame(socket, "task_created"))["seq"], 3)
+        with self.assertRaises(InvalidStatus) as refused:
+            await connect(f"{url}?user_id=ann&since_seq=1&replay_limit=0")
+        self.assertEqual(refused.exception.response.status_code, 400)
 
     async def test_chat_pings_and_the_message_limit(self):
         _, url = await self.node(PING_INTERVAL_MS="200")

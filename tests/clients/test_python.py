@@ -133,6 +133,15 @@ class Matrix(LabTest):
             ([message["seq"] for message in page["messages"]], page["has_more"], page["seq"]),
             ([4, 5, 6, 7], True, 10),
         )
+        page = await self.ok(b, "history", {"room_id": "room", "around_seq": 6, "limit": 4})
+        self.assertEqual(
+            (
+                [message["seq"] for message in page["messages"]],
+                page["has_more"],
+                page["has_more_after"],
+            ),
+            ([4, 5, 6, 7], True, True),
+        )
 
         status = await self.ok(a, "subscribe_status", {"target_user_id": "bob"})
         self.assertTrue(status["is_online"])
@@ -179,6 +188,13 @@ class Matrix(LabTest):
         await client.next("message", lambda message: message["content"] == "after 4")
         self.assert_no_hole(client.messages("room"), 1)
         self.assertEqual(len(client.messages("room")), 30)
+
+        again = {"room_id": "room", "since_seq": 5, "epoch": epoch}
+        answer = await self.ok(client, "join", {**again, "replay_limit": 4})
+        self.assertEqual(
+            (answer["recovered"], answer["gap"], answer["replayed"]), (False, True, 4)
+        )
+        await self.refused("bad_request", client, "join", {**again, "replay_limit": 0})
 
 
 class Identity(LabTest):

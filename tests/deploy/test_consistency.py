@@ -84,7 +84,7 @@ class Keys(unittest.TestCase):
             self.assertTrue(before.startswith("# "), f"{key} has no comment")
             if key in SECRETS:
                 self.assertTrue(commented, key)
-            if key in SECRETS - {"REDIS_URL"}:
+            if key in SECRETS - {"REDIS_URL", "DATABASE_URL", "MYSQL_DSN"}:
                 self.assertEqual(value, "", key)
 
     def test_generate_env_knows_the_same_keys(self):
@@ -244,7 +244,10 @@ class Times(unittest.TestCase):
 class Shapes(unittest.TestCase):
     def test_pods_run_without_root_and_capabilities(self):
         documents = rendered("overlays-production.yaml")
-        for workload in (one(documents, "Deployment"), one(documents, "StatefulSet")):
+        workloads = [d for d in documents if d["kind"] in ("Deployment", "StatefulSet", "Job")]
+        names = [workload["metadata"]["name"] for workload in workloads]
+        self.assertEqual(sorted(names), ["hubbub", "hubbub-migrate", "postgres", "redis"])
+        for workload in workloads:
             pod = workload["spec"]["template"]["spec"]
             self.assertFalse(pod["automountServiceAccountToken"])
             self.assertTrue(pod["securityContext"]["runAsNonRoot"])
@@ -265,7 +268,7 @@ class Shapes(unittest.TestCase):
         pods = [
             d["spec"]["template"]["metadata"]["labels"]
             for d in documents
-            if d["kind"] in ("Deployment", "StatefulSet")
+            if d["kind"] in ("Deployment", "StatefulSet", "Job")
         ]
         selectors = {
             f"{d['kind']} {d['metadata']['name']}": (
@@ -333,6 +336,22 @@ class Shapes(unittest.TestCase):
         spec = one(rendered("base.yaml"), "Deployment")["spec"]
         self.assertEqual(spec["strategy"]["rollingUpdate"], {"maxUnavailable": 0, "maxSurge": 1})
         self.assertNotIn("replicas", spec)
+
+    def test_a_job_migrates_and_the_pods_do_not(self):
+        documents = rendered("overlays-production.yaml")
+        job = one(documents, "Job")["spec"]["template"]["spec"]
+        self.assertEqual(job["containers"][0]["args"], ["migrate", "up"])
+        node = one(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+        self.assertEqual(job["containers"][0]["image"], node["image"])
+        config = one(documents, "ConfigMap", "hubbub-config")["data"]
+        self.assertEqual(config["MIGRATE"], "off")
+        self.assertNotIn("MIGRATE", one(rendered("base.yaml"), "ConfigMap", "hubbub-config")["data"])
+
+    def test_compose_and_kubernetes_start_postgres_by_the_same_script(self):
+        script = "k8s/components/postgres/start.sh"
+        volumes = compose()["services"]["postgres"]["volumes"]
+        self.assertIn(f"./{script}:/etc/hubbub-postgres/start.sh:ro", volumes)
+        self.assertTrue((ROOT / script).exists())
 
     def test_redis_is_durable_and_never_evicts(self):
         conf = (ROOT / "k8s/components/redis/redis.conf").read_text().splitlines()

@@ -111,6 +111,22 @@ class DeployCompose(unittest.TestCase):
             self.assertFalse(before & set(state["nodes"]))
         self.assertEqual(self.deploy()["counts"], [])
 
+    def test_postgres_is_started_if_the_nodes_use_it(self):
+        own = "postgres://hubbub:secret@postgres/hubbub"
+        for url, updated in (
+            (own, ["redis", "postgres", "nginx"]),
+            ("postgres://hubbub:secret@db.example.com/hubbub", ["redis", "nginx"]),
+            ("none", ["redis", "nginx"]),
+        ):
+            self.dot_env.write_text(f"REDIS_PASSWORD=secret\nDATABASE_URL={url}\n")
+            state = self.deploy()
+            self.assertEqual(state["updated"], updated, url)
+            wanted = str(int("postgres" in updated))
+            self.assertEqual(state["variables"]["HUBBUB_POSTGRES"], wanted)
+            remembered = (self.project / "deploy/compose.env").read_text()
+            self.assertIn(f"HUBBUB_POSTGRES={wanted}\n", remembered)
+        self.assertEqual(self.deploy(DATABASE_URL=own)["updated"], ["redis", "postgres", "nginx"])
+
     def test_the_number_of_nodes_is_an_option_or_a_variable(self):
         self.assertEqual(self.deploy("--nodes", "5")["counts"][-1], 5)
         self.assertEqual(self.deploy(HUBBUB_NODES="2")["counts"], [4, 3, 2])

@@ -65,14 +65,22 @@ class Dependencies(unittest.TestCase):
         }
         self.assertEqual(copied, admitted)
 
-    def test_the_binary_embeds_only_files_in_src(self):
-        # include_str! and include_bytes! of a path outside src/ would fail only when the image is
-        # built.
+    def test_the_binary_embeds_only_files_that_are_copied(self):
+        # include_str! and include_bytes! of a path that the build doesn't have would fail only when the
+        # image is built.
         for file in (ROOT / "src").rglob("*.rs"):
             for path in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', file.read_text()):
                 target = (file.parent / path).resolve()
                 self.assertTrue(
                     target.is_relative_to(ROOT / "src"), f"{file.relative_to(ROOT)} includes {path}"
+                )
+            # The migrations, whose paths are put together by concat!.
+            for path in re.findall(r'include_str!\(concat!\(\s*"([^"]+)"', file.read_text()):
+                target = (file.parent / path).resolve()
+                self.assertTrue(
+                    target.is_relative_to(ROOT / "src")
+                    or target.is_relative_to(ROOT / "migrations"),
+                    f"{file.relative_to(ROOT)} includes {path}",
                 )
 
 

@@ -148,6 +148,21 @@ class GenerateEnv(unittest.TestCase):
         self.written(JWT_SECRET=GOOD, REDIS_HOST="redis", REDIS_PASSWORD=GOOD[:16])
         self.written(JWT_SECRET=GOOD, REDIS_URL=f"rediss://user:{GOOD}@redis:6380")
 
+    def test_the_password_of_a_database_is_checked_if_there_is_one(self):
+        url = "mysql://ann:{}@db/chat"
+        self.refused("password of DATABASE_URL has 5", JWT_SECRET=GOOD, DATABASE_URL=url.format("short"))
+        self.written(JWT_SECRET=GOOD, DATABASE_URL=url.format(GOOD))
+        self.written(JWT_SECRET=GOOD, DATABASE_URL="postgres://ann@127.0.0.1/chat")
+
+    def test_generate_keeps_another_database(self):
+        for other in (
+            {"DATABASE_URL": "none"},
+            {"MYSQL_DSN": f"ann:{GOOD}@tcp(db:3306)/chat"},
+        ):
+            written = self.written("--generate", "--force", **other)
+            self.assertLessEqual(other.items(), written.items())
+            self.assertEqual(len({"DATABASE_URL", "MYSQL_DSN"} & set(written)), 1)
+
     def test_every_api_key_is_checked(self):
         key = secrets.token_hex(12)
         self.written(JWT_SECRET=GOOD, API_KEYS=f"{key}, {GOOD}")
@@ -218,8 +233,10 @@ class GenerateEnv(unittest.TestCase):
 
     def test_generate_creates_secrets_and_keeps_an_existing_file(self):
         first = self.written("--generate")
-        self.assertEqual(set(first), {"JWT_SECRET", "REDIS_PASSWORD", "API_KEYS"})
-        self.assertEqual(len(set(first.values())), 3)
+        self.assertEqual(set(first), {"JWT_SECRET", "REDIS_PASSWORD", "API_KEYS", "DATABASE_URL"})
+        self.assertEqual(len(set(first.values())), 4)
+        password = r"postgres://hubbub:([0-9a-f]{64})@postgres/hubbub"
+        self.assertNotIn(re.fullmatch(password, first["DATABASE_URL"])[1], first.values())
         self.assertEqual(self.run_script("--generate").returncode, 1)
         self.assertEqual(read_env(self.output.read_text()), first)
         second = self.written("--generate", "--force", JWT_SECRET=GOOD)

@@ -226,8 +226,7 @@ pub async fn wait_for_a_blocked_session(store: &TestStore) {
 
 async fn a_call_that_is_dropped_leaves_nothing_open(store: &TestStore) {
     store.fill("r", 1..=5).await;
-    for micros in (0..3000).step_by(50) {
-        let seq = u64::from(micros);
+    for seq in (0_u64..3000).step_by(50) {
         let room = room("r");
         let lost = store.store.record_loss(&room, 10 + 2 * seq..=10 + 2 * seq);
         let _ = tokio::time::timeout(Duration::from_micros(seq), lost).await;

@@ -7,7 +7,7 @@ use hubbub::store::{ArchiveStore as _, StoreError};
 use hubbub_test_support::database::{DatabaseKind, DatabaseServer};
 
 use crate::concurrency::{Session, insert, wait_for_a_blocked_session};
-use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, migrate_server, room, settings};
+use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, migrate, room, settings};
 
 crate::on_every_database!(
     a_connection_lost_during_a_commit_is_replaced,
@@ -163,7 +163,7 @@ async fn a_closed_store_is_unavailable(store: &TestStore) {
 async fn server(kind: DatabaseKind) -> (DatabaseServer, SqlStore) {
     let server = DatabaseServer::start_durable(kind);
     let url = server.create_database("chat");
-    migrate_server(kind, &server, "chat");
+    migrate(&url).await;
     let settings = Settings {
         acquire_timeout: Duration::from_secs(1),
         read_timeout: Duration::from_secs(1),
@@ -278,13 +278,14 @@ async fn a_stopped_mariadb_is_unavailable_until_it_continues() {
 }
 
 #[tokio::test]
-async fn a_database_in_memory_is_a_store_as_well() {
+async fn each_database_in_memory_is_a_store_of_its_own() {
     let store = SqlStore::open(&settings("sqlite::memory:")).await.unwrap();
     let other = SqlStore::open(&settings("sqlite::memory:")).await.unwrap();
-    // Without tables: each is a database of its own.
-    for store in [store, other] {
-        store.ping().await.unwrap();
-        let refused = store.room(&room("r")).await;
-        assert!(matches!(refused, Err(StoreError::Broken(_))), "{refused:?}");
-    }
+    let batch = in_room("r", &[entry(1), entry(2)]);
+    let outcomes = store.writer(0).commit(&batch).await.unwrap();
+    assert_eq!(outcomes, [Stored, Stored]);
+    let known = store.room(&room("r")).await.unwrap().unwrap();
+    assert_eq!((known.first, known.head), (1, 2));
+    assert_eq!(other.room(&room("r")).await.unwrap(), None);
+    store.ping().await.unwrap();
 }

@@ -10,6 +10,8 @@ mod epochs;
 mod faults;
 mod fixture;
 mod gaps;
+mod measure;
+mod migrations;
 mod reads;
 mod retention;
 mod schema;

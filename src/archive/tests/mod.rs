@@ -1,6 +1,7 @@
 //! Tests of the archive as a whole, over the embedded hot log and a store in memory.
 
 mod appends;
+mod reads;
 mod restores;
 mod retention;
 

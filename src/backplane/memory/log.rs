@@ -5,7 +5,9 @@ use bytes::Bytes;
 
 use super::Memory;
 use super::room::Room;
-use crate::backplane::{Appended, BusEvent, BusTopic, Result, RoomLog, Slice, Window, record};
+use crate::backplane::{
+    Appended, BusEvent, BusTopic, Commit, Result, RoomLog, Slice, Window, record,
+};
 use crate::domain::{Head, NewMessage, RoomId};
 
 #[async_trait]
@@ -16,6 +18,17 @@ impl RoomLog for Memory {
             return Ok(self.append_to(&mut room, message, key, record));
         }
         self.append_restored(message, key, record).await
+    }
+
+    // The default would allocate a second future for each message.
+    async fn place(&self, message: &NewMessage, key: Option<&str>) -> Result<(Appended, Commit)> {
+        let record = record::encode(message);
+        if let Some(mut room) = self.room(&message.room)? {
+            let appended = self.append_to(&mut room, message, key, record);
+            return Ok((appended, Commit::done()));
+        }
+        let appended = self.append_restored(message, key, record).await?;
+        Ok((appended, Commit::done()))
     }
 
     async fn read(

@@ -140,6 +140,16 @@ impl Client {
             .collect()
     }
 
+    /// The number of events with that name so far.
+    pub fn count(&self, name: &str) -> usize {
+        let state = self.state.lock().unwrap();
+        state
+            .events
+            .iter()
+            .filter(|(found, _)| found == name)
+            .count()
+    }
+
     /// Everything received, in order: events, and acknowledgements as `["ack", [id, answer]]`.
     pub fn story(&self) -> Vec<(String, Value)> {
         self.state.lock().unwrap().events.clone()
