@@ -64,6 +64,8 @@ fn extent(
     let last = last.unwrap_or(0);
     let head = last.max(cut).max(last_lost.unwrap_or(0));
     let first = first.unwrap_or(head + 1);
+    // Up to `contiguous` every missing number is recorded.
+    let after_losses = first.max(cut + 1).max(last_lost.unwrap_or(0) + 1);
     let oldest = if last < head {
         head + 1
     } else if let Some(start) = run_start {
@@ -71,12 +73,12 @@ fn extent(
     } else if let Some(lowest) = lowest.filter(|lowest| *lowest > contiguous) {
         lowest
     } else {
-        // Up to `contiguous` every missing number is recorded.
-        first.max(cut + 1).max(last_lost.unwrap_or(0) + 1)
+        after_losses
     };
     ArchivedRoom {
         first: loaded(first),
         oldest: loaded(oldest),
+        after_losses: loaded(after_losses),
         head: loaded(head),
         contiguous: loaded(contiguous.max(cut).min(head)),
         epochs: Vec::new(),
