@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::Instant;
 
-use crate::archive::{Archive, Restorer};
-use crate::backplane::{Backplane, HotLog, RestoreSource, redis};
+use crate::archive::{Archive, ObservedLog, Restorer};
+use crate::backplane::{Backplane, RestoreSource, redis};
 use crate::config::{CommandLine, Config};
 use crate::store::sql::migrate::MigrateError;
 use crate::store::sql::{self, PreparedDatabase, SqlStore};
@@ -83,7 +83,7 @@ impl Database {
 pub async fn open_log(
     command_line: &CommandLine,
     store: &SqlStore,
-) -> anyhow::Result<Option<Arc<dyn HotLog>>> {
+) -> anyhow::Result<Option<ObservedLog>> {
     let Some((settings, limits)) = Config::load_redis(command_line)? else {
         return Ok(None);
     };

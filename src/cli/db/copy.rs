@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::digest::{PAGE_BYTES, RoomDigest, digest};
 use super::progress::Progress;
@@ -59,6 +60,7 @@ pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow
         .await
         .context(source.url.to_string())?;
     let destination = open_to_fill(&DatabaseSettings::new(to)).await?;
+    check_unused(&source, &destination, id).await?;
     let is_ours = destination.store.begin_copy(id).await;
     let is_ours = is_ours.with_context(|| destination.url.to_string())?;
     anyhow::ensure!(
@@ -90,6 +92,38 @@ pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow
     Ok(ExitCode::from(if is_complete { 0 } else { FOUND }))
 }
 
+/// A copy that was used since it was finished has messages that its original lacks: copying would mix
+/// the two.
+async fn check_unused(source: &Opened, destination: &Opened, id: Uuid) -> anyhow::Result<()> {
+    if destination.store.deployment().await.ok() != Some(id) {
+        return Ok(());
+    }
+    let mut after = 0;
+    loop {
+        let rooms = destination.store.rooms(after, ROOMS_PER_PAGE).await?;
+        let Some((number, _)) = rooms.last() else {
+            return Ok(());
+        };
+        after = *number;
+        for (_, room) in &rooms {
+            let window = ArchiveWindow::Before(u64::MAX);
+            let last = destination.store.read(room, window, 1, PAGE_BYTES).await?;
+            let Some(last) = last.last() else { continue };
+            let window = ArchiveWindow::After(last.seq - 1);
+            let original = source.store.read(room, window, 1, PAGE_BYTES).await?;
+            let is_same = original.first().is_some_and(|entry| entry.id == last.id);
+            let is_deleted = state(&source.store, room).await?.cut >= last.seq;
+            anyhow::ensure!(
+                is_same || is_deleted,
+                "{}: room {room} has another message {}, so the copy was used since it was made. Copy \
+                 to an empty database",
+                destination.url,
+                last.seq
+            );
+        }
+    }
+}
+
 /// The end of a copy.
 struct Outcome {
     rooms: u64,
@@ -116,7 +150,7 @@ struct Copy {
 }
 
 impl Copy {
-    async fn run(&mut self, id: uuid::Uuid) -> anyhow::Result<Outcome> {
+    async fn run(&mut self, id: Uuid) -> anyhow::Result<Outcome> {
         let runs = self.source.store.run_ends().await?;
         let total = self.count().await?;
         let mut progress = Progress::new("copying", Some(total));

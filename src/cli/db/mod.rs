@@ -18,6 +18,8 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::serve::runtime;
+use crate::app;
+use crate::archive::ObservedLog;
 use crate::config::{CommandLine, Config};
 use crate::store::DatabaseSettings;
 use crate::store::sql::{self, DatabaseUrl, PreparedDatabase, Settings, SqlStore, migrate};
@@ -65,6 +67,28 @@ async fn act(action: &Action, command_line: &CommandLine) -> anyhow::Result<Exit
         Action::Copy(options) => copy::run(options, command_line).await,
         Action::Seed(options) => seed::run(options, command_line).await,
         Action::Prune(options) => prune::run(options, command_line).await,
+    }
+}
+
+/// Whether a command uses the log in Redis beside the database.
+#[derive(Debug, Clone, Copy, Args)]
+struct LogOption {
+    /// Leave the log in Redis out
+    #[arg(long)]
+    no_log: bool,
+}
+
+impl LogOption {
+    async fn open(
+        self,
+        command_line: &CommandLine,
+        store: &SqlStore,
+    ) -> anyhow::Result<Option<ObservedLog>> {
+        if self.no_log {
+            return Ok(None);
+        }
+        let log = app::open_log(command_line, store).await;
+        log.context("the log (REDIS_URL) can't be used: --no-log leaves it out")
     }
 }
 

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 
 use super::progress::Progress;
 use super::summary::Summary;
-use super::{Output, open_existing, settings};
+use super::{FOUND, LogOption, Output, open_existing, settings};
+use crate::archive::ObservedLog;
 use crate::archive::retention::{self, Due, Pass, RunHooks, RunMode, RunResult};
 use crate::config::{CommandLine, Config};
 use crate::domain::{RoomId, Timestamp};
@@ -27,6 +28,8 @@ pub(in crate::cli) struct Options {
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     older_than: Option<u32>,
     #[command(flatten)]
+    log: LogOption,
+    #[command(flatten)]
     output: Output,
 }
 
@@ -40,6 +43,7 @@ pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow
     let began = Instant::now();
     let opened = open_existing(&settings).await?;
     let store = &opened.store;
+    let log = options.log.open(command_line, store).await?;
     let now = Timestamp::now();
     let (mode, run) = if options.dry_run {
         (RunMode::Count, Some(retention::plan(now, keep)))
@@ -48,11 +52,13 @@ pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow
         (RunMode::Delete, run)
     };
     let run = run.context("another run of retention is under way: try again in two minutes")?;
-    let hooks = Hooks(Mutex::new((Progress::new("deleting", None), 0)));
+    let hooks = Hooks {
+        log,
+        progress: Mutex::new((Progress::new("deleting", None), 0)),
+    };
     let mut pass = Pass::new(store, &hooks, mode, run);
-    pass.complete()
-        .await
-        .with_context(|| opened.url.to_string())?;
+    let is_complete = pass.complete().await;
+    let is_complete = is_complete.with_context(|| opened.url.to_string())?;
     let run = &pass.run;
     let mut summary = Summary::default();
     summary.add("is_dry_run", options.dry_run);
@@ -62,22 +68,30 @@ pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow
     summary.add("bytes", run.bytes);
     summary.add_seconds(began);
     drop(hooks);
+    summary.add("is_complete", is_complete);
     summary.print(options.output);
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::from(if is_complete { 0 } else { FOUND }))
 }
 
-/// Shows the progress. Nodes trim their logs by themselves.
-struct Hooks(Mutex<(Progress, u64)>);
+/// Trims the log in Redis, and shows the progress.
+struct Hooks {
+    log: Option<ObservedLog>,
+    /// With the number of messages that it shows.
+    progress: Mutex<(Progress, u64)>,
+}
 
 #[async_trait]
 impl RunHooks for Hooks {
-    async fn delete_elsewhere(&self, _room: &RoomId, _cut: u64) -> RunResult {
-        Ok(())
+    async fn delete_elsewhere(&self, room: &RoomId, cut: u64) -> RunResult {
+        match &self.log {
+            Some(log) => log.trim(room, cut).await,
+            None => Ok(()),
+        }
     }
 
     async fn pause(&self, run: &RetentionRun, took: Duration) {
         {
-            let (progress, shown) = &mut *self.0.lock();
+            let (progress, shown) = &mut *self.progress.lock();
             progress.add(run.entries - *shown);
             *shown = run.entries;
         }

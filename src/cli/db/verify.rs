@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 
 use super::progress::Progress;
 use super::summary::Summary;
-use super::{FOUND, Output, open_existing, settings};
-use crate::app;
+use super::{FOUND, LogOption, Output, open_existing, settings};
 use crate::archive::verify::{Finding, RoomReport, Verifier};
 use crate::config::CommandLine;
 use crate::domain::RoomId;
@@ -28,9 +27,8 @@ pub(in crate::cli) struct Options {
     /// Check this room only
     #[arg(long)]
     room: Option<String>,
-    /// Do not compare with the log in Redis
-    #[arg(long)]
-    no_log: bool,
+    #[command(flatten)]
+    log: LogOption,
     #[command(flatten)]
     output: Output,
 }
@@ -51,12 +49,7 @@ pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow
     let settings = settings(command_line)?;
     let opened = open_existing(&settings).await?;
     let store = &opened.store;
-    let log = if options.no_log {
-        None
-    } else {
-        let log = app::open_log(command_line, store).await;
-        log.context("the log (REDIS_URL) can't be compared: see --no-log")?
-    };
+    let log = options.log.open(command_line, store).await?;
     let verifier = Verifier {
         store,
         log: log.as_deref(),
