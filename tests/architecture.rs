@@ -46,7 +46,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["app", "config", "store", "archive", "telemetry", "auth"],
+        &[
+            "domain",
+            "app",
+            "config",
+            "store",
+            "archive",
+            "telemetry",
+            "auth",
+        ],
     ),
 ];
 

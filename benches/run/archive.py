@@ -239,7 +239,7 @@ def positions_of(rooms, count):
 def size_of(its):
     """The messages in a database that no node uses, and their bytes."""
     sql = "SELECT count(*), sum(length(record)) FROM hubbub_entries"
-    messages, record_bytes = map(int, its.query(sql))
+    messages, record_bytes = map(int, its.query(sql)[0])
     return {
         "messages": messages,
         "disk_bytes_per_message": its.disk_bytes() / messages,
@@ -277,10 +277,9 @@ def history(_row, server, chosen):
         began = time.monotonic()
         seed(directory, environment, messages, rooms)
         seconds = time.monotonic() - began
-        size = size_of(its)
+        size, heads = size_of(its), heads_of(its)
         with node(directory, environment) as running:
             reader = Reader(running.ports[0])
-            heads = heads_of(reader, rooms, count)
             positions = positions_of(heads, count)
             first = reader.read_all(positions)
             warm = reader.read_all(positions)
@@ -313,11 +312,10 @@ def seed(directory, environment, messages, rooms):
         raise Failed(f"hubbub db seed: {done.stderr.strip()[-600:]}")
 
 
-def heads_of(reader, rooms, count):
-    """The last number of some of the seeded rooms."""
-    names = [f"seed-{number}" for number in random.sample(range(1, rooms + 1), min(rooms, count))]
-    found = {room: reader.page(room, "")[0]["seq"] for room in names}
-    return {room: seq for room, seq in found.items() if seq}
+def heads_of(its):
+    """The last number of each room in a database."""
+    last = "SELECT max(seq) FROM hubbub_entries WHERE room_no = hubbub_rooms.no"
+    return {room: int(seq) for room, seq in its.query(f"SELECT name, ({last}) FROM hubbub_rooms")}
 
 
 # By the name in a row: with a running server, and those that run it themselves.

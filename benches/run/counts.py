@@ -16,6 +16,7 @@ STEPS = {
     "decode": "decodes a message event: from text to validated fields",
     "append": "appends a message to the log of the memory backplane",
     "append-archived": "the same to the archived log, 25 at once, and awaits their commits; the store commits instantly",
+    "commit-sqlite": "commits a message to a new SQLite file, in batches of 25",
     "feed": "append, worker and feed with one member: encodes and queues the message",
     "broadcast-100": "the same with 100 members, the sum of all",
 }

@@ -69,9 +69,9 @@ class Sqlite:
         return 0.0
 
     def query(self, sql):
-        """The first row of the result."""
+        """The rows of the result."""
         with closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True)) as connection:
-            return connection.execute(sql).fetchone()
+            return connection.execute(sql).fetchall()
 
     def disk_bytes(self):
         """Bytes of the database with everything that its tables have. The node must have ended."""
@@ -82,6 +82,7 @@ class Server:
     """A database server with one database, `hubbub`."""
 
     user = ""  # the user of the operating system
+    first_database = ""  # the database that a new server has
 
     def __init__(self, directory, cores):
         self.directory = Path(directory)
@@ -119,7 +120,7 @@ class Server:
         deadline = time.monotonic() + END_TIMEOUT
         while True:
             try:
-                self.query("SELECT 1")
+                self.run("SELECT 1", self.first_database)
                 return
             except Failed:
                 if time.monotonic() > deadline:
@@ -160,6 +161,7 @@ class Server:
 class Postgres(Server):
     kind = "postgres"
     user = "postgres"
+    first_database = "postgres"
     # A fast shutdown: does not wait for clients.
     end_signal = signal.SIGINT
 
@@ -176,11 +178,11 @@ class Postgres(Server):
         return [*line, "-k", str(self.directory), "-c", "listen_addresses=127.0.0.1"]
 
     def create(self):
-        self.run("CREATE DATABASE hubbub", "postgres")
+        self.run("CREATE DATABASE hubbub", self.first_database)
 
     def query(self, sql):
-        """The first row of the result."""
-        return self.run(sql, "hubbub" if sql != "SELECT 1" else "postgres").split("|")
+        """The rows of the result, as texts."""
+        return [line.split("|") for line in self.run(sql, "hubbub").splitlines()]
 
     def run(self, sql, database):
         line = [program("psql"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "hubbub", "-Atqc"]
@@ -189,12 +191,13 @@ class Postgres(Server):
     def disk_bytes(self):
         """Bytes of all tables and indexes."""
         sql = "SELECT sum(pg_total_relation_size(relid)) FROM pg_stat_user_tables"
-        return int(self.query(sql)[0])
+        return int(self.query(sql)[0][0])
 
 
 class MariaDb(Server):
     kind = "mariadb"
     user = "mysql"
+    first_database = "mysql"
     end_signal = signal.SIGTERM
 
     @property
@@ -221,15 +224,15 @@ class MariaDb(Server):
         return [*line, f"--innodb-buffer-pool-size={MARIADB_CACHE}"]
 
     def create(self):
-        self.run("CREATE DATABASE hubbub CHARACTER SET utf8mb4")
+        self.run("CREATE DATABASE hubbub CHARACTER SET utf8mb4", self.first_database)
 
     def query(self, sql):
-        """The first row of the result."""
-        return self.run(sql, *(["hubbub"] if sql != "SELECT 1" else [])).split("\t")
+        """The rows of the result, as texts."""
+        return [line.split("\t") for line in self.run(sql, "hubbub").splitlines()]
 
-    def run(self, sql, *database):
+    def run(self, sql, database):
         line = [program("mariadb"), "--no-defaults", "-h", "127.0.0.1", "-P", str(self.port)]
-        return checked([*line, "-u", "root", "-BN", "-e", sql, *database]).strip()
+        return checked([*line, "-u", "root", "-BN", "-e", sql, database]).strip()
 
     def disk_bytes(self):
         """Bytes of the files of all tables, with their indexes."""

@@ -6,19 +6,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hubbub::archive::{Archive, ArchiveSettings, Restorer};
-use hubbub::backplane::{BackplaneLimits, memory};
-use hubbub::domain::{RoomId, Timestamp};
+use hubbub::backplane::{BackplaneLimits, memory, record};
+use hubbub::domain::{Epoch, RoomId, Timestamp};
+use hubbub::store::sql::{DatabaseUrl, SqlStore, prepare};
 use hubbub::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedRoom, ArchivedSend,
-    CommitOutcome, NewEpoch, Result, RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run,
+    CommitOutcome, DatabaseSettings, NewEpoch, Result, RetentionClaim, RetentionRun, RoomAudit,
+    RoomNumber, Run, StoredKind,
 };
 use uuid::Uuid;
 
-use crate::new_message;
+use crate::{new_message, new_message_in};
 
 /// Messages that wait for their commits at the same time. A divisor of the numbers of messages that
 /// `scripts/counts` measures.
 const AT_ONCE: usize = 25;
+/// Rooms of the messages that are committed to a database.
+const ROOMS: usize = 100;
 
 /// Appends messages to the archived log of a lone node, and waits for their commits. The store
 /// commits at once and keeps nothing, so only the archive's own work is counted.
@@ -54,6 +58,42 @@ pub(crate) async fn append(times: usize) {
         }
     }
     archive.stop().await;
+}
+
+/// Commits messages to a new SQLite file.
+pub(crate) async fn commit_to_sqlite(times: usize) {
+    let directory = std::env::temp_dir().join(format!("hubbub-counts-{}", Uuid::new_v4()));
+    std::fs::create_dir(&directory).unwrap();
+    let url = format!("sqlite://{}/archive.db", directory.display());
+    let settings = DatabaseSettings::new(DatabaseUrl::parse(&url).unwrap());
+    let prepared = prepare(&settings).await.unwrap();
+    let store = SqlStore::open(&(&settings).into()).await.unwrap();
+    let mut writer = store.writer(1);
+    let epoch = Epoch::fresh();
+    let entries: Vec<_> = (0..times).map(|number| entry(number, &epoch)).collect();
+    for batch in entries.chunks(AT_ONCE) {
+        let outcomes = writer.commit(batch).await.unwrap();
+        assert_eq!(outcomes, vec![CommitOutcome::Stored; batch.len()]);
+    }
+    store.close().await;
+    drop(prepared);
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+/// The entry of this number among those of all rooms, which take turns.
+fn entry(number: usize, epoch: &Epoch) -> (RoomId, ArchivedEntry) {
+    let message = new_message_in(&format!("room-{}", number % ROOMS));
+    let entry = ArchivedEntry {
+        seq: (number / ROOMS + 1) as u64,
+        epoch: epoch.clone(),
+        at: Timestamp::now(),
+        kind: StoredKind::MESSAGE,
+        id: message.id,
+        user: message.user.clone(),
+        send_key: None,
+        record: record::encode(&message),
+    };
+    (message.room, entry)
 }
 
 /// A store of a new database that commits at once and keeps nothing.

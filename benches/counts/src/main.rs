@@ -189,6 +189,7 @@ fn main() {
         "decode" => decode(times),
         "append" => runtime.block_on(append(times)),
         "append-archived" => runtime.block_on(archive::append(times)),
+        "commit-sqlite" => runtime.block_on(archive::commit_to_sqlite(times)),
         "feed" => runtime.block_on(broadcast(times, 1)),
         "broadcast-100" => runtime.block_on(broadcast(times, 100)),
         "redis" => runtime.block_on(append_to_redis(times, &url, false)),
