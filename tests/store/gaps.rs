@@ -15,6 +15,7 @@ crate::on_every_database!(
     an_entry_may_arrive_after_its_loss,
     an_audit_finds_a_row_that_was_removed,
     holes_are_found_in_a_large_room,
+    many_losses_are_recorded_one_by_one,
 );
 
 async fn extent(store: &TestStore) -> (u64, u64, u64, u64) {
@@ -197,4 +198,25 @@ async fn holes_are_found_in_a_large_room(store: &TestStore) {
     let closed = store.store.close_holes(&room("r")).await.unwrap();
     assert_eq!(closed, expected);
     assert_eq!(extent(store).await, (2, 22_001, 22_500, 22_500));
+}
+
+async fn many_losses_are_recorded_one_by_one(store: &TestStore) {
+    store.fill("r", (1..=60).filter(|seq| seq % 2 == 0)).await;
+    // The oldest last, and in between an entry that was lost.
+    for lost in (1..=60).rev().filter(|seq| seq % 2 == 1) {
+        store
+            .store
+            .record_loss(&room("r"), lost..=lost)
+            .await
+            .unwrap();
+    }
+    store.fill("r", [55]).await;
+    store.store.record_loss(&room("r"), 61..=61).await.unwrap();
+    store.fill("r", [62]).await;
+    let audit = store.store.audit(&room("r")).await.unwrap();
+    assert_eq!((audit.lost, audit.missing), (30, vec![]));
+    assert_eq!(extent(store).await, (2, 62, 62, 0));
+    store.store.close_holes(&room("r")).await.unwrap();
+    let audit = store.store.audit(&room("r")).await.unwrap();
+    assert_eq!((audit.entries, audit.lost, audit.missing), (32, 30, vec![]));
 }

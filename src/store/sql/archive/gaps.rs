@@ -140,23 +140,30 @@ pub(super) async fn losses(conn: &mut Conn, room_no: i64) -> Outcome<Vec<Range>>
     Ok(found.into_iter().map(|(from, to)| from..=to).collect())
 }
 
+/// The newest recorded losses, whose numbers are looked at again when another loss is recorded.
+const RECENT_LOSSES: usize = 16;
+
 /// Records the numbers of `ranges` as lost that have no entry. Returns those that were not recorded
-/// yet. Numbers recorded earlier that have got an entry since then are lost no more.
+/// yet. Numbers of recent losses that have got an entry since then are lost no more.
 async fn record(conn: &mut Conn, room: &LockedRoom, ranges: &[Range]) -> Outcome<Vec<Range>> {
-    const CLEAR: &str = "DELETE FROM hubbub_gaps WHERE room_no = ?";
+    const CLEAR: &str = "DELETE FROM hubbub_gaps WHERE room_no = ? AND first_seq >= ?";
     const INSERT: &str = "INSERT INTO hubbub_gaps (room_no, first_seq, last_seq) VALUES (?, ?, ?)";
     let recorded = losses(conn, room.no).await?;
     let holes = holes_of(conn, room, ranges).await?;
     let new = without(&holes, &recorded);
-    let mut lost = holes_of(conn, room, &recorded).await?;
+    let recent = &recorded[recorded.len().saturating_sub(RECENT_LOSSES)..];
+    let mut lost = holes_of(conn, room, recent).await?;
     lost.extend(new.iter().cloned());
     let lost = joined(lost);
-    if lost != recorded {
-        conn.run(CLEAR, args![room.no]).await?;
-        for range in lost {
-            let args = args![room.no, *range.start(), *range.end()];
-            conn.run(INSERT, args).await?;
-        }
+    if lost == recent {
+        return Ok(new);
+    }
+    if let Some(first) = recent.first() {
+        conn.run(CLEAR, args![room.no, *first.start()]).await?;
+    }
+    for range in lost {
+        let args = args![room.no, *range.start(), *range.end()];
+        conn.run(INSERT, args).await?;
     }
     Ok(new)
 }
