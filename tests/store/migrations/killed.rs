@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hubbub_test_support::database::{DatabaseKind, TestDatabase};
 use uuid::Uuid;
 
-use super::{assert_complete, execute, hubbub, migrate, on_each, status, steps, tables};
+use super::{assert_complete, execute, hubbub, migrate, status, steps, tables};
 use crate::fixture::migrations;
 
 /// Kills `up` and `down` after random times, often. What they leave is completed by the next `up`.

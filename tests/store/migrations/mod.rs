@@ -23,7 +23,6 @@ macro_rules! on_each {
         )* }
     };
 }
-pub(crate) use on_each;
 
 mod killed;
 
