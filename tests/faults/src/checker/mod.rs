@@ -124,7 +124,8 @@ pub struct Promises {
     pub archive: Option<Archive>,
     /// Redis had two primaries at once, with an archive behind both: epochs may begin beside each
     /// other, so their order is not checked. The order of a room is that of its archived numbers, and
-    /// messages that are not archived are lost.
+    /// messages that are not archived are lost. The loss of a message may be announced to a client
+    /// that is archived all the same: the other primary's nodes may commit it late.
     #[serde(default)]
     pub two_primaries: bool,
     pub presence: Presence,

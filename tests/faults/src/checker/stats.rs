@@ -51,6 +51,11 @@ pub struct Stats {
     pub archived: u64,
     /// Numbers that the archive has recorded as lost.
     pub archive_gaps: u64,
+    /// Entries whose numbers had been recorded as lost before they came.
+    pub archived_late: u64,
+    /// Archived messages whose loss was announced to a client while there were two primaries. A
+    /// message counts once for each such client.
+    pub announced_but_archived: u64,
     /// Acknowledged messages that are not in the archive, because Redis lost them before their
     /// commit.
     pub acked_not_archived: u64,
@@ -112,8 +117,13 @@ impl fmt::Display for Stats {
         if self.archived > 0 {
             write!(
                 formatter,
-                "\narchive: {} messages, {} numbers recorded as lost, {} acknowledged messages lost",
-                self.archived, self.archive_gaps, self.acked_not_archived,
+                "\narchive: {} messages, {} of them after their loss was recorded, {} numbers lost, \
+                 {} acknowledged messages lost, {} announced as lost and archived",
+                self.archived,
+                self.archived_late,
+                self.archive_gaps,
+                self.acked_not_archived,
+                self.announced_but_archived,
             )?;
         }
         Ok(())

@@ -13,7 +13,7 @@ use super::eventually;
 
 /// A Redis Cluster server also listens on its port plus this number.
 const CLUSTER_BUS_OFFSET: u16 = 10_000;
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Returns a port that no process listens on, and that this run has not returned before: scenarios
 /// run in parallel, and one must not use another's Redis. The port is low enough that the cluster

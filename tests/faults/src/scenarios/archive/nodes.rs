@@ -56,6 +56,7 @@ pub async fn away_for_longer_than_the_log(lab: &mut Lab) -> anyhow::Result<()> {
     lab.require_coverage("a resume", |stats| stats.resumes > 0);
     let redis = Redis::durable(&lab.dir).await?;
     let size = ClusterSize {
+        clients_per_node: lab.by_form(16, 40),
         rooms: 2,
         send_interval: Duration::from_millis(200),
         ..ClusterSize::default_for(lab)
