@@ -46,7 +46,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["app", "config", "store", "archive", "telemetry", "auth"],
+        &[
+            "domain",
+            "app",
+            "config",
+            "store",
+            "archive",
+            "telemetry",
+            "auth",
+        ],
     ),
 ];
 
@@ -189,6 +197,30 @@ fn the_table_in_the_document_is_the_table_of_this_test() {
     }
     expected.insert("app".to_owned(), BTreeSet::from(["all"]));
     assert_eq!(documented, expected);
+}
+
+#[test]
+fn there_is_no_sql_outside_the_store() {
+    let statements = [
+        "SELECT ",
+        "INSERT ",
+        "UPDATE ",
+        "DELETE FROM",
+        "CREATE TABLE",
+        "ALTER TABLE",
+    ];
+    let mut is_found = false;
+    for source in sources() {
+        let has_sql = statements.iter().any(|words| source.code.contains(words))
+            || words(&source.code).any(|word| word == "sqlx");
+        is_found |= has_sql;
+        assert!(
+            !has_sql || source.part == "store",
+            "{} has SQL",
+            source.name()
+        );
+    }
+    assert!(is_found, "the statements of the store were not found");
 }
 
 #[test]

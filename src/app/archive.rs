@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::Instant;
 
-use crate::archive::{Archive, Restorer};
-use crate::backplane::{Backplane, RestoreSource};
-use crate::config::Config;
+use crate::archive::{Archive, ObservedLog, Restorer};
+use crate::backplane::{Backplane, RestoreSource, redis};
+use crate::config::{CommandLine, Config};
 use crate::store::sql::migrate::MigrateError;
 use crate::store::sql::{self, PreparedDatabase, SqlStore};
 use crate::store::{ArchiveStore, DatabaseSettings, StoreError};
@@ -74,6 +74,22 @@ impl Database {
             _prepared: self.prepared,
         }
     }
+}
+
+/// The log in Redis whose archive this database is, for reading; `None` without Redis.
+///
+/// # Errors
+/// With a text for the terminal, also if Redis can't be reached.
+pub async fn open_log(
+    command_line: &CommandLine,
+    store: &SqlStore,
+) -> anyhow::Result<Option<ObservedLog>> {
+    let Some((settings, limits)) = Config::load_redis(command_line)? else {
+        return Ok(None);
+    };
+    let restorer = Restorer::new(Arc::new(store.clone()), None, limits.dedupe_ttl).await?;
+    let log = redis::observe(settings, limits, restorer).await?;
+    Ok(Some(log.context("Redis can't be reached")?))
 }
 
 /// Prepares the database, and waits while it is away.

@@ -19,6 +19,7 @@ use crate::delivery::Delivery;
 use crate::server::admission::Admission;
 
 use archive::NodeArchive;
+pub(crate) use archive::open_log;
 use lifecycle::ClientConnections;
 
 /// A node that runs.

@@ -80,10 +80,19 @@ impl RoomLog for ArchivedLog {
             limit: part_limit,
             max_bytes: part_bytes,
         } = missing;
+        // While the database is away, the end of a page is better than none: the span tells that
+        // there is more, and replays of what the log has don't wait.
+        let may_be_partial = !entries.is_empty() && matches!(part, ArchiveWindow::Before(_));
+        if may_be_partial && !self.0.health.is_up() {
+            return Ok(Slice { entries, span });
+        }
         let store = &self.0.store;
-        let mut archived: Vec<Entry> = store
-            .read(room, part, part_limit, part_bytes)
-            .await?
+        let read = match store.read(room, part, part_limit, part_bytes).await {
+            Ok(read) => read,
+            Err(_) if may_be_partial => return Ok(Slice { entries, span }),
+            Err(error) => return Err(error.into()),
+        };
+        let mut archived: Vec<Entry> = read
             .into_iter()
             // The archive may have later entries, but not yet all of them.
             .take_while(|archived| archived.seq < hot_oldest)
@@ -112,11 +121,17 @@ impl RoomLog for ArchivedLog {
         if span.oldest <= 1 {
             return span;
         }
-        let known = shared.rooms.get(&*shared.store, room, span.oldest).await;
+        // A read of the log must not wait for a database that is known to be away.
+        let known = if shared.health.is_up() {
+            let known = shared.rooms.get(&*shared.store, room, span.oldest).await;
+            known.ok()
+        } else {
+            shared.rooms.remembered(room)
+        };
         match known {
-            Ok(Some(archived)) => rooms::extend(span, &archived, shared.history_size),
-            Ok(None) => span,
-            Err(_) => {
+            Some(Some(archived)) => rooms::extend(span, &archived, shared.history_size),
+            Some(None) => span,
+            None => {
                 span.is_cut_off = true;
                 span.first = 1;
                 span

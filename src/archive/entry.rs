@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::backplane::{Appended, Entry, EntryKind};
-use crate::domain::{NewMessage, UserId};
+use crate::backplane::{Appended, Entry, EntryKind, record};
+use crate::domain::{Epoch, NewMessage, Timestamp, UserId};
 use crate::store::{ArchivedEntry, StoredKind};
 
 /// The archived form of a message that was just appended.
@@ -21,6 +21,19 @@ pub(super) fn of_message(message: &NewMessage, at: &Appended, record: Bytes) -> 
         send_key: key.map(|key| key.as_str().into()),
         record,
     }
+}
+
+/// The archived form of a message with that position.
+#[must_use]
+pub fn of_record(message: &NewMessage, seq: u64, epoch: Epoch, at: Timestamp) -> ArchivedEntry {
+    let appended = Appended {
+        id: message.id,
+        seq,
+        epoch,
+        at,
+        duplicate: false,
+    };
+    of_message(message, &appended, record::encode(message))
 }
 
 /// The fields of a record that the archive has columns for.
@@ -71,8 +84,7 @@ pub(super) fn to_entry(archived: ArchivedEntry) -> Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backplane::record;
-    use crate::domain::{ClientMsgId, Epoch, Limits, MessageFields, RoomId, Timestamp, Username};
+    use crate::domain::{ClientMsgId, Limits, MessageFields, RoomId, Username};
 
     #[test]
     fn an_entry_read_from_the_log_is_archived_like_its_message() {

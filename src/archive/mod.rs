@@ -25,6 +25,7 @@ mod sweeper;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 mod watermarks;
 
 use std::ops::RangeInclusive;
@@ -46,8 +47,12 @@ use retention::RetentionStatus;
 use rooms::Rooms;
 use watermarks::{REPORT_INTERVAL, Watermarks};
 
+pub use entry::of_record as archived_message;
 pub use restore::Restorer;
 pub use settings::ArchiveSettings;
+
+/// A hot log that a command reads or trims without being a node.
+pub type ObservedLog = Arc<dyn HotLog>;
 
 /// How long a stopping node waits until everything that it appended is committed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);

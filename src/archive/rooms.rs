@@ -63,6 +63,12 @@ impl Rooms {
         }
     }
 
+    /// What the archive was last known to know of the room; `None` if it was not asked.
+    pub fn remembered(&self, room: &RoomId) -> Option<Option<Arc<ArchivedRoom>>> {
+        let rooms = self.0.lock();
+        rooms.get(room).map(|known| known.room.clone())
+    }
+
     /// Whether the hot log had nothing as old as that `seq` when it was read last. It may have been
     /// restored since then.
     pub fn is_likely_archived(&self, room: &RoomId, seq: u64) -> bool {
@@ -100,8 +106,12 @@ pub(super) fn past_epochs(room: &ArchivedRoom, current: &Head, hot: &[Head]) -> 
 /// The span of a hot log, extended to what the archive has.
 pub(super) fn extend(mut span: LogSpan, room: &ArchivedRoom, history_size: usize) -> LogSpan {
     // Up to its watermark the hot log may be trimmed, and up to there the archive has everything.
+    // So a number below that is missing only if it is recorded as lost. Numbers above it may be missing
+    // in the archive for a while: other nodes commit them.
     if room.oldest <= span.oldest {
         span.oldest = room.oldest;
+    } else if room.after_losses <= span.oldest {
+        span.oldest = room.after_losses;
     }
     let history_size = u64::try_from(history_size).unwrap_or(u64::MAX);
     let newest = (span.head.seq + 1).saturating_sub(history_size);
@@ -128,6 +138,7 @@ mod tests {
         ArchivedRoom {
             first,
             oldest,
+            after_losses: oldest,
             head: 5000,
             contiguous: 0,
             epochs: epochs
@@ -154,5 +165,16 @@ mod tests {
         assert_eq!((span.first, span.oldest, span.recent), (1, 4200, 4200));
         let span = extend(hot, &room(1, 4700, &epochs), 1000);
         assert_eq!((span.first, span.oldest), (1, 4500), "lost numbers");
+    }
+
+    #[test]
+    fn a_commit_that_is_not_done_yet_does_not_cut_off_the_archive() {
+        let hot = LogSpan::of_log(head("e1", 5000), 4500, Vec::new());
+        let lagging = ArchivedRoom {
+            after_losses: 100,
+            ..room(1, 4800, &[("e1", None)])
+        };
+        let span = extend(hot, &lagging, 1000);
+        assert_eq!((span.first, span.oldest, span.recent), (1, 100, 4001));
     }
 }

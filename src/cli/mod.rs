@@ -1,5 +1,6 @@
 //! The command line.
 
+mod db;
 mod healthcheck;
 mod migrate;
 mod serve;
@@ -126,6 +127,16 @@ enum Command {
         #[arg(long, value_name = "URL", global = true)]
         database_url: Option<String>,
     },
+    /// Checks, copies, fills or prunes the database; exits with 1 if it has found something, and with 2
+    /// if it could not run
+    Db {
+        #[command(subcommand)]
+        action: db::Action,
+        /// The database, in place of DATABASE_URL; the list of processes shows it, so leave the
+        /// password to DATABASE_URL
+        #[arg(long, value_name = "URL", global = true)]
+        database_url: Option<String>,
+    },
     Bench(Box<hubbub_bench::Options>),
 }
 
@@ -189,11 +200,23 @@ impl Cli {
                 action,
                 database_url,
             } => {
+                let mut before = before;
+                let options = NodeOptions {
+                    database_url: database_url.or(before.database_url.take()),
+                    ..NodeOptions::default()
+                };
+                before.refuse("migrate")?;
+                migrate::run(&action, &options.into_command_line())
+            }
+            Command::Db {
+                action,
+                database_url,
+            } => {
                 let options = NodeOptions {
                     database_url,
                     ..NodeOptions::default()
                 };
-                migrate::run(&action, &options.or(before).into_command_line())
+                db::run(&action, &options.or(before).into_command_line())
             }
             // Everything it needs is on its command line: the nodes it measures have their own
             // configuration.
@@ -276,6 +299,20 @@ mod tests {
                 assert_eq!(refusal(&format!("{settings} {command}")), None, "{command}");
             }
             assert_eq!(refusal(settings), None);
+        }
+    }
+
+    #[test]
+    fn the_database_may_be_named_before_or_after_a_migration() {
+        for arguments in [
+            "migrate --database-url none status",
+            "migrate status --database-url none",
+            "--database-url none migrate up",
+        ] {
+            assert_eq!(refusal(arguments), None, "{arguments}");
+        }
+        for arguments in ["migrate", "migrate down 0", "migrate up --port 1"] {
+            assert!(refusal(arguments).is_some(), "{arguments}");
         }
     }
 

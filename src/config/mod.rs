@@ -37,6 +37,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::archive::ArchiveSettings;
 use crate::auth::Webhook;
@@ -165,11 +166,43 @@ impl Config {
     pub(crate) fn load_database(
         command_line: &CommandLine,
     ) -> Result<Option<DatabaseSettings>, ConfigError> {
+        Ok(Self::load_durable(command_line)?.database)
+    }
+
+    /// How long messages are kept; `None`: for ever.
+    ///
+    /// # Errors
+    /// Names the key, its source, and the fault; never the value.
+    pub(crate) fn load_retention(
+        command_line: &CommandLine,
+    ) -> Result<Option<Duration>, ConfigError> {
+        Ok(Self::load_durable(command_line)?.archive.retention)
+    }
+
+    fn load_durable(command_line: &CommandLine) -> Result<database::DurableSettings, ConfigError> {
         let mut values = source::read(command_line.values(), environment()?, Path::new(".env"))?;
         // A database that the command line names need not be that of the node.
         let has_redis = redis::parse(&mut values)?.is_some() && command_line.database_url.is_none();
-        let durable = database::parse(&mut values, has_redis, &mut Vec::new())?;
-        Ok(durable.database)
+        database::parse(&mut values, has_redis, &mut Vec::new())
+    }
+
+    /// The Redis that has the rooms' logs before the database that is configured, and the limits of
+    /// these logs. `None` without Redis, and for a database that the command line names: it need not
+    /// be that of the nodes.
+    ///
+    /// # Errors
+    /// Names the key, its source, and the fault; never the value.
+    pub(crate) fn load_redis(
+        command_line: &CommandLine,
+    ) -> Result<Option<(RedisSettings, BackplaneLimits)>, ConfigError> {
+        if command_line.database_url.is_some() {
+            return Ok(None);
+        }
+        let mut values = source::read(command_line.values(), environment()?, Path::new(".env"))?;
+        let Some(redis) = redis::parse(&mut values)? else {
+            return Ok(None);
+        };
+        Ok(Some((redis, history::parse(&mut values)?)))
     }
 
     /// Reads the given environment, the given `.env` file, which need not exist, and the TOML file

@@ -66,6 +66,9 @@ pub struct ArchivedRoom {
     /// The lowest `seq` from which on the archive has every number up to `head`; `head + 1` if the
     /// newest entries are known to be lost.
     pub oldest: u64,
+    /// The lowest `seq` from which on no number is recorded as lost; at least `first`. From there on a
+    /// number may still be missing, because its commit is not done yet.
+    pub after_losses: u64,
     /// The highest `seq` that the archive has, had before retention, or knows to be lost.
     pub head: u64,
     /// The number up to which no number is missing without being recorded as lost, as of the last

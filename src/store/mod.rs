@@ -8,6 +8,7 @@ mod archive;
 mod retention;
 mod settings;
 pub mod sql;
+mod transfer;
 
 pub use archive::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
@@ -16,6 +17,7 @@ pub use archive::{
 };
 pub use retention::{RetentionClaim, RetentionRun};
 pub use settings::DatabaseSettings;
+pub use transfer::{ArchiveTransfer, RoomState, RunEnd};
 
 /// An error of the store.
 #[derive(Debug, Clone, thiserror::Error)]

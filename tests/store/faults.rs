@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use hubbub::store::sql::{DatabaseUrl, Settings, SqlStore};
+use hubbub::store::sql::{Settings, SqlStore};
 use hubbub::store::{ArchiveStore as _, StoreError};
 use hubbub_test_support::database::{DatabaseKind, DatabaseServer};
 
 use crate::concurrency::{Session, insert, wait_for_a_blocked_session};
-use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, migrate_server, room, settings};
+use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, migrate, room, settings};
 
 crate::on_every_database!(
     a_connection_lost_during_a_commit_is_replaced,
@@ -159,16 +159,16 @@ async fn a_closed_store_is_unavailable(store: &TestStore) {
     assert_eq!(again.room(&room("r")).await.unwrap().unwrap().head, 1);
 }
 
-/// A server of its own, with what it commits on the disk.
+/// A server of its own, with what it commits on the disk, and a store that waits for a second at most.
 async fn server(kind: DatabaseKind) -> (DatabaseServer, SqlStore) {
     let server = DatabaseServer::start_durable(kind);
     let url = server.create_database("chat");
-    migrate_server(kind, &server, "chat");
+    migrate(&url).await;
     let settings = Settings {
         acquire_timeout: Duration::from_secs(1),
         read_timeout: Duration::from_secs(1),
         write_timeout: Duration::from_secs(1),
-        ..Settings::new(DatabaseUrl::parse(&url).unwrap())
+        ..settings(&url)
     };
     let store = SqlStore::open(&settings).await.unwrap();
     (server, store)
@@ -228,33 +228,29 @@ async fn a_stopped_server_is_unavailable_until_it_continues(kind: DatabaseKind) 
 
 /// The driver closes a statement that leaves its cache in a packet of its own, and the next packet is
 /// then delayed by 40 ms.
-async fn statements_stay_prepared(server: &DatabaseServer, store: &SqlStore) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_statements_of_a_store_stay_prepared() {
+    let server = DatabaseServer::start(DatabaseKind::MariaDb);
+    let url = server.create_database("chat");
+    migrate(&url).await;
+    let store = SqlStore::open(&settings(&url)).await.unwrap();
     let closed = || server.sql(None, "SHOW GLOBAL STATUS LIKE 'Com_stmt_close'");
     let mut writer = store.writer(0);
-    let mut seq = 0;
     let before = closed();
-    for _ in 0..2 {
-        for size in [
-            1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 500,
-        ] {
-            seq += 1;
-            // New rooms, then the same again, which reads the keys.
-            let batch: Vec<_> = (0..size)
-                .map(|number| (room(&format!("{size} {seq} {number}")), entry(seq)))
-                .collect();
-            for _ in 0..2 {
-                let outcomes = writer.commit(&batch).await.unwrap();
-                assert!(outcomes.iter().all(|outcome| *outcome == Stored));
-            }
+    let lengths = [
+        1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 500,
+    ];
+    for (size, seq) in lengths.into_iter().zip(1..).chain([(1, 99)]) {
+        // New rooms, then the same again, which reads the keys.
+        let batch: Vec<_> = (0..size)
+            .map(|number| (room(&format!("{size} {number}")), entry(seq)))
+            .collect();
+        for _ in 0..2 {
+            let outcomes = writer.commit(&batch).await.unwrap();
+            assert!(outcomes.iter().all(|outcome| *outcome == Stored));
         }
     }
     assert_eq!(closed(), before);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_statements_of_a_store_stay_prepared() {
-    let (server, store) = server(DatabaseKind::MariaDb).await;
-    statements_stay_prepared(&server, &store).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -278,13 +274,14 @@ async fn a_stopped_mariadb_is_unavailable_until_it_continues() {
 }
 
 #[tokio::test]
-async fn a_database_in_memory_is_a_store_as_well() {
+async fn each_database_in_memory_is_a_store_of_its_own() {
     let store = SqlStore::open(&settings("sqlite::memory:")).await.unwrap();
     let other = SqlStore::open(&settings("sqlite::memory:")).await.unwrap();
-    // Without tables: each is a database of its own.
-    for store in [store, other] {
-        store.ping().await.unwrap();
-        let refused = store.room(&room("r")).await;
-        assert!(matches!(refused, Err(StoreError::Broken(_))), "{refused:?}");
-    }
+    let batch = in_room("r", &[entry(1), entry(2)]);
+    let outcomes = store.writer(0).commit(&batch).await.unwrap();
+    assert_eq!(outcomes, [Stored, Stored]);
+    let known = store.room(&room("r")).await.unwrap().unwrap();
+    assert_eq!((known.first, known.head), (1, 2));
+    assert_eq!(other.room(&room("r")).await.unwrap(), None);
+    store.ping().await.unwrap();
 }

@@ -6,7 +6,7 @@ use hubbub::store::sql::{DatabaseUrl, Settings, SqlStore};
 use hubbub::store::{
     ArchiveStore as _, ArchiveWindow, ArchivedEntry, ArchivedRoom, CommitOutcome, StoredKind,
 };
-use hubbub_test_support::database::{DatabaseKind, DatabaseServer, TestDatabase};
+use hubbub_test_support::database::{DatabaseKind, TestDatabase};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ pub struct TestStore {
 impl TestStore {
     pub async fn new(kind: DatabaseKind) -> Self {
         let database = TestDatabase::new(kind);
-        migrate(&database).await;
+        migrate(&database.url).await;
         let store = SqlStore::open(&settings(&database.url)).await.unwrap();
         Self { store, database }
     }
@@ -94,6 +94,12 @@ async fn execute(database: &TestDatabase, text: &str) {
     connection.close().await.unwrap();
 }
 
+/// Makes the tables.
+pub async fn migrate(url: &str) {
+    let url = DatabaseUrl::parse(url).unwrap();
+    hubbub::store::sql::migrate::up(&url).await.unwrap();
+}
+
 /// The folder of a database's migrations.
 pub fn migrations(kind: DatabaseKind) -> std::path::PathBuf {
     let folder = match kind {
@@ -103,33 +109,6 @@ pub fn migrations(kind: DatabaseKind) -> std::path::PathBuf {
     };
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     root.join("migrations").join(folder)
-}
-
-async fn migrate(database: &TestDatabase) {
-    for text in steps(database.kind) {
-        execute(database, &text).await;
-    }
-}
-
-/// Makes the tables in a database of a server.
-pub fn migrate_server(kind: DatabaseKind, server: &DatabaseServer, database: &str) {
-    for text in steps(kind) {
-        server.sql(Some(database), &text);
-    }
-}
-
-/// The texts of the migrations, in order.
-fn steps(kind: DatabaseKind) -> Vec<String> {
-    let mut files: Vec<_> = std::fs::read_dir(migrations(kind))
-        .unwrap()
-        .map(|file| file.unwrap().path())
-        .filter(|path| path.to_str().unwrap().ends_with(".up.sql"))
-        .collect();
-    files.sort();
-    files
-        .iter()
-        .map(|file| std::fs::read_to_string(file).unwrap())
-        .collect()
 }
 
 pub fn room(name: &str) -> RoomId {

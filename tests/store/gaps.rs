@@ -45,6 +45,9 @@ async fn the_oldest_number_is_after_the_last_hole(store: &TestStore) {
     assert_eq!(extent(store).await, (1, 1, 9, 0));
     store.fill("r", [11]).await;
     assert_eq!(extent(store).await, (1, 11, 11, 0));
+    assert_eq!(store.room("r").await.after_losses, 1, "10 may come");
+    store.store.close_holes(&room("r")).await.unwrap();
+    assert_eq!(store.room("r").await.after_losses, 11);
 }
 
 async fn holes_are_closed_once(store: &TestStore) {

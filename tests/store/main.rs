@@ -10,9 +10,12 @@ mod epochs;
 mod faults;
 mod fixture;
 mod gaps;
+mod measure;
+mod migrations;
 mod reads;
 mod retention;
 mod schema;
+mod transfer;
 
 /// Makes a test of each function for each database. A function takes the [`fixture::TestStore`].
 macro_rules! on_every_database {

@@ -49,7 +49,7 @@ pub async fn begin(
     keep: Duration,
     due: Due,
 ) -> Result<Option<RetentionRun>> {
-    let run = RetentionRun::new(now, before(now, keep));
+    let run = plan(now, keep);
     let done_since = match due {
         Due::Hourly => before(run.cutoff, INTERVAL),
         Due::Now => Timestamp(i64::MAX.unsigned_abs()),
@@ -62,10 +62,19 @@ pub async fn begin(
     Ok(has_begun.then_some(run))
 }
 
+/// A run that deletes everything older than `keep`, not yet begun.
+#[must_use]
+pub fn plan(now: Timestamp, keep: Duration) -> RetentionRun {
+    RetentionRun::new(now, before(now, keep))
+}
+
 fn before(time: Timestamp, duration: Duration) -> Timestamp {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Timestamp(time.0.saturating_sub(millis))
 }
+
+/// The result of a step of [`RunHooks`].
+pub type RunResult = backplane::Result<()>;
 
 /// What a run does beside deleting.
 #[async_trait]
@@ -75,7 +84,7 @@ pub trait RunHooks: Send + Sync {
     ///
     /// # Errors
     /// Those of the backplane.
-    async fn delete_elsewhere(&self, room: &RoomId, cut: u64) -> backplane::Result<()>;
+    async fn delete_elsewhere(&self, room: &RoomId, cut: u64) -> RunResult;
 
     /// Called after each step, which took that long: yields to the live load.
     async fn pause(&self, run: &RetentionRun, took: Duration);

@@ -1,10 +1,16 @@
 //! Tests of the archive as a whole, over the embedded hot log and a store in memory.
 
 mod appends;
+mod away;
+mod faulty_log;
+mod reads;
 mod restores;
 mod retention;
+mod sweeps;
 
 use std::sync::Arc;
+
+use faulty_log::FaultyLog;
 
 use super::testing::FakeStore;
 use super::{Archive, ArchiveSettings, Restorer};
@@ -45,6 +51,11 @@ impl Default for Setup {
 impl Setup {
     /// Starts a node on the store.
     async fn start(&self, store: &FakeStore) -> Node {
+        self.start_with_faulty_log(store).await.0
+    }
+
+    /// Starts a node whose archive sees its log through one with faults.
+    async fn start_with_faulty_log(&self, store: &FakeStore) -> (Node, Arc<FaultyLog>) {
         let limits = BackplaneLimits {
             history_size: self.history_size,
             ..BackplaneLimits::default()
@@ -60,19 +71,15 @@ impl Setup {
             backlog: self.backlog,
             retention: self.retention,
         };
-        let archive = Archive::start(
-            backplane.hot_log.clone(),
-            store,
-            &restorer,
-            settings,
-            &limits,
-        );
+        let hot_log = FaultyLog::new(backplane.hot_log.clone());
+        let archive = Archive::start(hot_log.clone(), store, &restorer, settings, &limits);
         let log = archive.log();
-        Node {
+        let node = Node {
             archive,
             backplane,
             log,
-        }
+        };
+        (node, hot_log)
     }
 }
 
@@ -80,6 +87,11 @@ impl Node {
     /// Appends a message and waits until it is acknowledged.
     async fn append(&self, room: &RoomId, content: &str) -> Result<Appended> {
         self.log.append(&message(room, content), None).await
+    }
+
+    /// Makes the log know the room, so that an append needs no restore.
+    async fn know(&self, room: &RoomId) {
+        self.seqs(room, Window::Newest, 1).await;
     }
 
     async fn place(&self, room: &RoomId, content: &str) -> Result<(Appended, Commit)> {

@@ -27,7 +27,7 @@ use super::fault::Fault;
 use super::keys::{Partition, decode_name, encode_name};
 use super::link::{Link, millis};
 use super::restore::{RestoreRounds, Restores};
-use super::script::{APPEND, ScriptReply};
+use super::script::{APPEND, APPEND_ARCHIVED, ScriptReply};
 use crate::backplane::{Appended, BackplaneError, BackplaneLimits, Result, is_permanent};
 use crate::domain::{Epoch, NewMessage, RoomId, Timestamp};
 
@@ -194,9 +194,14 @@ impl Appends {
         // Groups the messages of each room; the sort is stable, so they keep their order.
         batch.sort_by(|one, other| one.room.cmp(&other.room));
         let (args, rooms) = self.arguments(&mut batch);
+        let script = if self.restores.is_some() {
+            &APPEND_ARCHIVED
+        } else {
+            &APPEND
+        };
         let outcomes = self
             .link
-            .run(&APPEND, partition, args)
+            .run(script, partition, args)
             .await
             .and_then(|reply| parse_outcomes(reply, &rooms));
         match outcomes {

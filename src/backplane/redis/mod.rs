@@ -56,7 +56,8 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::{
-    Backplane, BackplaneError, BackplaneKind, BackplaneLimits, Counters, Lifecycle, RestoreSource,
+    Backplane, BackplaneError, BackplaneKind, BackplaneLimits, Counters, HotLog, Lifecycle,
+    RestoreSource,
 };
 use crate::domain::RoomId;
 use archive::Archive;
@@ -110,26 +111,7 @@ pub async fn connect(
     limits: BackplaneLimits,
     restore: Option<Arc<dyn RestoreSource>>,
 ) -> Result<Backplane, StartError> {
-    let config = start::client_config(&settings.url, settings.ca.as_deref())?;
-    let archive = Archive::of(restore.as_deref());
-    let is_reachable = start::probe(&config, &settings, &archive).await?;
-    let link = Arc::new(Link::new(&config, &settings, &limits, archive));
-    let restores = restore.map(|source| Restores::new(link.clone(), source, &limits));
-    let node = Arc::new(Node {
-        appends: Appends::new(link.clone(), restores.clone(), &limits),
-        restores,
-        unarchived_round: UnarchivedRound::default(),
-        registry: Registry::default(),
-        lease: Lease::default(),
-        replication_ids: ReplicationIds::default(),
-        sweeps: Sweeps::default(),
-        bus: Subscriptions::new(&config, &settings, &link),
-        description: start::describe(&config),
-        link,
-        limits,
-        settings,
-        tasks: Mutex::default(),
-    });
+    let (node, is_reachable) = Node::connect(settings, limits, restore).await?;
     if is_reachable && node.link.wait_until_connected().await {
         node.bus
             .wait_until_connected(node.settings.connect_timeout)
@@ -148,6 +130,24 @@ pub async fn connect(
     })
 }
 
+/// Connects to Redis without taking part in the cluster, to read rooms' logs. `None` if Redis can't be
+/// reached.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn observe(
+    settings: RedisSettings,
+    limits: BackplaneLimits,
+    archive: Arc<dyn RestoreSource>,
+) -> Result<Option<Arc<dyn HotLog>>, StartError> {
+    let (node, is_reachable) = Node::connect(settings, limits, Some(archive)).await?;
+    let is_connected = is_reachable && node.link.wait_until_connected().await;
+    if is_connected {
+        node.bus.follow_slots(&node.link).await;
+    }
+    Ok(is_connected.then_some(node))
+}
+
 /// Runs `work` again and again, with this pause in between.
 async fn every(interval: Duration, node: Arc<Node>, work: impl AsyncFn(&Node)) {
     loop {
@@ -159,6 +159,35 @@ async fn every(interval: Duration, node: Arc<Node>, work: impl AsyncFn(&Node)) {
 }
 
 impl Node {
+    /// Connects, and begins nothing. Returns also whether Redis can be reached.
+    async fn connect(
+        settings: RedisSettings,
+        limits: BackplaneLimits,
+        restore: Option<Arc<dyn RestoreSource>>,
+    ) -> Result<(Arc<Self>, bool), StartError> {
+        let config = start::client_config(&settings.url, settings.ca.as_deref())?;
+        let archive = Archive::of(restore.as_deref());
+        let is_reachable = start::probe(&config, &settings, &archive).await?;
+        let link = Arc::new(Link::new(&config, &settings, &limits, archive));
+        let restores = restore.map(|source| Restores::new(link.clone(), source, &limits));
+        let node = Arc::new(Self {
+            appends: Appends::new(link.clone(), restores.clone(), &limits),
+            restores,
+            unarchived_round: UnarchivedRound::default(),
+            registry: Registry::default(),
+            lease: Lease::default(),
+            replication_ids: ReplicationIds::default(),
+            sweeps: Sweeps::default(),
+            bus: Subscriptions::new(&config, &settings, &link),
+            description: start::describe(&config),
+            link,
+            limits,
+            settings,
+            tasks: Mutex::default(),
+        });
+        Ok((node, is_reachable))
+    }
+
     fn spawn_tasks(self: &Arc<Self>) {
         let sweep_interval = self.settings.sweep_interval;
         let check_interval = self.settings.check_interval;

@@ -111,6 +111,10 @@ impl MissingRights {
         let command = named.map_or(command, |(name, _)| name).to_lowercase();
         if error.contains("nknown") && error.contains("ommand") {
             self.unknown_commands.insert(command);
+        } else if error.contains("syntax error") {
+            // Redis 6.0 doesn't know XTRIM MINID.
+            self.unknown_commands
+                .insert(format!("{command} of Redis 6.2"));
         } else if !is_denial(error) {
             // The server is loading, out of memory or a replica, for example.
         } else if error.contains("channel") {
@@ -207,6 +211,8 @@ mod tests {
             let missing = missing("SPUBLISH", error);
             assert!(missing.unknown_commands.contains("spublish"), "{error}");
         }
+        let missing_form = missing("XTRIM", "ERR syntax error");
+        assert!(missing_form.unknown_commands.contains("xtrim of Redis 6.2"));
         for error in [
             "LOADING Redis is loading the dataset in memory",
             "ERR -READONLY You can't write against a read only replica.",

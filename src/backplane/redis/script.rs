@@ -48,18 +48,19 @@ macro_rules! scripts {
 }
 
 scripts! {
-    Log APPEND = "log" "archive" => "append";
-    Log READ = "log" "span" "entries" => "read";
+    Log APPEND = "log" "append_plain" => "append";
+    Log APPEND_ARCHIVED = "log" "archive" "append_archived" => "append";
+    Log READ = "log" "archive" "span" "entries" => "read";
     Log ARCHIVED = "log" "archive" => "archived";
     Log UNARCHIVED = "log" => "unarchived";
     Log READ_UNARCHIVED = "log" "entries" => "read_unarchived";
     Log DIVERGED = "log" => "diverged";
     Log TRIM = "log" => "trim";
-    Presence CLAIM_RESTORE = "log" "entries" "restore" => "claim_restore";
+    Presence CLAIM_RESTORE = "log" "archive" "entries" "restore" => "claim_restore";
     Presence RESTORE_ROOM = "log" "archive" "restore" => "restore_room";
     Presence RELEASE_RESTORE = "restore" => "release_restore";
-    Presence JOIN = "log" "span" "presence" "room" => "join";
-    Presence REJOIN = "log" "presence" "room" => "rejoin";
+    Presence JOIN = "log" "archive" "span" "presence" "room" => "join";
+    Presence REJOIN = "log" "archive" "presence" "room" => "rejoin";
     Presence LEAVE = "log" "presence" "room" => "leave";
     Presence LOSE = "log" "presence" "room" => "lose";
     Presence ROSTER = "log" "presence" "room" => "roster";

@@ -107,7 +107,8 @@ async fn socket_io_clients_receive_acknowledgements_after_commits_and_in_order()
     log.commit(1);
     let mut seen = Vec::new();
     for answer in answers {
-        let mut answer = answer.await.unwrap();
+        let answer = tokio::time::timeout(TIMEOUT, answer).await;
+        let mut answer = answer.unwrap().unwrap();
         seen.push((answer["ok"].take(), answer["code"].clone()));
     }
     let unavailable = (json!(false), json!("unavailable"));

@@ -113,6 +113,8 @@ impl DatabaseServer {
         };
         command
             .current_dir(&self.dir)
+            // Temporary tables of two servers would have the same names.
+            .env("TMPDIR", &self.dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(self.log());

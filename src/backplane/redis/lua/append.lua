@@ -12,10 +12,9 @@
 -- ARGV[8]  the rooms of the call whose numbering is permanent (base64url, each between spaces)
 -- ARGV[9]  the name of the archive behind the logs; empty: none
 -- ARGV[10…] for each room three arguments: the tag of its partition (in a cluster the call's own
---           tag
---          for all); the room (base64url); and the number of its messages. Then for each of these
---          messages two arguments: the id (36 characters) followed by <user>:<key>, or empty if the
---          message has no key; and the record
+--          tag for all); the room (base64url); and the number of its messages. Then for each of
+--          these messages two arguments: the id (36 characters) followed by <user>:<key>, or empty
+--          if the message has no key; and the record
 --
 -- Returns the time; then for each room its epoch and an outcome for each of its messages: the seq
 -- as a number; or for a duplicate the text '1 ' and the first position, as in
@@ -28,11 +27,10 @@
 -- client library may send a call again when slots move.
 local ctx = context()
 local dedupe_ms, history_ms, call_name, permanent_rooms = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local archive = ARGV[9]
+ctx.archive = ARGV[9]
 local FIRST_ROOM = 10
 local SENDS = 'i:'
 
-ctx.archive = archive
 
 local reply_key = call_name ~= '' and key(ctx.tag, SENDS, '=') .. call_name
 if reply_key then
@@ -97,37 +95,10 @@ end
 
 local reply = { time }
 
--- Whether the message with this outcome of a duplicate was lost since: its number was assigned in
--- an earlier epoch than the current one, and not before the end of that epoch. The keys of all sends
--- that the archive has are set anew when another epoch begins, so an unknown epoch is a lost one.
-local function is_lost(tag, room, current_epoch, outcome)
-  local seq, epoch, mark = string.match(outcome, '^1 %S+ (%d+) (%S+) %d+ ?(A?)')
-  if epoch == current_epoch or mark == 'A' then return false end
-  for _, past in ipairs(past_epochs(tag, room)) do
-    local past_epoch, last_seq = string.match(past, '^(%S+) (%d+)')
-    if past_epoch == epoch then return tonumber(seq) > tonumber(last_seq) end
-  end
-  return true
-end
-
--- Reads the numbering of a room with an archive behind it: a table of epoch and watermark, or nil
--- if the room must be restored first. Removes from `known` the send keys of messages that were
--- lost.
-local function open_archived(at, last)
-  local tag, room = ARGV[at], ARGV[at + 1]
-  local epoch, _, watermark = archived_numbering(ctx, key(tag, NUMBERING, room))
-  if not epoch then return nil end
-  for i = at + 3, last, 2 do
-    local outcome = key_of[i] and known[key_of[i]]
-    if outcome and is_lost(tag, room, epoch, outcome) then known[key_of[i]] = nil end
-  end
-  return { epoch = epoch, watermark = watermark }
-end
-
 -- Appends the messages of the room whose arguments are ARGV[at] to ARGV[last]; `new` of them (as
--- text) aren't duplicates. `archived`: the result of open_archived; false without an archive.
--- Writes the epoch to reply[head] and the outcomes behind it, as far as it comes: raises an error
--- when Redis refuses a write.
+-- text) aren't duplicates. `archived`: what open_archived returned; nil without an archive. Writes
+-- the epoch to reply[head] and the outcomes behind it, as far as it comes: raises an error when
+-- Redis refuses a write.
 local function append(at, last, new, head, archived)
   local tag, room = ARGV[at], ARGV[at + 1]
   local numbering, log, channel = room_keys(tag, room)
@@ -138,7 +109,7 @@ local function append(at, last, new, head, archived)
       epoch = archived.epoch
     else
       local _, last_renewal
-      epoch, _, _, last_renewal = open_numbering(ctx, tag, room, numbering)
+      epoch, _, last_renewal = open_numbering(ctx, tag, room, numbering)
       must_renew = last_renewal ~= renewal
     end
     -- The numbering advances for all messages at once. This is the first write: a Redis without
@@ -148,8 +119,7 @@ local function append(at, last, new, head, archived)
     position_end = ' ' .. epoch .. ' ' .. time
     if archived then
       if archived.watermark >= seq then keep_unarchived(ctx, tag, room) end
-      local hidden = math.min(seq + new - history_size, archived.watermark)
-      trim_by, trim_limit = 'MINID', int(math.max(hidden, 0) + 1)
+      trim_by, trim_limit = 'MINID', first_kept(seq + new, archived.watermark)
     end
   end
   for i = at + 3, last, 2 do
@@ -186,37 +156,29 @@ local function append(at, last, new, head, archived)
   end
 end
 
-local seen = {}
-
--- As append, for `count` messages (as text) whose first one is ARGV[first]; but writes an outcome
--- for each message, also when Redis refuses a write.
-local function append_all(at, first, last, count, head, archived)
-  local duplicates = send_keys[1] and count_duplicates(first, last, key_of, known, seen) or 0
-  local new = duplicates > 0 and int(count - duplicates) or count
-  local done, reason = pcall(append, at, last, new, head, archived)
-  if done then return end
-  local refusal = '! ' .. tostring(type(reason) == 'table' and reason.err or reason)
-  for i = first, last, 2 do
-    local n = head + 1 + (i - first) / 2
-    if not reply[n] then
-      reply[n] = key_of[i] and known[key_of[i]] or refusal
-      refusal = '! an earlier message of the room was refused'
-    end
-  end
-end
-
-local head = 2
+local head, seen = 2, {}
 at = FIRST_ROOM
 while ARGV[at] do
   local count = ARGV[at + 2]
   local first, last = at + 3, at + 2 + 2 * count
   reply[head] = ''
-  -- False without an archive.
-  local archived = archive ~= '' and open_archived(at, last)
-  if archived == nil then
+  local archived = open_archived and open_archived(ctx, at, key_of, known)
+  if archived == false then
     for n = head + 1, head + count do reply[n] = '?' end
   else
-    append_all(at, first, last, count, head, archived)
+    local duplicates = send_keys[1] and count_duplicates(first, last, key_of, known, seen) or 0
+    local new = duplicates > 0 and int(count - duplicates) or count
+    local done, reason = pcall(append, at, last, new, head, archived)
+    if not done then
+      local refusal = '! ' .. tostring(type(reason) == 'table' and reason.err or reason)
+      for i = first, last, 2 do
+        local n = head + 1 + (i - first) / 2
+        if not reply[n] then
+          reply[n] = key_of[i] and known[key_of[i]] or refusal
+          refusal = '! an earlier message of the room was refused'
+        end
+      end
+    end
   end
   head = head + count + 1
   at = last + 1

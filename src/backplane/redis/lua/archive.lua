@@ -1,4 +1,33 @@
--- Shared by the scripts that know how far rooms are archived; requires log.lua.
+-- Shared by the scripts about logs with an archive behind them; requires log.lua.
+
+-- The history that a room's numbering belongs to, as its field r names it. The name of the archive
+-- is a part of it: so a room that was used without the archive, or with another one, is noticed.
+local function archived_history(ctx) return replid(ctx) .. ' ' .. ctx.archive end
+
+-- The numbering of a room with an archive behind it: the epoch, the last seq and the watermark.
+-- Returns nil if the room must be restored from the archive first: it isn't known, its end may be
+-- lost, it has never been archived, or the archive has other entries.
+local function archived_numbering(ctx, numbering)
+  local fields = call('HMGET', numbering, 'e', 's', 'r', 'a', 'd')
+  local epoch, seq, history, watermark, shared = unpack(fields)
+  if not epoch or history ~= archived_history(ctx) or not watermark or shared then return nil end
+  return epoch, tonumber(seq), tonumber(watermark)
+end
+
+-- The error for a room that must be restored from the archive first. Nodes recognise it by the
+-- first word.
+local function unrestored_error()
+  return redis.error_reply('UNRESTORED the room must be restored from the archive first')
+end
+
+-- The numbering of a room of the call's partition, with an archive or without one: the epoch, the
+-- last seq, and with an archive the watermark. Returns nil if the room must be restored first.
+local function numbering_of(ctx, room)
+  local numbering = key(ctx.tag, NUMBERING, room)
+  if ctx.archive ~= '' then return archived_numbering(ctx, numbering) end
+  local epoch, seq = open_numbering(ctx, ctx.tag, room, numbering)
+  return epoch, seq
+end
 
 -- Keeps the log and the numbering of a room with entries above its watermark.
 local function keep_unarchived(ctx, tag, room)

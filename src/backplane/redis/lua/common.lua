@@ -36,8 +36,8 @@ local CHANNEL = sub(channels, #tag + 1)
 --   ttl_ms        the time for which an empty room or an offline user is remembered, as text
 --   now           milliseconds since the Unix epoch. Only Redis's clock is used, never a node's.
 --   replid        set by replid()
---   archive       set by the scripts that open logs: the name of the archive behind them, eight
---                 digits; empty without an archive
+--   archive       set by scripts about logs: the name of the archive behind them, eight digits;
+--                 empty without an archive
 local function context()
   local time = call('TIME')
   return {

@@ -18,7 +18,7 @@ local incarnation, conn, user, name, limit = ARGV[6], ARGV[7], ARGV[8], ARGV[9],
 ctx.archive = ARGV[11]
 
 if is_fenced(ctx, incarnation) then return fenced_error() end
-local epoch, seq, watermark = open_numbering(ctx, ctx.tag, room, key(ctx.tag, NUMBERING, room))
+local epoch, seq, watermark = numbering_of(ctx, room)
 if not epoch then return unrestored_error() end
 local changes = 0
 if add_connection(ctx, room, incarnation, conn, user, name) then

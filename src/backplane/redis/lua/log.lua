@@ -54,37 +54,12 @@ local function record_epoch_end(tag, room, epoch, seq)
   for i = 1, #past do call('HSET', numbering, tostring(i), past[i]) end
 end
 
--- The history that a room's numbering belongs to, as its field r names it. The name of the archive
--- is a part of it: so a room that was used without the archive, or with another one, is noticed.
-local function archived_history(ctx) return replid(ctx) .. ' ' .. ctx.archive end
-
--- The numbering of a room with an archive behind it: the epoch, the last seq and the watermark.
--- Returns nil if the room must be restored from the archive first: it isn't known, its end may be
--- lost, it has never been archived, or the archive has other entries.
-local function archived_numbering(ctx, numbering)
-  local fields = call('HMGET', numbering, 'e', 's', 'r', 'a', 'd')
-  local epoch, seq, history, watermark, shared = unpack(fields)
-  if not epoch or history ~= archived_history(ctx) or not watermark or shared then return nil end
-  return epoch, tonumber(seq), tonumber(watermark)
-end
-
--- The error for a room that must be restored from the archive first. Nodes recognise it by the
--- first word.
-local function unrestored_error()
-  return redis.error_reply('UNRESTORED the room must be restored from the archive first')
-end
-
--- The room's numbering. `numbering` is the name of its key.
---
--- Without an archive the numbering is begun if there is none. If Redis was restarted, restored or
+-- The room's numbering, which is begun if there is none. If Redis was restarted, restored or
 -- promoted since the last call (its replid differs), the end of the log may be lost: a new epoch
 -- continues from where the surviving data ends, and the end of the previous epoch is recorded.
--- Returns the epoch, the last seq, nil, and the last renewal of the retention unless a new epoch
--- has begun.
---
--- With an archive nothing is begun: returns the same as archived_numbering.
+-- Returns the epoch, the last seq, and the last renewal of the retention unless a new epoch has
+-- begun. `numbering` is the name of the room's key. Never used with an archive: see archive.lua.
 local function open_numbering(ctx, tag, room, numbering)
-  if ctx.archive ~= '' then return archived_numbering(ctx, numbering) end
   local fields = call('HMGET', numbering, 'e', 's', 'r', 'x')
   local epoch, seq, known_replid, renewal = fields[1], fields[2], fields[3], fields[4]
   if not epoch then
@@ -99,13 +74,7 @@ local function open_numbering(ctx, tag, room, numbering)
     call('HDEL', numbering, 'a', 'y', 'd')
     return new_epoch(ctx), tonumber(seq)
   end
-  return epoch, tonumber(seq), nil, renewal
-end
-
--- Whether a room has entries above its watermark. False for a room without a watermark.
-local function has_unarchived(numbering)
-  local fields = call('HMGET', numbering, 's', 'a')
-  return fields[2] and tonumber(fields[2]) < tonumber(fields[1] or '0')
+  return epoch, tonumber(seq), renewal
 end
 
 -- Sets how long the room's numbering is kept: without a limit while the room has members or entries
@@ -113,10 +82,9 @@ end
 -- append.lua renew the time once in a while instead of at each append.
 local function renew_numbering(ctx, tag, room, permanent)
   local numbering = key(tag, NUMBERING, room)
-  local is_kept = permanent
-    or call('EXISTS', key(tag, MEMBERS, room)) == 1
-    or has_unarchived(numbering)
-  if is_kept then
+  local fields = call('HMGET', numbering, 's', 'a')
+  local has_unarchived = fields[1] and fields[2] and tonumber(fields[2]) < tonumber(fields[1])
+  if permanent or has_unarchived or call('EXISTS', key(tag, MEMBERS, room)) == 1 then
     call('PERSIST', numbering)
   else
     call('PEXPIRE', numbering, int(ctx.ttl_ms + ctx.ttl_ms / 64))

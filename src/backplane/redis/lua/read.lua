@@ -17,7 +17,7 @@ local mode, reference = ARGV[6], tonumber(ARGV[7])
 local limit, max_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 ctx.archive = ARGV[10]
 
-local epoch, seq, watermark = open_numbering(ctx, ctx.tag, room, key(ctx.tag, NUMBERING, room))
+local epoch, seq, watermark = numbering_of(ctx, room)
 if not epoch then return unrestored_error() end
 local reply, oldest = span_reply(ctx, room, epoch, seq, watermark)
 local found = {}

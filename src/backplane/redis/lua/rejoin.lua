@@ -21,7 +21,7 @@ local unrestored, restored, changes = {}, {}, 0
 for i = 8, #ARGV, 4 do
   local room, conn, user, name = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   if opened[room] == nil then
-    opened[room] = open_numbering(ctx, ctx.tag, room, key(ctx.tag, NUMBERING, room)) ~= nil
+    opened[room] = numbering_of(ctx, room) ~= nil
     if not opened[room] then unrestored[#unrestored + 1] = room end
   end
   if opened[room] and add_connection(ctx, room, incarnation, conn, user, name) then

@@ -13,7 +13,7 @@ use crate::store::sql::db::Db;
 use crate::store::sql::dialect::padded;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, Text, args};
-use crate::store::{ArchivedEpoch, EPOCHS_KEPT, NewEpoch, Result};
+use crate::store::{ArchivedEpoch, NewEpoch, Result};
 
 /// Epochs whose numbers are wanted, each with the lowest `seq` to commit in it.
 pub(super) type Wanted = BTreeMap<(RoomId, Epoch), u64>;
@@ -24,11 +24,15 @@ const INSERT: &str = "INSERT INTO hubbub_epochs \
 const END_OPEN: &str =
     "UPDATE hubbub_epochs SET ended_seq = ? WHERE room_no = ? AND ended_seq IS NULL";
 
-/// The newest epochs of a room, newest first.
-pub(super) async fn newest(conn: &mut Conn, room_no: i64) -> Outcome<Vec<ArchivedEpoch>> {
+/// The newest epochs of a room, newest first, at most `limit`.
+pub(super) async fn newest(
+    conn: &mut Conn,
+    room_no: i64,
+    limit: usize,
+) -> Outcome<Vec<ArchivedEpoch>> {
     const NEWEST: &str = "SELECT name, after_seq, ended_seq, run FROM hubbub_epochs \
         WHERE room_no = ? ORDER BY epoch_no DESC LIMIT ?";
-    let args = args![room_no, rows(EPOCHS_KEPT)];
+    let args = args![room_no, rows(limit)];
     let found: Vec<(Text, i64, Option<i64>, i64)> = conn.all(NEWEST, args).await?;
     let epoch = |(name, after, ended, run): (Text, i64, Option<i64>, i64)| ArchivedEpoch {
         epoch: Epoch::trusted(&name.0),
@@ -83,6 +87,21 @@ async fn add(
     let args = args![room_no, number, epoch.as_str(), after, ended, stored(run)?];
     let text = conn.dialect().text_of(INSERT, 1);
     conn.run_text(text, args).await?;
+    Ok(())
+}
+
+/// Gives an epoch these bounds and this run. It is added if the archive doesn't know it.
+pub(super) async fn set(conn: &mut Conn, room_no: i64, epoch: &ArchivedEpoch) -> Outcome<()> {
+    const SET: &str = "UPDATE hubbub_epochs SET after_seq = ?, ended_seq = ?, run = ? \
+        WHERE room_no = ? AND name = ?";
+    let after = stored(epoch.after)?;
+    let ended = epoch.ended.map(stored).transpose()?;
+    if !exists(conn, room_no, &epoch.epoch).await? {
+        return add(conn, room_no, &epoch.epoch, (after, ended), epoch.run).await;
+    }
+    let (run, name) = (stored(epoch.run)?, epoch.epoch.as_str());
+    conn.run(SET, args![after, ended, run, room_no, name])
+        .await?;
     Ok(())
 }
 

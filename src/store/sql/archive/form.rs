@@ -11,11 +11,14 @@ use uuid::Uuid;
 const HEAD: i64 = 1;
 /// `,"username":…,"content":"` with the user's id as the name is left out, after [`HEAD`].
 const NAME: i64 = 2;
+/// `,"username":"` is left out, after [`HEAD`] and instead of [`NAME`].
+const OTHER_NAME: i64 = 16;
 /// `,"client_msg_id":…}` at the end is left out.
 const KEY: i64 = 4;
 /// The end of a plain text's record is left out, before [`KEY`]'s part or the closing brace.
 const TAIL: i64 = 8;
 
+const NAME_KEY: &str = ",\"username\":\"";
 const PLAIN_TAIL: &str = "\",\"type\":\"text\",\"attachment_urls\":[]";
 
 /// What the other columns have of a record.
@@ -58,6 +61,9 @@ pub(super) fn shorten(record: &[u8], columns: &Columns<'_>) -> (i64, Vec<u8>) {
         if let Some(after) = rest.strip_prefix(columns.name().as_bytes()) {
             form |= NAME;
             rest = after;
+        } else if let Some(after) = rest.strip_prefix(NAME_KEY.as_bytes()) {
+            form |= OTHER_NAME;
+            rest = after;
         }
     }
     let key = columns.key();
@@ -89,6 +95,9 @@ pub(super) fn restore(form: i64, stored: Vec<u8>, columns: &Columns<'_>) -> Byte
     }
     if form & NAME != 0 {
         record.extend_from_slice(columns.name().as_bytes());
+    }
+    if form & OTHER_NAME != 0 {
+        record.extend_from_slice(NAME_KEY.as_bytes());
     }
     record.extend_from_slice(&stored);
     if form & TAIL != 0 {
@@ -135,6 +144,16 @@ mod tests {
     }
 
     #[test]
+    fn a_name_of_its_own_is_stored_with_the_content() {
+        let record = format!(
+            r#"{{"id":"{ID}","room_id":"lob\"by","user_id":"ann","username":"Ann","content":"hi","type":"x"}}"#
+        );
+        let (form, stored) = shorten(record.as_bytes(), &columns(None));
+        assert_eq!(stored, br#"Ann","content":"hi","type":"x"}"#);
+        assert_eq!(restore(form, stored, &columns(None)), record);
+    }
+
+    #[test]
     fn another_record_is_stored_whole() {
         for record in ["", "}", "{}", PLAIN_TAIL, "not even JSON \u{0}"] {
             let (form, stored) = shorten(record.as_bytes(), &columns(Some("k")));
@@ -146,7 +165,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_record_is_read_as_it_was_written(
-            parts in prop::collection::vec(0_usize..9, 0..8),
+            parts in prop::collection::vec(0_usize..10, 0..8),
             text in ".{0,6}",
             key in prop::option::of(".{1,4}"),
             user in ".{1,4}",
@@ -154,8 +173,8 @@ mod tests {
             let columns = Columns { user: &user, ..columns(key.as_deref()) };
             let (head, name) = (columns.head(), columns.name());
             let ending = columns.key().unwrap_or_default();
-            let pieces: [&str; 9] =
-                [&head, &name, &text, PLAIN_TAIL, &ending, "}", "\"", ",\"username\":", "{\"id\":"];
+            let pieces: [&str; 10] =
+                [&head, &name, NAME_KEY, &text, PLAIN_TAIL, &ending, "}", "\"", ",\"username\":", "{\"id\":"];
             let record: String = parts.into_iter().map(|part| pieces[part]).collect();
             let (form, stored) = shorten(record.as_bytes(), &columns);
             prop_assert_eq!(restore(form, stored, &columns), record);

@@ -133,7 +133,7 @@ async fn bounds(db: &Db, room: &RoomId) -> Result<Option<Bounds>> {
 }
 
 /// The recorded losses of a room, in order.
-async fn losses(conn: &mut Conn, room_no: i64) -> Outcome<Vec<Range>> {
+pub(super) async fn losses(conn: &mut Conn, room_no: i64) -> Outcome<Vec<Range>> {
     const LOSSES: &str =
         "SELECT first_seq, last_seq FROM hubbub_gaps WHERE room_no = ? ORDER BY first_seq";
     let found: Vec<(i64, i64)> = conn.all(LOSSES, args![room_no]).await?;
@@ -262,7 +262,7 @@ pub(super) async fn audit(db: &Db, room: &RoomId) -> Result<RoomAudit> {
     })
 }
 
-fn unsigned(range: Range) -> RangeInclusive<u64> {
+pub(super) fn unsigned(range: Range) -> RangeInclusive<u64> {
     loaded(*range.start())..=loaded(*range.end())
 }
 

@@ -16,6 +16,7 @@ mod retention;
 mod retention_runs;
 mod rooms;
 mod runs;
+mod transfer;
 mod writer;
 
 use std::ops::RangeInclusive;

@@ -12,7 +12,7 @@ use crate::store::sql::db::Db;
 use crate::store::sql::dialect::padded;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, Text, args};
-use crate::store::{ArchivedRoom, Result, RoomNumber};
+use crate::store::{ArchivedRoom, EPOCHS_KEPT, Result, RoomNumber};
 
 /// The ends of a room are found by the key. Above `contiguous_seq` the keys are read once, to find
 /// where the last run without a hole begins.
@@ -48,7 +48,7 @@ pub(super) async fn room(db: &Db, room: &RoomId) -> Result<Option<ArchivedRoom>>
             let name = room.as_str();
             let found: Option<RoomRow> = conn.first(ROOM, args![name, name, name]).await?;
             let Some(row) = found else { return Ok(None) };
-            let epochs = epochs::newest(conn, row.0).await?;
+            let epochs = epochs::newest(conn, row.0, EPOCHS_KEPT).await?;
             Ok(Some(ArchivedRoom {
                 epochs,
                 ..extent(row)
@@ -64,6 +64,8 @@ fn extent(
     let last = last.unwrap_or(0);
     let head = last.max(cut).max(last_lost.unwrap_or(0));
     let first = first.unwrap_or(head + 1);
+    // Up to `contiguous` every missing number is recorded.
+    let after_losses = first.max(cut + 1).max(last_lost.unwrap_or(0) + 1);
     let oldest = if last < head {
         head + 1
     } else if let Some(start) = run_start {
@@ -71,12 +73,12 @@ fn extent(
     } else if let Some(lowest) = lowest.filter(|lowest| *lowest > contiguous) {
         lowest
     } else {
-        // Up to `contiguous` every missing number is recorded.
-        first.max(cut + 1).max(last_lost.unwrap_or(0) + 1)
+        after_losses
     };
     ArchivedRoom {
         first: loaded(first),
         oldest: loaded(oldest),
+        after_losses: loaded(after_losses),
         head: loaded(head),
         contiguous: loaded(contiguous.max(cut).min(head)),
         epochs: Vec::new(),

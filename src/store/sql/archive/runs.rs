@@ -2,10 +2,11 @@
 
 use uuid::Uuid;
 
+use super::transfer::{COPY_OF, DEPLOYMENT, meta};
 use super::{loaded, stored};
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Fault;
-use crate::store::sql::value::{Text, args};
+use crate::store::sql::value::args;
 use crate::store::{Result, Run};
 
 pub(super) async fn begin(db: &Db) -> Result<Run> {
@@ -39,21 +40,22 @@ pub(super) async fn end(db: &Db, run: u64) -> Result<()> {
 }
 
 pub(super) async fn deployment(db: &Db) -> Result<Uuid> {
-    const FIND: &str = "SELECT value FROM hubbub_meta WHERE name = ?";
     const ADD: &str = "INSERT INTO hubbub_meta (name, value) VALUES (?, ?) {if_absent:name}";
-    let found = db
-        .transaction(|conn| {
-            Box::pin(async move {
-                let found: Option<(Text,)> = conn.first(FIND, args!["deployment"]).await?;
-                if found.is_some() {
-                    return Ok(found);
-                }
-                let new = Uuid::new_v4().to_string();
-                conn.run(ADD, args!["deployment", new]).await?;
-                conn.first(FIND, args!["deployment"]).await
-            })
+    let deployment = db.transaction(|conn| {
+        Box::pin(async move {
+            if let Some(of) = meta(conn, COPY_OF).await? {
+                return Err(Fault::Broken(format!(
+                    "it is an incomplete copy of the archive {of}: run `hubbub db copy` again"
+                )));
+            }
+            if let Some(known) = meta(conn, DEPLOYMENT).await? {
+                return Ok(known);
+            }
+            let new = Uuid::new_v4().to_string();
+            conn.run(ADD, args![DEPLOYMENT, new]).await?;
+            let id = meta(conn, DEPLOYMENT).await?;
+            id.ok_or_else(|| Fault::Again("the id was removed".to_owned()))
         })
-        .await?;
-    let id = found.and_then(|(value,)| Uuid::parse_str(&value.0).ok());
-    Ok(id.ok_or_else(|| Fault::Broken("the deployment's id is malformed".to_owned()))?)
+    });
+    deployment.await
 }

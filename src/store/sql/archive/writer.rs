@@ -152,8 +152,9 @@ async fn insert(conn: &mut Conn, entries: &Entries, numbers: &[Numbers]) -> Outc
         keys.push((row.room_no, row.seq, row.id));
         rows.push(row);
     }
-    // In the order of the key: two writers then wait for each other instead of forming a deadlock.
-    rows.sort_by_key(|row| (row.room_no, row.seq));
+    // In the order of the ids: their index then grows at its end only, and two writers of the same
+    // entries wait for each other instead of forming a deadlock.
+    rows.sort_by_key(|row| row.id);
     let count = insert_rows(conn, rows).await?;
     Ok(Inserted {
         count: usize::try_from(count).unwrap_or(usize::MAX),

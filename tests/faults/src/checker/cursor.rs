@@ -126,6 +126,17 @@ impl Cursor {
         self.abandoned_epochs.clear();
     }
 
+    /// The greatest number received, in any epoch.
+    pub fn highest(&self) -> u64 {
+        let numbers = self.highest.iter().map(|(_, seq)| *seq);
+        numbers.max().unwrap_or(0)
+    }
+
+    /// Epochs that the client left may return.
+    pub fn forget_abandoned_epochs(&mut self) {
+        self.abandoned_epochs.clear();
+    }
+
     /// The client's position changes without a message.
     pub fn move_to(&mut self, start: SegmentStart, position: CursorPosition) {
         self.finish_segment();

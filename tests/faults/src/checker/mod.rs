@@ -122,6 +122,11 @@ pub struct Promises {
     /// An archive is behind the log. `None`: there is none, or it isn't verified.
     #[serde(default)]
     pub archive: Option<Archive>,
+    /// Redis had two primaries at once, with an archive behind both: epochs may begin beside each
+    /// other, so their order is not checked. The order of a room is that of its archived numbers, and
+    /// messages that are not archived are lost.
+    #[serde(default)]
+    pub two_primaries: bool,
     pub presence: Presence,
     /// No client, unaffected or not, may be notified that a user is offline or left a room, unless
     /// the user was away for longer than this grace, in milliseconds. (On a slow machine, users
@@ -180,6 +185,8 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
         allowed: AllowedLosses {
             gaps: promises.gaps,
             data_loss,
+            reset_to_archive: promises.archive.is_some() && data_loss,
+            any_epoch: promises.two_primaries,
         },
         deliveries: &mut deliveries,
     };
@@ -192,6 +199,8 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
         stats: &mut stats,
         data_loss,
         loss_windows: &history.loss_windows,
+        is_archived: promises.archive.is_some(),
+        two_primaries: promises.two_primaries,
     }
     .check(&history, &index, deliveries);
 

@@ -28,6 +28,9 @@ pub(super) struct CompletenessCheck<'r, 'a> {
     /// The times at which an acknowledged message may have been lost with Redis's data. Empty if
     /// they are unknown.
     pub loss_windows: &'r [RangeInclusive<u64>],
+    /// The archive decides which messages survive.
+    pub is_archived: bool,
+    pub two_primaries: bool,
 }
 
 impl<'a> CompletenessCheck<'_, 'a> {
@@ -44,8 +47,15 @@ impl<'a> CompletenessCheck<'_, 'a> {
         self.stats.rooms = deliveries.epochs.len();
         for (symbol, epochs) in &deliveries.epochs {
             let name = self.interner.text(*symbol);
-            let ranks = epochs.rank(name, self.interner, self.faults);
+            let ranks = if self.two_primaries {
+                epochs.unordered()
+            } else {
+                epochs.rank(name, self.interner, self.faults)
+            };
             let mut messages = messages.remove(symbol).unwrap_or_default();
+            if self.two_primaries {
+                messages.retain(|message| message.archived);
+            }
             for message in &mut messages {
                 message.epoch_observed = epochs.is_observed(message.epoch);
                 message.rank = ranks.get(&message.epoch).copied().unwrap_or_default();

@@ -123,7 +123,7 @@ impl CompletenessCheck<'_, '_> {
         client: &ClientCursor,
         omissions: &Omissions,
     ) {
-        if !self.data_loss || self.loss_windows.is_empty() {
+        if !self.data_loss || self.loss_windows.is_empty() || self.is_archived {
             return;
         }
         let client = self.interner.text(client.client);

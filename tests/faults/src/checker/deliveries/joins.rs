@@ -136,7 +136,12 @@ impl<'a> DeliveryCheck<'_, 'a> {
             });
         }
         cursor.replay_end = None;
-        cursor.move_to(SegmentStart::LossAnnounced, to);
+        if self.allowed.reset_to_archive {
+            let until = cursor.highest();
+            cursor.join_anew(SegmentStart::LossAnnounced, to, until);
+        } else {
+            cursor.move_to(SegmentStart::LossAnnounced, to);
+        }
     }
 
     /// A loss was announced to a client at `from`; the numbering is, or continues, at `to`.

@@ -36,6 +36,11 @@ pub(super) struct AllowedLosses {
     pub gaps: Option<u64>,
     /// Losses with a new epoch.
     pub data_loss: bool,
+    /// A reset may be followed by messages of earlier epochs, and by ones that the client has: those
+    /// that the archive has after its position.
+    pub reset_to_archive: bool,
+    /// An epoch that a client left may return.
+    pub any_epoch: bool,
 }
 
 /// Reads the records of one client after another.
@@ -125,6 +130,9 @@ impl<'a> DeliveryCheck<'_, 'a> {
     ) {
         let epoch_symbol = self.interner.intern(epoch);
         let before = cursor.position;
+        if self.allowed.any_epoch {
+            cursor.forget_abandoned_epochs();
+        }
         let delivery = cursor.receive(epoch_symbol, seq);
         self.stats.replayed_again += u64::from(delivery.replayed_again);
         if let Some(from) = delivery.previous_epoch {

@@ -381,3 +381,80 @@ fn the_epochs_of_the_archive_have_the_order_that_clients_saw() {
         "{faults:#?}"
     );
 }
+
+#[test]
+fn after_a_reset_to_the_archive_its_messages_come_again() {
+    // `e1/3` came late to the archive: the new epoch had already begun after `e1/2`.
+    let mut history = strict();
+    history
+        .sends_to_both("e1/1..3")
+        .data_lost()
+        .is_reset("sue", "e2/2")
+        .receives("sue", "e1/3")
+        .is_reset("ann", "e2/2")
+        .receives("ann", "e1/3")
+        .sends_to_both("e3/4")
+        .ends_with_archive("e3/4", &["e1/1..3", "e3/4"]);
+    history.assert_accepted();
+    assert_eq!(history.stats().replayed_again, 2);
+    // Not beyond the messages that the client had.
+    let mut history = strict();
+    history
+        .sends_to_both("e1/1..3")
+        .data_lost()
+        .is_reset("sue", "e2/2")
+        .receives("sue", "e1/3")
+        .receives("sue", "e1/3")
+        .is_reset("ann", "e2/2")
+        .receives("ann", "e1/3")
+        .ends_with_archive("e2/3", &["e1/1..3"])
+        .assert_faults(&["repeated message"]);
+}
+
+/// Two primaries: `e2` and `e3` begin after `e1/1`. The archive takes `e2/2`, then `e3/3`, then `e2/4`.
+fn with_two_primaries() -> HistoryBuilder {
+    let mut history = strict();
+    history.promises.two_primaries = true;
+    history
+        .sends_to_both("e1/1")
+        .data_lost()
+        .sends_acked("e2/2")
+        .receives("sue", "e2/2")
+        .sends("e3/2")
+        .receives("ann", "e3/2")
+        .is_reset("ann", "e4/1")
+        .receives("ann", "e2/2")
+        .sends_acked("e3/3")
+        .receives("ann", "e3/3")
+        .is_reset("sue", "e5/2")
+        .receives("sue", "e3/3")
+        .sends_acked("e2/4")
+        .receives("sue", "e2/4");
+    history
+}
+
+#[test]
+fn with_two_primaries_the_archive_has_the_order() {
+    let resend = |history: &mut HistoryBuilder| {
+        let mut fact = received(&position("e6/5"));
+        if let Fact::Received { msg, .. } = &mut fact {
+            *msg = Some("m-e3/2".into());
+        }
+        history.sends("e3/2").acked_at("e3/2", "e6/5", false);
+        history.record("sue", fact.clone()).record("ann", fact);
+        let mut last = kept(&position("e6/5"));
+        last.msg = Some("m-e3/2".into());
+        history.ends_with_archive("e6/5", &["e1/1", "e2/2", "e3/3", "e2/4"]);
+        history
+            .record(LAB, Fact::Archived(last.clone()))
+            .record(LAB, Fact::Logged(last));
+    };
+    let mut history = with_two_primaries();
+    history.receives("ann", "e2/4");
+    resend(&mut history);
+    history.assert_accepted();
+    // A message of the archive that a client did not receive.
+    let mut history = with_two_primaries();
+    resend(&mut history);
+    history.assert_faults(&["hole"]);
+}

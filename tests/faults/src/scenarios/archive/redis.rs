@@ -42,6 +42,7 @@ pub async fn stale_replica(lab: &mut Lab) -> anyhow::Result<()> {
 pub async fn two_primaries(lab: &mut Lab) -> anyhow::Result<()> {
     let _database = start_archive(lab, DatabaseKind::Postgres, Archive::AckAfterArchive).await?;
     lab.promises.presence = Presence::FinalState;
+    lab.promises.two_primaries = true;
     let mut old = Redis::without_persistence(&lab.dir).await?;
     let mut cluster = TestCluster::start(lab, &old).await?;
     for round in 0..lab.by_form(1, 4) {

@@ -1,0 +1,99 @@
+//! A hot log that loses entries, or is away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::backplane::{
+    Appended, ArchivedRanges, BackplaneError, Entry, HotLog, Result, RoomLog, Slice, Unarchived,
+    Window,
+};
+use crate::domain::{Epoch, Head, NewMessage, RoomId};
+
+pub struct FaultyLog {
+    inner: Arc<dyn HotLog>,
+    /// Unarchived entries up to this one are lost.
+    pub lost_up_to: AtomicU64,
+    /// While set, reports fail.
+    pub refuses_reports: AtomicBool,
+}
+
+impl FaultyLog {
+    pub fn new(inner: Arc<dyn HotLog>) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            lost_up_to: AtomicU64::new(0),
+            refuses_reports: AtomicBool::new(false),
+        })
+    }
+}
+
+#[async_trait]
+impl RoomLog for FaultyLog {
+    async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
+        self.inner.append(message, key).await
+    }
+
+    async fn read(
+        &self,
+        room: &RoomId,
+        window: Window,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Slice> {
+        self.inner.read(room, window, limit, max_bytes).await
+    }
+
+    async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
+        self.inner.heads(rooms).await
+    }
+}
+
+#[async_trait]
+impl HotLog for FaultyLog {
+    async fn append_record(
+        &self,
+        message: &NewMessage,
+        key: Option<&str>,
+        record: Bytes,
+    ) -> Result<Appended> {
+        self.inner.append_record(message, key, record).await
+    }
+
+    async fn read_unarchived(
+        &self,
+        room: &RoomId,
+        after: u64,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Option<Vec<Entry>>> {
+        let after = after.max(self.lost_up_to.load(Ordering::Relaxed));
+        let inner = &self.inner;
+        inner.read_unarchived(room, after, limit, max_bytes).await
+    }
+
+    async fn advance_watermarks(
+        &self,
+        archived: &[(RoomId, Epoch, ArchivedRanges)],
+    ) -> Result<Vec<u64>> {
+        if self.refuses_reports.load(Ordering::Relaxed) {
+            return Err(BackplaneError::Unavailable("away".to_owned()));
+        }
+        self.inner.advance_watermarks(archived).await
+    }
+
+    async fn unarchived(&self, older_than: Duration, limit: usize) -> Result<Vec<Unarchived>> {
+        self.inner.unarchived(older_than, limit).await
+    }
+
+    async fn diverged(&self, room: &RoomId, epoch: &Epoch, shared: u64) -> Result<()> {
+        self.inner.diverged(room, epoch, shared).await
+    }
+
+    async fn trim(&self, room: &RoomId, cut: u64) -> Result<()> {
+        self.inner.trim(room, cut).await
+    }
+}

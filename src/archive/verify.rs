@@ -1,0 +1,330 @@
+//! Checks that the archive is complete, and that the hot log agrees with it.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use ahash::HashSet;
+use uuid::Uuid;
+
+use super::entry;
+use crate::backplane::{self, Entry, HotLog};
+use crate::domain::{Epoch, RoomId};
+use crate::store::{
+    ArchiveTransfer, ArchiveWindow, ArchivedEntry, Result, RoomAudit, RoomState, StoreError,
+};
+
+/// The entries and bytes of one read.
+const PAGE_ENTRIES: usize = 5000;
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
+/// The entries and bytes of one read of the hot log.
+const LOG_PAGE_ENTRIES: usize = 500;
+const LOG_PAGE_BYTES: usize = 1024 * 1024;
+/// The ids of one read.
+const PAGE_IDS: usize = 10_000;
+
+/// What is wrong with an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// Numbers that are neither there nor recorded as lost.
+    Missing(RangeInclusive<u64>),
+    /// A number is there although it is recorded as lost.
+    NotLost(u64),
+    /// The record is not the one that the other columns belong to.
+    Changed(u64),
+    /// The entries from this number on can't be read.
+    Unreadable(u64, String),
+    /// The epoch begins or ends after the last number.
+    EpochBeyondEnd(Epoch),
+    /// The room's mark of complete numbers lies after the last number.
+    MarkBeyondEnd(u64),
+    /// The hot log has another entry with the number.
+    OtherInLog(u64),
+    /// The hot log has an archived entry, and the archive doesn't.
+    OnlyInLog(u64),
+}
+
+impl Finding {
+    /// One word for programs.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "missing",
+            Self::NotLost(_) => "not_lost",
+            Self::Changed(_) => "changed",
+            Self::Unreadable(..) => "unreadable",
+            Self::EpochBeyondEnd(_) => "epoch_beyond_end",
+            Self::MarkBeyondEnd(_) => "mark_beyond_end",
+            Self::OtherInLog(_) => "other_in_log",
+            Self::OnlyInLog(_) => "only_in_log",
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(lost) if lost.start() == lost.end() => {
+                write!(f, "message {} is missing", lost.start())
+            }
+            Self::Missing(lost) => {
+                let (from, to) = (lost.start(), lost.end());
+                write!(f, "messages {from} to {to} are missing")
+            }
+            Self::NotLost(seq) => write!(f, "message {seq} is there, but recorded as lost"),
+            Self::Changed(seq) => {
+                write!(f, "message {seq} has a record with another id, user or key")
+            }
+            Self::Unreadable(seq, error) => {
+                write!(f, "messages from {seq} on can't be read: {error}")
+            }
+            Self::EpochBeyondEnd(epoch) => {
+                write!(f, "epoch {epoch} begins or ends after the last message")
+            }
+            Self::MarkBeyondEnd(mark) => {
+                write!(f, "the mark {mark} lies after the last message")
+            }
+            Self::OtherInLog(seq) => write!(f, "the log has another message {seq}"),
+            Self::OnlyInLog(seq) => {
+                write!(
+                    f,
+                    "message {seq} is in the log only, which has it as archived"
+                )
+            }
+        }
+    }
+}
+
+/// The result of a check of one room.
+#[derive(Debug, Default)]
+pub struct RoomReport {
+    /// Entries that the archive has.
+    pub entries: u64,
+    /// The bytes of their records, as stored.
+    pub bytes: u64,
+    /// Numbers recorded as lost.
+    pub lost: u64,
+    /// Entries that only the hot log has yet.
+    pub unarchived: u64,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+/// Checks rooms of an archive.
+pub struct Verifier<'a> {
+    /// The archive.
+    pub store: &'a dyn ArchiveTransfer,
+    /// The hot log, if it can be reached.
+    pub log: Option<&'a dyn HotLog>,
+}
+
+impl Verifier<'_> {
+    /// Checks a room. Calls `progress` with the number of entries that were checked since its last
+    /// call.
+    ///
+    /// # Errors
+    /// `Unavailable`, also of the hot log.
+    pub async fn check(
+        &self,
+        room: &RoomId,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<RoomReport> {
+        // The log before the archive: what it has as archived then must be there.
+        let logged = self.read_log(room).await?;
+        let state = self.store.room_state(room).await?.unwrap_or_default();
+        let audit = self.store.audit(room).await?;
+        let mut report = RoomReport {
+            entries: audit.entries,
+            bytes: audit.bytes,
+            lost: audit.lost,
+            ..RoomReport::default()
+        };
+        let log_end = logged.entries.last().map_or(0, |entry| entry.seq);
+        check_state(&state, &audit, log_end, &mut report.findings);
+        self.check_missing(&audit, &logged, &mut report);
+        self.check_entries(room, &state, &mut report.findings, progress)
+            .await?;
+        self.check_log(room, &audit, &logged, &mut report).await?;
+        Ok(report)
+    }
+
+    async fn read_log(&self, room: &RoomId) -> Result<Logged> {
+        let mut logged = Logged::default();
+        let Some(log) = self.log else {
+            return Ok(logged);
+        };
+        let mut after = 0;
+        while let Some(page) = log
+            .read_unarchived(room, after, LOG_PAGE_ENTRIES, LOG_PAGE_BYTES)
+            .await
+            .map_err(unavailable)?
+        {
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            let report = [(room.clone(), last.epoch.clone(), Vec::new())];
+            let watermarks = log.advance_watermarks(&report).await.map_err(unavailable)?;
+            logged.watermark = watermarks.first().copied().unwrap_or(0);
+            logged.entries.extend(page);
+        }
+        Ok(logged)
+    }
+
+    /// Missing numbers above the log's watermark wait for their commit, if the log has them.
+    fn check_missing(&self, audit: &RoomAudit, logged: &Logged, report: &mut RoomReport) {
+        let pending: HashSet<u64> = logged.unarchived().map(|entry| entry.seq).collect();
+        for range in &audit.missing {
+            if range.clone().all(|seq| pending.contains(&seq)) {
+                continue;
+            }
+            report.findings.push(Finding::Missing(range.clone()));
+        }
+    }
+
+    async fn check_entries(
+        &self,
+        room: &RoomId,
+        state: &RoomState,
+        findings: &mut Vec<Finding>,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<()> {
+        let mut after = 0;
+        loop {
+            let window = ArchiveWindow::After(after);
+            let page = self
+                .store
+                .read(room, window, PAGE_ENTRIES, PAGE_BYTES)
+                .await;
+            let page = match page {
+                Ok(page) => page,
+                Err(StoreError::Broken(error)) => {
+                    findings.push(Finding::Unreadable(after + 1, error));
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = last.seq;
+            progress(page.len() as u64);
+            for archived in page {
+                let seq = archived.seq;
+                let next = state.lost.partition_point(|lost| *lost.end() < seq);
+                if state.lost.get(next).is_some_and(|lost| lost.contains(&seq)) {
+                    findings.push(Finding::NotLost(seq));
+                }
+                if !is_consistent(archived) {
+                    findings.push(Finding::Changed(seq));
+                }
+            }
+        }
+    }
+
+    /// Compares the log's entries with the archive's.
+    async fn check_log(
+        &self,
+        room: &RoomId,
+        audit: &RoomAudit,
+        logged: &Logged,
+        report: &mut RoomReport,
+    ) -> Result<()> {
+        for page in logged.entries.chunks(LOG_PAGE_ENTRIES) {
+            let (Some(first), Some(last)) = (page.first(), page.last()) else {
+                continue;
+            };
+            let window = ArchiveWindow::After(first.seq - 1);
+            let read = self.store.read(room, window, page.len(), usize::MAX).await;
+            let archived = match read {
+                Ok(archived) => archived,
+                // It was found before.
+                Err(StoreError::Broken(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let mut archived = archived
+                .into_iter()
+                .filter(|entry| entry.seq <= last.seq)
+                .peekable();
+            for entry in page {
+                while archived.next_if(|found| found.seq < entry.seq).is_some() {}
+                match archived.next_if(|found| found.seq == entry.seq) {
+                    Some(found) if found.record == entry.record => {}
+                    Some(_) => report.findings.push(Finding::OtherInLog(entry.seq)),
+                    None if entry.seq > logged.watermark => report.unarchived += 1,
+                    // Retention deletes from the log first, and may run now.
+                    None if entry.seq <= audit.cut || entry.seq < audit.first => {}
+                    None => report.findings.push(Finding::OnlyInLog(entry.seq)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids that more than one entry has.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn doubled_ids(&self) -> Result<Vec<Uuid>> {
+        let mut doubled = Vec::new();
+        let mut from = Uuid::nil();
+        let mut seen = 0;
+        loop {
+            // The page begins with the last id of the one before, as often as that was seen.
+            let page = self.store.ids(from, PAGE_IDS + seen).await?;
+            let is_last = page.len() < PAGE_IDS + seen;
+            let ids = &page[seen.min(page.len())..];
+            let mut before = (seen > 0).then_some(from);
+            for id in ids {
+                if before == Some(*id) && doubled.last() != Some(id) {
+                    doubled.push(*id);
+                }
+                before = Some(*id);
+            }
+            let Some(last) = page.last().filter(|_| !is_last) else {
+                return Ok(doubled);
+            };
+            seen = page.iter().rev().take_while(|id| *id == last).count();
+            from = *last;
+        }
+    }
+}
+
+/// What the hot log has of a room.
+#[derive(Default)]
+struct Logged {
+    entries: Vec<Entry>,
+    watermark: u64,
+}
+
+impl Logged {
+    fn unarchived(&self) -> impl Iterator<Item = &Entry> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.seq > self.watermark)
+    }
+}
+
+/// Numbers that only the log has yet count, too: epochs are recorded before they are used.
+fn check_state(state: &RoomState, audit: &RoomAudit, log_end: u64, findings: &mut Vec<Finding>) {
+    let lost = state.lost.last().map_or(0, |lost| *lost.end());
+    let end = audit.last.max(audit.cut).max(lost).max(log_end);
+    if state.contiguous > end {
+        findings.push(Finding::MarkBeyondEnd(state.contiguous));
+    }
+    for epoch in &state.epochs {
+        if epoch.after > end || epoch.ended.is_some_and(|ended| ended > end) {
+            findings.push(Finding::EpochBeyondEnd(epoch.epoch.clone()));
+        }
+    }
+}
+
+/// Whether the entry is as its record says. Records of kinds that this release doesn't know are opaque.
+fn is_consistent(archived: ArchivedEntry) -> bool {
+    let as_read = entry::to_entry(archived.clone());
+    if as_read.kind == backplane::EntryKind::Unknown {
+        return true;
+    }
+    entry::of_entry(as_read).is_some_and(|of_record| of_record == archived)
+}
+
+fn unavailable(error: backplane::BackplaneError) -> StoreError {
+    StoreError::Unavailable(format!("the log: {error}"))
+}

@@ -1,0 +1,68 @@
+//! What copying and checking an archive need beside reading and committing.
+
+use std::ops::RangeInclusive;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::{ArchiveStore, ArchivedEpoch, Result};
+use crate::domain::RoomId;
+
+/// What the archive records of a room beside its entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoomState {
+    /// See [`ArchivedRoom::contiguous`](super::ArchivedRoom::contiguous).
+    pub contiguous: u64,
+    /// The last number that retention has deleted; 0 if none.
+    pub cut: u64,
+    /// Every epoch, oldest first.
+    pub epochs: Vec<ArchivedEpoch>,
+    /// The numbers that are recorded as lost, in order.
+    pub lost: Vec<RangeInclusive<u64>>,
+}
+
+/// A run of a lone node, and whether it ended cleanly.
+pub type RunEnd = (u64, bool);
+
+/// The archive's storage, for commands. Every call is atomic and safe to repeat.
+#[async_trait]
+pub trait ArchiveTransfer: ArchiveStore {
+    /// The state of a room; `None` if the archive doesn't know it.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn room_state(&self, room: &RoomId) -> Result<Option<RoomState>>;
+
+    /// Gives a room that state. Its epochs must begin with those that the room has, in their order.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn set_room_state(&self, room: &RoomId, state: &RoomState) -> Result<()>;
+
+    /// The last run of a lone node, and the last one that did not end cleanly.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn run_ends(&self) -> Result<Vec<RunEnd>>;
+
+    /// Begins or continues a copy of the archive with this id. While it is not finished,
+    /// [`ArchiveStore::deployment`] fails, so that no node uses the incomplete archive. Returns false,
+    /// and does nothing, if this database has an archive that is not a copy of that one.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn begin_copy(&self, of: Uuid) -> Result<bool>;
+
+    /// Finishes a copy: from now on this is the archive with that id.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn finish_copy(&self, of: Uuid, runs: &[RunEnd]) -> Result<()>;
+
+    /// The ids of entries, in order: at most `limit`, from `from` on. An id that is there twice is
+    /// returned twice.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn ids(&self, from: Uuid, limit: usize) -> Result<Vec<Uuid>>;
+}

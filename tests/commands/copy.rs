@@ -1,0 +1,159 @@
+//! `hubbub db copy`.
+
+use std::process::Command;
+
+use hubbub::domain::{Epoch, Head, RoomId};
+use hubbub::store::{ArchiveStore as _, ArchiveTransfer as _, NewEpoch};
+use hubbub_test_support::database::TestDatabase;
+use serde_json::Value;
+
+use crate::fixture::{
+    MariaDb, Postgres, Sqlite, command, contents, count, kill_when, open, run, seeded, summary,
+};
+
+fn copy(from: &TestDatabase, to: &TestDatabase) -> Value {
+    summary(from, &["copy", "--to", &to.url])
+}
+
+fn copy_command(from: &TestDatabase, to: &TestDatabase) -> Command {
+    command(&["copy", "--database-url", &from.url, "--to", &to.url])
+}
+
+async fn assert_equal(one: &TestDatabase, other: &TestDatabase) {
+    let (one, other) = (open(one).await, open(other).await);
+    assert_eq!(contents(&one).await, contents(&other).await);
+    let deployment = one.deployment().await.unwrap();
+    assert_eq!(deployment, other.deployment().await.unwrap());
+    assert_eq!(
+        one.run_ends().await.unwrap(),
+        other.run_ends().await.unwrap()
+    );
+}
+
+/// An archive with everything that an archive can have: several epochs, losses, deleted messages, and
+/// runs.
+async fn varied() -> TestDatabase {
+    let database = seeded(Sqlite, 12, 3000);
+    let store = open(&database).await;
+    let room = |number: u64| RoomId::trusted(&format!("demo-{number}"));
+    store.delete_up_to(&room(1), 100, 1000).await.unwrap();
+    let head = store.room(&room(2)).await.unwrap().unwrap().head;
+    store
+        .record_loss(&room(2), head + 1..=head + 5)
+        .await
+        .unwrap();
+    let epoch = NewEpoch {
+        epoch: Epoch::trusted("later"),
+        after: head + 5,
+        run: 1,
+        ends: vec![Head {
+            epoch: Epoch::trusted("unknown"),
+            seq: 3,
+        }],
+    };
+    store.begin_epoch(&room(2), &epoch).await.unwrap();
+    for ends in [false, true] {
+        let run = store.begin_run().await.unwrap();
+        if ends {
+            store.end_run(run.number).await.unwrap();
+        }
+    }
+    database
+}
+
+#[tokio::test]
+async fn an_archive_goes_around_all_databases_and_comes_back_the_same() {
+    let first = varied().await;
+    let messages = count(&open(&first).await).await;
+    let mut from = first;
+    let mut all = Vec::new();
+    for kind in [Postgres, MariaDb, Sqlite] {
+        let to = TestDatabase::new(kind);
+        let copied = copy(&from, &to);
+        assert_eq!(copied["is_complete"], true, "{copied}");
+        assert_eq!(copied["messages"], messages);
+        assert_eq!(summary(&to, &["verify"])["is_complete"], true);
+        all.push(std::mem::replace(&mut from, to));
+    }
+    assert_equal(&all[0], &from).await;
+    assert_equal(&all[0], &all[1]).await;
+    assert_equal(&all[0], &all[2]).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_was_killed_continues_and_is_no_archive_before_its_end() {
+    let from = seeded(Sqlite, 5, 8000);
+    let to = TestDatabase::new(Sqlite);
+    for messages in [1, 2500, 5000] {
+        kill_when(copy_command(&from, &to), &to, messages).await;
+        let refused = open(&to).await.deployment().await.unwrap_err().to_string();
+        assert!(refused.contains("incomplete copy"), "{refused}");
+    }
+    let copied = copy(&from, &to);
+    assert_eq!(copied["is_complete"], true, "{copied}");
+    assert!(copied["copied_now"].as_u64().unwrap() < 8000 - 2500);
+    assert_equal(&from, &to).await;
+}
+
+#[tokio::test]
+async fn a_copy_is_brought_up_to_date() {
+    let from = seeded(Sqlite, 3, 600);
+    let to = TestDatabase::new(Sqlite);
+    copy(&from, &to);
+    let store = open(&from).await;
+    let room = RoomId::trusted("demo-1");
+    store.delete_up_to(&room, 20, 1000).await.unwrap();
+    let newest = store.room(&room).await.unwrap().unwrap().head;
+    store
+        .delete_up_to(&RoomId::trusted("demo-3"), newest, 1000)
+        .await
+        .unwrap();
+    let from_more = summary(&from, &["seed", "--rooms", "4", "--messages", "2000"]);
+    assert!(from_more["added_now"].as_u64().unwrap() > 0);
+    let copied = copy(&from, &to);
+    assert_eq!(copied["is_complete"], true, "{copied}");
+    assert_equal(&from, &to).await;
+}
+
+#[tokio::test]
+async fn a_message_that_was_committed_late_is_copied_too() {
+    let from = seeded(Sqlite, 1, 50);
+    let late = contents(&open(&from).await).await.remove(0).2.remove(9);
+    crate::fixture::execute(&from, "DELETE FROM hubbub_entries WHERE seq = 10").await;
+    let to = TestDatabase::new(Sqlite);
+    copy(&from, &to);
+    let rows = [(RoomId::trusted("demo-1"), late)];
+    open(&from).await.writer(0).commit(&rows).await.unwrap();
+    let copied = copy(&from, &to);
+    assert_eq!(copied["is_complete"], true, "{copied}");
+    assert_equal(&from, &to).await;
+}
+
+#[tokio::test]
+async fn a_database_with_another_archive_is_no_destination() {
+    let (from, to) = (seeded(Sqlite, 2, 100), seeded(Sqlite, 3, 50));
+    let before = contents(&open(&to).await).await;
+    let ended = run(&["copy", "--database-url", &from.url, "--to", &to.url]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.contains("another archive"), "{}", ended.stderr);
+    assert_eq!(contents(&open(&to).await).await, before);
+}
+
+#[tokio::test]
+async fn a_copy_that_was_used_since_is_no_destination() {
+    let (from, to) = (seeded(Sqlite, 1, 100), TestDatabase::new(Sqlite));
+    copy(&from, &to);
+    let mut other = contents(&open(&from).await).await.remove(0).2.remove(0);
+    // Both go on from number 100.
+    for database in [&from, &to] {
+        other.seq = 101;
+        other.id = uuid::Uuid::now_v7();
+        let rows = [(RoomId::trusted("demo-1"), other.clone())];
+        open(database).await.writer(0).commit(&rows).await.unwrap();
+    }
+    let ended = run(&["copy", "--database-url", &from.url, "--to", &to.url]);
+    assert_eq!(ended.code, 2, "{}", ended.stdout);
+    assert!(ended.stderr.contains("used since"), "{}", ended.stderr);
+    // It is still an archive.
+    open(&to).await.deployment().await.unwrap();
+}

@@ -1,0 +1,12 @@
+//! The commands of the program, run as a user runs them.
+
+// A test that cannot go on should stop and say where.
+#![allow(clippy::unwrap_used)]
+
+mod copy;
+mod fixture;
+mod nodes;
+mod prune;
+mod seed;
+mod usage;
+mod verify;

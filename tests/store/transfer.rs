@@ -1,0 +1,96 @@
+//! Copying and checking an archive.
+
+use hubbub::domain::Epoch;
+use hubbub::store::{ArchiveStore as _, ArchiveTransfer as _, ArchivedEpoch, RoomState};
+use uuid::Uuid;
+
+use crate::fixture::{TestStore, room};
+
+crate::on_every_database!(
+    the_state_of_a_room_is_read_as_it_was_set,
+    a_copy_is_no_archive_before_it_is_finished,
+    a_database_with_another_archive_is_no_destination,
+    the_last_runs_are_copied,
+    ids_are_listed_in_order,
+);
+
+fn epoch(name: &str, after: u64, ended: Option<u64>, run: u64) -> ArchivedEpoch {
+    ArchivedEpoch {
+        epoch: Epoch::trusted(name),
+        after,
+        ended,
+        run,
+    }
+}
+
+async fn the_state_of_a_room_is_read_as_it_was_set(store: &TestStore) {
+    let name = room("r");
+    assert_eq!(store.store.room_state(&name).await.unwrap(), None);
+    let mut state = RoomState {
+        contiguous: 7,
+        cut: 3,
+        epochs: vec![epoch("a", 0, Some(5), 1), epoch("b", 5, None, 2)],
+        lost: vec![4..=4, 6..=7],
+    };
+    for _ in 0..2 {
+        store.store.set_room_state(&name, &state).await.unwrap();
+        let read = store.store.room_state(&name).await.unwrap();
+        assert_eq!(read.as_ref(), Some(&state));
+    }
+    state.epochs[1].ended = Some(9);
+    state.epochs.push(epoch("c", 9, None, 0));
+    state.lost = vec![6..=8];
+    state.contiguous = 9;
+    store.store.set_room_state(&name, &state).await.unwrap();
+    let read = store.store.room_state(&name).await.unwrap();
+    assert_eq!(read, Some(state));
+}
+
+async fn a_copy_is_no_archive_before_it_is_finished(store: &TestStore) {
+    let source = Uuid::new_v4();
+    assert!(store.store.begin_copy(source).await.unwrap());
+    store.fill("r", 1..=3).await;
+    let refused = store.store.deployment().await.unwrap_err().to_string();
+    assert!(refused.contains("incomplete copy"), "{refused}");
+    // It may be continued, but not from another archive.
+    assert!(store.store.begin_copy(source).await.unwrap());
+    assert!(!store.store.begin_copy(Uuid::new_v4()).await.unwrap());
+    store.store.finish_copy(source, &[]).await.unwrap();
+    assert_eq!(store.store.deployment().await.unwrap(), source);
+    // It may be brought up to date.
+    assert!(store.store.begin_copy(source).await.unwrap());
+}
+
+async fn a_database_with_another_archive_is_no_destination(store: &TestStore) {
+    store.fill("r", [1]).await;
+    let own = store.store.deployment().await.unwrap();
+    assert!(!store.store.begin_copy(Uuid::new_v4()).await.unwrap());
+    assert_eq!(store.store.deployment().await.unwrap(), own);
+}
+
+async fn the_last_runs_are_copied(store: &TestStore) {
+    assert_eq!(store.store.run_ends().await.unwrap(), []);
+    for ends in [true, false, true, true] {
+        let run = store.store.begin_run().await.unwrap();
+        if ends {
+            store.store.end_run(run.number).await.unwrap();
+        }
+    }
+    let ends = store.store.run_ends().await.unwrap();
+    assert_eq!(ends, [(2, false), (4, true)]);
+    let source = store.store.deployment().await.unwrap();
+    store.store.finish_copy(source, &ends).await.unwrap();
+    assert_eq!(store.store.run_ends().await.unwrap(), ends);
+    let next = store.store.begin_run().await.unwrap();
+    assert_eq!((next.number, next.last_crashed), (5, 2));
+}
+
+async fn ids_are_listed_in_order(store: &TestStore) {
+    let entries = store.fill("r", 1..=20).await;
+    let mut expected: Vec<Uuid> = entries.iter().map(|entry| entry.id).collect();
+    expected.sort();
+    let first = store.store.ids(Uuid::nil(), 8).await.unwrap();
+    assert_eq!(first, expected[..8]);
+    let rest = store.store.ids(expected[7], 100).await.unwrap();
+    assert_eq!(rest, expected[7..]);
+}
