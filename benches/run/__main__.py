@@ -370,7 +370,7 @@ def summary(result):
     elif "history" in result:
         found = result["history"]
         parts.append(f"{found['messages']:,} messages in {found['seed_seconds']:.0f} s")
-        for name in ("first", "warm", "cold"):
+        for name in ("first", "warm", "cold", "restart"):
             if found[name]:
                 parts.append(f"{name} p50 {found[name]['p50']:.2f}, p99 {found[name]['p99']:.2f} ms")
     elif result.get("load"):

@@ -206,6 +206,18 @@ class Reader:
             raise Failed(f"room {room}{query}: {answer.status} {body[:200]!r}")
         return json.loads(body), took
 
+    def await_page(self, room):
+        """Reads until the node has connected to its database again."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self.page(room, "&before_seq=2")
+                return
+            except Failed:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
     def read_all(self, positions):
         """Reads the page before each position. Returns quantiles of the times, in milliseconds."""
         times = []
@@ -262,9 +274,9 @@ def size(row, server, chosen):
 def history(_row, server, chosen):
     """Fills a database, and measures its size and the time of a page of its messages.
 
-    *Warm*: the second of two passes over the same positions. *Cold*: one pass over other positions,
-    after node and database were started anew with empty caches; it includes that the node loads the
-    numbering of each room.
+    *First*: rooms that the node has not used yet, whose numbering it loads. *Warm*: the same pages
+    again. *Cold*: other pages of these rooms, after the database was started anew with empty caches.
+    *Restart*: as first and cold together, after a start of the node and the database.
     """
     kind, _ = database_and_ack(server)
     messages, rooms = (100_000, 1000) if chosen.quick else (5_000_000, 5000)
@@ -283,12 +295,18 @@ def history(_row, server, chosen):
             positions = positions_of(heads, count)
             first = reader.read_all(positions)
             warm = reader.read_all(positions)
+            used = {room: heads[room] for room, _ in positions}
+            its.end()
+            is_cold = drop_caches()
+            its.start()
+            reader.await_page(positions[0][0])
+            cold = reader.read_all(positions_of(used, count)) if is_cold else None
         its.end()
-        is_cold = drop_caches()
+        drop_caches()
         its.start()
         with node(directory, environment) as running:
             reader = Reader(running.ports[0])
-            cold = reader.read_all(positions_of(heads, count)) if is_cold else None
+            restart = reader.read_all(positions_of(heads, count)) if is_cold else None
     return {
         "ok": True,
         "findings": {},
@@ -298,6 +316,7 @@ def history(_row, server, chosen):
             "first": first,
             "warm": warm,
             "cold": cold,
+            "restart": restart,
         },
     }
 

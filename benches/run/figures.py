@@ -389,8 +389,8 @@ def pages(figures):
     """Pages of rooms in a database with many messages."""
     lines = [
         "| archive: history | messages | first read of a room: p50, ms | p99, ms | warm: p50, ms "
-        "| p99, ms | cold: p50, ms | p99, ms |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| p99, ms | cold: p50, ms | p99, ms | first and cold: p50, ms | p99, ms |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     row = BY_NAME["archive-history"]
     for server in row.servers:
@@ -398,7 +398,7 @@ def pages(figures):
             continue
         values = lambda *path: figures.values(row.name, server, "history", *path)
         cells = [cell(values("messages"), 0)]
-        for state in ("first", "warm", "cold"):
+        for state in ("first", "warm", "cold", "restart"):
             cells += [cell(values(state, at), 2) for at in ("p50", "p99")]
         lines.append(f"| {NAMES[server]} | " + " | ".join(cells) + " |")
     return lines if len(lines) > 2 else []
