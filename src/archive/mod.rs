@@ -56,6 +56,8 @@ pub type ObservedLog = Arc<dyn HotLog>;
 
 /// How long a stopping node waits until everything that it appended is committed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much longer it waits when that was in vain.
+const LAST_BATCH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state that the parts of the archive share.
 struct Shared {
@@ -200,25 +202,24 @@ impl Archive {
     /// lone node can then go on in the same epochs at its next start. Called when nothing is appended
     /// any more, and before the hot log is stopped.
     pub async fn stop(&self) {
+        let mut is_complete = true;
         if self.shared.run.is_some() {
             let swept = tokio::time::timeout(STOP_TIMEOUT, self.sweep_all()).await;
-            if !matches!(swept, Ok(Ok(()))) {
-                tracing::error!("archive: the database did not take all messages in time");
-                return;
-            }
+            is_complete = matches!(swept, Ok(Ok(())));
         }
         self.shared.queue.close();
         let committer = self.committer.lock().take();
-        let is_complete = match committer {
-            Some(mut committer) => {
-                let ended = tokio::time::timeout(STOP_TIMEOUT, &mut committer).await;
-                if ended.is_err() {
-                    committer.abort();
-                }
-                ended.is_ok()
-            }
-            None => false,
-        };
+        if let Some(mut committer) = committer {
+            // After a sweep in vain, one more batch may still succeed.
+            let limit = if is_complete {
+                STOP_TIMEOUT
+            } else {
+                LAST_BATCH_TIMEOUT
+            };
+            let ended = tokio::time::timeout(limit, &mut committer).await;
+            committer.abort();
+            is_complete &= ended.is_ok();
+        }
         for task in &self.tasks {
             task.abort();
         }
@@ -244,9 +245,7 @@ impl Archive {
             tracing::warn!(%error, "archive: the clean end of this run is not recorded");
         }
     }
-}
 
-impl Archive {
     /// Archives what a sender left unqueued, because its connection ended while its message got its
     /// number.
     async fn sweep_all(&self) -> Result<()> {

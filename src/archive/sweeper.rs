@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Shared, entry};
-use crate::backplane::{Result, Unarchived};
+use crate::backplane::{EntryKind, Result, Unarchived};
 
 /// The time between two sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -62,7 +62,16 @@ pub(super) async fn sweep(shared: &Shared, unarchived: &Unarchived) -> Result<()
         }
         for read in entries {
             after = read.seq;
+            let kind = read.kind;
             let Some(archived) = entry::of_entry(read) else {
+                // An entry of an unknown kind is archived by a node that knows it.
+                if kind == EntryKind::Message {
+                    tracing::error!(
+                        %room,
+                        seq = after,
+                        "a message in the log is not readable: the room is archived up to it only"
+                    );
+                }
                 return Ok(());
             };
             shared.counters.swept.add(1);
