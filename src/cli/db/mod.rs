@@ -53,8 +53,12 @@ struct Output {
     json: bool,
 }
 
-pub(super) fn run(action: &Action, command_line: &CommandLine) -> anyhow::Result<ExitCode> {
-    let result = runtime()?.block_on(act(action, command_line));
+pub(super) fn run(
+    action: &Action,
+    command_line: anyhow::Result<CommandLine>,
+) -> anyhow::Result<ExitCode> {
+    let result =
+        command_line.and_then(|command_line| runtime()?.block_on(act(action, &command_line)));
     // With anyhow's own exit code a failure would look like a finding.
     Ok(result.unwrap_or_else(|error| {
         eprintln!("hubbub: {error:#}");
