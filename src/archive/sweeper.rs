@@ -2,6 +2,7 @@
 //! the database.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Shared, entry};
@@ -30,6 +31,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let Ok(rooms) = shared.hot.unarchived(MAX_AGE, ROOMS_PER_SWEEP).await else {
             continue;
         };
+        let left = rooms
+            .iter()
+            .map(|room| room.head - room.watermark.min(room.head));
+        let left_behind = &shared.counters.left_behind;
+        left_behind.store(left.sum(), Ordering::Relaxed);
         for room in rooms {
             // After an error a later sweep finds the room again.
             let _ = sweep(&shared, &room).await;
