@@ -37,7 +37,7 @@ impl RoomLog for ArchivedLog {
         let waits = shared.settings.acknowledge_commits;
         if appended.duplicate {
             let commit = if waits {
-                shared.commit_of(&message.room, appended.seq).await?
+                shared.commit_of(&message.room, &appended).await?
             } else {
                 Commit::done()
             };
@@ -68,7 +68,9 @@ impl RoomLog for ArchivedLog {
         let Some(missing) = missing_part(window, &entries, hot_oldest, limit, max_bytes) else {
             return Ok(Slice { entries, span });
         };
-        if span.is_cut_off && entries.is_empty() {
+        // What the archive has before the log must not be skipped.
+        let needs_archive = entries.is_empty() || matches!(missing.window, ArchiveWindow::After(_));
+        if span.is_cut_off && needs_archive {
             let reason = "the archive's database is away".to_owned();
             return Err(BackplaneError::Unavailable(reason));
         }
