@@ -1,4 +1,4 @@
-//! What the archive knows of rooms, remembered for a while: most reads of a log ask for it.
+//! A cache of the archive's states of rooms: most reads of a log need one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ struct Known {
 pub(super) struct Rooms(Mutex<HashMap<RoomId, Known>>);
 
 impl Rooms {
-    /// What the archive knows of the room. While the database is away, an older answer is used.
+    /// The state of the room in the archive. While the database is away, an older one is used.
     pub async fn get(
         &self,
         store: &dyn ArchiveStore,
@@ -63,7 +63,7 @@ impl Rooms {
         }
     }
 
-    /// What the archive was last known to know of the room; `None` if it was not asked.
+    /// The cached state of the room, `Some(None)` if the archive didn't know it; `None` without one.
     pub fn remembered(&self, room: &RoomId) -> Option<Option<Arc<ArchivedRoom>>> {
         let rooms = self.0.lock();
         rooms.get(room).map(|known| known.room.clone())

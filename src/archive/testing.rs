@@ -28,7 +28,7 @@ struct Inner {
     faults: watch::Sender<Faults>,
 }
 
-/// What goes wrong with calls.
+/// Faults to inject into calls.
 #[derive(Debug, Clone, Copy, Default)]
 struct Faults {
     /// Every call fails without an effect.

@@ -22,7 +22,7 @@ const LOG_PAGE_BYTES: usize = 1024 * 1024;
 /// The ids of one read.
 const PAGE_IDS: usize = 10_000;
 
-/// What is wrong with an archive.
+/// A fault of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
     /// Numbers that are neither there nor recorded as lost.
@@ -105,7 +105,7 @@ pub struct RoomReport {
     pub lost: u64,
     /// Entries that only the hot log has yet.
     pub unarchived: u64,
-    /// What is wrong.
+    /// The faults that were found.
     pub findings: Vec<Finding>,
 }
 
@@ -287,7 +287,7 @@ impl Verifier<'_> {
     }
 }
 
-/// What the hot log has of a room.
+/// The content of a room's hot log.
 #[derive(Default)]
 struct Logged {
     entries: Vec<Entry>,

@@ -113,7 +113,7 @@ pub(super) struct DurableSettings {
     pub archive: ArchiveSettings,
 }
 
-/// What `DATABASE_URL` has.
+/// The value of `DATABASE_URL`.
 enum Location {
     Database {
         url: DatabaseUrl,

@@ -40,7 +40,7 @@ pub struct ArchivedEntry {
     pub record: Bytes,
 }
 
-/// What became of an entry of a commit.
+/// The outcome of a commit for one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitOutcome {
     /// The entry is in the archive: since this commit, or since an earlier one of the same entry.
@@ -58,7 +58,7 @@ pub enum ArchiveWindow {
     Before(u64),
 }
 
-/// What the archive knows of a room.
+/// The state of a room in the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchivedRoom {
     /// The lowest `seq` that the archive has, `head + 1` if retention has deleted everything.
@@ -153,7 +153,7 @@ pub trait ArchiveStore: Send + Sync {
     /// `Unavailable`, `Broken`.
     async fn ping(&self) -> Result<()>;
 
-    /// What the archive knows of the room; `None` if nothing.
+    /// The state of the room; `None` if the archive doesn't know it.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
@@ -250,7 +250,8 @@ pub trait ArchiveStore: Send + Sync {
     /// `Unavailable`, `Broken`.
     async fn delete_up_to(&self, room: &RoomId, cut: u64, limit: usize) -> Result<(u64, u64)>;
 
-    /// What [`delete_up_to`](Self::delete_up_to) would delete without a limit.
+    /// The number and the bytes of the entries that [`delete_up_to`](Self::delete_up_to) would delete
+    /// without a limit.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.

@@ -1,4 +1,4 @@
-//! What must not be lost: durable state in a database, as one trait per aggregate.
+//! Durable state in a database, as one trait per aggregate.
 //!
 //! The traits' docs are the promises that the rest of the server relies on. There is one
 //! implementation, `sql`, on SQLite, PostgreSQL and MySQL or MariaDB; the conformance suite in

@@ -42,7 +42,7 @@ impl RetentionRun {
     }
 }
 
-/// What keeps a run of retention from beginning.
+/// The conditions under which another run of retention keeps a new one from beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionClaim {
     /// Another run is under way if it has reported at this time or later.

@@ -1,4 +1,4 @@
-//! What copying and checking an archive need beside reading and committing.
+//! Operations for copying and checking an archive, beside reading and committing.
 
 use std::ops::RangeInclusive;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{ArchiveStore, ArchivedEpoch, Result};
 use crate::domain::RoomId;
 
-/// What the archive records of a room beside its entries.
+/// The records of a room in the archive, beside its entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoomState {
     /// See [`ArchivedRoom::contiguous`](super::ArchivedRoom::contiguous).

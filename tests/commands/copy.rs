@@ -8,7 +8,8 @@ use hubbub_test_support::database::TestDatabase;
 use serde_json::Value;
 
 use crate::fixture::{
-    MariaDb, Postgres, Sqlite, command, contents, count, kill_when, open, run, seeded, summary,
+    MariaDb, Postgres, Sqlite, command, contents, count, kill_when, open, run, seeded,
+    slow_database, speed_up, summary,
 };
 
 fn copy(from: &TestDatabase, to: &TestDatabase) -> Value {
@@ -83,12 +84,13 @@ async fn an_archive_goes_around_all_databases_and_comes_back_the_same() {
 #[tokio::test]
 async fn a_copy_that_was_killed_continues_and_is_no_archive_before_its_end() {
     let from = seeded(Sqlite, 5, 8000);
-    let to = TestDatabase::new(Sqlite);
+    let to = slow_database().await;
     for messages in [1, 2500, 5000] {
         kill_when(copy_command(&from, &to), &to, messages).await;
         let refused = open(&to).await.deployment().await.unwrap_err().to_string();
         assert!(refused.contains("incomplete copy"), "{refused}");
     }
+    speed_up(&to).await;
     let copied = copy(&from, &to);
     assert_eq!(copied["is_complete"], true, "{copied}");
     assert!(copied["copied_now"].as_u64().unwrap() < 8000 - 2500);

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
-use hubbub::domain::RoomId;
+use hubbub::domain::{RoomId, Timestamp};
 use hubbub::store::sql::{DatabaseUrl, Settings, SqlStore};
 use hubbub::store::{
     ArchiveStore as _, ArchiveTransfer as _, ArchiveWindow, ArchivedEntry, RoomState,
@@ -64,11 +65,25 @@ pub fn summary(database: &TestDatabase, arguments: &[&str]) -> Value {
     summary
 }
 
+/// The day on which the tests began: all demo data ends with it, even if the tests pass midnight.
+pub fn today() -> &'static str {
+    static TODAY: LazyLock<String> = LazyLock::new(|| Timestamp::now().to_string());
+    &TODAY[..10]
+}
+
 /// A database with demo data.
 pub fn seeded(kind: DatabaseKind, rooms: u64, messages: u64) -> TestDatabase {
     let database = TestDatabase::new(kind);
     let (rooms, messages) = (rooms.to_string(), messages.to_string());
-    let options = ["seed", "--rooms", &rooms, "--messages", &messages];
+    let options = [
+        "seed",
+        "--rooms",
+        &rooms,
+        "--messages",
+        &messages,
+        "--until",
+        today(),
+    ];
     let summary = summary(&database, &options);
     assert_eq!(summary["added_now"].to_string(), messages);
     database
@@ -117,7 +132,31 @@ async fn execute_in(file: &Path, text: &str) {
     connection.close().await.unwrap();
 }
 
-/// Runs a command until its database has so many messages, and kills it.
+/// Makes a database of SQLite with its tables, in which the insertion of a message costs so much CPU
+/// time that no command can fill it between two polls of [`kill_when`].
+pub async fn slow_database() -> TestDatabase {
+    let database = TestDatabase::new(Sqlite);
+    let migrated = Command::new(env!("CARGO_BIN_EXE_hubbub"))
+        .env_clear()
+        .args(["migrate", "up", "--database-url", &database.url])
+        .output();
+    assert!(migrated.unwrap().status.success());
+    execute(
+        &database,
+        "CREATE TRIGGER slow AFTER INSERT ON hubbub_entries \
+         BEGIN SELECT length(hex(randomblob(100000))); END",
+    )
+    .await;
+    database
+}
+
+/// Makes a database of [`slow_database`] as fast as any other.
+pub async fn speed_up(database: &TestDatabase) {
+    execute(database, "DROP TRIGGER slow").await;
+}
+
+/// Runs a command until its database has so many messages, and kills it. The database is one of
+/// [`slow_database`].
 pub async fn kill_when(mut command: Command, database: &TestDatabase, messages: usize) {
     let mut child = command.spawn().unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);

@@ -53,10 +53,16 @@ async fn the_age_is_that_of_the_configuration_unless_it_is_named() {
     assert!(ended.stderr.contains("--older-than"), "{}", ended.stderr);
     let mut configured = crate::fixture::command(&options);
     configured.env("RETENTION_DAYS", "30");
+    let before = Timestamp::now();
     let ended = crate::fixture::Ended::of(configured.output().unwrap());
     let cutoff = ended.summary()["cutoff"].as_str().unwrap().to_owned();
-    let expected = Timestamp(Timestamp::now().0 - 30 * DAY).to_string();
-    assert_eq!(cutoff[..10], expected[..10]);
+    let after = Timestamp::now();
+    // Texts of RFC 3339 in UTC have the order of their times.
+    let cutoff_at = |now: Timestamp| Timestamp(now.0 - 30 * DAY).to_string();
+    assert!(
+        (cutoff_at(before)..=cutoff_at(after)).contains(&cutoff),
+        "{cutoff}"
+    );
     let store = open(&database).await;
     let room = RoomId::trusted("demo-1");
     let known = store.room(&room).await.unwrap().unwrap();
@@ -89,7 +95,7 @@ async fn pruning_and_committing_do_not_stop_each_other() {
         let (committed, slowest) = writer.await.unwrap();
         assert!(pruned["messages"].as_u64().unwrap() > 11_000, "{pruned}");
         assert!(
-            committed > 10 && slowest < Duration::from_secs(2),
+            committed > 10 && slowest < Duration::from_secs(10),
             "{kind:?}: {slowest:?}"
         );
         let live = RoomId::trusted("live");

@@ -1,9 +1,11 @@
 //! `hubbub db seed`.
 
 use hubbub::store::ArchiveStore as _;
-use hubbub_test_support::database::TestDatabase;
 
-use crate::fixture::{Sqlite, command, contents, kill_when, open, run, seeded, summary};
+use crate::fixture::{
+    Sqlite, command, contents, kill_when, open, run, seeded, slow_database, speed_up, summary,
+    today,
+};
 
 #[tokio::test]
 async fn demo_data_is_complete_and_the_same_each_time() {
@@ -22,18 +24,21 @@ async fn demo_data_is_complete_and_the_same_each_time() {
 #[tokio::test]
 async fn filling_that_was_killed_continues() {
     let whole = seeded(Sqlite, 6, 6000);
-    let killed = TestDatabase::new(Sqlite);
+    let killed = slow_database().await;
     let options = [
         "seed",
         "--rooms",
         "6",
         "--messages",
         "6000",
+        "--until",
+        today(),
         "--json",
         "--database-url",
         &killed.url,
     ];
     kill_when(command(&options), &killed, 1).await;
+    speed_up(&killed).await;
     let left = run(&options).summary()["added_now"].as_u64().unwrap();
     assert!(left < 6000, "{left}");
     let continued = contents(&open(&killed).await).await;

@@ -136,7 +136,7 @@ async fn an_unknown_database_is_reported_when_the_store_opens(store: &TestStore)
     };
     let started = Instant::now();
     let error = SqlStore::open(&settings(&url)).await.err().unwrap();
-    assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(started.elapsed() < Duration::from_secs(15));
     let text = error.to_string();
     assert!(matches!(error, StoreError::Unavailable(_)), "{text}");
     let reason = match store.kind() {
@@ -193,7 +193,7 @@ async fn a_killed_server_is_unavailable_and_then_has_everything(kind: DatabaseKi
             matches!(refused, Err(StoreError::Unavailable(_))),
             "{refused:?}"
         );
-        assert!(started.elapsed() < Duration::from_secs(3));
+        assert!(started.elapsed() < Duration::from_secs(15));
     }
     server.run();
     assert_eq!(store.room(&room("r")).await.unwrap().unwrap().head, 2);
@@ -217,7 +217,7 @@ async fn a_stopped_server_is_unavailable_until_it_continues(kind: DatabaseKind) 
         "{refused:?}"
     );
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(15));
     server.signal("-CONT");
     let deadline = Instant::now() + Duration::from_secs(10);
     while writer.commit(&batch).await.is_err() {

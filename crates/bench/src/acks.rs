@@ -23,7 +23,7 @@ pub(crate) struct SentMessage {
 
 /// An answer to a message: the server acknowledged or refused it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct AckOutcome {
     pub(crate) room: usize,
     /// The sender's member index in the room.
     pub(crate) member: usize,
@@ -45,7 +45,7 @@ pub(crate) struct AckTracker {
     /// acknowledgement, in microseconds.
     pub(crate) latency: Histogram<u64>,
     /// The answers since the last [`take_answers`](Self::take_answers).
-    answers: Vec<Answer>,
+    answers: Vec<AckOutcome>,
     /// Whether a refusal is an expected result and not a finding.
     pub(crate) allows_refusals: bool,
 }
@@ -110,7 +110,7 @@ impl AckTracker {
         } else {
             self.refused += 1;
         }
-        self.answers.push(Answer {
+        self.answers.push(AckOutcome {
             room: message.room,
             member: message.member,
             is_accepted,
@@ -118,7 +118,7 @@ impl AckTracker {
     }
 
     /// Moves the answers since the last call into `answers`, and clears it before.
-    pub(crate) fn take_answers(&mut self, answers: &mut Vec<Answer>) {
+    pub(crate) fn take_answers(&mut self, answers: &mut Vec<AckOutcome>) {
         answers.clear();
         answers.append(&mut self.answers);
     }

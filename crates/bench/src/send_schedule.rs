@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::acks::Answer;
+use crate::acks::AckOutcome;
 use crate::generator::LoadGenerator;
 
 /// Maximum of messages that are sent between two polls at a fixed rate, so that reading continues
@@ -34,9 +34,9 @@ pub(crate) struct InFlightSchedule {
 pub(crate) struct AckPacedSchedule {
     limit: u64,
     /// Reused by each call.
-    answers: Vec<Answer>,
+    answers: Vec<AckOutcome>,
     /// When the senders whose messages were refused send again, earliest first.
-    delayed: VecDeque<(Instant, Answer)>,
+    delayed: VecDeque<(Instant, AckOutcome)>,
 }
 
 /// Sends at a fixed rate, to all rooms in turn, regardless of whether the servers keep up.

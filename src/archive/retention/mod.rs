@@ -76,7 +76,7 @@ fn before(time: Timestamp, duration: Duration) -> Timestamp {
 /// The result of a step of [`RunHooks`].
 pub type RunResult = backplane::Result<()>;
 
-/// What a run does beside deleting.
+/// Actions of a run beside deleting.
 #[async_trait]
 pub trait RunHooks: Send + Sync {
     /// Called before messages of a room up to `cut` are deleted from the archive. After an error the
@@ -90,7 +90,7 @@ pub trait RunHooks: Send + Sync {
     async fn pause(&self, run: &RetentionRun, took: Duration);
 }
 
-/// What a run does with expired messages.
+/// The treatment of expired messages by a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunMode {
     /// Deletes them.
@@ -105,7 +105,7 @@ pub struct Pass<'a> {
     pub store: &'a dyn ArchiveStore,
     /// See [`RunHooks`].
     pub hooks: &'a dyn RunHooks,
-    /// What happens with expired messages.
+    /// The treatment of expired messages.
     pub mode: RunMode,
     /// The run ends here, even if it is not complete.
     pub deadline: Option<Instant>,

@@ -1,4 +1,4 @@
-//! Log and archive read as one, whatever is where.
+//! Log and archive read as one, wherever an entry is.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::backplane::Entry;
 use crate::domain::{Continuity, LogSpan};
 
-/// What happens to a room and its node.
+/// An event of a room or its node.
 #[derive(Debug, Clone)]
 enum Step {
     Append(usize),
@@ -120,7 +120,7 @@ fn check_span(span: &LogSpan, model: &Model) {
         (model.head, first, first)
     );
     assert!(!span.is_cut_off);
-    // Whatever a client has seen last, it goes on without a gap.
+    // A client goes on without a gap, from any message that it has seen last.
     for seen in &model.kept {
         let continuity = span.continuity(Some(&seen.epoch), seen.seq);
         assert_eq!(continuity, Continuity::Clean, "{seen:?}");

@@ -1,4 +1,4 @@
-//! What is left unarchived, and the watermarks of the hot log.
+//! Unarchived entries, and the watermarks of the hot log.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,8 +1,12 @@
-//! The lock on a database file of SQLite: one process at a time may write to it. SQLite itself would
-//! let several in, and each would keep what it knows of the rooms in its own memory.
+//! The lock on a database file of SQLite: one process at a time may add messages or change tables.
+//! SQLite itself would let several in, and each would number messages by the heads of rooms in its own
+//! memory.
 //!
 //! The lock is on a file beside the database. The operating system releases it with the process,
-//! however that ends. Processes that only read need no lock.
+//! however that ends. Two kinds of processes do without it: those that only read, and
+//! `hubbub db prune`, which must work while a node runs. It deletes old messages as the node's own
+//! retention does, and numbers none. SQLite's write lock, which each transaction waits for (busy
+//! timeout), keeps its transactions and the node's apart.
 
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
@@ -16,9 +20,9 @@ use tokio::time::{Instant, sleep};
 use super::migrate::MigrateError;
 
 /// How long a process waits for one that doesn't stay: a migration.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a process waits for a node: it may be about to end.
-const NODE_PATIENCE: Duration = Duration::from_secs(2);
+const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The process that holds a lock.
@@ -30,7 +34,7 @@ pub enum Holder {
     Command,
 }
 
-/// The right to write to a database file. Dropping it gives the right back.
+/// The right to add to a database file. Dropping it gives the right back.
 #[derive(Debug)]
 pub struct FileLock {
     _file: File,
@@ -62,7 +66,7 @@ impl FileLock {
                 Err(TryLockError::WouldBlock) => {}
             }
             let owner = Owner::read(&mut file);
-            if begin.elapsed() >= owner.patience() {
+            if begin.elapsed() >= owner.timeout() {
                 return Err(MigrateError::InUse {
                     path: database.to_owned(),
                     owner: owner.to_string(),
@@ -89,7 +93,7 @@ struct Owner {
 }
 
 impl Owner {
-    /// What the file says; its text may be incomplete for a moment.
+    /// Reads the owner from the file, whose text may be incomplete for a moment.
     fn read(file: &mut File) -> Self {
         let mut text = String::new();
         let _ = file.rewind();
@@ -112,11 +116,11 @@ impl Owner {
         writeln!(file, "{kind} {}", std::process::id())
     }
 
-    fn patience(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         if self.is_node {
-            NODE_PATIENCE
+            NODE_TIMEOUT
         } else {
-            COMMAND_PATIENCE
+            COMMAND_TIMEOUT
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Applies and reverts the steps of the schema, one process at a time.
 //!
 //! The lock belongs to a connection that does nothing else and is closed afterwards, so it ends with
-//! the process. Whoever comes second finds nothing left to do.
+//! the process. The next process to get it finds nothing left to do.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub enum MigrateError {
     /// Another process migrates for too long.
     #[error("another process has been migrating the database for more than 60 s")]
     Locked,
-    /// Another process writes to the database file.
+    /// Another process has the lock of the database file.
     #[error(
         "the database file {} is in use by {owner}: a file of SQLite serves one node at a time. \
          Stop that one, or give this one another DATA_DIR or DATABASE_URL", path.display()
@@ -286,7 +286,7 @@ async fn revert(conn: &mut Conn, count: usize) -> Result<Vec<String>, MigrateErr
     let dialect = conn.dialect();
     let rows = recorded(conn).await?;
     if dialect == Dialect::MySql && rows.iter().any(|row| !row.is_complete) {
-        // What an interrupted step has left is removed like the rest.
+        // The tables of an interrupted step are removed like the rest.
         conn.raw("UPDATE hubbub_migrations SET success = TRUE WHERE success = FALSE")
             .await?;
     }

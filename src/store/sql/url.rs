@@ -211,7 +211,7 @@ impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(url) => write!(f, "{url}"),
-            Self::Postgres(options) => Place {
+            Self::Postgres(options) => ServerAddress {
                 scheme: "postgres",
                 user: options.get_username(),
                 host: options.get_host(),
@@ -220,7 +220,7 @@ impl fmt::Display for DatabaseUrl {
                 name: options.get_database(),
             }
             .fmt(f),
-            Self::MySql(options) => Place {
+            Self::MySql(options) => ServerAddress {
                 scheme: "mysql",
                 user: options.get_username(),
                 host: options.get_host(),
@@ -253,7 +253,7 @@ impl fmt::Display for SqliteUrl {
 }
 
 /// A database of a server, for logs and error texts.
-struct Place<'a> {
+struct ServerAddress<'a> {
     scheme: &'static str,
     user: &'a str,
     host: &'a str,
@@ -262,7 +262,7 @@ struct Place<'a> {
     name: Option<&'a str>,
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for ServerAddress<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}@", self.scheme, self.user)?;
         match self.socket {

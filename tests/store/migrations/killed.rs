@@ -10,10 +10,18 @@ use uuid::Uuid;
 use super::{assert_complete, execute, hubbub, migrate, status, steps, tables};
 use crate::fixture::migrations;
 
-/// Kills `up` and `down` after random times, often. What they leave is completed by the next `up`.
+/// Kills `up` and `down` after random times, often. What they leave is completed by the next `up`. The
+/// times are spread over the whole duration of `up`: the first ones end before the process can be
+/// done. `HUBBUB_KILL_SEED` repeats the times of a run.
 async fn a_migration_that_was_killed_anywhere_is_completed_by_the_next(kind: DatabaseKind) {
     const ROUNDS: u32 = 16;
     let database = TestDatabase::new(kind);
+    let seed = std::env::var("HUBBUB_KILL_SEED").ok();
+    let seed = seed.map_or_else(
+        || Uuid::new_v4().as_u128() as u64,
+        |seed| seed.parse().unwrap(),
+    );
+    eprintln!("HUBBUB_KILL_SEED={seed}");
     let begin = Instant::now();
     migrate(&database, &["up"]);
     let duration = begin.elapsed();
@@ -27,7 +35,11 @@ async fn a_migration_that_was_killed_anywhere_is_completed_by_the_next(kind: Dat
             &["migrate", "down", "100"]
         };
         let mut victim = hubbub(&database, arguments).spawn().unwrap();
-        let share = f64::from(Uuid::new_v4().as_bytes()[0]) / 256.0;
+        // A Weyl sequence: as good as random for this purpose.
+        let fraction = (seed.wrapping_add(u64::from(round))).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            as f64
+            / u64::MAX as f64;
+        let share = (f64::from(round) + fraction) / f64::from(ROUNDS);
         std::thread::sleep(duration.mul_f64(share));
         victim.kill().unwrap();
         if !victim.wait().unwrap().success() {

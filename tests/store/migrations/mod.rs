@@ -25,6 +25,7 @@ macro_rules! on_each {
 }
 
 mod killed;
+mod nodes;
 
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

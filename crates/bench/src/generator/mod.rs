@@ -22,7 +22,7 @@ use memchr::memmem::Finder;
 use mio::{Events, Poll};
 
 use crate::SignToken;
-use crate::acks::{AckTracker, Answer, SentMessage};
+use crate::acks::{AckOutcome, AckTracker, SentMessage};
 use crate::client::{Client, ClientState, Membership};
 use crate::findings::Findings;
 use crate::limits::MetLimits;
@@ -240,7 +240,7 @@ impl LoadGenerator {
     }
 
     /// Moves the answers to messages since the last call into `answers`, and clears it before.
-    pub(crate) fn take_answers(&mut self, answers: &mut Vec<Answer>) {
+    pub(crate) fn take_answers(&mut self, answers: &mut Vec<AckOutcome>) {
         if let Some(acks) = &mut self.acks {
             acks.take_answers(answers);
         }

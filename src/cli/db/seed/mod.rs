@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Args;
+use time::macros::date;
+use time::{Date, Month};
 
 use super::progress::Progress;
 use super::summary::Summary;
@@ -40,6 +42,9 @@ pub(in crate::cli) struct Options {
     /// The same seed makes the same messages on the same day
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// The day at whose beginning the messages end, as YYYY-MM-DD in UTC [default: today]
+    #[arg(long, value_name = "DATE", hide = true, value_parser = parse_date)]
+    until: Option<Timestamp>,
     #[command(flatten)]
     output: Output,
 }
@@ -55,7 +60,7 @@ pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow
         rooms: options.rooms,
         messages: options.messages,
         users: options.users,
-        end: Timestamp(Timestamp::now().0 / DAY * DAY),
+        end: options.until.unwrap_or_else(today),
         span: options.days * DAY,
     };
     let added = fill(&opened.store, &world).await;
@@ -67,6 +72,33 @@ pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow
     summary.add_seconds(began);
     summary.print(options.output);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The beginning of today, in UTC.
+fn today() -> Timestamp {
+    Timestamp(Timestamp::now().0 / DAY * DAY)
+}
+
+/// Parses a full-date of RFC 3339, `2026-01-31`, that lies long enough after 1970 for any `--days`.
+fn parse_date(text: &str) -> Result<Timestamp, String> {
+    parse_days(text)
+        .filter(|days| *days >= 3650)
+        .map(|days| Timestamp(days * DAY))
+        .ok_or_else(|| "must be a date such as 2026-01-31, from 1980 to 9999".to_owned())
+}
+
+/// The days from 1970 to a date.
+fn parse_days(text: &str) -> Option<u64> {
+    let (year, rest) = text.split_once('-')?;
+    let (month, day) = rest.split_once('-')?;
+    if (year.len(), month.len(), day.len()) != (4, 2, 2) {
+        return None;
+    }
+    let month: u8 = month.parse().ok()?;
+    let month = Month::try_from(month).ok()?;
+    let date = Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()?;
+    let days = date.to_julian_day() - date!(1970 - 01 - 01).to_julian_day();
+    u64::try_from(days).ok()
 }
 
 /// Adds the messages that the rooms lack. Returns their number.
@@ -156,5 +188,31 @@ impl<'a> Batches<'a> {
     async fn finish(mut self) -> anyhow::Result<u64> {
         self.mark().await?;
         Ok(self.added)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_the_beginning_of_its_day() {
+        for date in ["1980-01-01", "2024-02-29", "2026-11-30", "9999-12-31"] {
+            let parsed = parse_date(date).unwrap().to_string();
+            assert_eq!(parsed, format!("{date}T00:00:00.000Z"));
+        }
+        for wrong in [
+            "",
+            "today",
+            "1970-01-01",
+            "2026-02-29",
+            "2026-13-01",
+            "2026-1-001",
+            "2026-01-31T00",
+            "2026-01",
+            "-026-01-31",
+        ] {
+            assert!(parse_date(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -21,7 +21,7 @@ const TAIL: i64 = 8;
 const NAME_KEY: &str = ",\"username\":\"";
 const PLAIN_TAIL: &str = "\",\"type\":\"text\",\"attachment_urls\":[]";
 
-/// What the other columns have of a record.
+/// The values of a record that other columns have, too.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Columns<'a> {
     pub(super) id: Uuid,

@@ -17,7 +17,7 @@ const KEYS_PER_PAGE: usize = 10_000;
 type Range = RangeInclusive<i64>;
 
 /// A page of keys: how many, the lowest, the highest, and the bytes of their records.
-const PAGE: &str = "SELECT COUNT(*), MIN(t.seq), MAX(t.seq), \
+const COUNT_KEYS: &str = "SELECT COUNT(*), MIN(t.seq), MAX(t.seq), \
     CAST(COALESCE(SUM(t.bytes), 0) AS {bigint}) FROM \
     (SELECT seq, LENGTH(record) AS bytes FROM hubbub_entries \
     WHERE room_no = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?) t";
@@ -46,7 +46,8 @@ impl Scan {
         upper: i64,
     ) -> Outcome<Option<i64>> {
         let bounds = || args![room_no, lower, upper, rows(KEYS_PER_PAGE)];
-        let page: Option<(i64, Option<i64>, Option<i64>, i64)> = conn.first(PAGE, bounds()).await?;
+        let page: Option<(i64, Option<i64>, Option<i64>, i64)> =
+            conn.first(COUNT_KEYS, bounds()).await?;
         let Some((count, Some(first), Some(last), bytes)) = page else {
             self.add_hole(lower + 1, upper);
             return Ok(None);

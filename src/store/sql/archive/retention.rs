@@ -14,7 +14,7 @@ use crate::store::sql::value::args;
 const ENTRIES_PER_PAGE: usize = 10_000;
 
 pub(super) async fn expired(db: &Db, room: &RoomId, cutoff: Timestamp) -> Result<Option<u64>> {
-    const PAGE: &str = "SELECT COUNT(*), MAX(t.seq), MIN(CASE WHEN t.at >= ? THEN t.seq END) FROM \
+    const FIND_EXPIRED: &str = "SELECT COUNT(*), MAX(t.seq), MIN(CASE WHEN t.at >= ? THEN t.seq END) FROM \
         (SELECT seq, at FROM hubbub_entries \
         WHERE room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) AND seq > ? \
         ORDER BY seq LIMIT ?) t";
@@ -22,7 +22,7 @@ pub(super) async fn expired(db: &Db, room: &RoomId, cutoff: Timestamp) -> Result
     let (mut lower, mut limit) = (0, 1);
     loop {
         let args = args![cutoff, room.as_str(), lower, rows(limit)];
-        let page: Vec<(i64, Option<i64>, Option<i64>)> = db.all(PAGE, args).await?;
+        let page: Vec<(i64, Option<i64>, Option<i64>)> = db.all(FIND_EXPIRED, args).await?;
         let (count, last, young) = page.first().copied().unwrap_or((0, None, None));
         if let Some(young) = young {
             return before(db, room, young).await;
@@ -92,7 +92,7 @@ async fn delete_step(
 }
 
 pub(super) async fn count_up_to(db: &Db, room: &RoomId, cut: u64) -> Result<(u64, u64)> {
-    const PAGE: &str = "SELECT COUNT(*), MAX(t.seq), \
+    const COUNT_EXPIRED: &str = "SELECT COUNT(*), MAX(t.seq), \
         CAST(COALESCE(SUM(t.bytes), 0) AS {bigint}) FROM \
         (SELECT seq, LENGTH(record) AS bytes FROM hubbub_entries \
         WHERE room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) AND seq > ? AND seq <= ? \
@@ -101,7 +101,7 @@ pub(super) async fn count_up_to(db: &Db, room: &RoomId, cut: u64) -> Result<(u64
     let (mut lower, mut entries, mut bytes) = (0, 0, 0);
     loop {
         let args = args![room.as_str(), lower, cut, rows(ENTRIES_PER_PAGE)];
-        let page: Vec<(i64, Option<i64>, i64)> = db.all(PAGE, args).await?;
+        let page: Vec<(i64, Option<i64>, i64)> = db.all(COUNT_EXPIRED, args).await?;
         let Some((count, Some(last), size)) = page.first().copied() else {
             return Ok((loaded(entries), loaded(bytes)));
         };

@@ -163,9 +163,11 @@ fn listed(conn: &Conn, template: &'static str, rooms: &[&RoomId]) -> (&'static s
 
 /// Pages are in the order of the numbers, so a room that is added meanwhile may be left out.
 pub(super) async fn page(db: &Db, after: u64, limit: usize) -> Result<Vec<(u64, RoomId)>> {
-    const PAGE: &str =
+    const ROOMS_AFTER: &str =
         "SELECT CAST(no AS {bigint}), name FROM hubbub_rooms WHERE no > ? ORDER BY no LIMIT ?";
-    let found: Vec<(i64, Text)> = db.all(PAGE, args![stored(after)?, rows(limit)]).await?;
+    let found: Vec<(i64, Text)> = db
+        .all(ROOMS_AFTER, args![stored(after)?, rows(limit)])
+        .await?;
     let room = |(no, name): (i64, Text)| (loaded(no), RoomId::trusted(&name.0));
     Ok(found.into_iter().map(room).collect())
 }

@@ -11,7 +11,7 @@ use super::{Lab, Node};
 use crate::checker::Archive;
 use crate::history::{Fact, KeptMessage, digest};
 
-const PAGE: usize = 200;
+const MESSAGES_PER_PAGE: usize = 200;
 
 impl Lab {
     /// Puts an archive in this database behind the rooms of all nodes that are started from now on.
@@ -100,7 +100,7 @@ async fn is_complete(
 async fn record_log(lab: &Lab, node: &Node, room: &str) -> anyhow::Result<()> {
     let mut after = 0;
     loop {
-        let path = format!("/rooms/{room}/messages?after_seq={after}&limit={PAGE}");
+        let path = format!("/rooms/{room}/messages?after_seq={after}&limit={MESSAGES_PER_PAGE}");
         let page = node.get(&path).await?;
         let messages = page["messages"].as_array().context("no messages")?;
         for message in messages {
