@@ -25,9 +25,11 @@ pub(crate) enum Dialect {
     MySql,
 }
 
-/// The texts made so far. They are few: templates are constants, and lengths are those of [`LENGTHS`].
-static TEXTS: LazyLock<RwLock<AHashMap<(Dialect, &'static str, usize), &'static str>>> =
-    LazyLock::new(RwLock::default);
+/// The texts made so far, by template and length. They are few: templates are constants, and lengths
+/// are those of [`LENGTHS`].
+static TEXTS: LazyLock<RwLock<Texts>> = LazyLock::new(RwLock::default);
+
+type Texts = AHashMap<(Dialect, &'static str, usize), &'static str>;
 
 impl Dialect {
     /// The text of a statement without lists.
