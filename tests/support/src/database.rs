@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -60,8 +60,8 @@ impl DatabaseServer {
 
     /// The server that the tests of this process share. It ends with the process.
     pub fn shared(kind: DatabaseKind) -> &'static Self {
-        static POSTGRES: OnceLock<(DatabaseServer, ChildStdin)> = OnceLock::new();
-        static MARIADB: OnceLock<(DatabaseServer, ChildStdin)> = OnceLock::new();
+        static POSTGRES: OnceLock<(DatabaseServer, Child)> = OnceLock::new();
+        static MARIADB: OnceLock<(DatabaseServer, Child)> = OnceLock::new();
         let shared = match kind {
             DatabaseKind::Postgres => &POSTGRES,
             DatabaseKind::MariaDb => &MARIADB,
@@ -75,10 +75,11 @@ impl DatabaseServer {
         server
     }
 
-    /// A static value is never dropped: so a shell waits for the end of this process.
-    fn end_with_this_process(&self) -> ChildStdin {
+    /// A static value is never dropped: so a shell waits for the end of this process, at which its input
+    /// ends.
+    fn end_with_this_process(&self) -> Child {
         let script = "read -r _; kill -QUIT \"$1\"; sleep 1; kill -KILL \"$1\"; rm -rf \"$2\"";
-        let mut guard = Command::new("sh")
+        Command::new("sh")
             .args(["-c", script, "sh", &self.pid().to_string()])
             .arg(&self.dir)
             .stdin(Stdio::piped())
@@ -86,8 +87,7 @@ impl DatabaseServer {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
-            .unwrap();
-        guard.stdin.take().unwrap()
+            .unwrap()
     }
 
     fn data(&self) -> PathBuf {
