@@ -3,8 +3,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Every key of hubbub that is secret.
-readonly SECRETS=(JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET REDIS_PASSWORD REDIS_URL DATABASE_URL MYSQL_DSN API_KEYS AUTHORIZE_SECRET)
+# Every key of hubbub that is secret and that the pods get. MYSQL_DSN is not one of them: it is
+# another form of DATABASE_URL.
+readonly SECRETS=(JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET REDIS_PASSWORD REDIS_URL DATABASE_URL API_KEYS AUTHORIZE_SECRET)
 
 # The variables of docker-compose.yml itself. This script remembers them in COMPOSE_ENV.
 readonly COMPOSE_VARIABLES=(HUBBUB_NODES HUBBUB_HTTP_PORT HUBBUB_TLS HUBBUB_REDIS HUBBUB_NET HUBBUB_IMAGE)
@@ -299,6 +300,9 @@ apply_secret() {
         keys+=$(env_value "$name" "$secrets_from")
     done
     [[ -n $keys ]] || die "$secrets_from has no JWT_SECRET"
+    if [[ -n $(env_value MYSQL_DSN "$secrets_from") && -z $(env_value DATABASE_URL "$secrets_from") ]]; then
+        die "$secrets_from has MYSQL_DSN, which the pods don't get: set DATABASE_URL=mysql://user:password@host/name"
+    fi
     # Applied from a pipe with --server-side, which leaves no copy of the secrets in an annotation.
     "${kubectl[@]}" --namespace "$namespace" create secret generic hubbub-secrets "${from[@]}" --dry-run=client -o yaml |
         "${kubectl[@]}" --namespace "$namespace" apply --server-side -f - || die "the Secret could not be created"

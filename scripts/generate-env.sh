@@ -53,7 +53,7 @@ Refused are:
   - JWT_SECRET, JWT_SECRET_PREVIOUS or BETTER_AUTH_SECRET of less than $MIN_JWT_SECRET bytes, well-known, or
     of little variety;
   - REDIS_PASSWORD (or the password in REDIS_URL) of less than $MIN_REDIS_PASSWORD bytes, when a Redis is configured;
-  - a password in DATABASE_URL of less than $MIN_DATABASE_PASSWORD bytes;
+  - a password in DATABASE_URL or MYSQL_DSN of less than $MIN_DATABASE_PASSWORD bytes;
   - any of API_KEYS of less than $MIN_API_KEY bytes;
   - control characters anywhere.
 
@@ -212,10 +212,27 @@ if [[ $weak_redis == no ]]; then
     fi
 fi
 
+# Prints the password in a MYSQL_DSN: a URL, or user:password@tcp(host:3306)/name. In the latter a
+# password may contain @ and /.
+dsn_password() {
+    local text=${1#mysql://} credentials=
+    text=${text#mariadb://}
+    text=${text%/*}
+    if [[ $text == *@* ]]; then credentials=${text%@*}; fi
+    if [[ $credentials == *:* ]]; then printf '%s' "${credentials#*:}"; fi
+}
+
 # A database may do without a password: it may know its users by a certificate or a socket.
 password=$(url_password "${DATABASE_URL-}")
 if [[ -n $password ]]; then
     check_secret "the password of DATABASE_URL" "$password" "$MIN_DATABASE_PASSWORD"
+fi
+# hubbub reads MYSQL_DSN only without DATABASE_URL.
+if [[ -z ${DATABASE_URL-} ]]; then
+    password=$(dsn_password "${MYSQL_DSN-}")
+    if [[ -n $password ]]; then
+        check_secret "the password of MYSQL_DSN" "$password" "$MIN_DATABASE_PASSWORD"
+    fi
 fi
 
 if [[ -n ${API_KEYS-} ]]; then

@@ -127,12 +127,18 @@ impl NodeArchive {
         let stats = self.store.pool_stats();
         samples.push(Sample::gauge(
             "database_connections",
-            "Connections to the database, without that of the archive's writer",
+            "Connections to the database that this node may have at most (`DATABASE_POOL`), without \
+             that of the archive's writer",
             stats.size as u64,
         ));
         samples.push(Sample::gauge(
+            "database_connections_in_use",
+            "Connections to the database that are in use",
+            stats.in_use as u64,
+        ));
+        samples.push(Sample::gauge(
             "database_connections_idle",
-            "Connections to the database that are not in use",
+            "Connections to the database that are open and not in use",
             stats.idle as u64,
         ));
         samples.push(Sample::gauge(

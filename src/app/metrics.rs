@@ -93,7 +93,7 @@ mod tests {
     use crate::config::Config;
     use crate::config::generated::{assert_current, repository_file};
     /// Every metric with its kind. Dashboards and alarms rely on these names.
-    const METRICS: [(&str, &str); 56] = [
+    const METRICS: [(&str, &str); 58] = [
         ("append_seconds", "histogram"),
         ("archive_backlog", "gauge"),
         ("archive_backlog_bytes", "gauge"),
@@ -104,6 +104,7 @@ mod tests {
         ("archive_deleted", "counter"),
         ("archive_lag_seconds", "gauge"),
         ("archive_late", "counter"),
+        ("archive_left_behind", "gauge"),
         ("archive_lost", "counter"),
         ("archive_refused", "counter"),
         ("archive_restored_rooms", "counter"),
@@ -118,6 +119,7 @@ mod tests {
         ("connections", "gauge"),
         ("database_connections", "gauge"),
         ("database_connections_idle", "gauge"),
+        ("database_connections_in_use", "gauge"),
         ("database_waiting", "gauge"),
         ("delivery_seconds", "histogram"),
         ("events_dropped", "counter"),

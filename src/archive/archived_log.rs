@@ -37,7 +37,7 @@ impl RoomLog for ArchivedLog {
         let waits = shared.settings.acknowledge_commits;
         if appended.duplicate {
             let commit = if waits {
-                shared.commit_of(&message.room, appended.seq).await?
+                shared.commit_of(&message.room, &appended).await?
             } else {
                 Commit::done()
             };
@@ -61,14 +61,104 @@ impl RoomLog for ArchivedLog {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Slice> {
-        let hot = self.read_hot(room, window, limit, max_bytes).await?;
+        let older = self.read_older(room, window, limit, max_bytes).await?;
+        if let Some(slice) = older {
+            return Ok(slice);
+        }
+        let hot = self.0.hot.read(room, window, limit, max_bytes).await?;
+        self.read_from(room, window, hot, limit, max_bytes).await
+    }
+
+    async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
+        self.0.hot.heads(rooms).await
+    }
+
+    async fn reach(&self, room: &RoomId, mut span: LogSpan) -> LogSpan {
+        let shared = &*self.0;
+        // A log that has everything since 1 needs nothing of the archive.
+        if span.oldest <= 1 {
+            return span;
+        }
+        // A read of the log must not wait for a database that is known to be away.
+        let known = if shared.health.is_up() {
+            let known = shared.rooms.get(&*shared.store, room, span.oldest).await;
+            known.ok()
+        } else {
+            shared.rooms.remembered(room)
+        };
+        match known {
+            Some(Some(archived)) => rooms::extend(span, &archived, shared.history_size),
+            Some(None) => span,
+            None => {
+                span.is_cut_off = true;
+                span.first = 1;
+                span
+            }
+        }
+    }
+
+    fn archive_status(&self) -> Option<ArchiveStatus> {
+        Some(ArchiveStatus {
+            is_up: self.0.health.is_up(),
+            acknowledges_commits: self.0.settings.acknowledge_commits,
+        })
+    }
+}
+
+impl ArchivedLog {
+    /// Reads a window that most likely lies before the hot log, of which it reads only the span. `None`
+    /// if the window reaches into the hot log.
+    async fn read_older(
+        &self,
+        room: &RoomId,
+        window: Window,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Option<Slice>> {
+        let shared = &*self.0;
+        let last = match window {
+            Window::After(seq) => seq.saturating_add(limit as u64),
+            Window::Before(seq) => seq.saturating_sub(1),
+            Window::Newest => return Ok(None),
+        };
+        if !shared.rooms.is_likely_archived(room, last) {
+            return Ok(None);
+        }
+        let span_only = shared.hot.read(room, window, 0, max_bytes).await?;
+        if last >= span_only.span.oldest {
+            return Ok(None);
+        }
+        let hot_oldest = span_only.span.oldest;
+        let read = self.read_from(room, window, span_only, limit, max_bytes);
+        let slice = read.await?;
+        // Where numbers are missing, the page may go on in the hot log.
+        let goes_on = match (window, slice.entries.last()) {
+            (Window::After(_), Some(last)) => {
+                slice.entries.len() < limit && last.seq + 1 == hot_oldest
+            }
+            (_, last) => last.is_none(),
+        };
+        Ok(if goes_on { None } else { Some(slice) })
+    }
+
+    /// Adds to what was read of the hot log what the archive has of the window.
+    async fn read_from(
+        &self,
+        room: &RoomId,
+        window: Window,
+        hot: Slice,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Slice> {
         let hot_oldest = hot.span.oldest;
         let span = self.reach(room, hot.span).await;
         let entries = hot.entries;
         let Some(missing) = missing_part(window, &entries, hot_oldest, limit, max_bytes) else {
             return Ok(Slice { entries, span });
         };
-        if span.is_cut_off && entries.is_empty() {
+        // What the archive has before the log must not be skipped.
+        let needs_archive = entries.is_empty() || matches!(missing.window, ArchiveWindow::After(_));
+        if span.is_cut_off && needs_archive {
             let reason = "the archive's database is away".to_owned();
             return Err(BackplaneError::Unavailable(reason));
         }
@@ -109,66 +199,6 @@ impl RoomLog for ArchivedLog {
             }
         };
         Ok(Slice { entries, span })
-    }
-
-    async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
-        self.0.hot.heads(rooms).await
-    }
-
-    async fn reach(&self, room: &RoomId, mut span: LogSpan) -> LogSpan {
-        let shared = &*self.0;
-        // A log that has everything since 1 needs nothing of the archive.
-        if span.oldest <= 1 {
-            return span;
-        }
-        // A read of the log must not wait for a database that is known to be away.
-        let known = if shared.health.is_up() {
-            let known = shared.rooms.get(&*shared.store, room, span.oldest).await;
-            known.ok()
-        } else {
-            shared.rooms.remembered(room)
-        };
-        match known {
-            Some(Some(archived)) => rooms::extend(span, &archived, shared.history_size),
-            Some(None) => span,
-            None => {
-                span.is_cut_off = true;
-                span.first = 1;
-                span
-            }
-        }
-    }
-
-    fn archive_status(&self) -> Option<ArchiveStatus> {
-        Some(ArchiveStatus {
-            is_up: self.0.health.is_up(),
-            acknowledges_commits: self.0.settings.acknowledge_commits,
-        })
-    }
-}
-
-impl ArchivedLog {
-    /// Reads the hot log; only its span, if the window most likely lies before it.
-    async fn read_hot(
-        &self,
-        room: &RoomId,
-        window: Window,
-        limit: usize,
-        max_bytes: usize,
-    ) -> Result<Slice> {
-        let shared = &*self.0;
-        let last = match window {
-            Window::After(seq) => seq.saturating_add(limit as u64),
-            Window::Before(seq) => seq.saturating_sub(1),
-            Window::Newest => u64::MAX,
-        };
-        if shared.rooms.is_likely_archived(room, last) {
-            let span_only = shared.hot.read(room, window, 0, max_bytes).await?;
-            if last < span_only.span.oldest {
-                return Ok(span_only);
-            }
-        }
-        shared.hot.read(room, window, limit, max_bytes).await
     }
 
     /// Retention may have deleted what the remembered state of the room promises: then it is read

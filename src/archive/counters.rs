@@ -1,5 +1,6 @@
 //! The counters of the archive, and its metrics.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::telemetry::meter::{Counter, Histogram};
@@ -24,6 +25,8 @@ pub struct ArchiveCounters {
     pub late: Counter,
     /// Entries that the sweeper found unarchived and committed.
     pub swept: Counter,
+    /// Messages that were left unarchived for too long, by the last sweep.
+    pub left_behind: AtomicU64,
     /// Rooms restored from the archive.
     pub restored: Counter,
     /// Numbers recorded as lost.
@@ -111,6 +114,12 @@ impl ArchiveCounters {
                 "archive_swept",
                 "Messages that their own node had left unarchived, and this node committed",
                 self.swept.get(),
+            ),
+            Sample::gauge(
+                "archive_left_behind",
+                "Messages in rooms with one that has waited for its commit for more than 5 seconds, \
+                 of any node, found by this node's last look",
+                self.left_behind.load(Ordering::Relaxed),
             ),
             Sample::counter(
                 "archive_restored_rooms",

@@ -30,12 +30,15 @@ mod watermarks;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use crate::backplane::{BackplaneError, BackplaneLimits, Commit, HotLog, Result, RoomLog, Window};
+use crate::backplane::{
+    Appended, BackplaneError, BackplaneLimits, Commit, HotLog, Result, RoomLog, Window,
+};
 use crate::domain::{Epoch, RoomId, Timestamp};
 use crate::store::{ArchiveStore, ArchiveWindow, Run};
 use crate::telemetry::sample::Sample;
@@ -56,6 +59,8 @@ pub type ObservedLog = Arc<dyn HotLog>;
 
 /// How long a stopping node waits until everything that it appended is committed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much longer it waits when that was in vain.
+const LAST_BATCH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state that the parts of the archive share.
 struct Shared {
@@ -70,12 +75,16 @@ struct Shared {
     retention: RetentionStatus,
     counters: Arc<ArchiveCounters>,
     run: Option<Run>,
+    /// Nothing is appended any more: the archive is being completed.
+    is_stopping: AtomicBool,
 }
 
 impl Shared {
     /// Refuses an append that could not be archived in time.
     fn check_capacity(&self) -> Result<()> {
-        let reason = if self.settings.acknowledge_commits && !self.health.is_up() {
+        let reason = if self.is_stopping.load(Ordering::Acquire) {
+            "the node is stopping"
+        } else if self.settings.acknowledge_commits && !self.health.is_up() {
             "the archive's database is away"
         } else if self.queue.is_full() {
             "too many messages wait for their commit to the archive"
@@ -86,22 +95,29 @@ impl Shared {
         Err(BackplaneError::Unavailable(reason.to_owned()))
     }
 
-    /// The commit of an entry that was appended earlier, perhaps by another node.
-    async fn commit_of(&self, room: &RoomId, seq: u64) -> Result<Commit> {
+    /// The commit of a message that was appended earlier, perhaps by another node.
+    ///
+    /// The id tells it from another message that has its number: in the archive after a split of the
+    /// log, or in the log after a restore.
+    async fn commit_of(&self, room: &RoomId, first: &Appended) -> Result<Commit> {
+        let seq = first.seq;
         let window = ArchiveWindow::After(seq - 1);
         let archived = self.store.read(room, window, 1, usize::MAX).await?;
-        if archived.first().is_some_and(|entry| entry.seq == seq) {
-            return Ok(Commit::done());
+        if let Some(archived) = archived.first().filter(|entry| entry.seq == seq) {
+            if archived.id == first.id {
+                return Ok(Commit::done());
+            }
+            self.report_divergence(room.clone(), first.epoch.clone(), seq - 1);
+            return Err(lost_send());
         }
         let slice = self
             .hot
             .read(room, Window::After(seq - 1), 1, usize::MAX)
             .await?;
         let mut entries = slice.entries.into_iter().filter(|entry| entry.seq == seq);
-        let Some(archived) = entries.next().and_then(entry::of_entry) else {
-            return Err(BackplaneError::Unavailable(
-                "the first send of this message is lost".to_owned(),
-            ));
+        let entry = entries.next().and_then(entry::of_entry);
+        let Some(archived) = entry.filter(|entry| entry.id == first.id) else {
+            return Err(lost_send());
         };
         let (commit, pending) = Commit::pending();
         self.queue.push(room.clone(), archived, Some(pending));
@@ -114,7 +130,10 @@ impl Shared {
         let hot = self.hot.clone();
         tokio::spawn(async move {
             // If this fails, the next entry of the room is refused, too, and reports again.
-            let _ = hot.diverged(&room, &epoch, shared).await;
+            if hot.diverged(&room, &epoch, shared).await.is_ok() {
+                // A use of the room: it is restored now, also if nobody uses it any more.
+                let _ = hot.read(&room, Window::Newest, 0, 0).await;
+            }
         });
     }
 
@@ -132,6 +151,11 @@ impl Shared {
         self.watermarks.add_lost(room, epoch, lost);
         Ok(())
     }
+}
+
+/// The error of a repeat whose first send has no place any more: its sender may repeat it again.
+fn lost_send() -> BackplaneError {
+    BackplaneError::Unavailable("the first send of this message is lost".to_owned())
 }
 
 /// The archive of a node.
@@ -164,6 +188,7 @@ impl Archive {
             health: Health::new(),
             counters: restorer.counters.clone(),
             run: restorer.run(),
+            is_stopping: AtomicBool::new(false),
         });
         let committer = tokio::spawn(committer::run(shared.clone()));
         let tasks = vec![
@@ -200,25 +225,25 @@ impl Archive {
     /// lone node can then go on in the same epochs at its next start. Called when nothing is appended
     /// any more, and before the hot log is stopped.
     pub async fn stop(&self) {
+        self.shared.is_stopping.store(true, Ordering::Release);
+        let mut is_complete = true;
         if self.shared.run.is_some() {
             let swept = tokio::time::timeout(STOP_TIMEOUT, self.sweep_all()).await;
-            if !matches!(swept, Ok(Ok(()))) {
-                tracing::error!("archive: the database did not take all messages in time");
-                return;
-            }
+            is_complete = matches!(swept, Ok(Ok(())));
         }
         self.shared.queue.close();
         let committer = self.committer.lock().take();
-        let is_complete = match committer {
-            Some(mut committer) => {
-                let ended = tokio::time::timeout(STOP_TIMEOUT, &mut committer).await;
-                if ended.is_err() {
-                    committer.abort();
-                }
-                ended.is_ok()
-            }
-            None => false,
-        };
+        if let Some(mut committer) = committer {
+            // After a sweep in vain, one more batch may still succeed.
+            let limit = if is_complete {
+                STOP_TIMEOUT
+            } else {
+                LAST_BATCH_TIMEOUT
+            };
+            let ended = tokio::time::timeout(limit, &mut committer).await;
+            committer.abort();
+            is_complete &= ended.is_ok();
+        }
         for task in &self.tasks {
             task.abort();
         }
@@ -238,15 +263,18 @@ impl Archive {
             ..
         } = &*self.shared;
         watermarks.report(hot, &**store).await;
-        if let Some(run) = run
-            && let Err(error) = store.end_run(run.number).await
-        {
+        let Some(run) = run else { return };
+        // An append that was under way when the stop began may have got its number since.
+        let left = hot.unarchived(Duration::ZERO, 1).await;
+        if left.is_ok_and(|left| !left.is_empty()) {
+            tracing::warn!("archive: a message came during the stop: rooms begin new epochs");
+            return;
+        }
+        if let Err(error) = store.end_run(run.number).await {
             tracing::warn!(%error, "archive: the clean end of this run is not recorded");
         }
     }
-}
 
-impl Archive {
     /// Archives what a sender left unqueued, because its connection ended while its message got its
     /// number.
     async fn sweep_all(&self) -> Result<()> {

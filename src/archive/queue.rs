@@ -1,6 +1,7 @@
 //! The queue of entries that wait for their commit.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -30,10 +31,14 @@ impl Sender {
         self.since.elapsed() >= COMMIT_TIMEOUT
     }
 
-    /// Tells the sender the outcome.
+    /// Tells the sender the outcome. A sender that panics must not end the task that commits.
     pub fn complete(&mut self, outcome: Result<()>) {
-        if let Some(commit) = self.commit.take() {
-            commit.complete(outcome);
+        let Some(commit) = self.commit.take() else {
+            return;
+        };
+        let completed = catch_unwind(AssertUnwindSafe(|| commit.complete(outcome)));
+        if completed.is_err() {
+            tracing::error!("archive: acknowledging a message panicked");
         }
     }
 }

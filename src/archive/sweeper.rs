@@ -2,10 +2,11 @@
 //! the database.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Shared, entry};
-use crate::backplane::{Result, Unarchived};
+use crate::backplane::{EntryKind, Result, Unarchived};
 
 /// The time between two sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,6 +31,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let Ok(rooms) = shared.hot.unarchived(MAX_AGE, ROOMS_PER_SWEEP).await else {
             continue;
         };
+        let left = rooms
+            .iter()
+            .map(|room| room.head - room.watermark.min(room.head));
+        let left_behind = &shared.counters.left_behind;
+        left_behind.store(left.sum(), Ordering::Relaxed);
         for room in rooms {
             // After an error a later sweep finds the room again.
             let _ = sweep(&shared, &room).await;
@@ -62,7 +68,16 @@ pub(super) async fn sweep(shared: &Shared, unarchived: &Unarchived) -> Result<()
         }
         for read in entries {
             after = read.seq;
+            let kind = read.kind;
             let Some(archived) = entry::of_entry(read) else {
+                // An entry of an unknown kind is archived by a node that knows it.
+                if kind == EntryKind::Message {
+                    tracing::error!(
+                        %room,
+                        seq = after,
+                        "a message in the log is not readable: the room is archived up to it only"
+                    );
+                }
                 return Ok(());
             };
             shared.counters.swept.add(1);

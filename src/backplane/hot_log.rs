@@ -81,7 +81,7 @@ pub trait HotLog: RoomLog {
 
     /// The archive has other entries than this log after `shared`, in this epoch. The room is restored
     /// before its next use; its entries after `shared` count as lost, except those that the archive
-    /// has or takes then. Does nothing if the room is in another epoch already.
+    /// has or takes then. Does nothing if the log has no entries of that epoch after `shared`.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -110,8 +110,7 @@ pub struct HotState {
     pub is_stale: bool,
     /// The last `seq` that log and archive share, after [`HotLog::diverged`].
     pub shared: Option<u64>,
-    /// The first entries after the watermark that the log has, at most about 1,000; only for a room that
-    /// is stale or has diverged.
+    /// All entries after the watermark that the log has; only for a room that is stale or has diverged.
     pub unarchived: Vec<Entry>,
 }
 

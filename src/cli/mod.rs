@@ -78,6 +78,21 @@ impl NodeOptions {
         Ok(())
     }
 
+    /// The settings of a command that uses the database and no other setting of a node. Its own
+    /// option comes first. Fails if another option is set.
+    fn only_database(
+        mut self,
+        command: &str,
+        database_url: Option<String>,
+    ) -> anyhow::Result<CommandLine> {
+        let database_url = database_url.or(self.database_url.take());
+        self.refuse(command)?;
+        Ok(CommandLine {
+            database_url,
+            ..CommandLine::default()
+        })
+    }
+
     fn into_command_line(self) -> CommandLine {
         CommandLine {
             host: self.host,
@@ -199,25 +214,11 @@ impl Cli {
             Command::Migrate {
                 action,
                 database_url,
-            } => {
-                let mut before = before;
-                let options = NodeOptions {
-                    database_url: database_url.or(before.database_url.take()),
-                    ..NodeOptions::default()
-                };
-                before.refuse("migrate")?;
-                migrate::run(&action, &options.into_command_line())
-            }
+            } => migrate::run(&action, &before.only_database("migrate", database_url)?),
             Command::Db {
                 action,
                 database_url,
-            } => {
-                let options = NodeOptions {
-                    database_url,
-                    ..NodeOptions::default()
-                };
-                db::run(&action, &options.or(before).into_command_line())
-            }
+            } => db::run(&action, before.only_database("db", database_url)),
             // Everything it needs is on its command line: the nodes it measures have their own
             // configuration.
             Command::Bench(options) => {
@@ -303,16 +304,44 @@ mod tests {
     }
 
     #[test]
-    fn the_database_may_be_named_before_or_after_a_migration() {
+    fn migrate_and_db_accept_the_database_before_or_after_their_name() {
         for arguments in [
             "migrate --database-url none status",
             "migrate status --database-url none",
             "--database-url none migrate up",
+            "db --database-url none verify",
+            "db verify --database-url none",
+            "--database-url none db verify",
         ] {
             assert_eq!(refusal(arguments), None, "{arguments}");
         }
-        for arguments in ["migrate", "migrate down 0", "migrate up --port 1"] {
+        for arguments in [
+            "migrate",
+            "migrate down 0",
+            "migrate up --port 1",
+            "db",
+            "db verify --port 1",
+        ] {
             assert!(refusal(arguments).is_some(), "{arguments}");
+        }
+    }
+
+    #[test]
+    fn migrate_and_db_refuse_other_settings_before_their_name() {
+        for command in ["migrate status", "db verify"] {
+            for settings in SETTINGS {
+                let arguments = format!("hubbub {settings} {command} --database-url none");
+                let cli = Cli::try_parse_from(arguments.split(' ')).unwrap();
+                let option = settings.split(' ').next().unwrap();
+                let name = command.split(' ').next().unwrap();
+                let result = cli.node.only_database(name, Some("none".to_owned()));
+                if option == "--database-url" {
+                    assert_eq!(result.unwrap().database_url.as_deref(), Some("none"));
+                } else {
+                    let expected = format!("{option} can't be used with {name}");
+                    assert_eq!(result.unwrap_err().to_string(), expected);
+                }
+            }
         }
     }
 

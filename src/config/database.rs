@@ -65,8 +65,8 @@ const ACK_AFTER: Key = Key {
 const BACKLOG: Key = Key {
     name: "ARCHIVE_BACKLOG",
     default: KeyDefault::Value("100000"),
-    summary: "Messages that may wait for the database. Beyond it sends are refused with \
-              `unavailable`.",
+    summary: "Messages of a node that may wait for the database. Beyond it, or beyond 256 MiB, the \
+              node refuses sends with `unavailable`.",
     ..Key::PLAIN
 };
 const RETENTION: Key = Key {

@@ -1,7 +1,7 @@
 //! A node without Redis, whose archive is a SQLite file.
 
 use hubbub_test_support::client::Client;
-use hubbub_test_support::node;
+use hubbub_test_support::node::{self, http_text};
 use serde_json::{Value, json};
 
 use hubbub::app::App;
@@ -101,7 +101,7 @@ async fn a_room_keeps_its_numbering_beyond_its_time() {
     let ann = Client::member(node.address(), "ann", "lobby").await;
     let first = send(&ann, "one").await;
     ann.done("leave", json!({"room_id": "lobby"})).await;
-    // Expired rooms are removed every ten seconds.
+    // Expired rooms are removed every ten seconds. That this one was is checked below.
     tokio::time::sleep(std::time::Duration::from_secs(12)).await;
     let bob = Client::connect(node.address()).await;
     bob.done("authenticate", json!({"user_id": "bob"})).await;
@@ -113,6 +113,11 @@ async fn a_room_keeps_its_numbering_beyond_its_time() {
     );
     bob.eventually("the old message", |bob| bob.seqs() == [1])
         .await;
+    let metrics = http_text(node.address(), "GET", "/metrics", &[], "").await;
+    assert!(
+        metrics.contains("\nhubbub_archive_restored_rooms_total 1\n"),
+        "the room was removed and restored"
+    );
     assert_eq!(send(&bob, "two").await["seq"], 2);
     node.stop().await;
 }

@@ -1,8 +1,10 @@
 //! Options and exit codes.
 
+use std::process::Command;
+
 use hubbub_test_support::database::TestDatabase;
 
-use crate::fixture::{Sqlite, command, run, seeded};
+use crate::fixture::{Ended, Sqlite, command, run, seeded};
 
 #[test]
 fn every_command_explains_itself() {
@@ -19,6 +21,12 @@ fn every_command_explains_itself() {
 
 #[test]
 fn a_command_that_cannot_run_exits_with_2_and_says_why() {
+    let before = Command::new(env!("CARGO_BIN_EXE_hubbub"))
+        .args(["--port", "1", "db", "verify"])
+        .output();
+    let ended = Ended::of(before.unwrap());
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.contains("--port"), "{}", ended.stderr);
     let missing = TestDatabase::new(Sqlite);
     let url = missing.url.as_str();
     for (arguments, reason) in [

@@ -154,6 +154,16 @@ class GenerateEnv(unittest.TestCase):
         self.written(JWT_SECRET=GOOD, DATABASE_URL=url.format(GOOD))
         self.written(JWT_SECRET=GOOD, DATABASE_URL="postgres://ann@127.0.0.1/chat")
 
+    def test_the_password_of_mysql_dsn_is_checked_where_hubbub_reads_it(self):
+        for form in ("ann:{}@tcp(db:3306)/chat", "ann:{}@unix(/run/my.sock)/chat", "mysql://ann:{}@db/chat"):
+            self.refused(
+                "password of MYSQL_DSN has 5", JWT_SECRET=GOOD, MYSQL_DSN=form.format("short")
+            )
+        self.refused("password of MYSQL_DSN has 7", JWT_SECRET=GOOD, MYSQL_DSN="ann:a/b@c:d@tcp(db)/chat")
+        self.written(JWT_SECRET=GOOD, MYSQL_DSN=f"ann:{GOOD}@tcp(db:3306)/chat?parseTime=true")
+        self.written(JWT_SECRET=GOOD, MYSQL_DSN="ann@tcp(db:3306)/chat")
+        self.written(JWT_SECRET=GOOD, DATABASE_URL="none", MYSQL_DSN="of-another-program")
+
     def test_generate_keeps_another_database(self):
         for other in (
             {"DATABASE_URL": "none"},

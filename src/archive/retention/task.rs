@@ -14,9 +14,9 @@ use crate::domain::{RoomId, Timestamp};
 use crate::store::{Result, RetentionRun};
 
 /// The first run of a node begins so long after its start.
-const FIRST_RUN: Duration = Duration::from_secs(180);
+const FIRST_RUN: Duration = Duration::from_secs(45);
 /// The time between two attempts of a node to begin a run.
-const ATTEMPT_INTERVAL: Duration = Duration::from_secs(300);
+const ATTEMPT_INTERVAL: Duration = Duration::from_secs(60);
 /// A run ends after this time; the next one continues.
 const TIME_LIMIT: Duration = Duration::from_secs(1800);
 /// The shortest and the longest pause after a step.

@@ -209,7 +209,7 @@ async fn a_node_deletes_what_is_too_old_and_goes_on_numbering() {
             .find(|sample| sample.name == "archive_retention_overdue");
         format!("{:?}", metric.unwrap().value)
     };
-    tokio::time::sleep(Duration::from_secs(200)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(store.seqs(&lobby()).is_empty());
     assert_eq!(overdue(), "Gauge(0)");
     assert_eq!(store.retention()[0].entries, 3);

@@ -22,7 +22,7 @@ use super::fault::Fault;
 use super::keys::{Partition, encode_name};
 use super::link::{Link, millis};
 use super::log::{parse_entries, parse_past};
-use super::script::{CLAIM_RESTORE, RELEASE_RESTORE, RESTORE_ROOM, ScriptReply};
+use super::script::{CLAIM_RESTORE, READ_UNARCHIVED, RELEASE_RESTORE, RESTORE_ROOM, ScriptReply};
 use crate::backplane::{
     BackplaneError, BackplaneLimits, HotState, RestorePoint, RestoreSource, RestoredSend, Result,
     is_permanent,
@@ -41,9 +41,11 @@ const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(8);
 const CONCURRENT_RESTORES: usize = 64;
 /// The pauses between two attempts to claim a room.
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(160)];
-/// Entries above the watermark that the archive is given.
+/// Entries above the watermark that one call reads for the archive.
 const MAX_UNARCHIVED: i64 = 1000;
-/// The bytes of their records.
+/// A room with more of them is not restored before the sweeper has archived most of them.
+const MAX_RESTORED_ENTRIES: usize = 50_000;
+/// The bytes of the records that one call reads.
 const MAX_UNARCHIVED_BYTES: i64 = 1024 * 1024;
 /// Keys of sends that one call sets.
 const SENDS_PER_CALL: usize = 500;
@@ -213,12 +215,13 @@ impl Restores {
 
     async fn attempt(&self, room: &RoomId) -> Result<Attempt> {
         let token = Uuid::new_v4().simple().to_string();
-        let hot = match self.claim(room, &token).await? {
-            Claim::Open => return Ok(Attempt::Done),
-            Claim::Taken => return Ok(Attempt::Again),
-            Claim::Claimed(hot) => hot,
+        let restored = match self.claim(room, &token).await {
+            Ok(Claim::Open) => return Ok(Attempt::Done),
+            Ok(Claim::Taken) => return Ok(Attempt::Again),
+            Ok(Claim::Claimed(hot)) => self.restore_claimed(room, &token, hot).await,
+            // The claim may have taken effect.
+            Err(fault) => Err(fault.into()),
         };
-        let restored = self.restore_claimed(room, &token, hot).await;
         if restored.is_err() {
             // If this fails, the claim expires.
             let _ = self.release(room, &token).await;
@@ -230,8 +233,11 @@ impl Restores {
         &self,
         room: &RoomId,
         token: &str,
-        hot: Option<HotState>,
+        mut hot: Option<HotState>,
     ) -> Result<Attempt> {
+        if let Some(hot) = &mut hot {
+            self.read_all_unarchived(room, hot).await?;
+        }
         let point = self.source.restore_point(room, hot.as_ref());
         let point = tokio::time::timeout(ARCHIVE_TIMEOUT, point).await;
         let point = point.unwrap_or_else(|_| {
@@ -247,6 +253,37 @@ impl Restores {
             point: &point,
         };
         Ok(self.install(&install).await?)
+    }
+
+    /// Reads the unarchived entries that the claim did not return: a log that is rebuilt must not lose
+    /// any of them.
+    async fn read_all_unarchived(&self, room: &RoomId, hot: &mut HotState) -> Result<()> {
+        while let Some(last) = hot.unarchived.last().map(|entry| entry.seq)
+            && last < hot.head.seq
+        {
+            if hot.unarchived.len() >= MAX_RESTORED_ENTRIES {
+                return Err(BackplaneError::Unavailable(
+                    "too many entries of the room wait for the archive".to_owned(),
+                ));
+            }
+            let args = vec![
+                encode_name(room.as_str()).into(),
+                last.to_string().into(),
+                MAX_UNARCHIVED.into(),
+                MAX_UNARCHIVED_BYTES.into(),
+            ];
+            let partition = Partition::of_room(room);
+            let mut reply = self.link.run(&READ_UNARCHIVED, partition, args).await?;
+            if reply.number()? == 0 {
+                return Ok(());
+            }
+            let page = parse_entries(reply)?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            hot.unarchived.extend(page);
+        }
+        Ok(())
     }
 
     async fn claim(&self, room: &RoomId, token: &str) -> std::result::Result<Claim, Fault> {

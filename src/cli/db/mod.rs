@@ -34,7 +34,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Action {
-    /// Checks that no message is missing, doubled or changed, and that log and archive agree
+    /// Checks that no message is missing or doubled, that each is stored as what its columns say, and
+    /// that log and archive agree
     Verify(verify::Options),
     /// Copies the database to another one, of any kind; run again, it continues
     Copy(copy::Options),
@@ -52,8 +53,12 @@ struct Output {
     json: bool,
 }
 
-pub(super) fn run(action: &Action, command_line: &CommandLine) -> anyhow::Result<ExitCode> {
-    let result = runtime()?.block_on(act(action, command_line));
+pub(super) fn run(
+    action: &Action,
+    command_line: anyhow::Result<CommandLine>,
+) -> anyhow::Result<ExitCode> {
+    let result =
+        command_line.and_then(|command_line| runtime()?.block_on(act(action, &command_line)));
     // With anyhow's own exit code a failure would look like a finding.
     Ok(result.unwrap_or_else(|error| {
         eprintln!("hubbub: {error:#}");

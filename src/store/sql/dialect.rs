@@ -25,9 +25,11 @@ pub(crate) enum Dialect {
     MySql,
 }
 
+/// Texts of statements, by dialect, template and length of lists.
+type Texts = AHashMap<(Dialect, &'static str, usize), &'static str>;
+
 /// The texts made so far. They are few: templates are constants, and lengths are those of [`LENGTHS`].
-static TEXTS: LazyLock<RwLock<AHashMap<(Dialect, &'static str, usize), &'static str>>> =
-    LazyLock::new(RwLock::default);
+static TEXTS: LazyLock<RwLock<Texts>> = LazyLock::new(RwLock::default);
 
 impl Dialect {
     /// The text of a statement without lists.

@@ -10,11 +10,6 @@ use crate::backplane::memory::ranges::Ranges;
 use crate::backplane::{BackplaneLimits, HotState, RestorePoint, RestoredSend, Unarchived, Window};
 use crate::domain::{Epoch, Head, RoomId, Timestamp};
 
-/// The most unarchived entries, and bytes of their records, that a restore passes to the archive.
-/// The archive reads the others itself.
-const PASSED_ENTRIES: usize = 1000;
-const PASSED_BYTES: usize = 1024 * 1024;
-
 /// What a room with an archive has, and other rooms don't.
 #[derive(Debug)]
 pub(super) struct Archiving {
@@ -92,7 +87,7 @@ impl Room {
             watermark: Some(self.watermark),
             is_stale: false,
             shared: self.archiving.as_ref().and_then(|state| state.shared),
-            unarchived: self.read(Window::After(self.watermark), PASSED_ENTRIES, PASSED_BYTES),
+            unarchived: self.read(Window::After(self.watermark), usize::MAX, usize::MAX),
         }
     }
 
@@ -255,10 +250,13 @@ impl Room {
 
     /// The archive has other entries after `shared`.
     pub(in crate::backplane::memory) fn diverge(&mut self, epoch: &Epoch, shared: u64) {
-        if *epoch != self.epoch {
-            return;
-        }
+        let is_current = *epoch == self.epoch;
         if let Some(archiving) = &mut self.archiving {
+            let mut past = archiving.past.iter();
+            let is_past = past.any(|ended| ended.epoch == *epoch && shared < ended.seq);
+            if !is_current && !is_past {
+                return;
+            }
             archiving.shared = Some(archiving.shared.map_or(shared, |known| known.min(shared)));
             self.must_restore = true;
         }
