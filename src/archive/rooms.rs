@@ -106,11 +106,9 @@ pub(super) fn past_epochs(room: &ArchivedRoom, current: &Head, hot: &[Head]) -> 
 /// The span of a hot log, extended to what the archive has.
 pub(super) fn extend(mut span: LogSpan, room: &ArchivedRoom, history_size: usize) -> LogSpan {
     // Up to its watermark the hot log may be trimmed, and up to there the archive has everything.
-    // So a number below that is missing only if it is recorded as lost. Numbers above it may be missing
-    // in the archive for a while: other nodes commit them.
-    if room.oldest <= span.oldest {
-        span.oldest = room.oldest;
-    } else if room.after_losses <= span.oldest {
+    // So a number below that is missing only if it is recorded as lost. `room.oldest` does not count:
+    // numbers may have been missing for a moment when it was read, because other nodes commit, too.
+    if room.after_losses <= span.oldest {
         span.oldest = room.after_losses;
     }
     let history_size = u64::try_from(history_size).unwrap_or(u64::MAX);
@@ -174,7 +172,13 @@ mod tests {
             after_losses: 100,
             ..room(1, 4800, &[("e1", None)])
         };
-        let span = extend(hot, &lagging, 1000);
+        let span = extend(hot.clone(), &lagging, 1000);
         assert_eq!((span.first, span.oldest, span.recent), (1, 100, 4001));
+        // It was read when a number was missing that the log has trimmed since then.
+        let lagged = ArchivedRoom {
+            oldest: 4300,
+            ..lagging
+        };
+        assert_eq!(extend(hot, &lagged, 1000).oldest, 100);
     }
 }

@@ -22,6 +22,7 @@ pub(super) struct ArchiveCheck<'r, 'a> {
     pub promise: Archive,
     /// Redis may have lost data.
     pub data_loss: bool,
+    pub two_primaries: bool,
 }
 
 impl ArchiveCheck<'_, '_> {
@@ -87,6 +88,10 @@ impl ArchiveCheck<'_, '_> {
             let same_id = ids.insert(&entry.id, entry.seq);
             let msg = entry.msg.as_deref();
             let same_send = msg.and_then(|msg| sends.insert((&entry.user, msg), entry.seq));
+            if self.two_primaries && same_id.is_none() && same_send.is_some() {
+                self.stats.sent_to_both += 1;
+                continue;
+            }
             if let Some(other) = same_id.or(same_send) {
                 self.faults.add(FaultKind::ArchivedTwice, room.at, || {
                     format!("{name} has {} also at {other}", describe(entry))

@@ -125,7 +125,8 @@ pub struct Promises {
     /// Redis had two primaries at once, with an archive behind both: epochs may begin beside each
     /// other, so their order is not checked. The order of a room is that of its archived numbers, and
     /// messages that are not archived are lost. The loss of a message may be announced to a client
-    /// that is archived all the same: the other primary's nodes may commit it late.
+    /// that is archived all the same: the other primary's nodes may commit it late. A send that is
+    /// repeated on the other side may become a second message.
     #[serde(default)]
     pub two_primaries: bool,
     pub presence: Presence,
@@ -214,6 +215,7 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
             stats: &mut stats,
             promise,
             data_loss,
+            two_primaries: promises.two_primaries,
         }
         .check();
     }

@@ -56,6 +56,9 @@ pub struct Stats {
     /// Archived messages whose loss was announced to a client while there were two primaries. A
     /// message counts once for each such client.
     pub announced_but_archived: u64,
+    /// Sends that became two messages, because the sender repeated them at the other one of two
+    /// primaries.
+    pub sent_to_both: u64,
     /// Acknowledged messages that are not in the archive, because Redis lost them before their
     /// commit.
     pub acked_not_archived: u64,
@@ -118,12 +121,13 @@ impl fmt::Display for Stats {
             write!(
                 formatter,
                 "\narchive: {} messages, {} of them after their loss was recorded, {} numbers lost, \
-                 {} acknowledged messages lost, {} announced as lost and archived",
+                 {} acknowledged messages lost, {} announced as lost and archived, {} sent to both primaries",
                 self.archived,
                 self.archived_late,
                 self.archive_gaps,
                 self.acked_not_archived,
                 self.announced_but_archived,
+                self.sent_to_both,
             )?;
         }
         Ok(())

@@ -57,8 +57,9 @@ impl Lab {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         self.report_seconds("everything archived after", began.elapsed());
+        let rooms_read = archive.read().await?;
         self.recorder.record_lab(Fact::ArchiveRead);
-        for room in archive.read().await? {
+        for room in rooms_read {
             let name = || room.name.clone();
             self.recorder.record_lab(Fact::ArchivedRoom {
                 room: name(),

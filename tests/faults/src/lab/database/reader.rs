@@ -45,6 +45,8 @@ const WITHOUT_HEAD: i64 = 1;
 const WITHOUT_NAME: i64 = 2;
 const WITHOUT_KEY: i64 = 4;
 const WITHOUT_TAIL: i64 = 8;
+const WITHOUT_NAME_KEY: i64 = 16;
+const KNOWN_FORMS: i64 = 31;
 
 /// A row of `hubbub_entries`: seq, kind, epoch, id, user, send_key, form, record.
 type EntryRow = (
@@ -152,6 +154,7 @@ async fn read_entries(
 fn parse_entry(row: EntryRow, room: &str) -> anyhow::Result<KeptMessage> {
     let (seq, kind, epoch, id, user, key, form, stored) = row;
     ensure!(kind == MESSAGE, "the kind is {kind}");
+    ensure!(form & !KNOWN_FORMS == 0, "the form {form} is unknown");
     let id = uuid_text(&id)?;
     let (user, key) = (text(user)?, text(key)?);
     let json = complete_record(form, &text(stored)?, [&id, room, &user, &key]);
@@ -182,6 +185,9 @@ fn complete_record(form: i64, stored: &str, columns: [&str; 4]) -> String {
     }
     if form & WITHOUT_NAME != 0 {
         json.push_str(&format!(r#","username":{user},"content":""#));
+    }
+    if form & WITHOUT_NAME_KEY != 0 {
+        json.push_str(r#","username":""#);
     }
     json.push_str(stored);
     if form & WITHOUT_TAIL != 0 {
@@ -247,6 +253,7 @@ mod tests {
             (3, format!("a{TAIL}{KEY}")),
             (4, format!("{HEAD}{NAME}a{TAIL}")),
             (15, "a".to_owned()),
+            (29, r#"System","content":"a"#.to_owned()),
         ] {
             let entry = parse_entry(row(1, "sue", form, &record), "lobby").unwrap();
             assert_eq!(
@@ -271,6 +278,7 @@ mod tests {
         ] {
             assert!(parse_entry(row(id, user, 0, &record), room).is_err());
         }
+        assert!(parse_entry(row(1, "sue", 32, &record), "lobby").is_err());
         let keyless = format!("{HEAD}{NAME}a{TAIL}}}");
         assert!(parse_entry(row(1, "sue", 0, &keyless), "lobby").is_err());
     }

@@ -17,6 +17,8 @@ use crate::scenarios::test_cluster::TestCluster;
 /// is locked before, so that the node dies with messages that it has not committed.
 pub async fn killed(lab: &mut Lab) -> anyhow::Result<()> {
     let file = sqlite_file(&data_dir(lab));
+    // More than a client misses, and little enough for a replay to all clients after each kill.
+    lab.settings.push(("HISTORY_SIZE".into(), "500".into()));
     let mut cluster = start(lab).await?;
     let rounds = lab.by_form(4, 20);
     let mut longest = Duration::ZERO;
