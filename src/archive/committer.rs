@@ -19,6 +19,9 @@ const LAST_RETRY: Duration = Duration::from_secs(1);
 const LATE_CHECK: Duration = Duration::from_millis(100);
 /// A commit that takes longer than this shows that the database is away.
 const SLOW_COMMIT: Duration = Duration::from_secs(2);
+/// Entries that have waited for longer than this are committed only up to the end of their epoch: the
+/// room may have gone on in another one meanwhile.
+const FENCED_AFTER: Duration = Duration::from_millis(500);
 
 /// Commits until the queue is closed and empty.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -39,9 +42,17 @@ async fn commit(
 ) -> Vec<CommitOutcome> {
     let rows = std::mem::take(&mut batch.rows);
     let mut pause = FIRST_RETRY;
+    let mut is_fenced = false;
     loop {
         let began = Instant::now();
-        let commit = writer.commit(&rows);
+        is_fenced |= batch.age() > FENCED_AFTER;
+        let commit = if is_fenced {
+            writer.commit_fenced(&rows)
+        } else {
+            writer.commit(&rows)
+        };
+        // The outcome of a commit that fails is unknown, and a commit may take long before it fails.
+        is_fenced = true;
         let result = refusing_late(shared, batch, async {
             let result = commit.await;
             (result, began.elapsed())
@@ -97,7 +108,7 @@ fn process(shared: &Shared, batch: &mut Batch, outcomes: &[CommitOutcome]) {
             CommitOutcome::Conflict => {
                 shared.counters.conflicts.add(1);
                 sender.complete(Err(BackplaneError::Unavailable(
-                    "the archive has another message with this number".to_owned(),
+                    "the archive has refused the message: the room went on without it".to_owned(),
                 )));
                 let is_known = diverged
                     .iter()

@@ -52,6 +52,14 @@ pub(super) struct Batch {
     bytes: usize,
 }
 
+impl Batch {
+    /// How long the oldest entry has waited.
+    pub fn age(&self) -> Duration {
+        let oldest = self.senders.first();
+        oldest.map_or(Duration::ZERO, |sender| sender.since.elapsed())
+    }
+}
+
 struct Queued {
     row: (RoomId, ArchivedEntry),
     sender: Sender,

@@ -154,7 +154,13 @@ impl Data {
         })
     }
 
-    fn commit(&mut self, room: &RoomId, entry: &ArchivedEntry, run: u64) -> CommitOutcome {
+    fn commit(
+        &mut self,
+        room: &RoomId,
+        entry: &ArchivedEntry,
+        run: u64,
+        is_fenced: bool,
+    ) -> CommitOutcome {
         let number = (room.clone(), entry.seq);
         let is_elsewhere = self
             .ids
@@ -169,10 +175,11 @@ impl Data {
                 run,
             });
         }
+        let is_after_end = is_fenced && room.has_ended_before(entry);
         match room.entries.get(&entry.seq) {
             Some(known) if known.id == entry.id => CommitOutcome::Stored,
             Some(_) => CommitOutcome::Conflict,
-            None if is_elsewhere => CommitOutcome::Conflict,
+            None if is_elsewhere || is_after_end => CommitOutcome::Conflict,
             None => {
                 room.lost.remove(&entry.seq);
                 room.entries.insert(entry.seq, entry.clone());
@@ -206,6 +213,13 @@ impl FakeRoom {
             oldest -= 1;
         }
         oldest
+    }
+
+    /// Whether the entry's epoch has an end below the entry.
+    fn has_ended_before(&self, entry: &ArchivedEntry) -> bool {
+        let mut epochs = self.epochs.iter();
+        let known = epochs.find(|known| known.epoch == entry.epoch);
+        known.is_some_and(|known| known.ended.is_some_and(|ended| ended < entry.seq))
     }
 
     /// Numbers after `from` and up to `to` that are neither present nor recorded as lost.
@@ -517,9 +531,12 @@ impl ArchiveStore for FakeStore {
 /// A connection to the store.
 struct FakeWriter(FakeStore, u64);
 
-#[async_trait]
-impl ArchiveWriter for FakeWriter {
-    async fn commit(&mut self, entries: &[(RoomId, ArchivedEntry)]) -> Result<Vec<CommitOutcome>> {
+impl FakeWriter {
+    async fn store(
+        &self,
+        entries: &[(RoomId, ArchivedEntry)],
+        is_fenced: bool,
+    ) -> Result<Vec<CommitOutcome>> {
         assert!(entries.len() <= BATCH_ENTRIES, "the batch is too large");
         let store = &self.0;
         store.arrive().await?;
@@ -528,7 +545,7 @@ impl ArchiveWriter for FakeWriter {
             data.commits.push(entries.len());
             entries
                 .iter()
-                .map(|(room, entry)| data.commit(room, entry, self.1))
+                .map(|(room, entry)| data.commit(room, entry, self.1, is_fenced))
                 .collect()
         };
         let mut is_lost = false;
@@ -541,5 +558,19 @@ impl ArchiveWriter for FakeWriter {
             return Err(StoreError::Unavailable("the reply is lost".to_owned()));
         }
         Ok(outcomes)
+    }
+}
+
+#[async_trait]
+impl ArchiveWriter for FakeWriter {
+    async fn commit(&mut self, entries: &[(RoomId, ArchivedEntry)]) -> Result<Vec<CommitOutcome>> {
+        self.store(entries, false).await
+    }
+
+    async fn commit_fenced(
+        &mut self,
+        entries: &[(RoomId, ArchivedEntry)],
+    ) -> Result<Vec<CommitOutcome>> {
+        self.store(entries, true).await
     }
 }

@@ -45,7 +45,8 @@ pub struct ArchivedEntry {
 pub enum CommitOutcome {
     /// The entry is in the archive: since this commit, or since an earlier one of the same entry.
     Stored,
-    /// The archive has another entry with this number. This one was refused.
+    /// This entry was refused: the archive has another one with its number, or, in
+    /// [`ArchiveWriter::commit_fenced`], its epoch has ended before it.
     Conflict,
 }
 
@@ -316,6 +317,18 @@ pub trait ArchiveWriter: Send {
     /// # Errors
     /// `Unavailable`, `Broken`.
     async fn commit(&mut self, entries: &[(RoomId, ArchivedEntry)]) -> Result<Vec<CommitOutcome>>;
+
+    /// Like [`commit`](Self::commit), for entries that were appended some time ago. An entry whose `seq`
+    /// is greater than the recorded end of its epoch is refused, unless the archive has it already:
+    /// the room may have gone on without it, and its sender may have sent the message again. Epochs
+    /// of the entries do not end before the transaction does.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn commit_fenced(
+        &mut self,
+        entries: &[(RoomId, ArchivedEntry)],
+    ) -> Result<Vec<CommitOutcome>>;
 }
 
 /// The most entries of one commit.

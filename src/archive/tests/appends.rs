@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
+use crate::store::NewEpoch;
 
 #[tokio::test(start_paused = true)]
 async fn an_acknowledged_message_is_in_the_archive() {
@@ -129,6 +130,54 @@ async fn everything_that_queued_during_a_commit_is_the_next_one() {
         commit.wait().await.unwrap();
     }
     assert_eq!(store.commits(), [1, 500, 199]);
+    node.stop().await;
+}
+
+/// The room goes on in another epoch, as by another node whose hot log was lost.
+async fn begin_epoch(store: &FakeStore, after: u64) {
+    let new = NewEpoch {
+        epoch: Epoch::fresh(),
+        after,
+        run: 0,
+        ends: Vec::new(),
+    };
+    store.begin_epoch(&lobby(), &new).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_commit_ends_with_the_epoch() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    node.append(&lobby(), "1").await.unwrap();
+    store.set_away(true);
+    let (_, second) = node.place(&lobby(), "2").await.unwrap();
+    let (_, third) = node.place(&lobby(), "3").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    store.set_away(false);
+    begin_epoch(&store, 2).await;
+    second.wait().await.unwrap();
+    assert!(third.wait().await.is_err());
+    assert_eq!(store.seqs(&lobby()), [1, 2]);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_has_waited_for_long_is_committed_up_to_the_end_of_its_epoch_only() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    node.append(&lobby(), "1").await.unwrap();
+    store.set_delay(Duration::from_millis(600));
+    let (_, second) = node.place(&lobby(), "2").await.unwrap();
+    tokio::task::yield_now().await;
+    let (_, third) = node.place(&lobby(), "3").await.unwrap();
+    let (_, fourth) = node.place(&lobby(), "4").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    begin_epoch(&store, 3).await;
+    second.wait().await.unwrap();
+    third.wait().await.unwrap();
+    assert!(fourth.wait().await.is_err());
+    assert_eq!(store.commits(), [1, 1, 2]);
+    assert_eq!(store.seqs(&lobby()), [1, 2, 3]);
     node.stop().await;
 }
 

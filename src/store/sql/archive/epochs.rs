@@ -164,6 +164,33 @@ pub(super) async fn resolve(
     Ok(found)
 }
 
+/// The last `seq` of each of these epochs that has ended. Locks the epochs until the end of the
+/// transaction, so that none ends meanwhile.
+pub(super) async fn ends(conn: &mut Conn, epochs: &[Numbers]) -> Outcome<AHashMap<Numbers, i64>> {
+    // Each number of a room with each number of an epoch: some rows more than needed.
+    const ENDS: &str = "SELECT CAST(room_no AS {bigint}), CAST(epoch_no AS {bigint}), ended_seq \
+        FROM hubbub_epochs WHERE room_no IN ({list}) AND epoch_no IN ({list}) \
+        ORDER BY room_no, epoch_no {for_update}";
+    let mut wanted = epochs.to_vec();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let length = padded(wanted.len());
+    let padding = std::iter::repeat_n(wanted[0], length - wanted.len());
+    let (room_nos, epoch_nos): (Vec<Arg>, Vec<Arg>) = wanted
+        .iter()
+        .copied()
+        .chain(padding)
+        .map(|(room_no, epoch_no)| (Arg::from(room_no), Arg::from(epoch_no)))
+        .unzip();
+    let text = conn.dialect().text_of(ENDS, length);
+    let args = room_nos.into_iter().chain(epoch_nos).collect();
+    let found: Vec<(i64, i64, Option<i64>)> = conn.all_of_text(text, args).await?;
+    let ended = |(room_no, epoch_no, ended): (i64, i64, Option<i64>)| {
+        ended.map(|seq| ((room_no, epoch_no), seq))
+    };
+    Ok(found.into_iter().filter_map(ended).collect())
+}
+
 struct Missing {
     room_no: i64,
     epoch: Epoch,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHashMap;
 use async_trait::async_trait;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -47,6 +48,14 @@ impl Link {
 }
 
 type Entries = [(RoomId, ArchivedEntry)];
+type Resolved = AHashMap<(RoomId, Epoch), Numbers>;
+
+/// Whether a commit looks at the ends of epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fence {
+    None,
+    EndsOfEpochs,
+}
 
 impl SqlWriter {
     pub(super) fn new(db: &Db, run: u64) -> Self {
@@ -79,12 +88,16 @@ impl SqlWriter {
 
     /// Commits, again and again while other transactions are in the way. An error closes the
     /// connection, which undoes a transaction that it had begun.
-    async fn commit_repeatedly(&mut self, entries: &Entries) -> Outcome<Vec<CommitOutcome>> {
+    async fn commit_repeatedly(
+        &mut self,
+        entries: &Entries,
+        fence: Fence,
+    ) -> Outcome<Vec<CommitOutcome>> {
         let mut attempt = 0;
         loop {
             attempt += 1;
             let mut link = self.link().await?;
-            match self.commit_once(link.conn(), entries).await {
+            match self.commit_once(link.conn(), entries, fence).await {
                 Ok(outcomes) => {
                     self.keep(link);
                     return Ok(outcomes);
@@ -104,33 +117,68 @@ impl SqlWriter {
         &mut self,
         conn: &mut Conn,
         entries: &Entries,
+        fence: Fence,
     ) -> Outcome<Vec<CommitOutcome>> {
         let known: Option<Vec<Numbers>> = entries
             .iter()
             .map(|(room, entry)| self.numbers.get(room, &entry.epoch))
             .collect();
-        // One statement is a transaction of its own.
-        let inserted = match known {
-            Some(numbers) => insert(conn, entries, &numbers).await?,
-            None => {
-                conn.begin().await?;
-                let resolved = epochs::resolve(conn, &first_numbers(entries), self.run).await?;
-                let numbers: Vec<Numbers> = entries
-                    .iter()
-                    .map(|(room, entry)| resolved[&(room.clone(), entry.epoch.clone())])
-                    .collect();
-                let inserted = insert(conn, entries, &numbers).await?;
-                conn.commit().await?;
-                for ((room, epoch), numbers) in &resolved {
-                    self.numbers.add(room, epoch, *numbers);
-                }
-                inserted
+        let inserted = match (known, fence) {
+            // One statement is a transaction of its own.
+            (Some(numbers), Fence::None) => insert(conn, entries, &numbers, fence).await?,
+            (known, _) => {
+                self.insert_in_transaction(conn, entries, known, fence)
+                    .await?
             }
         };
         if inserted.count == entries.len() {
             return Ok(vec![CommitOutcome::Stored; entries.len()]);
         }
         outcomes(conn, &inserted.keys).await
+    }
+
+    async fn insert_in_transaction(
+        &mut self,
+        conn: &mut Conn,
+        entries: &Entries,
+        known: Option<Vec<Numbers>>,
+        fence: Fence,
+    ) -> Outcome<Inserted> {
+        conn.begin().await?;
+        let mut resolved = Resolved::default();
+        let numbers = match known {
+            Some(numbers) => numbers,
+            None => {
+                resolved = epochs::resolve(conn, &first_numbers(entries), self.run).await?;
+                entries
+                    .iter()
+                    .map(|(room, entry)| resolved[&(room.clone(), entry.epoch.clone())])
+                    .collect()
+            }
+        };
+        let inserted = insert(conn, entries, &numbers, fence).await?;
+        conn.commit().await?;
+        for ((room, epoch), numbers) in &resolved {
+            self.numbers.add(room, epoch, *numbers);
+        }
+        Ok(inserted)
+    }
+
+    async fn commit_in_time(
+        &mut self,
+        entries: &Entries,
+        fence: Fence,
+    ) -> Result<Vec<CommitOutcome>> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        if entries.len() > BATCH_ENTRIES {
+            let text = format!("a commit has at most {BATCH_ENTRIES} entries");
+            return Err(Fault::Broken(text).into());
+        }
+        let time_limit = self.time_limit;
+        let outcome = timeout(time_limit, self.commit_repeatedly(entries, fence)).await;
+        Ok(outcome.unwrap_or_else(|_| Err(out_of_time(time_limit)))?)
     }
 }
 
@@ -144,18 +192,34 @@ struct Inserted {
     keys: Vec<Key>,
 }
 
-async fn insert(conn: &mut Conn, entries: &Entries, numbers: &[Numbers]) -> Outcome<Inserted> {
+/// Inserts the entries that nothing prevents. With a fence only in a transaction.
+async fn insert(
+    conn: &mut Conn,
+    entries: &Entries,
+    numbers: &[Numbers],
+    fence: Fence,
+) -> Outcome<Inserted> {
+    let ends = match fence {
+        Fence::None => AHashMap::new(),
+        Fence::EndsOfEpochs => epochs::ends(conn, numbers).await?,
+    };
     let mut rows = Vec::with_capacity(entries.len());
     let mut keys = Vec::with_capacity(entries.len());
     for ((room, entry), numbers) in entries.iter().zip(numbers) {
         let row = Row::new(room, entry, *numbers)?;
         keys.push((row.room_no, row.seq, row.id));
-        rows.push(row);
+        if ends.get(numbers).is_none_or(|end| row.seq <= *end) {
+            rows.push(row);
+        }
     }
     // In the order of the ids: their index then grows at its end only, and two writers of the same
     // entries wait for each other instead of forming a deadlock.
     rows.sort_by_key(|row| row.id);
-    let count = insert_rows(conn, rows).await?;
+    let count = if rows.is_empty() {
+        0
+    } else {
+        insert_rows(conn, rows).await?
+    };
     Ok(Inserted {
         count: usize::try_from(count).unwrap_or(usize::MAX),
         keys,
@@ -194,15 +258,10 @@ fn first_numbers(entries: &Entries) -> epochs::Wanted {
 #[async_trait]
 impl ArchiveWriter for SqlWriter {
     async fn commit(&mut self, entries: &Entries) -> Result<Vec<CommitOutcome>> {
-        if entries.is_empty() {
-            return Ok(Vec::new());
-        }
-        if entries.len() > BATCH_ENTRIES {
-            let text = format!("a commit has at most {BATCH_ENTRIES} entries");
-            return Err(Fault::Broken(text).into());
-        }
-        let time_limit = self.time_limit;
-        let outcome = timeout(time_limit, self.commit_repeatedly(entries)).await;
-        Ok(outcome.unwrap_or_else(|_| Err(out_of_time(time_limit)))?)
+        self.commit_in_time(entries, Fence::None).await
+    }
+
+    async fn commit_fenced(&mut self, entries: &Entries) -> Result<Vec<CommitOutcome>> {
+        self.commit_in_time(entries, Fence::EndsOfEpochs).await
     }
 }
