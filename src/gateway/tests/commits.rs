@@ -76,7 +76,7 @@ impl PlainSocket {
         }
     }
 
-    async fn is_closed(mut self) -> bool {
+    async fn closes(mut self) -> bool {
         let rest = async { while let Some(Ok(_)) = self.0.next().await {} };
         tokio::time::timeout(TIMEOUT, rest).await.is_ok()
     }
@@ -147,7 +147,7 @@ async fn plain_clients_receive_acknowledgements_after_commits_and_in_order() {
         assert_eq!(reply["ref"], reference);
         assert_eq!(reply["code"].as_str(), code);
     }
-    assert!(client.is_closed().await);
+    assert!(client.closes().await);
 }
 
 #[tokio::test]
