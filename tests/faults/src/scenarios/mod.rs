@@ -172,7 +172,8 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!(
         "archive-short-log",
         archive::nodes::away_for_longer_than_the_log,
-        "clients and a node are away for longer than the log reaches back, and resume from the archive"
+        "clients and a node are away for longer than the log reaches back, and resume from the archive",
+        full_only
     ),
     scenario!(
         "archive-db-kill-postgres",
