@@ -25,10 +25,10 @@ impl HotLog for Memory {
         key: Option<&str>,
         record: Bytes,
     ) -> Result<Appended> {
-        if let Some(mut room) = self.room(&message.room)? {
-            return Ok(self.append_to(&mut room, message, key, record));
+        match self.append_now(message, key, record)? {
+            Ok(appended) => Ok(appended),
+            Err(record) => self.append_restored(message, key, record).await,
         }
-        self.append_restored(message, key, record).await
     }
 
     async fn read_unarchived(

@@ -14,20 +14,19 @@ use crate::domain::{Head, NewMessage, RoomId};
 impl RoomLog for Memory {
     async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
         let record = record::encode(message);
-        if let Some(mut room) = self.room(&message.room)? {
-            return Ok(self.append_to(&mut room, message, key, record));
+        match self.append_now(message, key, record)? {
+            Ok(appended) => Ok(appended),
+            Err(record) => self.append_restored(message, key, record).await,
         }
-        self.append_restored(message, key, record).await
     }
 
     // The default would allocate a second future for each message.
     async fn place(&self, message: &NewMessage, key: Option<&str>) -> Result<(Appended, Commit)> {
         let record = record::encode(message);
-        if let Some(mut room) = self.room(&message.room)? {
-            let appended = self.append_to(&mut room, message, key, record);
-            return Ok((appended, Commit::done()));
-        }
-        let appended = self.append_restored(message, key, record).await?;
+        let appended = match self.append_now(message, key, record)? {
+            Ok(appended) => appended,
+            Err(record) => self.append_restored(message, key, record).await?,
+        };
         Ok((appended, Commit::done()))
     }
 
@@ -39,11 +38,12 @@ impl RoomLog for Memory {
         max_bytes: usize,
     ) -> Result<Slice> {
         loop {
-            if let Some(room) = self.room(room)? {
-                return Ok(Slice {
-                    entries: room.read(window, limit, max_bytes),
-                    span: room.span(&self.limits),
-                });
+            let read = self.with_room(room, |room| Slice {
+                entries: room.read(window, limit, max_bytes),
+                span: room.span(&self.limits),
+            })?;
+            if let Some(slice) = read {
+                return Ok(slice);
             }
             self.restored(room).await?;
         }
@@ -52,12 +52,27 @@ impl RoomLog for Memory {
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
         Ok(rooms
             .iter()
-            .map(|room| self.known_room(room).map(|room| room.head()))
+            .map(|room| self.with_known_room(room, |room| room.head()))
             .collect())
     }
 }
 
 impl Memory {
+    /// Appends the message, unless the room must be restored first: then returns the record.
+    pub(super) fn append_now(
+        &self,
+        message: &NewMessage,
+        key: Option<&str>,
+        record: Bytes,
+    ) -> Result<std::result::Result<Appended, Bytes>> {
+        let mut record = Some(record);
+        let appended = self.with_room(&message.room, |room| {
+            let record = record.take().unwrap_or_default();
+            self.append_to(room, message, key, record)
+        })?;
+        Ok(appended.ok_or_else(|| record.unwrap_or_default()))
+    }
+
     /// Appends the message to the room, and publishes it while the room is locked.
     pub(super) fn append_to(
         &self,

@@ -25,23 +25,26 @@ impl Presence for Memory {
         room: &RoomId,
     ) -> Result<Joined> {
         loop {
-            if let Some(mut entry) = self.room(room)? {
+            let joined = self.with_room(room, |entry| {
                 let change = entry.occupants.join(conn, user, username);
                 self.publish_change(room, change);
-                return Ok(Joined {
+                Joined {
                     span: entry.span(&self.limits),
                     roster: entry.occupants.roster(Limits::ROSTER, Some(user)),
-                });
+                }
+            })?;
+            if let Some(joined) = joined {
+                return Ok(joined);
             }
             self.restored(room).await?;
         }
     }
 
     async fn leave(&self, conn: &ConnId, _user: &UserId, room: &RoomId) -> Result<()> {
-        if let Some(mut entry) = self.known_room(room) {
+        self.with_known_room(room, |entry| {
             let change = entry.occupants.leave(conn);
             self.publish_change(room, change);
-        }
+        });
         Ok(())
     }
 
@@ -68,8 +71,8 @@ impl Presence for Memory {
     }
 
     async fn roster(&self, room: &RoomId, limit: usize) -> Result<Roster> {
-        let known = self.known_room(room);
-        Ok(known.map_or_else(Roster::empty, |entry| entry.occupants.roster(limit, None)))
+        let roster = self.with_known_room(room, |entry| entry.occupants.roster(limit, None));
+        Ok(roster.unwrap_or_else(Roster::empty))
     }
 
     async fn members(
@@ -78,8 +81,7 @@ impl Presence for Memory {
         after: Option<&UserId>,
         limit: usize,
     ) -> Result<OccupantPage> {
-        let known = self.known_room(room);
-        let page = known.map(|entry| entry.occupants.members(after, limit));
+        let page = self.with_known_room(room, |entry| entry.occupants.members(after, limit));
         Ok(page.unwrap_or(OccupantPage {
             members: Vec::new(),
             total: 0,
@@ -88,13 +90,12 @@ impl Presence for Memory {
     }
 
     async fn is_occupant(&self, room: &RoomId, user: &UserId) -> Result<bool> {
-        let known = self.known_room(room);
-        Ok(known.is_some_and(|entry| entry.occupants.is_occupant(user)))
+        let is_occupant = self.with_known_room(room, |entry| entry.occupants.is_occupant(user));
+        Ok(is_occupant.unwrap_or(false))
     }
 
     async fn room_changes(&self, room: &RoomId, version: u64) -> Result<Changes<RoomChange>> {
-        let known = self.known_room(room);
-        let changes = known.map(|entry| entry.occupants.changes_after(version));
+        let changes = self.with_known_room(room, |entry| entry.occupants.changes_after(version));
         Ok(changes.unwrap_or_else(|| changes_of_unknown(version)))
     }
 
@@ -124,7 +125,7 @@ impl Presence for Memory {
 
     async fn versions(&self, topics: &[BusTopic]) -> Result<Vec<u64>> {
         let version = |topic: &BusTopic| match topic {
-            BusTopic::Room(room) => self.known_room(room).map(|entry| entry.occupants.version()),
+            BusTopic::Room(room) => self.with_known_room(room, |entry| entry.occupants.version()),
             BusTopic::User(user) => self
                 .users
                 .of(user)

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use parking_lot::{MappedMutexGuard, MutexGuard};
 use tokio::time::Instant;
 
 use super::room::Room;
@@ -21,32 +20,42 @@ pub(super) struct Evictions {
 }
 
 impl Memory {
-    /// Locks the room for a use, creating the room if it doesn't exist. `None` if the room must be
-    /// restored first.
-    pub(super) fn room(&self, id: &RoomId) -> Result<Option<MappedMutexGuard<'_, Room>>> {
-        let shard = self.rooms.of(id).lock();
-        let known = MutexGuard::try_map(shard, |shard| shard.entries.get_mut(id));
-        let mut room = match known {
-            Ok(room) if room.must_restore() => return Ok(None),
-            Ok(room) => room,
-            Err(_) if self.restore.is_some() => return Ok(None),
-            Err(_) if !self.reserve_room() => return Err(BackplaneError::Full),
-            Err(shard) => MutexGuard::map(shard, |shard| {
-                shard.entries.entry(id.clone()).or_insert_with(Room::new)
-            }),
-        };
+    /// Uses the room while it is locked, creating the room if it doesn't exist. `None`, without a call
+    /// of `act`, if the room must be restored first.
+    pub(super) fn with_room<T>(
+        &self,
+        id: &RoomId,
+        act: impl FnOnce(&mut Room) -> T,
+    ) -> Result<Option<T>> {
+        let mut shard = self.rooms.of(id).lock();
+        if let Some(room) = shard.entries.get_mut(id) {
+            if room.must_restore() {
+                return Ok(None);
+            }
+            room.forget_expired(&self.limits);
+            return Ok(Some(act(room)));
+        }
+        if self.restore.is_some() {
+            return Ok(None);
+        }
+        if !self.reserve_room() {
+            return Err(BackplaneError::Full);
+        }
+        let room = shard.entries.entry(id.clone()).or_insert_with(Room::new);
         room.forget_expired(&self.limits);
-        Ok(Some(room))
+        Ok(Some(act(room)))
     }
 
-    /// Locks the room for a use that needs neither a restore nor its creation. `None` if it isn't
-    /// known.
-    pub(super) fn known_room(&self, id: &RoomId) -> Option<MappedMutexGuard<'_, Room>> {
-        let shard = self.rooms.of(id).lock();
-        let known = MutexGuard::try_map(shard, |shard| shard.entries.get_mut(id));
-        let mut room = known.ok()?;
+    /// Uses the room while it is locked, if it is known; for uses that need no restore.
+    pub(super) fn with_known_room<T>(
+        &self,
+        id: &RoomId,
+        act: impl FnOnce(&mut Room) -> T,
+    ) -> Option<T> {
+        let mut shard = self.rooms.of(id).lock();
+        let room = shard.entries.get_mut(id)?;
         room.forget_expired(&self.limits);
-        Some(room)
+        Some(act(room))
     }
 
     /// Counts one more room, unless there are as many as allowed.
