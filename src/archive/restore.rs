@@ -236,7 +236,8 @@ impl Restorer {
         let rows: Vec<_> = entries.map(|entry| (room.clone(), entry)).collect();
         let mut refused = Vec::new();
         for batch in rows.chunks(crate::store::BATCH_ENTRIES) {
-            let outcomes = writer.commit(batch).await?;
+            // Their senders may have sent them again since, where the room has gone on.
+            let outcomes = writer.commit_fenced(batch).await?;
             let seqs = batch.iter().map(|(_, entry)| entry.seq).zip(outcomes);
             let conflicts = seqs.filter(|(_, outcome)| *outcome == CommitOutcome::Conflict);
             refused.extend(conflicts.map(|(seq, _)| seq));

@@ -332,6 +332,8 @@ async fn the_loss_of_a_connection_does_not_wait_for_commits() {
 async fn messages_are_placed_without_a_task_while_commits_are_pending() {
     let node = Node::start(1 << 20);
     let (connection, client) = node.member("ann").await;
+    // The task that has handled the join ends.
+    tokio::time::sleep(Duration::from_millis(100)).await;
     for reference in 1..=100 {
         send_message(&connection, reference);
         assert_eq!(node.log.placed(), reference, "in the reader's stack");
