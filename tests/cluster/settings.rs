@@ -75,7 +75,6 @@ const FOREIGN: &[(&str, &str)] = &[
     ("CI_SERVER_HOST", "gitlab.example.com"),
     ("CI_SERVER_PORT", "443"),
     ("COLUMNS", "80"),
-    ("DATABASE_URL", "postgres://db/app"),
     ("DOCKER_CERT_PATH", "/certs/client"),
     ("DOCKER_HOST", "tcp://docker:2376"),
     ("DOCKER_TLS_CERTDIR", "/certs"),
