@@ -1,9 +1,11 @@
 //! Epochs and runs.
 
-use hubbub::domain::{Epoch, Head};
-use hubbub::store::{ArchiveStore as _, ArchivedEntry, ArchivedEpoch, EPOCHS_KEPT, NewEpoch, Run};
+use hubbub::domain::{Epoch, Head, RoomId};
+use hubbub::store::{
+    ArchiveStore as _, ArchivedEntry, ArchivedEpoch, BATCH_ENTRIES, EPOCHS_KEPT, NewEpoch, Run,
+};
 
-use crate::fixture::{TestStore, entry, in_room, room};
+use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, room};
 
 crate::on_every_database!(
     a_new_epoch_ends_those_that_go_on,
@@ -13,6 +15,10 @@ crate::on_every_database!(
     an_epoch_may_begin_before_any_entry,
     a_commit_adds_epochs_that_are_unknown,
     the_newest_epochs_are_listed,
+    a_fenced_commit_refuses_entries_after_the_end_of_their_epoch,
+    a_fenced_commit_accepts_what_the_archive_has,
+    a_fenced_commit_may_have_500_entries_of_500_rooms,
+    no_entry_of_an_epoch_comes_after_its_end_by_a_fenced_commit,
     runs_are_numbered_and_know_the_last_crash,
     the_deployment_has_one_id,
 );
@@ -120,10 +126,6 @@ async fn an_epoch_may_begin_before_any_entry(store: &TestStore) {
 
 async fn a_commit_adds_epochs_that_are_unknown(store: &TestStore) {
     let mut writer = store.store.writer(4);
-    let in_epoch = |name, seq| ArchivedEntry {
-        epoch: epoch(name),
-        ..entry(seq)
-    };
     let entries = [in_epoch("e", 5), in_epoch("f", 7), in_epoch("e", 6)];
     writer.commit(&in_room("r", &entries)).await.unwrap();
     let all = expected(&[("f", 6, None), ("e", 4, None)]);
@@ -153,6 +155,107 @@ async fn the_newest_epochs_are_listed(store: &TestStore) {
     assert_eq!(epochs.len(), EPOCHS_KEPT);
     assert_eq!(epochs[0].epoch, epoch(&format!("e{}", EPOCHS_KEPT + 4)));
     assert_eq!(epochs[EPOCHS_KEPT - 1].epoch, epoch("e5"));
+}
+
+fn in_epoch(name: &str, seq: u64) -> ArchivedEntry {
+    ArchivedEntry {
+        epoch: epoch(name),
+        ..entry(seq)
+    }
+}
+
+async fn a_fenced_commit_refuses_entries_after_the_end_of_their_epoch(store: &TestStore) {
+    store.fill("r", 1..=2).await;
+    begin(store, new("f", 3, &[])).await;
+    let late = [
+        in_epoch("e", 3),
+        in_epoch("e", 4),
+        in_epoch("f", 4),
+        in_epoch("e", 5),
+    ];
+    let mut batch = in_room("r", &late);
+    batch.extend(in_room("new", &[in_epoch("e", 4)]));
+    let expected = [Stored, Conflict, Stored, Conflict, Stored];
+    // The numbers of the epochs are unknown to the writer, then known.
+    let mut writer = store.store.writer(0);
+    for _ in 0..2 {
+        assert_eq!(writer.commit_fenced(&batch).await.unwrap(), expected);
+    }
+    let all: Vec<(u64, Epoch)> = store
+        .all("r")
+        .await
+        .into_iter()
+        .map(|entry| (entry.seq, entry.epoch))
+        .collect();
+    let stored = [
+        (1, epoch("e")),
+        (2, epoch("e")),
+        (3, epoch("e")),
+        (4, epoch("f")),
+    ];
+    assert_eq!(all, stored);
+    let refused = writer.commit_fenced(&in_room("r", &late[3..])).await;
+    assert_eq!(refused.unwrap(), [Conflict]);
+    assert_eq!(writer.commit_fenced(&[]).await.unwrap(), []);
+    assert_eq!(store.seqs("r").await, [1, 2, 3, 4]);
+}
+
+async fn a_fenced_commit_accepts_what_the_archive_has(store: &TestStore) {
+    let all = store.fill("r", 1..=5).await;
+    begin(store, new("f", 5, &[head("e", 2)])).await;
+    let mut writer = store.store.writer(0);
+    let outcomes = writer.commit_fenced(&in_room("r", &all)).await.unwrap();
+    assert_eq!(outcomes, [Stored; 5]);
+    let others = in_room("r", &[entry(4), entry(6)]);
+    let outcomes = writer.commit_fenced(&others).await.unwrap();
+    assert_eq!(outcomes, [Conflict, Conflict]);
+    assert_eq!(store.all("r").await, all);
+}
+
+async fn a_fenced_commit_may_have_500_entries_of_500_rooms(store: &TestStore) {
+    let mut writer = store.store.writer(0);
+    let mut later = batch_of_rooms(1);
+    for seq in [1, 2] {
+        let outcomes = writer.commit_fenced(&batch_of_rooms(seq)).await.unwrap();
+        assert_eq!(outcomes, [Stored; BATCH_ENTRIES]);
+    }
+    for (_, entry) in &mut later {
+        entry.seq = 3;
+        entry.id = uuid::Uuid::now_v7();
+    }
+    let ended = &later[77].0;
+    let end = new("f", 2, &[]);
+    store.store.begin_epoch(ended, &end).await.unwrap();
+    let outcomes = writer.commit_fenced(&later).await.unwrap();
+    let refused: Vec<usize> = (0..BATCH_ENTRIES)
+        .filter(|index| outcomes[*index] == Conflict)
+        .collect();
+    assert_eq!(refused, [77]);
+}
+
+/// An entry with this number in each of 500 rooms.
+fn batch_of_rooms(seq: u64) -> Vec<(RoomId, ArchivedEntry)> {
+    (0..BATCH_ENTRIES)
+        .map(|number| (room(&format!("room {number}")), entry(seq)))
+        .collect()
+}
+
+async fn no_entry_of_an_epoch_comes_after_its_end_by_a_fenced_commit(store: &TestStore) {
+    let mut writer = store.store.writer(0);
+    for round in 0..30 {
+        let name = format!("room {round}");
+        store.fill(&name, [1]).await;
+        let late = in_room(&name, &[entry(2)]);
+        let end = async {
+            let end = new("f", 1, &[]);
+            store.store.begin_epoch(&room(&name), &end).await.unwrap();
+            store.seqs(&name).await
+        };
+        let (outcomes, at_end) = tokio::join!(writer.commit_fenced(&late), end);
+        let outcomes = outcomes.unwrap();
+        assert_eq!(store.seqs(&name).await, at_end, "{round}: {outcomes:?}");
+        assert_eq!(outcomes == [Stored], at_end == [1, 2]);
+    }
 }
 
 async fn runs_are_numbered_and_know_the_last_crash(store: &TestStore) {
