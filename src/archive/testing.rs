@@ -202,17 +202,9 @@ impl FakeRoom {
         first.unwrap_or(self.head() + 1)
     }
 
-    fn after_losses(&self) -> u64 {
+    fn oldest(&self) -> u64 {
         let lost = self.lost.last().copied().unwrap_or(0);
         self.first().max(self.cut + 1).max(lost + 1)
-    }
-
-    fn oldest(&self) -> u64 {
-        let mut oldest = self.head() + 1;
-        while self.entries.contains_key(&(oldest - 1)) {
-            oldest -= 1;
-        }
-        oldest
     }
 
     /// Whether the entry's epoch has an end below the entry.
@@ -273,9 +265,8 @@ impl ArchiveStore for FakeStore {
         Ok(data.rooms.get(room).map(|room| ArchivedRoom {
             first: room.first(),
             oldest: room.oldest(),
-            after_losses: room.after_losses(),
             head: room.head(),
-            contiguous: room.contiguous,
+            contiguous: room.contiguous.max(room.cut).min(room.head()),
             epochs: room
                 .epochs
                 .iter()

@@ -18,7 +18,7 @@ const ROOMS_PER_CALL: usize = 500;
 /// The most ranges that wait for a report while the hot log is away. Further ones are left to the
 /// sweeper.
 const MAX_RANGES: usize = 200_000;
-/// The archive's own mark of a room is renewed once its watermark has advanced by so much.
+/// The archive's own mark of a room is renewed when its watermark passes a multiple of this.
 const MARK_INTERVAL: u64 = 1000;
 /// The most rooms whose last mark is remembered.
 const MAX_MARKED: usize = 100_000;
@@ -27,7 +27,7 @@ const MAX_MARKED: usize = 100_000;
 #[derive(Default)]
 pub(super) struct Watermarks {
     pending: Mutex<Pending>,
-    /// The number that the archive's own mark of each room had last.
+    /// The last multiple of [`MARK_INTERVAL`] that each room's watermark has passed.
     marked: Mutex<HashMap<RoomId, u64>>,
 }
 
@@ -116,9 +116,10 @@ impl Watermarks {
                 marked.clear();
             }
             for ((room, ..), watermark) in rooms.into_iter().zip(watermarks) {
-                let last = marked.entry(room.clone()).or_insert(watermark);
-                if watermark >= *last + MARK_INTERVAL {
-                    *last = watermark;
+                let passed = watermark - watermark % MARK_INTERVAL;
+                let last = marked.entry(room.clone()).or_insert(passed);
+                if passed > *last {
+                    *last = passed;
                     due.push((room, watermark));
                 }
             }

@@ -64,12 +64,12 @@ pub enum ArchiveWindow {
 pub struct ArchivedRoom {
     /// The lowest `seq` that the archive has, `head + 1` if retention has deleted everything.
     pub first: u64,
-    /// The lowest `seq` from which on the archive has every number up to `head`; `head + 1` if the
-    /// newest entries are known to be lost.
+    /// The lowest `seq` from which on no number is recorded as lost; at least `first`, and `head + 1` if
+    /// the newest entries are known to be lost. A number from there on may still be missing: its commit
+    /// is not done yet, or its loss was not recorded yet (see [`ArchiveStore::close_holes`]). A log may
+    /// forget a number only once the archive has it or has recorded its loss, so everything between
+    /// `oldest` and the oldest entry of the log is there.
     pub oldest: u64,
-    /// The lowest `seq` from which on no number is recorded as lost; at least `first`. From there on a
-    /// number may still be missing, because its commit is not done yet.
-    pub after_losses: u64,
     /// The highest `seq` that the archive has, had before retention, or knows to be lost.
     pub head: u64,
     /// The number up to which no number is missing without being recorded as lost, as of the last
@@ -186,7 +186,8 @@ pub trait ArchiveStore: Send + Sync {
     ) -> Result<Vec<ArchivedSend>>;
 
     /// Records that the numbers which are missing below the room's head are lost, and returns them.
-    /// Called when the log that may have had them is gone.
+    /// Called when the log that may have had them is gone. The numbers up to
+    /// [`ArchivedRoom::contiguous`] are not looked at; `contiguous` may advance although the call fails.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.

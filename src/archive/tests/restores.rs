@@ -245,6 +245,22 @@ async fn a_log_that_was_trimmed_before_the_archive_had_it_lost_these_numbers() {
 }
 
 #[tokio::test]
+async fn numbers_before_the_log_that_the_archive_lacks_are_recorded_as_lost() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", [1, 2, 4, 5, 8, 12])).await;
+    let unwatched = hot(head("e1", 20), 7, None);
+    let point = point(&*cluster(&store).await, Some(&unwatched)).await;
+    assert_eq!(point.watermark, 6);
+    let audit = store.audit(&lobby()).await.unwrap();
+    let pending = vec![7..=7, 9..=11];
+    assert_eq!(
+        (audit.missing, audit.lost),
+        (pending, 2),
+        "3 and 6 are lost"
+    );
+}
+
+#[tokio::test]
 async fn after_a_divergence_the_room_goes_on_from_the_archive_with_what_it_takes() {
     let store = FakeStore::new();
     archive(&store, &entries("e1", 1..=5)).await;

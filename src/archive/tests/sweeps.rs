@@ -120,3 +120,24 @@ async fn the_log_keeps_what_is_not_archived_and_trims_the_rest() {
     assert_eq!(node.seqs(&lobby(), Window::After(0), 100).await.len(), 21);
     node.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_thousand_of_a_room_is_marked_in_the_archive() {
+    let store = FakeStore::new();
+    let setup = Setup {
+        acknowledge_commits: false,
+        backlog: 10_000,
+        ..Setup::default()
+    };
+    let node = setup.start(&store).await;
+    for (up_to, marked) in [(990, 0), (1010, 1010), (1500, 1010), (2000, 2000)] {
+        let known = store.seqs(&lobby()).len();
+        for _ in known..up_to {
+            node.append(&lobby(), "hi").await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let room = store.room(&lobby()).await.unwrap().unwrap();
+        assert_eq!((room.head, room.contiguous), (up_to as u64, marked));
+    }
+    node.stop().await;
+}

@@ -87,19 +87,25 @@ impl Scan {
         Ok(scan)
     }
 
-    /// The same page by page, so that no statement and no transaction is long.
+    /// One page of keys after `lower`, and where the next one begins. Page by page no statement and no
+    /// transaction is long.
+    async fn step(db: &Db, room_no: i64, lower: i64, upper: i64) -> Result<(Self, Option<i64>)> {
+        db.read(move |conn| {
+            Box::pin(async move {
+                let mut scan = Self::default();
+                let next = scan.page(conn, room_no, lower, upper).await?;
+                Ok((scan, next))
+            })
+        })
+        .await
+    }
+
+    /// Reads the keys in `(lower, upper]` page by page.
     async fn in_steps(db: &Db, room_no: i64, lower: i64, upper: i64) -> Result<Self> {
         let mut scan = Self::default();
         let mut next = Some(lower);
         while let Some(lower) = next {
-            let page = db.read(move |conn| {
-                Box::pin(async move {
-                    let mut scan = Self::default();
-                    let next = scan.page(conn, room_no, lower, upper).await?;
-                    Ok((scan, next))
-                })
-            });
-            let (page, following) = page.await?;
+            let (page, following) = Self::step(db, room_no, lower, upper).await?;
             scan.entries += page.entries;
             scan.bytes += page.bytes;
             scan.first = scan.first.or(page.first);
@@ -207,7 +213,7 @@ pub(super) async fn close_holes(db: &Db, room: &RoomId) -> Result<Vec<RangeInclu
     if lower >= last {
         return Ok(Vec::new());
     }
-    let found = Scan::in_steps(db, bounds.room_no, lower, last).await?.holes;
+    let found = holes_in_steps(db, room, bounds.room_no, (lower, last)).await?;
     let room = room.clone();
     let closed = db.transaction(move |conn| {
         let (room, found) = (room.clone(), found.clone());
@@ -221,6 +227,27 @@ pub(super) async fn close_holes(db: &Db, room: &RoomId) -> Result<Vec<RangeInclu
         })
     });
     Ok(closed.await?.into_iter().map(unsigned).collect())
+}
+
+/// The holes in `(lower, last]`. Pages before the first hole are marked as complete at once, so that the
+/// search in a long room goes on there if it is interrupted.
+async fn holes_in_steps(
+    db: &Db,
+    room: &RoomId,
+    room_no: i64,
+    (lower, last): (i64, i64),
+) -> Result<Vec<Range>> {
+    let mut holes = Vec::new();
+    let mut next = Some(lower);
+    while let Some(lower) = next {
+        let (page, following) = Scan::step(db, room_no, lower, last).await?;
+        holes.extend(page.holes);
+        if let Some(complete) = following.filter(|_| holes.is_empty()) {
+            rooms::mark_contiguous(db, &[(room.clone(), loaded(complete))]).await?;
+        }
+        next = following;
+    }
+    Ok(holes)
 }
 
 pub(super) async fn record_loss(db: &Db, room: &RoomId, lost: RangeInclusive<u64>) -> Result<()> {

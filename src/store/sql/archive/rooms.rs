@@ -14,39 +14,21 @@ use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{ArchivedRoom, EPOCHS_KEPT, Result, RoomNumber};
 
-/// The ends of a room are found by the key. Above `contiguous_seq` the keys are read once, to find
-/// where the last run without a hole begins.
+/// The ends of a room are found by the key, however long it is.
 const ROOM: &str = "SELECT CAST(r.no AS {bigint}), r.contiguous_seq, r.cut_seq, \
     (SELECT e.seq FROM hubbub_entries e WHERE e.room_no = r.no ORDER BY e.seq LIMIT 1), \
     (SELECT e.seq FROM hubbub_entries e WHERE e.room_no = r.no ORDER BY e.seq DESC LIMIT 1), \
-    (SELECT MAX(g.last_seq) FROM hubbub_gaps g WHERE g.room_no = r.no), \
-    t.lowest, t.run_start \
-    FROM hubbub_rooms r, \
-    (SELECT MIN(w.seq) AS lowest, \
-        MAX(CASE WHEN w.previous <> w.seq - 1 THEN w.seq END) AS run_start FROM \
-        (SELECT e.seq, LAG(e.seq) OVER (ORDER BY e.seq) AS previous FROM hubbub_entries e \
-        WHERE e.room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) \
-        AND e.seq >= (SELECT contiguous_seq FROM hubbub_rooms WHERE name = ?)) w) t \
-    WHERE r.name = ?";
+    (SELECT MAX(g.last_seq) FROM hubbub_gaps g WHERE g.room_no = r.no) \
+    FROM hubbub_rooms r WHERE r.name = ?";
 
-type RoomRow = (
-    i64,
-    i64,
-    i64,
-    Option<i64>,
-    Option<i64>,
-    Option<i64>,
-    Option<i64>,
-    Option<i64>,
-);
+type RoomRow = (i64, i64, i64, Option<i64>, Option<i64>, Option<i64>);
 
 pub(super) async fn room(db: &Db, room: &RoomId) -> Result<Option<ArchivedRoom>> {
     let room = room.clone();
     db.read(move |conn| {
         let room = room.clone();
         Box::pin(async move {
-            let name = room.as_str();
-            let found: Option<RoomRow> = conn.first(ROOM, args![name, name, name]).await?;
+            let found: Option<RoomRow> = conn.first(ROOM, args![room.as_str()]).await?;
             let Some(row) = found else { return Ok(None) };
             let epochs = epochs::newest(conn, row.0, EPOCHS_KEPT).await?;
             Ok(Some(ArchivedRoom {
@@ -58,27 +40,13 @@ pub(super) async fn room(db: &Db, room: &RoomId) -> Result<Option<ArchivedRoom>>
     .await
 }
 
-fn extent(
-    (_, contiguous, cut, first, last, last_lost, lowest, run_start): RoomRow,
-) -> ArchivedRoom {
-    let last = last.unwrap_or(0);
-    let head = last.max(cut).max(last_lost.unwrap_or(0));
+fn extent((_, contiguous, cut, first, last, last_lost): RoomRow) -> ArchivedRoom {
+    let last_lost = last_lost.unwrap_or(0);
+    let head = last.unwrap_or(0).max(cut).max(last_lost);
     let first = first.unwrap_or(head + 1);
-    // Up to `contiguous` every missing number is recorded.
-    let after_losses = first.max(cut + 1).max(last_lost.unwrap_or(0) + 1);
-    let oldest = if last < head {
-        head + 1
-    } else if let Some(start) = run_start {
-        start
-    } else if let Some(lowest) = lowest.filter(|lowest| *lowest > contiguous) {
-        lowest
-    } else {
-        after_losses
-    };
     ArchivedRoom {
         first: loaded(first),
-        oldest: loaded(oldest),
-        after_losses: loaded(after_losses),
+        oldest: loaded(first.max(cut + 1).max(last_lost + 1)),
         head: loaded(head),
         contiguous: loaded(contiguous.max(cut).min(head)),
         epochs: Vec::new(),
