@@ -97,6 +97,10 @@ impl Restorer {
         let Some(hot) = hot else {
             return Ok(new_room());
         };
+        if hot.watermark.is_none() && hot.oldest > 1 {
+            // The log was used without an archive, and was trimmed.
+            self.store.begin_at(room, hot.oldest).await?;
+        }
         let kept = kept(hot, hot.watermark.unwrap_or(hot.oldest - 1));
         if !hot.is_stale {
             return Ok(kept);

@@ -348,6 +348,16 @@ impl ArchiveStore for FakeStore {
         Ok(holes)
     }
 
+    async fn begin_at(&self, room: &RoomId, first: u64) -> Result<()> {
+        self.arrive().await?;
+        let mut data = self.0.data.lock();
+        let room = data.room(room);
+        if room.entries.range(..first).next().is_none() {
+            room.cut = room.cut.max(first.saturating_sub(1));
+        }
+        Ok(())
+    }
+
     async fn record_loss(&self, room: &RoomId, lost: RangeInclusive<u64>) -> Result<()> {
         self.arrive().await?;
         let mut data = self.0.data.lock();

@@ -193,6 +193,13 @@ pub trait ArchiveStore: Send + Sync {
     /// `Unavailable`, `Broken`.
     async fn close_holes(&self, room: &RoomId) -> Result<Vec<RangeInclusive<u64>>>;
 
+    /// Records that the archive of a room begins with the number `first`: earlier ones count neither
+    /// as missing nor as lost. Does nothing if the archive has an earlier entry.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn begin_at(&self, room: &RoomId, first: u64) -> Result<()>;
+
     /// Records numbers as lost that no log has any more.
     ///
     /// # Errors
@@ -300,7 +307,7 @@ pub struct RoomAudit {
     pub missing: Vec<RangeInclusive<u64>>,
     /// Numbers recorded as lost.
     pub lost: u64,
-    /// The last number that retention has deleted; 0 if none.
+    /// The last number that retention has deleted, or the last one before the archive began; 0 if none.
     pub cut: u64,
 }
 

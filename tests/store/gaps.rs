@@ -10,6 +10,7 @@ crate::on_every_database!(
     holes_are_closed_once,
     a_hole_below_the_mark_is_not_looked_for,
     marks_never_fall_and_never_pass_the_head,
+    an_archive_may_begin_in_the_middle_of_a_room,
     a_loss_at_the_end_moves_the_head,
     a_loss_names_only_numbers_without_an_entry,
     an_entry_may_arrive_after_its_loss,
@@ -103,6 +104,22 @@ async fn marks_never_fall_and_never_pass_the_head(store: &TestStore) {
     assert_eq!(store.store.room(&room("unknown")).await.unwrap(), None);
     mark(vec![("r", 9)]).await;
     assert_eq!(extent(store).await, (1, 1, 5, 5));
+}
+
+async fn an_archive_may_begin_in_the_middle_of_a_room(store: &TestStore) {
+    store.store.begin_at(&room("r"), 501).await.unwrap();
+    assert_eq!(extent(store).await, (501, 501, 500, 500));
+    store.fill("r", 501..=505).await;
+    store.store.begin_at(&room("r"), 503).await.unwrap();
+    store.store.begin_at(&room("r"), 1).await.unwrap();
+    assert_eq!(extent(store).await, (501, 501, 505, 500));
+    let audit = store.store.audit(&room("r")).await.unwrap();
+    assert_eq!((audit.cut, audit.lost, audit.missing), (500, 0, vec![]));
+    assert_eq!(store.store.close_holes(&room("r")).await.unwrap(), []);
+    store.fill("s", [2, 3]).await;
+    store.store.begin_at(&room("s"), 4).await.unwrap();
+    let audit = store.store.audit(&room("s")).await.unwrap();
+    assert_eq!((audit.cut, audit.missing), (0, vec![1..=1]));
 }
 
 async fn a_loss_at_the_end_moves_the_head(store: &TestStore) {

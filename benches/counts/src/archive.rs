@@ -141,6 +141,9 @@ impl ArchiveStore for InstantStore {
     async fn close_holes(&self, _: &RoomId) -> Result<Vec<RangeInclusive<u64>>> {
         Ok(Vec::new())
     }
+    async fn begin_at(&self, _: &RoomId, _: u64) -> Result<()> {
+        Ok(())
+    }
     async fn record_loss(&self, _: &RoomId, _: RangeInclusive<u64>) -> Result<()> {
         Ok(())
     }

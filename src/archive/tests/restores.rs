@@ -108,6 +108,11 @@ async fn a_log_from_before_the_archive_is_adopted_with_its_entries() {
     let point = point(&*cluster(&store).await, Some(&hot)).await;
     assert_eq!((point.head, point.watermark), (None, 500));
     assert!(point.keep_entries);
+    // The archive begins there.
+    archive(&store, &entries("e1", 501..=503)).await;
+    let audit = store.audit(&lobby()).await.unwrap();
+    assert_eq!((audit.missing, audit.lost, audit.cut), (Vec::new(), 0, 500));
+    assert_eq!(archived(&store).await.oldest, 501);
 }
 
 #[tokio::test]

@@ -72,6 +72,10 @@ impl ArchiveStore for SqlStore {
         gaps::close_holes(self.db(), room).await
     }
 
+    async fn begin_at(&self, room: &RoomId, first: u64) -> Result<()> {
+        rooms::begin_at(self.db(), room, first).await
+    }
+
     async fn record_loss(&self, room: &RoomId, lost: RangeInclusive<u64>) -> Result<()> {
         gaps::record_loss(self.db(), room, lost).await
     }

@@ -163,3 +163,19 @@ pub(super) async fn mark_contiguous(db: &Db, rooms: &[RoomNumber]) -> Result<()>
     })
     .await
 }
+
+pub(super) async fn begin_at(db: &Db, room: &RoomId, first: u64) -> Result<()> {
+    const BEGIN: &str = "UPDATE hubbub_rooms SET cut_seq = ? WHERE no = ? AND cut_seq < ? \
+        AND NOT EXISTS (SELECT 1 FROM hubbub_entries e WHERE e.room_no = ? AND e.seq <= ?)";
+    let (room, cut) = (room.clone(), stored(first.saturating_sub(1))?);
+    db.transaction(move |conn| {
+        let room = room.clone();
+        Box::pin(async move {
+            let room_no = lock_or_add(conn, &room).await?.no;
+            let args = args![cut, room_no, cut, room_no, cut];
+            conn.run(BEGIN, args).await?;
+            Ok(())
+        })
+    })
+    .await
+}
