@@ -26,8 +26,8 @@ impl HotLog for Memory {
         record: Bytes,
     ) -> Result<Appended> {
         match self.append_now(message, key, record)? {
-            Ok(appended) => Ok(appended),
-            Err(record) => self.append_restored(message, key, record).await,
+            Some(appended) => Ok(appended),
+            None => self.append_restored(message, key).await,
         }
     }
 
