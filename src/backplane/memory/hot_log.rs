@@ -25,10 +25,7 @@ impl HotLog for Memory {
         key: Option<&str>,
         record: Bytes,
     ) -> Result<Appended> {
-        match self.append_now(message, key, record)? {
-            Ok(appended) => Ok(appended),
-            Err(record) => self.append_restored(message, key, record).await,
-        }
+        self.append_encoded(message, key, record).await
     }
 
     async fn read_unarchived(

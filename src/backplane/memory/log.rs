@@ -13,20 +13,14 @@ use crate::domain::{Head, NewMessage, RoomId};
 #[async_trait]
 impl RoomLog for Memory {
     async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
-        let record = record::encode(message);
-        match self.append_now(message, key, record)? {
-            Ok(appended) => Ok(appended),
-            Err(record) => self.append_restored(message, key, record).await,
-        }
+        self.append_encoded(message, key, record::encode(message))
+            .await
     }
 
     // The default would allocate a second future for each message.
     async fn place(&self, message: &NewMessage, key: Option<&str>) -> Result<(Appended, Commit)> {
         let record = record::encode(message);
-        let appended = match self.append_now(message, key, record)? {
-            Ok(appended) => appended,
-            Err(record) => self.append_restored(message, key, record).await?,
-        };
+        let appended = self.append_encoded(message, key, record).await?;
         Ok((appended, Commit::done()))
     }
 
@@ -58,19 +52,32 @@ impl RoomLog for Memory {
 }
 
 impl Memory {
+    /// Appends the message, which waits only if the room must be restored first.
+    pub(super) async fn append_encoded(
+        &self,
+        message: &NewMessage,
+        key: Option<&str>,
+        record: Bytes,
+    ) -> Result<Appended> {
+        match self.append_now(message, key, record)? {
+            Ok(appended) => Ok(appended),
+            Err(record) => self.append_restored(message, key, record).await,
+        }
+    }
+
     /// Appends the message, unless the room must be restored first: then returns the record.
-    pub(super) fn append_now(
+    fn append_now(
         &self,
         message: &NewMessage,
         key: Option<&str>,
         record: Bytes,
     ) -> Result<std::result::Result<Appended, Bytes>> {
-        let mut record = Some(record);
+        let mut unused = Some(record);
         let appended = self.with_room(&message.room, |room| {
-            let record = record.take().unwrap_or_default();
+            let record = unused.take().expect("a room is used once by a call");
             self.append_to(room, message, key, record)
         })?;
-        Ok(appended.ok_or_else(|| record.unwrap_or_default()))
+        Ok(appended.ok_or_else(|| unused.expect("a room to restore is not used")))
     }
 
     /// Appends the message to the room, and publishes it while the room is locked.
