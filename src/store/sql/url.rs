@@ -104,6 +104,21 @@ impl UrlError {
     }
 }
 
+/// The [`ServerAddress`] in the options of a driver. A macro, because the options of the two drivers
+/// have the same methods but no common trait.
+macro_rules! server_address {
+    ($scheme:literal, $options:expr) => {
+        ServerAddress {
+            scheme: $scheme,
+            user: $options.get_username(),
+            host: $options.get_host(),
+            port: $options.get_port(),
+            socket: $options.get_socket(),
+            name: $options.get_database(),
+        }
+    };
+}
+
 impl DatabaseUrl {
     /// Parses `sqlite://path`, `sqlite::memory:`, `postgres://…`, `postgresql://…`, `mysql://…` or
     /// `mariadb://…`.
@@ -181,12 +196,8 @@ impl DatabaseUrl {
     pub fn is_remote(&self) -> bool {
         match self {
             Self::Sqlite(_) => false,
-            Self::Postgres(options) => {
-                options.get_socket().is_none() && !is_this_machine(options.get_host())
-            }
-            Self::MySql(options) => {
-                options.get_socket().is_none() && !is_this_machine(options.get_host())
-            }
+            Self::Postgres(options) => server_address!("postgres", options).is_remote(),
+            Self::MySql(options) => server_address!("mysql", options).is_remote(),
         }
     }
 
@@ -211,24 +222,8 @@ impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(url) => write!(f, "{url}"),
-            Self::Postgres(options) => ServerAddress {
-                scheme: "postgres",
-                user: options.get_username(),
-                host: options.get_host(),
-                port: options.get_port(),
-                socket: options.get_socket(),
-                name: options.get_database(),
-            }
-            .fmt(f),
-            Self::MySql(options) => ServerAddress {
-                scheme: "mysql",
-                user: options.get_username(),
-                host: options.get_host(),
-                port: options.get_port(),
-                socket: options.get_socket(),
-                name: options.get_database(),
-            }
-            .fmt(f),
+            Self::Postgres(options) => server_address!("postgres", options).fmt(f),
+            Self::MySql(options) => server_address!("mysql", options).fmt(f),
         }
     }
 }
@@ -260,6 +255,12 @@ struct ServerAddress<'a> {
     port: u16,
     socket: Option<&'a PathBuf>,
     name: Option<&'a str>,
+}
+
+impl ServerAddress<'_> {
+    fn is_remote(&self) -> bool {
+        self.socket.is_none() && !is_this_machine(self.host)
+    }
 }
 
 impl fmt::Display for ServerAddress<'_> {
