@@ -125,10 +125,10 @@ impl ArchivedLog {
             return Ok(None);
         }
         let span_only = shared.hot.read(room, window, 0, max_bytes).await?;
-        if last >= span_only.span.oldest {
+        let hot_oldest = span_only.span.oldest;
+        if last >= hot_oldest {
             return Ok(None);
         }
-        let hot_oldest = span_only.span.oldest;
         let read = self.read_from(room, window, span_only, limit, max_bytes);
         let slice = read.await?;
         // Where numbers are missing, the page may go on in the hot log.

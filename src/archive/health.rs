@@ -1,7 +1,7 @@
 //! Whether the archive's database responds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Health {
     is_up: AtomicBool,
     /// Milliseconds since `start` at the last commit.
-    last_commit: std::sync::atomic::AtomicU64,
+    last_commit: AtomicU64,
     start: Instant,
 }
 
@@ -26,7 +26,7 @@ impl Health {
     pub fn new() -> Self {
         Self {
             is_up: AtomicBool::new(true),
-            last_commit: std::sync::atomic::AtomicU64::new(0),
+            last_commit: AtomicU64::new(0),
             start: Instant::now(),
         }
     }

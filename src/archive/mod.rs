@@ -146,7 +146,7 @@ impl Shared {
     ) -> Result<()> {
         tracing::error!(%room, from = lost.start(), to = lost.end(), "messages are lost: the log has no longer what the archive lacks");
         self.store.record_loss(room, lost.clone()).await?;
-        self.counters.lost.add(lost.end() - lost.start() + 1);
+        self.counters.add_lost(&lost);
         self.rooms.forget(room);
         self.watermarks.add_lost(room, epoch, lost);
         Ok(())

@@ -280,7 +280,7 @@ impl Restorer {
                 to = lost.end(),
                 "messages are lost: neither the log nor the archive has them"
             );
-            self.counters.lost.add(lost.end() - lost.start() + 1);
+            self.counters.add_lost(&lost);
         }
         Ok(())
     }
