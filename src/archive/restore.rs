@@ -101,19 +101,30 @@ impl Restorer {
             // The log was used without an archive, and was trimmed.
             self.store.begin_at(room, hot.oldest).await?;
         }
-        let kept = kept(hot, hot.watermark.unwrap_or(hot.oldest - 1));
+        let watermark = hot.watermark.unwrap_or(hot.oldest - 1);
+        self.keep(room, hot, watermark).await
+    }
+
+    /// The room continues with its log's entries: in a new epoch if the log may have lost its end.
+    async fn keep(&self, room: &RoomId, hot: &HotState, watermark: u64) -> Result<RestorePoint> {
+        let kept = RestorePoint {
+            head: None,
+            past: hot.past.clone(),
+            watermark,
+            keep_entries: true,
+            sends: Vec::new(),
+        };
         if !hot.is_stale {
             return Ok(kept);
         }
-        let after = hot.head.seq;
-        let ended = vec![hot.head.clone()];
-        let head = self
-            .begin_epoch(room, &NewNumbering { after, ended })
-            .await?;
-        let past = with_past(hot.head.clone(), &hot.past);
+        let numbering = NewNumbering {
+            after: hot.head.seq,
+            ended: vec![hot.head.clone()],
+        };
+        let head = self.begin_epoch(room, &numbering).await?;
         Ok(RestorePoint {
             head: Some(head),
-            past,
+            past: with_past(hot.head.clone(), &hot.past),
             ..kept
         })
     }
@@ -180,20 +191,7 @@ impl Restorer {
             Some(watermark) => watermark,
             None => self.first_watermark(room, hot, &archived).await?,
         };
-        let kept = kept(hot, watermark);
-        if !hot.is_stale {
-            return Ok(kept);
-        }
-        let numbering = NewNumbering {
-            after: hot_last,
-            ended: vec![hot.head.clone()],
-        };
-        let head = self.begin_epoch(room, &numbering).await?;
-        Ok(RestorePoint {
-            head: Some(head),
-            past: with_past(hot.head.clone(), &hot.past),
-            ..kept
-        })
+        self.keep(room, hot, watermark).await
     }
 
     /// The log goes on from the archive's end; its own entries are dropped.
@@ -352,17 +350,6 @@ fn new_room() -> RestorePoint {
         head: None,
         past: Vec::new(),
         watermark: 0,
-        keep_entries: true,
-        sends: Vec::new(),
-    }
-}
-
-/// A room whose log goes on with its entries.
-fn kept(hot: &HotState, watermark: u64) -> RestorePoint {
-    RestorePoint {
-        head: None,
-        past: hot.past.clone(),
-        watermark,
         keep_entries: true,
         sends: Vec::new(),
     }
