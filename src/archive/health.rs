@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// The time between two checks while nothing is committed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// A check without an answer for so long has failed.
+/// A check without a reply for so long has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether the database responds, by the last commit or check.

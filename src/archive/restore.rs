@@ -1,4 +1,4 @@
-//! How rooms go on that the hot log doesn't know, or may have lost the end of.
+//! Restores: how rooms continue that the hot log doesn't know, or may have lost the end of.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub struct Restorer {
     pub(super) counters: Arc<ArchiveCounters>,
 }
 
-/// How the numbering goes on in a new epoch.
+/// How the numbering continues in a new epoch.
 struct NewNumbering {
     /// The last `seq` before the new epoch.
     after: u64,
@@ -70,7 +70,7 @@ impl Restorer {
     }
 
     /// Waits until no other node commits entries of the room any more that the lost log had numbered,
-    /// as far as that can be seen: a room with recent entries is read until its head stands still.
+    /// as far as that can be seen: a room with recent entries is read until its head no longer moves.
     async fn settle(&self, room: &RoomId, mut archived: ArchivedRoom) -> Result<ArchivedRoom> {
         if self.run.is_some() {
             return Ok(archived);
@@ -147,7 +147,7 @@ impl Restorer {
         self.restored(room, &archived, head, &[]).await
     }
 
-    /// The epoch that this node may go on with: the last one, if no entry of it can be lost.
+    /// The epoch that this node may continue: the last one, if no entry of it can be lost.
     fn continued_epoch(&self, archived: &ArchivedRoom) -> Option<Epoch> {
         let run = self.run?;
         let latest = archived.epochs.first()?;
@@ -194,7 +194,7 @@ impl Restorer {
         self.keep(room, hot, watermark).await
     }
 
-    /// The log goes on from the archive's end; its own entries are dropped.
+    /// The log continues from the archive's end; its own entries are dropped.
     async fn rebuild(
         &self,
         room: &RoomId,
@@ -217,7 +217,7 @@ impl Restorer {
     }
 
     /// Commits the entries that only the hot log has: those whose numbers are free survive. Returns
-    /// what the archive has then, and the lowest number that it has refused.
+    /// the archive's state after that, and the lowest number that it has refused.
     async fn commit_unarchived(
         &self,
         room: &RoomId,
@@ -238,7 +238,7 @@ impl Restorer {
         let rows: Vec<_> = entries.map(|entry| (room.clone(), entry)).collect();
         let mut refused = Vec::new();
         for batch in rows.chunks(crate::store::BATCH_ENTRIES) {
-            // Their senders may have sent them again since, where the room has gone on.
+            // Their senders may have sent them again since, under later numbers.
             let outcomes = writer.commit_fenced(batch).await?;
             let seqs = batch.iter().map(|(_, entry)| entry.seq).zip(outcomes);
             let conflicts = seqs.filter(|(_, outcome)| *outcome == CommitOutcome::Conflict);
@@ -298,7 +298,7 @@ impl Restorer {
         })
     }
 
-    /// A log without entries that goes on at `head`, behind the archive.
+    /// A log without entries that continues after `head`, the end of the archive.
     async fn restored(
         &self,
         room: &RoomId,

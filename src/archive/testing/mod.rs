@@ -102,7 +102,7 @@ impl FakeStore {
         self.0.data.lock().commits.clone()
     }
 
-    /// Waits and fails as the test has asked.
+    /// Injects the faults that the test has set.
     async fn arrive(&self) -> Result<()> {
         let mut faults = self.0.faults.subscribe();
         let delay = faults.borrow().delay;

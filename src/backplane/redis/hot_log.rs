@@ -27,7 +27,7 @@ const CONCURRENT_PARTITIONS: usize = 32;
 /// rooms.
 const PARTITIONS_PER_ROUND: usize = 64;
 
-/// Where the round over the partitions of a cluster goes on, which finds rooms with unarchived entries.
+/// The next partition of the round over a cluster that finds rooms with unarchived entries.
 #[derive(Default)]
 pub(super) struct UnarchivedRound(AtomicUsize);
 

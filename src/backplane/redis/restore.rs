@@ -1,5 +1,5 @@
 //! Restores rooms from the archive: a room that Redis doesn't know, or of which it may have lost the
-//! end, goes on as the archive says.
+//! end, continues as the archive decides.
 //!
 //! A restore runs once at a time for each room. In this process its callers share one task. In the
 //! cluster it holds a claim in Redis, and only the holder of the claim installs the result: if a node
@@ -106,7 +106,7 @@ impl RestoreRounds {
 enum Attempt {
     /// The room can be used.
     Done,
-    /// Another node holds the claim, or the room has changed since: look again.
+    /// Another node holds the claim, or the room has changed since: try again.
     Again,
 }
 
@@ -388,7 +388,7 @@ fn head_arguments(head: Option<&Head>) -> (Value, Value) {
     }
 }
 
-/// Checks what a log relies on: no number gets a second meaning.
+/// Checks the invariant of a log: no number gets a second meaning.
 fn check_point(point: &RestorePoint, hot: Option<&HotState>) -> Result<()> {
     let broken = |text: &str| Err(BackplaneError::Broken(format!("a restore point {text}")));
     let Some(hot) = hot else { return Ok(()) };

@@ -23,7 +23,7 @@ pub struct PreparedDatabase {
 /// If nothing is pending, the database's user needs no right to create tables.
 ///
 /// # Errors
-/// Each with a text that says what to do. `Store(Unavailable)` while the database is away: the call
+/// Each with a text that names the remedy. `Store(Unavailable)` while the database is away: the call
 /// may be repeated.
 pub async fn prepare(settings: &DatabaseSettings) -> Result<PreparedDatabase, MigrateError> {
     let url = &settings.url;

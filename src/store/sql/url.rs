@@ -31,7 +31,7 @@ const POSTGRES_PARAMETERS: [&str; 13] = [
     "options",
     "statement-cache-capacity",
 ];
-/// Parameters of other PostgreSQL clients that don't change what is stored. They are left out.
+/// Parameters of other PostgreSQL clients that don't change the stored data. They are left out.
 const POSTGRES_IGNORED: [&str; 3] = ["channel_binding", "connect_timeout", "gssencmode"];
 /// The parameters of a MySQL URL that the driver reads.
 const MYSQL_PARAMETERS: [&str; 7] = [
@@ -43,7 +43,7 @@ const MYSQL_PARAMETERS: [&str; 7] = [
     "socket",
     "statement-cache-capacity",
 ];
-/// Parameters of other MySQL clients that don't change what is stored. They are left out.
+/// Parameters of other MySQL clients that don't change the stored data. They are left out.
 const MYSQL_IGNORED: [&str; 6] = [
     "charset",
     "collation",
@@ -124,7 +124,7 @@ impl DatabaseUrl {
     /// `mariadb://…`.
     ///
     /// # Errors
-    /// Says what is wrong without quoting the URL.
+    /// Names the fault without quoting the URL.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let (url, _) = Self::parse_with_password(text)?;
         Ok(url)
@@ -133,7 +133,7 @@ impl DatabaseUrl {
     /// As [`parse`](Self::parse); returns the password in the URL too.
     ///
     /// # Errors
-    /// Says what is wrong without quoting the URL.
+    /// Names the fault without quoting the URL.
     pub fn parse_with_password(text: &str) -> Result<(Self, Option<String>), UrlError> {
         let (scheme, rest) = text.split_once(':').unwrap_or_default();
         match scheme.to_ascii_lowercase().as_str() {
@@ -150,11 +150,11 @@ impl DatabaseUrl {
         }
     }
 
-    /// Parses what `MYSQL_DSN` may have: a URL of MySQL, or `user:password@tcp(host:3306)/name` in
+    /// Parses the value of `MYSQL_DSN`: a URL of MySQL, or `user:password@tcp(host:3306)/name` in
     /// the form of Go's MySQL driver. Returns the password in it too.
     ///
     /// # Errors
-    /// Says what is wrong without quoting the text.
+    /// Names the fault without quoting the text.
     pub fn parse_dsn(text: &str) -> Result<(Self, Option<String>), UrlError> {
         let lower = text.to_ascii_lowercase();
         if lower.starts_with("mysql://") || lower.starts_with("mariadb://") {

@@ -1,4 +1,4 @@
-//! Rooms: their numbers, and what the archive knows of them.
+//! Rooms: their numbers, and their extent in the archive.
 
 use std::collections::BTreeMap;
 

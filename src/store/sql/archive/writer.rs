@@ -50,7 +50,7 @@ impl Link {
 type Entries = [(RoomId, ArchivedEntry)];
 type Resolved = AHashMap<(RoomId, Epoch), Numbers>;
 
-/// Whether a commit looks at the ends of epochs.
+/// Whether a commit checks the ends of epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fence {
     None,
@@ -226,7 +226,7 @@ async fn insert(
     })
 }
 
-/// Tells entries that are in the archive from those whose number, or id, another entry has.
+/// Distinguishes entries that are in the archive from those whose number, or id, another entry has.
 async fn outcomes(conn: &mut Conn, keys: &[Key]) -> Outcome<Vec<CommitOutcome>> {
     let ids = keys.iter().map(|(_, _, id)| Arg::Uuid(*id));
     let (text, args) = conn.dialect().with_list(SELECT_KEYS_BY_ID, ids);
