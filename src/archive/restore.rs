@@ -17,8 +17,8 @@ const PAST_EPOCHS: usize = 8;
 /// A room whose newest entry is younger than that may still get entries of a log that was lost.
 const RECENT_MS: u64 = 30_000;
 /// The pause between two reads of such a room, and their number at most.
-const SETTLE_PAUSE: Duration = Duration::from_millis(100);
-const SETTLE_READS: usize = 10;
+const LATE_COMMIT_PAUSE: Duration = Duration::from_millis(100);
+const LATE_COMMIT_READS: usize = 10;
 /// The most send keys of a room that are restored.
 const MAX_SENDS: usize = 10_000;
 
@@ -71,18 +71,22 @@ impl Restorer {
 
     /// Waits until no other node commits entries of the room any more that the lost log had numbered,
     /// as far as that can be seen: a room with recent entries is read until its head no longer moves.
-    async fn settle(&self, room: &RoomId, mut archived: ArchivedRoom) -> Result<ArchivedRoom> {
+    async fn wait_for_late_commits(
+        &self,
+        room: &RoomId,
+        mut archived: ArchivedRoom,
+    ) -> Result<ArchivedRoom> {
         if self.run.is_some() {
             return Ok(archived);
         }
-        for _ in 0..SETTLE_READS {
+        for _ in 0..LATE_COMMIT_READS {
             let window = ArchiveWindow::Before(u64::MAX);
             let newest = self.store.read(room, window, 1, usize::MAX).await?;
             let recent = Timestamp::now().0.saturating_sub(RECENT_MS);
             if newest.first().is_none_or(|newest| newest.at.0 < recent) {
                 break;
             }
-            tokio::time::sleep(SETTLE_PAUSE).await;
+            tokio::time::sleep(LATE_COMMIT_PAUSE).await;
             let before = archived.head;
             archived = self.store.room(room).await?.unwrap_or(archived);
             if archived.head == before {
@@ -131,7 +135,7 @@ impl Restorer {
 
     /// The hot log doesn't know the room: it expired, or Redis lost it, or this node was restarted.
     async fn restore(&self, room: &RoomId, archived: ArchivedRoom) -> Result<RestorePoint> {
-        let archived = self.settle(room, archived).await?;
+        let archived = self.wait_for_late_commits(room, archived).await?;
         self.close_holes(room, &archived).await?;
         let after = archived.head;
         let head = match self.continued_epoch(&archived) {
@@ -226,7 +230,7 @@ impl Restorer {
     ) -> Result<(ArchivedRoom, Option<u64>)> {
         let is_lost = hot.shared.is_some() || hot.head.seq < archived.head;
         let archived = if is_lost {
-            self.settle(room, archived).await?
+            self.wait_for_late_commits(room, archived).await?
         } else {
             archived
         };
