@@ -99,6 +99,7 @@ impl Memory {
     }
 
     /// Adds the room, which is locked, to the queue of unarchived rooms, unless it is there.
+    #[inline]
     pub(super) fn list_unarchived(&self, id: &RoomId, room: &mut Room) {
         if let Some(place) = room.list_unarchived() {
             self.unarchived.lock().insert((place, id.clone()));

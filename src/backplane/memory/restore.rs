@@ -1,4 +1,4 @@
-//! Restores: the archive says how a room goes on, before the room is used.
+//! Restores: the archive decides how a room continues, before the room is used.
 //!
 //! A restore runs in a task of its own, so that it ends even if all calls that wait for it are
 //! dropped. There is at most one for each room.
@@ -114,8 +114,8 @@ impl Memory {
         async { outcome.await.unwrap_or_else(|_| Err(not_restored())) }
     }
 
-    /// Lets a call wait for the room, whose restore begins unless it runs already. If the room is
-    /// restored, the call continues at once.
+    /// Adds a call to those that wait for the room. The room's restore begins unless it runs already.
+    /// If the room is restored, the call continues at once.
     fn wait(&self, id: &RoomId, waiter: Waiter) {
         let is_known = loop {
             let mut shard = self.rooms.of(id).lock();

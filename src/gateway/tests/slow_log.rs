@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::backplane::{
-    Appended, ArchiveStatus, Backplane, BackplaneError, Commit, PendingCommit, Result, RoomLog,
-    Slice, Window,
+    Appended, ArchiveStatus, Backplane, BackplaneError, BackplaneLimits, Commit, PendingCommit,
+    Result, RoomLog, Slice, Window, memory,
 };
 use crate::domain::{Head, NewMessage, RoomId};
 
@@ -23,14 +23,20 @@ pub struct SlowLog {
 }
 
 impl SlowLog {
-    /// The log of that embedded backplane.
-    pub fn over(embedded: &Backplane) -> Arc<Self> {
-        Arc::new(Self {
+    /// An embedded backplane with such a log.
+    pub fn backplane() -> (Arc<Self>, Backplane) {
+        let embedded = memory::embedded(BackplaneLimits::default());
+        let log = Arc::new(Self {
             inner: embedded.log.clone(),
             commits: Mutex::default(),
             placed: AtomicUsize::new(0),
             status: Mutex::default(),
-        })
+        });
+        let backplane = Backplane {
+            log: log.clone(),
+            ..embedded
+        };
+        (log, backplane)
     }
 
     /// Completes the oldest commits.
