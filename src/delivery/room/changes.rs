@@ -127,20 +127,29 @@ impl RoomFeed {
             self.schedule_roster(context, RosterDetail::Number);
         } else if was_large || change.kind == ChangeKind::Restored {
             self.schedule_full_roster(context);
-        } else {
-            self.deliver_change(change);
+        } else if self.deliver_change(change) {
+            self.schedule_full_roster(context);
         }
     }
 
-    /// Delivers the change to other users' occupants, unless their list contains it.
-    fn deliver_change(&mut self, change: RoomChange) {
+    /// Delivers the change to other users' occupants, unless their list contains it. Returns true if
+    /// the user joins and has an occupant already: presence had lost it, and its own list may lack it.
+    fn deliver_change(&mut self, change: RoomChange) -> bool {
         let (user, version) = (change.user.clone(), change.version);
+        let is_join = change.kind == ChangeKind::Joined;
+        let mut is_back = false;
         let shared = SharedEvent::new(Event::RoomChanged(self.room.clone(), change));
         for occupant in self.occupants.iter_mut() {
-            if *occupant.outlet.user() != user && occupant.changes_from < version {
+            if occupant.changes_from >= version {
+                continue;
+            }
+            if *occupant.outlet.user() == user {
+                is_back |= is_join;
+            } else {
                 occupant.deliver_change(&shared);
             }
         }
+        is_back
     }
 
     /// Reads the changes after the last one delivered.

@@ -91,3 +91,25 @@ async fn an_occupant_receives_no_change_that_its_list_already_contains() {
     assert_eq!(bob.story(), ["users 2/2", "Joined cid"]);
     assert_eq!(cid.story(), ["users 3/3"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_occupant_that_presence_had_lost_receives_a_list_with_itself() {
+    let backplane = lossy(0);
+    let delivery = start(&backplane, 1, 500);
+    let [ann, bob] = ["ann", "bob"].map(Recorder::new);
+    join(&delivery, &ann, ReplayFrom::Live).await;
+    join(&delivery, &bob, ReplayFrom::Live).await;
+    // As when the lease of ann's node expires, and the node registers its connections again.
+    let presence = &backplane.presence;
+    presence.leave(&ann.conn, &ann.user, &room()).await.unwrap();
+    presence
+        .join(&ann.conn, &ann.user, &Username::from(&ann.user), &room())
+        .await
+        .unwrap();
+    eventually("ann receives the list", || ann.story().len() == 3).await;
+    assert_eq!(ann.story(), ["users 1/1", "Joined bob", "users 2/2"]);
+    assert_eq!(
+        bob.story(),
+        ["users 2/2", "Left ann", "Joined ann", "users 2/2"]
+    );
+}
