@@ -1,11 +1,12 @@
 //! Restores from the archive, on every backplane.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use hubbub::backplane::{
-    Appended, BackplaneError, BackplaneLimits, BusEvent, BusTopic, RestorePoint, RestoredSend,
-    Window,
+    Appended, Backplane, BackplaneError, BackplaneLimits, BusEvent, BusTopic, RestorePoint,
+    RestoredSend, Window,
 };
 use hubbub::domain::{Continuity, Epoch, Timestamp};
 use uuid::Uuid;
@@ -332,15 +333,21 @@ pub async fn a_diverged_room_is_restored_before_its_next_use(fixture: Fixture) {
     assert_eq!((repeat.seq, repeat.duplicate), (3, true));
 }
 
-pub async fn a_room_that_diverged_in_an_earlier_epoch_is_restored(fixture: Fixture) {
+/// Starts a node that has restored a room at the beginning of its second epoch.
+async fn start_in_second_epoch(fixture: &Fixture) -> (Arc<Source>, Backplane) {
     let source = Source::new();
     let node = fixture.start_archived(limits(), &source).await;
-    let second_epoch = RestorePoint {
+    let point = RestorePoint {
         past: vec![head("e1", 10)],
         ..going_on("e2", 10)
     };
-    source.set("lobby", second_epoch);
+    source.set("lobby", point);
     assert_eq!(span(&node, "lobby").await.head, head("e2", 10));
+    (source, node)
+}
+
+pub async fn a_room_that_diverged_in_an_earlier_epoch_is_restored(fixture: Fixture) {
+    let (source, node) = start_in_second_epoch(&fixture).await;
     diverge(&node, "lobby", &Epoch::trusted("e1"), 8).await;
     let third_epoch = RestorePoint {
         past: vec![head("e2", 8), head("e1", 8)],
@@ -357,14 +364,7 @@ pub async fn a_room_that_diverged_in_an_earlier_epoch_is_restored(fixture: Fixtu
 }
 
 pub async fn a_divergence_outside_of_the_log_has_no_effect(fixture: Fixture) {
-    let source = Source::new();
-    let node = fixture.start_archived(limits(), &source).await;
-    let point = RestorePoint {
-        past: vec![head("e1", 10)],
-        ..going_on("e2", 10)
-    };
-    source.set("lobby", point);
-    assert_eq!(span(&node, "lobby").await.head, head("e2", 10));
+    let (source, node) = start_in_second_epoch(&fixture).await;
     for (epoch, shared, next) in [("e1", 10, 11), ("e0", 8, 12)] {
         diverge(&node, "lobby", &Epoch::trusted(epoch), shared).await;
         let appended = append_message(&node, "lobby", "after").await;
