@@ -13,21 +13,13 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::slow_log::SlowLog;
-use crate::auth::Authenticator;
-use crate::backplane::{Backplane, BackplaneLimits, memory};
 use crate::gateway::http::tests::Node;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Starts a node in open mode, whose commits the test completes.
 async fn start() -> (SocketAddr, Arc<SlowLog>, Node) {
-    let embedded = memory::embedded(BackplaneLimits::default());
-    let log = SlowLog::over(&embedded);
-    let backplane = Backplane {
-        log: log.clone(),
-        ..embedded
-    };
-    let node = Node::on(backplane, Authenticator::Open);
+    let (log, node) = SlowLog::node();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = node.router.clone();

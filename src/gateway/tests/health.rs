@@ -6,19 +6,11 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::slow_log::SlowLog;
-use crate::auth::Authenticator;
-use crate::backplane::{ArchiveStatus, Backplane, BackplaneLimits, memory};
-use crate::gateway::http::tests::Node;
+use crate::backplane::ArchiveStatus;
 
 #[tokio::test]
 async fn a_node_without_its_database_is_degraded_or_unhealthy_by_what_it_acknowledges() {
-    let embedded = memory::embedded(BackplaneLimits::default());
-    let log = SlowLog::over(&embedded);
-    let backplane = Backplane {
-        log: log.clone(),
-        ..embedded
-    };
-    let node = Node::on(backplane, Authenticator::Open);
+    let (log, node) = SlowLog::node();
     let serving = |status: &str, database: Option<&str>| {
         let mut body = json!({
             "status": status,

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
+use crate::auth::Authenticator;
 use crate::backplane::{
-    Appended, ArchiveStatus, Backplane, BackplaneError, Commit, PendingCommit, Result, RoomLog,
-    Slice, Window,
+    Appended, ArchiveStatus, Backplane, BackplaneError, BackplaneLimits, Commit, PendingCommit,
+    Result, RoomLog, Slice, Window, memory,
 };
 use crate::domain::{Head, NewMessage, RoomId};
+use crate::gateway::http::tests::Node;
 
 /// The embedded log, whose commits the test completes. Repeats count as committed.
 pub struct SlowLog {
@@ -23,14 +25,26 @@ pub struct SlowLog {
 }
 
 impl SlowLog {
-    /// The log of that embedded backplane.
-    pub fn over(embedded: &Backplane) -> Arc<Self> {
-        Arc::new(Self {
+    /// An embedded backplane with such a log.
+    pub fn embedded() -> (Arc<Self>, Backplane) {
+        let embedded = memory::embedded(BackplaneLimits::default());
+        let log = Arc::new(Self {
             inner: embedded.log.clone(),
             commits: Mutex::default(),
             placed: AtomicUsize::new(0),
             status: Mutex::default(),
-        })
+        });
+        let backplane = Backplane {
+            log: log.clone(),
+            ..embedded
+        };
+        (log, backplane)
+    }
+
+    /// A gateway in open mode, over such a log.
+    pub fn node() -> (Arc<Self>, Node) {
+        let (log, backplane) = Self::embedded();
+        (log, Node::on(backplane, Authenticator::Open))
     }
 
     /// Completes the oldest commits.

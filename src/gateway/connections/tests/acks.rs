@@ -124,12 +124,7 @@ struct Node {
 
 impl Node {
     fn start(outbox_bytes: usize) -> Self {
-        let embedded = memory::embedded(BackplaneLimits::default());
-        let log = SlowLog::over(&embedded);
-        let backplane = Backplane {
-            log: log.clone(),
-            ..embedded
-        };
+        let (log, backplane) = SlowLog::embedded();
         let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
         let limits = Limits {
             socket: Rates::default(),
