@@ -53,7 +53,7 @@ impl Database {
         }))
     }
 
-    /// The archive, as the hot log asks it.
+    /// The source from which the hot log restores rooms.
     pub fn restore_source(&self) -> Arc<dyn RestoreSource> {
         self.restorer.clone()
     }

@@ -125,13 +125,13 @@ impl ArchivedLog {
             return Ok(None);
         }
         let span_only = shared.hot.read(room, window, 0, max_bytes).await?;
-        if last >= span_only.span.oldest {
+        let hot_oldest = span_only.span.oldest;
+        if last >= hot_oldest {
             return Ok(None);
         }
-        let hot_oldest = span_only.span.oldest;
         let read = self.read_from(room, window, span_only, limit, max_bytes);
         let slice = read.await?;
-        // Where numbers are missing, the page may go on in the hot log.
+        // Where numbers are missing, the page may continue in the hot log.
         let goes_on = match (window, slice.entries.last()) {
             (Window::After(_), Some(last)) => {
                 slice.entries.len() < limit && last.seq + 1 == hot_oldest
@@ -141,7 +141,7 @@ impl ArchivedLog {
         Ok(if goes_on { None } else { Some(slice) })
     }
 
-    /// Adds to what was read of the hot log what the archive has of the window.
+    /// Adds the archive's part of the window to the slice that was read of the hot log.
     async fn read_from(
         &self,
         room: &RoomId,
@@ -156,7 +156,7 @@ impl ArchivedLog {
         let Some(missing) = missing_part(window, &entries, hot_oldest, limit, max_bytes) else {
             return Ok(Slice { entries, span });
         };
-        // What the archive has before the log must not be skipped.
+        // Entries that only the archive has must not be skipped.
         let needs_archive = entries.is_empty() || matches!(missing.window, ArchiveWindow::After(_));
         if span.is_cut_off && needs_archive {
             let reason = "the archive's database is away".to_owned();
@@ -170,8 +170,8 @@ impl ArchivedLog {
             limit: part_limit,
             max_bytes: part_bytes,
         } = missing;
-        // While the database is away, the end of a page is better than none: the span tells that
-        // there is more, and replays of what the log has don't wait.
+        // While the database is away, the end of a page is better than none: the span shows that
+        // there is more, and replays of entries in the hot log don't wait.
         let may_be_partial = !entries.is_empty() && matches!(part, ArchiveWindow::Before(_));
         if may_be_partial && !self.0.health.is_up() {
             return Ok(Slice { entries, span });
@@ -201,8 +201,8 @@ impl ArchivedLog {
         Ok(Slice { entries, span })
     }
 
-    /// Retention may have deleted what the remembered state of the room promises: then it is read
-    /// anew at the next call.
+    /// Retention may have deleted entries that the remembered state of the room promises: then the
+    /// state is read anew at the next call.
     fn forget_if_trimmed(&self, room: &RoomId, after: u64, entries: &[Entry], span: &LogSpan) {
         let expected = (after + 1).max(span.oldest);
         if entries.first().is_none_or(|first| first.seq != expected) {

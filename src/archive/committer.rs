@@ -92,7 +92,7 @@ async fn refusing_late<T>(shared: &Shared, batch: &mut Batch, work: impl Future<
     }
 }
 
-/// Tells the senders the outcomes, notes what is archived, and what the archive has refused.
+/// Notifies the senders of the outcomes, and records the archived and the refused entries.
 fn process(shared: &Shared, batch: &mut Batch, outcomes: &[CommitOutcome]) {
     let Batch { rows, senders, .. } = batch;
     let mut archived = 0;

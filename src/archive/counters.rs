@@ -1,5 +1,6 @@
 //! The counters of the archive, and its metrics.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -51,6 +52,11 @@ pub(super) struct Status {
 }
 
 impl ArchiveCounters {
+    /// Counts numbers that have been recorded as lost.
+    pub(super) fn add_lost(&self, lost: &RangeInclusive<u64>) {
+        self.lost.add(lost.end() - lost.start() + 1);
+    }
+
     pub(super) fn samples(&self, status: &Status) -> Vec<Sample> {
         let backlog = status.backlog;
         vec![

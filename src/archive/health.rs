@@ -1,7 +1,7 @@
 //! Whether the archive's database responds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,14 +11,14 @@ use crate::store::StoreError;
 
 /// The time between two checks while nothing is committed.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// A check without an answer for so long has failed.
+/// A check without a reply for so long has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether the database responds, by the last commit or check.
 pub(super) struct Health {
     is_up: AtomicBool,
     /// Milliseconds since `start` at the last commit.
-    last_commit: std::sync::atomic::AtomicU64,
+    last_commit: AtomicU64,
     start: Instant,
 }
 
@@ -26,7 +26,7 @@ impl Health {
     pub fn new() -> Self {
         Self {
             is_up: AtomicBool::new(true),
-            last_commit: std::sync::atomic::AtomicU64::new(0),
+            last_commit: AtomicU64::new(0),
             start: Instant::now(),
         }
     }

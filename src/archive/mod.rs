@@ -3,9 +3,9 @@
 //! [`ArchivedLog`](archived_log) is the log that the rest of the server uses. An append goes to the
 //! hot log, which numbers and publishes it; then the entry waits in the [`queue`] for the
 //! [`committer`]. [`watermarks`] reports to the hot log how far rooms are archived, because it must
-//! keep everything else; the [`sweeper`] archives what other nodes left behind; [`restore`] decides
-//! how a room goes on that the hot log does not know. [`health`] knows whether the database responds.
-//! [`retention`] deletes what is too old.
+//! keep everything else; the [`sweeper`] archives entries that other nodes left behind; [`restore`]
+//! decides how a room continues that the hot log does not know. [`health`] knows whether the database
+//! responds. [`retention`] deletes expired entries.
 //!
 //! The key (room, seq) is the fence: if two histories ever number a room differently, the archive
 //! refuses the second entry of a number, and its sender gets no acknowledgement.
@@ -97,8 +97,8 @@ impl Shared {
 
     /// The commit of a message that was appended earlier, perhaps by another node.
     ///
-    /// The id tells it from another message that has its number: in the archive after a split of the
-    /// log, or in the log after a restore.
+    /// The id distinguishes it from another message that has its number: in the archive after a split
+    /// of the log, or in the log after a restore.
     async fn commit_of(&self, room: &RoomId, first: &Appended) -> Result<Commit> {
         let seq = first.seq;
         let window = ArchiveWindow::After(seq - 1);
@@ -124,14 +124,14 @@ impl Shared {
         Ok(commit)
     }
 
-    /// Tells the hot log, in a task of its own, that the archive has other entries.
+    /// Reports to the hot log, in a task of its own, that the archive has other entries.
     fn report_divergence(&self, room: RoomId, epoch: Epoch, shared: u64) {
         self.rooms.forget(&room);
         let hot = self.hot.clone();
         tokio::spawn(async move {
             // If this fails, the next entry of the room is refused, too, and reports again.
             if hot.diverged(&room, &epoch, shared).await.is_ok() {
-                // A use of the room: it is restored now, also if nobody uses it any more.
+                // A use of the room: it is restored now, also if it has no users any more.
                 let _ = hot.read(&room, Window::Newest, 0, 0).await;
             }
         });
@@ -146,7 +146,7 @@ impl Shared {
     ) -> Result<()> {
         tracing::error!(%room, from = lost.start(), to = lost.end(), "messages are lost: the log has no longer what the archive lacks");
         self.store.record_loss(room, lost.clone()).await?;
-        self.counters.lost.add(lost.end() - lost.start() + 1);
+        self.counters.add_lost(&lost);
         self.rooms.forget(room);
         self.watermarks.add_lost(room, epoch, lost);
         Ok(())
@@ -166,8 +166,8 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Starts the archive behind a hot log that asks `restorer`. Must be called within a tokio
-    /// runtime.
+    /// Starts the archive behind a hot log that restores its rooms by `restorer`. Must be called within
+    /// a tokio runtime.
     #[must_use]
     pub fn start(
         hot: Arc<dyn HotLog>,
@@ -210,7 +210,7 @@ impl Archive {
         Arc::new(ArchivedLog(self.shared.clone()))
     }
 
-    /// The metrics of the archive as they stand now.
+    /// The current metrics of the archive.
     pub(crate) fn samples(&self) -> Vec<Sample> {
         let shared = &self.shared;
         let status = Status {
@@ -222,7 +222,7 @@ impl Archive {
     }
 
     /// Commits everything that was appended, for at most 10 seconds, and ends the archive's tasks. A
-    /// lone node can then go on in the same epochs at its next start. Called when nothing is appended
+    /// lone node can then continue in the same epochs at its next start. Called when nothing is appended
     /// any more, and before the hot log is stopped.
     pub async fn stop(&self) {
         self.shared.is_stopping.store(true, Ordering::Release);
@@ -275,8 +275,8 @@ impl Archive {
         }
     }
 
-    /// Archives what a sender left unqueued, because its connection ended while its message got its
-    /// number.
+    /// Archives messages that a sender left unqueued, because its connection ended while they got
+    /// their numbers.
     async fn sweep_all(&self) -> Result<()> {
         let Shared {
             hot,

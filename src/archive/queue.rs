@@ -31,7 +31,7 @@ impl Sender {
         self.since.elapsed() >= COMMIT_TIMEOUT
     }
 
-    /// Tells the sender the outcome. A sender that panics must not end the task that commits.
+    /// Notifies the sender of the outcome. A sender that panics must not end the task that commits.
     pub fn complete(&mut self, outcome: Result<()>) {
         let Some(commit) = self.commit.take() else {
             return;
@@ -77,7 +77,7 @@ struct Entries {
     is_closed: bool,
 }
 
-/// Entries in the order in which they were appended. Bounded: [`Queue::is_full`] is asked before an
+/// Entries in the order in which they were appended. Bounded: [`Queue::is_full`] is checked before an
 /// append, because an entry that has its number can't be refused any more.
 pub(super) struct Queue {
     entries: Mutex<Entries>,

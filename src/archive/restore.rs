@@ -1,4 +1,4 @@
-//! How rooms go on that the hot log doesn't know, or may have lost the end of.
+//! Restores: how rooms continue that the hot log doesn't know, or may have lost the end of.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,8 @@ const PAST_EPOCHS: usize = 8;
 /// A room whose newest entry is younger than that may still get entries of a log that was lost.
 const RECENT_MS: u64 = 30_000;
 /// The pause between two reads of such a room, and their number at most.
-const SETTLE_PAUSE: Duration = Duration::from_millis(100);
-const SETTLE_READS: usize = 10;
+const LATE_COMMIT_PAUSE: Duration = Duration::from_millis(100);
+const LATE_COMMIT_READS: usize = 10;
 /// The most send keys of a room that are restored.
 const MAX_SENDS: usize = 10_000;
 
@@ -32,7 +32,7 @@ pub struct Restorer {
     pub(super) counters: Arc<ArchiveCounters>,
 }
 
-/// How the numbering goes on in a new epoch.
+/// How the numbering continues in a new epoch.
 struct NewNumbering {
     /// The last `seq` before the new epoch.
     after: u64,
@@ -70,19 +70,23 @@ impl Restorer {
     }
 
     /// Waits until no other node commits entries of the room any more that the lost log had numbered,
-    /// as far as that can be seen: a room with recent entries is read until its head stands still.
-    async fn settle(&self, room: &RoomId, mut archived: ArchivedRoom) -> Result<ArchivedRoom> {
+    /// as far as that can be seen: a room with recent entries is read until its head no longer moves.
+    async fn wait_for_late_commits(
+        &self,
+        room: &RoomId,
+        mut archived: ArchivedRoom,
+    ) -> Result<ArchivedRoom> {
         if self.run.is_some() {
             return Ok(archived);
         }
-        for _ in 0..SETTLE_READS {
+        for _ in 0..LATE_COMMIT_READS {
             let window = ArchiveWindow::Before(u64::MAX);
             let newest = self.store.read(room, window, 1, usize::MAX).await?;
             let recent = Timestamp::now().0.saturating_sub(RECENT_MS);
             if newest.first().is_none_or(|newest| newest.at.0 < recent) {
                 break;
             }
-            tokio::time::sleep(SETTLE_PAUSE).await;
+            tokio::time::sleep(LATE_COMMIT_PAUSE).await;
             let before = archived.head;
             archived = self.store.room(room).await?.unwrap_or(archived);
             if archived.head == before {
@@ -101,26 +105,37 @@ impl Restorer {
             // The log was used without an archive, and was trimmed.
             self.store.begin_at(room, hot.oldest).await?;
         }
-        let kept = kept(hot, hot.watermark.unwrap_or(hot.oldest - 1));
+        let watermark = hot.watermark.unwrap_or(hot.oldest - 1);
+        self.keep(room, hot, watermark).await
+    }
+
+    /// The room continues with its log's entries: in a new epoch if the log may have lost its end.
+    async fn keep(&self, room: &RoomId, hot: &HotState, watermark: u64) -> Result<RestorePoint> {
+        let kept = RestorePoint {
+            head: None,
+            past: hot.past.clone(),
+            watermark,
+            keep_entries: true,
+            sends: Vec::new(),
+        };
         if !hot.is_stale {
             return Ok(kept);
         }
-        let after = hot.head.seq;
-        let ended = vec![hot.head.clone()];
-        let head = self
-            .begin_epoch(room, &NewNumbering { after, ended })
-            .await?;
-        let past = with_past(hot.head.clone(), &hot.past);
+        let numbering = NewNumbering {
+            after: hot.head.seq,
+            ended: vec![hot.head.clone()],
+        };
+        let head = self.begin_epoch(room, &numbering).await?;
         Ok(RestorePoint {
             head: Some(head),
-            past,
+            past: with_past(hot.head.clone(), &hot.past),
             ..kept
         })
     }
 
     /// The hot log doesn't know the room: it expired, or Redis lost it, or this node was restarted.
     async fn restore(&self, room: &RoomId, archived: ArchivedRoom) -> Result<RestorePoint> {
-        let archived = self.settle(room, archived).await?;
+        let archived = self.wait_for_late_commits(room, archived).await?;
         self.close_holes(room, &archived).await?;
         let after = archived.head;
         let head = match self.continued_epoch(&archived) {
@@ -136,7 +151,7 @@ impl Restorer {
         self.restored(room, &archived, head, &[]).await
     }
 
-    /// The epoch that this node may go on with: the last one, if no entry of it can be lost.
+    /// The epoch that this node may continue: the last one, if no entry of it can be lost.
     fn continued_epoch(&self, archived: &ArchivedRoom) -> Option<Epoch> {
         let run = self.run?;
         let latest = archived.epochs.first()?;
@@ -180,23 +195,10 @@ impl Restorer {
             Some(watermark) => watermark,
             None => self.first_watermark(room, hot, &archived).await?,
         };
-        let kept = kept(hot, watermark);
-        if !hot.is_stale {
-            return Ok(kept);
-        }
-        let numbering = NewNumbering {
-            after: hot_last,
-            ended: vec![hot.head.clone()],
-        };
-        let head = self.begin_epoch(room, &numbering).await?;
-        Ok(RestorePoint {
-            head: Some(head),
-            past: with_past(hot.head.clone(), &hot.past),
-            ..kept
-        })
+        self.keep(room, hot, watermark).await
     }
 
-    /// The log goes on from the archive's end; its own entries are dropped.
+    /// The log continues from the archive's end; its own entries are dropped.
     async fn rebuild(
         &self,
         room: &RoomId,
@@ -219,7 +221,7 @@ impl Restorer {
     }
 
     /// Commits the entries that only the hot log has: those whose numbers are free survive. Returns
-    /// what the archive has then, and the lowest number that it has refused.
+    /// the archive's state after that, and the lowest number that it has refused.
     async fn commit_unarchived(
         &self,
         room: &RoomId,
@@ -228,7 +230,7 @@ impl Restorer {
     ) -> Result<(ArchivedRoom, Option<u64>)> {
         let is_lost = hot.shared.is_some() || hot.head.seq < archived.head;
         let archived = if is_lost {
-            self.settle(room, archived).await?
+            self.wait_for_late_commits(room, archived).await?
         } else {
             archived
         };
@@ -240,7 +242,7 @@ impl Restorer {
         let rows: Vec<_> = entries.map(|entry| (room.clone(), entry)).collect();
         let mut refused = Vec::new();
         for batch in rows.chunks(crate::store::BATCH_ENTRIES) {
-            // Their senders may have sent them again since, where the room has gone on.
+            // Their senders may have sent them again since, under later numbers.
             let outcomes = writer.commit_fenced(batch).await?;
             let seqs = batch.iter().map(|(_, entry)| entry.seq).zip(outcomes);
             let conflicts = seqs.filter(|(_, outcome)| *outcome == CommitOutcome::Conflict);
@@ -280,7 +282,7 @@ impl Restorer {
                 to = lost.end(),
                 "messages are lost: neither the log nor the archive has them"
             );
-            self.counters.lost.add(lost.end() - lost.start() + 1);
+            self.counters.add_lost(&lost);
         }
         Ok(())
     }
@@ -300,7 +302,7 @@ impl Restorer {
         })
     }
 
-    /// A log without entries that goes on at `head`, behind the archive.
+    /// A log without entries that continues after `head`, the end of the archive.
     async fn restored(
         &self,
         room: &RoomId,
@@ -352,17 +354,6 @@ fn new_room() -> RestorePoint {
         head: None,
         past: Vec::new(),
         watermark: 0,
-        keep_entries: true,
-        sends: Vec::new(),
-    }
-}
-
-/// A room whose log goes on with its entries.
-fn kept(hot: &HotState, watermark: u64) -> RestorePoint {
-    RestorePoint {
-        head: None,
-        past: hot.past.clone(),
-        watermark,
         keep_entries: true,
         sends: Vec::new(),
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::domain::{Head, LogSpan, RoomId};
 use crate::store::{ArchiveStore, ArchivedRoom, Result};
 
-/// How long an answer is used. Only retention and a restore on another node change it.
+/// How long a room that was read is remembered. Only retention and a restore on another node change it.
 const MAX_AGE: Duration = Duration::from_secs(10);
 /// The most rooms that are remembered.
 const MAX_ROOMS: usize = 10_000;
@@ -22,7 +22,7 @@ struct Known {
     hot_oldest: u64,
 }
 
-/// The archived rooms that were asked for lately.
+/// The archived rooms that were read lately.
 #[derive(Default)]
 pub(super) struct Rooms(Mutex<HashMap<RoomId, Known>>);
 
@@ -82,7 +82,7 @@ impl Rooms {
     }
 }
 
-/// Where the room's earlier epochs ended, newest first, by what archive and hot log know.
+/// Where the room's earlier epochs ended, newest first, as archive and hot log know them.
 pub(super) fn past_epochs(room: &ArchivedRoom, current: &Head, hot: &[Head]) -> Vec<Head> {
     let mut past = hot.to_vec();
     for archived in &room.epochs {
@@ -103,7 +103,7 @@ pub(super) fn past_epochs(room: &ArchivedRoom, current: &Head, hot: &[Head]) -> 
     past
 }
 
-/// The span of a hot log, extended to what the archive has.
+/// The span of a hot log, extended by the archive's entries.
 pub(super) fn extend(mut span: LogSpan, room: &ArchivedRoom, history_size: usize) -> LogSpan {
     // Up to its watermark the hot log may be trimmed, and up to there the archive has everything.
     // So a number below that is missing only if it is recorded as lost. Numbers above it may be missing

@@ -1,5 +1,5 @@
-//! The sweeper: commits what other nodes have left unarchived, because they died or could not reach
-//! the database.
+//! The sweeper: commits entries that other nodes have left unarchived, because they died or could not
+//! reach the database.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

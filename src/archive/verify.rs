@@ -128,7 +128,7 @@ impl Verifier<'_> {
         room: &RoomId,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<RoomReport> {
-        // The log before the archive: what it has as archived then must be there.
+        // The log before the archive: entries that it has as archived then must be in the archive.
         let logged = self.read_log(room).await?;
         let state = self.store.room_state(room).await?.unwrap_or_default();
         let audit = self.store.audit(room).await?;
@@ -316,7 +316,7 @@ fn check_state(state: &RoomState, audit: &RoomAudit, log_end: u64, findings: &mu
     }
 }
 
-/// Whether the entry is as its record says. Records of kinds that this release doesn't know are opaque.
+/// Whether the entry agrees with its record. Records of kinds that this release doesn't know are opaque.
 fn is_consistent(archived: ArchivedEntry) -> bool {
     let as_read = entry::to_entry(archived.clone());
     if as_read.kind == backplane::EntryKind::Unknown {

@@ -70,7 +70,7 @@ impl Watermarks {
         pending.count += 1;
     }
 
-    /// Reports everything that was noted. What the hot log does not take is kept for the next report.
+    /// Reports everything that was noted. Marks that the hot log refuses are kept for the next report.
     pub async fn report(&self, hot: &Arc<dyn HotLog>, store: &dyn ArchiveStore) {
         let Pending { ranges, .. } = std::mem::take(&mut *self.pending.lock());
         let mut rooms: Vec<_> = ranges
@@ -102,7 +102,7 @@ impl Watermarks {
         }
     }
 
-    /// Renews the archive's own marks, so that a restore need not look at the whole room.
+    /// Renews the archive's own marks, so that a restore need not read the whole room.
     async fn mark(
         &self,
         store: &dyn ArchiveStore,

@@ -26,7 +26,7 @@ pub struct Commit(Option<Arc<Mutex<State>>>);
 pub struct PendingCommit(Option<Arc<Mutex<State>>>);
 
 impl Commit {
-    /// A commit that nobody has to wait for.
+    /// A commit that is already done.
     pub fn done() -> Self {
         Self(None)
     }

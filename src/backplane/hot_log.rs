@@ -1,4 +1,4 @@
-//! What an archive needs of the log that it follows, and what that log needs of its archive.
+//! The interface between an archive and the log that it follows, in both directions.
 //!
 //! Behind an archive a log is called *hot*: it assigns the numbers and publishes, but may lose its
 //! data. Whenever a hot log doesn't know a room, or may have lost the end of one, it asks its
@@ -30,7 +30,7 @@ pub struct Unarchived {
 /// A log that an archive follows.
 ///
 /// Each room has a *watermark*: the archive has every entry up to it. An entry above the watermark is
-/// kept, whatever `history_size`, `history_ttl` and `room_ttl` are.
+/// kept regardless of `history_size`, `history_ttl` and `room_ttl`.
 #[async_trait]
 pub trait HotLog: RoomLog {
     /// As [`RoomLog::append`], with the record that [`record::encode`](super::record::encode) has made
@@ -125,11 +125,11 @@ pub struct RestoredSend {
     pub position: Appended,
 }
 
-/// How a room goes on in the hot log.
+/// How a room continues in the hot log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestorePoint {
     /// The numbering. A new epoch is known to the archive already. `None`: the room is new, or (if the
-    /// hot log knows it and it is not stale) goes on in its own epoch.
+    /// hot log knows it and it is not stale) continues in its own epoch.
     pub head: Option<Head>,
     /// Where earlier epochs ended, newest first, at most eight.
     pub past: Vec<Head>,
@@ -148,7 +148,7 @@ pub trait RestoreSource: Send + Sync {
     /// and refuses nodes with another archive or without one.
     fn archive_id(&self) -> String;
 
-    /// How the room goes on. `hot` is what the log knows of it; `None` if nothing.
+    /// How the room continues. `hot` is the room's state in the log; `None` if the log doesn't know it.
     ///
     /// Called for one room at a time only, in the whole cluster: a room without a watermark, a stale
     /// one, one that has diverged, and one that the log doesn't know.

@@ -11,7 +11,7 @@ use crate::config::{CommandLine, Config};
 use crate::store::sql::DatabaseUrl;
 use crate::store::sql::migrate::{self, StepStatus};
 
-/// The exit code of `status` when the database can't be asked, so that it differs from the code of
+/// The exit code of `status` when the database doesn't respond, so that it differs from the code of
 /// pending migrations.
 const FAILED: u8 = 2;
 

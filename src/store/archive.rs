@@ -27,10 +27,10 @@ pub struct ArchivedEntry {
     pub epoch: Epoch,
     /// When the entry was appended, by the log's clock.
     pub at: Timestamp,
-    /// Tells how to read the record.
+    /// The kind of the entry, which determines the format of the record.
     pub kind: StoredKind,
-    /// Unique among all entries of all rooms: tells a repeated commit from a second entry with the
-    /// same number.
+    /// Unique among all entries of all rooms: distinguishes a repeated commit from a second entry
+    /// with the same number.
     pub id: Uuid,
     /// The sender.
     pub user: UserId,
@@ -90,7 +90,7 @@ pub struct ArchivedEpoch {
     /// The last `seq` before it.
     pub after: u64,
     /// The last `seq` up to which its numbers mean the same messages as the archive's; `None` while
-    /// the epoch goes on.
+    /// the epoch is open.
     pub ended: Option<u64>,
     /// The run of a lone node that began it (see [`ArchiveStore::begin_run`]); 0 in a cluster.
     pub run: u64,
@@ -148,7 +148,7 @@ pub trait ArchiveStore: Send + Sync {
     /// [`ArchivedEpoch::run`]. The call doesn't connect yet.
     fn writer(&self, run: u64) -> Box<dyn ArchiveWriter>;
 
-    /// Asks the database for an answer.
+    /// Checks that the database responds.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
@@ -207,7 +207,7 @@ pub trait ArchiveStore: Send + Sync {
     async fn record_loss(&self, room: &RoomId, lost: RangeInclusive<u64>) -> Result<()>;
 
     /// Records that no number of these rooms is missing up to the given one: so `close_holes` need
-    /// not look there. Recorded numbers never fall.
+    /// not search there. Recorded numbers never fall.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
@@ -266,7 +266,7 @@ pub trait ArchiveStore: Send + Sync {
     /// `Unavailable`, `Broken`.
     async fn count_up_to(&self, room: &RoomId, cut: u64) -> Result<(u64, u64)>;
 
-    /// Records that a run of retention begins, unless the claim says otherwise. Of several nodes that
+    /// Records that a run of retention begins, unless the claim forbids it. Of several nodes that
     /// call this at once only one begins. Forgets runs that began 90 days before.
     ///
     /// # Errors

@@ -332,6 +332,48 @@ pub async fn a_diverged_room_is_restored_before_its_next_use(fixture: Fixture) {
     assert_eq!((repeat.seq, repeat.duplicate), (3, true));
 }
 
+pub async fn a_room_that_diverged_in_an_earlier_epoch_is_restored(fixture: Fixture) {
+    let source = Source::new();
+    let node = fixture.start_archived(limits(), &source).await;
+    let second_epoch = RestorePoint {
+        past: vec![head("e1", 10)],
+        ..going_on("e2", 10)
+    };
+    source.set("lobby", second_epoch);
+    assert_eq!(span(&node, "lobby").await.head, head("e2", 10));
+    diverge(&node, "lobby", &Epoch::trusted("e1"), 8).await;
+    let third_epoch = RestorePoint {
+        past: vec![head("e2", 8), head("e1", 8)],
+        ..going_on("e3", 20)
+    };
+    source.set("lobby", third_epoch);
+    let appended = append_message(&node, "lobby", "after").await;
+    assert_eq!((appended.seq, appended.epoch), (21, Epoch::trusted("e3")));
+    let calls = source.calls("lobby");
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    let hot = calls[1].as_ref().unwrap();
+    assert_eq!((&hot.head, hot.shared), (&head("e2", 10), Some(8)));
+    assert_eq!(hot.past, [head("e1", 10)]);
+}
+
+pub async fn a_divergence_outside_of_the_log_has_no_effect(fixture: Fixture) {
+    let source = Source::new();
+    let node = fixture.start_archived(limits(), &source).await;
+    let point = RestorePoint {
+        past: vec![head("e1", 10)],
+        ..going_on("e2", 10)
+    };
+    source.set("lobby", point);
+    assert_eq!(span(&node, "lobby").await.head, head("e2", 10));
+    for (epoch, shared, next) in [("e1", 10, 11), ("e0", 8, 12)] {
+        diverge(&node, "lobby", &Epoch::trusted(epoch), shared).await;
+        let appended = append_message(&node, "lobby", "after").await;
+        let expected = (next, Epoch::trusted("e2"));
+        assert_eq!((appended.seq, appended.epoch), expected, "{epoch}");
+        assert_eq!(source.calls("lobby"), [None], "{epoch}");
+    }
+}
+
 pub async fn sends_that_were_lost_are_no_longer_duplicates(fixture: Fixture) {
     let source = Source::new();
     let node = fixture.start_archived(limits(), &source).await;

@@ -105,6 +105,8 @@ conformance! {
         repeats_of_restored_sends_are_duplicates,
         a_restored_send_expires_when_it_would_have,
         a_diverged_room_is_restored_before_its_next_use,
+        a_room_that_diverged_in_an_earlier_epoch_is_restored,
+        a_divergence_outside_of_the_log_has_no_effect,
         sends_that_were_lost_are_no_longer_duplicates,
         a_diverged_room_may_keep_its_entries;
     hot_log_watermarks:

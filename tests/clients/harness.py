@@ -158,6 +158,16 @@ def end_reconnection(io):
     io._reconnect_abort.set()
 
 
+async def until_idle(eio, receivers):
+    """Waits until the client's task that sends waits for packets.
+
+    Over polling an acknowledgement may arrive before the answer to the POST that it acknowledges. A
+    client that disconnects in between ends that task without sending its DISCONNECT, and its user stays
+    online until the heartbeat's time-out.
+    """
+    await eventually(lambda: eio.state != "connected" or receivers(eio.queue), "the client's sends")
+
+
 class Recorder:
     """Everything that a client received: `(event, data)` in the order of arrival."""
 
@@ -216,6 +226,7 @@ class AsyncClient(Recorder):
         return await self.io.call(event, data, timeout=DEADLINE_SECS)
 
     async def close(self):
+        await until_idle(self.io.eio, lambda queue: queue._getters)
         if not VERSION_4:
             return await self.io.shutdown()
         end_reconnection(self.io)
@@ -248,6 +259,7 @@ class ThreadClient(Recorder):
         return await asyncio.to_thread(self.io.call, event, data, timeout=DEADLINE_SECS)
 
     async def close(self):
+        await until_idle(self.io.eio, lambda queue: queue.not_empty._waiters)
         if not VERSION_4:
             return await asyncio.to_thread(self.io.shutdown)
         end_reconnection(self.io)

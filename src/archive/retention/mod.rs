@@ -3,7 +3,7 @@
 //!
 //! A run goes through all rooms, finds the last expired number of each, and deletes up to there in
 //! small steps. It keeps no state that the next run needs: after the end of a process the next run
-//! continues with what is left.
+//! continues with the remaining entries.
 
 mod task;
 

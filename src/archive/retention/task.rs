@@ -27,8 +27,8 @@ const MAX_QUEUED: usize = 1000;
 /// Whether retention does its work, as this node knows it.
 pub(in super::super) struct RetentionStatus {
     keep: Option<Duration>,
-    /// Everything older than this is deleted, in milliseconds; at first what should have been deleted
-    /// when the node started.
+    /// Everything older than this is deleted, in milliseconds; at first the time up to which entries
+    /// should have been deleted when the node started.
     deleted_before: AtomicU64,
 }
 

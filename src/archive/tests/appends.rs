@@ -1,4 +1,4 @@
-//! Acknowledgements: what they wait for, and when an append is refused.
+//! Acknowledgements: when they are sent, and when an append is refused.
 
 use std::time::Duration;
 
@@ -133,7 +133,7 @@ async fn everything_that_queued_during_a_commit_is_the_next_one() {
     node.stop().await;
 }
 
-/// The room goes on in another epoch, as by another node whose hot log was lost.
+/// The room continues in another epoch, as by another node after the loss of its hot log.
 async fn begin_epoch(store: &FakeStore, after: u64) {
     let new = NewEpoch {
         epoch: Epoch::fresh(),
@@ -197,7 +197,7 @@ async fn the_archive_refuses_a_second_message_with_a_number() {
     let archived = store.entries(&lobby());
     assert_eq!(archived.len(), 1);
     assert_eq!(archived[0].id, first.id);
-    // The room goes on from the archive.
+    // The room continues from the archive.
     let next = ours.append(&lobby(), "ours again").await.unwrap();
     assert_eq!(next.seq, 2);
     assert_ne!(next.epoch, second.epoch);

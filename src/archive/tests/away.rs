@@ -45,7 +45,7 @@ async fn while_the_database_is_away_the_log_is_read_without_waiting_for_it() {
         }
     }
 
-    // It answers nothing at all.
+    // It does not respond at all.
     store.set_stopped(true);
     let began = Instant::now();
     for room in [&lobby(), &other] {

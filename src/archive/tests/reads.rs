@@ -120,7 +120,7 @@ fn check_span(span: &LogSpan, model: &Model) {
         (model.head, first, first)
     );
     assert!(!span.is_cut_off);
-    // A client goes on without a gap, from any message that it has seen last.
+    // A client continues without a gap, from any message that it has seen last.
     for seen in &model.kept {
         let continuity = span.continuity(Some(&seen.epoch), seen.seq);
         assert_eq!(continuity, Continuity::Clean, "{seen:?}");

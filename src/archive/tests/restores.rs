@@ -1,4 +1,4 @@
-//! How rooms go on: by what the archive and the hot log know of them.
+//! How rooms continue that the archive, the hot log or both know.
 
 use std::time::Duration;
 
@@ -213,7 +213,7 @@ async fn a_log_that_was_rolled_back_goes_on_at_the_end_of_the_archive() {
     assert_new_epoch(&store, &point, 5).await;
     assert!(!point.keep_entries);
     assert_eq!(point.watermark, 5);
-    // The archive has the numbers 4 and 5 of that epoch: a client that saw them goes on.
+    // The archive has the numbers 4 and 5 of that epoch: a client that saw them continues.
     assert_eq!(point.past, [head("e1", 5)]);
 }
 

@@ -1,4 +1,4 @@
-//! Retention: what a run deletes, and which node runs.
+//! Retention: which entries a run deletes, and which node runs.
 
 use std::time::Duration;
 

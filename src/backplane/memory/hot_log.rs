@@ -26,8 +26,8 @@ impl HotLog for Memory {
         record: Bytes,
     ) -> Result<Appended> {
         match self.append_now(message, key, record)? {
-            Ok(appended) => Ok(appended),
-            Err(record) => self.append_restored(message, key, record).await,
+            Some(appended) => Ok(appended),
+            None => self.append_restored(message, key).await,
         }
     }
 
@@ -99,6 +99,7 @@ impl Memory {
     }
 
     /// Adds the room, which is locked, to the queue of unarchived rooms, unless it is there.
+    #[inline]
     pub(super) fn list_unarchived(&self, id: &RoomId, room: &mut Room) {
         if let Some(place) = room.list_unarchived() {
             self.unarchived.lock().insert((place, id.clone()));

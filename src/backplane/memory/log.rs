@@ -15,8 +15,8 @@ impl RoomLog for Memory {
     async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
         let record = record::encode(message);
         match self.append_now(message, key, record)? {
-            Ok(appended) => Ok(appended),
-            Err(record) => self.append_restored(message, key, record).await,
+            Some(appended) => Ok(appended),
+            None => self.append_restored(message, key).await,
         }
     }
 
@@ -24,8 +24,8 @@ impl RoomLog for Memory {
     async fn place(&self, message: &NewMessage, key: Option<&str>) -> Result<(Appended, Commit)> {
         let record = record::encode(message);
         let appended = match self.append_now(message, key, record)? {
-            Ok(appended) => appended,
-            Err(record) => self.append_restored(message, key, record).await?,
+            Some(appended) => appended,
+            None => self.append_restored(message, key).await?,
         };
         Ok((appended, Commit::done()))
     }
@@ -58,22 +58,21 @@ impl RoomLog for Memory {
 }
 
 impl Memory {
-    /// Appends the message, unless the room must be restored first: then returns the record.
+    /// Appends the message, whose record this is. `None` if the room must be restored first.
+    #[inline]
     pub(super) fn append_now(
         &self,
         message: &NewMessage,
         key: Option<&str>,
         record: Bytes,
-    ) -> Result<std::result::Result<Appended, Bytes>> {
-        let mut record = Some(record);
-        let appended = self.with_room(&message.room, |room| {
-            let record = record.take().unwrap_or_default();
+    ) -> Result<Option<Appended>> {
+        self.with_room(&message.room, |room| {
             self.append_to(room, message, key, record)
-        })?;
-        Ok(appended.ok_or_else(|| record.unwrap_or_default()))
+        })
     }
 
     /// Appends the message to the room, and publishes it while the room is locked.
+    #[inline]
     pub(super) fn append_to(
         &self,
         room: &mut Room,

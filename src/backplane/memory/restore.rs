@@ -1,4 +1,4 @@
-//! Restores: the archive says how a room goes on, before the room is used.
+//! Restores: the archive decides how a room continues, before the room is used.
 //!
 //! A restore runs in a task of its own, so that it ends even if all calls that wait for it are
 //! dropped. There is at most one for each room.
@@ -6,13 +6,12 @@
 use std::time::Duration;
 
 use ahash::HashMap;
-use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Memory;
 use super::room::Room;
-use crate::backplane::{Appended, BackplaneError, RestorePoint, RestoreSource, Result};
+use crate::backplane::{Appended, BackplaneError, RestorePoint, RestoreSource, Result, record};
 use crate::domain::{NewMessage, RoomId};
 
 /// How long a restore may take.
@@ -36,7 +35,6 @@ pub(super) enum Waiter {
 pub(super) struct WaitingAppend {
     message: NewMessage,
     key: Option<Box<str>>,
-    record: Bytes,
     outcome: oneshot::Sender<Result<Appended>>,
 }
 
@@ -48,9 +46,10 @@ impl Waiter {
                 let WaitingAppend {
                     message,
                     key,
-                    record,
                     outcome,
                 } = *append;
+                // Encoded again: appends that wait are rare, and the others need no copy for them.
+                let record = record::encode(&message);
                 let appended = memory.append_to(room, &message, key.as_deref(), record);
                 let _ = outcome.send(Ok(appended));
             }
@@ -100,25 +99,23 @@ impl Memory {
 
     /// Appends the message once the room is restored.
     #[cold]
-    pub(super) async fn append_restored(
+    pub(super) fn append_restored(
         &self,
         message: &NewMessage,
         key: Option<&str>,
-        record: Bytes,
-    ) -> Result<Appended> {
+    ) -> impl Future<Output = Result<Appended>> + use<> {
         let (sender, outcome) = oneshot::channel();
         let append = WaitingAppend {
             message: message.clone(),
             key: key.map(Into::into),
-            record,
             outcome: sender,
         };
         self.wait(&message.room, Waiter::Append(Box::new(append)));
-        outcome.await.unwrap_or_else(|_| Err(not_restored()))
+        async { outcome.await.unwrap_or_else(|_| Err(not_restored())) }
     }
 
-    /// Lets a call wait for the room, whose restore begins unless it runs already. If the room is
-    /// restored, the call continues at once.
+    /// Adds a call to those that wait for the room. The room's restore begins unless it runs already.
+    /// If the room is restored, the call continues at once.
     fn wait(&self, id: &RoomId, waiter: Waiter) {
         let is_known = loop {
             let mut shard = self.rooms.of(id).lock();

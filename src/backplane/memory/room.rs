@@ -33,7 +33,7 @@ pub(super) struct Room {
     /// The archive has every entry up to this `seq`, and only those may be removed. Without an
     /// archive it is above every `seq`.
     watermark: u64,
-    /// Whether the archive must be asked before the log is used.
+    /// Whether the archive must restore the log before its next use.
     must_restore: bool,
     archiving: Option<Box<Archiving>>,
 }

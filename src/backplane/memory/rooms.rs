@@ -12,7 +12,7 @@ use crate::domain::RoomId;
 /// How long no room is looked for that can be removed, after none was found.
 const EVICTION_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Where to look for a room that can be removed.
+/// The state of the search for rooms that can be removed.
 #[derive(Default)]
 pub(super) struct Evictions {
     next_shard: usize,
@@ -73,7 +73,7 @@ impl Memory {
         self.room_count.fetch_sub(count, Ordering::Relaxed);
     }
 
-    /// Removes a room that nobody is in and that its archive can restore: the one of its shard that
+    /// Removes a room without occupants that its archive can restore: the one of its shard that
     /// was not used for the longest time. Returns whether there was one.
     pub(super) fn evict_room(&self) -> bool {
         let mut evictions = self.evictions.lock();

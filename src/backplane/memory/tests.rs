@@ -129,7 +129,7 @@ async fn a_room_with_unarchived_entries_is_not_removed() {
     archived(&node, "lobby", vec![2..=2]).await;
     sleep(TTL_SWEEP).await;
     assert_eq!(peek(&node, "lobby").await, None);
-    // It goes on as the archive says.
+    // It continues from its restore point.
     assert_eq!(archive.calls(), 2);
     assert_eq!(append(&node, "lobby").await.unwrap(), 1);
     assert_eq!(archive.calls(), 3);
@@ -183,7 +183,7 @@ async fn a_room_is_unarchived_from_its_oldest_unarchived_entry_on() {
     assert_eq!(unarchived(&node, 5, 10).await, ["lobby"]);
     advance(Duration::from_secs(3)).await;
     assert_eq!(unarchived(&node, 5, 10).await, ["attic"]);
-    // A claim counts for the time that the next caller asks for.
+    // A claim counts for the time that the next caller passes.
     assert_eq!(unarchived(&node, 3, 10).await, ["lobby"]);
     advance(Duration::from_secs(5)).await;
     archived(&node, "attic", vec![1..=1]).await;

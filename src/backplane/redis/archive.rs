@@ -9,7 +9,7 @@ use super::StartError;
 use super::keys::Keys;
 use crate::backplane::RestoreSource;
 
-/// Which archive stands behind the logs of this node.
+/// The archive behind the logs of this node.
 pub(super) struct Archive {
     /// The archive's id; empty without an archive.
     id: String,

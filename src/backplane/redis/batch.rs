@@ -9,7 +9,7 @@
 //!
 //! A room that must be restored from the archive holds up none but its own appends. They are held
 //! apart, with those that come meanwhile, and return to the front of the queue once the room is
-//! restored: so they keep their order, too. Such an append may take up to
+//! restored: so they keep their order, too. Such an append may last up to
 //! [`RESTORE_TIMEOUT`](super::restore::RESTORE_TIMEOUT) longer.
 
 use std::collections::{HashMap, VecDeque};
@@ -182,7 +182,7 @@ impl Appends {
         }
     }
 
-    /// Sends one batch of a queue and answers its appends, except those that it holds.
+    /// Sends one batch of a queue and completes its appends, except those that it holds.
     async fn send(
         self: &Arc<Self>,
         index: usize,
@@ -397,7 +397,7 @@ fn refuse(appends: VecDeque<QueuedAppend>, error: &BackplaneError) {
     }
 }
 
-/// What the script did with a message.
+/// The script's outcome for a message.
 pub(super) enum AppendOutcome {
     Position(Appended),
     /// The text of the error for which the message was refused.

@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt};
 use super::Node;
 use super::fault::Fault;
 use super::keys::{Partition, decode_name, encode_name};
-use super::link::millis;
+use super::link::{Link, millis};
 use super::log::{limit_arg, parse_entries};
 use super::script::{ARCHIVED, DIVERGED, READ_UNARCHIVED, ScriptReply, TRIM, UNARCHIVED};
 use crate::backplane::{Appended, ArchivedRanges, Entry, HotLog, Result, Unarchived, is_permanent};
@@ -27,7 +27,7 @@ const CONCURRENT_PARTITIONS: usize = 32;
 /// rooms.
 const PARTITIONS_PER_ROUND: usize = 64;
 
-/// Where the round over the partitions of a cluster goes on, which finds rooms with unarchived entries.
+/// The next partition of the round over a cluster that finds rooms with unarchived entries.
 #[derive(Default)]
 pub(super) struct UnarchivedRound(AtomicUsize);
 
@@ -49,18 +49,7 @@ impl HotLog for Node {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Option<Vec<Entry>>> {
-        let args = vec![
-            encode_name(room.as_str()).into(),
-            after.to_string().into(),
-            limit_arg(limit),
-            limit_arg(max_bytes),
-        ];
-        let partition = Partition::of_room(room);
-        let mut reply = self.link.run(&READ_UNARCHIVED, partition, args).await?;
-        if reply.number()? == 0 {
-            return Ok(None);
-        }
-        Ok(Some(parse_entries(reply)?))
+        Ok(read_unarchived(&self.link, room, after, limit, max_bytes).await?)
     }
 
     async fn advance_watermarks(
@@ -209,6 +198,28 @@ impl Node {
         let reply = self.link.run(&UNARCHIVED, partitions[0], args).await?;
         parse_unarchived(reply)
     }
+}
+
+/// As [`HotLog::read_unarchived`].
+pub(super) async fn read_unarchived(
+    link: &Link,
+    room: &RoomId,
+    after: u64,
+    limit: usize,
+    max_bytes: usize,
+) -> std::result::Result<Option<Vec<Entry>>, Fault> {
+    let args = vec![
+        encode_name(room.as_str()).into(),
+        after.to_string().into(),
+        limit_arg(limit),
+        limit_arg(max_bytes),
+    ];
+    let partition = Partition::of_room(room);
+    let mut reply = link.run(&READ_UNARCHIVED, partition, args).await?;
+    if reply.number()? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(parse_entries(reply)?))
 }
 
 fn ranges_text(ranges: &[RangeInclusive<u64>]) -> String {

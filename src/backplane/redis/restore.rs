@@ -1,5 +1,5 @@
 //! Restores rooms from the archive: a room that Redis doesn't know, or of which it may have lost the
-//! end, goes on as the archive says.
+//! end, continues as the archive decides.
 //!
 //! A restore runs once at a time for each room. In this process its callers share one task. In the
 //! cluster it holds a claim in Redis, and only the holder of the claim installs the result: if a node
@@ -19,10 +19,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::fault::Fault;
+use super::hot_log::read_unarchived;
 use super::keys::{Partition, encode_name};
 use super::link::{Link, millis};
-use super::log::{parse_entries, parse_past};
-use super::script::{CLAIM_RESTORE, READ_UNARCHIVED, RELEASE_RESTORE, RESTORE_ROOM, ScriptReply};
+use super::log::{limit_arg, parse_entries, parse_past};
+use super::script::{CLAIM_RESTORE, RELEASE_RESTORE, RESTORE_ROOM, ScriptReply};
 use crate::backplane::{
     BackplaneError, BackplaneLimits, HotState, RestorePoint, RestoreSource, RestoredSend, Result,
     is_permanent,
@@ -42,11 +43,11 @@ const CONCURRENT_RESTORES: usize = 64;
 /// The pauses between two attempts to claim a room.
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(160)];
 /// Entries above the watermark that one call reads for the archive.
-const MAX_UNARCHIVED: i64 = 1000;
+const MAX_UNARCHIVED: usize = 1000;
 /// A room with more of them is not restored before the sweeper has archived most of them.
 const MAX_RESTORED_ENTRIES: usize = 50_000;
 /// The bytes of the records that one call reads.
-const MAX_UNARCHIVED_BYTES: i64 = 1024 * 1024;
+const MAX_UNARCHIVED_BYTES: usize = 1024 * 1024;
 /// Keys of sends that one call sets.
 const SENDS_PER_CALL: usize = 500;
 
@@ -105,7 +106,7 @@ impl RestoreRounds {
 enum Attempt {
     /// The room can be used.
     Done,
-    /// Another node holds the claim, or the room has changed since: look again.
+    /// Another node holds the claim, or the room has changed since: try again.
     Again,
 }
 
@@ -266,18 +267,9 @@ impl Restores {
                     "too many entries of the room wait for the archive".to_owned(),
                 ));
             }
-            let args = vec![
-                encode_name(room.as_str()).into(),
-                last.to_string().into(),
-                MAX_UNARCHIVED.into(),
-                MAX_UNARCHIVED_BYTES.into(),
-            ];
-            let partition = Partition::of_room(room);
-            let mut reply = self.link.run(&READ_UNARCHIVED, partition, args).await?;
-            if reply.number()? == 0 {
-                return Ok(());
-            }
-            let page = parse_entries(reply)?;
+            let (limit, max_bytes) = (MAX_UNARCHIVED, MAX_UNARCHIVED_BYTES);
+            let page = read_unarchived(&self.link, room, last, limit, max_bytes).await?;
+            let page = page.unwrap_or_default();
             if page.is_empty() {
                 return Ok(());
             }
@@ -292,8 +284,8 @@ impl Restores {
             self.link.archive.name(),
             token.into(),
             millis(CLAIM).into(),
-            MAX_UNARCHIVED.into(),
-            MAX_UNARCHIVED_BYTES.into(),
+            limit_arg(MAX_UNARCHIVED),
+            limit_arg(MAX_UNARCHIVED_BYTES),
         ];
         let partition = Partition::of_room(room);
         let reply = self.link.run(&CLAIM_RESTORE, partition, args).await?;
@@ -396,7 +388,7 @@ fn head_arguments(head: Option<&Head>) -> (Value, Value) {
     }
 }
 
-/// Checks what a log relies on: no number gets a second meaning.
+/// Checks the invariant of a log: no number gets a second meaning.
 fn check_point(point: &RestorePoint, hot: Option<&HotState>) -> Result<()> {
     let broken = |text: &str| Err(BackplaneError::Broken(format!("a restore point {text}")));
     let Some(hot) = hot else { return Ok(()) };

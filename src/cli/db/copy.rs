@@ -207,7 +207,7 @@ impl Copy {
 
     async fn copy_room(&mut self, room: &RoomId, progress: &mut Progress) -> anyhow::Result<()> {
         let state = state(&self.source.store, room).await?;
-        // Epochs first, because entries refer to them; what is complete, last.
+        // Epochs first, because entries refer to them; the mark of a complete room last.
         let incomplete = RoomState {
             contiguous: 0,
             cut: 0,
@@ -265,7 +265,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Gives the room of the destination the state of the source's, and deletes what is deleted there.
+    /// Gives the room of the destination the state of the source's, and deletes entries deleted there.
     async fn finish_room(&self, room: &RoomId, state: &RoomState) -> anyhow::Result<()> {
         let store = &self.destination.store;
         while store

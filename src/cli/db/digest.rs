@@ -48,7 +48,7 @@ pub(super) async fn digest(
     }
 }
 
-/// Each field has its length before it or a fixed one, so that no two entries look alike.
+/// Each field has its length before it or a fixed one, so that no two entries have the same bytes.
 fn add(hash: &mut Sha256, entry: &ArchivedEntry) {
     let ArchivedEntry {
         seq,

@@ -59,7 +59,7 @@ pub(super) fn run(
 ) -> anyhow::Result<ExitCode> {
     let result =
         command_line.and_then(|command_line| runtime()?.block_on(act(action, &command_line)));
-    // With anyhow's own exit code a failure would look like a finding.
+    // anyhow's own exit code is that of a finding: a failure has another one.
     Ok(result.unwrap_or_else(|error| {
         eprintln!("hubbub: {error:#}");
         ExitCode::from(FAILED)

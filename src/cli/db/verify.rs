@@ -18,8 +18,8 @@ use crate::domain::RoomId;
 const ROOMS_PER_PAGE: usize = 500;
 /// The findings of a room that are printed.
 const FINDINGS_PER_ROOM: usize = 20;
-/// Before a room with findings is checked again: what a node has just committed may have been seen in
-/// part.
+/// The pause before a room with findings is checked again: a commit that was under way may have been
+/// seen in part.
 const RECHECK_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]

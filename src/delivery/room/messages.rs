@@ -21,6 +21,9 @@ pub(super) struct LogCursor {
     /// The positions at which that numbering continued earlier ones. A numbering may itself be
     /// lost; these positions still show which messages it shares with its successor.
     past: Vec<Head>,
+    /// The last message delivered from another numbering than the one that was read. Where the log
+    /// goes on in that numbering, as after two primaries that share an archive, nothing is lost.
+    older: Option<Head>,
     purpose: ReadPurpose,
 }
 
@@ -44,6 +47,7 @@ impl Default for LogCursor {
         Self {
             cursor: Cursor::new(MAX_HELD_MESSAGES),
             past: Vec::new(),
+            older: None,
             purpose: ReadPurpose::default(),
         }
     }
@@ -58,6 +62,18 @@ impl LogCursor {
     pub fn begin(&mut self, head: Head, past: Vec<Head>) {
         self.cursor.set_position(head);
         self.past = past;
+        self.older = None;
+    }
+
+    /// Skips or goes back to a position.
+    fn move_to(&mut self, head: Head) {
+        self.cursor.set_position(head);
+        self.older = None;
+    }
+
+    /// Where earlier numberings ended that this position continues, newest first.
+    fn earlier(&self) -> Vec<Head> {
+        self.older.iter().chain(&self.past).cloned().collect()
     }
 
     /// The position that live occupants know: in the numbering that was lost, until they are
@@ -204,7 +220,7 @@ impl RoomFeed {
             return false;
         };
         let start_of_log = span.recent.saturating_sub(1);
-        let continuity = span.continuity_after(&at, &self.log.past);
+        let continuity = span.continuity_after(&at, &self.log.earlier());
         self.log.past = span.past;
         let epoch = span.head.epoch;
         if at.epoch != epoch && !matches!(continuity, Continuity::Lost { .. }) {
@@ -236,7 +252,7 @@ impl RoomFeed {
                     self.log.purpose = ReadPurpose::FindContinuation { left: at };
                 }
                 let seq = start_of_log;
-                self.log.cursor.set_position(Head { epoch, seq });
+                self.log.move_to(Head { epoch, seq });
                 false
             }
         }
@@ -251,6 +267,12 @@ impl RoomFeed {
             };
             if entry.seq != at.seq + 1 {
                 continue;
+            }
+            if entry.epoch != at.epoch {
+                self.log.older = Some(Head {
+                    epoch: entry.epoch.clone(),
+                    seq: entry.seq,
+                });
             }
             if was_received {
                 at.seq = entry.seq;
@@ -307,7 +329,7 @@ impl RoomFeed {
                 occupant.outlet.deliver(&shared);
             }
         }
-        self.log.cursor.set_position(head);
+        self.log.move_to(head);
     }
 
     /// Notifies live occupants that another numbering goes on at `head`, and which messages of the
@@ -319,7 +341,7 @@ impl RoomFeed {
             occupant.position = 0;
             occupant.outlet.deliver(&shared);
         }
-        self.log.cursor.set_position(head);
+        self.log.move_to(head);
     }
 
     fn reset_event(&self, context: &Context, head: &Head, lost_from: Option<u64>) -> SharedEvent {

@@ -71,6 +71,26 @@ async fn an_epoch_that_was_lost_itself_is_left_where_it_had_begun() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_log_that_goes_on_in_the_epoch_of_the_last_message_has_lost_nothing() {
+    let (backplane, log) = fake();
+    let delivery = start(&backplane, 1, 500);
+    let ann = live(&delivery, &log).await;
+    let bus = delivery.queues.clone();
+    // Two primaries share an archive: this one has restored the messages of the other one.
+    log.roll_back(5, "other");
+    (6..=8).for_each(|seq| drop(log.add(seq)));
+    log.roll_back(8, "here");
+    log.forget("other");
+    eventually("ann has the messages of both", || ann.seqs().len() == 8).await;
+    // This primary ends. The other one goes on, and knows nothing of the epoch here.
+    log.roll_back(8, "other");
+    log.forget("here");
+    bus.event(BusEvent::Message(room(), log.add(9)));
+    eventually("ann goes on", || ann.seqs().len() == 9).await;
+    assert_eq!(ann.story()[6..], ["6", "7", "8", "9"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_occupant_that_joins_again_across_a_change_of_epoch_misses_nothing() {
     let (backplane, log) = fake();
     let delivery = start(&backplane, 1, 500);

@@ -13,13 +13,15 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::slow_log::SlowLog;
+use crate::auth::Authenticator;
 use crate::gateway::http::tests::Node;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Starts a node in open mode, whose commits the test completes.
 async fn start() -> (SocketAddr, Arc<SlowLog>, Node) {
-    let (log, node) = SlowLog::node();
+    let (log, backplane) = SlowLog::backplane();
+    let node = Node::on(backplane, Authenticator::Open);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = node.router.clone();

@@ -6,11 +6,14 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::slow_log::SlowLog;
+use crate::auth::Authenticator;
 use crate::backplane::ArchiveStatus;
+use crate::gateway::http::tests::Node;
 
 #[tokio::test]
 async fn a_node_without_its_database_is_degraded_or_unhealthy_by_what_it_acknowledges() {
-    let (log, node) = SlowLog::node();
+    let (log, backplane) = SlowLog::backplane();
+    let node = Node::on(backplane, Authenticator::Open);
     let serving = |status: &str, database: Option<&str>| {
         let mut body = json!({
             "status": status,

@@ -7,13 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use crate::auth::Authenticator;
 use crate::backplane::{
     Appended, ArchiveStatus, Backplane, BackplaneError, BackplaneLimits, Commit, PendingCommit,
     Result, RoomLog, Slice, Window, memory,
 };
 use crate::domain::{Head, NewMessage, RoomId};
-use crate::gateway::http::tests::Node;
 
 /// The embedded log, whose commits the test completes. Repeats count as committed.
 pub struct SlowLog {
@@ -26,7 +24,7 @@ pub struct SlowLog {
 
 impl SlowLog {
     /// An embedded backplane with such a log.
-    pub fn embedded() -> (Arc<Self>, Backplane) {
+    pub fn backplane() -> (Arc<Self>, Backplane) {
         let embedded = memory::embedded(BackplaneLimits::default());
         let log = Arc::new(Self {
             inner: embedded.log.clone(),
@@ -39,12 +37,6 @@ impl SlowLog {
             ..embedded
         };
         (log, backplane)
-    }
-
-    /// A gateway in open mode, over such a log.
-    pub fn node() -> (Arc<Self>, Node) {
-        let (log, backplane) = Self::embedded();
-        (log, Node::on(backplane, Authenticator::Open))
     }
 
     /// Completes the oldest commits.

@@ -73,7 +73,7 @@ impl Connector {
         Self::MySql(Box::new(options))
     }
 
-    /// The same for reading only. Only SQLite tells the two apart.
+    /// The same for reading only. Only SQLite distinguishes the two.
     #[must_use]
     pub(crate) fn read_only(self) -> Self {
         match self {
@@ -155,8 +155,8 @@ impl Conn {
         }
     }
 
-    /// Settings of a session. They end what a client that hangs would hold for ever, and make MySQL
-    /// refuse values that it would cut, whatever the server's configuration is.
+    /// Settings of a session, regardless of the server's configuration. They end statements and
+    /// transactions of a client that hangs, and make MySQL refuse values that it would cut.
     fn session_settings(&self) -> &'static str {
         match self {
             Self::Sqlite(_) => "",
@@ -278,7 +278,7 @@ impl Conn {
     }
 
     /// Begins a transaction. On SQLite it takes the write lock at once: a transaction that reads
-    /// first and writes then would fail with `SQLITE_BUSY_SNAPSHOT`, whatever the timeout is.
+    /// first and writes then would fail with `SQLITE_BUSY_SNAPSHOT` at any timeout.
     pub(crate) async fn begin(&mut self) -> Outcome<()> {
         match self {
             Self::Sqlite(_) => self.raw("BEGIN IMMEDIATE").await,

@@ -10,8 +10,8 @@
 //! | `{list}` | as many `?` as values | the same | the same |
 //! | `{rows:n}` | as many `(?, …)` of n values as rows | the same | the same |
 //!
-//! Lists and rows come in few lengths ([`padded`]): each length is a text of its own, which the
-//! database prepares and a connection caches.
+//! Lists and rows come in few lengths ([`pad`]): each length is a text of its own, which the database
+//! prepares and a connection caches.
 
 use std::sync::LazyLock;
 
@@ -37,7 +37,7 @@ impl Dialect {
         self.text_of(template, 0)
     }
 
-    /// The text of a statement whose lists have this many elements, a length of [`padded`].
+    /// The text of a statement whose lists have this many elements, one of the [`LENGTHS`].
     pub(crate) fn text_of(self, template: &'static str, elements: usize) -> &'static str {
         let key = (self, template, elements);
         if let Some(text) = TEXTS.read().get(&key) {
@@ -45,6 +45,17 @@ impl Dialect {
         }
         let made = self.expand(template, elements);
         TEXTS.write().entry(key).or_insert_with(|| made.leak())
+    }
+
+    /// The text of a statement with one list of these elements, and the padded list.
+    pub(crate) fn with_list<T: Clone>(
+        self,
+        template: &'static str,
+        elements: impl IntoIterator<Item = T>,
+    ) -> (&'static str, Vec<T>) {
+        let mut list: Vec<T> = elements.into_iter().collect();
+        pad(&mut list);
+        (self.text_of(template, list.len()), list)
     }
 
     fn expand(self, template: &str, elements: usize) -> String {
@@ -116,8 +127,23 @@ const LENGTHS: [usize; 18] = [
     1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 500,
 ];
 
-/// The length of a list with at least this many elements. The caller repeats one of them.
-pub(crate) fn padded(elements: usize) -> usize {
+/// Pads a list to one of the [`LENGTHS`] with copies of its first element. Panics if the list is empty
+/// or has more than 500 elements.
+pub(crate) fn pad<T: Clone>(list: &mut Vec<T>) {
+    pad_with(list, T::clone);
+}
+
+/// Pads a list to one of the [`LENGTHS`] with elements that are made from its first one. Panics if the
+/// list is empty or has more than 500 elements.
+pub(crate) fn pad_with<T>(list: &mut Vec<T>, padding: impl Fn(&T) -> T) {
+    let missing = padded_length(list.len()) - list.len();
+    for _ in 0..missing {
+        list.push(padding(&list[0]));
+    }
+}
+
+/// The shortest of the [`LENGTHS`] for this many elements.
+fn padded_length(elements: usize) -> usize {
     let at = LENGTHS.partition_point(|length| *length < elements);
     let longest = LENGTHS.get(at).copied();
     longest.expect("a list has at most 500 elements")
@@ -157,15 +183,29 @@ mod tests {
 
     #[test]
     fn lists_have_few_lengths() {
-        assert_eq!(padded(1), 1);
-        assert_eq!(padded(5), 6);
-        assert_eq!(padded(500), 500);
+        assert_eq!(padded_length(1), 1);
+        assert_eq!(padded_length(5), 6);
+        assert_eq!(padded_length(500), 500);
         for elements in 4..=500 {
-            let length = padded(elements);
+            let length = padded_length(elements);
             assert!(
                 length >= elements && length * 2 <= elements * 3,
                 "{elements}"
             );
         }
+    }
+
+    #[test]
+    fn a_list_is_padded_with_its_first_element() {
+        let mut list = vec![7, 1, 2, 3, 4];
+        pad(&mut list);
+        assert_eq!(list, [7, 1, 2, 3, 4, 7]);
+        pad_with(&mut list, |first| first + 1);
+        assert_eq!(list.len(), 6);
+        list.push(5);
+        pad_with(&mut list, |first| first + 1);
+        assert_eq!(list, [7, 1, 2, 3, 4, 7, 5, 8]);
+        let (text, list) = Dialect::Sqlite.with_list("({list})", [1, 2, 3, 4, 5]);
+        assert_eq!((text, list.len()), ("(?, ?, ?, ?, ?, ?)", 6));
     }
 }

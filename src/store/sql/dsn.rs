@@ -107,7 +107,7 @@ fn host_and_port(address: &str) -> Option<Listener> {
     })
 }
 
-/// The mode that the parameter `tls` asks for. Without it TLS is used if the server has it.
+/// The mode that the parameter `tls` selects. Without it TLS is used if the server has it.
 fn tls_mode(parameters: &str) -> Result<MySqlSslMode, UrlError> {
     let mut mode = MySqlSslMode::Preferred;
     for (name, value) in url::form_urlencoded::parse(parameters.as_bytes()) {

@@ -1,4 +1,4 @@
-//! Errors of the drivers, by what a caller can do about them.
+//! Errors of the drivers, classified by the reaction of the caller.
 
 use sqlx::mysql::MySqlDatabaseError;
 use sqlx::postgres::PgDatabaseError;

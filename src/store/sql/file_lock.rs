@@ -138,26 +138,11 @@ impl std::fmt::Display for Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Directory(PathBuf);
-
-    impl Directory {
-        fn new() -> Self {
-            let path = std::env::temp_dir().join(format!("hubbub-lock-{}", uuid::Uuid::new_v4()));
-            std::fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::store::sql::testing::TestDirectory;
 
     #[tokio::test(start_paused = true)]
     async fn a_second_node_is_refused_and_told_of_the_first() {
-        let directory = Directory::new();
+        let directory = TestDirectory::new();
         let file = directory.0.join("hubbub.db");
         let first = FileLock::acquire(&file, Holder::Node).await.unwrap();
         for holder in [Holder::Node, Holder::Command] {
@@ -172,7 +157,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_node_waits_for_a_command() {
-        let directory = Directory::new();
+        let directory = TestDirectory::new();
         let file = directory.0.join("hubbub.db");
         let command = FileLock::acquire(&file, Holder::Command).await.unwrap();
         let waiting = tokio::spawn({

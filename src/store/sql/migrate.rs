@@ -267,7 +267,7 @@ async fn apply(conn: &mut Conn) -> Result<Vec<String>, MigrateError> {
             .await?;
     }
     let mut migrator = migrator(dialect);
-    // Nodes of the previous version go on while a newer one has migrated.
+    // Nodes of the previous version keep working after a newer one has migrated.
     migrator.set_ignore_missing(true);
     match conn {
         Conn::Sqlite(conn) => migrator.run(conn).await,

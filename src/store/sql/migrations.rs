@@ -2,7 +2,7 @@
 //!
 //! A step must be safe to repeat after it was interrupted anywhere, because MySQL commits each of its
 //! statements; and a node of the previous release must work on its result. So a step adds tables,
-//! columns and indexes, and what nobody uses any more is removed a release later.
+//! columns and indexes, and unused ones are removed a release later.
 
 use std::borrow::Cow;
 
@@ -71,7 +71,7 @@ impl Step {
         )
     }
 
-    /// The step as sqlx applies it; its checksum tells whether the database has this text of it.
+    /// The step as sqlx applies it; its checksum shows whether the database has this text of it.
     pub fn up_migration(&self) -> Migration {
         self.migration(MigrationType::ReversibleUp, self.up)
     }

@@ -17,6 +17,8 @@ mod migrations;
 mod pool;
 mod prepare;
 mod store;
+#[cfg(test)]
+mod testing;
 mod url;
 mod value;
 

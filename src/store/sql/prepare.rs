@@ -23,7 +23,7 @@ pub struct PreparedDatabase {
 /// If nothing is pending, the database's user needs no right to create tables.
 ///
 /// # Errors
-/// Each with a text that says what to do. `Store(Unavailable)` while the database is away: the call
+/// Each with a text that names the remedy. `Store(Unavailable)` while the database is away: the call
 /// may be repeated.
 pub async fn prepare(settings: &DatabaseSettings) -> Result<PreparedDatabase, MigrateError> {
     let url = &settings.url;
@@ -99,33 +99,17 @@ fn create_private(file: &Path) -> std::io::Result<File> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
-    use std::path::PathBuf;
 
     use super::*;
     use crate::store::sql::DatabaseUrl;
+    use crate::store::sql::testing::TestDirectory;
 
-    struct Directory(PathBuf);
-
-    impl Directory {
-        fn new() -> Self {
-            let path = std::env::temp_dir().join(format!("hubbub-prep-{}", uuid::Uuid::new_v4()));
-            std::fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-
-        /// The settings of a file in a directory below this one, which doesn't exist.
-        fn settings(&self) -> DatabaseSettings {
-            let data_dir = self.0.join("new/data");
-            DatabaseSettings {
-                data_dir: Some(data_dir.clone()),
-                ..DatabaseSettings::new(DatabaseUrl::sqlite(&data_dir.join("hubbub.db")))
-            }
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
+    /// The settings of a file in a directory below this one, which doesn't exist.
+    fn settings_in(directory: &TestDirectory) -> DatabaseSettings {
+        let data_dir = directory.0.join("new/data");
+        DatabaseSettings {
+            data_dir: Some(data_dir.clone()),
+            ..DatabaseSettings::new(DatabaseUrl::sqlite(&data_dir.join("hubbub.db")))
         }
     }
 
@@ -135,8 +119,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_directory_and_the_file_are_for_this_user_only() {
-        let directory = Directory::new();
-        let settings = directory.settings();
+        let directory = TestDirectory::new();
+        let settings = settings_in(&directory);
         let prepared = prepare(&settings).await.unwrap();
         assert_eq!(prepared.applied.len(), 3, "{:?}", prepared.applied);
         let file = settings.url.file().unwrap();
@@ -149,9 +133,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_directory_that_cannot_be_written_names_both_ways_out() {
-        let directory = Directory::new();
+        let directory = TestDirectory::new();
         std::fs::write(directory.0.join("new"), "a file").unwrap();
-        let error = prepare(&directory.settings())
+        let error = prepare(&settings_in(&directory))
             .await
             .unwrap_err()
             .to_string();
@@ -163,14 +147,14 @@ mod tests {
 
     #[tokio::test]
     async fn without_the_right_to_migrate_pending_steps_end_the_start() {
-        let directory = Directory::new();
+        let directory = TestDirectory::new();
         let settings = DatabaseSettings {
             migrates: false,
-            ..directory.settings()
+            ..settings_in(&directory)
         };
         let error = prepare(&settings).await.unwrap_err();
         assert!(matches!(error, MigrateError::Pending(_)), "{error}");
-        prepare(&directory.settings()).await.unwrap();
+        prepare(&settings_in(&directory)).await.unwrap();
         prepare(&settings).await.unwrap();
     }
 

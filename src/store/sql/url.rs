@@ -31,7 +31,7 @@ const POSTGRES_PARAMETERS: [&str; 13] = [
     "options",
     "statement-cache-capacity",
 ];
-/// Parameters of other PostgreSQL clients that don't change what is stored. They are left out.
+/// Parameters of other PostgreSQL clients that don't change the stored data. They are left out.
 const POSTGRES_IGNORED: [&str; 3] = ["channel_binding", "connect_timeout", "gssencmode"];
 /// The parameters of a MySQL URL that the driver reads.
 const MYSQL_PARAMETERS: [&str; 7] = [
@@ -43,7 +43,7 @@ const MYSQL_PARAMETERS: [&str; 7] = [
     "socket",
     "statement-cache-capacity",
 ];
-/// Parameters of other MySQL clients that don't change what is stored. They are left out.
+/// Parameters of other MySQL clients that don't change the stored data. They are left out.
 const MYSQL_IGNORED: [&str; 6] = [
     "charset",
     "collation",
@@ -104,12 +104,27 @@ impl UrlError {
     }
 }
 
+/// The [`ServerAddress`] in the options of a driver. A macro, because the options of the two drivers
+/// have the same methods but no common trait.
+macro_rules! server_address {
+    ($scheme:literal, $options:expr) => {
+        ServerAddress {
+            scheme: $scheme,
+            user: $options.get_username(),
+            host: $options.get_host(),
+            port: $options.get_port(),
+            socket: $options.get_socket(),
+            name: $options.get_database(),
+        }
+    };
+}
+
 impl DatabaseUrl {
     /// Parses `sqlite://path`, `sqlite::memory:`, `postgres://…`, `postgresql://…`, `mysql://…` or
     /// `mariadb://…`.
     ///
     /// # Errors
-    /// Says what is wrong without quoting the URL.
+    /// Names the fault without quoting the URL.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let (url, _) = Self::parse_with_password(text)?;
         Ok(url)
@@ -118,7 +133,7 @@ impl DatabaseUrl {
     /// As [`parse`](Self::parse); returns the password in the URL too.
     ///
     /// # Errors
-    /// Says what is wrong without quoting the URL.
+    /// Names the fault without quoting the URL.
     pub fn parse_with_password(text: &str) -> Result<(Self, Option<String>), UrlError> {
         let (scheme, rest) = text.split_once(':').unwrap_or_default();
         match scheme.to_ascii_lowercase().as_str() {
@@ -135,11 +150,11 @@ impl DatabaseUrl {
         }
     }
 
-    /// Parses what `MYSQL_DSN` may have: a URL of MySQL, or `user:password@tcp(host:3306)/name` in
+    /// Parses the value of `MYSQL_DSN`: a URL of MySQL, or `user:password@tcp(host:3306)/name` in
     /// the form of Go's MySQL driver. Returns the password in it too.
     ///
     /// # Errors
-    /// Says what is wrong without quoting the text.
+    /// Names the fault without quoting the text.
     pub fn parse_dsn(text: &str) -> Result<(Self, Option<String>), UrlError> {
         let lower = text.to_ascii_lowercase();
         if lower.starts_with("mysql://") || lower.starts_with("mariadb://") {
@@ -181,12 +196,8 @@ impl DatabaseUrl {
     pub fn is_remote(&self) -> bool {
         match self {
             Self::Sqlite(_) => false,
-            Self::Postgres(options) => {
-                options.get_socket().is_none() && !is_this_machine(options.get_host())
-            }
-            Self::MySql(options) => {
-                options.get_socket().is_none() && !is_this_machine(options.get_host())
-            }
+            Self::Postgres(options) => server_address!("postgres", options).is_remote(),
+            Self::MySql(options) => server_address!("mysql", options).is_remote(),
         }
     }
 
@@ -211,24 +222,8 @@ impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(url) => write!(f, "{url}"),
-            Self::Postgres(options) => ServerAddress {
-                scheme: "postgres",
-                user: options.get_username(),
-                host: options.get_host(),
-                port: options.get_port(),
-                socket: options.get_socket(),
-                name: options.get_database(),
-            }
-            .fmt(f),
-            Self::MySql(options) => ServerAddress {
-                scheme: "mysql",
-                user: options.get_username(),
-                host: options.get_host(),
-                port: options.get_port(),
-                socket: options.get_socket(),
-                name: options.get_database(),
-            }
-            .fmt(f),
+            Self::Postgres(options) => server_address!("postgres", options).fmt(f),
+            Self::MySql(options) => server_address!("mysql", options).fmt(f),
         }
     }
 }
@@ -260,6 +255,12 @@ struct ServerAddress<'a> {
     port: u16,
     socket: Option<&'a PathBuf>,
     name: Option<&'a str>,
+}
+
+impl ServerAddress<'_> {
+    fn is_remote(&self) -> bool {
+        self.socket.is_none() && !is_this_machine(self.host)
+    }
 }
 
 impl fmt::Display for ServerAddress<'_> {

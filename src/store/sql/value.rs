@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteRow, SqliteTypeInfo, SqliteValueRef};
 use sqlx::{Decode, FromRow, MySql, Postgres, Sqlite, Type};
 use uuid::Uuid;
 
-/// A value of a statement. `None` has a type, because PostgreSQL asks for it.
+/// A value of a statement. `None` has a type, because PostgreSQL requires it.
 #[derive(Debug, Clone)]
 pub(crate) enum Arg {
     Int(Option<i64>),

@@ -10,7 +10,7 @@ use crate::backplane::memory::ranges::Ranges;
 use crate::backplane::{BackplaneLimits, HotState, RestorePoint, RestoredSend, Unarchived, Window};
 use crate::domain::{Epoch, Head, RoomId, Timestamp};
 
-/// What a room with an archive has, and other rooms don't.
+/// The state that only a room with an archive has.
 #[derive(Debug)]
 pub(super) struct Archiving {
     /// Where earlier epochs ended, newest first.
@@ -78,7 +78,7 @@ impl Room {
         }
     }
 
-    /// What a restore of this room is based on.
+    /// The state on which a restore of this room is based.
     pub(in crate::backplane::memory) fn hot_state(&self) -> HotState {
         HotState {
             head: self.head(),
@@ -91,7 +91,7 @@ impl Room {
         }
     }
 
-    /// Continues the room as its archive says.
+    /// Continues the room from its restore point.
     pub(in crate::backplane::memory) fn restore(
         &mut self,
         point: RestorePoint,

@@ -96,7 +96,7 @@ end
 local reply = { time }
 
 -- Appends the messages of the room whose arguments are ARGV[at] to ARGV[last]; `new` of them (as
--- text) aren't duplicates. `archived`: what open_archived returned; nil without an archive. Writes
+-- text) aren't duplicates. `archived`: the result of open_archived; nil without an archive. Writes
 -- the epoch to reply[head] and the outcomes behind it, as far as it comes: raises an error when
 -- Redis refuses a write.
 local function append(at, last, new, head, archived)

@@ -1,4 +1,4 @@
--- Put before append.lua where an archive stands behind the logs; requires archive.lua.
+-- Put before append.lua if the logs have an archive; requires archive.lua.
 
 -- Whether the message with this outcome of a duplicate was lost since: its number was assigned in
 -- an earlier epoch than the current one, and not before the end of that epoch. The keys of all sends
@@ -27,8 +27,8 @@ local function open_archived(ctx, at, key_of, known)
   return { epoch = epoch, watermark = watermark }
 end
 
--- The lowest seq that a log must keep, as text: what is archived and older than the newest entries
--- that the history size allows may go.
+-- The lowest seq that a log must keep, as text: entries that are archived and older than the newest
+-- ones that the history size allows may be removed.
 local function first_kept(last_seq, watermark)
   return int(math.max(0, math.min(last_seq - history_size, watermark)) + 1)
 end

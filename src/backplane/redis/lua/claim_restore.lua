@@ -1,4 +1,4 @@
--- Claims the restore of a room, and reads what the log knows of the room.
+-- Claims the restore of a room, and reads the state of the room's log.
 --
 -- ARGV[5]  room (base64url)
 -- ARGV[6]  the name of the archive behind the log

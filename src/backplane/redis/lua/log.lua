@@ -78,8 +78,8 @@ local function open_numbering(ctx, tag, room, numbering)
 end
 
 -- Sets how long the room's numbering is kept: without a limit while the room has members or entries
--- above its watermark, or if it is permanent, else for ttl_ms and 1/64 of it. The excess lets
--- append.lua renew the time once in a while instead of at each append.
+-- above its watermark, or if it is permanent, else for ttl_ms and 1/64 of it. Because of the
+-- excess, append.lua renews the time once in a while instead of at each append.
 local function renew_numbering(ctx, tag, room, permanent)
   local numbering = key(tag, NUMBERING, room)
   local fields = call('HMGET', numbering, 's', 'a')

@@ -1,4 +1,4 @@
--- Restores a room from the archive: sets how it goes on, and the keys of its last sends.
+-- Restores a room from the archive: sets how it continues, and the keys of its last sends.
 --
 -- ARGV[5]  room (base64url)
 -- ARGV[6]  the name of the archive behind the log
@@ -9,7 +9,7 @@
 -- ARGV[11] 1 if the room's numbering is permanent
 -- ARGV[12] the epoch with which the room was claimed (empty: not known)
 -- ARGV[13] the last seq with which it was claimed (empty: not known)
--- ARGV[14] the epoch in which the room goes on; empty: in its own one, or in a new one if not known
+-- ARGV[14] the epoch in which the room continues; empty: in its own one, or in a new one if not known
 -- ARGV[15] its last seq, if ARGV[14] is given
 -- ARGV[16] the previous epochs, newest first, each with the seq at which it ended, separated by
 --          spaces, if ARGV[14] is given

@@ -1,4 +1,4 @@
--- Hands out rooms with entries that may not be archived yet.
+-- Returns rooms with entries that may not be archived yet.
 --
 -- ARGV[5]  milliseconds for which the oldest entry must have been waiting
 -- ARGV[6]  the most rooms to return

@@ -124,7 +124,7 @@ struct Node {
 
 impl Node {
     fn start(outbox_bytes: usize) -> Self {
-        let (log, backplane) = SlowLog::embedded();
+        let (log, backplane) = SlowLog::backplane();
         let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
         let limits = Limits {
             socket: Rates::default(),

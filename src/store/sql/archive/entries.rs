@@ -9,7 +9,7 @@ use super::{loaded, rows, stored};
 use crate::domain::{Epoch, RoomId, Timestamp, UserId};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
-use crate::store::sql::dialect::{Dialect, padded};
+use crate::store::sql::dialect::{Dialect, pad_with};
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{ArchiveWindow, ArchivedEntry, ArchivedSend, Result, StoredKind};
@@ -127,17 +127,16 @@ pub(super) const SELECT_KEYS_BY_ID: &str =
     "SELECT CAST(room_no AS {bigint}), seq, id FROM hubbub_entries WHERE id IN ({list})";
 
 /// Inserts rows whose keys and ids are new. Returns their number.
-pub(super) async fn insert_rows(conn: &mut Conn, rows: Vec<Row>) -> Outcome<u64> {
+pub(super) async fn insert_rows(conn: &mut Conn, mut rows: Vec<Row>) -> Outcome<u64> {
     let template = match conn.dialect() {
         Dialect::Postgres => return conn.run(INSERT_POSTGRES, arrays(rows)).await,
         Dialect::Sqlite => INSERT_SQLITE,
         Dialect::MySql => INSERT_MYSQL,
     };
-    let length = padded(rows.len());
+    pad_with(&mut rows, Row::padding);
+    let length = rows.len();
     let mut args = Vec::with_capacity(length * 10);
-    let mut padding: Vec<Row> = Vec::new();
-    padding.resize_with(length - rows.len(), || rows[0].padding());
-    for row in rows.into_iter().chain(padding) {
+    for row in rows {
         row.into_args(&mut args);
     }
     conn.run_text(conn.dialect().text_of(template, length), args)

@@ -10,7 +10,7 @@ use super::{loaded, rooms, rows, stored};
 use crate::domain::{Epoch, Head, RoomId};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
-use crate::store::sql::dialect::padded;
+use crate::store::sql::dialect::pad;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{ArchivedEpoch, NewEpoch, Result};
@@ -127,10 +127,8 @@ async fn last_numbers(conn: &mut Conn, room_nos: &[i64]) -> Outcome<AHashMap<i64
 }
 
 fn listed(conn: &Conn, template: &'static str, numbers: &[i64]) -> (&'static str, Vec<Arg>) {
-    let length = padded(numbers.len());
-    let padding = std::iter::repeat_n(numbers[0], length - numbers.len());
-    let args = numbers.iter().copied().chain(padding).map(Arg::from);
-    (conn.dialect().text_of(template, length), args.collect())
+    let numbers = numbers.iter().copied().map(Arg::from);
+    conn.dialect().with_list(template, numbers)
 }
 
 /// The numbers of rooms and epochs. Those that the archive doesn't know are added: an epoch begins
@@ -174,16 +172,11 @@ pub(super) async fn ends(conn: &mut Conn, epochs: &[Numbers]) -> Outcome<AHashMa
     let mut wanted = epochs.to_vec();
     wanted.sort_unstable();
     wanted.dedup();
-    let length = padded(wanted.len());
-    let padding = std::iter::repeat_n(wanted[0], length - wanted.len());
-    let (room_nos, epoch_nos): (Vec<Arg>, Vec<Arg>) = wanted
-        .iter()
-        .copied()
-        .chain(padding)
-        .map(|(room_no, epoch_no)| (Arg::from(room_no), Arg::from(epoch_no)))
-        .unzip();
-    let text = conn.dialect().text_of(ENDS, length);
-    let args = room_nos.into_iter().chain(epoch_nos).collect();
+    pad(&mut wanted);
+    let room_nos = wanted.iter().map(|(room_no, _)| Arg::from(*room_no));
+    let epoch_nos = wanted.iter().map(|(_, epoch_no)| Arg::from(*epoch_no));
+    let args = room_nos.chain(epoch_nos).collect();
+    let text = conn.dialect().text_of(ENDS, wanted.len());
     let found: Vec<(i64, i64, Option<i64>)> = conn.all_of_text(text, args).await?;
     let ended = |(room_no, epoch_no, ended): (i64, i64, Option<i64>)| {
         ended.map(|seq| ((room_no, epoch_no), seq))
@@ -204,23 +197,19 @@ async fn find(
 ) -> Outcome<AHashMap<(RoomId, Epoch), Numbers>> {
     const FIND: &str = "SELECT CAST(room_no AS {bigint}), CAST(epoch_no AS {bigint}), name FROM hubbub_epochs \
         WHERE room_no IN ({list}) AND name IN ({list})";
-    let length = padded(wanted.len());
-    let keys: Vec<&(RoomId, Epoch)> = wanted.keys().collect();
-    let padded_keys = || {
-        let padding = std::iter::repeat_n(keys[0], length - keys.len());
-        keys.iter().copied().chain(padding)
-    };
-    let mut args: Vec<Arg> = Vec::with_capacity(2 * length);
-    args.extend(padded_keys().map(|(room, _)| Arg::from(room_nos[room])));
-    args.extend(padded_keys().map(|(_, epoch)| Arg::from(epoch.as_str())));
-    let text = conn.dialect().text_of(FIND, length);
+    let mut keys: Vec<&(RoomId, Epoch)> = wanted.keys().collect();
+    pad(&mut keys);
+    let rooms = keys.iter().map(|(room, _)| Arg::from(room_nos[room]));
+    let epochs = keys.iter().map(|(_, epoch)| Arg::from(epoch.as_str()));
+    let args = rooms.chain(epochs).collect();
+    let text = conn.dialect().text_of(FIND, keys.len());
     let rows: Vec<(i64, i64, Text)> = conn.all_of_text(text, args).await?;
     let numbered: AHashMap<(i64, &str), i64> = rows
         .iter()
         .map(|(room_no, epoch_no, name)| ((*room_no, name.0.as_str()), *epoch_no))
         .collect();
     let mut found = AHashMap::new();
-    for key in keys {
+    for key in wanted.keys() {
         let room_no = room_nos[&key.0];
         if let Some(epoch_no) = numbered.get(&(room_no, key.1.as_str())) {
             found.insert(key.clone(), (room_no, *epoch_no));
@@ -238,8 +227,7 @@ async fn add_missing(conn: &mut Conn, missing: Vec<Missing>, run: i64) -> Outcom
     let (text, args) = listed(conn, LOCK, &room_nos);
     let _: Vec<(i64,)> = conn.all_of_text(text, args).await?;
     let mut last = last_numbers(conn, &room_nos).await?;
-    let length = padded(missing.len());
-    let mut args = Vec::with_capacity(6 * length);
+    let mut rows = Vec::with_capacity(missing.len());
     for Missing {
         room_no,
         epoch,
@@ -250,7 +238,7 @@ async fn add_missing(conn: &mut Conn, missing: Vec<Missing>, run: i64) -> Outcom
         let after = stored(first.saturating_sub(1))?;
         let number = last.entry(room_no).or_insert(0);
         *number += 1;
-        args.extend(args![
+        rows.push(args![
             room_no,
             *number,
             epoch.as_str(),
@@ -259,11 +247,7 @@ async fn add_missing(conn: &mut Conn, missing: Vec<Missing>, run: i64) -> Outcom
             run
         ]);
     }
-    let first_row: Vec<Arg> = args[..6].to_vec();
-    while args.len() < 6 * length {
-        args.extend(first_row.iter().cloned());
-    }
-    let text = conn.dialect().text_of(INSERT, length);
-    conn.run_text(text, args).await?;
+    let (text, rows) = conn.dialect().with_list(INSERT, rows);
+    conn.run_text(text, rows.concat()).await?;
     Ok(())
 }

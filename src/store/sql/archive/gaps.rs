@@ -117,7 +117,7 @@ impl Scan {
     }
 }
 
-/// A room's bounds for a search: what is recorded, and the last entry.
+/// A room's bounds for a search: the recorded ones, and the last entry.
 struct Bounds {
     room_no: i64,
     contiguous: i64,
@@ -230,7 +230,7 @@ pub(super) async fn close_holes(db: &Db, room: &RoomId) -> Result<Vec<RangeInclu
 }
 
 /// The holes in `(lower, last]`. Pages before the first hole are marked as complete at once, so that the
-/// search in a long room goes on there if it is interrupted.
+/// search in a long room continues there if it is interrupted.
 async fn holes_in_steps(
     db: &Db,
     room: &RoomId,

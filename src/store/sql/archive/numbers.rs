@@ -12,7 +12,7 @@ const EPOCHS: usize = 4;
 /// The number of a room, and of an epoch in it.
 pub(super) type Numbers = (i64, i64);
 
-/// A bounded cache. What it says never changes in the database, unless someone replaces the database:
+/// A bounded cache. Its numbers never change in the database, unless an operator replaces the database:
 /// so it is cleared with each connection.
 #[derive(Default)]
 pub(super) struct KnownNumbers {

@@ -1,4 +1,4 @@
-//! Rooms: their numbers, and what the archive knows of them.
+//! Rooms: their numbers, and their extent in the archive.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,6 @@ use super::{epochs, loaded, rows, stored};
 use crate::domain::RoomId;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
-use crate::store::sql::dialect::padded;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{ArchivedRoom, EPOCHS_KEPT, Result, RoomNumber};
@@ -122,11 +121,8 @@ async fn find(conn: &mut Conn, rooms: &[&RoomId]) -> Outcome<BTreeMap<RoomId, i6
 
 /// The text and values of a statement with a list of rooms.
 fn listed(conn: &Conn, template: &'static str, rooms: &[&RoomId]) -> (&'static str, Vec<Arg>) {
-    let length = padded(rooms.len());
-    let padding = std::iter::repeat_n(rooms[0], length - rooms.len());
-    let names = rooms.iter().copied().chain(padding);
-    let args = names.map(|room| Arg::from(room.as_str())).collect();
-    (conn.dialect().text_of(template, length), args)
+    let names = rooms.iter().map(|room| Arg::from(room.as_str()));
+    conn.dialect().with_list(template, names)
 }
 
 /// Pages are in the order of the numbers, so a room that is added meanwhile may be left out.

@@ -14,7 +14,7 @@ use super::numbers::{KnownNumbers, Numbers};
 use crate::domain::{Epoch, RoomId};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::{Db, backoff, out_of_time};
-use crate::store::sql::dialect::{Dialect, padded};
+use crate::store::sql::dialect::Dialect;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::pool::{Lease, Pool};
 use crate::store::sql::value::Arg;
@@ -50,7 +50,7 @@ impl Link {
 type Entries = [(RoomId, ArchivedEntry)];
 type Resolved = AHashMap<(RoomId, Epoch), Numbers>;
 
-/// Whether a commit looks at the ends of epochs.
+/// Whether a commit checks the ends of epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fence {
     None,
@@ -226,13 +226,11 @@ async fn insert(
     })
 }
 
-/// Tells entries that are in the archive from those whose number, or id, another entry has.
+/// Distinguishes entries that are in the archive from those whose number, or id, another entry has.
 async fn outcomes(conn: &mut Conn, keys: &[Key]) -> Outcome<Vec<CommitOutcome>> {
-    let length = padded(keys.len());
-    let padding = std::iter::repeat_n(keys[0].2, length - keys.len());
-    let ids = keys.iter().map(|(_, _, id)| *id).chain(padding);
-    let text = conn.dialect().text_of(SELECT_KEYS_BY_ID, length);
-    let found: Vec<Key> = conn.all_of_text(text, ids.map(Arg::Uuid).collect()).await?;
+    let ids = keys.iter().map(|(_, _, id)| Arg::Uuid(*id));
+    let (text, args) = conn.dialect().with_list(SELECT_KEYS_BY_ID, ids);
+    let found: Vec<Key> = conn.all_of_text(text, args).await?;
     let found: ahash::AHashSet<Key> = found.into_iter().collect();
     let outcome = |key| {
         if found.contains(key) {

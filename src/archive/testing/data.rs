@@ -1,0 +1,138 @@
+//! The data of the store, and the rules of [`ArchiveStore`](crate::store::ArchiveStore) for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use ahash::HashMap;
+use uuid::Uuid;
+
+use crate::domain::{Head, RoomId};
+use crate::store::{ArchivedEntry, ArchivedEpoch, CommitOutcome, RetentionRun, RoomNumber};
+
+#[derive(Default)]
+pub(super) struct Data {
+    pub(super) rooms: BTreeMap<RoomId, FakeRoom>,
+    /// The number of each entry, by its id.
+    ids: HashMap<Uuid, RoomNumber>,
+    /// Whether each run ended cleanly, in order.
+    pub(super) runs: Vec<bool>,
+    pub(super) deployment: Option<Uuid>,
+    /// The number of entries of each commit.
+    pub(super) commits: Vec<usize>,
+    pub(super) retention: Vec<RetentionRun>,
+}
+
+#[derive(Default)]
+pub(super) struct FakeRoom {
+    pub(super) number: u64,
+    pub(super) entries: BTreeMap<u64, ArchivedEntry>,
+    pub(super) lost: BTreeSet<u64>,
+    pub(super) cut: u64,
+    pub(super) contiguous: u64,
+    /// Oldest first.
+    pub(super) epochs: Vec<ArchivedEpoch>,
+}
+
+impl Data {
+    pub(super) fn room(&mut self, room: &RoomId) -> &mut FakeRoom {
+        let number = self.rooms.len() as u64 + 1;
+        self.rooms.entry(room.clone()).or_insert_with(|| FakeRoom {
+            number,
+            ..FakeRoom::default()
+        })
+    }
+
+    pub(super) fn commit(
+        &mut self,
+        room: &RoomId,
+        entry: &ArchivedEntry,
+        run: u64,
+        is_fenced: bool,
+    ) -> CommitOutcome {
+        let number = (room.clone(), entry.seq);
+        let is_elsewhere = self
+            .ids
+            .get(&entry.id)
+            .is_some_and(|known| *known != number);
+        let room = self.room(room);
+        if !room.epochs.iter().any(|known| known.epoch == entry.epoch) {
+            room.epochs.push(ArchivedEpoch {
+                epoch: entry.epoch.clone(),
+                after: entry.seq - 1,
+                ended: None,
+                run,
+            });
+        }
+        let is_after_end = is_fenced && room.has_ended_before(entry);
+        match room.entries.get(&entry.seq) {
+            Some(known) if known.id == entry.id => CommitOutcome::Stored,
+            Some(_) => CommitOutcome::Conflict,
+            None if is_elsewhere || is_after_end => CommitOutcome::Conflict,
+            None => {
+                room.lost.remove(&entry.seq);
+                room.entries.insert(entry.seq, entry.clone());
+                self.ids.insert(entry.id, number);
+                CommitOutcome::Stored
+            }
+        }
+    }
+}
+
+impl FakeRoom {
+    pub(super) fn head(&self) -> u64 {
+        let entry = self.entries.last_key_value().map_or(0, |(seq, _)| *seq);
+        let lost = self.lost.last().copied().unwrap_or(0);
+        entry.max(lost).max(self.cut)
+    }
+
+    pub(super) fn first(&self) -> u64 {
+        let first = self.entries.first_key_value().map(|(seq, _)| *seq);
+        first.unwrap_or(self.head() + 1)
+    }
+
+    pub(super) fn oldest(&self) -> u64 {
+        let lost = self.lost.last().copied().unwrap_or(0);
+        self.first().max(self.cut + 1).max(lost + 1)
+    }
+
+    /// Whether the entry's epoch has an end below the entry.
+    fn has_ended_before(&self, entry: &ArchivedEntry) -> bool {
+        let mut epochs = self.epochs.iter();
+        let known = epochs.find(|known| known.epoch == entry.epoch);
+        known.is_some_and(|known| known.ended.is_some_and(|ended| ended < entry.seq))
+    }
+
+    /// Numbers after `from` and up to `to` that are neither present nor recorded as lost.
+    pub(super) fn missing(&self, from: u64, to: u64) -> Vec<RangeInclusive<u64>> {
+        let numbers = from + 1..=to;
+        let missing =
+            numbers.filter(|seq| !self.entries.contains_key(seq) && !self.lost.contains(seq));
+        let mut ranges: Vec<RangeInclusive<u64>> = Vec::new();
+        for seq in missing {
+            match ranges.last_mut() {
+                Some(last) if *last.end() + 1 == seq => *last = *last.start()..=seq,
+                _ => ranges.push(seq..=seq),
+            }
+        }
+        ranges
+    }
+
+    pub(super) fn lower_end(&mut self, end: &Head) {
+        match self
+            .epochs
+            .iter_mut()
+            .find(|known| known.epoch == end.epoch)
+        {
+            Some(known) => {
+                let ended = known.ended.map_or(end.seq, |ended| ended.min(end.seq));
+                known.ended = Some(ended);
+            }
+            None => self.epochs.push(ArchivedEpoch {
+                epoch: end.epoch.clone(),
+                after: end.seq,
+                ended: Some(end.seq),
+                run: 0,
+            }),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A store in memory that keeps the promises of [`ArchiveStore`](crate::store::ArchiveStore), with
+//! failures that a test can switch on.
+
+mod data;
+mod store;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::domain::{RoomId, Timestamp};
+use crate::store::{ArchivedEntry, Result, RetentionRun, StoreError};
+use data::Data;
+
+/// The store. Clones share their data, as nodes share a database.
+#[derive(Clone)]
+pub struct FakeStore(Arc<Inner>);
+
+struct Inner {
+    data: Mutex<Data>,
+    faults: watch::Sender<Faults>,
+}
+
+/// Faults to inject into calls.
+#[derive(Debug, Clone, Copy, Default)]
+struct Faults {
+    /// Every call fails without an effect.
+    is_away: bool,
+    /// Every call waits until this is over.
+    is_stopped: bool,
+    /// Every call takes so long.
+    delay: Duration,
+    /// So many of the next commits take effect, but fail.
+    lost_replies: usize,
+}
+
+impl FakeStore {
+    pub fn new() -> Self {
+        Self(Arc::new(Inner {
+            data: Mutex::default(),
+            faults: watch::Sender::default(),
+        }))
+    }
+
+    /// While away, every call fails without an effect.
+    pub fn set_away(&self, is_away: bool) {
+        self.0.faults.send_modify(|faults| faults.is_away = is_away);
+    }
+
+    /// While stopped, every call waits.
+    pub fn set_stopped(&self, is_stopped: bool) {
+        self.0
+            .faults
+            .send_modify(|faults| faults.is_stopped = is_stopped);
+    }
+
+    /// From now on every call takes so long.
+    pub fn set_delay(&self, delay: Duration) {
+        self.0.faults.send_modify(|faults| faults.delay = delay);
+    }
+
+    /// The next commits take effect, but fail with `Unavailable`.
+    pub fn lose_replies(&self, commits: usize) {
+        self.0
+            .faults
+            .send_modify(|faults| faults.lost_replies = commits);
+    }
+
+    /// The numbers of the room's entries.
+    pub fn seqs(&self, room: &RoomId) -> Vec<u64> {
+        self.entries(room).iter().map(|entry| entry.seq).collect()
+    }
+
+    /// The room's entries.
+    pub fn entries(&self, room: &RoomId) -> Vec<ArchivedEntry> {
+        let data = self.0.data.lock();
+        let room = data.rooms.get(room);
+        room.map(|room| room.entries.values().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// Changes when the room's entries were appended.
+    pub fn set_times(&self, room: &RoomId, at: impl Fn(u64) -> Timestamp) {
+        let mut data = self.0.data.lock();
+        if let Some(room) = data.rooms.get_mut(room) {
+            for (seq, entry) in &mut room.entries {
+                entry.at = at(*seq);
+            }
+        }
+    }
+
+    /// The runs of retention, in order.
+    pub fn retention(&self) -> Vec<RetentionRun> {
+        self.0.data.lock().retention.clone()
+    }
+
+    /// The number of entries of each commit so far.
+    pub fn commits(&self) -> Vec<usize> {
+        self.0.data.lock().commits.clone()
+    }
+
+    /// Injects the faults that the test has set.
+    async fn arrive(&self) -> Result<()> {
+        let mut faults = self.0.faults.subscribe();
+        let delay = faults.borrow().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let arrived = faults.wait_for(|faults| !faults.is_stopped).await;
+        if arrived.is_ok_and(|faults| faults.is_away) {
+            return Err(StoreError::Unavailable("switched off".to_owned()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! A connection that commits.
+
+use async_trait::async_trait;
+
+use super::FakeStore;
+use crate::domain::RoomId;
+use crate::store::{
+    ArchiveWriter, ArchivedEntry, BATCH_ENTRIES, CommitOutcome, Result, StoreError,
+};
+
+/// A connection to the store.
+pub(super) struct FakeWriter(pub FakeStore, pub u64);
+
+impl FakeWriter {
+    async fn store(
+        &self,
+        entries: &[(RoomId, ArchivedEntry)],
+        is_fenced: bool,
+    ) -> Result<Vec<CommitOutcome>> {
+        assert!(entries.len() <= BATCH_ENTRIES, "the batch is too large");
+        let store = &self.0;
+        store.arrive().await?;
+        let outcomes = {
+            let mut data = store.0.data.lock();
+            data.commits.push(entries.len());
+            entries
+                .iter()
+                .map(|(room, entry)| data.commit(room, entry, self.1, is_fenced))
+                .collect()
+        };
+        let mut is_lost = false;
+        store.0.faults.send_if_modified(|faults| {
+            is_lost = faults.lost_replies > 0;
+            faults.lost_replies = faults.lost_replies.saturating_sub(1);
+            is_lost
+        });
+        if is_lost {
+            return Err(StoreError::Unavailable("the reply is lost".to_owned()));
+        }
+        Ok(outcomes)
+    }
+}
+
+#[async_trait]
+impl ArchiveWriter for FakeWriter {
+    async fn commit(&mut self, entries: &[(RoomId, ArchivedEntry)]) -> Result<Vec<CommitOutcome>> {
+        self.store(entries, false).await
+    }
+
+    async fn commit_fenced(
+        &mut self,
+        entries: &[(RoomId, ArchivedEntry)],
+    ) -> Result<Vec<CommitOutcome>> {
+        self.store(entries, true).await
+    }
+}
