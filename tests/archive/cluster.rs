@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use hubbub::app::App;
 use hubbub_test_support::client::Client;
 use hubbub_test_support::database::{DatabaseKind, DatabaseServer, TestDatabase};
-use hubbub_test_support::node::{self, http};
-use hubbub_test_support::server::RedisServer;
+use hubbub_test_support::node::{SharedStorage, http};
 use serde_json::{Value, json};
 
 use super::lone::{DataDir, join};
@@ -61,21 +60,13 @@ async fn resume(address: SocketAddr, seq: u64, epoch: &Value, head: u64) -> Valu
 }
 
 const UNLIMITED: &[(&str, &str)] = &[("RATE_EVENTS_PER_SEC", "0")];
+const AFTER_COMMIT: &[(&str, &str)] = &[("ACK_AFTER", "archive")];
 
 async fn a_long_absence(kind: DatabaseKind) {
     let database = TestDatabase::new(kind);
-    let redis = RedisServer::start();
-    let redis_url = redis.url();
-    let settings = [
-        &[
-            ("REDIS_URL", redis_url.as_str()),
-            ("DATABASE_URL", &database.url),
-        ],
-        UNLIMITED,
-    ]
-    .concat();
-    let one = node::start(&settings).await;
-    let two = node::start(&settings).await;
+    let storage = SharedStorage::new(&database.url);
+    let one = storage.start_node(UNLIMITED).await;
+    let two = storage.start_node(UNLIMITED).await;
     let ann = Client::member(one.address(), "ann", "lobby").await;
     let last = send_many(&ann, 50_000).await;
     assert_eq!(last["seq"], 50_000);
@@ -112,20 +103,14 @@ async fn a_client_that_missed_50_000_messages_is_recovered_on_sqlite() {
 /// Redis loses everything; what was acknowledged is in the archive.
 async fn redis_is_flushed(kind: DatabaseKind) {
     let database = TestDatabase::new(kind);
-    let redis = RedisServer::start();
-    let redis_url = redis.url();
-    let settings = [
-        ("REDIS_URL", redis_url.as_str()),
-        ("DATABASE_URL", &database.url),
-        ("ACK_AFTER", "archive"),
-    ];
-    let one = node::start(&settings).await;
-    let two = node::start(&settings).await;
+    let storage = SharedStorage::new(&database.url);
+    let one = storage.start_node(AFTER_COMMIT).await;
+    let two = storage.start_node(AFTER_COMMIT).await;
     let ann = Client::member(one.address(), "ann", "lobby").await;
     let keyed = json!({"room_id": "lobby", "content": "keyed", "client_msg_id": "k1"});
     let first = ann.done("message", keyed.clone()).await;
     let last = send_many(&ann, 30).await;
-    redis.cli(&["FLUSHALL"]);
+    storage.redis.cli(&["FLUSHALL"]);
     let joined = resume(two.address(), 3, &last["epoch"], 31).await;
     assert_ne!(joined["epoch"], last["epoch"], "a new epoch");
     let again = ann.done("message", keyed).await;
@@ -174,14 +159,9 @@ async fn await_health(node: &App, status: u16, database: &str) {
 async fn the_database_is_away(kind: DatabaseKind) {
     let mut server = DatabaseServer::start_durable(kind);
     let url = server.create_database("away");
-    let redis = RedisServer::start();
-    let redis_url = redis.url();
-    let common = [
-        ("REDIS_URL", redis_url.as_str()),
-        ("DATABASE_URL", url.as_str()),
-    ];
-    let log = node::start(&common).await;
-    let strict = node::start(&[&common[..], &[("ACK_AFTER", "archive")]].concat()).await;
+    let storage = SharedStorage::new(&url);
+    let log = storage.start_node(&[]).await;
+    let strict = storage.start_node(AFTER_COMMIT).await;
     let ann = Client::member(log.address(), "ann", "lobby").await;
     let bob = Client::member(strict.address(), "bob", "lobby").await;
     let before = send_many(&ann, 20).await;

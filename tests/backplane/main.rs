@@ -26,6 +26,8 @@ mod redis_faults;
 mod redis_layout;
 mod redis_nodes;
 mod redis_rate_limiter;
+mod redis_restore_claims;
+mod redis_restores;
 mod redis_rights;
 mod redis_watchers;
 mod restore_source;

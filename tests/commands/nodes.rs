@@ -3,8 +3,7 @@
 use hubbub::app::App;
 use hubbub_test_support::client::Client;
 use hubbub_test_support::database::TestDatabase;
-use hubbub_test_support::node;
-use hubbub_test_support::server::RedisServer;
+use hubbub_test_support::node::{self, SharedStorage};
 use serde_json::{Value, json};
 
 use crate::fixture::{Ended, Postgres, Sqlite, command, execute, summary};
@@ -77,21 +76,16 @@ async fn after_a_cut_clients_are_told_of_the_gap_and_numbering_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn log_and_archive_are_compared() {
     let database = TestDatabase::new(Postgres);
-    let redis = RedisServer::start();
-    let redis_url = redis.url();
-    let environment = [
-        ("REDIS_URL", redis_url.as_str()),
-        ("DATABASE_URL", database.url.as_str()),
-        ("ACK_AFTER", "archive"),
-    ];
-    let node = node::start(&environment).await;
+    let storage = SharedStorage::new(&database.url);
+    let after_commit = [("ACK_AFTER", "archive")];
+    let node = storage.start_node(&after_commit).await;
     let ann = Client::member(node.address(), "ann", "lobby").await;
     for number in 1..=20 {
         send(&ann, &number.to_string()).await;
     }
     let verify = || {
         let mut verify = command(&["verify", "--json"]);
-        verify.envs(environment);
+        verify.envs(storage.settings(&after_commit));
         Ended::of(verify.output().unwrap())
     };
     // The watermark is reported a moment after the commit.
@@ -134,13 +128,8 @@ async fn log_and_archive_are_compared() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pruning_trims_the_log_in_redis() {
     let database = TestDatabase::new(Postgres);
-    let redis = RedisServer::start();
-    let redis_url = redis.url();
-    let environment = [
-        ("REDIS_URL", redis_url.as_str()),
-        ("DATABASE_URL", database.url.as_str()),
-    ];
-    let node = node::start(&environment).await;
+    let storage = SharedStorage::new(&database.url);
+    let node = storage.start_node(&[]).await;
     let ann = Client::member(node.address(), "ann", "lobby").await;
     let mut last = Value::Null;
     for number in 1..=5 {
@@ -148,7 +137,7 @@ async fn pruning_trims_the_log_in_redis() {
     }
     let prune = || {
         let mut prune = command(&["prune", "--older-than", "1", "--json"]);
-        prune.envs(environment);
+        prune.envs(storage.settings(&[]));
         Ended::of(prune.output().unwrap()).summary()
     };
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);

@@ -2,13 +2,13 @@
 //! temporary directories; and an empty database for each test.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::guard::ServerGuard;
 use crate::server::free_port;
 
 /// A database that the store supports.
@@ -19,13 +19,14 @@ pub enum DatabaseKind {
     MariaDb,
 }
 
-/// A running database server, ended when it is dropped.
+/// A running database server, ended when it is dropped or when this process ends.
 pub struct DatabaseServer {
     kind: DatabaseKind,
     pub port: u16,
     dir: PathBuf,
     is_durable: bool,
     child: Option<Child>,
+    guard: ServerGuard,
 }
 
 /// The user in the servers.
@@ -49,6 +50,7 @@ impl DatabaseServer {
         let mut server = Self {
             kind,
             port,
+            guard: ServerGuard::of(&dir),
             dir,
             is_durable,
             child: None,
@@ -58,36 +60,17 @@ impl DatabaseServer {
         server
     }
 
-    /// The server that the tests of this process share. It ends with the process.
+    /// The server that the tests of this process share. It ends with the process: a static value is never
+    /// dropped.
     pub fn shared(kind: DatabaseKind) -> &'static Self {
-        static POSTGRES: OnceLock<(DatabaseServer, Child)> = OnceLock::new();
-        static MARIADB: OnceLock<(DatabaseServer, Child)> = OnceLock::new();
+        static POSTGRES: OnceLock<DatabaseServer> = OnceLock::new();
+        static MARIADB: OnceLock<DatabaseServer> = OnceLock::new();
         let shared = match kind {
             DatabaseKind::Postgres => &POSTGRES,
             DatabaseKind::MariaDb => &MARIADB,
             DatabaseKind::Sqlite => panic!("SQLite has no server"),
         };
-        let (server, _) = shared.get_or_init(|| {
-            let server = Self::start(kind);
-            let guard = server.end_with_this_process();
-            (server, guard)
-        });
-        server
-    }
-
-    /// A static value is never dropped: so a shell waits for the end of this process, at which its input
-    /// ends.
-    fn end_with_this_process(&self) -> Child {
-        let script = "read -r _; kill -QUIT \"$1\"; sleep 1; kill -KILL \"$1\"; rm -rf \"$2\"";
-        Command::new("sh")
-            .args(["-c", script, "sh", &self.pid().to_string()])
-            .arg(&self.dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .unwrap()
+        shared.get_or_init(|| Self::start(kind))
     }
 
     fn data(&self) -> PathBuf {
@@ -131,7 +114,7 @@ impl DatabaseServer {
     }
 
     /// Makes the directory of data.
-    fn install(&self) {
+    fn install(&mut self) {
         let mut command = match self.kind {
             DatabaseKind::Postgres => {
                 let mut command = self.program(&postgres_program("initdb"));
@@ -150,7 +133,10 @@ impl DatabaseServer {
             }
             DatabaseKind::Sqlite => panic!("SQLite has no server"),
         };
-        let status = command.status().expect("the server is installed");
+        let mut child = command.spawn().expect("the server is installed");
+        self.guard.server_runs(child.id());
+        let status = child.wait().unwrap();
+        self.guard.server_ended();
         assert!(status.success(), "{}", self.log_text());
         if self.kind == DatabaseKind::MariaDb {
             // Runs once, when the server starts for the first time.
@@ -165,10 +151,13 @@ impl DatabaseServer {
     pub fn run(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            self.child = Some(self.command().spawn().expect("the server is installed"));
+            let child = self.command().spawn().expect("the server is installed");
+            self.guard.server_runs(child.id());
+            self.child = Some(child);
             if self.await_start(deadline) {
                 return;
             }
+            self.guard.server_ended();
             assert!(Instant::now() < deadline, "{}", self.log_text());
             // The processes of a server that was killed need a moment to end.
             std::thread::sleep(Duration::from_millis(50));
@@ -247,6 +236,7 @@ impl DatabaseServer {
             send_signal("-KILL", pid);
         }
         let _ = child.wait();
+        self.guard.server_ended();
     }
 
     /// Stops the server in order.
@@ -262,6 +252,7 @@ impl DatabaseServer {
         };
         send_signal(signal, child.id());
         let _ = child.wait();
+        self.guard.server_ended();
     }
 
     /// The id of the server's main process.

@@ -76,6 +76,38 @@ impl Cluster {
     }
 }
 
+/// A Redis of its own, and the database of a test, for nodes that share both.
+pub struct SharedStorage {
+    pub redis: RedisServer,
+    redis_url: String,
+    database_url: String,
+}
+
+impl SharedStorage {
+    pub fn new(database_url: &str) -> Self {
+        let redis = RedisServer::start();
+        Self {
+            redis_url: redis.url(),
+            redis,
+            database_url: database_url.to_owned(),
+        }
+    }
+
+    /// The settings that name both, and others.
+    pub fn settings<'s>(&'s self, others: &[(&'s str, &'s str)]) -> Vec<(&'s str, &'s str)> {
+        let own = [
+            ("REDIS_URL", self.redis_url.as_str()),
+            ("DATABASE_URL", self.database_url.as_str()),
+        ];
+        [&own, others].concat()
+    }
+
+    /// Starts a node on both.
+    pub async fn start_node(&self, settings: &[(&str, &str)]) -> App {
+        start(&self.settings(settings)).await
+    }
+}
+
 pub async fn start(settings: &[(&str, &str)]) -> App {
     let mut environment: BTreeMap<String, String> = settings
         .iter()

@@ -1,5 +1,5 @@
 //! A real redis-server for one test, on a free port and in a temporary directory, ended when it is
-//! dropped; and a proxy that delays its answers.
+//! dropped or when the tests are interrupted; and a proxy that delays its answers.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt, AsyncWriteExt, BufReader};
 
+use crate::guard::ServerGuard;
+
 /// A running redis-server.
 pub struct RedisServer {
     child: Option<Child>,
+    guard: ServerGuard,
     pub port: u16,
     dir: PathBuf,
     args: Vec<String>,
@@ -35,6 +38,7 @@ impl RedisServer {
         let args = args.iter().map(ToString::to_string).collect();
         let mut server = Self {
             child: None,
+            guard: ServerGuard::of(&dir),
             port,
             dir,
             args,
@@ -58,6 +62,7 @@ impl RedisServer {
             .current_dir(&dir);
         let mut server = Self {
             child: None,
+            guard: ServerGuard::of(&dir),
             port,
             dir,
             args: Vec::new(),
@@ -87,13 +92,13 @@ impl RedisServer {
     }
 
     fn await_start(&mut self, command: &mut Command) {
-        self.child = Some(
-            command
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("redis-server is installed"),
-        );
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        self.guard.server_runs(child.id());
+        self.child = Some(child);
         let end = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(Instant::now() < end, "redis-server doesn't listen");
@@ -106,6 +111,7 @@ impl RedisServer {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+            self.guard.server_ended();
         }
     }
 

@@ -325,14 +325,18 @@ async fn the_loss_of_a_connection_does_not_wait_for_commits() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn messages_are_placed_without_a_task_while_commits_are_pending() {
-    let node = Node::start(1 << 20);
-    let (connection, client) = node.member("ann").await;
-    // The task that has handled the join ends.
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    for reference in 1..=100 {
-        send_message(&connection, reference);
-        assert_eq!(node.log.placed(), reference, "in the reader's stack");
-    }
-    node.log.commit(100);
-    assert_eq!(client.replies(), ok(1..=100));
+    // A task on the only thread: while it does not wait, no other task runs.
+    let reader = tokio::spawn(async {
+        let node = Node::start(1 << 20);
+        let (connection, client) = node.member("ann").await;
+        // The task that handles the join holds this lock up to its end.
+        drop(connection.state.lock().await);
+        for reference in 1..=100 {
+            send_message(&connection, reference);
+            assert_eq!(node.log.placed(), reference, "in the reader's stack");
+        }
+        node.log.commit(100);
+        assert_eq!(client.replies(), ok(1..=100));
+    });
+    reader.await.unwrap();
 }
