@@ -125,7 +125,7 @@ impl Restorer {
             after: hot.head.seq,
             ended: vec![hot.head.clone()],
         };
-        let head = self.begin_epoch(room, &numbering).await?;
+        let (head, _) = self.begin_epoch(room, &numbering).await?;
         Ok(RestorePoint {
             head: Some(head),
             past: with_past(hot.head.clone(), &hot.past),
@@ -145,7 +145,7 @@ impl Restorer {
                     after,
                     ended: Vec::new(),
                 };
-                self.begin_epoch(room, &numbering).await?
+                self.begin_epoch(room, &numbering).await?.0
             }
         };
         self.restored(room, &archived, head, &[]).await
@@ -177,14 +177,10 @@ impl Restorer {
             return self.rebuild(room, hot, &archived, ended).await;
         }
         if hot_last < last {
-            let ended = archived
-                .epochs
-                .iter()
-                .find(|epoch| epoch.epoch == hot.head.epoch);
-            let shared = match ended {
-                Some(epoch) => epoch.ended.unwrap_or(last),
-                None => hot_last,
-            };
+            let mut epochs = archived.epochs.iter();
+            let is_known = epochs.any(|epoch| epoch.epoch == hot.head.epoch);
+            // The archive knows best where an epoch ended that it has entries of.
+            let shared = if is_known { last } else { hot_last };
             let ended = Head {
                 epoch: hot.head.epoch.clone(),
                 seq: shared,
@@ -207,17 +203,18 @@ impl Restorer {
         ended: Head,
     ) -> Result<RestorePoint> {
         self.close_holes(room, archived).await?;
-        let shared = ended.seq;
-        let mut past = with_past(ended, &hot.past);
-        for earlier in &mut past {
-            earlier.seq = earlier.seq.min(shared);
-        }
         let numbering = NewNumbering {
             after: archived.head,
-            ended: past.clone(),
+            ended: with_past(ended, &hot.past),
         };
-        let head = self.begin_epoch(room, &numbering).await?;
-        self.restored(room, archived, head, &past).await
+        let (head, past) = self.begin_epoch(room, &numbering).await?;
+        let mut archived = archived.clone();
+        for epoch in &mut archived.epochs {
+            if let Some(end) = past.iter().find(|end| end.epoch == epoch.epoch) {
+                epoch.ended = Some(end.seq);
+            }
+        }
+        self.restored(room, &archived, head, &past).await
     }
 
     /// Commits the entries that only the hot log has: those whose numbers are free survive. Returns
@@ -287,19 +284,25 @@ impl Restorer {
         Ok(())
     }
 
-    /// Begins an epoch in the archive, so that its name outlasts every log.
-    async fn begin_epoch(&self, room: &RoomId, numbering: &NewNumbering) -> Result<Head> {
+    /// Begins an epoch in the archive, so that its name outlasts every log. Returns it, and the recorded
+    /// ends of the earlier ones.
+    async fn begin_epoch(
+        &self,
+        room: &RoomId,
+        numbering: &NewNumbering,
+    ) -> Result<(Head, Vec<Head>)> {
         let new = NewEpoch {
             epoch: Epoch::fresh(),
             after: numbering.after,
             run: self.run_number(),
             ends: numbering.ended.clone(),
         };
-        self.store.begin_epoch(room, &new).await?;
-        Ok(Head {
+        let ends = self.store.begin_epoch(room, &new).await?;
+        let head = Head {
             epoch: new.epoch,
             seq: new.after,
-        })
+        };
+        Ok((head, ends))
     }
 
     /// A log without entries that continues after `head`, the end of the archive.

@@ -105,8 +105,10 @@ pub struct NewEpoch {
     pub after: u64,
     /// See [`ArchivedEpoch::run`].
     pub run: u64,
-    /// Earlier epochs with the `seq` at which each ended. A recorded end is only ever lowered; an epoch
-    /// that the archive doesn't know is added with its end.
+    /// Earlier epochs of one log with the `seq` at which each ended, newest first. None ends later than
+    /// the next newer one. An epoch that the archive doesn't know is added with its end. A recorded end
+    /// that is lower counts; but if the epoch has gone on since then, as where two primaries share the
+    /// archive, it ends after its last entry before one of another epoch, or a missing one.
     pub ends: Vec<Head>,
 }
 
@@ -214,11 +216,12 @@ pub trait ArchiveStore: Send + Sync {
     async fn mark_contiguous(&self, rooms: &[RoomNumber]) -> Result<()>;
 
     /// Begins an epoch. All epochs of the room that have no end yet end at `after`. If the room has an
-    /// epoch of this name, nothing but the recorded ends changes.
+    /// epoch of this name, nothing but the recorded ends changes. Returns [`NewEpoch::ends`] as they are
+    /// recorded now.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
-    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<()>;
+    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<Vec<Head>>;
 
     /// Begins a run of a lone node.
     ///

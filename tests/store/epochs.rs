@@ -9,7 +9,8 @@ use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, room};
 
 crate::on_every_database!(
     a_new_epoch_ends_those_that_go_on,
-    ends_are_only_ever_lowered,
+    a_recorded_end_is_lowered,
+    an_epoch_that_went_on_after_its_end_ends_after_its_own_entries,
     an_unknown_epoch_with_an_end_is_added,
     a_repeated_epoch_changes_nothing,
     an_epoch_may_begin_before_any_entry,
@@ -43,8 +44,8 @@ fn new(name: &str, after: u64, ends: &[Head]) -> NewEpoch {
     }
 }
 
-async fn begin(store: &TestStore, new: NewEpoch) {
-    store.store.begin_epoch(&room("r"), &new).await.unwrap();
+async fn begin(store: &TestStore, new: NewEpoch) -> Vec<Head> {
+    store.store.begin_epoch(&room("r"), &new).await.unwrap()
 }
 
 /// Name, `after` and end of each epoch, newest first.
@@ -86,17 +87,43 @@ async fn a_new_epoch_ends_those_that_go_on(store: &TestStore) {
     assert_eq!(known(store).await, all);
 }
 
-async fn ends_are_only_ever_lowered(store: &TestStore) {
+async fn a_recorded_end_is_lowered(store: &TestStore) {
     store.fill("r", 1..=9).await;
     begin(store, new("f", 9, &[head("e", 7)])).await;
     let all = expected(&[("f", 9, None), ("e", 0, Some(7))]);
     assert_eq!(known(store).await, all);
-    begin(store, new("g", 12, &[head("e", 8), head("f", 10)])).await;
+    begin(store, new("g", 12, &[head("f", 10), head("e", 7)])).await;
     let all = expected(&[("g", 12, None), ("f", 9, Some(10)), ("e", 0, Some(7))]);
     assert_eq!(known(store).await, all);
-    begin(store, new("g", 12, &[head("e", 2)])).await;
-    let all = expected(&[("g", 12, None), ("f", 9, Some(10)), ("e", 0, Some(2))]);
+    let ends = [head("f", 3), head("e", 7)];
+    let recorded = begin(store, new("g", 12, &ends)).await;
+    assert_eq!(recorded, [head("f", 3), head("e", 3)], "none is later");
+    let all = expected(&[("g", 12, None), ("f", 9, Some(3)), ("e", 0, Some(3))]);
     assert_eq!(known(store).await, all);
+}
+
+/// Two primaries share the archive: one begins an epoch while the other goes on in its own.
+async fn an_epoch_that_went_on_after_its_end_ends_after_its_own_entries(store: &TestStore) {
+    let commit = async |entries: &[ArchivedEntry]| store.commit(&in_room("r", entries)).await;
+    store.fill("r", 1..=5).await;
+    begin(store, new("f", 5, &[])).await;
+    commit(&[in_epoch("e", 6), in_epoch("e", 7)]).await;
+    let recorded = begin(store, new("g", 7, &[head("e", 20)])).await;
+    assert_eq!(recorded, [head("e", 7)]);
+    commit(&[in_epoch("e", 8), in_epoch("g", 9), in_epoch("e", 10)]).await;
+    let recorded = begin(store, new("h", 10, &[head("g", 9), head("e", 10)])).await;
+    assert_eq!(
+        recorded,
+        [head("g", 9), head("e", 8)],
+        "9 is of another epoch"
+    );
+    commit(&[in_epoch("h", 11), in_epoch("h", 13)]).await;
+    begin(store, new("i", 13, &[])).await;
+    commit(&[in_epoch("h", 14), in_epoch("h", 16)]).await;
+    let recorded = begin(store, new("j", 16, &[head("h", 16)])).await;
+    assert_eq!(recorded, [head("h", 14)], "15 is missing");
+    let epochs = known(store).await;
+    assert!(epochs.contains(&("e".to_owned(), 0, Some(8))), "{epochs:?}");
 }
 
 async fn an_unknown_epoch_with_an_end_is_added(store: &TestStore) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hubbub::archive::{Archive, ArchiveSettings, Restorer};
 use hubbub::backplane::{BackplaneLimits, memory, record};
-use hubbub::domain::{Epoch, RoomId, Timestamp};
+use hubbub::domain::{Epoch, Head, RoomId, Timestamp};
 use hubbub::store::sql::{DatabaseUrl, SqlStore, prepare};
 use hubbub::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedRoom, ArchivedSend,
@@ -150,8 +150,8 @@ impl ArchiveStore for InstantStore {
     async fn mark_contiguous(&self, _: &[RoomNumber]) -> Result<()> {
         Ok(())
     }
-    async fn begin_epoch(&self, _: &RoomId, _: &NewEpoch) -> Result<()> {
-        Ok(())
+    async fn begin_epoch(&self, _: &RoomId, new: &NewEpoch) -> Result<Vec<Head>> {
+        Ok(new.ends.clone())
     }
     async fn begin_run(&self) -> Result<Run> {
         Ok(Run {

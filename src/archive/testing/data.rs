@@ -117,22 +117,30 @@ impl FakeRoom {
         ranges
     }
 
-    pub(super) fn lower_end(&mut self, end: &Head) {
-        match self
+    /// Records the end of an epoch, and lowers `end` to the one that counts.
+    pub(super) fn end_epoch(&mut self, end: &mut Head) {
+        let entries = &self.entries;
+        let Some(known) = self
             .epochs
             .iter_mut()
             .find(|known| known.epoch == end.epoch)
-        {
-            Some(known) => {
-                let ended = known.ended.map_or(end.seq, |ended| ended.min(end.seq));
-                known.ended = Some(ended);
-            }
-            None => self.epochs.push(ArchivedEpoch {
+        else {
+            return self.epochs.push(ArchivedEpoch {
                 epoch: end.epoch.clone(),
                 after: end.seq,
                 ended: Some(end.seq),
                 run: 0,
-            }),
+            });
+        };
+        if let Some(ended) = known.ended {
+            let is_own = |seq: &u64| {
+                entries
+                    .get(seq)
+                    .is_some_and(|entry| entry.epoch == end.epoch)
+            };
+            let in_a_row = (ended + 1..=end.seq).take_while(is_own);
+            end.seq = in_a_row.last().unwrap_or(ended.min(end.seq));
         }
+        known.ended = Some(end.seq);
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::FakeStore;
 use super::writer::FakeWriter;
-use crate::domain::{RoomId, Timestamp};
+use crate::domain::{Head, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
     ArchivedSend, EPOCHS_KEPT, NewEpoch, Result, RetentionClaim, RetentionRun, RoomAudit,
@@ -143,15 +143,19 @@ impl ArchiveStore for FakeStore {
         Ok(())
     }
 
-    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<()> {
+    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<Vec<Head>> {
         self.arrive().await?;
         let mut data = self.0.data.lock();
         let room = data.room(room);
-        for end in &new.ends {
-            room.lower_end(end);
+        let mut ends = new.ends.clone();
+        let mut bound = u64::MAX;
+        for end in &mut ends {
+            end.seq = end.seq.min(bound);
+            room.end_epoch(end);
+            bound = end.seq;
         }
         if room.epochs.iter().any(|known| known.epoch == new.epoch) {
-            return Ok(());
+            return Ok(ends);
         }
         for open in &mut room.epochs {
             open.ended.get_or_insert(new.after);
@@ -162,7 +166,7 @@ impl ArchiveStore for FakeStore {
             ended: None,
             run: new.run,
         });
-        Ok(())
+        Ok(ends)
     }
 
     async fn begin_run(&self) -> Result<Run> {

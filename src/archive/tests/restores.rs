@@ -218,6 +218,34 @@ async fn a_log_that_was_rolled_back_goes_on_at_the_end_of_the_archive() {
 }
 
 #[tokio::test]
+async fn a_log_that_went_on_after_another_had_ended_its_epoch_shares_what_is_archived() {
+    let store = FakeStore::new();
+    let restorer = cluster(&store).await;
+    archive(&store, &entries("e1", 1..=5)).await;
+    // The other primary begins an epoch, and this one goes on: with the archive up to 9.
+    let other = NewEpoch {
+        epoch: Epoch::trusted("other"),
+        after: 5,
+        run: 0,
+        ends: Vec::new(),
+    };
+    store.begin_epoch(&lobby(), &other).await.unwrap();
+    archive(&store, &entries("e1", 6..=9)).await;
+    archive(&store, &entries("other", 10..=11)).await;
+    // Its replica is promoted without the newest two.
+    let behind = HotState {
+        is_stale: true,
+        past: vec![head("e0", 2)],
+        ..hot(head("e1", 7), 1, Some(7))
+    };
+    let point = point(&restorer, Some(&behind)).await;
+    assert_new_epoch(&store, &point, 11).await;
+    assert!(point.past.contains(&head("e1", 9)), "{:?}", point.past);
+    assert!(point.past.contains(&head("e0", 2)), "{:?}", point.past);
+    assert_eq!(epoch(&store, "e1").await.ended, Some(9));
+}
+
+#[tokio::test]
 async fn a_stale_log_that_is_ahead_of_the_archive_keeps_its_entries() {
     let store = FakeStore::new();
     let all = entries("e1", 1..=6);

@@ -124,10 +124,10 @@ impl RoomFeed {
         let was_large = changes.is_large;
         changes.set_total(context, change.total);
         if changes.is_large {
-            self.schedule_roster(context, RosterDetail::Number);
-        } else if was_large || change.kind == ChangeKind::Restored {
-            self.schedule_full_roster(context);
-        } else if self.deliver_change(change) {
+            return self.schedule_roster(context, RosterDetail::Number);
+        }
+        let needs_list = was_large || change.kind == ChangeKind::Restored;
+        if needs_list || self.deliver_change(change) {
             self.schedule_full_roster(context);
         }
     }

@@ -43,27 +43,74 @@ pub(super) async fn newest(
     Ok(found.into_iter().map(epoch).collect())
 }
 
-pub(super) async fn begin(db: &Db, room: &RoomId, new: &NewEpoch) -> Result<()> {
+pub(super) async fn begin(db: &Db, room: &RoomId, new: &NewEpoch) -> Result<Vec<Head>> {
     let (room, new) = (room.clone(), new.clone());
     db.transaction(move |conn| {
         let (room, new) = (room.clone(), new.clone());
         Box::pin(async move {
             let room_no = rooms::lock_or_add(conn, &room).await?.no;
-            let mut ends = new.ends.clone();
+            let mut ends = new.ends;
+            ends.retain(|end| end.epoch != new.epoch);
+            let mut bound = i64::MAX;
+            for end in &mut ends {
+                bound = end_of(conn, room_no, &end.epoch, stored(end.seq)?.min(bound)).await?;
+                end.seq = loaded(bound);
+            }
             // Oldest first, so that those which are added are numbered in their order.
-            ends.sort_by_key(|end| end.seq);
-            for end in ends.iter().filter(|end| end.epoch != new.epoch) {
-                end_epoch(conn, room_no, end).await?;
+            for end in ends.iter().rev() {
+                set_end(conn, room_no, end).await?;
             }
-            if exists(conn, room_no, &new.epoch).await? {
-                return Ok(());
+            if !exists(conn, room_no, &new.epoch).await? {
+                let after = stored(new.after)?;
+                conn.run(END_OPEN, args![after, room_no]).await?;
+                add(conn, room_no, &new.epoch, (after, None), new.run).await?;
             }
-            let after = stored(new.after)?;
-            conn.run(END_OPEN, args![after, room_no]).await?;
-            add(conn, room_no, &new.epoch, (after, None), new.run).await
+            Ok(ends)
         })
     })
     .await
+}
+
+/// The last `seq`, at most `seq`, up to which the epoch's numbers mean the entries of the archive.
+async fn end_of(conn: &mut Conn, room_no: i64, epoch: &Epoch, seq: i64) -> Outcome<i64> {
+    const FIND: &str = "SELECT CAST(epoch_no AS {bigint}), ended_seq FROM hubbub_epochs \
+        WHERE room_no = ? AND name = ?";
+    let found: Option<(i64, Option<i64>)> =
+        conn.first(FIND, args![room_no, epoch.as_str()]).await?;
+    match found {
+        Some((epoch_no, Some(ended))) if ended < seq => {
+            last_in_a_row(conn, (room_no, epoch_no), ended, seq).await
+        }
+        _ => Ok(seq),
+    }
+}
+
+/// The last entry of the epoch, at most `last`, that follows `after` without a missing number and
+/// without an entry of another epoch; `after` if there is none.
+async fn last_in_a_row(
+    conn: &mut Conn,
+    (room_no, epoch_no): Numbers,
+    after: i64,
+    last: i64,
+) -> Outcome<i64> {
+    const PAGE: &str = "SELECT seq, CAST(epoch_no AS {bigint}) FROM hubbub_entries \
+        WHERE room_no = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?";
+    const PAGE_ROWS: usize = 1000;
+    let mut reached = after;
+    loop {
+        let args = args![room_no, reached, last, rows(PAGE_ROWS)];
+        let page: Vec<(i64, i64)> = conn.all(PAGE, args).await?;
+        let is_last = page.len() < PAGE_ROWS;
+        for (seq, number) in page {
+            if seq != reached + 1 || number != epoch_no {
+                return Ok(reached);
+            }
+            reached = seq;
+        }
+        if is_last {
+            return Ok(reached);
+        }
+    }
 }
 
 async fn exists(conn: &mut Conn, room_no: i64, epoch: &Epoch) -> Outcome<bool> {
@@ -105,15 +152,15 @@ pub(super) async fn set(conn: &mut Conn, room_no: i64, epoch: &ArchivedEpoch) ->
     Ok(())
 }
 
-/// Lowers the end of an epoch, which is added with this end if the archive doesn't know it.
-async fn end_epoch(conn: &mut Conn, room_no: i64, end: &Head) -> Outcome<()> {
-    const LOWER: &str = "UPDATE hubbub_epochs SET ended_seq = ? \
-        WHERE room_no = ? AND name = ? AND (ended_seq IS NULL OR ended_seq > ?)";
+/// Records the end of an epoch, which is added with this end if the archive doesn't know it.
+async fn set_end(conn: &mut Conn, room_no: i64, end: &Head) -> Outcome<()> {
+    const END: &str = "UPDATE hubbub_epochs SET ended_seq = ? WHERE room_no = ? AND name = ?";
     let seq = stored(end.seq)?;
-    let args = args![seq, room_no, end.epoch.as_str(), seq];
-    if conn.run(LOWER, args).await? == 0 && !exists(conn, room_no, &end.epoch).await? {
-        add(conn, room_no, &end.epoch, (seq, Some(seq)), 0).await?;
+    if !exists(conn, room_no, &end.epoch).await? {
+        return add(conn, room_no, &end.epoch, (seq, Some(seq)), 0).await;
     }
+    conn.run(END, args![seq, room_no, end.epoch.as_str()])
+        .await?;
     Ok(())
 }
 

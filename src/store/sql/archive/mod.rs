@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use super::fault::{Fault, Outcome};
 use super::store::SqlStore;
-use crate::domain::{RoomId, Timestamp};
+use crate::domain::{Head, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedRoom, ArchivedSend,
     NewEpoch, Result, RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run,
@@ -84,7 +84,7 @@ impl ArchiveStore for SqlStore {
         rooms::mark_contiguous(self.db(), rooms).await
     }
 
-    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<()> {
+    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<Vec<Head>> {
         epochs::begin(self.db(), room, new).await
     }
 
