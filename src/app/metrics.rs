@@ -93,7 +93,7 @@ mod tests {
     use crate::config::Config;
     use crate::config::generated::{assert_current, repository_file};
     /// Every metric with its kind. Dashboards and alarms rely on these names.
-    const METRICS: [(&str, &str); 58] = [
+    const METRICS: [(&str, &str); 60] = [
         ("append_seconds", "histogram"),
         ("archive_backlog", "gauge"),
         ("archive_backlog_bytes", "gauge"),
@@ -107,6 +107,8 @@ mod tests {
         ("archive_left_behind", "gauge"),
         ("archive_lost", "counter"),
         ("archive_refused", "counter"),
+        ("archive_rejected", "counter"),
+        ("archive_rejected_waiting", "gauge"),
         ("archive_restored_rooms", "counter"),
         ("archive_retention_overdue", "gauge"),
         ("archive_swept", "counter"),

@@ -19,6 +19,8 @@ pub struct ArchiveCounters {
     pub commit_time: Histogram,
     /// Entries that the archive refused because it has others with their numbers.
     pub conflicts: Counter,
+    /// Entries that the database refused, each counted once.
+    pub rejected: Counter,
     /// Sends refused because too many messages waited for their commit.
     pub refused: Counter,
     /// Sends refused because their commit took too long.
@@ -48,6 +50,8 @@ pub(super) struct Status {
     pub is_up: bool,
     pub is_retention_overdue: bool,
     pub backlog: Backlog,
+    /// Entries that the database has refused and that are offered again.
+    pub refused: usize,
 }
 
 impl ArchiveCounters {
@@ -99,6 +103,16 @@ impl ArchiveCounters {
                 "archive_conflicts",
                 "Messages that the archive refused because it has others with their numbers",
                 self.conflicts.get(),
+            ),
+            Sample::counter(
+                "archive_rejected",
+                "Messages that the database did not take although it responds; each is offered again",
+                self.rejected.get(),
+            ),
+            Sample::gauge(
+                "archive_rejected_waiting",
+                "Of these messages, those that the database has not taken yet",
+                status.refused as u64,
             ),
             Sample::counter(
                 "archive_refused",

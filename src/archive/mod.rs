@@ -2,7 +2,7 @@
 //!
 //! [`ArchivedLog`](archived_log) is the log that the rest of the server uses. An append goes to the
 //! hot log, which numbers and publishes it; then the entry waits in the [`queue`] for the
-//! [`committer`]. [`watermarks`] reports to the hot log how far rooms are archived, because it must
+//! [`committer`]; [`refused`] knows those that the database does not take. [`watermarks`] reports to the hot log how far rooms are archived, because it must
 //! keep everything else; the [`sweeper`] archives what other nodes left behind; [`restore`] decides
 //! how a room goes on that the hot log does not know. [`health`] knows whether the database responds.
 //! [`retention`] deletes what is too old.
@@ -16,6 +16,7 @@ mod counters;
 mod entry;
 mod health;
 mod queue;
+mod refused;
 mod restore;
 pub mod retention;
 mod rooms;
@@ -46,6 +47,7 @@ use archived_log::ArchivedLog;
 use counters::{ArchiveCounters, Status};
 use health::Health;
 use queue::Queue;
+use refused::Refused;
 use retention::RetentionStatus;
 use rooms::Rooms;
 use watermarks::{REPORT_INTERVAL, Watermarks};
@@ -69,6 +71,7 @@ struct Shared {
     settings: ArchiveSettings,
     history_size: usize,
     queue: Queue,
+    refused: Refused,
     watermarks: Watermarks,
     rooms: Rooms,
     health: Health,
@@ -86,7 +89,7 @@ impl Shared {
             "the node is stopping"
         } else if self.settings.acknowledge_commits && !self.health.is_up() {
             "the archive's database is away"
-        } else if self.queue.is_full() {
+        } else if self.queue.is_full() || self.refused.len() >= self.settings.backlog {
             "too many messages wait for their commit to the archive"
         } else {
             return Ok(());
@@ -180,6 +183,7 @@ impl Archive {
             hot,
             store,
             queue: Queue::new(settings.backlog),
+            refused: Refused::default(),
             retention: RetentionStatus::new(settings.retention),
             settings,
             history_size: limits.history_size,
@@ -217,6 +221,7 @@ impl Archive {
             is_up: shared.health.is_up(),
             is_retention_overdue: shared.retention.is_overdue(Timestamp::now()),
             backlog: shared.queue.backlog(),
+            refused: shared.refused.len(),
         };
         shared.counters.samples(&status)
     }

@@ -15,8 +15,8 @@ use uuid::Uuid;
 use crate::domain::{Head, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
-    ArchivedSend, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT, NewEpoch, Result, RetentionClaim,
-    RetentionRun, RoomAudit, RoomNumber, Run, StoreError,
+    ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT, NewEpoch, Result,
+    RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run, StoreError,
 };
 
 /// The store. Clones share their data, as nodes share a database.
@@ -39,6 +39,8 @@ struct Faults {
     delay: Duration,
     /// So many of the next commits take effect, but fail.
     lost_replies: usize,
+    /// Commits with an entry whose record has this text are refused.
+    refused: Option<&'static str>,
 }
 
 #[derive(Default)]
@@ -51,6 +53,8 @@ struct Data {
     deployment: Option<Uuid>,
     /// The number of entries of each commit.
     commits: Vec<usize>,
+    /// The number of commits that were refused.
+    refusals: usize,
     retention: Vec<RetentionRun>,
 }
 
@@ -97,6 +101,11 @@ impl FakeStore {
             .send_modify(|faults| faults.lost_replies = commits);
     }
 
+    /// From now on commits with an entry are refused whose record has this text.
+    pub fn refuse(&self, text: Option<&'static str>) {
+        self.0.faults.send_modify(|faults| faults.refused = text);
+    }
+
     /// The numbers of the room's entries.
     pub fn seqs(&self, room: &RoomId) -> Vec<u64> {
         self.entries(room).iter().map(|entry| entry.seq).collect()
@@ -128,6 +137,27 @@ impl FakeStore {
     /// The number of entries of each commit so far.
     pub fn commits(&self) -> Vec<usize> {
         self.0.data.lock().commits.clone()
+    }
+
+    /// Refuses what the test has asked to refuse.
+    fn check(&self, entries: &[(RoomId, ArchivedEntry)]) -> Result<()> {
+        let Some(text) = self.0.faults.borrow().refused else {
+            return Ok(());
+        };
+        let has_text = |entry: &ArchivedEntry| {
+            let mut windows = entry.record.windows(text.len());
+            windows.any(|window| window == text.as_bytes())
+        };
+        if !entries.iter().any(|(_, entry)| has_text(entry)) {
+            return Ok(());
+        }
+        self.0.data.lock().refusals += 1;
+        Err(StoreError::Broken("refused by the test".to_owned()))
+    }
+
+    /// The number of commits that were refused so far.
+    pub fn refusals(&self) -> usize {
+        self.0.data.lock().refusals
     }
 
     /// Waits and fails as the test has asked.
@@ -538,9 +568,15 @@ impl FakeWriter {
         entries: &[(RoomId, ArchivedEntry)],
         is_fenced: bool,
     ) -> Result<Vec<CommitOutcome>> {
-        assert!(entries.len() <= BATCH_ENTRIES, "the batch is too large");
+        let bytes = entries.iter().map(|(_, entry)| entry.record.len());
+        assert!(
+            entries.len() == 1
+                || (entries.len() <= BATCH_ENTRIES && bytes.sum::<usize>() <= BATCH_BYTES),
+            "the batch is too large"
+        );
         let store = &self.0;
         store.arrive().await?;
+        store.check(entries)?;
         let outcomes = {
             let mut data = store.0.data.lock();
             data.commits.push(entries.len());

@@ -319,8 +319,10 @@ pub trait ArchiveWriter: Send {
     /// epochs that the archive doesn't know are added; such an epoch is of the writer's run, and began
     /// before its first entry here.
     ///
-    /// Safe to repeat. After an error the outcome is unknown: repeat the same call. At most
-    /// [`BATCH_ENTRIES`] entries.
+    /// Safe to repeat. After `Unavailable` the outcome is unknown: repeat the same call. After `Broken`
+    /// nothing is stored, and the same call most likely fails again: for a single entry that the
+    /// database refuses, all are refused. At most [`BATCH_ENTRIES`] entries with at most
+    /// [`BATCH_BYTES`], or one entry.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
@@ -343,3 +345,6 @@ pub trait ArchiveWriter: Send {
 pub const BATCH_ENTRIES: usize = 500;
 /// The most bytes of records of one commit; one larger entry is committed alone.
 pub const BATCH_BYTES: usize = 1024 * 1024;
+/// The most bytes of one record. A larger one is refused before it gets a number: no database could
+/// ever take it.
+pub const MAX_RECORD_BYTES: usize = 8 * 1024 * 1024;

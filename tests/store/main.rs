@@ -7,6 +7,7 @@
 mod commits;
 mod concurrency;
 mod epochs;
+mod extremes;
 mod faults;
 mod fixture;
 mod gaps;

@@ -4,6 +4,7 @@ mod appends;
 mod away;
 mod faulty_log;
 mod reads;
+mod refused;
 mod restores;
 mod retention;
 mod sweeps;
