@@ -33,6 +33,12 @@ pub struct ArchiveCounters {
     pub restored: Counter,
     /// Numbers recorded as lost.
     pub lost: Counter,
+    /// Checks of the whole archive that this node has completed.
+    pub checks: Counter,
+    /// Numbers that these found missing without being recorded as lost.
+    pub gaps: Counter,
+    /// Rooms of which these found the log to end before the archive.
+    pub head_mismatches: Counter,
     /// Entries deleted by retention.
     pub deleted: Counter,
 }
@@ -145,6 +151,22 @@ impl ArchiveCounters {
                 "archive_lost",
                 "Numbers that this node has recorded as lost: neither log nor archive has them",
                 self.lost.get(),
+            ),
+            Sample::counter(
+                "archive_checks",
+                "Checks of the whole archive for missing messages that this node has completed",
+                self.checks.get(),
+            ),
+            Sample::counter(
+                "archive_gaps",
+                "Messages that checks of this node found missing in the archive, though not recorded as \
+                 lost",
+                self.gaps.get(),
+            ),
+            Sample::counter(
+                "archive_head_mismatches",
+                "Rooms whose log ended before the archive, found by checks of this node",
+                self.head_mismatches.get(),
             ),
             Sample::counter(
                 "archive_deleted",

@@ -5,12 +5,13 @@
 //! [`committer`]; [`refused`] knows those that the database does not take. [`watermarks`] reports to the hot log how far rooms are archived, because it must
 //! keep everything else; the [`sweeper`] archives what other nodes left behind; [`restore`] decides
 //! how a room goes on that the hot log does not know. [`health`] knows whether the database responds.
-//! [`retention`] deletes what is too old.
+//! [`retention`] deletes what is too old. [`checker`] looks for messages that are missing.
 //!
 //! The key (room, seq) is the fence: if two histories ever number a room differently, the archive
 //! refuses the second entry of a number, and its sender gets no acknowledgement.
 
 mod archived_log;
+mod checker;
 mod committer;
 mod counters;
 mod entry;
@@ -200,6 +201,7 @@ impl Archive {
             tokio::spawn(sweeper::run(shared.clone())),
             tokio::spawn(report_watermarks(shared.clone())),
             tokio::spawn(retention::run(shared.clone())),
+            tokio::spawn(checker::run(shared.clone())),
         ];
         Self {
             shared,

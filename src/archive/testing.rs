@@ -15,9 +15,12 @@ use uuid::Uuid;
 use crate::domain::{Head, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
-    ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT, NewEpoch, Result,
-    RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run, StoreError,
+    ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT, MissingPage, NewEpoch,
+    Result, RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run, StoreError,
 };
+
+/// The numbers of one part of a search for missing ones.
+const MISSING_PAGE: u64 = 10;
 
 /// The store. Clones share their data, as nodes share a database.
 #[derive(Clone)]
@@ -55,6 +58,7 @@ struct Data {
     commits: Vec<usize>,
     /// The number of commits that were refused.
     refusals: usize,
+    check_claimed: u64,
     retention: Vec<RetentionRun>,
 }
 
@@ -153,6 +157,16 @@ impl FakeStore {
         }
         self.0.data.lock().refusals += 1;
         Err(StoreError::Broken("refused by the test".to_owned()))
+    }
+
+    /// Loses an entry, as no store should.
+    pub fn lose(&self, room: &RoomId, seq: u64) {
+        let mut data = self.0.data.lock();
+        let lost = data
+            .rooms
+            .get_mut(room)
+            .and_then(|room| room.entries.remove(&seq));
+        assert!(lost.is_some());
     }
 
     /// The number of commits that were refused so far.
@@ -535,6 +549,30 @@ impl ArchiveStore for FakeStore {
             .iter()
             .filter(|run| run.finished_at.is_some());
         Ok(finished.max_by_key(|run| run.cutoff).cloned())
+    }
+
+    async fn claim_check(&self, now: Timestamp, since: Timestamp) -> Result<bool> {
+        self.arrive().await?;
+        let claimed = &mut self.0.data.lock().check_claimed;
+        if *claimed >= since.0 {
+            return Ok(false);
+        }
+        *claimed = now.0;
+        Ok(true)
+    }
+
+    async fn find_missing(&self, room: &RoomId, after: u64) -> Result<MissingPage> {
+        self.arrive().await?;
+        let data = self.0.data.lock();
+        let Some(room) = data.rooms.get(room) else {
+            return Ok(MissingPage::default());
+        };
+        let last = room.entries.last_key_value().map_or(0, |(seq, _)| *seq);
+        let end = last.min(after + MISSING_PAGE);
+        Ok(MissingPage {
+            missing: room.missing(after.max(room.cut), end),
+            next: (end < last).then_some(end),
+        })
     }
 
     async fn audit(&self, room: &RoomId) -> Result<RoomAudit> {

@@ -285,11 +285,34 @@ pub trait ArchiveStore: Send + Sync {
     /// `Unavailable`, `Broken`.
     async fn last_retention(&self) -> Result<Option<RetentionRun>>;
 
+    /// Claims the check of the whole archive at this time, unless it was claimed at `since` or later. Of
+    /// several nodes that call this at once only one succeeds.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn claim_check(&self, now: Timestamp, since: Timestamp) -> Result<bool>;
+
+    /// Looks for missing numbers in a limited part of a room, after `after`: see [`MissingPage`].
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn find_missing(&self, room: &RoomId, after: u64) -> Result<MissingPage>;
+
     /// Checks a room: see [`RoomAudit`].
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
     async fn audit(&self, room: &RoomId) -> Result<RoomAudit>;
+}
+
+/// The result of a search for missing numbers in a part of a room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MissingPage {
+    /// Numbers after what retention has deleted that are neither present nor recorded as lost, although
+    /// a later one is present.
+    pub missing: Vec<RangeInclusive<u64>>,
+    /// Where the next part begins; `None` at the end of the room.
+    pub next: Option<u64>,
 }
 
 /// The result of a check of one room.

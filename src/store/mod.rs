@@ -13,7 +13,7 @@ mod transfer;
 pub use archive::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
     ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT, MAX_RECORD_BYTES,
-    NewEpoch, RoomAudit, RoomNumber, Run, StoredKind,
+    MissingPage, NewEpoch, RoomAudit, RoomNumber, Run, StoredKind,
 };
 pub use retention::{RetentionClaim, RetentionRun};
 pub use settings::DatabaseSettings;

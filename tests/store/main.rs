@@ -4,6 +4,7 @@
 // A test that cannot go on should stop and say where.
 #![allow(clippy::unwrap_used)]
 
+mod checks;
 mod commits;
 mod concurrency;
 mod epochs;

@@ -2,6 +2,7 @@
 
 mod appends;
 mod away;
+mod checks;
 mod faulty_log;
 mod reads;
 mod refused;

@@ -27,13 +27,13 @@ const KEYS: &str = "SELECT seq FROM hubbub_entries \
 
 /// The result of reading the keys of a range.
 #[derive(Debug, Default)]
-struct Scan {
+pub(super) struct Scan {
     entries: i64,
     bytes: i64,
     first: Option<i64>,
     last: Option<i64>,
     /// Numbers of the range without an entry.
-    holes: Vec<Range>,
+    pub(super) holes: Vec<Range>,
 }
 
 impl Scan {
@@ -89,7 +89,12 @@ impl Scan {
 
     /// One page of keys after `lower`, and where the next one begins. Page by page no statement and no
     /// transaction is long.
-    async fn step(db: &Db, room_no: i64, lower: i64, upper: i64) -> Result<(Self, Option<i64>)> {
+    pub(super) async fn step(
+        db: &Db,
+        room_no: i64,
+        lower: i64,
+        upper: i64,
+    ) -> Result<(Self, Option<i64>)> {
         db.read(move |conn| {
             Box::pin(async move {
                 let mut scan = Self::default();
@@ -118,14 +123,14 @@ impl Scan {
 }
 
 /// A room's bounds for a search: what is recorded, and the last entry.
-struct Bounds {
-    room_no: i64,
+pub(super) struct Bounds {
+    pub(super) room_no: i64,
     contiguous: i64,
-    cut: i64,
-    last: i64,
+    pub(super) cut: i64,
+    pub(super) last: i64,
 }
 
-async fn bounds(db: &Db, room: &RoomId) -> Result<Option<Bounds>> {
+pub(super) async fn bounds(db: &Db, room: &RoomId) -> Result<Option<Bounds>> {
     const BOUNDS: &str = "SELECT CAST(r.no AS {bigint}), r.contiguous_seq, r.cut_seq, \
         (SELECT e.seq FROM hubbub_entries e WHERE e.room_no = r.no ORDER BY e.seq DESC LIMIT 1) \
         FROM hubbub_rooms r WHERE r.name = ?";
@@ -309,7 +314,7 @@ fn size(ranges: &[Range]) -> i64 {
 }
 
 /// The parts of `ranges` that are in none of `taken`. Both are in order.
-fn without(ranges: &[Range], taken: &[Range]) -> Vec<Range> {
+pub(super) fn without(ranges: &[Range], taken: &[Range]) -> Vec<Range> {
     let mut left = Vec::new();
     for range in ranges {
         let mut from = *range.start();
