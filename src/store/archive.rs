@@ -354,7 +354,8 @@ pub trait ArchiveWriter: Send {
     /// Like [`commit`](Self::commit), for entries that were appended some time ago. An entry whose `seq`
     /// is greater than the recorded end of its epoch is refused, unless the archive has it already:
     /// the room may have gone on without it, and its sender may have sent the message again. Epochs
-    /// of the entries do not end before the transaction does.
+    /// of the entries do not end before the transaction does. Numbers of the entries that were recorded
+    /// as lost are not any more.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.

@@ -126,7 +126,11 @@ async fn last_numbers(conn: &mut Conn, room_nos: &[i64]) -> Outcome<AHashMap<i64
     Ok(found.into_iter().collect())
 }
 
-fn listed(conn: &Conn, template: &'static str, numbers: &[i64]) -> (&'static str, Vec<Arg>) {
+pub(super) fn listed(
+    conn: &Conn,
+    template: &'static str,
+    numbers: &[i64],
+) -> (&'static str, Vec<Arg>) {
     let length = padded(numbers.len());
     let padding = std::iter::repeat_n(numbers[0], length - numbers.len());
     let args = numbers.iter().copied().chain(padding).map(Arg::from);

@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 
 use super::rooms::{self, LockedRoom};
-use super::{loaded, rows, stored};
+use super::writer::Key;
+use super::{epochs, loaded, rows, stored};
 use crate::domain::RoomId;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
@@ -152,6 +153,8 @@ pub(super) async fn losses(conn: &mut Conn, room_no: i64) -> Outcome<Vec<Range>>
     Ok(found.into_iter().map(|(from, to)| from..=to).collect())
 }
 
+const INSERT: &str = "INSERT INTO hubbub_gaps (room_no, first_seq, last_seq) VALUES (?, ?, ?)";
+
 /// The newest recorded losses, whose numbers are looked at again when another loss is recorded.
 const RECENT_LOSSES: usize = 16;
 
@@ -159,7 +162,6 @@ const RECENT_LOSSES: usize = 16;
 /// yet. Numbers of recent losses that have got an entry since then are lost no more.
 async fn record(conn: &mut Conn, room: &LockedRoom, ranges: &[Range]) -> Outcome<Vec<Range>> {
     const CLEAR: &str = "DELETE FROM hubbub_gaps WHERE room_no = ? AND first_seq >= ?";
-    const INSERT: &str = "INSERT INTO hubbub_gaps (room_no, first_seq, last_seq) VALUES (?, ?, ?)";
     let recorded = losses(conn, room.no).await?;
     let holes = holes_of(conn, room, ranges).await?;
     let new = without(&holes, &recorded);
@@ -178,6 +180,46 @@ async fn record(conn: &mut Conn, room: &LockedRoom, ranges: &[Range]) -> Outcome
         conn.run(INSERT, args).await?;
     }
     Ok(new)
+}
+
+/// Takes numbers out of the recorded losses that have an entry after all: those of `keys`. In a
+/// transaction.
+pub(super) async fn narrow(conn: &mut Conn, keys: &[Key]) -> Outcome<()> {
+    const FIND: &str = "SELECT CAST(room_no AS {bigint}), first_seq, last_seq FROM hubbub_gaps \
+        WHERE room_no IN ({list}) ORDER BY room_no";
+    const LOCK: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE no = ? {for_update}";
+    const REMOVE: &str = "DELETE FROM hubbub_gaps WHERE room_no = ? AND first_seq = ?";
+    let mut room_nos: Vec<i64> = keys.iter().map(|(room_no, _, _)| *room_no).collect();
+    room_nos.sort_unstable();
+    room_nos.dedup();
+    let (text, args) = epochs::listed(conn, FIND, &room_nos);
+    let found: Vec<(i64, i64, i64)> = conn.all_of_text(text, args).await?;
+    let mut affected: Vec<i64> = found
+        .into_iter()
+        .filter(|(room_no, from, to)| has_key(keys, *room_no, &(*from..=*to)))
+        .map(|(room_no, _, _)| room_no)
+        .collect();
+    affected.dedup();
+    for room_no in affected {
+        let _: Vec<(i64,)> = conn.all(LOCK, args![room_no]).await?;
+        for lost in losses(conn, room_no).await? {
+            if !has_key(keys, room_no, &lost) {
+                continue;
+            }
+            let scan = Scan::whole(conn, room_no, lost.start() - 1, *lost.end()).await?;
+            conn.run(REMOVE, args![room_no, *lost.start()]).await?;
+            for hole in scan.holes {
+                let args = args![room_no, *hole.start(), *hole.end()];
+                conn.run(INSERT, args).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn has_key(keys: &[Key], room_no: i64, range: &Range) -> bool {
+    keys.iter()
+        .any(|(room, seq, _)| *room == room_no && range.contains(seq))
 }
 
 /// The numbers of `ranges` after the cut that have no entry.
