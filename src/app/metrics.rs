@@ -93,20 +93,25 @@ mod tests {
     use crate::config::Config;
     use crate::config::generated::{assert_current, repository_file};
     /// Every metric with its kind. Dashboards and alarms rely on these names.
-    const METRICS: [(&str, &str); 58] = [
+    const METRICS: [(&str, &str); 63] = [
         ("append_seconds", "histogram"),
         ("archive_backlog", "gauge"),
         ("archive_backlog_bytes", "gauge"),
+        ("archive_checks", "counter"),
         ("archive_commit_failures", "counter"),
         ("archive_commit_seconds", "histogram"),
         ("archive_commits", "counter"),
         ("archive_conflicts", "counter"),
         ("archive_deleted", "counter"),
+        ("archive_gaps", "counter"),
+        ("archive_head_mismatches", "counter"),
         ("archive_lag_seconds", "gauge"),
         ("archive_late", "counter"),
         ("archive_left_behind", "gauge"),
         ("archive_lost", "counter"),
         ("archive_refused", "counter"),
+        ("archive_rejected", "counter"),
+        ("archive_rejected_waiting", "gauge"),
         ("archive_restored_rooms", "counter"),
         ("archive_retention_overdue", "gauge"),
         ("archive_swept", "counter"),

@@ -9,7 +9,7 @@ use crate::backplane::{
     Appended, ArchiveStatus, BackplaneError, Commit, Entry, Result, RoomLog, Slice, Window, record,
 };
 use crate::domain::{Head, LogSpan, NewMessage, RoomId};
-use crate::store::{ArchiveWindow, StoreError};
+use crate::store::{ArchiveWindow, MAX_RECORD_BYTES, StoreError};
 
 /// See [`RoomLog`].
 pub(super) struct ArchivedLog(pub Arc<Shared>);
@@ -32,6 +32,9 @@ impl RoomLog for ArchivedLog {
         let shared = &*self.0;
         shared.check_capacity()?;
         let record = record::encode(message);
+        if record.len() > MAX_RECORD_BYTES {
+            return Err(BackplaneError::TooLarge);
+        }
         let hot = &shared.hot;
         let appended = hot.append_record(message, key, record.clone()).await?;
         let waits = shared.settings.acknowledge_commits;

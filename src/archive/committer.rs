@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::queue::Batch;
+use super::entry::ArchivedRow;
+use super::queue::{Batch, Sender};
 use crate::backplane::BackplaneError;
 use crate::domain::{Epoch, RoomId};
 use crate::store::{ArchiveWriter, CommitOutcome, StoreError};
@@ -23,56 +24,141 @@ const SLOW_COMMIT: Duration = Duration::from_secs(2);
 /// room may have gone on in another one meanwhile.
 const FENCED_AFTER: Duration = Duration::from_millis(500);
 
+/// After so many entries of which the database has taken none, the fault is not with single entries: the
+/// rest of the batch is not tried one by one.
+const MAX_REFUSED_IN_ROW: usize = 8;
+
 /// Commits until the queue is closed and empty.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut writer = shared.store.writer(shared.run.map_or(0, |run| run.number));
+    let writer = shared.store.writer(shared.run.map_or(0, |run| run.number));
+    let mut committer = Committer {
+        shared: shared.clone(),
+        writer,
+        refused_in_row: 0,
+    };
     while let Some(mut batch) = shared.queue.next_batch().await {
-        let outcomes = commit(&shared, writer.as_mut(), &mut batch).await;
-        process(&shared, &mut batch, &outcomes);
+        let rows = std::mem::take(&mut batch.rows);
+        let committed = committer.commit(&mut batch, &rows, Attempt::First).await;
+        match committed {
+            Ok(outcomes) => {
+                committer.refused_in_row = 0;
+                process(&shared, &rows, &mut batch.senders, &outcomes);
+            }
+            Err(error) => committer.commit_parts(&mut batch, &rows, error).await,
+        }
         shared.queue.finish_batch(batch);
     }
 }
 
-/// Commits the batch, however long it takes. Repeating the same batch is safe, and nothing may be left
-/// out: so later entries wait.
-async fn commit(
-    shared: &Shared,
-    writer: &mut dyn ArchiveWriter,
-    batch: &mut Batch,
-) -> Vec<CommitOutcome> {
-    let rows = std::mem::take(&mut batch.rows);
-    let mut pause = FIRST_RETRY;
-    let mut is_fenced = false;
-    loop {
-        let began = Instant::now();
-        is_fenced |= batch.age() > FENCED_AFTER;
-        let commit = if is_fenced {
-            writer.commit_fenced(&rows)
-        } else {
-            writer.commit(&rows)
-        };
-        // The outcome of a commit that fails is unknown, and a commit may take long before it fails.
-        is_fenced = true;
-        let result = refusing_late(shared, batch, async {
-            let result = commit.await;
-            (result, began.elapsed())
-        });
-        let (result, took) = result.await;
-        match result {
-            Ok(outcomes) => {
-                shared.counters.commits.add(1);
-                shared.counters.commit_time.observe(took);
-                shared.health.committed();
-                batch.rows = rows;
-                return outcomes;
+/// Whether the rows were part of a commit before, whose outcome may be unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    First,
+    Repeated,
+}
+
+/// The text of the error with which the database has refused a commit.
+type RefusedError = String;
+
+struct Committer {
+    shared: Arc<Shared>,
+    writer: Box<dyn ArchiveWriter>,
+    /// Entries that were refused, each alone, since the last commit that succeeded.
+    refused_in_row: usize,
+}
+
+impl Committer {
+    /// Commits rows of the batch, however long it takes. Repeating the same commit is safe, and nothing
+    /// may be left out: so later entries wait.
+    ///
+    /// # Errors
+    /// The database responds, and refuses the commit: nothing of it is stored.
+    async fn commit(
+        &mut self,
+        batch: &mut Batch,
+        rows: &[ArchivedRow],
+        attempt: Attempt,
+    ) -> Result<Vec<CommitOutcome>, RefusedError> {
+        let shared = &*self.shared;
+        let mut pause = FIRST_RETRY;
+        let mut is_fenced = attempt == Attempt::Repeated;
+        loop {
+            let began = Instant::now();
+            is_fenced |= batch.age() > FENCED_AFTER;
+            let commit = if is_fenced {
+                self.writer.commit_fenced(rows)
+            } else {
+                self.writer.commit(rows)
+            };
+            // The outcome of a commit that fails is unknown, and a commit may take long before it fails.
+            is_fenced = true;
+            let result = refusing_late(shared, batch, async {
+                let result = commit.await;
+                (result, began.elapsed())
+            });
+            let (result, took) = result.await;
+            match result {
+                Ok(outcomes) => {
+                    shared.counters.commits.add(1);
+                    shared.counters.commit_time.observe(took);
+                    shared.health.committed();
+                    return Ok(outcomes);
+                }
+                Err(error) => {
+                    shared.counters.failed_commits.add(1);
+                    if let StoreError::Broken(text) = error {
+                        return Err(text);
+                    }
+                    shared.health.failed(&error);
+                }
             }
-            Err(error) => {
-                shared.counters.failed_commits.add(1);
-                shared.health.failed(&error);
+            refusing_late(shared, batch, tokio::time::sleep(pause)).await;
+            pause = (pause * 2).min(LAST_RETRY);
+        }
+    }
+
+    /// Commits the rows of a batch that the database has refused as a whole, in ever smaller parts, so
+    /// that only those stay behind that it refuses alone.
+    async fn commit_parts(&mut self, batch: &mut Batch, rows: &[ArchivedRow], error: RefusedError) {
+        let mut refused = vec![(0..rows.len(), error)];
+        let mut refused_alone = 0;
+        while let Some((range, error)) = refused.pop() {
+            if range.len() == 1 || refused_alone >= MAX_REFUSED_IN_ROW {
+                refused_alone += 1;
+                self.refused_in_row += 1;
+                self.set_aside(&rows[range.clone()], &mut batch.senders[range], &error);
+                continue;
+            }
+            let middle = range.start.midpoint(range.end);
+            for half in [middle..range.end, range.start..middle] {
+                let part = &rows[half.clone()];
+                match self.commit(batch, part, Attempt::Repeated).await {
+                    Ok(outcomes) => {
+                        refused_alone = 0;
+                        self.refused_in_row = 0;
+                        process(&self.shared, part, &mut batch.senders[half], &outcomes);
+                    }
+                    Err(error) => refused.push((half, error)),
+                }
             }
         }
-        refusing_late(shared, batch, tokio::time::sleep(pause)).await;
-        pause = (pause * 2).min(LAST_RETRY);
+        if self.refused_in_row >= MAX_REFUSED_IN_ROW {
+            let text = "it refuses every message".to_owned();
+            self.shared.health.failed(&StoreError::Broken(text));
+            refusing_late(&self.shared, batch, tokio::time::sleep(LAST_RETRY)).await;
+        }
+    }
+
+    /// Leaves rows to the sweeper that the database has refused. Their senders may send again.
+    fn set_aside(&self, rows: &[ArchivedRow], senders: &mut [Sender], error: &str) {
+        for ((room, entry), sender) in rows.iter().zip(senders) {
+            if self.shared.refused.add(room, entry.seq, error) {
+                self.shared.counters.rejected.add(1);
+            }
+            sender.complete(Err(BackplaneError::Unavailable(
+                "the database refuses the message".to_owned(),
+            )));
+        }
     }
 }
 
@@ -93,12 +179,17 @@ async fn refusing_late<T>(shared: &Shared, batch: &mut Batch, work: impl Future<
 }
 
 /// Notifies the senders of the outcomes, and records the archived and the refused entries.
-fn process(shared: &Shared, batch: &mut Batch, outcomes: &[CommitOutcome]) {
-    let Batch { rows, senders, .. } = batch;
+fn process(
+    shared: &Shared,
+    rows: &[ArchivedRow],
+    senders: &mut [Sender],
+    outcomes: &[CommitOutcome],
+) {
     let mut archived = 0;
     let mut diverged: Vec<(RoomId, Epoch, u64)> = Vec::new();
     for ((row, sender), outcome) in rows.iter().zip(senders).zip(outcomes) {
         let (room, entry) = row;
+        shared.refused.remove(room, entry.seq);
         match outcome {
             CommitOutcome::Stored => {
                 archived += 1;

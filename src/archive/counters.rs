@@ -20,6 +20,8 @@ pub struct ArchiveCounters {
     pub commit_time: Histogram,
     /// Entries that the archive refused because it has others with their numbers.
     pub conflicts: Counter,
+    /// Entries that the database refused, each counted once.
+    pub rejected: Counter,
     /// Sends refused because too many messages waited for their commit.
     pub refused: Counter,
     /// Sends refused because their commit took too long.
@@ -32,6 +34,12 @@ pub struct ArchiveCounters {
     pub restored: Counter,
     /// Numbers recorded as lost.
     pub lost: Counter,
+    /// Checks of the whole archive that this node has completed.
+    pub checks: Counter,
+    /// Numbers that these found missing without being recorded as lost.
+    pub gaps: Counter,
+    /// Rooms of which these found the log to end before the archive.
+    pub head_mismatches: Counter,
     /// Entries deleted by retention.
     pub deleted: Counter,
 }
@@ -49,6 +57,8 @@ pub(super) struct Status {
     pub is_up: bool,
     pub is_retention_overdue: bool,
     pub backlog: Backlog,
+    /// Entries that the database has refused and that are offered again.
+    pub refused: usize,
 }
 
 impl ArchiveCounters {
@@ -107,6 +117,16 @@ impl ArchiveCounters {
                 self.conflicts.get(),
             ),
             Sample::counter(
+                "archive_rejected",
+                "Messages that the database did not take although it responds; each is offered again",
+                self.rejected.get(),
+            ),
+            Sample::gauge(
+                "archive_rejected_waiting",
+                "Of these messages, those that the database has not taken yet",
+                status.refused as u64,
+            ),
+            Sample::counter(
                 "archive_refused",
                 "Sends refused because the backlog was full or the database was known to be down",
                 self.refused.get(),
@@ -137,6 +157,22 @@ impl ArchiveCounters {
                 "archive_lost",
                 "Numbers that this node has recorded as lost: neither log nor archive has them",
                 self.lost.get(),
+            ),
+            Sample::counter(
+                "archive_checks",
+                "Checks of the whole archive for missing messages that this node has completed",
+                self.checks.get(),
+            ),
+            Sample::counter(
+                "archive_gaps",
+                "Messages that checks of this node found missing in the archive, though not recorded as \
+                 lost",
+                self.gaps.get(),
+            ),
+            Sample::counter(
+                "archive_head_mismatches",
+                "Rooms whose log ended before the archive, found by checks of this node",
+                self.head_mismatches.get(),
             ),
             Sample::counter(
                 "archive_deleted",

@@ -5,8 +5,11 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::backplane::{Appended, Entry, EntryKind, record};
-use crate::domain::{Epoch, NewMessage, Timestamp, UserId};
-use crate::store::{ArchivedEntry, StoredKind};
+use crate::domain::{Epoch, NewMessage, RoomId, Timestamp, UserId};
+use crate::store::{ArchivedEntry, BATCH_BYTES, BATCH_ENTRIES, StoredKind};
+
+/// An entry and its room.
+pub(super) type ArchivedRow = (RoomId, ArchivedEntry);
 
 /// The archived form of a message that was just appended.
 pub(super) fn of_message(message: &NewMessage, at: &Appended, record: Bytes) -> ArchivedEntry {
@@ -65,6 +68,23 @@ pub(super) fn of_entry(entry: Entry) -> Option<ArchivedEntry> {
     })
 }
 
+/// The rows in parts, each as large as one commit may be.
+pub(super) fn batches(rows: &[ArchivedRow]) -> Vec<&[ArchivedRow]> {
+    let mut batches = Vec::new();
+    let (mut first, mut bytes) = (0, 0);
+    for (index, (_, entry)) in rows.iter().enumerate() {
+        bytes += entry.record.len();
+        if index - first == BATCH_ENTRIES || (bytes > BATCH_BYTES && index > first) {
+            batches.push(&rows[first..index]);
+            (first, bytes) = (index, entry.record.len());
+        }
+    }
+    if first < rows.len() {
+        batches.push(&rows[first..]);
+    }
+    batches
+}
+
 /// The entry as readers of logs know it.
 pub(super) fn to_entry(archived: ArchivedEntry) -> Entry {
     let kind = if archived.kind == StoredKind::MESSAGE {
@@ -84,7 +104,7 @@ pub(super) fn to_entry(archived: ArchivedEntry) -> Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ClientMsgId, Limits, MessageFields, RoomId, Username};
+    use crate::domain::{ClientMsgId, Limits, MessageFields, Username};
 
     #[test]
     fn an_entry_read_from_the_log_is_archived_like_its_message() {

@@ -2,20 +2,23 @@
 //!
 //! [`ArchivedLog`](archived_log) is the log that the rest of the server uses. An append goes to the
 //! hot log, which numbers and publishes it; then the entry waits in the [`queue`] for the
-//! [`committer`]. [`watermarks`] reports to the hot log how far rooms are archived, because it must
-//! keep everything else; the [`sweeper`] archives entries that other nodes left behind; [`restore`]
-//! decides how a room continues that the hot log does not know. [`health`] knows whether the database
-//! responds. [`retention`] deletes expired entries.
+//! [`committer`]; [`refused`] keeps those that the database refuses. [`watermarks`] reports to the hot
+//! log how far rooms are archived, because it must keep everything else; the [`sweeper`] archives
+//! entries that other nodes left behind; [`restore`] decides how a room continues that the hot log does
+//! not know. [`health`] knows whether the database responds. [`retention`] deletes expired entries.
+//! [`checker`] looks for messages that are missing.
 //!
 //! The key (room, seq) is the fence: if two histories ever number a room differently, the archive
 //! refuses the second entry of a number, and its sender gets no acknowledgement.
 
 mod archived_log;
+mod checker;
 mod committer;
 mod counters;
 mod entry;
 mod health;
 mod queue;
+mod refused;
 mod restore;
 pub mod retention;
 mod rooms;
@@ -46,6 +49,7 @@ use archived_log::ArchivedLog;
 use counters::{ArchiveCounters, Status};
 use health::Health;
 use queue::Queue;
+use refused::Refused;
 use retention::RetentionStatus;
 use rooms::Rooms;
 use watermarks::{REPORT_INTERVAL, Watermarks};
@@ -69,6 +73,7 @@ struct Shared {
     settings: ArchiveSettings,
     history_size: usize,
     queue: Queue,
+    refused: Refused,
     watermarks: Watermarks,
     rooms: Rooms,
     health: Health,
@@ -86,7 +91,7 @@ impl Shared {
             "the node is stopping"
         } else if self.settings.acknowledge_commits && !self.health.is_up() {
             "the archive's database is away"
-        } else if self.queue.is_full() {
+        } else if self.queue.is_full() || self.refused.len() >= self.settings.backlog {
             "too many messages wait for their commit to the archive"
         } else {
             return Ok(());
@@ -180,6 +185,7 @@ impl Archive {
             hot,
             store,
             queue: Queue::new(settings.backlog),
+            refused: Refused::default(),
             retention: RetentionStatus::new(settings.retention),
             settings,
             history_size: limits.history_size,
@@ -196,6 +202,7 @@ impl Archive {
             tokio::spawn(sweeper::run(shared.clone())),
             tokio::spawn(report_watermarks(shared.clone())),
             tokio::spawn(retention::run(shared.clone())),
+            tokio::spawn(checker::run(shared.clone())),
         ];
         Self {
             shared,
@@ -217,6 +224,7 @@ impl Archive {
             is_up: shared.health.is_up(),
             is_retention_overdue: shared.retention.is_overdue(Timestamp::now()),
             backlog: shared.queue.backlog(),
+            refused: shared.refused.len(),
         };
         shared.counters.samples(&status)
     }

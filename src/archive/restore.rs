@@ -238,7 +238,7 @@ impl Restorer {
         let entries = hot.unarchived.iter().cloned().filter_map(entry::of_entry);
         let rows: Vec<_> = entries.map(|entry| (room.clone(), entry)).collect();
         let mut refused = Vec::new();
-        for batch in rows.chunks(crate::store::BATCH_ENTRIES) {
+        for batch in entry::batches(&rows) {
             // Their senders may have sent them again since, under later numbers.
             let outcomes = writer.commit_fenced(batch).await?;
             let seqs = batch.iter().map(|(_, entry)| entry.seq).zip(outcomes);

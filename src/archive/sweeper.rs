@@ -36,7 +36,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
             .map(|room| room.head - room.watermark.min(room.head));
         let left_behind = &shared.counters.left_behind;
         left_behind.store(left.sum(), Ordering::Relaxed);
+        shared.refused.forget_old();
         for room in rooms {
+            if !shared.refused.may_offer(&room.room) {
+                continue;
+            }
             // After an error a later sweep finds the room again.
             let _ = sweep(&shared, &room).await;
         }

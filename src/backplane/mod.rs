@@ -55,6 +55,9 @@ pub enum BackplaneError {
     /// The user already has `MAX_SOCKETS_PER_USER` live connections.
     #[error("the user has the maximum number of connections")]
     TooManyConnections,
+    /// The message is larger than the archive can keep.
+    #[error("the message is larger than the archive can keep")]
+    TooLarge,
     /// The backplane sent a reply in an unexpected format, or refused a command as malformed: a bug
     /// of this server, or foreign data in Redis.
     #[error("the backplane sent an invalid reply: {0}")]

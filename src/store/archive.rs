@@ -288,11 +288,34 @@ pub trait ArchiveStore: Send + Sync {
     /// `Unavailable`, `Broken`.
     async fn last_retention(&self) -> Result<Option<RetentionRun>>;
 
+    /// Claims the check of the whole archive at this time, unless it was claimed at `since` or later. Of
+    /// several nodes that call this at once only one succeeds.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn claim_check(&self, now: Timestamp, since: Timestamp) -> Result<bool>;
+
+    /// Looks for missing numbers in a limited part of a room, after `after`: see [`MissingPage`].
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn find_missing(&self, room: &RoomId, after: u64) -> Result<MissingPage>;
+
     /// Checks a room: see [`RoomAudit`].
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
     async fn audit(&self, room: &RoomId) -> Result<RoomAudit>;
+}
+
+/// The result of a search for missing numbers in a part of a room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MissingPage {
+    /// Numbers after what retention has deleted that are neither present nor recorded as lost, although
+    /// a later one is present.
+    pub missing: Vec<RangeInclusive<u64>>,
+    /// Where the next part begins; `None` at the end of the room.
+    pub next: Option<u64>,
 }
 
 /// The result of a check of one room.
@@ -322,8 +345,10 @@ pub trait ArchiveWriter: Send {
     /// epochs that the archive doesn't know are added; such an epoch is of the writer's run, and began
     /// before its first entry here.
     ///
-    /// Safe to repeat. After an error the outcome is unknown: repeat the same call. At most
-    /// [`BATCH_ENTRIES`] entries.
+    /// Safe to repeat. After `Unavailable` the outcome is unknown: repeat the same call. After `Broken`
+    /// nothing is stored, and the same call most likely fails again: for a single entry that the
+    /// database refuses, all are refused. At most [`BATCH_ENTRIES`] entries with at most
+    /// [`BATCH_BYTES`], or one entry.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
@@ -332,7 +357,8 @@ pub trait ArchiveWriter: Send {
     /// Like [`commit`](Self::commit), for entries that were appended some time ago. An entry whose `seq`
     /// is greater than the recorded end of its epoch is refused, unless the archive has it already:
     /// the room may have gone on without it, and its sender may have sent the message again. Epochs
-    /// of the entries do not end before the transaction does.
+    /// of the entries do not end before the transaction does. Numbers of the entries that were recorded
+    /// as lost are not any more.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
@@ -346,3 +372,6 @@ pub trait ArchiveWriter: Send {
 pub const BATCH_ENTRIES: usize = 500;
 /// The most bytes of records of one commit; one larger entry is committed alone.
 pub const BATCH_BYTES: usize = 1024 * 1024;
+/// The most bytes of one record. A larger one is refused before it gets a number: no database could
+/// ever take it.
+pub const MAX_RECORD_BYTES: usize = 8 * 1024 * 1024;

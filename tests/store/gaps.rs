@@ -1,6 +1,6 @@
 //! Numbers without an entry.
 
-use hubbub::store::{ArchiveStore as _, RoomAudit};
+use hubbub::store::{ArchiveStore as _, ArchiveTransfer as _, RoomAudit};
 
 use crate::fixture::{Stored, TestStore, entry, in_room, room};
 
@@ -14,6 +14,7 @@ crate::on_every_database!(
     a_loss_at_the_end_moves_the_head,
     a_loss_names_only_numbers_without_an_entry,
     an_entry_may_arrive_after_its_loss,
+    a_late_commit_takes_its_numbers_out_of_the_recorded_losses,
     an_audit_finds_a_row_that_was_removed,
     holes_are_found_in_a_large_room,
     many_losses_are_recorded_one_by_one,
@@ -164,6 +165,30 @@ async fn an_entry_may_arrive_after_its_loss(store: &TestStore) {
     store.fill("r", [7]).await;
     store.store.record_loss(&room("r"), 1..=8).await.unwrap();
     assert_eq!(extent(store).await, (1, 1, 8, 8));
+}
+
+async fn a_late_commit_takes_its_numbers_out_of_the_recorded_losses(store: &TestStore) {
+    store.fill("r", [1, 2, 7, 10]).await;
+    store.fill("other", [1, 9]).await;
+    for name in ["r", "other"] {
+        store.store.close_holes(&room(name)).await.unwrap();
+    }
+    let lost = async |name| {
+        let state = store.store.room_state(&room(name)).await.unwrap();
+        state.unwrap().lost
+    };
+    assert_eq!(lost("r").await, [3..=6, 8..=9]);
+    let mut writer = store.store.writer(0);
+    let late = in_room("r", &[entry(4), entry(11)]);
+    let outcomes = writer.commit_fenced(&late).await.unwrap();
+    assert_eq!(outcomes, [Stored, Stored]);
+    assert_eq!(lost("r").await, [3..=3, 5..=6, 8..=9]);
+    assert_eq!(extent(store).await, (1, 10, 11, 10));
+    let rest: Vec<_> = [3, 5, 6, 8, 9].into_iter().map(entry).collect();
+    writer.commit_fenced(&in_room("r", &rest)).await.unwrap();
+    assert_eq!(lost("r").await, []);
+    assert_eq!(extent(store).await, (1, 1, 11, 10));
+    assert_eq!(lost("other").await, [2..=8]);
 }
 
 async fn an_audit_finds_a_row_that_was_removed(store: &TestStore) {

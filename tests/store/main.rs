@@ -4,9 +4,11 @@
 // A test that cannot go on should stop and say where.
 #![allow(clippy::unwrap_used)]
 
+mod checks;
 mod commits;
 mod concurrency;
 mod epochs;
+mod extremes;
 mod faults;
 mod fixture;
 mod gaps;

@@ -11,8 +11,8 @@ use hubbub::domain::{Epoch, Head, RoomId, Timestamp};
 use hubbub::store::sql::{DatabaseUrl, SqlStore, prepare};
 use hubbub::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedRoom, ArchivedSend,
-    CommitOutcome, DatabaseSettings, NewEpoch, Result, RetentionClaim, RetentionRun, RoomAudit,
-    RoomNumber, Run, StoredKind,
+    CommitOutcome, DatabaseSettings, MissingPage, NewEpoch, Result, RetentionClaim, RetentionRun,
+    RoomAudit, RoomNumber, Run, StoredKind,
 };
 use uuid::Uuid;
 
@@ -185,6 +185,12 @@ impl ArchiveStore for InstantStore {
     }
     async fn last_retention(&self) -> Result<Option<RetentionRun>> {
         Ok(None)
+    }
+    async fn claim_check(&self, _: Timestamp, _: Timestamp) -> Result<bool> {
+        Ok(false)
+    }
+    async fn find_missing(&self, _: &RoomId, _: u64) -> Result<MissingPage> {
+        Ok(MissingPage::default())
     }
     async fn audit(&self, _: &RoomId) -> Result<RoomAudit> {
         Ok(RoomAudit::default())

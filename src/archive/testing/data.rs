@@ -19,6 +19,9 @@ pub(super) struct Data {
     pub(super) deployment: Option<Uuid>,
     /// The number of entries of each commit.
     pub(super) commits: Vec<usize>,
+    /// The number of commits that were refused.
+    pub(super) refusals: usize,
+    pub(super) check_claimed: u64,
     pub(super) retention: Vec<RetentionRun>,
 }
 

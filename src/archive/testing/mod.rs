@@ -35,6 +35,8 @@ struct Faults {
     delay: Duration,
     /// So many of the next commits take effect, but fail.
     lost_replies: usize,
+    /// Commits with an entry whose record has this text are refused.
+    refused: Option<&'static str>,
 }
 
 impl FakeStore {
@@ -69,6 +71,11 @@ impl FakeStore {
             .send_modify(|faults| faults.lost_replies = commits);
     }
 
+    /// From now on commits with an entry are refused whose record has this text.
+    pub fn refuse(&self, text: Option<&'static str>) {
+        self.0.faults.send_modify(|faults| faults.refused = text);
+    }
+
     /// The numbers of the room's entries.
     pub fn seqs(&self, room: &RoomId) -> Vec<u64> {
         self.entries(room).iter().map(|entry| entry.seq).collect()
@@ -100,6 +107,37 @@ impl FakeStore {
     /// The number of entries of each commit so far.
     pub fn commits(&self) -> Vec<usize> {
         self.0.data.lock().commits.clone()
+    }
+
+    /// Loses an entry, as no store should.
+    pub fn lose(&self, room: &RoomId, seq: u64) {
+        let mut data = self.0.data.lock();
+        let lost = data
+            .rooms
+            .get_mut(room)
+            .and_then(|room| room.entries.remove(&seq));
+        assert!(lost.is_some());
+    }
+
+    /// The number of commits that were refused so far.
+    pub fn refusals(&self) -> usize {
+        self.0.data.lock().refusals
+    }
+
+    /// Refuses a commit with an entry that the test refuses.
+    fn check(&self, entries: &[(RoomId, ArchivedEntry)]) -> Result<()> {
+        let Some(text) = self.0.faults.borrow().refused else {
+            return Ok(());
+        };
+        let has_text = |entry: &ArchivedEntry| {
+            let mut windows = entry.record.windows(text.len());
+            windows.any(|window| window == text.as_bytes())
+        };
+        if !entries.iter().any(|(_, entry)| has_text(entry)) {
+            return Ok(());
+        }
+        self.0.data.lock().refusals += 1;
+        Err(StoreError::Broken("refused by the test".to_owned()))
     }
 
     /// Injects the faults that the test has set.

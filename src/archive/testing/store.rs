@@ -10,9 +10,12 @@ use super::writer::FakeWriter;
 use crate::domain::{Head, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
-    ArchivedSend, EPOCHS_KEPT, NewEpoch, Result, RetentionClaim, RetentionRun, RoomAudit,
-    RoomNumber, Run,
+    ArchivedSend, EPOCHS_KEPT, MissingPage, NewEpoch, Result, RetentionClaim, RetentionRun,
+    RoomAudit, RoomNumber, Run,
 };
+
+/// The numbers of one part of a search for missing ones.
+const MISSING_PAGE: u64 = 10;
 
 #[async_trait]
 impl ArchiveStore for FakeStore {
@@ -274,6 +277,30 @@ impl ArchiveStore for FakeStore {
             .iter()
             .filter(|run| run.finished_at.is_some());
         Ok(finished.max_by_key(|run| run.cutoff).cloned())
+    }
+
+    async fn claim_check(&self, now: Timestamp, since: Timestamp) -> Result<bool> {
+        self.arrive().await?;
+        let claimed = &mut self.0.data.lock().check_claimed;
+        if *claimed >= since.0 {
+            return Ok(false);
+        }
+        *claimed = now.0;
+        Ok(true)
+    }
+
+    async fn find_missing(&self, room: &RoomId, after: u64) -> Result<MissingPage> {
+        self.arrive().await?;
+        let data = self.0.data.lock();
+        let Some(room) = data.rooms.get(room) else {
+            return Ok(MissingPage::default());
+        };
+        let last = room.entries.last_key_value().map_or(0, |(seq, _)| *seq);
+        let end = last.min(after + MISSING_PAGE);
+        Ok(MissingPage {
+            missing: room.missing(after.max(room.cut), end),
+            next: (end < last).then_some(end),
+        })
     }
 
     async fn audit(&self, room: &RoomId) -> Result<RoomAudit> {

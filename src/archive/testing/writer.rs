@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::FakeStore;
 use crate::domain::RoomId;
 use crate::store::{
-    ArchiveWriter, ArchivedEntry, BATCH_ENTRIES, CommitOutcome, Result, StoreError,
+    ArchiveWriter, ArchivedEntry, BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, Result, StoreError,
 };
 
 /// A connection to the store.
@@ -17,9 +17,12 @@ impl FakeWriter {
         entries: &[(RoomId, ArchivedEntry)],
         is_fenced: bool,
     ) -> Result<Vec<CommitOutcome>> {
-        assert!(entries.len() <= BATCH_ENTRIES, "the batch is too large");
+        let bytes: usize = entries.iter().map(|(_, entry)| entry.record.len()).sum();
+        let is_in_bounds = entries.len() <= BATCH_ENTRIES && bytes <= BATCH_BYTES;
+        assert!(entries.len() == 1 || is_in_bounds, "the batch is too large");
         let store = &self.0;
         store.arrive().await?;
+        store.check(entries)?;
         let outcomes = {
             let mut data = store.0.data.lock();
             data.commits.push(entries.len());

@@ -2,8 +2,10 @@
 
 mod appends;
 mod away;
+mod checks;
 mod faulty_log;
 mod reads;
+mod refused;
 mod restores;
 mod retention;
 mod sweeps;

@@ -356,3 +356,21 @@ async fn a_room_cannot_be_restored_while_the_database_is_away() {
     store.set_away(true);
     assert!(restorer.restore_point(&lobby(), None).await.is_err());
 }
+
+#[tokio::test]
+async fn entries_of_a_stale_log_are_committed_in_parts_of_limited_size() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=1)).await;
+    let mut unarchived = entries("e1", 2..=801);
+    for entry in &mut unarchived {
+        entry.record = record::encode(&message(&lobby(), &"x".repeat(10_000)));
+    }
+    let stale = HotState {
+        is_stale: true,
+        unarchived,
+        ..hot(head("e1", 801), 1, Some(1))
+    };
+    point(&*cluster(&store).await, Some(&stale)).await;
+    assert_eq!(store.seqs(&lobby()).len(), 801);
+    assert!(store.commits().iter().all(|entries| *entries <= 104));
+}

@@ -77,6 +77,10 @@ impl From<BackplaneError> for Refusal {
                 Code::TooManyConnections,
                 "this user has the maximum number of connections",
             ),
+            BackplaneError::TooLarge => Self::new(
+                Code::TooLarge,
+                "the message is larger than the archive can keep",
+            ),
             BackplaneError::Broken(reason) => {
                 tracing::error!(reason, "the backplane returned an invalid answer");
                 Self::new(Code::Internal, "internal error of the server")

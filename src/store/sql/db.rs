@@ -62,6 +62,8 @@ pub(crate) struct Db {
 /// The steps of a call, on one connection. They may be repeated.
 pub(crate) type Steps<'c, T> = Pin<Box<dyn Future<Output = Outcome<T>> + Send + 'c>>;
 
+/// The least `max_allowed_packet` of MySQL: the largest record, and space for all the rest.
+const MIN_PACKET: i64 = 16 * 1024 * 1024;
 /// How often a call is tried that meets other transactions.
 const ATTEMPTS: u32 = 10;
 /// How long undoing a transaction may take; then its connection is closed, which undoes it as well.
@@ -99,7 +101,9 @@ impl Db {
                 (pool.clone(), pool)
             }
         };
-        read.acquire().await?.release();
+        let mut lease = read.acquire().await?;
+        check_packets(lease.conn()).await?;
+        lease.release();
         Ok(Self {
             read,
             write,
@@ -173,6 +177,22 @@ impl Db {
     pub(crate) async fn close(&self) {
         self.read.close().await;
         self.write.close().await;
+    }
+}
+
+/// Refuses a database that could not take the largest statement: MySQL ends the connection then, which
+/// looks as if the database were away.
+async fn check_packets(conn: &mut Conn) -> Outcome<()> {
+    const LIMIT: &str = "SELECT CAST(@@max_allowed_packet AS SIGNED)";
+    if conn.dialect() != Dialect::MySql {
+        return Ok(());
+    }
+    let limit: Option<(i64,)> = conn.first(LIMIT, Vec::new()).await?;
+    match limit {
+        Some((limit,)) if limit < MIN_PACKET => Err(Fault::Broken(format!(
+            "max_allowed_packet is {limit} bytes: set it to at least {MIN_PACKET}"
+        ))),
+        _ => Ok(()),
     }
 }
 

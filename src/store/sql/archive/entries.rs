@@ -12,13 +12,13 @@ use crate::store::sql::db::Db;
 use crate::store::sql::dialect::{Dialect, pad_with};
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, Text, args};
-use crate::store::{ArchiveWindow, ArchivedEntry, ArchivedSend, Result, StoredKind};
+use crate::store::{
+    ArchiveWindow, ArchivedEntry, ArchivedSend, MAX_RECORD_BYTES, Result, StoredKind,
+};
 
 /// The longest name, and the longest key of a send, in bytes. MySQL would cut longer ones.
 const MAX_NAME: usize = 128;
 const MAX_SEND_KEY: usize = 64;
-/// The longest record.
-const MAX_RECORD: usize = 16 * 1024 * 1024 - 1;
 
 /// A row of `hubbub_entries`.
 pub(super) struct Row {
@@ -49,7 +49,7 @@ impl Row {
                 "a key of a send has 1 to 64 bytes".to_owned(),
             ));
         }
-        if entry.record.len() > MAX_RECORD {
+        if entry.record.len() > MAX_RECORD_BYTES {
             return Err(Fault::Broken("a record is too large".to_owned()));
         }
         let columns = Columns {

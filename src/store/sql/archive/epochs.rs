@@ -173,7 +173,11 @@ async fn last_numbers(conn: &mut Conn, room_nos: &[i64]) -> Outcome<AHashMap<i64
     Ok(found.into_iter().collect())
 }
 
-fn listed(conn: &Conn, template: &'static str, numbers: &[i64]) -> (&'static str, Vec<Arg>) {
+pub(super) fn listed(
+    conn: &Conn,
+    template: &'static str,
+    numbers: &[i64],
+) -> (&'static str, Vec<Arg>) {
     let numbers = numbers.iter().copied().map(Arg::from);
     conn.dialect().with_list(template, numbers)
 }

@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 
 use super::rooms::{self, LockedRoom};
-use super::{loaded, rows, stored};
+use super::writer::Key;
+use super::{epochs, loaded, rows, stored};
 use crate::domain::RoomId;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
@@ -27,13 +28,13 @@ const KEYS: &str = "SELECT seq FROM hubbub_entries \
 
 /// The result of reading the keys of a range.
 #[derive(Debug, Default)]
-struct Scan {
+pub(super) struct Scan {
     entries: i64,
     bytes: i64,
     first: Option<i64>,
     last: Option<i64>,
     /// Numbers of the range without an entry.
-    holes: Vec<Range>,
+    pub(super) holes: Vec<Range>,
 }
 
 impl Scan {
@@ -89,7 +90,12 @@ impl Scan {
 
     /// One page of keys after `lower`, and where the next one begins. Page by page no statement and no
     /// transaction is long.
-    async fn step(db: &Db, room_no: i64, lower: i64, upper: i64) -> Result<(Self, Option<i64>)> {
+    pub(super) async fn step(
+        db: &Db,
+        room_no: i64,
+        lower: i64,
+        upper: i64,
+    ) -> Result<(Self, Option<i64>)> {
         db.read(move |conn| {
             Box::pin(async move {
                 let mut scan = Self::default();
@@ -118,14 +124,14 @@ impl Scan {
 }
 
 /// A room's bounds for a search: the recorded ones, and the last entry.
-struct Bounds {
-    room_no: i64,
+pub(super) struct Bounds {
+    pub(super) room_no: i64,
     contiguous: i64,
-    cut: i64,
-    last: i64,
+    pub(super) cut: i64,
+    pub(super) last: i64,
 }
 
-async fn bounds(db: &Db, room: &RoomId) -> Result<Option<Bounds>> {
+pub(super) async fn bounds(db: &Db, room: &RoomId) -> Result<Option<Bounds>> {
     const BOUNDS: &str = "SELECT CAST(r.no AS {bigint}), r.contiguous_seq, r.cut_seq, \
         (SELECT e.seq FROM hubbub_entries e WHERE e.room_no = r.no ORDER BY e.seq DESC LIMIT 1) \
         FROM hubbub_rooms r WHERE r.name = ?";
@@ -147,6 +153,8 @@ pub(super) async fn losses(conn: &mut Conn, room_no: i64) -> Outcome<Vec<Range>>
     Ok(found.into_iter().map(|(from, to)| from..=to).collect())
 }
 
+const INSERT: &str = "INSERT INTO hubbub_gaps (room_no, first_seq, last_seq) VALUES (?, ?, ?)";
+
 /// The newest recorded losses, whose numbers are looked at again when another loss is recorded.
 const RECENT_LOSSES: usize = 16;
 
@@ -154,7 +162,6 @@ const RECENT_LOSSES: usize = 16;
 /// yet. Numbers of recent losses that have got an entry since then are lost no more.
 async fn record(conn: &mut Conn, room: &LockedRoom, ranges: &[Range]) -> Outcome<Vec<Range>> {
     const CLEAR: &str = "DELETE FROM hubbub_gaps WHERE room_no = ? AND first_seq >= ?";
-    const INSERT: &str = "INSERT INTO hubbub_gaps (room_no, first_seq, last_seq) VALUES (?, ?, ?)";
     let recorded = losses(conn, room.no).await?;
     let holes = holes_of(conn, room, ranges).await?;
     let new = without(&holes, &recorded);
@@ -173,6 +180,46 @@ async fn record(conn: &mut Conn, room: &LockedRoom, ranges: &[Range]) -> Outcome
         conn.run(INSERT, args).await?;
     }
     Ok(new)
+}
+
+/// Takes numbers out of the recorded losses that have an entry after all: those of `keys`. In a
+/// transaction.
+pub(super) async fn narrow(conn: &mut Conn, keys: &[Key]) -> Outcome<()> {
+    const FIND: &str = "SELECT CAST(room_no AS {bigint}), first_seq, last_seq FROM hubbub_gaps \
+        WHERE room_no IN ({list}) ORDER BY room_no";
+    const LOCK: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE no = ? {for_update}";
+    const REMOVE: &str = "DELETE FROM hubbub_gaps WHERE room_no = ? AND first_seq = ?";
+    let mut room_nos: Vec<i64> = keys.iter().map(|(room_no, _, _)| *room_no).collect();
+    room_nos.sort_unstable();
+    room_nos.dedup();
+    let (text, args) = epochs::listed(conn, FIND, &room_nos);
+    let found: Vec<(i64, i64, i64)> = conn.all_of_text(text, args).await?;
+    let mut affected: Vec<i64> = found
+        .into_iter()
+        .filter(|(room_no, from, to)| has_key(keys, *room_no, &(*from..=*to)))
+        .map(|(room_no, _, _)| room_no)
+        .collect();
+    affected.dedup();
+    for room_no in affected {
+        let _: Vec<(i64,)> = conn.all(LOCK, args![room_no]).await?;
+        for lost in losses(conn, room_no).await? {
+            if !has_key(keys, room_no, &lost) {
+                continue;
+            }
+            let scan = Scan::whole(conn, room_no, lost.start() - 1, *lost.end()).await?;
+            conn.run(REMOVE, args![room_no, *lost.start()]).await?;
+            for hole in scan.holes {
+                let args = args![room_no, *hole.start(), *hole.end()];
+                conn.run(INSERT, args).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn has_key(keys: &[Key], room_no: i64, range: &Range) -> bool {
+    keys.iter()
+        .any(|(room, seq, _)| *room == room_no && range.contains(seq))
 }
 
 /// The numbers of `ranges` after the cut that have no entry.
@@ -309,7 +356,7 @@ fn size(ranges: &[Range]) -> i64 {
 }
 
 /// The parts of `ranges` that are in none of `taken`. Both are in order.
-fn without(ranges: &[Range], taken: &[Range]) -> Vec<Range> {
+pub(super) fn without(ranges: &[Range], taken: &[Range]) -> Vec<Range> {
     let mut left = Vec::new();
     for range in ranges {
         let mut from = *range.start();

@@ -7,6 +7,7 @@
 //! | `hubbub_gaps` | ranges of numbers that are lost |
 //! | `hubbub_entries` | the entries, by room number and `seq` |
 
+mod checks;
 mod entries;
 mod epochs;
 mod form;
@@ -29,7 +30,7 @@ use super::store::SqlStore;
 use crate::domain::{Head, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedRoom, ArchivedSend,
-    NewEpoch, Result, RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run,
+    MissingPage, NewEpoch, Result, RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run,
 };
 
 /// Every table with data of messages, by the columns `room_no` and `seq`. Retention deletes from all.
@@ -126,6 +127,14 @@ impl ArchiveStore for SqlStore {
 
     async fn last_retention(&self) -> Result<Option<RetentionRun>> {
         retention_runs::last(self.db()).await
+    }
+
+    async fn claim_check(&self, now: Timestamp, since: Timestamp) -> Result<bool> {
+        checks::claim(self.db(), now, since).await
+    }
+
+    async fn find_missing(&self, room: &RoomId, after: u64) -> Result<MissingPage> {
+        checks::find_missing(self.db(), room, after).await
     }
 
     async fn audit(&self, room: &RoomId) -> Result<RoomAudit> {

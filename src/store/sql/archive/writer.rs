@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::entries::{Row, SELECT_KEYS_BY_ID, insert_rows};
-use super::epochs;
 use super::numbers::{KnownNumbers, Numbers};
+use super::{epochs, gaps};
 use crate::domain::{Epoch, RoomId};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::{Db, backoff, out_of_time};
@@ -157,6 +157,10 @@ impl SqlWriter {
             }
         };
         let inserted = insert(conn, entries, &numbers, fence).await?;
+        if fence == Fence::EndsOfEpochs {
+            // Only a late entry can have a number that was recorded as lost.
+            gaps::narrow(conn, &inserted.keys).await?;
+        }
         conn.commit().await?;
         for ((room, epoch), numbers) in &resolved {
             self.numbers.add(room, epoch, *numbers);
@@ -183,7 +187,7 @@ impl SqlWriter {
 }
 
 /// The room number, `seq` and id of an entry.
-type Key = (i64, i64, Uuid);
+pub(super) type Key = (i64, i64, Uuid);
 
 struct Inserted {
     /// How many entries were new.
