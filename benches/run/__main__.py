@@ -16,8 +16,18 @@ import archive
 from figures import NODES, Figures, per_message
 from load import connected, generator, measuring, result_of, run, start
 from processes import Failed
-from report import CAPACITY, DOCS, Stolen, compared, heading, machine, summary, write_docs
-from rows import BY_NAME, JIT, ROWS, SCALE, side_by_side
+from report import (
+    CAPACITY,
+    DOCS,
+    Stolen,
+    compared,
+    heading,
+    machine,
+    summary,
+    with_archive,
+    write_docs,
+)
+from rows import ARCHIVE, BY_NAME, JIT, ROWS, SCALE, side_by_side
 from scale_tables import growth
 from servers import (
     BOTH_CORES,
@@ -53,9 +63,12 @@ def options():
     parser.add_argument("--servers", help="only these, separated by commas")
     parser.add_argument("--huge", action="store_true", help="also measures 100,000 connections")
     parser.add_argument(
-        "--history",
+        "--long",
         action="store_true",
-        help="also measures pages of rooms in databases of 5 million messages",
+        help="also measures an outage of 5 minutes, and databases of 5 million messages",
+    )
+    parser.add_argument(
+        "--archive", action="store_true", help="measures only the rows with a database"
     )
     parser.add_argument(
         "--scale",
@@ -343,28 +356,31 @@ def log(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def rows_of(chosen):
+    """The rows that the options without `--rows` choose."""
+    if chosen.scale:
+        return SCALE
+    return [
+        row
+        for row in (ARCHIVE if chosen.archive else ROWS)
+        if (chosen.huge or not row.huge or (allows_huge() and not chosen.quick))
+        and (chosen.long or not row.long)
+    ]
+
+
 def main():
     chosen = options()
     if chosen.list:
         for row in ROWS + SCALE:
             print(f"{row.name:<18}{row.title}")
         return 0
-    rows = (
-        SCALE
-        if chosen.scale
-        else [
-            row
-            for row in ROWS
-            if (chosen.huge or not row.huge or (allows_huge() and not chosen.quick))
-            and (chosen.history or not row.opt_in)
-        ]
-    )
+    rows = rows_of(chosen)
     if chosen.rows:
         rows = [BY_NAME[name] for name in chosen.rows.split(",")]
     if len({row in SCALE for row in rows}) > 1:
         log("rows of --scale cannot be combined with other rows")
         return 2
-    is_scale = rows[0] in SCALE
+    is_scale, is_archive = rows[0] in SCALE, all(row in ARCHIVE for row in rows)
     about = machine()
     if about["load_before"] > 0.5:
         log(f"the machine is busy (load {about['load_before']:.1f}): compare ratios, not times")
@@ -375,7 +391,7 @@ def main():
     # The fault lab runs first, because it reports missing programs at once. It only tests the
     # binary that is built here.
     if not (
-        is_scale or chosen.quick or chosen.rows or chosen.servers or "HUBBUB_BIN" in os.environ
+        is_scale or is_archive or chosen.quick or chosen.rows or chosen.servers or "HUBBUB_BIN" in os.environ
     ):
         held = faults()
         ok = held is None or held[0] == held[1]
@@ -413,25 +429,37 @@ def main():
                     f"{time.monotonic() - began:4.0f} s  round {number + 1}  {row.name:<17}{server:<18} {summary(result)}"
                 )
     about["stolen"] = whole.share()
-    text, reached = (growth(figures), []) if is_scale else compared(figures, held)
-    text = f"{heading(about, chosen)}\n\n{text}"
+    # Each with the document that it belongs to, and the option that writes it alone.
+    if is_scale:
+        parts = [(CAPACITY, "", growth(figures), [])]
+    elif is_archive:
+        parts = [(DOCS, " --archive", *with_archive(figures))]
+    else:
+        parts = [(DOCS, "", *compared(figures, held))]
+        if any(row in ARCHIVE for row in rows):
+            parts.append((DOCS, " --archive", *with_archive(figures)))
+    parts = [
+        (path, option, f"{heading(about, chosen)}\n\n{text}", reached)
+        for path, option, text, reached in parts
+    ]
+    text = "\n\n".join(text for _, _, text, _ in parts)
     print(text)
+    kind = "scale" if is_scale else "archive" if is_archive else "result"
     (TARGET / "bench").mkdir(exist_ok=True)
-    (TARGET / "bench" / ("scale.md" if is_scale else "tables.md")).write_text(
-        text + "\n", encoding="utf-8"
-    )
+    (TARGET / "bench" / f"{kind}.md").write_text(text + "\n", encoding="utf-8")
     record = {
         "machine": about,
         "seconds": chosen.seconds,
         "rounds": chosen.rounds,
         "runs": figures.runs,
-        "goals": reached,
+        "goals": [goal for *_, reached in parts for goal in reached],
     }
-    (TARGET / "bench" / ("scale.json" if is_scale else "result.json")).write_text(
+    (TARGET / "bench" / f"{kind}.json").write_text(
         json.dumps(record, indent=1) + "\n", encoding="utf-8"
     )
     if chosen.docs:
-        write_docs(CAPACITY if is_scale else DOCS, text)
+        for path, option, text, _ in parts:
+            write_docs(path, text, option)
     if not ok:
         log("messages were missing, repeated or out of order: see target/bench and target/faults")
     return 0 if ok else 1

@@ -133,9 +133,10 @@ def catch_up_run(row, server, load, _seconds):
     return result
 
 
-def away_run(row, server, load, _seconds):
-    """One run with the database, and the same while it is away."""
-    before = run(server, load)
+def away_run(row, server, load, seconds):
+    """One run with the database, at most a minute, and the same while it is away."""
+    at = load.index("--duration") + 1
+    before = run(server, [*load[:at], str(min(seconds, 60)), *load[at + 1 :]])
     result, caught_up = away(row, server, load)
     result |= {"before": before["load"], "catch_up": caught_up}
     result["ok"] = result["ok"] and before["ok"]

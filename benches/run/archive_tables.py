@@ -101,7 +101,7 @@ def archive_away(figures):
         "| first commit after, s | then committed per second |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name in ("archive-away", "archive-catch-up"):
+    for name in ("archive-away", "archive-outage", "archive-catch-up"):
         row = BY_NAME[name]
         for server in row.servers:
             if not each(figures, name, server, bool):

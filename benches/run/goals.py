@@ -13,8 +13,30 @@ CONSTANT = 1.25
 DATABASE_NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "mariadb": "MariaDB"}
 
 
-def archive_goals(figures, goal):
-    """The goals of the archive. `goal`: see `goals`."""
+class Goals:
+    """Collects goals: each with its title, the measured value, the limit, and whether it is reached.
+
+    `None` instead of true or false: not measured; `broken`: a guarantee was broken.
+    """
+
+    def __init__(self, figures):
+        self.figures = figures
+        self.rows = []
+
+    def __call__(self, of, title, values, limit, digits=2, at_least=False, unit=""):
+        reached = None
+        if self.figures.broken.intersection(of.split()):
+            reached = "broken"
+        elif values:
+            reached = median(values) >= limit if at_least else median(values) <= limit
+        measured = cell(values, digits) + unit if values else "–"
+        sign = "≥" if at_least else "≤"
+        self.rows.append((title, measured, f"{sign} {limit:,.{digits}f}{unit}", reached))
+
+
+def archive_goals(figures):
+    """The goals of the archive."""
+    goal = Goals(figures)
 
     def steady(row, server, *path):
         values = [found_at(result, path) for result in figures.steady(row, server) if result]
@@ -46,13 +68,16 @@ def archive_goals(figures, goal):
         speed = figures.values("archive-catch-up", server, "catch_up", "per_second")
         title = f"{name}: messages committed per second after it was stopped"
         goal("archive-catch-up", title, speed, 20000, 0, at_least=True)
-        ratios = [
-            found_at(result, P99) / found_at(result, ("before", "latency_ms", "p99"))
-            for result in figures.steady("archive-away", server)
-            if result
-        ]
-        title = f"{name}: p99 while it is stopped, × before"
-        goal("archive-away", title, ratios, 1.1)
+        for row, when in (
+            ("archive-away", "it is stopped"),
+            ("archive-outage", "it is stopped for 5 minutes"),
+        ):
+            ratios = [
+                found_at(result, P99) / found_at(result, ("before", "latency_ms", "p99"))
+                for result in figures.steady(row, server)
+                if result
+            ]
+            goal(row, f"{name}: p99 while {when}, × before", ratios, 1.1)
         row = "archive-two-acks"
         for at, limit in (("p50", 5), ("p99", 25)):
             times = steady(row, f"{server}-archive", "load", "acks", "latency_ms", at)
@@ -66,33 +91,16 @@ def archive_goals(figures, goal):
             goal(row, f"{name}: a page of 50 messages, {state}, p99", times, limit, 1, unit=" ms")
         size = figures.values("archive-size", server, "size", "disk_bytes_per_message")
         goal("archive-size", f"{name}: bytes on disk of a message of 300 bytes", size, 450, 0)
+    return goal.rows
 
 
 def goals(figures, held):
-    """For each goal: its title, the measured value, the limit, and whether it is reached.
+    """The goals of the rows without a database.
 
-    `None` instead of true or false: not measured; `broken`: a guarantee was broken. `held`: the
-    number of the fault lab's scenarios that held every guarantee, and the number of all; `None` if
-    the fault lab did not run.
+    `held`: the number of the fault lab's scenarios that held every guarantee, and the number of all;
+    `None` if the fault lab did not run.
     """
-    rows = []
-
-    def goal(of, title, values, limit, digits=2, at_least=False, unit=""):
-        reached = None
-        if figures.broken.intersection(of.split()):
-            reached = "broken"
-        elif values:
-            reached = median(values) >= limit if at_least else median(values) <= limit
-        sign = "≥" if at_least else "≤"
-        rows.append(
-            (
-                title,
-                cell(values, digits) + unit if values else "–",
-                f"{sign} {limit:,.{digits}f}{unit}",
-                reached,
-            )
-        )
-
+    goal = Goals(figures)
     goal("one-1", "fan-out, 10 × 100, 1 in flight, × floor", times_floor(figures, "one-1"), 1.3)
     goal("one-4", "fan-out, 10 × 100, 4 in flight, × floor", times_floor(figures, "one-4"), 1.6)
     goal("many-4", "fan-out, 100 × 10, 4 in flight, × floor", times_floor(figures, "many-4"), 1.6)
@@ -196,12 +204,11 @@ def goals(figures, held):
         figures.multiples(("cost", "hubbub-4"), alone, sent),
         CONSTANT,
     )
-    archive_goals(figures, goal)
     title = "faults, `scripts/faults --short`: scenarios without a broken guarantee"
-    rows.append(
+    goal.rows.append(
         (title, "{} of {}".format(*held) if held else "–", "all", held and held[0] == held[1])
     )
-    return rows
+    return goal.rows
 
 
 def goal_table(rows):

@@ -8,7 +8,7 @@ from processes import Failed
 from servers import LOAD_CORE, TARGET, raise_files
 
 # Seconds until a generator must have ended.
-END_TIMEOUT = 300
+END_TIMEOUT = 420
 
 
 def generator(load, server, *more, cores=LOAD_CORE):

@@ -7,7 +7,7 @@ import subprocess
 
 from archive_tables import archived
 from figures import legend
-from goals import goal_table, goals
+from goals import archive_goals, goal_table, goals
 from rows import ONE_NODE, TWO_NODES
 from servers import ROOT
 from tables import anchors, clusters, elsewhere, same_rate
@@ -127,7 +127,6 @@ def compared(figures, held):
     measured = {
         server for runs in figures.runs.values() for server, found in runs.items() if any(found)
     }
-    reached = goals(figures, held)
     tables = [
         anchors(figures, [server for server in ONE_NODE if server in measured]),
         clusters(figures, [server for server in TWO_NODES if server in measured]),
@@ -138,14 +137,24 @@ def compared(figures, held):
             ("calm", "two-calm"),
         ),
         elsewhere(figures),
-        *archived(figures),
     ]
-    tables += [legend(tables), goal_table(reached)]
+    return with_goals(tables, goals(figures, held))
+
+
+def with_archive(figures):
+    """The tables of the archive, and its goals."""
+    return with_goals(archived(figures), archive_goals(figures))
+
+
+def with_goals(tables, reached):
+    tables = [*tables, legend(tables), goal_table(reached)]
     return "\n\n".join("\n".join(table) for table in tables if table), reached
 
 
-def write_docs(path, text):
+def write_docs(path, text, option=""):
+    """Replaces the part of a document that a run with this option writes."""
     whole = path.read_text(encoding="utf-8")
-    begin, end = "<!-- scripts/bench writes from here -->", "<!-- to here -->"
-    head, tail = whole.split(begin)[0], whole.split(end)[1]
+    begin, end = f"<!-- scripts/bench{option} writes from here -->", "<!-- to here -->"
+    head, rest = whole.split(begin)
+    tail = rest.split(end, 1)[1]
     path.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")

@@ -41,7 +41,7 @@ class Row:
     pairs: tuple = ()  # pairs of servers that are also measured side by side
     way: str = ""  # measured by the function of this name in archive.py
     once: bool = False  # only in the first round
-    opt_in: bool = False  # fills a large database first: only with --history, or if named
+    long: bool = False  # takes many minutes: only with --long, or if named
 
     @property
     def is_top(self):
@@ -152,6 +152,17 @@ ARCHIVE = (
         way="away",
     ),
     Row(
+        "archive-outage",
+        "two nodes and Redis, 100 × 10, 300 messages/s, before and while the database is stopped for 5 minutes",
+        crowd(1000, 100, "--rate", "300"),
+        DATABASES,
+        seconds=300,
+        warm_up=7,
+        way="away",
+        once=True,
+        long=True,
+    ),
+    Row(
         "archive-size",
         "100 rooms × 1, contents of 300 bytes",
         # Acknowledged after their commits, so that no backlog grows.
@@ -167,7 +178,7 @@ ARCHIVE = (
         ("hubbub+sqlite", "hubbub+postgres", "hubbub+mariadb"),
         way="history",
         once=True,
-        opt_in=True,
+        long=True,
     ),
 )
 
