@@ -16,6 +16,7 @@ pub mod migrate;
 mod migrations;
 mod pool;
 mod prepare;
+mod session;
 mod store;
 #[cfg(test)]
 mod testing;
