@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::digest::{PAGE_BYTES, RoomDigest, digest};
 use super::progress::Progress;
 use super::summary::Summary;
-use super::{FOUND, Opened, Output, open_existing, open_to_fill, settings};
+use super::{Databases, FOUND, Opened, Output, settings};
 use crate::config::CommandLine;
 use crate::domain::RoomId;
 use crate::store::sql::{DatabaseUrl, SqlStore};
@@ -39,7 +39,11 @@ pub(in crate::cli) struct Options {
     output: Output,
 }
 
-pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    options: &Options,
+    command_line: &CommandLine,
+    databases: &Databases,
+) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let from = settings(command_line)?;
     let to = match &options.to {
@@ -53,13 +57,13 @@ pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow
     );
     let is_same = to.to_string() == from.url.to_string();
     anyhow::ensure!(!is_same, "--to is the database itself");
-    let source = open_existing(&from).await?;
+    let source = databases.open_existing(&from).await?;
     let id = source
         .store
         .deployment()
         .await
         .context(source.url.to_string())?;
-    let destination = open_to_fill(&DatabaseSettings::new(to)).await?;
+    let destination = databases.open_to_fill(&DatabaseSettings::new(to)).await?;
     check_unused(&source, &destination, id).await?;
     let is_ours = destination.store.begin_copy(id).await;
     let is_ours = is_ours.with_context(|| destination.url.to_string())?;
