@@ -1,12 +1,17 @@
 //! The files that a command leaves, and databases that have several names.
 
-use std::process::Command;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hubbub_test_support::database::TestDatabase;
 use sqlx::ConnectOptions as _;
 
-use crate::fixture::{Ended, Sqlite, command, count, open, run, seeded, slow_database, summary};
+use crate::fixture::{
+    Ended, MariaDb, Postgres, Sqlite, command, contents, count, open, run, seeded, slow_database,
+    summary,
+};
 
 /// The names of the files of a database of SQLite.
 fn files(database: &TestDatabase) -> Vec<String> {
@@ -96,6 +101,57 @@ async fn a_command_that_is_interrupted_leaves_everything_in_the_file() {
     assert_eq!(files(&to), ["hubbub.db", "hubbub.db.lock"]);
     let copied = messages_of_the_file(&to).await;
     assert!((1..8000).contains(&copied), "{copied}");
+}
+
+/// Other names of a database.
+fn names(database: &TestDatabase) -> Vec<String> {
+    if database.kind != Sqlite {
+        return vec![database.url.replace("127.0.0.1", "localhost")];
+    }
+    let file = database.file();
+    let directory = file.parent().unwrap();
+    let (other, linked) = (directory.join("other.db"), directory.join("linked.db"));
+    symlink(&file, &other).unwrap();
+    std::fs::hard_link(&file, &linked).unwrap();
+    let temporary = std::env::temp_dir();
+    let relative = file.strip_prefix(&temporary).unwrap().to_owned();
+    let dotted = PathBuf::from(format!("{}/./hubbub.db", directory.display()));
+    [relative, dotted, other, linked]
+        .map(|path| format!("sqlite://{}", path.display()))
+        .to_vec()
+}
+
+#[tokio::test]
+async fn a_database_is_not_copied_onto_itself_by_another_name() {
+    for kind in [Sqlite, Postgres, MariaDb] {
+        let database = seeded(kind, 2, 100);
+        let before = contents(&open(&database).await).await;
+        for name in names(&database) {
+            let refused = run(&["copy", "--database-url", &database.url, "--to", &name]);
+            assert_eq!(refused.code, 2, "{name}: {}", refused.stdout);
+            let text = &refused.stderr;
+            assert!(text.contains("is the database itself"), "{name}: {text}");
+            let store = open(&database).await;
+            hubbub::store::ArchiveStore::deployment(&store)
+                .await
+                .unwrap();
+            assert_eq!(contents(&store).await, before);
+        }
+    }
+}
+
+#[test]
+fn a_copy_without_a_destination_names_both_ways_to_give_one() {
+    let from = seeded(Sqlite, 1, 10);
+    for value in [None, Some("")] {
+        let mut copy = command(&["copy", "--database-url", &from.url]);
+        if let Some(value) = value {
+            copy.env("COPY_TO", value);
+        }
+        let ended = Ended::of(copy.stdin(Stdio::null()).output().unwrap());
+        let expected = "hubbub: name the destination with --to or COPY_TO\n";
+        assert_eq!((ended.code, ended.stderr.as_str()), (2, expected));
+    }
 }
 
 /// What `hubbub migrate up` says about an address, and the names of the files in the directory.
