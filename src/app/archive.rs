@@ -97,12 +97,15 @@ async fn prepare(settings: &DatabaseSettings) -> anyhow::Result<PreparedDatabase
     let deadline = Instant::now() + START_TIMEOUT;
     let mut is_logged = false;
     loop {
+        let began = Instant::now();
         let error = match sql::prepare(settings).await {
             Ok(prepared) => return Ok(prepared),
             Err(error) => error,
         };
         let is_away = matches!(error, MigrateError::Store(StoreError::Unavailable(_)));
-        if !is_away || Instant::now() >= deadline {
+        // The next attempt may take as long as this one, if the database doesn't respond.
+        let next_end = Instant::now() + START_RETRY + began.elapsed();
+        if !is_away || next_end > deadline {
             return Err(error).context("the database (DATABASE_URL) can't be used");
         }
         if !std::mem::replace(&mut is_logged, true) {
@@ -154,5 +157,35 @@ impl NodeArchive {
     pub async fn stop(&self) {
         self.archive.stop().await;
         self.store.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sql::DatabaseUrl;
+
+    /// The time until the start fails.
+    async fn start_on_port(scheme: &str, port: u16) -> Duration {
+        let url = format!("{scheme}://ann@127.0.0.1:{port}/hubbub");
+        let settings = DatabaseSettings::new(DatabaseUrl::parse(&url).unwrap());
+        let began = Instant::now();
+        prepare(&settings).await.map(drop).unwrap_err();
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_waits_half_a_minute_for_a_database_that_is_away_or_does_not_respond() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = silent.local_addr().unwrap().port();
+        for scheme in ["postgres", "mysql"] {
+            for port in [1, port] {
+                let waited = start_on_port(scheme, port).await;
+                assert!(
+                    (24..=30).contains(&waited.as_secs()),
+                    "{scheme} {port}: {waited:?}"
+                );
+            }
+        }
     }
 }

@@ -25,7 +25,8 @@ pub(super) enum Action {
         #[arg(default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         count: u64,
     },
-    /// Lists the migrations; exits with 1 if any is pending, and with 2 if the database fails
+    /// Lists the migrations; exits with 1 if any is pending, or was applied with another text, and
+    /// with 2 if the database fails
     Status,
 }
 
@@ -66,8 +67,8 @@ async fn act(action: &Action, url: &DatabaseUrl) -> anyhow::Result<ExitCode> {
                 .await
                 .with_context(|| url.to_string())?;
             print!("{}", table(&steps, std::io::stdout().is_terminal()));
-            let is_pending = steps.iter().any(|step| step.state.is_pending());
-            Ok(ExitCode::from(u8::from(is_pending)))
+            let is_ready = steps.iter().all(|step| step.state.is_ready());
+            Ok(ExitCode::from(u8::from(!is_ready)))
         }
     }
 }

@@ -137,6 +137,9 @@ pub(super) fn parse(
     if url.is_none() && acknowledge_commits.is_some() {
         warnings.push("ACK_AFTER has no effect without a database".to_owned());
     }
+    if url.is_none() && days > 0 {
+        warnings.push("RETENTION_DAYS has no effect without a database".to_owned());
+    }
     let acknowledge_commits = url.is_some() && acknowledge_commits.unwrap_or(!has_redis);
     let shown = if acknowledge_commits {
         "archive"
@@ -169,6 +172,9 @@ fn locate(
     let location = values.optional(&URL, location)?;
     // Only text: beside DATABASE_URL it may belong to another program.
     let dsn = values.optional(&DSN, text)?;
+    if location.is_some() && dsn.is_some() {
+        warnings.push("MYSQL_DSN has no effect: DATABASE_URL, which is set too, counts".to_owned());
+    }
     let (url, password) = match (location, dsn) {
         (Some(Location::None), _) => return Ok((None, None)),
         (Some(Location::Database { url, password }), _) => (url, password),
@@ -388,6 +394,14 @@ mod tests {
             (
                 &[REDIS, ("ACK_AFTER", "archive")],
                 "ACK_AFTER has no effect",
+            ),
+            (
+                &[REDIS, ("RETENTION_DAYS", "30")],
+                "RETENTION_DAYS has no effect",
+            ),
+            (
+                &[POSTGRES, ("MYSQL_DSN", "ann@tcp(db)/hubbub")],
+                "MYSQL_DSN has no effect",
             ),
             (
                 &[("DATABASE_URL", "postgres://ann:c4kP1xw9@db/hubbub")],

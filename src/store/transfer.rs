@@ -45,6 +45,19 @@ pub trait ArchiveTransfer: ArchiveStore {
     /// `Unavailable`, `Broken`.
     async fn run_ends(&self) -> Result<Vec<RunEnd>>;
 
+    /// Leaves a mark in the database in place of an earlier one, or removes it. Two stores with the same
+    /// mark are the same database.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn set_mark(&self, mark: Option<Uuid>) -> Result<()>;
+
+    /// The mark in the database.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn mark(&self) -> Result<Option<Uuid>>;
+
     /// Begins or continues a copy of the archive with this id. While it is not finished,
     /// [`ArchiveStore::deployment`] fails, so that no node uses the incomplete archive. Returns false,
     /// and does nothing, if this database has an archive that is not a copy of that one.

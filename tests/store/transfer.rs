@@ -12,6 +12,7 @@ crate::on_every_database!(
     a_database_with_another_archive_is_no_destination,
     the_last_runs_are_copied,
     ids_are_listed_in_order,
+    a_mark_is_found_until_it_is_removed,
 );
 
 fn epoch(name: &str, after: u64, ended: Option<u64>, run: u64) -> ArchivedEpoch {
@@ -93,4 +94,14 @@ async fn ids_are_listed_in_order(store: &TestStore) {
     assert_eq!(first, expected[..8]);
     let rest = store.store.ids(expected[7], 100).await.unwrap();
     assert_eq!(rest, expected[7..]);
+}
+
+async fn a_mark_is_found_until_it_is_removed(store: &TestStore) {
+    assert_eq!(store.store.mark().await.unwrap(), None);
+    for mark in [Some(Uuid::new_v4()), Some(Uuid::new_v4()), None] {
+        store.store.set_mark(mark).await.unwrap();
+        assert_eq!(store.store.mark().await.unwrap(), mark);
+    }
+    // It is no part of the archive.
+    store.store.deployment().await.unwrap();
 }

@@ -4,6 +4,7 @@
 //! interrupted continues where each room ends. Until it is complete the destination can't be used by a
 //! node. At the end both databases are read and their digests compared.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use uuid::Uuid;
 use super::digest::{PAGE_BYTES, RoomDigest, digest};
 use super::progress::Progress;
 use super::summary::Summary;
-use super::{FOUND, Opened, Output, open_existing, open_to_fill, settings};
+use super::{Databases, FOUND, Opened, Output, settings};
 use crate::config::CommandLine;
 use crate::domain::RoomId;
 use crate::store::sql::{DatabaseUrl, SqlStore};
@@ -39,27 +40,27 @@ pub(in crate::cli) struct Options {
     output: Output,
 }
 
-pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    options: &Options,
+    command_line: &CommandLine,
+    databases: &Databases,
+) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let from = settings(command_line)?;
-    let to = match &options.to {
-        Some(url) => url.clone(),
-        None => std::env::var("COPY_TO").context("name the destination with --to")?,
-    };
-    let to = DatabaseUrl::parse(&to).context("--to")?;
+    let to = destination(options)?;
     anyhow::ensure!(
         !to.is_in_memory(),
         "a database in memory ends with this command"
     );
-    let is_same = to.to_string() == from.url.to_string();
-    anyhow::ensure!(!is_same, "--to is the database itself");
-    let source = open_existing(&from).await?;
+    check_other_file(&from.url, &to)?;
+    let source = databases.open_existing(&from).await?;
     let id = source
         .store
         .deployment()
         .await
         .context(source.url.to_string())?;
-    let destination = open_to_fill(&DatabaseSettings::new(to)).await?;
+    let destination = databases.open_to_fill(&DatabaseSettings::new(to)).await?;
+    check_other_database(&source, &destination).await?;
     check_unused(&source, &destination, id).await?;
     let is_ours = destination.store.begin_copy(id).await;
     let is_ours = is_ours.with_context(|| destination.url.to_string())?;
@@ -90,6 +91,43 @@ pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow
     summary.add_seconds(began);
     summary.print(options.output);
     Ok(ExitCode::from(if is_complete { 0 } else { FOUND }))
+}
+
+/// The database that `--to` or `COPY_TO` names.
+fn destination(options: &Options) -> anyhow::Result<DatabaseUrl> {
+    if let Some(url) = &options.to {
+        return DatabaseUrl::parse(url).map_err(|error| anyhow::anyhow!("--to {error}"));
+    }
+    let url = std::env::var("COPY_TO").unwrap_or_default();
+    anyhow::ensure!(!url.is_empty(), "name the destination with --to or COPY_TO");
+    DatabaseUrl::parse(&url).map_err(|error| anyhow::anyhow!("COPY_TO {error}"))
+}
+
+/// Fails if both are one file of SQLite, by any of its names.
+fn check_other_file(from: &DatabaseUrl, to: &DatabaseUrl) -> anyhow::Result<()> {
+    let id = |url: &DatabaseUrl| {
+        let metadata = std::fs::metadata(url.file()?).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    let is_same_file = id(from).is_some() && id(from) == id(to);
+    let is_same = is_same_file || from.to_string() == to.to_string();
+    anyhow::ensure!(!is_same, "{to} is the database itself: copy to another one");
+    Ok(())
+}
+
+/// Fails if both are one database of a server, which may have several names: then the source has the
+/// mark that is left in the destination.
+async fn check_other_database(source: &Opened, destination: &Opened) -> anyhow::Result<()> {
+    let mark = Uuid::new_v4();
+    destination.store.set_mark(Some(mark)).await?;
+    let seen = source.store.mark().await;
+    destination.store.set_mark(None).await?;
+    anyhow::ensure!(
+        seen? != Some(mark),
+        "{} is the database itself: copy to another one",
+        destination.url
+    );
+    Ok(())
 }
 
 /// A copy that was used since it was finished has messages that its original lacks: copying would mix

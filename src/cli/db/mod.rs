@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use parking_lot::Mutex;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::serve::runtime;
 use crate::app;
@@ -67,11 +69,52 @@ pub(super) fn run(
 }
 
 async fn act(action: &Action, command_line: &CommandLine) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    let databases = Databases::default();
+    let result = tokio::select! {
+        result = perform(action, command_line, &databases) => result,
+        () = signals.next() => Err(anyhow::anyhow!("interrupted")),
+    };
+    // A second signal ends the process at once.
+    tokio::select! {
+        () = databases.close() => {}
+        () = signals.next() => {}
+    }
+    result
+}
+
+async fn perform(
+    action: &Action,
+    command_line: &CommandLine,
+    databases: &Databases,
+) -> anyhow::Result<ExitCode> {
     match action {
-        Action::Verify(options) => verify::run(options, command_line).await,
-        Action::Copy(options) => copy::run(options, command_line).await,
-        Action::Seed(options) => seed::run(options, command_line).await,
-        Action::Prune(options) => prune::run(options, command_line).await,
+        Action::Verify(options) => verify::run(options, command_line, databases).await,
+        Action::Copy(options) => copy::run(options, command_line, databases).await,
+        Action::Seed(options) => seed::run(options, command_line, databases).await,
+        Action::Prune(options) => prune::run(options, command_line, databases).await,
+    }
+}
+
+/// The signals that end a command.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
@@ -101,8 +144,6 @@ impl LogOption {
 struct Opened {
     store: SqlStore,
     url: DatabaseUrl,
-    /// The lock of a database file that this command writes to.
-    _prepared: Option<PreparedDatabase>,
 }
 
 fn settings(command_line: &CommandLine) -> anyhow::Result<DatabaseSettings> {
@@ -113,49 +154,64 @@ fn settings(command_line: &CommandLine) -> anyhow::Result<DatabaseSettings> {
     Ok(settings)
 }
 
-/// Opens a database that must exist and have the tables of this version. Nodes may be using it.
-async fn open_existing(settings: &DatabaseSettings) -> anyhow::Result<Opened> {
-    let url = &settings.url;
-    if let Some(file) = url.file() {
-        let exists = file.is_file();
-        anyhow::ensure!(exists, "the file {} doesn't exist", file.display());
+/// The databases that a command has opened. They are closed when it ends, also by an error or a signal:
+/// then a file of SQLite has everything without its log (`-wal`), and may be copied alone.
+#[derive(Default)]
+struct Databases(Mutex<Vec<(SqlStore, DatabaseUrl, Option<PreparedDatabase>)>>);
+
+impl Databases {
+    /// Opens a database that must exist and have the tables of this version. Nodes may be using it.
+    async fn open_existing(&self, settings: &DatabaseSettings) -> anyhow::Result<Opened> {
+        let url = &settings.url;
+        if let Some(file) = url.file() {
+            let exists = file.is_file();
+            anyhow::ensure!(exists, "the file {} doesn't exist", file.display());
+        }
+        let steps = migrate::status(url)
+            .await
+            .with_context(|| url.to_string())?;
+        let is_current = steps
+            .iter()
+            .all(|step| step.state == migrate::StepState::Applied);
+        anyhow::ensure!(
+            is_current,
+            "{url}: the tables are not those of this version: see `hubbub migrate status`"
+        );
+        self.connect(settings, None).await
     }
-    let steps = migrate::status(url)
-        .await
-        .with_context(|| url.to_string())?;
-    let is_current = steps
-        .iter()
-        .all(|step| step.state == migrate::StepState::Applied);
-    anyhow::ensure!(
-        is_current,
-        "{url}: the tables are not those of this version: see `hubbub migrate status`"
-    );
-    connect(settings, None).await
-}
 
-/// Opens a database that is made if it doesn't exist, and migrated. A file of SQLite must not be in
-/// use by a node.
-async fn open_to_fill(settings: &DatabaseSettings) -> anyhow::Result<Opened> {
-    let prepared = sql::prepare(settings)
-        .await
-        .with_context(|| settings.url.to_string())?;
-    connect(settings, Some(prepared)).await
-}
+    /// Opens a database that is made if it doesn't exist, and migrated. A file of SQLite must not be in
+    /// use by a node.
+    async fn open_to_fill(&self, settings: &DatabaseSettings) -> anyhow::Result<Opened> {
+        let prepared = sql::prepare(settings)
+            .await
+            .with_context(|| settings.url.to_string())?;
+        self.connect(settings, Some(prepared)).await
+    }
 
-async fn connect(
-    settings: &DatabaseSettings,
-    prepared: Option<PreparedDatabase>,
-) -> anyhow::Result<Opened> {
-    let url = settings.url.clone();
-    let settings = Settings {
-        read_timeout: STATEMENT_TIMEOUT,
-        write_timeout: STATEMENT_TIMEOUT,
-        ..Settings::from(settings)
-    };
-    let store = SqlStore::open(&settings).await;
-    Ok(Opened {
-        store: store.with_context(|| url.to_string())?,
-        url,
-        _prepared: prepared,
-    })
+    async fn connect(
+        &self,
+        settings: &DatabaseSettings,
+        prepared: Option<PreparedDatabase>,
+    ) -> anyhow::Result<Opened> {
+        let url = settings.url.clone();
+        let settings = Settings {
+            read_timeout: STATEMENT_TIMEOUT,
+            write_timeout: STATEMENT_TIMEOUT,
+            ..Settings::from(settings)
+        };
+        let store = SqlStore::open(&settings).await;
+        let store = store.with_context(|| url.to_string())?;
+        let opened = (store.clone(), url.clone(), prepared);
+        self.0.lock().push(opened);
+        Ok(Opened { store, url })
+    }
+
+    async fn close(&self) {
+        let opened = std::mem::take(&mut *self.0.lock());
+        for (store, url, prepared) in opened {
+            store.close().await;
+            sql::complete_file(&url, prepared).await;
+        }
+    }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::progress::Progress;
 use super::summary::Summary;
-use super::{FOUND, LogOption, Output, open_existing, settings};
+use super::{Databases, FOUND, LogOption, Output, settings};
 use crate::archive::ObservedLog;
 use crate::archive::retention::{self, Due, Pass, RunHooks, RunMode, RunResult};
 use crate::config::{CommandLine, Config};
@@ -33,7 +33,11 @@ pub(in crate::cli) struct Options {
     output: Output,
 }
 
-pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    options: &Options,
+    command_line: &CommandLine,
+    databases: &Databases,
+) -> anyhow::Result<ExitCode> {
     let settings = settings(command_line)?;
     let keep = match options.older_than {
         Some(days) => DAY * days,
@@ -41,7 +45,7 @@ pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow
             .context("RETENTION_DAYS is not set: name the age with --older-than")?,
     };
     let began = Instant::now();
-    let opened = open_existing(&settings).await?;
+    let opened = databases.open_existing(&settings).await?;
     let store = &opened.store;
     let log = options.log.open(command_line, store).await?;
     let now = Timestamp::now();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::progress::Progress;
 use super::summary::Summary;
-use super::{FOUND, LogOption, Output, open_existing, settings};
+use super::{Databases, FOUND, LogOption, Output, settings};
 use crate::archive::verify::{Finding, RoomReport, Verifier};
 use crate::config::CommandLine;
 use crate::domain::RoomId;
@@ -44,10 +44,14 @@ struct Totals {
     findings: Vec<Value>,
 }
 
-pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    options: &Options,
+    command_line: &CommandLine,
+    databases: &Databases,
+) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let settings = settings(command_line)?;
-    let opened = open_existing(&settings).await?;
+    let opened = databases.open_existing(&settings).await?;
     let store = &opened.store;
     let log = options.log.open(command_line, store).await?;
     let verifier = Verifier {

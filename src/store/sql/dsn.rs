@@ -26,14 +26,18 @@ enum Listener {
     Unix(String),
 }
 
-/// Whether a text has the address in Go's form, with the protocol in front of it.
+/// Whether a text has the address in Go's form: in brackets, mostly with the protocol in front of it.
 pub(super) fn has_protocol(text: &str) -> bool {
     let is_before_address = |protocol: &str| match text.find(&format!("{protocol}(")) {
         Some(0) => true,
         Some(at) => text[..at].ends_with(['@', '/']),
         None => false,
     };
-    is_before_address("tcp") || is_before_address("unix")
+    let is_without_protocol = || {
+        let address = text.rsplit_once('@').map(|(_, address)| address);
+        address.is_some_and(|address| address.starts_with('('))
+    };
+    is_before_address("tcp") || is_before_address("unix") || is_without_protocol()
 }
 
 /// Parses the text. The parameters of Go's driver have no meaning here, except `tls`.
@@ -86,7 +90,7 @@ fn listener(text: &str) -> Result<Listener, UrlError> {
             host: "127.0.0.1".to_owned(),
             port: DEFAULT_PORT,
         }),
-        "tcp" | "tcp4" | "tcp6" => host_and_port(address).ok_or_else(fault),
+        "" | "tcp" | "tcp4" | "tcp6" => host_and_port(address).ok_or_else(fault),
         _ => Err(fault()),
     }
 }
@@ -147,6 +151,7 @@ mod tests {
                 "hubbub",
             ),
             ("ann@tcp(db)/a", "ann", None, "db", 3306, "a"),
+            ("ann:x@(db:3307)/a", "ann", Some("x"), "db", 3307, "a"),
             (
                 "ann:p@ss:w/rd@tcp([::1]:3306)/a",
                 "ann",

@@ -1,27 +1,22 @@
 //! Applies and reverts the steps of the schema, one process at a time.
 //!
-//! The lock belongs to a connection that does nothing else and is closed afterwards, so it ends with
-//! the process. The next process to get it finds nothing left to do.
+//! Each process first takes the lock of [`session`](super::session); the next process to get it finds
+//! nothing left to do.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
 use sqlx::migrate::MigrateError as SqlxError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use super::conn::{Conn, Connector};
+use super::conn::Conn;
 use super::dialect::Dialect;
 use super::fault::{Fault, Outcome};
 use super::file_lock::{FileLock, Holder};
 use super::migrations::{Step, migrator, steps};
+use super::session::{READ_TIMEOUT, check_encoding, close, connect, connect_locked, within};
 use super::url::DatabaseUrl;
 use crate::store::StoreError;
-
-/// How long a process waits for another one that migrates.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
-/// The key of the advisory lock in PostgreSQL, which are per database: "hubbub m".
-const POSTGRES_LOCK: i64 = 0x6875_6262_7562_206d;
 
 /// Why a database is not ready.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -62,6 +57,32 @@ pub enum MigrateError {
         /// The error of the operating system.
         error: String,
     },
+    /// The path of the database file leads to something else.
+    #[error(
+        "{} {problem}: DATABASE_URL must name a file of SQLite, or one that doesn't exist yet",
+        path.display()
+    )]
+    NotADatabase {
+        /// The path.
+        path: PathBuf,
+        /// What is there, as the rest of a sentence.
+        problem: &'static str,
+    },
+    /// The directory of a database file that the configuration names is missing.
+    #[error(
+        "the directory {} doesn't exist: make it (mkdir -p), or name another file with \
+         DATABASE_URL", path.display()
+    )]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A database of PostgreSQL can't have every character.
+    #[error(
+        "the database has the encoding {0}, in which many characters can't be stored: hubbub needs \
+         a database made by CREATE DATABASE … ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0"
+    )]
+    Encoding(String),
     /// The text of an applied step is another one.
     #[error(
         "the migration {0} has another text than when it was applied: this database belongs to \
@@ -129,6 +150,12 @@ impl StepState {
         }
     }
 
+    /// Whether a node of this version starts with it.
+    #[must_use]
+    pub fn is_ready(self) -> bool {
+        matches!(self, Self::Applied | Self::Newer)
+    }
+
     /// Whether `up` has something to do here.
     #[must_use]
     pub fn is_pending(self) -> bool {
@@ -138,36 +165,57 @@ impl StepState {
 
 /// The steps of this version, and those that the database has beside them.
 ///
+/// Returns within 20 seconds, even if the server doesn't respond.
+///
 /// # Errors
-/// `Store`, `InMemory`.
+/// `Store`, `InMemory`, `Encoding`.
 pub async fn status(url: &DatabaseUrl) -> Result<Vec<StepStatus>, MigrateError> {
     let mut conn = match url.file() {
         Some(file) if !file.exists() => return Ok(compare(Dialect::Sqlite, &[])),
         Some(file) => Conn::Sqlite(open_as_it_is(file).await?),
-        None => connector(url)?.connect().await?,
+        None => connect(url).await?,
     };
     let dialect = conn.dialect();
-    let rows = recorded(&mut conn).await;
-    let _ = conn.close().await;
+    let rows = within(READ_TIMEOUT, async {
+        check_encoding(&mut conn).await?;
+        Ok(recorded(&mut conn).await?)
+    });
+    let rows = rows.await;
+    close(conn).await;
     Ok(compare(dialect, &rows?))
 }
 
 /// Applies all steps that are missing. Returns their names.
 ///
-/// Safe to call from several processes at once, and again after any of them was killed.
+/// Safe to call from several processes at once, and again after any of them was killed. If nothing is
+/// missing, the database's user needs no right to create tables.
 ///
 /// # Errors
 /// Any but `DataDir` and `Pending`.
 pub async fn up(url: &DatabaseUrl) -> Result<Vec<String>, MigrateError> {
     let _lock = lock_file(url).await?;
-    up_unlocked(url).await
+    let steps = status(url).await?;
+    check_unchanged(&steps)?;
+    if steps.iter().any(|step| step.state.is_pending()) {
+        up_unlocked(url).await
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+/// Fails if a step was applied with another text.
+pub(super) fn check_unchanged(steps: &[StepStatus]) -> Result<(), MigrateError> {
+    match steps.iter().find(|step| step.state == StepState::Changed) {
+        Some(step) => Err(MigrateError::Changed(step.name.clone())),
+        None => Ok(()),
+    }
 }
 
 /// As [`up`], for a process that holds the lock of the database file, if there is one.
 pub(super) async fn up_unlocked(url: &DatabaseUrl) -> Result<Vec<String>, MigrateError> {
     let mut conn = connect_locked(url).await?;
     let applied = apply(&mut conn).await;
-    let _ = conn.close().await;
+    close(conn).await;
     applied
 }
 
@@ -179,7 +227,7 @@ pub async fn down(url: &DatabaseUrl, count: usize) -> Result<Vec<String>, Migrat
     let _lock = lock_file(url).await?;
     let mut conn = connect_locked(url).await?;
     let reverted = revert(&mut conn, count).await;
-    let _ = conn.close().await;
+    close(conn).await;
     reverted
 }
 
@@ -198,64 +246,6 @@ async fn open_as_it_is(file: &Path) -> Outcome<SqliteConnection> {
         .read_only(true)
         .disable_statement_logging();
     Ok(options.connect().await?)
-}
-
-fn connector(url: &DatabaseUrl) -> Result<Connector, MigrateError> {
-    match url {
-        DatabaseUrl::Sqlite(_) if url.is_in_memory() => Err(MigrateError::InMemory),
-        DatabaseUrl::Sqlite(url) => Ok(Connector::to_sqlite(url, "")),
-        DatabaseUrl::Postgres(options) => Ok(Connector::to_postgres(options)),
-        DatabaseUrl::MySql(options) => Ok(Connector::to_mysql(options)),
-    }
-}
-
-/// A connection that holds the lock of the database until it is closed. A step may take long: other
-/// than the statements of a node, those of this connection have no time limit.
-async fn connect_locked(url: &DatabaseUrl) -> Result<Conn, MigrateError> {
-    let mut conn = connector(url)?.connect().await?;
-    let locked = lock(&mut conn).await;
-    match locked {
-        Ok(true) => Ok(conn),
-        Ok(false) => {
-            let _ = conn.close().await;
-            Err(MigrateError::Locked)
-        }
-        Err(fault) => {
-            let _ = conn.close().await;
-            Err(fault.into())
-        }
-    }
-}
-
-/// Takes the lock; false if another process kept it too long. SQLite has a lock file instead.
-async fn lock(conn: &mut Conn) -> Outcome<bool> {
-    match conn.dialect() {
-        Dialect::Sqlite => Ok(true),
-        Dialect::Postgres => {
-            let seconds = LOCK_TIMEOUT.as_secs();
-            let limits = format!("SET statement_timeout = 0; SET lock_timeout = '{seconds}s'");
-            conn.raw(&limits).await?;
-            let locked = conn
-                .raw(&format!("SELECT pg_advisory_lock({POSTGRES_LOCK})"))
-                .await;
-            match locked {
-                Ok(()) => Ok(true),
-                // The error of the lock's time limit.
-                Err(Fault::Again(_)) => Ok(false),
-                Err(fault) => Err(fault),
-            }
-        }
-        Dialect::MySql => {
-            // Names of locks are the server's, not the database's.
-            let taken = conn
-                .first::<(Option<i64>,)>(
-                    "SELECT GET_LOCK(CONCAT('hubbub_migrations.', SHA1(DATABASE())), 60)",
-                    Vec::new(),
-                )
-                .await?;
-            Ok(taken == Some((Some(1),)))
-        }
-    }
 }
 
 async fn apply(conn: &mut Conn) -> Result<Vec<String>, MigrateError> {

@@ -4,6 +4,7 @@
 //! beside it implement the traits of [`store`](super).
 
 mod archive;
+mod complete;
 mod conn;
 mod db;
 mod dialect;
@@ -16,6 +17,7 @@ pub mod migrate;
 mod migrations;
 mod pool;
 mod prepare;
+mod session;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -23,6 +25,7 @@ mod url;
 mod value;
 
 pub use archive::MESSAGE_TABLES;
+pub use complete::complete_file;
 pub use db::Settings;
 pub use pool::PoolStats;
 pub use prepare::{PreparedDatabase, prepare};

@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::file_lock::{FileLock, Holder};
-use super::migrate::{MigrateError, StepState, status, up_unlocked};
+use super::migrate::{MigrateError, check_unchanged, status, up_unlocked};
 use crate::store::DatabaseSettings;
 
 /// A database whose tables are those that this version needs. On SQLite it is also this process's
@@ -38,9 +38,7 @@ pub async fn prepare(settings: &DatabaseSettings) -> Result<PreparedDatabase, Mi
         None => None,
     };
     let steps = status(url).await?;
-    if let Some(step) = steps.iter().find(|step| step.state == StepState::Changed) {
-        return Err(MigrateError::Changed(step.name.clone()));
-    }
+    check_unchanged(&steps)?;
     let pending: Vec<&str> = steps
         .iter()
         .filter(|step| step.state.is_pending())

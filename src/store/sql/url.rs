@@ -157,6 +157,14 @@ impl DatabaseUrl {
     /// Names the fault without quoting the text.
     pub fn parse_dsn(text: &str) -> Result<(Self, Option<String>), UrlError> {
         let lower = text.to_ascii_lowercase();
+        if ["postgres://", "postgresql://", "sqlite:"]
+            .iter()
+            .any(|scheme| lower.starts_with(scheme))
+        {
+            return Err(UrlError::new(
+                "is for MySQL and MariaDB: name a database of another kind with DATABASE_URL",
+            ));
+        }
         if lower.starts_with("mysql://") || lower.starts_with("mariadb://") {
             return Self::parse_with_password(text);
         }
@@ -282,7 +290,7 @@ fn sqlite(rest: &str) -> Result<DatabaseUrl, UrlError> {
     let location = location.strip_prefix("//").unwrap_or(location);
     let mut synchronous = Synchronous::default();
     for (name, value) in url::form_urlencoded::parse(parameters.as_bytes()) {
-        match (&*name, &*value) {
+        match (&*name, value.to_ascii_lowercase().as_str()) {
             ("synchronous", "full") => synchronous = Synchronous::Full,
             ("synchronous", "normal") => synchronous = Synchronous::Normal,
             // Other programs need it for a file that is missing. hubbub creates it in any case.
@@ -350,6 +358,9 @@ fn mysql(text: &str) -> Result<(DatabaseUrl, Option<String>), UrlError> {
 /// The URL of a server with known parameters only, without those to ignore.
 fn server_url(text: &str, known: &[&str], ignored: &[&str]) -> Result<Url, UrlError> {
     let mut url = Url::parse(text).map_err(|_| {
+        if let Some(port) = port_above_all(text) {
+            return UrlError(format!("has the port {port}: the highest port is 65535"));
+        }
         UrlError::new(
             "is no valid URL; characters of a password that have a meaning in URLs are written as \
              %40 for @, %3A for :, %2F for /, %3F for ? and %23 for #",
@@ -383,6 +394,15 @@ fn server_url(text: &str, known: &[&str], ignored: &[&str]) -> Result<Url, UrlEr
         url.query_pairs_mut().extend_pairs(kept);
     }
     Ok(url)
+}
+
+/// A port that is too large. It is no part of a password: it follows the last `@`.
+fn port_above_all(text: &str) -> Option<&str> {
+    let (_, after) = text.rsplit_once('@')?;
+    let end = after.find(['/', '?', '#']).unwrap_or(after.len());
+    let (_, port) = after[..end].rsplit_once(':')?;
+    let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && port.parse::<u16>().is_err()).then_some(port)
 }
 
 fn password_of(url: &Url) -> Option<String> {

@@ -26,6 +26,7 @@ macro_rules! on_each {
 
 mod killed;
 mod nodes;
+mod refused;
 
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

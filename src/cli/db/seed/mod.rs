@@ -13,7 +13,7 @@ use time::{Date, Month};
 
 use super::progress::Progress;
 use super::summary::Summary;
-use super::{Output, open_to_fill, settings};
+use super::{Databases, Output, settings};
 use crate::config::CommandLine;
 use crate::domain::{RoomId, Timestamp};
 use crate::store::sql::SqlStore;
@@ -49,12 +49,16 @@ pub(in crate::cli) struct Options {
     output: Output,
 }
 
-pub(super) async fn run(options: &Options, command_line: &CommandLine) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    options: &Options,
+    command_line: &CommandLine,
+    databases: &Databases,
+) -> anyhow::Result<ExitCode> {
     let settings = settings(command_line)?;
     let enough = options.messages >= options.rooms;
     anyhow::ensure!(enough, "--messages must be at least --rooms");
     let began = Instant::now();
-    let opened = open_to_fill(&settings).await?;
+    let opened = databases.open_to_fill(&settings).await?;
     let world = World {
         seed: options.seed,
         rooms: options.rooms,

@@ -17,6 +17,9 @@ pub(super) const COPY_OF: &str = "copy_of";
 /// The entry of `hubbub_meta` with the archive's id.
 pub(super) const DEPLOYMENT: &str = "deployment";
 
+/// The entry of `hubbub_meta` by which a copy finds out whether its two databases are one.
+const MARK: &str = "copy_mark";
+
 #[async_trait]
 impl ArchiveTransfer for SqlStore {
     async fn room_state(&self, room: &RoomId) -> Result<Option<RoomState>> {
@@ -44,6 +47,17 @@ impl ArchiveTransfer for SqlStore {
         let found: Vec<(i64, i64)> = self.db().all(ENDS, args![]).await?;
         let end = |(number, ended)| (loaded(number), ended != 0);
         Ok(found.into_iter().map(end).collect())
+    }
+
+    async fn set_mark(&self, mark: Option<Uuid>) -> Result<()> {
+        let set = self
+            .db()
+            .transaction(move |conn| Box::pin(set_meta(conn, MARK, mark)));
+        set.await
+    }
+
+    async fn mark(&self) -> Result<Option<Uuid>> {
+        self.db().read(|conn| Box::pin(meta(conn, MARK))).await
     }
 
     async fn begin_copy(&self, of: Uuid) -> Result<bool> {

@@ -31,8 +31,10 @@ fn files_of_sqlite_have_a_path_as_it_is() {
         assert!(url.is_in_memory(), "{text}");
         assert_eq!(url.to_string(), "sqlite::memory:");
     }
-    let full = shown("sqlite:hubbub.db?synchronous=full");
-    assert_eq!(full, "sqlite://hubbub.db?synchronous=full");
+    for full in ["full", "FULL"] {
+        let full = shown(&format!("sqlite:hubbub.db?synchronous={full}"));
+        assert_eq!(full, "sqlite://hubbub.db?synchronous=full");
+    }
     assert_eq!(shown("sqlite:a.db?synchronous=normal"), "sqlite://a.db");
 }
 
@@ -53,6 +55,10 @@ fn servers_are_shown_without_password_and_parameters() {
         ),
         (
             "mysql://ann:hunter2@tcp(db)/hubbub",
+            "mysql://ann@db:3306/hubbub",
+        ),
+        (
+            "mysql://ann:hunter2@(db)/hubbub",
             "mysql://ann@db:3306/hubbub",
         ),
     ] {
@@ -102,6 +108,9 @@ fn addresses_that_would_not_work_are_refused() {
         ("postgres://a:p#ss@h/d", "no valid URL"),
         ("postgres://a:p@h/d#x", "written as %23"),
         ("postgres://a:p@h:port/d", "no valid URL"),
+        ("postgres://a:p@h:99999/d", "has the port 99999"),
+        ("mysql://a:p@h:65536/d", "has the port 65536"),
+        ("postgres://a:p/1:99999@h/d", "no valid URL"),
         ("postgres://a@h1,h2/d", "one host"),
         ("postgres://a@h/d?schema=x", "sslmode"),
         ("postgres://a@h/d?sslmode=on", "value that PostgreSQL"),
@@ -124,5 +133,14 @@ fn parameters_of_other_clients_are_left_out() {
         "mysql://a@h/d?charset=utf8mb4&parseTime=true",
     ] {
         assert!(DatabaseUrl::parse(text).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn a_data_source_name_of_another_database_is_sent_to_the_right_key() {
+    for text in ["postgres://a:hunter2@h/d", "SQLITE://a.db"] {
+        let message = DatabaseUrl::parse_dsn(text).unwrap_err().to_string();
+        assert!(message.contains("DATABASE_URL"), "{text}: {message}");
+        assert!(!message.contains("hunter2"), "{text}: {message}");
     }
 }
