@@ -73,28 +73,23 @@ impl RoomLog for ArchivedLog {
         self.0.hot.heads(rooms).await
     }
 
-    async fn reach(&self, room: &RoomId, mut span: LogSpan) -> LogSpan {
+    async fn reach(&self, room: &RoomId, span: LogSpan) -> LogSpan {
         let shared = &*self.0;
         // A log that has everything since 1 needs nothing of the archive.
         if span.oldest <= 1 {
             return span;
         }
         // A read of the log must not wait for a database that is known to be away.
-        let known = if shared.health.is_up() {
+        if shared.health.is_up() {
             let known = shared.rooms.get(&*shared.store, room, span.oldest).await;
-            known.ok()
-        } else {
-            shared.rooms.remembered(room)
-        };
-        match known {
-            Some(Some(archived)) => rooms::extend(span, &archived, shared.history_size),
-            Some(None) => span,
-            None => {
-                span.is_cut_off = true;
-                span.first = 1;
-                span
+            match known {
+                Ok(Some(archived)) => return rooms::extend(span, &archived, shared.history_size),
+                Ok(None) => return span,
+                Err(_) => {}
             }
         }
+        let remembered = shared.rooms.remembered(room);
+        rooms::cut_off(span, remembered.as_deref())
     }
 
     fn archive_status(&self) -> Option<ArchiveStatus> {
