@@ -4,23 +4,34 @@
 //! A read extends the tail backwards, as far as the waiting occupants need. For occupants that are
 //! further back than a tail reaches, it fetches a page for the one that has waited longest.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::super::context::Context;
 use super::super::{CloseReason, Event, SharedEvent};
 use super::occupants::{Occupant, Stage};
 use super::replay::REPLAY_PAGE;
 use super::tail::{MAX_MESSAGES, Tail};
 use super::{FeedEvent, RoomFeed};
-use crate::backplane::{Entry, Result, Slice, Window};
+use crate::backplane::{BackplaneError, Entry, Result, Slice, Window};
 use crate::domain::{ConnId, Continuity, Epoch, LogSpan};
 
 /// Messages to read beyond those that are needed, for a next occupant that has missed a few more.
 const SPARE_MESSAGES: usize = 8;
+
+/// How long a read of the log is retried. Then the connections that wait for it are closed: they resume,
+/// and are refused while an archive that they need is away. Other events of a connection wait behind
+/// its replay, so it must not wait for ever.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A read of the log that is under way.
 #[derive(Clone, Copy)]
 pub(super) struct ReplayRead {
     ticket: u64,
     purpose: ReplayPurpose,
+    /// When it was tried first while the backplane was up.
+    began: Instant,
 }
 
 /// The purpose of a read.
@@ -120,6 +131,7 @@ impl RoomFeed {
         let read = ReplayRead {
             ticket: context.ticket(),
             purpose,
+            began: Instant::now(),
         };
         self.replays.read = Some(read);
         self.start_read(context, read);
@@ -241,9 +253,9 @@ impl RoomFeed {
         let Some(read) = self.awaited_replay_read(ticket) else {
             return;
         };
-        let Ok(slice) = slice else {
-            context.retry(&self.room, FeedEvent::RetryReplayRead(ticket));
-            return;
+        let slice = match slice {
+            Ok(slice) => slice,
+            Err(error) => return self.on_failed_read(context, read, &error),
         };
         match read.purpose {
             ReplayPurpose::Page { after } => self.on_page(context, ticket, after, slice),
@@ -251,6 +263,40 @@ impl RoomFeed {
         }
         self.replays.read = None;
         self.start_next_read(context);
+    }
+
+    fn on_failed_read(&mut self, context: &mut Context, read: ReplayRead, error: &BackplaneError) {
+        let mut began = read.began;
+        if !context.backplane.lifecycle.is_up() {
+            // Clients could not resume now.
+            began = Instant::now();
+        } else if began.elapsed() >= READ_TIMEOUT {
+            self.replays.read = None;
+            self.close_waiting(context, error);
+            return;
+        }
+        self.replays.read = Some(ReplayRead { began, ..read });
+        context.retry(&self.room, FeedEvent::RetryReplayRead(read.ticket));
+    }
+
+    /// Closes the connections whose replays wait for a read.
+    fn close_waiting(&mut self, context: &mut Context, error: &BackplaneError) {
+        let mut closed = 0;
+        for (conn, since) in std::mem::take(&mut self.replays.waiting) {
+            let Some(occupant) = self.occupants.get(&conn) else {
+                continue;
+            };
+            if self.occupants.stage(&conn) != Some(Stage::AwaitingRead(since)) {
+                continue;
+            }
+            occupant.outlet.close(CloseReason::ReplayFailed);
+            self.leave(context, &conn);
+            closed += 1;
+        }
+        tracing::warn!(
+            room = %self.room, closed, %error,
+            "the log can't be read: connections that wait for a replay are closed"
+        );
     }
 
     fn on_tail_read(&mut self, context: &mut Context, reach: u64, slice: Slice) {

@@ -1,6 +1,7 @@
 //! Joins of rooms whose older messages are in an archive.
 
 use super::*;
+use crate::backplane::{BackplaneKind, Counters, Lifecycle};
 
 /// The last messages that the log keeps by itself.
 const KEPT: u64 = 10;
@@ -183,6 +184,8 @@ async fn a_join_that_needs_the_archive_fails_while_it_is_away() {
         is_refused(&delivery, &ann, from, false).await;
     }
     is_refused(&delivery, &ann, since(0, None), true).await;
+    is_refused(&delivery, &ann, ReplayFrom::Last(11), false).await;
+    is_refused(&delivery, &ann, in_lost_epoch(11), false).await;
     assert!(join(&delivery, &bob, since(90, None)).await.recovered);
     say(&backplane, "x").await;
     eventually("bob is live", || bob.seqs().last() == Some(&101)).await;
@@ -198,11 +201,12 @@ async fn a_join_that_needs_the_archive_fails_while_it_is_away() {
     assert!(join(&delivery, &ann, since(0, None)).await.recovered);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_replay_goes_on_when_the_archive_returns() {
-    let (backplane, log) = archived(500).await;
-    let delivery = Arc::new(start(&backplane, 1, 500));
-    let ann = Recorder::new("ann");
+/// A join of everything, whose replay has begun before the archive is away.
+async fn replay_without_archive(
+    delivery: &Arc<Delivery>,
+    log: &ArchivedLog,
+    ann: &Arc<Recorder>,
+) -> tokio::task::JoinHandle<JoinOutcome> {
     ann.full.store(true, Ordering::SeqCst);
     let joining = {
         let (delivery, ann) = (delivery.clone(), ann.clone());
@@ -211,9 +215,90 @@ async fn a_replay_goes_on_when_the_archive_returns() {
     eventually("the replay waits", || !ann.wakers.lock().is_empty()).await;
     log.is_down.store(true, Ordering::SeqCst);
     ann.drain();
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    joining
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_goes_on_when_the_archive_returns_in_time() {
+    let (backplane, log) = archived(500).await;
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let ann = Recorder::new("ann");
+    let joining = replay_without_archive(&delivery, &log, &ann).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!((ann.seqs(), joining.is_finished()), (vec![], false));
     log.is_down.store(false, Ordering::SeqCst);
     assert_eq!(joining.await.unwrap().replayed, 500);
     assert!(ann.seqs().into_iter().eq(1..=500));
+    assert!(!ann.closed.load(Ordering::SeqCst));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_cannot_be_read_for_long_closes_its_connection() {
+    let (backplane, log) = archived(500).await;
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let (ann, bob) = (Recorder::new("ann"), Recorder::new("bob"));
+    join(&delivery, &bob, ReplayFrom::Live).await;
+    let joining = replay_without_archive(&delivery, &log, &ann).await;
+    let ended = tokio::time::timeout(Duration::from_secs(12), joining).await;
+    assert_eq!(ended.unwrap().unwrap().replayed, 500, "as promised");
+    assert!(ann.closed.load(Ordering::SeqCst));
+    assert!(ann.seqs().is_empty());
+    // Others of the room are not affected, nor are later replays.
+    say(&backplane, "x").await;
+    eventually("bob is live", || bob.seqs() == [501]).await;
+    log.is_down.store(false, Ordering::SeqCst);
+    let ann = Recorder::new("ann");
+    assert!(join(&delivery, &ann, since(0, None)).await.recovered);
+    assert!(ann.seqs().into_iter().eq(1..=501));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_waits_for_a_backplane_that_is_down() {
+    let (backplane, log) = archived(500).await;
+    let lifecycle = Arc::new(Outage {
+        inner: backplane.lifecycle.clone(),
+        is_up: AtomicBool::new(true),
+    });
+    let backplane = Backplane {
+        lifecycle: lifecycle.clone(),
+        ..backplane
+    };
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let ann = Recorder::new("ann");
+    let joining = replay_without_archive(&delivery, &log, &ann).await;
+    lifecycle.is_up.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    lifecycle.is_up.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(
+        !ann.closed.load(Ordering::SeqCst),
+        "no connection could resume"
+    );
+    log.is_down.store(false, Ordering::SeqCst);
+    assert_eq!(joining.await.unwrap().replayed, 500);
+}
+
+/// A backplane that reports to be down.
+struct Outage {
+    inner: Arc<dyn Lifecycle>,
+    is_up: AtomicBool,
+}
+
+#[async_trait]
+impl Lifecycle for Outage {
+    fn kind(&self) -> BackplaneKind {
+        self.inner.kind()
+    }
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::SeqCst)
+    }
+    fn counters(&self) -> Counters {
+        self.inner.counters()
+    }
+    async fn stop(&self) {
+        self.inner.stop().await;
+    }
 }
