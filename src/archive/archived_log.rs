@@ -85,7 +85,7 @@ impl RoomLog for ArchivedLog {
             match known {
                 Ok(Some(archived)) => return rooms::extend(span, &archived, shared.history_size),
                 Ok(None) => return span,
-                Err(_) => {}
+                Err(error) => shared.broken.report(room, &error),
             }
         }
         let remembered = shared.rooms.remembered(room);
@@ -174,15 +174,18 @@ impl ArchivedLog {
         let store = &self.0.store;
         let read = match store.read(room, part, part_limit, part_bytes).await {
             Ok(read) => read,
-            Err(_) if may_be_partial => return Ok(Slice { entries, span }),
-            Err(error) => return Err(error.into()),
+            Err(StoreError::Unavailable(_)) if may_be_partial => {
+                return Ok(Slice { entries, span });
+            }
+            Err(error) => return Err(self.unreadable(room, error)),
         };
-        let mut archived: Vec<Entry> = read
+        let archived: crate::store::Result<Vec<Entry>> = read
             .into_iter()
             // The archive may have later entries, but not yet all of them.
             .take_while(|archived| archived.seq < hot_oldest)
-            .map(entry::to_entry)
+            .map(entry::to_checked_entry)
             .collect();
+        let mut archived = archived.map_err(|error| self.unreadable(room, error))?;
         let entries = match part {
             ArchiveWindow::After(seq) => {
                 self.forget_if_trimmed(room, seq, &archived, &span);
@@ -194,6 +197,16 @@ impl ArchivedLog {
             }
         };
         Ok(Slice { entries, span })
+    }
+
+    /// The error of a page that the archive could not read. Broken data is logged; repeating the request
+    /// helps only in other cases.
+    fn unreadable(&self, room: &RoomId, error: StoreError) -> BackplaneError {
+        self.0.broken.report(room, &error);
+        match error {
+            StoreError::Broken(reason) => BackplaneError::Unreadable(reason),
+            error => error.into(),
+        }
     }
 
     /// Retention may have deleted entries that the remembered state of the room promises: then the

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::backplane::{Appended, Entry, EntryKind, record};
 use crate::domain::{Epoch, NewMessage, Timestamp, UserId};
-use crate::store::{ArchivedEntry, StoredKind};
+use crate::store::{ArchivedEntry, StoreError, StoredKind};
 
 /// The archived form of a message that was just appended.
 pub(super) fn of_message(message: &NewMessage, at: &Appended, record: Bytes) -> ArchivedEntry {
@@ -65,6 +65,21 @@ pub(super) fn of_entry(entry: Entry) -> Option<ArchivedEntry> {
     })
 }
 
+/// As [`to_entry`], for an entry that goes to clients, inside other JSON.
+///
+/// # Errors
+/// `Broken` if the record of a message can't be a JSON object. The check is cheap, so it finds values
+/// that are cut or replaced, but no errors within an object.
+pub(super) fn to_checked_entry(archived: ArchivedEntry) -> crate::store::Result<Entry> {
+    let entry = to_entry(archived);
+    let is_object = matches!(&entry.record[..], [b'{', .., b'}']);
+    if entry.kind == EntryKind::Message && !is_object {
+        let text = format!("message {}: its record is not a JSON object", entry.seq);
+        return Err(StoreError::Broken(text));
+    }
+    Ok(entry)
+}
+
 /// The entry as readers of logs know it.
 pub(super) fn to_entry(archived: ArchivedEntry) -> Entry {
     let kind = if archived.kind == StoredKind::MESSAGE {
@@ -112,8 +127,20 @@ mod tests {
             };
             let record = record::encode(&message);
             let archived = of_message(&message, &appended, record);
-            let entry = to_entry(archived.clone());
-            assert_eq!(of_entry(entry), Some(archived));
+            let entry = to_checked_entry(archived.clone()).unwrap();
+            assert_eq!(of_entry(entry), Some(archived.clone()));
+            for record in ["", "null", "{", "}", "{\"id\":1", "[{}]"] {
+                let broken = ArchivedEntry {
+                    record: record.into(),
+                    ..archived.clone()
+                };
+                assert!(to_checked_entry(broken.clone()).is_err(), "{record}");
+                let of_another_kind = ArchivedEntry {
+                    kind: StoredKind(9),
+                    ..broken
+                };
+                assert!(to_checked_entry(of_another_kind).is_ok());
+            }
         }
     }
 }

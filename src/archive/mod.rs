@@ -11,6 +11,7 @@
 //! refuses the second entry of a number, and its sender gets no acknowledgement.
 
 mod archived_log;
+mod broken_rooms;
 mod committer;
 mod counters;
 mod entry;
@@ -43,6 +44,7 @@ use crate::domain::{Epoch, RoomId, Timestamp};
 use crate::store::{ArchiveStore, ArchiveWindow, Run};
 use crate::telemetry::sample::Sample;
 use archived_log::ArchivedLog;
+use broken_rooms::BrokenRooms;
 use counters::{ArchiveCounters, Status};
 use health::Health;
 use queue::Queue;
@@ -71,6 +73,7 @@ struct Shared {
     queue: Queue,
     watermarks: Watermarks,
     rooms: Rooms,
+    broken: BrokenRooms,
     health: Health,
     retention: RetentionStatus,
     counters: Arc<ArchiveCounters>,
@@ -185,6 +188,7 @@ impl Archive {
             history_size: limits.history_size,
             watermarks: Watermarks::default(),
             rooms: Rooms::default(),
+            broken: BrokenRooms::default(),
             health: Health::new(),
             counters: restorer.counters.clone(),
             run: restorer.run(),
