@@ -165,27 +165,32 @@ impl ArchivedLog {
             limit: part_limit,
             max_bytes: part_bytes,
         } = missing;
-        // While the database is away, the end of a page is better than none: the span shows that
+        // While the archive can't be read, the end of a page is better than none: the span shows that
         // there is more, and replays of entries in the hot log don't wait.
         let may_be_partial = !entries.is_empty() && matches!(part, ArchiveWindow::Before(_));
         if may_be_partial && !self.0.health.is_up() {
             return Ok(Slice { entries, span });
         }
         let store = &self.0.store;
-        let read = match store.read(room, part, part_limit, part_bytes).await {
-            Ok(read) => read,
-            Err(StoreError::Unavailable(_)) if may_be_partial => {
-                return Ok(Slice { entries, span });
+        let read = store.read(room, part, part_limit, part_bytes).await;
+        let archived: crate::store::Result<Vec<Entry>> = read.and_then(|read| {
+            read.into_iter()
+                // The archive may have later entries, but not yet all of them.
+                .take_while(|archived| archived.seq < hot_oldest)
+                .map(entry::to_checked_entry)
+                .collect()
+        });
+        let mut archived = match archived {
+            Ok(archived) => archived,
+            Err(error) => {
+                let error = self.unreadable(room, error);
+                return if may_be_partial {
+                    Ok(Slice { entries, span })
+                } else {
+                    Err(error)
+                };
             }
-            Err(error) => return Err(self.unreadable(room, error)),
         };
-        let archived: crate::store::Result<Vec<Entry>> = read
-            .into_iter()
-            // The archive may have later entries, but not yet all of them.
-            .take_while(|archived| archived.seq < hot_oldest)
-            .map(entry::to_checked_entry)
-            .collect();
-        let mut archived = archived.map_err(|error| self.unreadable(room, error))?;
         let entries = match part {
             ArchiveWindow::After(seq) => {
                 self.forget_if_trimmed(room, seq, &archived, &span);

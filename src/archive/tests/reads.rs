@@ -204,7 +204,6 @@ async fn a_page_with_a_broken_message_is_refused_for_good() {
         (Window::After(0), 31),
         (Window::After(8), 1),
         (Window::Before(10), 1),
-        (Window::Before(31), 25),
     ] {
         let read = node.log.read(&lobby(), window, limit, usize::MAX).await;
         let error = read.unwrap_err();
@@ -214,5 +213,7 @@ async fn a_page_with_a_broken_message_is_refused_for_good() {
     // Pages without it are read.
     assert!((1..=8).eq(node.seqs(&lobby(), Window::After(0), 8).await));
     assert!((10..=14).eq(node.seqs(&lobby(), Window::Before(15), 5).await));
+    // Of a page that reaches into the log, that part is better than none.
+    assert!((22..=30).eq(node.seqs(&lobby(), Window::Before(31), 25).await));
     node.stop().await;
 }

@@ -11,6 +11,8 @@ struct ArchivedLog {
     hot: Arc<dyn RoomLog>,
     archive: Mutex<Vec<Entry>>,
     is_down: AtomicBool,
+    /// The message that can't be decoded.
+    broken: AtomicU64,
     reached: AtomicUsize,
 }
 
@@ -60,8 +62,13 @@ impl RoomLog for ArchivedLog {
         }
         let archive = self.archive.lock();
         let after = archive.iter().filter(|entry| entry.seq > from);
+        let entries: Vec<Entry> = after.take(limit).cloned().collect();
+        let broken = self.broken.load(Ordering::SeqCst);
+        if entries.iter().any(|entry| entry.seq == broken) {
+            return Err(BackplaneError::Unreadable("on purpose".into()));
+        }
         Ok(Slice {
-            entries: after.take(limit).cloned().collect(),
+            entries,
             span: self.extend(hot.span),
         })
     }
@@ -86,6 +93,7 @@ async fn archived(messages: u64) -> (Backplane, Arc<ArchivedLog>) {
         hot: inner.log.clone(),
         archive: Mutex::default(),
         is_down: AtomicBool::new(false),
+        broken: AtomicU64::new(0),
         reached: AtomicUsize::new(0),
     });
     let backplane = Backplane {
@@ -250,6 +258,49 @@ async fn a_replay_that_cannot_be_read_for_long_closes_its_connection() {
     let ann = Recorder::new("ann");
     assert!(join(&delivery, &ann, since(0, None)).await.recovered);
     assert!(ann.seqs().into_iter().eq(1..=501));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_within_the_log_does_not_wait_behind_one_that_needs_the_archive() {
+    let (backplane, log) = archived(500).await;
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let (ann, bob) = (Recorder::new("ann"), Recorder::new("bob"));
+    let joining = replay_without_archive(&delivery, &log, &ann).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let joined = join(&delivery, &bob, since(495, None));
+    let joined = tokio::time::timeout(Duration::from_secs(1), joined).await;
+    assert_eq!(joined.unwrap().replayed, 5);
+    assert!(bob.seqs().into_iter().eq(496..=500));
+    joining.await.unwrap();
+    assert!(ann.closed.load(Ordering::SeqCst));
+    assert!(!bob.closed.load(Ordering::SeqCst));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_with_a_broken_message_is_closed_at_once_and_no_other_one() {
+    for broken in [3, 128, 129, 250] {
+        let (backplane, log) = archived(500).await;
+        let delivery = Arc::new(start(&backplane, 1, 500));
+        log.broken.store(broken, Ordering::SeqCst);
+        let (ann, bob, cy) = (
+            Recorder::new("ann"),
+            Recorder::new("bob"),
+            Recorder::new("cy"),
+        );
+        let joins = async {
+            tokio::join!(
+                join(&delivery, &ann, since(0, None)),
+                join(&delivery, &bob, since(broken, None)),
+                join(&delivery, &cy, since(broken - 1, None)),
+            )
+        };
+        let joined = tokio::time::timeout(Duration::from_secs(1), joins).await;
+        assert!(joined.is_ok(), "{broken}");
+        assert!(ann.closed.load(Ordering::SeqCst));
+        assert!(cy.closed.load(Ordering::SeqCst));
+        assert!(!bob.closed.load(Ordering::SeqCst), "{broken}");
+        assert!(bob.seqs().into_iter().eq(broken + 1..=500));
+    }
 }
 
 #[tokio::test(start_paused = true)]
