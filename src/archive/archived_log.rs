@@ -76,28 +76,23 @@ impl RoomLog for ArchivedLog {
         self.0.hot.heads(rooms).await
     }
 
-    async fn reach(&self, room: &RoomId, mut span: LogSpan) -> LogSpan {
+    async fn reach(&self, room: &RoomId, span: LogSpan) -> LogSpan {
         let shared = &*self.0;
         // A log that has everything since 1 needs nothing of the archive.
         if span.oldest <= 1 {
             return span;
         }
         // A read of the log must not wait for a database that is known to be away.
-        let known = if shared.health.is_up() {
+        if shared.health.is_up() {
             let known = shared.rooms.get(&*shared.store, room, span.oldest).await;
-            known.ok()
-        } else {
-            shared.rooms.remembered(room)
-        };
-        match known {
-            Some(Some(archived)) => rooms::extend(span, &archived, shared.history_size),
-            Some(None) => span,
-            None => {
-                span.is_cut_off = true;
-                span.first = 1;
-                span
+            match known {
+                Ok(Some(archived)) => return rooms::extend(span, &archived, shared.history_size),
+                Ok(None) => return span,
+                Err(error) => shared.broken.report(room, &error),
             }
         }
+        let remembered = shared.rooms.remembered(room);
+        rooms::cut_off(span, remembered.as_deref())
     }
 
     fn archive_status(&self) -> Option<ArchiveStatus> {
@@ -173,24 +168,32 @@ impl ArchivedLog {
             limit: part_limit,
             max_bytes: part_bytes,
         } = missing;
-        // While the database is away, the end of a page is better than none: the span shows that
+        // While the archive can't be read, the end of a page is better than none: the span shows that
         // there is more, and replays of entries in the hot log don't wait.
         let may_be_partial = !entries.is_empty() && matches!(part, ArchiveWindow::Before(_));
         if may_be_partial && !self.0.health.is_up() {
             return Ok(Slice { entries, span });
         }
         let store = &self.0.store;
-        let read = match store.read(room, part, part_limit, part_bytes).await {
-            Ok(read) => read,
-            Err(_) if may_be_partial => return Ok(Slice { entries, span }),
-            Err(error) => return Err(error.into()),
+        let read = store.read(room, part, part_limit, part_bytes).await;
+        let archived: crate::store::Result<Vec<Entry>> = read.and_then(|read| {
+            read.into_iter()
+                // The archive may have later entries, but not yet all of them.
+                .take_while(|archived| archived.seq < hot_oldest)
+                .map(entry::to_checked_entry)
+                .collect()
+        });
+        let mut archived = match archived {
+            Ok(archived) => archived,
+            Err(error) => {
+                let error = self.unreadable(room, error);
+                return if may_be_partial {
+                    Ok(Slice { entries, span })
+                } else {
+                    Err(error)
+                };
+            }
         };
-        let mut archived: Vec<Entry> = read
-            .into_iter()
-            // The archive may have later entries, but not yet all of them.
-            .take_while(|archived| archived.seq < hot_oldest)
-            .map(entry::to_entry)
-            .collect();
         let entries = match part {
             ArchiveWindow::After(seq) => {
                 self.forget_if_trimmed(room, seq, &archived, &span);
@@ -202,6 +205,16 @@ impl ArchivedLog {
             }
         };
         Ok(Slice { entries, span })
+    }
+
+    /// The error of a page that the archive could not read. Broken data is logged; repeating the request
+    /// helps only in other cases.
+    fn unreadable(&self, room: &RoomId, error: StoreError) -> BackplaneError {
+        self.0.broken.report(room, &error);
+        match error {
+            StoreError::Broken(reason) => BackplaneError::Unreadable(reason),
+            error => error.into(),
+        }
     }
 
     /// Retention may have deleted entries that the remembered state of the room promises: then the

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::backplane::{Appended, Entry, EntryKind, record};
 use crate::domain::{Epoch, NewMessage, RoomId, Timestamp, UserId};
-use crate::store::{ArchivedEntry, BATCH_BYTES, BATCH_ENTRIES, StoredKind};
+use crate::store::{ArchivedEntry, BATCH_BYTES, BATCH_ENTRIES, StoreError, StoredKind};
 
 /// An entry and its room.
 pub(super) type ArchivedRow = (RoomId, ArchivedEntry);
@@ -85,6 +85,21 @@ pub(super) fn batches(rows: &[ArchivedRow]) -> Vec<&[ArchivedRow]> {
     batches
 }
 
+/// As [`to_entry`], for an entry that goes to clients, inside other JSON.
+///
+/// # Errors
+/// `Broken` if the record of a message can't be a JSON object. The check is cheap, so it finds values
+/// that are cut or replaced, but no errors within an object.
+pub(super) fn to_checked_entry(archived: ArchivedEntry) -> crate::store::Result<Entry> {
+    let entry = to_entry(archived);
+    let is_object = matches!(&entry.record[..], [b'{', .., b'}']);
+    if entry.kind == EntryKind::Message && !is_object {
+        let text = format!("message {}: its record is not a JSON object", entry.seq);
+        return Err(StoreError::Broken(text));
+    }
+    Ok(entry)
+}
+
 /// The entry as readers of logs know it.
 pub(super) fn to_entry(archived: ArchivedEntry) -> Entry {
     let kind = if archived.kind == StoredKind::MESSAGE {
@@ -132,8 +147,20 @@ mod tests {
             };
             let record = record::encode(&message);
             let archived = of_message(&message, &appended, record);
-            let entry = to_entry(archived.clone());
-            assert_eq!(of_entry(entry), Some(archived));
+            let entry = to_checked_entry(archived.clone()).unwrap();
+            assert_eq!(of_entry(entry), Some(archived.clone()));
+            for record in ["", "null", "{", "}", "{\"id\":1", "[{}]"] {
+                let broken = ArchivedEntry {
+                    record: record.into(),
+                    ..archived.clone()
+                };
+                assert!(to_checked_entry(broken.clone()).is_err(), "{record}");
+                let of_another_kind = ArchivedEntry {
+                    kind: StoredKind(9),
+                    ..broken
+                };
+                assert!(to_checked_entry(of_another_kind).is_ok());
+            }
         }
     }
 }

@@ -12,6 +12,7 @@
 //! refuses the second entry of a number, and its sender gets no acknowledgement.
 
 mod archived_log;
+mod broken_rooms;
 mod checker;
 mod committer;
 mod counters;
@@ -46,6 +47,7 @@ use crate::domain::{Epoch, RoomId, Timestamp};
 use crate::store::{ArchiveStore, ArchiveWindow, Run};
 use crate::telemetry::sample::Sample;
 use archived_log::ArchivedLog;
+use broken_rooms::BrokenRooms;
 use counters::{ArchiveCounters, Status};
 use health::Health;
 use queue::Queue;
@@ -76,6 +78,7 @@ struct Shared {
     refused: Refused,
     watermarks: Watermarks,
     rooms: Rooms,
+    broken: BrokenRooms,
     health: Health,
     retention: RetentionStatus,
     counters: Arc<ArchiveCounters>,
@@ -191,6 +194,7 @@ impl Archive {
             history_size: limits.history_size,
             watermarks: Watermarks::default(),
             rooms: Rooms::default(),
+            broken: BrokenRooms::default(),
             health: Health::new(),
             counters: restorer.counters.clone(),
             run: restorer.run(),

@@ -27,7 +27,7 @@ struct Known {
 pub(super) struct Rooms(Mutex<HashMap<RoomId, Known>>);
 
 impl Rooms {
-    /// The state of the room in the archive. While the database is away, an older one is used.
+    /// The state of the room in the archive, at most 10 seconds old.
     pub async fn get(
         &self,
         store: &dyn ArchiveStore,
@@ -59,14 +59,14 @@ impl Rooms {
                 rooms.insert(room.clone(), known);
                 Ok(read)
             }
-            Err(error) => known.map(|(room, _)| room).ok_or(error),
+            Err(error) => Err(error),
         }
     }
 
-    /// The cached state of the room, `Some(None)` if the archive didn't know it; `None` without one.
-    pub fn remembered(&self, room: &RoomId) -> Option<Option<Arc<ArchivedRoom>>> {
+    /// The last known state of the room, however old it is.
+    pub fn remembered(&self, room: &RoomId) -> Option<Arc<ArchivedRoom>> {
         let rooms = self.0.lock();
-        rooms.get(room).map(|known| known.room.clone())
+        rooms.get(room)?.room.clone()
     }
 
     /// Whether the hot log had nothing as old as that `seq` when it was read last. It may have been
@@ -117,6 +117,21 @@ pub(super) fn extend(mut span: LogSpan, room: &ArchivedRoom, history_size: usize
     span
 }
 
+/// The span of a hot log while the archive can't be read. Of the last known state of the room only
+/// facts are used that time does not change: where epochs ended, and that the archive has nothing before
+/// some number.
+pub(super) fn cut_off(mut span: LogSpan, remembered: Option<&ArchivedRoom>) -> LogSpan {
+    if let Some(room) = remembered {
+        span.past = past_epochs(room, &span.head, &span.past);
+        if room.first >= span.oldest {
+            return span;
+        }
+    }
+    span.is_cut_off = true;
+    span.first = 1;
+    span
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,5 +175,18 @@ mod tests {
         assert_eq!((span.first, span.oldest, span.recent), (1, 4200, 4200));
         let span = extend(hot, &room(1, 4700, &epochs), 1000);
         assert_eq!((span.first, span.oldest), (1, 4500), "lost numbers");
+    }
+
+    #[test]
+    fn a_span_without_the_archive_ends_at_the_log_if_older_messages_may_exist() {
+        let hot = LogSpan::of_log(head("e3", 5000), 4500, vec![]);
+        let epochs = [("e3", None), ("e1", Some(4600))];
+        for (first, is_cut_off) in [(1, true), (4499, true), (4500, false), (5001, false)] {
+            let span = cut_off(hot.clone(), Some(&room(first, first, &epochs)));
+            assert_eq!(span.is_cut_off, is_cut_off, "{first}");
+            assert_eq!(span.oldest, 4500);
+            assert_eq!(span.past, vec![head("e1", 4600)]);
+        }
+        assert!(cut_off(hot, None).is_cut_off);
     }
 }

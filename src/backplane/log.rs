@@ -107,7 +107,7 @@ pub trait RoomLog: Send + Sync {
     /// begins its numbering: the span has `seq` 0 and an epoch that the first append will use.
     ///
     /// # Errors
-    /// `Unavailable`, `Full`.
+    /// `Unavailable`, `Full`, `Unreadable`.
     async fn read(
         &self,
         room: &RoomId,

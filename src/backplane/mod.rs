@@ -62,6 +62,10 @@ pub enum BackplaneError {
     /// of this server, or foreign data in Redis.
     #[error("the backplane sent an invalid reply: {0}")]
     Broken(String),
+    /// Stored messages that a read needs can't be decoded. The part that stores them has logged it, and
+    /// repeating the read doesn't help.
+    #[error("stored messages can't be read: {0}")]
+    Unreadable(String),
 }
 
 /// The result of a call to a backplane.

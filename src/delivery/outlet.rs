@@ -9,6 +9,9 @@ pub enum CloseReason {
     /// The log no longer holds the message that the replay needed next. The client has to resume,
     /// and is then told of the gap.
     ReplayOutrun,
+    /// The log could not be read for the replay for some time, for example because the database of an
+    /// archive is away. The client has to resume.
+    ReplayFailed,
 }
 
 /// The outgoing side of one connection. No method waits: an event that doesn't fit closes the

@@ -28,8 +28,13 @@ pub enum StoreError {
     Unavailable(String),
     /// The database refused a statement, or returned something unexpected: a bug of this server, or
     /// foreign data.
-    #[error("the database returned an error: {0}")]
+    #[error("{0}")]
     Broken(String),
+    /// The database refuses the connection or an action: the user or the password is wrong, a right is
+    /// missing, or there is no database of this name. Only a change of the configuration, or of the
+    /// database's, helps.
+    #[error("the database refuses access: {0}")]
+    Refused(String),
 }
 
 /// The result of a call to the store.

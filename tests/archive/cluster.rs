@@ -208,3 +208,57 @@ async fn chat_goes_on_while_postgres_is_away() {
 async fn chat_goes_on_while_mariadb_is_away() {
     the_database_is_away(DatabaseKind::MariaDb).await;
 }
+
+/// A join that needs the database is refused while it does not respond, and the connection goes on.
+async fn the_database_is_suspended(kind: DatabaseKind) {
+    let server = DatabaseServer::start_durable(kind);
+    let url = server.create_database("suspended");
+    let storage = SharedStorage::new(&url);
+    let small = [("HISTORY_SIZE", "10"), ("RATE_EVENTS_PER_SEC", "0")];
+    let node = storage.start_node(&small).await;
+    let ann = Client::member(node.address(), "ann", "lobby").await;
+    send_many(&ann, 60).await;
+    // Until the watermark allows the log to be trimmed.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let last = send_many(&ann, 1).await;
+    resume(node.address(), 2, &last["epoch"], 61).await;
+
+    server.signal("-STOP");
+    await_health(&node, 200, "down").await;
+    let cy = Client::connect(node.address()).await;
+    cy.done("authenticate", json!({"user_id": "cy"})).await;
+    for from in [
+        json!({"room_id": "lobby", "since_seq": 2}),
+        json!({"room_id": "lobby", "since_seq": 2, "epoch": last["epoch"]}),
+        json!({"room_id": "lobby", "limit": 20}),
+    ] {
+        let refused = cy.ask("join", from.clone()).await;
+        assert_eq!(refused["code"], "unavailable", "{from}: {refused}");
+    }
+    let within = json!({"room_id": "lobby", "since_seq": 58, "epoch": last["epoch"]});
+    assert_eq!(join(&cy, within).await["replayed"], 3);
+    assert_eq!(send_many(&cy, 1).await["seq"], 62);
+    let page = cy
+        .done("history", json!({"room_id": "lobby", "limit": 2}))
+        .await;
+    assert_eq!(page["messages"][1]["seq"], 62);
+    cy.eventually("replay and live message", |cy| {
+        cy.seqs() == [59, 60, 61, 62]
+    })
+    .await;
+
+    server.signal("-CONT");
+    await_health(&node, 200, "ok").await;
+    resume(node.address(), 2, &last["epoch"], 62).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_that_need_a_suspended_postgres_are_refused() {
+    the_database_is_suspended(DatabaseKind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_that_need_a_suspended_mariadb_are_refused() {
+    the_database_is_suspended(DatabaseKind::MariaDb).await;
+}

@@ -99,6 +99,13 @@ impl FakeStore {
         }
     }
 
+    /// Replaces the record of an entry.
+    pub fn set_record(&self, room: &RoomId, seq: u64, record: &'static str) {
+        let mut data = self.0.data.lock();
+        let entry = data.room(room).entries.get_mut(&seq);
+        entry.expect("the entry is there").record = record.into();
+    }
+
     /// The runs of retention, in order.
     pub fn retention(&self) -> Vec<RetentionRun> {
         self.0.data.lock().retention.clone()

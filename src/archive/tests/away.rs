@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::backplane::{BackplaneError, Slice};
+use crate::domain::Continuity;
 
 #[tokio::test(start_paused = true)]
 async fn while_the_database_is_away_the_log_is_read_without_waiting_for_it() {
@@ -58,5 +59,63 @@ async fn while_the_database_is_away_the_log_is_read_without_waiting_for_it() {
     assert_eq!(began.elapsed(), Duration::ZERO);
     store.set_stopped(false);
     store.set_away(false);
+    node.stop().await;
+}
+
+/// The span as a join sees it that asks the archive how far back it reaches.
+async fn reach(node: &Node, room: &RoomId) -> crate::domain::LogSpan {
+    let slice = node.backplane.log.read(room, Window::Newest, 1, 1).await;
+    node.log.reach(room, slice.unwrap().span).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_is_cut_off_at_its_log_while_the_database_is_away() {
+    let store = FakeStore::new();
+    let setup = Setup {
+        acknowledge_commits: false,
+        ..Setup::default()
+    };
+    let node = setup.start(&store).await;
+    for _ in 1..=31 {
+        node.append(&lobby(), "hi").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    // An epoch that only the archive remembers.
+    let ended = Head {
+        epoch: Epoch::trusted("earlier"),
+        seq: 29,
+    };
+    let epoch = NewEpoch {
+        epoch: reach(&node, &lobby()).await.head.epoch,
+        after: 29,
+        run: 0,
+        ends: vec![ended],
+    };
+    store.begin_epoch(&lobby(), &epoch).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let reached = reach(&node, &lobby()).await;
+    assert_eq!((reached.oldest, reached.is_cut_off), (1, false));
+    let hot_oldest = 22;
+
+    // The node learns that the database is away by the call itself, or knows it already.
+    store.set_away(true);
+    for age in [11, 0, 60] {
+        tokio::time::sleep(Duration::from_secs(age)).await;
+        let span = reach(&node, &lobby()).await;
+        assert!(span.is_cut_off, "after {age} s");
+        assert_eq!((span.oldest, span.recent), (hot_oldest, hot_oldest));
+        let earlier = Epoch::trusted("earlier");
+        for (epoch, seq, continuity) in [
+            (None, 2, Continuity::Unreadable),
+            (None, 21, Continuity::Clean),
+            (Some(&earlier), 2, Continuity::Unreadable),
+            (Some(&earlier), 25, Continuity::Clean),
+        ] {
+            assert_eq!(span.continuity(epoch, seq), continuity, "{epoch:?} {seq}");
+        }
+    }
+    store.set_away(false);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(reach(&node, &lobby()).await.oldest, 1);
     node.stop().await;
 }

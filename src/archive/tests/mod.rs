@@ -20,9 +20,9 @@ use crate::backplane::{
     Appended, Backplane, BackplaneLimits, Commit, Result, RoomLog, Window, memory, record,
 };
 use crate::domain::{
-    Epoch, Limits, MessageFields, NewMessage, RoomId, Timestamp, UserId, Username,
+    Epoch, Head, Limits, MessageFields, NewMessage, RoomId, Timestamp, UserId, Username,
 };
-use crate::store::{ArchiveStore, ArchivedEntry, StoredKind};
+use crate::store::{ArchiveStore, ArchivedEntry, NewEpoch, StoredKind};
 
 /// A lone node's log with its archive.
 struct Node {

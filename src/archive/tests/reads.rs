@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::backplane::Entry;
+use crate::backplane::{BackplaneError, Entry};
 use crate::domain::{Continuity, LogSpan};
 
 /// An event of a room or its node.
@@ -186,5 +186,34 @@ async fn while_the_database_is_away_the_log_is_read_alone_and_says_so() {
     let archived = read(Window::Before(20), 5).await.unwrap();
     assert_eq!(archived.entries.len(), 5);
     assert!(!archived.span.is_cut_off);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_with_a_broken_message_is_refused_for_good() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    for _ in 1..=30 {
+        node.append(&lobby(), "hi").await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    node.append(&lobby(), "hi").await.unwrap();
+    assert!((1..=31).eq(node.seqs(&lobby(), Window::After(0), 31).await));
+    store.set_record(&lobby(), 9, "null");
+    for (window, limit) in [
+        (Window::After(0), 31),
+        (Window::After(8), 1),
+        (Window::Before(10), 1),
+    ] {
+        let read = node.log.read(&lobby(), window, limit, usize::MAX).await;
+        let error = read.unwrap_err();
+        assert!(matches!(error, BackplaneError::Unreadable(_)), "{error}");
+        assert!(error.to_string().contains("message 9:"), "{error}");
+    }
+    // Pages without it are read.
+    assert!((1..=8).eq(node.seqs(&lobby(), Window::After(0), 8).await));
+    assert!((10..=14).eq(node.seqs(&lobby(), Window::Before(15), 5).await));
+    // Of a page that reaches into the log, that part is better than none.
+    assert!((22..=30).eq(node.seqs(&lobby(), Window::Before(31), 25).await));
     node.stop().await;
 }

@@ -38,7 +38,7 @@ fn plan(start: &ReplayFrom, span: &LogSpan, total: u64) -> Result<(ReplayPlan, J
     let head = span.head.seq;
     let (position, recovered, gap) = match start {
         ReplayFrom::Live => (head, false, false),
-        ReplayFrom::Last(count) => (last(span, *count), false, false),
+        ReplayFrom::Last(count) => (last(span, *count)?, false, false),
         ReplayFrom::Since { seq, epoch, limit } => {
             let continuity = span.continuity(epoch.as_ref(), *seq);
             match position_since(span, continuity, *seq, *limit)? {
@@ -72,25 +72,32 @@ fn position_since(
 ) -> Result<Option<u64>> {
     let head = span.head.seq;
     let has_missed_more = limit.is_some_and(|limit| head.saturating_sub(seq) > limit);
-    let after_gap = match limit {
-        Some(limit) => last(span, limit),
-        None => before(span, span.recent),
-    };
-    match continuity {
-        Continuity::Clean if !has_missed_more => Ok(None),
-        Continuity::Clean | Continuity::Trimmed | Continuity::Lost { .. } => Ok(Some(after_gap)),
-        // All messages that the client accepts can be read.
-        Continuity::Unreadable if limit == Some(head - after_gap) => Ok(Some(after_gap)),
-        Continuity::Unreadable => Err(BackplaneError::Unavailable(
-            "the archive can't be read".to_owned(),
-        )),
+    let is_empty = span.oldest > head;
+    match (continuity, limit) {
+        (Continuity::Clean, _) if !has_missed_more => Ok(None),
+        // All messages that the client accepts may be readable all the same.
+        (_, Some(limit)) => last(span, limit).map(Some),
+        (Continuity::Unreadable, None) => Err(cut_off()),
+        (Continuity::Lost { .. }, None) if span.is_cut_off && is_empty => Err(cut_off()),
+        (_, None) => Ok(Some(before(span, span.recent))),
     }
 }
 
-/// The position before the last `count` messages, or before all that can be read.
-fn last(span: &LogSpan, count: u64) -> u64 {
+/// The position before the last `count` messages, or before all that are kept.
+///
+/// # Errors
+/// `Unavailable` if there may be more of them than can be read now.
+fn last(span: &LogSpan, count: u64) -> Result<u64> {
     let position = span.head.seq.saturating_sub(count);
-    position.max(before(span, span.oldest))
+    let readable = before(span, span.oldest);
+    if span.is_cut_off && position < readable {
+        return Err(cut_off());
+    }
+    Ok(position.max(readable))
+}
+
+fn cut_off() -> BackplaneError {
+    BackplaneError::Unavailable("the archive can't be read".to_owned())
 }
 
 /// The position before the message `first`.

@@ -49,7 +49,7 @@ pub(super) enum FeedEvent {
     RetryCatchUp(u64),
     /// A part of the log for replays.
     ReplayRead(u64, Result<Slice>),
-    RetryReplayRead(u64),
+    RetryReplayReads,
     /// The connection's outlet has capacity again; the ticket is that of its join.
     Writable(ConnId, u64),
     /// The commands that were queued before the next slice of replays have been processed, so the
@@ -180,7 +180,7 @@ impl RoomFeed {
             FeedEvent::CaughtUp(ticket, slice) => self.on_caught_up(context, ticket, slice),
             FeedEvent::RetryCatchUp(ticket) => self.retry_catch_up(context, ticket),
             FeedEvent::ReplayRead(ticket, slice) => self.on_replay_read(context, ticket, slice),
-            FeedEvent::RetryReplayRead(ticket) => self.retry_replay_read(context, ticket),
+            FeedEvent::RetryReplayReads => self.retry_replay_reads(context),
             FeedEvent::NextSlice => self.replay_slice(context),
             FeedEvent::Writable(conn, ticket) => self.on_writable(context, &conn, ticket),
             FeedEvent::Changes(ticket, changes) => self.on_changes(context, ticket, changes),

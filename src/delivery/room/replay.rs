@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::super::SharedEvent;
 use super::super::context::Context;
 use super::occupants::{Sent, Stage};
-use super::replay_reads::{Page, ReplayRead};
+use super::replay_reads::{Page, ReplayRead, Waiting};
 use super::tail::{Tail, with_own_record};
 use super::{FeedEvent, RoomFeed};
 use crate::backplane::Entry;
@@ -33,11 +33,12 @@ const BUS_WAIT: Duration = Duration::from_millis(100);
 pub(super) struct Replays {
     pub tail: Option<Tail>,
     pub page: Option<Page>,
-    /// The read that is under way, or waits to be retried.
+    /// The read that is under way.
     pub read: Option<ReplayRead>,
-    /// The occupants that need more of the log, each with the ticket of its wait, in the order in
-    /// which the waits began.
-    pub waiting: VecDeque<(ConnId, u64)>,
+    /// The occupants that need more of the log, in the order in which the waits began.
+    pub waiting: VecDeque<Waiting>,
+    /// Those whose reads have failed and will be repeated soon. Reads for others go on meanwhile.
+    pub failed: Vec<Waiting>,
     /// The occupants that can be served. While there are any, a slice is scheduled.
     pub queue: VecDeque<ConnId>,
     /// The occupants that are at the feed's position, and were promised messages that the bus is

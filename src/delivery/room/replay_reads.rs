@@ -4,17 +4,36 @@
 //! A read extends the tail backwards, as far as the waiting occupants need. For occupants that are
 //! further back than a tail reaches, it fetches a page for the one that has waited longest.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::super::context::Context;
 use super::super::{CloseReason, Event, SharedEvent};
-use super::occupants::{Occupant, Stage};
+use super::occupants::{Occupant, Occupants, Stage};
 use super::replay::REPLAY_PAGE;
 use super::tail::{MAX_MESSAGES, Tail};
 use super::{FeedEvent, RoomFeed};
-use crate::backplane::{Entry, Result, Slice, Window};
+use crate::backplane::{BackplaneError, Entry, Result, Slice, Window};
 use crate::domain::{ConnId, Continuity, Epoch, LogSpan};
 
 /// Messages to read beyond those that are needed, for a next occupant that has missed a few more.
 const SPARE_MESSAGES: usize = 8;
+
+/// How long the reads for an occupant may fail. Then its connection is closed: the client resumes, and
+/// is refused while an archive that it needs is away. Other events of a connection wait behind its
+/// replay, so it must not wait for ever.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An occupant that waits for a read of the log.
+#[derive(Clone)]
+pub(super) struct Waiting {
+    conn: ConnId,
+    /// Tells since when it waits.
+    ticket: u64,
+    /// Since when its reads have failed while the backplane was up.
+    failing_since: Option<Instant>,
+}
 
 /// A read of the log that is under way.
 #[derive(Clone, Copy)]
@@ -38,6 +57,13 @@ enum ReplayPurpose {
         /// The position to which the tail has to reach back.
         reach: u64,
     },
+}
+
+impl Waiting {
+    /// False once the occupant has left, has joined again, or goes on by other means.
+    fn still_waits(&self, occupants: &Occupants) -> bool {
+        occupants.stage(&self.conn) == Some(Stage::AwaitingRead(self.ticket))
+    }
 }
 
 /// A part of the log, for the occupants that waited for it.
@@ -95,7 +121,11 @@ impl RoomFeed {
     pub(super) fn await_read(&mut self, context: &mut Context, conn: &ConnId) {
         let ticket = context.ticket();
         self.occupants.set_stage(conn, Stage::AwaitingRead(ticket));
-        self.replays.waiting.push_back((conn.clone(), ticket));
+        self.replays.waiting.push_back(Waiting {
+            conn: conn.clone(),
+            ticket,
+            failing_since: None,
+        });
         self.start_next_read(context);
     }
 
@@ -109,7 +139,7 @@ impl RoomFeed {
         let occupants = &self.occupants;
         self.replays
             .waiting
-            .retain(|(conn, ticket)| occupants.stage(conn) == Some(Stage::AwaitingRead(*ticket)));
+            .retain(|waiting| waiting.still_waits(occupants));
         let Some(after) = self.page_start() else {
             return;
         };
@@ -117,12 +147,7 @@ impl RoomFeed {
             Some(extend_tail) => extend_tail,
             None => ReplayPurpose::Page { after },
         };
-        let read = ReplayRead {
-            ticket: context.ticket(),
-            purpose,
-        };
-        self.replays.read = Some(read);
-        self.start_read(context, read);
+        self.start_read(context, purpose);
     }
 
     /// The position at which a page begins for the occupant that has waited longest: so much
@@ -132,7 +157,7 @@ impl RoomFeed {
             .replays
             .waiting
             .iter()
-            .filter_map(|(conn, _)| Some(self.occupants.get(conn)?.position));
+            .filter_map(|waiting| Some(self.occupants.get(&waiting.conn)?.position));
         let longest_waiting = positions.next()?;
         let earliest = longest_waiting.saturating_sub(REPLAY_PAGE as u64 - 1);
         let in_reach = |position: &u64| (earliest..=longest_waiting).contains(position);
@@ -157,7 +182,7 @@ impl RoomFeed {
             .replays
             .waiting
             .iter()
-            .map(|(conn, _)| self.position_near_feed(self.occupants.get(conn)?));
+            .map(|waiting| self.position_near_feed(self.occupants.get(&waiting.conn)?));
         let longest_waiting = positions.next()??;
         let reach = positions.flatten().fold(longest_waiting, u64::min);
         let is_alone = self.joining == 0 && self.replays.waiting.len() == 1;
@@ -200,7 +225,12 @@ impl RoomFeed {
         }
     }
 
-    fn start_read(&self, context: &Context, read: ReplayRead) {
+    fn start_read(&mut self, context: &mut Context, purpose: ReplayPurpose) {
+        let read = ReplayRead {
+            ticket: context.ticket(),
+            purpose,
+        };
+        self.replays.read = Some(read);
         context.counters.replay_reads.add(1);
         let (log, room) = (context.backplane.log.clone(), self.room.clone());
         let (window, limit, bytes) = match read.purpose {
@@ -226,10 +256,10 @@ impl RoomFeed {
         self.replays.read.filter(|read| read.ticket == ticket)
     }
 
-    pub(super) fn retry_replay_read(&mut self, context: &Context, ticket: u64) {
-        if let Some(read) = self.awaited_replay_read(ticket) {
-            self.start_read(context, read);
-        }
+    pub(super) fn retry_replay_reads(&mut self, context: &mut Context) {
+        let failed = std::mem::take(&mut self.replays.failed);
+        self.replays.waiting.extend(failed);
+        self.start_next_read(context);
     }
 
     pub(super) fn on_replay_read(
@@ -241,9 +271,9 @@ impl RoomFeed {
         let Some(read) = self.awaited_replay_read(ticket) else {
             return;
         };
-        let Ok(slice) = slice else {
-            context.retry(&self.room, FeedEvent::RetryReplayRead(ticket));
-            return;
+        let slice = match slice {
+            Ok(slice) => slice,
+            Err(error) => return self.on_failed_read(context, read, &error),
         };
         match read.purpose {
             ReplayPurpose::Page { after } => self.on_page(context, ticket, after, slice),
@@ -253,14 +283,92 @@ impl RoomFeed {
         self.start_next_read(context);
     }
 
+    /// Sets the occupants aside for which the read would fail again, so that reads for others go on, or
+    /// closes those for which that has lasted too long.
+    fn on_failed_read(&mut self, context: &mut Context, read: ReplayRead, error: &BackplaneError) {
+        self.replays.read = None;
+        let is_unreadable = matches!(error, BackplaneError::Unreadable(_));
+        let start = match read.purpose {
+            ReplayPurpose::Page { after } => after,
+            // It read further back than the occupants need.
+            ReplayPurpose::ExtendTail { .. } if is_unreadable => {
+                if let Some(after) = self.page_start() {
+                    self.start_read(context, ReplayPurpose::Page { after });
+                }
+                return;
+            }
+            ReplayPurpose::ExtendTail { reach, .. } => reach,
+        };
+        // Where the archive is away, all occupants that are further back need it too. But of those that a
+        // page with a broken message would have served, only the first needs that message for sure.
+        let affected = match self.page_front() {
+            Some(front) if !is_unreadable => front.max(start),
+            _ => start,
+        };
+        let is_up = context.backplane.lifecycle.is_up();
+        let mut closed = Vec::new();
+        for mut waiting in std::mem::take(&mut self.replays.waiting) {
+            let Some(occupant) = self.occupants.get(&waiting.conn) else {
+                continue;
+            };
+            if !waiting.still_waits(&self.occupants) {
+                continue;
+            }
+            if occupant.position > affected {
+                self.replays.waiting.push_back(waiting);
+                continue;
+            }
+            let since = *waiting.failing_since.get_or_insert_with(Instant::now);
+            if !is_up {
+                // Clients could not resume now.
+                waiting.failing_since = None;
+            } else if is_unreadable || since.elapsed() >= READ_TIMEOUT {
+                closed.push(waiting.conn);
+                continue;
+            }
+            if self.replays.failed.is_empty() {
+                context.retry(&self.room, FeedEvent::RetryReplayReads);
+            }
+            self.replays.failed.push(waiting);
+        }
+        self.close_failed(context, &closed, error);
+        self.start_next_read(context);
+    }
+
+    /// The position of the occupant that has waited longest.
+    fn page_front(&self) -> Option<u64> {
+        let front = self.replays.waiting.front()?;
+        Some(self.occupants.get(&front.conn)?.position)
+    }
+
+    /// Closes connections whose replays can't go on.
+    fn close_failed(&mut self, context: &mut Context, conns: &[ConnId], error: &BackplaneError) {
+        if conns.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            room = %self.room, connections = conns.len(), %error,
+            "the log can't be read: connections that wait for a replay are closed"
+        );
+        for conn in conns {
+            if let Some(occupant) = self.occupants.get(conn) {
+                occupant.outlet.close(CloseReason::ReplayFailed);
+            }
+            self.leave(context, conn);
+        }
+    }
+
     fn on_tail_read(&mut self, context: &mut Context, reach: u64, slice: Slice) {
         let Some(at) = self.log.position().cloned() else {
             return;
         };
         if slice.span.head.epoch != at.epoch {
             // The log is in another epoch. The feed reads it first, then the occupants go on.
-            for (conn, _) in std::mem::take(&mut self.replays.waiting) {
-                self.occupants.set_stage(&conn, Stage::AwaitingCatchUp);
+            for waiting in std::mem::take(&mut self.replays.waiting) {
+                if waiting.still_waits(&self.occupants) {
+                    let conn = &waiting.conn;
+                    self.occupants.set_stage(conn, Stage::AwaitingCatchUp);
+                }
             }
             self.catch_up(context);
             return;
@@ -271,24 +379,23 @@ impl RoomFeed {
                 tail.close_front();
             }
         }
-        for (conn, ticket) in std::mem::take(&mut self.replays.waiting) {
-            let Some(occupant) = self.occupants.get(&conn) else {
-                continue;
-            };
-            let Some(replay) = &occupant.replay else {
-                continue;
-            };
-            if replay.stage != Stage::AwaitingRead(ticket) {
+        for waiting in std::mem::take(&mut self.replays.waiting) {
+            if !waiting.still_waits(&self.occupants) {
                 continue;
             }
-            let is_reached = match &self.replays.tail {
-                Some(tail) => replay.epoch == at.epoch && tail.first_seq() <= occupant.position + 1,
-                None => false,
+            let Some(occupant) = self.occupants.get(&waiting.conn) else {
+                continue;
+            };
+            let is_reached = match (&self.replays.tail, &occupant.replay) {
+                (Some(tail), Some(replay)) => {
+                    replay.epoch == at.epoch && tail.first_seq() <= occupant.position + 1
+                }
+                _ => false,
             };
             if is_reached {
-                self.enqueue(context, &conn);
+                self.enqueue(context, &waiting.conn);
             } else {
-                self.replays.waiting.push_back((conn, ticket));
+                self.replays.waiting.push_back(waiting);
             }
         }
     }
@@ -297,11 +404,11 @@ impl RoomFeed {
         let page = Page::new(after, slice.entries, slice.span);
         let mut outrun = Vec::new();
         let mut ready = Vec::new();
-        for (conn, since) in std::mem::take(&mut self.replays.waiting) {
-            match self.serve(&page, read, after, &conn, since) {
-                Served::Ready => ready.push(conn),
-                Served::NotYet => self.replays.waiting.push_back((conn, since)),
-                Served::Outrun => outrun.push(conn),
+        for waiting in std::mem::take(&mut self.replays.waiting) {
+            match self.serve(&page, read, after, &waiting.conn, waiting.ticket) {
+                Served::Ready => ready.push(waiting.conn),
+                Served::NotYet => self.replays.waiting.push_back(waiting),
+                Served::Outrun => outrun.push(waiting.conn),
                 Served::Gone => {}
             }
         }

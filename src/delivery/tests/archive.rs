@@ -1,6 +1,7 @@
 //! Joins of rooms whose older messages are in an archive.
 
 use super::*;
+use crate::backplane::{BackplaneKind, Counters, Lifecycle};
 
 /// The last messages that the log keeps by itself.
 const KEPT: u64 = 10;
@@ -10,6 +11,8 @@ struct ArchivedLog {
     hot: Arc<dyn RoomLog>,
     archive: Mutex<Vec<Entry>>,
     is_down: AtomicBool,
+    /// The message that can't be decoded.
+    broken: AtomicU64,
     reached: AtomicUsize,
 }
 
@@ -59,8 +62,13 @@ impl RoomLog for ArchivedLog {
         }
         let archive = self.archive.lock();
         let after = archive.iter().filter(|entry| entry.seq > from);
+        let entries: Vec<Entry> = after.take(limit).cloned().collect();
+        let broken = self.broken.load(Ordering::SeqCst);
+        if entries.iter().any(|entry| entry.seq == broken) {
+            return Err(BackplaneError::Unreadable("on purpose".into()));
+        }
         Ok(Slice {
-            entries: after.take(limit).cloned().collect(),
+            entries,
             span: self.extend(hot.span),
         })
     }
@@ -85,6 +93,7 @@ async fn archived(messages: u64) -> (Backplane, Arc<ArchivedLog>) {
         hot: inner.log.clone(),
         archive: Mutex::default(),
         is_down: AtomicBool::new(false),
+        broken: AtomicU64::new(0),
         reached: AtomicUsize::new(0),
     });
     let backplane = Backplane {
@@ -183,6 +192,8 @@ async fn a_join_that_needs_the_archive_fails_while_it_is_away() {
         is_refused(&delivery, &ann, from, false).await;
     }
     is_refused(&delivery, &ann, since(0, None), true).await;
+    is_refused(&delivery, &ann, ReplayFrom::Last(11), false).await;
+    is_refused(&delivery, &ann, in_lost_epoch(11), false).await;
     assert!(join(&delivery, &bob, since(90, None)).await.recovered);
     say(&backplane, "x").await;
     eventually("bob is live", || bob.seqs().last() == Some(&101)).await;
@@ -198,11 +209,12 @@ async fn a_join_that_needs_the_archive_fails_while_it_is_away() {
     assert!(join(&delivery, &ann, since(0, None)).await.recovered);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_replay_goes_on_when_the_archive_returns() {
-    let (backplane, log) = archived(500).await;
-    let delivery = Arc::new(start(&backplane, 1, 500));
-    let ann = Recorder::new("ann");
+/// A join of everything, whose replay has begun before the archive is away.
+async fn replay_without_archive(
+    delivery: &Arc<Delivery>,
+    log: &ArchivedLog,
+    ann: &Arc<Recorder>,
+) -> tokio::task::JoinHandle<JoinOutcome> {
     ann.full.store(true, Ordering::SeqCst);
     let joining = {
         let (delivery, ann) = (delivery.clone(), ann.clone());
@@ -211,9 +223,133 @@ async fn a_replay_goes_on_when_the_archive_returns() {
     eventually("the replay waits", || !ann.wakers.lock().is_empty()).await;
     log.is_down.store(true, Ordering::SeqCst);
     ann.drain();
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    joining
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_goes_on_when_the_archive_returns_in_time() {
+    let (backplane, log) = archived(500).await;
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let ann = Recorder::new("ann");
+    let joining = replay_without_archive(&delivery, &log, &ann).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!((ann.seqs(), joining.is_finished()), (vec![], false));
     log.is_down.store(false, Ordering::SeqCst);
     assert_eq!(joining.await.unwrap().replayed, 500);
     assert!(ann.seqs().into_iter().eq(1..=500));
+    assert!(!ann.closed.load(Ordering::SeqCst));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_cannot_be_read_for_long_closes_its_connection() {
+    let (backplane, log) = archived(500).await;
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let (ann, bob) = (Recorder::new("ann"), Recorder::new("bob"));
+    join(&delivery, &bob, ReplayFrom::Live).await;
+    let joining = replay_without_archive(&delivery, &log, &ann).await;
+    let ended = tokio::time::timeout(Duration::from_secs(12), joining).await;
+    assert_eq!(ended.unwrap().unwrap().replayed, 500, "as promised");
+    assert!(ann.closed.load(Ordering::SeqCst));
+    assert!(ann.seqs().is_empty());
+    // Others of the room are not affected, nor are later replays.
+    say(&backplane, "x").await;
+    eventually("bob is live", || bob.seqs() == [501]).await;
+    log.is_down.store(false, Ordering::SeqCst);
+    let ann = Recorder::new("ann");
+    assert!(join(&delivery, &ann, since(0, None)).await.recovered);
+    assert!(ann.seqs().into_iter().eq(1..=501));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_within_the_log_does_not_wait_behind_one_that_needs_the_archive() {
+    let (backplane, log) = archived(500).await;
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let (ann, bob) = (Recorder::new("ann"), Recorder::new("bob"));
+    let joining = replay_without_archive(&delivery, &log, &ann).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let joined = join(&delivery, &bob, since(495, None));
+    let joined = tokio::time::timeout(Duration::from_secs(1), joined).await;
+    assert_eq!(joined.unwrap().replayed, 5);
+    assert!(bob.seqs().into_iter().eq(496..=500));
+    joining.await.unwrap();
+    assert!(ann.closed.load(Ordering::SeqCst));
+    assert!(!bob.closed.load(Ordering::SeqCst));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_with_a_broken_message_is_closed_at_once_and_no_other_one() {
+    for broken in [3, 128, 129, 250] {
+        let (backplane, log) = archived(500).await;
+        let delivery = Arc::new(start(&backplane, 1, 500));
+        log.broken.store(broken, Ordering::SeqCst);
+        let (ann, bob, cy) = (
+            Recorder::new("ann"),
+            Recorder::new("bob"),
+            Recorder::new("cy"),
+        );
+        let joins = async {
+            tokio::join!(
+                join(&delivery, &ann, since(0, None)),
+                join(&delivery, &bob, since(broken, None)),
+                join(&delivery, &cy, since(broken - 1, None)),
+            )
+        };
+        let joined = tokio::time::timeout(Duration::from_secs(1), joins).await;
+        assert!(joined.is_ok(), "{broken}");
+        assert!(ann.closed.load(Ordering::SeqCst));
+        assert!(cy.closed.load(Ordering::SeqCst));
+        assert!(!bob.closed.load(Ordering::SeqCst), "{broken}");
+        assert!(bob.seqs().into_iter().eq(broken + 1..=500));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_waits_for_a_backplane_that_is_down() {
+    let (backplane, log) = archived(500).await;
+    let lifecycle = Arc::new(Outage {
+        inner: backplane.lifecycle.clone(),
+        is_up: AtomicBool::new(true),
+    });
+    let backplane = Backplane {
+        lifecycle: lifecycle.clone(),
+        ..backplane
+    };
+    let delivery = Arc::new(start(&backplane, 1, 500));
+    let ann = Recorder::new("ann");
+    let joining = replay_without_archive(&delivery, &log, &ann).await;
+    lifecycle.is_up.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    lifecycle.is_up.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(
+        !ann.closed.load(Ordering::SeqCst),
+        "no connection could resume"
+    );
+    log.is_down.store(false, Ordering::SeqCst);
+    assert_eq!(joining.await.unwrap().replayed, 500);
+}
+
+/// A backplane that reports to be down.
+struct Outage {
+    inner: Arc<dyn Lifecycle>,
+    is_up: AtomicBool,
+}
+
+#[async_trait]
+impl Lifecycle for Outage {
+    fn kind(&self) -> BackplaneKind {
+        self.inner.kind()
+    }
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::SeqCst)
+    }
+    fn counters(&self) -> Counters {
+        self.inner.counters()
+    }
+    async fn stop(&self) {
+        self.inner.stop().await;
+    }
 }

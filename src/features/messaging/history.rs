@@ -40,7 +40,7 @@ impl Messaging {
     /// Reads messages of a room: at most `limit`, and fewer when their records exceed `max_bytes`.
     ///
     /// # Errors
-    /// `unavailable`.
+    /// `unavailable`; `internal` when stored messages can't be decoded.
     pub async fn read(
         &self,
         permit: &Permit<Reading>,

@@ -85,6 +85,9 @@ impl From<BackplaneError> for Refusal {
                 tracing::error!(reason, "the backplane returned an invalid answer");
                 Self::new(Code::Internal, "internal error of the server")
             }
+            BackplaneError::Unreadable(_) => {
+                Self::new(Code::Internal, "stored messages cannot be read")
+            }
         }
     }
 }

@@ -48,6 +48,8 @@ pub enum EndReason {
     SlowConsumer,
     /// The log was trimmed past the position of a replay.
     ReplayOutrun,
+    /// The log could not be read for a replay.
+    ReplayFailed,
     /// The client violated the protocol.
     ProtocolError,
     /// The client did not authenticate in time.
@@ -74,6 +76,7 @@ impl EndReason {
             Self::HeartbeatTimeout => "heartbeat_timeout",
             Self::SlowConsumer => "slow_consumer",
             Self::ReplayOutrun => "replay_outrun",
+            Self::ReplayFailed => "replay_failed",
             Self::ProtocolError => "protocol_error",
             Self::AuthenticationTimeout => "authentication_timeout",
             Self::TokenExpired => "token_expired",

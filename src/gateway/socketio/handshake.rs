@@ -65,10 +65,10 @@ impl Handshake {
         &self.origin
     }
 
-    /// Delivery closes the transport, because the log was trimmed past the position of a replay.
-    pub(super) fn mark_outrun(&self) {
+    /// Delivery closes the transport for that reason.
+    pub(super) fn mark_closed(&self, reason: EndReason) {
         // An error means that another reason came first.
-        let _ = self.end_reason.set(EndReason::ReplayOutrun);
+        let _ = self.end_reason.set(reason);
     }
 
     /// The reason for which the server has closed the transport, if the session does not know it.

@@ -7,7 +7,7 @@ use engineioxide::{Frame, SendOutcome, SessionHandle};
 use super::Handshake;
 use crate::delivery::{CloseReason, Event, Outlet, SharedEvent};
 use crate::domain::{ConnId, UserId};
-use crate::gateway::connections::OutboxThresholds;
+use crate::gateway::connections::{EndReason, OutboxThresholds};
 use crate::gateway::wire::{Envelope, encode_event};
 
 /// Sends delivery's events over one session.
@@ -62,9 +62,10 @@ impl Outlet for SocketIoOutlet {
     }
 
     fn close(&self, reason: CloseReason) {
-        match reason {
-            CloseReason::ReplayOutrun => self.handshake.mark_outrun(),
-        }
+        self.handshake.mark_closed(match reason {
+            CloseReason::ReplayOutrun => EndReason::ReplayOutrun,
+            CloseReason::ReplayFailed => EndReason::ReplayFailed,
+        });
         self.handle.close();
     }
 }

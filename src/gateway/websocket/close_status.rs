@@ -57,6 +57,8 @@ close_statuses! {
     ReplayOutrun = 4409, "replay outrun; come back and resume: gap will be told";
     /// The outbox is full, or the client reads nothing.
     Slow = 4410, "slow consumer; come back and resume";
+    /// The log could not be read for a replay.
+    ReplayFailed = 4411, "replay unavailable; come back and resume";
     /// The client kept sending although its events were refused for its rate.
     RateLimitAbuse = 4429, "rate_limited; come back in a minute, and slower";
 }
@@ -121,6 +123,7 @@ impl From<CloseStatus> for EndReason {
             CloseStatus::Forbidden => Self::EndedByService,
             CloseStatus::Idle => Self::HeartbeatTimeout,
             CloseStatus::ReplayOutrun => Self::ReplayOutrun,
+            CloseStatus::ReplayFailed => Self::ReplayFailed,
             CloseStatus::Slow => Self::SlowConsumer,
             CloseStatus::RateLimitAbuse => Self::RateLimited,
         }

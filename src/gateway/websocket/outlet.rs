@@ -116,10 +116,11 @@ impl Outlet for PlainOutlet {
 
     fn close(&self, reason: CloseReason) {
         tracing::debug!(conn = %self.conn, ?reason, "transport closed");
-        match reason {
-            CloseReason::ReplayOutrun => self
-                .outbox
-                .close_with(CloseStatus::ReplayOutrun, Instant::now() + FLUSH_TIMEOUT),
-        }
+        let status = match reason {
+            CloseReason::ReplayOutrun => CloseStatus::ReplayOutrun,
+            CloseReason::ReplayFailed => CloseStatus::ReplayFailed,
+        };
+        self.outbox
+            .close_with(status, Instant::now() + FLUSH_TIMEOUT);
     }
 }

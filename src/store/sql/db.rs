@@ -64,7 +64,7 @@ pub(crate) type Steps<'c, T> = Pin<Box<dyn Future<Output = Outcome<T>> + Send + 
 
 /// The least `max_allowed_packet` of MySQL: the largest record, and space for all the rest.
 const MIN_PACKET: i64 = 16 * 1024 * 1024;
-/// How often a call is tried that meets other transactions.
+/// How often a call is tried that meets other transactions or closed connections.
 const ATTEMPTS: u32 = 10;
 /// How long undoing a transaction may take; then its connection is closed, which undoes it as well.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -228,25 +228,28 @@ impl Call {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match self.attempt(&steps).await {
+            let lease = self.pool.acquire().await?;
+            let is_reused = lease.is_reused();
+            match self.attempt(lease, &steps).await {
                 Err(Fault::Again(_)) if attempt < ATTEMPTS => {
                     tokio::time::sleep(backoff(attempt)).await;
                 }
+                // The server had closed the connection, perhaps because it was idle.
+                Err(Fault::Lost(_)) if is_reused && attempt < ATTEMPTS => {}
                 outcome => return Ok(outcome?),
             }
         }
     }
 
-    async fn attempt<T, F>(&self, steps: &F) -> Outcome<T>
+    async fn attempt<T, F>(&self, mut lease: Lease, steps: &F) -> Outcome<T>
     where
         F: for<'c> Fn(&'c mut Conn) -> Steps<'c, T>,
     {
-        let mut lease = self.pool.acquire().await?;
         let outcome = timeout(self.time_limit, self.run(&mut lease, steps)).await;
         let outcome = outcome.unwrap_or_else(|_| Err(out_of_time(self.time_limit)));
         match &outcome {
             Ok(_) => lease.release(),
-            Err(Fault::Unavailable(_)) => {
+            Err(Fault::Lost(_) | Fault::Unavailable(_)) => {
                 drop(lease);
                 self.pool.forget_idle();
             }

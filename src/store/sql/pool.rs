@@ -52,6 +52,7 @@ pub(crate) struct Lease {
     conn: Conn,
     pool: Arc<Pool>,
     permit: OwnedSemaphorePermit,
+    is_reused: bool,
 }
 
 impl Pool {
@@ -86,7 +87,9 @@ impl Pool {
     async fn wait_for_connection(self: &Arc<Self>) -> Outcome<Lease> {
         let permit = self.permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| Fault::Unavailable("the store is closed".to_owned()))?;
-        let conn = match self.tested_idle().await {
+        let idle = self.tested_idle().await;
+        let is_reused = idle.is_some();
+        let conn = match idle {
             Some(conn) => conn,
             None => self.connector.connect().await?,
         };
@@ -94,6 +97,7 @@ impl Pool {
             conn,
             pool: self.clone(),
             permit,
+            is_reused,
         })
     }
 
@@ -138,9 +142,16 @@ impl Lease {
         &mut self.conn
     }
 
+    /// Whether the connection was used before. The server may have closed it since.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
     /// Returns the connection, which must be outside of a transaction.
     pub(crate) fn release(self) {
-        let Self { conn, pool, permit } = self;
+        let Self {
+            conn, pool, permit, ..
+        } = self;
         if !pool.permits.is_closed() {
             let since = Instant::now();
             pool.idle.lock().push(Idle { conn, since });

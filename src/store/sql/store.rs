@@ -14,7 +14,8 @@ impl SqlStore {
     /// Connects to a database, whose tables must exist.
     ///
     /// # Errors
-    /// `Unavailable` with the reason, also for a wrong password or an unknown database; `Broken`.
+    /// `Unavailable` with the reason; `Refused` for a wrong user or password, an unknown database of a
+    /// server, or a missing right; `Broken`.
     pub async fn open(settings: &Settings) -> Result<Self> {
         let db = Db::open(settings).await?;
         Ok(Self { db })

@@ -252,6 +252,14 @@ impl Page {
 }
 
 fn entry(room: &RoomId, row: EntryRow) -> Outcome<ArchivedEntry> {
+    let seq = row.0;
+    decoded(room, row).map_err(|fault| match fault {
+        Fault::Broken(text) => Fault::Broken(format!("message {seq}: {text}")),
+        fault => fault,
+    })
+}
+
+fn decoded(room: &RoomId, row: EntryRow) -> Outcome<ArchivedEntry> {
     let (seq, at, kind, form, id, user, send_key, record, epoch) = row;
     let send_key = key_text(send_key)?;
     let columns = Columns {

@@ -91,11 +91,12 @@ impl SqlWriter {
     async fn commit_repeatedly(
         &mut self,
         entries: &Entries,
-        fence: Fence,
+        mut fence: Fence,
     ) -> Outcome<Vec<CommitOutcome>> {
         let mut attempt = 0;
         loop {
             attempt += 1;
+            let is_reused = self.own.is_some();
             let mut link = self.link().await?;
             match self.commit_once(link.conn(), entries, fence).await {
                 Ok(outcomes) => {
@@ -108,6 +109,9 @@ impl SqlWriter {
                     }
                     tokio::time::sleep(backoff(attempt)).await;
                 }
+                // The server had closed the connection, perhaps because it was idle. The outcome is
+                // unknown, so this counts as a late commit.
+                Err(Fault::Lost(_)) if is_reused => fence = Fence::EndsOfEpochs,
                 Err(fault) => return Err(fault),
             }
         }
