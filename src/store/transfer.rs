@@ -87,6 +87,12 @@ pub trait ArchiveTransfer: ArchiveStore {
     /// `Unavailable`, `Broken`.
     async fn identity(&self) -> Result<ArchiveIdentity>;
 
+    /// Records the name of the log whose archive this is. Returns the recorded name if it was another.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn claim_log(&self, name: &str) -> Result<Option<String>>;
+
     /// The rows of rooms that the archive doesn't know, for each table that has some.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ crate::on_every_database!(
     a_database_with_another_archive_is_no_destination,
     the_last_runs_are_copied,
     ids_are_listed_in_order,
+    a_log_with_another_name_is_noticed_once,
 );
 
 fn epoch(name: &str, after: u64, ended: Option<u64>, run: u64) -> ArchivedEpoch {
@@ -93,4 +94,18 @@ async fn ids_are_listed_in_order(store: &TestStore) {
     assert_eq!(first, expected[..8]);
     let rest = store.store.ids(expected[7], 100).await.unwrap();
     assert_eq!(rest, expected[7..]);
+}
+
+async fn a_log_with_another_name_is_noticed_once(store: &TestStore) {
+    let claims = [
+        ("memory 1", None),
+        ("memory 1", None),
+        ("redis a: 0", Some("memory 1")),
+        ("redis a: 0", None),
+        ("redis b: 0", Some("redis a: 0")),
+    ];
+    for (name, other) in claims {
+        let found = store.store.claim_log(name).await.unwrap();
+        assert_eq!(found.as_deref(), other, "{name}");
+    }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{epochs, gaps, loaded, orphans, rooms, rows, stored};
+use super::{epochs, gaps, loaded, orphans, rooms, rows, runs, stored};
 use crate::domain::RoomId;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::fault::{Fault, Outcome};
@@ -82,6 +82,10 @@ impl ArchiveTransfer for SqlStore {
             })
         });
         read.await
+    }
+
+    async fn claim_log(&self, name: &str) -> Result<Option<String>> {
+        runs::claim_log(self.db(), name).await
     }
 
     async fn orphans(&self) -> Result<Vec<Orphans>> {
