@@ -1,12 +1,13 @@
 //! The commands beside running nodes.
 
 use hubbub::app::App;
+use hubbub::store::ArchiveTransfer as _;
 use hubbub_test_support::client::Client;
 use hubbub_test_support::database::TestDatabase;
 use hubbub_test_support::node::{self, SharedStorage};
 use serde_json::{Value, json};
 
-use crate::fixture::{Ended, Postgres, Sqlite, command, execute, summary};
+use crate::fixture::{Ended, Postgres, Sqlite, command, execute, open, summary};
 
 async fn send(client: &Client, content: &str) -> Value {
     let message = json!({"room_id": "lobby", "content": content});
@@ -30,6 +31,9 @@ async fn the_newest_message_that_is_removed_after_a_clean_stop_is_missed() {
         send(&ann, &number.to_string()).await;
     }
     node.stop().await;
+    let store = open(&database).await;
+    let deployment = store.claim_log("another").await.unwrap();
+    assert_eq!(deployment.as_deref(), Some("memory 1"));
     let verified = summary(&database, &["verify"]);
     assert_eq!(verified["is_complete"], true, "{verified}");
     assert!(verified["record_bytes"].as_u64() > Some(0), "{verified}");
@@ -107,6 +111,8 @@ async fn log_and_archive_are_compared() {
         verify.envs(storage.settings(&after_commit));
         Ended::of(verify.output().unwrap())
     };
+    let deployment = open(&database).await.claim_log("another").await.unwrap();
+    assert!(deployment.is_some_and(|name| name.starts_with("redis ")));
     // The watermark is reported a moment after the commit.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     let intact = loop {
