@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::deployment;
 use crate::archive::{Archive, ObservedLog, Restorer};
 use crate::backplane::{Backplane, RestoreSource, redis};
 use crate::config::{CommandLine, Config};
@@ -23,6 +25,8 @@ const START_RETRY: Duration = Duration::from_millis(500);
 pub(super) struct Database {
     store: Arc<SqlStore>,
     restorer: Arc<Restorer>,
+    /// The name of this node's deployment.
+    deployment: String,
     prepared: PreparedDatabase,
 }
 
@@ -46,9 +50,12 @@ impl Database {
         };
         let dedupe_ttl = config.backplane.dedupe_ttl;
         let restorer = Restorer::new(store.clone(), run, dedupe_ttl).await?;
+        let deployment = deployment::name(config, run.map_or(0, |run| run.number))?;
+        deployment::claim(&store, &deployment).await?;
         Ok(Some(Self {
             store,
             restorer,
+            deployment,
             prepared,
         }))
     }
@@ -68,8 +75,10 @@ impl Database {
             &config.backplane,
         );
         backplane.log = archive.log();
+        let watch = deployment::watch(self.store.clone(), self.deployment);
         NodeArchive {
             archive,
+            watch: tokio::spawn(watch),
             store: self.store,
             _prepared: self.prepared,
         }
@@ -118,6 +127,8 @@ async fn prepare(settings: &DatabaseSettings) -> anyhow::Result<PreparedDatabase
 /// The archive of a running node, and its database.
 pub(super) struct NodeArchive {
     archive: Archive,
+    /// Looks for other deployments on the database.
+    watch: JoinHandle<()>,
     store: Arc<SqlStore>,
     /// Holds the lock of a database file.
     _prepared: PreparedDatabase,
@@ -155,6 +166,7 @@ impl NodeArchive {
     /// Archives everything that was appended, and closes the database. Called when nothing is appended
     /// any more.
     pub async fn stop(&self) {
+        self.watch.abort();
         self.archive.stop().await;
         self.store.close().await;
     }

@@ -5,6 +5,7 @@
 
 mod archive;
 mod build;
+mod deployment;
 mod lifecycle;
 mod metrics;
 

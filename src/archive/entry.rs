@@ -68,6 +68,28 @@ pub(super) fn of_entry(entry: Entry) -> Option<ArchivedEntry> {
     })
 }
 
+/// The fields of a record that make it a message.
+#[derive(Deserialize)]
+struct ContentFields<'a> {
+    #[serde(borrow, default)]
+    content: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    payload: Option<&'a serde_json::value::RawValue>,
+    #[serde(default)]
+    attachment_urls: Vec<serde::de::IgnoredAny>,
+}
+
+/// Whether a record can be read as a message: UTF-8, JSON, and with a content, a payload or an attachment.
+pub(super) fn is_message(record: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(record) else {
+        return false;
+    };
+    let fields: Result<ContentFields<'_>, _> = serde_json::from_str(text);
+    fields.is_ok_and(|fields| {
+        !fields.content.is_empty() || fields.payload.is_some() || !fields.attachment_urls.is_empty()
+    })
+}
+
 /// The rows in parts, each as large as one commit may be.
 pub(super) fn batches(rows: &[ArchivedRow]) -> Vec<&[ArchivedRow]> {
     let mut batches = Vec::new();

@@ -65,6 +65,8 @@ pub type ObservedLog = Arc<dyn HotLog>;
 
 /// How long a stopping node waits until everything that it appended is committed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it writes the marks of rooms after that.
+const MARK_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much longer it waits when that was in vain.
 const LAST_BATCH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -275,14 +277,25 @@ impl Archive {
             ..
         } = &*self.shared;
         watermarks.report(hot, &**store).await;
-        let Some(run) = run else { return };
+        if let Some(run) = run {
+            self.end_run(run.number).await;
+        }
+        let marked = tokio::time::timeout(MARK_TIMEOUT, watermarks.mark_all(&**store)).await;
+        if !matches!(marked, Ok(Ok(()))) {
+            tracing::warn!("archive: how far some rooms are complete is not recorded");
+        }
+    }
+
+    /// Records that the run of a lone node ends cleanly, if nothing was appended meanwhile.
+    async fn end_run(&self, run: u64) {
+        let Shared { hot, store, .. } = &*self.shared;
         // An append that was under way when the stop began may have got its number since.
         let left = hot.unarchived(Duration::ZERO, 1).await;
         if left.is_ok_and(|left| !left.is_empty()) {
             tracing::warn!("archive: a message came during the stop: rooms begin new epochs");
             return;
         }
-        if let Err(error) = store.end_run(run.number).await {
+        if let Err(error) = store.end_run(run).await {
             tracing::warn!(%error, "archive: the clean end of this run is not recorded");
         }
     }

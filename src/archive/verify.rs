@@ -31,12 +31,30 @@ pub enum Finding {
     NotLost(u64),
     /// The record is not the one that the other columns belong to.
     Changed(u64),
+    /// The record is no message.
+    UnreadableRecord(u64),
+    /// Entries with a number below 1.
+    NumberBelowOne(u64),
+    /// Entries with a number up to this one, although retention has deleted up to there.
+    BelowCut {
+        /// Their number.
+        entries: u64,
+        /// The last number that retention has deleted.
+        cut: u64,
+    },
+    /// A recorded loss that ends before it begins, or begins before 1.
+    MalformedLoss(RangeInclusive<u64>),
     /// The entries from this number on can't be read.
     Unreadable(u64, String),
     /// The epoch begins or ends after the last number.
     EpochBeyondEnd(Epoch),
     /// The room's mark of complete numbers lies after the last number.
-    MarkBeyondEnd(u64),
+    MarkBeyondEnd {
+        /// The mark.
+        mark: u64,
+        /// The last number.
+        end: u64,
+    },
     /// The hot log has another entry with the number.
     OtherInLog(u64),
     /// The hot log has an archived entry, and the archive doesn't.
@@ -51,9 +69,13 @@ impl Finding {
             Self::Missing(_) => "missing",
             Self::NotLost(_) => "not_lost",
             Self::Changed(_) => "changed",
+            Self::UnreadableRecord(_) => "unreadable_record",
+            Self::NumberBelowOne(_) => "number_below_one",
+            Self::BelowCut { .. } => "below_cut",
+            Self::MalformedLoss(_) => "malformed_loss",
             Self::Unreadable(..) => "unreadable",
             Self::EpochBeyondEnd(_) => "epoch_beyond_end",
-            Self::MarkBeyondEnd(_) => "mark_beyond_end",
+            Self::MarkBeyondEnd { .. } => "mark_beyond_end",
             Self::OtherInLog(_) => "other_in_log",
             Self::OnlyInLog(_) => "only_in_log",
         }
@@ -80,9 +102,21 @@ impl fmt::Display for Finding {
             Self::EpochBeyondEnd(epoch) => {
                 write!(f, "epoch {epoch} begins or ends after the last message")
             }
-            Self::MarkBeyondEnd(mark) => {
-                write!(f, "the mark {mark} lies after the last message")
+            Self::UnreadableRecord(seq) => write!(f, "the record of message {seq} is not readable"),
+            Self::NumberBelowOne(count) => write!(f, "{count} messages have a number below 1"),
+            Self::BelowCut { entries, cut } => write!(
+                f,
+                "{entries} messages have numbers up to {cut}, up to which retention has deleted"
+            ),
+            Self::MalformedLoss(lost) => {
+                let (from, to) = (lost.start(), lost.end());
+                write!(f, "a recorded loss goes from {from} to {to}")
             }
+            Self::MarkBeyondEnd { mark, end } => write!(
+                f,
+                "the newest messages are missing: the room was complete up to {mark}, and its last \
+                 message is {end}"
+            ),
             Self::OtherInLog(seq) => write!(f, "the log has another message {seq}"),
             Self::OnlyInLog(seq) => {
                 write!(
@@ -212,9 +246,7 @@ impl Verifier<'_> {
                 if state.lost.get(next).is_some_and(|lost| lost.contains(&seq)) {
                     findings.push(Finding::NotLost(seq));
                 }
-                if !is_consistent(archived) {
-                    findings.push(Finding::Changed(seq));
-                }
+                findings.extend(check_record(archived));
             }
         }
     }
@@ -307,7 +339,24 @@ fn check_state(state: &RoomState, audit: &RoomAudit, log_end: u64, findings: &mu
     let lost = state.lost.last().map_or(0, |lost| *lost.end());
     let end = audit.last.max(audit.cut).max(lost).max(log_end);
     if state.contiguous > end {
-        findings.push(Finding::MarkBeyondEnd(state.contiguous));
+        findings.push(Finding::MarkBeyondEnd {
+            mark: state.contiguous,
+            end,
+        });
+    }
+    if audit.below_one > 0 {
+        findings.push(Finding::NumberBelowOne(audit.below_one));
+    }
+    if audit.below_cut > 0 {
+        findings.push(Finding::BelowCut {
+            entries: audit.below_cut,
+            cut: audit.cut,
+        });
+    }
+    for lost in &state.lost {
+        if lost.is_empty() || *lost.start() == 0 {
+            findings.push(Finding::MalformedLoss(lost.clone()));
+        }
     }
     for epoch in &state.epochs {
         if epoch.after > end || epoch.ended.is_some_and(|ended| ended > end) {
@@ -316,13 +365,18 @@ fn check_state(state: &RoomState, audit: &RoomAudit, log_end: u64, findings: &mu
     }
 }
 
-/// Whether the entry agrees with its record. Records of kinds that this release doesn't know are opaque.
-fn is_consistent(archived: ArchivedEntry) -> bool {
+/// Compares an entry with its record. Records of kinds that this release doesn't know are opaque.
+fn check_record(archived: ArchivedEntry) -> Option<Finding> {
+    let seq = archived.seq;
     let as_read = entry::to_entry(archived.clone());
     if as_read.kind == backplane::EntryKind::Unknown {
-        return true;
+        return None;
     }
-    entry::of_entry(as_read).is_some_and(|of_record| of_record == archived)
+    if !entry::is_message(&as_read.record) {
+        return Some(Finding::UnreadableRecord(seq));
+    }
+    let is_consistent = entry::of_entry(as_read).is_some_and(|of_record| of_record == archived);
+    (!is_consistent).then_some(Finding::Changed(seq))
 }
 
 fn unavailable(error: backplane::BackplaneError) -> StoreError {

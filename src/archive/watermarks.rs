@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::backplane::{ArchivedRanges, HotLog};
 use crate::domain::{Epoch, RoomId};
-use crate::store::ArchiveStore;
+use crate::store::{self, ArchiveStore, RoomNumber};
 
 /// The time between two reports.
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_millis(250);
@@ -22,13 +22,25 @@ const MAX_RANGES: usize = 200_000;
 const MARK_INTERVAL: u64 = 1000;
 /// The most rooms whose last mark is remembered.
 const MAX_MARKED: usize = 100_000;
+/// The most rooms whose marks one transaction renews.
+const MARKS_PER_CALL: usize = 500;
 
 /// Archived ranges that were not reported yet.
 #[derive(Default)]
 pub(super) struct Watermarks {
     pending: Mutex<Pending>,
-    /// The last multiple of [`MARK_INTERVAL`] that each room's watermark has passed.
-    marked: Mutex<HashMap<RoomId, u64>>,
+    /// The rooms whose watermarks have advanced lately.
+    marked: Mutex<HashMap<RoomId, Mark>>,
+}
+
+/// The archive's own mark of a room.
+struct Mark {
+    /// The room's watermark.
+    watermark: u64,
+    /// The last multiple of [`MARK_INTERVAL`] that it has passed.
+    passed: u64,
+    /// The mark as it was last written; 0 before this node has written it.
+    written: u64,
 }
 
 #[derive(Default)]
@@ -90,6 +102,24 @@ impl Watermarks {
         }
     }
 
+    /// Renews the archive's own marks of all rooms that have advanced since their last mark, so that a
+    /// check of the archive notices if newest entries are removed.
+    ///
+    /// # Errors
+    /// Those of the store: some marks may be written.
+    pub async fn mark_all(&self, store: &dyn ArchiveStore) -> store::Result<()> {
+        let marked = std::mem::take(&mut *self.marked.lock());
+        let due: Vec<RoomNumber> = marked
+            .into_iter()
+            .filter(|(_, mark)| mark.watermark > mark.written)
+            .map(|(room, mark)| (room, mark.watermark))
+            .collect();
+        for marks in due.chunks(MARKS_PER_CALL) {
+            store.mark_contiguous(marks).await?;
+        }
+        Ok(())
+    }
+
     fn put_back(&self, rooms: Vec<(RoomId, Epoch, ArchivedRanges)>) {
         let mut pending = self.pending.lock();
         for (room, epoch, older) in rooms {
@@ -117,9 +147,15 @@ impl Watermarks {
             }
             for ((room, ..), watermark) in rooms.into_iter().zip(watermarks) {
                 let passed = watermark - watermark % MARK_INTERVAL;
-                let last = marked.entry(room.clone()).or_insert(passed);
-                if passed > *last {
-                    *last = passed;
+                let mark = marked.entry(room.clone()).or_insert(Mark {
+                    watermark,
+                    passed,
+                    written: 0,
+                });
+                mark.watermark = mark.watermark.max(watermark);
+                if passed > mark.passed {
+                    mark.passed = passed;
+                    mark.written = watermark;
                     due.push((room, watermark));
                 }
             }

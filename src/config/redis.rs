@@ -58,7 +58,8 @@ const PREFIX: Key = Key {
     default: KeyDefault::Value("hubbub:"),
     summary: "Beginning of every key and channel in Redis: nodes with the same prefix and database \
               form one deployment, and deployments that differ in either never meet.",
-    help: "1 to 64 letters, digits and `: - _ . /`.",
+    help: "1 to 64 letters, digits and `: - _ . /`. Each deployment also needs a `DATABASE_URL` of \
+           its own.",
     see: "deployment.md#several-deployments-on-one-redis",
     ..Key::PLAIN
 };

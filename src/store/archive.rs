@@ -335,6 +335,10 @@ pub struct RoomAudit {
     pub lost: u64,
     /// The last number that retention has deleted, or the last one before the archive began; 0 if none.
     pub cut: u64,
+    /// Entries with a number below 1.
+    pub below_one: u64,
+    /// Entries with a number from 1 to `cut`, where none should be.
+    pub below_cut: u64,
 }
 
 /// Commits entries, over a connection that nothing else uses. After `Unavailable` the next call

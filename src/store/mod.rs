@@ -17,7 +17,7 @@ pub use archive::{
 };
 pub use retention::{RetentionClaim, RetentionRun};
 pub use settings::DatabaseSettings;
-pub use transfer::{ArchiveTransfer, RoomState, RunEnd};
+pub use transfer::{ArchiveIdentity, ArchiveTransfer, Orphans, RoomState, RunEnd};
 
 /// An error of the store.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -24,6 +24,28 @@ pub struct RoomState {
 /// A run of a lone node, and whether it ended cleanly.
 pub type RunEnd = (u64, bool);
 
+/// What a database says of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ArchiveIdentity {
+    /// The id of the archive, if it has one yet.
+    pub id: Option<Uuid>,
+    /// The id of the archive of which this database is an incomplete copy.
+    pub copy_of: Option<Uuid>,
+}
+
+/// Rows of a table whose rooms the archive doesn't know, so that nothing reads them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphans {
+    /// The table.
+    pub table: &'static str,
+    /// The number of rows.
+    pub rows: u64,
+    /// The number of their rooms.
+    pub rooms: u64,
+    /// The lowest number of these rooms, as the database has it.
+    pub first: i64,
+}
+
 /// The archive's storage, for commands. Every call is atomic and safe to repeat.
 #[async_trait]
 pub trait ArchiveTransfer: ArchiveStore {
@@ -71,6 +93,24 @@ pub trait ArchiveTransfer: ArchiveStore {
     /// # Errors
     /// `Unavailable`, `Broken`.
     async fn finish_copy(&self, of: Uuid, runs: &[RunEnd]) -> Result<()>;
+
+    /// The ids of the archive, without adding one.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn identity(&self) -> Result<ArchiveIdentity>;
+
+    /// Records the name of the log whose archive this is. Returns the recorded name if it was another.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn claim_log(&self, name: &str) -> Result<Option<String>>;
+
+    /// The rows of rooms that the archive doesn't know, for each table that has some.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn orphans(&self) -> Result<Vec<Orphans>>;
 
     /// The ids of entries, in order: at most `limit`, from `from` on. An id that is there twice is
     /// returned twice.

@@ -1,12 +1,13 @@
 //! The commands beside running nodes.
 
 use hubbub::app::App;
+use hubbub::store::ArchiveTransfer as _;
 use hubbub_test_support::client::Client;
 use hubbub_test_support::database::TestDatabase;
 use hubbub_test_support::node::{self, SharedStorage};
 use serde_json::{Value, json};
 
-use crate::fixture::{Ended, Postgres, Sqlite, command, execute, summary};
+use crate::fixture::{Ended, Postgres, Sqlite, command, execute, open, summary};
 
 async fn send(client: &Client, content: &str) -> Value {
     let message = json!({"room_id": "lobby", "content": content});
@@ -19,6 +20,28 @@ async fn join(node: &App, since: u64, epoch: &Value) -> (Client, Value) {
     let since = json!({"room_id": "lobby", "since_seq": since, "epoch": epoch});
     let joined = bob.done("join", since).await;
     (bob, joined)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_message_that_is_removed_after_a_clean_stop_is_missed() {
+    let database = TestDatabase::new(Sqlite);
+    let node = node::start(&[("DATABASE_URL", database.url.as_str())]).await;
+    let ann = Client::member(node.address(), "ann", "lobby").await;
+    for number in 1..=3 {
+        send(&ann, &number.to_string()).await;
+    }
+    node.stop().await;
+    let store = open(&database).await;
+    let deployment = store.claim_log("another").await.unwrap();
+    assert_eq!(deployment.as_deref(), Some("memory 1"));
+    let verified = summary(&database, &["verify"]);
+    assert_eq!(verified["is_complete"], true, "{verified}");
+    assert!(verified["record_bytes"].as_u64() > Some(0), "{verified}");
+    execute(&database, "DELETE FROM hubbub_entries WHERE seq = 3").await;
+    let verified = summary(&database, &["verify"]);
+    assert_eq!(verified["is_complete"], false, "{verified}");
+    let finding = &verified["findings"][0];
+    assert_eq!(finding["kind"], "mark_beyond_end", "{verified}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,6 +111,8 @@ async fn log_and_archive_are_compared() {
         verify.envs(storage.settings(&after_commit));
         Ended::of(verify.output().unwrap())
     };
+    let deployment = open(&database).await.claim_log("another").await.unwrap();
+    assert!(deployment.is_some_and(|name| name.starts_with("redis ")));
     // The watermark is reported a moment after the commit.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     let intact = loop {
@@ -119,7 +144,7 @@ async fn log_and_archive_are_compared() {
         .collect();
     assert_eq!(
         (ended.code, kinds),
-        (1, vec!["changed", "other_in_log", "only_in_log"]),
+        (1, vec!["unreadable_record", "other_in_log", "only_in_log"]),
         "{found}"
     );
     node.stop().await;

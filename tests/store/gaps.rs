@@ -203,6 +203,8 @@ async fn an_audit_finds_a_row_that_was_removed(store: &TestStore) {
         missing: vec![],
         lost: 0,
         cut: 0,
+        below_one: 0,
+        below_cut: 0,
     };
     assert_eq!(store.store.audit(&room("r")).await.unwrap(), whole);
     store

@@ -13,6 +13,7 @@ crate::on_every_database!(
     the_last_runs_are_copied,
     ids_are_listed_in_order,
     a_mark_is_found_until_it_is_removed,
+    a_log_with_another_name_is_noticed_once,
 );
 
 fn epoch(name: &str, after: u64, ended: Option<u64>, run: u64) -> ArchivedEpoch {
@@ -104,4 +105,18 @@ async fn a_mark_is_found_until_it_is_removed(store: &TestStore) {
     }
     // It is no part of the archive.
     store.store.deployment().await.unwrap();
+}
+
+async fn a_log_with_another_name_is_noticed_once(store: &TestStore) {
+    let claims = [
+        ("memory 1", None),
+        ("memory 1", None),
+        ("redis a: 0", Some("memory 1")),
+        ("redis a: 0", None),
+        ("redis b: 0", Some("redis a: 0")),
+    ];
+    for (name, other) in claims {
+        let found = store.store.claim_log(name).await.unwrap();
+        assert_eq!(found.as_deref(), other, "{name}");
+    }
 }

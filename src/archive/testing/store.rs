@@ -321,6 +321,7 @@ impl ArchiveStore for FakeStore {
             missing: room.missing(room.cut, last),
             lost: room.lost.len() as u64,
             cut: room.cut,
+            ..RoomAudit::default()
         })
     }
 }

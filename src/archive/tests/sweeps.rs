@@ -141,3 +141,19 @@ async fn each_thousand_of_a_room_is_marked_in_the_archive() {
     }
     node.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stopping_node_marks_how_far_its_rooms_are_complete() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    let rooms: Vec<RoomId> = (0..1200).map(|n| RoomId::trusted(&n.to_string())).collect();
+    for room in &rooms {
+        node.append(room, "first").await.unwrap();
+        node.append(room, "second").await.unwrap();
+    }
+    node.stop().await;
+    for room in &rooms {
+        let archived = store.room(room).await.unwrap().unwrap();
+        assert_eq!((archived.head, archived.contiguous), (2, 2), "{room}");
+    }
+}

@@ -148,6 +148,16 @@ pub async fn observe(
     Ok(is_connected.then_some(node))
 }
 
+/// The name of the deployment that these settings belong to: nodes with the same name share their rooms.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn deployment(settings: &RedisSettings) -> Result<String, StartError> {
+    let config = start::client_config(&settings.url, settings.ca.as_deref())?;
+    let database = link::database(&config);
+    Ok(format!("redis {} {database}", settings.prefix.as_str()))
+}
+
 /// Runs `work` again and again, with this pause in between.
 async fn every(interval: Duration, node: Arc<Node>, work: impl AsyncFn(&Node)) {
     loop {

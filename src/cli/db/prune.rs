@@ -69,7 +69,7 @@ pub(super) async fn run(
     summary.add("cutoff", run.cutoff.to_string());
     summary.add("rooms", run.rooms);
     summary.add("messages", run.entries);
-    summary.add("bytes", run.bytes);
+    summary.add("record_bytes", run.bytes);
     summary.add_seconds(began);
     drop(hooks);
     summary.add("is_complete", is_complete);

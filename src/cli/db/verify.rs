@@ -13,6 +13,8 @@ use super::{Databases, FOUND, LogOption, Output, settings};
 use crate::archive::verify::{Finding, RoomReport, Verifier};
 use crate::config::CommandLine;
 use crate::domain::RoomId;
+use crate::store::sql::SqlStore;
+use crate::store::{self, ArchiveStore as _, ArchiveTransfer as _, StoreError};
 
 /// The rooms that are listed at once.
 const ROOMS_PER_PAGE: usize = 500;
@@ -53,18 +55,30 @@ pub(super) async fn run(
     let settings = settings(command_line)?;
     let opened = databases.open_existing(&settings).await?;
     let store = &opened.store;
-    let log = options.log.open(command_line, store).await?;
+    let fault = check_identity(store)
+        .await
+        .with_context(|| opened.url.to_string())?;
+    // Only the log of the archive with the right id can be compared with it.
+    let log = match fault {
+        None => options.log.open(command_line, store).await?,
+        Some(_) => None,
+    };
     let verifier = Verifier {
         store,
         log: log.as_deref(),
     };
-    let checked = check_all(&verifier, options).await;
-    let totals = checked.with_context(|| opened.url.to_string())?;
+    let mut totals = match fault {
+        Some(IdentityFault::IncompleteCopy) => Totals::default(),
+        _ => check_all(&verifier, options)
+            .await
+            .with_context(|| opened.url.to_string())?,
+    };
+    totals.findings.extend(fault.map(IdentityFault::described));
     let has_findings = !totals.findings.is_empty();
     let mut summary = Summary::default();
     summary.add("rooms", totals.rooms);
     summary.add("messages", totals.messages);
-    summary.add("bytes", totals.bytes);
+    summary.add("record_bytes", totals.bytes);
     summary.add("recorded_as_lost", totals.lost);
     summary.add("has_log", log.is_some());
     summary.add("not_yet_archived", totals.unarchived);
@@ -73,6 +87,42 @@ pub(super) async fn run(
     summary.add_seconds(began);
     summary.print(options.output);
     Ok(ExitCode::from(if has_findings { FOUND } else { 0 }))
+}
+
+/// Why a database is no usable archive as a whole.
+#[derive(Debug, Clone, Copy)]
+enum IdentityFault {
+    IncompleteCopy,
+    NoId,
+}
+
+impl IdentityFault {
+    fn described(self) -> Value {
+        match self {
+            Self::IncompleteCopy => json!({
+                "kind": "incomplete_copy",
+                "detail": "incomplete copy: run `hubbub db copy` again",
+            }),
+            Self::NoId => json!({
+                "kind": "no_id",
+                "detail": "hubbub_meta has no valid id of this archive (name = 'deployment')",
+            }),
+        }
+    }
+}
+
+/// An archive without rooms needs no id yet.
+async fn check_identity(store: &SqlStore) -> store::Result<Option<IdentityFault>> {
+    let identity = match store.identity().await {
+        Ok(identity) => identity,
+        Err(StoreError::Broken(_)) => return Ok(Some(IdentityFault::NoId)),
+        Err(error) => return Err(error),
+    };
+    if identity.copy_of.is_some() {
+        return Ok(Some(IdentityFault::IncompleteCopy));
+    }
+    let is_used = identity.id.is_none() && !store.rooms(0, 1).await?.is_empty();
+    Ok(is_used.then_some(IdentityFault::NoId))
 }
 
 async fn check_all(verifier: &Verifier<'_>, options: &Options) -> anyhow::Result<Totals> {
@@ -93,6 +143,16 @@ async fn check_all(verifier: &Verifier<'_>, options: &Options) -> anyhow::Result
         for (_, room) in &rooms {
             check(verifier, room, &mut progress, &mut totals).await?;
         }
+    }
+    for orphans in verifier.store.orphans().await? {
+        let (table, rows, rooms) = (orphans.table, orphans.rows, orphans.rooms);
+        let detail = format!(
+            "{table} has {rows} rows of {rooms} rooms that hubbub_rooms doesn't have; the first has \
+             the number {}",
+            orphans.first
+        );
+        let finding = json!({"kind": "orphans", "table": table, "count": rows, "detail": detail});
+        totals.findings.push(finding);
     }
     for id in verifier.doubled_ids().await? {
         let detail = format!("two messages have the id {id}");

@@ -67,6 +67,9 @@ pub(super) async fn run(
         end: options.until.unwrap_or_else(today),
         span: options.days * DAY,
     };
+    // An archive with rooms has an id.
+    let id = opened.store.deployment().await;
+    id.with_context(|| opened.url.to_string())?;
     let added = fill(&opened.store, &world).await;
     let added = added.with_context(|| opened.url.to_string())?;
     let mut summary = Summary::default();

@@ -318,6 +318,7 @@ pub(super) async fn audit(db: &Db, room: &RoomId) -> Result<RoomAudit> {
         return Ok(RoomAudit::default());
     };
     let scan = Scan::in_steps(db, bounds.room_no, 0, bounds.last).await?;
+    let (below_one, below_cut) = below(db, &bounds).await?;
     let room_no = bounds.room_no;
     let losses = db.read(move |conn| Box::pin(losses(conn, room_no))).await?;
     let holes: Vec<Range> = scan
@@ -341,7 +342,19 @@ pub(super) async fn audit(db: &Db, room: &RoomId) -> Result<RoomAudit> {
         missing: missing.into_iter().map(unsigned).collect(),
         lost: loaded(lost_below + size(&lost_above)),
         cut: loaded(bounds.cut),
+        below_one: loaded(below_one),
+        below_cut: loaded(below_cut),
     })
+}
+
+/// The number of entries with a number below 1, and of those from there to the cut.
+async fn below(db: &Db, bounds: &Bounds) -> Result<(i64, i64)> {
+    const BELOW: &str = "SELECT COUNT(*), COUNT(CASE WHEN seq < 1 THEN 1 END) \
+        FROM hubbub_entries WHERE room_no = ? AND seq <= ?";
+    let args = args![bounds.room_no, bounds.cut.max(0)];
+    let found: Vec<(i64, i64)> = db.all(BELOW, args).await?;
+    let (all, below_one) = found.first().copied().unwrap_or_default();
+    Ok((below_one, all - below_one))
 }
 
 pub(super) fn unsigned(range: Range) -> RangeInclusive<u64> {
@@ -367,7 +380,7 @@ pub(super) fn without(ranges: &[Range], taken: &[Range]) -> Vec<Range> {
             if from < *taken.start() {
                 left.push(from..=taken.start() - 1);
             }
-            from = taken.end() + 1;
+            from = taken.end().saturating_add(1);
         }
         if from <= *range.end() {
             left.push(from..=*range.end());

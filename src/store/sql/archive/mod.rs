@@ -13,6 +13,7 @@ mod epochs;
 mod form;
 mod gaps;
 mod numbers;
+mod orphans;
 mod retention;
 mod retention_runs;
 mod rooms;

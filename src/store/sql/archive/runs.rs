@@ -1,4 +1,4 @@
-//! Runs of a lone node, and the database's id.
+//! Runs of a lone node, the database's id, and the log that it belongs to.
 
 use uuid::Uuid;
 
@@ -6,7 +6,7 @@ use super::transfer::{COPY_OF, DEPLOYMENT, meta};
 use super::{loaded, stored};
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Fault;
-use crate::store::sql::value::args;
+use crate::store::sql::value::{Text, args};
 use crate::store::{Result, Run};
 
 pub(super) async fn begin(db: &Db) -> Result<Run> {
@@ -58,4 +58,31 @@ pub(super) async fn deployment(db: &Db) -> Result<Uuid> {
         })
     });
     deployment.await
+}
+
+/// The entry of `hubbub_meta` with the name of the log.
+const LOG: &str = "log";
+
+pub(super) async fn claim_log(db: &Db, name: &str) -> Result<Option<String>> {
+    const ADD: &str = "INSERT INTO hubbub_meta (name, value) VALUES (?, ?) {if_absent:name}";
+    const FIND: &str = "SELECT value FROM hubbub_meta WHERE name = ?";
+    const SET: &str = "UPDATE hubbub_meta SET value = ? WHERE name = ?";
+    let found: Vec<(Text,)> = db.all(FIND, args![LOG]).await?;
+    if found.first().is_some_and(|(found,)| found.0 == name) {
+        return Ok(None);
+    }
+    let name = name.to_owned();
+    db.transaction(move |conn| {
+        let name = name.clone();
+        Box::pin(async move {
+            conn.run(ADD, args![LOG, name.as_str()]).await?;
+            let found: Option<(Text,)> = conn.first(FIND, args![LOG]).await?;
+            let other = found.map(|(found,)| found.0).filter(|found| *found != name);
+            if other.is_some() {
+                conn.run(SET, args![name, LOG]).await?;
+            }
+            Ok(other)
+        })
+    })
+    .await
 }

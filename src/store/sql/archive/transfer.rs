@@ -3,13 +3,13 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{epochs, gaps, loaded, rooms, rows, stored};
+use super::{epochs, gaps, loaded, orphans, rooms, rows, runs, stored};
 use crate::domain::RoomId;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::store::SqlStore;
 use crate::store::sql::value::{Text, args};
-use crate::store::{ArchiveTransfer, Result, RoomState, RunEnd};
+use crate::store::{ArchiveIdentity, ArchiveTransfer, Orphans, Result, RoomState, RunEnd};
 
 /// The entry of `hubbub_meta` that an incomplete copy has: the id of the archive that it is a copy of.
 pub(super) const COPY_OF: &str = "copy_of";
@@ -84,6 +84,26 @@ impl ArchiveTransfer for SqlStore {
             })
         });
         finish.await
+    }
+
+    async fn identity(&self) -> Result<ArchiveIdentity> {
+        let read = self.db().read(|conn| {
+            Box::pin(async move {
+                Ok(ArchiveIdentity {
+                    copy_of: meta(conn, COPY_OF).await?,
+                    id: meta(conn, DEPLOYMENT).await?,
+                })
+            })
+        });
+        read.await
+    }
+
+    async fn claim_log(&self, name: &str) -> Result<Option<String>> {
+        runs::claim_log(self.db(), name).await
+    }
+
+    async fn orphans(&self) -> Result<Vec<Orphans>> {
+        orphans::find(self.db()).await
     }
 
     async fn ids(&self, from: Uuid, limit: usize) -> Result<Vec<Uuid>> {
