@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::entry::ArchivedRow;
-use super::queue::{Batch, Sender};
+use super::queue::{Batch, Origin, Sender};
 use crate::backplane::BackplaneError;
 use crate::domain::{Epoch, RoomId};
-use crate::store::{ArchiveWriter, CommitOutcome, StoreError};
+use crate::store::{ArchiveWriter, CommitOutcome, Fence, StoreError};
 
 /// The pause before a commit that has failed is repeated: at first, and at most.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -20,8 +20,8 @@ const LAST_RETRY: Duration = Duration::from_secs(1);
 const LATE_CHECK: Duration = Duration::from_millis(100);
 /// A commit that takes longer than this shows that the database is away.
 const SLOW_COMMIT: Duration = Duration::from_secs(2);
-/// Entries that have waited for longer than this are committed only up to the end of their epoch: the
-/// room may have gone on in another one meanwhile.
+/// Entries that have waited for longer than this are committed with a fence: the room may have gone on
+/// in another epoch meanwhile.
 const FENCED_AFTER: Duration = Duration::from_millis(500);
 
 /// After so many entries of which the database has taken none, the fault is not with single entries: the
@@ -85,11 +85,12 @@ impl Committer {
         loop {
             let began = Instant::now();
             is_fenced |= batch.age() > FENCED_AFTER;
-            let commit = if is_fenced {
-                self.writer.commit_fenced(rows)
+            let fence = if is_fenced {
+                late_fence(batch.origin)
             } else {
-                self.writer.commit(rows)
+                Fence::None
             };
+            let commit = self.writer.commit_with(rows, fence);
             // The outcome of a commit that fails is unknown, and a commit may take long before it fails.
             is_fenced = true;
             let result = refusing_late(shared, batch, async {
@@ -159,6 +160,15 @@ impl Committer {
                 "the database refuses the message".to_owned(),
             )));
         }
+    }
+}
+
+/// The fence for entries that come late.
+fn late_fence(origin: Origin) -> Fence {
+    match origin {
+        Origin::Send => Fence::KnownEpochs,
+        // The archive may not know the epochs of a log that was used without an archive.
+        Origin::Sweep => Fence::EpochEnds,
     }
 }
 

@@ -43,8 +43,18 @@ impl Sender {
     }
 }
 
+/// How an entry came into the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// By a send on this node. By the time of a late commit the log may have lost the entry.
+    Send,
+    /// By the sweeper, which read it in the room's present log.
+    Sweep,
+}
+
 /// Entries for one commit.
 pub(super) struct Batch {
+    pub origin: Origin,
     pub rows: Vec<(RoomId, ArchivedEntry)>,
     /// The sender of each row.
     pub senders: Vec<Sender>,
@@ -62,6 +72,7 @@ impl Batch {
 
 struct Queued {
     row: (RoomId, ArchivedEntry),
+    origin: Origin,
     sender: Sender,
 }
 
@@ -106,11 +117,27 @@ impl Queue {
         entries.queue.len() + entries.committing
     }
 
-    /// Adds an entry. Once the queue is closed, the entry's commit fails instead.
+    /// Adds an entry of a send. Once the queue is closed, the entry's commit fails instead.
     pub fn push(&self, room: RoomId, entry: ArchivedEntry, commit: Option<PendingCommit>) {
+        self.add(room, entry, Origin::Send, commit);
+    }
+
+    /// Adds an entry that the sweeper has read in the log. Does nothing once the queue is closed.
+    pub fn push_swept(&self, room: RoomId, entry: ArchivedEntry) {
+        self.add(room, entry, Origin::Sweep, None);
+    }
+
+    fn add(
+        &self,
+        room: RoomId,
+        entry: ArchivedEntry,
+        origin: Origin,
+        commit: Option<PendingCommit>,
+    ) {
         let since = Instant::now();
         let queued = Queued {
             row: (room, entry),
+            origin,
             sender: Sender { since, commit },
         };
         let mut entries = self.entries.lock();
@@ -127,8 +154,8 @@ impl Queue {
         }
     }
 
-    /// Waits for entries, and takes as many as one commit may have. `None` once the queue is closed
-    /// and empty.
+    /// Waits for entries, and takes as many of one origin as one commit may have. `None` once the queue
+    /// is closed and empty.
     pub async fn next_batch(&self) -> Option<Batch> {
         loop {
             {
@@ -213,9 +240,11 @@ impl Queue {
     }
 }
 
-/// Takes as many entries as fit into one commit, at least one.
+/// Takes as many entries of one origin as fit into one commit, at least one.
 fn take_batch(entries: &mut Entries) -> Batch {
+    let first = entries.queue.front();
     let mut batch = Batch {
+        origin: first.map_or(Origin::Send, |queued| queued.origin),
         rows: Vec::new(),
         senders: Vec::new(),
         bytes: 0,
@@ -223,11 +252,11 @@ fn take_batch(entries: &mut Entries) -> Batch {
     while let Some(next) = entries.queue.front() {
         let bytes = batch.bytes + next.row.1.record.len();
         let is_full = batch.rows.len() == BATCH_ENTRIES || bytes > BATCH_BYTES;
-        if is_full && !batch.rows.is_empty() {
+        if next.origin != batch.origin || (is_full && !batch.rows.is_empty()) {
             break;
         }
         batch.bytes = bytes;
-        let Some(Queued { row, sender }) = entries.queue.pop_front() else {
+        let Some(Queued { row, sender, .. }) = entries.queue.pop_front() else {
             break;
         };
         batch.rows.push(row);
@@ -248,9 +277,8 @@ mod tests {
     use crate::domain::{Epoch, Timestamp, UserId};
     use crate::store::StoredKind;
 
-    fn push(queue: &Queue, bytes: usize) -> Commit {
-        let (commit, pending) = Commit::pending();
-        let entry = ArchivedEntry {
+    fn entry(bytes: usize) -> ArchivedEntry {
+        ArchivedEntry {
             seq: 1,
             epoch: Epoch::trusted("e"),
             at: Timestamp(0),
@@ -259,9 +287,28 @@ mod tests {
             user: UserId::trusted("u"),
             send_key: None,
             record: Bytes::from(vec![b'x'; bytes]),
-        };
-        queue.push(RoomId::trusted("r"), entry, Some(pending));
+        }
+    }
+
+    fn push(queue: &Queue, bytes: usize) -> Commit {
+        let (commit, pending) = Commit::pending();
+        queue.push(RoomId::trusted("r"), entry(bytes), Some(pending));
         commit
+    }
+
+    #[tokio::test]
+    async fn a_batch_has_entries_of_one_origin() {
+        let queue = Queue::new(10);
+        let _sends = [push(&queue, 1), push(&queue, 1)];
+        for _ in 0..3 {
+            queue.push_swept(RoomId::trusted("r"), entry(1));
+        }
+        let _last = push(&queue, 1);
+        for expected in [(Origin::Send, 2), (Origin::Sweep, 3), (Origin::Send, 1)] {
+            let batch = queue.next_batch().await.unwrap();
+            assert_eq!((batch.origin, batch.rows.len()), expected);
+            queue.finish_batch(batch);
+        }
     }
 
     #[tokio::test]

@@ -10,7 +10,9 @@ use super::counters::ArchiveCounters;
 use super::{entry, rooms};
 use crate::backplane::{Appended, HotState, RestorePoint, RestoreSource, RestoredSend, Result};
 use crate::domain::{Epoch, Head, RoomId, Timestamp};
-use crate::store::{ArchiveStore, ArchiveWindow, ArchivedRoom, CommitOutcome, NewEpoch, Run};
+use crate::store::{
+    ArchiveStore, ArchiveWindow, ArchivedRoom, CommitOutcome, Fence, NewEpoch, Run,
+};
 
 /// The earlier epochs that a hot log remembers.
 const PAST_EPOCHS: usize = 8;
@@ -240,7 +242,7 @@ impl Restorer {
         let mut refused = Vec::new();
         for batch in entry::batches(&rows) {
             // Their senders may have sent them again since, under later numbers.
-            let outcomes = writer.commit_fenced(batch).await?;
+            let outcomes = writer.commit_with(batch, Fence::EpochEnds).await?;
             let seqs = batch.iter().map(|(_, entry)| entry.seq).zip(outcomes);
             let conflicts = seqs.filter(|(_, outcome)| *outcome == CommitOutcome::Conflict);
             refused.extend(conflicts.map(|(seq, _)| seq));

@@ -85,7 +85,7 @@ pub(super) async fn sweep(shared: &Shared, unarchived: &Unarchived) -> Result<()
                 return Ok(());
             };
             shared.counters.swept.add(1);
-            shared.queue.push(room.clone(), archived, None);
+            shared.queue.push_swept(room.clone(), archived);
         }
         while shared.queue.len() > MAX_QUEUED {
             tokio::time::sleep(Duration::from_millis(10)).await;

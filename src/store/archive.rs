@@ -45,9 +45,28 @@ pub struct ArchivedEntry {
 pub enum CommitOutcome {
     /// The entry is in the archive: since this commit, or since an earlier one of the same entry.
     Stored,
-    /// This entry was refused: the archive has another one with its number, or, in
-    /// [`ArchiveWriter::commit_fenced`], its epoch has ended before it.
+    /// This entry was refused: the archive has another one with its number, or the [`Fence`] of the
+    /// commit excludes it.
     Conflict,
+}
+
+/// The check of a commit for entries that come too late: the room may have continued without them, and
+/// their senders may have sent the messages again, under other numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fence {
+    /// No check, for entries that were appended just now.
+    None,
+    /// For entries that the room's present log has. An entry whose `seq` is greater than the recorded
+    /// end of its epoch is refused, unless the archive has it already. Epochs of the entries do not end
+    /// before the transaction does. Numbers of the entries that were recorded as lost are not any more.
+    EpochEnds,
+    /// For entries that were appended some time ago, to a log that may be gone. As
+    /// [`EpochEnds`](Self::EpochEnds); besides, an entry of an unknown epoch is refused if the archive
+    /// knows another epoch of the room. The unknown one is then not added: no restore has recorded its
+    /// end, so the room has continued without it. If the archive knows no epoch of the room, and the
+    /// commit has entries of several, only those of the newest are accepted: the epoch of the room's
+    /// last entry in the commit.
+    KnownEpochs,
 }
 
 /// The part of an archived room to read.
@@ -346,8 +365,8 @@ pub struct RoomAudit {
 #[async_trait]
 pub trait ArchiveWriter: Send {
     /// Commits entries of any rooms in one transaction, and returns the outcome of each. Rooms and
-    /// epochs that the archive doesn't know are added; such an epoch is of the writer's run, and began
-    /// before its first entry here.
+    /// epochs that the archive doesn't know are added, unless the fence excludes an epoch; such an epoch
+    /// is of the writer's run, and began before its first entry here.
     ///
     /// Safe to repeat. After `Unavailable` the outcome is unknown: repeat the same call. After `Broken`
     /// nothing is stored, and the same call most likely fails again: for a single entry that the
@@ -356,20 +375,19 @@ pub trait ArchiveWriter: Send {
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
-    async fn commit(&mut self, entries: &[(RoomId, ArchivedEntry)]) -> Result<Vec<CommitOutcome>>;
+    async fn commit_with(
+        &mut self,
+        entries: &[(RoomId, ArchivedEntry)],
+        fence: Fence,
+    ) -> Result<Vec<CommitOutcome>>;
 
-    /// Like [`commit`](Self::commit), for entries that were appended some time ago. An entry whose `seq`
-    /// is greater than the recorded end of its epoch is refused, unless the archive has it already:
-    /// the room may have gone on without it, and its sender may have sent the message again. Epochs
-    /// of the entries do not end before the transaction does. Numbers of the entries that were recorded
-    /// as lost are not any more.
+    /// [`commit_with`](Self::commit_with) without a fence.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
-    async fn commit_fenced(
-        &mut self,
-        entries: &[(RoomId, ArchivedEntry)],
-    ) -> Result<Vec<CommitOutcome>>;
+    async fn commit(&mut self, entries: &[(RoomId, ArchivedEntry)]) -> Result<Vec<CommitOutcome>> {
+        self.commit_with(entries, Fence::None).await
+    }
 }
 
 /// The most entries of one commit.

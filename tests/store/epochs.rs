@@ -2,7 +2,8 @@
 
 use hubbub::domain::{Epoch, Head, RoomId};
 use hubbub::store::{
-    ArchiveStore as _, ArchivedEntry, ArchivedEpoch, BATCH_ENTRIES, EPOCHS_KEPT, NewEpoch, Run,
+    ArchiveStore as _, ArchivedEntry, ArchivedEpoch, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT,
+    Fence, NewEpoch, Run,
 };
 
 use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, room};
@@ -20,6 +21,10 @@ crate::on_every_database!(
     a_fenced_commit_accepts_what_the_archive_has,
     a_fenced_commit_may_have_500_entries_of_500_rooms,
     no_entry_of_an_epoch_comes_after_its_end_by_a_fenced_commit,
+    a_late_commit_refuses_an_epoch_that_the_room_went_on_without,
+    a_late_commit_adds_the_first_epoch_of_a_room,
+    a_late_commit_accepts_an_unknown_epoch_up_to_the_end_that_a_restore_recorded,
+    of_a_late_commit_and_another_epoch_only_the_first_is_accepted,
     runs_are_numbered_and_know_the_last_crash,
     the_deployment_has_one_id,
 );
@@ -206,7 +211,10 @@ async fn a_fenced_commit_refuses_entries_after_the_end_of_their_epoch(store: &Te
     // The numbers of the epochs are unknown to the writer, then known.
     let mut writer = store.store.writer(0);
     for _ in 0..2 {
-        assert_eq!(writer.commit_fenced(&batch).await.unwrap(), expected);
+        assert_eq!(
+            writer.commit_with(&batch, Fence::EpochEnds).await.unwrap(),
+            expected
+        );
     }
     let all: Vec<(u64, Epoch)> = store
         .all("r")
@@ -221,9 +229,11 @@ async fn a_fenced_commit_refuses_entries_after_the_end_of_their_epoch(store: &Te
         (4, epoch("f")),
     ];
     assert_eq!(all, stored);
-    let refused = writer.commit_fenced(&in_room("r", &late[3..])).await;
+    let refused = writer
+        .commit_with(&in_room("r", &late[3..]), Fence::EpochEnds)
+        .await;
     assert_eq!(refused.unwrap(), [Conflict]);
-    assert_eq!(writer.commit_fenced(&[]).await.unwrap(), []);
+    assert_eq!(writer.commit_with(&[], Fence::EpochEnds).await.unwrap(), []);
     assert_eq!(store.seqs("r").await, [1, 2, 3, 4]);
 }
 
@@ -231,10 +241,13 @@ async fn a_fenced_commit_accepts_what_the_archive_has(store: &TestStore) {
     let all = store.fill("r", 1..=5).await;
     begin(store, new("f", 5, &[head("e", 2)])).await;
     let mut writer = store.store.writer(0);
-    let outcomes = writer.commit_fenced(&in_room("r", &all)).await.unwrap();
+    let outcomes = writer
+        .commit_with(&in_room("r", &all), Fence::EpochEnds)
+        .await
+        .unwrap();
     assert_eq!(outcomes, [Stored; 5]);
     let others = in_room("r", &[entry(4), entry(6)]);
-    let outcomes = writer.commit_fenced(&others).await.unwrap();
+    let outcomes = writer.commit_with(&others, Fence::EpochEnds).await.unwrap();
     assert_eq!(outcomes, [Conflict, Conflict]);
     assert_eq!(store.all("r").await, all);
 }
@@ -243,7 +256,10 @@ async fn a_fenced_commit_may_have_500_entries_of_500_rooms(store: &TestStore) {
     let mut writer = store.store.writer(0);
     let mut later = batch_of_rooms(1);
     for seq in [1, 2] {
-        let outcomes = writer.commit_fenced(&batch_of_rooms(seq)).await.unwrap();
+        let outcomes = writer
+            .commit_with(&batch_of_rooms(seq), Fence::EpochEnds)
+            .await
+            .unwrap();
         assert_eq!(outcomes, [Stored; BATCH_ENTRIES]);
     }
     for (_, entry) in &mut later {
@@ -253,7 +269,7 @@ async fn a_fenced_commit_may_have_500_entries_of_500_rooms(store: &TestStore) {
     let ended = &later[77].0;
     let end = new("f", 2, &[]);
     store.store.begin_epoch(ended, &end).await.unwrap();
-    let outcomes = writer.commit_fenced(&later).await.unwrap();
+    let outcomes = writer.commit_with(&later, Fence::EpochEnds).await.unwrap();
     let refused: Vec<usize> = (0..BATCH_ENTRIES)
         .filter(|index| outcomes[*index] == Conflict)
         .collect();
@@ -278,10 +294,96 @@ async fn no_entry_of_an_epoch_comes_after_its_end_by_a_fenced_commit(store: &Tes
             store.store.begin_epoch(&room(&name), &end).await.unwrap();
             store.seqs(&name).await
         };
-        let (outcomes, at_end) = tokio::join!(writer.commit_fenced(&late), end);
+        let (outcomes, at_end) = tokio::join!(writer.commit_with(&late, Fence::EpochEnds), end);
         let outcomes = outcomes.unwrap();
         assert_eq!(store.seqs(&name).await, at_end, "{round}: {outcomes:?}");
         assert_eq!(outcomes == [Stored], at_end == [1, 2]);
+    }
+}
+
+async fn commit_late(store: &TestStore, rows: &[(RoomId, ArchivedEntry)]) -> Vec<CommitOutcome> {
+    let mut writer = store.store.writer(0);
+    writer.commit_with(rows, Fence::KnownEpochs).await.unwrap()
+}
+
+/// Number and epoch of each entry.
+async fn archived(store: &TestStore, name: &str) -> Vec<(u64, String)> {
+    let all = store.all(name).await.into_iter();
+    all.map(|entry| (entry.seq, entry.epoch.to_string()))
+        .collect()
+}
+
+async fn a_late_commit_refuses_an_epoch_that_the_room_went_on_without(store: &TestStore) {
+    store.commit(&in_room("r", &[in_epoch("f", 1)])).await;
+    let lost = [in_epoch("e", 1), in_epoch("e", 2)];
+    assert_eq!(
+        commit_late(store, &in_room("r", &lost)).await,
+        [Conflict; 2]
+    );
+    assert_eq!(known(store).await, expected(&[("f", 0, None)]));
+    // Other entries of the commit are accepted, by a writer that has to look up their epochs, and by one
+    // that knows them.
+    let mut batch = in_room("r", &[in_epoch("f", 2), in_epoch("e", 3), in_epoch("f", 3)]);
+    batch.extend(in_room("new", &[in_epoch("e", 1)]));
+    let outcomes = [Stored, Conflict, Stored, Stored];
+    let mut writer = store.store.writer(0);
+    for _ in 0..2 {
+        let committed = writer.commit_with(&batch, Fence::KnownEpochs).await;
+        assert_eq!(committed.unwrap(), outcomes);
+    }
+    assert_eq!(store.seqs("new").await, [1]);
+    let stored = [1, 2, 3].map(|seq| (seq, "f".to_owned()));
+    assert_eq!(archived(store, "r").await, stored);
+    // The present log has the entry after all.
+    let adopted = writer
+        .commit_with(&in_room("r", &[in_epoch("e", 4)]), Fence::EpochEnds)
+        .await;
+    assert_eq!(adopted.unwrap(), [Stored]);
+}
+
+async fn a_late_commit_adds_the_first_epoch_of_a_room(store: &TestStore) {
+    let first = [in_epoch("e", 1), in_epoch("e", 2)];
+    for _ in 0..2 {
+        assert_eq!(commit_late(store, &in_room("r", &first)).await, [Stored; 2]);
+    }
+    assert_eq!(known(store).await, expected(&[("e", 0, None)]));
+    // The log was lost between two entries of one commit.
+    let lost_between = [
+        in_epoch("z", 1),
+        in_epoch("z", 2),
+        in_epoch("a", 1),
+        in_epoch("m", 1),
+        in_epoch("m", 2),
+    ];
+    let outcomes = commit_late(store, &in_room("other", &lost_between)).await;
+    assert_eq!(outcomes, [Conflict, Conflict, Conflict, Stored, Stored]);
+    let stored = [1, 2].map(|seq| (seq, "m".to_owned()));
+    assert_eq!(archived(store, "other").await, stored);
+    assert_eq!(store.room("other").await.epochs.len(), 1);
+}
+
+async fn a_late_commit_accepts_an_unknown_epoch_up_to_the_end_that_a_restore_recorded(
+    store: &TestStore,
+) {
+    begin(store, new("f", 2, &[head("e", 2)])).await;
+    let late = [in_epoch("e", 1), in_epoch("e", 2), in_epoch("e", 3)];
+    let outcomes = commit_late(store, &in_room("r", &late)).await;
+    assert_eq!(outcomes, [Stored, Stored, Conflict]);
+    assert_eq!(store.seqs("r").await, [1, 2]);
+}
+
+async fn of_a_late_commit_and_another_epoch_only_the_first_is_accepted(store: &TestStore) {
+    for round in 0..30 {
+        let name = format!("room {round}");
+        let late = in_room(&name, &[in_epoch("e", 1)]);
+        let other = in_room(&name, &[in_epoch("f", 2)]);
+        let (late, other) = tokio::join!(commit_late(store, &late), commit_late(store, &other));
+        let outcomes = [late[0], other[0]];
+        assert!(
+            outcomes == [Stored, Conflict] || outcomes == [Conflict, Stored],
+            "{round}: {outcomes:?}"
+        );
+        assert_eq!(store.room(&name).await.epochs.len(), 1);
     }
 }
 

@@ -6,7 +6,8 @@ use hubbub::domain::{
 };
 use hubbub::store::sql::SqlStore;
 use hubbub::store::{
-    ArchiveStore as _, ArchivedEntry, BATCH_BYTES, BATCH_ENTRIES, MAX_RECORD_BYTES, StoreError,
+    ArchiveStore as _, ArchivedEntry, BATCH_BYTES, BATCH_ENTRIES, Fence, MAX_RECORD_BYTES,
+    StoreError,
 };
 use hubbub_test_support::database::DatabaseKind;
 
@@ -77,7 +78,7 @@ async fn the_most_extreme_messages_that_are_accepted_are_read_back_as_they_were(
         .collect();
     assert_eq!(store.commit(&batch).await, [Stored; TEXTS.len()]);
     let mut writer = store.store.writer(0);
-    let again = writer.commit_fenced(&batch).await.unwrap();
+    let again = writer.commit_with(&batch, Fence::EpochEnds).await.unwrap();
     assert_eq!(again, [Stored; TEXTS.len()]);
     for (room, entry) in &batch {
         let all = store.all(room.as_str()).await;

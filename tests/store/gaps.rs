@@ -1,6 +1,6 @@
 //! Numbers without an entry.
 
-use hubbub::store::{ArchiveStore as _, ArchiveTransfer as _, RoomAudit};
+use hubbub::store::{ArchiveStore as _, ArchiveTransfer as _, Fence, RoomAudit};
 
 use crate::fixture::{Stored, TestStore, entry, in_room, room};
 
@@ -180,12 +180,15 @@ async fn a_late_commit_takes_its_numbers_out_of_the_recorded_losses(store: &Test
     assert_eq!(lost("r").await, [3..=6, 8..=9]);
     let mut writer = store.store.writer(0);
     let late = in_room("r", &[entry(4), entry(11)]);
-    let outcomes = writer.commit_fenced(&late).await.unwrap();
+    let outcomes = writer.commit_with(&late, Fence::EpochEnds).await.unwrap();
     assert_eq!(outcomes, [Stored, Stored]);
     assert_eq!(lost("r").await, [3..=3, 5..=6, 8..=9]);
     assert_eq!(extent(store).await, (1, 10, 11, 10));
     let rest: Vec<_> = [3, 5, 6, 8, 9].into_iter().map(entry).collect();
-    writer.commit_fenced(&in_room("r", &rest)).await.unwrap();
+    writer
+        .commit_with(&in_room("r", &rest), Fence::EpochEnds)
+        .await
+        .unwrap();
     assert_eq!(lost("r").await, []);
     assert_eq!(extent(store).await, (1, 1, 11, 10));
     assert_eq!(lost("other").await, [2..=8]);

@@ -11,8 +11,8 @@ use hubbub::domain::{Epoch, Head, RoomId, Timestamp};
 use hubbub::store::sql::{DatabaseUrl, SqlStore, prepare};
 use hubbub::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedRoom, ArchivedSend,
-    CommitOutcome, DatabaseSettings, MissingPage, NewEpoch, Result, RetentionClaim, RetentionRun,
-    RoomAudit, RoomNumber, Run, StoredKind,
+    CommitOutcome, DatabaseSettings, Fence, MissingPage, NewEpoch, Result, RetentionClaim,
+    RetentionRun, RoomAudit, RoomNumber, Run, StoredKind,
 };
 use uuid::Uuid;
 
@@ -103,15 +103,12 @@ struct InstantWriter;
 
 #[async_trait]
 impl ArchiveWriter for InstantWriter {
-    async fn commit(&mut self, entries: &[(RoomId, ArchivedEntry)]) -> Result<Vec<CommitOutcome>> {
-        Ok(vec![CommitOutcome::Stored; entries.len()])
-    }
-
-    async fn commit_fenced(
+    async fn commit_with(
         &mut self,
         entries: &[(RoomId, ArchivedEntry)],
+        _: Fence,
     ) -> Result<Vec<CommitOutcome>> {
-        self.commit(entries).await
+        Ok(vec![CommitOutcome::Stored; entries.len()])
     }
 }
 

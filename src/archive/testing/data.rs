@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use ahash::HashMap;
 use uuid::Uuid;
 
-use crate::domain::{Head, RoomId};
-use crate::store::{ArchivedEntry, ArchivedEpoch, CommitOutcome, RetentionRun, RoomNumber};
+use crate::domain::{Epoch, Head, RoomId};
+use crate::store::{ArchivedEntry, ArchivedEpoch, CommitOutcome, Fence, RetentionRun, RoomNumber};
 
 #[derive(Default)]
 pub(super) struct Data {
@@ -47,10 +47,53 @@ impl Data {
 
     pub(super) fn commit(
         &mut self,
+        entries: &[(RoomId, ArchivedEntry)],
+        run: u64,
+        fence: Fence,
+    ) -> Vec<CommitOutcome> {
+        let mut excluded = BTreeSet::new();
+        if fence == Fence::KnownEpochs {
+            excluded = self.excluded_epochs(entries);
+        }
+        let mut outcomes = Vec::new();
+        for (room, entry) in entries {
+            outcomes.push(if excluded.contains(&(room, &entry.epoch)) {
+                CommitOutcome::Conflict
+            } else {
+                self.commit_entry(room, entry, run, fence)
+            });
+        }
+        outcomes
+    }
+
+    /// The epochs of the entries that [`Fence::KnownEpochs`] excludes.
+    fn excluded_epochs<'a>(
+        &self,
+        entries: &'a [(RoomId, ArchivedEntry)],
+    ) -> BTreeSet<(&'a RoomId, &'a Epoch)> {
+        let mut excluded = BTreeSet::new();
+        let mut newest: BTreeMap<&RoomId, &Epoch> = BTreeMap::new();
+        for (room, entry) in entries.iter().rev() {
+            let newest = *newest.entry(room).or_insert(&entry.epoch);
+            let epochs = self.rooms.get(room).map_or(&[][..], |room| &room.epochs);
+            let is_accepted = if epochs.is_empty() {
+                entry.epoch == *newest
+            } else {
+                epochs.iter().any(|known| known.epoch == entry.epoch)
+            };
+            if !is_accepted {
+                excluded.insert((room, &entry.epoch));
+            }
+        }
+        excluded
+    }
+
+    fn commit_entry(
+        &mut self,
         room: &RoomId,
         entry: &ArchivedEntry,
         run: u64,
-        is_fenced: bool,
+        fence: Fence,
     ) -> CommitOutcome {
         let number = (room.clone(), entry.seq);
         let is_elsewhere = self
@@ -66,7 +109,7 @@ impl Data {
                 run,
             });
         }
-        let is_after_end = is_fenced && room.has_ended_before(entry);
+        let is_after_end = fence != Fence::None && room.has_ended_before(entry);
         match room.entries.get(&entry.seq) {
             Some(known) if known.id == entry.id => CommitOutcome::Stored,
             Some(_) => CommitOutcome::Conflict,

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use super::FakeStore;
 use crate::domain::RoomId;
 use crate::store::{
-    ArchiveWriter, ArchivedEntry, BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, Result, StoreError,
+    ArchiveWriter, ArchivedEntry, BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, Fence, Result,
+    StoreError,
 };
 
 /// A connection to the store.
@@ -15,7 +16,7 @@ impl FakeWriter {
     async fn store(
         &self,
         entries: &[(RoomId, ArchivedEntry)],
-        is_fenced: bool,
+        fence: Fence,
     ) -> Result<Vec<CommitOutcome>> {
         let bytes: usize = entries.iter().map(|(_, entry)| entry.record.len()).sum();
         let is_in_bounds = entries.len() <= BATCH_ENTRIES && bytes <= BATCH_BYTES;
@@ -26,10 +27,7 @@ impl FakeWriter {
         let outcomes = {
             let mut data = store.0.data.lock();
             data.commits.push(entries.len());
-            entries
-                .iter()
-                .map(|(room, entry)| data.commit(room, entry, self.1, is_fenced))
-                .collect()
+            data.commit(entries, self.1, fence)
         };
         let mut is_lost = false;
         store.0.faults.send_if_modified(|faults| {
@@ -46,14 +44,11 @@ impl FakeWriter {
 
 #[async_trait]
 impl ArchiveWriter for FakeWriter {
-    async fn commit(&mut self, entries: &[(RoomId, ArchivedEntry)]) -> Result<Vec<CommitOutcome>> {
-        self.store(entries, false).await
-    }
-
-    async fn commit_fenced(
+    async fn commit_with(
         &mut self,
         entries: &[(RoomId, ArchivedEntry)],
+        fence: Fence,
     ) -> Result<Vec<CommitOutcome>> {
-        self.store(entries, true).await
+        self.store(entries, fence).await
     }
 }

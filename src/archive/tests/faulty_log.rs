@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::RwLock;
 
 use crate::backplane::{
     Appended, ArchivedRanges, BackplaneError, Entry, HotLog, Result, RoomLog, Slice, Unarchived,
@@ -14,7 +15,7 @@ use crate::backplane::{
 use crate::domain::{Epoch, Head, NewMessage, RoomId};
 
 pub struct FaultyLog {
-    inner: Arc<dyn HotLog>,
+    inner: RwLock<Arc<dyn HotLog>>,
     /// Unarchived entries up to this one are lost.
     pub lost_up_to: AtomicU64,
     /// While set, reports fail.
@@ -26,18 +27,27 @@ pub struct FaultyLog {
 impl FaultyLog {
     pub fn new(inner: Arc<dyn HotLog>) -> Arc<Self> {
         Arc::new(Self {
-            inner,
+            inner: RwLock::new(inner),
             lost_up_to: AtomicU64::new(0),
             refuses_reports: AtomicBool::new(false),
             behind: AtomicU64::new(0),
         })
+    }
+
+    /// From now on this is another log, as after Redis has lost all data.
+    pub fn replace(&self, other: Arc<dyn HotLog>) {
+        *self.inner.write() = other;
+    }
+
+    fn inner(&self) -> Arc<dyn HotLog> {
+        self.inner.read().clone()
     }
 }
 
 #[async_trait]
 impl RoomLog for FaultyLog {
     async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
-        self.inner.append(message, key).await
+        self.inner().append(message, key).await
     }
 
     async fn read(
@@ -47,11 +57,11 @@ impl RoomLog for FaultyLog {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Slice> {
-        self.inner.read(room, window, limit, max_bytes).await
+        self.inner().read(room, window, limit, max_bytes).await
     }
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
-        let mut heads = self.inner.heads(rooms).await?;
+        let mut heads = self.inner().heads(rooms).await?;
         for head in heads.iter_mut().flatten() {
             head.seq -= self.behind.load(Ordering::Relaxed);
         }
@@ -67,7 +77,7 @@ impl HotLog for FaultyLog {
         key: Option<&str>,
         record: Bytes,
     ) -> Result<Appended> {
-        self.inner.append_record(message, key, record).await
+        self.inner().append_record(message, key, record).await
     }
 
     async fn read_unarchived(
@@ -78,7 +88,7 @@ impl HotLog for FaultyLog {
         max_bytes: usize,
     ) -> Result<Option<Vec<Entry>>> {
         let after = after.max(self.lost_up_to.load(Ordering::Relaxed));
-        let inner = &self.inner;
+        let inner = self.inner();
         inner.read_unarchived(room, after, limit, max_bytes).await
     }
 
@@ -89,18 +99,18 @@ impl HotLog for FaultyLog {
         if self.refuses_reports.load(Ordering::Relaxed) {
             return Err(BackplaneError::Unavailable("away".to_owned()));
         }
-        self.inner.advance_watermarks(archived).await
+        self.inner().advance_watermarks(archived).await
     }
 
     async fn unarchived(&self, older_than: Duration, limit: usize) -> Result<Vec<Unarchived>> {
-        self.inner.unarchived(older_than, limit).await
+        self.inner().unarchived(older_than, limit).await
     }
 
     async fn diverged(&self, room: &RoomId, epoch: &Epoch, shared: u64) -> Result<()> {
-        self.inner.diverged(room, epoch, shared).await
+        self.inner().diverged(room, epoch, shared).await
     }
 
     async fn trim(&self, room: &RoomId, cut: u64) -> Result<()> {
-        self.inner.trim(room, cut).await
+        self.inner().trim(room, cut).await
     }
 }

@@ -4,6 +4,7 @@ mod appends;
 mod away;
 mod checks;
 mod faulty_log;
+mod late;
 mod reads;
 mod refused;
 mod restores;

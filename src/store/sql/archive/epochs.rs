@@ -13,10 +13,19 @@ use crate::store::sql::db::Db;
 use crate::store::sql::dialect::pad;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, Text, args};
-use crate::store::{ArchivedEpoch, NewEpoch, Result};
+use crate::store::{ArchivedEpoch, Fence, NewEpoch, Result};
 
-/// Epochs whose numbers are wanted, each with the lowest `seq` to commit in it.
-pub(super) type Wanted = BTreeMap<(RoomId, Epoch), u64>;
+/// Epochs whose numbers are wanted.
+pub(super) type Wanted = BTreeMap<(RoomId, Epoch), WantedEpoch>;
+
+/// The entries of a commit in one epoch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WantedEpoch {
+    /// Their lowest `seq`.
+    pub(super) first: u64,
+    /// The position in the commit of the last of them.
+    pub(super) last_at: usize,
+}
 
 const INSERT: &str = "INSERT INTO hubbub_epochs \
     (room_no, epoch_no, name, after_seq, ended_seq, run) VALUES {rows:6} {if_absent:room_no}";
@@ -183,11 +192,13 @@ pub(super) fn listed(
 }
 
 /// The numbers of rooms and epochs. Those that the archive doesn't know are added: an epoch begins
-/// before the lowest `seq` to commit in it. In a transaction.
+/// before the lowest `seq` to commit in it. Epochs that the fence excludes are neither added nor
+/// returned. In a transaction.
 pub(super) async fn resolve(
     conn: &mut Conn,
     wanted: &Wanted,
     run: u64,
+    fence: Fence,
 ) -> Outcome<AHashMap<(RoomId, Epoch), Numbers>> {
     let mut names: Vec<&RoomId> = wanted.keys().map(|(room, _)| room).collect();
     names.dedup();
@@ -196,18 +207,22 @@ pub(super) async fn resolve(
     let missing: Vec<Missing> = wanted
         .iter()
         .filter(|(key, _)| !found.contains_key(*key))
-        .map(|((room, epoch), first)| Missing {
+        .map(|((room, epoch), wanted)| Missing {
             room_no: room_nos[room],
             epoch: epoch.clone(),
-            first: *first,
+            wanted: *wanted,
         })
         .collect();
     if missing.is_empty() {
         return Ok(found);
     }
-    add_missing(conn, missing, stored(run)?).await?;
+    let added = add_missing(conn, missing, stored(run)?, fence).await?;
+    if added == 0 {
+        return Ok(found);
+    }
+    let expected = found.len() + added;
     let found = find(conn, wanted, &room_nos).await?;
-    if found.len() < wanted.len() {
+    if found.len() < expected {
         return Err(Fault::Again("another epoch has the number".to_owned()));
     }
     Ok(found)
@@ -215,12 +230,17 @@ pub(super) async fn resolve(
 
 /// The last `seq` of each of these epochs that has ended. Locks the epochs until the end of the
 /// transaction, so that none ends meanwhile.
-pub(super) async fn ends(conn: &mut Conn, epochs: &[Numbers]) -> Outcome<AHashMap<Numbers, i64>> {
+pub(super) async fn ends(
+    conn: &mut Conn,
+    mut wanted: Vec<Numbers>,
+) -> Outcome<AHashMap<Numbers, i64>> {
     // Each number of a room with each number of an epoch: some rows more than needed.
     const ENDS: &str = "SELECT CAST(room_no AS {bigint}), CAST(epoch_no AS {bigint}), ended_seq \
         FROM hubbub_epochs WHERE room_no IN ({list}) AND epoch_no IN ({list}) \
         ORDER BY room_no, epoch_no {for_update}";
-    let mut wanted = epochs.to_vec();
+    if wanted.is_empty() {
+        return Ok(AHashMap::new());
+    }
     wanted.sort_unstable();
     wanted.dedup();
     pad(&mut wanted);
@@ -238,7 +258,7 @@ pub(super) async fn ends(conn: &mut Conn, epochs: &[Numbers]) -> Outcome<AHashMa
 struct Missing {
     room_no: i64,
     epoch: Epoch,
-    first: u64,
+    wanted: WantedEpoch,
 }
 
 async fn find(
@@ -269,7 +289,13 @@ async fn find(
     Ok(found)
 }
 
-async fn add_missing(conn: &mut Conn, missing: Vec<Missing>, run: i64) -> Outcome<()> {
+/// Adds epochs, unless the fence excludes them. Returns the number of those that should exist now.
+async fn add_missing(
+    conn: &mut Conn,
+    mut missing: Vec<Missing>,
+    run: i64,
+    fence: Fence,
+) -> Outcome<usize> {
     const LOCK: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE no IN ({list}) \
         ORDER BY no {for_update}";
     let mut room_nos: Vec<i64> = missing.iter().map(|missing| missing.room_no).collect();
@@ -278,15 +304,22 @@ async fn add_missing(conn: &mut Conn, missing: Vec<Missing>, run: i64) -> Outcom
     let (text, args) = listed(conn, LOCK, &room_nos);
     let _: Vec<(i64,)> = conn.all_of_text(text, args).await?;
     let mut last = last_numbers(conn, &room_nos).await?;
+    if fence == Fence::KnownEpochs {
+        missing = newest_of_rooms_without_epochs(missing, &last);
+    }
+    if missing.is_empty() {
+        return Ok(0);
+    }
+    let added = missing.len();
     let mut rows = Vec::with_capacity(missing.len());
     for Missing {
         room_no,
         epoch,
-        first,
+        wanted,
     } in missing
     {
         check_name(epoch.as_str())?;
-        let after = stored(first.saturating_sub(1))?;
+        let after = stored(wanted.first.saturating_sub(1))?;
         let number = last.entry(room_no).or_insert(0);
         *number += 1;
         rows.push(args![
@@ -300,5 +333,21 @@ async fn add_missing(conn: &mut Conn, missing: Vec<Missing>, run: i64) -> Outcom
     }
     let (text, rows) = conn.dialect().with_list(INSERT, rows);
     conn.run_text(text, rows.concat()).await?;
-    Ok(())
+    Ok(added)
+}
+
+/// Of each room without an epoch in `last`, the epoch of its last entry in the commit.
+fn newest_of_rooms_without_epochs(
+    missing: Vec<Missing>,
+    last: &AHashMap<i64, i64>,
+) -> Vec<Missing> {
+    let mut newest: BTreeMap<i64, Missing> = BTreeMap::new();
+    for epoch in missing {
+        let room_no = epoch.room_no;
+        let is_older = |other: &Missing| other.wanted.last_at > epoch.wanted.last_at;
+        if !last.contains_key(&room_no) && !newest.get(&room_no).is_some_and(is_older) {
+            newest.insert(room_no, epoch);
+        }
+    }
+    newest.into_values().collect()
 }

@@ -189,6 +189,9 @@ pub(super) async fn narrow(conn: &mut Conn, keys: &[Key]) -> Outcome<()> {
         WHERE room_no IN ({list}) ORDER BY room_no";
     const LOCK: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE no = ? {for_update}";
     const REMOVE: &str = "DELETE FROM hubbub_gaps WHERE room_no = ? AND first_seq = ?";
+    if keys.is_empty() {
+        return Ok(());
+    }
     let mut room_nos: Vec<i64> = keys.iter().map(|(room_no, _, _)| *room_no).collect();
     room_nos.sort_unstable();
     room_nos.dedup();

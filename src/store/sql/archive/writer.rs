@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::entries::{Row, SELECT_KEYS_BY_ID, insert_rows};
+use super::epochs::WantedEpoch;
 use super::numbers::{KnownNumbers, Numbers};
 use super::{epochs, gaps};
 use crate::domain::{Epoch, RoomId};
@@ -18,7 +19,7 @@ use crate::store::sql::dialect::Dialect;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::pool::{Lease, Pool};
 use crate::store::sql::value::Arg;
-use crate::store::{ArchiveWriter, ArchivedEntry, BATCH_ENTRIES, CommitOutcome, Result};
+use crate::store::{ArchiveWriter, ArchivedEntry, BATCH_ENTRIES, CommitOutcome, Fence, Result};
 
 pub(super) struct SqlWriter {
     pool: Arc<Pool>,
@@ -50,12 +51,8 @@ impl Link {
 type Entries = [(RoomId, ArchivedEntry)];
 type Resolved = AHashMap<(RoomId, Epoch), Numbers>;
 
-/// Whether a commit checks the ends of epochs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fence {
-    None,
-    EndsOfEpochs,
-}
+/// The numbers of each entry's room and epoch; `None` for an epoch that the fence excludes.
+type EntryNumbers = Vec<Option<Numbers>>;
 
 impl SqlWriter {
     pub(super) fn new(db: &Db, run: u64) -> Self {
@@ -123,9 +120,9 @@ impl SqlWriter {
         entries: &Entries,
         fence: Fence,
     ) -> Outcome<Vec<CommitOutcome>> {
-        let known: Option<Vec<Numbers>> = entries
+        let known: Option<EntryNumbers> = entries
             .iter()
-            .map(|(room, entry)| self.numbers.get(room, &entry.epoch))
+            .map(|(room, entry)| self.numbers.get(room, &entry.epoch).map(Some))
             .collect();
         let inserted = match (known, fence) {
             // One statement is a transaction of its own.
@@ -145,7 +142,7 @@ impl SqlWriter {
         &mut self,
         conn: &mut Conn,
         entries: &Entries,
-        known: Option<Vec<Numbers>>,
+        known: Option<EntryNumbers>,
         fence: Fence,
     ) -> Outcome<Inserted> {
         conn.begin().await?;
@@ -153,17 +150,19 @@ impl SqlWriter {
         let numbers = match known {
             Some(numbers) => numbers,
             None => {
-                resolved = epochs::resolve(conn, &first_numbers(entries), self.run).await?;
+                resolved = epochs::resolve(conn, &wanted(entries), self.run, fence).await?;
                 entries
                     .iter()
-                    .map(|(room, entry)| resolved[&(room.clone(), entry.epoch.clone())])
+                    .map(|(room, entry)| resolved.get(&(room.clone(), entry.epoch.clone())))
+                    .map(Option::<&Numbers>::copied)
                     .collect()
             }
         };
         let inserted = insert(conn, entries, &numbers, fence).await?;
-        if fence == Fence::EndsOfEpochs {
+        if fence != Fence::None {
             // Only a late entry can have a number that was recorded as lost.
-            gaps::narrow(conn, &inserted.keys).await?;
+            let keys: Vec<Key> = inserted.keys.iter().copied().flatten().collect();
+            gaps::narrow(conn, &keys).await?;
         }
         conn.commit().await?;
         for ((room, epoch), numbers) in &resolved {
@@ -196,26 +195,33 @@ pub(super) type Key = (i64, i64, Uuid);
 struct Inserted {
     /// How many entries were new.
     count: usize,
-    /// The entries' keys, in their order.
-    keys: Vec<Key>,
+    /// The entries' keys, in their order; `None` for an entry whose epoch the fence excludes.
+    keys: Vec<Option<Key>>,
 }
 
 /// Inserts the entries that nothing prevents. With a fence only in a transaction.
 async fn insert(
     conn: &mut Conn,
     entries: &Entries,
-    numbers: &[Numbers],
+    numbers: &[Option<Numbers>],
     fence: Fence,
 ) -> Outcome<Inserted> {
     let ends = match fence {
         Fence::None => AHashMap::new(),
-        Fence::EndsOfEpochs => epochs::ends(conn, numbers).await?,
+        Fence::EpochEnds | Fence::KnownEpochs => {
+            let known = numbers.iter().copied().flatten().collect();
+            epochs::ends(conn, known).await?
+        }
     };
     let mut rows = Vec::with_capacity(entries.len());
     let mut keys = Vec::with_capacity(entries.len());
     for ((room, entry), numbers) in entries.iter().zip(numbers) {
+        let Some(numbers) = numbers else {
+            keys.push(None);
+            continue;
+        };
         let row = Row::new(room, entry, *numbers)?;
-        keys.push((row.room_no, row.seq, row.id));
+        keys.push(Some((row.room_no, row.seq, row.id)));
         if ends.get(numbers).is_none_or(|end| row.seq <= *end) {
             rows.push(row);
         }
@@ -234,40 +240,45 @@ async fn insert(
     })
 }
 
-/// Distinguishes entries that are in the archive from those whose number, or id, another entry has.
-async fn outcomes(conn: &mut Conn, keys: &[Key]) -> Outcome<Vec<CommitOutcome>> {
-    let ids = keys.iter().map(|(_, _, id)| Arg::Uuid(*id));
-    let (text, args) = conn.dialect().with_list(SELECT_KEYS_BY_ID, ids);
-    let found: Vec<Key> = conn.all_of_text(text, args).await?;
-    let found: ahash::AHashSet<Key> = found.into_iter().collect();
-    let outcome = |key| {
-        if found.contains(key) {
-            CommitOutcome::Stored
-        } else {
-            CommitOutcome::Conflict
-        }
+/// Distinguishes entries that are in the archive from those whose number, or id, another entry has, and
+/// from those that the fence excludes.
+async fn outcomes(conn: &mut Conn, keys: &[Option<Key>]) -> Outcome<Vec<CommitOutcome>> {
+    let ids: Vec<Arg> = keys
+        .iter()
+        .flatten()
+        .map(|(_, _, id)| Arg::Uuid(*id))
+        .collect();
+    let mut found = ahash::AHashSet::new();
+    if !ids.is_empty() {
+        let (text, args) = conn.dialect().with_list(SELECT_KEYS_BY_ID, ids);
+        let rows: Vec<Key> = conn.all_of_text(text, args).await?;
+        found.extend(rows);
+    }
+    let outcome = |key: &Option<Key>| match key {
+        Some(key) if found.contains(key) => CommitOutcome::Stored,
+        _ => CommitOutcome::Conflict,
     };
     Ok(keys.iter().map(outcome).collect())
 }
 
-/// The lowest `seq` of each room and epoch.
-fn first_numbers(entries: &Entries) -> epochs::Wanted {
+/// The rooms and epochs of the entries.
+fn wanted(entries: &Entries) -> epochs::Wanted {
     let mut wanted = epochs::Wanted::new();
-    for (room, entry) in entries {
+    for (at, (room, entry)) in entries.iter().enumerate() {
         let key: (RoomId, Epoch) = (room.clone(), entry.epoch.clone());
-        let first = wanted.entry(key).or_insert(entry.seq);
-        *first = entry.seq.min(*first);
+        let epoch = wanted.entry(key).or_insert(WantedEpoch {
+            first: entry.seq,
+            last_at: at,
+        });
+        epoch.first = epoch.first.min(entry.seq);
+        epoch.last_at = at;
     }
     wanted
 }
 
 #[async_trait]
 impl ArchiveWriter for SqlWriter {
-    async fn commit(&mut self, entries: &Entries) -> Result<Vec<CommitOutcome>> {
-        self.commit_in_time(entries, Fence::None).await
-    }
-
-    async fn commit_fenced(&mut self, entries: &Entries) -> Result<Vec<CommitOutcome>> {
-        self.commit_in_time(entries, Fence::EndsOfEpochs).await
+    async fn commit_with(&mut self, entries: &Entries, fence: Fence) -> Result<Vec<CommitOutcome>> {
+        self.commit_in_time(entries, fence).await
     }
 }
