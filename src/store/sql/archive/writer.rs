@@ -108,7 +108,11 @@ impl SqlWriter {
                 }
                 // The server had closed the connection, perhaps because it was idle. The outcome is
                 // unknown, so this counts as a late commit.
-                Err(Fault::Lost(_)) if is_reused => fence = Fence::EndsOfEpochs,
+                Err(Fault::Lost(_)) if is_reused => {
+                    if fence == Fence::None {
+                        fence = Fence::EpochEnds;
+                    }
+                }
                 Err(fault) => return Err(fault),
             }
         }
