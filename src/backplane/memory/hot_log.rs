@@ -25,9 +25,9 @@ impl HotLog for Memory {
         key: Option<&str>,
         record: Bytes,
     ) -> Result<Appended> {
-        match self.append_now(message, key, record)? {
+        match self.append_now(message, key, record.clone())? {
             Some(appended) => Ok(appended),
-            None => self.append_restored(message, key).await,
+            None => self.append_restored(message, key, record).await,
         }
     }
 

@@ -16,7 +16,11 @@ impl RoomLog for Memory {
         let record = record::encode(message);
         match self.append_now(message, key, record)? {
             Some(appended) => Ok(appended),
-            None => self.append_restored(message, key).await,
+            // Encoded again, because most appends need no copy for this.
+            None => {
+                self.append_restored(message, key, record::encode(message))
+                    .await
+            }
         }
     }
 
@@ -25,7 +29,10 @@ impl RoomLog for Memory {
         let record = record::encode(message);
         let appended = match self.append_now(message, key, record)? {
             Some(appended) => appended,
-            None => self.append_restored(message, key).await?,
+            None => {
+                self.append_restored(message, key, record::encode(message))
+                    .await?
+            }
         };
         Ok((appended, Commit::done()))
     }

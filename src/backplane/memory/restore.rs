@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use ahash::HashMap;
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Memory;
 use super::room::Room;
-use crate::backplane::{Appended, BackplaneError, RestorePoint, RestoreSource, Result, record};
+use crate::backplane::{Appended, BackplaneError, RestorePoint, RestoreSource, Result};
 use crate::domain::{NewMessage, RoomId};
 
 /// How long a restore may take.
@@ -35,6 +36,7 @@ pub(super) enum Waiter {
 pub(super) struct WaitingAppend {
     message: NewMessage,
     key: Option<Box<str>>,
+    record: Bytes,
     outcome: oneshot::Sender<Result<Appended>>,
 }
 
@@ -46,10 +48,9 @@ impl Waiter {
                 let WaitingAppend {
                     message,
                     key,
+                    record,
                     outcome,
                 } = *append;
-                // Encoded again: appends that wait are rare, and the others need no copy for them.
-                let record = record::encode(&message);
                 let appended = memory.append_to(room, &message, key.as_deref(), record);
                 let _ = outcome.send(Ok(appended));
             }
@@ -103,11 +104,13 @@ impl Memory {
         &self,
         message: &NewMessage,
         key: Option<&str>,
+        record: Bytes,
     ) -> impl Future<Output = Result<Appended>> + use<> {
         let (sender, outcome) = oneshot::channel();
         let append = WaitingAppend {
             message: message.clone(),
             key: key.map(Into::into),
+            record,
             outcome: sender,
         };
         self.wait(&message.room, Waiter::Append(Box::new(append)));
