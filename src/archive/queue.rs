@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::counters::Backlog;
+use super::entry::ArchivedRow;
 use crate::backplane::{BackplaneError, PendingCommit, Result};
 use crate::domain::RoomId;
 use crate::store::{ArchivedEntry, BATCH_BYTES, BATCH_ENTRIES};
@@ -55,7 +56,7 @@ pub(super) enum Origin {
 /// Entries for one commit.
 pub(super) struct Batch {
     pub origin: Origin,
-    pub rows: Vec<(RoomId, ArchivedEntry)>,
+    pub rows: Vec<ArchivedRow>,
     /// The sender of each row.
     pub senders: Vec<Sender>,
     /// The bytes of the records.
@@ -71,7 +72,7 @@ impl Batch {
 }
 
 struct Queued {
-    row: (RoomId, ArchivedEntry),
+    row: ArchivedRow,
     origin: Origin,
     sender: Sender,
 }

@@ -44,23 +44,18 @@ impl Rooms {
         if let Some((room, true)) = known {
             return Ok(room);
         }
-        match store.room(room).await {
-            Ok(read) => {
-                let read = read.map(Arc::new);
-                let mut rooms = self.0.lock();
-                if rooms.len() >= MAX_ROOMS {
-                    rooms.clear();
-                }
-                let known = Known {
-                    room: read.clone(),
-                    at: Instant::now(),
-                    hot_oldest,
-                };
-                rooms.insert(room.clone(), known);
-                Ok(read)
-            }
-            Err(error) => Err(error),
+        let read = store.room(room).await?.map(Arc::new);
+        let mut rooms = self.0.lock();
+        if rooms.len() >= MAX_ROOMS {
+            rooms.clear();
         }
+        let known = Known {
+            room: read.clone(),
+            at: Instant::now(),
+            hot_oldest,
+        };
+        rooms.insert(room.clone(), known);
+        Ok(read)
     }
 
     /// The last known state of the room, however old it is.

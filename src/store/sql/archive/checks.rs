@@ -1,30 +1,22 @@
 //! The check of the archive by nodes: its claim, and the search for missing numbers in steps.
 
 use super::gaps::{Scan, bounds, losses, unsigned, without};
+use super::meta::{self, CHECK_CLAIM};
 use super::stored;
 use crate::domain::{RoomId, Timestamp};
 use crate::store::sql::db::Db;
-use crate::store::sql::value::{Text, args};
 use crate::store::{MissingPage, Result};
 
-/// The entry of `hubbub_meta` with the time of the last claim, in milliseconds.
-const NAME: &str = "check_claim";
-
 pub(super) async fn claim(db: &Db, now: Timestamp, since: Timestamp) -> Result<bool> {
-    const ADD: &str = "INSERT INTO hubbub_meta (name, value) VALUES (?, ?) {if_absent:name}";
-    const LOCK: &str = "UPDATE hubbub_meta SET value = value WHERE name = ?";
-    const FIND: &str = "SELECT value FROM hubbub_meta WHERE name = ?";
-    const SET: &str = "UPDATE hubbub_meta SET value = ? WHERE name = ?";
     db.transaction(move |conn| {
         Box::pin(async move {
-            conn.run(ADD, args![NAME, "0"]).await?;
-            conn.run(LOCK, args![NAME]).await?;
-            let found: Option<(Text,)> = conn.first(FIND, args![NAME]).await?;
-            let last: u64 = found.map_or(0, |(text,)| text.0.parse().unwrap_or(0));
+            meta::lock(conn, CHECK_CLAIM, "0").await?;
+            let found = meta::find(conn, CHECK_CLAIM).await?;
+            let last: u64 = found.map_or(0, |text| text.parse().unwrap_or(0));
             if last >= since.0 {
                 return Ok(false);
             }
-            conn.run(SET, args![now.0.to_string(), NAME]).await?;
+            meta::set(conn, CHECK_CLAIM, &now.0.to_string()).await?;
             Ok(true)
         })
     })

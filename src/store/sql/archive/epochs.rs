@@ -296,13 +296,10 @@ async fn add_missing(
     run: i64,
     fence: Fence,
 ) -> Outcome<usize> {
-    const LOCK: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE no IN ({list}) \
-        ORDER BY no {for_update}";
     let mut room_nos: Vec<i64> = missing.iter().map(|missing| missing.room_no).collect();
     room_nos.sort_unstable();
     room_nos.dedup();
-    let (text, args) = listed(conn, LOCK, &room_nos);
-    let _: Vec<(i64,)> = conn.all_of_text(text, args).await?;
+    rooms::lock_numbers(conn, &room_nos).await?;
     let mut last = last_numbers(conn, &room_nos).await?;
     if fence == Fence::KnownEpochs {
         missing = newest_of_rooms_without_epochs(missing, &last);

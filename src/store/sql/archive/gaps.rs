@@ -153,7 +153,8 @@ pub(super) async fn losses(conn: &mut Conn, room_no: i64) -> Outcome<Vec<Range>>
     Ok(found.into_iter().map(|(from, to)| from..=to).collect())
 }
 
-const INSERT: &str = "INSERT INTO hubbub_gaps (room_no, first_seq, last_seq) VALUES (?, ?, ?)";
+pub(super) const INSERT: &str =
+    "INSERT INTO hubbub_gaps (room_no, first_seq, last_seq) VALUES (?, ?, ?)";
 
 /// The newest recorded losses, whose numbers are looked at again when another loss is recorded.
 const RECENT_LOSSES: usize = 16;
@@ -187,7 +188,6 @@ async fn record(conn: &mut Conn, room: &LockedRoom, ranges: &[Range]) -> Outcome
 pub(super) async fn narrow(conn: &mut Conn, keys: &[Key]) -> Outcome<()> {
     const FIND: &str = "SELECT CAST(room_no AS {bigint}), first_seq, last_seq FROM hubbub_gaps \
         WHERE room_no IN ({list}) ORDER BY room_no";
-    const LOCK: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE no = ? {for_update}";
     const REMOVE: &str = "DELETE FROM hubbub_gaps WHERE room_no = ? AND first_seq = ?";
     if keys.is_empty() {
         return Ok(());
@@ -204,7 +204,7 @@ pub(super) async fn narrow(conn: &mut Conn, keys: &[Key]) -> Outcome<()> {
         .collect();
     affected.dedup();
     for room_no in affected {
-        let _: Vec<(i64,)> = conn.all(LOCK, args![room_no]).await?;
+        rooms::lock_numbers(conn, &[room_no]).await?;
         for lost in losses(conn, room_no).await? {
             if !has_key(keys, room_no, &lost) {
                 continue;

@@ -12,6 +12,7 @@ mod entries;
 mod epochs;
 mod form;
 mod gaps;
+mod meta;
 mod numbers;
 mod orphans;
 mod retention;

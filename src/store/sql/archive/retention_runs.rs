@@ -2,9 +2,9 @@
 
 use uuid::Uuid;
 
+use super::meta::{self, RETENTION_CLAIM};
 use super::{loaded, stored};
 use crate::domain::Timestamp;
-use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::value::{Arg, args};
@@ -28,7 +28,8 @@ pub(super) async fn begin(db: &Db, run: &RetentionRun, claim: &RetentionClaim) -
     db.transaction(move |conn| {
         let (preventing, values) = (preventing.clone(), values.clone());
         Box::pin(async move {
-            lock(conn).await?;
+            // Locking the runs themselves would not do: the first one has no row to lock.
+            meta::lock(conn, RETENTION_CLAIM, "").await?;
             let found: Option<(i64,)> = conn.first(PREVENTING, preventing).await?;
             if found.is_none_or(|(count,)| count > 0) {
                 return Ok(false);
@@ -39,17 +40,6 @@ pub(super) async fn begin(db: &Db, run: &RetentionRun, claim: &RetentionClaim) -
         })
     })
     .await
-}
-
-/// Holds the claim of runs until the end of the transaction. Locking the runs themselves would not do:
-/// the first one has no row to lock.
-async fn lock(conn: &mut Conn) -> Outcome<()> {
-    const ADD: &str = "INSERT INTO hubbub_meta (name, value) VALUES (?, ?) {if_absent:name}";
-    const LOCK: &str = "UPDATE hubbub_meta SET value = ? WHERE name = ?";
-    const NAME: &str = "retention_claim";
-    conn.run(ADD, args![NAME, ""]).await?;
-    conn.run(LOCK, args!["", NAME]).await?;
-    Ok(())
 }
 
 /// The values of a run that change, and its id.

@@ -66,6 +66,15 @@ pub(super) async fn lock(conn: &mut Conn, room: &RoomId) -> Outcome<Option<Locke
     Ok(found.map(|(no, cut)| LockedRoom { no, cut }))
 }
 
+/// Locks rooms by their numbers, in order.
+pub(super) async fn lock_numbers(conn: &mut Conn, room_nos: &[i64]) -> Outcome<()> {
+    const LOCK: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE no IN ({list}) \
+        ORDER BY no {for_update}";
+    let (text, args) = epochs::listed(conn, LOCK, room_nos);
+    let _: Vec<(i64,)> = conn.all_of_text(text, args).await?;
+    Ok(())
+}
+
 /// Locks a room, which is added if the archive doesn't know it.
 pub(super) async fn lock_or_add(conn: &mut Conn, room: &RoomId) -> Outcome<LockedRoom> {
     if let Some(locked) = lock(conn, room).await? {

@@ -2,11 +2,11 @@
 
 use uuid::Uuid;
 
-use super::transfer::{COPY_OF, DEPLOYMENT, meta};
+use super::meta::{self, COPY_OF, DEPLOYMENT, LOG};
 use super::{loaded, stored};
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Fault;
-use crate::store::sql::value::{Text, args};
+use crate::store::sql::value::args;
 use crate::store::{Result, Run};
 
 pub(super) async fn begin(db: &Db) -> Result<Run> {
@@ -40,46 +40,39 @@ pub(super) async fn end(db: &Db, run: u64) -> Result<()> {
 }
 
 pub(super) async fn deployment(db: &Db) -> Result<Uuid> {
-    const ADD: &str = "INSERT INTO hubbub_meta (name, value) VALUES (?, ?) {if_absent:name}";
     let deployment = db.transaction(|conn| {
         Box::pin(async move {
-            if let Some(of) = meta(conn, COPY_OF).await? {
+            if let Some(of) = meta::find_id(conn, COPY_OF).await? {
                 return Err(Fault::Broken(format!(
                     "it is an incomplete copy of the archive {of}: run `hubbub db copy` again"
                 )));
             }
-            if let Some(known) = meta(conn, DEPLOYMENT).await? {
+            if let Some(known) = meta::find_id(conn, DEPLOYMENT).await? {
                 return Ok(known);
             }
             let new = Uuid::new_v4().to_string();
-            conn.run(ADD, args![DEPLOYMENT, new]).await?;
-            let id = meta(conn, DEPLOYMENT).await?;
+            meta::add(conn, DEPLOYMENT, &new).await?;
+            let id = meta::find_id(conn, DEPLOYMENT).await?;
             id.ok_or_else(|| Fault::Again("the id was removed".to_owned()))
         })
     });
     deployment.await
 }
 
-/// The entry of `hubbub_meta` with the name of the log.
-const LOG: &str = "log";
-
 pub(super) async fn claim_log(db: &Db, name: &str) -> Result<Option<String>> {
-    const ADD: &str = "INSERT INTO hubbub_meta (name, value) VALUES (?, ?) {if_absent:name}";
-    const FIND: &str = "SELECT value FROM hubbub_meta WHERE name = ?";
-    const SET: &str = "UPDATE hubbub_meta SET value = ? WHERE name = ?";
-    let found: Vec<(Text,)> = db.all(FIND, args![LOG]).await?;
-    if found.first().is_some_and(|(found,)| found.0 == name) {
+    let found = db.read(|conn| Box::pin(meta::find(conn, LOG))).await?;
+    if found.as_deref() == Some(name) {
         return Ok(None);
     }
     let name = name.to_owned();
     db.transaction(move |conn| {
         let name = name.clone();
         Box::pin(async move {
-            conn.run(ADD, args![LOG, name.as_str()]).await?;
-            let found: Option<(Text,)> = conn.first(FIND, args![LOG]).await?;
-            let other = found.map(|(found,)| found.0).filter(|found| *found != name);
+            meta::add(conn, LOG, &name).await?;
+            let found = meta::find(conn, LOG).await?;
+            let other = found.filter(|found| *found != name);
             if other.is_some() {
-                conn.run(SET, args![name, LOG]).await?;
+                meta::set(conn, LOG, &name).await?;
             }
             Ok(other)
         })

@@ -3,22 +3,14 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::meta::{self, COPY_MARK, COPY_OF, DEPLOYMENT};
 use super::{epochs, gaps, loaded, orphans, rooms, rows, runs, stored};
 use crate::domain::RoomId;
 use crate::store::sql::conn::Conn;
-use crate::store::sql::fault::{Fault, Outcome};
+use crate::store::sql::fault::Outcome;
 use crate::store::sql::store::SqlStore;
-use crate::store::sql::value::{Text, args};
+use crate::store::sql::value::args;
 use crate::store::{ArchiveIdentity, ArchiveTransfer, Orphans, Result, RoomState, RunEnd};
-
-/// The entry of `hubbub_meta` that an incomplete copy has: the id of the archive that it is a copy of.
-pub(super) const COPY_OF: &str = "copy_of";
-
-/// The entry of `hubbub_meta` with the archive's id.
-pub(super) const DEPLOYMENT: &str = "deployment";
-
-/// The entry of `hubbub_meta` by which a copy finds out whether its two databases are one.
-const MARK: &str = "copy_mark";
 
 #[async_trait]
 impl ArchiveTransfer for SqlStore {
@@ -52,12 +44,14 @@ impl ArchiveTransfer for SqlStore {
     async fn set_mark(&self, mark: Option<Uuid>) -> Result<()> {
         let set = self
             .db()
-            .transaction(move |conn| Box::pin(set_meta(conn, MARK, mark)));
+            .transaction(move |conn| Box::pin(meta::replace_id(conn, COPY_MARK, mark)));
         set.await
     }
 
     async fn mark(&self) -> Result<Option<Uuid>> {
-        self.db().read(|conn| Box::pin(meta(conn, MARK))).await
+        self.db()
+            .read(|conn| Box::pin(meta::find_id(conn, COPY_MARK)))
+            .await
     }
 
     async fn begin_copy(&self, of: Uuid) -> Result<bool> {
@@ -79,8 +73,8 @@ impl ArchiveTransfer for SqlStore {
                     let args = args![stored(number)?, i64::from(has_ended)];
                     conn.run(ADD_RUN, args).await?;
                 }
-                set_meta(conn, DEPLOYMENT, Some(of)).await?;
-                set_meta(conn, COPY_OF, None).await
+                meta::replace_id(conn, DEPLOYMENT, Some(of)).await?;
+                meta::replace_id(conn, COPY_OF, None).await
             })
         });
         finish.await
@@ -90,8 +84,8 @@ impl ArchiveTransfer for SqlStore {
         let read = self.db().read(|conn| {
             Box::pin(async move {
                 Ok(ArchiveIdentity {
-                    copy_of: meta(conn, COPY_OF).await?,
-                    id: meta(conn, DEPLOYMENT).await?,
+                    copy_of: meta::find_id(conn, COPY_OF).await?,
+                    id: meta::find_id(conn, DEPLOYMENT).await?,
                 })
             })
         });
@@ -134,8 +128,6 @@ async fn read_state(conn: &mut Conn, room: &RoomId) -> Outcome<Option<RoomState>
 async fn write_state(conn: &mut Conn, room: &RoomId, state: &RoomState) -> Outcome<()> {
     const ROOM: &str = "UPDATE hubbub_rooms SET contiguous_seq = ?, cut_seq = ? WHERE no = ?";
     const FORGET_LOSSES: &str = "DELETE FROM hubbub_gaps WHERE room_no = ?";
-    const ADD_LOSS: &str =
-        "INSERT INTO hubbub_gaps (room_no, first_seq, last_seq) VALUES (?, ?, ?)";
     let room_no = rooms::lock_or_add(conn, room).await?.no;
     for epoch in &state.epochs {
         epochs::set(conn, room_no, epoch).await?;
@@ -143,7 +135,7 @@ async fn write_state(conn: &mut Conn, room: &RoomId, state: &RoomState) -> Outco
     conn.run(FORGET_LOSSES, args![room_no]).await?;
     for lost in &state.lost {
         let args = args![room_no, stored(*lost.start())?, stored(*lost.end())?];
-        conn.run(ADD_LOSS, args).await?;
+        conn.run(gaps::INSERT, args).await?;
     }
     let args = args![stored(state.contiguous)?, stored(state.cut)?, room_no];
     conn.run(ROOM, args).await?;
@@ -152,35 +144,14 @@ async fn write_state(conn: &mut Conn, room: &RoomId, state: &RoomState) -> Outco
 
 async fn begin_copy(conn: &mut Conn, of: Uuid) -> Outcome<bool> {
     const ROOMS: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms LIMIT 1";
-    let copy_of = meta(conn, COPY_OF).await?;
+    let copy_of = meta::find_id(conn, COPY_OF).await?;
     let room: Option<(i64,)> = conn.first(ROOMS, args![]).await?;
     let is_ours = match copy_of {
         Some(id) => id == of,
-        None => room.is_none() || meta(conn, DEPLOYMENT).await? == Some(of),
+        None => room.is_none() || meta::find_id(conn, DEPLOYMENT).await? == Some(of),
     };
     if is_ours {
-        set_meta(conn, COPY_OF, Some(of)).await?;
+        meta::replace_id(conn, COPY_OF, Some(of)).await?;
     }
     Ok(is_ours)
-}
-
-pub(super) async fn meta(conn: &mut Conn, name: &'static str) -> Outcome<Option<Uuid>> {
-    const FIND: &str = "SELECT value FROM hubbub_meta WHERE name = ?";
-    let found: Option<(Text,)> = conn.first(FIND, args![name]).await?;
-    let Some((value,)) = found else {
-        return Ok(None);
-    };
-    let id = Uuid::parse_str(&value.0);
-    id.map(Some)
-        .map_err(|_| Fault::Broken(format!("the id {name} of the database is malformed")))
-}
-
-async fn set_meta(conn: &mut Conn, name: &'static str, id: Option<Uuid>) -> Outcome<()> {
-    const REMOVE: &str = "DELETE FROM hubbub_meta WHERE name = ?";
-    const ADD: &str = "INSERT INTO hubbub_meta (name, value) VALUES (?, ?)";
-    conn.run(REMOVE, args![name]).await?;
-    if let Some(id) = id {
-        conn.run(ADD, args![name, id.to_string()]).await?;
-    }
-    Ok(())
 }
