@@ -4,6 +4,7 @@ mod db;
 mod healthcheck;
 mod migrate;
 mod serve;
+mod signals;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
+use super::signals::Signals;
 use crate::app::App;
 use crate::config::Config;
 use crate::telemetry::log;
@@ -37,8 +38,7 @@ pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 async fn run(config: &Config) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::listen()?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -50,9 +50,10 @@ async fn run(config: &Config) -> anyhow::Result<ExitCode> {
         version = env!("CARGO_PKG_VERSION"),
         "hubbub listens"
     );
-    let drain = tokio::select! {
-        _ = terminate.recv() => config.server.drain,
-        _ = interrupt.recv() => INTERRUPT_DRAIN,
+    let drain = if signals.next().await == SignalKind::interrupt() {
+        INTERRUPT_DRAIN
+    } else {
+        config.server.drain
     };
     tokio::select! {
         () = app.drain(drain) => {
@@ -60,7 +61,6 @@ async fn run(config: &Config) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         // A second signal ends the process at once.
-        _ = terminate.recv() => Ok(ExitCode::FAILURE),
-        _ = interrupt.recv() => Ok(ExitCode::FAILURE),
+        _ = signals.next() => Ok(ExitCode::FAILURE),
     }
 }

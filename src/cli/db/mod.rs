@@ -17,9 +17,9 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use parking_lot::Mutex;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::serve::runtime;
+use super::signals::Signals;
 use crate::app;
 use crate::archive::ObservedLog;
 use crate::config::{CommandLine, Config};
@@ -73,12 +73,12 @@ async fn act(action: &Action, command_line: &CommandLine) -> anyhow::Result<Exit
     let databases = Databases::default();
     let result = tokio::select! {
         result = perform(action, command_line, &databases) => result,
-        () = signals.next() => Err(anyhow::anyhow!("interrupted")),
+        _ = signals.next() => Err(anyhow::anyhow!("interrupted")),
     };
     // A second signal ends the process at once.
     tokio::select! {
         () = databases.close() => {}
-        () = signals.next() => {}
+        _ = signals.next() => {}
     }
     result
 }
@@ -93,28 +93,6 @@ async fn perform(
         Action::Copy(options) => copy::run(options, command_line, databases).await,
         Action::Seed(options) => seed::run(options, command_line, databases).await,
         Action::Prune(options) => prune::run(options, command_line, databases).await,
-    }
-}
-
-/// The signals that end a command.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }
 
