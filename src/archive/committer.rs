@@ -1,5 +1,5 @@
-//! The task that commits: everything that queued while the last commit ran is the next one, so there
-//! is no timer, and under load one commit carries many entries.
+//! The task that commits. Everything that queued while the last commit ran is the next one, so that under
+//! load one commit carries many entries. Where no sender waits for it, the queue collects for a moment.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,6 +17,10 @@ use crate::store::{ArchivedEntry, BATCH_BYTES, BATCH_ENTRIES};
 /// The most bytes of records in the queue.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
 
+/// How long entries whose senders don't wait are collected for one commit: each commit has a cost of
+/// its own, on the node and in the database.
+const COLLECT: Duration = Duration::from_millis(50);
+
 /// How long a sender waits for a commit. Then the send is refused as unavailable; the entry stays in
 /// the queue and is committed later.
 pub(super) const COMMIT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -75,11 +79,15 @@ struct Queued {
     row: ArchivedRow,
     origin: Origin,
     sender: Sender,
+    /// Whether a sender or the sweeper waits for the commit.
+    is_awaited: bool,
 }
 
 #[derive(Default)]
 struct Entries {
     queue: VecDeque<Queued>,
+    /// How many of them are awaited.
+    awaited: usize,
     /// The bytes of the records in the queue and in the batch that is being committed.
     bytes: usize,
     /// The number of entries in the batch that is being committed.
@@ -87,6 +95,18 @@ struct Entries {
     /// When the oldest entry of that batch was queued.
     committing_since: Option<Instant>,
     is_closed: bool,
+}
+
+impl Entries {
+    /// When the next commit should begin. `None` if there is nothing to commit.
+    fn due(&self) -> Option<Instant> {
+        let oldest = self.queue.front()?.sender.since;
+        let is_due = self.awaited > 0
+            || self.is_closed
+            || self.queue.len() >= BATCH_ENTRIES
+            || self.bytes >= BATCH_BYTES;
+        Some(if is_due { oldest } else { oldest + COLLECT })
+    }
 }
 
 /// Entries in the order in which they were appended. Bounded: [`Queue::is_full`] is checked before an
@@ -139,6 +159,7 @@ impl Queue {
         let queued = Queued {
             row: (room, entry),
             origin,
+            is_awaited: commit.is_some() || origin == Origin::Sweep,
             sender: Sender { since, commit },
         };
         let mut entries = self.entries.lock();
@@ -146,29 +167,39 @@ impl Queue {
             drop(entries);
             return drop(queued);
         }
+        let due_before = entries.due();
         entries.bytes += queued.row.1.record.len();
-        let was_empty = entries.queue.is_empty();
+        entries.awaited += usize::from(queued.is_awaited);
         entries.queue.push_back(queued);
+        let is_due_earlier = due_before.is_none_or(|before| entries.due() < Some(before));
         drop(entries);
-        if was_empty {
+        if is_due_earlier {
             self.filled.notify_one();
         }
     }
 
-    /// Waits for entries, and takes as many of one origin as one commit may have. `None` once the queue
-    /// is closed and empty.
+    /// Waits until a commit is due, and takes as many entries of one origin as it may have. A commit is
+    /// due at once if a sender waits for it, otherwise when it is full or its oldest entry has waited
+    /// for [`COLLECT`]. `None` once the queue is closed and empty.
     pub async fn next_batch(&self) -> Option<Batch> {
         loop {
-            {
+            let due = {
                 let mut entries = self.entries.lock();
-                if !entries.queue.is_empty() {
+                let due = entries.due();
+                if due.is_some_and(|due| due <= Instant::now()) {
                     return Some(take_batch(&mut entries));
                 }
-                if entries.is_closed {
+                if due.is_none() && entries.is_closed {
                     return None;
                 }
+                due
+            };
+            let filled = self.filled.notified();
+            match due {
+                // Whether the time is over or the queue has changed: both are looked at again.
+                Some(due) => drop(tokio::time::timeout_at(due, filled).await),
+                None => filled.await,
             }
-            self.filled.notified().await;
         }
     }
 
@@ -257,11 +288,12 @@ fn take_batch(entries: &mut Entries) -> Batch {
             break;
         }
         batch.bytes = bytes;
-        let Some(Queued { row, sender, .. }) = entries.queue.pop_front() else {
+        let Some(queued) = entries.queue.pop_front() else {
             break;
         };
-        batch.rows.push(row);
-        batch.senders.push(sender);
+        entries.awaited -= usize::from(queued.is_awaited);
+        batch.rows.push(queued.row);
+        batch.senders.push(queued.sender);
     }
     entries.committing = batch.rows.len();
     entries.committing_since = batch.senders.first().map(|sender| sender.since);
@@ -310,6 +342,48 @@ mod tests {
             assert_eq!((batch.origin, batch.rows.len()), expected);
             queue.finish_batch(batch);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_that_nobody_awaits_are_collected() {
+        let queue = Queue::new(10_000);
+        let push_unawaited = || queue.push(RoomId::trusted("r"), entry(1), None);
+        let batch_after = |expected: Duration| {
+            let queue = &queue;
+            async move {
+                let began = Instant::now();
+                let batch = queue.next_batch().await.unwrap();
+                // The clock of tokio counts milliseconds, and rounds up.
+                let took = began.elapsed();
+                assert!(
+                    took >= expected && took <= expected + Duration::from_millis(1),
+                    "{took:?}"
+                );
+                let entries = batch.rows.len();
+                queue.finish_batch(batch);
+                entries
+            }
+        };
+
+        push_unawaited();
+        tokio::time::advance(Duration::from_millis(20)).await;
+        push_unawaited();
+        assert_eq!(batch_after(COLLECT - Duration::from_millis(20)).await, 2);
+
+        // One that is awaited takes those before it along, also while they are being waited for.
+        push_unawaited();
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            push(&queue, 1)
+        };
+        let (entries, _commit) = tokio::join!(batch_after(Duration::from_millis(10)), later);
+        assert_eq!(entries, 2);
+
+        // A full commit, and the end, are not waited for.
+        (0..=BATCH_ENTRIES).for_each(|_| push_unawaited());
+        assert_eq!(batch_after(Duration::ZERO).await, BATCH_ENTRIES);
+        queue.close();
+        assert_eq!(batch_after(Duration::ZERO).await, 1);
     }
 
     #[tokio::test]
