@@ -143,8 +143,8 @@ impl ArchiveCounters {
             ),
             Sample::gauge(
                 "archive_left_behind",
-                "Messages in rooms with one that has waited for its commit for more than 5 seconds, \
-                 of any node, found by this node's last look",
+                "Messages without a known commit in rooms with one that has waited for more than 5 \
+                 seconds, of any node, found by this node's last look",
                 self.left_behind.load(Ordering::Relaxed),
             ),
             Sample::counter(

@@ -7,7 +7,9 @@ use tokio::time::Instant;
 
 use super::Room;
 use crate::backplane::memory::ranges::Ranges;
-use crate::backplane::{BackplaneLimits, HotState, RestorePoint, RestoredSend, Unarchived, Window};
+use crate::backplane::{
+    ArchivedRanges, BackplaneLimits, HotState, RestorePoint, RestoredSend, Unarchived, Window,
+};
 use crate::domain::{Epoch, Head, RoomId, Timestamp};
 
 /// The state that only a room with an archive has.
@@ -87,8 +89,14 @@ impl Room {
             watermark: Some(self.watermark),
             is_stale: false,
             shared: self.archiving.as_ref().and_then(|state| state.shared),
-            unarchived: self.read(Window::After(self.watermark), usize::MAX, usize::MAX),
+            archived: self.archived_ahead(),
         }
+    }
+
+    /// Archived numbers above the watermark.
+    fn archived_ahead(&self) -> ArchivedRanges {
+        let archiving = self.archiving.as_ref();
+        archiving.map_or_else(Vec::new, |state| state.ahead.to_vec())
     }
 
     /// Continues the room from its restore point.
@@ -112,11 +120,7 @@ impl Room {
             self.sends.clear();
             self.send_order.clear();
         }
-        while self.log.back().is_some_and(|entry| entry.seq > self.seq) {
-            self.log.pop_back();
-        }
-        let is_continuous = self.log.back().is_none_or(|entry| entry.seq == self.seq);
-        if !point.keep_entries || !is_continuous {
+        if !point.keep_entries {
             self.log.clear();
         }
         self.restore_sends(point.sends, limits);
@@ -220,6 +224,7 @@ impl Room {
         now: Instant,
     ) -> Claim {
         let has_unarchived = self.has_unarchived();
+        let archived = self.archived_ahead();
         let Some(archiving) = &mut self.archiving else {
             return Claim::default();
         };
@@ -241,6 +246,7 @@ impl Room {
             room: id.clone(),
             watermark: self.watermark,
             head: self.seq,
+            archived,
         });
         Claim {
             unarchived,
