@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Shared, entry};
-use crate::backplane::{EntryKind, Result, Unarchived, UnarchivedCursor};
+use crate::backplane::{EntryKind, Result, Unarchived, UnarchivedCursor, Window};
 
 /// The time between two sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -57,6 +57,10 @@ fn count_left_behind(room: &Unarchived) -> u64 {
 /// Queues everything of a room that is not known to be archived.
 pub(super) async fn sweep(shared: &Shared, unarchived: &Unarchived) -> Result<()> {
     let room = &unarchived.room;
+    if unarchived.watermark >= unarchived.head {
+        // The room has diverged, and its restore has failed.
+        shared.hot.read(room, Window::Newest, 0, 0).await?;
+    }
     let mut cursor = UnarchivedCursor::new(unarchived.watermark, unarchived.archived.clone());
     while cursor.reached() < unarchived.head {
         let after = cursor.reached();

@@ -74,8 +74,9 @@ pub trait HotLog: RoomLog {
         archived: &[(RoomId, Epoch, ArchivedRanges)],
     ) -> Result<Vec<u64>>;
 
-    /// Rooms whose oldest unarchived entry is older than that, at most about `limit`. A room that was
-    /// returned is not returned again for the same time, to no node.
+    /// Rooms whose oldest unarchived entry is older than that, at most about `limit`; also those that
+    /// have diverged that long ago and are not restored yet. A room that was returned is not returned
+    /// again for the same time, to no node.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -83,7 +84,8 @@ pub trait HotLog: RoomLog {
 
     /// The archive has other entries than this log after `shared`, in this epoch. The room is restored
     /// before its next use; its entries after `shared` count as lost, except those that the archive
-    /// has or takes then. Does nothing if the log has no entries of that epoch after `shared`.
+    /// has or takes then. Does nothing if the room has no numbers of that epoch after `shared`: if the
+    /// epoch ended there, or if it is the current one and the head is not greater.
     ///
     /// # Errors
     /// `Unavailable`.

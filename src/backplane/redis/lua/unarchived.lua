@@ -1,4 +1,4 @@
--- Returns rooms with entries that may not be archived yet.
+-- Returns rooms with entries that may not be archived yet, or that have diverged from the archive.
 --
 -- ARGV[5]  milliseconds for which the oldest entry must have been waiting
 -- ARGV[6]  the most rooms to return
@@ -17,9 +17,9 @@ for i = 7, #ARGV do
   local rooms = call('ZRANGEBYSCORE', waiting, '-inf', due, 'LIMIT', 0, int(limit))
   for n = 1, #rooms do
     local room = rooms[n]
-    local fields = call('HMGET', key(tag, NUMBERING, room), 'a', 's', 'y')
-    local watermark, seq, archived = unpack(fields)
-    if watermark and tonumber(watermark) < tonumber(seq) then
+    local fields = call('HMGET', key(tag, NUMBERING, room), 'a', 's', 'd', 'y')
+    local watermark, seq, shared, archived = unpack(fields)
+    if watermark and (shared or tonumber(watermark) < tonumber(seq)) then
       call('ZADD', waiting, int(ctx.now), room)
       reply[#reply + 1] = room
       reply[#reply + 1] = watermark
