@@ -170,7 +170,8 @@ impl Restorer {
         entries: &mut dyn UnarchivedEntries,
         archived: ArchivedRoom,
     ) -> Result<RestorePoint> {
-        let is_lost = hot.shared.is_some() || hot.head.seq < archived.head;
+        let ends = ends_before_the_archive(hot, &archived);
+        let is_lost = hot.shared.is_some() || ends.is_some() || hot.head.seq < archived.head;
         let archived = if is_lost {
             self.wait_for_late_commits(room, archived).await?
         } else {
@@ -190,9 +191,11 @@ impl Restorer {
         let before_conflict = committed.lowest_conflict.map(|seq| seq - 1);
         let shared = hot.shared.into_iter().chain(before_conflict).min();
         let (last, hot_last) = (archived.head, hot.head.seq);
-        if let Some(shared) = shared {
-            let mut ends = ends_of(hot);
-            ends[0].seq = shared;
+        if ends.is_some() || shared.is_some() {
+            let mut ends = ends.unwrap_or_else(|| ends_of(hot));
+            if let (Some(newest), Some(shared)) = (ends.first_mut(), shared) {
+                newest.seq = newest.seq.min(shared);
+            }
             return self.rebuild(room, &archived, ends).await;
         }
         if hot_last < last {
@@ -350,6 +353,27 @@ fn new_room() -> RestorePoint {
 /// The epochs of a log that ends now, newest first, with their ends.
 fn ends_of(hot: &HotState) -> Vec<Head> {
     with_past(hot.head.clone(), &hot.past)
+}
+
+/// The epochs of a log that was used without this archive, newest first, if one of them that the archive
+/// does not know has begun below the archive's end: its numbers mean other messages than the archive's.
+/// So it ends where it has begun.
+fn ends_before_the_archive(hot: &HotState, archived: &ArchivedRoom) -> Option<Vec<Head>> {
+    if hot.watermark.is_some() {
+        return None;
+    }
+    let mut ends = ends_of(hot);
+    let mut is_any = false;
+    for index in 0..ends.len() {
+        let begun_after = ends.get(index + 1).map_or(0, |earlier| earlier.seq);
+        let end = &mut ends[index];
+        let is_known = archived.epochs.iter().any(|known| known.epoch == end.epoch);
+        if !is_known && begun_after < archived.head && begun_after < end.seq {
+            end.seq = begun_after;
+            is_any = true;
+        }
+    }
+    is_any.then_some(ends)
 }
 
 /// The earlier epochs of a log, newest first, behind one that has just ended.

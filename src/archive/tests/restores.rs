@@ -463,3 +463,64 @@ async fn ranges_that_the_archive_has_raise_the_watermark_of_a_restored_room() {
         assert_eq!(point.watermark, watermark);
     }
 }
+
+/// A log that had expired, and was used without the archive from 1 on.
+#[tokio::test]
+async fn messages_of_a_log_that_was_used_without_the_archive_do_not_replace_archived_ones() {
+    for last in [6, 10, 14] {
+        let store = FakeStore::new();
+        archive(&store, &entries("e1", 1..=10)).await;
+        let unwatched = hot(head("x", last), 1, None);
+        let left = entries("x", 1..=last);
+        let point = point_with(&*cluster(&store).await, Some(&unwatched), left).await;
+        assert_new_epoch(&store, &point, last.max(10)).await;
+        assert!(!point.keep_entries);
+        // A client that saw them is notified.
+        assert!(point.past.contains(&head("x", 0)), "{:?}", point.past);
+        assert_eq!(epoch(&store, "x").await.ended, Some(0));
+        let archived = store.entries(&lobby());
+        let of_log = archived.iter().filter(|entry| entry.epoch.as_str() == "x");
+        let survivors: Vec<_> = of_log.map(|entry| entry.seq).collect();
+        assert_eq!(survivors, (11..=last).collect::<Vec<_>>());
+        let audit = store.audit(&lobby()).await.unwrap();
+        assert_eq!((audit.missing, audit.lost), (Vec::new(), 0));
+    }
+}
+
+/// As above, but the log has been trimmed: no entry of it shows that the numbers are others.
+#[tokio::test]
+async fn an_unknown_epoch_that_began_below_the_end_of_the_archive_shares_nothing_with_it() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=10)).await;
+    let unwatched = HotState {
+        past: vec![head("x", 15)],
+        ..hot(head("y", 20), 14, None)
+    };
+    let mut left = entries("x", 14..=15);
+    left.extend(entries("y", 16..=20));
+    let point = point_with(&*cluster(&store).await, Some(&unwatched), left).await;
+    assert_new_epoch(&store, &point, 20).await;
+    assert!(!point.keep_entries);
+    assert!(point.past.contains(&head("y", 20)), "{:?}", point.past);
+    assert!(point.past.contains(&head("x", 0)), "{:?}", point.past);
+    let audit = store.audit(&lobby()).await.unwrap();
+    assert_eq!((audit.missing, audit.lost), (Vec::new(), 3));
+    assert_eq!(archived(&store).await.head, 20);
+}
+
+#[tokio::test]
+async fn a_log_that_went_on_without_the_archive_is_archived_and_goes_on() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=10)).await;
+    let unwatched = HotState {
+        past: vec![head("e1", 12)],
+        ..hot(head("x", 15), 11, None)
+    };
+    let mut left = entries("e1", 11..=12);
+    left.extend(entries("x", 13..=15));
+    let point = point_with(&*cluster(&store).await, Some(&unwatched), left).await;
+    assert_eq!((point.head, point.watermark), (None, 15));
+    assert!(point.keep_entries);
+    assert_eq!(store.seqs(&lobby()), (1..=15).collect::<Vec<_>>());
+    assert_eq!(epoch(&store, "x").await.ended, None);
+}
