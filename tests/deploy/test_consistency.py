@@ -209,8 +209,9 @@ class Compose(unittest.TestCase):
         self.assertTrue((ROOT / "deploy/files").is_dir())
 
 
-# The time in seconds that a node may need beyond DRAIN_SECS to end.
-MARGIN = 10
+# The time in seconds that a node may need beyond DRAIN_SECS to end: docs/operations.md, "Stopping a
+# node".
+MARGIN = 30
 
 
 class Times(unittest.TestCase):
@@ -220,11 +221,11 @@ class Times(unittest.TestCase):
             pod = one(documents, "Deployment")["spec"]["template"]["spec"]
             drain = int(one(documents, "ConfigMap", "hubbub-config")["data"]["DRAIN_SECS"])
             pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-            self.assertGreater(pod["terminationGracePeriodSeconds"], drain + pause + MARGIN)
+            self.assertGreaterEqual(pod["terminationGracePeriodSeconds"], drain + pause + MARGIN)
 
     def test_compose_kills_nodes_only_after_the_drain(self):
         node = compose()["services"]["hubbub"]
-        self.assertGreater(
+        self.assertGreaterEqual(
             seconds(node["stop_grace_period"]), int(node["environment"]["DRAIN_SECS"]) + MARGIN
         )
 
