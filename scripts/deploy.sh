@@ -11,6 +11,8 @@ readonly SECRETS=(JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET REDIS_PASSWO
 readonly COMPOSE_VARIABLES=(HUBBUB_NODES HUBBUB_HTTP_PORT HUBBUB_TLS HUBBUB_REDIS HUBBUB_NET HUBBUB_IMAGE)
 readonly COMPOSE_ENV=deploy/compose.env
 readonly MAX_NODES=125
+# The default of PostgreSQL's max_connections.
+readonly POSTGRES_CONNECTIONS=100
 
 usage() {
     cat <<'END'
@@ -73,6 +75,14 @@ env_value() {
     printf '%s' "$text"
 }
 
+# Prints the value of a key of hubbub, from the environment or else from .env, as docker compose
+# takes it.
+setting() {
+    local name=$1 value=''
+    if [[ -r .env ]]; then value=$(env_value "$name" .env); fi
+    printf '%s' "${!name-$value}"
+}
+
 compose() {
     local count wanted old container surplus
     need docker
@@ -92,6 +102,7 @@ compose() {
     if [[ ${HUBBUB_REDIS:-1} != 0 ]]; then require_redis_password; fi
     HUBBUB_POSTGRES=$(own_postgres)
     export HUBBUB_POSTGRES
+    if [[ $HUBBUB_POSTGRES == 1 ]]; then check_connections "$wanted"; fi
     HUBBUB_NGINX_SUM=$(cat deploy/nginx.conf deploy/nginx/*.conf | sha256sum | cut -d ' ' -f 1)
     export HUBBUB_NGINX_SUM
     # Before anything is changed.
@@ -160,10 +171,7 @@ remember_variables() {
 
 # Redis would not start without a password. An external Redis has its own in REDIS_URL.
 require_redis_password() {
-    local password=''
-    if [[ -r .env ]]; then password=$(env_value REDIS_PASSWORD .env); fi
-    # The environment takes precedence, as in docker compose.
-    if [[ -z ${REDIS_PASSWORD-$password} ]]; then
+    if [[ -z $(setting REDIS_PASSWORD) ]]; then
         die "REDIS_PASSWORD is missing: run scripts/generate-env.sh --generate once, or set HUBBUB_REDIS=0 and REDIS_URL for an external Redis"
     fi
 }
@@ -171,12 +179,21 @@ require_redis_password() {
 # Prints 1 if DATABASE_URL names the PostgreSQL of docker-compose.yml, and 0 for another database or
 # none.
 own_postgres() {
-    local url=''
-    if [[ -r .env ]]; then url=$(env_value DATABASE_URL .env); fi
-    case ${DATABASE_URL-$url} in
+    case $(setting DATABASE_URL) in
     postgres*://*@postgres/* | postgres*://*@postgres:*/*) echo 1 ;;
     *) echo 0 ;;
     esac
+}
+
+# Warns if so many nodes, and one more while a node is replaced, may open more connections than
+# PostgreSQL accepts by default: docs/database.md, "Sizing".
+check_connections() {
+    local nodes=$1 pool
+    pool=$(setting DATABASE_POOL)
+    pool=${pool:-8}
+    if [[ $pool =~ ^[1-9][0-9]{0,3}$ ]] && (((nodes + 1) * (pool + 1) + 10 > POSTGRES_CONNECTIONS)); then
+        log "warning: $nodes nodes with DATABASE_POOL=$pool may open more than the $POSTGRES_CONNECTIONS connections of PostgreSQL; set a smaller DATABASE_POOL"
+    fi
 }
 
 # Starts or updates one service and waits until it is healthy.

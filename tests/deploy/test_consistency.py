@@ -246,6 +246,12 @@ class Times(unittest.TestCase):
         self.assertGreater(int(ingress[f"{prefix}proxy-body-size"].removesuffix("m")) << 20, body)
 
 
+# The connections that PostgreSQL accepts by default, and those of them that are left to the
+# migration, to commands and to the server's administrator: docs/database.md, "Sizing".
+MAX_CONNECTIONS = 100
+SPARE_CONNECTIONS = 10
+
+
 class Shapes(unittest.TestCase):
     def test_pods_run_without_root_and_capabilities(self):
         documents = rendered("overlays-production.yaml")
@@ -351,6 +357,17 @@ class Shapes(unittest.TestCase):
         config = one(documents, "ConfigMap", "hubbub-config")["data"]
         self.assertEqual(config["MIGRATE"], "off")
         self.assertNotIn("MIGRATE", one(rendered("base.yaml"), "ConfigMap", "hubbub-config")["data"])
+
+    def test_all_pods_together_fit_into_the_connections_of_postgres(self):
+        documents = rendered("overlays-production.yaml")
+        config = one(documents, "ConfigMap", "hubbub-config")["data"]
+        pool = int(config.get("DATABASE_POOL", KEYS["DATABASE_POOL"]["default"]))
+        surge = one(documents, "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
+        pods = one(documents, "HorizontalPodAutoscaler")["spec"]["maxReplicas"] + surge
+        # start.sh sets no max_connections, so the server has its default.
+        start = (ROOT / "k8s/components/postgres/start.sh").read_text()
+        self.assertNotIn("max_connections", start)
+        self.assertLessEqual(pods * (pool + 1) + SPARE_CONNECTIONS, MAX_CONNECTIONS)
 
     def test_compose_and_kubernetes_start_postgres_by_the_same_script(self):
         script = "k8s/components/postgres/start.sh"

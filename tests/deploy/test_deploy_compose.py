@@ -127,6 +127,22 @@ class DeployCompose(unittest.TestCase):
             self.assertIn(f"HUBBUB_POSTGRES={wanted}\n", remembered)
         self.assertEqual(self.deploy(DATABASE_URL=own)["updated"], ["redis", "postgres", "nginx"])
 
+    def test_more_connections_than_postgres_accepts_are_a_warning(self):
+        own = "postgres://hubbub:secret@postgres/hubbub"
+        for nodes, url, pool, warns in (
+            (9, own, None, False),
+            (10, own, None, True),
+            (10, own, "4", False),
+            (18, own, "4", True),
+            (10, "postgres://hubbub:secret@db.example.com/hubbub", None, False),
+        ):
+            lines = ["REDIS_PASSWORD=secret", f"DATABASE_URL={url}"]
+            lines += [f"DATABASE_POOL={pool}"] if pool else []
+            self.dot_env.write_text("\n".join(lines) + "\n")
+            result = self.run_script("--nodes", str(nodes), "--dry-run")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual("DATABASE_POOL" in result.stderr, warns, (nodes, url, pool))
+
     def test_the_number_of_nodes_is_an_option_or_a_variable(self):
         self.assertEqual(self.deploy("--nodes", "5")["counts"][-1], 5)
         self.assertEqual(self.deploy(HUBBUB_NODES="2")["counts"], [4, 3, 2])
