@@ -279,8 +279,9 @@ k8s() {
         if [[ -n $secrets_from ]]; then apply_secret "$namespace"; fi
         "${kubectl[@]}" --namespace "$namespace" get secret hubbub-secrets >/dev/null 2>&1 ||
             die "there is no Secret hubbub-secrets in $namespace; create it: scripts/generate-env.sh --generate && scripts/deploy.sh k8s --secrets-from .env"
+        if has_migration; then require_database_url "$namespace"; fi
     fi
-    if grep -q '^kind: Job$' "$manifests"; then
+    if has_migration; then
         # A Job can't be changed once it is made.
         run "${kubectl[@]}" --namespace "$namespace" delete job hubbub-migrate --ignore-not-found ||
             die "the migration of the last release could not be deleted"
@@ -292,13 +293,40 @@ k8s() {
                 die "$name did not become ready: kubectl -n $namespace describe statefulset/$name"
         fi
     done
-    if grep -q '^kind: Job$' "$manifests"; then
-        run "${kubectl[@]}" --namespace "$namespace" wait --for condition=complete job/hubbub-migrate --timeout "${timeout}s" ||
+    if has_migration; then
+        run await_migration "$namespace" ||
             die "the database was not migrated, and the old pods still serve: kubectl -n $namespace logs job/hubbub-migrate"
     fi
     run "${kubectl[@]}" --namespace "$namespace" rollout status deployment/hubbub --timeout "${timeout}s" ||
         die "the roll-out did not end in time, and the old pods still serve: kubectl -n $namespace describe deployment/hubbub; to undo it: kubectl -n $namespace rollout undo deployment/hubbub"
     log "done: namespace $namespace"
+}
+
+has_migration() { grep -q '^  name: hubbub-migrate$' "$manifests"; }
+
+# Without the key the migration's pod could not even be made.
+require_database_url() {
+    local namespace=$1 found
+    found=$("${kubectl[@]}" --namespace "$namespace" get secret hubbub-secrets --output 'go-template={{if .data.DATABASE_URL}}yes{{end}}') ||
+        die "the Secret hubbub-secrets can't be read"
+    [[ $found == yes ]] ||
+        die "$overlay has a database, and the Secret hubbub-secrets in $namespace has no DATABASE_URL: docs/deployment.md, \"Adding a database\". Without a database, remove components/database and components/postgres from the overlay"
+}
+
+# Waits for the end of the Job, and returns its outcome. (kubectl wait waits for one condition only, so it
+# would not notice a failure.) A cluster that does not answer is asked again.
+await_migration() {
+    local namespace=$1 deadline=$((SECONDS + timeout)) conditions
+    local true_conditions='go-template={{range .status.conditions}}{{if eq .status "True"}}{{.type}} {{end}}{{end}}'
+    while ((SECONDS < deadline)); do
+        conditions=$("${kubectl[@]}" --namespace "$namespace" get job hubbub-migrate --output "$true_conditions") || conditions=''
+        case " $conditions" in
+        *' Complete '*) return 0 ;;
+        *' Failed '*) return 1 ;;
+        esac
+        sleep 2
+    done
+    return 1
 }
 
 # Passes the secrets in files, because every process on this machine can read arguments.
