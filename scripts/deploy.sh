@@ -107,6 +107,7 @@ compose() {
     export HUBBUB_NGINX_SUM
     # Before anything is changed.
     docker compose config --quiet || die "docker-compose.yml is not usable with these settings"
+    check_database_is_kept
     if [[ $dry_run == no ]]; then remember_variables; fi
 
     if [[ $build == yes ]]; then
@@ -183,6 +184,21 @@ own_postgres() {
     postgres*://*@postgres/* | postgres*://*@postgres:*/*) echo 1 ;;
     *) echo 0 ;;
     esac
+}
+
+# Refuses to replace nodes without a database by nodes with one, or the other way round: the first new
+# node would take the others down. docs/database.md, "Adding or removing a database".
+check_database_is_kept() {
+    local container variables new=no old
+    if [[ $(setting DATABASE_URL) != none && -n $(setting DATABASE_URL)$(setting MYSQL_DSN) ]]; then new=yes; fi
+    for container in $(running_nodes); do
+        old=no
+        variables=$(docker inspect --format '{{range .Config.Env}}{{println .}}{{end}}' "$container")
+        if ! grep -qx 'DATABASE_URL=none' <<<"$variables" && grep -Eq '^(DATABASE_URL|MYSQL_DSN)=.' <<<"$variables"; then old=yes; fi
+        if [[ $old != "$new" ]]; then
+            die "a database is added or removed only while no node runs: first docker compose rm --stop --force hubbub (docs/deployment.md, \"Adding a database\")"
+        fi
+    done
 }
 
 # Warns if so many nodes, and one more while a node is replaced, may open more connections than
