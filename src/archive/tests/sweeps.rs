@@ -192,3 +192,25 @@ async fn a_lone_node_does_not_continue_an_epoch_that_has_diverged() {
     assert_ne!(appended.epoch, first.epoch);
     next.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_is_dropped_is_made_again() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    let appended = node.append(&lobby(), "hi").await.unwrap();
+    let shared = &node.archive.shared;
+    let (hot, watermarks) = (&shared.hot, &shared.watermarks);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for room in ["a", "b"] {
+        watermarks.add_lost(&RoomId::trusted(room), &appended.epoch, 2..=3);
+    }
+    let held = FaultyLog::new(hot.clone());
+    held.holds_reports.store(true, Ordering::Relaxed);
+    let held: Arc<dyn crate::backplane::HotLog> = held;
+    {
+        let mut report = Box::pin(watermarks.report(&held, &store));
+        assert!(futures_util::poll!(&mut report).is_pending());
+    }
+    assert_eq!(watermarks.waiting(), 2);
+    node.stop().await;
+}
