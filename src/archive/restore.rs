@@ -1,13 +1,14 @@
 //! Restores: how rooms continue that the hot log doesn't know, or may have lost the end of.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::counters::ArchiveCounters;
-use super::restore_commits::commit_all;
+use super::restore_commits::{SharedWriter, commit_all};
 use super::rooms;
 use crate::backplane::{
     Appended, HotState, RestorePoint, RestoreSource, RestoredSend, Result, UnarchivedEntries,
@@ -32,6 +33,8 @@ pub struct Restorer {
     /// The run of a lone node.
     run: Option<Run>,
     dedupe_ttl: Duration,
+    /// The writer of the restores that commit entries now.
+    writer: Mutex<Weak<SharedWriter>>,
     pub(super) counters: Arc<ArchiveCounters>,
 }
 
@@ -59,6 +62,7 @@ impl Restorer {
             deployment,
             run,
             dedupe_ttl,
+            writer: Mutex::default(),
             counters: Arc::default(),
         }))
     }
@@ -66,6 +70,17 @@ impl Restorer {
     /// The run of a lone node.
     pub(super) fn run(&self) -> Option<Run> {
         self.run
+    }
+
+    /// A writer, and so a connection, for all restores at a time. It ends with the last of them.
+    pub(super) fn writer(&self) -> Arc<SharedWriter> {
+        let mut shared = self.writer.lock();
+        if let Some(writer) = shared.upgrade() {
+            return writer;
+        }
+        let writer = Arc::new(SharedWriter::new(self.store.writer(self.run_number())));
+        *shared = Arc::downgrade(&writer);
+        writer
     }
 
     fn run_number(&self) -> u64 {
@@ -177,8 +192,7 @@ impl Restorer {
         } else {
             archived
         };
-        let mut writer = self.store.writer(self.run_number());
-        let committed = commit_all(&mut *writer, room, hot, entries).await?;
+        let committed = commit_all(&self.writer(), room, hot, entries).await?;
         if committed.conflicts > 0 {
             tracing::error!(
                 %room,

@@ -10,6 +10,9 @@ use super::entry::{self, ArchivedRow};
 /// restore fails.
 const MAX_REFUSED_IN_ROW: usize = 8;
 
+/// A writer that several restores use, one batch after another.
+pub(super) type SharedWriter = tokio::sync::Mutex<Box<dyn ArchiveWriter>>;
+
 /// The outcome of the commits of a restore.
 #[derive(Debug)]
 pub(super) struct Committed {
@@ -26,7 +29,7 @@ pub(super) struct Committed {
 /// # Errors
 /// `Unavailable`: some entries may be committed. Also if the database refuses many entries in a row.
 pub(super) async fn commit_all(
-    writer: &mut dyn ArchiveWriter,
+    writer: &SharedWriter,
     room: &RoomId,
     hot: &HotState,
     entries: &mut dyn UnarchivedEntries,
@@ -50,7 +53,9 @@ pub(super) async fn commit_all(
             .map(|entry| (room.clone(), entry))
             .collect();
         for batch in entry::batches(&rows) {
-            commit_batch(writer, batch, &mut cursor, &mut committed).await?;
+            // Not held while the next page is read: so restores take turns.
+            let mut writer = writer.lock().await;
+            commit_batch(&mut **writer, batch, &mut cursor, &mut committed).await?;
         }
     }
 }

@@ -445,6 +445,18 @@ async fn a_database_that_refuses_everything_prevents_a_restore() {
 }
 
 #[tokio::test]
+async fn restores_that_run_at_the_same_time_share_a_writer() {
+    let store = FakeStore::new();
+    let restorer = cluster(&store).await;
+    let first = restorer.writer();
+    assert!(Arc::ptr_eq(&first, &restorer.writer()));
+    let weak = Arc::downgrade(&first);
+    drop(first);
+    assert!(weak.upgrade().is_none());
+    drop(restorer.writer());
+}
+
+#[tokio::test]
 async fn ranges_that_the_archive_has_raise_the_watermark_of_a_restored_room() {
     let store = FakeStore::new();
     let all = entries("e1", 1..=9);
