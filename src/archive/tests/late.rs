@@ -79,6 +79,7 @@ async fn swept_entries_of_an_unknown_epoch_are_committed_however_late() {
         room: lobby(),
         head: left.seq,
         watermark: 0,
+        archived: Vec::new(),
     };
     let swept = sweeper::sweep(&node.archive.shared, &unarchived).await;
     swept.unwrap();
