@@ -8,10 +8,13 @@ use uuid::Uuid;
 
 use super::counters::ArchiveCounters;
 use super::{entry, rooms};
-use crate::backplane::{Appended, HotState, RestorePoint, RestoreSource, RestoredSend, Result};
+use crate::backplane::{
+    self, Appended, BackplaneError, HotState, RestorePoint, RestoreSource, RestoredSend,
+};
 use crate::domain::{Epoch, Head, RoomId, Timestamp};
 use crate::store::{
-    ArchiveStore, ArchiveWindow, ArchivedRoom, CommitOutcome, Fence, NewEpoch, Run,
+    ArchiveStore, ArchiveWindow, ArchivedRoom, BeginOutcome, CommitOutcome, Fence, NewEpoch, Run,
+    StoreError,
 };
 
 /// The earlier epochs that a hot log remembers.
@@ -23,6 +26,29 @@ const LATE_COMMIT_PAUSE: Duration = Duration::from_millis(100);
 const LATE_COMMIT_READS: usize = 10;
 /// The most send keys of a room that are restored.
 const MAX_SENDS: usize = 10_000;
+/// How often a restore decides anew, because entries were committed meanwhile.
+const DECISIONS: usize = 4;
+
+/// Why a room is not restored.
+enum RestoreError {
+    /// The archive has got entries that the decision did not take into account.
+    Behind,
+    Failed(BackplaneError),
+}
+
+impl From<BackplaneError> for RestoreError {
+    fn from(error: BackplaneError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<StoreError> for RestoreError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+type Result<T> = std::result::Result<T, RestoreError>;
 
 /// Restores rooms from the archive.
 pub struct Restorer {
@@ -40,6 +66,8 @@ struct NewNumbering {
     after: u64,
     /// Earlier epochs of the hot log, with the last `seq` that each shares with the archive.
     ended: Vec<Head>,
+    /// The newest epoch of the archive, as far as the decision knows it.
+    newest: Option<Epoch>,
 }
 
 impl Restorer {
@@ -98,6 +126,16 @@ impl Restorer {
         Ok(archived)
     }
 
+    /// Decides how the room continues, as log and archive are now.
+    async fn decide(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint> {
+        let archived = self.store.room(room).await?;
+        match (archived, hot) {
+            (None, hot) => self.adopt(room, hot).await,
+            (Some(archived), None) => self.restore(room, archived).await,
+            (Some(archived), Some(hot)) => self.reconcile(room, hot, archived).await,
+        }
+    }
+
     /// The room is new to the archive.
     async fn adopt(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint> {
         let Some(hot) = hot else {
@@ -108,11 +146,17 @@ impl Restorer {
             self.store.begin_at(room, hot.oldest).await?;
         }
         let watermark = hot.watermark.unwrap_or(hot.oldest - 1);
-        self.keep(room, hot, watermark).await
+        self.keep(room, hot, watermark, None).await
     }
 
     /// The room continues with its log's entries: in a new epoch if the log may have lost its end.
-    async fn keep(&self, room: &RoomId, hot: &HotState, watermark: u64) -> Result<RestorePoint> {
+    async fn keep(
+        &self,
+        room: &RoomId,
+        hot: &HotState,
+        watermark: u64,
+        newest: Option<Epoch>,
+    ) -> Result<RestorePoint> {
         let kept = RestorePoint {
             head: None,
             past: hot.past.clone(),
@@ -126,6 +170,7 @@ impl Restorer {
         let numbering = NewNumbering {
             after: hot.head.seq,
             ended: vec![hot.head.clone()],
+            newest,
         };
         let (head, _) = self.begin_epoch(room, &numbering).await?;
         Ok(RestorePoint {
@@ -146,6 +191,7 @@ impl Restorer {
                 let numbering = NewNumbering {
                     after,
                     ended: Vec::new(),
+                    newest: newest_epoch(&archived),
                 };
                 self.begin_epoch(room, &numbering).await?.0
             }
@@ -193,7 +239,8 @@ impl Restorer {
             Some(watermark) => watermark,
             None => self.first_watermark(room, hot, &archived).await?,
         };
-        self.keep(room, hot, watermark).await
+        self.keep(room, hot, watermark, newest_epoch(&archived))
+            .await
     }
 
     /// The log continues from the archive's end; its own entries are dropped.
@@ -208,6 +255,7 @@ impl Restorer {
         let numbering = NewNumbering {
             after: archived.head,
             ended: with_past(ended, &hot.past),
+            newest: newest_epoch(archived),
         };
         let (head, past) = self.begin_epoch(room, &numbering).await?;
         let mut archived = archived.clone();
@@ -287,7 +335,7 @@ impl Restorer {
     }
 
     /// Begins an epoch in the archive, so that its name outlasts every log. Returns it, and the recorded
-    /// ends of the earlier ones.
+    /// ends of the earlier ones. If the room has moved on since the archive was read, nothing begins.
     async fn begin_epoch(
         &self,
         room: &RoomId,
@@ -298,8 +346,16 @@ impl Restorer {
             after: numbering.after,
             run: self.run_number(),
             ends: numbering.ended.clone(),
+            newest: numbering.newest.clone(),
         };
-        let ends = self.store.begin_epoch(room, &new).await?;
+        let ends = match self.store.begin_epoch(room, &new).await? {
+            BeginOutcome::Begun(ends) => ends,
+            BeginOutcome::Behind => return Err(RestoreError::Behind),
+            BeginOutcome::Superseded => {
+                let text = "the room has continued in another epoch meanwhile".to_owned();
+                return Err(BackplaneError::Unavailable(text).into());
+            }
+        };
         let head = Head {
             epoch: new.epoch,
             seq: new.after,
@@ -353,6 +409,10 @@ impl Restorer {
     }
 }
 
+fn newest_epoch(archived: &ArchivedRoom) -> Option<Epoch> {
+    archived.epochs.first().map(|newest| newest.epoch.clone())
+}
+
 /// A room that nothing knows.
 fn new_room() -> RestorePoint {
     RestorePoint {
@@ -373,15 +433,24 @@ fn with_past(ended: Head, past: &[Head]) -> Vec<Head> {
 
 #[async_trait]
 impl RestoreSource for Restorer {
-    async fn restore_point(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint> {
-        let archived = self.store.room(room).await?;
-        let point = match (archived, hot) {
-            (None, hot) => self.adopt(room, hot).await?,
-            (Some(archived), None) => self.restore(room, archived).await?,
-            (Some(archived), Some(hot)) => self.reconcile(room, hot, archived).await?,
-        };
-        self.counters.restored.add(u64::from(!point.keep_entries));
-        Ok(point)
+    async fn restore_point(
+        &self,
+        room: &RoomId,
+        hot: Option<&HotState>,
+    ) -> backplane::Result<RestorePoint> {
+        for _ in 0..DECISIONS {
+            match self.decide(room, hot).await {
+                Ok(point) => {
+                    self.counters.restored.add(u64::from(!point.keep_entries));
+                    return Ok(point);
+                }
+                Err(RestoreError::Behind) => {}
+                Err(RestoreError::Failed(error)) => return Err(error),
+            }
+        }
+        Err(BackplaneError::Unavailable(
+            "other nodes still commit messages of the room".to_owned(),
+        ))
     }
 
     fn archive_id(&self) -> String {

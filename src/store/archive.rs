@@ -129,6 +129,27 @@ pub struct NewEpoch {
     /// that is lower counts; but if the epoch has gone on since then, as where two primaries share the
     /// archive, it ends after its last entry before one of another epoch, or a missing one.
     pub ends: Vec<Head>,
+    /// The newest epoch of the room when the caller read it; `None` if the archive knew none.
+    pub newest: Option<Epoch>,
+}
+
+impl NewEpoch {
+    /// Whether the caller has taken this epoch into account.
+    pub(crate) fn follows(&self, epoch: &Epoch) -> bool {
+        self.newest.as_ref() == Some(epoch) || self.ends.iter().any(|end| end.epoch == *epoch)
+    }
+}
+
+/// The outcome of [`ArchiveStore::begin_epoch`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BeginOutcome {
+    /// The epoch is the newest one of the room: since this call, or since an earlier one. These are
+    /// [`NewEpoch::ends`] as they are recorded now.
+    Begun(Vec<Head>),
+    /// Nothing has changed: another epoch has begun since the caller read the room.
+    Superseded,
+    /// Nothing has changed: the archive has an entry after [`NewEpoch::after`].
+    Behind,
 }
 
 /// A send with a key, as the archive knows it.
@@ -234,13 +255,17 @@ pub trait ArchiveStore: Send + Sync {
     /// `Unavailable`, `Broken`.
     async fn mark_contiguous(&self, rooms: &[RoomNumber]) -> Result<()>;
 
-    /// Begins an epoch. All epochs of the room that have no end yet end at `after`. If the room has an
-    /// epoch of this name, nothing but the recorded ends changes. Returns [`NewEpoch::ends`] as they are
-    /// recorded now.
+    /// Begins an epoch, unless the room has moved on since the caller read it: its newest epoch is
+    /// neither [`NewEpoch::newest`] nor one of [`NewEpoch::ends`], or the archive has an entry after
+    /// [`NewEpoch::after`]. All epochs of the room that have no end yet end at `after`. If the newest
+    /// epoch has this name already, nothing but the recorded ends changes.
+    ///
+    /// A call whose future is dropped begins no epoch any more, unless its transaction is being
+    /// committed at that moment.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
-    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<Vec<Head>>;
+    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<BeginOutcome>;
 
     /// Begins a run of a lone node.
     ///

@@ -1,11 +1,14 @@
 //! Epochs and runs.
 
+use std::time::Duration;
+
 use hubbub::domain::{Epoch, Head, RoomId};
 use hubbub::store::{
-    ArchiveStore as _, ArchivedEntry, ArchivedEpoch, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT,
-    Fence, NewEpoch, Run,
+    ArchiveStore as _, ArchivedEntry, ArchivedEpoch, BATCH_ENTRIES, BeginOutcome, CommitOutcome,
+    EPOCHS_KEPT, Fence, NewEpoch, Run,
 };
 
+use crate::concurrency::WriteLock;
 use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, room};
 
 crate::on_every_database!(
@@ -14,6 +17,10 @@ crate::on_every_database!(
     an_epoch_that_went_on_after_its_end_ends_after_its_own_entries,
     an_unknown_epoch_with_an_end_is_added,
     a_repeated_epoch_changes_nothing,
+    an_epoch_does_not_begin_after_one_that_its_caller_does_not_know,
+    an_epoch_does_not_begin_before_an_entry,
+    of_two_epochs_that_begin_at_once_the_second_does_not,
+    an_epoch_does_not_begin_once_its_caller_has_given_up,
     an_epoch_may_begin_before_any_entry,
     a_commit_adds_epochs_that_are_unknown,
     the_newest_epochs_are_listed,
@@ -46,11 +53,16 @@ fn new(name: &str, after: u64, ends: &[Head]) -> NewEpoch {
         after,
         run: 0,
         ends: ends.to_vec(),
+        newest: None,
     }
 }
 
+/// Begins an epoch after those that the room has. Returns the ends as they are recorded.
 async fn begin(store: &TestStore, new: NewEpoch) -> Vec<Head> {
-    store.store.begin_epoch(&room("r"), &new).await.unwrap()
+    match store.begin_epoch("r", &new).await {
+        BeginOutcome::Begun(ends) => ends,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Name, `after` and end of each epoch, newest first.
@@ -141,9 +153,100 @@ async fn a_repeated_epoch_changes_nothing(store: &TestStore) {
     begin(store, new("e", 0, &[])).await;
     begin(store, new("f", 5, &[])).await;
     begin(store, new("f", 8, &[])).await;
-    begin(store, new("e", 8, &[])).await;
+    let late = store.begin_epoch("r", &new("e", 8, &[])).await;
+    assert_eq!(late, BeginOutcome::Superseded);
     let all = expected(&[("f", 5, None), ("e", 0, Some(5))]);
     assert_eq!(known(store).await, all);
+}
+
+/// Two nodes restore the room, and one of them is suspended after it has read the room.
+async fn an_epoch_does_not_begin_after_one_that_its_caller_does_not_know(store: &TestStore) {
+    store.fill("r", 1..=3).await;
+    let late = NewEpoch {
+        newest: Some(epoch("e")),
+        ..new("late", 3, &[head("e", 2)])
+    };
+    begin(store, new("f", 3, &[])).await;
+    store.commit(&in_room("r", &[in_epoch("f", 4)])).await;
+    let all = expected(&[("f", 3, None), ("e", 0, Some(3))]);
+    for after in [3, 4] {
+        let late = NewEpoch {
+            after,
+            ..late.clone()
+        };
+        let outcome = store.store.begin_epoch(&room("r"), &late).await.unwrap();
+        assert_eq!(outcome, BeginOutcome::Superseded);
+        assert_eq!(known(store).await, all);
+    }
+    // Of a room that was new to the archive.
+    let late = new("late", 9, &[head("x", 9)]);
+    let outcome = store.store.begin_epoch(&room("r"), &late).await.unwrap();
+    assert_eq!(outcome, BeginOutcome::Superseded);
+    assert_eq!(known(store).await, all);
+    // The log of the caller knows the newest epoch, which a commit has added meanwhile.
+    let known_to_log = new("g", 4, &[head("f", 4)]);
+    let outcome = store.store.begin_epoch(&room("r"), &known_to_log).await;
+    assert_eq!(outcome.unwrap(), BeginOutcome::Begun(vec![head("f", 4)]));
+}
+
+async fn an_epoch_does_not_begin_before_an_entry(store: &TestStore) {
+    store.fill("r", 1..=3).await;
+    let before = known(store).await;
+    let outcome = store.begin_epoch("r", &new("f", 2, &[head("e", 1)])).await;
+    assert_eq!(outcome, BeginOutcome::Behind);
+    assert_eq!(known(store).await, before);
+    begin(store, new("f", 3, &[])).await;
+}
+
+async fn of_two_epochs_that_begin_at_once_the_second_does_not(store: &TestStore) {
+    for round in 0..30 {
+        let name = room(&format!("room {round}"));
+        store.fill(name.as_str(), [1]).await;
+        let rival = |rival: &str| NewEpoch {
+            newest: Some(epoch("e")),
+            ..new(rival, 1, &[])
+        };
+        let (f, g) = (rival("f"), rival("g"));
+        let (first, second) = tokio::join!(
+            store.store.begin_epoch(&name, &f),
+            store.store.begin_epoch(&name, &g)
+        );
+        let mut outcomes = [first.unwrap(), second.unwrap()];
+        outcomes.sort_by_key(|outcome| *outcome == BeginOutcome::Superseded);
+        let expected = [BeginOutcome::Begun(Vec::new()), BeginOutcome::Superseded];
+        assert_eq!(outcomes, expected, "{round}");
+        assert_eq!(store.room(name.as_str()).await.epochs.len(), 2);
+    }
+}
+
+/// The restore has ended at its time limit, but its transaction waits for the database.
+async fn an_epoch_does_not_begin_once_its_caller_has_given_up(store: &TestStore) {
+    store.fill("r", 1..=3).await;
+    let before = known(store).await;
+    let lock = WriteLock::take(store).await;
+    let new = NewEpoch {
+        newest: Some(epoch("e")),
+        ..new("f", 3, &[head("e", 2)])
+    };
+    let name = room("r");
+    let begin = store.store.begin_epoch(&name, &new);
+    let begin = tokio::time::timeout(Duration::from_millis(500), begin);
+    assert!(begin.await.is_err(), "it waits for the lock");
+    lock.release().await;
+    store.wait_until_idle().await;
+    assert_eq!(known(store).await, before);
+    // One that is awaited begins after the same wait.
+    let lock = WriteLock::take(store).await;
+    let begin = async {
+        let begin = store.store.begin_epoch(&name, &new).await;
+        begin.unwrap()
+    };
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        lock.release().await;
+    };
+    let (outcome, ()) = tokio::join!(begin, release);
+    assert_eq!(outcome, BeginOutcome::Begun(vec![head("e", 2)]));
 }
 
 async fn an_epoch_may_begin_before_any_entry(store: &TestStore) {
@@ -266,9 +369,8 @@ async fn a_fenced_commit_may_have_500_entries_of_500_rooms(store: &TestStore) {
         entry.seq = 3;
         entry.id = uuid::Uuid::now_v7();
     }
-    let ended = &later[77].0;
-    let end = new("f", 2, &[]);
-    store.store.begin_epoch(ended, &end).await.unwrap();
+    let ended = later[77].0.as_str();
+    store.begin_epoch(ended, &new("f", 2, &[])).await;
     let outcomes = writer.commit_with(&later, Fence::EpochEnds).await.unwrap();
     let refused: Vec<usize> = (0..BATCH_ENTRIES)
         .filter(|index| outcomes[*index] == Conflict)
@@ -291,13 +393,16 @@ async fn no_entry_of_an_epoch_comes_after_its_end_by_a_fenced_commit(store: &Tes
         let late = in_room(&name, &[entry(2)]);
         let end = async {
             let end = new("f", 1, &[]);
-            store.store.begin_epoch(&room(&name), &end).await.unwrap();
-            store.seqs(&name).await
+            let begun = store.begin_epoch(&name, &end).await;
+            (begun, store.seqs(&name).await)
         };
-        let (outcomes, at_end) = tokio::join!(writer.commit_with(&late, Fence::EpochEnds), end);
+        let (outcomes, (begun, at_end)) =
+            tokio::join!(writer.commit_with(&late, Fence::EpochEnds), end);
         let outcomes = outcomes.unwrap();
         assert_eq!(store.seqs(&name).await, at_end, "{round}: {outcomes:?}");
-        assert_eq!(outcomes == [Stored], at_end == [1, 2]);
+        let is_stored = outcomes == [Stored];
+        assert_eq!(is_stored, at_end == [1, 2]);
+        assert_eq!(is_stored, begun == BeginOutcome::Behind, "{round}");
     }
 }
 

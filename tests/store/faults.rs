@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hubbub::domain::Epoch;
 use hubbub::store::sql::{Settings, SqlStore};
-use hubbub::store::{ArchiveStore as _, NewEpoch, StoreError};
+use hubbub::store::{ArchiveStore as _, BeginOutcome, NewEpoch, StoreError};
 use hubbub_test_support::database::{DatabaseKind, DatabaseServer};
 
 use crate::concurrency::{Session, insert, wait_for_a_blocked_session};
@@ -98,8 +98,10 @@ async fn connections_lost_while_idle_are_replaced(store: &TestStore) {
         after: 5,
         run: 0,
         ends: Vec::new(),
+        newest: None,
     };
-    store.store.begin_epoch(&room("r"), &ends).await.unwrap();
+    let begun = store.begin_epoch("r", &ends).await;
+    assert_eq!(begun, BeginOutcome::Begun(Vec::new()));
     let late = in_room("r", &[entry(6)]);
     assert_eq!(writer.commit(&late).await.unwrap(), [Conflict]);
 }

@@ -7,7 +7,10 @@ use ahash::HashMap;
 use uuid::Uuid;
 
 use crate::domain::{Epoch, Head, RoomId};
-use crate::store::{ArchivedEntry, ArchivedEpoch, CommitOutcome, Fence, RetentionRun, RoomNumber};
+use crate::store::{
+    ArchivedEntry, ArchivedEpoch, BeginOutcome, CommitOutcome, Fence, NewEpoch, RetentionRun,
+    RoomNumber,
+};
 
 #[derive(Default)]
 pub(super) struct Data {
@@ -163,8 +166,41 @@ impl FakeRoom {
         ranges
     }
 
+    pub(super) fn begin_epoch(&mut self, new: &NewEpoch) -> BeginOutcome {
+        let newest = self.epochs.last();
+        let is_repeated = newest.is_some_and(|newest| newest.epoch == new.epoch);
+        if !is_repeated {
+            let is_known = self.epochs.iter().any(|known| known.epoch == new.epoch);
+            if is_known || newest.is_some_and(|newest| !new.follows(&newest.epoch)) {
+                return BeginOutcome::Superseded;
+            }
+            if self.entries.range(new.after + 1..).next().is_some() {
+                return BeginOutcome::Behind;
+            }
+        }
+        let mut ends = new.ends.clone();
+        let mut bound = u64::MAX;
+        for end in &mut ends {
+            end.seq = end.seq.min(bound);
+            self.end_epoch(end);
+            bound = end.seq;
+        }
+        if !is_repeated {
+            for open in &mut self.epochs {
+                open.ended.get_or_insert(new.after);
+            }
+            self.epochs.push(ArchivedEpoch {
+                epoch: new.epoch.clone(),
+                after: new.after,
+                ended: None,
+                run: new.run,
+            });
+        }
+        BeginOutcome::Begun(ends)
+    }
+
     /// Records the end of an epoch, and lowers `end` to the one that counts.
-    pub(super) fn end_epoch(&mut self, end: &mut Head) {
+    fn end_epoch(&mut self, end: &mut Head) {
         let entries = &self.entries;
         let Some(known) = self
             .epochs

@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use super::FakeStore;
 use super::writer::FakeWriter;
-use crate::domain::{Head, RoomId, Timestamp};
+use crate::domain::{RoomId, Timestamp};
 use crate::store::{
-    ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
-    ArchivedSend, EPOCHS_KEPT, MissingPage, NewEpoch, Result, RetentionClaim, RetentionRun,
+    ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedRoom, ArchivedSend,
+    BeginOutcome, EPOCHS_KEPT, MissingPage, NewEpoch, Result, RetentionClaim, RetentionRun,
     RoomAudit, RoomNumber, Run,
 };
 
@@ -146,30 +146,11 @@ impl ArchiveStore for FakeStore {
         Ok(())
     }
 
-    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<Vec<Head>> {
+    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<BeginOutcome> {
         self.arrive().await?;
+        self.arrive_to_begin().await;
         let mut data = self.0.data.lock();
-        let room = data.room(room);
-        let mut ends = new.ends.clone();
-        let mut bound = u64::MAX;
-        for end in &mut ends {
-            end.seq = end.seq.min(bound);
-            room.end_epoch(end);
-            bound = end.seq;
-        }
-        if room.epochs.iter().any(|known| known.epoch == new.epoch) {
-            return Ok(ends);
-        }
-        for open in &mut room.epochs {
-            open.ended.get_or_insert(new.after);
-        }
-        room.epochs.push(ArchivedEpoch {
-            epoch: new.epoch.clone(),
-            after: new.after,
-            ended: None,
-            run: new.run,
-        });
-        Ok(ends)
+        Ok(data.room(room).begin_epoch(new))
     }
 
     async fn begin_run(&self) -> Result<Run> {

@@ -6,7 +6,6 @@ use super::*;
 use crate::archive::sweeper;
 use crate::backplane::Unarchived;
 use crate::domain::{ClientMsgId, Head};
-use crate::store::NewEpoch;
 
 /// The first epoch of a new room is in the log only, until the first commit.
 #[tokio::test(start_paused = true)]
@@ -105,13 +104,7 @@ async fn late_messages_before_the_recorded_end_of_a_new_rooms_epoch_are_archived
         epoch: first.epoch,
         seq: 1,
     };
-    let new = NewEpoch {
-        epoch: Epoch::fresh(),
-        after: 1,
-        run: 0,
-        ends: vec![ended],
-    };
-    store.begin_epoch(&lobby(), &new).await.unwrap();
+    begin_epoch(&store, Epoch::fresh(), 1, &[ended]).await;
     first_commit.wait().await.unwrap();
     second_commit.wait().await.unwrap_err();
     assert_eq!(store.seqs(&lobby()), [1]);

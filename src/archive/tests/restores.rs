@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::archive::entry;
-use crate::backplane::{Entry, EntryKind, HotState, RestorePoint, RestoreSource, record};
+use crate::backplane::{
+    BackplaneError, Entry, EntryKind, HotState, RestorePoint, RestoreSource, record,
+};
 use crate::domain::{ClientMsgId, Epoch, Head, Timestamp};
-use crate::store::{ArchivedEpoch, ArchivedRoom, CommitOutcome, NewEpoch};
+use crate::store::{ArchivedEpoch, ArchivedRoom, CommitOutcome};
 
 const DEDUPE_TTL: Duration = Duration::from_secs(600);
 
@@ -223,13 +225,7 @@ async fn a_log_that_went_on_after_another_had_ended_its_epoch_shares_what_is_arc
     let restorer = cluster(&store).await;
     archive(&store, &entries("e1", 1..=5)).await;
     // The other primary begins an epoch, and this one goes on: with the archive up to 9.
-    let other = NewEpoch {
-        epoch: Epoch::trusted("other"),
-        after: 5,
-        run: 0,
-        ends: Vec::new(),
-    };
-    store.begin_epoch(&lobby(), &other).await.unwrap();
+    begin_epoch(&store, Epoch::trusted("other"), 5, &[]).await;
     archive(&store, &entries("e1", 6..=9)).await;
     archive(&store, &entries("other", 10..=11)).await;
     // Its replica is promoted without the newest two.
@@ -296,19 +292,9 @@ async fn numbers_before_the_log_that_the_archive_lacks_are_recorded_as_lost() {
 #[tokio::test]
 async fn after_a_divergence_the_room_goes_on_from_the_archive_with_what_it_takes() {
     let store = FakeStore::new();
-    archive(&store, &entries("e1", 1..=5)).await;
-    store
-        .begin_epoch(
-            &lobby(),
-            &NewEpoch {
-                epoch: Epoch::trusted("e2"),
-                after: 3,
-                run: 0,
-                ends: Vec::new(),
-            },
-        )
-        .await
-        .unwrap();
+    archive(&store, &entries("e1", 1..=3)).await;
+    begin_epoch(&store, Epoch::trusted("e2"), 3, &[]).await;
+    archive(&store, &entries("e1", 4..=5)).await;
     let diverged = HotState {
         shared: Some(3),
         past: vec![head("e1", 3)],
@@ -373,4 +359,53 @@ async fn entries_of_a_stale_log_are_committed_in_parts_of_limited_size() {
     point(&*cluster(&store).await, Some(&stale)).await;
     assert_eq!(store.seqs(&lobby()).len(), 801);
     assert!(store.commits().iter().all(|entries| *entries <= 104));
+}
+
+/// A restore that has read the room, and then waits for longer than another one takes.
+#[tokio::test]
+async fn a_restore_that_another_one_has_overtaken_changes_nothing() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=5)).await;
+    let restorer = cluster(&store).await;
+    store.hold_next_begin();
+    let delayed = tokio::spawn({
+        let restorer = restorer.clone();
+        async move { restorer.restore_point(&lobby(), None).await }
+    });
+    store.begin_is_held().await;
+    begin_epoch(&store, Epoch::trusted("e2"), 5, &[]).await;
+    archive(&store, &entries("e2", 6..=7)).await;
+    let before = archived(&store).await;
+    store.release_begin();
+    let error = delayed.await.unwrap().unwrap_err();
+    assert!(matches!(error, BackplaneError::Unavailable(_)), "{error}");
+    assert_eq!(archived(&store).await, before);
+    // The next restore takes the room as it is.
+    let point = point(&restorer, None).await;
+    assert_new_epoch(&store, &point, 7).await;
+}
+
+#[tokio::test]
+async fn a_restore_during_which_messages_are_committed_decides_anew() {
+    let store = FakeStore::new();
+    let all = entries("e1", 1..=5);
+    archive(&store, &all).await;
+    let restorer = cluster(&store).await;
+    let stale = HotState {
+        is_stale: true,
+        ..hot(head("e1", 5), 1, Some(5))
+    };
+    store.hold_next_begin();
+    let restore = tokio::spawn({
+        let (restorer, stale) = (restorer.clone(), stale.clone());
+        async move { restorer.restore_point(&lobby(), Some(&stale)).await }
+    });
+    store.begin_is_held().await;
+    archive(&store, &entries("e1", 6..=8)).await;
+    store.release_begin();
+    let point = restore.await.unwrap().unwrap();
+    assert_new_epoch(&store, &point, 8).await;
+    assert!(!point.keep_entries);
+    assert_eq!(point.past, [head("e1", 8)]);
+    assert_eq!(archived(&store).await.epochs.len(), 2);
 }
