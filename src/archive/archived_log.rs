@@ -149,7 +149,7 @@ impl ArchivedLog {
         max_bytes: usize,
     ) -> Result<Slice> {
         let hot_oldest = hot.span.oldest;
-        let span = self.reach(room, hot.span).await;
+        let mut span = self.reach(room, hot.span).await;
         let entries = hot.entries;
         let Some(missing) = missing_part(window, &entries, hot_oldest, limit, max_bytes) else {
             return Ok(Slice { entries, span });
@@ -197,6 +197,13 @@ impl ArchivedLog {
         let entries = match part {
             ArchiveWindow::After(seq) => {
                 self.forget_if_trimmed(room, seq, &archived, &span);
+                if let Some(end) = end_at_hole(&archived, span.oldest) {
+                    // Since the room was remembered, numbers were recorded as lost.
+                    archived.truncate(end);
+                    self.0.rooms.forget(room);
+                    let hot = self.0.hot.read(room, window, 0, 0).await?;
+                    span = self.reach(room, hot.span).await;
+                }
                 continue_with(archived, entries, limit, max_bytes)
             }
             ArchiveWindow::Before(_) => {
@@ -274,6 +281,14 @@ fn missing_part(
         limit: limit - hot.len(),
         max_bytes: max_bytes - used,
     })
+}
+
+/// How many of the entries come before a missing number, where from `oldest` on none should be missing.
+/// `None` if none is.
+fn end_at_hole(entries: &[Entry], oldest: u64) -> Option<usize> {
+    let is_hole = |pair: &[Entry]| pair[1].seq > oldest && pair[1].seq != pair[0].seq + 1;
+    let before = entries.windows(2).position(is_hole)?;
+    Some(before + 1)
 }
 
 /// The archived entries, followed by those of the hot log, as far as they continue them and the page

@@ -113,16 +113,15 @@ impl Check<'_> {
     /// read before the archive: what it has as archived then must be there.
     async fn confirm(&mut self, room: &RoomId, after: u64) -> Result<()> {
         let store = &self.shared.store;
-        let mut pending = Vec::new();
+        let mut suspected = Vec::new();
         for range in store.find_missing(room, after).await?.missing {
-            if self.is_pending(room, &range).await? {
-                pending.push(range);
+            if !self.is_pending(room, &range).await? {
+                suspected.push(range);
             }
         }
-        for range in store.find_missing(room, after).await?.missing {
-            if pending.iter().any(|known| known.contains(range.start())) {
-                continue;
-            }
+        // Numbers of which the log was not asked may be those of later messages.
+        let still_missing = store.find_missing(room, after).await?.missing;
+        for range in common(&suspected, &still_missing) {
             let count = range.end() - range.start() + 1;
             self.missing += count;
             self.shared.counters.gaps.add(count);
@@ -190,6 +189,20 @@ impl Check<'_> {
         // A later claim than this moment's can't be there.
         self.shared.store.claim_check(now, now).await.map(drop)
     }
+}
+
+/// The numbers that are in ranges of both lists.
+fn common(
+    suspected: &[RangeInclusive<u64>],
+    missing: &[RangeInclusive<u64>],
+) -> Vec<RangeInclusive<u64>> {
+    let pairs = suspected
+        .iter()
+        .flat_map(|one| missing.iter().map(move |other| (one, other)));
+    pairs
+        .map(|(one, other)| *one.start().max(other.start())..=*one.end().min(other.end()))
+        .filter(|both| !both.is_empty())
+        .collect()
 }
 
 /// Does a step, and then pauses so that the check takes about 1 % of the time.

@@ -1,9 +1,11 @@
 //! The task that commits. Everything that queued while the last commit ran is the next one, so that under
 //! load one commit carries many entries. Where no sender waits for it, the queue collects for a moment.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::Shared;
@@ -28,8 +30,25 @@ const FENCED_AFTER: Duration = Duration::from_millis(500);
 /// rest of the batch is not tried one by one.
 const MAX_REFUSED_IN_ROW: usize = 8;
 
-/// Commits until the queue is closed and empty.
+/// The pause after a panic.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
+
+/// Commits until the queue is closed and empty. A panic costs one batch: without commits the archive
+/// would stand still, and nothing else would notice it.
 pub(super) async fn run(shared: Arc<Shared>) {
+    // Only the queue is used again after a panic, and its lock is never held across a panic.
+    while AssertUnwindSafe(commit_all(shared.clone()))
+        .catch_unwind()
+        .await
+        .is_err()
+    {
+        tracing::error!("archive: the task that commits panicked, and starts again");
+        shared.queue.abandon_batch();
+        tokio::time::sleep(PANIC_PAUSE).await;
+    }
+}
+
+async fn commit_all(shared: Arc<Shared>) {
     let writer = shared.store.writer(shared.run.map_or(0, |run| run.number));
     let mut committer = Committer {
         shared: shared.clone(),
@@ -144,8 +163,7 @@ impl Committer {
             }
         }
         if self.refused_in_row >= MAX_REFUSED_IN_ROW {
-            let text = "it refuses every message".to_owned();
-            self.shared.health.failed(&StoreError::Broken(text));
+            self.shared.health.refuses_everything();
             refusing_late(&self.shared, batch, tokio::time::sleep(LAST_RETRY)).await;
         }
     }

@@ -13,12 +13,17 @@ use crate::store::StoreError;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A check without a reply for so long has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// After the database has refused everything, a check alone counts only after so long: it shows that the
+/// database responds, not that it takes messages.
+const DISTRUST: Duration = Duration::from_secs(10);
 
 /// Whether the database responds, by the last commit or check.
 pub(super) struct Health {
     is_up: AtomicBool,
     /// Milliseconds since `start` at the last commit.
     last_commit: AtomicU64,
+    /// Milliseconds since `start` up to which no check counts.
+    distrusted_until: AtomicU64,
     start: Instant,
 }
 
@@ -27,6 +32,7 @@ impl Health {
         Self {
             is_up: AtomicBool::new(true),
             last_commit: AtomicU64::new(0),
+            distrusted_until: AtomicU64::new(0),
             start: Instant::now(),
         }
     }
@@ -37,10 +43,28 @@ impl Health {
 
     /// A commit has succeeded.
     pub fn committed(&self) {
-        let elapsed = self.start.elapsed().as_millis();
-        let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
-        self.last_commit.store(elapsed, Ordering::Relaxed);
+        self.last_commit.store(self.elapsed(), Ordering::Relaxed);
+        self.distrusted_until.store(0, Ordering::Relaxed);
         self.responded();
+    }
+
+    /// The database responds, and has refused every message of a commit.
+    pub fn refuses_everything(&self) {
+        let until = self.elapsed() + DISTRUST.as_millis() as u64;
+        self.distrusted_until.store(until, Ordering::Relaxed);
+        self.failed(&StoreError::Broken("it refuses every message".to_owned()));
+    }
+
+    /// A check has succeeded.
+    fn answered(&self) {
+        if self.elapsed() >= self.distrusted_until.load(Ordering::Relaxed) {
+            self.responded();
+        }
+    }
+
+    /// Milliseconds since `start`.
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn responded(&self) {
@@ -72,7 +96,7 @@ pub(super) async fn check(shared: Arc<Shared>) {
         }
         match tokio::time::timeout(CHECK_TIMEOUT, shared.store.ping()).await {
             // While entries wait, only their commit shows that the database takes them.
-            Ok(Ok(())) if shared.queue.len() == 0 => shared.health.responded(),
+            Ok(Ok(())) if shared.queue.len() == 0 => shared.health.answered(),
             Ok(Ok(())) => {}
             Ok(Err(error)) => shared.health.failed(&error),
             Err(_) => {

@@ -38,13 +38,16 @@ impl Sender {
 
     /// Notifies the sender of the outcome. A sender that panics must not end the task that commits.
     pub fn complete(&mut self, outcome: Result<()>) {
-        let Some(commit) = self.commit.take() else {
-            return;
-        };
-        let completed = catch_unwind(AssertUnwindSafe(|| commit.complete(outcome)));
-        if completed.is_err() {
-            tracing::error!("archive: acknowledging a message panicked");
+        if let Some(commit) = self.commit.take() {
+            complete(commit, outcome);
         }
+    }
+}
+
+fn complete(commit: PendingCommit, outcome: Result<()>) {
+    let completed = catch_unwind(AssertUnwindSafe(|| commit.complete(outcome)));
+    if completed.is_err() {
+        tracing::error!("archive: acknowledging a message panicked");
     }
 }
 
@@ -216,6 +219,21 @@ impl Queue {
         }
     }
 
+    /// The batch, which was taken last, is dropped: its senders are refused, and its entries are left
+    /// to the sweeper.
+    pub fn abandon_batch(&self) {
+        let mut entries = self.entries.lock();
+        entries.bytes = entries
+            .queue
+            .iter()
+            .map(|queued| queued.row.1.record.len())
+            .sum();
+        entries.committing = 0;
+        entries.committing_since = None;
+        drop(entries);
+        self.emptied.notify_waiters();
+    }
+
     /// Refuses the sends that have waited for longer than [`COMMIT_TIMEOUT`], in their order. Returns
     /// their number.
     pub fn refuse_late(&self, batch: &mut Batch) -> u64 {
@@ -228,16 +246,17 @@ impl Queue {
             late.extend(sender.commit.take());
         }
         let mut entries = self.entries.lock();
-        let waiting = entries.queue.iter_mut().map(|queued| &mut queued.sender);
-        for sender in waiting.take_while(|sender| sender.is_late()) {
-            late.extend(sender.commit.take());
+        if entries.awaited > 0 {
+            let waiting = entries.queue.iter_mut().map(|queued| &mut queued.sender);
+            for sender in waiting.take_while(|sender| sender.is_late()) {
+                late.extend(sender.commit.take());
+            }
         }
         drop(entries);
         let count = late.len() as u64;
         for commit in late {
-            commit.complete(Err(BackplaneError::Unavailable(
-                "the database did not commit the message in time".to_owned(),
-            )));
+            let reason = "the database did not commit the message in time".to_owned();
+            complete(commit, Err(BackplaneError::Unavailable(reason)));
         }
         count
     }

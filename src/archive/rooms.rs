@@ -24,7 +24,14 @@ struct Known {
 
 /// The archived rooms that were read lately.
 #[derive(Default)]
-pub(super) struct Rooms(Mutex<HashMap<RoomId, Known>>);
+pub(super) struct Rooms(Mutex<KnownRooms>);
+
+#[derive(Default)]
+struct KnownRooms {
+    rooms: HashMap<RoomId, Known>,
+    /// How often a room was forgotten.
+    forgotten: u64,
+}
 
 impl Rooms {
     /// The state of the room in the archive, at most 10 seconds old.
@@ -34,18 +41,23 @@ impl Rooms {
         room: &RoomId,
         hot_oldest: u64,
     ) -> Result<Option<Arc<ArchivedRoom>>> {
-        let known = {
-            let mut rooms = self.0.lock();
-            rooms.get_mut(room).map(|known| {
+        let forgotten = {
+            let KnownRooms { rooms, forgotten } = &mut *self.0.lock();
+            if let Some(known) = rooms.get_mut(room) {
                 known.hot_oldest = hot_oldest;
-                (known.room.clone(), known.at.elapsed() < MAX_AGE)
-            })
+                if known.at.elapsed() < MAX_AGE {
+                    return Ok(known.room.clone());
+                }
+            }
+            *forgotten
         };
-        if let Some((room, true)) = known {
-            return Ok(room);
-        }
         let read = store.room(room).await?.map(Arc::new);
-        let mut rooms = self.0.lock();
+        let mut known_rooms = self.0.lock();
+        if known_rooms.forgotten != forgotten {
+            // Perhaps this room, and before it was read.
+            return Ok(read);
+        }
+        let rooms = &mut known_rooms.rooms;
         if rooms.len() >= MAX_ROOMS {
             rooms.clear();
         }
@@ -60,20 +72,22 @@ impl Rooms {
 
     /// The last known state of the room, however old it is.
     pub fn remembered(&self, room: &RoomId) -> Option<Arc<ArchivedRoom>> {
-        let rooms = self.0.lock();
-        rooms.get(room)?.room.clone()
+        let known = self.0.lock();
+        known.rooms.get(room)?.room.clone()
     }
 
     /// Whether the hot log had nothing as old as that `seq` when it was read last. It may have been
     /// restored since then.
     pub fn is_likely_archived(&self, room: &RoomId, seq: u64) -> bool {
-        let rooms = self.0.lock();
+        let rooms = &self.0.lock().rooms;
         rooms.get(room).is_some_and(|known| seq < known.hot_oldest)
     }
 
     /// Forgets the room: it has changed.
     pub fn forget(&self, room: &RoomId) {
-        self.0.lock().remove(room);
+        let mut known = self.0.lock();
+        known.rooms.remove(room);
+        known.forgotten += 1;
     }
 }
 

@@ -162,6 +162,9 @@ impl Verifier<'_> {
         room: &RoomId,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<RoomReport> {
+        // Later numbers than those of the log and of the archive as they are now are not judged: other
+        // nodes assign them meanwhile, and commit them in any order.
+        let archived = self.store.room(room).await?;
         // The log before the archive: entries that it has as archived then must be in the archive.
         let logged = self.read_log(room).await?;
         let state = self.store.room_state(room).await?.unwrap_or_default();
@@ -174,7 +177,11 @@ impl Verifier<'_> {
         };
         let log_end = logged.entries.last().map_or(0, |entry| entry.seq);
         check_state(&state, &audit, log_end, &mut report.findings);
-        self.check_missing(&audit, &logged, &mut report);
+        let judged = match self.log {
+            Some(_) => log_end.max(archived.map_or(0, |room| room.head)),
+            None => u64::MAX,
+        };
+        check_missing(&audit, &logged, judged, &mut report.findings);
         self.check_entries(room, &state, &mut report.findings, progress)
             .await?;
         self.check_log(room, &audit, &logged, &mut report).await?;
@@ -200,17 +207,6 @@ impl Verifier<'_> {
             logged.entries.extend(page);
         }
         Ok(logged)
-    }
-
-    /// Missing numbers above the log's watermark wait for their commit, if the log has them.
-    fn check_missing(&self, audit: &RoomAudit, logged: &Logged, report: &mut RoomReport) {
-        let pending: HashSet<u64> = logged.unarchived().map(|entry| entry.seq).collect();
-        for range in &audit.missing {
-            if range.clone().all(|seq| pending.contains(&seq)) {
-                continue;
-            }
-            report.findings.push(Finding::Missing(range.clone()));
-        }
     }
 
     async fn check_entries(
@@ -319,6 +315,18 @@ impl Verifier<'_> {
     }
 }
 
+/// Finds missing numbers up to `judged`. Those above the log's watermark wait for their commit, if the
+/// log has them.
+fn check_missing(audit: &RoomAudit, logged: &Logged, judged: u64, findings: &mut Vec<Finding>) {
+    let pending: HashSet<u64> = logged.unarchived().map(|entry| entry.seq).collect();
+    for range in &audit.missing {
+        let range = *range.start()..=*range.end().min(&judged);
+        if !range.clone().all(|seq| pending.contains(&seq)) {
+            findings.push(Finding::Missing(range));
+        }
+    }
+}
+
 /// The content of a room's hot log.
 #[derive(Default)]
 struct Logged {
@@ -381,4 +389,28 @@ fn check_record(archived: ArchivedEntry) -> Option<Finding> {
 
 fn unavailable(error: backplane::BackplaneError) -> StoreError {
     StoreError::Unavailable(format!("the log: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_were_assigned_during_the_check_are_not_judged() {
+        let audit = RoomAudit {
+            missing: vec![3..=4, 8..=9],
+            ..RoomAudit::default()
+        };
+        for (judged, expected) in [
+            (2, vec![]),
+            (5, vec![3..=4]),
+            (8, vec![3..=4, 8..=8]),
+            (u64::MAX, vec![3..=4, 8..=9]),
+        ] {
+            let mut findings = Vec::new();
+            check_missing(&audit, &Logged::default(), judged, &mut findings);
+            let expected: Vec<_> = expected.into_iter().map(Finding::Missing).collect();
+            assert_eq!(findings, expected, "{judged}");
+        }
+    }
 }

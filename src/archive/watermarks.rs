@@ -33,6 +33,19 @@ pub(super) struct Watermarks {
     marked: Mutex<HashMap<RoomId, Mark>>,
 }
 
+/// Ranges that are being reported. Those that are left are reported next time, also if the task is
+/// ended.
+struct Unreported<'a> {
+    watermarks: &'a Watermarks,
+    rooms: Vec<(RoomId, Epoch, ArchivedRanges)>,
+}
+
+impl Drop for Unreported<'_> {
+    fn drop(&mut self) {
+        self.watermarks.put_back(std::mem::take(&mut self.rooms));
+    }
+}
+
 /// The archive's own mark of a room.
 struct Mark {
     /// The room's watermark.
@@ -82,23 +95,30 @@ impl Watermarks {
         pending.count += 1;
     }
 
+    /// The rooms with ranges that wait for a report.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.pending.lock().ranges.len()
+    }
+
     /// Reports everything that was noted. Marks that the hot log refuses are kept for the next report.
     pub async fn report(&self, hot: &Arc<dyn HotLog>, store: &dyn ArchiveStore) {
         let Pending { ranges, .. } = std::mem::take(&mut *self.pending.lock());
-        let mut rooms: Vec<_> = ranges
+        let rooms = ranges
             .into_iter()
-            .map(|((room, epoch), ranges)| (room, epoch, ranges))
-            .collect();
-        while !rooms.is_empty() {
-            let rest = rooms.split_off(rooms.len().min(ROOMS_PER_CALL));
-            match hot.advance_watermarks(&rooms).await {
-                Ok(watermarks) => self.mark(store, rooms, watermarks).await,
-                Err(_) => {
-                    rooms.extend(rest);
-                    return self.put_back(rooms);
-                }
-            }
-            rooms = rest;
+            .map(|((room, epoch), ranges)| (room, epoch, ranges));
+        let mut unreported = Unreported {
+            watermarks: self,
+            rooms: rooms.collect(),
+        };
+        while !unreported.rooms.is_empty() {
+            let first = unreported.rooms.len().saturating_sub(ROOMS_PER_CALL);
+            let part = &unreported.rooms[first..];
+            let Ok(watermarks) = hot.advance_watermarks(part).await else {
+                return;
+            };
+            let part = unreported.rooms.split_off(first);
+            self.mark(store, part, watermarks).await;
         }
     }
 

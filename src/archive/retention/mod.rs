@@ -32,8 +32,12 @@ const ROOMS_PER_PAGE: usize = 500;
 /// When a run begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// Once an hour.
-    Hourly,
+    /// Once an hour, and once after the time at which the node started: the messages that had expired
+    /// then are deleted.
+    Hourly {
+        /// The start of the node.
+        started_at: Timestamp,
+    },
     /// Now, unless another run is under way.
     Now,
 }
@@ -51,7 +55,7 @@ pub async fn begin(
 ) -> Result<Option<RetentionRun>> {
     let run = plan(now, keep);
     let done_since = match due {
-        Due::Hourly => before(run.cutoff, INTERVAL),
+        Due::Hourly { started_at } => before(run.cutoff, INTERVAL).max(before(started_at, keep)),
         Due::Now => Timestamp(i64::MAX.unsigned_abs()),
     };
     let claim = RetentionClaim {
@@ -85,6 +89,9 @@ pub trait RunHooks: Send + Sync {
     /// # Errors
     /// Those of the backplane.
     async fn delete_elsewhere(&self, room: &RoomId, cut: u64) -> RunResult;
+
+    /// Called after messages of a room were deleted from the archive, perhaps not yet all of them.
+    fn deleted(&self, room: &RoomId);
 
     /// Called after each step, which took that long: yields to the live load.
     async fn pause(&self, run: &RetentionRun, took: Duration);
@@ -182,6 +189,7 @@ impl<'a> Pass<'a> {
             let (entries, bytes) = self.store.delete_up_to(room, cut, STEP).await?;
             self.run.entries += entries;
             self.run.bytes += bytes;
+            self.hooks.deleted(room);
             if entries < STEP as u64 {
                 return Ok(true);
             }

@@ -1,4 +1,5 @@
-//! The task of a node that runs retention, once an hour in the whole cluster.
+//! The task of a node that runs retention: within a minute of its start, and once an hour in the whole
+//! cluster.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,11 +60,12 @@ pub(in super::super) async fn run(shared: Arc<Shared>) {
     let Some(keep) = shared.settings.retention else {
         return;
     };
+    let started_at = Timestamp::now();
     tokio::time::sleep(FIRST_RUN).await;
     loop {
         // While the database is away a run would only fail.
         if shared.health.is_up()
-            && let Err(error) = attempt(&shared, keep).await
+            && let Err(error) = attempt(&shared, keep, started_at).await
         {
             tracing::warn!(%error, "retention: the run failed, and is repeated");
         }
@@ -72,10 +74,11 @@ pub(in super::super) async fn run(shared: Arc<Shared>) {
 }
 
 /// Runs retention if it is due.
-pub(super) async fn attempt(shared: &Shared, keep: Duration) -> Result<()> {
+pub(super) async fn attempt(shared: &Shared, keep: Duration, started_at: Timestamp) -> Result<()> {
     let store = &*shared.store;
+    let due = Due::Hourly { started_at };
     let began = Instant::now();
-    if let Some(run) = begin(store, Timestamp::now(), keep, Due::Hourly).await? {
+    if let Some(run) = begin(store, Timestamp::now(), keep, due).await? {
         let hooks = NodeHooks(shared);
         let mut pass = Pass::new(store, &hooks, RunMode::Delete, run);
         pass.deadline = Some(began + TIME_LIMIT);
@@ -106,9 +109,11 @@ struct NodeHooks<'a>(&'a Shared);
 #[async_trait]
 impl RunHooks for NodeHooks<'_> {
     async fn delete_elsewhere(&self, room: &RoomId, cut: u64) -> backplane::Result<()> {
-        self.0.hot.trim(room, cut).await?;
+        self.0.hot.trim(room, cut).await
+    }
+
+    fn deleted(&self, room: &RoomId) {
         self.0.rooms.forget(room);
-        Ok(())
     }
 
     async fn pause(&self, _run: &RetentionRun, took: Duration) {

@@ -24,6 +24,8 @@ pub(super) struct Data {
     pub(super) commits: Vec<usize>,
     /// The number of commits that were refused.
     pub(super) refusals: usize,
+    /// An entry that is lost just before so many searches for missing ones from now.
+    pub(super) lost_later: Option<(usize, RoomId, u64)>,
     pub(super) check_claimed: u64,
     pub(super) retention: Vec<RetentionRun>,
 }
@@ -40,6 +42,19 @@ pub(super) struct FakeRoom {
 }
 
 impl Data {
+    /// A search for missing entries begins.
+    pub(super) fn begin_search(&mut self) {
+        let Some((search, room, seq)) = &mut self.lost_later else {
+            return;
+        };
+        *search -= 1;
+        if *search == 0 {
+            let (room, seq) = (room.clone(), *seq);
+            self.lost_later = None;
+            self.room(&room).entries.remove(&seq);
+        }
+    }
+
     pub(super) fn room(&mut self, room: &RoomId) -> &mut FakeRoom {
         let number = self.rooms.len() as u64 + 1;
         self.rooms.entry(room.clone()).or_insert_with(|| FakeRoom {

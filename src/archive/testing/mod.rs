@@ -37,6 +37,8 @@ struct Faults {
     lost_replies: usize,
     /// Commits with an entry whose record has this text are refused.
     refused: Option<&'static str>,
+    /// So many of the next commits panic.
+    panics: usize,
     begin: Begin,
 }
 
@@ -121,6 +123,16 @@ impl FakeStore {
     /// From now on commits with an entry are refused whose record has this text.
     pub fn refuse(&self, text: Option<&'static str>) {
         self.0.faults.send_modify(|faults| faults.refused = text);
+    }
+
+    /// The next commit panics.
+    pub fn panic_once(&self) {
+        self.0.faults.send_modify(|faults| faults.panics = 1);
+    }
+
+    /// Loses an entry just before the search for missing ones with this number, counted from now.
+    pub fn lose_before_search(&self, search: usize, room: &RoomId, seq: u64) {
+        self.0.data.lock().lost_later = Some((search, room.clone(), seq));
     }
 
     /// The numbers of the room's entries.

@@ -272,7 +272,8 @@ impl ArchiveStore for FakeStore {
 
     async fn find_missing(&self, room: &RoomId, after: u64) -> Result<MissingPage> {
         self.arrive().await?;
-        let data = self.0.data.lock();
+        let mut data = self.0.data.lock();
+        data.begin_search();
         let Some(room) = data.rooms.get(room) else {
             return Ok(MissingPage::default());
         };

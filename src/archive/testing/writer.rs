@@ -23,6 +23,13 @@ impl FakeWriter {
         assert!(entries.len() == 1 || is_in_bounds, "the batch is too large");
         let store = &self.0;
         store.arrive().await?;
+        let mut panics = false;
+        store.0.faults.send_if_modified(|faults| {
+            panics = faults.panics > 0;
+            faults.panics = faults.panics.saturating_sub(1);
+            panics
+        });
+        assert!(!panics, "a panic of the test");
         store.check(entries)?;
         let outcomes = {
             let mut data = store.0.data.lock();

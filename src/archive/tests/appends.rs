@@ -208,3 +208,18 @@ async fn a_repeated_send_waits_for_the_commit_of_the_first() {
     assert_eq!(store.seqs(&lobby()), [1]);
     node.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_task_that_commits_costs_one_batch() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    node.append(&lobby(), "before").await.unwrap();
+    store.panic_once();
+    assert!(node.append(&lobby(), "in it").await.is_err());
+    assert_eq!(node.append(&lobby(), "after").await.unwrap().seq, 3);
+    assert_eq!(node.archive.shared.queue.backlog().bytes, 0);
+    // The sweeper takes the entry of the batch.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(store.seqs(&lobby()), [1, 2, 3]);
+    node.stop().await;
+}

@@ -69,6 +69,21 @@ async fn messages_that_wait_for_their_commit_are_not_missing() {
     node.stop().await;
 }
 
+/// As when another node commits a later message before an earlier one is committed.
+#[tokio::test(start_paused = true)]
+async fn a_number_that_is_missing_only_since_the_log_was_asked_is_not_judged() {
+    let store = FakeStore::new();
+    let (node, _) = filled(&store).await;
+    store.lose(&lobby(), 41);
+    // The fifth page has both; it is searched once more, and once again after the log was asked.
+    store.lose_before_search(7, &lobby(), 44);
+    let shared = &node.archive.shared;
+    assert!(attempt(shared, Timestamp::now()).await.unwrap());
+    assert!(!store.seqs(&lobby()).contains(&44));
+    assert_eq!(found(&node), (1, 0));
+    node.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_check_finds_a_log_that_ends_before_the_archive() {
     let store = FakeStore::new();

@@ -20,6 +20,8 @@ pub struct FaultyLog {
     pub lost_up_to: AtomicU64,
     /// While set, reports fail.
     pub refuses_reports: AtomicBool,
+    /// While set, reports wait.
+    pub holds_reports: AtomicBool,
     /// So many numbers are missing at the head of every room.
     pub behind: AtomicU64,
 }
@@ -30,6 +32,7 @@ impl FaultyLog {
             inner: RwLock::new(inner),
             lost_up_to: AtomicU64::new(0),
             refuses_reports: AtomicBool::new(false),
+            holds_reports: AtomicBool::new(false),
             behind: AtomicU64::new(0),
         })
     }
@@ -98,6 +101,9 @@ impl HotLog for FaultyLog {
     ) -> Result<Vec<u64>> {
         if self.refuses_reports.load(Ordering::Relaxed) {
             return Err(BackplaneError::Unavailable("away".to_owned()));
+        }
+        if self.holds_reports.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
         }
         self.inner().advance_watermarks(archived).await
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::archive::rooms::Rooms;
 use crate::backplane::{BackplaneError, Entry};
 use crate::domain::{Continuity, LogSpan};
 
@@ -215,5 +216,48 @@ async fn a_page_with_a_broken_message_is_refused_for_good() {
     assert!((10..=14).eq(node.seqs(&lobby(), Window::Before(15), 5).await));
     // Of a page that reaches into the log, that part is better than none.
     assert!((22..=30).eq(node.seqs(&lobby(), Window::Before(31), 25).await));
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_that_another_node_has_recorded_ends_a_page() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    for number in 1..=40 {
+        node.append(&lobby(), &number.to_string()).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.seqs(&lobby(), Window::After(0), 3).await, [1, 2, 3]);
+    store.lose(&lobby(), 10);
+    store.record_loss(&lobby(), 10..=10).await.unwrap();
+    let (room, window) = (lobby(), Window::After(5));
+    let slice = node.log.read(&room, window, 20, usize::MAX).await.unwrap();
+    let seqs: Vec<u64> = slice.entries.iter().map(|entry| entry.seq).collect();
+    assert_eq!(seqs, [6, 7, 8, 9]);
+    assert_eq!((slice.span.oldest, slice.span.first), (11, 1));
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_that_was_forgotten_while_it_was_read_is_read_again() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    for number in 1..=20 {
+        node.append(&lobby(), &number.to_string()).await.unwrap();
+    }
+    let rooms = Rooms::default();
+    let read = async || {
+        let room = rooms.get(&store, &lobby(), 1).await.unwrap();
+        room.map_or(0, |room| room.first)
+    };
+    store.set_delay(Duration::from_millis(10));
+    let forget = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        rooms.forget(&lobby());
+    };
+    let (first, ()) = tokio::join!(read(), forget);
+    assert_eq!(first, 1);
+    store.delete_up_to(&lobby(), 5, 100).await.unwrap();
+    assert_eq!(read().await, 6);
     node.stop().await;
 }

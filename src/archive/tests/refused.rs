@@ -127,6 +127,14 @@ async fn a_database_that_refuses_everything_is_reported_as_down_and_the_backlog_
     }
     assert!(was_down);
     assert!((100..=200).contains(&placed), "{placed}");
+    // That it responds to checks is not enough.
+    node.append(&lobby(), "one more").await.unwrap_err();
+    let is_up = || node.archive.shared.health.is_up();
+    while is_up() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!is_up());
     store.refuse(None);
     tokio::time::sleep(Duration::from_secs(70)).await;
     assert_eq!(store.seqs(&lobby()).len() as u64, placed);

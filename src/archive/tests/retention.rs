@@ -37,8 +37,15 @@ impl RunHooks for Hooks {
         Ok(())
     }
 
+    fn deleted(&self, _room: &RoomId) {}
+
     async fn pause(&self, _run: &RetentionRun, _took: Duration) {}
 }
+
+/// For nodes that started long ago.
+const HOURLY: Due = Due::Hourly {
+    started_at: Timestamp(0),
+};
 
 /// An archive with two rooms of 2,500 messages, one every hour, and one of 3 new messages.
 async fn filled() -> FakeStore {
@@ -65,7 +72,7 @@ async fn delete(store: &FakeStore, hooks: &Hooks, run: RetentionRun) -> (bool, R
 #[tokio::test]
 async fn a_run_deletes_what_is_older_than_its_cutoff_and_nothing_else() {
     let store = filled().await;
-    let run = begin(&store, now(), KEEP, Due::Hourly).await.unwrap();
+    let run = begin(&store, now(), KEEP, HOURLY).await.unwrap();
     let hooks = Hooks::default();
     let (is_complete, run) = delete(&store, &hooks, run.unwrap()).await;
     assert!(is_complete);
@@ -118,7 +125,7 @@ async fn a_count_finds_what_a_run_deletes_and_records_nothing() {
 #[tokio::test]
 async fn of_all_nodes_one_runs_once_an_hour() {
     let store = filled().await;
-    let first = begin(&store, now(), KEEP, Due::Hourly).await.unwrap();
+    let first = begin(&store, now(), KEEP, HOURLY).await.unwrap();
     let (_, finished) = delete(&store, &Hooks::default(), first.unwrap()).await;
     assert!(finished.finished_at.is_some());
     for (time, begins) in [
@@ -126,26 +133,34 @@ async fn of_all_nodes_one_runs_once_an_hour() {
         (later(HOUR / 2), false),
         (later(HOUR + 1), true),
     ] {
-        let run = begin(&store, time, KEEP, Due::Hourly).await.unwrap();
+        let run = begin(&store, time, KEEP, HOURLY).await.unwrap();
         assert_eq!(run.is_some(), begins, "{time}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_expired_at_the_start_of_a_node_is_deleted_soon() {
+    let store = filled().await;
+    let first = begin(&store, now(), KEEP, HOURLY).await.unwrap();
+    delete(&store, &Hooks::default(), first.unwrap()).await;
+    // Nodes that start at once need only one run.
+    for (started_at, begins) in [(now(), false), (later(1000), true)] {
+        let due = Due::Hourly { started_at };
+        let run = begin(&store, later(60_000), KEEP, due).await.unwrap();
+        assert_eq!(run.is_some(), begins, "{started_at}");
     }
 }
 
 #[tokio::test]
 async fn a_run_begins_while_none_is_under_way_unless_it_was_interrupted() {
     let store = filled().await;
-    assert!(
-        begin(&store, now(), KEEP, Due::Hourly)
-            .await
-            .unwrap()
-            .is_some()
-    );
-    for due in [Due::Hourly, Due::Now] {
+    assert!(begin(&store, now(), KEEP, HOURLY).await.unwrap().is_some());
+    for due in [HOURLY, Due::Now] {
         let minute = later(60_000);
         assert!(begin(&store, minute, KEEP, due).await.unwrap().is_none());
     }
     let long_after = later(121_000);
-    let next = begin(&store, long_after, KEEP, Due::Hourly).await.unwrap();
+    let next = begin(&store, long_after, KEEP, HOURLY).await.unwrap();
     assert!(next.is_some());
 }
 
@@ -157,15 +172,13 @@ async fn a_room_whose_log_cannot_be_trimmed_is_left_for_the_next_run() {
         unavailable: Some(room.clone()),
         ..Hooks::default()
     };
-    let run = begin(&store, now(), KEEP, Due::Hourly).await.unwrap();
+    let run = begin(&store, now(), KEEP, HOURLY).await.unwrap();
     let (is_complete, run) = delete(&store, &hooks, run.unwrap()).await;
     assert!(!is_complete);
     assert_eq!(run.finished_at, None);
     assert_eq!(store.seqs(&room).len(), 2500);
     assert_eq!(store.seqs(&RoomId::trusted("b")).len(), 241);
-    let next = begin(&store, later(121_000), KEEP, Due::Hourly)
-        .await
-        .unwrap();
+    let next = begin(&store, later(121_000), KEEP, HOURLY).await.unwrap();
     let (is_complete, next) = delete(&store, &Hooks::default(), next.unwrap()).await;
     assert!(is_complete);
     // Of each room one more has expired meanwhile.
@@ -176,15 +189,13 @@ async fn a_room_whose_log_cannot_be_trimmed_is_left_for_the_next_run() {
 async fn a_run_that_ends_early_is_continued_by_the_next() {
     let store = filled().await;
     let hooks = Hooks::default();
-    let run = begin(&store, now(), KEEP, Due::Hourly).await.unwrap();
+    let run = begin(&store, now(), KEEP, HOURLY).await.unwrap();
     let mut pass = Pass::new(&store, &hooks, RunMode::Delete, run.unwrap());
     pass.deadline = Some(tokio::time::Instant::now());
     assert!(!pass.complete().await.unwrap());
     let deleted = pass.run.entries;
     assert_eq!(deleted, 1000, "one step");
-    let next = begin(&store, later(121_000), KEEP, Due::Hourly)
-        .await
-        .unwrap();
+    let next = begin(&store, later(121_000), KEEP, HOURLY).await.unwrap();
     let (is_complete, next) = delete(&store, &hooks, next.unwrap()).await;
     assert!(is_complete);
     assert_eq!(next.entries, 2 * 2260 - deleted);

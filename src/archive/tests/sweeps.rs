@@ -157,3 +157,25 @@ async fn a_stopping_node_marks_how_far_its_rooms_are_complete() {
         assert_eq!((archived.head, archived.contiguous), (2, 2), "{room}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_is_dropped_is_made_again() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    let appended = node.append(&lobby(), "hi").await.unwrap();
+    let shared = &node.archive.shared;
+    let (hot, watermarks) = (&shared.hot, &shared.watermarks);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for room in ["a", "b"] {
+        watermarks.add_lost(&RoomId::trusted(room), &appended.epoch, 2..=3);
+    }
+    let held = FaultyLog::new(hot.clone());
+    held.holds_reports.store(true, Ordering::Relaxed);
+    let held: Arc<dyn crate::backplane::HotLog> = held;
+    {
+        let mut report = Box::pin(watermarks.report(&held, &store));
+        assert!(futures_util::poll!(&mut report).is_pending());
+    }
+    assert_eq!(watermarks.waiting(), 2);
+    node.stop().await;
+}

@@ -93,6 +93,8 @@ impl RunHooks for Hooks {
         }
     }
 
+    fn deleted(&self, _room: &RoomId) {}
+
     async fn pause(&self, run: &RetentionRun, took: Duration) {
         {
             let (progress, shown) = &mut *self.progress.lock();
