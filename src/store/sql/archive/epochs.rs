@@ -211,11 +211,14 @@ async fn set_end(conn: &mut Conn, room_no: i64, end: &Head) -> Outcome<()> {
 
 /// The number of the last epoch of each room that has one.
 async fn last_numbers(conn: &mut Conn, room_nos: &[i64]) -> Outcome<AHashMap<i64, i64>> {
-    const LAST: &str = "SELECT CAST(room_no AS {bigint}), CAST(MAX(epoch_no) AS {bigint}) \
-        FROM hubbub_epochs WHERE room_no IN ({list}) GROUP BY room_no";
+    const LAST: &str = "SELECT CAST(r.no AS {bigint}), \
+        CAST((SELECT e.epoch_no FROM hubbub_epochs e WHERE e.room_no = r.no \
+        ORDER BY e.epoch_no DESC LIMIT 1) AS {bigint}) \
+        FROM hubbub_rooms r WHERE r.no IN ({list})";
     let (text, args) = listed(conn, LAST, room_nos);
-    let found: Vec<(i64, i64)> = conn.all_of_text(text, args).await?;
-    Ok(found.into_iter().collect())
+    let found: Vec<(i64, Option<i64>)> = conn.all_of_text(text, args).await?;
+    let last = |(room_no, last): (i64, Option<i64>)| Some((room_no, last?));
+    Ok(found.into_iter().filter_map(last).collect())
 }
 
 pub(super) fn listed(

@@ -13,11 +13,12 @@ use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{ArchivedRoom, EPOCHS_KEPT, Result, RoomNumber};
 
-/// The ends of a room are found by the key, however long it is.
+/// The ends of a room are found by the keys, however long it is. Losses don't overlap.
 const ROOM: &str = "SELECT CAST(r.no AS {bigint}), r.contiguous_seq, r.cut_seq, \
     (SELECT e.seq FROM hubbub_entries e WHERE e.room_no = r.no ORDER BY e.seq LIMIT 1), \
     (SELECT e.seq FROM hubbub_entries e WHERE e.room_no = r.no ORDER BY e.seq DESC LIMIT 1), \
-    (SELECT MAX(g.last_seq) FROM hubbub_gaps g WHERE g.room_no = r.no) \
+    (SELECT g.last_seq FROM hubbub_gaps g WHERE g.room_no = r.no \
+    ORDER BY g.first_seq DESC LIMIT 1) \
     FROM hubbub_rooms r WHERE r.name = ?";
 
 type RoomRow = (i64, i64, i64, Option<i64>, Option<i64>, Option<i64>);
