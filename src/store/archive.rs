@@ -54,8 +54,13 @@ pub enum CommitOutcome {
 /// their senders may have sent the messages again, under other numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fence {
-    /// No check, for entries that were appended just now.
+    /// No check, however often the commit is repeated: for entries that no log has any more, as of a
+    /// copy.
     None,
+    /// For sends that were appended just now. The first attempt is not checked. If the call has to
+    /// repeat it, because of another transaction or a lost connection, the entries count as late:
+    /// [`KnownEpochs`](Self::KnownEpochs).
+    Fresh,
     /// For entries that the room's present log has. An entry whose `seq` is greater than the recorded
     /// end of its epoch is refused, unless the archive has it already. Epochs of the entries do not end
     /// before the transaction does. Numbers of the entries that were recorded as lost are not any more.
@@ -67,6 +72,16 @@ pub enum Fence {
     /// commit has entries of several, only those of the newest are accepted: the epoch of the room's
     /// last entry in the commit.
     KnownEpochs,
+}
+
+impl Fence {
+    /// The fence of the next attempt within one call.
+    pub(crate) fn of_repeat(self) -> Self {
+        match self {
+            Self::Fresh => Self::KnownEpochs,
+            other => other,
+        }
+    }
 }
 
 /// The part of an archived room to read.

@@ -8,7 +8,7 @@ use hubbub::store::{
     EPOCHS_KEPT, Fence, NewEpoch, Run,
 };
 
-use crate::concurrency::WriteLock;
+use crate::concurrency::{Session, WriteLock, insert, wait_for_a_blocked_session};
 use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, room};
 
 crate::on_every_database!(
@@ -32,6 +32,7 @@ crate::on_every_database!(
     a_late_commit_adds_the_first_epoch_of_a_room,
     a_late_commit_accepts_an_unknown_epoch_up_to_the_end_that_a_restore_recorded,
     of_a_late_commit_and_another_epoch_only_the_first_is_accepted,
+    an_attempt_that_is_repeated_counts_as_late,
     runs_are_numbered_and_know_the_last_crash,
     the_deployment_has_one_id,
 );
@@ -490,6 +491,55 @@ async fn of_a_late_commit_and_another_epoch_only_the_first_is_accepted(store: &T
         );
         assert_eq!(store.room(&name).await.epochs.len(), 1);
     }
+}
+
+/// The first attempt waits for another transaction and then loses; meanwhile the epoch ends.
+async fn an_attempt_that_is_repeated_counts_as_late(store: &TestStore) {
+    store.fill("r", [1]).await;
+    let Some(mut session) = Session::begin(store).await else {
+        return a_busy_attempt_counts_as_late(store).await;
+    };
+    // More rows than the store's transaction has: MariaDB undoes the smaller one.
+    for seq in (30..60).chain([3]) {
+        session.run(&insert(store.kind(), seq)).await.unwrap();
+    }
+    let mut writer = store.store.writer(0);
+    // The writer knows the numbers of room and epoch: its first attempt is a single statement.
+    let known = store.all("r").await;
+    writer.commit(&in_room("r", &known)).await.unwrap();
+    // Takes 2, and waits for 3.
+    let commit = tokio::spawn(async move {
+        let fresh = in_room("r", &[entry(2), entry(3), entry(4)]);
+        writer.commit_with(&fresh, Fence::Fresh).await
+    });
+    wait_for_a_blocked_session(store).await;
+    let end = "UPDATE hubbub_epochs SET ended_seq = 1 WHERE room_no = 1";
+    session.run(end).await.unwrap();
+    // Waits for 2: a deadlock, which the store's transaction loses.
+    session.run(&insert(store.kind(), 2)).await.unwrap();
+    session.run("COMMIT").await.unwrap();
+    let outcomes = commit.await.unwrap().unwrap();
+    assert_eq!(outcomes, [Conflict, Conflict, Conflict]);
+    assert!(!store.seqs("r").await.contains(&4));
+}
+
+/// Another process writes for longer than SQLite waits, and then ends the epoch.
+async fn a_busy_attempt_counts_as_late(store: &TestStore) {
+    let mut writer = store.store.writer(0);
+    let known = store.all("r").await;
+    writer.commit(&in_room("r", &known)).await.unwrap();
+    let WriteLock::Sqlite(mut other) = WriteLock::take(store).await else {
+        panic!("the database is another one");
+    };
+    let commit = tokio::spawn(async move {
+        let fresh = in_room("r", &[entry(2)]);
+        writer.commit_with(&fresh, Fence::Fresh).await
+    });
+    // SQLite waits for 5 s, then the writer makes a pause of at most 10 ms.
+    tokio::time::sleep(Duration::from_millis(5_500)).await;
+    let end = "UPDATE hubbub_epochs SET ended_seq = 1; COMMIT";
+    sqlx::raw_sql(end).execute(&mut other).await.unwrap();
+    assert_eq!(commit.await.unwrap().unwrap(), [Conflict]);
 }
 
 async fn runs_are_numbered_and_know_the_last_crash(store: &TestStore) {

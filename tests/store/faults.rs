@@ -94,7 +94,7 @@ async fn connections_lost_while_idle_are_replaced(store: &TestStore) {
     store.store.record_loss(&room("r"), 9..=9).await.unwrap();
     let batch = in_room("r", &[entry(5)]);
     assert_eq!(writer.commit(&batch).await.unwrap(), [Stored]);
-    // The outcome of the commit before is unknown then: the repeat must keep to the ends of epochs.
+    // The outcome of the attempt is unknown then: the repeat must keep to the ends of epochs.
     end_sessions(store);
     let ends = NewEpoch {
         epoch: Epoch::trusted("later"),
@@ -106,7 +106,21 @@ async fn connections_lost_while_idle_are_replaced(store: &TestStore) {
     let begun = store.begin_epoch("r", &ends).await;
     assert_eq!(begun, BeginOutcome::Begun(Vec::new()));
     let late = in_room("r", &[entry(6)]);
-    assert_eq!(writer.commit(&late).await.unwrap(), [Conflict]);
+    let outcomes = writer.commit_with(&late, Fence::Fresh).await;
+    assert_eq!(outcomes.unwrap(), [Conflict]);
+    // Nor may it add an epoch that the room has continued without.
+    end_sessions(store);
+    let lost = ArchivedEntry {
+        epoch: Epoch::trusted("lost"),
+        ..entry(7)
+    };
+    let outcomes = writer
+        .commit_with(&in_room("r", &[lost]), Fence::Fresh)
+        .await;
+    assert_eq!(outcomes.unwrap(), [Conflict]);
+    // Entries of a copy are not checked.
+    end_sessions(store);
+    assert_eq!(writer.commit(&late).await.unwrap(), [Stored]);
 }
 
 async fn a_call_waits_for_a_connection_for_a_limited_time(store: &TestStore) {

@@ -127,7 +127,8 @@ impl Data {
                 run,
             });
         }
-        let is_after_end = fence != Fence::None && room.has_ended_before(entry);
+        let is_late = matches!(fence, Fence::EpochEnds | Fence::KnownEpochs);
+        let is_after_end = is_late && room.has_ended_before(entry);
         match room.entries.get(&entry.seq) {
             Some(known) if known.id == entry.id => CommitOutcome::Stored,
             Some(_) => CommitOutcome::Conflict,

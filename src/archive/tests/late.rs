@@ -89,6 +89,30 @@ async fn swept_entries_of_an_unknown_epoch_are_committed_however_late() {
     assert_eq!(node.archive.shared.counters.conflicts.get(), 0);
 }
 
+/// The sweeper has read an entry in the log, and the room moves on before the commit.
+#[tokio::test(start_paused = true)]
+async fn swept_entries_after_the_end_of_their_epoch_are_refused_at_once() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    let first = node.append(&lobby(), "1").await.unwrap();
+    let message = message(&lobby(), "2");
+    let record = record::encode(&message);
+    let hot = &node.backplane.hot_log;
+    let left = hot.append_record(&message, None, record).await.unwrap();
+    begin_epoch(&store, Epoch::fresh(), first.seq, &[]).await;
+    let unarchived = Unarchived {
+        room: lobby(),
+        head: left.seq,
+        watermark: first.seq,
+    };
+    let swept = sweeper::sweep(&node.archive.shared, &unarchived).await;
+    swept.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(store.seqs(&lobby()), [1]);
+    assert!(node.archive.shared.counters.conflicts.get() > 0);
+    node.stop().await;
+}
+
 /// The restore knew the lost log's epoch, and recorded where it ended.
 #[tokio::test(start_paused = true)]
 async fn late_messages_before_the_recorded_end_of_a_new_rooms_epoch_are_archived() {

@@ -106,15 +106,12 @@ impl SqlWriter {
                     }
                     tokio::time::sleep(backoff(attempt)).await;
                 }
-                // The server had closed the connection, perhaps because it was idle. The outcome is
-                // unknown, so this counts as a late commit.
-                Err(Fault::Lost(_)) if is_reused => {
-                    if fence == Fence::None {
-                        fence = Fence::EpochEnds;
-                    }
-                }
+                // The server had closed the connection, perhaps because it was idle.
+                Err(Fault::Lost(_)) if is_reused => {}
                 Err(fault) => return Err(fault),
             }
+            // The attempt may have waited for a lock for long, and its outcome may be unknown.
+            fence = fence.of_repeat();
         }
     }
 
@@ -130,7 +127,9 @@ impl SqlWriter {
             .collect();
         let inserted = match (known, fence) {
             // One statement is a transaction of its own.
-            (Some(numbers), Fence::None) => insert(conn, entries, &numbers, fence).await?,
+            (Some(numbers), Fence::None | Fence::Fresh) => {
+                insert(conn, entries, &numbers, fence).await?
+            }
             (known, _) => {
                 self.insert_in_transaction(conn, entries, known, fence)
                     .await?
@@ -163,7 +162,7 @@ impl SqlWriter {
             }
         };
         let inserted = insert(conn, entries, &numbers, fence).await?;
-        if fence != Fence::None {
+        if matches!(fence, Fence::EpochEnds | Fence::KnownEpochs) {
             // Only a late entry can have a number that was recorded as lost.
             let keys: Vec<Key> = inserted.keys.iter().copied().flatten().collect();
             gaps::narrow(conn, &keys).await?;
@@ -211,7 +210,7 @@ async fn insert(
     fence: Fence,
 ) -> Outcome<Inserted> {
     let ends = match fence {
-        Fence::None => AHashMap::new(),
+        Fence::None | Fence::Fresh => AHashMap::new(),
         Fence::EpochEnds | Fence::KnownEpochs => {
             let known = numbers.iter().copied().flatten().collect();
             epochs::ends(conn, known).await?
