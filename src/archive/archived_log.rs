@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::{Shared, entry, rooms};
 use crate::backplane::{
@@ -36,6 +37,7 @@ impl RoomLog for ArchivedLog {
             return Err(BackplaneError::TooLarge);
         }
         let hot = &shared.hot;
+        let begun = Instant::now();
         let appended = hot.append_record(message, key, record.clone()).await?;
         let waits = shared.settings.acknowledge_commits;
         if appended.duplicate {
@@ -53,7 +55,8 @@ impl RoomLog for ArchivedLog {
             (Commit::done(), None)
         };
         let archived = entry::of_message(message, &appended, record);
-        shared.queue.push(message.room.clone(), archived, pending);
+        let room = message.room.clone();
+        shared.queue.push(room, archived, begun, pending);
         Ok((appended, commit))
     }
 

@@ -39,6 +39,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::backplane::{
     Appended, BackplaneError, BackplaneLimits, Commit, HotLog, Result, RoomLog, Window,
@@ -120,6 +121,7 @@ impl Shared {
             self.report_divergence(room.clone(), first.epoch.clone(), seq - 1);
             return Err(lost_send());
         }
+        let begun = Instant::now();
         let slice = self
             .hot
             .read(room, Window::After(seq - 1), 1, usize::MAX)
@@ -130,7 +132,8 @@ impl Shared {
             return Err(lost_send());
         };
         let (commit, pending) = Commit::pending();
-        self.queue.push(room.clone(), archived, Some(pending));
+        self.queue
+            .push(room.clone(), archived, begun, Some(pending));
         Ok(commit)
     }
 

@@ -1,5 +1,6 @@
 //! Commits that come late: the room may have gone on without their entries.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
@@ -132,6 +133,24 @@ async fn late_messages_before_the_recorded_end_of_a_new_rooms_epoch_are_archived
     first_commit.wait().await.unwrap();
     second_commit.wait().await.unwrap_err();
     assert_eq!(store.seqs(&lobby()), [1]);
+}
+
+/// The room moves on between the append and its reply.
+#[tokio::test(start_paused = true)]
+async fn an_entry_whose_append_took_long_is_committed_up_to_the_end_of_its_epoch_only() {
+    let store = FakeStore::new();
+    let (node, log) = Setup::default().start_with_faulty_log(&store).await;
+    node.append(&lobby(), "1").await.unwrap();
+    log.reply_delay.store(1000, Ordering::Relaxed);
+    let moved_on = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        begin_epoch(&store, Epoch::fresh(), 1, &[]).await;
+    };
+    let room = lobby();
+    let (placed, ()) = tokio::join!(node.place(&room, "2"), moved_on);
+    placed.unwrap().1.wait().await.unwrap_err();
+    assert_eq!(store.seqs(&lobby()), [1]);
+    node.stop().await;
 }
 
 /// Archives a message with this number, of another epoch than the log's.
