@@ -225,10 +225,9 @@ impl Restorer {
             return self.rebuild(room, hot, &archived, ended).await;
         }
         if hot_last < last {
-            let mut epochs = archived.epochs.iter();
-            let is_known = epochs.any(|epoch| epoch.epoch == hot.head.epoch);
+            let known = self.store.epoch(room, &hot.head.epoch).await?;
             // The archive knows best where an epoch ended that it has entries of.
-            let shared = if is_known { last } else { hot_last };
+            let shared = if known.is_some() { last } else { hot_last };
             let ended = Head {
                 epoch: hot.head.epoch.clone(),
                 seq: shared,

@@ -109,7 +109,7 @@ pub struct ArchivedRoom {
     /// The number up to which no number is missing without being recorded as lost, as of the last
     /// [`ArchiveStore::close_holes`] or [`ArchiveStore::mark_contiguous`]. At most `head`.
     pub contiguous: u64,
-    /// The newest epochs, newest first, at most [`EPOCHS_KEPT`].
+    /// The newest epochs, newest first, at most [`EPOCHS_KEPT`]. See [`ArchiveStore::epoch`] for others.
     pub epochs: Vec<ArchivedEpoch>,
 }
 
@@ -216,6 +216,12 @@ pub trait ArchiveStore: Send + Sync {
     /// # Errors
     /// `Unavailable`, `Broken`.
     async fn room(&self, room: &RoomId) -> Result<Option<ArchivedRoom>>;
+
+    /// An epoch of the room, however old it is; `None` if the archive doesn't know it.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn epoch(&self, room: &RoomId, epoch: &Epoch) -> Result<Option<ArchivedEpoch>>;
 
     /// Reads at most `limit` entries of a room, in ascending `seq`, whose records have at most
     /// `max_bytes` bytes in total; one entry is returned even if it is larger. Numbers may be missing

@@ -24,6 +24,7 @@ crate::on_every_database!(
     an_epoch_may_begin_before_any_entry,
     a_commit_adds_epochs_that_are_unknown,
     the_newest_epochs_are_listed,
+    an_epoch_is_found_however_old_it_is,
     a_fenced_commit_refuses_entries_after_the_end_of_their_epoch,
     a_fenced_commit_accepts_what_the_archive_has,
     a_fenced_commit_may_have_500_entries_of_500_rooms,
@@ -291,6 +292,36 @@ async fn the_newest_epochs_are_listed(store: &TestStore) {
     assert_eq!(epochs.len(), EPOCHS_KEPT);
     assert_eq!(epochs[0].epoch, epoch(&format!("e{}", EPOCHS_KEPT + 4)));
     assert_eq!(epochs[EPOCHS_KEPT - 1].epoch, epoch("e5"));
+}
+
+async fn an_epoch_is_found_however_old_it_is(store: &TestStore) {
+    store.fill("r", 1..=3).await;
+    store.fill("other", 1..=3).await;
+    for number in 0..EPOCHS_KEPT {
+        begin(store, new(&format!("f{number}"), 3, &[])).await;
+    }
+    let listed = store.room("r").await.epochs;
+    assert!(listed.iter().all(|listed| listed.epoch != epoch("e")));
+    let found = async |name: &str, wanted: &str| {
+        let found = store.store.epoch(&room(name), &epoch(wanted)).await;
+        found.unwrap()
+    };
+    let first = ArchivedEpoch {
+        epoch: epoch("e"),
+        after: 0,
+        ended: Some(3),
+        run: 0,
+    };
+    assert_eq!(found("r", "e").await, Some(first.clone()));
+    assert_eq!(found("r", "f63").await.as_ref(), listed.first());
+    let open = ArchivedEpoch {
+        ended: None,
+        ..first
+    };
+    assert_eq!(found("other", "e").await, Some(open));
+    assert_eq!(found("other", "f1").await, None);
+    assert_eq!(found("r", "E").await, None);
+    assert_eq!(found("unknown", "e").await, None);
 }
 
 fn in_epoch(name: &str, seq: u64) -> ArchivedEntry {

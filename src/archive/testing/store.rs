@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::FakeStore;
 use super::writer::FakeWriter;
-use crate::domain::{RoomId, Timestamp};
+use crate::domain::{Epoch, RoomId, Timestamp};
 use crate::store::{
-    ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedRoom, ArchivedSend,
-    BeginOutcome, EPOCHS_KEPT, MissingPage, NewEpoch, Result, RetentionClaim, RetentionRun,
-    RoomAudit, RoomNumber, Run,
+    ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
+    ArchivedSend, BeginOutcome, EPOCHS_KEPT, MissingPage, NewEpoch, Result, RetentionClaim,
+    RetentionRun, RoomAudit, RoomNumber, Run,
 };
 
 /// The numbers of one part of a search for missing ones.
@@ -43,6 +43,14 @@ impl ArchiveStore for FakeStore {
                 .cloned()
                 .collect(),
         }))
+    }
+
+    async fn epoch(&self, room: &RoomId, epoch: &Epoch) -> Result<Option<ArchivedEpoch>> {
+        self.arrive().await?;
+        let data = self.0.data.lock();
+        let epochs = data.rooms.get(room).map(|room| &room.epochs);
+        let mut epochs = epochs.into_iter().flatten();
+        Ok(epochs.find(|known| known.epoch == *epoch).cloned())
     }
 
     async fn read(

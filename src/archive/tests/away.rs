@@ -65,7 +65,7 @@ async fn while_the_database_is_away_the_log_is_read_without_waiting_for_it() {
 /// The span as a join sees it that asks the archive how far back it reaches.
 async fn reach(node: &Node, room: &RoomId) -> crate::domain::LogSpan {
     let slice = node.backplane.log.read(room, Window::Newest, 1, 1).await;
-    node.log.reach(room, slice.unwrap().span).await
+    node.log.reach(room, slice.unwrap().span, None).await
 }
 
 #[tokio::test(start_paused = true)]

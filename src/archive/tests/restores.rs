@@ -8,7 +8,7 @@ use crate::backplane::{
     BackplaneError, Entry, EntryKind, HotState, RestorePoint, RestoreSource, record,
 };
 use crate::domain::{ClientMsgId, Epoch, Head, Timestamp};
-use crate::store::{ArchivedEpoch, ArchivedRoom, CommitOutcome};
+use crate::store::{ArchivedEpoch, ArchivedRoom, CommitOutcome, EPOCHS_KEPT};
 
 const DEDUPE_TTL: Duration = Duration::from_secs(600);
 
@@ -217,6 +217,24 @@ async fn a_log_that_was_rolled_back_goes_on_at_the_end_of_the_archive() {
     assert_eq!(point.watermark, 5);
     // The archive has the numbers 4 and 5 of that epoch: a client that saw them continues.
     assert_eq!(point.past, [head("e1", 5)]);
+}
+
+#[tokio::test]
+async fn the_epoch_of_an_old_backup_of_the_log_is_found_however_many_came_after_it() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=5)).await;
+    for number in 0..EPOCHS_KEPT {
+        begin_epoch(&store, Epoch::trusted(&format!("f{number}")), 5, &[]).await;
+    }
+    let backup = HotState {
+        is_stale: true,
+        ..hot(head("e1", 3), 1, Some(3))
+    };
+    let point = point(&*cluster(&store).await, Some(&backup)).await;
+    // The archive has the numbers 4 and 5 of that epoch.
+    assert!(point.past.contains(&head("e1", 5)), "{:?}", point.past);
+    let ended = store.epoch(&lobby(), &Epoch::trusted("e1")).await.unwrap();
+    assert_eq!(ended.unwrap().ended, Some(5));
 }
 
 #[tokio::test]

@@ -42,14 +42,27 @@ pub(super) async fn newest(
     const NEWEST: &str = "SELECT name, after_seq, ended_seq, run FROM hubbub_epochs \
         WHERE room_no = ? ORDER BY epoch_no DESC LIMIT ?";
     let args = args![room_no, rows(limit)];
-    let found: Vec<(Text, i64, Option<i64>, i64)> = conn.all(NEWEST, args).await?;
-    let epoch = |(name, after, ended, run): (Text, i64, Option<i64>, i64)| ArchivedEpoch {
+    let found: Vec<EpochRow> = conn.all(NEWEST, args).await?;
+    Ok(found.into_iter().map(epoch).collect())
+}
+
+type EpochRow = (Text, i64, Option<i64>, i64);
+
+fn epoch((name, after, ended, run): EpochRow) -> ArchivedEpoch {
+    ArchivedEpoch {
         epoch: Epoch::trusted(&name.0),
         after: loaded(after),
         ended: ended.map(loaded),
         run: loaded(run),
-    };
-    Ok(found.into_iter().map(epoch).collect())
+    }
+}
+
+pub(super) async fn named(db: &Db, room: &RoomId, name: &Epoch) -> Result<Option<ArchivedEpoch>> {
+    const NAMED: &str = "SELECT name, after_seq, ended_seq, run FROM hubbub_epochs \
+        WHERE room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) AND name = ?";
+    let args = args![room.as_str(), name.as_str()];
+    let found: Vec<EpochRow> = db.all(NAMED, args).await?;
+    Ok(found.into_iter().next().map(epoch))
 }
 
 pub(super) async fn begin(db: &Db, room: &RoomId, new: &NewEpoch) -> Result<BeginOutcome> {
