@@ -43,7 +43,8 @@ pub struct ArchivedEntry {
 /// The outcome of a commit for one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitOutcome {
-    /// The entry is in the archive: since this commit, or since an earlier one of the same entry.
+    /// The entry is in the archive: since this commit, or since an earlier one of the same entry. Or it
+    /// is late, and retention has deleted the entries up to its number: then it isn't added any more.
     Stored,
     /// This entry was refused: the archive has another one with its number, or the [`Fence`] of the
     /// commit excludes it.

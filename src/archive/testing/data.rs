@@ -133,6 +133,7 @@ impl Data {
             Some(known) if known.id == entry.id => CommitOutcome::Stored,
             Some(_) => CommitOutcome::Conflict,
             None if is_elsewhere || is_after_end => CommitOutcome::Conflict,
+            None if is_late && entry.seq <= room.cut => CommitOutcome::Stored,
             None => {
                 room.lost.remove(&entry.seq);
                 room.entries.insert(entry.seq, entry.clone());

@@ -67,6 +67,18 @@ pub(super) async fn lock(conn: &mut Conn, room: &RoomId) -> Outcome<Option<Locke
     Ok(found.map(|(no, cut)| LockedRoom { no, cut }))
 }
 
+/// The last number of each of these rooms that retention has deleted, if there is one.
+pub(super) async fn cuts(conn: &mut Conn, room_nos: &[i64]) -> Outcome<AHashMap<i64, i64>> {
+    const CUTS: &str = "SELECT CAST(no AS {bigint}), cut_seq FROM hubbub_rooms \
+        WHERE no IN ({list}) AND cut_seq > 0";
+    if room_nos.is_empty() {
+        return Ok(AHashMap::new());
+    }
+    let (text, args) = epochs::listed(conn, CUTS, room_nos);
+    let found: Vec<(i64, i64)> = conn.all_of_text(text, args).await?;
+    Ok(found.into_iter().collect())
+}
+
 /// Locks rooms by their numbers, in order.
 pub(super) async fn lock_numbers(conn: &mut Conn, room_nos: &[i64]) -> Outcome<()> {
     const LOCK: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE no IN ({list}) \
