@@ -105,7 +105,8 @@ pub struct ArchivedRoom {
     /// forget a number only once the archive has it or has recorded its loss, so everything between
     /// `oldest` and the oldest entry of the log is there.
     pub oldest: u64,
-    /// The highest `seq` that the archive has, had before retention, or knows to be lost.
+    /// The highest `seq` that the archive has, had before retention, knows to be lost, or knows to have
+    /// been assigned before one of `epochs`.
     pub head: u64,
     /// The number up to which no number is missing without being recorded as lost, as of the last
     /// [`ArchiveStore::close_holes`] or [`ArchiveStore::mark_contiguous`]. At most `head`.
@@ -249,7 +250,7 @@ pub trait ArchiveStore: Send + Sync {
         limit: usize,
     ) -> Result<Vec<ArchivedSend>>;
 
-    /// Records that the numbers which are missing below the room's head are lost, and returns them.
+    /// Records that the numbers which are missing up to the room's head are lost, and returns them.
     /// Called when the log that may have had them is gone. The numbers up to
     /// [`ArchivedRoom::contiguous`] are not looked at; `contiguous` may advance although the call fails.
     ///

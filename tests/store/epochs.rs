@@ -21,6 +21,7 @@ crate::on_every_database!(
     of_two_epochs_that_begin_at_once_the_second_does_not,
     an_epoch_does_not_begin_once_its_caller_has_given_up,
     an_epoch_may_begin_before_any_entry,
+    numbers_before_an_epoch_count_as_assigned_and_may_be_lost,
     a_commit_adds_epochs_that_are_unknown,
     the_newest_epochs_are_listed,
     an_epoch_is_found_however_old_it_is,
@@ -249,6 +250,26 @@ async fn an_epoch_may_begin_before_any_entry(store: &TestStore) {
     store.fill("r", [1]).await;
     assert_eq!(store.room("r").await.head, 1);
     assert_eq!(store.room("r").await.epochs.len(), 1);
+}
+
+/// A restore records where the log's epoch ended, and then the log is lost with all its entries.
+async fn numbers_before_an_epoch_count_as_assigned_and_may_be_lost(store: &TestStore) {
+    let extent = async || {
+        let room = store.room("r").await;
+        (room.first, room.oldest, room.head, room.contiguous)
+    };
+    begin(store, new("f", 7, &[head("e", 7)])).await;
+    assert_eq!(extent().await, (8, 8, 7, 0));
+    store.commit(&in_room("r", &[in_epoch("e", 2)])).await;
+    assert_eq!(extent().await, (2, 2, 7, 0), "others may come");
+    let closed = store.store.close_holes(&room("r")).await.unwrap();
+    assert_eq!(closed, [1..=1, 3..=7]);
+    assert_eq!(extent().await, (2, 8, 7, 7));
+    assert_eq!(store.store.close_holes(&room("r")).await.unwrap(), []);
+    let audit = store.store.audit(&room("r")).await.unwrap();
+    assert_eq!((audit.entries, audit.lost, audit.missing), (1, 6, vec![]));
+    store.commit(&in_room("r", &[in_epoch("f", 8)])).await;
+    assert_eq!(extent().await, (2, 8, 8, 7));
 }
 
 async fn a_commit_adds_epochs_that_are_unknown(store: &TestStore) {

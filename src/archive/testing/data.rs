@@ -148,7 +148,8 @@ impl FakeRoom {
     pub(super) fn head(&self) -> u64 {
         let entry = self.entries.last_key_value().map_or(0, |(seq, _)| *seq);
         let lost = self.lost.last().copied().unwrap_or(0);
-        entry.max(lost).max(self.cut)
+        let begun = self.epochs.iter().map(|epoch| epoch.after).max();
+        entry.max(lost).max(self.cut).max(begun.unwrap_or(0))
     }
 
     pub(super) fn first(&self) -> u64 {

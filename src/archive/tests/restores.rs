@@ -133,6 +133,23 @@ async fn a_stale_log_that_the_archive_does_not_know_goes_on_in_a_new_epoch() {
 }
 
 #[tokio::test]
+async fn the_numbers_of_an_adopted_log_that_is_lost_before_it_is_archived_are_not_assigned_again() {
+    let store = FakeStore::new();
+    let restorer = cluster(&store).await;
+    let stale = HotState {
+        is_stale: true,
+        ..hot(head("e1", 7), 1, None)
+    };
+    point(&restorer, Some(&stale)).await;
+    let lost = point(&restorer, None).await;
+    assert_new_epoch(&store, &lost, 7).await;
+    assert!(lost.past.contains(&head("e1", 7)), "{:?}", lost.past);
+    let audit = store.audit(&lobby()).await.unwrap();
+    assert_eq!((audit.missing, audit.lost), (Vec::new(), 7));
+    assert_eq!(archived(&store).await.oldest, 8);
+}
+
+#[tokio::test]
 async fn an_unknown_room_goes_on_at_the_end_of_the_archive_in_a_new_epoch() {
     let store = FakeStore::new();
     archive(&store, &entries("e1", 1..=5)).await;

@@ -46,6 +46,12 @@ pub(super) async fn newest(
     Ok(found.into_iter().map(epoch).collect())
 }
 
+/// The last number that was assigned before one of the epochs; 0 without epochs.
+pub(super) fn last_begun(epochs: &[ArchivedEpoch]) -> u64 {
+    let begins = epochs.iter().map(|epoch| epoch.after);
+    begins.max().unwrap_or(0)
+}
+
 type EpochRow = (Text, i64, Option<i64>, i64);
 
 fn epoch((name, after, ended, run): EpochRow) -> ArchivedEpoch {

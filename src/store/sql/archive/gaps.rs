@@ -11,7 +11,7 @@ use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::value::args;
-use crate::store::{Result, RoomAudit};
+use crate::store::{EPOCHS_KEPT, Result, RoomAudit};
 
 /// Keys that are read by one statement.
 const KEYS_PER_PAGE: usize = 10_000;
@@ -295,7 +295,11 @@ pub(super) async fn close_holes(db: &Db, room: &RoomId) -> Result<Vec<RangeInclu
     let Some(bounds) = bounds(db, room).await? else {
         return Ok(Vec::new());
     };
-    let (lower, last) = (bounds.contiguous.max(bounds.cut), bounds.last);
+    let room_no = bounds.room_no;
+    let newest = db.read(move |conn| Box::pin(epochs::newest(conn, room_no, EPOCHS_KEPT)));
+    // An epoch may have begun after entries that never came.
+    let last = bounds.last.max(stored(epochs::last_begun(&newest.await?))?);
+    let lower = bounds.contiguous.max(bounds.cut);
     if lower >= last {
         return Ok(Vec::new());
     }

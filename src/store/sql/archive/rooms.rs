@@ -31,18 +31,20 @@ pub(super) async fn room(db: &Db, room: &RoomId) -> Result<Option<ArchivedRoom>>
             let found: Option<RoomRow> = conn.first(ROOM, args![room.as_str()]).await?;
             let Some(row) = found else { return Ok(None) };
             let epochs = epochs::newest(conn, row.0, EPOCHS_KEPT).await?;
+            let begun = stored(epochs::last_begun(&epochs))?;
             Ok(Some(ArchivedRoom {
                 epochs,
-                ..extent(row)
+                ..extent(row, begun)
             }))
         })
     })
     .await
 }
 
-fn extent((_, contiguous, cut, first, last, last_lost): RoomRow) -> ArchivedRoom {
+/// `begun`: the last number before an epoch.
+fn extent((_, contiguous, cut, first, last, last_lost): RoomRow, begun: i64) -> ArchivedRoom {
     let last_lost = last_lost.unwrap_or(0);
-    let head = last.unwrap_or(0).max(cut).max(last_lost);
+    let head = last.unwrap_or(0).max(cut).max(last_lost).max(begun);
     let first = first.unwrap_or(head + 1);
     ArchivedRoom {
         first: loaded(first),
