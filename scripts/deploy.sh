@@ -11,6 +11,8 @@ readonly SECRETS=(JWT_SECRET JWT_SECRET_PREVIOUS BETTER_AUTH_SECRET REDIS_PASSWO
 readonly COMPOSE_VARIABLES=(HUBBUB_NODES HUBBUB_HTTP_PORT HUBBUB_TLS HUBBUB_REDIS HUBBUB_NET HUBBUB_IMAGE)
 readonly COMPOSE_ENV=deploy/compose.env
 readonly MAX_NODES=125
+# The default of PostgreSQL's max_connections.
+readonly POSTGRES_CONNECTIONS=100
 
 usage() {
     cat <<'END'
@@ -73,6 +75,14 @@ env_value() {
     printf '%s' "$text"
 }
 
+# Prints the value of a key of hubbub, from the environment or else from .env, as docker compose
+# takes it.
+setting() {
+    local name=$1 value=''
+    if [[ -r .env ]]; then value=$(env_value "$name" .env); fi
+    printf '%s' "${!name-$value}"
+}
+
 compose() {
     local count wanted old container surplus
     need docker
@@ -92,10 +102,12 @@ compose() {
     if [[ ${HUBBUB_REDIS:-1} != 0 ]]; then require_redis_password; fi
     HUBBUB_POSTGRES=$(own_postgres)
     export HUBBUB_POSTGRES
+    if [[ $HUBBUB_POSTGRES == 1 ]]; then check_connections "$wanted"; fi
     HUBBUB_NGINX_SUM=$(cat deploy/nginx.conf deploy/nginx/*.conf | sha256sum | cut -d ' ' -f 1)
     export HUBBUB_NGINX_SUM
     # Before anything is changed.
     docker compose config --quiet || die "docker-compose.yml is not usable with these settings"
+    check_database_is_kept
     if [[ $dry_run == no ]]; then remember_variables; fi
 
     if [[ $build == yes ]]; then
@@ -160,10 +172,7 @@ remember_variables() {
 
 # Redis would not start without a password. An external Redis has its own in REDIS_URL.
 require_redis_password() {
-    local password=''
-    if [[ -r .env ]]; then password=$(env_value REDIS_PASSWORD .env); fi
-    # The environment takes precedence, as in docker compose.
-    if [[ -z ${REDIS_PASSWORD-$password} ]]; then
+    if [[ -z $(setting REDIS_PASSWORD) ]]; then
         die "REDIS_PASSWORD is missing: run scripts/generate-env.sh --generate once, or set HUBBUB_REDIS=0 and REDIS_URL for an external Redis"
     fi
 }
@@ -171,12 +180,36 @@ require_redis_password() {
 # Prints 1 if DATABASE_URL names the PostgreSQL of docker-compose.yml, and 0 for another database or
 # none.
 own_postgres() {
-    local url=''
-    if [[ -r .env ]]; then url=$(env_value DATABASE_URL .env); fi
-    case ${DATABASE_URL-$url} in
+    case $(setting DATABASE_URL) in
     postgres*://*@postgres/* | postgres*://*@postgres:*/*) echo 1 ;;
     *) echo 0 ;;
     esac
+}
+
+# Refuses to replace nodes without a database by nodes with one, or the other way round: the first new
+# node would take the others down. docs/database.md, "Adding or removing a database".
+check_database_is_kept() {
+    local container variables new=no old
+    if [[ $(setting DATABASE_URL) != none && -n $(setting DATABASE_URL)$(setting MYSQL_DSN) ]]; then new=yes; fi
+    for container in $(running_nodes); do
+        old=no
+        variables=$(docker inspect --format '{{range .Config.Env}}{{println .}}{{end}}' "$container")
+        if ! grep -qx 'DATABASE_URL=none' <<<"$variables" && grep -Eq '^(DATABASE_URL|MYSQL_DSN)=.' <<<"$variables"; then old=yes; fi
+        if [[ $old != "$new" ]]; then
+            die "a database is added or removed only while no node runs: first docker compose rm --stop --force hubbub (docs/deployment.md, \"Adding a database\")"
+        fi
+    done
+}
+
+# Warns if so many nodes, and one more while a node is replaced, may open more connections than
+# PostgreSQL accepts by default: docs/database.md, "Sizing".
+check_connections() {
+    local nodes=$1 pool
+    pool=$(setting DATABASE_POOL)
+    pool=${pool:-8}
+    if [[ $pool =~ ^[1-9][0-9]{0,3}$ ]] && (((nodes + 1) * (pool + 1) + 10 > POSTGRES_CONNECTIONS)); then
+        log "warning: $nodes nodes with DATABASE_POOL=$pool may open more than the $POSTGRES_CONNECTIONS connections of PostgreSQL; set a smaller DATABASE_POOL"
+    fi
 }
 
 # Starts or updates one service and waits until it is healthy.
@@ -262,8 +295,9 @@ k8s() {
         if [[ -n $secrets_from ]]; then apply_secret "$namespace"; fi
         "${kubectl[@]}" --namespace "$namespace" get secret hubbub-secrets >/dev/null 2>&1 ||
             die "there is no Secret hubbub-secrets in $namespace; create it: scripts/generate-env.sh --generate && scripts/deploy.sh k8s --secrets-from .env"
+        if has_migration; then require_database_url "$namespace"; fi
     fi
-    if grep -q '^kind: Job$' "$manifests"; then
+    if has_migration; then
         # A Job can't be changed once it is made.
         run "${kubectl[@]}" --namespace "$namespace" delete job hubbub-migrate --ignore-not-found ||
             die "the migration of the last release could not be deleted"
@@ -275,13 +309,40 @@ k8s() {
                 die "$name did not become ready: kubectl -n $namespace describe statefulset/$name"
         fi
     done
-    if grep -q '^kind: Job$' "$manifests"; then
-        run "${kubectl[@]}" --namespace "$namespace" wait --for condition=complete job/hubbub-migrate --timeout "${timeout}s" ||
+    if has_migration; then
+        run await_migration "$namespace" ||
             die "the database was not migrated, and the old pods still serve: kubectl -n $namespace logs job/hubbub-migrate"
     fi
     run "${kubectl[@]}" --namespace "$namespace" rollout status deployment/hubbub --timeout "${timeout}s" ||
         die "the roll-out did not end in time, and the old pods still serve: kubectl -n $namespace describe deployment/hubbub; to undo it: kubectl -n $namespace rollout undo deployment/hubbub"
     log "done: namespace $namespace"
+}
+
+has_migration() { grep -q '^  name: hubbub-migrate$' "$manifests"; }
+
+# Without the key the migration's pod could not even be made.
+require_database_url() {
+    local namespace=$1 found
+    found=$("${kubectl[@]}" --namespace "$namespace" get secret hubbub-secrets --output 'go-template={{if .data.DATABASE_URL}}yes{{end}}') ||
+        die "the Secret hubbub-secrets can't be read"
+    [[ $found == yes ]] ||
+        die "$overlay has a database, and the Secret hubbub-secrets in $namespace has no DATABASE_URL: docs/deployment.md, \"Adding a database\". Without a database, remove components/database and components/postgres from the overlay"
+}
+
+# Waits for the end of the Job, and returns its outcome. (kubectl wait waits for one condition only, so it
+# would not notice a failure.) A cluster that does not answer is asked again.
+await_migration() {
+    local namespace=$1 deadline=$((SECONDS + timeout)) conditions
+    local true_conditions='go-template={{range .status.conditions}}{{if eq .status "True"}}{{.type}} {{end}}{{end}}'
+    while ((SECONDS < deadline)); do
+        conditions=$("${kubectl[@]}" --namespace "$namespace" get job hubbub-migrate --output "$true_conditions") || conditions=''
+        case " $conditions" in
+        *' Complete '*) return 0 ;;
+        *' Failed '*) return 1 ;;
+        esac
+        sleep 2
+    done
+    return 1
 }
 
 # Passes the secrets in files, because every process on this machine can read arguments.

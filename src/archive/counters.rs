@@ -143,13 +143,13 @@ impl ArchiveCounters {
             ),
             Sample::gauge(
                 "archive_left_behind",
-                "Messages in rooms with one that has waited for its commit for more than 5 seconds, \
-                 of any node, found by this node's last look",
+                "Messages of all nodes that are not archived, in rooms where one has waited for more \
+                 than 5 seconds, as of this node's last sweep",
                 self.left_behind.load(Ordering::Relaxed),
             ),
             Sample::counter(
                 "archive_restored_rooms",
-                "Rooms that went on from the archive, because the log did not know them or may \
+                "Rooms that continued from the archive, because the log did not know them or may \
                  have lost their end",
                 self.restored.get(),
             ),

@@ -2,23 +2,33 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Subcommand;
+use tokio::time::Instant;
 
 use super::serve::runtime;
 use crate::config::{CommandLine, Config};
+use crate::store::StoreError;
 use crate::store::sql::DatabaseUrl;
-use crate::store::sql::migrate::{self, StepStatus};
+use crate::store::sql::migrate::{self, MigrateError, StepStatus};
 
 /// The exit code of `status` when the database doesn't respond, so that it differs from the code of
 /// pending migrations.
 const FAILED: u8 = 2;
+/// The pause between two attempts of `up --wait`.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Action {
     /// Applies all pending migrations; several processes may do so at once
-    Up,
+    Up {
+        /// Seconds for which to try again while the database doesn't respond
+        #[arg(long, value_name = "SECS", default_value_t = 0,
+              value_parser = clap::value_parser!(u64).range(..=86_400))]
+        wait: u64,
+    },
     /// Reverts the newest migrations, with everything in their tables; stop all nodes first
     Down {
         /// The number of migrations
@@ -49,8 +59,9 @@ fn database(command_line: &CommandLine) -> anyhow::Result<DatabaseUrl> {
 
 async fn act(action: &Action, url: &DatabaseUrl) -> anyhow::Result<ExitCode> {
     match action {
-        Action::Up => {
-            let applied = migrate::up(url).await.with_context(|| url.to_string())?;
+        Action::Up { wait } => {
+            let applied = up(url, Duration::from_secs(*wait)).await;
+            let applied = applied.with_context(|| url.to_string())?;
             report("applied", &applied, url);
             Ok(ExitCode::SUCCESS)
         }
@@ -70,6 +81,28 @@ async fn act(action: &Action, url: &DatabaseUrl) -> anyhow::Result<ExitCode> {
             let is_ready = steps.iter().all(|step| step.state.is_ready());
             Ok(ExitCode::from(u8::from(!is_ready)))
         }
+    }
+}
+
+/// Applies the pending migrations. While the database doesn't respond it tries again, for as long as
+/// `wait`; any other error ends it at once.
+async fn up(url: &DatabaseUrl, wait: Duration) -> Result<Vec<String>, MigrateError> {
+    let deadline = Instant::now() + wait;
+    let mut is_reported = false;
+    loop {
+        let error = match migrate::up(url).await {
+            Ok(applied) => return Ok(applied),
+            Err(error) => error,
+        };
+        let is_away = matches!(error, MigrateError::Store(StoreError::Unavailable(_)));
+        if !is_away || Instant::now() + RETRY_PAUSE > deadline {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut is_reported, true) {
+            let seconds = wait.as_secs();
+            eprintln!("hubbub: {url}: {error}; trying again for {seconds} seconds");
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 

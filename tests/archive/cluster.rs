@@ -139,6 +139,28 @@ async fn a_room_goes_on_from_mariadb_after_redis_was_flushed() {
     redis_is_flushed(DatabaseKind::MariaDb).await;
 }
 
+/// Redis loses everything twice, so only the archive knows the earlier epochs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_the_first_epoch_resumes_after_redis_was_flushed_twice() {
+    let database = TestDatabase::new(DatabaseKind::Postgres);
+    let storage = SharedStorage::new(&database.url);
+    let node = storage.start_node(AFTER_COMMIT).await;
+    let ann = Client::member(node.address(), "ann", "lobby").await;
+    let first = send_many(&ann, 10).await;
+    let mut epochs = vec![first["epoch"].clone()];
+    for head in [10, 20] {
+        storage.redis.cli(&["FLUSHALL"]);
+        let joined = resume(node.address(), 3, &first["epoch"], head).await;
+        assert!(!epochs.contains(&joined["epoch"]), "a new epoch");
+        epochs.push(joined["epoch"].clone());
+        send_many(&ann, 10).await;
+    }
+    for (seq, epoch) in [(3, &epochs[0]), (10, &epochs[0]), (13, &epochs[1])] {
+        resume(node.address(), seq, epoch, 30).await;
+    }
+    node.stop().await;
+}
+
 async fn health(node: &App) -> (u16, Value) {
     let (status, _, body) = http(node.address(), "GET", "/health", &[], "").await;
     (status, body)

