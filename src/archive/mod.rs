@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::backplane::{
     Appended, BackplaneError, BackplaneLimits, Commit, HotLog, Result, RoomLog, Window,
@@ -121,6 +122,7 @@ impl Shared {
             self.report_divergence(room.clone(), first.epoch.clone(), seq - 1);
             return Err(lost_send());
         }
+        let begun = Instant::now();
         let slice = self
             .hot
             .read(room, Window::After(seq - 1), 1, usize::MAX)
@@ -131,7 +133,8 @@ impl Shared {
             return Err(lost_send());
         };
         let (commit, pending) = Commit::pending();
-        self.queue.push(room.clone(), archived, Some(pending));
+        self.queue
+            .push(room.clone(), archived, begun, Some(pending));
         Ok(commit)
     }
 

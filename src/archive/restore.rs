@@ -8,13 +8,16 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::counters::ArchiveCounters;
-use super::restore_commits::{SharedWriter, commit_all};
+use super::restore_commits::{Committed, SharedWriter, commit_all};
 use super::rooms;
 use crate::backplane::{
-    Appended, HotState, RestorePoint, RestoreSource, RestoredSend, Result, UnarchivedEntries,
+    self, Appended, BackplaneError, HotState, RestorePoint, RestoreSource, RestoredSend,
+    UnarchivedEntries,
 };
 use crate::domain::{Epoch, Head, RoomId, Timestamp};
-use crate::store::{ArchiveStore, ArchiveWindow, ArchivedRoom, NewEpoch, Run};
+use crate::store::{
+    ArchiveStore, ArchiveWindow, ArchivedRoom, BeginOutcome, NewEpoch, Run, StoreError,
+};
 
 /// The earlier epochs that a hot log remembers.
 const PAST_EPOCHS: usize = 8;
@@ -25,6 +28,29 @@ const LATE_COMMIT_PAUSE: Duration = Duration::from_millis(100);
 const LATE_COMMIT_READS: usize = 10;
 /// The most send keys of a room that are restored.
 const MAX_SENDS: usize = 10_000;
+/// How often a restore decides anew, because entries were committed meanwhile.
+const DECISIONS: usize = 4;
+
+/// Why a room is not restored.
+enum RestoreError {
+    /// The archive has got entries that the decision did not take into account.
+    Behind,
+    Failed(BackplaneError),
+}
+
+impl From<BackplaneError> for RestoreError {
+    fn from(error: BackplaneError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<StoreError> for RestoreError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+type Result<T> = std::result::Result<T, RestoreError>;
 
 /// Restores rooms from the archive.
 pub struct Restorer {
@@ -44,6 +70,22 @@ struct NewNumbering {
     after: u64,
     /// Earlier epochs of the hot log, with the last `seq` that each shares with the archive.
     ended: Vec<Head>,
+    /// The newest epoch of the archive, as far as the decision knows it.
+    newest: Option<Epoch>,
+}
+
+/// The entries that only the log has, and the outcome of their commits, which a later decision of the
+/// same restore keeps.
+struct Survivors<'a> {
+    entries: &'a mut dyn UnarchivedEntries,
+    committed: Option<Commits>,
+}
+
+#[derive(Clone)]
+struct Commits {
+    committed: Committed,
+    /// See [`Restorer::ends_before_the_archive`].
+    ends: Option<Vec<Head>>,
 }
 
 impl Restorer {
@@ -114,6 +156,21 @@ impl Restorer {
         Ok(archived)
     }
 
+    /// Decides how the room continues, as log and archive are now.
+    async fn decide(
+        &self,
+        room: &RoomId,
+        hot: Option<&HotState>,
+        survivors: &mut Survivors<'_>,
+    ) -> Result<RestorePoint> {
+        let archived = self.store.room(room).await?;
+        match (archived, hot) {
+            (None, hot) => self.adopt(room, hot).await,
+            (Some(archived), None) => self.restore(room, archived).await,
+            (Some(archived), Some(hot)) => self.reconcile(room, hot, survivors, archived).await,
+        }
+    }
+
     /// The room is new to the archive.
     async fn adopt(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint> {
         let Some(hot) = hot else {
@@ -124,11 +181,17 @@ impl Restorer {
             self.store.begin_at(room, hot.oldest).await?;
         }
         let watermark = hot.watermark.unwrap_or(hot.oldest - 1);
-        self.keep(room, hot, watermark).await
+        self.keep(room, hot, watermark, None).await
     }
 
     /// The room continues with its log's entries: in a new epoch if the log may have lost its end.
-    async fn keep(&self, room: &RoomId, hot: &HotState, watermark: u64) -> Result<RestorePoint> {
+    async fn keep(
+        &self,
+        room: &RoomId,
+        hot: &HotState,
+        watermark: u64,
+        newest: Option<Epoch>,
+    ) -> Result<RestorePoint> {
         let kept = RestorePoint {
             head: None,
             past: hot.past.clone(),
@@ -142,6 +205,7 @@ impl Restorer {
         let numbering = NewNumbering {
             after: hot.head.seq,
             ended: vec![hot.head.clone()],
+            newest,
         };
         let (head, _) = self.begin_epoch(room, &numbering).await?;
         Ok(RestorePoint {
@@ -162,6 +226,7 @@ impl Restorer {
                 let numbering = NewNumbering {
                     after,
                     ended: Vec::new(),
+                    newest: newest_epoch(&archived),
                 };
                 self.begin_epoch(room, &numbering).await?.0
             }
@@ -182,25 +247,31 @@ impl Restorer {
         &self,
         room: &RoomId,
         hot: &HotState,
-        entries: &mut dyn UnarchivedEntries,
+        survivors: &mut Survivors<'_>,
         archived: ArchivedRoom,
     ) -> Result<RestorePoint> {
-        let ends = ends_before_the_archive(hot, &archived);
+        // Before the commits, by which the archive knows the epochs.
+        let ends = match &survivors.committed {
+            Some(commits) => commits.ends.clone(),
+            None => self.ends_before_the_archive(room, hot, &archived).await?,
+        };
         let is_lost = hot.shared.is_some() || ends.is_some() || hot.head.seq < archived.head;
         let archived = if is_lost {
             self.wait_for_late_commits(room, archived).await?
         } else {
             archived
         };
-        let committed = commit_all(&self.writer(), room, hot, entries).await?;
-        if committed.conflicts > 0 {
-            tracing::error!(
-                %room,
-                messages = committed.conflicts,
-                first = committed.lowest_conflict,
-                "messages of the log are dropped: the archive has others with their numbers"
-            );
-        }
+        let committed = match &survivors.committed {
+            Some(commits) => commits.committed.clone(),
+            None => {
+                let committed = self.commit(room, hot, survivors.entries).await?;
+                survivors.committed = Some(Commits {
+                    committed: committed.clone(),
+                    ends: ends.clone(),
+                });
+                committed
+            }
+        };
         let archived = self.store.room(room).await?.unwrap_or(archived);
         let before_conflict = committed.lowest_conflict.map(|seq| seq - 1);
         let shared = hot.shared.into_iter().chain(before_conflict).min();
@@ -213,10 +284,9 @@ impl Restorer {
             return self.rebuild(room, &archived, ends).await;
         }
         if hot_last < last {
-            let mut epochs = archived.epochs.iter();
-            let is_known = epochs.any(|epoch| epoch.epoch == hot.head.epoch);
+            let known = self.store.epoch(room, &hot.head.epoch).await?;
             // The archive knows best where an epoch ended that it has entries of.
-            let shared = if is_known { last } else { hot_last };
+            let shared = if known.is_some() { last } else { hot_last };
             let mut ends = ends_of(hot);
             ends[0].seq = shared;
             return self.rebuild(room, &archived, ends).await;
@@ -225,7 +295,54 @@ impl Restorer {
             Some(watermark) => watermark,
             None => self.first_watermark(room, hot, &archived).await?,
         };
-        self.keep(room, hot, watermark.max(committed.reached)).await
+        let watermark = watermark.max(committed.reached);
+        self.keep(room, hot, watermark, newest_epoch(&archived))
+            .await
+    }
+
+    /// Commits the entries that only the log has.
+    async fn commit(
+        &self,
+        room: &RoomId,
+        hot: &HotState,
+        entries: &mut dyn UnarchivedEntries,
+    ) -> Result<Committed> {
+        let committed = commit_all(&self.writer(), room, hot, entries).await?;
+        if committed.conflicts > 0 {
+            tracing::error!(
+                %room,
+                messages = committed.conflicts,
+                first = committed.lowest_conflict,
+                "messages of the log are dropped: the archive has others with their numbers"
+            );
+        }
+        Ok(committed)
+    }
+
+    /// The epochs of a log that was used without this archive, newest first, if one of them that the
+    /// archive does not know has begun below the archive's end: its numbers mean other messages than
+    /// the archive's. So it ends where it has begun.
+    async fn ends_before_the_archive(
+        &self,
+        room: &RoomId,
+        hot: &HotState,
+        archived: &ArchivedRoom,
+    ) -> Result<Option<Vec<Head>>> {
+        if hot.watermark.is_some() {
+            return Ok(None);
+        }
+        let mut ends = ends_of(hot);
+        let mut is_any = false;
+        for index in 0..ends.len() {
+            let begun_after = ends.get(index + 1).map_or(0, |earlier| earlier.seq);
+            let end = &mut ends[index];
+            let overlaps = begun_after < archived.head && begun_after < end.seq;
+            if overlaps && self.store.epoch(room, &end.epoch).await?.is_none() {
+                end.seq = begun_after;
+                is_any = true;
+            }
+        }
+        Ok(is_any.then_some(ends))
     }
 
     /// The log continues from the archive's end; its own entries are dropped. `ends` are the log's epochs,
@@ -240,6 +357,7 @@ impl Restorer {
         let numbering = NewNumbering {
             after: archived.head,
             ended: ends,
+            newest: newest_epoch(archived),
         };
         let (head, past) = self.begin_epoch(room, &numbering).await?;
         let mut archived = archived.clone();
@@ -287,7 +405,7 @@ impl Restorer {
     }
 
     /// Begins an epoch in the archive, so that its name outlasts every log. Returns it, and the recorded
-    /// ends of the earlier ones.
+    /// ends of the earlier ones. If the room has moved on since the archive was read, nothing begins.
     async fn begin_epoch(
         &self,
         room: &RoomId,
@@ -298,8 +416,16 @@ impl Restorer {
             after: numbering.after,
             run: self.run_number(),
             ends: numbering.ended.clone(),
+            newest: numbering.newest.clone(),
         };
-        let ends = self.store.begin_epoch(room, &new).await?;
+        let ends = match self.store.begin_epoch(room, &new).await? {
+            BeginOutcome::Begun(ends) => ends,
+            BeginOutcome::Behind => return Err(RestoreError::Behind),
+            BeginOutcome::Superseded => {
+                let text = "the room has continued in another epoch meanwhile".to_owned();
+                return Err(BackplaneError::Unavailable(text).into());
+            }
+        };
         let head = Head {
             epoch: new.epoch,
             seq: new.after,
@@ -353,6 +479,10 @@ impl Restorer {
     }
 }
 
+fn newest_epoch(archived: &ArchivedRoom) -> Option<Epoch> {
+    archived.epochs.first().map(|newest| newest.epoch.clone())
+}
+
 /// A room that nothing knows.
 fn new_room() -> RestorePoint {
     RestorePoint {
@@ -369,27 +499,6 @@ fn ends_of(hot: &HotState) -> Vec<Head> {
     with_past(hot.head.clone(), &hot.past)
 }
 
-/// The epochs of a log that was used without this archive, newest first, if one of them that the archive
-/// does not know has begun below the archive's end: its numbers mean other messages than the archive's.
-/// So it ends where it has begun.
-fn ends_before_the_archive(hot: &HotState, archived: &ArchivedRoom) -> Option<Vec<Head>> {
-    if hot.watermark.is_some() {
-        return None;
-    }
-    let mut ends = ends_of(hot);
-    let mut is_any = false;
-    for index in 0..ends.len() {
-        let begun_after = ends.get(index + 1).map_or(0, |earlier| earlier.seq);
-        let end = &mut ends[index];
-        let is_known = archived.epochs.iter().any(|known| known.epoch == end.epoch);
-        if !is_known && begun_after < archived.head && begun_after < end.seq {
-            end.seq = begun_after;
-            is_any = true;
-        }
-    }
-    is_any.then_some(ends)
-}
-
 /// The earlier epochs of a log, newest first, behind one that has just ended.
 fn with_past(ended: Head, past: &[Head]) -> Vec<Head> {
     let mut all = vec![ended];
@@ -404,15 +513,24 @@ impl RestoreSource for Restorer {
         room: &RoomId,
         hot: Option<&HotState>,
         entries: &mut dyn UnarchivedEntries,
-    ) -> Result<RestorePoint> {
-        let archived = self.store.room(room).await?;
-        let point = match (archived, hot) {
-            (None, hot) => self.adopt(room, hot).await?,
-            (Some(archived), None) => self.restore(room, archived).await?,
-            (Some(archived), Some(hot)) => self.reconcile(room, hot, entries, archived).await?,
+    ) -> backplane::Result<RestorePoint> {
+        let mut survivors = Survivors {
+            entries,
+            committed: None,
         };
-        self.counters.restored.add(u64::from(!point.keep_entries));
-        Ok(point)
+        for _ in 0..DECISIONS {
+            match self.decide(room, hot, &mut survivors).await {
+                Ok(point) => {
+                    self.counters.restored.add(u64::from(!point.keep_entries));
+                    return Ok(point);
+                }
+                Err(RestoreError::Behind) => {}
+                Err(RestoreError::Failed(error)) => return Err(error),
+            }
+        }
+        Err(BackplaneError::Unavailable(
+            "other nodes still commit messages of the room".to_owned(),
+        ))
     }
 
     fn archive_id(&self) -> String {

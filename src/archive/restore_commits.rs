@@ -14,7 +14,7 @@ const MAX_REFUSED_IN_ROW: usize = 8;
 pub(super) type SharedWriter = tokio::sync::Mutex<Box<dyn ArchiveWriter>>;
 
 /// The outcome of the commits of a restore.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Committed {
     /// The archive has every entry of the log up to this one; at least the watermark.
     pub reached: u64,

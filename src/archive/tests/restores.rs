@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use super::*;
 use crate::archive::entry;
 use crate::backplane::{
-    Entry, EntryKind, HotState, RestorePoint, RestoreSource, UnarchivedEntries, record,
+    BackplaneError, Entry, EntryKind, HotState, RestorePoint, RestoreSource, UnarchivedEntries,
+    record,
 };
 use crate::domain::{ClientMsgId, Epoch, Head, Timestamp};
-use crate::store::{ArchivedEpoch, ArchivedRoom, CommitOutcome, NewEpoch};
+use crate::store::{ArchivedEpoch, ArchivedRoom, CommitOutcome, EPOCHS_KEPT};
 
 const DEDUPE_TTL: Duration = Duration::from_secs(600);
 
@@ -164,6 +165,23 @@ async fn a_stale_log_that_the_archive_does_not_know_goes_on_in_a_new_epoch() {
 }
 
 #[tokio::test]
+async fn the_numbers_of_an_adopted_log_that_is_lost_before_it_is_archived_are_not_assigned_again() {
+    let store = FakeStore::new();
+    let restorer = cluster(&store).await;
+    let stale = HotState {
+        is_stale: true,
+        ..hot(head("e1", 7), 1, None)
+    };
+    point(&restorer, Some(&stale)).await;
+    let lost = point(&restorer, None).await;
+    assert_new_epoch(&store, &lost, 7).await;
+    assert!(lost.past.contains(&head("e1", 7)), "{:?}", lost.past);
+    let audit = store.audit(&lobby()).await.unwrap();
+    assert_eq!((audit.missing, audit.lost), (Vec::new(), 7));
+    assert_eq!(archived(&store).await.oldest, 8);
+}
+
+#[tokio::test]
 async fn an_unknown_room_goes_on_at_the_end_of_the_archive_in_a_new_epoch() {
     let store = FakeStore::new();
     archive(&store, &entries("e1", 1..=5)).await;
@@ -251,18 +269,30 @@ async fn a_log_that_was_rolled_back_goes_on_at_the_end_of_the_archive() {
 }
 
 #[tokio::test]
+async fn the_epoch_of_an_old_backup_of_the_log_is_found_however_many_came_after_it() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=5)).await;
+    for number in 0..EPOCHS_KEPT {
+        begin_epoch(&store, Epoch::trusted(&format!("f{number}")), 5, &[]).await;
+    }
+    let backup = HotState {
+        is_stale: true,
+        ..hot(head("e1", 3), 1, Some(3))
+    };
+    let point = point(&*cluster(&store).await, Some(&backup)).await;
+    // The archive has the numbers 4 and 5 of that epoch.
+    assert!(point.past.contains(&head("e1", 5)), "{:?}", point.past);
+    let ended = store.epoch(&lobby(), &Epoch::trusted("e1")).await.unwrap();
+    assert_eq!(ended.unwrap().ended, Some(5));
+}
+
+#[tokio::test]
 async fn a_log_that_went_on_after_another_had_ended_its_epoch_shares_what_is_archived() {
     let store = FakeStore::new();
     let restorer = cluster(&store).await;
     archive(&store, &entries("e1", 1..=5)).await;
     // The other primary begins an epoch, and this one goes on: with the archive up to 9.
-    let other = NewEpoch {
-        epoch: Epoch::trusted("other"),
-        after: 5,
-        run: 0,
-        ends: Vec::new(),
-    };
-    store.begin_epoch(&lobby(), &other).await.unwrap();
+    begin_epoch(&store, Epoch::trusted("other"), 5, &[]).await;
     archive(&store, &entries("e1", 6..=9)).await;
     archive(&store, &entries("other", 10..=11)).await;
     // Its replica is promoted without the newest two.
@@ -329,19 +359,9 @@ async fn numbers_before_the_log_that_the_archive_lacks_are_recorded_as_lost() {
 #[tokio::test]
 async fn after_a_divergence_the_room_goes_on_from_the_archive_with_what_it_takes() {
     let store = FakeStore::new();
-    archive(&store, &entries("e1", 1..=5)).await;
-    store
-        .begin_epoch(
-            &lobby(),
-            &NewEpoch {
-                epoch: Epoch::trusted("e2"),
-                after: 3,
-                run: 0,
-                ends: Vec::new(),
-            },
-        )
-        .await
-        .unwrap();
+    archive(&store, &entries("e1", 1..=3)).await;
+    begin_epoch(&store, Epoch::trusted("e2"), 3, &[]).await;
+    archive(&store, &entries("e1", 4..=5)).await;
     let diverged = HotState {
         shared: Some(3),
         past: vec![head("e1", 3)],
@@ -535,4 +555,76 @@ async fn a_log_that_went_on_without_the_archive_is_archived_and_goes_on() {
     assert!(point.keep_entries);
     assert_eq!(store.seqs(&lobby()), (1..=15).collect::<Vec<_>>());
     assert_eq!(epoch(&store, "x").await.ended, None);
+}
+
+/// A restore that has read the room, and then waits for longer than another one takes.
+#[tokio::test]
+async fn a_restore_that_another_one_has_overtaken_changes_nothing() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=5)).await;
+    let restorer = cluster(&store).await;
+    store.hold_next_begin();
+    let delayed = tokio::spawn({
+        let restorer = restorer.clone();
+        async move { try_restore(&restorer, None, Vec::new()).await }
+    });
+    store.begin_is_held().await;
+    begin_epoch(&store, Epoch::trusted("e2"), 5, &[]).await;
+    archive(&store, &entries("e2", 6..=7)).await;
+    let before = archived(&store).await;
+    store.release_begin();
+    let error = delayed.await.unwrap().unwrap_err();
+    assert!(matches!(error, BackplaneError::Unavailable(_)), "{error}");
+    assert_eq!(archived(&store).await, before);
+    // The next restore takes the room as it is.
+    let point = point(&restorer, None).await;
+    assert_new_epoch(&store, &point, 7).await;
+}
+
+#[tokio::test]
+async fn a_restore_during_which_messages_are_committed_decides_anew() {
+    let store = FakeStore::new();
+    let all = entries("e1", 1..=5);
+    archive(&store, &all).await;
+    let restorer = cluster(&store).await;
+    let stale = HotState {
+        is_stale: true,
+        ..hot(head("e1", 5), 1, Some(5))
+    };
+    store.hold_next_begin();
+    let restore = tokio::spawn({
+        let (restorer, stale) = (restorer.clone(), stale.clone());
+        async move { try_restore(&restorer, Some(&stale), Vec::new()).await }
+    });
+    store.begin_is_held().await;
+    archive(&store, &entries("e1", 6..=8)).await;
+    store.release_begin();
+    let point = restore.await.unwrap().unwrap();
+    assert_new_epoch(&store, &point, 8).await;
+    assert!(!point.keep_entries);
+    assert_eq!(point.past, [head("e1", 8)]);
+    assert_eq!(archived(&store).await.epochs.len(), 2);
+}
+
+/// The first decision has committed the log's entries, by which the archive knows their epoch.
+#[tokio::test]
+async fn a_restore_that_decides_anew_remembers_which_messages_were_refused() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=10)).await;
+    let restorer = cluster(&store).await;
+    let unwatched = hot(head("x", 14), 1, None);
+    store.hold_next_begin();
+    let restore = tokio::spawn({
+        let (restorer, unwatched) = (restorer.clone(), unwatched.clone());
+        let left = entries("x", 1..=14);
+        async move { try_restore(&restorer, Some(&unwatched), left).await }
+    });
+    store.begin_is_held().await;
+    assert_eq!(store.seqs(&lobby()).len(), 14);
+    archive(&store, &entries("e1", 15..=15)).await;
+    store.release_begin();
+    let point = restore.await.unwrap().unwrap();
+    assert_new_epoch(&store, &point, 15).await;
+    assert!(!point.keep_entries);
+    assert!(point.past.contains(&head("x", 0)), "{:?}", point.past);
 }

@@ -77,7 +77,7 @@ impl RoomLog for ArchivedLog {
         self.hot.heads(rooms).await
     }
 
-    async fn reach(&self, _: &RoomId, span: LogSpan) -> LogSpan {
+    async fn reach(&self, _: &RoomId, span: LogSpan, _: Option<&Epoch>) -> LogSpan {
         self.reached.fetch_add(1, Ordering::SeqCst);
         self.extend(span)
     }
