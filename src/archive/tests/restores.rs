@@ -606,25 +606,28 @@ async fn a_restore_during_which_messages_are_committed_decides_anew() {
     assert_eq!(archived(&store).await.epochs.len(), 2);
 }
 
-/// The first decision has committed the log's entries, by which the archive knows their epoch.
+/// The first decision has committed the log's entries, by which the archive knows their epochs.
 #[tokio::test]
-async fn a_restore_that_decides_anew_remembers_which_messages_were_refused() {
+async fn a_restore_that_decides_anew_remembers_which_epochs_it_did_not_know() {
     let store = FakeStore::new();
     archive(&store, &entries("e1", 1..=10)).await;
     let restorer = cluster(&store).await;
-    let unwatched = hot(head("x", 14), 1, None);
+    let unwatched = HotState {
+        past: vec![head("x", 15)],
+        ..hot(head("y", 20), 14, None)
+    };
+    let mut left = entries("x", 14..=15);
+    left.extend(entries("y", 16..=20));
     store.hold_next_begin();
     let restore = tokio::spawn({
-        let (restorer, unwatched) = (restorer.clone(), unwatched.clone());
-        let left = entries("x", 1..=14);
+        let restorer = restorer.clone();
         async move { try_restore(&restorer, Some(&unwatched), left).await }
     });
     store.begin_is_held().await;
-    assert_eq!(store.seqs(&lobby()).len(), 14);
-    archive(&store, &entries("e1", 15..=15)).await;
+    archive(&store, &entries("e1", 21..=21)).await;
     store.release_begin();
     let point = restore.await.unwrap().unwrap();
-    assert_new_epoch(&store, &point, 15).await;
+    assert_new_epoch(&store, &point, 21).await;
     assert!(!point.keep_entries);
     assert!(point.past.contains(&head("x", 0)), "{:?}", point.past);
 }
