@@ -18,6 +18,7 @@ mod committer;
 mod counters;
 mod entry;
 mod health;
+mod log_epochs;
 mod queue;
 mod refused;
 mod restore;

@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::counters::ArchiveCounters;
-use super::restore_commits::{Committed, SharedWriter, commit_all};
+use super::log_epochs::{PAST_EPOCHS, end_before_the_archive, ends_of, with_past};
+use super::restore_commits::{SharedWriter, commit_all};
 use super::rooms;
 use crate::backplane::{
     self, Appended, BackplaneError, HotState, RestorePoint, RestoreSource, RestoredSend,
@@ -19,8 +20,6 @@ use crate::store::{
     ArchiveStore, ArchiveWindow, ArchivedRoom, BeginOutcome, NewEpoch, Run, StoreError,
 };
 
-/// The earlier epochs that a hot log remembers.
-const PAST_EPOCHS: usize = 8;
 /// A room whose newest entry is younger than that may still get entries of a log that was lost.
 const RECENT_MS: u64 = 30_000;
 /// The pause between two reads of such a room, and their number at most.
@@ -74,17 +73,20 @@ struct NewNumbering {
     newest: Option<Epoch>,
 }
 
-/// The entries that only the log has, and the outcome of their commits, which a later decision of the
-/// same restore keeps.
-struct Survivors<'a> {
+/// The entries of the log during a restore.
+struct LogEntries<'a> {
     entries: &'a mut dyn UnarchivedEntries,
-    committed: Option<Commits>,
+    /// The outcome of their commits, as soon as all are read.
+    committed: Option<CommittedLog>,
 }
 
+/// The state of a log whose entries are committed.
 #[derive(Clone)]
-struct Commits {
-    committed: Committed,
-    /// See [`Restorer::ends_before_the_archive`].
+struct CommittedLog {
+    /// The archive has every entry of the log up to this one.
+    reached: u64,
+    /// If log and archive have other messages with the same number: the log's epochs, newest first, with
+    /// the last `seq` that each shares with the archive.
     ends: Option<Vec<Head>>,
 }
 
@@ -161,13 +163,13 @@ impl Restorer {
         &self,
         room: &RoomId,
         hot: Option<&HotState>,
-        survivors: &mut Survivors<'_>,
+        log: &mut LogEntries<'_>,
     ) -> Result<RestorePoint> {
         let archived = self.store.room(room).await?;
         match (archived, hot) {
             (None, hot) => self.adopt(room, hot).await,
             (Some(archived), None) => self.restore(room, archived).await,
-            (Some(archived), Some(hot)) => self.reconcile(room, hot, survivors, archived).await,
+            (Some(archived), Some(hot)) => self.reconcile(room, hot, log, archived).await,
         }
     }
 
@@ -247,48 +249,23 @@ impl Restorer {
         &self,
         room: &RoomId,
         hot: &HotState,
-        survivors: &mut Survivors<'_>,
+        log: &mut LogEntries<'_>,
         archived: ArchivedRoom,
     ) -> Result<RestorePoint> {
-        // Before the commits, by which the archive knows the epochs.
-        let ends = match &survivors.committed {
-            Some(commits) => commits.ends.clone(),
-            None => self.ends_before_the_archive(room, hot, &archived).await?,
-        };
-        let is_lost = hot.shared.is_some() || ends.is_some() || hot.head.seq < archived.head;
-        let archived = if is_lost {
-            self.wait_for_late_commits(room, archived).await?
-        } else {
-            archived
-        };
-        let committed = match &survivors.committed {
-            Some(commits) => commits.committed.clone(),
-            None => {
-                let committed = self.commit(room, hot, survivors.entries).await?;
-                survivors.committed = Some(Commits {
-                    committed: committed.clone(),
-                    ends: ends.clone(),
-                });
-                committed
-            }
+        let committed = match &log.committed {
+            Some(committed) => committed.clone(),
+            None => self.commit_log(room, hot, log, &archived).await?,
         };
         let archived = self.store.room(room).await?.unwrap_or(archived);
-        let before_conflict = committed.lowest_conflict.map(|seq| seq - 1);
-        let shared = hot.shared.into_iter().chain(before_conflict).min();
-        let (last, hot_last) = (archived.head, hot.head.seq);
-        if ends.is_some() || shared.is_some() {
-            let mut ends = ends.unwrap_or_else(|| ends_of(hot));
-            if let (Some(newest), Some(shared)) = (ends.first_mut(), shared) {
-                newest.seq = newest.seq.min(shared);
-            }
+        if let Some(ends) = committed.ends {
             return self.rebuild(room, &archived, ends).await;
         }
+        let (last, hot_last) = (archived.head, hot.head.seq);
         if hot_last < last {
             let known = self.store.epoch(room, &hot.head.epoch).await?;
             // The archive knows best where an epoch ended that it has entries of.
-            let shared = if known.is_some() { last } else { hot_last };
             let mut ends = ends_of(hot);
-            ends[0].seq = shared;
+            ends[0].seq = if known.is_some() { last } else { hot_last };
             return self.rebuild(room, &archived, ends).await;
         }
         let watermark = match hot.watermark {
@@ -300,49 +277,39 @@ impl Restorer {
             .await
     }
 
-    /// Commits the entries that only the log has.
-    async fn commit(
+    /// Commits the entries that only the log has, once for all decisions.
+    async fn commit_log(
         &self,
         room: &RoomId,
         hot: &HotState,
-        entries: &mut dyn UnarchivedEntries,
-    ) -> Result<Committed> {
-        let committed = commit_all(&self.writer(), room, hot, entries).await?;
-        if committed.conflicts > 0 {
-            tracing::error!(
-                %room,
-                messages = committed.conflicts,
-                first = committed.lowest_conflict,
-                "messages of the log are dropped: the archive has others with their numbers"
-            );
-        }
-        Ok(committed)
-    }
-
-    /// The epochs of a log that was used without this archive, newest first, if one of them that the
-    /// archive does not know has begun below the archive's end: its numbers mean other messages than
-    /// the archive's. So it ends where it has begun.
-    async fn ends_before_the_archive(
-        &self,
-        room: &RoomId,
-        hot: &HotState,
+        log: &mut LogEntries<'_>,
         archived: &ArchivedRoom,
-    ) -> Result<Option<Vec<Head>>> {
-        if hot.watermark.is_some() {
-            return Ok(None);
-        }
+    ) -> Result<CommittedLog> {
         let mut ends = ends_of(hot);
-        let mut is_any = false;
-        for index in 0..ends.len() {
-            let begun_after = ends.get(index + 1).map_or(0, |earlier| earlier.seq);
-            let end = &mut ends[index];
-            let overlaps = begun_after < archived.head && begun_after < end.seq;
-            if overlaps && self.store.epoch(room, &end.epoch).await?.is_none() {
-                end.seq = begun_after;
-                is_any = true;
+        let mut has_ended = false;
+        if hot.watermark.is_none() {
+            // The log was used without this archive. A commit may add its epochs to the archive.
+            let mut is_known = Vec::new();
+            for end in &ends {
+                is_known.push(self.store.epoch(room, &end.epoch).await?.is_some());
             }
+            has_ended = end_before_the_archive(&mut ends, &is_known, archived.head);
         }
-        Ok(is_any.then_some(ends))
+        if hot.shared.is_some() || has_ended || hot.head.seq < archived.head {
+            self.wait_for_late_commits(room, archived.clone()).await?;
+        }
+        let outcome = commit_all(&self.writer(), room, hot, log.entries).await?;
+        let before_conflict = outcome.lowest_conflict.map(|seq| seq - 1);
+        if let Some(shared) = hot.shared.into_iter().chain(before_conflict).min() {
+            ends[0].seq = ends[0].seq.min(shared);
+            has_ended = true;
+        }
+        let committed = CommittedLog {
+            reached: outcome.reached,
+            ends: if has_ended { Some(ends) } else { None },
+        };
+        log.committed = Some(committed.clone());
+        Ok(committed)
     }
 
     /// The log continues from the archive's end; its own entries are dropped. `ends` are the log's epochs,
@@ -356,8 +323,8 @@ impl Restorer {
         self.close_holes(room, archived).await?;
         let numbering = NewNumbering {
             after: archived.head,
-            ended: ends,
             newest: newest_epoch(archived),
+            ended: ends,
         };
         let (head, past) = self.begin_epoch(room, &numbering).await?;
         let mut archived = archived.clone();
@@ -494,18 +461,6 @@ fn new_room() -> RestorePoint {
     }
 }
 
-/// The epochs of a log that ends now, newest first, with their ends.
-fn ends_of(hot: &HotState) -> Vec<Head> {
-    with_past(hot.head.clone(), &hot.past)
-}
-
-/// The earlier epochs of a log, newest first, behind one that has just ended.
-fn with_past(ended: Head, past: &[Head]) -> Vec<Head> {
-    let mut all = vec![ended];
-    all.extend(past.iter().take(PAST_EPOCHS - 1).cloned());
-    all
-}
-
 #[async_trait]
 impl RestoreSource for Restorer {
     async fn restore_point(
@@ -514,12 +469,12 @@ impl RestoreSource for Restorer {
         hot: Option<&HotState>,
         entries: &mut dyn UnarchivedEntries,
     ) -> backplane::Result<RestorePoint> {
-        let mut survivors = Survivors {
+        let mut log = LogEntries {
             entries,
             committed: None,
         };
         for _ in 0..DECISIONS {
-            match self.decide(room, hot, &mut survivors).await {
+            match self.decide(room, hot, &mut log).await {
                 Ok(point) => {
                     self.counters.restored.add(u64::from(!point.keep_entries));
                     return Ok(point);

@@ -14,14 +14,14 @@ const MAX_REFUSED_IN_ROW: usize = 8;
 pub(super) type SharedWriter = tokio::sync::Mutex<Box<dyn ArchiveWriter>>;
 
 /// The outcome of the commits of a restore.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Committed {
     /// The archive has every entry of the log up to this one; at least the watermark.
     pub reached: u64,
     /// The lowest number of which the archive has another entry, or whose entry it has refused as late.
     pub lowest_conflict: Option<u64>,
     /// The number of those entries.
-    pub conflicts: u64,
+    conflicts: u64,
 }
 
 /// Commits all entries that the log gives, page by page: those whose numbers are free survive.
@@ -44,6 +44,7 @@ pub(super) async fn commit_all(
         let page = entries.next_page().await?;
         if page.is_empty() {
             committed.reached = cursor.reached().min(hot.head.seq);
+            committed.log_conflicts(room);
             return Ok(committed);
         }
         // An entry of an unknown kind is archived by a node that knows it.
@@ -103,6 +104,17 @@ async fn commit_batch(
 }
 
 impl Committed {
+    fn log_conflicts(&self, room: &RoomId) {
+        if let Some(first) = self.lowest_conflict {
+            tracing::error!(
+                %room,
+                messages = self.conflicts,
+                first,
+                "messages of the log are dropped: the archive has others with their numbers"
+            );
+        }
+    }
+
     fn add(&mut self, seq: u64, outcome: CommitOutcome, cursor: &mut UnarchivedCursor) {
         match outcome {
             CommitOutcome::Stored => {

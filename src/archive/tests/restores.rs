@@ -631,3 +631,26 @@ async fn a_restore_that_decides_anew_remembers_which_epochs_it_did_not_know() {
     assert!(!point.keep_entries);
     assert!(point.past.contains(&head("x", 0)), "{:?}", point.past);
 }
+
+#[tokio::test]
+async fn a_restore_that_decides_anew_remembers_the_conflicts_of_its_commits() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=5)).await;
+    let restorer = cluster(&store).await;
+    let stale = HotState {
+        is_stale: true,
+        past: vec![head("e1", 3)],
+        ..hot(head("e2", 5), 1, Some(3))
+    };
+    store.hold_next_begin();
+    let restore = tokio::spawn({
+        let (restorer, left) = (restorer.clone(), entries("e2", 4..=5));
+        async move { try_restore(&restorer, Some(&stale), left).await }
+    });
+    store.begin_is_held().await;
+    archive(&store, &entries("e1", 6..=8)).await;
+    store.release_begin();
+    let point = restore.await.unwrap().unwrap();
+    assert_new_epoch(&store, &point, 8).await;
+    assert!(point.past.contains(&head("e2", 3)), "{:?}", point.past);
+}
