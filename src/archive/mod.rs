@@ -21,6 +21,7 @@ mod health;
 mod queue;
 mod refused;
 mod restore;
+mod restore_commits;
 pub mod retention;
 mod rooms;
 mod settings;

@@ -1,20 +1,22 @@
 //! Restores: how rooms continue that the hot log doesn't know, or may have lost the end of.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::counters::ArchiveCounters;
-use super::{entry, rooms};
+use super::restore_commits::{Committed, SharedWriter, commit_all};
+use super::rooms;
 use crate::backplane::{
     self, Appended, BackplaneError, HotState, RestorePoint, RestoreSource, RestoredSend,
+    UnarchivedEntries,
 };
 use crate::domain::{Epoch, Head, RoomId, Timestamp};
 use crate::store::{
-    ArchiveStore, ArchiveWindow, ArchivedRoom, BeginOutcome, CommitOutcome, Fence, NewEpoch, Run,
-    StoreError,
+    ArchiveStore, ArchiveWindow, ArchivedRoom, BeginOutcome, NewEpoch, Run, StoreError,
 };
 
 /// The earlier epochs that a hot log remembers.
@@ -57,6 +59,8 @@ pub struct Restorer {
     /// The run of a lone node.
     run: Option<Run>,
     dedupe_ttl: Duration,
+    /// The writer of the restores that commit entries now.
+    writer: Mutex<Weak<SharedWriter>>,
     pub(super) counters: Arc<ArchiveCounters>,
 }
 
@@ -68,6 +72,20 @@ struct NewNumbering {
     ended: Vec<Head>,
     /// The newest epoch of the archive, as far as the decision knows it.
     newest: Option<Epoch>,
+}
+
+/// The entries that only the log has, and the outcome of their commits, which a later decision of the
+/// same restore keeps.
+struct Survivors<'a> {
+    entries: &'a mut dyn UnarchivedEntries,
+    committed: Option<Commits>,
+}
+
+#[derive(Clone)]
+struct Commits {
+    committed: Committed,
+    /// See [`Restorer::ends_before_the_archive`].
+    ends: Option<Vec<Head>>,
 }
 
 impl Restorer {
@@ -86,6 +104,7 @@ impl Restorer {
             deployment,
             run,
             dedupe_ttl,
+            writer: Mutex::default(),
             counters: Arc::default(),
         }))
     }
@@ -93,6 +112,17 @@ impl Restorer {
     /// The run of a lone node.
     pub(super) fn run(&self) -> Option<Run> {
         self.run
+    }
+
+    /// A writer, and so a connection, for all restores at a time. It ends with the last of them.
+    pub(super) fn writer(&self) -> Arc<SharedWriter> {
+        let mut shared = self.writer.lock();
+        if let Some(writer) = shared.upgrade() {
+            return writer;
+        }
+        let writer = Arc::new(SharedWriter::new(self.store.writer(self.run_number())));
+        *shared = Arc::downgrade(&writer);
+        writer
     }
 
     fn run_number(&self) -> u64 {
@@ -127,12 +157,17 @@ impl Restorer {
     }
 
     /// Decides how the room continues, as log and archive are now.
-    async fn decide(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint> {
+    async fn decide(
+        &self,
+        room: &RoomId,
+        hot: Option<&HotState>,
+        survivors: &mut Survivors<'_>,
+    ) -> Result<RestorePoint> {
         let archived = self.store.room(room).await?;
         match (archived, hot) {
             (None, hot) => self.adopt(room, hot).await,
             (Some(archived), None) => self.restore(room, archived).await,
-            (Some(archived), Some(hot)) => self.reconcile(room, hot, archived).await,
+            (Some(archived), Some(hot)) => self.reconcile(room, hot, survivors, archived).await,
         }
     }
 
@@ -212,48 +247,116 @@ impl Restorer {
         &self,
         room: &RoomId,
         hot: &HotState,
+        survivors: &mut Survivors<'_>,
         archived: ArchivedRoom,
     ) -> Result<RestorePoint> {
-        let (archived, refused) = self.commit_unarchived(room, hot, archived).await?;
+        // Before the commits, by which the archive knows the epochs.
+        let ends = match &survivors.committed {
+            Some(commits) => commits.ends.clone(),
+            None => self.ends_before_the_archive(room, hot, &archived).await?,
+        };
+        let is_lost = hot.shared.is_some() || ends.is_some() || hot.head.seq < archived.head;
+        let archived = if is_lost {
+            self.wait_for_late_commits(room, archived).await?
+        } else {
+            archived
+        };
+        let committed = match &survivors.committed {
+            Some(commits) => commits.committed.clone(),
+            None => {
+                let committed = self.commit(room, hot, survivors.entries).await?;
+                survivors.committed = Some(Commits {
+                    committed: committed.clone(),
+                    ends: ends.clone(),
+                });
+                committed
+            }
+        };
+        let archived = self.store.room(room).await?.unwrap_or(archived);
+        let before_conflict = committed.lowest_conflict.map(|seq| seq - 1);
+        let shared = hot.shared.into_iter().chain(before_conflict).min();
         let (last, hot_last) = (archived.head, hot.head.seq);
-        let before_refused = refused.map(|seq| seq - 1);
-        if let Some(shared) = hot.shared.into_iter().chain(before_refused).min() {
-            let ended = Head {
-                epoch: hot.head.epoch.clone(),
-                seq: shared,
-            };
-            return self.rebuild(room, hot, &archived, ended).await;
+        if ends.is_some() || shared.is_some() {
+            let mut ends = ends.unwrap_or_else(|| ends_of(hot));
+            if let (Some(newest), Some(shared)) = (ends.first_mut(), shared) {
+                newest.seq = newest.seq.min(shared);
+            }
+            return self.rebuild(room, &archived, ends).await;
         }
         if hot_last < last {
             let known = self.store.epoch(room, &hot.head.epoch).await?;
             // The archive knows best where an epoch ended that it has entries of.
             let shared = if known.is_some() { last } else { hot_last };
-            let ended = Head {
-                epoch: hot.head.epoch.clone(),
-                seq: shared,
-            };
-            return self.rebuild(room, hot, &archived, ended).await;
+            let mut ends = ends_of(hot);
+            ends[0].seq = shared;
+            return self.rebuild(room, &archived, ends).await;
         }
         let watermark = match hot.watermark {
             Some(watermark) => watermark,
             None => self.first_watermark(room, hot, &archived).await?,
         };
+        let watermark = watermark.max(committed.reached);
         self.keep(room, hot, watermark, newest_epoch(&archived))
             .await
     }
 
-    /// The log continues from the archive's end; its own entries are dropped.
-    async fn rebuild(
+    /// Commits the entries that only the log has.
+    async fn commit(
+        &self,
+        room: &RoomId,
+        hot: &HotState,
+        entries: &mut dyn UnarchivedEntries,
+    ) -> Result<Committed> {
+        let committed = commit_all(&self.writer(), room, hot, entries).await?;
+        if committed.conflicts > 0 {
+            tracing::error!(
+                %room,
+                messages = committed.conflicts,
+                first = committed.lowest_conflict,
+                "messages of the log are dropped: the archive has others with their numbers"
+            );
+        }
+        Ok(committed)
+    }
+
+    /// The epochs of a log that was used without this archive, newest first, if one of them that the
+    /// archive does not know has begun below the archive's end: its numbers mean other messages than
+    /// the archive's. So it ends where it has begun.
+    async fn ends_before_the_archive(
         &self,
         room: &RoomId,
         hot: &HotState,
         archived: &ArchivedRoom,
-        ended: Head,
+    ) -> Result<Option<Vec<Head>>> {
+        if hot.watermark.is_some() {
+            return Ok(None);
+        }
+        let mut ends = ends_of(hot);
+        let mut is_any = false;
+        for index in 0..ends.len() {
+            let begun_after = ends.get(index + 1).map_or(0, |earlier| earlier.seq);
+            let end = &mut ends[index];
+            let overlaps = begun_after < archived.head && begun_after < end.seq;
+            if overlaps && self.store.epoch(room, &end.epoch).await?.is_none() {
+                end.seq = begun_after;
+                is_any = true;
+            }
+        }
+        Ok(is_any.then_some(ends))
+    }
+
+    /// The log continues from the archive's end; its own entries are dropped. `ends` are the log's epochs,
+    /// newest first, with the last `seq` that each shares with the archive.
+    async fn rebuild(
+        &self,
+        room: &RoomId,
+        archived: &ArchivedRoom,
+        ends: Vec<Head>,
     ) -> Result<RestorePoint> {
         self.close_holes(room, archived).await?;
         let numbering = NewNumbering {
             after: archived.head,
-            ended: with_past(ended, &hot.past),
+            ended: ends,
             newest: newest_epoch(archived),
         };
         let (head, past) = self.begin_epoch(room, &numbering).await?;
@@ -264,38 +367,6 @@ impl Restorer {
             }
         }
         self.restored(room, &archived, head, &past).await
-    }
-
-    /// Commits the entries that only the hot log has: those whose numbers are free survive. Returns
-    /// the archive's state after that, and the lowest number that it has refused.
-    async fn commit_unarchived(
-        &self,
-        room: &RoomId,
-        hot: &HotState,
-        archived: ArchivedRoom,
-    ) -> Result<(ArchivedRoom, Option<u64>)> {
-        let is_lost = hot.shared.is_some() || hot.head.seq < archived.head;
-        let archived = if is_lost {
-            self.wait_for_late_commits(room, archived).await?
-        } else {
-            archived
-        };
-        if hot.unarchived.is_empty() {
-            return Ok((archived, None));
-        }
-        let mut writer = self.store.writer(self.run_number());
-        let entries = hot.unarchived.iter().cloned().filter_map(entry::of_entry);
-        let rows: Vec<_> = entries.map(|entry| (room.clone(), entry)).collect();
-        let mut refused = Vec::new();
-        for batch in entry::batches(&rows) {
-            // Their senders may have sent them again since, under later numbers.
-            let outcomes = writer.commit_with(batch, Fence::EpochEnds).await?;
-            let seqs = batch.iter().map(|(_, entry)| entry.seq).zip(outcomes);
-            let conflicts = seqs.filter(|(_, outcome)| *outcome == CommitOutcome::Conflict);
-            refused.extend(conflicts.map(|(seq, _)| seq));
-        }
-        let archived = self.store.room(room).await?.unwrap_or(archived);
-        Ok((archived, refused.into_iter().min()))
     }
 
     /// The watermark of a room that was archived before, but not by its present log.
@@ -423,6 +494,11 @@ fn new_room() -> RestorePoint {
     }
 }
 
+/// The epochs of a log that ends now, newest first, with their ends.
+fn ends_of(hot: &HotState) -> Vec<Head> {
+    with_past(hot.head.clone(), &hot.past)
+}
+
 /// The earlier epochs of a log, newest first, behind one that has just ended.
 fn with_past(ended: Head, past: &[Head]) -> Vec<Head> {
     let mut all = vec![ended];
@@ -436,9 +512,14 @@ impl RestoreSource for Restorer {
         &self,
         room: &RoomId,
         hot: Option<&HotState>,
+        entries: &mut dyn UnarchivedEntries,
     ) -> backplane::Result<RestorePoint> {
+        let mut survivors = Survivors {
+            entries,
+            committed: None,
+        };
         for _ in 0..DECISIONS {
-            match self.decide(room, hot).await {
+            match self.decide(room, hot, &mut survivors).await {
                 Ok(point) => {
                     self.counters.restored.add(u64::from(!point.keep_entries));
                     return Ok(point);

@@ -79,6 +79,7 @@ async fn swept_entries_of_an_unknown_epoch_are_committed_however_late() {
         room: lobby(),
         head: left.seq,
         watermark: 0,
+        archived: Vec::new(),
     };
     let swept = sweeper::sweep(&node.archive.shared, &unarchived).await;
     swept.unwrap();
@@ -105,6 +106,7 @@ async fn swept_entries_after_the_end_of_their_epoch_are_refused_at_once() {
         room: lobby(),
         head: left.seq,
         watermark: first.seq,
+        archived: Vec::new(),
     };
     let swept = sweeper::sweep(&node.archive.shared, &unarchived).await;
     swept.unwrap();
