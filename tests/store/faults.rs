@@ -305,9 +305,18 @@ async fn no_call_reads_all_epochs_or_losses_of_a_room() {
     assert_eq!(outcomes.unwrap(), [Stored]);
     let of_commit = rows_read() - before - shown;
     assert!(of_commit < 300, "commit of a lost number: {of_commit}");
+    let before = rows_read();
+    store.record_loss(&room("r"), 8_999..=8_999).await.unwrap();
+    store
+        .record_loss(&room("r"), 10_005..=10_006)
+        .await
+        .unwrap();
+    let of_loss = rows_read() - before - shown;
+    assert!(of_loss < 300, "two losses: {of_loss}");
     let lost = store.room_state(&room("r")).await.unwrap().unwrap().lost;
-    assert_eq!(lost.len(), 4999);
+    assert_eq!(lost.len(), 5001);
     assert!(!lost.contains(&(9_000..=9_000)));
+    assert!(lost.contains(&(8_999..=8_999)) && lost.contains(&(10_005..=10_006)));
 }
 
 /// The driver closes a statement that leaves its cache in a packet of its own, and the next packet is

@@ -164,11 +164,14 @@ const RECENT_LOSSES: usize = 16;
 /// yet. Numbers of recent losses that have got an entry since then are lost no more.
 async fn record(conn: &mut Conn, room: &LockedRoom, ranges: &[Range]) -> Outcome<Vec<Range>> {
     const CLEAR: &str = "DELETE FROM hubbub_gaps WHERE room_no = ? AND first_seq >= ?";
-    let recorded = losses(conn, room.no).await?;
-    let holes = holes_of(conn, room, ranges).await?;
-    let new = without(&holes, &recorded);
-    let recent = &recorded[recorded.len().saturating_sub(RECENT_LOSSES)..];
-    let mut lost = holes_of(conn, room, recent).await?;
+    let holes = joined(holes_of(conn, room, ranges).await?);
+    let mut new = Vec::new();
+    if let (Some(first), Some(last)) = (holes.first(), holes.last()) {
+        let recorded = losses_within(conn, room.no, &(*first.start()..=*last.end())).await?;
+        new = without(&holes, &recorded);
+    }
+    let recent = recent_losses(conn, room.no).await?;
+    let mut lost = holes_of(conn, room, &recent).await?;
     lost.extend(new.iter().cloned());
     let lost = joined(lost);
     if lost == recent {
@@ -182,6 +185,16 @@ async fn record(conn: &mut Conn, room: &LockedRoom, ranges: &[Range]) -> Outcome
         conn.run(INSERT, args).await?;
     }
     Ok(new)
+}
+
+/// The newest recorded losses, in order.
+async fn recent_losses(conn: &mut Conn, room_no: i64) -> Outcome<Vec<Range>> {
+    const RECENT: &str = "SELECT first_seq, last_seq FROM hubbub_gaps WHERE room_no = ? \
+        ORDER BY first_seq DESC LIMIT ?";
+    let args = args![room_no, rows(RECENT_LOSSES)];
+    let found: Vec<(i64, i64)> = conn.all(RECENT, args).await?;
+    let newest_last = found.into_iter().rev();
+    Ok(newest_last.map(|(from, to)| from..=to).collect())
 }
 
 /// Takes numbers out of the recorded losses that have an entry after all: those of `keys`. In a
