@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hubbub::archive::{Archive, ArchiveSettings, Restorer};
 use hubbub::backplane::{BackplaneLimits, memory, record};
-use hubbub::domain::{Epoch, Head, RoomId, Timestamp};
+use hubbub::domain::{Epoch, RoomId, Timestamp};
 use hubbub::store::sql::{DatabaseUrl, SqlStore, prepare};
 use hubbub::store::{
-    ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedRoom, ArchivedSend,
-    CommitOutcome, DatabaseSettings, Fence, MissingPage, NewEpoch, Result, RetentionClaim,
-    RetentionRun, RoomAudit, RoomNumber, Run, StoredKind,
+    ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
+    ArchivedSend, BeginOutcome, CommitOutcome, DatabaseSettings, Fence, MissingPage, NewEpoch,
+    Result, RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run, StoredKind,
 };
 use uuid::Uuid;
 
@@ -147,8 +147,11 @@ impl ArchiveStore for InstantStore {
     async fn mark_contiguous(&self, _: &[RoomNumber]) -> Result<()> {
         Ok(())
     }
-    async fn begin_epoch(&self, _: &RoomId, new: &NewEpoch) -> Result<Vec<Head>> {
-        Ok(new.ends.clone())
+    async fn epoch(&self, _: &RoomId, _: &Epoch) -> Result<Option<ArchivedEpoch>> {
+        Ok(None)
+    }
+    async fn begin_epoch(&self, _: &RoomId, new: &NewEpoch) -> Result<BeginOutcome> {
+        Ok(BeginOutcome::Begun(new.ends.clone()))
     }
     async fn begin_run(&self) -> Result<Run> {
         Ok(Run {
