@@ -207,7 +207,7 @@ check_connections() {
     local nodes=$1 pool
     pool=$(setting DATABASE_POOL)
     pool=${pool:-8}
-    if [[ $pool =~ ^[1-9][0-9]{0,3}$ ]] && (((nodes + 1) * (pool + 1) + 10 > POSTGRES_CONNECTIONS)); then
+    if [[ $pool =~ ^[1-9][0-9]{0,3}$ ]] && (((nodes + 1) * (pool + 2) + 10 > POSTGRES_CONNECTIONS)); then
         log "warning: $nodes nodes with DATABASE_POOL=$pool may open more than the $POSTGRES_CONNECTIONS connections of PostgreSQL; set a smaller DATABASE_POOL"
     fi
 }

@@ -387,7 +387,7 @@ class Shapes(unittest.TestCase):
         # start.sh sets no max_connections, so the server has its default.
         start = (ROOT / "k8s/components/postgres/start.sh").read_text()
         self.assertNotIn("max_connections", start)
-        self.assertLessEqual(pods * (pool + 1) + SPARE_CONNECTIONS, MAX_CONNECTIONS)
+        self.assertLessEqual(pods * (pool + 2) + SPARE_CONNECTIONS, MAX_CONNECTIONS)
 
     def test_compose_and_kubernetes_start_postgres_by_the_same_script(self):
         script = "k8s/components/postgres/start.sh"

@@ -163,10 +163,10 @@ class DeployCompose(unittest.TestCase):
     def test_more_connections_than_postgres_accepts_are_a_warning(self):
         own = "postgres://hubbub:secret@postgres/hubbub"
         for nodes, url, pool, warns in (
-            (9, own, None, False),
-            (10, own, None, True),
-            (10, own, "4", False),
-            (18, own, "4", True),
+            (8, own, None, False),
+            (9, own, None, True),
+            (14, own, "4", False),
+            (15, own, "4", True),
             (10, "postgres://hubbub:secret@db.example.com/hubbub", None, False),
         ):
             lines = ["REDIS_PASSWORD=secret", f"DATABASE_URL={url}"]
