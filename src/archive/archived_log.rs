@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::{Shared, entry, rooms};
 use crate::backplane::{
     Appended, ArchiveStatus, BackplaneError, Commit, Entry, Result, RoomLog, Slice, Window, record,
 };
-use crate::domain::{Head, LogSpan, NewMessage, RoomId};
+use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId};
 use crate::store::{ArchiveWindow, MAX_RECORD_BYTES, StoreError};
 
 /// See [`RoomLog`].
@@ -36,6 +37,7 @@ impl RoomLog for ArchivedLog {
             return Err(BackplaneError::TooLarge);
         }
         let hot = &shared.hot;
+        let begun = Instant::now();
         let appended = hot.append_record(message, key, record.clone()).await?;
         let waits = shared.settings.acknowledge_commits;
         if appended.duplicate {
@@ -53,7 +55,8 @@ impl RoomLog for ArchivedLog {
             (Commit::done(), None)
         };
         let archived = entry::of_message(message, &appended, record);
-        shared.queue.push(message.room.clone(), archived, pending);
+        let room = message.room.clone();
+        shared.queue.push(room, archived, begun, pending);
         Ok((appended, commit))
     }
 
@@ -76,17 +79,24 @@ impl RoomLog for ArchivedLog {
         self.0.hot.heads(rooms).await
     }
 
-    async fn reach(&self, room: &RoomId, span: LogSpan) -> LogSpan {
+    async fn reach(&self, room: &RoomId, span: LogSpan, seen: Option<&Epoch>) -> LogSpan {
         let shared = &*self.0;
+        let unknown = seen.filter(|epoch| !span.knows(epoch));
         // A log that has everything since 1 needs nothing of the archive.
-        if span.oldest <= 1 {
+        if span.oldest <= 1 && unknown.is_none() {
             return span;
         }
         // A read of the log must not wait for a database that is known to be away.
         if shared.health.is_up() {
             let known = shared.rooms.get(&*shared.store, room, span.oldest).await;
             match known {
-                Ok(Some(archived)) => return rooms::extend(span, &archived, shared.history_size),
+                Ok(Some(archived)) => {
+                    let mut span = rooms::extend(span, &archived, shared.history_size);
+                    if let Some(epoch) = unknown {
+                        self.find_end(room, &mut span, epoch).await;
+                    }
+                    return span;
+                }
                 Ok(None) => return span,
                 Err(error) => shared.broken.report(room, &error),
             }
@@ -104,6 +114,23 @@ impl RoomLog for ArchivedLog {
 }
 
 impl ArchivedLog {
+    /// Adds the end of an epoch to a span, if the epoch is older than those that the archive lists.
+    async fn find_end(&self, room: &RoomId, span: &mut LogSpan, epoch: &Epoch) {
+        if span.knows(epoch) {
+            return;
+        }
+        match self.0.store.epoch(room, epoch).await {
+            Ok(known) => {
+                let end = known.and_then(|known| known.ended);
+                span.past.extend(end.map(|seq| Head {
+                    epoch: epoch.clone(),
+                    seq,
+                }));
+            }
+            Err(error) => self.0.broken.report(room, &error),
+        }
+    }
+
     /// Reads a window that most likely lies before the hot log, of which it reads only the span. `None`
     /// if the window reaches into the hot log.
     async fn read_older(
@@ -149,7 +176,7 @@ impl ArchivedLog {
         max_bytes: usize,
     ) -> Result<Slice> {
         let hot_oldest = hot.span.oldest;
-        let mut span = self.reach(room, hot.span).await;
+        let mut span = self.reach(room, hot.span, None).await;
         let entries = hot.entries;
         let Some(missing) = missing_part(window, &entries, hot_oldest, limit, max_bytes) else {
             return Ok(Slice { entries, span });
@@ -202,7 +229,7 @@ impl ArchivedLog {
                     archived.truncate(end);
                     self.0.rooms.forget(room);
                     let hot = self.0.hot.read(room, window, 0, 0).await?;
-                    span = self.reach(room, hot.span).await;
+                    span = self.reach(room, hot.span, None).await;
                 }
                 continue_with(archived, entries, limit, max_bytes)
             }

@@ -104,11 +104,7 @@ impl Committer {
         loop {
             let began = Instant::now();
             is_fenced |= batch.age() > FENCED_AFTER;
-            let fence = if is_fenced {
-                late_fence(batch.origin)
-            } else {
-                Fence::None
-            };
+            let fence = fence(batch.origin, is_fenced);
             let commit = self.writer.commit_with(rows, fence);
             // The outcome of a commit that fails is unknown, and a commit may take long before it fails.
             is_fenced = true;
@@ -181,11 +177,13 @@ impl Committer {
     }
 }
 
-/// The fence for entries that come late.
-fn late_fence(origin: Origin) -> Fence {
+/// The fence for entries of this origin.
+fn fence(origin: Origin, is_late: bool) -> Fence {
     match origin {
-        Origin::Send => Fence::KnownEpochs,
-        // The archive may not know the epochs of a log that was used without an archive.
+        Origin::Send if is_late => Fence::KnownEpochs,
+        Origin::Send => Fence::Fresh,
+        // These are late in any case. The archive may not know the epochs of a log that was used without
+        // an archive.
         Origin::Sweep => Fence::EpochEnds,
     }
 }

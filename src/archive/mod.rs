@@ -18,9 +18,11 @@ mod committer;
 mod counters;
 mod entry;
 mod health;
+mod log_epochs;
 mod queue;
 mod refused;
 mod restore;
+mod restore_commits;
 pub mod retention;
 mod rooms;
 mod settings;
@@ -39,6 +41,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::backplane::{
     Appended, BackplaneError, BackplaneLimits, Commit, HotLog, Result, RoomLog, Window,
@@ -120,6 +123,7 @@ impl Shared {
             self.report_divergence(room.clone(), first.epoch.clone(), seq - 1);
             return Err(lost_send());
         }
+        let begun = Instant::now();
         let slice = self
             .hot
             .read(room, Window::After(seq - 1), 1, usize::MAX)
@@ -130,7 +134,8 @@ impl Shared {
             return Err(lost_send());
         };
         let (commit, pending) = Commit::pending();
-        self.queue.push(room.clone(), archived, Some(pending));
+        self.queue
+            .push(room.clone(), archived, begun, Some(pending));
         Ok(commit)
     }
 

@@ -68,19 +68,23 @@ pub(super) struct Batch {
     pub senders: Vec<Sender>,
     /// The bytes of the records.
     bytes: usize,
+    /// When the first of the entries' appends began.
+    begun: Option<Instant>,
 }
 
 impl Batch {
-    /// How long the oldest entry has waited.
+    /// The greatest age that one of the entries can have: since its append began. The log may have been
+    /// lost between the append and its reply.
     pub fn age(&self) -> Duration {
-        let oldest = self.senders.first();
-        oldest.map_or(Duration::ZERO, |sender| sender.since.elapsed())
+        self.begun.map_or(Duration::ZERO, |begun| begun.elapsed())
     }
 }
 
 struct Queued {
     row: ArchivedRow,
     origin: Origin,
+    /// Before the entry's append, or before it was read in the log.
+    begun: Instant,
     sender: Sender,
     /// Whether a sender or the sweeper waits for the commit.
     is_awaited: bool,
@@ -141,27 +145,29 @@ impl Queue {
         entries.queue.len() + entries.committing
     }
 
-    /// Adds an entry of a send. Once the queue is closed, the entry's commit fails instead.
-    pub fn push(&self, room: RoomId, entry: ArchivedEntry, commit: Option<PendingCommit>) {
-        self.add(room, entry, Origin::Send, commit);
+    /// Adds an entry of a send, whose append began at that time. Once the queue is closed, the entry's
+    /// commit fails instead.
+    pub fn push(
+        &self,
+        room: RoomId,
+        entry: ArchivedEntry,
+        begun: Instant,
+        commit: Option<PendingCommit>,
+    ) {
+        self.add((room, entry), Origin::Send, begun, commit);
     }
 
     /// Adds an entry that the sweeper has read in the log. Does nothing once the queue is closed.
     pub fn push_swept(&self, room: RoomId, entry: ArchivedEntry) {
-        self.add(room, entry, Origin::Sweep, None);
+        self.add((room, entry), Origin::Sweep, Instant::now(), None);
     }
 
-    fn add(
-        &self,
-        room: RoomId,
-        entry: ArchivedEntry,
-        origin: Origin,
-        commit: Option<PendingCommit>,
-    ) {
+    fn add(&self, row: ArchivedRow, origin: Origin, begun: Instant, commit: Option<PendingCommit>) {
         let since = Instant::now();
         let queued = Queued {
-            row: (room, entry),
+            row,
             origin,
+            begun,
             is_awaited: commit.is_some() || origin == Origin::Sweep,
             sender: Sender { since, commit },
         };
@@ -299,6 +305,7 @@ fn take_batch(entries: &mut Entries) -> Batch {
         rows: Vec::new(),
         senders: Vec::new(),
         bytes: 0,
+        begun: None,
     };
     while let Some(next) = entries.queue.front() {
         let bytes = batch.bytes + next.row.1.record.len();
@@ -311,6 +318,8 @@ fn take_batch(entries: &mut Entries) -> Batch {
             break;
         };
         entries.awaited -= usize::from(queued.is_awaited);
+        let begun = batch.begun.unwrap_or(queued.begun);
+        batch.begun = Some(begun.min(queued.begun));
         batch.rows.push(queued.row);
         batch.senders.push(queued.sender);
     }
@@ -344,7 +353,12 @@ mod tests {
 
     fn push(queue: &Queue, bytes: usize) -> Commit {
         let (commit, pending) = Commit::pending();
-        queue.push(RoomId::trusted("r"), entry(bytes), Some(pending));
+        queue.push(
+            RoomId::trusted("r"),
+            entry(bytes),
+            Instant::now(),
+            Some(pending),
+        );
         commit
     }
 
@@ -366,7 +380,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn entries_that_nobody_awaits_are_collected() {
         let queue = Queue::new(10_000);
-        let push_unawaited = || queue.push(RoomId::trusted("r"), entry(1), None);
+        let push_unawaited = || queue.push(RoomId::trusted("r"), entry(1), Instant::now(), None);
         let batch_after = |expected: Duration| {
             let queue = &queue;
             async move {

@@ -1,21 +1,25 @@
 //! Restores: how rooms continue that the hot log doesn't know, or may have lost the end of.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::counters::ArchiveCounters;
-use super::{entry, rooms};
-use crate::backplane::{Appended, HotState, RestorePoint, RestoreSource, RestoredSend, Result};
+use super::log_epochs::{PAST_EPOCHS, end_before_the_archive, ends_of, with_past};
+use super::restore_commits::{SharedWriter, commit_all};
+use super::rooms;
+use crate::backplane::{
+    self, Appended, BackplaneError, HotState, RestorePoint, RestoreSource, RestoredSend,
+    UnarchivedEntries,
+};
 use crate::domain::{Epoch, Head, RoomId, Timestamp};
 use crate::store::{
-    ArchiveStore, ArchiveWindow, ArchivedRoom, CommitOutcome, Fence, NewEpoch, Run,
+    ArchiveStore, ArchiveWindow, ArchivedRoom, BeginOutcome, NewEpoch, Run, StoreError,
 };
 
-/// The earlier epochs that a hot log remembers.
-const PAST_EPOCHS: usize = 8;
 /// A room whose newest entry is younger than that may still get entries of a log that was lost.
 const RECENT_MS: u64 = 30_000;
 /// The pause between two reads of such a room, and their number at most.
@@ -23,6 +27,29 @@ const LATE_COMMIT_PAUSE: Duration = Duration::from_millis(100);
 const LATE_COMMIT_READS: usize = 10;
 /// The most send keys of a room that are restored.
 const MAX_SENDS: usize = 10_000;
+/// How often a restore decides anew, because entries were committed meanwhile.
+const DECISIONS: usize = 4;
+
+/// Why a room is not restored.
+enum RestoreError {
+    /// The archive has got entries that the decision did not take into account.
+    Behind,
+    Failed(BackplaneError),
+}
+
+impl From<BackplaneError> for RestoreError {
+    fn from(error: BackplaneError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<StoreError> for RestoreError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+type Result<T> = std::result::Result<T, RestoreError>;
 
 /// Restores rooms from the archive.
 pub struct Restorer {
@@ -31,6 +58,8 @@ pub struct Restorer {
     /// The run of a lone node.
     run: Option<Run>,
     dedupe_ttl: Duration,
+    /// The writer of the restores that commit entries now.
+    writer: Mutex<Weak<SharedWriter>>,
     pub(super) counters: Arc<ArchiveCounters>,
 }
 
@@ -40,6 +69,25 @@ struct NewNumbering {
     after: u64,
     /// Earlier epochs of the hot log, with the last `seq` that each shares with the archive.
     ended: Vec<Head>,
+    /// The newest epoch of the archive, as far as the decision knows it.
+    newest: Option<Epoch>,
+}
+
+/// The entries of the log during a restore.
+struct LogEntries<'a> {
+    entries: &'a mut dyn UnarchivedEntries,
+    /// The outcome of their commits, as soon as all are read.
+    committed: Option<CommittedLog>,
+}
+
+/// The state of a log whose entries are committed.
+#[derive(Clone)]
+struct CommittedLog {
+    /// The archive has every entry of the log up to this one.
+    reached: u64,
+    /// If log and archive have other messages with the same number: the log's epochs, newest first, with
+    /// the last `seq` that each shares with the archive.
+    ends: Option<Vec<Head>>,
 }
 
 impl Restorer {
@@ -58,6 +106,7 @@ impl Restorer {
             deployment,
             run,
             dedupe_ttl,
+            writer: Mutex::default(),
             counters: Arc::default(),
         }))
     }
@@ -65,6 +114,17 @@ impl Restorer {
     /// The run of a lone node.
     pub(super) fn run(&self) -> Option<Run> {
         self.run
+    }
+
+    /// A writer, and so a connection, for all restores at a time. It ends with the last of them.
+    pub(super) fn writer(&self) -> Arc<SharedWriter> {
+        let mut shared = self.writer.lock();
+        if let Some(writer) = shared.upgrade() {
+            return writer;
+        }
+        let writer = Arc::new(SharedWriter::new(self.store.writer(self.run_number())));
+        *shared = Arc::downgrade(&writer);
+        writer
     }
 
     fn run_number(&self) -> u64 {
@@ -98,6 +158,21 @@ impl Restorer {
         Ok(archived)
     }
 
+    /// Decides how the room continues, as log and archive are now.
+    async fn decide(
+        &self,
+        room: &RoomId,
+        hot: Option<&HotState>,
+        log: &mut LogEntries<'_>,
+    ) -> Result<RestorePoint> {
+        let archived = self.store.room(room).await?;
+        match (archived, hot) {
+            (None, hot) => self.adopt(room, hot).await,
+            (Some(archived), None) => self.restore(room, archived).await,
+            (Some(archived), Some(hot)) => self.reconcile(room, hot, log, archived).await,
+        }
+    }
+
     /// The room is new to the archive.
     async fn adopt(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint> {
         let Some(hot) = hot else {
@@ -108,11 +183,17 @@ impl Restorer {
             self.store.begin_at(room, hot.oldest).await?;
         }
         let watermark = hot.watermark.unwrap_or(hot.oldest - 1);
-        self.keep(room, hot, watermark).await
+        self.keep(room, hot, watermark, None).await
     }
 
     /// The room continues with its log's entries: in a new epoch if the log may have lost its end.
-    async fn keep(&self, room: &RoomId, hot: &HotState, watermark: u64) -> Result<RestorePoint> {
+    async fn keep(
+        &self,
+        room: &RoomId,
+        hot: &HotState,
+        watermark: u64,
+        newest: Option<Epoch>,
+    ) -> Result<RestorePoint> {
         let kept = RestorePoint {
             head: None,
             past: hot.past.clone(),
@@ -126,6 +207,7 @@ impl Restorer {
         let numbering = NewNumbering {
             after: hot.head.seq,
             ended: vec![hot.head.clone()],
+            newest,
         };
         let (head, _) = self.begin_epoch(room, &numbering).await?;
         Ok(RestorePoint {
@@ -146,6 +228,7 @@ impl Restorer {
                 let numbering = NewNumbering {
                     after,
                     ended: Vec::new(),
+                    newest: newest_epoch(&archived),
                 };
                 self.begin_epoch(room, &numbering).await?.0
             }
@@ -166,48 +249,82 @@ impl Restorer {
         &self,
         room: &RoomId,
         hot: &HotState,
+        log: &mut LogEntries<'_>,
         archived: ArchivedRoom,
     ) -> Result<RestorePoint> {
-        let (archived, refused) = self.commit_unarchived(room, hot, archived).await?;
-        let (last, hot_last) = (archived.head, hot.head.seq);
-        let before_refused = refused.map(|seq| seq - 1);
-        if let Some(shared) = hot.shared.into_iter().chain(before_refused).min() {
-            let ended = Head {
-                epoch: hot.head.epoch.clone(),
-                seq: shared,
-            };
-            return self.rebuild(room, hot, &archived, ended).await;
+        let committed = match &log.committed {
+            Some(committed) => committed.clone(),
+            None => self.commit_log(room, hot, log, &archived).await?,
+        };
+        let archived = self.store.room(room).await?.unwrap_or(archived);
+        if let Some(ends) = committed.ends {
+            return self.rebuild(room, &archived, ends).await;
         }
+        let (last, hot_last) = (archived.head, hot.head.seq);
         if hot_last < last {
-            let mut epochs = archived.epochs.iter();
-            let is_known = epochs.any(|epoch| epoch.epoch == hot.head.epoch);
+            let known = self.store.epoch(room, &hot.head.epoch).await?;
             // The archive knows best where an epoch ended that it has entries of.
-            let shared = if is_known { last } else { hot_last };
-            let ended = Head {
-                epoch: hot.head.epoch.clone(),
-                seq: shared,
-            };
-            return self.rebuild(room, hot, &archived, ended).await;
+            let mut ends = ends_of(hot);
+            ends[0].seq = if known.is_some() { last } else { hot_last };
+            return self.rebuild(room, &archived, ends).await;
         }
         let watermark = match hot.watermark {
             Some(watermark) => watermark,
             None => self.first_watermark(room, hot, &archived).await?,
         };
-        self.keep(room, hot, watermark).await
+        let watermark = watermark.max(committed.reached);
+        self.keep(room, hot, watermark, newest_epoch(&archived))
+            .await
     }
 
-    /// The log continues from the archive's end; its own entries are dropped.
-    async fn rebuild(
+    /// Commits the entries that only the log has, once for all decisions.
+    async fn commit_log(
         &self,
         room: &RoomId,
         hot: &HotState,
+        log: &mut LogEntries<'_>,
         archived: &ArchivedRoom,
-        ended: Head,
+    ) -> Result<CommittedLog> {
+        let mut ends = ends_of(hot);
+        let mut has_ended = false;
+        if hot.watermark.is_none() {
+            // The log was used without this archive. A commit may add its epochs to the archive.
+            let mut is_known = Vec::new();
+            for end in &ends {
+                is_known.push(self.store.epoch(room, &end.epoch).await?.is_some());
+            }
+            has_ended = end_before_the_archive(&mut ends, &is_known, archived.head);
+        }
+        if hot.shared.is_some() || has_ended || hot.head.seq < archived.head {
+            self.wait_for_late_commits(room, archived.clone()).await?;
+        }
+        let outcome = commit_all(&self.writer(), room, hot, log.entries).await?;
+        let before_conflict = outcome.lowest_conflict.map(|seq| seq - 1);
+        if let Some(shared) = hot.shared.into_iter().chain(before_conflict).min() {
+            ends[0].seq = ends[0].seq.min(shared);
+            has_ended = true;
+        }
+        let committed = CommittedLog {
+            reached: outcome.reached,
+            ends: if has_ended { Some(ends) } else { None },
+        };
+        log.committed = Some(committed.clone());
+        Ok(committed)
+    }
+
+    /// The log continues from the archive's end; its own entries are dropped. `ends` are the log's epochs,
+    /// newest first, with the last `seq` that each shares with the archive.
+    async fn rebuild(
+        &self,
+        room: &RoomId,
+        archived: &ArchivedRoom,
+        ends: Vec<Head>,
     ) -> Result<RestorePoint> {
         self.close_holes(room, archived).await?;
         let numbering = NewNumbering {
             after: archived.head,
-            ended: with_past(ended, &hot.past),
+            newest: newest_epoch(archived),
+            ended: ends,
         };
         let (head, past) = self.begin_epoch(room, &numbering).await?;
         let mut archived = archived.clone();
@@ -217,38 +334,6 @@ impl Restorer {
             }
         }
         self.restored(room, &archived, head, &past).await
-    }
-
-    /// Commits the entries that only the hot log has: those whose numbers are free survive. Returns
-    /// the archive's state after that, and the lowest number that it has refused.
-    async fn commit_unarchived(
-        &self,
-        room: &RoomId,
-        hot: &HotState,
-        archived: ArchivedRoom,
-    ) -> Result<(ArchivedRoom, Option<u64>)> {
-        let is_lost = hot.shared.is_some() || hot.head.seq < archived.head;
-        let archived = if is_lost {
-            self.wait_for_late_commits(room, archived).await?
-        } else {
-            archived
-        };
-        if hot.unarchived.is_empty() {
-            return Ok((archived, None));
-        }
-        let mut writer = self.store.writer(self.run_number());
-        let entries = hot.unarchived.iter().cloned().filter_map(entry::of_entry);
-        let rows: Vec<_> = entries.map(|entry| (room.clone(), entry)).collect();
-        let mut refused = Vec::new();
-        for batch in entry::batches(&rows) {
-            // Their senders may have sent them again since, under later numbers.
-            let outcomes = writer.commit_with(batch, Fence::EpochEnds).await?;
-            let seqs = batch.iter().map(|(_, entry)| entry.seq).zip(outcomes);
-            let conflicts = seqs.filter(|(_, outcome)| *outcome == CommitOutcome::Conflict);
-            refused.extend(conflicts.map(|(seq, _)| seq));
-        }
-        let archived = self.store.room(room).await?.unwrap_or(archived);
-        Ok((archived, refused.into_iter().min()))
     }
 
     /// The watermark of a room that was archived before, but not by its present log.
@@ -287,7 +372,7 @@ impl Restorer {
     }
 
     /// Begins an epoch in the archive, so that its name outlasts every log. Returns it, and the recorded
-    /// ends of the earlier ones.
+    /// ends of the earlier ones. If the room has moved on since the archive was read, nothing begins.
     async fn begin_epoch(
         &self,
         room: &RoomId,
@@ -298,8 +383,16 @@ impl Restorer {
             after: numbering.after,
             run: self.run_number(),
             ends: numbering.ended.clone(),
+            newest: numbering.newest.clone(),
         };
-        let ends = self.store.begin_epoch(room, &new).await?;
+        let ends = match self.store.begin_epoch(room, &new).await? {
+            BeginOutcome::Begun(ends) => ends,
+            BeginOutcome::Behind => return Err(RestoreError::Behind),
+            BeginOutcome::Superseded => {
+                let text = "the room has continued in another epoch meanwhile".to_owned();
+                return Err(BackplaneError::Unavailable(text).into());
+            }
+        };
         let head = Head {
             epoch: new.epoch,
             seq: new.after,
@@ -353,6 +446,10 @@ impl Restorer {
     }
 }
 
+fn newest_epoch(archived: &ArchivedRoom) -> Option<Epoch> {
+    archived.epochs.first().map(|newest| newest.epoch.clone())
+}
+
 /// A room that nothing knows.
 fn new_room() -> RestorePoint {
     RestorePoint {
@@ -364,24 +461,31 @@ fn new_room() -> RestorePoint {
     }
 }
 
-/// The earlier epochs of a log, newest first, behind one that has just ended.
-fn with_past(ended: Head, past: &[Head]) -> Vec<Head> {
-    let mut all = vec![ended];
-    all.extend(past.iter().take(PAST_EPOCHS - 1).cloned());
-    all
-}
-
 #[async_trait]
 impl RestoreSource for Restorer {
-    async fn restore_point(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint> {
-        let archived = self.store.room(room).await?;
-        let point = match (archived, hot) {
-            (None, hot) => self.adopt(room, hot).await?,
-            (Some(archived), None) => self.restore(room, archived).await?,
-            (Some(archived), Some(hot)) => self.reconcile(room, hot, archived).await?,
+    async fn restore_point(
+        &self,
+        room: &RoomId,
+        hot: Option<&HotState>,
+        entries: &mut dyn UnarchivedEntries,
+    ) -> backplane::Result<RestorePoint> {
+        let mut log = LogEntries {
+            entries,
+            committed: None,
         };
-        self.counters.restored.add(u64::from(!point.keep_entries));
-        Ok(point)
+        for _ in 0..DECISIONS {
+            match self.decide(room, hot, &mut log).await {
+                Ok(point) => {
+                    self.counters.restored.add(u64::from(!point.keep_entries));
+                    return Ok(point);
+                }
+                Err(RestoreError::Behind) => {}
+                Err(RestoreError::Failed(error)) => return Err(error),
+            }
+        }
+        Err(BackplaneError::Unavailable(
+            "other nodes still commit messages of the room".to_owned(),
+        ))
     }
 
     fn archive_id(&self) -> String {

@@ -1,12 +1,13 @@
 //! The sweeper: commits entries that other nodes have left unarchived, because they died or could not
 //! reach the database.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Shared, entry};
-use crate::backplane::{EntryKind, Result, Unarchived};
+use crate::backplane::{EntryKind, Result, Unarchived, UnarchivedCursor, Window};
 
 /// The time between two sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -31,9 +32,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let Ok(rooms) = shared.hot.unarchived(MAX_AGE, ROOMS_PER_SWEEP).await else {
             continue;
         };
-        let left = rooms
-            .iter()
-            .map(|room| room.head - room.watermark.min(room.head));
+        let left = rooms.iter().map(count_left_behind);
         let left_behind = &shared.counters.left_behind;
         left_behind.store(left.sum(), Ordering::Relaxed);
         shared.refused.forget_old();
@@ -47,11 +46,24 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Queues everything of a room that is not archived.
+/// The number of a room's entries that are not known to be archived.
+fn count_left_behind(room: &Unarchived) -> u64 {
+    let length = |range: &RangeInclusive<u64>| (range.end() + 1).saturating_sub(*range.start());
+    let archived: u64 = room.archived.iter().map(length).sum();
+    let above = room.head.saturating_sub(room.watermark);
+    above.saturating_sub(archived)
+}
+
+/// Queues everything of a room that is not known to be archived.
 pub(super) async fn sweep(shared: &Shared, unarchived: &Unarchived) -> Result<()> {
     let room = &unarchived.room;
-    let mut after = unarchived.watermark;
-    while after < unarchived.head {
+    if unarchived.watermark >= unarchived.head {
+        // The room has diverged, and its restore has failed.
+        shared.hot.read(room, Window::Newest, 0, 0).await?;
+    }
+    let mut cursor = UnarchivedCursor::new(unarchived.watermark, unarchived.archived.clone());
+    while cursor.reached() < unarchived.head {
+        let after = cursor.reached();
         let page = shared
             .hot
             .read_unarchived(room, after, PAGE_ENTRIES, PAGE_BYTES)
@@ -70,19 +82,18 @@ pub(super) async fn sweep(shared: &Shared, unarchived: &Unarchived) -> Result<()
                 shared.record_loss(room, &first.epoch, lost).await?;
             }
         }
-        for read in entries {
-            after = read.seq;
-            let kind = read.kind;
+        for read in cursor.take(entries) {
+            let (seq, kind) = (read.seq, read.kind);
             let Some(archived) = entry::of_entry(read) else {
                 // An entry of an unknown kind is archived by a node that knows it.
                 if kind == EntryKind::Message {
                     tracing::error!(
                         %room,
-                        seq = after,
-                        "a message in the log is not readable: the room is archived up to it only"
+                        seq,
+                        "a message in the log is not readable: its room's log keeps everything from it on"
                     );
                 }
-                return Ok(());
+                continue;
             };
             shared.counters.swept.add(1);
             shared.queue.push_swept(room.clone(), archived);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Appended, Entry, Result, RoomLog};
+use super::{Appended, BackplaneError, Entry, Result, RoomLog, UnarchivedCursor};
 use crate::domain::{Epoch, Head, NewMessage, RoomId, UserId};
 
 /// Entries of a room that the archive has: ranges of `seq`.
@@ -25,6 +25,8 @@ pub struct Unarchived {
     pub watermark: u64,
     /// The room's last `seq`.
     pub head: u64,
+    /// Entries above the watermark that the archive has, as far as the log remembers reports of them.
+    pub archived: ArchivedRanges,
 }
 
 /// A log that an archive follows.
@@ -72,8 +74,9 @@ pub trait HotLog: RoomLog {
         archived: &[(RoomId, Epoch, ArchivedRanges)],
     ) -> Result<Vec<u64>>;
 
-    /// Rooms whose oldest unarchived entry is older than that, at most about `limit`. A room that was
-    /// returned is not returned again for the same time, to no node.
+    /// Rooms whose oldest unarchived entry is older than that, at most about `limit`; also those that
+    /// have diverged that long ago and are not restored yet. A room that was returned is not returned
+    /// again for the same time, to no node.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -81,7 +84,8 @@ pub trait HotLog: RoomLog {
 
     /// The archive has other entries than this log after `shared`, in this epoch. The room is restored
     /// before its next use; its entries after `shared` count as lost, except those that the archive
-    /// has or takes then. Does nothing if the log has no entries of that epoch after `shared`.
+    /// has or takes then. Does nothing if the room has no numbers of that epoch after `shared`: if the
+    /// epoch ended there, or if it is the current one and the head is not greater.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -110,8 +114,32 @@ pub struct HotState {
     pub is_stale: bool,
     /// The last `seq` that log and archive share, after [`HotLog::diverged`].
     pub shared: Option<u64>,
-    /// All entries after the watermark that the log has; only for a room that is stale or has diverged.
-    pub unarchived: Vec<Entry>,
+    /// Entries after the watermark that the archive has, as far as the log remembers reports of them.
+    pub archived: ArchivedRanges,
+}
+
+impl HotState {
+    /// A cursor over the entries that the archive may lack. Without a watermark it may lack all.
+    #[must_use]
+    pub fn unarchived(&self) -> UnarchivedCursor {
+        let reached = self.watermark.unwrap_or(self.oldest.saturating_sub(1));
+        UnarchivedCursor::new(reached, self.archived.clone())
+    }
+}
+
+/// The entries of a room's log that its archive may lack, during a restore of the room. A restore holds
+/// no more than one page of them at a time.
+#[async_trait]
+pub trait UnarchivedEntries: Send {
+    /// The next entries above the watermark, ascending, without those of [`HotState::archived`]: a page
+    /// that is limited in entries and bytes. Without a watermark: all entries that the log has. Empty at
+    /// the end of the log.
+    ///
+    /// The time that a restore may take begins anew with each page.
+    ///
+    /// # Errors
+    /// `Unavailable`: also if another restore of the room has begun. Then this one must end.
+    async fn next_page(&mut self) -> Result<Vec<Entry>>;
 }
 
 /// A send with a key, to restore.
@@ -135,10 +163,40 @@ pub struct RestorePoint {
     pub past: Vec<Head>,
     /// The watermark.
     pub watermark: u64,
-    /// Whether the log's entries stay. If not, the log is empty and ends at the head.
+    /// Whether the log's entries stay: only if the numbering continues at the log's own head. If not, the
+    /// log is empty and ends at the head.
     pub keep_entries: bool,
     /// The sends with keys within `dedupe_ttl`, newest first.
     pub sends: Vec<RestoredSend>,
+}
+
+impl RestorePoint {
+    /// Checks that no number gets a second meaning, and that the log gets no hole.
+    ///
+    /// # Errors
+    /// `Broken`.
+    pub(super) fn check(&self, hot: Option<&HotState>) -> Result<()> {
+        let broken = |text: &str| {
+            let text = format!("a restore point {text}");
+            Err(BackplaneError::Broken(text))
+        };
+        let Some(hot) = hot else { return Ok(()) };
+        let own_epoch = self
+            .head
+            .as_ref()
+            .is_none_or(|head| head.epoch == hot.head.epoch);
+        if hot.is_stale && own_epoch {
+            return broken("continues an epoch that may have lost its end");
+        }
+        let own_head = self
+            .head
+            .as_ref()
+            .is_none_or(|head| head.seq == hot.head.seq);
+        if self.keep_entries && !own_head {
+            return broken("keeps the entries of a log that ends elsewhere");
+        }
+        Ok(())
+    }
 }
 
 /// The archive, as a hot log sees it.
@@ -148,12 +206,18 @@ pub trait RestoreSource: Send + Sync {
     /// and refuses nodes with another archive or without one.
     fn archive_id(&self) -> String;
 
-    /// How the room continues. `hot` is the room's state in the log; `None` if the log doesn't know it.
+    /// How the room continues. `hot` is the room's state in the log, and `entries` are the log's entries
+    /// that may have to be archived first; `None` and none if the log doesn't know the room.
     ///
     /// Called for one room at a time only, in the whole cluster: a room without a watermark, a stale
     /// one, one that has diverged, and one that the log doesn't know.
     ///
     /// # Errors
     /// `Unavailable`: the room can't be used now.
-    async fn restore_point(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint>;
+    async fn restore_point(
+        &self,
+        room: &RoomId,
+        hot: Option<&HotState>,
+        entries: &mut dyn UnarchivedEntries,
+    ) -> Result<RestorePoint>;
 }

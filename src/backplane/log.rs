@@ -134,10 +134,11 @@ pub trait RoomLog: Send + Sync {
     }
 
     /// Extends the span of a room, which another call has returned, to everything that this log can
-    /// read: that of an archive included.
+    /// read: that of an archive included. If the reader's epoch, `seen`, is known, however old it is, the
+    /// span has its end.
     ///
     /// Never fails: while the archive can't be read, the span is marked as cut off.
-    async fn reach(&self, _room: &RoomId, span: LogSpan) -> LogSpan {
+    async fn reach(&self, _room: &RoomId, span: LogSpan, _seen: Option<&Epoch>) -> LogSpan {
         span
     }
 

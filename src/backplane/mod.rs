@@ -31,16 +31,19 @@ mod presence;
 mod rate_limiter;
 pub mod record;
 pub mod redis;
+mod unarchived;
 
 pub use bus::{Bus, BusEvent, BusSink, BusTopic, Typing};
 pub use commit::{Commit, OnCommit, PendingCommit};
 pub use hot_log::{
     ArchivedRanges, HotLog, HotState, RestorePoint, RestoreSource, RestoredSend, Unarchived,
+    UnarchivedEntries,
 };
 pub use lifecycle::{BackplaneKind, Counters, Lifecycle};
 pub use log::{Appended, ArchiveStatus, Entry, EntryKind, RoomLog, Slice, Window};
 pub use presence::{Changes, Joined, OccupantPage, Presence, Roster};
 pub use rate_limiter::RateLimiter;
+pub use unarchived::UnarchivedCursor;
 
 /// An error of a backplane.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -27,6 +27,17 @@ pub enum ReplayFrom {
     },
 }
 
+impl ReplayFrom {
+    /// The epoch in which the client's position counts, if it has named one.
+    #[must_use]
+    pub fn epoch(&self) -> Option<&Epoch> {
+        match self {
+            Self::Since { epoch, .. } => epoch.as_ref(),
+            Self::Live | Self::Last(_) => None,
+        }
+    }
+}
+
 /// The content of a join's acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinOutcome {

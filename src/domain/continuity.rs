@@ -87,6 +87,12 @@ impl LogSpan {
         seq > self.first || self.is_cut_off && seq > 1
     }
 
+    /// Whether the span has the end of this epoch, or the epoch is the current one.
+    #[must_use]
+    pub fn knows(&self, epoch: &Epoch) -> bool {
+        self.end_of(epoch).is_some()
+    }
+
     /// The last `seq` up to which the epoch's numbers mean the same messages in this log.
     fn end_of(&self, epoch: &Epoch) -> Option<u64> {
         let mut epochs = std::iter::once(&self.head).chain(&self.past);

@@ -43,7 +43,8 @@ pub struct ArchivedEntry {
 /// The outcome of a commit for one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitOutcome {
-    /// The entry is in the archive: since this commit, or since an earlier one of the same entry.
+    /// The entry is in the archive: since this commit, or since an earlier one of the same entry. Or it
+    /// is late, and retention has deleted the entries up to its number: then it isn't added any more.
     Stored,
     /// This entry was refused: the archive has another one with its number, or the [`Fence`] of the
     /// commit excludes it.
@@ -54,8 +55,13 @@ pub enum CommitOutcome {
 /// their senders may have sent the messages again, under other numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fence {
-    /// No check, for entries that were appended just now.
+    /// No check, however often the commit is repeated: for entries that no log has any more, as of a
+    /// copy.
     None,
+    /// For sends that were appended just now. The first attempt is not checked. If the call has to
+    /// repeat it, because of another transaction or a lost connection, the entries count as late:
+    /// [`KnownEpochs`](Self::KnownEpochs).
+    Fresh,
     /// For entries that the room's present log has. An entry whose `seq` is greater than the recorded
     /// end of its epoch is refused, unless the archive has it already. Epochs of the entries do not end
     /// before the transaction does. Numbers of the entries that were recorded as lost are not any more.
@@ -67,6 +73,16 @@ pub enum Fence {
     /// commit has entries of several, only those of the newest are accepted: the epoch of the room's
     /// last entry in the commit.
     KnownEpochs,
+}
+
+impl Fence {
+    /// The fence of the next attempt within one call.
+    pub(crate) fn of_repeat(self) -> Self {
+        match self {
+            Self::Fresh => Self::KnownEpochs,
+            other => other,
+        }
+    }
 }
 
 /// The part of an archived room to read.
@@ -89,12 +105,13 @@ pub struct ArchivedRoom {
     /// forget a number only once the archive has it or has recorded its loss, so everything between
     /// `oldest` and the oldest entry of the log is there.
     pub oldest: u64,
-    /// The highest `seq` that the archive has, had before retention, or knows to be lost.
+    /// The highest `seq` that the archive has, had before retention, knows to be lost, or knows to have
+    /// been assigned before one of `epochs`.
     pub head: u64,
     /// The number up to which no number is missing without being recorded as lost, as of the last
     /// [`ArchiveStore::close_holes`] or [`ArchiveStore::mark_contiguous`]. At most `head`.
     pub contiguous: u64,
-    /// The newest epochs, newest first, at most [`EPOCHS_KEPT`].
+    /// The newest epochs, newest first, at most [`EPOCHS_KEPT`]. See [`ArchiveStore::epoch`] for others.
     pub epochs: Vec<ArchivedEpoch>,
 }
 
@@ -129,6 +146,27 @@ pub struct NewEpoch {
     /// that is lower counts; but if the epoch has gone on since then, as where two primaries share the
     /// archive, it ends after its last entry before one of another epoch, or a missing one.
     pub ends: Vec<Head>,
+    /// The newest epoch of the room when the caller read it; `None` if the archive knew none.
+    pub newest: Option<Epoch>,
+}
+
+impl NewEpoch {
+    /// Whether the caller has taken this epoch into account.
+    pub(crate) fn follows(&self, epoch: &Epoch) -> bool {
+        self.newest.as_ref() == Some(epoch) || self.ends.iter().any(|end| end.epoch == *epoch)
+    }
+}
+
+/// The outcome of [`ArchiveStore::begin_epoch`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BeginOutcome {
+    /// The epoch is the newest one of the room: since this call, or since an earlier one. These are
+    /// [`NewEpoch::ends`] as they are recorded now.
+    Begun(Vec<Head>),
+    /// Nothing has changed: another epoch has begun since the caller read the room.
+    Superseded,
+    /// Nothing has changed: the archive has an entry after [`NewEpoch::after`].
+    Behind,
 }
 
 /// A send with a key, as the archive knows it.
@@ -181,6 +219,12 @@ pub trait ArchiveStore: Send + Sync {
     /// `Unavailable`, `Broken`.
     async fn room(&self, room: &RoomId) -> Result<Option<ArchivedRoom>>;
 
+    /// An epoch of the room, however old it is; `None` if the archive doesn't know it.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn epoch(&self, room: &RoomId, epoch: &Epoch) -> Result<Option<ArchivedEpoch>>;
+
     /// Reads at most `limit` entries of a room, in ascending `seq`, whose records have at most
     /// `max_bytes` bytes in total; one entry is returned even if it is larger. Numbers may be missing
     /// between two of them (see [`ArchivedRoom::oldest`]).
@@ -206,7 +250,7 @@ pub trait ArchiveStore: Send + Sync {
         limit: usize,
     ) -> Result<Vec<ArchivedSend>>;
 
-    /// Records that the numbers which are missing below the room's head are lost, and returns them.
+    /// Records that the numbers which are missing up to the room's head are lost, and returns them.
     /// Called when the log that may have had them is gone. The numbers up to
     /// [`ArchivedRoom::contiguous`] are not looked at; `contiguous` may advance although the call fails.
     ///
@@ -234,13 +278,17 @@ pub trait ArchiveStore: Send + Sync {
     /// `Unavailable`, `Broken`.
     async fn mark_contiguous(&self, rooms: &[RoomNumber]) -> Result<()>;
 
-    /// Begins an epoch. All epochs of the room that have no end yet end at `after`. If the room has an
-    /// epoch of this name, nothing but the recorded ends changes. Returns [`NewEpoch::ends`] as they are
-    /// recorded now.
+    /// Begins an epoch, unless the room has moved on since the caller read it: its newest epoch is
+    /// neither [`NewEpoch::newest`] nor one of [`NewEpoch::ends`], or the archive has an entry after
+    /// [`NewEpoch::after`]. All epochs of the room that have no end yet end at `after`. If the newest
+    /// epoch has this name already, nothing but the recorded ends changes.
+    ///
+    /// A call whose future is dropped begins no epoch any more, unless its transaction is being
+    /// committed at that moment.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
-    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<Vec<Head>>;
+    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<BeginOutcome>;
 
     /// Begins a run of a lone node.
     ///

@@ -12,8 +12,8 @@ mod transfer;
 
 pub use archive::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
-    ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT, Fence, MAX_RECORD_BYTES,
-    MissingPage, NewEpoch, RoomAudit, RoomNumber, Run, StoredKind,
+    ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, BeginOutcome, CommitOutcome, EPOCHS_KEPT, Fence,
+    MAX_RECORD_BYTES, MissingPage, NewEpoch, RoomAudit, RoomNumber, Run, StoredKind,
 };
 pub use retention::{RetentionClaim, RetentionRun};
 pub use settings::DatabaseSettings;

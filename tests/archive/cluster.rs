@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hubbub::app::App;
 use hubbub_test_support::client::Client;
 use hubbub_test_support::database::{DatabaseKind, DatabaseServer, TestDatabase};
-use hubbub_test_support::node::{SharedStorage, http};
+use hubbub_test_support::node::{SharedStorage, http, start};
 use serde_json::{Value, json};
 
 use super::lone::{DataDir, join};
@@ -137,6 +137,38 @@ async fn a_room_goes_on_from_postgres_after_redis_was_flushed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_goes_on_from_mariadb_after_redis_was_flushed() {
     redis_is_flushed(DatabaseKind::MariaDb).await;
+}
+
+/// Redis loses everything, and the room is numbered anew without the database, which then returns.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_that_was_used_without_its_database_goes_on_from_it() {
+    let database = TestDatabase::new(DatabaseKind::Postgres);
+    let storage = SharedStorage::new(&database.url);
+    let node = storage.start_node(AFTER_COMMIT).await;
+    let ann = Client::member(node.address(), "ann", "lobby").await;
+    let before = send_many(&ann, 10).await;
+    node.stop().await;
+    storage.redis.cli(&["FLUSHALL"]);
+    let node = start(&[("REDIS_URL", &storage.redis.url())]).await;
+    let ann = Client::member(node.address(), "ann", "lobby").await;
+    let meanwhile = send_many(&ann, 6).await;
+    assert_eq!(meanwhile["seq"], 6);
+    node.stop().await;
+    let node = storage.start_node(AFTER_COMMIT).await;
+    let ann = Client::connect(node.address()).await;
+    ann.done("authenticate", json!({"user_id": "ann"})).await;
+    let since = json!({"room_id": "lobby", "since_seq": 6, "epoch": meanwhile["epoch"]});
+    let joined = join(&ann, since).await;
+    assert_eq!(
+        (&joined["recovered"], &joined["gap"], &joined["seq"]),
+        (&json!(false), &json!(true), &json!(10)),
+        "{joined}"
+    );
+    resume(node.address(), 3, &before["epoch"], 10).await;
+    let next = json!({"room_id": "lobby", "content": "next"});
+    let next = ann.done("message", next).await;
+    assert_eq!(next["seq"], 11);
+    node.stop().await;
 }
 
 /// Redis loses everything twice, so only the archive knows the earlier epochs.

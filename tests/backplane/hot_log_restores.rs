@@ -307,8 +307,7 @@ pub async fn a_diverged_room_is_restored_before_its_next_use(fixture: Fixture) {
         (hot.watermark, hot.shared, hot.is_stale),
         (Some(2), Some(3), false)
     );
-    let unarchived: Vec<_> = hot.unarchived.iter().map(|entry| entry.seq).collect();
-    assert_eq!(unarchived, [3, 4, 5, 6]);
+    assert_eq!(source.pages("lobby").last().unwrap(), &[3, 4, 5, 6]);
     let span = span(&node, "lobby").await;
     assert_eq!((&span.past, span.oldest), (&past, 11));
     let seen = head(epoch.as_str(), 6);
@@ -365,7 +364,7 @@ pub async fn a_room_that_diverged_in_an_earlier_epoch_is_restored(fixture: Fixtu
 
 pub async fn a_divergence_outside_of_the_log_has_no_effect(fixture: Fixture) {
     let (source, node) = start_in_second_epoch(&fixture).await;
-    for (epoch, shared, next) in [("e1", 10, 11), ("e0", 8, 12)] {
+    for (epoch, shared, next) in [("e1", 10, 11), ("e0", 8, 12), ("e2", 12, 13)] {
         diverge(&node, "lobby", &Epoch::trusted(epoch), shared).await;
         let appended = append_message(&node, "lobby", "after").await;
         let expected = (next, Epoch::trusted("e2"));
@@ -404,4 +403,32 @@ pub async fn a_diverged_room_may_keep_its_entries(fixture: Fixture) {
     assert_eq!(after.head, head(before.head.epoch.as_str(), 4));
     assert_eq!(seqs(node.log.as_ref(), "lobby").await, [1, 2, 3, 4]);
     assert_eq!(watermark(&node, "lobby").await, Some((2, 4)));
+}
+
+pub async fn a_diverged_room_waits_for_the_archive_until_it_is_restored(fixture: Fixture) {
+    let source = Source::new();
+    let node = fixture.start_archived(limits(), &source).await;
+    let epoch = append_message(&node, "lobby", "one").await.epoch;
+    append_message(&node, "lobby", "two").await;
+    diverge(&node, "lobby", &epoch, 1).await;
+    for _ in 0..2 {
+        assert_eq!(watermark(&node, "lobby").await, Some((0, 2)));
+    }
+    source.set_down(true);
+    assert_unavailable(send(&node, "lobby", "ann", "key").await);
+    assert_eq!(watermark(&node, "lobby").await, Some((0, 2)));
+    source.set_down(false);
+    source.set("lobby", going_on("e2", 5));
+    assert_eq!(span(&node, "lobby").await.head, head("e2", 5));
+    assert_eq!(watermark(&node, "lobby").await, None);
+}
+
+pub async fn a_room_that_diverged_although_it_is_archived_is_found(fixture: Fixture) {
+    let source = Source::new();
+    let node = fixture.start_archived(limits(), &source).await;
+    let epoch = append_message(&node, "lobby", "one").await.epoch;
+    archived(&node, "lobby", &epoch, vec![1..=1]).await;
+    assert_eq!(watermark(&node, "lobby").await, None);
+    diverge(&node, "lobby", &epoch, 0).await;
+    assert_eq!(watermark(&node, "lobby").await, Some((1, 1)));
 }

@@ -108,7 +108,9 @@ conformance! {
         a_room_that_diverged_in_an_earlier_epoch_is_restored,
         a_divergence_outside_of_the_log_has_no_effect,
         sends_that_were_lost_are_no_longer_duplicates,
-        a_diverged_room_may_keep_its_entries;
+        a_diverged_room_may_keep_its_entries,
+        a_diverged_room_waits_for_the_archive_until_it_is_restored,
+        a_room_that_diverged_although_it_is_archived_is_found;
     hot_log_watermarks:
         a_record_is_kept_byte_for_byte,
         a_watermark_leaves_no_number_out,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use hubbub::backplane::redis::{StartError, connect};
-use hubbub::backplane::{Backplane, HotState, RestorePoint, RestoreSource, Result};
+use hubbub::backplane::{
+    Backplane, HotState, RestorePoint, RestoreSource, Result, UnarchivedEntries,
+};
 use hubbub::domain::RoomId;
 
 use crate::fixture::{
@@ -25,7 +27,12 @@ impl RestoreSource for Archive {
         self.0.to_owned()
     }
 
-    async fn restore_point(&self, _: &RoomId, _: Option<&HotState>) -> Result<RestorePoint> {
+    async fn restore_point(
+        &self,
+        _: &RoomId,
+        _: Option<&HotState>,
+        _: &mut dyn UnarchivedEntries,
+    ) -> Result<RestorePoint> {
         Ok(new_room())
     }
 }

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use hubbub::backplane::redis::connect;
-use hubbub::backplane::{Appended, Backplane};
+use hubbub::backplane::{Appended, Backplane, RestorePoint};
 use hubbub::domain::Epoch;
 
 use crate::fixture::{DEADLINE, append_message, eventually, limits, message, settings};
@@ -31,12 +31,12 @@ async fn two_nodes_restore_a_room_once() {
     server.cli(&["CONFIG", "SET", "slowlog-max-len", "100000"]);
     server.cli(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]);
     let on_second = append(&two);
-    // Sentinel: the second node has tried to claim the room. The last argument of that call is the
-    // number of bytes.
+    // Sentinel: the second node has tried to claim the room. The last argument of that call is the time
+    // that the claim lasts.
     eventually(DEADLINE, "the second node finds the claim", async || {
         server
             .cli(&["SLOWLOG", "GET", "-1"])
-            .contains("\n1048576")
+            .contains("\n10000\n")
             .then_some(())
     })
     .await;
@@ -154,4 +154,71 @@ async fn appends_keep_their_order_when_another_node_restores_the_room() {
         .map(|sent| sent.unwrap().seq)
         .collect();
     assert_eq!(numbers, (2..=101).collect::<Vec<_>>());
+}
+
+/// Leaves a room with several pages of unarchived entries, which must be restored.
+async fn leave_stale_room(server: &RedisServer, node: &Backplane) -> Epoch {
+    let message = message("lobby", "ann", "hi");
+    let appends = join_all((0..1200).map(|_| node.log.append(&message, None))).await;
+    assert_eq!(server.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
+    appends[0].as_ref().unwrap().epoch.clone()
+}
+
+fn keeping_entries(epoch: &str) -> RestorePoint {
+    RestorePoint {
+        watermark: 1000,
+        keep_entries: true,
+        ..going_on(epoch, 1200)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_page_of_a_restore_renews_its_claim() {
+    let server = RedisServer::start();
+    let source = Source::new();
+    let node = start(&server, limits(), &source).await;
+    leave_stale_room(&server, &node).await;
+    source.set("lobby", keeping_entries("e2"));
+    source.allow_pages(0);
+    let restored = {
+        let node = node.clone();
+        tokio::spawn(async move { append_message(&node, "lobby", "new").await.seq })
+    };
+    for page in 1..=3 {
+        source.wait_for_pages("lobby", page).await;
+        let left = crate::redis_archive::ttl(&server, CLAIM);
+        assert!((8_000..=10_000).contains(&left), "page {page}: {left}");
+        assert_eq!(server.cli(&["PEXPIRE", CLAIM, "5000"]), "1");
+        source.allow_pages(1);
+    }
+    assert_eq!(restored.await.unwrap(), 1201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_whose_claim_has_ended_reads_no_further() {
+    let server = RedisServer::start();
+    let (first, second) = (Source::new(), Source::new());
+    let one = start(&server, limits(), &first).await;
+    let two = start(&server, limits(), &second).await;
+    leave_stale_room(&server, &one).await;
+    first.set("lobby", keeping_entries("e2"));
+    second.set("lobby", keeping_entries("e3"));
+    first.allow_pages(0);
+    let paused = {
+        let one = one.clone();
+        tokio::spawn(async move { append_message(&one, "lobby", "late").await })
+    };
+    first.wait_for_pages("lobby", 1).await;
+    // As if the claim had expired.
+    assert_eq!(server.cli(&["DEL", CLAIM]), "1");
+    assert_eq!(span(&two, "lobby").await.head, head("e3", 1200));
+    first.allow_pages(1);
+    let late = paused.await.unwrap();
+    assert_eq!((late.seq, late.epoch.as_str()), (1201, "e3"));
+    assert_eq!(first.pages("lobby").len(), 1);
+    assert_eq!(
+        first.calls("lobby").len(),
+        2,
+        "the room's begin, and this one"
+    );
 }

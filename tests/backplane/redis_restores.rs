@@ -5,25 +5,18 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hubbub::backplane::redis::connect;
-use hubbub::backplane::{
-    Appended, BackplaneLimits, BusTopic, HotState, RestorePoint, RestoredSend, Window,
-};
+use hubbub::backplane::{Appended, BackplaneLimits, BusTopic, RestorePoint, RestoredSend, Window};
 use hubbub::domain::{ChangeKind, Continuity};
 
 use crate::fixture::{
     DEADLINE, Recorder, append_message, connect_and_join, eventually, limits, message, room, seqs,
     settings, user,
 };
-use crate::hot_log::{append_many, archived, span, watermark};
+use crate::hot_log::{append_many, archived, diverge, span, watermark};
 use crate::presence::room_changes;
 use crate::redis_archive::{LOG, NUMBERING, start, ttl};
 use crate::restore_source::{Source, going_on, head, new_room};
 use hubbub_test_support::server::RedisServer;
-
-/// The numbers of the entries that the archive was given at the last restore.
-fn given(hot: &HotState) -> Vec<u64> {
-    hot.unarchived.iter().map(|entry| entry.seq).collect()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_possibly_lost_end_is_restored_before_it_is_continued() {
@@ -50,7 +43,8 @@ async fn a_possibly_lost_end_is_restored_before_it_is_continued() {
         (&hot.head, hot.watermark, hot.shared, hot.oldest),
         (&head(old.as_str(), 5), Some(2), None, 1)
     );
-    assert_eq!(given(hot), [3, 4, 5]);
+    assert_eq!(hot.archived, [4..=4]);
+    assert_eq!(source.pages("lobby"), [[3, 5]]);
     assert_eq!(seqs(node.log.as_ref(), "lobby").await, [1, 2, 3, 4, 5, 6]);
     let span = span(&node, "lobby").await;
     assert_eq!(span.past, past);
@@ -89,9 +83,47 @@ async fn all_of_many_unarchived_entries_are_given_to_the_archive() {
         .await
         .unwrap();
     assert_eq!((slice.entries.len(), slice.span.oldest), (1200 - 200, 201));
-    let hot = source.calls("lobby")[1].clone().unwrap();
-    assert_eq!(given(&hot), (1..=1200).collect::<Vec<_>>());
+    let pages = source.pages("lobby");
+    assert!(pages.iter().all(|page| page.len() <= 500));
+    assert_eq!(pages.concat(), (1..=1200).collect::<Vec<_>>());
     assert_eq!(watermark(&node, "lobby").await, Some((1000, 1200)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_with_60_000_unarchived_entries_is_restored() {
+    let server = RedisServer::start();
+    let source = Source::new();
+    let node = start(&server, limits(), &source).await;
+    let mut epoch = append_message(&node, "lobby", "first").await.epoch;
+    for _ in 0..30 {
+        let message = message("lobby", "ann", "hi");
+        let appends = (0..2000).map(|_| node.log.append(&message, None));
+        join_all(appends).await;
+    }
+    let mut read = 0;
+    for (cause, next) in [("lost", 60_001), ("diverged", 60_002)] {
+        if cause == "lost" {
+            assert_eq!(server.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
+        } else {
+            diverge(&node, "lobby", &epoch, 7).await;
+        }
+        let point = RestorePoint {
+            watermark: 0,
+            keep_entries: true,
+            ..going_on(cause, next)
+        };
+        source.set("lobby", point);
+        let appended = append_message(&node, "lobby", "next").await;
+        assert_eq!((appended.seq, appended.epoch.as_str()), (next + 1, cause));
+        epoch = appended.epoch;
+        let pages = source.pages("lobby");
+        assert!(pages.iter().all(|page| page.len() <= 500));
+        assert_eq!(
+            pages.iter().map(Vec::len).sum::<usize>() as u64,
+            read + next
+        );
+        read += next;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,7 +167,7 @@ async fn a_redis_that_was_rolled_back_continues_where_the_archive_ends() {
         (hot.head.seq, hot.is_stale, hot.watermark),
         (3, true, Some(0))
     );
-    assert_eq!(given(&hot), [1, 2, 3]);
+    assert_eq!(source.pages("lobby"), [[1, 2, 3]]);
     // Repeats of both sends are recognised, though Redis has lost one of them.
     for (sender, position) in [("ann", kept), ("bob", rolled_back)] {
         let repeat = node
@@ -217,6 +249,39 @@ async fn a_room_that_redis_has_forgotten_is_restored() {
     source.set("lobby", going_on(epoch.as_str(), 2));
     let next = append_message(&node, "lobby", "three").await;
     assert_eq!((next.seq, next.epoch), (3, epoch));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_room_keeps_the_ranges_that_the_archive_has() {
+    let server = RedisServer::start();
+    let source = Source::new();
+    let node = start(&server, limits(), &source).await;
+    let old = append_many(&node, "lobby", 9).await;
+    archived(&node, "lobby", &old, vec![1..=2, 5..=6, 8..=9]).await;
+    assert_eq!(server.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
+    let point = RestorePoint {
+        past: vec![head(old.as_str(), 9)],
+        watermark: 2,
+        keep_entries: true,
+        ..going_on("e2", 9)
+    };
+    source.set("lobby", point);
+    source.block();
+    let restored = {
+        let node = node.clone();
+        tokio::spawn(async move { span(&node, "lobby").await })
+    };
+    source.wait_for_pages("lobby", 1).await;
+    assert_eq!(source.pages("lobby"), [[3, 4, 7]]);
+    // Meanwhile another node reports.
+    archived(&node, "lobby", &old, vec![3..=3]).await;
+    source.open();
+    assert_eq!(restored.await.unwrap().head, head("e2", 9));
+    assert_eq!(watermark(&node, "lobby").await, Some((3, 9)));
+    archived(&node, "lobby", &old, vec![4..=4]).await;
+    assert_eq!(watermark(&node, "lobby").await, Some((6, 9)));
+    archived(&node, "lobby", &old, vec![7..=7]).await;
+    assert_eq!(watermark(&node, "lobby").await, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -303,34 +368,6 @@ async fn all_keys_of_sends_are_restored() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn entries_up_to_the_head_may_stay_after_a_divergence() {
-    let server = RedisServer::start();
-    let source = Source::new();
-    let node = start(&server, limits(), &source).await;
-    let epoch = append_many(&node, "lobby", 5).await;
-    node.hot_log
-        .diverged(&room("lobby"), &epoch, 3)
-        .await
-        .unwrap();
-    // Entries of a diverged room count as archived up to the last shared one.
-    archived(&node, "lobby", &epoch, vec![1..=5]).await;
-    let point = RestorePoint {
-        watermark: 2,
-        past: vec![head(epoch.as_str(), 3)],
-        keep_entries: true,
-        ..going_on("e2", 3)
-    };
-    source.set("lobby", point);
-    assert_eq!(append_message(&node, "lobby", "new").await.seq, 4);
-    assert_eq!(
-        source.calls("lobby")[1].as_ref().unwrap().watermark,
-        Some(3)
-    );
-    assert_eq!(seqs(node.log.as_ref(), "lobby").await, [1, 2, 3, 4]);
-    assert_eq!(watermark(&node, "lobby").await, Some((2, 4)));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_point_that_could_reuse_numbers_is_refused() {
     let server = RedisServer::start();
     let source = Source::new();
@@ -338,6 +375,20 @@ async fn a_restore_point_that_could_reuse_numbers_is_refused() {
     let epoch = append_many(&node, "lobby", 2).await;
     assert_eq!(server.cli(&["DEBUG", "CHANGE-REPL-ID"]), "OK");
     for point in [new_room(), going_on(epoch.as_str(), 2)] {
+        source.set("lobby", point);
+        let refused = node.log.append(&message("lobby", "ann", "hi"), None).await;
+        assert!(refused.is_err(), "{refused:?}");
+    }
+    // The log has no other end than its own one.
+    let shorter = RestorePoint {
+        keep_entries: true,
+        ..going_on("e2", 1)
+    };
+    let longer = RestorePoint {
+        keep_entries: true,
+        ..going_on("e2", 3)
+    };
+    for point in [shorter, longer] {
         source.set("lobby", point);
         let refused = node.log.append(&message("lobby", "ann", "hi"), None).await;
         assert!(refused.is_err(), "{refused:?}");

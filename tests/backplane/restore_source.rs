@@ -5,18 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use hubbub::backplane::{BackplaneError, HotState, RestorePoint, RestoreSource, Result};
+use hubbub::backplane::{
+    BackplaneError, HotState, RestorePoint, RestoreSource, Result, UnarchivedEntries,
+};
 use hubbub::domain::{Epoch, Head, RoomId};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::fixture::{DEADLINE, eventually, room};
 
 /// Takes every room for a new one, unless a test says otherwise.
 pub struct Source {
     calls: Mutex<Vec<(RoomId, Option<HotState>)>>,
+    /// The numbers of the entries of each page that was read.
+    pages: Mutex<Vec<(RoomId, Vec<u64>)>>,
     points: Mutex<HashMap<RoomId, RestorePoint>>,
     is_open: watch::Sender<bool>,
+    /// The pages that may be read before the next call of [`Self::allow_pages`].
+    allowed_pages: Semaphore,
     is_down: AtomicBool,
 }
 
@@ -25,7 +31,9 @@ impl Source {
         Arc::new(Self {
             calls: Mutex::default(),
             points: Mutex::default(),
+            pages: Mutex::default(),
             is_open: watch::Sender::new(true),
+            allowed_pages: Semaphore::new(Semaphore::MAX_PERMITS),
             is_down: AtomicBool::new(false),
         })
     }
@@ -44,6 +52,12 @@ impl Source {
         self.is_open.send_replace(true);
     }
 
+    /// Pages wait, except so many of them.
+    pub fn allow_pages(&self, count: usize) {
+        self.allowed_pages.forget_permits(Semaphore::MAX_PERMITS);
+        self.allowed_pages.add_permits(count);
+    }
+
     /// Whether calls fail.
     pub fn set_down(&self, is_down: bool) {
         self.is_down.store(is_down, Ordering::SeqCst);
@@ -54,6 +68,21 @@ impl Source {
         let calls = self.calls.lock();
         let of_room = calls.iter().filter(|(id, _)| id.as_str() == name);
         of_room.map(|(_, hot)| hot.clone()).collect()
+    }
+
+    /// The pages of the room's entries that were read so far.
+    pub fn pages(&self, name: &str) -> Vec<Vec<u64>> {
+        let pages = self.pages.lock();
+        let of_room = pages.iter().filter(|(id, _)| id.as_str() == name);
+        of_room.map(|(_, seqs)| seqs.clone()).collect()
+    }
+
+    /// Waits until so many pages of the room's entries were read.
+    pub async fn wait_for_pages(&self, name: &str, count: usize) {
+        eventually(DEADLINE, "the entries are read", async || {
+            (self.pages(name).len() >= count).then_some(())
+        })
+        .await;
     }
 
     /// Waits until there have been so many calls for the room.
@@ -71,8 +100,22 @@ impl RestoreSource for Source {
         "archive".to_owned()
     }
 
-    async fn restore_point(&self, room: &RoomId, hot: Option<&HotState>) -> Result<RestorePoint> {
+    async fn restore_point(
+        &self,
+        room: &RoomId,
+        hot: Option<&HotState>,
+        entries: &mut dyn UnarchivedEntries,
+    ) -> Result<RestorePoint> {
         self.calls.lock().push((room.clone(), hot.cloned()));
+        loop {
+            let page = entries.next_page().await?;
+            if page.is_empty() {
+                break;
+            }
+            let seqs = page.iter().map(|entry| entry.seq).collect();
+            self.pages.lock().push((room.clone(), seqs));
+            self.allowed_pages.acquire().await.unwrap().forget();
+        }
         let mut is_open = self.is_open.subscribe();
         let _ = is_open.wait_for(|is_open| *is_open).await;
         if self.is_down.load(Ordering::SeqCst) {

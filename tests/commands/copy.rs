@@ -51,6 +51,14 @@ async fn varied() -> TestDatabase {
             epoch: Epoch::trusted("unknown"),
             seq: 3,
         }],
+        newest: store
+            .room(&room(2))
+            .await
+            .unwrap()
+            .unwrap()
+            .epochs
+            .first()
+            .map(|it| it.epoch.clone()),
     };
     store.begin_epoch(&room(2), &epoch).await.unwrap();
     for ends in [false, true] {

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use hubbub::domain::{Epoch, RoomId, UserId};
 use hubbub::store::sql::SqlStore;
-use hubbub::store::{ArchiveStore as _, ArchiveWindow, ArchivedEntry, CommitOutcome, NewEpoch};
+use hubbub::store::{
+    ArchiveStore as _, ArchiveWindow, ArchivedEntry, BeginOutcome, CommitOutcome, NewEpoch,
+};
 use hubbub_test_support::database::DatabaseKind;
-use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, PgConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, MySqlConnection, PgConnection};
 
 use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, room};
 
@@ -128,8 +131,10 @@ async fn fifty_writers_meet_no_error(store: &TestStore) {
                 after: 10,
                 run: 0,
                 ends: Vec::new(),
+                newest: Some(Epoch::trusted("e")),
             };
-            store.begin_epoch(&own, &new).await.unwrap();
+            let begun = store.begin_epoch(&own, &new).await.unwrap();
+            assert_eq!(begun, BeginOutcome::Begun(Vec::new()));
             store.close_holes(&own).await.unwrap()
         }));
     }
@@ -166,6 +171,34 @@ impl Session {
         match self {
             Self::Postgres(connection) => query.execute(connection).await.map(drop),
             Self::MariaDb(connection) => query.execute(connection).await.map(drop),
+        }
+    }
+}
+
+/// A transaction of another process that prevents changes of the room `r`, which must exist.
+pub enum WriteLock {
+    Sqlite(SqliteConnection),
+    Other(Session),
+}
+
+impl WriteLock {
+    pub async fn take(store: &TestStore) -> Self {
+        let Some(mut session) = Session::begin(store).await else {
+            let options = SqliteConnectOptions::new().filename(store.database.file());
+            let mut connection = options.connect().await.unwrap();
+            let begin = sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection);
+            begin.await.unwrap();
+            return Self::Sqlite(connection);
+        };
+        let lock = "SELECT no FROM hubbub_rooms WHERE name = 'r' FOR UPDATE";
+        session.run(lock).await.unwrap();
+        Self::Other(session)
+    }
+
+    pub async fn release(self) {
+        match self {
+            Self::Sqlite(connection) => connection.close().await.unwrap(),
+            Self::Other(mut session) => session.run("ROLLBACK").await.unwrap(),
         }
     }
 }

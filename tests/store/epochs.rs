@@ -1,12 +1,14 @@
 //! Epochs and runs.
 
-use hubbub::domain::{Epoch, Head, RoomId};
+use std::time::Duration;
+
+use hubbub::domain::{Epoch, Head};
 use hubbub::store::{
-    ArchiveStore as _, ArchivedEntry, ArchivedEpoch, BATCH_ENTRIES, CommitOutcome, EPOCHS_KEPT,
-    Fence, NewEpoch, Run,
+    ArchiveStore as _, ArchivedEntry, ArchivedEpoch, BeginOutcome, EPOCHS_KEPT, NewEpoch, Run,
 };
 
-use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, room};
+use crate::concurrency::WriteLock;
+use crate::fixture::{TestStore, entry, in_room, room};
 
 crate::on_every_database!(
     a_new_epoch_ends_those_that_go_on,
@@ -14,53 +16,56 @@ crate::on_every_database!(
     an_epoch_that_went_on_after_its_end_ends_after_its_own_entries,
     an_unknown_epoch_with_an_end_is_added,
     a_repeated_epoch_changes_nothing,
+    an_epoch_does_not_begin_after_one_that_its_caller_does_not_know,
+    an_epoch_does_not_begin_before_an_entry,
+    of_two_epochs_that_begin_at_once_the_second_does_not,
+    an_epoch_does_not_begin_once_its_caller_has_given_up,
     an_epoch_may_begin_before_any_entry,
+    numbers_before_an_epoch_count_as_assigned_and_may_be_lost,
     a_commit_adds_epochs_that_are_unknown,
     the_newest_epochs_are_listed,
-    a_fenced_commit_refuses_entries_after_the_end_of_their_epoch,
-    a_fenced_commit_accepts_what_the_archive_has,
-    a_fenced_commit_may_have_500_entries_of_500_rooms,
-    no_entry_of_an_epoch_comes_after_its_end_by_a_fenced_commit,
-    a_late_commit_refuses_an_epoch_that_the_room_went_on_without,
-    a_late_commit_adds_the_first_epoch_of_a_room,
-    a_late_commit_accepts_an_unknown_epoch_up_to_the_end_that_a_restore_recorded,
-    of_a_late_commit_and_another_epoch_only_the_first_is_accepted,
+    an_epoch_is_found_however_old_it_is,
     runs_are_numbered_and_know_the_last_crash,
     the_deployment_has_one_id,
 );
 
-fn epoch(name: &str) -> Epoch {
+pub fn epoch(name: &str) -> Epoch {
     Epoch::trusted(name)
 }
 
-fn head(name: &str, seq: u64) -> Head {
+pub fn head(name: &str, seq: u64) -> Head {
     Head {
         epoch: epoch(name),
         seq,
     }
 }
 
-fn new(name: &str, after: u64, ends: &[Head]) -> NewEpoch {
+pub fn new(name: &str, after: u64, ends: &[Head]) -> NewEpoch {
     NewEpoch {
         epoch: epoch(name),
         after,
         run: 0,
         ends: ends.to_vec(),
+        newest: None,
     }
 }
 
-async fn begin(store: &TestStore, new: NewEpoch) -> Vec<Head> {
-    store.store.begin_epoch(&room("r"), &new).await.unwrap()
+/// Begins an epoch after those that the room has. Returns the ends as they are recorded.
+pub async fn begin(store: &TestStore, new: NewEpoch) -> Vec<Head> {
+    match store.begin_epoch("r", &new).await {
+        BeginOutcome::Begun(ends) => ends,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Name, `after` and end of each epoch, newest first.
-async fn known(store: &TestStore) -> Vec<(String, u64, Option<u64>)> {
+pub async fn known(store: &TestStore) -> Vec<(String, u64, Option<u64>)> {
     let epochs = store.room("r").await.epochs;
     let known = |epoch: ArchivedEpoch| (epoch.epoch.to_string(), epoch.after, epoch.ended);
     epochs.into_iter().map(known).collect()
 }
 
-fn expected(epochs: &[(&str, u64, Option<u64>)]) -> Vec<(String, u64, Option<u64>)> {
+pub fn expected(epochs: &[(&str, u64, Option<u64>)]) -> Vec<(String, u64, Option<u64>)> {
     let owned =
         |(name, after, ended): &(&str, u64, Option<u64>)| ((*name).to_owned(), *after, *ended);
     epochs.iter().map(owned).collect()
@@ -141,9 +146,100 @@ async fn a_repeated_epoch_changes_nothing(store: &TestStore) {
     begin(store, new("e", 0, &[])).await;
     begin(store, new("f", 5, &[])).await;
     begin(store, new("f", 8, &[])).await;
-    begin(store, new("e", 8, &[])).await;
+    let late = store.begin_epoch("r", &new("e", 8, &[])).await;
+    assert_eq!(late, BeginOutcome::Superseded);
     let all = expected(&[("f", 5, None), ("e", 0, Some(5))]);
     assert_eq!(known(store).await, all);
+}
+
+/// Two nodes restore the room, and one of them is suspended after it has read the room.
+async fn an_epoch_does_not_begin_after_one_that_its_caller_does_not_know(store: &TestStore) {
+    store.fill("r", 1..=3).await;
+    let late = NewEpoch {
+        newest: Some(epoch("e")),
+        ..new("late", 3, &[head("e", 2)])
+    };
+    begin(store, new("f", 3, &[])).await;
+    store.commit(&in_room("r", &[in_epoch("f", 4)])).await;
+    let all = expected(&[("f", 3, None), ("e", 0, Some(3))]);
+    for after in [3, 4] {
+        let late = NewEpoch {
+            after,
+            ..late.clone()
+        };
+        let outcome = store.store.begin_epoch(&room("r"), &late).await.unwrap();
+        assert_eq!(outcome, BeginOutcome::Superseded);
+        assert_eq!(known(store).await, all);
+    }
+    // Of a room that was new to the archive.
+    let late = new("late", 9, &[head("x", 9)]);
+    let outcome = store.store.begin_epoch(&room("r"), &late).await.unwrap();
+    assert_eq!(outcome, BeginOutcome::Superseded);
+    assert_eq!(known(store).await, all);
+    // The log of the caller knows the newest epoch, which a commit has added meanwhile.
+    let known_to_log = new("g", 4, &[head("f", 4)]);
+    let outcome = store.store.begin_epoch(&room("r"), &known_to_log).await;
+    assert_eq!(outcome.unwrap(), BeginOutcome::Begun(vec![head("f", 4)]));
+}
+
+async fn an_epoch_does_not_begin_before_an_entry(store: &TestStore) {
+    store.fill("r", 1..=3).await;
+    let before = known(store).await;
+    let outcome = store.begin_epoch("r", &new("f", 2, &[head("e", 1)])).await;
+    assert_eq!(outcome, BeginOutcome::Behind);
+    assert_eq!(known(store).await, before);
+    begin(store, new("f", 3, &[])).await;
+}
+
+async fn of_two_epochs_that_begin_at_once_the_second_does_not(store: &TestStore) {
+    for round in 0..30 {
+        let name = room(&format!("room {round}"));
+        store.fill(name.as_str(), [1]).await;
+        let rival = |rival: &str| NewEpoch {
+            newest: Some(epoch("e")),
+            ..new(rival, 1, &[])
+        };
+        let (f, g) = (rival("f"), rival("g"));
+        let (first, second) = tokio::join!(
+            store.store.begin_epoch(&name, &f),
+            store.store.begin_epoch(&name, &g)
+        );
+        let mut outcomes = [first.unwrap(), second.unwrap()];
+        outcomes.sort_by_key(|outcome| *outcome == BeginOutcome::Superseded);
+        let expected = [BeginOutcome::Begun(Vec::new()), BeginOutcome::Superseded];
+        assert_eq!(outcomes, expected, "{round}");
+        assert_eq!(store.room(name.as_str()).await.epochs.len(), 2);
+    }
+}
+
+/// The restore has ended at its time limit, but its transaction waits for the database.
+async fn an_epoch_does_not_begin_once_its_caller_has_given_up(store: &TestStore) {
+    store.fill("r", 1..=3).await;
+    let before = known(store).await;
+    let lock = WriteLock::take(store).await;
+    let new = NewEpoch {
+        newest: Some(epoch("e")),
+        ..new("f", 3, &[head("e", 2)])
+    };
+    let name = room("r");
+    let begin = store.store.begin_epoch(&name, &new);
+    let begin = tokio::time::timeout(Duration::from_millis(500), begin);
+    assert!(begin.await.is_err(), "it waits for the lock");
+    lock.release().await;
+    store.wait_until_idle().await;
+    assert_eq!(known(store).await, before);
+    // One that is awaited begins after the same wait.
+    let lock = WriteLock::take(store).await;
+    let begin = async {
+        let begin = store.store.begin_epoch(&name, &new).await;
+        begin.unwrap()
+    };
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        lock.release().await;
+    };
+    let (outcome, ()) = tokio::join!(begin, release);
+    assert_eq!(outcome, BeginOutcome::Begun(vec![head("e", 2)]));
 }
 
 async fn an_epoch_may_begin_before_any_entry(store: &TestStore) {
@@ -154,6 +250,26 @@ async fn an_epoch_may_begin_before_any_entry(store: &TestStore) {
     store.fill("r", [1]).await;
     assert_eq!(store.room("r").await.head, 1);
     assert_eq!(store.room("r").await.epochs.len(), 1);
+}
+
+/// A restore records where the log's epoch ended, and then the log is lost with all its entries.
+async fn numbers_before_an_epoch_count_as_assigned_and_may_be_lost(store: &TestStore) {
+    let extent = async || {
+        let room = store.room("r").await;
+        (room.first, room.oldest, room.head, room.contiguous)
+    };
+    begin(store, new("f", 7, &[head("e", 7)])).await;
+    assert_eq!(extent().await, (8, 8, 7, 0));
+    store.commit(&in_room("r", &[in_epoch("e", 2)])).await;
+    assert_eq!(extent().await, (2, 2, 7, 0), "others may come");
+    let closed = store.store.close_holes(&room("r")).await.unwrap();
+    assert_eq!(closed, [1..=1, 3..=7]);
+    assert_eq!(extent().await, (2, 8, 7, 7));
+    assert_eq!(store.store.close_holes(&room("r")).await.unwrap(), []);
+    let audit = store.store.audit(&room("r")).await.unwrap();
+    assert_eq!((audit.entries, audit.lost, audit.missing), (1, 6, vec![]));
+    store.commit(&in_room("r", &[in_epoch("f", 8)])).await;
+    assert_eq!(extent().await, (2, 8, 8, 7));
 }
 
 async fn a_commit_adds_epochs_that_are_unknown(store: &TestStore) {
@@ -189,201 +305,40 @@ async fn the_newest_epochs_are_listed(store: &TestStore) {
     assert_eq!(epochs[EPOCHS_KEPT - 1].epoch, epoch("e5"));
 }
 
-fn in_epoch(name: &str, seq: u64) -> ArchivedEntry {
+async fn an_epoch_is_found_however_old_it_is(store: &TestStore) {
+    store.fill("r", 1..=3).await;
+    store.fill("other", 1..=3).await;
+    for number in 0..EPOCHS_KEPT {
+        begin(store, new(&format!("f{number}"), 3, &[])).await;
+    }
+    let listed = store.room("r").await.epochs;
+    assert!(listed.iter().all(|listed| listed.epoch != epoch("e")));
+    let found = async |name: &str, wanted: &str| {
+        let found = store.store.epoch(&room(name), &epoch(wanted)).await;
+        found.unwrap()
+    };
+    let first = ArchivedEpoch {
+        epoch: epoch("e"),
+        after: 0,
+        ended: Some(3),
+        run: 0,
+    };
+    assert_eq!(found("r", "e").await, Some(first.clone()));
+    assert_eq!(found("r", "f63").await.as_ref(), listed.first());
+    let open = ArchivedEpoch {
+        ended: None,
+        ..first
+    };
+    assert_eq!(found("other", "e").await, Some(open));
+    assert_eq!(found("other", "f1").await, None);
+    assert_eq!(found("r", "E").await, None);
+    assert_eq!(found("unknown", "e").await, None);
+}
+
+pub fn in_epoch(name: &str, seq: u64) -> ArchivedEntry {
     ArchivedEntry {
         epoch: epoch(name),
         ..entry(seq)
-    }
-}
-
-async fn a_fenced_commit_refuses_entries_after_the_end_of_their_epoch(store: &TestStore) {
-    store.fill("r", 1..=2).await;
-    begin(store, new("f", 3, &[])).await;
-    let late = [
-        in_epoch("e", 3),
-        in_epoch("e", 4),
-        in_epoch("f", 4),
-        in_epoch("e", 5),
-    ];
-    let mut batch = in_room("r", &late);
-    batch.extend(in_room("new", &[in_epoch("e", 4)]));
-    let expected = [Stored, Conflict, Stored, Conflict, Stored];
-    // The numbers of the epochs are unknown to the writer, then known.
-    let mut writer = store.store.writer(0);
-    for _ in 0..2 {
-        assert_eq!(
-            writer.commit_with(&batch, Fence::EpochEnds).await.unwrap(),
-            expected
-        );
-    }
-    let all: Vec<(u64, Epoch)> = store
-        .all("r")
-        .await
-        .into_iter()
-        .map(|entry| (entry.seq, entry.epoch))
-        .collect();
-    let stored = [
-        (1, epoch("e")),
-        (2, epoch("e")),
-        (3, epoch("e")),
-        (4, epoch("f")),
-    ];
-    assert_eq!(all, stored);
-    let refused = writer
-        .commit_with(&in_room("r", &late[3..]), Fence::EpochEnds)
-        .await;
-    assert_eq!(refused.unwrap(), [Conflict]);
-    assert_eq!(writer.commit_with(&[], Fence::EpochEnds).await.unwrap(), []);
-    assert_eq!(store.seqs("r").await, [1, 2, 3, 4]);
-}
-
-async fn a_fenced_commit_accepts_what_the_archive_has(store: &TestStore) {
-    let all = store.fill("r", 1..=5).await;
-    begin(store, new("f", 5, &[head("e", 2)])).await;
-    let mut writer = store.store.writer(0);
-    let outcomes = writer
-        .commit_with(&in_room("r", &all), Fence::EpochEnds)
-        .await
-        .unwrap();
-    assert_eq!(outcomes, [Stored; 5]);
-    let others = in_room("r", &[entry(4), entry(6)]);
-    let outcomes = writer.commit_with(&others, Fence::EpochEnds).await.unwrap();
-    assert_eq!(outcomes, [Conflict, Conflict]);
-    assert_eq!(store.all("r").await, all);
-}
-
-async fn a_fenced_commit_may_have_500_entries_of_500_rooms(store: &TestStore) {
-    let mut writer = store.store.writer(0);
-    let mut later = batch_of_rooms(1);
-    for seq in [1, 2] {
-        let outcomes = writer
-            .commit_with(&batch_of_rooms(seq), Fence::EpochEnds)
-            .await
-            .unwrap();
-        assert_eq!(outcomes, [Stored; BATCH_ENTRIES]);
-    }
-    for (_, entry) in &mut later {
-        entry.seq = 3;
-        entry.id = uuid::Uuid::now_v7();
-    }
-    let ended = &later[77].0;
-    let end = new("f", 2, &[]);
-    store.store.begin_epoch(ended, &end).await.unwrap();
-    let outcomes = writer.commit_with(&later, Fence::EpochEnds).await.unwrap();
-    let refused: Vec<usize> = (0..BATCH_ENTRIES)
-        .filter(|index| outcomes[*index] == Conflict)
-        .collect();
-    assert_eq!(refused, [77]);
-}
-
-/// An entry with this number in each of 500 rooms.
-fn batch_of_rooms(seq: u64) -> Vec<(RoomId, ArchivedEntry)> {
-    (0..BATCH_ENTRIES)
-        .map(|number| (room(&format!("room {number}")), entry(seq)))
-        .collect()
-}
-
-async fn no_entry_of_an_epoch_comes_after_its_end_by_a_fenced_commit(store: &TestStore) {
-    let mut writer = store.store.writer(0);
-    for round in 0..30 {
-        let name = format!("room {round}");
-        store.fill(&name, [1]).await;
-        let late = in_room(&name, &[entry(2)]);
-        let end = async {
-            let end = new("f", 1, &[]);
-            store.store.begin_epoch(&room(&name), &end).await.unwrap();
-            store.seqs(&name).await
-        };
-        let (outcomes, at_end) = tokio::join!(writer.commit_with(&late, Fence::EpochEnds), end);
-        let outcomes = outcomes.unwrap();
-        assert_eq!(store.seqs(&name).await, at_end, "{round}: {outcomes:?}");
-        assert_eq!(outcomes == [Stored], at_end == [1, 2]);
-    }
-}
-
-async fn commit_late(store: &TestStore, rows: &[(RoomId, ArchivedEntry)]) -> Vec<CommitOutcome> {
-    let mut writer = store.store.writer(0);
-    writer.commit_with(rows, Fence::KnownEpochs).await.unwrap()
-}
-
-/// Number and epoch of each entry.
-async fn archived(store: &TestStore, name: &str) -> Vec<(u64, String)> {
-    let all = store.all(name).await.into_iter();
-    all.map(|entry| (entry.seq, entry.epoch.to_string()))
-        .collect()
-}
-
-async fn a_late_commit_refuses_an_epoch_that_the_room_went_on_without(store: &TestStore) {
-    store.commit(&in_room("r", &[in_epoch("f", 1)])).await;
-    let lost = [in_epoch("e", 1), in_epoch("e", 2)];
-    assert_eq!(
-        commit_late(store, &in_room("r", &lost)).await,
-        [Conflict; 2]
-    );
-    assert_eq!(known(store).await, expected(&[("f", 0, None)]));
-    // Other entries of the commit are accepted, by a writer that has to look up their epochs, and by one
-    // that knows them.
-    let mut batch = in_room("r", &[in_epoch("f", 2), in_epoch("e", 3), in_epoch("f", 3)]);
-    batch.extend(in_room("new", &[in_epoch("e", 1)]));
-    let outcomes = [Stored, Conflict, Stored, Stored];
-    let mut writer = store.store.writer(0);
-    for _ in 0..2 {
-        let committed = writer.commit_with(&batch, Fence::KnownEpochs).await;
-        assert_eq!(committed.unwrap(), outcomes);
-    }
-    assert_eq!(store.seqs("new").await, [1]);
-    let stored = [1, 2, 3].map(|seq| (seq, "f".to_owned()));
-    assert_eq!(archived(store, "r").await, stored);
-    // The present log has the entry after all.
-    let adopted = writer
-        .commit_with(&in_room("r", &[in_epoch("e", 4)]), Fence::EpochEnds)
-        .await;
-    assert_eq!(adopted.unwrap(), [Stored]);
-}
-
-async fn a_late_commit_adds_the_first_epoch_of_a_room(store: &TestStore) {
-    let first = [in_epoch("e", 1), in_epoch("e", 2)];
-    for _ in 0..2 {
-        assert_eq!(commit_late(store, &in_room("r", &first)).await, [Stored; 2]);
-    }
-    assert_eq!(known(store).await, expected(&[("e", 0, None)]));
-    // The log was lost between two entries of one commit.
-    let lost_between = [
-        in_epoch("z", 1),
-        in_epoch("z", 2),
-        in_epoch("a", 1),
-        in_epoch("m", 1),
-        in_epoch("m", 2),
-    ];
-    let outcomes = commit_late(store, &in_room("other", &lost_between)).await;
-    assert_eq!(outcomes, [Conflict, Conflict, Conflict, Stored, Stored]);
-    let stored = [1, 2].map(|seq| (seq, "m".to_owned()));
-    assert_eq!(archived(store, "other").await, stored);
-    assert_eq!(store.room("other").await.epochs.len(), 1);
-}
-
-async fn a_late_commit_accepts_an_unknown_epoch_up_to_the_end_that_a_restore_recorded(
-    store: &TestStore,
-) {
-    begin(store, new("f", 2, &[head("e", 2)])).await;
-    let late = [in_epoch("e", 1), in_epoch("e", 2), in_epoch("e", 3)];
-    let outcomes = commit_late(store, &in_room("r", &late)).await;
-    assert_eq!(outcomes, [Stored, Stored, Conflict]);
-    assert_eq!(store.seqs("r").await, [1, 2]);
-}
-
-async fn of_a_late_commit_and_another_epoch_only_the_first_is_accepted(store: &TestStore) {
-    for round in 0..30 {
-        let name = format!("room {round}");
-        let late = in_room(&name, &[in_epoch("e", 1)]);
-        let other = in_room(&name, &[in_epoch("f", 2)]);
-        let (late, other) = tokio::join!(commit_late(store, &late), commit_late(store, &other));
-        let outcomes = [late[0], other[0]];
-        assert!(
-            outcomes == [Stored, Conflict] || outcomes == [Conflict, Stored],
-            "{round}: {outcomes:?}"
-        );
-        assert_eq!(store.room(&name).await.epochs.len(), 1);
     }
 }
 

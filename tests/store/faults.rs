@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use hubbub::domain::Epoch;
 use hubbub::store::sql::{Settings, SqlStore};
-use hubbub::store::{ArchiveStore as _, NewEpoch, StoreError};
+use hubbub::store::{
+    ArchiveStore as _, ArchiveTransfer as _, ArchivedEntry, BeginOutcome, Fence, NewEpoch,
+    StoreError,
+};
 use hubbub_test_support::database::{DatabaseKind, DatabaseServer};
 
 use crate::concurrency::{Session, insert, wait_for_a_blocked_session};
@@ -91,17 +94,33 @@ async fn connections_lost_while_idle_are_replaced(store: &TestStore) {
     store.store.record_loss(&room("r"), 9..=9).await.unwrap();
     let batch = in_room("r", &[entry(5)]);
     assert_eq!(writer.commit(&batch).await.unwrap(), [Stored]);
-    // The outcome of the commit before is unknown then: the repeat must keep to the ends of epochs.
+    // The outcome of the attempt is unknown then: the repeat must keep to the ends of epochs.
     end_sessions(store);
     let ends = NewEpoch {
         epoch: Epoch::trusted("later"),
         after: 5,
         run: 0,
         ends: Vec::new(),
+        newest: None,
     };
-    store.store.begin_epoch(&room("r"), &ends).await.unwrap();
+    let begun = store.begin_epoch("r", &ends).await;
+    assert_eq!(begun, BeginOutcome::Begun(Vec::new()));
     let late = in_room("r", &[entry(6)]);
-    assert_eq!(writer.commit(&late).await.unwrap(), [Conflict]);
+    let outcomes = writer.commit_with(&late, Fence::Fresh).await;
+    assert_eq!(outcomes.unwrap(), [Conflict]);
+    // Nor may it add an epoch that the room has continued without.
+    end_sessions(store);
+    let lost = ArchivedEntry {
+        epoch: Epoch::trusted("lost"),
+        ..entry(7)
+    };
+    let outcomes = writer
+        .commit_with(&in_room("r", &[lost]), Fence::Fresh)
+        .await;
+    assert_eq!(outcomes.unwrap(), [Conflict]);
+    // Entries of a copy are not checked.
+    end_sessions(store);
+    assert_eq!(writer.commit(&late).await.unwrap(), [Stored]);
 }
 
 async fn a_call_waits_for_a_connection_for_a_limited_time(store: &TestStore) {
@@ -234,6 +253,70 @@ async fn a_stopped_server_is_unavailable_until_it_continues(kind: DatabaseKind) 
         assert!(Instant::now() < deadline, "it doesn't come back");
     }
     assert_eq!(store.room(&room("r")).await.unwrap().unwrap().oldest, 1);
+}
+
+/// Calls that are made for each restore or each late commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_reads_all_epochs_or_losses_of_a_room() {
+    let server = DatabaseServer::start(DatabaseKind::MariaDb);
+    let url = server.create_database("chat");
+    migrate(&url).await;
+    let store = SqlStore::open(&settings(&url)).await.unwrap();
+    let mut writer = store.writer(0);
+    let first = in_room("r", &[entry(10_001)]);
+    writer.commit(&first).await.unwrap();
+    for fill in [
+        "INSERT INTO hubbub_gaps SELECT 1, 2 * seq, 2 * seq FROM seq_1_to_5000",
+        "INSERT INTO hubbub_epochs SELECT 1, 1 + seq, CONCAT('e', seq), 10000, 10001, 0 \
+         FROM seq_1_to_5000",
+    ] {
+        server.sql(Some("chat"), fill);
+    }
+    let rows_read = || -> u64 {
+        let counts = server.sql(None, "SHOW GLOBAL STATUS LIKE 'Handler_read%'");
+        let counts = counts
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1));
+        counts.map(|count| count.parse::<u64>().unwrap()).sum()
+    };
+    // Showing the counts counts, too.
+    let before = rows_read();
+    let shown = rows_read() - before;
+    let before = rows_read();
+    assert_eq!(
+        store.room(&room("r")).await.unwrap().unwrap().oldest,
+        10_001
+    );
+    let of_room = rows_read() - before - shown;
+    assert!(of_room < 300, "room: {of_room}");
+    let before = rows_read();
+    let unknown = ArchivedEntry {
+        epoch: Epoch::trusted("new"),
+        ..entry(10_002)
+    };
+    let late = in_room("r", &[unknown]);
+    let outcomes = writer.commit_with(&late, Fence::EpochEnds).await;
+    assert_eq!(outcomes.unwrap(), [Stored]);
+    let of_commit = rows_read() - before - shown;
+    assert!(of_commit < 300, "commit in a new epoch: {of_commit}");
+    let before = rows_read();
+    let late = in_room("r", &[entry(9_000)]);
+    let outcomes = writer.commit_with(&late, Fence::EpochEnds).await;
+    assert_eq!(outcomes.unwrap(), [Stored]);
+    let of_commit = rows_read() - before - shown;
+    assert!(of_commit < 300, "commit of a lost number: {of_commit}");
+    let before = rows_read();
+    store.record_loss(&room("r"), 8_999..=8_999).await.unwrap();
+    store
+        .record_loss(&room("r"), 10_005..=10_006)
+        .await
+        .unwrap();
+    let of_loss = rows_read() - before - shown;
+    assert!(of_loss < 300, "two losses: {of_loss}");
+    let lost = store.room_state(&room("r")).await.unwrap().unwrap().lost;
+    assert_eq!(lost.len(), 5001);
+    assert!(!lost.contains(&(9_000..=9_000)));
+    assert!(lost.contains(&(8_999..=8_999)) && lost.contains(&(10_005..=10_006)));
 }
 
 /// The driver closes a statement that leaves its cache in a packet of its own, and the next packet is

@@ -1,10 +1,13 @@
 //! A store in an empty database, and entries for it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hubbub::domain::{Epoch, RoomId, Timestamp, UserId};
 use hubbub::store::sql::{DatabaseUrl, Settings, SqlStore};
 use hubbub::store::{
-    ArchiveStore as _, ArchiveWindow, ArchivedEntry, ArchivedRoom, CommitOutcome, StoredKind,
+    ArchiveStore as _, ArchiveWindow, ArchivedEntry, ArchivedRoom, BeginOutcome, CommitOutcome,
+    NewEpoch, StoredKind,
 };
 use hubbub_test_support::database::{DatabaseKind, TestDatabase};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
@@ -57,6 +60,29 @@ impl TestStore {
 
     pub async fn room(&self, name: &str) -> ArchivedRoom {
         self.store.room(&room(name)).await.unwrap().unwrap()
+    }
+
+    /// Begins an epoch after those that the room has now.
+    pub async fn begin_epoch(&self, name: &str, new: &NewEpoch) -> BeginOutcome {
+        let known = self.store.room(&room(name)).await.unwrap();
+        let newest = known.and_then(|known| Some(known.epochs.first()?.epoch.clone()));
+        let new = NewEpoch {
+            newest,
+            ..new.clone()
+        };
+        self.store.begin_epoch(&room(name), &new).await.unwrap()
+    }
+
+    /// Waits for calls that have begun, also if their futures were dropped.
+    pub async fn wait_until_idle(&self) {
+        // On SQLite writing calls get the only connection that writes in order.
+        let mark = [(room("unknown"), 1)];
+        self.store.mark_contiguous(&mark).await.unwrap();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        while self.store.pool_stats().in_use > 0 {
+            assert!(tokio::time::Instant::now() < deadline, "a call never ends");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Every entry of a room.

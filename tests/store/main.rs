@@ -10,6 +10,7 @@ mod concurrency;
 mod epochs;
 mod extremes;
 mod faults;
+mod fences;
 mod fixture;
 mod gaps;
 mod measure;

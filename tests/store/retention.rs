@@ -1,11 +1,12 @@
 //! Deleting old entries.
 
-use hubbub::domain::Timestamp;
-use hubbub::store::{ArchiveStore as _, RetentionClaim, RetentionRun};
+use hubbub::domain::{Epoch, Head, Timestamp};
+use hubbub::store::{ArchiveStore as _, Fence, NewEpoch, RetentionClaim, RetentionRun};
 
-use crate::fixture::{TestStore, entry, in_room, room};
+use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, room};
 
 crate::on_every_database!(
+    a_late_commit_does_not_add_what_retention_has_deleted,
     entries_expire_up_to_the_first_that_is_young,
     expired_entries_are_deleted_in_steps,
     numbering_goes_on_after_everything_was_deleted,
@@ -174,4 +175,37 @@ async fn of_several_nodes_one_begins_a_run_of_retention(store: &TestStore) {
         begun += usize::from(node.await.unwrap().unwrap());
     }
     assert_eq!(begun, 1);
+}
+
+/// A number was missing when retention deleted the entries around it.
+async fn a_late_commit_does_not_add_what_retention_has_deleted(store: &TestStore) {
+    store.fill("r", [1, 2, 4, 5]).await;
+    store.fill("other", [1, 2]).await;
+    let deleted = store.store.delete_up_to(&room("r"), 5, 100).await.unwrap();
+    assert_eq!(deleted.0, 4);
+    let mut late = in_room("r", &[entry(3), entry(6)]);
+    late.extend(in_room("other", &[entry(3)]));
+    let mut writer = store.store.writer(0);
+    for fence in [Fence::EpochEnds, Fence::KnownEpochs] {
+        let outcomes = writer.commit_with(&late, fence).await.unwrap();
+        assert_eq!(outcomes, [Stored; 3]);
+    }
+    assert_eq!(store.seqs("r").await, [6]);
+    assert_eq!(store.seqs("other").await, [1, 2, 3]);
+    let audit = store.store.audit(&room("r")).await.unwrap();
+    assert_eq!((audit.cut, audit.below_cut), (5, 0));
+    // After the end of its epoch it is refused, as ever.
+    let end = NewEpoch {
+        epoch: Epoch::trusted("f"),
+        after: 6,
+        run: 0,
+        ends: vec![Head {
+            epoch: Epoch::trusted("e"),
+            seq: 2,
+        }],
+        newest: None,
+    };
+    store.begin_epoch("r", &end).await;
+    let outcomes = writer.commit_with(&late[..1], Fence::EpochEnds).await;
+    assert_eq!(outcomes.unwrap(), [Conflict]);
 }

@@ -7,7 +7,10 @@ use ahash::HashMap;
 use uuid::Uuid;
 
 use crate::domain::{Epoch, Head, RoomId};
-use crate::store::{ArchivedEntry, ArchivedEpoch, CommitOutcome, Fence, RetentionRun, RoomNumber};
+use crate::store::{
+    ArchivedEntry, ArchivedEpoch, BeginOutcome, CommitOutcome, Fence, NewEpoch, RetentionRun,
+    RoomNumber,
+};
 
 #[derive(Default)]
 pub(super) struct Data {
@@ -124,11 +127,13 @@ impl Data {
                 run,
             });
         }
-        let is_after_end = fence != Fence::None && room.has_ended_before(entry);
+        let is_late = matches!(fence, Fence::EpochEnds | Fence::KnownEpochs);
+        let is_after_end = is_late && room.has_ended_before(entry);
         match room.entries.get(&entry.seq) {
             Some(known) if known.id == entry.id => CommitOutcome::Stored,
             Some(_) => CommitOutcome::Conflict,
             None if is_elsewhere || is_after_end => CommitOutcome::Conflict,
+            None if is_late && entry.seq <= room.cut => CommitOutcome::Stored,
             None => {
                 room.lost.remove(&entry.seq);
                 room.entries.insert(entry.seq, entry.clone());
@@ -143,7 +148,8 @@ impl FakeRoom {
     pub(super) fn head(&self) -> u64 {
         let entry = self.entries.last_key_value().map_or(0, |(seq, _)| *seq);
         let lost = self.lost.last().copied().unwrap_or(0);
-        entry.max(lost).max(self.cut)
+        let begun = self.epochs.iter().map(|epoch| epoch.after).max();
+        entry.max(lost).max(self.cut).max(begun.unwrap_or(0))
     }
 
     pub(super) fn first(&self) -> u64 {
@@ -178,8 +184,41 @@ impl FakeRoom {
         ranges
     }
 
+    pub(super) fn begin_epoch(&mut self, new: &NewEpoch) -> BeginOutcome {
+        let newest = self.epochs.last();
+        let is_repeated = newest.is_some_and(|newest| newest.epoch == new.epoch);
+        if !is_repeated {
+            let is_known = self.epochs.iter().any(|known| known.epoch == new.epoch);
+            if is_known || newest.is_some_and(|newest| !new.follows(&newest.epoch)) {
+                return BeginOutcome::Superseded;
+            }
+            if self.entries.range(new.after + 1..).next().is_some() {
+                return BeginOutcome::Behind;
+            }
+        }
+        let mut ends = new.ends.clone();
+        let mut bound = u64::MAX;
+        for end in &mut ends {
+            end.seq = end.seq.min(bound);
+            self.end_epoch(end);
+            bound = end.seq;
+        }
+        if !is_repeated {
+            for open in &mut self.epochs {
+                open.ended.get_or_insert(new.after);
+            }
+            self.epochs.push(ArchivedEpoch {
+                epoch: new.epoch.clone(),
+                after: new.after,
+                ended: None,
+                run: new.run,
+            });
+        }
+        BeginOutcome::Begun(ends)
+    }
+
     /// Records the end of an epoch, and lowers `end` to the one that counts.
-    pub(super) fn end_epoch(&mut self, end: &mut Head) {
+    fn end_epoch(&mut self, end: &mut Head) {
         let entries = &self.entries;
         let Some(known) = self
             .epochs

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::domain::{RoomId, Timestamp};
+use crate::domain::{Epoch, RoomId, Timestamp};
 use crate::store::{ArchivedEntry, Result, RetentionRun, StoreError};
 use data::Data;
 
@@ -39,6 +39,16 @@ struct Faults {
     refused: Option<&'static str>,
     /// So many of the next commits panic.
     panics: usize,
+    begin: Begin,
+}
+
+/// The treatment of calls that begin an epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Begin {
+    #[default]
+    Free,
+    HoldNext,
+    Held,
 }
 
 impl FakeStore {
@@ -59,6 +69,43 @@ impl FakeStore {
         self.0
             .faults
             .send_modify(|faults| faults.is_stopped = is_stopped);
+    }
+
+    /// The next call that begins an epoch waits until it is released. Later ones don't wait.
+    pub fn hold_next_begin(&self) {
+        self.0
+            .faults
+            .send_modify(|faults| faults.begin = Begin::HoldNext);
+    }
+
+    /// Waits until a call that begins an epoch is held.
+    pub async fn begin_is_held(&self) {
+        let mut faults = self.0.faults.subscribe();
+        let held = faults.wait_for(|faults| faults.begin == Begin::Held).await;
+        held.expect("the store exists");
+    }
+
+    /// Releases the call that is held.
+    pub fn release_begin(&self) {
+        self.0
+            .faults
+            .send_modify(|faults| faults.begin = Begin::Free);
+    }
+
+    async fn arrive_to_begin(&self) {
+        let mut is_held = false;
+        self.0.faults.send_if_modified(|faults| {
+            is_held = faults.begin == Begin::HoldNext;
+            if is_held {
+                faults.begin = Begin::Held;
+            }
+            is_held
+        });
+        if is_held {
+            let mut faults = self.0.faults.subscribe();
+            let released = faults.wait_for(|faults| faults.begin == Begin::Free).await;
+            released.expect("the store exists");
+        }
     }
 
     /// From now on every call takes so long.
@@ -99,6 +146,13 @@ impl FakeStore {
         let room = data.rooms.get(room);
         room.map(|room| room.entries.values().cloned().collect())
             .unwrap_or_default()
+    }
+
+    /// The newest epoch of the room.
+    pub fn newest_epoch(&self, room: &RoomId) -> Option<Epoch> {
+        let data = self.0.data.lock();
+        let newest = data.rooms.get(room)?.epochs.last()?;
+        Some(newest.epoch.clone())
     }
 
     /// Changes when the room's entries were appended.

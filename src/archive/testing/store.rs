@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::FakeStore;
 use super::writer::FakeWriter;
-use crate::domain::{Head, RoomId, Timestamp};
+use crate::domain::{Epoch, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
-    ArchivedSend, EPOCHS_KEPT, MissingPage, NewEpoch, Result, RetentionClaim, RetentionRun,
-    RoomAudit, RoomNumber, Run,
+    ArchivedSend, BeginOutcome, EPOCHS_KEPT, MissingPage, NewEpoch, Result, RetentionClaim,
+    RetentionRun, RoomAudit, RoomNumber, Run,
 };
 
 /// The numbers of one part of a search for missing ones.
@@ -43,6 +43,14 @@ impl ArchiveStore for FakeStore {
                 .cloned()
                 .collect(),
         }))
+    }
+
+    async fn epoch(&self, room: &RoomId, epoch: &Epoch) -> Result<Option<ArchivedEpoch>> {
+        self.arrive().await?;
+        let data = self.0.data.lock();
+        let epochs = data.rooms.get(room).map(|room| &room.epochs);
+        let mut epochs = epochs.into_iter().flatten();
+        Ok(epochs.find(|known| known.epoch == *epoch).cloned())
     }
 
     async fn read(
@@ -146,30 +154,11 @@ impl ArchiveStore for FakeStore {
         Ok(())
     }
 
-    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<Vec<Head>> {
+    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<BeginOutcome> {
         self.arrive().await?;
+        self.arrive_to_begin().await;
         let mut data = self.0.data.lock();
-        let room = data.room(room);
-        let mut ends = new.ends.clone();
-        let mut bound = u64::MAX;
-        for end in &mut ends {
-            end.seq = end.seq.min(bound);
-            room.end_epoch(end);
-            bound = end.seq;
-        }
-        if room.epochs.iter().any(|known| known.epoch == new.epoch) {
-            return Ok(ends);
-        }
-        for open in &mut room.epochs {
-            open.ended.get_or_insert(new.after);
-        }
-        room.epochs.push(ArchivedEpoch {
-            epoch: new.epoch.clone(),
-            after: new.after,
-            ended: None,
-            run: new.run,
-        });
-        Ok(ends)
+        Ok(data.room(room).begin_epoch(new))
     }
 
     async fn begin_run(&self) -> Result<Run> {

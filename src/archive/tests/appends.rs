@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
-use crate::store::NewEpoch;
 
 #[tokio::test(start_paused = true)]
 async fn an_acknowledged_message_is_in_the_archive() {
@@ -133,17 +132,6 @@ async fn everything_that_queued_during_a_commit_is_the_next_one() {
     node.stop().await;
 }
 
-/// The room continues in another epoch, as by another node after the loss of its hot log.
-async fn begin_epoch(store: &FakeStore, after: u64) {
-    let new = NewEpoch {
-        epoch: Epoch::fresh(),
-        after,
-        run: 0,
-        ends: Vec::new(),
-    };
-    store.begin_epoch(&lobby(), &new).await.unwrap();
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_repeated_commit_ends_with_the_epoch() {
     let store = FakeStore::new();
@@ -154,7 +142,7 @@ async fn a_repeated_commit_ends_with_the_epoch() {
     let (_, third) = node.place(&lobby(), "3").await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     store.set_away(false);
-    begin_epoch(&store, 2).await;
+    begin_epoch(&store, Epoch::fresh(), 2, &[]).await;
     second.wait().await.unwrap();
     assert!(third.wait().await.is_err());
     assert_eq!(store.seqs(&lobby()), [1, 2]);
@@ -172,7 +160,7 @@ async fn an_entry_that_has_waited_for_long_is_committed_up_to_the_end_of_its_epo
     let (_, third) = node.place(&lobby(), "3").await.unwrap();
     let (_, fourth) = node.place(&lobby(), "4").await.unwrap();
     tokio::time::sleep(Duration::from_millis(1)).await;
-    begin_epoch(&store, 3).await;
+    begin_epoch(&store, Epoch::fresh(), 3, &[]).await;
     second.wait().await.unwrap();
     third.wait().await.unwrap();
     assert!(fourth.wait().await.is_err());

@@ -65,7 +65,7 @@ async fn while_the_database_is_away_the_log_is_read_without_waiting_for_it() {
 /// The span as a join sees it that asks the archive how far back it reaches.
 async fn reach(node: &Node, room: &RoomId) -> crate::domain::LogSpan {
     let slice = node.backplane.log.read(room, Window::Newest, 1, 1).await;
-    node.log.reach(room, slice.unwrap().span).await
+    node.log.reach(room, slice.unwrap().span, None).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,13 +85,8 @@ async fn a_room_is_cut_off_at_its_log_while_the_database_is_away() {
         epoch: Epoch::trusted("earlier"),
         seq: 29,
     };
-    let epoch = NewEpoch {
-        epoch: reach(&node, &lobby()).await.head.epoch,
-        after: 29,
-        run: 0,
-        ends: vec![ended],
-    };
-    store.begin_epoch(&lobby(), &epoch).await.unwrap();
+    let current = reach(&node, &lobby()).await.head.epoch;
+    begin_epoch(&store, current, 29, &[ended]).await;
     tokio::time::sleep(Duration::from_secs(11)).await;
     let reached = reach(&node, &lobby()).await;
     assert_eq!((reached.oldest, reached.is_cut_off), (1, false));

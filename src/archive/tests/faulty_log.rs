@@ -24,6 +24,8 @@ pub struct FaultyLog {
     pub holds_reports: AtomicBool,
     /// So many numbers are missing at the head of every room.
     pub behind: AtomicU64,
+    /// The reply to an append takes so many milliseconds.
+    pub reply_delay: AtomicU64,
 }
 
 impl FaultyLog {
@@ -34,6 +36,7 @@ impl FaultyLog {
             refuses_reports: AtomicBool::new(false),
             holds_reports: AtomicBool::new(false),
             behind: AtomicU64::new(0),
+            reply_delay: AtomicU64::new(0),
         })
     }
 
@@ -80,7 +83,10 @@ impl HotLog for FaultyLog {
         key: Option<&str>,
         record: Bytes,
     ) -> Result<Appended> {
-        self.inner().append_record(message, key, record).await
+        let appended = self.inner().append_record(message, key, record).await;
+        let delay = self.reply_delay.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        appended
     }
 
     async fn read_unarchived(

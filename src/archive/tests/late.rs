@@ -1,12 +1,12 @@
 //! Commits that come late: the room may have gone on without their entries.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
 use crate::archive::sweeper;
 use crate::backplane::Unarchived;
 use crate::domain::{ClientMsgId, Head};
-use crate::store::NewEpoch;
 
 /// The first epoch of a new room is in the log only, until the first commit.
 #[tokio::test(start_paused = true)]
@@ -79,6 +79,7 @@ async fn swept_entries_of_an_unknown_epoch_are_committed_however_late() {
         room: lobby(),
         head: left.seq,
         watermark: 0,
+        archived: Vec::new(),
     };
     let swept = sweeper::sweep(&node.archive.shared, &unarchived).await;
     swept.unwrap();
@@ -88,6 +89,31 @@ async fn swept_entries_of_an_unknown_epoch_are_committed_however_late() {
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(store.seqs(&lobby()), [1, 5]);
     assert_eq!(node.archive.shared.counters.conflicts.get(), 0);
+}
+
+/// The sweeper has read an entry in the log, and the room moves on before the commit.
+#[tokio::test(start_paused = true)]
+async fn swept_entries_after_the_end_of_their_epoch_are_refused_at_once() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    let first = node.append(&lobby(), "1").await.unwrap();
+    let message = message(&lobby(), "2");
+    let record = record::encode(&message);
+    let hot = &node.backplane.hot_log;
+    let left = hot.append_record(&message, None, record).await.unwrap();
+    begin_epoch(&store, Epoch::fresh(), first.seq, &[]).await;
+    let unarchived = Unarchived {
+        room: lobby(),
+        head: left.seq,
+        watermark: first.seq,
+        archived: Vec::new(),
+    };
+    let swept = sweeper::sweep(&node.archive.shared, &unarchived).await;
+    swept.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(store.seqs(&lobby()), [1]);
+    assert!(node.archive.shared.counters.conflicts.get() > 0);
+    node.stop().await;
 }
 
 /// The restore knew the lost log's epoch, and recorded where it ended.
@@ -105,16 +131,28 @@ async fn late_messages_before_the_recorded_end_of_a_new_rooms_epoch_are_archived
         epoch: first.epoch,
         seq: 1,
     };
-    let new = NewEpoch {
-        epoch: Epoch::fresh(),
-        after: 1,
-        run: 0,
-        ends: vec![ended],
-    };
-    store.begin_epoch(&lobby(), &new).await.unwrap();
+    begin_epoch(&store, Epoch::fresh(), 1, &[ended]).await;
     first_commit.wait().await.unwrap();
     second_commit.wait().await.unwrap_err();
     assert_eq!(store.seqs(&lobby()), [1]);
+}
+
+/// The room moves on between the append and its reply.
+#[tokio::test(start_paused = true)]
+async fn an_entry_whose_append_took_long_is_committed_up_to_the_end_of_its_epoch_only() {
+    let store = FakeStore::new();
+    let (node, log) = Setup::default().start_with_faulty_log(&store).await;
+    node.append(&lobby(), "1").await.unwrap();
+    log.reply_delay.store(1000, Ordering::Relaxed);
+    let moved_on = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        begin_epoch(&store, Epoch::fresh(), 1, &[]).await;
+    };
+    let room = lobby();
+    let (placed, ()) = tokio::join!(node.place(&room, "2"), moved_on);
+    placed.unwrap().1.wait().await.unwrap_err();
+    assert_eq!(store.seqs(&lobby()), [1]);
+    node.stop().await;
 }
 
 /// Archives a message with this number, of another epoch than the log's.

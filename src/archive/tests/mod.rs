@@ -23,7 +23,7 @@ use crate::backplane::{
 use crate::domain::{
     Epoch, Head, Limits, MessageFields, NewMessage, RoomId, Timestamp, UserId, Username,
 };
-use crate::store::{ArchiveStore, ArchivedEntry, NewEpoch, StoredKind};
+use crate::store::{ArchiveStore, ArchivedEntry, BeginOutcome, NewEpoch, StoredKind};
 
 /// A lone node's log with its archive.
 struct Node {
@@ -134,6 +134,20 @@ fn message(room: &RoomId, content: &str) -> NewMessage {
         &limits,
     )
     .unwrap()
+}
+
+/// The room continues in another epoch, as by another node. `ends`: where earlier ones ended.
+async fn begin_epoch(store: &FakeStore, epoch: Epoch, after: u64, ends: &[Head]) {
+    let newest = store.newest_epoch(&lobby());
+    let new = NewEpoch {
+        epoch,
+        after,
+        run: 0,
+        ends: ends.to_vec(),
+        newest,
+    };
+    let outcome = store.begin_epoch(&lobby(), &new).await.unwrap();
+    assert!(matches!(outcome, BeginOutcome::Begun(_)), "{outcome:?}");
 }
 
 /// An entry of the epoch `e1`, as the archive has it.

@@ -8,6 +8,7 @@ use super::*;
 use crate::archive::rooms::Rooms;
 use crate::backplane::{BackplaneError, Entry};
 use crate::domain::{Continuity, LogSpan};
+use crate::store::EPOCHS_KEPT;
 
 /// An event of a room or its node.
 #[derive(Debug, Clone)]
@@ -147,6 +148,52 @@ proptest! {
             }
         });
     }
+}
+
+/// A client was away while the room went through many epochs.
+#[tokio::test(start_paused = true)]
+async fn a_client_resumes_in_an_epoch_that_is_older_than_those_that_are_listed() {
+    let store = FakeStore::new();
+    let rows: Vec<_> = (1..=40)
+        .map(|seq| (lobby(), entry(&lobby(), seq)))
+        .collect();
+    store.writer(0).commit(&rows).await.unwrap();
+    for number in 0..EPOCHS_KEPT + 5 {
+        let epoch = Epoch::trusted(&format!("epoch {number}"));
+        begin_epoch(&store, epoch, 40, &[]).await;
+    }
+    let node = Setup::default().start(&store).await;
+    let room = lobby();
+    let span = async |seen: &Epoch| {
+        let newest = node.backplane.log.read(&room, Window::Newest, 1, 1).await;
+        node.log
+            .reach(&room, newest.unwrap().span, Some(seen))
+            .await
+    };
+    let first = Epoch::trusted("e1");
+    let reached = span(&first).await;
+    assert_eq!(reached.continuity(Some(&first), 30), Continuity::Clean);
+    assert_eq!(
+        reached.continuity(Some(&first), 41),
+        Continuity::Lost {
+            last_shared: Some(40)
+        }
+    );
+    let unknown = Epoch::trusted("unknown");
+    let reached = span(&unknown).await;
+    assert_eq!(
+        reached.continuity(Some(&unknown), 30),
+        Continuity::Lost { last_shared: None }
+    );
+    // Also where the log has all messages since 1.
+    let all = LogSpan {
+        oldest: 1,
+        first: 1,
+        ..reached
+    };
+    let reached = node.log.reach(&lobby(), all, Some(&first)).await;
+    assert_eq!(reached.continuity(Some(&first), 30), Continuity::Clean);
+    node.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

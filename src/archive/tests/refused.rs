@@ -83,6 +83,38 @@ async fn a_message_that_the_database_refuses_holds_up_only_its_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn archived_messages_after_a_refused_one_are_not_committed_again() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    node.append(&lobby(), "first").await.unwrap();
+    store.refuse(Some("rotten"));
+    node.append(&lobby(), "rotten").await.unwrap_err();
+    for number in 0..700 {
+        let appended = node.append(&lobby(), &number.to_string()).await;
+        assert_eq!(appended.unwrap().seq, number + 3);
+    }
+    // Left by a node that died.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let left = message(&lobby(), "left");
+    let record = record::encode(&left);
+    let hot_log = &node.backplane.hot_log;
+    hot_log.append_record(&left, None, record).await.unwrap();
+    let refusals = store.refusals();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(store.seqs(&lobby()).last(), Some(&703));
+    let offers = store.refusals() - refusals;
+    assert!((5..=40).contains(&offers), "{offers}");
+    let offered = node.archive.shared.counters.swept.get();
+    assert!(offered <= offers as u64 + 1, "{offered} in {offers} offers");
+    assert_eq!(watermark(&node, &lobby()).await, Some(1));
+
+    store.refuse(None);
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert_eq!(watermark(&node, &lobby()).await, None);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_repeat_of_a_refused_message_is_not_acknowledged() {
     let store = FakeStore::new();
     let node = Setup::default().start(&store).await;

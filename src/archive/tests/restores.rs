@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use super::*;
 use crate::archive::entry;
-use crate::backplane::{Entry, EntryKind, HotState, RestorePoint, RestoreSource, record};
+use crate::backplane::{
+    BackplaneError, Entry, EntryKind, HotState, RestorePoint, RestoreSource, UnarchivedEntries,
+    record,
+};
 use crate::domain::{ClientMsgId, Epoch, Head, Timestamp};
-use crate::store::{ArchivedEpoch, ArchivedRoom, CommitOutcome, NewEpoch};
+use crate::store::{ArchivedEpoch, ArchivedRoom, CommitOutcome, EPOCHS_KEPT};
 
 const DEDUPE_TTL: Duration = Duration::from_secs(600);
 
@@ -43,8 +48,8 @@ async fn archive_in_run(store: &FakeStore, run: u64, entries: &[Entry]) -> Vec<C
     store.writer(run).commit(&rows).await.unwrap()
 }
 
-/// A hot log that is at that head, with these entries after its watermark, and as many archived ones
-/// as `watermark - oldest + 1`.
+/// A hot log that is at that head, without entries above its watermark, and with as many archived ones as
+/// `watermark - oldest + 1`.
 fn hot(head: Head, oldest: u64, watermark: Option<u64>) -> HotState {
     HotState {
         head,
@@ -53,7 +58,18 @@ fn hot(head: Head, oldest: u64, watermark: Option<u64>) -> HotState {
         watermark,
         is_stale: false,
         shared: None,
-        unarchived: Vec::new(),
+        archived: Vec::new(),
+    }
+}
+
+/// The entries of a log, in pages of 100.
+struct Pages(Vec<Entry>);
+
+#[async_trait]
+impl UnarchivedEntries for Pages {
+    async fn next_page(&mut self) -> Result<Vec<Entry>> {
+        let rest = self.0.split_off(self.0.len().min(100));
+        Ok(std::mem::replace(&mut self.0, rest))
     }
 }
 
@@ -69,7 +85,25 @@ async fn alone(store: &FakeStore) -> Arc<Restorer> {
 }
 
 async fn point(restorer: &Restorer, hot: Option<&HotState>) -> RestorePoint {
-    restorer.restore_point(&lobby(), hot).await.unwrap()
+    point_with(restorer, hot, Vec::new()).await
+}
+
+/// The restore point of a log that has these entries above its watermark.
+async fn point_with(
+    restorer: &Restorer,
+    hot: Option<&HotState>,
+    entries: Vec<Entry>,
+) -> RestorePoint {
+    try_restore(restorer, hot, entries).await.unwrap()
+}
+
+async fn try_restore(
+    restorer: &Restorer,
+    hot: Option<&HotState>,
+    entries: Vec<Entry>,
+) -> Result<RestorePoint> {
+    let mut pages = Pages(entries);
+    restorer.restore_point(&lobby(), hot, &mut pages).await
 }
 
 async fn archived(store: &FakeStore) -> ArchivedRoom {
@@ -128,6 +162,23 @@ async fn a_stale_log_that_the_archive_does_not_know_goes_on_in_a_new_epoch() {
     assert!(point.keep_entries);
     assert_eq!(point.past, [head("e1", 7), head("e0", 2)]);
     assert_eq!(epoch(&store, "e1").await.ended, Some(7));
+}
+
+#[tokio::test]
+async fn the_numbers_of_an_adopted_log_that_is_lost_before_it_is_archived_are_not_assigned_again() {
+    let store = FakeStore::new();
+    let restorer = cluster(&store).await;
+    let stale = HotState {
+        is_stale: true,
+        ..hot(head("e1", 7), 1, None)
+    };
+    point(&restorer, Some(&stale)).await;
+    let lost = point(&restorer, None).await;
+    assert_new_epoch(&store, &lost, 7).await;
+    assert!(lost.past.contains(&head("e1", 7)), "{:?}", lost.past);
+    let audit = store.audit(&lobby()).await.unwrap();
+    assert_eq!((audit.missing, audit.lost), (Vec::new(), 7));
+    assert_eq!(archived(&store).await.oldest, 8);
 }
 
 #[tokio::test]
@@ -218,18 +269,30 @@ async fn a_log_that_was_rolled_back_goes_on_at_the_end_of_the_archive() {
 }
 
 #[tokio::test]
+async fn the_epoch_of_an_old_backup_of_the_log_is_found_however_many_came_after_it() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=5)).await;
+    for number in 0..EPOCHS_KEPT {
+        begin_epoch(&store, Epoch::trusted(&format!("f{number}")), 5, &[]).await;
+    }
+    let backup = HotState {
+        is_stale: true,
+        ..hot(head("e1", 3), 1, Some(3))
+    };
+    let point = point(&*cluster(&store).await, Some(&backup)).await;
+    // The archive has the numbers 4 and 5 of that epoch.
+    assert!(point.past.contains(&head("e1", 5)), "{:?}", point.past);
+    let ended = store.epoch(&lobby(), &Epoch::trusted("e1")).await.unwrap();
+    assert_eq!(ended.unwrap().ended, Some(5));
+}
+
+#[tokio::test]
 async fn a_log_that_went_on_after_another_had_ended_its_epoch_shares_what_is_archived() {
     let store = FakeStore::new();
     let restorer = cluster(&store).await;
     archive(&store, &entries("e1", 1..=5)).await;
     // The other primary begins an epoch, and this one goes on: with the archive up to 9.
-    let other = NewEpoch {
-        epoch: Epoch::trusted("other"),
-        after: 5,
-        run: 0,
-        ends: Vec::new(),
-    };
-    store.begin_epoch(&lobby(), &other).await.unwrap();
+    begin_epoch(&store, Epoch::trusted("other"), 5, &[]).await;
     archive(&store, &entries("e1", 6..=9)).await;
     archive(&store, &entries("other", 10..=11)).await;
     // Its replica is promoted without the newest two.
@@ -252,13 +315,13 @@ async fn a_stale_log_that_is_ahead_of_the_archive_keeps_its_entries() {
     archive(&store, &all[..4]).await;
     let stale = HotState {
         is_stale: true,
-        unarchived: all[4..].to_vec(),
         ..hot(head("e1", 6), 1, Some(4))
     };
-    let point = point(&*cluster(&store).await, Some(&stale)).await;
+    let left = all[4..].to_vec();
+    let point = point_with(&*cluster(&store).await, Some(&stale), left).await;
     assert_new_epoch(&store, &point, 6).await;
     assert!(point.keep_entries);
-    assert!(point.watermark >= 4);
+    assert_eq!(point.watermark, 6);
     assert_eq!(point.past, [head("e1", 6)]);
 }
 
@@ -296,26 +359,16 @@ async fn numbers_before_the_log_that_the_archive_lacks_are_recorded_as_lost() {
 #[tokio::test]
 async fn after_a_divergence_the_room_goes_on_from_the_archive_with_what_it_takes() {
     let store = FakeStore::new();
-    archive(&store, &entries("e1", 1..=5)).await;
-    store
-        .begin_epoch(
-            &lobby(),
-            &NewEpoch {
-                epoch: Epoch::trusted("e2"),
-                after: 3,
-                run: 0,
-                ends: Vec::new(),
-            },
-        )
-        .await
-        .unwrap();
+    archive(&store, &entries("e1", 1..=3)).await;
+    begin_epoch(&store, Epoch::trusted("e2"), 3, &[]).await;
+    archive(&store, &entries("e1", 4..=5)).await;
     let diverged = HotState {
         shared: Some(3),
         past: vec![head("e1", 3)],
-        unarchived: entries("e2", 4..=7),
         ..hot(head("e2", 7), 1, Some(3))
     };
-    let point = point(&*cluster(&store).await, Some(&diverged)).await;
+    let left = entries("e2", 4..=7);
+    let point = point_with(&*cluster(&store).await, Some(&diverged), left).await;
     assert_new_epoch(&store, &point, 7).await;
     assert!(!point.keep_entries);
     assert_eq!(point.past, [head("e2", 3), head("e1", 3)]);
@@ -338,10 +391,10 @@ async fn a_stale_log_whose_unarchived_entries_have_taken_numbers_goes_on_from_th
         let stale = HotState {
             is_stale: true,
             past: vec![head("e1", 3)],
-            unarchived: entries("e2", 4..=5),
             ..hot(head("e2", 5), 1, Some(3))
         };
-        let point = point(&*cluster(&store).await, Some(&stale)).await;
+        let left = entries("e2", 4..=5);
+        let point = point_with(&*cluster(&store).await, Some(&stale), left).await;
         assert_new_epoch(&store, &point, archived_up_to.max(5)).await;
         assert!(!point.keep_entries, "{archived_up_to}");
         let ended = point.past.iter().find(|head| head.epoch.as_str() == "e2");
@@ -354,23 +407,250 @@ async fn a_room_cannot_be_restored_while_the_database_is_away() {
     let store = FakeStore::new();
     let restorer = cluster(&store).await;
     store.set_away(true);
-    assert!(restorer.restore_point(&lobby(), None).await.is_err());
+    let restored = try_restore(&restorer, None, Vec::new()).await;
+    assert!(restored.is_err());
 }
 
 #[tokio::test]
 async fn entries_of_a_stale_log_are_committed_in_parts_of_limited_size() {
     let store = FakeStore::new();
     archive(&store, &entries("e1", 1..=1)).await;
-    let mut unarchived = entries("e1", 2..=801);
-    for entry in &mut unarchived {
+    let mut left = entries("e1", 2..=801);
+    for entry in &mut left {
         entry.record = record::encode(&message(&lobby(), &"x".repeat(10_000)));
     }
     let stale = HotState {
         is_stale: true,
-        unarchived,
         ..hot(head("e1", 801), 1, Some(1))
     };
-    point(&*cluster(&store).await, Some(&stale)).await;
+    point_with(&*cluster(&store).await, Some(&stale), left).await;
     assert_eq!(store.seqs(&lobby()).len(), 801);
     assert!(store.commits().iter().all(|entries| *entries <= 104));
+}
+
+#[tokio::test]
+async fn a_message_that_the_database_refuses_does_not_prevent_a_restore() {
+    let store = FakeStore::new();
+    let mut all = entries("e1", 1..=300);
+    archive(&store, &all[..4]).await;
+    all[9].record = record::encode(&message(&lobby(), "rotten"));
+    store.refuse(Some("rotten"));
+    let stale = HotState {
+        is_stale: true,
+        archived: vec![201..=300],
+        ..hot(head("e1", 300), 1, Some(4))
+    };
+    let left = all[4..200].to_vec();
+    let point = point_with(&*cluster(&store).await, Some(&stale), left).await;
+    assert_new_epoch(&store, &point, 300).await;
+    assert!(point.keep_entries);
+    assert_eq!(point.watermark, 9);
+    assert_eq!(store.seqs(&lobby()).len(), 199);
+}
+
+#[tokio::test]
+async fn a_database_that_refuses_everything_prevents_a_restore() {
+    let store = FakeStore::new();
+    let all = entries("e1", 1..=40);
+    archive(&store, &all[..4]).await;
+    store.refuse(Some("content"));
+    let stale = HotState {
+        is_stale: true,
+        ..hot(head("e1", 40), 1, Some(4))
+    };
+    let left = all[4..].to_vec();
+    let restored = try_restore(&*cluster(&store).await, Some(&stale), left).await;
+    assert!(restored.is_err());
+    assert!(store.refusals() < 20, "{}", store.refusals());
+}
+
+#[tokio::test]
+async fn restores_that_run_at_the_same_time_share_a_writer() {
+    let store = FakeStore::new();
+    let restorer = cluster(&store).await;
+    let first = restorer.writer();
+    assert!(Arc::ptr_eq(&first, &restorer.writer()));
+    let weak = Arc::downgrade(&first);
+    drop(first);
+    assert!(weak.upgrade().is_none());
+    drop(restorer.writer());
+}
+
+#[tokio::test]
+async fn ranges_that_the_archive_has_raise_the_watermark_of_a_restored_room() {
+    let store = FakeStore::new();
+    let all = entries("e1", 1..=9);
+    archive(&store, &all).await;
+    let stale = HotState {
+        is_stale: true,
+        archived: vec![5..=6, 8..=9],
+        ..hot(head("e1", 9), 1, Some(2))
+    };
+    for (left, watermark) in [(vec![3, 4, 7], 9), (vec![3, 4], 6), (vec![4, 7], 2)] {
+        let left: Vec<_> = left
+            .iter()
+            .map(|seq: &usize| all[seq - 1].clone())
+            .collect();
+        let point = point_with(&*cluster(&store).await, Some(&stale), left).await;
+        assert_eq!(point.watermark, watermark);
+    }
+}
+
+/// A log that had expired, and was used without the archive from 1 on.
+#[tokio::test]
+async fn messages_of_a_log_that_was_used_without_the_archive_do_not_replace_archived_ones() {
+    for last in [6, 10, 14] {
+        let store = FakeStore::new();
+        archive(&store, &entries("e1", 1..=10)).await;
+        let unwatched = hot(head("x", last), 1, None);
+        let left = entries("x", 1..=last);
+        let point = point_with(&*cluster(&store).await, Some(&unwatched), left).await;
+        assert_new_epoch(&store, &point, last.max(10)).await;
+        assert!(!point.keep_entries);
+        // A client that saw them is notified.
+        assert!(point.past.contains(&head("x", 0)), "{:?}", point.past);
+        assert_eq!(epoch(&store, "x").await.ended, Some(0));
+        let archived = store.entries(&lobby());
+        let of_log = archived.iter().filter(|entry| entry.epoch.as_str() == "x");
+        let survivors: Vec<_> = of_log.map(|entry| entry.seq).collect();
+        assert_eq!(survivors, (11..=last).collect::<Vec<_>>());
+        let audit = store.audit(&lobby()).await.unwrap();
+        assert_eq!((audit.missing, audit.lost), (Vec::new(), 0));
+    }
+}
+
+/// As above, but the log has been trimmed: no entry of it shows that the numbers are others.
+#[tokio::test]
+async fn an_unknown_epoch_that_began_below_the_end_of_the_archive_shares_nothing_with_it() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=10)).await;
+    let unwatched = HotState {
+        past: vec![head("x", 15)],
+        ..hot(head("y", 20), 14, None)
+    };
+    let mut left = entries("x", 14..=15);
+    left.extend(entries("y", 16..=20));
+    let point = point_with(&*cluster(&store).await, Some(&unwatched), left).await;
+    assert_new_epoch(&store, &point, 20).await;
+    assert!(!point.keep_entries);
+    assert!(point.past.contains(&head("y", 20)), "{:?}", point.past);
+    assert!(point.past.contains(&head("x", 0)), "{:?}", point.past);
+    let audit = store.audit(&lobby()).await.unwrap();
+    assert_eq!((audit.missing, audit.lost), (Vec::new(), 3));
+    assert_eq!(archived(&store).await.head, 20);
+}
+
+#[tokio::test]
+async fn a_log_that_went_on_without_the_archive_is_archived_and_goes_on() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=10)).await;
+    let unwatched = HotState {
+        past: vec![head("e1", 12)],
+        ..hot(head("x", 15), 11, None)
+    };
+    let mut left = entries("e1", 11..=12);
+    left.extend(entries("x", 13..=15));
+    let point = point_with(&*cluster(&store).await, Some(&unwatched), left).await;
+    assert_eq!((point.head, point.watermark), (None, 15));
+    assert!(point.keep_entries);
+    assert_eq!(store.seqs(&lobby()), (1..=15).collect::<Vec<_>>());
+    assert_eq!(epoch(&store, "x").await.ended, None);
+}
+
+/// A restore that has read the room, and then waits for longer than another one takes.
+#[tokio::test]
+async fn a_restore_that_another_one_has_overtaken_changes_nothing() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=5)).await;
+    let restorer = cluster(&store).await;
+    store.hold_next_begin();
+    let delayed = tokio::spawn({
+        let restorer = restorer.clone();
+        async move { try_restore(&restorer, None, Vec::new()).await }
+    });
+    store.begin_is_held().await;
+    begin_epoch(&store, Epoch::trusted("e2"), 5, &[]).await;
+    archive(&store, &entries("e2", 6..=7)).await;
+    let before = archived(&store).await;
+    store.release_begin();
+    let error = delayed.await.unwrap().unwrap_err();
+    assert!(matches!(error, BackplaneError::Unavailable(_)), "{error}");
+    assert_eq!(archived(&store).await, before);
+    // The next restore takes the room as it is.
+    let point = point(&restorer, None).await;
+    assert_new_epoch(&store, &point, 7).await;
+}
+
+#[tokio::test]
+async fn a_restore_during_which_messages_are_committed_decides_anew() {
+    let store = FakeStore::new();
+    let all = entries("e1", 1..=5);
+    archive(&store, &all).await;
+    let restorer = cluster(&store).await;
+    let stale = HotState {
+        is_stale: true,
+        ..hot(head("e1", 5), 1, Some(5))
+    };
+    store.hold_next_begin();
+    let restore = tokio::spawn({
+        let (restorer, stale) = (restorer.clone(), stale.clone());
+        async move { try_restore(&restorer, Some(&stale), Vec::new()).await }
+    });
+    store.begin_is_held().await;
+    archive(&store, &entries("e1", 6..=8)).await;
+    store.release_begin();
+    let point = restore.await.unwrap().unwrap();
+    assert_new_epoch(&store, &point, 8).await;
+    assert!(!point.keep_entries);
+    assert_eq!(point.past, [head("e1", 8)]);
+    assert_eq!(archived(&store).await.epochs.len(), 2);
+}
+
+/// The first decision has committed the log's entries, by which the archive knows their epochs.
+#[tokio::test]
+async fn a_restore_that_decides_anew_remembers_which_epochs_it_did_not_know() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=10)).await;
+    let restorer = cluster(&store).await;
+    let unwatched = HotState {
+        past: vec![head("x", 15)],
+        ..hot(head("y", 20), 14, None)
+    };
+    let mut left = entries("x", 14..=15);
+    left.extend(entries("y", 16..=20));
+    store.hold_next_begin();
+    let restore = tokio::spawn({
+        let restorer = restorer.clone();
+        async move { try_restore(&restorer, Some(&unwatched), left).await }
+    });
+    store.begin_is_held().await;
+    archive(&store, &entries("e1", 21..=21)).await;
+    store.release_begin();
+    let point = restore.await.unwrap().unwrap();
+    assert_new_epoch(&store, &point, 21).await;
+    assert!(!point.keep_entries);
+    assert!(point.past.contains(&head("x", 0)), "{:?}", point.past);
+}
+
+#[tokio::test]
+async fn a_restore_that_decides_anew_remembers_the_conflicts_of_its_commits() {
+    let store = FakeStore::new();
+    archive(&store, &entries("e1", 1..=5)).await;
+    let restorer = cluster(&store).await;
+    let stale = HotState {
+        is_stale: true,
+        past: vec![head("e1", 3)],
+        ..hot(head("e2", 5), 1, Some(3))
+    };
+    store.hold_next_begin();
+    let restore = tokio::spawn({
+        let (restorer, left) = (restorer.clone(), entries("e2", 4..=5));
+        async move { try_restore(&restorer, Some(&stale), left).await }
+    });
+    store.begin_is_held().await;
+    archive(&store, &entries("e1", 6..=8)).await;
+    store.release_begin();
+    let point = restore.await.unwrap().unwrap();
+    assert_new_epoch(&store, &point, 8).await;
+    assert!(point.past.contains(&head("e2", 3)), "{:?}", point.past);
 }

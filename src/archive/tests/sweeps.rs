@@ -159,6 +159,41 @@ async fn a_stopping_node_marks_how_far_its_rooms_are_complete() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_diverged_room_is_restored_although_nothing_uses_it() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    let first = node.append(&lobby(), "hi").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(watermark(&node).await, None);
+    let hot = &node.backplane.hot_log;
+    hot.diverged(&lobby(), &first.epoch, 0).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(store.room(&lobby()).await.unwrap().unwrap().epochs.len(), 1);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let epochs = store.room(&lobby()).await.unwrap().unwrap().epochs;
+    assert_eq!((epochs.len(), epochs[1].ended), (2, Some(0)));
+    assert_eq!(watermark(&node).await, None);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_node_does_not_continue_an_epoch_that_has_diverged() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    let first = node.append(&lobby(), "hi").await.unwrap();
+    let hot = node.backplane.hot_log.clone();
+    hot.diverged(&lobby(), &first.epoch, 0).await.unwrap();
+    // This finds the room too.
+    assert_eq!(watermark(&node).await, Some(0));
+    node.stop().await;
+    let next = Setup::default().start(&store).await;
+    let appended = next.append(&lobby(), "next").await.unwrap();
+    assert_eq!(appended.seq, 2);
+    assert_ne!(appended.epoch, first.epoch);
+    next.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_report_that_is_dropped_is_made_again() {
     let store = FakeStore::new();
     let node = Setup::default().start(&store).await;

@@ -77,7 +77,10 @@ impl HotLog for Memory {
     }
 
     async fn diverged(&self, room: &RoomId, epoch: &Epoch, shared: u64) -> Result<()> {
-        self.without_use(room, |room| room.diverge(epoch, shared));
+        self.without_use(room, |known| {
+            known.diverge(epoch, shared);
+            self.list_unarchived(room, known);
+        });
         Ok(())
     }
 

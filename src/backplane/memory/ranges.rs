@@ -30,6 +30,12 @@ impl Ranges {
         }
     }
 
+    /// The ranges, ascending.
+    pub fn to_vec(&self) -> Vec<RangeInclusive<u64>> {
+        let ranges = self.ends.iter().map(|(&first, &last)| first..=last);
+        ranges.collect()
+    }
+
     pub fn clear(&mut self) {
         self.ends.clear();
     }

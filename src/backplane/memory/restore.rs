@@ -3,20 +3,29 @@
 //! A restore runs in a task of its own, so that it ends even if all calls that wait for it are
 //! dropped. There is at most one for each room.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ahash::HashMap;
+use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Memory;
 use super::room::Room;
-use crate::backplane::{Appended, BackplaneError, RestorePoint, RestoreSource, Result};
+use crate::backplane::{
+    Appended, BackplaneError, Entry, HotState, RestorePoint, RestoreSource, Result,
+    UnarchivedCursor, UnarchivedEntries, Window,
+};
 use crate::domain::{NewMessage, RoomId};
 
-/// How long a restore may take.
+/// How long a restore may take for each page of entries, and after the last one. Calls that have waited
+/// for as long fail, also if the restore goes on.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(4);
+/// The entries and bytes of one page.
+const PAGE_ENTRIES: usize = 500;
+const PAGE_BYTES: usize = 1024 * 1024;
 /// Restores that use the archive at the same time. More of them wait, and nothing else does.
 pub(super) const CONCURRENT_RESTORES: usize = 64;
 
@@ -78,6 +87,34 @@ impl Drop for Restore<'_> {
     fn drop(&mut self) {
         let result = std::mem::replace(&mut self.result, Err(not_restored()));
         self.memory.finish_restore(self.room, self.is_known, result);
+    }
+}
+
+/// See [`UnarchivedEntries`].
+struct RoomEntries<'a> {
+    memory: &'a Memory,
+    room: &'a RoomId,
+    cursor: UnarchivedCursor,
+    /// The number of pages so far.
+    pages: &'a AtomicUsize,
+}
+
+#[async_trait]
+impl UnarchivedEntries for RoomEntries<'_> {
+    async fn next_page(&mut self) -> Result<Vec<Entry>> {
+        self.pages.fetch_add(1, Ordering::Relaxed);
+        loop {
+            let window = Window::After(self.cursor.reached());
+            let read = |room: &mut Room| room.read(window, PAGE_ENTRIES, PAGE_BYTES);
+            let page = self.memory.without_use(self.room, read).unwrap_or_default();
+            if page.is_empty() {
+                return Ok(page);
+            }
+            let page = self.cursor.take(page);
+            if !page.is_empty() {
+                return Ok(page);
+            }
+        }
     }
 }
 
@@ -158,16 +195,57 @@ impl Memory {
                 result: Err(not_restored()),
             };
             if let Some(source) = &memory.restore {
-                let asked = timeout(RESTORE_TIMEOUT, memory.ask(source.as_ref(), &room)).await;
-                restore.result = asked.unwrap_or_else(|_| Err(late()));
+                restore.result = memory.ask_in_time(source.as_ref(), &room).await;
             }
         });
     }
 
-    async fn ask(&self, source: &dyn RestoreSource, room: &RoomId) -> Result<RestorePoint> {
+    /// Queries the archive, which may take long if it has to read many entries.
+    async fn ask_in_time(&self, source: &dyn RestoreSource, room: &RoomId) -> Result<RestorePoint> {
+        let pages = AtomicUsize::new(0);
+        let mut asked = std::pin::pin!(self.ask(source, room, &pages));
+        loop {
+            let before = pages.load(Ordering::Relaxed);
+            if let Ok(point) = timeout(RESTORE_TIMEOUT, asked.as_mut()).await {
+                return point;
+            }
+            if pages.load(Ordering::Relaxed) == before {
+                return Err(late());
+            }
+            self.fail_waiting(room);
+        }
+    }
+
+    async fn ask(
+        &self,
+        source: &dyn RestoreSource,
+        room: &RoomId,
+        pages: &AtomicUsize,
+    ) -> Result<RestorePoint> {
         let _permit = self.restore_permits.acquire().await;
         let hot = self.without_use(room, |room| room.hot_state());
-        source.restore_point(room, hot.as_ref()).await
+        let cursor = hot.as_ref().map(HotState::unarchived);
+        let mut entries = RoomEntries {
+            memory: self,
+            room,
+            cursor: cursor.unwrap_or_else(|| UnarchivedCursor::new(0, Vec::new())),
+            pages,
+        };
+        let point = source.restore_point(room, hot.as_ref(), &mut entries);
+        let point = point.await?;
+        point.check(hot.as_ref())?;
+        Ok(point)
+    }
+
+    /// Fails the calls that wait for the room, whose restore goes on.
+    fn fail_waiting(&self, room: &RoomId) {
+        let waiting = {
+            let mut restores = self.restores.lock();
+            restores.get_mut(room).map(std::mem::take)
+        };
+        for waiter in waiting.unwrap_or_default() {
+            waiter.fail(late());
+        }
     }
 
     /// Ends a restore, and continues the calls that wait for it. `is_known`: the room existed before,

@@ -10,7 +10,7 @@ use tokio::time::{advance, sleep};
 use super::{TTL_SWEEP, embedded_with_archive};
 use crate::backplane::{
     ArchivedRanges, Backplane, BackplaneError, BackplaneLimits, HotState, RestorePoint,
-    RestoreSource, Result, Window,
+    RestoreSource, Result, UnarchivedEntries, Window,
 };
 use crate::domain::{
     ConnId, Epoch, Head, Limits, MessageFields, NewMessage, RoomId, UserId, Username,
@@ -20,7 +20,9 @@ use crate::domain::{
 #[derive(Default)]
 struct Archive {
     calls: AtomicUsize,
+    pages: AtomicUsize,
     head: u64,
+    /// The time for a call, and for each page of entries.
     response_time: Duration,
 }
 
@@ -36,9 +38,18 @@ impl RestoreSource for Archive {
         "archive".to_owned()
     }
 
-    async fn restore_point(&self, _: &RoomId, _: Option<&HotState>) -> Result<RestorePoint> {
+    async fn restore_point(
+        &self,
+        _: &RoomId,
+        _: Option<&HotState>,
+        entries: &mut dyn UnarchivedEntries,
+    ) -> Result<RestorePoint> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         sleep(self.response_time).await;
+        while !entries.next_page().await?.is_empty() {
+            self.pages.fetch_add(1, Ordering::SeqCst);
+            sleep(self.response_time).await;
+        }
         Ok(RestorePoint {
             head: Some(Head {
                 epoch: Epoch::trusted("e1"),
@@ -328,6 +339,34 @@ async fn unarchived_entries_survive_a_stop() {
     assert_eq!(append(&node, "attic").await.unwrap(), 1);
 }
 
+/// With a paused clock: the archive takes 3 seconds for each page.
+#[tokio::test(start_paused = true)]
+async fn a_restore_with_many_entries_goes_on_although_calls_fail_after_four_seconds() {
+    let archive = Arc::new(Archive {
+        response_time: Duration::from_secs(3),
+        ..Archive::default()
+    });
+    let node = embedded_with_archive(BackplaneLimits::default(), archive.clone());
+    for _ in 0..1800 {
+        append(&node, "lobby").await.unwrap();
+    }
+    archived(&node, "lobby", vec![2..=600]).await;
+    let (lobby, epoch) = (room("lobby"), Epoch::trusted("e1"));
+    node.hot_log.diverged(&lobby, &epoch, 0).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let failed = append(&node, "lobby").await;
+    assert!(
+        matches!(failed, Err(BackplaneError::Unavailable(_))),
+        "{failed:?}"
+    );
+    assert_eq!(began.elapsed(), Duration::from_secs(4));
+    sleep(Duration::from_secs(12)).await;
+    assert_eq!(append(&node, "lobby").await.unwrap(), 1);
+    assert_eq!(archive.calls(), 2);
+    // 1, 601 to 1100, 1101 to 1600, 1601 to 1800.
+    assert_eq!(archive.pages.load(Ordering::SeqCst), 4);
+}
+
 #[tokio::test]
 async fn a_source_that_panics_fails_the_calls_that_wait() {
     struct Panicking;
@@ -337,7 +376,12 @@ async fn a_source_that_panics_fails_the_calls_that_wait() {
             "archive".to_owned()
         }
 
-        async fn restore_point(&self, _: &RoomId, _: Option<&HotState>) -> Result<RestorePoint> {
+        async fn restore_point(
+            &self,
+            _: &RoomId,
+            _: Option<&HotState>,
+            _: &mut dyn UnarchivedEntries,
+        ) -> Result<RestorePoint> {
             panic!("this panic is part of a test");
         }
     }

@@ -161,7 +161,7 @@ fn fuzz_redis_replies() {
             roster.ok().map(|roster| roster.users.len().min(3)),
             parse_outcomes(given(), &ids).is_ok(),
             match parse_claim(given()) {
-                Ok(Claim::Claimed(Some(hot))) => Some(hot.unarchived.len().min(3)),
+                Ok(Claim::Claimed(Some(hot))) => Some(hot.archived.len().min(3)),
                 Ok(_) => Some(0),
                 Err(_) => None,
             },

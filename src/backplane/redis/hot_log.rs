@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt};
 use super::Node;
 use super::fault::Fault;
 use super::keys::{Partition, decode_name, encode_name};
-use super::link::{Link, millis};
+use super::link::millis;
 use super::log::{limit_arg, parse_entries};
 use super::script::{ARCHIVED, DIVERGED, READ_UNARCHIVED, ScriptReply, TRIM, UNARCHIVED};
 use crate::backplane::{Appended, ArchivedRanges, Entry, HotLog, Result, Unarchived, is_permanent};
@@ -49,7 +49,18 @@ impl HotLog for Node {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Option<Vec<Entry>>> {
-        Ok(read_unarchived(&self.link, room, after, limit, max_bytes).await?)
+        let args = vec![
+            encode_name(room.as_str()).into(),
+            after.to_string().into(),
+            limit_arg(limit),
+            limit_arg(max_bytes),
+        ];
+        let partition = Partition::of_room(room);
+        let mut reply = self.link.run(&READ_UNARCHIVED, partition, args).await?;
+        if reply.number()? == 0 {
+            return Ok(None);
+        }
+        Ok(Some(parse_entries(reply)?))
     }
 
     async fn advance_watermarks(
@@ -200,34 +211,25 @@ impl Node {
     }
 }
 
-/// As [`HotLog::read_unarchived`].
-pub(super) async fn read_unarchived(
-    link: &Link,
-    room: &RoomId,
-    after: u64,
-    limit: usize,
-    max_bytes: usize,
-) -> std::result::Result<Option<Vec<Entry>>, Fault> {
-    let args = vec![
-        encode_name(room.as_str()).into(),
-        after.to_string().into(),
-        limit_arg(limit),
-        limit_arg(max_bytes),
-    ];
-    let partition = Partition::of_room(room);
-    let mut reply = link.run(&READ_UNARCHIVED, partition, args).await?;
-    if reply.number()? == 0 {
-        return Ok(None);
-    }
-    Ok(Some(parse_entries(reply)?))
-}
-
 fn ranges_text(ranges: &[RangeInclusive<u64>]) -> String {
     let ranges: Vec<_> = ranges
         .iter()
         .map(|range| format!("{} {}", range.start(), range.end()))
         .collect();
     ranges.join(" ")
+}
+
+/// Parses ranges: `<first> <last> <first> <last> …`.
+pub(super) fn parse_ranges(ranges: &str) -> std::result::Result<ArchivedRanges, Fault> {
+    let words: Vec<_> = ranges.split_ascii_whitespace().collect();
+    let number = |word: &str| {
+        word.parse::<u64>()
+            .map_err(|_| Fault::broken("the bound of a range isn't a number"))
+    };
+    let ranges = words.chunks_exact(2);
+    ranges
+        .map(|pair| Ok(number(pair[0])?..=number(pair[1])?))
+        .collect()
 }
 
 /// Parses the reply of `unarchived.lua`.
@@ -241,6 +243,7 @@ pub(super) fn parse_unarchived(
             room: RoomId::trusted(&name.ok_or(Fault::broken("a room's name is malformed"))?),
             watermark: reply.number()?,
             head: reply.number()?,
+            archived: parse_ranges(&reply.text()?)?,
         });
     }
     Ok(rooms)

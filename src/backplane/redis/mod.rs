@@ -22,6 +22,7 @@ mod archive;
 mod batch;
 mod bus;
 mod checks;
+mod claimed;
 mod concurrency_limit;
 mod entry_kind;
 mod fault;

@@ -4,7 +4,8 @@
 //! A restore runs once at a time for each room. In this process its callers share one task. In the
 //! cluster it holds a claim in Redis, and only the holder of the claim installs the result: if a node
 //! is paused for longer than its claim lasts, another one restores the room and the paused one changes
-//! nothing any more.
+//! nothing any more. The archive reads the room's entries page by page, and each page renews the claim:
+//! so neither the time nor the memory of a restore limits the number of entries.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,11 +19,12 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::claimed::{CLAIM, ClaimedEntries, RoomClaim};
 use super::fault::Fault;
-use super::hot_log::read_unarchived;
+use super::hot_log::parse_ranges;
 use super::keys::{Partition, encode_name};
 use super::link::{Link, millis};
-use super::log::{limit_arg, parse_entries, parse_past};
+use super::log::parse_past;
 use super::script::{CLAIM_RESTORE, RELEASE_RESTORE, RESTORE_ROOM, ScriptReply};
 use crate::backplane::{
     BackplaneError, BackplaneLimits, HotState, RestorePoint, RestoreSource, RestoredSend, Result,
@@ -34,20 +36,10 @@ use crate::domain::{Epoch, Head, RoomId};
 pub(super) const RESTORE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How often a call is repeated after a restore.
 pub(super) const MAX_RESTORES: usize = 4;
-/// How long a claim lasts.
-const CLAIM: Duration = Duration::from_secs(10);
-/// How long the archive may take: less than the claim lasts.
-const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Restores of this node that hold a claim. More of them wait, and nothing else does.
 const CONCURRENT_RESTORES: usize = 64;
 /// The pauses between two attempts to claim a room.
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(160)];
-/// Entries above the watermark that one call reads for the archive.
-const MAX_UNARCHIVED: usize = 1000;
-/// A room with more of them is not restored before the sweeper has archived most of them.
-const MAX_RESTORED_ENTRIES: usize = 50_000;
-/// The bytes of the records that one call reads.
-const MAX_UNARCHIVED_BYTES: usize = 1024 * 1024;
 /// Keys of sends that one call sets.
 const SENDS_PER_CALL: usize = 500;
 
@@ -216,13 +208,17 @@ impl Restores {
 
     async fn attempt(&self, room: &RoomId) -> Result<Attempt> {
         let token = Uuid::new_v4().simple().to_string();
-        let restored = match self.claim(room, &token).await {
+        let claim = RoomClaim::new(&self.link, room, &token);
+        let restored = match self.claim(&claim).await {
             Ok(Claim::Open) => return Ok(Attempt::Done),
             Ok(Claim::Taken) => return Ok(Attempt::Again),
-            Ok(Claim::Claimed(hot)) => self.restore_claimed(room, &token, hot).await,
+            Ok(Claim::Claimed(hot)) => self.restore_claimed(&claim, hot.as_ref()).await,
             // The claim may have taken effect.
             Err(fault) => Err(fault.into()),
         };
+        if claim.is_lost() {
+            return Ok(Attempt::Again);
+        }
         if restored.is_err() {
             // If this fails, the claim expires.
             let _ = self.release(room, &token).await;
@@ -232,62 +228,30 @@ impl Restores {
 
     async fn restore_claimed(
         &self,
-        room: &RoomId,
-        token: &str,
-        mut hot: Option<HotState>,
+        claim: &RoomClaim<'_>,
+        hot: Option<&HotState>,
     ) -> Result<Attempt> {
-        if let Some(hot) = &mut hot {
-            self.read_all_unarchived(room, hot).await?;
-        }
-        let point = self.source.restore_point(room, hot.as_ref());
-        let point = tokio::time::timeout(ARCHIVE_TIMEOUT, point).await;
-        let point = point.unwrap_or_else(|_| {
-            Err(BackplaneError::Unavailable(
-                "the archive didn't respond in time".to_owned(),
-            ))
-        })?;
-        check_point(&point, hot.as_ref())?;
+        let mut entries = ClaimedEntries::new(claim, hot);
+        let point = self.source.restore_point(claim.room, hot, &mut entries);
+        let point = claim.limit(point).await?;
+        point.check(hot)?;
         let install = Install {
-            room,
-            token,
-            hot: hot.as_ref(),
+            room: claim.room,
+            token: claim.token,
+            hot,
             point: &point,
         };
         Ok(self.install(&install).await?)
     }
 
-    /// Reads the unarchived entries that the claim did not return: a log that is rebuilt must not lose
-    /// any of them.
-    async fn read_all_unarchived(&self, room: &RoomId, hot: &mut HotState) -> Result<()> {
-        while let Some(last) = hot.unarchived.last().map(|entry| entry.seq)
-            && last < hot.head.seq
-        {
-            if hot.unarchived.len() >= MAX_RESTORED_ENTRIES {
-                return Err(BackplaneError::Unavailable(
-                    "too many entries of the room wait for the archive".to_owned(),
-                ));
-            }
-            let (limit, max_bytes) = (MAX_UNARCHIVED, MAX_UNARCHIVED_BYTES);
-            let page = read_unarchived(&self.link, room, last, limit, max_bytes).await?;
-            let page = page.unwrap_or_default();
-            if page.is_empty() {
-                return Ok(());
-            }
-            hot.unarchived.extend(page);
-        }
-        Ok(())
-    }
-
-    async fn claim(&self, room: &RoomId, token: &str) -> std::result::Result<Claim, Fault> {
+    async fn claim(&self, claim: &RoomClaim<'_>) -> std::result::Result<Claim, Fault> {
         let args = vec![
-            encode_name(room.as_str()).into(),
+            encode_name(claim.room.as_str()).into(),
             self.link.archive.name(),
-            token.into(),
+            claim.token.into(),
             millis(CLAIM).into(),
-            limit_arg(MAX_UNARCHIVED),
-            limit_arg(MAX_UNARCHIVED_BYTES),
         ];
-        let partition = Partition::of_room(room);
+        let partition = Partition::of_room(claim.room);
         let reply = self.link.run(&CLAIM_RESTORE, partition, args).await?;
         parse_claim(reply)
     }
@@ -388,22 +352,6 @@ fn head_arguments(head: Option<&Head>) -> (Value, Value) {
     }
 }
 
-/// Checks the invariant of a log: no number gets a second meaning.
-fn check_point(point: &RestorePoint, hot: Option<&HotState>) -> Result<()> {
-    let broken = |text: &str| Err(BackplaneError::Broken(format!("a restore point {text}")));
-    let Some(hot) = hot else { return Ok(()) };
-    let Some(head) = &point.head else {
-        if hot.is_stale {
-            return broken("continues an epoch that may have lost its end");
-        }
-        return Ok(());
-    };
-    if hot.is_stale && head.epoch == hot.head.epoch {
-        return broken("continues an epoch that may have lost its end");
-    }
-    Ok(())
-}
-
 /// Parses the reply of `claim_restore.lua`.
 pub(super) fn parse_claim(mut reply: ScriptReply) -> std::result::Result<Claim, Fault> {
     match reply.text()?.as_str() {
@@ -431,7 +379,7 @@ pub(super) fn parse_claim(mut reply: ScriptReply) -> std::result::Result<Claim, 
         watermark,
         is_stale,
         shared,
-        unarchived: parse_entries(reply)?,
+        archived: parse_ranges(&reply.text()?)?,
     })))
 }
 

@@ -56,7 +56,8 @@ scripts! {
     Log READ_UNARCHIVED = "log" "entries" => "read_unarchived";
     Log DIVERGED = "log" => "diverged";
     Log TRIM = "log" => "trim";
-    Presence CLAIM_RESTORE = "log" "archive" "entries" "restore" => "claim_restore";
+    Presence CLAIM_RESTORE = "log" "archive" "restore" => "claim_restore";
+    Presence READ_CLAIMED = "log" "entries" "restore" => "read_claimed";
     Presence RESTORE_ROOM = "log" "archive" "restore" => "restore_room";
     Presence RELEASE_RESTORE = "restore" => "release_restore";
     Presence JOIN = "log" "archive" "span" "presence" "room" => "join";

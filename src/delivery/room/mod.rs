@@ -113,7 +113,8 @@ impl RoomFeed {
             if let Ok(joined) = &mut joined
                 && attach::needs_archive(&request.start, &joined.span)
             {
-                joined.span = log.reach(&request.room, joined.span.clone()).await;
+                let seen = request.start.epoch();
+                joined.span = log.reach(&request.room, joined.span.clone(), seen).await;
             }
             FeedEvent::Joined(request, joined)
         });

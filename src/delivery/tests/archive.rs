@@ -6,6 +6,9 @@ use crate::backplane::{BackplaneKind, Counters, Lifecycle};
 /// The last messages that the log keeps by itself.
 const KEPT: u64 = 10;
 
+/// The end of an epoch that only the archive knows, and doesn't list.
+const OLD_EPOCH_END: u64 = 400;
+
 /// The embedded log with an archive that has every message.
 struct ArchivedLog {
     hot: Arc<dyn RoomLog>,
@@ -77,9 +80,17 @@ impl RoomLog for ArchivedLog {
         self.hot.heads(rooms).await
     }
 
-    async fn reach(&self, _: &RoomId, span: LogSpan) -> LogSpan {
+    async fn reach(&self, _: &RoomId, span: LogSpan, seen: Option<&Epoch>) -> LogSpan {
         self.reached.fetch_add(1, Ordering::SeqCst);
-        self.extend(span)
+        let mut span = self.extend(span);
+        let old = Head {
+            epoch: Epoch::trusted("old"),
+            seq: OLD_EPOCH_END,
+        };
+        if seen == Some(&old.epoch) {
+            span.past.push(old);
+        }
+        span
     }
 }
 
@@ -119,6 +130,14 @@ fn in_lost_epoch(limit: impl Into<Option<u64>>) -> ReplayFrom {
         seq: 3,
         epoch: Some(Epoch::trusted("lost")),
         limit: limit.into(),
+    }
+}
+
+fn in_old_epoch(seq: u64) -> ReplayFrom {
+    ReplayFrom::Since {
+        seq,
+        epoch: Some(Epoch::trusted("old")),
+        limit: None,
     }
 }
 
@@ -166,6 +185,10 @@ async fn a_replay_begins_as_far_back_as_the_archive_reaches_and_the_limit_allows
         (in_lost_epoch(5), 496, false, 1),
         (in_lost_epoch(20), 481, false, 1),
         (in_lost_epoch(10_000), 1, false, 1),
+        // An epoch that the archive finds for the client.
+        (in_old_epoch(3), 4, true, 1),
+        (in_old_epoch(OLD_EPOCH_END), 401, true, 1),
+        (in_old_epoch(OLD_EPOCH_END + 1), 491, false, 1),
     ] {
         let ann = Recorder::new("ann");
         let gap = matches!(from, ReplayFrom::Since { .. }) && !recovered;

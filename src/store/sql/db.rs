@@ -1,8 +1,8 @@
 //! A database: reads, and transactions that are repeated when they meet another one.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -150,6 +150,7 @@ impl Db {
             pool: self.read.clone(),
             time_limit: self.read_timeout,
             in_transaction: false,
+            caller: None,
         };
         spawned(async move { call.repeat(steps).await }).await
     }
@@ -165,8 +166,28 @@ impl Db {
             pool: self.write.clone(),
             time_limit: self.write_timeout,
             in_transaction: true,
+            caller: None,
         };
         spawned(async move { call.repeat(steps).await }).await
+    }
+
+    /// As [`transaction`](Self::transaction), for one that must not take effect after its caller has
+    /// given up: once the future is dropped, no attempt begins, and none that is under way commits.
+    pub(crate) async fn awaited_transaction<T, F>(&self, steps: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut Conn) -> Steps<'c, T> + Send + Sync + 'static,
+    {
+        let caller = Arc::new(());
+        let call = Call {
+            pool: self.write.clone(),
+            time_limit: self.write_timeout,
+            in_transaction: true,
+            caller: Some(Arc::downgrade(&caller)),
+        };
+        let result = spawned(async move { call.repeat(steps).await }).await;
+        drop(caller);
+        result
     }
 
     /// The use of the connections; on SQLite of those for reading.
@@ -218,9 +239,20 @@ struct Call {
     pool: Arc<Pool>,
     time_limit: Duration,
     in_transaction: bool,
+    /// For a transaction that ends with its caller: gone once the caller's future is dropped.
+    caller: Option<Weak<()>>,
 }
 
 impl Call {
+    fn check_caller(&self) -> Outcome<()> {
+        match &self.caller {
+            Some(caller) if caller.strong_count() == 0 => {
+                Err(Fault::Again("its caller has given up".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn repeat<T, F>(&self, steps: F) -> Result<T>
     where
         F: for<'c> Fn(&'c mut Conn) -> Steps<'c, T>,
@@ -228,6 +260,7 @@ impl Call {
         let mut attempt = 0;
         loop {
             attempt += 1;
+            self.check_caller()?;
             let lease = self.pool.acquire().await?;
             let is_reused = lease.is_reused();
             match self.attempt(lease, &steps).await {
@@ -273,7 +306,9 @@ impl Call {
             return steps(conn).await;
         }
         conn.begin().await?;
+        self.check_caller()?;
         let result = steps(conn).await?;
+        self.check_caller()?;
         conn.commit().await?;
         Ok(result)
     }

@@ -7,7 +7,9 @@ use tokio::time::Instant;
 
 use super::Room;
 use crate::backplane::memory::ranges::Ranges;
-use crate::backplane::{BackplaneLimits, HotState, RestorePoint, RestoredSend, Unarchived, Window};
+use crate::backplane::{
+    ArchivedRanges, BackplaneLimits, HotState, RestorePoint, RestoredSend, Unarchived, Window,
+};
 use crate::domain::{Epoch, Head, RoomId, Timestamp};
 
 /// The state that only a room with an archive has.
@@ -87,8 +89,14 @@ impl Room {
             watermark: Some(self.watermark),
             is_stale: false,
             shared: self.archiving.as_ref().and_then(|state| state.shared),
-            unarchived: self.read(Window::After(self.watermark), usize::MAX, usize::MAX),
+            archived: self.archived_ahead(),
         }
+    }
+
+    /// Archived numbers above the watermark.
+    fn archived_ahead(&self) -> ArchivedRanges {
+        let archiving = self.archiving.as_ref();
+        archiving.map_or_else(Vec::new, |state| state.ahead.to_vec())
     }
 
     /// Continues the room from its restore point.
@@ -112,11 +120,7 @@ impl Room {
             self.sends.clear();
             self.send_order.clear();
         }
-        while self.log.back().is_some_and(|entry| entry.seq > self.seq) {
-            self.log.pop_back();
-        }
-        let is_continuous = self.log.back().is_none_or(|entry| entry.seq == self.seq);
-        if !point.keep_entries || !is_continuous {
+        if !point.keep_entries {
             self.log.clear();
         }
         self.restore_sends(point.sends, limits);
@@ -142,9 +146,13 @@ impl Room {
         in_order.sort_by_key(|(expires, _)| *expires);
     }
 
-    /// Whether the room has entries that its archive may lack.
-    fn has_unarchived(&self) -> bool {
-        self.watermark < self.seq
+    /// Whether the room has entries that its archive may lack, or has others than its archive.
+    fn awaits_archive(&self) -> bool {
+        let has_diverged = self
+            .archiving
+            .as_ref()
+            .is_some_and(|state| state.shared.is_some());
+        self.watermark < self.seq || has_diverged
     }
 
     /// Determines since when the oldest unarchived entry waits, after the watermark has moved.
@@ -199,7 +207,7 @@ impl Room {
 
     /// The room's place in the queue of unarchived rooms, if the caller has to add it there.
     pub(in crate::backplane::memory) fn list_unarchived(&mut self) -> Option<Instant> {
-        if !self.has_unarchived() {
+        if !self.awaits_archive() {
             return None;
         }
         let archiving = self.archiving.as_mut()?;
@@ -211,7 +219,7 @@ impl Room {
     }
 
     /// Claims the room, which had this place in the queue, if its oldest unarchived entry is older
-    /// than that.
+    /// than that, or if it has diverged that long ago.
     pub(in crate::backplane::memory) fn claim_unarchived(
         &mut self,
         id: &RoomId,
@@ -219,7 +227,8 @@ impl Room {
         older_than: Duration,
         now: Instant,
     ) -> Claim {
-        let has_unarchived = self.has_unarchived();
+        let awaits_archive = self.awaits_archive();
+        let archived = self.archived_ahead();
         let Some(archiving) = &mut self.archiving else {
             return Claim::default();
         };
@@ -227,8 +236,7 @@ impl Room {
             return Claim::default();
         }
         archiving.listed = None;
-        // A room that has to be restored is listed then.
-        if !has_unarchived || self.must_restore {
+        if !awaits_archive {
             return Claim::default();
         }
         let is_due = archiving.unarchived_since + older_than <= now;
@@ -241,6 +249,7 @@ impl Room {
             room: id.clone(),
             watermark: self.watermark,
             head: self.seq,
+            archived,
         });
         Claim {
             unarchived,
@@ -250,16 +259,25 @@ impl Room {
 
     /// The archive has other entries after `shared`.
     pub(in crate::backplane::memory) fn diverge(&mut self, epoch: &Epoch, shared: u64) {
-        let is_current = *epoch == self.epoch;
-        if let Some(archiving) = &mut self.archiving {
+        let is_archived = self.watermark >= self.seq;
+        let Some(archiving) = &mut self.archiving else {
+            return;
+        };
+        let last = if *epoch == self.epoch {
+            Some(self.seq)
+        } else {
             let mut past = archiving.past.iter();
-            let is_past = past.any(|ended| ended.epoch == *epoch && shared < ended.seq);
-            if !is_current && !is_past {
-                return;
-            }
-            archiving.shared = Some(archiving.shared.map_or(shared, |known| known.min(shared)));
-            self.must_restore = true;
+            past.find(|ended| ended.epoch == *epoch)
+                .map(|ended| ended.seq)
+        };
+        if last.is_none_or(|last| last <= shared) {
+            return;
         }
+        if is_archived && archiving.shared.is_none() {
+            archiving.unarchived_since = Instant::now();
+        }
+        archiving.shared = Some(archiving.shared.map_or(shared, |known| known.min(shared)));
+        self.must_restore = true;
     }
 
     /// Removes entries up to `cut`, as far as they are archived.

@@ -4,18 +4,15 @@
 -- ARGV[6]  the name of the archive behind the log
 -- ARGV[7]  a token for this restore
 -- ARGV[8]  milliseconds that the claim lasts
--- ARGV[9]  the most entries to return
--- ARGV[10] the most bytes of records to return; one entry is returned even if its record is larger
 --
 -- Returns OPEN if the room need not be restored; TAKEN if another restore has claimed it; else
 -- CLAIMED and the state of the room: epoch (empty if the room isn't known: then nothing follows),
 -- last seq, the lowest seq in the log, the previous epochs (see span.lua), the watermark (empty:
--- none), 1 if entries at the end may be lost, and the last seq that log and archive share (empty:
--- they don't differ). If entries may be lost or differ, the first entries above the watermark
--- follow (see entries.lua). Atomic. A repeat with the same token returns the state again.
+-- none), 1 if entries at the end may be lost, the last seq that log and archive share (empty: they
+-- don't differ), and the ranges after the watermark that the archive has, as 'first last first last
+-- …'. Atomic. A repeat with the same token returns the state again.
 local ctx = context()
 local room, archive, token, claim_ms = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local limit, max_bytes = tonumber(ARGV[9]), tonumber(ARGV[10])
 
 ctx.archive = archive
 local numbering = key(ctx.tag, NUMBERING, room)
@@ -25,24 +22,18 @@ if not call('SET', claim, token, 'NX', 'PX', claim_ms) and call('GET', claim) ~=
   return { 'TAKEN' }
 end
 
-local fields = call('HMGET', numbering, 'e', 's', 'r', 'a', 'd')
-local epoch, seq, history, watermark, shared = unpack(fields)
+local fields = call('HMGET', numbering, 'e', 's', 'r', 'a', 'd', 'y')
+local epoch, seq, history, watermark, shared, archived = unpack(fields)
 if not epoch then return { 'CLAIMED', '' } end
 local known_replid, known_archive = string.match(history, '^(%S+) ?(.*)$')
--- The watermark is about this archive only.
-if known_archive ~= archive then watermark = false end
+-- The watermark and the ranges are about this archive only.
+if known_archive ~= archive then watermark, archived = false, false end
 local is_stale = known_replid ~= replid(ctx)
 
 local log = key(ctx.tag, LOG, room)
 local first = call('XRANGE', log, '-', int(seq) .. '-0', 'COUNT', 1)[1]
 local oldest = first and string.match(first[1], '^%d+') or int(seq + 1)
-local reply = {
+return {
   'CLAIMED', epoch, seq, oldest, table.concat(past_epochs(ctx.tag, room), ' '),
-  watermark or '', is_stale and 1 or 0, shared or '',
+  watermark or '', is_stale and 1 or 0, shared or '', archived or '',
 }
-if is_stale or shared then
-  local from = int((watermark or 0) + 1)
-  local found = call('XRANGE', log, from .. '-0', seq .. '-0', 'COUNT', limit)
-  add_entries(reply, found, false, max_bytes)
-end
-return reply

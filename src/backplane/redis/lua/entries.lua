@@ -1,4 +1,4 @@
--- Shared by the scripts that return entries of a log.
+-- Shared by the scripts that return entries of a log; requires log.lua.
 
 -- Appends entries of a stream to the reply, in ascending order: for each its seq, epoch, time, the
 -- letter of its kind, and record. Takes the first ones of `found` whose records have at most
@@ -21,4 +21,12 @@ local function add_entries(reply, found, is_descending, max_bytes)
     reply[#reply + 1] = fields[6]
   end
   return reply
+end
+
+-- The entries of the log after a seq, at most `limit`. `last_seq`: the room's last seq, as text; false
+-- if the room isn't known.
+local function entries_after(ctx, room, after, last_seq, limit)
+  if limit < 1 or after >= tonumber(last_seq or '0') then return {} end
+  local log = key(ctx.tag, LOG, room)
+  return call('XRANGE', log, int(after + 1) .. '-0', last_seq .. '-0', 'COUNT', int(limit))
 end

@@ -11,7 +11,8 @@
 --           letter of the entry's kind: m message (r in entries of earlier releases); other letters
 --           are kinds of later releases
 -- a         sorted set: rooms of the partition with entries above their watermark, by the time
---           since which the oldest one may be waiting for the archive
+--           since which the oldest one may be waiting for the archive; and rooms that have diverged
+--           from the archive
 local NUMBERING, LOG, CHANGES, MEMBERS, UNARCHIVED = 'm:', 'h:', 'p:', 'u:', 'a'
 
 -- The names that an append needs, in one call: the room's numbering, its log and its channel.

@@ -12,9 +12,5 @@ local limit, max_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
 
 local fields = call('HMGET', key(ctx.tag, NUMBERING, room), 'e', 's')
 if not fields[1] then return { 0 } end
-local found = {}
-if limit > 0 and after < tonumber(fields[2]) then
-  local log = key(ctx.tag, LOG, room)
-  found = call('XRANGE', log, int(after + 1) .. '-0', fields[2] .. '-0', 'COUNT', int(limit))
-end
+local found = entries_after(ctx, room, after, fields[2], limit)
 return add_entries({ 1 }, found, false, max_bytes)

@@ -13,8 +13,8 @@
 -- ARGV[15] its last seq, if ARGV[14] is given
 -- ARGV[16] the previous epochs, newest first, each with the seq at which it ended, separated by
 --          spaces, if ARGV[14] is given
--- ARGV[17] the watermark
--- ARGV[18] 1 if the log's entries stay, up to ARGV[15]
+-- ARGV[17] the watermark; if the entries stay and it has advanced further meanwhile, it stays there
+-- ARGV[18] 1 if the log's entries stay: then ARGV[15] is the last seq with which it was claimed
 -- ARGV[19…] for each send, newest first: <user>:<key>; its position (see append.lua); its time
 --
 -- Returns DONE; or LOST if the claim has ended; or CHANGED if the room is another one than at the
@@ -31,7 +31,7 @@ local SENDS = 'i:'
 ctx.archive = archive
 local claim, numbering = restore_key(ctx, room), key(ctx.tag, NUMBERING, room)
 if call('GET', claim) ~= token then return { 'LOST' } end
-local known = call('HMGET', numbering, 'e', 's')
+local known = call('HMGET', numbering, 'e', 's', 'r', 'a')
 if (known[1] or '') ~= claimed_epoch or (known[1] and known[2] or '') ~= claimed_seq then
   call('DEL', claim)
   return { 'CHANGED' }
@@ -47,22 +47,16 @@ for i = #ARGV - 2, FIRST_SEND, -3 do
 end
 if not is_last then return { 'DONE' } end
 
--- Removes the entries after `last` from the log. A stream takes no lower id than its highest one so
--- far, so it is written anew.
-local function cut_log(log, last)
-  local kept = call('XRANGE', log, '-', last .. '-0')
-  call('DEL', log)
-  for i = 1, #kept do call('XADD', log, kept[i][1], unpack(kept[i][2])) end
-end
-
-local log = key(ctx.tag, LOG, room)
 if not known[1] then
-  call('DEL', log, key(ctx.tag, CHANGES, room))
-elseif not keeps_entries or (epoch ~= '' and tonumber(seq) > tonumber(known[2])) then
-  -- Entries that end before the head would leave a hole.
-  call('DEL', log)
-elseif epoch ~= '' and tonumber(seq) < tonumber(known[2]) then
-  cut_log(log, seq)
+  call('DEL', key(ctx.tag, LOG, room), key(ctx.tag, CHANGES, room))
+elseif not keeps_entries then
+  call('DEL', key(ctx.tag, LOG, room))
+end
+-- Watermark and ranges of entries that stay count on, unless they are about another archive.
+if known[4] and keeps_entries and string.match(known[3], ' (%S+)$') == archive then
+  watermark = math.max(watermark, tonumber(known[4]))
+else
+  call('HDEL', numbering, 'y')
 end
 if epoch ~= '' then
   call('HDEL', numbering, '1', '2', '3', '4', '5', '6', '7', '8')
@@ -76,7 +70,7 @@ elseif known[1] then
 else
   epoch, seq = new_epoch(ctx), '0'
 end
-call('HDEL', numbering, 'd', 'y', 'x')
+call('HDEL', numbering, 'd', 'x')
 call('HSET', numbering, 'e', epoch, 's', seq, 'r', archived_history(ctx), 'a', int(watermark))
 if watermark < tonumber(seq) then
   keep_unarchived(ctx, ctx.tag, room)

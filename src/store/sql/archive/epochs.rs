@@ -13,7 +13,7 @@ use crate::store::sql::db::Db;
 use crate::store::sql::dialect::pad;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, Text, args};
-use crate::store::{ArchivedEpoch, Fence, NewEpoch, Result};
+use crate::store::{ArchivedEpoch, BeginOutcome, Fence, NewEpoch, Result};
 
 /// Epochs whose numbers are wanted.
 pub(super) type Wanted = BTreeMap<(RoomId, Epoch), WantedEpoch>;
@@ -42,42 +42,97 @@ pub(super) async fn newest(
     const NEWEST: &str = "SELECT name, after_seq, ended_seq, run FROM hubbub_epochs \
         WHERE room_no = ? ORDER BY epoch_no DESC LIMIT ?";
     let args = args![room_no, rows(limit)];
-    let found: Vec<(Text, i64, Option<i64>, i64)> = conn.all(NEWEST, args).await?;
-    let epoch = |(name, after, ended, run): (Text, i64, Option<i64>, i64)| ArchivedEpoch {
+    let found: Vec<EpochRow> = conn.all(NEWEST, args).await?;
+    Ok(found.into_iter().map(epoch).collect())
+}
+
+/// The last number that was assigned before one of the epochs; 0 without epochs.
+pub(super) fn last_begun(epochs: &[ArchivedEpoch]) -> u64 {
+    let begins = epochs.iter().map(|epoch| epoch.after);
+    begins.max().unwrap_or(0)
+}
+
+type EpochRow = (Text, i64, Option<i64>, i64);
+
+fn epoch((name, after, ended, run): EpochRow) -> ArchivedEpoch {
+    ArchivedEpoch {
         epoch: Epoch::trusted(&name.0),
         after: loaded(after),
         ended: ended.map(loaded),
         run: loaded(run),
-    };
-    Ok(found.into_iter().map(epoch).collect())
+    }
 }
 
-pub(super) async fn begin(db: &Db, room: &RoomId, new: &NewEpoch) -> Result<Vec<Head>> {
+pub(super) async fn named(db: &Db, room: &RoomId, name: &Epoch) -> Result<Option<ArchivedEpoch>> {
+    const NAMED: &str = "SELECT name, after_seq, ended_seq, run FROM hubbub_epochs \
+        WHERE room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) AND name = ?";
+    let args = args![room.as_str(), name.as_str()];
+    let found: Vec<EpochRow> = db.all(NAMED, args).await?;
+    Ok(found.into_iter().next().map(epoch))
+}
+
+pub(super) async fn begin(db: &Db, room: &RoomId, new: &NewEpoch) -> Result<BeginOutcome> {
     let (room, new) = (room.clone(), new.clone());
-    db.transaction(move |conn| {
+    db.awaited_transaction(move |conn| {
         let (room, new) = (room.clone(), new.clone());
-        Box::pin(async move {
-            let room_no = rooms::lock_or_add(conn, &room).await?.no;
-            let mut ends = new.ends;
-            ends.retain(|end| end.epoch != new.epoch);
-            let mut bound = i64::MAX;
-            for end in &mut ends {
-                bound = end_of(conn, room_no, &end.epoch, stored(end.seq)?.min(bound)).await?;
-                end.seq = loaded(bound);
-            }
-            // Oldest first, so that those which are added are numbered in their order.
-            for end in ends.iter().rev() {
-                set_end(conn, room_no, end).await?;
-            }
-            if !exists(conn, room_no, &new.epoch).await? {
-                let after = stored(new.after)?;
-                conn.run(END_OPEN, args![after, room_no]).await?;
-                add(conn, room_no, &new.epoch, (after, None), new.run).await?;
-            }
-            Ok(ends)
-        })
+        Box::pin(async move { begin_locked(conn, &room, &new).await })
     })
     .await
+}
+
+async fn begin_locked(conn: &mut Conn, room: &RoomId, new: &NewEpoch) -> Outcome<BeginOutcome> {
+    let room_no = rooms::lock_or_add(conn, room).await?.no;
+    let after = stored(new.after)?;
+    let newest = newest(conn, room_no, 1).await?.pop();
+    let is_repeated = newest.as_ref().is_some_and(|it| it.epoch == new.epoch);
+    if !is_repeated {
+        let is_known = exists(conn, room_no, &new.epoch).await?;
+        if is_known || newest.is_some_and(|newest| !new.follows(&newest.epoch)) {
+            return Ok(BeginOutcome::Superseded);
+        }
+        lock_open(conn, room_no).await?;
+        if last_entry(conn, room_no).await? > after {
+            return Ok(BeginOutcome::Behind);
+        }
+    }
+    let ends = set_ends(conn, room_no, new).await?;
+    if !is_repeated {
+        conn.run(END_OPEN, args![after, room_no]).await?;
+        add(conn, room_no, &new.epoch, (after, None), new.run).await?;
+    }
+    Ok(BeginOutcome::Begun(ends))
+}
+
+/// Records the ends of the epochs before a new one. Returns them as they are recorded.
+async fn set_ends(conn: &mut Conn, room_no: i64, new: &NewEpoch) -> Outcome<Vec<Head>> {
+    let mut ends = new.ends.clone();
+    ends.retain(|end| end.epoch != new.epoch);
+    let mut bound = i64::MAX;
+    for end in &mut ends {
+        bound = end_of(conn, room_no, &end.epoch, stored(end.seq)?.min(bound)).await?;
+        end.seq = loaded(bound);
+    }
+    // Oldest first, so that those which are added are numbered in their order.
+    for end in ends.iter().rev() {
+        set_end(conn, room_no, end).await?;
+    }
+    Ok(ends)
+}
+
+/// Waits until no commit with a fence adds entries to the room's epochs without an end, and prevents
+/// such commits until the end of the transaction.
+async fn lock_open(conn: &mut Conn, room_no: i64) -> Outcome<()> {
+    const LOCK: &str = "SELECT CAST(epoch_no AS {bigint}) FROM hubbub_epochs \
+        WHERE room_no = ? AND ended_seq IS NULL ORDER BY epoch_no {for_update}";
+    let _: Vec<(i64,)> = conn.all(LOCK, args![room_no]).await?;
+    Ok(())
+}
+
+/// The `seq` of the room's last entry; 0 if there is none.
+async fn last_entry(conn: &mut Conn, room_no: i64) -> Outcome<i64> {
+    const LAST: &str = "SELECT seq FROM hubbub_entries WHERE room_no = ? ORDER BY seq DESC LIMIT 1";
+    let found: Option<(i64,)> = conn.first(LAST, args![room_no]).await?;
+    Ok(found.map_or(0, |(seq,)| seq))
 }
 
 /// The last `seq`, at most `seq`, up to which the epoch's numbers mean the entries of the archive.
@@ -175,11 +230,14 @@ async fn set_end(conn: &mut Conn, room_no: i64, end: &Head) -> Outcome<()> {
 
 /// The number of the last epoch of each room that has one.
 async fn last_numbers(conn: &mut Conn, room_nos: &[i64]) -> Outcome<AHashMap<i64, i64>> {
-    const LAST: &str = "SELECT CAST(room_no AS {bigint}), CAST(MAX(epoch_no) AS {bigint}) \
-        FROM hubbub_epochs WHERE room_no IN ({list}) GROUP BY room_no";
+    const LAST: &str = "SELECT CAST(r.no AS {bigint}), \
+        CAST((SELECT e.epoch_no FROM hubbub_epochs e WHERE e.room_no = r.no \
+        ORDER BY e.epoch_no DESC LIMIT 1) AS {bigint}) \
+        FROM hubbub_rooms r WHERE r.no IN ({list})";
     let (text, args) = listed(conn, LAST, room_nos);
-    let found: Vec<(i64, i64)> = conn.all_of_text(text, args).await?;
-    Ok(found.into_iter().collect())
+    let found: Vec<(i64, Option<i64>)> = conn.all_of_text(text, args).await?;
+    let last = |(room_no, last): (i64, Option<i64>)| Some((room_no, last?));
+    Ok(found.into_iter().filter_map(last).collect())
 }
 
 pub(super) fn listed(

@@ -1,5 +1,6 @@
 //! Numbers without an entry: lost ones, which are recorded, and missing ones.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::rooms::{self, LockedRoom};
@@ -10,7 +11,7 @@ use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::value::args;
-use crate::store::{Result, RoomAudit};
+use crate::store::{EPOCHS_KEPT, Result, RoomAudit};
 
 /// Keys that are read by one statement.
 const KEYS_PER_PAGE: usize = 10_000;
@@ -163,11 +164,14 @@ const RECENT_LOSSES: usize = 16;
 /// yet. Numbers of recent losses that have got an entry since then are lost no more.
 async fn record(conn: &mut Conn, room: &LockedRoom, ranges: &[Range]) -> Outcome<Vec<Range>> {
     const CLEAR: &str = "DELETE FROM hubbub_gaps WHERE room_no = ? AND first_seq >= ?";
-    let recorded = losses(conn, room.no).await?;
-    let holes = holes_of(conn, room, ranges).await?;
-    let new = without(&holes, &recorded);
-    let recent = &recorded[recorded.len().saturating_sub(RECENT_LOSSES)..];
-    let mut lost = holes_of(conn, room, recent).await?;
+    let holes = joined(holes_of(conn, room, ranges).await?);
+    let mut new = Vec::new();
+    if let (Some(first), Some(last)) = (holes.first(), holes.last()) {
+        let recorded = losses_within(conn, room.no, &(*first.start()..=*last.end())).await?;
+        new = without(&holes, &recorded);
+    }
+    let recent = recent_losses(conn, room.no).await?;
+    let mut lost = holes_of(conn, room, &recent).await?;
     lost.extend(new.iter().cloned());
     let lost = joined(lost);
     if lost == recent {
@@ -183,41 +187,86 @@ async fn record(conn: &mut Conn, room: &LockedRoom, ranges: &[Range]) -> Outcome
     Ok(new)
 }
 
+/// The newest recorded losses, in order.
+async fn recent_losses(conn: &mut Conn, room_no: i64) -> Outcome<Vec<Range>> {
+    const RECENT: &str = "SELECT first_seq, last_seq FROM hubbub_gaps WHERE room_no = ? \
+        ORDER BY first_seq DESC LIMIT ?";
+    let args = args![room_no, rows(RECENT_LOSSES)];
+    let found: Vec<(i64, i64)> = conn.all(RECENT, args).await?;
+    let newest_last = found.into_iter().rev();
+    Ok(newest_last.map(|(from, to)| from..=to).collect())
+}
+
 /// Takes numbers out of the recorded losses that have an entry after all: those of `keys`. In a
 /// transaction.
 pub(super) async fn narrow(conn: &mut Conn, keys: &[Key]) -> Outcome<()> {
-    const FIND: &str = "SELECT CAST(room_no AS {bigint}), first_seq, last_seq FROM hubbub_gaps \
-        WHERE room_no IN ({list}) ORDER BY room_no";
-    const REMOVE: &str = "DELETE FROM hubbub_gaps WHERE room_no = ? AND first_seq = ?";
-    if keys.is_empty() {
-        return Ok(());
+    // The lowest and the highest number in each room.
+    let mut bounds: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+    for (room_no, seq, _) in keys {
+        let (lowest, highest) = bounds.entry(*room_no).or_insert((*seq, *seq));
+        *lowest = (*lowest).min(*seq);
+        *highest = (*highest).max(*seq);
     }
-    let mut room_nos: Vec<i64> = keys.iter().map(|(room_no, _, _)| *room_no).collect();
-    room_nos.sort_unstable();
-    room_nos.dedup();
-    let (text, args) = epochs::listed(conn, FIND, &room_nos);
-    let found: Vec<(i64, i64, i64)> = conn.all_of_text(text, args).await?;
-    let mut affected: Vec<i64> = found
-        .into_iter()
-        .filter(|(room_no, from, to)| has_key(keys, *room_no, &(*from..=*to)))
-        .map(|(room_no, _, _)| room_no)
-        .collect();
-    affected.dedup();
-    for room_no in affected {
-        rooms::lock_numbers(conn, &[room_no]).await?;
-        for lost in losses(conn, room_no).await? {
-            if !has_key(keys, room_no, &lost) {
-                continue;
-            }
-            let scan = Scan::whole(conn, room_no, lost.start() - 1, *lost.end()).await?;
-            conn.run(REMOVE, args![room_no, *lost.start()]).await?;
-            for hole in scan.holes {
-                let args = args![room_no, *hole.start(), *hole.end()];
-                conn.run(INSERT, args).await?;
-            }
+    let room_nos: Vec<i64> = bounds.keys().copied().collect();
+    let ends = last_losses(conn, &room_nos).await?;
+    for (room_no, (lowest, highest)) in bounds {
+        // Almost always the entries come after the last loss.
+        if ends.get(&room_no).is_some_and(|end| *end >= lowest) {
+            narrow_room(conn, room_no, keys, lowest..=highest).await?;
         }
     }
     Ok(())
+}
+
+/// The last number of the last loss of each room that has one.
+async fn last_losses(conn: &mut Conn, room_nos: &[i64]) -> Outcome<BTreeMap<i64, i64>> {
+    const LAST: &str = "SELECT CAST(r.no AS {bigint}), \
+        (SELECT g.last_seq FROM hubbub_gaps g WHERE g.room_no = r.no \
+        ORDER BY g.first_seq DESC LIMIT 1) FROM hubbub_rooms r WHERE r.no IN ({list})";
+    if room_nos.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let (text, args) = epochs::listed(conn, LAST, room_nos);
+    let found: Vec<(i64, Option<i64>)> = conn.all_of_text(text, args).await?;
+    let last = |(room_no, last): (i64, Option<i64>)| Some((room_no, last?));
+    Ok(found.into_iter().filter_map(last).collect())
+}
+
+/// Narrows the losses of a room that overlap with `range` and have a number of `keys`.
+async fn narrow_room(conn: &mut Conn, room_no: i64, keys: &[Key], range: Range) -> Outcome<()> {
+    const REMOVE: &str = "DELETE FROM hubbub_gaps WHERE room_no = ? AND first_seq = ?";
+    let overlapping = losses_within(conn, room_no, &range).await?;
+    if !overlapping.iter().any(|lost| has_key(keys, room_no, lost)) {
+        return Ok(());
+    }
+    rooms::lock_numbers(conn, &[room_no]).await?;
+    for lost in losses_within(conn, room_no, &range).await? {
+        if !has_key(keys, room_no, &lost) {
+            continue;
+        }
+        let scan = Scan::whole(conn, room_no, lost.start() - 1, *lost.end()).await?;
+        conn.run(REMOVE, args![room_no, *lost.start()]).await?;
+        for hole in scan.holes {
+            let args = args![room_no, *hole.start(), *hole.end()];
+            conn.run(INSERT, args).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The recorded losses that overlap with a range, in order: that which contains its first number, and
+/// those that begin in it.
+async fn losses_within(conn: &mut Conn, room_no: i64, range: &Range) -> Outcome<Vec<Range>> {
+    const BEFORE: &str = "SELECT first_seq, last_seq FROM hubbub_gaps \
+        WHERE room_no = ? AND first_seq < ? ORDER BY first_seq DESC LIMIT 1";
+    const WITHIN: &str = "SELECT first_seq, last_seq FROM hubbub_gaps \
+        WHERE room_no = ? AND first_seq >= ? AND first_seq <= ? ORDER BY first_seq";
+    let (from, to) = (*range.start(), *range.end());
+    let mut found: Vec<(i64, i64)> = conn.all(BEFORE, args![room_no, from]).await?;
+    found.retain(|(_, last)| *last >= from);
+    let within: Vec<(i64, i64)> = conn.all(WITHIN, args![room_no, from, to]).await?;
+    found.extend(within);
+    Ok(found.into_iter().map(|(from, to)| from..=to).collect())
 }
 
 fn has_key(keys: &[Key], room_no: i64, range: &Range) -> bool {
@@ -259,7 +308,11 @@ pub(super) async fn close_holes(db: &Db, room: &RoomId) -> Result<Vec<RangeInclu
     let Some(bounds) = bounds(db, room).await? else {
         return Ok(Vec::new());
     };
-    let (lower, last) = (bounds.contiguous.max(bounds.cut), bounds.last);
+    let room_no = bounds.room_no;
+    let newest = db.read(move |conn| Box::pin(epochs::newest(conn, room_no, EPOCHS_KEPT)));
+    // An epoch may have begun after entries that never came.
+    let last = bounds.last.max(stored(epochs::last_begun(&newest.await?))?);
+    let lower = bounds.contiguous.max(bounds.cut);
     if lower >= last {
         return Ok(Vec::new());
     }

@@ -29,10 +29,11 @@ use uuid::Uuid;
 
 use super::fault::{Fault, Outcome};
 use super::store::SqlStore;
-use crate::domain::{Head, RoomId, Timestamp};
+use crate::domain::{Epoch, RoomId, Timestamp};
 use crate::store::{
-    ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedRoom, ArchivedSend,
-    MissingPage, NewEpoch, Result, RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run,
+    ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
+    ArchivedSend, BeginOutcome, MissingPage, NewEpoch, Result, RetentionClaim, RetentionRun,
+    RoomAudit, RoomNumber, Run,
 };
 
 /// Every table with data of messages, by the columns `room_no` and `seq`. Retention deletes from all.
@@ -50,6 +51,10 @@ impl ArchiveStore for SqlStore {
 
     async fn room(&self, room: &RoomId) -> Result<Option<ArchivedRoom>> {
         rooms::room(self.db(), room).await
+    }
+
+    async fn epoch(&self, room: &RoomId, epoch: &Epoch) -> Result<Option<ArchivedEpoch>> {
+        epochs::named(self.db(), room, epoch).await
     }
 
     async fn read(
@@ -87,7 +92,7 @@ impl ArchiveStore for SqlStore {
         rooms::mark_contiguous(self.db(), rooms).await
     }
 
-    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<Vec<Head>> {
+    async fn begin_epoch(&self, room: &RoomId, new: &NewEpoch) -> Result<BeginOutcome> {
         epochs::begin(self.db(), room, new).await
     }
 

@@ -13,11 +13,12 @@ use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{ArchivedRoom, EPOCHS_KEPT, Result, RoomNumber};
 
-/// The ends of a room are found by the key, however long it is.
+/// The ends of a room are found by the keys, however long it is. Losses don't overlap.
 const ROOM: &str = "SELECT CAST(r.no AS {bigint}), r.contiguous_seq, r.cut_seq, \
     (SELECT e.seq FROM hubbub_entries e WHERE e.room_no = r.no ORDER BY e.seq LIMIT 1), \
     (SELECT e.seq FROM hubbub_entries e WHERE e.room_no = r.no ORDER BY e.seq DESC LIMIT 1), \
-    (SELECT MAX(g.last_seq) FROM hubbub_gaps g WHERE g.room_no = r.no) \
+    (SELECT g.last_seq FROM hubbub_gaps g WHERE g.room_no = r.no \
+    ORDER BY g.first_seq DESC LIMIT 1) \
     FROM hubbub_rooms r WHERE r.name = ?";
 
 type RoomRow = (i64, i64, i64, Option<i64>, Option<i64>, Option<i64>);
@@ -30,18 +31,20 @@ pub(super) async fn room(db: &Db, room: &RoomId) -> Result<Option<ArchivedRoom>>
             let found: Option<RoomRow> = conn.first(ROOM, args![room.as_str()]).await?;
             let Some(row) = found else { return Ok(None) };
             let epochs = epochs::newest(conn, row.0, EPOCHS_KEPT).await?;
+            let begun = stored(epochs::last_begun(&epochs))?;
             Ok(Some(ArchivedRoom {
                 epochs,
-                ..extent(row)
+                ..extent(row, begun)
             }))
         })
     })
     .await
 }
 
-fn extent((_, contiguous, cut, first, last, last_lost): RoomRow) -> ArchivedRoom {
+/// `begun`: the last number before an epoch.
+fn extent((_, contiguous, cut, first, last, last_lost): RoomRow, begun: i64) -> ArchivedRoom {
     let last_lost = last_lost.unwrap_or(0);
-    let head = last.unwrap_or(0).max(cut).max(last_lost);
+    let head = last.unwrap_or(0).max(cut).max(last_lost).max(begun);
     let first = first.unwrap_or(head + 1);
     ArchivedRoom {
         first: loaded(first),
@@ -64,6 +67,18 @@ pub(super) async fn lock(conn: &mut Conn, room: &RoomId) -> Outcome<Option<Locke
         WHERE name = ? {for_update}";
     let found: Option<(i64, i64)> = conn.first(LOCK, args![room.as_str()]).await?;
     Ok(found.map(|(no, cut)| LockedRoom { no, cut }))
+}
+
+/// The last number of each of these rooms that retention has deleted, if there is one.
+pub(super) async fn cuts(conn: &mut Conn, room_nos: &[i64]) -> Outcome<AHashMap<i64, i64>> {
+    const CUTS: &str = "SELECT CAST(no AS {bigint}), cut_seq FROM hubbub_rooms \
+        WHERE no IN ({list}) AND cut_seq > 0";
+    if room_nos.is_empty() {
+        return Ok(AHashMap::new());
+    }
+    let (text, args) = epochs::listed(conn, CUTS, room_nos);
+    let found: Vec<(i64, i64)> = conn.all_of_text(text, args).await?;
+    Ok(found.into_iter().collect())
 }
 
 /// Locks rooms by their numbers, in order.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::entries::{Row, SELECT_KEYS_BY_ID, insert_rows};
 use super::epochs::WantedEpoch;
 use super::numbers::{KnownNumbers, Numbers};
-use super::{epochs, gaps};
+use super::{epochs, gaps, rooms};
 use crate::domain::{Epoch, RoomId};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::{Db, backoff, out_of_time};
@@ -106,15 +106,12 @@ impl SqlWriter {
                     }
                     tokio::time::sleep(backoff(attempt)).await;
                 }
-                // The server had closed the connection, perhaps because it was idle. The outcome is
-                // unknown, so this counts as a late commit.
-                Err(Fault::Lost(_)) if is_reused => {
-                    if fence == Fence::None {
-                        fence = Fence::EpochEnds;
-                    }
-                }
+                // The server had closed the connection, perhaps because it was idle.
+                Err(Fault::Lost(_)) if is_reused => {}
                 Err(fault) => return Err(fault),
             }
+            // The attempt may have waited for a lock for long, and its outcome may be unknown.
+            fence = fence.of_repeat();
         }
     }
 
@@ -130,7 +127,9 @@ impl SqlWriter {
             .collect();
         let inserted = match (known, fence) {
             // One statement is a transaction of its own.
-            (Some(numbers), Fence::None) => insert(conn, entries, &numbers, fence).await?,
+            (Some(numbers), Fence::None | Fence::Fresh) => {
+                insert(conn, entries, &numbers, fence).await?
+            }
             (known, _) => {
                 self.insert_in_transaction(conn, entries, known, fence)
                     .await?
@@ -139,7 +138,7 @@ impl SqlWriter {
         if inserted.count == entries.len() {
             return Ok(vec![CommitOutcome::Stored; entries.len()]);
         }
-        outcomes(conn, &inserted.keys).await
+        outcomes(conn, &inserted.places).await
     }
 
     async fn insert_in_transaction(
@@ -163,9 +162,9 @@ impl SqlWriter {
             }
         };
         let inserted = insert(conn, entries, &numbers, fence).await?;
-        if fence != Fence::None {
+        if matches!(fence, Fence::EpochEnds | Fence::KnownEpochs) {
             // Only a late entry can have a number that was recorded as lost.
-            let keys: Vec<Key> = inserted.keys.iter().copied().flatten().collect();
+            let keys: Vec<Key> = inserted.places.iter().filter_map(Place::key).collect();
             gaps::narrow(conn, &keys).await?;
         }
         conn.commit().await?;
@@ -196,11 +195,66 @@ impl SqlWriter {
 /// The room number, `seq` and id of an entry.
 pub(super) type Key = (i64, i64, Uuid);
 
+/// The position of an entry in the archive.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// The key that the entry has, unless another one has it or the fence excludes the entry.
+    Key(Key),
+    /// The fence excludes the entry's epoch.
+    Excluded,
+    /// Retention has deleted the entries up to this one.
+    Deleted,
+}
+
+impl Place {
+    fn key(&self) -> Option<Key> {
+        match self {
+            Self::Key(key) => Some(*key),
+            Self::Excluded | Self::Deleted => None,
+        }
+    }
+}
+
 struct Inserted {
     /// How many entries were new.
     count: usize,
-    /// The entries' keys, in their order; `None` for an entry whose epoch the fence excludes.
-    keys: Vec<Option<Key>>,
+    /// In the order of the entries.
+    places: Vec<Place>,
+}
+
+/// The limits of a commit with a fence.
+#[derive(Default)]
+struct Limits {
+    /// The last number of each epoch that has ended.
+    ends: AHashMap<Numbers, i64>,
+    /// The last number of each room that retention has deleted.
+    cuts: AHashMap<i64, i64>,
+}
+
+impl Limits {
+    async fn of(conn: &mut Conn, numbers: &[Option<Numbers>], fence: Fence) -> Outcome<Self> {
+        match fence {
+            Fence::None | Fence::Fresh => Ok(Self::default()),
+            Fence::EpochEnds | Fence::KnownEpochs => {
+                let known: Vec<Numbers> = numbers.iter().copied().flatten().collect();
+                let mut rooms: Vec<i64> = known.iter().map(|(room_no, _)| *room_no).collect();
+                rooms.sort_unstable();
+                rooms.dedup();
+                Ok(Self {
+                    ends: epochs::ends(conn, known).await?,
+                    cuts: rooms::cuts(conn, &rooms).await?,
+                })
+            }
+        }
+    }
+
+    fn is_after_end(&self, numbers: Numbers, seq: i64) -> bool {
+        self.ends.get(&numbers).is_some_and(|end| seq > *end)
+    }
+
+    fn is_deleted(&self, (room_no, _): Numbers, seq: i64) -> bool {
+        self.cuts.get(&room_no).is_some_and(|cut| seq <= *cut)
+    }
 }
 
 /// Inserts the entries that nothing prevents. With a fence only in a transaction.
@@ -210,23 +264,22 @@ async fn insert(
     numbers: &[Option<Numbers>],
     fence: Fence,
 ) -> Outcome<Inserted> {
-    let ends = match fence {
-        Fence::None => AHashMap::new(),
-        Fence::EpochEnds | Fence::KnownEpochs => {
-            let known = numbers.iter().copied().flatten().collect();
-            epochs::ends(conn, known).await?
-        }
-    };
+    let limits = Limits::of(conn, numbers, fence).await?;
     let mut rows = Vec::with_capacity(entries.len());
-    let mut keys = Vec::with_capacity(entries.len());
+    let mut places = Vec::with_capacity(entries.len());
     for ((room, entry), numbers) in entries.iter().zip(numbers) {
-        let Some(numbers) = numbers else {
-            keys.push(None);
+        let Some(numbers) = *numbers else {
+            places.push(Place::Excluded);
             continue;
         };
-        let row = Row::new(room, entry, *numbers)?;
-        keys.push(Some((row.room_no, row.seq, row.id)));
-        if ends.get(numbers).is_none_or(|end| row.seq <= *end) {
+        let row = Row::new(room, entry, numbers)?;
+        let is_after_end = limits.is_after_end(numbers, row.seq);
+        if !is_after_end && limits.is_deleted(numbers, row.seq) {
+            places.push(Place::Deleted);
+            continue;
+        }
+        places.push(Place::Key((row.room_no, row.seq, row.id)));
+        if !is_after_end {
             rows.push(row);
         }
     }
@@ -240,17 +293,17 @@ async fn insert(
     };
     Ok(Inserted {
         count: usize::try_from(count).unwrap_or(usize::MAX),
-        keys,
+        places,
     })
 }
 
 /// Distinguishes entries that are in the archive from those whose number, or id, another entry has, and
 /// from those that the fence excludes.
-async fn outcomes(conn: &mut Conn, keys: &[Option<Key>]) -> Outcome<Vec<CommitOutcome>> {
-    let ids: Vec<Arg> = keys
+async fn outcomes(conn: &mut Conn, places: &[Place]) -> Outcome<Vec<CommitOutcome>> {
+    let ids: Vec<Arg> = places
         .iter()
-        .flatten()
-        .map(|(_, _, id)| Arg::Uuid(*id))
+        .filter_map(Place::key)
+        .map(|(_, _, id)| Arg::Uuid(id))
         .collect();
     let mut found = ahash::AHashSet::new();
     if !ids.is_empty() {
@@ -258,11 +311,12 @@ async fn outcomes(conn: &mut Conn, keys: &[Option<Key>]) -> Outcome<Vec<CommitOu
         let rows: Vec<Key> = conn.all_of_text(text, args).await?;
         found.extend(rows);
     }
-    let outcome = |key: &Option<Key>| match key {
-        Some(key) if found.contains(key) => CommitOutcome::Stored,
-        _ => CommitOutcome::Conflict,
+    let outcome = |place: &Place| match place {
+        Place::Key(key) if found.contains(key) => CommitOutcome::Stored,
+        Place::Deleted => CommitOutcome::Stored,
+        Place::Key(_) | Place::Excluded => CommitOutcome::Conflict,
     };
-    Ok(keys.iter().map(outcome).collect())
+    Ok(places.iter().map(outcome).collect())
 }
 
 /// The rooms and epochs of the entries.
