@@ -7,13 +7,13 @@ use anyhow::Context;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::deployment;
+use super::deployment::DeploymentWatch;
 use crate::archive::{Archive, ObservedLog, Restorer};
 use crate::backplane::{Backplane, RestoreSource, redis};
 use crate::config::{CommandLine, Config};
 use crate::store::sql::migrate::MigrateError;
 use crate::store::sql::{self, PreparedDatabase, SqlStore};
-use crate::store::{ArchiveStore, DatabaseSettings, StoreError};
+use crate::store::{ArchiveStore, DatabaseSettings, Run, StoreError};
 use crate::telemetry::sample::Sample;
 
 /// How long a starting node waits for its database, which may be starting too.
@@ -25,8 +25,8 @@ const START_RETRY: Duration = Duration::from_millis(500);
 pub(super) struct Database {
     store: Arc<SqlStore>,
     restorer: Arc<Restorer>,
-    /// The name of this node's deployment.
-    deployment: String,
+    /// The run of a lone node; `None` with Redis.
+    run: Option<Run>,
     prepared: PreparedDatabase,
 }
 
@@ -50,12 +50,10 @@ impl Database {
         };
         let dedupe_ttl = config.backplane.dedupe_ttl;
         let restorer = Restorer::new(store.clone(), run, dedupe_ttl).await?;
-        let deployment = deployment::name(config, run.map_or(0, |run| run.number))?;
-        deployment::claim(&store, &deployment).await?;
         Ok(Some(Self {
             store,
             restorer,
-            deployment,
+            run,
             prepared,
         }))
     }
@@ -66,7 +64,17 @@ impl Database {
     }
 
     /// Starts the archive behind the backplane's log, which it replaces.
-    pub fn start_archive(self, config: &Config, backplane: &mut Backplane) -> NodeArchive {
+    ///
+    /// # Errors
+    /// The error of the store.
+    pub async fn start_archive(
+        self,
+        config: &Config,
+        backplane: &mut Backplane,
+    ) -> crate::store::Result<NodeArchive> {
+        let run = self.run.map_or(0, |run| run.number);
+        let lifecycle = backplane.lifecycle.clone();
+        let watch = DeploymentWatch::start(self.store.clone(), lifecycle, run).await?;
         let archive = Archive::start(
             backplane.hot_log.clone(),
             self.store.clone(),
@@ -75,13 +83,12 @@ impl Database {
             &config.backplane,
         );
         backplane.log = archive.log();
-        let watch = deployment::watch(self.store.clone(), self.deployment);
-        NodeArchive {
+        Ok(NodeArchive {
             archive,
-            watch: tokio::spawn(watch),
+            watch: tokio::spawn(watch.run()),
             store: self.store,
             _prepared: self.prepared,
-        }
+        })
     }
 }
 

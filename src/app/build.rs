@@ -84,10 +84,13 @@ impl Parts {
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let database = Database::open(config).await?;
         let mut backplane = connect_backplane(config, database.as_ref()).await?;
-        let archive = database.map(|database| {
-            let archive = database.start_archive(config, &mut backplane);
-            Arc::new(archive)
-        });
+        let archive = match database {
+            Some(database) => {
+                let archive = database.start_archive(config, &mut backplane).await?;
+                Some(Arc::new(archive))
+            }
+            None => None,
+        };
         let control = engine_io(config);
         let delivery = start_delivery(config, &backplane, &control);
         let messaging = messaging(config, &backplane, &delivery);

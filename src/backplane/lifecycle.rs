@@ -2,6 +2,8 @@
 
 use async_trait::async_trait;
 
+use super::Result;
+
 /// The implementations of the backplane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackplaneKind {
@@ -33,6 +35,13 @@ pub trait Lifecycle: Send + Sync {
     /// False when the node must not be sent new work: two heartbeats in a row have failed, or none
     /// has succeeded yet.
     fn is_up(&self) -> bool;
+    /// The name of the deployment: of the nodes that share this backplane. `None` if this node alone has
+    /// it. Two backplanes with the same data have the same name, and no others, unless one began as a copy
+    /// of the other's data. When the data is lost, the name changes. Contains no password.
+    ///
+    /// # Errors
+    /// `Unavailable` while the backplane is down.
+    async fn deployment(&self) -> Result<Option<String>>;
     /// The counts since the start.
     fn counters(&self) -> Counters;
     /// Stops the backplane's tasks. Connections that are still registered count as lost: their

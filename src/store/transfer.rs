@@ -100,11 +100,18 @@ pub trait ArchiveTransfer: ArchiveStore {
     /// `Unavailable`, `Broken`.
     async fn identity(&self) -> Result<ArchiveIdentity>;
 
-    /// Records the name of the log whose archive this is. Returns the recorded name if it was another.
+    /// The recorded name of the log whose archive this is.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
-    async fn claim_log(&self, name: &str) -> Result<Option<String>>;
+    async fn recorded_log(&self) -> Result<Option<String>>;
+
+    /// Records the name of the log whose archive this is in place of `replaced`. Returns false, and does
+    /// nothing, if another name than `replaced` is recorded.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn record_log(&self, name: &str, replaced: Option<&str>) -> Result<bool>;
 
     /// The rows of rooms that the archive doesn't know, for each table that has some.
     ///

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use hubbub::backplane::redis::{KeyPrefix, RedisSettings, connect};
-use hubbub::backplane::{Backplane, BusEvent, BusTopic, Typing};
+use hubbub::backplane::{Backplane, BackplaneError, BusEvent, BusTopic, Typing};
 
 use crate::fixture::{
-    DEADLINE, Recorder, append_message, conn, connect_and_join, eventually, limits, name, room,
-    seqs, settings, user,
+    DEADLINE, Recorder, append_message, conn, connect_and_join, eventually, grant, least_rights,
+    limits, name, restricted_url, room, seqs, settings, user,
 };
+use crate::redis_cluster::Cluster;
 use hubbub_test_support::server::RedisServer;
 
 /// A node of one deployment, and everything that it hears.
@@ -164,4 +165,93 @@ async fn deployments_with_two_prefixes_in_one_database_never_meet() {
             "{key} has no prefix"
         );
     }
+}
+
+/// The key with the id of the deployment.
+const ID: &str = "hubbub:{p00}I";
+
+async fn name_of(node: &Backplane) -> String {
+    node.lifecycle.deployment().await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_nodes_that_share_their_data_have_the_same_name_of_the_deployment() {
+    let (server, other_server) = (RedisServer::start(), RedisServer::start());
+    let cluster = Cluster::start(0).await;
+    grant(&server, &least_rights());
+    let mut names = Vec::new();
+    for settings in [
+        settings(&restricted_url(&server)),
+        RedisSettings {
+            prefix: KeyPrefix::parse("hubbub:test:").unwrap(),
+            ..settings(&server.url())
+        },
+        settings(&format!("{}/1", server.url())),
+        settings(&other_server.url()),
+        settings(&cluster.url()),
+    ] {
+        let one = connect(settings.clone(), limits(), None).await.unwrap();
+        let two = connect(settings, limits(), None).await.unwrap();
+        let (first, second) = tokio::join!(name_of(&one), name_of(&two));
+        assert_eq!(first, second);
+        assert!(!names.contains(&first), "{first} in {names:?}");
+        names.push(first);
+        one.lifecycle.stop().await;
+        two.lifecycle.stop().await;
+    }
+    assert_eq!(
+        names[0],
+        format!("redis hubbub: 0 {}", server.cli(&["GET", ID]))
+    );
+    assert_eq!(server.cli(&["TTL", ID]), "-1", "it never expires");
+    // A database that began as a copy.
+    let copied = server.line(&format!("COPY {ID} {ID} DB 1 REPLACE"));
+    assert_eq!(copied, "1");
+    let copy = settings(&format!("{}/1", server.url()));
+    let copy = connect(copy, limits(), None).await.unwrap();
+    assert_ne!(name_of(&copy).await, names[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_nodes_have_the_same_new_name_of_the_deployment_after_redis_was_flushed() {
+    let mut server = RedisServer::start();
+    let one = connect(settings(&server.url()), limits(), None)
+        .await
+        .unwrap();
+    let two = connect(settings(&server.url()), limits(), None)
+        .await
+        .unwrap();
+    let before = name_of(&one).await;
+    assert_eq!(name_of(&one).await, before);
+    server.cli(&["FLUSHALL"]);
+    let after = name_of(&one).await;
+    assert_ne!(after, before);
+    assert_eq!(name_of(&two).await, after);
+    server.kill();
+    let lost = one.lifecycle.deployment().await;
+    assert!(
+        matches!(lost, Err(BackplaneError::Unavailable(_))),
+        "{lost:?}"
+    );
+    server.run();
+    let again = eventually(DEADLINE, "the node reads the name again", async || {
+        one.lifecycle.deployment().await.ok()
+    })
+    .await;
+    assert!(again.is_some_and(|name| name != after));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_finds_another_layout_sets_no_id_of_the_deployment() {
+    let server = RedisServer::start();
+    let node = connect(settings(&server.url()), limits(), None)
+        .await
+        .unwrap();
+    server.cli(&["SET", "hubbub:{p00}V", "3"]);
+    eventually(DEADLINE, "the node is down", async || {
+        (!node.lifecycle.is_up()).then_some(())
+    })
+    .await;
+    node.lifecycle.deployment().await.unwrap_err();
+    assert_eq!(server.cli(&["EXISTS", ID]), "0");
 }

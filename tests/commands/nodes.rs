@@ -32,7 +32,7 @@ async fn the_newest_message_that_is_removed_after_a_clean_stop_is_missed() {
     }
     node.stop().await;
     let store = open(&database).await;
-    let deployment = store.claim_log("another").await.unwrap();
+    let deployment = store.recorded_log().await.unwrap();
     assert_eq!(deployment.as_deref(), Some("memory 1"));
     let verified = summary(&database, &["verify"]);
     assert_eq!(verified["is_complete"], true, "{verified}");
@@ -111,7 +111,7 @@ async fn log_and_archive_are_compared() {
         verify.envs(storage.settings(&after_commit));
         Ended::of(verify.output().unwrap())
     };
-    let deployment = open(&database).await.claim_log("another").await.unwrap();
+    let deployment = open(&database).await.recorded_log().await.unwrap();
     assert!(deployment.is_some_and(|name| name.starts_with("redis ")));
     // The watermark is reported a moment after the commit.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);

@@ -13,7 +13,7 @@ crate::on_every_database!(
     the_last_runs_are_copied,
     ids_are_listed_in_order,
     a_mark_is_found_until_it_is_removed,
-    a_log_with_another_name_is_noticed_once,
+    the_name_of_the_log_is_replaced_only_if_it_is_the_expected_one,
 );
 
 fn epoch(name: &str, after: u64, ended: Option<u64>, run: u64) -> ArchivedEpoch {
@@ -107,16 +107,25 @@ async fn a_mark_is_found_until_it_is_removed(store: &TestStore) {
     store.store.deployment().await.unwrap();
 }
 
-async fn a_log_with_another_name_is_noticed_once(store: &TestStore) {
-    let claims = [
-        ("memory 1", None),
-        ("memory 1", None),
-        ("redis a: 0", Some("memory 1")),
-        ("redis a: 0", None),
-        ("redis b: 0", Some("redis a: 0")),
+async fn the_name_of_the_log_is_replaced_only_if_it_is_the_expected_one(store: &TestStore) {
+    let store = &store.store;
+    assert_eq!(store.recorded_log().await.unwrap(), None);
+    let records = [
+        ("memory 1", None, true),
+        ("memory 2", None, false),
+        ("redis a: 0", Some("memory 2"), false),
+        ("redis a: 0", Some("memory 1"), true),
+        ("redis b: 0", Some("memory 1"), false),
+        ("redis b: 0", Some("redis a: 0"), true),
     ];
-    for (name, other) in claims {
-        let found = store.store.claim_log(name).await.unwrap();
-        assert_eq!(found.as_deref(), other, "{name}");
+    let mut recorded = "";
+    for (name, replaced, is_recorded) in records {
+        let outcome = store.record_log(name, replaced).await.unwrap();
+        assert_eq!(outcome, is_recorded, "{name} in place of {replaced:?}");
+        if is_recorded {
+            recorded = name;
+        }
+        let found = store.recorded_log().await.unwrap();
+        assert_eq!(found.as_deref(), Some(recorded));
     }
 }

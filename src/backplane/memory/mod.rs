@@ -285,6 +285,10 @@ impl Lifecycle for Memory {
         true
     }
 
+    async fn deployment(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     fn counters(&self) -> Counters {
         Counters {
             presence_changes: self.presence_changes.load(Ordering::Relaxed),

@@ -55,6 +55,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use super::{
     Backplane, BackplaneError, BackplaneKind, BackplaneLimits, Counters, HotLog, Lifecycle,
@@ -75,7 +76,7 @@ use registry::Registry;
 use replication_ids::ReplicationIds;
 use restore::{RestoreRounds, Restores};
 use rights::MissingRights;
-use script::RIGHTS;
+use script::{DEPLOYMENT, RIGHTS};
 pub use settings::{KeyPrefix, RedisSettings};
 pub use start::StartError;
 
@@ -99,6 +100,8 @@ struct Node {
     limits: BackplaneLimits,
     settings: RedisSettings,
     description: String,
+    /// The number of the database in Redis.
+    database: u8,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -149,21 +152,11 @@ pub async fn observe(
     Ok(is_connected.then_some(node))
 }
 
-/// The name of the deployment that these settings belong to: nodes with the same name share their rooms.
-///
-/// # Errors
-/// See [`StartError`].
-pub fn deployment(settings: &RedisSettings) -> Result<String, StartError> {
-    let config = start::client_config(&settings.url, settings.ca.as_deref())?;
-    let database = link::database(&config);
-    Ok(format!("redis {} {database}", settings.prefix.as_str()))
-}
-
 /// Runs `work` again and again, with this pause in between.
 async fn every(interval: Duration, node: Arc<Node>, work: impl AsyncFn(&Node)) {
     loop {
         // The pause varies by 20 %, so that nodes don't work in step.
-        let jitter = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;
+        let jitter = f64::from(Uuid::new_v4().as_bytes()[0]) / 255.0;
         tokio::time::sleep(interval.mul_f64(0.8 + 0.4 * jitter)).await;
         work(&node).await;
     }
@@ -191,6 +184,7 @@ impl Node {
             sweeps: Sweeps::default(),
             bus: Subscriptions::new(&config, &settings, &link),
             description: start::describe(&config),
+            database: link::database(&config),
             link,
             limits,
             settings,
@@ -311,6 +305,19 @@ impl Lifecycle for Node {
 
     fn is_up(&self) -> bool {
         self.lease.is_up() && !self.link.rights.is_denied()
+    }
+
+    async fn deployment(&self) -> super::Result<Option<String>> {
+        // Before the first heartbeat, the data may have another layout.
+        if !self.is_up() {
+            return Err(BackplaneError::Unavailable("redis is down".to_owned()));
+        }
+        let new_id = Uuid::new_v4().simple().to_string()[..16].to_owned();
+        let args = vec![new_id.into()];
+        let mut reply = self.link.run(&DEPLOYMENT, Partition::LEASES, args).await?;
+        let id = reply.text()?;
+        let prefix = self.settings.prefix.as_str();
+        Ok(Some(format!("redis {prefix} {} {id}", self.database)))
     }
 
     fn counters(&self) -> Counters {

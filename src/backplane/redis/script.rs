@@ -84,6 +84,7 @@ scripts! {
     Log CONDEMN = "leases" => "condemn";
     Log FORGET_LEASE = "leases" => "forget_lease";
     Log EXPIRED_LEASES = "leases" => "expired_leases";
+    Log DEPLOYMENT = "leases" => "deployment";
 }
 
 /// A script's reply, read value by value.

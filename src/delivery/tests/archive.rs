@@ -369,6 +369,9 @@ impl Lifecycle for Outage {
     fn is_up(&self) -> bool {
         self.is_up.load(Ordering::SeqCst)
     }
+    async fn deployment(&self) -> Result<Option<String>> {
+        self.inner.deployment().await
+    }
     fn counters(&self) -> Counters {
         self.inner.counters()
     }

@@ -59,22 +59,19 @@ pub(super) async fn deployment(db: &Db) -> Result<Uuid> {
     deployment.await
 }
 
-pub(super) async fn claim_log(db: &Db, name: &str) -> Result<Option<String>> {
-    let found = db.read(|conn| Box::pin(meta::find(conn, LOG))).await?;
-    if found.as_deref() == Some(name) {
-        return Ok(None);
-    }
-    let name = name.to_owned();
+pub(super) async fn record_log(db: &Db, name: &str, replaced: Option<&str>) -> Result<bool> {
+    let (name, replaced) = (name.to_owned(), replaced.map(ToOwned::to_owned));
     db.transaction(move |conn| {
-        let name = name.clone();
+        let (name, replaced) = (name.clone(), replaced.clone());
         Box::pin(async move {
-            meta::add(conn, LOG, &name).await?;
+            // A missing entry is added with the new name, which is then found in place of nothing.
+            meta::lock(conn, LOG, &name).await?;
             let found = meta::find(conn, LOG).await?;
-            let other = found.filter(|found| *found != name);
-            if other.is_some() {
-                meta::set(conn, LOG, &name).await?;
+            if found.as_ref() != Some(replaced.as_ref().unwrap_or(&name)) {
+                return Ok(false);
             }
-            Ok(other)
+            meta::set(conn, LOG, &name).await?;
+            Ok(true)
         })
     })
     .await

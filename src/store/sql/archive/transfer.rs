@@ -92,8 +92,13 @@ impl ArchiveTransfer for SqlStore {
         read.await
     }
 
-    async fn claim_log(&self, name: &str) -> Result<Option<String>> {
-        runs::claim_log(self.db(), name).await
+    async fn recorded_log(&self) -> Result<Option<String>> {
+        let read = self.db().read(|conn| Box::pin(meta::find(conn, meta::LOG)));
+        read.await
+    }
+
+    async fn record_log(&self, name: &str, replaced: Option<&str>) -> Result<bool> {
+        runs::record_log(self.db(), name, replaced).await
     }
 
     async fn orphans(&self) -> Result<Vec<Orphans>> {
