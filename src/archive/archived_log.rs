@@ -176,7 +176,7 @@ impl ArchivedLog {
         max_bytes: usize,
     ) -> Result<Slice> {
         let hot_oldest = hot.span.oldest;
-        let mut span = self.reach(room, hot.span, None).await;
+        let span = self.reach(room, hot.span, None).await;
         let entries = hot.entries;
         let Some(missing) = missing_part(window, &entries, hot_oldest, limit, max_bytes) else {
             return Ok(Slice { entries, span });
@@ -225,11 +225,10 @@ impl ArchivedLog {
             ArchiveWindow::After(seq) => {
                 self.forget_if_trimmed(room, seq, &archived, &span);
                 if let Some(end) = end_at_hole(&archived, span.oldest) {
-                    // Since the room was remembered, numbers were recorded as lost.
+                    // Since the room was remembered, numbers were recorded as lost. The next read, which
+                    // begins at them, finds that.
                     archived.truncate(end);
                     self.0.rooms.forget(room);
-                    let hot = self.0.hot.read(room, window, 0, 0).await?;
-                    span = self.reach(room, hot.span, None).await;
                 }
                 continue_with(archived, entries, limit, max_bytes)
             }
