@@ -179,6 +179,8 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
     let exact = promises.presence == Presence::Exact;
 
     let index = MessageIndex::build(&history, data_loss, &mut interner, &mut faults, &mut stats);
+    let recorded = history.archive.iter();
+    let recorded = recorded.map(|(name, room)| (*name, &room.gaps[..]));
     let mut deliveries = Deliveries::default();
     let mut delivery_check = DeliveryCheck {
         interner: &mut interner,
@@ -189,6 +191,7 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
             data_loss,
             reset_to_archive: promises.archive.is_some() && data_loss,
             any_epoch: promises.two_primaries,
+            recorded: recorded.collect(),
         },
         deliveries: &mut deliveries,
     };

@@ -4,6 +4,7 @@
 mod joins;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 
 use super::cursor::{Cursor, CursorPosition, DeliveryFault, Membership};
 use super::epochs::Epochs;
@@ -30,8 +31,8 @@ pub(super) struct ClientCursor {
 }
 
 /// The losses that may be announced.
-#[derive(Clone, Copy)]
-pub(super) struct AllowedLosses {
+#[derive(Clone)]
+pub(super) struct AllowedLosses<'a> {
     /// Losses within an epoch, but only of messages that are older than this many last messages.
     pub gaps: Option<u64>,
     /// Losses with a new epoch.
@@ -41,6 +42,18 @@ pub(super) struct AllowedLosses {
     pub reset_to_archive: bool,
     /// An epoch that a client left may return.
     pub any_epoch: bool,
+    /// The numbers of each room that the archive has recorded as lost.
+    pub recorded: HashMap<&'a str, &'a [RangeInclusive<u64>]>,
+}
+
+impl AllowedLosses<'_> {
+    /// Whether a loss in one epoch, of numbers after `from` and up to `to`, ends with a loss that the
+    /// archive has recorded.
+    fn ends_with_recorded(&self, room: &str, from: u64, to: u64) -> bool {
+        let recorded = self.recorded.get(room).copied().unwrap_or_default();
+        let ends_here = |lost: &RangeInclusive<u64>| *lost.end() == to && *lost.start() > from;
+        self.data_loss && recorded.iter().any(ends_here)
+    }
 }
 
 /// Reads the records of one client after another.
@@ -48,7 +61,7 @@ pub(super) struct DeliveryCheck<'r, 'a> {
     pub interner: &'r mut Interner<'a>,
     pub faults: &'r mut Faults,
     pub stats: &'r mut Stats,
-    pub allowed: AllowedLosses,
+    pub allowed: AllowedLosses<'a>,
     pub deliveries: &'r mut Deliveries,
 }
 

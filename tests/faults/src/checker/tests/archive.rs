@@ -467,3 +467,25 @@ fn with_two_primaries_the_archive_has_the_order() {
     history.assert_accepted();
     assert_eq!(history.stats().announced_but_archived, 1);
 }
+
+/// A client that resumes before numbers that were lost is notified, also within an epoch.
+#[test]
+fn a_recorded_loss_may_be_announced_within_an_epoch() {
+    let with_reset_to = |to: &str| {
+        let mut history = strict();
+        history
+            .sends_to_both("e1/1..2")
+            .data_lost()
+            .is_reset("ann", "e2/2")
+            .is_reset("ann", to)
+            .is_reset("sue", "e2/5")
+            .sends_acked("e2/6..7")
+            .receives("ann", "e2/6..7")
+            .receives("sue", "e2/6..7")
+            .archived_gap(3, 5)
+            .ends_with_archive("e2/7", &["e1/1..2", "e2/6..7"]);
+        history
+    };
+    with_reset_to("e2/5").assert_accepted();
+    with_reset_to("e2/4").assert_faults(&["hole", "unexpected announcement of a loss"]);
+}
