@@ -1,55 +1,36 @@
 //! Deployments with Redis servers of their own that use one database by mistake.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hubbub_test_support::database::{DatabaseKind, TestDatabase};
+use hubbub_test_support::log::CollectedLog;
 use hubbub_test_support::node::SharedStorage;
-use parking_lot::Mutex;
 use serde_json::Value;
 
 /// The time within which both deployments log an error: a minute, and some for slow machines.
 const DEADLINE: Duration = Duration::from_secs(75);
 
-/// Collects the log as JSON lines.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// The fields of the lines with this level about other deployments.
-    fn reports(&self, level: &str) -> Vec<Value> {
-        let text = String::from_utf8(self.0.lock().clone()).unwrap();
-        let lines = text
-            .lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines
-            .filter(|line| line["level"] == level)
-            .map(|line| line["fields"].clone())
-            .filter(|fields| fields["message"].to_string().contains("another deployment"))
-            .collect()
-    }
+/// The fields of the JSON lines with this level about other deployments.
+fn reports(log: &CollectedLog, level: &str) -> Vec<Value> {
+    let text = log.text();
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines
+        .filter(|line| line["level"] == level)
+        .map(|line| line["fields"].clone())
+        .filter(|fields| fields["message"].to_string().contains("another deployment"))
+        .collect()
 }
 
 // The test runs on one thread, so that its subscriber receives the logs of both nodes.
 #[tokio::test]
 async fn two_deployments_with_the_same_names_in_two_redis_servers_notice_each_other() {
-    let log = Log::default();
-    let writer = log.clone();
+    let log = CollectedLog::default();
     let subscriber = tracing_subscriber::fmt()
         .json()
         .with_env_filter("hubbub=warn")
-        .with_writer(move || writer.clone())
+        .with_writer(log.writer())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let database = TestDatabase::new(DatabaseKind::Postgres);
@@ -57,10 +38,10 @@ async fn two_deployments_with_the_same_names_in_two_redis_servers_notice_each_ot
     let staging = SharedStorage::new(&database.url);
     let first = production.start_node(&[]).await;
     let second_of_production = production.start_node(&[]).await;
-    assert_eq!(log.reports("WARN"), Vec::<Value>::new());
+    assert_eq!(reports(&log, "WARN"), Vec::<Value>::new());
 
     let node_of_staging = staging.start_node(&[]).await;
-    let warnings = log.reports("WARN");
+    let warnings = reports(&log, "WARN");
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     let (found, own) = (&warnings[0]["found"], &warnings[0]["own"]);
     for name in [found, own] {
@@ -70,7 +51,7 @@ async fn two_deployments_with_the_same_names_in_two_redis_servers_notice_each_ot
     let deadline = Instant::now() + DEADLINE;
     for (found, own) in [(own, found), (found, own)] {
         let is_logged = |error: &Value| &error["found"] == found && &error["own"] == own;
-        while !log.reports("ERROR").iter().any(is_logged) {
+        while !reports(&log, "ERROR").iter().any(is_logged) {
             assert!(Instant::now() < deadline, "{own} logged no error");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -1,14 +1,13 @@
 //! Several nodes on one Redis: one order of messages, one event per change, and nodes that die, are
 //! reaped although they live, or stop.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use hubbub::backplane::redis::RedisSettings;
 use hubbub::backplane::{Backplane, BackplaneError, BackplaneLimits, BusEvent, BusTopic};
 use hubbub::domain::ChangeKind;
-use parking_lot::Mutex;
+use hubbub_test_support::log::CollectedLog;
 
 use crate::fixture::{
     DEADLINE, Fixture, GRACE, Recorder, append_message, conn, connect_and_join, eventually, limits,
@@ -482,35 +481,18 @@ async fn many_graces_end_within_seconds() {
     .await;
 }
 
-/// Collects the log as text.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 // The test runs on one thread, so that its subscriber receives the logs of all of the node's tasks.
 #[tokio::test]
 async fn an_orderly_stop_logs_no_warning() {
-    let log = Log::default();
-    let writer = log.clone();
+    let log = CollectedLog::default();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter("hubbub=warn")
-        .with_writer(move || writer.clone())
+        .with_writer(log.writer())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let fixture = Fixture::redis();
     let node = fixture.start(limits()).await;
     connect_and_join(&node, "ann", "c1", "lobby").await;
     node.lifecycle.stop().await;
-    let text = String::from_utf8_lossy(&log.0.lock()).into_owned();
-    assert_eq!(text, "");
+    assert_eq!(log.text(), "");
 }

@@ -6,5 +6,6 @@ pub mod certificates;
 pub mod client;
 pub mod database;
 mod guard;
+pub mod log;
 pub mod node;
 pub mod server;
