@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::entry::ArchivedRow;
 use super::queue::{Batch, Origin, Sender};
+use super::refused::MAX_REFUSED_IN_ROW;
 use crate::backplane::BackplaneError;
 use crate::domain::{Epoch, RoomId};
 use crate::store::{ArchiveWriter, CommitOutcome, Fence, StoreError};
@@ -25,10 +26,6 @@ const SLOW_COMMIT: Duration = Duration::from_secs(2);
 /// Entries that have waited for longer than this are committed with a fence: the room may have gone on
 /// in another epoch meanwhile.
 const FENCED_AFTER: Duration = Duration::from_millis(500);
-
-/// After so many entries of which the database has taken none, the fault is not with single entries: the
-/// rest of the batch is not tried one by one.
-const MAX_REFUSED_IN_ROW: usize = 8;
 
 /// The pause after a panic.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);

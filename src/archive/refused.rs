@@ -13,6 +13,9 @@ use tokio::time::Instant;
 
 use crate::domain::RoomId;
 
+/// After so many entries of which the database has taken none, the fault is not with single entries: the
+/// rest is not tried one by one.
+pub(super) const MAX_REFUSED_IN_ROW: usize = 8;
 /// The pause before a room's refused entries are offered again: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LAST_PAUSE: Duration = Duration::from_secs(60);

@@ -5,10 +5,7 @@ use crate::domain::RoomId;
 use crate::store::{self, ArchiveWriter, CommitOutcome, Fence, StoreError};
 
 use super::entry::{self, ArchivedRow};
-
-/// After so many entries of which the database has taken none, the fault is not with single entries: the
-/// restore fails.
-const MAX_REFUSED_IN_ROW: usize = 8;
+use super::refused::MAX_REFUSED_IN_ROW;
 
 /// A writer that several restores use, one batch after another.
 pub(super) type SharedWriter = tokio::sync::Mutex<Box<dyn ArchiveWriter>>;
@@ -34,7 +31,7 @@ pub(super) async fn commit_all(
     hot: &HotState,
     entries: &mut dyn UnarchivedEntries,
 ) -> Result<Committed> {
-    let mut cursor = hot.unarchived();
+    let mut cursor = UnarchivedCursor::of(Some(hot));
     let mut committed = Committed {
         reached: 0,
         lowest_conflict: None,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Appended, BackplaneError, Entry, Result, RoomLog, UnarchivedCursor};
+use super::{Appended, BackplaneError, Entry, Result, RoomLog};
 use crate::domain::{Epoch, Head, NewMessage, RoomId, UserId};
 
 /// Entries of a room that the archive has: ranges of `seq`.
@@ -116,15 +116,6 @@ pub struct HotState {
     pub shared: Option<u64>,
     /// Entries after the watermark that the archive has, as far as the log remembers reports of them.
     pub archived: ArchivedRanges,
-}
-
-impl HotState {
-    /// A cursor over the entries that the archive may lack. Without a watermark it may lack all.
-    #[must_use]
-    pub fn unarchived(&self) -> UnarchivedCursor {
-        let reached = self.watermark.unwrap_or(self.oldest.saturating_sub(1));
-        UnarchivedCursor::new(reached, self.archived.clone())
-    }
 }
 
 /// The entries of a room's log that its archive may lack, during a restore of the room. A restore holds

@@ -1,6 +1,10 @@
 //! The way through a log's entries that the archive may lack.
 
-use super::{ArchivedRanges, Entry};
+use super::{ArchivedRanges, Entry, HotState};
+
+/// The entries and the bytes of records of one page that a restore reads.
+pub(super) const PAGE_ENTRIES: usize = 500;
+pub(super) const PAGE_BYTES: usize = 1024 * 1024;
 
 /// A position in a room's log. It moves from the room's watermark to the end of the log, page by page,
 /// and skips entries that the archive is known to have.
@@ -13,6 +17,17 @@ pub struct UnarchivedCursor {
 }
 
 impl UnarchivedCursor {
+    /// A cursor over the entries of a room that the archive may lack: without a watermark, all. A room
+    /// that the log does not know has none.
+    #[must_use]
+    pub fn of(hot: Option<&HotState>) -> Self {
+        let Some(hot) = hot else {
+            return Self::new(0, Vec::new());
+        };
+        let reached = hot.watermark.unwrap_or(hot.oldest.saturating_sub(1));
+        Self::new(reached, hot.archived.clone())
+    }
+
     /// A cursor after `reached`, with the ranges that the archive has, in any order.
     #[must_use]
     pub fn new(reached: u64, mut archived: ArchivedRanges) -> Self {

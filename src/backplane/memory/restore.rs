@@ -14,18 +14,16 @@ use tokio::time::timeout;
 
 use super::Memory;
 use super::room::Room;
+use crate::backplane::unarchived::{PAGE_BYTES, PAGE_ENTRIES};
 use crate::backplane::{
-    Appended, BackplaneError, Entry, HotState, RestorePoint, RestoreSource, Result,
-    UnarchivedCursor, UnarchivedEntries, Window,
+    Appended, BackplaneError, Entry, RestorePoint, RestoreSource, Result, UnarchivedCursor,
+    UnarchivedEntries, Window,
 };
 use crate::domain::{NewMessage, RoomId};
 
 /// How long a restore may take for each page of entries, and after the last one. Calls that have waited
 /// for as long fail, also if the restore goes on.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(4);
-/// The entries and bytes of one page.
-const PAGE_ENTRIES: usize = 500;
-const PAGE_BYTES: usize = 1024 * 1024;
 /// Restores that use the archive at the same time. More of them wait, and nothing else does.
 pub(super) const CONCURRENT_RESTORES: usize = 64;
 
@@ -224,11 +222,10 @@ impl Memory {
     ) -> Result<RestorePoint> {
         let _permit = self.restore_permits.acquire().await;
         let hot = self.without_use(room, |room| room.hot_state());
-        let cursor = hot.as_ref().map(HotState::unarchived);
         let mut entries = RoomEntries {
             memory: self,
             room,
-            cursor: cursor.unwrap_or_else(|| UnarchivedCursor::new(0, Vec::new())),
+            cursor: UnarchivedCursor::of(hot.as_ref()),
             pages,
         };
         let point = source.restore_point(room, hot.as_ref(), &mut entries);

@@ -11,6 +11,7 @@ use super::keys::{Partition, encode_name};
 use super::link::{Link, millis};
 use super::log::{limit_arg, parse_entries};
 use super::script::READ_CLAIMED;
+use crate::backplane::unarchived::{PAGE_BYTES, PAGE_ENTRIES};
 use crate::backplane::{
     BackplaneError, Entry, HotState, Result, UnarchivedCursor, UnarchivedEntries,
 };
@@ -21,9 +22,6 @@ pub(super) const CLAIM: Duration = Duration::from_secs(10);
 /// How long the archive may take for each page of entries, and after the last one: less than the claim
 /// lasts.
 const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(8);
-/// The entries and bytes of one page.
-const PAGE_ENTRIES: usize = 500;
-const PAGE_BYTES: usize = 1024 * 1024;
 
 /// The claim of a room by one restore.
 pub(super) struct RoomClaim<'a> {
@@ -112,14 +110,10 @@ pub(super) struct ClaimedEntries<'a> {
 
 impl<'a> ClaimedEntries<'a> {
     pub(super) fn new(claim: &'a RoomClaim<'a>, hot: Option<&HotState>) -> Self {
-        let (cursor, last) = match hot {
-            Some(hot) => (hot.unarchived(), hot.head.seq),
-            None => (UnarchivedCursor::new(0, Vec::new()), 0),
-        };
         Self {
             claim,
-            cursor,
-            last,
+            cursor: UnarchivedCursor::of(hot),
+            last: hot.map_or(0, |hot| hot.head.seq),
         }
     }
 }

@@ -7,9 +7,7 @@ use tokio::time::Instant;
 
 use super::Room;
 use crate::backplane::memory::ranges::Ranges;
-use crate::backplane::{
-    ArchivedRanges, BackplaneLimits, HotState, RestorePoint, RestoredSend, Unarchived, Window,
-};
+use crate::backplane::{BackplaneLimits, HotState, RestorePoint, RestoredSend, Unarchived, Window};
 use crate::domain::{Epoch, Head, RoomId, Timestamp};
 
 /// The state that only a room with an archive has.
@@ -89,14 +87,11 @@ impl Room {
             watermark: Some(self.watermark),
             is_stale: false,
             shared: self.archiving.as_ref().and_then(|state| state.shared),
-            archived: self.archived_ahead(),
+            archived: self
+                .archiving
+                .as_ref()
+                .map_or_else(Vec::new, |state| state.ahead.to_vec()),
         }
-    }
-
-    /// Archived numbers above the watermark.
-    fn archived_ahead(&self) -> ArchivedRanges {
-        let archiving = self.archiving.as_ref();
-        archiving.map_or_else(Vec::new, |state| state.ahead.to_vec())
     }
 
     /// Continues the room from its restore point.
@@ -228,7 +223,6 @@ impl Room {
         now: Instant,
     ) -> Claim {
         let awaits_archive = self.awaits_archive();
-        let archived = self.archived_ahead();
         let Some(archiving) = &mut self.archiving else {
             return Claim::default();
         };
@@ -249,7 +243,7 @@ impl Room {
             room: id.clone(),
             watermark: self.watermark,
             head: self.seq,
-            archived,
+            archived: archiving.ahead.to_vec(),
         });
         Claim {
             unarchived,
