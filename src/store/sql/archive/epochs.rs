@@ -234,10 +234,19 @@ async fn last_numbers(conn: &mut Conn, room_nos: &[i64]) -> Outcome<AHashMap<i64
         CAST((SELECT e.epoch_no FROM hubbub_epochs e WHERE e.room_no = r.no \
         ORDER BY e.epoch_no DESC LIMIT 1) AS {bigint}) \
         FROM hubbub_rooms r WHERE r.no IN ({list})";
-    let (text, args) = listed(conn, LAST, room_nos);
+    number_of_rooms(conn, LAST, room_nos).await
+}
+
+/// A number of each room that has one, by a statement that selects the room's and that number.
+pub(super) async fn number_of_rooms(
+    conn: &mut Conn,
+    template: &'static str,
+    room_nos: &[i64],
+) -> Outcome<AHashMap<i64, i64>> {
+    let (text, args) = listed(conn, template, room_nos);
     let found: Vec<(i64, Option<i64>)> = conn.all_of_text(text, args).await?;
-    let last = |(room_no, last): (i64, Option<i64>)| Some((room_no, last?));
-    Ok(found.into_iter().filter_map(last).collect())
+    let number = |(room_no, number): (i64, Option<i64>)| Some((room_no, number?));
+    Ok(found.into_iter().filter_map(number).collect())
 }
 
 pub(super) fn listed(

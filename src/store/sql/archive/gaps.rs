@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use ahash::AHashMap;
+
 use super::rooms::{self, LockedRoom};
 use super::writer::Key;
 use super::{epochs, loaded, rows, stored};
@@ -219,17 +221,14 @@ pub(super) async fn narrow(conn: &mut Conn, keys: &[Key]) -> Outcome<()> {
 }
 
 /// The last number of the last loss of each room that has one.
-async fn last_losses(conn: &mut Conn, room_nos: &[i64]) -> Outcome<BTreeMap<i64, i64>> {
+async fn last_losses(conn: &mut Conn, room_nos: &[i64]) -> Outcome<AHashMap<i64, i64>> {
     const LAST: &str = "SELECT CAST(r.no AS {bigint}), \
         (SELECT g.last_seq FROM hubbub_gaps g WHERE g.room_no = r.no \
         ORDER BY g.first_seq DESC LIMIT 1) FROM hubbub_rooms r WHERE r.no IN ({list})";
     if room_nos.is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok(AHashMap::new());
     }
-    let (text, args) = epochs::listed(conn, LAST, room_nos);
-    let found: Vec<(i64, Option<i64>)> = conn.all_of_text(text, args).await?;
-    let last = |(room_no, last): (i64, Option<i64>)| Some((room_no, last?));
-    Ok(found.into_iter().filter_map(last).collect())
+    epochs::number_of_rooms(conn, LAST, room_nos).await
 }
 
 /// Narrows the losses of a room that overlap with `range` and have a number of `keys`.
