@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -214,8 +215,23 @@ impl Queue {
 
     /// The batch, which was taken last, is committed.
     pub fn finish_batch(&self, batch: Batch) {
-        let mut entries = self.entries.lock();
-        entries.bytes -= batch.bytes;
+        let entries = self.entries.lock();
+        let bytes = entries.bytes - batch.bytes;
+        self.end_batch(entries, bytes);
+    }
+
+    /// The batch, which was taken last, is dropped: its senders are refused, and its entries are left
+    /// to the sweeper.
+    pub fn abandon_batch(&self) {
+        let entries = self.entries.lock();
+        let records = entries.queue.iter().map(|queued| &queued.row.1.record);
+        let bytes = records.map(Bytes::len).sum();
+        self.end_batch(entries, bytes);
+    }
+
+    /// No batch is being committed any more. `bytes` are those of the records in the queue.
+    fn end_batch(&self, mut entries: MutexGuard<'_, Entries>, bytes: usize) {
+        entries.bytes = bytes;
         entries.committing = 0;
         entries.committing_since = None;
         let is_empty = entries.queue.is_empty();
@@ -223,21 +239,6 @@ impl Queue {
         if is_empty {
             self.emptied.notify_waiters();
         }
-    }
-
-    /// The batch, which was taken last, is dropped: its senders are refused, and its entries are left
-    /// to the sweeper.
-    pub fn abandon_batch(&self) {
-        let mut entries = self.entries.lock();
-        entries.bytes = entries
-            .queue
-            .iter()
-            .map(|queued| queued.row.1.record.len())
-            .sum();
-        entries.committing = 0;
-        entries.committing_since = None;
-        drop(entries);
-        self.emptied.notify_waiters();
     }
 
     /// Refuses the sends that have waited for longer than [`COMMIT_TIMEOUT`], in their order. Returns

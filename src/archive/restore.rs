@@ -250,13 +250,16 @@ impl Restorer {
         room: &RoomId,
         hot: &HotState,
         log: &mut LogEntries<'_>,
-        archived: ArchivedRoom,
+        mut archived: ArchivedRoom,
     ) -> Result<RestorePoint> {
         let committed = match &log.committed {
             Some(committed) => committed.clone(),
-            None => self.commit_log(room, hot, log, &archived).await?,
+            None => {
+                let committed = self.commit_log(room, hot, log, &archived).await?;
+                archived = self.store.room(room).await?.unwrap_or(archived);
+                committed
+            }
         };
-        let archived = self.store.room(room).await?.unwrap_or(archived);
         if let Some(ends) = committed.ends {
             return self.rebuild(room, &archived, ends).await;
         }
