@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engineioxide::{Frame, Limits, SendOutcome};
+use futures_util::{FutureExt, StreamExt};
 use server::{Event, Server, calm_config, open};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
@@ -264,4 +265,31 @@ async fn a_post_that_began_before_the_upgrade_is_processed_first() {
     assert_eq!(texts, ["first", "second"]);
     assert_eq!(client.next().await, Some(Message::text("4first")));
     assert_eq!(client.next().await, Some(Message::text("4second")));
+}
+
+/// A JavaScript client whose probe is answered stops polling, and reads the WebSocket only after
+/// its `5`. If the WebSocket ended earlier, the client would read nothing any more.
+#[tokio::test]
+async fn the_websocket_of_a_closed_session_stays_until_the_client_has_upgraded() {
+    let mut server = Server::calm().await;
+    let mut clients = Vec::new();
+    for probes in [true, false] {
+        let session = Session::begin(&server, 4).await;
+        let handle = server.connected().await;
+        let mut client = server.websocket(&session.query("websocket")).await;
+        if probes {
+            client.send("2probe").await;
+            assert_eq!(client.text().await, "3probe");
+        }
+        clients.push((client, handle));
+    }
+    for (_, handle) in &clients {
+        handle.close();
+    }
+    let [(mut probed, _), (mut other, _)] = clients.try_into().ok().unwrap();
+    // This WebSocket was closed later, so the other one would be closed by now.
+    assert_eq!(other.closed().await, None);
+    assert!(probed.0.next().now_or_never().is_none());
+    probed.send("5").await;
+    assert_eq!(probed.closed().await, None);
 }

@@ -1,7 +1,7 @@
 //! The upgrade of a session from polling to a WebSocket: probe, answer, `5`. Some clients send `5`
 //! without a probe.
 
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWriteExt;
 
@@ -18,15 +18,29 @@ impl<S: Link> Connection<S> {
     /// Upgrades the session to this WebSocket. The answer to the probe is written here and does not
     /// belong to the session's output.
     pub(super) async fn run_upgrade(&mut self, guard: UpgradeGuard) -> Result<(), End> {
-        match self.next_candidate_packet(&guard).await? {
+        match self.next_candidate_packet(|cx| guard.park(cx)).await? {
             Incoming::Probe => self.answer_probe(&guard).await?,
             Incoming::Upgrade => return self.finish_upgrade(&guard).await,
             _ => return Err(End::SendClose(PROTOCOL_ERROR)),
         }
-        match self.next_candidate_packet(&guard).await? {
-            Incoming::Upgrade => self.finish_upgrade(&guard).await,
-            _ => Err(End::SendClose(PROTOCOL_ERROR)),
+        match self.next_candidate_packet(|cx| guard.park(cx)).await {
+            Ok(Incoming::Upgrade) => self.finish_upgrade(&guard).await,
+            Ok(_) => Err(End::SendClose(PROTOCOL_ERROR)),
+            Err(End::SessionClosed) if self.session.is_closed() => {
+                self.outlive_session().await;
+                Err(End::SessionClosed)
+            }
+            Err(end) => Err(end),
         }
+    }
+
+    /// Waits until the client has sent `5`, or has gone. A JavaScript client whose probe is
+    /// answered stops polling. If this WebSocket ends before it has sent `5`, the client is left
+    /// without a transport that it reads, and finds out only when a heartbeat is missing.
+    async fn outlive_session(&mut self) {
+        let limit = self.session.config.upgrade_timeout;
+        let next = self.next_candidate_packet(|_| true);
+        drop(tokio::time::timeout(limit, next).await);
     }
 
     async fn answer_probe(&mut self, guard: &UpgradeGuard) -> Result<(), End> {
@@ -63,16 +77,21 @@ impl<S: Link> Connection<S> {
         Ok(())
     }
 
-    /// The next packet on a WebSocket that does not carry its session yet.
-    async fn next_candidate_packet(&mut self, guard: &UpgradeGuard) -> Result<Incoming, End> {
+    /// The next packet on a WebSocket that does not carry its session. `park` registers the task
+    /// before it sleeps, and returns false if there is nothing left to wait for.
+    async fn next_candidate_packet(
+        &mut self,
+        park: impl Fn(&Context<'_>) -> bool,
+    ) -> Result<Incoming, End> {
+        let protocol = self.session.protocol;
         let mut packet = None;
         std::future::poll_fn(|cx| {
-            if !guard.park(cx) {
+            if !park(cx) {
                 return Poll::Ready(Err(End::SessionClosed));
             }
             let stop = ready!(self.poll_input(cx, |_, message| {
                 packet = Some(match message {
-                    Message::Text(text) => Incoming::parse(&text, guard.session().protocol)
+                    Message::Text(text) => Incoming::parse(&text, protocol)
                         .map_err(|_| End::SendClose(PROTOCOL_ERROR))?,
                     Message::Ping(_) | Message::Pong => return Ok(()),
                     Message::Close => return Err(End::SendClose(NORMAL)),
