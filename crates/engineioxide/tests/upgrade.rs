@@ -267,8 +267,8 @@ async fn a_post_that_began_before_the_upgrade_is_processed_first() {
     assert_eq!(client.next().await, Some(Message::text("4second")));
 }
 
-/// A JavaScript client whose probe is answered stops polling, and reads the WebSocket only after
-/// its `5`. If the WebSocket ended earlier, the client would read nothing any more.
+/// After the answer to its probe, a JavaScript client stops polling, and reads the WebSocket only
+/// after its `5`. If the WebSocket ended earlier, the client would read nothing any more.
 #[tokio::test]
 async fn the_websocket_of_a_closed_session_stays_until_the_client_has_upgraded() {
     let mut server = Server::calm().await;

@@ -34,9 +34,10 @@ impl<S: Link> Connection<S> {
         }
     }
 
-    /// Waits until the client has sent `5`, or has gone. A JavaScript client whose probe is
-    /// answered stops polling. If this WebSocket ends before it has sent `5`, the client is left
-    /// without a transport that it reads, and finds out only when a heartbeat is missing.
+    /// Waits for the client's next packet, which is `5`, or for its end, at most the upgrade
+    /// timeout. After the answer to its probe, a JavaScript client stops polling. If this
+    /// WebSocket ended before its `5`, the client would have no transport that it reads, and
+    /// would notice the end only by a missing heartbeat.
     async fn outlive_session(&mut self) {
         let limit = self.session.config.upgrade_timeout;
         let next = self.next_candidate_packet(|_| true);
