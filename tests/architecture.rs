@@ -18,7 +18,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("delivery", &["domain", "backplane", "telemetry"]),
     (
         "features",
-        &["domain", "backplane", "delivery", "telemetry"],
+        &[
+            "domain",
+            "backplane",
+            "store",
+            "delivery",
+            "auth",
+            "telemetry",
+        ],
     ),
     (
         "gateway",
@@ -38,6 +45,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "backplane",
             "store",
             "archive",
+            "features",
             "gateway",
             "auth",
             "server",

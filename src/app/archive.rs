@@ -13,7 +13,7 @@ use crate::backplane::{Backplane, RestoreSource, redis};
 use crate::config::{CommandLine, Config};
 use crate::store::sql::migrate::MigrateError;
 use crate::store::sql::{self, PreparedDatabase, SqlStore};
-use crate::store::{ArchiveStore, DatabaseSettings, Run, StoreError};
+use crate::store::{AccountStore, ArchiveStore, DatabaseSettings, Run, StoreError};
 use crate::telemetry::sample::Sample;
 
 /// How long a starting node waits for its database, which may be starting too.
@@ -61,6 +61,11 @@ impl Database {
     /// The source from which the hot log restores rooms.
     pub fn restore_source(&self) -> Arc<dyn RestoreSource> {
         self.restorer.clone()
+    }
+
+    /// The store of accounts.
+    pub fn accounts(&self) -> Arc<dyn AccountStore> {
+        self.store.clone()
     }
 
     /// Starts the archive behind the backplane's log, which it replaces.

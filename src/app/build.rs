@@ -11,15 +11,17 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::App;
+use super::accounts;
 use super::archive::{Database, NodeArchive};
 use super::lifecycle::ClientConnections;
 use super::metrics::Metrics;
-use crate::auth::Webhook;
+use crate::auth::{Authenticator, Webhook};
 use crate::backplane::{Backplane, memory, redis};
 use crate::config::Config;
 use crate::delivery::{Delivery, DeliverySettings, Pause};
 use crate::domain::policy::Action;
 use crate::domain::{Refusal, RoomId, UserId};
+use crate::features::accounts::Accounts;
 use crate::features::messaging::{AuthorizationHook, Messaging};
 use crate::gateway::access::Access;
 use crate::gateway::connections::Connections;
@@ -67,6 +69,9 @@ impl App {
 
 /// The parts of a node, connected to each other, before anything listens.
 pub(super) struct Parts {
+    /// `None` where there are no accounts.
+    accounts: Option<Arc<Accounts>>,
+    authenticator: Arc<Authenticator>,
     backplane: Backplane,
     archive: Option<Arc<NodeArchive>>,
     /// The Engine.IO layer's control of all its sessions.
@@ -83,6 +88,15 @@ impl Parts {
     /// Connects to the database and to Redis, if there are such, and starts the workers.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let database = Database::open(config).await?;
+        let accounts = match &database {
+            Some(database) => accounts::start(config, database.accounts())?,
+            None => None,
+        };
+        let mut authenticator = config.identity.authenticator.clone();
+        let accounts = accounts.map(|(accounts, tokens)| {
+            authenticator = Arc::new(authenticator.with_accounts(tokens));
+            accounts
+        });
         let mut backplane = connect_backplane(config, database.as_ref()).await?;
         let archive = match database {
             Some(database) => {
@@ -94,11 +108,11 @@ impl Parts {
         let control = engine_io(config);
         let delivery = start_delivery(config, &backplane, &control);
         let messaging = messaging(config, &backplane, &delivery);
-        config.identity.authenticator.warm_up().await;
+        authenticator.warm_up().await;
         let admission = Arc::new(Admission::new(config.caps.clone()));
         let connections = Connections::new(
             messaging.clone(),
-            config.identity.authenticator.clone(),
+            authenticator.clone(),
             admission.clone(),
             config.connections.outbox_bytes,
             LineBudget::new("connections", config.log.lines_per_sec),
@@ -111,6 +125,8 @@ impl Parts {
             control.pause_monitor(),
         );
         Ok(Self {
+            accounts,
+            authenticator,
             backplane,
             archive,
             control,
@@ -147,8 +163,9 @@ impl Parts {
         let metrics = self.metrics();
         Arc::new(HttpState {
             messaging: self.messaging.clone(),
+            accounts: self.accounts.clone(),
             access: Access {
-                authenticator: config.identity.authenticator.clone(),
+                authenticator: self.authenticator.clone(),
                 api_keys: config.identity.api_keys.clone(),
                 broadcast_roles: config.identity.broadcast_roles.clone(),
             },

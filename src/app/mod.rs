@@ -3,6 +3,7 @@
 //! [`build`] puts the parts together and starts them, [`lifecycle`] drains and stops them, and
 //! [`metrics`] collects their samples.
 
+mod accounts;
 mod archive;
 mod build;
 mod deployment;

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{Shared, entry, rooms};
 use crate::backplane::{
-    Appended, ArchiveStatus, BackplaneError, Commit, Entry, Result, RoomLog, Slice, Window, record,
+    Appended, ArchiveStatus, BackplaneError, Commit, Entry, NewEntry, Result, RoomLog, Slice,
+    Window, record,
 };
-use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId};
+use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, UserId};
 use crate::store::{ArchiveWindow, MAX_RECORD_BYTES, StoreError};
 
 /// See [`RoomLog`].
@@ -38,7 +41,9 @@ impl RoomLog for ArchivedLog {
         }
         let hot = &shared.hot;
         let begun = Instant::now();
-        let appended = hot.append_record(message, key, record.clone()).await?;
+        let appended = hot
+            .append_record(message.into(), key, record.clone())
+            .await?;
         let waits = shared.settings.acknowledge_commits;
         if appended.duplicate {
             let commit = if waits {
@@ -58,6 +63,31 @@ impl RoomLog for ArchivedLog {
         let room = message.room.clone();
         shared.queue.push(room, archived, begun, pending);
         Ok((appended, commit))
+    }
+
+    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
+        let nobody = UserId::nobody();
+        let entry = NewEntry::change(room, id, &nobody);
+        let key = id.to_string();
+        let shared = &*self.0;
+        if record.len() > MAX_RECORD_BYTES {
+            return Err(BackplaneError::TooLarge);
+        }
+        let begun = Instant::now();
+        let append = shared.hot.append_record(entry, Some(&key), record.clone());
+        let appended = append.await?;
+        let commit = if appended.duplicate {
+            shared.commit_of(room, &appended).await?
+        } else {
+            let (commit, pending) = Commit::pending();
+            let archived = entry::of_change(id, &appended, record);
+            shared
+                .queue
+                .push(room.clone(), archived, begun, Some(pending));
+            commit
+        };
+        commit.wait().await?;
+        Ok(appended)
     }
 
     async fn read(

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::backplane::{Appended, Entry, EntryKind, record};
+use crate::backplane::{Appended, Entry, EntryKind, change_record, record};
 use crate::domain::{Epoch, NewMessage, RoomId, Timestamp, UserId};
 use crate::store::{ArchivedEntry, BATCH_BYTES, BATCH_ENTRIES, StoreError, StoredKind};
 
@@ -22,6 +22,20 @@ pub(super) fn of_message(message: &NewMessage, at: &Appended, record: Bytes) -> 
         id: message.id,
         user: message.user.clone(),
         send_key: key.map(|key| key.as_str().into()),
+        record,
+    }
+}
+
+/// The archived form of a change that was just appended.
+pub(super) fn of_change(id: Uuid, at: &Appended, record: Bytes) -> ArchivedEntry {
+    ArchivedEntry {
+        seq: at.seq,
+        epoch: at.epoch.clone(),
+        at: at.at,
+        kind: StoredKind::CHANGE,
+        id,
+        user: UserId::nobody(),
+        send_key: Some(id.to_string().into()),
         record,
     }
 }
@@ -52,8 +66,20 @@ struct RecordFields<'a> {
 /// The archived form of an entry that was read from the hot log. `None` for an entry of a kind that
 /// this release doesn't know: a node that knows it has to archive it.
 pub(super) fn of_entry(entry: Entry) -> Option<ArchivedEntry> {
-    if entry.kind != EntryKind::Message {
-        return None;
+    match entry.kind {
+        EntryKind::Message => {}
+        EntryKind::Change => {
+            let id = change_record::Parts::of(&entry.record)?.id;
+            let appended = Appended {
+                id,
+                seq: entry.seq,
+                epoch: entry.epoch,
+                at: entry.at,
+                duplicate: false,
+            };
+            return Some(of_change(id, &appended, entry.record));
+        }
+        EntryKind::Unknown => return None,
     }
     let fields: RecordFields<'_> = serde_json::from_slice(&entry.record).ok()?;
     Some(ArchivedEntry {
@@ -115,7 +141,7 @@ pub(super) fn batches(rows: &[ArchivedRow]) -> Vec<&[ArchivedRow]> {
 pub(super) fn to_checked_entry(archived: ArchivedEntry) -> crate::store::Result<Entry> {
     let entry = to_entry(archived);
     let is_object = matches!(&entry.record[..], [b'{', .., b'}']);
-    if entry.kind == EntryKind::Message && !is_object {
+    if entry.kind != EntryKind::Unknown && !is_object {
         let text = format!("message {}: its record is not a JSON object", entry.seq);
         return Err(StoreError::Broken(text));
     }
@@ -124,10 +150,10 @@ pub(super) fn to_checked_entry(archived: ArchivedEntry) -> crate::store::Result<
 
 /// The entry as readers of logs know it.
 pub(super) fn to_entry(archived: ArchivedEntry) -> Entry {
-    let kind = if archived.kind == StoredKind::MESSAGE {
-        EntryKind::Message
-    } else {
-        EntryKind::Unknown
+    let kind = match archived.kind {
+        StoredKind::MESSAGE => EntryKind::Message,
+        StoredKind::CHANGE => EntryKind::Change,
+        _ => EntryKind::Unknown,
     };
     Entry {
         seq: archived.seq,

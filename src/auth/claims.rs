@@ -6,6 +6,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::tokens::{Identity, TokenRules};
 use crate::domain::policy::RoomScope;
@@ -44,6 +45,9 @@ pub(super) struct Claims {
     aud: Option<Value>,
     #[serde(default, deserialize_with = "any")]
     iss: Option<Value>,
+    /// The session, in this server's own tokens.
+    #[serde(default, deserialize_with = "any")]
+    sid: Option<Value>,
 }
 
 /// A claim. `null` counts as absent, as does a text that is not Unicode (JavaScript cuts a surrogate
@@ -124,6 +128,7 @@ impl Claims {
             username,
             roles: roles(self.role),
             scope: scope(self.rooms)?,
+            session: self.sid.as_ref().and_then(session),
             expires_at: Some(exp.saturating_add(leeway)),
         })
     }
@@ -184,6 +189,10 @@ fn text_or_integer(value: &Value) -> Option<String> {
         Value::Number(number) if !number.is_f64() => Some(number.to_string()),
         _ => None,
     }
+}
+
+fn session(sid: &Value) -> Option<Uuid> {
+    Uuid::try_parse(sid.as_str()?).ok()
 }
 
 /// One role, or a list of them. Other values count as no role.

@@ -1,6 +1,7 @@
 //! Authentication: from a token, an API key or (in open mode) the user's own statement to an
 //! identity. Also calls the external authorization service.
 
+mod account_tokens;
 mod api_keys;
 mod claims;
 #[cfg(test)]
@@ -8,23 +9,37 @@ mod fuzz;
 mod http_client;
 mod jwks;
 mod keys;
+mod passwords;
+mod refresh_token;
 mod tokens;
 mod webhook;
 
+pub use account_tokens::{AccountTokens, Sessions};
 pub use api_keys::{ApiKeys, NotADigest};
 pub use keys::{Algorithm, KeyError, KeySource, MIN_SECRET_BYTES};
+pub use passwords::{NewPassword, Passwords};
+pub use refresh_token::{RefreshToken, digest, random_bytes};
 pub use tokens::{Identity, MAX_TOKEN_BYTES, NewToken, TokenRules, Verifier, mint};
 pub use webhook::{Webhook, WebhookSettings};
+
+use std::sync::Arc;
 
 use crate::domain::policy::RoomScope;
 use crate::domain::{Code, Refusal, UserId, Username};
 
 /// How this node identifies users.
-pub enum Authenticator {
+#[derive(Clone)]
+pub struct Authenticator {
+    mode: Mode,
+    accounts: Option<Arc<AccountTokens>>,
+}
+
+#[derive(Clone)]
+enum Mode {
     /// Clients state their identity themselves: for development and trusted networks.
     Open,
-    /// By tokens.
-    Jwt(Box<Verifier>),
+    /// By tokens of an outside issuer.
+    Jwt(Arc<Verifier>),
 }
 
 /// The credentials of an `authenticate` request. Its `Debug` does not show the token.
@@ -48,26 +63,74 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Authenticator {
+    /// Clients state their identity themselves: for development and trusted networks.
+    #[must_use]
+    pub fn open() -> Self {
+        Self {
+            mode: Mode::Open,
+            accounts: None,
+        }
+    }
+
+    /// By tokens of an outside issuer.
+    #[must_use]
+    pub fn jwt(verifier: Verifier) -> Self {
+        Self {
+            mode: Mode::Jwt(Arc::new(verifier)),
+            accounts: None,
+        }
+    }
+
+    /// Accepts the tokens of accounts as well.
+    #[must_use]
+    pub fn with_accounts(&self, accounts: Arc<AccountTokens>) -> Self {
+        Self {
+            mode: self.mode.clone(),
+            accounts: Some(accounts),
+        }
+    }
+
     /// True if identities need a token.
     #[must_use]
     pub fn needs_token(&self) -> bool {
-        matches!(self, Self::Jwt(_))
+        matches!(self.mode, Mode::Jwt(_))
+    }
+
+    /// Whether the identity of a connection that presents this token follows from it. In open mode a
+    /// token that is none of this server's means nothing.
+    #[must_use]
+    pub fn uses_token(&self, token: &str) -> bool {
+        self.needs_token() || (self.accounts.is_some() && AccountTokens::is_claimed(token))
     }
 
     /// The name of the mode, as `AUTH_MODE` has it.
     #[must_use]
     pub fn mode_name(&self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Jwt(_) => "jwt",
+        match self.mode {
+            Mode::Open => "open",
+            Mode::Jwt(_) => "jwt",
         }
     }
 
     /// Fetches the keys of tokens if they come from a URL. A failure is no error: tokens are
     /// refused with `unavailable` until a fetch succeeds.
     pub async fn warm_up(&self) {
-        if let Self::Jwt(verifier) = self {
+        if let Mode::Jwt(verifier) = &self.mode {
             verifier.warm_up().await;
+        }
+    }
+
+    /// The identity of an account by its token. `None` for a token of an outside issuer, and where there
+    /// are no accounts.
+    ///
+    /// # Errors
+    /// `unauthorized`, `token_expired`, `unavailable`.
+    pub async fn identify_account(&self, token: &str) -> Result<Option<Identity>, Refusal> {
+        match &self.accounts {
+            Some(accounts) if AccountTokens::is_claimed(token) => {
+                accounts.identify(token).await.map(Some)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -84,9 +147,13 @@ impl Authenticator {
         credentials: Credentials,
         current: Option<&Identity>,
     ) -> Result<Identity, Refusal> {
-        let identity = match self {
-            Self::Open => identify_openly(credentials)?,
-            Self::Jwt(verifier) => identify_by_token(verifier, credentials, current).await?,
+        let identity = match (&self.mode, &credentials.token, &self.accounts) {
+            (_, Some(token), Some(accounts)) if AccountTokens::is_claimed(token) => {
+                let identity = accounts.identify(token).await?;
+                of_user(identity, credentials.user.as_ref())?
+            }
+            (Mode::Open, ..) => identify_openly(credentials, current)?,
+            (Mode::Jwt(verifier), ..) => identify_by_token(verifier, credentials, current).await?,
         };
         match current {
             Some(current) if current.user != identity.user => Err(already_authenticated()),
@@ -95,7 +162,28 @@ impl Authenticator {
     }
 }
 
-fn identify_openly(credentials: Credentials) -> Result<Identity, Refusal> {
+/// Refuses an identity of another user than the one that the client states.
+fn of_user(identity: Identity, stated: Option<&UserId>) -> Result<Identity, Refusal> {
+    match stated {
+        Some(user) if *user != identity.user => Err(Refusal::new(
+            Code::Forbidden,
+            "user_id is not the token's user",
+        )),
+        _ => Ok(identity),
+    }
+}
+
+fn identify_openly(
+    credentials: Credentials,
+    current: Option<&Identity>,
+) -> Result<Identity, Refusal> {
+    // The token of the handshake still identifies the connection.
+    if let Some(current) = current.filter(|current| current.session.is_some()) {
+        return match credentials.user {
+            Some(user) if user != current.user => Err(already_authenticated()),
+            _ => Ok(current.clone()),
+        };
+    }
     let Some(user) = credentials.user else {
         return Err(Refusal::bad_request("user_id is missing"));
     };
@@ -107,6 +195,7 @@ fn identify_openly(credentials: Credentials) -> Result<Identity, Refusal> {
         username,
         roles: Vec::new(),
         scope: RoomScope::Everywhere,
+        session: None,
         expires_at: None,
     })
 }
@@ -118,13 +207,7 @@ async fn identify_by_token(
 ) -> Result<Identity, Refusal> {
     if let Some(token) = &credentials.token {
         let identity = verifier.verify(token).await?;
-        if credentials.user.is_some_and(|user| user != identity.user) {
-            return Err(Refusal::new(
-                Code::Forbidden,
-                "user_id is not the token's user",
-            ));
-        }
-        return Ok(identity);
+        return of_user(identity, credentials.user.as_ref());
     }
     // Without a token in the request, the token of the handshake still identifies the connection.
     let Some(current) = current else {
@@ -150,7 +233,7 @@ mod tests {
     const SECRET: &str = "a secret of at least thirty-two bytes";
 
     fn jwt() -> Authenticator {
-        Authenticator::Jwt(Box::new(Verifier::hs256(SECRET, 0).unwrap()))
+        Authenticator::jwt(Verifier::hs256(SECRET, 0).unwrap())
     }
 
     fn token(user: &str) -> String {
@@ -167,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn in_open_mode_the_client_states_its_identity() {
-        let identity = Authenticator::Open
+        let identity = Authenticator::open()
             .identify(credentials(Some("ann"), None), None)
             .await
             .unwrap();
@@ -176,14 +259,14 @@ mod tests {
             ("ann", "ann")
         );
         assert_eq!(
-            Authenticator::Open
+            Authenticator::open()
                 .identify(credentials(None, None), None)
                 .await
                 .unwrap_err()
                 .code,
             Code::BadRequest
         );
-        let other = Authenticator::Open
+        let other = Authenticator::open()
             .identify(credentials(Some("bob"), None), Some(&identity))
             .await;
         assert_eq!(other.unwrap_err().code, Code::AlreadyAuthenticated);

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{EncodingKey, Header, crypto};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::claims::Claims;
 use super::jwks::Jwks;
@@ -30,6 +31,8 @@ pub struct Identity {
     pub roles: Vec<String>,
     /// The rooms that the identity is valid for.
     pub scope: RoomScope,
+    /// The session of an account; `None` for the user of an outside issuer, and in open mode.
+    pub session: Option<Uuid>,
     /// When the identity expires, in seconds since 1970 (`exp` plus the leeway). `None` in open
     /// mode.
     pub expires_at: Option<u64>,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Appended, BackplaneError, Entry, Result, RoomLog};
-use crate::domain::{Epoch, Head, NewMessage, RoomId, UserId};
+use super::{Appended, BackplaneError, Entry, NewEntry, Result, RoomLog};
+use crate::domain::{Epoch, Head, RoomId, UserId};
 
 /// Entries of a room that the archive has: ranges of `seq`.
 pub type ArchivedRanges = Vec<RangeInclusive<u64>>;
@@ -35,14 +35,13 @@ pub struct Unarchived {
 /// kept regardless of `history_size`, `history_ttl` and `room_ttl`.
 #[async_trait]
 pub trait HotLog: RoomLog {
-    /// As [`RoomLog::append`], with the record that [`record::encode`](super::record::encode) has made
-    /// of the message.
+    /// As [`RoomLog::append`], for an entry of any kind with its record.
     ///
     /// # Errors
     /// `Unavailable`, `Full`.
     async fn append_record(
         &self,
-        message: &NewMessage,
+        entry: NewEntry<'_>,
         key: Option<&str>,
         record: Bytes,
     ) -> Result<Appended>;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Commit, Result};
-use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp};
+use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp, UserId};
 
 /// The kind of a log entry, in one byte.
 ///
@@ -20,11 +20,50 @@ use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp};
 pub enum EntryKind {
     /// A message. The record is the output of [`record::encode`](super::record::encode).
     Message,
+    /// A change. The record is the output of [`change_record::encode`](super::change_record::encode).
+    Change,
     /// A kind that this release doesn't know, appended by a node of a newer release.
     ///
     /// The entry keeps its place: it counts in `seq`, it is read and published like any other, and
     /// it moves the position of feeds and replays. Its record is opaque and never sent to clients.
     Unknown,
+}
+
+/// An entry that has no `seq` yet, apart from its record.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEntry<'a> {
+    /// Unique among all entries.
+    pub id: Uuid,
+    /// The room.
+    pub room: &'a RoomId,
+    /// The user whose keys of sends the entry's key is one of.
+    pub user: &'a UserId,
+    /// Tells how to read the record.
+    pub kind: EntryKind,
+}
+
+impl<'a> NewEntry<'a> {
+    /// A change. `nobody` is [`UserId::nobody`].
+    #[must_use]
+    pub fn change(room: &'a RoomId, id: Uuid, nobody: &'a UserId) -> Self {
+        Self {
+            id,
+            room,
+            user: nobody,
+            kind: EntryKind::Change,
+        }
+    }
+}
+
+impl<'a> From<&'a NewMessage> for NewEntry<'a> {
+    fn from(message: &'a NewMessage) -> Self {
+        Self {
+            id: message.id,
+            room: &message.room,
+            user: &message.user,
+            kind: EntryKind::Message,
+        }
+    }
 }
 
 /// A numbered entry of a room's log.
@@ -132,6 +171,14 @@ pub trait RoomLog: Send + Sync {
     async fn place(&self, message: &NewMessage, key: Option<&str>) -> Result<(Appended, Commit)> {
         Ok((self.append(message, key).await?, Commit::done()))
     }
+
+    /// Appends a change to a room's log, as [`append`](Self::append) does a message. `id` is that of the
+    /// record, and its key: within `dedupe_ttl` a repeat appends nothing. With an archive behind the log
+    /// the call returns once the change is committed.
+    ///
+    /// # Errors
+    /// As `append`.
+    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended>;
 
     /// Extends the span of a room, which another call has returned, to everything that this log can
     /// read: that of an archive included. If the reader's epoch, `seen`, is known, however old it is, the

@@ -22,6 +22,7 @@ use std::time::Duration;
 use crate::domain::{RoomId, RoomKind};
 
 mod bus;
+pub mod change_record;
 mod commit;
 mod hot_log;
 mod lifecycle;
@@ -40,7 +41,7 @@ pub use hot_log::{
     UnarchivedEntries,
 };
 pub use lifecycle::{BackplaneKind, Counters, Lifecycle};
-pub use log::{Appended, ArchiveStatus, Entry, EntryKind, RoomLog, Slice, Window};
+pub use log::{Appended, ArchiveStatus, Entry, EntryKind, NewEntry, RoomLog, Slice, Window};
 pub use presence::{Changes, Joined, OccupantPage, Presence, Roster};
 pub use rate_limiter::RateLimiter;
 pub use unarchived::UnarchivedCursor;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::accounts::KeyPlace;
 use super::error::ConfigError;
 use super::key::{Key, KeyDefault, Section, Unit, url_without_password};
 use super::parse::{Parsed, number, path, text};
@@ -10,7 +11,7 @@ use super::secrets::password_weakness;
 use super::values::Values;
 use crate::archive::ArchiveSettings;
 use crate::store::DatabaseSettings;
-use crate::store::sql::DatabaseUrl;
+use crate::store::sql::{DatabaseUrl, SqliteLocation};
 
 /// The name of the database file in `DATA_DIR`.
 const FILE_NAME: &str = "hubbub.db";
@@ -111,6 +112,22 @@ pub(super) struct DurableSettings {
     /// `None`: rooms are not archived.
     pub database: Option<DatabaseSettings>,
     pub archive: ArchiveSettings,
+    /// `DATA_DIR`, which need not exist.
+    data_dir: PathBuf,
+}
+
+impl DurableSettings {
+    /// Where the key of accounts is kept if none is configured.
+    pub fn key_place(&self, has_redis: bool) -> KeyPlace {
+        match &self.database {
+            _ if has_redis => KeyPlace::None,
+            Some(DatabaseSettings {
+                url: DatabaseUrl::Sqlite(url),
+                ..
+            }) if url.location == SqliteLocation::Memory => KeyPlace::Memory,
+            _ => KeyPlace::DataDir(self.data_dir.clone()),
+        }
+    }
 }
 
 /// The value of `DATABASE_URL`.
@@ -128,7 +145,7 @@ pub(super) fn parse(
     warnings: &mut Vec<String>,
 ) -> Result<DurableSettings, ConfigError> {
     let data_dir = values.required(&DATA_DIR, path)?;
-    let (url, data_dir) = locate(values, has_redis, data_dir, warnings)?;
+    let (url, created) = locate(values, has_redis, data_dir.clone(), warnings)?;
     let acknowledge_commits = values.optional(&ACK_AFTER, acknowledges_commits)?;
     let pool = values.required(&POOL, number(1, 1000))?;
     let migrates = values.required(&MIGRATE, on_or_off)?;
@@ -150,7 +167,7 @@ pub(super) fn parse(
     Ok(DurableSettings {
         database: url.map(|url| DatabaseSettings {
             url,
-            data_dir,
+            data_dir: created,
             pool,
             migrates,
         }),
@@ -159,6 +176,7 @@ pub(super) fn parse(
             backlog,
             retention: (days > 0).then(|| Duration::from_secs(days * SECONDS_PER_DAY)),
         },
+        data_dir,
     })
 }
 

@@ -96,12 +96,14 @@ pub(super) fn parse(
     let mode = parse_mode(values, tokens.is_some(), is_public)?;
     values.record(&MODE, Some(mode.name().to_owned()));
     let (verifier, signer) = match tokens {
-        Some(Tokens { verifier, signer }) => (Some(verifier), signer),
+        Some(Tokens {
+            verifier, signer, ..
+        }) => (Some(verifier), signer),
         None => (None, None),
     };
     let authenticator = match verifier {
-        Some(verifier) if mode == AuthMode::Jwt => Authenticator::Jwt(Box::new(verifier)),
-        _ => Authenticator::Open,
+        Some(verifier) if mode == AuthMode::Jwt => Authenticator::jwt(verifier),
+        _ => Authenticator::open(),
     };
     Ok(IdentitySettings {
         mode,

@@ -85,6 +85,7 @@ pub(crate) enum Unit {
     Milliseconds,
     PerSecond,
     BytesPerSecond,
+    Hours,
     Days,
 }
 
@@ -98,6 +99,7 @@ impl Unit {
             Self::Milliseconds => "milliseconds",
             Self::PerSecond => "per second",
             Self::BytesPerSecond => "bytes per second",
+            Self::Hours => "hours",
             Self::Days => "days",
         }
     }

@@ -4,6 +4,7 @@
 //! the settings type of the part that uses it. docs/configuration.md and `.env.example` are
 //! generated from the same definitions ([`docs`]).
 
+pub(crate) mod accounts;
 mod admission;
 mod authorization;
 mod connections;
@@ -48,6 +49,7 @@ use crate::server::admission::Caps;
 use crate::store::DatabaseSettings;
 use crate::telemetry::log::LogSettings;
 
+use accounts::AccountsConfig;
 use connections::ConnectionSettings;
 use identity::IdentitySettings;
 use key::{Key, Section};
@@ -56,16 +58,18 @@ use rates::{Basis, RateSettings};
 use server::ServerSettings;
 use values::Values;
 
+pub(crate) use accounts::AccountKey;
 pub use error::ConfigError;
 
 /// All sections, in the order of the documentation.
-const SECTIONS: [Section; 14] = [
+const SECTIONS: [Section; 15] = [
     server::SECTION,
     origins::SECTION,
     redis::SECTION,
     database::SECTION,
     identity::SECTION,
     tokens::SECTION,
+    accounts::SECTION,
     authorization::SECTION,
     connections::SECTION,
     limits::SECTION,
@@ -119,6 +123,8 @@ pub struct Config {
     pub(crate) database: Option<DatabaseSettings>,
     pub(crate) archive: ArchiveSettings,
     pub(crate) identity: IdentitySettings,
+    /// `None`: there are no accounts.
+    pub(crate) accounts: Option<AccountsConfig>,
     /// Decides about joins and sends; `None`: every user may.
     pub(crate) webhook: Option<Arc<Webhook>>,
     pub(crate) connections: ConnectionSettings,
@@ -234,6 +240,10 @@ impl Config {
         let durable = database::parse(&mut values, redis.is_some(), &mut warnings)?;
         let tokens = tokens::parse(&mut values, &mut warnings)?;
         let webhook = authorization::parse(&mut values, &mut warnings)?;
+        let secrets = tokens.as_ref().map(|tokens| tokens.secrets.clone());
+        let place = durable.key_place(redis.is_some());
+        let accounts = accounts::parse(&mut values, secrets.unwrap_or_default(), place)?;
+        let accounts = accounts.filter(|_| durable.database.is_some());
         let identity = identity::parse(&mut values, tokens, is_public, &mut warnings)?;
         let origins = origins::parse(&mut values, identity.mode, is_public, &mut warnings)?;
         let sizes = limits::parse(&mut values)?;
@@ -255,6 +265,7 @@ impl Config {
             connections,
             limits: sizes.into_limits(&rates, identity.timeout),
             identity,
+            accounts,
             backplane,
             caps: admission::parse(&mut values, rates.address)?,
             rates,

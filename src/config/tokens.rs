@@ -106,6 +106,8 @@ pub(super) struct Tokens {
     /// A JWK set at a URL has not been fetched yet.
     pub verifier: Verifier,
     pub signer: Option<TokenSigner>,
+    /// The secrets that sign and verify the tokens of accounts: the current one first.
+    pub secrets: Vec<String>,
 }
 
 /// The secret and claims with which `hubbub token` signs a token that this node accepts.
@@ -166,6 +168,13 @@ pub(super) fn parse(
         let problem = format!("is needed with {}: RS256, ES256 or EdDSA", keys.key().name);
         return Err(values.error(&ALGORITHM, problem));
     }
+    let secrets = match &keys {
+        Keys::Secrets(_, secret, previous) => {
+            let all = [Some(secret), previous.as_ref()];
+            all.into_iter().flatten().cloned().collect()
+        }
+        _ => Vec::new(),
+    };
     let signer = match &keys {
         Keys::Secrets(_, secret, _) => Some(TokenSigner {
             secret: secret.clone(),
@@ -191,7 +200,11 @@ pub(super) fn parse(
         Keys::JwksUrl(uri) => KeySource::Url(uri),
     };
     match Verifier::new(source, rules) {
-        Ok(verifier) => Ok(Some(Tokens { verifier, signer })),
+        Ok(verifier) => Ok(Some(Tokens {
+            verifier,
+            signer,
+            secrets,
+        })),
         Err(error @ KeyError::WrongAlgorithm) => {
             let problem = format!("doesn't go with {}: {error}", key.name);
             Err(values.error(&ALGORITHM, problem))

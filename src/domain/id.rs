@@ -105,6 +105,14 @@ name!(
     ConnId, MAX_NAME_BYTES, true
 );
 
+impl UserId {
+    /// The sender of entries that no user sends: no user has this id.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self::trusted("")
+    }
+}
+
 impl From<&UserId> for Username {
     /// The default name of a user is the user's id.
     fn from(user: &UserId) -> Self {

@@ -2,6 +2,8 @@
 //!
 //! No I/O, no async and no wire shapes, so that everything here can be tested without a runtime.
 
+mod account;
+mod announcement;
 mod continuity;
 mod id;
 mod limits;
@@ -14,6 +16,8 @@ mod room;
 mod text_file;
 mod time;
 
+pub use account::{Account, AccountName, DisplayName, EmailAddress, Role};
+pub use announcement::{Announcement, Change, SessionEnd};
 pub use continuity::{Continuity, Head, LogSpan};
 pub use id::{ClientMsgId, ConnId, Epoch, RoomId, UserId, Username};
 pub use limits::Limits;

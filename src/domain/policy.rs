@@ -100,11 +100,13 @@ impl<A> Permit<A> {
 }
 
 fn permit<A>(scope: &RoomScope, allowed: bool, room: &RoomId) -> Result<Permit<A>, Refusal> {
-    if room.kind() == RoomKind::Broadcast {
-        return Err(Refusal::new(
-            Code::Forbidden,
-            "this room is reserved for broadcasts",
-        ));
+    let reserved = match room.kind() {
+        RoomKind::Open => None,
+        RoomKind::Broadcast => Some("this room is reserved for broadcasts"),
+        RoomKind::Personal => Some("this room is the feed of a user"),
+    };
+    if let Some(text) = reserved {
+        return Err(Refusal::new(Code::Forbidden, text));
     }
     if !scope.covers(room) {
         return Err(Refusal::new(

@@ -39,6 +39,10 @@ codes! {
     Unauthorized = "unauthorized", 401;
     /// The token has expired.
     TokenExpired = "token_expired", 401;
+    /// The name or the password of a login is wrong.
+    InvalidCredentials = "invalid_credentials", 401;
+    /// An admin has disabled the account.
+    AccountDisabled = "account_disabled", 403;
     /// The caller's identity is known, but it may not do this.
     Forbidden = "forbidden", 403;
     /// Only occupants of the room may do this.
@@ -49,6 +53,10 @@ codes! {
     MethodNotAllowed = "method_not_allowed", 405;
     /// The connection already belongs to another user.
     AlreadyAuthenticated = "already_authenticated", 409;
+    /// Another account has the e-mail address.
+    EmailTaken = "email_taken", 409;
+    /// Another account has the user name.
+    UsernameTaken = "username_taken", 409;
     /// Longer, larger, deeper or more than the limit.
     TooLarge = "too_large", 413;
     /// The body has a content type or an encoding that is not supported.
@@ -67,6 +75,8 @@ codes! {
     Unavailable = "unavailable", 503;
     /// The node is stopping.
     Draining = "draining", 503;
+    /// This server is not configured for it: it needs a database.
+    NotConfigured = "not_configured", 501;
     /// A fault of the server.
     Internal = "internal", 500;
 }

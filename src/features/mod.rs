@@ -1,3 +1,4 @@
 //! The use cases, one folder for each area.
 
+pub mod accounts;
 pub mod messaging;

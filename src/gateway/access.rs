@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use uuid::Uuid;
 
 use crate::auth::{ApiKeys, Authenticator, Credentials, Identity};
 use crate::domain::policy::RoomScope;
@@ -83,6 +84,24 @@ impl Access {
                 "the token's role may not broadcast",
             ))
         }
+    }
+
+    /// The session of the account whose token the request has.
+    ///
+    /// # Errors
+    /// `unauthorized`, `token_expired`, `unavailable`.
+    pub async fn session(&self, headers: &HeaderMap) -> Result<Uuid, Refusal> {
+        let no_account = || {
+            Refusal::new(
+                Code::Unauthorized,
+                "this needs the access token of an account",
+            )
+        };
+        let token = bearer(headers).ok_or_else(no_account)?;
+        let identity = self.authenticator.identify_account(token).await?;
+        identity
+            .and_then(|identity| identity.session)
+            .ok_or_else(no_account)
     }
 
     /// The identity that the request's token proves. `None` for a caller that may do everything:

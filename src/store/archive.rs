@@ -16,6 +16,8 @@ pub struct StoredKind(pub i64);
 impl StoredKind {
     /// A message.
     pub const MESSAGE: Self = Self(1);
+    /// A change that is announced to the room.
+    pub const CHANGE: Self = Self(2);
 }
 
 /// An entry of a room's log, in its archived form.

@@ -4,17 +4,24 @@
 //! implementation, `sql`, on SQLite, PostgreSQL and MySQL or MariaDB; the conformance suite in
 //! `tests/store/` runs every promise on all three.
 
+mod accounts;
 mod archive;
+mod outbox;
 mod retention;
 mod settings;
 pub mod sql;
 mod transfer;
 
+pub use accounts::{
+    AccountStore, AnnounceEnd, CreateOutcome, Credential, Digest, EndedSessions, Exchange,
+    ExchangeOutcome, LoginLimit, LoginName, NewAccount, NewSession, Session,
+};
 pub use archive::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
     ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, BeginOutcome, CommitOutcome, EPOCHS_KEPT, Fence,
     MAX_RECORD_BYTES, MissingPage, NewEpoch, RoomAudit, RoomNumber, Run, StoredKind,
 };
+pub use outbox::{NewRow, Outbox, OutboxId, OutboxRow, RowState};
 pub use retention::{RetentionClaim, RetentionRun};
 pub use settings::DatabaseSettings;
 pub use transfer::{ArchiveIdentity, ArchiveTransfer, Orphans, RoomState, RunEnd};

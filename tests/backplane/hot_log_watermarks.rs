@@ -21,10 +21,12 @@ pub async fn a_record_is_kept_byte_for_byte(fixture: Fixture) {
     let sent = message("lobby", "ann", "other");
     let append = node
         .hot_log
-        .append_record(&sent, Some("key"), record.clone());
+        .append_record((&sent).into(), Some("key"), record.clone());
     let first = append.await.unwrap();
     assert_eq!((first.seq, first.id, first.duplicate), (1, sent.id, false));
-    let append = node.hot_log.append_record(&sent, Some("key"), Bytes::new());
+    let append = node
+        .hot_log
+        .append_record((&sent).into(), Some("key"), Bytes::new());
     assert!(append.await.unwrap().duplicate);
     let lobby = room("lobby");
     let slice = node.log.read(&lobby, Window::Newest, 10, usize::MAX).await;

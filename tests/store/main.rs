@@ -4,6 +4,7 @@
 // A test that cannot go on should stop and say where.
 #![allow(clippy::unwrap_used)]
 
+mod accounts;
 mod checks;
 mod commits;
 mod concurrency;
@@ -15,6 +16,7 @@ mod fixture;
 mod gaps;
 mod measure;
 mod migrations;
+mod outbox;
 mod reads;
 mod retention;
 mod schema;

@@ -57,7 +57,10 @@ async fn messages_that_wait_for_their_commit_are_not_missing() {
     // Another node has appended 46, and has not committed it yet.
     let waiting = message(&lobby(), "waiting");
     let record = record::encode(&waiting);
-    let append = node.backplane.hot_log.append_record(&waiting, None, record);
+    let append = node
+        .backplane
+        .hot_log
+        .append_record((&waiting).into(), None, record);
     assert_eq!(append.await.unwrap().seq, 46);
     node.append(&lobby(), "47").await.unwrap();
     assert_eq!(store.seqs(&lobby()).len(), 46);

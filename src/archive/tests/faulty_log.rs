@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
+use uuid::Uuid;
 
 use crate::backplane::{
-    Appended, ArchivedRanges, BackplaneError, Entry, HotLog, Result, RoomLog, Slice, Unarchived,
-    Window,
+    Appended, ArchivedRanges, BackplaneError, Entry, HotLog, NewEntry, Result, RoomLog, Slice,
+    Unarchived, Window,
 };
 use crate::domain::{Epoch, Head, NewMessage, RoomId};
 
@@ -56,6 +57,9 @@ impl RoomLog for FaultyLog {
         self.inner().append(message, key).await
     }
 
+    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
+        self.inner().announce(room, id, record).await
+    }
     async fn read(
         &self,
         room: &RoomId,
@@ -79,11 +83,11 @@ impl RoomLog for FaultyLog {
 impl HotLog for FaultyLog {
     async fn append_record(
         &self,
-        message: &NewMessage,
+        entry: NewEntry<'_>,
         key: Option<&str>,
         record: Bytes,
     ) -> Result<Appended> {
-        let appended = self.inner().append_record(message, key, record).await;
+        let appended = self.inner().append_record(entry, key, record).await;
         let delay = self.reply_delay.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(delay)).await;
         appended

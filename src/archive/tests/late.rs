@@ -68,7 +68,10 @@ async fn swept_entries_of_an_unknown_epoch_are_committed_however_late() {
     let message = message(&lobby(), "hi");
     let record = record::encode(&message);
     let hot = &node.backplane.hot_log;
-    let left = hot.append_record(&message, None, record).await.unwrap();
+    let left = hot
+        .append_record((&message).into(), None, record)
+        .await
+        .unwrap();
     archive_in_other_epoch(&store, 5).await;
     let other = RoomId::trusted("other");
     node.know(&other).await;
@@ -100,7 +103,10 @@ async fn swept_entries_after_the_end_of_their_epoch_are_refused_at_once() {
     let message = message(&lobby(), "2");
     let record = record::encode(&message);
     let hot = &node.backplane.hot_log;
-    let left = hot.append_record(&message, None, record).await.unwrap();
+    let left = hot
+        .append_record((&message).into(), None, record)
+        .await
+        .unwrap();
     begin_epoch(&store, Epoch::fresh(), first.seq, &[]).await;
     let unarchived = Unarchived {
         room: lobby(),

@@ -98,7 +98,10 @@ async fn archived_messages_after_a_refused_one_are_not_committed_again() {
     let left = message(&lobby(), "left");
     let record = record::encode(&left);
     let hot_log = &node.backplane.hot_log;
-    hot_log.append_record(&left, None, record).await.unwrap();
+    hot_log
+        .append_record((&left).into(), None, record)
+        .await
+        .unwrap();
     let refusals = store.refusals();
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(store.seqs(&lobby()).last(), Some(&703));

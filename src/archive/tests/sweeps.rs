@@ -11,7 +11,10 @@ async fn leave_unarchived(node: &Node, room: &RoomId, count: usize) -> Vec<Appen
     for number in 0..count {
         let message = message(room, &number.to_string());
         let record = record::encode(&message);
-        let append = node.backplane.hot_log.append_record(&message, None, record);
+        let append = node
+            .backplane
+            .hot_log
+            .append_record((&message).into(), None, record);
         appended.push(append.await.unwrap());
     }
     appended

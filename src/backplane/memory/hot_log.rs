@@ -10,8 +10,10 @@ use tokio::time::Instant;
 
 use super::Memory;
 use super::room::Room;
-use crate::backplane::{Appended, ArchivedRanges, Entry, HotLog, Result, Unarchived, Window};
-use crate::domain::{Epoch, NewMessage, RoomId};
+use crate::backplane::{
+    Appended, ArchivedRanges, Entry, HotLog, NewEntry, Result, Unarchived, Window,
+};
+use crate::domain::{Epoch, RoomId};
 
 /// Rooms that had unarchived entries when they were added, the one that has waited longest first.
 /// Locked after the room's shard. Each room knows its place here, and has at most one that counts.
@@ -21,13 +23,13 @@ pub(super) type UnarchivedRooms = BTreeSet<(Instant, RoomId)>;
 impl HotLog for Memory {
     async fn append_record(
         &self,
-        message: &NewMessage,
+        entry: NewEntry<'_>,
         key: Option<&str>,
         record: Bytes,
     ) -> Result<Appended> {
-        match self.append_now(message, key, record.clone())? {
+        match self.append_now(entry, key, record.clone())? {
             Some(appended) => Ok(appended),
-            None => self.append_restored(message, key, record).await,
+            None => self.append_restored(entry, key, record).await,
         }
     }
 

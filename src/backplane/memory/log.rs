@@ -2,23 +2,25 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::Memory;
 use super::room::Room;
 use crate::backplane::{
-    Appended, BusEvent, BusTopic, Commit, Result, RoomLog, Slice, Window, record,
+    Appended, BusEvent, BusTopic, Commit, HotLog as _, NewEntry, Result, RoomLog, Slice, Window,
+    record,
 };
-use crate::domain::{Head, NewMessage, RoomId};
+use crate::domain::{Head, NewMessage, RoomId, UserId};
 
 #[async_trait]
 impl RoomLog for Memory {
     async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
         let record = record::encode(message);
-        match self.append_now(message, key, record)? {
+        match self.append_now(message.into(), key, record)? {
             Some(appended) => Ok(appended),
             // Encoded again, because most appends need no copy for this.
             None => {
-                self.append_restored(message, key, record::encode(message))
+                self.append_restored(message.into(), key, record::encode(message))
                     .await
             }
         }
@@ -27,14 +29,21 @@ impl RoomLog for Memory {
     // The default would allocate a second future for each message.
     async fn place(&self, message: &NewMessage, key: Option<&str>) -> Result<(Appended, Commit)> {
         let record = record::encode(message);
-        let appended = match self.append_now(message, key, record)? {
+        let appended = match self.append_now(message.into(), key, record)? {
             Some(appended) => appended,
             None => {
-                self.append_restored(message, key, record::encode(message))
+                self.append_restored(message.into(), key, record::encode(message))
                     .await?
             }
         };
         Ok((appended, Commit::done()))
+    }
+
+    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
+        let nobody = UserId::nobody();
+        let entry = NewEntry::change(room, id, &nobody);
+        self.append_record(entry, Some(&id.to_string()), record)
+            .await
     }
 
     async fn read(
@@ -65,34 +74,32 @@ impl RoomLog for Memory {
 }
 
 impl Memory {
-    /// Appends the message, whose record this is. `None` if the room must be restored first.
+    /// Appends the entry with this record. `None` if the room must be restored first.
     #[inline]
     pub(super) fn append_now(
         &self,
-        message: &NewMessage,
+        entry: NewEntry<'_>,
         key: Option<&str>,
         record: Bytes,
     ) -> Result<Option<Appended>> {
-        self.with_room(&message.room, |room| {
-            self.append_to(room, message, key, record)
-        })
+        self.with_room(entry.room, |room| self.append_to(room, entry, key, record))
     }
 
-    /// Appends the message to the room, and publishes it while the room is locked.
+    /// Appends the entry to the room, and publishes it while the room is locked.
     #[inline]
     pub(super) fn append_to(
         &self,
         room: &mut Room,
-        message: &NewMessage,
+        entry: NewEntry<'_>,
         key: Option<&str>,
         record: Bytes,
     ) -> Appended {
-        let (appended, entry) = room.append(message, key, record, &self.limits);
-        if let Some(entry) = entry {
-            self.list_unarchived(&message.room, room);
+        let (appended, numbered) = room.append(entry, key, record, &self.limits);
+        if let Some(numbered) = numbered {
+            self.list_unarchived(entry.room, room);
             self.publish(
-                &BusTopic::Room(message.room.clone()),
-                BusEvent::Message(message.room.clone(), entry),
+                &BusTopic::Room(entry.room.clone()),
+                BusEvent::Message(entry.room.clone(), numbered),
             );
         }
         appended

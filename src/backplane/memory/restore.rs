@@ -14,12 +14,14 @@ use tokio::time::timeout;
 
 use super::Memory;
 use super::room::Room;
+use uuid::Uuid;
+
 use crate::backplane::unarchived::{PAGE_BYTES, PAGE_ENTRIES};
 use crate::backplane::{
-    Appended, BackplaneError, Entry, RestorePoint, RestoreSource, Result, UnarchivedCursor,
-    UnarchivedEntries, Window,
+    Appended, BackplaneError, Entry, EntryKind, NewEntry, RestorePoint, RestoreSource, Result,
+    UnarchivedCursor, UnarchivedEntries, Window,
 };
-use crate::domain::{NewMessage, RoomId};
+use crate::domain::{RoomId, UserId};
 
 /// How long a restore may take for each page of entries, and after the last one. Calls that have waited
 /// for as long fail, also if the restore goes on.
@@ -41,7 +43,10 @@ pub(super) enum Waiter {
 }
 
 pub(super) struct WaitingAppend {
-    message: NewMessage,
+    id: Uuid,
+    room: RoomId,
+    user: UserId,
+    kind: EntryKind,
     key: Option<Box<str>>,
     record: Bytes,
     outcome: oneshot::Sender<Result<Appended>>,
@@ -52,14 +57,14 @@ impl Waiter {
     fn proceed(self, memory: &Memory, room: &mut Room) {
         match self {
             Self::Append(append) => {
-                let WaitingAppend {
-                    message,
-                    key,
-                    record,
-                    outcome,
-                } = *append;
-                let appended = memory.append_to(room, &message, key.as_deref(), record);
-                let _ = outcome.send(Ok(appended));
+                let entry = NewEntry {
+                    id: append.id,
+                    room: &append.room,
+                    user: &append.user,
+                    kind: append.kind,
+                };
+                let appended = memory.append_to(room, entry, append.key.as_deref(), append.record);
+                let _ = append.outcome.send(Ok(appended));
             }
             Self::Call(outcome) => drop(outcome.send(Ok(()))),
         }
@@ -137,18 +142,21 @@ impl Memory {
     #[cold]
     pub(super) fn append_restored(
         &self,
-        message: &NewMessage,
+        entry: NewEntry<'_>,
         key: Option<&str>,
         record: Bytes,
     ) -> impl Future<Output = Result<Appended>> + use<> {
         let (sender, outcome) = oneshot::channel();
         let append = WaitingAppend {
-            message: message.clone(),
+            id: entry.id,
+            room: entry.room.clone(),
+            user: entry.user.clone(),
+            kind: entry.kind,
             key: key.map(Into::into),
             record,
             outcome: sender,
         };
-        self.wait(&message.room, Waiter::Append(Box::new(append)));
+        self.wait(entry.room, Waiter::Append(Box::new(append)));
         async { outcome.await.unwrap_or_else(|_| Err(not_restored())) }
     }
 

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::occupants::Occupants;
-use crate::backplane::{Appended, BackplaneLimits, Entry, EntryKind, Window};
-use crate::domain::{Epoch, Head, LogSpan, NewMessage, Timestamp, UserId};
+use crate::backplane::{Appended, BackplaneLimits, Entry, NewEntry, Window};
+use crate::domain::{Epoch, Head, LogSpan, Timestamp, UserId};
 use archiving::Archiving;
 
 /// Identifies a send: its user and the user's key.
@@ -90,16 +90,16 @@ impl Room {
         self.last_use
     }
 
-    /// Appends the message, or finds the send that it repeats. Returns its position, and the new
+    /// Appends the entry, or finds the send that it repeats. Returns its position, and the new
     /// entry unless it is a repeat.
     pub(super) fn append(
         &mut self,
-        message: &NewMessage,
+        entry: NewEntry<'_>,
         key: Option<&str>,
         record: Bytes,
         limits: &BackplaneLimits,
     ) -> (Appended, Option<Entry>) {
-        let key: Option<SendKey> = key.map(|key| (message.user.clone(), key.into()));
+        let key: Option<SendKey> = key.map(|key| (entry.user.clone(), key.into()));
         if let Some(first) = key.as_ref().and_then(|key| self.sends.get(key)) {
             return (
                 Appended {
@@ -110,21 +110,21 @@ impl Room {
             );
         }
         self.seq += 1;
-        let entry = Entry {
+        let numbered = Entry {
             seq: self.seq,
             epoch: self.epoch.clone(),
             at: Timestamp::now(),
-            kind: EntryKind::Message,
+            kind: entry.kind,
             record,
         };
         let appended = Appended {
-            id: message.id,
-            seq: entry.seq,
-            epoch: entry.epoch.clone(),
-            at: entry.at,
+            id: entry.id,
+            seq: numbered.seq,
+            epoch: numbered.epoch.clone(),
+            at: numbered.at,
             duplicate: false,
         };
-        self.log.push_back(entry.clone());
+        self.log.push_back(numbered.clone());
         self.trim_to_size(limits);
         self.last_message = self.last_use;
         self.note_appended();
@@ -133,7 +133,7 @@ impl Room {
             self.send_order
                 .push_back((self.last_message + limits.dedupe_ttl, key));
         }
-        (appended, Some(entry))
+        (appended, Some(numbered))
     }
 
     /// Removes the oldest entries beyond the size of the history, as far as they are archived.

@@ -23,13 +23,14 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::entry_kind;
 use super::fault::Fault;
 use super::keys::{Partition, decode_name, encode_name};
 use super::link::{Link, millis};
 use super::restore::{RestoreRounds, Restores};
 use super::script::{APPEND, APPEND_ARCHIVED, ScriptReply};
-use crate::backplane::{Appended, BackplaneError, BackplaneLimits, Result, is_permanent};
-use crate::domain::{Epoch, NewMessage, RoomId, Timestamp};
+use crate::backplane::{Appended, BackplaneError, BackplaneLimits, NewEntry, Result, is_permanent};
+use crate::domain::{Epoch, RoomId, Timestamp};
 
 /// The most messages in one call.
 const MAX_BATCH_MESSAGES: usize = 128;
@@ -109,12 +110,12 @@ impl Appends {
     /// doesn't remove the append from its queue.
     pub(super) async fn append(
         self: &Arc<Self>,
-        message: &NewMessage,
+        entry: NewEntry<'_>,
         key: Option<&str>,
         record: Bytes,
     ) -> Result<Appended> {
         let (reply, outcome) = oneshot::channel();
-        let partition = Partition::of_room(&message.room);
+        let partition = Partition::of_room(entry.room);
         let index = self.link.append_queue(partition);
         let was_draining = {
             let mut queue = self.queues[index].lock();
@@ -126,8 +127,9 @@ impl Appends {
             queue.bytes += record.len();
             let send = match key {
                 Some(key) => {
-                    let user = encode_name(message.user.as_str());
-                    format!("{}{user}:{}", message.id, encode_name(key))
+                    let kind = entry_kind::in_append(entry.kind);
+                    let user = encode_name(entry.user.as_str());
+                    format!("{kind}{}{user}:{}", entry.id, encode_name(key))
                 }
                 None => String::new(),
             };
@@ -135,10 +137,10 @@ impl Appends {
                 since: Instant::now(),
                 rounds: None,
                 partition,
-                room: encode_name(message.room.as_str()),
-                permanent: is_permanent(&message.room),
+                room: encode_name(entry.room.as_str()),
+                permanent: is_permanent(entry.room),
                 send,
-                id: message.id,
+                id: entry.id,
                 record,
                 reply,
             });

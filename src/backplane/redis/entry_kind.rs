@@ -14,6 +14,7 @@ use crate::backplane::EntryKind;
 pub(super) fn of_stream_field(name: &[u8]) -> EntryKind {
     match name {
         b"m" | b"r" => EntryKind::Message,
+        b"a" => EntryKind::Change,
         _ => EntryKind::Unknown,
     }
 }
@@ -26,9 +27,18 @@ pub(super) fn of_stream_field(name: &[u8]) -> EntryKind {
 pub(super) fn of_frame(letter: u8) -> Option<EntryKind> {
     match letter {
         b'M' => Some(EntryKind::Message),
+        b'A' => Some(EntryKind::Change),
         b'C' | b'D' | b'S' | b'T' => None,
         b'A'..=b'Z' => Some(EntryKind::Unknown),
         _ => None,
+    }
+}
+
+/// The kind of an entry with a key, in an append. Nothing for a message, which is the most frequent.
+pub(super) fn in_append(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::Change => "A",
+        EntryKind::Message | EntryKind::Unknown => "",
     }
 }
 
@@ -40,6 +50,8 @@ mod tests {
     fn letters_of_later_releases_are_entries_of_an_unknown_kind() {
         assert_eq!(of_stream_field(b"m"), EntryKind::Message);
         assert_eq!(of_stream_field(b"r"), EntryKind::Message, "before kinds");
+        assert_eq!(of_stream_field(b"a"), EntryKind::Change);
+        assert_eq!(of_frame(b'A'), Some(EntryKind::Change));
         for name in [&b"x"[..], b"", b"mm", b"\xff"] {
             assert_eq!(of_stream_field(name), EntryKind::Unknown);
         }

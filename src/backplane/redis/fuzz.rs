@@ -20,6 +20,7 @@ fn encode(event: &BusEvent) -> Vec<u8> {
         BusEvent::Message(_, entry) => {
             let letter = match entry.kind {
                 EntryKind::Message => 'M',
+                EntryKind::Change => 'A',
                 EntryKind::Unknown => 'X',
             };
             let head = format!("{letter}{} {} {}\n", entry.seq, entry.epoch, entry.at.0);

@@ -16,8 +16,10 @@ use super::keys::{Partition, decode_name, encode_name};
 use super::link::millis;
 use super::log::{limit_arg, parse_entries};
 use super::script::{ARCHIVED, DIVERGED, READ_UNARCHIVED, ScriptReply, TRIM, UNARCHIVED};
-use crate::backplane::{Appended, ArchivedRanges, Entry, HotLog, Result, Unarchived, is_permanent};
-use crate::domain::{Epoch, NewMessage, RoomId};
+use crate::backplane::{
+    Appended, ArchivedRanges, Entry, HotLog, NewEntry, Result, Unarchived, is_permanent,
+};
+use crate::domain::{Epoch, RoomId};
 
 /// Rooms whose watermarks one call advances, so that no call occupies Redis for long.
 const ROOMS_PER_CALL: usize = 256;
@@ -35,11 +37,11 @@ pub(super) struct UnarchivedRound(AtomicUsize);
 impl HotLog for Node {
     async fn append_record(
         &self,
-        message: &NewMessage,
+        entry: NewEntry<'_>,
         key: Option<&str>,
         record: Bytes,
     ) -> Result<Appended> {
-        self.appends.append(message, key, record).await
+        self.appends.append(entry, key, record).await
     }
 
     async fn read_unarchived(

@@ -1,8 +1,10 @@
 //! Rooms' logs in Redis: appends are batched, a read is one script, heads are plain commands.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use fred::types::Value;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use uuid::Uuid;
 
 use super::fault::Fault;
 use super::keys::{Partition, encode_name};
@@ -10,8 +12,8 @@ use super::link::ConnectionPool;
 use super::restore::RestoreRounds;
 use super::script::{READ, ScriptReply};
 use super::{Node, entry_kind};
-use crate::backplane::{Appended, Entry, Result, RoomLog, Slice, Window, record};
-use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp};
+use crate::backplane::{Appended, Entry, NewEntry, Result, RoomLog, Slice, Window, record};
+use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp, UserId};
 
 /// Concurrent small reads of one call for many rooms or topics.
 pub(super) const CONCURRENT_READS: usize = 64;
@@ -22,8 +24,15 @@ const MAX_SEQ: u64 = 1 << 53;
 impl RoomLog for Node {
     async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
         self.appends
-            .append(message, key, record::encode(message))
+            .append(message.into(), key, record::encode(message))
             .await
+    }
+
+    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
+        let nobody = UserId::nobody();
+        let entry = NewEntry::change(room, id, &nobody);
+        let key = id.to_string();
+        self.appends.append(entry, Some(&key), record).await
     }
 
     async fn read(

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::backplane::{BackplaneKind, Counters, Lifecycle};
+use bytes::Bytes;
+use uuid::Uuid;
 
 /// The last messages that the log keeps by itself.
 const KEPT: u64 = 10;
@@ -46,6 +48,10 @@ impl RoomLog for ArchivedLog {
         let last = self.hot.read(&message.room, Window::Newest, 1, 1).await?;
         self.archive.lock().extend(last.entries);
         Ok(appended)
+    }
+
+    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
+        self.hot.announce(room, id, record).await
     }
 
     async fn read(&self, room: &RoomId, window: Window, limit: usize, max: usize) -> Result<Slice> {

@@ -2,6 +2,8 @@
 //! is notified of a loss twice.
 
 use super::*;
+use bytes::Bytes;
+use uuid::Uuid;
 
 /// A live occupant that has the first five messages.
 async fn live(delivery: &Delivery, log: &FakeLog) -> Arc<Recorder> {
@@ -152,6 +154,10 @@ impl RoomLog for Faltering {
     async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
         self.log.append(message, key).await
     }
+    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
+        self.log.announce(room, id, record).await
+    }
+
     async fn read(
         &self,
         room: &RoomId,

@@ -1,6 +1,8 @@
 //! Feeds and replays over a log whose archive reaches back to the first message.
 
 use super::*;
+use bytes::Bytes;
+use uuid::Uuid;
 
 /// The newest messages, those that a log keeps without an archive.
 const RECENT: u64 = 1000;
@@ -20,6 +22,10 @@ impl RoomLog for CountingLog {
     async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
         self.inner.append(message, key).await
     }
+    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
+        self.inner.announce(room, id, record).await
+    }
+
     async fn read(&self, room: &RoomId, window: Window, limit: usize, max: usize) -> Result<Slice> {
         let number = self.reads.fetch_add(1, Ordering::SeqCst) + 1;
         if number.is_multiple_of(self.fails_every) {

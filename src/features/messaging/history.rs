@@ -109,7 +109,9 @@ impl Messaging {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use std::sync::Arc;
+    use uuid::Uuid;
 
     use async_trait::async_trait;
 
@@ -126,6 +128,10 @@ mod tests {
     impl RoomLog for NewerLog {
         async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
             self.0.append(message, key).await
+        }
+
+        async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
+            self.0.announce(room, id, record).await
         }
 
         async fn read(

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::Body as RawBody;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -173,6 +173,23 @@ impl<T: FromJson> FromRequest<Arc<HttpState>> for JsonBody<T> {
     }
 }
 
+/// A JSON body of at most `MAX_EVENT_BYTES`. Unknown fields are ignored.
+pub(super) struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<HttpState>> for Body<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &Arc<HttpState>) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        check_content_type(&parts.headers)?;
+        let body = read_text(body, state.messaging.limits().event_bytes).await?;
+        let decoded = serde_json::from_str(&body);
+        decoded
+            .map(Self)
+            .map_err(|error| Refusal::bad_request(format!("the body is malformed: {error}")))
+    }
+}
+
 fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let content_type = headers
         .get(CONTENT_TYPE)
@@ -196,7 +213,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     }
 }
 
-async fn read_text(body: Body, max_bytes: usize) -> Result<String, Refusal> {
+async fn read_text(body: RawBody, max_bytes: usize) -> Result<String, Refusal> {
     match tokio::time::timeout(BODY_TIMEOUT, read_bytes(body, max_bytes)).await {
         Ok(bytes) => {
             String::from_utf8(bytes?).map_err(|_| Refusal::bad_request("the body must be UTF-8"))
@@ -208,7 +225,7 @@ async fn read_text(body: Body, max_bytes: usize) -> Result<String, Refusal> {
 /// Reads a body of at most `max_bytes`. A larger body is still read to its end, up to
 /// [`DISCARDED_BYTES`], and discarded: a client that is still writing when the connection ends
 /// would not see the response.
-async fn read_bytes(mut body: Body, max_bytes: usize) -> Result<Vec<u8>, Refusal> {
+async fn read_bytes(mut body: RawBody, max_bytes: usize) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     let mut length = 0;
     while let Some(frame) = body.frame().await {

@@ -4,6 +4,7 @@
 //! needs. A handler receives extractors (`extract.rs`), calls one use case, and returns a reply or
 //! a refusal. `refusal.rs` is the one place that renders refusals.
 
+mod accounts;
 mod caller_rate_limiter;
 mod extract;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use super::connections::HandshakeOrigin;
 use super::origins::Origins;
 use super::websocket::PlainWebSocket;
 use crate::domain::{Code, Refusal};
+use crate::features::accounts::Accounts;
 use crate::features::messaging::Messaging;
 use crate::server::admission::Admission;
 use crate::server::{ClientAddress, TrustedProxies};
@@ -40,6 +42,8 @@ pub use router::{metrics_router, router};
 pub struct HttpState {
     /// The use cases.
     pub messaging: Arc<Messaging>,
+    /// The use cases of accounts; `None` where there are none.
+    pub accounts: Option<Arc<Accounts>>,
     /// Identifies callers.
     pub access: Access,
     /// The rate of `POST /messages` of one caller.

@@ -11,14 +11,18 @@ use tower::ServiceExt;
 
 use super::routes::{self, Right};
 use super::*;
+use crate::auth::AccountTokens;
 use crate::auth::{ApiKeys, Authenticator, NewToken, Verifier};
 use crate::backplane::{Backplane, BackplaneLimits, memory};
 use crate::delivery::{Delivery, DeliverySettings};
 use crate::domain::{Limits, Rate};
+use crate::features::accounts::{AccountSettings, Device, SignUp, SignUpMode, StoredSessions};
 use crate::gateway::connections::Connections;
 use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::websocket;
 use crate::server::admission::Caps;
+use crate::store::sql::{DatabaseUrl, SqlStore};
+use crate::store::{self, AccountStore};
 use crate::telemetry::line_budget::LineBudget;
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
@@ -31,7 +35,7 @@ pub(super) fn node() -> Router {
         ..BackplaneLimits::default()
     });
     let verifier = Verifier::hs256(SECRET, 0).unwrap();
-    Node::on(backplane, Authenticator::Jwt(Box::new(verifier))).router
+    Node::on(backplane, Authenticator::jwt(verifier)).router
 }
 
 /// A node without a listener.
@@ -43,6 +47,14 @@ pub(in crate::gateway) struct Node {
 
 impl Node {
     pub fn on(backplane: Backplane, authenticator: Authenticator) -> Self {
+        Self::with_accounts(backplane, authenticator, None)
+    }
+
+    fn with_accounts(
+        backplane: Backplane,
+        authenticator: Authenticator,
+        accounts: Option<Arc<Accounts>>,
+    ) -> Self {
         let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
         let limits = Limits {
             event_bytes: 4096,
@@ -86,6 +98,7 @@ impl Node {
         );
         let state = Arc::new(HttpState {
             messaging,
+            accounts,
             access: Access {
                 authenticator,
                 api_keys: ApiKeys::new(&["key".to_owned()]).unwrap(),
@@ -109,10 +122,49 @@ impl Node {
     }
 }
 
+/// A node in JWT mode with accounts, and the access token of one of them.
+async fn node_with_accounts() -> (Router, String) {
+    let url = DatabaseUrl::parse("sqlite::memory:").unwrap();
+    let store = SqlStore::open(&store::sql::Settings::new(url))
+        .await
+        .unwrap();
+    let store: Arc<dyn AccountStore> = Arc::new(store);
+    let sessions = Arc::new(StoredSessions(store.clone()));
+    let secrets = vec![SECRET.to_owned()];
+    let tokens = AccountTokens::new(secrets, Duration::from_secs(60), sessions).unwrap();
+    let tokens = Arc::new(tokens);
+    let settings = AccountSettings {
+        sign_up: SignUpMode::Open,
+        refresh_lifetime: Duration::from_secs(60),
+        refresh_grace: Duration::from_secs(30),
+        account_failures: 10,
+        address_failures: 100,
+    };
+    let accounts = Arc::new(Accounts::new(store, tokens.clone(), settings));
+    for username in ["admin", "ann"] {
+        let request = SignUp {
+            email: format!("{username}@example.com"),
+            username: username.to_owned(),
+            password: "correct horse".to_owned(),
+            display_name: None,
+        };
+        accounts.sign_up(request, Device::default()).await.unwrap();
+    }
+    let login = accounts.log_in("ann", "correct horse".to_owned(), Device::default());
+    let access_token = login.await.unwrap().access_token;
+    let backplane = memory::embedded(BackplaneLimits::default());
+    let verifier = Verifier::hs256(SECRET, 0).unwrap();
+    let authenticator = Authenticator::jwt(verifier).with_accounts(tokens);
+    let node = Node::with_accounts(backplane, authenticator, Some(accounts));
+    (node.router, access_token)
+}
+
 /// The callers of the test of rights.
 #[derive(Debug, Clone, Copy)]
 enum TestCaller {
     Anonymous,
+    /// A user with an account of this server.
+    Account,
     /// A user that is in no room.
     User,
     /// A service with a token for the room `r` only.
@@ -121,18 +173,20 @@ enum TestCaller {
 }
 
 impl TestCaller {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Anonymous,
+        Self::Account,
         Self::User,
         Self::ServiceOfRoom,
         Self::Service,
     ];
 
-    fn authorization(self) -> Option<String> {
+    fn authorization(self, access_token: &str) -> Option<String> {
         let user = NewToken::lasting("ann", Duration::from_secs(60));
         let role = Some("service".to_owned());
         let token = match self {
             Self::Anonymous => return None,
+            Self::Account => return Some(format!("Bearer {access_token}")),
             Self::User => user,
             Self::ServiceOfRoom => NewToken {
                 role,
@@ -147,7 +201,8 @@ impl TestCaller {
     /// The status with which a route with this right refuses the caller, if it does.
     fn refusal(self, right: Right) -> Option<StatusCode> {
         let is_allowed = match right {
-            Right::Public => true,
+            Right::Public | Right::Anonymous => true,
+            Right::Account => matches!(self, Self::Account),
             Right::User => !matches!(self, Self::Anonymous),
             Right::Service | Right::RoomReader => {
                 matches!(self, Self::ServiceOfRoom | Self::Service)
@@ -157,6 +212,7 @@ impl TestCaller {
         };
         match self {
             _ if is_allowed => None,
+            _ if right == Right::Account => Some(StatusCode::UNAUTHORIZED),
             Self::Anonymous => Some(StatusCode::UNAUTHORIZED),
             _ => Some(StatusCode::FORBIDDEN),
         }
@@ -165,7 +221,7 @@ impl TestCaller {
 
 #[tokio::test]
 async fn every_route_enforces_the_right_of_the_table() {
-    let node = node();
+    let (node, access_token) = node_with_accounts().await;
     for route in routes::all() {
         let target = route
             .path
@@ -176,17 +232,19 @@ async fn every_route_enforces_the_right_of_the_table() {
                 .method(route.method.clone())
                 .uri(&target)
                 .header("content-type", "application/json");
-            if let Some(authorization) = caller.authorization() {
+            if let Some(authorization) = caller.authorization(&access_token) {
                 request = request.header("authorization", authorization);
             }
             let body = r#"{"room_id":"r","content":"hi","type":"news"}"#;
             let request = request.body(Body::from(body)).unwrap();
             let Ok(response) = node.clone().oneshot(request).await;
             let status = response.status();
+            let has_own_body = matches!(route.right, Right::User | Right::Anonymous);
             match caller.refusal(route.right) {
+                // The body of the request is that of a message.
                 Some(expected) => assert_eq!(status, expected, "{caller:?}: {target}"),
                 None => assert!(
-                    status.is_success() || (route.right == Right::User && status == 400),
+                    status.is_success() || (has_own_body && status == 400),
                     "{caller:?}: {target}: {status}"
                 ),
             }

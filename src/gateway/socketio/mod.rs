@@ -144,7 +144,7 @@ impl Gateway {
             AuthToken::Missing => handshake.token().map(ToOwned::to_owned),
         };
         match token {
-            Some(token) if self.connections.auth().needs_token() => {
+            Some(token) if self.connections.auth().uses_token(&token) => {
                 self.authenticate(&connection, &transport, token).await?;
             }
             _ => connection.set_authentication_deadline(),

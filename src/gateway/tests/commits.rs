@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// Starts a node in open mode, whose commits the test completes.
 async fn start() -> (SocketAddr, Arc<SlowLog>, Node) {
     let (log, backplane) = SlowLog::backplane();
-    let node = Node::on(backplane, Authenticator::Open);
+    let node = Node::on(backplane, Authenticator::open());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = node.router.clone();

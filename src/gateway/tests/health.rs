@@ -13,7 +13,7 @@ use crate::gateway::http::tests::Node;
 #[tokio::test]
 async fn a_node_without_its_database_is_degraded_or_unhealthy_by_what_it_acknowledges() {
     let (log, backplane) = SlowLog::backplane();
-    let node = Node::on(backplane, Authenticator::Open);
+    let node = Node::on(backplane, Authenticator::open());
     let serving = |status: &str, database: Option<&str>| {
         let mut body = json!({
             "status": status,

@@ -1,8 +1,10 @@
 //! A log with an archive that commits when the test wants it.
 
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use uuid::Uuid;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -87,6 +89,10 @@ impl RoomLog for SlowLog {
         let (commit, pending) = Commit::pending();
         self.commits.lock().push_back(pending);
         Ok((appended, commit))
+    }
+
+    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
+        self.inner.announce(room, id, record).await
     }
 
     async fn read(&self, room: &RoomId, window: Window, limit: usize, max: usize) -> Result<Slice> {

@@ -5,6 +5,7 @@
 //! declared beside its handler, in `gateway/connections/events/`; it reads its fields by
 //! [`Fields`], and no code outside of this folder knows how they are encoded.
 
+mod accounts;
 mod acks;
 mod api;
 mod broadcast;
@@ -19,6 +20,7 @@ mod request_fields;
 mod server_event;
 mod text;
 
+pub(crate) use accounts::{LoginRequest, OwnAccount, RefreshRequest, SessionTokens, SignUpRequest};
 pub(crate) use acks::{
     Authenticated, Exception, HistoryAck, JoinAck, MessageAck, Resumed, RoomAck, StatusJson,
     TargetAck, refusal_ack, to_json,

@@ -115,7 +115,7 @@ macro_rules! bound {
         for arg in $args {
             query = match arg {
                 Arg::Int(value) => query.bind(value),
-                Arg::Text(value) => query.bind($text(value)),
+                Arg::Text(value) => query.bind(value.map($text)),
                 Arg::Bytes(value) => query.bind(value),
                 Arg::Uuid(value) => query.bind(value),
                 Arg::Ints(_) | Arg::Texts(_) | Arg::Blobs(_) | Arg::Uuids(_) => {

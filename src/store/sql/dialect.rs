@@ -5,6 +5,7 @@
 //! | --- | --- | --- | --- |
 //! | `?` | `?` | `$1`, `$2`, … | `?` |
 //! | `{bigint}`, in casts | `INTEGER` | `BIGINT` | `SIGNED` |
+//! | `{now}` | milliseconds since 1970, by the database's clock | the same | the same |
 //! | `{for_update}` | – | `FOR UPDATE` | `FOR UPDATE` |
 //! | `{if_absent:column}` | `ON CONFLICT DO NOTHING` | `ON CONFLICT DO NOTHING` | `ON DUPLICATE KEY UPDATE column = column` |
 //! | `{list}` | as many `?` as values | the same | the same |
@@ -79,6 +80,11 @@ impl Dialect {
             ("bigint", Self::Sqlite) => "INTEGER",
             ("bigint", Self::Postgres) => "BIGINT",
             ("bigint", Self::MySql) => "SIGNED",
+            ("now", Self::Sqlite) => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+            ("now", Self::Postgres) => {
+                "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+            }
+            ("now", Self::MySql) => "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)",
             ("for_update", Self::Sqlite) => "",
             ("for_update", Self::Postgres | Self::MySql) => "FOR UPDATE",
             ("list", _) => return vec!["?"; elements].join(", "),

@@ -25,7 +25,7 @@ pub(super) struct Step {
 
 macro_rules! steps {
     ($folder:literal) => {
-        steps!($folder: "0001_rooms", "0002_entries", "0003_retention_runs")
+        steps!($folder: "0001_rooms", "0002_entries", "0003_retention_runs", "0004_accounts", "0005_outbox")
     };
     ($folder:literal: $($name:literal),*) => {
         &[$(Step {

@@ -3,6 +3,7 @@
 //! [`db`] runs statements, which [`dialect`] makes of templates that are written once; the folders
 //! beside it implement the traits of [`store`](super).
 
+mod accounts;
 mod archive;
 mod complete;
 mod conn;
@@ -13,8 +14,10 @@ mod fault;
 pub mod file_lock;
 #[cfg(test)]
 mod fuzz;
+mod meta;
 pub mod migrate;
 mod migrations;
+mod outbox;
 mod pool;
 mod prepare;
 mod session;

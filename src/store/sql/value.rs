@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub(crate) enum Arg {
     Int(Option<i64>),
     /// A name or short text that is compared byte for byte: `VARBINARY` in MySQL, text elsewhere.
-    Text(String),
+    Text(Option<String>),
     Bytes(Vec<u8>),
     Uuid(Uuid),
     /// For `UNNEST` of PostgreSQL only, like the other arrays.
@@ -36,12 +36,18 @@ impl From<Option<i64>> for Arg {
 
 impl From<&str> for Arg {
     fn from(value: &str) -> Self {
-        Self::Text(value.to_owned())
+        Self::Text(Some(value.to_owned()))
     }
 }
 
 impl From<String> for Arg {
     fn from(value: String) -> Self {
+        Self::Text(Some(value))
+    }
+}
+
+impl From<Option<String>> for Arg {
+    fn from(value: Option<String>) -> Self {
         Self::Text(value)
     }
 }

@@ -14,7 +14,7 @@
 -- ARGV[10…] for each room three arguments: the tag of its partition (in a cluster the call's own
 --          tag for all); the room (base64url); and the number of its messages. Then for each of
 --          these messages two arguments: the id (36 characters) followed by <user>:<key>, or empty
---          if the message has no key; and the record
+--          if the message has no key; and the record. Before the id of a change: A
 --
 -- Returns the time; then for each room its epoch and an outcome for each of its messages: the seq
 -- as a number; or for a duplicate the text '1 ' and the first position, as in
@@ -30,6 +30,8 @@ local dedupe_ms, history_ms, call_name, permanent_rooms = ARGV[5], ARGV[6], ARGV
 ctx.archive = ARGV[9]
 local FIRST_ROOM = 10
 local SENDS = 'i:'
+-- The letter before the id of a change.
+local CHANGE = byte('A')
 
 
 local reply_key = call_name ~= '' and key(ctx.tag, SENDS, '=') .. call_name
@@ -57,7 +59,7 @@ while ARGV[at] do
   for i = at + 3, last, 2 do
     if ARGV[i] ~= '' then
       prefix = prefix or key(ARGV[at], SENDS, ARGV[at + 1]) .. ':'
-      local send_key = prefix .. sub(ARGV[i], 37)
+      local send_key = prefix .. sub(ARGV[i], byte(ARGV[i]) == CHANGE and 38 or 37)
       key_of[i] = send_key
       send_keys[#send_keys + 1] = send_key
     end
@@ -85,12 +87,12 @@ local function count_duplicates(first, last, key_of, known, seen)
 end
 
 -- Begins a stream anew with this entry, after XADD failed with `reason`.
-local function replace_remnant(reason, log, number, epoch, record)
+local function replace_remnant(reason, log, number, epoch, field, record)
   -- A stream with ids above the numbering is a remnant of lost data. No other error is a reason to
   -- delete a log.
   if not find(reason, 'equal or smaller', 1, true) then error(reason, 0) end
   call('DEL', log)
-  call('XADD', log, number .. '-0', 'e', epoch, 't', time, 'm', record)
+  call('XADD', log, number .. '-0', 'e', epoch, 't', time, field, record)
 end
 
 local reply = { time }
@@ -129,10 +131,12 @@ local function append(at, last, new, head, archived)
       seq = seq + 1
       outcome = seq
       local number, record = int(seq), ARGV[i + 1]
+      local field, frame, id = 'm', 'M', 1
+      if byte(ARGV[i]) == CHANGE then field, frame, id = 'a', 'A', 2 end
       local added = protected_call('XADD', log, trim_by, '~', trim_limit, number .. '-0',
-        'e', epoch, 't', time, 'm', record)
+        'e', epoch, 't', time, field, record)
       if type(added) == 'table' then
-        replace_remnant(added.err, log, number, epoch, record)
+        replace_remnant(added.err, log, number, epoch, field, record)
         must_renew = not archived
       end
       if must_renew then
@@ -143,13 +147,13 @@ local function append(at, last, new, head, archived)
         must_renew = false
       end
       if send_key then
-        local position = sub(ARGV[i], 1, 36) .. ' ' .. number .. position_end
+        local position = sub(ARGV[i], id, id + 35) .. ' ' .. number .. position_end
         call('SET', send_key, position, 'PX', dedupe_ms)
         known[send_key] = '1 ' .. position
       end
       -- The message is stored by now. If it can't be published, nodes find it when they compare
       -- heads.
-      protected_call(publish_command, channel, 'M' .. number .. position_end .. '\n' .. record)
+      protected_call(publish_command, channel, frame .. number .. position_end .. '\n' .. record)
     end
     head = head + 1
     reply[head] = outcome

@@ -23,7 +23,7 @@ local tag, channels = KEYS[1], KEYS[2]
 local publish_command, epoch_digits, history_size, ttl_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local call, protected_call = redis.call, redis.pcall
-local find, format, sub = string.find, string.format, string.sub
+local byte, find, format, sub = string.byte, string.find, string.format, string.sub
 
 -- The part of a channel's name between the tag of a partition and the name of a room or user.
 local CHANNEL = sub(channels, #tag + 1)

@@ -134,7 +134,7 @@ impl Node {
         let messaging = Arc::new(Messaging::new(backplane.clone(), delivery, limits));
         let connections = Connections::new(
             messaging,
-            Arc::new(Authenticator::Open),
+            Arc::new(Authenticator::open()),
             Arc::new(Admission::new(Caps::default())),
             outbox_bytes,
             LineBudget::only_debug(),

@@ -1,7 +1,9 @@
 //! The routes, one file for each resource, and the table of all of them.
 
+pub(super) mod auth;
 pub(super) mod broadcasts;
 pub(super) mod health;
+pub(super) mod me;
 pub(super) mod messages;
 pub(super) mod metrics;
 pub(super) mod rooms;
@@ -33,6 +35,10 @@ pub(super) enum Right {
     RoomReader,
     /// A service, or a token with a role that may broadcast.
     Broadcaster,
+    /// None; but each request counts as an event of its address.
+    Anonymous,
+    /// The token of an account.
+    Account,
 }
 
 impl Right {
@@ -75,6 +81,10 @@ pub(super) fn all() -> Vec<Route> {
             Right::UnlimitedService,
             users::disconnect,
         ),
+        post("/api/v1/auth/signup", Right::Anonymous, auth::sign_up),
+        post("/api/v1/auth/login", Right::Anonymous, auth::log_in),
+        post("/api/v1/auth/refresh", Right::Anonymous, auth::refresh),
+        get("/api/v1/me", Right::Account, me::get),
         get("/metrics", Right::UnlimitedService, metrics::get),
         get("/ws", Right::User, websocket::open),
         get("/health", Right::Public, health::ready),

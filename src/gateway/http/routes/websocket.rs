@@ -32,10 +32,15 @@ pub(in crate::gateway::http) async fn open(
     let origin = handshake_origin(&parts.extensions);
     let slot = state.admission.admit_identified(origin.client)?;
     let query = Query::parse(parts.uri.query().unwrap_or_default());
-    let identity = if state.access.authenticator.needs_token() {
-        identify_by_token(&state, &parts.headers, &query).await?
-    } else {
-        identify_openly(&state, &query).await?
+    let authenticator = &state.access.authenticator;
+    let token = token(&parts.headers, &query);
+    let identity = match token {
+        Some(token) if authenticator.uses_token(token) => identify_by_token(&state, token).await?,
+        None if authenticator.needs_token() => {
+            let text = "Authorization header required";
+            return Err(Refusal::new(Code::Unauthorized, text));
+        }
+        _ => identify_openly(&state, &query).await?,
     };
     let params = query.connect_params()?;
     let upgrade = upgrade(&mut parts).await?;
@@ -91,20 +96,14 @@ async fn identify_openly(state: &HttpState, query: &Query) -> Result<Identity, R
     state.access.authenticator.identify(credentials, None).await
 }
 
-async fn identify_by_token(
-    state: &HttpState,
-    headers: &HeaderMap,
-    query: &Query,
-) -> Result<Identity, Refusal> {
-    let token = bearer(headers)
+/// The token of the handshake.
+fn token<'a>(headers: &'a HeaderMap, query: &'a Query) -> Option<&'a str> {
+    bearer(headers)
         .or_else(|| subprotocol_token(headers))
-        .or_else(|| non_empty(&query.token));
-    let Some(token) = token else {
-        return Err(Refusal::new(
-            Code::Unauthorized,
-            "Authorization header required",
-        ));
-    };
+        .or_else(|| non_empty(&query.token))
+}
+
+async fn identify_by_token(state: &HttpState, token: &str) -> Result<Identity, Refusal> {
     let credentials = Credentials {
         token: Some(token.to_owned()),
         ..Credentials::default()

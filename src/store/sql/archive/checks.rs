@@ -1,7 +1,7 @@
 //! The check of the archive by nodes: its claim, and the search for missing numbers in steps.
 
+use super::super::meta::{self, CHECK_CLAIM};
 use super::gaps::{Scan, bounds, losses, unsigned, without};
-use super::meta::{self, CHECK_CLAIM};
 use super::stored;
 use crate::domain::{RoomId, Timestamp};
 use crate::store::sql::db::Db;

@@ -12,7 +12,6 @@ mod entries;
 mod epochs;
 mod form;
 mod gaps;
-mod meta;
 mod numbers;
 mod orphans;
 mod retention;

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::meta::{self, RETENTION_CLAIM};
+use super::super::meta::{self, RETENTION_CLAIM};
 use super::{loaded, stored};
 use crate::domain::Timestamp;
 use crate::store::sql::db::Db;

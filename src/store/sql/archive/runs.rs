@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::meta::{self, COPY_OF, DEPLOYMENT, LOG};
+use super::super::meta::{self, COPY_OF, DEPLOYMENT, LOG};
 use super::{loaded, stored};
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Fault;

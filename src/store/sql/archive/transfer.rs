@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::meta::{self, COPY_MARK, COPY_OF, DEPLOYMENT};
+use super::super::meta::{self, COPY_MARK, COPY_OF, DEPLOYMENT};
 use super::{epochs, gaps, loaded, orphans, rooms, rows, runs, stored};
 use crate::domain::RoomId;
 use crate::store::sql::conn::Conn;

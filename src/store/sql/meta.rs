@@ -18,6 +18,10 @@ pub(super) const LOG: &str = "log";
 pub(super) const CHECK_CLAIM: &str = "check_claim";
 /// Locked while a run of retention begins.
 pub(super) const RETENTION_CLAIM: &str = "retention_claim";
+/// Locked while rows of the outbox are claimed.
+pub(super) const OUTBOX_CLAIM: &str = "outbox_claim";
+/// Locked while the first account is created.
+pub(super) const FIRST_ACCOUNT: &str = "first_account";
 
 /// The value of an entry.
 pub(super) async fn find(conn: &mut Conn, name: &'static str) -> Outcome<Option<String>> {

@@ -1,0 +1,20 @@
+-- Announcements and jobs that wait to be published or run; the row of one that is done is deleted. Programs
+-- that share the database may insert room_id, type, payload and dedupe_key in their own transactions.
+-- room_id: where it is published, NULL for a job. payload: a JSON object. due_at, lease_until: milliseconds
+-- since 1970. state: 0 waits, 1 failed. reason: of the last attempt.
+CREATE TABLE IF NOT EXISTS hubbub_outbox (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    room_id TEXT,
+    type TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    dedupe_key TEXT,
+    due_at INTEGER NOT NULL DEFAULT 0,
+    state INTEGER NOT NULL DEFAULT 0,
+    lease_until INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    reason TEXT
+) STRICT;
+
+CREATE INDEX IF NOT EXISTS hubbub_outbox_due ON hubbub_outbox (state, due_at, id);
+
+CREATE INDEX IF NOT EXISTS hubbub_outbox_room ON hubbub_outbox (room_id, id);

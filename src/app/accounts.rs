@@ -1,0 +1,91 @@
+//! The accounts of a node, and the key that signs their tokens.
+
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::auth::{AccountTokens, random_bytes};
+use crate::config::{AccountKey, Config};
+use crate::features::accounts::{Accounts, StoredSessions};
+use crate::store::AccountStore;
+
+/// Accounts and their tokens on this store; `None` without a key that signs them.
+///
+/// # Errors
+/// If the file with the key can't be read or made.
+pub(super) fn start(
+    config: &Config,
+    store: Arc<dyn AccountStore>,
+) -> anyhow::Result<Option<(Arc<Accounts>, Arc<AccountTokens>)>> {
+    let Some(accounts) = &config.accounts else {
+        return Ok(None);
+    };
+    let secrets = match &accounts.key {
+        AccountKey::Secrets(secrets) => secrets.clone(),
+        AccountKey::File(path) => vec![read_or_make(path)?],
+        AccountKey::Fresh => vec![fresh()],
+    };
+    let sessions = Arc::new(StoredSessions(store.clone()));
+    let tokens = AccountTokens::new(secrets, accounts.access_lifetime, sessions)?;
+    let tokens = Arc::new(tokens);
+    let settings = accounts.settings.clone();
+    let accounts = Arc::new(Accounts::new(store, tokens.clone(), settings));
+    Ok(Some((accounts, tokens)))
+}
+
+/// The key in the file. A file that doesn't exist is made, with a random key, for the node's user only.
+fn read_or_make(path: &Path) -> anyhow::Result<String> {
+    let what = || format!("the key of accounts in {} can't be used", path.display());
+    match std::fs::read_to_string(path) {
+        Ok(key) => {
+            let key = key.trim().to_owned();
+            anyhow::ensure!(key.len() >= 32, "{}: it is too short", what());
+            return Ok(key);
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(what),
+    }
+    make(path).with_context(what)
+}
+
+/// Makes the file under another name first: a reader never sees a part of the key.
+fn make(path: &Path) -> anyhow::Result<String> {
+    if let Some(directory) = path.parent() {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(directory)?;
+    }
+    let key = fresh();
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(key.as_bytes())?;
+    file.sync_all()?;
+    // Fails if another process was faster: then its key counts.
+    let linked = std::fs::hard_link(&temporary, path);
+    std::fs::remove_file(&temporary)?;
+    match linked {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Ok(std::fs::read_to_string(path)?.trim().to_owned())
+        }
+        linked => linked.map(|()| key).map_err(Into::into),
+    }
+}
+
+/// 64 hexadecimal digits.
+fn fresh() -> String {
+    use std::fmt::Write as _;
+    random_bytes()
+        .iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}

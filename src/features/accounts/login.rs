@@ -1,0 +1,114 @@
+//! Logging in.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{Accounts, Device, LoggedIn, refused};
+use crate::auth;
+use crate::domain::{AccountName, Code, EmailAddress, Refusal};
+use crate::store::{Digest, LoginLimit, LoginName};
+
+/// Failed logins are counted for so long after the first one.
+const WINDOW: Duration = Duration::from_secs(15 * 60);
+
+/// The same for an unknown account and for a wrong password.
+fn invalid() -> Refusal {
+    Refusal::new(
+        Code::InvalidCredentials,
+        "the name or the password is wrong",
+    )
+}
+
+impl Accounts {
+    /// Begins a session by a password. `login` is the name or the e-mail address of the account.
+    ///
+    /// # Errors
+    /// `rate_limited` after too many failures of the account or from the address;
+    /// `invalid_credentials`, in the same time whether or not the account exists; `account_disabled`
+    /// to the holder of the password; `overloaded`, `unavailable`.
+    pub async fn log_in(
+        &self,
+        login: &str,
+        password: String,
+        device: Device,
+    ) -> Result<LoggedIn, Refusal> {
+        let name = login_name(login);
+        let found = match &name {
+            Some(name) => self.store.credential(name).await.map_err(refused)?,
+            None => None,
+        };
+        // Name and address of one account count together.
+        let subject = match &found {
+            Some(found) => found.account.id.as_str().to_owned(),
+            None => login.to_lowercase(),
+        };
+        let limits = self.limits(&subject, &device);
+        let counted = self.store.count_login(&limits, WINDOW).await;
+        if let Some(wait) = counted.map_err(refused)? {
+            let text = "too many failed logins: try again later, or reset the password";
+            return Err(Refusal::new(Code::RateLimited, text).retry_after(wait));
+        }
+        let hash = found.as_ref().map(|found| found.password.clone());
+        let is_right = self.passwords.verify(password, hash).await?;
+        let account = found.filter(|_| is_right).ok_or_else(invalid)?.account;
+        self.store.uncount_login(&limits).await.map_err(refused)?;
+        let disabled = || Refusal::new(Code::AccountDisabled, "the account is disabled");
+        if account.is_disabled {
+            return Err(disabled());
+        }
+        let user = Uuid::try_parse(account.id.as_str()).map_err(|_| invalid())?;
+        let (session, refresh_token) = self.new_session(device);
+        let id = session.id;
+        let has_begun = self.store.begin_session(user, session).await;
+        if !has_begun.map_err(refused)? {
+            return Err(disabled());
+        }
+        self.logged_in(account, id, &refresh_token)
+    }
+}
+
+impl Accounts {
+    /// The limits of a login: first that of the account, which need not exist.
+    fn limits(&self, account: &str, device: &Device) -> Vec<LoginLimit> {
+        let account = LoginLimit {
+            subject: digest("account", account),
+            failures: self.settings.account_failures,
+        };
+        let address = device.address.as_ref().map(|address| LoginLimit {
+            subject: digest("address", &network(*address)),
+            failures: self.settings.address_failures,
+        });
+        let limits = [Some(account), address];
+        limits
+            .into_iter()
+            .flatten()
+            .filter(|limit| limit.failures > 0)
+            .collect()
+    }
+}
+
+fn digest(kind: &str, subject: &str) -> Digest {
+    auth::digest(format!("{kind} {subject}").as_bytes())
+}
+
+/// An address, or the network that one subscriber has: 64 bits of an IPv6 address.
+fn network(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}")
+        }
+    }
+}
+
+/// `None` for a text that no account can have.
+fn login_name(login: &str) -> Option<LoginName> {
+    if login.contains('@') {
+        EmailAddress::parse(login).ok().map(LoginName::Email)
+    } else {
+        AccountName::parse(login).ok().map(LoginName::Username)
+    }
+}

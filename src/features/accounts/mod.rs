@@ -1,0 +1,142 @@
+//! Accounts: signing up, logging in, and the sessions that these begin.
+
+mod login;
+mod sessions;
+mod signup;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::auth::{AccountTokens, Passwords, RefreshToken};
+use crate::domain::{Account, Code, Refusal};
+use crate::store::{AccountStore, NewSession, StoreError};
+
+pub use sessions::StoredSessions;
+pub use signup::SignUp;
+
+/// Who may sign up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignUpMode {
+    /// Everybody.
+    Open,
+    /// Nobody: admins create the accounts.
+    Closed,
+}
+
+/// The settings of accounts.
+#[derive(Debug, Clone)]
+pub struct AccountSettings {
+    /// See [`SignUpMode`].
+    pub sign_up: SignUpMode,
+    /// How long a refresh token is valid.
+    pub refresh_lifetime: Duration,
+    /// How long after its first exchange a refresh token may be exchanged again.
+    pub refresh_grace: Duration,
+    /// Failed logins of one account within 15 minutes.
+    pub account_failures: u64,
+    /// Failed logins from one address within 15 minutes.
+    pub address_failures: u64,
+}
+
+/// The device that a session begins on, as far as a request shows it.
+#[derive(Debug, Clone, Default)]
+pub struct Device {
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// The name that the client gives itself.
+    pub user_agent: String,
+}
+
+/// A session with its tokens.
+pub struct LoggedIn {
+    /// The account.
+    pub account: Account,
+    /// The session.
+    pub session: Uuid,
+    /// The token for requests.
+    pub access_token: String,
+    /// The token that is exchanged for new ones.
+    pub refresh_token: String,
+    /// How long the access token is valid.
+    pub expires_in: Duration,
+}
+
+/// The use cases of accounts.
+pub struct Accounts {
+    store: Arc<dyn AccountStore>,
+    passwords: Passwords,
+    tokens: Arc<AccountTokens>,
+    settings: AccountSettings,
+}
+
+impl Accounts {
+    /// The use cases on this store.
+    pub fn new(
+        store: Arc<dyn AccountStore>,
+        tokens: Arc<AccountTokens>,
+        settings: AccountSettings,
+    ) -> Self {
+        Self {
+            store,
+            passwords: Passwords::new(),
+            tokens,
+            settings,
+        }
+    }
+
+    /// A session to begin, and its first refresh token.
+    fn new_session(&self, device: Device) -> (NewSession, RefreshToken) {
+        let token = RefreshToken::random();
+        let session = NewSession {
+            id: Uuid::now_v7(),
+            refresh_token: token.digest(),
+            lifetime: self.settings.refresh_lifetime,
+            address: device
+                .address
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+            user_agent: shortened(device.user_agent),
+        };
+        (session, token)
+    }
+
+    fn logged_in(
+        &self,
+        account: Account,
+        session: Uuid,
+        refresh_token: &RefreshToken,
+    ) -> Result<LoggedIn, Refusal> {
+        Ok(LoggedIn {
+            access_token: self.tokens.sign(&account, session)?,
+            refresh_token: refresh_token.encode(),
+            expires_in: self.tokens.lifetime(),
+            account,
+            session,
+        })
+    }
+}
+
+/// The longest name of a client that is stored, in bytes.
+const MAX_USER_AGENT_BYTES: usize = 512;
+
+fn shortened(mut user_agent: String) -> String {
+    let end = user_agent.floor_char_boundary(MAX_USER_AGENT_BYTES);
+    user_agent.truncate(end);
+    user_agent
+}
+
+/// The refusal of a request for which the store failed.
+fn refused(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Unavailable(_) => {
+            Refusal::new(Code::Unavailable, "the database can't be reached")
+        }
+        StoreError::Broken(_) | StoreError::Refused(_) => {
+            tracing::error!(%error, "accounts: the database refused a request");
+            Refusal::new(Code::Internal, "the database refused the request")
+        }
+    }
+}

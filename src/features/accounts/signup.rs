@@ -1,0 +1,64 @@
+//! Signing up.
+
+use uuid::Uuid;
+
+use super::{Accounts, Device, LoggedIn, SignUpMode, refused};
+use crate::auth::NewPassword;
+use crate::domain::{AccountName, Code, DisplayName, EmailAddress, Refusal};
+use crate::store::{CreateOutcome, NewAccount};
+
+/// A request to sign up, not yet checked.
+#[derive(Debug, Clone, Default)]
+pub struct SignUp {
+    /// The e-mail address.
+    pub email: String,
+    /// The unique name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+    /// The name for people; the unique name by default.
+    pub display_name: Option<String>,
+}
+
+impl Accounts {
+    /// Creates an account and begins its first session.
+    ///
+    /// # Errors
+    /// `bad_request`, `too_large`, `forbidden` where signing up is closed, `username_taken`,
+    /// `email_taken`, `overloaded`, `unavailable`.
+    pub async fn sign_up(&self, request: SignUp, device: Device) -> Result<LoggedIn, Refusal> {
+        if self.settings.sign_up == SignUpMode::Closed {
+            let text = "signing up is closed on this server";
+            return Err(Refusal::new(Code::Forbidden, text));
+        }
+        let username = AccountName::parse(&request.username)?;
+        let email = EmailAddress::parse(&request.email)?;
+        let display_name = request.display_name.as_deref();
+        let display_name = display_name.unwrap_or(username.as_str());
+        let display_name = DisplayName::parse("display_name", display_name)?;
+        let names = [username.as_str(), email.as_str()];
+        let password = NewPassword::parse(&request.password, &names)?;
+        let (session, refresh_token) = self.new_session(device);
+        let id = session.id;
+        let account = NewAccount {
+            id: Uuid::now_v7(),
+            username,
+            email,
+            display_name,
+            password: self.passwords.hash(password).await?,
+            role: None,
+        };
+        let created = self.store.create(account, Some(session)).await;
+        match created.map_err(refused)? {
+            CreateOutcome::Created(account) => self.logged_in(account, id, &refresh_token),
+            CreateOutcome::UsernameTaken => Err(Refusal::new(
+                Code::UsernameTaken,
+                "another account has this username",
+            )),
+            CreateOutcome::EmailTaken => Err(Refusal::new(
+                Code::EmailTaken,
+                "another account has this e-mail address",
+            )),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Extractors for routes of accounts.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::header::USER_AGENT;
+use http::request::Parts;
+use uuid::Uuid;
+
+use super::HttpState;
+use crate::domain::{Code, Refusal};
+use crate::features::accounts::{Accounts, Device};
+use crate::server::ClientAddress;
+
+/// The accounts of this server.
+pub(super) struct AccountsOfNode(pub Arc<Accounts>);
+
+impl FromRequestParts<Arc<HttpState>> for AccountsOfNode {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(_: &mut Parts, state: &Arc<HttpState>) -> Result<Self, Refusal> {
+        accounts(state).map(Self)
+    }
+}
+
+fn accounts(state: &HttpState) -> Result<Arc<Accounts>, Refusal> {
+    state.accounts.clone().ok_or_else(|| {
+        Refusal::new(
+            Code::NotConfigured,
+            "accounts need a database (DATABASE_URL) and a secret (JWT_SECRET)",
+        )
+    })
+}
+
+/// The session of an account, by the token of the request.
+pub(super) struct AccountUser(pub Uuid);
+
+impl FromRequestParts<Arc<HttpState>> for AccountUser {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<HttpState>,
+    ) -> Result<Self, Refusal> {
+        accounts(state)?;
+        state.access.session(&parts.headers).await.map(Self)
+    }
+}
+
+/// The device of the request.
+pub(super) struct ClientDevice(pub Device);
+
+impl FromRequestParts<Arc<HttpState>> for ClientDevice {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<HttpState>) -> Result<Self, Refusal> {
+        let address = parts.extensions.get::<ClientAddress>();
+        let user_agent = parts.headers.get(USER_AGENT);
+        let user_agent = user_agent.map(|name| String::from_utf8_lossy(name.as_bytes()).into());
+        Ok(Self(Device {
+            address: address.map(|address| address.0),
+            user_agent: user_agent.unwrap_or_default(),
+        }))
+    }
+}

@@ -1,0 +1,40 @@
+//! `/api/v1/auth`: signing up, logging in, and sessions.
+
+use http::StatusCode;
+
+use super::super::accounts::{AccountsOfNode, ClientDevice};
+use super::super::extract::Body;
+use super::super::reply::Reply;
+use crate::domain::Refusal;
+use crate::gateway::wire::{LoginRequest, RefreshRequest, SessionTokens, SignUpRequest};
+
+/// `POST /api/v1/auth/signup`: creates an account, and begins its first session.
+pub(in crate::gateway::http) async fn sign_up(
+    AccountsOfNode(accounts): AccountsOfNode,
+    ClientDevice(device): ClientDevice,
+    Body(request): Body<SignUpRequest>,
+) -> Result<Reply, Refusal> {
+    let logged_in = accounts.sign_up(request.into(), device).await?;
+    let body = SessionTokens::from(&logged_in);
+    Ok(Reply::with_status(StatusCode::CREATED, &body))
+}
+
+/// `POST /api/v1/auth/login`: begins a session.
+pub(in crate::gateway::http) async fn log_in(
+    AccountsOfNode(accounts): AccountsOfNode,
+    ClientDevice(device): ClientDevice,
+    Body(request): Body<LoginRequest>,
+) -> Result<Reply, Refusal> {
+    let login = request.login().to_owned();
+    let logged_in = accounts.log_in(&login, request.password, device).await?;
+    Ok(Reply::ok(&SessionTokens::from(&logged_in)))
+}
+
+/// `POST /api/v1/auth/refresh`: exchanges a refresh token for new tokens.
+pub(in crate::gateway::http) async fn refresh(
+    AccountsOfNode(accounts): AccountsOfNode,
+    Body(request): Body<RefreshRequest>,
+) -> Result<Reply, Refusal> {
+    let logged_in = accounts.refresh(&request.refresh_token).await?;
+    Ok(Reply::ok(&SessionTokens::from(&logged_in)))
+}

@@ -1,0 +1,180 @@
+//! The outbox's worker: publishes the announcements that transactions have left in the outbox, each
+//! once, and in order within a room.
+//!
+//! A row is claimed with a lease, published under an id that follows from the row, and removed once it
+//! has its number. A worker that ends in between leaves a row that another one claims after the lease:
+//! the log finds that its id was used before.
+
+mod ids;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::backplane::{BackplaneError, RoomLog, change_record};
+use crate::domain::RoomId;
+use crate::store::{Outbox, OutboxId, OutboxRow, StoreError};
+use crate::telemetry::meter::Counter;
+
+/// The most rows that are claimed at once.
+const BATCH: usize = 200;
+/// How long a row belongs to the worker that has claimed it.
+const LEASE: Duration = Duration::from_secs(15);
+/// The longest time between two looks at the outbox: rows of other programs, and of workers that have
+/// ended, are found by them.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Rooms that are published to at the same time.
+const CONCURRENT_ROOMS: usize = 16;
+/// The pause before a row is tried again: at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Publishes the rows of an outbox.
+pub struct Worker {
+    outbox: Arc<dyn Outbox>,
+    log: Arc<dyn RoomLog>,
+    /// The archive's id, which makes the ids of entries differ between deployments.
+    deployment: Uuid,
+    added: Notify,
+    /// Rows that were published.
+    pub published: Counter,
+    /// Attempts that failed.
+    pub postponed: Counter,
+    /// Rows that were given up.
+    pub failed: Counter,
+}
+
+/// What became of a row.
+enum Outcome {
+    Published,
+    /// It is tried again later.
+    Postponed(String),
+    /// It can never be published.
+    Failed(String),
+}
+
+impl Worker {
+    /// A worker for this outbox and this log.
+    pub fn new(outbox: Arc<dyn Outbox>, log: Arc<dyn RoomLog>, deployment: Uuid) -> Arc<Self> {
+        Arc::new(Self {
+            outbox,
+            log,
+            deployment,
+            added: Notify::new(),
+            published: Counter::default(),
+            postponed: Counter::default(),
+            failed: Counter::default(),
+        })
+    }
+
+    /// Rows were added by this node: they are published without delay.
+    pub fn wake(&self) {
+        self.added.notify_one();
+    }
+
+    /// Publishes rows until the task is aborted. That loses nothing: another worker goes on.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            let added = self.added.notified();
+            match self.publish_due().await {
+                // There may be more.
+                Ok(rows) if rows == BATCH => {}
+                Ok(_) => {
+                    let pause = self.pause().await;
+                    let _ = tokio::time::timeout(pause, added).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "outbox: the database can't be reached");
+                    tokio::time::sleep(POLL_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    /// How long nothing is due, as far as is known.
+    async fn pause(&self) -> Duration {
+        match self.outbox.next_due().await {
+            Ok(Some(due)) => due.clamp(Duration::from_millis(1), POLL_INTERVAL),
+            Ok(None) | Err(_) => POLL_INTERVAL,
+        }
+    }
+
+    /// Publishes at most a batch of the rows that are due. Returns how many were claimed.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn publish_due(&self) -> Result<usize, StoreError> {
+        let claimed = self.outbox.claim(BATCH, LEASE).await?;
+        let count = claimed.len();
+        let mut rooms: BTreeMap<RoomId, Vec<OutboxRow>> = BTreeMap::new();
+        for row in claimed {
+            match &row.room {
+                Some(room) => rooms.entry(room.clone()).or_default().push(row),
+                None => self.fail(row.id, "this release knows no job of this kind").await?,
+            }
+        }
+        let rooms = rooms.into_iter().map(|(room, rows)| self.publish_to(room, rows));
+        let mut rooms = stream::iter(rooms).buffer_unordered(CONCURRENT_ROOMS);
+        while let Some(outcome) = rooms.next().await {
+            outcome?;
+        }
+        Ok(count)
+    }
+
+    /// Publishes the rows of one room, in their order, up to the first one that must wait.
+    async fn publish_to(&self, room: RoomId, rows: Vec<OutboxRow>) -> Result<(), StoreError> {
+        let mut done: Vec<OutboxId> = Vec::new();
+        let mut rows = rows.into_iter();
+        let mut postponed = None;
+        for row in rows.by_ref() {
+            match self.publish(&room, &row).await {
+                Outcome::Published => done.push(row.id),
+                Outcome::Failed(reason) => self.fail(row.id, &reason).await?,
+                Outcome::Postponed(reason) => {
+                    postponed = Some((row, reason));
+                    break;
+                }
+            }
+        }
+        self.outbox.done(&done).await?;
+        self.published.add(done.len() as u64);
+        let Some((row, reason)) = postponed else {
+            return Ok(());
+        };
+        self.postponed.add(1);
+        // The later rows of the room were claimed, too.
+        let ids: Vec<OutboxId> = std::iter::once(row.id).chain(rows.map(|row| row.id)).collect();
+        self.outbox.retry(&ids, backoff(row.attempts), &reason).await
+    }
+
+    async fn publish(&self, room: &RoomId, row: &OutboxRow) -> Outcome {
+        let id = ids::of_row(self.deployment, row.id);
+        let record = change_record::encode(&row.kind, id, &row.payload);
+        match self.log.announce(room, id, record).await {
+            Ok(_) => Outcome::Published,
+            Err(error @ (BackplaneError::TooLarge | BackplaneError::Unreadable(_))) => {
+                Outcome::Failed(error.to_string())
+            }
+            Err(error) => Outcome::Postponed(error.to_string()),
+        }
+    }
+
+    async fn fail(&self, row: OutboxId, reason: &str) -> Result<(), StoreError> {
+        tracing::error!(row, reason, "outbox: a row is given up; see hubbub outbox list");
+        self.failed.add(1);
+        self.outbox.fail(row, reason).await
+    }
+}
+
+/// The pause after so many attempts: doubled with each, and up to a fifth longer, so that rows which were
+/// postponed at once are not due at once.
+fn backoff(attempts: u64) -> Duration {
+    let doubled = FIRST_PAUSE * 2_u32.pow(attempts.saturating_sub(1).min(7) as u32);
+    let random = u32::from(Uuid::new_v4().as_bytes()[0]);
+    let pause = doubled.min(LAST_PAUSE);
+    pause + pause * random / (256 * 5)
+}
