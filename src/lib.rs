@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`domain`] (values, limits and pure rules), [`backplane`] (the state that nodes
 //! share), [`store`] (what must not be lost), [`archive`]
-//! (log and database, read as one), [`delivery`] (from the bus to the connections on this node),
+//! (log and database, read as one), [`outbox`] (publishes what
+//! transactions decided), [`delivery`] (from the bus to the connections on this node),
 //! [`features`] (the use cases), [`gateway`] (Socket.IO, plain WebSockets and REST), [`auth`] (tokens and keys), [`server`] (the
 //! listener and admission), [`config`], [`telemetry`], and [`app`], which puts them together.
 //! ARCHITECTURE.md has the map.
@@ -14,6 +15,8 @@ pub mod backplane;
 pub mod store;
 
 pub mod archive;
+
+pub mod outbox;
 
 pub mod delivery;
 

@@ -8,12 +8,14 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::deployment::DeploymentWatch;
+use uuid::Uuid;
+
 use crate::archive::{Archive, ObservedLog, Restorer};
 use crate::backplane::{Backplane, RestoreSource, redis};
 use crate::config::{CommandLine, Config};
 use crate::store::sql::migrate::MigrateError;
 use crate::store::sql::{self, PreparedDatabase, SqlStore};
-use crate::store::{AccountStore, ArchiveStore, DatabaseSettings, Run, StoreError};
+use crate::store::{AccountStore, ArchiveStore, DatabaseSettings, Outbox, Run, StoreError};
 use crate::telemetry::sample::Sample;
 
 /// How long a starting node waits for its database, which may be starting too.
@@ -66,6 +68,19 @@ impl Database {
     /// The store of accounts.
     pub fn accounts(&self) -> Arc<dyn AccountStore> {
         self.store.clone()
+    }
+
+    /// The outbox.
+    pub fn outbox(&self) -> Arc<dyn Outbox> {
+        self.store.clone()
+    }
+
+    /// The id of the archive.
+    ///
+    /// # Errors
+    /// The error of the store.
+    pub async fn deployment(&self) -> crate::store::Result<Uuid> {
+        self.store.deployment().await
     }
 
     /// Starts the archive behind the backplane's log, which it replaces.

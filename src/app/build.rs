@@ -28,6 +28,7 @@ use crate::gateway::connections::Connections;
 use crate::gateway::http::{self, CallerRateLimiter, HttpState, RequestLog};
 use crate::gateway::socketio::Gateway;
 use crate::gateway::websocket::{MIN_MEAN_FRAME_BYTES, PlainWebSocket};
+use crate::outbox;
 use crate::server::admission::Admission;
 use crate::server::tls::Tls;
 use crate::server::{Listener, Timeouts, register_stream_types};
@@ -51,6 +52,11 @@ impl App {
         let messaging = parts.messaging.clone();
         let share_user_rates = async move { messaging.user_rates().run().await };
         let mut tasks = vec![tokio::spawn(share_user_rates)];
+        if let Some(outbox) = parts.outbox.clone()
+            && config.runs_workers
+        {
+            tasks.push(tokio::spawn(outbox.run()));
+        }
         let (stop, stopped) = watch::channel(false);
         let listening = listen(config, &parts, tls, &stopped, &mut tasks).await?;
         Ok(Self {
@@ -74,6 +80,8 @@ pub(super) struct Parts {
     authenticator: Arc<Authenticator>,
     backplane: Backplane,
     archive: Option<Arc<NodeArchive>>,
+    /// The worker of the outbox, which has yet to run; `None` without a database.
+    outbox: Option<Arc<outbox::Worker>>,
     /// The Engine.IO layer's control of all its sessions.
     control: Control,
     delivery: Arc<Delivery>,
@@ -98,12 +106,14 @@ impl Parts {
             accounts
         });
         let mut backplane = connect_backplane(config, database.as_ref()).await?;
-        let archive = match database {
+        let (archive, outbox) = match database {
             Some(database) => {
+                let (outbox, deployment) = (database.outbox(), database.deployment().await?);
                 let archive = database.start_archive(config, &mut backplane).await?;
-                Some(Arc::new(archive))
+                let worker = outbox::Worker::new(outbox, backplane.log.clone(), deployment);
+                (Some(Arc::new(archive)), Some(worker))
             }
-            None => None,
+            None => (None, None),
         };
         let control = engine_io(config);
         let delivery = start_delivery(config, &backplane, &control);
@@ -129,6 +139,7 @@ impl Parts {
             authenticator,
             backplane,
             archive,
+            outbox,
             control,
             delivery,
             messaging,
@@ -155,6 +166,7 @@ impl Parts {
             delivery: self.delivery.clone(),
             backplane: self.backplane.clone(),
             archive: self.archive.clone(),
+            outbox: self.outbox.clone(),
         }
     }
 

@@ -10,6 +10,7 @@ use crate::features::messaging::Messaging;
 use crate::gateway::connections::Connections;
 use crate::gateway::connections::metrics::transport_samples;
 use crate::gateway::socketio::metrics as engine_io;
+use crate::outbox;
 use crate::server::admission::Admission;
 use crate::telemetry::exposition::{self, MetricsFormat};
 use crate::telemetry::process;
@@ -24,6 +25,7 @@ pub(super) struct Metrics {
     pub delivery: Arc<Delivery>,
     pub backplane: Backplane,
     pub archive: Option<Arc<NodeArchive>>,
+    pub outbox: Option<Arc<outbox::Worker>>,
 }
 
 impl Metrics {
@@ -48,6 +50,9 @@ impl Metrics {
         samples.extend(backplane_samples(&self.backplane));
         if let Some(archive) = &self.archive {
             samples.extend(archive.samples());
+        }
+        if let Some(outbox) = &self.outbox {
+            samples.extend(outbox.samples());
         }
         let build = vec![("version", env!("CARGO_PKG_VERSION"))];
         samples.push(Sample::info("build", "The version of hubbub", build));
@@ -93,7 +98,7 @@ mod tests {
     use crate::config::Config;
     use crate::config::generated::{assert_current, repository_file};
     /// Every metric with its kind. Dashboards and alarms rely on these names.
-    const METRICS: [(&str, &str); 63] = [
+    const METRICS: [(&str, &str); 66] = [
         ("append_seconds", "histogram"),
         ("archive_backlog", "gauge"),
         ("archive_backlog_bytes", "gauge"),
@@ -137,6 +142,9 @@ mod tests {
         ("messages_duplicate", "counter"),
         ("messages_in", "counter"),
         ("messages_out", "counter"),
+        ("outbox_failed", "counter"),
+        ("outbox_published", "counter"),
+        ("outbox_retries", "counter"),
         ("packets_received", "counter"),
         ("packets_sent", "counter"),
         ("presence_changes", "counter"),

@@ -127,6 +127,14 @@ impl AccountTokens {
         })
     }
 
+    /// Whether a session has not ended, and its user is not disabled.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn is_session_open(&self, session: Uuid) -> Result<bool, Refusal> {
+        Ok(self.sessions.account(session).await?.is_some())
+    }
+
     /// Whether a token claims to be one of this server's. Its signature is not verified.
     #[must_use]
     pub fn is_claimed(token: &str) -> bool {

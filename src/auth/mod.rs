@@ -24,6 +24,8 @@ pub use webhook::{Webhook, WebhookSettings};
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::domain::policy::RoomScope;
 use crate::domain::{Code, Refusal, UserId, Username};
 
@@ -131,6 +133,17 @@ impl Authenticator {
                 accounts.identify(token).await.map(Some)
             }
             _ => Ok(None),
+        }
+    }
+
+    /// Whether a session of an account has not ended, and its user is not disabled.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn is_session_open(&self, session: Uuid) -> Result<bool, Refusal> {
+        match &self.accounts {
+            Some(accounts) => accounts.is_session_open(session).await,
+            None => Ok(false),
         }
     }
 

@@ -3,10 +3,10 @@
 //! As the [`record`](super::record) of a message it lacks the fields that the log assigns.
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::Change;
+use crate::domain::{Change, RoomId};
 
 /// The fields of an event.
 #[derive(Serialize)]
@@ -30,13 +30,28 @@ pub fn fields(change: &Change) -> String {
     serde_json::to_string(&fields).expect("the fields of a change always serialise")
 }
 
-/// The record of a change: `{"event":"<event>","entry_id":"<id>"`, and then the fields.
+/// The record of a change: `{"event":"<event>","entry_id":"<id>","room_id":"<room>"`, and then the
+/// fields.
 ///
-/// `fields` is a JSON object that is not empty.
+/// `event` needs no escapes, and `fields` is a JSON object that is not empty.
 #[must_use]
-pub fn encode(event: &str, id: Uuid, fields: &str) -> Bytes {
+pub fn encode(room: &RoomId, event: &str, id: Uuid, fields: &str) -> Bytes {
+    let room = serde_json::to_string(room.as_str()).expect("a string always serialises");
     let fields = fields.trim_start().strip_prefix('{').unwrap_or("}");
-    format!("{{\"event\":\"{event}\",\"entry_id\":\"{id}\",{fields}").into()
+    let head = format!("{{\"event\":\"{event}\",\"entry_id\":\"{id}\",\"room_id\":{room},");
+    [head.as_str(), fields].concat().into()
+}
+
+/// The session that a record announces as ended; `None` for every other record.
+#[must_use]
+pub fn ended_session(record: &[u8]) -> Option<Uuid> {
+    #[derive(Deserialize)]
+    struct Ended {
+        event: String,
+        session_id: Uuid,
+    }
+    let ended: Ended = serde_json::from_slice(record).ok()?;
+    (ended.event == "session_ended").then_some(ended.session_id)
 }
 
 /// The parts of a record.
@@ -46,7 +61,7 @@ pub struct Parts<'a> {
     pub event: &'a str,
     /// The id of the entry.
     pub id: Uuid,
-    /// The fields, without the opening brace.
+    /// The room and the event's fields, without the opening brace.
     pub fields: &'a str,
 }
 
@@ -74,14 +89,18 @@ mod tests {
         let reason = SessionEnd::LoggedOut;
         let change = Change::SessionEnded { session, reason };
         let id = Uuid::now_v7();
-        let record = encode(change.event(), id, &fields(&change));
+        let room = RoomId::trusted("user:1");
+        let record = encode(&room, change.event(), id, &fields(&change));
         let json: serde_json::Value = serde_json::from_slice(&record).unwrap();
         assert_eq!(json["event"], "session_ended");
         assert_eq!(json["session_id"], session.to_string());
         assert_eq!(json["reason"], "logged_out");
         let parts = Parts::of(&record).unwrap();
         assert_eq!((parts.event, parts.id), ("session_ended", id));
-        let expected = format!("\"session_id\":\"{session}\",\"reason\":\"logged_out\"}}");
+        assert_eq!(json["room_id"], "user:1");
+        let expected = format!(
+            "\"room_id\":\"user:1\",\"session_id\":\"{session}\",\"reason\":\"logged_out\"}}"
+        );
         assert_eq!(parts.fields, expected);
         for damaged in ["", "{}", "{\"event\":\"a\",\"entry_id\":\"b\",}"] {
             assert_eq!(Parts::of(damaged.as_bytes()), None, "{damaged}");

@@ -29,6 +29,17 @@ pub enum EntryKind {
     Unknown,
 }
 
+impl EntryKind {
+    /// Whether clients receive an entry of this kind.
+    #[must_use]
+    pub const fn is_delivered(self) -> bool {
+        match self {
+            Self::Message | Self::Change => true,
+            Self::Unknown => false,
+        }
+    }
+}
+
 /// An entry that has no `seq` yet, apart from its record.
 #[derive(Debug, Clone, Copy)]
 pub struct NewEntry<'a> {

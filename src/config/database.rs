@@ -79,6 +79,16 @@ const RETENTION: Key = Key {
     see: "database.md#retention",
     ..Key::PLAIN
 };
+const WORKERS: Key = Key {
+    name: "WORKERS",
+    default: KeyDefault::Value("on"),
+    summary: "Whether this node publishes what the outbox of the database holds: `on`, or `off` where \
+              other nodes do it.",
+    help: "The outbox has the announcements of changes in the database, such as the end of a session. \
+           With `off` on every node they are never published.",
+    see: "database.md",
+    ..Key::PLAIN
+};
 const MIGRATE: Key = Key {
     name: "MIGRATE",
     default: KeyDefault::Value("on"),
@@ -102,7 +112,7 @@ pub(super) const SECTION: Section = Section {
     intro: "A database keeps every message, so that clients resume and read back as far as it \
             reaches.",
     keys: &[
-        &URL, &DSN, &DATA_DIR, &ACK_AFTER, &BACKLOG, &RETENTION, &MIGRATE, &POOL,
+        &URL, &DSN, &DATA_DIR, &ACK_AFTER, &BACKLOG, &RETENTION, &MIGRATE, &WORKERS, &POOL,
     ],
 };
 
@@ -112,6 +122,7 @@ pub(super) struct DurableSettings {
     /// `None`: rooms are not archived.
     pub database: Option<DatabaseSettings>,
     pub archive: ArchiveSettings,
+    pub runs_workers: bool,
     /// `DATA_DIR`, which need not exist.
     data_dir: PathBuf,
 }
@@ -149,6 +160,7 @@ pub(super) fn parse(
     let acknowledge_commits = values.optional(&ACK_AFTER, acknowledges_commits)?;
     let pool = values.required(&POOL, number(1, 1000))?;
     let migrates = values.required(&MIGRATE, on_or_off)?;
+    let runs_workers = values.required(&WORKERS, on_or_off)?;
     let days: u64 = values.required(&RETENTION, number(0, 36_500))?;
     let backlog = values.required(&BACKLOG, number(1, u64::MAX))?;
     if url.is_none() && acknowledge_commits.is_some() {
@@ -176,6 +188,7 @@ pub(super) fn parse(
             backlog,
             retention: (days > 0).then(|| Duration::from_secs(days * SECONDS_PER_DAY)),
         },
+        runs_workers,
         data_dir,
     })
 }

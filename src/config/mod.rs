@@ -122,6 +122,8 @@ pub struct Config {
     /// `None`: rooms are not archived.
     pub(crate) database: Option<DatabaseSettings>,
     pub(crate) archive: ArchiveSettings,
+    /// Whether this node publishes what the outbox holds.
+    pub(crate) runs_workers: bool,
     pub(crate) identity: IdentitySettings,
     /// `None`: there are no accounts.
     pub(crate) accounts: Option<AccountsConfig>,
@@ -261,6 +263,7 @@ impl Config {
             redis,
             database: durable.database,
             archive: durable.archive,
+            runs_workers: durable.runs_workers,
             webhook,
             connections,
             limits: sizes.into_limits(&rates, identity.timeout),

@@ -43,7 +43,7 @@ use worker::Worker;
 pub use crate::backplane::{Entry, EntryKind, Typing};
 pub use counters::DeliveryCounters;
 pub use outlet::{CloseReason, Outlet};
-pub use queues::DisconnectUser;
+pub use queues::{DisconnectUser, OnChange};
 pub use requests::{JoinOutcome, OnJoined, OnWatched, ReplayFrom};
 pub use settings::{DeliverySettings, Pause};
 pub use shared_event::{Event, SharedEvent};
@@ -241,6 +241,14 @@ impl Delivery {
             }
         });
         self.tasks.lock().push(subscribing);
+    }
+
+    /// Sets the handler of changes: it is called for each change that a room with connections on this
+    /// node reaches, in the room's order, after the change was offered to its outlets. Called once.
+    pub fn on_change(&self, on_change: OnChange) {
+        if !self.queues.set_on_change(on_change) {
+            tracing::error!("the handler of changes was already set");
+        }
     }
 
     /// The number of rooms that have a feed on this node.

@@ -14,7 +14,7 @@ use super::backlog::Backlog;
 use super::comparison::{Heads, Versions};
 use super::requests::{JoinRequest, WatchRequest};
 use super::{DeliveryCounters, DeliverySettings, room, user};
-use crate::backplane::{BusEvent, BusSink, BusTopic};
+use crate::backplane::{BusEvent, BusSink, BusTopic, Entry};
 use crate::domain::{ConnId, RoomId, UserId};
 
 /// The most commands that may wait for one worker. While its queue is full, requests wait, and the
@@ -26,6 +26,8 @@ const HEAD_BYTES: usize = 160;
 
 /// Ends all connections of a user on this node; returns at once.
 pub type DisconnectUser = Box<dyn Fn(&UserId) + Send + Sync>;
+/// Acts on a change that a room's feed on this node has reached; returns at once.
+pub type OnChange = Box<dyn Fn(&RoomId, &Entry) + Send + Sync>;
 
 /// A worker processes its commands one after another.
 pub(super) enum Command {
@@ -119,6 +121,7 @@ pub(super) struct Queues {
     workers: Vec<WorkerQueue>,
     counters: Arc<DeliveryCounters>,
     disconnect: OnceLock<DisconnectUser>,
+    on_change: OnceLock<OnChange>,
 }
 
 impl Queues {
@@ -143,6 +146,7 @@ impl Queues {
             workers,
             counters,
             disconnect: OnceLock::new(),
+            on_change: OnceLock::new(),
         };
         (queues, receivers)
     }
@@ -185,6 +189,18 @@ impl Queues {
     /// Returns false when a handler was set before, which then stays.
     pub fn set_disconnect(&self, disconnect: DisconnectUser) -> bool {
         self.disconnect.set(disconnect).is_ok()
+    }
+
+    /// Returns false when a handler was set before, which then stays.
+    pub fn set_on_change(&self, on_change: OnChange) -> bool {
+        self.on_change.set(on_change).is_ok()
+    }
+
+    /// The feed of the room has delivered a change.
+    pub fn changed(&self, room: &RoomId, entry: &Entry) {
+        if let Some(on_change) = self.on_change.get() {
+            on_change(room, entry);
+        }
     }
 }
 

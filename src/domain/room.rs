@@ -46,6 +46,16 @@ impl RoomId {
         Self::trusted(&format!("{PERSONAL}{user}"))
     }
 
+    /// The user whose personal feed this room is.
+    #[must_use]
+    pub fn personal_of(&self) -> Option<UserId> {
+        if self.kind() != RoomKind::Personal {
+            return None;
+        }
+        let user = self.as_str().strip_prefix(PERSONAL)?;
+        Some(UserId::trusted(user))
+    }
+
     /// The room that broadcasts live in.
     #[must_use]
     pub fn broadcast() -> Self {

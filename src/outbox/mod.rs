@@ -6,13 +6,13 @@
 //! the log finds that its id was used before.
 
 mod ids;
+mod metrics;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::backplane::{BackplaneError, RoomLog, change_record};
@@ -39,7 +39,6 @@ pub struct Worker {
     log: Arc<dyn RoomLog>,
     /// The archive's id, which makes the ids of entries differ between deployments.
     deployment: Uuid,
-    added: Notify,
     /// Rows that were published.
     pub published: Counter,
     /// Attempts that failed.
@@ -64,28 +63,22 @@ impl Worker {
             outbox,
             log,
             deployment,
-            added: Notify::new(),
             published: Counter::default(),
             postponed: Counter::default(),
             failed: Counter::default(),
         })
     }
 
-    /// Rows were added by this node: they are published without delay.
-    pub fn wake(&self) {
-        self.added.notify_one();
-    }
-
     /// Publishes rows until the task is aborted. That loses nothing: another worker goes on.
     pub async fn run(self: Arc<Self>) {
         loop {
-            let added = self.added.notified();
             match self.publish_due().await {
                 // There may be more.
                 Ok(rows) if rows == BATCH => {}
                 Ok(_) => {
                     let pause = self.pause().await;
-                    let _ = tokio::time::timeout(pause, added).await;
+                    // Rows of this node are published at once.
+                    let _ = tokio::time::timeout(pause, self.outbox.added()).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "outbox: the database can't be reached");
@@ -114,10 +107,15 @@ impl Worker {
         for row in claimed {
             match &row.room {
                 Some(room) => rooms.entry(room.clone()).or_default().push(row),
-                None => self.fail(row.id, "this release knows no job of this kind").await?,
+                None => {
+                    self.fail(row.id, "this release knows no job of this kind")
+                        .await?
+                }
             }
         }
-        let rooms = rooms.into_iter().map(|(room, rows)| self.publish_to(room, rows));
+        let rooms = rooms
+            .into_iter()
+            .map(|(room, rows)| self.publish_to(room, rows));
         let mut rooms = stream::iter(rooms).buffer_unordered(CONCURRENT_ROOMS);
         while let Some(outcome) = rooms.next().await {
             outcome?;
@@ -147,13 +145,17 @@ impl Worker {
         };
         self.postponed.add(1);
         // The later rows of the room were claimed, too.
-        let ids: Vec<OutboxId> = std::iter::once(row.id).chain(rows.map(|row| row.id)).collect();
-        self.outbox.retry(&ids, backoff(row.attempts), &reason).await
+        let ids: Vec<OutboxId> = std::iter::once(row.id)
+            .chain(rows.map(|row| row.id))
+            .collect();
+        self.outbox
+            .retry(&ids, backoff(row.attempts), &reason)
+            .await
     }
 
     async fn publish(&self, room: &RoomId, row: &OutboxRow) -> Outcome {
         let id = ids::of_row(self.deployment, row.id);
-        let record = change_record::encode(&row.kind, id, &row.payload);
+        let record = change_record::encode(room, &row.kind, id, &row.payload);
         match self.log.announce(room, id, record).await {
             Ok(_) => Outcome::Published,
             Err(error @ (BackplaneError::TooLarge | BackplaneError::Unreadable(_))) => {
@@ -164,7 +166,11 @@ impl Worker {
     }
 
     async fn fail(&self, row: OutboxId, reason: &str) -> Result<(), StoreError> {
-        tracing::error!(row, reason, "outbox: a row is given up; see hubbub outbox list");
+        tracing::error!(
+            row,
+            reason,
+            "outbox: a row is given up; see hubbub outbox list"
+        );
         self.failed.add(1);
         self.outbox.fail(row, reason).await
     }

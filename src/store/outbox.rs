@@ -51,6 +51,9 @@ pub struct RowState {
 /// The outbox. Rows are added by the transactions that cause them; times come from the database's clock.
 #[async_trait]
 pub trait Outbox: Send + Sync {
+    /// Returns once this process has added rows since the last call. One call at a time may wait.
+    async fn added(&self);
+
     /// Claims at most `limit` rows that are due, for the time of the lease: until then no other call
     /// claims them. A row is claimed only together with, or after, all earlier rows of its room that
     /// are due.

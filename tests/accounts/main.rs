@@ -125,6 +125,42 @@ async fn refresh_tokens_are_exchanged_for_new_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_session_reaches_every_connection_of_its_user() {
+    let node = Cluster::alone(&[SECRET, MEMORY, ("REFRESH_GRACE_SECS", "0")]).await;
+    let address = node.address(0);
+    let one = sign_up(address, "ann").await;
+    let (_, other) = log_in(address, "ann", "correct horse").await;
+    let mut clients = Vec::new();
+    for session in [&one, &other] {
+        let token = session["access_token"].as_str().unwrap();
+        let client = Client::with_token(address, token).await;
+        client.done("authenticate", json!({})).await;
+        clients.push(client);
+    }
+    let body = json!({"refresh_token": one["refresh_token"]});
+    assert_eq!(post(address, "/api/v1/auth/refresh", &body).await.0, 200);
+    // The token was exchanged before, so a thief may have it.
+    assert_eq!(post(address, "/api/v1/auth/refresh", &body).await.0, 401);
+    let ended = clients[0].await_event("exception").await;
+    assert_eq!(ended["code"], "unauthorized");
+    clients[0].await_event("disconnect").await;
+    let told = clients[1].await_event("session_ended").await;
+    assert_eq!(told["reason"], "token_reused");
+    assert_eq!(
+        told["room_id"],
+        format!("user:{}", one["user"]["id"].as_str().unwrap())
+    );
+    assert_eq!(told["seq"], 1);
+    assert!(
+        told["epoch"].is_string() && told["timestamp"].is_string(),
+        "{told}"
+    );
+    assert_eq!(me(address, &one["access_token"]).await.0, 401);
+    assert_eq!(me(address, &other["access_token"]).await.0, 200);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_a_database_has_no_accounts() {
     let node = node::start(&[SECRET]).await;
     let (status, answer) = log_in(node.address(), "ann", "correct horse").await;

@@ -133,7 +133,7 @@ impl RoomFeed {
         let (at, seq, kind) = (at.clone(), entry.seq, entry.kind);
         let shared = SharedEvent::new(Event::Message(self.replays.prepare(entry)));
         self.replays.push(&at, &shared);
-        if kind != EntryKind::Message {
+        if !kind.is_delivered() {
             // An entry of a newer node: the cursor has moved past it, and clients don't receive it.
             return;
         }
@@ -149,6 +149,11 @@ impl RoomFeed {
             }
         }
         context.counters.delivered.add(delivered);
+        if kind == EntryKind::Change
+            && let Event::Message(entry) = shared.event()
+        {
+            context.queues().changed(&self.room, entry);
+        }
         for conn in without_capacity {
             let last_received = Head {
                 epoch: at.epoch.clone(),

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::super::EntryKind;
 use super::super::context::Context;
 use super::super::{Event, Outlet, SharedEvent};
 use super::RoomFeed;
@@ -161,7 +160,7 @@ impl Occupant {
         sent.needs_roster |= self.open_if_due();
         self.position = entry.seq;
         // Clients don't receive an entry of a newer node; the replay moves past it all the same.
-        if entry.kind == EntryKind::Message {
+        if entry.kind.is_delivered() {
             self.outlet.deliver(shared);
             sent.delivered += 1;
         }

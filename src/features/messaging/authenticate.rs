@@ -78,6 +78,7 @@ impl Messaging {
             return;
         };
         self.end_listening(connection).await;
+        self.leave_personal_feed(connection).await;
         for user in connection.watched.drain() {
             self.delivery.unwatch(&user, &connection.conn).await;
         }

@@ -46,6 +46,8 @@ pub struct ConnectionState {
     pub(super) watched: HashSet<UserId>,
     /// True while its outlet may be attached to broadcasts.
     pub(super) listens: bool,
+    /// The personal feed that its outlet may be attached to.
+    pub(super) personal: Option<RoomId>,
     make_outlet: MakeOutlet,
 }
 
@@ -59,6 +61,7 @@ impl ConnectionState {
             rooms: HashMap::default(),
             watched: HashSet::default(),
             listens: false,
+            personal: None,
             make_outlet,
         }
     }

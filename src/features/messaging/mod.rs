@@ -10,6 +10,7 @@ mod join;
 mod listen;
 mod metrics;
 mod occupants;
+mod personal_feed;
 mod send;
 mod typing;
 mod user_rates;

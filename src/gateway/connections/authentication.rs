@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::connection::{Connection, stopping};
+use super::{CloseReason, Connections, EndReason};
 use crate::auth::Identity;
 use crate::domain::{Code, Cost, Refusal, RoomId};
 use crate::features::messaging::ConnectionState;
@@ -65,10 +68,49 @@ impl Connection {
                 return Err(refusal);
             }
         };
+        let session = identity.session;
         *self.identity.lock() = Some(identity);
+        if let Some(session) = session
+            && let Err(refusal) = self.follow_session(state, session).await
+        {
+            // The connection has its user's rights already, so it has to end.
+            match refusal.code {
+                Code::Unauthorized => self.disconnect(&refusal, EndReason::SessionEnded),
+                _ => self.close_transport(CloseReason::Fault),
+            }
+            return Err(refusal);
+        }
         self.transport.mark_authenticated();
         self.set_expiry_deadline();
         Ok(rooms_left)
+    }
+
+    /// Attaches the connection to its user's personal feed, which also tells the end of its session.
+    async fn follow_session(
+        &self,
+        state: &mut ConnectionState,
+        session: Uuid,
+    ) -> Result<(), Refusal> {
+        let Connections {
+            messaging, auth, ..
+        } = &*self.connections;
+        messaging.hear_personal_feed(state).await?;
+        // The session may have ended after the token was verified, and before the feed was heard.
+        if auth.is_session_open(session).await? {
+            return Ok(());
+        }
+        Err(session_ended())
+    }
+
+    /// Ends the connection if it belongs to that session, which has ended.
+    pub(super) fn end_with_session(self: &Arc<Self>, session: Uuid) {
+        let is_of_session = match &*self.identity.lock() {
+            Some(identity) => identity.session == Some(session),
+            None => false,
+        };
+        if is_of_session {
+            self.disconnect(&session_ended(), EndReason::SessionEnded);
+        }
     }
 
     /// Sends `authenticated` if the connection has a user.
@@ -96,4 +138,8 @@ impl Connection {
             &to_json(&Exception::of(&refusal, None).about(room)),
         );
     }
+}
+
+fn session_ended() -> Refusal {
+    Refusal::new(Code::Unauthorized, "the session has ended: log in again")
 }

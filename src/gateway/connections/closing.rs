@@ -82,7 +82,7 @@ impl Connection {
 
     /// Ends the connection in such a way that the client does not reconnect by itself: for faults
     /// of identity only. Events in the inbox are discarded, as their sender has lost its rights.
-    fn disconnect(self: &Arc<Self>, refusal: &Refusal, reason: EndReason) {
+    pub(super) fn disconnect(self: &Arc<Self>, refusal: &Refusal, reason: EndReason) {
         self.set_end_reason(reason);
         if !self.inbox.lock().is_closed() {
             self.transport.disconnect(refusal);

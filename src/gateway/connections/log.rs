@@ -56,6 +56,8 @@ pub enum EndReason {
     AuthenticationTimeout,
     /// The token expired.
     TokenExpired,
+    /// The session of the account ended.
+    SessionEnded,
     /// A service ended the connections of the user.
     EndedByService,
     /// The client kept exceeding its rate.
@@ -80,6 +82,7 @@ impl EndReason {
             Self::ProtocolError => "protocol_error",
             Self::AuthenticationTimeout => "authentication_timeout",
             Self::TokenExpired => "token_expired",
+            Self::SessionEnded => "session_ended",
             Self::EndedByService => "ended_by_service",
             Self::RateLimited => "rate_limited",
             Self::Draining => "draining",

@@ -29,7 +29,9 @@ use std::time::Duration;
 use engineioxide::WriteScheduler;
 
 use crate::auth::Authenticator;
-use crate::domain::{ConnId, UserId};
+use crate::backplane::change_record;
+use crate::delivery::Entry;
+use crate::domain::{ConnId, RoomId, UserId};
 use crate::features::messaging::Messaging;
 use crate::server::ClientAddress;
 use crate::server::admission::Admission;
@@ -138,7 +140,25 @@ impl Connections {
             }
         };
         connections.messaging.on_disconnect(Box::new(disconnect));
+        let weak = Arc::downgrade(&connections);
+        let on_change = move |room: &RoomId, entry: &Entry| {
+            if let Some(connections) = weak.upgrade() {
+                connections.changed(room, entry);
+            }
+        };
+        connections.messaging.on_change(Box::new(on_change));
         connections
+    }
+
+    /// Acts on a change that a room on this node has reached.
+    fn changed(&self, room: &RoomId, entry: &Entry) {
+        if let Some(user) = room.personal_of()
+            && let Some(session) = change_record::ended_session(&entry.record)
+        {
+            for connection in self.users.of(&user) {
+                connection.end_with_session(session);
+            }
+        }
     }
 
     /// Opens a connection, which has no user yet, over that transport. `client` is the address that

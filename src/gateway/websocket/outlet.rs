@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::FLUSH_TIMEOUT;
 use super::close_status::CloseStatus;
 use super::outbox::Outbox;
-use crate::delivery::{CloseReason, Event, Outlet, SharedEvent};
+use crate::delivery::{CloseReason, EntryKind, Event, Outlet, SharedEvent};
 use crate::domain::{ConnId, UserId};
 use crate::gateway::connections::OutboxThresholds;
 use crate::gateway::wire::{Envelope, encode_broadcast, encode_event};
@@ -30,6 +30,7 @@ struct BroadcastFrame(Option<Utf8Bytes>);
 impl BroadcastFrame {
     fn of(event: &Event) -> Self {
         Self(match event {
+            Event::Message(entry) if entry.kind == EntryKind::Change => None,
             Event::Message(entry) => {
                 let frame = encode_broadcast(entry);
                 if frame.is_none() {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::acks::{StatusJson, to_json};
-use crate::delivery::{Entry, Event};
+use crate::backplane::change_record;
+use crate::delivery::{Entry, EntryKind, Event};
 use crate::domain::ChangeKind;
 
 /// Every event that the server sends, with its name on the wire.
@@ -137,9 +138,8 @@ pub fn going_away(envelope: Envelope, reconnect_in: Duration) -> String {
     envelope.encode(ServerEvent::GoingAway, &GoingAway { reconnect_in_ms })
 }
 
-/// Appends a message's JSON object: the fields that the backplane assigned, then the record, byte
-/// for byte.
-pub(super) fn write_message(entry: &Entry, out: &mut String) {
+/// Begins an entry's JSON object with the fields that the backplane assigned, and a comma.
+fn write_position(entry: &Entry, out: &mut String) {
     out.push_str("{\"seq\":");
     out.push_str(itoa::Buffer::new().format(entry.seq));
     // The backplane generates epochs, from characters that need no escapes.
@@ -150,6 +150,12 @@ pub(super) fn write_message(entry: &Entry, out: &mut String) {
         entry.at.text().as_str(),
         "\",",
     ]);
+}
+
+/// Appends a message's JSON object: the fields that the backplane assigned, then the record, byte
+/// for byte.
+pub(super) fn write_message(entry: &Entry, out: &mut String) {
+    write_position(entry, out);
     // A record is a JSON object in UTF-8. Its fields follow the ones above in the same object, so
     // its opening brace is left out. For a damaged record only `}` is appended: the object is
     // invalid JSON then.
@@ -170,10 +176,25 @@ fn encode_message(envelope: Envelope, entry: &Entry) -> String {
     text
 }
 
+/// The event of a change, under its own name. A damaged record becomes `null`.
+fn encode_change(envelope: Envelope, entry: &Entry) -> String {
+    let [before, between, after] = envelope.parts();
+    let Some(parts) = change_record::Parts::of(&entry.record) else {
+        tracing::error!(seq = entry.seq, "a change is damaged");
+        return [before, "damaged", between, "null", after].concat();
+    };
+    let mut text = String::with_capacity(entry.record.len() + 128);
+    text.extend([before, parts.event, between]);
+    write_position(entry, &mut text);
+    text.extend([parts.fields, after]);
+    text
+}
+
 /// The event in that envelope.
 #[must_use]
 pub fn encode_event(envelope: Envelope, event: &Event) -> String {
     match event {
+        Event::Message(entry) if entry.kind == EntryKind::Change => encode_change(envelope, entry),
         Event::Message(entry) => encode_message(envelope, entry),
         Event::RoomUsers { room, users, total } => {
             let payload = RoomUsers {
@@ -236,7 +257,7 @@ pub fn encode_event(envelope: Envelope, event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::{EntryKind, Typing};
+    use crate::delivery::Typing;
     use crate::domain::{
         Epoch, Head, OnlineStatus, RoomChange, RoomId, Timestamp, UserId, Username,
     };

@@ -52,6 +52,10 @@ fn shortened(reason: &str) -> String {
 
 #[async_trait]
 impl Outbox for SqlStore {
+    async fn added(&self) {
+        self.rows_announced().await;
+    }
+
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<OutboxRow>> {
         // An earlier row of the room is claimed by another node, or was postponed.
         const DUE: &str = "SELECT o.id, o.room_id, o.type, o.payload, o.attempts \

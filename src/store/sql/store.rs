@@ -1,5 +1,9 @@
 //! The store, as the rest of the server holds it.
 
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
 use super::db::{Db, Settings};
 use super::pool::PoolStats;
 use crate::store::Result;
@@ -8,6 +12,8 @@ use crate::store::Result;
 #[derive(Clone)]
 pub struct SqlStore {
     db: Db,
+    /// Rows may have been added to the outbox.
+    outbox_added: Arc<Notify>,
 }
 
 impl SqlStore {
@@ -18,11 +24,23 @@ impl SqlStore {
     /// server, or a missing right; `Broken`.
     pub async fn open(settings: &Settings) -> Result<Self> {
         let db = Db::open(settings).await?;
-        Ok(Self { db })
+        Ok(Self {
+            db,
+            outbox_added: Arc::default(),
+        })
     }
 
     pub(super) fn db(&self) -> &Db {
         &self.db
+    }
+
+    /// A transaction has committed that may have added rows to the outbox.
+    pub(super) fn announce_rows(&self) {
+        self.outbox_added.notify_one();
+    }
+
+    pub(super) async fn rows_announced(&self) {
+        self.outbox_added.notified().await;
     }
 
     /// The use of the connections: those for reading on SQLite, all but a writer's elsewhere.

@@ -78,11 +78,17 @@ impl AccountStore for SqlStore {
         ended: EndedSessions,
         announce: AnnounceEnd,
     ) -> Result<Vec<Uuid>> {
-        sessions::end_of_user(self.db(), user, ended, announce).await
+        let ended = sessions::end_of_user(self.db(), user, ended, announce).await?;
+        self.announce_rows();
+        Ok(ended)
     }
 
     async fn exchange(&self, exchange: Exchange, announce: AnnounceEnd) -> Result<ExchangeOutcome> {
-        sessions::exchange(self.db(), exchange, announce).await
+        let outcome = sessions::exchange(self.db(), exchange, announce).await?;
+        if matches!(outcome, ExchangeOutcome::Reused { .. }) {
+            self.announce_rows();
+        }
+        Ok(outcome)
     }
 }
 
