@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["domain"]),
     ("archive", &["domain", "backplane", "store", "telemetry"]),
     ("delivery", &["domain", "backplane", "telemetry"]),
+    ("outbox", &["domain", "backplane", "store", "telemetry"]),
     (
         "features",
         &[

@@ -1,7 +1,8 @@
 -- Announcements and jobs that wait to be published or run; the row of one that is done is deleted. Programs
 -- that share the database may insert room_id, type, payload and dedupe_key in their own transactions.
 -- room_id: where it is published, NULL for a job. payload: a JSON object. due_at, lease_until: milliseconds
--- since 1970. state: 0 waits, 1 failed. reason: of the last attempt.
+-- since 1970. state: 0 waits, 1 failed. tried_since: when it was
+-- first claimed. reason: of the last attempt.
 CREATE TABLE IF NOT EXISTS hubbub_outbox (
     id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
     room_id VARBINARY(128),
@@ -12,6 +13,7 @@ CREATE TABLE IF NOT EXISTS hubbub_outbox (
     state BIGINT NOT NULL DEFAULT 0,
     lease_until BIGINT NOT NULL DEFAULT 0,
     attempts BIGINT NOT NULL DEFAULT 0,
+    tried_since BIGINT,
     reason VARBINARY(1024),
     KEY hubbub_outbox_due (state, due_at, id),
     KEY hubbub_outbox_room (room_id, id)

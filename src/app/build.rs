@@ -110,7 +110,12 @@ impl Parts {
             Some(database) => {
                 let (outbox, deployment) = (database.outbox(), database.deployment().await?);
                 let archive = database.start_archive(config, &mut backplane).await?;
-                let worker = outbox::Worker::new(outbox, backplane.log.clone(), deployment);
+                let worker = outbox::Worker::new(
+                    outbox,
+                    backplane.log.clone(),
+                    deployment,
+                    config.backplane.dedupe_ttl,
+                );
                 (Some(Arc::new(archive)), Some(worker))
             }
             None => (None, None),

@@ -40,6 +40,7 @@ use queues::{Command, Queues};
 use requests::{JoinRequest, WatchRequest, stopped};
 use worker::Worker;
 
+pub use crate::backplane::change_record::{self, Parts as ChangeParts};
 pub use crate::backplane::{Entry, EntryKind, Typing};
 pub use counters::DeliveryCounters;
 pub use outlet::{CloseReason, Outlet};

@@ -37,6 +37,9 @@ pub enum Change {
 }
 
 impl Change {
+    /// The names of all events.
+    pub const EVENTS: &[&str] = &["session_ended"];
+
     /// The name of the event.
     #[must_use]
     pub const fn event(&self) -> &'static str {

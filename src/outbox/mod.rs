@@ -5,8 +5,11 @@
 //! has its number. A worker that ends in between leaves a row that another one claims after the lease:
 //! the log finds that its id was used before.
 
+mod earlier;
 mod ids;
 mod metrics;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +19,7 @@ use futures_util::stream::{self, StreamExt};
 use uuid::Uuid;
 
 use crate::backplane::{BackplaneError, RoomLog, change_record};
-use crate::domain::RoomId;
+use crate::domain::{Change, RoomId};
 use crate::store::{Outbox, OutboxId, OutboxRow, StoreError};
 use crate::telemetry::meter::Counter;
 
@@ -39,6 +42,8 @@ pub struct Worker {
     log: Arc<dyn RoomLog>,
     /// The archive's id, which makes the ids of entries differ between deployments.
     deployment: Uuid,
+    /// How long the log knows the ids of its entries.
+    dedupe_ttl: Duration,
     /// Rows that were published.
     pub published: Counter,
     /// Attempts that failed.
@@ -58,11 +63,17 @@ enum Outcome {
 
 impl Worker {
     /// A worker for this outbox and this log.
-    pub fn new(outbox: Arc<dyn Outbox>, log: Arc<dyn RoomLog>, deployment: Uuid) -> Arc<Self> {
+    pub fn new(
+        outbox: Arc<dyn Outbox>,
+        log: Arc<dyn RoomLog>,
+        deployment: Uuid,
+        dedupe_ttl: Duration,
+    ) -> Arc<Self> {
         Arc::new(Self {
             outbox,
             log,
             deployment,
+            dedupe_ttl,
             published: Counter::default(),
             postponed: Counter::default(),
             failed: Counter::default(),
@@ -154,7 +165,18 @@ impl Worker {
     }
 
     async fn publish(&self, room: &RoomId, row: &OutboxRow) -> Outcome {
+        if !Change::EVENTS.contains(&row.kind.as_str()) {
+            return Outcome::Failed(format!("this release has no event {:?}", row.kind));
+        }
         let id = ids::of_row(self.deployment, row.id);
+        // The log may not know any more that an earlier attempt has published the row.
+        if row.tried_for > self.dedupe_ttl / 2 {
+            match earlier::is_in_log(&*self.log, room, id, row.tried_for).await {
+                Ok(true) => return Outcome::Published,
+                Ok(false) => {}
+                Err(error) => return Outcome::Postponed(error.to_string()),
+            }
+        }
         let record = change_record::encode(room, &row.kind, id, &row.payload);
         match self.log.announce(room, id, record).await {
             Ok(_) => Outcome::Published,

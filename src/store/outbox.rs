@@ -35,6 +35,8 @@ pub struct OutboxRow {
     pub payload: String,
     /// How often it was claimed, this time included.
     pub attempts: u64,
+    /// The time since it was first claimed; zero at the first time.
+    pub tried_for: Duration,
 }
 
 /// The state of a row that is not done.

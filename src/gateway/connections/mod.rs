@@ -29,8 +29,7 @@ use std::time::Duration;
 use engineioxide::WriteScheduler;
 
 use crate::auth::Authenticator;
-use crate::backplane::change_record;
-use crate::delivery::Entry;
+use crate::delivery::{Entry, change_record};
 use crate::domain::{ConnId, RoomId, UserId};
 use crate::features::messaging::Messaging;
 use crate::server::ClientAddress;

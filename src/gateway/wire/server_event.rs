@@ -5,8 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::acks::{StatusJson, to_json};
-use crate::backplane::change_record;
-use crate::delivery::{Entry, EntryKind, Event};
+use crate::delivery::{ChangeParts, Entry, EntryKind, Event};
 use crate::domain::ChangeKind;
 
 /// Every event that the server sends, with its name on the wire.
@@ -179,7 +178,7 @@ fn encode_message(envelope: Envelope, entry: &Entry) -> String {
 /// The event of a change, under its own name. A damaged record becomes `null`.
 fn encode_change(envelope: Envelope, entry: &Entry) -> String {
     let [before, between, after] = envelope.parts();
-    let Some(parts) = change_record::Parts::of(&entry.record) else {
+    let Some(parts) = ChangeParts::of(&entry.record) else {
         tracing::error!(seq = entry.seq, "a change is damaged");
         return [before, "damaged", between, "null", after].concat();
     };

@@ -29,16 +29,18 @@ pub(super) async fn add(conn: &mut Conn, rows: Vec<NewRow>) -> Outcome<()> {
     Ok(())
 }
 
-type Row = (i64, Option<Text>, Text, Text, i64);
+/// `id, room_id, type, payload, attempts`, and milliseconds since the first claim.
+type Row = (i64, Option<Text>, Text, Text, i64, i64);
 
 fn loaded(row: Row, claims: u64) -> OutboxRow {
-    let (id, room, kind, payload, attempts) = row;
+    let (id, room, kind, payload, attempts, tried_for) = row;
     OutboxRow {
         id,
         room: room.map(|room| RoomId::trusted(&room.0)),
         kind: kind.0,
         payload: payload.0,
         attempts: u64::try_from(attempts).unwrap_or(0) + claims,
+        tried_for: Duration::from_millis(u64::try_from(tried_for).unwrap_or(0)),
     }
 }
 
@@ -58,14 +60,16 @@ impl Outbox for SqlStore {
 
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<OutboxRow>> {
         // An earlier row of the room is claimed by another node, or was postponed.
-        const DUE: &str = "SELECT o.id, o.room_id, o.type, o.payload, o.attempts \
+        const DUE: &str = "SELECT o.id, o.room_id, o.type, o.payload, o.attempts, \
+                CAST(? - COALESCE(o.tried_since, ?) AS {bigint}) \
             FROM hubbub_outbox o \
             WHERE o.state = 0 AND o.due_at <= ? AND o.lease_until <= ? AND NOT EXISTS \
                 (SELECT e.id FROM hubbub_outbox e \
                  WHERE e.room_id = o.room_id AND e.id < o.id AND e.state = 0 \
                  AND (e.lease_until > ? OR (e.attempts > 0 AND e.due_at > ?))) \
             ORDER BY o.id LIMIT ?";
-        const CLAIM: &str = "UPDATE hubbub_outbox SET lease_until = ?, attempts = attempts + 1 \
+        const CLAIM: &str = "UPDATE hubbub_outbox SET lease_until = ?, attempts = attempts + 1, \
+                tried_since = COALESCE(tried_since, ?) \
             WHERE id IN ({list})";
         let limit = limit.min(MAX_ROWS) as i64;
         let lease = millis(lease);
@@ -76,13 +80,15 @@ impl Outbox for SqlStore {
                     // node claims an earlier one.
                     meta::lock(conn, OUTBOX_CLAIM, "").await?;
                     let now = now(conn).await?;
-                    let rows: Vec<Row> = conn.all(DUE, args![now, now, now, now, limit]).await?;
+                    let rows: Vec<Row> = conn
+                        .all(DUE, args![now, now, now, now, now, now, limit])
+                        .await?;
                     if rows.is_empty() {
                         return Ok(Vec::new());
                     }
                     let ids = rows.iter().map(|row| Arg::from(row.0));
                     let (text, ids) = conn.dialect().with_list(CLAIM, ids);
-                    let values = [args![now + lease], ids].concat();
+                    let values = [args![now + lease, now], ids].concat();
                     conn.run_text(text, values).await?;
                     Ok(rows.into_iter().map(|row| loaded(row, 1)).collect())
                 })
@@ -127,12 +133,13 @@ impl Outbox for SqlStore {
     }
 
     async fn list(&self, after: OutboxId, limit: usize) -> Result<Vec<RowState>> {
-        const LIST: &str = "SELECT id, room_id, type, payload, attempts, state, reason \
+        const LIST: &str = "SELECT id, room_id, type, payload, attempts, \
+                CAST({now} - COALESCE(tried_since, {now}) AS {bigint}), state, reason \
             FROM hubbub_outbox WHERE id > ? ORDER BY id LIMIT ?";
-        type Listed = (i64, Option<Text>, Text, Text, i64, i64, Option<Text>);
+        type Listed = (i64, Option<Text>, Text, Text, i64, i64, i64, Option<Text>);
         let listed: Vec<Listed> = self.db().all(LIST, args![after, limit as i64]).await?;
-        let state = |(id, room, kind, payload, attempts, state, reason): Listed| RowState {
-            row: loaded((id, room, kind, payload, attempts), 0),
+        let state = |(id, room, kind, payload, attempts, tried, state, reason): Listed| RowState {
+            row: loaded((id, room, kind, payload, attempts, tried), 0),
             has_failed: state != 0,
             reason: reason.map(|reason| reason.0),
         };
