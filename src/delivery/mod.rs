@@ -13,6 +13,7 @@ mod context;
 mod counters;
 mod feed;
 mod flow_control;
+mod gate;
 mod metrics;
 mod outlet;
 mod queues;
@@ -43,9 +44,10 @@ use worker::Worker;
 pub use crate::backplane::change_record::{self, Parts as ChangeParts};
 pub use crate::backplane::{Entry, EntryKind, Typing};
 pub use counters::DeliveryCounters;
+pub use gate::Gate;
 pub use outlet::{CloseReason, Outlet};
 pub use queues::{DisconnectUser, OnChange};
-pub use requests::{JoinOutcome, OnJoined, OnWatched, ReplayFrom};
+pub use requests::{JoinOutcome, OnJoined, OnWatched, ReplayEnd, ReplayFrom};
 pub use settings::{DeliverySettings, Pause};
 pub use shared_event::{Event, SharedEvent};
 
@@ -114,8 +116,13 @@ impl Delivery {
         start: ReplayFrom,
         on_joined: OnJoined,
     ) -> Result<(), BackplaneError> {
-        self.attach(room, outlet, Some(username), start, on_joined)
-            .await
+        let replay_end = self
+            .attach(room, outlet, Some(username), start, on_joined, None)
+            .await?;
+        // An error means that the outlet closed before the end of the replay: the join itself has
+        // succeeded.
+        let _ = replay_end.await;
+        Ok(())
     }
 
     /// As [`Delivery::join`], but the connection doesn't become an occupant of the room: presence
@@ -130,7 +137,34 @@ impl Delivery {
         start: ReplayFrom,
         on_joined: OnJoined,
     ) -> Result<(), BackplaneError> {
-        self.attach(room, outlet, None, start, on_joined).await
+        let replay_end = self
+            .attach(room, outlet, None, start, on_joined, None)
+            .await?;
+        let _ = replay_end.await;
+        Ok(())
+    }
+
+    /// As [`Delivery::join`], or [`Delivery::listen`] without a name, but returns as soon as the
+    /// connection is attached. Nothing of the room reaches the outlet before the gate is opened.
+    ///
+    /// # Errors
+    /// As [`Delivery::join`].
+    pub async fn join_behind(
+        &self,
+        gate: &Gate,
+        room: RoomId,
+        outlet: Arc<dyn Outlet>,
+        username: Option<Username>,
+        start: ReplayFrom,
+    ) -> Result<(JoinOutcome, ReplayEnd), BackplaneError> {
+        let (sender, outcome) = oneshot::channel();
+        let on_joined = Box::new(move |outcome: &JoinOutcome| {
+            let _ = sender.send(outcome.clone());
+        });
+        let replay_end = self
+            .attach(room, outlet, username, start, on_joined, Some(gate.clone()))
+            .await?;
+        Ok((outcome.await.map_err(|_| stopped())?, replay_end))
     }
 
     async fn attach(
@@ -140,7 +174,8 @@ impl Delivery {
         username: Option<Username>,
         start: ReplayFrom,
         on_joined: OnJoined,
-    ) -> Result<(), BackplaneError> {
+        gate: Option<Gate>,
+    ) -> Result<ReplayEnd, BackplaneError> {
         let (accepted, outcome) = oneshot::channel();
         let request = JoinRequest {
             room: room.clone(),
@@ -148,14 +183,11 @@ impl Delivery {
             username,
             start,
             on_joined,
+            gate,
             accepted,
         };
         self.queues.send(&room, Command::Join(request)).await;
-        let replay_end = outcome.await.unwrap_or_else(|_| Err(stopped()))?;
-        // An error means that the outlet closed before the end of the replay: the join itself has
-        // succeeded.
-        let _ = replay_end.await;
-        Ok(())
+        outcome.await.unwrap_or_else(|_| Err(stopped()))
     }
 
     /// Detaches the connection from the room's feed. When the call returns, no further event of the

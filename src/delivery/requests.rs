@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::Outlet;
+use super::{Gate, Outlet};
 use crate::backplane::{BackplaneError, Result};
 use crate::domain::{Epoch, Head, OnlineStatus, RoomId, UserId, Username};
 
@@ -70,12 +70,14 @@ pub(super) struct JoinRequest {
     pub username: Option<Username>,
     pub start: ReplayFrom,
     pub on_joined: OnJoined,
+    /// Nothing of the room reaches the outlet before the gate is open.
+    pub gate: Option<Gate>,
     pub accepted: oneshot::Sender<Result<ReplayEnd>>,
 }
 
 /// Resolves when a join's replay is over and `room_users` is sent. Its sender is dropped when the
 /// connection left, joined again or closed before, or the feed ended.
-pub(super) type ReplayEnd = oneshot::Receiver<()>;
+pub type ReplayEnd = oneshot::Receiver<()>;
 
 /// A subscription to a user's status that is being processed.
 pub(super) struct WatchRequest {

@@ -134,6 +134,7 @@ async fn the_end_of_a_session_reaches_every_connection_of_its_user() {
     for session in [&one, &other] {
         let token = session["access_token"].as_str().unwrap();
         let client = Client::with_token(address, token).await;
+        client.await_event("connect").await;
         client.done("authenticate", json!({})).await;
         clients.push(client);
     }
@@ -157,6 +158,88 @@ async fn the_end_of_a_session_reaches_every_connection_of_its_user() {
     );
     assert_eq!(me(address, &one["access_token"]).await.0, 401);
     assert_eq!(me(address, &other["access_token"]).await.0, 200);
+    node.stop().await;
+}
+
+/// Ends a session by using its refresh token twice.
+async fn end_by_reuse(address: SocketAddr, session: &Value) {
+    let body = json!({"refresh_token": session["refresh_token"]});
+    for status in [200, 401] {
+        assert_eq!(post(address, "/api/v1/auth/refresh", &body).await.0, status);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_request_resumes_the_feed_and_enters_rooms() {
+    let open = ("AUTH_MODE", "open");
+    let grace = ("REFRESH_GRACE_SECS", "0");
+    let node = Cluster::alone(&[SECRET, MEMORY, open, grace]).await;
+    let address = node.address(0);
+    let session = sign_up(address, "ann").await;
+    let (_, stolen) = log_in(address, "ann", "correct horse").await;
+    let token = session["access_token"].as_str().unwrap();
+    let connect = async || {
+        let client = Client::with_token(address, token).await;
+        client.await_event("connect").await;
+        client.done("authenticate", json!({})).await;
+        client
+    };
+    let writer = connect().await;
+    for room in ["one", "two"] {
+        writer.done("join", json!({"room_id": room})).await;
+        for text in ["a", "b", "c"] {
+            let message = json!({"room_id": room, "content": text});
+            writer.done("message", message).await;
+        }
+    }
+    end_by_reuse(address, &stolen).await;
+    writer.await_event("session_ended").await;
+
+    let reader = connect().await;
+    let rooms = json!({"one": {"since_seq": 1}, "two": null, "broadcast": {}});
+    let ack = reader
+        .done("sync", json!({"since_seq": 0, "rooms": rooms}))
+        .await;
+    assert_eq!(ack["feed"]["seq"], 1, "{ack}");
+    assert_eq!(ack["feed"]["recovered"], true);
+    assert_eq!(ack["rooms"]["one"]["replayed"], 2);
+    assert_eq!(ack["rooms"]["two"]["replayed"], 0);
+    assert_eq!(ack["rooms"]["broadcast"]["code"], "forbidden");
+    reader
+        .eventually("the replays", |reader| {
+            reader.count("message") == 2 && reader.count("session_ended") == 1
+        })
+        .await;
+    let story = reader.story();
+    let position = |wanted: &dyn Fn(&(String, Value)) -> bool| story.iter().position(wanted);
+    let acknowledged = position(&|(name, answer)| name == "ack" && answer[1]["feed"].is_object());
+    for event in ["message", "session_ended", "room_users"] {
+        assert!(
+            acknowledged < position(&|(name, _)| name == event),
+            "{story:?}"
+        );
+    }
+    let message = json!({"room_id": "two", "content": "d"});
+    writer.done("message", message).await;
+    reader
+        .eventually("live messages", |reader| reader.count("message") == 3)
+        .await;
+    let seqs: Vec<u64> = reader.seqs();
+    assert_eq!(seqs, [2, 3, 4]);
+
+    let anonymous = Client::connect(address).await;
+    anonymous
+        .done("authenticate", json!({"user_id": "eve"}))
+        .await;
+    let ack = anonymous.done("sync", json!({"rooms": {"one": {}}})).await;
+    assert_eq!(ack["feed"], Value::Null);
+    for bad in [
+        json!({"rooms": []}),
+        json!({"rooms": {"a b\n": {}}}),
+        json!({"rooms": {"a": 1}}),
+    ] {
+        assert_eq!(anonymous.ask("sync", bad).await["code"], "bad_request");
+    }
     node.stop().await;
 }
 

@@ -6,8 +6,8 @@ use tokio::sync::oneshot;
 use super::super::context::Context;
 use super::super::requests::JoinRequest;
 use super::super::{Event, JoinOutcome, ReplayFrom, SharedEvent};
-use super::RoomFeed;
 use super::occupants::{Occupant, Opening, Replay, Stage};
+use super::{FeedEvent, RoomFeed};
 use crate::backplane::{BackplaneError, Joined, Result};
 use crate::domain::{ConnId, Continuity, Epoch, LogSpan};
 
@@ -145,18 +145,29 @@ impl RoomFeed {
             has_overflowed: missed.is_incomplete,
             done,
         };
+        let ticket = context.ticket();
+        let stage = match &request.gate {
+            None => Stage::New,
+            Some(_) => Stage::AwaitingCapacity,
+        };
         self.occupants.insert(Occupant {
             outlet,
             position: plan.position,
             changes_from: roster.version,
-            ticket: context.ticket(),
+            ticket,
             replay: Some(Box::new(Replay {
                 epoch: plan.epoch,
                 opening: Some(opening),
-                stage: Stage::New,
+                stage,
             })),
         });
-        self.advance(context, &conn);
+        match request.gate {
+            None => drop(self.advance(context, &conn)),
+            Some(gate) => {
+                let event = FeedEvent::Writable(conn, ticket);
+                gate.when_open(context.waker(&self.room, event));
+            }
+        }
         if is_first {
             // The new occupant is among those that receive the events held meanwhile.
             self.apply_held_changes(context);

@@ -1,7 +1,7 @@
 //! Joining and leaving a room.
 
 use super::connection_state::InRoom;
-use super::{ConnectionState, Messaging};
+use super::{AuthenticatedUser, ConnectionState, Messaging};
 use crate::delivery::{OnJoined, ReplayFrom};
 use crate::domain::policy::{Action, Joining, Permit};
 use crate::domain::{Code, Refusal, RoomId};
@@ -21,17 +21,7 @@ impl Messaging {
         on_joined: OnJoined,
     ) -> Result<(), Refusal> {
         let room = permit.into_room();
-        self.ready()?;
-        let authenticated = connection.authenticated()?.clone();
-        self.check_number_of_rooms(connection, &room)?;
-        self.authorize(Action::Join, &authenticated.user, &room)
-            .await?;
-        // Until the answer is known, the backplane may or may not count this connection in the
-        // room: so it has to be told when the connection is lost.
-        connection
-            .rooms
-            .entry(room.clone())
-            .or_insert(InRoom::Possibly);
+        let authenticated = self.begin_join(connection, &room).await?;
         self.delivery
             .join(
                 room.clone(),
@@ -41,9 +31,34 @@ impl Messaging {
                 on_joined,
             )
             .await?;
+        self.confirm_join(connection, room);
+        Ok(())
+    }
+
+    /// Checks whether the connection may enter the room, and remembers that it tries to.
+    pub(super) async fn begin_join(
+        &self,
+        connection: &mut ConnectionState,
+        room: &RoomId,
+    ) -> Result<AuthenticatedUser, Refusal> {
+        self.ready()?;
+        let authenticated = connection.authenticated()?.clone();
+        self.check_number_of_rooms(connection, room)?;
+        self.authorize(Action::Join, &authenticated.user, room)
+            .await?;
+        // Until the answer is known, the backplane may or may not count this connection in the
+        // room: so it has to be told when the connection is lost.
+        connection
+            .rooms
+            .entry(room.clone())
+            .or_insert(InRoom::Possibly);
+        Ok(authenticated)
+    }
+
+    /// The connection has entered the room.
+    pub(super) fn confirm_join(&self, connection: &mut ConnectionState, room: RoomId) {
         self.counters.joins.add(1);
         connection.rooms.insert(room, InRoom::Confirmed);
-        Ok(())
     }
 
     /// A connection may join `rooms_per_socket` rooms. Failed joins are remembered too, so that the

@@ -12,6 +12,7 @@ mod metrics;
 mod occupants;
 mod personal_feed;
 mod send;
+mod sync;
 mod typing;
 mod user_rates;
 mod watch;
@@ -30,6 +31,7 @@ pub use crate::backplane::{Appended, ArchiveStatus, Commit, OccupantPage};
 pub use connection_state::{AuthenticatedUser, ConnectionState};
 pub use disconnect::Disconnected;
 pub use history::{HistoryPage, HistoryWindow};
+pub use sync::{SyncOutcome, SyncRequest};
 pub use user_rates::UserRateLimiter;
 
 /// The counters of the use cases.

@@ -1,6 +1,8 @@
 //! Replies to clients' events: the JSON objects of acknowledgements and refusals. REST returns some
 //! of them, too.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -8,7 +10,7 @@ use super::server_event::write_message;
 use crate::auth::Identity;
 use crate::delivery::JoinOutcome;
 use crate::domain::{OnlineStatus, Refusal, RoomId, Timestamp, TokenFault, UserId};
-use crate::features::messaging::{Appended, HistoryPage};
+use crate::features::messaging::{Appended, HistoryPage, SyncOutcome};
 
 /// A wire shape as JSON.
 pub(crate) fn to_json<T: Serialize>(payload: &T) -> String {
@@ -115,6 +117,45 @@ impl<'a> JoinAck<'a> {
             recovered: outcome.recovered,
             gap: outcome.gap,
             replayed: outcome.replayed,
+        }
+    }
+}
+
+/// The acknowledgement of `sync`: for the personal feed and each room what `join` acknowledges, or its
+/// refusal.
+#[derive(Serialize)]
+pub(crate) struct SyncAck<'a> {
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    feed: Option<RoomOutcome<'a>>,
+    rooms: BTreeMap<&'a str, RoomOutcome<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum RoomOutcome<'a> {
+    Joined(JoinAck<'a>),
+    Refused(Exception<'a>),
+}
+
+impl<'a> RoomOutcome<'a> {
+    fn of((room, outcome): &'a (RoomId, Result<JoinOutcome, Refusal>)) -> Self {
+        match outcome {
+            Ok(outcome) => Self::Joined(JoinAck::of(room, outcome)),
+            Err(refusal) => Self::Refused(refusal_ack(refusal).about(room)),
+        }
+    }
+}
+
+impl<'a> SyncAck<'a> {
+    pub fn of(outcome: &'a SyncOutcome) -> Self {
+        let rooms = outcome.rooms.iter();
+        Self {
+            ok: true,
+            feed: outcome.feed.as_ref().map(RoomOutcome::of),
+            rooms: rooms
+                .map(|room| (room.0.as_str(), RoomOutcome::of(room)))
+                .collect(),
         }
     }
 }

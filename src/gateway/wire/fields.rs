@@ -122,6 +122,26 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The members of an object of objects, if present. A member that is `null` is an empty object.
+    ///
+    /// # Errors
+    /// `bad_request`.
+    pub fn objects(&self, field: &'static str) -> Result<Vec<(Cow<'a, str>, Self)>, Refusal> {
+        let Some(json) = self.raw(field) else {
+            return Ok(Vec::new());
+        };
+        let must_be = || must_be(field, "an object of objects");
+        let Fields(members) = serde_json::from_str(json.get()).map_err(|_| must_be())?;
+        let parse = |(name, value): (Cow<'a, str>, &'a RawValue)| {
+            let fields = match value.get() {
+                "null" => Fields(Vec::new()),
+                json => serde_json::from_str(json).map_err(|_| must_be())?,
+            };
+            Ok((name, fields))
+        };
+        members.into_iter().map(parse).collect()
+    }
+
     /// A string parsed as one of the domain's identifiers, if present.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ mod text;
 pub(crate) use accounts::{LoginRequest, OwnAccount, RefreshRequest, SessionTokens, SignUpRequest};
 pub(crate) use acks::{
     Authenticated, Exception, HistoryAck, JoinAck, MessageAck, Resumed, RoomAck, StatusJson,
-    TargetAck, refusal_ack, to_json,
+    SyncAck, TargetAck, refusal_ack, to_json,
 };
 pub(crate) use api::{BroadcastAck, DisconnectAck, OccupantsPage, PostRequest, RestError};
 pub(crate) use broadcast::{BroadcastRequest, encode_broadcast};
@@ -33,6 +33,6 @@ pub(crate) use frame::{encode_ack, is_ping, json_text, parse_frame, pong};
 pub use incoming::{MalformedEvent, RawEvent};
 pub use packet::parse_packet;
 pub(crate) use request_fields::{
-    MAX_SEQ, history_limit, history_window, message_fields, replay_from,
+    MAX_SEQ, history_limit, history_window, message_fields, replay_from, rooms_to_sync,
 };
 pub use server_event::{Envelope, ServerEvent, encode_event, going_away};

@@ -1,8 +1,10 @@
 //! Groups of fields that several requests have, over sockets or REST.
 
+use std::collections::BTreeMap;
+
 use super::fields::Fields;
 use crate::delivery::ReplayFrom;
-use crate::domain::{ClientMsgId, Epoch, Limits, MessageFields, Refusal};
+use crate::domain::{ClientMsgId, Epoch, Limits, MessageFields, Refusal, RoomId};
 use crate::features::messaging::HistoryWindow;
 
 /// 2^53 - 1: JavaScript does not represent every larger whole number. No room reaches it.
@@ -34,6 +36,20 @@ pub(crate) fn replay_from(fields: &Fields<'_>) -> Result<ReplayFrom, Refusal> {
         (None, Some(limit)) => Ok(ReplayFrom::Last(limit)),
         (None, None) => Ok(ReplayFrom::Live),
     }
+}
+
+/// The rooms of `sync`: an object with the position of each. Of several positions of a room the last
+/// one counts.
+///
+/// # Errors
+/// `bad_request`.
+pub(crate) fn rooms_to_sync(fields: &Fields<'_>) -> Result<BTreeMap<RoomId, ReplayFrom>, Refusal> {
+    let mut rooms = BTreeMap::new();
+    for (name, position) in fields.objects("rooms")? {
+        let room = RoomId::parse("a room of rooms", &name)?;
+        rooms.insert(room, replay_from(&position)?);
+    }
+    Ok(rooms)
 }
 
 /// A message's fields. The domain checks their lengths.

@@ -7,6 +7,7 @@ mod identity;
 mod messages;
 mod rooms;
 mod status;
+mod sync;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ pub use identity::Authenticate;
 pub use messages::{History, SendMessage, Typing};
 pub use rooms::{Join, Leave};
 pub use status::{SubscribeStatus, UnsubscribeStatus};
+pub use sync::Sync;
 
 /// A client's request: one kind of event, valid in form.
 pub(super) trait ClientRequest: Sized {
@@ -143,6 +145,7 @@ client_events! {
     boxed History;
     boxed SubscribeStatus;
     boxed UnsubscribeStatus;
+    boxed Sync;
 }
 
 /// The name of an event as refusals show it.
