@@ -6,10 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use async_trait::async_trait;
+use uuid::Uuid;
 
 use crate::auth::{AccountTokens, random_bytes};
 use crate::config::{AccountKey, Config};
-use crate::features::accounts::{Accounts, StoredSessions};
+use crate::features::accounts::{Accounts, SessionSockets, StoredSessions};
 use crate::store::AccountStore;
 
 /// Accounts and their tokens on this store; `None` without a key that signs them.
@@ -31,9 +33,20 @@ pub(super) fn start(
     let sessions = Arc::new(StoredSessions(store.clone()));
     let tokens = AccountTokens::new(secrets, accounts.access_lifetime, sessions)?;
     let tokens = Arc::new(tokens);
+    let sockets = Arc::new(UntrackedSockets);
     let settings = accounts.settings.clone();
-    let accounts = Arc::new(Accounts::new(store, tokens.clone(), settings));
+    let accounts = Arc::new(Accounts::new(store, tokens.clone(), sockets, settings));
     Ok(Some((accounts, tokens)))
+}
+
+/// For as long as connections don't track the sessions of their users: no socket is closed.
+struct UntrackedSockets;
+
+#[async_trait]
+impl SessionSockets for UntrackedSockets {
+    async fn close(&self, _: Uuid, _: &[Uuid]) -> usize {
+        0
+    }
 }
 
 /// The key in the file. A file that doesn't exist is made, with a random key, for the node's user only.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::auth::{ApiKeys, Authenticator, Credentials, Identity};
 use crate::domain::policy::RoomScope;
 use crate::domain::{Code, Refusal};
+use crate::features::accounts::AccountCaller;
 
 /// The caller of a REST request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,11 +87,11 @@ impl Access {
         }
     }
 
-    /// The session of the account whose token the request has.
+    /// The account whose token the request has.
     ///
     /// # Errors
     /// `unauthorized`, `token_expired`, `unavailable`.
-    pub async fn session(&self, headers: &HeaderMap) -> Result<Uuid, Refusal> {
+    pub async fn account(&self, headers: &HeaderMap) -> Result<AccountCaller, Refusal> {
         let no_account = || {
             Refusal::new(
                 Code::Unauthorized,
@@ -99,9 +100,12 @@ impl Access {
         };
         let token = bearer(headers).ok_or_else(no_account)?;
         let identity = self.authenticator.identify_account(token).await?;
-        identity
-            .and_then(|identity| identity.session)
-            .ok_or_else(no_account)
+        let identity = identity.ok_or_else(no_account)?;
+        let user = Uuid::try_parse(identity.user.as_str()).map_err(|_| no_account())?;
+        Ok(AccountCaller {
+            user,
+            session: identity.session.ok_or_else(no_account)?,
+        })
     }
 
     /// The identity that the request's token proves. `None` for a caller that may do everything:

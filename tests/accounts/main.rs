@@ -3,43 +3,14 @@
 // A test that cannot go on should stop and say where.
 #![allow(clippy::unwrap_used)]
 
-use std::net::SocketAddr;
+mod fixture;
+mod sessions;
 
 use hubbub_test_support::client::Client;
-use hubbub_test_support::node::{self, Cluster, http};
+use hubbub_test_support::node::{self, Cluster};
 use serde_json::{Value, json};
 
-const SECRET: (&str, &str) = ("JWT_SECRET", "a secret of at least thirty-two bytes");
-const MEMORY: (&str, &str) = ("DATABASE_URL", "sqlite::memory:");
-
-async fn post(address: SocketAddr, path: &str, body: &Value) -> (u16, Value) {
-    let headers = [("content-type", "application/json")];
-    let (status, _, answer) = http(address, "POST", path, &headers, &body.to_string()).await;
-    (status, answer)
-}
-
-async fn sign_up(address: SocketAddr, username: &str) -> Value {
-    let body = json!({
-        "email": format!("{username}@example.com"),
-        "username": username,
-        "password": "correct horse",
-    });
-    let (status, answer) = post(address, "/api/v1/auth/signup", &body).await;
-    assert_eq!(status, 201, "{answer}");
-    answer
-}
-
-async fn log_in(address: SocketAddr, username: &str, password: &str) -> (u16, Value) {
-    let body = json!({"username": username, "password": password});
-    post(address, "/api/v1/auth/login", &body).await
-}
-
-async fn me(address: SocketAddr, access_token: &Value) -> (u16, Value) {
-    let authorization = format!("Bearer {}", access_token.as_str().unwrap());
-    let headers = [("authorization", authorization.as_str())];
-    let (status, _, answer) = http(address, "GET", "/api/v1/me", &headers, "").await;
-    (status, answer)
-}
+use fixture::{MEMORY, Rest, SECRET, assert_refused, log_in, sign_up};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_signs_up_logs_in_and_chats_under_the_accounts_name() {
@@ -58,7 +29,7 @@ async fn a_user_signs_up_logs_in_and_chats_under_the_accounts_name() {
 
         let (status, logged_in) = log_in(address, "Ann", "correct horse").await;
         assert_eq!((status, &logged_in["user"]), (200, user));
-        let (status, account) = me(address, &logged_in["access_token"]).await;
+        let (status, account) = Rest::of(address, &logged_in).me().await;
         assert_eq!((status, &account), (200, user));
 
         let token = logged_in["access_token"].as_str().unwrap();
@@ -107,19 +78,19 @@ async fn refresh_tokens_are_exchanged_for_new_ones() {
     let signed_up = sign_up(address, "ann").await;
     let refresh = async |token: &Value| {
         let body = json!({"refresh_token": token});
-        post(address, "/api/v1/auth/refresh", &body).await
+        let rest = Rest::anonymous(address);
+        rest.post("/api/v1/auth/refresh", body).await
     };
     let (status, first) = refresh(&signed_up["refresh_token"]).await;
     assert_eq!(status, 200, "{first}");
     let (_, again) = refresh(&signed_up["refresh_token"]).await;
     assert_eq!(first["refresh_token"], again["refresh_token"]);
-    assert_eq!(me(address, &again["access_token"]).await.0, 200);
+    assert_eq!(Rest::of(address, &again).me().await.0, 200);
     let (status, next) = refresh(&first["refresh_token"]).await;
     assert_eq!(status, 200, "{next}");
     assert_ne!(next["refresh_token"], first["refresh_token"]);
     for token in [json!("x"), signed_up["access_token"].clone()] {
-        let (status, refused) = refresh(&token).await;
-        assert_eq!((status, &refused["code"]), (401, &json!("unauthorized")));
+        assert_refused(&refresh(&token).await, 401, "unauthorized");
     }
     node.stop().await;
 }
@@ -246,7 +217,7 @@ async fn one_request_resumes_the_feed_and_enters_rooms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_a_database_has_no_accounts() {
     let node = node::start(&[SECRET]).await;
-    let (status, answer) = log_in(node.address(), "ann", "correct horse").await;
-    assert_eq!((status, &answer["code"]), (501, &json!("not_configured")));
+    let answer = log_in(node.address(), "ann", "correct horse").await;
+    assert_refused(&answer, 501, "not_configured");
     node.stop().await;
 }

@@ -14,7 +14,8 @@ use crate::auth::{AccountTokens, Passwords, RefreshToken};
 use crate::domain::{Account, Code, Refusal};
 use crate::store::{AccountStore, NewSession, StoreError};
 
-pub use sessions::StoredSessions;
+pub use crate::store::Session;
+pub use sessions::{Ended, SessionSockets, StoredSessions};
 pub use signup::SignUp;
 
 /// Who may sign up.
@@ -50,6 +51,15 @@ pub struct Device {
     pub user_agent: String,
 }
 
+/// The caller of a use case: a user with an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountCaller {
+    /// The user.
+    pub user: Uuid,
+    /// The session that the caller's token belongs to.
+    pub session: Uuid,
+}
+
 /// A session with its tokens.
 pub struct LoggedIn {
     /// The account.
@@ -69,6 +79,7 @@ pub struct Accounts {
     store: Arc<dyn AccountStore>,
     passwords: Passwords,
     tokens: Arc<AccountTokens>,
+    sockets: Arc<dyn SessionSockets>,
     settings: AccountSettings,
 }
 
@@ -77,12 +88,14 @@ impl Accounts {
     pub fn new(
         store: Arc<dyn AccountStore>,
         tokens: Arc<AccountTokens>,
+        sockets: Arc<dyn SessionSockets>,
         settings: AccountSettings,
     ) -> Self {
         Self {
             store,
             passwords: Passwords::new(),
             tokens,
+            sockets,
             settings,
         }
     }

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Accounts, LoggedIn, refused};
+use super::{AccountCaller, Accounts, LoggedIn, refused};
 use crate::auth::{RefreshToken, Sessions, random_bytes};
 use crate::backplane::change_record;
 use crate::domain::{Account, Change, Code, Refusal, RoomId, SessionEnd};
-use crate::store::{AccountStore, AnnounceEnd, Exchange, ExchangeOutcome, NewRow};
+use crate::store::{
+    AccountStore, AnnounceEnd, EndedSessions, Exchange, ExchangeOutcome, NewRow, Session,
+};
 
 impl Accounts {
     /// The account of a session.
     ///
     /// # Errors
     /// `unauthorized` if the session has ended; `unavailable`.
-    pub async fn own(&self, session: &Uuid) -> Result<Account, Refusal> {
-        let account = self.store.account_of_session(*session).await;
+    pub async fn own(&self, caller: AccountCaller) -> Result<Account, Refusal> {
+        let account = self.store.account_of_session(caller.session).await;
         let ended = || Refusal::new(Code::Unauthorized, "the session has ended");
         account.map_err(refused)?.ok_or_else(ended)
     }
@@ -60,8 +62,86 @@ impl Accounts {
     }
 }
 
+/// Sessions that have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Their number.
+    pub sessions: usize,
+    /// The sockets of these sessions that were closed, on all nodes.
+    pub sockets: usize,
+}
+
+/// The sockets of sessions, on all nodes.
+#[async_trait]
+pub trait SessionSockets: Send + Sync {
+    /// Closes the sockets of these sessions of the user, which have ended, on all nodes. Returns the
+    /// number of them. The announcements in the outbox close them as well: a failure here loses none.
+    async fn close(&self, user: Uuid, sessions: &[Uuid]) -> usize;
+}
+
+impl Accounts {
+    /// The user's sessions, the last one used first.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn sessions(&self, caller: AccountCaller) -> Result<Vec<Session>, Refusal> {
+        self.store.sessions(caller.user).await.map_err(refused)
+    }
+
+    /// Ends the session of the caller.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn log_out(&self, caller: AccountCaller) -> Result<Ended, Refusal> {
+        self.end(caller.user, EndedSessions::One(caller.session))
+            .await
+    }
+
+    /// Ends all sessions of the caller.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn log_out_everywhere(&self, caller: AccountCaller) -> Result<Ended, Refusal> {
+        self.end(caller.user, EndedSessions::All).await
+    }
+
+    /// Ends one session of the caller.
+    ///
+    /// # Errors
+    /// `not_found` if the caller has no such session; `unavailable`.
+    pub async fn end_session(
+        &self,
+        caller: AccountCaller,
+        session: Uuid,
+    ) -> Result<Ended, Refusal> {
+        let ended = self.end(caller.user, EndedSessions::One(session)).await?;
+        if ended.sessions == 0 {
+            return Err(Refusal::new(Code::NotFound, "there is no such session"));
+        }
+        Ok(ended)
+    }
+
+    async fn end(&self, user: Uuid, ended: EndedSessions) -> Result<Ended, Refusal> {
+        let announce = announce_end(SessionEnd::LoggedOut);
+        let ended = self.store.end_sessions(user, ended, announce).await;
+        Ok(self.close_sockets(user, &ended.map_err(refused)?).await)
+    }
+
+    /// Closes the sockets of sessions that have ended.
+    pub(super) async fn close_sockets(&self, user: Uuid, sessions: &[Uuid]) -> Ended {
+        let sockets = match sessions {
+            [] => 0,
+            _ => self.sockets.close(user, sessions).await,
+        };
+        Ended {
+            sessions: sessions.len(),
+            sockets,
+        }
+    }
+}
+
 /// Makes the announcement of a session's end.
-fn announce_end(reason: SessionEnd) -> AnnounceEnd {
+pub(super) fn announce_end(reason: SessionEnd) -> AnnounceEnd {
     Arc::new(move |user, session| {
         let change = Change::SessionEnded { session, reason };
         NewRow {

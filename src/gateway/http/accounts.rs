@@ -8,8 +8,9 @@ use http::request::Parts;
 use uuid::Uuid;
 
 use super::HttpState;
+use super::extract::path_parameter;
 use crate::domain::{Code, Refusal};
-use crate::features::accounts::{Accounts, Device};
+use crate::features::accounts::{AccountCaller, Accounts, Device};
 use crate::server::ClientAddress;
 
 /// The accounts of this server.
@@ -32,8 +33,8 @@ fn accounts(state: &HttpState) -> Result<Arc<Accounts>, Refusal> {
     })
 }
 
-/// The session of an account, by the token of the request.
-pub(super) struct AccountUser(pub Uuid);
+/// A user with an account, by the token of the request.
+pub(super) struct AccountUser(pub AccountCaller);
 
 impl FromRequestParts<Arc<HttpState>> for AccountUser {
     type Rejection = Refusal;
@@ -43,7 +44,22 @@ impl FromRequestParts<Arc<HttpState>> for AccountUser {
         state: &Arc<HttpState>,
     ) -> Result<Self, Refusal> {
         accounts(state)?;
-        state.access.session(&parts.headers).await.map(Self)
+        state.access.account(&parts.headers).await.map(Self)
+    }
+}
+
+/// The UUID that the path parameter `id` is. Nothing has another id.
+pub(super) struct IdInPath(pub Uuid);
+
+impl FromRequestParts<Arc<HttpState>> for IdInPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<HttpState>) -> Result<Self, Refusal> {
+        let parse = |_, text: &str| {
+            let unknown = |_| Refusal::new(Code::NotFound, "there is no such resource");
+            Uuid::try_parse(text).map_err(unknown)
+        };
+        path_parameter(parts, "id", parse).await.map(Self)
     }
 }
 

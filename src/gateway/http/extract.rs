@@ -99,7 +99,7 @@ impl FromRequestParts<Arc<HttpState>> for UserInPath {
 }
 
 /// Parses the path parameter `name`, which the refusal names.
-async fn path_parameter<T>(
+pub(super) async fn path_parameter<T>(
     parts: &mut Parts,
     name: &'static str,
     parse: impl Fn(&'static str, &str) -> Result<T, Refusal>,

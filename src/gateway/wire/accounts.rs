@@ -1,9 +1,10 @@
 //! Accounts and sessions in the REST API.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::domain::Account;
-use crate::features::accounts::{LoggedIn, SignUp};
+use crate::features::accounts::{Ended, LoggedIn, Session, SignUp};
 
 /// The body of `POST /api/v1/auth/signup`.
 #[derive(Deserialize)]
@@ -112,6 +113,73 @@ impl<'a> From<&'a LoggedIn> for SessionTokens<'a> {
             refresh_token: &logged_in.refresh_token,
             token_type: "Bearer",
             expires_in: logged_in.expires_in.as_secs(),
+        }
+    }
+}
+
+/// The reply to `POST /login`.
+#[derive(Serialize)]
+pub(crate) struct LoginTokens<'a> {
+    /// The access token, under the name that earlier systems gave it.
+    token: &'a str,
+    #[serde(flatten)]
+    tokens: SessionTokens<'a>,
+}
+
+impl<'a> From<&'a LoggedIn> for LoginTokens<'a> {
+    fn from(logged_in: &'a LoggedIn) -> Self {
+        Self {
+            token: &logged_in.access_token,
+            tokens: logged_in.into(),
+        }
+    }
+}
+
+/// A session in `GET /api/v1/auth/sessions`.
+#[derive(Serialize)]
+pub(crate) struct SessionJson<'a> {
+    id: Uuid,
+    created_at: String,
+    /// When a token of the session was last used, to a minute.
+    last_used_at: String,
+    /// The address that the session was begun from.
+    address: &'a str,
+    /// The name that the client gave itself.
+    user_agent: &'a str,
+    /// Whether the session is that of the request.
+    current: bool,
+}
+
+impl<'a> SessionJson<'a> {
+    /// A session; `current` is that of the request.
+    pub fn of(session: &'a Session, current: Uuid) -> Self {
+        Self {
+            id: session.id,
+            created_at: session.created_at.to_string(),
+            last_used_at: session.last_used_at.to_string(),
+            address: &session.address,
+            user_agent: &session.user_agent,
+            current: session.id == current,
+        }
+    }
+}
+
+/// The sessions that a request has ended.
+#[derive(Serialize)]
+pub(crate) struct EndedJson {
+    ok: bool,
+    /// The number of sessions.
+    sessions: usize,
+    /// The sockets of these sessions that were closed, on all nodes.
+    sockets_closed: usize,
+}
+
+impl From<Ended> for EndedJson {
+    fn from(ended: Ended) -> Self {
+        Self {
+            ok: true,
+            sessions: ended.sessions,
+            sockets_closed: ended.sockets,
         }
     }
 }

@@ -16,11 +16,15 @@ mod frame;
 mod fuzz;
 mod incoming;
 mod packet;
+mod page;
 mod request_fields;
 mod server_event;
 mod text;
 
-pub(crate) use accounts::{LoginRequest, OwnAccount, RefreshRequest, SessionTokens, SignUpRequest};
+pub(crate) use accounts::{
+    EndedJson, LoginRequest, LoginTokens, OwnAccount, RefreshRequest, SessionJson, SessionTokens,
+    SignUpRequest,
+};
 pub(crate) use acks::{
     Authenticated, Exception, HistoryAck, JoinAck, MessageAck, Resumed, RoomAck, StatusJson,
     SyncAck, TargetAck, refusal_ack, to_json,
@@ -32,6 +36,7 @@ pub use fields::Fields;
 pub(crate) use frame::{encode_ack, is_ping, json_text, parse_frame, pong};
 pub use incoming::{MalformedEvent, RawEvent};
 pub use packet::parse_packet;
+pub(crate) use page::Page;
 pub(crate) use request_fields::{
     MAX_SEQ, history_limit, history_window, message_fields, replay_from, rooms_to_sync,
 };

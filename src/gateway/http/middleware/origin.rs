@@ -135,7 +135,7 @@ fn preflight_response(request: &HeaderMap) -> Response {
     let headers = [
         (
             ACCESS_CONTROL_ALLOW_METHODS,
-            HeaderValue::from_static("GET, POST, OPTIONS"),
+            HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, OPTIONS"),
         ),
         (
             ACCESS_CONTROL_ALLOW_HEADERS,

@@ -6,7 +6,9 @@ use super::super::accounts::{AccountsOfNode, ClientDevice};
 use super::super::extract::Body;
 use super::super::reply::Reply;
 use crate::domain::Refusal;
-use crate::gateway::wire::{LoginRequest, RefreshRequest, SessionTokens, SignUpRequest};
+use crate::gateway::wire::{
+    LoginRequest, LoginTokens, RefreshRequest, SessionTokens, SignUpRequest,
+};
 
 /// `POST /api/v1/auth/signup`: creates an account, and begins its first session.
 pub(in crate::gateway::http) async fn sign_up(
@@ -28,6 +30,17 @@ pub(in crate::gateway::http) async fn log_in(
     let login = request.login().to_owned();
     let logged_in = accounts.log_in(&login, request.password, device).await?;
     Ok(Reply::ok(&SessionTokens::from(&logged_in)))
+}
+
+/// `POST /login`: as `POST /api/v1/auth/login`, with the access token as `token` as well.
+pub(in crate::gateway::http) async fn log_in_with_token(
+    AccountsOfNode(accounts): AccountsOfNode,
+    ClientDevice(device): ClientDevice,
+    Body(request): Body<LoginRequest>,
+) -> Result<Reply, Refusal> {
+    let login = request.login().to_owned();
+    let logged_in = accounts.log_in(&login, request.password, device).await?;
+    Ok(Reply::ok(&LoginTokens::from(&logged_in)))
 }
 
 /// `POST /api/v1/auth/refresh`: exchanges a refresh token for new tokens.

@@ -10,6 +10,6 @@ pub(in crate::gateway::http) async fn get(
     AccountsOfNode(accounts): AccountsOfNode,
     AccountUser(caller): AccountUser,
 ) -> Result<Reply, Refusal> {
-    let account = accounts.own(&caller).await?;
+    let account = accounts.own(caller).await?;
     Ok(Reply::ok(&OwnAccount::from(&account)))
 }

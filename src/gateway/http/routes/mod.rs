@@ -7,6 +7,7 @@ pub(super) mod me;
 pub(super) mod messages;
 pub(super) mod metrics;
 pub(super) mod rooms;
+pub(super) mod sessions;
 pub(super) mod socketio;
 pub(super) mod users;
 pub(super) mod websocket;
@@ -84,6 +85,19 @@ pub(super) fn all() -> Vec<Route> {
         post("/api/v1/auth/signup", Right::Anonymous, auth::sign_up),
         post("/api/v1/auth/login", Right::Anonymous, auth::log_in),
         post("/api/v1/auth/refresh", Right::Anonymous, auth::refresh),
+        post("/api/users", Right::Anonymous, auth::sign_up),
+        post("/api/users/signup", Right::Anonymous, auth::sign_up),
+        post("/api/users/login", Right::Anonymous, auth::log_in),
+        post("/login", Right::Anonymous, auth::log_in_with_token),
+        post("/api/v1/auth/logout", Right::Account, sessions::log_out),
+        post("/api/users/logout", Right::Account, sessions::log_out),
+        post(
+            "/api/v1/auth/logout_all",
+            Right::Account,
+            sessions::log_out_everywhere,
+        ),
+        get("/api/v1/auth/sessions", Right::Account, sessions::list),
+        delete("/api/v1/auth/sessions/{id}", Right::Account, sessions::end),
         get("/api/v1/me", Right::Account, me::get),
         get("/metrics", Right::UnlimitedService, metrics::get),
         get("/ws", Right::User, websocket::open),
@@ -118,5 +132,19 @@ where
         path,
         right,
         handler: routing::post(handler),
+    }
+}
+
+fn delete<H, T>(path: &'static str, right: Right, handler: H) -> Route
+where
+    H: Handler<T, Arc<HttpState>>,
+    T: 'static,
+{
+    Route {
+        #[cfg(test)]
+        method: Method::DELETE,
+        path,
+        right,
+        handler: routing::delete(handler),
     }
 }
