@@ -15,7 +15,9 @@ use crate::backplane::{Backplane, RestoreSource, redis};
 use crate::config::{CommandLine, Config};
 use crate::store::sql::migrate::MigrateError;
 use crate::store::sql::{self, PreparedDatabase, SqlStore};
-use crate::store::{AccountStore, ArchiveStore, DatabaseSettings, Outbox, Run, StoreError};
+use crate::store::{
+    AccountStore, ArchiveStore, ChatStore, DatabaseSettings, Outbox, Run, StoreError,
+};
 use crate::telemetry::sample::Sample;
 
 /// How long a starting node waits for its database, which may be starting too.
@@ -67,6 +69,11 @@ impl Database {
 
     /// The store of accounts.
     pub fn accounts(&self) -> Arc<dyn AccountStore> {
+        self.store.clone()
+    }
+
+    /// The store of chats.
+    pub fn chats(&self) -> Arc<dyn ChatStore> {
         self.store.clone()
     }
 

@@ -22,6 +22,7 @@ use crate::delivery::{Delivery, DeliverySettings, Pause};
 use crate::domain::policy::Action;
 use crate::domain::{Refusal, RoomId, UserId};
 use crate::features::accounts::Accounts;
+use crate::features::chats::{Chats, Memberships};
 use crate::features::messaging::{AuthorizationHook, Messaging};
 use crate::gateway::access::Access;
 use crate::gateway::connections::Connections;
@@ -77,6 +78,8 @@ impl App {
 pub(super) struct Parts {
     /// `None` where there are no accounts.
     accounts: Option<Arc<Accounts>>,
+    /// `None` where there are no accounts.
+    chats: Option<Arc<Chats>>,
     authenticator: Arc<Authenticator>,
     backplane: Backplane,
     archive: Option<Arc<NodeArchive>>,
@@ -105,6 +108,10 @@ impl Parts {
             authenticator = Arc::new(authenticator.with_accounts(tokens));
             accounts
         });
+        let chat_store = match (&database, &accounts) {
+            (Some(database), Some(_)) => Some(database.chats()),
+            _ => None,
+        };
         let mut backplane = connect_backplane(config, database.as_ref()).await?;
         let (archive, outbox) = match database {
             Some(database) => {
@@ -122,7 +129,15 @@ impl Parts {
         };
         let control = engine_io(config);
         let delivery = start_delivery(config, &backplane, &control);
-        let messaging = messaging(config, &backplane, &delivery);
+        let memberships = chat_store.clone().map(Memberships::new).map(Arc::new);
+        let messaging = messaging(config, &backplane, &delivery, memberships.clone());
+        let chats = match (chat_store, memberships) {
+            (Some(store), Some(memberships)) => {
+                let chats = Chats::new(store, backplane.log.clone(), memberships);
+                Some(Arc::new(chats))
+            }
+            _ => None,
+        };
         authenticator.warm_up().await;
         let admission = Arc::new(Admission::new(config.caps.clone()));
         let connections = Connections::new(
@@ -141,6 +156,7 @@ impl Parts {
         );
         Ok(Self {
             accounts,
+            chats,
             authenticator,
             backplane,
             archive,
@@ -181,6 +197,7 @@ impl Parts {
         Arc::new(HttpState {
             messaging: self.messaging.clone(),
             accounts: self.accounts.clone(),
+            chats: self.chats.clone(),
             access: Access {
                 authenticator: self.authenticator.clone(),
                 api_keys: config.identity.api_keys.clone(),
@@ -238,12 +255,21 @@ fn start_delivery(config: &Config, backplane: &Backplane, control: &Control) -> 
     Arc::new(Delivery::start(backplane, &settings))
 }
 
-fn messaging(config: &Config, backplane: &Backplane, delivery: &Arc<Delivery>) -> Arc<Messaging> {
-    let messaging = Messaging::new(backplane.clone(), delivery.clone(), config.limits.clone());
-    match &config.webhook {
-        Some(webhook) => Arc::new(messaging.with_authorization_hook(Box::new(webhook.clone()))),
-        None => Arc::new(messaging),
+fn messaging(
+    config: &Config,
+    backplane: &Backplane,
+    delivery: &Arc<Delivery>,
+    memberships: Option<Arc<Memberships>>,
+) -> Arc<Messaging> {
+    let limits = config.limits.clone();
+    let mut messaging = Messaging::new(backplane.clone(), delivery.clone(), limits);
+    if let Some(memberships) = memberships {
+        messaging = messaging.with_memberships(memberships);
     }
+    if let Some(webhook) = &config.webhook {
+        messaging = messaging.with_authorization_hook(Box::new(webhook.clone()));
+    }
+    Arc::new(messaging)
 }
 
 #[async_trait]

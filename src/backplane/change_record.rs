@@ -6,16 +6,79 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::{Change, RoomId};
+use crate::domain::{Change, Chat, ChatRole, MemberChange, RoomId, UserId};
 
 /// The fields of an event.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Fields {
+enum Fields<'a> {
     SessionEnded {
         session_id: Uuid,
         reason: &'static str,
     },
+    Chat {
+        chat: ChatFields<'a>,
+    },
+    Member {
+        chat_id: Uuid,
+        target_room_id: String,
+        user_id: &'a str,
+        username: &'a str,
+        role: &'static str,
+    },
+}
+
+/// A chat, as its events have it.
+#[derive(Serialize)]
+struct ChatFields<'a> {
+    id: Uuid,
+    room_id: String,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    history: &'static str,
+    members: u64,
+    /// In a user's feed only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    my: Option<MyFields>,
+    created_at: String,
+    updated_at: String,
+}
+
+#[derive(Serialize)]
+struct MyFields {
+    role: &'static str,
+}
+
+impl<'a> Fields<'a> {
+    fn chat(chat: &'a Chat, role: Option<ChatRole>) -> Self {
+        let my = |role: ChatRole| MyFields {
+            role: role.as_str(),
+        };
+        Self::Chat {
+            chat: ChatFields {
+                id: chat.id,
+                room_id: chat.room().as_str().to_owned(),
+                kind: chat.kind.as_str(),
+                name: chat.name.as_deref(),
+                history: chat.history.as_str(),
+                members: chat.members,
+                my: role.map(my),
+                created_at: chat.created_at.to_string(),
+                updated_at: chat.updated_at.to_string(),
+            },
+        }
+    }
+
+    fn member(member: &'a MemberChange) -> Self {
+        Self::Member {
+            chat_id: member.chat,
+            target_room_id: RoomId::chat(member.chat).as_str().to_owned(),
+            user_id: member.user.as_str(),
+            username: &member.username,
+            role: member.role.as_str(),
+        }
+    }
 }
 
 /// The fields of a change's event as a JSON object that is never empty.
@@ -26,6 +89,9 @@ pub fn fields(change: &Change) -> String {
             session_id: *session,
             reason: reason.as_str(),
         },
+        Change::ChatCreated { chat, role } => Fields::chat(chat, Some(*role)),
+        Change::ChatUpdated { chat, role } => Fields::chat(chat, *role),
+        Change::MemberAdded(member) | Change::MemberRemoved(member) => Fields::member(member),
     };
     serde_json::to_string(&fields).expect("the fields of a change always serialise")
 }
@@ -52,6 +118,39 @@ pub fn ended_session(record: &[u8]) -> Option<Uuid> {
     }
     let ended: Ended = serde_json::from_slice(record).ok()?;
     (ended.event == "session_ended").then_some(ended.session_id)
+}
+
+/// A membership that has changed, as a record announces it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangedMember {
+    /// The room of the chat.
+    pub room: RoomId,
+    /// The user.
+    pub user: UserId,
+    /// Whether the user is no longer a member.
+    pub is_removed: bool,
+}
+
+/// The membership whose change a record announces; `None` for every other record.
+#[must_use]
+pub fn changed_member(record: &[u8]) -> Option<ChangedMember> {
+    #[derive(Deserialize)]
+    struct Changed {
+        event: String,
+        target_room_id: String,
+        user_id: String,
+    }
+    let changed: Changed = serde_json::from_slice(record).ok()?;
+    let is_removed = match changed.event.as_str() {
+        "member_added" => false,
+        "member_removed" => true,
+        _ => return None,
+    };
+    Some(ChangedMember {
+        room: RoomId::trusted(&changed.target_room_id),
+        user: UserId::trusted(&changed.user_id),
+        is_removed,
+    })
 }
 
 /// The parts of a record.
@@ -81,7 +180,7 @@ impl<'a> Parts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::SessionEnd;
+    use crate::domain::{ChatHistory, ChatKind, SessionEnd, Timestamp};
 
     #[test]
     fn a_record_has_the_event_the_id_and_the_fields() {
@@ -105,5 +204,53 @@ mod tests {
         for damaged in ["", "{}", "{\"event\":\"a\",\"entry_id\":\"b\",}"] {
             assert_eq!(Parts::of(damaged.as_bytes()), None, "{damaged}");
         }
+    }
+
+    #[test]
+    fn the_record_of_a_chat_names_the_role_in_a_feed_only() {
+        let chat = Chat {
+            id: Uuid::nil(),
+            kind: ChatKind::Group,
+            name: Some("\"team\"".to_owned()),
+            history: ChatHistory::Joined,
+            members: 3,
+            created_by: UserId::trusted("ann"),
+            created_at: Timestamp(0),
+            updated_at: Timestamp(1),
+        };
+        let updated = |role| {
+            let chat = chat.clone();
+            fields(&Change::ChatUpdated { chat, role })
+        };
+        let room = "chat:00000000-0000-0000-0000-000000000000";
+        let expected = format!(
+            r#"{{"chat":{{"id":"{}","room_id":"{room}","kind":"group","name":"\"team\"","history":"joined","members":3,"my":{{"role":"owner"}},"created_at":"1970-01-01T00:00:00.000Z","updated_at":"1970-01-01T00:00:00.001Z"}}}}"#,
+            Uuid::nil()
+        );
+        assert_eq!(updated(Some(ChatRole::Owner)), expected);
+        let without = expected.replace(r#""my":{"role":"owner"},"#, "");
+        assert_eq!(updated(None), without);
+        let removed = Change::MemberRemoved(MemberChange {
+            chat: Uuid::nil(),
+            user: UserId::trusted("bob"),
+            username: "Bob".to_owned(),
+            role: ChatRole::Member,
+        });
+        let expected = format!(
+            r#"{{"chat_id":"{}","target_room_id":"{room}","user_id":"bob","username":"Bob","role":"member"}}"#,
+            Uuid::nil()
+        );
+        assert_eq!(fields(&removed), expected);
+        let record = encode(
+            &RoomId::trusted("user:1"),
+            removed.event(),
+            Uuid::nil(),
+            &expected,
+        );
+        let found = changed_member(&record).unwrap();
+        assert_eq!((found.room.as_str(), found.user.as_str()), (room, "bob"));
+        assert!(found.is_removed);
+        let updated = encode(&found.room, "chat_updated", Uuid::nil(), &without);
+        assert_eq!(changed_member(&updated), None);
     }
 }

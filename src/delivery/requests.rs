@@ -25,14 +25,53 @@ pub enum ReplayFrom {
         /// the outcome is a gap.
         limit: Option<u64>,
     },
+    /// As `from`, but never the messages up to `floor`, which the client may not see: they don't count
+    /// as missed either. Made by [`ReplayFrom::above`].
+    Above {
+        /// A number of the current numbering.
+        floor: u64,
+        /// The position that the client requests.
+        from: Box<Self>,
+    },
 }
 
 impl ReplayFrom {
+    /// The same without the messages up to `floor`, which the client may not see.
+    #[must_use]
+    pub fn above(self, floor: u64) -> Self {
+        if floor == 0 || self == Self::Live {
+            return self;
+        }
+        let from = Box::new(self);
+        Self::Above { floor, from }
+    }
+
+    /// The request for a log that ends at `head`, and the lowest position at which its replay may
+    /// begin.
+    pub(super) fn resolved(&self, head: u64) -> (Self, u64) {
+        let Self::Above { floor, from } = self else {
+            return (self.clone(), 0);
+        };
+        let floor = (*floor).min(head);
+        let from = match &**from {
+            Self::Last(count) => Self::Last((*count).min(head - floor)),
+            // The floor is a number of the current epoch, whichever the client knows.
+            Self::Since { seq, limit, .. } if *seq < floor => Self::Since {
+                seq: floor,
+                epoch: None,
+                limit: *limit,
+            },
+            other => other.clone(),
+        };
+        (from, floor)
+    }
+
     /// The epoch in which the client's position counts, if it has named one.
     #[must_use]
     pub fn epoch(&self) -> Option<&Epoch> {
         match self {
             Self::Since { epoch, .. } => epoch.as_ref(),
+            Self::Above { from, .. } => from.epoch(),
             Self::Live | Self::Last(_) => None,
         }
     }

@@ -2,7 +2,8 @@
 
 use uuid::Uuid;
 
-use super::id::RoomId;
+use super::chat::{Chat, ChatRole};
+use super::id::{RoomId, UserId};
 
 /// Why a session has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,17 +35,58 @@ pub enum Change {
         /// Why.
         reason: SessionEnd,
     },
+    /// A chat was created, of which the feed's user is a member.
+    ChatCreated {
+        /// The chat.
+        chat: Chat,
+        /// The role of the feed's user.
+        role: ChatRole,
+    },
+    /// The chat's name, or the role of the feed's user, has changed.
+    ChatUpdated {
+        /// The chat.
+        chat: Chat,
+        /// The role of the feed's user; `None` in the room of the chat.
+        role: Option<ChatRole>,
+    },
+    /// A user has become a member of a chat.
+    MemberAdded(MemberChange),
+    /// A user is no longer a member of a chat.
+    MemberRemoved(MemberChange),
+}
+
+/// A member that was added to a chat or removed from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberChange {
+    /// The chat.
+    pub chat: Uuid,
+    /// The member.
+    pub user: UserId,
+    /// The member's unique name.
+    pub username: String,
+    /// The member's role, or the last one.
+    pub role: ChatRole,
 }
 
 impl Change {
     /// The names of all events.
-    pub const EVENTS: &[&str] = &["session_ended"];
+    pub const EVENTS: &[&str] = &[
+        "session_ended",
+        "chat_created",
+        "chat_updated",
+        "member_added",
+        "member_removed",
+    ];
 
     /// The name of the event.
     #[must_use]
     pub const fn event(&self) -> &'static str {
         match self {
             Self::SessionEnded { .. } => "session_ended",
+            Self::ChatCreated { .. } => "chat_created",
+            Self::ChatUpdated { .. } => "chat_updated",
+            Self::MemberAdded(_) => "member_added",
+            Self::MemberRemoved(_) => "member_removed",
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod account;
 mod announcement;
+mod chat;
 mod continuity;
 mod id;
 mod limits;
@@ -17,7 +18,10 @@ mod text_file;
 mod time;
 
 pub use account::{Account, AccountName, DisplayName, EmailAddress, Role};
-pub use announcement::{Announcement, Change, SessionEnd};
+pub use announcement::{Announcement, Change, MemberChange, SessionEnd};
+pub use chat::{
+    Chat, ChatHistory, ChatKind, ChatMember, ChatName, ChatRole, MAX_CHAT_MEMBERS, Membership,
+};
 pub use continuity::{Continuity, Head, LogSpan};
 pub use id::{ClientMsgId, ConnId, Epoch, RoomId, UserId, Username};
 pub use limits::Limits;

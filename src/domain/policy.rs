@@ -8,6 +8,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::chat::Membership;
 use super::id::RoomId;
 use super::refusal::{Code, Refusal};
 use super::room::RoomKind;
@@ -51,6 +52,8 @@ pub enum Relation {
     Service,
     /// A user in the room.
     Occupant,
+    /// A member of the room's chat, over REST: need not be in the room.
+    Member,
     /// A user outside the room.
     Stranger,
 }
@@ -82,6 +85,7 @@ pub struct Listening;
 #[derive(Debug)]
 pub struct Permit<A> {
     room: RoomId,
+    hidden_seq: u64,
     action: PhantomData<A>,
 }
 
@@ -92,6 +96,12 @@ impl<A> Permit<A> {
         &self.room
     }
 
+    /// Entries with this `seq` and lower ones are hidden from the caller; 0 where none are.
+    #[must_use]
+    pub fn hidden_seq(&self) -> u64 {
+        self.hidden_seq
+    }
+
     /// The room that the permit is for; uses up the permit.
     #[must_use]
     pub fn into_room(self) -> RoomId {
@@ -99,39 +109,48 @@ impl<A> Permit<A> {
     }
 }
 
-fn permit<A>(scope: &RoomScope, allowed: bool, room: &RoomId) -> Result<Permit<A>, Refusal> {
-    let reserved = match room.kind() {
-        RoomKind::Open => None,
-        RoomKind::Broadcast => Some("this room is reserved for broadcasts"),
-        RoomKind::Personal => Some("this room is the feed of a user"),
+/// `member`: the caller's rights in the chat whose room it is. Other rooms have no members.
+fn permit<A>(
+    scope: &RoomScope,
+    allowed: bool,
+    room: &RoomId,
+    member: Option<Membership>,
+) -> Result<Permit<A>, Refusal> {
+    let forbidden = |text| Err(Refusal::new(Code::Forbidden, text));
+    let hidden_seq = match (room.kind(), member) {
+        (RoomKind::Open, _) => 0,
+        (RoomKind::Chat, Some(member)) => member.hidden_seq,
+        (RoomKind::Chat, None) => return forbidden("only members may use the room of a chat"),
+        (RoomKind::Broadcast, _) => return forbidden("this room is reserved for broadcasts"),
+        (RoomKind::Personal, _) => return forbidden("this room is the feed of a user"),
     };
-    if let Some(text) = reserved {
-        return Err(Refusal::new(Code::Forbidden, text));
-    }
     if !scope.covers(room) {
-        return Err(Refusal::new(
-            Code::Forbidden,
-            "the token is not valid for this room",
-        ));
+        return forbidden("the token is not valid for this room");
     }
     if !allowed {
         return Err(Refusal::new(Code::NotInRoom, "join the room first"));
     }
     Ok(Permit {
         room: room.clone(),
+        hidden_seq,
         action: PhantomData,
     })
 }
 
-/// A caller may join every open room that its token is valid for.
+/// A caller may join every open room, and the room of every chat that it is a member of, if its token is
+/// valid for the room.
 ///
 /// # Errors
 /// `forbidden`.
-pub fn may_join(scope: &RoomScope, room: &RoomId) -> Result<Permit<Joining>, Refusal> {
-    permit(scope, true, room)
+pub fn may_join(
+    scope: &RoomScope,
+    room: &RoomId,
+    member: Option<Membership>,
+) -> Result<Permit<Joining>, Refusal> {
+    permit(scope, true, room, member)
 }
 
-/// Occupants and services may read a room.
+/// Occupants and services may read a room; that of a chat only if they are members.
 ///
 /// # Errors
 /// `forbidden`, `not_in_room`.
@@ -139,11 +158,12 @@ pub fn may_read(
     scope: &RoomScope,
     relation: Relation,
     room: &RoomId,
+    member: Option<Membership>,
 ) -> Result<Permit<Reading>, Refusal> {
-    permit(scope, relation != Relation::Stranger, room)
+    permit(scope, relation != Relation::Stranger, room, member)
 }
 
-/// Occupants and services may send to a room.
+/// Occupants and services may send to a room; to that of a chat only if they are members.
 ///
 /// # Errors
 /// `forbidden`, `not_in_room`.
@@ -151,8 +171,9 @@ pub fn may_send(
     scope: &RoomScope,
     relation: Relation,
     room: &RoomId,
+    member: Option<Membership>,
 ) -> Result<Permit<Sending>, Refusal> {
-    permit(scope, relation != Relation::Stranger, room)
+    permit(scope, relation != Relation::Stranger, room, member)
 }
 
 fn broadcast<A>(scope: &RoomScope) -> Result<Permit<A>, Refusal> {
@@ -165,6 +186,7 @@ fn broadcast<A>(scope: &RoomScope) -> Result<Permit<A>, Refusal> {
     }
     Ok(Permit {
         room,
+        hidden_seq: 0,
         action: PhantomData,
     })
 }
@@ -189,6 +211,7 @@ pub fn may_broadcast(scope: &RoomScope) -> Result<Permit<Sending>, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ChatRole;
 
     fn room(name: &str) -> RoomId {
         RoomId::trusted(name)
@@ -231,7 +254,7 @@ mod tests {
             RoomScope::only(["there"]),
         );
         for scope in [&all, &only] {
-            assert_eq!(may_join(scope, &here).unwrap().room(), &here);
+            assert_eq!(may_join(scope, &here, None).unwrap().room(), &here);
             for (relation, allowed) in [
                 (Relation::Service, true),
                 (Relation::Occupant, true),
@@ -239,27 +262,30 @@ mod tests {
             ] {
                 let refused = (!allowed).then_some(Code::NotInRoom);
                 assert_eq!(
-                    may_read(scope, relation, &here)
+                    may_read(scope, relation, &here, None)
                         .err()
                         .map(|refusal| refusal.code),
                     refused
                 );
                 assert_eq!(
-                    may_send(scope, relation, &here)
+                    may_send(scope, relation, &here, None)
                         .err()
                         .map(|refusal| refusal.code),
                     refused
                 );
             }
         }
-        assert_eq!(may_join(&none, &here).unwrap_err().code, Code::Forbidden);
+        assert_eq!(
+            may_join(&none, &here, None).unwrap_err().code,
+            Code::Forbidden
+        );
         for relation in [Relation::Service, Relation::Occupant, Relation::Stranger] {
             assert_eq!(
-                may_read(&none, relation, &here).unwrap_err().code,
+                may_read(&none, relation, &here, None).unwrap_err().code,
                 Code::Forbidden
             );
             assert_eq!(
-                may_send(&none, relation, &here).unwrap_err().code,
+                may_send(&none, relation, &here, None).unwrap_err().code,
                 Code::Forbidden
             );
         }
@@ -268,18 +294,21 @@ mod tests {
     #[test]
     fn the_room_of_broadcasts_allows_nothing_but_broadcasts() {
         let (all, kept) = (RoomScope::Everywhere, RoomId::broadcast());
-        assert_eq!(may_join(&all, &kept).unwrap_err().code, Code::Forbidden);
+        assert_eq!(
+            may_join(&all, &kept, None).unwrap_err().code,
+            Code::Forbidden
+        );
         for relation in [Relation::Service, Relation::Occupant, Relation::Stranger] {
             assert_eq!(
-                may_read(&all, relation, &kept).unwrap_err().code,
+                may_read(&all, relation, &kept, None).unwrap_err().code,
                 Code::Forbidden
             );
             assert_eq!(
-                may_send(&all, relation, &kept).unwrap_err().code,
+                may_send(&all, relation, &kept, None).unwrap_err().code,
                 Code::Forbidden
             );
         }
-        assert!(may_join(&all, &room("broadcasts")).is_ok());
+        assert!(may_join(&all, &room("broadcasts"), None).is_ok());
         for (scope, reached) in [
             (all, true),
             (RoomScope::only(["broad*"]), true),
@@ -291,5 +320,39 @@ mod tests {
             );
         }
         assert_eq!(may_listen(&RoomScope::Everywhere).unwrap().room(), &kept);
+    }
+
+    #[test]
+    fn the_room_of_a_chat_is_for_its_members_alone() {
+        let chat = RoomId::chat(uuid::Uuid::nil());
+        let member = Membership {
+            role: ChatRole::Member,
+            hidden_seq: 7,
+        };
+        let all = RoomScope::Everywhere;
+        assert_eq!(
+            may_join(&all, &chat, None).unwrap_err().code,
+            Code::Forbidden
+        );
+        let joining = may_join(&all, &chat, Some(member)).unwrap();
+        assert_eq!(joining.hidden_seq(), 7);
+        for (relation, refused) in [
+            (Relation::Service, None),
+            (Relation::Member, None),
+            (Relation::Occupant, None),
+            (Relation::Stranger, Some(Code::NotInRoom)),
+        ] {
+            let read = may_read(&all, relation, &chat, Some(member));
+            assert_eq!(read.err().map(|refusal| refusal.code), refused);
+            let send = may_send(&all, relation, &chat, Some(member));
+            assert_eq!(send.err().map(|refusal| refusal.code), refused);
+            // Nothing else gives rights to a chat.
+            let read = may_read(&all, relation, &chat, None).unwrap_err();
+            let send = may_send(&all, relation, &chat, None).unwrap_err();
+            assert_eq!((read.code, send.code), (Code::Forbidden, Code::Forbidden));
+        }
+        let elsewhere = RoomScope::only(["lobby"]);
+        let refused = may_join(&elsewhere, &chat, Some(member)).unwrap_err();
+        assert_eq!(refused.code, Code::Forbidden);
     }
 }

@@ -53,7 +53,7 @@ codes! {
     MethodNotAllowed = "method_not_allowed", 405;
     /// The connection already belongs to another user.
     AlreadyAuthenticated = "already_authenticated", 409;
-    /// The state of the resource does not allow it.
+    /// The change contradicts the state of the resource.
     Conflict = "conflict", 409;
     /// Another account has the e-mail address.
     EmailTaken = "email_taken", 409;

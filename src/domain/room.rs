@@ -9,11 +9,13 @@ use super::id::{RoomId, UserId};
 const BROADCAST: &str = "broadcast";
 /// The beginning of the ids of personal feeds. The id of an account, a UUID, follows.
 const PERSONAL: &str = "user:";
+/// The beginning of the ids of chats' rooms. The id of the chat, a UUID, follows.
+const CHAT: &str = "chat:";
 
 /// The purpose of a room. It decides the rights to use the room and how long the room is kept.
 ///
-/// Later kinds (chats with members, events, personal feeds) become variants here; code that depends
-/// on the kind matches on it and never compares room ids.
+/// Later kinds (events) become variants here; code that depends on the kind matches on it and never
+/// compares room ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RoomKind {
     /// Any other room: a client may join it if its token is valid for it.
@@ -21,6 +23,8 @@ pub enum RoomKind {
     /// The feed of a user with an account: `user:<id>`. The user's connections hear it without joining
     /// it, and nobody sends to it.
     Personal,
+    /// The room of a chat: `chat:<id>`. Only its members may use it.
+    Chat,
     /// The one room of broadcasts. It has listeners but no occupants; only `POST /api/broadcast`
     /// sends to it, and it is never forgotten, so that its numbering lasts while nobody listens.
     Broadcast,
@@ -34,9 +38,30 @@ impl RoomId {
         if id == BROADCAST {
             return RoomKind::Broadcast;
         }
-        match id.strip_prefix(PERSONAL).map(Uuid::try_parse) {
-            Some(Ok(_)) => RoomKind::Personal,
+        let is_prefixed = |prefix| id.strip_prefix(prefix).map(Uuid::try_parse);
+        match (is_prefixed(PERSONAL), is_prefixed(CHAT)) {
+            (Some(Ok(_)), _) => RoomKind::Personal,
+            (_, Some(Ok(_))) => RoomKind::Chat,
             _ => RoomKind::Open,
+        }
+    }
+
+    /// The room of a chat.
+    #[must_use]
+    pub fn chat(chat: Uuid) -> Self {
+        let chat = chat.hyphenated();
+        Self::trusted(&format!("{CHAT}{chat}"))
+    }
+
+    /// The chat whose room this is. `None` for other rooms, and for an id that is not written as
+    /// [`chat`](Self::chat) writes it: so a chat has one room.
+    #[must_use]
+    pub fn chat_id(&self) -> Option<Uuid> {
+        let chat = Uuid::try_parse(self.as_str().strip_prefix(CHAT)?).ok()?;
+        if Self::chat(chat) == *self {
+            Some(chat)
+        } else {
+            None
         }
     }
 
@@ -85,6 +110,26 @@ mod tests {
             "users:01890000-0000-7000-8000-000000000000",
         ] {
             assert_eq!(RoomId::trusted(name).kind(), RoomKind::Open, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_chat_has_one_room() {
+        let chat = Uuid::from_u128(0xab << 64);
+        let room = RoomId::chat(chat);
+        assert_eq!((room.kind(), room.chat_id()), (RoomKind::Chat, Some(chat)));
+        for other in [
+            room.as_str().to_uppercase().replace("CHAT", "chat"),
+            format!("chat:{}", chat.simple()),
+            format!("chat:{}", chat.braced()),
+        ] {
+            let other = RoomId::trusted(&other);
+            let expected = (RoomKind::Chat, None);
+            assert_eq!((other.kind(), other.chat_id()), expected, "{other}");
+        }
+        for open in ["chat:", "chat:lobby", "chats:x"] {
+            let open = RoomId::trusted(open);
+            assert_eq!((open.kind(), open.chat_id()), (RoomKind::Open, None));
         }
     }
 }

@@ -91,21 +91,23 @@ impl Access {
     ///
     /// # Errors
     /// `unauthorized`, `token_expired`, `unavailable`.
-    pub async fn account(&self, headers: &HeaderMap) -> Result<AccountCaller, Refusal> {
-        let no_account = || {
-            Refusal::new(
-                Code::Unauthorized,
-                "this needs the access token of an account",
-            )
-        };
-        let token = bearer(headers).ok_or_else(no_account)?;
-        let identity = self.authenticator.identify_account(token).await?;
-        let identity = identity.ok_or_else(no_account)?;
+    pub async fn account_caller(&self, headers: &HeaderMap) -> Result<AccountCaller, Refusal> {
+        let identity = self.account(headers).await?;
         let user = Uuid::try_parse(identity.user.as_str()).map_err(|_| no_account())?;
         Ok(AccountCaller {
             user,
             session: identity.session.ok_or_else(no_account)?,
         })
+    }
+
+    /// The identity of the account whose token the request has.
+    ///
+    /// # Errors
+    /// `unauthorized`, `token_expired`, `unavailable`.
+    pub async fn account(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
+        let token = bearer(headers).ok_or_else(no_account)?;
+        let identity = self.authenticator.identify_account(token).await?;
+        identity.ok_or_else(no_account)
     }
 
     /// The identity that the request's token proves. `None` for a caller that may do everything:
@@ -130,6 +132,13 @@ impl Access {
         let identity = self.authenticator.identify(credentials, None).await?;
         Ok(Some(identity))
     }
+}
+
+fn no_account() -> Refusal {
+    Refusal::new(
+        Code::Unauthorized,
+        "this needs the access token of an account",
+    )
 }
 
 /// The token of an `Authorization: Bearer` header.

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod archive;
+mod chats;
 mod outbox;
 mod retention;
 mod settings;
@@ -20,6 +21,10 @@ pub use archive::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
     ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, BeginOutcome, CommitOutcome, EPOCHS_KEPT, Fence,
     MAX_RECORD_BYTES, MissingPage, NewEpoch, RoomAudit, RoomNumber, Run, StoredKind,
+};
+pub use chats::{
+    Announce, ChatChange, ChatOfMember, ChatOutcome, ChatPeer, ChatPosition, ChatRefusal,
+    ChatStore, NewGroup,
 };
 pub use outbox::{NewRow, Outbox, OutboxId, OutboxRow, RowState};
 pub use retention::{RetentionClaim, RetentionRun};

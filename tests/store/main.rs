@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod accounts;
+mod chats;
 mod checks;
 mod commits;
 mod concurrency;

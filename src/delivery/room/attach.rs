@@ -21,8 +21,8 @@ struct ReplayPlan {
 /// Whether a join needs the extent of the archive, because the log alone lacks the start of the
 /// replay. Few joins do: so most work without the archive's database.
 pub(super) fn needs_archive(start: &ReplayFrom, span: &LogSpan) -> bool {
-    match start {
-        ReplayFrom::Live => false,
+    match &start.resolved(span.head.seq).0 {
+        ReplayFrom::Live | ReplayFrom::Above { .. } => false,
         ReplayFrom::Last(count) => span.head.seq.saturating_sub(*count) + 1 < span.oldest,
         ReplayFrom::Since { seq, epoch, .. } => {
             span.continuity(epoch.as_ref(), *seq) != Continuity::Clean
@@ -36,8 +36,9 @@ pub(super) fn needs_archive(start: &ReplayFrom, span: &LogSpan) -> bool {
 /// `Unavailable` if the archive has to be read for it and can't be.
 fn plan(start: &ReplayFrom, span: &LogSpan, total: u64) -> Result<(ReplayPlan, JoinOutcome)> {
     let head = span.head.seq;
-    let (position, recovered, gap) = match start {
-        ReplayFrom::Live => (head, false, false),
+    let (start, floor) = start.resolved(head);
+    let (position, recovered, gap) = match &start {
+        ReplayFrom::Live | ReplayFrom::Above { .. } => (head, false, false),
         ReplayFrom::Last(count) => (last(span, *count)?, false, false),
         ReplayFrom::Since { seq, epoch, limit } => {
             let continuity = span.continuity(epoch.as_ref(), *seq);
@@ -47,6 +48,7 @@ fn plan(start: &ReplayFrom, span: &LogSpan, total: u64) -> Result<(ReplayPlan, J
             }
         }
     };
+    let position = position.max(floor);
     let plan = ReplayPlan {
         epoch: span.head.epoch.clone(),
         position,

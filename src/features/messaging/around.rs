@@ -22,12 +22,14 @@ impl Messaging {
         max_bytes: usize,
     ) -> Result<HistoryPage, Refusal> {
         let (log, room) = (&self.backplane.log, permit.room());
+        let hidden = permit.hidden_seq();
         loop {
-            let from = Window::After(seq.saturating_sub(1));
+            let from = Window::After(seq.saturating_sub(1).max(hidden));
             let newer = log.read(room, from, limit, max_bytes).await?;
-            let older = log
+            let mut older = log
                 .read(room, Window::Before(seq), limit, max_bytes)
                 .await?;
+            older.entries.retain(|entry| entry.seq > hidden);
             let span = older.span;
             if newer.span.head.epoch != span.head.epoch {
                 // The room was lost between the two reads, so that they may not fit together.
@@ -39,7 +41,7 @@ impl Messaging {
                 .last()
                 .map_or(seq.saturating_sub(1), |entry| entry.seq);
             return Ok(HistoryPage {
-                has_more: span.has_before(first.min(span.head.seq + 1)),
+                has_more: first > hidden + 1 && span.has_before(first.min(span.head.seq + 1)),
                 has_more_after: Some(last < span.head.seq),
                 entries,
                 head: span.head,
@@ -89,7 +91,7 @@ mod tests {
 
     fn permit() -> Permit<Reading> {
         let room = RoomId::trusted("lobby");
-        policy::may_read(&RoomScope::Everywhere, Relation::Service, &room).unwrap()
+        policy::may_read(&RoomScope::Everywhere, Relation::Service, &room, None).unwrap()
     }
 
     #[tokio::test]
@@ -113,7 +115,7 @@ mod tests {
         for _ in 1..=30 {
             let room = RoomId::trusted("lobby");
             let permit =
-                policy::may_send(&RoomScope::Everywhere, Relation::Service, &room).unwrap();
+                policy::may_send(&RoomScope::Everywhere, Relation::Service, &room, None).unwrap();
             let user = UserId::trusted("ann");
             let fields = MessageFields {
                 content: "hi".into(),

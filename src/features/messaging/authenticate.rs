@@ -1,9 +1,8 @@
 //! The beginning and the end of a connection's time as its user.
 
 use super::connection_state::InRoom;
-use super::{ConnectionState, Messaging};
-use crate::domain::policy::RoomScope;
-use crate::domain::{Code, Refusal, RoomId, UserId, Username};
+use super::{ConnectionState, Messaging, NewUser};
+use crate::domain::{Code, Refusal, RoomId, UserId};
 
 impl Messaging {
     /// Binds the connection to its user, or, when it already is bound to that user, updates the
@@ -15,10 +14,9 @@ impl Messaging {
     pub async fn authenticate(
         &self,
         connection: &mut ConnectionState,
-        user: UserId,
-        username: Username,
-        scope: RoomScope,
+        new: NewUser,
     ) -> Result<Vec<RoomId>, Refusal> {
+        let user = new.user.clone();
         if let Some(bound) = &connection.user
             && bound.user != user
         {
@@ -31,10 +29,10 @@ impl Messaging {
         // Even when the name is the same: another connection may have renamed the user meanwhile.
         self.backplane
             .presence
-            .connect(&connection.conn, &user, &username)
+            .connect(&connection.conn, &user, &new.username)
             .await?;
-        let beyond = connection.rooms_beyond(&scope);
-        connection.bind(user.clone(), username, scope);
+        let beyond = connection.rooms_beyond(&new);
+        connection.bind(new);
         let mut left = Vec::new();
         for room in beyond {
             if self.leave_uncovered_room(connection, &user, &room).await {

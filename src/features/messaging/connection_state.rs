@@ -9,7 +9,7 @@ use crate::delivery::Outlet;
 use crate::domain::policy::{
     self, Joining, Listening, Permit, Reading, Relation, RoomScope, Sending,
 };
-use crate::domain::{Code, ConnId, Refusal, RoomId, UserId, Username};
+use crate::domain::{Code, ConnId, Membership, Refusal, RoomId, RoomKind, UserId, Username};
 
 /// Creates the outlet of a connection once its user is known.
 pub type MakeOutlet = Box<dyn Fn(&UserId) -> Arc<dyn Outlet> + Send + Sync>;
@@ -23,8 +23,23 @@ pub struct AuthenticatedUser {
     pub username: Username,
     /// The rooms that this connection may enter.
     pub scope: RoomScope,
+    /// Whether the user is an account of this server, by its token. Only accounts have chats.
+    pub has_account: bool,
     /// The connection's outgoing side.
     pub outlet: Arc<dyn Outlet>,
+}
+
+/// The user that a connection is to be bound to. The fields are those of [`AuthenticatedUser`].
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    /// The user's id.
+    pub user: UserId,
+    /// The user's name.
+    pub username: Username,
+    /// The rooms that the connection may enter.
+    pub scope: RoomScope,
+    /// Whether the user is an account of this server.
+    pub has_account: bool,
 }
 
 /// Whether a connection is in a room, as far as this node knows.
@@ -91,28 +106,44 @@ impl ConnectionState {
             .ok_or_else(|| Refusal::new(Code::Unauthorized, "authenticate first"))
     }
 
-    /// A permit to join the room.
+    /// A permit to join the room. `member`: what [`Messaging::membership`] returns.
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`.
-    pub fn may_join(&self, room: &RoomId) -> Result<Permit<Joining>, Refusal> {
-        policy::may_join(&self.authenticated()?.scope, room)
+    ///
+    /// [`Messaging::membership`]: super::Messaging::membership
+    pub fn may_join(
+        &self,
+        room: &RoomId,
+        member: Option<Membership>,
+    ) -> Result<Permit<Joining>, Refusal> {
+        policy::may_join(&self.authenticated()?.scope, room, member)
     }
 
     /// A permit to read the room's messages and occupants.
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`, `not_in_room`.
-    pub fn may_read(&self, room: &RoomId) -> Result<Permit<Reading>, Refusal> {
-        policy::may_read(&self.authenticated()?.scope, self.relation(room), room)
+    pub fn may_read(
+        &self,
+        room: &RoomId,
+        member: Option<Membership>,
+    ) -> Result<Permit<Reading>, Refusal> {
+        let scope = &self.authenticated()?.scope;
+        policy::may_read(scope, self.relation(room), room, member)
     }
 
     /// A permit to send to the room.
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`, `not_in_room`.
-    pub fn may_send(&self, room: &RoomId) -> Result<Permit<Sending>, Refusal> {
-        policy::may_send(&self.authenticated()?.scope, self.relation(room), room)
+    pub fn may_send(
+        &self,
+        room: &RoomId,
+        member: Option<Membership>,
+    ) -> Result<Permit<Sending>, Refusal> {
+        let scope = &self.authenticated()?.scope;
+        policy::may_send(scope, self.relation(room), room, member)
     }
 
     /// A permit to receive broadcasts.
@@ -138,25 +169,26 @@ impl ConnectionState {
         self.rooms.get(room) == Some(&InRoom::Confirmed)
     }
 
-    /// The rooms of this connection that the scope doesn't cover.
-    pub(super) fn rooms_beyond(&self, scope: &RoomScope) -> Vec<RoomId> {
-        self.rooms
-            .keys()
-            .filter(|room| !scope.covers(room))
-            .cloned()
-            .collect()
+    /// The rooms of this connection that its new identity doesn't reach.
+    pub(super) fn rooms_beyond(&self, new: &NewUser) -> Vec<RoomId> {
+        let is_beyond = |room: &&RoomId| {
+            let needs_account = room.kind() == RoomKind::Chat;
+            !new.scope.covers(room) || (needs_account && !new.has_account)
+        };
+        self.rooms.keys().filter(is_beyond).cloned().collect()
     }
 
     /// Binds the connection to the user. A connection that was bound before keeps its outlet.
-    pub(super) fn bind(&mut self, user: UserId, username: Username, scope: RoomScope) {
+    pub(super) fn bind(&mut self, new: NewUser) {
         let outlet = match self.user.take() {
             Some(bound) => bound.outlet,
-            None => (self.make_outlet)(&user),
+            None => (self.make_outlet)(&new.user),
         };
         self.user = Some(AuthenticatedUser {
-            user,
-            username,
-            scope,
+            user: new.user,
+            username: new.username,
+            scope: new.scope,
+            has_account: new.has_account,
             outlet,
         });
     }

@@ -49,8 +49,9 @@ impl Messaging {
         max_bytes: usize,
     ) -> Result<HistoryPage, Refusal> {
         self.ready()?;
+        let hidden = permit.hidden_seq();
         let mut window = match window {
-            HistoryWindow::After(seq) => Window::After(seq),
+            HistoryWindow::After(seq) => Window::After(seq.max(hidden)),
             HistoryWindow::Before(seq) => Window::Before(seq),
             HistoryWindow::Around(seq) => {
                 return self.read_around(permit, seq, limit, max_bytes).await;
@@ -76,14 +77,14 @@ impl Messaging {
                 Window::Before(_) | Window::Newest => {
                     let first = entries.first().map(|entry| entry.seq);
                     (
-                        first.is_some_and(|seq| span.has_before(seq)),
+                        first.is_some_and(|seq| seq > hidden + 1 && span.has_before(seq)),
                         first.map(Window::Before),
                     )
                 }
             };
             // Clients don't get a newer node's entries. A page with nothing else is skipped: its
             // reader could not ask for the page after it.
-            entries.retain(|entry| entry.kind == EntryKind::Message);
+            entries.retain(|entry| entry.kind == EntryKind::Message && entry.seq > hidden);
             if entries.is_empty()
                 && has_more
                 && let Some(next) = next
@@ -185,7 +186,7 @@ mod tests {
             (HistoryWindow::Before(8), 3, vec![1], false),
             (HistoryWindow::After(2), 5, vec![8], false),
         ] {
-            let permit = policy::may_read(&RoomScope::Everywhere, Relation::Service, &room);
+            let permit = policy::may_read(&RoomScope::Everywhere, Relation::Service, &room, None);
             let page = messaging
                 .read(&permit.unwrap(), window, limit, usize::MAX)
                 .await

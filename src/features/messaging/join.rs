@@ -4,7 +4,7 @@ use super::connection_state::InRoom;
 use super::{AuthenticatedUser, ConnectionState, Messaging};
 use crate::delivery::{OnJoined, ReplayFrom};
 use crate::domain::policy::{Action, Joining, Permit};
-use crate::domain::{Code, Refusal, RoomId};
+use crate::domain::{Code, Refusal, RoomId, RoomKind};
 
 impl Messaging {
     /// Puts the connection into the room, as [`Delivery::join`](crate::delivery::Delivery::join);
@@ -20,6 +20,7 @@ impl Messaging {
         start: ReplayFrom,
         on_joined: OnJoined,
     ) -> Result<(), Refusal> {
+        let start = start.above(permit.hidden_seq());
         let room = permit.into_room();
         let authenticated = self.begin_join(connection, &room).await?;
         self.delivery
@@ -31,8 +32,7 @@ impl Messaging {
                 on_joined,
             )
             .await?;
-        self.confirm_join(connection, room);
-        Ok(())
+        self.confirm_join(connection, room).await
     }
 
     /// Checks whether the connection may enter the room, and remembers that it tries to.
@@ -56,9 +56,37 @@ impl Messaging {
     }
 
     /// The connection has entered the room.
-    pub(super) fn confirm_join(&self, connection: &mut ConnectionState, room: RoomId) {
+    ///
+    /// # Errors
+    /// `forbidden` if its user was removed from the chat meanwhile, `unavailable`: the connection is out
+    /// of the room then.
+    pub(super) async fn confirm_join(
+        &self,
+        connection: &mut ConnectionState,
+        room: RoomId,
+    ) -> Result<(), Refusal> {
         self.counters.joins.add(1);
-        connection.rooms.insert(room, InRoom::Confirmed);
+        connection.rooms.insert(room.clone(), InRoom::Confirmed);
+        if room.kind() == RoomKind::Chat {
+            self.check_still_member(connection, &room).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the connection out of a chat that its user was removed from while it joined: the removal did
+    /// not find it there.
+    async fn check_still_member(
+        &self,
+        connection: &mut ConnectionState,
+        room: &RoomId,
+    ) -> Result<(), Refusal> {
+        if self.membership(connection, room).await?.is_some() {
+            return Ok(());
+        }
+        self.delivery.leave(room, &connection.conn).await;
+        self.leave(connection, room).await?;
+        let text = "the user was removed from the chat";
+        Err(Refusal::new(Code::Forbidden, text))
     }
 
     /// A connection may join `rooms_per_socket` rooms. Failed joins are remembered too, so that the

@@ -24,11 +24,12 @@ use async_trait::async_trait;
 use crate::backplane::{Backplane, BackplaneError};
 use crate::delivery::Delivery;
 use crate::domain::policy::Action;
-use crate::domain::{Code, Limits, Refusal, RoomId, UserId};
+use crate::domain::{Code, Limits, Membership, Refusal, RoomId, UserId};
+use crate::features::chats::Memberships;
 use crate::telemetry::meter::{Counter, Histogram};
 
 pub use crate::backplane::{Appended, ArchiveStatus, Commit, OccupantPage};
-pub use connection_state::{AuthenticatedUser, ConnectionState};
+pub use connection_state::{AuthenticatedUser, ConnectionState, NewUser};
 pub use disconnect::Disconnected;
 pub use history::{HistoryPage, HistoryWindow};
 pub use sync::{SyncOutcome, SyncRequest};
@@ -64,6 +65,7 @@ pub struct Messaging {
     delivery: Arc<Delivery>,
     limits: Limits,
     authorization_hook: Option<Box<dyn AuthorizationHook>>,
+    memberships: Option<Arc<Memberships>>,
     user_rates: UserRateLimiter,
     counters: MessagingCounters,
 }
@@ -105,6 +107,7 @@ impl Messaging {
             delivery,
             limits,
             authorization_hook: None,
+            memberships: None,
             user_rates,
             counters: MessagingCounters::default(),
         }
@@ -115,6 +118,45 @@ impl Messaging {
     pub fn with_authorization_hook(mut self, hook: Box<dyn AuthorizationHook>) -> Self {
         self.authorization_hook = Some(hook);
         self
+    }
+
+    /// Has chats, with these rights. Without, nobody is a member of a chat.
+    #[must_use]
+    pub fn with_memberships(mut self, memberships: Arc<Memberships>) -> Self {
+        self.memberships = Some(memberships);
+        self
+    }
+
+    /// The rights of a connection's user in the chat whose room it is. `None` without any, and for other
+    /// rooms.
+    ///
+    /// # Errors
+    /// `unauthorized`, `unavailable`.
+    pub async fn membership(
+        &self,
+        connection: &ConnectionState,
+        room: &RoomId,
+    ) -> Result<Option<Membership>, Refusal> {
+        let authenticated = connection.authenticated()?;
+        if !authenticated.has_account {
+            return Ok(None);
+        }
+        self.membership_of(&authenticated.user, room).await
+    }
+
+    /// As [`membership`](Self::membership), for a user whose account is proved otherwise.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn membership_of(
+        &self,
+        account: &UserId,
+        room: &RoomId,
+    ) -> Result<Option<Membership>, Refusal> {
+        match &self.memberships {
+            Some(memberships) => memberships.find(room, account).await,
+            None => Ok(None),
+        }
     }
 
     async fn authorize(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {

@@ -25,6 +25,21 @@ impl Messaging {
             .await
     }
 
+    /// As [`send`](Self::send), in the name of a user that is authenticated without a connection.
+    ///
+    /// # Errors
+    /// `forbidden`, `bad_request`, `too_large`, `unavailable`, `overloaded`.
+    pub async fn send_as(
+        &self,
+        user: UserId,
+        username: Username,
+        permit: Permit<Sending>,
+        fields: MessageFields,
+    ) -> Result<(Appended, Commit), Refusal> {
+        self.authorize(Action::Send, &user, permit.room()).await?;
+        self.post(permit, user, username, fields).await
+    }
+
     /// As [`send`](Self::send), in the name of any user: for trusted services.
     ///
     /// # Errors
@@ -90,7 +105,7 @@ mod tests {
             .unwrap();
         let post = || {
             let permit =
-                policy::may_send(&RoomScope::Everywhere, Relation::Service, &room).unwrap();
+                policy::may_send(&RoomScope::Everywhere, Relation::Service, &room, None).unwrap();
             let fields = MessageFields {
                 content: "x".repeat(1000),
                 ..MessageFields::default()

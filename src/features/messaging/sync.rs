@@ -91,9 +91,12 @@ impl Messaging {
     ) -> Vec<(RoomId, Entered)> {
         let mut begun = Vec::new();
         for (room, from, permit) in rooms {
-            let user = match permit {
-                Ok(permit) => self.begin_join(connection, permit.room()).await,
-                Err(refusal) => Err(refusal),
+            let (from, user) = match permit {
+                Ok(permit) => {
+                    let from = from.above(permit.hidden_seq());
+                    (from, self.begin_join(connection, permit.room()).await)
+                }
+                Err(refusal) => (from, Err(refusal)),
             };
             begun.push((room, from, user));
         }
@@ -109,13 +112,15 @@ impl Messaging {
             let attached = attached.await.map_err(Refusal::from);
             (room, attached)
         };
-        let entered: Vec<(RoomId, Entered)> = stream::iter(begun.into_iter().map(enter))
+        let mut entered: Vec<(RoomId, Entered)> = stream::iter(begun.into_iter().map(enter))
             .buffered(CONCURRENT_JOINS)
             .collect()
             .await;
-        for (room, attached) in &entered {
-            if attached.is_ok() {
-                self.confirm_join(connection, room.clone());
+        for (room, attached) in &mut entered {
+            if attached.is_ok()
+                && let Err(refusal) = self.confirm_join(connection, room.clone()).await
+            {
+                *attached = Err(refusal);
             }
         }
         entered

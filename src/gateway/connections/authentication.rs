@@ -8,7 +8,7 @@ use super::connection::{Connection, stopping};
 use super::{CloseReason, Connections, EndReason};
 use crate::auth::Identity;
 use crate::domain::{Code, Cost, Refusal, RoomId};
-use crate::features::messaging::ConnectionState;
+use crate::features::messaging::{ConnectionState, NewUser};
 use crate::gateway::wire::{Authenticated, Exception, ServerEvent, to_json};
 
 impl Connection {
@@ -51,14 +51,13 @@ impl Connection {
         // Inserted before the backplane counts the connection, so that a request to end the user's
         // connections never misses one that counts.
         users.insert(&identity.user, self.number, self);
-        let authenticated = messaging
-            .authenticate(
-                state,
-                identity.user.clone(),
-                identity.username.clone(),
-                identity.scope.clone(),
-            )
-            .await;
+        let new = NewUser {
+            user: identity.user.clone(),
+            username: identity.username.clone(),
+            scope: identity.scope.clone(),
+            has_account: identity.session.is_some(),
+        };
+        let authenticated = messaging.authenticate(state, new).await;
         let rooms_left = match authenticated {
             Ok(rooms_left) => rooms_left,
             Err(refusal) => {

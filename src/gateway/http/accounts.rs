@@ -44,7 +44,7 @@ impl FromRequestParts<Arc<HttpState>> for AccountUser {
         state: &Arc<HttpState>,
     ) -> Result<Self, Refusal> {
         accounts(state)?;
-        state.access.account(&parts.headers).await.map(Self)
+        state.access.account_caller(&parts.headers).await.map(Self)
     }
 }
 

@@ -13,8 +13,9 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
 use super::HttpState;
+use super::chats::AccountInRoom;
 use crate::domain::policy::{self, Permit, Reading, Relation, RoomScope};
-use crate::domain::{Code, Limits, Refusal, RoomId, UserId};
+use crate::domain::{Code, Limits, Refusal, RoomId, RoomKind, UserId};
 use crate::gateway::access::Caller;
 
 /// A body beyond the limit is read and discarded up to this size, before the refusal is sent.
@@ -59,7 +60,7 @@ impl FromRequestParts<Arc<HttpState>> for UnlimitedService {
 }
 
 /// The caller may read the room that the path parameter `room_id` names: it is a service, or a user
-/// in the room.
+/// in the room; or, for the room of a chat, an account that is a member of it.
 pub(super) struct RoomReader(pub Permit<Reading>);
 
 impl FromRequestParts<Arc<HttpState>> for RoomReader {
@@ -70,15 +71,20 @@ impl FromRequestParts<Arc<HttpState>> for RoomReader {
         state: &Arc<HttpState>,
     ) -> Result<Self, Refusal> {
         let room = path_parameter(parts, "room_id", RoomId::parse).await?;
+        if room.kind() == RoomKind::Chat {
+            // Its members alone, whatever role a token has.
+            let account = AccountInRoom::find(&parts.headers, state, room).await?;
+            return account.may_read().map(Self);
+        }
         let permit = match state.access.caller(&parts.headers).await? {
-            Caller::Service(scope) => policy::may_read(&scope, Relation::Service, &room)?,
+            Caller::Service(scope) => policy::may_read(&scope, Relation::Service, &room, None)?,
             Caller::User(identity) => {
                 let relation = if state.messaging.is_occupant(&room, &identity.user).await? {
                     Relation::Occupant
                 } else {
                     Relation::Stranger
                 };
-                policy::may_read(&identity.scope, relation, &room)?
+                policy::may_read(&identity.scope, relation, &room, None)?
             }
         };
         Ok(Self(permit))

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod caller_rate_limiter;
+mod chats;
 mod extract;
 #[cfg(test)]
 mod fuzz;
@@ -28,6 +29,7 @@ use super::origins::Origins;
 use super::websocket::PlainWebSocket;
 use crate::domain::{Code, Refusal};
 use crate::features::accounts::Accounts;
+use crate::features::chats::Chats;
 use crate::features::messaging::Messaging;
 use crate::server::admission::Admission;
 use crate::server::{ClientAddress, TrustedProxies};
@@ -44,6 +46,8 @@ pub struct HttpState {
     pub messaging: Arc<Messaging>,
     /// The use cases of accounts; `None` where there are none.
     pub accounts: Option<Arc<Accounts>>,
+    /// The use cases of chats; `None` where there are no accounts.
+    pub chats: Option<Arc<Chats>>,
     /// Identifies callers.
     pub access: Access,
     /// The rate of `POST /messages` of one caller.

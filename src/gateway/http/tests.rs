@@ -20,12 +20,13 @@ use crate::domain::{Account, Limits, Rate};
 use crate::features::accounts::{
     AccountSettings, Device, SessionSockets, SignUp, SignUpMode, StoredSessions,
 };
+use crate::features::chats::Memberships;
 use crate::gateway::connections::Connections;
 use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::websocket;
 use crate::server::admission::Caps;
 use crate::store::sql::{DatabaseUrl, SqlStore};
-use crate::store::{self, AccountStore, NewSession};
+use crate::store::{self, AccountStore, ChatStore, NewSession};
 use crate::telemetry::line_budget::LineBudget;
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
@@ -50,13 +51,14 @@ pub(in crate::gateway) struct Node {
 
 impl Node {
     pub fn on(backplane: Backplane, authenticator: Authenticator) -> Self {
-        Self::with_accounts(backplane, authenticator, None)
+        Self::with_accounts(backplane, authenticator, None, None)
     }
 
     fn with_accounts(
         backplane: Backplane,
         authenticator: Authenticator,
         accounts: Option<Arc<Accounts>>,
+        chats: Option<Arc<Chats>>,
     ) -> Self {
         let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
         let limits = Limits {
@@ -102,6 +104,7 @@ impl Node {
         let state = Arc::new(HttpState {
             messaging,
             accounts,
+            chats,
             access: Access {
                 authenticator,
                 api_keys: ApiKeys::new(&["key".to_owned()]).unwrap(),
@@ -163,6 +166,7 @@ async fn node_with_accounts() -> NodeWithAccounts {
     let store = SqlStore::open(&store::sql::Settings::new(url))
         .await
         .unwrap();
+    let chat_store: Arc<dyn ChatStore> = Arc::new(store.clone());
     let store: Arc<dyn AccountStore> = Arc::new(store);
     let sessions = Arc::new(StoredSessions(store.clone()));
     let secrets = vec![SECRET.to_owned()];
@@ -193,7 +197,10 @@ async fn node_with_accounts() -> NodeWithAccounts {
     let backplane = memory::embedded(BackplaneLimits::default());
     let verifier = Verifier::hs256(SECRET, 0).unwrap();
     let authenticator = Authenticator::jwt(verifier).with_accounts(tokens.clone());
-    let node = Node::with_accounts(backplane, authenticator, Some(accounts));
+    let memberships = Arc::new(Memberships::new(chat_store.clone()));
+    let chats = Chats::new(chat_store, backplane.log.clone(), memberships);
+    let chats = Some(Arc::new(chats));
+    let node = Node::with_accounts(backplane, authenticator, Some(accounts), chats);
     NodeWithAccounts {
         router: node.router,
         store,
@@ -246,6 +253,8 @@ impl TestCaller {
         let is_allowed = match right {
             Right::Public | Right::Anonymous => true,
             Right::Account => matches!(self, Self::Account),
+            // The account is a member of no chat, and in no room.
+            Right::ChatMember | Right::AccountInRoom => false,
             Right::User => !matches!(self, Self::Anonymous),
             Right::Service | Right::RoomReader => {
                 matches!(self, Self::ServiceOfRoom | Self::Service)
@@ -255,7 +264,9 @@ impl TestCaller {
         };
         match self {
             _ if is_allowed => None,
-            _ if right == Right::Account => Some(StatusCode::UNAUTHORIZED),
+            Self::Account if right == Right::ChatMember => Some(StatusCode::NOT_FOUND),
+            Self::Account if right == Right::AccountInRoom => Some(StatusCode::FORBIDDEN),
+            _ if right.needs_account() => Some(StatusCode::UNAUTHORIZED),
             Self::Anonymous => Some(StatusCode::UNAUTHORIZED),
             _ => Some(StatusCode::FORBIDDEN),
         }
@@ -269,7 +280,8 @@ async fn every_route_enforces_the_right_of_the_table() {
         let target = route
             .path
             .replace("{room_id}", "r")
-            .replace("{user_id}", "bob");
+            .replace("{chat_id}", "0199d5b0-0000-7000-8000-000000000000")
+            .replace("{user_id}", "0199d5b0-0000-7000-8000-000000000001");
         for caller in TestCaller::ALL {
             let mut request = Request::builder()
                 .method(route.method.clone())
@@ -279,7 +291,7 @@ async fn every_route_enforces_the_right_of_the_table() {
             if let Some(authorization) = caller.authorization(&access_token) {
                 request = request.header("authorization", authorization);
             }
-            let body = r#"{"room_id":"r","content":"hi","type":"news"}"#;
+            let body = r#"{"room_id":"r","content":"hi","type":"news","role":"owner"}"#;
             let request = request.body(Body::from(body)).unwrap();
             let Ok(response) = node.router.clone().oneshot(request).await;
             let status = response.status();

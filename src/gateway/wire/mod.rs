@@ -9,6 +9,7 @@ mod accounts;
 mod acks;
 mod api;
 mod broadcast;
+mod chats;
 mod connect_error;
 mod fields;
 mod frame;
@@ -31,6 +32,11 @@ pub(crate) use acks::{
 };
 pub(crate) use api::{BroadcastAck, DisconnectAck, OccupantsPage, PostRequest, RestError};
 pub(crate) use broadcast::{BroadcastRequest, encode_broadcast};
+pub(crate) use chats::{
+    AddMembersRequest, ChatJson, ChatMessageRequest, ChatTarget, List, MemberJson, MessageList,
+    MessageRequest, OpenChatRequest, OpenOrSendRequest, RenameRequest, SetRoleRequest, chat_cursor,
+    message_cursor, message_json, parse_chat_cursor,
+};
 pub(crate) use connect_error::{INVALID_NAMESPACE, connect_error, connect_error_text};
 pub use fields::Fields;
 pub(crate) use frame::{encode_ack, is_ping, json_text, parse_frame, pong};

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod archive;
+mod chats;
 mod complete;
 mod conn;
 mod db;

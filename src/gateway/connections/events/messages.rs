@@ -31,7 +31,8 @@ impl ClientRequest for SendMessage {
 
     async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
         let span = tracing::debug_span!("message", room = %self.room);
-        let permit = context.state.may_send(&self.room)?;
+        let member = context.member_of(&self.room).await?;
+        let permit = context.state.may_send(&self.room, member)?;
         let (appended, commit) = context
             .messaging()
             .send(context.state, permit, self.fields)
@@ -88,7 +89,8 @@ impl ClientRequest for History {
         // quarter is unwritten, so that half of the outbox is free for it.
         let half = context.connection.connections.outbox_bytes / 2;
         context.connection.wait_until_below(half / 2).await;
-        let permit = context.state.may_read(&self.room)?;
+        let member = context.member_of(&self.room).await?;
+        let permit = context.state.may_read(&self.room, member)?;
         let max_bytes = Limits::HISTORY_BYTES.min(half);
         let page = context
             .messaging()
@@ -119,7 +121,8 @@ impl ClientRequest for Typing {
     }
 
     async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
-        let permit = context.state.may_send(&self.room)?;
+        let member = context.member_of(&self.room).await?;
+        let permit = context.state.may_send(&self.room, member)?;
         context
             .messaging()
             .typing(context.state, permit, self.is_typing)

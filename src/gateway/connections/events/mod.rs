@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use super::reply::Reply;
-use crate::domain::{Code, Limits, Refusal};
+use crate::domain::{Code, Limits, Membership, Refusal, RoomId, RoomKind};
 use crate::features::messaging::{ConnectionState, Messaging};
 use crate::gateway::wire::{Fields, MalformedEvent, RawEvent};
 
@@ -59,6 +59,15 @@ pub(super) struct RequestContext<'a> {
 impl<'a> RequestContext<'a> {
     fn messaging(&self) -> &'a Messaging {
         &self.connection.connections.messaging
+    }
+
+    /// The rights of the connection's user in the chat whose room it is; `None` for other rooms.
+    async fn member_of(&self, room: &RoomId) -> Result<Option<Membership>, Refusal> {
+        if room.kind() != RoomKind::Chat {
+            return Ok(None);
+        }
+        // From the heap: see the table of events.
+        Box::pin(self.messaging().membership(self.state, room)).await
     }
 }
 

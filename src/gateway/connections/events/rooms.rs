@@ -27,7 +27,8 @@ impl ClientRequest for Join {
     async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
         let Self { room, from } = self;
         context.connection.charge(Cost::JOIN)?;
-        let permit = context.state.may_join(&room)?;
+        let member = context.member_of(&room).await?;
+        let permit = context.state.may_join(&room, member)?;
         let span = tracing::debug_span!("join", %room);
         let reply = context.reply.clone();
         // The room's worker calls it before the replay, so that the acknowledgement precedes the

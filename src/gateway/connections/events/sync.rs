@@ -30,25 +30,24 @@ impl ClientRequest for Sync {
     }
 
     async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
-        let RequestContext {
-            connection,
-            state,
-            reply,
-            ..
-        } = context;
         for _ in 0..self.rooms.len().div_ceil(ROOMS_PER_JOIN) {
-            connection.charge(Cost::JOIN)?;
+            context.connection.charge(Cost::JOIN)?;
         }
-        let rooms = self.rooms.into_iter().map(|(room, from)| {
-            let permit = state.may_join(&room);
-            (room, from, permit)
-        });
+        let mut rooms = Vec::new();
+        for (room, from) in self.rooms {
+            let permit = match context.member_of(&room).await {
+                Ok(member) => context.state.may_join(&room, member),
+                Err(refusal) => Err(refusal),
+            };
+            rooms.push((room, from, permit));
+        }
         let request = SyncRequest {
             feed: self.feed,
-            rooms: rooms.collect(),
+            rooms,
         };
+        let reply = context.reply;
         let acknowledge = |outcome: &SyncOutcome| reply.acknowledge(&SyncAck::of(outcome));
-        let messaging = &connection.connections.messaging;
-        messaging.sync(state, request, acknowledge).await
+        let messaging = context.messaging();
+        messaging.sync(context.state, request, acknowledge).await
     }
 }

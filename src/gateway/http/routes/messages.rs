@@ -6,11 +6,12 @@ use axum::extract::{FromRequestParts, State};
 use http::StatusCode;
 use http::request::Parts;
 
+use super::super::chats::no_such_room;
 use super::super::extract::{FromJson, JsonBody, Service};
 use super::super::reply::Reply;
 use super::super::{HttpState, SharedState};
 use crate::domain::policy::{self, Relation, RoomScope};
-use crate::domain::{Limits, Refusal};
+use crate::domain::{Limits, Refusal, RoomKind};
 use crate::gateway::wire::{MessageAck, PostRequest};
 
 /// A service that may post now: its rate allows it. Contains the rooms that it may use.
@@ -46,7 +47,11 @@ pub(in crate::gateway::http) async fn post(
     Poster(scope): Poster,
     JsonBody(request): JsonBody<PostRequest>,
 ) -> Result<Reply, Refusal> {
-    let permit = policy::may_send(&scope, Relation::Service, &request.room)?;
+    if request.room.kind() == RoomKind::Chat {
+        // A service is no member, and chats are known to their members only.
+        return Err(no_such_room());
+    }
+    let permit = policy::may_send(&scope, Relation::Service, &request.room, None)?;
     let (appended, commit) = state
         .messaging
         .post(permit, request.user, request.username, request.fields)

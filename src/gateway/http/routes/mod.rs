@@ -2,6 +2,9 @@
 
 pub(super) mod auth;
 pub(super) mod broadcasts;
+pub(super) mod chat_members;
+pub(super) mod chat_messages;
+pub(super) mod chats;
 pub(super) mod health;
 pub(super) mod me;
 pub(super) mod messages;
@@ -40,6 +43,10 @@ pub(super) enum Right {
     Anonymous,
     /// The token of an account.
     Account,
+    /// The token of an account that is a member of the chat. For others there is no such chat.
+    ChatMember,
+    /// The token of an account that is in the room or, for the room of a chat, a member of it.
+    AccountInRoom,
 }
 
 impl Right {
@@ -47,6 +54,12 @@ impl Right {
     /// count their handshakes and events themselves.
     pub fn is_charged_to_address(self) -> bool {
         !matches!(self, Self::Public | Self::User)
+    }
+
+    /// Whether only the token of an account of this server gives it.
+    #[cfg(test)]
+    pub fn needs_account(self) -> bool {
+        matches!(self, Self::Account | Self::ChatMember | Self::AccountInRoom)
     }
 }
 
@@ -99,6 +112,50 @@ pub(super) fn all() -> Vec<Route> {
         get("/api/v1/auth/sessions", Right::Account, sessions::list),
         delete("/api/v1/auth/sessions/{id}", Right::Account, sessions::end),
         get("/api/v1/me", Right::Account, me::get),
+        post("/api/v1/chats", Right::Account, chats::open),
+        get("/api/v1/chats", Right::Account, chats::list),
+        get("/api/v1/chats/{chat_id}", Right::ChatMember, chats::get),
+        patch("/api/v1/chats/{chat_id}", Right::ChatMember, chats::rename),
+        delete("/api/v1/chats/{chat_id}", Right::ChatMember, chats::delete),
+        get(
+            "/api/v1/chats/{chat_id}/members",
+            Right::ChatMember,
+            chat_members::list,
+        ),
+        post(
+            "/api/v1/chats/{chat_id}/members",
+            Right::ChatMember,
+            chat_members::add,
+        ),
+        patch(
+            "/api/v1/chats/{chat_id}/members/{user_id}",
+            Right::ChatMember,
+            chat_members::set_role,
+        ),
+        delete(
+            "/api/v1/chats/{chat_id}/members/{user_id}",
+            Right::ChatMember,
+            chat_members::remove,
+        ),
+        get(
+            "/api/v1/rooms/{room_id}/messages",
+            Right::AccountInRoom,
+            chat_messages::list,
+        ),
+        post(
+            "/api/v1/rooms/{room_id}/messages",
+            Right::AccountInRoom,
+            chat_messages::post,
+        ),
+        get("/api/chats", Right::Account, chats::list),
+        get("/api/chats/user", Right::Account, chats::list),
+        post("/api/chats", Right::Account, chat_messages::open_or_send),
+        post("/api/chats/message", Right::Account, chat_messages::send),
+        get(
+            "/api/chats/messages/{chat_id}",
+            Right::ChatMember,
+            chat_messages::list_of_chat,
+        ),
         get("/metrics", Right::UnlimitedService, metrics::get),
         get("/ws", Right::User, websocket::open),
         get("/health", Right::Public, health::ready),
@@ -132,6 +189,20 @@ where
         path,
         right,
         handler: routing::post(handler),
+    }
+}
+
+fn patch<H, T>(path: &'static str, right: Right, handler: H) -> Route
+where
+    H: Handler<T, Arc<HttpState>>,
+    T: 'static,
+{
+    Route {
+        #[cfg(test)]
+        method: Method::PATCH,
+        path,
+        right,
+        handler: routing::patch(handler),
     }
 }
 

@@ -145,7 +145,7 @@ fn credential(row: AccountRow) -> Outcome<Credential> {
 }
 
 /// The id of an account, as a user's id.
-fn user_id(id: Uuid) -> UserId {
+pub(in crate::store::sql) fn user_id(id: Uuid) -> UserId {
     UserId::trusted(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
 }
 
@@ -164,6 +164,6 @@ fn loaded_role(role: i64) -> Outcome<Role> {
     }
 }
 
-fn loaded_time(millis: i64) -> Timestamp {
+pub(in crate::store::sql) fn loaded_time(millis: i64) -> Timestamp {
     Timestamp(u64::try_from(millis).unwrap_or(0))
 }

@@ -178,7 +178,7 @@ const READ_BEFORE: &str = "SELECT e.seq, e.at, CAST(e.kind AS {bigint}), CAST(e.
     FROM hubbub_entries e WHERE e.room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) \
     AND e.seq < ? ORDER BY e.seq DESC LIMIT ?";
 
-type EntryRow = (
+pub(in crate::store::sql) type EntryRow = (
     i64,
     i64,
     i64,
@@ -259,7 +259,7 @@ fn entry(room: &RoomId, row: EntryRow) -> Outcome<ArchivedEntry> {
     })
 }
 
-fn decoded(room: &RoomId, row: EntryRow) -> Outcome<ArchivedEntry> {
+pub(in crate::store::sql) fn decoded(room: &RoomId, row: EntryRow) -> Outcome<ArchivedEntry> {
     let (seq, at, kind, form, id, user, send_key, record, epoch) = row;
     let send_key = key_text(send_key)?;
     let columns = Columns {

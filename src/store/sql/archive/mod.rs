@@ -8,7 +8,7 @@
 //! | `hubbub_entries` | the entries, by room number and `seq` |
 
 mod checks;
-mod entries;
+pub(in crate::store::sql) mod entries;
 mod epochs;
 mod form;
 mod gaps;

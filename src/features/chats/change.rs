@@ -1,0 +1,118 @@
+//! Changing chats and their members.
+
+use uuid::Uuid;
+
+use super::create::{parse_user, parse_users};
+use super::{ChatView, Chats, announce, refused};
+use crate::backplane::Window;
+use crate::domain::{ChatMember, ChatName, ChatRole, Refusal, RoomId};
+use crate::store::{ChatChange, ChatRefusal};
+
+/// A chat, and the member in whose name it is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Actor {
+    /// The member.
+    pub user: Uuid,
+    /// The chat.
+    pub chat: Uuid,
+}
+
+impl Chats {
+    /// Sets or, with `None`, removes the name of a group.
+    ///
+    /// # Errors
+    /// `bad_request`, `too_large`, `not_found`, `forbidden`, `unavailable`.
+    pub async fn rename(&self, actor: Actor, name: Option<&str>) -> Result<ChatView, Refusal> {
+        let name = name.map(ChatName::parse).transpose()?;
+        self.change(actor, ChatChange::Rename(name)).await?;
+        self.get(actor.user, actor.chat).await
+    }
+
+    /// Deletes a group: its room has no members any more, so that nobody can read its messages.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `unavailable`.
+    pub async fn delete(&self, actor: Actor) -> Result<(), Refusal> {
+        self.change(actor, ChatChange::Delete).await
+    }
+
+    /// Adds members to a group. Those that are members already stay as they are. Returns all that were
+    /// named.
+    ///
+    /// # Errors
+    /// `bad_request`, `too_large`, `not_found`, `forbidden`, `unavailable`.
+    pub async fn add_members(
+        &self,
+        actor: Actor,
+        users: &[String],
+        role: ChatRole,
+    ) -> Result<Vec<ChatMember>, Refusal> {
+        // Before the position of the room is read, so that outsiders begin no room.
+        self.check_member(actor.user, actor.chat).await?;
+        let users = parse_users(users)?;
+        if users.is_empty() {
+            return Err(Refusal::bad_request("user_id or user_ids is missing"));
+        }
+        let head = self.head(actor.chat).await?;
+        let change = ChatChange::Add {
+            users: users.clone(),
+            role,
+            head,
+        };
+        self.change(actor, change).await?;
+        let mut members = Vec::with_capacity(users.len());
+        for user in users {
+            members.push(self.member(actor.chat, user).await?);
+        }
+        Ok(members)
+    }
+
+    /// Changes the role of a member of a group.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `conflict` for the last owner, `unavailable`.
+    pub async fn set_role(
+        &self,
+        actor: Actor,
+        user: &str,
+        role: ChatRole,
+    ) -> Result<ChatMember, Refusal> {
+        let user = parse_user(user)?;
+        self.change(actor, ChatChange::SetRole(user, role)).await?;
+        self.member(actor.chat, user).await
+    }
+
+    /// Removes a member from a group. A member may remove itself.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `conflict` for the last owner, `unavailable`.
+    pub async fn remove_member(&self, actor: Actor, user: &str) -> Result<(), Refusal> {
+        let user = parse_user(user)?;
+        self.change(actor, ChatChange::Remove(user)).await
+    }
+
+    async fn change(&self, actor: Actor, change: ChatChange) -> Result<(), Refusal> {
+        let Actor { user, chat } = actor;
+        let changed = self.store.change_chat(chat, user, change, announce()).await;
+        let concerned = changed.map_err(refused)??;
+        let room = RoomId::chat(chat);
+        for user in &concerned {
+            self.memberships.changed(&room, user);
+        }
+        Ok(())
+    }
+
+    async fn member(&self, chat: Uuid, user: Uuid) -> Result<ChatMember, Refusal> {
+        let found = self.store.chat_member(chat, user).await.map_err(refused)?;
+        // Removed again meanwhile.
+        found.ok_or_else(|| ChatRefusal::UnknownMember.into())
+    }
+
+    /// The last number of a chat's room. Members that are added with it see at most the messages that are
+    /// sent afterwards, where the history of the chat is limited.
+    async fn head(&self, chat: Uuid) -> Result<u64, Refusal> {
+        let room = RoomId::chat(chat);
+        let slice = self.log.read(&room, Window::Newest, 1, usize::MAX).await?;
+        Ok(slice.span.head.seq)
+    }
+}

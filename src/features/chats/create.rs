@@ -1,0 +1,93 @@
+//! Creating chats.
+
+use uuid::Uuid;
+
+use super::{ChatView, Chats, announce, refused, unknown_chat, unknown_user};
+use crate::domain::{ChatHistory, ChatName, Code, Refusal, RoomId, UserId};
+use crate::store;
+
+/// The most users that one request names.
+const MAX_NAMED: usize = 100;
+
+/// A group to create, not yet checked.
+#[derive(Debug, Clone, Default)]
+pub struct NewGroup {
+    /// The members besides the user that creates it.
+    pub users: Vec<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// The messages that later members can read.
+    pub history: ChatHistory,
+}
+
+impl Chats {
+    /// The direct chat of the caller and another user, created if there is none; true if it was created
+    /// by this call. With oneself it is a chat with one member.
+    ///
+    /// # Errors
+    /// `not_found` for an unknown user; `unavailable`.
+    pub async fn open_direct(
+        &self,
+        caller: Uuid,
+        other: &str,
+    ) -> Result<(ChatView, bool), Refusal> {
+        let other = parse_user(other)?;
+        let opened = self
+            .store
+            .open_direct(Uuid::now_v7(), caller, other, announce());
+        let (id, is_new) = opened.await.map_err(refused)??;
+        if is_new {
+            self.changed(id, [caller, other]);
+        }
+        Ok((self.existing(caller, id).await?, is_new))
+    }
+
+    /// Creates a group with the caller as its owner.
+    ///
+    /// # Errors
+    /// `bad_request`, `too_large`; `not_found` for an unknown user; `unavailable`.
+    pub async fn create_group(&self, caller: Uuid, new: NewGroup) -> Result<ChatView, Refusal> {
+        let name = new.name.as_deref().map(ChatName::parse).transpose()?;
+        let members = parse_users(&new.users)?;
+        let group = store::NewGroup {
+            id: Uuid::now_v7(),
+            name,
+            history: new.history,
+            owner: caller,
+            members: members.clone(),
+        };
+        let id = group.id;
+        let created = self.store.create_group(group, announce()).await;
+        created.map_err(refused)??;
+        self.changed(id, members.into_iter().chain([caller]));
+        self.existing(caller, id).await
+    }
+
+    async fn existing(&self, caller: Uuid, id: Uuid) -> Result<ChatView, Refusal> {
+        let found = self.store.chat(id, caller).await.map_err(refused)?;
+        found.map(ChatView::from).ok_or_else(unknown_chat)
+    }
+
+    /// The rights of these users in the chat have changed.
+    fn changed(&self, chat: Uuid, users: impl IntoIterator<Item = Uuid>) {
+        let room = RoomId::chat(chat);
+        for user in users {
+            let user = UserId::trusted(&user.to_string());
+            self.memberships.changed(&room, &user);
+        }
+    }
+}
+
+/// The id of an account.
+pub(super) fn parse_user(user: &str) -> Result<Uuid, Refusal> {
+    Uuid::try_parse(user).map_err(|_| unknown_user())
+}
+
+/// The ids of accounts.
+pub(super) fn parse_users(users: &[String]) -> Result<Vec<Uuid>, Refusal> {
+    if users.len() > MAX_NAMED {
+        let text = format!("user_ids must have at most {MAX_NAMED} elements");
+        return Err(Refusal::new(Code::TooLarge, text));
+    }
+    users.iter().map(|user| parse_user(user)).collect()
+}

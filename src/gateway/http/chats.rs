@@ -1,0 +1,177 @@
+//! Extractors for routes of chats.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::HeaderMap;
+use http::request::Parts;
+use uuid::Uuid;
+
+use super::HttpState;
+use super::extract::path_parameter;
+use crate::auth::Identity;
+use crate::domain::policy::{self, Permit, Reading, Relation, Sending};
+use crate::domain::{Code, Membership, Refusal, RoomId, RoomKind};
+use crate::features::chats::{Actor, Chats};
+
+/// The chats of this server.
+pub(super) struct ChatsOfNode(pub Arc<Chats>);
+
+impl FromRequestParts<Arc<HttpState>> for ChatsOfNode {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(_: &mut Parts, state: &Arc<HttpState>) -> Result<Self, Refusal> {
+        chats(state).map(Self)
+    }
+}
+
+fn chats(state: &HttpState) -> Result<Arc<Chats>, Refusal> {
+    state.chats.clone().ok_or_else(|| {
+        Refusal::new(
+            Code::NotConfigured,
+            "chats need accounts: a database (DATABASE_URL) and a secret (JWT_SECRET)",
+        )
+    })
+}
+
+/// The account whose token the request has.
+pub(super) struct CallingAccount {
+    pub id: Uuid,
+    pub identity: Identity,
+}
+
+impl CallingAccount {
+    async fn find(headers: &HeaderMap, state: &HttpState) -> Result<Self, Refusal> {
+        let identity = state.access.account(headers).await?;
+        let id = Uuid::try_parse(identity.user.as_str());
+        let id = id.map_err(|_| Refusal::new(Code::Unauthorized, "the token has no account"))?;
+        Ok(Self { id, identity })
+    }
+}
+
+impl FromRequestParts<Arc<HttpState>> for CallingAccount {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<HttpState>,
+    ) -> Result<Self, Refusal> {
+        chats(state)?;
+        Self::find(&parts.headers, state).await
+    }
+}
+
+/// The account of the request, and the chat that the path parameter `chat_id` names. Whether the account
+/// is a member is checked by the use case.
+pub(super) struct ActorInChat(pub Actor);
+
+impl FromRequestParts<Arc<HttpState>> for ActorInChat {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<HttpState>,
+    ) -> Result<Self, Refusal> {
+        let caller = CallingAccount::from_request_parts(parts, state).await?;
+        let chat = chat_in_path(parts).await?;
+        let user = caller.id;
+        Ok(Self(Actor { user, chat }))
+    }
+}
+
+async fn chat_in_path(parts: &mut Parts) -> Result<Uuid, Refusal> {
+    path_parameter(parts, "chat_id", |_, chat| parse_chat(chat)).await
+}
+
+/// The id of a chat.
+pub(super) fn parse_chat(chat: &str) -> Result<Uuid, Refusal> {
+    Uuid::try_parse(chat).map_err(|_| Refusal::new(Code::NotFound, "there is no such chat"))
+}
+
+/// The same for a room that doesn't exist and for the chat of other users.
+pub(super) fn no_such_room() -> Refusal {
+    Refusal::new(Code::NotFound, "there is no such room")
+}
+
+/// The account of the request, and its relation to the room that the path parameter `room_id` names.
+pub(super) struct AccountInRoom {
+    pub identity: Identity,
+    pub room: RoomId,
+    relation: Relation,
+    member: Option<Membership>,
+}
+
+impl AccountInRoom {
+    /// # Errors
+    /// `unauthorized`, `token_expired`, `unavailable`; `not_found` for the chat of other users.
+    pub async fn find(
+        headers: &HeaderMap,
+        state: &HttpState,
+        room: RoomId,
+    ) -> Result<Self, Refusal> {
+        let CallingAccount { identity, .. } = CallingAccount::find(headers, state).await?;
+        Self::of(identity, state, room).await
+    }
+
+    /// As [`find`](Self::find), of an account that is known.
+    pub async fn of(identity: Identity, state: &HttpState, room: RoomId) -> Result<Self, Refusal> {
+        let messaging = &state.messaging;
+        let (relation, member) = if room.kind() == RoomKind::Chat {
+            let member = messaging.membership_of(&identity.user, &room).await?;
+            let member = member.ok_or_else(no_such_room)?;
+            (Relation::Member, Some(member))
+        } else if messaging.is_occupant(&room, &identity.user).await? {
+            (Relation::Occupant, None)
+        } else {
+            (Relation::Stranger, None)
+        };
+        Ok(Self {
+            identity,
+            room,
+            relation,
+            member,
+        })
+    }
+
+    /// # Errors
+    /// `forbidden`, `not_in_room`.
+    pub fn may_read(&self) -> Result<Permit<Reading>, Refusal> {
+        policy::may_read(&self.identity.scope, self.relation, &self.room, self.member)
+    }
+
+    /// # Errors
+    /// `forbidden`, `not_in_room`.
+    pub fn may_send(&self) -> Result<Permit<Sending>, Refusal> {
+        policy::may_send(&self.identity.scope, self.relation, &self.room, self.member)
+    }
+}
+
+impl FromRequestParts<Arc<HttpState>> for AccountInRoom {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<HttpState>,
+    ) -> Result<Self, Refusal> {
+        let room = path_parameter(parts, "room_id", RoomId::parse).await?;
+        Self::find(&parts.headers, state, room).await
+    }
+}
+
+/// As [`AccountInRoom`], for the room of the chat that the path parameter `chat_id` names.
+pub(super) struct AccountInChat(pub AccountInRoom);
+
+impl FromRequestParts<Arc<HttpState>> for AccountInChat {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<HttpState>,
+    ) -> Result<Self, Refusal> {
+        let caller = CallingAccount::from_request_parts(parts, state).await?;
+        let room = RoomId::chat(chat_in_path(parts).await?);
+        AccountInRoom::of(caller.identity, state, room)
+            .await
+            .map(Self)
+    }
+}

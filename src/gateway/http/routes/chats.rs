@@ -1,0 +1,120 @@
+//! `/api/v1/chats`: chats of the caller.
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::super::chats::{ActorInChat, CallingAccount, ChatsOfNode};
+use super::super::extract::{Body, FromJson, JsonBody, QueryParameters, check_range};
+use super::super::reply::Reply;
+use crate::domain::{Limits, Refusal};
+use crate::features::chats::Chats;
+use crate::gateway::wire::{
+    ChatJson, List, OpenChatRequest, RenameRequest, chat_cursor, parse_chat_cursor,
+};
+
+/// The largest `limit` of a list.
+pub(super) const MAX_LIMIT: u64 = 200;
+/// The `limit` of a list if the query has none.
+const DEFAULT_LIMIT: u64 = 50;
+
+/// The parameters of a list.
+#[derive(Deserialize)]
+pub(in crate::gateway::http) struct ListQuery {
+    pub(super) limit: Option<u64>,
+    pub(super) cursor: Option<String>,
+}
+
+impl ListQuery {
+    /// # Errors
+    /// `bad_request`.
+    pub(super) fn limit(&self) -> Result<usize, Refusal> {
+        let limit = check_range("limit", self.limit, 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
+        Ok(usize::try_from(limit).unwrap_or(usize::MAX))
+    }
+}
+
+impl FromJson for OpenChatRequest {
+    fn from_json(body: &str, _: Option<&str>, limits: &Limits) -> Result<Self, Refusal> {
+        Self::decode(body, limits)
+    }
+}
+
+/// `POST /api/v1/chats`: opens the direct chat with a user, or creates a group. 200 for a direct chat
+/// that exists.
+pub(in crate::gateway::http) async fn open(
+    ChatsOfNode(chats): ChatsOfNode,
+    caller: CallingAccount,
+    JsonBody(request): JsonBody<OpenChatRequest>,
+) -> Result<Reply, Refusal> {
+    open_chat(&chats, caller.id, request).await
+}
+
+pub(super) async fn open_chat(
+    chats: &Chats,
+    caller: Uuid,
+    request: OpenChatRequest,
+) -> Result<Reply, Refusal> {
+    let (view, is_new) = match request {
+        OpenChatRequest::Direct(user) => chats.open_direct(caller, &user).await?,
+        OpenChatRequest::Group(group) => (chats.create_group(caller, group).await?, true),
+    };
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok(Reply::with_status(status, &ChatJson::from(&view)))
+}
+
+/// `GET /api/v1/chats`: the caller's chats, the one with the newest activity first.
+pub(in crate::gateway::http) async fn list(
+    ChatsOfNode(chats): ChatsOfNode,
+    caller: CallingAccount,
+    QueryParameters(query): QueryParameters<ListQuery>,
+) -> Result<Reply, Refusal> {
+    let limit = query.limit()?;
+    let after = query.cursor.as_deref().map(parse_chat_cursor).transpose()?;
+    let page = chats.list(caller.id, after, limit).await?;
+    let items: Vec<ChatJson<'_>> = page.chats.iter().map(ChatJson::from).collect();
+    Ok(Reply::ok(&List::new(items, page.next.map(chat_cursor))))
+}
+
+/// `GET /api/v1/chats/{chat_id}`.
+pub(in crate::gateway::http) async fn get(
+    ChatsOfNode(chats): ChatsOfNode,
+    ActorInChat(actor): ActorInChat,
+) -> Result<Reply, Refusal> {
+    let view = chats.get(actor.user, actor.chat).await?;
+    Ok(Reply::ok(&ChatJson::from(&view)))
+}
+
+/// `PATCH /api/v1/chats/{chat_id}`: renames a group.
+pub(in crate::gateway::http) async fn rename(
+    ChatsOfNode(chats): ChatsOfNode,
+    ActorInChat(actor): ActorInChat,
+    Body(request): Body<RenameRequest>,
+) -> Result<Reply, Refusal> {
+    let view = match request.name {
+        Some(name) => chats.rename(actor, name.as_deref()).await?,
+        None => chats.get(actor.user, actor.chat).await?,
+    };
+    Ok(Reply::ok(&ChatJson::from(&view)))
+}
+
+/// The reply to `DELETE /api/v1/chats/{chat_id}`.
+#[derive(Serialize)]
+struct Deleted {
+    ok: bool,
+    id: Uuid,
+}
+
+/// `DELETE /api/v1/chats/{chat_id}`: deletes a group.
+pub(in crate::gateway::http) async fn delete(
+    ChatsOfNode(chats): ChatsOfNode,
+    ActorInChat(actor): ActorInChat,
+) -> Result<Reply, Refusal> {
+    chats.delete(actor).await?;
+    let id = actor.chat;
+    Ok(Reply::ok(&Deleted { ok: true, id }))
+}

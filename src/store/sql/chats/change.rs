@@ -1,0 +1,219 @@
+//! Changes chats and their members.
+
+use std::collections::BTreeSet;
+
+use uuid::Uuid;
+
+use super::members::{self, StoredMember};
+use super::{ChatRow, announcements, loaded_chat, stored_role};
+use crate::domain::{
+    Announcement, Chat, ChatKind, ChatName, ChatRole, MAX_CHAT_MEMBERS, Timestamp, UserId,
+};
+use crate::store::sql::accounts::now;
+use crate::store::sql::conn::Conn;
+use crate::store::sql::db::Db;
+use crate::store::sql::fault::Outcome;
+use crate::store::sql::value::args;
+use crate::store::{Announce, ChatChange, ChatOutcome, ChatRefusal, Result};
+
+pub(super) async fn change(
+    db: &Db,
+    chat: Uuid,
+    actor: Uuid,
+    change: ChatChange,
+    announce: Announce,
+) -> Result<ChatOutcome<Vec<UserId>>> {
+    db.transaction(move |conn| {
+        let (change, announce) = (change.clone(), announce.clone());
+        Box::pin(async move {
+            let locked = match lock(conn, chat, actor, &change).await? {
+                Ok(locked) => locked,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let effect = match locked.apply(conn, change).await? {
+                Ok(effect) => effect,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            announcements::add(conn, effect.announcements, &announce).await?;
+            Ok(Ok(effect.concerned))
+        })
+    })
+    .await
+}
+
+/// A chat that is locked until the end of the transaction.
+struct LockedChat {
+    chat: Chat,
+    members: Vec<StoredMember>,
+    now: i64,
+}
+
+/// What a change has done.
+#[derive(Default)]
+struct Effect {
+    /// The users whose membership or role has changed.
+    concerned: Vec<UserId>,
+    announcements: Vec<Announcement>,
+}
+
+impl Effect {
+    fn on(members: &[StoredMember], announcements: Vec<Announcement>) -> Self {
+        let concerned = members.iter().map(|member| member.user.clone());
+        Self {
+            concerned: concerned.collect(),
+            announcements,
+        }
+    }
+}
+
+/// Locks a chat, if the actor may change it so.
+async fn lock(
+    conn: &mut Conn,
+    chat: Uuid,
+    actor: Uuid,
+    change: &ChatChange,
+) -> Outcome<ChatOutcome<LockedChat>> {
+    const LOCK: &str = "SELECT id, kind, name, history, created_by, created_at, updated_at \
+        FROM hubbub_chats WHERE id = ? {for_update}";
+    let found: Option<ChatRow> = conn.first(LOCK, args![chat]).await?;
+    let Some(row) = found else {
+        return Ok(Err(ChatRefusal::NotMember));
+    };
+    let members = members::all(conn, chat).await?;
+    let Some(member) = members.iter().find(|member| member.id == actor) else {
+        return Ok(Err(ChatRefusal::NotMember));
+    };
+    let is_leaving = matches!(change, ChatChange::Remove(user) if *user == actor);
+    let is_allowed = is_leaving || member.role == ChatRole::Owner;
+    let count = i64::try_from(members.len()).unwrap_or(i64::MAX);
+    let chat = loaded_chat(row, count)?;
+    if chat.kind == ChatKind::Direct {
+        return Ok(Err(ChatRefusal::IsDirect));
+    }
+    if !is_allowed {
+        return Ok(Err(ChatRefusal::NotOwner));
+    }
+    let now = now(conn).await?;
+    Ok(Ok(LockedChat { chat, members, now }))
+}
+
+impl LockedChat {
+    async fn apply(self, conn: &mut Conn, change: ChatChange) -> Outcome<ChatOutcome<Effect>> {
+        match change {
+            ChatChange::Rename(name) => self.rename(conn, name).await.map(Ok),
+            ChatChange::Add { users, role, head } => self.add(conn, users, role, head).await,
+            ChatChange::SetRole(user, role) => self.set_role(conn, user, role).await,
+            ChatChange::Remove(user) => self.remove(conn, user).await,
+            ChatChange::Delete => self.delete(conn).await.map(Ok),
+        }
+    }
+
+    async fn rename(mut self, conn: &mut Conn, name: Option<ChatName>) -> Outcome<Effect> {
+        const RENAME: &str = "UPDATE hubbub_chats SET name = ?, updated_at = ? WHERE id = ?";
+        let name = name.map(|name| name.as_str().to_owned());
+        if name == self.chat.name {
+            return Ok(Effect::default());
+        }
+        conn.run(RENAME, args![name.clone(), self.now, self.chat.id])
+            .await?;
+        self.chat.name = name;
+        self.chat.updated_at = Timestamp(u64::try_from(self.now).unwrap_or(0));
+        let members = self
+            .members
+            .iter()
+            .map(|member| (&member.user, member.role));
+        Ok(Effect {
+            concerned: Vec::new(),
+            announcements: announcements::updated(&self.chat, members),
+        })
+    }
+
+    async fn add(
+        self,
+        conn: &mut Conn,
+        users: Vec<Uuid>,
+        role: ChatRole,
+        head: u64,
+    ) -> Outcome<ChatOutcome<Effect>> {
+        let present: BTreeSet<Uuid> = self.members.iter().map(|member| member.id).collect();
+        let absent: BTreeSet<Uuid> = users.into_iter().collect();
+        let absent: Vec<Uuid> = absent.difference(&present).copied().collect();
+        if absent.is_empty() {
+            return Ok(Ok(Effect::default()));
+        }
+        if present.len() + absent.len() > MAX_CHAT_MEMBERS {
+            return Ok(Err(ChatRefusal::TooManyMembers));
+        }
+        let mut names = members::names(conn, &absent).await?;
+        let mut added = Vec::new();
+        for user in absent {
+            match names.remove(&user) {
+                Some(name) => added.push(StoredMember::new(user, name, role)),
+                None => return Ok(Err(ChatRefusal::UnknownUser(user))),
+            }
+        }
+        let head = i64::try_from(head).unwrap_or(i64::MAX);
+        members::insert(conn, self.chat.id, &added, head, self.now).await?;
+        let announcements = announcements::added(&self.chat, &added);
+        Ok(Ok(Effect::on(&added, announcements)))
+    }
+
+    async fn set_role(
+        self,
+        conn: &mut Conn,
+        user: Uuid,
+        role: ChatRole,
+    ) -> Outcome<ChatOutcome<Effect>> {
+        const SET: &str = "UPDATE hubbub_chat_members SET role = ? \
+            WHERE chat_id = ? AND user_id = ?";
+        let Some(member) = self.member(user) else {
+            return Ok(Err(ChatRefusal::UnknownMember));
+        };
+        if member.role == role {
+            return Ok(Ok(Effect::default()));
+        }
+        if self.is_last_owner(member) {
+            return Ok(Err(ChatRefusal::LastOwner));
+        }
+        let values = args![stored_role(role), self.chat.id, user];
+        conn.run(SET, values).await?;
+        let announcements = announcements::updated(&self.chat, [(&member.user, role)]);
+        Ok(Ok(Effect {
+            concerned: vec![member.user.clone()],
+            announcements,
+        }))
+    }
+
+    async fn remove(mut self, conn: &mut Conn, user: Uuid) -> Outcome<ChatOutcome<Effect>> {
+        const REMOVE: &str = "DELETE FROM hubbub_chat_members WHERE chat_id = ? AND user_id = ?";
+        let position = self.members.iter().position(|member| member.id == user);
+        let Some(position) = position else {
+            return Ok(Err(ChatRefusal::UnknownMember));
+        };
+        if self.is_last_owner(&self.members[position]) {
+            return Ok(Err(ChatRefusal::LastOwner));
+        }
+        conn.run(REMOVE, args![self.chat.id, user]).await?;
+        let removed = [self.members.remove(position)];
+        let announcements = announcements::removed(&self.chat, &removed);
+        Ok(Ok(Effect::on(&removed, announcements)))
+    }
+
+    async fn delete(self, conn: &mut Conn) -> Outcome<Effect> {
+        const MEMBERS: &str = "DELETE FROM hubbub_chat_members WHERE chat_id = ?";
+        const CHAT: &str = "DELETE FROM hubbub_chats WHERE id = ?";
+        conn.run(MEMBERS, args![self.chat.id]).await?;
+        conn.run(CHAT, args![self.chat.id]).await?;
+        let announcements = announcements::removed(&self.chat, &self.members);
+        Ok(Effect::on(&self.members, announcements))
+    }
+
+    fn member(&self, user: Uuid) -> Option<&StoredMember> {
+        self.members.iter().find(|member| member.id == user)
+    }
+
+    fn is_last_owner(&self, member: &StoredMember) -> bool {
+        let is_owner = |member: &&StoredMember| member.role == ChatRole::Owner;
+        member.role == ChatRole::Owner && self.members.iter().filter(is_owner).count() == 1
+    }
+}

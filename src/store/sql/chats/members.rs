@@ -1,0 +1,124 @@
+//! The members of chats.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::{loaded_membership, loaded_role, stored_role};
+use crate::domain::{ChatMember, ChatRole, Membership, UserId};
+use crate::store::Result;
+use crate::store::sql::accounts::{loaded_time, user_id};
+use crate::store::sql::conn::Conn;
+use crate::store::sql::db::Db;
+use crate::store::sql::fault::Outcome;
+use crate::store::sql::value::{Arg, Text, args};
+
+/// The most elements of a list in a statement.
+const MAX_LIST: usize = 500;
+
+/// A member as announcements need it.
+pub(super) struct StoredMember {
+    pub(super) id: Uuid,
+    pub(super) user: UserId,
+    pub(super) username: String,
+    pub(super) role: ChatRole,
+}
+
+impl StoredMember {
+    pub(super) fn new(id: Uuid, username: String, role: ChatRole) -> Self {
+        Self {
+            id,
+            user: user_id(id),
+            username,
+            role,
+        }
+    }
+}
+
+pub(super) async fn membership(db: &Db, chat: Uuid, user: Uuid) -> Result<Option<Membership>> {
+    const FIND: &str = "SELECT m.role, m.joined_seq, c.history FROM hubbub_chat_members m \
+        JOIN hubbub_chats c ON c.id = m.chat_id JOIN hubbub_users u ON u.id = m.user_id \
+        WHERE m.chat_id = ? AND m.user_id = ? \
+        AND u.disabled_at IS NULL AND u.deleted_at IS NULL";
+    let found: Vec<(i64, i64, i64)> = db.all(FIND, args![chat, user]).await?;
+    let membership = |(role, joined_seq, history)| loaded_membership(role, joined_seq, history);
+    Ok(found.into_iter().next().map(membership).transpose()?)
+}
+
+type MemberRow = (Uuid, Text, Text, i64, i64);
+
+fn loaded_member((id, username, display_name, role, joined_at): MemberRow) -> Outcome<ChatMember> {
+    Ok(ChatMember {
+        user: user_id(id),
+        username: username.0,
+        display_name: display_name.0,
+        role: loaded_role(role)?,
+        joined_at: loaded_time(joined_at),
+    })
+}
+
+pub(super) async fn page(
+    db: &Db,
+    chat: Uuid,
+    after: Option<Uuid>,
+    limit: usize,
+) -> Result<Vec<ChatMember>> {
+    const PAGE: &str = "SELECT m.user_id, u.username, u.display_name, m.role, m.joined_at \
+        FROM hubbub_chat_members m JOIN hubbub_users u ON u.id = m.user_id \
+        WHERE m.chat_id = ? AND m.user_id > ? ORDER BY m.user_id LIMIT ?";
+    // No account has the id of zeros.
+    let after = after.unwrap_or(Uuid::nil());
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found: Vec<MemberRow> = db.all(PAGE, args![chat, after, limit]).await?;
+    let members = found.into_iter().map(loaded_member);
+    Ok(members.collect::<Outcome<_>>()?)
+}
+
+pub(super) async fn one(db: &Db, chat: Uuid, user: Uuid) -> Result<Option<ChatMember>> {
+    const ONE: &str = "SELECT m.user_id, u.username, u.display_name, m.role, m.joined_at \
+        FROM hubbub_chat_members m JOIN hubbub_users u ON u.id = m.user_id \
+        WHERE m.chat_id = ? AND m.user_id = ?";
+    let found: Vec<MemberRow> = db.all(ONE, args![chat, user]).await?;
+    Ok(found.into_iter().next().map(loaded_member).transpose()?)
+}
+
+/// All members of a chat, in the order of their ids.
+pub(super) async fn all(conn: &mut Conn, chat: Uuid) -> Outcome<Vec<StoredMember>> {
+    const ALL: &str = "SELECT m.user_id, u.username, m.role FROM hubbub_chat_members m \
+        JOIN hubbub_users u ON u.id = m.user_id WHERE m.chat_id = ? ORDER BY m.user_id";
+    let found: Vec<(Uuid, Text, i64)> = conn.all(ALL, args![chat]).await?;
+    let member =
+        |(id, name, role): (Uuid, Text, i64)| Ok(StoredMember::new(id, name.0, loaded_role(role)?));
+    found.into_iter().map(member).collect()
+}
+
+/// The names of accounts that exist, of a list that is not empty.
+pub(super) async fn names(conn: &mut Conn, users: &[Uuid]) -> Outcome<BTreeMap<Uuid, String>> {
+    const NAMES: &str = "SELECT id, username FROM hubbub_users \
+        WHERE deleted_at IS NULL AND id IN ({list})";
+    let mut names = BTreeMap::new();
+    for part in users.chunks(MAX_LIST) {
+        let ids = part.iter().map(|user| Arg::from(*user));
+        let (text, ids) = conn.dialect().with_list(NAMES, ids);
+        let found: Vec<(Uuid, Text)> = conn.all_of_text(text, ids).await?;
+        names.extend(found.into_iter().map(|(id, name)| (id, name.0)));
+    }
+    Ok(names)
+}
+
+/// Adds members to a chat. `head` is the last number of its room.
+pub(super) async fn insert(
+    conn: &mut Conn,
+    chat: Uuid,
+    members: &[StoredMember],
+    head: i64,
+    now: i64,
+) -> Outcome<()> {
+    const INSERT: &str = "INSERT INTO hubbub_chat_members \
+        (chat_id, user_id, role, joined_at, joined_seq) VALUES (?, ?, ?, ?, ?)";
+    for member in members {
+        let values = args![chat, member.id, stored_role(member.role), now, head];
+        conn.run(INSERT, values).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! Chats of whole nodes, by REST and by connections.
+
+// A test that cannot go on should stop and say where.
+#![allow(clippy::unwrap_used)]
+
+mod doors;
+mod fixture;
+mod groups;
+mod history;
+mod messages;
+mod pairs;
+mod removals;
