@@ -16,7 +16,7 @@ use crate::config::{CommandLine, Config};
 use crate::store::sql::migrate::MigrateError;
 use crate::store::sql::{self, PreparedDatabase, SqlStore};
 use crate::store::{
-    AccountStore, ArchiveStore, ChatStore, DatabaseSettings, Outbox, Run, StoreError,
+    AccountStore, ArchiveStore, ChatStore, DatabaseSettings, JobQueue, Outbox, Run, StoreError,
 };
 use crate::telemetry::sample::Sample;
 
@@ -79,6 +79,11 @@ impl Database {
 
     /// The outbox.
     pub fn outbox(&self) -> Arc<dyn Outbox> {
+        self.store.clone()
+    }
+
+    /// The jobs of the outbox.
+    pub fn jobs(&self) -> Arc<dyn JobQueue> {
         self.store.clone()
     }
 

@@ -33,6 +33,7 @@ use crate::outbox;
 use crate::server::admission::Admission;
 use crate::server::tls::Tls;
 use crate::server::{Listener, Timeouts, register_stream_types};
+use crate::store::JobQueue;
 use crate::telemetry::line_budget::LineBudget;
 
 /// How often the certificate's files are checked for a change.
@@ -59,6 +60,12 @@ impl App {
             tasks.push(tokio::spawn(outbox.run()));
         }
         let (stop, stopped) = watch::channel(false);
+        let mut jobs = None;
+        if let Some(runner) = parts.jobs.clone()
+            && config.runs_workers
+        {
+            jobs = Some(tokio::spawn(runner.run(stopped.clone())));
+        }
         let listening = listen(config, &parts, tls, &stopped, &mut tasks).await?;
         Ok(Self {
             address: listening.address,
@@ -69,6 +76,7 @@ impl App {
             backplane: parts.backplane,
             archive: parts.archive,
             stop,
+            jobs,
             tasks,
         })
     }
@@ -85,6 +93,8 @@ pub(super) struct Parts {
     archive: Option<Arc<NodeArchive>>,
     /// The worker of the outbox, which has yet to run; `None` without a database.
     outbox: Option<Arc<outbox::Worker>>,
+    /// The jobs of the outbox, which have yet to run; `None` without a database.
+    jobs: Option<Arc<outbox::JobRunner>>,
     /// The Engine.IO layer's control of all its sessions.
     control: Control,
     delivery: Arc<Delivery>,
@@ -113,8 +123,9 @@ impl Parts {
             _ => None,
         };
         let mut backplane = connect_backplane(config, database.as_ref()).await?;
-        let (archive, outbox) = match database {
+        let (archive, outbox, jobs) = match database {
             Some(database) => {
+                let jobs = jobs(database.jobs());
                 let (outbox, deployment) = (database.outbox(), database.deployment().await?);
                 let archive = database.start_archive(config, &mut backplane).await?;
                 let worker = outbox::Worker::new(
@@ -123,9 +134,9 @@ impl Parts {
                     deployment,
                     config.backplane.dedupe_ttl,
                 );
-                (Some(Arc::new(archive)), Some(worker))
+                (Some(Arc::new(archive)), Some(worker), Some(jobs))
             }
-            None => (None, None),
+            None => (None, None, None),
         };
         let control = engine_io(config);
         let delivery = start_delivery(config, &backplane, &control);
@@ -161,6 +172,7 @@ impl Parts {
             backplane,
             archive,
             outbox,
+            jobs,
             control,
             delivery,
             messaging,
@@ -188,6 +200,7 @@ impl Parts {
             backplane: self.backplane.clone(),
             archive: self.archive.clone(),
             outbox: self.outbox.clone(),
+            jobs: self.jobs.clone(),
         }
     }
 
@@ -214,6 +227,11 @@ impl Parts {
             metrics: Arc::new(move |format| metrics.render(format)),
         })
     }
+}
+
+/// The jobs of this release.
+fn jobs(queue: Arc<dyn JobQueue>) -> Arc<outbox::JobRunner> {
+    outbox::JobRunner::new(queue, [], outbox::JobSettings::default())
 }
 
 async fn connect_backplane(

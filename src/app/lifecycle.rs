@@ -13,6 +13,8 @@ use crate::server::{Drainable, drain};
 
 /// How long plain HTTP requests may take to finish when the node stops.
 const LAST_REQUESTS_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long jobs that run may take to end when the node stops.
+const LAST_JOBS_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl App {
     /// Makes the node not ready, announces to each client when its connection will close, closes the
@@ -47,6 +49,13 @@ impl App {
             connection.closed().await;
         }
         tokio::task::yield_now().await;
+        if let Some(mut jobs) = self.jobs {
+            // A job that takes longer is run again by another node.
+            let ended = tokio::time::timeout(LAST_JOBS_TIMEOUT, &mut jobs).await;
+            if ended.is_err() {
+                jobs.abort();
+            }
+        }
         if let Some(archive) = &self.archive {
             archive.stop().await;
         }

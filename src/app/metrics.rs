@@ -26,6 +26,7 @@ pub(super) struct Metrics {
     pub backplane: Backplane,
     pub archive: Option<Arc<NodeArchive>>,
     pub outbox: Option<Arc<outbox::Worker>>,
+    pub jobs: Option<Arc<outbox::JobRunner>>,
 }
 
 impl Metrics {
@@ -53,6 +54,9 @@ impl Metrics {
         }
         if let Some(outbox) = &self.outbox {
             samples.extend(outbox.samples());
+        }
+        if let Some(jobs) = &self.jobs {
+            samples.extend(jobs.samples());
         }
         let build = vec![("version", env!("CARGO_PKG_VERSION"))];
         samples.push(Sample::info("build", "The version of hubbub", build));
@@ -98,7 +102,7 @@ mod tests {
     use crate::config::Config;
     use crate::config::generated::{assert_current, repository_file};
     /// Every metric with its kind. Dashboards and alarms rely on these names.
-    const METRICS: [(&str, &str); 66] = [
+    const METRICS: [(&str, &str); 69] = [
         ("append_seconds", "histogram"),
         ("archive_backlog", "gauge"),
         ("archive_backlog_bytes", "gauge"),
@@ -137,6 +141,9 @@ mod tests {
         ("events_received", "counter"),
         ("events_refused", "counter"),
         ("heartbeat_timeouts", "counter"),
+        ("jobs_completed", "counter"),
+        ("jobs_failed", "counter"),
+        ("jobs_retried", "counter"),
         ("joins", "counter"),
         ("kept_bytes", "gauge"),
         ("messages_duplicate", "counter"),

@@ -35,6 +35,8 @@ pub struct App {
     archive: Option<Arc<NodeArchive>>,
     /// Becomes true when the listeners must stop.
     stop: watch::Sender<bool>,
+    /// The jobs; they stop with the listeners.
+    jobs: Option<JoinHandle<()>>,
     /// The listeners and the background tasks.
     tasks: Vec<JoinHandle<()>>,
 }

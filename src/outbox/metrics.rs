@@ -1,6 +1,6 @@
 //! The metrics of the outbox.
 
-use super::Worker;
+use super::{JobRunner, Worker};
 use crate::telemetry::sample::Sample;
 
 impl Worker {
@@ -20,6 +20,29 @@ impl Worker {
             Sample::counter(
                 "outbox_failed",
                 "Rows of the outbox that this node gave up: see `hubbub outbox list`",
+                self.failed.get(),
+            ),
+        ]
+    }
+}
+
+impl JobRunner {
+    /// The metrics of this node's jobs as they stand now.
+    pub(crate) fn samples(&self) -> Vec<Sample> {
+        vec![
+            Sample::counter(
+                "jobs_completed",
+                "Jobs that this node completed, such as mails",
+                self.completed.get(),
+            ),
+            Sample::counter(
+                "jobs_retried",
+                "Attempts of this node to run a job that failed and are repeated",
+                self.retried.get(),
+            ),
+            Sample::counter(
+                "jobs_failed",
+                "Jobs that this node gave up: see `hubbub outbox list`",
                 self.failed.get(),
             ),
         ]

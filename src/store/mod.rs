@@ -7,6 +7,7 @@
 mod accounts;
 mod archive;
 mod chats;
+mod jobs;
 mod outbox;
 mod retention;
 mod settings;
@@ -26,6 +27,7 @@ pub use chats::{
     Announce, ChatChange, ChatOfMember, ChatOutcome, ChatPeer, ChatPosition, ChatRefusal,
     ChatStore, NewGroup,
 };
+pub use jobs::{JobEnd, JobQueue};
 pub use outbox::{NewRow, Outbox, OutboxId, OutboxRow, RowState};
 pub use retention::{RetentionClaim, RetentionRun};
 pub use settings::DatabaseSettings;

@@ -50,13 +50,13 @@ pub struct RowState {
     pub reason: Option<String>,
 }
 
-/// The outbox. Rows are added by the transactions that cause them; times come from the database's clock.
+/// The announcements of the outbox; its jobs are those of [`JobQueue`](super::JobQueue). Rows are added by the transactions that cause them; times come from the database's clock.
 #[async_trait]
 pub trait Outbox: Send + Sync {
     /// Returns once this process has added rows since the last call. One call at a time may wait.
     async fn added(&self);
 
-    /// Claims at most `limit` rows that are due, for the time of the lease: until then no other call
+    /// Claims at most `limit` rows with a room that are due, for the time of the lease: until then no other call
     /// claims them. A row is claimed only together with, or after, all earlier rows of its room that
     /// are due.
     ///
@@ -82,19 +82,20 @@ pub trait Outbox: Send + Sync {
     /// `Unavailable`.
     async fn fail(&self, row: OutboxId, reason: &str) -> Result<()>;
 
-    /// How long until a row is due; `None` without one that waits. Zero if one is due.
+    /// How long until a row with a room is due; `None` without one that waits. Zero if one is due.
     ///
     /// # Errors
     /// `Unavailable`.
     async fn next_due(&self) -> Result<Option<Duration>>;
 
-    /// Rows that are not done with greater numbers than `after`, in their order.
+    /// Rows that are not done, jobs included, with greater numbers than `after`, in their order.
     ///
     /// # Errors
     /// `Unavailable`.
     async fn list(&self, after: OutboxId, limit: usize) -> Result<Vec<RowState>>;
 
-    /// Makes a row that has failed due again. False if there is no such row.
+    /// Makes a row due now that has failed, or waits for its next attempt. False if there is no such
+    /// row.
     ///
     /// # Errors
     /// `Unavailable`.

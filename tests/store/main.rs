@@ -15,6 +15,7 @@ mod faults;
 mod fences;
 mod fixture;
 mod gaps;
+mod jobs;
 mod measure;
 mod migrations;
 mod outbox;

@@ -14,7 +14,7 @@ use crate::domain::RoomId;
 use crate::store::{NewRow, Outbox, OutboxId, OutboxRow, Result, RowState};
 
 /// The most rows that one call claims, removes or postpones: a list in a statement has at most 500.
-const MAX_ROWS: usize = 500;
+pub(super) const MAX_ROWS: usize = 500;
 /// The longest reason, in bytes.
 const MAX_REASON: usize = 1000;
 
@@ -30,9 +30,9 @@ pub(super) async fn add(conn: &mut Conn, rows: Vec<NewRow>) -> Outcome<()> {
 }
 
 /// `id, room_id, type, payload, attempts`, and milliseconds since the first claim.
-type Row = (i64, Option<Text>, Text, Text, i64, i64);
+pub(super) type Row = (i64, Option<Text>, Text, Text, i64, i64);
 
-fn loaded(row: Row, claims: u64) -> OutboxRow {
+pub(super) fn loaded(row: Row, claims: u64) -> OutboxRow {
     let (id, room, kind, payload, attempts, tried_for) = row;
     OutboxRow {
         id,
@@ -44,12 +44,25 @@ fn loaded(row: Row, claims: u64) -> OutboxRow {
     }
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2)
 }
 
-fn shortened(reason: &str) -> String {
+pub(super) fn shortened(reason: &str) -> String {
     reason[..reason.floor_char_boundary(MAX_REASON)].to_owned()
+}
+
+/// Claims these rows, now, until a time.
+pub(super) async fn lease(conn: &mut Conn, rows: &[Row], now: i64, until: i64) -> Outcome<()> {
+    const CLAIM: &str = "UPDATE hubbub_outbox SET lease_until = ?, attempts = attempts + 1, \
+        tried_since = COALESCE(tried_since, ?) WHERE id IN ({list})";
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let ids = rows.iter().map(|row| Arg::from(row.0));
+    let (text, ids) = conn.dialect().with_list(CLAIM, ids);
+    let values = [args![until, now], ids].concat();
+    conn.run_text(text, values).await.map(drop)
 }
 
 #[async_trait]
@@ -63,14 +76,12 @@ impl Outbox for SqlStore {
         const DUE: &str = "SELECT o.id, o.room_id, o.type, o.payload, o.attempts, \
                 CAST(? - COALESCE(o.tried_since, ?) AS {bigint}) \
             FROM hubbub_outbox o \
-            WHERE o.state = 0 AND o.due_at <= ? AND o.lease_until <= ? AND NOT EXISTS \
+            WHERE o.state = 0 AND o.room_id IS NOT NULL AND o.due_at <= ? AND o.lease_until <= ? \
+            AND NOT EXISTS \
                 (SELECT e.id FROM hubbub_outbox e \
                  WHERE e.room_id = o.room_id AND e.id < o.id AND e.state = 0 \
                  AND (e.lease_until > ? OR (e.attempts > 0 AND e.due_at > ?))) \
             ORDER BY o.id LIMIT ?";
-        const CLAIM: &str = "UPDATE hubbub_outbox SET lease_until = ?, attempts = attempts + 1, \
-                tried_since = COALESCE(tried_since, ?) \
-            WHERE id IN ({list})";
         let limit = limit.min(MAX_ROWS) as i64;
         let lease = millis(lease);
         self.db()
@@ -83,13 +94,7 @@ impl Outbox for SqlStore {
                     let rows: Vec<Row> = conn
                         .all(DUE, args![now, now, now, now, now, now, limit])
                         .await?;
-                    if rows.is_empty() {
-                        return Ok(Vec::new());
-                    }
-                    let ids = rows.iter().map(|row| Arg::from(row.0));
-                    let (text, ids) = conn.dialect().with_list(CLAIM, ids);
-                    let values = [args![now + lease, now], ids].concat();
-                    conn.run_text(text, values).await?;
+                    self::lease(conn, &rows, now, now + lease).await?;
                     Ok(rows.into_iter().map(|row| loaded(row, 1)).collect())
                 })
             })
@@ -126,7 +131,7 @@ impl Outbox for SqlStore {
     async fn next_due(&self) -> Result<Option<Duration>> {
         const NEXT: &str = "SELECT CAST(CASE WHEN due_at > lease_until THEN due_at \
                 ELSE lease_until END - {now} AS {bigint}) \
-            FROM hubbub_outbox WHERE state = 0 ORDER BY due_at LIMIT 1";
+            FROM hubbub_outbox WHERE state = 0 AND room_id IS NOT NULL ORDER BY due_at LIMIT 1";
         let next: Vec<(i64,)> = self.db().all(NEXT, args![]).await?;
         let until = |(millis,): &(i64,)| Duration::from_millis(u64::try_from(*millis).unwrap_or(0));
         Ok(next.first().map(until))
@@ -148,7 +153,8 @@ impl Outbox for SqlStore {
 
     async fn revive(&self, row: OutboxId) -> Result<bool> {
         const REVIVE: &str = "UPDATE hubbub_outbox \
-            SET state = 0, due_at = 0, attempts = 0 WHERE state = 1 AND id IN ({list})";
+            SET state = 0, due_at = 0, attempts = 0 WHERE id IN ({list}) AND \
+            (state = 1 OR (attempts > 0 AND due_at > {now} AND lease_until <= {now}))";
         let changed = self.change(REVIVE, Vec::new(), args![row]).await?;
         Ok(changed > 0)
     }

@@ -14,6 +14,8 @@ pub struct SqlStore {
     db: Db,
     /// Rows may have been added to the outbox.
     outbox_added: Arc<Notify>,
+    /// The same, for jobs.
+    jobs_added: Arc<Notify>,
 }
 
 impl SqlStore {
@@ -27,6 +29,7 @@ impl SqlStore {
         Ok(Self {
             db,
             outbox_added: Arc::default(),
+            jobs_added: Arc::default(),
         })
     }
 
@@ -37,10 +40,15 @@ impl SqlStore {
     /// A transaction has committed that may have added rows to the outbox.
     pub(super) fn announce_rows(&self) {
         self.outbox_added.notify_one();
+        self.jobs_added.notify_one();
     }
 
     pub(super) async fn rows_announced(&self) {
         self.outbox_added.notified().await;
+    }
+
+    pub(super) async fn jobs_announced(&self) {
+        self.jobs_added.notified().await;
     }
 
     /// The use of the connections: those for reading on SQLite, all but a writer's elsewhere.
