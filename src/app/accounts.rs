@@ -4,15 +4,19 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::auth::{AccountTokens, random_bytes};
+use crate::backplane::Presence;
 use crate::config::{AccountKey, Config};
+use crate::domain::{ConnId, RoomId, UserId};
 use crate::features::accounts::{Accounts, SessionSockets, StoredSessions};
-use crate::store::AccountStore;
+use crate::store::{AccountStore, Outbox};
 
 /// Accounts and their tokens on this store; `None` without a key that signs them.
 ///
@@ -21,6 +25,8 @@ use crate::store::AccountStore;
 pub(super) fn start(
     config: &Config,
     store: Arc<dyn AccountStore>,
+    presence: Arc<dyn Presence>,
+    outbox: Arc<dyn Outbox>,
 ) -> anyhow::Result<Option<(Arc<Accounts>, Arc<AccountTokens>)>> {
     let Some(accounts) = &config.accounts else {
         return Ok(None);
@@ -33,19 +39,56 @@ pub(super) fn start(
     let sessions = Arc::new(StoredSessions(store.clone()));
     let tokens = AccountTokens::new(secrets, accounts.access_lifetime, sessions)?;
     let tokens = Arc::new(tokens);
-    let sockets = Arc::new(UntrackedSockets);
+    let sockets = Arc::new(PresentSockets { presence, outbox });
     let settings = accounts.settings.clone();
     let accounts = Arc::new(Accounts::new(store, tokens.clone(), sockets, settings));
     Ok(Some((accounts, tokens)))
 }
 
-/// For as long as connections don't track the sessions of their users: no socket is closed.
-struct UntrackedSockets;
+/// The longest wait for sockets to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Once the end is announced, the wait ends after so long without a socket that closes: the ones that
+/// are left belong to other sessions.
+const SETTLED: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The sockets of users as presence knows them.
+struct PresentSockets {
+    presence: Arc<dyn Presence>,
+    outbox: Arc<dyn Outbox>,
+}
 
 #[async_trait]
-impl SessionSockets for UntrackedSockets {
-    async fn close(&self, _: Uuid, _: &[Uuid]) -> usize {
-        0
+impl SessionSockets for PresentSockets {
+    async fn of(&self, user: Uuid) -> Vec<ConnId> {
+        let user = UserId::trusted(&user.to_string());
+        self.presence.connections(&user).await.unwrap_or_default()
+    }
+
+    async fn closed(&self, user: Uuid, before: &[ConnId]) -> usize {
+        let user = UserId::trusted(&user.to_string());
+        let feed = RoomId::personal(&user);
+        let began = Instant::now();
+        let (mut closed, mut settling_since) = (0, None);
+        while closed < before.len() && began.elapsed() < CLOSE_TIMEOUT {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            if settling_since.is_none() && matches!(self.outbox.has_waiting(&feed).await, Ok(false))
+            {
+                settling_since = Some(Instant::now());
+            }
+            let Ok(now) = self.presence.connections(&user).await else {
+                continue;
+            };
+            let gone = before.iter().filter(|conn| !now.contains(conn)).count();
+            if gone != closed {
+                closed = gone;
+                settling_since = settling_since.map(|_| Instant::now());
+            }
+            if settling_since.is_some_and(|since| since.elapsed() >= SETTLED) {
+                break;
+            }
+        }
+        closed
     }
 }
 

@@ -109,8 +109,12 @@ impl Parts {
     /// Connects to the database and to Redis, if there are such, and starts the workers.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let database = Database::open(config).await?;
+        let mut backplane = connect_backplane(config, database.as_ref()).await?;
         let accounts = match &database {
-            Some(database) => accounts::start(config, database.accounts())?,
+            Some(database) => {
+                let presence = backplane.presence.clone();
+                accounts::start(config, database.accounts(), presence, database.outbox())?
+            }
             None => None,
         };
         let mut authenticator = config.identity.authenticator.clone();
@@ -122,7 +126,6 @@ impl Parts {
             (Some(database), Some(_)) => Some(database.chats()),
             _ => None,
         };
-        let mut backplane = connect_backplane(config, database.as_ref()).await?;
         let (archive, outbox, jobs) = match database {
             Some(database) => {
                 let jobs = jobs(database.jobs());

@@ -153,6 +153,36 @@ pub fn changed_member(record: &[u8]) -> Option<ChangedMember> {
     })
 }
 
+/// A change of a chat's members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberRecord {
+    /// The member.
+    pub user: UserId,
+    /// Whether the user is no member any more.
+    pub is_removed: bool,
+}
+
+/// The change of members that a record announces; `None` for every other record.
+#[must_use]
+pub fn member_change(record: &[u8]) -> Option<MemberRecord> {
+    #[derive(Deserialize)]
+    struct Member<'a> {
+        event: &'a str,
+        #[serde(default)]
+        user_id: &'a str,
+    }
+    let member: Member<'_> = serde_json::from_slice(record).ok()?;
+    let is_removed = match member.event {
+        "member_added" => false,
+        "member_removed" => true,
+        _ => return None,
+    };
+    Some(MemberRecord {
+        user: UserId::trusted(member.user_id),
+        is_removed,
+    })
+}
+
 /// The parts of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts<'a> {

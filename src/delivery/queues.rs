@@ -26,8 +26,9 @@ const HEAD_BYTES: usize = 160;
 
 /// Ends all connections of a user on this node; returns at once.
 pub type DisconnectUser = Box<dyn Fn(&UserId) + Send + Sync>;
-/// Acts on a change that a room's feed on this node has reached; returns at once.
-pub type OnChange = Box<dyn Fn(&RoomId, &Entry) + Send + Sync>;
+/// Acts on a change that a room's feed on this node has reached; returns at once. The connections are
+/// those that the change has detached from the room.
+pub type OnChange = Box<dyn Fn(&RoomId, &Entry, &[ConnId]) + Send + Sync>;
 
 /// A worker processes its commands one after another.
 pub(super) enum Command {
@@ -197,9 +198,9 @@ impl Queues {
     }
 
     /// The feed of the room has delivered a change.
-    pub fn changed(&self, room: &RoomId, entry: &Entry) {
+    pub fn changed(&self, room: &RoomId, entry: &Entry, detached: &[ConnId]) {
         if let Some(on_change) = self.on_change.get() {
-            on_change(room, entry);
+            on_change(room, entry, detached);
         }
     }
 }

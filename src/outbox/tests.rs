@@ -54,6 +54,10 @@ impl Outbox for Rows {
         Ok(None)
     }
 
+    async fn has_waiting(&self, _: &RoomId) -> Result<bool> {
+        Ok(!self.rows.lock().is_empty())
+    }
+
     async fn list(&self, _: OutboxId, _: usize) -> Result<Vec<RowState>> {
         Ok(Vec::new())
     }

@@ -88,6 +88,12 @@ pub trait Outbox: Send + Sync {
     /// `Unavailable`.
     async fn next_due(&self) -> Result<Option<Duration>>;
 
+    /// Whether rows of the room wait to be published.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn has_waiting(&self, room: &RoomId) -> Result<bool>;
+
     /// Rows that are not done, jobs included, with greater numbers than `after`, in their order.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 // A test that cannot go on should stop and say where.
 #![allow(clippy::unwrap_used)]
 
+mod feed;
 mod fixture;
 mod sessions;
 
@@ -91,125 +92,6 @@ async fn refresh_tokens_are_exchanged_for_new_ones() {
     assert_ne!(next["refresh_token"], first["refresh_token"]);
     for token in [json!("x"), signed_up["access_token"].clone()] {
         assert_refused(&refresh(&token).await, 401, "unauthorized");
-    }
-    node.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_session_reaches_every_connection_of_its_user() {
-    let node = Cluster::alone(&[SECRET, MEMORY, ("REFRESH_GRACE_SECS", "0")]).await;
-    let address = node.address(0);
-    let one = sign_up(address, "ann").await;
-    let (_, other) = log_in(address, "ann", "correct horse").await;
-    let mut clients = Vec::new();
-    for session in [&one, &other] {
-        let token = session["access_token"].as_str().unwrap();
-        let client = Client::with_token(address, token).await;
-        client.await_event("connect").await;
-        client.done("authenticate", json!({})).await;
-        clients.push(client);
-    }
-    let body = json!({"refresh_token": one["refresh_token"]});
-    assert_eq!(post(address, "/api/v1/auth/refresh", &body).await.0, 200);
-    // The token was exchanged before, so a thief may have it.
-    assert_eq!(post(address, "/api/v1/auth/refresh", &body).await.0, 401);
-    let ended = clients[0].await_event("exception").await;
-    assert_eq!(ended["code"], "unauthorized");
-    clients[0].await_event("disconnect").await;
-    let told = clients[1].await_event("session_ended").await;
-    assert_eq!(told["reason"], "token_reused");
-    assert_eq!(
-        told["room_id"],
-        format!("user:{}", one["user"]["id"].as_str().unwrap())
-    );
-    assert_eq!(told["seq"], 1);
-    assert!(
-        told["epoch"].is_string() && told["timestamp"].is_string(),
-        "{told}"
-    );
-    assert_eq!(me(address, &one["access_token"]).await.0, 401);
-    assert_eq!(me(address, &other["access_token"]).await.0, 200);
-    node.stop().await;
-}
-
-/// Ends a session by using its refresh token twice.
-async fn end_by_reuse(address: SocketAddr, session: &Value) {
-    let body = json!({"refresh_token": session["refresh_token"]});
-    for status in [200, 401] {
-        assert_eq!(post(address, "/api/v1/auth/refresh", &body).await.0, status);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_request_resumes_the_feed_and_enters_rooms() {
-    let open = ("AUTH_MODE", "open");
-    let grace = ("REFRESH_GRACE_SECS", "0");
-    let node = Cluster::alone(&[SECRET, MEMORY, open, grace]).await;
-    let address = node.address(0);
-    let session = sign_up(address, "ann").await;
-    let (_, stolen) = log_in(address, "ann", "correct horse").await;
-    let token = session["access_token"].as_str().unwrap();
-    let connect = async || {
-        let client = Client::with_token(address, token).await;
-        client.await_event("connect").await;
-        client.done("authenticate", json!({})).await;
-        client
-    };
-    let writer = connect().await;
-    for room in ["one", "two"] {
-        writer.done("join", json!({"room_id": room})).await;
-        for text in ["a", "b", "c"] {
-            let message = json!({"room_id": room, "content": text});
-            writer.done("message", message).await;
-        }
-    }
-    end_by_reuse(address, &stolen).await;
-    writer.await_event("session_ended").await;
-
-    let reader = connect().await;
-    let rooms = json!({"one": {"since_seq": 1}, "two": null, "broadcast": {}});
-    let ack = reader
-        .done("sync", json!({"since_seq": 0, "rooms": rooms}))
-        .await;
-    assert_eq!(ack["feed"]["seq"], 1, "{ack}");
-    assert_eq!(ack["feed"]["recovered"], true);
-    assert_eq!(ack["rooms"]["one"]["replayed"], 2);
-    assert_eq!(ack["rooms"]["two"]["replayed"], 0);
-    assert_eq!(ack["rooms"]["broadcast"]["code"], "forbidden");
-    reader
-        .eventually("the replays", |reader| {
-            reader.count("message") == 2 && reader.count("session_ended") == 1
-        })
-        .await;
-    let story = reader.story();
-    let position = |wanted: &dyn Fn(&(String, Value)) -> bool| story.iter().position(wanted);
-    let acknowledged = position(&|(name, answer)| name == "ack" && answer[1]["feed"].is_object());
-    for event in ["message", "session_ended", "room_users"] {
-        assert!(
-            acknowledged < position(&|(name, _)| name == event),
-            "{story:?}"
-        );
-    }
-    let message = json!({"room_id": "two", "content": "d"});
-    writer.done("message", message).await;
-    reader
-        .eventually("live messages", |reader| reader.count("message") == 3)
-        .await;
-    let seqs: Vec<u64> = reader.seqs();
-    assert_eq!(seqs, [2, 3, 4]);
-
-    let anonymous = Client::connect(address).await;
-    anonymous
-        .done("authenticate", json!({"user_id": "eve"}))
-        .await;
-    let ack = anonymous.done("sync", json!({"rooms": {"one": {}}})).await;
-    assert_eq!(ack["feed"], Value::Null);
-    for bad in [
-        json!({"rooms": []}),
-        json!({"rooms": {"a b\n": {}}}),
-        json!({"rooms": {"a": 1}}),
-    ] {
-        assert_eq!(anonymous.ask("sync", bad).await["code"], "bad_request");
     }
     node.stop().await;
 }

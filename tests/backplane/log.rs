@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use hubbub::backplane::{BackplaneLimits, Window};
+use hubbub::backplane::{BackplaneLimits, BusEvent, BusTopic, EntryKind, Window, change_record};
 use hubbub::domain::Continuity;
+use uuid::Uuid;
 
-use crate::fixture::{DEADLINE, Fixture, append_message, eventually, limits, message, room, seqs};
+use crate::fixture::{
+    DEADLINE, Fixture, Recorder, append_message, eventually, limits, message, room, seqs,
+};
 
 pub async fn appends_are_numbered_without_gaps(fixture: Fixture) {
     let node = fixture.start(limits()).await;
@@ -386,4 +389,35 @@ pub async fn rooms_with_unusual_names_stay_separate(fixture: Fixture) {
             .unwrap();
         assert_eq!(slice.entries.len(), 1);
     }
+}
+
+pub async fn a_change_is_announced_once_and_in_order(fixture: Fixture) {
+    let node = fixture.start(limits()).await;
+    let recorder = Recorder::on(&node, &[BusTopic::Room(room("lobby"))]).await;
+    append_message(&node, "lobby", "first").await;
+    let (lobby, id) = (room("lobby"), Uuid::from_u128(7));
+    let record = change_record::encode(&lobby, "session_ended", id, "{\"a\":1}");
+    let announced = node.log.announce(&lobby, id, record.clone());
+    let announced = announced.await.unwrap();
+    assert_eq!((announced.seq, announced.id), (2, id));
+    assert!(!announced.duplicate);
+    let again = node.log.announce(&lobby, id, record.clone());
+    let again = again.await.unwrap();
+    assert_eq!((again.seq, again.id, again.duplicate), (2, id, true));
+    append_message(&node, "lobby", "last").await;
+    let slice = node
+        .log
+        .read(&room("lobby"), Window::After(0), 10, 9999)
+        .await
+        .unwrap();
+    let kinds: Vec<_> = slice.entries.iter().map(|entry| entry.kind).collect();
+    let expected = [EntryKind::Message, EntryKind::Change, EntryKind::Message];
+    assert_eq!(kinds, expected);
+    assert_eq!(slice.entries[1].record, record);
+    let published = recorder.wait_for(3).await;
+    let BusEvent::Message(_, entry) = &published[1] else {
+        panic!("{published:?}");
+    };
+    let found = (entry.seq, entry.kind, &entry.record);
+    assert_eq!(found, (2, EntryKind::Change, &record));
 }

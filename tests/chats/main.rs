@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod doors;
+mod evictions;
 mod fixture;
 mod groups;
 mod history;

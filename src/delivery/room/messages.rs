@@ -5,8 +5,8 @@ use super::super::context::Context;
 use super::super::feed::Cursor;
 use super::super::{Event, SharedEvent};
 use super::{FeedEvent, RoomFeed};
-use crate::backplane::{Entry, EntryKind, Result, Slice, Window};
-use crate::domain::{Continuity, Head, LogSpan};
+use crate::backplane::{Entry, EntryKind, Result, Slice, Window, change_record};
+use crate::domain::{ConnId, Continuity, Head, LogSpan, RoomKind};
 
 /// The most messages to hold while the log is read.
 const MAX_HELD_MESSAGES: usize = 1024;
@@ -149,11 +149,6 @@ impl RoomFeed {
             }
         }
         context.counters.delivered.add(delivered);
-        if kind == EntryKind::Change
-            && let Event::Message(entry) = shared.event()
-        {
-            context.queues().changed(&self.room, entry);
-        }
         for conn in without_capacity {
             let last_received = Head {
                 epoch: at.epoch.clone(),
@@ -161,6 +156,29 @@ impl RoomFeed {
             };
             self.fall_behind(context, &conn, last_received);
         }
+        if kind == EntryKind::Change
+            && let Event::Message(entry) = shared.event()
+        {
+            let detached = self.detach_removed_member(context, entry);
+            context.queues().changed(&self.room, entry, &detached);
+        }
+    }
+
+    /// Detaches the connections of a user that a change removes from the chat: nothing that comes after
+    /// the change reaches them.
+    fn detach_removed_member(&mut self, context: &mut Context, entry: &Entry) -> Vec<ConnId> {
+        if self.room.kind() != RoomKind::Chat {
+            return Vec::new();
+        }
+        let removed = match change_record::member_change(&entry.record) {
+            Some(member) if member.is_removed => member.user,
+            _ => return Vec::new(),
+        };
+        let detached = self.occupants.of_user_before(&removed, entry.seq);
+        for conn in &detached {
+            self.leave(context, conn);
+        }
+        detached
     }
 
     /// Reads the log after the feed's position. If a read is under way, another one will follow it.

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::super::context::Context;
 use super::super::{Event, Outlet, SharedEvent};
 use super::RoomFeed;
-use crate::domain::{ConnId, Epoch, Head};
+use crate::domain::{ConnId, Epoch, Head, UserId};
 
 /// The most changes of occupants to hold for one joining connection. If there are more, a new
 /// `room_users` replaces them.
@@ -239,6 +239,21 @@ impl Occupants {
         self.list
             .iter()
             .filter(awaits_feed)
+            .map(|occupant| occupant.outlet.conn().clone())
+            .collect()
+    }
+
+    /// The connections of a user that were attached before the entry `seq` was known to them. One whose
+    /// acknowledgement was at or behind that entry has joined after it.
+    pub fn of_user_before(&self, user: &UserId, seq: u64) -> Vec<ConnId> {
+        let is_older = |occupant: &&Occupant| match occupant.opening() {
+            Some(opening) => opening.until < seq,
+            None => true,
+        };
+        self.list
+            .iter()
+            .filter(|occupant| occupant.outlet.user() == user)
+            .filter(is_older)
             .map(|occupant| occupant.outlet.conn().clone())
             .collect()
     }

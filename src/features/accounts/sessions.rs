@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{AccountCaller, Accounts, LoggedIn, refused};
 use crate::auth::{RefreshToken, Sessions, random_bytes};
 use crate::backplane::change_record;
-use crate::domain::{Account, Change, Code, Refusal, RoomId, SessionEnd};
+use crate::domain::{Account, Change, Code, ConnId, Refusal, RoomId, SessionEnd};
 use crate::store::{
     AccountStore, AnnounceEnd, EndedSessions, Exchange, ExchangeOutcome, NewRow, Session,
 };
@@ -71,12 +71,15 @@ pub struct Ended {
     pub sockets: usize,
 }
 
-/// The sockets of sessions, on all nodes.
+/// The sockets of users, on all nodes. The announcement of a session's end closes its sockets.
 #[async_trait]
 pub trait SessionSockets: Send + Sync {
-    /// Closes the sockets of these sessions of the user, which have ended, on all nodes. Returns the
-    /// number of them. The announcements in the outbox close them as well: a failure here loses none.
-    async fn close(&self, user: Uuid, sessions: &[Uuid]) -> usize;
+    /// The sockets that the user has now; none if they can't be read.
+    async fn of(&self, user: Uuid) -> Vec<ConnId>;
+
+    /// Waits until the sockets of sessions that have just ended are closed, for at most a second.
+    /// `before` are the user's sockets before the end. Returns how many of them are closed.
+    async fn closed(&self, user: Uuid, before: &[ConnId]) -> usize;
 }
 
 impl Accounts {
@@ -123,20 +126,14 @@ impl Accounts {
 
     async fn end(&self, user: Uuid, ended: EndedSessions) -> Result<Ended, Refusal> {
         let announce = announce_end(SessionEnd::LoggedOut);
+        let sockets = self.sockets.of(user).await;
         let ended = self.store.end_sessions(user, ended, announce).await;
-        Ok(self.close_sockets(user, &ended.map_err(refused)?).await)
-    }
-
-    /// Closes the sockets of sessions that have ended.
-    pub(super) async fn close_sockets(&self, user: Uuid, sessions: &[Uuid]) -> Ended {
+        let sessions = ended.map_err(refused)?.len();
         let sockets = match sessions {
-            [] => 0,
-            _ => self.sockets.close(user, sessions).await,
+            0 => 0,
+            _ => self.sockets.closed(user, &sockets).await,
         };
-        Ended {
-            sessions: sessions.len(),
-            sockets,
-        }
+        Ok(Ended { sessions, sockets })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::store::ChatStore;
 
 /// How long a right is known at most: so a change takes effect on every node within this time, even
 /// where its announcement is late.
-const LIFETIME: Duration = Duration::from_secs(1);
+const LIFETIME: Duration = Duration::from_millis(500);
 /// The most rights that are known at once. Beyond it they are forgotten, and read again.
 const MAX_KNOWN: usize = 1 << 16;
 

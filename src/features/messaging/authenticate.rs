@@ -70,6 +70,15 @@ impl Messaging {
         before == Some(InRoom::Confirmed)
     }
 
+    /// Takes the connection out of a room that its user was removed from. Returns whether it was there.
+    pub async fn remove_from(&self, connection: &mut ConnectionState, room: &RoomId) -> bool {
+        let Ok(authenticated) = connection.authenticated() else {
+            return false;
+        };
+        let user = authenticated.user.clone();
+        self.leave_uncovered_room(connection, &user, room).await
+    }
+
     /// The connection is lost: no event reaches it any more, and its grace periods begin.
     pub async fn lost(&self, connection: &mut ConnectionState) {
         let Some(authenticated) = connection.user.take() else {

@@ -80,7 +80,7 @@ impl Messaging {
         connection: &mut ConnectionState,
         room: &RoomId,
     ) -> Result<(), Refusal> {
-        if self.membership(connection, room).await?.is_some() {
+        if self.stored_membership(connection, room).await?.is_some() {
             return Ok(());
         }
         self.delivery.leave(room, &connection.conn).await;

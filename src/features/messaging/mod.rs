@@ -159,6 +159,29 @@ impl Messaging {
         }
     }
 
+    /// The rights of a user in a chat have changed.
+    pub fn membership_changed(&self, room: &RoomId, user: &UserId) {
+        if let Some(memberships) = &self.memberships {
+            memberships.changed(room, user);
+        }
+    }
+
+    /// As [`membership`](Self::membership), by the store alone.
+    pub(super) async fn stored_membership(
+        &self,
+        connection: &ConnectionState,
+        room: &RoomId,
+    ) -> Result<Option<Membership>, Refusal> {
+        let authenticated = connection.authenticated()?;
+        match &self.memberships {
+            Some(memberships) if authenticated.has_account => {
+                memberships.changed(room, &authenticated.user);
+                memberships.find(room, &authenticated.user).await
+            }
+            _ => Ok(None),
+        }
+    }
+
     async fn authorize(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {
         match &self.authorization_hook {
             Some(hook) => hook.authorize(action, user, room).await,

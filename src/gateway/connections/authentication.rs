@@ -126,6 +126,28 @@ impl Connection {
         );
     }
 
+    /// Takes the connection out of a chat that its user was removed from, and notifies the client. The
+    /// room's feed has detached it already.
+    pub(super) fn remove_from(self: &Arc<Self>, room: RoomId) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let mut state = this.state.lock().await;
+            if !this
+                .connections
+                .messaging
+                .remove_from(&mut state, &room)
+                .await
+            {
+                return;
+            }
+            let refusal = Refusal::new(Code::Forbidden, "you were removed from this chat");
+            this.transport.send_event(
+                ServerEvent::Exception,
+                &to_json(&Exception::of(&refusal, None).about(&room)),
+            );
+        });
+    }
+
     /// Notifies the client of a room that it left because its new token does not cover it.
     pub(super) fn send_room_left(&self, room: &RoomId) {
         let refusal = Refusal::new(

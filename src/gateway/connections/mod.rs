@@ -30,7 +30,7 @@ use engineioxide::WriteScheduler;
 
 use crate::auth::Authenticator;
 use crate::delivery::{Entry, change_record};
-use crate::domain::{ConnId, RoomId, UserId};
+use crate::domain::{ConnId, RoomId, RoomKind, UserId};
 use crate::features::messaging::Messaging;
 use crate::server::ClientAddress;
 use crate::server::admission::Admission;
@@ -140,9 +140,9 @@ impl Connections {
         };
         connections.messaging.on_disconnect(Box::new(disconnect));
         let weak = Arc::downgrade(&connections);
-        let on_change = move |room: &RoomId, entry: &Entry| {
+        let on_change = move |room: &RoomId, entry: &Entry, detached: &[ConnId]| {
             if let Some(connections) = weak.upgrade() {
-                connections.changed(room, entry);
+                connections.changed(room, entry, detached);
             }
         };
         connections.messaging.on_change(Box::new(on_change));
@@ -150,7 +150,17 @@ impl Connections {
     }
 
     /// Acts on a change that a room on this node has reached.
-    fn changed(&self, room: &RoomId, entry: &Entry) {
+    fn changed(&self, room: &RoomId, entry: &Entry, detached: &[ConnId]) {
+        if room.kind() == RoomKind::Chat
+            && let Some(member) = change_record::member_change(&entry.record)
+        {
+            self.messaging.membership_changed(room, &member.user);
+            for connection in self.users.of(&member.user) {
+                if detached.contains(connection.id()) {
+                    connection.remove_from(room.clone());
+                }
+            }
+        }
         if let Some(user) = room.personal_of()
             && let Some(session) = change_record::ended_session(&entry.record)
         {

@@ -16,7 +16,7 @@ use super::*;
 use crate::auth::{AccountTokens, ApiKeys, Authenticator, NewToken, Verifier, random_bytes};
 use crate::backplane::{Backplane, BackplaneLimits, memory};
 use crate::delivery::{Delivery, DeliverySettings};
-use crate::domain::{Account, Limits, Rate};
+use crate::domain::{Account, ConnId, Limits, Rate};
 use crate::features::accounts::{
     AccountSettings, Device, SessionSockets, SignUp, SignUpMode, StoredSessions,
 };
@@ -156,7 +156,11 @@ struct NoSockets;
 
 #[async_trait]
 impl SessionSockets for NoSockets {
-    async fn close(&self, _: Uuid, _: &[Uuid]) -> usize {
+    async fn of(&self, _: Uuid) -> Vec<ConnId> {
+        Vec::new()
+    }
+
+    async fn closed(&self, _: Uuid, _: &[ConnId]) -> usize {
         0
     }
 }

@@ -32,6 +32,7 @@ impl Queue {
             kind: "test".to_owned(),
             payload: payload.to_owned(),
             attempts: 0,
+            tried_for: Duration::ZERO,
         };
         let (due, lease) = (now, now);
         self.jobs.lock().push(Waiting { row, due, lease });

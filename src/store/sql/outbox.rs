@@ -137,6 +137,13 @@ impl Outbox for SqlStore {
         Ok(next.first().map(until))
     }
 
+    async fn has_waiting(&self, room: &RoomId) -> Result<bool> {
+        const WAITING: &str =
+            "SELECT id FROM hubbub_outbox WHERE room_id = ? AND state = 0 ORDER BY id LIMIT 1";
+        let rows: Vec<(i64,)> = self.db().all(WAITING, args![room.as_str()]).await?;
+        Ok(!rows.is_empty())
+    }
+
     async fn list(&self, after: OutboxId, limit: usize) -> Result<Vec<RowState>> {
         const LIST: &str = "SELECT id, room_id, type, payload, attempts, \
                 CAST({now} - COALESCE(tried_since, {now}) AS {bigint}), state, reason \

@@ -43,7 +43,10 @@ impl Row {
     ) -> Outcome<Self> {
         let user = entry.user.as_str();
         let send_key = entry.send_key.as_deref();
-        check_name(user)?;
+        // A change belongs to nobody.
+        if entry.kind != StoredKind::CHANGE {
+            check_name(user)?;
+        }
         if send_key.is_some_and(|key| key.is_empty() || key.len() > MAX_SEND_KEY) {
             return Err(Fault::Broken(
                 "a key of a send has 1 to 64 bytes".to_owned(),
