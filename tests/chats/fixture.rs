@@ -1,6 +1,7 @@
 //! Users with accounts, and their requests.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use hubbub_test_support::client::Client;
@@ -99,6 +100,20 @@ impl User {
         let path = format!("/api/v1/rooms/chat:{chat}/messages");
         self.done("POST", &path, json!({"content": content}), 201)
             .await
+    }
+
+    /// Waits until the room of a chat has this many entries: announcements of changes follow the changes.
+    pub async fn await_entries(&self, chat: &str, entries: u64) {
+        let path = format!("/api/v1/rooms/chat:{chat}/messages?limit=1");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let page = self.done("GET", &path, Value::Null, 200).await;
+            if page["as_of"]["seq"] == entries {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{entries} entries: {page}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// A Socket.IO connection.

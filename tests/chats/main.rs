@@ -3,6 +3,7 @@
 // A test that cannot go on should stop and say where.
 #![allow(clippy::unwrap_used)]
 
+mod announcements;
 mod doors;
 mod evictions;
 mod fixture;

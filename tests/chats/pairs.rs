@@ -1,5 +1,8 @@
 //! Direct chats: one for each pair of users.
 
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
 use hubbub_test_support::database::{DatabaseKind, TestDatabase};
 use hubbub_test_support::node::SharedStorage;
 use serde_json::json;
@@ -102,6 +105,24 @@ async fn open_at_once(kind: DatabaseKind) {
         assert_eq!(chats["items"].as_array().unwrap().len(), 1);
         assert_eq!(chats["items"][0]["members"], 2);
     }
+    // One announcement of each member, once nothing waits to be announced.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while database.sql("SELECT COUNT(*) FROM hubbub_outbox").trim() != "0" {
+        let waiting = database.sql("SELECT * FROM hubbub_outbox");
+        assert!(Instant::now() < deadline, "announcements wait: {waiting}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    ann.await_entries(&ids[0], 2).await;
+    let client = ann.connect().await;
+    let from_start = json!({"room_id": format!("chat:{}", ids[0]), "since_seq": 0});
+    client.done("join", from_start).await;
+    client.await_event("room_users").await;
+    let added = client.events("member_added");
+    let users: BTreeSet<&str> = added
+        .iter()
+        .map(|added| added["user_id"].as_str().unwrap())
+        .collect();
+    assert_eq!((added.len(), users.len()), (2, 2), "{added:?}");
     for node in nodes {
         node.stop().await;
     }

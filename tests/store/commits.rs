@@ -5,7 +5,9 @@ use hubbub::backplane::record;
 use hubbub::domain::{
     ClientMsgId, Epoch, Limits, MessageFields, NewMessage, RoomId, UserId, Username,
 };
-use hubbub::store::{ArchiveStore as _, ArchiveWindow, ArchivedEntry, BATCH_ENTRIES, StoreError};
+use hubbub::store::{
+    ArchiveStore as _, ArchiveWindow, ArchivedEntry, BATCH_ENTRIES, StoreError, StoredKind,
+};
 use hubbub_test_support::database::DatabaseKind;
 use uuid::Uuid;
 
@@ -13,6 +15,7 @@ use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, room};
 
 crate::on_every_database!(
     a_commit_is_read_back_as_it_was,
+    a_change_has_no_sender,
     a_repeated_commit_is_stored_once,
     another_entry_with_the_number_is_refused,
     an_id_is_stored_once_among_all_rooms,
@@ -49,6 +52,18 @@ async fn a_commit_is_read_back_as_it_was(store: &TestStore) {
     assert_eq!(store.store.room(&room("other")).await.unwrap(), None);
     let nothing = store.store.writer(0).commit(&[]).await.unwrap();
     assert_eq!(nothing, []);
+}
+
+async fn a_change_has_no_sender(store: &TestStore) {
+    let change = ArchivedEntry {
+        kind: StoredKind::CHANGE,
+        user: UserId::nobody(),
+        send_key: Some("key".into()),
+        ..entry(1)
+    };
+    let entries = in_room("r", std::slice::from_ref(&change));
+    assert_eq!(store.commit(&entries).await, [Stored]);
+    assert_eq!(store.all("r").await, [change]);
 }
 
 async fn a_repeated_commit_is_stored_once(store: &TestStore) {

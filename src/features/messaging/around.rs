@@ -29,7 +29,12 @@ impl Messaging {
             let mut older = log
                 .read(room, Window::Before(seq), limit, max_bytes)
                 .await?;
-            older.entries.retain(|entry| entry.seq > hidden);
+            let read_from = older.entries.first().map_or(seq, |first| first.seq);
+            let reaches_start = read_from <= hidden + 1;
+            older
+                .entries
+                .retain(|entry| entry.kind == EntryKind::Message && entry.seq > hidden);
+            let oldest = older.entries.first().map(|entry| entry.seq);
             let span = older.span;
             if newer.span.head.epoch != span.head.epoch {
                 // The room was lost between the two reads, so that they may not fit together.
@@ -40,8 +45,10 @@ impl Messaging {
             let last = entries
                 .last()
                 .map_or(seq.saturating_sub(1), |entry| entry.seq);
+            let has_all = reaches_start && oldest.is_none_or(|oldest| oldest == first);
+            let may_have_more = !has_all && first > hidden + 1;
             return Ok(HistoryPage {
-                has_more: first > hidden + 1 && span.has_before(first.min(span.head.seq + 1)),
+                has_more: may_have_more && span.has_before(first.min(span.head.seq + 1)),
                 has_more_after: Some(last < span.head.seq),
                 entries,
                 head: span.head,

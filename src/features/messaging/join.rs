@@ -80,13 +80,15 @@ impl Messaging {
         connection: &mut ConnectionState,
         room: &RoomId,
     ) -> Result<(), Refusal> {
-        if self.stored_membership(connection, room).await?.is_some() {
-            return Ok(());
-        }
+        let refusal = match self.stored_membership(connection, room).await {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => Refusal::new(Code::Forbidden, "the user was removed from the chat"),
+            Err(refusal) => refusal,
+        };
+        // First, so that no further event arrives even when the backplane can't be reached.
         self.delivery.leave(room, &connection.conn).await;
         self.leave(connection, room).await?;
-        let text = "the user was removed from the chat";
-        Err(Refusal::new(Code::Forbidden, text))
+        Err(refusal)
     }
 
     /// A connection may join `rooms_per_socket` rooms. Failed joins are remembered too, so that the
