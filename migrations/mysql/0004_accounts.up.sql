@@ -1,5 +1,5 @@
 -- username_key and email_key: as they are compared. Those of a deleted account are NULL. role: 0 user,
--- 1 admin. password: a PHC string, empty for an account that can't log in by a password.
+-- 1 admin. search_key: both names in lower case. password: a PHC string, empty for an account that can't log in by a password.
 CREATE TABLE IF NOT EXISTS hubbub_users (
     id BINARY(16) NOT NULL PRIMARY KEY,
     username VARBINARY(128) NOT NULL,
@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS hubbub_users (
     display_name VARBINARY(512) NOT NULL,
     avatar_url VARBINARY(2048),
     status VARBINARY(512),
+    search_key VARBINARY(1024) NOT NULL,
     role BIGINT NOT NULL,
     password VARBINARY(512) NOT NULL,
     disabled_at BIGINT,

@@ -1,5 +1,5 @@
 -- username_key and email_key: as they are compared. Those of a deleted account are NULL. role: 0 user,
--- 1 admin. password: a PHC string, empty for an account that can't log in by a password.
+-- 1 admin. search_key: both names in lower case. password: a PHC string, empty for an account that can't log in by a password.
 CREATE TABLE IF NOT EXISTS hubbub_users (
     id UUID NOT NULL PRIMARY KEY,
     username TEXT COLLATE "C" NOT NULL,
@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS hubbub_users (
     display_name TEXT COLLATE "C" NOT NULL,
     avatar_url TEXT COLLATE "C",
     status TEXT COLLATE "C",
+    search_key TEXT COLLATE "C" NOT NULL,
     role BIGINT NOT NULL,
     password TEXT COLLATE "C" NOT NULL,
     disabled_at BIGINT,

@@ -1,5 +1,5 @@
 -- username_key and email_key: as they are compared. Those of a deleted account are NULL. role: 0 user,
--- 1 admin. password: a PHC string, empty for an account that can't log in by a password.
+-- 1 admin. search_key: both names in lower case. password: a PHC string, empty for an account that can't log in by a password.
 CREATE TABLE IF NOT EXISTS hubbub_users (
     id BLOB NOT NULL PRIMARY KEY,
     username TEXT NOT NULL,
@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS hubbub_users (
     display_name TEXT NOT NULL,
     avatar_url TEXT,
     status TEXT,
+    search_key TEXT NOT NULL,
     role INTEGER NOT NULL,
     password TEXT NOT NULL,
     disabled_at INTEGER,

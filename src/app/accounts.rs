@@ -16,7 +16,7 @@ use crate::backplane::Presence;
 use crate::config::{AccountKey, Config};
 use crate::domain::{ConnId, RoomId, UserId};
 use crate::features::accounts::{Accounts, SessionSockets, StoredSessions};
-use crate::store::{AccountStore, Outbox};
+use crate::store::{DirectoryStore, Outbox};
 
 /// Accounts and their tokens on this store; `None` without a key that signs them.
 ///
@@ -24,7 +24,7 @@ use crate::store::{AccountStore, Outbox};
 /// If the file with the key can't be read or made.
 pub(super) fn start(
     config: &Config,
-    store: Arc<dyn AccountStore>,
+    store: Arc<dyn DirectoryStore>,
     presence: Arc<dyn Presence>,
     outbox: Arc<dyn Outbox>,
 ) -> anyhow::Result<Option<(Arc<Accounts>, Arc<AccountTokens>)>> {

@@ -16,7 +16,7 @@ use crate::config::{CommandLine, Config};
 use crate::store::sql::migrate::MigrateError;
 use crate::store::sql::{self, PreparedDatabase, SqlStore};
 use crate::store::{
-    AccountStore, ArchiveStore, ChatStore, DatabaseSettings, JobQueue, Outbox, Run, StoreError,
+    ArchiveStore, ChatStore, DatabaseSettings, DirectoryStore, JobQueue, Outbox, Run, StoreError,
 };
 use crate::telemetry::sample::Sample;
 
@@ -68,7 +68,7 @@ impl Database {
     }
 
     /// The store of accounts.
-    pub fn accounts(&self) -> Arc<dyn AccountStore> {
+    pub fn accounts(&self) -> Arc<dyn DirectoryStore> {
         self.store.clone()
     }
 

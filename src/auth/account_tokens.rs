@@ -10,10 +10,12 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::bot_secret::is_bot_secret;
 use super::keys::{Algorithm, KeyError, KeySource};
+use super::refresh_token::digest;
 use super::tokens::{Identity, TokenRules, Verifier};
 use crate::domain::policy::RoomScope;
-use crate::domain::{Account, Code, Refusal, Username};
+use crate::domain::{Account, BotToken, Code, Refusal, Username};
 
 /// The issuer of the tokens. A token with it is never treated as one of an outside issuer.
 const ISSUER: &str = "hubbub";
@@ -26,6 +28,18 @@ pub trait Sessions: Send + Sync {
     /// # Errors
     /// `unavailable`.
     async fn account(&self, session: Uuid) -> Result<Option<Account>, Refusal>;
+
+    /// The token of a bot whose secret has this SHA-256, and its account; `None` if it is not valid.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    async fn bot(&self, digest: [u8; 32]) -> Result<Option<(Account, BotToken)>, Refusal>;
+
+    /// Whether a session has not ended, or the token of a bot is valid, and the user is not disabled.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    async fn is_open(&self, session: Uuid) -> Result<bool, Refusal>;
 }
 
 /// Signs and verifies access tokens.
@@ -112,6 +126,9 @@ impl AccountTokens {
     /// # Errors
     /// `unauthorized`, `token_expired`, `unavailable`.
     pub async fn identify(&self, token: &str) -> Result<Identity, Refusal> {
+        if is_bot_secret(token) {
+            return self.identify_bot(token).await;
+        }
         let ended = || Refusal::new(Code::Unauthorized, "the session has ended");
         let proved = self.verifier.verify(token).await?;
         let session = proved.session.ok_or_else(ended)?;
@@ -132,7 +149,23 @@ impl AccountTokens {
     /// # Errors
     /// `unavailable`.
     pub async fn is_session_open(&self, session: Uuid) -> Result<bool, Refusal> {
-        Ok(self.sessions.account(session).await?.is_some())
+        self.sessions.is_open(session).await
+    }
+
+    /// The identity that the secret of a bot proves. Its session is the token's id: a token that is
+    /// deleted ends as a session does.
+    async fn identify_bot(&self, secret: &str) -> Result<Identity, Refusal> {
+        let bot = self.sessions.bot(digest(secret.as_bytes())).await?;
+        let invalid = || Refusal::new(Code::Unauthorized, "the token is not valid");
+        let (account, token) = bot.ok_or_else(invalid)?;
+        Ok(Identity {
+            username: Username::trusted(&account.username),
+            user: account.id,
+            roles: vec![account.role.as_str().to_owned()],
+            scope: RoomScope::Scoped(token.scopes),
+            session: Some(token.id),
+            expires_at: Some(token.expires_at.0 / 1000),
+        })
     }
 
     /// Whether a token claims to be one of this server's. Its signature is not verified.
@@ -141,6 +174,9 @@ impl AccountTokens {
         #[derive(Deserialize)]
         struct Issuer {
             iss: String,
+        }
+        if is_bot_secret(token) {
+            return true;
         }
         let claims = token.split('.').nth(1);
         let claims = claims.and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok());
@@ -167,6 +203,14 @@ mod tests {
             Ok(known
                 .filter(|(id, _)| *id == session)
                 .map(|(_, account)| account))
+        }
+
+        async fn bot(&self, _: [u8; 32]) -> Result<Option<(Account, BotToken)>, Refusal> {
+            Ok(None)
+        }
+
+        async fn is_open(&self, session: Uuid) -> Result<bool, Refusal> {
+            Ok(self.account(session).await?.is_some())
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod account_tokens;
 mod api_keys;
+mod bot_secret;
 mod claims;
 #[cfg(test)]
 mod fuzz;
@@ -16,6 +17,7 @@ mod webhook;
 
 pub use account_tokens::{AccountTokens, Sessions};
 pub use api_keys::{ApiKeys, NotADigest};
+pub use bot_secret::new_bot_secret;
 pub use keys::{Algorithm, KeyError, KeySource, MIN_SECRET_BYTES};
 pub use passwords::{NewPassword, Passwords};
 pub use refresh_token::{RefreshToken, digest, random_bytes};

@@ -10,6 +10,8 @@ use super::time::Timestamp;
 const MAX_ACCOUNT_NAME: usize = 32;
 /// The longest e-mail address, in bytes (RFC 5321).
 const MAX_EMAIL_BYTES: usize = 254;
+/// The longest URL of a picture, in bytes.
+const MAX_URL_BYTES: usize = 2048;
 /// The longest display name and status, in bytes of UTF-8.
 const MAX_DISPLAY_NAME_BYTES: usize = 128;
 
@@ -138,6 +140,45 @@ impl DisplayName {
     }
 }
 
+/// The URL of a picture: `http` or `https`, so that a page that links it runs no script by it.
+#[derive(Debug, Clone)]
+pub struct AvatarUrl(Box<str>);
+
+impl AvatarUrl {
+    /// Checks a URL.
+    ///
+    /// # Errors
+    /// `bad_request`, `too_large`.
+    pub fn parse(value: &str) -> Result<Self, Refusal> {
+        if value.len() > MAX_URL_BYTES {
+            let text = format!("avatar_url must be at most {MAX_URL_BYTES} bytes");
+            return Err(Refusal::new(Code::TooLarge, text));
+        }
+        let schemes = ["https://", "http://"];
+        let rest = schemes.iter().find_map(|scheme| value.strip_prefix(scheme));
+        let has_host = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
+        let is_allowed = |c: char| !c.is_whitespace() && !c.is_control() && !"\"'<>\\`".contains(c);
+        if !has_host || !value.chars().all(is_allowed) {
+            return Err(Refusal::bad_request(
+                "avatar_url must be a URL that begins with https:// or http://",
+            ));
+        }
+        Ok(Self(value.into()))
+    }
+
+    /// The URL.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The text by which a user is found: both names in lower case.
+#[must_use]
+pub fn search_key(username: &str, display_name: &str) -> String {
+    format!("{username} {display_name}").to_lowercase()
+}
+
 /// The rights of an account beyond those of a user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Role {
@@ -243,6 +284,29 @@ mod tests {
             EmailAddress::parse("Ann@Example.com").unwrap().key(),
             "ann@example.com"
         );
+    }
+
+    #[test]
+    fn a_picture_has_a_url_that_no_script_is_in() {
+        for url in ["https://a.example/x.png?y=1#z", "http://localhost:1/ä"] {
+            assert_eq!(AvatarUrl::parse(url).unwrap().as_str(), url);
+        }
+        for url in [
+            "",
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "//a.example/x",
+            "https://",
+            "https:///x",
+            "https://a.example/ x",
+            "https://a.example/\"onload=\"x",
+            "https://a.example/<b>",
+        ] {
+            let code = AvatarUrl::parse(url).unwrap_err().code;
+            assert_eq!(code, Code::BadRequest, "{url}");
+        }
+        let long = format!("https://{}", "x".repeat(2048));
+        assert_eq!(AvatarUrl::parse(&long).unwrap_err().code, Code::TooLarge);
     }
 
     #[test]

@@ -12,6 +12,14 @@ pub enum SessionEnd {
     LoggedOut,
     /// Its refresh token was used a second time, by somebody who has copied it.
     TokenReused,
+    /// The user has changed the password in another session.
+    PasswordChanged,
+    /// An admin has disabled the account.
+    AccountDisabled,
+    /// An admin has ended it, or has set another password.
+    ByAdmin,
+    /// The token of a bot was deleted.
+    TokenDeleted,
 }
 
 impl SessionEnd {
@@ -21,6 +29,10 @@ impl SessionEnd {
         match self {
             Self::LoggedOut => "logged_out",
             Self::TokenReused => "token_reused",
+            Self::PasswordChanged => "password_changed",
+            Self::AccountDisabled => "account_disabled",
+            Self::ByAdmin => "ended_by_admin",
+            Self::TokenDeleted => "token_deleted",
         }
     }
 }

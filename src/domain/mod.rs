@@ -4,6 +4,8 @@
 
 mod account;
 mod announcement;
+mod audit;
+mod bot_token;
 mod chat;
 mod continuity;
 mod id;
@@ -17,8 +19,10 @@ mod room;
 mod text_file;
 mod time;
 
-pub use account::{Account, AccountName, DisplayName, EmailAddress, Role};
+pub use account::{Account, AccountName, AvatarUrl, DisplayName, EmailAddress, Role, search_key};
 pub use announcement::{Announcement, Change, MemberChange, SessionEnd};
+pub use audit::{Actor, AdminAction};
+pub use bot_token::{BotToken, TokenScope, TokenScopes};
 pub use chat::{
     Chat, ChatHistory, ChatKind, ChatMember, ChatName, ChatRole, MAX_CHAT_MEMBERS, Membership,
 };

@@ -8,6 +8,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::bot_token::{TokenScope, TokenScopes};
 use super::chat::Membership;
 use super::id::RoomId;
 use super::refusal::{Code, Refusal};
@@ -22,6 +23,8 @@ pub enum RoomScope {
     /// The rooms that at least one pattern names: exactly, or by a prefix if the pattern ends in
     /// `*`. Without patterns no room is covered.
     Only(Arc<[Box<str>]>),
+    /// All rooms, for the acts that the scopes of a bot's token name.
+    Scoped(TokenScopes),
 }
 
 impl RoomScope {
@@ -29,6 +32,27 @@ impl RoomScope {
     #[must_use]
     pub fn only<T: Into<Box<str>>>(patterns: impl IntoIterator<Item = T>) -> Self {
         Self::Only(patterns.into_iter().map(Into::into).collect())
+    }
+
+    /// Whether the token is valid for acts of this scope.
+    #[must_use]
+    pub fn allows(&self, scope: TokenScope) -> bool {
+        match self {
+            Self::Everywhere | Self::Only(_) => true,
+            Self::Scoped(scopes) => scopes.contains(scope),
+        }
+    }
+
+    /// Checks that the token is valid for acts of this scope.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn require(&self, scope: TokenScope) -> Result<(), Refusal> {
+        if self.allows(scope) {
+            return Ok(());
+        }
+        let text = format!("the token does not have the scope {}", scope.as_str());
+        Err(Refusal::new(Code::Forbidden, text))
     }
 
     /// Whether the token is valid for the room.
@@ -39,7 +63,7 @@ impl RoomScope {
             None => room.as_str() == pattern,
         };
         match self {
-            Self::Everywhere => true,
+            Self::Everywhere | Self::Scoped(_) => true,
             Self::Only(patterns) => patterns.iter().any(|pattern| names(pattern)),
         }
     }
@@ -147,6 +171,7 @@ pub fn may_join(
     room: &RoomId,
     member: Option<Membership>,
 ) -> Result<Permit<Joining>, Refusal> {
+    scope.require(TokenScope::Read)?;
     permit(scope, true, room, member)
 }
 
@@ -160,6 +185,7 @@ pub fn may_read(
     room: &RoomId,
     member: Option<Membership>,
 ) -> Result<Permit<Reading>, Refusal> {
+    scope.require(TokenScope::Read)?;
     permit(scope, relation != Relation::Stranger, room, member)
 }
 
@@ -173,6 +199,7 @@ pub fn may_send(
     room: &RoomId,
     member: Option<Membership>,
 ) -> Result<Permit<Sending>, Refusal> {
+    scope.require(TokenScope::Send)?;
     permit(scope, relation != Relation::Stranger, room, member)
 }
 
@@ -196,6 +223,7 @@ fn broadcast<A>(scope: &RoomScope) -> Result<Permit<A>, Refusal> {
 /// # Errors
 /// `forbidden`.
 pub fn may_listen(scope: &RoomScope) -> Result<Permit<Listening>, Refusal> {
+    scope.require(TokenScope::Read)?;
     broadcast(scope)
 }
 
@@ -205,6 +233,7 @@ pub fn may_listen(scope: &RoomScope) -> Result<Permit<Listening>, Refusal> {
 /// # Errors
 /// `forbidden`.
 pub fn may_broadcast(scope: &RoomScope) -> Result<Permit<Sending>, Refusal> {
+    scope.require(TokenScope::Publish)?;
     broadcast(scope)
 }
 
@@ -243,6 +272,25 @@ mod tests {
             assert_eq!(covers(patterns, name), covered, "{patterns:?} {name}");
         }
         assert!(RoomScope::Everywhere.covers(&room("x")));
+    }
+
+    #[test]
+    fn a_token_of_a_bot_is_valid_for_the_acts_of_its_scopes() {
+        let here = room("here");
+        for allowed in TokenScope::ALL {
+            let scope = RoomScope::Scoped([allowed].into_iter().collect());
+            let service = Relation::Service;
+            for (needed, outcome) in [
+                (TokenScope::Read, may_join(&scope, &here).map(drop)),
+                (TokenScope::Read, may_read(&scope, service, &here).map(drop)),
+                (TokenScope::Send, may_send(&scope, service, &here).map(drop)),
+                (TokenScope::Read, may_listen(&scope).map(drop)),
+                (TokenScope::Publish, may_broadcast(&scope).map(drop)),
+            ] {
+                let expected = (needed != allowed).then_some(Code::Forbidden);
+                assert_eq!(outcome.err().map(|refusal| refusal.code), expected);
+            }
+        }
     }
 
     #[test]

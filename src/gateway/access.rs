@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::auth::{ApiKeys, Authenticator, Credentials, Identity};
 use crate::domain::policy::RoomScope;
-use crate::domain::{Code, Refusal};
+use crate::domain::{Code, Refusal, TokenScope};
 use crate::features::accounts::AccountCaller;
 
 /// The caller of a REST request.
@@ -57,7 +57,7 @@ impl Access {
             return Ok(Caller::Service(RoomScope::Everywhere));
         };
         let is_service = |role: &String| role == "service" || role == "admin";
-        if identity.roles.iter().any(is_service) {
+        if identity.roles.iter().any(is_service) && identity.scope.allows(TokenScope::Admin) {
             Ok(Caller::Service(identity.scope))
         } else {
             Ok(Caller::User(identity))
@@ -97,6 +97,12 @@ impl Access {
         Ok(AccountCaller {
             user,
             session: identity.session.ok_or_else(no_account)?,
+            is_admin: identity.roles.iter().any(|role| role == "admin")
+                && identity.scope.allows(TokenScope::Admin),
+            bot: match identity.scope {
+                RoomScope::Scoped(scopes) => Some(scopes),
+                RoomScope::Everywhere | RoomScope::Only(_) => None,
+            },
         })
     }
 

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod archive;
+mod bot_tokens;
 mod chats;
 mod jobs;
 mod outbox;
@@ -13,6 +14,7 @@ mod retention;
 mod settings;
 pub mod sql;
 mod transfer;
+mod users;
 
 pub use accounts::{
     AccountStore, AnnounceEnd, CreateOutcome, Credential, Digest, EndedSessions, Exchange,
@@ -23,6 +25,7 @@ pub use archive::{
     ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, BeginOutcome, CommitOutcome, EPOCHS_KEPT, Fence,
     MAX_RECORD_BYTES, MissingPage, NewEpoch, RoomAudit, RoomNumber, Run, StoredKind,
 };
+pub use bot_tokens::{BotTokenStore, NewBotToken};
 pub use chats::{
     Announce, ChatChange, ChatOfMember, ChatOutcome, ChatPeer, ChatPosition, ChatRefusal,
     ChatStore, NewGroup,
@@ -32,6 +35,15 @@ pub use outbox::{NewRow, Outbox, OutboxId, OutboxRow, RowState};
 pub use retention::{RetentionClaim, RetentionRun};
 pub use settings::DatabaseSettings;
 pub use transfer::{ArchiveIdentity, ArchiveTransfer, Orphans, RoomState, RunEnd};
+pub use users::{
+    AuditEntry, PasswordChange, ProfileChange, ProfileOutcome, UserChange, UserOutcome, UserQuery,
+    UserStore,
+};
+
+/// Everything that is stored about users.
+pub trait DirectoryStore: AccountStore + UserStore + BotTokenStore {}
+
+impl<T: AccountStore + UserStore + BotTokenStore> DirectoryStore for T {}
 
 /// An error of the store.
 #[derive(Debug, Clone, thiserror::Error)]

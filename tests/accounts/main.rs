@@ -3,9 +3,13 @@
 // A test that cannot go on should stop and say where.
 #![allow(clippy::unwrap_used)]
 
+mod administration;
 mod feed;
 mod fixture;
+mod profile;
 mod sessions;
+mod tokens;
+mod users;
 
 use hubbub_test_support::client::Client;
 use hubbub_test_support::node::{self, Cluster};

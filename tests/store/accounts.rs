@@ -25,9 +25,9 @@ crate::on_every_database!(
     logins_at_once_do_not_pass_the_limit,
 );
 
-const DAY: Duration = Duration::from_secs(86_400);
+pub const DAY: Duration = Duration::from_secs(86_400);
 
-fn account(username: &str, email: &str) -> NewAccount {
+pub fn account(username: &str, email: &str) -> NewAccount {
     NewAccount {
         id: Uuid::now_v7(),
         username: AccountName::parse(username).unwrap(),
@@ -38,7 +38,7 @@ fn account(username: &str, email: &str) -> NewAccount {
     }
 }
 
-fn session(token: Digest, lifetime: Duration) -> NewSession {
+pub fn session(token: Digest, lifetime: Duration) -> NewSession {
     NewSession {
         id: Uuid::now_v7(),
         refresh_token: token,
@@ -59,7 +59,7 @@ fn exchange(presented: Digest, successor: Digest, grace: Duration) -> Exchange {
 }
 
 /// Announces the end of a session.
-fn announce() -> AnnounceEnd {
+pub fn announce() -> AnnounceEnd {
     Arc::new(|user, session| NewRow {
         room: Some(RoomId::personal(user)),
         kind: "session_ended".to_owned(),
@@ -68,7 +68,7 @@ fn announce() -> AnnounceEnd {
 }
 
 /// The outbox's rows, each by its room and its payload.
-async fn announced(test: &TestStore) -> Vec<(String, String)> {
+pub async fn announced(test: &TestStore) -> Vec<(String, String)> {
     let rows = test.store.list(0, 100).await.unwrap();
     let content = |row: RowState| {
         let room = row.row.room.map(|room| room.as_str().to_owned());

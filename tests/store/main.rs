@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod accounts;
+mod bot_tokens;
 mod chats;
 mod checks;
 mod commits;
@@ -23,6 +24,7 @@ mod reads;
 mod retention;
 mod schema;
 mod transfer;
+mod users;
 
 /// Makes a test of each function for each database. A function takes the [`fixture::TestStore`].
 macro_rules! on_every_database {

@@ -44,16 +44,9 @@ impl Accounts {
             Some(found) => found.account.id.as_str().to_owned(),
             None => login.to_lowercase(),
         };
-        let limits = self.limits(&subject, &device);
-        let counted = self.store.count_login(&limits, WINDOW).await;
-        if let Some(wait) = counted.map_err(refused)? {
-            let text = "too many failed logins: try again later, or reset the password";
-            return Err(Refusal::new(Code::RateLimited, text).retry_after(wait));
-        }
         let hash = found.as_ref().map(|found| found.password.clone());
-        let is_right = self.passwords.verify(password, hash).await?;
+        let is_right = self.verify(&subject, password, hash, &device).await?;
         let account = found.filter(|_| is_right).ok_or_else(invalid)?.account;
-        self.store.uncount_login(&limits).await.map_err(refused)?;
         let disabled = || Refusal::new(Code::AccountDisabled, "the account is disabled");
         if account.is_disabled {
             return Err(disabled());
@@ -70,6 +63,30 @@ impl Accounts {
 }
 
 impl Accounts {
+    /// Whether the password is that of the hash. A failure counts for `subject` and for the address.
+    ///
+    /// # Errors
+    /// `rate_limited` after too many failures; `overloaded`, `unavailable`.
+    pub(super) async fn verify(
+        &self,
+        subject: &str,
+        password: String,
+        hash: Option<String>,
+        device: &Device,
+    ) -> Result<bool, Refusal> {
+        let limits = self.limits(subject, device);
+        let counted = self.store.count_login(&limits, WINDOW).await;
+        if let Some(wait) = counted.map_err(refused)? {
+            let text = "too many failed logins: try again later, or reset the password";
+            return Err(Refusal::new(Code::RateLimited, text).retry_after(wait));
+        }
+        let is_right = self.passwords.verify(password, hash).await?;
+        if is_right {
+            self.store.uncount_login(&limits).await.map_err(refused)?;
+        }
+        Ok(is_right)
+    }
+
     /// The limits of a login: first that of the account, which need not exist.
     fn limits(&self, account: &str, device: &Device) -> Vec<LoginLimit> {
         let account = LoginLimit {

@@ -1,8 +1,13 @@
 //! Accounts: signing up, logging in, and the sessions that these begin.
 
+mod administration;
 mod login;
+mod passwords;
+mod profile;
 mod sessions;
 mod signup;
+mod tokens;
+mod users;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,12 +16,17 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::auth::{AccountTokens, Passwords, RefreshToken};
-use crate::domain::{Account, Code, Refusal};
-use crate::store::{AccountStore, NewSession, StoreError};
+use crate::domain::policy::RoomScope;
+use crate::domain::{Account, Code, Refusal, TokenScope, TokenScopes};
+use crate::store::{DirectoryStore, NewSession, StoreError};
 
-pub use crate::store::Session;
+pub use crate::store::{AuditEntry, Session};
+pub use administration::{UserAdministration, UserPatch};
+pub use profile::{Patch, ProfilePatch};
 pub use sessions::{Ended, SessionSockets, StoredSessions};
 pub use signup::SignUp;
+pub use tokens::BotTokenRequest;
+pub use users::{AuditPage, UsersPage};
 
 /// Who may sign up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +68,23 @@ pub struct AccountCaller {
     pub user: Uuid,
     /// The session that the caller's token belongs to.
     pub session: Uuid,
+    /// Whether the caller may administer accounts.
+    pub is_admin: bool,
+    /// The scopes of the token; `None` for a user who has logged in.
+    pub bot: Option<TokenScopes>,
+}
+
+impl AccountCaller {
+    /// Checks that the caller's token is valid for acts of this scope.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn require(&self, scope: TokenScope) -> Result<(), Refusal> {
+        match self.bot {
+            Some(scopes) => RoomScope::Scoped(scopes).require(scope),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A session with its tokens.
@@ -76,7 +103,7 @@ pub struct LoggedIn {
 
 /// The use cases of accounts.
 pub struct Accounts {
-    store: Arc<dyn AccountStore>,
+    store: Arc<dyn DirectoryStore>,
     passwords: Passwords,
     tokens: Arc<AccountTokens>,
     sockets: Arc<dyn SessionSockets>,
@@ -86,7 +113,7 @@ pub struct Accounts {
 impl Accounts {
     /// The use cases on this store.
     pub fn new(
-        store: Arc<dyn AccountStore>,
+        store: Arc<dyn DirectoryStore>,
         tokens: Arc<AccountTokens>,
         sockets: Arc<dyn SessionSockets>,
         settings: AccountSettings,
@@ -130,6 +157,18 @@ impl Accounts {
             session,
         })
     }
+}
+
+fn no_such_user() -> Refusal {
+    Refusal::new(Code::NotFound, "there is no such user")
+}
+
+fn username_taken() -> Refusal {
+    Refusal::new(Code::UsernameTaken, "another account has this username")
+}
+
+fn email_taken() -> Refusal {
+    Refusal::new(Code::EmailTaken, "another account has this e-mail address")
 }
 
 /// The longest name of a client that is stored, in bytes.

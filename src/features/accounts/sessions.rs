@@ -8,20 +8,20 @@ use uuid::Uuid;
 use super::{AccountCaller, Accounts, LoggedIn, refused};
 use crate::auth::{RefreshToken, Sessions, random_bytes};
 use crate::backplane::change_record;
-use crate::domain::{Account, Change, Code, ConnId, Refusal, RoomId, SessionEnd};
+use crate::domain::{Account, BotToken, Change, Code, ConnId, Refusal, RoomId, SessionEnd};
 use crate::store::{
-    AccountStore, AnnounceEnd, EndedSessions, Exchange, ExchangeOutcome, NewRow, Session,
+    AnnounceEnd, DirectoryStore, EndedSessions, Exchange, ExchangeOutcome, NewRow, Session,
 };
 
 impl Accounts {
-    /// The account of a session.
+    /// The caller's account.
     ///
     /// # Errors
-    /// `unauthorized` if the session has ended; `unavailable`.
+    /// `unauthorized` if it was deleted meanwhile; `unavailable`.
     pub async fn own(&self, caller: AccountCaller) -> Result<Account, Refusal> {
-        let account = self.store.account_of_session(caller.session).await;
+        let found = self.store.user(caller.user).await.map_err(refused)?;
         let ended = || Refusal::new(Code::Unauthorized, "the session has ended");
-        account.map_err(refused)?.ok_or_else(ended)
+        Ok(found.ok_or_else(ended)?.account)
     }
 
     /// Exchanges a refresh token for new tokens. Repeats within the grace period get the same refresh
@@ -129,11 +129,22 @@ impl Accounts {
         let sockets = self.sockets.of(user).await;
         let ended = self.store.end_sessions(user, ended, announce).await;
         let sessions = ended.map_err(refused)?.len();
+        Ok(self.close_sockets(user, sessions, &sockets).await)
+    }
+
+    /// Waits until the sockets of so many ended sessions are closed. `before` are the user's sockets
+    /// before the end.
+    pub(super) async fn close_sockets(
+        &self,
+        user: Uuid,
+        sessions: usize,
+        before: &[ConnId],
+    ) -> Ended {
         let sockets = match sessions {
             0 => 0,
-            _ => self.sockets.closed(user, &sockets).await,
+            _ => self.sockets.closed(user, before).await,
         };
-        Ok(Ended { sessions, sockets })
+        Ended { sessions, sockets }
     }
 }
 
@@ -150,11 +161,23 @@ pub(super) fn announce_end(reason: SessionEnd) -> AnnounceEnd {
 }
 
 /// The sessions in a store, for the tokens that are verified.
-pub struct StoredSessions(pub Arc<dyn AccountStore>);
+pub struct StoredSessions(pub Arc<dyn DirectoryStore>);
 
 #[async_trait]
 impl Sessions for StoredSessions {
     async fn account(&self, session: Uuid) -> Result<Option<Account>, Refusal> {
         self.0.account_of_session(session).await.map_err(refused)
+    }
+
+    async fn bot(&self, digest: [u8; 32]) -> Result<Option<(Account, BotToken)>, Refusal> {
+        self.0.account_of_bot(digest).await.map_err(refused)
+    }
+
+    async fn is_open(&self, session: Uuid) -> Result<bool, Refusal> {
+        let account = self.0.account_of_session(session).await;
+        if account.map_err(refused)?.is_some() {
+            return Ok(true);
+        }
+        self.0.is_bot_token_valid(session).await.map_err(refused)
     }
 }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Accounts, Device, LoggedIn, SignUpMode, refused};
+use super::{Accounts, Device, LoggedIn, SignUpMode, email_taken, refused, username_taken};
 use crate::auth::NewPassword;
 use crate::domain::{AccountName, Code, DisplayName, EmailAddress, Refusal};
 use crate::store::{CreateOutcome, NewAccount};
@@ -51,14 +51,8 @@ impl Accounts {
         let created = self.store.create(account, Some(session)).await;
         match created.map_err(refused)? {
             CreateOutcome::Created(account) => self.logged_in(account, id, &refresh_token),
-            CreateOutcome::UsernameTaken => Err(Refusal::new(
-                Code::UsernameTaken,
-                "another account has this username",
-            )),
-            CreateOutcome::EmailTaken => Err(Refusal::new(
-                Code::EmailTaken,
-                "another account has this e-mail address",
-            )),
+            CreateOutcome::UsernameTaken => Err(username_taken()),
+            CreateOutcome::EmailTaken => Err(email_taken()),
         }
     }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::HttpState;
 use super::extract::path_parameter;
-use crate::domain::{Code, Refusal};
+use crate::domain::{Code, Refusal, TokenScope};
 use crate::features::accounts::{AccountCaller, Accounts, Device};
 use crate::server::ClientAddress;
 
@@ -33,7 +33,7 @@ fn accounts(state: &HttpState) -> Result<Arc<Accounts>, Refusal> {
     })
 }
 
-/// A user with an account, by the token of the request.
+/// A user who has logged in, by the access token of the request.
 pub(super) struct AccountUser(pub AccountCaller);
 
 impl FromRequestParts<Arc<HttpState>> for AccountUser {
@@ -43,8 +43,54 @@ impl FromRequestParts<Arc<HttpState>> for AccountUser {
         parts: &mut Parts,
         state: &Arc<HttpState>,
     ) -> Result<Self, Refusal> {
-        accounts(state)?;
-        state.access.account_caller(&parts.headers).await.map(Self)
+        let caller = account_caller(parts, state).await?;
+        match caller.bot {
+            None => Ok(Self(caller)),
+            Some(_) => Err(Refusal::new(
+                Code::Forbidden,
+                "the token of a bot can't do this: log in",
+            )),
+        }
+    }
+}
+
+/// A user with an account who may read: one who has logged in, or a bot with the scope `read`.
+pub(super) struct AccountReader(pub AccountCaller);
+
+impl FromRequestParts<Arc<HttpState>> for AccountReader {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<HttpState>,
+    ) -> Result<Self, Refusal> {
+        let caller = account_caller(parts, state).await?;
+        caller.require(TokenScope::Read)?;
+        Ok(Self(caller))
+    }
+}
+
+async fn account_caller(parts: &Parts, state: &HttpState) -> Result<AccountCaller, Refusal> {
+    accounts(state)?;
+    state.access.account_caller(&parts.headers).await
+}
+
+/// An admin, by the token of the request: one who has logged in, or a bot with the scope `admin`.
+pub(super) struct AdminUser(pub AccountCaller);
+
+impl FromRequestParts<Arc<HttpState>> for AdminUser {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<HttpState>,
+    ) -> Result<Self, Refusal> {
+        let caller = account_caller(parts, state).await?;
+        if caller.is_admin {
+            Ok(Self(caller))
+        } else {
+            Err(Refusal::new(Code::Forbidden, "this needs an admin"))
+        }
     }
 }
 

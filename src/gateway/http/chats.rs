@@ -11,7 +11,7 @@ use super::HttpState;
 use super::extract::path_parameter;
 use crate::auth::Identity;
 use crate::domain::policy::{self, Permit, Reading, Relation, Sending};
-use crate::domain::{Code, Membership, Refusal, RoomId, RoomKind};
+use crate::domain::{Code, Membership, Refusal, RoomId, RoomKind, TokenScope};
 use crate::features::chats::{Actor, Chats};
 
 /// The chats of this server.
@@ -57,7 +57,9 @@ impl FromRequestParts<Arc<HttpState>> for CallingAccount {
         state: &Arc<HttpState>,
     ) -> Result<Self, Refusal> {
         chats(state)?;
-        Self::find(&parts.headers, state).await
+        let caller = Self::find(&parts.headers, state).await?;
+        caller.identity.scope.require(TokenScope::Chats)?;
+        Ok(caller)
     }
 }
 

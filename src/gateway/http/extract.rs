@@ -50,7 +50,8 @@ impl FromRequestParts<Arc<HttpState>> for UnlimitedService {
     ) -> Result<Self, Refusal> {
         let Service(scope) = Service::from_request_parts(parts, state).await?;
         match scope {
-            RoomScope::Everywhere => Ok(Self),
+            // The token of a bot has the scope `admin`, else it would be no service's.
+            RoomScope::Everywhere | RoomScope::Scoped(_) => Ok(Self),
             RoomScope::Only(_) => Err(Refusal::new(
                 Code::Forbidden,
                 "the token is limited to rooms",

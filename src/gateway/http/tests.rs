@@ -13,10 +13,11 @@ use uuid::Uuid;
 
 use super::routes::{self, Right};
 use super::*;
-use crate::auth::{AccountTokens, ApiKeys, Authenticator, NewToken, Verifier, random_bytes};
+use crate::auth::{AccountTokens, ApiKeys, Authenticator, NewToken, Verifier};
+use crate::auth::{digest, new_bot_secret, random_bytes};
 use crate::backplane::{Backplane, BackplaneLimits, memory};
 use crate::delivery::{Delivery, DeliverySettings};
-use crate::domain::{Account, ConnId, Limits, Rate};
+use crate::domain::{Account, ConnId, DisplayName, Limits, Rate, TokenScope};
 use crate::features::accounts::{
     AccountSettings, Device, SessionSockets, SignUp, SignUpMode, StoredSessions,
 };
@@ -26,7 +27,7 @@ use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::websocket;
 use crate::server::admission::Caps;
 use crate::store::sql::{DatabaseUrl, SqlStore};
-use crate::store::{self, AccountStore, ChatStore, NewSession};
+use crate::store::{self, ChatStore, DirectoryStore, NewBotToken, NewSession};
 use crate::telemetry::line_budget::LineBudget;
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
@@ -131,9 +132,10 @@ impl Node {
 /// A node in JWT mode with accounts.
 struct NodeWithAccounts {
     router: Router,
-    store: Arc<dyn AccountStore>,
+    store: Arc<dyn DirectoryStore>,
     tokens: Arc<AccountTokens>,
     user: Account,
+    admin: Account,
 }
 
 impl NodeWithAccounts {
@@ -149,6 +151,36 @@ impl NodeWithAccounts {
         let (user, id) = (Uuid::try_parse(account.id.as_str()).unwrap(), session.id);
         assert!(self.store.begin_session(user, session).await.unwrap());
         self.tokens.sign(account, id).unwrap()
+    }
+}
+
+impl NodeWithAccounts {
+    /// A token for a caller that has an account.
+    async fn token_of(&self, caller: TestCaller) -> String {
+        let others = [TokenScope::Send, TokenScope::Publish, TokenScope::Chats];
+        match caller {
+            TestCaller::Admin => self.access_token(&self.admin).await,
+            TestCaller::ReadingBot => self.bot(&self.user, &[TokenScope::Read]).await,
+            TestCaller::OtherBot => self.bot(&self.admin, &others).await,
+            TestCaller::AdminsBot => self.bot(&self.admin, &TokenScope::ALL).await,
+            _ => self.access_token(&self.user).await,
+        }
+    }
+
+    /// The token of a new bot.
+    async fn bot(&self, account: &Account, scopes: &[TokenScope]) -> String {
+        let secret = new_bot_secret();
+        let token = NewBotToken {
+            id: Uuid::now_v7(),
+            user: Uuid::try_parse(account.id.as_str()).unwrap(),
+            digest: digest(secret.as_bytes()),
+            name: DisplayName::parse("name", "bot").unwrap(),
+            scopes: scopes.iter().copied().collect(),
+            lifetime: Duration::from_secs(60),
+            most: usize::MAX,
+        };
+        assert!(self.store.create_bot_token(token).await.unwrap().is_some());
+        secret
     }
 }
 
@@ -171,7 +203,7 @@ async fn node_with_accounts() -> NodeWithAccounts {
         .await
         .unwrap();
     let chat_store: Arc<dyn ChatStore> = Arc::new(store.clone());
-    let store: Arc<dyn AccountStore> = Arc::new(store);
+    let store: Arc<dyn DirectoryStore> = Arc::new(store);
     let sessions = Arc::new(StoredSessions(store.clone()));
     let secrets = vec![SECRET.to_owned()];
     let tokens = AccountTokens::new(secrets, Duration::from_secs(60), sessions).unwrap();
@@ -197,7 +229,7 @@ async fn node_with_accounts() -> NodeWithAccounts {
         let account = accounts.sign_up(request, Device::default()).await;
         signed_up.push(account.unwrap().account);
     }
-    let user = signed_up.pop().unwrap();
+    let (user, admin) = (signed_up.pop().unwrap(), signed_up.pop().unwrap());
     let backplane = memory::embedded(BackplaneLimits::default());
     let verifier = Verifier::hs256(SECRET, 0).unwrap();
     let authenticator = Authenticator::jwt(verifier).with_accounts(tokens.clone());
@@ -210,6 +242,7 @@ async fn node_with_accounts() -> NodeWithAccounts {
         store,
         tokens,
         user,
+        admin,
     }
 }
 
@@ -219,6 +252,14 @@ enum TestCaller {
     Anonymous,
     /// A user with an account of this server.
     Account,
+    /// An admin with an account of this server.
+    Admin,
+    /// The user's bot with the scope `read`.
+    ReadingBot,
+    /// The admin's bot with all scopes but `read` and `admin`.
+    OtherBot,
+    /// The admin's bot with all scopes.
+    AdminsBot,
     /// A user that is in no room.
     User,
     /// A service with a token for the room `r` only.
@@ -227,9 +268,13 @@ enum TestCaller {
 }
 
 impl TestCaller {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 9] = [
         Self::Anonymous,
         Self::Account,
+        Self::Admin,
+        Self::ReadingBot,
+        Self::OtherBot,
+        Self::AdminsBot,
         Self::User,
         Self::ServiceOfRoom,
         Self::Service,
@@ -238,38 +283,61 @@ impl TestCaller {
     fn authorization(self, access_token: &str) -> Option<String> {
         let user = NewToken::lasting("ann", Duration::from_secs(60));
         let role = Some("service".to_owned());
+        if self.has_account() {
+            return Some(format!("Bearer {access_token}"));
+        }
         let token = match self {
             Self::Anonymous => return None,
-            Self::Account => return Some(format!("Bearer {access_token}")),
-            Self::User => user,
             Self::ServiceOfRoom => NewToken {
                 role,
                 rooms: Some(vec!["r".to_owned()]),
                 ..user
             },
             Self::Service => NewToken { role, ..user },
+            _ => user,
         };
         Some(format!("Bearer {}", token.sign(SECRET).unwrap()))
+    }
+
+    fn has_account(self) -> bool {
+        matches!(
+            self,
+            Self::Account | Self::Admin | Self::ReadingBot | Self::OtherBot | Self::AdminsBot
+        )
     }
 
     /// The status with which a route with this right refuses the caller, if it does.
     fn refusal(self, right: Right) -> Option<StatusCode> {
         let is_allowed = match right {
             Right::Public | Right::Anonymous => true,
-            Right::Account => matches!(self, Self::Account),
-            // The account is a member of no chat, and in no room.
+            Right::Account => matches!(self, Self::Account | Self::Admin),
+            Right::AccountReader => matches!(
+                self,
+                Self::Account | Self::Admin | Self::ReadingBot | Self::AdminsBot
+            ),
+            Right::ChatUser => matches!(
+                self,
+                Self::Account | Self::Admin | Self::OtherBot | Self::AdminsBot
+            ),
+            Right::Admin => matches!(self, Self::Admin | Self::AdminsBot),
+            // The accounts are members of no chat, and in no room.
             Right::ChatMember | Right::AccountInRoom => false,
             Right::User => !matches!(self, Self::Anonymous),
-            Right::Service | Right::RoomReader => {
-                matches!(self, Self::ServiceOfRoom | Self::Service)
+            Right::Service | Right::RoomReader => matches!(
+                self,
+                Self::ServiceOfRoom | Self::Service | Self::Admin | Self::AdminsBot
+            ),
+            Right::UnlimitedService => {
+                matches!(self, Self::Service | Self::Admin | Self::AdminsBot)
             }
-            // The scope of the limited token does not cover the room of broadcasts.
-            Right::UnlimitedService | Right::Broadcaster => matches!(self, Self::Service),
+            // The scope of the limited token does not cover the room of broadcasts, and the node's
+            // settings allow them to services only.
+            Right::Broadcaster => matches!(self, Self::Service),
         };
         match self {
             _ if is_allowed => None,
-            Self::Account if right == Right::ChatMember => Some(StatusCode::NOT_FOUND),
-            Self::Account if right == Right::AccountInRoom => Some(StatusCode::FORBIDDEN),
+            _ if self.has_account() && right == Right::ChatMember => Some(StatusCode::NOT_FOUND),
+            _ if self.has_account() => Some(StatusCode::FORBIDDEN),
             _ if right.needs_account() => Some(StatusCode::UNAUTHORIZED),
             Self::Anonymous => Some(StatusCode::UNAUTHORIZED),
             _ => Some(StatusCode::FORBIDDEN),
@@ -291,7 +359,7 @@ async fn every_route_enforces_the_right_of_the_table() {
                 .method(route.method.clone())
                 .uri(&target)
                 .header("content-type", "application/json");
-            let access_token = node.access_token(&node.user).await;
+            let access_token = node.token_of(caller).await;
             if let Some(authorization) = caller.authorization(&access_token) {
                 request = request.header("authorization", authorization);
             }
@@ -300,11 +368,22 @@ async fn every_route_enforces_the_right_of_the_table() {
             let Ok(response) = node.router.clone().oneshot(request).await;
             let status = response.status();
             // The body of the request is that of a message, and no resource has the id `{id}`.
-            let has_own_body =
-                matches!(route.right, Right::User | Right::Anonymous | Right::Account);
+            let has_own_body = matches!(
+                route.right,
+                Right::User
+                    | Right::Anonymous
+                    | Right::Account
+                    | Right::AccountReader
+                    | Right::ChatUser
+                    | Right::Admin
+            );
             let is_answered =
                 status.is_success() || (has_own_body && matches!(status.as_u16(), 400 | 404));
             match caller.refusal(route.right) {
+                // Whether the chat exists is not told either way.
+                Some(StatusCode::NOT_FOUND) if matches!(caller, TestCaller::ReadingBot) => {
+                    assert!(matches!(status.as_u16(), 403 | 404), "{target}: {status}");
+                }
                 Some(expected) => assert_eq!(status, expected, "{caller:?}: {target}"),
                 None => assert!(is_answered, "{caller:?}: {target}: {status}"),
             }

@@ -1,10 +1,12 @@
 //! Accounts and sessions in the REST API.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::domain::Account;
-use crate::features::accounts::{Ended, LoggedIn, Session, SignUp};
+use crate::features::accounts::{
+    AccountCaller, Ended, LoggedIn, Patch, ProfilePatch, Session, SignUp,
+};
 
 /// The body of `POST /api/v1/auth/signup`.
 #[derive(Deserialize)]
@@ -59,36 +61,120 @@ pub(crate) struct RefreshRequest {
     pub refresh_token: String,
 }
 
-/// An account, as its user sees it.
+/// An account.
 #[derive(Serialize)]
-pub(crate) struct OwnAccount<'a> {
+pub(crate) struct AccountJson<'a> {
     id: &'a str,
     username: &'a str,
+    /// For the user and for admins only.
+    #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<&'a str>,
-    email_verified: bool,
+    /// Whether the user has proved that the address is theirs; for the user and for admins only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email_verified: Option<bool>,
     display_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     avatar_url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'a str>,
     role: &'static str,
+    /// Whether the account may not be used; for admins only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disabled: Option<bool>,
     created_at: String,
     updated_at: String,
 }
 
-impl<'a> From<&'a Account> for OwnAccount<'a> {
-    fn from(account: &'a Account) -> Self {
+impl<'a> AccountJson<'a> {
+    /// As all users see it.
+    pub fn public(account: &'a Account) -> Self {
         Self {
             id: account.id.as_str(),
             username: &account.username,
-            email: account.email.as_deref(),
-            email_verified: account.is_email_verified,
+            email: None,
+            email_verified: None,
             display_name: &account.display_name,
             avatar_url: account.avatar_url.as_deref(),
             status: account.status.as_deref(),
             role: account.role.as_str(),
+            disabled: None,
             created_at: account.created_at.to_string(),
             updated_at: account.updated_at.to_string(),
+        }
+    }
+
+    /// As its user sees it.
+    pub fn own(account: &'a Account) -> Self {
+        Self {
+            email: account.email.as_deref(),
+            email_verified: Some(account.is_email_verified),
+            ..Self::public(account)
+        }
+    }
+
+    /// As admins see it.
+    pub fn for_admin(account: &'a Account) -> Self {
+        Self {
+            disabled: Some(account.is_disabled),
+            ..Self::own(account)
+        }
+    }
+
+    /// As this caller sees it.
+    pub fn seen_by(caller: &AccountCaller, account: &'a Account) -> Self {
+        if caller.is_admin {
+            Self::for_admin(account)
+        } else if account.id.as_str() == caller.user.to_string() {
+            Self::own(account)
+        } else {
+            Self::public(account)
+        }
+    }
+}
+
+/// The body of `POST /api/v1/auth/password`.
+#[derive(Deserialize)]
+pub(crate) struct PasswordRequest {
+    /// The password until now.
+    pub current: String,
+    /// The new password: 10 to 128 characters.
+    pub new: String,
+}
+
+/// The body of `PATCH /api/v1/me`. A field that is missing stays as it is; `null` removes it.
+#[derive(Deserialize)]
+pub(crate) struct ProfileRequest {
+    /// The unique name.
+    #[serde(default, deserialize_with = "patch")]
+    username: Patch<String>,
+    /// The e-mail address.
+    #[serde(default, deserialize_with = "patch")]
+    email: Patch<String>,
+    /// The name for people; `null`: the unique name.
+    #[serde(default, deserialize_with = "patch")]
+    display_name: Patch<String>,
+    /// The URL of a picture: `http` or `https`.
+    #[serde(default, deserialize_with = "patch")]
+    avatar_url: Patch<String>,
+    /// A short text about the user's situation: at most 128 bytes.
+    #[serde(default, deserialize_with = "patch")]
+    status: Patch<String>,
+}
+
+/// A field that is present: `null`, or a text.
+fn patch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Patch<String>, D::Error> {
+    let value = Option::<String>::deserialize(deserializer)?;
+    Ok(value.map_or(Patch::Clear, Patch::Set))
+}
+
+impl From<ProfileRequest> for ProfilePatch {
+    fn from(request: ProfileRequest) -> Self {
+        Self {
+            username: request.username,
+            email: request.email,
+            display_name: request.display_name,
+            avatar_url: request.avatar_url,
+            status: request.status,
         }
     }
 }
@@ -96,7 +182,7 @@ impl<'a> From<&'a Account> for OwnAccount<'a> {
 /// The tokens of a session, and its user.
 #[derive(Serialize)]
 pub(crate) struct SessionTokens<'a> {
-    user: OwnAccount<'a>,
+    user: AccountJson<'a>,
     access_token: &'a str,
     refresh_token: &'a str,
     /// `Bearer`.
@@ -108,7 +194,7 @@ pub(crate) struct SessionTokens<'a> {
 impl<'a> From<&'a LoggedIn> for SessionTokens<'a> {
     fn from(logged_in: &'a LoggedIn) -> Self {
         Self {
-            user: (&logged_in.account).into(),
+            user: AccountJson::own(&logged_in.account),
             access_token: &logged_in.access_token,
             refresh_token: &logged_in.refresh_token,
             token_type: "Bearer",

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod acks;
+mod administration;
 mod api;
 mod broadcast;
 mod chats;
@@ -21,15 +22,17 @@ mod page;
 mod request_fields;
 mod server_event;
 mod text;
+mod tokens;
 
 pub(crate) use accounts::{
-    EndedJson, LoginRequest, LoginTokens, OwnAccount, RefreshRequest, SessionJson, SessionTokens,
-    SignUpRequest,
+    AccountJson, EndedJson, LoginRequest, LoginTokens, PasswordRequest, ProfileRequest,
+    RefreshRequest, SessionJson, SessionTokens, SignUpRequest,
 };
 pub(crate) use acks::{
     Authenticated, Exception, HistoryAck, JoinAck, MessageAck, Resumed, RoomAck, StatusJson,
     SyncAck, TargetAck, refusal_ack, to_json,
 };
+pub(crate) use administration::{AuditJson, UserRequest};
 pub(crate) use api::{BroadcastAck, DisconnectAck, OccupantsPage, PostRequest, RestError};
 pub(crate) use broadcast::{BroadcastRequest, encode_broadcast};
 pub(crate) use chats::{
@@ -42,8 +45,9 @@ pub use fields::Fields;
 pub(crate) use frame::{encode_ack, is_ping, json_text, parse_frame, pong};
 pub use incoming::{MalformedEvent, RawEvent};
 pub use packet::parse_packet;
-pub(crate) use page::Page;
+pub(crate) use page::{Page, decode_cursor, encode_cursor};
 pub(crate) use request_fields::{
     MAX_SEQ, history_limit, history_window, message_fields, replay_from, rooms_to_sync,
 };
 pub use server_event::{Envelope, ServerEvent, encode_event, going_away};
+pub(crate) use tokens::{TokenJson, TokenRequest};

@@ -1,15 +1,40 @@
 //! `/api/v1/me`: the caller's own account.
 
-use super::super::accounts::{AccountUser, AccountsOfNode};
+use super::super::accounts::{AccountReader, AccountUser, AccountsOfNode, ClientDevice};
+use super::super::extract::Body;
 use super::super::reply::Reply;
 use crate::domain::Refusal;
-use crate::gateway::wire::OwnAccount;
+use crate::gateway::wire::{AccountJson, EndedJson, PasswordRequest, ProfileRequest};
 
 /// `GET /api/v1/me`.
 pub(in crate::gateway::http) async fn get(
     AccountsOfNode(accounts): AccountsOfNode,
-    AccountUser(caller): AccountUser,
+    AccountReader(caller): AccountReader,
 ) -> Result<Reply, Refusal> {
     let account = accounts.own(caller).await?;
-    Ok(Reply::ok(&OwnAccount::from(&account)))
+    Ok(Reply::ok(&AccountJson::own(&account)))
+}
+
+/// `PATCH /api/v1/me`.
+pub(in crate::gateway::http) async fn patch(
+    AccountsOfNode(accounts): AccountsOfNode,
+    AccountUser(caller): AccountUser,
+    Body(request): Body<ProfileRequest>,
+) -> Result<Reply, Refusal> {
+    let account = accounts.change_profile(caller, request.into()).await?;
+    Ok(Reply::ok(&AccountJson::own(&account)))
+}
+
+/// `POST /api/v1/auth/password`: changes the password, and ends the other sessions.
+pub(in crate::gateway::http) async fn change_password(
+    AccountsOfNode(accounts): AccountsOfNode,
+    AccountUser(caller): AccountUser,
+    ClientDevice(device): ClientDevice,
+    Body(request): Body<PasswordRequest>,
+) -> Result<Reply, Refusal> {
+    let PasswordRequest { current, new } = request;
+    let ended = accounts
+        .change_password(caller, current, &new, &device)
+        .await?;
+    Ok(Reply::ok(&EndedJson::from(ended)))
 }

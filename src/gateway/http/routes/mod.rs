@@ -5,6 +5,7 @@ pub(super) mod broadcasts;
 pub(super) mod chat_members;
 pub(super) mod chat_messages;
 pub(super) mod chats;
+pub(super) mod directory;
 pub(super) mod health;
 pub(super) mod me;
 pub(super) mod messages;
@@ -12,6 +13,7 @@ pub(super) mod metrics;
 pub(super) mod rooms;
 pub(super) mod sessions;
 pub(super) mod socketio;
+pub(super) mod tokens;
 pub(super) mod users;
 pub(super) mod websocket;
 
@@ -41,8 +43,14 @@ pub(super) enum Right {
     Broadcaster,
     /// None; but each request counts as an event of its address.
     Anonymous,
-    /// The token of an account.
+    /// The access token of an account that has logged in.
     Account,
+    /// The access token of an account, or the token of a bot with the scope `read`.
+    AccountReader,
+    /// The access token of an admin, or the token of an admin's bot with the scope `admin`.
+    Admin,
+    /// The access token of an account, or the token of a bot with the scope `chats`.
+    ChatUser,
     /// The token of an account that is a member of the chat. For others there is no such chat.
     ChatMember,
     /// The token of an account that is in the room or, for the room of a chat, a member of it.
@@ -59,7 +67,12 @@ impl Right {
     /// Whether only the token of an account of this server gives it.
     #[cfg(test)]
     pub fn needs_account(self) -> bool {
-        matches!(self, Self::Account | Self::ChatMember | Self::AccountInRoom)
+        match self {
+            Self::Account | Self::AccountReader | Self::Admin => true,
+            Self::ChatUser | Self::ChatMember | Self::AccountInRoom => true,
+            Self::Public | Self::Anonymous | Self::User | Self::Service => false,
+            Self::UnlimitedService | Self::RoomReader | Self::Broadcaster => false,
+        }
     }
 }
 
@@ -111,9 +124,24 @@ pub(super) fn all() -> Vec<Route> {
         ),
         get("/api/v1/auth/sessions", Right::Account, sessions::list),
         delete("/api/v1/auth/sessions/{id}", Right::Account, sessions::end),
-        get("/api/v1/me", Right::Account, me::get),
-        post("/api/v1/chats", Right::Account, chats::open),
-        get("/api/v1/chats", Right::Account, chats::list),
+        post("/api/v1/auth/password", Right::Account, me::change_password),
+        post("/api/v1/tokens", Right::Account, tokens::create),
+        get("/api/v1/tokens", Right::Account, tokens::list),
+        delete("/api/v1/tokens/{id}", Right::Account, tokens::delete),
+        get("/api/v1/me", Right::AccountReader, me::get),
+        patch("/api/v1/me", Right::Account, me::patch),
+        get("/api/v1/users", Right::AccountReader, directory::list),
+        get("/api/users", Right::AccountReader, directory::list),
+        get("/api/v1/users/{id}", Right::AccountReader, directory::get),
+        patch("/api/v1/users/{id}", Right::Admin, directory::patch),
+        post(
+            "/api/v1/users/{id}/logout_all",
+            Right::Admin,
+            directory::log_out,
+        ),
+        get("/api/v1/audit", Right::Admin, directory::audit),
+        post("/api/v1/chats", Right::ChatUser, chats::open),
+        get("/api/v1/chats", Right::ChatUser, chats::list),
         get("/api/v1/chats/{chat_id}", Right::ChatMember, chats::get),
         patch("/api/v1/chats/{chat_id}", Right::ChatMember, chats::rename),
         delete("/api/v1/chats/{chat_id}", Right::ChatMember, chats::delete),
@@ -147,10 +175,10 @@ pub(super) fn all() -> Vec<Route> {
             Right::AccountInRoom,
             chat_messages::post,
         ),
-        get("/api/chats", Right::Account, chats::list),
-        get("/api/chats/user", Right::Account, chats::list),
-        post("/api/chats", Right::Account, chat_messages::open_or_send),
-        post("/api/chats/message", Right::Account, chat_messages::send),
+        get("/api/chats", Right::ChatUser, chats::list),
+        get("/api/chats/user", Right::ChatUser, chats::list),
+        post("/api/chats", Right::ChatUser, chat_messages::open_or_send),
+        post("/api/chats/message", Right::ChatUser, chat_messages::send),
         get(
             "/api/chats/messages/{chat_id}",
             Right::ChatMember,

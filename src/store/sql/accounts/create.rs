@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
-use super::{loaded_time, sessions, stored_role, user_id};
-use crate::domain::{Account, Role};
+use super::{audit, loaded_time, sessions, stored_role, user_id};
+use crate::domain::{Account, Actor, AdminAction, Role, search_key};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
@@ -15,6 +15,7 @@ pub(super) async fn create(
     db: &Db,
     account: NewAccount,
     session: Option<NewSession>,
+    by: Option<Actor>,
 ) -> Result<CreateOutcome> {
     db.transaction(move |conn| {
         let (account, session) = (account.clone(), session.clone());
@@ -29,6 +30,10 @@ pub(super) async fn create(
             }
             if let Some(session) = session {
                 sessions::insert(conn, account.id, &session, now).await?;
+            }
+            if let Some(actor) = by {
+                let action = AdminAction::UserCreated { role };
+                audit::add(conn, actor, &action, &account.id.to_string()).await?;
             }
             Ok(CreateOutcome::Created(created(account, role, now)))
         })
@@ -56,8 +61,8 @@ async fn role_of_next(conn: &mut Conn) -> Outcome<Role> {
 /// False if the name or the address is taken.
 async fn insert(conn: &mut Conn, account: &NewAccount, role: Role, now: i64) -> Outcome<bool> {
     const INSERT: &str = "INSERT INTO hubbub_users (id, username, username_key, email, email_key, \
-        display_name, role, password, created_at, updated_at) \
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {if_absent:id}";
+        display_name, search_key, role, password, created_at, updated_at) \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) {if_absent:id}";
     const FIND: &str = "SELECT id FROM hubbub_users WHERE id = ?";
     let NewAccount {
         id,
@@ -74,6 +79,7 @@ async fn insert(conn: &mut Conn, account: &NewAccount, role: Role, now: i64) -> 
         email.as_str(),
         email.key(),
         display_name.as_str(),
+        search_key(username.as_str(), display_name.as_str()),
         stored_role(role),
         password.as_str(),
         now,

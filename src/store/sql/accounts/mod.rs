@@ -5,10 +5,18 @@
 //! | `hubbub_users` | accounts |
 //! | `hubbub_sessions` | sessions that have not ended |
 //! | `hubbub_refresh_tokens` | the refresh tokens of sessions, by their digests |
+//! | `hubbub_audit` | actions of admins |
+//! | `hubbub_bot_tokens` | tokens of bots, by their digests |
 
+mod admin;
+mod audit;
+mod bot_tokens;
 mod create;
 mod logins;
+mod password;
+mod profile;
 mod sessions;
+mod users;
 
 pub(super) use sessions::now;
 
@@ -33,7 +41,7 @@ impl AccountStore for SqlStore {
         account: NewAccount,
         session: Option<NewSession>,
     ) -> Result<CreateOutcome> {
-        create::create(self.db(), account, session).await
+        create::create(self.db(), account, session, None).await
     }
 
     async fn credential(&self, login: &LoginName) -> Result<Option<Credential>> {

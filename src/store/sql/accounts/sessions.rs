@@ -16,7 +16,7 @@ use crate::store::{
 };
 
 /// How exactly the last use of a session is recorded, in milliseconds.
-const USE_PRECISION: i64 = 60_000;
+pub(super) const USE_PRECISION: i64 = 60_000;
 
 /// The time by the database's clock, in milliseconds since 1970.
 pub(in crate::store::sql) async fn now(conn: &mut Conn) -> Outcome<i64> {
@@ -126,25 +126,35 @@ pub(super) async fn end_of_user(
 ) -> Result<Vec<Uuid>> {
     // No session of the user begins meanwhile.
     const LOCK: &str = "SELECT id FROM hubbub_users WHERE id = ? {for_update}";
-    const LIST: &str = "SELECT id FROM hubbub_sessions WHERE user_id = ? ORDER BY id";
     db.transaction(move |conn| {
         let announce = announce.clone();
         Box::pin(async move {
             let _: Option<(Uuid,)> = conn.first(LOCK, args![user]).await?;
-            let sessions: Vec<(Uuid,)> = conn.all(LIST, args![user]).await?;
-            let sessions = sessions.into_iter().map(|(id,)| id);
-            let ended: Vec<Uuid> = match ended {
-                EndedSessions::One(one) => sessions.filter(|id| *id == one).collect(),
-                EndedSessions::All => sessions.collect(),
-                EndedSessions::Others(one) => sessions.filter(|id| *id != one).collect(),
-            };
-            for session in &ended {
-                end(conn, user, *session, &announce).await?;
-            }
-            Ok(ended)
+            end_in(conn, user, ended, &announce).await
         })
     })
     .await
+}
+
+/// Ends sessions of a user whose row the caller has locked.
+pub(super) async fn end_in(
+    conn: &mut Conn,
+    user: Uuid,
+    ended: EndedSessions,
+    announce: &AnnounceEnd,
+) -> Outcome<Vec<Uuid>> {
+    const LIST: &str = "SELECT id FROM hubbub_sessions WHERE user_id = ? ORDER BY id";
+    let sessions: Vec<(Uuid,)> = conn.all(LIST, args![user]).await?;
+    let sessions = sessions.into_iter().map(|(id,)| id);
+    let ended: Vec<Uuid> = match ended {
+        EndedSessions::One(one) => sessions.filter(|id| *id == one).collect(),
+        EndedSessions::All => sessions.collect(),
+        EndedSessions::Others(one) => sessions.filter(|id| *id != one).collect(),
+    };
+    for session in &ended {
+        end(conn, user, *session, announce).await?;
+    }
+    Ok(ended)
 }
 
 pub(super) async fn exchange(
@@ -228,6 +238,6 @@ async fn end(conn: &mut Conn, user: Uuid, session: Uuid, announce: &AnnounceEnd)
     outbox::add(conn, vec![announce(&user_id(user), session)]).await
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 2)
 }

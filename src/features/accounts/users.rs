@@ -1,0 +1,82 @@
+//! Users as others see them, and the audit log.
+
+use uuid::Uuid;
+
+use super::{AccountCaller, Accounts, no_such_user, refused};
+use crate::domain::{Account, Code, Refusal};
+use crate::store::{AuditEntry, UserQuery};
+
+/// The longest text to search for, in bytes.
+const MAX_QUERY_BYTES: usize = 128;
+
+/// A page of users.
+#[derive(Debug, Default)]
+pub struct UsersPage {
+    /// The users, in the order of their names.
+    pub users: Vec<Account>,
+    /// The position of the next page, if there is one.
+    pub next: Option<String>,
+}
+
+/// A page of the audit log.
+#[derive(Debug, Default)]
+pub struct AuditPage {
+    /// The entries, the newest first.
+    pub entries: Vec<AuditEntry>,
+    /// The position of the next page, if there is one.
+    pub next: Option<i64>,
+}
+
+impl Accounts {
+    /// A user.
+    ///
+    /// # Errors
+    /// `not_found`, `unavailable`.
+    pub async fn user(&self, user: Uuid) -> Result<Account, Refusal> {
+        let found = self.store.user(user).await.map_err(refused)?;
+        Ok(found.ok_or_else(no_such_user)?.account)
+    }
+
+    /// Users in whose names the text occurs, in the order of their unique names. Only admins see those
+    /// that are disabled.
+    ///
+    /// # Errors
+    /// `too_large`, `unavailable`.
+    pub async fn users(
+        &self,
+        caller: AccountCaller,
+        text: &str,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<UsersPage, Refusal> {
+        if text.len() > MAX_QUERY_BYTES {
+            let text = format!("q must be at most {MAX_QUERY_BYTES} bytes");
+            return Err(Refusal::new(Code::TooLarge, text));
+        }
+        let query = UserQuery {
+            text: text.to_lowercase(),
+            after,
+            limit: limit + 1,
+            with_disabled: caller.is_admin,
+        };
+        let mut users = self.store.users(&query).await.map_err(refused)?;
+        let has_more = users.len() > limit;
+        users.truncate(limit);
+        let last = users.last().filter(|_| has_more);
+        let next = last.map(|user| user.username.to_ascii_lowercase());
+        Ok(UsersPage { users, next })
+    }
+
+    /// Actions of admins, the newest first.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn audit(&self, before: Option<i64>, limit: usize) -> Result<AuditPage, Refusal> {
+        let entries = self.store.audit(before, limit + 1).await;
+        let mut entries = entries.map_err(refused)?;
+        let has_more = entries.len() > limit;
+        entries.truncate(limit);
+        let next = entries.last().filter(|_| has_more).map(|entry| entry.id);
+        Ok(AuditPage { entries, next })
+    }
+}
