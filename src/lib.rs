@@ -3,7 +3,7 @@
 //! In reading order: [`domain`] (values, limits and pure rules), [`backplane`] (the state that nodes
 //! share), [`store`] (what must not be lost), [`archive`]
 //! (log and database, read as one), [`outbox`] (publishes what
-//! transactions decided), [`delivery`] (from the bus to the connections on this node),
+//! transactions decided), [`mail`], [`delivery`] (from the bus to the connections on this node),
 //! [`features`] (the use cases), [`gateway`] (Socket.IO, plain WebSockets and REST), [`auth`] (tokens and keys), [`server`] (the
 //! listener and admission), [`config`], [`telemetry`], and [`app`], which puts them together.
 //! ARCHITECTURE.md has the map.
@@ -17,6 +17,8 @@ pub mod store;
 pub mod archive;
 
 pub mod outbox;
+
+pub mod mail;
 
 pub mod delivery;
 

@@ -15,8 +15,11 @@ use crate::auth::{AccountTokens, random_bytes};
 use crate::backplane::Presence;
 use crate::config::{AccountKey, Config};
 use crate::domain::{ConnId, RoomId, UserId};
-use crate::features::accounts::{Accounts, SessionSockets, StoredSessions};
-use crate::store::{DirectoryStore, Outbox};
+use crate::features::accounts::{
+    Accounts, FindForgetfulAccount, Recovery, SendAccountMail, SessionSockets, StoredSessions,
+};
+use crate::outbox::Job;
+use crate::store::{DirectoryStore, Outbox, RecoveryStore};
 
 /// Accounts and their tokens on this store; `None` without a key that signs them.
 ///
@@ -43,6 +46,33 @@ pub(super) fn start(
     let settings = accounts.settings.clone();
     let accounts = Arc::new(Accounts::new(store, tokens.clone(), sockets, settings));
     Ok(Some((accounts, tokens)))
+}
+
+/// The parts of accounts that need mail.
+pub(super) struct Mails {
+    pub recovery: Arc<Recovery>,
+    pub jobs: Vec<Arc<dyn Job>>,
+}
+
+/// The parts of accounts that need mail; `None` where no mails can be sent.
+///
+/// # Errors
+/// If the certificates of the system can't be used.
+pub(super) fn mails(
+    config: &Config,
+    accounts: &Arc<Accounts>,
+    store: &Arc<dyn RecoveryStore>,
+) -> anyhow::Result<Option<Mails>> {
+    let Some(mail) = &config.mail else {
+        return Ok(None);
+    };
+    let mailer = mail.mailer.mailer()?;
+    let find = FindForgetfulAccount(store.clone());
+    let send = SendAccountMail::new(store.clone(), mailer, mail.public_url.clone());
+    Ok(Some(Mails {
+        recovery: Arc::new(Recovery::new(accounts.clone(), store.clone())),
+        jobs: vec![Arc::new(find), Arc::new(send)],
+    }))
 }
 
 /// The longest wait for sockets to close.

@@ -16,7 +16,8 @@ use crate::config::{CommandLine, Config};
 use crate::store::sql::migrate::MigrateError;
 use crate::store::sql::{self, PreparedDatabase, SqlStore};
 use crate::store::{
-    ArchiveStore, ChatStore, DatabaseSettings, DirectoryStore, JobQueue, Outbox, Run, StoreError,
+    ArchiveStore, ChatStore, DatabaseSettings, DirectoryStore, JobQueue, Outbox, RecoveryStore,
+    Run, StoreError,
 };
 use crate::telemetry::sample::Sample;
 
@@ -69,6 +70,11 @@ impl Database {
 
     /// The store of accounts.
     pub fn accounts(&self) -> Arc<dyn DirectoryStore> {
+        self.store.clone()
+    }
+
+    /// The store of the ways back into accounts.
+    pub fn recovery(&self) -> Arc<dyn RecoveryStore> {
         self.store.clone()
     }
 

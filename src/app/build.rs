@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::delivery::{Delivery, DeliverySettings, Pause};
 use crate::domain::policy::Action;
 use crate::domain::{Refusal, RoomId, UserId};
-use crate::features::accounts::Accounts;
+use crate::features::accounts::{Accounts, Recovery};
 use crate::features::chats::{Chats, Memberships};
 use crate::features::messaging::{AuthorizationHook, Messaging};
 use crate::gateway::access::Access;
@@ -33,7 +33,6 @@ use crate::outbox;
 use crate::server::admission::Admission;
 use crate::server::tls::Tls;
 use crate::server::{Listener, Timeouts, register_stream_types};
-use crate::store::JobQueue;
 use crate::telemetry::line_budget::LineBudget;
 
 /// How often the certificate's files are checked for a change.
@@ -86,6 +85,8 @@ impl App {
 pub(super) struct Parts {
     /// `None` where there are no accounts.
     accounts: Option<Arc<Accounts>>,
+    /// `None` where no mails can be sent.
+    recovery: Option<Arc<Recovery>>,
     /// `None` where there are no accounts.
     chats: Option<Arc<Chats>>,
     authenticator: Arc<Authenticator>,
@@ -117,6 +118,15 @@ impl Parts {
             }
             None => None,
         };
+        let mut jobs = Vec::new();
+        let mut recovery = None;
+        if let (Some((accounts, _)), Some(database)) = (&accounts, &database) {
+            let mails = accounts::mails(config, accounts, &database.recovery())?;
+            if let Some(mails) = mails {
+                recovery = Some(mails.recovery);
+                jobs.extend(mails.jobs);
+            }
+        }
         let mut authenticator = config.identity.authenticator.clone();
         let accounts = accounts.map(|(accounts, tokens)| {
             authenticator = Arc::new(authenticator.with_accounts(tokens));
@@ -128,7 +138,8 @@ impl Parts {
         };
         let (archive, outbox, jobs) = match database {
             Some(database) => {
-                let jobs = jobs(database.jobs());
+                let settings = outbox::JobSettings::default();
+                let jobs = outbox::JobRunner::new(database.jobs(), jobs, settings);
                 let (outbox, deployment) = (database.outbox(), database.deployment().await?);
                 let archive = database.start_archive(config, &mut backplane).await?;
                 let worker = outbox::Worker::new(
@@ -170,6 +181,7 @@ impl Parts {
         );
         Ok(Self {
             accounts,
+            recovery,
             chats,
             authenticator,
             backplane,
@@ -213,6 +225,7 @@ impl Parts {
         Arc::new(HttpState {
             messaging: self.messaging.clone(),
             accounts: self.accounts.clone(),
+            recovery: self.recovery.clone(),
             chats: self.chats.clone(),
             access: Access {
                 authenticator: self.authenticator.clone(),
@@ -230,11 +243,6 @@ impl Parts {
             metrics: Arc::new(move |format| metrics.render(format)),
         })
     }
-}
-
-/// The jobs of this release.
-fn jobs(queue: Arc<dyn JobQueue>) -> Arc<outbox::JobRunner> {
-    outbox::JobRunner::new(queue, [], outbox::JobSettings::default())
 }
 
 async fn connect_backplane(

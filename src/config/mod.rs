@@ -20,6 +20,7 @@ mod identity;
 mod key;
 mod limits;
 mod logging;
+pub(crate) mod mail;
 mod nearest;
 mod origins;
 mod parse;
@@ -53,6 +54,7 @@ use accounts::AccountsConfig;
 use connections::ConnectionSettings;
 use identity::IdentitySettings;
 use key::{Key, Section};
+use mail::MailConfig;
 use origins::OriginSettings;
 use rates::{Basis, RateSettings};
 use server::ServerSettings;
@@ -62,7 +64,7 @@ pub(crate) use accounts::AccountKey;
 pub use error::ConfigError;
 
 /// All sections, in the order of the documentation.
-const SECTIONS: [Section; 15] = [
+const SECTIONS: [Section; 16] = [
     server::SECTION,
     origins::SECTION,
     redis::SECTION,
@@ -70,6 +72,7 @@ const SECTIONS: [Section; 15] = [
     identity::SECTION,
     tokens::SECTION,
     accounts::SECTION,
+    mail::SECTION,
     authorization::SECTION,
     connections::SECTION,
     limits::SECTION,
@@ -127,6 +130,8 @@ pub struct Config {
     pub(crate) identity: IdentitySettings,
     /// `None`: there are no accounts.
     pub(crate) accounts: Option<AccountsConfig>,
+    /// `None`: no mails can be sent.
+    pub(crate) mail: Option<MailConfig>,
     /// Decides about joins and sends; `None`: every user may.
     pub(crate) webhook: Option<Arc<Webhook>>,
     pub(crate) connections: ConnectionSettings,
@@ -245,7 +250,15 @@ impl Config {
         let secrets = tokens.as_ref().map(|tokens| tokens.secrets.clone());
         let place = durable.key_place(redis.is_some());
         let accounts = accounts::parse(&mut values, secrets.unwrap_or_default(), place)?;
-        let accounts = accounts.filter(|_| durable.database.is_some());
+        let mut accounts = accounts.filter(|_| durable.database.is_some());
+        let place = mail::Server {
+            is_public,
+            port: server.address.port(),
+        };
+        let mail = mail::parse(&mut values, &place, &mut warnings)?;
+        if let Some(accounts) = &mut accounts {
+            accounts.settings.verifies_addresses = mail.is_some();
+        }
         let identity = identity::parse(&mut values, tokens, is_public, &mut warnings)?;
         let origins = origins::parse(&mut values, identity.mode, is_public, &mut warnings)?;
         let sizes = limits::parse(&mut values)?;
@@ -269,6 +282,7 @@ impl Config {
             limits: sizes.into_limits(&rates, identity.timeout),
             identity,
             accounts,
+            mail,
             backplane,
             caps: admission::parse(&mut values, rates.address)?,
             rates,

@@ -20,6 +20,10 @@ pub enum SessionEnd {
     ByAdmin,
     /// The token of a bot was deleted.
     TokenDeleted,
+    /// Its user has set a new password by a mail.
+    PasswordReset,
+    /// Its account was deleted.
+    AccountDeleted,
 }
 
 impl SessionEnd {
@@ -33,6 +37,8 @@ impl SessionEnd {
             Self::AccountDisabled => "account_disabled",
             Self::ByAdmin => "ended_by_admin",
             Self::TokenDeleted => "token_deleted",
+            Self::PasswordReset => "password_reset",
+            Self::AccountDeleted => "account_deleted",
         }
     }
 }

@@ -9,6 +9,7 @@ mod earlier;
 mod ids;
 mod jobs;
 mod metrics;
+mod payloads;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use crate::store::{Outbox, OutboxId, OutboxRow, StoreError};
 use crate::telemetry::meter::Counter;
 
 pub use jobs::{Job, JobError, JobRunner, JobSettings};
+pub use payloads::{AccountMail, JobPayload, MailSubject, PasswordForgotten};
 
 /// The most rows that are claimed at once.
 const BATCH: usize = 200;

@@ -27,6 +27,8 @@ pub struct NewAccount {
     pub password: String,
     /// The role; `None`: admin if it is the first account, else user.
     pub role: Option<Role>,
+    /// Rows that are added to the outbox if the account is created, such as a mail to its user.
+    pub rows: Vec<NewRow>,
 }
 
 /// A session to begin.

@@ -10,6 +10,7 @@ mod bot_tokens;
 mod chats;
 mod jobs;
 mod outbox;
+mod recovery;
 mod retention;
 mod settings;
 pub mod sql;
@@ -32,6 +33,7 @@ pub use chats::{
 };
 pub use jobs::{JobEnd, JobQueue};
 pub use outbox::{NewRow, Outbox, OutboxId, OutboxRow, RowState};
+pub use recovery::{MailRow, NewOneTimeToken, PasswordReset, RecoveryStore, TokenPurpose};
 pub use retention::{RetentionClaim, RetentionRun};
 pub use settings::DatabaseSettings;
 pub use transfer::{ArchiveIdentity, ArchiveTransfer, Orphans, RoomState, RunEnd};

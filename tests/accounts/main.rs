@@ -6,6 +6,7 @@
 mod administration;
 mod feed;
 mod fixture;
+mod mail;
 mod profile;
 mod sessions;
 mod tokens;

@@ -35,6 +35,7 @@ pub fn account(username: &str, email: &str) -> NewAccount {
         display_name: DisplayName::parse("display_name", "Zoë 🐎").unwrap(),
         password: "$argon2id$…".to_owned(),
         role: None,
+        rows: Vec::new(),
     }
 }
 

@@ -35,6 +35,7 @@ async fn user(test: &TestStore, name: &str) -> Uuid {
         display_name: DisplayName::parse("display_name", "Zoë 🐎").unwrap(),
         password: String::new(),
         role: None,
+        rows: Vec::new(),
     };
     let id = account.id;
     test.store.create(account, None).await.unwrap();

@@ -21,6 +21,7 @@ mod measure;
 mod migrations;
 mod outbox;
 mod reads;
+mod recovery;
 mod retention;
 mod schema;
 mod transfer;

@@ -115,6 +115,7 @@ impl UserAdministration {
             display_name,
             password: self.passwords.hash(password).await?,
             role: Some(role),
+            rows: Vec::new(),
         };
         let created = self.store.create_user(Actor::Operator, account).await;
         match created.map_err(refused)? {

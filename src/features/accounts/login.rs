@@ -1,17 +1,11 @@
 //! Logging in.
 
-use std::net::IpAddr;
-use std::time::Duration;
-
 use uuid::Uuid;
 
+use super::limits::{WINDOW, address_limit, digest};
 use super::{Accounts, Device, LoggedIn, refused};
-use crate::auth;
 use crate::domain::{AccountName, Code, EmailAddress, Refusal};
-use crate::store::{Digest, LoginLimit, LoginName};
-
-/// Failed logins are counted for so long after the first one.
-const WINDOW: Duration = Duration::from_secs(15 * 60);
+use crate::store::{LoginLimit, LoginName};
 
 /// The same for an unknown account and for a wrong password.
 fn invalid() -> Refusal {
@@ -93,31 +87,13 @@ impl Accounts {
             subject: digest("account", account),
             failures: self.settings.account_failures,
         };
-        let address = device.address.as_ref().map(|address| LoginLimit {
-            subject: digest("address", &network(*address)),
-            failures: self.settings.address_failures,
-        });
+        let address = address_limit("address", device, self.settings.address_failures);
         let limits = [Some(account), address];
         limits
             .into_iter()
             .flatten()
             .filter(|limit| limit.failures > 0)
             .collect()
-    }
-}
-
-fn digest(kind: &str, subject: &str) -> Digest {
-    auth::digest(format!("{kind} {subject}").as_bytes())
-}
-
-/// An address, or the network that one subscriber has: 64 bits of an IPv6 address.
-fn network(address: IpAddr) -> String {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}")
-        }
     }
 }
 

@@ -1,9 +1,12 @@
 //! Accounts: signing up, logging in, and the sessions that these begin.
 
 mod administration;
+mod limits;
 mod login;
+mod mails;
 mod passwords;
 mod profile;
+mod recovery;
 mod sessions;
 mod signup;
 mod tokens;
@@ -22,7 +25,9 @@ use crate::store::{DirectoryStore, NewSession, StoreError};
 
 pub use crate::store::{AuditEntry, Session};
 pub use administration::{UserAdministration, UserPatch};
+pub use mails::{FindForgetfulAccount, SendAccountMail};
 pub use profile::{Patch, ProfilePatch};
+pub use recovery::Recovery;
 pub use sessions::{Ended, SessionSockets, StoredSessions};
 pub use signup::SignUp;
 pub use tokens::BotTokenRequest;
@@ -46,6 +51,8 @@ pub struct AccountSettings {
     pub refresh_lifetime: Duration,
     /// How long after its first exchange a refresh token may be exchanged again.
     pub refresh_grace: Duration,
+    /// Whether a new user gets a mail that asks for the proof of the address.
+    pub verifies_addresses: bool,
     /// Failed logins of one account within 15 minutes.
     pub account_failures: u64,
     /// Failed logins from one address within 15 minutes.

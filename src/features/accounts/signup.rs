@@ -2,9 +2,11 @@
 
 use uuid::Uuid;
 
+use super::mails::verification;
 use super::{Accounts, Device, LoggedIn, SignUpMode, email_taken, refused, username_taken};
 use crate::auth::NewPassword;
 use crate::domain::{AccountName, Code, DisplayName, EmailAddress, Refusal};
+use crate::outbox::JobPayload as _;
 use crate::store::{CreateOutcome, NewAccount};
 
 /// A request to sign up, not yet checked.
@@ -40,13 +42,19 @@ impl Accounts {
         let password = NewPassword::parse(&request.password, &names)?;
         let (session, refresh_token) = self.new_session(device);
         let id = session.id;
+        let user = Uuid::now_v7();
+        let mut rows = Vec::new();
+        if self.settings.verifies_addresses {
+            rows.push(verification(user).row());
+        }
         let account = NewAccount {
-            id: Uuid::now_v7(),
+            id: user,
             username,
             email,
             display_name,
             password: self.passwords.hash(password).await?,
             role: None,
+            rows,
         };
         let created = self.store.create(account, Some(session)).await;
         match created.map_err(refused)? {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::HttpState;
 use super::extract::path_parameter;
 use crate::domain::{Code, Refusal, TokenScope};
-use crate::features::accounts::{AccountCaller, Accounts, Device};
+use crate::features::accounts::{AccountCaller, Accounts, Device, Recovery};
 use crate::server::ClientAddress;
 
 /// The accounts of this server.
@@ -31,6 +31,21 @@ fn accounts(state: &HttpState) -> Result<Arc<Accounts>, Refusal> {
             "accounts need a database (DATABASE_URL) and a secret (JWT_SECRET)",
         )
     })
+}
+
+/// The use cases of accounts that need mail.
+pub(super) struct RecoveryOfNode(pub Arc<Recovery>);
+
+impl FromRequestParts<Arc<HttpState>> for RecoveryOfNode {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(_: &mut Parts, state: &Arc<HttpState>) -> Result<Self, Refusal> {
+        accounts(state)?;
+        let text = "this needs mail: SMTP_HOST is not set";
+        let recovery = state.recovery.clone();
+        let recovery = recovery.ok_or_else(|| Refusal::new(Code::NotConfigured, text))?;
+        Ok(Self(recovery))
+    }
 }
 
 /// A user who has logged in, by the access token of the request.

@@ -28,7 +28,7 @@ use super::connections::HandshakeOrigin;
 use super::origins::Origins;
 use super::websocket::PlainWebSocket;
 use crate::domain::{Code, Refusal};
-use crate::features::accounts::Accounts;
+use crate::features::accounts::{Accounts, Recovery};
 use crate::features::chats::Chats;
 use crate::features::messaging::Messaging;
 use crate::server::admission::Admission;
@@ -46,6 +46,8 @@ pub struct HttpState {
     pub messaging: Arc<Messaging>,
     /// The use cases of accounts; `None` where there are none.
     pub accounts: Option<Arc<Accounts>>,
+    /// The use cases of accounts that need mail; `None` where no mails can be sent.
+    pub recovery: Option<Arc<Recovery>>,
     /// The use cases of chats; `None` where there are no accounts.
     pub chats: Option<Arc<Chats>>,
     /// Identifies callers.

@@ -19,7 +19,7 @@ use crate::backplane::{Backplane, BackplaneLimits, memory};
 use crate::delivery::{Delivery, DeliverySettings};
 use crate::domain::{Account, ConnId, DisplayName, Limits, Rate, TokenScope};
 use crate::features::accounts::{
-    AccountSettings, Device, SessionSockets, SignUp, SignUpMode, StoredSessions,
+    AccountSettings, Device, Recovery, SessionSockets, SignUp, SignUpMode, StoredSessions,
 };
 use crate::features::chats::Memberships;
 use crate::gateway::connections::Connections;
@@ -27,7 +27,7 @@ use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::websocket;
 use crate::server::admission::Caps;
 use crate::store::sql::{DatabaseUrl, SqlStore};
-use crate::store::{self, ChatStore, DirectoryStore, NewBotToken, NewSession};
+use crate::store::{self, ChatStore, DirectoryStore, NewBotToken, NewSession, RecoveryStore};
 use crate::telemetry::line_budget::LineBudget;
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
@@ -52,13 +52,14 @@ pub(in crate::gateway) struct Node {
 
 impl Node {
     pub fn on(backplane: Backplane, authenticator: Authenticator) -> Self {
-        Self::with_accounts(backplane, authenticator, None, None)
+        Self::with_accounts(backplane, authenticator, None, None, None)
     }
 
     fn with_accounts(
         backplane: Backplane,
         authenticator: Authenticator,
         accounts: Option<Arc<Accounts>>,
+        recovery: Option<Arc<Recovery>>,
         chats: Option<Arc<Chats>>,
     ) -> Self {
         let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
@@ -105,6 +106,7 @@ impl Node {
         let state = Arc::new(HttpState {
             messaging,
             accounts,
+            recovery,
             chats,
             access: Access {
                 authenticator,
@@ -202,6 +204,7 @@ async fn node_with_accounts() -> NodeWithAccounts {
     let store = SqlStore::open(&store::sql::Settings::new(url))
         .await
         .unwrap();
+    let recovery: Arc<dyn RecoveryStore> = Arc::new(store.clone());
     let chat_store: Arc<dyn ChatStore> = Arc::new(store.clone());
     let store: Arc<dyn DirectoryStore> = Arc::new(store);
     let sessions = Arc::new(StoredSessions(store.clone()));
@@ -212,12 +215,14 @@ async fn node_with_accounts() -> NodeWithAccounts {
         sign_up: SignUpMode::Open,
         refresh_lifetime: Duration::from_secs(60),
         refresh_grace: Duration::from_secs(30),
+        verifies_addresses: true,
         account_failures: 10,
         address_failures: 100,
     };
     let sockets = Arc::new(NoSockets);
     let accounts = Accounts::new(store.clone(), tokens.clone(), sockets, settings);
     let accounts = Arc::new(accounts);
+    let recovery = Arc::new(Recovery::new(accounts.clone(), recovery));
     let mut signed_up = Vec::new();
     for username in ["admin", "ann"] {
         let request = SignUp {
@@ -236,7 +241,13 @@ async fn node_with_accounts() -> NodeWithAccounts {
     let memberships = Arc::new(Memberships::new(chat_store.clone()));
     let chats = Chats::new(chat_store, backplane.log.clone(), memberships);
     let chats = Some(Arc::new(chats));
-    let node = Node::with_accounts(backplane, authenticator, Some(accounts), chats);
+    let node = Node::with_accounts(
+        backplane,
+        authenticator,
+        Some(accounts),
+        Some(recovery),
+        chats,
+    );
     NodeWithAccounts {
         router: node.router,
         store,

@@ -19,6 +19,7 @@ mod fuzz;
 mod incoming;
 mod packet;
 mod page;
+mod recovery;
 mod request_fields;
 mod server_event;
 mod text;
@@ -46,6 +47,9 @@ pub(crate) use frame::{encode_ack, is_ping, json_text, parse_frame, pong};
 pub use incoming::{MalformedEvent, RawEvent};
 pub use packet::parse_packet;
 pub(crate) use page::{Page, decode_cursor, encode_cursor};
+pub(crate) use recovery::{
+    Done, ForgotPasswordRequest, PasswordReset, ResetPasswordRequest, VerifyEmailRequest,
+};
 pub(crate) use request_fields::{
     MAX_SEQ, history_limit, history_window, message_fields, replay_from, rooms_to_sync,
 };

@@ -9,3 +9,4 @@ mod guard;
 pub mod log;
 pub mod node;
 pub mod server;
+pub mod smtp;

@@ -10,6 +10,7 @@ pub(super) mod health;
 pub(super) mod me;
 pub(super) mod messages;
 pub(super) mod metrics;
+pub(super) mod recovery;
 pub(super) mod rooms;
 pub(super) mod sessions;
 pub(super) mod socketio;
@@ -111,6 +112,21 @@ pub(super) fn all() -> Vec<Route> {
         post("/api/v1/auth/signup", Right::Anonymous, auth::sign_up),
         post("/api/v1/auth/login", Right::Anonymous, auth::log_in),
         post("/api/v1/auth/refresh", Right::Anonymous, auth::refresh),
+        post(
+            "/api/v1/auth/password/forgot",
+            Right::Anonymous,
+            recovery::forgot_password,
+        ),
+        post(
+            "/api/v1/auth/password/reset",
+            Right::Anonymous,
+            recovery::reset_password,
+        ),
+        post(
+            "/api/v1/auth/email/verify",
+            Right::Anonymous,
+            recovery::verify_email,
+        ),
         post("/api/users", Right::Anonymous, auth::sign_up),
         post("/api/users/signup", Right::Anonymous, auth::sign_up),
         post("/api/users/login", Right::Anonymous, auth::log_in),

@@ -8,6 +8,7 @@ use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::meta::{self, FIRST_ACCOUNT};
+use crate::store::sql::outbox;
 use crate::store::sql::value::args;
 use crate::store::{CreateOutcome, NewAccount, NewSession, Result};
 
@@ -35,6 +36,7 @@ pub(super) async fn create(
                 let action = AdminAction::UserCreated { role };
                 audit::add(conn, actor, &action, &account.id.to_string()).await?;
             }
+            outbox::add(conn, account.rows.clone()).await?;
             Ok(CreateOutcome::Created(created(account, role, now)))
         })
     })

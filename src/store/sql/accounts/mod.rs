@@ -7,6 +7,7 @@
 //! | `hubbub_refresh_tokens` | the refresh tokens of sessions, by their digests |
 //! | `hubbub_audit` | actions of admins |
 //! | `hubbub_bot_tokens` | tokens of bots, by their digests |
+//! | `hubbub_account_tokens` | one-time tokens that were mailed, by their digests |
 
 mod admin;
 mod audit;
@@ -15,6 +16,7 @@ mod create;
 mod logins;
 mod password;
 mod profile;
+mod recovery;
 mod sessions;
 mod users;
 
@@ -41,7 +43,9 @@ impl AccountStore for SqlStore {
         account: NewAccount,
         session: Option<NewSession>,
     ) -> Result<CreateOutcome> {
-        create::create(self.db(), account, session, None).await
+        let created = create::create(self.db(), account, session, None).await?;
+        self.announce_rows();
+        Ok(created)
     }
 
     async fn credential(&self, login: &LoginName) -> Result<Option<Credential>> {

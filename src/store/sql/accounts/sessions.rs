@@ -124,26 +124,24 @@ pub(super) async fn end_of_user(
     ended: EndedSessions,
     announce: AnnounceEnd,
 ) -> Result<Vec<Uuid>> {
-    // No session of the user begins meanwhile.
-    const LOCK: &str = "SELECT id FROM hubbub_users WHERE id = ? {for_update}";
     db.transaction(move |conn| {
         let announce = announce.clone();
-        Box::pin(async move {
-            let _: Option<(Uuid,)> = conn.first(LOCK, args![user]).await?;
-            end_in(conn, user, ended, &announce).await
-        })
+        Box::pin(async move { end_in(conn, user, ended, &announce).await })
     })
     .await
 }
 
-/// Ends sessions of a user whose row the caller has locked.
+/// Ends sessions of a user within a transaction.
 pub(super) async fn end_in(
     conn: &mut Conn,
     user: Uuid,
     ended: EndedSessions,
     announce: &AnnounceEnd,
 ) -> Outcome<Vec<Uuid>> {
+    // No session of the user begins meanwhile.
+    const LOCK: &str = "SELECT id FROM hubbub_users WHERE id = ? {for_update}";
     const LIST: &str = "SELECT id FROM hubbub_sessions WHERE user_id = ? ORDER BY id";
+    let _: Option<(Uuid,)> = conn.first(LOCK, args![user]).await?;
     let sessions: Vec<(Uuid,)> = conn.all(LIST, args![user]).await?;
     let sessions = sessions.into_iter().map(|(id,)| id);
     let ended: Vec<Uuid> = match ended {
