@@ -18,19 +18,28 @@ use crate::domain::{ConnId, RoomId, UserId};
 use crate::features::accounts::{
     Accounts, FindForgetfulAccount, Recovery, SendAccountMail, SessionSockets, StoredSessions,
 };
+use crate::features::idempotency::Idempotency;
 use crate::outbox::Job;
-use crate::store::{DirectoryStore, Outbox, RecoveryStore};
+use crate::store::{DirectoryStore, IdempotencyStore, Outbox, RecoveryStore};
 
-/// Accounts and their tokens on this store; `None` without a key that signs them.
+/// The accounts of a node, and what needs their key.
+pub(super) struct AccountsParts {
+    pub accounts: Arc<Accounts>,
+    pub tokens: Arc<AccountTokens>,
+    pub idempotency: Arc<Idempotency>,
+}
+
+/// Accounts on this store; `None` without a key that signs their tokens.
 ///
 /// # Errors
 /// If the file with the key can't be read or made.
 pub(super) fn start(
     config: &Config,
     store: Arc<dyn DirectoryStore>,
+    answers: Arc<dyn IdempotencyStore>,
     presence: Arc<dyn Presence>,
     outbox: Arc<dyn Outbox>,
-) -> anyhow::Result<Option<(Arc<Accounts>, Arc<AccountTokens>)>> {
+) -> anyhow::Result<Option<AccountsParts>> {
     let Some(accounts) = &config.accounts else {
         return Ok(None);
     };
@@ -39,13 +48,18 @@ pub(super) fn start(
         AccountKey::File(path) => vec![read_or_make(path)?],
         AccountKey::Fresh => vec![fresh()],
     };
+    let idempotency = Arc::new(Idempotency::new(answers, &secrets));
     let sessions = Arc::new(StoredSessions(store.clone()));
     let tokens = AccountTokens::new(secrets, accounts.access_lifetime, sessions)?;
     let tokens = Arc::new(tokens);
     let sockets = Arc::new(PresentSockets { presence, outbox });
     let settings = accounts.settings.clone();
     let accounts = Arc::new(Accounts::new(store, tokens.clone(), sockets, settings));
-    Ok(Some((accounts, tokens)))
+    Ok(Some(AccountsParts {
+        accounts,
+        tokens,
+        idempotency,
+    }))
 }
 
 /// The parts of accounts that need mail.

@@ -16,8 +16,8 @@ use crate::config::{CommandLine, Config};
 use crate::store::sql::migrate::MigrateError;
 use crate::store::sql::{self, PreparedDatabase, SqlStore};
 use crate::store::{
-    ArchiveStore, ChatStore, DatabaseSettings, DirectoryStore, JobQueue, Outbox, RecoveryStore,
-    Run, StoreError,
+    ArchiveStore, ChatStore, DatabaseSettings, DirectoryStore, IdempotencyStore, JobQueue, Outbox,
+    RecoveryStore, Run, StoreError,
 };
 use crate::telemetry::sample::Sample;
 
@@ -75,6 +75,11 @@ impl Database {
 
     /// The store of the ways back into accounts.
     pub fn recovery(&self) -> Arc<dyn RecoveryStore> {
+        self.store.clone()
+    }
+
+    /// The answers of idempotent requests.
+    pub fn answers(&self) -> Arc<dyn IdempotencyStore> {
         self.store.clone()
     }
 

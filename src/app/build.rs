@@ -23,6 +23,7 @@ use crate::domain::policy::Action;
 use crate::domain::{Refusal, RoomId, UserId};
 use crate::features::accounts::{Accounts, Recovery};
 use crate::features::chats::{Chats, Memberships};
+use crate::features::idempotency::Idempotency;
 use crate::features::messaging::{AuthorizationHook, Messaging};
 use crate::gateway::access::Access;
 use crate::gateway::connections::Connections;
@@ -58,6 +59,11 @@ impl App {
         {
             tasks.push(tokio::spawn(outbox.run()));
         }
+        if let Some(idempotency) = parts.idempotency.clone()
+            && config.runs_workers
+        {
+            tasks.push(tokio::spawn(idempotency.remove_old_answers()));
+        }
         let (stop, stopped) = watch::channel(false);
         let mut jobs = None;
         if let Some(runner) = parts.jobs.clone()
@@ -87,6 +93,7 @@ pub(super) struct Parts {
     accounts: Option<Arc<Accounts>>,
     /// `None` where no mails can be sent.
     recovery: Option<Arc<Recovery>>,
+    idempotency: Option<Arc<Idempotency>>,
     /// `None` where there are no accounts.
     chats: Option<Arc<Chats>>,
     authenticator: Arc<Authenticator>,
@@ -114,24 +121,28 @@ impl Parts {
         let accounts = match &database {
             Some(database) => {
                 let presence = backplane.presence.clone();
-                accounts::start(config, database.accounts(), presence, database.outbox())?
+                let (store, answers) = (database.accounts(), database.answers());
+                accounts::start(config, store, answers, presence, database.outbox())?
             }
             None => None,
         };
         let mut jobs = Vec::new();
         let mut recovery = None;
-        if let (Some((accounts, _)), Some(database)) = (&accounts, &database) {
-            let mails = accounts::mails(config, accounts, &database.recovery())?;
+        if let (Some(parts), Some(database)) = (&accounts, &database) {
+            let mails = accounts::mails(config, &parts.accounts, &database.recovery())?;
             if let Some(mails) = mails {
                 recovery = Some(mails.recovery);
                 jobs.extend(mails.jobs);
             }
         }
         let mut authenticator = config.identity.authenticator.clone();
-        let accounts = accounts.map(|(accounts, tokens)| {
-            authenticator = Arc::new(authenticator.with_accounts(tokens));
-            accounts
-        });
+        let (accounts, idempotency) = match accounts {
+            Some(parts) => {
+                authenticator = Arc::new(authenticator.with_accounts(parts.tokens));
+                (Some(parts.accounts), Some(parts.idempotency))
+            }
+            None => (None, None),
+        };
         let chat_store = match (&database, &accounts) {
             (Some(database), Some(_)) => Some(database.chats()),
             _ => None,
@@ -182,6 +193,7 @@ impl Parts {
         Ok(Self {
             accounts,
             recovery,
+            idempotency,
             chats,
             authenticator,
             backplane,
@@ -226,6 +238,7 @@ impl Parts {
             messaging: self.messaging.clone(),
             accounts: self.accounts.clone(),
             recovery: self.recovery.clone(),
+            idempotency: self.idempotency.clone(),
             chats: self.chats.clone(),
             access: Access {
                 authenticator: self.authenticator.clone(),

@@ -2,6 +2,7 @@
 //! identity. Also calls the external authorization service.
 
 mod account_tokens;
+mod answer_seal;
 mod api_keys;
 mod bot_secret;
 mod claims;
@@ -17,6 +18,7 @@ mod tokens;
 mod webhook;
 
 pub use account_tokens::{AccountTokens, Sessions};
+pub use answer_seal::{AnswerSeal, AnswerSecrets, RequestParts};
 pub use api_keys::{ApiKeys, NotADigest};
 pub use bot_secret::new_bot_secret;
 pub use keys::{Algorithm, KeyError, KeySource, MIN_SECRET_BYTES};

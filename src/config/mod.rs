@@ -245,7 +245,8 @@ impl Config {
         let is_public = server.is_public();
         let redis = redis::parse(&mut values)?;
         let durable = database::parse(&mut values, redis.is_some(), &mut warnings)?;
-        let tokens = tokens::parse(&mut values, &mut warnings)?;
+        let has_database = durable.database.is_some();
+        let tokens = tokens::parse(&mut values, has_database, &mut warnings)?;
         let webhook = authorization::parse(&mut values, &mut warnings)?;
         let secrets = tokens.as_ref().map(|tokens| tokens.secrets.clone());
         let place = durable.key_place(redis.is_some());

@@ -225,7 +225,22 @@ fn tokens_are_verified_with_keys_of_one_kind() {
     .unwrap();
     assert!(config.identity.authenticator.needs_token() && config.identity.signer.is_none());
     for (environment, expected) in [
-        (vec![SECRET, url], "JWT_SECRET and JWT_JWKS_URL"),
+        (
+            vec![SECRET, url, ("DATABASE_URL", "none")],
+            "JWT_SECRET and JWT_JWKS_URL",
+        ),
+        (
+            vec![SECRET, url, rs256, pem(rsa.as_str())],
+            "JWT_PUBLIC_KEY_FILE and JWT_JWKS_URL",
+        ),
+        (
+            vec![("JWT_SECRET", "short"), url, rs256],
+            "JWT_SECRET can't be used",
+        ),
+        (
+            vec![SECRET, ("JWT_SECRET_PREVIOUS", "short"), url, rs256],
+            "JWT_SECRET_PREVIOUS can't be used",
+        ),
         (vec![url], "JWT_ALGORITHM is needed"),
         (
             vec![url, ("JWT_ALGORITHM", "HS256")],
@@ -279,6 +294,30 @@ fn tokens_are_verified_with_keys_of_one_kind() {
             "{environment:?}: {message}"
         );
     }
+}
+
+#[test]
+fn beside_public_keys_a_secret_signs_the_tokens_of_accounts() {
+    let rsa = format!(
+        "{}/src/auth/testdata/rsa.pub.pem",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let public = [
+        ("JWT_PUBLIC_KEY_FILE", rsa.as_str()),
+        ("JWT_ALGORITHM", "RS256"),
+    ];
+    let previous = (
+        "JWT_SECRET_PREVIOUS",
+        "9876543210987654321098765432109876543210",
+    );
+    let config = load(&[&public[..], &[SECRET, previous]].concat(), "").unwrap();
+    assert_eq!(config.identity.mode, AuthMode::Jwt);
+    assert!(config.identity.signer.is_none());
+    let secrets = vec![SECRET.1.to_owned(), previous.1.to_owned()];
+    assert_eq!(config.accounts.unwrap().key, AccountKey::Secrets(secrets));
+    // Without a secret of its own, the node makes one.
+    let config = load(&public, "").unwrap();
+    assert!(matches!(config.accounts.unwrap().key, AccountKey::File(_)));
 }
 
 #[test]

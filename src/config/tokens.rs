@@ -1,7 +1,7 @@
 //! Section: the keys that tokens are verified with, and the other rules for tokens.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http::Uri;
 
@@ -19,7 +19,8 @@ const MAX_LEEWAY_SECS: u64 = 30;
 pub(super) const SECRET: Key = Key {
     name: "JWT_SECRET",
     summary: "Shared secret that signs the tokens (HS256), at least 32 bytes.",
-    help: "`openssl rand -hex 32` makes one.",
+    help: "`openssl rand -hex 32` makes one. With public keys or a JWK set it signs the tokens of \
+           accounts only, and those of the outside issuer are verified with its keys.",
     ..Key::SECRET
 };
 const PREVIOUS_SECRET: Key = Key {
@@ -85,8 +86,9 @@ const LEEWAY: Key = Key {
 
 pub(super) const SECTION: Section = Section {
     title: "Tokens",
-    intro: "Tokens are verified with keys of exactly one kind: a secret, a public key, a JWK set in \
-            a file, or a JWK set at a URL.",
+    intro: "Tokens of an outside issuer are verified with keys of exactly one kind: a secret, a \
+            public key, a JWK set in a file, or a JWK set at a URL. Tokens of accounts are signed by \
+            this server with its own secret (see Accounts), and may be in use together with them.",
     keys: &[
         &SECRET,
         &PREVIOUS_SECRET,
@@ -117,10 +119,42 @@ pub(crate) struct TokenSigner {
     pub issuer: Option<String>,
 }
 
-/// The keys as configured: exactly one kind.
+/// Secrets as configured.
+struct Secrets {
+    /// The key that set the current one.
+    key: &'static Key,
+    current: String,
+    previous: Option<String>,
+}
+
+impl Secrets {
+    /// The current one first.
+    fn all(&self) -> Vec<String> {
+        let all = [Some(&self.current), self.previous.as_ref()];
+        all.into_iter().flatten().cloned().collect()
+    }
+
+    /// The key of the first secret that is too short.
+    fn weak_key(&self) -> &'static Key {
+        match &self.previous {
+            Some(_) if self.current.len() >= MIN_SECRET_BYTES => &PREVIOUS_SECRET,
+            _ => self.key,
+        }
+    }
+
+    /// Warns of secrets that can be guessed.
+    fn warn(&self, warnings: &mut Vec<String>) {
+        let current = (self.key.name, Some(&self.current));
+        for (name, secret) in [current, (PREVIOUS_SECRET.name, self.previous.as_ref())] {
+            let weakness = secret.and_then(|secret| weakness(secret));
+            warnings.extend(weakness.map(|weakness| format!("{name} {weakness}")));
+        }
+    }
+}
+
+/// The keys that verify tokens, as configured: exactly one kind.
 enum Keys {
-    /// The current secret with the key that set it, and the previous secret.
-    Secrets(&'static Key, String, Option<String>),
+    Secrets(Secrets),
     /// The content of the file.
     PublicKey(String),
     /// The content of the file.
@@ -131,30 +165,22 @@ enum Keys {
 impl Keys {
     fn key(&self) -> &'static Key {
         match self {
-            Self::Secrets(key, ..) => key,
+            Self::Secrets(secrets) => secrets.key,
             Self::PublicKey(_) => &PUBLIC_KEY_FILE,
             Self::JwksFile(_) => &JWKS_FILE,
             Self::JwksUrl(_) => &JWKS_URL,
         }
     }
-
-    /// The key of the first secret that is too short.
-    fn weak_key(&self) -> &'static Key {
-        match self {
-            Self::Secrets(_, current, Some(_)) if current.len() >= MIN_SECRET_BYTES => {
-                &PREVIOUS_SECRET
-            }
-            _ => self.key(),
-        }
-    }
 }
 
-/// How tokens are verified; `None` when no key for them is configured.
+/// How tokens are verified; `None` when no key for them is configured. With `has_database` there may be
+/// accounts, whose tokens are signed with a secret beside the public keys of an outside issuer.
 pub(super) fn parse(
     values: &mut Values,
+    has_database: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Tokens>, ConfigError> {
-    let keys = parse_keys(values, warnings)?;
+    let (keys, of_accounts) = parse_keys(values, has_database, warnings)?;
     let rules = TokenRules {
         algorithms: values.optional(&ALGORITHM, algorithms)?.unwrap_or_default(),
         audience: values.optional(&AUDIENCE, list)?.unwrap_or_default(),
@@ -164,37 +190,36 @@ pub(super) fn parse(
     let Some(keys) = keys else {
         return Ok(None);
     };
-    if rules.algorithms.is_empty() && !matches!(keys, Keys::Secrets(..)) {
+    if rules.algorithms.is_empty() && !matches!(keys, Keys::Secrets(_)) {
         let problem = format!("is needed with {}: RS256, ES256 or EdDSA", keys.key().name);
         return Err(values.error(&ALGORITHM, problem));
     }
-    let secrets = match &keys {
-        Keys::Secrets(_, secret, previous) => {
-            let all = [Some(secret), previous.as_ref()];
-            all.into_iter().flatten().cloned().collect()
-        }
-        _ => Vec::new(),
-    };
     let signer = match &keys {
-        Keys::Secrets(_, secret, _) => Some(TokenSigner {
-            secret: secret.clone(),
+        Keys::Secrets(secrets) => Some(TokenSigner {
+            secret: secrets.current.clone(),
             audience: rules.audience.first().cloned(),
             issuer: rules.issuer.first().cloned(),
         }),
         _ => None,
     };
-    if let Keys::Secrets(key, secret, previous) = &keys {
-        let current = (key.name, Some(secret));
-        for (name, secret) in [current, (PREVIOUS_SECRET.name, previous.as_ref())] {
-            let weakness = secret.and_then(|secret| weakness(secret));
-            warnings.extend(weakness.map(|weakness| format!("{name} {weakness}")));
-        }
+    let secrets = match &keys {
+        Keys::Secrets(secrets) => Some(secrets),
+        _ => of_accounts.as_ref(),
+    };
+    if let Some(secrets) = secrets {
+        secrets.warn(warnings);
     }
-    let (key, weak_key) = (keys.key(), keys.weak_key());
+    let weak_key = secrets.map_or(&SECRET, Secrets::weak_key);
+    let secrets = secrets.map(Secrets::all).unwrap_or_default();
+    let weak = |values: &Values, error: KeyError| {
+        values.error(weak_key, format!("can't be used: {error}"))
+    };
+    if secrets.iter().any(|secret| secret.len() < MIN_SECRET_BYTES) {
+        return Err(weak(values, KeyError::WeakSecret));
+    }
+    let key = keys.key();
     let source = match keys {
-        Keys::Secrets(_, secret, previous) => {
-            KeySource::Secrets([Some(secret), previous].into_iter().flatten().collect())
-        }
+        Keys::Secrets(secrets) => KeySource::Secrets(secrets.all()),
         Keys::PublicKey(pem) => KeySource::PublicKey(pem),
         Keys::JwksFile(json) => KeySource::Set(json),
         Keys::JwksUrl(uri) => KeySource::Url(uri),
@@ -209,17 +234,17 @@ pub(super) fn parse(
             let problem = format!("doesn't go with {}: {error}", key.name);
             Err(values.error(&ALGORITHM, problem))
         }
-        Err(error @ KeyError::WeakSecret) => {
-            Err(values.error(weak_key, format!("can't be used: {error}")))
-        }
+        Err(error @ KeyError::WeakSecret) => Err(weak(values, error)),
         Err(error) => Err(values.error(key, format!("can't be used: {error}"))),
     }
 }
 
+/// The keys that verify tokens of an outside issuer, and beside public ones the secrets of accounts.
 fn parse_keys(
     values: &mut Values,
+    has_database: bool,
     warnings: &mut Vec<String>,
-) -> Result<Option<Keys>, ConfigError> {
+) -> Result<(Option<Keys>, Option<Secrets>), ConfigError> {
     let jwt_secret = values.optional(&SECRET, text)?;
     let previous = values.optional(&PREVIOUS_SECRET, text)?;
     let better_auth_secret = values.optional(&BETTER_AUTH_SECRET, text)?;
@@ -227,28 +252,54 @@ fn parse_keys(
     let jwks_file = values.optional(&JWKS_FILE, path)?;
     let jwks_url = values.optional(&JWKS_URL, http_url)?;
 
+    let mut public = Vec::new();
+    public.extend(public_key_file.as_ref().map(|_| &PUBLIC_KEY_FILE));
+    public.extend(jwks_file.as_ref().map(|_| &JWKS_FILE));
+    public.extend(jwks_url.as_ref().map(|_| &JWKS_URL));
     // BetterAuth's secret belongs to the application. Beside public keys it is in the environment
     // for another purpose.
-    let has_public = public_key_file.is_some() || jwks_file.is_some() || jwks_url.is_some();
-    let secret = match (jwt_secret, better_auth_secret) {
+    let current = match (jwt_secret, better_auth_secret) {
         (Some(secret), _) => Some((&SECRET, secret)),
-        (None, Some(secret)) if !has_public => Some((&BETTER_AUTH_SECRET, secret)),
+        (None, Some(secret)) if public.is_empty() => Some((&BETTER_AUTH_SECRET, secret)),
         _ => None,
     };
-    if previous.is_some() && secret.is_none() {
-        return Err(values.error(&PREVIOUS_SECRET, "means nothing without JWT_SECRET"));
-    }
-    let mut kinds = Vec::new();
-    kinds.extend(secret.as_ref().map(|(key, _)| *key));
-    kinds.extend(public_key_file.as_ref().map(|_| &PUBLIC_KEY_FILE));
-    kinds.extend(jwks_file.as_ref().map(|_| &JWKS_FILE));
-    kinds.extend(jwks_url.as_ref().map(|_| &JWKS_URL));
-    if kinds.len() > 1 {
+    let Some((key, current)) = current else {
+        if previous.is_some() {
+            return Err(values.error(&PREVIOUS_SECRET, "means nothing without JWT_SECRET"));
+        }
+        if public.len() > 1 {
+            return Err(several_kinds(&public));
+        }
+        return Ok((
+            public_keys(values, public_key_file, jwks_file, jwks_url, warnings)?,
+            None,
+        ));
+    };
+    // Without accounts the secret would verify the tokens that the public keys verify.
+    if public.len() > 1 || (!public.is_empty() && !has_database) {
+        let secret = if has_database { None } else { Some(key) };
+        let kinds: Vec<&Key> = secret.into_iter().chain(public).collect();
         return Err(several_kinds(&kinds));
     }
-    if let Some((key, secret)) = secret {
-        return Ok(Some(Keys::Secrets(key, secret, previous)));
+    let secrets = Secrets {
+        key,
+        current,
+        previous,
+    };
+    match public_keys(values, public_key_file, jwks_file, jwks_url, warnings)? {
+        Some(keys) => Ok((Some(keys), Some(secrets))),
+        None => Ok((Some(Keys::Secrets(secrets)), None)),
     }
+}
+
+/// The public keys, of which at most one kind is configured.
+fn public_keys(
+    values: &Values,
+    public_key_file: Option<PathBuf>,
+    jwks_file: Option<PathBuf>,
+    jwks_url: Option<Uri>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Keys>, ConfigError> {
     if let Some(path) = public_key_file {
         let pem = read(values, &PUBLIC_KEY_FILE, &path)?;
         return Ok(Some(Keys::PublicKey(pem)));

@@ -28,7 +28,7 @@ impl AccountName {
     pub fn parse(value: &str) -> Result<Self, Refusal> {
         if value.len() > MAX_ACCOUNT_NAME {
             let text = format!("username must be at most {MAX_ACCOUNT_NAME} characters");
-            return Err(Refusal::new(Code::TooLarge, text));
+            return Err(Refusal::new(Code::TooLarge, text).field("username"));
         }
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
         let begins_well = value
@@ -38,7 +38,8 @@ impl AccountName {
         if !begins_well || !value.bytes().all(is_allowed) {
             return Err(Refusal::bad_request(
                 "username must consist of A-Z, a-z, 0-9, _, . and -, and begin with none of . and -",
-            ));
+            )
+            .field("username"));
         }
         Ok(Self(value.into()))
     }
@@ -69,7 +70,7 @@ impl EmailAddress {
     pub fn parse(value: &str) -> Result<Self, Refusal> {
         if value.len() > MAX_EMAIL_BYTES {
             let text = format!("email must be at most {MAX_EMAIL_BYTES} bytes");
-            return Err(Refusal::new(Code::TooLarge, text));
+            return Err(Refusal::new(Code::TooLarge, text).field("email"));
         }
         let is_allowed =
             |c: char| !c.is_whitespace() && !c.is_control() && !"\"<>()[]\\,;:".contains(c);
@@ -77,7 +78,8 @@ impl EmailAddress {
             !local.is_empty() && !local.contains('@') && is_domain(domain)
         });
         if !is_well_formed || !value.chars().all(is_allowed) {
-            return Err(Refusal::bad_request("email must be an e-mail address"));
+            let text = "email must be an e-mail address";
+            return Err(Refusal::bad_request(text).field("email"));
         }
         Ok(Self(value.into()))
     }
@@ -120,15 +122,16 @@ impl DisplayName {
     /// `bad_request`, `too_large`.
     pub fn parse(field: &'static str, value: &str) -> Result<Self, Refusal> {
         if value.trim().is_empty() {
-            return Err(Refusal::bad_request(format!("{field} must not be empty")));
+            let text = format!("{field} must not be empty");
+            return Err(Refusal::bad_request(text).field(field));
         }
         if value.len() > MAX_DISPLAY_NAME_BYTES {
             let text = format!("{field} must be at most {MAX_DISPLAY_NAME_BYTES} bytes");
-            return Err(Refusal::new(Code::TooLarge, text));
+            return Err(Refusal::new(Code::TooLarge, text).field(field));
         }
         if value.chars().any(char::is_control) {
             let text = format!("{field} must not contain control characters");
-            return Err(Refusal::bad_request(text));
+            return Err(Refusal::bad_request(text).field(field));
         }
         Ok(Self(value.into()))
     }

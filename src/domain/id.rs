@@ -18,18 +18,16 @@ fn check(
     forbid_control: bool,
 ) -> Result<(), Refusal> {
     if value.is_empty() {
-        return Err(Refusal::bad_request(format!("{field} must not be empty")));
+        let text = format!("{field} must not be empty");
+        return Err(Refusal::bad_request(text).field(field));
     }
     if value.len() > max {
-        return Err(Refusal::new(
-            Code::TooLarge,
-            format!("{field} must be at most {max} bytes"),
-        ));
+        let text = format!("{field} must be at most {max} bytes");
+        return Err(Refusal::new(Code::TooLarge, text).field(field));
     }
     if forbid_control && value.chars().any(char::is_control) {
-        return Err(Refusal::bad_request(format!(
-            "{field} must not contain control characters"
-        )));
+        let text = format!("{field} must not contain control characters");
+        return Err(Refusal::bad_request(text).field(field));
     }
     Ok(())
 }

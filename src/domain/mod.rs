@@ -9,6 +9,7 @@ mod bot_token;
 mod chat;
 mod continuity;
 mod id;
+mod idempotency;
 mod limits;
 mod new_message;
 pub mod policy;
@@ -28,6 +29,7 @@ pub use chat::{
 };
 pub use continuity::{Continuity, Head, LogSpan};
 pub use id::{ClientMsgId, ConnId, Epoch, RoomId, UserId, Username};
+pub use idempotency::IdempotencyKey;
 pub use limits::Limits;
 pub use new_message::{MessageFields, NewMessage};
 pub use presence::{ChangeKind, OnlineStatus, RoomChange};

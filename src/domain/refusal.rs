@@ -63,6 +63,8 @@ codes! {
     TooLarge = "too_large", 413;
     /// The body has a content type or an encoding that is not supported.
     UnsupportedMediaType = "unsupported_media_type", 415;
+    /// The idempotency key was used before, by a request with another body.
+    IdempotencyMismatch = "idempotency_mismatch", 422;
     /// A rate limit is exceeded.
     RateLimited = "rate_limited", 429;
     /// The connection is in the most rooms that it may be in.
@@ -135,6 +137,8 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// The fault of the token; `None` for every refusal for another cause.
     pub reason: Option<TokenFault>,
+    /// The field, parameter or header of the request that is at fault, by its name on the wire.
+    pub field: Option<Cow<'static, str>>,
 }
 
 impl Refusal {
@@ -153,6 +157,7 @@ impl Refusal {
             text: text.into(),
             retry_after,
             reason: None,
+            field: None,
         }
     }
 
@@ -183,6 +188,13 @@ impl Refusal {
             format!("too many {}{whose}", exceeded.kind),
         )
         .retry_after(exceeded.wait)
+    }
+
+    /// The same refusal, for the fault of this field.
+    #[must_use]
+    pub fn field(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.field = Some(name.into());
+        self
     }
 
     /// The same refusal with a time to wait before a retry.

@@ -1,5 +1,6 @@
-//! The use cases, one folder for each area.
+//! The use cases, one folder for each area, and what the areas share.
 
 pub mod accounts;
 pub mod chats;
+pub mod idempotency;
 pub mod messaging;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{NewRow, Result};
+use super::{NewRow, Once, Performed, Result};
 use crate::domain::{Account, AccountName, DisplayName, EmailAddress, Role, Timestamp, UserId};
 
 /// A SHA-256 digest.
@@ -154,7 +154,8 @@ pub type AnnounceEnd = Arc<dyn Fn(&UserId, Uuid) -> NewRow + Send + Sync>;
 /// Accounts and sessions. Times come from the database's clock.
 #[async_trait]
 pub trait AccountStore: Send + Sync {
-    /// Creates an account, and begins its first session if there is one, in one transaction.
+    /// Creates an account, and begins its first session if there is one, in one transaction, once for
+    /// each request.
     ///
     /// # Errors
     /// `Unavailable`: the account may have been created.
@@ -162,7 +163,8 @@ pub trait AccountStore: Send + Sync {
         &self,
         account: NewAccount,
         session: Option<NewSession>,
-    ) -> Result<CreateOutcome>;
+        once: Once<CreateOutcome>,
+    ) -> Result<Performed<CreateOutcome>>;
 
     /// The account of this name or address, unless it is deleted.
     ///

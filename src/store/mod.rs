@@ -8,6 +8,7 @@ mod accounts;
 mod archive;
 mod bot_tokens;
 mod chats;
+mod idempotency;
 mod jobs;
 mod outbox;
 mod recovery;
@@ -30,6 +31,10 @@ pub use bot_tokens::{BotTokenStore, NewBotToken};
 pub use chats::{
     Announce, ChatChange, ChatOfMember, ChatOutcome, ChatPeer, ChatPosition, ChatRefusal,
     ChatStore, NewGroup,
+};
+pub use idempotency::{
+    ANSWERS_KEPT, DeletableContent, IdempotencyStore, IdempotentRequest, MakeAnswer, Once,
+    Performed, Repeat, StoredAnswer,
 };
 pub use jobs::{JobEnd, JobQueue};
 pub use outbox::{NewRow, Outbox, OutboxId, OutboxRow, RowState};

@@ -6,7 +6,9 @@
 mod administration;
 mod feed;
 mod fixture;
+mod idempotency;
 mod mail;
+mod outside;
 mod profile;
 mod sessions;
 mod tokens;

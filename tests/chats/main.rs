@@ -9,6 +9,7 @@ mod evictions;
 mod fixture;
 mod groups;
 mod history;
+mod idempotency;
 mod messages;
 mod pairs;
 mod removals;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubbub::domain::{AccountName, DisplayName, EmailAddress, Role, RoomId};
+use hubbub::store::sql::SqlStore;
 use hubbub::store::{
     AccountStore, AnnounceEnd, CreateOutcome, Digest, EndedSessions, Exchange, ExchangeOutcome,
-    LoginLimit, LoginName, NewAccount, NewRow, NewSession, Outbox, RowState,
+    LoginLimit, LoginName, NewAccount, NewRow, NewSession, Once, Outbox, RowState,
 };
 use uuid::Uuid;
 
@@ -26,6 +27,16 @@ crate::on_every_database!(
 );
 
 pub const DAY: Duration = Duration::from_secs(86_400);
+
+/// Creates an account by a request without an idempotency key.
+pub async fn create(
+    store: &SqlStore,
+    account: NewAccount,
+    session: Option<NewSession>,
+) -> CreateOutcome {
+    let performed = store.create(account, session, Once::without_key()).await;
+    performed.unwrap().outcome().unwrap()
+}
 
 pub fn account(username: &str, email: &str) -> NewAccount {
     NewAccount {
@@ -84,7 +95,7 @@ async fn logged_in(test: &TestStore, token: Digest, lifetime: Duration) -> (Uuid
     let account = account(&name, &format!("{name}@example.com"));
     let session = session(token, lifetime);
     let (user, id) = (account.id, session.id);
-    let created = test.store.create(account, Some(session)).await.unwrap();
+    let created = create(&test.store, account, Some(session)).await;
     assert!(matches!(created, CreateOutcome::Created(_)));
     (user, id)
 }
@@ -93,7 +104,7 @@ async fn an_account_is_created_once_by_name_and_by_address(test: &TestStore) {
     let store = &test.store;
     let new = account("Ann.Lee", "Ann@Example.com");
     let id = new.id;
-    let created = store.create(new.clone(), None).await.unwrap();
+    let created = create(store, new.clone(), None).await;
     let CreateOutcome::Created(created) = created else {
         panic!("{created:?}");
     };
@@ -104,11 +115,11 @@ async fn an_account_is_created_once_by_name_and_by_address(test: &TestStore) {
         ("other", "ANN@example.COM", "EmailTaken"),
         ("ANN.LEE", "ann@example.com", "UsernameTaken"),
     ] {
-        let outcome = store.create(account(username, email), None).await.unwrap();
+        let outcome = create(store, account(username, email), None).await;
         assert_eq!(format!("{outcome:?}"), expected);
     }
-    let second = store.create(account("bob", "bob@example.com"), None).await;
-    let CreateOutcome::Created(second) = second.unwrap() else {
+    let second = create(store, account("bob", "bob@example.com"), None).await;
+    let CreateOutcome::Created(second) = second else {
         panic!("bob is new");
     };
     assert_eq!(second.role, Role::User);
@@ -143,7 +154,7 @@ async fn of_accounts_that_are_created_at_once_one_is_the_first(test: &TestStore)
             // Each name is tried twice.
             let name = format!("user{}", number / 2);
             let email = format!("{number}@example.com");
-            store.create(account(&name, &email), None).await.unwrap()
+            create(&store, account(&name, &email), None).await
         })
     });
     let mut roles = Vec::new();

@@ -9,7 +9,7 @@ use hubbub::domain::{
 };
 use hubbub::store::{
     AccountStore, Announce, ArchivedEntry, ChatChange, ChatPosition, ChatRefusal, ChatStore,
-    NewAccount, NewGroup, NewRow, Outbox, StoredKind,
+    NewAccount, NewGroup, NewRow, Once, Outbox, StoredKind,
 };
 use uuid::Uuid;
 
@@ -38,7 +38,8 @@ async fn user(test: &TestStore, name: &str) -> Uuid {
         rows: Vec::new(),
     };
     let id = account.id;
-    test.store.create(account, None).await.unwrap();
+    let once = Once::without_key();
+    test.store.create(account, None, once).await.unwrap();
     id
 }
 

@@ -16,6 +16,7 @@ mod faults;
 mod fences;
 mod fixture;
 mod gaps;
+mod idempotency;
 mod jobs;
 mod measure;
 mod migrations;

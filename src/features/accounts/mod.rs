@@ -156,13 +156,7 @@ impl Accounts {
         session: Uuid,
         refresh_token: &RefreshToken,
     ) -> Result<LoggedIn, Refusal> {
-        Ok(LoggedIn {
-            access_token: self.tokens.sign(&account, session)?,
-            refresh_token: refresh_token.encode(),
-            expires_in: self.tokens.lifetime(),
-            account,
-            session,
-        })
+        logged_in(&self.tokens, account, session, refresh_token)
     }
 }
 
@@ -171,11 +165,27 @@ fn no_such_user() -> Refusal {
 }
 
 fn username_taken() -> Refusal {
-    Refusal::new(Code::UsernameTaken, "another account has this username")
+    Refusal::new(Code::UsernameTaken, "another account has this username").field("username")
 }
 
 fn email_taken() -> Refusal {
-    Refusal::new(Code::EmailTaken, "another account has this e-mail address")
+    Refusal::new(Code::EmailTaken, "another account has this e-mail address").field("email")
+}
+
+/// A session with its tokens.
+fn logged_in(
+    tokens: &AccountTokens,
+    account: Account,
+    session: Uuid,
+    refresh_token: &RefreshToken,
+) -> Result<LoggedIn, Refusal> {
+    Ok(LoggedIn {
+        access_token: tokens.sign(&account, session)?,
+        refresh_token: refresh_token.encode(),
+        expires_in: tokens.lifetime(),
+        account,
+        session,
+    })
 }
 
 /// The longest name of a client that is stored, in bytes.
@@ -188,7 +198,7 @@ fn shortened(mut user_agent: String) -> String {
 }
 
 /// The refusal of a request for which the store failed.
-fn refused(error: StoreError) -> Refusal {
+pub(super) fn refused(error: StoreError) -> Refusal {
     match error {
         StoreError::Unavailable(_) => {
             Refusal::new(Code::Unavailable, "the database can't be reached")

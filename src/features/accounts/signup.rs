@@ -3,9 +3,10 @@
 use uuid::Uuid;
 
 use super::mails::verification;
-use super::{Accounts, Device, LoggedIn, SignUpMode, email_taken, refused, username_taken};
+use super::{Accounts, Device, LoggedIn, SignUpMode, email_taken, logged_in, username_taken};
 use crate::auth::NewPassword;
 use crate::domain::{AccountName, Code, DisplayName, EmailAddress, Refusal};
+use crate::features::idempotency::{Answered, Once};
 use crate::outbox::JobPayload as _;
 use crate::store::{CreateOutcome, NewAccount};
 
@@ -23,12 +24,17 @@ pub struct SignUp {
 }
 
 impl Accounts {
-    /// Creates an account and begins its first session.
+    /// Creates an account and begins its first session, once for each request.
     ///
     /// # Errors
     /// `bad_request`, `too_large`, `forbidden` where signing up is closed, `username_taken`,
-    /// `email_taken`, `overloaded`, `unavailable`.
-    pub async fn sign_up(&self, request: SignUp, device: Device) -> Result<LoggedIn, Refusal> {
+    /// `email_taken`, `idempotency_mismatch`, `overloaded`, `unavailable`.
+    pub async fn sign_up(
+        &self,
+        request: SignUp,
+        device: Device,
+        once: Once<LoggedIn>,
+    ) -> Result<Answered, Refusal> {
         if self.settings.sign_up == SignUpMode::Closed {
             let text = "signing up is closed on this server";
             return Err(Refusal::new(Code::Forbidden, text));
@@ -39,7 +45,8 @@ impl Accounts {
         let display_name = display_name.unwrap_or(username.as_str());
         let display_name = DisplayName::parse("display_name", display_name)?;
         let names = [username.as_str(), email.as_str()];
-        let password = NewPassword::parse(&request.password, &names)?;
+        let password = NewPassword::parse(&request.password, &names);
+        let password = password.map_err(|refusal| refusal.field("password"))?;
         let (session, refresh_token) = self.new_session(device);
         let id = session.id;
         let user = Uuid::now_v7();
@@ -56,11 +63,17 @@ impl Accounts {
             role: None,
             rows,
         };
-        let created = self.store.create(account, Some(session)).await;
-        match created.map_err(refused)? {
-            CreateOutcome::Created(account) => self.logged_in(account, id, &refresh_token),
+        let tokens = self.tokens.clone();
+        let result = move |outcome: &CreateOutcome| match outcome {
+            CreateOutcome::Created(account) => {
+                logged_in(&tokens, account.clone(), id, &refresh_token)
+            }
             CreateOutcome::UsernameTaken => Err(username_taken()),
             CreateOutcome::EmailTaken => Err(email_taken()),
-        }
+        };
+        once.perform(result, |once| {
+            self.store.create(account, Some(session), once)
+        })
+        .await
     }
 }

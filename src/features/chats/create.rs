@@ -21,42 +21,45 @@ pub struct NewGroup {
 }
 
 impl Chats {
-    /// The direct chat of the caller and another user, created if there is none; true if it was created
-    /// by this call. With oneself it is a chat with one member.
+    /// The direct chat of the caller and another user, created with this id if there is none; true if it
+    /// has this id. With oneself it is a chat with one member.
     ///
     /// # Errors
     /// `not_found` for an unknown user; `unavailable`.
     pub async fn open_direct(
         &self,
+        new: Uuid,
         caller: Uuid,
         other: &str,
     ) -> Result<(ChatView, bool), Refusal> {
         let other = parse_user(other)?;
-        let opened = self
-            .store
-            .open_direct(Uuid::now_v7(), caller, other, announce());
+        let opened = self.store.open_direct(new, caller, other, announce());
         let (id, is_new) = opened.await.map_err(refused)??;
         if is_new {
             self.changed(id, [caller, other]);
         }
-        Ok((self.existing(caller, id).await?, is_new))
+        Ok((self.existing(caller, id).await?, id == new))
     }
 
-    /// Creates a group with the caller as its owner.
+    /// Creates a group with this id and the caller as its owner. A repeat has no effect.
     ///
     /// # Errors
     /// `bad_request`, `too_large`; `not_found` for an unknown user; `unavailable`.
-    pub async fn create_group(&self, caller: Uuid, new: NewGroup) -> Result<ChatView, Refusal> {
+    pub async fn create_group(
+        &self,
+        id: Uuid,
+        caller: Uuid,
+        new: NewGroup,
+    ) -> Result<ChatView, Refusal> {
         let name = new.name.as_deref().map(ChatName::parse).transpose()?;
         let members = parse_users(&new.users)?;
         let group = store::NewGroup {
-            id: Uuid::now_v7(),
+            id,
             name,
             history: new.history,
             owner: caller,
             members: members.clone(),
         };
-        let id = group.id;
         let created = self.store.create_group(group, announce()).await;
         created.map_err(refused)??;
         self.changed(id, members.into_iter().chain([caller]));

@@ -12,8 +12,8 @@ use http::request::Parts;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
-use super::HttpState;
 use super::chats::AccountInRoom;
+use super::{HttpState, malformed};
 use crate::domain::policy::{self, Permit, Reading, Relation, RoomScope};
 use crate::domain::{Code, Limits, Refusal, RoomId, RoomKind, UserId};
 use crate::gateway::access::Caller;
@@ -113,13 +113,13 @@ pub(super) async fn path_parameter<T>(
 ) -> Result<T, Refusal> {
     let parameters = RawPathParams::from_request_parts(parts, &())
         .await
-        .map_err(|_| Refusal::bad_request(format!("{name} must be UTF-8")))?;
+        .map_err(|_| Refusal::bad_request(format!("{name} must be UTF-8")).field(name))?;
     for (key, value) in &parameters {
         if key == name {
             return parse(name, value);
         }
     }
-    Err(Refusal::bad_request(format!("{name} is missing")))
+    Err(Refusal::bad_request(format!("{name} is missing")).field(name))
 }
 
 /// The parameters of the query. The refusal names the malformed one.
@@ -134,22 +134,23 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<HttpState>> for QueryParameters<T
     ) -> Result<Self, Refusal> {
         match Query::from_request_parts(parts, state).await {
             Ok(Query(parameters)) => Ok(Self(parameters)),
-            Err(rejection) => Err(Refusal::bad_request(rejection.body_text())),
+            Err(rejection) => Err(malformed::query(rejection.body_text())),
         }
     }
 }
 
 /// Checks that the number `field`, if it is present, is from `min` to `max`.
 pub(super) fn check_range(
-    field: &str,
+    field: &'static str,
     value: Option<u64>,
     min: u64,
     max: u64,
 ) -> Result<Option<u64>, Refusal> {
     match value {
-        Some(number) if number < min || number > max => Err(Refusal::bad_request(format!(
-            "{field} must be a whole number from {min} to {max}"
-        ))),
+        Some(number) if number < min || number > max => {
+            let text = format!("{field} must be a whole number from {min} to {max}");
+            Err(Refusal::bad_request(text).field(field))
+        }
         _ => Ok(value),
     }
 }
@@ -188,13 +189,24 @@ impl<T: DeserializeOwned> FromRequest<Arc<HttpState>> for Body<T> {
 
     async fn from_request(request: Request, state: &Arc<HttpState>) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
-        check_content_type(&parts.headers)?;
-        let body = read_text(body, state.messaging.limits().event_bytes).await?;
-        let decoded = serde_json::from_str(&body);
-        decoded
-            .map(Self)
-            .map_err(|error| Refusal::bad_request(format!("the body is malformed: {error}")))
+        let body = read_json(&parts.headers, body, state).await?;
+        decode(&body).map(Self)
     }
+}
+
+/// Reads a JSON body of at most `MAX_EVENT_BYTES`.
+pub(super) async fn read_json(
+    headers: &HeaderMap,
+    body: RawBody,
+    state: &HttpState,
+) -> Result<String, Refusal> {
+    check_content_type(headers)?;
+    read_text(body, state.messaging.limits().event_bytes).await
+}
+
+/// Decodes a body.
+pub(super) fn decode<T: DeserializeOwned>(body: &str) -> Result<T, Refusal> {
+    serde_json::from_str(body).map_err(|error| malformed::body(body, &error))
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {

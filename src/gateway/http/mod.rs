@@ -10,6 +10,8 @@ mod chats;
 mod extract;
 #[cfg(test)]
 mod fuzz;
+mod idempotent;
+mod malformed;
 mod middleware;
 mod refusal;
 mod reply;
@@ -30,6 +32,7 @@ use super::websocket::PlainWebSocket;
 use crate::domain::{Code, Refusal};
 use crate::features::accounts::{Accounts, Recovery};
 use crate::features::chats::Chats;
+use crate::features::idempotency::Idempotency;
 use crate::features::messaging::Messaging;
 use crate::server::admission::Admission;
 use crate::server::{ClientAddress, TrustedProxies};
@@ -48,6 +51,8 @@ pub struct HttpState {
     pub accounts: Option<Arc<Accounts>>,
     /// The use cases of accounts that need mail; `None` where no mails can be sent.
     pub recovery: Option<Arc<Recovery>>,
+    /// The answers of requests with an idempotency key; `None` where there are no accounts.
+    pub idempotency: Option<Arc<Idempotency>>,
     /// The use cases of chats; `None` where there are no accounts.
     pub chats: Option<Arc<Chats>>,
     /// Identifies callers.

@@ -52,6 +52,7 @@ pub(super) fn render(mut response: Response, request: &RequestFacts<'_>) -> Resp
         code: refusal.code.as_str(),
         reason: refusal.reason.map(TokenFault::as_str),
         request_id: request.id,
+        field: refusal.field.as_deref(),
     };
     let mut rendered = Reply::with_status(status(refusal.code), &error).into_response();
     for (name, value) in response.headers() {
@@ -90,5 +91,28 @@ fn retry_after_secs(refusal: &Refusal) -> Option<u64> {
     match status(refusal.code) {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Some(1),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_for_which_waiting_helps_say_how_long() {
+        let facts = RequestFacts {
+            id: "1",
+            has_bearer: false,
+        };
+        for code in Code::ALL {
+            let response = render(Refusal::new(*code, "x").into_response(), &facts);
+            let says_so = response.headers().contains_key(RETRY_AFTER);
+            let is_expected = matches!(code.status(), 429 | 503);
+            assert_eq!(says_so, is_expected, "{}", code.as_str());
+        }
+        let wait = std::time::Duration::from_millis(2100);
+        let refusal = Refusal::new(Code::RateLimited, "x").retry_after(wait);
+        let response = render(refusal.into_response(), &facts);
+        assert_eq!(response.headers()[RETRY_AFTER], "3");
     }
 }

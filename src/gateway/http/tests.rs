@@ -11,6 +11,7 @@ use http::StatusCode;
 use tower::ServiceExt;
 use uuid::Uuid;
 
+use super::reply::Reply;
 use super::routes::{self, Right};
 use super::*;
 use crate::auth::{AccountTokens, ApiKeys, Authenticator, NewToken, Verifier};
@@ -19,9 +20,10 @@ use crate::backplane::{Backplane, BackplaneLimits, memory};
 use crate::delivery::{Delivery, DeliverySettings};
 use crate::domain::{Account, ConnId, DisplayName, Limits, Rate, TokenScope};
 use crate::features::accounts::{
-    AccountSettings, Device, Recovery, SessionSockets, SignUp, SignUpMode, StoredSessions,
+    AccountSettings, Device, LoggedIn, Recovery, SessionSockets, SignUp, SignUpMode, StoredSessions,
 };
 use crate::features::chats::Memberships;
+use crate::features::idempotency::Once;
 use crate::gateway::connections::Connections;
 use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::websocket;
@@ -107,6 +109,7 @@ impl Node {
             messaging,
             accounts,
             recovery,
+            idempotency: None,
             chats,
             access: Access {
                 authenticator,
@@ -134,6 +137,7 @@ impl Node {
 /// A node in JWT mode with accounts.
 struct NodeWithAccounts {
     router: Router,
+    database: SqlStore,
     store: Arc<dyn DirectoryStore>,
     tokens: Arc<AccountTokens>,
     user: Account,
@@ -205,6 +209,7 @@ async fn node_with_accounts() -> NodeWithAccounts {
         .await
         .unwrap();
     let recovery: Arc<dyn RecoveryStore> = Arc::new(store.clone());
+    let database = store.clone();
     let chat_store: Arc<dyn ChatStore> = Arc::new(store.clone());
     let store: Arc<dyn DirectoryStore> = Arc::new(store);
     let sessions = Arc::new(StoredSessions(store.clone()));
@@ -231,8 +236,14 @@ async fn node_with_accounts() -> NodeWithAccounts {
             password: "correct horse".to_owned(),
             display_name: None,
         };
-        let account = accounts.sign_up(request, Device::default()).await;
-        signed_up.push(account.unwrap().account);
+        let (sender, account) = std::sync::mpsc::channel();
+        let once = Once::new(None, move |logged_in: &LoggedIn| {
+            sender.send(logged_in.account.clone()).unwrap();
+            Reply::ok(&()).into_answer()
+        });
+        let answered = accounts.sign_up(request, Device::default(), once).await;
+        answered.unwrap();
+        signed_up.push(account.recv().unwrap());
     }
     let (user, admin) = (signed_up.pop().unwrap(), signed_up.pop().unwrap());
     let backplane = memory::embedded(BackplaneLimits::default());
@@ -250,6 +261,7 @@ async fn node_with_accounts() -> NodeWithAccounts {
     );
     NodeWithAccounts {
         router: node.router,
+        database,
         store,
         tokens,
         user,
@@ -400,4 +412,158 @@ async fn every_route_enforces_the_right_of_the_table() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_every_account_route_names_a_time_to_retry() {
+    let node = node_with_accounts().await;
+    let access_token = node.access_token(&node.user).await;
+    node.database.close().await;
+    let bodies = [
+        (
+            "/api/v1/auth/signup",
+            r#"{"email":"bob@example.com","username":"bob","password":"correct horse"}"#,
+        ),
+        (
+            "/api/v1/auth/login",
+            r#"{"username":"ann","password":"correct horse"}"#,
+        ),
+    ];
+    let mut tried = 0;
+    for route in routes::all() {
+        let body = bodies.iter().find(|(path, _)| *path == route.path);
+        let is_tried = route.path.starts_with("/api/v1") && route.right == Right::Account;
+        if !is_tried && body.is_none() {
+            continue;
+        }
+        tried += 1;
+        let request = Request::builder()
+            .method(route.method.clone())
+            .uri(route.path)
+            .header("content-type", "application/json")
+            .header("authorization", format!("Bearer {access_token}"))
+            .body(Body::from(body.map_or("{}", |(_, body)| body)))
+            .unwrap();
+        let Ok(response) = node.router.clone().oneshot(request).await;
+        assert_eq!(response.status(), 503, "{}", route.path);
+        assert_eq!(response.headers()["retry-after"], "1", "{}", route.path);
+    }
+    assert!(tried > bodies.len());
+}
+
+/// The body of the answer to a POST.
+async fn answer(router: &Router, path: &str, body: &str) -> (StatusCode, serde_json::Value) {
+    let request = Request::post(path)
+        .header("content-type", "application/json")
+        .body(Body::from(body.to_owned()))
+        .unwrap();
+    let Ok(response) = router.clone().oneshot(request).await;
+    let status = response.status();
+    let body = axum::body::to_bytes(response.into_body(), 65_536).await;
+    (status, serde_json::from_slice(&body.unwrap()).unwrap())
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_field_at_fault() {
+    let node = node_with_accounts().await;
+    let long = "x".repeat(129);
+    let sign_up = |email: &str, username: &str, password: &str, display_name: &str| {
+        format!(
+            r#"{{"email":"{email}","username":"{username}","password":"{password}","display_name":"{display_name}"}}"#
+        )
+    };
+    let good = ("bob@example.com", "bob", "correct horse", "Bob");
+    for (body, status, code, field) in [
+        (
+            sign_up("bob", good.1, good.2, good.3),
+            400,
+            "bad_request",
+            Some("email"),
+        ),
+        (
+            sign_up(good.0, ".b", good.2, good.3),
+            400,
+            "bad_request",
+            Some("username"),
+        ),
+        (
+            sign_up(good.0, &long, good.2, good.3),
+            413,
+            "too_large",
+            Some("username"),
+        ),
+        (
+            sign_up(good.0, good.1, "short", good.3),
+            400,
+            "bad_request",
+            Some("password"),
+        ),
+        (
+            sign_up(good.0, good.1, "aaaaaaaaaaaa", good.3),
+            400,
+            "bad_request",
+            Some("password"),
+        ),
+        (
+            sign_up(good.0, good.1, &long, good.3),
+            413,
+            "too_large",
+            Some("password"),
+        ),
+        (
+            sign_up(good.0, good.1, good.2, " "),
+            400,
+            "bad_request",
+            Some("display_name"),
+        ),
+        (
+            sign_up(good.0, good.1, good.2, &long),
+            413,
+            "too_large",
+            Some("display_name"),
+        ),
+        (
+            sign_up(good.0, "Ann", good.2, good.3),
+            409,
+            "username_taken",
+            Some("username"),
+        ),
+        (
+            sign_up("ANN@example.com", good.1, good.2, good.3),
+            409,
+            "email_taken",
+            Some("email"),
+        ),
+        (
+            r#"{"email":"a@b","username":"b"}"#.to_owned(),
+            400,
+            "bad_request",
+            Some("password"),
+        ),
+        (
+            r#"{"email":7}"#.to_owned(),
+            400,
+            "bad_request",
+            Some("email"),
+        ),
+        ("{".to_owned(), 400, "bad_request", None),
+    ] {
+        let (answered, refused) = answer(&node.router, "/api/v1/auth/signup", &body).await;
+        assert_eq!(
+            (answered.as_u16(), &refused["code"]),
+            (status, &code.into()),
+            "{body}"
+        );
+        assert_eq!(refused["field"].as_str(), field, "{body}");
+        assert!(refused["error"].is_string() && refused["request_id"].is_string());
+    }
+    let (_, refused) = answer(&node.router, "/api/v1/auth/login", r#"{"username":"ann"}"#).await;
+    assert_eq!(refused["field"], "password");
+    let (_, refused) = answer(
+        &node.router,
+        "/api/v1/auth/refresh",
+        r#"{"refresh_token":1}"#,
+    )
+    .await;
+    assert_eq!(refused["field"], "refresh_token");
 }

@@ -19,6 +19,9 @@ pub(crate) struct RestError<'a> {
     pub reason: Option<&'static str>,
     /// The request's id, which the log contains, too.
     pub request_id: &'a str,
+    /// The field, parameter or header that is at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<&'a str>,
 }
 
 /// The body of `POST /messages`.

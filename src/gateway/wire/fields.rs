@@ -44,8 +44,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-fn must_be(field: &str, expected: &str) -> Refusal {
-    Refusal::bad_request(format!("{field} must be {expected}"))
+fn must_be(field: &'static str, expected: &str) -> Refusal {
+    Refusal::bad_request(format!("{field} must be {expected}")).field(field)
 }
 
 impl<'a> Fields<'a> {
@@ -81,7 +81,8 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// `bad_request` if the JSON is not an object.
     pub(super) fn parse_unchecked(json: &'a str, subject: &'static str) -> Result<Self, Refusal> {
-        serde_json::from_str(json).map_err(|_| must_be(&format!("the {subject}"), "a JSON object"))
+        let text = || format!("the {subject} must be a JSON object");
+        serde_json::from_str(json).map_err(|_| Refusal::bad_request(text()))
     }
 
     /// The unparsed value of a field.
@@ -167,7 +168,7 @@ impl<'a> Fields<'a> {
         parse: impl Fn(&'static str, &str) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         self.id(field, parse)?
-            .ok_or_else(|| Refusal::bad_request(format!("{field} is missing")))
+            .ok_or_else(|| Refusal::bad_request(format!("{field} is missing")).field(field))
     }
 
     /// A whole number from `min` to `max`, if present. `5.0` is accepted as 5, because some
@@ -228,11 +229,11 @@ impl<'a> Fields<'a> {
                 "{field} must be nested at most {} levels deep",
                 Limits::PAYLOAD_DEPTH
             );
-            return Err(Refusal::new(Code::TooLarge, text));
+            return Err(Refusal::new(Code::TooLarge, text).field(field));
         }
         if has_number_out_of_range(value.get()) {
             let text = format!("{field} holds a number out of range");
-            return Err(Refusal::bad_request(text));
+            return Err(Refusal::bad_request(text).field(field));
         }
         Ok(Some(value.get().into()))
     }

@@ -1,10 +1,6 @@
 //! Lists of the REST API.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
-
-use crate::domain::Refusal;
 
 /// A page of a list.
 #[derive(Serialize)]
@@ -31,20 +27,4 @@ impl<T> Page<T> {
             next_cursor,
         }
     }
-}
-
-/// A position in a list as an opaque cursor.
-pub(crate) fn encode_cursor(position: &str) -> String {
-    URL_SAFE_NO_PAD.encode(position)
-}
-
-/// The position of a cursor.
-///
-/// # Errors
-/// `bad_request`.
-pub(crate) fn decode_cursor(cursor: &str) -> Result<String, Refusal> {
-    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
-    let position = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    let position = position.filter(|position| !position.contains('\0'));
-    position.ok_or_else(|| Refusal::bad_request("cursor must be a next_cursor of the same list"))
 }

@@ -15,6 +15,7 @@ mod fault;
 pub mod file_lock;
 #[cfg(test)]
 mod fuzz;
+mod idempotency;
 mod jobs;
 mod meta;
 pub mod migrate;

@@ -44,7 +44,7 @@ pub(in crate::gateway::http) async fn check(
         if origin.is_some() {
             response.headers_mut().insert(
                 ACCESS_CONTROL_EXPOSE_HEADERS,
-                HeaderValue::from_static("x-request-id, retry-after"),
+                HeaderValue::from_static("x-request-id, retry-after, idempotency-replayed"),
             );
         }
         response

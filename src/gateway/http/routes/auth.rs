@@ -4,8 +4,10 @@ use http::StatusCode;
 
 use super::super::accounts::{AccountsOfNode, ClientDevice};
 use super::super::extract::Body;
+use super::super::idempotent::{Anonymous, Decoded, IdempotentBody};
 use super::super::reply::Reply;
 use crate::domain::Refusal;
+use crate::features::idempotency::Once;
 use crate::gateway::wire::{
     LoginRequest, LoginTokens, RefreshRequest, SessionTokens, SignUpRequest,
 };
@@ -14,11 +16,16 @@ use crate::gateway::wire::{
 pub(in crate::gateway::http) async fn sign_up(
     AccountsOfNode(accounts): AccountsOfNode,
     ClientDevice(device): ClientDevice,
-    Body(request): Body<SignUpRequest>,
+    request: IdempotentBody<Anonymous, Decoded<SignUpRequest>>,
 ) -> Result<Reply, Refusal> {
-    let logged_in = accounts.sign_up(request.into(), device).await?;
-    let body = SessionTokens::from(&logged_in);
-    Ok(Reply::with_status(StatusCode::CREATED, &body))
+    let once = Once::new(request.key, |logged_in| {
+        let body = SessionTokens::from(logged_in);
+        Reply::with_status(StatusCode::CREATED, &body).into_answer()
+    });
+    let answered = accounts
+        .sign_up(request.body.0.into(), device, once)
+        .await?;
+    Ok(answered.into())
 }
 
 /// `POST /api/v1/auth/login`: begins a session.

@@ -6,9 +6,12 @@ use uuid::Uuid;
 
 use super::super::chats::{ActorInChat, ChatsOfNode};
 use super::super::extract::{Body, QueryParameters, UserInPath};
+use super::super::idempotent::{Decoded, IdempotentBody};
 use super::super::reply::Reply;
 use super::chats::ListQuery;
 use crate::domain::Refusal;
+use crate::features::chats::{Actor, Chats};
+use crate::features::idempotency::{Answered, perform_elsewhere};
 use crate::gateway::wire::{AddMembersRequest, List, MemberJson, SetRoleRequest};
 
 /// `GET /api/v1/chats/{chat_id}/members`: the members, in the order of their ids.
@@ -30,8 +33,22 @@ pub(in crate::gateway::http) async fn list(
 /// `user_ids`.
 pub(in crate::gateway::http) async fn add(
     ChatsOfNode(chats): ChatsOfNode,
-    ActorInChat(actor): ActorInChat,
-    Body(request): Body<AddMembersRequest>,
+    request: IdempotentBody<ActorInChat, Decoded<AddMembersRequest>>,
+) -> Result<Reply, Refusal> {
+    let IdempotentBody { caller, body, key } = request;
+    // Adding members again has no effect, unless they were removed between two requests of which the
+    // first was not answered.
+    let work = async |_| {
+        let reply = add_members(&chats, caller.0, body.0).await?;
+        Ok(Answered::Now(reply.into_answer()))
+    };
+    perform_elsewhere(key, work).await.map(Reply::from)
+}
+
+async fn add_members(
+    chats: &Chats,
+    actor: Actor,
+    request: AddMembersRequest,
 ) -> Result<Reply, Refusal> {
     let role = request.role()?;
     let is_list = request.user_ids.is_some();

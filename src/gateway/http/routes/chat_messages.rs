@@ -2,25 +2,23 @@
 //! chats that send.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 
 use super::super::chats::{AccountInChat, AccountInRoom, CallingAccount, ChatsOfNode, parse_chat};
-use super::super::extract::{FromJson, JsonBody, QueryParameters, check_range};
+use super::super::extract::{FromJson, QueryParameters, check_range};
+use super::super::idempotent::IdempotentBody;
 use super::super::reply::Reply;
 use super::super::{HttpState, SharedState};
 use super::chats::{MAX_LIMIT, open_chat};
-use crate::domain::{Cost, Limits, MessageFields, Refusal, RoomId};
+use crate::domain::{ClientMsgId, Cost, Limits, MessageFields, Refusal, RoomId};
 use crate::features::chats::Chats;
+use crate::features::idempotency::{Answered, WorkId, perform_elsewhere};
 use crate::features::messaging::HistoryWindow;
 use crate::gateway::wire::{
     ChatMessageRequest, ChatTarget, MAX_SEQ, MessageAck, MessageList, MessageRequest,
     OpenOrSendRequest, history_limit, history_window, message_cursor, message_json,
 };
-
-/// Present in the response to a repeat under the same `Idempotency-Key` or `client_msg_id`.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The parameters of a page of messages.
 #[derive(Deserialize)]
@@ -103,10 +101,11 @@ impl FromJson for OpenOrSendRequest {
 /// of the first request.
 pub(in crate::gateway::http) async fn post(
     State(state): SharedState,
-    account: AccountInRoom,
-    JsonBody(MessageRequest(message)): JsonBody<MessageRequest>,
-) -> Result<Response, Refusal> {
-    send_to(&state, &account, message).await
+    request: IdempotentBody<AccountInRoom, MessageRequest>,
+) -> Result<Reply, Refusal> {
+    let IdempotentBody { caller, body, key } = request;
+    let work = |id| send_to(&state, &caller, body.0, id);
+    perform_elsewhere(key, work).await.map(Reply::from)
 }
 
 /// `POST /api/chats/message`: sends to a chat, or to the direct chat with a user, which is opened when
@@ -114,26 +113,25 @@ pub(in crate::gateway::http) async fn post(
 pub(in crate::gateway::http) async fn send(
     State(state): SharedState,
     ChatsOfNode(chats): ChatsOfNode,
-    caller: CallingAccount,
-    JsonBody(request): JsonBody<ChatMessageRequest>,
-) -> Result<Response, Refusal> {
-    send_to_chat(&state, &chats, caller, request).await
+    request: IdempotentBody<CallingAccount, ChatMessageRequest>,
+) -> Result<Reply, Refusal> {
+    let IdempotentBody { caller, body, key } = request;
+    let work = |id| send_to_chat(&state, &chats, caller, body, id);
+    perform_elsewhere(key, work).await.map(Reply::from)
 }
 
 /// `POST /api/chats`: as `POST /api/chats/message` with a `content`, else as `POST /api/v1/chats`.
 pub(in crate::gateway::http) async fn open_or_send(
     State(state): SharedState,
     ChatsOfNode(chats): ChatsOfNode,
-    caller: CallingAccount,
-    JsonBody(request): JsonBody<OpenOrSendRequest>,
-) -> Result<Response, Refusal> {
-    match request {
-        OpenOrSendRequest::Send(request) => send_to_chat(&state, &chats, caller, request).await,
-        OpenOrSendRequest::Open(request) => {
-            let opened = open_chat(&chats, caller.id, request).await?;
-            Ok(opened.into_response())
-        }
-    }
+    request: IdempotentBody<CallingAccount, OpenOrSendRequest>,
+) -> Result<Reply, Refusal> {
+    let IdempotentBody { caller, body, key } = request;
+    let work = async |id: WorkId| match body {
+        OpenOrSendRequest::Send(request) => send_to_chat(&state, &chats, caller, request, id).await,
+        OpenOrSendRequest::Open(request) => open_chat(&chats, id.get(), caller.id, request).await,
+    };
+    perform_elsewhere(key, work).await.map(Reply::from)
 }
 
 async fn send_to_chat(
@@ -141,21 +139,35 @@ async fn send_to_chat(
     chats: &Chats,
     caller: CallingAccount,
     request: ChatMessageRequest,
-) -> Result<Response, Refusal> {
+    id: WorkId,
+) -> Result<Answered, Refusal> {
     let chat = match request.to {
-        ChatTarget::User(user) => chats.open_direct(caller.id, &user).await?.0.chat.id,
+        ChatTarget::User(user) => {
+            chats
+                .open_direct(id.get(), caller.id, &user)
+                .await?
+                .0
+                .chat
+                .id
+        }
         ChatTarget::Chat(chat) => parse_chat(&chat)?,
     };
     let room = RoomId::chat(chat);
     let account = AccountInRoom::of(caller.identity, state, room).await?;
-    send_to(state, &account, request.message).await
+    send_to(state, &account, request.message, id).await
 }
 
+/// Sends a message; under the id of the request's key, unless it has a `client_msg_id` of its own.
 async fn send_to(
     state: &HttpState,
     account: &AccountInRoom,
-    message: MessageFields,
-) -> Result<Response, Refusal> {
+    mut message: MessageFields,
+    id: WorkId,
+) -> Result<Answered, Refusal> {
+    if let WorkId::OfKey(id) = id {
+        let id = || ClientMsgId::trusted(&id.to_string());
+        message.client_msg_id.get_or_insert_with(id);
+    }
     let (reading, sending) = (account.may_read()?, account.may_send()?);
     let identity = &account.identity;
     let messaging = &state.messaging;
@@ -174,16 +186,20 @@ async fn send_to(
         .await?;
     let stored = page.entries.first();
     let stored = stored.filter(|entry| entry.seq == appended.seq);
-    let reply = match stored {
-        Some(entry) => Reply::with_status(StatusCode::CREATED, &message_json(entry)),
-        // It is no longer kept.
-        None => {
-            let ack = MessageAck::of(&account.room, &appended);
-            Reply::with_status(StatusCode::CREATED, &ack)
+    let ack = MessageAck::of(&account.room, &appended);
+    let ack = Reply::with_status(StatusCode::CREATED, &ack).into_answer();
+    let answer = match stored {
+        Some(entry) => {
+            let reply = Reply::with_status(StatusCode::CREATED, &message_json(entry));
+            // Once the message is deleted, its content is not replayed.
+            reply.into_answer().deletable(appended.id.to_string(), ack)
         }
+        // It is no longer kept.
+        None => ack,
     };
     if appended.duplicate {
-        return Ok(([(REPLAYED, "true")], reply).into_response());
+        Ok(Answered::Before(answer))
+    } else {
+        Ok(Answered::Now(answer))
     }
-    Ok(reply.into_response())
 }

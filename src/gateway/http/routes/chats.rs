@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::super::chats::{ActorInChat, CallingAccount, ChatsOfNode};
-use super::super::extract::{Body, FromJson, JsonBody, QueryParameters, check_range};
+use super::super::extract::{Body, FromJson, QueryParameters, check_range};
+use super::super::idempotent::IdempotentBody;
 use super::super::reply::Reply;
 use crate::domain::{Limits, Refusal};
 use crate::features::chats::Chats;
+use crate::features::idempotency::{Answered, WorkId, perform_elsewhere};
 use crate::gateway::wire::{
     ChatJson, List, OpenChatRequest, RenameRequest, chat_cursor, parse_chat_cursor,
 };
@@ -44,27 +46,31 @@ impl FromJson for OpenChatRequest {
 /// that exists.
 pub(in crate::gateway::http) async fn open(
     ChatsOfNode(chats): ChatsOfNode,
-    caller: CallingAccount,
-    JsonBody(request): JsonBody<OpenChatRequest>,
+    request: IdempotentBody<CallingAccount, OpenChatRequest>,
 ) -> Result<Reply, Refusal> {
-    open_chat(&chats, caller.id, request).await
+    let IdempotentBody { caller, body, key } = request;
+    let work = |id: WorkId| open_chat(&chats, id.get(), caller.id, body);
+    perform_elsewhere(key, work).await.map(Reply::from)
 }
 
+/// Opens or creates a chat. A new one gets this id.
 pub(super) async fn open_chat(
     chats: &Chats,
+    id: Uuid,
     caller: Uuid,
     request: OpenChatRequest,
-) -> Result<Reply, Refusal> {
+) -> Result<Answered, Refusal> {
     let (view, is_new) = match request {
-        OpenChatRequest::Direct(user) => chats.open_direct(caller, &user).await?,
-        OpenChatRequest::Group(group) => (chats.create_group(caller, group).await?, true),
+        OpenChatRequest::Direct(user) => chats.open_direct(id, caller, &user).await?,
+        OpenChatRequest::Group(group) => (chats.create_group(id, caller, group).await?, true),
     };
     let status = if is_new {
         StatusCode::CREATED
     } else {
         StatusCode::OK
     };
-    Ok(Reply::with_status(status, &ChatJson::from(&view)))
+    let reply = Reply::with_status(status, &ChatJson::from(&view));
+    Ok(Answered::Now(reply.into_answer()))
 }
 
 /// `GET /api/v1/chats`: the caller's chats, the one with the newest activity first.

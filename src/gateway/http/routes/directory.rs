@@ -3,50 +3,36 @@
 use serde::Deserialize;
 
 use super::super::accounts::{AccountReader, AccountsOfNode, AdminUser, IdInPath};
-use super::super::extract::{Body, QueryParameters, check_range};
+use super::super::extract::{Body, QueryParameters};
 use super::super::reply::Reply;
 use crate::domain::Refusal;
 use crate::gateway::wire::{
-    AccountJson, AuditJson, EndedJson, Page, UserRequest, decode_cursor, encode_cursor,
+    AccountJson, AuditJson, EndedJson, Page, PageQuery, UserRequest, encode_cursor,
 };
 
-/// The largest `limit` of a list.
-const MAX_LIMIT: u64 = 200;
-/// The `limit` of a list if the query has none.
-const DEFAULT_LIMIT: u64 = 50;
+/// The names of the lists in their cursors.
+const USERS: &str = "users";
+const AUDIT: &str = "audit";
 
-/// The query of a list.
+/// The search of a list of users.
 #[derive(Deserialize)]
-pub(in crate::gateway::http) struct ListQuery {
+pub(in crate::gateway::http) struct Search {
     q: Option<String>,
-    limit: Option<u64>,
-    cursor: Option<String>,
-}
-
-impl ListQuery {
-    fn limit(&self) -> Result<usize, Refusal> {
-        let limit = check_range("limit", self.limit, 1, MAX_LIMIT)?;
-        Ok(limit.unwrap_or(DEFAULT_LIMIT) as usize)
-    }
-
-    /// The position at which the page begins.
-    fn position(&self) -> Result<Option<String>, Refusal> {
-        self.cursor.as_deref().map(decode_cursor).transpose()
-    }
 }
 
 /// `GET /api/v1/users`: users in whose names `q` occurs, ordered by name.
 pub(in crate::gateway::http) async fn list(
     AccountsOfNode(accounts): AccountsOfNode,
     AccountReader(caller): AccountReader,
-    QueryParameters(query): QueryParameters<ListQuery>,
+    QueryParameters(search): QueryParameters<Search>,
+    QueryParameters(query): QueryParameters<PageQuery>,
 ) -> Result<Reply, Refusal> {
-    let (limit, after) = (query.limit()?, query.position()?);
-    let text = query.q.as_deref().unwrap_or_default();
+    let (limit, after) = (query.limit()?, query.position(USERS)?);
+    let text = search.q.as_deref().unwrap_or_default();
     let page = accounts.users(caller, text, after, limit).await?;
     let users = page.users.iter();
     let items = users.map(|user| AccountJson::seen_by(&caller, user));
-    let next = page.next.as_deref().map(encode_cursor);
+    let next = page.next.map(|name| encode_cursor(USERS, &name));
     Ok(Reply::ok(&Page::new(items.collect(), next)))
 }
 
@@ -85,12 +71,11 @@ pub(in crate::gateway::http) async fn log_out(
 pub(in crate::gateway::http) async fn audit(
     AccountsOfNode(accounts): AccountsOfNode,
     AdminUser(_): AdminUser,
-    QueryParameters(query): QueryParameters<ListQuery>,
+    QueryParameters(query): QueryParameters<PageQuery>,
 ) -> Result<Reply, Refusal> {
-    let malformed = |_| Refusal::bad_request("cursor must be a next_cursor of the same list");
-    let before = query.position()?.map(|id| id.parse().map_err(malformed));
-    let page = accounts.audit(before.transpose()?, query.limit()?).await?;
+    let (limit, before) = (query.limit()?, query.position(AUDIT)?);
+    let page = accounts.audit(before, limit).await?;
     let items = page.entries.iter().map(AuditJson::from);
-    let next = page.next.map(|id| encode_cursor(&id.to_string()));
+    let next = page.next.map(|id| encode_cursor(AUDIT, &id));
     Ok(Reply::ok(&Page::new(items.collect(), next)))
 }

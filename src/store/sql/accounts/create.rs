@@ -7,18 +7,20 @@ use crate::domain::{Account, Actor, AdminAction, Role, search_key};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
+use crate::store::sql::idempotency;
 use crate::store::sql::meta::{self, FIRST_ACCOUNT};
 use crate::store::sql::outbox;
 use crate::store::sql::value::args;
-use crate::store::{CreateOutcome, NewAccount, NewSession, Result};
+use crate::store::{CreateOutcome, NewAccount, NewSession, Once, Performed, Result};
 
 pub(super) async fn create(
     db: &Db,
     account: NewAccount,
     session: Option<NewSession>,
     by: Option<Actor>,
-) -> Result<CreateOutcome> {
-    db.transaction(move |conn| {
+    once: Once<CreateOutcome>,
+) -> Result<Performed<CreateOutcome>> {
+    idempotency::transaction(db, once, move |conn| {
         let (account, session) = (account.clone(), session.clone());
         Box::pin(async move {
             let role = match account.role {

@@ -33,7 +33,7 @@ use super::value::{Text, args};
 use crate::domain::{Account, Role, Timestamp, UserId};
 use crate::store::{
     AccountStore, AnnounceEnd, CreateOutcome, Credential, EndedSessions, Exchange, ExchangeOutcome,
-    LoginLimit, LoginName, NewAccount, NewSession, Result, Session,
+    LoginLimit, LoginName, NewAccount, NewSession, Once, Performed, Result, Session,
 };
 
 #[async_trait]
@@ -42,8 +42,9 @@ impl AccountStore for SqlStore {
         &self,
         account: NewAccount,
         session: Option<NewSession>,
-    ) -> Result<CreateOutcome> {
-        let created = create::create(self.db(), account, session, None).await?;
+        once: Once<CreateOutcome>,
+    ) -> Result<Performed<CreateOutcome>> {
+        let created = create::create(self.db(), account, session, None, once).await?;
         self.announce_rows();
         Ok(created)
     }

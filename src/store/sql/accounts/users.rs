@@ -10,8 +10,9 @@ use crate::store::sql::fault::Outcome;
 use crate::store::sql::store::SqlStore;
 use crate::store::sql::value::args;
 use crate::store::{
-    AnnounceEnd, AuditEntry, CreateOutcome, Credential, NewAccount, PasswordChange, ProfileChange,
-    ProfileOutcome, Result, UserChange, UserOutcome, UserQuery, UserStore,
+    AnnounceEnd, AuditEntry, CreateOutcome, Credential, NewAccount, Once, PasswordChange,
+    ProfileChange, ProfileOutcome, Result, StoreError, UserChange, UserOutcome, UserQuery,
+    UserStore,
 };
 
 #[async_trait]
@@ -54,7 +55,10 @@ impl UserStore for SqlStore {
     }
 
     async fn create_user(&self, actor: Actor, account: NewAccount) -> Result<CreateOutcome> {
-        create::create(self.db(), account, None, Some(actor)).await
+        let once = Once::without_key();
+        let created = create::create(self.db(), account, None, Some(actor), once).await?;
+        let repeated = || StoreError::Broken("an account without a key is created once".to_owned());
+        created.outcome().ok_or_else(repeated)
     }
 
     async fn change_user(
