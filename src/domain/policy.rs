@@ -281,9 +281,15 @@ mod tests {
             let scope = RoomScope::Scoped([allowed].into_iter().collect());
             let service = Relation::Service;
             for (needed, outcome) in [
-                (TokenScope::Read, may_join(&scope, &here).map(drop)),
-                (TokenScope::Read, may_read(&scope, service, &here).map(drop)),
-                (TokenScope::Send, may_send(&scope, service, &here).map(drop)),
+                (TokenScope::Read, may_join(&scope, &here, None).map(drop)),
+                (
+                    TokenScope::Read,
+                    may_read(&scope, service, &here, None).map(drop),
+                ),
+                (
+                    TokenScope::Send,
+                    may_send(&scope, service, &here, None).map(drop),
+                ),
                 (TokenScope::Read, may_listen(&scope).map(drop)),
                 (TokenScope::Publish, may_broadcast(&scope).map(drop)),
             ] {

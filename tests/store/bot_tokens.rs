@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use hubbub::domain::{Actor, DisplayName, Role, TokenScope};
-use hubbub::store::{
-    AccountStore as _, BotTokenStore as _, NewBotToken, UserChange, UserOutcome, UserStore as _,
-};
+use hubbub::store::{BotTokenStore as _, NewBotToken, UserChange, UserOutcome, UserStore as _};
 use uuid::Uuid;
 
 use crate::accounts::{DAY, account, announce, announced};
@@ -21,7 +19,7 @@ async fn user(test: &TestStore) -> Uuid {
     let mut new = account("ann", "ann@example.com");
     new.role = Some(Role::User);
     let id = new.id;
-    test.store.create(new, None).await.unwrap();
+    crate::accounts::create(&test.store, new, None).await;
     id
 }
 

@@ -62,7 +62,7 @@ async fn create(test: &TestStore, rows: Vec<NewRow>) -> Uuid {
         address: String::new(),
         user_agent: String::new(),
     };
-    let created = test.store.create(account, Some(session)).await.unwrap();
+    let created = crate::accounts::create(&test.store, account, Some(session)).await;
     assert!(matches!(created, CreateOutcome::Created(_)));
     id
 }
@@ -112,7 +112,7 @@ async fn an_account_is_created_together_with_its_rows(test: &TestStore) {
         role: None,
         rows: vec![row("other")],
     };
-    let taken = test.store.create(again, None).await.unwrap();
+    let taken = crate::accounts::create(&test.store, again, None).await;
     assert!(matches!(taken, CreateOutcome::UsernameTaken));
     assert_eq!(kinds(test).await, ["mail"]);
 }

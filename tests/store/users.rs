@@ -25,7 +25,7 @@ async fn created(test: &TestStore, name: &str, role: Role) -> Uuid {
     let mut new = account(name, &format!("{name}@example.com"));
     new.role = Some(role);
     let id = new.id;
-    let created = test.store.create(new, None).await.unwrap();
+    let created = crate::accounts::create(&test.store, new, None).await;
     assert!(matches!(created, CreateOutcome::Created(_)));
     id
 }

@@ -4,6 +4,8 @@ mod change;
 mod create;
 mod memberships;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
