@@ -100,9 +100,9 @@ pub(super) struct Parts {
     backplane: Backplane,
     archive: Option<Arc<NodeArchive>>,
     /// The worker of the outbox, which has yet to run; `None` without a database.
-    outbox: Option<Arc<outbox::Worker>>,
+    pub(super) outbox: Option<Arc<outbox::Worker>>,
     /// The jobs of the outbox, which have yet to run; `None` without a database.
-    jobs: Option<Arc<outbox::JobRunner>>,
+    pub(super) jobs: Option<Arc<outbox::JobRunner>>,
     /// The Engine.IO layer's control of all its sessions.
     control: Control,
     delivery: Arc<Delivery>,
@@ -208,6 +208,15 @@ impl Parts {
             socketio,
             plain,
         })
+    }
+
+    /// Stops parts that never listened.
+    pub async fn stop(&self) {
+        if let Some(archive) = &self.archive {
+            archive.stop().await;
+        }
+        self.backplane.lifecycle.stop().await;
+        self.delivery.stop();
     }
 
     fn client_connections(&self) -> ClientConnections {

@@ -9,6 +9,7 @@ mod build;
 mod deployment;
 mod lifecycle;
 mod metrics;
+mod worker;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::server::admission::Admission;
 use archive::NodeArchive;
 pub(crate) use archive::open_log;
 use lifecycle::ClientConnections;
+pub use worker::OutboxWorker;
 
 /// A node that runs.
 pub struct App {

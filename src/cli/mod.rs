@@ -3,8 +3,10 @@
 mod db;
 mod healthcheck;
 mod migrate;
+mod outbox;
 mod serve;
 mod signals;
+mod worker;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -153,6 +155,18 @@ enum Command {
         #[arg(long, value_name = "URL", global = true)]
         database_url: Option<String>,
     },
+    /// Lists the announcements and jobs that wait or have failed, and repeats them; exits with 1 if a row
+    /// was not found, and with 2 if it could not run
+    Outbox {
+        #[command(subcommand)]
+        action: outbox::Action,
+        /// The database, in place of DATABASE_URL; the list of processes shows it, so leave the
+        /// password to DATABASE_URL
+        #[arg(long, value_name = "URL", global = true)]
+        database_url: Option<String>,
+    },
+    /// Publishes what the outbox holds and runs its jobs, without listening: for nodes with WORKERS=off
+    Worker(NodeOptions),
     Bench(Box<hubbub_bench::Options>),
 }
 
@@ -220,6 +234,11 @@ impl Cli {
                 action,
                 database_url,
             } => db::run(&action, before.only_database("db", database_url)),
+            Command::Outbox {
+                action,
+                database_url,
+            } => outbox::run(&action, before.only_database("outbox", database_url)),
+            Command::Worker(node) => worker::work(&node.or(before).load_config()?),
             // Everything it needs is on its command line: the nodes it measures have their own
             // configuration.
             Command::Bench(options) => {

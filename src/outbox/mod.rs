@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::backplane::{BackplaneError, RoomLog, change_record};
@@ -87,14 +88,25 @@ impl Worker {
 
     /// Publishes rows until the task is aborted. That loses nothing: another worker goes on.
     pub async fn run(self: Arc<Self>) {
-        loop {
+        let (_never, stopped) = watch::channel(false);
+        self.run_until(stopped).await;
+    }
+
+    /// Publishes rows until `stopped` is true, and then returns once those that it holds are published
+    /// or postponed.
+    pub async fn run_until(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        while !*stopped.borrow() {
             match self.publish_due().await {
                 // There may be more.
                 Ok(rows) if rows == BATCH => {}
                 Ok(_) => {
                     let pause = self.pause().await;
-                    // Rows of this node are published at once.
-                    let _ = tokio::time::timeout(pause, self.outbox.added()).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        // Rows of this node are published at once.
+                        () = self.outbox.added() => {}
+                        _ = stopped.wait_for(|stopped| *stopped) => return,
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "outbox: the database can't be reached");

@@ -13,6 +13,7 @@ mod profile;
 mod sessions;
 mod tokens;
 mod users;
+mod worker;
 
 use hubbub_test_support::client::Client;
 use hubbub_test_support::node::{self, Cluster};

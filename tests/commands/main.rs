@@ -7,6 +7,7 @@ mod copy;
 mod files;
 mod fixture;
 mod nodes;
+mod outbox;
 mod prune;
 mod seed;
 mod usage;

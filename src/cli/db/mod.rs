@@ -27,9 +27,9 @@ use crate::store::DatabaseSettings;
 use crate::store::sql::{self, DatabaseUrl, PreparedDatabase, Settings, SqlStore, migrate};
 
 /// The exit code of a command that has found something.
-const FOUND: u8 = 1;
+pub(super) const FOUND: u8 = 1;
 /// The exit code of a command that could not run.
-const FAILED: u8 = 2;
+pub(super) const FAILED: u8 = 2;
 
 /// How long a statement of a command may take: longer than one of a node.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -119,12 +119,12 @@ impl LogOption {
 }
 
 /// A database that a command uses.
-struct Opened {
-    store: SqlStore,
-    url: DatabaseUrl,
+pub(super) struct Opened {
+    pub(super) store: SqlStore,
+    pub(super) url: DatabaseUrl,
 }
 
-fn settings(command_line: &CommandLine) -> anyhow::Result<DatabaseSettings> {
+pub(super) fn settings(command_line: &CommandLine) -> anyhow::Result<DatabaseSettings> {
     let settings = Config::load_database(command_line)?;
     let settings = settings.context("there is no database: DATABASE_URL is none")?;
     let is_file = !settings.url.is_in_memory();
@@ -135,11 +135,14 @@ fn settings(command_line: &CommandLine) -> anyhow::Result<DatabaseSettings> {
 /// The databases that a command has opened. They are closed when it ends, also by an error or a signal:
 /// then a file of SQLite has everything without its log (`-wal`), and may be copied alone.
 #[derive(Default)]
-struct Databases(Mutex<Vec<(SqlStore, DatabaseUrl, Option<PreparedDatabase>)>>);
+pub(super) struct Databases(Mutex<Vec<(SqlStore, DatabaseUrl, Option<PreparedDatabase>)>>);
 
 impl Databases {
     /// Opens a database that must exist and have the tables of this version. Nodes may be using it.
-    async fn open_existing(&self, settings: &DatabaseSettings) -> anyhow::Result<Opened> {
+    pub(super) async fn open_existing(
+        &self,
+        settings: &DatabaseSettings,
+    ) -> anyhow::Result<Opened> {
         let url = &settings.url;
         if let Some(file) = url.file() {
             let exists = file.is_file();
@@ -185,7 +188,7 @@ impl Databases {
         Ok(Opened { store, url })
     }
 
-    async fn close(&self) {
+    pub(super) async fn close(&self) {
         let opened = std::mem::take(&mut *self.0.lock());
         for (store, url, prepared) in opened {
             store.close().await;

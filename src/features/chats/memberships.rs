@@ -61,7 +61,9 @@ impl Memberships {
         let (chat, user) = key;
         let membership = self.store.membership(chat, user).await.map_err(refused)?;
         let mut known = self.known.lock();
-        if known.changes == changes {
+        // A user who is added may use the chat at once, on every node. So it is never known that there is
+        // no right.
+        if membership.is_some() && known.changes == changes {
             known.make_space();
             known.rights.insert(key, (membership, read_at));
         }
