@@ -181,7 +181,7 @@ impl Worker {
         if !Change::EVENTS.contains(&row.kind.as_str()) {
             return Outcome::Failed(format!("this release has no event {:?}", row.kind));
         }
-        let id = ids::of_row(self.deployment, row.id);
+        let id = ids::of_row(self.deployment, row.id, row.first_claimed);
         // The log may not know any more that an earlier attempt has published the row.
         if row.tried_for > self.dedupe_ttl / 2 {
             match earlier::is_in_log(&*self.log, room, id, row.tried_for).await {

@@ -79,6 +79,7 @@ fn row(id: OutboxId, kind: &str) -> OutboxRow {
         payload: format!("{{\"session_id\":\"{}\"}}", Uuid::from_u128(id as u128)),
         attempts: 0,
         tried_for: Duration::ZERO,
+        first_claimed: 0,
     }
 }
 
@@ -166,7 +167,7 @@ impl NewEntryOfOthers<'_> {
 
 /// How often the row is in the log.
 async fn published_by(log: &dyn RoomLog, row: OutboxId) -> usize {
-    let id = ids::of_row(Uuid::from_u128(1), row);
+    let id = ids::of_row(Uuid::from_u128(1), row, 0);
     let slice = log
         .read(&room(), Window::After(0), 1000, 1 << 22)
         .await

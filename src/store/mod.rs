@@ -41,7 +41,9 @@ pub use outbox::{NewRow, Outbox, OutboxId, OutboxRow, RowState};
 pub use recovery::{MailRow, NewOneTimeToken, PasswordReset, RecoveryStore, TokenPurpose};
 pub use retention::{RetentionClaim, RetentionRun};
 pub use settings::DatabaseSettings;
-pub use transfer::{ArchiveIdentity, ArchiveTransfer, Orphans, RoomState, RunEnd};
+pub use transfer::{
+    ArchiveIdentity, ArchiveTransfer, DirectoryRow, DirectoryTransfer, Orphans, RoomState, RunEnd,
+};
 pub use users::{
     AuditEntry, PasswordChange, ProfileChange, ProfileOutcome, UserChange, UserOutcome, UserQuery,
     UserStore,

@@ -37,6 +37,9 @@ pub struct OutboxRow {
     pub attempts: u64,
     /// The time since it was first claimed; zero at the first time.
     pub tried_for: Duration,
+    /// When it was first claimed, in milliseconds since 1970 by the database's clock. With the number
+    /// it tells the row from every other one, also from those of an earlier database.
+    pub first_claimed: i64,
 }
 
 /// The state of a row that is not done.

@@ -126,3 +126,36 @@ pub trait ArchiveTransfer: ArchiveStore {
     /// `Unavailable`, `Broken`.
     async fn ids(&self, from: Uuid, limit: usize) -> Result<Vec<Uuid>>;
 }
+
+/// A row of a table of accounts, chats or the outbox.
+#[derive(Debug, Clone)]
+pub struct DirectoryRow(pub(super) Vec<super::sql::Value>);
+
+/// The tables beside the archive, for copies of a database: accounts, chats, and the outbox.
+#[async_trait]
+pub trait DirectoryTransfer: Send + Sync {
+    /// The names of the tables, in the order in which they are copied.
+    fn directory_tables(&self) -> Vec<&'static str>;
+
+    /// Deletes all rows of these tables, atomically.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn clear_directory(&self) -> Result<()>;
+
+    /// The rows of a table after this one, in the order of the keys; empty at the end.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn directory_page(
+        &self,
+        table: usize,
+        after: Option<&DirectoryRow>,
+    ) -> Result<Vec<DirectoryRow>>;
+
+    /// Adds rows to a table, atomically. Rows whose keys it has already are left out.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn insert_directory(&self, table: usize, rows: Vec<DirectoryRow>) -> Result<()>;
+}

@@ -2,13 +2,15 @@
 
 use std::process::Command;
 
+use hubbub::app::App;
 use hubbub::domain::{Epoch, Head, RoomId};
-use hubbub::store::{ArchiveStore as _, ArchiveTransfer as _, NewEpoch};
+use hubbub::store::{ArchiveStore as _, ArchiveTransfer as _, DirectoryTransfer as _, NewEpoch};
 use hubbub_test_support::database::TestDatabase;
-use serde_json::Value;
+use hubbub_test_support::node::{self, http};
+use serde_json::{Value, json};
 
 use crate::fixture::{
-    MariaDb, Postgres, Sqlite, command, contents, count, kill_when, open, run, seeded,
+    MariaDb, Postgres, Sqlite, command, contents, count, execute, kill_when, open, run, seeded,
     slow_database, speed_up, summary,
 };
 
@@ -192,4 +194,86 @@ async fn a_copy_that_was_used_since_is_no_destination() {
     assert!(ended.stderr.contains("used since"), "{}", ended.stderr);
     // It is still an archive.
     open(&to).await.deployment().await.unwrap();
+}
+
+/// The rows of accounts, chats and the outbox, by table.
+async fn directory(database: &TestDatabase) -> Vec<(&'static str, Vec<String>)> {
+    let store = open(database).await;
+    let mut tables = Vec::new();
+    for (number, name) in store.directory_tables().into_iter().enumerate() {
+        let (mut rows, mut last) = (Vec::new(), None);
+        loop {
+            let page = store.directory_page(number, last.as_ref()).await.unwrap();
+            rows.extend(page.iter().map(|row| format!("{row:?}")));
+            let Some(row) = page.last() else { break };
+            last = Some(row.clone());
+        }
+        tables.push((name, rows));
+    }
+    tables
+}
+
+/// A request of the user with this access token; returns the body of the answer.
+async fn request(node: &App, token: &Value, method: &str, path: &str, body: Value) -> Value {
+    let authorization = format!("Bearer {}", token.as_str().unwrap_or_default());
+    let key = uuid::Uuid::new_v4().to_string();
+    let headers = [
+        ("authorization", authorization.as_str()),
+        ("content-type", "application/json"),
+        ("idempotency-key", key.as_str()),
+    ];
+    let headers = &headers[usize::from(token.is_null())..];
+    let (status, _, answer) = http(node.address(), method, path, headers, &body.to_string()).await;
+    assert!(status < 300, "{method} {path}: {status} {answer}");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_and_chats_go_around_all_databases_and_are_in_use_again() {
+    const SECRET: (&str, &str) = ("JWT_SECRET", "a secret of at least thirty-two bytes");
+    let first = TestDatabase::new(Sqlite);
+    let settings = [SECRET, ("DATABASE_URL", &first.url), ("WORKERS", "off")];
+    let node = node::start(&settings).await;
+    let sign_up = async |name: &str| {
+        let email = format!("{name}@example.com");
+        let body = json!({"username": name, "email": email, "password": "correct horse"});
+        request(&node, &Value::Null, "POST", "/api/v1/auth/signup", body).await
+    };
+    let (ann, bob) = (sign_up("ann").await, sign_up("bob").await);
+    let (ann, bob) = (&ann["access_token"], &bob["user"]["id"]);
+    let chat = request(&node, ann, "POST", "/api/v1/chats", json!({"user_id": bob})).await;
+    let path = format!("/api/v1/users/{}", bob.as_str().unwrap());
+    request(&node, ann, "PATCH", &path, json!({"role": "admin"})).await;
+    let bot = json!({"name": "bot", "scopes": ["read"]});
+    request(&node, ann, "POST", "/api/v1/tokens", bot).await;
+    node.stop().await;
+    // The tables that these requests leave empty.
+    for rows in [
+        "hubbub_invites VALUES (zeroblob(32), NULL, 1, 2)",
+        "hubbub_account_tokens VALUES (zeroblob(32), x'00112233445566778899aabbccddeeff', 0, 'a@b', 3)",
+        "hubbub_account_deletions VALUES (x'00112233445566778899aabbccddeeff', 1, 2, 3, 4, 5, NULL)",
+    ] {
+        execute(&first, &format!("INSERT INTO {rows}")).await;
+    }
+    let expected = directory(&first).await;
+    for (table, rows) in &expected {
+        assert!(!rows.is_empty(), "{table} has no rows");
+    }
+    let mut from = first;
+    for kind in [Postgres, MariaDb, Sqlite] {
+        let to = TestDatabase::new(kind);
+        for _ in 0..2 {
+            let copied = copy(&from, &to);
+            assert_eq!(copied["is_complete"], true, "{copied}");
+        }
+        assert_eq!(directory(&to).await, expected);
+        from = to;
+    }
+    let node = node::start(&[SECRET, ("DATABASE_URL", &from.url)]).await;
+    let log_in = json!({"username": "ann", "password": "correct horse"});
+    let ann = request(&node, &Value::Null, "POST", "/api/v1/auth/login", log_in).await;
+    let path = format!("/api/v1/chats/{}", chat["id"].as_str().unwrap());
+    let found = request(&node, &ann["access_token"], "GET", &path, Value::Null).await;
+    assert_eq!(found["room_id"], chat["room_id"]);
+    node.stop().await;
 }

@@ -1,8 +1,9 @@
 //! `hubbub db copy`: the archive in another database, entry by entry the same.
 //!
 //! Rooms are copied one after another, each in the order of its numbers, so that a copy that was
-//! interrupted continues where each room ends. Until it is complete the destination can't be used by a
-//! node. At the end both databases are read and their digests compared.
+//! interrupted continues where each room ends. Accounts, chats and the outbox follow, each time anew. Until
+//! it is complete the destination can't be used by a node. At the end both databases are read and their
+//! digests compared.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::digest::{PAGE_BYTES, RoomDigest, digest};
@@ -22,7 +24,7 @@ use crate::domain::RoomId;
 use crate::store::sql::{DatabaseUrl, SqlStore};
 use crate::store::{
     ArchiveStore as _, ArchiveTransfer as _, ArchiveWindow, ArchiveWriter, ArchivedEntry,
-    BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, DatabaseSettings, RoomState,
+    BATCH_BYTES, BATCH_ENTRIES, CommitOutcome, DatabaseSettings, DirectoryTransfer as _, RoomState,
 };
 
 /// The rooms that are listed at once.
@@ -199,12 +201,37 @@ impl Copy {
         drop(progress);
         let before = self.extent().await?;
         let mut outcome = self.compare(total).await?;
+        outcome.has_moved |= !self.copy_directory().await?;
         outcome.has_moved |= self.extent().await? != before;
         outcome.has_moved |= self.source.store.run_ends().await? != runs;
         if self.findings.is_empty() && !outcome.has_moved {
             self.destination.store.finish_copy(id, &runs).await?;
         }
         Ok(outcome)
+    }
+
+    /// Copies accounts, chats and the outbox. Returns whether the source had not changed at the end.
+    async fn copy_directory(&self) -> anyhow::Result<bool> {
+        let (from, to) = (&self.source.store, &self.destination.store);
+        to.clear_directory().await?;
+        let mut copied = Sha256::new();
+        for table in 0..from.directory_tables().len() {
+            let mut last = None;
+            loop {
+                let page = from.directory_page(table, last.as_ref()).await?;
+                let Some(row) = page.last() else { break };
+                last = Some(row.clone());
+                page.iter().for_each(|row| row.add_to(&mut copied));
+                to.insert_directory(table, page).await?;
+            }
+        }
+        let copied: [u8; 32] = copied.finalize().into();
+        anyhow::ensure!(
+            directory_digest(to).await? == copied,
+            "{}: accounts or chats differ from those that were written",
+            self.destination.url
+        );
+        Ok(directory_digest(from).await? == copied)
     }
 
     /// The next room of the source.
@@ -404,4 +431,19 @@ async fn last_seq(store: &SqlStore, room: &RoomId) -> anyhow::Result<u64> {
     let window = ArchiveWindow::Before(u64::MAX);
     let last = store.read(room, window, 1, PAGE_BYTES).await?;
     Ok(last.last().map_or(0, |entry| entry.seq))
+}
+
+/// The digest of accounts, chats and the outbox.
+async fn directory_digest(store: &SqlStore) -> anyhow::Result<[u8; 32]> {
+    let mut digest = Sha256::new();
+    for table in 0..store.directory_tables().len() {
+        let mut last = None;
+        loop {
+            let page = store.directory_page(table, last.as_ref()).await?;
+            let Some(row) = page.last() else { break };
+            last = Some(row.clone());
+            page.iter().for_each(|row| row.add_to(&mut digest));
+        }
+    }
+    Ok(digest.finalize().into())
 }

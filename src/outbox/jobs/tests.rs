@@ -33,6 +33,7 @@ impl Queue {
             payload: payload.to_owned(),
             attempts: 0,
             tried_for: Duration::ZERO,
+            first_claimed: 0,
         };
         let (due, lease) = (now, now);
         self.jobs.lock().push(Waiting { row, due, lease });

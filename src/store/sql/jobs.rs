@@ -31,7 +31,7 @@ impl JobQueue for SqlStore {
         lease: Duration,
     ) -> Result<Vec<OutboxRow>> {
         const DUE: &str = "SELECT id, room_id, type, payload, attempts, \
-            CAST(? - COALESCE(tried_since, ?) AS {bigint}) FROM hubbub_outbox \
+            CAST(COALESCE(tried_since, ?) AS {bigint}) FROM hubbub_outbox \
             WHERE state = 0 AND room_id IS NULL AND due_at <= ? AND lease_until <= ? \
             AND type IN ({list}) ORDER BY due_at, id LIMIT ?";
         if kinds.is_empty() {
@@ -47,10 +47,10 @@ impl JobQueue for SqlStore {
                     // One claim at a time: no two get the same job.
                     meta::lock(conn, JOB_CLAIM, "").await?;
                     let now = now(conn).await?;
-                    let values = [args![now, now, now, now], kinds, args![limit]].concat();
+                    let values = [args![now, now, now], kinds, args![limit]].concat();
                     let rows: Vec<Row> = conn.all_of_text(text, values).await?;
                     outbox::lease(conn, &rows, now, now + lease).await?;
-                    Ok(rows.into_iter().map(|row| loaded(row, 1)).collect())
+                    Ok(rows.into_iter().map(|row| loaded(row, 1, now)).collect())
                 })
             })
             .await

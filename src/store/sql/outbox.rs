@@ -29,18 +29,20 @@ pub(super) async fn add(conn: &mut Conn, rows: Vec<NewRow>) -> Outcome<()> {
     Ok(())
 }
 
-/// `id, room_id, type, payload, attempts`, and milliseconds since the first claim.
+/// `id, room_id, type, payload, attempts`, and the time of the first claim.
 pub(super) type Row = (i64, Option<Text>, Text, Text, i64, i64);
 
-pub(super) fn loaded(row: Row, claims: u64) -> OutboxRow {
-    let (id, room, kind, payload, attempts, tried_for) = row;
+/// The row as it is `now`, with so many claims that it does not count yet.
+pub(super) fn loaded(row: Row, claims: u64, now: i64) -> OutboxRow {
+    let (id, room, kind, payload, attempts, first_claimed) = row;
     OutboxRow {
         id,
         room: room.map(|room| RoomId::trusted(&room.0)),
         kind: kind.0,
         payload: payload.0,
         attempts: u64::try_from(attempts).unwrap_or(0) + claims,
-        tried_for: Duration::from_millis(u64::try_from(tried_for).unwrap_or(0)),
+        tried_for: Duration::from_millis(u64::try_from(now - first_claimed).unwrap_or(0)),
+        first_claimed,
     }
 }
 
@@ -74,7 +76,7 @@ impl Outbox for SqlStore {
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<OutboxRow>> {
         // An earlier row of the room is claimed by another node, or was postponed.
         const DUE: &str = "SELECT o.id, o.room_id, o.type, o.payload, o.attempts, \
-                CAST(? - COALESCE(o.tried_since, ?) AS {bigint}) \
+                CAST(COALESCE(o.tried_since, ?) AS {bigint}) \
             FROM hubbub_outbox o \
             WHERE o.state = 0 AND o.room_id IS NOT NULL AND o.due_at <= ? AND o.lease_until <= ? \
             AND NOT EXISTS \
@@ -91,11 +93,10 @@ impl Outbox for SqlStore {
                     // node claims an earlier one.
                     meta::lock(conn, OUTBOX_CLAIM, "").await?;
                     let now = now(conn).await?;
-                    let rows: Vec<Row> = conn
-                        .all(DUE, args![now, now, now, now, now, now, limit])
-                        .await?;
+                    let rows: Vec<Row> =
+                        conn.all(DUE, args![now, now, now, now, now, limit]).await?;
                     self::lease(conn, &rows, now, now + lease).await?;
-                    Ok(rows.into_iter().map(|row| loaded(row, 1)).collect())
+                    Ok(rows.into_iter().map(|row| loaded(row, 1, now)).collect())
                 })
             })
             .await
@@ -146,15 +147,26 @@ impl Outbox for SqlStore {
 
     async fn list(&self, after: OutboxId, limit: usize) -> Result<Vec<RowState>> {
         const LIST: &str = "SELECT id, room_id, type, payload, attempts, \
-                CAST({now} - COALESCE(tried_since, {now}) AS {bigint}), state, reason \
-            FROM hubbub_outbox WHERE id > ? ORDER BY id LIMIT ?";
-        type Listed = (i64, Option<Text>, Text, Text, i64, i64, i64, Option<Text>);
+                CAST(COALESCE(tried_since, {now}) AS {bigint}), state, reason, \
+                CAST({now} AS {bigint}) FROM hubbub_outbox WHERE id > ? ORDER BY id LIMIT ?";
+        type Listed = (
+            i64,
+            Option<Text>,
+            Text,
+            Text,
+            i64,
+            i64,
+            i64,
+            Option<Text>,
+            i64,
+        );
         let listed: Vec<Listed> = self.db().all(LIST, args![after, limit as i64]).await?;
-        let state = |(id, room, kind, payload, attempts, tried, state, reason): Listed| RowState {
-            row: loaded((id, room, kind, payload, attempts, tried), 0),
-            has_failed: state != 0,
-            reason: reason.map(|reason| reason.0),
-        };
+        let state =
+            |(id, room, kind, payload, attempts, tried, state, reason, now): Listed| RowState {
+                row: loaded((id, room, kind, payload, attempts, tried), 0, now),
+                has_failed: state != 0,
+                reason: reason.map(|reason| reason.0),
+            };
         Ok(listed.into_iter().map(state).collect())
     }
 
