@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{AnnounceEnd, Digest, Result};
+use super::{AnnounceEnd, Digest, Once, Performed, Result};
 use crate::domain::{Account, BotToken, DisplayName, TokenScopes};
 
 /// A token to make.
@@ -35,7 +35,20 @@ pub trait BotTokenStore: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`: it may have been made.
-    async fn create_bot_token(&self, token: NewBotToken) -> Result<Option<BotToken>>;
+    async fn create_bot_token(&self, token: NewBotToken) -> Result<Option<BotToken>> {
+        let performed = self.create_bot_token_once(token, Once::without_key()).await;
+        Ok(performed?.outcome().flatten())
+    }
+
+    /// As [`create_bot_token`](Self::create_bot_token), once for each request.
+    ///
+    /// # Errors
+    /// `Unavailable`: the token may have been made.
+    async fn create_bot_token_once(
+        &self,
+        token: NewBotToken,
+        once: Once<Option<BotToken>>,
+    ) -> Result<Performed<Option<BotToken>>>;
 
     /// The tokens of a user in the order in which they were made.
     ///

@@ -160,6 +160,41 @@ async fn the_database_reveals_neither_tokens_nor_passwords() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_of_a_bot_is_made_once_for_each_key() {
+    let node = Cluster::alone(&[SECRET, MEMORY]).await;
+    let address = node.address(0);
+    let mut users = Vec::new();
+    for name in ["ann", "bob"] {
+        users.push(sign_up(address, name, &sign_up_body(name)).await.2);
+    }
+    let body = json!({"name": "bot", "scopes": ["read"]}).to_string();
+    let mut made = Vec::new();
+    for user in &users {
+        let authorization = format!("Bearer {}", user["access_token"].as_str().unwrap());
+        let headers = [
+            ("content-type", "application/json"),
+            ("authorization", authorization.as_str()),
+            ("idempotency-key", "k"),
+        ];
+        let post = async || http(address, "POST", "/api/v1/tokens", &headers, &body).await;
+        let (first, again) = (post().await, post().await);
+        assert_eq!((first.0, is_repeat(&first)), (201, false), "{first:?}");
+        assert_eq!(
+            (again.0, is_repeat(&again), &again.2),
+            (201, true, &first.2)
+        );
+        let (_, list) = Rest::of(address, user).get("/api/v1/tokens").await;
+        assert_eq!(list["items"].as_array().unwrap().len(), 1);
+        let token = first.2["token"].as_str().unwrap();
+        assert_eq!(Rest::with_token(address, token).me().await.0, 200);
+        made.push(first.2["token"].clone());
+    }
+    // The keys of users are their own.
+    assert_ne!(made[0], made[1]);
+    node.stop().await;
+}
+
 /// A request of the property test.
 #[derive(Debug, Clone)]
 struct Step {

@@ -8,6 +8,7 @@ use super::sessions::announce_end;
 use super::{AccountCaller, Accounts, Ended, refused};
 use crate::auth::{digest, new_bot_secret};
 use crate::domain::{BotToken, Code, DisplayName, Refusal, SessionEnd, TokenScope, TokenScopes};
+use crate::features::idempotency::{Answered, Once};
 use crate::store::NewBotToken;
 
 /// The most tokens of a user.
@@ -29,7 +30,8 @@ pub struct BotTokenRequest {
 }
 
 impl Accounts {
-    /// Makes a token with the caller's identity. Returns it with its secret, which is not stored.
+    /// Makes a token with the caller's identity, once for each request. The result is the token with its
+    /// secret, which is not stored.
     ///
     /// # Errors
     /// `bad_request`, `too_large`; `forbidden` for the scope `admin` of another than an admin; `conflict`
@@ -38,7 +40,8 @@ impl Accounts {
         &self,
         caller: AccountCaller,
         request: BotTokenRequest,
-    ) -> Result<(BotToken, String), Refusal> {
+        once: Once<(BotToken, String)>,
+    ) -> Result<Answered, Refusal> {
         let name = DisplayName::parse("name", &request.name)?;
         let scopes = parse_scopes(&request.scopes)?;
         if scopes.contains(TokenScope::Admin) && !caller.is_admin {
@@ -58,13 +61,15 @@ impl Accounts {
             lifetime,
             most: MAX_TOKENS,
         };
-        let made = self.store.create_bot_token(token).await;
-        let too_many = || {
-            let text = format!("a user has at most {MAX_TOKENS} tokens: delete one");
-            Refusal::new(Code::Conflict, text)
+        let result = move |made: &Option<BotToken>| match made {
+            Some(made) => Ok((made.clone(), secret.clone())),
+            None => {
+                let text = format!("a user has at most {MAX_TOKENS} tokens: delete one");
+                Err(Refusal::new(Code::Conflict, text))
+            }
         };
-        let made = made.map_err(refused)?.ok_or_else(too_many)?;
-        Ok((made, secret))
+        once.perform(result, |once| self.store.create_bot_token_once(token, once))
+            .await
     }
 
     /// The caller's tokens, without their secrets.

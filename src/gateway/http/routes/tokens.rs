@@ -3,20 +3,24 @@
 use http::StatusCode;
 
 use super::super::accounts::{AccountUser, AccountsOfNode, IdInPath};
-use super::super::extract::Body;
+use super::super::idempotent::{Decoded, IdempotentBody};
 use super::super::reply::Reply;
-use crate::domain::Refusal;
+use crate::domain::{BotToken, Refusal};
+use crate::features::idempotency::Once;
 use crate::gateway::wire::{EndedJson, Page, TokenJson, TokenRequest};
 
-/// `POST /api/v1/tokens`: makes a token. Only this reply has its secret.
+/// `POST /api/v1/tokens`: makes a token. Only this reply, and the one to its repeat, has its secret.
 pub(in crate::gateway::http) async fn create(
     AccountsOfNode(accounts): AccountsOfNode,
-    AccountUser(caller): AccountUser,
-    Body(request): Body<TokenRequest>,
+    request: IdempotentBody<AccountUser, Decoded<TokenRequest>>,
 ) -> Result<Reply, Refusal> {
-    let (token, secret) = accounts.create_token(caller, request.into()).await?;
-    let body = TokenJson::with_secret(&token, &secret);
-    Ok(Reply::with_status(StatusCode::CREATED, &body))
+    let IdempotentBody { caller, body, key } = request;
+    let once = Once::new(key, |(token, secret): &(BotToken, String)| {
+        let body = TokenJson::with_secret(token, secret);
+        Reply::with_status(StatusCode::CREATED, &body).into_answer()
+    });
+    let answered = accounts.create_token(caller.0, body.0.into(), once).await?;
+    Ok(answered.into())
 }
 
 /// `GET /api/v1/tokens`.

@@ -8,10 +8,11 @@ use super::{AccountRow, credential, loaded_time, now, select_account, user_id, u
 use crate::domain::{Account, BotToken, TokenScopes};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::fault::Outcome;
+use crate::store::sql::idempotency;
 use crate::store::sql::outbox;
 use crate::store::sql::store::SqlStore;
 use crate::store::sql::value::{Text, args};
-use crate::store::{AnnounceEnd, BotTokenStore, Digest, NewBotToken, Result};
+use crate::store::{AnnounceEnd, BotTokenStore, Digest, NewBotToken, Once, Performed, Result};
 
 /// The columns of a token.
 type Row = (Uuid, Text, i64, i64, i64, Option<i64>);
@@ -29,13 +30,16 @@ fn loaded((id, name, scopes, created_at, expires_at, last_used_at): Row) -> BotT
 
 #[async_trait]
 impl BotTokenStore for SqlStore {
-    async fn create_bot_token(&self, token: NewBotToken) -> Result<Option<BotToken>> {
-        self.db()
-            .transaction(move |conn| {
-                let token = token.clone();
-                Box::pin(async move { create(conn, &token).await })
-            })
-            .await
+    async fn create_bot_token_once(
+        &self,
+        token: NewBotToken,
+        once: Once<Option<BotToken>>,
+    ) -> Result<Performed<Option<BotToken>>> {
+        idempotency::transaction(self.db(), once, move |conn| {
+            let token = token.clone();
+            Box::pin(async move { create(conn, &token).await })
+        })
+        .await
     }
 
     async fn bot_tokens(&self, user: Uuid) -> Result<Vec<BotToken>> {
