@@ -13,13 +13,13 @@ CREATE INDEX IF NOT EXISTS hubbub_account_tokens_user ON hubbub_account_tokens (
 CREATE INDEX IF NOT EXISTS hubbub_account_tokens_expiry ON hubbub_account_tokens (expires_at);
 
 -- Accounts that were deleted, and how far their messages have been made anonymous. pass: the passes over
--- the messages that are complete. room_no, seq: the position of the one that runs.
+-- the messages that are complete. at_room, at_seq: the position of the one that runs.
 CREATE TABLE IF NOT EXISTS hubbub_account_deletions (
     user_id BLOB NOT NULL PRIMARY KEY,
     requested_at INTEGER NOT NULL,
     pass INTEGER NOT NULL,
-    room_no INTEGER NOT NULL,
-    seq INTEGER NOT NULL,
+    at_room INTEGER NOT NULL,
+    at_seq INTEGER NOT NULL,
     messages INTEGER NOT NULL,
     finished_at INTEGER
 ) STRICT;

@@ -16,7 +16,8 @@ use crate::backplane::Presence;
 use crate::config::{AccountKey, Config};
 use crate::domain::{ConnId, RoomId, UserId};
 use crate::features::accounts::{
-    Accounts, FindForgetfulAccount, Recovery, SendAccountMail, SessionSockets, StoredSessions,
+    Accounts, FindForgetfulAccount, ForgetDeletedUser, Recovery, SendAccountMail, SessionSockets,
+    StoredSessions,
 };
 use crate::features::idempotency::Idempotency;
 use crate::outbox::Job;
@@ -60,6 +61,11 @@ pub(super) fn start(
         tokens,
         idempotency,
     }))
+}
+
+/// The job that makes the messages of deleted accounts anonymous.
+pub(super) fn forget_deleted_users(store: Arc<dyn DirectoryStore>) -> Arc<dyn Job> {
+    Arc::new(ForgetDeletedUser(store))
 }
 
 /// The parts of accounts that need mail.

@@ -129,6 +129,7 @@ impl Parts {
         let mut jobs = Vec::new();
         let mut recovery = None;
         if let (Some(parts), Some(database)) = (&accounts, &database) {
+            jobs.push(accounts::forget_deleted_users(database.accounts()));
             let mails = accounts::mails(config, &parts.accounts, &database.recovery())?;
             if let Some(mails) = mails {
                 recovery = Some(mails.recovery);

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::domain::{RoomId, RoomKind};
 
+pub mod anonymous;
 mod bus;
 pub mod change_record;
 mod commit;

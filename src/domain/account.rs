@@ -15,6 +15,11 @@ const MAX_URL_BYTES: usize = 2048;
 /// The longest display name and status, in bytes of UTF-8.
 const MAX_DISPLAY_NAME_BYTES: usize = 128;
 
+/// The name and the display name of every deleted account. No account can choose the name.
+pub const DELETED_USERNAME: &str = "deleted user";
+/// See [`DELETED_USERNAME`].
+pub const DELETED_DISPLAY_NAME: &str = "Deleted user";
+
 /// The name of an account: 1 to 32 of `A-Z`, `a-z`, `0-9`, `_`, `.` and `-`, the first one no dot or
 /// hyphen. Names that differ in case only are the same name.
 #[derive(Debug, Clone)]

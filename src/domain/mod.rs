@@ -20,7 +20,10 @@ mod room;
 mod text_file;
 mod time;
 
-pub use account::{Account, AccountName, AvatarUrl, DisplayName, EmailAddress, Role, search_key};
+pub use account::{
+    Account, AccountName, AvatarUrl, DELETED_DISPLAY_NAME, DELETED_USERNAME, DisplayName,
+    EmailAddress, Role, search_key,
+};
 pub use announcement::{Announcement, Change, MemberChange, SessionEnd};
 pub use audit::{Actor, AdminAction};
 pub use bot_token::{BotToken, TokenScope, TokenScopes};

@@ -27,7 +27,7 @@ use crate::store::{Outbox, OutboxId, OutboxRow, StoreError};
 use crate::telemetry::meter::Counter;
 
 pub use jobs::{Job, JobError, JobRunner, JobSettings};
-pub use payloads::{AccountMail, JobPayload, MailSubject, PasswordForgotten};
+pub use payloads::{AccountMail, ForgetUser, JobPayload, MailSubject, PasswordForgotten};
 
 /// The most rows that are claimed at once.
 const BATCH: usize = 200;

@@ -90,6 +90,17 @@ impl JobPayload for AccountMail {
     const KIND: &'static str = "account_mail";
 }
 
+/// The messages of a user whose account was deleted are made anonymous.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ForgetUser {
+    /// The user.
+    pub user: Uuid,
+}
+
+impl JobPayload for ForgetUser {
+    const KIND: &'static str = "forget_user";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

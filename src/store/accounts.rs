@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{NewRow, Once, Performed, Result};
+use super::{DeletionStore, NewRow, Once, Performed, Result};
 use crate::domain::{Account, AccountName, DisplayName, EmailAddress, Role, Timestamp, UserId};
 
 /// A SHA-256 digest.
@@ -153,7 +153,7 @@ pub type AnnounceEnd = Arc<dyn Fn(&UserId, Uuid) -> NewRow + Send + Sync>;
 
 /// Accounts and sessions. Times come from the database's clock.
 #[async_trait]
-pub trait AccountStore: Send + Sync {
+pub trait AccountStore: DeletionStore + Send + Sync {
     /// Creates an account, and begins its first session if there is one, in one transaction, once for
     /// each request.
     ///

@@ -8,6 +8,7 @@ mod accounts;
 mod archive;
 mod bot_tokens;
 mod chats;
+mod deletions;
 mod idempotency;
 mod jobs;
 mod outbox;
@@ -32,6 +33,7 @@ pub use chats::{
     Announce, ChatChange, ChatOfMember, ChatOutcome, ChatPeer, ChatPosition, ChatRefusal,
     ChatStore, NewGroup,
 };
+pub use deletions::{DeleteOutcome, DeletionReport, DeletionStep, DeletionStore, Rewrite};
 pub use idempotency::{
     ANSWERS_KEPT, DeletableContent, IdempotencyStore, IdempotentRequest, MakeAnswer, Once,
     Performed, Repeat, StoredAnswer,

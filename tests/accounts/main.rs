@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod administration;
+mod deletion;
 mod feed;
 mod fixture;
 mod idempotency;

@@ -10,6 +10,7 @@ mod chats;
 mod checks;
 mod commits;
 mod concurrency;
+mod deletion;
 mod epochs;
 mod extremes;
 mod faults;

@@ -1,6 +1,7 @@
 //! Accounts: signing up, logging in, and the sessions that these begin.
 
 mod administration;
+mod deletion;
 mod limits;
 mod login;
 mod mails;
@@ -25,6 +26,7 @@ use crate::store::{DirectoryStore, NewSession, StoreError};
 
 pub use crate::store::{AuditEntry, Session};
 pub use administration::{UserAdministration, UserPatch};
+pub use deletion::ForgetDeletedUser;
 pub use mails::{FindForgetfulAccount, SendAccountMail};
 pub use profile::{Patch, ProfilePatch};
 pub use recovery::Recovery;

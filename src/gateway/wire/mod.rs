@@ -52,7 +52,8 @@ pub use incoming::{MalformedEvent, RawEvent};
 pub use packet::parse_packet;
 pub(crate) use page::Page;
 pub(crate) use recovery::{
-    Done, ForgotPasswordRequest, PasswordReset, ResetPasswordRequest, VerifyEmailRequest,
+    DeleteAccountRequest, Done, ForgotPasswordRequest, PasswordReset, ResetPasswordRequest,
+    VerifyEmailRequest,
 };
 pub(crate) use request_fields::{
     MAX_SEQ, history_limit, history_window, message_fields, replay_from, rooms_to_sync,

@@ -25,6 +25,13 @@ pub(crate) struct VerifyEmailRequest {
     pub token: String,
 }
 
+/// The body of `DELETE /api/v1/me`.
+#[derive(Deserialize)]
+pub(crate) struct DeleteAccountRequest {
+    /// The password of the account.
+    pub password: String,
+}
+
 /// The answer to `POST /api/v1/auth/password/reset`.
 #[derive(Serialize)]
 pub(crate) struct PasswordReset {

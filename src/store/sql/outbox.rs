@@ -29,6 +29,15 @@ pub(super) async fn add(conn: &mut Conn, rows: Vec<NewRow>) -> Outcome<()> {
     Ok(())
 }
 
+/// As [`add`], for a row that is due at a time.
+pub(super) async fn add_at(conn: &mut Conn, row: NewRow, due_at: i64) -> Outcome<()> {
+    const ADD: &str =
+        "INSERT INTO hubbub_outbox (room_id, type, payload, due_at) VALUES (?, ?, ?, ?)";
+    let room = row.room.map(|room| room.as_str().to_owned());
+    let values = args![room, row.kind, row.payload, due_at];
+    conn.run(ADD, values).await.map(drop)
+}
+
 /// `id, room_id, type, payload, attempts`, and the time of the first claim.
 pub(super) type Row = (i64, Option<Text>, Text, Text, i64, i64);
 

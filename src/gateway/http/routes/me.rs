@@ -4,7 +4,9 @@ use super::super::accounts::{AccountReader, AccountUser, AccountsOfNode, ClientD
 use super::super::extract::Body;
 use super::super::reply::Reply;
 use crate::domain::Refusal;
-use crate::gateway::wire::{AccountJson, EndedJson, PasswordRequest, ProfileRequest};
+use crate::gateway::wire::{
+    AccountJson, DeleteAccountRequest, EndedJson, PasswordRequest, ProfileRequest,
+};
 
 /// `GET /api/v1/me`.
 pub(in crate::gateway::http) async fn get(
@@ -35,6 +37,20 @@ pub(in crate::gateway::http) async fn change_password(
     let PasswordRequest { current, new } = request;
     let ended = accounts
         .change_password(caller, current, &new, &device)
+        .await?;
+    Ok(Reply::ok(&EndedJson::from(ended)))
+}
+
+/// `DELETE /api/v1/me`: deletes the account. Its personal data is gone when the answer is sent; its
+/// messages become anonymous soon after.
+pub(in crate::gateway::http) async fn delete(
+    AccountsOfNode(accounts): AccountsOfNode,
+    AccountUser(caller): AccountUser,
+    ClientDevice(device): ClientDevice,
+    Body(request): Body<DeleteAccountRequest>,
+) -> Result<Reply, Refusal> {
+    let ended = accounts
+        .delete_own(caller, request.password, &device)
         .await?;
     Ok(Reply::ok(&EndedJson::from(ended)))
 }

@@ -146,6 +146,7 @@ pub(super) fn all() -> Vec<Route> {
         delete("/api/v1/tokens/{id}", Right::Account, tokens::delete),
         get("/api/v1/me", Right::AccountReader, me::get),
         patch("/api/v1/me", Right::Account, me::patch),
+        delete("/api/v1/me", Right::Account, me::delete),
         get("/api/v1/users", Right::AccountReader, directory::list),
         get("/api/users", Right::AccountReader, directory::list),
         get("/api/v1/users/{id}", Right::AccountReader, directory::get),

@@ -62,7 +62,8 @@ async fn change_in(
     })
 }
 
-async fn has_other_admin(conn: &mut Conn, user: Uuid) -> Outcome<bool> {
+/// Whether another user is an admin who is not disabled. The caller holds [`LAST_ADMIN`].
+pub(super) async fn has_other_admin(conn: &mut Conn, user: Uuid) -> Outcome<bool> {
     const FIND: &str = "SELECT id FROM hubbub_users WHERE role = ? AND id <> ? \
         AND disabled_at IS NULL AND deleted_at IS NULL LIMIT 1";
     let values = args![stored_role(Role::Admin), user];

@@ -7,12 +7,14 @@
 //! | `hubbub_refresh_tokens` | the refresh tokens of sessions, by their digests |
 //! | `hubbub_audit` | actions of admins |
 //! | `hubbub_bot_tokens` | tokens of bots, by their digests |
+//! | `hubbub_account_deletions` | deleted accounts, and how far their messages are anonymous |
 //! | `hubbub_account_tokens` | one-time tokens that were mailed, by their digests |
 
 mod admin;
 mod audit;
 mod bot_tokens;
 mod create;
+mod delete;
 mod logins;
 mod password;
 mod profile;

@@ -16,6 +16,7 @@ mod numbers;
 mod orphans;
 mod retention;
 mod retention_runs;
+pub(in crate::store::sql) mod rewrite;
 mod rooms;
 mod runs;
 mod transfer;

@@ -1,0 +1,79 @@
+//! Deleted accounts, and their messages.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{AnnounceEnd, NewRow, Result};
+use crate::domain::Timestamp;
+
+/// Makes a record anonymous; `None` if it needs no change.
+pub type Rewrite = Arc<dyn Fn(&[u8]) -> Option<Bytes> + Send + Sync>;
+
+/// The progress of a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeletionReport {
+    /// When the account was deleted.
+    pub requested_at: Timestamp,
+    /// The passes over all messages that are complete.
+    pub passes: u64,
+    /// The messages that were made anonymous.
+    pub messages: u64,
+    /// When the last pass ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// The outcome of [`DeletionStore::rewrite_next`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeletionStep {
+    /// Messages were examined; there are more.
+    More,
+    /// The first pass is complete. The job of the second one waits in the outbox.
+    FirstPassComplete,
+    /// Both passes are complete.
+    Finished,
+}
+
+/// The result of a request to delete an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeleteOutcome {
+    /// The account is deleted. The sessions and bot tokens that have ended.
+    Deleted(Vec<Uuid>),
+    /// There is no such account any more.
+    Unknown,
+    /// The account is that of the last admin, and there are others.
+    LastAdmin,
+}
+
+/// Deletes accounts. Times come from the database's clock.
+#[async_trait]
+pub trait DeletionStore: Send + Sync {
+    /// Removes the personal data of an account, ends its sessions, adds their announcements and the row
+    /// of the job to the outbox, and begins the deletion, in one transaction.
+    ///
+    /// # Errors
+    /// `Unavailable`: the account may be deleted.
+    async fn delete_account(
+        &self,
+        user: Uuid,
+        job: NewRow,
+        announce: AnnounceEnd,
+    ) -> Result<DeleteOutcome>;
+
+    /// Rewrites the next archived messages of the user, and changes with names, in one transaction with
+    /// the position. After the first pass `job` is added to the outbox, due after ten minutes: for
+    /// messages that were sent before the sockets closed, or archived later.
+    ///
+    /// # Errors
+    /// `Unavailable`: the step may have been made.
+    async fn rewrite_next(&self, user: Uuid, rewrite: Rewrite, job: NewRow)
+    -> Result<DeletionStep>;
+
+    /// The progress of a deletion.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn deletion(&self, user: Uuid) -> Result<Option<DeletionReport>>;
+}

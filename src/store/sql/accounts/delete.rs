@@ -1,0 +1,148 @@
+//! Deleting accounts, in a database.
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::sessions::{self, now};
+use super::{admin, bot_tokens, loaded_time, stored_role, user_id};
+use crate::domain::{DELETED_DISPLAY_NAME, DELETED_USERNAME, Role};
+use crate::store::sql::archive::rewrite::{self, Position};
+use crate::store::sql::conn::Conn;
+use crate::store::sql::fault::Outcome;
+use crate::store::sql::idempotency;
+use crate::store::sql::meta::{self, LAST_ADMIN};
+use crate::store::sql::outbox;
+use crate::store::sql::store::SqlStore;
+use crate::store::sql::value::args;
+use crate::store::{
+    AnnounceEnd, DeleteOutcome, DeletionReport, DeletionStep, DeletionStore, EndedSessions, NewRow,
+    Result, Rewrite,
+};
+
+/// The time between the two passes, in milliseconds.
+const SECOND_PASS_DELAY: i64 = 600_000;
+
+#[async_trait]
+impl DeletionStore for SqlStore {
+    async fn delete_account(
+        &self,
+        user: Uuid,
+        job: NewRow,
+        announce: AnnounceEnd,
+    ) -> Result<DeleteOutcome> {
+        let outcome = self
+            .db()
+            .transaction(move |conn| {
+                let (job, announce) = (job.clone(), announce.clone());
+                Box::pin(async move { delete_in(conn, user, job, &announce).await })
+            })
+            .await?;
+        self.announce_rows();
+        Ok(outcome)
+    }
+
+    async fn rewrite_next(
+        &self,
+        user: Uuid,
+        rewrite: Rewrite,
+        job: NewRow,
+    ) -> Result<DeletionStep> {
+        self.db()
+            .transaction(move |conn| {
+                let (rewrite, job) = (rewrite.clone(), job.clone());
+                Box::pin(async move { rewrite_in(conn, user, &rewrite, job).await })
+            })
+            .await
+    }
+
+    async fn deletion(&self, user: Uuid) -> Result<Option<DeletionReport>> {
+        const FIND: &str = "SELECT requested_at, pass, messages, finished_at \
+            FROM hubbub_account_deletions WHERE user_id = ?";
+        type Row = (i64, i64, i64, Option<i64>);
+        let found: Vec<Row> = self.db().all(FIND, args![user]).await?;
+        let report = |(requested_at, pass, messages, finished_at): &Row| DeletionReport {
+            requested_at: loaded_time(*requested_at),
+            passes: u64::try_from(*pass).unwrap_or(0),
+            messages: u64::try_from(*messages).unwrap_or(0),
+            finished_at: finished_at.map(loaded_time),
+        };
+        Ok(found.first().map(report))
+    }
+}
+
+async fn delete_in(
+    conn: &mut Conn,
+    user: Uuid,
+    job: NewRow,
+    announce: &AnnounceEnd,
+) -> Outcome<DeleteOutcome> {
+    const LOCK: &str =
+        "SELECT id FROM hubbub_users WHERE id = ? AND deleted_at IS NULL {for_update}";
+    const FORGET: &str = "UPDATE hubbub_users SET username = ?, username_key = NULL, email = NULL, \
+        email_key = NULL, email_verified_at = NULL, display_name = ?, avatar_url = NULL, \
+        status = NULL, search_key = '', role = 0, password = '', deleted_at = ?, updated_at = ? WHERE id = ?";
+    const TOKENS: &str = "DELETE FROM hubbub_account_tokens WHERE user_id = ?";
+    const BEGIN: &str = "INSERT INTO hubbub_account_deletions \
+        (user_id, requested_at, pass, at_room, at_seq, messages) VALUES (?, ?, 0, 0, 0, 0)";
+    const ROLE: &str = "SELECT role FROM hubbub_users WHERE id = ?";
+    const OTHERS: &str = "SELECT id FROM hubbub_users WHERE id <> ? AND deleted_at IS NULL LIMIT 1";
+    const BOTS: &str = "DELETE FROM hubbub_bot_tokens WHERE user_id = ?";
+    meta::lock(conn, LAST_ADMIN, "").await?;
+    let found: Option<(Uuid,)> = conn.first(LOCK, args![user]).await?;
+    if found.is_none() {
+        return Ok(DeleteOutcome::Unknown);
+    }
+    let role: Option<(i64,)> = conn.first(ROLE, args![user]).await?;
+    let is_admin = role == Some((stored_role(Role::Admin),));
+    let others: Option<(Uuid,)> = conn.first(OTHERS, args![user]).await?;
+    if is_admin && others.is_some() && !admin::has_other_admin(conn, user).await? {
+        return Ok(DeleteOutcome::LastAdmin);
+    }
+    let now = now(conn).await?;
+    let mut ended = sessions::end_in(conn, user, EndedSessions::All, announce).await?;
+    ended.extend(bot_tokens::announce_ends(conn, user, announce).await?);
+    conn.run(BOTS, args![user]).await?;
+    idempotency::forget_user(conn, user).await?;
+    let names = args![DELETED_USERNAME, DELETED_DISPLAY_NAME, now, now, user];
+    conn.run(FORGET, names).await?;
+    conn.run(TOKENS, args![user]).await?;
+    conn.run(BEGIN, args![user, now]).await?;
+    outbox::add(conn, vec![job]).await?;
+    Ok(DeleteOutcome::Deleted(ended))
+}
+
+async fn rewrite_in(
+    conn: &mut Conn,
+    user: Uuid,
+    rewrite: &Rewrite,
+    job: NewRow,
+) -> Outcome<DeletionStep> {
+    const FIND: &str = "SELECT pass, at_room, at_seq FROM hubbub_account_deletions \
+        WHERE user_id = ? AND finished_at IS NULL {for_update}";
+    const ADVANCE: &str = "UPDATE hubbub_account_deletions \
+        SET at_room = ?, at_seq = ?, messages = messages + ? WHERE user_id = ?";
+    const NEXT_PASS: &str = "UPDATE hubbub_account_deletions \
+        SET pass = pass + 1, at_room = 0, at_seq = 0 WHERE user_id = ?";
+    const FINISH: &str = "UPDATE hubbub_account_deletions \
+        SET pass = pass + 1, finished_at = ? WHERE user_id = ?";
+    let found: Option<(i64, i64, i64)> = conn.first(FIND, args![user]).await?;
+    let Some((pass, room_no, seq)) = found else {
+        return Ok(DeletionStep::Finished);
+    };
+    let position = Position { room_no, seq };
+    let user_text = user_id(user);
+    let step = rewrite::next(conn, position, user_text.as_str(), rewrite).await?;
+    if let Some(Position { room_no, seq }) = step.position {
+        let values = args![room_no, seq, step.rewritten, user];
+        conn.run(ADVANCE, values).await?;
+        return Ok(DeletionStep::More);
+    }
+    let now = now(conn).await?;
+    if pass == 0 {
+        conn.run(NEXT_PASS, args![user]).await?;
+        outbox::add_at(conn, job, now + SECOND_PASS_DELAY).await?;
+        return Ok(DeletionStep::FirstPassComplete);
+    }
+    conn.run(FINISH, args![now, user]).await?;
+    Ok(DeletionStep::Finished)
+}

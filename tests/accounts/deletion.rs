@@ -1,0 +1,71 @@
+//! Deleting an account, on a whole node.
+
+use std::time::{Duration, Instant};
+
+use hubbub_test_support::client::Client;
+use hubbub_test_support::database::{DatabaseKind, TestDatabase};
+use hubbub_test_support::node::{self, metric};
+use serde_json::json;
+
+use crate::fixture::{Rest, SECRET, assert_refused, log_in, sign_up};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_account_is_gone_at_once_and_its_messages_become_anonymous() {
+    let database = TestDatabase::new(DatabaseKind::Sqlite);
+    let settings = [
+        SECRET,
+        ("DATABASE_URL", database.url.as_str()),
+        ("AUTH_MODE", "open"),
+    ];
+    let node = node::start(&settings).await;
+    let address = node.address();
+    sign_up(address, "bob").await;
+    let ann = sign_up(address, "ann").await;
+    let (_, other) = log_in(address, "ann", "correct horse").await;
+    let client = Client::with_token(address, ann["access_token"].as_str().unwrap()).await;
+    client.await_event("connect").await;
+    client.done("authenticate", json!({})).await;
+    client.done("join", json!({"room_id": "lobby"})).await;
+    let message = json!({"room_id": "lobby", "content": "it is ann"});
+    client.done("message", message).await;
+
+    let rest = Rest::of(address, &ann);
+    let wrong = json!({"password": "wrong horse!"});
+    let refused = rest.send("DELETE", "/api/v1/me", &wrong).await;
+    assert_refused(&refused, 401, "invalid_credentials");
+    assert_eq!(rest.me().await.0, 200);
+    // Of the sign-up's mail, which is in the log, and that of bob.
+    let completed = async || metric(address, "hubbub_jobs_completed_total").await;
+    let until = async |least: u64| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while completed().await < least {
+            assert!(Instant::now() < deadline, "the job does not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    until(2).await;
+    let password = json!({"password": "correct horse"});
+    let (status, answer) = rest.send("DELETE", "/api/v1/me", &password).await;
+    assert_eq!((status, &answer["sessions"]), (200, &json!(2)), "{answer}");
+    client.await_event("disconnect").await;
+    for session in [&ann, &other] {
+        assert_eq!(Rest::of(address, session).me().await.0, 401);
+    }
+    assert_eq!(log_in(address, "ann", "correct horse").await.0, 401);
+    until(3).await;
+    node.stop().await;
+
+    // The log of the first node is gone with it: the history comes from the archive.
+    let node = node::start(&settings).await;
+    let rest = Rest::anonymous(node.address());
+    let (status, history) = rest.get("/rooms/lobby/messages").await;
+    assert_eq!(status, 200, "{history}");
+    let message = &history["messages"][0];
+    assert_eq!(message["username"], "deleted user", "{history}");
+    assert_eq!(message["content"], "it is ann");
+    assert_eq!(message["user_id"], ann["user"]["id"]);
+    // The name is free.
+    let again = sign_up(node.address(), "ann").await;
+    assert_ne!(again["user"]["id"], ann["user"]["id"]);
+    node.stop().await;
+}

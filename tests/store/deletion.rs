@@ -1,0 +1,199 @@
+//! Deleting an account: its data is gone at once, and its messages become anonymous in steps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hubbub::backplane::anonymous::anonymise;
+use hubbub::domain::{AccountName, DisplayName, EmailAddress, RoomId, UserId};
+use hubbub::store::sql::SqlStore;
+use hubbub::store::{
+    AccountStore, AnnounceEnd, ArchivedEntry, CreateOutcome, DeleteOutcome, DeletionStep,
+    DeletionStore, LoginName, NewAccount, NewOneTimeToken, NewRow, NewSession, Outbox,
+    RecoveryStore, Rewrite, StoredKind, TokenPurpose,
+};
+use uuid::Uuid;
+
+use crate::fixture::{TestStore, entry, in_room};
+
+crate::on_every_database!(
+    the_data_of_an_account_is_gone_with_its_deletion,
+    messages_of_a_deleted_user_lose_the_name_in_steps_that_go_on_in_another_process,
+);
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn job() -> NewRow {
+    NewRow {
+        room: None,
+        kind: "forget".to_owned(),
+        payload: "{}".to_owned(),
+    }
+}
+
+fn announce() -> AnnounceEnd {
+    Arc::new(|user: &UserId, _| NewRow {
+        room: Some(RoomId::personal(user)),
+        kind: "session_ended".to_owned(),
+        payload: "{}".to_owned(),
+    })
+}
+
+fn account() -> NewAccount {
+    NewAccount {
+        id: Uuid::now_v7(),
+        username: AccountName::parse("ann").unwrap(),
+        email: EmailAddress::parse("ann@example.com").unwrap(),
+        display_name: DisplayName::parse("display_name", "Ann").unwrap(),
+        password: "hash".to_owned(),
+        role: None,
+        rows: Vec::new(),
+    }
+}
+
+async fn create(store: &SqlStore) -> Uuid {
+    let account = account();
+    let id = account.id;
+    let session = NewSession {
+        id: Uuid::now_v7(),
+        refresh_token: [1; 32],
+        lifetime: HOUR,
+        address: "192.0.2.1".to_owned(),
+        user_agent: "agent".to_owned(),
+    };
+    let created = crate::accounts::create(store, account, Some(session)).await;
+    assert!(matches!(created, CreateOutcome::Created(_)));
+    id
+}
+
+async fn kinds(store: &SqlStore) -> Vec<String> {
+    let rows = store.list(0, 100).await.unwrap();
+    rows.into_iter().map(|state| state.row.kind).collect()
+}
+
+async fn the_data_of_an_account_is_gone_with_its_deletion(test: &TestStore) {
+    let store = &test.store;
+    let user = create(store).await;
+    let token = NewOneTimeToken {
+        digest: [7; 32],
+        user,
+        purpose: TokenPurpose::ResetPassword,
+        email: EmailAddress::parse("ann@example.com").unwrap(),
+        lifetime: HOUR,
+    };
+    assert!(store.add_token(token).await.unwrap());
+    let deleted = store.delete_account(user, job(), announce()).await.unwrap();
+    assert!(matches!(deleted, DeleteOutcome::Deleted(ended) if ended.len() == 1));
+    assert_eq!(kinds(store).await, ["session_ended", "forget"]);
+    let again = store.delete_account(user, job(), announce()).await.unwrap();
+    assert_eq!(again, DeleteOutcome::Unknown);
+    assert_eq!(kinds(store).await.len(), 2);
+    let purpose = TokenPurpose::ResetPassword;
+    let found = store.account_of_token(&[7; 32], purpose).await.unwrap();
+    assert!(found.is_none());
+    let name = LoginName::Username(AccountName::parse("ann").unwrap());
+    assert!(store.credential(&name).await.unwrap().is_none());
+    assert!(store.active_account(user).await.unwrap().is_none());
+    assert!(store.sessions(user).await.unwrap().is_empty());
+    let report = store.deletion(user).await.unwrap().unwrap();
+    assert_eq!((report.passes, report.finished_at), (0, None));
+    // The name and the address are free.
+    let created = crate::accounts::create(store, account(), None).await;
+    assert!(matches!(created, CreateOutcome::Created(_)));
+}
+
+fn message(user: &str, name: &str, room: &str, seq: u64) -> ArchivedEntry {
+    let entry = entry(seq);
+    let id = entry.id;
+    let record = format!(
+        r#"{{"id":"{id}","room_id":"{room}","user_id":"{user}","username":"{name}","content":"hi","type":"text","attachment_urls":[]}}"#
+    );
+    ArchivedEntry {
+        user: UserId::trusted(user),
+        record: record.into(),
+        ..entry
+    }
+}
+
+fn change(user: &str, seq: u64) -> ArchivedEntry {
+    let entry = entry(seq);
+    let id = entry.id;
+    let record = format!(
+        r#"{{"event":"member_added","entry_id":"{id}","room_id":"b","user_id":"{user}","username":"Ann"}}"#
+    );
+    ArchivedEntry {
+        kind: StoredKind::CHANGE,
+        user: UserId::trusted("system"),
+        record: record.into(),
+        ..entry
+    }
+}
+
+async fn messages_of_a_deleted_user_lose_the_name_in_steps_that_go_on_in_another_process(
+    test: &TestStore,
+) {
+    let store = &test.store;
+    let user = create(store).await;
+    let id = user.to_string();
+    // More than one step has in one room, and of others.
+    for first in (0..1500).step_by(500) {
+        let batch: Vec<ArchivedEntry> = (first + 1..=first + 500)
+            .map(|seq| match seq % 3 {
+                0 => message("bob", "Bob", "a", seq),
+                _ => message(&id, "Ann", "a", seq),
+            })
+            .collect();
+        test.commit(&in_room("a", &batch)).await;
+    }
+    let batch = [
+        message(&id, "Ann", "b", 1),
+        change(&id, 2),
+        change("bob", 3),
+    ];
+    test.commit(&in_room("b", &batch)).await;
+    store.delete_account(user, job(), announce()).await.unwrap();
+
+    let of_user = UserId::trusted(&id);
+    let rewrite: Rewrite = Arc::new(move |record| anonymise(record, &of_user));
+    let mut steps = 0;
+    loop {
+        // Each step is that of a process which has just started.
+        let process = SqlStore::open(&test.settings()).await.unwrap();
+        let step = process.rewrite_next(user, rewrite.clone(), job()).await;
+        process.close().await;
+        steps += 1;
+        if step.unwrap() == DeletionStep::FirstPassComplete {
+            break;
+        }
+        assert!(steps < 20);
+    }
+    assert!(steps > 2, "{steps}");
+    let mut anonymous = 0;
+    for room in ["a", "b"] {
+        for entry in test.all(room).await {
+            let text = std::str::from_utf8(&entry.record).unwrap();
+            let is_anonymous = text.contains(r#""username":"deleted user""#);
+            assert_eq!(is_anonymous, text.contains(&id), "{text}");
+            anonymous += u64::from(is_anonymous);
+            assert!(text.contains(&format!("{}", entry.id)), "{text}");
+        }
+    }
+    let report = store.deletion(user).await.unwrap().unwrap();
+    assert_eq!((report.messages, report.passes), (1002, 1));
+    assert_eq!(anonymous, 1002);
+    // The second pass finds what was archived later. Its job is not due yet.
+    assert_eq!(kinds(store).await, ["session_ended", "forget", "forget"]);
+    test.commit(&in_room("b", &[message(&id, "Ann", "b", 4)]))
+        .await;
+    loop {
+        let step = store.rewrite_next(user, rewrite.clone(), job()).await;
+        if step.unwrap() == DeletionStep::Finished {
+            break;
+        }
+    }
+    let report = store.deletion(user).await.unwrap().unwrap();
+    assert_eq!((report.messages, report.passes), (1003, 2));
+    assert!(report.finished_at.is_some());
+    let repeated = store.rewrite_next(user, rewrite, job()).await.unwrap();
+    assert_eq!(repeated, DeletionStep::Finished);
+    assert_eq!(kinds(store).await.len(), 3);
+}
