@@ -58,9 +58,13 @@ fn anonymous_change(parts: &change_record::Parts<'_>, user: &UserId) -> Option<B
 /// Renames the user in every object that names it. Returns whether there was one.
 fn rename(value: &mut Value, user: &UserId) -> bool {
     match value {
-        Value::Array(items) => items
-            .iter_mut()
-            .fold(false, |found, item| rename(item, user) || found),
+        Value::Array(items) => {
+            let mut found = false;
+            for item in items {
+                found |= rename(item, user);
+            }
+            found
+        }
         Value::Object(fields) => {
             let mut found = false;
             let is_of_user = fields.get("user_id").and_then(Value::as_str) == Some(user.as_str());
@@ -71,9 +75,10 @@ fn rename(value: &mut Value, user: &UserId) -> bool {
                 *name = DELETED_USERNAME.into();
                 found = true;
             }
-            fields
-                .values_mut()
-                .fold(found, |found, item| rename(item, user) || found)
+            for item in fields.values_mut() {
+                found |= rename(item, user);
+            }
+            found
         }
         _ => false,
     }

@@ -19,6 +19,18 @@ const STATEMENT_CACHE: usize = 512;
 /// How long SQLite waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+#[cfg(test)]
+thread_local! {
+    /// The statements that this thread has begun.
+    pub(crate) static STATEMENTS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Counts a statement, for tests of their number.
+fn count_statement() {
+    #[cfg(test)]
+    STATEMENTS.set(STATEMENTS.get() + 1);
+}
+
 /// How to connect.
 #[derive(Clone)]
 pub(crate) enum Connector {
@@ -183,6 +195,7 @@ impl Conn {
 
     /// As [`run`](Self::run), for a text that [`Dialect::text_of`] has made.
     pub(crate) async fn run_text(&mut self, text: &'static str, args: Vec<Arg>) -> Outcome<u64> {
+        count_statement();
         Ok(match self {
             Self::Sqlite(conn) => {
                 let query = bound!(sqlx::query(text), args, std::convert::identity::<String>);
@@ -240,6 +253,7 @@ impl Conn {
         args: Vec<Arg>,
         mut each: impl FnMut(T) -> bool + Send,
     ) -> Outcome<()> {
+        count_statement();
         // A server sends all rows anyway: reading on leaves the connection ready for its next statement.
         let mut wants_more = true;
         match self {

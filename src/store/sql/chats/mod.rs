@@ -10,6 +10,8 @@ mod change;
 mod create;
 mod list;
 mod members;
+#[cfg(test)]
+mod tests;
 
 use async_trait::async_trait;
 use uuid::Uuid;
