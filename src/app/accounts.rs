@@ -55,7 +55,11 @@ pub(super) fn start(
     let tokens = Arc::new(tokens);
     let sockets = Arc::new(PresentSockets { presence, outbox });
     let settings = accounts.settings.clone();
-    let accounts = Arc::new(Accounts::new(store, tokens.clone(), sockets, settings));
+    let mut accounts = Accounts::new(store, tokens.clone(), sockets, settings);
+    if let Some(mail) = &config.mail {
+        accounts = accounts.with_public_url(mail.public_url.clone());
+    }
+    let accounts = Arc::new(accounts);
     Ok(Some(AccountsParts {
         accounts,
         tokens,

@@ -9,6 +9,7 @@ mod build;
 mod deployment;
 mod lifecycle;
 mod metrics;
+mod users;
 mod worker;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::server::admission::Admission;
 use archive::NodeArchive;
 pub(crate) use archive::open_log;
 use lifecycle::ClientConnections;
+pub(crate) use users::{SignUp, UserAdministration, UserPatch, user_administration};
 pub use worker::OutboxWorker;
 
 /// A node that runs.

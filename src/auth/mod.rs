@@ -23,7 +23,7 @@ pub use api_keys::{ApiKeys, NotADigest};
 pub use bot_secret::new_bot_secret;
 pub use keys::{Algorithm, KeyError, KeySource, MIN_SECRET_BYTES};
 pub use one_time_token::OneTimeToken;
-pub use passwords::{NewPassword, Passwords};
+pub use passwords::{NewPassword, Passwords, new_password};
 pub use refresh_token::{RefreshToken, digest, random_bytes};
 pub use tokens::{Identity, MAX_TOKEN_BYTES, NewToken, TokenRules, Verifier, mint};
 pub use webhook::{Webhook, WebhookSettings};

@@ -52,6 +52,14 @@ impl std::fmt::Debug for NewPassword {
     }
 }
 
+/// A random password: 120 bits, as 20 letters and digits.
+#[must_use]
+pub fn new_password() -> String {
+    let token = super::RefreshToken::random().encode();
+    let chars = token.chars().filter(char::is_ascii_alphanumeric);
+    chars.take(20).collect()
+}
+
 /// Whether the password consists of at most two different characters, or of a run like `abcdefghij`.
 fn is_monotonous(password: &str) -> bool {
     let mut chars: Vec<char> = password.chars().collect();

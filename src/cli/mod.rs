@@ -6,6 +6,7 @@ mod migrate;
 mod outbox;
 mod serve;
 mod signals;
+mod user;
 mod worker;
 
 use std::process::ExitCode;
@@ -165,6 +166,15 @@ enum Command {
         #[arg(long, value_name = "URL", global = true)]
         database_url: Option<String>,
     },
+    /// Creates, lists and changes accounts in the database
+    User {
+        #[command(subcommand)]
+        action: user::Action,
+        /// The database, in place of DATABASE_URL; the list of processes shows it, so leave the
+        /// password to DATABASE_URL
+        #[arg(long, value_name = "URL", global = true)]
+        database_url: Option<String>,
+    },
     /// Publishes what the outbox holds and runs its jobs, without listening: for nodes with WORKERS=off
     Worker(NodeOptions),
     Bench(Box<hubbub_bench::Options>),
@@ -239,6 +249,10 @@ impl Cli {
                 database_url,
             } => outbox::run(&action, before.only_database("outbox", database_url)),
             Command::Worker(node) => worker::work(&node.or(before).load_config()?),
+            Command::User {
+                action,
+                database_url,
+            } => user::run(&action, &before.only_database("user", database_url)?),
             // Everything it needs is on its command line: the nodes it measures have their own
             // configuration.
             Command::Bench(options) => {

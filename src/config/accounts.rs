@@ -17,7 +17,8 @@ const SECONDS_PER_DAY: u64 = 86_400;
 const SIGN_UP: Key = Key {
     name: "SIGNUP",
     default: KeyDefault::Value("open"),
-    summary: "Who may create an account: everybody (`open`), or admins only (`closed`).",
+    summary: "Who may create an account: everybody (`open`), those whom an admin has invited (`invite`), or \
+              admins only (`closed`).",
     see: "accounts.md",
     ..Key::PLAIN
 };
@@ -141,7 +142,8 @@ pub(super) fn parse(
 fn sign_up(text: &str) -> Parsed<SignUpMode> {
     match text {
         "open" => Ok(SignUpMode::Open),
+        "invite" => Ok(SignUpMode::Invite),
         "closed" => Ok(SignUpMode::Closed),
-        _ => Err("must be open or closed".to_owned()),
+        _ => Err("must be open, invite or closed".to_owned()),
     }
 }

@@ -55,6 +55,8 @@ pub enum CreateOutcome {
     UsernameTaken,
     /// Another account has the address.
     EmailTaken,
+    /// The invitation was never valid, has expired, is used or is for another address.
+    InviteInvalid,
 }
 
 /// How a login names its account.

@@ -10,6 +10,7 @@ mod bot_tokens;
 mod chats;
 mod deletions;
 mod idempotency;
+mod invites;
 mod jobs;
 mod outbox;
 mod recovery;
@@ -38,6 +39,7 @@ pub use idempotency::{
     ANSWERS_KEPT, DeletableContent, IdempotencyStore, IdempotentRequest, MakeAnswer, Once,
     Performed, Repeat, StoredAnswer,
 };
+pub use invites::{InviteStore, NewInvite};
 pub use jobs::{JobEnd, JobQueue};
 pub use outbox::{NewRow, Outbox, OutboxId, OutboxRow, RowState};
 pub use recovery::{MailRow, NewOneTimeToken, PasswordReset, RecoveryStore, TokenPurpose};
@@ -52,9 +54,9 @@ pub use users::{
 };
 
 /// Everything that is stored about users.
-pub trait DirectoryStore: AccountStore + UserStore + BotTokenStore {}
+pub trait DirectoryStore: AccountStore + UserStore + BotTokenStore + InviteStore {}
 
-impl<T: AccountStore + UserStore + BotTokenStore> DirectoryStore for T {}
+impl<T: AccountStore + UserStore + BotTokenStore + InviteStore> DirectoryStore for T {}
 
 /// An error of the store.
 #[derive(Debug, Clone, thiserror::Error)]

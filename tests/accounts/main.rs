@@ -4,13 +4,16 @@
 #![allow(clippy::unwrap_used)]
 
 mod administration;
+mod command;
 mod deletion;
 mod feed;
 mod fixture;
 mod idempotency;
+mod invites;
 mod mail;
 mod outside;
 mod profile;
+mod security;
 mod sessions;
 mod tokens;
 mod users;

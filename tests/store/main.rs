@@ -18,6 +18,7 @@ mod fences;
 mod fixture;
 mod gaps;
 mod idempotency;
+mod invites;
 mod jobs;
 mod measure;
 mod migrations;

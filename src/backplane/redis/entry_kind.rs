@@ -29,7 +29,7 @@ pub(super) fn of_frame(letter: u8) -> Option<EntryKind> {
         b'M' => Some(EntryKind::Message),
         b'A' => Some(EntryKind::Change),
         b'C' | b'D' | b'S' | b'T' => None,
-        b'A'..=b'Z' => Some(EntryKind::Unknown),
+        letter if letter.is_ascii_uppercase() => Some(EntryKind::Unknown),
         _ => None,
     }
 }

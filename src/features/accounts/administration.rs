@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::sessions::announce_end;
+use super::signup::invite_invalid;
 use super::{
     AccountCaller, Accounts, Ended, SignUp, email_taken, no_such_user, refused, username_taken,
 };
@@ -38,9 +39,12 @@ impl Accounts {
         patch: UserPatch,
     ) -> Result<Account, Refusal> {
         let actor = Actor::Admin(caller.user);
-        let sockets = self.sockets.of(user).await;
+        let before = match patch.is_disabled {
+            Some(true) => self.sockets.of(user).await,
+            _ => Vec::new(),
+        };
         let (account, ended) = change_user(&*self.store, actor, user, patch).await?;
-        self.close_sockets(user, ended.len(), &sockets).await;
+        self.ended(user, &before, ended.len()).await;
         Ok(account)
     }
 
@@ -51,10 +55,10 @@ impl Accounts {
     pub async fn log_out_user(&self, caller: AccountCaller, user: Uuid) -> Result<Ended, Refusal> {
         let actor = Actor::Admin(caller.user);
         let announce = announce_end(SessionEnd::ByAdmin);
-        let sockets = self.sockets.of(user).await;
+        let before = self.sockets.of(user).await;
         let ended = self.store.log_out_user(actor, user, announce).await;
         let ended = ended.map_err(refused)?.ok_or_else(no_such_user)?;
-        Ok(self.close_sockets(user, ended.len(), &sockets).await)
+        Ok(self.ended(user, &before, ended.len()).await)
     }
 }
 
@@ -122,6 +126,7 @@ impl UserAdministration {
             CreateOutcome::Created(account) => Ok(account),
             CreateOutcome::UsernameTaken => Err(username_taken()),
             CreateOutcome::EmailTaken => Err(email_taken()),
+            CreateOutcome::InviteInvalid => Err(invite_invalid()),
         }
     }
 

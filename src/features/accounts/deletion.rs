@@ -52,11 +52,11 @@ impl Accounts {
         self.store.uncount_login(&limits).await.map_err(refused)?;
         let job = ForgetUser { user: caller.user }.row();
         let announce = announce_end(SessionEnd::AccountDeleted);
-        let sockets = self.sockets.of(caller.user).await;
+        let before = self.sockets.of(caller.user).await;
         let ended = self.store.delete_account(caller.user, job, announce).await;
         match ended.map_err(refused)? {
             DeleteOutcome::Deleted(ended) => {
-                Ok(self.close_sockets(caller.user, ended.len(), &sockets).await)
+                Ok(self.ended(caller.user, &before, ended.len()).await)
             }
             DeleteOutcome::Unknown => {
                 Err(Refusal::new(Code::Unauthorized, "the session has ended"))

@@ -2,6 +2,7 @@
 
 mod administration;
 mod deletion;
+mod invites;
 mod limits;
 mod login;
 mod mails;
@@ -27,6 +28,7 @@ use crate::store::{DirectoryStore, NewSession, StoreError};
 pub use crate::store::{AuditEntry, Session};
 pub use administration::{UserAdministration, UserPatch};
 pub use deletion::ForgetDeletedUser;
+pub use invites::{Invite, InviteRequest};
 pub use mails::{FindForgetfulAccount, SendAccountMail};
 pub use profile::{Patch, ProfilePatch};
 pub use recovery::Recovery;
@@ -40,6 +42,8 @@ pub use users::{AuditPage, UsersPage};
 pub enum SignUpMode {
     /// Everybody.
     Open,
+    /// Those whom an admin has invited.
+    Invite,
     /// Nobody: admins create the accounts.
     Closed,
 }
@@ -117,6 +121,8 @@ pub struct Accounts {
     tokens: Arc<AccountTokens>,
     sockets: Arc<dyn SessionSockets>,
     settings: AccountSettings,
+    /// The address of the pages that links lead to.
+    public_url: Option<String>,
 }
 
 impl Accounts {
@@ -133,7 +139,15 @@ impl Accounts {
             tokens,
             sockets,
             settings,
+            public_url: None,
         }
+    }
+
+    /// The same with the address of the pages that links lead to.
+    #[must_use]
+    pub fn with_public_url(mut self, url: String) -> Self {
+        self.public_url = Some(url);
+        self
     }
 
     /// A session to begin, and its first refresh token.

@@ -37,10 +37,10 @@ impl Accounts {
             by: None,
         };
         let announce = announce_end(SessionEnd::PasswordChanged);
-        let sockets = self.sockets.of(caller.user).await;
+        let before = self.sockets.of(caller.user).await;
         let changed = self.store.change_password(change, announce).await;
         // Another request has changed it since.
         let ended = changed.map_err(refused)?.ok_or_else(wrong)?;
-        Ok(self.close_sockets(caller.user, ended.len(), &sockets).await)
+        Ok(self.ended(caller.user, &before, ended.len()).await)
     }
 }

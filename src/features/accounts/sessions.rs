@@ -126,20 +126,15 @@ impl Accounts {
 
     async fn end(&self, user: Uuid, ended: EndedSessions) -> Result<Ended, Refusal> {
         let announce = announce_end(SessionEnd::LoggedOut);
-        let sockets = self.sockets.of(user).await;
+        let before = self.sockets.of(user).await;
         let ended = self.store.end_sessions(user, ended, announce).await;
         let sessions = ended.map_err(refused)?.len();
-        Ok(self.close_sockets(user, sessions, &sockets).await)
+        Ok(self.ended(user, &before, sessions).await)
     }
 
-    /// Waits until the sockets of so many ended sessions are closed. `before` are the user's sockets
-    /// before the end.
-    pub(super) async fn close_sockets(
-        &self,
-        user: Uuid,
-        sessions: usize,
-        before: &[ConnId],
-    ) -> Ended {
+    /// Waits until the sockets of so many sessions, which have ended, are closed. `before` are the
+    /// user's sockets before that.
+    pub(super) async fn ended(&self, user: Uuid, before: &[ConnId], sessions: usize) -> Ended {
         let sockets = match sessions {
             0 => 0,
             _ => self.sockets.closed(user, before).await,

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::invites::invite_digest;
 use super::mails::verification;
 use super::{Accounts, Device, LoggedIn, SignUpMode, email_taken, logged_in, username_taken};
 use crate::auth::NewPassword;
@@ -21,6 +22,8 @@ pub struct SignUp {
     pub password: String,
     /// The name for people; the unique name by default.
     pub display_name: Option<String>,
+    /// The code of an invitation.
+    pub invite: Option<String>,
 }
 
 impl Accounts {
@@ -35,10 +38,19 @@ impl Accounts {
         device: Device,
         once: Once<LoggedIn>,
     ) -> Result<Answered, Refusal> {
-        if self.settings.sign_up == SignUpMode::Closed {
-            let text = "signing up is closed on this server";
-            return Err(Refusal::new(Code::Forbidden, text));
-        }
+        let invite = request.invite.as_deref();
+        let invite = match (self.settings.sign_up, invite) {
+            (SignUpMode::Open, _) => None,
+            (SignUpMode::Invite, Some(code)) => Some(invite_digest(code)),
+            (SignUpMode::Invite, None) => {
+                let text = "signing up needs an invitation on this server";
+                return Err(Refusal::new(Code::Forbidden, text).field("invite"));
+            }
+            (SignUpMode::Closed, _) => {
+                let text = "signing up is closed on this server";
+                return Err(Refusal::new(Code::Forbidden, text));
+            }
+        };
         let username = AccountName::parse(&request.username)?;
         let email = EmailAddress::parse(&request.email)?;
         let display_name = request.display_name.as_deref();
@@ -70,10 +82,24 @@ impl Accounts {
             }
             CreateOutcome::UsernameTaken => Err(username_taken()),
             CreateOutcome::EmailTaken => Err(email_taken()),
+            CreateOutcome::InviteInvalid => Err(invite_invalid()),
         };
-        once.perform(result, |once| {
-            self.store.create(account, Some(session), once)
+        once.perform(result, |once| async move {
+            match invite {
+                Some(invite) => {
+                    let invited = self.store.create_invited(account, session, invite, once);
+                    invited.await
+                }
+                None => self.store.create(account, Some(session), once).await,
+            }
         })
         .await
     }
+}
+
+pub(super) fn invite_invalid() -> Refusal {
+    Refusal::new(
+        Code::Forbidden,
+        "the invitation is not valid, or is for another e-mail address",
+    )
 }

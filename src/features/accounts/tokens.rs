@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::sessions::announce_end;
-use super::{AccountCaller, Accounts, Ended, refused};
+use super::{AccountCaller, Accounts, refused};
 use crate::auth::{digest, new_bot_secret};
 use crate::domain::{BotToken, Code, DisplayName, Refusal, SessionEnd, TokenScope, TokenScopes};
 use crate::features::idempotency::{Answered, Once};
@@ -80,18 +80,19 @@ impl Accounts {
         self.store.bot_tokens(caller.user).await.map_err(refused)
     }
 
-    /// Deletes a token of the caller, and closes its sockets.
+    /// Deletes a token of the caller. Returns the number of its sockets that were closed.
     ///
     /// # Errors
     /// `not_found`, `unavailable`.
-    pub async fn delete_token(&self, caller: AccountCaller, token: Uuid) -> Result<Ended, Refusal> {
+    pub async fn delete_token(&self, caller: AccountCaller, token: Uuid) -> Result<usize, Refusal> {
         let announce = announce_end(SessionEnd::TokenDeleted);
-        let sockets = self.sockets.of(caller.user).await;
+        let before = self.sockets.of(caller.user).await;
         let deleted = self.store.delete_bot_token(caller.user, token, announce);
         if !deleted.await.map_err(refused)? {
             return Err(Refusal::new(Code::NotFound, "there is no such token"));
         }
-        Ok(self.close_sockets(caller.user, 1, &sockets).await)
+        let ended = self.ended(caller.user, &before, 1).await;
+        Ok(ended.sockets)
     }
 }
 

@@ -235,6 +235,7 @@ async fn node_with_accounts() -> NodeWithAccounts {
             username: username.to_owned(),
             password: "correct horse".to_owned(),
             display_name: None,
+            invite: None,
         };
         let (sender, account) = std::sync::mpsc::channel();
         let once = Once::new(None, move |logged_in: &LoggedIn| {

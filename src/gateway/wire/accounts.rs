@@ -20,6 +20,9 @@ pub(crate) struct SignUpRequest {
     /// The name for people; `username` by default.
     #[serde(default)]
     display_name: Option<String>,
+    /// The code of an invitation, where one is needed.
+    #[serde(default)]
+    invite: Option<String>,
 }
 
 impl From<SignUpRequest> for SignUp {
@@ -29,6 +32,7 @@ impl From<SignUpRequest> for SignUp {
             username: request.username,
             password: request.password,
             display_name: request.display_name,
+            invite: request.invite,
         }
     }
 }

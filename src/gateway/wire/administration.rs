@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::domain::{Refusal, Role};
-use crate::features::accounts::{AuditEntry, UserPatch};
+use crate::features::accounts::{AuditEntry, Invite, InviteRequest, UserPatch};
 
 /// The body of `PATCH /api/v1/users/{id}`. A field that is missing, or `null`, stays as it is.
 #[derive(Deserialize)]
@@ -57,6 +57,46 @@ impl<'a> From<&'a AuditEntry> for AuditJson<'a> {
             action: &entry.action,
             target: &entry.target,
             details: serde_json::from_str(&entry.details).unwrap_or(RawValue::NULL),
+        }
+    }
+}
+
+/// The body of `POST /api/v1/invites`.
+#[derive(Deserialize)]
+pub(crate) struct InviteBody {
+    /// The only address that may sign up by the invitation.
+    #[serde(default)]
+    email: Option<String>,
+    /// For how many days it is valid: 1 to 3650; 7 by default.
+    #[serde(default)]
+    expires_in_days: Option<u64>,
+}
+
+impl From<InviteBody> for InviteRequest {
+    fn from(body: InviteBody) -> Self {
+        Self {
+            email: body.email,
+            expires_in_days: body.expires_in_days,
+        }
+    }
+}
+
+/// An invitation.
+#[derive(Serialize)]
+pub(crate) struct InviteJson<'a> {
+    /// What signing up takes as `invite`, once.
+    code: &'a str,
+    /// The page to sign up by it.
+    url: &'a str,
+    expires_at: String,
+}
+
+impl<'a> From<&'a Invite> for InviteJson<'a> {
+    fn from(invite: &'a Invite) -> Self {
+        Self {
+            code: &invite.code,
+            url: &invite.url,
+            expires_at: invite.expires_at.to_string(),
         }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) use acks::{
     Authenticated, Exception, HistoryAck, JoinAck, MessageAck, Resumed, RoomAck, StatusJson,
     SyncAck, TargetAck, refusal_ack, to_json,
 };
-pub(crate) use administration::{AuditJson, UserRequest};
+pub(crate) use administration::{AuditJson, InviteBody, InviteJson, UserRequest};
 pub(crate) use api::{BroadcastAck, DisconnectAck, OccupantsPage, PostRequest, RestError};
 pub(crate) use broadcast::{BroadcastRequest, encode_broadcast};
 pub(crate) use chats::{
@@ -59,4 +59,4 @@ pub(crate) use request_fields::{
     MAX_SEQ, history_limit, history_window, message_fields, replay_from, rooms_to_sync,
 };
 pub use server_event::{Envelope, ServerEvent, encode_event, going_away};
-pub(crate) use tokens::{TokenJson, TokenRequest};
+pub(crate) use tokens::{ClosedJson, TokenJson, TokenRequest};

@@ -67,3 +67,21 @@ impl<'a> From<&'a BotToken> for TokenJson<'a> {
         }
     }
 }
+
+/// The reply to `DELETE /api/v1/tokens/{id}`.
+#[derive(Serialize)]
+pub(crate) struct ClosedJson {
+    ok: bool,
+    /// The sockets of the token that were closed, on all nodes.
+    sockets_closed: usize,
+}
+
+impl ClosedJson {
+    /// So many sockets were closed.
+    pub fn of(sockets_closed: usize) -> Self {
+        Self {
+            ok: true,
+            sockets_closed,
+        }
+    }
+}

@@ -1,5 +1,6 @@
-//! `/api/v1/users`: the users of the server.
+//! `/api/v1/users`: the users of the server; and `/api/v1/invites`, `/api/v1/audit`.
 
+use http::StatusCode;
 use serde::Deserialize;
 
 use super::super::accounts::{AccountReader, AccountsOfNode, AdminUser, IdInPath};
@@ -7,7 +8,8 @@ use super::super::extract::{Body, QueryParameters};
 use super::super::reply::Reply;
 use crate::domain::Refusal;
 use crate::gateway::wire::{
-    AccountJson, AuditJson, EndedJson, Page, PageQuery, UserRequest, encode_cursor,
+    AccountJson, AuditJson, EndedJson, InviteBody, InviteJson, Page, PageQuery, UserRequest,
+    encode_cursor,
 };
 
 /// The names of the lists in their cursors.
@@ -78,4 +80,15 @@ pub(in crate::gateway::http) async fn audit(
     let items = page.entries.iter().map(AuditJson::from);
     let next = page.next.map(|id| encode_cursor(AUDIT, &id));
     Ok(Reply::ok(&Page::new(items.collect(), next)))
+}
+
+/// `POST /api/v1/invites`: makes an invitation to sign up.
+pub(in crate::gateway::http) async fn invite(
+    AccountsOfNode(accounts): AccountsOfNode,
+    AdminUser(caller): AdminUser,
+    Body(request): Body<InviteBody>,
+) -> Result<Reply, Refusal> {
+    let invite = accounts.create_invite(caller, request.into()).await?;
+    let body = InviteJson::from(&invite);
+    Ok(Reply::with_status(StatusCode::CREATED, &body))
 }

@@ -156,6 +156,7 @@ pub(super) fn all() -> Vec<Route> {
             Right::Admin,
             directory::log_out,
         ),
+        post("/api/v1/invites", Right::Admin, directory::invite),
         get("/api/v1/audit", Right::Admin, directory::audit),
         post("/api/v1/chats", Right::ChatUser, chats::open),
         get("/api/v1/chats", Right::ChatUser, chats::list),

@@ -7,7 +7,7 @@ use super::super::idempotent::{Decoded, IdempotentBody};
 use super::super::reply::Reply;
 use crate::domain::{BotToken, Refusal};
 use crate::features::idempotency::Once;
-use crate::gateway::wire::{EndedJson, Page, TokenJson, TokenRequest};
+use crate::gateway::wire::{ClosedJson, Page, TokenJson, TokenRequest};
 
 /// `POST /api/v1/tokens`: makes a token. Only this reply, and the one to its repeat, has its secret.
 pub(in crate::gateway::http) async fn create(
@@ -39,6 +39,6 @@ pub(in crate::gateway::http) async fn delete(
     AccountUser(caller): AccountUser,
     IdInPath(token): IdInPath,
 ) -> Result<Reply, Refusal> {
-    let ended = accounts.delete_token(caller, token).await?;
-    Ok(Reply::ok(&EndedJson::from(ended)))
+    let sockets = accounts.delete_token(caller, token).await?;
+    Ok(Reply::ok(&ClosedJson::of(sockets)))
 }

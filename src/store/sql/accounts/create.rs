@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{audit, loaded_time, sessions, stored_role, user_id};
+use super::{audit, invites, loaded_time, sessions, stored_role, user_id};
 use crate::domain::{Account, Actor, AdminAction, Role, search_key};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
@@ -11,13 +11,22 @@ use crate::store::sql::idempotency;
 use crate::store::sql::meta::{self, FIRST_ACCOUNT};
 use crate::store::sql::outbox;
 use crate::store::sql::value::args;
-use crate::store::{CreateOutcome, NewAccount, NewSession, Once, Performed, Result};
+use crate::store::{CreateOutcome, Digest, NewAccount, NewSession, Once, Performed, Result};
+
+/// How an account comes about.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin {
+    SignUp,
+    /// By the invitation with this digest.
+    Invite(Digest),
+    Admin(Actor),
+}
 
 pub(super) async fn create(
     db: &Db,
     account: NewAccount,
     session: Option<NewSession>,
-    by: Option<Actor>,
+    origin: Origin,
     once: Once<CreateOutcome>,
 ) -> Result<Performed<CreateOutcome>> {
     idempotency::transaction(db, once, move |conn| {
@@ -28,15 +37,24 @@ pub(super) async fn create(
                 None => role_of_next(conn).await?,
             };
             let now = sessions::now(conn).await?;
+            if let Origin::Invite(invite) = origin
+                && !invites::is_valid(conn, invite, &account.email, now).await?
+            {
+                return Ok(CreateOutcome::InviteInvalid);
+            }
             if !insert(conn, &account, role, now).await? {
                 return taken(conn, &account).await;
             }
             if let Some(session) = session {
                 sessions::insert(conn, account.id, &session, now).await?;
             }
-            if let Some(actor) = by {
-                let action = AdminAction::UserCreated { role };
-                audit::add(conn, actor, &action, &account.id.to_string()).await?;
+            match origin {
+                Origin::SignUp => {}
+                Origin::Invite(invite) => invites::remove(conn, invite).await?,
+                Origin::Admin(actor) => {
+                    let action = AdminAction::UserCreated { role };
+                    audit::add(conn, actor, &action, &account.id.to_string()).await?;
+                }
             }
             outbox::add(conn, account.rows.clone()).await?;
             Ok(CreateOutcome::Created(created(account, role, now)))

@@ -6,6 +6,7 @@
 //! | `hubbub_sessions` | sessions that have not ended |
 //! | `hubbub_refresh_tokens` | the refresh tokens of sessions, by their digests |
 //! | `hubbub_audit` | actions of admins |
+//! | `hubbub_invites` | invitations that nobody has used, by the digests of their codes |
 //! | `hubbub_bot_tokens` | tokens of bots, by their digests |
 //! | `hubbub_account_deletions` | deleted accounts, and how far their messages are anonymous |
 //! | `hubbub_account_tokens` | one-time tokens that were mailed, by their digests |
@@ -15,6 +16,7 @@ mod audit;
 mod bot_tokens;
 mod create;
 mod delete;
+mod invites;
 mod logins;
 mod password;
 mod profile;
@@ -28,6 +30,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
+
+use create::Origin;
 
 use super::fault::{Fault, Outcome};
 use super::store::SqlStore;
@@ -46,7 +50,7 @@ impl AccountStore for SqlStore {
         session: Option<NewSession>,
         once: Once<CreateOutcome>,
     ) -> Result<Performed<CreateOutcome>> {
-        let created = create::create(self.db(), account, session, None, once).await?;
+        let created = create::create(self.db(), account, session, Origin::SignUp, once).await?;
         self.announce_rows();
         Ok(created)
     }

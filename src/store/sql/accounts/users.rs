@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::create::Origin;
 use super::{AccountRow, admin, audit, create, credential, password, profile, select_account};
 use crate::domain::{Account, Actor};
 use crate::store::sql::conn::Conn;
@@ -55,8 +56,8 @@ impl UserStore for SqlStore {
     }
 
     async fn create_user(&self, actor: Actor, account: NewAccount) -> Result<CreateOutcome> {
-        let once = Once::without_key();
-        let created = create::create(self.db(), account, None, Some(actor), once).await?;
+        let (origin, once) = (Origin::Admin(actor), Once::without_key());
+        let created = create::create(self.db(), account, None, origin, once).await?;
         let repeated = || StoreError::Broken("an account without a key is created once".to_owned());
         created.outcome().ok_or_else(repeated)
     }
