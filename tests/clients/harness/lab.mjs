@@ -40,6 +40,13 @@ export class Lab {
         return (await this.start(env)).ready();
     }
 
+    /** Starts a node that was killed again: with its port, its settings and its files. */
+    async restart(node) {
+        const again = new HubbubNode(node.port, node.env, node.directory);
+        this.nodes.push(again);
+        return again.ready();
+    }
+
     /**
      * Starts a Redis. `restartOf` names an earlier one: the new one gets its port, and its data if
      * that one was durable.

@@ -88,7 +88,7 @@ export class HubbubNode extends Child {
                 ...strings(env),
             },
         });
-        this.port = port;
+        Object.assign(this, { port, env, directory });
         this.url = `http://127.0.0.1:${port}`;
     }
 
