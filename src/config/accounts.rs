@@ -17,9 +17,9 @@ const SECONDS_PER_DAY: u64 = 86_400;
 const SIGN_UP: Key = Key {
     name: "SIGNUP",
     default: KeyDefault::Value("open"),
-    summary: "Who may create an account: everybody (`open`), those whom an admin has invited (`invite`), or \
-              admins only (`closed`).",
-    see: "accounts.md",
+    summary: "Accounts are created by everybody (`open`), by invitation of an admin (`invite`), or by \
+              `hubbub user create` only (`closed`).",
+    see: "accounts.md#signing-up",
     ..Key::PLAIN
 };
 const ACCESS_LIFETIME: Key = Key {

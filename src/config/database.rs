@@ -82,11 +82,11 @@ const RETENTION: Key = Key {
 const WORKERS: Key = Key {
     name: "WORKERS",
     default: KeyDefault::Value("on"),
-    summary: "Whether this node publishes what the outbox of the database holds: `on`, or `off` where \
-              other nodes do it.",
-    help: "The outbox has the announcements of changes in the database, such as the end of a session. \
-           With `off` on every node they are never published.",
-    see: "database.md",
+    summary: "Whether this node publishes the announcements in the outbox of the database, and runs its \
+              jobs, such as mails: `on`, or `off` where other nodes or `hubbub worker` do it.",
+    help: "With `off` on every node, and without `hubbub worker`, no announcement is published, and no \
+           mail is sent.",
+    see: "accounts.md#the-outbox",
     ..Key::PLAIN
 };
 const MIGRATE: Key = Key {
