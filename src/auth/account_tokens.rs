@@ -81,6 +81,7 @@ impl AccountTokens {
         let secret = secrets.first().expect("there is a secret").clone();
         let rules = TokenRules {
             issuer: vec![ISSUER.to_owned()],
+            reads_session: true,
             ..TokenRules::default()
         };
         Ok(Self {

@@ -49,6 +49,8 @@ pub struct TokenRules {
     pub issuer: Vec<String>,
     /// The tolerance for `exp` and `nbf`, in seconds.
     pub leeway: u64,
+    /// Whether `sid` names a session of this server: for its own tokens only.
+    pub reads_session: bool,
 }
 
 /// The fields of a token's header that are used.
@@ -198,7 +200,14 @@ impl Verifier {
         let claims: Claims = serde_json::from_slice(&decode(parts.claims)?)
             .map_err(|_| malformed("the token's claims are not a JSON object"))?;
         claims.check(&self.rules)?;
-        Ok(claims.identity(self.rules.leeway)?)
+        let identity = claims.identity(self.rules.leeway)?;
+        Ok(match self.rules.reads_session {
+            true => identity,
+            false => Identity {
+                session: None,
+                ..identity
+            },
+        })
     }
 
     /// Parses the header of a token before its signature is verified.

@@ -186,6 +186,7 @@ pub(super) fn parse(
         audience: values.optional(&AUDIENCE, list)?.unwrap_or_default(),
         issuer: values.optional(&ISSUER, list)?.unwrap_or_default(),
         leeway: values.required(&LEEWAY, number(0, MAX_LEEWAY_SECS))?,
+        reads_session: false,
     };
     let Some(keys) = keys else {
         return Ok(None);

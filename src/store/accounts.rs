@@ -137,6 +137,8 @@ pub struct LoginLimit {
     pub subject: Digest,
     /// The failures that are allowed within the window.
     pub failures: u64,
+    /// Whether a success forgets all failures. Otherwise it takes back its own count.
+    pub forgotten_by_success: bool,
 }
 
 /// Sessions to end.
@@ -174,11 +176,17 @@ pub trait AccountStore: DeletionStore + Send + Sync {
     /// `Unavailable`.
     async fn credential(&self, login: &LoginName) -> Result<Option<Credential>>;
 
-    /// Begins a session. False if the user is disabled or does not exist any more.
+    /// Begins a session for the holder of a password, of which `verified` is the hash (`None`: of any).
+    /// False if the user has another password now, is disabled, or does not exist any more.
     ///
     /// # Errors
     /// `Unavailable`: the session may have begun.
-    async fn begin_session(&self, user: Uuid, session: NewSession) -> Result<bool>;
+    async fn begin_session(
+        &self,
+        user: Uuid,
+        verified: Option<String>,
+        session: NewSession,
+    ) -> Result<bool>;
 
     /// The account of a session; `None` if the session has ended or its user is disabled. Records that
     /// the session is used, to a minute.

@@ -41,7 +41,7 @@ pub enum DeletionStep {
 pub enum DeleteOutcome {
     /// The account is deleted. The sessions and bot tokens that have ended.
     Deleted(Vec<Uuid>),
-    /// There is no such account any more.
+    /// There is no such account any more, or it has another password now.
     Unknown,
     /// The account is that of the last admin, and there are others.
     LastAdmin,
@@ -51,13 +51,15 @@ pub enum DeleteOutcome {
 #[async_trait]
 pub trait DeletionStore: Send + Sync {
     /// Removes the personal data of an account, ends its sessions, adds their announcements and the row
-    /// of the job to the outbox, and begins the deletion, in one transaction.
+    /// of the job to the outbox, and begins the deletion, in one transaction. `verified` is the hash of
+    /// the password that the caller knows.
     ///
     /// # Errors
     /// `Unavailable`: the account may be deleted.
     async fn delete_account(
         &self,
         user: Uuid,
+        verified: String,
         job: NewRow,
         announce: AnnounceEnd,
     ) -> Result<DeleteOutcome>;

@@ -176,7 +176,7 @@ async fn a_session_is_that_of_its_account_until_it_ends(test: &TestStore) {
     let (user, first) = logged_in(test, [1; 32], DAY).await;
     let second = session([2; 32], DAY);
     let second_id = second.id;
-    assert!(store.begin_session(user, second).await.unwrap());
+    assert!(store.begin_session(user, None, second).await.unwrap());
     for id in [first, second_id] {
         let found = store.account_of_session(id).await.unwrap().unwrap();
         assert_eq!(found.id.as_str(), user.to_string());
@@ -184,13 +184,15 @@ async fn a_session_is_that_of_its_account_until_it_ends(test: &TestStore) {
     let unknown = store.account_of_session(Uuid::now_v7()).await.unwrap();
     assert!(unknown.is_none());
     let other = Uuid::now_v7();
-    let begun = store.begin_session(other, session([3; 32], DAY)).await;
+    let begun = store
+        .begin_session(other, None, session([3; 32], DAY))
+        .await;
     assert!(!begun.unwrap(), "there is no such user");
 
     test.execute("UPDATE hubbub_users SET disabled_at = 1")
         .await;
     assert!(store.account_of_session(first).await.unwrap().is_none());
-    let begun = store.begin_session(user, session([4; 32], DAY)).await;
+    let begun = store.begin_session(user, None, session([4; 32], DAY)).await;
     assert!(!begun.unwrap(), "the user is disabled");
     let exchanged = store
         .exchange(exchange([2; 32], [5; 32], DAY), announce())
@@ -282,7 +284,7 @@ async fn sessions_end_together_with_their_announcements(test: &TestStore) {
     for number in 3..6 {
         let session = session([number; 32], DAY);
         sessions.push(session.id);
-        assert!(store.begin_session(user, session).await.unwrap());
+        assert!(store.begin_session(user, None, session).await.unwrap());
     }
     let listed = store.sessions(user).await.unwrap();
     let ids: BTreeSet<Uuid> = listed.iter().map(|session| session.id).collect();

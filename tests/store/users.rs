@@ -154,7 +154,7 @@ async fn a_password_changes_only_from_the_expected_one(test: &TestStore) {
     let (first, second) = (session([1; 32], DAY), session([2; 32], DAY));
     let (kept, ended) = (first.id, second.id);
     for session in [first, second] {
-        assert!(store.begin_session(user, session).await.unwrap());
+        assert!(store.begin_session(user, None, session).await.unwrap());
     }
     let change = PasswordChange {
         user,
@@ -200,7 +200,7 @@ async fn disabling_ends_sessions_with_their_announcements(test: &TestStore) {
     let user = created(test, "ann", Role::Admin).await;
     let new = session([1; 32], DAY);
     let id = new.id;
-    assert!(store.begin_session(user, new).await.unwrap());
+    assert!(store.begin_session(user, None, new).await.unwrap());
     let change = UserChange {
         role: Some(Role::User),
         is_disabled: Some(true),

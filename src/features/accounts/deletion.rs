@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use super::limits::{WINDOW, address_limit, digest};
 use super::sessions::announce_end;
 use super::{AccountCaller, Accounts, Device, Ended, refused};
 use crate::backplane::anonymous;
-use crate::domain::{AccountName, Code, Refusal, SessionEnd, UserId};
+use crate::domain::{Code, Refusal, SessionEnd, UserId};
 use crate::outbox::{ForgetUser, Job, JobError, JobPayload as _};
-use crate::store::{DeleteOutcome, DeletionStep, DeletionStore, LoginLimit, LoginName, Rewrite};
+use crate::store::{DeleteOutcome, DeletionStep, DeletionStore, Rewrite};
 
 impl Accounts {
     /// Deletes the caller's account: its personal data is gone at once, and its sessions have ended. A
@@ -26,41 +25,30 @@ impl Accounts {
         password: String,
         device: &Device,
     ) -> Result<Ended, Refusal> {
-        let account = self.own(caller).await?;
+        let gone = || Refusal::new(Code::Unauthorized, "the session has ended");
+        let found = self.store.user(caller.user).await.map_err(refused)?;
+        let found = found.ok_or_else(gone)?;
         // A stolen session must not find out the password here: it counts as a login.
-        let of_account = LoginLimit {
-            subject: digest("account", account.id.as_str()),
-            failures: self.settings.account_failures,
-        };
-        let address = address_limit("address", device, self.settings.address_failures);
-        let limits: Vec<LoginLimit> = std::iter::once(of_account)
-            .chain(address)
-            .filter(|limit| limit.failures > 0)
-            .collect();
-        let counted = self.store.count_login(&limits, WINDOW).await;
-        if let Some(wait) = counted.map_err(refused)? {
-            let text = "too many wrong passwords: try again later";
-            return Err(Refusal::new(Code::RateLimited, text).retry_after(wait));
-        }
-        let name = AccountName::parse(&account.username)?;
-        let found = self.store.credential(&LoginName::Username(name)).await;
-        let hash = found.map_err(refused)?.map(|found| found.password);
-        if !self.passwords.verify(password, hash).await? {
+        let (subject, verified) = (found.account.id.as_str(), found.password);
+        if !self
+            .verify(subject, password, Some(verified.clone()), device)
+            .await?
+        {
             let text = "the password is wrong";
             return Err(Refusal::new(Code::InvalidCredentials, text));
         }
-        self.store.uncount_login(&limits).await.map_err(refused)?;
         let job = ForgetUser { user: caller.user }.row();
         let announce = announce_end(SessionEnd::AccountDeleted);
         let before = self.sockets.of(caller.user).await;
-        let ended = self.store.delete_account(caller.user, job, announce).await;
+        let ended = self
+            .store
+            .delete_account(caller.user, verified, job, announce)
+            .await;
         match ended.map_err(refused)? {
             DeleteOutcome::Deleted(ended) => {
                 Ok(self.ended(caller.user, &before, ended.len()).await)
             }
-            DeleteOutcome::Unknown => {
-                Err(Refusal::new(Code::Unauthorized, "the session has ended"))
-            }
+            DeleteOutcome::Unknown => Err(gone()),
             DeleteOutcome::LastAdmin => {
                 let text = "the last admin can't be deleted: make another user an admin first";
                 Err(Refusal::new(Code::Conflict, text))

@@ -19,7 +19,11 @@ pub(super) fn digest(kind: &str, subject: &str) -> Digest {
 pub(super) fn address_limit(kind: &str, device: &Device, failures: u64) -> Option<LoginLimit> {
     let address = device.address.as_ref()?;
     let subject = digest(kind, &network(*address));
-    Some(LoginLimit { subject, failures })
+    Some(LoginLimit {
+        subject,
+        failures,
+        forgotten_by_success: false,
+    })
 }
 
 /// An address, or the network that one subscriber has: 64 bits of an IPv6 address.

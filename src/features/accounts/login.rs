@@ -40,7 +40,8 @@ impl Accounts {
         };
         let hash = found.as_ref().map(|found| found.password.clone());
         let is_right = self.verify(&subject, password, hash, &device).await?;
-        let account = found.filter(|_| is_right).ok_or_else(invalid)?.account;
+        let found = found.filter(|_| is_right).ok_or_else(invalid)?;
+        let (account, verified) = (found.account, found.password);
         let disabled = || Refusal::new(Code::AccountDisabled, "the account is disabled");
         if account.is_disabled {
             return Err(disabled());
@@ -48,9 +49,14 @@ impl Accounts {
         let user = Uuid::try_parse(account.id.as_str()).map_err(|_| invalid())?;
         let (session, refresh_token) = self.new_session(device);
         let id = session.id;
-        let has_begun = self.store.begin_session(user, session).await;
-        if !has_begun.map_err(refused)? {
-            return Err(disabled());
+        let begun = self.store.begin_session(user, Some(verified), session);
+        if !begun.await.map_err(refused)? {
+            // The account has changed since its password was read.
+            let now = self.store.user(user).await.map_err(refused)?;
+            return Err(match now {
+                Some(now) if now.account.is_disabled => disabled(),
+                _ => invalid(),
+            });
         }
         self.logged_in(account, id, &refresh_token)
     }
@@ -74,18 +80,26 @@ impl Accounts {
             let text = "too many failed logins: try again later, or reset the password";
             return Err(Refusal::new(Code::RateLimited, text).retry_after(wait));
         }
-        let is_right = self.passwords.verify(password, hash).await?;
-        if is_right {
+        let verified = self.passwords.verify(password, hash).await;
+        let mut limits = limits;
+        if verified.is_err() {
+            // It was no failure of the user: only its own count is taken back.
+            limits
+                .iter_mut()
+                .for_each(|limit| limit.forgotten_by_success = false);
+        }
+        if !matches!(verified, Ok(false)) {
             self.store.uncount_login(&limits).await.map_err(refused)?;
         }
-        Ok(is_right)
+        verified
     }
 
-    /// The limits of a login: first that of the account, which need not exist.
+    /// The limits of a login: that of the account, which need not exist, and that of the address.
     fn limits(&self, account: &str, device: &Device) -> Vec<LoginLimit> {
         let account = LoginLimit {
             subject: digest("account", account),
             failures: self.settings.account_failures,
+            forgotten_by_success: true,
         };
         let address = address_limit("address", device, self.settings.address_failures);
         let limits = [Some(account), address];

@@ -37,6 +37,7 @@ impl Recovery {
         let of_account = LoginLimit {
             subject: digest("forgotten account", &email.key()),
             failures: REQUESTS_PER_ACCOUNT,
+            forgotten_by_success: true,
         };
         let mut limits = vec![of_account];
         limits.extend(address_limit(

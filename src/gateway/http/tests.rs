@@ -155,7 +155,7 @@ impl NodeWithAccounts {
             user_agent: String::new(),
         };
         let (user, id) = (Uuid::try_parse(account.id.as_str()).unwrap(), session.id);
-        assert!(self.store.begin_session(user, session).await.unwrap());
+        assert!(self.store.begin_session(user, None, session).await.unwrap());
         self.tokens.sign(account, id).unwrap()
     }
 }

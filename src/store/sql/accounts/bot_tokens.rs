@@ -164,6 +164,18 @@ pub(super) async fn ids(conn: &mut Conn, user: Uuid) -> Outcome<Vec<Uuid>> {
 }
 
 /// Announces that the tokens of a disabled user are not valid now. Returns them.
+/// Deletes all tokens of a user. Returns their ids.
+pub(super) async fn delete_all(
+    conn: &mut Conn,
+    user: Uuid,
+    announce: &AnnounceEnd,
+) -> Outcome<Vec<Uuid>> {
+    const DELETE: &str = "DELETE FROM hubbub_bot_tokens WHERE user_id = ?";
+    let tokens = announce_ends(conn, user, announce).await?;
+    conn.run(DELETE, args![user]).await?;
+    Ok(tokens)
+}
+
 pub(super) async fn announce_ends(
     conn: &mut Conn,
     user: Uuid,

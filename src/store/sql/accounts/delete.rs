@@ -13,7 +13,7 @@ use crate::store::sql::idempotency;
 use crate::store::sql::meta::{self, LAST_ADMIN};
 use crate::store::sql::outbox;
 use crate::store::sql::store::SqlStore;
-use crate::store::sql::value::args;
+use crate::store::sql::value::{Text, args};
 use crate::store::{
     AnnounceEnd, DeleteOutcome, DeletionReport, DeletionStep, DeletionStore, EndedSessions, NewRow,
     Result, Rewrite,
@@ -27,14 +27,15 @@ impl DeletionStore for SqlStore {
     async fn delete_account(
         &self,
         user: Uuid,
+        verified: String,
         job: NewRow,
         announce: AnnounceEnd,
     ) -> Result<DeleteOutcome> {
         let outcome = self
             .db()
             .transaction(move |conn| {
-                let (job, announce) = (job.clone(), announce.clone());
-                Box::pin(async move { delete_in(conn, user, job, &announce).await })
+                let (verified, job, announce) = (verified.clone(), job.clone(), announce.clone());
+                Box::pin(async move { delete_in(conn, user, &verified, job, &announce).await })
             })
             .await?;
         self.announce_rows();
@@ -73,11 +74,12 @@ impl DeletionStore for SqlStore {
 async fn delete_in(
     conn: &mut Conn,
     user: Uuid,
+    verified: &str,
     job: NewRow,
     announce: &AnnounceEnd,
 ) -> Outcome<DeleteOutcome> {
     const LOCK: &str =
-        "SELECT id FROM hubbub_users WHERE id = ? AND deleted_at IS NULL {for_update}";
+        "SELECT password FROM hubbub_users WHERE id = ? AND deleted_at IS NULL {for_update}";
     const FORGET: &str = "UPDATE hubbub_users SET username = ?, username_key = NULL, email = NULL, \
         email_key = NULL, email_verified_at = NULL, display_name = ?, avatar_url = NULL, \
         status = NULL, search_key = '', role = 0, password = '', deleted_at = ?, updated_at = ? WHERE id = ?";
@@ -86,10 +88,9 @@ async fn delete_in(
         (user_id, requested_at, pass, at_room, at_seq, messages) VALUES (?, ?, 0, 0, 0, 0)";
     const ROLE: &str = "SELECT role FROM hubbub_users WHERE id = ?";
     const OTHERS: &str = "SELECT id FROM hubbub_users WHERE id <> ? AND deleted_at IS NULL LIMIT 1";
-    const BOTS: &str = "DELETE FROM hubbub_bot_tokens WHERE user_id = ?";
     meta::lock(conn, LAST_ADMIN, "").await?;
-    let found: Option<(Uuid,)> = conn.first(LOCK, args![user]).await?;
-    if found.is_none() {
+    let found: Option<(Text,)> = conn.first(LOCK, args![user]).await?;
+    if !found.is_some_and(|(Text(password),)| password == verified) {
         return Ok(DeleteOutcome::Unknown);
     }
     let role: Option<(i64,)> = conn.first(ROLE, args![user]).await?;
@@ -100,8 +101,7 @@ async fn delete_in(
     }
     let now = now(conn).await?;
     let mut ended = sessions::end_in(conn, user, EndedSessions::All, announce).await?;
-    ended.extend(bot_tokens::announce_ends(conn, user, announce).await?);
-    conn.run(BOTS, args![user]).await?;
+    ended.extend(bot_tokens::delete_all(conn, user, announce).await?);
     idempotency::forget_user(conn, user).await?;
     let names = args![DELETED_USERNAME, DELETED_DISPLAY_NAME, now, now, user];
     conn.run(FORGET, names).await?;

@@ -40,7 +40,6 @@ async fn count_in(
     let mut counted = Vec::new();
     for limit in limits {
         let subject = limit.subject.to_vec();
-        conn.run(ADD, args![subject.clone(), now]).await?;
         let found: Option<(i64, i64)> = conn.first(FIND, args![subject.clone()]).await?;
         let (began_at, failures) = found.unwrap_or((now, 0));
         let (began_at, failures) = if began_at + window <= now {
@@ -54,6 +53,10 @@ async fn count_in(
         }
         counted.push((subject, began_at, failures + 1));
     }
+    // Only now, so that a refused attempt leaves no row.
+    for (subject, ..) in &counted {
+        conn.run(ADD, args![subject.clone(), now]).await?;
+    }
     for (subject, began_at, failures) in counted {
         conn.run(SET, args![began_at, failures, subject]).await?;
     }
@@ -64,12 +67,16 @@ pub(super) async fn uncount(db: &Db, limits: &[LoginLimit]) -> Result<()> {
     const FORGET: &str = "DELETE FROM hubbub_login_failures WHERE subject = ?";
     const LESS: &str = "UPDATE hubbub_login_failures SET failures = failures - 1 \
         WHERE subject = ? AND failures > 0";
-    let limits = limits.to_vec();
+    let mut limits = limits.to_vec();
+    limits.sort_unstable_by_key(|limit| limit.subject);
     db.transaction(move |conn| {
         let limits = limits.clone();
         Box::pin(async move {
-            for (index, limit) in limits.iter().enumerate() {
-                let statement = if index == 0 { FORGET } else { LESS };
+            for limit in &limits {
+                let statement = match limit.forgotten_by_success {
+                    true => FORGET,
+                    false => LESS,
+                };
                 conn.run(statement, args![limit.subject.to_vec()]).await?;
             }
             Ok(())

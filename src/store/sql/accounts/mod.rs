@@ -67,8 +67,13 @@ impl AccountStore for SqlStore {
         Ok(credential)
     }
 
-    async fn begin_session(&self, user: Uuid, session: NewSession) -> Result<bool> {
-        sessions::begin(self.db(), user, session).await
+    async fn begin_session(
+        &self,
+        user: Uuid,
+        verified: Option<String>,
+        session: NewSession,
+    ) -> Result<bool> {
+        sessions::begin(self.db(), user, verified, session).await
     }
 
     async fn account_of_session(&self, session: Uuid) -> Result<Option<Account>> {

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{audit, now, sessions, users};
+use super::{audit, bot_tokens, now, sessions, users};
 use crate::domain::AdminAction;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
@@ -28,6 +28,9 @@ async fn change_in(
     announce: &AnnounceEnd,
 ) -> Outcome<Option<Vec<Uuid>>> {
     const WRITE: &str = "UPDATE hubbub_users SET password = ?, updated_at = ? WHERE id = ?";
+    const LINKS: &str = "DELETE FROM hubbub_account_tokens WHERE user_id = ? AND purpose = ?";
+    /// As `recovery` stores it.
+    const RESET: i64 = 1;
     let user = change.user;
     let Some(found) = users::locked(conn, user).await? else {
         return Ok(None);
@@ -45,6 +48,11 @@ async fn change_in(
     if let Some(actor) = change.by {
         audit::add(conn, actor, &AdminAction::PasswordReset, &user.to_string()).await?;
     }
-    let ended = sessions::end_in(conn, user, change.ended, announce).await?;
+    // Links that were mailed for another password.
+    conn.run(LINKS, args![user, RESET]).await?;
+    let mut ended = sessions::end_in(conn, user, change.ended, announce).await?;
+    if change.by.is_some() {
+        ended.extend(bot_tokens::delete_all(conn, user, announce).await?);
+    }
     Ok(Some(ended))
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::sessions::{self, millis, now};
-use super::{AccountRow, credential, select_account};
+use super::{AccountRow, bot_tokens, credential, select_account};
 use crate::domain::{Account, EmailAddress};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::fault::Outcome;
@@ -199,6 +199,7 @@ async fn reset_in(
     conn.run(SET, values).await?;
     conn.run(FORGET, args![reset.forgotten_failures.to_vec()])
         .await?;
-    let ended = sessions::end_in(conn, user, EndedSessions::All, announce).await?;
+    let mut ended = sessions::end_in(conn, user, EndedSessions::All, announce).await?;
+    ended.extend(bot_tokens::delete_all(conn, user, announce).await?);
     Ok(Some(ended))
 }

@@ -10,11 +10,13 @@ use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::outbox;
-use crate::store::sql::value::{Text, args};
+use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{
     AnnounceEnd, EndedSessions, Exchange, ExchangeOutcome, NewSession, Result, Session,
 };
 
+/// Sessions that one statement ends: a list in a statement has at most 500.
+const SESSIONS_PER_STATEMENT: usize = 500;
 /// How exactly the last use of a session is recorded, in milliseconds.
 pub(super) const USE_PRECISION: i64 = 60_000;
 
@@ -26,23 +28,41 @@ pub(in crate::store::sql) async fn now(conn: &mut Conn) -> Outcome<i64> {
         .ok_or_else(|| Fault::Broken("the database has no clock".to_owned()))
 }
 
-pub(super) async fn begin(db: &Db, user: Uuid, session: NewSession) -> Result<bool> {
+pub(super) async fn begin(
+    db: &Db,
+    user: Uuid,
+    verified: Option<String>,
+    session: NewSession,
+) -> Result<bool> {
     // Locked, so that a session can't begin beside the statement that ends all of a user's.
-    const FIND: &str = "SELECT id FROM hubbub_users \
+    const FIND: &str = "SELECT password FROM hubbub_users \
         WHERE id = ? AND disabled_at IS NULL AND deleted_at IS NULL {for_update}";
     db.transaction(move |conn| {
-        let session = session.clone();
+        let (session, verified) = (session.clone(), verified.clone());
         Box::pin(async move {
-            let found: Option<(Uuid,)> = conn.first(FIND, args![user]).await?;
-            if found.is_none() {
+            let found: Option<(Text,)> = conn.first(FIND, args![user]).await?;
+            let Some((Text(password),)) = found else {
+                return Ok(false);
+            };
+            if verified.is_some_and(|verified| verified != password) {
                 return Ok(false);
             }
             let now = now(conn).await?;
+            remove_expired(conn, user, now).await?;
             insert(conn, user, &session, now).await?;
             Ok(true)
         })
     })
     .await
+}
+
+/// Removes the user's sessions that have expired.
+async fn remove_expired(conn: &mut Conn, user: Uuid, now: i64) -> Outcome<()> {
+    const TOKENS: &str = "DELETE FROM hubbub_refresh_tokens WHERE session_id IN \
+        (SELECT id FROM hubbub_sessions WHERE user_id = ? AND expires_at <= ?)";
+    const SESSIONS: &str = "DELETE FROM hubbub_sessions WHERE user_id = ? AND expires_at <= ?";
+    conn.run(TOKENS, args![user, now]).await?;
+    conn.run(SESSIONS, args![user, now]).await.map(drop)
 }
 
 pub(super) async fn insert(
@@ -141,7 +161,11 @@ pub(super) async fn end_in(
     // No session of the user begins meanwhile.
     const LOCK: &str = "SELECT id FROM hubbub_users WHERE id = ? {for_update}";
     const LIST: &str = "SELECT id FROM hubbub_sessions WHERE user_id = ? ORDER BY id";
+    const TOKENS: &str = "DELETE FROM hubbub_refresh_tokens WHERE session_id IN ({list})";
+    const SESSIONS: &str = "DELETE FROM hubbub_sessions WHERE id IN ({list})";
     let _: Option<(Uuid,)> = conn.first(LOCK, args![user]).await?;
+    let now = now(conn).await?;
+    remove_expired(conn, user, now).await?;
     let sessions: Vec<(Uuid,)> = conn.all(LIST, args![user]).await?;
     let sessions = sessions.into_iter().map(|(id,)| id);
     let ended: Vec<Uuid> = match ended {
@@ -149,9 +173,17 @@ pub(super) async fn end_in(
         EndedSessions::All => sessions.collect(),
         EndedSessions::Others(one) => sessions.filter(|id| *id != one).collect(),
     };
-    for session in &ended {
-        end(conn, user, *session, announce).await?;
+    for part in ended.chunks(SESSIONS_PER_STATEMENT) {
+        for template in [TOKENS, SESSIONS] {
+            let ids = part.iter().map(|id| Arg::from(*id));
+            let (text, ids) = conn.dialect().with_list(template, ids);
+            conn.run_text(text, ids).await?;
+        }
     }
+    let announced = ended
+        .iter()
+        .map(|session| announce(&user_id(user), *session));
+    outbox::add(conn, announced.collect()).await?;
     Ok(ended)
 }
 
