@@ -1,8 +1,6 @@
--- Announcements and jobs that wait to be published or run; the row of one that is done is deleted. Programs
--- that share the database may insert room_id, type, payload and dedupe_key in their own transactions.
+-- Announcements and jobs that wait to be published or run; the row of one that is done is deleted.
 -- room_id: where it is published, NULL for a job. payload: a JSON object. due_at, lease_until: milliseconds
--- since 1970. state: 0 waits, 1 failed. tried_since: when it was
--- first claimed. reason: of the last attempt.
+-- since 1970. state: 0 waits, 1 failed. tried_since: when it was first claimed. reason: of the last attempt.
 CREATE TABLE IF NOT EXISTS hubbub_outbox (
     id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
     room_id VARBINARY(128),

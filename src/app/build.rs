@@ -54,22 +54,22 @@ impl App {
         let messaging = parts.messaging.clone();
         let share_user_rates = async move { messaging.user_rates().run().await };
         let mut tasks = vec![tokio::spawn(share_user_rates)];
-        if let Some(outbox) = parts.outbox.clone()
-            && config.runs_workers
-        {
-            tasks.push(tokio::spawn(outbox.run()));
-        }
         if let Some(idempotency) = parts.idempotency.clone()
             && config.runs_workers
         {
             tasks.push(tokio::spawn(idempotency.remove_old_answers()));
         }
         let (stop, stopped) = watch::channel(false);
-        let mut jobs = None;
+        let mut workers = Vec::new();
+        if let Some(outbox) = parts.outbox.clone()
+            && config.runs_workers
+        {
+            workers.push(tokio::spawn(outbox.run_until(stopped.clone())));
+        }
         if let Some(runner) = parts.jobs.clone()
             && config.runs_workers
         {
-            jobs = Some(tokio::spawn(runner.run(stopped.clone())));
+            workers.push(tokio::spawn(runner.run(stopped.clone())));
         }
         let listening = listen(config, &parts, tls, &stopped, &mut tasks).await?;
         Ok(Self {
@@ -81,7 +81,7 @@ impl App {
             backplane: parts.backplane,
             archive: parts.archive,
             stop,
-            jobs,
+            workers,
             tasks,
         })
     }
@@ -157,6 +157,7 @@ impl Parts {
                 let worker = outbox::Worker::new(
                     outbox,
                     backplane.log.clone(),
+                    backplane.lifecycle.clone(),
                     deployment,
                     config.backplane.dedupe_ttl,
                 );

@@ -49,11 +49,14 @@ impl App {
             connection.closed().await;
         }
         tokio::task::yield_now().await;
-        if let Some(mut jobs) = self.jobs {
-            // A job that takes longer is run again by another node.
-            let ended = tokio::time::timeout(LAST_JOBS_TIMEOUT, &mut jobs).await;
-            if ended.is_err() {
-                jobs.abort();
+        let deadline = tokio::time::Instant::now() + LAST_JOBS_TIMEOUT;
+        for mut worker in self.workers {
+            // What it holds is due again after its lease.
+            if tokio::time::timeout_at(deadline, &mut worker)
+                .await
+                .is_err()
+            {
+                worker.abort();
             }
         }
         if let Some(archive) = &self.archive {

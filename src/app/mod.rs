@@ -39,8 +39,8 @@ pub struct App {
     archive: Option<Arc<NodeArchive>>,
     /// Becomes true when the listeners must stop.
     stop: watch::Sender<bool>,
-    /// The jobs; they stop with the listeners.
-    jobs: Option<JoinHandle<()>>,
+    /// The workers of the outbox; they stop with the listeners, and end what they hold.
+    workers: Vec<JoinHandle<()>>,
     /// The listeners and the background tasks.
     tasks: Vec<JoinHandle<()>>,
 }

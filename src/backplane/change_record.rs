@@ -108,6 +108,13 @@ pub fn encode(room: &RoomId, event: &str, id: Uuid, fields: &str) -> Bytes {
     [head.as_str(), fields].concat().into()
 }
 
+/// Whether a text can be the fields of a change: a JSON object that is not empty.
+#[must_use]
+pub fn is_payload(text: &str) -> bool {
+    let object: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_str(text);
+    object.is_ok_and(|object| !object.is_empty())
+}
+
 /// The session that a record announces as ended; `None` for every other record.
 #[must_use]
 pub fn ended_session(record: &[u8]) -> Option<Uuid> {

@@ -46,7 +46,7 @@ pub use crate::backplane::{Entry, EntryKind, Typing};
 pub use counters::DeliveryCounters;
 pub use gate::Gate;
 pub use outlet::{CloseReason, Outlet};
-pub use queues::{DisconnectUser, OnChange};
+pub use queues::{DisconnectUser, OnChange, OnReset};
 pub use requests::{JoinOutcome, OnJoined, OnWatched, ReplayEnd, ReplayFrom};
 pub use settings::{DeliverySettings, Pause};
 pub use shared_event::{Event, SharedEvent};
@@ -281,6 +281,14 @@ impl Delivery {
     pub fn on_change(&self, on_change: OnChange) {
         if !self.queues.set_on_change(on_change) {
             tracing::error!("the handler of changes was already set");
+        }
+    }
+
+    /// Sets the handler of resets, after which a room's changes may have been skipped: it is called for
+    /// chats and personal feeds. Called once.
+    pub fn on_reset(&self, on_reset: OnReset) {
+        if !self.queues.set_on_reset(on_reset) {
+            tracing::error!("the handler of resets was already set");
         }
     }
 

@@ -26,6 +26,9 @@ const HEAD_BYTES: usize = 160;
 
 /// Ends all connections of a user on this node; returns at once.
 pub type DisconnectUser = Box<dyn Fn(&UserId) + Send + Sync>;
+/// Acts on a reset of a room's feed, which may have skipped changes; returns at once. The connections are
+/// those that are attached to the room, with their users.
+pub type OnReset = Box<dyn Fn(&RoomId, Vec<(ConnId, UserId)>) + Send + Sync>;
 /// Acts on a change that a room's feed on this node has reached; returns at once. The connections are
 /// those that the change has detached from the room.
 pub type OnChange = Box<dyn Fn(&RoomId, &Entry, &[ConnId]) + Send + Sync>;
@@ -123,6 +126,7 @@ pub(super) struct Queues {
     counters: Arc<DeliveryCounters>,
     disconnect: OnceLock<DisconnectUser>,
     on_change: OnceLock<OnChange>,
+    on_reset: OnceLock<OnReset>,
 }
 
 impl Queues {
@@ -148,6 +152,7 @@ impl Queues {
             counters,
             disconnect: OnceLock::new(),
             on_change: OnceLock::new(),
+            on_reset: OnceLock::new(),
         };
         (queues, receivers)
     }
@@ -195,6 +200,18 @@ impl Queues {
     /// Returns false when a handler was set before, which then stays.
     pub fn set_on_change(&self, on_change: OnChange) -> bool {
         self.on_change.set(on_change).is_ok()
+    }
+
+    /// Returns false when a handler was set before, which then stays.
+    pub fn set_on_reset(&self, on_reset: OnReset) -> bool {
+        self.on_reset.set(on_reset).is_ok()
+    }
+
+    /// The feed of the room may have skipped changes.
+    pub fn was_reset(&self, room: &RoomId, attached: Vec<(ConnId, UserId)>) {
+        if let Some(on_reset) = self.on_reset.get() {
+            on_reset(room, attached);
+        }
     }
 
     /// The feed of the room has delivered a change.

@@ -180,7 +180,16 @@ where
     if let Some(repeat) = reserved.map_err(refused)? {
         return key.repeated(repeat);
     }
-    let answered = work(WorkId::OfKey(key.id())).await?;
+    let answered = match work(WorkId::OfKey(key.id())).await {
+        Ok(answered) => answered,
+        Err(refusal) => {
+            // After a fault of the server the work may be done. Any other refusal has changed nothing.
+            if refusal.code.status() < 500 {
+                key.store.release(&key.request).await.map_err(refused)?;
+            }
+            return Err(refusal);
+        }
+    };
     let (Answered::Now(answer) | Answered::Before(answer)) = &answered;
     let kept = key
         .store

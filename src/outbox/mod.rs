@@ -21,7 +21,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::backplane::{BackplaneError, RoomLog, change_record};
+use crate::backplane::{BackplaneError, Lifecycle, RoomLog, change_record};
 use crate::domain::{Change, RoomId};
 use crate::store::{Outbox, OutboxId, OutboxRow, StoreError};
 use crate::telemetry::meter::Counter;
@@ -40,12 +40,17 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const CONCURRENT_ROOMS: usize = 16;
 /// The pause before a row is tried again: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LAST_PAUSE: Duration = Duration::from_secs(60);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// How often the log is asked for while it is down.
+const DOWN_INTERVAL: Duration = Duration::from_millis(50);
+/// The shortest pause after a look that found nothing to publish.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Publishes the rows of an outbox.
 pub struct Worker {
     outbox: Arc<dyn Outbox>,
     log: Arc<dyn RoomLog>,
+    lifecycle: Arc<dyn Lifecycle>,
     /// The archive's id, which makes the ids of entries differ between deployments.
     deployment: Uuid,
     /// How long the log knows the ids of its entries.
@@ -72,12 +77,14 @@ impl Worker {
     pub fn new(
         outbox: Arc<dyn Outbox>,
         log: Arc<dyn RoomLog>,
+        lifecycle: Arc<dyn Lifecycle>,
         deployment: Uuid,
         dedupe_ttl: Duration,
     ) -> Arc<Self> {
         Arc::new(Self {
             outbox,
             log,
+            lifecycle,
             deployment,
             dedupe_ttl,
             published: Counter::default(),
@@ -96,6 +103,14 @@ impl Worker {
     /// or postponed.
     pub async fn run_until(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         while !*stopped.borrow() {
+            // Rows are not claimed in vain: they are due as soon as the log is back.
+            if !self.lifecycle.is_up() {
+                tokio::select! {
+                    () = tokio::time::sleep(DOWN_INTERVAL) => {}
+                    _ = stopped.wait_for(|stopped| *stopped) => return,
+                }
+                continue;
+            }
             match self.publish_due().await {
                 // There may be more.
                 Ok(rows) if rows == BATCH => {}
@@ -110,7 +125,10 @@ impl Worker {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "outbox: the database can't be reached");
-                    tokio::time::sleep(POLL_INTERVAL).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(POLL_INTERVAL) => {}
+                        _ = stopped.wait_for(|stopped| *stopped) => return,
+                    }
                 }
             }
         }
@@ -119,7 +137,7 @@ impl Worker {
     /// How long nothing is due, as far as is known.
     async fn pause(&self) -> Duration {
         match self.outbox.next_due().await {
-            Ok(Some(due)) => due.clamp(Duration::from_millis(1), POLL_INTERVAL),
+            Ok(Some(due)) => due.clamp(SHORTEST_PAUSE, POLL_INTERVAL),
             Ok(None) | Err(_) => POLL_INTERVAL,
         }
     }
@@ -181,12 +199,18 @@ impl Worker {
         if !Change::EVENTS.contains(&row.kind.as_str()) {
             return Outcome::Failed(format!("this release has no event {:?}", row.kind));
         }
+        if !change_record::is_payload(&row.payload) {
+            return Outcome::Failed("the payload is not a JSON object with a field".to_owned());
+        }
         let id = ids::of_row(self.deployment, row.id, row.first_claimed);
         // The log may not know any more that an earlier attempt has published the row.
         if row.tried_for > self.dedupe_ttl / 2 {
             match earlier::is_in_log(&*self.log, room, id, row.tried_for).await {
                 Ok(true) => return Outcome::Published,
                 Ok(false) => {}
+                Err(error @ BackplaneError::Unreadable(_)) => {
+                    return Outcome::Failed(error.to_string());
+                }
                 Err(error) => return Outcome::Postponed(error.to_string()),
             }
         }

@@ -94,8 +94,15 @@ fn worker(
         dedupe_ttl,
         ..BackplaneLimits::default()
     };
-    let log = memory::embedded(limits).log;
-    let worker = Worker::new(outbox.clone(), log.clone(), Uuid::from_u128(1), dedupe_ttl);
+    let backplane = memory::embedded(limits);
+    let (log, lifecycle) = (backplane.log, backplane.lifecycle);
+    let worker = Worker::new(
+        outbox.clone(),
+        log.clone(),
+        lifecycle,
+        Uuid::from_u128(1),
+        dedupe_ttl,
+    );
     (worker, outbox, log)
 }
 

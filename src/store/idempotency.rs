@@ -135,6 +135,13 @@ pub trait IdempotencyStore: Send + Sync {
         answer: StoredAnswer,
     ) -> Result<Repeat>;
 
+    /// Frees the key of a request whose work was refused and has changed nothing, unless it has an
+    /// answer.
+    ///
+    /// # Errors
+    /// `Unavailable`: the key may be free.
+    async fn release(&self, request: &IdempotentRequest) -> Result<()>;
+
     /// Removes the content of a deleted object from the answers about it.
     ///
     /// # Errors

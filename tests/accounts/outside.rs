@@ -60,7 +60,9 @@ async fn tokens_of_an_outside_issuer_and_of_accounts_are_in_use_together() {
     let address = node.address(0);
     let ann = sign_up(address, "ann").await;
     let ann_token = ann["access_token"].as_str().unwrap();
-    let claims = json!({"sub": "guest", "iss": "https://app.example.com", "exp": FAR});
+    // The session of another server means nothing here.
+    let sid = "0190c000-0000-7000-8000-000000000000";
+    let claims = json!({"sub": "guest", "iss": "https://app.example.com", "exp": FAR, "sid": sid});
     let guest_token = outside(&claims);
 
     let (ann_client, user) = enter(address, ann_token).await;

@@ -189,6 +189,12 @@ async fn a_session_is_that_of_its_account_until_it_ends(test: &TestStore) {
         .await;
     assert!(!begun.unwrap(), "there is no such user");
 
+    let verified = |hash: &str| Some(hash.to_owned());
+    for (hash, number) in [("$argon2id$…", 6), ("of an earlier password", 7)] {
+        let begun = store.begin_session(user, verified(hash), session([number; 32], DAY));
+        assert_eq!(begun.await.unwrap(), number == 6, "{hash}");
+    }
+
     test.execute("UPDATE hubbub_users SET disabled_at = 1")
         .await;
     assert!(store.account_of_session(first).await.unwrap().is_none());
@@ -316,10 +322,12 @@ async fn sessions_end_together_with_their_announcements(test: &TestStore) {
 
 const WINDOW: Duration = Duration::from_secs(900);
 
+/// The limit of an account, which has a subject above 1, or that of the address 1.
 fn limit(subject: u8, failures: u64) -> LoginLimit {
     LoginLimit {
         subject: [subject; 32],
         failures,
+        forgotten_by_success: subject > 1,
     }
 }
 
@@ -346,6 +354,14 @@ async fn failed_logins_are_counted_until_a_limit_and_a_window_end(test: &TestSto
         .uncount_login(&[limit(10, 3), limit(1, 5)])
         .await
         .unwrap();
+    // Without the limit of an account, a success takes back only its own failure.
+    for _ in 0..2 {
+        store.uncount_login(&[limit(1, 5)]).await.unwrap();
+        assert_eq!(
+            store.count_login(&[limit(1, 5)], WINDOW).await.unwrap(),
+            None
+        );
+    }
     let again = [limit(12, 3), limit(1, 5)];
     assert_eq!(store.count_login(&again, WINDOW).await.unwrap(), None);
     assert!(store.count_login(&again, WINDOW).await.unwrap().is_some());

@@ -81,10 +81,19 @@ async fn the_data_of_an_account_is_gone_with_its_deletion(test: &TestStore) {
         lifetime: HOUR,
     };
     assert!(store.add_token(token).await.unwrap());
-    let deleted = store.delete_account(user, job(), announce()).await.unwrap();
+    let wrong = "of an earlier password".to_owned();
+    let kept = store.delete_account(user, wrong, job(), announce()).await;
+    assert_eq!(kept.unwrap(), DeleteOutcome::Unknown);
+    let deleted = store
+        .delete_account(user, "hash".to_owned(), job(), announce())
+        .await
+        .unwrap();
     assert!(matches!(deleted, DeleteOutcome::Deleted(ended) if ended.len() == 1));
     assert_eq!(kinds(store).await, ["session_ended", "forget"]);
-    let again = store.delete_account(user, job(), announce()).await.unwrap();
+    let again = store
+        .delete_account(user, "hash".to_owned(), job(), announce())
+        .await
+        .unwrap();
     assert_eq!(again, DeleteOutcome::Unknown);
     assert_eq!(kinds(store).await.len(), 2);
     let purpose = TokenPurpose::ResetPassword;
@@ -150,7 +159,10 @@ async fn messages_of_a_deleted_user_lose_the_name_in_steps_that_go_on_in_another
         change("bob", 3),
     ];
     test.commit(&in_room("b", &batch)).await;
-    store.delete_account(user, job(), announce()).await.unwrap();
+    store
+        .delete_account(user, "hash".to_owned(), job(), announce())
+        .await
+        .unwrap();
 
     let of_user = UserId::trusted(&id);
     let rewrite: Rewrite = Arc::new(move |record| anonymise(record, &of_user));

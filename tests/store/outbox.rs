@@ -73,7 +73,12 @@ async fn a_row_that_is_postponed_holds_up_its_room_only(test: &TestStore) {
     let claimed = store.claim(1, LEASE).await.unwrap();
     let ids: Vec<i64> = claimed.iter().map(|row| row.id).collect();
     store.retry(&ids, LEASE, "the log is away").await.unwrap();
-    assert_eq!(rooms(&store.claim(10, LEASE).await.unwrap()), ["b"]);
+    let other = store.claim(10, LEASE).await.unwrap();
+    assert_eq!(rooms(&other), ["b"]);
+    store.done(&[other[0].id]).await.unwrap();
+    // The second row waits for the first one, so it is not due.
+    let next = store.next_due().await.unwrap().unwrap();
+    assert!(next > LEASE / 2, "{next:?}");
     let listed = store.list(0, 10).await.unwrap();
     assert_eq!(listed[0].reason.as_deref(), Some("the log is away"));
     assert_eq!((listed[0].row.attempts, listed[0].has_failed), (1, false));

@@ -153,6 +153,7 @@ async fn a_token_sets_one_password_and_ends_all_sessions(test: &TestStore) {
     let failed = LoginLimit {
         subject: [99; 32],
         failures: 1,
+        forgotten_by_success: true,
     };
     let counted = store.count_login(&[failed], HOUR).await.unwrap();
     assert_eq!(counted, None);

@@ -353,6 +353,19 @@ impl RoomFeed {
             }
         }
         self.log.move_to(head);
+        self.report_reset(context);
+    }
+
+    /// Reports that changes of a chat or of a personal feed may have been skipped.
+    fn report_reset(&self, context: &Context) {
+        match self.room.kind() {
+            RoomKind::Chat | RoomKind::Personal => {
+                context
+                    .queues()
+                    .was_reset(&self.room, self.occupants.attached());
+            }
+            _ => {}
+        }
     }
 
     /// Notifies live occupants that another numbering goes on at `head`, and which messages of the
@@ -365,6 +378,7 @@ impl RoomFeed {
             occupant.outlet.deliver(&shared);
         }
         self.log.move_to(head);
+        self.report_reset(context);
     }
 
     fn reset_event(&self, context: &Context, head: &Head, lost_from: Option<u64>) -> SharedEvent {

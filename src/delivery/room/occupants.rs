@@ -243,12 +243,20 @@ impl Occupants {
             .collect()
     }
 
+    /// All connections, with their users.
+    pub fn attached(&self) -> Vec<(ConnId, UserId)> {
+        let outlets = self.list.iter().map(|occupant| &occupant.outlet);
+        outlets
+            .map(|outlet| (outlet.conn().clone(), outlet.user().clone()))
+            .collect()
+    }
+
     /// The connections of a user that were attached before the entry `seq` was known to them. One whose
     /// acknowledgement was at or behind that entry has joined after it.
     pub fn of_user_before(&self, user: &UserId, seq: u64) -> Vec<ConnId> {
         let is_older = |occupant: &&Occupant| match occupant.opening() {
             Some(opening) => opening.until < seq,
-            None => true,
+            None => occupant.position < seq,
         };
         self.list
             .iter()

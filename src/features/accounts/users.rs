@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{AccountCaller, Accounts, no_such_user, refused};
-use crate::domain::{Account, Code, Refusal};
+use crate::domain::{Account, AccountName, Code, Refusal};
 use crate::store::{AuditEntry, UserQuery};
 
 /// The longest text to search for, in bytes.
@@ -53,6 +53,11 @@ impl Accounts {
             let text = format!("q must be at most {MAX_QUERY_BYTES} bytes");
             return Err(Refusal::new(Code::TooLarge, text));
         }
+        if text.chars().any(char::is_control) {
+            return Err(Refusal::bad_request("q must not have control characters").field("q"));
+        }
+        let after = after.map(|name| AccountName::parse(&name)).transpose()?;
+        let after = after.map(|name| name.key());
         let query = UserQuery {
             text: text.to_lowercase(),
             after,

@@ -70,6 +70,21 @@ impl Memberships {
         Ok(membership)
     }
 
+    /// As [`find`](Self::find), always by the store.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn stored(
+        &self,
+        room: &RoomId,
+        user: &UserId,
+    ) -> Result<Option<Membership>, Refusal> {
+        match key(room, user) {
+            Some((chat, user)) => self.store.membership(chat, user).await.map_err(refused),
+            None => Ok(None),
+        }
+    }
+
     /// What is known, or else the number of changes so far.
     fn known(&self, key: &Key) -> Result<Option<Membership>, u64> {
         let known = self.known.lock();

@@ -39,6 +39,9 @@ impl Messaging {
                 left.push(room);
             }
         }
+        if !connection.authenticated()?.has_account {
+            self.leave_personal_feed(connection).await;
+        }
         if connection.listens && connection.may_listen().is_err() {
             left.extend(self.end_listening(connection).await);
         }

@@ -167,7 +167,10 @@ impl Messaging {
     }
 
     /// As [`membership`](Self::membership), by the store alone.
-    pub(super) async fn stored_membership(
+    ///
+    /// # Errors
+    /// `unauthorized`, `unavailable`.
+    pub async fn stored_membership(
         &self,
         connection: &ConnectionState,
         room: &RoomId,
@@ -175,8 +178,7 @@ impl Messaging {
         let authenticated = connection.authenticated()?;
         match &self.memberships {
             Some(memberships) if authenticated.has_account => {
-                memberships.changed(room, &authenticated.user);
-                memberships.find(room, &authenticated.user).await
+                memberships.stored(room, &authenticated.user).await
             }
             _ => Ok(None),
         }

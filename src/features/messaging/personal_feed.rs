@@ -1,7 +1,7 @@
 //! The personal feed: the room that the connections of an account hear without joining it.
 
 use super::{ConnectionState, Messaging};
-use crate::delivery::{OnChange, ReplayFrom};
+use crate::delivery::{OnChange, OnReset, ReplayFrom};
 use crate::domain::{Refusal, RoomId};
 
 impl Messaging {
@@ -38,6 +38,11 @@ impl Messaging {
         if let Some(room) = connection.personal.take() {
             self.delivery.leave(&room, &connection.conn).await;
         }
+    }
+
+    /// Sets the handler of resets of chats and personal feeds. Called once.
+    pub fn on_reset(&self, on_reset: OnReset) {
+        self.delivery.on_reset(on_reset);
     }
 
     /// Sets the handler of the changes that rooms with connections on this node reach. Called once.

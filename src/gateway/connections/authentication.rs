@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::connection::{Connection, stopping};
 use super::{CloseReason, Connections, EndReason};
 use crate::auth::Identity;
-use crate::domain::{Code, Cost, Refusal, RoomId};
+use crate::domain::{Code, Cost, Refusal, RoomId, RoomKind};
 use crate::features::messaging::{ConnectionState, NewUser};
 use crate::gateway::wire::{Authenticated, Exception, ServerEvent, to_json};
 
@@ -124,6 +124,33 @@ impl Connection {
             ServerEvent::Authenticated,
             &to_json(&Authenticated::event(identity)),
         );
+    }
+
+    /// Ends the connection if its session has ended, and takes it out of a chat if its user is no member
+    /// any more: the announcement of that may have been skipped.
+    pub(super) fn recheck(self: &Arc<Self>, room: RoomId) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let Connections {
+                messaging, auth, ..
+            } = &*this.connections;
+            if room.kind() == RoomKind::Chat {
+                let member = {
+                    let state = this.state.lock().await;
+                    messaging.stored_membership(&state, &room).await
+                };
+                if matches!(member, Ok(None)) {
+                    this.remove_from(room);
+                }
+                return;
+            }
+            let session = this.identity().and_then(|identity| identity.session);
+            if let Some(session) = session
+                && matches!(auth.is_session_open(session).await, Ok(false))
+            {
+                this.end_with_session(session);
+            }
+        });
     }
 
     /// Takes the connection out of a chat that its user was removed from, and notifies the client. The

@@ -146,6 +146,13 @@ impl Connections {
             }
         };
         connections.messaging.on_change(Box::new(on_change));
+        let weak = Arc::downgrade(&connections);
+        let on_reset = move |room: &RoomId, attached: Vec<(ConnId, UserId)>| {
+            if let Some(connections) = weak.upgrade() {
+                connections.recheck(room, &attached);
+            }
+        };
+        connections.messaging.on_reset(Box::new(on_reset));
         connections
     }
 
@@ -166,6 +173,16 @@ impl Connections {
         {
             for connection in self.users.of(&user) {
                 connection.end_with_session(session);
+            }
+        }
+    }
+
+    /// Checks the rights of connections again, after their room may have skipped changes.
+    fn recheck(&self, room: &RoomId, attached: &[(ConnId, UserId)]) {
+        for (conn, user) in attached {
+            let connections = self.users.of(user).into_iter();
+            for connection in connections.filter(|connection| connection.id() == conn) {
+                connection.recheck(room.clone());
             }
         }
     }

@@ -220,6 +220,21 @@ impl IdempotencyStore for SqlStore {
             .await
     }
 
+    async fn release(&self, request: &IdempotentRequest) -> Result<()> {
+        const RELEASE: &str =
+            "DELETE FROM hubbub_idempotency WHERE digest = ? AND body_digest = ? AND state = 0";
+        let request = request.clone();
+        self.db()
+            .transaction(move |conn| {
+                let request = request.clone();
+                Box::pin(async move {
+                    let values = args![request.digest.to_vec(), body_digest(&request)?];
+                    conn.run(RELEASE, values).await.map(drop)
+                })
+            })
+            .await
+    }
+
     async fn redact_answers(&self, subject: &str) -> Result<()> {
         let subject = subject.to_owned();
         self.db()

@@ -141,7 +141,11 @@ impl Outbox for SqlStore {
     async fn next_due(&self) -> Result<Option<Duration>> {
         const NEXT: &str = "SELECT CAST(CASE WHEN due_at > lease_until THEN due_at \
                 ELSE lease_until END - {now} AS {bigint}) \
-            FROM hubbub_outbox WHERE state = 0 AND room_id IS NOT NULL ORDER BY due_at LIMIT 1";
+            FROM hubbub_outbox o WHERE state = 0 AND room_id IS NOT NULL AND NOT EXISTS \
+                (SELECT e.id FROM hubbub_outbox e \
+                 WHERE e.room_id = o.room_id AND e.id < o.id AND e.state = 0 \
+                 AND (e.lease_until > {now} OR (e.attempts > 0 AND e.due_at > {now}))) \
+            ORDER BY due_at LIMIT 1";
         let next: Vec<(i64,)> = self.db().all(NEXT, args![]).await?;
         let until = |(millis,): &(i64,)| Duration::from_millis(u64::try_from(*millis).unwrap_or(0));
         Ok(next.first().map(until))

@@ -34,12 +34,14 @@ async fn count_in(
         VALUES (?, ?, 0) {if_absent:subject}";
     const FIND: &str = "SELECT began_at, failures FROM hubbub_login_failures \
         WHERE subject = ? {for_update}";
+    const REMOVE: &str = "DELETE FROM hubbub_login_failures WHERE subject = ?";
     const SET: &str =
         "UPDATE hubbub_login_failures SET began_at = ?, failures = ? WHERE subject = ?";
     let now = now(conn).await?;
     let mut counted = Vec::new();
     for limit in limits {
         let subject = limit.subject.to_vec();
+        conn.run(ADD, args![subject.clone(), now]).await?;
         let found: Option<(i64, i64)> = conn.first(FIND, args![subject.clone()]).await?;
         let (began_at, failures) = found.unwrap_or((now, 0));
         let (began_at, failures) = if began_at + window <= now {
@@ -48,14 +50,16 @@ async fn count_in(
             (began_at, failures)
         };
         if u64::try_from(failures).unwrap_or(0) >= limit.failures {
+            // A refused attempt leaves no rows.
+            for (subject, _, failures) in counted {
+                if failures == 1 {
+                    conn.run(REMOVE, args![subject]).await?;
+                }
+            }
             let left = u64::try_from(began_at + window - now).unwrap_or(0);
             return Ok(Some(Duration::from_millis(left)));
         }
         counted.push((subject, began_at, failures + 1));
-    }
-    // Only now, so that a refused attempt leaves no row.
-    for (subject, ..) in &counted {
-        conn.run(ADD, args![subject.clone(), now]).await?;
     }
     for (subject, began_at, failures) in counted {
         conn.run(SET, args![began_at, failures, subject]).await?;

@@ -213,7 +213,9 @@ impl LockedChat {
     }
 
     fn is_last_owner(&self, member: &StoredMember) -> bool {
-        let is_owner = |member: &&StoredMember| member.role == ChatRole::Owner;
-        member.role == ChatRole::Owner && self.members.iter().filter(is_owner).count() == 1
+        let is_other_owner = |other: &StoredMember| {
+            other.id != member.id && other.role == ChatRole::Owner && other.is_usable
+        };
+        member.role == ChatRole::Owner && !self.members.iter().any(is_other_owner)
     }
 }

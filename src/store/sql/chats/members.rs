@@ -22,6 +22,8 @@ pub(super) struct StoredMember {
     pub(super) user: UserId,
     pub(super) username: String,
     pub(super) role: ChatRole,
+    /// Whether the account can be used: it is neither deleted nor disabled.
+    pub(super) is_usable: bool,
 }
 
 impl StoredMember {
@@ -31,6 +33,7 @@ impl StoredMember {
             user: user_id(id),
             username,
             role,
+            is_usable: true,
         }
     }
 }
@@ -84,11 +87,17 @@ pub(super) async fn one(db: &Db, chat: Uuid, user: Uuid) -> Result<Option<ChatMe
 
 /// All members of a chat, in the order of their ids.
 pub(super) async fn all(conn: &mut Conn, chat: Uuid) -> Outcome<Vec<StoredMember>> {
-    const ALL: &str = "SELECT m.user_id, u.username, m.role FROM hubbub_chat_members m \
+    const ALL: &str = "SELECT m.user_id, u.username, m.role, \
+        COALESCE(u.deleted_at, u.disabled_at) FROM hubbub_chat_members m \
         JOIN hubbub_users u ON u.id = m.user_id WHERE m.chat_id = ? ORDER BY m.user_id";
-    let found: Vec<(Uuid, Text, i64)> = conn.all(ALL, args![chat]).await?;
-    let member =
-        |(id, name, role): (Uuid, Text, i64)| Ok(StoredMember::new(id, name.0, loaded_role(role)?));
+    type Row = (Uuid, Text, i64, Option<i64>);
+    let found: Vec<Row> = conn.all(ALL, args![chat]).await?;
+    let member = |(id, name, role, unusable_since): Row| {
+        Ok(StoredMember {
+            is_usable: unusable_since.is_none(),
+            ..StoredMember::new(id, name.0, loaded_role(role)?)
+        })
+    };
     found.into_iter().map(member).collect()
 }
 
