@@ -54,10 +54,8 @@ impl App {
         let messaging = parts.messaging.clone();
         let share_user_rates = async move { messaging.user_rates().run().await };
         let mut tasks = vec![tokio::spawn(share_user_rates)];
-        if let Some(idempotency) = parts.idempotency.clone()
-            && config.runs_workers
-        {
-            tasks.push(tokio::spawn(idempotency.remove_old_answers()));
+        if config.runs_workers {
+            tasks.extend(parts.start_removals());
         }
         let (stop, stopped) = watch::channel(false);
         let mut workers = Vec::new();
@@ -114,6 +112,15 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    /// Starts the tasks that remove what is not needed any more.
+    pub fn start_removals(&self) -> Vec<JoinHandle<()>> {
+        let answers = self.idempotency.clone();
+        let answers = answers.map(|answers| tokio::spawn(answers.remove_old_answers()));
+        let accounts = self.accounts.clone();
+        let accounts = accounts.map(|accounts| tokio::spawn(accounts.remove_expired()));
+        answers.into_iter().chain(accounts).collect()
+    }
+
     /// Connects to the database and to Redis, if there are such, and starts the workers.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let database = Database::open(config).await?;

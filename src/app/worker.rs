@@ -12,6 +12,8 @@ pub struct OutboxWorker {
     /// Becomes true when nothing more is to be begun.
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    /// Tasks that may be stopped at any time.
+    removals: Vec<JoinHandle<()>>,
 }
 
 impl OutboxWorker {
@@ -38,12 +40,19 @@ impl OutboxWorker {
         if let Some(jobs) = parts.jobs.clone() {
             tasks.push(tokio::spawn(jobs.run(stopped)));
         }
-        Ok(Self { parts, stop, tasks })
+        let removals = parts.start_removals();
+        Ok(Self {
+            parts,
+            stop,
+            tasks,
+            removals,
+        })
     }
 
     /// Begins nothing more, waits for what it holds, and stops.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
+        self.removals.iter().for_each(JoinHandle::abort);
         for task in self.tasks {
             let _ = task.await;
         }

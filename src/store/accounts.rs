@@ -176,6 +176,13 @@ pub trait AccountStore: DeletionStore + Send + Sync {
     /// `Unavailable`.
     async fn credential(&self, login: &LoginName) -> Result<Option<Credential>>;
 
+    /// Removes sessions, one-time tokens and invitations that have expired, and counts of failed logins
+    /// that are older than `window`. Any number of nodes may call it at once.
+    ///
+    /// # Errors
+    /// `Unavailable`: some may be removed.
+    async fn remove_expired(&self, window: Duration) -> Result<()>;
+
     /// Begins a session for the holder of a password, of which `verified` is the hash (`None`: of any).
     /// False if the user has another password now, is disabled, or does not exist any more.
     ///

@@ -24,6 +24,7 @@ crate::on_every_database!(
     sessions_end_together_with_their_announcements,
     failed_logins_are_counted_until_a_limit_and_a_window_end,
     logins_at_once_do_not_pass_the_limit,
+    what_has_expired_is_removed,
 );
 
 pub const DAY: Duration = Duration::from_secs(86_400);
@@ -384,4 +385,28 @@ async fn logins_at_once_do_not_pass_the_limit(test: &TestStore) {
         counted += usize::from(login.await.unwrap());
     }
     assert_eq!(counted, 15);
+}
+
+async fn what_has_expired_is_removed(test: &TestStore) {
+    let store = &test.store;
+    let (user, old) = logged_in(test, [1; 32], Duration::from_millis(1)).await;
+    let current = session([2; 32], DAY);
+    let current_id = current.id;
+    assert!(store.begin_session(user, None, current).await.unwrap());
+    store.count_login(&[limit(9, 1)], WINDOW).await.unwrap();
+    store.remove_expired(WINDOW).await.unwrap();
+    let counted = store.count_login(&[limit(9, 1)], WINDOW).await.unwrap();
+    assert!(counted.is_some(), "it was counted within the window");
+    store.remove_expired(Duration::ZERO).await.unwrap();
+    let counted = store.count_login(&[limit(9, 1)], WINDOW).await.unwrap();
+    assert!(counted.is_none());
+    assert!(store.account_of_session(old).await.unwrap().is_none());
+    let found = store.account_of_session(current_id).await.unwrap();
+    assert!(found.is_some());
+    let exchanged = store.exchange(exchange([2; 32], [3; 32], DAY), announce());
+    let exchanged = exchanged.await.unwrap();
+    assert!(
+        matches!(exchanged, ExchangeOutcome::Exchanged { .. }),
+        "{exchanged:?}"
+    );
 }

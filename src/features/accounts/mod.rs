@@ -2,6 +2,7 @@
 
 mod administration;
 mod deletion;
+mod expiry;
 mod invites;
 mod limits;
 mod login;

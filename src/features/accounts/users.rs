@@ -28,13 +28,15 @@ pub struct AuditPage {
 }
 
 impl Accounts {
-    /// A user.
+    /// A user. Only admins see one who is disabled.
     ///
     /// # Errors
     /// `not_found`, `unavailable`.
-    pub async fn user(&self, user: Uuid) -> Result<Account, Refusal> {
+    pub async fn user(&self, caller: AccountCaller, user: Uuid) -> Result<Account, Refusal> {
         let found = self.store.user(user).await.map_err(refused)?;
-        Ok(found.ok_or_else(no_such_user)?.account)
+        let account = found.map(|found| found.account);
+        let is_visible = |account: &Account| caller.is_admin || !account.is_disabled;
+        account.filter(is_visible).ok_or_else(no_such_user)
     }
 
     /// Users in whose names the text occurs, in the order of their unique names. Only admins see those

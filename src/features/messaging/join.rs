@@ -22,7 +22,7 @@ impl Messaging {
     ) -> Result<(), Refusal> {
         let start = start.above(permit.hidden_seq());
         let room = permit.into_room();
-        let authenticated = self.begin_join(connection, &room).await?;
+        let authenticated = self.begin_join(connection, &room, 0).await?;
         self.delivery
             .join(
                 room.clone(),
@@ -35,15 +35,17 @@ impl Messaging {
         self.confirm_join(connection, room).await
     }
 
-    /// Checks whether the connection may enter the room, and remembers that it tries to.
+    /// Checks whether the connection may enter the room beside so many others that it is entering, and
+    /// remembers that it tries to.
     pub(super) async fn begin_join(
         &self,
         connection: &mut ConnectionState,
         room: &RoomId,
+        entering: usize,
     ) -> Result<AuthenticatedUser, Refusal> {
         self.ready()?;
         let authenticated = connection.authenticated()?.clone();
-        self.check_number_of_rooms(connection, room)?;
+        self.check_number_of_rooms(connection, room, entering)?;
         self.authorize(Action::Join, &authenticated.user, room)
             .await?;
         // Until the answer is known, the backplane may or may not count this connection in the
@@ -98,6 +100,7 @@ impl Messaging {
         &self,
         connection: &ConnectionState,
         room: &RoomId,
+        entering: usize,
     ) -> Result<(), Refusal> {
         if connection.is_in(room) {
             return Ok(());
@@ -108,7 +111,7 @@ impl Messaging {
             .values()
             .filter(|in_room| **in_room == InRoom::Confirmed)
             .count();
-        if confirmed >= limit || connection.rooms.len() >= 4 * limit {
+        if confirmed + entering >= limit || connection.rooms.len() >= 4 * limit {
             let text = format!("a connection may be in at most {limit} rooms");
             return Err(Refusal::new(Code::TooManyRooms, text));
         }

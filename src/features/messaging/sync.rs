@@ -89,12 +89,15 @@ impl Messaging {
         gate: &Gate,
         rooms: Vec<(RoomId, ReplayFrom, Result<Permit<Joining>, Refusal>)>,
     ) -> Vec<(RoomId, Entered)> {
-        let mut begun = Vec::new();
+        let (mut begun, mut entering) = (Vec::new(), 0);
         for (room, from, permit) in rooms {
             let (from, user) = match permit {
                 Ok(permit) => {
                     let from = from.above(permit.hidden_seq());
-                    (from, self.begin_join(connection, permit.room()).await)
+                    let is_new = !connection.is_in(permit.room());
+                    let user = self.begin_join(connection, permit.room(), entering).await;
+                    entering += usize::from(is_new && user.is_ok());
+                    (from, user)
                 }
                 Err(refusal) => (from, Err(refusal)),
             };

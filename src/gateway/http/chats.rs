@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, Method};
 use uuid::Uuid;
 
 use super::HttpState;
 use super::extract::path_parameter;
 use crate::auth::Identity;
 use crate::domain::policy::{self, Permit, Reading, Relation, Sending};
-use crate::domain::{Code, Membership, Refusal, RoomId, RoomKind, TokenScope};
+use crate::domain::{Code, Cost, Membership, Refusal, RoomId, RoomKind, TokenScope};
 use crate::features::chats::{Actor, Chats};
 
 /// The chats of this server.
@@ -59,6 +59,12 @@ impl FromRequestParts<Arc<HttpState>> for CallingAccount {
         chats(state)?;
         let caller = Self::find(&parts.headers, state).await?;
         caller.identity.scope.require(TokenScope::Chats)?;
+        if parts.method != Method::GET {
+            // Each change is announced to every member, so it costs as much as entering a room.
+            let rates = state.messaging.user_rates();
+            let charged = rates.spend(&caller.identity.user, Cost::JOIN);
+            charged.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))?;
+        }
         Ok(caller)
     }
 }

@@ -148,6 +148,19 @@ pub(crate) fn pad_with<T>(list: &mut Vec<T>, padding: impl Fn(&T) -> T) {
     }
 }
 
+/// Divides so many rows into parts with [`LENGTHS`] of at most 128, in their order: for rows that must
+/// not be repeated.
+pub(crate) fn exact_parts(mut rows: usize) -> Vec<usize> {
+    let mut parts = Vec::new();
+    while rows > 0 {
+        let at = LENGTHS.partition_point(|length| *length <= rows.min(128));
+        let part = LENGTHS[at - 1];
+        parts.push(part);
+        rows -= part;
+    }
+    parts
+}
+
 /// The shortest of the [`LENGTHS`] for this many elements.
 fn padded_length(elements: usize) -> usize {
     let at = LENGTHS.partition_point(|length| *length < elements);
@@ -198,6 +211,18 @@ mod tests {
                 length >= elements && length * 2 <= elements * 3,
                 "{elements}"
             );
+        }
+    }
+
+    #[test]
+    fn rows_that_must_not_be_repeated_are_divided() {
+        for (rows, parts) in [
+            (0, vec![]),
+            (1, vec![1]),
+            (5, vec![4, 1]),
+            (301, vec![128, 128, 32, 12, 1]),
+        ] {
+            assert_eq!(exact_parts(rows), parts);
         }
     }
 

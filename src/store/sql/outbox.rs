@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::accounts::now;
 use super::conn::Conn;
+use super::dialect::exact_parts;
 use super::fault::Outcome;
 use super::meta::{self, OUTBOX_CLAIM};
 use super::store::SqlStore;
@@ -21,10 +22,17 @@ const MAX_REASON: usize = 1000;
 /// Adds rows, in the caller's transaction. Rows of one room must be added under a lock that their
 /// cause holds, so that their numbers rise in the order of the commits.
 pub(super) async fn add(conn: &mut Conn, rows: Vec<NewRow>) -> Outcome<()> {
-    const ADD: &str = "INSERT INTO hubbub_outbox (room_id, type, payload) VALUES (?, ?, ?)";
-    for row in rows {
-        let room = row.room.map(|room| room.as_str().to_owned());
-        conn.run(ADD, args![room, row.kind, row.payload]).await?;
+    const ADD: &str = "INSERT INTO hubbub_outbox (room_id, type, payload) VALUES {rows:3}";
+    let parts = exact_parts(rows.len());
+    let mut rows = rows.into_iter();
+    for part in parts {
+        let mut values = Vec::with_capacity(3 * part);
+        for row in rows.by_ref().take(part) {
+            let room = row.room.map(|room| room.as_str().to_owned());
+            values.extend(args![room, row.kind, row.payload]);
+        }
+        let text = conn.dialect().text_of(ADD, part);
+        conn.run_text(text, values).await?;
     }
     Ok(())
 }

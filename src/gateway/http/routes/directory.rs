@@ -44,7 +44,7 @@ pub(in crate::gateway::http) async fn get(
     AccountReader(caller): AccountReader,
     IdInPath(user): IdInPath,
 ) -> Result<Reply, Refusal> {
-    let user = accounts.user(user).await?;
+    let user = accounts.user(caller, user).await?;
     Ok(Reply::ok(&AccountJson::seen_by(&caller, &user)))
 }
 

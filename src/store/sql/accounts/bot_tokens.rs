@@ -106,12 +106,14 @@ impl BotTokenStore for SqlStore {
             return Ok(None);
         };
         if old.is_some() {
-            self.db()
-                .transaction(move |conn| {
-                    let digest = digest.clone();
-                    Box::pin(async move { conn.run(TOUCH, args![digest]).await.map(drop) })
-                })
-                .await?;
+            let touched = self.db().transaction(move |conn| {
+                let digest = digest.clone();
+                Box::pin(async move { conn.run(TOUCH, args![digest]).await.map(drop) })
+            });
+            // The token is valid all the same.
+            if let Err(error) = touched.await {
+                tracing::debug!(%error, "the use of a token is not recorded");
+            }
         }
         Ok(Some((credential(account)?.account, loaded(token))))
     }

@@ -63,9 +63,10 @@ pub(super) async fn create(
     .await
 }
 
-/// The role of an account for which none is given: the first one is an admin.
+/// The role of an account for which none is given: the first one is an admin, also
+/// after all earlier ones were deleted.
 async fn role_of_next(conn: &mut Conn) -> Outcome<Role> {
-    const ANY: &str = "SELECT id FROM hubbub_users LIMIT 1";
+    const ANY: &str = "SELECT id FROM hubbub_users WHERE deleted_at IS NULL LIMIT 1";
     let any: Option<(Uuid,)> = conn.first(ANY, args![]).await?;
     if any.is_some() {
         return Ok(Role::User);

@@ -16,6 +16,7 @@ mod audit;
 mod bot_tokens;
 mod create;
 mod delete;
+mod expired;
 mod invites;
 mod logins;
 mod password;
@@ -65,6 +66,10 @@ impl AccountStore for SqlStore {
         let found: Vec<AccountRow> = self.db().all(template, args![key]).await?;
         let credential = found.into_iter().next().map(credential).transpose()?;
         Ok(credential)
+    }
+
+    async fn remove_expired(&self, window: Duration) -> Result<()> {
+        expired::remove(self.db(), window).await
     }
 
     async fn begin_session(

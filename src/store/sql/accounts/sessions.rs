@@ -115,10 +115,13 @@ pub(super) async fn account(db: &Db, session: Uuid) -> Result<Option<Account>> {
         .await?;
     let Some(row) = found else { return Ok(None) };
     if is_old {
-        db.transaction(move |conn| {
+        let touched = db.transaction(move |conn| {
             Box::pin(async move { conn.run(TOUCH, args![session]).await.map(drop) })
-        })
-        .await?;
+        });
+        // The session has not ended all the same.
+        if let Err(error) = touched.await {
+            tracing::debug!(%error, "the use of a session is not recorded");
+        }
     }
     Ok(Some(credential(row)?.account))
 }
