@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use hubbub_test_support::client::Client;
 use hubbub_test_support::database::{DatabaseKind, TestDatabase};
-use hubbub_test_support::node::{self, metric};
+use hubbub_test_support::node::{self, http, metric};
+use hubbub_test_support::server::RedisServer;
 use serde_json::json;
 
 use crate::fixture::{Rest, SECRET, assert_refused, log_in, sign_up};
@@ -67,5 +68,60 @@ async fn a_deleted_account_is_gone_at_once_and_its_messages_become_anonymous() {
     // The name is free.
     let again = sign_up(node.address(), "ann").await;
     assert_ne!(again["user"]["id"], ann["user"]["id"]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_table_has_the_address_of_a_deleted_account() {
+    let database = TestDatabase::new(DatabaseKind::Postgres);
+    let redis = RedisServer::start();
+    let redis_url = redis.url();
+    let settings = [
+        SECRET,
+        ("DATABASE_URL", database.url.as_str()),
+        ("REDIS_URL", redis_url.as_str()),
+    ];
+    let node = node::start(&settings).await;
+    let address = node.address();
+    let admin = sign_up(address, "admin").await;
+    let email = "canary@example.com";
+    let invite = json!({"email": email});
+    let invited = Rest::of(address, &admin)
+        .post("/api/v1/invites", invite)
+        .await;
+    assert_eq!(invited.0, 201, "{invited:?}");
+    let body = json!({"username": "canary", "email": email, "password": "correct horse"});
+    let headers = [
+        ("content-type", "application/json"),
+        ("idempotency-key", "k"),
+    ];
+    let sign_up = async || {
+        let path = "/api/v1/auth/signup";
+        http(address, "POST", path, &headers, &body.to_string()).await
+    };
+    let (status, _, signed_up) = sign_up().await;
+    assert_eq!(status, 201, "{signed_up}");
+    let found = |text: &str| {
+        let tables = database.sql(
+            "SELECT string_agg(quote_ident(tablename), ' ') FROM pg_tables WHERE schemaname = 'public'",
+        );
+        let rows = tables.split_whitespace().map(|table| {
+            let query = format!("SELECT count(*) FROM {table} t WHERE t::text ILIKE '%{text}%'");
+            let count: u64 = database.sql(&query).trim().parse().unwrap();
+            (table.to_owned(), count)
+        });
+        rows.filter(|(_, count)| *count > 0).collect::<Vec<_>>()
+    };
+    let names: Vec<String> = found("canary").into_iter().map(|(name, _)| name).collect();
+    for table in ["hubbub_users", "hubbub_invites", "hubbub_audit"] {
+        assert!(names.contains(&table.to_owned()), "{names:?}");
+    }
+    let rest = Rest::of(address, &signed_up);
+    let password = json!({"password": "correct horse"});
+    let deleted = rest.send("DELETE", "/api/v1/me", &password).await;
+    assert_eq!(deleted.0, 200);
+    assert_eq!(found("canary"), []);
+    let (status, _, repeated) = sign_up().await;
+    assert_eq!((status, &repeated), (201, &json!({})));
     node.stop().await;
 }

@@ -7,6 +7,7 @@ use super::super::extract::Body;
 use super::super::idempotent::{Anonymous, Decoded, IdempotentBody};
 use super::super::reply::Reply;
 use crate::domain::Refusal;
+use crate::features::accounts::LoggedIn;
 use crate::features::idempotency::Once;
 use crate::gateway::wire::{
     LoginRequest, LoginTokens, RefreshRequest, SessionTokens, SignUpRequest,
@@ -18,9 +19,13 @@ pub(in crate::gateway::http) async fn sign_up(
     ClientDevice(device): ClientDevice,
     request: IdempotentBody<Anonymous, Decoded<SignUpRequest>>,
 ) -> Result<Reply, Refusal> {
-    let once = Once::new(request.key, |logged_in| {
-        let body = SessionTokens::from(logged_in);
-        Reply::with_status(StatusCode::CREATED, &body).into_answer()
+    let once = Once::new(request.key, |logged_in: &LoggedIn| {
+        let created = StatusCode::CREATED;
+        let answer = Reply::with_status(created, &SessionTokens::from(logged_in));
+        // Once the account is deleted, a repeat gets nothing of it.
+        let nothing = Reply::with_status(created, &serde_json::json!({}));
+        let user = logged_in.account.id.to_string();
+        answer.into_answer().deletable(user, nothing.into_answer())
     });
     let answered = accounts
         .sign_up(request.body.0.into(), device, once)

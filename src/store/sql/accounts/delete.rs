@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::sessions::{self, now};
-use super::{admin, bot_tokens, loaded_time, stored_role, user_id};
+use super::{admin, bot_tokens, invites, loaded_time, stored_role, user_id};
 use crate::domain::{DELETED_DISPLAY_NAME, DELETED_USERNAME, Role};
 use crate::store::sql::archive::rewrite::{self, Position};
 use crate::store::sql::conn::Conn;
@@ -78,8 +78,7 @@ async fn delete_in(
     job: NewRow,
     announce: &AnnounceEnd,
 ) -> Outcome<DeleteOutcome> {
-    const LOCK: &str =
-        "SELECT password FROM hubbub_users WHERE id = ? AND deleted_at IS NULL {for_update}";
+    const LOCK: &str = "SELECT password, email_key FROM hubbub_users WHERE id = ? AND deleted_at IS NULL {for_update}";
     const FORGET: &str = "UPDATE hubbub_users SET username = ?, username_key = NULL, email = NULL, \
         email_key = NULL, email_verified_at = NULL, display_name = ?, avatar_url = NULL, \
         status = NULL, search_key = '', role = 0, password = '', deleted_at = ?, updated_at = ? WHERE id = ?";
@@ -89,10 +88,11 @@ async fn delete_in(
     const ROLE: &str = "SELECT role FROM hubbub_users WHERE id = ?";
     const OTHERS: &str = "SELECT id FROM hubbub_users WHERE id <> ? AND deleted_at IS NULL LIMIT 1";
     meta::lock(conn, LAST_ADMIN, "").await?;
-    let found: Option<(Text,)> = conn.first(LOCK, args![user]).await?;
-    if !found.is_some_and(|(Text(password),)| password == verified) {
-        return Ok(DeleteOutcome::Unknown);
-    }
+    let found: Option<(Text, Option<Text>)> = conn.first(LOCK, args![user]).await?;
+    let email = match found {
+        Some((Text(password), email)) if password == verified => email,
+        _ => return Ok(DeleteOutcome::Unknown),
+    };
     let role: Option<(i64,)> = conn.first(ROLE, args![user]).await?;
     let is_admin = role == Some((stored_role(Role::Admin),));
     let others: Option<(Uuid,)> = conn.first(OTHERS, args![user]).await?;
@@ -103,6 +103,10 @@ async fn delete_in(
     let mut ended = sessions::end_in(conn, user, EndedSessions::All, announce).await?;
     ended.extend(bot_tokens::delete_all(conn, user, announce).await?);
     idempotency::forget_user(conn, user).await?;
+    idempotency::redact(conn, user_id(user).as_str()).await?;
+    if let Some(Text(email)) = email {
+        invites::forget_address(conn, &email).await?;
+    }
     let names = args![DELETED_USERNAME, DELETED_DISPLAY_NAME, now, now, user];
     conn.run(FORGET, names).await?;
     conn.run(TOKENS, args![user]).await?;

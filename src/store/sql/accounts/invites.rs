@@ -60,6 +60,15 @@ async fn create_in(conn: &mut Conn, actor: Actor, invite: &NewInvite) -> Outcome
     Ok(loaded_time(expires_at))
 }
 
+/// Removes the invitations for an address, and the address from the audit log.
+pub(super) async fn forget_address(conn: &mut Conn, email_key: &str) -> Outcome<()> {
+    const INVITES: &str = "DELETE FROM hubbub_invites WHERE email_key = ?";
+    const AUDIT: &str = "UPDATE hubbub_audit SET target = ? WHERE target = ?";
+    conn.run(INVITES, args![email_key]).await?;
+    let target = &email_key[..email_key.floor_char_boundary(MAX_TARGET)];
+    conn.run(AUDIT, args![ANYBODY, target]).await.map(drop)
+}
+
 /// Whether an invitation is valid for this address. It is locked until the transaction ends.
 pub(super) async fn is_valid(
     conn: &mut Conn,
