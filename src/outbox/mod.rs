@@ -10,6 +10,7 @@ mod ids;
 mod jobs;
 mod metrics;
 mod payloads;
+mod rooms;
 #[cfg(test)]
 mod tests;
 
@@ -17,14 +18,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::backplane::{BackplaneError, Lifecycle, RoomLog, change_record};
 use crate::domain::{Change, RoomId};
 use crate::store::{Outbox, OutboxId, OutboxRow, StoreError};
 use crate::telemetry::meter::Counter;
+use rooms::Rooms;
 
 pub use jobs::{Job, JobError, JobRunner, JobSettings};
 pub use payloads::{AccountMail, ForgetUser, JobPayload, MailSubject, PasswordForgotten};
@@ -36,6 +38,10 @@ const LEASE: Duration = Duration::from_secs(15);
 /// The longest time between two looks at the outbox: rows of other programs, and of workers that have
 /// ended, are found by them.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// What is left of a lease when its rows are not published any more.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+/// The most rows that are held at once.
+const MAX_HELD: usize = 2 * BATCH;
 /// Rooms that are published to at the same time.
 const CONCURRENT_ROOMS: usize = 16;
 /// The pause before a row is tried again: at first, and at most.
@@ -61,6 +67,12 @@ pub struct Worker {
     pub postponed: Counter,
     /// Rows that were given up.
     pub failed: Counter,
+}
+
+/// Rows that were claimed.
+struct Claimed {
+    count: usize,
+    rooms: BTreeMap<RoomId, Vec<OutboxRow>>,
 }
 
 /// What became of a row.
@@ -102,36 +114,24 @@ impl Worker {
     /// Publishes rows until `stopped` is true, and then returns once those that it holds are published
     /// or postponed.
     pub async fn run_until(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        let mut rooms = Rooms::new(self.clone());
         while !*stopped.borrow() {
             // Rows are not claimed in vain: they are due as soon as the log is back.
-            if !self.lifecycle.is_up() {
-                tokio::select! {
-                    () = tokio::time::sleep(DOWN_INTERVAL) => {}
-                    _ = stopped.wait_for(|stopped| *stopped) => return,
-                }
-                continue;
-            }
-            match self.publish_due().await {
-                // There may be more.
-                Ok(rows) if rows == BATCH => {}
-                Ok(_) => {
-                    let pause = self.pause().await;
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        // Rows of this node are published at once.
-                        () = self.outbox.added() => {}
-                        _ = stopped.wait_for(|stopped| *stopped) => return,
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "outbox: the database can't be reached");
-                    tokio::select! {
-                        () = tokio::time::sleep(POLL_INTERVAL) => {}
-                        _ = stopped.wait_for(|stopped| *stopped) => return,
-                    }
-                }
+            let pause = if self.lifecycle.is_up() {
+                rooms.start_due().await
+            } else {
+                DOWN_INTERVAL
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // Rows of this node are published at once.
+                () = self.outbox.added() => {}
+                // Later rows of its room are due now.
+                () = rooms.one_ended() => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {}
             }
         }
+        rooms.all_ended().await;
     }
 
     /// How long nothing is due, as far as is known.
@@ -142,12 +142,9 @@ impl Worker {
         }
     }
 
-    /// Publishes at most a batch of the rows that are due. Returns how many were claimed.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn publish_due(&self) -> Result<usize, StoreError> {
-        let claimed = self.outbox.claim(BATCH, LEASE).await?;
+    /// Claims at most so many of the rows that are due, by room.
+    async fn claim(&self, limit: usize) -> Result<Claimed, StoreError> {
+        let claimed = self.outbox.claim(limit, LEASE).await?;
         let count = claimed.len();
         let mut rooms: BTreeMap<RoomId, Vec<OutboxRow>> = BTreeMap::new();
         for row in claimed {
@@ -155,23 +152,38 @@ impl Worker {
                 rooms.entry(room.clone()).or_default().push(row);
             }
         }
-        let rooms = rooms
-            .into_iter()
-            .map(|(room, rows)| self.publish_to(room, rows));
-        let mut rooms = stream::iter(rooms).buffer_unordered(CONCURRENT_ROOMS);
-        while let Some(outcome) = rooms.next().await {
-            outcome?;
+        Ok(Claimed { count, rooms })
+    }
+
+    /// Publishes at most a batch of the rows that are due, room by room. Returns how many were claimed.
+    ///
+    /// # Errors
+    /// Those of the store.
+    #[cfg(test)]
+    pub async fn publish_due(&self) -> Result<usize, StoreError> {
+        let Claimed { count, rooms } = self.claim(BATCH).await?;
+        for (room, rows) in rooms {
+            self.publish_to(&room, rows, Instant::now()).await?;
         }
         Ok(count)
     }
 
     /// Publishes the rows of one room, in their order, up to the first one that must wait.
-    async fn publish_to(&self, room: RoomId, rows: Vec<OutboxRow>) -> Result<(), StoreError> {
+    async fn publish_to(
+        &self,
+        room: &RoomId,
+        rows: Vec<OutboxRow>,
+        claimed_at: Instant,
+    ) -> Result<(), StoreError> {
         let mut done: Vec<OutboxId> = Vec::new();
         let mut rows = rows.into_iter();
         let mut postponed = None;
         for row in rows.by_ref() {
-            match self.publish(&room, &row).await {
+            // The rows may belong to another worker soon, which goes on with the first that is left.
+            if claimed_at.elapsed() > LEASE - LEASE_MARGIN {
+                break;
+            }
+            match self.publish(room, &row).await {
                 Outcome::Published => done.push(row.id),
                 Outcome::Failed(reason) => self.fail(row.id, &reason).await?,
                 Outcome::Postponed(reason) => {
@@ -198,6 +210,9 @@ impl Worker {
     async fn publish(&self, room: &RoomId, row: &OutboxRow) -> Outcome {
         if !Change::EVENTS.contains(&row.kind.as_str()) {
             return Outcome::Failed(format!("this release has no event {:?}", row.kind));
+        }
+        if let Err(refusal) = RoomId::parse("room_id", room.as_str()) {
+            return Outcome::Failed(refusal.text.to_string());
         }
         if !change_record::is_payload(&row.payload) {
             return Outcome::Failed("the payload is not a JSON object with a field".to_owned());

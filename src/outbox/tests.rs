@@ -1,13 +1,15 @@
 //! Tests of the worker on an embedded log and an outbox of their own.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::backplane::{BackplaneLimits, Window, memory};
+use crate::backplane::{Appended, BackplaneKind, BackplaneLimits, Counters, Slice, Window, memory};
+use crate::domain::{Head, NewMessage};
 use crate::store::{Result, RowState};
 
 /// An outbox with rows in memory. Its first calls of `done` fail.
@@ -184,4 +186,135 @@ async fn published_by(log: &dyn RoomLog, row: OutboxId) -> usize {
         .iter()
         .filter_map(|entry| change_record::Parts::of(&entry.record));
     ids.filter(|parts| parts.id == id).count()
+}
+
+/// A log that never announces to one room.
+struct HangingLog {
+    inner: Arc<dyn RoomLog>,
+    hanging: RoomId,
+}
+
+#[async_trait]
+impl RoomLog for HangingLog {
+    async fn append(
+        &self,
+        message: &NewMessage,
+        key: Option<&str>,
+    ) -> crate::backplane::Result<Appended> {
+        self.inner.append(message, key).await
+    }
+
+    async fn read(
+        &self,
+        room: &RoomId,
+        window: Window,
+        limit: usize,
+        max_bytes: usize,
+    ) -> crate::backplane::Result<Slice> {
+        self.inner.read(room, window, limit, max_bytes).await
+    }
+
+    async fn heads(&self, rooms: &[RoomId]) -> crate::backplane::Result<Vec<Option<Head>>> {
+        self.inner.heads(rooms).await
+    }
+
+    async fn announce(
+        &self,
+        room: &RoomId,
+        id: Uuid,
+        record: Bytes,
+    ) -> crate::backplane::Result<Appended> {
+        if *room == self.hanging {
+            std::future::pending::<()>().await;
+        }
+        self.inner.announce(room, id, record).await
+    }
+}
+
+/// Waits until the outbox has so many rows left.
+async fn until_left(outbox: &Rows, left: usize) {
+    let waiting = async {
+        while outbox.rows.lock().len() != left {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting)
+        .await
+        .expect("the rows are published");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_that_hangs_holds_up_no_other() {
+    let hanging = RoomId::trusted("user:01890000-0000-7000-8000-00000000000b");
+    let rows = vec![
+        OutboxRow {
+            room: Some(hanging.clone()),
+            ..row(1, "session_ended")
+        },
+        row(2, "session_ended"),
+    ];
+    let (_, outbox, inner) = worker(rows, Duration::from_secs(60));
+    let log = Arc::new(HangingLog { inner, hanging });
+    let lifecycle = memory::embedded(BackplaneLimits::default()).lifecycle;
+    let id = Uuid::from_u128(1);
+    let worker = Worker::new(outbox.clone(), log, lifecycle, id, Duration::from_secs(60));
+    let running = tokio::spawn(worker.run());
+    until_left(&outbox, 1).await;
+    // Rows that come later are published, too, while the first one hangs.
+    outbox.rows.lock().push_back(row(3, "session_ended"));
+    until_left(&outbox, 1).await;
+    running.abort();
+}
+
+/// A backplane that is down until it is told otherwise.
+struct Down {
+    inner: Arc<dyn Lifecycle>,
+    is_up: AtomicBool,
+}
+
+#[async_trait]
+impl Lifecycle for Down {
+    fn kind(&self) -> BackplaneKind {
+        self.inner.kind()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::SeqCst)
+    }
+
+    async fn deployment(&self) -> crate::backplane::Result<Option<String>> {
+        self.inner.deployment().await
+    }
+
+    fn counters(&self) -> Counters {
+        self.inner.counters()
+    }
+
+    async fn stop(&self) {
+        self.inner.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_are_due_as_soon_as_the_log_is_back() {
+    let (_, outbox, log) = worker(vec![row(1, "session_ended")], Duration::from_secs(60));
+    let lifecycle = Arc::new(Down {
+        inner: memory::embedded(BackplaneLimits::default()).lifecycle,
+        is_up: AtomicBool::new(false),
+    });
+    let id = Uuid::from_u128(1);
+    let dedupe_ttl = Duration::from_secs(60);
+    let worker = Worker::new(outbox.clone(), log, lifecycle.clone(), id, dedupe_ttl);
+    let running = tokio::spawn(worker.run());
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(outbox.rows.lock()[0].attempts, 0, "claimed in vain");
+    lifecycle.is_up.store(true, Ordering::SeqCst);
+    let began = tokio::time::Instant::now();
+    until_left(&outbox, 0).await;
+    assert!(began.elapsed() < Duration::from_millis(500));
+    running.abort();
 }

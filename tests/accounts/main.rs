@@ -13,6 +13,7 @@ mod invites;
 mod mail;
 mod outside;
 mod profile;
+mod refresh;
 mod security;
 mod sessions;
 mod tokens;

@@ -85,6 +85,8 @@ async fn a_token_is_limited_to_its_scopes() {
         let made = make(&ann, scopes).await;
         let client = Client::with_token(address, secret(&made)).await;
         client.await_event("connect").await;
+        let synced = client.done("sync", json!({})).await;
+        assert_eq!(synced["feed"].is_object(), may_join, "{scopes:?}: {synced}");
         let joined = client.ask("join", json!({"room_id": "r"})).await;
         assert_eq!(joined["ok"], may_join, "{scopes:?}: {joined}");
         let message = json!({"room_id": "r", "content": "hi"});

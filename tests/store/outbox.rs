@@ -6,6 +6,7 @@ use std::time::Duration;
 use hubbub::store::{Outbox, OutboxRow};
 
 use crate::fixture::TestStore;
+use hubbub_test_support::database::DatabaseKind;
 
 crate::on_every_database!(
     rows_are_claimed_in_order_and_once,
@@ -14,6 +15,7 @@ crate::on_every_database!(
     a_row_that_has_failed_holds_up_nothing_and_can_be_revived,
     a_row_with_a_later_time_holds_up_nothing,
     rows_of_a_room_stay_in_order_while_many_claim,
+    a_row_that_is_no_text_spoils_no_claim,
 );
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -156,4 +158,18 @@ async fn rows_of_a_room_stay_in_order_while_many_claim(test: &TestStore) {
         count += 1;
     }
     assert_eq!(count, 60);
+}
+
+/// Another program may write what it likes.
+async fn a_row_that_is_no_text_spoils_no_claim(test: &TestStore) {
+    if test.kind() != DatabaseKind::MariaDb {
+        // The others refuse such a row themselves.
+        return;
+    }
+    let insert = "INSERT INTO hubbub_outbox (room_id, type, payload) VALUES ('a', 'e', x'7bff7d')";
+    test.execute(insert).await;
+    add(test, &["b"]).await;
+    let claimed = test.store.claim(10, LEASE).await.unwrap();
+    assert_eq!(rooms(&claimed), ["a", "b"]);
+    assert_eq!(test.store.list(0, 10).await.unwrap().len(), 2);
 }

@@ -1,8 +1,48 @@
 //! The personal feed: the room that the connections of an account hear without joining it.
 
+use std::sync::Arc;
+
+use super::connection_state::AuthenticatedUser;
 use super::{ConnectionState, Messaging};
-use crate::delivery::{OnChange, OnReset, ReplayFrom};
-use crate::domain::{Refusal, RoomId};
+use crate::delivery::{CloseReason, OnChange, OnReset, Outlet, ReplayFrom, SharedEvent};
+use crate::domain::{ConnId, Refusal, RoomId, TokenScope, UserId};
+
+/// The outlet of a connection that may not read its user's feed: the feed is attached all the same, so
+/// that this node learns of the session's end.
+struct Muted(Arc<dyn Outlet>);
+
+impl Outlet for Muted {
+    fn conn(&self) -> &ConnId {
+        self.0.conn()
+    }
+
+    fn user(&self) -> &UserId {
+        self.0.user()
+    }
+
+    fn deliver(&self, _: &SharedEvent) {}
+
+    fn has_capacity(&self) -> bool {
+        true
+    }
+
+    fn when_writable(&self, wake: Box<dyn FnOnce() + Send>) {
+        wake();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    fn close(&self, _: CloseReason) {}
+}
+
+impl AuthenticatedUser {
+    /// Whether the connection's token may read the personal feed.
+    pub(super) fn may_read_feed(&self) -> bool {
+        self.scope.require(TokenScope::Read).is_ok()
+    }
+}
 
 impl Messaging {
     /// Attaches the connection to its user's personal feed. Every change that is announced after the
@@ -19,7 +59,10 @@ impl Messaging {
         }
         let authenticated = connection.authenticated()?;
         let room = RoomId::personal(&authenticated.user);
-        let outlet = authenticated.outlet.clone();
+        let outlet: Arc<dyn Outlet> = match authenticated.may_read_feed() {
+            true => authenticated.outlet.clone(),
+            false => Arc::new(Muted(authenticated.outlet.clone())),
+        };
         // Before the call: it may attach the outlet also when it fails.
         connection.personal = Some(room.clone());
         let listening = self

@@ -75,7 +75,11 @@ impl Messaging {
         from: ReplayFrom,
     ) -> Option<(RoomId, Entered)> {
         let room = connection.personal.clone()?;
-        let outlet = connection.authenticated().ok()?.outlet.clone();
+        let authenticated = connection.authenticated().ok()?;
+        if !authenticated.may_read_feed() {
+            return None;
+        }
+        let outlet = authenticated.outlet.clone();
         let attached = self
             .delivery
             .join_behind(gate, room.clone(), outlet, None, from)

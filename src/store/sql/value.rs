@@ -136,6 +136,8 @@ impl Type<MySql> for Text {
 impl<'r> Decode<'r, MySql> for Text {
     fn decode(value: MySqlValueRef<'r>) -> Result<Self, BoxDynError> {
         let bytes = <Vec<u8> as Decode<MySql>>::decode(value)?;
-        Ok(Self(String::from_utf8(bytes)?))
+        // Only another program can have written bytes that are no UTF-8. A statement must not fail for
+        // the one row that has them.
+        Ok(Self(String::from_utf8_lossy(&bytes).into_owned()))
     }
 }
