@@ -8,6 +8,7 @@ mod command;
 mod deletion;
 mod feed;
 mod fixture;
+mod hashing;
 mod idempotency;
 mod invites;
 mod mail;
