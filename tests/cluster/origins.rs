@@ -275,7 +275,7 @@ async fn socket_io_echoes_every_origin_with_credentials_and_rest_does_not() {
         if !start.starts_with("OPTIONS") {
             assert_eq!(
                 value("access-control-expose-headers"),
-                Some("x-request-id, retry-after"),
+                Some("x-request-id, retry-after, idempotency-replayed"),
                 "{start}"
             );
         }
