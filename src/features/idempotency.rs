@@ -1,7 +1,7 @@
 //! Requests with the header `Idempotency-Key`: the work is done once, and repeats get the first answer.
 //!
 //! A use case that creates something takes a [`Once`] and ends with [`Once::perform`]; its store's method
-//! takes a [`store::Once`](crate::store::Once) and runs its transaction by `idempotency::transaction`. So
+//! takes a [`store::Once`] and runs its transaction by `idempotency::transaction`. So
 //! the work and its answer commit together:
 //! - Of requests that arrive at once with one key, on any nodes, one does the work. The others wait in
 //!   the database until it has committed, and get its answer.
