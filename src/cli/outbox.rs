@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Subcommand;
 
-use super::db::{Databases, FAILED, FOUND, settings};
+use super::db::{Databases, FOUND, exit_code, settings};
 use super::serve::runtime;
 use crate::config::CommandLine;
 use crate::store::sql::SqlStore;
@@ -44,10 +44,7 @@ pub(super) fn run(
 ) -> anyhow::Result<ExitCode> {
     let result =
         command_line.and_then(|command_line| runtime()?.block_on(act(action, &command_line)));
-    Ok(result.unwrap_or_else(|error| {
-        eprintln!("hubbub: {error:#}");
-        ExitCode::from(FAILED)
-    }))
+    Ok(exit_code(result))
 }
 
 async fn act(action: &Action, command_line: &CommandLine) -> anyhow::Result<ExitCode> {

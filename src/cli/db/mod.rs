@@ -61,11 +61,16 @@ pub(super) fn run(
 ) -> anyhow::Result<ExitCode> {
     let result =
         command_line.and_then(|command_line| runtime()?.block_on(act(action, &command_line)));
-    // anyhow's own exit code is that of a finding: a failure has another one.
-    Ok(result.unwrap_or_else(|error| {
+    Ok(exit_code(result))
+}
+
+/// The exit code of a command: that of a failure, with its text on stderr, where it could not do its
+/// work. anyhow's own exit code is that of a finding.
+pub(super) fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
         eprintln!("hubbub: {error:#}");
         ExitCode::from(FAILED)
-    }))
+    })
 }
 
 async fn act(action: &Action, command_line: &CommandLine) -> anyhow::Result<ExitCode> {
