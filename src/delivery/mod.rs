@@ -8,6 +8,7 @@
 //! its own, and its result comes back as a command.
 
 mod backlog;
+mod chat_feeds;
 mod comparison;
 mod context;
 mod counters;
@@ -43,6 +44,7 @@ use worker::Worker;
 
 pub use crate::backplane::change_record::{self, Parts as ChangeParts};
 pub use crate::backplane::{Entry, EntryKind, Typing};
+pub use chat_feeds::ChatFeed;
 pub use counters::DeliveryCounters;
 pub use gate::Gate;
 pub use outlet::{CloseReason, Outlet};
@@ -290,6 +292,12 @@ impl Delivery {
         if !self.queues.set_on_reset(on_reset) {
             tracing::error!("the handler of resets was already set");
         }
+    }
+
+    /// The feed of the chat on this node. `None` if no connection is attached to the chat here.
+    #[must_use]
+    pub fn chat_feed(&self, chat: &RoomId) -> Option<ChatFeed> {
+        self.queues.chat_feeds.of(chat)
     }
 
     /// The number of rooms that have a feed on this node.

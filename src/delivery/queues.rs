@@ -11,6 +11,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::backlog::Backlog;
+use super::chat_feeds::ChatFeeds;
 use super::comparison::{Heads, Versions};
 use super::requests::{JoinRequest, WatchRequest};
 use super::{DeliveryCounters, DeliverySettings, room, user};
@@ -127,6 +128,7 @@ pub(super) struct Queues {
     disconnect: OnceLock<DisconnectUser>,
     on_change: OnceLock<OnChange>,
     on_reset: OnceLock<OnReset>,
+    pub chat_feeds: ChatFeeds,
 }
 
 impl Queues {
@@ -153,6 +155,7 @@ impl Queues {
             disconnect: OnceLock::new(),
             on_change: OnceLock::new(),
             on_reset: OnceLock::new(),
+            chat_feeds: ChatFeeds::default(),
         };
         (queues, receivers)
     }

@@ -91,6 +91,8 @@ pub struct JoinOutcome {
     pub gap: bool,
     /// How many messages follow before `room_users`.
     pub replayed: u64,
+    /// True when this node has still to deliver some of what came up to `head`.
+    pub is_ahead: bool,
 }
 
 /// Called once when a join has succeeded, by the room's worker, because the acknowledgement must be

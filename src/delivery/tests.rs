@@ -9,6 +9,7 @@ mod messages;
 mod presence;
 mod random;
 mod requests;
+mod resets;
 mod storm;
 
 use std::sync::Arc;

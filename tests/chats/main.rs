@@ -11,5 +11,6 @@ mod groups;
 mod history;
 mod idempotency;
 mod messages;
+mod outages;
 mod pairs;
 mod removals;

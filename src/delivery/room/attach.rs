@@ -60,6 +60,7 @@ fn plan(start: &ReplayFrom, span: &LogSpan, total: u64) -> Result<(ReplayPlan, J
         recovered,
         gap,
         replayed: head.saturating_sub(position),
+        is_ahead: false,
     };
     Ok((plan, outcome))
 }
@@ -110,7 +111,7 @@ fn before(span: &LogSpan, first: u64) -> u64 {
 impl RoomFeed {
     pub(super) fn attach(&mut self, context: &mut Context, request: JoinRequest, joined: Joined) {
         let Joined { span, roster } = joined;
-        let (mut plan, outcome) = match plan(&request.start, &span, roster.total) {
+        let (mut plan, mut outcome) = match plan(&request.start, &span, roster.total) {
             Ok(planned) => planned,
             Err(error) => return drop(request.accepted.send(Err(error))),
         };
@@ -118,7 +119,9 @@ impl RoomFeed {
         if is_first {
             self.log.begin(span.head, span.past);
             self.begin_changes(context, &roster);
+            self.begin_chat_feed(context);
         }
+        outcome.is_ahead = self.is_behind(&outcome.head);
         if request.start == ReplayFrom::Live
             && let Some(current) = self.plan_to_go_on(request.outlet.conn())
         {

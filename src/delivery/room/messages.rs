@@ -187,6 +187,9 @@ impl RoomFeed {
             return;
         };
         context.counters.catch_ups.add(1);
+        if self.room.kind() == RoomKind::Chat {
+            context.queues().chat_feeds.catches_up(&self.room);
+        }
         let (log, room) = (context.backplane.log.clone(), self.room.clone());
         let page_bytes = context.page_bytes;
         context.read(&self.room, async move {
@@ -234,6 +237,24 @@ impl RoomFeed {
         self.report_loss(context);
         self.apply_held_messages(context);
         self.resume_after_catch_up(context, ticket);
+        if self.room.kind() == RoomKind::Chat && !self.log.cursor.is_reading() {
+            context.queues().chat_feeds.caught_up(&self.room);
+        }
+    }
+
+    /// The feed of a chat hears each change from its first position on.
+    pub(super) fn begin_chat_feed(&self, context: &Context) {
+        if self.room.kind() == RoomKind::Chat {
+            context.queues().chat_feeds.begin(&self.room);
+        }
+    }
+
+    /// Whether the feed has still to deliver some of what came up to `head`.
+    pub(super) fn is_behind(&self, head: &Head) -> bool {
+        match self.log.position() {
+            Some(at) => at.epoch != head.epoch || at.seq < head.seq,
+            None => true,
+        }
     }
 
     /// Moves the feed's position into the epoch of the log that a catch-up has read. Returns true
@@ -358,6 +379,7 @@ impl RoomFeed {
 
     /// Reports that changes of a chat or of a personal feed may have been skipped.
     fn report_reset(&self, context: &Context) {
+        context.queues().chat_feeds.reset(&self.room);
         match self.room.kind() {
             RoomKind::Chat | RoomKind::Personal => {
                 context

@@ -140,6 +140,7 @@ impl RoomFeed {
         let is_idle = self.idle_since.is_some_and(|since| now >= since + LINGER);
         if is_idle && self.subscription.is_live() {
             self.subscription.end();
+            context.queues().chat_feeds.end(&self.room);
             context.unsubscribe(&self.room, FeedEvent::Unsubscribed);
         }
     }

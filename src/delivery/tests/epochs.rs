@@ -144,9 +144,9 @@ async fn an_occupant_ahead_of_the_feed_resumes_when_a_new_epoch_replaced_its_mes
 }
 
 /// A log of which only a given number of further reads succeed.
-struct Faltering {
-    log: Arc<FakeLog>,
-    left: AtomicU64,
+pub(super) struct Faltering {
+    pub log: Arc<FakeLog>,
+    pub left: AtomicU64,
 }
 
 #[async_trait]

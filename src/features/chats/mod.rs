@@ -5,7 +5,7 @@ mod create;
 mod memberships;
 mod read;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

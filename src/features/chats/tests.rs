@@ -1,26 +1,29 @@
 //! The rights that a node knows: how long, and until which change.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::*;
+use crate::delivery::ChatFeed;
 use crate::domain::{ChatMember, ChatRole, RoomId, UserId};
 use crate::store::{ChatChange, ChatOfMember, ChatOutcome, NewGroup as StoredGroup, Result};
 
 /// A store with one right, whose reads wait for permits after they have read.
-struct OneRight {
-    right: Mutex<Option<Membership>>,
+pub(crate) struct OneRight {
+    pub right: Mutex<Option<Membership>>,
     reads: AtomicUsize,
-    permits: Semaphore,
+    pub permits: Semaphore,
+    is_away: AtomicBool,
 }
 
 impl OneRight {
-    fn new(permits: usize) -> Arc<Self> {
+    pub fn new(permits: usize) -> Arc<Self> {
         let right = Membership {
             role: ChatRole::Member,
             hidden_seq: 0,
@@ -29,12 +32,34 @@ impl OneRight {
             right: Mutex::new(Some(right)),
             reads: AtomicUsize::new(0),
             permits: Semaphore::new(permits),
+            is_away: AtomicBool::new(false),
         })
     }
 
-    fn reads(&self) -> usize {
+    pub fn reads(&self) -> usize {
         self.reads.load(Ordering::SeqCst)
     }
+
+    fn set_away(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::SeqCst);
+    }
+}
+
+/// A node without a feed of the chat.
+fn no_feed() -> Option<ChatFeed> {
+    None
+}
+
+/// The feed of the chat, which is not interrupted.
+fn feed() -> Option<ChatFeed> {
+    Some(ChatFeed {
+        number: 1,
+        is_current: true,
+    })
+}
+
+fn code(found: std::result::Result<Option<Membership>, Refusal>) -> Code {
+    found.unwrap_err().code
 }
 
 #[async_trait]
@@ -43,6 +68,9 @@ impl ChatStore for OneRight {
         let right = *self.right.lock();
         self.reads.fetch_add(1, Ordering::SeqCst);
         self.permits.acquire().await.unwrap().forget();
+        if self.is_away.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("on purpose".to_owned()));
+        }
         Ok(right)
     }
 
@@ -95,9 +123,15 @@ fn room_and_user() -> (RoomId, UserId) {
 #[tokio::test(start_paused = true)]
 async fn a_right_is_known_for_half_a_second_or_until_it_changes() {
     let store = OneRight::new(100);
-    let memberships = Memberships::new(store.clone());
+    let memberships = Arc::new(Memberships::new(store.clone()));
     let (room, user) = room_and_user();
-    let has_right = async || memberships.find(&room, &user).await.unwrap().is_some();
+    let has_right = async || {
+        memberships
+            .find(&room, &user, no_feed)
+            .await
+            .unwrap()
+            .is_some()
+    };
     for _ in 0..3 {
         assert!(has_right().await);
     }
@@ -111,7 +145,10 @@ async fn a_right_is_known_for_half_a_second_or_until_it_changes() {
         hidden_seq: 7,
     };
     *store.right.lock() = Some(right);
-    assert_eq!(memberships.find(&room, &user).await.unwrap(), Some(right));
+    assert_eq!(
+        memberships.find(&room, &user, no_feed).await.unwrap(),
+        Some(right)
+    );
     // A change that this node hears nothing of.
     *store.right.lock() = None;
     tokio::time::advance(Duration::from_millis(499)).await;
@@ -127,7 +164,7 @@ async fn what_was_read_before_a_change_is_not_kept_after_it() {
     let (room, user) = room_and_user();
     let reading = tokio::spawn({
         let (memberships, room, user) = (memberships.clone(), room.clone(), user.clone());
-        async move { memberships.find(&room, &user).await.unwrap() }
+        async move { memberships.find(&room, &user, no_feed).await.unwrap() }
     });
     while store.reads() == 0 {
         tokio::task::yield_now().await;
@@ -139,20 +176,121 @@ async fn what_was_read_before_a_change_is_not_kept_after_it() {
         reading.await.unwrap().is_some(),
         "it began before the change"
     );
-    assert_eq!(memberships.find(&room, &user).await.unwrap(), None);
+    assert_eq!(memberships.find(&room, &user, no_feed).await.unwrap(), None);
 }
 
 #[tokio::test]
 async fn a_room_that_is_no_chat_and_a_user_without_an_account_cost_no_read() {
     let store = OneRight::new(0);
-    let memberships = Memberships::new(store.clone());
+    let memberships = Arc::new(Memberships::new(store.clone()));
     let (room, user) = room_and_user();
     for (room, user) in [
         (RoomId::trusted("lobby"), user.clone()),
         (RoomId::personal(&user), user.clone()),
         (room, UserId::trusted("ann")),
     ] {
-        assert_eq!(memberships.find(&room, &user).await.unwrap(), None);
+        assert_eq!(memberships.find(&room, &user, no_feed).await.unwrap(), None);
     }
     assert_eq!(store.reads(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_known_right_goes_on_while_the_store_is_away_and_the_feed_hears_every_change() {
+    let store = OneRight::new(100);
+    let memberships = Arc::new(Memberships::new(store.clone()));
+    let (room, user) = room_and_user();
+    let stranger = UserId::trusted(&Uuid::now_v7().to_string());
+    let find = async |feed: Option<ChatFeed>| memberships.find(&room, &user, || feed).await;
+    let right = find(feed()).await.unwrap();
+    assert!(right.is_some());
+    store.set_away(true);
+    tokio::time::advance(Duration::from_millis(500)).await;
+    for _ in 0..10 {
+        assert_eq!(find(feed()).await, Ok(right));
+    }
+    assert_eq!(store.reads(), 2, "a failed read is not repeated at once");
+    let unknown = memberships.find(&room, &stranger, feed).await;
+    assert_eq!(code(unknown), Code::Unavailable);
+    assert_eq!(store.reads(), 2);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    for _ in 0..10 {
+        assert_eq!(find(feed()).await, Ok(right));
+        assert_eq!(memberships.stored(&room, &user, feed).await, Ok(right));
+    }
+    assert_eq!(store.reads(), 3, "one read each second");
+    // The feed may have missed a change.
+    let heard = feed().unwrap();
+    let is_behind = ChatFeed {
+        is_current: false,
+        ..heard
+    };
+    let is_reset = ChatFeed { number: 2, ..heard };
+    for feed in [Some(is_behind), Some(is_reset), None] {
+        assert_eq!(code(find(feed).await), Code::Unavailable, "{feed:?}");
+    }
+    assert_eq!(find(feed()).await, Ok(right));
+    memberships.changed(&room, &user);
+    assert_eq!(code(find(feed()).await), Code::Unavailable);
+    // The store is back.
+    store.set_away(false);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(find(feed()).await, Ok(right));
+    *store.right.lock() = None;
+    tokio::time::advance(Duration::from_millis(500)).await;
+    assert_eq!(find(feed()).await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_right_that_was_read_before_the_feed_began_ends_with_its_lifetime() {
+    let store = OneRight::new(100);
+    let memberships = Arc::new(Memberships::new(store.clone()));
+    let (room, user) = room_and_user();
+    assert!(memberships.find(&room, &user, no_feed).await.is_ok());
+    store.set_away(true);
+    tokio::time::advance(Duration::from_millis(499)).await;
+    assert!(memberships.find(&room, &user, feed).await.is_ok());
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let found = memberships.find(&room, &user, feed).await;
+    assert_eq!(code(found), Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_known_right_replaces_a_read_that_takes_long_until_the_read_ends() {
+    let store = OneRight::new(1);
+    let memberships = Arc::new(Memberships::new(store.clone()));
+    let (room, user) = room_and_user();
+    let find = async || {
+        let begun = Instant::now();
+        let found = memberships.find(&room, &user, feed).await;
+        (found.unwrap(), begun.elapsed())
+    };
+    let (right, _) = find().await;
+    *store.right.lock() = None;
+    tokio::time::advance(Duration::from_millis(500)).await;
+    assert_eq!(find().await, (right, Duration::from_millis(250)));
+    for _ in 0..10 {
+        assert_eq!(find().await, (right, Duration::ZERO));
+    }
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(find().await, (right, Duration::from_millis(250)));
+    assert_eq!(store.reads(), 3);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(
+        find().await,
+        (right, Duration::ZERO),
+        "the probe still waits"
+    );
+    assert_eq!(store.reads(), 3);
+    // A user without a known right waits for the database, which may only be slow.
+    let stranger = UserId::trusted(&Uuid::now_v7().to_string());
+    let unknown = tokio::spawn({
+        let (memberships, room) = (memberships.clone(), room.clone());
+        async move { memberships.find(&room, &stranger, feed).await }
+    });
+    while store.reads() < 4 {
+        tokio::task::yield_now().await;
+    }
+    store.permits.add_permits(10);
+    assert_eq!(unknown.await.unwrap(), Ok(None));
+    assert_eq!(find().await, (None, Duration::ZERO));
 }

@@ -2,7 +2,7 @@
 
 use super::connection_state::InRoom;
 use super::{AuthenticatedUser, ConnectionState, Messaging};
-use crate::delivery::{OnJoined, ReplayFrom};
+use crate::delivery::{Gate, JoinOutcome, OnJoined, ReplayFrom};
 use crate::domain::policy::{Action, Joining, Permit};
 use crate::domain::{Code, Refusal, RoomId, RoomKind};
 
@@ -23,6 +23,11 @@ impl Messaging {
         let start = start.above(permit.hidden_seq());
         let room = permit.into_room();
         let authenticated = self.begin_join(connection, &room, 0).await?;
+        if room.kind() == RoomKind::Chat {
+            let joining = self.join_chat(connection, room, authenticated, start, on_joined);
+            // From the heap: it is larger than the join of an open room.
+            return Box::pin(joining).await;
+        }
         self.delivery
             .join(
                 room.clone(),
@@ -32,7 +37,37 @@ impl Messaging {
                 on_joined,
             )
             .await?;
-        self.confirm_join(connection, room).await
+        self.entered(connection, room);
+        Ok(())
+    }
+
+    /// Joins the room of a chat. Nothing of the room reaches the connection before its membership is
+    /// checked.
+    async fn join_chat(
+        &self,
+        connection: &mut ConnectionState,
+        room: RoomId,
+        authenticated: AuthenticatedUser,
+        start: ReplayFrom,
+        on_joined: OnJoined,
+    ) -> Result<(), Refusal> {
+        let gate = Gate::default();
+        let AuthenticatedUser {
+            outlet, username, ..
+        } = authenticated;
+        let (outcome, replay_end) = self
+            .delivery
+            .join_behind(&gate, room.clone(), outlet, Some(username), start)
+            .await?;
+        if let Err(refusal) = self.check_still_member(connection, &room, &outcome).await {
+            return Err(self.undo_join(connection, &room, refusal).await);
+        }
+        self.entered(connection, room);
+        on_joined(&outcome);
+        gate.open();
+        // An error means that the outlet closed before the end of the replay.
+        let _ = replay_end.await;
+        Ok(())
     }
 
     /// Checks whether the connection may enter the room beside so many others that it is entering, and
@@ -58,39 +93,50 @@ impl Messaging {
     }
 
     /// The connection has entered the room.
-    ///
-    /// # Errors
-    /// `forbidden` if its user was removed from the chat meanwhile, `unavailable`: the connection is out
-    /// of the room then.
-    pub(super) async fn confirm_join(
-        &self,
-        connection: &mut ConnectionState,
-        room: RoomId,
-    ) -> Result<(), Refusal> {
+    pub(super) fn entered(&self, connection: &mut ConnectionState, room: RoomId) {
         self.counters.joins.add(1);
-        connection.rooms.insert(room.clone(), InRoom::Confirmed);
-        if room.kind() == RoomKind::Chat {
-            self.check_still_member(connection, &room).await?;
-        }
-        Ok(())
+        connection.rooms.insert(room, InRoom::Confirmed);
     }
 
-    /// Takes the connection out of a chat that its user was removed from while it joined: the removal did
-    /// not find it there.
-    async fn check_still_member(
+    /// Checks the membership of a connection that is attached to the room of a chat: a removal before that
+    /// did not find it there, and every later one does. Succeeds for other rooms.
+    ///
+    /// # Errors
+    /// `forbidden`, `unavailable`: the join has to be undone.
+    pub(super) async fn check_still_member(
+        &self,
+        connection: &ConnectionState,
+        room: &RoomId,
+        outcome: &JoinOutcome,
+    ) -> Result<(), Refusal> {
+        if room.kind() != RoomKind::Chat {
+            return Ok(());
+        }
+        // A removal that the feed has still to deliver would not find the connection either. So the feed
+        // must have delivered everything up to the join where it replaces the store.
+        let read = self.read_membership(connection, room, !outcome.is_ahead);
+        match read.await? {
+            Some(_) => Ok(()),
+            None => Err(Refusal::new(
+                Code::Forbidden,
+                "the user was removed from the chat",
+            )),
+        }
+    }
+
+    /// Takes the connection out of a room that it must not be in. Returns the refusal of the join.
+    pub(super) async fn undo_join(
         &self,
         connection: &mut ConnectionState,
         room: &RoomId,
-    ) -> Result<(), Refusal> {
-        let refusal = match self.stored_membership(connection, room).await {
-            Ok(Some(_)) => return Ok(()),
-            Ok(None) => Refusal::new(Code::Forbidden, "the user was removed from the chat"),
-            Err(refusal) => refusal,
-        };
-        // First, so that no further event arrives even when the backplane can't be reached.
+        refusal: Refusal,
+    ) -> Refusal {
+        // First, so that no event arrives even when the backplane can't be reached.
         self.delivery.leave(room, &connection.conn).await;
-        self.leave(connection, room).await?;
-        Err(refusal)
+        match self.leave(connection, room).await {
+            Ok(()) => refusal,
+            Err(failure) => failure,
+        }
     }
 
     /// A connection may join `rooms_per_socket` rooms. Failed joins are remembered too, so that the

@@ -13,6 +13,8 @@ mod occupants;
 mod personal_feed;
 mod send;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod typing;
 mod user_rates;
 mod watch;
@@ -22,7 +24,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::backplane::{Backplane, BackplaneError};
-use crate::delivery::Delivery;
+use crate::delivery::{ChatFeed, Delivery};
 use crate::domain::policy::Action;
 use crate::domain::{Code, Limits, Membership, Refusal, RoomId, UserId};
 use crate::features::chats::Memberships;
@@ -154,7 +156,10 @@ impl Messaging {
         room: &RoomId,
     ) -> Result<Option<Membership>, Refusal> {
         match &self.memberships {
-            Some(memberships) => memberships.find(room, account).await,
+            Some(memberships) => {
+                let feed = || self.chat_feed(room);
+                memberships.find(room, account, feed).await
+            }
             None => Ok(None),
         }
     }
@@ -166,7 +171,7 @@ impl Messaging {
         }
     }
 
-    /// As [`membership`](Self::membership), by the store alone.
+    /// As [`membership`](Self::membership), always by the store while the database answers.
     ///
     /// # Errors
     /// `unauthorized`, `unavailable`.
@@ -175,13 +180,36 @@ impl Messaging {
         connection: &ConnectionState,
         room: &RoomId,
     ) -> Result<Option<Membership>, Refusal> {
+        self.read_membership(connection, room, true).await
+    }
+
+    /// As [`stored_membership`](Self::stored_membership). While the database is away, what the chat's
+    /// feed has heard counts only where `trusts_feed`.
+    async fn read_membership(
+        &self,
+        connection: &ConnectionState,
+        room: &RoomId,
+        trusts_feed: bool,
+    ) -> Result<Option<Membership>, Refusal> {
         let authenticated = connection.authenticated()?;
+        let feed = || {
+            let feed = self.chat_feed(room)?;
+            let is_current = feed.is_current && trusts_feed;
+            Some(ChatFeed { is_current, ..feed })
+        };
         match &self.memberships {
             Some(memberships) if authenticated.has_account => {
-                memberships.stored(room, &authenticated.user).await
+                memberships.stored(room, &authenticated.user, feed).await
             }
             _ => Ok(None),
         }
+    }
+
+    /// The chat's feed on this node. While the backplane is down, changes may be missing.
+    fn chat_feed(&self, room: &RoomId) -> Option<ChatFeed> {
+        let feed = self.delivery.chat_feed(room)?;
+        let is_current = feed.is_current && self.is_ready();
+        Some(ChatFeed { is_current, ..feed })
     }
 
     async fn authorize(&self, action: Action, user: &UserId, room: &RoomId) -> Result<(), Refusal> {

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 
-use super::{ConnectionState, Messaging};
+use super::{AuthenticatedUser, ConnectionState, Messaging};
 use crate::delivery::{Gate, JoinOutcome, ReplayEnd, ReplayFrom};
 use crate::domain::policy::{Joining, Permit};
 use crate::domain::{Refusal, RoomId};
@@ -31,6 +31,14 @@ pub struct SyncOutcome {
 
 /// What became of one room: its outcome, and the end of its replay.
 type Entered = Result<(JoinOutcome, ReplayEnd), Refusal>;
+
+/// The reason why a connection is not in a room.
+enum NotEntered {
+    /// It is not attached.
+    Refused(Refusal),
+    /// It is attached, and not proved to be a member of the chat.
+    NoMember(Refusal),
+}
 
 impl Messaging {
     /// Resumes the personal feed and enters the rooms. `on_synced` is called before any of their events
@@ -107,29 +115,54 @@ impl Messaging {
             };
             begun.push((room, from, user));
         }
+        let state = &*connection;
         let enter = |(room, from, user): (RoomId, ReplayFrom, Result<_, Refusal>)| async move {
-            let user: super::AuthenticatedUser = match user {
+            let user: AuthenticatedUser = match user {
                 Ok(user) => user,
-                Err(refusal) => return (room, Err(refusal)),
+                Err(refusal) => return (room, Err(NotEntered::Refused(refusal))),
             };
-            let (outlet, name) = (user.outlet, Some(user.username));
-            let attached = self
-                .delivery
-                .join_behind(gate, room.clone(), outlet, name, from);
-            let attached = attached.await.map_err(Refusal::from);
+            let attached = self.attach_behind(state, gate, &room, user, from).await;
             (room, attached)
         };
-        let mut entered: Vec<(RoomId, Entered)> = stream::iter(begun.into_iter().map(enter))
+        let entered: Vec<_> = stream::iter(begun.into_iter().map(enter))
             .buffered(CONCURRENT_JOINS)
             .collect()
             .await;
-        for (room, attached) in &mut entered {
-            if attached.is_ok()
-                && let Err(refusal) = self.confirm_join(connection, room.clone()).await
-            {
-                *attached = Err(refusal);
-            }
+        let mut outcomes = Vec::with_capacity(entered.len());
+        for (room, attached) in entered {
+            let outcome = match attached {
+                Ok(entered) => {
+                    self.entered(connection, room.clone());
+                    Ok(entered)
+                }
+                Err(NotEntered::Refused(refusal)) => Err(refusal),
+                Err(NotEntered::NoMember(refusal)) => {
+                    Err(self.undo_join(connection, &room, refusal).await)
+                }
+            };
+            outcomes.push((room, outcome));
         }
-        entered
+        outcomes
+    }
+
+    /// Attaches the connection to the room, and checks its membership of a chat.
+    async fn attach_behind(
+        &self,
+        connection: &ConnectionState,
+        gate: &Gate,
+        room: &RoomId,
+        user: AuthenticatedUser,
+        from: ReplayFrom,
+    ) -> Result<(JoinOutcome, ReplayEnd), NotEntered> {
+        let (outlet, name) = (user.outlet, Some(user.username));
+        let attached = self
+            .delivery
+            .join_behind(gate, room.clone(), outlet, name, from)
+            .await;
+        let (outcome, replay_end) = attached.map_err(|error| NotEntered::Refused(error.into()))?;
+        self.check_still_member(connection, room, &outcome)
+            .await
+            .map_err(NotEntered::NoMember)?;
+        Ok((outcome, replay_end))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::stream::{self, StreamExt};
+
 use super::{ClientRequest, RequestContext};
 use crate::delivery::ReplayFrom;
 use crate::domain::{Cost, Refusal, RoomId};
@@ -11,6 +13,8 @@ use crate::gateway::wire::{Fields, SyncAck, replay_from, rooms_to_sync};
 /// Rooms that cost as much of the rate of joins as one `join`: a client that comes back enters all its
 /// rooms at once.
 const ROOMS_PER_JOIN: usize = 10;
+/// Rooms of one request whose rights are read at the same time.
+const CONCURRENT_READS: usize = 16;
 
 /// `sync`: resumes the personal feed from a position, and enters rooms as `join` does.
 #[derive(Debug)]
@@ -33,14 +37,16 @@ impl ClientRequest for Sync {
         for _ in 0..self.rooms.len().div_ceil(ROOMS_PER_JOIN) {
             context.connection.charge(Cost::JOIN)?;
         }
-        let mut rooms = Vec::new();
-        for (room, from) in self.rooms {
-            let permit = match context.member_of(&room).await {
-                Ok(member) => context.state.may_join(&room, member),
-                Err(refusal) => Err(refusal),
-            };
-            rooms.push((room, from, permit));
-        }
+        let shared = &context;
+        let permit = |(room, from): (RoomId, ReplayFrom)| async move {
+            let member = shared.member_of(&room).await;
+            let permit = member.and_then(|member| shared.state.may_join(&room, member));
+            (room, from, permit)
+        };
+        let rooms = stream::iter(self.rooms.into_iter().map(permit))
+            .buffered(CONCURRENT_READS)
+            .collect()
+            .await;
         let request = SyncRequest {
             feed: self.feed,
             rooms,
