@@ -14,3 +14,4 @@ mod messages;
 mod outages;
 mod pairs;
 mod removals;
+mod resets;

@@ -1,6 +1,7 @@
 //! A connection's user: binding it, and notifying the client of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -10,6 +11,9 @@ use crate::auth::Identity;
 use crate::domain::{Code, Cost, Refusal, RoomId, RoomKind};
 use crate::features::messaging::{ConnectionState, NewUser};
 use crate::gateway::wire::{Authenticated, Exception, ServerEvent, to_json};
+
+/// The time between two attempts to check the rights of a connection again.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// Binds the connection to the user that its handshake identified.
@@ -127,30 +131,39 @@ impl Connection {
     }
 
     /// Ends the connection if its session has ended, and takes it out of a chat if its user is no member
-    /// any more: the announcement of that may have been skipped.
+    /// any more: the announcement of that may have been skipped. Waits until the database answers.
     pub(super) fn recheck(self: &Arc<Self>, room: RoomId) {
         let this = self.clone();
         tokio::spawn(async move {
-            let Connections {
-                messaging, auth, ..
-            } = &*this.connections;
-            if room.kind() == RoomKind::Chat {
-                let member = {
-                    let state = this.state.lock().await;
-                    messaging.stored_membership(&state, &room).await
-                };
-                if matches!(member, Ok(None)) {
-                    this.remove_from(room);
+            while let Err(refusal) = this.recheck_once(&room).await {
+                if refusal.code != Code::Unavailable || this.inbox.lock().is_closed() {
+                    return;
                 }
-                return;
-            }
-            let session = this.identity().and_then(|identity| identity.session);
-            if let Some(session) = session
-                && matches!(auth.is_session_open(session).await, Ok(false))
-            {
-                this.end_with_session(session);
+                tokio::time::sleep(RECHECK_INTERVAL).await;
             }
         });
+    }
+
+    async fn recheck_once(self: &Arc<Self>, room: &RoomId) -> Result<(), Refusal> {
+        let Connections {
+            messaging, auth, ..
+        } = &*self.connections;
+        if room.kind() == RoomKind::Chat {
+            let state = self.state.lock().await;
+            let member = messaging.stored_membership(&state, room).await?;
+            drop(state);
+            if member.is_none() {
+                self.remove_from(room.clone());
+            }
+            return Ok(());
+        }
+        let session = self.identity().and_then(|identity| identity.session);
+        if let Some(session) = session
+            && !auth.is_session_open(session).await?
+        {
+            self.end_with_session(session);
+        }
+        Ok(())
     }
 
     /// Takes the connection out of a chat that its user was removed from, and notifies the client. The
