@@ -127,39 +127,6 @@ pub fn ended_session(record: &[u8]) -> Option<Uuid> {
     (ended.event == "session_ended").then_some(ended.session_id)
 }
 
-/// A membership that has changed, as a record announces it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChangedMember {
-    /// The room of the chat.
-    pub room: RoomId,
-    /// The user.
-    pub user: UserId,
-    /// Whether the user is no longer a member.
-    pub is_removed: bool,
-}
-
-/// The membership whose change a record announces; `None` for every other record.
-#[must_use]
-pub fn changed_member(record: &[u8]) -> Option<ChangedMember> {
-    #[derive(Deserialize)]
-    struct Changed {
-        event: String,
-        target_room_id: String,
-        user_id: String,
-    }
-    let changed: Changed = serde_json::from_slice(record).ok()?;
-    let is_removed = match changed.event.as_str() {
-        "member_added" => false,
-        "member_removed" => true,
-        _ => return None,
-    };
-    Some(ChangedMember {
-        room: RoomId::trusted(&changed.target_room_id),
-        user: UserId::trusted(&changed.user_id),
-        is_removed,
-    })
-}
-
 /// A change of a chat's members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberRecord {
@@ -284,10 +251,17 @@ mod tests {
             Uuid::nil(),
             &expected,
         );
-        let found = changed_member(&record).unwrap();
-        assert_eq!((found.room.as_str(), found.user.as_str()), (room, "bob"));
-        assert!(found.is_removed);
-        let updated = encode(&found.room, "chat_updated", Uuid::nil(), &without);
-        assert_eq!(changed_member(&updated), None);
+        let bob = |is_removed| MemberRecord {
+            user: UserId::trusted("bob"),
+            is_removed,
+        };
+        assert_eq!(member_change(&record), Some(bob(true)));
+        let of_chat = |event, fields| {
+            let record = encode(&RoomId::trusted(room), event, Uuid::nil(), fields);
+            member_change(&record)
+        };
+        assert_eq!(of_chat("member_added", &expected), Some(bob(false)));
+        assert_eq!(of_chat("chat_updated", &without), None);
+        assert_eq!(of_chat("session_ended", r#"{"user_id":"bob"}"#), None);
     }
 }
