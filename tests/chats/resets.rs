@@ -3,14 +3,13 @@
 
 use hubbub::app::App;
 use hubbub_test_support::client::Client;
-use hubbub_test_support::database::{DatabaseKind, TestDatabase};
+use hubbub_test_support::database::{DatabaseKind, DatabaseServer, TestDatabase};
 use hubbub_test_support::node::SharedStorage;
 use serde_json::{Value, json};
 
 use crate::fixture::{SECRET, User, room};
 
 struct Scene {
-    database: TestDatabase,
     storage: SharedStorage,
     node: App,
     bob: User,
@@ -21,9 +20,8 @@ struct Scene {
 
 impl Scene {
     /// Two members of a chat, both in its room.
-    async fn new() -> Self {
-        let database = TestDatabase::new(DatabaseKind::Postgres);
-        let storage = SharedStorage::new(&database.url);
+    async fn new(database_url: &str) -> Self {
+        let storage = SharedStorage::new(database_url);
         let node = storage.start_node(&[SECRET]).await;
         let ann = User::sign_up(node.address(), "ann").await;
         let bob = User::sign_up(node.address(), "bob").await;
@@ -35,7 +33,6 @@ impl Scene {
             client.await_event("chat_created").await;
         }
         let scene = Self {
-            database,
             storage,
             node,
             bob,
@@ -49,6 +46,12 @@ impl Scene {
             .eventually("a live message", |bob| bob.seqs().len() == 1)
             .await;
         scene
+    }
+
+    /// The statement that removes bob, past the node.
+    fn remove_bob(&self) -> String {
+        let bob = &self.bob.id;
+        format!("DELETE FROM hubbub_chat_members WHERE user_id = '{bob}'")
     }
 
     async fn send(&self) -> Value {
@@ -69,12 +72,10 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_of_a_chat_detaches_a_member_whose_removal_was_skipped() {
-    let scene = Scene::new().await;
+    let database = TestDatabase::new(DatabaseKind::Postgres);
+    let scene = Scene::new(&database.url).await;
     let (of_ann, of_bob) = (&scene.of_ann, &scene.of_bob);
-    let bob = &scene.bob.id;
-    scene.database.sql(&format!(
-        "DELETE FROM hubbub_chat_members WHERE user_id = '{bob}'"
-    ));
+    database.sql(&scene.remove_bob());
     scene.send().await;
     of_bob
         .eventually("the node doesn't know", |bob| bob.seqs().len() == 2)
@@ -97,11 +98,29 @@ async fn a_reset_of_a_chat_detaches_a_member_whose_removal_was_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reset_while_the_database_is_away_is_followed_by_a_check_after_its_return() {
+    const DATABASE: &str = "resets";
+    let mut server = DatabaseServer::start_durable(DatabaseKind::Postgres);
+    let url = server.create_database(DATABASE);
+    let scene = Scene::new(&url).await;
+    server.sql(Some(DATABASE), &scene.remove_bob());
+    server.kill();
+    scene.lose_numberings();
+    scene.of_bob.await_event("room_reset").await;
+    assert!(scene.of_bob.events("exception").is_empty());
+    server.run();
+    let told = scene.of_bob.await_event("exception").await;
+    assert_eq!(told["room_id"], scene.room);
+    scene.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reset_of_a_personal_feed_closes_the_sockets_of_an_ended_session() {
-    let scene = Scene::new().await;
+    let database = TestDatabase::new(DatabaseKind::Postgres);
+    let scene = Scene::new(&database.url).await;
     let (of_ann, of_bob) = (&scene.of_ann, &scene.of_bob);
     let bob = &scene.bob.id;
-    scene.database.sql(&format!(
+    database.sql(&format!(
         "DELETE FROM hubbub_sessions WHERE user_id = '{bob}'"
     ));
     scene.lose_numberings();
