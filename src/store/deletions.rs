@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{AnnounceEnd, NewRow, Result};
+use super::{Announce, AnnounceEnd, NewRow, Result};
 use crate::domain::Timestamp;
 
 /// Makes a record anonymous; `None` if it needs no change.
@@ -63,6 +63,15 @@ pub trait DeletionStore: Send + Sync {
         job: NewRow,
         announce: AnnounceEnd,
     ) -> Result<DeleteOutcome>;
+
+    /// Ends some of the memberships in groups of an account whose deletion runs, each with its
+    /// announcements in one transaction. True if there may be more. A group without an owner that can use
+    /// its account gets one: of the members that can use theirs the one that joined first. A group
+    /// without members is deleted. Direct chats stay as they are.
+    ///
+    /// # Errors
+    /// `Unavailable`: memberships may have ended.
+    async fn leave_groups(&self, user: Uuid, announce: Announce) -> Result<bool>;
 
     /// Rewrites the next archived messages of the user, and changes with names, in one transaction with
     /// the position. After the first pass `job` is added to the outbox, due after ten minutes: for

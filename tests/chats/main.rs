@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod announcements;
+mod deletion;
 mod doors;
 mod evictions;
 mod fixture;

@@ -27,7 +27,7 @@ crate::on_every_database!(
     a_disabled_user_has_no_rights,
 );
 
-async fn user(test: &TestStore, name: &str) -> Uuid {
+pub(crate) async fn user(test: &TestStore, name: &str) -> Uuid {
     let account = NewAccount {
         id: Uuid::now_v7(),
         username: AccountName::parse(name).unwrap(),
@@ -44,7 +44,7 @@ async fn user(test: &TestStore, name: &str) -> Uuid {
 }
 
 /// Announces a change as its event and the name or role that it is about.
-fn announce() -> Announce {
+pub(crate) fn announce() -> Announce {
     Arc::new(|announcement: &Announcement| {
         let about = match &announcement.change {
             Change::ChatCreated { role, .. } => role.as_str().to_owned(),
@@ -67,7 +67,7 @@ fn announce() -> Announce {
 
 /// Takes the rows of the outbox: their rooms, with `chat` for the room of a chat and the name of the user
 /// for a feed, their events and their payloads.
-async fn announced(test: &TestStore, users: &[(&str, Uuid)]) -> Vec<String> {
+pub(crate) async fn announced(test: &TestStore, users: &[(&str, Uuid)]) -> Vec<String> {
     let rows = test.store.list(0, 10_000).await.unwrap();
     let ids: Vec<i64> = rows.iter().map(|row| row.row.id).collect();
     test.store.done(&ids).await.unwrap();
@@ -86,7 +86,12 @@ async fn announced(test: &TestStore, users: &[(&str, Uuid)]) -> Vec<String> {
     rows.into_iter().map(text).collect()
 }
 
-async fn group(test: &TestStore, owner: Uuid, members: &[Uuid], history: ChatHistory) -> Uuid {
+pub(crate) async fn group(
+    test: &TestStore,
+    owner: Uuid,
+    members: &[Uuid],
+    history: ChatHistory,
+) -> Uuid {
     let group = NewGroup {
         id: Uuid::now_v7(),
         name: None,
@@ -100,7 +105,7 @@ async fn group(test: &TestStore, owner: Uuid, members: &[Uuid], history: ChatHis
     id
 }
 
-async fn change(
+pub(crate) async fn change(
     test: &TestStore,
     chat: Uuid,
     actor: Uuid,

@@ -21,6 +21,7 @@ mod idempotency;
 mod invites;
 mod jobs;
 mod measure;
+mod memberships;
 mod migrations;
 mod outbox;
 mod reads;

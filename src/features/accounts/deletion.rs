@@ -9,6 +9,7 @@ use super::sessions::announce_end;
 use super::{AccountCaller, Accounts, Device, Ended, refused};
 use crate::backplane::anonymous;
 use crate::domain::{Code, Refusal, SessionEnd, UserId};
+use crate::features::chats::announce;
 use crate::outbox::{ForgetUser, Job, JobError, JobPayload as _};
 use crate::store::{DeleteOutcome, DeletionStep, DeletionStore, Rewrite};
 
@@ -57,7 +58,7 @@ impl Accounts {
     }
 }
 
-/// Makes the messages of deleted accounts anonymous.
+/// Ends the memberships of deleted accounts in groups, and makes their messages anonymous.
 pub struct ForgetDeletedUser(pub Arc<dyn DeletionStore>);
 
 #[async_trait]
@@ -70,6 +71,14 @@ impl Job for ForgetDeletedUser {
         let job = ForgetUser::parse(payload)?;
         let user = UserId::trusted(&job.user.to_string());
         let rewrite: Rewrite = Arc::new(move |record| anonymous::anonymise(record, &user));
+        // In the second pass: groups to which another transaction was just adding the user.
+        loop {
+            let began = Instant::now();
+            if !self.0.leave_groups(job.user, announce()).await? {
+                break;
+            }
+            tokio::time::sleep(began.elapsed()).await;
+        }
         loop {
             let began = Instant::now();
             let step = self.0.rewrite_next(job.user, rewrite.clone(), job.row());

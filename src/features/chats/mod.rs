@@ -57,7 +57,7 @@ impl Chats {
 }
 
 /// Makes the rows of the outbox.
-fn announce() -> Announce {
+pub(super) fn announce() -> Announce {
     Arc::new(|announcement: &Announcement| NewRow {
         room: Some(announcement.room.clone()),
         kind: announcement.change.event().to_owned(),

@@ -7,6 +7,7 @@ use super::sessions::{self, now};
 use super::{admin, bot_tokens, invites, loaded_time, stored_role, user_id};
 use crate::domain::{DELETED_DISPLAY_NAME, DELETED_USERNAME, Role};
 use crate::store::sql::archive::rewrite::{self, Position};
+use crate::store::sql::chats;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::idempotency;
@@ -15,7 +16,7 @@ use crate::store::sql::outbox;
 use crate::store::sql::store::SqlStore;
 use crate::store::sql::value::{Text, args};
 use crate::store::{
-    AnnounceEnd, DeleteOutcome, DeletionReport, DeletionStep, DeletionStore, EndedSessions, NewRow,
+    Announce, AnnounceEnd, DeleteOutcome, DeletionReport, DeletionStep, DeletionStore, EndedSessions, NewRow,
     Result, Rewrite,
 };
 
@@ -40,6 +41,13 @@ impl DeletionStore for SqlStore {
             .await?;
         self.announce_rows();
         Ok(outcome)
+    }
+
+    async fn leave_groups(&self, user: Uuid, announce: Announce) -> Result<bool> {
+        let left = chats::leave_groups(self.db(), user, &announce).await;
+        // Some may have ended before a failure.
+        self.announce_rows();
+        left
     }
 
     async fn rewrite_next(

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::members::{self, StoredMember};
-use super::{ChatRow, announcements, loaded_chat, stored_role};
+use super::{ChatRow, announcements, loaded_chat};
 use crate::domain::{
     Announcement, Chat, ChatKind, ChatName, ChatRole, MAX_CHAT_MEMBERS, Timestamp, UserId,
 };
@@ -42,9 +42,9 @@ pub(super) async fn change(
 }
 
 /// A chat that is locked until the end of the transaction.
-struct LockedChat {
-    chat: Chat,
-    members: Vec<StoredMember>,
+pub(super) struct LockedChat {
+    pub(super) chat: Chat,
+    pub(super) members: Vec<StoredMember>,
     now: i64,
 }
 
@@ -73,31 +73,39 @@ async fn lock(
     actor: Uuid,
     change: &ChatChange,
 ) -> Outcome<ChatOutcome<LockedChat>> {
-    const LOCK: &str = "SELECT id, kind, name, history, created_by, created_at, updated_at \
-        FROM hubbub_chats WHERE id = ? {for_update}";
-    let found: Option<ChatRow> = conn.first(LOCK, args![chat]).await?;
-    let Some(row) = found else {
+    let Some(locked) = LockedChat::find(conn, chat).await? else {
         return Ok(Err(ChatRefusal::NotMember));
     };
-    let members = members::all(conn, chat).await?;
-    let Some(member) = members.iter().find(|member| member.id == actor) else {
+    let Some(member) = locked.member(actor) else {
         return Ok(Err(ChatRefusal::NotMember));
     };
     let is_leaving = matches!(change, ChatChange::Remove(user) if *user == actor);
     let is_allowed = is_leaving || member.role == ChatRole::Owner;
-    let count = i64::try_from(members.len()).unwrap_or(i64::MAX);
-    let chat = loaded_chat(row, count)?;
-    if chat.kind == ChatKind::Direct {
+    if locked.chat.kind == ChatKind::Direct {
         return Ok(Err(ChatRefusal::IsDirect));
     }
     if !is_allowed {
         return Ok(Err(ChatRefusal::NotOwner));
     }
-    let now = now(conn).await?;
-    Ok(Ok(LockedChat { chat, members, now }))
+    Ok(Ok(locked))
 }
 
 impl LockedChat {
+    /// Locks a chat; `None` if there is none of this id.
+    pub(super) async fn find(conn: &mut Conn, chat: Uuid) -> Outcome<Option<Self>> {
+        const LOCK: &str = "SELECT id, kind, name, history, created_by, created_at, updated_at \
+            FROM hubbub_chats WHERE id = ? {for_update}";
+        let found: Option<ChatRow> = conn.first(LOCK, args![chat]).await?;
+        let Some(row) = found else {
+            return Ok(None);
+        };
+        let members = members::all(conn, chat).await?;
+        let count = i64::try_from(members.len()).unwrap_or(i64::MAX);
+        let chat = loaded_chat(row, count)?;
+        let now = now(conn).await?;
+        Ok(Some(Self { chat, members, now }))
+    }
+
     async fn apply(self, conn: &mut Conn, change: ChatChange) -> Outcome<ChatOutcome<Effect>> {
         match change {
             ChatChange::Rename(name) => self.rename(conn, name).await.map(Ok),
@@ -164,8 +172,6 @@ impl LockedChat {
         user: Uuid,
         role: ChatRole,
     ) -> Outcome<ChatOutcome<Effect>> {
-        const SET: &str = "UPDATE hubbub_chat_members SET role = ? \
-            WHERE chat_id = ? AND user_id = ?";
         let Some(member) = self.member(user) else {
             return Ok(Err(ChatRefusal::UnknownMember));
         };
@@ -175,8 +181,7 @@ impl LockedChat {
         if self.is_last_owner(member) {
             return Ok(Err(ChatRefusal::LastOwner));
         }
-        let values = args![stored_role(role), self.chat.id, user];
-        conn.run(SET, values).await?;
+        members::set_role(conn, self.chat.id, user, role).await?;
         let announcements = announcements::updated(&self.chat, [(&member.user, role)]);
         Ok(Ok(Effect {
             concerned: vec![member.user.clone()],
@@ -185,7 +190,6 @@ impl LockedChat {
     }
 
     async fn remove(mut self, conn: &mut Conn, user: Uuid) -> Outcome<ChatOutcome<Effect>> {
-        const REMOVE: &str = "DELETE FROM hubbub_chat_members WHERE chat_id = ? AND user_id = ?";
         let position = self.members.iter().position(|member| member.id == user);
         let Some(position) = position else {
             return Ok(Err(ChatRefusal::UnknownMember));
@@ -193,7 +197,7 @@ impl LockedChat {
         if self.is_last_owner(&self.members[position]) {
             return Ok(Err(ChatRefusal::LastOwner));
         }
-        conn.run(REMOVE, args![self.chat.id, user]).await?;
+        members::remove(conn, self.chat.id, user).await?;
         let removed = [self.members.remove(position)];
         let announcements = announcements::removed(&self.chat, &removed);
         Ok(Ok(Effect::on(&removed, announcements)))

@@ -22,6 +22,8 @@ pub(super) struct StoredMember {
     pub(super) user: UserId,
     pub(super) username: String,
     pub(super) role: ChatRole,
+    /// When it became a member, in milliseconds since 1970; 0 before it is stored.
+    pub(super) joined_at: i64,
     /// Whether the account can be used: it is neither deleted nor disabled.
     pub(super) is_usable: bool,
 }
@@ -33,6 +35,7 @@ impl StoredMember {
             user: user_id(id),
             username,
             role,
+            joined_at: 0,
             is_usable: true,
         }
     }
@@ -87,13 +90,14 @@ pub(super) async fn one(db: &Db, chat: Uuid, user: Uuid) -> Result<Option<ChatMe
 
 /// All members of a chat, in the order of their ids.
 pub(super) async fn all(conn: &mut Conn, chat: Uuid) -> Outcome<Vec<StoredMember>> {
-    const ALL: &str = "SELECT m.user_id, u.username, m.role, \
+    const ALL: &str = "SELECT m.user_id, u.username, m.role, m.joined_at, \
         COALESCE(u.deleted_at, u.disabled_at) FROM hubbub_chat_members m \
         JOIN hubbub_users u ON u.id = m.user_id WHERE m.chat_id = ? ORDER BY m.user_id";
-    type Row = (Uuid, Text, i64, Option<i64>);
+    type Row = (Uuid, Text, i64, i64, Option<i64>);
     let found: Vec<Row> = conn.all(ALL, args![chat]).await?;
-    let member = |(id, name, role, unusable_since): Row| {
+    let member = |(id, name, role, joined_at, unusable_since): Row| {
         Ok(StoredMember {
+            joined_at,
             is_usable: unusable_since.is_none(),
             ..StoredMember::new(id, name.0, loaded_role(role)?)
         })
@@ -130,4 +134,20 @@ pub(super) async fn insert(
         conn.run(INSERT, values).await?;
     }
     Ok(())
+}
+
+pub(super) async fn set_role(
+    conn: &mut Conn,
+    chat: Uuid,
+    user: Uuid,
+    role: ChatRole,
+) -> Outcome<()> {
+    const SET: &str = "UPDATE hubbub_chat_members SET role = ? WHERE chat_id = ? AND user_id = ?";
+    let values = args![stored_role(role), chat, user];
+    conn.run(SET, values).await.map(drop)
+}
+
+pub(super) async fn remove(conn: &mut Conn, chat: Uuid, user: Uuid) -> Outcome<()> {
+    const REMOVE: &str = "DELETE FROM hubbub_chat_members WHERE chat_id = ? AND user_id = ?";
+    conn.run(REMOVE, args![chat, user]).await.map(drop)
 }

@@ -8,6 +8,7 @@
 mod announcements;
 mod change;
 mod create;
+mod departure;
 mod list;
 mod members;
 #[cfg(test)]
@@ -15,6 +16,8 @@ mod tests;
 
 use async_trait::async_trait;
 use uuid::Uuid;
+
+pub(super) use departure::leave_groups;
 
 use super::accounts::{loaded_time, user_id};
 use super::fault::{Fault, Outcome};

@@ -1,0 +1,156 @@
+//! How memberships end with an account.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hubbub::domain::{ChatHistory, ChatRole, RoomId, UserId};
+use hubbub::store::{
+    AnnounceEnd, ChatChange, ChatRefusal, ChatStore, DeleteOutcome, DeletionStep, DeletionStore,
+    NewRow, Rewrite,
+};
+use uuid::Uuid;
+
+use crate::chats::{announce, announced, change, group, user};
+use crate::fixture::TestStore;
+
+crate::on_every_database!(
+    a_deleted_account_leaves_its_groups_and_each_keeps_an_owner,
+);
+
+fn job() -> NewRow {
+    NewRow {
+        room: None,
+        kind: "forget".to_owned(),
+        payload: "{}".to_owned(),
+    }
+}
+
+async fn delete(test: &TestStore, user: Uuid) {
+    // Its end is not announced: nobody has logged in.
+    let announce: AnnounceEnd = Arc::new(|user: &UserId, _| NewRow {
+        room: Some(RoomId::personal(user)),
+        ..job()
+    });
+    let deleted = test
+        .store
+        .delete_account(user, String::new(), job(), announce);
+    let deleted = deleted.await.unwrap();
+    assert_eq!(deleted, DeleteOutcome::Deleted(Vec::new()));
+}
+
+/// Leaves all groups; returns the number of calls that it took.
+async fn leave_groups(test: &TestStore, user: Uuid) -> usize {
+    let mut calls = 1;
+    while test.store.leave_groups(user, announce()).await.unwrap() {
+        calls += 1;
+    }
+    calls
+}
+
+/// The announcements in rooms of chats.
+async fn announced_in_chats(test: &TestStore, users: &[(&str, Uuid)]) -> Vec<String> {
+    // The job is in no room.
+    test.execute("DELETE FROM hubbub_outbox WHERE room_id IS NULL")
+        .await;
+    announced(test, users).await
+}
+
+async fn members(test: &TestStore, chat: Uuid) -> Vec<(String, ChatRole)> {
+    let members = test.store.chat_members(chat, None, 10).await.unwrap();
+    let member = |member: hubbub::domain::ChatMember| (member.username, member.role);
+    members.into_iter().map(member).collect()
+}
+
+async fn a_deleted_account_leaves_its_groups_and_each_keeps_an_owner(test: &TestStore) {
+    let mut users = Vec::new();
+    for name in ["admin", "ann", "bob", "carol", "dave"] {
+        users.push((name, user(test, name).await));
+    }
+    let [_, ann, bob, carol, dave] = [0, 1, 2, 3, 4].map(|index| users[index].1);
+    let add = |user, role| ChatChange::Add {
+        users: vec![user],
+        role,
+        head: 0,
+    };
+    // Dave joined first, but is disabled. Carol joined before bob, whose id is less than hers.
+    let handed = group(test, ann, &[dave], ChatHistory::All).await;
+    for user in [carol, bob] {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let added = add(user, ChatRole::Member);
+        change(test, handed, ann, added).await.unwrap();
+    }
+    let shared = group(test, ann, &[carol], ChatHistory::All).await;
+    let added = add(bob, ChatRole::Owner);
+    change(test, shared, ann, added).await.unwrap();
+    let of_bob = group(test, bob, &[ann], ChatHistory::All).await;
+    let unusable = group(test, ann, &[dave], ChatHistory::All).await;
+    let mut own = Vec::new();
+    for _ in 0..120 {
+        own.push(group(test, ann, &[], ChatHistory::All).await);
+    }
+    let opened = test
+        .store
+        .open_direct(Uuid::now_v7(), ann, bob, announce())
+        .await;
+    let (direct, _) = opened.unwrap().unwrap();
+    test.execute("UPDATE hubbub_users SET disabled_at = 1 WHERE username = 'dave'")
+        .await;
+    announced(test, &users).await;
+
+    // Only of an account that is being deleted.
+    assert_eq!(leave_groups(test, ann).await, 1);
+    assert_eq!(members(test, of_bob).await.len(), 2);
+    delete(test, ann).await;
+    assert_eq!(test.store.membership(handed, ann).await.unwrap(), None);
+    announced_in_chats(test, &users).await;
+    assert!(leave_groups(test, ann).await > 2, "in several calls");
+
+    let text = |name: &str, role| (name.to_owned(), role);
+    let (owner, member) = (ChatRole::Owner, ChatRole::Member);
+    assert_eq!(
+        members(test, handed).await,
+        [
+            text("bob", member),
+            text("carol", owner),
+            text("dave", member)
+        ]
+    );
+    assert_eq!(
+        members(test, shared).await,
+        [text("bob", owner), text("carol", member)]
+    );
+    assert_eq!(members(test, of_bob).await, [text("bob", owner)]);
+    assert_eq!(members(test, unusable).await, [text("dave", owner)]);
+    assert_eq!(
+        members(test, direct).await,
+        [text("deleted user", member), text("bob", member)]
+    );
+    let listed = test.store.chat(handed, carol).await.unwrap().unwrap();
+    assert_eq!((listed.chat.members, listed.membership.role), (3, owner));
+    let mut rows = announced_in_chats(test, &users).await;
+    rows.sort();
+    let removed = "chat: member_removed deleted user owner";
+    let mut expected = vec![
+        "carol: chat_updated - owner",
+        "chat: chat_updated - -",
+        "chat: chat_updated - -",
+        "chat: member_removed deleted user member",
+        "dave: chat_updated - owner",
+    ];
+    expected.extend([removed].repeat(123));
+    expected.sort_unstable();
+    assert_eq!(rows, expected);
+
+    // The group is of one owner now, and a repeat finds nothing.
+    let left = change(test, handed, carol, ChatChange::Remove(carol)).await;
+    assert_eq!(left, Err(ChatRefusal::LastOwner));
+    let rewrite: Rewrite = Arc::new(|_| None);
+    while test
+        .store
+        .rewrite_next(ann, rewrite.clone(), job())
+        .await
+        .unwrap()
+        != DeletionStep::Finished
+    {}
+    assert_eq!(leave_groups(test, ann).await, 1);
+}
