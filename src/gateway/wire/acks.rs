@@ -10,7 +10,7 @@ use super::server_event::write_message;
 use crate::auth::Identity;
 use crate::delivery::JoinOutcome;
 use crate::domain::{OnlineStatus, Refusal, RoomId, Timestamp, TokenFault, UserId};
-use crate::features::messaging::{Appended, HistoryPage, SyncOutcome};
+use crate::features::messaging::{Appended, HistoryPage, HistoryWindow, SyncOutcome};
 
 /// A wire shape as JSON.
 pub(crate) fn to_json<T: Serialize>(payload: &T) -> String {
@@ -291,6 +291,9 @@ pub(crate) struct HistoryAck<'a> {
     has_more: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     has_more_after: Option<bool>,
+    /// The position of the next page. Only without messages, from which a client takes it otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_seq: Option<u64>,
     seq: u64,
     epoch: &'a str,
 }
@@ -310,6 +313,10 @@ impl<'a> HistoryAck<'a> {
             messages: page.entries.iter().map(message).collect(),
             has_more: page.has_more,
             has_more_after: page.has_more_after,
+            next_seq: page
+                .next
+                .filter(|_| page.entries.is_empty())
+                .and_then(HistoryWindow::seq),
             seq: page.head.seq,
             epoch: page.head.epoch.as_str(),
         }

@@ -4,11 +4,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::cursor::{decode_cursor, encode_cursor};
 use super::fields::Fields;
 use super::request_fields::{idempotency_key, message_fields};
 use super::server_event::write_message;
-use crate::domain::{ChatHistory, ChatMember, ChatRole, Limits, MessageFields, Refusal, Timestamp};
-use crate::features::chats::{ChatPosition, ChatView, Entry, NewGroup};
+use crate::domain::{ChatHistory, ChatMember, ChatRole, Limits, MessageFields, Refusal};
+use crate::features::chats::{ChatView, Entry, NewGroup};
 use crate::features::messaging::{HistoryPage, HistoryWindow};
 
 /// A list of a REST response.
@@ -96,28 +97,6 @@ impl<'a> From<&'a ChatView> for ChatJson<'a> {
             updated_at: chat.updated_at.to_string(),
         }
     }
-}
-
-/// The position after a chat of a list, as a cursor.
-pub(crate) fn chat_cursor(position: ChatPosition) -> String {
-    format!("{:x}.{}", position.active_at.0, position.chat.simple())
-}
-
-/// # Errors
-/// `bad_request`.
-pub(crate) fn parse_chat_cursor(cursor: &str) -> Result<ChatPosition, Refusal> {
-    let parse = || {
-        let (active_at, chat) = cursor.split_once('.')?;
-        Some(ChatPosition {
-            active_at: Timestamp(u64::from_str_radix(active_at, 16).ok()?),
-            chat: Uuid::try_parse(chat).ok()?,
-        })
-    };
-    parse().ok_or_else(malformed_cursor)
-}
-
-fn malformed_cursor() -> Refusal {
-    Refusal::bad_request("cursor is malformed")
 }
 
 /// A member of a chat.
@@ -348,17 +327,11 @@ struct PositionJson<'a> {
 }
 
 impl<'a> MessageList<'a> {
-    /// `window` is that of the request.
-    pub fn of(window: HistoryWindow, page: &'a HistoryPage) -> Self {
-        let next = if page.has_more {
-            next_cursor(window, page)
-        } else {
-            None
-        };
+    pub fn of(page: &'a HistoryPage) -> Self {
         Self {
             items: page.entries.iter().map(message_json).collect(),
             has_more: page.has_more,
-            next_cursor: next,
+            next_cursor: page.next.and_then(next_cursor),
             has_more_after: page.has_more_after,
             as_of: PositionJson {
                 seq: page.head.seq,
@@ -368,14 +341,24 @@ impl<'a> MessageList<'a> {
     }
 }
 
-fn next_cursor(window: HistoryWindow, page: &HistoryPage) -> Option<String> {
-    let (first, last) = (page.entries.first()?.seq, page.entries.last()?.seq);
-    Some(match window {
-        HistoryWindow::After(_) => format!("a{last}"),
-        HistoryWindow::Before(_) | HistoryWindow::Newest | HistoryWindow::Around(_) => {
-            format!("b{first}")
-        }
-    })
+/// The name of the list in cursors.
+const MESSAGES: &str = "messages";
+
+/// The direction in which a list of messages goes on.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Direction {
+    After,
+    Before,
+}
+
+fn next_cursor(next: HistoryWindow) -> Option<String> {
+    let position = match next {
+        HistoryWindow::After(seq) => (Direction::After, seq),
+        HistoryWindow::Before(seq) => (Direction::Before, seq),
+        HistoryWindow::Around(_) | HistoryWindow::Newest => return None,
+    };
+    Some(encode_cursor(MESSAGES, &position))
 }
 
 /// The window of a page of messages that a cursor stands for.
@@ -383,12 +366,10 @@ fn next_cursor(window: HistoryWindow, page: &HistoryPage) -> Option<String> {
 /// # Errors
 /// `bad_request`.
 pub(crate) fn message_cursor(cursor: &str) -> Result<HistoryWindow, Refusal> {
-    let parse = |seq: &str| seq.parse().map_err(|_| malformed_cursor());
-    match (cursor.strip_prefix('a'), cursor.strip_prefix('b')) {
-        (Some(seq), _) => parse(seq).map(HistoryWindow::After),
-        (_, Some(seq)) => parse(seq).map(HistoryWindow::Before),
-        (None, None) => Err(malformed_cursor()),
-    }
+    Ok(match decode_cursor(MESSAGES, cursor)? {
+        (Direction::After, seq) => HistoryWindow::After(seq),
+        (Direction::Before, seq) => HistoryWindow::Before(seq),
+    })
 }
 
 #[cfg(test)]
@@ -397,23 +378,15 @@ mod tests {
     use crate::domain::Code;
 
     #[test]
-    fn a_cursor_is_read_as_it_was_written() {
-        let position = ChatPosition {
-            active_at: Timestamp(1_700_000_000_123),
-            chat: Uuid::from_u128(42),
-        };
-        let cursor = chat_cursor(position);
-        assert_eq!(parse_chat_cursor(&cursor).unwrap(), position);
-        assert_eq!(message_cursor("a7").unwrap(), HistoryWindow::After(7));
-        assert_eq!(message_cursor("b7").unwrap(), HistoryWindow::Before(7));
-        for malformed in ["", ".", "x", "1.2", "a", "b-1"] {
-            let refusals = [
-                parse_chat_cursor(malformed).unwrap_err(),
-                message_cursor(malformed).unwrap_err(),
-            ];
-            for refusal in refusals {
-                assert_eq!(refusal.code, Code::BadRequest, "{malformed}");
-            }
+    fn a_cursor_of_messages_is_read_as_it_was_written() {
+        for window in [HistoryWindow::After(7), HistoryWindow::Before(7)] {
+            let cursor = next_cursor(window).unwrap();
+            assert_eq!(message_cursor(&cursor).unwrap(), window);
+        }
+        let of_chats = encode_cursor("chats", &(1, Uuid::nil()));
+        for foreign in ["", "b7", "x", of_chats.as_str()] {
+            let refusal = message_cursor(foreign).unwrap_err();
+            assert_eq!(refusal.code, Code::BadRequest, "{foreign}");
         }
     }
 

@@ -60,7 +60,11 @@ pub(crate) fn encode_cursor<P: Serialize>(list: &str, position: &P) -> String {
     URL_SAFE_NO_PAD.encode(json)
 }
 
-fn decode_cursor<P: DeserializeOwned>(list: &str, cursor: &str) -> Result<P, Refusal> {
+/// The position that a cursor of this list stands for.
+///
+/// # Errors
+/// `bad_request` for a cursor of another list or version.
+pub(crate) fn decode_cursor<P: DeserializeOwned>(list: &str, cursor: &str) -> Result<P, Refusal> {
     let refuse = || Refusal::bad_request("cursor is not one of this list").field("cursor");
     if cursor.len() > MAX_BYTES {
         return Err(refuse());

@@ -40,8 +40,8 @@ pub(crate) use api::{BroadcastAck, DisconnectAck, OccupantsPage, PostRequest, Re
 pub(crate) use broadcast::{BroadcastRequest, encode_broadcast};
 pub(crate) use chats::{
     AddMembersRequest, ChatJson, ChatMessageRequest, ChatTarget, List, MemberJson, MessageList,
-    MessageRequest, OpenChatRequest, OpenOrSendRequest, RenameRequest, SetRoleRequest, chat_cursor,
-    message_cursor, message_json, parse_chat_cursor,
+    MessageRequest, OpenChatRequest, OpenOrSendRequest, RenameRequest, SetRoleRequest,
+    message_cursor, message_json,
 };
 pub(crate) use connect_error::{INVALID_NAMESPACE, connect_error, connect_error_text};
 #[allow(unused_imports, reason = "lists with pages are still to come")]

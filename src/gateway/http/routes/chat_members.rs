@@ -8,24 +8,26 @@ use super::super::chats::{ActorInChat, ChatsOfNode};
 use super::super::extract::{Body, QueryParameters, UserInPath};
 use super::super::idempotent::{Decoded, IdempotentBody};
 use super::super::reply::Reply;
-use super::chats::ListQuery;
 use crate::domain::Refusal;
 use crate::features::chats::{Actor, Chats};
 use crate::features::idempotency::{Answered, perform_elsewhere};
-use crate::gateway::wire::{AddMembersRequest, List, MemberJson, SetRoleRequest};
+use crate::gateway::wire::{
+    AddMembersRequest, List, MemberJson, PageQuery, SetRoleRequest, encode_cursor,
+};
+
+/// The name of the list of members in cursors.
+const MEMBERS: &str = "members";
 
 /// `GET /api/v1/chats/{chat_id}/members`: the members, in the order of their ids.
 pub(in crate::gateway::http) async fn list(
     ChatsOfNode(chats): ChatsOfNode,
     ActorInChat(actor): ActorInChat,
-    QueryParameters(query): QueryParameters<ListQuery>,
+    QueryParameters(query): QueryParameters<PageQuery>,
 ) -> Result<Reply, Refusal> {
-    let limit = query.limit()?;
-    let after = query.cursor.as_deref().map(Uuid::try_parse).transpose();
-    let after = after.map_err(|_| Refusal::bad_request("cursor is malformed"))?;
+    let (limit, after) = (query.limit()?, query.position(MEMBERS)?);
     let page = chats.members(actor.user, actor.chat, after, limit).await?;
     let items: Vec<MemberJson<'_>> = page.members.iter().map(MemberJson::from).collect();
-    let next = page.next.map(|next| next.to_string());
+    let next = page.next.map(|next| encode_cursor(MEMBERS, &next));
     Ok(Reply::ok(&List::new(items, next)))
 }
 

@@ -10,7 +10,7 @@ use super::super::extract::{FromJson, QueryParameters, check_range};
 use super::super::idempotent::IdempotentBody;
 use super::super::reply::Reply;
 use super::super::{HttpState, SharedState};
-use super::chats::{MAX_LIMIT, open_chat};
+use super::chats::open_chat;
 use crate::domain::{ClientMsgId, Cost, Limits, MessageFields, Refusal, RoomId};
 use crate::features::chats::Chats;
 use crate::features::idempotency::{Answered, WorkId, perform_elsewhere};
@@ -19,6 +19,9 @@ use crate::gateway::wire::{
     ChatMessageRequest, ChatTarget, MAX_SEQ, MessageAck, MessageList, MessageRequest,
     OpenOrSendRequest, history_limit, history_window, message_cursor, message_json,
 };
+
+/// The largest `limit` of a page.
+const MAX_LIMIT: u64 = 200;
 
 /// The parameters of a page of messages.
 #[derive(Deserialize)]
@@ -76,7 +79,7 @@ async fn page(
         .messaging
         .read(&permit, window, limit, Limits::HISTORY_BYTES)
         .await?;
-    Ok(Reply::ok(&MessageList::of(window, &page)))
+    Ok(Reply::ok(&MessageList::of(&page)))
 }
 
 impl FromJson for MessageRequest {

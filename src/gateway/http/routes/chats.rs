@@ -1,40 +1,22 @@
 //! `/api/v1/chats`: chats of the caller.
 
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::super::chats::{ActorInChat, CallingAccount, ChatsOfNode};
-use super::super::extract::{Body, FromJson, QueryParameters, check_range};
+use super::super::extract::{Body, FromJson, QueryParameters};
 use super::super::idempotent::IdempotentBody;
 use super::super::reply::Reply;
-use crate::domain::{Limits, Refusal};
-use crate::features::chats::Chats;
+use crate::domain::{Limits, Refusal, Timestamp};
+use crate::features::chats::{ChatPosition, Chats};
 use crate::features::idempotency::{Answered, WorkId, perform_elsewhere};
 use crate::gateway::wire::{
-    ChatJson, List, OpenChatRequest, RenameRequest, chat_cursor, parse_chat_cursor,
+    ChatJson, List, OpenChatRequest, PageQuery, RenameRequest, encode_cursor,
 };
 
-/// The largest `limit` of a list.
-pub(super) const MAX_LIMIT: u64 = 200;
-/// The `limit` of a list if the query has none.
-const DEFAULT_LIMIT: u64 = 50;
-
-/// The parameters of a list.
-#[derive(Deserialize)]
-pub(in crate::gateway::http) struct ListQuery {
-    pub(super) limit: Option<u64>,
-    pub(super) cursor: Option<String>,
-}
-
-impl ListQuery {
-    /// # Errors
-    /// `bad_request`.
-    pub(super) fn limit(&self) -> Result<usize, Refusal> {
-        let limit = check_range("limit", self.limit, 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
-        Ok(usize::try_from(limit).unwrap_or(usize::MAX))
-    }
-}
+/// The name of the list of chats in cursors.
+const CHATS: &str = "chats";
 
 impl FromJson for OpenChatRequest {
     fn from_json(body: &str, _: Option<&str>, limits: &Limits) -> Result<Self, Refusal> {
@@ -77,13 +59,19 @@ pub(super) async fn open_chat(
 pub(in crate::gateway::http) async fn list(
     ChatsOfNode(chats): ChatsOfNode,
     caller: CallingAccount,
-    QueryParameters(query): QueryParameters<ListQuery>,
+    QueryParameters(query): QueryParameters<PageQuery>,
 ) -> Result<Reply, Refusal> {
     let limit = query.limit()?;
-    let after = query.cursor.as_deref().map(parse_chat_cursor).transpose()?;
+    let after = query.position(CHATS)?;
+    let after = after.map(|(active_at, chat)| ChatPosition {
+        active_at: Timestamp(active_at),
+        chat,
+    });
     let page = chats.list(caller.id, after, limit).await?;
     let items: Vec<ChatJson<'_>> = page.chats.iter().map(ChatJson::from).collect();
-    Ok(Reply::ok(&List::new(items, page.next.map(chat_cursor))))
+    let next = page.next.map(|next| (next.active_at.0, next.chat));
+    let next = next.map(|next| encode_cursor(CHATS, &next));
+    Ok(Reply::ok(&List::new(items, next)))
 }
 
 /// `GET /api/v1/chats/{chat_id}`.
