@@ -178,7 +178,8 @@ impl Parts {
         let messaging = messaging(config, &backplane, &delivery, memberships.clone());
         let chats = match (chat_store, memberships) {
             (Some(store), Some(memberships)) => {
-                let chats = Chats::new(store, backplane.log.clone(), memberships);
+                let rates = messaging.user_rates().clone();
+                let chats = Chats::new(store, backplane.log.clone(), memberships, rates);
                 Some(Arc::new(chats))
             }
             _ => None,

@@ -84,6 +84,12 @@ impl Cost {
     /// A new connection.
     pub const CONNECT: Self = Self([0, 0, 0, 1]);
 
+    /// So many events whose bytes don't count: those of a change that the server announces.
+    #[must_use]
+    pub const fn events(count: u64) -> Self {
+        Self([count, 0, 0, 0])
+    }
+
     /// An event of `bytes` bytes.
     #[must_use]
     pub const fn event(bytes: usize) -> Self {

@@ -116,6 +116,12 @@ pub type ChatOutcome<T> = std::result::Result<T, ChatRefusal>;
 /// `member_removed` to the chat's room and to the feed of the member concerned.
 #[async_trait]
 pub trait ChatStore: Send + Sync {
+    /// The direct chat of two users, which may be the same one.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn direct_chat(&self, pair: [Uuid; 2]) -> Result<Option<Uuid>>;
+
     /// The direct chat of two users, which is created with this id if there is none. True if it was
     /// created by this call. Of any number of concurrent calls, from both sides, one creates it. The two
     /// may be the same user, for a chat with oneself.

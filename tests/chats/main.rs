@@ -14,5 +14,6 @@ mod idempotency;
 mod messages;
 mod outages;
 mod pairs;
+mod rates;
 mod removals;
 mod resets;

@@ -8,6 +8,8 @@ use crate::backplane::Window;
 use crate::domain::{ChatMember, ChatName, ChatRole, Refusal, RoomId};
 use crate::store::{ChatChange, ChatRefusal};
 
+/// The announcements of a change of one member, at most: in the room and in the member's feed.
+const ANNOUNCED_PER_CHANGE: u64 = 2;
 /// A chat, and the member in whose name it is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Actor {
@@ -21,9 +23,11 @@ impl Chats {
     /// Sets or, with `None`, removes the name of a group.
     ///
     /// # Errors
-    /// `bad_request`, `too_large`, `not_found`, `forbidden`, `unavailable`.
+    /// `bad_request`, `too_large`, `not_found`, `forbidden`, `rate_limited`, `unavailable`.
     pub async fn rename(&self, actor: Actor, name: Option<&str>) -> Result<ChatView, Refusal> {
         let name = name.map(ChatName::parse).transpose()?;
+        let members = self.members_announced_to(actor).await?;
+        self.charge(actor.user, 1 + members)?;
         self.change(actor, ChatChange::Rename(name)).await?;
         self.get(actor.user, actor.chat).await
     }
@@ -31,8 +35,10 @@ impl Chats {
     /// Deletes a group: its room has no members any more, so that nobody can read its messages.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `unavailable`.
+    /// `not_found`, `forbidden`, `rate_limited`, `unavailable`.
     pub async fn delete(&self, actor: Actor) -> Result<(), Refusal> {
+        let members = self.members_announced_to(actor).await?;
+        self.charge(actor.user, ANNOUNCED_PER_CHANGE * members)?;
         self.change(actor, ChatChange::Delete).await
     }
 
@@ -40,7 +46,7 @@ impl Chats {
     /// named.
     ///
     /// # Errors
-    /// `bad_request`, `too_large`, `not_found`, `forbidden`, `unavailable`.
+    /// `bad_request`, `too_large`, `not_found`, `forbidden`, `rate_limited`, `unavailable`.
     pub async fn add_members(
         &self,
         actor: Actor,
@@ -53,6 +59,8 @@ impl Chats {
         if users.is_empty() {
             return Err(Refusal::bad_request("user_id or user_ids is missing"));
         }
+        let count = u64::try_from(users.len()).unwrap_or(u64::MAX);
+        self.charge(actor.user, ANNOUNCED_PER_CHANGE * count)?;
         let head = self.head(actor.chat).await?;
         let change = ChatChange::Add {
             users: users.clone(),
@@ -70,7 +78,7 @@ impl Chats {
     /// Changes the role of a member of a group.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `conflict` for the last owner, `unavailable`.
+    /// `not_found`, `forbidden`, `conflict` for the last owner, `rate_limited`, `unavailable`.
     pub async fn set_role(
         &self,
         actor: Actor,
@@ -78,6 +86,7 @@ impl Chats {
         role: ChatRole,
     ) -> Result<ChatMember, Refusal> {
         let user = parse_user(user)?;
+        self.charge(actor.user, ANNOUNCED_PER_CHANGE)?;
         self.change(actor, ChatChange::SetRole(user, role)).await?;
         self.member(actor.chat, user).await
     }
@@ -85,10 +94,20 @@ impl Chats {
     /// Removes a member from a group. A member may remove itself.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `conflict` for the last owner, `unavailable`.
+    /// `not_found`, `forbidden`, `conflict` for the last owner, `rate_limited`, `unavailable`.
     pub async fn remove_member(&self, actor: Actor, user: &str) -> Result<(), Refusal> {
         let user = parse_user(user)?;
+        self.charge(actor.user, ANNOUNCED_PER_CHANGE)?;
         self.change(actor, ChatChange::Remove(user)).await
+    }
+
+    /// The number of members that hear of a change of the whole chat; 0 if the actor may not make it.
+    async fn members_announced_to(&self, actor: Actor) -> Result<u64, Refusal> {
+        let view = self.get(actor.user, actor.chat).await?;
+        Ok(match view.membership.role {
+            ChatRole::Owner => view.chat.members,
+            ChatRole::Member => 0,
+        })
     }
 
     async fn change(&self, actor: Actor, change: ChatChange) -> Result<(), Refusal> {
@@ -108,8 +127,8 @@ impl Chats {
         found.ok_or_else(|| ChatRefusal::UnknownMember.into())
     }
 
-    /// The last number of a chat's room. Members that are added with it see at most the messages that are
-    /// sent afterwards, where the history of the chat is limited.
+    /// The last number of a chat's room. Where the history of the chat is limited, members that are added
+    /// with it see at most the messages that are sent afterwards.
     async fn head(&self, chat: Uuid) -> Result<u64, Refusal> {
         let room = RoomId::chat(chat);
         let slice = self.log.read(&room, Window::Newest, 1, usize::MAX).await?;

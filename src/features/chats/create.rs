@@ -9,6 +9,10 @@ use crate::store;
 /// The most users that one request names.
 const MAX_NAMED: usize = 100;
 
+/// The announcements of a new chat for each of its members: `chat_created` in the feed, and
+/// `member_added` in the feed and in the room.
+const ANNOUNCED_PER_FIRST_MEMBER: u64 = 3;
+
 /// A group to create, not yet checked.
 #[derive(Debug, Clone, Default)]
 pub struct NewGroup {
@@ -25,7 +29,7 @@ impl Chats {
     /// has this id. With oneself it is a chat with one member.
     ///
     /// # Errors
-    /// `not_found` for an unknown user; `unavailable`.
+    /// `not_found` for an unknown user; `rate_limited` for a new chat; `unavailable`.
     pub async fn open_direct(
         &self,
         new: Uuid,
@@ -33,6 +37,12 @@ impl Chats {
         other: &str,
     ) -> Result<(ChatView, bool), Refusal> {
         let other = parse_user(other)?;
+        // Most calls find a chat that exists.
+        let found = self.store.direct_chat([caller, other]).await;
+        if let Some(id) = found.map_err(refused)? {
+            return Ok((self.existing(caller, id).await?, id == new));
+        }
+        self.charge(caller, 2 * ANNOUNCED_PER_FIRST_MEMBER)?;
         let opened = self.store.open_direct(new, caller, other, announce());
         let (id, is_new) = opened.await.map_err(refused)??;
         if is_new {
@@ -44,7 +54,7 @@ impl Chats {
     /// Creates a group with this id and the caller as its owner. A repeat has no effect.
     ///
     /// # Errors
-    /// `bad_request`, `too_large`; `not_found` for an unknown user; `unavailable`.
+    /// `bad_request`, `too_large`; `not_found` for an unknown user; `rate_limited`, `unavailable`.
     pub async fn create_group(
         &self,
         id: Uuid,
@@ -53,6 +63,8 @@ impl Chats {
     ) -> Result<ChatView, Refusal> {
         let name = new.name.as_deref().map(ChatName::parse).transpose()?;
         let members = parse_users(&new.users)?;
+        let count = u64::try_from(members.len()).unwrap_or(u64::MAX);
+        self.charge(caller, (1 + count) * ANNOUNCED_PER_FIRST_MEMBER)?;
         let group = store::NewGroup {
             id,
             name,

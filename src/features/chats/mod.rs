@@ -9,8 +9,11 @@ pub(crate) mod tests;
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::backplane::{RoomLog, change_record};
-use crate::domain::{Announcement, Chat, Code, Membership, Refusal};
+use crate::domain::{Announcement, Chat, Code, Cost, Membership, Refusal, UserId};
+use crate::features::messaging::UserRateLimiter;
 use crate::store::{Announce, ChatRefusal, ChatStore, NewRow, StoreError};
 
 pub use crate::backplane::Entry;
@@ -38,21 +41,34 @@ pub struct Chats {
     store: Arc<dyn ChatStore>,
     log: Arc<dyn RoomLog>,
     memberships: Arc<Memberships>,
+    rates: Arc<UserRateLimiter>,
 }
 
 impl Chats {
-    /// The use cases on this store. `log` has the rooms of the chats.
+    /// The use cases on this store. `log` has the rooms of the chats. What a user's changes announce is
+    /// charged to `rates`.
     #[must_use]
     pub fn new(
         store: Arc<dyn ChatStore>,
         log: Arc<dyn RoomLog>,
         memberships: Arc<Memberships>,
+        rates: Arc<UserRateLimiter>,
     ) -> Self {
         Self {
             store,
             log,
             memberships,
+            rates,
         }
+    }
+
+    /// Charges announcements to the rate of the user that causes them, before the change: requests that
+    /// run at the same time must not announce more than the burst. A change with more announcements than
+    /// the burst is possible once the whole burst is available, and is charged in full.
+    fn charge(&self, user: Uuid, announcements: u64) -> Result<(), Refusal> {
+        let user = UserId::trusted(&user.to_string());
+        let charged = self.rates.spend(&user, Cost::events(announcements));
+        charged.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))
     }
 }
 

@@ -74,6 +74,10 @@ impl ChatStore for OneRight {
         Ok(right)
     }
 
+    async fn direct_chat(&self, _: [Uuid; 2]) -> Result<Option<Uuid>> {
+        unreachable!("tests read rights only")
+    }
+
     async fn open_direct(
         &self,
         _: Uuid,

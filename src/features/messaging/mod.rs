@@ -68,7 +68,7 @@ pub struct Messaging {
     limits: Limits,
     authorization_hook: Option<Box<dyn AuthorizationHook>>,
     memberships: Option<Arc<Memberships>>,
-    user_rates: UserRateLimiter,
+    user_rates: Arc<UserRateLimiter>,
     counters: MessagingCounters,
 }
 
@@ -104,6 +104,7 @@ impl Messaging {
     #[must_use]
     pub fn new(backplane: Backplane, delivery: Arc<Delivery>, limits: Limits) -> Self {
         let user_rates = UserRateLimiter::new(limits.user, backplane.rate_limiter.clone());
+        let user_rates = Arc::new(user_rates);
         Self {
             backplane,
             delivery,
@@ -227,7 +228,7 @@ impl Messaging {
 
     /// The rate limiter of all users. A task has to [`UserRateLimiter::run`].
     #[must_use]
-    pub fn user_rates(&self) -> &UserRateLimiter {
+    pub fn user_rates(&self) -> &Arc<UserRateLimiter> {
         &self.user_rates
     }
 

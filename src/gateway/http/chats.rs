@@ -60,7 +60,8 @@ impl FromRequestParts<Arc<HttpState>> for CallingAccount {
         let caller = Self::find(&parts.headers, state).await?;
         caller.identity.scope.require(TokenScope::Chats)?;
         if parts.method != Method::GET {
-            // Each change is announced to every member, so it costs as much as entering a room.
+            // A request costs as much as entering a room. What it announces costs events, by the use
+            // case.
             let rates = state.messaging.user_rates();
             let charged = rates.spend(&caller.identity.user, Cost::JOIN);
             charged.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))?;

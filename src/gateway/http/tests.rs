@@ -18,12 +18,13 @@ use crate::auth::{AccountTokens, ApiKeys, Authenticator, NewToken, Verifier};
 use crate::auth::{digest, new_bot_secret, random_bytes};
 use crate::backplane::{Backplane, BackplaneLimits, memory};
 use crate::delivery::{Delivery, DeliverySettings};
-use crate::domain::{Account, ConnId, DisplayName, Limits, Rate, TokenScope};
+use crate::domain::{Account, ConnId, DisplayName, Limits, Rate, Rates, TokenScope};
 use crate::features::accounts::{
     AccountSettings, Device, LoggedIn, Recovery, SessionSockets, SignUp, SignUpMode, StoredSessions,
 };
 use crate::features::chats::Memberships;
 use crate::features::idempotency::Once;
+use crate::features::messaging::UserRateLimiter;
 use crate::gateway::connections::Connections;
 use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::websocket;
@@ -251,7 +252,8 @@ async fn node_with_accounts() -> NodeWithAccounts {
     let verifier = Verifier::hs256(SECRET, 0).unwrap();
     let authenticator = Authenticator::jwt(verifier).with_accounts(tokens.clone());
     let memberships = Arc::new(Memberships::new(chat_store.clone()));
-    let chats = Chats::new(chat_store, backplane.log.clone(), memberships);
+    let rates = Arc::new(UserRateLimiter::new(Rates::default(), None));
+    let chats = Chats::new(chat_store, backplane.log.clone(), memberships, rates);
     let chats = Some(Arc::new(chats));
     let node = Node::with_accounts(
         backplane,

@@ -22,17 +22,17 @@ fn direct_key([one, other]: [Uuid; 2]) -> String {
     format!("{first}:{second}")
 }
 
+pub(super) async fn direct_chat(db: &Db, pair: [Uuid; 2]) -> Result<Option<Uuid>> {
+    let found: Vec<(Uuid,)> = db.all(FIND_DIRECT, args![direct_key(pair)]).await?;
+    Ok(found.first().map(|(id,)| *id))
+}
+
 pub(super) async fn open_direct(
     db: &Db,
     id: Uuid,
     pair: [Uuid; 2],
     announce: Announce,
 ) -> Result<ChatOutcome<(Uuid, bool)>> {
-    // Most calls find a chat that exists, without a transaction.
-    let found: Vec<(Uuid,)> = db.all(FIND_DIRECT, args![direct_key(pair)]).await?;
-    if let Some((id,)) = found.first() {
-        return Ok(Ok((*id, false)));
-    }
     db.transaction(move |conn| Box::pin(open_direct_in(conn, id, pair, announce.clone())))
         .await
 }
@@ -44,7 +44,7 @@ async fn open_direct_in(
     announce: Announce,
 ) -> Outcome<ChatOutcome<(Uuid, bool)>> {
     let key = direct_key(pair);
-    // Also for the repeat of a transaction whose commit was not seen.
+    // For a chat that another call has created, and for the repeat of a transaction whose commit was not seen.
     let found: Option<(Uuid,)> = conn.first(FIND_DIRECT, args![key.as_str()]).await?;
     if let Some((existing,)) = found {
         return Ok(Ok((existing, false)));

@@ -30,6 +30,10 @@ use crate::store::{
 
 #[async_trait]
 impl ChatStore for SqlStore {
+    async fn direct_chat(&self, pair: [Uuid; 2]) -> Result<Option<Uuid>> {
+        create::direct_chat(self.db(), pair).await
+    }
+
     async fn open_direct(
         &self,
         id: Uuid,
