@@ -1,9 +1,9 @@
-//! How memberships end with an account.
+//! How memberships end: with an account, or with the chat.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hubbub::domain::{ChatHistory, ChatRole, RoomId, UserId};
+use hubbub::domain::{ChatHistory, ChatRole, MAX_CHAT_MEMBERS, RoomId, UserId};
 use hubbub::store::{
     AnnounceEnd, ChatChange, ChatRefusal, ChatStore, DeleteOutcome, DeletionStep, DeletionStore,
     NewRow, Rewrite,
@@ -15,6 +15,7 @@ use crate::fixture::TestStore;
 
 crate::on_every_database!(
     a_deleted_account_leaves_its_groups_and_each_keeps_an_owner,
+    a_chat_with_the_most_members_is_deleted_in_a_few_statements,
 );
 
 fn job() -> NewRow {
@@ -153,4 +154,29 @@ async fn a_deleted_account_leaves_its_groups_and_each_keeps_an_owner(test: &Test
         != DeletionStep::Finished
     {}
     assert_eq!(leave_groups(test, ann).await, 1);
+}
+
+async fn a_chat_with_the_most_members_is_deleted_in_a_few_statements(test: &TestStore) {
+    let ann = user(test, "ann").await;
+    let chat = group(test, ann, &[], ChatHistory::All).await;
+    let mut users = vec![("ann", ann)];
+    for number in 1..MAX_CHAT_MEMBERS {
+        users.push(("other", user(test, &format!("u{number}")).await));
+    }
+    for part in users[1..].chunks(100) {
+        let added = ChatChange::Add {
+            users: part.iter().map(|(_, user)| *user).collect(),
+            role: ChatRole::Member,
+            head: 0,
+        };
+        change(test, chat, ann, added).await.unwrap();
+    }
+    test.execute("DELETE FROM hubbub_outbox").await;
+    let begun = Instant::now();
+    let removed = change(test, chat, ann, ChatChange::Delete).await.unwrap();
+    let took = begun.elapsed();
+    println!("{:?}: {} members in {took:?}", test.kind(), removed.len());
+    assert_eq!(removed.len(), MAX_CHAT_MEMBERS);
+    let rows = announced(test, &users).await;
+    assert_eq!(rows.len(), 2 * MAX_CHAT_MEMBERS);
 }

@@ -10,6 +10,7 @@ use crate::store::Result;
 use crate::store::sql::accounts::{loaded_time, user_id};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
+use crate::store::sql::dialect::exact_parts;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::value::{Arg, Text, args};
 
@@ -128,10 +129,16 @@ pub(super) async fn insert(
     now: i64,
 ) -> Outcome<()> {
     const INSERT: &str = "INSERT INTO hubbub_chat_members \
-        (chat_id, user_id, role, joined_at, joined_seq) VALUES (?, ?, ?, ?, ?)";
-    for member in members {
-        let values = args![chat, member.id, stored_role(member.role), now, head];
-        conn.run(INSERT, values).await?;
+        (chat_id, user_id, role, joined_at, joined_seq) VALUES {rows:5}";
+    let mut members = members.iter();
+    for part in exact_parts(members.len()) {
+        let mut values = Vec::with_capacity(5 * part);
+        for member in members.by_ref().take(part) {
+            let role = stored_role(member.role);
+            values.extend(args![chat, member.id, role, now, head]);
+        }
+        let text = conn.dialect().text_of(INSERT, part);
+        conn.run_text(text, values).await?;
     }
     Ok(())
 }
