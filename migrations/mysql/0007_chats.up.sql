@@ -12,8 +12,8 @@ CREATE TABLE IF NOT EXISTS hubbub_chats (
     updated_at BIGINT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- The members of chats. role: 0 member, 1 owner. joined_seq: the last number of the room when the user became a
--- member.
+-- The members of chats. role: 0 member, 1 owner. joined_seq: the last archived number of the room when the user
+-- became a member.
 CREATE TABLE IF NOT EXISTS hubbub_chat_members (
     chat_id BINARY(16) NOT NULL,
     user_id BINARY(16) NOT NULL,

@@ -12,8 +12,8 @@ CREATE TABLE IF NOT EXISTS hubbub_chats (
     updated_at BIGINT NOT NULL
 );
 
--- The members of chats. role: 0 member, 1 owner. joined_seq: the last number of the room when the user became a
--- member.
+-- The members of chats. role: 0 member, 1 owner. joined_seq: the last archived number of the room when the user
+-- became a member.
 CREATE TABLE IF NOT EXISTS hubbub_chat_members (
     chat_id UUID NOT NULL,
     user_id UUID NOT NULL,

@@ -69,13 +69,16 @@ pub struct ChatPosition {
 pub enum ChatChange {
     /// Sets or, with `None`, removes the name.
     Rename(Option<ChatName>),
-    /// Adds members. Those that are members already stay as they are.
+    /// Adds members. Those that are members already stay as they are. In a chat with
+    /// [`ChatHistory::Joined`] they can read the entries that come after the newest one in the archive.
     Add {
         /// The users.
         users: Vec<Uuid>,
         /// Their role.
         role: ChatRole,
-        /// The last number of the chat's room.
+        /// The last number of the chat's room, read before. In a chat with [`ChatHistory::Joined`] it
+        /// must be in the archive. Otherwise new members would see entries from before they were added
+        /// or, after a loss of the log, no new ones until the numbers exceed it.
         head: u64,
     },
     /// Changes the role of a member.
@@ -101,6 +104,8 @@ pub enum ChatRefusal {
     UnknownUser(Uuid),
     /// The user that the change is about is not a member.
     UnknownMember,
+    /// The archive does not have the given head yet.
+    NotArchived,
     /// A chat has at most [`MAX_CHAT_MEMBERS`](crate::domain::MAX_CHAT_MEMBERS) members.
     TooManyMembers,
 }

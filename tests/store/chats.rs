@@ -262,7 +262,7 @@ async fn a_group_is_created_with_its_members_or_not_at_all(test: &TestStore) {
 }
 
 /// Archives a message of a chat.
-async fn archive(test: &TestStore, chat: Uuid, seq: u64, at: u64, kind: StoredKind) {
+pub(crate) async fn archive(test: &TestStore, chat: Uuid, seq: u64, at: u64, kind: StoredKind) {
     let room = RoomId::chat(chat);
     let entry = ArchivedEntry {
         at: Timestamp(at),

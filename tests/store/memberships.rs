@@ -1,4 +1,4 @@
-//! How memberships end: with an account, or with the chat.
+//! How memberships begin, where the history of a chat is limited, and how they end with an account.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,17 +6,53 @@ use std::time::{Duration, Instant};
 use hubbub::domain::{ChatHistory, ChatRole, MAX_CHAT_MEMBERS, RoomId, UserId};
 use hubbub::store::{
     AnnounceEnd, ChatChange, ChatRefusal, ChatStore, DeleteOutcome, DeletionStep, DeletionStore,
-    NewRow, Rewrite,
+    NewRow, Rewrite, StoredKind,
 };
 use uuid::Uuid;
 
-use crate::chats::{announce, announced, change, group, user};
+use crate::chats::{announce, announced, archive, change, group, user};
 use crate::fixture::TestStore;
 
 crate::on_every_database!(
+    a_new_member_sees_nothing_that_was_archived_before_it_was_added,
     a_deleted_account_leaves_its_groups_and_each_keeps_an_owner,
     a_chat_with_the_most_members_is_deleted_in_a_few_statements,
 );
+
+async fn a_new_member_sees_nothing_that_was_archived_before_it_was_added(test: &TestStore) {
+    let (ann, bob) = (user(test, "ann").await, user(test, "bob").await);
+    let add = |user, head| ChatChange::Add {
+        users: vec![user],
+        role: ChatRole::Member,
+        head,
+    };
+    let chat = group(test, ann, &[], ChatHistory::Joined).await;
+    // The head was read at 2. The third message came while the change waited for the chat.
+    for seq in 1..=3 {
+        archive(test, chat, seq, seq, StoredKind::MESSAGE).await;
+    }
+    change(test, chat, ann, add(bob, 2)).await.unwrap();
+    let member = test.store.membership(chat, bob).await.unwrap().unwrap();
+    assert_eq!(member.hidden_seq, 3);
+
+    // Numbers that a loss of the log would assign a second time.
+    let carol = user(test, "carol").await;
+    let refused = change(test, chat, ann, add(carol, 5)).await;
+    assert_eq!(refused, Err(ChatRefusal::NotArchived));
+    assert_eq!(test.store.membership(chat, carol).await.unwrap(), None);
+    for seq in 4..=5 {
+        archive(test, chat, seq, seq, StoredKind::MESSAGE).await;
+    }
+    change(test, chat, ann, add(carol, 5)).await.unwrap();
+    let member = test.store.membership(chat, carol).await.unwrap().unwrap();
+    assert_eq!(member.hidden_seq, 5);
+
+    // Without a limit nothing is hidden, and nothing is awaited.
+    let open = group(test, ann, &[], ChatHistory::All).await;
+    change(test, open, ann, add(bob, 9)).await.unwrap();
+    let member = test.store.membership(open, bob).await.unwrap().unwrap();
+    assert_eq!(member.hidden_seq, 0);
+}
 
 fn job() -> NewRow {
     NewRow {

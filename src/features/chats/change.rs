@@ -1,15 +1,22 @@
 //! Changing chats and their members.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::create::{parse_user, parse_users};
 use super::{ChatView, Chats, announce, refused};
 use crate::backplane::Window;
 use crate::domain::{ChatMember, ChatName, ChatRole, Refusal, RoomId};
-use crate::store::{ChatChange, ChatRefusal};
+use crate::store::{ChatChange, ChatOutcome, ChatRefusal};
 
 /// The announcements of a change of one member, at most: in the room and in the member's feed.
 const ANNOUNCED_PER_CHANGE: u64 = 2;
+/// The longest wait for the archive to have the newest messages of a chat.
+const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(2);
+const ARCHIVE_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
 /// A chat, and the member in whose name it is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Actor {
@@ -67,7 +74,7 @@ impl Chats {
             role,
             head,
         };
-        self.change(actor, change).await?;
+        self.add_once_archived(actor, change).await?;
         let mut members = Vec::with_capacity(users.len());
         for user in users {
             members.push(self.member(actor.chat, user).await?);
@@ -111,14 +118,38 @@ impl Chats {
     }
 
     async fn change(&self, actor: Actor, change: ChatChange) -> Result<(), Refusal> {
+        Ok(self.try_change(actor, change).await??)
+    }
+
+    /// Adds members. The archive follows the log within milliseconds, so it is waited for.
+    async fn add_once_archived(&self, actor: Actor, change: ChatChange) -> Result<(), Refusal> {
+        let deadline = Instant::now() + ARCHIVE_TIMEOUT;
+        loop {
+            match self.try_change(actor, change.clone()).await? {
+                Err(ChatRefusal::NotArchived) if Instant::now() < deadline => {
+                    tokio::time::sleep(ARCHIVE_POLL_INTERVAL).await;
+                }
+                changed => return Ok(changed?),
+            }
+        }
+    }
+
+    async fn try_change(
+        &self,
+        actor: Actor,
+        change: ChatChange,
+    ) -> Result<ChatOutcome<()>, Refusal> {
         let Actor { user, chat } = actor;
         let changed = self.store.change_chat(chat, user, change, announce()).await;
-        let concerned = changed.map_err(refused)??;
+        let concerned = match changed.map_err(refused)? {
+            Ok(concerned) => concerned,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         let room = RoomId::chat(chat);
         for user in &concerned {
             self.memberships.changed(&room, user);
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     async fn member(&self, chat: Uuid, user: Uuid) -> Result<ChatMember, Refusal> {

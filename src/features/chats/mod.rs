@@ -102,6 +102,10 @@ impl From<ChatRefusal> for Refusal {
                 Code::Conflict,
                 "a group keeps an owner: make another member one first, or delete the chat",
             ),
+            ChatRefusal::NotArchived => (
+                Code::Unavailable,
+                "the newest messages of the chat are not in the database yet: try again",
+            ),
             ChatRefusal::TooManyMembers => (Code::TooLarge, "the chat has too many members"),
         };
         Self::new(code, text)

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::*;
+use crate::backplane::{BackplaneLimits, memory};
 use crate::delivery::ChatFeed;
-use crate::domain::{ChatMember, ChatRole, RoomId, UserId};
+use crate::domain::{ChatMember, ChatRole, Rates, RoomId, Timestamp, UserId};
 use crate::store::{ChatChange, ChatOfMember, ChatOutcome, NewGroup as StoredGroup, Result};
 
 /// A store with one right, whose reads wait for permits after they have read.
@@ -20,6 +21,8 @@ pub(crate) struct OneRight {
     reads: AtomicUsize,
     pub permits: Semaphore,
     is_away: AtomicBool,
+    /// How often a change finds that the archive is behind the log.
+    behind: AtomicUsize,
 }
 
 impl OneRight {
@@ -33,6 +36,7 @@ impl OneRight {
             reads: AtomicUsize::new(0),
             permits: Semaphore::new(permits),
             is_away: AtomicBool::new(false),
+            behind: AtomicUsize::new(0),
         })
     }
 
@@ -104,8 +108,14 @@ impl ChatStore for OneRight {
         unreachable!("tests read rights only")
     }
 
-    async fn chat_member(&self, _: Uuid, _: Uuid) -> Result<Option<ChatMember>> {
-        unreachable!("tests read rights only")
+    async fn chat_member(&self, _: Uuid, user: Uuid) -> Result<Option<ChatMember>> {
+        Ok(Some(ChatMember {
+            user: UserId::trusted(&user.to_string()),
+            username: "bob".to_owned(),
+            display_name: "Bob".to_owned(),
+            role: ChatRole::Member,
+            joined_at: Timestamp(0),
+        }))
     }
 
     async fn change_chat(
@@ -115,7 +125,12 @@ impl ChatStore for OneRight {
         _: ChatChange,
         _: Announce,
     ) -> Result<ChatOutcome<Vec<UserId>>> {
-        unreachable!("tests read rights only")
+        let one_less = |behind: usize| behind.checked_sub(1);
+        let (set, fetch) = (Ordering::SeqCst, Ordering::SeqCst);
+        Ok(match self.behind.fetch_update(set, fetch, one_less) {
+            Ok(_) => Err(ChatRefusal::NotArchived),
+            Err(_) => Ok(Vec::new()),
+        })
     }
 }
 
@@ -297,4 +312,27 @@ async fn a_known_right_replaces_a_read_that_takes_long_until_the_read_ends() {
     store.permits.add_permits(10);
     assert_eq!(unknown.await.unwrap(), Ok(None));
     assert_eq!(find().await, (None, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn adding_a_member_waits_for_the_archive_but_not_for_ever() {
+    let store = OneRight::new(100);
+    let chats = Chats::new(
+        store.clone(),
+        memory::embedded(BackplaneLimits::default()).log,
+        Arc::new(Memberships::new(store.clone())),
+        Arc::new(UserRateLimiter::new(Rates::default(), None)),
+    );
+    let actor = Actor {
+        user: Uuid::now_v7(),
+        chat: Uuid::now_v7(),
+    };
+    let bob = [Uuid::now_v7().to_string()];
+    let add = async || chats.add_members(actor, &bob, ChatRole::Member).await;
+    store.behind.store(10, Ordering::SeqCst);
+    assert_eq!(add().await.unwrap().len(), 1);
+    store.behind.store(usize::MAX, Ordering::SeqCst);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(add().await.unwrap_err().code, Code::Unavailable);
+    assert!((2..3).contains(&begun.elapsed().as_secs()));
 }

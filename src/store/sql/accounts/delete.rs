@@ -16,8 +16,8 @@ use crate::store::sql::outbox;
 use crate::store::sql::store::SqlStore;
 use crate::store::sql::value::{Text, args};
 use crate::store::{
-    Announce, AnnounceEnd, DeleteOutcome, DeletionReport, DeletionStep, DeletionStore, EndedSessions, NewRow,
-    Result, Rewrite,
+    Announce, AnnounceEnd, DeleteOutcome, DeletionReport, DeletionStep, DeletionStore,
+    EndedSessions, NewRow, Result, Rewrite,
 };
 
 /// The time between the two passes, in milliseconds.

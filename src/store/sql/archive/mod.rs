@@ -27,6 +27,8 @@ use std::ops::RangeInclusive;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+pub(super) use rooms::head;
+
 use super::fault::{Fault, Outcome};
 use super::store::SqlStore;
 use crate::domain::{Epoch, RoomId, Timestamp};

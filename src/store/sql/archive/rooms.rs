@@ -27,18 +27,26 @@ pub(super) async fn room(db: &Db, room: &RoomId) -> Result<Option<ArchivedRoom>>
     let room = room.clone();
     db.read(move |conn| {
         let room = room.clone();
-        Box::pin(async move {
-            let found: Option<RoomRow> = conn.first(ROOM, args![room.as_str()]).await?;
-            let Some(row) = found else { return Ok(None) };
-            let epochs = epochs::newest(conn, row.0, EPOCHS_KEPT).await?;
-            let begun = stored(epochs::last_begun(&epochs))?;
-            Ok(Some(ArchivedRoom {
-                epochs,
-                ..extent(row, begun)
-            }))
-        })
+        Box::pin(async move { room_in(conn, &room).await })
     })
     .await
+}
+
+async fn room_in(conn: &mut Conn, room: &RoomId) -> Outcome<Option<ArchivedRoom>> {
+    let found: Option<RoomRow> = conn.first(ROOM, args![room.as_str()]).await?;
+    let Some(row) = found else { return Ok(None) };
+    let epochs = epochs::newest(conn, row.0, EPOCHS_KEPT).await?;
+    let begun = stored(epochs::last_begun(&epochs))?;
+    Ok(Some(ArchivedRoom {
+        epochs,
+        ..extent(row, begun)
+    }))
+}
+
+/// The last number of a room in the archive, in the caller's transaction; 0 for a room without entries.
+pub(in crate::store::sql) async fn head(conn: &mut Conn, room: &RoomId) -> Outcome<u64> {
+    let room = room_in(conn, room).await?;
+    Ok(room.map_or(0, |room| room.head))
 }
 
 /// `begun`: the last number before an epoch.

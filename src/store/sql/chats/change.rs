@@ -7,9 +7,11 @@ use uuid::Uuid;
 use super::members::{self, StoredMember};
 use super::{ChatRow, announcements, loaded_chat};
 use crate::domain::{
-    Announcement, Chat, ChatKind, ChatName, ChatRole, MAX_CHAT_MEMBERS, Timestamp, UserId,
+    Announcement, Chat, ChatHistory, ChatKind, ChatName, ChatRole, MAX_CHAT_MEMBERS, Timestamp,
+    UserId,
 };
 use crate::store::sql::accounts::now;
+use crate::store::sql::archive;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
@@ -160,8 +162,13 @@ impl LockedChat {
                 None => return Ok(Err(ChatRefusal::UnknownUser(user))),
             }
         }
-        let head = i64::try_from(head).unwrap_or(i64::MAX);
-        members::insert(conn, self.chat.id, &added, head, self.now).await?;
+        // Read under the lock, so that it has what came while this transaction waited for it.
+        let archived = archive::head(conn, &self.chat.room()).await?;
+        if self.chat.history == ChatHistory::Joined && archived < head {
+            return Ok(Err(ChatRefusal::NotArchived));
+        }
+        let archived = i64::try_from(archived).unwrap_or(i64::MAX);
+        members::insert(conn, self.chat.id, &added, archived, self.now).await?;
         let announcements = announcements::added(&self.chat, &added);
         Ok(Ok(Effect::on(&added, announcements)))
     }

@@ -120,12 +120,12 @@ pub(super) async fn names(conn: &mut Conn, users: &[Uuid]) -> Outcome<BTreeMap<U
     Ok(names)
 }
 
-/// Adds members to a chat. `head` is the last number of its room.
+/// Adds members to a chat. `archived` is the last number of its room in the archive.
 pub(super) async fn insert(
     conn: &mut Conn,
     chat: Uuid,
     members: &[StoredMember],
-    head: i64,
+    archived: i64,
     now: i64,
 ) -> Outcome<()> {
     const INSERT: &str = "INSERT INTO hubbub_chat_members \
@@ -135,7 +135,7 @@ pub(super) async fn insert(
         let mut values = Vec::with_capacity(5 * part);
         for member in members.by_ref().take(part) {
             let role = stored_role(member.role);
-            values.extend(args![chat, member.id, role, now, head]);
+            values.extend(args![chat, member.id, role, now, archived]);
         }
         let text = conn.dialect().text_of(INSERT, part);
         conn.run_text(text, values).await?;
