@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hubbub::app::App;
+use hubbub_test_support::certificates::Pair;
 use hubbub_test_support::database::{DatabaseKind, TestDatabase};
-use hubbub_test_support::node::{self, metric};
+use hubbub_test_support::node::{self, SharedStorage, metric};
 use hubbub_test_support::smtp::{ReceivedMail, SmtpBehaviour, SmtpSink};
 use serde_json::{Value, json};
 
 use crate::fixture::{MEMORY, Rest, SECRET, log_in, sign_up};
+use crate::worker::Worker;
 
 const FORGOT: &str = "/api/v1/auth/password/forgot";
 const RESET: &str = "/api/v1/auth/password/reset";
@@ -186,12 +188,7 @@ async fn nothing_is_sent_to_a_server_that_refuses_starttls() {
             ..SmtpBehaviour::default()
         };
         let sink = SmtpSink::on(0, behaviour).await;
-        let settings = [
-            MEMORY,
-            ("SMTP_TLS", "starttls"),
-            ("SMTP_USERNAME", "hubbub"),
-            ("SMTP_PASSWORD", "secret of the mail server"),
-        ];
+        let settings = [&[MEMORY, ("SMTP_TLS", "starttls")][..], &CREDENTIALS].concat();
         let node = start(sink.port(), &settings).await;
         sign_up(node.address(), "ann").await;
         await_metric(&node, "hubbub_jobs_retried_total", 2).await;
@@ -203,6 +200,67 @@ async fn nothing_is_sent_to_a_server_that_refuses_starttls() {
         assert_eq!(commands.iter().any(|it| it == "STARTTLS"), refuses_starttls);
         node.stop().await;
     }
+}
+
+const CREDENTIALS: [(&str, &str); 2] = [
+    ("SMTP_USERNAME", "hubbub"),
+    ("SMTP_PASSWORD", "secret of the mail server"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_to_a_server_without_a_valid_certificate() {
+    let certificate = Pair::generate();
+    let sink = SmtpSink::with_starttls(&certificate).await;
+    let settings = [&[MEMORY, ("SMTP_TLS", "starttls")][..], &CREDENTIALS].concat();
+    let node = start(sink.port(), &settings).await;
+    sign_up(node.address(), "ann").await;
+    await_metric(&node, "hubbub_jobs_retried_total", 2).await;
+    let commands = sink.commands();
+    assert!(commands.contains(&"STARTTLS".to_owned()), "{commands:?}");
+    for command in &commands {
+        let name = command.split(' ').next().unwrap();
+        assert!(["EHLO", "STARTTLS"].contains(&name), "{commands:?}");
+    }
+    assert!(sink.encrypted_commands().is_empty());
+    node.stop().await;
+}
+
+/// A process trusts the certificates of its system: here those of a file that its environment names.
+#[tokio::test(flavor = "multi_thread")]
+async fn mails_and_passwords_are_sent_by_starttls_to_a_server_with_a_valid_certificate() {
+    let certificate = Pair::generate();
+    let sink = SmtpSink::with_starttls(&certificate).await;
+    let port = sink.port().to_string();
+    let database = TestDatabase::new(DatabaseKind::Postgres);
+    let storage = SharedStorage::new(&database.url);
+    let settings = storage.settings(&[
+        SECRET,
+        ("SMTP_HOST", "127.0.0.1"),
+        ("SMTP_PORT", &port),
+        ("SMTP_TLS", "starttls"),
+        ("MAIL_FROM", "no-reply@example.com"),
+    ]);
+    let settings = [&settings[..], &CREDENTIALS].concat();
+    let off = [("WORKERS", "off")];
+    let node = node::start(&[&settings, &off[..]].concat()).await;
+    sign_up(node.address(), "ann").await;
+    let authority = certificate.path("ca.pem");
+    let trusted = [("SSL_CERT_FILE", authority.as_str())];
+    let _worker = Worker::start(&[&settings[..], &trusted].concat());
+    assert_eq!(sink.await_mails(1).await[0].to, ["ann@example.com"]);
+    let commands = sink.commands();
+    let names: Vec<&str> = commands
+        .iter()
+        .filter_map(|it| it.split(' ').next())
+        .collect();
+    assert_eq!(names, ["EHLO", "STARTTLS"]);
+    let encrypted = sink.encrypted_commands();
+    let names: Vec<&str> = encrypted
+        .iter()
+        .filter_map(|it| it.split([' ', ':']).next())
+        .collect();
+    assert_eq!(names[..5], ["EHLO", "AUTH", "MAIL", "RCPT", "DATA"]);
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! `hubbub worker`: the outbox's worker in a process of its own.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hubbub_test_support::client::Client;
@@ -10,6 +10,32 @@ use hubbub_test_support::smtp::SmtpSink;
 use serde_json::json;
 
 use crate::fixture::{Rest, SECRET, log_in, sign_up};
+
+/// A worker in a process of its own, which is killed when this is dropped.
+pub struct Worker(Child);
+
+impl Worker {
+    /// Starts a worker with this environment.
+    pub fn start(environment: &[(&str, &str)]) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_hubbub"))
+            .env_clear()
+            .envs(environment.iter().copied())
+            .current_dir(std::env::temp_dir())
+            .arg("worker")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_publishes_and_mails_for_nodes_that_do_not_and_ends_on_sigterm() {
@@ -37,24 +63,16 @@ async fn a_worker_publishes_and_mails_for_nodes_that_do_not_and_ends_on_sigterm(
     assert_eq!(rest.post("/api/v1/auth/logout", json!({})).await.0, 200);
     assert!(sink.mails().is_empty(), "no worker runs yet");
 
-    let mut worker = Command::new(env!("CARGO_BIN_EXE_hubbub"))
-        .env_clear()
-        .envs(settings)
-        .current_dir(std::env::temp_dir())
-        .arg("worker")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut worker = Worker::start(&settings);
     assert_eq!(sink.await_mails(1).await[0].to, ["ann@example.com"]);
     let told = client.await_event("session_ended").await;
     assert_eq!(told["reason"], "logged_out");
-    let pid = worker.id().to_string();
+    let pid = worker.0.id().to_string();
     let killed = Command::new("kill").args(["-TERM", &pid]).status();
     assert!(killed.unwrap().success());
     let deadline = Instant::now() + Duration::from_secs(20);
     let status = loop {
-        if let Some(status) = worker.try_wait().unwrap() {
+        if let Some(status) = worker.0.try_wait().unwrap() {
             break status;
         }
         assert!(Instant::now() < deadline, "the worker does not end");

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use crate::certificates::Pair;
 
 /// How a server treats its clients.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,7 +30,10 @@ pub struct SmtpSink {
 #[derive(Default)]
 struct Received {
     mails: Vec<ReceivedMail>,
+    /// In clear text.
     commands: Vec<String>,
+    /// By connections with TLS.
+    encrypted_commands: Vec<String>,
 }
 
 /// A mail that a server has accepted.
@@ -59,11 +65,21 @@ impl SmtpSink {
 
     /// A server on this port.
     pub async fn on(port: u16, behaviour: SmtpBehaviour) -> Self {
+        Self::with(port, behaviour, None).await
+    }
+
+    /// A server on a free port that accepts STARTTLS with this certificate.
+    pub async fn with_starttls(certificate: &Pair) -> Self {
+        let tls = Some(certificate.server());
+        Self::with(0, SmtpBehaviour::default(), tls).await
+    }
+
+    async fn with(port: u16, behaviour: SmtpBehaviour, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let received = Arc::new(Mutex::new(Received::default()));
         Self {
             address: listener.local_addr().unwrap(),
-            task: tokio::spawn(accept(listener, received.clone(), behaviour)),
+            task: tokio::spawn(accept(listener, received.clone(), behaviour, tls)),
             received,
         }
     }
@@ -77,9 +93,14 @@ impl SmtpSink {
         self.received.lock().unwrap().mails.clone()
     }
 
-    /// The commands of all connections so far.
+    /// The commands in clear text of all connections so far.
     pub fn commands(&self) -> Vec<String> {
         self.received.lock().unwrap().commands.clone()
+    }
+
+    /// The commands that came by TLS so far.
+    pub fn encrypted_commands(&self) -> Vec<String> {
+        self.received.lock().unwrap().encrypted_commands.clone()
     }
 
     /// Waits until there are at least `count` mails, and returns all.
@@ -112,14 +133,19 @@ impl Drop for SmtpSink {
     }
 }
 
-async fn accept(listener: TcpListener, received: Arc<Mutex<Received>>, behaviour: SmtpBehaviour) {
+async fn accept(
+    listener: TcpListener,
+    received: Arc<Mutex<Received>>,
+    behaviour: SmtpBehaviour,
+    tls: Option<TlsAcceptor>,
+) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let received = received.clone();
+        let (received, tls) = (received.clone(), tls.clone());
         connections.spawn(async move {
             // A client may end the connection at any time.
-            let _ = serve(stream, &received, behaviour).await;
+            let _ = serve(stream, &received, behaviour, tls).await;
         });
     }
 }
@@ -128,22 +154,63 @@ async fn serve(
     stream: TcpStream,
     received: &Mutex<Received>,
     behaviour: SmtpBehaviour,
+    tls: Option<TlsAcceptor>,
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     stream.write_all(b"220 sink ESMTP\r\n").await?;
+    let mode = tls.as_ref().map_or(Mode::Plain, |_| Mode::OffersTls);
+    let is_upgraded = converse(&mut stream, received, behaviour, mode).await?;
+    let Some(tls) = tls.filter(|_| is_upgraded) else {
+        return Ok(());
+    };
+    let mut stream = BufReader::new(tls.accept(stream.into_inner()).await?);
+    converse(&mut stream, received, behaviour, Mode::Encrypted)
+        .await
+        .map(drop)
+}
+
+/// How a connection is protected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Plain,
+    OffersTls,
+    Encrypted,
+}
+
+/// Replies to commands until the client has quit, or, with true, until TLS begins.
+async fn converse<S: AsyncBufRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    received: &Mutex<Received>,
+    behaviour: SmtpBehaviour,
+    mode: Mode,
+) -> std::io::Result<bool> {
     let (mut from, mut to) = (String::new(), Vec::new());
     let mut line = String::new();
     loop {
         line.clear();
         if stream.read_line(&mut line).await? == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let command = line.trim_end().to_owned();
-        received.lock().unwrap().commands.push(command.clone());
+        {
+            let mut received = received.lock().unwrap();
+            match mode {
+                Mode::Encrypted => received.encrypted_commands.push(command.clone()),
+                Mode::Plain | Mode::OffersTls => received.commands.push(command.clone()),
+            }
+        }
         let name = command.split([' ', ':']).next().unwrap_or_default();
         let reply = match name.to_ascii_uppercase().as_str() {
-            "EHLO" if behaviour.refuses_starttls => "250-sink\r\n250 STARTTLS".to_owned(),
+            "EHLO" if behaviour.refuses_starttls || mode == Mode::OffersTls => {
+                "250-sink\r\n250 STARTTLS".to_owned()
+            }
+            "EHLO" if mode == Mode::Encrypted => "250-sink\r\n250 AUTH PLAIN".to_owned(),
             "EHLO" => "250-sink\r\n250 8BITMIME".to_owned(),
+            "STARTTLS" if mode == Mode::OffersTls => {
+                stream.write_all(b"220 go on\r\n").await?;
+                return Ok(true);
+            }
+            "AUTH" => "235 welcome".to_owned(),
             "STARTTLS" => "454 TLS is not available".to_owned(),
             "MAIL" => {
                 from = bracketed(&command);
@@ -159,7 +226,7 @@ async fn serve(
             }
             "DATA" => {
                 stream.write_all(b"354 go on\r\n").await?;
-                let text = read_data(&mut stream).await?;
+                let text = read_data(stream).await?;
                 let mail = ReceivedMail {
                     from: from.clone(),
                     to: to.clone(),
@@ -171,7 +238,7 @@ async fn serve(
             "RSET" | "NOOP" => "250 ok".to_owned(),
             "QUIT" => {
                 stream.write_all(b"221 bye\r\n").await?;
-                return Ok(());
+                return Ok(false);
             }
             _ => "502 unknown command".to_owned(),
         };
@@ -185,7 +252,7 @@ fn bracketed(command: &str) -> String {
     rest.split('>').next().unwrap_or_default().to_owned()
 }
 
-async fn read_data(stream: &mut BufReader<TcpStream>) -> std::io::Result<String> {
+async fn read_data(stream: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<String> {
     let mut text = String::new();
     loop {
         let mut line = String::new();
