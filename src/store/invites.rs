@@ -21,11 +21,17 @@ pub struct NewInvite {
 /// Invitations. Times come from the database's clock.
 #[async_trait]
 pub trait InviteStore: Send + Sync {
-    /// Makes an invitation, and removes those that have expired. Returns when it expires.
+    /// Makes an invitation, once for each request, and removes those that have expired. Returns when it
+    /// expires.
     ///
     /// # Errors
     /// `Unavailable`: it may have been made.
-    async fn create_invite(&self, actor: Actor, invite: NewInvite) -> Result<Timestamp>;
+    async fn create_invite(
+        &self,
+        actor: Actor,
+        invite: NewInvite,
+        once: Once<Timestamp>,
+    ) -> Result<Performed<Timestamp>>;
 
     /// Creates an account by an invitation, which is used up then, and begins its first session, in one
     /// transaction. Of any number of calls with one invitation one succeeds.

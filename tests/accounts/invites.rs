@@ -1,7 +1,7 @@
 //! Signing up by invitation.
 
 use hubbub_test_support::database::{DatabaseKind, TestDatabase};
-use hubbub_test_support::node::{self, Cluster};
+use hubbub_test_support::node::{self, Cluster, http};
 use serde_json::{Value, json};
 
 use crate::fixture::{MEMORY, Rest, SECRET, assert_refused, expect, sign_up};
@@ -73,6 +73,41 @@ async fn an_invitation_is_for_one_account() {
     let ann = Rest::of(address, &ann);
     let answer = ann.post("/api/v1/invites", json!({})).await;
     assert_refused(&answer, 403, "forbidden");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_request_for_an_invitation_gets_the_same_code() {
+    let node = Cluster::alone(&[SECRET, MEMORY]).await;
+    let address = node.address(0);
+    let signed_up = sign_up(address, "admin").await;
+    let authorization = format!("Bearer {}", signed_up["access_token"].as_str().unwrap());
+    let invite = async |key: &str, body: Value| {
+        let headers = [
+            ("content-type", "application/json"),
+            ("authorization", authorization.as_str()),
+            ("idempotency-key", key),
+        ];
+        let path = "/api/v1/invites";
+        http(address, "POST", path, &headers, &body.to_string()).await
+    };
+    let (status, headers, first) = invite("k", json!({})).await;
+    assert_eq!(status, 201, "{first}");
+    assert!(!headers.contains_key("idempotency-replayed"));
+    let (status, headers, again) = invite("k", json!({})).await;
+    assert_eq!((status, &again), (201, &first));
+    assert_eq!(headers["idempotency-replayed"], "true");
+    let (status, _, other) = invite("k", json!({"expires_in_days": 1})).await;
+    assert_eq!(
+        (status, &other["code"]),
+        (422, &json!("idempotency_mismatch"))
+    );
+    let (status, _, second) = invite("another", json!({})).await;
+    assert_eq!(status, 201);
+    assert_ne!(second["code"], first["code"]);
+    let audit = Rest::of(address, &signed_up).get("/api/v1/audit").await;
+    let audit = expect(audit, 200);
+    assert_eq!(audit["items"].as_array().unwrap().len(), 2, "{audit}");
     node.stop().await;
 }
 

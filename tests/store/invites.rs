@@ -36,7 +36,9 @@ async fn an_invitation_is_valid_until_it_expires_and_for_its_address(test: &Test
     let store = &test.store;
     let only = Some("Ann@example.com");
     for invite in [invite(1, only), invite(2, None), invite(3, None)] {
-        let expires_at = store.create_invite(Actor::Operator, invite).await.unwrap();
+        let once = Once::without_key();
+        let made = store.create_invite(Actor::Operator, invite, once).await;
+        let expires_at = made.unwrap().outcome().unwrap();
         let age = expires_at
             .0
             .abs_diff(hubbub::domain::Timestamp::now().0 + 86_400_000);
@@ -68,7 +70,7 @@ async fn an_invitation_is_valid_until_it_expires_and_for_its_address(test: &Test
 async fn of_accounts_by_one_invitation_at_once_one_is_created(test: &TestStore) {
     let made = test
         .store
-        .create_invite(Actor::Operator, invite(1, None))
+        .create_invite(Actor::Operator, invite(1, None), Once::without_key())
         .await;
     made.unwrap();
     let calls = (0..8_u8).map(|number| {

@@ -1,9 +1,10 @@
 //! Invitations to sign up.
 
 use super::tokens::days;
-use super::{AccountCaller, Accounts, refused};
+use super::{AccountCaller, Accounts};
 use crate::auth::{RefreshToken, digest};
 use crate::domain::{Actor, EmailAddress, Refusal, Timestamp};
+use crate::features::idempotency::{Answered, Once};
 use crate::store::{Digest, NewInvite};
 
 /// How long an invitation is valid by default, in days.
@@ -32,15 +33,16 @@ pub struct Invite {
 }
 
 impl Accounts {
-    /// Makes an invitation, for one account.
+    /// Makes an invitation, for one account, once for each request.
     ///
     /// # Errors
-    /// `bad_request`, `too_large`, `unavailable`.
+    /// `bad_request`, `too_large`, `idempotency_mismatch`, `unavailable`.
     pub async fn create_invite(
         &self,
         caller: AccountCaller,
         request: InviteRequest,
-    ) -> Result<Invite, Refusal> {
+        once: Once<Invite>,
+    ) -> Result<Answered, Refusal> {
         let email = request.email.as_deref().map(EmailAddress::parse);
         let code = RefreshToken::random().encode();
         let invite = NewInvite {
@@ -49,13 +51,17 @@ impl Accounts {
             lifetime: days("expires_in_days", request.expires_in_days, DEFAULT_DAYS)?,
         };
         let actor = Actor::Admin(caller.user);
-        let expires_at = self.store.create_invite(actor, invite).await;
         let pages = self.public_url.as_deref().unwrap_or_default();
-        Ok(Invite {
-            url: format!("{}{PAGE}{code}", pages.trim_end_matches('/')),
-            expires_at: expires_at.map_err(refused)?,
-            code,
-        })
+        let url = format!("{}{PAGE}{code}", pages.trim_end_matches('/'));
+        let result = move |expires_at: &Timestamp| {
+            Ok(Invite {
+                code: code.clone(),
+                url: url.clone(),
+                expires_at: *expires_at,
+            })
+        };
+        once.perform(result, |once| self.store.create_invite(actor, invite, once))
+            .await
     }
 }
 

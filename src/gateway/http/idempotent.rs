@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::HttpState;
-use super::accounts::AccountUser;
+use super::accounts::{AccountUser, AdminUser};
 use super::chats::{AccountInRoom, ActorInChat, CallingAccount};
 use super::extract::{FromJson, decode, read_json};
 use super::reply::Reply;
@@ -59,6 +59,12 @@ impl KeyOwner for Anonymous {
 }
 
 impl KeyOwner for AccountUser {
+    fn user(&self) -> Option<Uuid> {
+        Some(self.0.user)
+    }
+}
+
+impl KeyOwner for AdminUser {
     fn user(&self) -> Option<Uuid> {
         Some(self.0.user)
     }

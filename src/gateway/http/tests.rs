@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use tower::ServiceExt;
 use uuid::Uuid;
 
@@ -415,6 +415,73 @@ async fn every_route_enforces_the_right_of_the_table() {
             }
         }
     }
+}
+
+/// The POST routes that create nothing, or only a session and its tokens.
+const POSTS_WITHOUT_KEY: [&str; 13] = [
+    "/users/{user_id}/disconnect",
+    "/api/v1/auth/login",
+    "/api/v1/auth/refresh",
+    "/api/v1/auth/password/forgot",
+    "/api/v1/auth/password/reset",
+    "/api/v1/auth/email/verify",
+    "/api/users/login",
+    "/login",
+    "/api/v1/auth/logout",
+    "/api/users/logout",
+    "/api/v1/auth/logout_all",
+    "/api/v1/auth/password",
+    "/api/v1/users/{id}/logout_all",
+];
+
+/// A route takes the key exactly if it refuses one that is too long.
+#[tokio::test]
+async fn every_post_that_creates_something_takes_an_idempotency_key() {
+    let node = node_with_accounts().await;
+    let post = async |path: &str, authorization: &str, key: &str, body: &str| {
+        let request = Request::post(path)
+            .header("content-type", "application/json")
+            .header("authorization", authorization)
+            .header("idempotency-key", key)
+            .body(Body::from(body.to_owned()))
+            .unwrap();
+        let Ok(response) = node.router.clone().oneshot(request).await;
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), 65_536).await;
+        let body: serde_json::Value = serde_json::from_slice(&body.unwrap()).unwrap();
+        (status, body)
+    };
+    let direct = format!(r#"{{"user_id":"{}"}}"#, node.user.id);
+    let admin = async || format!("Bearer {}", node.access_token(&node.admin).await);
+    let (status, chat) = post("/api/v1/chats", &admin().await, "k", &direct).await;
+    assert_eq!(status, 201, "{chat}");
+    let chat = chat["id"].as_str().unwrap();
+    let too_long = "k".repeat(256);
+    let body = r#"{"room_id":"r","content":"hi","type":"news"}"#;
+    let mut without_key = Vec::new();
+    for route in routes::all() {
+        if route.method != Method::POST {
+            continue;
+        }
+        let target = route
+            .path
+            .replace("{room_id}", "r")
+            .replace("{chat_id}", chat)
+            .replace("{user_id}", "nobody")
+            .replace("{id}", node.user.id.as_str());
+        let authorization = if route.right.needs_account() {
+            // Some of the routes end the session.
+            admin().await
+        } else {
+            TestCaller::Service.authorization("").unwrap()
+        };
+        let (_, answer) = post(&target, &authorization, &too_long, body).await;
+        let refusal = answer["error"].as_str().unwrap_or_default();
+        if !refusal.contains("Idempotency-Key") {
+            without_key.push(route.path);
+        }
+    }
+    assert_eq!(without_key, POSTS_WITHOUT_KEY);
 }
 
 #[tokio::test]

@@ -5,8 +5,11 @@ use serde::Deserialize;
 
 use super::super::accounts::{AccountReader, AccountsOfNode, AdminUser, IdInPath};
 use super::super::extract::{Body, QueryParameters};
+use super::super::idempotent::{Decoded, IdempotentBody};
 use super::super::reply::Reply;
 use crate::domain::Refusal;
+use crate::features::accounts::Invite;
+use crate::features::idempotency::Once;
 use crate::gateway::wire::{
     AccountJson, AuditJson, EndedJson, InviteBody, InviteJson, Page, PageQuery, UserRequest,
     encode_cursor,
@@ -82,13 +85,18 @@ pub(in crate::gateway::http) async fn audit(
     Ok(Reply::ok(&Page::new(items.collect(), next)))
 }
 
-/// `POST /api/v1/invites`: makes an invitation to sign up.
+/// `POST /api/v1/invites`: makes an invitation to sign up. Only this reply, and the one to its repeat,
+/// has its code.
 pub(in crate::gateway::http) async fn invite(
     AccountsOfNode(accounts): AccountsOfNode,
-    AdminUser(caller): AdminUser,
-    Body(request): Body<InviteBody>,
+    request: IdempotentBody<AdminUser, Decoded<InviteBody>>,
 ) -> Result<Reply, Refusal> {
-    let invite = accounts.create_invite(caller, request.into()).await?;
-    let body = InviteJson::from(&invite);
-    Ok(Reply::with_status(StatusCode::CREATED, &body))
+    let IdempotentBody { caller, body, key } = request;
+    let once = Once::new(key, |invite: &Invite| {
+        Reply::with_status(StatusCode::CREATED, &InviteJson::from(invite)).into_answer()
+    });
+    let answered = accounts
+        .create_invite(caller.0, body.0.into(), once)
+        .await?;
+    Ok(answered.into())
 }

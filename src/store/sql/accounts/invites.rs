@@ -8,6 +8,7 @@ use super::{audit, loaded_time, now};
 use crate::domain::{Actor, AdminAction, EmailAddress, Timestamp};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::fault::Outcome;
+use crate::store::sql::idempotency;
 use crate::store::sql::store::SqlStore;
 use crate::store::sql::value::{Text, args};
 use crate::store::{
@@ -21,13 +22,17 @@ const MAX_TARGET: usize = 64;
 
 #[async_trait]
 impl InviteStore for SqlStore {
-    async fn create_invite(&self, actor: Actor, invite: NewInvite) -> Result<Timestamp> {
-        self.db()
-            .transaction(move |conn| {
-                let invite = invite.clone();
-                Box::pin(async move { create_in(conn, actor, &invite).await })
-            })
-            .await
+    async fn create_invite(
+        &self,
+        actor: Actor,
+        invite: NewInvite,
+        once: Once<Timestamp>,
+    ) -> Result<Performed<Timestamp>> {
+        idempotency::transaction(self.db(), once, move |conn| {
+            let invite = invite.clone();
+            Box::pin(async move { create_in(conn, actor, &invite).await })
+        })
+        .await
     }
 
     async fn create_invited(
