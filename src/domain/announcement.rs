@@ -24,6 +24,8 @@ pub enum SessionEnd {
     PasswordReset,
     /// Its account was deleted.
     AccountDeleted,
+    /// Its user has begun so many sessions that this one, used longest ago, was too many.
+    TooManySessions,
 }
 
 impl SessionEnd {
@@ -39,6 +41,7 @@ impl SessionEnd {
             Self::TokenDeleted => "token_deleted",
             Self::PasswordReset => "password_reset",
             Self::AccountDeleted => "account_deleted",
+            Self::TooManySessions => "too_many_sessions",
         }
     }
 }

@@ -155,6 +155,15 @@ pub enum EndedSessions {
 /// Makes the row of the outbox that announces the end of a user's session.
 pub type AnnounceEnd = Arc<dyn Fn(&UserId, Uuid) -> NewRow + Send + Sync>;
 
+/// The most sessions of a user. With one more, those that were used longest ago end.
+#[derive(Clone)]
+pub struct SessionLimit {
+    /// Their number, with the new one.
+    pub most: usize,
+    /// Announces the end of a session.
+    pub announce: AnnounceEnd,
+}
+
 /// Accounts and sessions. Times come from the database's clock.
 #[async_trait]
 pub trait AccountStore: DeletionStore + Send + Sync {
@@ -183,8 +192,10 @@ pub trait AccountStore: DeletionStore + Send + Sync {
     /// `Unavailable`: some may be removed.
     async fn remove_expired(&self, window: Duration) -> Result<()>;
 
-    /// Begins a session for the holder of a password, of which `verified` is the hash (`None`: of any).
-    /// False if the user has another password now, is disabled, or does not exist any more.
+    /// Begins a session for the holder of a password, of which `verified` is the hash (`None`: of any), and
+    /// ends the sessions beyond the limit together with their announcements, in one transaction. A repeat
+    /// changes nothing. False if the user has another password now, is disabled, or does not exist any
+    /// more.
     ///
     /// # Errors
     /// `Unavailable`: the session may have begun.
@@ -193,6 +204,7 @@ pub trait AccountStore: DeletionStore + Send + Sync {
         user: Uuid,
         verified: Option<String>,
         session: NewSession,
+        limit: SessionLimit,
     ) -> Result<bool>;
 
     /// The account of a session; `None` if the session has ended or its user is disabled. Records that
@@ -232,8 +244,8 @@ pub trait AccountStore: DeletionStore + Send + Sync {
         window: Duration,
     ) -> Result<Option<Duration>>;
 
-    /// A login that was counted has succeeded: forgets all failures of the first subject, and that one
-    /// of the others.
+    /// A login that was counted has succeeded: forgets all failures of the subjects that a success
+    /// forgets, and that one of the others.
     ///
     /// # Errors
     /// `Unavailable`.

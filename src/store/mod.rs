@@ -22,7 +22,7 @@ mod users;
 
 pub use accounts::{
     AccountStore, AnnounceEnd, CreateOutcome, Credential, Digest, EndedSessions, Exchange,
-    ExchangeOutcome, LoginLimit, LoginName, NewAccount, NewSession, Session,
+    ExchangeOutcome, LoginLimit, LoginName, NewAccount, NewSession, Session, SessionLimit,
 };
 pub use archive::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,

@@ -8,8 +8,9 @@ use hubbub::domain::{AccountName, DisplayName, EmailAddress, Role, RoomId};
 use hubbub::store::sql::SqlStore;
 use hubbub::store::{
     AccountStore, AnnounceEnd, CreateOutcome, Digest, EndedSessions, Exchange, ExchangeOutcome,
-    LoginLimit, LoginName, NewAccount, NewRow, NewSession, Once, Outbox, RowState,
+    LoginLimit, LoginName, NewAccount, NewRow, NewSession, Once, Outbox, RowState, SessionLimit,
 };
+use hubbub_test_support::database::DatabaseKind;
 use uuid::Uuid;
 
 use crate::fixture::TestStore;
@@ -22,6 +23,7 @@ crate::on_every_database!(
     a_refresh_token_that_is_used_again_too_late_ends_its_session,
     a_session_that_was_not_refreshed_in_time_is_over,
     sessions_end_together_with_their_announcements,
+    beyond_the_most_sessions_the_one_used_longest_ago_ends,
     failed_logins_are_counted_until_a_limit_and_a_window_end,
     logins_at_once_do_not_pass_the_limit,
     what_has_expired_is_removed,
@@ -78,6 +80,12 @@ pub fn announce() -> AnnounceEnd {
         kind: "session_ended".to_owned(),
         payload: session.to_string(),
     })
+}
+
+/// So many sessions of a user.
+pub fn at_most(most: usize) -> SessionLimit {
+    let announce = announce();
+    SessionLimit { most, announce }
 }
 
 /// The outbox's rows, each by its room and its payload.
@@ -177,7 +185,12 @@ async fn a_session_is_that_of_its_account_until_it_ends(test: &TestStore) {
     let (user, first) = logged_in(test, [1; 32], DAY).await;
     let second = session([2; 32], DAY);
     let second_id = second.id;
-    assert!(store.begin_session(user, None, second).await.unwrap());
+    assert!(
+        store
+            .begin_session(user, None, second, at_most(9))
+            .await
+            .unwrap()
+    );
     for id in [first, second_id] {
         let found = store.account_of_session(id).await.unwrap().unwrap();
         assert_eq!(found.id.as_str(), user.to_string());
@@ -186,20 +199,23 @@ async fn a_session_is_that_of_its_account_until_it_ends(test: &TestStore) {
     assert!(unknown.is_none());
     let other = Uuid::now_v7();
     let begun = store
-        .begin_session(other, None, session([3; 32], DAY))
+        .begin_session(other, None, session([3; 32], DAY), at_most(9))
         .await;
     assert!(!begun.unwrap(), "there is no such user");
 
     let verified = |hash: &str| Some(hash.to_owned());
     for (hash, number) in [("$argon2id$…", 6), ("of an earlier password", 7)] {
-        let begun = store.begin_session(user, verified(hash), session([number; 32], DAY));
+        let begun =
+            store.begin_session(user, verified(hash), session([number; 32], DAY), at_most(9));
         assert_eq!(begun.await.unwrap(), number == 6, "{hash}");
     }
 
     test.execute("UPDATE hubbub_users SET disabled_at = 1")
         .await;
     assert!(store.account_of_session(first).await.unwrap().is_none());
-    let begun = store.begin_session(user, None, session([4; 32], DAY)).await;
+    let begun = store
+        .begin_session(user, None, session([4; 32], DAY), at_most(9))
+        .await;
     assert!(!begun.unwrap(), "the user is disabled");
     let exchanged = store
         .exchange(exchange([2; 32], [5; 32], DAY), announce())
@@ -291,7 +307,12 @@ async fn sessions_end_together_with_their_announcements(test: &TestStore) {
     for number in 3..6 {
         let session = session([number; 32], DAY);
         sessions.push(session.id);
-        assert!(store.begin_session(user, None, session).await.unwrap());
+        assert!(
+            store
+                .begin_session(user, None, session, at_most(9))
+                .await
+                .unwrap()
+        );
     }
     let listed = store.sessions(user).await.unwrap();
     let ids: BTreeSet<Uuid> = listed.iter().map(|session| session.id).collect();
@@ -330,6 +351,53 @@ fn limit(subject: u8, failures: u64) -> LoginLimit {
         failures,
         forgotten_by_success: subject > 1,
     }
+}
+
+async fn beyond_the_most_sessions_the_one_used_longest_ago_ends(test: &TestStore) {
+    let store = &test.store;
+    let (user, first) = logged_in(test, [1; 32], DAY).await;
+    let (_, of_other) = logged_in(test, [2; 32], DAY).await;
+    let begin = async |number: u8, most: usize| {
+        let new = session([number; 32], DAY);
+        let id = new.id;
+        // The transaction is repeated if the answer to its commit is lost.
+        for _ in 0..2 {
+            let begun = store.begin_session(user, None, new.clone(), at_most(most));
+            assert!(begun.await.unwrap());
+        }
+        id
+    };
+    let second = begin(3, 3).await;
+    let third = begin(4, 3).await;
+    let feed = format!("user:{user}");
+    assert_eq!(announced(test).await, []);
+    // The first session was used last.
+    let used = "UPDATE hubbub_sessions SET last_used_at = last_used_at + 60000 WHERE id";
+    test.execute(&match test.kind() {
+        DatabaseKind::Postgres => format!("{used} = '{first}'"),
+        DatabaseKind::Sqlite | DatabaseKind::MariaDb => {
+            format!("{used} = X'{}'", first.simple())
+        }
+    })
+    .await;
+    let fourth = begin(5, 3).await;
+    let mut expected = vec![(feed.clone(), second.to_string())];
+    assert_eq!(announced(test).await, expected);
+    let exchanged = store.exchange(exchange([3; 32], [6; 32], DAY), announce());
+    assert!(matches!(exchanged.await.unwrap(), ExchangeOutcome::Invalid));
+    // A smaller limit ends several at once.
+    let fifth = begin(7, 2).await;
+    expected.extend([fourth, third].map(|ended| (feed.clone(), ended.to_string())));
+    assert_eq!(announced(test).await, expected);
+    let left: BTreeSet<Uuid> = store
+        .sessions(user)
+        .await
+        .unwrap()
+        .iter()
+        .map(|it| it.id)
+        .collect();
+    assert_eq!(left, BTreeSet::from([first, fifth]));
+    assert!(store.account_of_session(of_other).await.unwrap().is_some());
 }
 
 async fn failed_logins_are_counted_until_a_limit_and_a_window_end(test: &TestStore) {
@@ -392,7 +460,12 @@ async fn what_has_expired_is_removed(test: &TestStore) {
     let (user, old) = logged_in(test, [1; 32], Duration::from_millis(1)).await;
     let current = session([2; 32], DAY);
     let current_id = current.id;
-    assert!(store.begin_session(user, None, current).await.unwrap());
+    assert!(
+        store
+            .begin_session(user, None, current, at_most(9))
+            .await
+            .unwrap()
+    );
     store.count_login(&[limit(9, 1)], WINDOW).await.unwrap();
     store.remove_expired(WINDOW).await.unwrap();
     let counted = store.count_login(&[limit(9, 1)], WINDOW).await.unwrap();

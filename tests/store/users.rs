@@ -7,7 +7,7 @@ use hubbub::store::{
 };
 use uuid::Uuid;
 
-use crate::accounts::{DAY, account, announce, announced, session};
+use crate::accounts::{DAY, account, announce, announced, at_most, session};
 use crate::fixture::TestStore;
 
 crate::on_every_database!(
@@ -154,7 +154,12 @@ async fn a_password_changes_only_from_the_expected_one(test: &TestStore) {
     let (first, second) = (session([1; 32], DAY), session([2; 32], DAY));
     let (kept, ended) = (first.id, second.id);
     for session in [first, second] {
-        assert!(store.begin_session(user, None, session).await.unwrap());
+        assert!(
+            store
+                .begin_session(user, None, session, at_most(9))
+                .await
+                .unwrap()
+        );
     }
     let change = PasswordChange {
         user,
@@ -200,7 +205,12 @@ async fn disabling_ends_sessions_with_their_announcements(test: &TestStore) {
     let user = created(test, "ann", Role::Admin).await;
     let new = session([1; 32], DAY);
     let id = new.id;
-    assert!(store.begin_session(user, None, new).await.unwrap());
+    assert!(
+        store
+            .begin_session(user, None, new, at_most(9))
+            .await
+            .unwrap()
+    );
     let change = UserChange {
         role: Some(Role::User),
         is_disabled: Some(true),

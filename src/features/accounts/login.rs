@@ -3,9 +3,13 @@
 use uuid::Uuid;
 
 use super::limits::{WINDOW, address_limit, digest};
+use super::sessions::announce_end;
 use super::{Accounts, Device, LoggedIn, refused};
-use crate::domain::{AccountName, Code, EmailAddress, Refusal};
-use crate::store::{LoginLimit, LoginName};
+use crate::domain::{AccountName, Code, EmailAddress, Refusal, SessionEnd};
+use crate::store::{LoginLimit, LoginName, SessionLimit};
+
+/// The most sessions of a user.
+const MAX_SESSIONS: usize = 100;
 
 /// The same for an unknown account and for a wrong password.
 fn invalid() -> Refusal {
@@ -16,7 +20,8 @@ fn invalid() -> Refusal {
 }
 
 impl Accounts {
-    /// Begins a session by a password. `login` is the name or the e-mail address of the account.
+    /// Begins a session by a password. `login` is the name or the e-mail address of the account. Beyond the
+    /// most sessions of a user, the one that was used longest ago ends.
     ///
     /// # Errors
     /// `rate_limited` after too many failures of the account or from the address;
@@ -49,7 +54,13 @@ impl Accounts {
         let user = Uuid::try_parse(account.id.as_str()).map_err(|_| invalid())?;
         let (session, refresh_token) = self.new_session(device);
         let id = session.id;
-        let begun = self.store.begin_session(user, Some(verified), session);
+        let limit = SessionLimit {
+            most: MAX_SESSIONS,
+            announce: announce_end(SessionEnd::TooManySessions),
+        };
+        let begun = self
+            .store
+            .begin_session(user, Some(verified), session, limit);
         if !begun.await.map_err(refused)? {
             // The account has changed since its password was read.
             let now = self.store.user(user).await.map_err(refused)?;

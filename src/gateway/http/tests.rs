@@ -30,7 +30,9 @@ use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::websocket;
 use crate::server::admission::Caps;
 use crate::store::sql::{DatabaseUrl, SqlStore};
-use crate::store::{self, ChatStore, DirectoryStore, NewBotToken, NewSession, RecoveryStore};
+use crate::store::{
+    self, ChatStore, DirectoryStore, NewBotToken, NewSession, RecoveryStore, SessionLimit,
+};
 use crate::telemetry::line_budget::LineBudget;
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
@@ -156,7 +158,12 @@ impl NodeWithAccounts {
             user_agent: String::new(),
         };
         let (user, id) = (Uuid::try_parse(account.id.as_str()).unwrap(), session.id);
-        assert!(self.store.begin_session(user, None, session).await.unwrap());
+        let limit = SessionLimit {
+            most: usize::MAX,
+            announce: Arc::new(|_, _| unreachable!("there is no limit")),
+        };
+        let begun = self.store.begin_session(user, None, session, limit).await;
+        assert!(begun.unwrap());
         self.tokens.sign(account, id).unwrap()
     }
 }

@@ -40,7 +40,7 @@ use super::value::{Text, args};
 use crate::domain::{Account, Role, Timestamp, UserId};
 use crate::store::{
     AccountStore, AnnounceEnd, CreateOutcome, Credential, EndedSessions, Exchange, ExchangeOutcome,
-    LoginLimit, LoginName, NewAccount, NewSession, Once, Performed, Result, Session,
+    LoginLimit, LoginName, NewAccount, NewSession, Once, Performed, Result, Session, SessionLimit,
 };
 
 #[async_trait]
@@ -77,8 +77,13 @@ impl AccountStore for SqlStore {
         user: Uuid,
         verified: Option<String>,
         session: NewSession,
+        limit: SessionLimit,
     ) -> Result<bool> {
-        sessions::begin(self.db(), user, verified, session).await
+        let ended = sessions::begin(self.db(), user, verified, session, limit).await?;
+        if ended.as_ref().is_some_and(|ended| !ended.is_empty()) {
+            self.announce_rows();
+        }
+        Ok(ended.is_some())
     }
 
     async fn account_of_session(&self, session: Uuid) -> Result<Option<Account>> {

@@ -13,6 +13,7 @@ use crate::store::sql::outbox;
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{
     AnnounceEnd, EndedSessions, Exchange, ExchangeOutcome, NewSession, Result, Session,
+    SessionLimit,
 };
 
 /// Sessions that one statement ends: a list in a statement has at most 500.
@@ -28,32 +29,53 @@ pub(in crate::store::sql) async fn now(conn: &mut Conn) -> Outcome<i64> {
         .ok_or_else(|| Fault::Broken("the database has no clock".to_owned()))
 }
 
+/// Returns the sessions that have ended for the new one; `None` if it has not begun.
 pub(super) async fn begin(
     db: &Db,
     user: Uuid,
     verified: Option<String>,
     session: NewSession,
-) -> Result<bool> {
+    limit: SessionLimit,
+) -> Result<Option<Vec<Uuid>>> {
+    db.transaction(move |conn| {
+        let (session, verified, limit) = (session.clone(), verified.clone(), limit.clone());
+        Box::pin(async move { begin_in(conn, user, verified, &session, &limit).await })
+    })
+    .await
+}
+
+async fn begin_in(
+    conn: &mut Conn,
+    user: Uuid,
+    verified: Option<String>,
+    session: &NewSession,
+    limit: &SessionLimit,
+) -> Outcome<Option<Vec<Uuid>>> {
     // Locked, so that a session can't begin beside the statement that ends all of a user's.
     const FIND: &str = "SELECT password FROM hubbub_users \
         WHERE id = ? AND disabled_at IS NULL AND deleted_at IS NULL {for_update}";
-    db.transaction(move |conn| {
-        let (session, verified) = (session.clone(), verified.clone());
-        Box::pin(async move {
-            let found: Option<(Text,)> = conn.first(FIND, args![user]).await?;
-            let Some((Text(password),)) = found else {
-                return Ok(false);
-            };
-            if verified.is_some_and(|verified| verified != password) {
-                return Ok(false);
-            }
-            let now = now(conn).await?;
-            remove_expired(conn, user, now).await?;
-            insert(conn, user, &session, now).await?;
-            Ok(true)
-        })
-    })
-    .await
+    const LIST: &str = "SELECT id FROM hubbub_sessions WHERE user_id = ? \
+        ORDER BY last_used_at DESC, id DESC";
+    let found: Option<(Text,)> = conn.first(FIND, args![user]).await?;
+    let Some((Text(password),)) = found else {
+        return Ok(None);
+    };
+    if verified.is_some_and(|verified| verified != password) {
+        return Ok(None);
+    }
+    let now = now(conn).await?;
+    remove_expired(conn, user, now).await?;
+    let sessions: Vec<(Uuid,)> = conn.all(LIST, args![user]).await?;
+    let sessions: Vec<Uuid> = sessions.into_iter().map(|(id,)| id).collect();
+    if sessions.contains(&session.id) {
+        // The transaction runs again because the answer to its commit was lost.
+        return Ok(Some(Vec::new()));
+    }
+    let kept = limit.most.saturating_sub(1);
+    let ended: Vec<Uuid> = sessions.into_iter().skip(kept).collect();
+    end_all(conn, user, &ended, &limit.announce).await?;
+    insert(conn, user, session, now).await?;
+    Ok(Some(ended))
 }
 
 /// Removes the user's sessions that have expired.
@@ -164,8 +186,6 @@ pub(super) async fn end_in(
     // No session of the user begins meanwhile.
     const LOCK: &str = "SELECT id FROM hubbub_users WHERE id = ? {for_update}";
     const LIST: &str = "SELECT id FROM hubbub_sessions WHERE user_id = ? ORDER BY id";
-    const TOKENS: &str = "DELETE FROM hubbub_refresh_tokens WHERE session_id IN ({list})";
-    const SESSIONS: &str = "DELETE FROM hubbub_sessions WHERE id IN ({list})";
     let _: Option<(Uuid,)> = conn.first(LOCK, args![user]).await?;
     let now = now(conn).await?;
     remove_expired(conn, user, now).await?;
@@ -176,6 +196,19 @@ pub(super) async fn end_in(
         EndedSessions::All => sessions.collect(),
         EndedSessions::Others(one) => sessions.filter(|id| *id != one).collect(),
     };
+    end_all(conn, user, &ended, announce).await?;
+    Ok(ended)
+}
+
+/// Ends these sessions of a user, whose row is locked.
+async fn end_all(
+    conn: &mut Conn,
+    user: Uuid,
+    ended: &[Uuid],
+    announce: &AnnounceEnd,
+) -> Outcome<()> {
+    const TOKENS: &str = "DELETE FROM hubbub_refresh_tokens WHERE session_id IN ({list})";
+    const SESSIONS: &str = "DELETE FROM hubbub_sessions WHERE id IN ({list})";
     for part in ended.chunks(SESSIONS_PER_STATEMENT) {
         for template in [TOKENS, SESSIONS] {
             let ids = part.iter().map(|id| Arg::from(*id));
@@ -186,8 +219,7 @@ pub(super) async fn end_in(
     let announced = ended
         .iter()
         .map(|session| announce(&user_id(user), *session));
-    outbox::add(conn, announced.collect()).await?;
-    Ok(ended)
+    outbox::add(conn, announced.collect()).await
 }
 
 pub(super) async fn exchange(
