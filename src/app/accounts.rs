@@ -16,8 +16,8 @@ use crate::backplane::Presence;
 use crate::config::{AccountKey, Config};
 use crate::domain::{ConnId, RoomId, UserId};
 use crate::features::accounts::{
-    Accounts, FindForgetfulAccount, ForgetDeletedUser, Recovery, SendAccountMail, SessionSockets,
-    StoredSessions,
+    Accounts, FindForgetfulAccount, ForgetDeletedUser, Recovery, SendAccountMail,
+    SendAddressNotice, SessionSockets, StoredSessions,
 };
 use crate::features::idempotency::Idempotency;
 use crate::outbox::Job;
@@ -92,10 +92,11 @@ pub(super) fn mails(
     };
     let mailer = mail.mailer.mailer()?;
     let find = FindForgetfulAccount(store.clone());
+    let notice = SendAddressNotice::new(store.clone(), mailer.clone());
     let send = SendAccountMail::new(store.clone(), mailer, mail.public_url.clone());
     Ok(Some(Mails {
         recovery: Arc::new(Recovery::new(accounts.clone(), store.clone())),
-        jobs: vec![Arc::new(find), Arc::new(send)],
+        jobs: vec![Arc::new(find), Arc::new(send), Arc::new(notice)],
     }))
 }
 

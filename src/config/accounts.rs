@@ -131,7 +131,7 @@ pub(super) fn parse(
         settings: AccountSettings {
             sign_up,
             refresh_lifetime: Duration::from_secs(days * SECONDS_PER_DAY),
-            verifies_addresses: false,
+            sends_mails: false,
             refresh_grace: Duration::from_secs(grace),
             account_failures,
             address_failures,

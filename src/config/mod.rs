@@ -258,7 +258,7 @@ impl Config {
         };
         let mail = mail::parse(&mut values, &place, &mut warnings)?;
         if let Some(accounts) = &mut accounts {
-            accounts.settings.verifies_addresses = mail.is_some();
+            accounts.settings.sends_mails = mail.is_some();
         }
         let identity = identity::parse(&mut values, tokens, is_public, &mut warnings)?;
         let origins = origins::parse(&mut values, identity.mode, is_public, &mut warnings)?;

@@ -29,7 +29,9 @@ use crate::telemetry::meter::Counter;
 use rooms::Rooms;
 
 pub use jobs::{Job, JobError, JobRunner, JobSettings};
-pub use payloads::{AccountMail, ForgetUser, JobPayload, MailSubject, PasswordForgotten};
+pub use payloads::{
+    AccountMail, AddressChanged, ForgetUser, JobPayload, MailSubject, PasswordForgotten,
+};
 
 /// The most rows that are claimed at once.
 const BATCH: usize = 200;

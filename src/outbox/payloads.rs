@@ -52,8 +52,7 @@ impl PasswordForgotten {
     /// # Errors
     /// `Failed` if it is none.
     pub fn email(&self) -> Result<EmailAddress, JobError> {
-        let email = EmailAddress::parse(&self.email);
-        email.map_err(|_| JobError::Failed("the payload has no address".to_owned()))
+        address(&self.email)
     }
 }
 
@@ -88,6 +87,41 @@ pub struct AccountMail {
 
 impl JobPayload for AccountMail {
     const KIND: &'static str = "account_mail";
+}
+
+/// The address of an account was changed. The payload has the former one, because the account has it no
+/// more.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AddressChanged {
+    /// The user.
+    pub user: Uuid,
+    email: String,
+}
+
+impl AddressChanged {
+    /// Of an account that had this address.
+    #[must_use]
+    pub fn from(user: Uuid, email: &str) -> Self {
+        let email = email.to_owned();
+        Self { user, email }
+    }
+
+    /// The former address.
+    ///
+    /// # Errors
+    /// `Failed` if it is none.
+    pub fn email(&self) -> Result<EmailAddress, JobError> {
+        address(&self.email)
+    }
+}
+
+impl JobPayload for AddressChanged {
+    const KIND: &'static str = "address_changed";
+}
+
+fn address(text: &str) -> Result<EmailAddress, JobError> {
+    let email = EmailAddress::parse(text);
+    email.map_err(|_| JobError::Failed("the payload has no address".to_owned()))
 }
 
 /// The messages of a user whose account was deleted are made anonymous.
@@ -125,6 +159,10 @@ mod tests {
         for payload in ["", "{}", "{\"email\":7}"] {
             assert!(PasswordForgotten::parse(payload).is_err(), "{payload}");
         }
+        let row = AddressChanged::from(user, "ann@example.com").row();
+        let read = AddressChanged::parse(&row.payload).unwrap();
+        assert_eq!(read.user, user);
+        assert_eq!(read.email().unwrap().as_str(), "ann@example.com");
         let injected = r#"{"email":"a@b\r\nBcc: x@y"}"#;
         assert!(PasswordForgotten::parse(injected).unwrap().email().is_err());
     }

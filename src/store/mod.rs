@@ -49,8 +49,8 @@ pub use transfer::{
     ArchiveIdentity, ArchiveTransfer, DirectoryRow, DirectoryTransfer, Orphans, RoomState, RunEnd,
 };
 pub use users::{
-    AuditEntry, PasswordChange, ProfileChange, ProfileOutcome, UserChange, UserOutcome, UserQuery,
-    UserStore,
+    AddressNotice, AuditEntry, PasswordChange, ProfileChange, ProfileOutcome, UserChange,
+    UserOutcome, UserQuery, UserStore,
 };
 
 /// Everything that is stored about users.

@@ -1,9 +1,11 @@
 //! Users as others see and administer them, durably.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{AnnounceEnd, CreateOutcome, Credential, EndedSessions, NewAccount, Result};
+use super::{AnnounceEnd, CreateOutcome, Credential, EndedSessions, NewAccount, NewRow, Result};
 use crate::domain::{
     Account, AccountName, Actor, AvatarUrl, DisplayName, EmailAddress, Role, Timestamp,
 };
@@ -22,6 +24,9 @@ pub struct ProfileChange {
     /// A short text about the user's situation.
     pub status: Option<Option<DisplayName>>,
 }
+
+/// Makes the row of the notice to the address that an account had before.
+pub type AddressNotice = Arc<dyn Fn(Uuid, &str) -> NewRow + Send + Sync>;
 
 /// The outcome of [`UserStore::change_profile`].
 #[derive(Debug, Clone)]
@@ -122,11 +127,18 @@ pub trait UserStore: Send + Sync {
     /// `Unavailable`.
     async fn users(&self, query: &UserQuery) -> Result<Vec<Account>>;
 
-    /// Changes a user's own account.
+    /// Changes a user's own account. A change of the address ends the one-time tokens that were mailed to
+    /// the former one, and adds the notice to it, if there is to be one, to the outbox, in the same
+    /// transaction.
     ///
     /// # Errors
     /// `Unavailable`: it may have changed.
-    async fn change_profile(&self, user: Uuid, change: ProfileChange) -> Result<ProfileOutcome>;
+    async fn change_profile(
+        &self,
+        user: Uuid,
+        change: ProfileChange,
+        notice: Option<AddressNotice>,
+    ) -> Result<ProfileOutcome>;
 
     /// Changes a password, and ends sessions together with their announcements. Returns those that have
     /// ended; `None` if there is no such account, or if it has another hash than expected.

@@ -10,7 +10,7 @@ use hubbub_test_support::node::{self, SharedStorage, metric};
 use hubbub_test_support::smtp::{ReceivedMail, SmtpBehaviour, SmtpSink};
 use serde_json::{Value, json};
 
-use crate::fixture::{MEMORY, Rest, SECRET, log_in, sign_up};
+use crate::fixture::{MEMORY, Rest, SECRET, assert_refused, log_in, sign_up};
 use crate::worker::Worker;
 
 const FORGOT: &str = "/api/v1/auth/password/forgot";
@@ -160,6 +160,85 @@ async fn a_new_user_proves_the_address_by_a_mail() {
         true
     );
     assert_eq!(verify(&token).await.0, 400, "it was used");
+    node.stop().await;
+}
+
+async fn change_email(address: SocketAddr, access_token: &Value, email: &str) -> (u16, Value) {
+    let rest = Rest::with_token(address, access_token.as_str().unwrap());
+    let body = json!({"email": email});
+    rest.send("PATCH", "/api/v1/me", &body).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_address_gets_a_notice_of_its_change() {
+    let sink = SmtpSink::start().await;
+    let node = start(sink.port(), &[MEMORY]).await;
+    let address = node.address();
+    let ann = sign_up(address, "ann").await;
+    let token = &ann["access_token"];
+    sink.await_mails(1).await;
+    let (status, changed) = change_email(address, token, "new@example.org").await;
+    assert_eq!(
+        (status, &changed["email"]),
+        (200, &json!("new@example.org"))
+    );
+    let mails = sink.await_mails(2).await;
+    let notice = &mails[1];
+    assert_eq!(notice.to, ["ann@example.com"]);
+    let subject = "Subject: The e-mail address of your account was changed\r\n";
+    assert!(notice.text.contains(subject), "{}", notice.text);
+    // It has no link, and does not reveal the new address.
+    assert!(!notice.text.contains("http") && !notice.text.contains("example.org"));
+
+    // The same address in another letter case is no change.
+    assert_eq!(change_email(address, token, "New@example.org").await.0, 200);
+    // The number of notices is limited.
+    for number in 1..7 {
+        let email = format!("{number}@example.org");
+        let answer = change_email(address, token, &email).await;
+        match number {
+            1..5 => assert_eq!(answer.0, 200, "{answer:?}"),
+            _ => assert_refused(&answer, 429, "rate_limited"),
+        }
+    }
+    let mails = sink.await_mails(6).await;
+    let to: Vec<&str> = mails.iter().map(|mail| mail.to[0].as_str()).collect();
+    let expected = [
+        "ann@example.com",
+        "ann@example.com",
+        "New@example.org",
+        "1@example.org",
+        "2@example.org",
+        "3@example.org",
+    ];
+    assert_eq!(to, expected);
+    // Other changes stay possible.
+    let rest = Rest::with_token(address, token.as_str().unwrap());
+    let status = rest
+        .send("PATCH", "/api/v1/me", &json!({"status": "x"}))
+        .await;
+    assert_eq!(status.0, 200);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_address_ends_the_links_to_the_former_one() {
+    let sink = SmtpSink::start().await;
+    let node = start(sink.port(), &[MEMORY]).await;
+    let address = node.address();
+    let ann = sign_up(address, "ann").await;
+    sink.await_mails(1).await;
+    assert_eq!(forgot(address, "ann@example.com").await.0, 200);
+    let mails = sink.await_mails(2).await;
+    let tokens = [mails[0].token(), mails[1].token()];
+    // Also if the address is changed back.
+    for email in ["new@example.org", "ann@example.com"] {
+        let changed = change_email(address, &ann["access_token"], email).await;
+        assert_eq!(changed.0, 200);
+        assert_eq!(reset(address, &tokens[1], "another horse").await.0, 400);
+        let verified = post(address, VERIFY, &json!({"token": tokens[0]})).await;
+        assert_eq!(verified.0, 400, "{email}");
+    }
     node.stop().await;
 }
 

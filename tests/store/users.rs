@@ -43,7 +43,7 @@ async fn a_profile_changes_in_the_named_fields_only(test: &TestStore) {
         status: Some(Some(DisplayName::parse("x", "wég").unwrap())),
     };
     let change = async |change: ProfileChange| {
-        let outcome = store.change_profile(user, change).await.unwrap();
+        let outcome = store.change_profile(user, change, None).await.unwrap();
         let ProfileOutcome::Changed(account) = outcome else {
             panic!("{outcome:?}");
         };
@@ -89,7 +89,7 @@ async fn a_profile_changes_in_the_named_fields_only(test: &TestStore) {
         (user, of_email, "EmailTaken"),
         (Uuid::now_v7(), of_name, "Unknown"),
     ] {
-        let outcome = store.change_profile(user, change).await.unwrap();
+        let outcome = store.change_profile(user, change, None).await.unwrap();
         assert_eq!(format!("{outcome:?}"), expected);
     }
 }
@@ -104,7 +104,7 @@ async fn of_changes_to_one_name_at_once_one_succeeds(test: &TestStore) {
                 username: Some(AccountName::parse("wanted").unwrap()),
                 ..ProfileChange::default()
             };
-            store.change_profile(user, change).await.unwrap()
+            store.change_profile(user, change, None).await.unwrap()
         }));
     }
     let mut succeeded = 0;

@@ -9,7 +9,9 @@ use uuid::Uuid;
 use crate::auth::OneTimeToken;
 use crate::domain::{Account, EmailAddress};
 use crate::mail::{Mail, MailError, Mailer};
-use crate::outbox::{AccountMail, Job, JobError, JobPayload, MailSubject, PasswordForgotten};
+use crate::outbox::{
+    AccountMail, AddressChanged, Job, JobError, JobPayload, MailSubject, PasswordForgotten,
+};
 use crate::store::{NewOneTimeToken, RecoveryStore, TokenPurpose};
 
 /// How long a token is valid.
@@ -85,11 +87,54 @@ impl Job for SendAccountMail {
             return Err(JobError::Retry("the account has changed".to_owned()));
         }
         let mail = mail(subject, to, &account, &self.public_url, &token.encode());
-        self.mailer.send(&mail).await.map_err(|error| match error {
-            MailError::Unavailable(reason) => JobError::Retry(reason),
-            MailError::Refused(reason) => JobError::Failed(reason),
-        })
+        send(&*self.mailer, &mail).await
     }
+}
+
+/// Sends the notice of a changed address to the former one.
+pub struct SendAddressNotice {
+    store: Arc<dyn RecoveryStore>,
+    mailer: Arc<dyn Mailer>,
+}
+
+impl SendAddressNotice {
+    /// Sends mails by this mailer.
+    pub fn new(store: Arc<dyn RecoveryStore>, mailer: Arc<dyn Mailer>) -> Self {
+        Self { store, mailer }
+    }
+}
+
+#[async_trait]
+impl Job for SendAddressNotice {
+    fn kind(&self) -> &'static str {
+        AddressChanged::KIND
+    }
+
+    async fn run(&self, payload: &str) -> Result<(), JobError> {
+        let changed = AddressChanged::parse(payload)?;
+        let Some(account) = self.store.active_account(changed.user).await? else {
+            return Ok(());
+        };
+        let mail = Mail {
+            to: changed.email()?,
+            subject: "The e-mail address of your account was changed",
+            text: format!(
+                "Hello {},\n\n\
+                 the e-mail address of your account was changed, and is not this one any more. If it \
+                 was not you, somebody else uses your account: change your password, log out all \
+                 devices, and ask an admin for help if you can't.\n",
+                account.username
+            ),
+        };
+        send(&*self.mailer, &mail).await
+    }
+}
+
+async fn send(mailer: &dyn Mailer, mail: &Mail) -> Result<(), JobError> {
+    mailer.send(mail).await.map_err(|error| match error {
+        MailError::Unavailable(reason) => JobError::Retry(reason),
+        MailError::Refused(reason) => JobError::Failed(reason),
+    })
 }
 
 fn purpose(subject: MailSubject) -> TokenPurpose {

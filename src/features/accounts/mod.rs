@@ -30,7 +30,7 @@ pub use crate::store::{AuditEntry, Session};
 pub use administration::{UserAdministration, UserPatch};
 pub use deletion::ForgetDeletedUser;
 pub use invites::{Invite, InviteRequest};
-pub use mails::{FindForgetfulAccount, SendAccountMail};
+pub use mails::{FindForgetfulAccount, SendAccountMail, SendAddressNotice};
 pub use profile::{Patch, ProfilePatch};
 pub use recovery::Recovery;
 pub use sessions::{Ended, SessionSockets, StoredSessions};
@@ -58,8 +58,9 @@ pub struct AccountSettings {
     pub refresh_lifetime: Duration,
     /// How long after its first exchange a refresh token may be exchanged again.
     pub refresh_grace: Duration,
-    /// Whether a new user gets a mail that asks for the proof of the address.
-    pub verifies_addresses: bool,
+    /// Whether mails can be sent: a new user is asked for the proof of the address, and a former address
+    /// gets a notice of its change.
+    pub sends_mails: bool,
     /// Failed logins of one account within 15 minutes.
     pub account_failures: u64,
     /// Failed logins from one address within 15 minutes.

@@ -1,8 +1,15 @@
 //! Changing the own account.
 
+use std::sync::Arc;
+
+use super::limits::{WINDOW, digest};
 use super::{AccountCaller, Accounts, email_taken, no_such_user, refused, username_taken};
-use crate::domain::{Account, AccountName, AvatarUrl, DisplayName, EmailAddress, Refusal};
-use crate::store::{ProfileChange, ProfileOutcome};
+use crate::domain::{Account, AccountName, AvatarUrl, Code, DisplayName, EmailAddress, Refusal};
+use crate::outbox::{AddressChanged, JobPayload as _};
+use crate::store::{AddressNotice, LoginLimit, ProfileChange, ProfileOutcome};
+
+/// Changes of a user's address within 15 minutes, where each causes a mail.
+const ADDRESS_CHANGES: u64 = 5;
 
 /// A field of a change.
 #[derive(Debug, Clone, Default)]
@@ -70,22 +77,54 @@ fn optional<T>(
 }
 
 impl Accounts {
-    /// Changes the caller's account, and returns it.
+    /// Changes the caller's account, and returns it. Where mails can be sent, a former address gets a
+    /// notice of its change.
     ///
     /// # Errors
-    /// `bad_request`, `too_large`, `username_taken`, `email_taken`, `unavailable`.
+    /// `bad_request`, `too_large`, `username_taken`, `email_taken`; `rate_limited` after too many changes
+    /// of the address; `unavailable`.
     pub async fn change_profile(
         &self,
         caller: AccountCaller,
         patch: ProfilePatch,
     ) -> Result<Account, Refusal> {
         let change = patch.parse()?;
-        let changed = self.store.change_profile(caller.user, change).await;
-        match changed.map_err(refused)? {
+        let notice = match &change.email {
+            Some(email) if self.settings.sends_mails => self.address_notice(caller, email).await?,
+            _ => None,
+        };
+        let changed = self.store.change_profile(caller.user, change, notice);
+        match changed.await.map_err(refused)? {
             ProfileOutcome::Changed(account) => Ok(account),
             ProfileOutcome::UsernameTaken => Err(username_taken()),
             ProfileOutcome::EmailTaken => Err(email_taken()),
             ProfileOutcome::Unknown => Err(no_such_user()),
         }
+    }
+
+    /// The notice to the caller's address, if this is another one. Their number is limited, because the
+    /// address need not be the user's.
+    async fn address_notice(
+        &self,
+        caller: AccountCaller,
+        email: &EmailAddress,
+    ) -> Result<Option<AddressNotice>, Refusal> {
+        let before = self.own(caller).await?.email.unwrap_or_default();
+        if before.to_lowercase() == email.key() {
+            return Ok(None);
+        }
+        let limit = LoginLimit {
+            subject: digest("address change", &caller.user.to_string()),
+            failures: ADDRESS_CHANGES,
+            forgotten_by_success: false,
+        };
+        let counted = self.store.count_login(&[limit], WINDOW).await;
+        if let Some(wait) = counted.map_err(refused)? {
+            let text = "too many changes of the e-mail address: try again later";
+            return Err(Refusal::new(Code::RateLimited, text).retry_after(wait));
+        }
+        Ok(Some(Arc::new(|user, email| {
+            AddressChanged::from(user, email).row()
+        })))
     }
 }

@@ -63,7 +63,7 @@ impl Accounts {
         let id = session.id;
         let user = Uuid::now_v7();
         let mut rows = Vec::new();
-        if self.settings.verifies_addresses {
+        if self.settings.sends_mails {
             rows.push(verification(user).row());
         }
         let account = NewAccount {

@@ -228,7 +228,7 @@ async fn node_with_accounts() -> NodeWithAccounts {
         sign_up: SignUpMode::Open,
         refresh_lifetime: Duration::from_secs(60),
         refresh_grace: Duration::from_secs(30),
-        verifies_addresses: true,
+        sends_mails: true,
         account_failures: 10,
         address_failures: 100,
     };

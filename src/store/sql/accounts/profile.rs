@@ -7,20 +7,33 @@ use crate::domain::{Account, search_key};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::{Fault, Outcome};
+use crate::store::sql::outbox;
 use crate::store::sql::value::args;
-use crate::store::{ProfileChange, ProfileOutcome, Result};
+use crate::store::{AddressNotice, ProfileChange, ProfileOutcome, Result};
 
-pub(super) async fn change(db: &Db, user: Uuid, change: ProfileChange) -> Result<ProfileOutcome> {
+pub(super) async fn change(
+    db: &Db,
+    user: Uuid,
+    change: ProfileChange,
+    notice: Option<AddressNotice>,
+) -> Result<ProfileOutcome> {
     db.transaction(move |conn| {
-        let change = change.clone();
-        Box::pin(async move { change_in(conn, user, change).await })
+        let (change, notice) = (change.clone(), notice.clone());
+        Box::pin(async move { change_in(conn, user, change, notice).await })
     })
     .await
 }
 
-async fn change_in(conn: &mut Conn, user: Uuid, change: ProfileChange) -> Outcome<ProfileOutcome> {
+async fn change_in(
+    conn: &mut Conn,
+    user: Uuid,
+    change: ProfileChange,
+    notice: Option<AddressNotice>,
+) -> Outcome<ProfileOutcome> {
     const BY_NAME: &str = "SELECT id FROM hubbub_users WHERE username_key = ? AND id <> ?";
     const BY_EMAIL: &str = "SELECT id FROM hubbub_users WHERE email_key = ? AND id <> ?";
+    // They are bound to the address; but a later change may restore it.
+    const TOKENS: &str = "DELETE FROM hubbub_account_tokens WHERE user_id = ?";
     let Some(found) = users::locked(conn, user).await? else {
         return Ok(ProfileOutcome::Unknown);
     };
@@ -36,26 +49,41 @@ async fn change_in(conn: &mut Conn, user: Uuid, change: ProfileChange) -> Outcom
             return Ok(ProfileOutcome::EmailTaken);
         }
     }
+    let former = former_address(&found.account, &change);
     let mut account = changed(found.account, change);
     let now = now(conn).await?;
     account.updated_at = loaded_time(now);
     match write(conn, user, &account, now).await {
         // Another account took the name or the address meanwhile: the next attempt finds it.
-        Err(Fault::Taken(text)) => Err(Fault::Again(text)),
-        written => written.map(|()| ProfileOutcome::Changed(account)),
+        Err(Fault::Taken(text)) => return Err(Fault::Again(text)),
+        written => written?,
     }
+    if let Some(former) = former {
+        conn.run(TOKENS, args![user]).await?;
+        let row = notice.map(|notice| notice(user, &former));
+        outbox::add(conn, row.into_iter().collect()).await?;
+    }
+    Ok(ProfileOutcome::Changed(account))
+}
+
+/// The address before the change, if that changes it.
+fn former_address(account: &Account, change: &ProfileChange) -> Option<String> {
+    let (before, after) = (account.email.as_ref()?, change.email.as_ref()?);
+    if before.to_lowercase() == after.key() {
+        return None;
+    }
+    Some(before.clone())
 }
 
 /// The account after the change.
 fn changed(mut account: Account, change: ProfileChange) -> Account {
+    if former_address(&account, &change).is_some() {
+        account.is_email_verified = false;
+    }
     if let Some(username) = change.username {
         username.as_str().clone_into(&mut account.username);
     }
     if let Some(email) = change.email {
-        let before = account.email.as_deref().unwrap_or_default();
-        if before.to_lowercase() != email.key() {
-            account.is_email_verified = false;
-        }
         account.email = Some(email.as_str().to_owned());
     }
     if let Some(name) = change.display_name {

@@ -11,9 +11,9 @@ use crate::store::sql::fault::Outcome;
 use crate::store::sql::store::SqlStore;
 use crate::store::sql::value::args;
 use crate::store::{
-    AnnounceEnd, AuditEntry, CreateOutcome, Credential, NewAccount, Once, PasswordChange,
-    ProfileChange, ProfileOutcome, Result, StoreError, UserChange, UserOutcome, UserQuery,
-    UserStore,
+    AddressNotice, AnnounceEnd, AuditEntry, CreateOutcome, Credential, NewAccount, Once,
+    PasswordChange, ProfileChange, ProfileOutcome, Result, StoreError, UserChange, UserOutcome,
+    UserQuery, UserStore,
 };
 
 #[async_trait]
@@ -41,8 +41,15 @@ impl UserStore for SqlStore {
         accounts.collect()
     }
 
-    async fn change_profile(&self, user: Uuid, change: ProfileChange) -> Result<ProfileOutcome> {
-        profile::change(self.db(), user, change).await
+    async fn change_profile(
+        &self,
+        user: Uuid,
+        change: ProfileChange,
+        notice: Option<AddressNotice>,
+    ) -> Result<ProfileOutcome> {
+        let outcome = profile::change(self.db(), user, change, notice).await?;
+        self.announce_rows();
+        Ok(outcome)
     }
 
     async fn change_password(
