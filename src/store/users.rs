@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{AnnounceEnd, CreateOutcome, Credential, EndedSessions, NewAccount, NewRow, Result};
+use super::{
+    AnnounceEnd, CreateOutcome, Credential, Digest, EndedSessions, NewAccount, NewRow, Result,
+};
 use crate::domain::{
     Account, AccountName, Actor, AvatarUrl, DisplayName, EmailAddress, Role, Timestamp,
 };
@@ -54,6 +56,8 @@ pub struct PasswordChange {
     pub ended: EndedSessions,
     /// The admin who changes the password of another user, for the audit log.
     pub by: Option<Actor>,
+    /// The failed logins that are forgotten, by their subject.
+    pub forgotten_failures: Option<Digest>,
 }
 
 /// A page of users.

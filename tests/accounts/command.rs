@@ -79,6 +79,13 @@ async fn the_command_administers_the_accounts_of_a_running_node() {
     assert!(done(&["disable", "ann@example.com"], "").contains("\tdisabled"));
     assert_refused(&rest.me().await, 401, "unauthorized");
     done(&["enable", "ann"], "");
+    for _ in 0..10 {
+        let answer = log_in(address, "ann", "wrong horse!").await;
+        assert_refused(&answer, 401, "invalid_credentials");
+    }
+    let answer = log_in(address, "ann", "correct horse").await;
+    assert_refused(&answer, 429, "rate_limited");
+    // A new password forgets the failures.
     let printed = done(&["reset-password", "ann"], "");
     let password = printed.lines().next().unwrap();
     let password = password.strip_prefix("password: ").unwrap();

@@ -167,6 +167,7 @@ async fn a_password_changes_only_from_the_expected_one(test: &TestStore) {
         password: "new".to_owned(),
         ended: EndedSessions::Others(kept),
         by: None,
+        forgotten_failures: None,
     };
     let changed = store.change_password(change.clone(), announce()).await;
     assert_eq!(changed.unwrap(), None);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::limits::account_failures;
 use super::sessions::announce_end;
 use super::signup::invite_invalid;
 use super::{
@@ -159,7 +160,8 @@ impl UserAdministration {
         Ok(changed.0)
     }
 
-    /// Sets the password of a user, who is named by unique name or address, and ends the user's sessions.
+    /// Sets the password of a user, who is named by unique name or address, ends the user's sessions, and
+    /// forgets the failed logins.
     ///
     /// # Errors
     /// `bad_request`, `too_large`, `not_found`, `unavailable`.
@@ -174,6 +176,7 @@ impl UserAdministration {
             password: self.passwords.hash(password).await?,
             ended: EndedSessions::All,
             by: Some(Actor::Operator),
+            forgotten_failures: Some(account_failures(account.id.as_str())),
         };
         let announce = announce_end(SessionEnd::ByAdmin);
         let changed = self.store.change_password(change, announce).await;

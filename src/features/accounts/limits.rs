@@ -15,6 +15,11 @@ pub(super) fn digest(kind: &str, subject: &str) -> Digest {
     auth::digest(format!("{kind} {subject}").as_bytes())
 }
 
+/// The subject of the failed logins of an account: its id, or the text that names none.
+pub(super) fn account_failures(account: &str) -> Digest {
+    digest("account", account)
+}
+
 /// The limit of the device's address, if it is known.
 pub(super) fn address_limit(kind: &str, device: &Device, failures: u64) -> Option<LoginLimit> {
     let address = device.address.as_ref()?;

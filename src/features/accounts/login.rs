@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::limits::{WINDOW, address_limit, digest};
+use super::limits::{WINDOW, account_failures, address_limit};
 use super::sessions::announce_end;
 use super::{Accounts, Device, LoggedIn, refused};
 use crate::domain::{AccountName, Code, EmailAddress, Refusal, SessionEnd};
@@ -108,7 +108,7 @@ impl Accounts {
     /// The limits of a login: that of the account, which need not exist, and that of the address.
     fn limits(&self, account: &str, device: &Device) -> Vec<LoginLimit> {
         let account = LoginLimit {
-            subject: digest("account", account),
+            subject: account_failures(account),
             failures: self.settings.account_failures,
             forgotten_by_success: true,
         };

@@ -35,6 +35,7 @@ impl Accounts {
             password: self.passwords.hash(new).await?,
             ended: EndedSessions::Others(caller.session),
             by: None,
+            forgotten_failures: None,
         };
         let announce = announce_end(SessionEnd::PasswordChanged);
         let before = self.sockets.of(caller.user).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::limits::{WINDOW, address_limit, digest};
+use super::limits::{WINDOW, account_failures, address_limit, digest};
 use super::sessions::announce_end;
 use super::{Accounts, Device, refused};
 use crate::auth::{NewPassword, OneTimeToken};
@@ -70,7 +70,7 @@ impl Recovery {
         let reset = PasswordReset {
             token,
             password: self.accounts.passwords.hash(password).await?,
-            forgotten_failures: digest("account", account.id.as_str()),
+            forgotten_failures: account_failures(account.id.as_str()),
         };
         let announce = announce_end(SessionEnd::PasswordReset);
         let ended = self.store.reset_password(reset, announce).await;

@@ -29,6 +29,7 @@ async fn change_in(
 ) -> Outcome<Option<Vec<Uuid>>> {
     const WRITE: &str = "UPDATE hubbub_users SET password = ?, updated_at = ? WHERE id = ?";
     const LINKS: &str = "DELETE FROM hubbub_account_tokens WHERE user_id = ? AND purpose = ?";
+    const FORGET: &str = "DELETE FROM hubbub_login_failures WHERE subject = ?";
     /// As `recovery` stores it.
     const RESET: i64 = 1;
     let user = change.user;
@@ -47,6 +48,9 @@ async fn change_in(
         .await?;
     if let Some(actor) = change.by {
         audit::add(conn, actor, &AdminAction::PasswordReset, &user.to_string()).await?;
+    }
+    if let Some(failures) = &change.forgotten_failures {
+        conn.run(FORGET, args![failures.to_vec()]).await?;
     }
     // Links that were mailed for another password.
     conn.run(LINKS, args![user, RESET]).await?;
