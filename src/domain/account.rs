@@ -68,7 +68,8 @@ pub struct EmailAddress(Box<str>);
 
 impl EmailAddress {
     /// Checks an address: one `@` between a local part and a domain, without blanks, quotes, control
-    /// characters and the characters that separate addresses in a header of a mail.
+    /// characters and the characters that separate addresses in a header of a mail; in the local part no
+    /// `.` at its beginning, at its end or beside another.
     ///
     /// # Errors
     /// `bad_request`, `too_large`.
@@ -80,7 +81,10 @@ impl EmailAddress {
         let is_allowed =
             |c: char| !c.is_whitespace() && !c.is_control() && !"\"<>()[]\\,;:".contains(c);
         let is_well_formed = value.rsplit_once('@').is_some_and(|(local, domain)| {
-            !local.is_empty() && !local.contains('@') && is_domain(domain)
+            // No mail server takes other local parts without quotes.
+            local.split('.').all(|atom| !atom.is_empty())
+                && !local.contains('@')
+                && is_domain(domain)
         });
         if !is_well_formed || !value.chars().all(is_allowed) {
             let text = "email must be an e-mail address";
@@ -273,6 +277,9 @@ mod tests {
             "a@",
             "a@b@c",
             "a@b..c",
+            "a..b@c",
+            ".a@c",
+            "a.@c",
             "a@-b",
             "a b@c",
             "a@b\r\nBcc: x@y",
