@@ -56,8 +56,8 @@ pub(super) fn start(
     let sockets = Arc::new(PresentSockets { presence, outbox });
     let settings = accounts.settings.clone();
     let mut accounts = Accounts::new(store, tokens.clone(), sockets, settings);
-    if let Some(mail) = &config.mail {
-        accounts = accounts.with_public_url(mail.public_url.clone());
+    if let Some(url) = &config.public_url {
+        accounts = accounts.with_public_url(url.clone());
     }
     let accounts = Arc::new(accounts);
     Ok(Some(AccountsParts {

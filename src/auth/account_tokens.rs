@@ -18,7 +18,7 @@ use crate::domain::policy::RoomScope;
 use crate::domain::{Account, BotToken, Code, Refusal, Username};
 
 /// The issuer of the tokens. A token with it is never treated as one of an outside issuer.
-const ISSUER: &str = "hubbub";
+pub const ACCOUNT_ISSUER: &str = "hubbub";
 
 /// The sessions that have not ended.
 #[async_trait]
@@ -80,7 +80,7 @@ impl AccountTokens {
     ) -> Result<Self, KeyError> {
         let secret = secrets.first().expect("there is a secret").clone();
         let rules = TokenRules {
-            issuer: vec![ISSUER.to_owned()],
+            issuer: vec![ACCOUNT_ISSUER.to_owned()],
             reads_session: true,
             ..TokenRules::default()
         };
@@ -112,7 +112,7 @@ impl AccountTokens {
             email: account.email.as_deref(),
             role: account.role.as_str(),
             sid: session,
-            iss: ISSUER,
+            iss: ACCOUNT_ISSUER,
             iat: now,
             exp: now.saturating_add(self.lifetime.as_secs()),
         };
@@ -182,7 +182,7 @@ impl AccountTokens {
         let claims = token.split('.').nth(1);
         let claims = claims.and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok());
         let issuer = claims.and_then(|claims| serde_json::from_slice::<Issuer>(&claims).ok());
-        issuer.is_some_and(|claims| claims.iss == ISSUER)
+        issuer.is_some_and(|claims| claims.iss == ACCOUNT_ISSUER)
     }
 }
 

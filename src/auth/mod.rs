@@ -17,7 +17,7 @@ mod refresh_token;
 mod tokens;
 mod webhook;
 
-pub use account_tokens::{AccountTokens, Sessions};
+pub use account_tokens::{ACCOUNT_ISSUER, AccountTokens, Sessions};
 pub use answer_seal::{AnswerSeal, AnswerSecrets, RequestParts};
 pub use api_keys::{ApiKeys, NotADigest};
 pub use bot_secret::new_bot_secret;

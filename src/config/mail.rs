@@ -9,8 +9,8 @@ use crate::mail::{MailerSettings, Sender, SmtpSettings, SmtpTls};
 const HOST: Key = Key {
     name: "SMTP_HOST",
     summary: "The mail server that takes the mails to users: its name or address.",
-    help: "Not set: a node on a loopback address writes mails to its log, and any other answers \
-           `not_configured` where a mail is needed.",
+    help: "Not set: a node on a loopback address without `TRUSTED_PROXIES` writes mails to its log, and \
+           any other answers `not_configured` where a mail is needed.",
     example: "smtp.example.com",
     see: "accounts.md#mail",
     ..Key::PLAIN
@@ -51,8 +51,10 @@ const FROM: Key = Key {
 const PUBLIC_URL: Key = Key {
     name: "PUBLIC_URL",
     default: KeyDefault::Derived("on a loopback address `http://localhost:<SERVER_PORT>`"),
-    summary: "Address of the application, with which links in mails begin. Needed with `SMTP_HOST`.",
-    help: "The links are `<PUBLIC_URL>/verify-email#token=…` and `<PUBLIC_URL>/reset-password#token=…`.",
+    summary: "Address of the application, with which links in mails and in invitations begin. Needed \
+              with `SMTP_HOST`.",
+    help: "The links are `<PUBLIC_URL>/verify-email#token=…`, `<PUBLIC_URL>/reset-password#token=…` and \
+           `<PUBLIC_URL>/signup#invite=…`.",
     example: "https://chat.example.com",
     see: "accounts.md#mail",
     ..Key::PLAIN
@@ -74,13 +76,35 @@ pub(crate) struct MailConfig {
 /// What the section needs to know of the server.
 pub(super) struct Server {
     pub is_public: bool,
+    /// Whether proxies that are trusted forward the requests of others to it.
+    pub is_proxied: bool,
     pub port: u16,
 }
 
-/// `None` if mails can't be sent.
+/// The section's settings.
+pub(super) struct MailSettings {
+    /// `None` if mails can't be sent.
+    pub mail: Option<MailConfig>,
+    /// The address of the application, without `/` at its end. Invitations use it without mails, too.
+    pub public_url: Option<String>,
+}
+
+/// Parses the section.
 pub(super) fn parse(
     values: &mut Values,
     server: &Server,
+    warnings: &mut Vec<String>,
+) -> Result<MailSettings, ConfigError> {
+    let public_url = public_url(values, server, warnings)?;
+    let mail = parse_mail(values, server, public_url.clone(), warnings)?;
+    Ok(MailSettings { mail, public_url })
+}
+
+/// `None` if mails can't be sent.
+fn parse_mail(
+    values: &mut Values,
+    server: &Server,
+    public_url: Option<String>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<MailConfig>, ConfigError> {
     let host = values.optional(&HOST, host)?;
@@ -89,13 +113,13 @@ pub(super) fn parse(
     let username = values.optional(&USERNAME, text)?;
     let password = values.optional(&PASSWORD, text)?;
     let from = values.optional(&FROM, sender)?;
-    let public_url = public_url(values, server, warnings)?;
     let Some(host) = host else {
         if username.is_some() {
             return Err(values.error(&USERNAME, "means nothing without SMTP_HOST"));
         }
         return Ok(match public_url {
-            Some(public_url) if !server.is_public => Some(MailConfig {
+            // The links are those of real users where others reach the node.
+            Some(public_url) if !server.is_public && !server.is_proxied => Some(MailConfig {
                 mailer: MailerSettings::Log,
                 public_url,
             }),
@@ -227,6 +251,7 @@ mod tests {
 
     const FROM: (&str, &str) = ("MAIL_FROM", "a@example.com");
     const PUBLIC: (&str, &str) = ("SERVER_HOST", "0.0.0.0");
+    const PROXIED: (&str, &str) = ("TRUSTED_PROXIES", "127.0.0.1");
     const URL: (&str, &str) = ("PUBLIC_URL", "https://chat.example.com/");
 
     #[test]
@@ -236,6 +261,10 @@ mod tests {
         assert_eq!(mail.public_url, "http://localhost:8080");
         assert!(config(&[PUBLIC]).unwrap().mail.is_none());
         assert!(config(&[PUBLIC, URL]).unwrap().mail.is_none());
+        // Real users are behind the proxy.
+        assert!(config(&[PROXIED]).unwrap().mail.is_none());
+        let not_proxied = ("TRUSTED_PROXIES", "none");
+        assert!(config(&[not_proxied]).unwrap().mail.is_some());
     }
 
     #[test]

@@ -132,6 +132,8 @@ pub struct Config {
     pub(crate) accounts: Option<AccountsConfig>,
     /// `None`: no mails can be sent.
     pub(crate) mail: Option<MailConfig>,
+    /// The address of the application, without `/` at its end.
+    pub(crate) public_url: Option<String>,
     /// Decides about joins and sends; `None`: every user may.
     pub(crate) webhook: Option<Arc<Webhook>>,
     pub(crate) connections: ConnectionSettings,
@@ -252,16 +254,21 @@ impl Config {
         let place = durable.key_place(redis.is_some());
         let accounts = accounts::parse(&mut values, secrets.unwrap_or_default(), place)?;
         let mut accounts = accounts.filter(|_| durable.database.is_some());
-        let place = mail::Server {
-            is_public,
-            port: server.address.port(),
-        };
-        let mail = mail::parse(&mut values, &place, &mut warnings)?;
-        if let Some(accounts) = &mut accounts {
-            accounts.settings.sends_mails = mail.is_some();
+        if accounts.is_some() {
+            tokens::check_issuers(&mut values)?;
         }
         let identity = identity::parse(&mut values, tokens, is_public, &mut warnings)?;
         let origins = origins::parse(&mut values, identity.mode, is_public, &mut warnings)?;
+        let place = mail::Server {
+            is_public,
+            is_proxied: origins.has_proxies(),
+            port: server.address.port(),
+        };
+        let mail::MailSettings { mail, public_url } =
+            mail::parse(&mut values, &place, &mut warnings)?;
+        if let Some(accounts) = &mut accounts {
+            accounts.settings.sends_mails = mail.is_some();
+        }
         let sizes = limits::parse(&mut values)?;
         let connections = connections::parse(&mut values, sizes.event_bytes)?;
         let backplane = history::parse(&mut values)?;
@@ -284,6 +291,7 @@ impl Config {
             identity,
             accounts,
             mail,
+            public_url,
             backplane,
             caps: admission::parse(&mut values, rates.address)?,
             rates,

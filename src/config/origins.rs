@@ -47,6 +47,14 @@ pub(crate) struct OriginSettings {
     pub proxies: Option<TrustedProxies>,
 }
 
+impl OriginSettings {
+    /// Whether there are proxies that are trusted.
+    pub fn has_proxies(&self) -> bool {
+        let proxies = self.proxies.as_ref();
+        proxies.is_some_and(|proxies| *proxies != TrustedProxies::default())
+    }
+}
+
 pub(super) fn parse(
     values: &mut Values,
     mode: AuthMode,

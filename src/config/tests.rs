@@ -321,6 +321,16 @@ fn beside_public_keys_a_secret_signs_the_tokens_of_accounts() {
 }
 
 #[test]
+fn the_issuer_of_accounts_is_no_outside_issuer() {
+    const SECRET: (&str, &str) = ("JWT_SECRET", "0f1e2d3c4b5a69788796a5b4c3d2e1f0");
+    let issuer = ("JWT_ISSUER", "https://app.example.com, hubbub");
+    let text = error(&[SECRET, issuer, ("DATABASE_URL", "sqlite::memory:")], "");
+    assert!(text.contains("JWT_ISSUER"), "{text}");
+    let without_accounts = [SECRET, issuer, ("DATABASE_URL", "none")];
+    assert!(load(&without_accounts, "").is_ok());
+}
+
+#[test]
 fn a_jwk_set_over_plain_http_causes_a_warning() {
     let warnings = |url| {
         load(&[("JWT_JWKS_URL", url), ("JWT_ALGORITHM", "EdDSA")], "")

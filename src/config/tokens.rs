@@ -10,7 +10,9 @@ use super::key::{Key, KeyDefault, Section, Unit, url_without_query};
 use super::parse::{Parsed, http_url, is_unprotected, list, number, path, text};
 use super::secrets::weakness;
 use super::values::Values;
-use crate::auth::{Algorithm, KeyError, KeySource, MIN_SECRET_BYTES, TokenRules, Verifier};
+use crate::auth::{
+    ACCOUNT_ISSUER, Algorithm, KeyError, KeySource, MIN_SECRET_BYTES, TokenRules, Verifier,
+};
 use crate::domain::without_bom;
 
 /// The longest time past its expiry for which a token may be accepted.
@@ -72,7 +74,7 @@ const AUDIENCE: Key = Key {
 const ISSUER: Key = Key {
     name: "JWT_ISSUER",
     summary: "A token's `iss` must be one of these, separated by commas.",
-    help: "Not set: `iss` is not checked.",
+    help: "Not set: `iss` is not checked. With accounts it must not be `hubbub`.",
     example: "https://app.example.com",
     ..Key::PLAIN
 };
@@ -238,6 +240,20 @@ pub(super) fn parse(
         Err(error @ KeyError::WeakSecret) => Err(weak(values, error)),
         Err(error) => Err(values.error(key, format!("can't be used: {error}"))),
     }
+}
+
+/// The name of this server's own tokens is that of no outside issuer: a token with it is looked up among
+/// the accounts.
+///
+/// # Errors
+/// If `JWT_ISSUER` has it.
+pub(super) fn check_issuers(values: &mut Values) -> Result<(), ConfigError> {
+    let issuers = values.optional(&ISSUER, list)?.unwrap_or_default();
+    if issuers.iter().any(|issuer| issuer == ACCOUNT_ISSUER) {
+        let problem = format!("must not be {ACCOUNT_ISSUER}: it is the issuer of accounts");
+        return Err(values.error(&ISSUER, problem));
+    }
+    Ok(())
 }
 
 /// The keys that verify tokens of an outside issuer, and beside public ones the secrets of accounts.

@@ -41,6 +41,15 @@ async fn a_disabled_user_is_out_at_once() {
     );
     let list = expect(admin.get("/api/v1/users?q=ann").await, 200);
     assert_eq!(list["items"][0]["disabled"], true);
+    let bob = Rest::of(address, &sign_up(address, "bob").await);
+    let path = format!(
+        "/api/v1/users/{}",
+        signed_up["user"]["id"].as_str().unwrap()
+    );
+    assert_eq!(expect(admin.get(&path).await, 200)["disabled"], true);
+    assert_refused(&bob.get(&path).await, 404, "not_found");
+    let list = expect(bob.get("/api/v1/users?q=ann").await, 200);
+    assert_eq!(list["items"], json!([]));
 
     expect(
         change(&admin, &signed_up, json!({"disabled": false})).await,

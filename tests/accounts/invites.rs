@@ -1,5 +1,7 @@
 //! Signing up by invitation.
 
+use std::net::SocketAddr;
+
 use hubbub_test_support::database::{DatabaseKind, TestDatabase};
 use hubbub_test_support::node::{self, Cluster, http};
 use serde_json::{Value, json};
@@ -108,6 +110,26 @@ async fn a_repeated_request_for_an_invitation_gets_the_same_code() {
     let audit = Rest::of(address, &signed_up).get("/api/v1/audit").await;
     let audit = expect(audit, 200);
     assert_eq!(audit["items"].as_array().unwrap().len(), 2, "{audit}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_an_invitation_needs_no_mail_server() {
+    let settings = [
+        SECRET,
+        MEMORY,
+        ("SERVER_HOST", "0.0.0.0"),
+        ("PUBLIC_URL", "https://chat.example.com/"),
+    ];
+    let node = node::start(&settings).await;
+    let address = SocketAddr::from(([127, 0, 0, 1], node.address().port()));
+    let admin = Rest::of(address, &sign_up(address, "admin").await);
+    let invite = expect(admin.post("/api/v1/invites", json!({})).await, 201);
+    let page = "https://chat.example.com/signup#invite=";
+    assert!(
+        invite["url"].as_str().unwrap().starts_with(page),
+        "{invite}"
+    );
     node.stop().await;
 }
 
