@@ -76,18 +76,41 @@ impl RoomLog for ArchivedLog {
         let begun = Instant::now();
         let append = shared.hot.append_record(entry, Some(&key), record.clone());
         let appended = append.await?;
-        let commit = if appended.duplicate {
-            shared.commit_of(room, &appended).await?
-        } else {
-            let (commit, pending) = Commit::pending();
-            let archived = entry::of_change(id, &appended, record);
-            shared
-                .queue
-                .push(room.clone(), archived, begun, Some(pending));
-            commit
-        };
-        commit.wait().await?;
+        let commit = shared.commit_of_change(room, &appended, record, begun);
+        commit.await?.wait().await?;
         Ok(appended)
+    }
+
+    async fn announce_all(&self, room: &RoomId, changes: &[(Uuid, Bytes)]) -> (usize, Result<()>) {
+        let shared = &*self.0;
+        let fits = |(_, record): &&(Uuid, Bytes)| record.len() <= MAX_RECORD_BYTES;
+        let fitting = changes.iter().take_while(fits).count();
+        let begun = Instant::now();
+        let placed = shared.hot.append_changes(room, &changes[..fitting]).await;
+        // All are queued before one is awaited, also behind an error: what has a number must be archived.
+        let mut commits = Vec::with_capacity(placed.len());
+        for (appended, (_, record)) in placed.into_iter().zip(changes) {
+            commits.push(match appended {
+                Ok(appended) => {
+                    let commit = shared.commit_of_change(room, &appended, record.clone(), begun);
+                    commit.await
+                }
+                Err(error) => Err(error),
+            });
+        }
+        for (index, commit) in commits.into_iter().enumerate() {
+            let committed = match commit {
+                Ok(commit) => commit.wait().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = committed {
+                return (index, Err(error));
+            }
+        }
+        if fitting < changes.len() {
+            return (fitting, Err(BackplaneError::TooLarge));
+        }
+        (fitting, Ok(()))
     }
 
     async fn read(

@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -134,6 +135,24 @@ impl Shared {
             return Err(lost_send());
         };
         let (commit, pending) = Commit::pending();
+        self.queue
+            .push(room.clone(), archived, begun, Some(pending));
+        Ok(commit)
+    }
+
+    /// The commit of a change that the hot log has appended, now or at an earlier attempt.
+    async fn commit_of_change(
+        &self,
+        room: &RoomId,
+        appended: &Appended,
+        record: Bytes,
+        begun: Instant,
+    ) -> Result<Commit> {
+        if appended.duplicate {
+            return self.commit_of(room, appended).await;
+        }
+        let (commit, pending) = Commit::pending();
+        let archived = entry::of_change(appended.id, appended, record);
         self.queue
             .push(room.clone(), archived, begun, Some(pending));
         Ok(commit)

@@ -191,6 +191,21 @@ pub trait RoomLog: Send + Sync {
     /// As `append`.
     async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended>;
 
+    /// As [`announce`](Self::announce), for changes of one room in their order, with their ids and records.
+    /// None is appended before an earlier one. Where the log can, one call carries all of them, and one
+    /// commit.
+    ///
+    /// Returns how many of the first ones are announced, and the error of the next one. Later ones may be
+    /// in the log as well, but only behind it.
+    async fn announce_all(&self, room: &RoomId, changes: &[(Uuid, Bytes)]) -> (usize, Result<()>) {
+        for (index, (id, record)) in changes.iter().enumerate() {
+            if let Err(error) = self.announce(room, *id, record.clone()).await {
+                return (index, Err(error));
+            }
+        }
+        (changes.len(), Ok(()))
+    }
+
     /// Extends the span of a room, which another call has returned, to everything that this log can
     /// read: that of an archive included. If the reader's epoch, `seen`, is known, however old it is, the
     /// span has its end.

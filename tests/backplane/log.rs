@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use hubbub::backplane::{BackplaneLimits, BusEvent, BusTopic, EntryKind, Window, change_record};
 use hubbub::domain::Continuity;
 use uuid::Uuid;
@@ -420,4 +421,37 @@ pub async fn a_change_is_announced_once_and_in_order(fixture: Fixture) {
     };
     let found = (entry.seq, entry.kind, &entry.record);
     assert_eq!(found, (2, EntryKind::Change, &record));
+}
+
+/// More than one call to Redis carries.
+pub async fn changes_are_announced_in_order_and_once(fixture: Fixture) {
+    let node = fixture.start(limits()).await;
+    let room = room("lobby");
+    let changes: Vec<(Uuid, Bytes)> = (0..300)
+        .map(|number| (Uuid::new_v4(), Bytes::from(format!("{{\"n\":{number}}}"))))
+        .collect();
+    // The first ones were announced before.
+    let (count, outcome) = node.log.announce_all(&room, &changes[..3]).await;
+    assert!(count == 3 && outcome.is_ok());
+    let (count, outcome) = node.log.announce_all(&room, &changes).await;
+    assert!(count == 300 && outcome.is_ok());
+    let slice = node
+        .log
+        .read(&room, Window::After(0), 1000, usize::MAX)
+        .await;
+    let records: Vec<Bytes> = slice
+        .unwrap()
+        .entries
+        .into_iter()
+        .map(|entry| entry.record)
+        .collect();
+    let expected: Vec<Bytes> = changes.into_iter().map(|(_, record)| record).collect();
+    assert!(records == expected[expected.len() - records.len()..]);
+    assert_eq!(
+        node.log.heads(&[room]).await.unwrap()[0]
+            .as_ref()
+            .unwrap()
+            .seq,
+        300
+    );
 }

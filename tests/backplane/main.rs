@@ -59,6 +59,7 @@ conformance! {
     log:
         appends_are_numbered_without_gaps,
         a_change_is_announced_once_and_in_order,
+        changes_are_announced_in_order_and_once,
         appends_of_one_caller_keep_their_order,
         a_repeated_key_returns_the_first_outcome,
         a_repeat_without_a_key_is_another_message,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
+use crate::backplane::change_record;
 
 #[tokio::test(start_paused = true)]
 async fn an_acknowledged_message_is_in_the_archive() {
@@ -221,5 +222,68 @@ async fn a_panic_of_the_task_that_commits_costs_one_batch() {
     // The sweeper takes the entry of the batch.
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(store.seqs(&lobby()), [1, 2, 3]);
+    node.stop().await;
+}
+
+fn changes(count: u128) -> Vec<(uuid::Uuid, bytes::Bytes)> {
+    (0..count)
+        .map(|number| {
+            let id = uuid::Uuid::from_u128(number + 1);
+            let fields = format!("{{\"n\":{number}}}");
+            let record = change_record::encode(&lobby(), "session_ended", id, &fields);
+            (id, record)
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_a_room_share_a_commit() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    let (count, outcome) = node.log.announce_all(&lobby(), &changes(50)).await;
+    assert!(count == 50 && outcome.is_ok());
+    assert_eq!(store.seqs(&lobby()), (1..=50).collect::<Vec<u64>>());
+    assert_eq!(store.commits(), [50]);
+    // A repeat finds them.
+    let (count, outcome) = node.log.announce_all(&lobby(), &changes(50)).await;
+    assert!(count == 50 && outcome.is_ok());
+    assert_eq!(store.commits(), [50]);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_behind_one_that_is_not_committed_count_as_not_announced() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    store.refuse(Some("\"n\":2}"));
+    let (count, outcome) = node.log.announce_all(&lobby(), &changes(5)).await;
+    assert_eq!(count, 2);
+    assert!(outcome.is_err());
+    store.refuse(None);
+    let (count, outcome) = node.log.announce_all(&lobby(), &changes(5)).await;
+    assert!(count == 5 && outcome.is_ok());
+    let records: Vec<_> = store
+        .entries(&lobby())
+        .into_iter()
+        .map(|entry| entry.record)
+        .collect();
+    let expected: Vec<_> = changes(5).into_iter().map(|(_, record)| record).collect();
+    assert_eq!(records, expected);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_is_too_large_ends_the_series_before_it() {
+    let store = FakeStore::new();
+    let node = Setup::default().start(&store).await;
+    let mut changes = changes(3);
+    changes[1].1 = bytes::Bytes::from(vec![b'x'; crate::store::MAX_RECORD_BYTES + 1]);
+    let (count, outcome) = node.log.announce_all(&lobby(), &changes).await;
+    assert_eq!(count, 1);
+    assert!(matches!(
+        outcome,
+        Err(crate::backplane::BackplaneError::TooLarge)
+    ));
+    assert_eq!(store.seqs(&lobby()), [1]);
     node.stop().await;
 }

@@ -14,6 +14,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,14 +24,15 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::append_outcome::{AppendOutcome, parse_outcomes};
 use super::entry_kind;
 use super::fault::Fault;
 use super::keys::{Partition, decode_name, encode_name};
 use super::link::{Link, millis};
 use super::restore::{RestoreRounds, Restores};
-use super::script::{APPEND, APPEND_ARCHIVED, ScriptReply};
+use super::script::{APPEND, APPEND_ARCHIVED};
 use crate::backplane::{Appended, BackplaneError, BackplaneLimits, NewEntry, Result, is_permanent};
-use crate::domain::{Epoch, RoomId, Timestamp};
+use crate::domain::{RoomId, UserId};
 
 /// The most messages in one call.
 const MAX_BATCH_MESSAGES: usize = 128;
@@ -56,10 +58,27 @@ struct QueuedAppend {
     send: String,
     id: Uuid,
     record: Bytes,
+    /// Becomes true when an append of its series is refused: then those behind it are, too, so that none
+    /// comes before it when it is repeated.
+    is_series_refused: Option<Arc<AtomicBool>>,
     reply: oneshot::Sender<Result<Appended>>,
 }
 
 impl QueuedAppend {
+    fn complete(self, outcome: Result<Appended>) {
+        if let Some(is_refused) = &self.is_series_refused
+            && outcome.is_err()
+        {
+            is_refused.store(true, Ordering::Release);
+        }
+        let _ = self.reply.send(outcome);
+    }
+
+    fn must_be_refused(&self) -> bool {
+        let is_refused = self.is_series_refused.as_ref();
+        is_refused.is_some_and(|is_refused| is_refused.load(Ordering::Acquire))
+    }
+
     /// The restores of the room that it may still wait for.
     fn rounds(&self) -> RestoreRounds {
         self.rounds
@@ -114,6 +133,53 @@ impl Appends {
         key: Option<&str>,
         record: Bytes,
     ) -> Result<Appended> {
+        let outcome = self.enqueue(entry, key, record, None)?;
+        outcome.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// As [`HotLog::append_changes`](crate::backplane::HotLog::append_changes): a series of appends, which
+    /// one call carries if it has the capacity.
+    pub(super) async fn append_changes(
+        self: &Arc<Self>,
+        room: &RoomId,
+        changes: &[(Uuid, Bytes)],
+    ) -> Vec<Result<Appended>> {
+        let nobody = UserId::nobody();
+        let is_refused = Arc::new(AtomicBool::new(false));
+        let mut queued = Vec::with_capacity(changes.len());
+        for (id, record) in changes {
+            let entry = NewEntry::change(room, *id, &nobody);
+            let (key, series) = (id.to_string(), Some(is_refused.clone()));
+            let outcome = self.enqueue(entry, Some(&key), record.clone(), series);
+            let is_full = outcome.is_err();
+            queued.push(outcome);
+            if is_full {
+                break;
+            }
+        }
+        let mut outcomes = Vec::with_capacity(queued.len());
+        for outcome in queued {
+            let outcome = match outcome {
+                Ok(outcome) => outcome.await.unwrap_or_else(|_| Err(stopping())),
+                Err(error) => Err(error),
+            };
+            let is_refused = outcome.is_err();
+            outcomes.push(outcome);
+            if is_refused {
+                break;
+            }
+        }
+        outcomes
+    }
+
+    /// Adds an append to its queue.
+    fn enqueue(
+        self: &Arc<Self>,
+        entry: NewEntry<'_>,
+        key: Option<&str>,
+        record: Bytes,
+        is_series_refused: Option<Arc<AtomicBool>>,
+    ) -> Result<oneshot::Receiver<Result<Appended>>> {
         let (reply, outcome) = oneshot::channel();
         let partition = Partition::of_room(entry.room);
         let index = self.link.append_queue(partition);
@@ -142,6 +208,7 @@ impl Appends {
                 send,
                 id: entry.id,
                 record,
+                is_series_refused,
                 reply,
             });
             std::mem::replace(&mut queue.is_draining, true)
@@ -149,11 +216,7 @@ impl Appends {
         if !was_draining {
             tokio::spawn(self.clone().drain(index));
         }
-        outcome.await.unwrap_or_else(|_| {
-            Err(BackplaneError::Unavailable(
-                "the node is stopping".to_owned(),
-            ))
-        })
+        Ok(outcome)
     }
 
     /// Sends batches until the queue is empty.
@@ -220,7 +283,7 @@ impl Appends {
                             continue;
                         }
                     };
-                    let _ = append.reply.send(outcome);
+                    append.complete(outcome);
                 }
                 if !unrestored.is_empty() {
                     self.hold(index, unrestored);
@@ -229,7 +292,7 @@ impl Appends {
             }
             Err(fault) => {
                 for append in batch {
-                    let _ = append.reply.send(Err(fault.clone().into()));
+                    append.complete(Err(fault.clone().into()));
                 }
                 Err(fault)
             }
@@ -352,6 +415,11 @@ fn next_batch(queue: &mut AppendQueue) -> Option<Vec<QueuedAppend>> {
         let Some(next) = queue.appends.pop_front() else {
             break;
         };
+        if next.must_be_refused() {
+            queue.bytes -= next.record.len();
+            next.complete(Err(earlier_refused()));
+            continue;
+        }
         if !queue.held.is_empty()
             && let Some(held) = queue.held.get_mut(&next.room)
         {
@@ -367,6 +435,14 @@ fn next_batch(queue: &mut AppendQueue) -> Option<Vec<QueuedAppend>> {
         return None;
     }
     Some(batch)
+}
+
+fn stopping() -> BackplaneError {
+    BackplaneError::Unavailable("the node is stopping".to_owned())
+}
+
+fn earlier_refused() -> BackplaneError {
+    BackplaneError::Unavailable("an earlier change of the room was refused".to_owned())
 }
 
 /// Takes the appends out of the front of the queue that have waited for longer than
@@ -395,62 +471,9 @@ fn bytes_of(appends: &VecDeque<QueuedAppend>) -> usize {
 
 fn refuse(appends: VecDeque<QueuedAppend>, error: &BackplaneError) {
     for append in appends {
-        let _ = append.reply.send(Err(error.clone()));
+        append.complete(Err(error.clone()));
     }
 }
 
-/// The script's outcome for a message.
-pub(super) enum AppendOutcome {
-    Position(Appended),
-    /// The text of the error for which the message was refused.
-    Refused(String),
-    /// The room must be restored first.
-    Unrestored,
-}
-
-/// Parses the reply of `append.lua` to a call with messages of these ids, grouped by room.
-pub(super) fn parse_outcomes(
-    mut reply: ScriptReply,
-    rooms: &[Vec<Uuid>],
-) -> std::result::Result<Vec<AppendOutcome>, Fault> {
-    let at = Timestamp(reply.number()?);
-    let mut outcomes = Vec::with_capacity(rooms.iter().map(Vec::len).sum());
-    for ids in rooms {
-        let epoch = reply.text()?;
-        for &id in ids {
-            outcomes.push(match reply.value()? {
-                Value::Integer(seq) => AppendOutcome::Position(Appended {
-                    id,
-                    seq: u64::try_from(seq).map_err(|_| Fault::broken("a seq is negative"))?,
-                    epoch: Epoch::trusted(&epoch),
-                    at,
-                    duplicate: false,
-                }),
-                line => line
-                    .into_string()
-                    .and_then(|line| parse_text_outcome(&line))
-                    .ok_or_else(|| Fault::broken("the outcome of an append is malformed"))?,
-            });
-        }
-    }
-    Ok(outcomes)
-}
-
-/// Parses `1 <id> <seq> <epoch> <time>` of a duplicate, `! <error>`, or `?`.
-fn parse_text_outcome(line: &str) -> Option<AppendOutcome> {
-    if line == "?" {
-        return Some(AppendOutcome::Unrestored);
-    }
-    let (first, rest) = line.split_once(' ')?;
-    if first == "!" {
-        return Some(AppendOutcome::Refused(rest.to_owned()));
-    }
-    let mut words = rest.split(' ');
-    Some(AppendOutcome::Position(Appended {
-        duplicate: true,
-        id: words.next()?.parse().ok()?,
-        seq: words.next()?.parse().ok()?,
-        epoch: Epoch::trusted(words.next()?),
-        at: Timestamp(words.next()?.parse().ok()?),
-    }))
-}
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use fred::types::Value;
 use hubbub_fuzz::Target;
 
-use super::batch::parse_outcomes;
+use super::append_outcome::parse_outcomes;
 use super::frame;
 use super::hot_log::parse_unarchived;
 use super::log::{parse_entries, parse_span};

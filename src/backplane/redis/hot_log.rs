@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fred::types::Value;
 use futures_util::stream::{self, StreamExt};
+use uuid::Uuid;
 
 use super::Node;
 use super::fault::Fault;
@@ -42,6 +43,14 @@ impl HotLog for Node {
         record: Bytes,
     ) -> Result<Appended> {
         self.appends.append(entry, key, record).await
+    }
+
+    async fn append_changes(
+        &self,
+        room: &RoomId,
+        changes: &[(Uuid, Bytes)],
+    ) -> Vec<Result<Appended>> {
+        self.appends.append_changes(room, changes).await
     }
 
     async fn read_unarchived(

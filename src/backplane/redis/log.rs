@@ -35,6 +35,15 @@ impl RoomLog for Node {
         self.appends.append(entry, Some(&key), record).await
     }
 
+    async fn announce_all(&self, room: &RoomId, changes: &[(Uuid, Bytes)]) -> (usize, Result<()>) {
+        let mut outcomes = self.appends.append_changes(room, changes).await;
+        let last = outcomes.pop_if(|outcome| outcome.is_err());
+        (
+            outcomes.len(),
+            last.map_or(Ok(()), |outcome| outcome.map(drop)),
+        )
+    }
+
     async fn read(
         &self,
         room: &RoomId,

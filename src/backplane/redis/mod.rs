@@ -18,6 +18,7 @@
 //! | [`bus`], [`subscriber`] | fan-out between nodes |
 //! | [`rate_limiter`] | users' rate limits across nodes |
 
+mod append_outcome;
 mod archive;
 mod batch;
 mod bus;
